@@ -1,0 +1,3 @@
+from quicedge.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Admin API; runs in the parent process, off the hot path."""

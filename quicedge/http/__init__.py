@@ -1,0 +1,1 @@
+"""Sans-IO HTTP: messages, field validation, semantics, the HTTP/3 codec."""

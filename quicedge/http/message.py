@@ -1,0 +1,36 @@
+"""HTTP messages as the edge handles them, independent of the version on the wire."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+Field = tuple[bytes, bytes]
+"""One field line: lower-case name, value without surrounding whitespace."""
+
+Fields = list[Field]
+
+
+@dataclass(slots=True)
+class Request:
+    """A request head that passed `http.checks` (RFC 9110 section 3.4, RFC 9114 section 4.3.1)."""
+
+    method: bytes
+    scheme: bytes
+    authority: bytes
+    path: bytes
+    fields: Fields = field(default_factory=list)
+    """Field lines without pseudo-header fields and without Host."""
+    content_length: int | None = None
+    """Declared body size in bytes; None when not declared."""
+    ended: bool = False
+    """True when no body (and no trailers) follow the head."""
+    protocol: bytes | None = None
+    """The `:protocol` of an extended CONNECT (RFC 9220)."""
+
+
+@dataclass(slots=True)
+class Response:
+    """A response head, final or interim (1xx)."""
+
+    status: int
+    fields: Fields = field(default_factory=list)

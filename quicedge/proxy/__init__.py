@@ -1,0 +1,1 @@
+"""The exchange: one request and its response crossing the edge; routing."""

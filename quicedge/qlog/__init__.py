@@ -1,0 +1,1 @@
+"""Reading qlog traces: load, analyse, plot, report. Imports nothing of the running edge."""

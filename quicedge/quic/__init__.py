@@ -1,0 +1,1 @@
+"""QUIC transport on aioquic: admission, connections, tokens, TLS."""

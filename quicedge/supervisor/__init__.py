@@ -1,0 +1,1 @@
+"""Parent process: owns the listening sockets, starts workers, handles signals."""

@@ -1,0 +1,1 @@
+"""Events, connection statistics, logs."""

@@ -1,0 +1,81 @@
+"""The contract between an exchange and an origin.
+
+The exchange opens an `OriginStream` with a request head and pushes the request body into it; the
+stream pushes the response into a `ResponseHandler`. All calls happen on the event loop, none of
+them blocks and none of them awaits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from quicedge.http.message import Field, Response
+
+
+class UpstreamError(Exception):
+    """The origin failed to answer.
+
+    `kind` is a stable word for logs and metrics: `connect`, `connect_timeout`, `tls`,
+    `first_byte_timeout`, `idle_timeout`, `reset` (connection or stream ended early), `protocol`
+    (malformed answer), `no_server`, `overloaded`.
+    """
+
+    def __init__(self, kind: str, detail: str = "") -> None:
+        super().__init__(f"{kind}: {detail}" if detail else kind)
+        self.kind = kind
+        self.detail = detail
+
+
+class ResponseHandler(Protocol):
+    """Receives what an origin sends. Exactly one of `end` and `failed` is called, last."""
+
+    def informational(self, response: Response) -> None:
+        """An interim response (100, 103, ...)."""
+
+    def response(self, response: Response) -> None:
+        """The final response head."""
+
+    def data(self, data: bytes) -> None:
+        """Response body bytes."""
+
+    def end(self, trailers: Sequence[Field]) -> None:
+        """The response is complete."""
+
+    def failed(self, error: UpstreamError) -> None:
+        """The origin failed, before or after the response head."""
+
+    def pause_request(self) -> None:
+        """The origin does not keep up: bytes written from now on are not credited to the client."""
+
+    def resume_request(self) -> None:
+        """The origin takes request bytes again."""
+
+
+class OriginStream(Protocol):
+    """One request on its way to an origin."""
+
+    server: str
+    """The origin chosen, as `host:port` or `unix:/path`; empty until one is chosen."""
+    queue_seconds: float
+    """Time spent waiting for a connection slot."""
+    connect_seconds: float
+    """Time spent connecting (TCP and TLS); 0.0 on a reused connection."""
+
+    def write(self, data: bytes) -> None:
+        """Send request body bytes; never blocks (see `ResponseHandler.pause_request`)."""
+
+    def end(self, trailers: Sequence[Field] = ()) -> None:
+        """The request body is complete."""
+
+    def abort(self) -> None:
+        """The client went away: closes the HTTP/1.1 connection or resets the HTTP/2 stream.
+
+        No handler method is called afterwards.
+        """
+
+    def pause(self) -> None:
+        """Stop reading the response: the client does not keep up."""
+
+    def resume(self) -> None:
+        """Read the response again."""

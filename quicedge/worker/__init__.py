@@ -1,0 +1,1 @@
+"""One process, one event loop: listeners, connections, exchanges, drain."""
