@@ -1,0 +1,111 @@
+"""Every limit, timeout, buffer and rate of the edge: a name, a unit, why.
+
+Sections follow the rooms of the house. Operators change the ones that `schema.py` names as
+defaults; the rest are fixed.
+"""
+
+from typing import Final
+
+# --- udp ------------------------------------------------------------------------------------
+
+UDP_RECEIVE_BUFFER: Final = 7 * 1024 * 1024
+"""Bytes asked of SO_RCVBUF: a burst of 64 KB windows from many clients (quic-go asks the same)."""
+
+UDP_SEND_BUFFER: Final = 7 * 1024 * 1024
+"""Bytes asked of SO_SNDBUF."""
+
+MAX_DATAGRAM_SIZE: Final = 1472
+"""UDP payload bytes sent at most: a 1500-byte Ethernet frame less IPv4 and UDP headers."""
+
+# --- quic -----------------------------------------------------------------------------------
+
+MIN_INITIAL_DATAGRAM: Final = 1200
+"""Bytes; RFC 9000 section 14.1: smaller datagrams with Initial packets are discarded."""
+
+MIN_INITIAL_DCID: Final = 8
+"""Bytes; RFC 9000 section 7.2: the client's first Destination Connection ID is at least this."""
+
+CONNECTION_ID_LENGTH: Final = 8
+"""Bytes of the connection IDs we issue: one steering byte and seven random ones."""
+
+MAX_CRYPTO_OFFSET: Final = 64 * 1024
+"""Highest CRYPTO offset buffered; post-quantum ClientHellos with certificates stay below."""
+
+MAX_STREAMS_BIDI: Final = 128
+"""Concurrent requests a connection (nginx 128, Caddy 250)."""
+
+MAX_STREAMS_UNI: Final = 8
+"""Unidirectional streams a client opens: control, two QPACK, room for grease (RFC 9114 6.2)."""
+
+CONNECTION_WINDOW: Final = 4 * 1024 * 1024
+"""Bytes in all that a client may send ahead of the origin."""
+
+STREAM_WINDOW: Final = 1024 * 1024
+"""Bytes a stream that a client may send ahead of the origin."""
+
+RETRY_THRESHOLD: Final = 128
+"""Half-open handshakes a worker above which new clients must validate their address."""
+
+MAX_HALF_OPEN: Final = 2048
+"""Half-open handshakes a worker above which Initial packets are dropped."""
+
+RETRY_TOKEN_LIFETIME: Final = 30.0
+"""Seconds; a Retry token is used at once (RFC 9000 section 8.1.4)."""
+
+IDLE_TIMEOUT: Final = 60.0
+"""Seconds without a packet before a connection is dropped (RFC 9000 section 10.1)."""
+
+HANDSHAKE_TIMEOUT: Final = 10.0
+"""Seconds from the first Initial to a complete handshake."""
+
+STATELESS_RESETS_PER_SECOND: Final = 100
+"""Stateless resets a worker sends a second: answers to unknown packets are not a lever."""
+
+VERSION_NEGOTIATIONS_PER_SECOND: Final = 1000
+"""Version Negotiation packets a worker sends a second, for the same reason."""
+
+SEND_BUFFER_HIGH: Final = 256 * 1024
+"""Unsent bytes a stream above which the origin is not read any more."""
+
+SEND_BUFFER_LOW: Final = 64 * 1024
+"""Unsent bytes a stream below which the origin is read again."""
+
+# --- http -----------------------------------------------------------------------------------
+
+MAX_FIELD_SECTION_SIZE: Final = 65536
+"""Bytes of a decoded field section, name + value + 32 a field (RFC 9114 section 4.2.2)."""
+
+MAX_FIELDS: Final = 128
+"""Field lines a section; bounds what a small QPACK block can decode to."""
+
+# --- proxy ----------------------------------------------------------------------------------
+
+ALT_SVC_MAX_AGE: Final = 86400
+"""Seconds a client may remember Alt-Svc (RFC 7838 section 3.1)."""
+
+# --- upstream -------------------------------------------------------------------------------
+
+UPSTREAM_CONNECT_TIMEOUT: Final = 5.0
+"""Seconds for TCP and TLS to an origin."""
+
+UPSTREAM_FIRST_BYTE_TIMEOUT: Final = 60.0
+"""Seconds an origin may think before its response head (nginx proxy_read_timeout)."""
+
+UPSTREAM_IDLE_TIMEOUT: Final = 60.0
+"""Seconds between two pieces of a response."""
+
+UPSTREAM_KEEPALIVE_TIMEOUT: Final = 60.0
+"""Seconds an idle origin connection is kept."""
+
+UPSTREAM_MAX_CONNECTIONS: Final = 256
+"""HTTP/1.1 connections a server, per worker."""
+
+UPSTREAM_RETRIES: Final = 1
+"""Further tries of a request that no origin has processed."""
+
+# --- worker, supervisor, admin ----------------------------------------------------------------
+
+DRAIN_TIMEOUT: Final = 30.0
+"""Seconds that running exchanges have after SIGTERM."""
+
+# --- telemetry --------------------------------------------------------------------------------

@@ -1,0 +1,137 @@
+"""The configuration as the edge uses it: every key of `quicedge.toml`, its type and its default.
+
+Durations are seconds and sizes are bytes here; the loader accepts `"30s"`, `"500ms"`, `"16KB"`
+as well as plain numbers for fields annotated `Seconds` and `Bytes`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+from quicedge.config import limits
+
+Seconds = Annotated[float, Meta(gt=0, extra={"unit": "seconds"})]
+Bytes = Annotated[int, Meta(ge=0, extra={"unit": "bytes"})]
+Count = Annotated[int, Meta(ge=1)]
+
+
+class _Section(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """A table of the configuration file; unknown keys are errors."""
+
+
+class Certificate(_Section):
+    """One certificate chain (PEM, leaf first) and its private key (PEM)."""
+
+    cert: str
+    key: str
+    default: bool = False
+    """Served when no certificate covers the server name; else the first one is."""
+
+
+class Tls(_Section):
+    certificates: list[Certificate] = field(default_factory=list)
+    """Empty: a development certificate is generated under `certs/`."""
+    keylog: str | None = None
+    """NSS key log file (debugging only); the SSLKEYLOGFILE variable is honoured too."""
+
+
+class Quic(_Section):
+    versions: list[Literal["v1", "v2"]] = field(default_factory=lambda: ["v1", "v2"])
+    """Offered versions, preferred first."""
+    retry: Literal["off", "always", "auto"] = "auto"
+    """Address validation by Retry (RFC 9000 section 8.1.2); `auto`: above `retry_threshold`."""
+    retry_threshold: Count = limits.RETRY_THRESHOLD
+    max_half_open: Count = limits.MAX_HALF_OPEN
+    """Handshakes in progress, per worker; further Initial packets are dropped."""
+    idle_timeout: Seconds = limits.IDLE_TIMEOUT
+    handshake_timeout: Seconds = limits.HANDSHAKE_TIMEOUT
+    congestion_control: Literal["reno", "cubic"] = "cubic"
+    max_data: Bytes = limits.CONNECTION_WINDOW
+    """Connection flow-control window (initial_max_data), bytes the origin has not taken yet."""
+    max_stream_data: Bytes = limits.STREAM_WINDOW
+    max_streams: Count = limits.MAX_STREAMS_BIDI
+    """Concurrent requests a connection."""
+    max_datagram_size: Annotated[int, Meta(ge=1200, le=65527)] = limits.MAX_DATAGRAM_SIZE
+    """UDP payload bytes sent at most."""
+
+
+class Http3(_Section):
+    qpack_max_table_capacity: Bytes = 0
+    """QPACK dynamic table (RFC 9204); 0 switches it off."""
+    qpack_blocked_streams: Annotated[int, Meta(ge=0)] = 0
+    max_field_section_size: Bytes = limits.MAX_FIELD_SECTION_SIZE
+    max_fields: Count = limits.MAX_FIELDS
+
+
+class Upstream(_Section):
+    """A named group of origin servers."""
+
+    servers: list[str]
+    """`http://host:port`, `https://host`, `unix:/path` (HTTP over a unix socket)."""
+    protocol: Literal["auto", "http/1.1", "h2"] = "auto"
+    """auto: ALPN on https, HTTP/1.1 on http; `h2` on http is prior knowledge (h2c)."""
+    connect_timeout: Seconds = limits.UPSTREAM_CONNECT_TIMEOUT
+    first_byte_timeout: Seconds = limits.UPSTREAM_FIRST_BYTE_TIMEOUT
+    """From the end of the request to the response head."""
+    idle_timeout: Seconds = limits.UPSTREAM_IDLE_TIMEOUT
+    """Between two pieces of a response."""
+    keepalive_timeout: Seconds = limits.UPSTREAM_KEEPALIVE_TIMEOUT
+    max_connections: Count = limits.UPSTREAM_MAX_CONNECTIONS
+    """HTTP/1.1 connections a server, per worker; further requests wait."""
+    retries: Annotated[int, Meta(ge=0)] = limits.UPSTREAM_RETRIES
+    tls_verify: bool = True
+    tls_ca: str | None = None
+    """PEM bundle that https origins are verified against; the system's when absent."""
+    tls_server_name: str | None = None
+    """SNI and name verified; the server's host when absent."""
+
+
+class Route(_Section):
+    """Requests for `host` below `path` go to `upstream`; the longest path wins."""
+
+    upstream: str
+    host: str = "*"
+    """Exact name, `*.example.com`, or `*`."""
+    path: str = "/"
+    max_body: Bytes | None = None
+    """Request body limit (413 beyond); None: no limit."""
+
+
+class AltSvc(_Section):
+    enabled: bool = True
+    max_age: Seconds = limits.ALT_SVC_MAX_AGE
+    port: Annotated[int, Meta(ge=1, le=65535)] | None = None
+    """Port announced; the listening port when absent."""
+
+
+class Log(_Section):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "console"] = "console"
+    file: str | None = None
+    """Log file; standard error when absent."""
+    access: bool = True
+    access_file: str | None = None
+    """Access log file; the same place as the log when absent."""
+
+
+class Admin(_Section):
+    enabled: bool = True
+    listen: str = "127.0.0.1:4480"
+    """`host:port` on loopback or `unix:/path`."""
+
+
+class Config(_Section):
+    listen: list[str] = field(default_factory=lambda: ["0.0.0.0:443", "[::]:443"])
+    """UDP addresses, `host:port` or `[v6]:port`."""
+    workers: Count | Literal["auto"] = 1
+    drain_timeout: Seconds = limits.DRAIN_TIMEOUT
+    tls: Tls = field(default_factory=Tls)
+    quic: Quic = field(default_factory=Quic)
+    http3: Http3 = field(default_factory=Http3)
+    upstreams: dict[str, Upstream] = field(default_factory=dict)
+    routes: list[Route] = field(default_factory=list)
+    alt_svc: AltSvc = field(default_factory=AltSvc)
+    log: Log = field(default_factory=Log)
+    admin: Admin = field(default_factory=Admin)
