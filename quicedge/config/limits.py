@@ -52,6 +52,9 @@ MAX_HALF_OPEN: Final = 2048
 RETRY_TOKEN_LIFETIME: Final = 30.0
 """Seconds; a Retry token is used at once (RFC 9000 section 8.1.4)."""
 
+TOKEN_KEY_LIFETIME: Final = 3600.0
+"""Seconds a token key seals; it opens for as long again, then it is gone."""
+
 IDLE_TIMEOUT: Final = 60.0
 """Seconds without a packet before a connection is dropped (RFC 9000 section 10.1)."""
 

@@ -1,0 +1,497 @@
+"""The one module that touches aioquic's private names.
+
+`AdaptedConnection` is aioquic's `QuicConnection` with what an edge needs on top, behind public
+names. aioquic is pinned to one minor release because of this file; its tests
+(`tests/unit/quic/test_adapter.py`) are the first to read when that pin moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from aioquic import tls
+from aioquic.buffer import Buffer
+from aioquic.quic import events
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import (
+    CONNECTION_LIMIT_FRAME_CAPACITY,
+    MAX_STREAM_DATA_FRAME_CAPACITY,
+    QuicConnection,
+    QuicConnectionError,
+    QuicConnectionId,
+    QuicConnectionState,
+    QuicReceiveContext,
+)
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType
+from aioquic.quic.packet_builder import QuicPacketBuilder, QuicSentPacket
+from aioquic.quic.recovery import QuicPacketRecovery, QuicPacketSpace
+from aioquic.quic.stream import QuicStream
+
+from quicedge.config.limits import MAX_CRYPTO_OFFSET
+from quicedge.quic.tls import CertificateStore, ServerCertificate
+
+_ALIVE = (QuicConnectionState.FIRSTFLIGHT, QuicConnectionState.CONNECTED)
+
+
+class ConnectionIdSource(Protocol):
+    """Where connection IDs and their reset tokens come from (`quic.cids.ConnectionIds`)."""
+
+    def new(self) -> bytes: ...
+
+    def reset_token(self, connection_id: bytes) -> bytes: ...
+
+
+class ServerTls(tls.Context):
+    """aioquic's TLS server, with the certificate chosen by the server name.
+
+    It takes the place of the `tls.Context` that aioquic makes, by class assignment: aioquic
+    offers no way to pass one in.
+    """
+
+    store: CertificateStore
+    server_name: str | None
+    selected: ServerCertificate
+
+    def choose_certificates_from(self, store: CertificateStore) -> None:
+        self.store = store
+        self.server_name = None
+        self._use(store.default)
+
+    def _use(self, selected: ServerCertificate) -> None:
+        self.selected = selected
+        self.certificate = selected.leaf  # type: ignore[assignment]  # only DER is asked of it
+        self.certificate_chain = list(selected.chain)  # type: ignore[arg-type]
+        self.certificate_private_key = selected.private_key
+
+    def _server_handle_hello(
+        self, input_buf: Buffer, initial_buf: Buffer, handshake_buf: Buffer
+    ) -> None:
+        # The certificate decides which signature algorithms are offered, so it must be chosen
+        # before aioquic's own reading of the hello.
+        self.server_name = tls.pull_client_hello(input_buf).server_name
+        input_buf.seek(0)
+        self._use(self.store.select(self.server_name))
+        super()._server_handle_hello(input_buf, initial_buf, handshake_buf)
+
+
+class CountingRecovery(QuicPacketRecovery):
+    """aioquic's loss recovery, counting what it declares lost."""
+
+    packets_lost = 0
+    pto_total = 0
+
+    def _on_packets_lost(
+        self, *, packets: Iterable[QuicSentPacket], congestion_event: bool = True, **rest: Any
+    ) -> None:
+        packets = list(packets)
+        # A PTO reschedules data that may not be lost; that is no loss.
+        if congestion_event:
+            self.packets_lost += len(packets)
+        super()._on_packets_lost(packets=packets, congestion_event=congestion_event, **rest)
+
+    def on_loss_detection_timeout(self, *, now: float) -> None:
+        before = self._pto_count
+        super().on_loss_detection_timeout(now=now)
+        if self._pto_count > before:
+            self.pto_total += 1
+
+
+class AdaptedConnection(QuicConnection):
+    """A QUIC connection whose flow control follows consumption and whose state can be seen."""
+
+    def __init__(
+        self,
+        *,
+        configuration: QuicConfiguration,
+        certificates: CertificateStore | None = None,
+        connection_ids: ConnectionIdSource | None = None,
+        max_streams_bidi: int | None = None,
+        max_streams_uni: int | None = None,
+        **rest: Any,
+    ) -> None:
+        super().__init__(configuration=configuration, **rest)
+        self._certificates = certificates
+        self._connection_ids = connection_ids
+        self._stream_window = configuration.max_stream_data
+        self._connection_window = configuration.max_data
+        if connection_ids is not None:
+            self._adopt_first_connection_id(connection_ids)
+        if max_streams_bidi is not None:
+            self._local_max_streams_bidi.value = max_streams_bidi
+            self._local_max_streams_bidi.sent = max_streams_bidi
+        if max_streams_uni is not None:
+            self._local_max_streams_uni.value = max_streams_uni
+            self._local_max_streams_uni.sent = max_streams_uni
+        self._loss: CountingRecovery = CountingRecovery(
+            congestion_control_algorithm=configuration.congestion_control_algorithm,
+            initial_rtt=configuration.initial_rtt,
+            max_datagram_size=self._max_datagram_size,
+            peer_completed_address_validation=not self._is_client,
+            quic_logger=self._quic_logger,
+            send_probe=self._send_probe,
+            logger=self._logger,
+        )
+        self.packets_received = 0
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.datagrams_dropped = 0
+        self.migrations = 0
+
+    def _adopt_first_connection_id(self, source: ConnectionIdSource) -> None:
+        cid = source.new()
+        token = None if self._is_client else source.reset_token(cid)
+        self._host_cids = [
+            QuicConnectionId(
+                cid=cid,
+                sequence_number=0,
+                stateless_reset_token=token,  # type: ignore[arg-type]  # as aioquic's client does
+                was_sent=True,
+            )
+        ]
+        self.host_cid = cid
+        self._local_initial_source_connection_id = cid
+
+    def _replenish_connection_ids(self) -> None:
+        if self._connection_ids is None:
+            super()._replenish_connection_ids()
+            return
+        while len(self._host_cids) < min(8, self._remote_active_connection_id_limit):
+            cid = self._connection_ids.new()
+            self._host_cids.append(
+                QuicConnectionId(
+                    cid=cid,
+                    sequence_number=self._host_cid_seq,
+                    stateless_reset_token=self._connection_ids.reset_token(cid),
+                )
+            )
+            self._host_cid_seq += 1
+
+    # --- what the peer sends --------------------------------------------------------------
+
+    def receive_datagram(self, data: bytes, addr: Any, now: float) -> None:
+        """Handle one datagram of this connection; `addr` is an opaque network path."""
+        self.bytes_received += len(data)
+        handled = self.packets_received
+        path = self._network_paths[0] if self._network_paths else None
+        super().receive_datagram(data, addr, now)
+        if self.packets_received == handled:
+            self.datagrams_dropped += 1
+        elif path is not None and self._network_paths[0] is not path:
+            self.migrations += 1
+
+    def _payload_received(
+        self, context: QuicReceiveContext, plain: bytes, crypto_frame_required: bool = False
+    ) -> tuple[bool, bool]:
+        self.packets_received += 1
+        return super()._payload_received(context, plain, crypto_frame_required)
+
+    def _handle_ack_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
+        start = buf.tell()
+        # RFC 9000 section 13.1: an endpoint SHOULD treat receipt of an acknowledgment for a
+        # packet it did not send as a connection error of type PROTOCOL_VIOLATION.
+        if buf.pull_uint_var() >= self._packet_number:
+            raise QuicConnectionError(
+                error_code=QuicErrorCode.PROTOCOL_VIOLATION,
+                frame_type=frame_type,
+                reason_phrase="ACK of a packet that was never sent",
+            )
+        buf.seek(start)
+        super()._handle_ack_frame(context, frame_type, buf)
+
+    def _handle_crypto_frame(
+        self, context: QuicReceiveContext, frame_type: int, buf: Buffer
+    ) -> None:
+        start = buf.tell()
+        # aioquic fills the gap below an offset with zeros, so the offset is what costs memory.
+        if buf.pull_uint_var() + buf.pull_uint_var() > MAX_CRYPTO_OFFSET:
+            raise QuicConnectionError(
+                error_code=QuicErrorCode.CRYPTO_BUFFER_EXCEEDED,
+                frame_type=frame_type,
+                reason_phrase="CRYPTO offset beyond what a handshake needs",
+            )
+        buf.seek(start)
+        super()._handle_crypto_frame(context, frame_type, buf)
+
+    def _handle_reset_stream_frame(
+        self, context: QuicReceiveContext, frame_type: int, buf: Buffer
+    ) -> None:
+        start = buf.tell()
+        stream_id = buf.pull_uint_var()
+        buf.seek(start)
+        known = self._streams.get(stream_id)
+        was_finished = known is not None and known.receiver.is_finished
+        super()._handle_reset_stream_frame(context, frame_type, buf)
+        stream = self._streams.get(stream_id)
+        if stream is not None and not was_finished:
+            # What was never delivered will never be consumed: give it back to the connection.
+            receiver = stream.receiver
+            self._local_max_data.value += receiver.highest_offset - receiver.starting_offset()
+
+    # --- flow control ---------------------------------------------------------------------
+
+    def consume(self, stream_id: int, nbytes: int) -> None:
+        """Credit `nbytes` of a stream that the application is done with.
+
+        RFC 9000 section 4.2 leaves it to the receiver when to extend its limits; extending them
+        only here keeps at most one window of bytes in memory, however slow the origin.
+        """
+        self._local_max_data.value += nbytes
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            stream.max_stream_data_local += nbytes
+
+    def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
+        for limit in (
+            self._local_max_data,
+            self._local_max_streams_bidi,
+            self._local_max_streams_uni,
+        ):
+            grant = limit.value - limit.sent
+            if not grant:
+                continue
+            if limit is self._local_max_data:
+                if grant < self._connection_window // 2:
+                    continue
+            elif limit.sent - limit.used >= grant:
+                continue  # the peer has more streams left to open than this would grant
+            buf = builder.start_frame(
+                limit.frame_type,
+                capacity=CONNECTION_LIMIT_FRAME_CAPACITY,
+                handler=self._on_connection_limit_delivery,
+                handler_args=(limit,),
+            )
+            buf.push_uint_var(limit.value)
+            limit.sent = limit.value
+            if self._quic_logger is not None and builder.quic_logger_frames is not None:
+                builder.quic_logger_frames.append(
+                    self._quic_logger.encode_connection_limit_frame(
+                        frame_type=limit.frame_type, maximum=limit.value
+                    )
+                )
+
+    def _write_stream_limits(
+        self, builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream
+    ) -> None:
+        grant = stream.max_stream_data_local - stream.max_stream_data_local_sent
+        if grant < self._stream_window // 2 or grant == 0 or stream.receiver.is_finished:
+            return
+        buf = builder.start_frame(
+            QuicFrameType.MAX_STREAM_DATA,
+            capacity=MAX_STREAM_DATA_FRAME_CAPACITY,
+            handler=self._on_max_stream_data_delivery,
+            handler_args=(stream,),
+        )
+        stream_id = stream.stream_id
+        assert stream_id is not None  # only CRYPTO streams have none
+        buf.push_uint_var(stream_id)
+        buf.push_uint_var(stream.max_stream_data_local)
+        stream.max_stream_data_local_sent = stream.max_stream_data_local
+        if self._quic_logger is not None and builder.quic_logger_frames is not None:
+            builder.quic_logger_frames.append(
+                self._quic_logger.encode_max_stream_data_frame(
+                    maximum=stream.max_stream_data_local, stream_id=stream_id
+                )
+            )
+
+    # --- what we send -----------------------------------------------------------------------
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
+        if not self._network_paths:
+            return []  # nothing authentic has arrived yet: there is nobody to answer
+        datagrams = super().datagrams_to_send(now)
+        for data, _ in datagrams:
+            self.bytes_sent += len(data)
+        return datagrams
+
+    def can_send_on(self, stream_id: int) -> bool:
+        """Whether data written to the stream would still be sent."""
+        stream = self._streams.get(stream_id)
+        return (
+            stream is not None
+            and not stream.sender.is_finished
+            and stream.sender._reset_error_code is None
+            and stream.sender._buffer_fin is None
+        )
+
+    def can_receive_on(self, stream_id: int) -> bool:
+        """Whether more data of the stream may arrive."""
+        stream = self._streams.get(stream_id)
+        return stream is not None and not stream.receiver.is_finished
+
+    def unsent_bytes(self, stream_id: int) -> int:
+        """Bytes written to a stream that were never sent."""
+        stream = self._streams.get(stream_id)
+        if stream is None or stream.sender._reset_error_code is not None:
+            return 0
+        return stream.sender._buffer_stop - stream.sender.highest_offset
+
+    # --- TLS ----------------------------------------------------------------------------------
+
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)
+        if self._certificates is not None:
+            self.tls.__class__ = ServerTls
+            self.tls.choose_certificates_from(self._certificates)  # type: ignore[attr-defined]
+
+    @property
+    def server_name(self) -> str | None:
+        """The server name that the client asked for (servers only)."""
+        return getattr(getattr(self, "tls", None), "server_name", None)
+
+    @property
+    def certificate(self) -> ServerCertificate | None:
+        """The certificate this connection was served (servers only)."""
+        return getattr(getattr(self, "tls", None), "selected", None)
+
+    # --- state, readable -------------------------------------------------------------------------
+
+    @property
+    def is_alive(self) -> bool:
+        """Neither closing, draining nor terminated."""
+        return self._state in _ALIVE and not self._close_pending
+
+    @property
+    def is_terminated(self) -> bool:
+        return self._state is QuicConnectionState.TERMINATED
+
+    @property
+    def state_name(self) -> str:
+        if self._state is QuicConnectionState.CONNECTED and not self._handshake_complete:
+            return "handshake"
+        return self._state.name.lower()
+
+    @property
+    def handshake_complete(self) -> bool:
+        return self._handshake_complete
+
+    @property
+    def close_event(self) -> events.ConnectionTerminated | None:
+        """Why the connection is over, once it is."""
+        return self._close_event
+
+    @property
+    def version(self) -> int:
+        return self._version or 0
+
+    @property
+    def host_cids(self) -> list[bytes]:
+        """Connection IDs that the peer may use towards us."""
+        return [entry.cid for entry in self._host_cids]
+
+    @property
+    def peer_cid(self) -> bytes:
+        return self._peer_cid.cid
+
+    @property
+    def validated_path(self) -> Any | None:
+        """The network path in use once its address is validated, else the last validated one.
+
+        Access rules and logs see this one: an address that a packet merely claims proves nothing
+        (RFC 9000 section 9.3).
+        """
+        for path in self._network_paths:
+            if path.is_validated:
+                return path.addr
+        return None
+
+    @property
+    def active_path(self) -> Any | None:
+        return self._network_paths[0].addr if self._network_paths else None
+
+    @property
+    def active_path_validated(self) -> bool:
+        return bool(self._network_paths) and self._network_paths[0].is_validated
+
+    @property
+    def recovery(self) -> RecoveryView:
+        return RecoveryView(self._loss)
+
+    @property
+    def packets_sent(self) -> int:
+        # aioquic numbers the packets of all spaces from one counter.
+        return self._packet_number
+
+    @property
+    def streams_open(self) -> int:
+        return len(self._streams)
+
+    @property
+    def streams_total(self) -> int:
+        """Bidirectional streams that the peer has opened."""
+        return self._local_max_streams_bidi.used
+
+    @property
+    def receive_window(self) -> int:
+        """Bytes the peer may still send on the connection."""
+        return self._local_max_data.value - self._local_max_data.used
+
+    @property
+    def send_window(self) -> int:
+        """Bytes we may still send on the connection."""
+        return self._remote_max_data - self._remote_max_data_used
+
+    @property
+    def key_phase(self) -> int:
+        crypto = self._cryptos.get(tls.Epoch.ONE_RTT)
+        return crypto.key_phase if crypto is not None else 0
+
+    def abandon(self, event: events.ConnectionTerminated) -> None:
+        """End at once, sending nothing more."""
+        if not self.is_terminated:
+            self._close_event = self._close_event or event
+            if not self._spaces:
+                self._state = QuicConnectionState.TERMINATED
+                self._events.append(self._close_event)
+            else:
+                self._close_end()
+
+
+class RecoveryView:
+    """What loss recovery and congestion control know, in qlog's names (seconds and bytes)."""
+
+    __slots__ = ("_loss",)
+
+    def __init__(self, loss: CountingRecovery) -> None:
+        self._loss = loss
+
+    @property
+    def smoothed_rtt(self) -> float | None:
+        return self._loss._rtt_smoothed if self._loss._rtt_initialized else None
+
+    @property
+    def latest_rtt(self) -> float | None:
+        return self._loss._rtt_latest if self._loss._rtt_initialized else None
+
+    @property
+    def min_rtt(self) -> float | None:
+        return self._loss._rtt_min if self._loss._rtt_initialized else None
+
+    @property
+    def rtt_variance(self) -> float | None:
+        return self._loss._rtt_variance if self._loss._rtt_initialized else None
+
+    @property
+    def congestion_window(self) -> int:
+        return self._loss.congestion_window
+
+    @property
+    def bytes_in_flight(self) -> int:
+        return self._loss.bytes_in_flight
+
+    @property
+    def ssthresh(self) -> int | None:
+        return self._loss._cc.ssthresh
+
+    @property
+    def pto_count(self) -> int:
+        """Consecutive probe timeouts, now."""
+        return self._loss._pto_count
+
+    @property
+    def pto_total(self) -> int:
+        return self._loss.pto_total
+
+    @property
+    def packets_lost(self) -> int:
+        return self._loss.packets_lost

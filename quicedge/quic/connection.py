@@ -1,0 +1,81 @@
+"""One QUIC connection as the edge sees it: deadlines, the handler of its events, its address."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.events import ConnectionTerminated, QuicEvent
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType
+
+from quicedge.config.limits import HANDSHAKE_TIMEOUT, MAX_STREAMS_BIDI, MAX_STREAMS_UNI
+from quicedge.quic.adapter import AdaptedConnection, ConnectionIdSource
+from quicedge.quic.tls import CertificateStore
+
+
+class ConnectionHandler(Protocol):
+    """What sits on a connection (an HTTP/3 session, for one)."""
+
+    def handle_event(self, event: QuicEvent) -> None:
+        """One aioquic event, in order. An exception closes this connection alone."""
+
+    def transmitted(self) -> None:
+        """Packets were built: room may have come free in send buffers."""
+
+
+class Connection(AdaptedConnection):
+    """A connection with a handshake deadline. Time is always a parameter, in seconds."""
+
+    handler: ConnectionHandler
+
+    def __init__(
+        self,
+        *,
+        configuration: QuicConfiguration,
+        now: float,
+        handshake_timeout: float = HANDSHAKE_TIMEOUT,
+        certificates: CertificateStore | None = None,
+        connection_ids: ConnectionIdSource | None = None,
+        max_streams_bidi: int = MAX_STREAMS_BIDI,
+        max_streams_uni: int = MAX_STREAMS_UNI,
+        **rest: Any,
+    ) -> None:
+        super().__init__(
+            configuration=configuration,
+            certificates=certificates,
+            connection_ids=connection_ids,
+            max_streams_bidi=max_streams_bidi,
+            max_streams_uni=max_streams_uni,
+            **rest,
+        )
+        self.created_at = now
+        self.id = self.original_destination_connection_id.hex()
+        self.handshake_seconds: float | None = None
+        """From the first packet to a complete handshake; None until then."""
+        self._handshake_deadline = now + handshake_timeout
+
+    def receive_datagram(self, data: bytes, addr: Any, now: float) -> None:
+        super().receive_datagram(data, addr, now)
+        if self.handshake_seconds is None and self.handshake_complete:
+            self.handshake_seconds = now - self.created_at
+
+    def get_timer(self) -> float | None:
+        timer = super().get_timer()
+        if self.handshake_seconds is None and self.is_alive:
+            return (
+                self._handshake_deadline if timer is None else min(timer, self._handshake_deadline)
+            )
+        return timer
+
+    def handle_timer(self, now: float) -> None:
+        if self.handshake_seconds is None and self.is_alive and now >= self._handshake_deadline:
+            # Silently, as an idle timeout (RFC 9000 section 10.1): the address is unproven.
+            self.abandon(
+                ConnectionTerminated(
+                    error_code=QuicErrorCode.INTERNAL_ERROR,
+                    frame_type=QuicFrameType.PADDING,
+                    reason_phrase="Handshake timeout",
+                )
+            )
+            return
+        super().handle_timer(now)

@@ -1,0 +1,345 @@
+"""A QUIC server endpoint without sockets or clock: datagrams and time in, datagrams out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+from aioquic.buffer import Buffer
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.events import ConnectionIdIssued, ConnectionIdRetired, ConnectionTerminated
+from aioquic.quic.packet import (
+    QuicErrorCode,
+    QuicFrameType,
+    encode_quic_retry,
+    encode_quic_version_negotiation,
+    pull_quic_header,
+)
+
+from quicedge.config import limits
+from quicedge.quic.admission import Admission, Decision, RateLimit
+from quicedge.quic.cids import ConnectionIds
+from quicedge.quic.connection import Connection, ConnectionHandler
+from quicedge.quic.packet import (
+    LongHeader,
+    initial_close,
+    is_long,
+    parse_long_header,
+    short_destination_cid,
+    stateless_reset,
+)
+from quicedge.quic.timers import Deadlines
+from quicedge.quic.tls import CertificateStore
+from quicedge.quic.tokens import TokenKeys
+
+log = structlog.get_logger("quicedge.quic")
+
+
+class NetworkPath(Protocol):
+    """Where a datagram came from and where answers go; hashable, compared by value."""
+
+    @property
+    def remote(self) -> tuple[Any, ...]: ...
+
+
+Send = Callable[[list[bytes], Any], None]
+"""Hands datagrams to the network, towards one path."""
+
+Accept = Callable[[Connection], ConnectionHandler]
+"""Called once for each new connection; returns what handles its events."""
+
+
+@dataclass(slots=True)
+class EndpointSettings:
+    """What the endpoint does with newcomers."""
+
+    configuration: QuicConfiguration
+    admission: Admission
+    handshake_timeout: float
+    max_streams: int
+
+
+class Endpoint:
+    """All connections of one worker.
+
+    Call `receive` for every datagram of a wake-up, then `flush` once: everything received is
+    handled before anything is sent. `wake` marks a connection that the application wrote to.
+    """
+
+    def __init__(
+        self,
+        settings: EndpointSettings,
+        *,
+        certificates: CertificateStore,
+        connection_ids: ConnectionIds,
+        secret: bytes,
+        send: Send,
+        accept: Accept,
+    ) -> None:
+        self.settings = settings
+        self.certificates = certificates
+        self.counters: Counter[str] = Counter()
+        self.connections: set[Connection] = set()
+        self.half_open: set[Connection] = set()
+        self._by_cid: dict[bytes, Connection] = {}
+        self._cids: dict[Connection, set[bytes]] = {}
+        self._connection_ids = connection_ids
+        self._tokens = TokenKeys(secret)
+        self._send = send
+        self._accept = accept
+        self._awake: dict[Connection, None] = {}
+        self._deadlines = Deadlines()
+        self._resets = RateLimit(limits.STATELESS_RESETS_PER_SECOND)
+        self._negotiations = RateLimit(limits.VERSION_NEGOTIATIONS_PER_SECOND)
+
+    # --- input ------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, path: Any, now: float) -> None:
+        """Handle one datagram; never raises for what a peer sends."""
+        if not data:
+            self.counters["dropped_empty"] += 1
+            return
+        header: LongHeader | None = None
+        if is_long(data):
+            header = parse_long_header(data)
+            if header is None:
+                self.counters["dropped_header"] += 1
+                return
+            connection = self._by_cid.get(header.destination_cid)
+        else:
+            connection = self._by_cid.get(short_destination_cid(data))
+        if connection is None:
+            if header is None:
+                self._reset_unknown(data, path, now)
+                return
+            connection = self._first_packet(data, header, path, now)
+            if connection is None:
+                return
+        try:
+            connection.receive_datagram(data, path, now)
+        except Exception:
+            self._fail(connection, "datagram", now)
+            return
+        if connection.packets_received:
+            self._awake[connection] = None
+        else:
+            # Not one packet in it was authentic: no client stands behind this connection.
+            self.counters["dropped_undecryptable"] += 1
+            self._forget(connection)
+
+    def wake(self, connection: Connection) -> None:
+        """The application has written to, reset or closed something on the connection."""
+        self._awake[connection] = None
+
+    def handle_timers(self, now: float) -> None:
+        """Run what is due; call `flush` afterwards."""
+        for connection in self._deadlines.due(now):
+            timer = connection.get_timer()
+            if timer is not None and timer <= now:
+                try:
+                    connection.handle_timer(now)
+                except Exception:
+                    self._fail(connection, "timer", now)
+            self._awake[connection] = None
+
+    # --- output -----------------------------------------------------------------------------
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether `flush` has nothing to do."""
+        return not self._awake
+
+    def next_timer(self) -> float | None:
+        """When `handle_timers` must run, or None."""
+        return self._deadlines.next()
+
+    def flush(self, now: float) -> None:
+        """Deliver events, send what is to be sent, set deadlines."""
+        while self._awake:
+            awake, self._awake = self._awake, {}
+            for connection in awake:
+                try:
+                    self._pump(connection, now)
+                except Exception:
+                    self._fail(connection, "application", now)
+
+    def _pump(self, connection: Connection, now: float) -> None:
+        self._deliver(connection)
+        by_path: dict[Any, list[bytes]] = {}
+        for data, path in connection.datagrams_to_send(now):
+            by_path.setdefault(path, []).append(data)
+        for path, datagrams in by_path.items():
+            self._send(datagrams, path)
+        if by_path:
+            # Sending issues connection IDs; they must be known before the peer uses them.
+            self._deliver(connection)
+            connection.handler.transmitted()
+        if connection.is_terminated:
+            self._forget(connection)
+        else:
+            self._deadlines.arm(connection, connection.get_timer())
+
+    def _deliver(self, connection: Connection) -> None:
+        while (event := connection.next_event()) is not None:
+            if isinstance(event, ConnectionIdIssued):
+                self._learn(connection, event.connection_id)
+            elif isinstance(event, ConnectionIdRetired):
+                self._by_cid.pop(event.connection_id, None)
+                self._cids[connection].discard(event.connection_id)
+            else:
+                connection.handler.handle_event(event)
+        if connection.handshake_complete:
+            self.half_open.discard(connection)
+
+    # --- newcomers ----------------------------------------------------------------------------
+
+    def _first_packet(
+        self, data: bytes, header: LongHeader, path: Any, now: float
+    ) -> Connection | None:
+        """Decide about a long header packet of no known connection."""
+        # RFC 9000 section 5.2.2: servers MUST drop smaller packets that specify unsupported
+        # versions, and section 14.1 says the same of Initial packets.
+        if len(data) < limits.MIN_INITIAL_DATAGRAM:
+            self.counters["dropped_short"] += 1
+            return None
+        if header.version not in self.settings.configuration.supported_versions:
+            self._negotiate_version(header, path, now)
+            return None
+        if not header.is_initial:
+            self.counters["dropped_unknown_connection"] += 1
+            return None
+        # RFC 9000 section 7.2: this Destination Connection ID MUST be at least 8 bytes in length.
+        if len(header.destination_cid) < limits.MIN_INITIAL_DCID:
+            self.counters["dropped_dcid_length"] += 1
+            return None
+        try:
+            token = pull_quic_header(Buffer(data=data)).token
+        except ValueError:
+            self.counters["dropped_header"] += 1
+            return None
+
+        retried = None
+        if token:
+            retried = self._tokens.open_retry(token, path.remote[:2], header.destination_cid, now)
+        decision = self.settings.admission.decide(
+            half_open=len(self.half_open), address_validated=retried is not None
+        )
+        if decision is Decision.DROP:
+            self.counters["dropped_half_open"] += 1
+            return None
+        if decision is Decision.RETRY:
+            if token:
+                # RFC 9000 section 8.1.2: a client accepts one Retry; a second would be lost on it.
+                self.counters["refused_token"] += 1
+                self._send([initial_close(header, QuicErrorCode.INVALID_TOKEN)], path)
+            else:
+                self._send_retry(header, path, now)
+            return None
+        return self._open(
+            header, now, original_cid=retried.original_destination_cid if retried else None
+        )
+
+    def _open(self, header: LongHeader, now: float, original_cid: bytes | None) -> Connection:
+        settings = self.settings
+        connection = Connection(
+            configuration=settings.configuration,
+            now=now,
+            handshake_timeout=settings.handshake_timeout,
+            certificates=self.certificates,
+            connection_ids=self._connection_ids,
+            max_streams_bidi=settings.max_streams,
+            original_destination_connection_id=original_cid or header.destination_cid,
+            retry_source_connection_id=header.destination_cid if original_cid else None,
+        )
+        self.connections.add(connection)
+        self.half_open.add(connection)
+        self._cids[connection] = set()
+        # Until the client has our first packet it addresses us by the ID it chose.
+        self._learn(connection, header.destination_cid)
+        for cid in connection.host_cids:
+            self._learn(connection, cid)
+        self.counters["accepted"] += 1
+        connection.handler = self._accept(connection)
+        return connection
+
+    def _learn(self, connection: Connection, cid: bytes) -> None:
+        self._by_cid[cid] = connection
+        self._cids[connection].add(cid)
+
+    def _negotiate_version(self, header: LongHeader, path: Any, now: float) -> None:
+        # RFC 9000 section 6.1: a server MUST NOT send a Version Negotiation packet in answer to
+        # one; theirs says version 0.
+        if header.version == 0 or not self._negotiations.allow(now):
+            self.counters["dropped_version"] += 1
+            return
+        self.counters["version_negotiations"] += 1
+        answer = encode_quic_version_negotiation(
+            source_cid=header.destination_cid,
+            destination_cid=header.source_cid,
+            supported_versions=self.settings.configuration.supported_versions,
+        )
+        self._send([answer], path)
+
+    def _send_retry(self, header: LongHeader, path: Any, now: float) -> None:
+        self.counters["retries"] += 1
+        source_cid = self._connection_ids.new()
+        token = self._tokens.seal_retry(path.remote[:2], header.destination_cid, source_cid, now)
+        answer = encode_quic_retry(
+            version=header.version,
+            source_cid=source_cid,
+            destination_cid=header.source_cid,
+            original_destination_cid=header.destination_cid,
+            retry_token=token,
+        )
+        self._send([answer], path)
+
+    def _reset_unknown(self, data: bytes, path: Any, now: float) -> None:
+        """Answer a short header packet of no known connection with a stateless reset."""
+        token = self._connection_ids.reset_token(short_destination_cid(data))
+        reset = stateless_reset(len(data), token)
+        if reset is None or not self._resets.allow(now):
+            self.counters["dropped_unknown_connection"] += 1
+            return
+        self.counters["stateless_resets"] += 1
+        self._send([reset], path)
+
+    # --- ends -----------------------------------------------------------------------------------
+
+    def _fail(self, connection: Connection, where: str, now: float) -> None:
+        """An exception of ours: it costs this connection and no other."""
+        self.counters["internal_errors"] += 1
+        log.exception("connection failed", where=where, connection=connection.id)
+        try:
+            connection.close(
+                error_code=QuicErrorCode.INTERNAL_ERROR, frame_type=QuicFrameType.PADDING
+            )
+            for data, path in connection.datagrams_to_send(now):
+                self._send([data], path)
+        except Exception:
+            log.exception("closing a failed connection failed", connection=connection.id)
+        connection.abandon(
+            ConnectionTerminated(
+                error_code=QuicErrorCode.INTERNAL_ERROR,
+                frame_type=QuicFrameType.PADDING,
+                reason_phrase="internal error",
+            )
+        )
+        self._forget(connection)
+        try:
+            while (event := connection.next_event()) is not None:
+                if isinstance(event, ConnectionTerminated):
+                    connection.handler.handle_event(event)
+        except Exception:
+            log.exception("ending a failed connection failed", connection=connection.id)
+
+    def _forget(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+        self.half_open.discard(connection)
+        self._awake.pop(connection, None)
+        self._deadlines.discard(connection)
+        for cid in self._cids.pop(connection, ()):
+            if self._by_cid.get(cid) is connection:
+                del self._by_cid[cid]

@@ -1,0 +1,120 @@
+"""Certificates and their choice by server name (RFC 6066 section 3)."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+PrivateKey = (
+    rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+    | ed448.Ed448PrivateKey
+)  # fmt: skip
+
+
+class CertificateError(ValueError):
+    """A certificate or key that cannot be served; the message names the file."""
+
+
+class EncodedCertificate:
+    """A certificate whose DER is at hand: the handshake asks for nothing else."""
+
+    __slots__ = ("_der",)
+
+    def __init__(self, certificate: x509.Certificate) -> None:
+        self._der = certificate.public_bytes(Encoding.DER)
+
+    def public_bytes(self, encoding: Encoding) -> bytes:
+        return self._der
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCertificate:
+    """A chain ready to be sent, its key, and the names it covers."""
+
+    leaf: EncodedCertificate
+    chain: tuple[EncodedCertificate, ...]
+    private_key: PrivateKey
+    names: frozenset[str]
+    """Lower-case DNS names (`*.example.com` for wildcards) and IP addresses in text."""
+
+    def covers(self, host: str) -> bool:
+        """Whether a request for `host` (no port) may be answered under this certificate."""
+        host = host.lower().rstrip(".").strip("[]")
+        if host in self.names:
+            return True
+        try:
+            return str(ipaddress.ip_address(host)) in self.names
+        except ValueError:
+            _, dot, parent = host.partition(".")
+            return bool(dot) and f"*.{parent}" in self.names
+
+
+def load_certificate(cert_file: str | Path, key_file: str | Path) -> ServerCertificate:
+    """Read a PEM chain (leaf first) and its PEM key; raises CertificateError."""
+    try:
+        certificates = x509.load_pem_x509_certificates(Path(cert_file).read_bytes())
+    except (OSError, ValueError) as error:
+        raise CertificateError(f"{cert_file}: {error}") from error
+    try:
+        private_key: Any = load_pem_private_key(Path(key_file).read_bytes(), None)
+    except (OSError, ValueError, TypeError) as error:
+        raise CertificateError(f"{key_file}: {error}") from error
+    if not isinstance(private_key, PrivateKey):
+        raise CertificateError(f"{key_file}: {type(private_key).__name__} is not usable with TLS")
+    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if private_key.public_key().public_bytes(*form) != certificates[0].public_key().public_bytes(
+        *form
+    ):
+        raise CertificateError(f"{key_file}: the key is not that of the certificate {cert_file}")
+    encoded = [EncodedCertificate(certificate) for certificate in certificates]
+    return ServerCertificate(
+        encoded[0], tuple(encoded[1:]), private_key, frozenset(_names(certificates[0]))
+    )
+
+
+def _names(certificate: x509.Certificate) -> Iterable[str]:
+    try:
+        san = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return
+    yield from (name.lower() for name in san.get_values_for_type(x509.DNSName))
+    yield from (str(address) for address in san.get_values_for_type(x509.IPAddress))
+
+
+class CertificateStore:
+    """The certificates of a listener, immutable: a reload makes a new one."""
+
+    def __init__(
+        self, certificates: Iterable[ServerCertificate], default: ServerCertificate | None = None
+    ) -> None:
+        self._by_name: dict[str, ServerCertificate] = {}
+        first = default
+        for certificate in certificates:
+            first = first or certificate
+            for name in certificate.names:
+                self._by_name.setdefault(name, certificate)
+        if first is None:
+            raise CertificateError("no certificate to serve")
+        self.default = first
+
+    def select(self, server_name: str | None) -> ServerCertificate:
+        """Exact name, else the wildcard one label up, else the default certificate."""
+        if server_name is None:
+            return self.default
+        name = server_name.lower().rstrip(".")
+        found = self._by_name.get(name)
+        if found is None:
+            _, _, parent = name.partition(".")
+            found = self._by_name.get(f"*.{parent}")
+        return found or self.default

@@ -1,0 +1,74 @@
+"""A stock aioquic client against our server connection, over `simnet`."""
+
+from __future__ import annotations
+
+import ssl
+from functools import cache
+from typing import Any
+
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
+
+from quicedge.quic.cids import ConnectionIds
+from quicedge.quic.connection import Connection
+from quicedge.quic.tls import CertificateStore
+from tests.support.certs import make_certificate
+from tests.support.simnet import Link, Pair, Peer
+
+CLIENT_ADDRESS = ("192.0.2.1", 50000)
+SERVER_ADDRESS = ("198.51.100.1", 443)
+SECRET = b"s" * 32
+
+
+@cache
+def store() -> CertificateStore:
+    return CertificateStore([make_certificate("localhost")])
+
+
+def server_configuration(**options: Any) -> QuicConfiguration:
+    certificate = store().default
+    options.setdefault("max_datagram_size", 1452)
+    configuration = QuicConfiguration(is_client=False, alpn_protocols=["h3", "test"], **options)
+    configuration.certificate = certificate.leaf
+    configuration.private_key = certificate.private_key
+    return configuration
+
+
+def client_configuration(**options: Any) -> QuicConfiguration:
+    options.setdefault("max_datagram_size", 1452)
+    return QuicConfiguration(
+        is_client=True,
+        alpn_protocols=["test"],
+        verify_mode=ssl.CERT_NONE,
+        server_name="localhost",
+        **options,
+    )
+
+
+def make_pair(
+    up: Link | None = None,
+    down: Link | None = None,
+    *,
+    seed: int = 1,
+    client_options: dict[str, Any] | None = None,
+    server_options: dict[str, Any] | None = None,
+) -> Pair:
+    """A pair about to shake hands."""
+    now = 1000.0
+    client = QuicConnection(configuration=client_configuration(**(client_options or {})))
+    client.connect(SERVER_ADDRESS, now)
+    server = Connection(
+        configuration=server_configuration(**(server_options or {})),
+        now=now,
+        certificates=store(),
+        connection_ids=ConnectionIds(secret=SECRET),
+        original_destination_connection_id=client.original_destination_connection_id,
+    )
+    return Pair(
+        Peer(client, CLIENT_ADDRESS),
+        Peer(server, SERVER_ADDRESS),
+        up or Link(),
+        down or Link(),
+        seed,
+        now,
+    )

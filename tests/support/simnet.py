@@ -1,0 +1,111 @@
+"""Two QUIC connections, a clock and a link in memory: seconds of traffic in milliseconds."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from aioquic.quic.events import QuicEvent
+
+
+@dataclass
+class Link:
+    """One direction of a path. Rates in bytes a second, times in seconds, loss as a fraction."""
+
+    delay: float = 0.01
+    loss: float = 0.0
+    jitter: float = 0.0
+    rate: float | None = None
+    queue: int = 1_000_000
+    """Bytes that wait for the link at most."""
+    _free_at: float = 0.0
+
+    def arrival(self, size: int, now: float, rng: random.Random) -> float | None:
+        """When a datagram of `size` bytes sent now arrives, or None when it is lost."""
+        sent = now
+        if self.rate is not None:
+            start = max(now, self._free_at)
+            if (start - now) * self.rate > self.queue:
+                return None
+            sent = self._free_at = start + size / self.rate
+        if rng.random() < self.loss:
+            return None
+        return sent + self.delay + rng.random() * self.jitter
+
+
+@dataclass
+class Peer:
+    """A connection on the link and what it told us."""
+
+    connection: Any
+    address: Any
+    events: list[QuicEvent] = field(default_factory=list)
+    on_event: Callable[[QuicEvent], None] | None = None
+
+    def drain(self) -> None:
+        while (event := self.connection.next_event()) is not None:
+            self.events.append(event)
+            if self.on_event is not None:
+                self.on_event(event)
+
+
+class Pair:
+    """A client and a server joined by two links on a virtual clock."""
+
+    def __init__(
+        self, client: Peer, server: Peer, up: Link, down: Link, seed: int = 1, now: float = 1000.0
+    ) -> None:
+        self.client, self.server = client, server
+        self.up, self.down = up, down
+        self.rng = random.Random(seed)
+        self.now = now
+        self.datagrams_lost = 0
+        self._wire: list[tuple[float, int, Peer, bytes, Any]] = []
+        self._order = count()
+        self._timers: dict[int, float | None] = {}
+
+    def transmit(self) -> None:
+        """Deliver both sides' events and put what they send on the wire."""
+        for peer, other, link in (
+            (self.client, self.server, self.up),
+            (self.server, self.client, self.down),
+        ):
+            peer.drain()
+            for data, _ in peer.connection.datagrams_to_send(self.now):
+                arrival = link.arrival(len(data), self.now, self.rng)
+                if arrival is None:
+                    self.datagrams_lost += 1
+                    continue
+                heapq.heappush(self._wire, (arrival, next(self._order), other, data, peer.address))
+            peer.drain()
+
+    def step(self, end: float = float("inf")) -> bool:
+        """Advance to the next datagram or timer; False when none comes before `end`."""
+        moments = [timer for peer in (self.client, self.server)
+                   if (timer := peer.connection.get_timer()) is not None]  # fmt: skip
+        if self._wire:
+            moments.append(self._wire[0][0])
+        if not moments or min(moments) > end:
+            return False
+        self.now = max(self.now, min(moments))
+        while self._wire and self._wire[0][0] <= self.now:
+            _, _, peer, data, address = heapq.heappop(self._wire)
+            peer.connection.receive_datagram(data, address, self.now)
+        for peer in (self.client, self.server):
+            timer = peer.connection.get_timer()
+            if timer is not None and timer <= self.now:
+                peer.connection.handle_timer(self.now)
+        self.transmit()
+        return True
+
+    def run(self, until: Callable[[], bool], limit: float = 120.0) -> None:
+        """Step until the condition holds; fails after `limit` virtual seconds."""
+        end = self.now + limit
+        self.transmit()
+        while not until():
+            if not self.step(end):
+                raise AssertionError(f"condition not met by t={self.now:.3f}")
