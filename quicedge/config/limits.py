@@ -61,6 +61,21 @@ IDLE_TIMEOUT: Final = 60.0
 HANDSHAKE_TIMEOUT: Final = 10.0
 """Seconds from the first Initial to a complete handshake."""
 
+INITIAL_WINDOW_PACKETS: Final = 10
+"""Datagrams of the first congestion window (RFC 9002 section 7.2)."""
+
+MIN_WINDOW_PACKETS: Final = 2
+"""Datagrams of the smallest congestion window (RFC 9002 section 7.2)."""
+
+PACING_BURST: Final = 64 * 1024
+"""Bytes that leave at once at most: one GSO call."""
+
+PACING_QUANTUM: Final = 0.001
+"""Seconds between two bursts at least, so that pacing costs no timer a packet."""
+
+MAX_ACK_RANGES: Final = 64
+"""Received packet number ranges remembered and acknowledged."""
+
 STATELESS_RESETS_PER_SECOND: Final = 100
 """Stateless resets a worker sends a second: answers to unknown packets are not a lever."""
 
@@ -111,4 +126,58 @@ UPSTREAM_RETRIES: Final = 1
 DRAIN_TIMEOUT: Final = 30.0
 """Seconds that running exchanges have after SIGTERM."""
 
+STOP_GRACE: Final = 3.0
+"""Seconds a worker has to exit once its drain time is over, before SIGKILL."""
+
+WORKER_START_TIMEOUT: Final = 30.0
+"""Seconds from spawn to `ready`: an interpreter, imports and certificates on a loaded machine."""
+
+WORKER_BACKOFF_MIN: Final = 0.1
+"""Seconds before a dead worker is replaced the first time; doubles with each early death."""
+
+WORKER_BACKOFF_MAX: Final = 10.0
+"""Seconds between two tries to start a worker that keeps dying."""
+
+WORKER_STABLE: Final = 30.0
+"""Seconds a worker must live for its next death to count as a first one."""
+
+WORKER_HEARTBEAT: Final = 10.0
+"""Seconds between two questions for a worker's counters."""
+
+WORKER_HEARTBEATS_MISSED: Final = 6
+"""Unanswered questions in a row (a minute) after which a worker counts as hung and is replaced."""
+
+CONTROL_MESSAGE_MAX: Final = 16 * 1024 * 1024
+"""Bytes of one control message: ADMIN_MAX_ROWS connection records of 2 to 3 KB."""
+
+CONTROL_MAX_PENDING: Final = 16
+"""Questions in progress on one control channel; more are refused, not queued."""
+
+CONTROL_TIMEOUT: Final = 5.0
+"""Seconds an answer on the control channel may take."""
+
+ADMIN_DEFAULT_ROWS: Final = 100
+"""Connections a page when the caller does not say."""
+
+ADMIN_MAX_ROWS: Final = 4000
+"""Highest offset + limit of a page: what a worker may have to sort, copy and send at once."""
+
+ADMIN_MAX_CONCURRENCY: Final = 32
+"""Admin requests in progress; more are answered 503."""
+
+ADMIN_KEEPALIVE_TIMEOUT: Final = 5
+"""Seconds an idle admin connection is kept."""
+
 # --- telemetry --------------------------------------------------------------------------------
+
+LOG_BUFFER: Final = 4 * 1024 * 1024
+"""Bytes of log lines waiting for a slow disk; further lines are dropped and counted."""
+
+LOG_WRITE_SIZE: Final = 64 * 1024
+"""Bytes of waiting access records that are written without waiting for the timer."""
+
+LOG_FLUSH_INTERVAL: Final = 0.25
+"""Seconds an access record waits for company before it is written."""
+
+LOG_CLOSE_TIMEOUT: Final = 2.0
+"""Seconds a process waits at its end for its last log lines to be written."""
