@@ -1,0 +1,176 @@
+"""The log of a process: structlog and the standard library's logging in one stream of lines.
+
+Everything goes through `logging`'s root logger into a `LineWriter`, so a slow disk or terminal
+never stops the event loop, and text from outside is escaped in one place.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from quicedge.config.limits import LOG_FLUSH_INTERVAL
+from quicedge.config.schema import Log
+from quicedge.telemetry.access import AccessLog
+from quicedge.telemetry.text import escape, escape_json
+from quicedge.telemetry.writer import LineWriter
+
+_CHATTY = ("quic", "http3", "asyncio", "h2", "hpack")
+"""Library loggers that say at `info` what only a developer wants."""
+
+
+class Logs:
+    """The open logs of this process. There is one at a time: logging is global.
+
+    `process` names the process in every line (`supervisor`, `worker 0`); None leaves it out.
+    OSError when a log file cannot be opened; then what was configured before stays.
+    """
+
+    def __init__(self, config: Log, *, process: str | None = None) -> None:
+        self.config = config
+        self._process = process
+        self._log = LineWriter(config.file)
+        self._access: LineWriter | None = None
+        self.access: AccessLog | None = None
+        """None when the access log is off."""
+        if config.access:
+            try:
+                self._access = LineWriter(
+                    config.access_file or config.file, flush_interval=LOG_FLUSH_INTERVAL
+                )
+            except OSError:
+                self._log.close()
+                raise
+            self.access = AccessLog(self._access, config.format)
+        self._handler = _LineHandler(self._log)
+        self._handler.setFormatter(_formatter(config, process))
+        _route_everything_to(self._handler, config)
+
+    @property
+    def dropped(self) -> int:
+        """Lines and records lost to a slow or full disk since the start."""
+        return self._log.dropped + (self._access.dropped if self._access else 0)
+
+    def reopen(self) -> None:
+        """Go on in new files of the same names (SIGUSR1, after a rotation by renaming).
+
+        OSError when one cannot be opened; its old file stays in use.
+        """
+        self._log.reopen()
+        if self._access is not None:
+            self._access.reopen()
+
+    def reconfigure(self, config: Log) -> Logs:
+        """Logs by another configuration, which take the place of these; OSError as above."""
+        if config == self.config:
+            return self
+        replacement = Logs(config, process=self._process)
+        self.close()
+        return replacement
+
+    def close(self) -> None:
+        """Write what waits (for `LOG_CLOSE_TIMEOUT` at most) and end."""
+        logging.getLogger().removeHandler(self._handler)
+        self._log.close()
+        if self._access is not None:
+            self._access.close()
+
+
+class _LineHandler(logging.Handler):
+    def __init__(self, writer: LineWriter) -> None:
+        super().__init__()
+        self._writer = writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record).encode("utf-8", "backslashreplace")
+        except Exception:
+            self.handleError(record)
+            return
+        self._writer.write(line + b"\n")
+
+
+def _route_everything_to(handler: logging.Handler, config: Log) -> None:
+    root = logging.getLogger()
+    for other in root.handlers[:]:
+        if isinstance(other, _LineHandler):
+            root.removeHandler(other)
+    root.addHandler(handler)
+    root.setLevel(config.level.upper())
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(
+            logging.DEBUG if config.level == "debug" else logging.WARNING
+        )
+    logging.captureWarnings(True)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_shared(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        # A cached logger would keep the first configuration after a reload.
+        cache_logger_on_first_use=False,
+    )
+
+
+def _shared() -> list[Processor]:
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+
+
+def _formatter(config: Log, process: str | None) -> logging.Formatter:
+    def name_process(_: WrappedLogger, __: str, event_dict: EventDict) -> EventDict:
+        if process is not None:
+            event_dict["process"] = process
+        return event_dict
+
+    render: Processor
+    if config.format == "json":
+        render = _render_json
+    else:
+        colors = config.file is None and sys.stderr.isatty()
+        console = structlog.dev.ConsoleRenderer(
+            colors=colors, exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
+        )
+
+        def render(logger: WrappedLogger, name: str, event_dict: EventDict) -> str:
+            return str(console(logger, name, _escape_values(event_dict)))
+
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[*_shared(), structlog.stdlib.ExtraAdder()],
+        processors=[
+            name_process,
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            render,
+        ],
+    )
+
+
+def _render_json(_: WrappedLogger, __: str, event_dict: EventDict) -> str:
+    head = {key: event_dict.pop(key) for key in ("timestamp", "level") if key in event_dict}
+    return escape_json(json.dumps({**head, **event_dict}, default=str).encode("ascii")).decode()
+
+
+def _escape_values(event_dict: EventDict) -> EventDict:
+    return {key: _escaped(key, value) for key, value in event_dict.items()}
+
+
+def _escaped(key: str, value: Any) -> Any:
+    if isinstance(value, int | float | bool | None):
+        return value
+    if key == "exception":
+        # Indented: no line of a traceback can pass for a line of the log.
+        return "\n".join("    " + escape(line) for line in str(value).split("\n"))
+    return escape(value if isinstance(value, str) else str(value))

@@ -1,0 +1,339 @@
+"""What is known of a connection and of a worker at one moment: immutable records.
+
+Names are qlog's (draft-ietf-quic-qlog-quic-events, `recovery_metrics_updated`). Times are seconds,
+sizes bytes, rates bits a second (as qlog has them). `None` means not known or not measured; zero
+means measured and zero.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct, field, structs
+
+from quicedge.config.limits import ADMIN_DEFAULT_ROWS, ADMIN_MAX_ROWS
+
+
+class PathStats(Struct, frozen=True, kw_only=True):
+    """One network path of a connection (RFC 9000 section 9)."""
+
+    local_address: str
+    """`host:port` or `[v6]:port`."""
+    remote_address: str
+    validated: bool
+    """The peer has answered a PATH_CHALLENGE or completed the handshake on it."""
+    active: bool
+    """Packets are sent on it."""
+    bytes_received: int | None = None
+    bytes_sent: int | None = None
+
+
+class StreamStats(Struct, frozen=True, kw_only=True):
+    """One open stream of a connection."""
+
+    stream_id: int
+    direction: str
+    """`bidirectional` or `unidirectional`."""
+    bytes_received: int = 0
+    bytes_sent: int = 0
+    send_buffered: int = 0
+    """Bytes written to the stream and never sent."""
+    method: str | None = None
+    authority: str | None = None
+    path: str | None = None
+    status: int | None = None
+    age_seconds: float | None = None
+
+
+class ConnectionStats(Struct, frozen=True, kw_only=True):
+    """One connection, as it was at `time`."""
+
+    # --- identity ---------------------------------------------------------------------------
+    id: str
+    """Stable name: the original destination connection ID in hex."""
+    worker: int
+    """Slot of the worker that holds it."""
+    time: float
+    """When the snapshot was taken, seconds since the epoch."""
+    odcid: str = ""
+    """Original destination connection ID, hex: what the client sent first."""
+    scids: list[str] = field(default_factory=list)
+    """Connection IDs that we issued and the peer may use, hex."""
+    dcid: str = ""
+    """Connection ID of the peer that we send to, hex."""
+
+    # --- addresses --------------------------------------------------------------------------
+    remote_address: str = ""
+    """Where the client is, `host:port` or `[v6]:port`: a validated address once there is one."""
+    local_address: str = ""
+    """The address that the client sends to."""
+    path_validated: bool = False
+    migrations: int = 0
+    """Changes of the path in use since the handshake, NAT rebindings among them."""
+
+    # --- negotiation ------------------------------------------------------------------------
+    version: str = ""
+    """`v1`, `v2`, or the version number in hex."""
+    alpn: str | None = None
+    cipher: str | None = None
+    """TLS cipher suite by its registered name."""
+    group: str | None = None
+    """Key exchange group by its registered name."""
+    sni: str | None = None
+    """Server name that the client asked for."""
+    retry: bool | None = None
+    """The client came with a Retry token."""
+    resumed: bool | None = None
+    """The handshake resumed an earlier session."""
+    early_data: bool | None = None
+    """0-RTT data was accepted."""
+    key_updates: int | None = None
+
+    # --- lifetime ---------------------------------------------------------------------------
+    state: str = "handshake"
+    """`firstflight`, `handshake`, `connected`, `closing`, `draining` or `terminated`."""
+    created_at: float = 0.0
+    """First packet, seconds since the epoch."""
+    age_seconds: float = 0.0
+    idle_seconds: float | None = None
+    """Since the last packet came in."""
+    handshake_seconds: float | None = None
+    """From the first packet to a complete handshake."""
+
+    # --- recovery and congestion ------------------------------------------------------------
+    smoothed_rtt: float | None = None
+    """Seconds, RFC 9002 section 5.3."""
+    latest_rtt: float | None = None
+    """Seconds, the last sample."""
+    min_rtt: float | None = None
+    """Seconds, the least sample (RFC 9002 section 5.2)."""
+    rtt_variance: float | None = None
+    """Seconds, `rttvar` of RFC 9002 section 5.3."""
+    congestion_controller: str = ""
+    """`cubic`, `reno`, ..."""
+    congestion_state: str | None = None
+    """`slow_start`, `congestion_avoidance`, `application_limited` or `recovery`."""
+    congestion_window: int = 0
+    bytes_in_flight: int = 0
+    ssthresh: int | None = None
+    """Bytes; None before the first congestion event."""
+    pto_count: int = 0
+    """Probe timeouts in a row, now."""
+    pto_total: int | None = None
+    """Probe timeouts since the start."""
+    pacing_rate: float | None = None
+    """Bits a second."""
+    delivery_rate: float | None = None
+    """Bits a second that the peer acknowledged lately."""
+    mtu: int | None = None
+    """UDP payload bytes sent at most."""
+
+    # --- packets and bytes ------------------------------------------------------------------
+    packets_sent: int = 0
+    packets_received: int = 0
+    bytes_sent: int = 0
+    """UDP payload."""
+    bytes_received: int = 0
+    packets_lost: int = 0
+    bytes_lost: int | None = None
+    packets_spuriously_lost: int | None = None
+    """Declared lost, acknowledged after all."""
+    packets_reordered: int | None = None
+    bytes_retransmitted: int | None = None
+    """Stream bytes sent again."""
+    packets_dropped: dict[str, int] = field(default_factory=dict)
+    """Received and discarded, by reason (qlog `packet_dropped` triggers)."""
+    ecn_state: str | None = None
+    """`testing`, `unknown`, `failed` or `capable` (RFC 9000 appendix A.4)."""
+    ecn_ce_received: int | None = None
+    """Packets that came in marked Congestion Experienced."""
+    ecn_ce_reported: int | None = None
+    """Packets of ours that the peer saw marked."""
+
+    # --- streams and flow control -----------------------------------------------------------
+    streams_open: int = 0
+    streams_total: int = 0
+    """Request streams that the client has opened."""
+    requests: int = 0
+    """Requests received."""
+    requests_active: int = 0
+    resets_sent: int = 0
+    """RESET_STREAM frames."""
+    resets_received: int = 0
+    stop_sending_sent: int | None = None
+    stop_sending_received: int | None = None
+    receive_window: int | None = None
+    """Bytes the client may still send on the connection."""
+    send_window: int | None = None
+    """Bytes we may still send on the connection."""
+    send_buffered: int | None = None
+    """Bytes written to all streams and never sent."""
+    connection_blocked_seconds: float | None = None
+    """Time spent held back by the peer's connection flow control."""
+    stream_blocked_seconds: float | None = None
+    """Time spent held back by the peer's stream flow control."""
+    congestion_limited_seconds: float | None = None
+    """Time in which the congestion window held sending back."""
+    application_limited_seconds: float | None = None
+    """Time in which there was nothing to send."""
+
+    # --- detail, only when one connection is asked for ----------------------------------------
+    close_reason: str | None = None
+    """Error code and reason phrase of the close, once closing."""
+    paths: list[PathStats] | None = None
+    streams: list[StreamStats] | None = None
+    local_parameters: dict[str, Any] | None = None
+    """Transport parameters that we sent, by their names of RFC 9000 section 18.2."""
+    remote_parameters: dict[str, Any] | None = None
+
+
+class WorkerStats(Struct, frozen=True, kw_only=True):
+    """Counters of one worker since its start, and gauges of now."""
+
+    slot: int
+    pid: int
+    bank: int = 0
+    draining: bool = False
+    uptime_seconds: float = 0.0
+    resident_bytes: int = 0
+    connections: int = 0
+    """Open now, handshakes among them."""
+    handshakes_open: int = 0
+    """Handshakes in progress now."""
+    requests_active: int = 0
+    connections_total: int = 0
+    handshakes_completed: int = 0
+    handshakes_failed: int = 0
+    requests_total: int = 0
+    retries_sent: int = 0
+    version_negotiations_sent: int = 0
+    stateless_resets_sent: int = 0
+    datagrams_received: int = 0
+    datagrams_sent: int = 0
+    bytes_received: int = 0
+    bytes_sent: int = 0
+    datagrams_dropped: dict[str, int] = field(default_factory=dict)
+    """By reason."""
+    log_lines_dropped: int = 0
+    """Log and access records that a slow disk had no room for."""
+
+
+SORT_KEYS = frozenset(
+    item.name
+    for item in structs.fields(ConnectionStats)
+    if item.type in (str, int, float, int | None, float | None, str | None)
+)
+"""Fields that connections can be sorted by."""
+
+
+class ConnectionQuery(Struct, frozen=True, kw_only=True):
+    """Which connections, in what order, which page of them. All filters must match."""
+
+    address: str | None = None
+    """Client address: `192.0.2.1`, `192.0.2.0/24`, `2001:db8::/32`, or `192.0.2.1:4433`."""
+    sni: str | None = None
+    cid: str | None = None
+    """Beginning of the connection's id or of any of its connection IDs, hex."""
+    state: str | None = None
+    sort: str = "-created_at"
+    """A field of `ConnectionStats`; `-` in front for the greatest first. Unknown values last."""
+    limit: Annotated[int, Meta(ge=0, le=ADMIN_MAX_ROWS)] = ADMIN_DEFAULT_ROWS
+    offset: Annotated[int, Meta(ge=0, le=ADMIN_MAX_ROWS)] = 0
+
+
+class ConnectionPage(Struct, frozen=True, kw_only=True):
+    """One page of the connections that match, and how many do."""
+
+    total: int
+    connections: list[ConnectionStats]
+
+
+class QueryError(ValueError):
+    """A query that makes no sense; the message names the parameter."""
+
+
+def check_query(query: ConnectionQuery) -> None:
+    """Raises QueryError for an unknown sort field, a bad address or cid, or too deep a page."""
+    if query.sort.removeprefix("-") not in SORT_KEYS:
+        raise QueryError(f"sort: no field {query.sort.removeprefix('-')!r} to sort by")
+    if query.offset + query.limit > ADMIN_MAX_ROWS:
+        raise QueryError(f"offset + limit: at most {ADMIN_MAX_ROWS}; narrow the filter instead")
+    if query.cid is not None and query.cid.strip("0123456789abcdefABCDEF"):
+        raise QueryError("cid: not hexadecimal")
+    if query.address is not None:
+        _address_matcher(query.address)
+
+
+def select(connections: Iterable[ConnectionStats], query: ConnectionQuery) -> ConnectionPage:
+    """The page of `connections` that the query asks for."""
+    matches = _matcher(query)
+    found = [connection for connection in connections if matches(connection)]
+    key = query.sort.removeprefix("-")
+    descending = query.sort.startswith("-")
+    known = [connection for connection in found if getattr(connection, key) is not None]
+    unknown = [connection for connection in found if getattr(connection, key) is None]
+    # The id decides between equals, so that pages do not overlap.
+    known.sort(key=lambda connection: connection.id)
+    known.sort(key=lambda connection: getattr(connection, key), reverse=descending)
+    unknown.sort(key=lambda connection: connection.id)
+    page = (known + unknown)[query.offset : query.offset + query.limit]
+    return ConnectionPage(total=len(found), connections=page)
+
+
+def first_rows(query: ConnectionQuery) -> ConnectionQuery:
+    """What each worker is asked, so that `query` can be answered from all their answers."""
+    return structs.replace(query, offset=0, limit=query.offset + query.limit)
+
+
+def merge(pages: Iterable[ConnectionPage], query: ConnectionQuery) -> ConnectionPage:
+    """The page that `query` asks for, out of each worker's answer to `first_rows(query)`."""
+    pages = list(pages)
+    rows = [connection for page in pages for connection in page.connections]
+    return ConnectionPage(
+        total=sum(page.total for page in pages), connections=select(rows, query).connections
+    )
+
+
+def _matcher(query: ConnectionQuery) -> Callable[[ConnectionStats], bool]:
+    tests: list[Callable[[ConnectionStats], bool]] = []
+    if query.address is not None:
+        tests.append(_address_matcher(query.address))
+    if query.sni is not None:
+        sni = query.sni.lower()
+        tests.append(lambda connection: (connection.sni or "").lower() == sni)
+    if query.state is not None:
+        tests.append(lambda connection: connection.state == query.state)
+    if query.cid is not None:
+        cid = query.cid.lower()
+        tests.append(
+            lambda connection: (
+                connection.id.startswith(cid)
+                or connection.odcid.startswith(cid)
+                or any(scid.startswith(cid) for scid in connection.scids)
+            )
+        )
+    return lambda connection: all(test(connection) for test in tests)
+
+
+def _address_matcher(text: str) -> Callable[[ConnectionStats], bool]:
+    try:
+        network = ipaddress.ip_network(text.strip("[]"), strict=False)
+    except ValueError:
+        host, _, port = text.rpartition(":")
+        try:
+            host = str(ipaddress.ip_address(host.strip("[]")))
+        except ValueError:
+            raise QueryError(f"address: {text!r} is no address, network or host:port") from None
+        wanted = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return lambda connection: connection.remote_address == wanted
+
+    def within(connection: ConnectionStats) -> bool:
+        host = connection.remote_address.rpartition(":")[0].strip("[]").partition("%")[0]
+        try:
+            return ipaddress.ip_address(host) in network
+        except ValueError:
+            return False
+
+    return within
