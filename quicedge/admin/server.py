@@ -1,0 +1,138 @@
+"""Serves the admin API on loopback or a unix socket, in a loop that somebody else owns."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import socket
+import stat
+from collections.abc import Iterator
+
+import uvicorn
+
+from quicedge.admin.app import make_app
+from quicedge.admin.view import EdgeView
+from quicedge.config.limits import ADMIN_KEEPALIVE_TIMEOUT, ADMIN_MAX_CONCURRENCY
+
+_BACKLOG = 64
+
+
+class AdminAddressError(ValueError):
+    """An admin address that cannot or must not be listened on; the message names it."""
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # Signals are the supervisor's.
+        yield
+
+
+class AdminServer:
+    """The API at `listen` (`host:port` on loopback, `[v6]:port`, `unix:/path`).
+
+    The constructor binds, and raises AdminAddressError.
+    """
+
+    def __init__(self, listen: str, edge: EdgeView) -> None:
+        self._socket = open_admin_socket(listen)
+        is_unix = self._socket.family == socket.AF_UNIX
+        self._unix_path = listen.removeprefix("unix:") if is_unix else None
+        self.address = listen if is_unix else _format(self._socket.getsockname())
+        """Where it listens, as in the configuration, with the port that a 0 became."""
+        self._server = _Server(
+            uvicorn.Config(
+                make_app(edge, any_host=is_unix),
+                lifespan="off",
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=ADMIN_MAX_CONCURRENCY,
+                timeout_keep_alive=ADMIN_KEEPALIVE_TIMEOUT,
+                timeout_graceful_shutdown=1,
+            )
+        )
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Serve from now on; needs a running loop."""
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+
+    async def close(self) -> None:
+        """End open requests within a second and stop listening."""
+        self._server.should_exit = True
+        if self._task is not None:
+            await self._task
+        self._socket.close()
+        if self._unix_path is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self._unix_path)
+
+
+def open_admin_socket(listen: str) -> socket.socket:
+    """A listening TCP socket on loopback, or a unix socket that its owner alone may use."""
+    if listen.startswith("unix:"):
+        return _open_unix(listen.removeprefix("unix:"))
+    host, _, port = listen.rpartition(":")
+    try:
+        address = ipaddress.ip_address(
+            "127.0.0.1" if host == "localhost" else host.removeprefix("[").removesuffix("]")
+        )
+        number = int(port)
+    except ValueError:
+        raise AdminAddressError(
+            f"admin.listen: {listen!r} is neither host:port nor unix:/path"
+        ) from None
+    if not address.is_loopback:
+        # Nothing asks for a password here.
+        raise AdminAddressError(f"admin.listen: {listen} is not a loopback address")
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((str(address), number))
+        sock.listen(_BACKLOG)
+    except (OSError, OverflowError) as error:
+        sock.close()
+        raise AdminAddressError(f"admin.listen: {listen}: {error}") from error
+    return sock
+
+
+def _open_unix(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(path)
+        # The mode must be right from the first moment: there is no chmod in between.
+        mask = os.umask(0o177)
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(mask)
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise AdminAddressError(f"admin.listen: unix:{path}: {error}") from error
+    return sock
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket file that no process listens on any more."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise FileExistsError(f"{path} exists and is no socket")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+
+
+def _format(address: tuple[str, int]) -> str:
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,88 @@
+"""What the admin API shows, and whom it asks: the supervisor, behind `EdgeView`."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+from quicedge.telemetry.stats import ConnectionQuery, ConnectionStats, WorkerStats
+
+State = Literal["starting", "running", "draining"]
+
+
+class ListenerStatus(Struct, frozen=True, kw_only=True):
+    """One UDP address that the edge listens on."""
+
+    address: str
+    """Where it is bound, `host:port` or `[v6]:port`."""
+    sockets: int
+    """One a worker."""
+    receive_buffer: int
+    """Bytes that the kernel granted each socket."""
+    receive_buffer_wanted: int
+    send_buffer: int
+    send_buffer_wanted: int
+    steering: bool
+    """Datagrams find their worker by connection ID, whatever their source address."""
+
+
+class WorkerStatus(Struct, frozen=True, kw_only=True):
+    """One slot and the worker process in it."""
+
+    slot: int
+    state: Literal["starting", "ready", "draining", "dead"]
+    pid: int | None
+    restarts: int
+    """Workers of this slot that died and were replaced."""
+    uptime_seconds: float | None
+    stats: WorkerStats | None
+    """None when the worker did not answer."""
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    """The edge as a whole."""
+
+    version: str
+    state: State
+    pid: int
+    uptime_seconds: float
+    config_path: str | None
+    reloads: int
+    """Reloads of the configuration that took effect."""
+    last_reload_error: str | None
+    """Why the last reload did not take effect; None when it did."""
+    connections: int
+    listeners: list[ListenerStatus]
+    workers: list[WorkerStatus]
+
+
+class Connections(Struct, frozen=True, kw_only=True):
+    """A page of the connections of all workers."""
+
+    total: int
+    """Connections that match, on all pages."""
+    limit: int
+    offset: int
+    unanswered: list[int]
+    """Slots whose workers did not answer: their connections are missing here."""
+    connections: list[ConnectionStats]
+
+
+class EdgeView(Protocol):
+    """The edge, as the admin API asks it."""
+
+    @property
+    def state(self) -> State: ...
+
+    @property
+    def ready(self) -> bool:
+        """Every worker is ready and none is told to stop."""
+
+    async def status(self) -> Status: ...
+
+    async def connections(self, query: ConnectionQuery) -> Connections:
+        """The page that a checked query asks for."""
+
+    async def connection(self, connection_id: str) -> ConnectionStats | None:
+        """One connection in detail, or None when no worker has it."""

@@ -1,0 +1,38 @@
+"""A worker process: `python -m quicedge.worker CONTROL_FD [MODULE:FUNCTION]`.
+
+Started by the supervisor alone. The function, `quicedge.worker.main:run` unless named, takes the
+`WorkerSpec` and returns when the worker has drained.
+"""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+
+from quicedge.worker.control import ControlError, read_spec
+
+DEFAULT_ENTRY = "quicedge.worker.main:run"
+
+
+def main(arguments: list[str]) -> int:
+    # A terminal and systemd signal every process of the group; a worker's life is the
+    # supervisor's business alone, and should that die, the control channel closes.
+    for number in (
+        signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2,
+    ):  # fmt: skip
+        signal.signal(number, signal.SIG_IGN)
+    control_fd = int(arguments[0])
+    module, _, function = (arguments[1] if len(arguments) > 1 else DEFAULT_ENTRY).partition(":")
+    entry = getattr(importlib.import_module(module), function)
+    try:
+        spec = read_spec(control_fd)
+    except ControlError as error:
+        print(f"quicedge worker: {error}", file=sys.stderr)
+        return 1
+    entry(spec)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
