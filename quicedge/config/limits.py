@@ -70,6 +70,9 @@ MIN_WINDOW_PACKETS: Final = 2
 PACING_BURST: Final = 64 * 1024
 """Bytes that leave at once at most: one GSO call."""
 
+MAX_BATCH_PACKETS: Final = 44
+"""Packets sealed in one pass: 64 KB of full datagrams, below the kernel's 64 segments."""
+
 PACING_QUANTUM: Final = 0.001
 """Seconds between two bursts at least, so that pacing costs no timer a packet."""
 

@@ -45,8 +45,14 @@ class NetworkPath(Protocol):
     def remote(self) -> tuple[Any, ...]: ...
 
 
-Send = Callable[[list[bytes], Any], None]
-"""Hands datagrams to the network, towards one path."""
+class Network(Protocol):
+    """Takes datagrams towards one path; what the kernel will not take may be lost."""
+
+    def send(self, datagrams: list[bytes], path: Any) -> None: ...
+
+    def send_segments(self, data: bytes, segment: int, path: Any) -> None:
+        """Datagrams of `segment` bytes each, the last may be shorter, end to end."""
+
 
 Accept = Callable[[Connection], ConnectionHandler]
 """Called once for each new connection; returns what handles its events."""
@@ -76,7 +82,7 @@ class Endpoint:
         certificates: CertificateStore,
         connection_ids: ConnectionIds,
         secret: bytes,
-        send: Send,
+        network: Network,
         accept: Accept,
     ) -> None:
         self.settings = settings
@@ -88,7 +94,7 @@ class Endpoint:
         self._cids: dict[Connection, set[bytes]] = {}
         self._connection_ids = connection_ids
         self._tokens = TokenKeys(secret)
-        self._send = send
+        self._network = network
         self._accept = accept
         self._awake: dict[Connection, None] = {}
         self._deadlines = Deadlines()
@@ -168,12 +174,7 @@ class Endpoint:
 
     def _pump(self, connection: Connection, now: float) -> None:
         self._deliver(connection)
-        by_path: dict[Any, list[bytes]] = {}
-        for data, path in connection.datagrams_to_send(now):
-            by_path.setdefault(path, []).append(data)
-        for path, datagrams in by_path.items():
-            self._send(datagrams, path)
-        if by_path:
+        if self._transmit(connection, now):
             # Sending issues connection IDs; they must be known before the peer uses them.
             self._deliver(connection)
             connection.handler.transmitted()
@@ -181,6 +182,25 @@ class Endpoint:
             self._forget(connection)
         else:
             self._deadlines.arm(connection, connection.get_timer())
+
+    def _transmit(self, connection: Connection, now: float) -> bool:
+        """Hand what the connection sends to the network; whether there was anything."""
+        singles: list[bytes] = []
+        path: Any = None
+        runs = connection.transmit(now)
+        for run in runs:
+            single = len(run.data) <= run.segment
+            if singles and (not single or run.path is not path):
+                self._network.send(singles, path)
+                singles = []
+            if single:
+                singles.append(run.data)
+                path = run.path
+            else:
+                self._network.send_segments(run.data, run.segment, run.path)
+        if singles:
+            self._network.send(singles, path)
+        return bool(runs)
 
     def _deliver(self, connection: Connection) -> None:
         while (event := connection.next_event()) is not None:
@@ -234,7 +254,7 @@ class Endpoint:
             if token:
                 # RFC 9000 section 8.1.2: a client accepts one Retry; a second would be lost on it.
                 self.counters["refused_token"] += 1
-                self._send([initial_close(header, QuicErrorCode.INVALID_TOKEN)], path)
+                self._network.send([initial_close(header, QuicErrorCode.INVALID_TOKEN)], path)
             else:
                 self._send_retry(header, path, now)
             return None
@@ -281,7 +301,7 @@ class Endpoint:
             destination_cid=header.source_cid,
             supported_versions=self.settings.configuration.supported_versions,
         )
-        self._send([answer], path)
+        self._network.send([answer], path)
 
     def _send_retry(self, header: LongHeader, path: Any, now: float) -> None:
         self.counters["retries"] += 1
@@ -294,7 +314,7 @@ class Endpoint:
             original_destination_cid=header.destination_cid,
             retry_token=token,
         )
-        self._send([answer], path)
+        self._network.send([answer], path)
 
     def _reset_unknown(self, data: bytes, path: Any, now: float) -> None:
         """Answer a short header packet of no known connection with a stateless reset."""
@@ -304,7 +324,7 @@ class Endpoint:
             self.counters["dropped_unknown_connection"] += 1
             return
         self.counters["stateless_resets"] += 1
-        self._send([reset], path)
+        self._network.send([reset], path)
 
     # --- ends -----------------------------------------------------------------------------------
 
@@ -316,8 +336,7 @@ class Endpoint:
             connection.close(
                 error_code=QuicErrorCode.INTERNAL_ERROR, frame_type=QuicFrameType.PADDING
             )
-            for data, path in connection.datagrams_to_send(now):
-                self._send([data], path)
+            self._transmit(connection, now)
         except Exception:
             log.exception("closing a failed connection failed", connection=connection.id)
         connection.abandon(

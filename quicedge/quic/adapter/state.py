@@ -1,13 +1,7 @@
-"""The one module that touches aioquic's private names.
-
-`AdaptedConnection` is aioquic's `QuicConnection` with what an edge needs on top, behind public
-names. aioquic is pinned to one minor release because of this file; its tests
-(`tests/unit/quic/test_adapter.py`) are the first to read when that pin moves.
-"""
+"""aioquic's connection with flow control by consumption and with state that can be seen."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Protocol
 
 from aioquic import tls
@@ -17,6 +11,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import (
     CONNECTION_LIMIT_FRAME_CAPACITY,
     MAX_STREAM_DATA_FRAME_CAPACITY,
+    Limit,
     QuicConnection,
     QuicConnectionError,
     QuicConnectionId,
@@ -24,11 +19,14 @@ from aioquic.quic.connection import (
     QuicReceiveContext,
 )
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
-from aioquic.quic.packet_builder import QuicPacketBuilder, QuicSentPacket
-from aioquic.quic.recovery import QuicPacketRecovery, QuicPacketSpace
+from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder
+from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
 from quicedge.config.limits import MAX_CRYPTO_OFFSET
+from quicedge.quic.adapter.tls import ServerTls
+from quicedge.quic.congestion import make_controller
+from quicedge.quic.recovery import Recovery
 from quicedge.quic.tls import CertificateStore, ServerCertificate
 
 _ALIVE = (QuicConnectionState.FIRSTFLIGHT, QuicConnectionState.CONNECTED)
@@ -42,62 +40,7 @@ class ConnectionIdSource(Protocol):
     def reset_token(self, connection_id: bytes) -> bytes: ...
 
 
-class ServerTls(tls.Context):
-    """aioquic's TLS server, with the certificate chosen by the server name.
-
-    It takes the place of the `tls.Context` that aioquic makes, by class assignment: aioquic
-    offers no way to pass one in.
-    """
-
-    store: CertificateStore
-    server_name: str | None
-    selected: ServerCertificate
-
-    def choose_certificates_from(self, store: CertificateStore) -> None:
-        self.store = store
-        self.server_name = None
-        self._use(store.default)
-
-    def _use(self, selected: ServerCertificate) -> None:
-        self.selected = selected
-        self.certificate = selected.leaf  # type: ignore[assignment]  # only DER is asked of it
-        self.certificate_chain = list(selected.chain)  # type: ignore[arg-type]
-        self.certificate_private_key = selected.private_key
-
-    def _server_handle_hello(
-        self, input_buf: Buffer, initial_buf: Buffer, handshake_buf: Buffer
-    ) -> None:
-        # The certificate decides which signature algorithms are offered, so it must be chosen
-        # before aioquic's own reading of the hello.
-        self.server_name = tls.pull_client_hello(input_buf).server_name
-        input_buf.seek(0)
-        self._use(self.store.select(self.server_name))
-        super()._server_handle_hello(input_buf, initial_buf, handshake_buf)
-
-
-class CountingRecovery(QuicPacketRecovery):
-    """aioquic's loss recovery, counting what it declares lost."""
-
-    packets_lost = 0
-    pto_total = 0
-
-    def _on_packets_lost(
-        self, *, packets: Iterable[QuicSentPacket], congestion_event: bool = True, **rest: Any
-    ) -> None:
-        packets = list(packets)
-        # A PTO reschedules data that may not be lost; that is no loss.
-        if congestion_event:
-            self.packets_lost += len(packets)
-        super()._on_packets_lost(packets=packets, congestion_event=congestion_event, **rest)
-
-    def on_loss_detection_timeout(self, *, now: float) -> None:
-        before = self._pto_count
-        super().on_loss_detection_timeout(now=now)
-        if self._pto_count > before:
-            self.pto_total += 1
-
-
-class AdaptedConnection(QuicConnection):
+class StateConnection(QuicConnection):
     """A QUIC connection whose flow control follows consumption and whose state can be seen."""
 
     def __init__(
@@ -115,6 +58,7 @@ class AdaptedConnection(QuicConnection):
         self._connection_ids = connection_ids
         self._stream_window = configuration.max_stream_data
         self._connection_window = configuration.max_data
+        self._credited: dict[int, QuicStream] = {}
         if connection_ids is not None:
             self._adopt_first_connection_id(connection_ids)
         if max_streams_bidi is not None:
@@ -123,14 +67,14 @@ class AdaptedConnection(QuicConnection):
         if max_streams_uni is not None:
             self._local_max_streams_uni.value = max_streams_uni
             self._local_max_streams_uni.sent = max_streams_uni
-        self._loss: CountingRecovery = CountingRecovery(
-            congestion_control_algorithm=configuration.congestion_control_algorithm,
+        self._loss: Recovery = Recovery(  # type: ignore[assignment]  # same calls, own records
+            controller=make_controller(
+                configuration.congestion_control_algorithm, self._max_datagram_size
+            ),
             initial_rtt=configuration.initial_rtt,
             max_datagram_size=self._max_datagram_size,
             peer_completed_address_validation=not self._is_client,
-            quic_logger=self._quic_logger,
             send_probe=self._send_probe,
-            logger=self._logger,
         )
         self.packets_received = 0
         self.bytes_received = 0
@@ -188,16 +132,19 @@ class AdaptedConnection(QuicConnection):
 
     def _handle_ack_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
         start = buf.tell()
+        self._check_acked(buf.pull_uint_var(), frame_type)
+        buf.seek(start)
+        super()._handle_ack_frame(context, frame_type, buf)
+
+    def _check_acked(self, largest: int, frame_type: int) -> None:
         # RFC 9000 section 13.1: an endpoint SHOULD treat receipt of an acknowledgment for a
         # packet it did not send as a connection error of type PROTOCOL_VIOLATION.
-        if buf.pull_uint_var() >= self._packet_number:
+        if largest >= self._packet_number:
             raise QuicConnectionError(
                 error_code=QuicErrorCode.PROTOCOL_VIOLATION,
                 frame_type=frame_type,
                 reason_phrase="ACK of a packet that was never sent",
             )
-        buf.seek(start)
-        super()._handle_ack_frame(context, frame_type, buf)
 
     def _handle_crypto_frame(
         self, context: QuicReceiveContext, frame_type: int, buf: Buffer
@@ -238,23 +185,43 @@ class AdaptedConnection(QuicConnection):
         """
         self._local_max_data.value += nbytes
         stream = self._streams.get(stream_id)
-        if stream is not None:
+        if stream is not None and not stream.receiver.is_finished:
             stream.max_stream_data_local += nbytes
+            grant = stream.max_stream_data_local - stream.max_stream_data_local_sent
+            if grant >= self._stream_window // 2:
+                self._credited[stream_id] = stream
 
-    def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
+    def _due_connection_limits(self) -> list[Limit]:
+        """Connection limits whose raise is worth a frame."""
+        due = []
         for limit in (
             self._local_max_data,
             self._local_max_streams_bidi,
             self._local_max_streams_uni,
         ):
             grant = limit.value - limit.sent
-            if not grant:
-                continue
             if limit is self._local_max_data:
-                if grant < self._connection_window // 2:
-                    continue
-            elif limit.sent - limit.used >= grant:
-                continue  # the peer has more streams left to open than this would grant
+                if grant >= self._connection_window // 2:
+                    due.append(limit)
+            # Not while the peer has more streams left to open than this would grant.
+            elif grant > limit.sent - limit.used:
+                due.append(limit)
+        return due
+
+    def _take_due_stream_limits(self) -> list[QuicStream]:
+        """Streams whose raised limit is worth a frame; they are due once."""
+        if not self._credited:
+            return []
+        due = [s for s in self._credited.values() if not s.receiver.is_finished]
+        self._credited.clear()
+        return due
+
+    def _on_max_stream_data_delivery(self, delivery: QuicDeliveryState, stream: QuicStream) -> None:
+        if delivery != QuicDeliveryState.ACKED and stream.stream_id in self._streams:
+            self._credited[stream.stream_id] = stream
+
+    def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
+        for limit in self._due_connection_limits():
             buf = builder.start_frame(
                 limit.frame_type,
                 capacity=CONNECTION_LIMIT_FRAME_CAPACITY,
@@ -273,8 +240,8 @@ class AdaptedConnection(QuicConnection):
     def _write_stream_limits(
         self, builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream
     ) -> None:
-        grant = stream.max_stream_data_local - stream.max_stream_data_local_sent
-        if grant < self._stream_window // 2 or grant == 0 or stream.receiver.is_finished:
+        stream_id = stream.stream_id
+        if stream_id not in self._credited:
             return
         buf = builder.start_frame(
             QuicFrameType.MAX_STREAM_DATA,
@@ -282,11 +249,10 @@ class AdaptedConnection(QuicConnection):
             handler=self._on_max_stream_data_delivery,
             handler_args=(stream,),
         )
-        stream_id = stream.stream_id
-        assert stream_id is not None  # only CRYPTO streams have none
         buf.push_uint_var(stream_id)
         buf.push_uint_var(stream.max_stream_data_local)
         stream.max_stream_data_local_sent = stream.max_stream_data_local
+        del self._credited[stream_id]
         if self._quic_logger is not None and builder.quic_logger_frames is not None:
             builder.quic_logger_frames.append(
                 self._quic_logger.encode_max_stream_data_frame(
@@ -295,14 +261,6 @@ class AdaptedConnection(QuicConnection):
             )
 
     # --- what we send -----------------------------------------------------------------------
-
-    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
-        if not self._network_paths:
-            return []  # nothing authentic has arrived yet: there is nobody to answer
-        datagrams = super().datagrams_to_send(now)
-        for data, _ in datagrams:
-            self.bytes_sent += len(data)
-        return datagrams
 
     def can_send_on(self, stream_id: int) -> bool:
         """Whether data written to the stream would still be sent."""
@@ -404,8 +362,9 @@ class AdaptedConnection(QuicConnection):
         return bool(self._network_paths) and self._network_paths[0].is_validated
 
     @property
-    def recovery(self) -> RecoveryView:
-        return RecoveryView(self._loss)
+    def recovery(self) -> Recovery:
+        """Round-trip time, losses and congestion window."""
+        return self._loss
 
     @property
     def packets_sent(self) -> int:
@@ -445,53 +404,3 @@ class AdaptedConnection(QuicConnection):
                 self._events.append(self._close_event)
             else:
                 self._close_end()
-
-
-class RecoveryView:
-    """What loss recovery and congestion control know, in qlog's names (seconds and bytes)."""
-
-    __slots__ = ("_loss",)
-
-    def __init__(self, loss: CountingRecovery) -> None:
-        self._loss = loss
-
-    @property
-    def smoothed_rtt(self) -> float | None:
-        return self._loss._rtt_smoothed if self._loss._rtt_initialized else None
-
-    @property
-    def latest_rtt(self) -> float | None:
-        return self._loss._rtt_latest if self._loss._rtt_initialized else None
-
-    @property
-    def min_rtt(self) -> float | None:
-        return self._loss._rtt_min if self._loss._rtt_initialized else None
-
-    @property
-    def rtt_variance(self) -> float | None:
-        return self._loss._rtt_variance if self._loss._rtt_initialized else None
-
-    @property
-    def congestion_window(self) -> int:
-        return self._loss.congestion_window
-
-    @property
-    def bytes_in_flight(self) -> int:
-        return self._loss.bytes_in_flight
-
-    @property
-    def ssthresh(self) -> int | None:
-        return self._loss._cc.ssthresh
-
-    @property
-    def pto_count(self) -> int:
-        """Consecutive probe timeouts, now."""
-        return self._loss._pto_count
-
-    @property
-    def pto_total(self) -> int:
-        return self._loss.pto_total
-
-    @property
-    def packets_lost(self) -> int:
-        return self._loss.packets_lost

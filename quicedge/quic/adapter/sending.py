@@ -1,0 +1,423 @@
+"""The batched send path: 1-RTT packets built without aioquic's packet builder.
+
+A connection whose handshake is confirmed and that has nothing unusual to say sends here: ACKs,
+flow-control credit and stream data, one record a run of packets. Everything else (control frames,
+probes, key updates, unvalidated paths, packet-level qlog) takes aioquic's general path.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from aioquic import tls
+from aioquic.quic.connection import QuicConnectionState, stream_is_client_initiated
+from aioquic.quic.packet import QuicPacketType
+from aioquic.quic.packet_builder import QuicSentPacket
+from aioquic.quic.stream import QuicStream
+
+from quicedge.config.limits import MAX_BATCH_PACKETS
+from quicedge.quic.adapter.state import StateConnection
+from quicedge.quic.batch import Batch
+from quicedge.quic.frames import (
+    FRAME_MAX_STREAM_DATA,
+    FRAME_PING,
+    STREAM_FIN,
+    STREAM_LENGTH,
+    STREAM_OFFSET,
+    encode_ack,
+    encode_varint,
+)
+
+ONE_RTT = tls.Epoch.ONE_RTT
+_TAG = 16
+_STREAM = 0x08
+_ACK_ROOM = 512
+"""Bytes of a packet that an ACK frame may take, so that data still fits beside it."""
+
+
+class Transmit(NamedTuple):
+    """Datagrams for one path: `data` cut every `segment` bytes, the last may be shorter."""
+
+    data: bytes
+    segment: int
+    path: Any
+
+
+class SendingConnection(StateConnection):
+    """See the module."""
+
+    def transmit(self, now: float) -> list[Transmit]:
+        """All that may be sent now; call `get_timer` afterwards."""
+        if not self._network_paths:
+            return []  # nothing authentic has arrived yet: there is nobody to answer
+        if self._needs_general_path():
+            runs = [
+                Transmit(data, len(data), path) for data, path in super().datagrams_to_send(now)
+            ]
+        else:
+            runs = self._transmit_batched(now)
+        for run in runs:
+            self.bytes_sent += len(run.data)
+        return runs
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
+        """As aioquic's: single datagrams and where they go."""
+        return [
+            (run.data[at : at + run.segment], run.path)
+            for run in self.transmit(now)
+            for at in range(0, len(run.data), run.segment)
+        ]
+
+    def _needs_general_path(self) -> bool:
+        paths = self._network_paths
+        return (
+            not self._handshake_confirmed
+            or self._state is not QuicConnectionState.CONNECTED
+            or self._close_pending
+            or self._quic_logger is not None
+            or not paths[0].is_validated
+            or bool(paths[0].remote_challenges)
+            or self._probe_pending
+            or self._handshake_done_pending
+            or self._streams_blocked_pending
+            or bool(self._ping_pending)
+            or bool(self._retire_connection_ids)
+            or bool(self._datagrams_pending)
+            or not self._crypto_streams[ONE_RTT].sender.buffer_is_empty
+            or self._cryptos[ONE_RTT]._update_key_requested
+            or self._remote_preferred_address is not None
+            or any(not cid.was_sent for cid in self._host_cids)
+            or any(
+                path.remote_challenges or not (path.is_validated or path.local_challenge_sent)
+                for path in paths[1:]
+            )
+            or any(
+                stream.sender.reset_pending or stream.receiver.stop_pending
+                for stream in self._streams_queue
+            )
+        )
+
+    # --- batched ------------------------------------------------------------------------------
+
+    def _transmit_batched(self, now: float) -> list[Transmit]:
+        loss = self._loss
+        size = self._max_datagram_size
+        runs: list[Transmit] = []
+        self._pacing_at = None
+        control = self._control_frames(now, size)
+        ready = self._ready_streams()
+        blocked = False
+        while control is not None or ready:
+            room = loss.congestion_window - loss.bytes_in_flight
+            if room >= size:
+                budget = loss.pacer.budget(now)
+                if budget < size:
+                    self._pacing_at = loss.pacer.next_send_time(now)
+                room = min(room, int(budget))
+            if room < size:
+                blocked = bool(ready)
+                if control is not None:
+                    # ACKs are not congestion controlled; credit is worth its few bytes.
+                    runs.append(self._mixed_packet(control, [], now))
+                break
+            if control is None and (batch := self._batch(ready, room, now)) is not None:
+                runs.append(batch)
+            else:
+                runs.append(self._mixed_packet(control, ready, now))
+            control = None
+        loss.app_limited = not blocked
+        return runs
+
+    def _ready_streams(self) -> list[QuicStream]:
+        """Streams with data that flow control lets go, in the order they are served.
+
+        Finished streams are let go of on the way.
+        """
+        ready = []
+        finished = False
+        for stream in self._streams_queue:
+            if stream.is_finished:
+                finished = True
+            elif (
+                not stream.sender.buffer_is_empty
+                and not stream.is_blocked
+                and self._sendable_until(stream) is not None
+            ):
+                ready.append(stream)
+        if finished:
+            self._discard_finished_streams()
+        return ready
+
+    def _discard_finished_streams(self) -> None:
+        kept = []
+        for stream in self._streams_queue:
+            if not stream.is_finished:
+                kept.append(stream)
+                continue
+            stream_id = stream.stream_id
+            assert stream_id is not None
+            del self._streams[stream_id]
+            if stream_is_client_initiated(stream_id) != self._is_client:
+                # RFC 9000 section 4.6: the peer may open another one for it.
+                self._stream_limit(stream_id).value += 1
+        self._streams_queue = kept
+
+    def _sendable_until(self, stream: QuicStream) -> int | None:
+        """The offset up to which the first pending range may go; None when nothing may."""
+        sender = stream.sender
+        if not len(sender._pending):
+            return sender._buffer_stop if sender._pending_eof else None
+        pending = sender._pending[0]
+        credit = sender.highest_offset + self._remote_max_data - self._remote_max_data_used
+        until = min(pending.stop, stream.max_stream_data_remote, credit)
+        return until if until > pending.start else None
+
+    def _control_frames(self, now: float, size: int) -> tuple[list[bytes], list[Any], bool] | None:
+        """ACK and flow-control frames that are due: frames, delivery handlers, ack-eliciting."""
+        parts: list[bytes] = []
+        handlers: list[Any] = []
+        eliciting = False
+        for limit in self._due_connection_limits():
+            parts.append(encode_varint(limit.frame_type) + encode_varint(limit.value))
+            handlers.append((self._on_connection_limit_delivery, (limit,)))
+            limit.sent = limit.value
+            eliciting = True
+        for stream in self._take_due_stream_limits():
+            parts.append(
+                bytes((FRAME_MAX_STREAM_DATA,))
+                + encode_varint(stream.stream_id or 0)
+                + encode_varint(stream.max_stream_data_local)
+            )
+            handlers.append((self._on_max_stream_data_delivery, (stream,)))
+            stream.max_stream_data_local_sent = stream.max_stream_data_local
+            eliciting = True
+        space = self._spaces[ONE_RTT]
+        if space.ack_at is not None and (space.ack_at <= now or eliciting):
+            delay = int((now - (space.largest_received_time or now)) * 1e6)
+            ack, count = encode_ack(
+                space.ack_queue, delay >> self._local_ack_delay_exponent, _ACK_ROOM
+            )
+            parts.insert(0, ack)
+            handlers.append((self._on_ack_delivery, (space, space.largest_received_packet)))
+            space.ack_at = None
+            if count > 1 and self._packet_number % 8 == 0 and not eliciting:
+                # Without this the peer never acknowledges our ACKs and the ranges pile up.
+                parts.append(bytes((FRAME_PING,)))
+                eliciting = True
+        return (parts, handlers, eliciting) if parts else None
+
+    def _mixed_packet(
+        self,
+        control: tuple[list[bytes], list[Any], bool] | None,
+        ready: list[QuicStream],
+        now: float,
+    ) -> Transmit:
+        """One packet of control frames and of whatever the ready streams still fit into it.
+
+        Streams that have nothing more to send leave `ready`.
+        """
+        parts, handlers, eliciting = control if control is not None else ([], [], False)
+        left = self._payload_room() - sum(map(len, parts))
+        while ready:
+            stream = ready[0]
+            sender = stream.sender
+            head = encode_varint(stream.stream_id or 0)
+            offset = sender.next_offset
+            if offset:
+                head += encode_varint(offset)
+            left -= len(head) + 3
+            if left < 1:
+                break
+            until = self._sendable_until(stream)
+            before = sender.highest_offset
+            frame = sender.get_frame(left, until)
+            if frame is None:
+                ready.pop(0)
+                left += len(head) + 3
+                continue
+            self._remote_max_data_used += sender.highest_offset - before
+            length = len(frame.data)
+            kind = _STREAM | STREAM_LENGTH
+            if offset:
+                kind |= STREAM_OFFSET
+            if frame.fin:
+                kind |= STREAM_FIN
+            parts += (bytes((kind,)), head, (length | 0x4000).to_bytes(2, "big"), frame.data)
+            handlers.append(
+                (sender.on_data_delivery, (frame.offset, frame.offset + length, frame.fin))
+            )
+            eliciting = True
+            left -= length
+            if self._sendable_until(stream) is None:
+                ready.pop(0)
+                if not len(sender._pending) and not sender._pending_eof:
+                    sender.buffer_is_empty = True
+            elif left > 0:
+                break
+        return self._seal_one(b"".join(parts), handlers, eliciting, now)
+
+    def _payload_room(self) -> int:
+        """Bytes of frames that fit into one packet."""
+        return self._max_datagram_size - 1 - len(self._peer_cid.cid) - self._pn_length() - _TAG
+
+    def _pn_length(self) -> int:
+        """Bytes of a packet number, enough for what is unacknowledged (RFC 9000 appendix A.2)."""
+        unacked = self._packet_number - self._spaces[ONE_RTT].largest_acked_packet
+        return 2 if unacked < 0x3FFF - MAX_BATCH_PACKETS else 4
+
+    def _first_byte(self, pn_length: int) -> int:
+        return 0x40 | self._spin_bit << 5 | self._cryptos[ONE_RTT].key_phase << 2 | (pn_length - 1)
+
+    def _seal_one(
+        self, payload: bytes, handlers: list[Any], eliciting: bool, now: float
+    ) -> Transmit:
+        send = self._cryptos[ONE_RTT].send
+        pn_length = self._pn_length()
+        # RFC 9001 section 5.4.2: enough bytes for the header protection sample.
+        payload = payload.ljust(4 - pn_length, b"\0")
+        number = self._packet_number
+        header = (
+            bytes((self._first_byte(pn_length),))
+            + self._peer_cid.cid
+            + (number & ((1 << 8 * pn_length) - 1)).to_bytes(pn_length, "big")
+        )
+        data = send.encrypt_packet(header, payload, number)
+        packet = QuicSentPacket(
+            epoch=ONE_RTT,
+            in_flight=eliciting,
+            is_ack_eliciting=eliciting,
+            is_crypto_packet=False,
+            packet_number=number,
+            packet_type=QuicPacketType.ONE_RTT,
+            sent_time=now,
+            sent_bytes=len(data),
+            delivery_handlers=handlers,
+        )
+        self._loss.on_packet_sent(packet=packet, space=self._spaces[ONE_RTT])
+        if eliciting:
+            self._loss.pacer.on_sent(len(data))
+        return self._sent(data, len(data), 1, eliciting, now)
+
+    def _sent(
+        self, data: bytes, segment: int, packets: int, eliciting: bool, now: float
+    ) -> Transmit:
+        self._packet_number += packets
+        self._loss.note_packet_number(self._packet_number)
+        path = self._network_paths[0]
+        path.bytes_sent += len(data)
+        if eliciting and not self._ack_eliciting_sent_since_receipt:
+            # RFC 9000 section 10.1: the idle timer restarts with the first such packet.
+            self._close_at = now + self._idle_timeout()
+            self._ack_eliciting_sent_since_receipt = True
+        return Transmit(data, segment, path.addr)
+
+    def _batch(self, ready: list[QuicStream], room: int, now: float) -> Transmit | None:
+        """Full packets of the first ready stream, sealed in one pass; None when it has but one.
+
+        `room` is what congestion control and pacing let go, in bytes on the wire.
+        """
+        stream = ready[0]
+        sender = stream.sender
+        until = self._sendable_until(stream)
+        if until is None or not len(sender._pending):
+            return None
+        start = sender._pending[0].start
+        size = self._max_datagram_size
+        stream_id = encode_varint(stream.stream_id or 0)
+        # One width of offsets a batch keeps all its packets but the last the same size.
+        offset_length, offset_mark = (4, 1 << 31) if until < 1 << 30 else (8, 3 << 62)
+        chunk = self._payload_room() - 1 - len(stream_id) - offset_length
+        packets = min(-(-(until - start) // chunk), room // size, MAX_BATCH_PACKETS)
+        if packets < 2:
+            return None
+        end = min(until, start + packets * chunk)
+        fin = end == sender._buffer_fin
+
+        kind = _STREAM | STREAM_OFFSET
+        plain = bytes((kind,)) + stream_id
+        last_plain = bytes((kind | STREAM_FIN,)) + stream_id if fin else plain
+        base = sender._buffer_start
+        with memoryview(sender._buffer) as view:
+            payloads = [
+                b"".join((
+                    plain if at + chunk < end else last_plain,
+                    (at | offset_mark).to_bytes(offset_length, "big"),
+                    view[at - base : min(at + chunk, end) - base],
+                ))
+                for at in range(start, end, chunk)
+            ]  # fmt: skip
+        data, last_size = self._seal_many(payloads)
+
+        sender._pending.subtract(start, end)
+        if end > sender.highest_offset:
+            self._remote_max_data_used += end - sender.highest_offset
+            sender.highest_offset = end
+        if fin:
+            sender._pending_eof = False
+        if not len(sender._pending) and not sender._pending_eof:
+            sender.buffer_is_empty = True
+        # Round robin: a stream with more to send goes to the end of the line.
+        ready.pop(0)
+        if self._sendable_until(stream) is not None:
+            ready.append(stream)
+
+        loss = self._loss
+        batch = Batch(
+            first=self._packet_number,
+            stop=self._packet_number + packets,
+            stream=stream,
+            offset=start,
+            end=end,
+            chunk=chunk,
+            fin=fin,
+            size=size,
+            last_size=last_size,
+            sent_time=now,
+            delivered=loss.delivered,
+            delivered_time=loss.delivered_time or now,
+            app_limited=loss.app_limited,
+        )
+        loss.on_batch_sent(batch)
+        return self._sent(data, size, packets, True, now)
+
+    def _seal_many(self, payloads: list[bytes]) -> tuple[bytes, int]:
+        """Packets of consecutive numbers: AEAD one by one, header protection in one pass.
+
+        Returns the packets joined and the size of the last one.
+        """
+        send = self._cryptos[ONE_RTT].send
+        assert send.aead is not None
+        assert send.hp is not None
+        encrypt, iv = send.aead._aead.encrypt, send.aead._iv
+        pn_length = self._pn_length()
+        mask_number = (1 << 8 * pn_length) - 1
+        first_byte = self._first_byte(pn_length)
+        cid = self._peer_cid.cid
+        prefix = bytes((first_byte,)) + cid
+        number = self._packet_number
+        sealed = []
+        for payload in payloads:
+            header = prefix + (number & mask_number).to_bytes(pn_length, "big")
+            sealed.append(encrypt((iv ^ number).to_bytes(12, "big"), payload, header))
+            number += 1
+        # RFC 9001 section 5.4.2: the sample starts four bytes after the packet number does.
+        skip = 4 - pn_length
+        samples = [body[skip : skip + 16] for body in sealed]
+        if send.hp._is_chacha20:
+            masks = b"".join(send.hp._mask(sample).ljust(16, b"\0") for sample in samples)
+        else:
+            masks = send.hp._encryptor.update(b"".join(samples))
+        number = self._packet_number
+        parts: list[bytes] = []
+        at = 0
+        for body in sealed:
+            mask = int.from_bytes(masks[at + 1 : at + 1 + pn_length], "big")
+            parts += (
+                bytes((first_byte ^ (masks[at] & 0x1F),)),
+                cid,
+                ((number & mask_number) ^ mask).to_bytes(pn_length, "big"),
+                body,
+            )
+            number += 1
+            at += 16
+        return b"".join(parts), 1 + len(cid) + pn_length + len(sealed[-1])

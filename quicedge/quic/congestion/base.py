@@ -1,0 +1,91 @@
+"""What a congestion controller is told and what it answers (RFC 9002 section 7)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from quicedge.config.limits import INITIAL_WINDOW_PACKETS, MIN_WINDOW_PACKETS
+
+LOSS_REDUCTION_FACTOR = 0.5
+"""kLossReductionFactor of RFC 9002 appendix B."""
+
+
+class CongestionController(ABC):
+    """Window in bytes, times in seconds.
+
+    A loss or CE mark reduces the window once a round trip: `on_congestion` ignores packets sent
+    before the current recovery period began (RFC 9002 section 7.3.2).
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, max_datagram_size: int) -> None:
+        self.max_datagram_size = max_datagram_size
+        # RFC 9002 section 7.2: ten packets, but not more than 14720 bytes or two packets.
+        self.congestion_window = min(
+            INITIAL_WINDOW_PACKETS * max_datagram_size, max(14720, 2 * max_datagram_size)
+        )
+        self.ssthresh: int | None = None
+        self.recovery_start: float | None = None
+        self.congestion_events = 0
+
+    @property
+    def minimum_window(self) -> int:
+        return MIN_WINDOW_PACKETS * self.max_datagram_size
+
+    @property
+    def in_slow_start(self) -> bool:
+        return self.ssthresh is None or self.congestion_window < self.ssthresh
+
+    def in_recovery(self, sent_time: float) -> bool:
+        """Whether a packet sent then belongs to the current recovery period or before it."""
+        return self.recovery_start is not None and sent_time <= self.recovery_start
+
+    @abstractmethod
+    def on_acked(
+        self, nbytes: int, *, sent_time: float, now: float, smoothed_rtt: float, limited: bool
+    ) -> None:
+        """`nbytes` in flight were acknowledged, the newest of them sent at `sent_time`.
+
+        `limited`: the window was in use; RFC 9002 section 7.8 says it SHOULD NOT be increased
+        otherwise.
+        """
+
+    def on_congestion(self, *, sent_time: float, now: float) -> None:
+        """A packet sent at `sent_time` was lost, or was marked CE."""
+        if self.in_recovery(sent_time):
+            return
+        self.recovery_start = now
+        self.congestion_events += 1
+        self._reduce(now)
+
+    @abstractmethod
+    def _reduce(self, now: float) -> None:
+        """Shrink the window for one congestion event."""
+
+    def on_persistent_congestion(self) -> None:
+        """RFC 9002 section 7.6.2: the window MUST be reduced to the minimum."""
+        self.congestion_window = self.minimum_window
+        self.recovery_start = None
+
+    def on_rtt(self, latest_rtt: float, *, round_ended: bool) -> None:
+        """A round-trip sample; `round_ended`: packets sent since the last such call are acked."""
+        return
+
+    @property
+    def state(self) -> str:
+        """qlog's congestion state: slow_start, congestion_avoidance or recovery."""
+        if self.in_slow_start:
+            return "slow_start"
+        return "congestion_avoidance"
+
+    def metrics(self) -> dict[str, float | int | str | None]:
+        """What an operator may see."""
+        return {
+            "congestion_controller": self.name,
+            "congestion_state": self.state,
+            "congestion_window": self.congestion_window,
+            "ssthresh": self.ssthresh,
+            "congestion_events": self.congestion_events,
+        }

@@ -1,0 +1,58 @@
+"""Pacing in bursts (RFC 9002 section 7.7): a token bucket that one GSO call may empty."""
+
+from __future__ import annotations
+
+from quicedge.config.limits import PACING_BURST, PACING_QUANTUM
+
+
+class Pacer:
+    """Bytes that may be sent now, at `rate` bytes a second.
+
+    The bucket holds one burst, or what the rate makes of one quantum when that is less; an empty
+    bucket is worth waiting for until it holds a quantum, so a timer serves many packets.
+    """
+
+    __slots__ = ("_capacity", "_level", "_minimum", "_updated", "rate")
+
+    def __init__(self, max_datagram_size: int) -> None:
+        self.rate: float | None = None
+        """Bytes a second; None until there is a round-trip sample: no pacing."""
+        self._minimum = 2 * max_datagram_size
+        self._capacity = float(PACING_BURST)
+        self._level = float(PACING_BURST)
+        self._updated = 0.0
+
+    def set_rate(self, congestion_window: int, smoothed_rtt: float, *, slow_start: bool) -> None:
+        """Spread a window over a round trip, a little faster so that pacing is not the limit."""
+        # RFC 9002 section 7.7: N = 1.25; slow start doubles the window, so it needs twice that.
+        gain = 2.0 if slow_start else 1.25
+        self.rate = gain * congestion_window / max(smoothed_rtt, 1e-6)
+        self._capacity = max(
+            self._minimum, min(PACING_BURST, max(congestion_window / 4, self.rate * PACING_QUANTUM))
+        )
+
+    def budget(self, now: float) -> float:
+        """Bytes that may leave now; below one datagram, wait until `next_send_time`."""
+        if self.rate is None:
+            return float(PACING_BURST)
+        if now > self._updated:
+            self._level = min(self._capacity, self._level + (now - self._updated) * self.rate)
+            self._updated = now
+        return self._level
+
+    def on_sent(self, nbytes: int) -> None:
+        """Take `nbytes` out; the bucket may go below zero by the last packet."""
+        if self.rate is not None:
+            self._level -= nbytes
+
+    def next_send_time(self, now: float) -> float | None:
+        """When to send next, or None for now; called by aioquic's general path too."""
+        if self.rate is None or self.budget(now) >= self._minimum / 2:
+            return None
+        # The bucket will then hold what is worth a wake-up.
+        worth = min(self._capacity, max(self._minimum, self.rate * PACING_QUANTUM))
+        return now + (worth - self._level) / self.rate
+
+    def update_after_send(self, now: float) -> None:
+        """aioquic's general path calls this once a packet."""
+        self.on_sent(self._minimum // 2)
