@@ -1,0 +1,44 @@
+"""A new configuration, read and proven before anything changes."""
+
+from __future__ import annotations
+
+import msgspec
+
+from quicedge.config.loader import ConfigError, load_config
+from quicedge.config.schema import Config
+from quicedge.quic.tls import CertificateError, load_certificate
+
+FIXED_AT_START = ("listen", "workers", "admin")
+"""Keys that only a restart can change: they decide about sockets and processes."""
+
+
+class ReloadError(Exception):
+    """The new configuration cannot be used; the message says where and why."""
+
+
+def reread(path: str | None, current: Config) -> Config:
+    """The configuration at `path` (the current one when None), its certificates proven readable.
+
+    All or nothing: a change that could not take effect is an error, not half a reload.
+    """
+    if path is None:
+        new = current
+    else:
+        try:
+            new = load_config(path)
+        except (ConfigError, OSError) as error:
+            raise ReloadError(str(error)) from error
+    if not new.tls.certificates:
+        # The development certificate that the start has put there.
+        new = msgspec.structs.replace(
+            new, tls=msgspec.structs.replace(new.tls, certificates=current.tls.certificates)
+        )
+    for key in FIXED_AT_START:
+        if getattr(new, key) != getattr(current, key):
+            raise ReloadError(f"{path}: {key}: a change needs a restart")
+    try:
+        for item in new.tls.certificates:
+            load_certificate(item.cert, item.key)
+    except CertificateError as error:
+        raise ReloadError(f"tls.certificates: {error}") from error
+    return new

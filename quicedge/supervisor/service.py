@@ -1,0 +1,260 @@
+"""The supervisor: sockets, workers, admin API and signals, from start to exit."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+import structlog
+
+from quicedge import __version__
+from quicedge.admin.server import AdminAddressError, AdminServer
+from quicedge.admin.view import Connections, State, Status, WorkerStatus
+from quicedge.config.schema import Config
+from quicedge.supervisor import notify
+from quicedge.supervisor.reload import ReloadError, reread
+from quicedge.supervisor.sockets import ListenError, Listeners
+from quicedge.supervisor.workers import Worker, WorkerError, WorkerPool
+from quicedge.telemetry.logs import Logs
+from quicedge.telemetry.stats import (
+    ConnectionPage,
+    ConnectionQuery,
+    ConnectionStats,
+    first_rows,
+    merge,
+)
+from quicedge.worker.control import ControlError, WorkerSpec
+
+log = structlog.get_logger("quicedge.supervisor")
+
+_SECRET_LENGTH = 32
+
+
+def run(config: Config, config_path: str | None, *, worker_entry: str | None = None) -> int:
+    """Run the edge until it is told to stop; the exit code.
+
+    SIGTERM and SIGINT drain, a second one stops at once; SIGHUP reloads `config_path` and the
+    certificates; SIGUSR1 reopens the logs. `worker_entry` is for tests (`WorkerPool`).
+    """
+    try:
+        logs = Logs(config.log, process="supervisor")
+    except OSError as error:
+        print(f"quicedge: log: {error}", file=sys.stderr)
+        return 1
+    supervisor = Supervisor(config, config_path, logs, worker_entry)
+    try:
+        return asyncio.run(supervisor.serve())
+    finally:
+        supervisor.logs.close()
+
+
+class Supervisor:
+    """The edge as a whole; what the admin API asks (`admin.view.EdgeView`)."""
+
+    def __init__(
+        self, config: Config, config_path: str | None, logs: Logs, worker_entry: str | None
+    ) -> None:
+        self.logs = logs
+        self._config = config
+        self._config_path = config_path
+        self._worker_entry = worker_entry
+        self._secret = secrets.token_bytes(_SECRET_LENGTH)
+        self._workers = (os.cpu_count() or 1) if config.workers == "auto" else config.workers
+        self._started_at = time.monotonic()
+        self._state: State = "starting"
+        self._reloads = 0
+        self._reload_error: str | None = None
+        self._reload_lock = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(self) -> int:
+        """0 when all workers ended by themselves, 1 when the start failed or some were killed."""
+        self._stop = asyncio.Event()
+        try:
+            self._listeners = Listeners(self._config.listen, self._workers)
+        except ListenError as error:
+            log.error("cannot listen", error=str(error))
+            return 1
+        self._pool = WorkerPool(
+            self._workers, self._make_spec, entry=self._worker_entry, on_ready=self._worker_ready
+        )
+        admin: AdminServer | None = None
+        try:
+            if self._config.admin.enabled:
+                admin = AdminServer(self._config.admin.listen, self)
+                admin.start()
+            self._handle_signals()
+            return await self._run_workers(admin)
+        except AdminAddressError as error:
+            log.error("cannot listen", error=str(error))
+            return 1
+        finally:
+            if admin is not None:
+                await admin.close()
+            self._listeners.close()
+
+    async def _run_workers(self, admin: AdminServer | None) -> int:
+        starting = asyncio.create_task(self._pool.start())
+        stopped = asyncio.create_task(self._stop.wait())
+        await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        failed = False
+        if starting.done():
+            try:
+                starting.result()
+            except WorkerError as error:
+                log.error("cannot start", error=str(error))
+                failed = True
+        if not failed and not self._stop.is_set():
+            self._state = "running"
+            notify.notify("READY=1", f"STATUS={self._workers} workers")
+            log.info(
+                "ready",
+                version=__version__,
+                listen=[listener.address for listener in self._listeners.status()],
+                workers=self._workers,
+                admin=admin.address if admin else None,
+            )
+            await self._stop.wait()
+        self._state = "draining"
+        notify.notify("STOPPING=1")
+        log.info("draining", seconds=0 if failed else self._config.drain_timeout)
+        starting.cancel()
+        stopped.cancel()
+        await self._pool.stop(0.0 if failed else self._config.drain_timeout)
+        log.info("stopped", killed=self._pool.killed)
+        return 1 if failed or self._pool.killed else 0
+
+    def _make_spec(self, slot: int, control_fd: int) -> WorkerSpec:
+        return WorkerSpec(
+            slot=slot,
+            workers=self._workers,
+            config=self._config,
+            sockets=self._listeners.of_slot(slot),
+            control_fd=control_fd,
+            secret=self._secret,
+        )
+
+    def _worker_ready(self, worker: Worker) -> None:
+        if worker.spec.config is not self._config:
+            # The configuration was reloaded while this one started.
+            self._spawn(self._update_late(worker))
+
+    async def _update_late(self, worker: Worker) -> None:
+        try:
+            await worker.channel.call("update_config", self._config)
+            await worker.channel.call("reload_certificates", self._config.tls)
+        except ControlError as error:
+            log.error("worker keeps an old configuration", slot=worker.slot, error=str(error))
+
+    # --- signals ----------------------------------------------------------------------------
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop, number)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload()))
+        loop.add_signal_handler(signal.SIGUSR1, lambda: self._spawn(self._reopen_logs()))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _on_stop(self, number: signal.Signals) -> None:
+        log.info("told to stop", signal=number.name, at_once=self._stop.is_set())
+        if self._stop.is_set():
+            self._spawn(self._pool.stop(0.0))
+        self._stop.set()
+
+    async def _reload(self) -> None:
+        async with self._reload_lock:
+            if self._state == "draining":
+                return
+            notify.notify(*notify.reloading())
+            try:
+                new = reread(self._config_path, self._config)
+                self.logs = self.logs.reconfigure(new.log)
+            except (ReloadError, OSError) as error:
+                self._reload_error = str(error)
+                log.error("reload refused, all stays as it was", error=str(error))
+            else:
+                self._config = new
+                self._reload_error = None
+                self._reloads += 1
+                _, errors = await self._pool.ask("update_config", new)
+                errors.update((await self._pool.ask("reload_certificates", new.tls))[1])
+                for slot, failure in errors.items():
+                    log.error("worker not reloaded", slot=slot, error=str(failure))
+                log.info("reloaded", config=self._config_path, workers_failed=len(errors))
+            notify.notify("READY=1")
+
+    async def _reopen_logs(self) -> None:
+        try:
+            self.logs.reopen()
+        except OSError as error:
+            log.error("log not reopened", error=str(error))
+        _, errors = await self._pool.ask("reopen_logs")
+        for slot, failure in errors.items():
+            log.error("worker's logs not reopened", slot=slot, error=str(failure))
+        log.info("logs reopened")
+
+    # --- admin.view.EdgeView ------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    @property
+    def ready(self) -> bool:
+        return self._state == "running" and self._pool.ready
+
+    async def status(self) -> Status:
+        answers, _ = await self._pool.ask("stats")
+        now = time.monotonic()
+        workers = [
+            WorkerStatus(
+                slot=slot,
+                state=worker.state if worker else "starting",
+                pid=worker.pid if worker and worker.state != "dead" else None,
+                restarts=self._pool.restarts[slot],
+                uptime_seconds=now - worker.started_at
+                if worker and worker.state != "dead"
+                else None,
+                stats=answers.get(slot),
+            )
+            for slot, worker in enumerate(self._pool.current)
+        ]
+        return Status(
+            version=__version__,
+            state=self._state,
+            pid=os.getpid(),
+            uptime_seconds=now - self._started_at,
+            config_path=self._config_path,
+            reloads=self._reloads,
+            last_reload_error=self._reload_error,
+            connections=sum(stats.connections for stats in answers.values()),
+            listeners=self._listeners.status(),
+            workers=workers,
+        )
+
+    async def connections(self, query: ConnectionQuery) -> Connections:
+        answers: dict[int, ConnectionPage]
+        answers, errors = await self._pool.ask("connections", first_rows(query))
+        page = merge(answers.values(), query)
+        return Connections(
+            total=page.total,
+            limit=query.limit,
+            offset=query.offset,
+            unanswered=sorted(errors),
+            connections=page.connections,
+        )
+
+    async def connection(self, connection_id: str) -> ConnectionStats | None:
+        answers, _ = await self._pool.ask("connection", connection_id)
+        return next((found for found in answers.values() if found is not None), None)

@@ -1,0 +1,162 @@
+"""The listening sockets: opened once, inherited by workers, closed when the supervisor ends.
+
+Each address has one socket a worker, in one SO_REUSEPORT group whose order is that of the slots.
+Closing a socket would move the others' places in the group, so none is closed before the end; a
+second bank of workers gets sockets that join behind these.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass, field
+
+import structlog
+
+from quicedge.admin.view import ListenerStatus
+from quicedge.config.limits import UDP_RECEIVE_BUFFER, UDP_SEND_BUFFER
+from quicedge.udp.socket import open_socket
+from quicedge.udp.steering import attach
+from quicedge.worker.control import ListeningSocket
+
+log = structlog.get_logger(__name__)
+
+
+class ListenError(Exception):
+    """An address that cannot be listened on; the message names it."""
+
+
+@dataclass
+class Listener:
+    """One address and its sockets; `sockets[k]` belongs to the worker in slot k."""
+
+    address: str
+    """Where it is bound, `host:port` or `[v6]:port`."""
+    sockets: list[socket.socket] = field(default_factory=list)
+    steering: bool = False
+
+    def status(self) -> ListenerStatus:
+        return ListenerStatus(
+            address=self.address,
+            sockets=len(self.sockets),
+            receive_buffer=_granted(self.sockets[0], socket.SO_RCVBUF),
+            receive_buffer_wanted=UDP_RECEIVE_BUFFER,
+            send_buffer=_granted(self.sockets[0], socket.SO_SNDBUF),
+            send_buffer_wanted=UDP_SEND_BUFFER,
+            steering=self.steering,
+        )
+
+
+class Listeners:
+    """All listening sockets. The constructor opens them, or raises ListenError and opens none."""
+
+    def __init__(self, addresses: list[str], workers: int) -> None:
+        self._listeners: list[Listener] = []
+        try:
+            for address in addresses:
+                self._listeners.append(_open(address, workers))
+        except BaseException:
+            self.close()
+            raise
+        self._report()
+
+    def of_slot(self, slot: int) -> list[ListeningSocket]:
+        """What the worker in `slot` inherits."""
+        return [
+            ListeningSocket(listener.sockets[slot].fileno(), listener.address)
+            for listener in self._listeners
+        ]
+
+    def status(self) -> list[ListenerStatus]:
+        return [listener.status() for listener in self._listeners]
+
+    def close(self) -> None:
+        for listener in self._listeners:
+            for sock in listener.sockets:
+                sock.close()
+
+    def _report(self) -> None:
+        """Say once what the kernel refused."""
+        states = self.status()
+        for name, key in (("receive", "net.core.rmem_max"), ("send", "net.core.wmem_max")):
+            refused = [
+                (granted, wanted)
+                for state in states
+                if (granted := getattr(state, f"{name}_buffer"))
+                < (wanted := getattr(state, f"{name}_buffer_wanted"))
+            ]
+            if refused:
+                granted, wanted = refused[0]
+                log.warning(
+                    f"the kernel grants small UDP {name} buffers: bursts will be lost",
+                    granted=granted,
+                    wanted=wanted,
+                    remedy=f"sysctl -w {key}={wanted}",
+                )
+
+
+def parse_address(text: str) -> tuple[socket.AddressFamily, str, int]:
+    """Family, host and port of `host:port` or `[v6]:port`; ListenError when it is neither."""
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not colon or not port.isascii() or not port.isdigit() or (":" in host and not bracketed):
+        raise ListenError(f"listen: {text!r} is not host:port or [v6]:port")
+    try:
+        found = socket.getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE
+        )
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise ListenError(f"listen: {text}: {error}") from error
+    family, _, _, _, address = found[0]
+    return family, str(address[0]), int(address[1])
+
+
+def _open(text: str, workers: int) -> Listener:
+    family, host, port = parse_address(text)
+    listener = Listener(text)
+    try:
+        if port and workers > 1:
+            _refuse_strangers(family, host, port)
+        for _ in range(workers):
+            sock = open_socket(
+                family,
+                host,
+                port,
+                reuse_port=workers > 1,
+                receive_buffer=UDP_RECEIVE_BUFFER,
+                send_buffer=UDP_SEND_BUFFER,
+            )
+            listener.sockets.append(sock)
+            port = sock.getsockname()[1]
+    except (OSError, OverflowError) as error:
+        for sock in listener.sockets:
+            sock.close()
+        raise ListenError(f"listen: {text}: {error}") from error
+    listener.address = f"[{host}]:{port}" if family == socket.AF_INET6 else f"{host}:{port}"
+    if workers > 1:
+        try:
+            attach(listener.sockets[0], workers=workers, bank=0)
+            listener.steering = True
+        except OSError as error:
+            log.warning(
+                "no steering by connection ID: a client whose address changes loses its worker",
+                address=listener.address,
+                error=str(error),
+            )
+    return listener
+
+
+def _refuse_strangers(family: socket.AddressFamily, host: str, port: int) -> None:
+    """Fail when another process has the address.
+
+    With SO_REUSEPORT a second edge of the same user would silently join the first one's group
+    and take a share of its datagrams.
+    """
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        if family == socket.AF_INET6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        probe.bind((host, port))
+
+
+def _granted(sock: socket.socket, option: int) -> int:
+    # Linux reports twice what it grants (socket(7)).
+    return sock.getsockopt(socket.SOL_SOCKET, option) // 2

@@ -1,0 +1,149 @@
+"""A worker without QUIC: what the supervisor's tests put in the place of `quicedge.worker.main`.
+
+It obeys datagrams: `who` answers JSON about itself, `hold` and `release` begin and end an exchange
+that a drain has to wait for, `access PATH` writes an access record, `crash` ends it, `hang` stops
+its loop. The variable FAKE_WORKER says how it fails before it is ready: `exit` or `silent`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+import time
+
+from quicedge.config.schema import Config, Tls
+from quicedge.telemetry.access import AccessRecord
+from quicedge.telemetry.logs import Logs
+from quicedge.telemetry.stats import (
+    ConnectionPage,
+    ConnectionQuery,
+    ConnectionStats,
+    WorkerStats,
+    select,
+)
+from quicedge.worker.control import ControlChannel, WorkerSpec
+
+
+class FakeWorker(asyncio.DatagramProtocol):
+    def __init__(self, spec: WorkerSpec) -> None:
+        self.spec = spec
+        self.config = spec.config
+        self.tls: Tls = spec.config.tls
+        self.logs = Logs(spec.config.log, process=f"worker {spec.slot}")
+        self.held = False
+        self.draining = False
+        self.finished = asyncio.Event()
+        now = time.time()
+        self.connections = [
+            ConnectionStats(
+                id=f"{spec.slot:02x}{n:02x}",
+                worker=spec.slot,
+                time=now,
+                created_at=float(n),
+                remote_address=f"192.0.2.{n}:{5000 + spec.slot}",
+            )
+            for n in range(3)
+        ]
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for item in self.spec.sockets:
+            sock = socket.socket(fileno=os.dup(item.fd))
+            sock.setblocking(False)
+            loop.add_reader(sock, self.readable, sock)
+        channel = ControlChannel(
+            self.spec.control_fd,
+            {
+                "connections": self.select,
+                "connection": lambda id: next((c for c in self.connections if c.id == id), None),
+                "stats": lambda: WorkerStats(
+                    slot=self.spec.slot, pid=os.getpid(), connections=len(self.connections)
+                ),
+                "drain": self.drain,
+                "update_config": self.update_config,
+                "reload_certificates": self.reload_certificates,
+                "reopen_logs": self.logs.reopen,
+            },
+            on_lost=lambda: self.drain(0),
+        )
+        await channel.start()
+        if os.environ.get("FAKE_WORKER") != "silent":
+            channel.notify("ready")
+        await self.finished.wait()
+        channel.notify("drained")
+        self.logs.close()
+
+    def select(self, query: ConnectionQuery) -> ConnectionPage:
+        return select(self.connections, query)
+
+    def drain(self, seconds: float) -> None:
+        self.draining = True
+        if not self.held:
+            self.finished.set()
+        asyncio.get_running_loop().call_later(seconds, self.finished.set)
+
+    def update_config(self, config: Config) -> None:
+        self.config = config
+        self.logs = self.logs.reconfigure(config.log)
+
+    def reload_certificates(self, tls: Tls) -> None:
+        self.tls = tls
+
+    def readable(self, sock: socket.socket) -> None:
+        data, address = sock.recvfrom(2048)
+        match data.decode().split():
+            case ["who"]:
+                sock.sendto(json.dumps(self.describe()).encode(), address)
+            case ["hold"]:
+                self.held = True
+                sock.sendto(b"held", address)
+            case ["release"]:
+                self.held = False
+                if self.draining:
+                    self.finished.set()
+            case ["access", path]:
+                if self.logs.access is not None:
+                    self.logs.access.log(_record(path))
+                sock.sendto(b"logged", address)
+            case ["crash"]:
+                os._exit(3)
+            case ["hang"]:
+                time.sleep(600)
+
+    def describe(self) -> dict:
+        return {
+            "slot": self.spec.slot,
+            "pid": os.getpid(),
+            "secret": self.spec.secret.hex(),
+            "draining": self.draining,
+            "drain_timeout": self.config.drain_timeout,
+            "certificates": [item.cert for item in self.tls.certificates],
+            "argv": sys.argv,
+            "environ": sorted(os.environ),
+        }
+
+
+def _record(path: str) -> AccessRecord:
+    return AccessRecord(
+        method="GET",
+        authority="example.com",
+        path=path,
+        status=200,
+        outcome="complete",
+        bytes_received=0,
+        bytes_sent=0,
+        total_seconds=0.0,
+    )
+
+
+def run(spec: WorkerSpec) -> None:
+    if os.environ.get("FAKE_WORKER") == "exit":
+        sys.exit(7)
+
+    async def main() -> None:
+        await FakeWorker(spec).run()
+
+    asyncio.run(main())
