@@ -145,10 +145,10 @@ WORKER_STABLE: Final = 30.0
 """Seconds a worker must live for its next death to count as a first one."""
 
 WORKER_HEARTBEAT: Final = 10.0
-"""Seconds between two questions for a worker's counters."""
+"""Seconds between two questions whether a worker still answers, and for each answer."""
 
 WORKER_HEARTBEATS_MISSED: Final = 6
-"""Unanswered questions in a row (a minute) after which a worker counts as hung and is replaced."""
+"""Unanswered questions in a row (two minutes) after which a hung worker is replaced."""
 
 CONTROL_MESSAGE_MAX: Final = 16 * 1024 * 1024
 """Bytes of one control message: ADMIN_MAX_ROWS connection records of 2 to 3 KB."""

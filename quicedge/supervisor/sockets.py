@@ -98,13 +98,14 @@ def parse_address(text: str) -> tuple[socket.AddressFamily, str, int]:
     """Family, host and port of `host:port` or `[v6]:port`; ListenError when it is neither."""
     host, colon, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
-    if not colon or not port.isascii() or not port.isdigit() or (":" in host and not bracketed):
+    is_port = port.isascii() and port.isdigit() and int(port) <= 65535
+    if not colon or not is_port or (":" in host and not bracketed):
         raise ListenError(f"listen: {text!r} is not host:port or [v6]:port")
     try:
         found = socket.getaddrinfo(
             host.strip("[]"), int(port), type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE
         )
-    except (OSError, OverflowError, UnicodeError) as error:
+    except (OSError, UnicodeError) as error:
         raise ListenError(f"listen: {text}: {error}") from error
     family, _, _, _, address = found[0]
     return family, str(address[0]), int(address[1])
@@ -127,7 +128,7 @@ def _open(text: str, workers: int) -> Listener:
             )
             listener.sockets.append(sock)
             port = sock.getsockname()[1]
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         for sock in listener.sockets:
             sock.close()
         raise ListenError(f"listen: {text}: {error}") from error

@@ -31,7 +31,6 @@ from quicedge.config.limits import (
     WORKER_STABLE,
     WORKER_START_TIMEOUT,
 )
-from quicedge.telemetry.stats import WorkerStats
 from quicedge.worker.control import ControlChannel, ControlError, WorkerSpec
 
 log = structlog.get_logger(__name__)
@@ -54,8 +53,6 @@ class Worker:
         self.spec = spec
         self.started_at = time.monotonic()
         self.state: Literal["starting", "ready", "draining", "dead"] = "starting"
-        self.stats: WorkerStats | None = None
-        """The last counters that it told."""
         self.ready = asyncio.Event()
         self.channel: ControlChannel
         self._process = process
@@ -269,7 +266,7 @@ class WorkerPool:
         while missed < WORKER_HEARTBEATS_MISSED:
             await asyncio.sleep(WORKER_HEARTBEAT)
             try:
-                worker.stats = await worker.channel.call("stats")
+                await worker.channel.call("stats", timeout=WORKER_HEARTBEAT)
                 missed = 0
             except ControlError:
                 missed += 1
