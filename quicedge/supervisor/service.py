@@ -20,7 +20,7 @@ from quicedge.config.schema import Config
 from quicedge.supervisor import notify
 from quicedge.supervisor.reload import ReloadError, reread
 from quicedge.supervisor.sockets import ListenError, Listeners
-from quicedge.supervisor.workers import Worker, WorkerError, WorkerPool
+from quicedge.supervisor.workers import NoWorkerError, Worker, WorkerError, WorkerPool
 from quicedge.telemetry.logs import Logs
 from quicedge.telemetry.stats import (
     ConnectionPage,
@@ -43,7 +43,7 @@ def run(config: Config, config_path: str | None, *, worker_entry: str | None = N
     certificates; SIGUSR1 reopens the logs. `worker_entry` is for tests (`WorkerPool`).
     """
     try:
-        logs = Logs(config.log, process="supervisor")
+        logs = Logs(config.log, process="supervisor", exchanges=False)
     except OSError as error:
         print(f"quicedge: log: {error}", file=sys.stderr)
         return 1
@@ -68,6 +68,7 @@ class Supervisor:
         self._workers = (os.cpu_count() or 1) if config.workers == "auto" else config.workers
         self._started_at = time.monotonic()
         self._state: State = "starting"
+        self._logs_reopened_at = 0.0
         self._reloads = 0
         self._reload_error: str | None = None
         self._reload_lock = asyncio.Lock()
@@ -141,16 +142,26 @@ class Supervisor:
         )
 
     def _worker_ready(self, worker: Worker) -> None:
-        if worker.spec.config is not self._config:
-            # The configuration was reloaded while this one started.
-            self._spawn(self._update_late(worker))
+        self._spawn(self._catch_up(worker))
 
-    async def _update_late(self, worker: Worker) -> None:
+    async def _catch_up(self, worker: Worker) -> None:
+        """Tell a worker what was said while it started."""
         try:
-            await worker.channel.call("update_config", self._config)
-            await worker.channel.call("reload_certificates", self._config.tls)
+            if worker.spec.config is not self._config:
+                await worker.channel.call("update_config", self._config)
+                await worker.channel.call("reload_certificates", self._config.tls)
+            if worker.started_at < self._logs_reopened_at:
+                await worker.channel.call("reopen_logs")
         except ControlError as error:
-            log.error("worker keeps an old configuration", slot=worker.slot, error=str(error))
+            log.error("worker did not catch up", slot=worker.slot, error=str(error))
+
+    async def _tell_all(self, method: str, parameter: Any = None) -> int:
+        """Tell every worker; how many failed. Those that start will catch up."""
+        _, errors = await self._pool.ask(method, parameter)
+        failed = {k: error for k, error in errors.items() if not isinstance(error, NoWorkerError)}
+        for slot, error in failed.items():
+            log.error("worker did not obey", slot=slot, order=method, error=str(error))
+        return len(failed)
 
     # --- signals ----------------------------------------------------------------------------
 
@@ -187,11 +198,9 @@ class Supervisor:
                 self._config = new
                 self._reload_error = None
                 self._reloads += 1
-                _, errors = await self._pool.ask("update_config", new)
-                errors.update((await self._pool.ask("reload_certificates", new.tls))[1])
-                for slot, failure in errors.items():
-                    log.error("worker not reloaded", slot=slot, error=str(failure))
-                log.info("reloaded", config=self._config_path, workers_failed=len(errors))
+                failures = await self._tell_all("update_config", new)
+                failures += await self._tell_all("reload_certificates", new.tls)
+                log.info("reloaded", config=self._config_path, failures=failures)
             notify.notify("READY=1")
 
     async def _reopen_logs(self) -> None:
@@ -199,9 +208,8 @@ class Supervisor:
             self.logs.reopen()
         except OSError as error:
             log.error("log not reopened", error=str(error))
-        _, errors = await self._pool.ask("reopen_logs")
-        for slot, failure in errors.items():
-            log.error("worker's logs not reopened", slot=slot, error=str(failure))
+        self._logs_reopened_at = time.monotonic()
+        await self._tell_all("reopen_logs")
         log.info("logs reopened")
 
     # --- admin.view.EdgeView ------------------------------------------------------------------

@@ -45,6 +45,10 @@ class WorkerError(Exception):
     """A worker that never became ready; the message says which and how it ended."""
 
 
+class NoWorkerError(ControlError):
+    """The slot has no worker that could be asked, just now."""
+
+
 class Worker:
     """One worker process and the supervisor's end of its control channel."""
 
@@ -189,14 +193,14 @@ class WorkerPool:
     ) -> tuple[dict[int, Any], dict[int, ControlError]]:
         """Every ready or draining worker's answer, and the error of each that gave none, by slot.
 
-        A slot without a worker to ask counts as an error.
+        A slot without a worker to ask has a NoWorkerError.
         """
         answers: dict[int, Any] = {}
         errors: dict[int, ControlError] = {}
 
         async def one(slot: int, worker: Worker | None) -> None:
             if worker is None or worker.state in ("starting", "dead"):
-                errors[slot] = ControlError("no worker is ready")
+                errors[slot] = NoWorkerError("no worker is ready")
                 return
             try:
                 answers[slot] = await worker.channel.call(method, parameter)

@@ -28,17 +28,19 @@ class Logs:
     """The open logs of this process. There is one at a time: logging is global.
 
     `process` names the process in every line (`supervisor`, `worker 0`); None leaves it out.
+    `exchanges` is false where there are none, so that no access log is opened.
     OSError when a log file cannot be opened; then what was configured before stays.
     """
 
-    def __init__(self, config: Log, *, process: str | None = None) -> None:
+    def __init__(self, config: Log, *, process: str | None = None, exchanges: bool = True) -> None:
         self.config = config
         self._process = process
+        self._exchanges = exchanges
         self._log = LineWriter(config.file)
         self._access: LineWriter | None = None
         self.access: AccessLog | None = None
         """None when the access log is off."""
-        if config.access:
+        if config.access and exchanges:
             try:
                 self._access = LineWriter(
                     config.access_file or config.file, flush_interval=LOG_FLUSH_INTERVAL
@@ -69,7 +71,7 @@ class Logs:
         """Logs by another configuration, which take the place of these; OSError as above."""
         if config == self.config:
             return self
-        replacement = Logs(config, process=self._process)
+        replacement = Logs(config, process=self._process, exchanges=self._exchanges)
         self.close()
         return replacement
 

@@ -251,7 +251,7 @@ def test_reload_changes_workers_without_replacing_them(start: Start, tmp_path: P
     pair = write_certificate(tmp_path, "a.example")
     _write_config(edge.config, path, drain_timeout=7.0, certificates=[pair])
     edge.signal(signal.SIGHUP)
-    assert edge.wait_event("reloaded")["workers_failed"] == 0
+    assert edge.wait_event("reloaded")["failures"] == 0
     for slot in range(2):
         with edge.talking_to(slot) as sock:
             sock.send(b"who")
@@ -270,6 +270,25 @@ def test_reload_changes_workers_without_replacing_them(start: Start, tmp_path: P
         with edge.talking_to(slot) as sock:
             sock.send(b"who")
             assert json.loads(sock.recv(4096))["drain_timeout"] == 7.0
+
+
+def test_a_worker_that_starts_during_a_reload_catches_up(start: Start, tmp_path: Path) -> None:
+    path, gate, access = tmp_path / "quicedge.toml", tmp_path / "gate", tmp_path / "access.log"
+    log = {"format": "json", "file": str(tmp_path / "edge.log"), "access_file": str(access)}
+    edge = start(ready=False, config_path=path, log=log, drain_timeout=30.0, FAKE_WORKER=str(gate))
+    wait_for(edge.who, "the worker runs, not ready")
+    _write_config(edge.config, path, drain_timeout=7.0)
+    access.rename(tmp_path / "access.log.1")
+    edge.signal(signal.SIGHUP)
+    edge.signal(signal.SIGUSR1)
+    assert edge.wait_event("reloaded")["failures"] == 0
+    edge.wait_event("logs reopened")
+    assert (edge.who() or {})["drain_timeout"] == 30.0
+    assert not access.exists()
+    gate.touch()
+    edge.wait_ready()
+    wait_for(lambda: (edge.who() or {}).get("drain_timeout") == 7.0, "the new configuration")
+    wait_for(access.exists, "the worker's new access log")
 
 
 @pytest.mark.parametrize("fault", ["syntax", "key", "certificate", "listen", "missing"])

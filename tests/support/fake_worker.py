@@ -2,7 +2,8 @@
 
 It obeys datagrams: `who` answers JSON about itself, `hold` and `release` begin and end an exchange
 that a drain has to wait for, `access PATH` writes an access record, `crash` ends it, `hang` stops
-its loop. The variable FAKE_WORKER says how it fails before it is ready: `exit` or `silent`.
+its loop. The variable FAKE_WORKER says how it fails before it is ready: `exit` or `silent`,
+or names a file that it waits for.
 """
 
 from __future__ import annotations
@@ -70,7 +71,10 @@ class FakeWorker(asyncio.DatagramProtocol):
             on_lost=lambda: self.drain(0),
         )
         await channel.start()
-        if os.environ.get("FAKE_WORKER") != "silent":
+        how = os.environ.get("FAKE_WORKER", "")
+        while how.startswith("/") and not os.path.exists(how):  # noqa: ASYNC240
+            await asyncio.sleep(0.02)
+        if how != "silent":
             channel.notify("ready")
         await self.finished.wait()
         channel.notify("drained")
