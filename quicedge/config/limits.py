@@ -17,6 +17,24 @@ UDP_SEND_BUFFER: Final = 7 * 1024 * 1024
 MAX_DATAGRAM_SIZE: Final = 1472
 """UDP payload bytes sent at most: a 1500-byte Ethernet frame less IPv4 and UDP headers."""
 
+UDP_READ_SIZE: Final = 65536
+"""Bytes of the receive buffer: the largest GRO batch, so that none is truncated."""
+
+UDP_READS_PER_WAKEUP: Final = 16
+"""Reads before other work gets its turn; with GRO up to 1 MB."""
+
+UDP_MAX_SEGMENTS: Final = 64
+"""Datagrams in one GSO call (UDP_MAX_SEGMENTS of older kernels)."""
+
+UDP_MAX_PAYLOAD: Final = 65507
+"""Bytes in one GSO call: the largest UDP payload over IPv4."""
+
+UDP_SEND_QUEUE: Final = 4 * 1024 * 1024
+"""Bytes a socket that wait for the kernel; beyond, datagrams are dropped."""
+
+UDP_PATHS_REMEMBERED: Final = 16384
+"""Addresses a socket whose path objects are kept for reuse."""
+
 # --- quic -----------------------------------------------------------------------------------
 
 MIN_INITIAL_DATAGRAM: Final = 1200
@@ -99,6 +117,15 @@ MAX_FIELD_SECTION_SIZE: Final = 65536
 MAX_FIELDS: Final = 128
 """Field lines a section; bounds what a small QPACK block can decode to."""
 
+MAX_H3_GLITCHES: Final = 1000
+"""Useless frames and streams a connection; beyond, it is closed (H3_EXCESSIVE_LOAD)."""
+
+MAX_CONTROL_FRAME: Final = 4096
+"""Bytes of a frame on the control stream."""
+
+MAX_PRIORITY_UPDATES: Final = 1000
+"""PRIORITY_UPDATE frames a connection."""
+
 # --- proxy ----------------------------------------------------------------------------------
 
 ALT_SVC_MAX_AGE: Final = 86400
@@ -124,7 +151,40 @@ UPSTREAM_MAX_CONNECTIONS: Final = 256
 UPSTREAM_RETRIES: Final = 1
 """Further tries of a request that no origin has processed."""
 
+UPSTREAM_MAX_WAITING: Final = 1024
+"""Requests a server that wait for a connection; beyond, they are refused (503)."""
+
+UPSTREAM_REPLAY_BODY: Final = 64 * 1024
+"""Request body bytes kept so that a retry can send them again."""
+
+UPSTREAM_CONTINUE_TIMEOUT: Final = 1.0
+"""Seconds a body waits for 100 (Continue) before it is sent all the same."""
+
+UPSTREAM_WRITE_HIGH: Final = 256 * 1024
+"""Bytes that wait for an origin's socket above which the client is held back."""
+
+UPSTREAM_WRITE_LOW: Final = 64 * 1024
+"""Bytes that wait for an origin's socket below which the client may go on."""
+
+UPSTREAM_MAX_HEAD: Final = 256 * 1024
+"""Bytes of a response head or trailer section."""
+
+UPSTREAM_MAX_FIELDS: Final = 512
+"""Field lines of a response head or trailer section."""
+
+UPSTREAM_H2_STREAM_WINDOW: Final = 256 * 1024
+"""Bytes a stream that an HTTP/2 origin may send ahead of the client."""
+
+UPSTREAM_H2_CONNECTION_WINDOW: Final = 16 * 1024 * 1024
+"""Bytes a connection that an HTTP/2 origin may send ahead of its clients."""
+
+UPSTREAM_H2_CONNECTIONS: Final = 8
+"""HTTP/2 connections a server, per worker."""
+
 # --- worker, supervisor, admin ----------------------------------------------------------------
+
+DRAIN_NOTICE: Final = 0.5
+"""Seconds between the two GOAWAY frames: a round trip of most clients."""
 
 DRAIN_TIMEOUT: Final = 30.0
 """Seconds that running exchanges have after SIGTERM."""

@@ -21,7 +21,7 @@ class _Section(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """A table of the configuration file; unknown keys are errors."""
 
 
-class Certificate(_Section):
+class Certificate(_Section, frozen=True):
     """One certificate chain (PEM, leaf first) and its private key (PEM)."""
 
     cert: str
@@ -30,14 +30,14 @@ class Certificate(_Section):
     """Served when no certificate covers the server name; else the first one is."""
 
 
-class Tls(_Section):
+class Tls(_Section, frozen=True):
     certificates: list[Certificate] = field(default_factory=list)
     """Empty: a development certificate is generated under `certs/`."""
     keylog: str | None = None
     """NSS key log file (debugging only); the SSLKEYLOGFILE variable is honoured too."""
 
 
-class Quic(_Section):
+class Quic(_Section, frozen=True):
     versions: list[Literal["v1", "v2"]] = field(default_factory=lambda: ["v1", "v2"])
     """Offered versions, preferred first."""
     retry: Literal["off", "always", "auto"] = "auto"
@@ -57,7 +57,7 @@ class Quic(_Section):
     """UDP payload bytes sent at most."""
 
 
-class Http3(_Section):
+class Http3(_Section, frozen=True):
     qpack_max_table_capacity: Bytes = 0
     """QPACK dynamic table (RFC 9204); 0 switches it off."""
     qpack_blocked_streams: Annotated[int, Meta(ge=0)] = 0
@@ -65,7 +65,7 @@ class Http3(_Section):
     max_fields: Count = limits.MAX_FIELDS
 
 
-class Upstream(_Section):
+class Upstream(_Section, frozen=True):
     """A named group of origin servers."""
 
     servers: list[str]
@@ -88,7 +88,7 @@ class Upstream(_Section):
     """SNI and name verified; the server's host when absent."""
 
 
-class Route(_Section):
+class Route(_Section, frozen=True):
     """Requests for `host` below `path` go to `upstream`; the longest path wins."""
 
     upstream: str
@@ -99,14 +99,14 @@ class Route(_Section):
     """Request body limit (413 beyond); None: no limit."""
 
 
-class AltSvc(_Section):
+class AltSvc(_Section, frozen=True):
     enabled: bool = True
     max_age: Seconds = limits.ALT_SVC_MAX_AGE
     port: Annotated[int, Meta(ge=1, le=65535)] | None = None
     """Port announced; the listening port when absent."""
 
 
-class Log(_Section):
+class Log(_Section, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["json", "console"] = "console"
     file: str | None = None
@@ -116,13 +116,13 @@ class Log(_Section):
     """Access log file; the same place as the log when absent."""
 
 
-class Admin(_Section):
+class Admin(_Section, frozen=True):
     enabled: bool = True
     listen: str = "127.0.0.1:4480"
     """`host:port` on loopback or `unix:/path`."""
 
 
-class Config(_Section):
+class Config(_Section, frozen=True):
     listen: list[str] = field(default_factory=lambda: ["0.0.0.0:443", "[::]:443"])
     """UDP addresses, `host:port` or `[v6]:port`."""
     workers: Count | Literal["auto"] = 1

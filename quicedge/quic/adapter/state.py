@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from aioquic import tls
 from aioquic.buffer import Buffer
@@ -38,6 +38,15 @@ class ConnectionIdSource(Protocol):
     def new(self) -> bytes: ...
 
     def reset_token(self, connection_id: bytes) -> bytes: ...
+
+
+class PathView(NamedTuple):
+    """A network path and what crossed it, in bytes (counted until it is validated)."""
+
+    address: Any
+    validated: bool
+    bytes_received: int
+    bytes_sent: int
 
 
 class StateConnection(QuicConnection):
@@ -365,6 +374,42 @@ class StateConnection(QuicConnection):
     def recovery(self) -> Recovery:
         """Round-trip time, losses and congestion window."""
         return self._loss
+
+    @property
+    def paths(self) -> list[PathView]:
+        """Network paths, the one in use first."""
+        return [
+            PathView(path.addr, path.is_validated, path.bytes_received, path.bytes_sent)
+            for path in self._network_paths
+        ]
+
+    @property
+    def max_datagram_size(self) -> int:
+        """UDP payload bytes of the packets sent."""
+        return self._max_datagram_size
+
+    @property
+    def alpn(self) -> str | None:
+        """The application protocol, once negotiated."""
+        context = getattr(self, "tls", None)
+        return context.alpn_negotiated if context is not None else None
+
+    @property
+    def cipher(self) -> str | None:
+        """The cipher suite's name, once negotiated."""
+        suite = self._cryptos[tls.Epoch.ONE_RTT].send.cipher_suite if self._cryptos else None
+        return suite.name if suite is not None else None
+
+    @property
+    def resumed(self) -> bool:
+        """Whether a session ticket replaced the certificate."""
+        context = getattr(self, "tls", None)
+        return bool(context is not None and context.session_resumed)
+
+    @property
+    def retried(self) -> bool:
+        """Whether the client was sent a Retry."""
+        return self._retry_source_connection_id is not None
 
     @property
     def packets_sent(self) -> int:

@@ -1,0 +1,31 @@
+"""`quicedge certs`: the development certificate."""
+
+from __future__ import annotations
+
+import click
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from quicedge.config import devcerts
+
+
+@click.command()
+@click.option("--directory", default="certs", show_default=True, help="Where the files are.")
+@click.option(
+    "--host", "hosts", multiple=True, help="A name or address to cover, besides localhost."
+)
+def command(directory: str, hosts: tuple[str, ...]) -> None:
+    """Make the development certificate if need be, and show it."""
+    files = devcerts.ensure(directory, (*devcerts.DEFAULT_HOSTS, *hosts))
+    leaf = x509.load_pem_x509_certificates(files.cert.read_bytes())[0]
+    san = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    for name, value in (
+        ("certificate", files.cert),
+        ("key", files.key),
+        ("CA to trust", files.ca),
+        ("covers", ", ".join(str(entry.value) for entry in san)),
+        ("expires", leaf.not_valid_after_utc.date()),
+        ("SHA-256", leaf.fingerprint(hashes.SHA256()).hex(":")),
+        ("SPKI SHA-256", devcerts.spki_sha256(files.cert)),
+    ):
+        click.echo(f"{name + ':':<14} {value}")

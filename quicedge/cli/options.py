@@ -1,0 +1,69 @@
+"""Options that `serve` and `check` share, and the configuration they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+import msgspec
+
+from quicedge.config import devcerts
+from quicedge.config.loader import ConfigError, config_from_options, load_config
+from quicedge.config.schema import Certificate, Config
+
+DEVELOPMENT_LISTEN = ["127.0.0.1:4433", "[::1]:4433"]
+
+
+def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--config`, or `--upstream` and what goes with it."""
+    for option in (
+        click.option("--workers", type=click.IntRange(1), help="Worker processes."),
+        click.option(
+            "--listen",
+            multiple=True,
+            metavar="ADDRESS",
+            help="UDP address, host:port or [v6]:port.",
+        ),
+        click.option("--upstream", metavar="URL", help="Serve this origin, with no file at all."),
+        click.option("--config", "path", metavar="FILE", help="quicedge.toml"),
+    ):
+        command = option(command)
+    return command
+
+
+def make_config(
+    path: str | None, upstream: str | None, listen: tuple[str, ...], workers: int | None
+) -> Config:
+    """The configuration that the options name; raises click.ClickException with exit code 2."""
+    if (path is None) == (upstream is None):
+        raise click.UsageError("give either --config FILE or --upstream URL")
+    try:
+        if path is None:
+            assert upstream is not None
+            return config_from_options(
+                upstream, listen=list(listen) or DEVELOPMENT_LISTEN, workers=workers
+            )
+        if listen or workers:
+            raise click.UsageError("--listen and --workers go with --upstream; a file has its own")
+        return load_config(path)
+    except ConfigError as error:
+        raise _refused(str(error)) from error
+    except OSError as error:
+        raise _refused(f"{path}: {error.strerror}") from error
+
+
+def with_certificate(config: Config) -> tuple[Config, devcerts.DevCertificate | None]:
+    """The configuration with the development certificate in it when it names none."""
+    if config.tls.certificates:
+        return config, None
+    files = devcerts.ensure()
+    certificate = Certificate(cert=str(files.cert.absolute()), key=str(files.key.absolute()))
+    tls = msgspec.structs.replace(config.tls, certificates=[certificate])
+    return msgspec.structs.replace(config, tls=tls), files
+
+
+def _refused(message: str) -> click.ClickException:
+    error = click.ClickException(message)
+    error.exit_code = 2
+    return error

@@ -1,0 +1,26 @@
+"""`quicedge serve`: run the edge."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from quicedge.cli.options import config_options, make_config, with_certificate
+
+
+@click.command()
+@config_options
+def command(
+    path: str | None, upstream: str | None, listen: tuple[str, ...], workers: int | None
+) -> None:
+    """Run the edge until SIGTERM.
+
+    Without certificates a development one is made under certs/.
+    """
+    from quicedge.supervisor import run
+
+    config, development = with_certificate(make_config(path, upstream, listen, workers))
+    if development is not None:
+        click.echo(f"development certificate; clients must trust {development.ca}", err=True)
+    sys.exit(run(config, path))

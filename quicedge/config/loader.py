@@ -1,0 +1,270 @@
+"""From `quicedge.toml` to a `Config`, with errors that name the place."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from quicedge.config.schema import Config, Upstream
+
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(B|KB|MB|GB|KiB|MiB|GiB)", re.IGNORECASE)
+_BYTES = {
+    "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30,
+}  # fmt: skip
+
+
+class ConfigError(ValueError):
+    """What is wrong with a configuration; `problems` has one line each, with its key path."""
+
+    def __init__(self, source: str, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(f"{source}: {problem}" for problem in problems))
+
+
+def load_config(path: str | Path) -> Config:
+    """Read a configuration file; raises ConfigError, or OSError when it cannot be read."""
+    path = Path(path)
+    try:
+        document = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), [str(error)]) from error
+    return parse_config(document, str(path), path.parent)
+
+
+def parse_config(document: dict[str, Any], source: str, directory: Path) -> Config:
+    """A configuration from parsed TOML; relative paths are relative to `directory`."""
+    problems: list[str] = []
+    converted = _convert(document, Config, "", problems)
+    if problems:
+        raise ConfigError(source, problems)
+    try:
+        config = msgspec.convert(converted, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(source, [_with_key(error)]) from error
+    config = _absolute(config, directory)
+    problems = list(_cross_checks(config))
+    if problems:
+        raise ConfigError(source, problems)
+    return config
+
+
+def config_from_options(
+    upstream: str, *, listen: list[str] | None = None, workers: int | None = None
+) -> Config:
+    """The configuration of `quicedge serve --upstream URL`: one origin behind everything."""
+    document: dict[str, Any] = {
+        "upstreams": {"default": {"servers": [upstream]}},
+        "routes": [{"upstream": "default"}],
+    }
+    if listen:
+        document["listen"] = listen
+    if workers:
+        document["workers"] = workers
+    return parse_config(document, "command line", Path.cwd())
+
+
+# --- units and unknown keys ---------------------------------------------------------------------
+
+
+def _convert(value: Any, hint: Any, path: str, problems: list[str]) -> Any:
+    """Turn durations and sizes into numbers and report keys that do not exist."""
+    unit = None
+    while get_origin(hint) is Annotated:
+        for meta in get_args(hint)[1:]:
+            extra = getattr(meta, "extra", None) or {}
+            unit = extra.get("unit", unit)
+        hint = get_args(hint)[0]
+    if get_origin(hint) in (Union, types.UnionType):
+        return _convert_union(value, hint, path, problems)
+    if unit == "seconds" and isinstance(value, str):
+        return _quantity(
+            value, _DURATION, _SECONDS, "a duration such as 30s or 500ms", path, problems
+        )
+    if unit == "bytes" and isinstance(value, str):
+        size = _quantity(value, _SIZE, _BYTES, "a size such as 64KB or 1MiB", path, problems)
+        return int(size) if isinstance(size, float) else size
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct) and isinstance(value, dict):
+        return _convert_table(value, hint, path, problems)
+    if get_origin(hint) is list and isinstance(value, list):
+        item = get_args(hint)[0]
+        return [_convert(v, item, f"{path}[{i}]", problems) for i, v in enumerate(value)]
+    if get_origin(hint) is dict and isinstance(value, dict):
+        item = get_args(hint)[1]
+        return {k: _convert(v, item, _join(path, k), problems) for k, v in value.items()}
+    return value
+
+
+def _convert_union(value: Any, hint: Any, path: str, problems: list[str]) -> Any:
+    for option in get_args(hint):
+        if get_origin(option) is Annotated:
+            return _convert(value, option, path, problems)
+    return value
+
+
+def _convert_table(
+    value: dict[str, Any], struct: type[msgspec.Struct], path: str, problems: list[str]
+) -> dict[str, Any]:
+    hints = get_type_hints(struct, include_extras=True)
+    out = {}
+    for key, item in value.items():
+        if key in hints:
+            out[key] = _convert(item, hints[key], _join(path, key), problems)
+            continue
+        near = difflib.get_close_matches(key, hints, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(sorted(hints))}"
+        problems.append(f"{_join(path, key)}: unknown key; {hint}")
+    return out
+
+
+def _quantity(
+    value: str,
+    pattern: re.Pattern[str],
+    factors: dict[str, Any],
+    expected: str,
+    path: str,
+    problems: list[str],
+) -> Any:
+    match = pattern.fullmatch(value.strip())
+    if match is None:
+        problems.append(f"{path}: {value!r} is not {expected}")
+        return 1
+    return float(match[1]) * factors[match[2].lower()]
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
+
+
+def _with_key(error: msgspec.ValidationError) -> str:
+    """msgspec says `Expected ... - at `$.routes[0].path``; the path comes first here."""
+    message, _, where = str(error).rpartition(" - at ")
+    return f"{where.strip('`').removeprefix('$.')}: {message}" if message else str(error)
+
+
+# --- what belongs together ----------------------------------------------------------------------
+
+
+def _absolute(config: Config, directory: Path) -> Config:
+    """Make file names independent of the working directory."""
+    replace = msgspec.structs.replace
+
+    def at(name: str | None) -> str | None:
+        return None if name is None else str((directory / name).absolute())
+
+    tls = replace(
+        config.tls,
+        keylog=at(config.tls.keylog),
+        certificates=[
+            replace(item, cert=at(item.cert), key=at(item.key)) for item in config.tls.certificates
+        ],
+    )
+    log = replace(config.log, file=at(config.log.file), access_file=at(config.log.access_file))
+    upstreams = {
+        name: replace(item, tls_ca=at(item.tls_ca)) for name, item in config.upstreams.items()
+    }
+    return replace(config, tls=tls, log=log, upstreams=upstreams)
+
+
+def _cross_checks(config: Config) -> Iterator[str]:
+    if not config.listen:
+        yield "listen: needs one address at least"
+    for index, address in enumerate(config.listen):
+        if not is_address(address):
+            yield f"listen[{index}]: {address!r} is not host:port or [v6]:port"
+    if not config.upstreams:
+        yield "upstreams: needs one at least, [upstreams.NAME] with servers"
+    if not config.routes and config.upstreams:
+        yield "routes: needs one at least, [[routes]] with upstream"
+    yield from _check_routes(config)
+    for name, upstream in config.upstreams.items():
+        yield from _check_upstream(f"upstreams.{name}", upstream)
+    if sum(item.default for item in config.tls.certificates) > 1:
+        yield "tls.certificates: more than one is the default"
+    if (
+        config.quic.retry != "auto"
+        and config.quic.retry_threshold != type(config.quic)().retry_threshold
+    ):
+        yield f"quic.retry_threshold: has no effect with retry = {config.quic.retry!r}"
+    if config.http3.qpack_blocked_streams and not config.http3.qpack_max_table_capacity:
+        yield "http3.qpack_blocked_streams: has no effect without qpack_max_table_capacity"
+    if config.log.access_file and not config.log.access:
+        yield "log.access_file: has no effect with access = false"
+    if config.admin.enabled and not _is_local(config.admin.listen):
+        yield f"admin.listen: {config.admin.listen!r} is neither loopback nor unix:/path"
+
+
+def _check_routes(config: Config) -> Iterator[str]:
+    seen: set[tuple[str, str]] = set()
+    for index, route in enumerate(config.routes):
+        where = f"routes[{index}]"
+        if route.upstream not in config.upstreams:
+            near = difflib.get_close_matches(route.upstream, config.upstreams, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            yield f"{where}.upstream: there is no upstream {route.upstream!r}{hint}"
+        if not route.path.startswith("/"):
+            yield f"{where}.path: {route.path!r} does not start with /"
+        if "*" in route.host.removeprefix("*") or (
+            route.host.startswith("*") and route.host != "*" and not route.host.startswith("*.")
+        ):
+            yield f"{where}.host: {route.host!r}: a wildcard is * or *.example.com"
+        key = route.host.lower(), route.path
+        if key in seen:
+            yield f"{where}: host {route.host!r} and path {route.path!r} are routed already"
+        seen.add(key)
+
+
+def _check_upstream(where: str, upstream: Upstream) -> Iterator[str]:
+    if not upstream.servers:
+        yield f"{where}.servers: needs one at least"
+    https = False
+    for index, url in enumerate(upstream.servers):
+        https |= url.startswith("https://")
+        problem = server_problem(url)
+        if problem:
+            yield f"{where}.servers[{index}]: {url!r}: {problem}"
+    defaults = Upstream(servers=[])
+    for key in ("tls_verify", "tls_ca", "tls_server_name"):
+        if not https and getattr(upstream, key) != getattr(defaults, key):
+            yield f"{where}.{key}: has no effect, no server is https://"
+    if upstream.tls_ca and not upstream.tls_verify:
+        yield f"{where}.tls_ca: has no effect with tls_verify = false"
+
+
+def server_problem(url: str) -> str | None:
+    """What is wrong with an origin's URL, or None."""
+    if url.startswith("unix:"):
+        return None if url.startswith("unix:/") else "unix: needs an absolute path"
+    match = re.fullmatch(
+        r"https?://(\[[0-9A-Fa-f:.]+\]|[^\s/:?#@\[\]]+)(?::([0-9]{1,5}))?(/.*)?", url
+    )
+    if match is None:
+        return "expected http://host:port, https://host or unix:/path"
+    if match[2] and not 0 < int(match[2]) <= 65535:
+        return "the port is out of range"
+    if match[3] not in (None, "/"):
+        return "an origin has no path; routes choose by path"
+    return None
+
+
+def is_address(text: str) -> bool:
+    """Whether `text` is `host:port` or `[v6]:port`."""
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.%\w]+\]|[^\s:\[\]]+):([0-9]{1,5})", text)
+    return match is not None and int(match[2]) <= 65535
+
+
+def _is_local(address: str) -> bool:
+    if address.startswith("unix:"):
+        return address.startswith("unix:/")
+    host = address.rpartition(":")[0].strip("[]")
+    return is_address(address) and (
+        host in ("localhost", "::1") or re.fullmatch(r"127(\.[0-9]{1,3}){3}", host) is not None
+    )

@@ -1,0 +1,239 @@
+"""What a message must satisfy before the edge acts on it: one module for all HTTP versions.
+
+Translation between versions is where requests are smuggled, so nothing is left to the codec that
+read the message or to the one that will write it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from quicedge.config import limits as defaults
+from quicedge.http.grammar import (
+    AUTHORITY,
+    CONTENT_LENGTH,
+    FIELD_NAME,
+    FIELD_VALUE,
+    PATH,
+    SCHEME,
+    TOKEN,
+)
+from quicedge.http.message import Field, Fields, Request, Response
+
+FIELD_OVERHEAD = 32
+"""Bytes a field line counts beyond its name and value (RFC 9114 section 4.2.2)."""
+
+CONNECTION_SPECIFIC = frozenset(
+    (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
+)
+"""RFC 9114 section 4.2: any message containing connection-specific fields MUST be treated as
+malformed."""
+
+FORBIDDEN_TRAILERS = frozenset(
+    (
+        b"authorization", b"content-encoding", b"content-length", b"content-range",
+        b"content-type", b"host", b"max-forwards", b"proxy-authorization", b"set-cookie", b"te",
+        b"trailer", b"transfer-encoding",
+    )
+)  # fmt: skip
+"""Fields that frame, route or authenticate; RFC 9110 section 6.5.1 keeps them out of trailers."""
+
+_REQUEST_PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path", b":protocol"))
+
+# Names and plain values repeat from request to request: one set look-up replaces the grammar.
+_KNOWN_NAMES = frozenset(
+    (
+        b"accept", b"accept-encoding", b"accept-language", b"authorization", b"cache-control",
+        b"content-length", b"content-type", b"cookie", b"dnt", b"early-data", b"etag", b"expect",
+        b"forwarded", b"grpc-timeout", b"host", b"if-match", b"if-modified-since",
+        b"if-none-match", b"if-range", b"origin", b"pragma", b"priority", b"range", b"referer",
+        b"sec-ch-ua", b"sec-ch-ua-mobile", b"sec-ch-ua-platform", b"sec-fetch-dest",
+        b"sec-fetch-mode", b"sec-fetch-site", b"sec-fetch-user", b"te", b"traceparent",
+        b"tracestate", b"upgrade-insecure-requests", b"user-agent", b"x-forwarded-for",
+        b"x-forwarded-host", b"x-forwarded-proto",
+    )
+)  # fmt: skip
+
+
+class MessageError(ValueError):
+    """A malformed message. `status_hint` is the status that tells a client so, if one is told."""
+
+    def __init__(self, reason: str, status_hint: int = 400) -> None:
+        super().__init__(reason)
+        self.status_hint = status_hint
+
+
+@dataclass(frozen=True, slots=True)
+class MessageLimits:
+    """Bounds of a field section."""
+
+    max_size: int = defaults.MAX_FIELD_SECTION_SIZE
+    """Bytes of names and values, `FIELD_OVERHEAD` added a line."""
+    max_fields: int = defaults.MAX_FIELDS
+    allow_connect: bool = False
+
+
+def check_request(section: Sequence[Field], limits: MessageLimits) -> Request:
+    """A request from its field section (RFC 9114 section 4.3.1); raises MessageError."""
+    pseudo: dict[bytes, bytes] = {}
+    fields: Fields = []
+    cookies: list[bytes] = []
+    host: bytes | None = None
+    content_length: int | None = None
+    size = 0
+    for name, value in section:
+        size += len(name) + len(value) + FIELD_OVERHEAD
+        if name[:1] == b":":
+            # RFC 9114 section 4.3: all pseudo-header fields MUST appear in the header section
+            # before regular header fields; undefined or repeated ones are malformed.
+            if fields or host is not None or cookies:
+                raise MessageError("pseudo-header field after a regular field")
+            if name not in _REQUEST_PSEUDO:
+                raise MessageError("unknown pseudo-header field")
+            if name in pseudo:
+                raise MessageError(f"{_text(name)} appears twice")
+            pseudo[name] = value
+            continue
+        _check_field(name, value)
+        if name == b"host":
+            if host is not None and host != value:
+                raise MessageError("host appears twice")
+            host = value
+        elif name == b"cookie":
+            cookies.append(value)
+        elif name == b"content-length":
+            content_length = _content_length(value, content_length)
+        else:
+            if name == b"te" and value.lower() != b"trailers":
+                # RFC 9114 section 4.2: TE MUST NOT contain any value other than "trailers".
+                raise MessageError("te other than trailers")
+            fields.append((name, value))
+    if size > limits.max_size or len(section) > limits.max_fields:
+        raise MessageError("field section too large", status_hint=431)
+    if cookies:
+        # RFC 9114 section 4.2.1: MUST be concatenated before leaving HTTP/3.
+        fields.append((b"cookie", b"; ".join(cookies)))
+    return _request(pseudo, fields, host, content_length, limits)
+
+
+def _request(
+    pseudo: dict[bytes, bytes],
+    fields: Fields,
+    host: bytes | None,
+    content_length: int | None,
+    limits: MessageLimits,
+) -> Request:
+    method = pseudo.get(b":method", b"")
+    if not TOKEN.fullmatch(method):
+        raise MessageError(":method is missing or no token")
+    protocol = pseudo.get(b":protocol")
+    if protocol is not None and method != b"CONNECT":
+        # RFC 9220 section 3 with RFC 8441 section 4: :protocol belongs to CONNECT.
+        raise MessageError(":protocol without CONNECT")
+    scheme, path = pseudo.get(b":scheme"), pseudo.get(b":path")
+    if method == b"CONNECT":
+        _check_connect(pseudo, content_length)
+        if not limits.allow_connect:
+            raise MessageError("CONNECT is not served here", status_hint=501)
+    elif scheme is None or path is None:
+        raise MessageError(":scheme or :path is missing")
+    elif not SCHEME.fullmatch(scheme):
+        raise MessageError(":scheme is malformed")
+    elif not PATH.fullmatch(path) and not (path == b"*" and method == b"OPTIONS"):
+        raise MessageError(":path is malformed")
+    authority = _authority(pseudo.get(b":authority"), host)
+    return Request(
+        method=method,
+        scheme=scheme or b"",
+        authority=authority,
+        path=path or b"",
+        fields=fields,
+        content_length=content_length,
+        protocol=protocol,
+    )
+
+
+def _check_connect(pseudo: dict[bytes, bytes], content_length: int | None) -> None:
+    # RFC 9114 section 4.4: :scheme and :path MUST be omitted; an extended CONNECT (RFC 9220)
+    # has them.
+    extended = b":protocol" in pseudo
+    if (b":scheme" in pseudo) != extended or (b":path" in pseudo) != extended:
+        raise MessageError(":scheme and :path do not fit CONNECT")
+    if b":authority" not in pseudo:
+        raise MessageError("CONNECT without :authority")
+    if content_length is not None:
+        raise MessageError("content-length on CONNECT")
+
+
+def _authority(authority: bytes | None, host: bytes | None) -> bytes:
+    """RFC 9114 section 4.3.1: :authority or Host must be there, equal when both are."""
+    if authority is not None and host is not None and authority != host:
+        raise MessageError(":authority and host differ")
+    value = authority if authority is not None else host
+    if not value or not AUTHORITY.fullmatch(value):
+        raise MessageError("the authority is missing or malformed")
+    return value
+
+
+def _check_field(name: bytes, value: bytes) -> None:
+    if name not in _KNOWN_NAMES:
+        if not FIELD_NAME.fullmatch(name):
+            raise MessageError("a field name is no lower-case token")
+        if name in CONNECTION_SPECIFIC:
+            raise MessageError(f"connection-specific field {_text(name)}")
+    if not FIELD_VALUE.fullmatch(value):
+        raise MessageError(f"the value of {_text(name)} is malformed")
+
+
+def _content_length(value: bytes, known: int | None) -> int:
+    if not CONTENT_LENGTH.fullmatch(value):
+        raise MessageError("content-length is no number")
+    length = int(value)
+    # RFC 9110 section 8.6: identical values may be folded; differing ones MUST be rejected.
+    if known is not None and known != length:
+        raise MessageError("content-length has two values")
+    return length
+
+
+def check_trailers(section: Sequence[Field], limits: MessageLimits) -> Fields:
+    """A trailer section: no pseudo-header fields, nothing that frames or routes."""
+    fields: Fields = []
+    size = 0
+    for name, value in section:
+        size += len(name) + len(value) + FIELD_OVERHEAD
+        # RFC 9114 section 4.3: pseudo-header fields MUST NOT appear in trailer sections.
+        if name[:1] == b":":
+            raise MessageError("pseudo-header field in trailers")
+        _check_field(name, value)
+        if name in FORBIDDEN_TRAILERS:
+            raise MessageError(f"{_text(name)} in trailers")
+        fields.append((name, value))
+    if size > limits.max_size or len(section) > limits.max_fields:
+        raise MessageError("trailer section too large", status_hint=431)
+    return fields
+
+
+def check_response(section: Sequence[Field]) -> Response:
+    """A response from an HTTP/2 or HTTP/3 field section; raises MessageError."""
+    if not section or section[0][0] != b":status":
+        raise MessageError("response without :status first")
+    status = section[0][1]
+    if len(status) != 3 or not status.isdigit() or status < b"100":
+        raise MessageError(":status is no status code")
+    fields = list(section[1:])
+    check_response_fields(fields)
+    return Response(int(status), fields)
+
+
+def check_response_fields(fields: Sequence[Field]) -> None:
+    """Names and values an origin sent, before they go to a client; raises MessageError."""
+    for name, value in fields:
+        if not FIELD_NAME.fullmatch(name):
+            raise MessageError("an origin's field name is no lower-case token")
+        if not FIELD_VALUE.fullmatch(value):
+            raise MessageError(f"the value of an origin's {_text(name)} is malformed")
+
+
+def _text(name: bytes) -> str:
+    return name.decode("ascii", "backslashreplace")

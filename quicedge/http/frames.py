@@ -1,0 +1,93 @@
+"""HTTP/3 frames and settings, to and from bytes (RFC 9114 section 7, RFC 9204 section 5)."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class FrameType(IntEnum):
+    """RFC 9114 section 7.2 and RFC 9218 section 7.2."""
+
+    DATA = 0x0
+    HEADERS = 0x1
+    CANCEL_PUSH = 0x3
+    SETTINGS = 0x4
+    PUSH_PROMISE = 0x5
+    GOAWAY = 0x7
+    MAX_PUSH_ID = 0xD
+    PRIORITY_UPDATE = 0xF0700
+    PRIORITY_UPDATE_PUSH = 0xF0701
+
+
+class StreamType(IntEnum):
+    """Unidirectional streams (RFC 9114 section 6.2, RFC 9204 section 4.2)."""
+
+    CONTROL = 0x0
+    PUSH = 0x1
+    QPACK_ENCODER = 0x2
+    QPACK_DECODER = 0x3
+
+
+class Setting(IntEnum):
+    """RFC 9114 section 7.2.4.1 and RFC 9204 section 5."""
+
+    QPACK_MAX_TABLE_CAPACITY = 0x1
+    MAX_FIELD_SECTION_SIZE = 0x6
+    QPACK_BLOCKED_STREAMS = 0x7
+
+
+HTTP2_FRAMES = frozenset((0x2, 0x6, 0x8, 0x9))
+"""Frame types of HTTP/2 without a meaning here (RFC 9114 section 11.2.1)."""
+
+HTTP2_SETTINGS = frozenset((0x0, 0x2, 0x3, 0x4, 0x5))
+"""Settings of HTTP/2 without a meaning here (RFC 9114 section 11.2.2)."""
+
+
+class Truncated(ValueError):
+    """More bytes are needed."""
+
+
+def encode_varint(value: int) -> bytes:
+    """RFC 9000 section 16, in the shortest form."""
+    if value < 0x40:
+        return bytes((value,))
+    if value < 0x4000:
+        return (value | 0x4000).to_bytes(2, "big")
+    if value < 0x40000000:
+        return (value | 0x80000000).to_bytes(4, "big")
+    return (value | 0xC000000000000000).to_bytes(8, "big")
+
+
+def decode_varint(data: bytes | bytearray, at: int) -> tuple[int, int]:
+    """The integer at `at` and the position behind it; raises Truncated."""
+    if at >= len(data):
+        raise Truncated
+    first = data[at]
+    size = 1 << (first >> 6)
+    end = at + size
+    if end > len(data):
+        raise Truncated
+    return int.from_bytes(data[at:end], "big") & ((1 << (8 * size - 2)) - 1), end
+
+
+def encode_frame(kind: int, payload: bytes) -> bytes:
+    return encode_varint(kind) + encode_varint(len(payload)) + payload
+
+
+def encode_settings(settings: dict[int, int]) -> bytes:
+    return b"".join(encode_varint(k) + encode_varint(v) for k, v in settings.items())
+
+
+def decode_settings(payload: bytes) -> dict[int, int]:
+    """A SETTINGS payload; raises Truncated or ValueError (H3_SETTINGS_ERROR)."""
+    settings: dict[int, int] = {}
+    at = 0
+    while at < len(payload):
+        identifier, at = decode_varint(payload, at)
+        value, at = decode_varint(payload, at)
+        # RFC 9114 section 7.2.4: the same identifier MUST NOT occur more than once; section
+        # 7.2.4.1: receipt of HTTP/2's MUST be treated as an error H3_SETTINGS_ERROR.
+        if identifier in settings or identifier in HTTP2_SETTINGS:
+            raise ValueError(f"setting 0x{identifier:x} is repeated or reserved")
+        settings[identifier] = value
+    return settings

@@ -1,0 +1,585 @@
+"""HTTP/3 (RFC 9114) without IO or clock: stream bytes in, messages out, and back.
+
+The codec pushes into a handler and writes into a transport. It credits the transport for every
+byte that is not DATA payload; DATA payload is the application's to credit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from quicedge.config import limits
+from quicedge.http import qpack
+from quicedge.http.errors import H3ErrorCode
+from quicedge.http.frames import (
+    HTTP2_FRAMES,
+    FrameType,
+    Setting,
+    StreamType,
+    Truncated,
+    decode_settings,
+    decode_varint,
+    encode_frame,
+    encode_settings,
+    encode_varint,
+)
+from quicedge.http.message import Field, Fields
+from quicedge.http.priority import Priority, parse_priority
+
+_SKIPPED = -1
+"""The frame type of a frame whose payload is dropped as it comes."""
+
+
+class H3Error(Exception):
+    """A connection error: close the connection with `code`."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = int(code)
+        self.reason = reason
+
+
+class H3StreamError(Exception):
+    """A stream error: reset both directions of `stream_id` with `code`."""
+
+    def __init__(self, code: int, reason: str, stream_id: int) -> None:
+        super().__init__(reason)
+        self.code = int(code)
+        self.reason = reason
+        self.stream_id = stream_id
+
+
+class Transport(Protocol):
+    """What the codec needs of a QUIC connection."""
+
+    def send_stream_data(self, stream_id: int, data: bytes, end_stream: bool = False) -> None: ...
+
+    def get_next_available_stream_id(self, is_unidirectional: bool = False) -> int: ...
+
+    def consume(self, stream_id: int, nbytes: int) -> None: ...
+
+
+class Handler(Protocol):
+    """What the codec tells the application. Fields are as received, pseudo-header fields first."""
+
+    def on_headers(self, stream_id: int, fields: Fields, end_stream: bool) -> None: ...
+
+    def on_data(self, stream_id: int, data: bytes) -> None:
+        """Content, yet to be credited to the transport."""
+
+    def on_trailers(self, stream_id: int, fields: Fields) -> None:
+        """A trailer section; it ends the message."""
+
+    def on_end(self, stream_id: int) -> None:
+        """The message is complete; called also after a head that came with `end_stream`."""
+
+    def on_reset(self, stream_id: int, error_code: int) -> None: ...
+
+    def on_stop_sending(self, stream_id: int, error_code: int) -> None: ...
+
+    def on_goaway(self, stream_id: int) -> None: ...
+
+    def on_priority_update(self, element_id: int, priority: Priority) -> None: ...
+
+    def on_field_section_too_large(self, stream_id: int) -> None:
+        """A request head is over the limits; what follows on the stream is dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class H3Settings:
+    """What we announce and hold the peer to."""
+
+    qpack_max_table_capacity: int = 0
+    qpack_blocked_streams: int = 0
+    max_field_section_size: int = limits.MAX_FIELD_SECTION_SIZE
+    max_fields: int = limits.MAX_FIELDS
+
+
+class _Stream:
+    """The receiving state of a stream."""
+
+    __slots__ = (
+        "blocked", "blocked_fin", "buffer", "content_length", "dropped", "frame", "headers_done",
+        "kind", "left", "received", "trailers_done",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.buffer = b""
+        self.kind: int | None = None  # type of a unidirectional stream
+        self.frame: int | None = None  # type of the frame being read
+        self.left = 0  # payload bytes of it still to come
+        self.headers_done = False
+        self.trailers_done = False
+        self.dropped = False  # nothing more of it is delivered
+        self.blocked = False  # on the QPACK encoder stream
+        self.blocked_fin = False
+        self.content_length: int | None = None
+        self.received = 0
+
+
+class H3Connection:
+    """One side of an HTTP/3 connection; opens its control and QPACK streams at once.
+
+    `stream_data`, `stream_reset` and `stop_sending` raise H3Error and H3StreamError.
+    """
+
+    def __init__(
+        self, transport: Transport, handler: Handler, *, is_client: bool, settings: H3Settings
+    ) -> None:
+        self.settings = settings
+        self.received_settings: dict[int, int] | None = None
+        self.glitches = 0
+        """Legal but pointless things the peer did (unknown frames and streams, empty DATA)."""
+        self._transport = transport
+        self._handler = handler
+        self._is_client = is_client
+        self._streams: dict[int, _Stream] = {}
+        self._peer_uni: dict[int, int] = {}
+        self._decoder = qpack.FieldDecoder(
+            settings.qpack_max_table_capacity, settings.qpack_blocked_streams, settings.max_fields
+        )
+        self._encoder = qpack.Encoder()
+        self._max_push_id = -1
+        self._priority_updates = 0
+        self._goaway_received: int | None = None
+        self._control = self._open(StreamType.CONTROL)
+        announced: dict[int, int] = {
+            Setting.QPACK_MAX_TABLE_CAPACITY: settings.qpack_max_table_capacity,
+            Setting.QPACK_BLOCKED_STREAMS: settings.qpack_blocked_streams,
+            Setting.MAX_FIELD_SECTION_SIZE: settings.max_field_section_size,
+        }
+        self._send(self._control, encode_frame(FrameType.SETTINGS, encode_settings(announced)))
+        self._encoder_stream = self._open(StreamType.QPACK_ENCODER)
+        self._decoder_stream = self._open(StreamType.QPACK_DECODER)
+
+    def _open(self, kind: StreamType) -> int:
+        stream_id = self._transport.get_next_available_stream_id(is_unidirectional=True)
+        self._send(stream_id, encode_varint(kind))
+        return stream_id
+
+    def _send(self, stream_id: int, data: bytes) -> None:
+        if data:
+            self._transport.send_stream_data(stream_id, data)
+
+    # --- sending ------------------------------------------------------------------------------
+
+    def send_headers(
+        self, stream_id: int, fields: Sequence[Field], end_stream: bool = False
+    ) -> None:
+        """Send a field section; pseudo-header fields first."""
+        instructions, block = self._encoder.encode(stream_id, list(fields))
+        self._send(self._encoder_stream, instructions)
+        self._transport.send_stream_data(
+            stream_id, encode_frame(FrameType.HEADERS, block), end_stream
+        )
+
+    def send_data(self, stream_id: int, data: bytes, end_stream: bool = False) -> None:
+        """Send content."""
+        if data:
+            data = b"\0" + encode_varint(len(data)) + data
+        self._transport.send_stream_data(stream_id, data, end_stream)
+
+    def send_trailers(self, stream_id: int, fields: Sequence[Field]) -> None:
+        """Send a trailer section, which ends the message."""
+        self.send_headers(stream_id, fields, end_stream=True)
+
+    def send_goaway(self, stream_id: int) -> None:
+        """Say that requests from `stream_id` on are not served (RFC 9114 section 5.2)."""
+        self._send(self._control, encode_frame(FrameType.GOAWAY, encode_varint(stream_id)))
+
+    # --- receiving ----------------------------------------------------------------------------
+
+    def stream_data(self, stream_id: int, data: bytes, end_stream: bool) -> None:
+        """Bytes of a stream, in order."""
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            stream = self._streams[stream_id] = _Stream()
+        if stream_id & 2:
+            self._uni_data(stream_id, stream, data, end_stream)
+            return
+        try:
+            self._request_data(stream_id, stream, data, end_stream)
+        except H3StreamError:
+            stream.dropped = True
+            stream.buffer = b""
+            raise
+        finally:
+            if end_stream and not stream.blocked:
+                self._streams.pop(stream_id, None)
+
+    def stream_reset(self, stream_id: int, error_code: int) -> None:
+        """The peer broke a stream off."""
+        if stream_id & 2:
+            self._check_critical(stream_id)
+            self._streams.pop(stream_id, None)
+            return
+        stream = self._streams.pop(stream_id, None)
+        if stream is not None:
+            self._send(self._decoder_stream, self._decoder.cancel(stream_id))
+        self._handler.on_reset(stream_id, error_code)
+
+    def stop_sending(self, stream_id: int, error_code: int) -> None:
+        """The peer does not want what we send on a stream."""
+        if stream_id in (self._control, self._encoder_stream, self._decoder_stream):
+            raise H3Error(H3ErrorCode.CLOSED_CRITICAL_STREAM, "a critical stream was stopped")
+        self._handler.on_stop_sending(stream_id, error_code)
+
+    def _check_critical(self, stream_id: int) -> None:
+        # RFC 9114 section 6.2.1 and RFC 9204 section 4.2: closure of these streams MUST be
+        # treated as a connection error of type H3_CLOSED_CRITICAL_STREAM.
+        stream = self._streams.get(stream_id)
+        if stream is not None and stream.kind in self._peer_uni:
+            raise H3Error(H3ErrorCode.CLOSED_CRITICAL_STREAM, "a critical stream was closed")
+
+    def _glitch(self) -> None:
+        self.glitches += 1
+        if self.glitches > limits.MAX_H3_GLITCHES:
+            raise H3Error(H3ErrorCode.EXCESSIVE_LOAD, "too much that has no use")
+
+    # --- request streams ------------------------------------------------------------------------
+
+    def expect_length(self, stream_id: int, length: int) -> None:
+        """Hold the content of a message to its content-length."""
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            stream.content_length = length
+
+    def _request_data(self, stream_id: int, stream: _Stream, data: bytes, end_stream: bool) -> None:
+        if stream.blocked:
+            # Uncredited, so flow control bounds what waits for the encoder stream.
+            stream.buffer += data
+            stream.blocked_fin |= end_stream
+            return
+        size = len(data)
+        payload = 0
+        try:
+            if not stream.dropped:
+                payload = self._parse_request(stream_id, stream, data, end_stream)
+        finally:
+            waiting = len(stream.buffer) if stream.blocked else 0
+            if size - payload - waiting > 0:
+                self._transport.consume(stream_id, size - payload - waiting)
+        if end_stream and not stream.dropped:
+            if stream.blocked:
+                stream.blocked_fin = True
+            else:
+                self._request_end(stream_id, stream)
+
+    def _parse_request(self, stream_id: int, stream: _Stream, data: bytes, end_stream: bool) -> int:
+        """Read frames; returns the bytes of DATA payload delivered."""
+        if stream.buffer:
+            data = stream.buffer + data
+            stream.buffer = b""
+        at, end, payload = 0, len(data), 0
+        while at < end:
+            if stream.frame is None:
+                try:
+                    kind, body = decode_varint(data, at)
+                    stream.left, at = decode_varint(data, body)
+                except Truncated:
+                    stream.buffer = data[at:]
+                    break
+                stream.frame = self._request_frame(stream_id, stream, kind)
+                if stream.dropped:
+                    break
+                if stream.left == 0 and stream.frame != FrameType.HEADERS:
+                    self._glitch()
+                    stream.frame = None
+                    continue
+            take = min(stream.left, end - at)
+            if stream.frame == FrameType.HEADERS:
+                if take < stream.left:
+                    stream.buffer = data[at:]
+                    break
+                block = data[at : at + take]
+                at += take
+                stream.frame = None
+                self._headers(stream_id, stream, block, end_stream and at == end)
+                if stream.blocked:
+                    stream.buffer = data[at:]
+                    break
+                if stream.dropped:
+                    break
+                continue
+            if stream.frame == FrameType.DATA:
+                payload += take
+                self._body(stream_id, stream, data[at : at + take] if take < end else data)
+            at += take
+            stream.left -= take
+            if stream.left == 0:
+                stream.frame = None
+        return payload
+
+    def _request_frame(self, stream_id: int, stream: _Stream, kind: int) -> int:
+        """Check a frame type against the state of its stream (RFC 9114 sections 4.1 and 7.2)."""
+        if kind == FrameType.DATA:
+            if not stream.headers_done or stream.trailers_done:
+                raise H3Error(H3ErrorCode.FRAME_UNEXPECTED, "DATA before HEADERS or after trailers")
+            return kind
+        if kind == FrameType.HEADERS:
+            if stream.trailers_done:
+                raise H3Error(H3ErrorCode.FRAME_UNEXPECTED, "HEADERS after trailers")
+            # An encoded section over what it may decode to is too large before it is read.
+            if stream.left > self.settings.max_field_section_size:
+                self._too_large(stream_id, stream)
+            return kind
+        if kind == FrameType.PUSH_PROMISE and self._is_client:
+            # We never send MAX_PUSH_ID, so every push id is beyond it (section 7.2.5).
+            raise H3Error(H3ErrorCode.ID_ERROR, "push was not allowed")
+        if kind in HTTP2_FRAMES or kind in (
+            FrameType.CANCEL_PUSH,
+            FrameType.SETTINGS,
+            FrameType.PUSH_PROMISE,
+            FrameType.GOAWAY,
+            FrameType.MAX_PUSH_ID,
+            FrameType.PRIORITY_UPDATE,
+            FrameType.PRIORITY_UPDATE_PUSH,
+        ):
+            raise H3Error(H3ErrorCode.FRAME_UNEXPECTED, f"frame 0x{kind:x} on a request stream")
+        # RFC 9114 section 9: implementations MUST ignore unknown frame types.
+        self._glitch()
+        return _SKIPPED
+
+    def _headers(self, stream_id: int, stream: _Stream, block: bytes, last: bool) -> None:
+        try:
+            instructions, fields = self._decoder.decode(stream_id, block)
+        except qpack.StreamBlocked:
+            stream.blocked = True
+            return
+        except qpack.SectionTooLarge:
+            self._too_large(stream_id, stream)
+            return
+        except qpack.DecompressionFailed as error:
+            raise H3Error(
+                H3ErrorCode.QPACK_DECOMPRESSION_FAILED, "a field section cannot be decoded"
+            ) from error
+        self._send(self._decoder_stream, instructions)
+        self._section(stream_id, stream, fields, last)
+
+    def _section(self, stream_id: int, stream: _Stream, fields: Fields, last: bool) -> None:
+        size = sum(len(name) + len(value) + 32 for name, value in fields)
+        if size > self.settings.max_field_section_size:
+            self._too_large(stream_id, stream)
+        elif stream.headers_done:
+            stream.trailers_done = True
+            self._check_length(stream_id, stream)
+            self._handler.on_trailers(stream_id, fields)
+        else:
+            # The client reads interim responses until the final head (RFC 9114 section 4.1).
+            interim = self._is_client and fields[:1] and fields[0][1][:1] == b"1"
+            stream.headers_done = not interim
+            self._handler.on_headers(stream_id, fields, last)
+
+    def _too_large(self, stream_id: int, stream: _Stream) -> None:
+        stream.dropped = True
+        if stream.headers_done:
+            raise H3StreamError(H3ErrorCode.EXCESSIVE_LOAD, "trailers too large", stream_id)
+        self._handler.on_field_section_too_large(stream_id)
+
+    def _body(self, stream_id: int, stream: _Stream, data: bytes) -> None:
+        stream.received += len(data)
+        if stream.content_length is not None and stream.received > stream.content_length:
+            # RFC 9114 section 4.1.2: content that is not content-length long is malformed.
+            self._transport.consume(stream_id, len(data))
+            raise H3StreamError(
+                H3ErrorCode.MESSAGE_ERROR, "content beyond content-length", stream_id
+            )
+        self._handler.on_data(stream_id, data)
+
+    def _check_length(self, stream_id: int, stream: _Stream) -> None:
+        if stream.content_length is not None and stream.received != stream.content_length:
+            raise H3StreamError(
+                H3ErrorCode.MESSAGE_ERROR, "content short of content-length", stream_id
+            )
+
+    def _request_end(self, stream_id: int, stream: _Stream) -> None:
+        # RFC 9114 section 7.1: a frame cut short by the end of its stream MUST be treated as a
+        # connection error of type H3_FRAME_ERROR.
+        if stream.frame is not None or stream.buffer:
+            raise H3Error(H3ErrorCode.FRAME_ERROR, "a frame is cut short")
+        if not stream.headers_done:
+            raise H3StreamError(H3ErrorCode.REQUEST_INCOMPLETE, "no complete message", stream_id)
+        if not stream.trailers_done:
+            self._check_length(stream_id, stream)
+            self._handler.on_end(stream_id)
+
+    def _unblock(self, stream_id: int) -> None:
+        stream = self._streams.get(stream_id)
+        if stream is None or not stream.blocked:
+            return
+        stream.blocked = False
+        rest, stream.buffer = stream.buffer, b""
+        instructions, fields = self._decoder.resume(stream_id)
+        self._send(self._decoder_stream, instructions)
+        self._section(stream_id, stream, fields, stream.blocked_fin and not rest)
+        self.stream_data(stream_id, rest, stream.blocked_fin)
+
+    # --- unidirectional streams -----------------------------------------------------------------
+
+    def _uni_data(self, stream_id: int, stream: _Stream, data: bytes, end_stream: bool) -> None:
+        self._transport.consume(stream_id, len(data))
+        if stream.dropped:
+            return
+        data = stream.buffer + data
+        stream.buffer = b""
+        at = 0
+        if stream.kind is None:
+            try:
+                stream.kind, at = decode_varint(data, 0)
+            except Truncated:
+                stream.buffer = data
+                return
+            self._uni_opened(stream_id, stream)
+        if end_stream:
+            self._check_critical(stream_id)
+        if stream.kind == StreamType.CONTROL:
+            self._control_data(stream, data, at)
+        elif stream.kind == StreamType.QPACK_ENCODER:
+            self._encoder_data(data[at:])
+        elif stream.kind == StreamType.QPACK_DECODER:
+            try:
+                self._encoder.feed_decoder(data[at:])
+            except qpack.DecoderStreamError as error:
+                raise H3Error(
+                    H3ErrorCode.QPACK_DECODER_STREAM_ERROR, "bad decoder stream"
+                ) from error
+
+    def _uni_opened(self, stream_id: int, stream: _Stream) -> None:
+        kind = stream.kind
+        assert kind is not None
+        if kind in (StreamType.CONTROL, StreamType.QPACK_ENCODER, StreamType.QPACK_DECODER):
+            # RFC 9114 section 6.2.1: only one; a second MUST be H3_STREAM_CREATION_ERROR.
+            if kind in self._peer_uni:
+                raise H3Error(H3ErrorCode.STREAM_CREATION_ERROR, "a second critical stream")
+            self._peer_uni[kind] = stream_id
+        elif kind == StreamType.PUSH:
+            # Section 6.2.2: only servers push, and only as far as MAX_PUSH_ID allows.
+            code = H3ErrorCode.ID_ERROR if self._is_client else H3ErrorCode.STREAM_CREATION_ERROR
+            raise H3Error(code, "a push stream")
+        else:
+            self._glitch()
+            stream.dropped = True
+
+    def _encoder_data(self, data: bytes) -> None:
+        try:
+            unblocked = self._decoder.feed(data)
+        except qpack.EncoderStreamError as error:
+            raise H3Error(H3ErrorCode.QPACK_ENCODER_STREAM_ERROR, "bad encoder stream") from error
+        for stream_id in unblocked:
+            self._unblock(stream_id)
+
+    def _control_data(self, stream: _Stream, data: bytes, at: int) -> None:
+        while at < len(data):
+            if stream.frame == _SKIPPED:
+                take = min(stream.left, len(data) - at)
+                stream.left -= take
+                at += take
+                if stream.left == 0:
+                    stream.frame = None
+                continue
+            try:
+                kind, body = decode_varint(data, at)
+                length, body = decode_varint(data, body)
+            except Truncated:
+                break
+            self._check_control_frame(kind)
+            if kind not in _CONTROL_FRAMES:
+                self._glitch()
+                if length:
+                    stream.frame, stream.left = _SKIPPED, length
+                at = body
+                continue
+            if length > limits.MAX_CONTROL_FRAME:
+                raise H3Error(H3ErrorCode.EXCESSIVE_LOAD, "a control frame is too large")
+            if body + length > len(data):
+                break
+            self._control_frame(kind, data[body : body + length])
+            at = body + length
+        stream.buffer = data[at:]
+
+    def _check_control_frame(self, kind: int) -> None:
+        # RFC 9114 section 6.2.1: the first frame MUST be SETTINGS, or H3_MISSING_SETTINGS.
+        if self.received_settings is None and kind != FrameType.SETTINGS:
+            raise H3Error(H3ErrorCode.MISSING_SETTINGS, "SETTINGS is not the first frame")
+        if self.received_settings is not None and kind == FrameType.SETTINGS:
+            raise H3Error(H3ErrorCode.FRAME_UNEXPECTED, "SETTINGS appears twice")
+        if (
+            kind in (FrameType.DATA, FrameType.HEADERS, FrameType.PUSH_PROMISE)
+            or kind in HTTP2_FRAMES
+            or (kind == FrameType.MAX_PUSH_ID and self._is_client)
+        ):
+            raise H3Error(H3ErrorCode.FRAME_UNEXPECTED, f"frame 0x{kind:x} on the control stream")
+
+    def _control_frame(self, kind: int, payload: bytes) -> None:
+        try:
+            if kind == FrameType.SETTINGS:
+                self._settings(payload)
+                return
+            value, end = decode_varint(payload, 0)
+            if kind in (FrameType.PRIORITY_UPDATE, FrameType.PRIORITY_UPDATE_PUSH):
+                self._priority_update(kind, value, payload[end:])
+                return
+            if end != len(payload):
+                raise H3Error(H3ErrorCode.FRAME_ERROR, "bytes after a frame's content")
+        except Truncated as error:
+            raise H3Error(H3ErrorCode.FRAME_ERROR, "a control frame is cut short") from error
+        if kind == FrameType.GOAWAY:
+            self._goaway(value)
+        elif kind == FrameType.MAX_PUSH_ID:
+            # Section 7.2.7: the maximum push id MUST NOT be reduced.
+            if value < self._max_push_id:
+                raise H3Error(H3ErrorCode.ID_ERROR, "MAX_PUSH_ID was reduced")
+            self._max_push_id = value
+        else:
+            # Section 7.2.3: CANCEL_PUSH of a push that was never promised.
+            raise H3Error(H3ErrorCode.ID_ERROR, "CANCEL_PUSH of an unknown push")
+
+    def _settings(self, payload: bytes) -> None:
+        try:
+            self.received_settings = settings = decode_settings(payload)
+        except Truncated as error:
+            raise H3Error(H3ErrorCode.FRAME_ERROR, "SETTINGS is cut short") from error
+        except ValueError as error:
+            raise H3Error(H3ErrorCode.SETTINGS_ERROR, str(error)) from error
+        instructions = self._encoder.apply_settings(
+            max_table_capacity=min(
+                settings.get(Setting.QPACK_MAX_TABLE_CAPACITY, 0),
+                self.settings.qpack_max_table_capacity,
+            ),
+            blocked_streams=min(settings.get(Setting.QPACK_BLOCKED_STREAMS, 0), 0xFFFF),
+        )
+        self._send(self._encoder_stream, instructions)
+
+    def _goaway(self, value: int) -> None:
+        # Section 5.2: the identifier MUST NOT increase; from a server it names a request stream.
+        if self._goaway_received is not None and value > self._goaway_received:
+            raise H3Error(H3ErrorCode.ID_ERROR, "GOAWAY went up")
+        if self._is_client and value % 4:
+            raise H3Error(H3ErrorCode.ID_ERROR, "GOAWAY names no request stream")
+        self._goaway_received = value
+        self._handler.on_goaway(value)
+
+    def _priority_update(self, kind: int, element_id: int, value: bytes) -> None:
+        # RFC 9218 section 7.2: only clients send it, about request streams or promised pushes.
+        if self._is_client:
+            raise H3Error(H3ErrorCode.FRAME_UNEXPECTED, "PRIORITY_UPDATE from a server")
+        if kind == FrameType.PRIORITY_UPDATE_PUSH or element_id % 4:
+            raise H3Error(H3ErrorCode.ID_ERROR, "PRIORITY_UPDATE of no request stream")
+        self._priority_updates += 1
+        if self._priority_updates > limits.MAX_PRIORITY_UPDATES:
+            raise H3Error(H3ErrorCode.EXCESSIVE_LOAD, "too many PRIORITY_UPDATE frames")
+        self._handler.on_priority_update(element_id, parse_priority(value))
+
+
+_CONTROL_FRAMES = frozenset(
+    (
+        FrameType.CANCEL_PUSH,
+        FrameType.SETTINGS,
+        FrameType.GOAWAY,
+        FrameType.MAX_PUSH_ID,
+        FrameType.PRIORITY_UPDATE,
+        FrameType.PRIORITY_UPDATE_PUSH,
+    )
+)

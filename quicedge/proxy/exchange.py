@@ -1,0 +1,282 @@
+"""One request and its response crossing the edge.
+
+An exchange has two half-streams. The request flows from the client (`Downstream`) to the origin
+(`OriginStream`), the response back. Both ends push; neither waits. What one end cannot take yet
+holds back the other: the client's flow-control credit for requests, the origin's socket for
+responses. No task and no queue stands behind an exchange.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from quicedge.config.schema import Route
+from quicedge.http import semantics
+from quicedge.http.errors import status_of_upstream_error
+from quicedge.http.message import Field, Request, Response
+from quicedge.proxy.errorpage import error_response
+from quicedge.upstream.base import OriginStream, UpstreamError
+
+
+class Downstream(Protocol):
+    """The client's side of an exchange: a request stream of an HTTP/3 session."""
+
+    def informational(self, response: Response) -> None:
+        """Send an interim response."""
+
+    def response(self, response: Response, end: bool) -> None:
+        """Send the final response head."""
+
+    def write(self, data: bytes) -> None:
+        """Send response body bytes."""
+
+    def end(self, trailers: Sequence[Field]) -> None:
+        """Complete the response."""
+
+    def reset(self, internal: bool) -> None:
+        """Break the response off: the client must not take it for complete."""
+
+    def consumed(self, nbytes: int) -> None:
+        """Request body bytes have left the edge: the client may send as many more."""
+
+    def stop_request(self) -> None:
+        """The rest of the request is not wanted."""
+
+
+class Origin(Protocol):
+    """A group of servers that requests can be sent to (`upstream.group.Upstream`)."""
+
+    def open(self, request: Request, handler: Exchange) -> OriginStream: ...
+
+
+class Exchange:
+    """See the module. Times are seconds of `clock`; body counts are bytes.
+
+    `on_done` is called once, when both halves are over, however they ended.
+    """
+
+    __slots__ = (
+        "_clock", "_downstream", "_on_done", "_origin", "_paused_request", "_request_over",
+        "_response_over", "_uncredited", "bytes_received", "bytes_sent", "context", "ended_at",
+        "first_byte_at", "origin_request", "outcome", "request", "response_started", "route",
+        "started_at", "status",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        request: Request,
+        downstream: Downstream,
+        route: Route | None,
+        context: semantics.EdgeContext,
+        *,
+        clock: Callable[[], float],
+        on_done: Callable[[Exchange], None],
+    ) -> None:
+        self.request = request
+        self.route = route
+        self.context = context
+        self.started_at = clock()
+        self.first_byte_at: float | None = None
+        self.ended_at: float | None = None
+        self.status = 0
+        self.outcome = ""
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.response_started = False
+        self._clock = clock
+        self._downstream = downstream
+        self._on_done = on_done
+        self._origin: OriginStream | None = None
+        self._request_over = request.ended
+        self._response_over = False
+        self._paused_request = False
+        self._uncredited = 0
+
+    @property
+    def origin(self) -> OriginStream | None:
+        """The origin's side, once opened (kept for its timings)."""
+        return self._origin
+
+    @property
+    def _max_body(self) -> int | None:
+        return self.route.max_body if self.route is not None else None
+
+    def start(self, origin: Origin) -> None:
+        """Send the request head on its way."""
+        limit = self._max_body
+        declared = self.request.content_length
+        if limit is not None and declared is not None and declared > limit:
+            self._refuse(413, "request_too_large")
+            return
+        request = semantics.request_to_origin(self.request, self.context)
+        self._origin = origin.open(request, self)
+
+    # --- from the client --------------------------------------------------------------------
+
+    def request_data(self, data: bytes) -> None:
+        """Request body bytes, not credited to the client yet."""
+        size = len(data)
+        self.bytes_received += size
+        limit = self._max_body
+        if self._response_over or self._origin is None or self._request_over:
+            self._downstream.consumed(size)
+            return
+        if limit is not None and self.bytes_received > limit:
+            self._downstream.consumed(size)
+            self._refuse(413, "request_too_large")
+            return
+        if self._paused_request:
+            self._uncredited += size
+        self._origin.write(data)
+        if not self._paused_request:
+            self._downstream.consumed(size)
+
+    def request_end(self, trailers: Sequence[Field] = ()) -> None:
+        """The request is complete."""
+        if self._request_over:
+            return
+        self._request_over = True
+        if self._origin is not None and not self._response_over:
+            self._origin.end(semantics.request_trailers(trailers))
+        self._maybe_done()
+
+    def request_aborted(self) -> None:
+        """The client broke its request off, or the whole connection is gone.
+
+        RFC 9114 section 4.1.1: clients cancel requests by resetting; an HTTP/1.1 origin learns
+        of it only by a closed connection.
+        """
+        self._request_over = True
+        if self._response_over:
+            self._maybe_done()
+            return
+        self._abort_origin()
+        self._downstream.reset(internal=False)
+        self._finish("client_aborted")
+
+    def response_stopped(self) -> None:
+        """The client does not want the response any more."""
+        if self._response_over:
+            return
+        self._request_over = True
+        self._abort_origin()
+        self._finish("client_aborted")
+
+    def connection_lost(self) -> None:
+        """The client's connection is gone; nothing can be sent."""
+        self._request_over = True
+        if not self._response_over:
+            self._abort_origin()
+            self._finish("connection_lost")
+        else:
+            self._maybe_done()
+
+    def pause_response(self) -> None:
+        """The client does not keep up."""
+        if self._origin is not None and not self._response_over:
+            self._origin.pause()
+
+    def resume_response(self) -> None:
+        if self._origin is not None and not self._response_over:
+            self._origin.resume()
+
+    # --- from the origin (upstream.base.ResponseHandler) --------------------------------------
+
+    def informational(self, response: Response) -> None:
+        if not self._response_over:
+            self._downstream.informational(
+                Response(response.status, semantics.response_fields(response.fields))
+            )
+
+    def response(self, response: Response) -> None:
+        if self._response_over:
+            return
+        self.first_byte_at = self._clock()
+        self.status = response.status
+        self.response_started = True
+        self._downstream.response(semantics.response_to_client(response, self.context), end=False)
+
+    def data(self, data: bytes) -> None:
+        if not self._response_over:
+            self.bytes_sent += len(data)
+            self._downstream.write(data)
+
+    def end(self, trailers: Sequence[Field]) -> None:
+        if self._response_over:
+            return
+        self._downstream.end(semantics.response_trailers(trailers))
+        if not self._request_over:
+            # RFC 9114 section 4.1: after a complete response the server may ask the client to
+            # stop, with H3_NO_ERROR; clients MUST NOT discard the response for it.
+            self._downstream.stop_request()
+            self._request_over = True
+        self._credit()
+        self._finish("complete")
+
+    def failed(self, error: UpstreamError) -> None:
+        if self._response_over:
+            return
+        outcome = f"origin_{error.kind}"
+        if self.response_started:
+            self._downstream.reset(internal=True)
+            self._stop_request()
+            self._finish(outcome)
+        else:
+            self._refuse(status_of_upstream_error(error.kind), outcome)
+
+    def pause_request(self) -> None:
+        self._paused_request = True
+
+    def resume_request(self) -> None:
+        self._paused_request = False
+        self._credit()
+
+    # --- ends ---------------------------------------------------------------------------------
+
+    def refuse(self, status: int, outcome: str) -> None:
+        """Answer from the edge itself, without an origin."""
+        self._refuse(status, outcome)
+
+    def _refuse(self, status: int, outcome: str) -> None:
+        self._abort_origin()
+        if self.response_started:
+            self._downstream.reset(internal=True)
+        else:
+            head, body = error_response(status, self.request.method)
+            self.status = status
+            self.response_started = True
+            self._downstream.response(
+                semantics.response_to_client(head, self.context), end=not body
+            )
+            if body:
+                self.bytes_sent += len(body)
+                self._downstream.write(body)
+                self._downstream.end(())
+        self._stop_request()
+        self._finish(outcome)
+
+    def _stop_request(self) -> None:
+        if not self._request_over:
+            self._downstream.stop_request()
+            self._request_over = True
+
+    def _abort_origin(self) -> None:
+        if self._origin is not None and not self._response_over:
+            self._origin.abort()
+
+    def _credit(self) -> None:
+        if self._uncredited:
+            nbytes, self._uncredited = self._uncredited, 0
+            self._downstream.consumed(nbytes)
+
+    def _finish(self, outcome: str) -> None:
+        self._response_over = True
+        self.outcome = outcome
+        self._credit()
+        self._maybe_done()
+
+    def _maybe_done(self) -> None:
+        if self._response_over and self._request_over and self.ended_at is None:
+            self.ended_at = self._clock()
+            self._on_done(self)

@@ -1,0 +1,62 @@
+"""Which upstream answers a request: host first, then the longest path prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from quicedge.config.schema import Route
+
+
+@dataclass(frozen=True, slots=True)
+class _PathRoute:
+    prefix: bytes
+    route: Route
+
+    def matches(self, path: bytes) -> bool:
+        prefix = self.prefix
+        if not path.startswith(prefix):
+            return False
+        # "/api" holds "/api" and "/api/x" and "/api?x", but not "/apiary".
+        end = len(prefix)
+        return prefix.endswith(b"/") or len(path) == end or path[end : end + 1] in (b"/", b"?")
+
+
+class Router:
+    """Finds the route of a request in a table that is built once a configuration.
+
+    A host matches exactly, else by the wildcard one or more labels up (the nearest wins), else by
+    `*`. Within the hosts found, in that order, the longest path prefix wins.
+    """
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._hosts: dict[str, list[_PathRoute]] = {}
+        for route in routes:
+            table = self._hosts.setdefault(route.host.lower().rstrip("."), [])
+            table.append(_PathRoute(route.path.encode(), route))
+        for table in self._hosts.values():
+            table.sort(key=lambda entry: len(entry.prefix), reverse=True)
+
+    def find(self, authority: bytes, path: bytes) -> Route | None:
+        """The route for an authority (`host[:port]`) and a path, or None."""
+        for host in _candidates(host_of(authority)):
+            for entry in self._hosts.get(host, ()):
+                if entry.matches(path):
+                    return entry.route
+        return None
+
+
+def host_of(authority: bytes) -> str:
+    """The host of `host[:port]`, lower case, without brackets or trailing dot."""
+    text = authority.decode("ascii", "replace").lower()
+    if text.startswith("["):
+        return text[1:].partition("]")[0]
+    return text.partition(":")[0].rstrip(".")
+
+
+def _candidates(host: str) -> Iterable[str]:
+    yield host
+    labels = host.split(".")
+    for index in range(1, len(labels)):
+        yield "*." + ".".join(labels[index:])
+    yield "*"

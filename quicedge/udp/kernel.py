@@ -1,0 +1,67 @@
+"""Socket options and control messages of Linux that Python's socket module does not all name."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+
+IS_LINUX = sys.platform == "linux"
+
+SOL_UDP = socket.IPPROTO_UDP
+UDP_SEGMENT = 103
+UDP_GRO = 104
+IP_PKTINFO = 8
+IP_TOS = 1
+IP_RECVTOS = 13
+IP_MTU_DISCOVER = 10
+IPV6_MTU_DISCOVER = 23
+PMTUDISC_PROBE = 3
+"""Don't-fragment is set and what ICMP says of the path MTU is ignored (RFC 8899 section 4.6.2)."""
+SO_RXQ_OVFL = 40
+SO_RCVBUFFORCE = 33
+SO_SNDBUFFORCE = 32
+SO_ATTACH_REUSEPORT_CBPF = 51
+MSG_CTRUNC = socket.MSG_CTRUNC
+MSG_TRUNC = socket.MSG_TRUNC
+
+IPV6_PKTINFO = getattr(socket, "IPV6_PKTINFO", 50)
+IPV6_RECVPKTINFO = getattr(socket, "IPV6_RECVPKTINFO", 49)
+IPV6_TCLASS = getattr(socket, "IPV6_TCLASS", 67)
+IPV6_RECVTCLASS = getattr(socket, "IPV6_RECVTCLASS", 66)
+
+_UINT16 = struct.Struct("=H")
+_INT = struct.Struct("=i")
+
+CONTROL_SPACE = (
+    socket.CMSG_SPACE(20) + 3 * socket.CMSG_SPACE(_INT.size) if hasattr(socket, "CMSG_SPACE") else 0
+)
+"""Bytes for pktinfo, traffic class, GRO size and queue overflow."""
+
+
+def segment_message(size: int) -> tuple[int, int, bytes]:
+    """The control message that cuts a buffer into datagrams of `size` bytes (UDP GSO)."""
+    return SOL_UDP, UDP_SEGMENT, _UINT16.pack(size)
+
+
+def pktinfo_message(family: int, local: bytes) -> tuple[int, int, bytes]:
+    """The control message that sends from a local address."""
+    if family == socket.AF_INET6:
+        return socket.IPPROTO_IPV6, IPV6_PKTINFO, local
+    return socket.IPPROTO_IP, IP_PKTINFO, local
+
+
+def ecn_message(family: int, ecn: int) -> tuple[int, int, bytes]:
+    """The control message that marks a datagram (RFC 3168)."""
+    if family == socket.AF_INET6:
+        return socket.IPPROTO_IPV6, IPV6_TCLASS, _INT.pack(ecn)
+    return socket.IPPROTO_IP, IP_TOS, _INT.pack(ecn)
+
+
+def set_option(sock: socket.socket, level: int, option: int, value: int) -> bool:
+    """Set an option; whether the kernel took it."""
+    try:
+        sock.setsockopt(level, option, value)
+    except OSError:
+        return False
+    return True

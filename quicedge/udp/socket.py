@@ -1,0 +1,284 @@
+"""UDP sockets that receive and send in batches (GRO, GSO), with ECN and local addresses."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections import Counter, deque
+from collections.abc import Callable
+
+from quicedge.config import limits
+from quicedge.udp import kernel
+from quicedge.udp.address import FourTuple
+
+Handler = Callable[[bytes, FourTuple, int], None]
+"""Takes a datagram, the path it came on and its ECN mark."""
+
+_TRAFFIC_CLASS = struct.Struct("=i")
+_GRO_SIZE = struct.Struct("=i")
+_LOST_SEND = {
+    errno.EMSGSIZE: "too_large",
+    errno.EPERM: "not_permitted",
+    errno.ENETUNREACH: "unreachable",
+    errno.EHOSTUNREACH: "unreachable",
+    errno.ECONNREFUSED: "refused",
+    errno.EADDRNOTAVAIL: "address_gone",
+}
+
+
+def open_socket(
+    family: socket.AddressFamily,
+    host: str,
+    port: int,
+    *,
+    reuse_port: bool = False,
+    receive_buffer: int = limits.UDP_RECEIVE_BUFFER,
+    send_buffer: int = limits.UDP_SEND_BUFFER,
+) -> socket.socket:
+    """A bound, non-blocking UDP socket with all that the kernel offers switched on.
+
+    OSError when it cannot be bound; anything else that is refused is done without.
+    """
+    sock = socket.socket(family, socket.SOCK_DGRAM | getattr(socket, "SOCK_CLOEXEC", 0))
+    try:
+        sock.setblocking(False)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        for force, option, size in (
+            (kernel.SO_RCVBUFFORCE, socket.SO_RCVBUF, receive_buffer),
+            (kernel.SO_SNDBUFFORCE, socket.SO_SNDBUF, send_buffer),
+        ):
+            if not (kernel.IS_LINUX and kernel.set_option(sock, socket.SOL_SOCKET, force, size)):
+                kernel.set_option(sock, socket.SOL_SOCKET, option, size)
+        if kernel.IS_LINUX:
+            _ask_for_ancillary_data(sock, family)
+        sock.bind((host, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _ask_for_ancillary_data(sock: socket.socket, family: int) -> None:
+    if family == socket.AF_INET6:
+        level = socket.IPPROTO_IPV6
+        wanted = (
+            (kernel.IPV6_RECVPKTINFO, 1),
+            (kernel.IPV6_RECVTCLASS, 1),
+            (kernel.IPV6_MTU_DISCOVER, kernel.PMTUDISC_PROBE),
+        )
+    else:
+        level = socket.IPPROTO_IP
+        wanted = (
+            (kernel.IP_PKTINFO, 1),
+            (kernel.IP_RECVTOS, 1),
+            (kernel.IP_MTU_DISCOVER, kernel.PMTUDISC_PROBE),
+        )
+    for option, value in wanted:
+        kernel.set_option(sock, level, option, value)
+    kernel.set_option(sock, kernel.SOL_UDP, kernel.UDP_GRO, 1)
+
+
+class UdpSocket:
+    """Reads and writes datagrams of one bound socket; never blocks, never raises for the network.
+
+    What the kernel does not take at once waits in a bounded queue for `flush`; beyond the bound
+    datagrams are dropped and counted, as a network would.
+    """
+
+    def __init__(self, sock: socket.socket, *, batching: bool = kernel.IS_LINUX) -> None:
+        self.counters: Counter[str] = Counter()
+        self.family = sock.family
+        self.gso = batching and kernel.set_option(sock, kernel.SOL_UDP, kernel.UDP_SEGMENT, 0)
+        """Whether one call may carry many datagrams; switched off for good when refused."""
+        self._sock = sock
+        self._ancillary = batching and bool(kernel.CONTROL_SPACE)
+        self._paths: dict[tuple[tuple[object, ...], bytes], FourTuple] = {}
+        self._queue: deque[tuple[bytes, int, FourTuple, int]] = deque()
+        self._queued_bytes = 0
+        self._buffer = bytearray(limits.UDP_READ_SIZE)
+        self.on_blocked: Callable[[], None] | None = None
+        """Called when datagrams start to wait: arrange for `flush` when writable."""
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    @property
+    def address(self) -> tuple[object, ...]:
+        """The sockaddr it is bound to."""
+        return self._sock.getsockname()
+
+    def close(self) -> None:
+        self._sock.close()
+
+    # --- receiving ----------------------------------------------------------------------------
+
+    def receive(self, handler: Handler) -> int:
+        """Hand over what has arrived, a bounded batch; returns how many datagrams."""
+        counters = self.counters
+        total = 0
+        for _ in range(limits.UDP_READS_PER_WAKEUP):
+            try:
+                if self._ancillary:
+                    size, messages, flags, remote = self._sock.recvmsg_into(
+                        [self._buffer], kernel.CONTROL_SPACE
+                    )
+                else:
+                    size, remote = self._sock.recvfrom_into(self._buffer)
+                    messages, flags = [], 0
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError:
+                # An ICMP error of an earlier send is told here; the next read goes on.
+                counters["receive_errors"] += 1
+                continue
+            counters["reads"] += 1
+            if flags & kernel.MSG_TRUNC:
+                counters["dropped_truncated"] += 1
+                continue
+            local, ecn, segment = self._control(messages)
+            path = self._path(remote, local)
+            total += self._deliver(handler, size, segment or size, path, ecn)
+        counters["datagrams_received"] += total
+        return total
+
+    def _deliver(self, handler: Handler, size: int, segment: int, path: FourTuple, ecn: int) -> int:
+        self.counters["bytes_received"] += size
+        if size <= segment:
+            handler(bytes(self._buffer[:size]), path, ecn)
+            return 1
+        self.counters["gro_batches"] += 1
+        # One copy out of the reused buffer, then slices of it.
+        data = bytes(self._buffer[:size])
+        for at in range(0, size, segment):
+            handler(data[at : at + segment], path, ecn)
+        return -(-size // segment)
+
+    def _control(self, messages: list[tuple[int, int, bytes]]) -> tuple[bytes, int, int]:
+        """Local address, ECN mark and GRO segment size from control messages."""
+        local, ecn, segment = b"", 0, 0
+        for level, kind, data in messages:
+            if level == kernel.SOL_UDP:
+                if kind == kernel.UDP_GRO:
+                    segment = _GRO_SIZE.unpack_from(data)[0]
+            elif level == socket.IPPROTO_IP:
+                if kind == kernel.IP_PKTINFO:
+                    # Answer from the address that was asked, by whatever interface routes there.
+                    local = b"\0\0\0\0" + data[4:8] + b"\0\0\0\0"
+                elif kind == kernel.IP_TOS:
+                    ecn = data[0] & 3
+            elif level == socket.IPPROTO_IPV6:
+                if kind == kernel.IPV6_PKTINFO:
+                    # Only a link-local address needs its interface.
+                    local = data if data[0] == 0xFE else data[:16] + b"\0\0\0\0"
+                elif kind == kernel.IPV6_TCLASS:
+                    ecn = _TRAFFIC_CLASS.unpack_from(data)[0] & 3
+        return local, ecn, segment
+
+    def _path(self, remote: tuple[object, ...], local: bytes) -> FourTuple:
+        key = remote, local
+        path = self._paths.get(key)
+        if path is None:
+            if len(self._paths) >= limits.UDP_PATHS_REMEMBERED:
+                self._paths.clear()
+            path = self._paths[key] = FourTuple(remote, local, self)
+        return path
+
+    # --- sending ------------------------------------------------------------------------------
+
+    def send(self, datagrams: list[bytes], path: FourTuple, ecn: int = 0) -> None:
+        """Send datagrams in order; runs of one size go to the kernel together."""
+        if len(datagrams) == 1:
+            self._send(datagrams[0], len(datagrams[0]), path, ecn)
+            return
+        start = 0
+        while start < len(datagrams):
+            segment = len(datagrams[start])
+            stop = start + 1
+            room = min(limits.UDP_MAX_SEGMENTS, limits.UDP_MAX_PAYLOAD // segment) - 1
+            while room and stop < len(datagrams) and len(datagrams[stop]) <= segment:
+                stop += 1
+                room -= 1
+                if len(datagrams[stop - 1]) < segment:
+                    break  # a shorter one can only be the last
+            self._send(b"".join(datagrams[start:stop]), segment, path, ecn)
+            start = stop
+
+    def send_segments(self, data: bytes, segment: int, path: FourTuple, ecn: int = 0) -> None:
+        """Send `data` as datagrams of `segment` bytes, the last may be shorter."""
+        self._send(data, segment, path, ecn)
+
+    def _send(self, data: bytes, segment: int, path: FourTuple, ecn: int) -> None:
+        if self._queue or not self._try(data, segment, path, ecn):
+            self._enqueue(data, segment, path, ecn)
+
+    def _try(self, data: bytes, segment: int, path: FourTuple, ecn: int) -> bool:
+        """Offer datagrams to the kernel; False when it has no room now."""
+        if len(data) > segment and not self.gso:
+            return self._try_singly(data, segment, path, ecn)
+        messages = []
+        if self._ancillary:
+            if path.local:
+                messages.append(kernel.pktinfo_message(self.family, path.local))
+            if ecn:
+                messages.append(kernel.ecn_message(self.family, ecn))
+            if len(data) > segment:
+                messages.append(kernel.segment_message(segment))
+        try:
+            if messages:
+                self._sock.sendmsg((data,), messages, 0, path.remote)
+            else:
+                self._sock.sendto(data, path.remote)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            return self._send_failed(error, data, segment, path, ecn)
+        self.counters["writes"] += 1
+        self.counters["datagrams_sent"] += -(-len(data) // segment)
+        self.counters["bytes_sent"] += len(data)
+        return True
+
+    def _try_singly(self, data: bytes, segment: int, path: FourTuple, ecn: int) -> bool:
+        for at in range(0, len(data), segment):
+            if not self._try(data[at : at + segment], segment, path, ecn):
+                self._enqueue(data[at:], segment, path, ecn)
+                break
+        return True
+
+    def _send_failed(
+        self, error: OSError, data: bytes, segment: int, path: FourTuple, ecn: int
+    ) -> bool:
+        if error.errno == errno.ENOBUFS:
+            return False
+        if self.gso and len(data) > segment and error.errno in (errno.EIO, errno.EINVAL):
+            # The device or its driver cannot: never ask again.
+            self.gso = False
+            self.counters["gso_refused"] += 1
+            return self._try_singly(data, segment, path, ecn)
+        reason = _LOST_SEND.get(error.errno or 0, "error")
+        self.counters[f"send_dropped_{reason}"] += -(-len(data) // segment)
+        return True
+
+    def _enqueue(self, data: bytes, segment: int, path: FourTuple, ecn: int) -> None:
+        if self._queued_bytes + len(data) > limits.UDP_SEND_QUEUE:
+            self.counters["send_dropped_queue"] += -(-len(data) // segment)
+            return
+        waiting = bool(self._queue)
+        self._queue.append((data, segment, path, ecn))
+        self._queued_bytes += len(data)
+        if not waiting and self.on_blocked is not None:
+            self.on_blocked()
+
+    def flush(self) -> bool:
+        """Send what waits; True when nothing does any more."""
+        while self._queue:
+            item = self._queue.popleft()
+            self._queued_bytes -= len(item[0])
+            if not self._try(*item):
+                self._queue.appendleft(item)
+                self._queued_bytes += len(item[0])
+                return False
+        return True

@@ -1,0 +1,313 @@
+"""A worker's edge: sockets, the QUIC endpoint, sessions and upstreams on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from quicedge.config.limits import DRAIN_NOTICE
+from quicedge.config.schema import Config, Tls
+from quicedge.http.checks import MessageError, MessageLimits
+from quicedge.http.errors import H3ErrorCode
+from quicedge.http.h3 import H3Settings
+from quicedge.http.message import Request
+from quicedge.http.semantics import EdgeContext
+from quicedge.proxy.exchange import Exchange
+from quicedge.proxy.router import Router, host_of
+from quicedge.quic.admission import Admission
+from quicedge.quic.cids import ConnectionIds
+from quicedge.quic.connection import Connection
+from quicedge.quic.endpoint import Endpoint, EndpointSettings
+from quicedge.quic.events import ConnectionTerminated
+from quicedge.quic.settings import server_configuration
+from quicedge.quic.tls import CertificateStore, load_certificate
+from quicedge.telemetry.access import AccessLog
+from quicedge.udp.address import FourTuple
+from quicedge.udp.socket import UdpSocket
+from quicedge.upstream.group import Upstream
+from quicedge.worker.records import access_record
+from quicedge.worker.session import RequestStream, Session
+
+log = structlog.get_logger(__name__)
+
+
+class _Network:
+    """Sends on the socket that a path belongs to (`quic.endpoint.Network`)."""
+
+    def send(self, datagrams: list[bytes], path: FourTuple) -> None:
+        path.socket.send(datagrams, path)
+
+    def send_segments(self, data: bytes, segment: int, path: FourTuple) -> None:
+        path.socket.send_segments(data, segment, path)
+
+
+def load_store(tls: Tls) -> CertificateStore:
+    """The certificates of a configuration; raises CertificateError."""
+    default = None
+    loaded = []
+    for item in tls.certificates:
+        certificate = load_certificate(item.cert, item.key)
+        loaded.append(certificate)
+        if item.default:
+            default = certificate
+    return CertificateStore(loaded, default)
+
+
+class Edge:
+    """Everything between the sockets of one worker and its origins.
+
+    Datagrams of one wake-up are all handled before anything is sent; what origins bring in
+    between is sent once a turn of the loop, however many exchanges wrote.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        sockets: list[UdpSocket],
+        *,
+        connection_ids: ConnectionIds,
+        secret: bytes,
+        access_log: AccessLog | None,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._clock: Callable[[], float] = self._loop.time
+        self.sockets = sockets
+        self._connection_ids = connection_ids
+        self._secret = secret
+        self._flush_scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = float("inf")
+        self._drained: asyncio.Future[None] | None = None
+        self.access_log = access_log
+        self.sessions: set[Session] = set()
+        self.requests_total = 0
+        self.handshakes_completed = 0
+        self.handshakes_failed = 0
+        self._upstreams: dict[str, Upstream] = {}
+        self.configure(config)
+        self.endpoint = Endpoint(
+            EndpointSettings(
+                configuration=server_configuration(config, self._certificates),
+                admission=Admission(
+                    config.quic.retry, config.quic.retry_threshold, config.quic.max_half_open
+                ),
+                handshake_timeout=config.quic.handshake_timeout,
+                max_streams=config.quic.max_streams,
+            ),
+            certificates=self._certificates,
+            connection_ids=connection_ids,
+            secret=secret,
+            network=_Network(),
+            accept=self._accept,
+        )
+        for sock in sockets:
+            sock.on_blocked = lambda sock=sock: self._loop.add_writer(
+                sock.fileno(), self._writable, sock
+            )
+            self._loop.add_reader(sock.fileno(), self._readable, sock)
+
+    # --- configuration ------------------------------------------------------------------------
+
+    def configure(self, config: Config) -> None:
+        """Use a configuration from now on; connections and exchanges that live keep theirs."""
+        self.config = config
+        self._certificates = load_store(config.tls)
+        self.router = Router(config.routes)
+        self.h3_settings = H3Settings(
+            qpack_max_table_capacity=config.http3.qpack_max_table_capacity,
+            qpack_blocked_streams=config.http3.qpack_blocked_streams,
+            max_field_section_size=config.http3.max_field_section_size,
+            max_fields=config.http3.max_fields,
+        )
+        self.message_limits = MessageLimits(
+            max_size=config.http3.max_field_section_size, max_fields=config.http3.max_fields
+        )
+        retired = self._upstreams
+        self._upstreams = {}
+        for name, upstream in config.upstreams.items():
+            kept = retired.get(name)
+            if kept is not None and kept.config == upstream:
+                self._upstreams[name] = retired.pop(name)
+            else:
+                self._upstreams[name] = Upstream(name, upstream, loop=self._loop)
+        for upstream_group in retired.values():
+            upstream_group.retire()
+
+    def reconfigure(self, config: Config) -> None:
+        """`configure` while running."""
+        self.configure(config)
+        settings = self.endpoint.settings
+        settings.configuration = server_configuration(config, self._certificates)
+        settings.admission = Admission(
+            config.quic.retry, config.quic.retry_threshold, config.quic.max_half_open
+        )
+        settings.handshake_timeout = config.quic.handshake_timeout
+        settings.max_streams = config.quic.max_streams
+        self.endpoint.certificates = self._certificates
+
+    def reload_certificates(self, tls: Tls) -> None:
+        """New connections get these; live ones keep what they were served."""
+        self._certificates = load_store(tls)
+        self.endpoint.certificates = self._certificates
+        self.endpoint.settings.configuration = server_configuration(self.config, self._certificates)
+
+    # --- the loop -------------------------------------------------------------------------------
+
+    def _readable(self, sock: UdpSocket) -> None:
+        now = self._clock()
+        receive = self.endpoint.receive
+        sock.receive(lambda data, path, ecn: receive(data, path, now))
+        self._flush()
+
+    def wake(self, connection: Connection) -> None:
+        """Something was written on the connection: send at the end of this turn of the loop."""
+        self.endpoint.wake(connection)
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush_soon)
+
+    def _flush_soon(self) -> None:
+        self._flush_scheduled = False
+        self._flush()
+
+    def _flush(self) -> None:
+        self.endpoint.flush(self._clock())
+        self._arm()
+
+    def _arm(self) -> None:
+        """Keep one timer at the endpoint's earliest deadline."""
+        deadline = self.endpoint.next_timer()
+        if deadline is None or deadline >= self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = deadline
+        self._timer = self._loop.call_at(deadline, self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        self._timer_at = float("inf")
+        self.endpoint.handle_timers(self._clock())
+        self._flush()
+
+    def _writable(self, sock: UdpSocket) -> None:
+        if sock.flush():
+            self._loop.remove_writer(sock.fileno())
+
+    # --- sessions and exchanges -------------------------------------------------------------------
+
+    def _accept(self, connection: Connection) -> Session:
+        session = Session(self, connection)
+        self.sessions.add(session)
+        return session
+
+    def session_ended(self, session: Session, event: ConnectionTerminated) -> None:
+        """The connection behind a session is over."""
+        self.sessions.discard(session)
+        if session.connection.handshake_seconds is None:
+            self.handshakes_failed += 1
+        log.debug(
+            "connection ended",
+            connection=session.connection.id,
+            code=event.error_code,
+            reason=event.reason_phrase,
+        )
+        self._check_drained()
+
+    def new_exchange(self, session: Session, stream: RequestStream, request: Request) -> Exchange:
+        """An exchange for a request; `start_exchange` sets it going."""
+        self.requests_total += 1
+        route = self.router.find(request.authority, request.path)
+        context = EdgeContext(
+            client_host=session.client_host, alt_svc=self._alt_svc(stream), method=request.method
+        )
+        return Exchange(
+            request,
+            stream,
+            route,
+            context,
+            clock=self._clock,
+            on_done=lambda exchange: self._exchange_done(session, stream, exchange),
+        )
+
+    def start_exchange(self, session: Session, exchange: Exchange) -> None:
+        """Refuse an exchange, or send it to its upstream."""
+        certificate = session.connection.certificate
+        host = host_of(exchange.request.authority)
+        if (
+            certificate is not None
+            and host != (session.connection.server_name or host).lower()
+            and not certificate.covers(host)
+        ):
+            # RFC 9110 section 15.5.20: this connection is not authoritative for that name.
+            exchange.refuse(421, "misdirected")
+        elif exchange.route is None:
+            exchange.refuse(404, "no_route")
+        else:
+            exchange.start(self._upstreams[exchange.route.upstream])
+
+    def _alt_svc(self, stream: RequestStream) -> bytes | None:
+        alt_svc = self.config.alt_svc
+        if not alt_svc.enabled:
+            return None
+        path = stream.session.connection.active_path
+        port = alt_svc.port or (path.socket.address[1] if path is not None else None)
+        # RFC 7838 section 3; an empty host is the one that was asked.
+        return b'h3=":%d"; ma=%d' % (port, alt_svc.max_age) if port else None
+
+    def _exchange_done(self, session: Session, stream: RequestStream, exchange: Exchange) -> None:
+        session.exchange_done(stream.stream_id)
+        if self.access_log is not None:
+            self.access_log.log(access_record(session, stream, exchange))
+
+    def log_rejected(self, session: Session, stream_id: int, error: MessageError) -> None:
+        """A malformed request, answered without an exchange."""
+        self.requests_total += 1
+        log.info(
+            "malformed request",
+            connection=session.connection.id,
+            stream_id=stream_id,
+            client=session.client,
+            reason=str(error),
+        )
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    async def drain(self, timeout: float) -> None:
+        """Take no new connections, finish what runs, at most `timeout` seconds; then close all."""
+        self.endpoint.settings.admission.max_half_open = 0
+        self._drained = self._loop.create_future()
+        for session in list(self.sessions):
+            session.announce_drain()
+        deadline = self._loop.time() + timeout
+        await asyncio.sleep(min(DRAIN_NOTICE, timeout / 2))
+        for session in list(self.sessions):
+            session.drain()
+        self._check_drained()
+        try:
+            await asyncio.wait_for(self._drained, max(deadline - self._loop.time(), 0))
+        except TimeoutError:
+            log.warning("drain timed out", connections=len(self.sessions))
+        for session in list(self.sessions):
+            session.close(H3ErrorCode.NO_ERROR, "shutting down")
+        self._flush()
+
+    def _check_drained(self) -> None:
+        if (
+            self._drained is not None
+            and not self._drained.done()
+            and not any(session.connection.is_alive for session in self.sessions)
+        ):
+            self._drained.set_result(None)
+
+    async def close(self) -> None:
+        """Stop reading and close upstreams; the sockets are the supervisor's."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for sock in self.sockets:
+            self._loop.remove_reader(sock.fileno())
+            self._loop.remove_writer(sock.fileno())
+        for upstream in self._upstreams.values():
+            await upstream.close()

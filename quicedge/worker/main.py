@@ -1,0 +1,158 @@
+"""A worker process: an edge on an event loop, told what to do over the control channel."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import socket
+import time
+from collections import Counter
+
+import uvloop
+
+from quicedge.config.schema import Config, Tls
+from quicedge.quic.cids import ConnectionIds
+from quicedge.telemetry.logs import Logs
+from quicedge.telemetry.stats import (
+    ConnectionPage,
+    ConnectionQuery,
+    ConnectionStats,
+    WorkerStats,
+    select,
+)
+from quicedge.udp.socket import UdpSocket
+from quicedge.worker.control import ControlChannel, WorkerSpec
+from quicedge.worker.edge import Edge
+from quicedge.worker.records import connection_stats
+
+
+def run(spec: WorkerSpec) -> None:
+    """Serve until drained."""
+    uvloop.run(_Worker(spec).serve())
+
+
+class _Worker:
+    """The worker's side of every control method."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._spec = spec
+        self._started = time.monotonic()
+        self._logs = Logs(spec.config.log, process=f"worker {spec.slot}")
+        self._edge: Edge
+        self._draining: asyncio.Task[None] | None = None
+        self._drain_timeout = float("inf")
+        self._ended = asyncio.Event()
+
+    async def serve(self) -> None:
+        spec = self._spec
+        sockets = [UdpSocket(socket.socket(fileno=item.fd)) for item in spec.sockets]
+        self._edge = Edge(
+            spec.config,
+            sockets,
+            connection_ids=ConnectionIds(
+                slot=spec.bank * spec.workers + spec.slot,
+                slots=2 * spec.workers,
+                secret=spec.secret,
+            ),
+            secret=spec.secret,
+            access_log=self._logs.access,
+        )
+        channel = ControlChannel(
+            spec.control_fd,
+            {
+                "connections": self.connections,
+                "connection": self.connection,
+                "stats": self.stats,
+                "drain": self.drain,
+                "update_config": self.update_config,
+                "reload_certificates": self.reload_certificates,
+                "reopen_logs": self.reopen_logs,
+            },
+            on_lost=lambda: self.drain(spec.config.drain_timeout),
+        )
+        await channel.start()
+        channel.notify("ready")
+        await self._ended.wait()
+        await self._edge.close()
+        channel.notify("drained")
+        channel.close()
+        self._logs.close()
+
+    # --- what the supervisor asks -----------------------------------------------------------------
+
+    def connections(self, query: ConnectionQuery) -> ConnectionPage:
+        now = asyncio.get_running_loop().time()
+        rows = [
+            connection_stats(session, worker=self._spec.slot, now=now)
+            for session in self._edge.sessions
+        ]
+        return select(rows, query)
+
+    def connection(self, connection_id: str) -> ConnectionStats | None:
+        for session in self._edge.sessions:
+            if session.connection.id == connection_id:
+                now = asyncio.get_running_loop().time()
+                return connection_stats(session, worker=self._spec.slot, now=now, detail=True)
+        return None
+
+    def stats(self) -> WorkerStats:
+        edge = self._edge
+        endpoint = edge.endpoint
+        network: Counter[str] = Counter()
+        for sock in edge.sockets:
+            network.update(sock.counters)
+        dropped = {
+            name: count
+            for source in (endpoint.counters, network)
+            for name, count in source.items()
+            if "dropped" in name
+        }
+        return WorkerStats(
+            slot=self._spec.slot,
+            pid=os.getpid(),
+            bank=self._spec.bank,
+            draining=self._draining is not None,
+            uptime_seconds=time.monotonic() - self._started,
+            resident_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            connections=len(edge.sessions),
+            handshakes_open=len(endpoint.half_open),
+            requests_active=sum(len(session.streams) for session in edge.sessions),
+            connections_total=endpoint.counters["accepted"],
+            handshakes_completed=edge.handshakes_completed,
+            handshakes_failed=edge.handshakes_failed,
+            requests_total=edge.requests_total,
+            retries_sent=endpoint.counters["retries"],
+            version_negotiations_sent=endpoint.counters["version_negotiations"],
+            stateless_resets_sent=endpoint.counters["stateless_resets"],
+            datagrams_received=network["datagrams_received"],
+            datagrams_sent=network["datagrams_sent"],
+            bytes_received=network["bytes_received"],
+            bytes_sent=network["bytes_sent"],
+            datagrams_dropped=dropped,
+            log_lines_dropped=self._logs.dropped,
+        )
+
+    def drain(self, timeout: float) -> None:
+        """Begin to drain; asked again, the shorter time counts."""
+        if timeout >= self._drain_timeout:
+            return
+        self._drain_timeout = timeout
+        if self._draining is not None:
+            self._draining.cancel()
+        self._draining = asyncio.ensure_future(self._drain(timeout))
+
+    async def _drain(self, timeout: float) -> None:
+        await self._edge.drain(timeout)
+        self._ended.set()
+
+    def update_config(self, config: Config) -> None:
+        self._edge.reconfigure(config)
+        self._logs = self._logs.reconfigure(config.log)
+        self._edge.access_log = self._logs.access
+
+    def reload_certificates(self, tls: Tls) -> None:
+        self._edge.reload_certificates(tls)
+
+    def reopen_logs(self) -> None:
+        self._logs.reopen()

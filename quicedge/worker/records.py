@@ -1,0 +1,157 @@
+"""What is told of connections and exchanges: from live objects to telemetry's records."""
+
+from __future__ import annotations
+
+import time
+
+from quicedge.proxy.exchange import Exchange
+from quicedge.quic.connection import Connection
+from quicedge.quic.packet import VERSION_NAMES
+from quicedge.telemetry.access import AccessRecord
+from quicedge.telemetry.stats import ConnectionStats, PathStats, StreamStats
+from quicedge.telemetry.text import text
+from quicedge.udp.address import format_address
+from quicedge.worker.session import RequestStream, Session
+
+
+def access_record(session: Session, stream: RequestStream, exchange: Exchange) -> AccessRecord:
+    """The access-log record of an exchange that is over."""
+    request, origin, connection = exchange.request, exchange.origin, session.connection
+    recovery = connection.recovery
+    agent = next((value for name, value in request.fields if name == b"user-agent"), None)
+    rtt = recovery.rtt
+    return AccessRecord(
+        method=text(request.method),
+        authority=text(request.authority),
+        path=text(request.path),
+        status=exchange.status or None,
+        outcome=exchange.outcome,
+        bytes_received=exchange.bytes_received,
+        bytes_sent=exchange.bytes_sent,
+        total_seconds=(exchange.ended_at or exchange.started_at) - exchange.started_at,
+        queue_seconds=origin.queue_seconds if origin is not None else None,
+        connect_seconds=origin.connect_seconds if origin is not None else None,
+        first_byte_seconds=(
+            exchange.first_byte_at - exchange.started_at
+            if exchange.first_byte_at is not None
+            else None
+        ),
+        upstream=exchange.route.upstream if exchange.route is not None else None,
+        server=(origin.server or None) if origin is not None else None,
+        client=session.client,
+        quic_version=VERSION_NAMES.get(connection.version),
+        connection_id=connection.id,
+        stream_id=stream.stream_id,
+        smoothed_rtt=rtt.smoothed if rtt.initialized else None,
+        min_rtt=rtt.min if rtt.initialized else None,
+        congestion_window=recovery.congestion_window,
+        bytes_in_flight=recovery.bytes_in_flight,
+        packets_lost=recovery.packets_lost,
+        user_agent=text(agent) if agent is not None else None,
+    )
+
+
+def connection_stats(
+    session: Session, *, worker: int, now: float, detail: bool = False
+) -> ConnectionStats:
+    """A snapshot of a connection; `detail` adds paths and streams. `now` is the loop's time."""
+    connection = session.connection
+    recovery, rtt = connection.recovery, connection.recovery.rtt
+    path = connection.active_path
+    age = now - connection.created_at
+    wall = time.time()
+    pace = recovery.pacer.rate
+    return ConnectionStats(
+        id=connection.id,
+        worker=worker,
+        time=wall,
+        odcid=connection.original_destination_connection_id.hex(),
+        scids=[cid.hex() for cid in connection.host_cids],
+        dcid=connection.peer_cid.hex(),
+        remote_address=format_address(path.remote) if path is not None else "",
+        local_address=_local_address(path) if path is not None else "",
+        path_validated=connection.active_path_validated,
+        migrations=connection.migrations,
+        version=VERSION_NAMES.get(connection.version, hex(connection.version)),
+        alpn=connection.alpn,
+        cipher=connection.cipher,
+        sni=connection.server_name,
+        retry=connection.retried,
+        resumed=connection.resumed,
+        state=connection.state_name,
+        created_at=wall - age,
+        age_seconds=age,
+        handshake_seconds=connection.handshake_seconds,
+        smoothed_rtt=rtt.smoothed if rtt.initialized else None,
+        latest_rtt=rtt.latest if rtt.initialized else None,
+        min_rtt=rtt.min if rtt.initialized else None,
+        rtt_variance=rtt.variance if rtt.initialized else None,
+        congestion_controller=recovery.controller.name,
+        congestion_state=recovery.controller.state,
+        congestion_window=recovery.congestion_window,
+        bytes_in_flight=recovery.bytes_in_flight,
+        ssthresh=recovery.controller.ssthresh,
+        pto_count=recovery.pto_count,
+        pto_total=recovery.pto_total,
+        pacing_rate=pace * 8 if pace is not None else None,
+        delivery_rate=recovery.delivery_rate * 8 if recovery.delivery_rate is not None else None,
+        mtu=connection.max_datagram_size,
+        packets_sent=connection.packets_sent,
+        packets_received=connection.packets_received,
+        bytes_sent=connection.bytes_sent,
+        bytes_received=connection.bytes_received,
+        packets_lost=recovery.packets_lost,
+        bytes_lost=recovery.bytes_lost,
+        packets_dropped={"undecryptable_or_duplicate": connection.datagrams_dropped}
+        if connection.datagrams_dropped
+        else {},
+        streams_open=connection.streams_open,
+        streams_total=connection.streams_total,
+        requests=session.requests,
+        requests_active=len(session.streams),
+        resets_sent=session.resets_sent,
+        resets_received=session.resets_received,
+        receive_window=connection.receive_window,
+        send_window=connection.send_window,
+        paths=_paths(connection) if detail else None,
+        streams=[_stream(stream, now) for stream in session.streams.values()] if detail else None,
+    )
+
+
+def _local_address(path: object) -> str:
+    host, port = getattr(path, "local_host", ""), path.socket.address[1]  # type: ignore[attr-defined]
+    return format_address((host or path.socket.address[0], port))  # type: ignore[attr-defined]
+
+
+def _paths(connection: Connection) -> list[PathStats]:
+    return [
+        PathStats(
+            local_address=_local_address(path.address),
+            remote_address=format_address(path.address.remote),
+            validated=path.validated,
+            active=index == 0,
+            bytes_received=path.bytes_received,
+            bytes_sent=path.bytes_sent,
+        )
+        for index, path in enumerate(connection.paths)
+    ]
+
+
+def _stream(stream: RequestStream, now: float) -> StreamStats:
+    exchange = stream.exchange
+    connection = stream.session.connection
+    if exchange is None:
+        return StreamStats(stream_id=stream.stream_id, direction="bidirectional")
+    request = exchange.request
+    return StreamStats(
+        stream_id=stream.stream_id,
+        direction="bidirectional",
+        bytes_received=exchange.bytes_received,
+        bytes_sent=exchange.bytes_sent,
+        send_buffered=connection.unsent_bytes(stream.stream_id),
+        method=text(request.method),
+        authority=text(request.authority),
+        path=text(request.path),
+        status=exchange.status or None,
+        age_seconds=now - exchange.started_at,
+    )

@@ -1,0 +1,301 @@
+"""HTTP/3 on one connection: the transport's events in, exchanges out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from quicedge.config.limits import SEND_BUFFER_HIGH, SEND_BUFFER_LOW
+from quicedge.http import checks
+from quicedge.http.errors import H3ErrorCode
+from quicedge.http.h3 import H3Connection, H3Error, H3StreamError
+from quicedge.http.message import Field, Response
+from quicedge.proxy.errorpage import error_response
+from quicedge.proxy.exchange import Exchange
+from quicedge.quic import events
+from quicedge.quic.connection import Connection
+from quicedge.udp.address import format_address
+
+if TYPE_CHECKING:
+    from quicedge.worker.edge import Edge
+
+MAX_REQUEST_STREAM_ID = 2**62 - 4
+"""The highest id a request stream can have (RFC 9000 section 2.1)."""
+
+
+class RequestStream:
+    """The client's side of one exchange (`proxy.exchange.Downstream`)."""
+
+    __slots__ = ("exchange", "paused", "session", "stream_id")
+
+    def __init__(self, session: Session, stream_id: int) -> None:
+        self.session = session
+        self.stream_id = stream_id
+        self.paused = False
+        self.exchange: Exchange | None = None
+
+    def informational(self, response: Response) -> None:
+        self._send_head(response, end=False)
+
+    def response(self, response: Response, end: bool) -> None:
+        self._send_head(response, end)
+
+    def _send_head(self, response: Response, end: bool) -> None:
+        session = self.session
+        if session.connection.can_send_on(self.stream_id):
+            head = [(b":status", b"%d" % response.status), *response.fields]
+            session.h3.send_headers(self.stream_id, head, end_stream=end)
+            session.wake()
+
+    def write(self, data: bytes) -> None:
+        session = self.session
+        if not session.connection.can_send_on(self.stream_id):
+            return
+        session.h3.send_data(self.stream_id, data)
+        if not self.paused and session.connection.unsent_bytes(self.stream_id) > SEND_BUFFER_HIGH:
+            self.paused = True
+            session.paused[self.stream_id] = self
+            if self.exchange is not None:
+                self.exchange.pause_response()
+        session.wake()
+
+    def end(self, trailers: Sequence[Field]) -> None:
+        session = self.session
+        if session.connection.can_send_on(self.stream_id):
+            if trailers:
+                session.h3.send_trailers(self.stream_id, list(trailers))
+            else:
+                session.h3.send_data(self.stream_id, b"", end_stream=True)
+            session.wake()
+
+    def reset(self, internal: bool) -> None:
+        code = H3ErrorCode.INTERNAL_ERROR if internal else H3ErrorCode.REQUEST_CANCELLED
+        self.session.reset(self.stream_id, code)
+
+    def consumed(self, nbytes: int) -> None:
+        self.session.connection.consume(self.stream_id, nbytes)
+        self.session.wake()
+
+    def stop_request(self) -> None:
+        self.session.stop(self.stream_id, H3ErrorCode.NO_ERROR)
+
+
+class Session:
+    """The HTTP/3 server side of one QUIC connection.
+
+    Implements `quic.connection.ConnectionHandler` towards the transport and
+    `http.h3.H3Handler` towards the codec.
+    """
+
+    def __init__(self, edge: Edge, connection: Connection) -> None:
+        self.edge = edge
+        self.connection = connection
+        self.h3: H3Connection
+        self.streams: dict[int, RequestStream] = {}
+        self.paused: dict[int, RequestStream] = {}
+        self.requests = 0
+        self.resets_received = 0
+        self.resets_sent = 0
+        self._negotiated = False
+        self._highest_stream_id = -4
+        self._going_away = False
+
+    @property
+    def client(self) -> str:
+        """The client's address, `host:port`; "-" before it is validated."""
+        path = self.connection.validated_path
+        return "-" if path is None else format_address(path.remote)
+
+    @property
+    def client_host(self) -> str:
+        """The client's IP address, for origins and rules: validated ones alone."""
+        path = self.connection.validated_path
+        return "unknown" if path is None else str(path.remote[0]).partition("%")[0]
+
+    def wake(self) -> None:
+        self.edge.wake(self.connection)
+
+    # --- from the transport -------------------------------------------------------------------
+
+    def handle_event(self, event: events.QuicEvent) -> None:
+        try:
+            if isinstance(event, events.StreamDataReceived):
+                if self._negotiated:
+                    self.h3.stream_data(event.stream_id, event.data, event.end_stream)
+            elif isinstance(event, events.StreamReset):
+                self.resets_received += 1
+                self.h3.stream_reset(event.stream_id, event.error_code)
+            elif isinstance(event, events.StopSendingReceived):
+                self.resets_received += 1
+                self.h3.stop_sending(event.stream_id, event.error_code)
+            elif isinstance(event, events.ProtocolNegotiated):
+                self.h3 = H3Connection(
+                    self.connection, self, is_client=False, settings=self.edge.h3_settings
+                )
+                self._negotiated = True
+            elif isinstance(event, events.HandshakeCompleted):
+                self.edge.handshakes_completed += 1
+            elif isinstance(event, events.ConnectionTerminated):
+                self._lost(event)
+        except H3StreamError as error:
+            self._stream_failed(error)
+        except H3Error as error:
+            self.connection.close(error_code=error.code, reason_phrase=error.reason)
+
+    def transmitted(self) -> None:
+        """Packets were sent: let origins go on whose clients caught up."""
+        for stream in list(self.paused.values()):
+            if self.connection.unsent_bytes(stream.stream_id) < SEND_BUFFER_LOW:
+                self.paused.pop(stream.stream_id, None)
+                stream.paused = False
+                if stream.exchange is not None:
+                    stream.exchange.resume_response()
+
+    def _lost(self, event: events.ConnectionTerminated) -> None:
+        for stream in list(self.streams.values()):
+            if stream.exchange is not None:
+                stream.exchange.connection_lost()
+        self.streams.clear()
+        self.paused.clear()
+        self.edge.session_ended(self, event)
+
+    # --- from the codec (http.h3.H3Handler) -----------------------------------------------------
+
+    def on_headers(self, stream_id: int, fields: list[Field], end_stream: bool) -> None:
+        if self._going_away and stream_id > self._highest_stream_id:
+            # RFC 9114 section 5.2: requests above the GOAWAY id are not processed.
+            self.reset(stream_id, H3ErrorCode.REQUEST_REJECTED)
+            self.stop(stream_id, H3ErrorCode.REQUEST_REJECTED)
+            return
+        self._highest_stream_id = max(self._highest_stream_id, stream_id)
+        self.requests += 1
+        stream = RequestStream(self, stream_id)
+        edge = self.edge
+        try:
+            request = checks.check_request(fields, limits=edge.message_limits)
+            request.ended = end_stream
+            if request.content_length is not None:
+                if end_stream and request.content_length:
+                    raise checks.MessageError("content short of content-length")
+                self.h3.expect_length(stream_id, request.content_length)
+        except checks.MessageError as error:
+            self._reject(stream, error, end_stream)
+            return
+        exchange = edge.new_exchange(self, stream, request)
+        stream.exchange = exchange
+        self.streams[stream_id] = stream
+        edge.start_exchange(self, exchange)
+
+    def on_data(self, stream_id: int, data: bytes) -> None:
+        stream = self.streams.get(stream_id)
+        if stream is None or stream.exchange is None:
+            self.connection.consume(stream_id, len(data))
+        else:
+            stream.exchange.request_data(data)
+
+    def on_end(self, stream_id: int) -> None:
+        stream = self.streams.get(stream_id)
+        if stream is not None and stream.exchange is not None:
+            stream.exchange.request_end()
+
+    def on_trailers(self, stream_id: int, fields: list[Field]) -> None:
+        stream = self.streams.get(stream_id)
+        if stream is None or stream.exchange is None:
+            return
+        try:
+            trailers = checks.check_trailers(fields, limits=self.edge.message_limits)
+        except checks.MessageError as error:
+            raise H3StreamError(H3ErrorCode.MESSAGE_ERROR, str(error), stream_id) from error
+        stream.exchange.request_end(trailers)
+
+    def on_reset(self, stream_id: int, error_code: int) -> None:
+        stream = self.streams.get(stream_id)
+        if stream is not None and stream.exchange is not None:
+            stream.exchange.request_aborted()
+
+    def on_stop_sending(self, stream_id: int, error_code: int) -> None:
+        stream = self.streams.get(stream_id)
+        if stream is not None and stream.exchange is not None:
+            stream.exchange.response_stopped()
+
+    def on_goaway(self, stream_id: int) -> None:
+        """Clients say which pushes they take; we push nothing."""
+
+    def on_priority_update(self, element_id: int, priority: object) -> None:
+        """Urgency does not change the order of sending yet."""
+
+    def on_field_section_too_large(self, stream_id: int) -> None:
+        """The request head is over our limits: said to the client rather than cut off."""
+        self._reject(
+            RequestStream(self, stream_id),
+            checks.MessageError("field section too large", status_hint=431),
+            end_stream=False,
+        )
+
+    # --- refusing and ending ----------------------------------------------------------------------
+
+    def _reject(self, stream: RequestStream, error: checks.MessageError, end_stream: bool) -> None:
+        """Answer a malformed request; RFC 9114 section 4.1.2 allows a response before the reset."""
+        self.edge.log_rejected(self, stream.stream_id, error)
+        head, body = error_response(error.status_hint, b"GET")
+        stream.response(head, end=False)
+        stream.write(body)
+        stream.end(())
+        if not end_stream:
+            self.stop(stream.stream_id, H3ErrorCode.MESSAGE_ERROR)
+
+    def _stream_failed(self, error: H3StreamError) -> None:
+        """A malformed message after its head: the stream is lost, the connection is not."""
+        stream = self.streams.get(error.stream_id)
+        if stream is not None and stream.exchange is not None:
+            stream.exchange.request_aborted()
+        self.reset(error.stream_id, error.code)
+        self.stop(error.stream_id, error.code)
+
+    def reset(self, stream_id: int, code: int) -> None:
+        """Abort our sending half."""
+        if self.connection.can_send_on(stream_id):
+            self.resets_sent += 1
+            self.connection.reset_stream(stream_id, code)
+            self.wake()
+
+    def stop(self, stream_id: int, code: int) -> None:
+        """Ask the client to stop sending."""
+        if self.connection.can_receive_on(stream_id):
+            self.connection.stop_stream(stream_id, code)
+            self.wake()
+
+    def exchange_done(self, stream_id: int) -> None:
+        self.streams.pop(stream_id, None)
+        self.paused.pop(stream_id, None)
+        self._close_if_drained()
+
+    # --- drain ------------------------------------------------------------------------------------
+
+    def announce_drain(self) -> None:
+        """First GOAWAY: new requests are still served, but the client should go elsewhere.
+
+        RFC 9114 section 5.2: a server SHOULD first send a GOAWAY with the highest possible id,
+        and the real one once a round trip has passed.
+        """
+        if self._negotiated and self.connection.is_alive:
+            self.h3.send_goaway(MAX_REQUEST_STREAM_ID)
+            self.wake()
+
+    def drain(self) -> None:
+        """Second GOAWAY: what runs is finished, what comes is rejected."""
+        self._going_away = True
+        if self._negotiated and self.connection.is_alive:
+            self.h3.send_goaway(self._highest_stream_id + 4)
+        self._close_if_drained()
+        self.wake()
+
+    def close(self, code: int, reason: str) -> None:
+        """Close the connection now."""
+        if self.connection.is_alive:
+            self.connection.close(error_code=code, reason_phrase=reason)
+            self.wake()
+
+    def _close_if_drained(self) -> None:
+        if self._going_away and not self.streams:
+            self.close(H3ErrorCode.NO_ERROR, "shutting down")
