@@ -15,6 +15,12 @@ from quicedge.config.schema import Certificate, Config
 DEVELOPMENT_LISTEN = ["127.0.0.1:4433", "[::1]:4433"]
 
 
+class Refused(click.ClickException):
+    """A configuration that cannot be used."""
+
+    exit_code = 2
+
+
 def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--config`, or `--upstream` and what goes with it."""
     for option in (
@@ -64,6 +70,4 @@ def with_certificate(config: Config) -> tuple[Config, devcerts.DevCertificate | 
 
 
 def _refused(message: str) -> click.ClickException:
-    error = click.ClickException(message)
-    error.exit_code = 2
-    return error
+    return Refused(message)

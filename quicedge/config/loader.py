@@ -72,6 +72,17 @@ def config_from_options(
     return parse_config(document, "command line", Path.cwd())
 
 
+def parse_size(text: str) -> int:
+    """Bytes in `64KB`, `1MiB` or a plain number; raises ConfigError."""
+    if text.isdigit():
+        return int(text)
+    problems: list[str] = []
+    size = _quantity(text, _SIZE, _BYTES, "a size such as 64KB or 1MiB", "size", problems)
+    if problems:
+        raise ConfigError("size", problems)
+    return int(size)
+
+
 # --- units and unknown keys ---------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from typing import TextIO
 
 from aioquic.quic.configuration import QuicConfiguration
 
+from quicedge.config import limits
 from quicedge.config.schema import Config
 from quicedge.quic.packet import VERSION_NUMBERS
 from quicedge.quic.tls import CertificateStore
@@ -46,4 +47,23 @@ def server_configuration(config: Config, certificates: CertificateStore) -> Quic
     # aioquic insists on a certificate up front; the one served is chosen by name later.
     configuration.certificate = certificates.default.leaf
     configuration.private_key = certificates.default.private_key
+    return configuration
+
+
+def client_configuration(
+    server_name: str, *, ca_file: str | None, verify_mode: int
+) -> QuicConfiguration:
+    """What a client of ours connects with."""
+    configuration = QuicConfiguration(
+        is_client=True,
+        alpn_protocols=[ALPN_H3],
+        congestion_control_algorithm="cubic",
+        max_data=limits.CONNECTION_WINDOW,
+        max_stream_data=limits.STREAM_WINDOW,
+        max_datagram_size=limits.MAX_DATAGRAM_SIZE,
+        secrets_log_file=keylog_file(None),
+        server_name=server_name,
+        verify_mode=verify_mode,
+    )
+    configuration.cafile = ca_file
     return configuration

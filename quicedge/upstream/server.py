@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from quicedge.config import limits
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.upstream.base import UpstreamError
+from quicedge.upstream.connection import OriginConnection
 from quicedge.upstream.h1 import H1Connection
 from quicedge.upstream.h2 import H2Connection
 
@@ -244,6 +245,7 @@ class Server:
         """Close all; what runs fails."""
         for task in list(self._connecting):
             task.cancel()
-        for connection in [*self._h1, *self._h2]:
+        running: list[OriginConnection] = [*self._h1, *self._h2]
+        for connection in running:
             connection.close()
         await asyncio.gather(*self._connecting, return_exceptions=True)

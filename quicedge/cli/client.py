@@ -1,0 +1,303 @@
+"""A small HTTP/3 client: one connection, one request at a time, everything measured."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from quicedge.config import limits
+from quicedge.http.errors import H3ErrorCode
+from quicedge.http.h3 import H3Connection, H3Error, H3Settings, H3StreamError
+from quicedge.http.message import Field, Fields
+from quicedge.http.priority import Priority
+from quicedge.quic import events
+from quicedge.quic.connection import Connection
+from quicedge.quic.settings import client_configuration
+
+
+class FetchError(Exception):
+    """The request failed; the message says how."""
+
+
+@dataclass
+class Timings:
+    """Seconds since the client started to connect; None: not reached."""
+
+    handshake: float | None = None
+    first_byte: float | None = None
+    total: float | None = None
+
+
+@dataclass
+class Answer:
+    """A response and what it took."""
+
+    status: int = 0
+    fields: Fields = field(default_factory=list)
+    interim: list[tuple[int, Fields]] = field(default_factory=list)
+    trailers: Fields = field(default_factory=list)
+    body_bytes: int = 0
+    timings: Timings = field(default_factory=Timings)
+
+
+class Client(asyncio.DatagramProtocol):
+    """`async with Client.connect(...)`, then `fetch`. Raises FetchError.
+
+    `on_body` of `fetch` gets content as it arrives; flow control follows it.
+    """
+
+    def __init__(self, connection: Connection, address: tuple[Any, ...]) -> None:
+        self.connection = connection
+        self.timings = Timings()
+        self._address = address
+        self._loop = asyncio.get_running_loop()
+        self._started = self._loop.time()
+        self._transport: asyncio.DatagramTransport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._h3: H3Connection | None = None
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._done: asyncio.Future[None] | None = None
+        self._answer = Answer()
+        self._on_body: Callable[[bytes], None] = lambda data: None
+        connection.handler = self
+
+    @classmethod
+    async def connect(
+        cls,
+        host: str,
+        port: int,
+        *,
+        ca_file: str | None = None,
+        verify: bool = True,
+        timeout: float = 10.0,
+    ) -> Client:
+        """A connection to an HTTP/3 server, its handshake done."""
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        except OSError as error:
+            raise FetchError(f"{host}: {error.strerror or error}") from error
+        last = FetchError(f"{host}: no address")
+        for *_, address in found:
+            try:
+                return await cls._connect(host, address, ca_file, verify, timeout)
+            except FetchError as error:
+                last = error
+        raise last
+
+    @classmethod
+    async def _connect(
+        cls, host: str, address: tuple[Any, ...], ca_file: str | None, verify: bool, timeout: float
+    ) -> Client:
+        loop = asyncio.get_running_loop()
+        configuration = client_configuration(
+            host, ca_file=ca_file, verify_mode=ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
+        )
+        connection = Connection(
+            configuration=configuration, now=loop.time(), handshake_timeout=timeout
+        )
+        client = cls(connection, address)
+        try:
+            await loop.create_datagram_endpoint(lambda: client, remote_addr=address[:2])
+        except OSError as error:
+            raise FetchError(f"{address[0]}: {error.strerror or error}") from error
+        connection.connect(address, loop.time())
+        client._flush()
+        try:
+            await client._ready
+        except BaseException:
+            client._shut()
+            raise
+        return client
+
+    async def fetch(
+        self,
+        method: str,
+        authority: str,
+        path: str,
+        fields: list[Field] | None = None,
+        body: AsyncIterator[bytes] | bytes = b"",
+        on_body: Callable[[bytes], None] = lambda data: None,
+        timeout: float = 300.0,
+    ) -> Answer:
+        """Send a request and wait for the whole response."""
+        assert self._h3 is not None
+        self._answer, self._on_body = Answer(), on_body
+        self._done = self._loop.create_future()
+        started = self._loop.time()
+        stream_id = self.connection.get_next_available_stream_id()
+        head = [
+            (b":method", method.encode()),
+            (b":scheme", b"https"),
+            (b":authority", authority.encode()),
+            (b":path", path.encode()),
+            *(fields or []),
+        ]
+        self._started_request = started
+        self._h3.send_headers(stream_id, head, end_stream=body == b"")
+        self._flush()
+        try:
+            async with asyncio.timeout(timeout):
+                if isinstance(body, bytes):
+                    if body:
+                        self._h3.send_data(stream_id, body, end_stream=True)
+                        self._flush()
+                else:
+                    await self._upload(stream_id, body)
+                await self._done
+        except TimeoutError:
+            raise FetchError(f"no complete response within {timeout:g} s") from None
+        answer = self._answer
+        answer.timings.handshake = self.timings.handshake
+        answer.timings.total = self._loop.time() - started
+        return answer
+
+    async def _upload(self, stream_id: int, body: AsyncIterator[bytes]) -> None:
+        assert self._h3 is not None
+        async for data in body:
+            while self.connection.unsent_bytes(stream_id) > limits.SEND_BUFFER_HIGH:
+                if self._done is not None and self._done.done():
+                    return
+                self._room = self._loop.create_future()
+                await self._room
+            if not self.connection.can_send_on(stream_id):
+                return
+            self._h3.send_data(stream_id, data)
+            self._flush()
+        if self.connection.can_send_on(stream_id):
+            self._h3.send_data(stream_id, b"", end_stream=True)
+            self._flush()
+
+    _room: asyncio.Future[None] | None = None
+    _started_request = 0.0
+
+    async def close(self) -> None:
+        """Say goodbye and let the socket go."""
+        if self.connection.is_alive:
+            self.connection.close(error_code=H3ErrorCode.NO_ERROR)
+            self._flush()
+        self._shut()
+
+    def _shut(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._transport is not None:
+            self._transport.close()
+        if not self._ready.done():
+            self._ready.cancel()
+
+    # --- asyncio.DatagramProtocol -------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # uvloop's is no subclass
+
+    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
+        self.connection.receive_datagram(data, self._address, self._loop.time())
+        self._flush()
+
+    def error_received(self, exc: Exception) -> None:
+        # An ICMP error is a hint at most (RFC 9000 section 14.2.1), but before the handshake
+        # "connection refused" is what a person wants to hear.
+        if not self._ready.done():
+            self._ready.set_exception(FetchError(f"{self._address[0]}: {exc}"))
+
+    def _flush(self) -> None:
+        now = self._loop.time()
+        connection = self.connection
+        while (event := connection.next_event()) is not None:
+            self.handle_event(event)
+        if self._transport is None or self._transport.is_closing():
+            return
+        for data, _ in connection.datagrams_to_send(now):
+            self._transport.sendto(data)
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+        if self._timer is not None:
+            self._timer.cancel()
+        deadline = connection.get_timer()
+        self._timer = None if deadline is None else self._loop.call_at(deadline, self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self.connection.handle_timer(self._loop.time())
+        self._flush()
+
+    # --- quic.connection.ConnectionHandler -------------------------------------------------------
+
+    def transmitted(self) -> None:
+        """Uploads look for room in `_flush`."""
+
+    def handle_event(self, event: events.QuicEvent) -> None:
+        try:
+            if isinstance(event, events.ProtocolNegotiated):
+                self._h3 = H3Connection(
+                    self.connection, self, is_client=True, settings=H3Settings()
+                )
+            elif isinstance(event, events.HandshakeCompleted):
+                self.timings.handshake = self._loop.time() - self._started
+                if not self._ready.done():
+                    self._ready.set_result(None)
+            elif isinstance(event, events.ConnectionTerminated):
+                self._terminated(event)
+            elif self._h3 is not None:
+                if isinstance(event, events.StreamDataReceived):
+                    self._h3.stream_data(event.stream_id, event.data, event.end_stream)
+                elif isinstance(event, events.StreamReset):
+                    self._h3.stream_reset(event.stream_id, event.error_code)
+                elif isinstance(event, events.StopSendingReceived):
+                    self._h3.stop_sending(event.stream_id, event.error_code)
+        except (H3Error, H3StreamError) as error:
+            self._fail(f"the server broke HTTP/3: {error.reason}")
+            self.connection.close(error_code=error.code, reason_phrase=error.reason)
+
+    def _terminated(self, event: events.ConnectionTerminated) -> None:
+        reason = event.reason_phrase or "no reason given"
+        error = FetchError(f"connection closed: {reason} (error 0x{event.error_code:x})")
+        if not self._ready.done():
+            self._ready.set_exception(error)
+        self._fail(str(error))
+
+    def _fail(self, message: str) -> None:
+        if self._done is not None and not self._done.done():
+            self._done.set_exception(FetchError(message))
+
+    # --- http.h3.Handler --------------------------------------------------------------------------
+
+    def on_headers(self, stream_id: int, fields: Fields, end_stream: bool) -> None:
+        status = int(fields[0][1])
+        if status < 200:
+            self._answer.interim.append((status, fields[1:]))
+            return
+        self._answer.status, self._answer.fields = status, fields[1:]
+        self._answer.timings.first_byte = self._loop.time() - self._started_request
+
+    def on_data(self, stream_id: int, data: bytes) -> None:
+        self._answer.body_bytes += len(data)
+        self._on_body(data)
+        self.connection.consume(stream_id, len(data))
+
+    def on_trailers(self, stream_id: int, fields: Fields) -> None:
+        self._answer.trailers = fields
+        self.on_end(stream_id)
+
+    def on_end(self, stream_id: int) -> None:
+        if self._done is not None and not self._done.done():
+            self._done.set_result(None)
+
+    def on_reset(self, stream_id: int, error_code: int) -> None:
+        self._fail(f"the server reset the stream (error 0x{error_code:x})")
+
+    def on_stop_sending(self, stream_id: int, error_code: int) -> None:
+        """The response, if any, follows; the upload ends by itself."""
+
+    def on_goaway(self, stream_id: int) -> None:
+        """One request was asked for; it is served or rejected."""
+
+    def on_priority_update(self, element_id: int, priority: Priority) -> None:
+        """Never sent by servers."""
+
+    def on_field_section_too_large(self, stream_id: int) -> None:
+        self._fail("the response head is too large")

@@ -1,0 +1,129 @@
+"""`quicedge demo`: the edge before an embedded origin, and a first request through it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+import uvloop
+
+from quicedge.cli.client import Answer, Client, FetchError
+from quicedge.cli.get import show_answer
+from quicedge.cli.options import with_certificate
+from quicedge.cli.origin import DemoOrigin
+from quicedge.config.loader import config_from_options
+
+START_TIMEOUT = 30.0
+"""Seconds that the edge may take to answer its first request."""
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="Make the request and exit, 0 when it went well.")
+@click.option("--port", default=4433, show_default=True, help="UDP port of the edge.")
+def command(once: bool, port: int) -> None:
+    """Run the edge, an embedded origin and a development certificate; show a first request."""
+    with _origin() as origin, _edge(origin, port) as edge:
+        try:
+            files = with_certificate(config_from_options(origin))[1]
+            assert files is not None
+            answer, client = uvloop.run(_first_request(port, str(files.ca), edge))
+        except FetchError as error:
+            raise click.ClickException(str(error)) from error
+        click.echo(f"\nGET https://localhost:{port}/ through the edge:\n", err=True)
+        show_answer(client, answer)
+        if answer.status != 200:
+            sys.exit(1)
+        if once:
+            return
+        click.echo(_NEXT.format(port=port, ca=files.ca))
+        try:
+            edge.wait()
+        except KeyboardInterrupt:
+            click.echo("", err=True)
+
+
+_NEXT = """
+The edge listens on UDP {port}. Try, in another terminal:
+
+  quicedge get -v --cacert {ca} https://localhost:{port}/echo
+  quicedge get --cacert {ca} -o /dev/null 'https://localhost:{port}/download?size=100MB'
+  curl -s http://127.0.0.1:4480/api/v1/connections
+
+Ctrl-C ends it.
+"""
+
+
+@contextmanager
+def _origin() -> Iterator[str]:
+    """The embedded origin in a thread of its own; yields its URL."""
+    ready = threading.Event()
+    stop: list[asyncio.Event] = []
+    loops: list[asyncio.AbstractEventLoop] = []
+    origin = DemoOrigin()
+
+    async def serve() -> None:
+        stop.append(asyncio.Event())
+        loops.append(asyncio.get_running_loop())
+        await origin.start()
+        ready.set()
+        await stop[0].wait()
+        await origin.close()
+
+    thread = threading.Thread(target=lambda: uvloop.run(serve()), daemon=True)
+    thread.start()
+    if not ready.wait(START_TIMEOUT):
+        raise click.ClickException("the embedded origin did not start")
+    try:
+        yield origin.url
+    finally:
+        loops[0].call_soon_threadsafe(stop[0].set)
+        thread.join(5)
+
+
+@contextmanager
+def _edge(origin: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """`quicedge serve` as an operator would start it."""
+    edge = subprocess.Popen(
+        [
+            sys.executable, "-m", "quicedge", "serve", "--upstream", origin,
+            "--listen", f"127.0.0.1:{port}", "--listen", f"[::1]:{port}",
+        ],
+        # Ctrl-C is for us; we pass the word on.
+        start_new_session=True,
+        env=os.environ,
+    )  # fmt: skip
+    try:
+        yield edge
+    finally:
+        if edge.poll() is None:
+            edge.send_signal(signal.SIGTERM)
+            edge.wait()
+
+
+async def _first_request(
+    port: int, ca: str, edge: subprocess.Popen[bytes]
+) -> tuple[Answer, Client]:
+    """Ask until the edge answers; raises FetchError when it has ended or takes too long."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + START_TIMEOUT
+    while True:
+        try:
+            # The first handshake waits for the edge to start; the second one is shown.
+            await (await Client.connect("localhost", port, ca_file=ca, timeout=2)).close()
+            client = await Client.connect("localhost", port, ca_file=ca, timeout=2)
+            answer = await client.fetch("GET", f"localhost:{port}", "/")
+            await client.close()
+            return answer, client
+        except FetchError:
+            if edge.poll() is not None:
+                raise FetchError(f"the edge ended with exit code {edge.returncode}") from None
+            if loop.time() > deadline:
+                raise
+            await asyncio.sleep(0.1)
