@@ -29,7 +29,7 @@ START_TIMEOUT = 30.0
 @click.option("--port", default=4433, show_default=True, help="UDP port of the edge.")
 def command(once: bool, port: int) -> None:
     """Run the edge, an embedded origin and a development certificate; show a first request."""
-    with _origin() as origin, _edge(origin, port) as edge:
+    with embedded_origin() as origin, _edge(origin, port) as edge:
         try:
             files = with_certificate(config_from_options(origin))[1]
             assert files is not None
@@ -61,7 +61,7 @@ Ctrl-C ends it.
 
 
 @contextmanager
-def _origin() -> Iterator[str]:
+def embedded_origin() -> Iterator[str]:
     """The embedded origin in a thread of its own; yields its URL."""
     ready = threading.Event()
     stop: list[asyncio.Event] = []

@@ -1,0 +1,123 @@
+"""The edge as an operator runs it: a process with a configuration file."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quicedge.config import devcerts
+from tests.support.peers import free_port, wait_until
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class RunningEdge:
+    """A `quicedge serve` that is ready."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    admin_port: int
+    directory: Path
+    certificate: devcerts.DevCertificate
+
+    def admin(self, path: str) -> Any:
+        """The JSON of an admin resource."""
+        url = f"http://127.0.0.1:{self.admin_port}{path}"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return json.load(answer)
+
+    def is_ready(self) -> bool:
+        try:
+            self.admin("/readyz")
+        except OSError:
+            if self.process.poll() is not None:
+                raise AssertionError(f"the edge ended:\n{self.log()}") from None
+            return False
+        except ValueError:
+            return True
+        return True
+
+    def log(self) -> str:
+        return (self.directory / "edge.out").read_text()
+
+    def worker_pid(self) -> int:
+        return int(self.admin("/api/v1/status")["workers"][0]["pid"])
+
+    def access(self) -> list[dict[str, Any]]:
+        """Access-log records so far."""
+        path = self.directory / "access.log"
+        if not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    def get(self, url: str, *options: str, timeout: float = 60) -> subprocess.CompletedProcess[bytes]:
+        """`quicedge get` of a path on this edge."""
+        return subprocess.run(
+            [
+                sys.executable, "-m", "quicedge", "get", "--cacert", str(self.certificate.ca),
+                *options, f"https://localhost:{self.port}{url}",
+            ],
+            capture_output=True, timeout=timeout, cwd=REPOSITORY, check=False,
+        )  # fmt: skip
+
+
+@contextmanager
+def edge(
+    directory: Path, upstream: str, extra: str = "", upstream_extra: str = "", hosts: str = "*"
+) -> Iterator[RunningEdge]:
+    """Run the edge before an origin; asserts that it drains and exits 0 in the end."""
+    import socket
+
+    port, admin_port = free_port(socket.SOCK_DGRAM), free_port()
+    certificate = devcerts.ensure(directory / "certs")
+    config = directory / "quicedge.toml"
+    config.write_text(
+        f"""
+listen = ["127.0.0.1:{port}", "[::1]:{port}"]
+drain_timeout = "5s"
+
+[tls]
+certificates = [{{ cert = "certs/dev.pem", key = "certs/dev.key" }}]
+
+[upstreams.app]
+servers = ["{upstream}"]
+{upstream_extra}
+
+[[routes]]
+host = "{hosts}"
+upstream = "app"
+
+[log]
+format = "json"
+access_file = "access.log"
+
+[admin]
+listen = "127.0.0.1:{admin_port}"
+{extra}
+"""
+    )
+    with (directory / "edge.out").open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "quicedge", "serve", "--config", str(config)],
+            stdout=output, stderr=subprocess.STDOUT, cwd=REPOSITORY, start_new_session=True,
+        )  # fmt: skip
+    running = RunningEdge(process, port, admin_port, directory, certificate)
+    try:
+        wait_until(running.is_ready, "the edge")
+        yield running
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0, running.log()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    assert "Traceback" not in running.log(), running.log()
