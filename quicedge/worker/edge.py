@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 
 import structlog
@@ -184,7 +185,9 @@ class Edge:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = deadline
-        self._timer = self._loop.call_at(deadline, self._timer_fired)
+        # The loop rounds to whole milliseconds; rounded down, it would spin until the deadline.
+        delay = math.ceil((deadline - self._clock()) * 1000) / 1000
+        self._timer = self._loop.call_later(max(delay, 0.0), self._timer_fired)
 
     def _timer_fired(self) -> None:
         self._timer = None

@@ -60,7 +60,6 @@ class ReceivingConnection(SendingConnection):
             or self._state is not QuicConnectionState.CONNECTED
             or self._close_pending
             or self._quic_logger is not None
-            or self._is_client
             or len(data) < _MIN_PACKET
             or data[1:_PN_AT] != self.host_cid
             or addr != self._network_paths[0].addr

@@ -1,0 +1,136 @@
+"""The house's rules about imports, read from the source (docs/architecture.md)."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "quicedge"
+
+ROOMS = (
+    "cli", "supervisor", "admin", "worker", "proxy", "upstream", "http", "quic", "udp",
+    "telemetry", "qlog", "config",
+)  # fmt: skip
+"""From the front door down: a room imports only rooms below itself."""
+
+FORBIDDEN = {
+    "udp": {"quic", "http"},
+    "quic": {"http"},
+    "upstream": {"quic", "proxy", "worker"},
+    "qlog": {"quic", "http", "worker", "telemetry", "udp", "upstream", "proxy"},
+}
+
+NO_IO = {"asyncio", "socket", "selectors", "time", "datetime", "uvloop", "ssl"}
+"""Modules that `http` must do without: it does no IO and reads no clock."""
+
+NO_CLOCK = {"asyncio", "time", "uvloop"}
+"""Modules that `quic` must do without: time is always a parameter."""
+
+AIOQUIC_ROOMS = {"quic"}
+PRIVATE_HOME = "quicedge/quic/adapter"
+"""The one place that touches aioquic's private names."""
+
+
+def imported(tree: ast.AST) -> Iterator[tuple[str, str | None, int]]:
+    """(module, name, line) of every import in a file."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, None, node.lineno
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            for alias in node.names:
+                yield node.module, alias.name, node.lineno
+
+
+def room_of(module: str, name: str | None = None) -> str | None:
+    parts = module.split(".")
+    if parts[0] != "quicedge":
+        return None
+    if len(parts) > 1:
+        return parts[1]
+    return name if name in ROOMS else None
+
+
+def violations(source: str, room: str, path: str) -> list[str]:
+    """What a file of a room imports or touches against the rules."""
+    tree = ast.parse(source)
+    found = []
+    for module, name, line in imported(tree):
+        top = module.split(".")[0]
+        other = room_of(module, name)
+        if other in ROOMS and other != room:
+            is_above = ROOMS.index(other) < ROOMS.index(room)
+            if is_above or other in FORBIDDEN.get(room, ()):
+                found.append(f"{path}:{line}: {room} imports {other}")
+        if top == "aioquic" and room not in AIOQUIC_ROOMS:
+            found.append(f"{path}:{line}: {room} imports aioquic")
+        if top == "aioquic" and name is not None and name.startswith("_"):
+            found.append(f"{path}:{line}: a private name of aioquic")
+        if room == "http" and top in NO_IO:
+            found.append(f"{path}:{line}: http imports {top}")
+        if room == "quic" and top in NO_CLOCK:
+            found.append(f"{path}:{line}: quic imports {top}")
+    if room == "quic" and not path.startswith(PRIVATE_HOME):
+        found += [f"{path}:{line}: touches {attr}" for attr, line in private_attributes(tree)]
+    return found
+
+
+def private_attributes(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """`x._name` where x is not self or cls: a private name of something else."""
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Attribute)
+            and node.attr.startswith("_")
+            and not node.attr.startswith("__")
+            and not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"))
+        ):
+            yield node.attr, node.lineno
+
+
+def files() -> list[tuple[str, Path]]:
+    return [
+        (path.relative_to(PACKAGE).parts[0], path)
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path.relative_to(PACKAGE).parts[0] in ROOMS
+    ]
+
+
+def test_every_room_is_there() -> None:
+    assert {room for room, _ in files()} == set(ROOMS)
+
+
+@pytest.mark.parametrize(
+    ("room", "path"), files(), ids=lambda value: value if isinstance(value, str) else value.name
+)
+def test_imports_point_down(room: str, path: Path) -> None:
+    where = str(path.relative_to(PACKAGE.parent))
+    assert violations(path.read_text(), room, where) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "room"),
+    [
+        ("from quicedge.quic import events", "udp"),
+        ("from quicedge.http.h3 import H3Connection", "quic"),
+        ("import quicedge.worker.edge", "proxy"),
+        ("from quicedge.proxy.exchange import Exchange", "upstream"),
+        ("from quicedge import worker", "telemetry"),
+        ("from quicedge.telemetry import stats", "qlog"),
+        ("import asyncio", "http"),
+        ("from time import monotonic", "quic"),
+        ("from aioquic.buffer import Buffer", "worker"),
+        ("from aioquic.tls import _x", "quic"),
+        ("def f(c):\n    return c._loss", "quic"),
+    ],
+)
+def test_the_reader_sees_a_broken_rule(source: str, room: str) -> None:
+    assert violations(source, room, f"quicedge/{room}/x.py")
+
+
+def test_no_file_is_too_long() -> None:
+    """One concept a file."""
+    long = {str(p): n for _, p in files() if (n := len(p.read_text().splitlines())) > 520}
+    assert long == {}
