@@ -183,6 +183,9 @@ UPSTREAM_H2_CONNECTIONS: Final = 8
 
 # --- worker, supervisor, admin ----------------------------------------------------------------
 
+MIN_DESCRIPTORS: Final = 1024
+"""Open files a worker should be allowed: its origin connections and some."""
+
 DRAIN_NOTICE: Final = 0.5
 """Seconds between the two GOAWAY frames: a round trip of most clients."""
 
@@ -244,3 +247,38 @@ LOG_FLUSH_INTERVAL: Final = 0.25
 
 LOG_CLOSE_TIMEOUT: Final = 2.0
 """Seconds a process waits at its end for its last log lines to be written."""
+
+# --- qlog (reading) ---------------------------------------------------------------------------
+
+QLOG_READ_SIZE: Final = 256 * 1024
+"""Bytes read from a trace at once."""
+
+QLOG_MAX_EVENT: Final = 8 * 1024 * 1024
+"""Bytes of one event or file header; a longer one is reported as broken and skipped."""
+
+QLOG_MAX_BREAKS: Final = 50
+"""Broken places of a trace file that are described; further ones are only counted."""
+
+QLOG_MAX_CONNECTIONS: Final = 64
+"""Connections (traces or groups of events) of one file that are analysed."""
+
+QLOG_SERIES_POINTS: Final = 1200
+"""Points of a graph over time: more than a screen is wide; time is folded to stay below."""
+
+QLOG_MAX_STREAMS: Final = 4000
+"""Streams of a connection that get a row of their own; the rest are added up in one."""
+
+QLOG_MAX_OUTSTANDING: Final = 65536
+"""Packets sent and not settled that are remembered: beyond any real congestion window."""
+
+QLOG_MAX_LOST: Final = 16384
+"""Lost packets remembered, so that a late acknowledgement shows the loss was spurious."""
+
+QLOG_MAX_DETAIL: Final = 3000
+"""Packets kept one by one for the packet sequence diagram, from the start asked for."""
+
+QLOG_MAX_RUNS: Final = 6000
+"""Bars of the multiplexing view; neighbours are merged to stay below."""
+
+QLOG_MAX_FINDINGS: Final = 2000
+"""Distinct findings of `qlog validate`; further ones are only counted."""

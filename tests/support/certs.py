@@ -16,7 +16,11 @@ from quicedge.quic.tls import ServerCertificate, load_certificate
 
 
 def write_certificate(
-    directory: Path, *names: str, kind: Literal["ecdsa", "rsa"] = "ecdsa", stem: str = "cert"
+    directory: Path,
+    *names: str,
+    kind: Literal["ecdsa", "rsa"] = "ecdsa",
+    stem: str = "cert",
+    expires: datetime.datetime | None = None,
 ) -> tuple[Path, Path]:
     """Write a self-signed certificate for `names` and its key; returns both paths."""
     key = (
@@ -38,8 +42,8 @@ def write_certificate(
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=30))
+        .not_valid_before(now - datetime.timedelta(days=10))
+        .not_valid_after(expires or now + datetime.timedelta(days=30))
         .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         .sign(key, hashes.SHA256())
     )

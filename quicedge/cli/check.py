@@ -1,0 +1,71 @@
+"""`quicedge check`: what a configuration would do, and what will hurt."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+from rich.console import Console
+from rich.markup import escape
+
+from quicedge.cli import findings
+from quicedge.cli.options import config_options, make_config
+from quicedge.config.schema import Config
+
+_STYLE = {"error": "bold red", "warning": "yellow", "ok": "green"}
+
+
+@click.command()
+@config_options
+@click.option("--json", "as_json", is_flag=True, help="Findings as JSON.")
+def command(
+    path: str | None,
+    upstream: str | None,
+    listen: tuple[str, ...],
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Check a configuration on this machine; exit 1 when something would fail."""
+    config = make_config(path, upstream, listen, workers)
+    found = findings.examine(config)
+    if as_json:
+        click.echo(json.dumps([finding._asdict() for finding in found], indent=1))
+    else:
+        _show(config, found)
+    sys.exit(any(finding.level == "error" for finding in found))
+
+
+def _show(config: Config, found: list[findings.Finding]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    console.print("[bold]It would[/bold]")
+    for line in plan(config):
+        console.print(f"  {escape(line)}")
+    console.print("\n[bold]On this machine[/bold]")
+    for finding in found:
+        style = _STYLE[finding.level]
+        console.print(
+            f"  [{style}]{finding.level:<7}[/{style}] {escape(finding.subject)}: "
+            f"{escape(finding.message)}"
+        )
+        if finding.remedy:
+            console.print(f"          -> {escape(finding.remedy)}")
+
+
+def plan(config: Config) -> list[str]:
+    """What the configuration makes the edge do, a line each."""
+    lines = [f"listen on UDP {', '.join(config.listen)} with {config.workers} worker(s)"]
+    for certificate in config.tls.certificates:
+        lines.append(f"serve the certificate {certificate.cert}")
+    if not config.tls.certificates:
+        lines.append("make a development certificate under certs/")
+    for route in config.routes:
+        servers = ", ".join(config.upstreams[route.upstream].servers)
+        lines.append(f"send {route.host}{route.path} to {route.upstream} ({servers})")
+    lines.append(
+        f"validate addresses by Retry: {config.quic.retry}; "
+        f"control congestion by {config.quic.congestion_control}"
+    )
+    if config.admin.enabled:
+        lines.append(f"answer administrators on {config.admin.listen}")
+    return lines

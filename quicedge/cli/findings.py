@@ -1,0 +1,167 @@
+"""What may go wrong with a configuration on this machine: small checks, each with its remedy."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import resource
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from cryptography import x509
+
+from quicedge.config import limits
+from quicedge.config.schema import Certificate, Config
+from quicedge.quic.tls import CertificateError, ServerCertificate, load_certificate
+from quicedge.supervisor.sockets import ListenError, parse_address
+from quicedge.upstream.server import parse_server
+
+EXPIRY_WARNING = datetime.timedelta(days=14)
+CONNECT_TIMEOUT = 1.0
+"""Seconds an origin gets to accept a connection."""
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at."""
+
+    level: Literal["error", "warning", "ok"]
+    subject: str
+    message: str
+    remedy: str = ""
+
+
+def examine(config: Config) -> list[Finding]:
+    """Everything that can be known without starting the edge."""
+    found = []
+    for address in config.listen:
+        found += list(_listening(address))
+    found += list(_buffers())
+    covered: list[ServerCertificate] = []
+    for certificate in config.tls.certificates:
+        found += list(_certificate(certificate, covered))
+    if config.tls.certificates:
+        found += list(_hosts(config, covered))
+    for name, upstream in config.upstreams.items():
+        for url in upstream.servers:
+            found.append(_origin(name, url))
+    found.append(_descriptors())
+    return found
+
+
+def _listening(address: str) -> Iterator[Finding]:
+    subject = f"listen {address}"
+    try:
+        family, host, port = parse_address(address)
+    except ListenError as error:
+        yield Finding("error", subject, str(error))
+        return
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            probe.bind((host, port))
+        except PermissionError:
+            yield Finding(
+                "error", subject, "a port below 1024 needs a privilege",
+                "run with CAP_NET_BIND_SERVICE (deploy/quicedge.service has it)",
+            )  # fmt: skip
+        except OSError as error:
+            yield Finding(
+                "error", subject, str(error.strerror), f"ss -ulpn 'sport = :{port}' says who has it"
+            )
+        else:
+            yield Finding("ok", subject, "free")
+
+
+def _buffers() -> Iterator[Finding]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for name, option, wanted, key in (
+            ("receive", socket.SO_RCVBUF, limits.UDP_RECEIVE_BUFFER, "net.core.rmem_max"),
+            ("send", socket.SO_SNDBUF, limits.UDP_SEND_BUFFER, "net.core.wmem_max"),
+        ):
+            probe.setsockopt(socket.SOL_SOCKET, option, wanted)
+            # Linux tells twice what it grants, for its own bookkeeping.
+            granted = probe.getsockopt(socket.SOL_SOCKET, option) // 2
+            subject = f"UDP {name} buffer"
+            if granted >= wanted or os.geteuid() == 0:
+                yield Finding("ok", subject, f"{wanted} bytes are granted")
+            else:
+                yield Finding(
+                    "warning", subject, f"{granted} of {wanted} bytes: bursts will be lost",
+                    f"sysctl -w {key}={wanted}",
+                )  # fmt: skip
+
+
+def _certificate(item: Certificate, covered: list[ServerCertificate]) -> Iterator[Finding]:
+    subject = f"certificate {item.cert}"
+    try:
+        covered.append(load_certificate(item.cert, item.key))
+        chain = x509.load_pem_x509_certificates(Path(item.cert).read_bytes())
+    except (CertificateError, OSError) as error:
+        yield Finding("error", subject, str(error))
+        return
+    now = datetime.datetime.now(datetime.UTC)
+    leaf = chain[0]
+    left = leaf.not_valid_after_utc - now
+    if left <= datetime.timedelta(0):
+        yield Finding("error", subject, f"expired on {leaf.not_valid_after_utc:%Y-%m-%d}", "renew it")
+    elif leaf.not_valid_before_utc > now:
+        yield Finding("error", subject, f"not valid before {leaf.not_valid_before_utc:%Y-%m-%d}")
+    elif left < EXPIRY_WARNING:
+        yield Finding("warning", subject, f"expires in {left.days} days", "renew it")
+    else:
+        yield Finding("ok", subject, f"good until {leaf.not_valid_after_utc:%Y-%m-%d}")
+    for lower, upper in zip(chain, chain[1:], strict=False):
+        if lower.issuer != upper.subject:
+            yield Finding(
+                "error", subject, "the chain is out of order", "leaf first, then each issuer"
+            )
+    mode = stat.S_IMODE(os.stat(item.key).st_mode)
+    if mode & 0o077:
+        yield Finding(
+            "error", f"key {item.key}", f"mode {mode:o}: others than its owner may read it",
+            f"chmod 600 {item.key}",
+        )  # fmt: skip
+
+
+def _hosts(config: Config, certificates: list[ServerCertificate]) -> Iterator[Finding]:
+    for host in dict.fromkeys(route.host for route in config.routes):
+        if host == "*":
+            continue
+        wanted = host.replace("*", "any", 1)
+        if any(certificate.covers(wanted) for certificate in certificates):
+            yield Finding("ok", f"host {host}", "covered by a certificate")
+        else:
+            yield Finding(
+                "error", f"host {host}", "no certificate covers it: clients will refuse",
+                "add one under [tls] certificates",
+            )  # fmt: skip
+
+
+def _origin(name: str, url: str) -> Finding:
+    subject = f"upstream {name} {url}"
+    try:
+        address = parse_server(url)
+        if address.unix is not None:
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(CONNECT_TIMEOUT)
+                probe.connect(address.unix)
+        else:
+            socket.create_connection((address.host, address.port), CONNECT_TIMEOUT).close()
+    except OSError as error:
+        return Finding("warning", subject, f"does not answer: {error}", "start it")
+    return Finding("ok", subject, "accepts connections")
+
+
+def _descriptors() -> Finding:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = limits.MIN_DESCRIPTORS
+    if soft < wanted:
+        return Finding(
+            "warning", "open files", f"the limit is {soft}: origins may become unreachable",
+            f"ulimit -n {min(hard, wanted) if hard > 0 else wanted}, or LimitNOFILE= in systemd",
+        )  # fmt: skip
+    return Finding("ok", "open files", f"the limit is {soft}")

@@ -1,0 +1,132 @@
+"""The configuration file: units, nearest keys, and what belongs together."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quicedge.config import schema
+from quicedge.config.loader import ConfigError, config_from_options, load_config, parse_config
+
+GOOD: dict[str, Any] = {
+    "upstreams": {"app": {"servers": ["http://127.0.0.1:8000"]}},
+    "routes": [{"upstream": "app"}],
+}
+
+
+def parse(**extra: Any) -> schema.Config:
+    return parse_config({**GOOD, **extra}, "test", Path("/etc/quicedge"))
+
+
+def problems(**extra: Any) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse(**extra)
+    return caught.value.problems
+
+
+def test_units_become_numbers() -> None:
+    config = parse(
+        drain_timeout="1m", quic={"idle_timeout": "500ms", "max_data": "2MiB", "max_stream_data": 9}
+    )
+    assert config.drain_timeout == 60
+    assert config.quic.idle_timeout == 0.5
+    assert config.quic.max_data == 2 * 2**20
+    assert config.quic.max_stream_data == 9
+
+
+def test_paths_are_relative_to_the_file() -> None:
+    config = parse(tls={"certificates": [{"cert": "a.pem", "key": "/k/b.key"}]})
+    assert config.tls.certificates[0].cert == "/etc/quicedge/a.pem"
+    assert config.tls.certificates[0].key == "/k/b.key"
+
+
+def test_options_make_a_configuration() -> None:
+    config = config_from_options("http://127.0.0.1:8000", listen=["127.0.0.1:4433"], workers=2)
+    assert config.upstreams["default"].servers == ["http://127.0.0.1:8000"]
+    assert config.workers == 2
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [
+        ({"worker": 2}, "worker: unknown key; did you mean `workers`?"),
+        ({"quic": {"retri": "off"}}, "quic.retri: unknown key; did you mean `retry`?"),
+        ({"quic": {"retry": "maybe"}}, "quic.retry: Invalid enum value 'maybe'"),
+        ({"quic": {"idle_timeout": "soon"}}, "quic.idle_timeout: 'soon' is not a duration"),
+        ({"quic": {"max_data": "big"}}, "quic.max_data: 'big' is not a size"),
+        ({"quic": {"idle_timeout": 0}}, "quic.idle_timeout: Expected `float` > 0.0"),
+        ({"listen": ["nowhere"]}, "listen[0]: 'nowhere' is not host:port"),
+        ({"listen": []}, "listen: needs one address at least"),
+        ({"routes": [{"upstream": "apq"}]}, "there is no upstream 'apq'; did you mean 'app'?"),
+        ({"routes": [{"upstream": "app", "path": "x"}]}, "routes[0].path: 'x' does not start with /"),
+        ({"routes": [{"upstream": "app", "host": "a.*.b"}]}, "routes[0].host: 'a.*.b': a wildcard"),
+        ({"routes": [{"upstream": "app"}] * 2}, "routes[1]: host '*' and path '/' are routed"),
+        ({"upstreams": {"app": {"servers": ["ftp://x"]}}}, "upstreams.app.servers[0]: 'ftp://x'"),
+        ({"upstreams": {"app": {"servers": ["http://x/y"]}}}, "an origin has no path"),
+        (
+            {"upstreams": {"app": {"servers": ["http://x"], "tls_verify": False}}},
+            "upstreams.app.tls_verify: has no effect",
+        ),
+        ({"http3": {"qpack_blocked_streams": 4}}, "http3.qpack_blocked_streams: has no effect"),
+        ({"quic": {"retry": "off", "retry_threshold": 5}}, "quic.retry_threshold: has no effect"),
+        ({"admin": {"listen": "0.0.0.0:80"}}, "admin.listen: '0.0.0.0:80' is neither loopback"),
+        ({"log": {"access": False, "access_file": "x"}}, "log.access_file: has no effect"),
+    ],
+)
+def test_problems_name_their_place(extra: dict[str, Any], expected: str) -> None:
+    assert any(expected in problem for problem in problems(**extra)), problems(**extra)
+
+
+def test_all_unknown_keys_are_told_at_once() -> None:
+    assert len(problems(worker=1, admn={}, lissten=[])) == 3
+
+
+def test_broken_toml_names_the_line(tmp_path: Path) -> None:
+    file = tmp_path / "quicedge.toml"
+    file.write_text("listen = [\n'x'\nworkers = ")
+    with pytest.raises(ConfigError, match="line 3"):
+        load_config(file)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(
+        st.sampled_from(["listen", "quic", "upstreams", "app", "servers", "routes", "path", "x"]),
+        inner,
+        max_size=3,
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*schema.Config.__struct_fields__, "x"]), VALUES))
+def test_any_document_gives_a_configuration_or_a_config_error(document: dict[str, Any]) -> None:
+    try:
+        parse_config({**GOOD, **document}, "test", Path("/"))
+    except ConfigError as error:
+        assert error.problems
+
+
+def sections() -> list[type[msgspec.Struct]]:
+    return [
+        value
+        for value in vars(schema).values()
+        if isinstance(value, type)
+        and issubclass(value, msgspec.Struct)
+        and value.__module__ == schema.__name__
+        and not value.__name__.startswith("_")
+    ]
+
+
+def test_the_documentation_names_every_key_and_no_other() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text()
+    documented = set(re.findall(r"^\| `([a-z_0-9]+)`", text, re.MULTILINE))
+    known = {field for section in sections() for field in section.__struct_fields__}
+    assert documented == known
