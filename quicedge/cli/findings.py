@@ -8,6 +8,7 @@ import resource
 import socket
 import stat
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -107,14 +108,16 @@ def _certificate(item: Certificate, covered: list[ServerCertificate]) -> Iterato
     leaf = chain[0]
     left = leaf.not_valid_after_utc - now
     if left <= datetime.timedelta(0):
-        yield Finding("error", subject, f"expired on {leaf.not_valid_after_utc:%Y-%m-%d}", "renew it")
+        yield Finding(
+            "error", subject, f"expired on {leaf.not_valid_after_utc:%Y-%m-%d}", "renew it"
+        )
     elif leaf.not_valid_before_utc > now:
         yield Finding("error", subject, f"not valid before {leaf.not_valid_before_utc:%Y-%m-%d}")
     elif left < EXPIRY_WARNING:
         yield Finding("warning", subject, f"expires in {left.days} days", "renew it")
     else:
         yield Finding("ok", subject, f"good until {leaf.not_valid_after_utc:%Y-%m-%d}")
-    for lower, upper in zip(chain, chain[1:], strict=False):
+    for lower, upper in pairwise(chain):
         if lower.issuer != upper.subject:
             yield Finding(
                 "error", subject, "the chain is out of order", "leaf first, then each issuer"

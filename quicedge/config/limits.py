@@ -79,6 +79,18 @@ IDLE_TIMEOUT: Final = 60.0
 HANDSHAKE_TIMEOUT: Final = 10.0
 """Seconds from the first Initial to a complete handshake."""
 
+BASE_DATAGRAM_SIZE: Final = 1200
+"""Bytes; what every path carries (RFC 9000 section 14.1), where discovery starts."""
+
+MTU_PROBES: Final = 2
+"""Lost probes of a size before a smaller one is tried (RFC 8899 section 5.1.2 allows 3)."""
+
+MTU_RAISE_INTERVAL: Final = 600.0
+"""Seconds until a larger size is looked for again (RFC 8899 section 5.1.1)."""
+
+MTU_BLACK_HOLE_PTOS: Final = 2
+"""Consecutive probe timeouts after which the path is taken for one of small datagrams."""
+
 INITIAL_WINDOW_PACKETS: Final = 10
 """Datagrams of the first congestion window (RFC 9002 section 7.2)."""
 

@@ -66,6 +66,8 @@ class EndpointSettings:
     admission: Admission
     handshake_timeout: float
     max_streams: int
+    max_datagram_size: int
+    """UDP payload bytes at most, over IPv4."""
 
 
 class Endpoint:
@@ -258,12 +260,14 @@ class Endpoint:
             else:
                 self._send_retry(header, path, now)
             return None
-        return self._open(
-            header, now, original_cid=retried.original_destination_cid if retried else None
-        )
+        return self._open(header, path, now, retried.original_destination_cid if retried else None)
 
-    def _open(self, header: LongHeader, now: float, original_cid: bytes | None) -> Connection:
+    def _open(
+        self, header: LongHeader, path: Any, now: float, original_cid: bytes | None
+    ) -> Connection:
         settings = self.settings
+        # The IPv6 header is 20 bytes longer than that of IPv4.
+        mtu_ceiling = settings.max_datagram_size - (20 if ":" in path.remote[0] else 0)
         connection = Connection(
             configuration=settings.configuration,
             now=now,
@@ -271,6 +275,7 @@ class Endpoint:
             certificates=self.certificates,
             connection_ids=self._connection_ids,
             max_streams_bidi=settings.max_streams,
+            mtu_ceiling=mtu_ceiling,
             original_destination_connection_id=original_cid or header.destination_cid,
             retry_source_connection_id=header.destination_cid if original_cid else None,
         )

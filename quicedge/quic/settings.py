@@ -40,7 +40,7 @@ def server_configuration(config: Config, certificates: CertificateStore) -> Quic
         idle_timeout=quic.idle_timeout,
         max_data=quic.max_data,
         max_stream_data=quic.max_stream_data,
-        max_datagram_size=quic.max_datagram_size,
+        max_datagram_size=limits.BASE_DATAGRAM_SIZE,
         secrets_log_file=keylog_file(config.tls.keylog),
         supported_versions=[VERSION_NUMBERS[name] for name in quic.versions],
     )
@@ -60,7 +60,7 @@ def client_configuration(
         congestion_control_algorithm="cubic",
         max_data=limits.CONNECTION_WINDOW,
         max_stream_data=limits.STREAM_WINDOW,
-        max_datagram_size=limits.MAX_DATAGRAM_SIZE,
+        max_datagram_size=limits.BASE_DATAGRAM_SIZE,
         secrets_log_file=keylog_file(None),
         server_name=server_name,
         verify_mode=verify_mode,

@@ -96,6 +96,7 @@ class Edge:
                 ),
                 handshake_timeout=config.quic.handshake_timeout,
                 max_streams=config.quic.max_streams,
+                max_datagram_size=config.quic.max_datagram_size,
             ),
             certificates=self._certificates,
             connection_ids=connection_ids,
@@ -146,6 +147,7 @@ class Edge:
         )
         settings.handshake_timeout = config.quic.handshake_timeout
         settings.max_streams = config.quic.max_streams
+        settings.max_datagram_size = config.quic.max_datagram_size
         self.endpoint.certificates = self._certificates
 
     def reload_certificates(self, tls: Tls) -> None:

@@ -59,7 +59,9 @@ class RunningEdge:
             return []
         return [json.loads(line) for line in path.read_text().splitlines()]
 
-    def get(self, url: str, *options: str, timeout: float = 60) -> subprocess.CompletedProcess[bytes]:
+    def get(
+        self, url: str, *options: str, timeout: float = 60
+    ) -> subprocess.CompletedProcess[bytes]:
         """`quicedge get` of a path on this edge."""
         return subprocess.run(
             [

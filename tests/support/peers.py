@@ -92,7 +92,8 @@ def nginx(directory: Path, root: Path, locations: str = "") -> Iterator[str]:
         http {{
           access_log {directory}/nginx-access.log;
           client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy;
-          fastcgi_temp_path {directory}/f; uwsgi_temp_path {directory}/u; scgi_temp_path {directory}/s;
+          fastcgi_temp_path {directory}/f; uwsgi_temp_path {directory}/u;
+          scgi_temp_path {directory}/s;
           client_max_body_size 0;
           keepalive_requests 100000;
           server {{
@@ -113,9 +114,7 @@ def nginx(directory: Path, root: Path, locations: str = "") -> Iterator[str]:
 
 
 @contextmanager
-def caddy(
-    directory: Path, root: Path, *, tls: tuple[Path, Path] | None = None
-) -> Iterator[str]:
+def caddy(directory: Path, root: Path, *, tls: tuple[Path, Path] | None = None) -> Iterator[str]:
     """Caddy serving `root`: h2c when without `tls` (certificate, key), else TLS with ALPN."""
     program = _caddy_program()
     port = free_port()
@@ -175,4 +174,6 @@ def gtlsclient(
         "--no-quic-dump", "--no-http-dump", *options, "127.0.0.1", str(port), *urls,
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, timeout=timeout, check=False)
-    return Download(done.returncode, (done.stdout + done.stderr).decode(errors="replace"), directory)
+    return Download(
+        done.returncode, (done.stdout + done.stderr).decode(errors="replace"), directory
+    )

@@ -10,9 +10,13 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from aioquic import tls
-from aioquic.quic.connection import QuicConnectionState, stream_is_client_initiated
+from aioquic.quic.connection import (
+    QuicConnectionState,
+    QuicNetworkPath,
+    stream_is_client_initiated,
+)
 from aioquic.quic.packet import QuicPacketType
-from aioquic.quic.packet_builder import QuicSentPacket
+from aioquic.quic.packet_builder import QuicDeliveryState, QuicSentPacket
 from aioquic.quic.stream import QuicStream
 
 from quicedge.config.limits import MAX_BATCH_PACKETS
@@ -101,8 +105,9 @@ class SendingConnection(StateConnection):
 
     def _transmit_batched(self, now: float) -> list[Transmit]:
         loss = self._loss
-        size = self._max_datagram_size
         runs: list[Transmit] = []
+        self._watch_mtu(runs, now)
+        size = self._max_datagram_size
         self._pacing_at = None
         control = self._control_frames(now, size)
         ready = self._ready_streams()
@@ -127,6 +132,32 @@ class SendingConnection(StateConnection):
             control = None
         loss.app_limited = not blocked
         return runs
+
+    def _watch_mtu(self, runs: list[Transmit], now: float) -> None:
+        """Probe for larger datagrams; fall back when the path swallows them."""
+        path = self._network_paths[0]
+        if path is not self._mtu_path:
+            self._mtu_path = path
+            self.mtu.reset()
+            self._use_datagram_size(self.mtu.current)
+        elif self.mtu.on_probe_timeouts(self._loss.pto_count, now):
+            self._use_datagram_size(self.mtu.current)
+        size = self.mtu.next_probe(now)
+        if size is not None:
+            room = size - 1 - len(self._peer_cid.cid) - self._pn_length() - _TAG
+            payload = bytes((FRAME_PING,)).ljust(room, b"\0")
+            handler = (self._on_mtu_probe_delivery, (size, path))
+            runs.append(self._seal_one(payload, [handler], True, now, in_flight=False))
+
+    def _on_mtu_probe_delivery(
+        self, delivery: QuicDeliveryState, size: int, path: QuicNetworkPath
+    ) -> None:
+        if path is self._mtu_path and self.mtu.on_probe(size, delivery == QuicDeliveryState.ACKED):
+            self._use_datagram_size(self.mtu.current)
+
+    def _use_datagram_size(self, size: int) -> None:
+        self._max_datagram_size = size
+        self._loss.controller.max_datagram_size = size
 
     def _ready_streams(self) -> list[QuicStream]:
         """Streams with data that flow control lets go, in the order they are served.
@@ -269,7 +300,12 @@ class SendingConnection(StateConnection):
         return 0x40 | self._spin_bit << 5 | self._cryptos[ONE_RTT].key_phase << 2 | (pn_length - 1)
 
     def _seal_one(
-        self, payload: bytes, handlers: list[Any], eliciting: bool, now: float
+        self,
+        payload: bytes,
+        handlers: list[Any],
+        eliciting: bool,
+        now: float,
+        in_flight: bool = True,
     ) -> Transmit:
         send = self._cryptos[ONE_RTT].send
         pn_length = self._pn_length()
@@ -284,7 +320,7 @@ class SendingConnection(StateConnection):
         data = send.encrypt_packet(header, payload, number)
         packet = QuicSentPacket(
             epoch=ONE_RTT,
-            in_flight=eliciting,
+            in_flight=eliciting and in_flight,
             is_ack_eliciting=eliciting,
             is_crypto_packet=False,
             packet_number=number,

@@ -16,9 +16,14 @@ from aioquic.quic.connection import (
     QuicConnectionError,
     QuicConnectionId,
     QuicConnectionState,
+    QuicNetworkPath,
     QuicReceiveContext,
 )
-from aioquic.quic.packet import QuicErrorCode, QuicFrameType
+from aioquic.quic.packet import (
+    QuicErrorCode,
+    QuicFrameType,
+    pull_quic_transport_parameters,
+)
 from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
@@ -26,6 +31,7 @@ from aioquic.quic.stream import QuicStream
 from quicedge.config.limits import MAX_CRYPTO_OFFSET
 from quicedge.quic.adapter.tls import ServerTls
 from quicedge.quic.congestion import make_controller
+from quicedge.quic.pmtud import PathMtu
 from quicedge.quic.recovery import Recovery
 from quicedge.quic.tls import CertificateStore, ServerCertificate
 
@@ -60,6 +66,7 @@ class StateConnection(QuicConnection):
         connection_ids: ConnectionIdSource | None = None,
         max_streams_bidi: int | None = None,
         max_streams_uni: int | None = None,
+        mtu_ceiling: int | None = None,
         **rest: Any,
     ) -> None:
         super().__init__(configuration=configuration, **rest)
@@ -85,6 +92,8 @@ class StateConnection(QuicConnection):
             peer_completed_address_validation=not self._is_client,
             send_probe=self._send_probe,
         )
+        self.mtu = PathMtu(mtu_ceiling or self._max_datagram_size)
+        self._mtu_path: QuicNetworkPath | None = None
         self.packets_received = 0
         self.bytes_received = 0
         self.bytes_sent = 0
@@ -292,6 +301,13 @@ class StateConnection(QuicConnection):
         if stream is None or stream.sender._reset_error_code is not None:
             return 0
         return stream.sender._buffer_stop - stream.sender.highest_offset
+
+    def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
+        super()._parse_transport_parameters(data, from_session_ticket)
+        # RFC 9000 section 18.2: the limit that aioquic checks and forgets.
+        limit = pull_quic_transport_parameters(Buffer(data=data)).max_udp_payload_size
+        if limit is not None:
+            self.mtu.limit(limit)
 
     # --- TLS ----------------------------------------------------------------------------------
 

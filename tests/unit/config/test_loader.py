@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,10 @@ def test_options_make_a_configuration() -> None:
         ({"listen": ["nowhere"]}, "listen[0]: 'nowhere' is not host:port"),
         ({"listen": []}, "listen: needs one address at least"),
         ({"routes": [{"upstream": "apq"}]}, "there is no upstream 'apq'; did you mean 'app'?"),
-        ({"routes": [{"upstream": "app", "path": "x"}]}, "routes[0].path: 'x' does not start with /"),
+        (
+            {"routes": [{"upstream": "app", "path": "x"}]},
+            "routes[0].path: 'x' does not start with /",
+        ),
         ({"routes": [{"upstream": "app", "host": "a.*.b"}]}, "routes[0].host: 'a.*.b': a wildcard"),
         ({"routes": [{"upstream": "app"}] * 2}, "routes[1]: host '*' and path '/' are routed"),
         ({"upstreams": {"app": {"servers": ["ftp://x"]}}}, "upstreams.app.servers[0]: 'ftp://x'"),
@@ -96,11 +100,15 @@ def test_broken_toml_names_the_line(tmp_path: Path) -> None:
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(["listen", "quic", "upstreams", "app", "servers", "routes", "path", "x"]),
-        inner,
-        max_size=3,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["listen", "quic", "upstreams", "app", "servers", "routes", "path", "x"]
+            ),
+            inner,
+            max_size=3,
+        )
     ),
     max_leaves=12,
 )
@@ -108,10 +116,8 @@ VALUES = st.recursive(
 
 @given(st.dictionaries(st.sampled_from([*schema.Config.__struct_fields__, "x"]), VALUES))
 def test_any_document_gives_a_configuration_or_a_config_error(document: dict[str, Any]) -> None:
-    try:
-        parse_config({**GOOD, **document}, "test", Path("/"))
-    except ConfigError as error:
-        assert error.problems
+    with suppress(ConfigError):
+        assert parse_config({**GOOD, **document}, "test", Path("/")).routes
 
 
 def sections() -> list[type[msgspec.Struct]]:

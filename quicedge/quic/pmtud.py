@@ -1,0 +1,77 @@
+"""Packetization layer path MTU discovery for QUIC (RFC 9000 section 14.3, RFC 8899)."""
+
+from __future__ import annotations
+
+from quicedge.config.limits import (
+    BASE_DATAGRAM_SIZE,
+    MTU_BLACK_HOLE_PTOS,
+    MTU_PROBES,
+    MTU_RAISE_INTERVAL,
+)
+
+_STEPS = (1404, 1352, 1280)
+"""Sizes tried below the ceiling: what tunnels over Ethernet leave (PPPoE, WireGuard, IPv6)."""
+
+
+class PathMtu:
+    """Finds the largest datagram a path carries: from the ceiling down, a few probes a size.
+
+    Starts at 1200 bytes, which every QUIC path carries, and never listens to ICMP. Sizes are UDP
+    payload bytes, times seconds.
+    """
+
+    def __init__(self, ceiling: int) -> None:
+        self.current = min(BASE_DATAGRAM_SIZE, ceiling)
+        self._ceiling = ceiling
+        self._outstanding = False
+        self._lost = 0
+        self._searching_until_below = ceiling + 1
+        self._next_search = 0.0
+
+    def limit(self, ceiling: int) -> None:
+        """The peer takes no larger datagrams (max_udp_payload_size)."""
+        self._ceiling = min(self._ceiling, ceiling)
+        self.current = min(self.current, self._ceiling)
+
+    def next_probe(self, now: float) -> int | None:
+        """The size of the probe to send now, if any; `on_probe` must tell how it went."""
+        if self._outstanding or self.current >= self._ceiling or now < self._next_search:
+            return None
+        for size in (self._ceiling, *_STEPS):
+            if self.current < size <= self._ceiling and size < self._searching_until_below:
+                self._outstanding = True
+                return size
+        # Nothing larger works: look again in a while, paths change.
+        self._searching_until_below = self._ceiling + 1
+        self._next_search = now + MTU_RAISE_INTERVAL
+        return None
+
+    def on_probe(self, size: int, delivered: bool) -> bool:
+        """A probe was acknowledged or lost; whether `current` grew."""
+        self._outstanding = False
+        if delivered:
+            self._lost = 0
+            self.current = max(self.current, min(size, self._ceiling))
+            return True
+        # RFC 8899 section 4.3: a lost probe is no sign of congestion, only of size.
+        self._lost += 1
+        if self._lost >= MTU_PROBES:
+            self._lost = 0
+            self._searching_until_below = size
+        return False
+
+    def on_probe_timeouts(self, count: int, now: float) -> bool:
+        """Consecutive PTOs: perhaps a black hole (RFC 8899 section 4.3). Whether `current` fell."""
+        if count < MTU_BLACK_HOLE_PTOS or self.current <= BASE_DATAGRAM_SIZE:
+            return False
+        self.reset()
+        self._next_search = now + MTU_RAISE_INTERVAL
+        return True
+
+    def reset(self) -> None:
+        """A new path: nothing is known of it."""
+        self.current = min(BASE_DATAGRAM_SIZE, self._ceiling)
+        self._outstanding = False
+        self._lost = 0
+        self._searching_until_below = self._ceiling + 1
+        self._next_search = 0.0

@@ -1,0 +1,370 @@
+"""Newcomers at the endpoint: decided before any state is spent, and answered by the book."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import pytest
+from aioquic.buffer import Buffer
+from aioquic.quic.connection import QuicConnection
+from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, QuicEvent
+from aioquic.quic.packet import QuicPacketType, pull_quic_header
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quicedge.quic.admission import Admission, Decision, RateLimit
+from quicedge.quic.cids import ConnectionIds
+from quicedge.quic.connection import Connection
+from quicedge.quic.endpoint import Endpoint, EndpointSettings
+from quicedge.quic.packet import VERSION_1, VERSION_2, stateless_reset
+from quicedge.quic.tls import CertificateStore
+from quicedge.quic.tokens import TokenKeys
+from tests.support.certs import make_certificate
+from tests.support.quicpair import SECRET, client_configuration, server_configuration, store
+
+NOW = 5000.0
+
+
+class Path(NamedTuple):
+    remote: tuple[str, int]
+
+
+CLIENT = Path(("192.0.2.7", 40000))
+
+
+@dataclass
+class Network:
+    """Keeps what is sent, by path."""
+
+    sent: list[tuple[bytes, Path]] = field(default_factory=list)
+
+    def send(self, datagrams: list[bytes], path: Path) -> None:
+        self.sent += [(data, path) for data in datagrams]
+
+    def send_segments(self, data: bytes, segment: int, path: Path) -> None:
+        self.send([data[at : at + segment] for at in range(0, len(data), segment)], path)
+
+    def take(self) -> list[bytes]:
+        datagrams = [data for data, _ in self.sent]
+        self.sent.clear()
+        return datagrams
+
+
+@dataclass
+class Handler:
+    events: list[QuicEvent] = field(default_factory=list)
+    fail: bool = False
+
+    def handle_event(self, event: QuicEvent) -> None:
+        self.events.append(event)
+        if self.fail and isinstance(event, HandshakeCompleted):
+            raise RuntimeError("a fault of ours")
+
+    def transmitted(self) -> None:
+        pass
+
+
+class World:
+    """An endpoint and stock aioquic clients."""
+
+    def __init__(self, certificates: CertificateStore | None = None, **admission: Any) -> None:
+        self.network = Network()
+        self.handlers: list[Handler] = []
+        self.fail_next = False
+        options = {"retry": "off", "retry_threshold": 10, "max_half_open": 20, **admission}
+        self.endpoint = Endpoint(
+            EndpointSettings(
+                configuration=server_configuration(max_datagram_size=1200),
+                admission=Admission(**options),
+                handshake_timeout=10,
+                max_streams=100,
+                max_datagram_size=1472,
+            ),
+            certificates=certificates or store(),
+            connection_ids=ConnectionIds(slot=3, slots=8, secret=SECRET),
+            secret=SECRET,
+            network=self.network,
+            accept=self._accept,
+        )
+
+    def _accept(self, connection: Connection) -> Handler:
+        handler = Handler(fail=self.fail_next)
+        self.handlers.append(handler)
+        return handler
+
+    def receive(self, *datagrams: bytes, path: Path = CLIENT, now: float = NOW) -> list[bytes]:
+        """Hand datagrams in; what goes out at once."""
+        for data in datagrams:
+            self.endpoint.receive(data, path, now)
+        self.endpoint.flush(now)
+        return self.network.take()
+
+    def client(self, **options: Any) -> QuicConnection:
+        client = QuicConnection(configuration=client_configuration(**options))
+        client.connect(("server", 443), NOW)
+        return client
+
+    def talk(self, client: QuicConnection, path: Path = CLIENT, rounds: int = 6) -> None:
+        for _ in range(rounds):
+            for data, _ in client.datagrams_to_send(NOW):
+                self.endpoint.receive(data, path, NOW)
+            self.endpoint.flush(NOW)
+            for data in self.network.take():
+                client.receive_datagram(data, ("server", 443), NOW)
+
+
+def first_flight(client: QuicConnection) -> list[bytes]:
+    return [data for data, _ in client.datagrams_to_send(NOW)]
+
+
+def is_connected(client: QuicConnection) -> bool:
+    while (event := client.next_event()) is not None:
+        if isinstance(event, HandshakeCompleted):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("versions", [[VERSION_1], [VERSION_2], [VERSION_1, VERSION_2]])
+def test_a_handshake_in_every_version(versions: list[int]) -> None:
+    world = World()
+    client = world.client(supported_versions=versions)
+    world.talk(client)
+    assert is_connected(client)
+    assert len(world.endpoint.connections) == 1
+    assert not world.endpoint.half_open
+
+
+def test_an_unknown_version_is_answered_even_without_connection_ids() -> None:
+    world = World()
+    probe = bytes.fromhex("c0574149540000").ljust(1207, b"\0")
+    (answer,) = world.receive(probe)
+    assert answer[1:5] == b"\0\0\0\0"
+    assert VERSION_1.to_bytes(4, "big") in answer
+    assert not world.endpoint.connections
+
+
+@pytest.mark.parametrize(
+    ("datagram", "counter"),
+    [
+        (bytes.fromhex("c0574149540000").ljust(100, b"\0"), "dropped_short"),
+        (bytes.fromhex("c0000000000000").ljust(1200, b"\0"), "dropped_version"),
+        (b"\xc0\0\0\0\x01\x08" + b"c" * 8 + b"\0" * 100, "dropped_short"),
+        (b"\xc0\0\0\0\x01\x07" + b"c" * 7 + b"\0" * 1200, "dropped_dcid_length"),
+        (b"\xe0\0\0\0\x01\x08" + b"c" * 8 + b"\0" * 1200, "dropped_unknown_connection"),
+        (b"\xc0\0\0", "dropped_header"),
+        (b"", "dropped_empty"),
+        (b"\xc0\0\0\0\x01\x08" + b"c" * 8 + b"\0\0\x44\x9e" + b"x" * 1200, "dropped_undecryptable"),
+    ],
+)
+def test_what_is_dropped_without_an_answer_or_state(datagram: bytes, counter: str) -> None:
+    world = World()
+    assert world.receive(datagram) == []
+    assert world.endpoint.counters[counter] == 1
+    assert not world.endpoint.connections
+
+
+def test_version_negotiation_is_limited_in_rate() -> None:
+    world = World()
+    probe = bytes.fromhex("c0574149540000").ljust(1200, b"\0")
+    answers = sum(len(world.receive(probe)) for _ in range(1500))
+    assert answers == 1000
+
+
+def test_retry_is_sent_and_its_token_accepted_once_the_client_returns_it() -> None:
+    world = World(retry="always")
+    client = world.client()
+    (retry,) = world.receive(*first_flight(client))
+    assert pull_quic_header(Buffer(data=retry)).packet_type == QuicPacketType.RETRY
+    assert not world.endpoint.connections
+    client.receive_datagram(retry, ("server", 443), NOW)
+    world.talk(client)
+    assert is_connected(client)
+
+
+def test_a_retry_token_of_another_address_is_refused() -> None:
+    world = World(retry="always")
+    client = world.client()
+    (retry,) = world.receive(*first_flight(client))
+    client.receive_datagram(retry, ("server", 443), NOW)
+    answer = world.receive(*first_flight(client), path=Path(("203.0.113.5", 40000)))
+    assert not world.endpoint.connections
+    client.receive_datagram(answer[0], ("server", 443), NOW)
+    assert client._close_event is not None
+    assert client._close_event.error_code == 0xB  # INVALID_TOKEN
+
+
+def test_retry_starts_above_the_threshold_and_nothing_is_accepted_above_the_limit() -> None:
+    world = World(retry="auto", retry_threshold=3, max_half_open=5)
+    for _ in range(3):
+        world.receive(first_flight(world.client())[0])
+    assert len(world.endpoint.half_open) == 3
+    (answer,) = world.receive(first_flight(world.client())[0])
+    assert pull_quic_header(Buffer(data=answer)).packet_type == QuicPacketType.RETRY
+
+
+def test_half_open_connections_leave_at_their_deadline() -> None:
+    world = World()
+    world.receive(first_flight(world.client())[0])
+    assert len(world.endpoint.half_open) == 1
+    for later in range(1, 12):
+        world.endpoint.handle_timers(NOW + later)
+        world.endpoint.flush(NOW + later)
+    assert not world.endpoint.connections
+    assert not world.endpoint._by_cid
+    assert any(isinstance(event, ConnectionTerminated) for event in world.handlers[0].events)
+
+
+def test_no_more_than_three_times_what_came_in_before_validation() -> None:
+    world = World()
+    client = world.client()
+    received = first_flight(client)
+    sent = world.receive(*received)
+    for later in (0.5, 1, 2, 4):
+        world.endpoint.handle_timers(NOW + later)
+        world.endpoint.flush(NOW + later)
+        sent += world.network.take()
+    assert sum(map(len, sent)) <= 3 * sum(map(len, received))
+
+
+def test_an_unknown_connection_gets_a_stateless_reset_that_its_owner_would_believe() -> None:
+    world = World()
+    client = world.client()
+    world.talk(client)
+    assert is_connected(client)
+    connection = next(iter(world.endpoint.connections))
+    cid = connection.host_cids[0]
+    restarted = World()
+    (reset,) = restarted.receive(b"\x40" + cid + b"p" * 100)
+    assert len(reset) < 1 + 8 + 100
+    assert reset[-16:] == ConnectionIds(secret=SECRET).reset_token(cid)
+    assert reset[0] & 0xC0 == 0x40
+
+
+def test_resets_are_smaller_than_what_triggers_them_and_never_answer_each_other() -> None:
+    size = 200
+    while True:
+        reset = stateless_reset(size, b"t" * 16)
+        if reset is None:
+            break
+        assert len(reset) < size
+        size = len(reset)
+    assert size >= 21
+
+
+def test_resets_are_limited_in_rate() -> None:
+    world = World()
+    answers = sum(len(world.receive(b"\x40" + bytes(60))) for _ in range(300))
+    assert answers == 100
+
+
+def test_every_connection_id_carries_the_slot() -> None:
+    world = World()
+    world.talk(world.client())
+    connection = next(iter(world.endpoint.connections))
+    assert len(connection.host_cids) > 1
+    assert {cid[0] % 8 for cid in connection.host_cids} == {3}
+
+
+def test_a_fault_of_ours_costs_one_connection_alone() -> None:
+    world = World()
+    healthy, unlucky = world.client(), world.client()
+    world.talk(healthy)
+    world.fail_next = True
+    world.talk(unlucky, path=Path(("192.0.2.8", 1)))
+    assert is_connected(healthy)
+    assert len(world.endpoint.connections) == 1
+    assert world.endpoint.counters["internal_errors"] == 1
+    healthy.send_ping(7)
+    world.talk(healthy)
+    assert world.endpoint.counters["internal_errors"] == 1
+
+
+def test_a_hello_over_several_initials_in_any_order() -> None:
+    """Post-quantum hellos do not fit one datagram; aioquic's quantum test makes such a one."""
+    world = World()
+    client = world.client(quantum_readiness_test=True)
+    flight = first_flight(client)
+    assert len(flight) > 1
+    answers = world.receive(*reversed(flight))
+    assert len(world.endpoint.connections) == 1
+    for data in answers:
+        client.receive_datagram(data, ("server", 443), NOW)
+    world.talk(client)
+    assert is_connected(client)
+
+
+@pytest.mark.parametrize(
+    ("server_name", "expected"),
+    [
+        ("www.example.com", "exact"),
+        ("img.example.com", "wildcard"),
+        ("a.b.example.com", "default"),
+        ("other.test", "default"),
+    ],
+)
+def test_the_certificate_follows_the_server_name(server_name: str, expected: str) -> None:
+    certificates = {
+        "default": make_certificate("default.test"),
+        "exact": make_certificate("www.example.com", kind="rsa"),
+        "wildcard": make_certificate("*.example.com"),
+    }
+    world = World(certificates=CertificateStore(certificates.values()))
+    client = world.client()
+    client._configuration.server_name = server_name
+    client = QuicConnection(configuration=client._configuration)
+    client.connect(("server", 443), NOW)
+    world.talk(client)
+    assert is_connected(client)
+    connection = next(iter(world.endpoint.connections))
+    assert connection.server_name == server_name
+    assert connection.certificate is certificates[expected]
+
+
+@given(st.binary(max_size=1500))
+def test_no_datagram_raises(data: bytes) -> None:
+    world = World()
+    world.receive(data)
+    world.receive(bytes((0xC0,)) + VERSION_1.to_bytes(4, "big") + data.ljust(1200, b"\0"))
+    assert world.endpoint.counters["internal_errors"] == 0
+
+
+def test_admission() -> None:
+    rule = Admission("auto", retry_threshold=2, max_half_open=4)
+    assert rule.decide(half_open=1, address_validated=False) is Decision.ACCEPT
+    assert rule.decide(half_open=2, address_validated=False) is Decision.RETRY
+    assert rule.decide(half_open=3, address_validated=True) is Decision.ACCEPT
+    assert rule.decide(half_open=4, address_validated=True) is Decision.DROP
+
+
+def test_a_rate_limit_refills() -> None:
+    limit = RateLimit(2)
+    assert [limit.allow(10.0) for _ in range(3)] == [True, True, False]
+    assert limit.allow(10.5)
+    assert not limit.allow(10.5)
+
+
+@pytest.mark.parametrize(
+    ("later", "address", "cid", "good"),
+    [
+        (0, ("192.0.2.1", 5), b"retryscid", True),
+        (29, ("192.0.2.1", 5), b"retryscid", True),
+        (31, ("192.0.2.1", 5), b"retryscid", False),
+        (0, ("192.0.2.1", 6), b"retryscid", False),
+        (0, ("192.0.2.2", 5), b"retryscid", False),
+        (0, ("192.0.2.1", 5), b"anotherid", False),
+    ],
+)
+def test_a_token_is_good_for_one_client_for_a_short_time(
+    later: float, address: tuple[str, int], cid: bytes, good: bool
+) -> None:
+    token = TokenKeys(SECRET).seal_retry(("192.0.2.1", 5), b"original", b"retryscid", NOW)
+    opened = TokenKeys(SECRET).open_retry(token, address, cid, NOW + later)
+    assert (opened is not None) == good
+    if opened is not None:
+        assert opened.original_destination_cid == b"original"
+
+
+@given(st.binary(max_size=100))
+def test_forged_tokens_open_nothing(token: bytes) -> None:
+    assert TokenKeys(SECRET).open_retry(token, ("192.0.2.1", 5), b"cid", NOW) is None
