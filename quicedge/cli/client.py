@@ -227,7 +227,7 @@ class Client(asyncio.DatagramProtocol):
 
     # --- quic.connection.ConnectionHandler -------------------------------------------------------
 
-    def transmitted(self) -> None:
+    def pumped(self) -> None:
         """Uploads look for room in `_flush`."""
 
     def handle_event(self, event: events.QuicEvent) -> None:

@@ -18,7 +18,7 @@ from quicedge.config import limits
 from quicedge.config.schema import Certificate, Config
 from quicedge.quic.tls import CertificateError, ServerCertificate, load_certificate
 from quicedge.supervisor.sockets import ListenError, parse_address
-from quicedge.upstream.server import parse_server
+from quicedge.upstream.address import parse_server
 
 EXPIRY_WARNING = datetime.timedelta(days=14)
 CONNECT_TIMEOUT = 1.0

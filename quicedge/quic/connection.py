@@ -19,8 +19,8 @@ class ConnectionHandler(Protocol):
     def handle_event(self, event: QuicEvent) -> None:
         """One aioquic event, in order. An exception closes this connection alone."""
 
-    def transmitted(self) -> None:
-        """Packets were built: room may have come free in send buffers."""
+    def pumped(self) -> None:
+        """Events were delivered and packets sent: send buffers may have room, or be empty."""
 
 
 class Connection(AdaptedConnection):

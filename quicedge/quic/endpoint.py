@@ -179,7 +179,7 @@ class Endpoint:
         if self._transmit(connection, now):
             # Sending issues connection IDs; they must be known before the peer uses them.
             self._deliver(connection)
-            connection.handler.transmitted()
+        connection.handler.pumped()
         if connection.is_terminated:
             self._forget(connection)
         else:

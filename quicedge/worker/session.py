@@ -142,8 +142,10 @@ class Session:
         except H3Error as error:
             self.connection.close(error_code=error.code, reason_phrase=error.reason)
 
-    def transmitted(self) -> None:
-        """Packets were sent: let origins go on whose clients caught up."""
+    def pumped(self) -> None:
+        """Let origins go on whose clients caught up, and a drained connection go."""
+        if self._going_away:
+            self._close_if_drained()
         for stream in list(self.paused.values()):
             if self.connection.unsent_bytes(stream.stream_id) < SEND_BUFFER_LOW:
                 self.paused.pop(stream.stream_id, None)
@@ -297,5 +299,6 @@ class Session:
             self.wake()
 
     def _close_if_drained(self) -> None:
-        if self._going_away and not self.streams:
+        # Not while a response is on its way: closing would cut it off.
+        if self._going_away and not self.streams and self.connection.responses_delivered:
             self.close(H3ErrorCode.NO_ERROR, "shutting down")

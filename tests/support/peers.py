@@ -118,7 +118,9 @@ def caddy(directory: Path, root: Path, *, tls: tuple[Path, Path] | None = None) 
     """Caddy serving `root`: h2c when without `tls` (certificate, key), else TLS with ALPN."""
     program = _caddy_program()
     port = free_port()
-    site = f"http://127.0.0.1:{port}" if tls is None else f"https://localhost:{port}"
+    # Any name: the edge passes on the one that its client asked for.
+    site = f"http://:{port}" if tls is None else f"https://:{port}"
+    url = f"http://127.0.0.1:{port}" if tls is None else f"https://localhost:{port}"
     lines = "" if tls is None else f"tls {tls[0]} {tls[1]}"
     config = directory / "Caddyfile"
     config.write_text(
@@ -131,6 +133,7 @@ def caddy(directory: Path, root: Path, *, tls: tuple[Path, Path] | None = None) 
           }}
         }}
         {site} {{
+          bind 127.0.0.1
           {lines}
           root * {root}
           respond /protocol "{{http.request.proto}}"
@@ -142,7 +145,7 @@ def caddy(directory: Path, root: Path, *, tls: tuple[Path, Path] | None = None) 
     command = [program, "run", "--config", str(config), "--adapter", "caddyfile"]
     with process(command, directory / "caddy.log", env=environment):
         wait_until(lambda: answers(port), "caddy")
-        yield site
+        yield url
 
 
 def _caddy_program() -> str:

@@ -437,6 +437,15 @@ class StateConnection(QuicConnection):
         return len(self._streams)
 
     @property
+    def responses_delivered(self) -> bool:
+        """Whether all that was sent on the peer's bidirectional streams is acknowledged."""
+        return all(
+            stream.sender.is_finished
+            for stream_id, stream in self._streams.items()
+            if stream_id & 3 == (1 if self._is_client else 0)
+        )
+
+    @property
     def streams_total(self) -> int:
         """Bidirectional streams that the peer has opened."""
         return self._local_max_streams_bidi.used

@@ -61,7 +61,7 @@ class Handler:
         if self.fail and isinstance(event, HandshakeCompleted):
             raise RuntimeError("a fault of ours")
 
-    def transmitted(self) -> None:
+    def pumped(self) -> None:
         pass
 
 
