@@ -18,7 +18,7 @@ class UpstreamError(Exception):
 
     `kind` is a stable word for logs and metrics: `connect`, `connect_timeout`, `tls`,
     `first_byte_timeout`, `idle_timeout`, `reset` (connection or stream ended early), `protocol`
-    (malformed answer), `no_server`, `overloaded`.
+    (malformed answer), `request` (the request broke its own framing), `no_server`, `overloaded`.
     """
 
     def __init__(self, kind: str, detail: str = "") -> None:
@@ -28,7 +28,10 @@ class UpstreamError(Exception):
 
 
 class ResponseHandler(Protocol):
-    """Receives what an origin sends. Exactly one of `end` and `failed` is called, last."""
+    """Receives what an origin sends. Exactly one of `end` and `failed` is called, last.
+
+    Nothing is called from within a call of `Upstream.open` or of an `OriginStream` method.
+    """
 
     def informational(self, response: Response) -> None:
         """An interim response (100, 103, ...)."""

@@ -1,16 +1,21 @@
-"""What the pool and a request know of an origin connection, whatever its HTTP version."""
+"""What the rest of the room knows of an origin connection, whatever its HTTP version."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from quicedge.http.message import Field, Request, Response
 from quicedge.upstream.base import UpstreamError
+from quicedge.upstream.retry import Retry
 
 
 class Attempt(Protocol):
-    """A request on a connection: what the request body is pushed into."""
+    """A request on a connection: what its body is pushed into. Of no use once it is over."""
+
+    is_duplex: bool
+    """Whether the origin may answer first and still want the rest of the body."""
 
     def write(self, data: bytes) -> None: ...
 
@@ -24,7 +29,7 @@ class Attempt(Protocol):
 
 
 class Receiver(Protocol):
-    """Where a connection pushes the response; as `base.ResponseHandler`, but for `failed`."""
+    """Where a connection pushes the response. Nothing is called from within an `Attempt` call."""
 
     def informational(self, response: Response) -> None: ...
 
@@ -34,24 +39,67 @@ class Receiver(Protocol):
 
     def end_of_response(self, trailers: Sequence[Field]) -> None: ...
 
-    def attempt_failed(self, error: UpstreamError, retryable: bool) -> None:
-        """The attempt failed; `retryable`: sending the request again does no harm, because the
-        origin did not act on it or because its method says so."""
+    def attempt_failed(self, error: UpstreamError, retry: Retry) -> None: ...
 
     def pause_request(self) -> None: ...
 
     def resume_request(self) -> None: ...
 
 
+@dataclass(slots=True)
+class Counters:
+    """Of one server. Bytes are those on the wire, within TLS."""
+
+    requests: int = 0
+    failures: int = 0
+    retries: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+
+
 class OriginConnection(Protocol):
-    """A connection that requests can be started on."""
+    """A connection that requests can be started on. It lives by the loop's callbacks alone."""
+
+    is_shared: bool
+    """Whether it takes several requests at a time."""
+    connect_seconds: float
+    """What it took to make it (TCP and TLS)."""
 
     @property
-    def is_usable(self) -> bool:
-        """Whether `start` may be called now."""
+    def capacity(self) -> int:
+        """Requests that may be started now."""
+
+    @property
+    def active(self) -> int:
+        """Requests that run."""
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether no request was started yet."""
 
     def start(self, request: Request, receiver: Receiver) -> Attempt:
-        """Send a request head."""
+        """Send a request head; needs `capacity`."""
+
+    def has_news(self) -> bool:
+        """Whether an idle connection's socket is readable: the origin closed it, as a rule."""
 
     def close(self) -> None:
+        """Close an idle connection in good order."""
+
+    def terminate(self) -> None:
         """Close at once; what runs fails."""
+
+
+class Owner(Protocol):
+    """Who keeps connections (`server.Server`)."""
+
+    counters: Counters
+
+    def available(self, connection: OriginConnection) -> None:
+        """It has capacity again."""
+
+    def retired(self, connection: OriginConnection) -> None:
+        """It takes no further requests; those that run go on."""
+
+    def closed(self, connection: OriginConnection) -> None:
+        """It is gone."""

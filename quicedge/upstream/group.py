@@ -3,50 +3,73 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import count
+import ssl
+from typing import Any
 
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.http.message import Request
+from quicedge.upstream.address import parse_server
+from quicedge.upstream.balancer import Balancer, RoundRobin
 from quicedge.upstream.base import OriginStream, ResponseHandler
-from quicedge.upstream.server import Server, parse_server
+from quicedge.upstream.connect import Connector, tls_context
+from quicedge.upstream.server import Server
 from quicedge.upstream.stream import UpstreamStream
 
 
 class Upstream:
-    """Opens requests on its servers, one after the other (round robin)."""
+    """Opens requests on its servers.
+
+    It is never changed: a reload builds another one and `retire`s this one. Raises ValueError,
+    naming the key, when a server or the CA file of `config` is no good.
+    """
 
     def __init__(
         self, name: str, config: UpstreamConfig, *, loop: asyncio.AbstractEventLoop | None = None
     ) -> None:
-        loop = loop or asyncio.get_running_loop()
         self.name = name
         self.config = config
-        self.retries = 0
-        self.servers = [Server(parse_server(url), config, loop) for url in config.servers]
-        self._turn = count()
+        self.loop = loop or asyncio.get_running_loop()
+        try:
+            addresses = [parse_server(url) for url in config.servers]
+        except ValueError as error:
+            raise ValueError(f"upstreams.{name}.servers: {error}") from None
+        tls: ssl.SSLContext | None = None
+        if any(address.tls for address in addresses):
+            try:
+                tls = tls_context(config)
+            except (OSError, ssl.SSLError) as error:
+                raise ValueError(f"upstreams.{name}.tls_ca: {config.tls_ca}: {error}") from None
+        self.servers = tuple(
+            Server(
+                address, config, Connector(address, config, tls if address.tls else None), self.loop
+            )
+            for address in addresses
+        )
+        self._balancer: Balancer = RoundRobin()
 
     def open(self, request: Request, handler: ResponseHandler) -> OriginStream:
-        """Send a request; what comes of it, failures too, is told to the handler."""
+        """Send a request (`base.OriginStream`); whatever fails, the handler is told later."""
         stream = UpstreamStream(self, request, handler)
         stream.start()
         return stream
 
-    def choose(self, avoid: Server | None = None) -> Server:
-        """The server whose turn it is; another than `avoid` when there is one."""
-        server = self.servers[next(self._turn) % len(self.servers)]
-        if server is avoid and len(self.servers) > 1:
-            server = self.servers[next(self._turn) % len(self.servers)]
-        return server
+    def choose(self, request: Request, failed: frozenset[Server]) -> Server | None:
+        """The server for a request, none of `failed`; None when there is no other."""
+        candidates = self.servers
+        if failed:
+            candidates = tuple(server for server in candidates if server not in failed)
+        return self._balancer.choose(candidates, request) if candidates else None
 
-    def stats(self) -> dict[str, dict[str, int]]:
-        """Counters by server."""
+    def stats(self) -> dict[str, dict[str, Any]]:
+        """Gauges and counters by server (`Server.stats`)."""
         return {server.address.text: server.stats() for server in self.servers}
 
     def retire(self) -> None:
-        """No new request will come: let idle connections go, leave running ones alone."""
+        """No new request will come: idle connections go, running ones go when they are done."""
         for server in self.servers:
-            server.close_idle()
+            server.retire()
 
-    async def close(self) -> None:
-        for server in self.servers:
-            await server.close()
+    async def close(self, grace: float = 0.0) -> None:
+        """Retire, wait up to `grace` seconds for what runs, then close all; what runs fails."""
+        self.retire()
+        await asyncio.gather(*(server.close(grace) for server in self.servers))

@@ -7,173 +7,183 @@ whose last exchange did not end cleanly is closed: nothing can be smuggled into 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import re
+import select
+from collections.abc import Sequence
 from typing import cast
 
-import httptools
+from httptools import (
+    HttpParserCallbackError,
+    HttpParserError,
+    HttpParserUpgrade,
+    HttpResponseParser,
+)
 
 from quicedge.config import limits
 from quicedge.config.schema import Upstream as UpstreamConfig
-from quicedge.http.checks import MessageError, check_response_fields
+from quicedge.http.checks import FORBIDDEN_TRAILERS, MessageError, check_response_fields
 from quicedge.http.message import Field, Fields, Request, Response
-from quicedge.http.semantics import is_idempotent, response_has_body
+from quicedge.http.semantics import response_has_body
 from quicedge.upstream.base import UpstreamError
-from quicedge.upstream.connection import Receiver
+from quicedge.upstream.connection import Owner, Receiver
 from quicedge.upstream.deadline import Deadline
+from quicedge.upstream.h1_request import encode_head, encode_trailers
+from quicedge.upstream.retry import Retry
 
-_METHODS_WITH_BODY = frozenset((b"POST", b"PUT", b"PATCH"))
+_KEEP_ALIVE_TIMEOUT = re.compile(rb"(?:^|[,;\s])timeout=([0-9]{1,6})(?:$|[,;\s])")
 
 
 class H1Connection(asyncio.Protocol):
-    """See the module. It is its own `Attempt` while a request runs.
+    """See the module. It is its own `Attempt` while a request runs."""
 
-    `on_idle` is called when it can take another request, `on_closed` when it is gone.
-    """
+    is_shared = False
+    is_duplex = False
 
     def __init__(
         self,
+        owner: Owner,
         config: UpstreamConfig,
         loop: asyncio.AbstractEventLoop,
-        on_idle: Callable[[H1Connection], None],
-        on_closed: Callable[[H1Connection], None],
+        *,
+        connect_seconds: float = 0.0,
     ) -> None:
-        self._config = config
-        self._on_idle = on_idle
-        self._on_closed = on_closed
-        self._deadline = Deadline(loop, self._timed_out)
-        self._continue_deadline = Deadline(loop, self._release_body)
-        self._transport: asyncio.Transport | None = None
+        self.connect_seconds = connect_seconds
+        self._owner = owner
+        self._counters = owner.counters
+        self._loop = loop
+        self._keepalive_timeout = config.keepalive_timeout
+        self._idle = Deadline(loop, self.close)
+        self._transport: asyncio.Transport
+        self._is_open = False
+        self._parser: HttpResponseParser | None = None
         self._receiver: Receiver | None = None
         self._requests = 0
-        self._parser: httptools.HttpResponseParser
-        self._request: Request
-        self._reset_message()
-
-    def _reset_message(self) -> None:
-        self._fields: Fields = []
-        self._head_size = 0
-        self._head_done = False  # of the final response
-        self._message_done = False
-        self._got_bytes = False
-        self._until_close = False
-        self._paused = False
+        self._out: list[bytes] = []
+        self._flush_scheduled = False
+        self._write_paused = False
+        self._read_paused = False
+        # What is known of the request that runs.
+        self._method = b""
         self._request_done = False
-        self._left: int | None = None  # request body bytes still to come; None: chunked
-        self._held: list[bytes] | None = None  # body behind Expect: 100-continue
-        self._held_end = False
-        self._refused = False  # the origin answered without reading the body
+        self._left: int | None = None  # body bytes still to come; None: chunked
+        # What is known of its response.
+        self._fields: Fields = []
+        self._size = 0  # of the field section that is being read
+        self._unproductive = 0  # bytes since something was made of them
+        self._tail = b""  # last bytes of an unfinished head, for HEAD
+        self._interim = 0
+        self._answered = False  # any byte came
+        self._head_done = False  # of the final response
+        self._until_close = False
+        self._keep_alive = False
+        self._keepalive = config.keepalive_timeout  # seconds, after this response
+        self._complete = False
 
     @property
-    def is_usable(self) -> bool:
-        return (
-            self._receiver is None
-            and self._transport is not None
-            and not self._transport.is_closing()
-        )
+    def capacity(self) -> int:
+        return int(self._is_open and self._receiver is None and not self._transport.is_closing())
 
-    # --- sending ------------------------------------------------------------------------------
+    @property
+    def active(self) -> int:
+        return int(self._receiver is not None)
+
+    @property
+    def is_fresh(self) -> bool:
+        return self._requests == 0
+
+    def has_news(self) -> bool:
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
+    # --- the request ----------------------------------------------------------------------------
 
     def start(self, request: Request, receiver: Receiver) -> H1Connection:
         """Send a request head; the body follows by `write` and `end`."""
-        assert self._transport is not None
-        self._reset_message()
-        self._request = request
+        self._idle.clear()
         self._receiver = receiver
         self._requests += 1
-        self._parser = httptools.HttpResponseParser(self)
-        lines = [request.method, b" ", request.path, b" HTTP/1.1\r\nhost: ", request.authority]
-        expects = False
-        for name, value in request.fields:
-            lines += (b"\r\n", name, b": ", value)
-            expects |= name == b"expect" and value.lower() == b"100-continue"
+        self._method = request.method
+        self._request_done = request.ended
+        self._left = request.content_length
+        self._fields = []
+        self._size = self._unproductive = self._interim = 0
+        self._tail = b""
+        self._answered = self._head_done = self._until_close = self._complete = False
+        if self._parser is None:
+            self._parser = HttpResponseParser(self)
+        try:
+            self._out.append(encode_head(request))
+        except ValueError as error:
+            self._reject(str(error))
+            return self
         if request.ended:
-            self._request_done = True
-            if request.method in _METHODS_WITH_BODY:
-                lines.append(b"\r\ncontent-length: 0")
-        elif request.content_length is not None:
-            self._left = request.content_length
-            lines.append(b"\r\ncontent-length: %d" % request.content_length)
+            self._flush()
         else:
-            lines.append(b"\r\ntransfer-encoding: chunked")
-        lines.append(b"\r\n\r\n")
-        self._transport.write(b"".join(lines))
-        if expects and not request.ended:
-            # RFC 9110 section 10.1.1: a client SHOULD NOT wait for an indefinite period.
-            self._held = []
-            self._continue_deadline.set(limits.UPSTREAM_CONTINUE_TIMEOUT)
-            receiver.pause_request()
-        if self._request_done:
-            self._deadline.set(self._config.first_byte_timeout)
-        else:
-            self._deadline.clear()
+            self._flush_soon()
         return self
 
     def write(self, data: bytes) -> None:
-        if self._receiver is None or self._transport is None or self._refused or not data:
+        if self._receiver is None or self._request_done or not data:
             return
-        if self._held is not None:
-            self._held.append(data)
+        left = self._left
+        if left is None:
+            self._out += (b"%x\r\n" % len(data), data, b"\r\n")
+        elif len(data) > left:
+            self._reject("more body than content-length declares")
             return
-        if self._left is None:
-            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-            return
-        if len(data) > self._left:
-            self._fail(UpstreamError("protocol", "request body beyond content-length"))
-            return
-        self._left -= len(data)
-        self._transport.write(data)
+        else:
+            self._left = left - len(data)
+            self._out.append(data)
+        self._flush_soon()
 
     def end(self, trailers: Sequence[Field]) -> None:
-        if self._receiver is None or self._transport is None or self._request_done or self._refused:
-            return
-        if self._held is not None:
-            self._held_end = True
+        if self._receiver is None or self._request_done:
             return
         if self._left:
-            # Never leave an origin waiting for the rest of a body: close.
-            self._fail(UpstreamError("protocol", "request body short of content-length"))
+            self._reject("less body than content-length declares")
             return
-        self._request_done = True
         if self._left is None:
-            lines = [b"0\r\n"]
-            for name, value in trailers:
-                lines += (name, b": ", value, b"\r\n")
-            lines.append(b"\r\n")
-            self._transport.write(b"".join(lines))
-        self._deadline.set(self._config.first_byte_timeout)
+            try:
+                self._out.append(encode_trailers(trailers))
+            except ValueError as error:
+                self._reject(str(error))
+                return
+        self._request_done = True
+        self._flush_soon()
 
-    def _release_body(self) -> None:
-        """The origin said 100, answered, or kept silent long enough."""
-        self._continue_deadline.clear()
-        if self._held is None or self._receiver is None:
-            return
-        held, self._held = self._held, None
-        for data in held:
-            self.write(data)
-        if self._held_end:
-            self.end(())
-        if self._receiver is not None:
-            self._receiver.resume_request()
+    def _reject(self, reason: str) -> None:
+        """The request cannot be sent as it is. The origin must not be left waiting for the rest
+        of a body, nor see a single byte that it would take for another request."""
+        receiver = self._receiver
+        self.abort()
+        if receiver is not None:
+            error = UpstreamError("request", reason)
+            self._loop.call_soon(receiver.attempt_failed, error, Retry.NEVER)
 
-    def abort(self) -> None:
-        self._receiver = None
-        self.close()
+    def _flush_soon(self) -> None:
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """One write for all that a turn of the loop produced."""
+        self._flush_scheduled = False
+        if self._out and self._is_open and not self._transport.is_closing():
+            data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+            self._counters.bytes_sent += len(data)
+            self._transport.write(data)
+        self._out.clear()
 
     def pause(self) -> None:
-        if not self._paused and self._transport is not None and not self._transport.is_closing():
-            self._paused = True
-            self._deadline.clear()
+        if not self._read_paused and self._is_open and not self._transport.is_closing():
+            self._read_paused = True
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        if self._paused and self._transport is not None and not self._transport.is_closing():
-            self._paused = False
-            self._deadline.set(self._config.idle_timeout)
+        if self._read_paused and self._is_open and not self._transport.is_closing():
+            self._read_paused = False
             self._transport.resume_reading()
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
 
     # --- asyncio.Protocol -----------------------------------------------------------------------
 
@@ -182,136 +192,237 @@ class H1Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(
             high=limits.UPSTREAM_WRITE_HIGH, low=limits.UPSTREAM_WRITE_LOW
         )
+        self._is_open = True
+        self._idle.set(self._keepalive_timeout)
+        self._owner.available(self)
 
     def pause_writing(self) -> None:
+        self._write_paused = True
         if self._receiver is not None:
             self._receiver.pause_request()
 
     def resume_writing(self) -> None:
+        self._write_paused = False
         if self._receiver is not None:
             self._receiver.resume_request()
 
     def data_received(self, data: bytes) -> None:
+        self._counters.bytes_received += len(data)
         if self._receiver is None:
             # Nothing was asked: an origin that speaks unasked cannot be trusted with an answer.
-            self.close()
+            self.abort()
             return
-        self._got_bytes = True
-        if self._request_done or self._head_done:
-            self._deadline.set(self._config.idle_timeout)
+        self._answered = True
+        self._unproductive += len(data)
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self._fail(UpstreamError("protocol", str(error)))
-        except MessageError as error:
-            self._fail(UpstreamError("protocol", str(error)))
+            if self._method == b"HEAD":
+                excess = self._feed_heads(data)
+            else:
+                cast(HttpResponseParser, self._parser).feed_data(data)
+                excess = False
+        except HttpParserCallbackError as error:
+            self._callback_failed(error.__context__)
+            return
+        except HttpParserUpgrade:
+            self._fail(UpstreamError("protocol", "the origin switched protocols unasked"))
+            return
+        except HttpParserError as error:
+            if not self._complete:
+                self._fail(UpstreamError("protocol", str(error)))
+                return
+            excess = True
+        if self._complete:
+            self._finish(reusable=not excess)
+        elif self._unproductive > limits.UPSTREAM_MAX_HEAD:
+            self._fail(UpstreamError("protocol", "the origin's head or chunk header is too long"))
+
+    def _feed_heads(self, data: bytes) -> bool:
+        """Feed a response to HEAD; returns whether anything follows it.
+
+        The parser cannot be told the method and would wait for the content that Content-Length
+        announces, so it gets heads alone, and another parser takes its place afterwards.
+        """
+        while data and not self._complete:
+            end = (self._tail + data).find(b"\r\n\r\n") + 4
+            cut = max(end - len(self._tail), 1) if end >= 4 else len(data)
+            head, data = data[:cut], data[cut:]
+            self._tail = (self._tail + head)[-3:]
+            cast(HttpResponseParser, self._parser).feed_data(head)
+        if self._complete:
+            self._parser = None
+        return self._complete and bool(data)
+
+    def _callback_failed(self, cause: BaseException | None) -> None:
+        if isinstance(cause, UpstreamError):
+            self._fail(cause)
+        elif isinstance(cause, MessageError):
+            self._fail(UpstreamError("protocol", str(cause)))
         else:
-            if self._message_done:
-                self._complete()
+            context = {"message": "handling a response failed", "exception": cause}
+            self._loop.call_exception_handler(context)
+            self._fail(UpstreamError("reset", "internal error"))
+
+    def eof_received(self) -> None:
+        self._ended_by_origin(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        self._deadline.cancel()
-        self._continue_deadline.cancel()
-        if self._receiver is not None:
-            if self._until_close and self._head_done and exc is None:
-                receiver, self._receiver = self._receiver, None
-                receiver.end_of_response(())
-            else:
-                self._fail(UpstreamError("reset", str(exc or "closed by the origin")))
-        self._on_closed(self)
+        if not self._is_open:
+            return
+        self._is_open = False
+        self._idle.cancel()
+        self._ended_by_origin(exc)
+        self._parser = None  # it refers back to us
+        self._out.clear()
+        self._owner.closed(self)
+
+    def _ended_by_origin(self, exc: Exception | None) -> None:
+        if self._receiver is None:
+            return
+        if self._head_done and self._until_close and exc is None:
+            self._finish(reusable=False)
+            return
+        stale = self._requests > 1 and not self._answered
+        self._fail(
+            UpstreamError("reset", str(exc) if exc else "the origin closed the connection"),
+            Retry.IDEMPOTENT if stale else Retry.NEVER,
+        )
 
     # --- httptools callbacks --------------------------------------------------------------------
 
+    def on_message_begin(self) -> None:
+        if self._complete:
+            # A second response to one request: keep nothing that follows.
+            self._keep_alive = False
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_size += len(name) + len(value) + 4
-        if (
-            self._head_size > limits.UPSTREAM_MAX_HEAD
-            or len(self._fields) >= limits.UPSTREAM_MAX_FIELDS
-        ):
-            raise MessageError("the origin's field section is too large")
+        self._size += len(name) + len(value) + 4
+        if self._size > limits.UPSTREAM_MAX_HEAD or len(self._fields) >= limits.UPSTREAM_MAX_FIELDS:
+            raise UpstreamError("protocol", "the origin's field section is too large")
         self._fields.append((name.lower(), value.strip(b" \t")))
 
     def on_headers_complete(self) -> None:
+        receiver, parser = self._receiver, self._parser
+        if receiver is None or parser is None or self._complete:
+            return
+        self._unproductive = self._size = 0
         fields, self._fields = self._fields, []
         check_response_fields(fields)
-        status = self._parser.get_status_code()
-        receiver = self._receiver
-        if receiver is None:
-            return
+        status = parser.get_status_code()
+        if status < 100 or status == 101:
+            # RFC 9110 section 7.8: a server MUST NOT switch to a protocol that was not asked for.
+            raise UpstreamError("protocol", f"the origin answered with status {status}")
         if status < 200:
-            if status == 101:
-                raise MessageError("the origin switched protocols unasked")
-            if status == 100:
-                self._release_body()
-            else:
-                receiver.informational(Response(status, fields))
+            self._interim += 1
+            if self._interim > limits.UPSTREAM_MAX_INTERIM:
+                raise UpstreamError("protocol", "too many interim responses")
+            receiver.informational(Response(status, fields))
             return
         self._head_done = True
-        lengths = {value for name, value in fields if name == b"content-length"}
-        coded = any(name == b"transfer-encoding" for name, value in fields)
-        if len(lengths) > 1 or (lengths and coded):
-            # RFC 9112 section 6.3: such a message may be an attempt at response splitting.
-            raise MessageError("the origin's message has two framings")
-        has_body = response_has_body(self._request.method, status)
-        self._until_close = has_body and not lengths and not coded
-        if not has_body:
-            # The parser does not know the method, so a HEAD response is over here for us.
-            self._message_done = True
-        if self._held is not None:
-            # A final answer instead of 100: the body is not wanted (RFC 9110 section 10.1.1).
-            self._held = None
-            self._refused = True
-            receiver.resume_request()
+        self._keep_alive = parser.should_keep_alive()
+        version = parser.get_http_version()
+        framed = self._has_framing(fields, version)
+        self._until_close = not framed and response_has_body(self._method, status)
+        if self._method == b"HEAD":
+            self._complete = True
+            # The parser takes a missing length for a body up to the close.
+            self._keep_alive |= version == "1.1" and not _says_close(fields)
         receiver.response(Response(status, fields))
 
+    def _has_framing(self, fields: Fields, version: str) -> bool:
+        """Whether the message says where it ends (RFC 9112 section 6.3).
+
+        The parser has refused both framings at once, repeated and malformed Content-Length.
+        """
+        framed = False
+        self._keepalive = self._keepalive_timeout
+        for name, value in fields:
+            if name == b"content-length":
+                framed = True
+            elif name == b"transfer-encoding":
+                if framed or value.lower() != b"chunked" or version != "1.1":
+                    # RFC 9112 section 6.1: in HTTP/1.0 the framing MUST be taken for faulty; we
+                    # asked for no coding but chunked (no TE field of ours names one).
+                    raise UpstreamError("protocol", "the origin's transfer-encoding is faulty")
+                framed = True
+            elif name == b"keep-alive" and (hint := _KEEP_ALIVE_TIMEOUT.search(value)):
+                # Close first, so that no request meets the origin's own closing.
+                self._keepalive = min(self._keepalive, max(int(hint[1]) - 1.0, 0.0))
+        if version not in ("1.1", "1.0"):
+            raise UpstreamError("protocol", f"the origin answered in HTTP/{version}")
+        return framed
+
     def on_body(self, body: bytes) -> None:
-        if self._message_done:
-            raise MessageError("the origin sent content where there is none")
-        if self._receiver is not None:
+        self._unproductive = 0
+        if self._receiver is not None and not self._complete:
             self._receiver.data(body)
+
+    def on_chunk_header(self) -> None:
+        self._unproductive = 0
 
     def on_message_complete(self) -> None:
         if self._head_done:
-            self._message_done = True
+            self._complete = True
 
     # --- ends -----------------------------------------------------------------------------------
 
-    def _complete(self) -> None:
+    def _finish(self, reusable: bool) -> None:
         """The response is whole; keep the connection if the request is, too."""
         receiver, self._receiver = self._receiver, None
-        trailers, self._fields = self._fields, []
-        self._deadline.clear()
-        self._continue_deadline.clear()
-        if self._paused:
+        if receiver is None:
+            return  # aborted by its own receiver
+        trailers = [field for field in self._fields if field[0] not in FORBIDDEN_TRAILERS]
+        try:
+            check_response_fields(trailers)
+        except MessageError as error:
+            self.abort()
+            receiver.attempt_failed(UpstreamError("protocol", str(error)), Retry.NEVER)
+            return
+        if (
+            reusable
+            and self._keep_alive
+            and self._keepalive > 0
+            and self._request_done
+            and not self._write_paused
+            and not self._transport.is_closing()
+        ):
             self.resume()
-        keep = self._request_done and self._parser.should_keep_alive()
-        if keep and self._transport is not None and not self._transport.is_closing():
-            self._deadline.set(self._config.keepalive_timeout)
-            self._on_idle(self)
+            self._idle.set(self._keepalive)
+            self._owner.available(self)
+        elif self._request_done and not self._write_paused:
+            self.close()
         else:
-            self._shut()
-        if receiver is not None:
-            receiver.end_of_response(trailers)
+            # The origin may never read what is left; waiting for that would hold the socket.
+            self.abort()
+        receiver.end_of_response(trailers)
 
-    def _shut(self) -> None:
-        """Close without a reset, so that what the origin still reads is not lost."""
-        if self._transport is not None:
+    def _fail(self, error: UpstreamError, retry: Retry = Retry.NEVER) -> None:
+        receiver = self._receiver
+        self.abort()
+        if receiver is not None:
+            receiver.attempt_failed(error, retry)
+
+    def close(self) -> None:
+        """Close in good order; what was written still goes out."""
+        self._owner.retired(self)
+        if self._is_open:
             self._transport.close()
 
-    def _fail(self, error: UpstreamError) -> None:
-        receiver, self._receiver = self._receiver, None
-        # An idle connection may have been closed before the request reached it, or just after;
-        # RFC 9110 section 9.2.2 lets only idempotent requests be repeated on that guess.
-        stale = self._requests > 1 and not self._got_bytes and error.kind == "reset"
-        self.close()
-        if receiver is not None:
-            receiver.attempt_failed(error, stale and is_idempotent(self._request.method))
+    def abort(self) -> None:
+        """Close at once; nobody is told."""
+        self._receiver = None
+        self._owner.retired(self)
+        if self._is_open:
+            self._transport.abort()
 
-    def _timed_out(self) -> None:
-        if self._receiver is None:
-            self._shut()
-        elif self._head_done:
-            self._fail(UpstreamError("idle_timeout"))
-        else:
-            self._fail(UpstreamError("first_byte_timeout"))
+    def terminate(self) -> None:
+        self._fail(UpstreamError("reset", "the edge closed the connection"))
+
+
+def _says_close(fields: Fields) -> bool:
+    """RFC 9112 section 9.3: whether Connection has the option "close"."""
+    return any(
+        option.strip().lower() == b"close"
+        for name, value in fields
+        if name == b"connection"
+        for option in value.split(b",")
+    )

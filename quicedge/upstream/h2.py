@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, cast
 
-from h2.config import H2Configuration
-from h2.connection import H2Connection as H2Codec
 from h2.errors import ErrorCodes
 from h2.events import (
     ConnectionTerminated,
@@ -22,208 +19,210 @@ from h2.events import (
     TrailersReceived,
     WindowUpdated,
 )
-from h2.exceptions import ProtocolError
-from h2.settings import SettingCodes
+from h2.exceptions import H2Error, ProtocolError
 
 from quicedge.config import limits
 from quicedge.config.schema import Upstream as UpstreamConfig
-from quicedge.http.checks import MessageError, check_response, check_response_fields
+from quicedge.http.checks import (
+    CONNECTION_SPECIFIC,
+    FORBIDDEN_TRAILERS,
+    MessageError,
+    check_response,
+    check_response_fields,
+)
 from quicedge.http.message import Field, Request, Response
+from quicedge.http.semantics import response_has_body
 from quicedge.upstream.base import UpstreamError
-from quicedge.upstream.connection import Receiver
+from quicedge.upstream.connection import Owner, Receiver
 from quicedge.upstream.deadline import Deadline
+from quicedge.upstream.h2_codec import Codec
+from quicedge.upstream.h2_stream import H2Stream
+from quicedge.upstream.retry import Retry
 
-
-class H2Stream:
-    """One request on an HTTP/2 connection (`upstream.connection.Attempt`)."""
-
-    def __init__(self, connection: H2Connection, stream_id: int, receiver: Receiver) -> None:
-        self.connection = connection
-        self.stream_id = stream_id
-        self.receiver: Receiver | None = receiver
-        self.deadline = Deadline(connection.loop, self._timed_out)
-        self.responded = False
-        self.request_done = False
-        self.ending = False
-        self.trailers: Sequence[Field] = ()
-        self.pending: deque[bytes] = deque()
-        self.pending_bytes = 0
-        self.holding_back = False
-        self.paused = False
-        self.uncredited = 0
-
-    def write(self, data: bytes) -> None:
-        if self.receiver is None or not data:
-            return
-        self.pending.append(data)
-        self.pending_bytes += len(data)
-        self.connection.send_body(self)
-        if self.pending_bytes > limits.UPSTREAM_WRITE_HIGH and not self.holding_back:
-            self.holding_back = True
-            self.receiver.pause_request()
-
-    def end(self, trailers: Sequence[Field]) -> None:
-        if self.receiver is not None and not self.ending:
-            self.ending = True
-            self.trailers = trailers
-            self.connection.send_body(self)
-
-    def abort(self) -> None:
-        self.receiver = None
-        self.connection.reset(self, ErrorCodes.CANCEL)
-
-    def pause(self) -> None:
-        self.paused = True
-        self.deadline.clear()
-
-    def resume(self) -> None:
-        self.paused = False
-        self.connection.credit(self)
-        if not self.connection.is_closed:
-            self.deadline.set(self.connection.config.idle_timeout)
-
-    def fail(self, error: UpstreamError, retryable: bool = False) -> None:
-        self.deadline.cancel()
-        receiver, self.receiver = self.receiver, None
-        if receiver is not None:
-            receiver.attempt_failed(error, retryable)
-
-    def _timed_out(self) -> None:
-        self.connection.reset(self, ErrorCodes.CANCEL)
-        self.fail(UpstreamError("idle_timeout" if self.responded else "first_byte_timeout"))
+_LAST_STREAM_ID = 2**31 - 1
 
 
 class H2Connection(asyncio.Protocol):
-    """See the module. What a turn of the loop produces goes out in one write."""
+    """See the module. What a turn of the loop produces goes out in one write.
+
+    Flow control towards us: the connection's window is reopened at once, so that one slow client
+    does not stop the others; a stream's only as its client takes the bytes.
+    """
+
+    is_shared = True
 
     def __init__(
         self,
+        owner: Owner,
         config: UpstreamConfig,
         loop: asyncio.AbstractEventLoop,
-        on_capacity: Callable[[], None],
-        on_closed: Callable[[H2Connection], None],
+        *,
+        connect_seconds: float = 0.0,
     ) -> None:
-        self.config = config
-        self.loop = loop
-        self.is_closed = False
-        self._on_capacity = on_capacity
-        self._on_closed = on_closed
-        self._codec = H2Codec(
-            H2Configuration(client_side=True, header_encoding=None, validate_inbound_headers=True)
-        )
-        self._transport: asyncio.Transport | None = None
-        self._streams: dict[int, H2Stream] = {}
+        self.connect_seconds = connect_seconds
+        self._owner = owner
+        self._counters = owner.counters
+        self._loop = loop
+        self._keepalive_timeout = config.keepalive_timeout
         self._idle = Deadline(loop, self.close)
-        self._flush_scheduled = False
-        self._going_away = False
+        self._probe = Deadline(loop, self._probe_unanswered)
+        self._transport: asyncio.Transport
+        self._codec = Codec()
+        self._scheme = b"http"
+        self._is_open = False
+        self._retired = False
+        self._streams: dict[int, H2Stream] = {}
+        self._sending: dict[H2Stream, None] = {}  # in the order of their turns
+        self._max_streams = limits.UPSTREAM_H2_MAX_STREAMS
+        self._requests = 0
+        self._answered = False
         self._uncredited = 0
-        self._writable = True
+        self._flush_scheduled = False
+        self._write_paused = False
 
     @property
-    def is_usable(self) -> bool:
-        return (
-            not self.is_closed
-            and not self._going_away
-            and self._transport is not None
-            and len(self._streams) < self._codec.remote_settings.max_concurrent_streams
-            and self._codec.highest_outbound_stream_id < 2**31 - 3
-        )
+    def capacity(self) -> int:
+        if self._retired or not self._is_open or self._transport.is_closing():
+            return 0
+        return max(self._max_streams - len(self._streams), 0)
 
-    # --- sending ------------------------------------------------------------------------------
+    @property
+    def active(self) -> int:
+        return len(self._streams)
+
+    @property
+    def is_fresh(self) -> bool:
+        return self._requests == 0
+
+    def has_news(self) -> bool:
+        """GOAWAY and refused streams tell what was not processed: no need to look."""
+        return False
+
+    # --- the request ----------------------------------------------------------------------------
 
     def start(self, request: Request, receiver: Receiver) -> H2Stream:
         """Send a request head on a new stream."""
-        stream_id = self._codec.get_next_available_stream_id()
-        stream = self._streams[stream_id] = H2Stream(self, stream_id, receiver)
+        self._idle.clear()
+        self._requests += 1
+        codec = self._codec
+        stream_id = codec.get_next_available_stream_id()
+        stream = self._streams[stream_id] = H2Stream(self, stream_id, request, receiver)
+        if stream_id + 2 > _LAST_STREAM_ID:
+            self._retire()
         head = [
             (b":method", request.method),
-            (b":scheme", b"https" if self._is_tls else b"http"),
+            (b":scheme", self._scheme),
             (b":authority", request.authority),
             (b":path", request.path),
             *request.fields,
         ]
+        if request.ended:
+            head = [field for field in head if field[0] != b"expect"]
         if request.content_length is not None:
             head.append((b"content-length", b"%d" % request.content_length))
-        stream.request_done = stream.ending = request.ended
-        self._codec.send_headers(stream_id, head, end_stream=request.ended)
-        self._idle.clear()
-        if request.ended:
-            stream.deadline.set(self.config.first_byte_timeout)
+        try:
+            codec.send_headers(stream_id, head, end_stream=request.ended)
+        except H2Error as error:
+            del self._streams[stream_id]
+            failure = UpstreamError("reset", f"stream not opened: {error}")
+            self.later(receiver.attempt_failed, failure, Retry.ALWAYS)
         self._flush_soon()
         return stream
 
-    @property
-    def _is_tls(self) -> bool:
-        return (
-            self._transport is not None and self._transport.get_extra_info("sslcontext") is not None
-        )
+    def later(self, callback: Callable[..., None], *arguments: Any) -> None:
+        self._loop.call_soon(callback, *arguments)
 
-    def send_body(self, stream: H2Stream) -> None:
-        """Send what flow control and the socket let go of a stream's body."""
-        if stream.request_done or stream.stream_id not in self._streams:
+    def wants_to_send(self, stream: H2Stream) -> None:
+        """The stream has body bytes, or its end, to send."""
+        if stream.stream_id in self._streams:
+            self._sending[stream] = None
+            self._flush_soon()
+
+    def reset(self, stream: H2Stream, code: ErrorCodes) -> None:
+        """Give a stream up."""
+        if self._streams.pop(stream.stream_id, None) is None:
             return
+        self._sending.pop(stream, None)
+        try:
+            self._codec.reset_stream(stream.stream_id, code)
+        except ProtocolError:
+            pass  # h2 has closed it already
+        if not stream.responded and self._is_open:
+            # Nobody answers: is anybody there?
+            self._codec.ping(b"quicedge")
+            self._probe.set(limits.UPSTREAM_PROBE_TIMEOUT)
+        self._flush_soon()
+        self._released()
+
+    def credit(self, stream: H2Stream) -> None:
+        """Let the origin send as much more of a stream as its client has taken."""
+        if (
+            stream.uncredited >= limits.UPSTREAM_H2_STREAM_WINDOW // 4
+            and stream.stream_id in self._streams
+        ):
+            size, stream.uncredited = stream.uncredited, 0
+            try:
+                self._codec.increment_flow_control_window(size, stream.stream_id)
+            except ProtocolError:
+                return  # the origin has ended the stream
+            self._flush_soon()
+
+    def _send_bodies(self) -> None:
+        """A frame of each stream in turn, within flow control and what the socket takes."""
+        sending = self._sending
+        budget = limits.UPSTREAM_WRITE_HIGH
+        while sending and budget > 0:
+            stream = next(iter(sending))
+            del sending[stream]
+            try:
+                budget -= self._send_frame(stream)
+            except H2Error as error:
+                self._refuse(stream, UpstreamError("reset", str(error)))
+
+    def _send_frame(self, stream: H2Stream) -> int:
+        """Send the stream's next frame, if it may; returns its body bytes."""
+        if not stream.wants_to_send:
+            return 0
         codec, stream_id = self._codec, stream.stream_id
-        while stream.pending and self._writable:
-            room = min(codec.local_flow_control_window(stream_id), codec.max_outbound_frame_size)
-            if room <= 0:
-                break
-            data = stream.pending.popleft()
-            if len(data) > room:
-                stream.pending.appendleft(data[room:])
-                data = data[:room]
-            stream.pending_bytes -= len(data)
-            codec.send_data(stream_id, data)
-        if stream.holding_back and stream.pending_bytes < limits.UPSTREAM_WRITE_LOW:
-            stream.holding_back = False
-            if stream.receiver is not None:
-                stream.receiver.resume_request()
-        if stream.ending and not stream.pending:
+        if not stream.pending_bytes:
             stream.request_done = True
             if stream.trailers:
                 codec.send_headers(stream_id, list(stream.trailers), end_stream=True)
             else:
                 codec.end_stream(stream_id)
-            if not stream.responded:
-                stream.deadline.set(self.config.first_byte_timeout)
-        self._flush_soon()
-
-    def reset(self, stream: H2Stream, code: ErrorCodes) -> None:
-        """Give a stream up."""
-        stream.deadline.cancel()
-        if self._streams.pop(stream.stream_id, None) is None or self.is_closed:
-            return
-        try:
-            self._codec.reset_stream(stream.stream_id, code)
-        except ProtocolError:
-            pass  # it ended on its own
-        self._release()
-        self._flush_soon()
-
-    def credit(self, stream: H2Stream) -> None:
-        """Let the origin send as much more of a stream as the client has taken."""
-        if stream.uncredited and stream.stream_id in self._streams and not self.is_closed:
-            try:
-                self._codec.increment_flow_control_window(stream.uncredited, stream.stream_id)
-            except ProtocolError:
-                pass  # the stream ended meanwhile
-            stream.uncredited = 0
-            self._flush_soon()
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
+            return 0
+        room = min(codec.local_flow_control_window(stream_id), codec.max_outbound_frame_size)
+        if room <= 0:
+            return 0  # WINDOW_UPDATE brings it back
+        data = stream.take(room)
+        last = stream.ending and not stream.pending_bytes and not stream.trailers
+        codec.send_data(stream_id, data, end_stream=last)
+        stream.request_done = last
+        if stream.wants_to_send:
+            self._sending[stream] = None
+        return len(data)
 
     def _flush_soon(self) -> None:
-        if not self._flush_scheduled and not self.is_closed:
+        if not self._flush_scheduled:
             self._flush_scheduled = True
-            self.loop.call_soon(self._flush)
+            self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flush_scheduled = False
-        if self._transport is not None:
-            data = self._codec.data_to_send()
-            if data:
-                self._transport.write(data)
+        if not self._is_open or self._transport.is_closing():
+            return
+        if not self._write_paused:
+            self._send_bodies()
+        data = self._codec.data_to_send()
+        if data:
+            self._counters.bytes_sent += len(data)
+            self._transport.write(data)
+        if self._sending and not self._write_paused:
+            self._flush_soon()
+        elif self._transport.get_write_buffer_size() > 4 * limits.UPSTREAM_WRITE_HIGH:
+            # It asks (PING, SETTINGS) and does not read the answers.
+            self._lost(UpstreamError("protocol", "the origin does not read"))
+            self._transport.abort()
 
     # --- asyncio.Protocol -----------------------------------------------------------------------
 
@@ -232,156 +231,257 @@ class H2Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(
             high=limits.UPSTREAM_WRITE_HIGH, low=limits.UPSTREAM_WRITE_LOW
         )
-        self._codec.local_settings.update(
-            {
-                SettingCodes.ENABLE_PUSH: 0,
-                SettingCodes.INITIAL_WINDOW_SIZE: limits.UPSTREAM_H2_STREAM_WINDOW,
-                SettingCodes.MAX_HEADER_LIST_SIZE: limits.UPSTREAM_MAX_HEAD,
-            }
-        )
+        # RFC 9113 section 8.3.1: :scheme names the scheme of this connection; strict origins
+        # refuse another.
+        if transport.get_extra_info("ssl_object") is not None:
+            self._scheme = b"https"
+        self._is_open = True
         self._codec.initiate_connection()
         self._codec.increment_flow_control_window(limits.UPSTREAM_H2_CONNECTION_WINDOW)
-        self._flush()
+        self._flush_soon()
+        self._idle.set(self._keepalive_timeout)
+        self._owner.available(self)
 
     def pause_writing(self) -> None:
-        self._writable = False
+        self._write_paused = True
 
     def resume_writing(self) -> None:
-        self._writable = True
-        for stream in list(self._streams.values()):
-            if stream.pending:
-                self.send_body(stream)
+        self._write_paused = False
+        self._flush_soon()
 
     def data_received(self, data: bytes) -> None:
+        self._counters.bytes_received += len(data)
+        self._probe.clear()
         try:
-            for event in self._codec.receive_data(data):
-                self._handle(event)
-        except (ProtocolError, MessageError) as error:
-            self._flush()
-            self._lost(UpstreamError("protocol", str(error)))
-            self.close()
+            events = self._codec.feed(data)
+        except Exception as error:
+            # ProtocolError as a rule; whatever else a codec may raise must not get further.
+            self._flush()  # its GOAWAY says why
+            detail = str(error) if isinstance(error, H2Error) else repr(error)
+            self._lost(UpstreamError("protocol", detail))
+            self._transport.close()
             return
-        self._flush()
+        for event in events:
+            self._handle(event)
+        self._flush_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        self._lost(UpstreamError("reset", str(exc or "closed by the origin")))
+        if not self._is_open:
+            return
+        self._is_open = False
         self._idle.cancel()
-        self._on_closed(self)
+        self._probe.cancel()
+        self._lost(UpstreamError("reset", str(exc) if exc else "the origin closed the connection"))
+        self._owner.closed(self)
 
     def _lost(self, error: UpstreamError) -> None:
-        self.is_closed = True
+        self._retire()
+        # As with HTTP/1.1: a connection that had worked before may just have been closing.
+        stale = self._answered and error.kind == "reset"
         streams, self._streams = self._streams, {}
+        self._sending.clear()
         for stream in streams.values():
-            stream.fail(error)
+            idle_when_sent = stale and not stream.responded and not stream.interim
+            stream.fail(error, Retry.IDEMPOTENT if idle_when_sent else Retry.NEVER)
+
+    def _probe_unanswered(self) -> None:
+        self._lost(UpstreamError("reset", "the origin does not answer PING"))
+        self._transport.abort()
 
     # --- events -----------------------------------------------------------------------------------
 
     def _handle(self, event: Event) -> None:
-        if isinstance(event, DataReceived):
-            self._data(event)
-        elif isinstance(event, WindowUpdated | RemoteSettingsChanged):
-            for stream in list(self._streams.values()):
-                if stream.pending:
-                    self.send_body(stream)
-            self._on_capacity()
-        elif isinstance(event, ConnectionTerminated):
-            self._goaway(event)
-        else:
-            stream_id = getattr(event, "stream_id", None)
-            found = self._streams.get(stream_id) if stream_id is not None else None
-            if found is not None:
-                self._stream_event(found, event)
+        handler = _HANDLERS.get(type(event))
+        if handler is None:
+            return
+        stream = self._streams.get(getattr(event, "stream_id", None) or 0)
+        try:
+            handler(self, stream, event)
+        except MessageError as error:
+            self._refuse(stream, UpstreamError("protocol", str(error)))
+        except UpstreamError as error:
+            self._refuse(stream, error)
+        except Exception as error:
+            context = {"message": "handling a response failed", "exception": error}
+            self._loop.call_exception_handler(context)
+            self._refuse(stream, UpstreamError("reset", "internal error"))
 
-    def _data(self, event: DataReceived) -> None:
-        size = event.flow_controlled_length or 0
-        # The connection's window is opened at once: one slow client must not stop the others.
-        self._uncredited += size
-        if self._uncredited > limits.UPSTREAM_H2_CONNECTION_WINDOW // 4:
-            self._codec.increment_flow_control_window(self._uncredited)
-            self._uncredited = 0
-        stream = self._streams.get(event.stream_id)
+    def _refuse(self, stream: H2Stream | None, error: UpstreamError) -> None:
+        if stream is not None:
+            self.reset(stream, ErrorCodes.PROTOCOL_ERROR)
+            stream.fail(error)
+
+    def _on_interim(self, stream: H2Stream | None, event: InformationalResponseReceived) -> None:
         if stream is None or stream.receiver is None:
             return
-        stream.uncredited += size
-        if event.data:
-            stream.receiver.data(event.data)
-        if stream.paused:
+        stream.interim += 1
+        if stream.interim > limits.UPSTREAM_MAX_INTERIM:
+            raise UpstreamError("protocol", "too many interim responses")
+        stream.receiver.informational(self._checked(event.headers))
+
+    def _on_response(self, stream: H2Stream | None, event: ResponseReceived) -> None:
+        self._answered = True
+        if stream is None or stream.receiver is None:
             return
-        stream.deadline.set(self.config.idle_timeout)
-        if stream.uncredited > limits.UPSTREAM_H2_STREAM_WINDOW // 4:
+        response = self._checked(event.headers)
+        stream.responded = True
+        lengths = {value for name, value in response.fields if name == b"content-length"}
+        if not response_has_body(stream.method, response.status):
+            stream.body_left = 0
+        elif lengths:
+            length = lengths.pop()
+            if lengths or not length.isdigit():
+                raise UpstreamError("protocol", "the origin's content-length is faulty")
+            stream.body_left = int(length)
+        stream.receiver.response(response)
+
+    def _checked(self, headers: Sequence[Field] | None) -> Response:
+        response = check_response([(bytes(name), bytes(value)) for name, value in headers or ()])
+        if len(response.fields) > limits.UPSTREAM_MAX_FIELDS:
+            raise UpstreamError("protocol", "the origin's field section is too large")
+        for name, _ in response.fields:
+            # RFC 9113 section 8.2.2: such a message MUST be treated as malformed.
+            if name in CONNECTION_SPECIFIC:
+                raise UpstreamError("protocol", "a connection-specific field in HTTP/2")
+        if response.status == 101:
+            raise UpstreamError("protocol", "status 101 in HTTP/2")
+        return response
+
+    def _on_data(self, stream: H2Stream | None, event: DataReceived) -> None:
+        size = event.flow_controlled_length or 0
+        self._uncredited += size
+        if self._uncredited >= limits.UPSTREAM_H2_CONNECTION_WINDOW // 4:
+            self._codec.increment_flow_control_window(self._uncredited)
+            self._uncredited = 0
+        if stream is None or stream.receiver is None:
+            return
+        data = event.data or b""
+        if stream.body_left is not None:
+            stream.body_left -= len(data)
+            if stream.body_left < 0:
+                raise UpstreamError("protocol", "more content than the origin declared")
+        stream.uncredited += size
+        if data:
+            stream.receiver.data(data)
+        if not stream.paused and event.stream_ended is None:
             self.credit(stream)
 
-    def _stream_event(self, stream: H2Stream, event: Event) -> None:
-        receiver = stream.receiver
-        if receiver is None:
+    def _on_trailers(self, stream: H2Stream | None, event: TrailersReceived) -> None:
+        if stream is None:
             return
-        if isinstance(event, ResponseReceived):
-            response = self._checked(stream, event.headers)
-            if response is not None:
-                stream.responded = True
-                stream.deadline.set(self.config.idle_timeout)
-                receiver.response(response)
-        elif isinstance(event, InformationalResponseReceived):
-            response = self._checked(stream, event.headers)
-            if response is not None and response.status != 100:
-                receiver.informational(response)
-        elif isinstance(event, TrailersReceived):
-            trailers = [(bytes(name), bytes(value)) for name, value in event.headers or ()]
-            check_response_fields(trailers)
-            stream.trailers = trailers
-            self._complete(stream, trailers)
-        elif isinstance(event, StreamEnded):
-            self._complete(stream, ())
-        elif isinstance(event, StreamReset):
-            self._reset_by_origin(stream, event)
+        trailers = [(bytes(name), bytes(value)) for name, value in event.headers or ()]
+        if len(trailers) > limits.UPSTREAM_MAX_FIELDS:
+            raise UpstreamError("protocol", "the origin's trailer section is too large")
+        check_response_fields(trailers)
+        self._end(stream, [field for field in trailers if field[0] not in FORBIDDEN_TRAILERS])
 
-    def _checked(self, stream: H2Stream, headers: Sequence[Field] | None) -> Response | None:
-        try:
-            return check_response([(bytes(n), bytes(v)) for n, v in headers or ()])
-        except MessageError as error:
-            self.reset(stream, ErrorCodes.PROTOCOL_ERROR)
-            stream.fail(UpstreamError("protocol", str(error)))
-            return None
+    def _on_end(self, stream: H2Stream | None, event: StreamEnded) -> None:
+        if stream is not None:
+            self._end(stream, ())
 
-    def _complete(self, stream: H2Stream, trailers: Sequence[Field]) -> None:
+    def _end(self, stream: H2Stream, trailers: Sequence[Field]) -> None:
+        if stream.body_left:
+            raise UpstreamError("protocol", "less content than the origin declared")
         receiver, stream.receiver = stream.receiver, None
-        stream.deadline.cancel()
         if stream.request_done:
-            self._streams.pop(stream.stream_id, None)
-            self._release()
+            del self._streams[stream.stream_id]
+            self._released()
         else:
-            # RFC 9113 section 8.1: the origin answered before it read all; the rest is dropped.
+            # RFC 9113 section 8.1: it answered without reading all; the rest is not sent.
             self.reset(stream, ErrorCodes.NO_ERROR)
         if receiver is not None:
             receiver.end_of_response(trailers)
 
-    def _reset_by_origin(self, stream: H2Stream, event: StreamReset) -> None:
-        self._streams.pop(stream.stream_id, None)
-        self._release()
-        if event.error_code == ErrorCodes.NO_ERROR and stream.responded:
-            # The response came whole before; only the request was cut off.
+    def _on_reset(self, stream: H2Stream | None, event: StreamReset) -> None:
+        if stream is None:
             return
+        del self._streams[stream.stream_id]
+        self._sending.pop(stream, None)
+        code = event.error_code
         # RFC 9113 section 8.7: REFUSED_STREAM says that nothing was processed.
-        retryable = event.error_code == ErrorCodes.REFUSED_STREAM
-        stream.fail(UpstreamError("reset", f"stream error {event.error_code}"), retryable)
+        refused = code == ErrorCodes.REFUSED_STREAM
+        name = code.name if isinstance(code, ErrorCodes) else f"code {code}"
+        kind = "reset" if event.remote_reset else "protocol"
+        stream.fail(
+            UpstreamError(kind, f"stream reset: {name}"), Retry.ALWAYS if refused else Retry.NEVER
+        )
+        self._released()
 
-    def _goaway(self, event: ConnectionTerminated) -> None:
-        self._going_away = True
-        last = event.last_stream_id if event.last_stream_id is not None else 2**31 - 1
-        for stream_id, stream in list(self._streams.items()):
+    def _on_goaway(self, stream: H2Stream | None, event: ConnectionTerminated) -> None:
+        self._retire()
+        last = event.last_stream_id
+        for stream_id, unprocessed in list(self._streams.items()):
             # RFC 9113 section 6.8: streams above the last one were not processed.
-            if stream_id > last:
+            if last is not None and stream_id > last:
                 del self._streams[stream_id]
-                stream.fail(UpstreamError("reset", "the origin is going away"), True)
+                self._sending.pop(unprocessed, None)
+                unprocessed.fail(UpstreamError("reset", "the origin goes away"), Retry.ALWAYS)
         if not self._streams:
             self.close()
 
-    def _release(self) -> None:
+    def _on_window(self, stream: H2Stream | None, event: WindowUpdated) -> None:
+        if event.stream_id:
+            if stream is not None and stream.wants_to_send:
+                self._sending[stream] = None
+        else:
+            self._all_may_send()
+
+    def _on_settings(self, stream: H2Stream | None, event: RemoteSettingsChanged) -> None:
+        codec = self._codec
+        theirs = codec.remote_settings.max_concurrent_streams
+        self._max_streams = min(theirs, limits.UPSTREAM_H2_MAX_STREAMS)
+        # Whatever it allows us to remember, this much is worth remembering.
+        table = min(codec.encoder.header_table_size, limits.UPSTREAM_H2_HEADER_TABLE)
+        if table != codec.encoder.header_table_size:
+            codec.encoder.header_table_size = table
+        self._all_may_send()
+        if self.capacity:
+            self._owner.available(self)
+
+    def _all_may_send(self) -> None:
+        for stream in self._streams.values():
+            if stream.wants_to_send:
+                self._sending[stream] = None
+
+    # --- ends -----------------------------------------------------------------------------------
+
+    def _released(self) -> None:
         """A stream is gone: another may start, or the connection falls idle."""
         if not self._streams:
-            if self._going_away:
+            if self._retired:
                 self.close()
                 return
-            self._idle.set(self.config.keepalive_timeout)
-        self._on_capacity()
+            self._idle.set(self._keepalive_timeout)
+        if self.capacity:
+            self._owner.available(self)
+
+    def _retire(self) -> None:
+        if not self._retired:
+            self._retired = True
+            self._owner.retired(self)
+
+    def close(self) -> None:
+        """Close in good order an idle connection."""
+        self._retire()
+        if self._is_open and not self._transport.is_closing():
+            self._codec.close_connection()
+            self._flush()
+            self._transport.close()
+
+    def terminate(self) -> None:
+        self._lost(UpstreamError("reset", "the edge closed the connection"))
+        if self._is_open:
+            self._transport.abort()
+
+
+_HANDLERS: dict[type[Event], Callable[[H2Connection, H2Stream | None, Any], None]] = {
+    InformationalResponseReceived: H2Connection._on_interim,
+    ResponseReceived: H2Connection._on_response,
+    DataReceived: H2Connection._on_data,
+    TrailersReceived: H2Connection._on_trailers,
+    StreamEnded: H2Connection._on_end,
+    StreamReset: H2Connection._on_reset,
+    ConnectionTerminated: H2Connection._on_goaway,
+    WindowUpdated: H2Connection._on_window,
+    RemoteSettingsChanged: H2Connection._on_settings,
+}

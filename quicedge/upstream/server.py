@@ -1,251 +1,235 @@
-"""One origin server: its address, its connections, and who waits for one."""
+"""One origin server: its connections, and the requests that wait for one."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import ssl
-from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+import time
+from typing import Protocol
 
 from quicedge.config import limits
 from quicedge.config.schema import Upstream as UpstreamConfig
+from quicedge.http.semantics import is_idempotent
+from quicedge.upstream.address import Address
+from quicedge.upstream.address import parse_server as parse_server  # for cli.findings
 from quicedge.upstream.base import UpstreamError
-from quicedge.upstream.connection import OriginConnection
+from quicedge.upstream.connect import Connector
+from quicedge.upstream.connection import Counters, OriginConnection
 from quicedge.upstream.h1 import H1Connection
 from quicedge.upstream.h2 import H2Connection
-
-if TYPE_CHECKING:
-    from quicedge.upstream.stream import UpstreamStream
+from quicedge.upstream.retry import Retry
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a server listens."""
+class Waiter(Protocol):
+    """A request that wants a connection (`stream.UpstreamStream`)."""
 
-    text: str
-    host: str = ""
-    port: int = 0
-    tls: bool = False
-    unix: str | None = None
+    method: bytes
 
+    def attach(self, connection: OriginConnection) -> None:
+        """A connection with capacity: the request is started on it at once."""
 
-def parse_server(url: str) -> Address:
-    """The address in `http://host:port`, `https://host` or `unix:/path`; raises ValueError."""
-    if url.startswith("unix:"):
-        path = url.removeprefix("unix:")
-        if not path.startswith("/"):
-            raise ValueError("unix: needs an absolute path")
-        return Address(url, unix=path)
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("expected http://host:port, https://host or unix:/path")
-    if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise ValueError("an origin has no path; routes choose by path")
-    tls = parts.scheme == "https"
-    port = parts.port or (443 if tls else 80)
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return Address(f"{host}:{port}", parts.hostname, port, tls)
-
-
-def tls_context(config: UpstreamConfig) -> ssl.SSLContext:
-    """TLS towards origins: verified unless the operator said otherwise."""
-    context = ssl.create_default_context(cafile=config.tls_ca)
-    if not config.tls_verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    protocols = {"auto": ["h2", "http/1.1"], "h2": ["h2"], "http/1.1": ["http/1.1"]}
-    context.set_alpn_protocols(protocols[config.protocol])
-    return context
-
-
-class _Negotiating(asyncio.Protocol):
-    """Stands in until TLS has said which version is spoken."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self.connection: H1Connection | H2Connection
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
-        negotiated = tls.selected_alpn_protocol() if tls is not None else None
-        protocol = self._server.config.protocol
-        http2 = negotiated == "h2" if tls is not None else protocol == "h2"
-        self.connection = self._server.new_connection(http2)
-        transport.set_protocol(self.connection)
-        self.connection.connection_made(transport)
+    def attempt_failed(self, error: UpstreamError, retry: Retry) -> None:
+        """There will be no connection."""
 
 
 class Server:
-    """Hands connections to requests: a usable HTTP/2 one, else an idle HTTP/1.1 one (the last
-    used first), else a new one, else the request waits its turn."""
+    """Hands out connections: the one used last first, so that the others can fall idle and
+    close; else a new one; else the request waits its turn."""
 
     def __init__(
-        self, address: Address, config: UpstreamConfig, loop: asyncio.AbstractEventLoop
+        self,
+        address: Address,
+        config: UpstreamConfig,
+        connector: Connector,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.address = address
-        self.config = config
-        self.failures = 0
-        self.requests = 0
+        self.counters = Counters()
+        self._config = config
+        self._connector = connector
         self._loop = loop
-        self._tls = tls_context(config) if address.tls else None
-        self._idle: list[H1Connection] = []
-        self._h1: set[H1Connection] = set()
-        self._h2: list[H2Connection] = []
-        self._waiting: deque[UpstreamStream] = deque()
+        self._connections: dict[OriginConnection, None] = {}
+        self._retired: dict[OriginConnection, None] = {}
+        self._ready: dict[OriginConnection, None] = {}
+        self._waiting: dict[Waiter, None] = {}
         self._connecting: set[asyncio.Task[None]] = set()
-        self._speaks_h2 = config.protocol == "h2"
+        self._closing = False
+        self._empty: asyncio.Event | None = None
+        # Whether one connection takes many requests; None until ALPN has told.
+        self._shared: bool | None = config.protocol == "h2"
+        if config.protocol == "auto" and address.tls:
+            self._shared = None
 
-    def submit(self, stream: UpstreamStream) -> None:
-        """Start a request as soon as there is a connection for it."""
-        self.requests += 1
-        connection = self._usable()
-        if connection is not None:
-            stream.attach(connection, 0.0)
-            return
+    # --- requests -------------------------------------------------------------------------------
+
+    def submit(self, waiter: Waiter, fresh: bool = False) -> None:
+        """Attach `waiter` to a connection, now or later; raises UpstreamError when it cannot wait.
+
+        `fresh`: an idle connection turned out dead, so its neighbours are not trusted either.
+        """
+        if self._closing:
+            raise UpstreamError("no_server", f"{self.address.text}: shutting down")
+        if fresh:
+            for connection in list(self._ready):
+                if not connection.active:
+                    connection.close()
+        if not self._waiting:
+            ready = self._take(waiter.method)
+            if ready is not None:
+                waiter.attach(ready)
+                return
         if len(self._waiting) >= limits.UPSTREAM_MAX_WAITING:
-            self._loop.call_soon(
-                stream.attempt_failed, UpstreamError("overloaded", "too many requests wait"), True
-            )
-            return
-        self._waiting.append(stream)
-        self._connect_for_waiting()
+            raise UpstreamError("overloaded", f"{self.address.text}: too many requests wait")
+        self._waiting[waiter] = None
+        self._connect_more()
 
-    def withdraw(self, stream: UpstreamStream) -> None:
+    def withdraw(self, waiter: Waiter) -> None:
         """The request was given up while it waited."""
-        try:
-            self._waiting.remove(stream)
-        except ValueError:
-            pass
+        self._waiting.pop(waiter, None)
 
-    def _usable(self) -> H1Connection | H2Connection | None:
-        for shared in self._h2:
-            if shared.is_usable:
-                return shared
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.is_usable:
+    def _take(self, method: bytes) -> OriginConnection | None:
+        ready = self._ready
+        while ready:
+            connection = next(reversed(ready))
+            capacity = connection.capacity
+            if capacity <= 1:
+                del ready[connection]
+            if capacity == 0:
+                continue
+            # Only an idempotent request gets a second chance on a connection just closed.
+            if connection.active or is_idempotent(method) or not connection.has_news():
                 return connection
+            connection.terminate()
         return None
 
-    def _connect_for_waiting(self) -> None:
-        if self._speaks_h2:
-            # One connection takes many streams: another only when none is on its way.
-            wanted = 0 if self._connecting else 1
-            room = limits.UPSTREAM_H2_CONNECTIONS - len(self._h2)
+    def _serve(self) -> None:
+        while self._waiting:
+            waiter = next(iter(self._waiting))
+            connection = self._take(waiter.method)
+            if connection is None:
+                return
+            del self._waiting[waiter]
+            waiter.attach(connection)
+
+    # --- connections (connection.Owner) -----------------------------------------------------------
+
+    def available(self, connection: OriginConnection) -> None:
+        if connection not in self._connections:
+            return
+        if self._closing:
+            if not connection.active:
+                connection.close()
+            return
+        self._ready[connection] = None
+        self._serve()
+
+    def retired(self, connection: OriginConnection) -> None:
+        self._ready.pop(connection, None)
+        if connection in self._connections:
+            del self._connections[connection]
+            self._retired[connection] = None
+            self._connect_more()
+
+    def closed(self, connection: OriginConnection) -> None:
+        self._ready.pop(connection, None)
+        self._retired.pop(connection, None)
+        self._connections.pop(connection, None)
+        self._connect_more()
+        self._tell_empty()
+
+    def _connect_more(self) -> None:
+        """As many connections on their way as waiting requests need and limits allow."""
+        waiting, under_way = len(self._waiting), len(self._connecting)
+        if not waiting or self._closing:
+            return
+        if self._shared is False:
+            wanted = waiting - under_way
+            room = self._config.max_connections - len(self._connections) - under_way
         else:
-            wanted = len(self._waiting) - len(self._connecting)
-            room = self.config.max_connections - len(self._h1) - len(self._connecting)
+            # One connection takes many requests: no second before the first has told.
+            wanted = 1 - under_way
+            room = limits.UPSTREAM_H2_CONNECTIONS - len(self._connections)
         for _ in range(min(wanted, room)):
-            task = self._loop.create_task(self._connect())
-            self._connecting.add(task)
-            task.add_done_callback(self._connecting.discard)
+            self._connecting.add(self._loop.create_task(self._connect()))
 
     async def _connect(self) -> None:
-        started = self._loop.time()
+        task = asyncio.current_task()
+        assert task is not None
         try:
-            async with asyncio.timeout(self.config.connect_timeout):
-                connection = await self._open()
-        except TimeoutError:
-            self._connect_failed(UpstreamError("connect_timeout", self.address.text))
-        except ssl.SSLError as error:
-            self._connect_failed(UpstreamError("tls", error.reason or str(error)))
-        except OSError as error:
-            self._connect_failed(UpstreamError("connect", f"{self.address.text}: {error}"))
-        else:
-            elapsed = self._loop.time() - started
-            while self._waiting and connection.is_usable:
-                self._waiting.popleft().attach(connection, elapsed)
-                if isinstance(connection, H1Connection):
-                    return
-            if isinstance(connection, H1Connection) and connection.is_usable:
-                self._on_idle(connection)
+            await self._connector.connect(functools.partial(self._made, task, time.monotonic()))
+        except UpstreamError as error:
+            self._connecting.discard(task)
+            self._connect_failed(error)
+        finally:
+            self._connecting.discard(task)
+            self._connect_more()
+            self._tell_empty()
 
-    async def _open(self) -> H1Connection | H2Connection:
-        factory = functools.partial(_Negotiating, self)
-        if self.address.unix is not None:
-            _, protocol = await self._loop.create_unix_connection(factory, self.address.unix)
-        elif self._tls is not None:
-            _, protocol = await self._loop.create_connection(
-                factory,
-                self.address.host,
-                self.address.port,
-                ssl=self._tls,
-                server_hostname=self.config.tls_server_name or self.address.host,
-            )
-        else:
-            _, protocol = await self._loop.create_connection(
-                factory, self.address.host, self.address.port
-            )
-        return protocol.connection
-
-    def new_connection(self, http2: bool) -> H1Connection | H2Connection:
-        """A protocol object for a connection that was just made."""
-        if http2:
-            self._speaks_h2 = True
-            shared = H2Connection(self.config, self._loop, self._serve_waiting, self._h2_closed)
-            self._h2.append(shared)
-            return shared
-        self._speaks_h2 = False
-        connection = H1Connection(self.config, self._loop, self._on_idle, self._h1_closed)
-        self._h1.add(connection)
+    def _made(
+        self, task: asyncio.Task[None], started: float, http2: bool
+    ) -> H1Connection | H2Connection:
+        self._connecting.discard(task)
+        self._shared = http2
+        seconds = time.monotonic() - started
+        make = H2Connection if http2 else H1Connection
+        connection = make(self, self._config, self._loop, connect_seconds=seconds)
+        self._connections[connection] = None
         return connection
 
     def _connect_failed(self, error: UpstreamError) -> None:
-        """One request pays for one failed try; over HTTP/2 all that wait depend on it."""
-        self.failures += 1
-        count = len(self._waiting) if self._speaks_h2 else min(1, len(self._waiting))
-        failed = [self._waiting.popleft() for _ in range(count)]
-        for stream in failed:
-            stream.attempt_failed(error, True)
+        """One request pays for one failed try; when nothing else is there, all that wait do."""
+        failed = list(self._waiting)
+        if self._connections or self._connecting:
+            failed = failed[:1]
+        for waiter in failed:
+            self._waiting.pop(waiter, None)
+        for waiter in failed:
+            waiter.attempt_failed(error, Retry.ALWAYS)
 
-    def _on_idle(self, connection: H1Connection) -> None:
-        if self._waiting:
-            self._waiting.popleft().attach(connection, 0.0)
-        else:
-            self._idle.append(connection)
-
-    def _serve_waiting(self) -> None:
-        while self._waiting:
-            connection = self._usable()
-            if connection is None:
-                return
-            self._waiting.popleft().attach(connection, 0.0)
-
-    def _h1_closed(self, connection: H1Connection) -> None:
-        self._h1.discard(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
-        if self._waiting:
-            self._connect_for_waiting()
-
-    def _h2_closed(self, connection: H2Connection) -> None:
-        if connection in self._h2:
-            self._h2.remove(connection)
-        if self._waiting:
-            self._connect_for_waiting()
+    # --- the whole --------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, int]:
+        """Connections (`open`, `idle`), requests (`active`, `waiting`) and `Counters`."""
+        everything = [*self._connections, *self._retired]
+        counters = self.counters
         return {
-            "open": len(self._h1) + len(self._h2),
-            "idle": len(self._idle),
+            "open": len(everything),
+            "idle": sum(not connection.active for connection in everything),
+            "active": sum(connection.active for connection in everything),
             "waiting": len(self._waiting),
-            "requests": self.requests,
-            "failures": self.failures,
+            "requests": counters.requests,
+            "failures": counters.failures,
+            "retries": counters.retries,
+            "bytes_sent": counters.bytes_sent,
+            "bytes_received": counters.bytes_received,
         }
 
-    def close_idle(self) -> None:
-        """Close what no request uses."""
-        for connection in list(self._idle):
-            connection.close()
-
-    async def close(self) -> None:
-        """Close all; what runs fails."""
-        for task in list(self._connecting):
+    def retire(self) -> None:
+        """Take no further requests; close each connection once nothing runs on it."""
+        self._closing = True
+        waiting, self._waiting = self._waiting, {}
+        for task in self._connecting:
             task.cancel()
-        running: list[OriginConnection] = [*self._h1, *self._h2]
-        for connection in running:
-            connection.close()
-        await asyncio.gather(*self._connecting, return_exceptions=True)
+        for connection in list(self._connections):
+            if not connection.active:
+                connection.close()
+        for waiter in waiting:
+            error = UpstreamError("no_server", f"{self.address.text}: shutting down")
+            waiter.attempt_failed(error, Retry.NEVER)
+
+    async def close(self, grace: float) -> None:
+        """Wait up to `grace` seconds for what runs, then close all (after `retire`)."""
+        self._empty = asyncio.Event()
+        self._tell_empty()
+        try:
+            async with asyncio.timeout(grace):
+                await self._empty.wait()
+        except TimeoutError:
+            for connection in [*self._connections, *self._retired]:
+                connection.terminate()
+            await self._empty.wait()
+
+    def _tell_empty(self) -> None:
+        held = self._connections or self._retired or self._connecting
+        if self._empty is not None and not held:
+            self._empty.set()

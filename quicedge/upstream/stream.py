@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,8 @@ from quicedge.config import limits
 from quicedge.http.message import Field, Request, Response
 from quicedge.upstream.base import ResponseHandler, UpstreamError
 from quicedge.upstream.connection import Attempt, OriginConnection
+from quicedge.upstream.deadline import Deadline
+from quicedge.upstream.retry import ReplayBody, Retry, may_retry
 
 if TYPE_CHECKING:
     from quicedge.upstream.group import Upstream
@@ -19,145 +21,278 @@ if TYPE_CHECKING:
 class UpstreamStream:
     """The `OriginStream` of an exchange and the `Receiver` of a connection.
 
-    A try is repeated when the connection says that this does no harm, only while the body so far
-    can be sent again, and never after the first byte of a response.
+    It owns what is the same for every HTTP version: the tries, the one timer of a request, the
+    body that waits (for a connection, or behind `Expect: 100-continue`), and telling the exchange
+    of backpressure later, never from within its own call.
     """
+
+    __slots__ = (
+        "_attempt", "_body", "_config", "_deadline", "_ended", "_failed_servers", "_group",
+        "_handler", "_holding", "_loop", "_paused", "_queued_at", "_refused", "_relayed",
+        "_report_scheduled", "_request", "_request_paused", "_responded", "_server",
+        "_told_paused", "_trailers", "_tries_left", "_waits_for", "connect_seconds", "method",
+        "queue_seconds", "server",
+    )  # fmt: skip
 
     def __init__(self, group: Upstream, request: Request, handler: ResponseHandler) -> None:
         self.server = ""
         self.queue_seconds = 0.0
         self.connect_seconds = 0.0
+        self.method = request.method
         self._group = group
+        self._config = group.config
+        self._loop = group.loop
         self._request = request
         self._handler: ResponseHandler | None = handler
-        self._loop = asyncio.get_running_loop()
-        self._queued_at = self._loop.time()
+        self._deadline = Deadline(group.loop, self._expired)
+        self._waits_for = ""
         self._server: Server | None = None
+        self._failed_servers: frozenset[Server] = frozenset()
         self._attempt: Attempt | None = None
         self._tries_left = group.config.retries
-        self._responded = False
-        self._body: list[bytes] = []
-        self._body_size = 0
-        self._replayable = True
+        self._queued_at = 0.0
+        self._body = ReplayBody()
         self._ended = request.ended
         self._trailers: Sequence[Field] = ()
+        self._holding = False  # the body waits for 100 (Continue)
+        self._refused = False  # the origin has answered and wants no (more) body
+        self._relayed = False  # the exchange has seen something of a response
+        self._responded = False
         self._paused = False
+        self._request_paused = False
+        self._told_paused = False
+        self._report_scheduled = False
+
+    # --- tries ----------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Choose a server and ask it for a connection."""
-        self._server = server = self._group.choose(avoid=self._server)
-        self.server = server.address.text
-        if not self._ended and self._handler is not None:
-            # Until there is a connection the client's window bounds what waits here.
-            self._handler.pause_request()
-        server.submit(self)
+        """Begin the first try."""
+        if self.method == b"CONNECT":
+            self._fail_later(UpstreamError("no_server", "CONNECT is not forwarded"))
+        else:
+            self._try(fresh=False)
 
-    def attach(self, connection: OriginConnection, connect_seconds: float) -> None:
-        """A connection is there: send what there is."""
-        self.connect_seconds = connect_seconds
-        self.queue_seconds = max(self._loop.time() - self._queued_at - connect_seconds, 0.0)
-        handler = self._handler
-        if handler is None:
+    def _try(self, fresh: bool, because: UpstreamError | None = None) -> None:
+        server = self._group.choose(self._request, self._failed_servers)
+        if server is None:
+            self._fail_later(because or UpstreamError("no_server", "no server is configured"))
             return
-        self._attempt = attempt = connection.start(self._request, self)
-        if not self._request.ended:
-            handler.resume_request()
+        self._server = server
+        self.server = server.address.text
+        self._queued_at = time.monotonic()
+        server.counters.requests += 1
+        try:
+            server.submit(self, fresh)
+        except UpstreamError as error:
+            self._fail_later(error)
+            return
+        if self._attempt is None:
+            self._wait("overloaded", limits.UPSTREAM_QUEUE_TIMEOUT + self._config.connect_timeout)
+
+    def attach(self, connection: OriginConnection) -> None:
+        """A connection is there (`server.Waiter`)."""
+        waited = time.monotonic() - self._queued_at
+        self.connect_seconds = (
+            min(waited, connection.connect_seconds) if connection.is_fresh else 0.0
+        )
+        self.queue_seconds += waited - self.connect_seconds
+        request = self._request
+        attempt = self._attempt = connection.start(request, self)
         if self._paused:
             attempt.pause()
-        for data in list(self._body):
-            attempt.write(data)
-        self._trim_replay()
-        if self._ended and not self._request.ended:
-            attempt.end(self._trailers)
+        if request.ended:
+            self._wait("first_byte_timeout", self._config.first_byte_timeout)
+        elif any(n == b"expect" and v.lower() == b"100-continue" for n, v in request.fields):
+            self._holding = True
+            self._wait("continue", limits.UPSTREAM_CONTINUE_TIMEOUT)
+        else:
+            self._deadline.clear()
+            self._send_kept()
 
-    # --- OriginStream -----------------------------------------------------------------------
+    def _send_kept(self) -> None:
+        """The body that waited goes out."""
+        self._holding = False
+        attempt = self._attempt
+        assert attempt is not None
+        data = self._body.replay()
+        if data:
+            attempt.write(data)
+        self._pause_request(False)
+        if self._ended:
+            attempt.end(self._trailers)
+            self._wait("first_byte_timeout", self._config.first_byte_timeout)
+        else:
+            self._deadline.clear()
+
+    def attempt_failed(self, error: UpstreamError, retry: Retry) -> None:
+        """A try failed: another one, or the end."""
+        self._attempt = None
+        self._holding = False
+        if self._handler is None or self._server is None:
+            return
+        self._server.counters.failures += 1
+        if self._relayed or not may_retry(retry, self.method, self._body, self._tries_left):
+            self._fail(error)
+            return
+        self._tries_left -= 1
+        self._server.counters.retries += 1
+        if error.kind in ("connect", "connect_timeout", "tls"):
+            self._failed_servers |= {self._server}
+        self._pause_request(self._body.is_full)
+        self._try(fresh=retry is Retry.IDEMPOTENT, because=error)
+
+    def _fail_later(self, error: UpstreamError) -> None:
+        self._loop.call_soon(self._fail, error)
+
+    def _fail(self, error: UpstreamError) -> None:
+        handler = self._finish()
+        if handler is not None:
+            handler.failed(error)
+
+    def _finish(self) -> ResponseHandler | None:
+        handler, self._handler = self._handler, None
+        self._attempt = None
+        self._deadline.cancel()
+        return handler
+
+    # --- OriginStream ---------------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
-        if self._attempt is None or self._replayable:
-            self._body.append(data)
-            self._body_size += len(data)
-        if self._attempt is not None:
-            self._trim_replay()
+        if self._handler is None or self._refused or self._ended:
+            return
+        if self._attempt is None or self._holding:
+            self._body.keep(data)
+            if self._body.is_full:
+                self._pause_request(True)
+        else:
             self._attempt.write(data)
+            self._body.sent(data)
 
     def end(self, trailers: Sequence[Field] = ()) -> None:
+        if self._handler is None or self._refused or self._ended:
+            return
         self._ended = True
         self._trailers = trailers
-        if self._attempt is not None:
+        if self._attempt is not None and not self._holding:
             self._attempt.end(trailers)
+            if not self._responded:
+                self._wait("first_byte_timeout", self._config.first_byte_timeout)
 
     def abort(self) -> None:
-        self._handler = None
-        if self._attempt is not None:
-            self._attempt.abort()
+        attempt = self._attempt
+        if self._finish() is None:
+            return
+        if attempt is not None:
+            attempt.abort()
         elif self._server is not None:
             self._server.withdraw(self)
 
     def pause(self) -> None:
         self._paused = True
         if self._attempt is not None:
+            if self._responded:
+                self._deadline.clear()
             self._attempt.pause()
 
     def resume(self) -> None:
         self._paused = False
         if self._attempt is not None:
+            if self._responded:
+                self._wait("idle_timeout", self._config.idle_timeout)
             self._attempt.resume()
 
-    def _trim_replay(self) -> None:
-        if self._body_size > limits.UPSTREAM_REPLAY_BODY or self._responded:
-            self._replayable = False
-            self._body.clear()
-            self._body_size = 0
-
-    # --- Receiver -----------------------------------------------------------------------------
+    # --- Receiver -------------------------------------------------------------------------------
 
     def informational(self, response: Response) -> None:
-        self._answered()
-        if self._handler is not None:
-            self._handler.informational(response)
+        if self._handler is None:
+            return
+        self._relayed = True
+        if self._holding and response.status == 100:
+            self._send_kept()
+        elif self._ended:
+            self._wait("first_byte_timeout", self._config.first_byte_timeout)
+        self._handler.informational(response)
 
     def response(self, response: Response) -> None:
-        self._answered()
-        if self._handler is not None:
-            self._handler.response(response)
-
-    def _answered(self) -> None:
-        if not self._responded:
-            self._responded = True
-            self._replayable = False
-            self._body.clear()
+        if self._handler is None:
+            return
+        self._relayed = self._responded = True
+        self._body.drop()
+        attempt = self._attempt
+        if (
+            not self._ended
+            and attempt is not None
+            and (self._holding or (response.status >= 300 and not attempt.is_duplex))
+        ):
+            # RFC 9112 section 9.5: a client that sees a response saying that the origin does not
+            # want the body SHOULD immediately cease transmitting it.
+            self._refused = True
+            self._holding = False
+            self._pause_request(False)
+        self._response_came()
+        self._handler.response(response)
 
     def data(self, data: bytes) -> None:
         if self._handler is not None:
+            self._response_came()
             self._handler.data(data)
 
+    def _response_came(self) -> None:
+        if self._paused:
+            self._deadline.clear()
+        else:
+            self._wait("idle_timeout", self._config.idle_timeout)
+
     def end_of_response(self, trailers: Sequence[Field]) -> None:
-        handler, self._handler = self._handler, None
+        handler = self._finish()
         if handler is not None:
             handler.end(trailers)
 
     def pause_request(self) -> None:
-        if self._handler is not None:
-            self._handler.pause_request()
+        self._pause_request(True)
+        if not self._responded and not self._ended:
+            self._wait("idle_timeout", self._config.idle_timeout)
 
     def resume_request(self) -> None:
-        if self._handler is not None:
+        self._pause_request(False)
+        if not self._responded and not self._ended:
+            self._deadline.clear()
+
+    # --- backpressure and time ------------------------------------------------------------------
+
+    def _pause_request(self, paused: bool) -> None:
+        self._request_paused = paused
+        if paused is not self._told_paused and not self._report_scheduled:
+            self._report_scheduled = True
+            self._loop.call_soon(self._report_pause)
+
+    def _report_pause(self) -> None:
+        self._report_scheduled = False
+        if self._handler is None or self._request_paused is self._told_paused:
+            return
+        self._told_paused = self._request_paused
+        if self._told_paused:
+            self._handler.pause_request()
+        else:
             self._handler.resume_request()
 
-    def attempt_failed(self, error: UpstreamError, retryable: bool) -> None:
-        """The try failed: another one, or the end."""
-        self._attempt = None
-        if self._handler is None:
-            return
-        if self._may_retry(error, retryable):
-            self._tries_left -= 1
-            self._group.retries += 1
-            self.start()
-            return
-        handler, self._handler = self._handler, None
-        handler.failed(error)
+    def _wait(self, kind: str, seconds: float) -> None:
+        self._waits_for = kind
+        self._deadline.set(seconds)
 
-    def _may_retry(self, error: UpstreamError, retryable: bool) -> bool:
-        if self._responded or not self._replayable or self._tries_left <= 0:
-            return False
-        return retryable and error.kind in ("connect", "connect_timeout", "tls", "reset")
+    def _expired(self) -> None:
+        kind = self._waits_for
+        if kind == "continue":
+            # RFC 9110 section 10.1.1: a client SHOULD NOT wait for an indefinite period.
+            self._send_kept()
+            return
+        attempt, server = self._attempt, self._server
+        handler = self._finish()
+        if attempt is not None:
+            attempt.abort()
+        elif server is not None:
+            server.withdraw(self)
+        if server is not None:
+            server.counters.failures += 1
+        if handler is not None:
+            handler.failed(UpstreamError(kind, self.server))

@@ -1,0 +1,110 @@
+"""Making connections: TCP or a unix socket, TLS, and which HTTP version is spoken."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+
+from quicedge.config.schema import Upstream as UpstreamConfig
+from quicedge.upstream.address import Address
+from quicedge.upstream.base import UpstreamError
+
+_ALPN = {"auto": ["h2", "http/1.1"], "h2": ["h2"], "http/1.1": ["http/1.1"]}
+
+
+def tls_context(config: UpstreamConfig) -> ssl.SSLContext:
+    """TLS towards origins: verified unless the operator said otherwise.
+
+    Raises OSError or ssl.SSLError when `tls_ca` cannot be read.
+    """
+    context = ssl.create_default_context(cafile=config.tls_ca)
+    if not config.tls_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(_ALPN[config.protocol])
+    return context
+
+
+class _Negotiating(asyncio.Protocol):
+    """Stands in until TLS has said which version is spoken."""
+
+    def __init__(self, connector: Connector, make: Callable[[bool], asyncio.Protocol]) -> None:
+        self._connector = connector
+        self._make = make
+        self.connection: asyncio.Protocol | None = None
+        self.error: UpstreamError | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        try:
+            http2 = self._connector.speaks_h2(transport)
+        except UpstreamError as error:
+            self.error = error
+            transport.close()
+            return
+        connection = self.connection = self._make(http2)
+        # Before any byte is read, so that none passes by the connection.
+        transport.set_protocol(connection)
+        connection.connection_made(transport)
+
+
+class Connector:
+    """Connects to one server. `make(http2)` gives the protocol object of a new connection."""
+
+    def __init__(
+        self, address: Address, config: UpstreamConfig, tls: ssl.SSLContext | None
+    ) -> None:
+        self._address = address
+        self._config = config
+        self._tls = tls
+
+    async def connect(self, make: Callable[[bool], asyncio.Protocol]) -> None:
+        """Make one connection; raises UpstreamError."""
+        text = self._address.text
+        negotiating = _Negotiating(self, make)
+        try:
+            async with asyncio.timeout(self._config.connect_timeout):
+                await self._open(lambda: negotiating)
+        except TimeoutError:
+            raise UpstreamError("connect_timeout", text) from None
+        except ssl.SSLCertVerificationError as error:
+            raise UpstreamError("tls", f"{text}: {error.verify_message}") from error
+        except ssl.SSLError as error:
+            raise UpstreamError("tls", f"{text}: {error.reason or error}") from error
+        except (OSError, UnicodeError) as error:
+            # UnicodeError: a host name that IDNA cannot encode.
+            raise UpstreamError("connect", f"{text}: {error}") from error
+        except asyncio.CancelledError:
+            # uvloop closes a connection that was just made, and does not tell it.
+            if negotiating.connection is not None:
+                negotiating.connection.connection_lost(None)
+            raise
+        if negotiating.error is not None:
+            raise negotiating.error
+
+    async def _open(self, factory: Callable[[], asyncio.Protocol]) -> None:
+        loop = asyncio.get_running_loop()
+        address = self._address
+        if address.unix is not None:
+            await loop.create_unix_connection(factory, address.unix)
+        elif self._tls is None:
+            await loop.create_connection(factory, address.host, address.port)
+        else:
+            await loop.create_connection(
+                factory,
+                address.host,
+                address.port,
+                ssl=self._tls,
+                server_hostname=self._config.tls_server_name or address.host,
+            )
+
+    def speaks_h2(self, transport: asyncio.BaseTransport) -> bool:
+        """By ALPN over TLS, by configuration (prior knowledge) otherwise."""
+        tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+        if tls is None:
+            return self._config.protocol == "h2"
+        negotiated = tls.selected_alpn_protocol()
+        if self._config.protocol == "h2" and negotiated != "h2":
+            # RFC 9113 section 3.3: implementations MUST use protocol negotiation in TLS.
+            raise UpstreamError("tls", f"{self._address.text}: does not offer h2 by ALPN")
+        return negotiated == "h2"

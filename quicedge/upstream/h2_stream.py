@@ -1,0 +1,122 @@
+"""One request on an HTTP/2 connection to an origin."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from h2.errors import ErrorCodes
+
+from quicedge.config import limits
+from quicedge.http.message import Field, Request
+from quicedge.upstream.base import UpstreamError
+from quicedge.upstream.connection import Receiver
+from quicedge.upstream.retry import Retry
+
+if TYPE_CHECKING:
+    from quicedge.upstream.h2 import H2Connection
+
+
+class H2Stream:
+    """State of a stream; `H2Connection` speaks for it. It is an `Attempt`."""
+
+    __slots__ = (
+        "_connection", "_left", "_pending", "body_left", "ending", "interim", "method",
+        "paused", "pending_bytes", "receiver", "request_done", "responded", "stream_id",
+        "trailers", "uncredited", "write_paused",
+    )  # fmt: skip
+
+    is_duplex = True
+
+    def __init__(
+        self, connection: H2Connection, stream_id: int, request: Request, receiver: Receiver
+    ) -> None:
+        self.stream_id = stream_id
+        self.receiver: Receiver | None = receiver
+        self.method = request.method
+        self.request_done = request.ended
+        self.ending = request.ended
+        self.trailers: Sequence[Field] = ()
+        self.pending_bytes = 0
+        self.write_paused = False
+        self.responded = False
+        self.interim = 0
+        self.body_left: int | None = None
+        """Response body bytes still to come, when declared."""
+        self.paused = False
+        self.uncredited = 0
+        """Bytes received that the origin's window was not reopened for."""
+        self._connection = connection
+        self._pending: deque[bytes] = deque()
+        self._left = request.content_length
+
+    # --- Attempt --------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        if self.receiver is None or self.ending or not data:
+            return
+        if self._left is not None:
+            if len(data) > self._left:
+                self._reject("more body than content-length declares")
+                return
+            self._left -= len(data)
+        self._pending.append(data)
+        self.pending_bytes += len(data)
+        self._connection.wants_to_send(self)
+        if self.pending_bytes > limits.UPSTREAM_WRITE_HIGH and not self.write_paused:
+            self.write_paused = True
+            self.receiver.pause_request()
+
+    def end(self, trailers: Sequence[Field]) -> None:
+        if self.receiver is None or self.ending:
+            return
+        if self._left:
+            self._reject("less body than content-length declares")
+            return
+        self.ending = True
+        self.trailers = trailers
+        self._connection.wants_to_send(self)
+
+    def _reject(self, reason: str) -> None:
+        receiver, self.receiver = self.receiver, None
+        self._connection.reset(self, ErrorCodes.CANCEL)
+        if receiver is not None:
+            self._connection.later(
+                receiver.attempt_failed, UpstreamError("request", reason), Retry.NEVER
+            )
+
+    def abort(self) -> None:
+        self.receiver = None
+        self._connection.reset(self, ErrorCodes.CANCEL)
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
+        self._connection.credit(self)
+
+    # --- for the connection -----------------------------------------------------------------------
+
+    @property
+    def wants_to_send(self) -> bool:
+        return not self.request_done and (self.ending or bool(self._pending))
+
+    def take(self, size: int) -> bytes:
+        """Up to `size` bytes of the body that waits."""
+        data = self._pending.popleft()
+        if len(data) > size:
+            self._pending.appendleft(data[size:])
+            data = data[:size]
+        self.pending_bytes -= len(data)
+        if self.write_paused and self.pending_bytes <= limits.UPSTREAM_WRITE_LOW:
+            self.write_paused = False
+            if self.receiver is not None:
+                self.receiver.resume_request()
+        return data
+
+    def fail(self, error: UpstreamError, retry: Retry = Retry.NEVER) -> None:
+        receiver, self.receiver = self.receiver, None
+        if receiver is not None:
+            receiver.attempt_failed(error, retry)
