@@ -169,9 +169,6 @@ UPSTREAM_MAX_WAITING: Final = 1024
 UPSTREAM_QUEUE_TIMEOUT: Final = 10.0
 """Seconds a request waits for a connection, beyond the time to connect."""
 
-UPSTREAM_QUEUE_TIMEOUT: Final = 10.0
-"""Seconds a request waits for a connection, beyond the time to connect."""
-
 UPSTREAM_REPLAY_BODY: Final = 64 * 1024
 """Request body bytes kept so that a retry can send them again."""
 
@@ -193,9 +190,6 @@ UPSTREAM_MAX_FIELDS: Final = 512
 UPSTREAM_MAX_INTERIM: Final = 16
 """Interim (1xx) responses a request; more are taken for an attack."""
 
-UPSTREAM_MAX_INTERIM: Final = 16
-"""Interim (1xx) responses a request; more are taken for an attack."""
-
 UPSTREAM_H2_STREAM_WINDOW: Final = 256 * 1024
 """Bytes a stream that an HTTP/2 origin may send ahead of the client."""
 
@@ -204,15 +198,6 @@ UPSTREAM_H2_CONNECTION_WINDOW: Final = 16 * 1024 * 1024
 
 UPSTREAM_H2_CONNECTIONS: Final = 8
 """HTTP/2 connections a server, per worker."""
-
-UPSTREAM_H2_MAX_STREAMS: Final = 100
-"""Requests at a time on an HTTP/2 connection, even if the origin allows more."""
-
-UPSTREAM_H2_HEADER_TABLE: Final = 4096
-"""Bytes of our HPACK encoder's table: RFC 7541's default, whatever the origin offers."""
-
-UPSTREAM_PROBE_TIMEOUT: Final = 5.0
-"""Seconds an HTTP/2 origin has for a PING once a request was given up unanswered."""
 
 UPSTREAM_H2_MAX_STREAMS: Final = 100
 """Requests at a time on an HTTP/2 connection, even if the origin allows more."""
