@@ -1,9 +1,10 @@
 #!/bin/bash
 # ngtcp2's example endpoints on GnuTLS (Debian: ngtcp2-client, ngtcp2-server). HTTP/3 only.
+# Its version 2 is a draft of another number (0x709a50c4), so it does not know case v2.
 set -u
 case "$ROLE.$TESTCASE" in
     *.handshake | *.transfer | *.chacha20 | *.retry | *.resumption | *.zerortt | *.http3) ;;
-    *.multiconnect | *.v2 | *.ecn | client.keyupdate | server.connectionmigration) ;;
+    *.multiconnect | *.ecn | client.keyupdate | server.connectionmigration) ;;
     server.versionnegotiation) ;;
     *) exit 127 ;;
 esac
@@ -18,7 +19,6 @@ if [ "$ROLE" = server ]; then
     case "$TESTCASE" in
         chacha20) options+=(--ciphers "$chacha20") ;;
         retry) options+=(-V) ;;
-        v2) options+=(--preferred-versions v2draft) ;;
         connectionmigration)
             options+=(--preferred-ipv4-addr 193.167.100.100:4433)
             options+=(--preferred-ipv6-addr '[fd00:cafe:cafe:100::100]:4433')
@@ -41,7 +41,6 @@ get() {
 case "$TESTCASE" in
     chacha20) options+=(--ciphers "$chacha20") ;;
     keyupdate) options+=(--key-update 100ms) ;;
-    v2) options+=(--other-versions v2draft,v1) ;;
     multiconnect)
         options+=(--handshake-timeout 60s)
         for url in "${urls[@]}"; do get "$url" || exit 1; done

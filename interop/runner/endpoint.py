@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 # Between SIGTERM and SIGKILL; the runner gives ten seconds, but nothing may depend on them.
-GRACE = 2.0
+GRACE = 1.0
 KILL_WAIT = 10.0
 POLL = 0.01
 UNSUPPORTED = 127

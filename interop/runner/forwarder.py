@@ -84,10 +84,11 @@ def forward(link: Link, left: _Port, right: _Port, until: int) -> None:
         "to_server": (left, right),
         "to_client": (right, left),
     }
+    watched: list[socket.socket | int] = [left.socket, right.socket, until]
     while True:
         upcoming = link.next_arrival()
         timeout = None if upcoming is None else max(0.0, began + upcoming - time.time())
-        readable, _, _ = select.select([left.socket, right.socket, until], [], [], timeout)
+        readable, _, _ = select.select(watched, [], [], timeout)
         if until in readable:
             return
         for direction, (source, _) in ports.items():

@@ -10,7 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +27,7 @@ class Implementation:
 
     `hq`: speaks HTTP/0.9 (ALPN hq-interop). `h3`: speaks HTTP/3 in every case, when the
     environment says ALPN=h3, not in http3 alone. `fixed_paths`: knows /www and its like only, so
-    cannot run on loopback.
+    cannot run on loopback. `build` makes the programs before a first run, else raises NotHere.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Implementation:
     hq: bool = True
     h3: bool = False
     fixed_paths: bool = False
+    build: Callable[[], None] | None = None
 
 
 class NotHere(Exception):
@@ -110,16 +111,22 @@ def _qh3() -> Implementation:
 
 
 def _quic_go() -> Implementation:
-    """quic-go's own interop endpoints, built once by Go's package client."""
+    """quic-go's own interop endpoints, built once, when asked for, by Go's package client."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     directory = cache / "quicedge-interop" / f"quic-go-{QUIC_GO_VERSION}"
     client, server = directory / "client", directory / "server"
-    if not (client.exists() and server.exists()):
-        go = _which("go")
+    go = None if client.exists() and server.exists() else _which("go")
+
+    def build() -> None:
+        if go is None:
+            return
         directory.mkdir(parents=True, exist_ok=True)
-        packages = [f"{QUIC_GO}/{role}@{QUIC_GO_VERSION}" for role in ("client", "server")]
         done = subprocess.run(
-            [go, "install", *packages],
+            [
+                go,
+                "install",
+                *(f"{QUIC_GO}/{role}@{QUIC_GO_VERSION}" for role in ("client", "server")),
+            ],
             env={**os.environ, "GOBIN": str(directory), "GOFLAGS": "-mod=mod"},
             capture_output=True,
             text=True,
@@ -127,7 +134,8 @@ def _quic_go() -> Implementation:
             check=False,
         )
         if done.returncode:
-            raise NotHere(f"go install failed: {done.stderr.strip().splitlines()[-1:]}")
+            raise NotHere(f"go install failed: {' '.join(done.stderr.splitlines()[-1:])}")
+
     # The arguments of the client are the URLs, not the environment.
     return Implementation(
         "quic-go",
@@ -136,6 +144,7 @@ def _quic_go() -> Implementation:
         QUIC_GO_VERSION,
         "https://github.com/quic-go/quic-go",
         fixed_paths=True,
+        build=build,
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from interop.runner import addresses
+from interop.runner.endpoint import POLL, Endpoint, wait_any
 from interop.runner.topology import Topology, TopologyError, extra_addresses
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
@@ -30,18 +31,25 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
 
 
-def wait_for_server(names: Topology, host: str) -> str | None:
+def wait_for_server(names: Topology, host: str, server: Endpoint) -> str | None:
     """None once the server has answered an unknown version, or why it did not."""
-    done = subprocess.run(
-        _inside(
-            *(names.router, "probe", host, str(addresses.PORT), str(SERVER_START_TIMEOUT)),
-        ),
+    arguments = host, str(addresses.PORT), str(SERVER_START_TIMEOUT)
+    probe = subprocess.Popen(
+        _inside(names.router, "probe", *arguments),
         env=_environment(),
-        capture_output=True,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
-    return (done.stderr.strip() or "the probe failed") if done.returncode else None
+    assert probe.stderr is not None
+    try:
+        while probe.poll() is None:
+            if wait_any([server], POLL) is not None:
+                return "the server exited at once"
+        return (probe.stderr.read().strip() or "the probe failed") if probe.returncode else None
+    finally:
+        probe.kill()
+        probe.wait()
+        probe.stderr.close()
 
 
 @contextlib.contextmanager

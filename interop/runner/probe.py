@@ -9,20 +9,25 @@ from __future__ import annotations
 import socket
 import sys
 import time
+from collections.abc import Callable
 
 # Long header, version "WAIT", both connection IDs of length zero, 1207 bytes in all.
 PROBE = bytes([0xC0]) + b"WAIT" + bytes(2) + bytes(1200)
 INTERVAL = 0.1
 
 
-def wait_for_server(host: str, port: int, seconds: float) -> str | None:
-    """None once the server has answered, or why it did not."""
+def wait_for_server(
+    host: str, port: int, seconds: float, gone: Callable[[], bool] = lambda: False
+) -> str | None:
+    """None once the server has answered, or why it did not; `gone` says that it never will."""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
     deadline = time.monotonic() + seconds
     with socket.socket(family, kind, protocol) as sock:
         sock.connect(address)
         sock.settimeout(INTERVAL)
         while time.monotonic() < deadline:
+            if gone():
+                return "the server exited at once"
             try:
                 sock.send(PROBE)
                 answer = sock.recv(65535)

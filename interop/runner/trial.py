@@ -23,6 +23,7 @@ from interop.runner.endpoint import UNSUPPORTED, Endpoint, wait_any
 from interop.runner.evidence import CheckFailed, CheckUnsupported, Evidence
 from interop.runner.implementations import Implementation
 from interop.runner.measure import goodput
+from interop.runner.probe import wait_for_server
 from interop.runner.topology import Topology, TopologyError
 from interop.runner.trace import TraceError
 
@@ -201,13 +202,12 @@ def _network(site: Site, case: Case, directory: Path) -> Iterator[None]:
 
 def _wait_for_server(site: Site, server: Endpoint, case: Case, port: int) -> str | None:
     if site.names is None:
-        from interop.runner.probe import wait_for_server
-
-        return wait_for_server("127.0.0.1", port, network.SERVER_START_TIMEOUT)
-    if wait_any([server], 0) is not None:
-        return "the server exited at once"
+        timeout = network.SERVER_START_TIMEOUT
+        return wait_for_server(
+            "127.0.0.1", port, timeout, gone=lambda: server.returncode is not None
+        )
     host = addresses.SERVER_V6 if case.host == "server6" else addresses.SERVER_V4
-    return network.wait_for_server(site.names, host)
+    return network.wait_for_server(site.names, host, server)
 
 
 def _server_failed(server: Endpoint, reason: str) -> Outcome:

@@ -133,6 +133,8 @@ def _implementations(
     for name in names or (*runner.implementations.KNOWN, *extra):
         try:
             peer = extra.get(name) or runner.implementations.find(name)
+            if peer.build is not None:
+                peer.build()
         except KeyError:
             known = ", ".join((*runner.implementations.KNOWN, *extra))
             raise click.BadParameter(f"no implementation {name!r}; known: {known}") from None

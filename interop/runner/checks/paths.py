@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from interop.runner import addresses
 from interop.runner.evidence import CheckFailed, Evidence
-from interop.runner.trace import Direction, Trace
+from interop.runner.trace import Direction, Kind, Trace
 
 CHALLENGE, RESPONSE = "quic.path_challenge.data", "quic.path_response.data"
 SERVER = {addresses.SERVER_V4, addresses.SERVER_V6}
@@ -16,7 +16,7 @@ def new_paths_validated(evidence: Evidence) -> None:
     RFC 9000 section 9.3: an endpoint that sees a peer's address change "MUST perform path
     validation".
     """
-    first = _first_frames(evidence.right, from_server=True)
+    first = _first_from_server(evidence.right)
     if len(first) < 2:
         raise CheckFailed("the server saw one path only")
     challenges: set[str] = set()
@@ -57,38 +57,29 @@ def new_connection_ids(evidence: Evidence) -> None:
     RFC 9000 section 9.5: an endpoint "MUST NOT reuse a connection ID when sending to more than
     one destination address".
     """
-    first = _first_frames(evidence.left, from_server=False)
+    paths: set[tuple[tuple[str, int], tuple[str, int]]] = set()
     used: set[str | None] = set()
-    for index, datagram in enumerate(evidence.left.frames(first)):
-        identifier = datagram.packets[0].hex("quic.dcid") if datagram.packets else None
-        if index and (identifier is None or identifier in used):
-            raise CheckFailed("the client's first packet on a new path has an old connection ID")
-        if index == 0:
-            used |= _identifiers_on(evidence.left, datagram.destination)
-        used.add(identifier)
-    if len(first) < 2:
+    for datagram in evidence.left.sent(Direction.FROM_CLIENT, Kind.SHORT):
+        path = datagram.source, datagram.destination
+        identifiers = {packet.hex("quic.dcid") for packet in datagram.of(Kind.SHORT)}
+        if paths and path not in paths and (None in identifiers or identifiers & used):
+            raise CheckFailed(
+                "the client's first packet on a new path has an old connection ID"
+                f" (frame {datagram.frame} of the left capture)"
+            )
+        paths.add(path)
+        used |= identifiers
+    if len(paths) < 2:
         raise CheckFailed("the client used one path only")
 
 
-def _identifiers_on(trace: Trace, destination: tuple[str, int]) -> set[str | None]:
-    """Every destination connection ID of the client's datagrams to one address of the server."""
-    address, port = destination
-    family = "ipv6" if ":" in address else "ip"
-    condition = f"quic && {family}.dst == {address} && udp.dstport == {port}"
-    return {
-        packet.hex("quic.dcid")
-        for datagram in trace.datagrams(condition)
-        for packet in datagram.packets
-    }
-
-
-def _first_frames(trace: Trace, *, from_server: bool) -> list[int]:
-    """The number of the first frame of every (source, destination) pair, one way."""
+def _first_from_server(trace: Trace) -> list[int]:
+    """The number of the server's first frame to every (source, destination) pair."""
     seen: set[tuple[str, int, str, int]] = set()
     first: list[int] = []
     for number, packet in trace.scan():
         ends = str(packet.source), str(packet.destination)
-        if not packet.is_udp or ends[0 if from_server else 1] not in SERVER:
+        if not packet.is_udp or ends[0] not in SERVER:
             continue
         path = (ends[0], packet.source_port, ends[1], packet.destination_port)
         if path not in seen:

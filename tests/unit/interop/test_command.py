@@ -1,0 +1,83 @@
+"""`quicedge interop` from the command line."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from interop.runner import certs, implementations
+from quicedge.cli import interop
+
+
+def run(*words: str) -> tuple[int, str]:
+    result = CliRunner().invoke(interop.command, list(words))
+    return result.exit_code, result.output
+
+
+def test_list_names_every_case_and_peer() -> None:
+    code, output = run("--list", "--peer", f"mine={sys.executable}")
+    assert code == 0
+    for name in ("handshake", "crosstraffic", "gtls", "aioquic", "quic-go", "mine"):
+        assert name in output
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("-t", "handshak"), "do you mean handshake?"),
+        (("--client", "nobody"), "no implementation 'nobody'"),
+        (("--peer", "x"), "wants NAME=COMMAND"),
+        (("--peer", "x=no-such-program-here"), "no program"),
+        (("--loopback", "-t", "ecn"), "can run without namespaces"),
+    ],
+)
+def test_mistakes_are_named(words: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    code, output = run(*words, "-o", str(tmp_path))
+    assert code not in (0, 100)
+    assert says in output
+
+
+def test_outside_a_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(interop, "CHECKOUT", tmp_path)
+    code, output = run("--list")
+    assert code == 1
+    assert "run this command from a checkout" in " ".join(output.split())
+
+
+def test_the_exit_code_counts_failures(tmp_path: Path) -> None:
+    """A peer that refuses every case as unknown is compliant and fails nothing."""
+    script = tmp_path / "refuse.sh"
+    script.write_text("#!/bin/sh\nexit 127\n")
+    script.chmod(0o755)
+    words = ["--loopback", "-t", "handshake", "--peer", f"no={script}", "-o", str(tmp_path / "out")]
+    code, output = run(*words, "--client", "no", "--server", "no")
+    assert code == 0, output
+    assert "Loopback subset" in output
+    assert "exited with code 127" in output
+    assert (tmp_path / "out" / "results.json").exists()
+    assert (tmp_path / "out" / "index.html").exists()
+
+
+def test_peers_keep_their_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "peer.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    peer = implementations.parse_peer(f"p={sys.executable} peer.py --fast")
+    assert peer.server == (sys.executable, str(tmp_path / "peer.py"), "--fast")
+
+
+def test_long_chains_are_long(tmp_path: Path) -> None:
+    from cryptography import x509
+
+    certs.write_certificates(tmp_path, chain_length=9)
+    chain = x509.load_pem_x509_certificates((tmp_path / "cert.pem").read_bytes())
+    (root,) = x509.load_pem_x509_certificates((tmp_path / "ca.pem").read_bytes())
+    assert len(chain) == 9
+    for certificate, issuer in zip(chain, [*chain[1:], root], strict=True):
+        certificate.verify_directly_issued_by(issuer)
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    assert sum(len(item.public_bytes(Encoding.DER)) for item in chain) > 7500
+    assert b"BEGIN EC PRIVATE KEY" in (tmp_path / "priv.key").read_bytes()
