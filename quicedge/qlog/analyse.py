@@ -1,0 +1,71 @@
+"""One pass over a trace: everything that the statistics, the report and the comparison show.
+
+Memory does not grow with the trace: graphs fold, tables have limits, and what is left out is
+counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from quicedge.config.limits import QLOG_MAX_CONNECTIONS
+from quicedge.qlog.breaks import Breaks
+from quicedge.qlog.connection import Connection
+from quicedge.qlog.normalise import Events
+
+
+class Analysis:
+    """A file's connections and how well the file could be read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.connections: list[Connection] = []
+        self.breaks = Breaks()
+        self.shape = "unknown"
+        self.events = 0
+        self.bad_events = 0
+        """Items that were JSON, but no events."""
+        self.beyond_limit = 0
+        """Events of connections beyond the limit."""
+        self.trace_errors: list[str] = []
+        """What the file says of traces that it could not include."""
+
+    @property
+    def main(self) -> Connection | None:
+        """The connection with the most events: the one a file is usually about."""
+        return max(self.connections, key=lambda connection: connection.events, default=None)
+
+
+def analyse(
+    path: str | Path,
+    progress: Callable[[int], None] | None = None,
+    detail_from: float = 0.0,
+) -> Analysis:
+    """Read a trace file whole. `detail_from` (ms) is where single packets begin to be kept.
+
+    Raises OSError where the file cannot be opened, and nothing else.
+    """
+    analysis = Analysis(Path(path))
+    events = Events(path, progress)
+    found: dict[tuple[int, str], Connection] = {}
+    for trace, event in events:
+        analysis.events += 1
+        key = (trace.header.index, event.group)
+        connection = found.get(key)
+        if connection is None:
+            if len(found) >= QLOG_MAX_CONNECTIONS:
+                analysis.beyond_limit += 1
+                continue
+            connection = found[key] = Connection(trace, event.group, detail_from)
+        connection.add(event)
+    analysis.connections = list(found.values())
+    analysis.breaks = events.breaks
+    analysis.bad_events = events.bad_events
+    analysis.shape = events.reader.shape
+    analysis.trace_errors = [
+        str(header.trace["error_description"])
+        for header in events.reader.headers
+        if "error_description" in header.trace
+    ]
+    return analysis

@@ -1,0 +1,509 @@
+"""What the events of one connection, seen from one side, say about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from quicedge.qlog.event import (
+    Event,
+    frame_length,
+    frames,
+    integer,
+    mapping,
+    number,
+    sequence,
+    text,
+)
+from quicedge.qlog.flight import Flight
+from quicedge.qlog.limited import Receiver, Sender
+from quicedge.qlog.names import space_of
+from quicedge.qlog.normalise import Trace
+from quicedge.qlog.packets import Packets
+from quicedge.qlog.series import Quantiles, Series, Sums
+from quicedge.qlog.streams import Streams
+
+_WINDOW_CUT = 0.95
+"""A congestion window below this share of the last one has been cut."""
+_MAX_STATES = 500
+"""Changes of congestion state remembered."""
+_MAX_NAMES = 256
+"""Kinds of events counted apart."""
+
+
+class Connection:
+    """One connection of a trace. Feed it events in order with `add`, then read it.
+
+    Times are milliseconds since the trace began, sizes bytes.
+    """
+
+    def __init__(self, trace: Trace, group: str = "", detail_from: float = 0.0) -> None:
+        self.trace = trace
+        self.group = group
+        self.events = 0
+        self.names: dict[str, int] = {}
+        self.start: float | None = None
+        self.end = 0.0
+        self.sent = Packets()
+        self.received = Packets()
+        self.flight = Flight()
+        self.streams = Streams()
+        self.parameters: dict[str, dict[str, Any]] = {"local": {}, "remote": {}}
+        self.version = ""
+        self.alpn = ""
+        self.handshake_complete: float | None = None
+        self.handshake_confirmed: float | None = None
+        self.early_data = False
+        self.close: dict[str, Any] | None = None
+        self.rtt = Quantiles()
+        self.min_rtt: float | None = None
+        self.smoothed_rtt: float | None = None
+        self.congestion_window: float | None = None
+        self.window_cuts = 0
+        self.window_min: float | None = None
+        self.window_max: float | None = None
+        self.max_in_flight = 0.0
+        self.max_pto_count = 0
+        self.probe_timeouts = 0
+        self.congestion_states: list[tuple[float, str]] = []
+        self.dropped: dict[str, int] = {}
+        self.reordered = 0
+        self.spurious_events = 0
+        self.ecn_ce = 0
+        self.mtu: int | None = None
+        self.data: dict[str, list[float]] = {}
+        """`sent` and `received`: first and last time of stream data, and bytes of it."""
+        self.sender = Sender()
+        self.receiver = Receiver()
+        self.sending_limits = Sums()
+        self.receiving_limits = Sums()
+        self.window_series = Series()
+        self.flight_series = Series()
+        self.rtt_series = Series()
+        self.smoothed_series = Series()
+        self.ssthresh_series = Series()
+        self.pacing_series = Series()
+        self.losses = Sums()
+        self.goodput = Sums()
+        self._detail_from = detail_from
+        self._now = 0.0
+        self._latest_rtt: float | None = None
+        self._pto_count = 0
+        self._metrics = 0
+        self._largest: dict[str, int] = {}
+        self._seen: dict[str, int] = {}
+        self._stream_limits: dict[int, int] = {}
+
+    # --- identity ---------------------------------------------------------------------------
+
+    @property
+    def vantage(self) -> str:
+        return self.trace.header.vantage
+
+    @property
+    def label(self) -> str:
+        """A name for people: who wrote it and from which side."""
+        return f"{self.trace.header.implementation} {self.vantage}"
+
+    @property
+    def identifier(self) -> str:
+        """The original destination connection ID, or the group the trace names."""
+        if self.group:
+            return self.group
+        common = self.trace.header.common
+        for name in ("ODCID", "odcid", "group_id"):
+            if isinstance(common.get(name), str):
+                return text(common, name)
+        for side in self.parameters.values():
+            if text(side, "original_destination_connection_id"):
+                return text(side, "original_destination_connection_id")
+        return ""
+
+    @property
+    def duration(self) -> float:
+        return self.end - (self.start or 0.0)
+
+    @property
+    def direction(self) -> str:
+        """Where most stream data goes: `sent` or `received`."""
+        sent = self.data.get("sent", [0, 0, 0])[2]
+        received = self.data.get("received", [0, 0, 0])[2]
+        return "sent" if sent >= received else "received"
+
+    @property
+    def limits(self) -> Sums:
+        """Milliseconds by what limited the transfer in its main direction."""
+        return self.sending_limits if self.direction == "sent" else self.receiving_limits
+
+    @property
+    def lost(self) -> int:
+        """Packets lost: as the trace says, else as the packet threshold has it."""
+        return self.flight.lost or self.flight.inferred_lost
+
+    @property
+    def spurious(self) -> int:
+        return max(self.flight.spurious, self.spurious_events)
+
+    @property
+    def missing(self) -> int:
+        """Packet numbers never received: lost on the way here, or skipped by the peer."""
+        return sum(
+            max(0, largest + 1 - self._seen[space]) for space, largest in self._largest.items()
+        )
+
+    # --- events -----------------------------------------------------------------------------
+
+    def add(self, event: Event) -> None:
+        """Take the next event."""
+        self.events += 1
+        if event.name in self.names or len(self.names) < _MAX_NAMES:
+            self.names[event.name] = self.names.get(event.name, 0) + 1
+        if self.start is None:
+            self.start = self._now = event.time
+        if event.time > self._now:
+            self._let_time_pass(event.time)
+        self.end = max(self.end, event.time)
+        handler = _HANDLERS.get(event.name)
+        if handler is not None:
+            handler(self, event)
+
+    def _let_time_pass(self, now: float) -> None:
+        """What held after the last instant held until this one."""
+        if self.close is None:
+            # A writer that logs its metrics seldom has stale ones; then our own count is better.
+            if self._metrics * 2 < self.sent.count:
+                self.sender.in_flight = self.flight.size
+            self.sending_limits.spread(self._now, now, self.sender.state)
+            self.receiver.open_streams = self.streams.open
+            self.receiver.spend(self.receiving_limits, self._now, now)
+        self._now = now
+
+    def _on_packet_sent(self, event: Event) -> None:
+        kind, packet_number, size, found = self._packet(event)
+        detailed = event.time >= self._detail_from
+        eliciting = self.sent.add(event.time, kind, packet_number, size, found, detailed)
+        if 500 < size <= 65535:
+            self.sender.packet_size = max(self.sender.packet_size, size)
+        if packet_number is not None and eliciting:
+            self.flight.sent(space_of(kind), packet_number, event.time, size)
+            if self._metrics * 2 < self.sent.count:
+                self._in_flight(event.time, self.flight.size)
+        if kind == "0RTT":
+            self.early_data = True
+        for frame in found:
+            self._frame(event, frame, True, kind)
+
+    def _on_packet_received(self, event: Event) -> None:
+        kind, packet_number, size, found = self._packet(event)
+        self.received.add(
+            event.time, kind, packet_number, size, found, event.time >= self._detail_from
+        )
+        if kind == "0RTT":
+            self.early_data = True
+        if packet_number is not None:
+            space = space_of(kind)
+            largest = self._largest.get(space, -1)
+            if packet_number < largest:
+                self.reordered += 1
+            self._largest[space] = max(largest, packet_number)
+            self._seen[space] = self._seen.get(space, 0) + 1
+        for frame in found:
+            self._frame(event, frame, False, kind)
+
+    def _packet(self, event: Event) -> tuple[str, int | None, int, list[dict[str, Any]]]:
+        header = mapping(event.data, "header")
+        if not self.version and text(header, "version"):
+            self.version = text(header, "version")[:32]
+        raw = mapping(event.data, "raw")
+        size = integer(raw, "length")
+        if size is None:
+            size = integer(raw, "payload_length") or 0
+        return (
+            text(header, "packet_type")[:32] or "unknown",
+            integer(header, "packet_number"),
+            size,
+            frames(event.data),
+        )
+
+    def _frame(self, event: Event, frame: dict[str, Any], sent: bool, packet: str) -> None:
+        kind = frame.get("frame_type")
+        if kind == "stream":
+            self._stream_data(event, frame, sent)
+        elif kind == "ack" and not sent:
+            settled = self.flight.acked(
+                space_of(packet), sequence(frame, "acked_ranges"), event.time
+            )
+            if settled.round_trip is not None and not self._metrics:
+                self._round_trip(event.time, settled.round_trip)
+            if settled.inferred:
+                self.losses.add(event.time, settled.inferred, "inferred")
+            self.ecn_ce = max(self.ecn_ce, integer(frame, "ce") or 0)
+        elif kind == "crypto":
+            # RFC 9001 section 4.1.1: complete when the Finished of both sides has been handled;
+            # the client's is its first CRYPTO data in a Handshake packet.
+            if packet == "handshake" and sent == (self.vantage == "client"):
+                self._complete(event.time)
+        elif kind == "handshake_done":
+            self._complete(event.time)
+            self._confirmed(event.time)
+        elif kind == "max_data":
+            self._connection_limit(integer(frame, "maximum"), local=sent)
+        elif kind == "max_stream_data":
+            self._stream_limit(frame, sent)
+        elif kind in ("data_blocked", "stream_data_blocked"):
+            if sent:
+                if kind == "stream_data_blocked":
+                    self.sender.stream_blocked(integer(frame, "stream_id") or 0)
+            else:
+                self.receiver.complained(frame)
+        elif kind in ("reset_stream", "reset_stream_at", "stop_sending"):
+            stream = integer(frame, "stream_id")
+            if stream is not None:
+                self.streams.reset(stream, event.time, sent)
+                self.sender.blocked_streams.discard(stream)
+        elif kind == "connection_close":
+            self._closed(event, frame, "local" if sent else "remote")
+
+    def _stream_data(self, event: Event, frame: dict[str, Any], sent: bool) -> None:
+        stream = integer(frame, "stream_id")
+        if stream is None:
+            return
+        size = frame_length(frame)
+        offset = integer(frame, "offset") or 0
+        fin = frame.get("fin") is True
+        grown = self.streams.data(stream, event.time, offset, size, fin, sent)
+        way = "sent" if sent else "received"
+        span = self.data.setdefault(way, [event.time, event.time, 0.0])
+        span[1] = max(span[1], event.time)
+        span[2] += grown
+        if grown:
+            self.goodput.add(event.time, grown, way)
+        if sent:
+            self.sender.data_sent += grown
+            limit = self._stream_limits.get(stream)
+            if limit is None:
+                limit = self._initial_stream_limit(stream)
+            if limit is not None and offset + size >= limit and not fin:
+                self.sender.stream_blocked(stream)
+            elif fin:
+                self.sender.blocked_streams.discard(stream)
+        else:
+            self.receiver.data_received += grown
+            self.receiver.last_data = event.time
+
+    def _initial_stream_limit(self, stream: int) -> int | None:
+        """What the peer's transport parameters let us send on a stream (RFC 9000 section 18.2)."""
+        remote = self.parameters["remote"]
+        if stream & 2:
+            return integer(remote, "initial_max_stream_data_uni")
+        ours = bool(stream & 1) == (self.vantage == "server")
+        side = "remote" if ours else "local"
+        return integer(remote, f"initial_max_stream_data_bidi_{side}")
+
+    def _stream_limit(self, frame: dict[str, Any], sent: bool) -> None:
+        stream, maximum = integer(frame, "stream_id"), integer(frame, "maximum")
+        if stream is None or maximum is None:
+            return
+        if sent:
+            self.receiver.credited(stream)
+            return
+        self.sender.blocked_streams.discard(stream)
+        if stream in self.streams.rows:
+            self._stream_limits[stream] = max(maximum, self._stream_limits.get(stream, 0))
+
+    def _connection_limit(self, maximum: int | None, local: bool) -> None:
+        if maximum is None:
+            return
+        if local:
+            self.receiver.max_data = max(maximum, self.receiver.max_data or 0)
+            self.receiver.credited(None)
+        else:
+            self.sender.max_data = max(maximum, self.sender.max_data or 0)
+
+    def _on_packet_lost(self, event: Event) -> None:
+        header = mapping(event.data, "header")
+        packet_number = integer(header, "packet_number")
+        self.losses.add(event.time, 1, "lost")
+        if packet_number is not None:
+            self.flight.declared_lost(space_of(text(header, "packet_type")), packet_number)
+        else:
+            self.flight.lost += 1
+
+    def _on_metrics(self, event: Event) -> None:
+        data = event.data
+        in_flight = number(data, "bytes_in_flight")
+        if in_flight is not None:
+            self._metrics += 1
+            self.sender.in_flight = in_flight
+            self._in_flight(event.time, in_flight)
+        window = number(data, "congestion_window")
+        if window is not None:
+            self._window(event.time, window)
+        latest = number(data, "latest_rtt")
+        if latest and latest != self._latest_rtt:
+            self._latest_rtt = latest
+            self._metrics += in_flight is None
+            self._round_trip(event.time, latest)
+        smoothed = number(data, "smoothed_rtt")
+        # Until there is a sample, writers show the initial RTT (RFC 9002 section 6.2.2).
+        if smoothed and self.rtt.count:
+            self.smoothed_rtt = self.receiver.smoothed_rtt = smoothed
+            self.smoothed_series.add(event.time, smoothed)
+        least = number(data, "min_rtt")
+        if least and self.rtt.count:
+            self.min_rtt = least
+        ssthresh = number(data, "ssthresh")
+        if ssthresh and ssthresh < 2**40:
+            self.ssthresh_series.add(event.time, ssthresh)
+        pacing = number(data, "pacing_rate")
+        if pacing:
+            self.pacing_series.add(event.time, pacing)
+        count = integer(data, "pto_count")
+        if count is not None:
+            self.probe_timeouts += max(0, count - self._pto_count)
+            self._pto_count = self.sender.pto_count = count
+            self.max_pto_count = max(self.max_pto_count, count)
+
+    def _window(self, time: float, window: float) -> None:
+        old = self.congestion_window
+        if old is not None and window < old * _WINDOW_CUT:
+            self.window_cuts += 1
+        self.congestion_window = self.sender.congestion_window = window
+        self.window_min = window if self.window_min is None else min(self.window_min, window)
+        self.window_max = window if self.window_max is None else max(self.window_max, window)
+        self.window_series.add(time, window)
+
+    def _in_flight(self, time: float, size: float) -> None:
+        self.max_in_flight = max(self.max_in_flight, size)
+        self.flight_series.add(time, size)
+
+    def _round_trip(self, time: float, value: float) -> None:
+        if value <= 0:
+            return
+        self.rtt.add(value)
+        self.rtt_series.add(time, value)
+        self.min_rtt = min(self.min_rtt or value, value)
+        if not self._metrics:
+            smoothed = value if self.smoothed_rtt is None else self.smoothed_rtt * 0.875 + value / 8
+            self.smoothed_rtt = self.receiver.smoothed_rtt = smoothed
+            self.smoothed_series.add(time, smoothed)
+
+    def _on_parameters(self, event: Event) -> None:
+        side = self.parameters.get(text(event.data, "initiator"))
+        if side is None or len(side) > _MAX_NAMES:
+            return
+        side.update(event.data)
+        if text(event.data, "alpn"):
+            self.alpn = text(event.data, "alpn")[:32]
+        maximum = integer(event.data, "initial_max_data")
+        self._connection_limit(maximum, local=side is self.parameters["local"])
+
+    def _on_version(self, event: Event) -> None:
+        self.version = text(event.data, "chosen_version")[:32] or self.version
+
+    def _on_alpn(self, event: Event) -> None:
+        chosen = mapping(event.data, "chosen_alpn")
+        offered = sequence(event.data, "client_alpns")
+        if not chosen and len(offered) == 1 and isinstance(offered[0], dict):
+            chosen = offered[0]
+        self.alpn = text(chosen, "string_value")[:32] or self.alpn
+
+    def _on_state(self, event: Event) -> None:
+        state = text(event.data, "new")
+        if state in ("handshake_complete", "handshake_completed"):
+            self._complete(event.time)
+        elif state == "handshake_confirmed":
+            self._complete(event.time)
+            self._confirmed(event.time)
+
+    def _complete(self, time: float) -> None:
+        if self.handshake_complete is None:
+            self.handshake_complete = time
+            self.sender.handshake = self.receiver.handshake = False
+
+    def _confirmed(self, time: float) -> None:
+        if self.handshake_confirmed is None:
+            self.handshake_confirmed = time
+            # RFC 9002 section 6.4: packets of discarded spaces no longer count.
+            self.flight.discard("initial")
+            self.flight.discard("handshake")
+
+    def _on_key_discarded(self, event: Event) -> None:
+        kind = text(event.data, "key_type")
+        for space in ("initial", "handshake"):
+            if space in kind:
+                self.flight.discard(space)
+
+    def _on_congestion_state(self, event: Event) -> None:
+        if len(self.congestion_states) < _MAX_STATES:
+            self.congestion_states.append((event.time, text(event.data, "new")[:64]))
+
+    def _on_closed(self, event: Event) -> None:
+        self._closed(event, event.data, text(event.data, "initiator"))
+
+    def _closed(self, event: Event, data: dict[str, Any], by: str) -> None:
+        if self.close is not None:
+            return
+        error = ""
+        for member in ("error", "connection_error", "application_error"):
+            if text(data, member):
+                error = text(data, member)[:64]
+                break
+        self.close = {
+            "time": event.time,
+            "by": by if by in ("local", "remote") else "unknown",
+            "error": error,
+            "code": integer(data, "error_code"),
+            "reason": text(data, "reason")[:256],
+            "trigger": text(data, "trigger")[:64],
+        }
+
+    def _on_dropped(self, event: Event) -> None:
+        trigger = text(event.data, "trigger")[:64] or "unspecified"
+        if trigger in self.dropped or len(self.dropped) < _MAX_NAMES:
+            self.dropped[trigger] = self.dropped.get(trigger, 0) + 1
+
+    def _on_spurious(self, event: Event) -> None:
+        self.spurious_events += 1
+
+    def _on_mtu(self, event: Event) -> None:
+        self.mtu = integer(event.data, "new")
+
+    def _on_blocked(self, event: Event) -> None:
+        self.sender.told(event)
+
+    def _on_http(self, event: Event) -> None:
+        self.streams.http(event)
+
+    def _on_frames_created(self, event: Event) -> None:
+        for frame in frames(event.data):
+            self._frame(event, frame, True, "1RTT")
+
+    def _on_frames_parsed(self, event: Event) -> None:
+        for frame in frames(event.data):
+            self._frame(event, frame, False, "1RTT")
+
+
+_HANDLERS: dict[str, Callable[[Connection, Event], None]] = {
+    "quic:packet_sent": Connection._on_packet_sent,
+    "quic:packet_received": Connection._on_packet_received,
+    "quic:packet_lost": Connection._on_packet_lost,
+    "quic:packet_dropped": Connection._on_dropped,
+    "quic:recovery_metrics_updated": Connection._on_metrics,
+    "quic:congestion_state_updated": Connection._on_congestion_state,
+    "quic:parameters_set": Connection._on_parameters,
+    "quic:version_information": Connection._on_version,
+    "quic:alpn_information": Connection._on_alpn,
+    "quic:connection_state_updated": Connection._on_state,
+    "quic:connection_closed": Connection._on_closed,
+    "quic:key_discarded": Connection._on_key_discarded,
+    "quic:spurious_loss": Connection._on_spurious,
+    "quic:mtu_updated": Connection._on_mtu,
+    "quic:connection_data_blocked_updated": Connection._on_blocked,
+    "quic:stream_data_blocked_updated": Connection._on_blocked,
+    "quic:frames_created": Connection._on_frames_created,
+    "quic:frames_parsed": Connection._on_frames_parsed,
+    "http3:frame_created": Connection._on_http,
+    "http3:frame_parsed": Connection._on_http,
+    "http3:stream_type_set": Connection._on_http,
+}

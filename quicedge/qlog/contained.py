@@ -1,0 +1,148 @@
+"""Whole-file JSON traces: qlog 0.1 to 0.4 and `urn:ietf:params:qlog:file:contained`.
+
+The file is one JSON object, `{..., "traces": [{..., "events": [EVENT, ...], ...}]}`, with its
+members in any order. Only one event is held at a time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from quicedge.qlog.breaks import Breaks
+from quicedge.qlog.cursor import Broken, Cursor
+from quicedge.qlog.event import TraceHeader
+
+_EVENTS = re.compile(r'"events"\s{0,16}:\s{0,16}\[')
+_NEXT_ITEM = re.compile(r"[}\]]\s{0,16},\s{0,16}(?=[{\[])")
+_LARGEST_AFTER_BREAK = 1024 * 1024
+"""Bytes that an event may have right after a broken place, where most candidates are none."""
+
+
+class ContainedReader:
+    """Yields each event as it stands in the file, with the header of its trace."""
+
+    def __init__(self, cursor: Cursor, breaks: Breaks, headers: list[TraceHeader]) -> None:
+        self._cursor = cursor
+        self._breaks = breaks
+        self._headers = headers
+        self._file: dict[str, Any] = {}
+        self.records = 0
+
+    def __iter__(self) -> Iterator[tuple[TraceHeader, Any]]:
+        try:
+            yield from self._read_file()
+            if self._cursor.peek():
+                raise Broken(self._cursor.offset, "there is more after the end of the JSON text")
+        except Broken as broken:
+            self._report(broken)
+            # Whatever the damage, further lists of events can still be found by their name.
+            while self._cursor.find(_EVENTS):
+                try:
+                    yield from self._read_events(self._new_header())
+                except Broken as another:
+                    self._report(another)
+
+    def _report(self, broken: Broken) -> None:
+        self._breaks.add(broken.offset, self.records, broken.reason)
+
+    def _new_header(self) -> TraceHeader:
+        header = TraceHeader(index=len(self._headers), file=self._file)
+        self._headers.append(header)
+        return header
+
+    def _members(self) -> Iterator[str]:
+        """The names of an object's members, the cursor standing at each value."""
+        cursor = self._cursor
+        cursor.expect("{")
+        if cursor.peek() == "}":
+            cursor.skip()
+            return
+        while True:
+            at = cursor.offset
+            name = cursor.value()
+            if not isinstance(name, str):
+                raise Broken(at, "expected the name of a member")
+            cursor.expect(":")
+            yield name
+            if cursor.peek() == "}":
+                cursor.skip()
+                return
+            cursor.expect(",")
+
+    def _read_file(self) -> Iterator[tuple[TraceHeader, Any]]:
+        cursor = self._cursor
+        alone: TraceHeader | None = None
+        for name in self._members():
+            opening = cursor.peek()
+            if name == "traces" and opening == "[":
+                cursor.skip()
+                if cursor.peek() == "]":
+                    cursor.skip()
+                    continue
+                while True:
+                    if cursor.peek() == "{":
+                        yield from self._read_trace(self._new_header())
+                    else:
+                        cursor.value()
+                    if cursor.peek() == "]":
+                        cursor.skip()
+                        break
+                    cursor.expect(",")
+            elif name == "events" and opening == "[":
+                alone = alone or self._new_header()
+                alone.trace = self._file
+                cursor.skip()
+                yield from self._read_events(alone)
+            else:
+                self._file[name] = cursor.value()
+
+    def _read_trace(self, header: TraceHeader) -> Iterator[tuple[TraceHeader, Any]]:
+        for name in self._members():
+            if name == "events" and self._cursor.peek() == "[":
+                self._cursor.skip()
+                yield from self._read_events(header)
+            else:
+                header.trace[name] = self._cursor.value()
+
+    def _read_events(self, header: TraceHeader) -> Iterator[tuple[TraceHeader, Any]]:
+        """The items of a list of events; raises `Broken` only where the file ends."""
+        cursor = self._cursor
+        first = True
+        while True:
+            try:
+                if cursor.peek() == "]":
+                    cursor.skip()
+                    return
+                if not first:
+                    cursor.expect(",")
+                item = cursor.value()
+            except Broken as broken:
+                self._report(broken)
+                found, item = self._next_event()
+                if not found:
+                    return
+            first = False
+            self.records += 1
+            yield header, item
+
+    def _next_event(self) -> tuple[bool, Any]:
+        """Go on after a broken place: the next thing in the file that is an event."""
+        cursor = self._cursor
+        while cursor.find(_NEXT_ITEM):
+            try:
+                item = cursor.value(_LARGEST_AFTER_BREAK)
+            except Broken:
+                continue
+            if looks_like_event(item):
+                return True, item
+        return False, None
+
+
+def looks_like_event(item: Any) -> bool:
+    """Whether a JSON value has an event's shape: an object with a name and data, or, in drafts
+    before 02, an array such as `[time, category, event, data]`."""
+    if isinstance(item, dict):
+        return "data" in item and bool({"name", "event", "type"} & item.keys())
+    return isinstance(item, list) and len(item) >= 3 and isinstance(item[-1], dict)

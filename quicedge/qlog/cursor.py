@@ -1,0 +1,127 @@
+"""A position in a JSON text that need not be in memory as a whole."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from quicedge.config.limits import QLOG_MAX_EVENT
+from quicedge.qlog.source import Source
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+_scan = json.JSONDecoder().raw_decode
+
+
+class Broken(Exception):
+    """The text is no JSON at `offset` (bytes), or it ends there."""
+
+    def __init__(self, offset: int, reason: str) -> None:
+        super().__init__(offset, reason)
+        self.offset = offset
+        self.reason = reason
+
+
+class Cursor:
+    """Reads one JSON value at a time, holding little more than the largest of them.
+
+    The window is text decoded as Latin-1, in which every byte is one character: the standard
+    library's scanner, which is written in C, can then work on bytes of any encoding, and its
+    positions are offsets in the file. Values that are not ASCII are read again as UTF-8.
+    """
+
+    def __init__(self, source: Source, head: bytes, base: int = 0) -> None:
+        self._source = source
+        self._window = head.decode("latin-1")
+        self._at = 0
+        self._base = base
+        self._ended = False
+
+    @property
+    def offset(self) -> int:
+        """Bytes from the start of the file."""
+        return self._base + self._at
+
+    def _fill(self) -> bool:
+        """Read on, forgetting what lies behind; False at the end of the file."""
+        if self._ended:
+            return False
+        piece = self._source.read()
+        if not piece:
+            self._ended = True
+            return False
+        self._window = self._window[self._at :] + piece.decode("latin-1")
+        self._base += self._at
+        self._at = 0
+        return True
+
+    def peek(self) -> str:
+        """The next character that is no white space; empty at the end of the file."""
+        while True:
+            self._at = _SPACE.match(self._window, self._at).end()  # type: ignore[union-attr]
+            if self._at < len(self._window):
+                return self._window[self._at]
+            if not self._fill():
+                return ""
+
+    def skip(self) -> None:
+        """Pass the character that `peek` showed."""
+        self._at += 1
+
+    def expect(self, character: str) -> None:
+        """Pass this character; raises `Broken` where another one stands."""
+        found = self.peek()
+        if found != character:
+            raise Broken(
+                self.offset,
+                f"expected {character!r}, found {found!r}" if found else "the file ends here",
+            )
+        self._at += 1
+
+    def value(self, largest: int = QLOG_MAX_EVENT) -> Any:
+        """Read one JSON value of at most `largest` bytes; raises `Broken` and does not move."""
+        if not self.peek():
+            raise Broken(self.offset, "the file ends here")
+        while True:
+            try:
+                value, end = _scan(self._window, self._at)
+            except RecursionError:
+                raise Broken(self.offset, "nested too deeply") from None
+            except ValueError as error:
+                if len(self._window) - self._at < largest and self._fill():
+                    continue
+                place = getattr(error, "pos", self._at)
+                reason = getattr(error, "msg", str(error))
+                if self._ended and (
+                    place >= len(self._window) - 1 or reason.startswith("Unterminated")
+                ):
+                    reason += " (the file ends too early)"
+                elif len(self._window) - self._at >= largest:
+                    reason += f" (within {largest} bytes)"
+                raise Broken(self._base + place, reason) from None
+            # A number at the end of the window may go on beyond it.
+            if end == len(self._window) and self._fill():
+                continue
+            piece = self._window[self._at : end]
+            self._at = end
+            return value if piece.isascii() else _decode(piece)
+
+    def find(self, pattern: re.Pattern[str]) -> bool:
+        """Go to the end of the next match; False, and at the end of the file, when none comes.
+
+        A match is found as long as it is shorter than 64 bytes.
+        """
+        while True:
+            match = pattern.search(self._window, self._at)
+            if match is not None:
+                self._at = match.end()
+                return True
+            self._at = max(self._at, len(self._window) - 64)
+            if not self._fill():
+                self._at = len(self._window)
+                return False
+
+
+def _decode(piece: str) -> Any:
+    """A value whose bytes stand as Latin-1 characters, read as the UTF-8 that it is."""
+    return json.loads(piece.encode("latin-1").decode("utf-8", "replace"))

@@ -1,0 +1,186 @@
+"""The drafts' definitions of files, events and their members, held as data.
+
+`definitions.json` beside this module restates the CDDL of draft-ietf-quic-qlog-main-schema-14,
+-quic-events-13 and -h3-events-13. Its types are written so:
+
+- a name: another type, or one of `BUILTIN`;
+- `{"object": {NAME: TYPE, "?NAME": TYPE}}`: members, `?` marks the optional ones; others may be
+  there too (every object of the drafts is extensible). `"extends"` names a type to start from;
+- `{"list": TYPE, "min": N, "max": N}`, `{"enum": [STRING]}`, `{"any": [TYPE]}`;
+- `{"pattern": REGEX}`, `{"hex": BYTES}`: strings;
+- `{"tag": MEMBER, "variants": {VALUE: TYPE}}`: an object whose type its member `tag` tells.
+
+`"open": true` marks the drafts' extension points (`$NAME` in CDDL): values that are not listed
+are no errors there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from functools import cache
+from importlib import resources
+from typing import Any, Final
+
+_HEX = re.compile(r"(?:[0-9a-fA-F]{2})*")
+
+
+def _unsigned(bits: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and 0 <= value < 1 << bits
+
+
+def _float(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value)
+
+
+BUILTIN: Final[dict[str, Callable[[Any], bool]]] = {
+    "uint8": _unsigned(8),
+    "uint16": _unsigned(16),
+    "uint32": _unsigned(32),
+    "uint64": _unsigned(64),
+    "float32": _float,
+    "float64": _float,
+    "bool": lambda value: isinstance(value, bool),
+    "text": lambda value: isinstance(value, str),
+    "hexstring": lambda value: isinstance(value, str) and _HEX.fullmatch(value) is not None,
+}
+
+
+@cache
+def _definitions() -> dict[str, Any]:
+    source = resources.files("quicedge.qlog").joinpath("definitions.json")
+    definitions: dict[str, Any] = json.loads(source.read_text("utf-8"))
+    return definitions
+
+
+def events() -> dict[str, dict[str, str]]:
+    """Event name: its `importance` (core, base, extra) and the type of its `data`."""
+    found: dict[str, dict[str, str]] = _definitions()["events"]
+    return found
+
+
+def types() -> dict[str, Any]:
+    """Type name: type."""
+    found: dict[str, Any] = _definitions()["types"]
+    return found
+
+
+class Problem(tuple[str, str, str]):
+    """`(level, place, what)`: level is `error` or `note`, place a path such as `data.header`."""
+
+    __slots__ = ()
+
+
+def check(value: Any, kind: Any, place: str) -> list[Problem]:
+    """Compare a JSON value with a type; empty when it conforms."""
+    problems: list[Problem] = []
+    _check(value, kind, place, problems, False)
+    return problems
+
+
+def _error(problems: list[Problem], place: str, what: str, *, note: bool = False) -> None:
+    problems.append(Problem(("note" if note else "error", place, what)))
+
+
+def _check(value: Any, kind: Any, place: str, problems: list[Problem], is_open: bool) -> None:
+    if isinstance(kind, str):
+        test = BUILTIN.get(kind)
+        if test is None:
+            _check(value, types()[kind], place, problems, is_open)
+        elif not test(value):
+            _error(problems, place, f"is {_name(value)}, not {kind}")
+        return
+    is_open = is_open or kind.get("open", False)
+    if "object" in kind:
+        _check_object(value, kind, place, problems)
+    elif "enum" in kind:
+        if value not in kind["enum"]:
+            if not isinstance(value, str):
+                _error(problems, place, f"is {_name(value)}, not text")
+            else:
+                _error(problems, place, f"has the unlisted value {value[:40]!r}", note=is_open)
+    elif "list" in kind:
+        _check_list(value, kind, place, problems)
+    elif "any" in kind:
+        _check_any(value, kind["any"], place, problems, is_open)
+    elif "pattern" in kind:
+        if not isinstance(value, str) or re.fullmatch(kind["pattern"], value) is None:
+            _error(problems, place, f"does not match {kind['pattern']}")
+    elif "hex" in kind:
+        if not BUILTIN["hexstring"](value) or len(value) != 2 * kind["hex"]:
+            _error(problems, place, f"is not {kind['hex']} bytes in hexadecimal")
+    else:
+        _check_tagged(value, kind, place, problems)
+
+
+def _check_object(value: Any, kind: dict[str, Any], place: str, problems: list[Problem]) -> None:
+    if not isinstance(value, dict):
+        _error(problems, place, f"is {_name(value)}, not an object")
+        return
+    if "extends" in kind:
+        _check(value, kind["extends"], place, problems, False)
+    for name, inner in kind["object"].items():
+        optional = name.startswith("?")
+        member = name.removeprefix("?")
+        if member in value:
+            _check(value[member], inner, f"{place}.{member}" if place else member, problems, False)
+        elif not optional:
+            _error(problems, place, f"lacks the member {member!r}")
+
+
+def _check_list(value: Any, kind: dict[str, Any], place: str, problems: list[Problem]) -> None:
+    if not isinstance(value, list):
+        _error(problems, place, f"is {_name(value)}, not an array")
+        return
+    least, most = kind["min"], kind.get("max")
+    if len(value) < least or (most is not None and len(value) > most):
+        wanted = f"{least} or more" if most is None else f"{least} to {most}"
+        _error(problems, place, f"has {len(value)} items, not {wanted}")
+    for item in value:
+        _check(item, kind["list"], f"{place}[]", problems, False)
+
+
+def _check_any(
+    value: Any, kinds: list[Any], place: str, problems: list[Problem], is_open: bool
+) -> None:
+    best: list[Problem] | None = None
+    for kind in kinds:
+        found: list[Problem] = []
+        _check(value, kind, place, found, is_open)
+        if not found:
+            return
+        if best is None or sum(p[0] == "error" for p in found) < sum(
+            p[0] == "error" for p in best
+        ):
+            best = found
+    problems.extend(best or [])
+
+
+def _check_tagged(value: Any, kind: dict[str, Any], place: str, problems: list[Problem]) -> None:
+    if not isinstance(value, dict):
+        _error(problems, place, f"is {_name(value)}, not an object")
+        return
+    tag = value.get(kind["tag"])
+    if not isinstance(tag, str):
+        _error(problems, place, f"lacks the member {kind['tag']!r}")
+        return
+    variant = kind["variants"].get(tag)
+    if variant is None:
+        _error(problems, place, f"has the unlisted {kind['tag']} {tag[:40]!r}", note=True)
+    else:
+        _check(value, variant, f"{place}({tag})", problems, False)
+
+
+def _name(value: Any) -> str:
+    """What a JSON value is called."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a bool"
+    if isinstance(value, int):
+        return "a negative number" if value < 0 else f"the number {value}"[:40]
+    if isinstance(value, float):
+        return "a fraction"
+    return {str: "text", list: "an array", dict: "an object"}.get(type(value), "unknown")

@@ -1,0 +1,141 @@
+"""What a reader yields: events and the header of the trace they belong to.
+
+Whatever wrote the trace, an `Event` speaks the current drafts' vocabulary (`normalise.py` sees to
+that). Nothing in it can be trusted: a trace is a file that anyone may have written or damaged, so
+members are read through `number`, `text`, `mapping` and `sequence`, which take a value of the
+right type or none.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+_EMPTY: dict[str, Any] = {}
+_LARGEST = 2.0**64
+"""Beyond any number of the drafts (uint64); larger ones would only overflow arithmetic."""
+
+
+@dataclass(slots=True)
+class Event:
+    """One event in the current drafts' vocabulary."""
+
+    time: float
+    """Milliseconds since the first event of its trace."""
+    name: str
+    """As in the drafts, `quic:packet_sent`."""
+    data: dict[str, Any]
+    index: int = 0
+    """Its place in the trace, from 0."""
+    group: str = ""
+    """The connection it belongs to where one trace holds several, else empty."""
+    original: str = ""
+    """The name it had in the file."""
+
+
+@dataclass(slots=True)
+class TraceHeader:
+    """What a file says about one of its traces."""
+
+    index: int = 0
+    file: dict[str, Any] = field(default_factory=dict)
+    """Members beside the traces: `qlog_version`, `file_schema`, `title`."""
+    trace: dict[str, Any] = field(default_factory=dict)
+    """Members of the trace beside its events. Those written after the events arrive last."""
+
+    @property
+    def common(self) -> dict[str, Any]:
+        return mapping(self.trace, "common_fields")
+
+    @property
+    def vantage(self) -> str:
+        """`client`, `server`, `network` or `unknown`; of a network trace, the side it follows."""
+        point = mapping(self.trace, "vantage_point")
+        kind = text(point, "type")
+        if kind == "network":
+            kind = text(point, "flow") or kind
+        return kind if kind in ("client", "server", "network") else "unknown"
+
+    @property
+    def schemas(self) -> list[str]:
+        found = self.trace.get("event_schemas", self.file.get("event_schemas"))
+        return [item for item in found if isinstance(item, str)] if isinstance(found, list) else []
+
+    @property
+    def version(self) -> str:
+        """The vocabulary: an event schema (`quic-12`) or a qlog version (`0.3`, `draft-00`)."""
+        for uri in self.schemas:
+            if ":events:quic" in uri:
+                return uri.rsplit(":", 1)[1]
+        return text(self.file, "qlog_version") or text(self.file, "file_schema") or "unknown"
+
+    @property
+    def implementation(self) -> str:
+        """Who wrote the trace, as far as the header says."""
+        told = " ".join(
+            (
+                text(mapping(self.trace, "vantage_point"), "name"),
+                text(self.trace, "title"),
+                text(self.file, "title"),
+                text(self.file, "description"),
+            )
+        ).lower()
+        for name in ("quicedge", "aioquic", "ngtcp2", "picoquic", "quic-go", "quiche", "quinn",
+                     "mvfst", "lsquic", "neqo", "msquic", "s2n"):  # fmt: skip
+            if name in told:
+                return name
+        return text(mapping(self.trace, "vantage_point"), "name") or "unknown"
+
+
+def number(members: dict[str, Any], name: str) -> float | None:
+    """A finite number that is not negative, else None. Numbers in strings count (RFC 8259
+    readers lose precision above 2^53, so some writers quote them)."""
+    value = members.get(name)
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return value if 0 <= value <= _LARGEST and math.isfinite(value) else None
+
+
+def integer(members: dict[str, Any], name: str) -> int | None:
+    """`number` without its fraction."""
+    value = number(members, name)
+    return None if value is None else int(value)
+
+
+def text(members: dict[str, Any], name: str) -> str:
+    """A string, else an empty one."""
+    value = members.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def mapping(members: dict[str, Any], name: str) -> dict[str, Any]:
+    """An object, else an empty one (which must not be written to)."""
+    value = members.get(name)
+    return value if isinstance(value, dict) else _EMPTY
+
+
+def sequence(members: dict[str, Any], name: str) -> list[Any]:
+    """An array, else an empty one."""
+    value = members.get(name)
+    return value if isinstance(value, list) else []
+
+
+def frames(data: dict[str, Any]) -> list[dict[str, Any]]:
+    """The frames of a packet, those that are objects."""
+    value = data.get("frames")
+    return [frame for frame in value if isinstance(frame, dict)] if isinstance(value, list) else []
+
+
+def frame_length(frame: dict[str, Any]) -> int:
+    """Bytes that a STREAM, CRYPTO or DATAGRAM frame carries; 0 where the trace does not say."""
+    raw = frame.get("raw")
+    if not isinstance(raw, dict):
+        return 0
+    length = integer(raw, "payload_length")
+    return length if length is not None else integer(raw, "length") or 0

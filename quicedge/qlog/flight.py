@@ -1,0 +1,135 @@
+"""The packets an endpoint has sent and what became of them."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import Any
+
+from quicedge.config.limits import QLOG_MAX_LOST, QLOG_MAX_OUTSTANDING
+
+_PACKET_THRESHOLD = 3
+"""RFC 9002 section 6.1.1: packets sent this much later and acknowledged make one lost."""
+_MAX_RANGES = 4096
+"""Ranges read of one ACK frame; an honest one fits a packet."""
+
+
+@dataclass(slots=True)
+class Settled:
+    """What one ACK frame settled."""
+
+    size: int = 0
+    """Bytes newly acknowledged."""
+    round_trip: float | None = None
+    """Milliseconds since the largest packet newly acknowledged was sent."""
+    spurious: int = 0
+    """Packets that had been declared lost."""
+    inferred: int = 0
+    """Packets that must have been declared lost, by the packet threshold."""
+
+
+class Flight:
+    """Packets in flight in all packet number spaces.
+
+    Losses are what the trace says. Some writers do not log them; what the packet threshold makes
+    lost is therefore counted as well, apart.
+    """
+
+    def __init__(self) -> None:
+        self.size = 0
+        """Bytes in flight."""
+        self.acknowledged = 0
+        self.lost = 0
+        self.inferred_lost = 0
+        self.spurious = 0
+        self._outstanding: dict[str, dict[int, tuple[float, int]]] = {}
+        self._lost: dict[tuple[str, int], bool] = {}
+
+    def sent(self, space: str, number: int, time: float, size: int) -> None:
+        """A packet that elicits an acknowledgement has left."""
+        packets = self._outstanding.setdefault(space, {})
+        if number in packets:
+            return
+        packets[number] = (time, size)
+        self.size += size
+        if len(packets) > QLOG_MAX_OUTSTANDING:
+            self._drop(packets, next(iter(packets)))
+
+    def _drop(self, packets: dict[int, tuple[float, int]], number: int) -> tuple[float, int]:
+        sent = packets.pop(number)
+        self.size -= sent[1]
+        return sent
+
+    def acked(self, space: str, ranges: list[Any], now: float) -> Settled:
+        """An ACK frame with these `acked_ranges` came."""
+        settled = Settled()
+        spans = _spans(ranges)
+        if not spans:
+            return settled
+        starts = [span[0] for span in spans]
+        largest = spans[-1][1]
+        packets = self._outstanding.get(space, {})
+        found: list[int] = []
+        gone: list[int] = []
+        for number in packets:
+            if number > largest:
+                break  # numbers only grow (RFC 9000 section 12.3), so the rest is larger still
+            at = bisect_right(starts, number) - 1
+            if at >= 0 and number <= spans[at][1]:
+                found.append(number)
+            elif number <= largest - _PACKET_THRESHOLD:
+                gone.append(number)
+        for number in found:
+            time, size = self._drop(packets, number)
+            settled.size += size
+            self.acknowledged += 1
+            if number == largest:
+                settled.round_trip = max(0.0, now - time)
+        for number in gone:
+            self._drop(packets, number)
+            self._remember(space, number, logged=False)
+            settled.inferred += 1
+        self.inferred_lost += settled.inferred
+        if self._lost:
+            late = [
+                key
+                for key in self._lost
+                if key[0] == space
+                and (at := bisect_right(starts, key[1]) - 1) >= 0
+                and key[1] <= spans[at][1]
+            ]
+            for key in late:
+                # Counted only where the endpoint really declared the loss.
+                settled.spurious += self._lost.pop(key)
+            self.spurious += settled.spurious
+        return settled
+
+    def declared_lost(self, space: str, number: int) -> None:
+        """The trace says that a packet was lost."""
+        self.lost += 1
+        packets = self._outstanding.get(space, {})
+        if number in packets:
+            self._drop(packets, number)
+        self._remember(space, number, logged=True)
+
+    def _remember(self, space: str, number: int, logged: bool) -> None:
+        self._lost[space, number] = logged
+        if len(self._lost) > QLOG_MAX_LOST:
+            del self._lost[next(iter(self._lost))]
+
+    def discard(self, space: str) -> None:
+        """The keys of a space are gone, and with them its packets (RFC 9002 section 6.4)."""
+        for _, size in self._outstanding.pop(space, {}).values():
+            self.size -= size
+
+
+def _spans(ranges: list[Any]) -> list[tuple[int, int]]:
+    """`acked_ranges` as ascending spans `(first, last)`; what is no range is left out."""
+    spans = []
+    for item in ranges[:_MAX_RANGES]:
+        if isinstance(item, list) and item and all(type(bound) is int for bound in item[:2]):
+            first, last = item[0], item[min(1, len(item) - 1)]
+            if 0 <= first <= last < 2**62:
+                spans.append((first, last))
+    spans.sort()
+    return spans

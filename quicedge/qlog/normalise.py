@@ -1,0 +1,399 @@
+"""Translate the events of any known dialect into the current drafts' vocabulary.
+
+What today's drafts already say passes untouched. Unknown events and members pass as they are: a
+tool "SHOULD make an effort to support and visualize even unknown data" (quic-events section 9).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from quicedge.qlog.breaks import Breaks
+from quicedge.qlog.event import Event, TraceHeader, integer, mapping, text
+from quicedge.qlog.load import Reader
+from quicedge.qlog.names import (
+    METRICS,
+    PACKET_TYPES,
+    PARAMETERS,
+    RTT_METRICS,
+    current_name,
+)
+
+_UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "ns": 1e-6}
+"""`time_units` of drafts before 02: milliseconds in one."""
+_FIELDS_BY_POSITION = ["relative_time", "category", "event", "data"]
+_DELTA_FORMATS = ("delta", "relative_to_previous_event")
+_GROUP_MEMBERS = ("group_id", "ODCID", "odcid")
+_LONGEST_TIME = 1e15
+"""Milliseconds; a larger number is damage (the epoch began 2e12 ago)."""
+_LONGEST_GAP = 24 * 3600 * 1000.0
+"""Milliseconds between two events; a longer one is damage too, and would flatten every graph."""
+_LONGEST_NAME = 200
+"""Characters kept of an event's name or group."""
+
+
+class Trace:
+    """Keeps a trace's clock and translates its events one after another."""
+
+    def __init__(self, header: TraceHeader) -> None:
+        self.header = header
+        self.events = 0
+        self.bad_events = 0
+        """Items that were no events: no name, no usable time."""
+        self.first_time: float | None = None
+        """Milliseconds on the trace's own clock at the first event."""
+        self._sum = 0.0
+        self._latest = 0.0
+        common = header.common
+        units = text(mapping(header.trace, "configuration"), "time_units") or text(
+            common, "time_units"
+        )
+        self.unit = _UNITS.get(units, 1.0)
+        self._time_format = text(common, "time_format")
+        fields = header.trace.get("event_fields")
+        self._fields = (
+            [str(name) for name in fields] if isinstance(fields, list) else _FIELDS_BY_POSITION
+        )
+
+    @property
+    def started(self) -> datetime | None:
+        """When the first event happened, where the trace's clock can be told."""
+        if self.first_time is None:
+            return None
+        reference = self.header.common.get("reference_time")
+        at = self.first_time
+        try:
+            if isinstance(reference, dict):
+                told = text(reference, "wall_clock_time") or text(reference, "epoch")
+                start = datetime.fromisoformat(told).timestamp() * 1000
+                # An absolute time counts from the epoch given, a monotonic one from the start.
+                at = start + at
+            elif self._time_format.startswith("relative") or at < 1e11:
+                base = float(reference) if isinstance(reference, (int, float, str)) else 0.0
+                at = base * self.unit + at
+            return datetime.fromtimestamp(at / 1000).astimezone() if at > 1e11 else None
+        except (ValueError, OverflowError, OSError):
+            return None
+
+    def translate(self, raw: Any) -> Event | None:
+        """One event, or None for what is none. `raw` is consumed: its parts are reused."""
+        if isinstance(raw, list):
+            raw = dict(zip(self._fields, raw, strict=False))
+        if not isinstance(raw, dict):
+            self.bad_events += 1
+            return None
+        data = raw.get("data")
+        name = raw.get("name")
+        if not isinstance(name, str):
+            event = text(raw, "event") or text(raw, "type")
+            category = text(raw, "category")
+            name = f"{category}:{event}" if category and event else event
+        time = self._clock(raw)
+        if not name or time is None:
+            self.bad_events += 1
+            return None
+        name = name[:_LONGEST_NAME]
+        current = current_name(name)
+        members: dict[str, Any] = data if isinstance(data, dict) else {}
+        change = _CHANGES.get(current)
+        if change is not None and members:
+            change(members, self.unit)
+        group = ""
+        for member in _GROUP_MEMBERS:
+            if member in raw:
+                group = str(raw[member])[:_LONGEST_NAME]
+                break
+        event_ = Event(time, current, members, self.events, group, name)
+        self.events += 1
+        return event_
+
+    def _clock(self, raw: dict[str, Any]) -> float | None:
+        """Milliseconds since the first event; None where the event has no time."""
+        form = raw.get("time_format", self._time_format)
+        value = raw.get("time")
+        if value is None:
+            value = raw.get("relative_time")
+        if value is None and "delta_time" in raw:
+            value, form = raw["delta_time"], "delta"
+        if isinstance(value, str):
+            try:
+                value = float(value)
+            except ValueError:
+                return None
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return None
+        if not abs(value) < _LONGEST_TIME or not math.isfinite(value):
+            return None
+        time = value * self.unit
+        if form in _DELTA_FORMATS:
+            self._sum += time
+            time = self._sum
+        if self.first_time is None:
+            self.first_time = self._latest = time
+        if time - self._latest > _LONGEST_GAP:
+            return None
+        self._latest = max(self._latest, time)
+        return max(0.0, time - self.first_time)
+
+
+class Events:
+    """The events of a file in today's vocabulary, each with its trace. Iterate once."""
+
+    def __init__(self, path: str | Path, progress: Callable[[int], None] | None = None) -> None:
+        self.reader = Reader(path, progress)
+        self.traces: dict[int, Trace] = {}
+
+    @property
+    def breaks(self) -> Breaks:
+        return self.reader.breaks
+
+    @property
+    def bad_events(self) -> int:
+        """Items that were JSON, but no events."""
+        return sum(trace.bad_events for trace in self.traces.values())
+
+    def __iter__(self) -> Iterator[tuple[Trace, Event]]:
+        trace: Trace | None = None
+        for header, raw in self.reader:
+            if trace is None or trace.header is not header:
+                trace = self.traces.get(header.index)
+                if trace is None:
+                    trace = self.traces[header.index] = Trace(header)
+            event = trace.translate(raw)
+            if event is not None:
+                yield trace, event
+
+
+# --- what changed in an event's data -----------------------------------------------------------
+
+
+def _rename(members: dict[str, Any], names: dict[str, str]) -> None:
+    for old, new in names.items():
+        if old in members and new not in members:
+            members[new] = members.pop(old)
+
+
+def _raw_length(members: dict[str, Any], *old: str, member: str = "length") -> None:
+    """Move a length from where older drafts had it into `raw`."""
+    for name in old:
+        if name in members:
+            length = members.pop(name)
+            raw = members.get("raw")
+            if not isinstance(raw, dict):
+                raw = members["raw"] = {}
+            raw.setdefault(member, length)
+
+
+def _header(data: dict[str, Any]) -> None:
+    header = data.get("header")
+    if not isinstance(header, dict):
+        header = data["header"] = {}
+    for outside, inside in (
+        ("packet_type", "packet_type"),
+        ("type", "packet_type"),
+        ("packet_number", "packet_number"),
+    ):
+        if outside in data:
+            header.setdefault(inside, data.pop(outside))
+    kind = header.get("packet_type")
+    if isinstance(kind, str):
+        header["packet_type"] = PACKET_TYPES.get(kind.lower(), kind)
+    number = header.get("packet_number")
+    if isinstance(number, str):
+        header["packet_number"] = integer(header, "packet_number")
+    if "packet_size" in header:
+        data["packet_size"] = header.pop("packet_size")
+    if "packet_size" in data:
+        _raw_length(data, "packet_size")
+
+
+def _packet(data: dict[str, Any], unit: float) -> None:
+    _header(data)
+    found = data.get("frames")
+    if isinstance(found, list):
+        for frame in found:
+            if isinstance(frame, dict):
+                _frame(frame)
+
+
+def _frames(data: dict[str, Any], unit: float) -> None:
+    found = data.get("frames")
+    if isinstance(found, list):
+        for frame in found:
+            if isinstance(frame, dict):
+                _frame(frame)
+
+
+def _frame(frame: dict[str, Any]) -> None:
+    kind = frame.get("frame_type")
+    if kind == "stream" or kind == "crypto" or kind == "datagram":
+        if "length" in frame:
+            _raw_length(frame, "length", member="payload_length")
+        if "id" in frame:
+            _rename(frame, {"id": "stream_id"})
+    elif kind == "ack":
+        ranges = frame.get("acked_ranges")
+        if isinstance(ranges, str):
+            try:
+                frame["acked_ranges"] = json.loads(ranges)
+            except (ValueError, RecursionError):
+                frame["acked_ranges"] = []
+    elif isinstance(kind, str):
+        if kind != kind.lower():
+            frame["frame_type"] = kind.lower()
+            _frame(frame)
+            return
+        if kind == "padding":
+            _raw_length(frame, "length", member="payload_length")
+        elif kind == "new_connection_id":
+            _rename(
+                frame,
+                {
+                    "retire_before": "retire_prior_to",
+                    "reset_token": "stateless_reset_token",
+                    "length": "connection_id_length",
+                },
+            )
+            _rename_token(frame)
+        elif kind in ("reset_stream", "stop_sending", "connection_close"):
+            _error(frame, "error")
+        elif kind == "new_token" and not isinstance(frame.get("token"), dict):
+            token = frame.pop("new_token", frame.get("token"))
+            frame.pop("length", None)
+            frame["token"] = {"raw": {"data": token}}
+
+
+def _rename_token(members: dict[str, Any]) -> None:
+    """ngtcp2 writes a stateless reset token as an object."""
+    token = members.get("stateless_reset_token")
+    if isinstance(token, dict):
+        members["stateless_reset_token"] = token.get("data", "")
+
+
+def _error(members: dict[str, Any], member: str) -> None:
+    """Drafts before 12 had the error's name or number in `error_code`."""
+    if member in members:
+        return
+    code = members.get("error_code")
+    if isinstance(code, str):
+        members[member] = members.pop("error_code")
+        code = members.get("raw_error_code", members.get("error_code_bytes"))
+        if code is not None:
+            members["error_code"] = code
+    elif code is not None:
+        members[member] = "unknown"
+    members.pop("raw_error_code", None)
+
+
+def _metrics(data: dict[str, Any], unit: float) -> None:
+    _rename(data, METRICS)
+    if unit != 1.0:
+        for name in RTT_METRICS:
+            value = data.get(name)
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                data[name] = value * unit
+
+
+def _parameters(data: dict[str, Any], unit: float) -> None:
+    _rename(data, PARAMETERS)
+    _rename_token(data)
+
+
+def _initiator(data: dict[str, Any], unit: float) -> None:
+    _rename(data, {"owner": "initiator"})
+
+
+def _versions(data: dict[str, Any], unit: float) -> None:
+    for member in ("server_versions", "client_versions"):
+        found = data.get(member)
+        if isinstance(found, list):
+            data[member] = [_version(version) for version in found]
+    if "chosen_version" in data:
+        data["chosen_version"] = _version(data["chosen_version"])
+
+
+def _version(version: Any) -> Any:
+    if isinstance(version, int) and not isinstance(version, bool):
+        return f"{version:08x}" if version >= 0 else str(version)
+    return version.removeprefix("0x") if isinstance(version, str) else version
+
+
+def _alpn(data: dict[str, Any], unit: float) -> None:
+    for member in ("server_alpns", "client_alpns"):
+        found = data.get(member)
+        if isinstance(found, list):
+            data[member] = [
+                {"string_value": item} if isinstance(item, str) else item for item in found
+            ]
+    if isinstance(data.get("chosen_alpn"), str):
+        data["chosen_alpn"] = {"string_value": data["chosen_alpn"]}
+
+
+def _datagrams(data: dict[str, Any], unit: float) -> None:
+    if "byte_length" in data:
+        data["raw"] = [{"length": data.pop("byte_length")}]
+    raw = data.get("raw")
+    if isinstance(raw, dict):
+        data["raw"] = [raw]
+    # aioquic counts the UDP header in `length`; the drafts count the payload alone.
+    for item in data["raw"] if isinstance(raw, list) else ():
+        if isinstance(item, dict) and "payload_length" in item:
+            item["length"] = item["payload_length"]
+    _rename(data, {"datagram_id": "datagram_ids"})
+
+
+def _moved(data: dict[str, Any], unit: float) -> None:
+    _raw_length(data, "length")
+
+
+def _http_frame(data: dict[str, Any], unit: float) -> None:
+    frame = data.get("frame")
+    if not isinstance(frame, dict):
+        return
+    if "length" in data:
+        frame["length"] = data.pop("length")
+    _raw_length(frame, "length", "byte_length", member="payload_length")
+
+
+def _close(data: dict[str, Any], unit: float) -> None:
+    _rename(
+        data,
+        {
+            "owner": "initiator",
+            "connection_code": "connection_error",
+            "application_code": "application_error",
+            "code_bytes": "error_code",
+        },
+    )
+
+
+_CHANGES: dict[str, Callable[[dict[str, Any], float], None]] = {
+    "quic:packet_sent": _packet,
+    "quic:packet_received": _packet,
+    "quic:packet_lost": _packet,
+    "quic:packet_dropped": _packet,
+    "quic:packet_buffered": _packet,
+    "quic:frames_processed": _frames,
+    "quic:frames_created": _frames,
+    "quic:frames_parsed": _frames,
+    "quic:marked_for_retransmit": _frames,
+    "quic:recovery_metrics_updated": _metrics,
+    "quic:parameters_set": _parameters,
+    "quic:parameters_restored": _parameters,
+    "quic:version_information": _versions,
+    "quic:alpn_information": _alpn,
+    "quic:udp_datagrams_sent": _datagrams,
+    "quic:udp_datagrams_received": _datagrams,
+    "quic:stream_data_moved": _moved,
+    "quic:connection_closed": _close,
+    "quic:connection_id_updated": _initiator,
+    "http3:parameters_set": _initiator,
+    "http3:stream_type_set": _initiator,
+    "http3:frame_created": _http_frame,
+    "http3:frame_parsed": _http_frame,
+}

@@ -1,0 +1,60 @@
+"""The bytes of a trace file, whether compressed or not, a piece at a time."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, cast
+
+from quicedge.config.limits import QLOG_READ_SIZE
+
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+class Source:
+    """A trace file read once, front to back.
+
+    `progress` is told how many bytes of the file on disk have been read. A compressed file that
+    ends early or is damaged ends where the damage is; `damage` then says why.
+    """
+
+    def __init__(self, path: str | Path, progress: Callable[[int], None] | None = None) -> None:
+        self.path = Path(path)
+        self.damage: str | None = None
+        self.ended = False
+        self.offset = 0
+        """Bytes handed out so far, uncompressed."""
+        self._progress = progress
+        self._file: IO[bytes] = self.path.open("rb")
+        self._stream: IO[bytes] = self._file
+        if self._file.read(2) == _GZIP_MAGIC:
+            self._stream = cast(IO[bytes], gzip.GzipFile(fileobj=self._file))
+        self._file.seek(0)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file on disk."""
+        return self.path.stat().st_size
+
+    def read(self) -> bytes:
+        """The next piece, uncompressed; empty at the end."""
+        if self.damage is not None:
+            return b""
+        try:
+            # read1 hands over what was unpacked before a damaged place; read would lose it.
+            data: bytes = self._stream.read1(QLOG_READ_SIZE)  # type: ignore[attr-defined]
+        except (EOFError, zlib.error, OSError) as error:
+            self.damage = f"compressed data: {error}"
+            self.ended = True
+            return b""
+        self.ended = not data
+        self.offset += len(data)
+        if self._progress is not None:
+            self._progress(self._file.tell())
+        return data
+
+    def close(self) -> None:
+        self._stream.close()
+        self._file.close()

@@ -1,0 +1,188 @@
+"""The streams of a connection: when they began and ended, and how their data was interleaved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from quicedge.config.limits import QLOG_MAX_RUNS, QLOG_MAX_STREAMS
+from quicedge.qlog.event import Event, integer, mapping, sequence, text
+
+_LONGEST_FIELD = 256
+"""Characters kept of a request's path, method or status."""
+OTHERS = -1
+"""Stream ID of the row that adds up the streams beyond the limit."""
+
+
+@dataclass(slots=True)
+class Stream:
+    """One stream. Times in ms, sizes in bytes."""
+
+    id: int
+    opened: float
+    closed: float
+    """When the last thing concerning it happened."""
+    first_sent: float | None = None
+    last_sent: float | None = None
+    first_received: float | None = None
+    last_received: float | None = None
+    sent: int = 0
+    """Highest offset sent: bytes without retransmissions."""
+    received: int = 0
+    retransmitted: int = 0
+    """Bytes sent again."""
+    late: int = 0
+    """Bytes received below the highest offset: filling a gap, or again."""
+    fin_sent: bool = False
+    fin_received: bool = False
+    reset: str = ""
+    """`sent`, `received` or empty."""
+    kind: str = ""
+    """HTTP/3 stream type, where told."""
+    method: str = ""
+    path: str = ""
+    status: str = ""
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more is to come (for a stream that the trace shows whole)."""
+        if self.reset:
+            return True
+        if self.id & 2:
+            return self.fin_sent or self.fin_received
+        return self.fin_sent and self.fin_received
+
+
+@dataclass(slots=True)
+class Run:
+    """Consecutive data of one stream."""
+
+    start: float
+    end: float
+    stream: int
+    size: int
+
+
+@dataclass(slots=True)
+class Interleaving:
+    """Which stream's data went when; runs that lie close together become one, of the larger."""
+
+    runs: list[Run] = field(default_factory=list)
+    _quantum: float = 0.0
+
+    def add(self, time: float, stream: int, size: int) -> None:
+        if self.runs:
+            last = self.runs[-1]
+            if last.stream == stream:
+                last.end = max(last.end, time)
+                last.size += size
+                return
+        self.runs.append(Run(time, time, stream, size))
+        while len(self.runs) > QLOG_MAX_RUNS:
+            self._fold()
+
+    def _fold(self) -> None:
+        """Merge neighbours that end within a quantum of each other's start."""
+        self._quantum = self._quantum * 2 or 0.25
+        merged: list[Run] = []
+        for run in self.runs:
+            last = merged[-1] if merged else None
+            near = last is not None and run.end - last.start <= self._quantum
+            if last is not None and (near or last.stream == run.stream):
+                if run.size > last.size:
+                    last.stream = run.stream
+                last.size += run.size
+                last.end = max(last.end, run.end)
+            else:
+                merged.append(run)
+        self.runs = merged
+
+
+class Streams:
+    """Every stream seen, up to a limit; the rest is added up in one row."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, Stream] = {}
+        self.sent = Interleaving()
+        self.received = Interleaving()
+        self.open = 0
+        """Bidirectional streams under way; the unidirectional ones of HTTP/3 never end."""
+        self.beyond_limit = 0
+        """Frames of streams that have no row of their own."""
+
+    def get(self, identifier: int, time: float) -> Stream:
+        row = self.rows.get(identifier)
+        if row is None:
+            if len(self.rows) > QLOG_MAX_STREAMS:
+                self.beyond_limit += 1
+                row = self.rows.get(OTHERS)
+                if row is None:
+                    row = self.rows[OTHERS] = Stream(OTHERS, time, time)
+            else:
+                row = self.rows[identifier] = Stream(identifier, time, time)
+                self.open += not identifier & 2
+        row.closed = max(row.closed, time)
+        return row
+
+    def data(
+        self, identifier: int, time: float, offset: int, size: int, fin: bool, sent: bool
+    ) -> int:
+        """A STREAM frame; returns by how much the stream's highest offset grew."""
+        row = self.get(identifier, time)
+        was_done = row.done
+        end = offset + size
+        known = row.sent if sent else row.received
+        if row.id == OTHERS:
+            offset, end = known, known + size
+        again = size - max(0, end - max(known, offset))
+        if sent:
+            row.first_sent = time if row.first_sent is None else row.first_sent
+            row.last_sent = time
+            row.sent = max(known, end)
+            row.retransmitted += again
+            row.fin_sent = row.fin_sent or fin
+            self.sent.add(time, identifier, size)
+        else:
+            row.first_received = time if row.first_received is None else row.first_received
+            row.last_received = time
+            row.received = max(known, end)
+            row.late += again
+            row.fin_received = row.fin_received or fin
+            self.received.add(time, identifier, size)
+        self._settle(row, was_done)
+        return max(0, end - known)
+
+    def reset(self, identifier: int, time: float, sent: bool) -> None:
+        """A RESET_STREAM or STOP_SENDING frame."""
+        row = self.get(identifier, time)
+        was_done = row.done
+        row.reset = "sent" if sent else "received"
+        self._settle(row, was_done)
+
+    def _settle(self, row: Stream, was_done: bool) -> None:
+        if row.done and not was_done and row.id != OTHERS:
+            self.open -= not row.id & 2
+
+    def http(self, event: Event) -> None:
+        """An HTTP/3 event: what the stream is for."""
+        identifier = integer(event.data, "stream_id")
+        if identifier is None:
+            return
+        row = self.get(identifier, event.time)
+        if event.name == "http3:stream_type_set":
+            kind = text(event.data, "stream_type") or text(event.data, "new")
+            row.kind = kind[:_LONGEST_FIELD]
+            return
+        for item in sequence(mapping(event.data, "frame"), "headers"):
+            if isinstance(item, dict):
+                self._pseudo(row, item)
+
+    @staticmethod
+    def _pseudo(row: Stream, item: dict[str, Any]) -> None:
+        name, value = text(item, "name"), text(item, "value")[:_LONGEST_FIELD]
+        if name == ":method":
+            row.method = value
+        elif name == ":path":
+            row.path = value
+        elif name == ":status":
+            row.status = value

@@ -1,0 +1,179 @@
+"""Compare a trace with the drafts' definitions of its file, its events and their members.
+
+A trace that declares the event schemas of drafts 12 or later is compared as it stands. Older ones
+(qlog 0.1 to 0.4, quic-events up to 11) cannot conform to names they did not know; they are
+translated first, and what the translation leaves is compared.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from quicedge.config.limits import QLOG_MAX_FINDINGS
+from quicedge.qlog.breaks import Breaks
+from quicedge.qlog.definitions import Problem, check, events
+from quicedge.qlog.event import TraceHeader, text
+from quicedge.qlog.load import Reader
+from quicedge.qlog.normalise import Trace
+
+_SCHEMA = re.compile(r"urn:ietf:params:qlog:events:([\w.~-]+?)(?:-(\d+))?(?:#[\w.~-]+)?")
+_OLDEST = 12
+"""The first draft of quic-events with the names of today."""
+_ENVELOPE = {
+    "?tuple": "TupleID",
+    "?time_format": "TimeFormat",
+    "?group_id": "GroupID",
+    "?system_info": "SystemInformation",
+}
+"""Members of an event beside `time`, `name` and `data` (main-schema section 7)."""
+
+
+@dataclass(slots=True)
+class Finding:
+    """One kind of problem, and how often it was met."""
+
+    level: str
+    """`error` breaks a definition; `note` uses an extension point or says what was not checked."""
+    event: str
+    """Event name, or `file`."""
+    what: str
+    first: int
+    """The first event concerned, by its number in the file."""
+    count: int = 1
+
+
+@dataclass(slots=True)
+class Validation:
+    """What was found in a file."""
+
+    events: int = 0
+    findings: dict[tuple[str, str], Finding] = field(default_factory=dict)
+    beyond_limit: int = 0
+    breaks: Breaks = field(default_factory=Breaks)
+    names: dict[str, int] = field(default_factory=dict)
+    """Events by name (of today)."""
+    importance: dict[str, int] = field(default_factory=dict)
+    """Events by importance: core, base, extra, or unknown."""
+    translated: bool = False
+    """Whether the trace is of an older dialect and was translated first."""
+    version: str = ""
+
+    @property
+    def errors(self) -> int:
+        """Kinds of errors, broken places included."""
+        found = sum(finding.level == "error" for finding in self.findings.values())
+        return found + self.breaks.count
+
+    def add(self, level: str, event: str, what: str) -> None:
+        known = self.findings.get((event, what))
+        if known is not None:
+            known.count += 1
+        elif len(self.findings) < QLOG_MAX_FINDINGS:
+            self.findings[event, what] = Finding(level, event, what, self.events)
+        else:
+            self.beyond_limit += 1
+
+    def take(self, event: str, problems: list[Problem]) -> None:
+        for level, place, what in problems:
+            self.add(level, event, f"{place} {what}" if place else what)
+
+
+def validate(path: str | Path, progress: Callable[[int], None] | None = None) -> Validation:
+    """Read a file and compare it with the definitions. Raises OSError only."""
+    result = Validation()
+    reader = Reader(path, progress)
+    traces: dict[int, Trace] = {}
+    times: dict[int, float] = {}
+    for header, raw in reader:
+        trace = traces.get(header.index)
+        if trace is None:
+            trace = traces[header.index] = Trace(header)
+            result.version = result.version or header.version
+            if is_current(header):
+                _check_header(result, header, reader.shape)
+            else:
+                result.translated = True
+        _check_event(result, trace, raw, times)
+        result.events += 1
+    result.breaks = reader.breaks
+    if not result.events and not result.breaks.count:
+        result.add("error", "file", "has no events")
+    return result
+
+
+def is_current(header: TraceHeader) -> bool:
+    """Whether the trace claims the vocabulary of today's drafts."""
+    if "qlog_version" in header.file and not header.schemas:
+        return False
+    for uri in header.schemas:
+        match = _SCHEMA.fullmatch(uri)
+        if match and match[1] == "quic":
+            return match[2] is None or int(match[2][:6]) >= _OLDEST
+    return "file_schema" in header.file
+
+
+def _check_header(result: Validation, header: TraceHeader, shape: str) -> None:
+    schema, wanted, kind = (
+        ("sequential", "application/qlog+json-seq", "TraceSeq")
+        if shape != "JSON"
+        else ("contained", "application/qlog+json", "TraceSeq")
+    )
+    result.take("file", check(header.file, "LogFile", ""))
+    result.take("file", check(header.trace, kind, "trace"))
+    told = text(header.file, "file_schema")
+    if told and told != f"urn:ietf:params:qlog:file:{schema}":
+        result.add("error", "file", f"file_schema is {told[:80]!r}, but the file is {schema}")
+    format_ = text(header.file, "serialization_format")
+    if format_ and format_.lower() != wanted:
+        result.add("error", "file", f"serialization_format is {format_[:80]!r}, not {wanted!r}")
+    if shape == "NDJSON":
+        result.add("error", "file", "records lack the record separator 0x1E (RFC 7464)")
+    for uri in header.schemas:
+        match = _SCHEMA.fullmatch(uri)
+        if match is None:
+            result.add("note", "file", f"event schema {uri[:80]!r} is private or malformed")
+        elif match[2] is None and match[1] in ("quic", "http3", "http"):
+            # "Until such an RFC exists, implementations MUST NOT identify themselves using this
+            # URI" (quic-events section 2.1).
+            result.add("error", "file", f"event schema {uri!r} lacks the draft's number")
+
+
+def _check_event(
+    result: Validation, trace: Trace, raw: Any, times: dict[int, float]
+) -> None:
+    current = is_current(trace.header)
+    if not isinstance(raw, dict) and current:
+        result.add("error", "event", "is no object")
+        return
+    if current:
+        envelope = {key: value for key, value in raw.items() if key != "data"}
+        name = text(raw, "name") or "event"
+        kind = {"object": {"time": "float64", "name": "text", **_ENVELOPE}}
+        result.take(name, check(envelope, kind, ""))
+        if "data" not in raw:
+            result.add("error", name, "lacks the member 'data'")
+        data = raw.get("data", {})
+        if name in events():
+            result.take(name, check(data, events()[name]["data"], "data"))
+    event = trace.translate(raw)
+    if event is None:
+        if not current:
+            result.add("error", "event", "has no name or no usable time")
+        return
+    before = times.get(trace.header.index, 0.0)
+    if event.time < before:
+        result.add("note", "file", "events are not in the order of their times")
+    times[trace.header.index] = max(before, event.time)
+    if event.name in result.names or len(result.names) < QLOG_MAX_FINDINGS:
+        result.names[event.name] = result.names.get(event.name, 0) + 1
+    definition = events().get(event.name if not current else event.original)
+    importance = definition["importance"] if definition else "unknown"
+    result.importance[importance] = result.importance.get(importance, 0) + 1
+    if definition is None:
+        result.add("note", event.original, "is not an event of the drafts")
+    elif not current:
+        result.take(event.original, check(event.data, definition["data"], "data"))
