@@ -62,6 +62,8 @@ class OriginConnection(Protocol):
 
     is_shared: bool
     """Whether it takes several requests at a time."""
+    connected_at: float
+    """time.monotonic() when it was made."""
     connect_seconds: float
     """What it took to make it (TCP and TLS)."""
 
@@ -72,10 +74,6 @@ class OriginConnection(Protocol):
     @property
     def active(self) -> int:
         """Requests that run."""
-
-    @property
-    def is_fresh(self) -> bool:
-        """Whether no request was started yet."""
 
     def start(self, request: Request, receiver: Receiver) -> Attempt:
         """Send a request head; needs `capacity`."""

@@ -45,8 +45,10 @@ class H1Connection(asyncio.Protocol):
         config: UpstreamConfig,
         loop: asyncio.AbstractEventLoop,
         *,
+        connected_at: float = 0.0,
         connect_seconds: float = 0.0,
     ) -> None:
+        self.connected_at = connected_at
         self.connect_seconds = connect_seconds
         self._owner = owner
         self._counters = owner.counters
@@ -86,10 +88,6 @@ class H1Connection(asyncio.Protocol):
     @property
     def active(self) -> int:
         return int(self._receiver is not None)
-
-    @property
-    def is_fresh(self) -> bool:
-        return self._requests == 0
 
     def has_news(self) -> bool:
         poll = select.poll()

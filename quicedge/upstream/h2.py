@@ -57,8 +57,10 @@ class H2Connection(asyncio.Protocol):
         config: UpstreamConfig,
         loop: asyncio.AbstractEventLoop,
         *,
+        connected_at: float = 0.0,
         connect_seconds: float = 0.0,
     ) -> None:
+        self.connected_at = connected_at
         self.connect_seconds = connect_seconds
         self._owner = owner
         self._counters = owner.counters
@@ -74,7 +76,6 @@ class H2Connection(asyncio.Protocol):
         self._streams: dict[int, H2Stream] = {}
         self._sending: dict[H2Stream, None] = {}  # in the order of their turns
         self._max_streams = limits.UPSTREAM_H2_MAX_STREAMS
-        self._requests = 0
         self._answered = False
         self._uncredited = 0
         self._flush_scheduled = False
@@ -90,10 +91,6 @@ class H2Connection(asyncio.Protocol):
     def active(self) -> int:
         return len(self._streams)
 
-    @property
-    def is_fresh(self) -> bool:
-        return self._requests == 0
-
     def has_news(self) -> bool:
         """GOAWAY and refused streams tell what was not processed: no need to look."""
         return False
@@ -103,7 +100,6 @@ class H2Connection(asyncio.Protocol):
     def start(self, request: Request, receiver: Receiver) -> H2Stream:
         """Send a request head on a new stream."""
         self._idle.clear()
-        self._requests += 1
         codec = self._codec
         stream_id = codec.get_next_available_stream_id()
         stream = self._streams[stream_id] = H2Stream(self, stream_id, request, receiver)

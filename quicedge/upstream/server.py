@@ -170,9 +170,11 @@ class Server:
     ) -> H1Connection | H2Connection:
         self._connecting.discard(task)
         self._shared = http2
-        seconds = time.monotonic() - started
+        now = time.monotonic()
         make = H2Connection if http2 else H1Connection
-        connection = make(self, self._config, self._loop, connect_seconds=seconds)
+        connection = make(
+            self, self._config, self._loop, connected_at=now, connect_seconds=now - started
+        )
         self._connections[connection] = None
         return connection
 

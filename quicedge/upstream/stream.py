@@ -91,11 +91,9 @@ class UpstreamStream:
 
     def attach(self, connection: OriginConnection) -> None:
         """A connection is there (`server.Waiter`)."""
-        waited = time.monotonic() - self._queued_at
-        self.connect_seconds = (
-            min(waited, connection.connect_seconds) if connection.is_fresh else 0.0
-        )
-        self.queue_seconds += waited - self.connect_seconds
+        since_queued = connection.connected_at - self._queued_at
+        self.connect_seconds = max(min(since_queued, connection.connect_seconds), 0.0)
+        self.queue_seconds += time.monotonic() - self._queued_at - self.connect_seconds
         request = self._request
         attempt = self._attempt = connection.start(request, self)
         if self._paused:
