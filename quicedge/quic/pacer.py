@@ -12,12 +12,13 @@ class Pacer:
     bucket is worth waiting for until it holds a quantum, so a timer serves many packets.
     """
 
-    __slots__ = ("_capacity", "_level", "_minimum", "_updated", "rate")
+    __slots__ = ("_capacity", "_level", "_updated", "datagram_size", "rate")
 
     def __init__(self, max_datagram_size: int) -> None:
         self.rate: float | None = None
         """Bytes a second; None until there is a round-trip sample: no pacing."""
-        self._minimum = 2 * max_datagram_size
+        self.datagram_size = max_datagram_size
+        """Bytes of a full datagram: less in the bucket is as good as nothing."""
         self._capacity = float(PACING_BURST)
         self._level = float(PACING_BURST)
         self._updated = 0.0
@@ -28,7 +29,8 @@ class Pacer:
         gain = 2.0 if slow_start else 1.25
         self.rate = gain * congestion_window / max(smoothed_rtt, 1e-6)
         self._capacity = max(
-            self._minimum, min(PACING_BURST, max(congestion_window / 4, self.rate * PACING_QUANTUM))
+            2 * self.datagram_size,
+            min(PACING_BURST, max(congestion_window / 4, self.rate * PACING_QUANTUM)),
         )
 
     def budget(self, now: float) -> float:
@@ -47,12 +49,12 @@ class Pacer:
 
     def next_send_time(self, now: float) -> float | None:
         """When to send next, or None for now; called by aioquic's general path too."""
-        if self.rate is None or self.budget(now) >= self._minimum / 2:
+        if self.rate is None or self.budget(now) >= self.datagram_size:
             return None
         # The bucket will then hold what is worth a wake-up.
-        worth = min(self._capacity, max(self._minimum, self.rate * PACING_QUANTUM))
+        worth = min(self._capacity, max(2 * self.datagram_size, self.rate * PACING_QUANTUM))
         return now + (worth - self._level) / self.rate
 
     def update_after_send(self, now: float) -> None:
         """aioquic's general path calls this once a packet."""
-        self.on_sent(self._minimum // 2)
+        self.on_sent(self.datagram_size)

@@ -84,8 +84,9 @@ def test_a_gigabyte_to_a_slow_client(tmp_path: Path) -> None:
             return [r for r in running.access() if r["path"] == "/big"]
 
         wait_until(lambda: bool(record()), "the access log")
-        sent = record()[0]["bytes_sent"]
-    assert sent == GIGABYTE
+        logged = record()[0]
+        sent = logged["bytes_sent"]
+    assert sent == GIGABYTE, logged
     assert max(samples) - samples[0] < GROWTH_ALLOWED
 
 

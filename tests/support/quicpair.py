@@ -52,6 +52,7 @@ def make_pair(
     seed: int = 1,
     client_options: dict[str, Any] | None = None,
     server_options: dict[str, Any] | None = None,
+    mtu_ceiling: int | None = None,
 ) -> Pair:
     """A pair about to shake hands."""
     now = 1000.0
@@ -62,6 +63,7 @@ def make_pair(
         now=now,
         certificates=store(),
         connection_ids=ConnectionIds(secret=SECRET),
+        mtu_ceiling=mtu_ceiling,
         original_destination_connection_id=client.original_destination_connection_id,
     )
     return Pair(

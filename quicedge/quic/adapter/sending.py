@@ -158,6 +158,7 @@ class SendingConnection(StateConnection):
     def _use_datagram_size(self, size: int) -> None:
         self._max_datagram_size = size
         self._loss.controller.max_datagram_size = size
+        self._loss.pacer.datagram_size = size
 
     def _ready_streams(self) -> list[QuicStream]:
         """Streams with data that flow control lets go, in the order they are served.
