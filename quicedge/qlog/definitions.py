@@ -183,4 +183,4 @@ def _name(value: Any) -> str:
         return "a negative number" if value < 0 else f"the number {value}"[:40]
     if isinstance(value, float):
         return "a fraction"
-    return {str: "text", list: "an array", dict: "an object"}.get(type(value), "unknown")
+    return "text" if isinstance(value, str) else "an array" if type(value) is list else "an object"

@@ -192,6 +192,10 @@ def _raw_length(members: dict[str, Any], *old: str, member: str = "length") -> N
 def _header(data: dict[str, Any]) -> None:
     header = data.get("header")
     if not isinstance(header, dict):
+        if "packet_size" in data:
+            _raw_length(data, "packet_size")
+        if not {"packet_type", "type", "packet_number"} & data.keys():
+            return
         header = data["header"] = {}
     for outside, inside in (
         ("packet_type", "packet_type"),
@@ -347,6 +351,15 @@ def _datagrams(data: dict[str, Any], unit: float) -> None:
     _rename(data, {"datagram_id": "datagram_ids"})
 
 
+def _stream_type(data: dict[str, Any], unit: float) -> None:
+    _rename(data, {"owner": "initiator", "new": "stream_type"})
+    kind = data.get("stream_type")
+    if kind in ("qpack_encoder", "qpack_decoder"):
+        data["stream_type"] = kind.removesuffix("r")
+    elif kind == "data":
+        data["stream_type"] = "request"
+
+
 def _moved(data: dict[str, Any], unit: float) -> None:
     _raw_length(data, "length")
 
@@ -393,7 +406,7 @@ _CHANGES: dict[str, Callable[[dict[str, Any], float], None]] = {
     "quic:connection_closed": _close,
     "quic:connection_id_updated": _initiator,
     "http3:parameters_set": _initiator,
-    "http3:stream_type_set": _initiator,
+    "http3:stream_type_set": _stream_type,
     "http3:frame_created": _http_frame,
     "http3:frame_parsed": _http_frame,
 }

@@ -1,0 +1,198 @@
+"""A connection on one page of a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from quicedge.qlog.analyse import Analysis
+from quicedge.qlog.connection import Connection
+from quicedge.qlog.limited import MEANINGS
+from quicedge.qlog.streams import OTHERS, Stream
+from quicedge.qlog.summary import stream_rows, summary
+from quicedge.qlog.units import milliseconds, percent, rate, safe, size
+
+_BAR = 20
+"""Characters of a full bar."""
+_STREAMS = 20
+"""Streams shown, the largest."""
+_MARKS = {"bad": ("✗", "bold red"), "notable": ("!", "yellow"), "fine": ("·", "dim")}
+_VERSIONS = {"00000001": "QUIC v1", "1": "QUIC v1", "6b3343cf": "QUIC v2"}
+
+
+def page(analysis: Analysis, connection: Connection) -> RenderableType:
+    """The statistics of one connection of a file."""
+    facts = summary(connection)
+    parts: list[RenderableType] = [Text(safe(facts["headline"]), style="bold"), Text()]
+    for finding in facts["findings"]:
+        mark, style = _MARKS[finding["level"]]
+        parts.append(Text.assemble((f"{mark} ", style), safe(finding["sentence"])))
+    if facts["findings"]:
+        parts.append(Text())
+    parts.append(_table(connection, facts))
+    parts += [Text(), _limits(facts)]
+    if connection.streams.rows:
+        parts += [Text(), _streams(connection)]
+    return Group(*parts, *reading_notes(analysis))
+
+
+def reading_notes(analysis: Analysis) -> list[RenderableType]:
+    """How far the file can be believed; nothing for a good one."""
+    notes: list[RenderableType] = []
+    breaks = analysis.breaks
+    if breaks.count:
+        notes += [Text(), Text(f"The file is broken in {breaks.count} place(s):", style="red")]
+        notes += [Text(f"  {safe(place)}") for place in breaks.places[:10]]
+        if breaks.count > 10:
+            notes.append(Text(f"  … and {breaks.count - 10} more"))
+    if analysis.bad_events:
+        notes.append(Text(f"{analysis.bad_events} items were no events.", style="yellow"))
+    if analysis.beyond_limit:
+        notes.append(
+            Text(f"{analysis.beyond_limit} events of further connections left out.", style="yellow")
+        )
+    notes += [Text(f"A trace is missing: {safe(error)}") for error in analysis.trace_errors]
+    return notes
+
+
+def _table(connection: Connection, facts: dict[str, Any]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column()
+    for name, value in _rows(connection, facts):
+        table.add_row(name, Text(safe(value)))
+    return table
+
+
+def _rows(connection: Connection, facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "trace", f"{facts['label']}, qlog {facts['qlog']}, {facts['events']} events"
+    if facts["connection"]:
+        yield "connection", facts["connection"]
+    if facts["started"]:
+        yield "started", facts["started"]
+    version = str(facts["version"] or "")
+    protocol = ", ".join(filter(None, (_VERSIONS.get(version, version), facts["alpn"] or "")))
+    if protocol:
+        yield "protocol", protocol
+    handshake = facts["handshake"]
+    told = f"complete after {milliseconds(handshake['complete'])}"
+    if handshake["confirmed"] is not None:
+        told += f", confirmed after {milliseconds(handshake['confirmed'])}"
+    yield "handshake", told + (", with 0-RTT" if handshake["early_data"] else "")
+    yield "duration", milliseconds(facts["duration"])
+    rtt = facts["rtt"]
+    if rtt["samples"]:
+        yield (
+            "RTT",
+            f"min {milliseconds(rtt['min'])}, smoothed {milliseconds(rtt['smoothed'])}, "
+            f"median {milliseconds(rtt['p50'])}, 95 % {milliseconds(rtt['p95'])}, "
+            f"max {milliseconds(rtt['max'])} ({rtt['samples']} samples)",
+        )
+    for way in ("sent", "received"):
+        yield way, _way(connection, facts, way)
+    loss = facts["loss"]
+    sent = facts["sent"]["packets"]
+    told = f"{loss['lost']} packets lost ({percent(loss['lost'], sent)})"
+    if loss["inferred"]:
+        told += " by inference"
+    told += f", {loss['spurious']} spuriously"
+    if loss["probe_timeouts"]:
+        told += f", {loss['probe_timeouts']} probe timeouts"
+    if loss["never_received"]:
+        told += f"; {loss['never_received']} never received"
+    if loss["reordered"]:
+        told += f", {loss['reordered']} reordered"
+    yield "loss", told
+    if loss["dropped"]:
+        yield "dropped", ", ".join(f"{count} {why}" for why, count in loss["dropped"].items())
+    window = facts["congestion"]
+    if window["window_last"] is not None:
+        yield (
+            "window",
+            f"{size(window['window_min'])} to {size(window['window_max'])}, last "
+            f"{size(window['window_last'])}, cut {window['window_cuts']} times; "
+            f"at most {size(window['max_bytes_in_flight'])} in flight",
+        )
+    yield "close", _close(facts["close"])
+
+
+def _way(connection: Connection, facts: dict[str, Any], way: str) -> str:
+    packets = facts[way]
+    told = f"{packets['packets']} packets, {size(packets['bytes'])}"
+    if packets["stream_bytes"]:
+        first, last, data = connection.data[way]
+        told += f"; {size(packets['stream_bytes'])} of streams"
+        if last > first:
+            told += f" at {rate(data, last - first)}"
+        if way == "sent" and packets["retransmitted"]:
+            told += f", {size(packets['retransmitted'])} again"
+    if packets["size_max"]:
+        told += f"; packets of {packets['size_p50']} B (median) to {packets['size_max']} B"
+    return told
+
+
+def _close(close: dict[str, Any] | None) -> str:
+    if close is None:
+        return "not in the trace"
+    by = {"local": "by this side", "remote": "by the peer"}.get(close["by"], "")
+    told = f"after {milliseconds(close['time'])} {by}".rstrip()
+    error = close["error"] if close["error"] != "unknown" else ""
+    if close["code"] is not None:
+        error = f"{error} {close['code']:#x}".strip()
+    for part in (error, close["trigger"], close["reason"]):
+        if part:
+            told += f", {part}"
+    return told
+
+
+def _limits(facts: dict[str, Any]) -> Table:
+    limits = facts["limited_by"]
+    whole = sum(limits.values())
+    direction = "sending" if facts["direction"] == "sent" else "receiving"
+    table = Table(title=f"What held it back ({direction})", title_justify="left", box=None,
+                  title_style="bold", padding=(0, 2, 0, 0), show_header=False)  # fmt: skip
+    for state, spent in limits.items():
+        bar = "█" * max(1, round(_BAR * spent / whole)) if spent and whole else ""
+        table.add_row(
+            state, Text(milliseconds(spent), justify="right"), percent(spent, whole),
+            Text(f"{bar:<{_BAR}}", style="cyan"), Text(MEANINGS.get(state, ""), style="dim"),
+        )  # fmt: skip
+    return table
+
+
+def _streams(connection: Connection) -> Table:
+    rows = stream_rows(connection)
+    largest = sorted(rows, key=lambda row: -(row.sent + row.received))[:_STREAMS]
+    shown = [row for row in rows if row in largest]
+    more = len(rows) - len(shown)
+    title = f"Streams ({len(rows)})" if not more else f"Streams ({len(shown)} of {len(rows)})"
+    table = Table(title=title, title_justify="left", title_style="bold", box=None,
+                  padding=(0, 2, 0, 0), header_style="dim")  # fmt: skip
+    for name in ("id", "opened", "first byte", "last byte", "sent", "received", "again"):
+        table.add_column(name, justify="right")
+    table.add_column("what", justify="left")
+    for row in shown:
+        ways = [t for t in (row.first_sent, row.first_received) if t is not None]
+        first = row.first_sent if connection.direction == "sent" else row.first_received
+        ends = [t for t in (row.last_sent, row.last_received) if t is not None]
+        table.add_row(
+            "others" if row.id == OTHERS else str(row.id),
+            milliseconds(row.opened),
+            milliseconds(first if first is not None else min(ways, default=None)),
+            milliseconds(max(ends, default=None)),
+            size(row.sent), size(row.received), size(row.retransmitted or None),
+            Text(safe(what(row))),
+        )  # fmt: skip
+    return table
+
+
+def what(row: Stream) -> str:
+    """What a stream is for, in a few words. Not escaped."""
+    told = " ".join(filter(None, (row.method, row.path, row.status))) or row.kind
+    if not told and row.id != OTHERS:
+        told = "unidirectional" if row.id & 2 else "bidirectional"
+    return f"{told} (reset {row.reset})" if row.reset else told
