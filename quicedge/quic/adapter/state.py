@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Protocol
 
 from aioquic import tls
-from aioquic.buffer import Buffer
+from aioquic.buffer import UINT_VAR_MAX, Buffer
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import (
@@ -169,7 +169,8 @@ class StateConnection(QuicConnection):
     ) -> None:
         start = buf.tell()
         # aioquic fills the gap below an offset with zeros, so the offset is what costs memory.
-        if buf.pull_uint_var() + buf.pull_uint_var() > MAX_CRYPTO_OFFSET:
+        end = buf.pull_uint_var() + buf.pull_uint_var()
+        if MAX_CRYPTO_OFFSET < end <= UINT_VAR_MAX:
             raise QuicConnectionError(
                 error_code=QuicErrorCode.CRYPTO_BUFFER_EXCEEDED,
                 frame_type=frame_type,
