@@ -36,6 +36,18 @@ class Setting(IntEnum):
     QPACK_BLOCKED_STREAMS = 0x7
 
 
+CONTROL_FRAMES = frozenset(
+    (
+        FrameType.CANCEL_PUSH,
+        FrameType.SETTINGS,
+        FrameType.GOAWAY,
+        FrameType.MAX_PUSH_ID,
+        FrameType.PRIORITY_UPDATE,
+        FrameType.PRIORITY_UPDATE_PUSH,
+    )
+)
+"""What may stand on the control stream (RFC 9114 section 7.2)."""
+
 HTTP2_FRAMES = frozenset((0x2, 0x6, 0x8, 0x9))
 """Frame types of HTTP/2 without a meaning here (RFC 9114 section 11.2.1)."""
 

@@ -7,13 +7,12 @@ byte that is not DATA payload; DATA payload is the application's to credit.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 from quicedge.config import limits
 from quicedge.http import qpack
 from quicedge.http.errors import H3ErrorCode
 from quicedge.http.frames import (
+    CONTROL_FRAMES,
     HTTP2_FRAMES,
     FrameType,
     Setting,
@@ -25,76 +24,12 @@ from quicedge.http.frames import (
     encode_settings,
     encode_varint,
 )
+from quicedge.http.h3_types import H3Error, H3Settings, H3StreamError, Handler, Transport
 from quicedge.http.message import Field, Fields
-from quicedge.http.priority import Priority, parse_priority
+from quicedge.http.priority import parse_priority
 
 _SKIPPED = -1
 """The frame type of a frame whose payload is dropped as it comes."""
-
-
-class H3Error(Exception):
-    """A connection error: close the connection with `code`."""
-
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(reason)
-        self.code = int(code)
-        self.reason = reason
-
-
-class H3StreamError(Exception):
-    """A stream error: reset both directions of `stream_id` with `code`."""
-
-    def __init__(self, code: int, reason: str, stream_id: int) -> None:
-        super().__init__(reason)
-        self.code = int(code)
-        self.reason = reason
-        self.stream_id = stream_id
-
-
-class Transport(Protocol):
-    """What the codec needs of a QUIC connection."""
-
-    def send_stream_data(self, stream_id: int, data: bytes, end_stream: bool = False) -> None: ...
-
-    def get_next_available_stream_id(self, is_unidirectional: bool = False) -> int: ...
-
-    def consume(self, stream_id: int, nbytes: int) -> None: ...
-
-
-class Handler(Protocol):
-    """What the codec tells the application. Fields are as received, pseudo-header fields first."""
-
-    def on_headers(self, stream_id: int, fields: Fields, end_stream: bool) -> None: ...
-
-    def on_data(self, stream_id: int, data: bytes) -> None:
-        """Content, yet to be credited to the transport."""
-
-    def on_trailers(self, stream_id: int, fields: Fields) -> None:
-        """A trailer section; it ends the message."""
-
-    def on_end(self, stream_id: int) -> None:
-        """The message is complete; called also after a head that came with `end_stream`."""
-
-    def on_reset(self, stream_id: int, error_code: int) -> None: ...
-
-    def on_stop_sending(self, stream_id: int, error_code: int) -> None: ...
-
-    def on_goaway(self, stream_id: int) -> None: ...
-
-    def on_priority_update(self, element_id: int, priority: Priority) -> None: ...
-
-    def on_field_section_too_large(self, stream_id: int) -> None:
-        """A request head is over the limits; what follows on the stream is dropped."""
-
-
-@dataclass(frozen=True, slots=True)
-class H3Settings:
-    """What we announce and hold the peer to."""
-
-    qpack_max_table_capacity: int = 0
-    qpack_blocked_streams: int = 0
-    max_field_section_size: int = limits.MAX_FIELD_SECTION_SIZE
-    max_fields: int = limits.MAX_FIELDS
 
 
 class _Stream:
@@ -485,7 +420,7 @@ class H3Connection:
             except Truncated:
                 break
             self._check_control_frame(kind)
-            if kind not in _CONTROL_FRAMES:
+            if kind not in CONTROL_FRAMES:
                 self._glitch()
                 if length:
                     stream.frame, stream.left = _SKIPPED, length
@@ -573,13 +508,4 @@ class H3Connection:
         self._handler.on_priority_update(element_id, parse_priority(value))
 
 
-_CONTROL_FRAMES = frozenset(
-    (
-        FrameType.CANCEL_PUSH,
-        FrameType.SETTINGS,
-        FrameType.GOAWAY,
-        FrameType.MAX_PUSH_ID,
-        FrameType.PRIORITY_UPDATE,
-        FrameType.PRIORITY_UPDATE_PUSH,
-    )
-)
+__all__ = ["H3Connection", "H3Error", "H3Settings", "H3StreamError", "Handler", "Transport"]
