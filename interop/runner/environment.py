@@ -15,6 +15,11 @@ PROGRAMS = {
     "setpriv": "util-linux",
 }
 
+ROOTLESS = (
+    "; not root, but where user namespaces are allowed, this runs everything:"
+    " unshare -Urmn sh -c 'mount -t tmpfs tmpfs /run && exec quicedge interop'"
+)
+
 
 def missing_for_namespaces() -> str | None:
     """None when namespaces can be made and captures read; else what is in the way."""
@@ -27,8 +32,7 @@ def missing_for_namespaces() -> str | None:
         run_ip("netns", "add", probe)
         run_ip("-n", probe, "link", "add", "probe0", "type", "veth", "peer", "name", "probe1")
     except TopologyError as error:
-        hint = "" if os.geteuid() == 0 else "not root: "
-        return f"{hint}{error}"
+        return f"{error}{'' if os.geteuid() == 0 else ROOTLESS}"
     else:
         return None
     finally:

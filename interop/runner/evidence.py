@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from interop.runner.dissection import only_client
 from interop.runner.trace import Trace
 
 
@@ -54,4 +55,5 @@ class Evidence:
 
     @cached_property
     def right(self) -> Trace:
-        return Trace(self.directory / "right.pcap", self.key_log)
+        client = only_client(self.directory / "left.pcap")
+        return Trace(self.directory / "right.pcap", self.key_log, client)

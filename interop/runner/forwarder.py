@@ -6,6 +6,7 @@ RIGHT.pcap`. It prints one line when the link is up, and stops at the end of its
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -101,7 +102,8 @@ def forward(link: Link, left: _Port, right: _Port, until: int) -> None:
 
 def main() -> None:
     scenario, left_pcap, right_pcap = sys.argv[1:]
-    os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+    with contextlib.suppress(PermissionError):  # in a user's own namespace
+        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     left = _Port(
         addresses.LEFT_INTERFACE,
         addresses.LEFT_MAC,

@@ -63,6 +63,17 @@ class Matrix:
     end_time: float = 0.0
     cells: dict[tuple[str, str], list[Cell]] = field(default_factory=dict)
 
+    def reasons(self) -> list[tuple[str, str, Result | None, str]]:
+        """(pair, case, result, reason) of all that did not succeed, a pair not run in one line."""
+        found: list[tuple[str, str, Result | None, str]] = []
+        for (client, server), cells in self.cells.items():
+            pair = f"{client} → {server}"
+            if cells and cells[0].reason:
+                found.append((pair, "every case", None, cells[0].reason))
+                continue
+            found += [(pair, cell.case.name, cell.result, cell.why) for cell in cells if cell.why]
+        return found
+
     @property
     def failed(self) -> int:
         return sum(cell.result is Result.FAILED for cells in self.cells.values() for cell in cells)

@@ -21,11 +21,16 @@ class PcapWriter:
         )
         self._file.flush()
 
-    def write(self, time: float, frame: bytes | bytearray) -> None:
-        """Append one frame seen at `time` (seconds since the epoch)."""
+    def write(self, time: float, frame: bytes | bytearray, length: int | None = None) -> None:
+        """Append one frame seen at `time` (seconds since the epoch).
+
+        `length` is what the frame had on the wire when it was captured in part.
+        """
         seconds = int(time)
         nanoseconds = int((time - seconds) * 1e9)
-        self._file.write(struct.pack("<IIII", seconds, nanoseconds, len(frame), len(frame)))
+        self._file.write(
+            struct.pack("<IIII", seconds, nanoseconds, len(frame), length or len(frame))
+        )
         self._file.write(frame)
         self._file.flush()
 

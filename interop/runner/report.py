@@ -58,19 +58,13 @@ def as_markdown(matrix: Matrix) -> str:
     everyone = {item.name: item.version for item in (*matrix.clients, *matrix.servers)}
     lines += ["", "Read `client → server`; ✓ succeeded, ✕ failed, ? not supported, · not run."]
     lines += ["", "Versions: " + ", ".join(f"{n} {v}".strip() for n, v in everyone.items()) + "."]
-    reasons = _reasons(matrix)
+    reasons = matrix.reasons()
     if reasons:
-        lines += ["", *(f"- {pair}, {case}: {why}" for pair, case, why in reasons)]
+        lines += [
+            "",
+            *(f"- {MARKS[result]} {pair}, {case}: {why}" for pair, case, result, why in reasons),
+        ]
     return "\n".join(lines) + "\n"
-
-
-def _reasons(matrix: Matrix) -> list[tuple[str, str, str]]:
-    return [
-        (f"{client} → {server}", cell.case.name, cell.why)
-        for (client, server), cells in matrix.cells.items()
-        for cell in cells
-        if cell.why
-    ]
 
 
 def as_html(matrix: Matrix) -> str:
@@ -88,7 +82,7 @@ def as_html(matrix: Matrix) -> str:
             rows += f"<td>{links}"
     reasons = "".join(
         f"<tr><td>{escape(pair)}<td>{escape(case)}<td>{escape(why)}"
-        for pair, case, why in _reasons(matrix)
+        for pair, case, _, why in matrix.reasons()
     )
     cases = "".join(
         f"<tr><td>{escape(case.abbr)}<td>{escape(case.name)}<td>{escape(case.desc)}"

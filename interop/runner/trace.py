@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import tempfile
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -11,6 +14,8 @@ from typing import IO
 from xml.etree import ElementTree
 
 from interop.runner import addresses
+from interop.runner.dissection import write_dissectible
+from interop.runner.nat import Endpoint
 from interop.runner.packet import Packet
 from interop.runner.pcap import read_pcap
 
@@ -46,6 +51,9 @@ class Kind(Enum):
 # RFC 9000 table 5 and RFC 9369 section 3.2.
 _KINDS_V1 = {0: Kind.INITIAL, 1: Kind.EARLY, 2: Kind.HANDSHAKE, 3: Kind.RETRY}
 _KINDS_V2 = {1: Kind.INITIAL, 2: Kind.EARLY, 3: Kind.HANDSHAKE, 0: Kind.RETRY}
+
+# Opened, not opened for want of a key, and short header: tshark shows one of these a packet.
+_PAYLOADS = {"quic.payload", "quic.remaining_payload", "quic.protected_payload"}
 
 _FILTERS = {
     Kind.INITIAL: "(quic.long.packet_type == 0 || quic.long.packet_type_v2 == 1)",
@@ -103,12 +111,19 @@ class Datagram:
 
 
 class Trace:
-    """One capture file, with the key log that opens it (None: Initial packets alone open)."""
+    """One capture file, with the key log that opens it (None: Initial packets alone open).
 
-    def __init__(self, path: Path, key_log: Path | None) -> None:
+    With `client`, datagrams show this address in place of those that a NAT gave the client.
+    """
+
+    def __init__(self, path: Path, key_log: Path | None, client: Endpoint | None = None) -> None:
         self.path = path
         self._key_log = key_log
         self._cache: dict[str, list[Datagram]] = {}
+        handle, self._copy = tempfile.mkstemp(suffix=".pcap")
+        os.close(handle)
+        weakref.finalize(self, os.unlink, self._copy)
+        write_dissectible(path, Path(self._copy), client)
 
     def datagrams(self, condition: str) -> list[Datagram]:
         """Datagrams that match a display filter."""
@@ -152,7 +167,7 @@ class Trace:
             yield number, Packet(frame)
 
     def _command(self, *words: str) -> list[str]:
-        command = ["tshark", "-n", "-r", str(self.path), "--disable-protocol", "http3"]
+        command = ["tshark", "-n", "-r", self._copy, "--disable-protocol", "http3"]
         for port in SERVER_PORTS:
             command += ["-d", f"udp.port=={port},quic"]
         if self._key_log is not None:
@@ -221,8 +236,8 @@ def _quic_packet(proto: ElementTree.Element) -> QuicPacket:
         name = item.get("name")
         if name:
             fields.setdefault(name, []).append(item.get("show", ""))
-            if name == "quic.payload":
-                payload += int(item.get("size", 0))
+            if name in _PAYLOADS:
+                payload = int(item.get("size", 0))
     return QuicPacket(_kind(fields), payload, fields)
 
 

@@ -104,6 +104,7 @@ def compliant(site: Site, implementation: Implementation, role: str, directory: 
     rng = random.SystemRandom()
     slug = f"{rng.choice(_ADJECTIVES)}-{rng.choice(_ANIMALS)}"
     directory.mkdir(parents=True, exist_ok=True)
+    write_certificates(directory / "certs")
     env = {"TESTCASE": slug, "REQUESTS": "", "PORT": str(addresses.PORT)}
     endpoint = site.start(implementation, role, directory, env)
     try:
@@ -152,7 +153,7 @@ def _run(site: Site, case: Case, pair: Pair, alpn: str, directory: Path) -> Outc
     try:
         reason = _wait_for_server(site, server, case, port)
         if reason is not None:
-            return _server_failed(server, reason)
+            return _server_failed(server, reason, directory)
         with _network(site, case, directory):
             client = site.start(pair.client, "client", directory / "client", client_env)
             first = wait_any([client, server], case.timeout)
@@ -210,11 +211,12 @@ def _wait_for_server(site: Site, server: Endpoint, case: Case, port: int) -> str
     return network.wait_for_server(site.names, host, server)
 
 
-def _server_failed(server: Endpoint, reason: str) -> Outcome:
+def _server_failed(server: Endpoint, reason: str, directory: Path) -> Outcome:
     if server.returncode == UNSUPPORTED:
         return Outcome(Result.UNSUPPORTED, "the server exited with code 127")
     if server.returncode is not None:
-        return Outcome(Result.FAILED, f"server exited with code {server.returncode} at start")
+        said = _last_line(directory / "server" / "output.txt")
+        return Outcome(Result.FAILED, f"server exited with code {server.returncode} at start{said}")
     return Outcome(Result.FAILED, reason)
 
 

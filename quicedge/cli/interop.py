@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import sys
 import time
@@ -10,9 +11,11 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
-DEFAULT_CLIENTS = DEFAULT_SERVERS = ("quicedge",)
+OURS = "quicedge"
 
 
 @click.command()
@@ -61,8 +64,8 @@ def command(
         left_out = [case.name for case in chosen if not case.loopback]
         chosen = [case for case in chosen if case.loopback]
         console.print(
-            f"[yellow]Loopback subset[/] ({obstacle}): files and exit codes are judged, nothing"
-            f" on the wire. Left out: {', '.join(left_out) or 'none'}."
+            f"[yellow]Loopback subset[/] ({escape(obstacle)}): files and exit codes are judged,"
+            f" nothing on the wire. Left out: {', '.join(left_out) or 'none'}."
         )
         if not chosen:
             raise click.ClickException("none of these cases can run without namespaces")
@@ -119,7 +122,7 @@ def _show(console: Console, runner: _Runner, extra: dict[str, Any]) -> None:
         try:
             peer = extra.get(name) or runner.implementations.find(name)
         except runner.implementations.NotHere as missing:
-            console.print(f"{name:<20} [dim]not here: {missing}[/]")
+            console.print(f"{name:<20} [dim]not here: {escape(str(missing))}[/]")
             continue
         roles = " ".join(role for role in ("client", "server") if getattr(peer, role))
         console.print(f"{name:<20} {roles:<14} {peer.version}")
@@ -141,7 +144,7 @@ def _implementations(
         except runner.implementations.NotHere as missing:
             if names:
                 raise click.ClickException(f"{name}: {missing}") from missing
-            console.print(f"[dim]{name} left out: {missing}[/]")
+            console.print(f"[dim]{name} left out: {escape(str(missing))}[/]")
             continue
         if getattr(peer, role) is not None:
             found.append(peer)
@@ -167,7 +170,7 @@ def _run(
         servers = [item for item in servers if not item.fixed_paths]
     blocks = [(clients, servers)]
     if not any(sides):
-        ours = [item for item in clients if item.name == "quicedge"]
+        ours = [item for item in clients if item.name == OURS]
         blocks = [(clients, ours), (ours, [item for item in servers if item not in ours])]
     marks, result = runner.report.MARKS, runner.trial.Result
     styles = {result.SUCCEEDED: "green", result.FAILED: "red", result.UNSUPPORTED: "yellow"}
@@ -177,13 +180,10 @@ def _run(
         speed = f"{outcome.kbps:.0f} kbps" if outcome.kbps else ""
         console.print(
             f"[{style}]{marks[outcome.result]}[/] {client} → {server}  {case:<20}"
-            f" {outcome.seconds:5.1f} s  {speed}{outcome.reason}",
-            markup=True,
+            f" {outcome.seconds:5.1f} s  {speed}{escape(outcome.reason)}",
         )
 
     failed = 0
-    import contextlib
-
     with contextlib.ExitStack() as stack:
         names = stack.enter_context(runner.topology.topology()) if obstacle is None else None
         site = runner.trial.Site(names)
@@ -202,8 +202,6 @@ def _run(
 
 
 def _summary(console: Console, runner: _Runner, done: Any, at: Path) -> None:
-    from rich.table import Table
-
     table = Table(title="client (row) x server (column)", title_justify="left")
     table.add_column("")
     for server in done.servers:
@@ -224,9 +222,6 @@ def _summary(console: Console, runner: _Runner, done: Any, at: Path) -> None:
             row.append("\n".join(lines))
         table.add_row(*row)
     console.print(table)
-    for (client, server), cells in done.cells.items():
-        for cell in cells:
-            if cell.why:
-                mark = runner.report.MARKS[cell.result]
-                console.print(f"{mark} {client} → {server} {cell.case.name}: {cell.why}")
+    for pair, case, result, why in done.reasons():
+        console.print(f"{runner.report.MARKS[result]} {pair} {case}: {escape(why)}")
     console.print(f"Report: {at / 'index.html'}")

@@ -20,12 +20,11 @@ def new_paths_validated(evidence: Evidence) -> None:
     if len(first) < 2:
         raise CheckFailed("the server saw one path only")
     challenges: set[str] = set()
-    for datagram in evidence.right.frames(first[1:]):
+    for datagram in evidence.right.frames(list(first)[1:]):
         data = [value for packet in datagram.packets for value in packet.values(CHALLENGE)]
         if not data:
-            where = f"{datagram.destination[0]} port {datagram.destination[1]}"
             raise CheckFailed(
-                f"no PATH_CHALLENGE in the server's first packet to {where}"
+                f"no PATH_CHALLENGE in the server's first packet {first[datagram.frame]}"
                 f" (frame {datagram.frame} of the right capture)"
             )
         challenges.update(data)
@@ -73,16 +72,16 @@ def new_connection_ids(evidence: Evidence) -> None:
         raise CheckFailed("the client used one path only")
 
 
-def _first_from_server(trace: Trace) -> list[int]:
-    """The number of the server's first frame to every (source, destination) pair."""
+def _first_from_server(trace: Trace) -> dict[int, str]:
+    """The number of the server's first frame on every path, and the path in words."""
     seen: set[tuple[str, int, str, int]] = set()
-    first: list[int] = []
+    first: dict[int, str] = {}
     for number, packet in trace.scan():
-        ends = str(packet.source), str(packet.destination)
-        if not packet.is_udp or ends[0] not in SERVER:
+        source, destination = str(packet.source), str(packet.destination)
+        if not packet.is_udp or source not in SERVER:
             continue
-        path = (ends[0], packet.source_port, ends[1], packet.destination_port)
+        path = (source, packet.source_port, destination, packet.destination_port)
         if path not in seen:
             seen.add(path)
-            first.append(number)
+            first[number] = f"from port {path[1]} to {destination} port {path[3]}"
     return first

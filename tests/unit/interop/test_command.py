@@ -61,6 +61,20 @@ def test_the_exit_code_counts_failures(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "index.html").exists()
 
 
+def test_what_an_endpoint_prints_is_no_markup(tmp_path: Path) -> None:
+    script = tmp_path / "loud.py"
+    script.write_text(
+        "import os, sys\n"
+        "if os.environ['TESTCASE'] != 'handshake': sys.exit(127)\n"
+        "sys.exit('[red] [/nope]')\n"
+    )
+    peer = f"loud={sys.executable} {script}"
+    words = ["--loopback", "-t", "handshake", "--peer", peer, "-o", str(tmp_path / "out")]
+    code, output = run(*words, "--client", "loud", "--server", "loud")
+    assert code == 1, output
+    assert "server exited with code 1 at start" in output
+
+
 def test_peers_keep_their_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "peer.py").write_text("")
     monkeypatch.chdir(tmp_path)
