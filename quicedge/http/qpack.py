@@ -24,10 +24,10 @@ def count_field_lines(block: bytes, limit: int) -> int:
     Needs no table: each representation says its own length. A section that is malformed counts
     as far as it can be read; the decoder will say what is wrong with it.
     """
+    lines = 0
     try:
         _, at = _integer(block, 0, 8)
         _, at = _integer(block, at, 7)
-        lines = 0
         while at < len(block) and lines <= limit:
             first = block[at]
             if first & 0x80:  # indexed, static or dynamic

@@ -1,0 +1,222 @@
+"""Every request that has broken another edge is refused, by name (security record, 4b)."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quicedge.http.checks import (
+    MessageError,
+    MessageLimits,
+    check_request,
+    check_response,
+    check_trailers,
+)
+from quicedge.http.message import Field
+
+GET: list[Field] = [
+    (b":method", b"GET"),
+    (b":scheme", b"https"),
+    (b":authority", b"example.com"),
+    (b":path", b"/"),
+]
+LIMITS = MessageLimits()
+
+
+def head(*fields: Field, **pseudo: bytes | None) -> list[Field]:
+    """A good GET with pseudo-header fields replaced (None: left out) and fields added."""
+    section = []
+    for name, value in GET:
+        changed = pseudo.pop(name[1:].decode(), value)
+        if changed is not None:
+            section.append((name, changed))
+    return section + [(b":" + n.encode(), v) for n, v in pseudo.items() if v] + list(fields)
+
+
+REJECTED = {
+    # pseudo-header fields
+    "method missing": head(method=None),
+    "method with a space": head(method=b"GET /x"),
+    "method empty": head(method=b""),
+    "method with a line break": head(method=b"GET\r\n"),
+    "scheme missing": head(scheme=None),
+    "scheme malformed": head(scheme=b"ht tp"),
+    "path missing": head(path=None),
+    "path empty": head(path=b""),
+    "path with a request line in it": head(path=b"/ HTTP/1.1\r\nx: y"),
+    "path with a space": head(path=b"/a b"),
+    "path with a fragment": head(path=b"/a#b"),
+    "path relative": head(path=b"a"),
+    "path absolute form": head(path=b"https://other/"),
+    "asterisk without OPTIONS": head(path=b"*"),
+    "authority and host missing": head(authority=None),
+    "authority empty": head(authority=b""),
+    "authority with userinfo": head(authority=b"user@example.com"),
+    "authority with a path": head(authority=b"a/@b"),
+    "authority with a space": head(authority=b"example.com evil"),
+    "authority with two ports": head(authority=b"example.com:80:80"),
+    "host differs from authority": head((b"host", b"other.com")),
+    "host twice": head((b"host", b"a"), (b"host", b"b"), authority=None),
+    "duplicate pseudo": [*GET, (b":path", b"/other")],
+    "unknown pseudo": head(status=b"200"),
+    "pseudo after a field": [*GET[:3], (b"x", b"y"), GET[3]],
+    "pseudo after cookie": [*GET[:3], (b"cookie", b"y"), GET[3]],
+    "protocol without CONNECT": head(protocol=b"websocket"),
+    # field names and values
+    "name empty": head((b"", b"x")),
+    "name no token": head((b"a(b", b"x")),
+    "name upper case": head((b"X-Test", b"x")),
+    "name with a colon": head((b"x:y", b"x")),
+    "name with a space": head((b"x y", b"x")),
+    "value with CR LF": head((b"x", b"a\r\nevil: 1")),
+    "value with LF": head((b"x", b"a\nb")),
+    "value with NUL": head((b"x", b"a\0b")),
+    "value with a control": head((b"x", b"a\x01b")),
+    "value with DEL": head((b"x", b"a\x7fb")),
+    "value with a leading space": head((b"x", b" a")),
+    "value with a trailing tab": head((b"x", b"a\t")),
+    "known name with a bad value": head((b"user-agent", b"a\r\nb")),
+    # content-length
+    "content-length with a sign": head((b"content-length", b"+5")),
+    "content-length with an underscore": head((b"content-length", b"1_0")),
+    "content-length empty": head((b"content-length", b"")),
+    "content-length negative": head((b"content-length", b"-1")),
+    "content-length as a list": head((b"content-length", b"5, 5")),
+    "content-length hexadecimal": head((b"content-length", b"0x10")),
+    "content-length differing": head((b"content-length", b"5"), (b"content-length", b"6")),
+    "content-length enormous": head((b"content-length", b"9" * 40)),
+    # connection-specific fields
+    "connection": head((b"connection", b"close")),
+    "keep-alive": head((b"keep-alive", b"timeout=5")),
+    "proxy-connection": head((b"proxy-connection", b"close")),
+    "transfer-encoding": head((b"transfer-encoding", b"chunked")),
+    "upgrade": head((b"upgrade", b"h2c")),
+    "te gzip": head((b"te", b"gzip")),
+    # CONNECT
+    "CONNECT with a path": head(method=b"CONNECT", scheme=None),
+    "CONNECT with a scheme": head(method=b"CONNECT", path=None),
+    "CONNECT without authority": head(method=b"CONNECT", scheme=None, path=None, authority=None),
+    "CONNECT with content-length": head(
+        (b"content-length", b"1"), method=b"CONNECT", scheme=None, path=None
+    ),
+    "extended CONNECT without a path": head(method=b"CONNECT", protocol=b"websocket", path=None),
+}
+
+
+@pytest.mark.parametrize("section", REJECTED.values(), ids=REJECTED.keys())
+def test_rejected(section: list[Field]) -> None:
+    with pytest.raises(MessageError) as caught:
+        check_request(section, LIMITS)
+    assert caught.value.status_hint == 400
+
+
+@pytest.mark.parametrize(
+    ("section", "status"),
+    [
+        (head(*[(b"x-%d" % n, b"") for n in range(200)]), 431),
+        (head((b"x", b"y" * 70_000)), 431),
+        (head(method=b"CONNECT", scheme=None, path=None), 501),
+        (head(method=b"CONNECT", protocol=b"websocket"), 501),
+    ],
+    ids=["too many fields", "too large", "CONNECT", "extended CONNECT"],
+)
+def test_refused_with_another_status(section: list[Field], status: int) -> None:
+    with pytest.raises(MessageError) as caught:
+        check_request(section, LIMITS)
+    assert caught.value.status_hint == status
+
+
+def test_a_good_request() -> None:
+    request = check_request(
+        head((b"content-length", b"5"), (b"content-length", b"5"), (b"te", b"trailers"),
+             (b"cookie", b"a=1"), (b"x-test", "ü".encode()), (b"cookie", b"b=2"),
+             (b"host", b"example.com"), method=b"POST", path=b"/a?b=%20|{}"),
+        LIMITS,
+    )  # fmt: skip
+    assert (request.method, request.authority, request.path) == (
+        b"POST", b"example.com", b"/a?b=%20|{}",
+    )  # fmt: skip
+    assert request.content_length == 5
+    assert request.fields == [
+        (b"te", b"trailers"), (b"x-test", "ü".encode()), (b"cookie", b"a=1; b=2"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "authority", [b"example.com", b"example.com:8443", b"[::1]", b"[::1]:443", b"127.0.0.1:1"]
+)
+def test_good_authorities_from_either_place(authority: bytes) -> None:
+    assert check_request(head(authority=authority), LIMITS).authority == authority
+    only_host = head((b"host", authority), authority=None)
+    assert check_request(only_host, LIMITS).authority == authority
+
+
+def test_options_of_the_server_itself() -> None:
+    assert check_request(head(method=b"OPTIONS", path=b"*"), LIMITS).path == b"*"
+
+
+def test_connect_where_it_is_allowed() -> None:
+    allowed = MessageLimits(allow_connect=True)
+    request = check_request(head(method=b"CONNECT", scheme=None, path=None), allowed)
+    assert (request.authority, request.path) == (b"example.com", b"")
+    extended = check_request(head(method=b"CONNECT", protocol=b"websocket"), allowed)
+    assert extended.protocol == b"websocket"
+
+
+@pytest.mark.parametrize(
+    "field",
+    [(b":path", b"/"), (b"content-length", b"1"), (b"transfer-encoding", b"chunked"),
+     (b"host", b"x"), (b"authorization", b"x"), (b"x", b"a\r\nb"), (b"X", b"y"),
+     (b"connection", b"close")],
+)  # fmt: skip
+def test_what_trailers_must_not_hold(field: Field) -> None:
+    with pytest.raises(MessageError):
+        check_trailers([field], LIMITS)
+
+
+def test_trailers_are_bounded() -> None:
+    with pytest.raises(MessageError) as caught:
+        check_trailers([(b"x", b"y" * 70_000)], LIMITS)
+    assert caught.value.status_hint == 431
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        [],
+        [(b"x", b"y")],
+        [(b":status", b"20")],
+        [(b":status", b"abc")],
+        [(b":status", b"099")],
+        [(b":status", b"200"), (b"x", b"a\r\nb")],
+        [(b":status", b"200"), (b"X", b"a")],
+        [(b":status", b"200"), (b":status", b"200")],
+    ],
+)
+def test_malformed_responses(section: list[Field]) -> None:
+    with pytest.raises(MessageError):
+        check_response(section)
+
+
+NAMES = st.sampled_from(
+    [b":method", b":path", b":authority", b":scheme", b"host", b"cookie", b"x", b"te",
+     b"content-length", b""]
+) | st.binary(max_size=5)  # fmt: skip
+VALUES = st.sampled_from([b"GET", b"/", b"https", b"a.b", b"trailers", b"5"]) | st.binary(
+    max_size=8
+)
+
+
+@given(st.lists(st.tuples(NAMES, VALUES), max_size=8), st.booleans())
+def test_whatever_is_accepted_can_be_written_to_http1(
+    section: list[Field], start_good: bool
+) -> None:
+    with suppress(MessageError):
+        request = check_request((GET if start_good else []) + section, LIMITS)
+        line = b"%b %b HTTP/1.1" % (request.method, request.path)
+        assert len(line.split(b" ")) == 3
+        for part in (line, request.authority, *(n + v for n, v in request.fields)):
+            assert not set(part) & {0, 10, 13}
