@@ -173,7 +173,7 @@ class Connection:
             # A writer that logs its metrics seldom has stale ones; then our own count is better.
             if self._metrics * 2 < self.sent.count:
                 self.sender.in_flight = self.flight.size
-            self.sending_limits.spread(self._now, now, self.sender.state)
+            self.sender.spend(self.sending_limits, self._now, now)
             self.receiver.open_streams = self.streams.open
             self.receiver.spend(self.receiving_limits, self._now, now)
         self._now = now
@@ -279,6 +279,7 @@ class Connection:
         if grown:
             self.goodput.add(event.time, grown, way)
         if sent:
+            self.sender.data(event.time, size, fin)
             self.sender.data_sent += grown
             limit = self._stream_limits.get(stream)
             if limit is None:
@@ -347,8 +348,7 @@ class Connection:
         smoothed = number(data, "smoothed_rtt")
         # Until there is a sample, writers show the initial RTT (RFC 9002 section 6.2.2).
         if smoothed and self.rtt.count:
-            self.smoothed_rtt = self.receiver.smoothed_rtt = smoothed
-            self.smoothed_series.add(event.time, smoothed)
+            self._smoothed(event.time, smoothed)
         least = number(data, "min_rtt")
         if least and self.rtt.count:
             self.min_rtt = least
@@ -385,8 +385,11 @@ class Connection:
         self.min_rtt = min(self.min_rtt or value, value)
         if not self._metrics:
             smoothed = value if self.smoothed_rtt is None else self.smoothed_rtt * 0.875 + value / 8
-            self.smoothed_rtt = self.receiver.smoothed_rtt = smoothed
-            self.smoothed_series.add(time, smoothed)
+            self._smoothed(time, smoothed)
+
+    def _smoothed(self, time: float, value: float) -> None:
+        self.smoothed_rtt = self.receiver.smoothed_rtt = self.sender.smoothed_rtt = value
+        self.smoothed_series.add(time, value)
 
     def _on_parameters(self, event: Event) -> None:
         side = self.parameters.get(text(event.data, "initiator"))

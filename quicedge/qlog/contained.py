@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from quicedge.qlog.breaks import Breaks
-from quicedge.qlog.cursor import Broken, Cursor
+from quicedge.qlog.cursor import ENDS, Broken, Cursor
 from quicedge.qlog.event import TraceHeader
 
 _EVENTS = re.compile(r'"events"\s{0,16}:\s{0,16}\[')
@@ -33,6 +33,8 @@ class ContainedReader:
     def __iter__(self) -> Iterator[tuple[TraceHeader, Any]]:
         try:
             yield from self._read_file()
+            if self._cursor.repaired is not None:
+                raise Broken(self._cursor.repaired, "octets that are no UTF-8")
             if self._cursor.peek():
                 raise Broken(self._cursor.offset, "there is more after the end of the JSON text")
         except Broken as broken:
@@ -45,6 +47,9 @@ class ContainedReader:
                     self._report(another)
 
     def _report(self, broken: Broken) -> None:
+        places = self._breaks.places
+        if broken.reason == ENDS and places and places[-1].record == self.records:
+            return  # the event that the end cut off has been reported
         self._breaks.add(broken.offset, self.records, broken.reason)
 
     def _new_header(self) -> TraceHeader:
@@ -124,6 +129,9 @@ class ContainedReader:
                 if not found:
                     return
             first = False
+            if cursor.repaired is not None:
+                self._report(Broken(cursor.repaired, "octets that are no UTF-8"))
+                cursor.repaired = None
             self.records += 1
             yield header, item
 

@@ -11,6 +11,7 @@ from quicedge.qlog.source import Source
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _scan = json.JSONDecoder().raw_decode
+ENDS = "the file ends here"
 
 
 class Broken(Exception):
@@ -36,6 +37,8 @@ class Cursor:
         self._at = 0
         self._base = base
         self._ended = False
+        self.repaired: int | None = None
+        """Where the last value held octets that are no UTF-8; whoever reports it sets None."""
 
     @property
     def offset(self) -> int:
@@ -74,14 +77,14 @@ class Cursor:
         if found != character:
             raise Broken(
                 self.offset,
-                f"expected {character!r}, found {found!r}" if found else "the file ends here",
+                f"expected {character!r}, found {found!r}" if found else ENDS,
             )
         self._at += 1
 
     def value(self, largest: int = QLOG_MAX_EVENT) -> Any:
         """Read one JSON value of at most `largest` bytes; raises `Broken` and does not move."""
         if not self.peek():
-            raise Broken(self.offset, "the file ends here")
+            raise Broken(self.offset, ENDS)
         while True:
             try:
                 value, end = _scan(self._window, self._at)
@@ -103,8 +106,18 @@ class Cursor:
             if end == len(self._window) and self._fill():
                 continue
             piece = self._window[self._at : end]
+            start = self.offset
             self._at = end
-            return value if piece.isascii() else _decode(piece)
+            return value if piece.isascii() else self._decode(piece, start)
+
+    def _decode(self, piece: str, offset: int) -> Any:
+        """A value whose bytes stand as Latin-1 characters, read as the UTF-8 that it is."""
+        octets = piece.encode("latin-1")
+        try:
+            return json.loads(octets.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            self.repaired = offset + error.start
+            return json.loads(octets.decode("utf-8", "replace"))
 
     def find(self, pattern: re.Pattern[str]) -> bool:
         """Go to the end of the next match; False, and at the end of the file, when none comes.
@@ -120,8 +133,3 @@ class Cursor:
             if not self._fill():
                 self._at = len(self._window)
                 return False
-
-
-def _decode(piece: str) -> Any:
-    """A value whose bytes stand as Latin-1 characters, read as the UTF-8 that it is."""
-    return json.loads(piece.encode("latin-1").decode("utf-8", "replace"))

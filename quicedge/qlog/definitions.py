@@ -151,9 +151,7 @@ def _check_any(
         _check(value, kind, place, found, is_open)
         if not found:
             return
-        if best is None or sum(p[0] == "error" for p in found) < sum(
-            p[0] == "error" for p in best
-        ):
+        if best is None or sum(p[0] == "error" for p in found) < sum(p[0] == "error" for p in best):
             best = found
     problems.extend(best or [])
 

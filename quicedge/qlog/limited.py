@@ -13,6 +13,7 @@ from quicedge.qlog.series import Sums
 
 HANDSHAKE: Final = "handshake"
 CONGESTION: Final = "congestion window"
+PACING: Final = "pacing"
 FLOW_CONTROL: Final = "flow control"
 LOSS_TIMEOUT: Final = "loss timeout"
 APPLICATION: Final = "application"
@@ -23,6 +24,7 @@ PEER_SILENT: Final = "waiting for peer"
 MEANINGS: Final = {
     HANDSHAKE: "the handshake is not complete",
     CONGESTION: "data in flight fills the congestion window: the network sets the pace",
+    PACING: "packets are spread over the round trip at the rate of the congestion window",
     FLOW_CONTROL: "the receiver grants no more credit: its window or its reader is too slow",
     LOSS_TIMEOUT: "waiting for a probe timeout after silence: tail loss or a dead path",
     APPLICATION: "credit and window left, but nothing more was given to send",
@@ -36,7 +38,7 @@ _REASONS: Final = {
     "stream_flow_control": FLOW_CONTROL,
     "stream_id": FLOW_CONTROL,
     "congestion_control": CONGESTION,
-    "pacing": CONGESTION,
+    "pacing": PACING,
     "amplification_protection": HANDSHAKE,
     "application": APPLICATION,
 }
@@ -44,6 +46,8 @@ _REASONS: Final = {
 
 _QUIET: Final = 50.0
 """Milliseconds without data, at least twice the smoothed RTT, after which a peer is silent."""
+_PACING_SLACK: Final = 1.5
+"""Timers are coarse, and a pacer may send several packets at once."""
 _MAX_BLOCKED: Final = 1024
 """Blocked streams remembered."""
 
@@ -61,7 +65,11 @@ class Sender:
         self.data_sent = 0
         """Sum of the streams' highest offsets."""
         self.blocked_streams: set[int] = set()
+        self.smoothed_rtt: float | None = None
         self._told: dict[str, str] = {}
+        self._burst_time = 0.0
+        self._burst = 0
+        self._more = False
 
     def told(self, event: Event) -> None:
         """A `*_data_blocked_updated` event names the reason itself."""
@@ -77,8 +85,35 @@ class Sender:
         if len(self.blocked_streams) < _MAX_BLOCKED:
             self.blocked_streams.add(stream)
 
+    def data(self, time: float, size: int, fin: bool) -> None:
+        """Stream data left; without `fin` there is more to come on that stream."""
+        if time > self._burst_time:
+            self._burst_time = time
+            self._burst = 0
+        self._burst += size
+        self._more = not fin
+
+    @property
+    def paced_until(self) -> float:
+        """Until when a pacer may hold back what follows the last burst: the time that the burst
+        takes at a window a round trip (RFC 9002 section 7.7)."""
+        if not (self._more and self.congestion_window and self.smoothed_rtt):
+            return 0.0
+        took = self._burst * self.smoothed_rtt / self.congestion_window
+        return self._burst_time + took * _PACING_SLACK
+
+    def spend(self, spent: Sums, since: float, until: float) -> None:
+        """Account for the time between two instants with events."""
+        state = self.state
+        if state == APPLICATION:
+            paced = max(since, min(until, self.paced_until))
+            spent.spread(since, paced, PACING)
+            since = paced
+        spent.spread(since, until, state)
+
     @property
     def state(self) -> str:
+        """What holds the sender back, as far as the facts of this instant tell."""
         if self.handshake:
             return HANDSHAKE
         if self.pto_count > 0 and self.in_flight > 0:
@@ -88,7 +123,7 @@ class Sender:
             return CONGESTION
         if self._told:
             reasons = set(self._told.values())
-            for reason in (FLOW_CONTROL, CONGESTION, HANDSHAKE, APPLICATION):
+            for reason in (FLOW_CONTROL, CONGESTION, PACING, HANDSHAKE, APPLICATION):
                 if reason in reasons:
                     return reason
         if self.max_data is not None and 0 < self.max_data <= self.data_sent:

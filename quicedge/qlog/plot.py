@@ -32,9 +32,7 @@ def draw(path: Path, connection: Connection) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        raise MissingLibrary(
-            "drawing needs matplotlib: pip install 'quicedge[plot]'"
-        ) from None
+        raise MissingLibrary("drawing needs matplotlib: pip install 'quicedge[plot]'") from None
     figure = Figure(figsize=(11, 6.5), layout="constrained")
     FigureCanvasAgg(figure)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))

@@ -86,7 +86,13 @@ class SequentialReader:
     def _values(self, offset: int, record: bytes) -> list[Any]:
         """What a record holds: one value; several where a separator was lost; none."""
         try:
-            return [decode(record)]
+            return [_decode_fast(record)]
+        except (ValueError, RecursionError):
+            pass
+        try:
+            value = decode(record)
+            self._breaks.add(offset, self.records, "no strict JSON (text or a number)")
+            return [value]
         except ValueError as error:
             reason = getattr(error, "msg", str(error))
             at = offset + max(0, getattr(error, "pos", 0))
@@ -105,10 +111,6 @@ class SequentialReader:
 def decode(record: bytes) -> Any:
     """A JSON value; raises ValueError. What a strict reader refuses (lone surrogates, NaN, octets
     that are no UTF-8) is read as well as it can be."""
-    try:
-        return _decode_fast(record)
-    except (ValueError, RecursionError):
-        pass
     try:
         return json.loads(record.decode("utf-8", "replace"))
     except RecursionError:

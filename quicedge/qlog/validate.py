@@ -142,9 +142,7 @@ def _check_header(result: Validation, header: TraceHeader, shape: str) -> None:
             result.add("error", "file", f"event schema {uri!r} lacks the draft's number")
 
 
-def _check_event(
-    result: Validation, trace: Trace, raw: Any, times: dict[int, float]
-) -> None:
+def _check_event(result: Validation, trace: Trace, raw: Any, times: dict[int, float]) -> None:
     current = is_current(trace.header)
     if not isinstance(raw, dict) and current:
         result.add("error", "event", "is no object")

@@ -12,6 +12,7 @@ from quicedge.qlog.limited import (
     HANDSHAKE,
     IDLE,
     LOSS_TIMEOUT,
+    PACING,
     PEER_SILENT,
     RECEIVING,
 )
@@ -45,10 +46,7 @@ def headline(connection: Connection) -> str:
     if span is None:
         return f"No stream data in {milliseconds(connection.duration)}."
     time = span[1] - span[0]
-    told = (
-        f"{size(span[2])} {connection.direction} in {milliseconds(time)}"
-        f" ({rate(span[2], time)})"
-    )
+    told = f"{size(span[2])} {connection.direction} in {milliseconds(time)} ({rate(span[2], time)})"
     totals = connection.limits.totals
     whole = sum(totals.values())
     if whole <= 0:
@@ -60,6 +58,7 @@ def headline(connection: Connection) -> str:
 _PHRASES = {
     HANDSHAKE: "went into the handshake",
     CONGESTION: "the congestion window was full",
+    PACING: "packets were paced at the rate of the congestion window",
     FLOW_CONTROL: "the receiver's flow control held it back",
     LOSS_TIMEOUT: "it waited for probe timeouts",
     APPLICATION: "the application had nothing more to send",
@@ -114,6 +113,14 @@ def _limits(connection: Connection) -> list[Finding]:
                 "notable",
                 f"The congestion window was full for {spent(CONGESTION)}: the network, as the"
                 f" congestion controller sees it, set the pace{cause}.",
+            )
+        )
+    if share(PACING) > _NOTABLE:
+        found.append(
+            Finding(
+                "fine",
+                f"Packets were paced for {spent(PACING)}: the rate was one congestion window a"
+                " round trip.",
             )
         )
     if share(APPLICATION) > _NOTABLE:

@@ -132,7 +132,9 @@ function roundTrips(parent, data) {
     describe: () => `Minimum ${units.time(least)}, median ${units.time(data.summary.rtt.p50)}, ` +
       `95th percentile ${units.time(data.summary.rtt.p95)}, maximum ${units.time(data.summary.rtt.max)}.`,
     draw(chart) {
-      chart.steps(rtt, 2, { fill: "var(--rtt)" }, true);
+      let path = "";
+      for (const [time, low, high] of chart.within(rtt)) path += `M${chart.x(time)},${chart.y(low) + 1.5}V${chart.y(high) - 1.5}`;
+      svg("path", { d: path, stroke: "var(--rtt)", "stroke-width": 3, fill: "none" }, chart.plot);
       if (least) {
         svg("line", { x1: MARGIN.left, x2: chart.width - MARGIN.right, y1: chart.y(least), y2: chart.y(least),
           stroke: "var(--muted)", "stroke-dasharray": "4 3" }, chart.plot);
@@ -151,12 +153,14 @@ function roundTrips(parent, data) {
 
 function goodput(parent, data) {
   const { buckets, totals } = data.goodput;
-  const kinds = ["sent", "received"].filter((kind) => totals[kind] > 0);
+  const kinds = ["sent", "received"].filter((kind) => totals[kind] > 0 && totals[kind] > 0.002 * ((totals.sent || 0) + (totals.received || 0)));
   if (!kinds.length) return;
   const colours = { sent: "var(--good)", received: "var(--smoothed)" };
-  // Bytes of each bar of the screen, added up from the buckets.
+  // Bytes of each bar of the screen, added up from the buckets. Data comes in bursts a round trip
+  // apart, so bars narrower than that would show the bursts and hide the rate.
   const bars = () => {
-    const width = Math.max(data.goodput.width, (view.end - view.start) / 160);
+    const trip = view.end - view.start > 20 * (data.summary.rtt.smoothed || 0) ? data.summary.rtt.smoothed : 0;
+    const width = Math.max(data.goodput.width, (view.end - view.start) / 160, trip || 0);
     const found = new Map();
     for (const [time, amounts] of buckets) {
       if (time < view.start - width || time > view.end) continue;

@@ -24,8 +24,11 @@ function facts() {
     ["Goodput", units.rate(way.goodput), `${units.size(way.stream_bytes)} ${told.direction}`],
     ["Duration", units.time(told.duration), `${told.events} events`],
     ["RTT", `${units.time(told.rtt.min)} min`, `median ${units.time(told.rtt.p50)}, 95 % ${units.time(told.rtt.p95)}`],
-    ["Packets lost", `${told.loss.lost} (${units.percent(told.loss.lost, told.sent.packets)})`,
-      `${told.loss.spurious} spurious, ${told.loss.probe_timeouts} probe timeouts`],
+    told.direction === "sent"
+      ? ["Packets lost", `${told.loss.lost} (${units.percent(told.loss.lost, told.sent.packets)})`,
+        `${told.loss.spurious} spurious, ${told.loss.probe_timeouts} probe timeouts`]
+      : ["Never arrived", `${told.loss.never_received} (${units.percent(told.loss.never_received, told.loss.never_received + told.received.packets)})`,
+        `${told.loss.reordered} reordered`],
     ["Congestion window", told.congestion.window_max === null ? "–" : `${units.size(told.congestion.window_max)} max`,
       `cut ${told.congestion.window_cuts} times`],
     ["Handshake", units.time(complete), complete !== null && told.rtt.min ? `${(complete / told.rtt.min).toFixed(1)} × least RTT` : ""],

@@ -98,7 +98,7 @@ function drawSequence(parent, sides, both) {
   const lossButton = html("button", { type: "button", textContent: "Next loss" }, controls);
   lossButton.hidden = !all.some((arrow) => arrow.lost);
   html("p", { className: "note", textContent: both
-    ? "Both ends on one clock (the fastest packet each way is taken to have had the same delay). A cross is a packet that never arrived."
+    ? "Both ends on one clock (the fastest packet each way is taken to have had the same delay). A cross is a packet that never arrived; long gaps are shortened."
     : "One end only: what happened at the other is not in this trace. Give both traces to see packets arrive and get lost." }, bar);
   if (truncated) html("p", { className: "note", textContent: "Only the first packets are kept one by one; quicedge qlog report --from shows others." }, parent);
   const box = html("div", { className: "scroll" }, parent);
@@ -111,10 +111,7 @@ function drawSequence(parent, sides, both) {
     const start = page[0].at;
     const finish = Math.max(...page.map((arrow) => Math.max(arrow.at, arrow.received || 0)));
     const width = Math.max(560, box.clientWidth - 4);
-    // Rows are as far apart as their times, but never nearer than text needs.
-    const height = 60 + PAGE * 17;
-    const scale = (height - 80) / Math.max(finish - start, 0.001);
-    const y = (time) => 46 + (time - start) * scale;
+    const { places, gaps, height } = layout(page, both);
     const left = 330, right = width - 330;
     picture.setAttribute("viewBox", `0 0 ${width} ${height}`);
     picture.setAttribute("height", height);
@@ -126,8 +123,13 @@ function drawSequence(parent, sides, both) {
       label(picture, x, 20, name, { "text-anchor": "middle", class: "label" });
       svg("line", { x1: x, x2: x, y1: 28, y2: height, stroke: "var(--muted)" }, picture);
     });
-    const next = [0, 0];  // where the next line of text fits, left and right
-    for (const arrow of page) draw1(picture, arrow, { y, left, right, both, next });
+    for (const arrow of page) drawArrow(picture, arrow, places.get(arrow), { left, right, both });
+    for (const [y, gap] of gaps) {
+      const text = label(picture, width / 2, y, `⋮ ${units.time(gap)}`, { "text-anchor": "middle" });
+      text.style.setProperty("paint-order", "stroke");
+      text.style.setProperty("stroke", "var(--paper)");
+      text.style.setProperty("stroke-width", "4px");
+    }
     back.disabled = first === 0;
     on.disabled = first + PAGE >= all.length;
     shown.textContent = `${first + 1}–${first + page.length} of ${all.length} packets, ${units.time(start)} to ${units.time(finish)}`;
@@ -147,34 +149,50 @@ function drawSequence(parent, sides, both) {
   draw();
 }
 
-function draw1(picture, arrow, { y, left, right, both, next }) {
+// Where each packet leaves and arrives, going down the page. Order and text come first: a long gap
+// is shortened, and named. Gives [sent y, received y] of each arrow.
+function layout(page, both) {
+  const moments = [];
+  for (const arrow of page) {
+    if (arrow.sent !== null) moments.push([arrow.sent, 0, arrow]);
+    if (arrow.received !== null) moments.push([arrow.received, 1, arrow]);
+  }
+  // What answers at once stands below what it answers.
+  moments.sort((a, b) => a[0] - b[0] || b[1] - a[1]);
+  const places = new Map(), gaps = [];
+  let y = 46, last = moments[0][0];
+  for (const [time, end, arrow] of moments) {
+    const gap = time - last;
+    const step = Math.min(34, gap * 6);
+    if (step >= 34) gaps.push([y + step / 2 + 10, gap]);
+    y += step + (end === 0 || !both ? 14 : 4);
+    last = time;
+    if (!places.has(arrow)) places.set(arrow, [null, null]);
+    places.get(arrow)[end] = y;
+  }
+  return { places, gaps, height: y + 30 };
+}
+
+function drawArrow(picture, arrow, [sent, received], { left, right, both }) {
   const [time, type, number, size, note] = arrow.packet;
   const [from, to] = arrow.rightward ? [left, right] : [right, left];
-  const known = (arrow.sent === null ? arrow.received : arrow.sent);
-  const y1 = y(known);
   // With one end alone a packet's other end is drawn level: nobody knows when it was there.
-  const y2 = arrow.sent !== null && arrow.received !== null ? y(arrow.received) : y1 + (both ? 10 : 0);
+  const y1 = sent === null ? received : sent;
+  const y2 = received === null ? y1 + (both ? 12 : 0) : received;
   const colour = arrow.lost ? "var(--loss)" : PACKET_COLOURS[type] || "var(--muted)";
   const reach = arrow.lost ? 0.5 : 1;
   const x2 = from + (to - from) * reach, yEnd = y1 + (y2 - y1) * reach;
   const line = svg("line", { x1: from, y1, x2, y2: yEnd, stroke: colour, "stroke-width": 1.4, "stroke-dasharray": arrow.lost ? "4 3" : "none" }, picture);
   if (arrow.lost) svg("path", { d: `M${x2 - 5},${yEnd - 5}l10,10m0,-10l-10,10`, stroke: colour, "stroke-width": 2.2, fill: "none" }, picture);
-  else {
-    const way = arrow.rightward ? -1 : 1;
-    svg("path", { d: `M${x2},${yEnd}l${9 * way},-4v8z`, fill: colour }, picture);
-  }
+  else svg("path", { d: `M${x2},${yEnd}l${arrow.rightward ? -9 : 9},-4v8z`, fill: colour }, picture);
   const told = `${units.time(time)}\n${type} ${number === null ? "" : number}, ${size} B\n${note}` +
     (arrow.lost ? "\nnever arrived" : arrow.sent !== null && arrow.received !== null ? `\narrived ${units.time(arrow.received)} (${units.time(arrow.received - arrow.sent)} under way)` : "");
   const wide = svg("line", { x1: from, y1, x2: to, y2, stroke: "transparent", "stroke-width": 11 }, picture);
   wide.addEventListener("pointermove", (event) => { tip.show(event, told); line.style.setProperty("stroke-width", "3"); });
   wide.addEventListener("pointerleave", () => { tip.hide(); line.style.setProperty("stroke-width", "1.4"); });
-  // The words stand at the end that has the packet in its trace, where there is room.
+  // The words stand at the end that sent it; with one end alone, always at that end.
   const atLeft = both ? arrow.rightward : true;
-  const side = atLeft ? 0 : 1;
-  const level = Math.max(y1, next[side]);
-  if (level - y1 > 40) return;
-  next[side] = level + 13;
   const words = `${time.toFixed(2)}  ${type === "1RTT" ? "" : type + " "}${number === null ? "" : number}  ${note}`.slice(0, 52);
-  const text = label(picture, atLeft ? left - 10 : right + 10, level + 4, words, { "text-anchor": atLeft ? "end" : "start" });
+  const text = label(picture, atLeft ? left - 10 : right + 10, y1 + 4, words, { "text-anchor": atLeft ? "end" : "start" });
   if (arrow.lost) text.style.setProperty("fill", "var(--loss)");
 }

@@ -1,0 +1,259 @@
+"""The analysis against what really happened on a link of known delay, rate and loss."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quicedge.config.limits import (
+    QLOG_MAX_CONNECTIONS,
+    QLOG_MAX_DETAIL,
+    QLOG_MAX_RUNS,
+    QLOG_MAX_STREAMS,
+    QLOG_SERIES_POINTS,
+)
+from quicedge.qlog.align import clock_offset
+from quicedge.qlog.analyse import analyse
+from quicedge.qlog.connection import Connection
+from quicedge.qlog.limited import (
+    APPLICATION,
+    CONGESTION,
+    FLOW_CONTROL,
+    HANDSHAKE,
+    IDLE,
+    LOSS_TIMEOUT,
+    PEER_SILENT,
+    RECEIVING,
+)
+from quicedge.qlog.summary import summary
+from quicedge.qlog.verdict import findings, headline
+from tests.support.qlogtraces import Transfer, lossy, sequential, transfer
+
+
+def both(directory: Path, done: Transfer) -> tuple[Connection, Connection]:
+    client, server = (analyse(path).main for path in done.write(directory))
+    assert client is not None
+    assert server is not None
+    return client, server
+
+
+def made(
+    directory: Path, events: list[tuple[float, str, dict[str, Any]]], **trace: Any
+) -> Connection:
+    """The analysis of events written by hand, in today's vocabulary."""
+    header = {
+        "file_schema": "urn:ietf:params:qlog:file:sequential",
+        "serialization_format": "application/qlog+json-seq",
+        "trace": {"vantage_point": {"type": "server"},
+                  "event_schemas": ["urn:ietf:params:qlog:events:quic-13"], **trace},
+    }  # fmt: skip
+    records = [{"time": time, "name": f"quic:{name}", "data": data} for time, name, data in events]
+    path = directory / "made.sqlog"
+    path.write_bytes(sequential([header, *records]))
+    found = analyse(path).main
+    assert found is not None
+    return found
+
+
+def packet(number: int, *frames: dict[str, Any], kind: str = "1RTT", size: int = 1200) -> Any:
+    return {"header": {"packet_type": kind, "packet_number": number}, "raw": {"length": size},
+            "frames": list(frames)}  # fmt: skip
+
+
+def stream(identifier: int, offset: int, length: int, fin: bool = False) -> dict[str, Any]:
+    return {"frame_type": "stream", "stream_id": identifier, "offset": offset, "fin": fin,
+            "raw": {"payload_length": length}}  # fmt: skip
+
+
+DONE = (0.0, "connection_state_updated", {"new": "handshake_complete"})
+
+
+def test_lossy_transfer_against_the_truth(tmp_path: Path) -> None:
+    done = lossy()
+    client, server = both(tmp_path, done)
+    assert server.lost == done.datagrams_lost > 0
+    assert server.spurious == 0
+    assert server.sent.count - client.received.count == done.datagrams_lost
+    assert server.min_rtt == pytest.approx(40, rel=0.05)
+    assert client.min_rtt == pytest.approx(40, rel=0.05)
+    for connection, way in ((client, "received"), (server, "sent")):
+        assert connection.direction == way
+        # Bodies, heads and HTTP/3 framing: a little more than the files.
+        assert sum(done.sizes) < connection.data[way][2] < sum(done.sizes) + 200
+        rows = connection.streams.rows
+        for index, size in enumerate(done.sizes):
+            row = rows[4 * index]
+            assert size < (row.received if way == "received" else row.sent) < size + 40
+            assert (row.method, row.path, row.status) == ("GET", f"/file{index}", "200")
+        assert connection.streams.open == 0
+    assert server.handshake_complete == pytest.approx(41, abs=2)
+    assert client.handshake_complete == pytest.approx(41, abs=2)
+    assert client.handshake_confirmed == pytest.approx(82, abs=4)
+    assert client.version == "00000001"
+    assert client.alpn == "h3"
+    assert client.close == {"time": pytest.approx(client.end, abs=1), "by": "local",
+                            "error": "unknown", "code": 256, "reason": "done", "trigger": ""}  # fmt: skip
+    assert sum(server.limits.totals.values()) == pytest.approx(server.duration, abs=1)
+    assert max(server.limits.totals, key=lambda state: server.limits.totals[state]) == CONGESTION
+    assert max(client.limits.totals, key=lambda state: client.limits.totals[state]) == RECEIVING
+    assert server.window_cuts >= 3
+
+
+def test_goodput_on_a_clean_link_is_the_rate(tmp_path: Path) -> None:
+    client, _ = both(tmp_path, transfer(sizes=(3_000_000,), loss=0, rate=1_250_000, queue=200_000))
+    first, last, data = client.data["received"]
+    goodput = data * 8 / (last - first) / 1000
+    assert goodput == pytest.approx(10 * 1150 / 1200, rel=0.1)
+    assert client.lost == 0
+
+
+def test_losses_are_inferred_where_the_trace_has_none(tmp_path: Path) -> None:
+    done = lossy()
+    trace = json.loads(json.dumps(done.server))
+    events = trace["traces"][0]["events"]
+    trace["traces"][0]["events"] = [e for e in events if e["name"] != "recovery:packet_lost"]
+    path = tmp_path / "a.qlog"
+    path.write_text(json.dumps(trace))
+    found = analyse(path).main
+    assert found is not None
+    assert summary(found)["loss"]["inferred"] is True
+    # The last packets of a flight are lost by time, which the packet threshold does not see.
+    assert 0.3 * done.datagrams_lost <= found.lost <= done.datagrams_lost
+
+
+def test_spurious_loss_is_seen(tmp_path: Path) -> None:
+    ack = {"frame_type": "ack", "acked_ranges": [[0, 9]]}
+    connection = made(
+        tmp_path,
+        [DONE, *[(number, "packet_sent", packet(number, stream(1, 0, 10))) for number in range(10)],
+         (20, "packet_lost", {"header": {"packet_type": "1RTT", "packet_number": 4}}),
+         (30, "packet_received", packet(0, ack))],
+    )  # fmt: skip
+    assert (connection.lost, connection.spurious, connection.flight.acknowledged) == (1, 1, 9)
+    assert connection.flight.size == 0
+
+
+def test_round_trips_from_acknowledgements_alone(tmp_path: Path) -> None:
+    events: list[tuple[float, str, dict[str, Any]]] = [DONE]
+    for number in range(20):
+        ack = {"frame_type": "ack", "acked_ranges": [[0, number]]}
+        events.append((number * 10, "packet_sent", packet(number, stream(1, number * 10, 10))))
+        events.append((number * 10 + 7, "packet_received", packet(number, ack)))
+    connection = made(tmp_path, events)
+    assert connection.rtt.count == 20
+    assert connection.min_rtt == pytest.approx(7)
+    assert connection.rtt.quantile(0.5) == pytest.approx(7, rel=0.02)
+
+
+def test_limits_of_a_sender(tmp_path: Path) -> None:
+    def metrics(window: int, in_flight: int, pto: int = 0) -> dict[str, Any]:
+        return {"congestion_window": window, "bytes_in_flight": in_flight, "pto_count": pto}
+
+    name = "recovery_metrics_updated"
+    connection = made(
+        tmp_path,
+        [(0, "packet_sent", packet(0, {"frame_type": "crypto"}, kind="handshake")),
+         (100, "connection_state_updated", {"new": "handshake_complete"}),
+         (100, "parameters_set", {"initiator": "remote", "initial_max_data": 5000}),
+         (100, "packet_sent", packet(0, stream(1, 0, 1000))),
+         (100, name, metrics(12000, 12000)),
+         (300, name, metrics(12000, 3000)),
+         (350, name, metrics(12000, 0)),
+         (450, "packet_sent", packet(1, stream(1, 1000, 4000))),
+         (450, name, metrics(12000, 4000)),
+         (650, "packet_received", packet(0, {"frame_type": "max_data", "maximum": 9000})),
+         (650, name, metrics(12000, 4000, pto=1)),
+         (700, name, metrics(12000, 0)),
+         (720, name, metrics(12000, 0))],
+    )  # fmt: skip
+    assert connection.limits.totals == {
+        HANDSHAKE: 100, CONGESTION: 200, APPLICATION: 50, IDLE: 120, FLOW_CONTROL: 200,
+        LOSS_TIMEOUT: 50,
+    }  # fmt: skip
+
+
+def test_a_reason_that_the_trace_names_counts(tmp_path: Path) -> None:
+    connection = made(
+        tmp_path,
+        [DONE,
+         (10, "stream_data_blocked_updated",
+          {"new": "blocked", "stream_id": 0, "reason": "stream_flow_control"}),
+         (60, "stream_data_blocked_updated", {"new": "unblocked", "stream_id": 0}),
+         (100, "spin_bit_updated", {"state": True})],
+    )  # fmt: skip
+    assert connection.limits.totals == {IDLE: 50, FLOW_CONTROL: 50}
+
+
+def test_flow_control_that_stalls_is_found(tmp_path: Path) -> None:
+    done = transfer(sizes=(400_000,), loss=0, rate=None, client_options={"max_stream_data": 16384})
+    client, server = both(tmp_path, done)
+    for connection in (server,):
+        share = connection.limits.totals.get(FLOW_CONTROL, 0) / connection.duration
+        assert share > 0.3, connection.limits.totals
+        assert any("Flow control" in finding.sentence for finding in findings(connection))
+        assert "flow control" in headline(connection)
+    assert client.data["received"][2] > 400_000
+
+
+def test_receiver_waits_for_a_silent_peer(tmp_path: Path) -> None:
+    connection = made(
+        tmp_path,
+        [DONE, (0, "packet_received", packet(0, stream(0, 0, 20))),
+         (10, "packet_received", packet(1, stream(0, 20, 1000))),
+         (1010, "packet_received", packet(2, stream(0, 1020, 1000)))],
+        vantage_point={"type": "client"},
+    )  # fmt: skip
+    assert connection.limits.totals == {RECEIVING: 60, PEER_SILENT: 950}
+
+
+def test_reading_one_side_of_another_clock(tmp_path: Path) -> None:
+    done = lossy()
+    shifted = json.loads(json.dumps(done.server))
+    for event in shifted["traces"][0]["events"]:
+        event["time"] += 12345
+    later = Transfer(done.client, shifted, 0, [], 0)
+    client, server = both(tmp_path, later)
+    # The server's first event is the client's first datagram, half a round trip later.
+    assert clock_offset(client, server) == pytest.approx(-20, abs=0.5)
+    assert clock_offset(server, client) == pytest.approx(20, abs=0.5)
+
+
+def test_several_connections_in_one_trace(tmp_path: Path) -> None:
+    events = [
+        {"time": 0, "name": "quic:packet_sent", "group_id": f"g{index}", "data": packet(0)}
+        for index in range(QLOG_MAX_CONNECTIONS + 5)
+    ]
+    path = tmp_path / "a.sqlog"
+    path.write_bytes(sequential([{"qlog_version": "0.3", "trace": {}}, *events]))
+    analysis = analyse(path)
+    assert len(analysis.connections) == QLOG_MAX_CONNECTIONS
+    assert analysis.beyond_limit == 5
+    assert analysis.connections[3].identifier == "g3"
+
+
+def test_nothing_grows_with_the_trace(tmp_path: Path) -> None:
+    def items() -> Any:
+        yield {"qlog_version": "0.3", "trace": {"vantage_point": {"type": "server"}}}
+        for number in range(QLOG_MAX_STREAMS * 3):
+            yield {"time": number * 3.7, "name": "quic:packet_sent",
+                   "data": packet(number, stream(number * 4, 0, 900, True))}  # fmt: skip
+            yield {"time": number * 3.7, "name": "quic:recovery_metrics_updated",
+                   "data": {"congestion_window": 9000 + number, "bytes_in_flight": number,
+                            "latest_rtt": 10 + number % 977}}  # fmt: skip
+
+    path = tmp_path / "a.sqlog"
+    path.write_bytes(sequential(list(items())))
+    found = analyse(path).main
+    assert found is not None
+    assert len(found.streams.rows) <= QLOG_MAX_STREAMS + 2
+    assert found.streams.beyond_limit == QLOG_MAX_STREAMS * 2 - 1
+    assert sum(row.sent for row in found.streams.rows.values()) == 900 * QLOG_MAX_STREAMS * 3
+    assert len(found.streams.sent.runs) <= QLOG_MAX_RUNS
+    assert sum(run.size for run in found.streams.sent.runs) == 900 * QLOG_MAX_STREAMS * 3
+    assert len(found.sent.details) == QLOG_MAX_DETAIL
+    for series in (found.window_series, found.flight_series, found.rtt_series):
+        assert QLOG_SERIES_POINTS / 4 < len(series.points()) <= QLOG_SERIES_POINTS
+    assert found.goodput.totals["sent"] == 900 * QLOG_MAX_STREAMS * 3

@@ -1,0 +1,149 @@
+"""The drafts' definitions as data, and traces compared with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quicedge.qlog.definitions import BUILTIN, check, events, types
+from quicedge.qlog.validate import Validation, validate
+from tests.support.qlogtraces import draft_12, lossy, sequential
+
+
+def _references(kind: Any) -> list[str]:
+    if isinstance(kind, str):
+        return [kind]
+    found = [name for part in kind.get("any", []) for name in _references(part)]
+    for member in kind.get("object", {}).values():
+        found += _references(member)
+    found += _references(kind["list"]) if "list" in kind else []
+    found += [kind["extends"]] if "extends" in kind else []
+    return found + list(kind.get("variants", {}).values())
+
+
+def test_every_type_named_is_defined() -> None:
+    known = {*types(), *BUILTIN}
+    for name, kind in types().items():
+        assert set(_references(kind)) <= known, name
+    for name, event in events().items():
+        assert event["data"] in known, name
+        assert event["importance"] in ("core", "base", "extra")
+
+
+def test_core_events_are_those_of_the_drafts() -> None:
+    core = {name for name, event in events().items() if event["importance"] == "core"}
+    assert core == {
+        "quic:version_information", "quic:alpn_information", "quic:parameters_set",
+        "quic:packet_sent", "quic:packet_received", "quic:recovery_metrics_updated",
+        "quic:packet_lost", "http3:frame_created", "http3:frame_parsed", "http:capsule_created",
+        "http:capsule_parsed", "loglevel:error",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "problem"),
+    [
+        (3, "uint8", None),
+        (256, "uint8", "uint8"),
+        (-1, "uint64", "negative"),
+        (True, "uint64", "bool"),
+        (1.5, "uint32", "fraction"),
+        (1, "float32", None),
+        ("abcd", "hexstring", None),
+        ("abc", "hexstring", "hexstring"),
+        ("1RTT", "PacketType", None),
+        ({"packet_type": "1RTT", "packet_number": 3, "mine": 1}, "PacketHeader", None),
+        ({"packet_number": 3}, "PacketHeader", "lacks the member 'packet_type'"),
+        ([[1], [3, 5]], {"list": "AckRange", "min": 1}, None),
+        ([1, 2, 3], "AckRange", "3 items"),
+        ({"frame_type": "crypto", "offset": 0}, "QuicFrame", "lacks the member 'raw'"),
+        ({"offset": 0}, "QuicFrame", "lacks the member 'frame_type'"),
+        ("crypto_error_0x12a", "CryptoError", None),
+        ("crypto_error_0x22a", "CryptoError", "match"),
+        ("00" * 16, "StatelessResetToken", None),
+        ("00", "StatelessResetToken", "16 bytes"),
+        ({"new": "blocked", "reason": 5}, "QUICConnectionDataBlockedUpdated", "not text"),
+        (None, "RawInfo", "null"),
+    ],
+)
+def test_types(value: Any, kind: Any, problem: str | None) -> None:
+    found = check(value, kind, "x")
+    if problem is None:
+        assert found == []
+    else:
+        (one,) = found
+        assert one[0] == "error"
+        assert problem in one[2]
+
+
+def test_extension_points_are_notes() -> None:
+    for value, kind in (
+        ("mine", "PacketType"),
+        ({"frame_type": "ack_frequency"}, "QuicFrame"),
+        ({"new": "my_own_state"}, "QUICConnectionStateUpdated"),
+    ):
+        assert [level for level, _, _ in check(value, kind, "")] == ["note"]
+
+
+def found(result: Validation, level: str) -> set[tuple[str, str]]:
+    return {(one.event, one.what) for one in result.findings.values() if one.level == level}
+
+
+def test_a_trace_of_draft_12_conforms(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlog"
+    path.write_bytes(sequential(draft_12(lossy().client)))
+    result = validate(path)
+    assert result.errors == 0
+    assert not result.translated
+    assert result.version == "quic-12"
+    assert sum(result.importance.values()) == result.events
+    assert result.importance["core"] > 100
+
+
+def test_an_old_trace_is_translated_first(tmp_path: Path) -> None:
+    client, _ = lossy().write(tmp_path)
+    result = validate(client)
+    assert result.translated
+    assert result.errors == 0
+
+
+def test_what_breaks_the_definitions(tmp_path: Path) -> None:
+    records = draft_12(lossy().client)[:1]
+    trace = records[0]["trace"]
+    trace["event_schemas"] = ["urn:ietf:params:qlog:events:quic-12",
+                              "urn:ietf:params:qlog:events:http3"]  # fmt: skip
+    records[0]["serialization_format"] = "application/qlog+json"
+    records += [
+        {"time": 1, "name": "quic:packet_sent", "data": {"header": {"packet_number": 1}}},
+        {"time": 2, "name": "quic:packet_sent", "data": {"header": {"packet_number": 2}}},
+        {"time": "3", "name": "quic:packet_sent", "data": {"header": {"packet_type": "1RTT"}}},
+        {"time": 2, "name": "quic:mine", "data": {}},
+        {"time": 4, "name": "transport:packet_sent", "data": {}},
+        {"time": 5, "name": "quic:packet_lost"},
+    ]
+    path = tmp_path / "a.sqlog"
+    path.write_bytes(sequential(records))
+    result = validate(path)
+    errors = found(result, "error")
+    assert ("quic:packet_sent", "data.header lacks the member 'packet_type'") in errors
+    assert ("quic:packet_sent", "time is text, not float64") in errors
+    assert ("quic:packet_lost", "lacks the member 'data'") in errors
+    assert any("serialization_format" in what for _, what in errors)
+    assert any("lacks the draft's number" in what for _, what in errors)
+    assert found(result, "note") == {
+        ("file", "events are not in the order of their times"),
+        ("quic:mine", "is not an event of the drafts"),
+        ("transport:packet_sent", "is not an event of the drafts"),
+    }
+    twice = result.findings["quic:packet_sent", "data.header lacks the member 'packet_type'"]
+    assert (twice.count, twice.first) == (2, 0)
+
+
+def test_a_broken_file_does_not_conform(tmp_path: Path) -> None:
+    whole = json.dumps(lossy().client)
+    path = tmp_path / "a.qlog"
+    path.write_text(whole[: len(whole) // 2])
+    assert validate(path).errors == 1
