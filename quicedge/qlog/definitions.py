@@ -90,7 +90,10 @@ def _check(value: Any, kind: Any, place: str, problems: list[Problem], is_open: 
         if test is None:
             _check(value, types()[kind], place, problems, is_open)
         elif not test(value):
-            _error(problems, place, f"is {_name(value)}, not {kind}")
+            what = _name(value)
+            if kind == "hexstring" and isinstance(value, str):
+                what = f"{value[:20]!r}"
+            _error(problems, place, f"is {what}, not {kind}")
         return
     is_open = is_open or kind.get("open", False)
     if "object" in kind:

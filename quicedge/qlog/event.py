@@ -92,6 +92,8 @@ def number(members: dict[str, Any], name: str) -> float | None:
     """A finite number that is not negative, else None. Numbers in strings count (RFC 8259
     readers lose precision above 2^53, so some writers quote them)."""
     value = members.get(name)
+    if value is None:
+        return None
     if isinstance(value, str):
         try:
             value = float(value)

@@ -10,6 +10,8 @@ from quicedge.config.limits import QLOG_MAX_LOST, QLOG_MAX_OUTSTANDING
 
 _PACKET_THRESHOLD = 3
 """RFC 9002 section 6.1.1: packets sent this much later and acknowledged make one lost."""
+_LATE = 1024
+"""Packets after which a loss is final."""
 _MAX_RANGES = 4096
 """Ranges read of one ACK frame; an honest one fits a packet."""
 
@@ -43,7 +45,7 @@ class Flight:
         self.inferred_lost = 0
         self.spurious = 0
         self._outstanding: dict[str, dict[int, tuple[float, int]]] = {}
-        self._lost: dict[tuple[str, int], bool] = {}
+        self._lost: dict[str, dict[int, bool]] = {}
 
     def sent(self, space: str, number: int, time: float, size: int) -> None:
         """A packet that elicits an acknowledgement has left."""
@@ -90,17 +92,19 @@ class Flight:
             self._remember(space, number, logged=False)
             settled.inferred += 1
         self.inferred_lost += settled.inferred
-        if self._lost:
+        lost = self._lost.get(space)
+        if lost:
+            # A late acknowledgement comes within a few windows, so older losses are forgotten.
+            while lost and next(iter(lost)) < largest - _LATE:
+                del lost[next(iter(lost))]
             late = [
-                key
-                for key in self._lost
-                if key[0] == space
-                and (at := bisect_right(starts, key[1]) - 1) >= 0
-                and key[1] <= spans[at][1]
+                number
+                for number in lost
+                if (at := bisect_right(starts, number) - 1) >= 0 and number <= spans[at][1]
             ]
-            for key in late:
+            for number in late:
                 # Counted only where the endpoint really declared the loss.
-                settled.spurious += self._lost.pop(key)
+                settled.spurious += lost.pop(number)
             self.spurious += settled.spurious
         return settled
 
@@ -113,9 +117,10 @@ class Flight:
         self._remember(space, number, logged=True)
 
     def _remember(self, space: str, number: int, logged: bool) -> None:
-        self._lost[space, number] = logged
-        if len(self._lost) > QLOG_MAX_LOST:
-            del self._lost[next(iter(self._lost))]
+        lost = self._lost.setdefault(space, {})
+        lost[number] = logged
+        if len(lost) > QLOG_MAX_LOST:
+            del lost[next(iter(lost))]
 
     def discard(self, space: str) -> None:
         """The keys of a space are gone, and with them its packets (RFC 9002 section 6.4)."""

@@ -77,6 +77,9 @@ class Validation:
         else:
             self.beyond_limit += 1
 
+    def count(self, importance: str) -> None:
+        self.importance[importance] = self.importance.get(importance, 0) + 1
+
     def take(self, event: str, problems: list[Problem]) -> None:
         for level, place, what in problems:
             self.add(level, event, f"{place} {what}" if place else what)
@@ -168,10 +171,13 @@ def _check_event(result: Validation, trace: Trace, raw: Any, times: dict[int, fl
     times[trace.header.index] = max(before, event.time)
     if event.name in result.names or len(result.names) < QLOG_MAX_FINDINGS:
         result.names[event.name] = result.names.get(event.name, 0) + 1
-    definition = events().get(event.name if not current else event.original)
-    importance = definition["importance"] if definition else "unknown"
-    result.importance[importance] = result.importance.get(importance, 0) + 1
+    definition = events().get(event.name)
+    result.count(definition["importance"] if definition else "unknown")
     if definition is None:
         result.add("note", event.original, "is not an event of the drafts")
-    elif not current:
-        result.take(event.original, check(event.data, definition["data"], "data"))
+        return
+    if current and event.original == event.name:
+        return
+    if current:
+        result.add("error", event.original, f"is the name that older drafts had for {event.name}")
+    result.take(event.original, check(event.data, definition["data"], "data"))

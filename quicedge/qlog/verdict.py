@@ -27,8 +27,9 @@ _QUEUE_FACTOR, _QUEUE_LEAST = 2.0, 20.0
 than, the least."""
 _FINE_CODES = (0, 0x100)
 """NO_ERROR of QUIC and H3_NO_ERROR."""
-_SLOW_HANDSHAKE = 3.5
-"""Round trips; a handshake with Retry takes two, one with Version Negotiation three."""
+_SLOW_HANDSHAKE, _SLOW_LEAST = 3.5, 30.0
+"""Round trips (a handshake with Retry takes two, one with Version Negotiation three), and
+milliseconds below which nobody minds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +195,7 @@ def _handshake(connection: Connection) -> list[Finding]:
             return [Finding("bad", "The handshake was not completed.")]
         return []
     trips = (complete - start) / least if least else 0.0
-    if trips > _SLOW_HANDSHAKE:
+    if trips > _SLOW_HANDSHAKE and complete - start > _SLOW_LEAST:
         return [
             Finding(
                 "notable",
