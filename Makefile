@@ -7,7 +7,7 @@ PYTHON := $(shell for p in python3.14 python3.13 python3.12 python3.11 python3; 
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: run test lint types conformance bench clean
+.PHONY: run test lint types conformance interop clean
 
 run: $(VENV)/.installed
 	$(BIN)/quicedge demo
@@ -25,8 +25,8 @@ types: $(VENV)/.installed-test
 conformance: $(VENV)/.installed-test
 	$(BIN)/python tests/conformance/run.py
 
-bench: $(VENV)/.installed-test
-	$(BIN)/python bench/run.py
+interop: $(VENV)/.installed-test
+	$(BIN)/quicedge interop $(ARGS)
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "quicedge needs Python 3.11 or newer"; exit 1; }

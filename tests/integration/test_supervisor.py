@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.certs import write_certificate
-from tests.support.supervised import Supervised, free_port, wait_for
+from tests.support.supervised import Supervised, free_port, steered, wait_for
 
 Start = Callable[..., Supervised]
 
@@ -158,7 +158,7 @@ def test_datagrams_wait_in_the_socket_while_a_worker_is_replaced(start: Start) -
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.connect(("127.0.0.1", edge.port))
         sock.settimeout(20)
-        sock.send(b"who")
+        sock.send(steered(0, b"who"))
         assert json.loads(sock.recv(4096))["pid"] != old
 
 
@@ -241,6 +241,8 @@ def _write_config(edge_config: dict, path: Path, **changes) -> None:
             lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
     for cert, key in config.get("certificates", []):
         lines += ["[[tls.certificates]]", f'cert = "{cert}"', f'key = "{key}"']
+    lines += ["[upstreams.app]", 'servers = ["http://127.0.0.1:9"]']
+    lines += ["[[routes]]", 'upstream = "app"']
     path.write_text("\n".join(lines) + "\n")
 
 

@@ -98,7 +98,8 @@ class FakeWorker(asyncio.DatagramProtocol):
 
     def readable(self, sock: socket.socket) -> None:
         data, address = sock.recvfrom(2048)
-        match data.decode().split():
+        # Before the command come the bytes that steer it here.
+        match data[7:].decode().split():
             case ["who"]:
                 sock.sendto(json.dumps(self.describe()).encode(), address)
             case ["hold"]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import signal
@@ -38,12 +39,36 @@ def free_port(kind: socket.SocketKind = socket.SOCK_DGRAM) -> int:
         return sock.getsockname()[1]
 
 
+def steered(slot: int, command: bytes) -> bytes:
+    """A datagram that looks like a short header packet to a connection of the worker in `slot`:
+    the kernel steers it there."""
+    return bytes((0x40, slot % 256)) + b"steer" + command
+
+
+class Steered:
+    """A socket that talks to one worker."""
+
+    def __init__(self, sock: socket.socket, slot: int) -> None:
+        self._sock = sock
+        self._slot = slot
+
+    def send(self, command: bytes) -> None:
+        self._sock.send(steered(self._slot, command))
+
+    def recv(self, size: int) -> bytes:
+        return self._sock.recv(size)
+
+    def settimeout(self, seconds: float) -> None:
+        self._sock.settimeout(seconds)
+
+
 class Supervised:
     """A running supervisor."""
 
     def __init__(
         self, folder: Path, config: dict[str, Any], config_path: Path | None = None, **env: str
     ) -> None:
+        self._turn = itertools.count()
         self.port = free_port()
         self.admin_port = free_port(socket.SOCK_STREAM)
         self.log = folder / "edge.log"
@@ -108,12 +133,13 @@ class Supervised:
     # --- the workers ------------------------------------------------------------------------
 
     def tell(self, command: str) -> bytes | None:
-        """Send a command from a new port; the answer, None when there is none."""
+        """Send a command from a new port, to the workers in turn; the answer, None when there is
+        none."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.settimeout(1.0)
             sock.connect(("127.0.0.1", self.port))
             try:
-                sock.send(command.encode())
+                sock.send(steered(next(self._turn), command.encode()))
                 return sock.recv(4096)
             except OSError:
                 return None
@@ -123,19 +149,15 @@ class Supervised:
         return json.loads(answer) if answer else None
 
     @contextlib.contextmanager
-    def talking_to(self, slot: int) -> Iterator[socket.socket]:
+    def talking_to(self, slot: int) -> Iterator[Steered]:
         """A socket whose datagrams reach the worker in `slot`."""
-        for _ in range(200):
-            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.settimeout(5.0)
             sock.connect(("127.0.0.1", self.port))
-            sock.send(b"who")
-            if json.loads(sock.recv(4096))["slot"] == slot:
-                with sock:
-                    yield sock
-                return
-            sock.close()
-        raise AssertionError(f"no source port reaches worker {slot}")
+            talking = Steered(sock, slot)
+            talking.send(b"who")
+            assert json.loads(talking.recv(4096))["slot"] == slot
+            yield talking
 
     def workers(self) -> list[dict[str, Any]]:
         return self.get("/api/v1/status")[1]["workers"]
