@@ -13,6 +13,7 @@ COMMANDS = {
     "demo": "Run the edge before an embedded origin and show a first request.",
     "check": "Say what a configuration would do and what will hurt.",
     "get": "Fetch a URL over HTTP/3.",
+    "qlog": "Read qlog traces: stats, show, report, plot, diff, validate.",
     "interop": "Run the QUIC interop cases against other stacks.",
     "certs": "Make or show the development certificate.",
 }
