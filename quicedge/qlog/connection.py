@@ -91,6 +91,7 @@ class Connection:
         self._pto_count = 0
         self._metrics = 0
         self._largest: dict[str, int] = {}
+        self._first: dict[str, int] = {}
         self._seen: dict[str, int] = {}
         self._stream_limits: dict[int, int] = {}
 
@@ -146,9 +147,13 @@ class Connection:
 
     @property
     def missing(self) -> int:
-        """Packet numbers never received: lost on the way here, or skipped by the peer."""
+        """Packet numbers never received: lost on the way here, or skipped by the peer.
+
+        Counted from the first of each space that came: some senders number all spaces in one row.
+        """
         return sum(
-            max(0, largest + 1 - self._seen[space]) for space, largest in self._largest.items()
+            max(0, largest + 1 - self._first[space] - self._seen[space])
+            for space, largest in self._largest.items()
         )
 
     # --- events -----------------------------------------------------------------------------
@@ -207,6 +212,7 @@ class Connection:
                 self.reordered += 1
             self._largest[space] = max(largest, packet_number)
             self._seen[space] = self._seen.get(space, 0) + 1
+            self._first[space] = min(packet_number, self._first.get(space, packet_number))
         for frame in found:
             self._frame(event, frame, False, kind)
 

@@ -174,7 +174,9 @@ class TimeChart {
     for (const time of ticks(view.start, view.end, width / 110)) {
       const x = this.x(time);
       svg("line", { class: "grid", x1: x, x2: x, y1: MARGIN.top, y2: this.bottom }, grid);
-      if (axis) label(grid, x, this.height - 6, timeLabel(time), { "text-anchor": "middle" });
+      // The last label would be cut off at the edge of the picture.
+      const anchor = x > width - 30 ? "end" : "middle";
+      if (axis) label(grid, x, this.height - 6, timeLabel(time), { "text-anchor": anchor });
     }
     if (this.options.most) {
       this.top = this.options.most() * 1.06 || 1;

@@ -77,6 +77,8 @@ def test_lossy_transfer_against_the_truth(tmp_path: Path) -> None:
     assert server.lost == done.datagrams_lost > 0
     assert server.spurious == 0
     assert server.sent.count - client.received.count == done.datagrams_lost
+    assert client.missing == done.datagrams_lost
+    assert server.missing == 0
     assert server.min_rtt == pytest.approx(40, rel=0.05)
     assert client.min_rtt == pytest.approx(40, rel=0.05)
     for connection, way in ((client, "received"), (server, "sent")):
