@@ -380,3 +380,31 @@ async def test_grpc_through_the_edge(tmp_path: Path) -> None:
             assert (b"grpc-status", b"12") in answer.trailers + answer.fields
     finally:
         server.stop(None)
+
+
+async def test_request_trailers_reach_the_origin(tmp_path: Path) -> None:
+    seen: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.readuntil(b"\r\n\r\n"))
+        seen.append(await reader.readuntil(b"0\r\nx-sum: 5\r\n\r\n"))
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    with tcp_origin(serve) as origin, edge(tmp_path, origin) as running:
+        client = await connect(running)
+
+        async def body() -> AsyncIterator[bytes]:
+            yield b"hello"
+            assert client._h3 is not None
+            client._h3.send_data(0, b"last")
+            client._h3.send_trailers(0, [(b"x-sum", b"5")])
+            client._flush()
+
+        answer = await client.fetch("POST", "localhost", "/", body=body())
+        await client.close()
+    assert answer.status == 204
+    assert b"transfer-encoding: chunked" in seen[0].lower()
+    assert b"hello" in seen[1]
+    assert b"last" in seen[1]
