@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from quicedge.quic.frames import encode_varint
+
 
 class FrameType(IntEnum):
     """RFC 9114 section 7.2 and RFC 9218 section 7.2."""
@@ -59,17 +61,6 @@ class Truncated(ValueError):
     """More bytes are needed."""
 
 
-def encode_varint(value: int) -> bytes:
-    """RFC 9000 section 16, in the shortest form."""
-    if value < 0x40:
-        return bytes((value,))
-    if value < 0x4000:
-        return (value | 0x4000).to_bytes(2, "big")
-    if value < 0x40000000:
-        return (value | 0x80000000).to_bytes(4, "big")
-    return (value | 0xC000000000000000).to_bytes(8, "big")
-
-
 def decode_varint(data: bytes | bytearray, at: int) -> tuple[int, int]:
     """The integer at `at` and the position behind it; raises Truncated."""
     if at >= len(data):
@@ -103,3 +94,18 @@ def decode_settings(payload: bytes) -> dict[int, int]:
             raise ValueError(f"setting 0x{identifier:x} is repeated or reserved")
         settings[identifier] = value
     return settings
+
+
+__all__ = [
+    "CONTROL_FRAMES",
+    "HTTP2_FRAMES",
+    "FrameType",
+    "Setting",
+    "StreamType",
+    "Truncated",
+    "decode_settings",
+    "decode_varint",
+    "encode_frame",
+    "encode_settings",
+    "encode_varint",
+]

@@ -11,7 +11,7 @@ from pylsqpack import (
     StreamBlocked,
 )
 
-from quicedge.http.message import Field, Fields
+from quicedge.http.message import Fields
 
 
 class SectionTooLarge(ValueError):
@@ -112,7 +112,6 @@ __all__ = [
     "DecompressionFailed",
     "Encoder",
     "EncoderStreamError",
-    "Field",
     "FieldDecoder",
     "SectionTooLarge",
     "StreamBlocked",

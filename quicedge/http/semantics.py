@@ -110,8 +110,3 @@ def response_to_client(response: Response, context: EdgeContext) -> Response:
 
 def response_trailers(trailers: Sequence[Field]) -> Fields:
     return [field for field in trailers if field[0] not in HOP_BY_HOP]
-
-
-def wants_early_data_refused(fields: Sequence[Field]) -> bool:
-    """Whether a request claims to be early data (RFC 8470 section 5.1)."""
-    return any(name == b"early-data" and value == b"1" for name, value in fields)
