@@ -10,6 +10,7 @@ from quicedge.config.schema import Admin, Config, Log
 from quicedge.supervisor import workers as workers_module
 from quicedge.supervisor.workers import Worker, WorkerError, WorkerPool
 from quicedge.worker.control import ControlError, ListeningSocket, WorkerSpec
+from tests.support.supervised import steered
 
 ENTRY = "tests.support.fake_worker:run"
 
@@ -55,7 +56,7 @@ async def test_a_hung_worker_is_replaced(make_pool, sock, monkeypatch) -> None:
     await pool.start()
     first = await ready.get()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.sendto(b"hang", sock.getsockname())
+        client.sendto(steered(0, b"hang"), sock.getsockname())
     async with asyncio.timeout(20):
         second = await ready.get()
     assert second.pid != first.pid
