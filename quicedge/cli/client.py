@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,7 +56,7 @@ class Client(asyncio.DatagramProtocol):
         self.timings = Timings()
         self._address = address
         self._loop = asyncio.get_running_loop()
-        self._started = self._loop.time()
+        self._started = time.monotonic()
         self._transport: asyncio.DatagramTransport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._h3: H3Connection | None = None
@@ -98,14 +99,14 @@ class Client(asyncio.DatagramProtocol):
             host, ca_file=ca_file, verify_mode=ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
         )
         connection = Connection(
-            configuration=configuration, now=loop.time(), handshake_timeout=timeout
+            configuration=configuration, now=time.monotonic(), handshake_timeout=timeout
         )
         client = cls(connection, address)
         try:
             await loop.create_datagram_endpoint(lambda: client, remote_addr=address[:2])
         except OSError as error:
             raise FetchError(f"{address[0]}: {error.strerror or error}") from error
-        connection.connect(address, loop.time())
+        connection.connect(address, time.monotonic())
         client._flush()
         try:
             await client._ready
@@ -128,7 +129,7 @@ class Client(asyncio.DatagramProtocol):
         assert self._h3 is not None
         self._answer, self._on_body = Answer(), on_body
         self._done = self._loop.create_future()
-        started = self._loop.time()
+        started = time.monotonic()
         stream_id = self.connection.get_next_available_stream_id()
         head = [
             (b":method", method.encode()),
@@ -153,7 +154,7 @@ class Client(asyncio.DatagramProtocol):
             raise FetchError(f"no complete response within {timeout:g} s") from None
         answer = self._answer
         answer.timings.handshake = self.timings.handshake
-        answer.timings.total = self._loop.time() - started
+        answer.timings.total = time.monotonic() - started
         return answer
 
     async def _upload(self, stream_id: int, body: AsyncIterator[bytes]) -> None:
@@ -196,7 +197,7 @@ class Client(asyncio.DatagramProtocol):
         self._transport = transport  # type: ignore[assignment]  # uvloop's is no subclass
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
-        self.connection.receive_datagram(data, self._address, self._loop.time())
+        self.connection.receive_datagram(data, self._address, time.monotonic())
         self._flush()
 
     def error_received(self, exc: Exception) -> None:
@@ -206,7 +207,7 @@ class Client(asyncio.DatagramProtocol):
             self._ready.set_exception(FetchError(f"{self._address[0]}: {exc}"))
 
     def _flush(self) -> None:
-        now = self._loop.time()
+        now = time.monotonic()
         connection = self.connection
         while (event := connection.next_event()) is not None:
             self.handle_event(event)
@@ -222,7 +223,7 @@ class Client(asyncio.DatagramProtocol):
         self._timer = None if deadline is None else self._loop.call_at(deadline, self._timer_fired)
 
     def _timer_fired(self) -> None:
-        self.connection.handle_timer(self._loop.time())
+        self.connection.handle_timer(time.monotonic())
         self._flush()
 
     # --- quic.connection.ConnectionHandler -------------------------------------------------------
@@ -237,7 +238,7 @@ class Client(asyncio.DatagramProtocol):
                     self.connection, self, is_client=True, settings=H3Settings()
                 )
             elif isinstance(event, events.HandshakeCompleted):
-                self.timings.handshake = self._loop.time() - self._started
+                self.timings.handshake = time.monotonic() - self._started
                 if not self._ready.done():
                     self._ready.set_result(None)
             elif isinstance(event, events.ConnectionTerminated):
@@ -272,7 +273,7 @@ class Client(asyncio.DatagramProtocol):
             self._answer.interim.append((status, fields[1:]))
             return
         self._answer.status, self._answer.fields = status, fields[1:]
-        self._answer.timings.first_byte = self._loop.time() - self._started_request
+        self._answer.timings.first_byte = time.monotonic() - self._started_request
 
     def on_data(self, stream_id: int, data: bytes) -> None:
         self._answer.body_bytes += len(data)

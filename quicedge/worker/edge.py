@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Callable
 
 import structlog
@@ -73,7 +74,8 @@ class Edge:
         access_log: AccessLog | None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._clock: Callable[[], float] = self._loop.time
+        # Not the loop's time: uvloop's has whole milliseconds and stands still within a turn.
+        self._clock: Callable[[], float] = time.monotonic
         self.sockets = sockets
         self._connection_ids = connection_ids
         self._secret = secret

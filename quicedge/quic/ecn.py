@@ -1,0 +1,122 @@
+"""Explicit congestion notification of one connection (RFC 9000 section 13.4, RFC 3168)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from quicedge.config.limits import ECN_TESTING_PACKETS, ECN_TESTING_TIMEOUTS
+
+NOT_ECT, ECT_1, ECT_0, CE = 0, 1, 2, 3
+"""Codepoints of the IP header's ECN field."""
+
+State = Literal["testing", "unknown", "capable", "failed"]
+Counts = tuple[int, int, int]
+"""ECT(0), ECT(1) and CE, as an ACK frame has them (RFC 9000 section 19.3.2)."""
+
+
+class EcnMarks:
+    """Marks that came in, by packet number space."""
+
+    def __init__(self) -> None:
+        self._counts: dict[Any, list[int]] = {}
+
+    def count(self, space: Any, codepoint: int) -> None:
+        """A packet was processed that came in with this codepoint."""
+        counts = self._counts.setdefault(space, [0, 0, 0])
+        counts[{ECT_0: 0, ECT_1: 1, CE: 2}[codepoint]] += 1
+
+    def counts(self, space: Any) -> Counts | None:
+        """What to report of a space; None while no mark has come in on it."""
+        counts = self._counts.get(space)
+        return None if counts is None else (counts[0], counts[1], counts[2])
+
+    @property
+    def congestion_experienced(self) -> int:
+        """Packets that came in marked CE, in all."""
+        return sum(counts[2] for counts in self._counts.values())
+
+
+class EcnValidation:
+    """Whether the path in use carries our marks (RFC 9000 section 13.4.2 and appendix A.4)."""
+
+    def __init__(self) -> None:
+        self.state: State = "testing"
+        self.congestion_reported = 0
+        """Packets of ours that the peer saw marked CE."""
+        self._marked: list[tuple[int, int]] = []
+        self._marked_on_path = 0
+        self._marked_total = 0
+        self._seen: dict[Any, Counts] = {}
+
+    def new_path(self) -> None:
+        """Packets take another path from now on: test again."""
+        self.state = "testing"
+        self._marked.clear()
+        self._marked_on_path = 0
+
+    def codepoint(self, probe_timeouts: int) -> int:
+        """What to mark the next packets with; `probe_timeouts` in a row so far."""
+        if self.state == "testing" and (
+            self._marked_on_path >= ECN_TESTING_PACKETS or probe_timeouts >= ECN_TESTING_TIMEOUTS
+        ):
+            self.state = "unknown"
+        return ECT_0 if self.state in ("testing", "capable") else NOT_ECT
+
+    def on_sent(self, first: int, stop: int) -> None:
+        """Packets `first` to `stop - 1` were sent marked."""
+        if stop <= first:
+            return
+        self._marked_on_path += stop - first
+        self._marked_total += stop - first
+        if self._marked and self._marked[-1][1] == first:
+            self._marked[-1] = (self._marked[-1][0], stop)
+        else:
+            self._marked.append((first, stop))
+
+    def marked_among(self, spans: Iterable[tuple[int, int]]) -> int:
+        """How many packets of the spans (`stop` exclusive) were marked on this path."""
+        return sum(
+            max(0, min(stop, marked_stop) - max(first, marked_first))
+            for first, stop in spans
+            for marked_first, marked_stop in self._marked
+        )
+
+    def on_ack(
+        self, space: Any, counts: Counts | None, acked: Iterable[tuple[int, int]], advanced: bool
+    ) -> int:
+        """Judge an ACK frame; returns how many more packets the peer reports marked CE.
+
+        `acked` are the packets it newly acknowledges; `advanced` says that its largest one is
+        larger than any before.
+        """
+        if self.state == "failed":
+            return 0
+        marked = self.marked_among(acked)
+        if counts is None:
+            # RFC 9000 section 13.4.2.1: if an ACK frame newly acknowledges a packet that was sent
+            # with ECT, validation fails if the counts are not present.
+            if marked:
+                self.state = "failed"
+            return 0
+        # The same: an endpoint MUST NOT fail validation for an ACK frame that does not increase
+        # the largest acknowledged packet number.
+        if not advanced:
+            return 0
+        seen = self._seen.get(space, (0, 0, 0))
+        increase = counts[0] + counts[2] - seen[0] - seen[2]
+        if (
+            increase < marked
+            or counts[0] < seen[0]
+            or counts[2] < seen[2]
+            or counts[1]  # we never send ECT(1)
+            or counts[0] + counts[2] > self._marked_total
+        ):
+            self.state = "failed"
+            return 0
+        self._seen[space] = counts
+        if marked:
+            self.state = "capable"
+        congestion = counts[2] - seen[2]
+        self.congestion_reported += congestion
+        return congestion
