@@ -24,10 +24,11 @@ def command(
     upstream: str | None,
     listen: tuple[str, ...],
     workers: int | None,
+    admin: str | None,
     as_json: bool,
 ) -> None:
     """Check a configuration on this machine; exit 1 when something would fail."""
-    config = make_config(path, upstream, listen, workers)
+    config = make_config(path, upstream, listen, workers, admin)
     found = findings.examine(config)
     if as_json:
         click.echo(json.dumps([finding._asdict() for finding in found], indent=1))

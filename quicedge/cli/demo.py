@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from quicedge.cli.options import with_certificate
 from quicedge.cli.origin import DemoOrigin
 from quicedge.config.loader import config_from_options
 
+ADMIN_PORT = 4480
 START_TIMEOUT = 30.0
 """Seconds that the edge may take to answer its first request."""
 
@@ -29,7 +31,8 @@ START_TIMEOUT = 30.0
 @click.option("--port", default=4433, show_default=True, help="UDP port of the edge.")
 def command(once: bool, port: int) -> None:
     """Run the edge, an embedded origin and a development certificate; show a first request."""
-    with embedded_origin() as origin, _edge(origin, port) as edge:
+    admin = _admin_port()
+    with embedded_origin() as origin, _edge(origin, port, admin) as edge:
         try:
             files = with_certificate(config_from_options(origin))[1]
             assert files is not None
@@ -42,7 +45,7 @@ def command(once: bool, port: int) -> None:
             sys.exit(1)
         if once:
             return
-        click.echo(_NEXT.format(port=port, ca=files.ca))
+        click.echo(_NEXT.format(port=port, ca=files.ca, admin=admin))
         try:
             edge.wait()
         except KeyboardInterrupt:
@@ -54,7 +57,7 @@ The edge listens on UDP {port}. Try, in another terminal:
 
   quicedge get -v --cacert {ca} https://localhost:{port}/echo
   quicedge get --cacert {ca} -o /dev/null 'https://localhost:{port}/download?size=100MB'
-  curl -s http://127.0.0.1:4480/api/v1/connections
+  curl -s http://127.0.0.1:{admin}/api/v1/connections
 
 Ctrl-C ends it.
 """
@@ -87,13 +90,26 @@ def embedded_origin() -> Iterator[str]:
         thread.join(5)
 
 
+def _admin_port() -> int:
+    """The usual port of the admin API, or a free one when something else has it."""
+    for port in (ADMIN_PORT, 0):
+        with socket.socket() as sock:
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(sock.getsockname()[1])
+    raise click.ClickException("no TCP port is free on 127.0.0.1")
+
+
 @contextmanager
-def _edge(origin: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def _edge(origin: str, port: int, admin: int) -> Iterator[subprocess.Popen[bytes]]:
     """`quicedge serve` as an operator would start it."""
     edge = subprocess.Popen(
         [
             sys.executable, "-m", "quicedge", "serve", "--upstream", origin,
             "--listen", f"127.0.0.1:{port}", "--listen", f"[::1]:{port}",
+            "--admin", f"127.0.0.1:{admin}",
         ],
         # Ctrl-C is for us; we pass the word on.
         start_new_session=True,

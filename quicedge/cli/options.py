@@ -31,6 +31,7 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="ADDRESS",
             help="UDP address, host:port or [v6]:port.",
         ),
+        click.option("--admin", metavar="ADDRESS", help="Admin API, host:port or unix:/path."),
         click.option("--upstream", metavar="URL", help="Serve this origin, with no file at all."),
         click.option("--config", "path", metavar="FILE", help="quicedge.toml"),
     ):
@@ -39,7 +40,11 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def make_config(
-    path: str | None, upstream: str | None, listen: tuple[str, ...], workers: int | None
+    path: str | None,
+    upstream: str | None,
+    listen: tuple[str, ...],
+    workers: int | None,
+    admin: str | None,
 ) -> Config:
     """The configuration that the options name; raises click.ClickException with exit code 2."""
     if (path is None) == (upstream is None):
@@ -48,10 +53,12 @@ def make_config(
         if path is None:
             assert upstream is not None
             return config_from_options(
-                upstream, listen=list(listen) or DEVELOPMENT_LISTEN, workers=workers
+                upstream, listen=list(listen) or DEVELOPMENT_LISTEN, workers=workers, admin=admin
             )
-        if listen or workers:
-            raise click.UsageError("--listen and --workers go with --upstream; a file has its own")
+        if listen or workers or admin:
+            raise click.UsageError(
+                "--listen, --workers and --admin go with --upstream; a file has its own"
+            )
         return load_config(path)
     except ConfigError as error:
         raise _refused(str(error)) from error

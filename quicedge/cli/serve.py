@@ -12,7 +12,11 @@ from quicedge.cli.options import config_options, make_config, with_certificate
 @click.command()
 @config_options
 def command(
-    path: str | None, upstream: str | None, listen: tuple[str, ...], workers: int | None
+    path: str | None,
+    upstream: str | None,
+    listen: tuple[str, ...],
+    workers: int | None,
+    admin: str | None,
 ) -> None:
     """Run the edge until SIGTERM.
 
@@ -20,7 +24,7 @@ def command(
     """
     from quicedge.supervisor import run
 
-    config, development = with_certificate(make_config(path, upstream, listen, workers))
+    config, development = with_certificate(make_config(path, upstream, listen, workers, admin))
     if development is not None:
         click.echo(f"development certificate; clients must trust {development.ca}", err=True)
     sys.exit(run(config, path))

@@ -106,6 +106,12 @@ MAX_BATCH_PACKETS: Final = 44
 PACING_QUANTUM: Final = 0.001
 """Seconds between two bursts at least, so that pacing costs no timer a packet."""
 
+ECN_TESTING_PACKETS: Final = 10
+"""Packets marked on a path before the first answer to them (RFC 9000 appendix A.4)."""
+
+ECN_TESTING_TIMEOUTS: Final = 2
+"""Probe timeouts in a row after which marks stop: the path may swallow marked packets."""
+
 MAX_ACK_RANGES: Final = 64
 """Received packet number ranges remembered and acknowledged."""
 

@@ -58,7 +58,11 @@ def parse_config(document: dict[str, Any], source: str, directory: Path) -> Conf
 
 
 def config_from_options(
-    upstream: str, *, listen: list[str] | None = None, workers: int | None = None
+    upstream: str,
+    *,
+    listen: list[str] | None = None,
+    workers: int | None = None,
+    admin: str | None = None,
 ) -> Config:
     """The configuration of `quicedge serve --upstream URL`: one origin behind everything."""
     document: dict[str, Any] = {
@@ -69,6 +73,8 @@ def config_from_options(
         document["listen"] = listen
     if workers:
         document["workers"] = workers
+    if admin:
+        document["admin"] = {"listen": admin}
     return parse_config(document, "command line", Path.cwd())
 
 

@@ -48,9 +48,9 @@ class NetworkPath(Protocol):
 class Network(Protocol):
     """Takes datagrams towards one path; what the kernel will not take may be lost."""
 
-    def send(self, datagrams: list[bytes], path: Any) -> None: ...
+    def send(self, datagrams: list[bytes], path: Any, ecn: int = 0) -> None: ...
 
-    def send_segments(self, data: bytes, segment: int, path: Any) -> None:
+    def send_segments(self, data: bytes, segment: int, path: Any, ecn: int = 0) -> None:
         """Datagrams of `segment` bytes each, the last may be shorter, end to end."""
 
 
@@ -105,8 +105,8 @@ class Endpoint:
 
     # --- input ------------------------------------------------------------------------------
 
-    def receive(self, data: bytes, path: Any, now: float) -> None:
-        """Handle one datagram; never raises for what a peer sends."""
+    def receive(self, data: bytes, path: Any, now: float, ecn: int = 0) -> None:
+        """Handle one datagram and its ECN codepoint; never raises for what a peer sends."""
         if not data:
             self.counters["dropped_empty"] += 1
             return
@@ -126,6 +126,7 @@ class Endpoint:
             connection = self._first_packet(data, header, path, now)
             if connection is None:
                 return
+        connection.received_ecn = ecn
         try:
             connection.receive_datagram(data, path, now)
         except Exception:
@@ -190,18 +191,19 @@ class Endpoint:
         singles: list[bytes] = []
         path: Any = None
         runs = connection.transmit(now)
+        ecn = connection.sending_ecn
         for run in runs:
             single = len(run.data) <= run.segment
             if singles and (not single or run.path is not path):
-                self._network.send(singles, path)
+                self._network.send(singles, path, ecn)
                 singles = []
             if single:
                 singles.append(run.data)
                 path = run.path
             else:
-                self._network.send_segments(run.data, run.segment, run.path)
+                self._network.send_segments(run.data, run.segment, run.path, ecn)
         if singles:
-            self._network.send(singles, path)
+            self._network.send(singles, path, ecn)
         return bool(runs)
 
     def _deliver(self, connection: Connection) -> None:

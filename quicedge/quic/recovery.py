@@ -54,6 +54,9 @@ class Recovery:
         self.app_limited = True
         """Whether the sender last stopped for want of data, not of window."""
 
+        self.newly_acked: list[tuple[int, int]] = []
+        """Packets that the last ACK frame settled, `stop` exclusive."""
+        self.newest_acked_sent_time = 0.0
         self.packets_lost = 0
         self.bytes_lost = 0
         self.pto_total = 0
@@ -215,6 +218,7 @@ class Recovery:
         in_flight = self.bytes_in_flight
         newest = -1
         newest_sent = 0.0
+        newly_acked = self.newly_acked = []
         acked_bytes = 0
         eliciting = False
 
@@ -224,6 +228,7 @@ class Recovery:
             if packet.in_flight:
                 acked_bytes += packet.sent_bytes
             newest, newest_sent = packet.packet_number, _sent_at(packet)
+            newly_acked.append((newest, newest + 1))
             for handler, args in packet.delivery_handlers:
                 handler(ACKED, *args)
         if space.is_application_data and self.batches:
@@ -232,6 +237,7 @@ class Recovery:
                 nbytes = batch.wire_bytes
                 self.bytes_in_flight -= nbytes
                 acked_bytes += nbytes
+                newly_acked.append((batch.first, batch.stop))
                 batch.stream.sender.on_data_delivery(ACKED, batch.offset, batch.end, batch.fin)
             if taken:
                 eliciting = True
@@ -241,6 +247,7 @@ class Recovery:
                 self._sample_delivery_rate(last, acked_bytes, now)
         if newest < 0:
             return
+        self.newest_acked_sent_time = newest_sent
 
         self.delivered += acked_bytes
         self.delivered_time = now
@@ -263,6 +270,11 @@ class Recovery:
         # RFC 9002 section 6.2.1: not until the server is known to have validated the address.
         if self.peer_completed_address_validation:
             self.pto_count = 0
+
+    def on_ecn_ce(self, *, sent_time: float, now: float) -> None:
+        """The peer saw packets marked CE, the newest sent at `sent_time` (RFC 9002 section B.7)."""
+        self.controller.on_congestion(sent_time=sent_time, now=now)
+        self._set_pace()
 
     def note_packet_number(self, packet_number: int) -> None:
         """The next packet will have this number: rounds end when it is acknowledged."""

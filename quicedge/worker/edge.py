@@ -38,11 +38,11 @@ log = structlog.get_logger(__name__)
 class _Network:
     """Sends on the socket that a path belongs to (`quic.endpoint.Network`)."""
 
-    def send(self, datagrams: list[bytes], path: FourTuple) -> None:
-        path.socket.send(datagrams, path)
+    def send(self, datagrams: list[bytes], path: FourTuple, ecn: int = 0) -> None:
+        path.socket.send(datagrams, path, ecn)
 
-    def send_segments(self, data: bytes, segment: int, path: FourTuple) -> None:
-        path.socket.send_segments(data, segment, path)
+    def send_segments(self, data: bytes, segment: int, path: FourTuple, ecn: int = 0) -> None:
+        path.socket.send_segments(data, segment, path, ecn)
 
 
 def load_store(tls: Tls) -> CertificateStore:
@@ -163,7 +163,7 @@ class Edge:
     def _readable(self, sock: UdpSocket) -> None:
         now = self._clock()
         receive = self.endpoint.receive
-        sock.receive(lambda data, path, ecn: receive(data, path, now))
+        sock.receive(lambda data, path, ecn: receive(data, path, now, ecn))
         self._flush()
 
     def wake(self, connection: Connection) -> None:

@@ -82,7 +82,7 @@ class _Worker:
     # --- what the supervisor asks -----------------------------------------------------------------
 
     def connections(self, query: ConnectionQuery) -> ConnectionPage:
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         rows = [
             connection_stats(session, worker=self._spec.slot, now=now)
             for session in self._edge.sessions
@@ -92,7 +92,7 @@ class _Worker:
     def connection(self, connection_id: str) -> ConnectionStats | None:
         for session in self._edge.sessions:
             if session.connection.id == connection_id:
-                now = asyncio.get_running_loop().time()
+                now = time.monotonic()
                 return connection_stats(session, worker=self._spec.slot, now=now, detail=True)
         return None
 

@@ -105,6 +105,9 @@ def connection_stats(
         packets_dropped={"undecryptable_or_duplicate": connection.datagrams_dropped}
         if connection.datagrams_dropped
         else {},
+        ecn_state=connection.ecn.state,
+        ecn_ce_received=connection.ecn_marks.congestion_experienced,
+        ecn_ce_reported=connection.ecn.congestion_reported,
         streams_open=connection.streams_open,
         streams_total=connection.streams_total,
         requests=session.requests,

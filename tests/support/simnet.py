@@ -22,7 +22,17 @@ class Link:
     rate: float | None = None
     queue: int = 1_000_000
     """Bytes that wait for the link at most."""
+    ce: float = 0.0
+    """Fraction of ECT datagrams that it marks Congestion Experienced."""
+    bleach: bool = False
+    """Clears every mark."""
     _free_at: float = 0.0
+
+    def mark(self, ecn: int, rng: random.Random) -> int:
+        """The ECN codepoint that a datagram arrives with."""
+        if self.bleach or not ecn:
+            return 0
+        return 3 if self.ce and rng.random() < self.ce else ecn
 
     def arrival(self, size: int, now: float, rng: random.Random) -> float | None:
         """When a datagram of `size` bytes sent now arrives, or None when it is lost."""
@@ -64,7 +74,7 @@ class Pair:
         self.rng = random.Random(seed)
         self.now = now
         self.datagrams_lost = 0
-        self._wire: list[tuple[float, int, Peer, bytes, Any]] = []
+        self._wire: list[tuple[float, int, Peer, bytes, Any, int]] = []
         self._order = count()
         self._timers: dict[int, float | None] = {}
 
@@ -75,12 +85,17 @@ class Pair:
             (self.server, self.client, self.down),
         ):
             peer.drain()
-            for data, _ in peer.connection.datagrams_to_send(self.now):
+            datagrams = peer.connection.datagrams_to_send(self.now)
+            sent_ecn = getattr(peer.connection, "sending_ecn", 0)  # aioquic's has none
+            for data, _ in datagrams:
                 arrival = link.arrival(len(data), self.now, self.rng)
                 if arrival is None:
                     self.datagrams_lost += 1
                     continue
-                heapq.heappush(self._wire, (arrival, next(self._order), other, data, peer.address))
+                ecn = link.mark(sent_ecn, self.rng)
+                heapq.heappush(
+                    self._wire, (arrival, next(self._order), other, data, peer.address, ecn)
+                )
             peer.drain()
 
     def step(self, end: float = float("inf")) -> bool:
@@ -94,7 +109,9 @@ class Pair:
         # A real timer fires a little late; one that fires at its very moment would hide rounding.
         self.now = max(self.now, min(moments)) + 1e-6
         while self._wire and self._wire[0][0] <= self.now:
-            _, _, peer, data, address = heapq.heappop(self._wire)
+            _, _, peer, data, address, ecn = heapq.heappop(self._wire)
+            if hasattr(peer.connection, "received_ecn"):
+                peer.connection.received_ecn = ecn
             peer.connection.receive_datagram(data, address, self.now)
         for peer in (self.client, self.server):
             timer = peer.connection.get_timer()

@@ -149,6 +149,8 @@ class ReceivingConnection(SendingConnection):
     def _read_frames(self, payload: bytes, now: float) -> bool:
         """Handle the frames of a packet; returns whether it elicits an ACK."""
         self.packets_received += 1
+        if self.received_ecn:
+            self._count_mark(self._spaces[ONE_RTT])
         end = len(payload)
         at = 0
         eliciting = False
@@ -165,6 +167,7 @@ class ReceivingConnection(SendingConnection):
                     at = end - len(payload[at:].lstrip(b"\0"))
                 else:
                     self._flush_chunks()
+                    self.received_ecn = 0  # it is counted
                     rest, _ = self._payload_received(self._context(now), payload[at:])
                     self.packets_received -= 1
                     return eliciting or rest
@@ -196,16 +199,22 @@ class ReceivingConnection(SendingConnection):
 
     def _read_ack_frame(self, payload: bytes, at: int, kind: int, now: float) -> int:
         ranges, delay, at = decode_ack(payload, at + 1)
+        counts = None
         if kind == FRAME_ACK_ECN:
-            for _ in range(3):
-                _, at = decode_varint(payload, at)
+            ect0, at = decode_varint(payload, at)
+            ect1, at = decode_varint(payload, at)
+            ce, at = decode_varint(payload, at)
+            counts = ect0, ect1, ce
         self._check_acked(ranges[-1][1] - 1, kind)
+        space = self._spaces[ONE_RTT]
+        largest = space.largest_acked_packet
         self._loss.on_ack_ranges(
             ranges,
             ack_delay=(delay << self._remote_ack_delay_exponent) / 1e6,
             now=now,
-            space=self._spaces[ONE_RTT],
+            space=space,
         )
+        self._heed_marks(space, counts, largest, now)
         return at
 
     def _read_stream_frame(self, payload: bytes, at: int, kind: int) -> int:

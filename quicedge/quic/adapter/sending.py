@@ -20,7 +20,7 @@ from aioquic.quic.packet_builder import QuicDeliveryState, QuicSentPacket
 from aioquic.quic.stream import QuicStream
 
 from quicedge.config.limits import MAX_BATCH_PACKETS
-from quicedge.quic.adapter.state import StateConnection
+from quicedge.quic.adapter.marking import MarkingConnection
 from quicedge.quic.batch import Batch
 from quicedge.quic.frames import (
     FRAME_MAX_STREAM_DATA,
@@ -47,13 +47,15 @@ class Transmit(NamedTuple):
     path: Any
 
 
-class SendingConnection(StateConnection):
+class SendingConnection(MarkingConnection):
     """See the module."""
 
     def transmit(self, now: float) -> list[Transmit]:
         """All that may be sent now; call `get_timer` afterwards."""
         if not self._network_paths:
             return []  # nothing authentic has arrived yet: there is nobody to answer
+        self._choose_mark()
+        first = self._packet_number
         if self._needs_general_path():
             runs = [
                 Transmit(data, len(data), path) for data, path in super().datagrams_to_send(now)
@@ -62,6 +64,8 @@ class SendingConnection(StateConnection):
             runs = self._transmit_batched(now)
         for run in runs:
             self.bytes_sent += len(run.data)
+        if self.sending_ecn:
+            self.ecn.on_sent(first, self._packet_number)
         return runs
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
@@ -227,7 +231,10 @@ class SendingConnection(StateConnection):
         if space.ack_at is not None and (space.ack_at <= now or eliciting):
             delay = int((now - (space.largest_received_time or now)) * 1e6)
             ack, count = encode_ack(
-                space.ack_queue, delay >> self._local_ack_delay_exponent, _ACK_ROOM
+                space.ack_queue,
+                delay >> self._local_ack_delay_exponent,
+                _ACK_ROOM,
+                self.ecn_marks.counts(space),
             )
             parts.insert(0, ack)
             handlers.append((self._on_ack_delivery, (space, space.largest_received_packet)))

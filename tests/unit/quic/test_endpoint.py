@@ -39,10 +39,10 @@ class Network:
 
     sent: list[tuple[bytes, Path]] = field(default_factory=list)
 
-    def send(self, datagrams: list[bytes], path: Path) -> None:
+    def send(self, datagrams: list[bytes], path: Path, ecn: int = 0) -> None:
         self.sent += [(data, path) for data in datagrams]
 
-    def send_segments(self, data: bytes, segment: int, path: Path) -> None:
+    def send_segments(self, data: bytes, segment: int, path: Path, ecn: int = 0) -> None:
         self.send([data[at : at + segment] for at in range(0, len(data), segment)], path)
 
     def take(self) -> list[bytes]:
