@@ -22,13 +22,14 @@ _STYLE = {"error": "bold red", "warning": "yellow", "ok": "green"}
 def command(
     path: str | None,
     upstream: str | None,
+    root: str | None,
     listen: tuple[str, ...],
     workers: int | None,
     admin: str | None,
     as_json: bool,
 ) -> None:
     """Check a configuration on this machine; exit 1 when something would fail."""
-    config = make_config(path, upstream, listen, workers, admin)
+    config = make_config(path, upstream, root, listen, workers, admin)
     found = findings.examine(config)
     if as_json:
         click.echo(json.dumps([finding._asdict() for finding in found], indent=1))
@@ -61,7 +62,8 @@ def plan(config: Config) -> list[str]:
     if not config.tls.certificates:
         lines.append("make a development certificate under certs/")
     for route in config.routes:
-        servers = ", ".join(config.upstreams[route.upstream].servers)
+        upstream = config.upstreams[route.upstream]
+        servers = upstream.root or ", ".join(upstream.servers)
         lines.append(f"send {route.host}{route.path} to {route.upstream} ({servers})")
     lines.append(
         f"validate addresses by Retry: {config.quic.retry}; "

@@ -48,6 +48,8 @@ def examine(config: Config) -> list[Finding]:
     for name, upstream in config.upstreams.items():
         for url in upstream.servers:
             found.append(_origin(name, url))
+        if upstream.root is not None:
+            found.append(_root(name, upstream.root))
     found.append(_descriptors())
     return found
 
@@ -157,6 +159,15 @@ def _origin(name: str, url: str) -> Finding:
     except OSError as error:
         return Finding("warning", subject, f"does not answer: {error}", "start it")
     return Finding("ok", subject, "accepts connections")
+
+
+def _root(name: str, root: str) -> Finding:
+    subject = f"upstream {name} {root}"
+    try:
+        os.close(os.open(root, os.O_RDONLY | os.O_DIRECTORY))
+    except OSError as error:
+        return Finding("error", subject, str(error.strerror), "make it, or name another root")
+    return Finding("ok", subject, "a directory that can be read")
 
 
 def _descriptors() -> Finding:

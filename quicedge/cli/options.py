@@ -22,7 +22,7 @@ class Refused(click.ClickException):
 
 
 def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--config`, or `--upstream` and what goes with it."""
+    """Add `--config`, or `--upstream` or `--root` and what goes with them."""
     for option in (
         click.option("--workers", type=click.IntRange(1), help="Worker processes."),
         click.option(
@@ -33,6 +33,7 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--admin", metavar="ADDRESS", help="Admin API, host:port or unix:/path."),
         click.option("--upstream", metavar="URL", help="Serve this origin, with no file at all."),
+        click.option("--root", metavar="DIRECTORY", help="Serve the files below, with no origin."),
         click.option("--config", "path", metavar="FILE", help="quicedge.toml"),
     ):
         command = option(command)
@@ -42,22 +43,26 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def make_config(
     path: str | None,
     upstream: str | None,
+    root: str | None,
     listen: tuple[str, ...],
     workers: int | None,
     admin: str | None,
 ) -> Config:
     """The configuration that the options name; raises click.ClickException with exit code 2."""
-    if (path is None) == (upstream is None):
-        raise click.UsageError("give either --config FILE or --upstream URL")
+    if sum(option is not None for option in (path, upstream, root)) != 1:
+        raise click.UsageError("give one of --config FILE, --upstream URL and --root DIRECTORY")
     try:
         if path is None:
-            assert upstream is not None
             return config_from_options(
-                upstream, listen=list(listen) or DEVELOPMENT_LISTEN, workers=workers, admin=admin
+                upstream,
+                root=root,
+                listen=list(listen) or DEVELOPMENT_LISTEN,
+                workers=workers,
+                admin=admin,
             )
         if listen or workers or admin:
             raise click.UsageError(
-                "--listen, --workers and --admin go with --upstream; a file has its own"
+                "--listen, --workers and --admin go with --upstream and --root; a file has its own"
             )
         return load_config(path)
     except ConfigError as error:

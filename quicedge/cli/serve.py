@@ -14,6 +14,7 @@ from quicedge.cli.options import config_options, make_config, with_certificate
 def command(
     path: str | None,
     upstream: str | None,
+    root: str | None,
     listen: tuple[str, ...],
     workers: int | None,
     admin: str | None,
@@ -24,7 +25,9 @@ def command(
     """
     from quicedge.supervisor import run
 
-    config, development = with_certificate(make_config(path, upstream, listen, workers, admin))
+    config, development = with_certificate(
+        make_config(path, upstream, root, listen, workers, admin)
+    )
     if development is not None:
         click.echo(f"development certificate; clients must trust {development.ca}", err=True)
     sys.exit(run(config, path))

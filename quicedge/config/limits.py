@@ -214,6 +214,18 @@ UPSTREAM_H2_HEADER_TABLE: Final = 4096
 UPSTREAM_PROBE_TIMEOUT: Final = 5.0
 """Seconds an HTTP/2 origin has for a PING once a request was given up unanswered."""
 
+STATIC_READ_SIZE: Final = 64 * 1024
+"""Bytes read from a file at once: a GSO batch, and all of most pages."""
+
+STATIC_MAX_OPEN: Final = 512
+"""Files a worker has open at a time, half of MIN_DESCRIPTORS; further requests get 503."""
+
+STATIC_MAX_DEPTH: Final = 64
+"""Directories below a root that are looked into."""
+
+STATIC_MAX_LINKS: Final = 40
+"""Symbolic links followed on the way to one file, as Linux does (path_resolution(7))."""
+
 # --- worker, supervisor, admin ----------------------------------------------------------------
 
 MIN_DESCRIPTORS: Final = 1024

@@ -58,15 +58,16 @@ def parse_config(document: dict[str, Any], source: str, directory: Path) -> Conf
 
 
 def config_from_options(
-    upstream: str,
+    upstream: str | None,
     *,
+    root: str | None = None,
     listen: list[str] | None = None,
     workers: int | None = None,
     admin: str | None = None,
 ) -> Config:
-    """The configuration of `quicedge serve --upstream URL`: one origin behind everything."""
+    """The configuration of `quicedge serve --upstream URL` or `--root DIRECTORY`."""
     document: dict[str, Any] = {
-        "upstreams": {"default": {"servers": [upstream]}},
+        "upstreams": {"default": {"servers": [upstream]} if root is None else {"root": root}},
         "routes": [{"upstream": "default"}],
     }
     if listen:
@@ -186,7 +187,8 @@ def _absolute(config: Config, directory: Path) -> Config:
     )
     log = replace(config.log, file=at(config.log.file), access_file=at(config.log.access_file))
     upstreams = {
-        name: replace(item, tls_ca=at(item.tls_ca)) for name, item in config.upstreams.items()
+        name: replace(item, tls_ca=at(item.tls_ca), root=at(item.root))
+        for name, item in config.upstreams.items()
     }
     return replace(config, tls=tls, log=log, upstreams=upstreams)
 
@@ -240,15 +242,21 @@ def _check_routes(config: Config) -> Iterator[str]:
 
 
 def _check_upstream(where: str, upstream: Upstream) -> Iterator[str]:
+    if upstream.root is not None:
+        plain = Upstream(root=upstream.root)
+        for key in upstream.__struct_fields__:
+            if getattr(upstream, key) != getattr(plain, key):
+                yield f"{where}.{key}: has no effect with root"
+        return
     if not upstream.servers:
-        yield f"{where}.servers: needs one at least"
+        yield f"{where}.servers: needs one at least, or root"
     https = False
     for index, url in enumerate(upstream.servers):
         https |= url.startswith("https://")
         problem = server_problem(url)
         if problem:
             yield f"{where}.servers[{index}]: {url!r}: {problem}"
-    defaults = Upstream(servers=[])
+    defaults = Upstream()
     for key in ("tls_verify", "tls_ca", "tls_server_name"):
         if not https and getattr(upstream, key) != getattr(defaults, key):
             yield f"{where}.{key}: has no effect, no server is https://"

@@ -66,10 +66,12 @@ class Http3(_Section, frozen=True):
 
 
 class Upstream(_Section, frozen=True):
-    """A named group of origin servers."""
+    """A named group of origin servers, or a directory of files."""
 
-    servers: list[str]
+    servers: list[str] = field(default_factory=list)
     """`http://host:port`, `https://host`, `unix:/path` (HTTP over a unix socket)."""
+    root: str | None = None
+    """Directory whose files are served, in place of servers (GET and HEAD; no dot files)."""
     protocol: Literal["auto", "http/1.1", "h2"] = "auto"
     """auto: ALPN on https, HTTP/1.1 on http; `h2` on http is prior knowledge (h2c)."""
     connect_timeout: Seconds = limits.UPSTREAM_CONNECT_TIMEOUT

@@ -29,6 +29,7 @@ from quicedge.telemetry.access import AccessLog
 from quicedge.udp.address import FourTuple
 from quicedge.udp.socket import UdpSocket
 from quicedge.upstream.group import Upstream
+from quicedge.upstream.static import StaticUpstream
 from quicedge.worker.records import access_record
 from quicedge.worker.session import RequestStream, Session
 
@@ -88,7 +89,7 @@ class Edge:
         self.requests_total = 0
         self.handshakes_completed = 0
         self.handshakes_failed = 0
-        self._upstreams: dict[str, Upstream] = {}
+        self._upstreams: dict[str, Upstream | StaticUpstream] = {}
         self.configure(config)
         self.endpoint = Endpoint(
             EndpointSettings(
@@ -135,7 +136,8 @@ class Edge:
             if kept is not None and kept.config == upstream:
                 self._upstreams[name] = retired.pop(name)
             else:
-                self._upstreams[name] = Upstream(name, upstream, loop=self._loop)
+                kind = Upstream if upstream.root is None else StaticUpstream
+                self._upstreams[name] = kind(name, upstream, loop=self._loop)
         for upstream_group in retired.values():
             upstream_group.retire()
 

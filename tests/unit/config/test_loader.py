@@ -136,3 +136,15 @@ def test_the_documentation_names_every_key_and_no_other() -> None:
     documented = set(re.findall(r"^\| `([a-z_0-9]+)`", text, re.MULTILINE))
     known = {field for section in sections() for field in section.__struct_fields__}
     assert documented == known
+
+
+def test_a_root_takes_the_place_of_servers() -> None:
+    config = parse(upstreams={"app": {"root": "www"}})
+    assert config.upstreams["app"].root == "/etc/quicedge/www"
+    assert config_from_options(None, root="/srv").upstreams["default"].root == "/srv"
+    both = {"app": {"root": "www", "servers": ["http://127.0.0.1:1"], "retries": 3}}
+    assert problems(upstreams=both) == [
+        "upstreams.app.servers: has no effect with root",
+        "upstreams.app.retries: has no effect with root",
+    ]
+    assert problems(upstreams={"app": {}}) == ["upstreams.app.servers: needs one at least, or root"]

@@ -1,0 +1,138 @@
+"""Preconditions and ranges of a stored representation (RFC 9110 sections 13 and 14)."""
+
+from __future__ import annotations
+
+import calendar
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import NamedTuple
+
+from quicedge.http.message import Field
+
+_ETAG = re.compile(rb'(W/)?"[\x21\x23-\x7e\x80-\xff]*"')
+_RANGE = re.compile(rb"([0-9]*)-([0-9]*)")
+_IMF_FIXDATE = "%a, %d %b %Y %H:%M:%S GMT"
+_MAX_DIGITS = 18
+
+
+@dataclass(frozen=True, slots=True)
+class Validators:
+    """What tells one version of a representation from another."""
+
+    etag: bytes
+    """An entity tag with its quotes, and `W/` before them when it is weak."""
+    modified: int
+    """Seconds since 1970."""
+    size: int
+    """Bytes of the whole representation."""
+
+
+class Range(NamedTuple):
+    """Bytes `first` to `stop`, the latter not included."""
+
+    first: int
+    stop: int
+
+
+class Selection(NamedTuple):
+    """The status to answer with, and the part to send with 206."""
+
+    status: int
+    part: Range | None = None
+
+
+def http_date(seconds: int) -> bytes:
+    """An IMF-fixdate (RFC 9110 section 5.6.7)."""
+    return formatdate(seconds, usegmt=True).encode()
+
+
+def select(method: bytes, fields: Sequence[Field], current: Validators) -> Selection:
+    """What a GET or HEAD gets: 200, 206, 304, 412 or 416 (RFC 9110 section 13.2.2)."""
+    if_match = _list(fields, b"if-match")
+    if if_match is not None:
+        if not _matches(if_match, current.etag, weak=False):
+            return Selection(412)
+    else:
+        unmodified = _date(fields, b"if-unmodified-since")
+        if unmodified is not None and current.modified > unmodified:
+            return Selection(412)
+    if_none_match = _list(fields, b"if-none-match")
+    if if_none_match is not None:
+        if _matches(if_none_match, current.etag, weak=True):
+            return Selection(304)
+    else:
+        modified = _date(fields, b"if-modified-since")
+        if modified is not None and current.modified <= modified:
+            return Selection(304)
+    # RFC 9110 section 14.2: a server MUST ignore a Range header field received with a request
+    # method that is unrecognized or for which range handling is not defined (only GET has it).
+    if method != b"GET":
+        return Selection(200)
+    ranges = [value for name, value in fields if name == b"range"]
+    if len(ranges) != 1 or not _range_still_fits(fields, current):
+        return Selection(200)
+    return _select_range(ranges[0], current.size)
+
+
+def _list(fields: Sequence[Field], name: bytes) -> bytes | None:
+    values = [value for key, value in fields if key == name]
+    return b",".join(values) if values else None
+
+
+def _matches(listed: bytes, etag: bytes, weak: bool) -> bool:
+    """Whether `*` or one of the listed tags is the current one (RFC 9110 section 8.8.3.2)."""
+    if listed.strip() == b"*":
+        return True
+    if not weak and etag.startswith(b"W/"):
+        return False
+    opaque = etag.removeprefix(b"W/")
+    return any(
+        found[0].removeprefix(b"W/") == opaque and (weak or not found[1])
+        for found in _ETAG.finditer(listed)
+    )
+
+
+def _date(fields: Sequence[Field], name: bytes) -> int | None:
+    """Seconds of a date field; None when absent or no date, which is then ignored."""
+    values = [value for key, value in fields if key == name]
+    if len(values) != 1:
+        return None
+    try:
+        return calendar.timegm(time.strptime(values[0].decode("ascii"), _IMF_FIXDATE))
+    except ValueError:
+        return None
+
+
+def _range_still_fits(fields: Sequence[Field], current: Validators) -> bool:
+    """If-Range: a strong comparison, so that parts of two versions are never joined."""
+    value = _list(fields, b"if-range")
+    if value is None:
+        return True
+    if _ETAG.fullmatch(value):
+        return _matches(value, current.etag, weak=False)
+    # RFC 9110 section 13.1.5: a date is compared for equality, and must be a strong validator.
+    return _date(fields, b"if-range") == current.modified and not current.etag.startswith(b"W/")
+
+
+def _select_range(value: bytes, size: int) -> Selection:
+    unit, _, specification = value.partition(b"=")
+    # Several ranges are answered with the whole, as RFC 9110 section 14.2 allows: asking for many
+    # small or overlapping ones is an old attack.
+    match = _RANGE.fullmatch(specification.strip())
+    if unit.strip().lower() != b"bytes" or match is None or value.strip().endswith(b"=-"):
+        return Selection(200)
+    first_digits, last_digits = match.groups()
+    if len(first_digits) > _MAX_DIGITS or len(last_digits) > _MAX_DIGITS:
+        return Selection(200)
+    if not first_digits:
+        length = min(int(last_digits), size)
+        return Selection(206, Range(size - length, size)) if length else Selection(416)
+    first = int(first_digits)
+    if last_digits and int(last_digits) < first:
+        return Selection(200)
+    if first >= size:
+        return Selection(416)
+    return Selection(206, Range(first, min(int(last_digits) + 1, size) if last_digits else size))

@@ -1,0 +1,125 @@
+"""Opening what lies below a directory, and nothing else."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import deque
+from dataclasses import dataclass
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from quicedge.config.limits import STATIC_MAX_DEPTH, STATIC_MAX_LINKS
+
+INDEX = b"index.html"
+
+
+class NotServed(Exception):
+    """There is no such file, or none that is served; both look alike to a client."""
+
+
+class MovedTo(Exception):
+    """A directory that was asked for without its last slash."""
+
+    def __init__(self, path: bytes) -> None:
+        self.path = path
+        super().__init__(path)
+
+
+@dataclass(slots=True)
+class OpenFile:
+    """A regular file, open for reading. The receiver closes `descriptor`."""
+
+    descriptor: int
+    name: bytes
+    """The last name asked for, or that of the index."""
+    status: os.stat_result
+
+
+class Directory:
+    """A directory whose files can be opened by request path.
+
+    Each name is looked up in the open directory before it, never by a whole path, so nothing that
+    is renamed meanwhile can lead elsewhere. Symbolic links are followed as long as they are
+    relative and stay below the directory. Raises OSError when there is no such directory.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    def open(self, target: bytes) -> OpenFile:
+        """The file that a request path (with its query) names.
+
+        Raises NotServed, MovedTo, or OSError when this machine is short of something.
+        """
+        path = target.partition(b"?")[0]
+        names = [unquote_to_bytes(part) for part in path.split(b"/") if part]
+        # No dot files: `.git` and `.env` lie where they should not. Dot segments are among them.
+        if any(name.startswith(b".") or b"/" in name or b"\0" in name for name in names):
+            raise NotServed
+        return self._walk(names, path)
+
+    def _walk(self, names: list[bytes], path: bytes) -> OpenFile:
+        opened: list[int] = []
+        pending = deque(names)
+        as_directory = path.endswith(b"/") or not names
+        if as_directory:
+            pending.append(INDEX)
+        links = 0
+        try:
+            while pending:
+                name = pending.popleft()
+                if name == b"..":  # of a link; there are none in `names`
+                    if not opened:
+                        raise NotServed
+                    os.close(opened.pop())
+                    continue
+                here = opened[-1] if opened else self._descriptor
+                mode = os.stat(name, dir_fd=here, follow_symlinks=False).st_mode
+                if stat.S_ISLNK(mode):
+                    links += 1
+                    link = os.readlink(name, dir_fd=here)
+                    if links > STATIC_MAX_LINKS or link.startswith(b"/"):
+                        raise NotServed
+                    parts = [part for part in link.split(b"/") if part not in (b"", b".")]
+                    pending.extendleft(reversed(parts))
+                elif stat.S_ISDIR(mode):
+                    if len(opened) == STATIC_MAX_DEPTH:
+                        raise NotServed
+                    opened.append(os.open(name, _DIRECTORY_FLAGS, dir_fd=here))
+                elif stat.S_ISREG(mode) and not pending:
+                    return _open_file(name, here, INDEX if as_directory else names[-1])
+                else:
+                    raise NotServed
+        except OSError as error:
+            if error.errno in _SHORTAGES:
+                raise
+            raise NotServed from error
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
+        if as_directory:  # the index is a directory itself
+            raise NotServed
+        raise MovedTo(b"".join(b"/" + quote_from_bytes(name).encode() for name in names) + b"/")
+
+
+_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Should a FIFO take the file's place in this moment, opening it must not wait for a writer.
+_FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_SHORTAGES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO))
+"""What says nothing about the name that was asked for."""
+
+
+def _open_file(name: bytes, here: int, asked: bytes) -> OpenFile:
+    descriptor = os.open(name, _FILE_FLAGS, dir_fd=here)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise NotServed
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return OpenFile(descriptor, asked, status)

@@ -1,0 +1,317 @@
+"""An upstream without servers: the files below a directory."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from quicedge.config import limits
+from quicedge.config.schema import Upstream as UpstreamConfig
+from quicedge.http.conditional import Range, Validators, http_date, select
+from quicedge.http.message import Field, Fields, Request, Response
+from quicedge.upstream.base import OriginStream, ResponseHandler, UpstreamError
+from quicedge.upstream.files import Directory, MovedTo, NotServed, OpenFile
+
+_METHODS = (b"GET", b"HEAD")
+_PRESENT_ONLY = getattr(os, "RWF_NOWAIT", 0)
+
+
+# A table of our own: an answer must not depend on what is installed on the machine.
+_TEXT = {
+    b"html": b"text/html", b"htm": b"text/html", b"css": b"text/css", b"txt": b"text/plain",
+    b"js": b"text/javascript", b"mjs": b"text/javascript", b"csv": b"text/csv",
+    b"md": b"text/markdown", b"xml": b"text/xml", b"ics": b"text/calendar",
+}  # fmt: skip
+_TYPES = {name: kind + b"; charset=utf-8" for name, kind in _TEXT.items()} | {
+    b"json": b"application/json", b"map": b"application/json", b"pdf": b"application/pdf",
+    b"webmanifest": b"application/manifest+json", b"wasm": b"application/wasm",
+    b"gz": b"application/gzip", b"tgz": b"application/gzip", b"zip": b"application/zip",
+    b"svg": b"image/svg+xml", b"png": b"image/png", b"jpg": b"image/jpeg",
+    b"jpeg": b"image/jpeg", b"gif": b"image/gif", b"webp": b"image/webp", b"avif": b"image/avif",
+    b"ico": b"image/vnd.microsoft.icon", b"woff": b"font/woff", b"woff2": b"font/woff2",
+    b"ttf": b"font/ttf", b"otf": b"font/otf", b"mp3": b"audio/mpeg", b"ogg": b"audio/ogg",
+    b"wav": b"audio/wav", b"mp4": b"video/mp4", b"webm": b"video/webm",
+}  # fmt: skip
+
+
+class StaticUpstream:
+    """Answers requests from the files below `config.root` (as `group.Upstream` does from servers).
+
+    Raises ValueError, naming the key, when that directory cannot be opened.
+    """
+
+    def __init__(
+        self, name: str, config: UpstreamConfig, *, loop: asyncio.AbstractEventLoop | None = None
+    ) -> None:
+        assert config.root is not None
+        self.name = name
+        self.config = config
+        self.root = config.root
+        self.loop = loop or asyncio.get_running_loop()
+        self.running: set[StaticStream] = set()
+        self.open_files = 0
+        self.requests = 0
+        self.bytes_sent = 0
+        self._retired = False
+        self._idle: asyncio.Event | None = None
+        try:
+            self.directory = Directory(self.root)
+        except OSError as error:
+            raise ValueError(f"upstreams.{name}.root: {self.root}: {error.strerror}") from None
+
+    def open(self, request: Request, handler: ResponseHandler) -> OriginStream:
+        """Answer a request (`base.OriginStream`); nothing is called before this returns."""
+        stream = StaticStream(self, request, handler)
+        self.running.add(stream)
+        self.requests += 1
+        return stream
+
+    def stats(self) -> dict[str, dict[str, Any]]:
+        """Requests `active` and in all, and content bytes read, by root."""
+        counts = {"active": len(self.running), "requests": self.requests}
+        return {self.root: {**counts, "bytes_received": self.bytes_sent}}
+
+    def done(self, stream: StaticStream) -> None:
+        """A stream is over."""
+        self.running.discard(stream)
+        if self._retired and not self.running:
+            self.directory.close()
+            if self._idle is not None:
+                self._idle.set()
+
+    def retire(self) -> None:
+        """No new request will come; the directory is let go once running ones are done."""
+        if not self._retired:
+            self._retired = True
+            if not self.running:
+                self.directory.close()
+
+    async def close(self, grace: float = 0.0) -> None:
+        """Retire, wait up to `grace` seconds for what runs, then fail it."""
+        self.retire()
+        if not self.running:
+            return
+        self._idle = asyncio.Event()
+        try:
+            async with asyncio.timeout(grace):
+                await self._idle.wait()
+        except TimeoutError:
+            for stream in list(self.running):
+                stream.fail("no_server", "shutting down")
+
+
+class StaticStream:
+    """The `OriginStream` of one request.
+
+    The file is read in pieces, one a turn of the loop, and not at all while paused. What is in
+    the page cache is read at once; a thread waits for the disk.
+    """
+
+    __slots__ = (
+        "_file", "_handler", "_offset", "_paused", "_reading", "_request", "_stop", "_upstream",
+        "connect_seconds", "queue_seconds", "server",
+    )  # fmt: skip
+
+    def __init__(
+        self, upstream: StaticUpstream, request: Request, handler: ResponseHandler
+    ) -> None:
+        self.server = upstream.root
+        self.queue_seconds = 0.0
+        self.connect_seconds = 0.0
+        self._upstream = upstream
+        self._request = request
+        self._handler: ResponseHandler | None = handler
+        self._file: OpenFile | None = None
+        self._offset = 0
+        self._stop = 0
+        self._paused = False
+        self._reading = True
+        """Whether `_start`, `_read` or a thread's answer is on its way."""
+        upstream.loop.call_soon(self._start)
+
+    # --- OriginStream ---------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Content of a GET has no meaning (RFC 9110 section 9.3.1): it is read and dropped."""
+
+    def end(self, trailers: Sequence[Field] = ()) -> None:
+        """See `write`."""
+
+    def abort(self) -> None:
+        self._finish()
+
+    def pause(self) -> None:
+        self._paused = True
+
+    def resume(self) -> None:
+        self._paused = False
+        self._read_soon()
+
+    # --- the answer -----------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        self._reading = False
+        handler = self._handler
+        if handler is None:
+            return
+        if self._request.method not in _METHODS:
+            self._answer(405, [(b"allow", b"GET, HEAD")])
+            return
+        if self._upstream.open_files >= limits.STATIC_MAX_OPEN:
+            self.fail("overloaded", "too many files are open")
+            return
+        try:
+            self._file = self._upstream.directory.open(self._request.path)
+        except NotServed:
+            self._answer(404)
+        except MovedTo as moved:
+            self._answer(301, [(b"location", moved.path)])
+        except OSError as error:
+            self.fail("overloaded" if error.errno == errno.EMFILE else "reset", str(error))
+        else:
+            self._upstream.open_files += 1
+            self._serve(handler, self._file)
+
+    def _answer(self, status: int, fields: Sequence[Field] = ()) -> None:
+        """Answer without a file, with a line that a person can read."""
+        body = b"%d\n" % status
+        handler = self._finish()
+        if handler is not None:
+            head = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
+            handler.response(Response(status, [*head, *fields]))
+            if self._request.method != b"HEAD":
+                handler.data(body)
+            handler.end(())
+
+    def _serve(self, handler: ResponseHandler, file: OpenFile) -> None:
+        current = validators(file.status)
+        status, part = select(self._request.method, self._request.fields, current)
+        fields: Fields = [(b"accept-ranges", b"bytes")]
+        if status == 416:
+            self._answer(416, [*fields, (b"content-range", b"bytes */%d" % current.size)])
+            return
+        if status == 412:
+            self._answer(412)
+            return
+        fields += ((b"etag", current.etag), (b"last-modified", http_date(current.modified)))
+        if status == 304:
+            self._finish()
+            handler.response(Response(304, fields))
+            handler.end(())
+            return
+        whole = Range(0, current.size)
+        self._offset, self._stop = part or whole
+        fields.append((b"content-type", content_type(file.name)))
+        fields.append((b"content-length", b"%d" % (self._stop - self._offset)))
+        if part is not None:
+            where = (part.first, part.stop - 1, current.size)
+            fields.append((b"content-range", b"bytes %d-%d/%d" % where))
+        handler.response(Response(status, fields))
+        if self._handler is None:
+            return
+        if self._request.method == b"HEAD" or self._offset == self._stop:
+            self._finish()
+            handler.end(())
+        else:
+            self._read()
+
+    # --- reading --------------------------------------------------------------------------------
+
+    def _read_soon(self) -> None:
+        if not self._reading and not self._paused and self._handler is not None:
+            self._reading = True
+            self._upstream.loop.call_soon(self._read)
+
+    def _read(self) -> None:
+        self._reading = False
+        file = self._file
+        if self._paused or file is None:
+            return
+        size = min(self._stop - self._offset, limits.STATIC_READ_SIZE)
+        buffer = bytearray(size)
+        try:
+            read = os.preadv(file.descriptor, [buffer], self._offset, _PRESENT_ONLY)
+        except OSError:  # not in the page cache, or a file system that cannot tell
+            read = 0
+        if read:
+            self._take(bytes(buffer[:read]))
+            return
+        self._reading = True
+        # The thread has a descriptor of its own: this one may be closed, and its number reused.
+        duplicate = os.dup(file.descriptor)
+        waiting = self._upstream.loop.run_in_executor(
+            None, _read_slowly, duplicate, size, self._offset
+        )
+        waiting.add_done_callback(self._was_read)
+
+    def _was_read(self, done: asyncio.Future[bytes]) -> None:
+        self._reading = False
+        if self._handler is None:
+            done.exception()
+        elif (error := done.exception()) is not None:
+            self.fail("reset", str(error))
+        else:
+            self._take(done.result())
+
+    def _take(self, data: bytes) -> None:
+        handler = self._handler
+        assert handler is not None
+        if not data:
+            self.fail("reset", "the file became shorter")
+            return
+        self._offset += len(data)
+        self._upstream.bytes_sent += len(data)
+        if self._offset < self._stop:
+            handler.data(data)
+            self._read_soon()
+            return
+        self._finish()
+        handler.data(data)
+        handler.end(())
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def fail(self, kind: str, detail: str) -> None:
+        """Tell the exchange that there will be no (more) answer."""
+        handler = self._finish()
+        if handler is not None:
+            handler.failed(UpstreamError(kind, detail))
+
+    def _finish(self) -> ResponseHandler | None:
+        handler, self._handler = self._handler, None
+        if handler is not None:
+            if self._file is not None:
+                os.close(self._file.descriptor)
+                self._file = None
+                self._upstream.open_files -= 1
+            self._upstream.done(self)
+        return handler
+
+
+def _read_slowly(descriptor: int, size: int, offset: int) -> bytes:
+    try:
+        return os.pread(descriptor, size, offset)
+    finally:
+        os.close(descriptor)
+
+
+def validators(status: os.stat_result) -> Validators:
+    """What identifies this state of a file.
+
+    RFC 9110 section 8.8.1: a tag made of a time stamp is weak as long as the file may change again
+    without the stamp showing it; a second covers every file system's clock.
+    """
+    etag = b'"%x-%x"' % (status.st_mtime_ns, status.st_size)
+    if time.time() - status.st_mtime < 1:
+        etag = b"W/" + etag
+    return Validators(etag, int(status.st_mtime), status.st_size)
+
+
+def content_type(name: bytes) -> bytes:
+    """The media type of a file name's extension; text is taken for UTF-8."""
+    extension = name.lower().rpartition(b".")[2]
+    return _TYPES.get(extension, b"application/octet-stream")
