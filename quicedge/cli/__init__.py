@@ -15,9 +15,10 @@ COMMANDS = {
     "get": "Fetch a URL over HTTP/3.",
     "qlog": "Read qlog traces: stats, show, report, plot, diff, validate.",
     "interop": "Run the QUIC interop cases against other stacks.",
+    "interop-server": "Be the interop runner's server (by environment).",
     "certs": "Make or show the development certificate.",
 }
-"""Each is the module `quicedge.cli.NAME` with a click command `command`."""
+"""Each is the module `quicedge.cli.NAME` (`_` for `-`) with a click command `command`."""
 
 
 class _Lazy(click.Group):
@@ -29,7 +30,9 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"quicedge.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(
+            f"quicedge.cli.{cmd_name.replace('-', '_')}"
+        ).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

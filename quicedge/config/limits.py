@@ -144,6 +144,9 @@ MAX_CONTROL_FRAME: Final = 4096
 MAX_PRIORITY_UPDATES: Final = 1000
 """PRIORITY_UPDATE frames a connection."""
 
+HQ_MAX_REQUEST: Final = 4096
+"""Bytes of an HTTP/0.9 request line (interop cases ask for names of 250 characters)."""
+
 # --- proxy ----------------------------------------------------------------------------------
 
 ALT_SVC_MAX_AGE: Final = 86400

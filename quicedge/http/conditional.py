@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import calendar
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from email.utils import formatdate
+from email.utils import formatdate, parsedate
 from typing import NamedTuple
 
 from quicedge.http.message import Field
 
 _ETAG = re.compile(rb'(W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 _RANGE = re.compile(rb"([0-9]*)-([0-9]*)")
-_IMF_FIXDATE = "%a, %d %b %Y %H:%M:%S GMT"
+_IMF_FIXDATE = re.compile(rb"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT")
 _MAX_DIGITS = 18
 
 
@@ -98,11 +97,12 @@ def _matches(listed: bytes, etag: bytes, weak: bool) -> bool:
 def _date(fields: Sequence[Field], name: bytes) -> int | None:
     """Seconds of a date field; None when absent or no date, which is then ignored."""
     values = [value for key, value in fields if key == name]
-    if len(values) != 1:
+    if len(values) != 1 or not _IMF_FIXDATE.fullmatch(values[0]):
         return None
     try:
-        return calendar.timegm(time.strptime(values[0].decode("ascii"), _IMF_FIXDATE))
-    except ValueError:
+        parsed = parsedate(values[0].decode())
+        return None if parsed is None else calendar.timegm(parsed)
+    except (ValueError, OverflowError):
         return None
 
 

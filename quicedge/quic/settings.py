@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TextIO
@@ -30,12 +31,14 @@ def keylog_file(configured: str | None) -> TextIO | None:
     return _keylog(path) if path else None
 
 
-def server_configuration(config: Config, certificates: CertificateStore) -> QuicConfiguration:
+def server_configuration(
+    config: Config, certificates: CertificateStore, alpn_protocols: Sequence[str] = (ALPN_H3,)
+) -> QuicConfiguration:
     """What all connections of a worker share; aioquic only reads it."""
     quic = config.quic
     configuration = QuicConfiguration(
         is_client=False,
-        alpn_protocols=[ALPN_H3],
+        alpn_protocols=list(alpn_protocols),
         congestion_control_algorithm=quic.congestion_control,
         idle_timeout=quic.idle_timeout,
         max_data=quic.max_data,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -23,7 +23,7 @@ from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.connection import Connection
 from quicedge.quic.endpoint import Endpoint, EndpointSettings
 from quicedge.quic.events import ConnectionTerminated
-from quicedge.quic.settings import server_configuration
+from quicedge.quic.settings import ALPN_H3, server_configuration
 from quicedge.quic.tls import CertificateStore, load_certificate
 from quicedge.telemetry.access import AccessLog
 from quicedge.udp.address import FourTuple
@@ -73,13 +73,16 @@ class Edge:
         connection_ids: ConnectionIds,
         secret: bytes,
         access_log: AccessLog | None,
+        alpn_protocols: Sequence[str] = (ALPN_H3,),
     ) -> None:
+        """`alpn_protocols`: what is offered; HTTP/3 alone but for interop tests."""
         self._loop = asyncio.get_running_loop()
         # Not the loop's time: uvloop's has whole milliseconds and stands still within a turn.
         self._clock: Callable[[], float] = time.monotonic
         self.sockets = sockets
         self._connection_ids = connection_ids
         self._secret = secret
+        self._alpn_protocols = alpn_protocols
         self._flush_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
@@ -93,7 +96,9 @@ class Edge:
         self.configure(config)
         self.endpoint = Endpoint(
             EndpointSettings(
-                configuration=server_configuration(config, self._certificates),
+                configuration=server_configuration(
+                    config, self._certificates, self._alpn_protocols
+                ),
                 admission=Admission(
                     config.quic.retry, config.quic.retry_threshold, config.quic.max_half_open
                 ),
@@ -145,7 +150,9 @@ class Edge:
         """`configure` while running."""
         self.configure(config)
         settings = self.endpoint.settings
-        settings.configuration = server_configuration(config, self._certificates)
+        settings.configuration = server_configuration(
+            config, self._certificates, self._alpn_protocols
+        )
         settings.admission = Admission(
             config.quic.retry, config.quic.retry_threshold, config.quic.max_half_open
         )
@@ -158,7 +165,9 @@ class Edge:
         """New connections get these; live ones keep what they were served."""
         self._certificates = load_store(tls)
         self.endpoint.certificates = self._certificates
-        self.endpoint.settings.configuration = server_configuration(self.config, self._certificates)
+        self.endpoint.settings.configuration = server_configuration(
+            self.config, self._certificates, self._alpn_protocols
+        )
 
     # --- the loop -------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from quicedge.config.limits import SEND_BUFFER_HIGH, SEND_BUFFER_LOW
 from quicedge.http import checks
 from quicedge.http.errors import H3ErrorCode
 from quicedge.http.h3 import H3Connection, H3Error, H3StreamError
+from quicedge.http.hq import ALPN_HQ, HqConnection
 from quicedge.http.message import Field, Response
 from quicedge.proxy.errorpage import error_response
 from quicedge.proxy.exchange import Exchange
@@ -90,7 +91,7 @@ class Session:
     def __init__(self, edge: Edge, connection: Connection) -> None:
         self.edge = edge
         self.connection = connection
-        self.h3: H3Connection
+        self.h3: H3Connection | HqConnection
         self.streams: dict[int, RequestStream] = {}
         self.paused: dict[int, RequestStream] = {}
         self.requests = 0
@@ -129,9 +130,7 @@ class Session:
                 self.resets_received += 1
                 self.h3.stop_sending(event.stream_id, event.error_code)
             elif isinstance(event, events.ProtocolNegotiated):
-                self.h3 = H3Connection(
-                    self.connection, self, is_client=False, settings=self.edge.h3_settings
-                )
+                self.h3 = self._make_codec(event.alpn_protocol)
                 self._negotiated = True
             elif isinstance(event, events.HandshakeCompleted):
                 self.edge.handshakes_completed += 1
@@ -141,6 +140,12 @@ class Session:
             self._stream_failed(error)
         except H3Error as error:
             self.connection.close(error_code=error.code, reason_phrase=error.reason)
+
+    def _make_codec(self, alpn: str | None) -> H3Connection | HqConnection:
+        if alpn == ALPN_HQ:
+            authority = (self.connection.server_name or "localhost").encode()
+            return HqConnection(self.connection, self, authority=authority)
+        return H3Connection(self.connection, self, is_client=False, settings=self.edge.h3_settings)
 
     def pumped(self) -> None:
         """Let origins go on whose clients caught up, and a drained connection go."""

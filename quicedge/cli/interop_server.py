@@ -1,0 +1,75 @@
+"""`quicedge interop-server`: the edge as the QUIC interop runner's server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from typing import Any
+
+import click
+import uvloop
+
+from quicedge.cli.interop_environment import Environment
+from quicedge.config.loader import parse_config
+from quicedge.config.schema import Config
+from quicedge.http.hq import ALPN_HQ
+from quicedge.quic.cids import ConnectionIds
+from quicedge.quic.settings import ALPN_H3
+from quicedge.udp.socket import UdpSocket, open_socket
+from quicedge.worker.edge import Edge
+
+HANDSHAKE_TIMEOUT = 60
+"""Seconds: three packets in ten are lost in some cases."""
+
+
+@click.command(hidden=True)
+def command() -> None:
+    """Serve /www as the environment says (ROLE=server), until SIGTERM.
+
+    It is the edge itself in one process, with a directory for an origin and HTTP/0.9 beside
+    HTTP/3; docs/interop.md says more.
+    """
+    uvloop.run(_serve(Environment.read()))
+
+
+def configuration(environment: Environment) -> Config:
+    """The edge's configuration for a case."""
+    quic: dict[str, Any] = {"handshake_timeout": HANDSHAKE_TIMEOUT}
+    if environment.case == "retry":
+        quic["retry"] = "always"
+    if environment.case == "v2":
+        quic["versions"] = ["v2", "v1"]
+    port = environment.port
+    document = {
+        "listen": [f"0.0.0.0:{port}", f"[::]:{port}"],
+        "tls": {"certificates": [{"cert": "cert.pem", "key": "priv.key"}]},
+        "upstreams": {"www": {"root": str(environment.www.absolute())}},
+        "routes": [{"upstream": "www"}],
+        "alt_svc": {"enabled": False},
+        "quic": quic,
+    }
+    return parse_config(document, "interop", environment.certs.absolute())
+
+
+async def _serve(environment: Environment) -> None:
+    stopped = asyncio.Event()
+    # As process 1 of a container nothing ends us but what we ask for.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    sockets = [
+        UdpSocket(open_socket(family, host, environment.port))
+        for family, host in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"))
+    ]
+    secret = os.urandom(32)
+    edge = Edge(
+        configuration(environment),
+        sockets,
+        connection_ids=ConnectionIds(secret=secret),
+        secret=secret,
+        access_log=None,
+        alpn_protocols=(ALPN_HQ, ALPN_H3),
+    )
+    await stopped.wait()
+    await edge.close()

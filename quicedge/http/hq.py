@@ -1,0 +1,102 @@
+"""HTTP/0.9 over QUIC (ALPN `hq-interop`), behind the same calls as HTTP/3.
+
+The QUIC interop runner's tests speak it: `GET /path` and CRLF on a bidirectional stream, answered
+by the bare content. No field travels either way, so anything but 200 is a reset stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from quicedge.config.limits import HQ_MAX_REQUEST
+from quicedge.http.errors import H3ErrorCode
+from quicedge.http.h3_types import H3StreamError, Handler, Transport
+from quicedge.http.message import Field
+
+ALPN_HQ = "hq-interop"
+
+
+class HqTransport(Transport, Protocol):
+    """What the codec needs of a QUIC connection."""
+
+    def reset_stream(self, stream_id: int, error_code: int) -> None: ...
+
+
+class HqConnection:
+    """The server side of a connection. `authority` stands in for the field that is never sent."""
+
+    def __init__(self, transport: HqTransport, handler: Handler, *, authority: bytes) -> None:
+        self._transport = transport
+        self._handler = handler
+        self._authority = authority
+        self._lines: dict[int, bytes] = {}
+        self._asked: set[int] = set()
+
+    # --- to the client --------------------------------------------------------------------------
+
+    def send_headers(
+        self, stream_id: int, fields: Sequence[Field], end_stream: bool = False
+    ) -> None:
+        """Only the status counts: content follows 200 alone."""
+        status = fields[0][1]
+        if status.startswith(b"1"):
+            return
+        if status != b"200":
+            self._transport.reset_stream(stream_id, H3ErrorCode.REQUEST_REJECTED)
+        elif end_stream:
+            self._transport.send_stream_data(stream_id, b"", end_stream=True)
+
+    def send_data(self, stream_id: int, data: bytes, end_stream: bool = False) -> None:
+        if data or end_stream:
+            self._transport.send_stream_data(stream_id, data, end_stream)
+
+    def send_trailers(self, stream_id: int, fields: Sequence[Field]) -> None:
+        self.send_data(stream_id, b"", end_stream=True)
+
+    def send_goaway(self, stream_id: int) -> None:
+        """HTTP/0.9 cannot say it."""
+
+    def expect_length(self, stream_id: int, length: int) -> None:
+        """No request has a length."""
+
+    # --- from the client ------------------------------------------------------------------------
+
+    def stream_data(self, stream_id: int, data: bytes, end_stream: bool) -> None:
+        """Bytes of a request line; raises H3StreamError for a stream that holds none."""
+        self._transport.consume(stream_id, len(data))
+        if stream_id in self._asked:
+            if end_stream:
+                self._asked.discard(stream_id)
+            return
+        line = self._lines.pop(stream_id, b"") + data
+        # Some clients send the line end, some the end of the stream, most send both.
+        if not end_stream and not line.endswith(b"\n"):
+            if len(line) > HQ_MAX_REQUEST:
+                raise self._bad(stream_id)
+            self._lines[stream_id] = line
+            return
+        words = line.split()
+        if stream_id & 3 or len(words) != 2 or words[0] != b"GET" or not words[1].startswith(b"/"):
+            raise self._bad(stream_id)
+        if not end_stream:
+            self._asked.add(stream_id)
+        fields = [
+            (b":method", b"GET"),
+            (b":scheme", b"https"),
+            (b":authority", self._authority),
+            (b":path", words[1]),
+        ]
+        self._handler.on_headers(stream_id, fields, end_stream=True)
+        self._handler.on_end(stream_id)
+
+    def _bad(self, stream_id: int) -> H3StreamError:
+        return H3StreamError(H3ErrorCode.MESSAGE_ERROR, "no HTTP/0.9 request", stream_id)
+
+    def stream_reset(self, stream_id: int, error_code: int) -> None:
+        self._lines.pop(stream_id, None)
+        self._asked.discard(stream_id)
+        self._handler.on_reset(stream_id, error_code)
+
+    def stop_sending(self, stream_id: int, error_code: int) -> None:
+        self._handler.on_stop_sending(stream_id, error_code)
