@@ -16,6 +16,7 @@ COMMANDS = {
     "qlog": "Read qlog traces: stats, show, report, plot, diff, validate.",
     "interop": "Run the QUIC interop cases against other stacks.",
     "interop-server": "Be the interop runner's server (by environment).",
+    "interop-client": "Be the interop runner's client (by environment).",
     "certs": "Make or show the development certificate.",
 }
 """Each is the module `quicedge.cli.NAME` (`_` for `-`) with a click command `command`."""

@@ -33,6 +33,12 @@ OURS = "quicedge"
     metavar="DIR",
     help="Where logs, captures and reports go. [interop/runs/TIME]",
 )
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Run nothing; tell all runs below the output directory in one Markdown file.",
+)
 def command(
     list_only: bool,
     tests: tuple[str, ...],
@@ -42,6 +48,7 @@ def command(
     repeat: int,
     loopback: bool,
     output: Path | None,
+    results: Path | None,
 ) -> None:
     """Run interop cases between quicedge and the other implementations found here.
 
@@ -56,6 +63,10 @@ def command(
     console = Console(highlight=False, soft_wrap=True)
     if list_only:
         _show(console, runner, extra)
+        return
+    if results is not None:
+        below = output or CHECKOUT / "interop" / "runs"
+        results.write_text(runner.results.summarize(below, OURS))
         return
     chosen = _cases(runner, tests)
     obstacle = "--loopback" if loopback else runner.environment.missing_for_namespaces()
@@ -84,12 +95,13 @@ class _Runner:
             implementations,
             matrix,
             report,
+            results,
             topology,
             trial,
         )
 
         self.cases, self.environment, self.implementations = cases, environment, implementations
-        self.matrix, self.report = matrix, report
+        self.matrix, self.report, self.results = matrix, report, results
         self.topology, self.trial = topology, trial
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from aioquic.quic.configuration import QuicConfiguration
+from aioquic.tls import CipherSuite
 
 from quicedge.config import limits
 from quicedge.config.schema import Config
@@ -54,18 +55,31 @@ def server_configuration(
 
 
 def client_configuration(
-    server_name: str, *, ca_file: str | None, verify_mode: int
+    server_name: str,
+    *,
+    ca_file: str | None,
+    verify_mode: int,
+    alpn_protocols: Sequence[str] = (ALPN_H3,),
+    versions: Sequence[str] = ("v1", "v2"),
+    only_chacha20: bool = False,
 ) -> QuicConfiguration:
-    """What a client of ours connects with."""
+    """What a client of ours connects with.
+
+    `versions`: the first Initial has version 1; another one that stands before it here is taken
+    if the server has it (compatible version negotiation, RFC 9368).
+    """
     configuration = QuicConfiguration(
         is_client=True,
-        alpn_protocols=[ALPN_H3],
+        alpn_protocols=list(alpn_protocols),
         congestion_control_algorithm="cubic",
         max_data=limits.CONNECTION_WINDOW,
         max_stream_data=limits.STREAM_WINDOW,
         max_datagram_size=limits.BASE_DATAGRAM_SIZE,
         secrets_log_file=keylog_file(None),
+        cipher_suites=[CipherSuite.CHACHA20_POLY1305_SHA256] if only_chacha20 else None,
+        original_version=VERSION_NUMBERS["v1"],
         server_name=server_name,
+        supported_versions=[VERSION_NUMBERS[name] for name in versions],
         verify_mode=verify_mode,
     )
     configuration.cafile = ca_file
