@@ -20,8 +20,11 @@ MAX_DATAGRAM_SIZE: Final = 1472
 UDP_READ_SIZE: Final = 65536
 """Bytes of the receive buffer: the largest GRO batch, so that none is truncated."""
 
-UDP_READS_PER_WAKEUP: Final = 16
-"""Reads before other work gets its turn; with GRO up to 1 MB."""
+UDP_READS_PER_WAKEUP: Final = 64
+"""Reads before other work gets its turn."""
+
+UDP_BYTES_PER_WAKEUP: Final = 512 * 1024
+"""Bytes read before other work gets its turn: a few milliseconds of it."""
 
 UDP_MAX_SEGMENTS: Final = 64
 """Datagrams in one GSO call (UDP_MAX_SEGMENTS of older kernels)."""

@@ -21,10 +21,10 @@ class EcnMarks:
     def __init__(self) -> None:
         self._counts: dict[Any, list[int]] = {}
 
-    def count(self, space: Any, codepoint: int) -> None:
-        """A packet was processed that came in with this codepoint."""
+    def count(self, space: Any, codepoint: int, packets: int = 1) -> None:
+        """Packets were processed that came in with this codepoint."""
         counts = self._counts.setdefault(space, [0, 0, 0])
-        counts[{ECT_0: 0, ECT_1: 1, CE: 2}[codepoint]] += 1
+        counts[{ECT_0: 0, ECT_1: 1, CE: 2}[codepoint]] += packets
 
     def counts(self, space: Any) -> Counts | None:
         """What to report of a space; None while no mark has come in on it."""

@@ -105,6 +105,26 @@ class Endpoint:
 
     # --- input ------------------------------------------------------------------------------
 
+    def receive_run(self, datagrams: list[bytes], path: Any, now: float, ecn: int = 0) -> None:
+        """Handle datagrams that came together on one path; never raises for what a peer sends."""
+        at = 0
+        while at < len(datagrams):
+            data = datagrams[at]
+            connection = None
+            if data and not is_long(data):
+                connection = self._by_cid.get(short_destination_cid(data))
+            if connection is None:
+                self.receive(data, path, now, ecn)
+                at += 1
+                continue
+            connection.received_ecn = ecn
+            self._awake[connection] = None
+            try:
+                at += connection.receive_run(datagrams, at, path, now)
+            except Exception:
+                self._fail(connection, "datagram", now)
+                at += 1
+
     def receive(self, data: bytes, path: Any, now: float, ecn: int = 0) -> None:
         """Handle one datagram and its ECN codepoint; never raises for what a peer sends."""
         if not data:

@@ -36,11 +36,13 @@ def decode_varint(data: bytes, at: int) -> tuple[int, int]:
     """The integer at `at` and the position behind it; raises FrameError when cut short."""
     try:
         first = data[at]
+        if first < 0x40:
+            return first, at + 1
+        if first < 0x80:
+            return (first & 0x3F) << 8 | data[at + 1], at + 2
     except IndexError:
         raise FrameError("truncated integer") from None
-    if first < 0x40:
-        return first, at + 1
-    size = 1 << (first >> 6)
+    size = 4 if first < 0xC0 else 8
     end = at + size
     if end > len(data):
         raise FrameError("truncated integer")

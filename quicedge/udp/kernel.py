@@ -22,8 +22,9 @@ SO_RXQ_OVFL = 40
 SO_RCVBUFFORCE = 33
 SO_SNDBUFFORCE = 32
 SO_ATTACH_REUSEPORT_CBPF = 51
-MSG_CTRUNC = socket.MSG_CTRUNC
-MSG_TRUNC = socket.MSG_TRUNC
+# Plain numbers: `&` on an enum's members costs as much as a read.
+MSG_CTRUNC = int(socket.MSG_CTRUNC)
+MSG_TRUNC = int(socket.MSG_TRUNC)
 
 IPV6_PKTINFO = getattr(socket, "IPV6_PKTINFO", 50)
 IPV6_RECVPKTINFO = getattr(socket, "IPV6_RECVPKTINFO", 49)

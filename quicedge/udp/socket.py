@@ -12,8 +12,8 @@ from quicedge.config import limits
 from quicedge.udp import kernel
 from quicedge.udp.address import FourTuple
 
-Handler = Callable[[bytes, FourTuple, int], None]
-"""Takes a datagram, the path it came on and its ECN mark."""
+Handler = Callable[[list[bytes], FourTuple, int], None]
+"""Takes datagrams that came in a row on one path with one ECN mark."""
 
 _TRAFFIC_CLASS = struct.Struct("=i")
 _GRO_SIZE = struct.Struct("=i")
@@ -100,6 +100,7 @@ class UdpSocket:
         self._queue: deque[tuple[bytes, int, FourTuple, int]] = deque()
         self._queued_bytes = 0
         self._buffer = bytearray(limits.UDP_READ_SIZE)
+        self._view = memoryview(self._buffer)
         self.on_blocked: Callable[[], None] | None = None
         """Called when datagrams start to wait: arrange for `flush` when writable."""
 
@@ -119,8 +120,14 @@ class UdpSocket:
     def receive(self, handler: Handler) -> int:
         """Hand over what has arrived, a bounded batch; returns how many datagrams."""
         counters = self.counters
-        total = 0
+        total = nbytes = 0
+        datagrams: list[bytes] = []
+        path: FourTuple | None = None
+        ecn = segment = 0
+        last: tuple[object, object] | None = None
         for _ in range(limits.UDP_READS_PER_WAKEUP):
+            if nbytes > limits.UDP_BYTES_PER_WAKEUP:
+                break
             try:
                 if self._ancillary:
                     size, messages, flags, remote = self._sock.recvmsg_into(
@@ -139,23 +146,29 @@ class UdpSocket:
             if flags & kernel.MSG_TRUNC:
                 counters["dropped_truncated"] += 1
                 continue
-            local, ecn, segment = self._control(messages)
-            path = self._path(remote, local)
-            total += self._deliver(handler, size, segment or size, path, ecn)
+            if (remote, messages) != last:
+                # Most of a wake-up comes from one peer: what is known need not be read again.
+                if datagrams and path is not None:
+                    handler(datagrams, path, ecn)
+                    total += len(datagrams)
+                    datagrams = []
+                last = remote, messages
+                local, ecn, segment = self._control(messages)
+                path = self._path(remote, local)
+            nbytes += size
+            # One copy out of the reused buffer, then slices of it.
+            data = bytes(self._view[:size])
+            if not segment or size <= segment:
+                datagrams.append(data)
+            else:
+                counters["gro_batches"] += 1
+                datagrams += [data[at : at + segment] for at in range(0, size, segment)]
+        if datagrams and path is not None:
+            handler(datagrams, path, ecn)
+            total += len(datagrams)
+        counters["bytes_received"] += nbytes
         counters["datagrams_received"] += total
         return total
-
-    def _deliver(self, handler: Handler, size: int, segment: int, path: FourTuple, ecn: int) -> int:
-        self.counters["bytes_received"] += size
-        if size <= segment:
-            handler(bytes(self._buffer[:size]), path, ecn)
-            return 1
-        self.counters["gro_batches"] += 1
-        # One copy out of the reused buffer, then slices of it.
-        data = bytes(self._buffer[:size])
-        for at in range(0, size, segment):
-            handler(data[at : at + segment], path, ecn)
-        return -(-size // segment)
 
     def _control(self, messages: list[tuple[int, int, bytes]]) -> tuple[bytes, int, int]:
         """Local address, ECN mark and GRO segment size from control messages."""

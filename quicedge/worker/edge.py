@@ -172,10 +172,11 @@ class Edge:
     # --- the loop -------------------------------------------------------------------------------
 
     def _readable(self, sock: UdpSocket) -> None:
-        now = self._clock()
-        receive = self.endpoint.receive
-        sock.receive(lambda data, path, ecn: receive(data, path, now, ecn))
+        sock.receive(self._received)
         self._flush()
+
+    def _received(self, datagrams: list[bytes], path: FourTuple, ecn: int) -> None:
+        self.endpoint.receive_run(datagrams, path, self._clock(), ecn)
 
     def wake(self, connection: Connection) -> None:
         """Something was written on the connection: send at the end of this turn of the loop."""

@@ -40,8 +40,8 @@ class MarkingConnection(StateConnection):
             self._count_mark(self._spaces[tls.Epoch.ONE_RTT if early else context.epoch])
         return result
 
-    def _count_mark(self, space: QuicPacketSpace) -> None:
-        self.ecn_marks.count(space, self.received_ecn)
+    def _count_mark(self, space: QuicPacketSpace, packets: int = 1) -> None:
+        self.ecn_marks.count(space, self.received_ecn, packets)
 
     def _write_ack_frame(
         self, builder: QuicPacketBuilder, space: QuicPacketSpace, now: float

@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 from aioquic import tls
+from aioquic._crypto import HeaderProtection
 from aioquic.quic.connection import (
     QuicConnectionError,
     QuicConnectionState,
     QuicReceiveContext,
 )
+from aioquic.quic.crypto import CryptoContext
 from aioquic.quic.events import QuicEvent, StreamDataReceived
 from aioquic.quic.packet import QuicErrorCode, QuicStreamFrame, decode_packet_number
 from aioquic.quic.recovery import QuicPacketSpace
@@ -22,6 +24,7 @@ from cryptography.exceptions import InvalidTag
 
 from quicedge.config.limits import CONNECTION_ID_LENGTH, MAX_ACK_RANGES
 from quicedge.quic.adapter.sending import SendingConnection
+from quicedge.quic.ecn import Counts
 from quicedge.quic.frames import (
     FRAME_ACK,
     FRAME_ACK_ECN,
@@ -50,24 +53,8 @@ class ReceivingConnection(SendingConnection):
         super().__init__(**options)
         self._chunks: list[bytes] = []
         """In-order data of `_chunks_stream`, not made an event yet."""
+        self._held_ack: tuple[list[tuple[int, int]], int, Counts | None] | None = None
         self._chunks_stream = -1
-
-    def receive_datagram(self, data: bytes, addr: Any, now: float) -> None:
-        """Handle one datagram of this connection; `addr` is an opaque network path."""
-        if (
-            data[0] & 0x80
-            or not self._handshake_confirmed
-            or self._state is not QuicConnectionState.CONNECTED
-            or self._close_pending
-            or self._quic_logger is not None
-            or len(data) < _MIN_PACKET
-            or data[1:_PN_AT] != self.host_cid
-            or addr != self._network_paths[0].addr
-            or not self._network_paths[0].is_validated
-            or not self._receive_short(data, now)
-        ):
-            self._flush_chunks()
-            super().receive_datagram(data, addr, now)
 
     def next_event(self) -> QuicEvent | None:
         if self._chunks:
@@ -83,74 +70,153 @@ class ReceivingConnection(SendingConnection):
                 StreamDataReceived(data=data, end_stream=False, stream_id=self._chunks_stream)
             )
 
-    def _receive_short(self, data: bytes, now: float) -> bool:
-        """Handle a packet; False when it is one for the general path, which starts afresh."""
+    # --- runs of packets ------------------------------------------------------------------------
+
+    def receive_run(self, datagrams: list[bytes], at: int, addr: Any, now: float) -> int:
+        """Handle datagrams from index `at` on that came together; returns how many it handled.
+
+        Short header packets of this connection are opened one after the other and settled once.
+        """
+        run = self._short_run(datagrams, at, addr)
+        if not run:
+            self.receive_datagram(datagrams[at], addr, now)
+            return 1
+        handled = self._receive_shorts(run, now)
+        if not handled:
+            self._flush_chunks()
+            super().receive_datagram(run[0], addr, now)
+            return 1
+        return handled
+
+    def receive_datagram(self, data: bytes, addr: Any, now: float) -> None:
+        """Handle one datagram of this connection; `addr` is an opaque network path."""
+        run = self._short_run([data], 0, addr)
+        if not run or not self._receive_shorts(run, now):
+            self._flush_chunks()
+            super().receive_datagram(data, addr, now)
+
+    def _short_run(self, datagrams: list[bytes], at: int, addr: Any) -> list[bytes]:
+        """The datagrams from `at` on that the short path may handle, up to the first other one."""
+        if (
+            not self._handshake_confirmed
+            or self._state is not QuicConnectionState.CONNECTED
+            or self._close_pending
+            or self._quic_logger is not None
+            or addr != self._network_paths[0].addr
+            or not self._network_paths[0].is_validated
+        ):
+            return []
+        cid = self.host_cid
+        stop = at
+        for data in datagrams[at:] if at else datagrams:
+            if len(data) < _MIN_PACKET or data[0] & 0x80 or data[1:_PN_AT] != cid:
+                break
+            stop += 1
+        return datagrams[at:stop]
+
+    def _receive_shorts(self, run: list[bytes], now: float) -> int:
+        """Handle packets; stops at one for the general path, which starts afresh with it."""
         recv = self._cryptos[ONE_RTT].recv
         if recv.hp is None or recv.aead is None:
-            return False
-        mask = recv.hp._mask(data[_SAMPLE_AT:_MIN_PACKET])
-        first = data[0] ^ (mask[0] & 0x1F)
-        # Reserved bits or another key phase: an error or a key update (RFC 9001 section 6).
-        if first & 0x18 or (first >> 2) & 1 != recv.key_phase:
-            return False
-        pn_end = _PN_AT + (first & 0x03) + 1
-        pn_length = pn_end - _PN_AT
-        truncated = int.from_bytes(data[_PN_AT:pn_end], "big") ^ int.from_bytes(
-            mask[1 : 1 + pn_length], "big"
-        )
+            return 0
         space = self._spaces[ONE_RTT]
-        number = decode_packet_number(truncated, 8 * pn_length, space.expected_packet_number)
-        header = bytes((first,)) + data[1:_PN_AT] + truncated.to_bytes(pn_length, "big")
-        aead = recv.aead
+        masks = self._masks(recv.hp, run)
+        handled = counted = 0
+        first = stop = -1
+        eliciting = False
         try:
-            payload = aead._aead.decrypt(
-                (aead._iv ^ number).to_bytes(12, "big"), data[pn_end:], header
-            )
-        except InvalidTag:
-            return False
-        self.bytes_received += len(data)
-        # RFC 9000 section 12.3: a receiver MUST discard a newly unprotected packet unless it is
-        # certain that it has not processed another packet with the same packet number.
-        if number in space.received_packets:
-            self.datagrams_dropped += 1
-            return True
-        if number >= space.expected_packet_number:
-            space.expected_packet_number = number + 1
-            self._spin_bit = bool(first & 0x20)
-        try:
-            eliciting = self._read_frames(payload, now)
+            for data in run:
+                opened = self._open_short(recv, space, data, masks[16 * handled : 16 * handled + 5])
+                if opened is None:
+                    break
+                number, payload = opened
+                handled += 1
+                self.bytes_received += len(data)
+                # RFC 9000 section 12.3: a receiver MUST discard a newly unprotected packet unless
+                # it is certain that it has not processed another with the same packet number.
+                if first <= number < stop or number in space.received_packets:
+                    self.datagrams_dropped += 1
+                    continue
+                counted += 1
+                if number != stop:
+                    self._record_received(space, first, stop, now)
+                    first = number
+                stop = number + 1
+                eliciting |= self._read_frames(payload, now)
+                if self._state is not QuicConnectionState.CONNECTED or self._close_pending:
+                    return len(run)
+            self._settle_ack(now)
         except QuicConnectionError as error:
             self.close(
                 error_code=error.error_code,
                 frame_type=error.frame_type,
                 reason_phrase=error.reason_phrase,
             )
-            return True
-        if self._state is not QuicConnectionState.CONNECTED or self._close_pending:
-            return True
-        self._close_at = now + self._idle_timeout()
-        self._ack_eliciting_sent_since_receipt = False
-        self._record_received(space, number, eliciting, now)
-        return True
+            return len(run)
+        if counted:
+            self._record_received(space, first, stop, now)
+            if self.received_ecn:
+                self._count_mark(space, counted)
+            if eliciting and space.ack_at is None:
+                space.ack_at = now + self._ack_delay
+            self._close_at = now + self._idle_timeout()
+            self._ack_eliciting_sent_since_receipt = False
+        return handled
 
-    def _record_received(
-        self, space: QuicPacketSpace, number: int, eliciting: bool, now: float
-    ) -> None:
-        if number > space.largest_received_packet:
-            space.largest_received_packet = number
+    @staticmethod
+    def _masks(hp: HeaderProtection, run: list[bytes]) -> bytes:
+        """Header protection masks of packets, 16 bytes each (RFC 9001 section 5.4)."""
+        samples = [data[_SAMPLE_AT:_MIN_PACKET] for data in run]
+        if hp._is_chacha20:
+            return b"".join(hp._mask(sample).ljust(16, b"\0") for sample in samples)
+        masks: bytes = hp._encryptor.update(b"".join(samples))
+        return masks
+
+    def _open_short(
+        self, recv: CryptoContext, space: QuicPacketSpace, data: bytes, mask: bytes
+    ) -> tuple[int, bytes] | None:
+        """Packet number and payload of a packet; None when the general path must see it."""
+        first = data[0] ^ (mask[0] & 0x1F)
+        # Reserved bits or another key phase: an error or a key update (RFC 9001 section 6).
+        if first & 0x18 or (first >> 2) & 1 != recv.key_phase:
+            return None
+        pn_length = (first & 0x03) + 1
+        pn_end = _PN_AT + pn_length
+        truncated = int.from_bytes(data[_PN_AT:pn_end], "big") ^ int.from_bytes(
+            mask[1 : 1 + pn_length], "big"
+        )
+        expected = space.expected_packet_number
+        number = decode_packet_number(truncated, 8 * pn_length, expected)
+        header = bytes((first,)) + data[1:_PN_AT] + truncated.to_bytes(pn_length, "big")
+        aead = recv.aead
+        assert aead is not None
+        try:
+            payload: bytes = aead._aead.decrypt(
+                (aead._iv ^ number).to_bytes(12, "big"), data[pn_end:], header
+            )
+        except InvalidTag:
+            return None
+        if number >= expected:
+            space.expected_packet_number = number + 1
+            self._spin_bit = bool(first & 0x20)
+        return number, payload
+
+    def _record_received(self, space: QuicPacketSpace, first: int, stop: int, now: float) -> None:
+        """Packets `first` to `stop - 1` were processed."""
+        if stop <= first:
+            return
+        if stop - 1 > space.largest_received_packet:
+            space.largest_received_packet = stop - 1
             space.largest_received_time = now
-        space.ack_queue.add(number)
-        space.received_packets.add(number)
+        space.ack_queue.add(first, stop)
+        space.received_packets._received.update(range(first, stop - 1))
+        space.received_packets.add(stop - 1)
         if len(space.ack_queue) > MAX_ACK_RANGES:
             space.ack_queue.shift()
-        if eliciting and space.ack_at is None:
-            space.ack_at = now + self._ack_delay
 
     def _read_frames(self, payload: bytes, now: float) -> bool:
         """Handle the frames of a packet; returns whether it elicits an ACK."""
         self.packets_received += 1
-        if self.received_ecn:
-            self._count_mark(self._spaces[ONE_RTT])
         end = len(payload)
         at = 0
         eliciting = False
@@ -167,8 +233,11 @@ class ReceivingConnection(SendingConnection):
                     at = end - len(payload[at:].lstrip(b"\0"))
                 else:
                     self._flush_chunks()
-                    self.received_ecn = 0  # it is counted
+                    self._settle_ack(now)
+                    # It counts packets and marks, as we do.
+                    ecn, self.received_ecn = self.received_ecn, 0
                     rest, _ = self._payload_received(self._context(now), payload[at:])
+                    self.received_ecn = ecn
                     self.packets_received -= 1
                     return eliciting or rest
         except FrameError as error:
@@ -206,6 +275,22 @@ class ReceivingConnection(SendingConnection):
             ce, at = decode_varint(payload, at)
             counts = ect0, ect1, ce
         self._check_acked(ranges[-1][1] - 1, kind)
+        held = self._held_ack
+        if held is not None and not (
+            len(ranges) == len(held[0]) == 1
+            and ranges[0][0] <= held[0][0][0]
+            and ranges[0][1] >= held[0][0][1]
+        ):
+            self._settle_ack(now)
+        self._held_ack = ranges, delay, counts
+        return at
+
+    def _settle_ack(self, now: float) -> None:
+        """Act on the ACK frame that is held: one that says more, in the same run, replaces it."""
+        if self._held_ack is None:
+            return
+        ranges, delay, counts = self._held_ack
+        self._held_ack = None
         space = self._spaces[ONE_RTT]
         largest = space.largest_acked_packet
         self._loss.on_ack_ranges(
@@ -215,7 +300,6 @@ class ReceivingConnection(SendingConnection):
             space=space,
         )
         self._heed_marks(space, counts, largest, now)
-        return at
 
     def _read_stream_frame(self, payload: bytes, at: int, kind: int) -> int:
         stream_id, at = decode_varint(payload, at + 1)
@@ -232,7 +316,10 @@ class ReceivingConnection(SendingConnection):
         data = payload[at:stop]
         fin = bool(kind & STREAM_FIN)
         stream = self._streams.get(stream_id)
-        if stream is None or not self._stream_can_receive(stream_id):
+        # A stream that data was just taken from may receive more; others are checked.
+        if stream is None or not (
+            stream_id == self._chunks_stream or self._stream_can_receive(stream_id)
+        ):
             self._assert_stream_can_receive(kind, stream_id)
             try:
                 stream = self._get_or_create_stream(kind, stream_id)
