@@ -11,6 +11,7 @@ from quicedge.http.errors import H3ErrorCode
 from quicedge.http.h3 import H3Connection, H3Error, H3StreamError
 from quicedge.http.hq import ALPN_HQ, HqConnection
 from quicedge.http.message import Field, Response
+from quicedge.http.priority import Priority, parse_priority
 from quicedge.proxy.errorpage import error_response
 from quicedge.proxy.exchange import Exchange
 from quicedge.quic import events
@@ -188,10 +189,17 @@ class Session:
         except checks.MessageError as error:
             self._reject(stream, error, end_stream)
             return
+        self._prioritize(stream_id, fields)
         exchange = edge.new_exchange(self, stream, request)
         stream.exchange = exchange
         self.streams[stream_id] = stream
         edge.start_exchange(self, exchange)
+
+    def _prioritize(self, stream_id: int, fields: list[Field]) -> None:
+        for name, value in fields:
+            # RFC 9218 section 7: a PRIORITY_UPDATE that came before the request overrides it.
+            if name == b"priority" and not self.connection.is_prioritized(stream_id):
+                self.connection.prioritize(stream_id, *parse_priority(value))
 
     def on_data(self, stream_id: int, data: bytes) -> None:
         stream = self.streams.get(stream_id)
@@ -228,8 +236,8 @@ class Session:
     def on_goaway(self, stream_id: int) -> None:
         """Clients say which pushes they take; we push nothing."""
 
-    def on_priority_update(self, element_id: int, priority: object) -> None:
-        """Urgency does not change the order of sending yet."""
+    def on_priority_update(self, element_id: int, priority: Priority) -> None:
+        self.connection.prioritize(element_id, *priority)
 
     def on_field_section_too_large(self, stream_id: int) -> None:
         """The request head is over our limits: said to the client rather than cut off."""

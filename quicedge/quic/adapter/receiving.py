@@ -276,11 +276,7 @@ class ReceivingConnection(SendingConnection):
             counts = ect0, ect1, ce
         self._check_acked(ranges[-1][1] - 1, kind)
         held = self._held_ack
-        if held is not None and not (
-            len(ranges) == len(held[0]) == 1
-            and ranges[0][0] <= held[0][0][0]
-            and ranges[0][1] >= held[0][0][1]
-        ):
+        if held is not None and not _covers(ranges, held[0]):
             self._settle_ack(now)
         self._held_ack = ranges, delay, counts
         return at
@@ -374,3 +370,9 @@ def _flow_control_error(kind: int, reason: str) -> QuicConnectionError:
     return QuicConnectionError(
         error_code=QuicErrorCode.FLOW_CONTROL_ERROR, frame_type=kind, reason_phrase=reason
     )
+
+
+def _covers(ranges: list[tuple[int, int]], older: list[tuple[int, int]]) -> bool:
+    """Whether ranges of an ACK are those of an older one but for a newest one that has grown."""
+    (start, stop), (older_start, older_stop) = ranges[-1], older[-1]
+    return start <= older_start and stop >= older_stop and ranges[:-1] == older[:-1]

@@ -35,6 +35,8 @@ from quicedge.quic.frames import (
 ONE_RTT = tls.Epoch.ONE_RTT
 _TAG = 16
 _STREAM = 0x08
+DEFAULT_PRIORITY = 3, True
+_CONTROL_RANK = -1, False, 0
 _ACK_ROOM = 512
 """Bytes of a packet that an ACK frame may take, so that data still fits beside it."""
 
@@ -49,6 +51,28 @@ class Transmit(NamedTuple):
 
 class SendingConnection(MarkingConnection):
     """See the module."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._priorities: dict[int, tuple[int, bool]] = {}
+
+    def prioritize(self, stream_id: int, urgency: int, incremental: bool) -> None:
+        """Order a stream of the peer among those with data to send (RFC 9218).
+
+        Urgency is 0 (first) to 7. A stream that is not open yet is remembered within the limit of
+        streams; RFC 9218 section 7 leaves what is beyond to be discarded.
+        """
+        known = stream_id in self._streams
+        awaited = (
+            stream_id >> 2 >= self._local_max_streams_bidi.used
+            and stream_id >> 2 < self._local_max_streams_bidi.value
+        )
+        if known or awaited:
+            self._priorities[stream_id] = urgency, incremental
+
+    def is_prioritized(self, stream_id: int) -> bool:
+        """Whether `prioritize` was told of a stream."""
+        return stream_id in self._priorities
 
     def transmit(self, now: float) -> list[Transmit]:
         """All that may be sent now; call `get_timer` afterwards."""
@@ -182,7 +206,34 @@ class SendingConnection(MarkingConnection):
                 ready.append(stream)
         if finished:
             self._discard_finished_streams()
+        if self._priorities:
+            ready.sort(key=self._rank)
         return ready
+
+    def _rank(self, stream: QuicStream) -> tuple[int, bool, int]:
+        """Where a stream stands in line (RFC 9218 section 10); equals take turns.
+
+        By urgency; then those that are useless in parts, one after the other as they were opened;
+        then the others. Requests that say nothing take turns too: a small response should not
+        wait behind a large one that nobody put first.
+        """
+        stream_id = stream.stream_id or 0
+        if stream_id & 2:
+            return _CONTROL_RANK
+        urgency, incremental = self._priorities.get(stream_id, DEFAULT_PRIORITY)
+        return urgency, incremental, 0 if incremental else stream_id
+
+    def _take_turn(self, ready: list[QuicStream]) -> None:
+        """Put the first of the ready streams, which has more to send, behind its equals."""
+        stream = ready.pop(0)
+        rank = self._rank(stream) if self._priorities else None
+        at = 0
+        while at < len(ready) and (rank is None or self._rank(ready[at]) <= rank):
+            at += 1
+        ready.insert(at, stream)
+        # For the next time too: what may be sent at once is often less than a round.
+        self._streams_queue.remove(stream)
+        self._streams_queue.append(stream)
 
     def _discard_finished_streams(self) -> None:
         kept = []
@@ -193,6 +244,7 @@ class SendingConnection(MarkingConnection):
             stream_id = stream.stream_id
             assert stream_id is not None
             del self._streams[stream_id]
+            self._priorities.pop(stream_id, None)
             if stream_is_client_initiated(stream_id) != self._is_client:
                 # RFC 9000 section 4.6: the peer may open another one for it.
                 self._stream_limit(stream_id).value += 1
@@ -291,7 +343,8 @@ class SendingConnection(MarkingConnection):
                 ready.pop(0)
                 if not len(sender._pending) and not sender._pending_eof:
                     sender.buffer_is_empty = True
-            elif left > 0:
+            else:
+                self._take_turn(ready)
                 break
         return self._seal_one(b"".join(parts), handlers, eliciting, now)
 
@@ -400,10 +453,10 @@ class SendingConnection(MarkingConnection):
             sender._pending_eof = False
         if not len(sender._pending) and not sender._pending_eof:
             sender.buffer_is_empty = True
-        # Round robin: a stream with more to send goes to the end of the line.
-        ready.pop(0)
         if self._sendable_until(stream) is not None:
-            ready.append(stream)
+            self._take_turn(ready)
+        else:
+            ready.pop(0)
 
         loss = self._loss
         batch = Batch(

@@ -127,7 +127,7 @@ def test_acks_of_one_run_are_settled_once_and_all() -> None:
     acks = []
     for data in sent:
         client.receive_datagram(data, pair.server.address, pair.now)
-        pair.now += 0.03
+        pair.now += 0.002
         client.handle_timer(pair.now)
         acks += [ack for ack, _ in client.datagrams_to_send(pair.now)]
     assert len(acks) > 4
