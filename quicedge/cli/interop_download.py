@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections import deque
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -62,7 +63,7 @@ class Downloader:
             self._socket.fileno(), self._writable
         )
         connection.handler = self
-        connection.connect(address, self._loop.time())
+        connection.connect(address, time.monotonic())
         self._h3: H3Connection | None = None
         if alpn == ALPN_H3:
             # Before the handshake is over, so that requests can be early data.
@@ -99,7 +100,7 @@ class Downloader:
 
     def flush(self) -> None:
         """Deliver events, send what is to be sent, set the timer."""
-        now = self._loop.time()
+        now = time.monotonic()
         connection = self.connection
         while (event := connection.next_event()) is not None:
             self.handle_event(event)
@@ -117,11 +118,12 @@ class Downloader:
     # --- the loop -------------------------------------------------------------------------------
 
     def _readable(self) -> None:
-        now = self._loop.time()
+        now = time.monotonic()
 
-        def receive(data: bytes, path: FourTuple, ecn: int) -> None:
-            self.connection.received_ecn = ecn
-            self.connection.receive_datagram(data, path.remote, now)
+        def receive(datagrams: list[bytes], path: FourTuple, ecn: int) -> None:
+            for data in datagrams:
+                self.connection.received_ecn = ecn
+                self.connection.receive_datagram(data, path.remote, now)
 
         self._socket.receive(receive)
         self.flush()
@@ -131,7 +133,7 @@ class Downloader:
             self._loop.remove_writer(self._socket.fileno())
 
     def _timer_fired(self) -> None:
-        self.connection.handle_timer(self._loop.time())
+        self.connection.handle_timer(time.monotonic())
         self.flush()
 
     # --- requests -------------------------------------------------------------------------------

@@ -199,6 +199,9 @@ def _cross_checks(config: Config) -> Iterator[str]:
     for index, address in enumerate(config.listen):
         if not is_address(address):
             yield f"listen[{index}]: {address!r} is not host:port or [v6]:port"
+    for index, address in enumerate(config.quic.preferred_address):
+        if address not in config.listen:
+            yield f"quic.preferred_address[{index}]: {address!r} is not among listen"
     if not config.upstreams:
         yield "upstreams: needs one at least, [upstreams.NAME] with servers"
     if not config.routes and config.upstreams:

@@ -55,6 +55,8 @@ class Quic(_Section, frozen=True):
     """Concurrent requests a connection."""
     max_datagram_size: Annotated[int, Meta(ge=1200, le=65527)] = limits.MAX_DATAGRAM_SIZE
     """UDP payload bytes sent at most (20 less over IPv6); discovery starts at 1200."""
+    preferred_address: list[str] = field(default_factory=list)
+    """Addresses, one a family, that clients move to after the handshake; among `listen`."""
 
 
 class Http3(_Section, frozen=True):

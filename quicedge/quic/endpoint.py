@@ -31,6 +31,7 @@ from quicedge.quic.packet import (
     short_destination_cid,
     stateless_reset,
 )
+from quicedge.quic.preferred import PreferredAddress
 from quicedge.quic.timers import Deadlines
 from quicedge.quic.tls import CertificateStore
 from quicedge.quic.tokens import TokenKeys
@@ -68,6 +69,8 @@ class EndpointSettings:
     max_streams: int
     max_datagram_size: int
     """UDP payload bytes at most, over IPv4."""
+    preferred_address: Callable[[Any], PreferredAddress | None] | None = None
+    """Where a client that came on a path should move to."""
 
 
 class Endpoint:
@@ -298,6 +301,9 @@ class Endpoint:
             connection_ids=self._connection_ids,
             max_streams_bidi=settings.max_streams,
             mtu_ceiling=mtu_ceiling,
+            preferred_address=settings.preferred_address(path)
+            if settings.preferred_address is not None
+            else None,
             original_destination_connection_id=original_cid or header.destination_cid,
             retry_source_connection_id=header.destination_cid if original_cid else None,
         )

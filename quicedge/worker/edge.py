@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.connection import Connection
 from quicedge.quic.endpoint import Endpoint, EndpointSettings
 from quicedge.quic.events import ConnectionTerminated
+from quicedge.quic.preferred import PreferredAddress
 from quicedge.quic.settings import ALPN_H3, server_configuration
 from quicedge.quic.tls import CertificateStore, load_certificate
 from quicedge.telemetry.access import AccessLog
@@ -105,6 +107,7 @@ class Edge:
                 handshake_timeout=config.quic.handshake_timeout,
                 max_streams=config.quic.max_streams,
                 max_datagram_size=config.quic.max_datagram_size,
+                preferred_address=self._preferred_address,
             ),
             certificates=self._certificates,
             connection_ids=connection_ids,
@@ -168,6 +171,21 @@ class Edge:
         self.endpoint.settings.configuration = server_configuration(
             self.config, self._certificates, self._alpn_protocols
         )
+
+    def _preferred_address(self, path: FourTuple) -> PreferredAddress | None:
+        """Where a client should move to, if the operator prefers an address."""
+        found: dict[str, tuple[str, int]] = {}
+        for text in self.config.quic.preferred_address:
+            host, _, port = text.rpartition(":")
+            host = host.strip("[]")
+            family = "ipv6" if ":" in host else "ipv4"
+            if ipaddress.ip_address(host).is_unspecified:
+                # Only the family that the client came by is known of a wildcard.
+                if (":" in path.local_host) != (":" in host) or not path.local_host:
+                    continue
+                host = path.local_host
+            found[family] = host, int(port)
+        return PreferredAddress(**found) if found else None
 
     # --- the loop -------------------------------------------------------------------------------
 

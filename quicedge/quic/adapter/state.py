@@ -31,7 +31,9 @@ from aioquic.quic.stream import QuicStream
 from quicedge.config.limits import MAX_CRYPTO_OFFSET
 from quicedge.quic.adapter.tls import ServerTls
 from quicedge.quic.congestion import make_controller
+from quicedge.quic.frames import encode_varint
 from quicedge.quic.pmtud import PathMtu
+from quicedge.quic.preferred import PARAMETER, PreferredAddress
 from quicedge.quic.recovery import Recovery
 from quicedge.quic.tls import CertificateStore, ServerCertificate
 
@@ -67,10 +69,12 @@ class StateConnection(QuicConnection):
         max_streams_bidi: int | None = None,
         max_streams_uni: int | None = None,
         mtu_ceiling: int | None = None,
+        preferred_address: PreferredAddress | None = None,
         **rest: Any,
     ) -> None:
         super().__init__(configuration=configuration, **rest)
         self._certificates = certificates
+        self._preferred_address = preferred_address
         self._connection_ids = connection_ids
         self._stream_window = configuration.max_stream_data
         self._connection_window = configuration.max_data
@@ -128,6 +132,21 @@ class StateConnection(QuicConnection):
                 )
             )
             self._host_cid_seq += 1
+
+    def _serialize_transport_parameters(self) -> bytes:
+        parameters = super()._serialize_transport_parameters()
+        if self._preferred_address is None or self._connection_ids is None:
+            return parameters
+        cid = self._connection_ids.new()
+        token = self._connection_ids.reset_token(cid)
+        # RFC 9000 section 5.1.1: the sequence number of this connection ID is 1.
+        self._host_cids.append(
+            QuicConnectionId(cid=cid, sequence_number=1, stateless_reset_token=token, was_sent=True)
+        )
+        self._host_cid_seq = 2
+        self._events.append(events.ConnectionIdIssued(connection_id=cid))
+        value = self._preferred_address.encode(cid, token)
+        return parameters + encode_varint(PARAMETER) + encode_varint(len(value)) + value
 
     # --- what the peer sends --------------------------------------------------------------
 
