@@ -24,6 +24,10 @@ HANDSHAKE_TIMEOUT = 60
 """Seconds: three packets in ten are lost in some cases."""
 
 
+PREFERRED_PORT = 4433
+"""Where the server would rather be, on the address that the client came to."""
+
+
 @click.command(hidden=True)
 def command() -> None:
     """Serve /www as the environment says (ROLE=server), until SIGTERM.
@@ -41,9 +45,10 @@ def configuration(environment: Environment) -> Config:
         quic["retry"] = "always"
     if environment.case == "v2":
         quic["versions"] = ["v2", "v1"]
-    port = environment.port
+    if environment.case == "connectionmigration":
+        quic["preferred_address"] = _wildcards(PREFERRED_PORT)
     document = {
-        "listen": [f"0.0.0.0:{port}", f"[::]:{port}"],
+        "listen": [address for port in _ports(environment) for address in _wildcards(port)],
         "tls": {"certificates": [{"cert": "cert.pem", "key": "priv.key"}]},
         "upstreams": {"www": {"root": str(environment.www.absolute())}},
         "routes": [{"upstream": "www"}],
@@ -53,13 +58,24 @@ def configuration(environment: Environment) -> Config:
     return parse_config(document, "interop", environment.certs.absolute())
 
 
+def _ports(environment: Environment) -> tuple[int, ...]:
+    if environment.case == "connectionmigration":
+        return environment.port, PREFERRED_PORT
+    return (environment.port,)
+
+
+def _wildcards(port: int) -> list[str]:
+    return [f"0.0.0.0:{port}", f"[::]:{port}"]
+
+
 async def _serve(environment: Environment) -> None:
     stopped = asyncio.Event()
     # As process 1 of a container nothing ends us but what we ask for.
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     sockets = [
-        UdpSocket(open_socket(family, host, environment.port))
+        UdpSocket(open_socket(family, host, port))
+        for port in _ports(environment)
         for family, host in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"))
     ]
     secret = os.urandom(32)

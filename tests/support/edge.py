@@ -74,7 +74,12 @@ class RunningEdge:
 
 @contextmanager
 def edge(
-    directory: Path, upstream: str, extra: str = "", upstream_extra: str = "", hosts: str = "*"
+    directory: Path,
+    upstream: str,
+    extra: str = "",
+    upstream_extra: str = "",
+    hosts: str = "*",
+    listen: tuple[int, ...] = (),
 ) -> Iterator[RunningEdge]:
     """Run the edge before an origin; asserts that it drains and exits 0 in the end."""
     import socket
@@ -82,9 +87,10 @@ def edge(
     port, admin_port = free_port(socket.SOCK_DGRAM), free_port()
     certificate = devcerts.ensure(directory / "certs")
     config = directory / "quicedge.toml"
+    addresses = [f"127.0.0.1:{port}", f"[::1]:{port}", *(f"127.0.0.1:{p}" for p in listen)]
     config.write_text(
         f"""
-listen = ["127.0.0.1:{port}", "[::1]:{port}"]
+listen = {json.dumps(addresses)}
 drain_timeout = "5s"
 
 [tls]
