@@ -76,6 +76,9 @@ RETRY_TOKEN_LIFETIME: Final = 30.0
 TOKEN_KEY_LIFETIME: Final = 3600.0
 """Seconds a token key seals; it opens for as long again, then it is gone."""
 
+TICKET_LIFETIME: Final = 12 * 3600.0
+"""Seconds a session ticket is good for, and that its key seals (RFC 8446 4.6.1: 7 days at most)."""
+
 IDLE_TIMEOUT: Final = 60.0
 """Seconds without a packet before a connection is dropped (RFC 9000 section 10.1)."""
 

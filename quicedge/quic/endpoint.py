@@ -32,6 +32,7 @@ from quicedge.quic.packet import (
     stateless_reset,
 )
 from quicedge.quic.preferred import PreferredAddress
+from quicedge.quic.tickets import Tickets
 from quicedge.quic.timers import Deadlines
 from quicedge.quic.tls import CertificateStore
 from quicedge.quic.tokens import TokenKeys
@@ -99,6 +100,7 @@ class Endpoint:
         self._cids: dict[Connection, set[bytes]] = {}
         self._connection_ids = connection_ids
         self._tokens = TokenKeys(secret)
+        self._tickets = Tickets(secret)
         self._network = network
         self._accept = accept
         self._awake: dict[Connection, None] = {}
@@ -298,6 +300,7 @@ class Endpoint:
             now=now,
             handshake_timeout=settings.handshake_timeout,
             certificates=self.certificates,
+            tickets=self._tickets,
             connection_ids=self._connection_ids,
             max_streams_bidi=settings.max_streams,
             mtu_ceiling=mtu_ceiling,

@@ -35,14 +35,13 @@ def server_configuration(**options: Any) -> QuicConfiguration:
 
 
 def client_configuration(**options: Any) -> QuicConfiguration:
-    options.setdefault("max_datagram_size", 1452)
-    return QuicConfiguration(
-        is_client=True,
-        alpn_protocols=["test"],
-        verify_mode=ssl.CERT_NONE,
-        server_name="localhost",
+    options = {
+        "max_datagram_size": 1452,
+        "alpn_protocols": ["test"],
+        "server_name": "localhost",
         **options,
-    )
+    }
+    return QuicConfiguration(is_client=True, verify_mode=ssl.CERT_NONE, **options)
 
 
 def make_pair(

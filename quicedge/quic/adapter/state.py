@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from aioquic import tls
 from aioquic.buffer import UINT_VAR_MAX, Buffer
@@ -35,6 +35,7 @@ from quicedge.quic.frames import encode_varint
 from quicedge.quic.pmtud import PathMtu
 from quicedge.quic.preferred import PARAMETER, PreferredAddress
 from quicedge.quic.recovery import Recovery
+from quicedge.quic.tickets import Tickets
 from quicedge.quic.tls import CertificateStore, ServerCertificate
 
 _ALIVE = (QuicConnectionState.FIRSTFLIGHT, QuicConnectionState.CONNECTED)
@@ -65,6 +66,7 @@ class StateConnection(QuicConnection):
         *,
         configuration: QuicConfiguration,
         certificates: CertificateStore | None = None,
+        tickets: Tickets | None = None,
         connection_ids: ConnectionIdSource | None = None,
         max_streams_bidi: int | None = None,
         max_streams_uni: int | None = None,
@@ -75,6 +77,8 @@ class StateConnection(QuicConnection):
         super().__init__(configuration=configuration, **rest)
         self._certificates = certificates
         self._preferred_address = preferred_address
+        self._tickets = tickets
+        self._now = 0.0
         self._connection_ids = connection_ids
         self._stream_window = configuration.max_stream_data
         self._connection_window = configuration.max_data
@@ -152,6 +156,7 @@ class StateConnection(QuicConnection):
 
     def receive_datagram(self, data: bytes, addr: Any, now: float) -> None:
         """Handle one datagram of this connection; `addr` is an opaque network path."""
+        self._now = now
         self.bytes_received += len(data)
         handled = self.packets_received
         path = self._network_paths[0] if self._network_paths else None
@@ -335,7 +340,10 @@ class StateConnection(QuicConnection):
         super()._initialize(peer_cid)
         if self._certificates is not None:
             self.tls.__class__ = ServerTls
-            self.tls.choose_certificates_from(self._certificates)  # type: ignore[attr-defined]
+            context = cast(ServerTls, self.tls)
+            context.choose_certificates_from(self._certificates)
+            if self._tickets is not None:
+                context.issue_tickets(self._tickets, lambda: self._now)
 
     @property
     def server_name(self) -> str | None:

@@ -1,11 +1,19 @@
-"""aioquic's TLS server with certificates chosen by name."""
+"""aioquic's TLS server with certificates chosen by name and tickets that keep the session."""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
 
 from aioquic import tls
 from aioquic.buffer import Buffer
 
+from quicedge.quic.tickets import Session, Tickets
 from quicedge.quic.tls import CertificateStore, ServerCertificate
+
+_ALWAYS = datetime.max.replace(tzinfo=UTC)
+_EVER = datetime.min.replace(tzinfo=UTC)
 
 
 class ServerTls(tls.Context):
@@ -18,11 +26,20 @@ class ServerTls(tls.Context):
     store: CertificateStore
     server_name: str | None
     selected: ServerCertificate
+    _tickets: Tickets | None
+    _now: Callable[[], float]
 
     def choose_certificates_from(self, store: CertificateStore) -> None:
         self.store = store
         self.server_name = None
+        self._tickets = None
         self._use(store.default)
+
+    def issue_tickets(self, tickets: Tickets, clock: Callable[[], float]) -> None:
+        """Let clients resume; `clock` is the time of the datagram being handled."""
+        self._tickets = tickets
+        self._now = clock
+        self.get_session_ticket_cb = self._open_ticket
 
     def _use(self, selected: ServerCertificate) -> None:
         self.selected = selected
@@ -39,3 +56,53 @@ class ServerTls(tls.Context):
         input_buf.seek(0)
         self._use(self.store.select(self.server_name))
         super()._server_handle_hello(input_buf, initial_buf, handshake_buf)
+
+    # --- resumption ---------------------------------------------------------------------------
+
+    def _open_ticket(self, ticket: bytes) -> tls.SessionTicket | None:
+        """The session of a ticket that a client offers, in aioquic's form."""
+        assert self._tickets is not None
+        session = self._tickets.open(ticket, self._now())
+        # RFC 8446 section 4.2.11 lets a server ignore a session; one of another name could show
+        # the client a site under a certificate that does not cover it.
+        if (
+            session is None
+            or session.server_name != self.server_name
+            or session.alpn != self.alpn_negotiated
+        ):
+            return None
+        return tls.SessionTicket(
+            age_add=session.age_add,
+            cipher_suite=tls.CipherSuite(session.cipher_suite),
+            not_valid_after=_ALWAYS,  # `Tickets.open` has checked the age, by our clock
+            not_valid_before=_EVER,
+            resumption_secret=session.resumption_secret,
+            server_name=session.server_name or "",
+            ticket=ticket,
+        )
+
+    def _server_handle_finished(self, input_buf: Buffer, output_buf: Buffer) -> None:
+        super()._server_handle_finished(input_buf, output_buf)
+        if self._tickets is not None and self._psk_key_exchange_mode is not None:
+            tls.push_new_session_ticket(output_buf, self._make_ticket(self._tickets))
+
+    def _make_ticket(self, tickets: Tickets) -> tls.NewSessionTicket:
+        now = self._now()
+        message = tls.NewSessionTicket(
+            ticket_lifetime=int(tickets.lifetime),
+            ticket_age_add=int.from_bytes(os.urandom(4), "big"),
+            ticket_nonce=b"\0",  # one ticket a connection
+        )
+        derived = self._build_session_ticket(message, [])
+        message.ticket = tickets.seal(
+            Session(
+                cipher_suite=derived.cipher_suite,
+                resumption_secret=derived.resumption_secret,
+                server_name=self.server_name,
+                alpn=self.alpn_negotiated,
+                age_add=message.ticket_age_add,
+                issued_at=now,
+            ),
+            now,
+        )
+        return message

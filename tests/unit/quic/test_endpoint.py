@@ -2,127 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
-
 import pytest
 from aioquic.buffer import Buffer
 from aioquic.quic.connection import QuicConnection
-from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, QuicEvent
+from aioquic.quic.events import ConnectionTerminated
 from aioquic.quic.packet import QuicPacketType, pull_quic_header
 from hypothesis import given
 from hypothesis import strategies as st
 
 from quicedge.quic.admission import Admission, Decision, RateLimit
 from quicedge.quic.cids import ConnectionIds
-from quicedge.quic.connection import Connection
-from quicedge.quic.endpoint import Endpoint, EndpointSettings
 from quicedge.quic.packet import VERSION_1, VERSION_2, stateless_reset
 from quicedge.quic.tls import CertificateStore
 from quicedge.quic.tokens import TokenKeys
 from tests.support.certs import make_certificate
-from tests.support.quicpair import SECRET, client_configuration, server_configuration, store
-
-NOW = 5000.0
-
-
-class Path(NamedTuple):
-    remote: tuple[str, int]
-
-
-CLIENT = Path(("192.0.2.7", 40000))
-
-
-@dataclass
-class Network:
-    """Keeps what is sent, by path."""
-
-    sent: list[tuple[bytes, Path]] = field(default_factory=list)
-
-    def send(self, datagrams: list[bytes], path: Path, ecn: int = 0) -> None:
-        self.sent += [(data, path) for data in datagrams]
-
-    def send_segments(self, data: bytes, segment: int, path: Path, ecn: int = 0) -> None:
-        self.send([data[at : at + segment] for at in range(0, len(data), segment)], path)
-
-    def take(self) -> list[bytes]:
-        datagrams = [data for data, _ in self.sent]
-        self.sent.clear()
-        return datagrams
-
-
-@dataclass
-class Handler:
-    events: list[QuicEvent] = field(default_factory=list)
-    fail: bool = False
-
-    def handle_event(self, event: QuicEvent) -> None:
-        self.events.append(event)
-        if self.fail and isinstance(event, HandshakeCompleted):
-            raise RuntimeError("a fault of ours")
-
-    def pumped(self) -> None:
-        pass
-
-
-class World:
-    """An endpoint and stock aioquic clients."""
-
-    def __init__(self, certificates: CertificateStore | None = None, **admission: Any) -> None:
-        self.network = Network()
-        self.handlers: list[Handler] = []
-        self.fail_next = False
-        options = {"retry": "off", "retry_threshold": 10, "max_half_open": 20, **admission}
-        self.endpoint = Endpoint(
-            EndpointSettings(
-                configuration=server_configuration(max_datagram_size=1200),
-                admission=Admission(**options),
-                handshake_timeout=10,
-                max_streams=100,
-                max_datagram_size=1472,
-            ),
-            certificates=certificates or store(),
-            connection_ids=ConnectionIds(slot=3, slots=8, secret=SECRET),
-            secret=SECRET,
-            network=self.network,
-            accept=self._accept,
-        )
-
-    def _accept(self, connection: Connection) -> Handler:
-        handler = Handler(fail=self.fail_next)
-        self.handlers.append(handler)
-        return handler
-
-    def receive(self, *datagrams: bytes, path: Path = CLIENT, now: float = NOW) -> list[bytes]:
-        """Hand datagrams in; what goes out at once."""
-        for data in datagrams:
-            self.endpoint.receive(data, path, now)
-        self.endpoint.flush(now)
-        return self.network.take()
-
-    def client(self, **options: Any) -> QuicConnection:
-        client = QuicConnection(configuration=client_configuration(**options))
-        client.connect(("server", 443), NOW)
-        return client
-
-    def talk(self, client: QuicConnection, path: Path = CLIENT, rounds: int = 6) -> None:
-        for _ in range(rounds):
-            for data, _ in client.datagrams_to_send(NOW):
-                self.endpoint.receive(data, path, NOW)
-            self.endpoint.flush(NOW)
-            for data in self.network.take():
-                client.receive_datagram(data, ("server", 443), NOW)
-
-
-def first_flight(client: QuicConnection) -> list[bytes]:
-    return [data for data, _ in client.datagrams_to_send(NOW)]
-
-
-def is_connected(client: QuicConnection) -> bool:
-    while (event := client.next_event()) is not None:
-        if isinstance(event, HandshakeCompleted):
-            return True
-    return False
+from tests.support.quicpair import SECRET
+from tests.support.world import NOW, Path, World, first_flight, is_connected
 
 
 @pytest.mark.parametrize("versions", [[VERSION_1], [VERSION_2], [VERSION_1, VERSION_2]])

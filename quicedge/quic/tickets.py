@@ -1,0 +1,60 @@
+"""Session tickets (RFC 8446 section 4.6.1) that keep the session themselves, sealed.
+
+No worker remembers a session: the ticket carries it, under keys that all workers of the host
+share, so a client resumes at any of them, also after a reload or a worker's death. The keys
+follow from a secret that the supervisor draws when it starts and that never leaves its host.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from quicedge.config.limits import TICKET_LIFETIME
+from quicedge.quic.sealing import NONCE_LENGTH, Sealer
+
+
+class Session(msgspec.Struct, frozen=True, array_like=True):
+    """What a resumed handshake needs of the one before it."""
+
+    cipher_suite: int
+    resumption_secret: bytes
+    server_name: str | None
+    alpn: str | None
+    age_add: int
+    """Added to the age that the client states, so that it tells nothing to onlookers."""
+    issued_at: float
+    """Seconds of the host's monotonic clock."""
+    early_data: bytes = b""
+    """Who takes 0-RTT data under this ticket and under which limits; empty: nobody does."""
+
+
+class Tickets:
+    """Seals sessions into tickets and opens them. Times are seconds of the host's clock."""
+
+    lifetime = TICKET_LIFETIME
+
+    def __init__(self, secret: bytes) -> None:
+        self._sealer = Sealer(secret, purpose=b"session ticket", key_lifetime=TICKET_LIFETIME)
+        self._decode = msgspec.msgpack.Decoder(Session).decode
+        self._encode = msgspec.msgpack.Encoder().encode
+
+    def seal(self, session: Session, now: float) -> bytes:
+        """The ticket that stands for a session."""
+        return self._sealer.seal(self._encode(session), b"", now)
+
+    def open(self, ticket: bytes, now: float) -> Session | None:
+        """The session, or None when the ticket is not ours or too old."""
+        plain = self._sealer.open(ticket, b"", now)
+        if plain is None:
+            return None
+        try:
+            session = self._decode(plain)
+        except msgspec.DecodeError:
+            # Another release of ours sealed it: its secret outlived it, its form did not.
+            return None
+        return session if 0 <= now - session.issued_at <= self.lifetime else None
+
+
+def ticket_id(ticket: bytes) -> bytes:
+    """What tells a ticket of ours from all others: its nonce."""
+    return ticket[1 : 1 + NONCE_LENGTH]
