@@ -73,8 +73,11 @@ MAX_HALF_OPEN: Final = 2048
 RETRY_TOKEN_LIFETIME: Final = 30.0
 """Seconds; a Retry token is used at once (RFC 9000 section 8.1.4)."""
 
+NEW_TOKEN_LIFETIME: Final = 12 * 3600.0
+"""Seconds a NEW_TOKEN token is good for, and that its key seals (RFC 9000 section 8.1.3)."""
+
 TOKEN_KEY_LIFETIME: Final = 3600.0
-"""Seconds a token key seals; it opens for as long again, then it is gone."""
+"""Seconds a Retry token key seals; it opens for as long again, then it is gone."""
 
 TICKET_LIFETIME: Final = 12 * 3600.0
 """Seconds a session ticket is good for, and that its key seals (RFC 8446 4.6.1: 7 days at most)."""

@@ -10,7 +10,6 @@ from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 
 from quicedge.config.limits import HANDSHAKE_TIMEOUT, MAX_STREAMS_BIDI, MAX_STREAMS_UNI
 from quicedge.quic.adapter import AdaptedConnection, ConnectionIdSource
-from quicedge.quic.tickets import Tickets
 from quicedge.quic.tls import CertificateStore
 
 
@@ -36,7 +35,6 @@ class Connection(AdaptedConnection):
         now: float,
         handshake_timeout: float = HANDSHAKE_TIMEOUT,
         certificates: CertificateStore | None = None,
-        tickets: Tickets | None = None,
         connection_ids: ConnectionIdSource | None = None,
         max_streams_bidi: int = MAX_STREAMS_BIDI,
         max_streams_uni: int = MAX_STREAMS_UNI,
@@ -45,7 +43,6 @@ class Connection(AdaptedConnection):
         super().__init__(
             configuration=configuration,
             certificates=certificates,
-            tickets=tickets,
             connection_ids=connection_ids,
             max_streams_bidi=max_streams_bidi,
             max_streams_uni=max_streams_uni,

@@ -35,7 +35,7 @@ from quicedge.quic.preferred import PreferredAddress
 from quicedge.quic.tickets import Tickets
 from quicedge.quic.timers import Deadlines
 from quicedge.quic.tls import CertificateStore
-from quicedge.quic.tokens import TokenKeys
+from quicedge.quic.tokens import TokenKeys, is_retry_token
 
 log = structlog.get_logger("quicedge.quic")
 
@@ -271,26 +271,39 @@ class Endpoint:
             return None
 
         retried = None
-        if token:
+        validated = False
+        from_retry = is_retry_token(token)
+        if from_retry:
             retried = self._tokens.open_retry(token, path.remote[:2], header.destination_cid, now)
+            validated = retried is not None
+        elif token:
+            # RFC 9000 section 8.1.3: an invalid one counts as none.
+            validated = self._tokens.open_new(token, path.remote[0], now)
+            self.counters["new_tokens_accepted" if validated else "new_tokens_ignored"] += 1
         decision = self.settings.admission.decide(
-            half_open=len(self.half_open), address_validated=retried is not None
+            half_open=len(self.half_open), address_validated=validated
         )
         if decision is Decision.DROP:
             self.counters["dropped_half_open"] += 1
             return None
         if decision is Decision.RETRY:
-            if token:
+            if from_retry:
                 # RFC 9000 section 8.1.2: a client accepts one Retry; a second would be lost on it.
                 self.counters["refused_token"] += 1
                 self._network.send([initial_close(header, QuicErrorCode.INVALID_TOKEN)], path)
             else:
                 self._send_retry(header, path, now)
             return None
-        return self._open(header, path, now, retried.original_destination_cid if retried else None)
+        original_cid = retried.original_destination_cid if retried else None
+        return self._open(header, path, now, original_cid, validated)
 
     def _open(
-        self, header: LongHeader, path: Any, now: float, original_cid: bytes | None
+        self,
+        header: LongHeader,
+        path: Any,
+        now: float,
+        original_cid: bytes | None,
+        address_validated: bool,
     ) -> Connection:
         settings = self.settings
         # The IPv6 header is 20 bytes longer than that of IPv4.
@@ -301,6 +314,8 @@ class Endpoint:
             handshake_timeout=settings.handshake_timeout,
             certificates=self.certificates,
             tickets=self._tickets,
+            address_validated=address_validated,
+            make_token=self._make_token,
             connection_ids=self._connection_ids,
             max_streams_bidi=settings.max_streams,
             mtu_ceiling=mtu_ceiling,
@@ -351,6 +366,9 @@ class Endpoint:
             retry_token=token,
         )
         self._network.send([answer], path)
+
+    def _make_token(self, path: Any, now: float) -> bytes:
+        return self._tokens.seal_new(path.remote[0], now)
 
     def _reset_unknown(self, data: bytes, path: Any, now: float) -> None:
         """Answer a short header packet of no known connection with a stateless reset."""

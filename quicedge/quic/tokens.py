@@ -6,11 +6,16 @@ import ipaddress
 import struct
 from typing import NamedTuple
 
-from quicedge.config.limits import RETRY_TOKEN_LIFETIME, TOKEN_KEY_LIFETIME
+from quicedge.config.limits import NEW_TOKEN_LIFETIME, RETRY_TOKEN_LIFETIME, TOKEN_KEY_LIFETIME
 from quicedge.quic.sealing import Sealer
 
-_HEAD = struct.Struct("!BdB")  # kind, issue time in seconds, length of the original DCID
-_RETRY = 1
+# RFC 9000 section 8.1.1: a token MUST be constructed so that the server can tell how it was
+# provided to a client. The first byte says so, readable even when the key is gone.
+_RETRY = b"\x01"
+_NEW_TOKEN = b"\x02"
+
+_RETRY_HEAD = struct.Struct("!dB")  # issue time in seconds, length of the original DCID
+_NEW_TOKEN_HEAD = struct.Struct("!d")  # issue time in seconds
 
 
 class RetryToken(NamedTuple):
@@ -19,11 +24,17 @@ class RetryToken(NamedTuple):
     original_destination_cid: bytes
 
 
+def is_retry_token(token: bytes) -> bool:
+    """Whether a token claims to come from a Retry packet; a wrong one is then an error."""
+    return token.startswith(_RETRY)
+
+
 class TokenKeys:
     """Makes and opens tokens. Times are seconds of a clock that all workers of the host share."""
 
     def __init__(self, secret: bytes) -> None:
-        self._sealer = Sealer(secret, purpose=b"token", key_lifetime=TOKEN_KEY_LIFETIME)
+        self._retry = Sealer(secret, purpose=b"Retry token", key_lifetime=TOKEN_KEY_LIFETIME)
+        self._new = Sealer(secret, purpose=b"NEW_TOKEN token", key_lifetime=NEW_TOKEN_LIFETIME)
 
     def seal_retry(
         self,
@@ -33,24 +44,43 @@ class TokenKeys:
         now: float,
     ) -> bytes:
         """A Retry token for a client at `address`, who must send it to `retry_source_cid`."""
-        plain = _HEAD.pack(_RETRY, now, len(original_destination_cid)) + original_destination_cid
-        return self._sealer.seal(plain, _binding(address, retry_source_cid), now)
+        plain = _RETRY_HEAD.pack(now, len(original_destination_cid)) + original_destination_cid
+        return _RETRY + self._retry.seal(plain, _retry_binding(address, retry_source_cid), now)
 
     def open_retry(
         self, token: bytes, address: tuple[str, int], destination_cid: bytes, now: float
     ) -> RetryToken | None:
         """The token's content, or None when it is not ours, not this client's, or too old."""
-        plain = self._sealer.open(token, _binding(address, destination_cid), now)
+        if not is_retry_token(token):
+            return None
+        plain = self._retry.open(token[1:], _retry_binding(address, destination_cid), now)
         if plain is None:
             return None
-        kind, issued_at, length = _HEAD.unpack_from(plain)
+        issued_at, length = _RETRY_HEAD.unpack_from(plain)
         # RFC 9000 section 8.1.4: clients are expected to use a Retry token at once.
-        if kind != _RETRY or not 0 <= now - issued_at <= RETRY_TOKEN_LIFETIME:
+        if not 0 <= now - issued_at <= RETRY_TOKEN_LIFETIME:
             return None
-        return RetryToken(plain[_HEAD.size : _HEAD.size + length])
+        return RetryToken(plain[_RETRY_HEAD.size : _RETRY_HEAD.size + length])
+
+    def seal_new(self, host: str, now: float) -> bytes:
+        """A NEW_TOKEN token for the client's next connections from `host`, whatever the port."""
+        return _NEW_TOKEN + self._new.seal(_NEW_TOKEN_HEAD.pack(now), _packed(host), now)
+
+    def open_new(self, token: bytes, host: str, now: float) -> bool:
+        """Whether it is a NEW_TOKEN token of ours, for this host and not too old."""
+        if not token.startswith(_NEW_TOKEN):
+            return False
+        plain = self._new.open(token[1:], _packed(host), now)
+        if plain is None:
+            return False
+        (issued_at,) = _NEW_TOKEN_HEAD.unpack(plain)
+        return bool(0 <= now - issued_at <= NEW_TOKEN_LIFETIME)
 
 
-def _binding(address: tuple[str, int], connection_id: bytes) -> bytes:
-    """Associated data: a token works from one address and port, towards one connection ID."""
-    host = ipaddress.ip_address(address[0].partition("%")[0])
-    return host.packed + address[1].to_bytes(2, "big") + connection_id
+def _packed(host: str) -> bytes:
+    return ipaddress.ip_address(host.partition("%")[0]).packed
+
+
+def _retry_binding(address: tuple[str, int], connection_id: bytes) -> bytes:
+    """A Retry token works from one address and port, towards one connection ID."""
+    return _packed(address[0]) + address[1].to_bytes(2, "big") + connection_id

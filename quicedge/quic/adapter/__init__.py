@@ -5,7 +5,7 @@ names. aioquic is pinned to one minor release because of this package; its tests
 (`tests/unit/quic/test_adapter.py`) are the first to read when that pin moves.
 """
 
-from quicedge.quic.adapter.receiving import ReceivingConnection as AdaptedConnection
+from quicedge.quic.adapter.returning import ReturningConnection as AdaptedConnection
 from quicedge.quic.adapter.sending import Transmit
 from quicedge.quic.adapter.state import ConnectionIdSource
 

@@ -35,7 +35,6 @@ from quicedge.quic.frames import encode_varint
 from quicedge.quic.pmtud import PathMtu
 from quicedge.quic.preferred import PARAMETER, PreferredAddress
 from quicedge.quic.recovery import Recovery
-from quicedge.quic.tickets import Tickets
 from quicedge.quic.tls import CertificateStore, ServerCertificate
 
 _ALIVE = (QuicConnectionState.FIRSTFLIGHT, QuicConnectionState.CONNECTED)
@@ -66,7 +65,6 @@ class StateConnection(QuicConnection):
         *,
         configuration: QuicConfiguration,
         certificates: CertificateStore | None = None,
-        tickets: Tickets | None = None,
         connection_ids: ConnectionIdSource | None = None,
         max_streams_bidi: int | None = None,
         max_streams_uni: int | None = None,
@@ -77,7 +75,6 @@ class StateConnection(QuicConnection):
         super().__init__(configuration=configuration, **rest)
         self._certificates = certificates
         self._preferred_address = preferred_address
-        self._tickets = tickets
         self._now = 0.0
         self._connection_ids = connection_ids
         self._stream_window = configuration.max_stream_data
@@ -340,10 +337,7 @@ class StateConnection(QuicConnection):
         super()._initialize(peer_cid)
         if self._certificates is not None:
             self.tls.__class__ = ServerTls
-            context = cast(ServerTls, self.tls)
-            context.choose_certificates_from(self._certificates)
-            if self._tickets is not None:
-                context.issue_tickets(self._tickets, lambda: self._now)
+            cast(ServerTls, self.tls).choose_certificates_from(self._certificates)
 
     @property
     def server_name(self) -> str | None:
