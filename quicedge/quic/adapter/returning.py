@@ -60,9 +60,8 @@ class ReturningConnection(ReceivingConnection):
     def validated_path(self) -> Any | None:
         """The network path in use once its address is validated, else the last validated one.
 
-        None before the handshake is complete: until then the client's first flight, its token and
-        its early data may all be a copy that somebody else sends (RFC 8470 section 6.1 leaves
-        nothing to an address in that time).
+        None before the handshake is complete: until then the client's first flight, with its
+        token and its early data, may all be a copy that somebody else sends.
         """
         if not self._handshake_complete:
             return None
