@@ -82,6 +82,15 @@ TOKEN_KEY_LIFETIME: Final = 3600.0
 TICKET_LIFETIME: Final = 12 * 3600.0
 """Seconds a session ticket is good for, and that its key seals (RFC 8446 4.6.1: 7 days at most)."""
 
+EARLY_DATA_LIFETIME: Final = 3600.0
+"""Seconds after its issue that a ticket is good for 0-RTT data, once; bounds what is remembered."""
+
+EARLY_DATA_AGE_TOLERANCE: Final = 10.0
+"""Seconds between a ticket's age by the client's clock and by ours (RFC 8446 section 8.3)."""
+
+EARLY_DATA_STRIKES: Final = 65536
+"""Tickets used for 0-RTT data a worker and EARLY_DATA_LIFETIME; beyond, it is refused."""
+
 IDLE_TIMEOUT: Final = 60.0
 """Seconds without a packet before a connection is dropped (RFC 9000 section 10.1)."""
 

@@ -45,6 +45,8 @@ class Quic(_Section, frozen=True):
     retry_threshold: Count = limits.RETRY_THRESHOLD
     max_half_open: Count = limits.MAX_HALF_OPEN
     """Handshakes in progress, per worker; further Initial packets are dropped."""
+    early_data: bool = False
+    """0-RTT: safe requests of returning clients start before the handshake ends (RFC 8470)."""
     idle_timeout: Seconds = limits.IDLE_TIMEOUT
     handshake_timeout: Seconds = limits.HANDSHAKE_TIMEOUT
     congestion_control: Literal["reno", "cubic"] = "cubic"

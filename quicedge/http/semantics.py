@@ -35,6 +35,8 @@ class EdgeContext:
     """The client's validated IP address."""
     alt_svc: bytes | None = None
     method: bytes = b"GET"
+    early_data: bool = False
+    """The request came in 0-RTT data and goes on before the handshake is complete."""
 
 
 def is_idempotent(method: bytes) -> bool:
@@ -59,6 +61,10 @@ def request_to_origin(request: Request, context: EdgeContext) -> Request:
             fields.append((b"te", b"trailers"))
         elif name == b"via":
             via = value + b", " + via
+    if context.early_data:
+        # RFC 8470 section 5.1: an intermediary that forwards such a request MUST add it.
+        fields = [item for item in fields if item[0] != b"early-data"]
+        fields.append((b"early-data", b"1"))
     host = context.client_host.encode()
     node = b'"[%b]"' % host if b":" in host else host
     fields += (

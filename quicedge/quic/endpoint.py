@@ -32,6 +32,7 @@ from quicedge.quic.packet import (
     stateless_reset,
 )
 from quicedge.quic.preferred import PreferredAddress
+from quicedge.quic.strikes import EarlyDataGuard
 from quicedge.quic.tickets import Tickets
 from quicedge.quic.timers import Deadlines
 from quicedge.quic.tls import CertificateStore
@@ -70,6 +71,8 @@ class EndpointSettings:
     max_streams: int
     max_datagram_size: int
     """UDP payload bytes at most, over IPv4."""
+    early_data_terms: bytes | None = None
+    """Stands for all limits that 0-RTT data is sent under; None: it is not taken."""
     preferred_address: Callable[[Any], PreferredAddress | None] | None = None
     """Where a client that came on a path should move to."""
 
@@ -101,6 +104,7 @@ class Endpoint:
         self._connection_ids = connection_ids
         self._tokens = TokenKeys(secret)
         self._tickets = Tickets(secret)
+        self._early_data_guard = EarlyDataGuard()
         self._network = network
         self._accept = accept
         self._awake: dict[Connection, None] = {}
@@ -278,7 +282,7 @@ class Endpoint:
             validated = retried is not None
         elif token:
             # RFC 9000 section 8.1.3: an invalid one counts as none.
-            validated = self._tokens.open_new(token, path.remote[0], now)
+            validated = self._tokens.open_new(token, path.remote[0], header.version, now)
             self.counters["new_tokens_accepted" if validated else "new_tokens_ignored"] += 1
         decision = self.settings.admission.decide(
             half_open=len(self.half_open), address_validated=validated
@@ -306,6 +310,7 @@ class Endpoint:
         address_validated: bool,
     ) -> Connection:
         settings = self.settings
+        guard, terms = self._early_data_guard, settings.early_data_terms
         # The IPv6 header is 20 bytes longer than that of IPv4.
         mtu_ceiling = settings.max_datagram_size - (20 if ":" in path.remote[0] else 0)
         connection = Connection(
@@ -316,6 +321,7 @@ class Endpoint:
             tickets=self._tickets,
             address_validated=address_validated,
             make_token=self._make_token,
+            early_data=(guard, guard.stamp(terms)) if terms is not None else None,
             connection_ids=self._connection_ids,
             max_streams_bidi=settings.max_streams,
             mtu_ceiling=mtu_ceiling,
@@ -367,8 +373,8 @@ class Endpoint:
         )
         self._network.send([answer], path)
 
-    def _make_token(self, path: Any, now: float) -> bytes:
-        return self._tokens.seal_new(path.remote[0], now)
+    def _make_token(self, path: Any, version: int, now: float) -> bytes:
+        return self._tokens.seal_new(path.remote[0], version, now)
 
     def _reset_unknown(self, data: bytes, path: Any, now: float) -> None:
         """Answer a short header packet of no known connection with a stateless reset."""

@@ -16,6 +16,8 @@ from quicedge.quic.sealing import NONCE_LENGTH, Sealer
 class Session(msgspec.Struct, frozen=True, array_like=True):
     """What a resumed handshake needs of the one before it."""
 
+    version: int
+    """The QUIC version of the connection that issued the ticket (RFC 9369 section 5)."""
     cipher_suite: int
     resumption_secret: bytes
     server_name: str | None

@@ -62,15 +62,19 @@ class TokenKeys:
             return None
         return RetryToken(plain[_RETRY_HEAD.size : _RETRY_HEAD.size + length])
 
-    def seal_new(self, host: str, now: float) -> bytes:
-        """A NEW_TOKEN token for the client's next connections from `host`, whatever the port."""
-        return _NEW_TOKEN + self._new.seal(_NEW_TOKEN_HEAD.pack(now), _packed(host), now)
+    def seal_new(self, host: str, version: int, now: float) -> bytes:
+        """A NEW_TOKEN token for the client's next connections from `host`, whatever the port.
 
-    def open_new(self, token: bytes, host: str, now: float) -> bool:
-        """Whether it is a NEW_TOKEN token of ours, for this host and not too old."""
+        RFC 9369 section 5: it works in the QUIC version of the connection that issued it alone.
+        """
+        plain = _NEW_TOKEN_HEAD.pack(now)
+        return _NEW_TOKEN + self._new.seal(plain, _new_binding(host, version), now)
+
+    def open_new(self, token: bytes, host: str, version: int, now: float) -> bool:
+        """Whether it is a NEW_TOKEN token of ours, for this host and version and not too old."""
         if not token.startswith(_NEW_TOKEN):
             return False
-        plain = self._new.open(token[1:], _packed(host), now)
+        plain = self._new.open(token[1:], _new_binding(host, version), now)
         if plain is None:
             return False
         (issued_at,) = _NEW_TOKEN_HEAD.unpack(plain)
@@ -79,6 +83,10 @@ class TokenKeys:
 
 def _packed(host: str) -> bytes:
     return ipaddress.ip_address(host.partition("%")[0]).packed
+
+
+def _new_binding(host: str, version: int) -> bytes:
+    return _packed(host) + version.to_bytes(4, "big")
 
 
 def _retry_binding(address: tuple[str, int], connection_id: bytes) -> bytes:

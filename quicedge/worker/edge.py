@@ -60,6 +60,11 @@ def load_store(tls: Tls) -> CertificateStore:
     return CertificateStore(loaded, default)
 
 
+def early_data_terms(config: Config) -> bytes | None:
+    """What 0-RTT clients remember of us: they must find it unchanged. None: no early data."""
+    return repr((config.quic, config.http3)).encode() if config.quic.early_data else None
+
+
 class Edge:
     """Everything between the sockets of one worker and its origins.
 
@@ -107,6 +112,7 @@ class Edge:
                 handshake_timeout=config.quic.handshake_timeout,
                 max_streams=config.quic.max_streams,
                 max_datagram_size=config.quic.max_datagram_size,
+                early_data_terms=early_data_terms(config),
                 preferred_address=self._preferred_address,
             ),
             certificates=self._certificates,
@@ -162,6 +168,7 @@ class Edge:
         settings.handshake_timeout = config.quic.handshake_timeout
         settings.max_streams = config.quic.max_streams
         settings.max_datagram_size = config.quic.max_datagram_size
+        settings.early_data_terms = early_data_terms(config)
         self.endpoint.certificates = self._certificates
 
     def reload_certificates(self, tls: Tls) -> None:
@@ -258,7 +265,10 @@ class Edge:
         self.requests_total += 1
         route = self.router.find(request.authority, request.path)
         context = EdgeContext(
-            client_host=session.client_host, alt_svc=self._alt_svc(stream), method=request.method
+            client_host=session.client_host,
+            alt_svc=self._alt_svc(stream),
+            method=request.method,
+            early_data=not session.connection.handshake_complete,
         )
         return Exchange(
             request,

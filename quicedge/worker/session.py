@@ -10,13 +10,14 @@ from quicedge.http import checks
 from quicedge.http.errors import H3ErrorCode
 from quicedge.http.h3 import H3Connection, H3Error, H3StreamError
 from quicedge.http.hq import ALPN_HQ, HqConnection
-from quicedge.http.message import Field, Response
+from quicedge.http.message import Field, Request, Response
 from quicedge.http.priority import Priority, parse_priority
 from quicedge.proxy.errorpage import error_response
 from quicedge.proxy.exchange import Exchange
 from quicedge.quic import events
 from quicedge.quic.connection import Connection
 from quicedge.udp.address import format_address
+from quicedge.worker.early import SAFE_METHODS, HeldRequest
 
 if TYPE_CHECKING:
     from quicedge.worker.edge import Edge
@@ -96,6 +97,8 @@ class Session:
         self.streams: dict[int, RequestStream] = {}
         self.paused: dict[int, RequestStream] = {}
         self.requests = 0
+        self.held: dict[int, HeldRequest] = {}
+        """Requests that wait for the handshake to complete."""
         self.resets_received = 0
         self.resets_sent = 0
         self._negotiated = False
@@ -135,6 +138,7 @@ class Session:
                 self._negotiated = True
             elif isinstance(event, events.HandshakeCompleted):
                 self.edge.handshakes_completed += 1
+                self._release_held()
             elif isinstance(event, events.ConnectionTerminated):
                 self._lost(event)
         except H3StreamError as error:
@@ -164,6 +168,7 @@ class Session:
             if stream.exchange is not None:
                 stream.exchange.connection_lost()
         self.streams.clear()
+        self.held.clear()
         self.paused.clear()
         self.edge.session_ended(self, event)
 
@@ -190,10 +195,32 @@ class Session:
             self._reject(stream, error, end_stream)
             return
         self._prioritize(stream_id, fields)
-        exchange = edge.new_exchange(self, stream, request)
+        if self.connection.handshake_complete or request.method in SAFE_METHODS:
+            self._start(stream, request)
+        else:
+            # RFC 8470 section 3: early data may be a replay until the handshake is complete.
+            self.held[stream_id] = HeldRequest(stream, request)
+
+    def _start(self, stream: RequestStream, request: Request) -> None:
+        exchange = self.edge.new_exchange(self, stream, request)
         stream.exchange = exchange
-        self.streams[stream_id] = stream
-        edge.start_exchange(self, exchange)
+        self.streams[stream.stream_id] = stream
+        self.edge.start_exchange(self, exchange)
+
+    def _release_held(self) -> None:
+        """The handshake is complete: what waited for it goes on as if it came now."""
+        waiting, self.held = self.held, {}
+        for stream_id, held in waiting.items():
+            self._start(held.stream, held.request)
+            if held.body:
+                self.on_data(stream_id, bytes(held.body))
+            if held.ended and held.stream.exchange is not None:
+                held.stream.exchange.request_end(held.trailers)
+
+    def _forget_held(self, stream_id: int) -> None:
+        held = self.held.pop(stream_id, None)
+        if held is not None and held.body:
+            self.connection.consume(stream_id, len(held.body))
 
     def _prioritize(self, stream_id: int, fields: list[Field]) -> None:
         for name, value in fields:
@@ -202,6 +229,9 @@ class Session:
                 self.connection.prioritize(stream_id, *parse_priority(value))
 
     def on_data(self, stream_id: int, data: bytes) -> None:
+        if stream_id in self.held:
+            self.held[stream_id].body += data
+            return
         stream = self.streams.get(stream_id)
         if stream is None or stream.exchange is None:
             self.connection.consume(stream_id, len(data))
@@ -209,26 +239,34 @@ class Session:
             stream.exchange.request_data(data)
 
     def on_end(self, stream_id: int) -> None:
+        if stream_id in self.held:
+            self.held[stream_id].ended = True
         stream = self.streams.get(stream_id)
         if stream is not None and stream.exchange is not None:
             stream.exchange.request_end()
 
     def on_trailers(self, stream_id: int, fields: list[Field]) -> None:
         stream = self.streams.get(stream_id)
-        if stream is None or stream.exchange is None:
+        held = self.held.get(stream_id)
+        if held is None and (stream is None or stream.exchange is None):
             return
         try:
             trailers = checks.check_trailers(fields, limits=self.edge.message_limits)
         except checks.MessageError as error:
             raise H3StreamError(H3ErrorCode.MESSAGE_ERROR, str(error), stream_id) from error
-        stream.exchange.request_end(trailers)
+        if held is not None:
+            held.ended, held.trailers = True, trailers
+        elif stream is not None and stream.exchange is not None:
+            stream.exchange.request_end(trailers)
 
     def on_reset(self, stream_id: int, error_code: int) -> None:
+        self._forget_held(stream_id)
         stream = self.streams.get(stream_id)
         if stream is not None and stream.exchange is not None:
             stream.exchange.request_aborted()
 
     def on_stop_sending(self, stream_id: int, error_code: int) -> None:
+        self._forget_held(stream_id)
         stream = self.streams.get(stream_id)
         if stream is not None and stream.exchange is not None:
             stream.exchange.response_stopped()
@@ -261,6 +299,7 @@ class Session:
 
     def _stream_failed(self, error: H3StreamError) -> None:
         """A malformed message after its head: the stream is lost, the connection is not."""
+        self._forget_held(error.stream_id)
         stream = self.streams.get(error.stream_id)
         if stream is not None and stream.exchange is not None:
             stream.exchange.request_aborted()

@@ -65,6 +65,7 @@ class World:
         certificates: CertificateStore | None = None,
         *,
         secret: bytes = SECRET,
+        early_data: bytes | None = None,
         **admission: Any,
     ) -> None:
         self.network = Network()
@@ -78,6 +79,7 @@ class World:
                 handshake_timeout=10,
                 max_streams=100,
                 max_datagram_size=1472,
+                early_data_terms=early_data,
             ),
             certificates=certificates or store(),
             connection_ids=ConnectionIds(slot=3, slots=8, secret=secret),

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from aioquic import tls
 from aioquic.buffer import Buffer
 
+from quicedge.quic.strikes import EarlyDataGuard, stated_age
 from quicedge.quic.tickets import Session, Tickets
 from quicedge.quic.tls import CertificateStore, ServerCertificate
 
@@ -28,18 +29,48 @@ class ServerTls(tls.Context):
     selected: ServerCertificate
     _tickets: Tickets | None
     _now: Callable[[], float]
+    _version: Callable[[], int | None]
+    _guard: EarlyDataGuard | None
+    _stamp: bytes
+    _early_data: bool
+    _offered: tuple[Session, bytes, int]
+    """The session a client resumes, its ticket, and the obfuscated age it states."""
 
     def choose_certificates_from(self, store: CertificateStore) -> None:
         self.store = store
         self.server_name = None
         self._tickets = None
+        self._guard = None
+        self._stamp = b""
+        self._early_data = False
         self._use(store.default)
 
-    def issue_tickets(self, tickets: Tickets, clock: Callable[[], float]) -> None:
-        """Let clients resume; `clock` is the time of the datagram being handled."""
+    def issue_tickets(
+        self, tickets: Tickets, clock: Callable[[], float], version: Callable[[], int | None]
+    ) -> None:
+        """Let clients resume; `clock` and `version` are those of the packet being handled."""
         self._tickets = tickets
         self._now = clock
+        self._version = version
         self.get_session_ticket_cb = self._open_ticket
+
+    def take_early_data(self, guard: EarlyDataGuard, stamp: bytes) -> None:
+        """Offer 0-RTT in tickets and take it when `guard` admits it."""
+        self._guard = guard
+        self._stamp = stamp
+
+    @property
+    def early_data_accepted(self) -> bool:
+        """Whether 0-RTT data is taken."""
+        return self._early_data
+
+    @early_data_accepted.setter
+    def early_data_accepted(self, wanted: bool) -> None:
+        # aioquic sets it once the binder is verified, whenever the client offers early data.
+        if wanted and self._guard is not None:
+            session, ticket, obfuscated = self._offered
+            age = stated_age(obfuscated, session.age_add)
+            self._early_data = self._guard.admit(session, ticket, age, self._stamp, self._now())
 
     def _use(self, selected: ServerCertificate) -> None:
         self.selected = selected
@@ -52,7 +83,10 @@ class ServerTls(tls.Context):
     ) -> None:
         # The certificate decides which signature algorithms are offered, so it must be chosen
         # before aioquic's own reading of the hello.
-        self.server_name = tls.pull_client_hello(input_buf).server_name
+        hello = tls.pull_client_hello(input_buf)
+        self.server_name = hello.server_name
+        if hello.pre_shared_key is not None and hello.pre_shared_key.identities:
+            self._obfuscated_age = hello.pre_shared_key.identities[0][1]
         input_buf.seek(0)
         self._use(self.store.select(self.server_name))
         super()._server_handle_hello(input_buf, initial_buf, handshake_buf)
@@ -67,10 +101,12 @@ class ServerTls(tls.Context):
         # the client a site under a certificate that does not cover it.
         if (
             session is None
+            or session.version != self._version()
             or session.server_name != self.server_name
             or session.alpn != self.alpn_negotiated
         ):
             return None
+        self._offered = (session, ticket, self._obfuscated_age)
         return tls.SessionTicket(
             age_add=session.age_add,
             cipher_suite=tls.CipherSuite(session.cipher_suite),
@@ -92,16 +128,20 @@ class ServerTls(tls.Context):
             ticket_lifetime=int(tickets.lifetime),
             ticket_age_add=int.from_bytes(os.urandom(4), "big"),
             ticket_nonce=b"\0",  # one ticket a connection
+            # RFC 9001 section 4.6.1: in QUIC no other value is allowed.
+            max_early_data_size=0xFFFFFFFF if self._stamp else None,
         )
         derived = self._build_session_ticket(message, [])
         message.ticket = tickets.seal(
             Session(
+                version=self._version() or 0,
                 cipher_suite=derived.cipher_suite,
                 resumption_secret=derived.resumption_secret,
                 server_name=self.server_name,
                 alpn=self.alpn_negotiated,
                 age_add=message.ticket_age_add,
                 issued_at=now,
+                early_data=self._stamp,
             ),
             now,
         )

@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quicedge.config.limits import TICKET_LIFETIME
+from quicedge.quic.packet import VERSION_1, VERSION_2
 from quicedge.quic.tickets import Session, Tickets
 from quicedge.quic.tls import CertificateStore
 from tests.support.certs import make_certificate
 from tests.support.quicpair import SECRET
 from tests.support.world import NOW, World, is_connected
 
-SESSION = Session(0x1301, b"r" * 32, "localhost", "h3", 7, NOW)
+SESSION = Session(VERSION_1, 0x1301, b"r" * 32, "localhost", "h3", 7, NOW)
 
 
 def issued(world: World, **options: Any) -> SessionTicket:
@@ -80,6 +81,11 @@ def test_a_ticket_of_another_name_does_not_resume() -> None:
 def test_a_ticket_of_another_protocol_does_not_resume() -> None:
     world = World()
     assert not resumes(world, issued(world), alpn_protocols=["h3"])
+
+
+def test_a_ticket_of_another_version_does_not_resume() -> None:
+    world = World()
+    assert not resumes(world, issued(world), supported_versions=[VERSION_2])
 
 
 def test_tickets_carry_no_early_data_unless_configured() -> None:

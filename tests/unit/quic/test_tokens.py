@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from quicedge.config.limits import NEW_TOKEN_LIFETIME
+from quicedge.quic.packet import VERSION_1, VERSION_2
 from quicedge.quic.tokens import TokenKeys
 from tests.support.quicpair import SECRET
 from tests.support.world import NOW, Path, World, first_flight, is_connected
@@ -97,23 +98,24 @@ def test_a_lost_token_is_sent_again() -> None:
 @pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::7", "fe80::1%eth0"])
 def test_a_token_is_bound_to_its_host_and_kind(host: str) -> None:
     keys = TokenKeys(SECRET)
-    token = keys.seal_new(host, NOW)
-    assert TokenKeys(SECRET).open_new(token, host, NOW + 1)
-    assert not keys.open_new(token, "192.0.2.9", NOW + 1)
+    token = keys.seal_new(host, VERSION_1, NOW)
+    assert TokenKeys(SECRET).open_new(token, host, VERSION_1, NOW + 1)
+    assert not keys.open_new(token, host, VERSION_2, NOW + 1)
+    assert not keys.open_new(token, "192.0.2.9", VERSION_1, NOW + 1)
     assert keys.open_retry(token, (host, 1), b"", NOW) is None
     assert keys.open_retry(b"\x01" + token[1:], (host, 1), b"", NOW) is None
     retry = keys.seal_retry((host, 1), b"original", b"source", NOW)
-    assert not keys.open_new(b"\x02" + retry[1:], host, NOW)
+    assert not keys.open_new(b"\x02" + retry[1:], host, VERSION_1, NOW)
 
 
 @example(b"")
 @given(st.one_of(st.binary(max_size=100), st.binary(max_size=100).map(lambda b: b"\x02" + b)))
 def test_garbage_opens_nothing(token: bytes) -> None:
-    assert not TokenKeys(SECRET).open_new(token, "192.0.2.1", NOW)
+    assert not TokenKeys(SECRET).open_new(token, "192.0.2.1", VERSION_1, NOW)
 
 
 @given(st.integers(min_value=0), st.integers(min_value=1, max_value=255))
 def test_one_changed_byte_opens_nothing(at: int, change: int) -> None:
-    token = bytearray(TokenKeys(SECRET).seal_new("192.0.2.1", NOW))
+    token = bytearray(TokenKeys(SECRET).seal_new("192.0.2.1", VERSION_1, NOW))
     token[at % len(token)] ^= change
-    assert not TokenKeys(SECRET).open_new(bytes(token), "192.0.2.1", NOW)
+    assert not TokenKeys(SECRET).open_new(bytes(token), "192.0.2.1", VERSION_1, NOW)
