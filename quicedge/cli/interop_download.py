@@ -204,7 +204,8 @@ class Downloader:
             elif isinstance(event, events.ConnectionTerminated):
                 reason = event.reason_phrase or "no reason given"
                 self._fail(f"connection closed: {reason} (0x{event.error_code:x})")
-                self._ended.set_result(None)
+                if not self._ended.done():
+                    self._ended.set_result(None)
         except (H3Error, H3StreamError) as error:
             self._fail(f"the server broke HTTP/3: {error.reason}")
             self.connection.close(error_code=error.code, reason_phrase=error.reason)
