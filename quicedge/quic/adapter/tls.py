@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from aioquic import tls
 from aioquic.buffer import Buffer
 
+from quicedge.quic.hello import glance
 from quicedge.quic.strikes import EarlyDataGuard, stated_age
 from quicedge.quic.tickets import Session, Tickets
 from quicedge.quic.tls import CertificateStore, ServerCertificate
@@ -82,12 +83,9 @@ class ServerTls(tls.Context):
         self, input_buf: Buffer, initial_buf: Buffer, handshake_buf: Buffer
     ) -> None:
         # The certificate decides which signature algorithms are offered, so it must be chosen
-        # before aioquic's own reading of the hello.
-        hello = tls.pull_client_hello(input_buf)
-        self.server_name = hello.server_name
-        if hello.pre_shared_key is not None and hello.pre_shared_key.identities:
-            self._obfuscated_age = hello.pre_shared_key.identities[0][1]
-        input_buf.seek(0)
+        # before aioquic's own reading of the hello. Reading all of it twice costs too much.
+        self.server_name, obfuscated_age = glance(input_buf.data_slice(0, input_buf.capacity))
+        self._obfuscated_age = obfuscated_age or 0
         self._use(self.store.select(self.server_name))
         super()._server_handle_hello(input_buf, initial_buf, handshake_buf)
 
