@@ -43,6 +43,8 @@ def configuration(environment: Environment) -> Config:
     quic: dict[str, Any] = {"handshake_timeout": HANDSHAKE_TIMEOUT}
     if environment.case == "retry":
         quic["retry"] = "always"
+    if environment.case == "zerortt":
+        quic["early_data"] = True
     if environment.case == "v2":
         quic["versions"] = ["v2", "v1"]
     if environment.case == "connectionmigration":
