@@ -23,6 +23,12 @@ UDP_READ_SIZE: Final = 65536
 UDP_READS_PER_WAKEUP: Final = 64
 """Reads before other work gets its turn."""
 
+FORWARD_MESSAGE: Final = 66_000
+"""Bytes of a datagram on its way between workers, with its addresses."""
+
+FORWARDED_PER_WAKEUP: Final = 64
+"""Datagrams of other workers handled before other work gets its turn."""
+
 UDP_BYTES_PER_WAKEUP: Final = 512 * 1024
 """Bytes read before other work gets its turn: a few milliseconds of it."""
 

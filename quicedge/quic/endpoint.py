@@ -60,6 +60,9 @@ class Network(Protocol):
 Accept = Callable[[Connection], ConnectionHandler]
 """Called once for each new connection; returns what handles its events."""
 
+Forward = Callable[[bytes, Any, int], bool]
+"""Takes a datagram of no known connection; whether it went to another worker, whose it is."""
+
 
 @dataclass(slots=True)
 class EndpointSettings:
@@ -93,6 +96,7 @@ class Endpoint:
         secret: bytes,
         network: Network,
         accept: Accept,
+        forward: Forward | None = None,
     ) -> None:
         self.settings = settings
         self.certificates = certificates
@@ -107,6 +111,7 @@ class Endpoint:
         self._early_data_guard = EarlyDataGuard()
         self._network = network
         self._accept = accept
+        self._forward = forward
         self._awake: dict[Connection, None] = {}
         self._deadlines = Deadlines()
         self._resets = RateLimit(limits.STATELESS_RESETS_PER_SECOND)
@@ -149,6 +154,8 @@ class Endpoint:
         else:
             connection = self._by_cid.get(short_destination_cid(data))
         if connection is None:
+            if self._forward is not None and self._forward(data, path, ecn):
+                return
             if header is None:
                 self._reset_unknown(data, path, now)
                 return

@@ -137,6 +137,8 @@ class Supervisor:
             workers=self._workers,
             config=self._config,
             sockets=self._listeners.of_slot(slot),
+            inbox_fd=self._listeners.inbox_of(slot),
+            outbox_fds=self._listeners.outboxes,
             control_fd=control_fd,
             secret=self._secret,
         )

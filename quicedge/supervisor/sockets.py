@@ -51,13 +51,25 @@ class Listeners:
 
     def __init__(self, addresses: list[str], workers: int) -> None:
         self._listeners: list[Listener] = []
+        self._mailboxes: list[tuple[socket.socket, socket.socket]] = []
         try:
             for address in addresses:
                 self._listeners.append(_open(address, workers))
+            if workers > 1:
+                self._mailboxes = [_mailbox() for _ in range(workers)]
         except BaseException:
             self.close()
             raise
         self._report()
+
+    @property
+    def outboxes(self) -> list[int]:
+        """Descriptors towards the workers' inboxes, by slot; empty when there is but one."""
+        return [outbox.fileno() for _, outbox in self._mailboxes]
+
+    def inbox_of(self, slot: int) -> int:
+        """Where the worker in `slot` gets what others forward (`udp.forwarding`), or -1."""
+        return self._mailboxes[slot][0].fileno() if self._mailboxes else -1
 
     def of_slot(self, slot: int) -> list[ListeningSocket]:
         """What the worker in `slot` inherits."""
@@ -72,6 +84,9 @@ class Listeners:
     def close(self) -> None:
         for listener in self._listeners:
             for sock in listener.sockets:
+                sock.close()
+        for pair in self._mailboxes:
+            for sock in pair:
                 sock.close()
 
     def _report(self) -> None:
@@ -111,6 +126,15 @@ def parse_address(text: str) -> tuple[socket.AddressFamily, str, int]:
     return family, str(address[0]), int(address[1])
 
 
+def _mailbox() -> tuple[socket.socket, socket.socket]:
+    """An inbox and what leads to it: datagrams, so that any number of workers can write."""
+    inbox, outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    for sock in (inbox, outbox):
+        sock.setblocking(False)
+    outbox.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UDP_SEND_BUFFER)
+    return inbox, outbox
+
+
 def _open(text: str, workers: int) -> Listener:
     family, host, port = parse_address(text)
     listener = Listener(text)
@@ -139,7 +163,7 @@ def _open(text: str, workers: int) -> Listener:
             listener.steering = True
         except OSError as error:
             log.warning(
-                "no steering by connection ID: a client whose address changes loses its worker",
+                "no steering by connection ID: workers forward each other's datagrams",
                 address=listener.address,
                 error=str(error),
             )

@@ -75,7 +75,7 @@ class Worker:
                 str(theirs.fileno()),
                 *([entry] if entry else []),
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=[theirs.fileno(), *(item.fd for item in spec.sockets)],
+                pass_fds=[theirs.fileno(), *spec.inherited_fds],
                 env=_environment(),
                 process_group=0,  # Ctrl-C in a terminal is the supervisor's alone
             )

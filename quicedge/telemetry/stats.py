@@ -211,6 +211,8 @@ class WorkerStats(Struct, frozen=True, kw_only=True):
     version_negotiations_sent: int = 0
     stateless_resets_sent: int = 0
     datagrams_received: int = 0
+    datagrams_forwarded: int = 0
+    """Of other workers' connections, passed on to them."""
     datagrams_sent: int = 0
     bytes_received: int = 0
     bytes_sent: int = 0

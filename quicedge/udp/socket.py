@@ -154,7 +154,7 @@ class UdpSocket:
                     datagrams = []
                 last = remote, messages
                 local, ecn, segment = self._control(messages)
-                path = self._path(remote, local)
+                path = self.path(remote, local)
             nbytes += size
             # One copy out of the reused buffer, then slices of it.
             data = bytes(self._view[:size])
@@ -191,7 +191,8 @@ class UdpSocket:
                     ecn = _TRAFFIC_CLASS.unpack_from(data)[0] & 3
         return local, ecn, segment
 
-    def _path(self, remote: tuple[object, ...], local: bytes) -> FourTuple:
+    def path(self, remote: tuple[object, ...], local: bytes) -> FourTuple:
+        """The path of a peer and a local address, the same object each time."""
         key = remote, local
         path = self._paths.get(key)
         if path is None:

@@ -43,8 +43,18 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     config: Config
     sockets: list[ListeningSocket]
     control_fd: int
+    inbox_fd: int = -1
+    """Where other workers forward datagrams to; -1 when there is but one."""
+    outbox_fds: list[int] = msgspec.field(default_factory=list)
+    """Towards the inboxes of all workers, by slot."""
     secret: bytes
     """32 bytes shared by all workers: keys of tokens and stateless resets derive from them."""
+
+    @property
+    def inherited_fds(self) -> list[int]:
+        """Descriptors that the process needs besides the control socket."""
+        inbox = [self.inbox_fd] if self.inbox_fd >= 0 else []
+        return [*(item.fd for item in self.sockets), *inbox, *self.outbox_fds]
 
 
 class Method(NamedTuple):

@@ -29,6 +29,7 @@ from quicedge.quic.settings import ALPN_H3, server_configuration
 from quicedge.quic.tls import CertificateStore, load_certificate
 from quicedge.telemetry.access import AccessLog
 from quicedge.udp.address import FourTuple
+from quicedge.udp.forwarding import Forwarder
 from quicedge.udp.socket import UdpSocket
 from quicedge.upstream.group import Upstream
 from quicedge.upstream.static import StaticUpstream
@@ -81,6 +82,7 @@ class Edge:
         secret: bytes,
         access_log: AccessLog | None,
         alpn_protocols: Sequence[str] = (ALPN_H3,),
+        forwarder: Forwarder | None = None,
     ) -> None:
         """`alpn_protocols`: what is offered; HTTP/3 alone but for interop tests."""
         self._loop = asyncio.get_running_loop()
@@ -120,7 +122,11 @@ class Edge:
             secret=secret,
             network=_Network(),
             accept=self._accept,
+            forward=forwarder.forward if forwarder is not None else None,
         )
+        self.forwarder = forwarder
+        if forwarder is not None:
+            self._loop.add_reader(forwarder.fileno(), self._forwarded)
         for sock in sockets:
             sock.on_blocked = lambda sock=sock: self._loop.add_writer(
                 sock.fileno(), self._writable, sock
@@ -202,6 +208,12 @@ class Edge:
 
     def _received(self, datagrams: list[bytes], path: FourTuple, ecn: int) -> None:
         self.endpoint.receive_run(datagrams, path, self._clock(), ecn)
+
+    def _forwarded(self) -> None:
+        assert self.forwarder is not None
+        now = self._clock()
+        self.forwarder.receive(lambda data, path, ecn: self.endpoint.receive(data, path, now, ecn))
+        self._flush()
 
     def wake(self, connection: Connection) -> None:
         """Something was written on the connection: send at the end of this turn of the loop."""
@@ -356,5 +368,7 @@ class Edge:
         for sock in self.sockets:
             self._loop.remove_reader(sock.fileno())
             self._loop.remove_writer(sock.fileno())
+        if self.forwarder is not None:
+            self._loop.remove_reader(self.forwarder.fileno())
         for upstream in self._upstreams.values():
             await upstream.close()

@@ -21,6 +21,7 @@ from quicedge.telemetry.stats import (
     WorkerStats,
     select,
 )
+from quicedge.udp.forwarding import Forwarder
 from quicedge.udp.socket import UdpSocket
 from quicedge.worker.control import ControlChannel, WorkerSpec
 from quicedge.worker.edge import Edge
@@ -30,6 +31,14 @@ from quicedge.worker.records import connection_stats
 def run(spec: WorkerSpec) -> None:
     """Serve until drained."""
     uvloop.run(_Worker(spec).serve())
+
+
+def _forwarder(spec: WorkerSpec, sockets: list[UdpSocket]) -> Forwarder | None:
+    if spec.inbox_fd < 0:
+        return None
+    inbox = socket.socket(fileno=spec.inbox_fd)
+    outboxes = [socket.socket(fileno=fd) for fd in spec.outbox_fds]
+    return Forwarder(spec.slot, inbox, outboxes, sockets)
 
 
 class _Worker:
@@ -57,6 +66,7 @@ class _Worker:
             ),
             secret=spec.secret,
             access_log=self._logs.access,
+            forwarder=_forwarder(spec, sockets),
         )
         channel = ControlChannel(
             spec.control_fd,
@@ -102,6 +112,8 @@ class _Worker:
         network: Counter[str] = Counter()
         for sock in edge.sockets:
             network.update(sock.counters)
+        if edge.forwarder is not None:
+            network.update(edge.forwarder.counters)
         dropped = {
             name: count
             for source in (endpoint.counters, network)
@@ -126,6 +138,7 @@ class _Worker:
             version_negotiations_sent=endpoint.counters["version_negotiations"],
             stateless_resets_sent=endpoint.counters["stateless_resets"],
             datagrams_received=network["datagrams_received"],
+            datagrams_forwarded=network["datagrams_forwarded"],
             datagrams_sent=network["datagrams_sent"],
             bytes_received=network["bytes_received"],
             bytes_sent=network["bytes_sent"],

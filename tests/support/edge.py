@@ -80,6 +80,8 @@ def edge(
     upstream_extra: str = "",
     hosts: str = "*",
     listen: tuple[int, ...] = (),
+    program: tuple[str, ...] = ("-m", "quicedge"),
+    options: str = "",
 ) -> Iterator[RunningEdge]:
     """Run the edge before an origin; asserts that it drains and exits 0 in the end."""
     import socket
@@ -92,6 +94,7 @@ def edge(
         f"""
 listen = {json.dumps(addresses)}
 drain_timeout = "5s"
+{options}
 
 [tls]
 certificates = [{{ cert = "certs/dev.pem", key = "certs/dev.key" }}]
@@ -115,7 +118,7 @@ listen = "127.0.0.1:{admin_port}"
     )
     with (directory / "edge.out").open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "quicedge", "serve", "--config", str(config)],
+            [sys.executable, *program, "serve", "--config", str(config)],
             stdout=output, stderr=subprocess.STDOUT, cwd=REPOSITORY, start_new_session=True,
         )  # fmt: skip
     running = RunningEdge(process, port, admin_port, directory, certificate)
