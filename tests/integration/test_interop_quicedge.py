@@ -42,15 +42,14 @@ def peer(name: str) -> Implementation:
 
 CASES = [
     ("handshake", "gtls"), ("http3", "gtls"), ("retry", "gtls"), ("keyupdate", "gtls"),
-    ("resumption", "aioquic"), ("connectionmigration", "quicedge"),
+    ("resumption", "aioquic"), ("zerortt", "aioquic"), ("connectionmigration", "quicedge"),
     ("v2", "aioquic"), ("rebind-addr", "aioquic"), ("transferloss", "aioquic"), ("ecn", "gtls"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("role", "case", "foreign"),
-    [("client", *case) for case in [*CASES, ("zerortt", "aioquic")]]
-    + [("server", *case) for case in CASES],
+    [(role, *case) for role in ("client", "server") for case in CASES],
 )
 def test_case(site: Site, role: str, case: str, foreign: str, tmp_path: Path) -> None:
     other = peer(foreign)
