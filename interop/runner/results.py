@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from interop.runner.report import MARKS
 from interop.runner.trial import Result
 
 _BY_VALUE = {result.value: result for result in Result}
+_SHARE = re.compile(r"(\d+) of \d+: ")
+"""How the matrix tells that some of several repetitions failed."""
 _WORST_FIRST = (Result.FAILED, Result.UNSUPPORTED, Result.SUCCEEDED)
 
 
@@ -22,6 +25,7 @@ class _Tally:
     """What a pair did in a case, over all runs that were found."""
 
     runs: int = 0
+    failed: int = 0
     results: set[Result] = field(default_factory=set)
     reasons: list[str] = field(default_factory=list)
     details: str = ""
@@ -31,7 +35,11 @@ class _Tally:
         return next((result for result in _WORST_FIRST if result in self.results), None)
 
     def __str__(self) -> str:
-        times = f" ({self.runs})" if self.runs > 1 and self.worst is not Result.UNSUPPORTED else ""
+        times = ""
+        if self.runs > 1 and self.worst is Result.SUCCEEDED:
+            times = f" ({self.runs})"
+        elif self.failed < self.runs and self.worst is Result.FAILED:
+            times = f" {self.failed} of {self.runs}"
         return f"{MARKS[self.worst]}{times} {self.details}".strip()
 
 
@@ -50,12 +58,14 @@ def summarize(directory: Path, ours: str) -> str:
     named = ", ".join(f"{name} {version}".strip() for name, version in sorted(versions.items()))
     lines += [
         f"Written by `quicedge interop --results`; the last run was on {day}. Versions: {named}.",
-        "✓ succeeded, ✕ failed, ? not supported, · not run; repetitions in parentheses.",
+        "✓ succeeded, ✕ failed, ? not supported, · not run. `✓ (3)`: in each of three runs;",
+        "`✕ 1 of 3`: one of three failed.",
     ]
     reasons: list[str] = []
     for title, role in (("server", 1), ("client", 0)):
         pairs = [key[:2] for key in tallies if key[role] == ours]
         peers = list(dict.fromkeys(pair[1 - role] for pair in pairs))
+        peers.sort(key=lambda peer: peer == ours)
         lines += ["", f"## quicedge as {title}", "", f"| case | {' | '.join(peers)} |"]
         lines.append("|---|" + "---|" * len(peers))
         for case in CASES:
@@ -83,5 +93,7 @@ def _add(found: dict[str, Any], tallies: dict[tuple[str, str, str], _Tally]) -> 
                 if entry["result"] is not None:
                     tally.results.add(_BY_VALUE[entry["result"]])
                 if entry["reason"]:
-                    tally.reasons.append(entry["reason"])
+                    share = _SHARE.match(entry["reason"])
+                    tally.failed += int(share[1]) if share else entry["runs"]
+                    tally.reasons.append(entry["reason"][share.end() if share else 0 :])
                 tally.details = entry.get("details") or tally.details
