@@ -49,7 +49,7 @@ class Quic(_Section, frozen=True):
     """0-RTT: safe requests of returning clients start before the handshake ends (RFC 8470)."""
     idle_timeout: Seconds = limits.IDLE_TIMEOUT
     handshake_timeout: Seconds = limits.HANDSHAKE_TIMEOUT
-    congestion_control: Literal["reno", "cubic"] = "cubic"
+    congestion_control: Literal["reno", "cubic", "bbr"] = "cubic"
     max_data: Bytes = limits.CONNECTION_WINDOW
     """Connection flow-control window (initial_max_data), bytes the origin has not taken yet."""
     max_stream_data: Bytes = limits.STREAM_WINDOW

@@ -27,7 +27,11 @@ class Pacer:
         """Spread a window over a round trip, a little faster so that pacing is not the limit."""
         # RFC 9002 section 7.7: N = 1.25; slow start doubles the window, so it needs twice that.
         gain = 2.0 if slow_start else 1.25
-        self.rate = gain * congestion_window / max(smoothed_rtt, 1e-6)
+        self.pace(gain * congestion_window / max(smoothed_rtt, 1e-6), congestion_window)
+
+    def pace(self, rate: float, congestion_window: int) -> None:
+        """Send at `rate` bytes a second."""
+        self.rate = rate
         self._capacity = max(
             2 * self.datagram_size,
             min(PACING_BURST, max(congestion_window / 4, self.rate * PACING_QUANTUM)),

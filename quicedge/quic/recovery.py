@@ -259,6 +259,7 @@ class Recovery:
             self.controller.on_rtt(self.rtt.latest, round_ended=round_ended)
         self._detect_loss(now=now, space=space)
         if acked_bytes:
+            self.controller.in_flight = self.bytes_in_flight
             self.controller.on_acked(
                 acked_bytes,
                 sent_time=newest_sent,
@@ -295,9 +296,14 @@ class Recovery:
             rate = (self.delivered + acked_bytes - batch.delivered) / elapsed
             if not batch.app_limited or self.delivery_rate is None or rate > self.delivery_rate:
                 self.delivery_rate = rate
+            self.controller.on_delivery_rate(rate, app_limited=batch.app_limited)
 
     def _set_pace(self) -> None:
         if self.rtt.initialized:
+            rate = self.controller.pacing_rate
+            if rate is not None:
+                self.pacer.pace(rate, self.controller.congestion_window)
+                return
             self.pacer.set_rate(
                 self.controller.congestion_window,
                 self.rtt.smoothed,
@@ -321,6 +327,7 @@ class Recovery:
         largest = space.largest_acked_packet
         threshold = largest - PACKET_THRESHOLD
         space.loss_time = None
+        lost_before = self.bytes_lost
         lost: list[tuple[int, int, float, bool]] = []  # first, stop, sent time, in flight
 
         packets = []
@@ -346,6 +353,7 @@ class Recovery:
             lost += self._lose_batches(space, now, delay)
         newest = max((sent for _, _, sent, in_flight in lost if in_flight), default=None)
         if newest is not None:
+            self.controller.on_lost(self.bytes_lost - lost_before)
             self.controller.on_congestion(sent_time=newest, now=now)
             if self._is_persistent(lost):
                 self.controller.on_persistent_congestion()

@@ -26,7 +26,12 @@ class Link:
     """Fraction of ECT datagrams that it marks Congestion Experienced."""
     bleach: bool = False
     """Clears every mark."""
+    duplicates: float = 0.0
     _free_at: float = 0.0
+
+    def backlog(self, now: float) -> float:
+        """Bytes that wait for the link."""
+        return max(0.0, self._free_at - now) * (self.rate or 0.0)
 
     def mark(self, ecn: int, rng: random.Random) -> int:
         """The ECN codepoint that a datagram arrives with."""
@@ -93,21 +98,28 @@ class Pair:
                     self.datagrams_lost += 1
                     continue
                 ecn = link.mark(sent_ecn, self.rng)
-                heapq.heappush(
-                    self._wire, (arrival, next(self._order), other, data, peer.address, ecn)
-                )
+                copies = 2 if link.duplicates and self.rng.random() < link.duplicates else 1
+                for _ in range(copies):
+                    heapq.heappush(
+                        self._wire, (arrival, next(self._order), other, data, peer.address, ecn)
+                    )
             peer.drain()
 
-    def step(self, end: float = float("inf")) -> bool:
-        """Advance to the next datagram or timer; False when none comes before `end`."""
+    def next_moment(self) -> float:
+        """When the next datagram arrives or timer fires; infinity when none does."""
         moments = [timer for peer in (self.client, self.server)
                    if (timer := peer.connection.get_timer()) is not None]  # fmt: skip
         if self._wire:
             moments.append(self._wire[0][0])
-        if not moments or min(moments) > end:
+        return min(moments, default=float("inf"))
+
+    def step(self, end: float = float("inf")) -> bool:
+        """Advance to the next datagram or timer; False when none comes before `end`."""
+        moment = self.next_moment()
+        if moment == float("inf") or moment > end:
             return False
         # A real timer fires a little late; one that fires at its very moment would hide rounding.
-        self.now = max(self.now, min(moments)) + 1e-6
+        self.now = max(self.now, moment) + 1e-6
         while self._wire and self._wire[0][0] <= self.now:
             _, _, peer, data, address, ecn = heapq.heappop(self._wire)
             if hasattr(peer.connection, "received_ecn"):

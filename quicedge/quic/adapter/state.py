@@ -8,6 +8,8 @@ from aioquic import tls
 from aioquic.buffer import UINT_VAR_MAX, Buffer
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.congestion.base import register_congestion_control
+from aioquic.quic.congestion.reno import RenoCongestionControl
 from aioquic.quic.connection import (
     CONNECTION_LIMIT_FRAME_CAPACITY,
     MAX_STREAM_DATA_FRAME_CAPACITY,
@@ -36,6 +38,9 @@ from quicedge.quic.pmtud import PathMtu
 from quicedge.quic.preferred import PARAMETER, PreferredAddress
 from quicedge.quic.recovery import Recovery
 from quicedge.quic.tls import CertificateStore, ServerCertificate
+
+# aioquic makes a recovery of its own first, which ours replaces; it must know every name.
+register_congestion_control("bbr", RenoCongestionControl)
 
 _ALIVE = (QuicConnectionState.FIRSTFLIGHT, QuicConnectionState.CONNECTED)
 

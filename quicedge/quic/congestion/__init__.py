@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from quicedge.quic.congestion.base import CongestionController
+from quicedge.quic.congestion.bbr import Bbr
 from quicedge.quic.congestion.cubic import Cubic
 from quicedge.quic.congestion.newreno import NewReno
 
-CONTROLLERS: dict[str, type[CongestionController]] = {"cubic": Cubic, "reno": NewReno}
+CONTROLLERS: dict[str, type[CongestionController]] = {
+    "bbr": Bbr,
+    "cubic": Cubic,
+    "reno": NewReno,
+}
 
 
 def make_controller(name: str, max_datagram_size: int) -> CongestionController:

@@ -28,6 +28,8 @@ class CongestionController(ABC):
         )
         self.ssthresh: int | None = None
         self.recovery_start: float | None = None
+        self.in_flight = 0
+        """Bytes in flight, as recovery last said."""
         self.congestion_events = 0
 
     @property
@@ -68,6 +70,19 @@ class CongestionController(ABC):
         """RFC 9002 section 7.6.2: the window MUST be reduced to the minimum."""
         self.congestion_window = self.minimum_window
         self.recovery_start = None
+
+    @property
+    def pacing_rate(self) -> float | None:
+        """Bytes a second to send at; None: what spreads the window over a round trip."""
+        return None
+
+    def on_delivery_rate(self, rate: float, *, app_limited: bool) -> None:
+        """A sample of what the path delivered, bytes a second."""
+        return
+
+    def on_lost(self, nbytes: int) -> None:
+        """`nbytes` in flight were declared lost; `on_congestion` follows."""
+        return
 
     def on_rtt(self, latest_rtt: float, *, round_ended: bool) -> None:
         """A round-trip sample; `round_ended`: packets sent since the last such call are acked."""

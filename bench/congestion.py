@@ -1,0 +1,141 @@
+"""Congestion controllers on a virtual clock: throughput and queue by loss and round-trip time.
+
+`python -m bench.congestion` prints the tables of RESULTS.md; seconds of traffic take seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from aioquic.quic.connection import QuicConnection
+from aioquic.quic.events import StreamDataReceived
+
+from tests.support.quicpair import make_pair, server_configuration
+from tests.support.simnet import Link
+
+RATE = 2_500_000
+"""Bytes a second of the bottleneck: 20 Mbit/s."""
+LOSSES = (0.0, 0.01, 0.03)
+RTTS = (0.02, 0.1, 0.3)
+CONTROLLERS = ("cubic", "reno", "bbr")
+WARM_UP = 2.0
+MEASURED = 8.0
+ENDLESS = 1 << 30
+
+
+@dataclass
+class Outcome:
+    """Of one flow while it was measured."""
+
+    utilization: float
+    """Stream bytes delivered, as a share of the bottleneck's rate."""
+    queue: float
+    """Mean bytes that waited for the link, in bandwidth-delay products."""
+
+
+class Flow:
+    """A server that always has something to send, and what its client got."""
+
+    def __init__(self, controller: str, down: Link, up: Link, seed: int, stock: bool) -> None:
+        options = {"max_data": ENDLESS, "max_stream_data": ENDLESS}
+        self.pair = make_pair(
+            up,
+            down,
+            seed=seed,
+            client_options=options,
+            server_options={"congestion_control_algorithm": controller},
+        )
+        if stock:
+            self._use_stock(controller)
+        self.received = 0
+        self.pair.client.on_event = self._count
+        server, client = self.server, self.pair.client.connection
+        self.pair.run(lambda: bool(server._handshake_confirmed and client._handshake_confirmed))
+        client.send_stream_data(0, b"?")
+        self.pair.run(lambda: 0 in server._streams)
+        self._unsent = 0
+        self.refill()
+
+    @property
+    def server(self) -> Any:
+        return self.pair.server.connection
+
+    def _use_stock(self, controller: str) -> None:
+        client = self.pair.client.connection
+        self.pair.server.connection = QuicConnection(
+            configuration=server_configuration(congestion_control_algorithm=controller),
+            original_destination_connection_id=client.original_destination_connection_id,
+        )
+
+    def _count(self, event: object) -> None:
+        if isinstance(event, StreamDataReceived):
+            self.received += len(event.data)
+
+    def refill(self) -> None:
+        """Keep some seconds of data waiting."""
+        sender = self.server._streams[0].sender
+        if sender._buffer_stop - sender.highest_offset < RATE:
+            self.server.send_stream_data(0, bytes(2 * RATE))
+
+
+def run(flows: list[Flow], link: Link, seconds: float) -> float:
+    """Advance all flows together; returns the mean backlog of the link in bytes."""
+    now = max(flow.pair.now for flow in flows)
+    end = now + seconds
+    area = 0.0
+    while True:
+        flow = min(flows, key=lambda flow: flow.pair.next_moment())
+        if flow.pair.next_moment() > end:
+            return area / seconds
+        flow.pair.step(end)
+        flow.refill()
+        moment = max(now, flow.pair.now)
+        area += link.backlog(moment) * (moment - now)
+        now = moment
+
+
+def single(controller: str, loss: float, rtt: float, *, stock: bool = False) -> Outcome:
+    """One flow alone, over a queue of one bandwidth-delay product."""
+    bdp = max(RATE * rtt, 30_000)
+    down = Link(delay=rtt / 2, loss=loss, rate=RATE, queue=int(bdp))
+    flow = Flow(controller, down, Link(delay=rtt / 2), 1, stock)
+    run([flow], down, WARM_UP + 10 * rtt)
+    before = flow.received
+    backlog = run([flow], down, MEASURED)
+    return Outcome((flow.received - before) / MEASURED / RATE, backlog / bdp)
+
+
+def shared(first: str, second: str, rtt: float = 0.05) -> tuple[float, float]:
+    """Shares of the bottleneck that two flows get; the second one comes two seconds later."""
+    down = Link(delay=rtt / 2, rate=RATE, queue=int(RATE * rtt))
+    flows = [Flow(first, down, Link(delay=rtt / 2), 1, False)]
+    run(flows, down, WARM_UP)
+    late = Flow(second, down, Link(delay=rtt / 2), 2, False)
+    flows.append(late)
+    run(flows, down, 3 * WARM_UP)
+    before = [flow.received for flow in flows]
+    run(flows, down, 2 * MEASURED)
+    got = [flow.received - start for flow, start in zip(flows, before, strict=True)]
+    return got[0] / 2 / MEASURED / RATE, got[1] / 2 / MEASURED / RATE
+
+
+def main() -> None:
+    head = " | ".join(f"{loss:.0%} loss, {rtt * 1e3:.0f} ms" for loss in LOSSES for rtt in RTTS)
+    print(f"| | {head} |\n| --- |" + " --- |" * (len(LOSSES) * len(RTTS)))
+    rows = [(name, name, False) for name in CONTROLLERS] + [("aioquic's reno", "reno", True)]
+    for label, name, stock in rows:
+        cells = []
+        for loss in LOSSES:
+            for rtt in RTTS:
+                outcome = single(name, loss, rtt, stock=stock)
+                cells.append(f"{outcome.utilization:.0%} / {outcome.queue:.2f}")
+        print(f"| {label} | " + " | ".join(cells) + " |", flush=True)
+    print("\n| first, second | share of the first | share of the second |\n| --- | --- | --- |")
+    for first, second in (("cubic", "cubic"), ("reno", "reno"), ("bbr", "bbr"), ("cubic", "bbr")):
+        shares = shared(first, second)
+        print(f"| {first}, {second} | {shares[0]:.0%} | {shares[1]:.0%} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
