@@ -24,6 +24,13 @@ MEASURED = 8.0
 ENDLESS = 1 << 30
 
 
+class Stock(QuicConnection):
+    """aioquic's server, which cannot be asked what to send before it has heard from anyone."""
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
+        return super().datagrams_to_send(now) if self._network_paths else []
+
+
 @dataclass
 class Outcome:
     """Of one flow while it was measured."""
@@ -63,7 +70,7 @@ class Flow:
 
     def _use_stock(self, controller: str) -> None:
         client = self.pair.client.connection
-        self.pair.server.connection = QuicConnection(
+        self.pair.server.connection = Stock(
             configuration=server_configuration(congestion_control_algorithm=controller),
             original_destination_connection_id=client.original_destination_connection_id,
         )
