@@ -11,6 +11,7 @@ import ipaddress
 from typing import Any
 
 import msgspec
+import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -18,8 +19,11 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from quicedge.admin.view import EdgeView
+from quicedge.admin.metrics import CONTENT_TYPE, render
+from quicedge.admin.view import CloseRequest, EdgeView
 from quicedge.telemetry.stats import ConnectionQuery, QueryError, check_query
+
+log = structlog.get_logger(__name__)
 
 _PARAMETERS = tuple(field.name for field in msgspec.structs.fields(ConnectionQuery))
 
@@ -40,6 +44,27 @@ def make_app(edge: EdgeView, *, any_host: bool = False) -> ASGIApp:
     async def status(request: Request) -> Response:
         return _json(await edge.status())
 
+    async def metrics(request: Request) -> Response:
+        return Response(render(await edge.status()), media_type=CONTENT_TYPE)
+
+    async def close(request: Request) -> Response:
+        connection_id = request.path_params["id"]
+        try:
+            asked = msgspec.json.decode(await request.body() or b"{}", type=CloseRequest)
+        except msgspec.ValidationError as error:
+            raise HTTPException(400, str(error)) from error
+        except msgspec.DecodeError as error:
+            raise HTTPException(400, f"not JSON: {error}") from error
+        if not await edge.close_connection(connection_id, asked.code, asked.reason):
+            raise HTTPException(404, "no such connection")
+        log.info(
+            "connection closed by an operator",
+            connection=connection_id,
+            code=asked.code,
+            reason=asked.reason,
+        )
+        return _json({"closed": connection_id})
+
     async def healthz(request: Request) -> Response:
         return PlainTextResponse("ok\n")
 
@@ -52,6 +77,8 @@ def make_app(edge: EdgeView, *, any_host: bool = False) -> ASGIApp:
         routes=[
             Route("/api/v1/connections", connections),
             Route("/api/v1/connections/{id}", connection),
+            Route("/api/v1/connections/{id}/close", close, methods=["POST"]),
+            Route("/metrics", metrics),
             Route("/api/v1/status", status),
             Route("/healthz", healthz),
             Route("/readyz", readyz),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from quicedge.telemetry.stats import ConnectionQuery, ConnectionStats, WorkerStats
 
@@ -69,6 +69,14 @@ class Connections(Struct, frozen=True, kw_only=True):
     connections: list[ConnectionStats]
 
 
+class CloseRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a connection is to be closed: an HTTP/3 error code and words for the peer."""
+
+    code: Annotated[int, Meta(ge=0, lt=1 << 62)] = 0x100
+    """H3_NO_ERROR unless said otherwise (RFC 9114 section 8.1)."""
+    reason: Annotated[str, Meta(max_length=200)] = "closed by an operator"
+
+
 class EdgeView(Protocol):
     """The edge, as the admin API asks it."""
 
@@ -86,3 +94,6 @@ class EdgeView(Protocol):
 
     async def connection(self, connection_id: str) -> ConnectionStats | None:
         """One connection in detail, or None when no worker has it."""
+
+    async def close_connection(self, connection_id: str, code: int, reason: str) -> bool:
+        """Close a connection; False when no worker has it."""

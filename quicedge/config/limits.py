@@ -130,6 +130,15 @@ MAX_BATCH_PACKETS: Final = 44
 PACING_QUANTUM: Final = 0.001
 """Seconds between two bursts at least, so that pacing costs no timer a packet."""
 
+SKIP_PACKETS_FIRST: Final = 256
+"""Packets within which the first packet number is left out, to catch ACKs of what nobody got."""
+
+SKIP_PACKETS_MOST: Final = 128 * 1024
+"""Packets between two such numbers at most; the distance doubles each time."""
+
+SKIPPED_REMEMBERED: Final = 4
+"""Numbers left out that ACKs are compared with."""
+
 ECN_TESTING_PACKETS: Final = 10
 """Packets marked on a path before the first answer to them (RFC 9000 appendix A.4)."""
 

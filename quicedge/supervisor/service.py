@@ -29,7 +29,7 @@ from quicedge.telemetry.stats import (
     first_rows,
     merge,
 )
-from quicedge.worker.control import ControlError, WorkerSpec
+from quicedge.worker.control import CloseOrder, ControlError, WorkerSpec
 
 log = structlog.get_logger("quicedge.supervisor")
 
@@ -268,3 +268,8 @@ class Supervisor:
     async def connection(self, connection_id: str) -> ConnectionStats | None:
         answers, _ = await self._pool.ask("connection", connection_id)
         return next((found for found in answers.values() if found is not None), None)
+
+    async def close_connection(self, connection_id: str, code: int, reason: str) -> bool:
+        order = CloseOrder(connection_id, code, reason)
+        answers, _ = await self._pool.ask("close_connection", order)
+        return any(answers.values())

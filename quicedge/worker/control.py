@@ -57,6 +57,14 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
         return [*(item.fd for item in self.sockets), *inbox, *self.outbox_fds]
 
 
+class CloseOrder(msgspec.Struct, frozen=True, array_like=True):
+    """A connection that an operator wants closed."""
+
+    connection_id: str
+    code: int
+    reason: str
+
+
 class Method(NamedTuple):
     """Types of a method's parameter and result; None: there is none."""
 
@@ -69,6 +77,7 @@ METHODS: Mapping[str, Method] = {
     "connections": Method(ConnectionQuery, ConnectionPage),
     "connection": Method(str, ConnectionStats | None),
     "stats": Method(None, WorkerStats),
+    "close_connection": Method(CloseOrder, bool),
     # Stop taking connections, tell clients (GOAWAY), exit when all is done or after that many
     # seconds. Asked again, the shorter time counts; 0 is at once.
     "drain": Method(float, None),

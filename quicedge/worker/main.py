@@ -23,7 +23,7 @@ from quicedge.telemetry.stats import (
 )
 from quicedge.udp.forwarding import Forwarder
 from quicedge.udp.socket import UdpSocket
-from quicedge.worker.control import ControlChannel, WorkerSpec
+from quicedge.worker.control import CloseOrder, ControlChannel, WorkerSpec
 from quicedge.worker.edge import Edge
 from quicedge.worker.records import connection_stats
 
@@ -74,6 +74,7 @@ class _Worker:
                 "connections": self.connections,
                 "connection": self.connection,
                 "stats": self.stats,
+                "close_connection": self.close_connection,
                 "drain": self.drain,
                 "update_config": self.update_config,
                 "reload_certificates": self.reload_certificates,
@@ -105,6 +106,13 @@ class _Worker:
                 now = time.monotonic()
                 return connection_stats(session, worker=self._spec.slot, now=now, detail=True)
         return None
+
+    def close_connection(self, order: CloseOrder) -> bool:
+        for session in self._edge.sessions:
+            if session.connection.id == order.connection_id:
+                session.close(order.code, order.reason)
+                return True
+        return False
 
     def stats(self) -> WorkerStats:
         edge = self._edge

@@ -11,12 +11,12 @@ from aioquic.quic.packet import QuicFrameType, pull_ack_frame
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketSpace
 
-from quicedge.quic.adapter.state import StateConnection
+from quicedge.quic.adapter.acked import AckCheckingConnection
 from quicedge.quic.ecn import Counts, EcnMarks, EcnValidation
 from quicedge.quic.frames import encode_ack
 
 
-class MarkingConnection(StateConnection):
+class MarkingConnection(AckCheckingConnection):
     """See the module."""
 
     def __init__(self, **options: Any) -> None:

@@ -274,7 +274,7 @@ class ReceivingConnection(SendingConnection):
             ect1, at = decode_varint(payload, at)
             ce, at = decode_varint(payload, at)
             counts = ect0, ect1, ce
-        self._check_acked(ranges[-1][1] - 1, kind)
+        self._check_acked(ranges, kind)
         held = self._held_ack
         if held is not None and not _covers(ranges, held[0]):
             self._settle_ack(now)

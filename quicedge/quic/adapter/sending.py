@@ -79,7 +79,7 @@ class SendingConnection(MarkingConnection):
         if not self._network_paths:
             return []  # nothing authentic has arrived yet: there is nobody to answer
         self._choose_mark()
-        first = self._packet_number
+        first = self._next_number()
         if self._needs_general_path():
             runs = [
                 Transmit(data, len(data), path) for data, path in super().datagrams_to_send(now)

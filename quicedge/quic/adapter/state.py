@@ -174,22 +174,6 @@ class StateConnection(QuicConnection):
         self.packets_received += 1
         return super()._payload_received(context, plain, crypto_frame_required)
 
-    def _handle_ack_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
-        start = buf.tell()
-        self._check_acked(buf.pull_uint_var(), frame_type)
-        buf.seek(start)
-        super()._handle_ack_frame(context, frame_type, buf)
-
-    def _check_acked(self, largest: int, frame_type: int) -> None:
-        # RFC 9000 section 13.1: an endpoint SHOULD treat receipt of an acknowledgment for a
-        # packet it did not send as a connection error of type PROTOCOL_VIOLATION.
-        if largest >= self._packet_number:
-            raise QuicConnectionError(
-                error_code=QuicErrorCode.PROTOCOL_VIOLATION,
-                frame_type=frame_type,
-                reason_phrase="ACK of a packet that was never sent",
-            )
-
     def _handle_crypto_frame(
         self, context: QuicReceiveContext, frame_type: int, buf: Buffer
     ) -> None:

@@ -32,6 +32,9 @@ class FakeEdge:
     ready = True
     broken = False
 
+    def __init__(self) -> None:
+        self.closed: list[tuple[str, int, str]] = []
+
     async def status(self) -> Status:
         if self.broken:
             raise RuntimeError("secret insides")
@@ -49,6 +52,10 @@ class FakeEdge:
 
     async def connection(self, connection_id: str) -> ConnectionStats | None:
         return next((row for row in ROWS if row.id == connection_id), None)
+
+    async def close_connection(self, connection_id: str, code: int, reason: str) -> bool:
+        self.closed.append((connection_id, code, reason))
+        return any(row.id == connection_id for row in ROWS)
 
 
 class Client:

@@ -1,0 +1,102 @@
+"""`/metrics`: the workers' counters in Prometheus' text format, one time series a worker.
+
+A worker that was replaced starts again at zero under the same slot, as Prometheus expects of a
+process that restarted. No series is about a single connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from quicedge.admin.view import Status
+from quicedge.telemetry.stats import WorkerStats
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_COUNTERS = {
+    "connections_total": ("quicedge_connections", "Connections accepted."),
+    "requests_total": ("quicedge_requests", "Requests received."),
+    "retries_sent": ("quicedge_retries", "Retry packets sent."),
+    "version_negotiations_sent": (
+        "quicedge_version_negotiations", "Version Negotiation packets sent.",
+    ),
+    "stateless_resets_sent": ("quicedge_stateless_resets", "Stateless resets sent."),
+    "datagrams_received": ("quicedge_datagrams_received", "UDP datagrams received."),
+    "datagrams_sent": ("quicedge_datagrams_sent", "UDP datagrams sent."),
+    "datagrams_forwarded": (
+        "quicedge_datagrams_forwarded", "Datagrams passed on to the worker they belong to.",
+    ),
+    "bytes_received": ("quicedge_received_bytes", "UDP payload received."),
+    "bytes_sent": ("quicedge_sent_bytes", "UDP payload sent."),
+    "log_lines_dropped": ("quicedge_log_lines_dropped", "Records a slow disk had no room for."),
+}  # fmt: skip
+
+_GAUGES = {
+    "connections": ("quicedge_connections_open", "Connections, handshakes among them."),
+    "handshakes_open": ("quicedge_handshakes_open", "Handshakes in progress."),
+    "requests_active": ("quicedge_requests_active", "Requests in progress."),
+    "resident_bytes": ("quicedge_worker_resident_bytes", "Greatest resident memory."),
+    "uptime_seconds": ("quicedge_worker_uptime_seconds", "Since the worker started."),
+}
+
+
+class _Collector:
+    def __init__(self, status: Status) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[Metric]:
+        workers = [item.stats for item in self._status.workers if item.stats is not None]
+        for field, (name, text) in _COUNTERS.items():
+            counter = CounterMetricFamily(name, text, labels=["worker"])
+            for stats in workers:
+                counter.add_metric([str(stats.slot)], getattr(stats, field))
+            yield counter
+        for field, (name, text) in _GAUGES.items():
+            gauge = GaugeMetricFamily(name, text, labels=["worker"])
+            for stats in workers:
+                gauge.add_metric([str(stats.slot)], getattr(stats, field))
+            yield gauge
+        yield _handshakes(workers)
+        yield _drops(workers)
+        yield self._restarts()
+        yield GaugeMetricFamily(
+            "quicedge_up", "Whether the edge is running.", self._status.state == "running"
+        )
+
+    def _restarts(self) -> Metric:
+        restarts = CounterMetricFamily(
+            "quicedge_worker_restarts", "Workers that died and were replaced.", labels=["worker"]
+        )
+        for worker in self._status.workers:
+            restarts.add_metric([str(worker.slot)], worker.restarts)
+        return restarts
+
+
+def _handshakes(workers: list[WorkerStats]) -> Metric:
+    family = CounterMetricFamily(
+        "quicedge_handshakes", "Handshakes that ended, by outcome.", labels=["worker", "outcome"]
+    )
+    for stats in workers:
+        family.add_metric([str(stats.slot), "completed"], stats.handshakes_completed)
+        family.add_metric([str(stats.slot), "failed"], stats.handshakes_failed)
+    return family
+
+
+def _drops(workers: list[WorkerStats]) -> Metric:
+    family = CounterMetricFamily(
+        "quicedge_datagrams_dropped", "Datagrams discarded, by reason.", labels=["worker", "reason"]
+    )
+    for stats in workers:
+        for reason, count in sorted(stats.datagrams_dropped.items()):
+            family.add_metric([str(stats.slot), reason], count)
+    return family
+
+
+def render(status: Status) -> bytes:
+    """The exposition of one moment."""
+    registry = CollectorRegistry()
+    registry.register(_Collector(status))
+    return generate_latest(registry)
