@@ -28,10 +28,10 @@ from bench.proxies import ROOT, Kind, Proxy, Setting, available, pinned, running
 from quicedge.config import devcerts
 
 LOAD_CORE = 1
-DOWN, DOWN_SLOW = 300_000_000, 60_000_000
-UP, UP_SLOW = 200_000_000, 20_000_000
-REQUESTS, REQUESTS_SLOW = 5000, 2000
-HANDSHAKES = 300
+DOWN, DOWN_SLOW = 300_000_000, 30_000_000
+UP, UP_SLOW = 200_000_000, 10_000_000
+REQUESTS, REQUESTS_SLOW = 4000, 1000
+HANDSHAKES = 200
 IDLE, IDLE_SLOW = 500, 100
 
 
