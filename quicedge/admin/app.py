@@ -20,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from quicedge.admin.metrics import CONTENT_TYPE, render
+from quicedge.admin.traces import trace_routes
 from quicedge.admin.view import CloseRequest, EdgeView
 from quicedge.telemetry.stats import ConnectionQuery, QueryError, check_query
 
@@ -78,6 +79,7 @@ def make_app(edge: EdgeView, *, any_host: bool = False) -> ASGIApp:
             Route("/api/v1/connections", connections),
             Route("/api/v1/connections/{id}", connection),
             Route("/api/v1/connections/{id}/close", close, methods=["POST"]),
+            *trace_routes(edge),
             Route("/metrics", metrics),
             Route("/api/v1/status", status),
             Route("/healthz", healthz),

@@ -31,6 +31,9 @@ _COUNTERS = {
     ),
     "bytes_received": ("quicedge_received_bytes", "UDP payload received."),
     "bytes_sent": ("quicedge_sent_bytes", "UDP payload sent."),
+    "trace_writes_dropped": (
+        "quicedge_qlog_writes_dropped", "Writes of qlog events that a slow disk lost.",
+    ),
     "log_lines_dropped": ("quicedge_log_lines_dropped", "Records a slow disk had no room for."),
 }  # fmt: skip
 
@@ -38,6 +41,7 @@ _GAUGES = {
     "connections": ("quicedge_connections_open", "Connections, handshakes among them."),
     "handshakes_open": ("quicedge_handshakes_open", "Handshakes in progress."),
     "requests_active": ("quicedge_requests_active", "Requests in progress."),
+    "traces_running": ("quicedge_qlog_traces", "qlog traces being written."),
     "resident_bytes": ("quicedge_worker_resident_bytes", "Greatest resident memory."),
     "uptime_seconds": ("quicedge_worker_uptime_seconds", "Since the worker started."),
 }

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Protocol
 
 from msgspec import Meta, Struct
 
-from quicedge.telemetry.stats import ConnectionQuery, ConnectionStats, WorkerStats
+from quicedge.telemetry.stats import ConnectionQuery, ConnectionStats, TraceAnswer, WorkerStats
 
 State = Literal["starting", "running", "draining"]
 
@@ -97,3 +97,12 @@ class EdgeView(Protocol):
 
     async def close_connection(self, connection_id: str, code: int, reason: str) -> bool:
         """Close a connection; False when no worker has it."""
+
+    @property
+    def trace_directory(self) -> str | None:
+        """Where traces are written; None: nowhere."""
+
+    async def trace_connection(
+        self, connection_id: str, action: Literal["start", "stop"]
+    ) -> TraceAnswer:
+        """Start or stop the trace of a connection."""

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,9 +17,13 @@ import uvloop
 
 from quicedge.cli.interop_download import Downloader, DownloadError
 from quicedge.cli.interop_environment import Environment
+from quicedge.config.limits import QLOG_MAX_FILE_SIZE, QLOG_MAX_TOTAL_SIZE
+from quicedge.config.schema import Qlog
 from quicedge.http.hq import ALPN_HQ
 from quicedge.quic.connection import Connection
 from quicedge.quic.settings import ALPN_H3, client_configuration
+from quicedge.telemetry.trace import Trace
+from quicedge.telemetry.tracefiles import TraceFiles, trace_directory
 
 HANDSHAKE_TIMEOUT = 60.0
 """Seconds: three packets in ten are lost in some cases."""
@@ -47,10 +52,21 @@ class _Client:
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
         self._alpn = environment.alpn or (ALPN_H3 if environment.case == "http3" else ALPN_HQ)
+        directory = trace_directory(Qlog())
+        self._files = (
+            TraceFiles(directory, max_total=QLOG_MAX_TOTAL_SIZE) if directory is not None else None
+        )
         self._tickets: list[Any] = []
         self._ticket_came = asyncio.Event()
 
     async def run(self) -> None:
+        try:
+            await self._run()
+        finally:
+            if self._files is not None:
+                self._files.close()
+
+    async def _run(self) -> None:
         urls = list(self._environment.requests)
         if not urls:
             raise DownloadError("REQUESTS is empty")
@@ -122,15 +138,35 @@ class _Client:
             raise DownloadError(f"{target.hostname}: {error}") from error
         connection = Connection(
             configuration=configuration,
-            now=asyncio.get_running_loop().time(),
+            now=time.monotonic(),
             handshake_timeout=HANDSHAKE_TIMEOUT,
             session_ticket_handler=self._take_ticket,
         )
+        self._trace(connection)
         downloader = Downloader(connection, found[0][4], self._alpn, environment.downloads)
         try:
             yield downloader
         finally:
             await downloader.close()
+
+    def _trace(self, connection: Connection) -> None:
+        """Write what the connection does into QLOGDIR, if the runner wants it."""
+        if self._files is None:
+            return
+        wall = time.time()
+        file = self._files.new(f"{int(wall * 1000)}-{connection.id}-client")
+        assert file is not None, "a client has few connections"
+        connection.start_trace(
+            Trace(
+                file,
+                level="extra",
+                group_id=connection.id,
+                started=time.monotonic(),
+                wall_clock=wall,
+                vantage_point="client",
+                max_size=QLOG_MAX_FILE_SIZE,
+            )
+        )
 
     def _take_ticket(self, ticket: Any) -> None:
         self._tickets.append(ticket)

@@ -14,6 +14,7 @@ from quicedge.config.limits import HQ_MAX_REQUEST
 from quicedge.http.h3 import H3Connection, H3Error, H3Settings, H3StreamError
 from quicedge.http.message import Fields
 from quicedge.http.priority import Priority
+from quicedge.http.traced import trace_codec
 from quicedge.quic import events
 from quicedge.quic.connection import Connection
 from quicedge.quic.settings import ALPN_H3
@@ -68,6 +69,8 @@ class Downloader:
         if alpn == ALPN_H3:
             # Before the handshake is over, so that requests can be early data.
             self._h3 = H3Connection(connection, self, is_client=True, settings=H3Settings())
+            if connection.trace is not None:
+                trace_codec(self._h3, connection.trace)
 
     # --- for the case ---------------------------------------------------------------------------
 

@@ -145,6 +145,9 @@ ECN_TESTING_PACKETS: Final = 10
 ECN_TESTING_TIMEOUTS: Final = 2
 """Probe timeouts in a row after which marks stop: the path may swallow marked packets."""
 
+MAX_LOST_REMEMBERED: Final = 32
+"""Runs of lost packets whose late acknowledgment is noticed; each ACK is compared with all."""
+
 MAX_ACK_RANGES: Final = 64
 """Received packet number ranges remembered and acknowledged."""
 
@@ -328,6 +331,29 @@ LOG_FLUSH_INTERVAL: Final = 0.25
 
 LOG_CLOSE_TIMEOUT: Final = 2.0
 """Seconds a process waits at its end for its last log lines to be written."""
+
+# --- qlog (writing) ---------------------------------------------------------------------------
+
+QLOG_BUFFER: Final = 16 * 1024 * 1024
+"""Bytes of events waiting for a slow disk, all traces of a worker; further events are dropped."""
+
+QLOG_FLUSH_INTERVAL: Final = 0.01
+"""Seconds between two writes of the traces: what a killed process can lose."""
+
+QLOG_MAX_OPEN: Final = 200
+"""Traces of a worker at once, each holds a descriptor; further connections are not traced."""
+
+QLOG_MAX_FILE_SIZE: Final = 64 * 1024 * 1024
+"""Bytes of one trace file, some 300 000 packets; the trace ends there."""
+
+QLOG_MAX_TOTAL_SIZE: Final = 1024 * 1024 * 1024
+"""Bytes of all trace files in the directory; the oldest go."""
+
+QLOG_PRUNE_EVERY: Final = 16 * 1024 * 1024
+"""Bytes written between two looks at the size of the directory."""
+
+QLOG_MAX_HELD: Final = 64 * 1024
+"""Bytes of a trace kept until the server name decides whether it is written."""
 
 # --- qlog (reading) ---------------------------------------------------------------------------
 

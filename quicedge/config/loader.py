@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import re
 import tomllib
 import types
@@ -12,7 +13,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from quicedge.config.schema import Config, Upstream
+from quicedge.config.schema import Config, Qlog, Upstream
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -190,7 +191,8 @@ def _absolute(config: Config, directory: Path) -> Config:
         name: replace(item, tls_ca=at(item.tls_ca), root=at(item.root))
         for name, item in config.upstreams.items()
     }
-    return replace(config, tls=tls, log=log, upstreams=upstreams)
+    qlog = replace(config.qlog, directory=at(config.qlog.directory))
+    return replace(config, tls=tls, log=log, upstreams=upstreams, qlog=qlog)
 
 
 def _cross_checks(config: Config) -> Iterator[str]:
@@ -220,8 +222,24 @@ def _cross_checks(config: Config) -> Iterator[str]:
         yield "http3.qpack_blocked_streams: has no effect without qpack_max_table_capacity"
     if config.log.access_file and not config.log.access:
         yield "log.access_file: has no effect with access = false"
+    yield from _check_qlog(config.qlog)
     if config.admin.enabled and not _is_local(config.admin.listen):
         yield f"admin.listen: {config.admin.listen!r} is neither loopback nor unix:/path"
+
+
+def _check_qlog(qlog: Qlog) -> Iterator[str]:
+    for index, text in enumerate(qlog.addresses):
+        try:
+            ipaddress.ip_network(text)
+        except ValueError as error:
+            yield f"qlog.addresses[{index}]: {error}"
+    if qlog.directory is not None and not Path(qlog.directory).is_dir():
+        yield f"qlog.directory: {qlog.directory} is no directory"
+    if qlog.max_file_size > qlog.max_total_size:
+        yield "qlog.max_file_size: is more than max_total_size"
+    if qlog.directory is None and (qlog.addresses or qlog.server_names or qlog.rate):
+        # QLOGDIR is for interop runners; a configured choice of clients needs a configured place.
+        yield "qlog.directory: is missing, without it nothing is traced"
 
 
 def _check_routes(config: Config) -> Iterator[str]:

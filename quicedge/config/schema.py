@@ -122,6 +122,24 @@ class Log(_Section, frozen=True):
     """Access log file; the same place as the log when absent."""
 
 
+class Qlog(_Section, frozen=True):
+    """Traces of connections, one file each (qlog, JSON text sequences)."""
+
+    directory: str | None = None
+    """Where traces go; none are written without it, unless the variable QLOGDIR names one."""
+    level: Literal["core", "base", "extra"] = "base"
+    rate: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    """Share of new connections that are traced; QLOGDIR without more asks for all."""
+    addresses: list[str] = field(default_factory=list)
+    """Clients that are always traced: addresses or networks (`192.0.2.0/24`)."""
+    server_names: list[str] = field(default_factory=list)
+    """Server names (SNI) whose connections are always traced."""
+    max_file_size: Bytes = limits.QLOG_MAX_FILE_SIZE
+    """A trace ends there."""
+    max_total_size: Bytes = limits.QLOG_MAX_TOTAL_SIZE
+    """All traces of the directory; the oldest are removed."""
+
+
 class Admin(_Section, frozen=True):
     enabled: bool = True
     listen: str = "127.0.0.1:4480"
@@ -140,4 +158,5 @@ class Config(_Section, frozen=True):
     routes: list[Route] = field(default_factory=list)
     alt_svc: AltSvc = field(default_factory=AltSvc)
     log: Log = field(default_factory=Log)
+    qlog: Qlog = field(default_factory=Qlog)
     admin: Admin = field(default_factory=Admin)

@@ -27,6 +27,8 @@ class Connection(AdaptedConnection):
     """A connection with a handshake deadline. Time is always a parameter, in seconds."""
 
     handler: ConnectionHandler
+    came_from: Any = None
+    """The network path of the first datagram: what it claims, not yet proven."""
 
     def __init__(
         self,

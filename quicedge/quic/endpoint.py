@@ -346,6 +346,7 @@ class Endpoint:
         for cid in connection.host_cids:
             self._learn(connection, cid)
         self.counters["accepted"] += 1
+        connection.came_from = path
         connection.handler = self._accept(connection)
         return connection
 

@@ -15,6 +15,7 @@ from aioquic.quic.recovery import QuicPacketSpace
 
 from quicedge.quic.batch import Batch, BatchLog
 from quicedge.quic.congestion import CongestionController
+from quicedge.quic.losses import LostPackets
 from quicedge.quic.pacer import Pacer
 from quicedge.quic.rtt import GRANULARITY, RttEstimator
 
@@ -59,6 +60,12 @@ class Recovery:
         self.newest_acked_sent_time = 0.0
         self.packets_lost = 0
         self.bytes_lost = 0
+        self.packets_spuriously_lost = 0
+        """1-RTT packets declared lost and acknowledged after all."""
+        self.on_packets_lost: (
+            Callable[[QuicPacketSpace, list[tuple[int, int]], int], None] | None
+        ) = None
+        """Told of each loss: the space, runs of packet numbers, the largest acknowledged."""
         self.pto_total = 0
         self.delivered = 0
         """Bytes acknowledged in all."""
@@ -67,6 +74,7 @@ class Recovery:
         """Bytes a second, the latest sample that was not application limited."""
 
         self._send_probe = send_probe
+        self._lost = LostPackets()
         self._last_ack_eliciting_sent = 0.0
         self._round_end = 0
 
@@ -215,6 +223,8 @@ class Recovery:
         largest = ranges[-1][1] - 1
         if largest > space.largest_acked_packet:
             space.largest_acked_packet = largest
+        if self._lost and space.is_application_data:
+            self.packets_spuriously_lost += self._lost.acknowledged(ranges)
         in_flight = self.bytes_in_flight
         newest = -1
         newest_sent = 0.0
@@ -351,6 +361,8 @@ class Recovery:
                 handler(LOST, *args)
         if space.is_application_data and self.batches:
             lost += self._lose_batches(space, now, delay)
+        if lost:
+            self._note_lost(space, sorted(run[:2] for run in lost))
         newest = max((sent for _, _, sent, in_flight in lost if in_flight), default=None)
         if newest is not None:
             self.controller.on_lost(self.bytes_lost - lost_before)
@@ -358,6 +370,13 @@ class Recovery:
             if self._is_persistent(lost):
                 self.controller.on_persistent_congestion()
             self._set_pace()
+
+    def _note_lost(self, space: QuicPacketSpace, runs: list[tuple[int, int]]) -> None:
+        if space.is_application_data:
+            for first, stop in runs:
+                self._lost.add(first, stop)
+        if self.on_packets_lost is not None:
+            self.on_packets_lost(space, runs, space.largest_acked_packet)
 
     def _lose_batches(
         self, space: QuicPacketSpace, now: float, delay: float

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 
@@ -26,10 +26,12 @@ from quicedge.telemetry.stats import (
     ConnectionPage,
     ConnectionQuery,
     ConnectionStats,
+    TraceAnswer,
     first_rows,
     merge,
 )
-from quicedge.worker.control import CloseOrder, ControlError, WorkerSpec
+from quicedge.telemetry.tracefiles import trace_directory
+from quicedge.worker.control import CloseOrder, ControlError, TraceOrder, WorkerSpec
 
 log = structlog.get_logger("quicedge.supervisor")
 
@@ -273,3 +275,13 @@ class Supervisor:
         order = CloseOrder(connection_id, code, reason)
         answers, _ = await self._pool.ask("close_connection", order)
         return any(answers.values())
+
+    @property
+    def trace_directory(self) -> str | None:
+        return trace_directory(self._config.qlog)
+
+    async def trace_connection(
+        self, connection_id: str, action: Literal["start", "stop"]
+    ) -> TraceAnswer:
+        answers, _ = await self._pool.ask("trace_connection", TraceOrder(connection_id, action))
+        return next((one for one in answers.values() if one.found), TraceAnswer(found=False))

@@ -189,6 +189,15 @@ class ConnectionStats(Struct, frozen=True, kw_only=True):
     remote_parameters: dict[str, Any] | None = None
 
 
+class TraceAnswer(Struct, frozen=True, kw_only=True):
+    """What became of an order to start or stop a trace."""
+
+    found: bool
+    """Whether there is such a connection."""
+    file: str | None = None
+    """The trace file's name; None: there is none."""
+
+
 class WorkerStats(Struct, frozen=True, kw_only=True):
     """Counters of one worker since its start, and gauges of now."""
 
@@ -218,6 +227,10 @@ class WorkerStats(Struct, frozen=True, kw_only=True):
     bytes_sent: int = 0
     datagrams_dropped: dict[str, int] = field(default_factory=dict)
     """By reason."""
+    traces_running: int = 0
+    """qlog traces being written."""
+    trace_writes_dropped: int = 0
+    """Writes of qlog events that a slow or full disk lost."""
     log_lines_dropped: int = 0
     """Log and access records that a slow disk had no room for."""
 

@@ -12,14 +12,20 @@ import inspect
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import msgspec
 import structlog
 
 from quicedge.config.limits import CONTROL_MAX_PENDING, CONTROL_MESSAGE_MAX, CONTROL_TIMEOUT
 from quicedge.config.schema import Config, Tls
-from quicedge.telemetry.stats import ConnectionPage, ConnectionQuery, ConnectionStats, WorkerStats
+from quicedge.telemetry.stats import (
+    ConnectionPage,
+    ConnectionQuery,
+    ConnectionStats,
+    TraceAnswer,
+    WorkerStats,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -65,6 +71,13 @@ class CloseOrder(msgspec.Struct, frozen=True, array_like=True):
     reason: str
 
 
+class TraceOrder(msgspec.Struct, frozen=True, array_like=True):
+    """A connection whose trace an operator wants begun or ended."""
+
+    connection_id: str
+    action: Literal["start", "stop"]
+
+
 class Method(NamedTuple):
     """Types of a method's parameter and result; None: there is none."""
 
@@ -78,6 +91,7 @@ METHODS: Mapping[str, Method] = {
     "connection": Method(str, ConnectionStats | None),
     "stats": Method(None, WorkerStats),
     "close_connection": Method(CloseOrder, bool),
+    "trace_connection": Method(TraceOrder, TraceAnswer),
     # Stop taking connections, tell clients (GOAWAY), exit when all is done or after that many
     # seconds. Asked again, the shorter time counts; 0 is at once.
     "drain": Method(float, None),

@@ -35,6 +35,7 @@ from quicedge.upstream.group import Upstream
 from quicedge.upstream.static import StaticUpstream
 from quicedge.worker.records import access_record
 from quicedge.worker.session import RequestStream, Session
+from quicedge.worker.tracing import Tracer
 
 log = structlog.get_logger(__name__)
 
@@ -102,6 +103,7 @@ class Edge:
         self.handshakes_completed = 0
         self.handshakes_failed = 0
         self._upstreams: dict[str, Upstream | StaticUpstream] = {}
+        self.tracer = Tracer(config.qlog, self._clock)
         self.configure(config)
         self.endpoint = Endpoint(
             EndpointSettings(
@@ -164,6 +166,7 @@ class Edge:
     def reconfigure(self, config: Config) -> None:
         """`configure` while running."""
         self.configure(config)
+        self.tracer.configure(config.qlog)
         settings = self.endpoint.settings
         settings.configuration = server_configuration(
             config, self._certificates, self._alpn_protocols
@@ -256,6 +259,7 @@ class Edge:
 
     def _accept(self, connection: Connection) -> Session:
         session = Session(self, connection)
+        self.tracer.accepted(session)
         self.sessions.add(session)
         return session
 
@@ -372,3 +376,4 @@ class Edge:
             self._loop.remove_reader(self.forwarder.fileno())
         for upstream in self._upstreams.values():
             await upstream.close()
+        self.tracer.close()

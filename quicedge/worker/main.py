@@ -18,12 +18,13 @@ from quicedge.telemetry.stats import (
     ConnectionPage,
     ConnectionQuery,
     ConnectionStats,
+    TraceAnswer,
     WorkerStats,
     select,
 )
 from quicedge.udp.forwarding import Forwarder
 from quicedge.udp.socket import UdpSocket
-from quicedge.worker.control import CloseOrder, ControlChannel, WorkerSpec
+from quicedge.worker.control import CloseOrder, ControlChannel, TraceOrder, WorkerSpec
 from quicedge.worker.edge import Edge
 from quicedge.worker.records import connection_stats
 
@@ -75,6 +76,7 @@ class _Worker:
                 "connection": self.connection,
                 "stats": self.stats,
                 "close_connection": self.close_connection,
+                "trace_connection": self.trace_connection,
                 "drain": self.drain,
                 "update_config": self.update_config,
                 "reload_certificates": self.reload_certificates,
@@ -114,6 +116,14 @@ class _Worker:
                 return True
         return False
 
+    def trace_connection(self, order: TraceOrder) -> TraceAnswer:
+        tracer = self._edge.tracer
+        for session in self._edge.sessions:
+            if session.connection.id == order.connection_id:
+                act = tracer.start if order.action == "start" else tracer.stop
+                return TraceAnswer(found=True, file=act(session))
+        return TraceAnswer(found=False)
+
     def stats(self) -> WorkerStats:
         edge = self._edge
         endpoint = edge.endpoint
@@ -151,6 +161,8 @@ class _Worker:
             bytes_received=network["bytes_received"],
             bytes_sent=network["bytes_sent"],
             datagrams_dropped=dropped,
+            traces_running=edge.tracer.running,
+            trace_writes_dropped=edge.tracer.dropped,
             log_lines_dropped=self._logs.dropped,
         )
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from quicedge.proxy.exchange import Exchange
+from quicedge.quic import limited
 from quicedge.quic.connection import Connection
 from quicedge.quic.packet import VERSION_NAMES
 from quicedge.telemetry.access import AccessRecord
@@ -61,6 +63,7 @@ def connection_stats(
     age = now - connection.created_at
     wall = time.time()
     pace = recovery.pacer.rate
+    limits = connection.limits
     return ConnectionStats(
         id=connection.id,
         worker=worker,
@@ -75,9 +78,12 @@ def connection_stats(
         version=VERSION_NAMES.get(connection.version, hex(connection.version)),
         alpn=connection.alpn,
         cipher=connection.cipher,
+        group=connection.group,
         sni=connection.server_name,
         retry=connection.retried,
         resumed=connection.resumed,
+        early_data=connection.early_data_accepted,
+        key_updates=connection.key_updates,
         state=connection.state_name,
         created_at=wall - age,
         age_seconds=age,
@@ -102,6 +108,9 @@ def connection_stats(
         bytes_received=connection.bytes_received,
         packets_lost=recovery.packets_lost,
         bytes_lost=recovery.bytes_lost,
+        packets_spuriously_lost=recovery.packets_spuriously_lost,
+        packets_reordered=connection.packets_reordered,
+        bytes_retransmitted=connection.stream_bytes_retransmitted,
         packets_dropped={"undecryptable_or_duplicate": connection.datagrams_dropped}
         if connection.datagrams_dropped
         else {},
@@ -116,7 +125,14 @@ def connection_stats(
         resets_received=session.resets_received,
         receive_window=connection.receive_window,
         send_window=connection.send_window,
+        send_buffered=connection.send_buffered,
+        connection_blocked_seconds=limits.spent(limited.CONNECTION, now),
+        stream_blocked_seconds=limits.spent(limited.STREAM, now),
+        congestion_limited_seconds=limits.spent(limited.CONGESTION, now),
+        application_limited_seconds=limits.spent(limited.APPLICATION, now),
         paths=_paths(connection) if detail else None,
+        local_parameters=_parameters(connection.local_parameters) if detail else None,
+        remote_parameters=_parameters(connection.remote_parameters) if detail else None,
         streams=[_stream(stream, now) for stream in session.streams.values()] if detail else None,
     )
 
@@ -124,6 +140,19 @@ def connection_stats(
 def _local_address(path: object) -> str:
     host, port = getattr(path, "local_host", ""), path.socket.address[1]  # type: ignore[attr-defined]
     return format_address((host or path.socket.address[0], port))  # type: ignore[attr-defined]
+
+
+def _parameters(parameters: object) -> dict[str, Any]:
+    """Transport parameters that JSON can hold, without those that are not set."""
+    found: dict[str, Any] = {}
+    for name, value in vars(parameters).items():
+        if isinstance(value, bytes):
+            # Whoever knows the token can end the connection.
+            if name != "stateless_reset_token":
+                found[name] = value.hex()
+        elif isinstance(value, bool | int):
+            found[name] = value
+    return found
 
 
 def _paths(connection: Connection) -> list[PathStats]:

@@ -136,6 +136,7 @@ class Session:
             elif isinstance(event, events.ProtocolNegotiated):
                 self.h3 = self._make_codec(event.alpn_protocol)
                 self._negotiated = True
+                self.edge.tracer.negotiated(self)
             elif isinstance(event, events.HandshakeCompleted):
                 self.edge.handshakes_completed += 1
                 self._release_held()

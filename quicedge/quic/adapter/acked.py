@@ -25,14 +25,22 @@ class AckCheckingConnection(StateConnection):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._skipped: deque[int] = deque(maxlen=SKIPPED_REMEMBERED)
+        self.packets_skipped = 0
+        """Packet numbers left out so far."""
         self._skip_period = SKIP_PACKETS_FIRST
         self._skip_at = random.randrange(1, SKIP_PACKETS_FIRST)
+
+    @property
+    def packets_sent(self) -> int:
+        # aioquic numbers the packets of all spaces from one counter.
+        return self._packet_number - self.packets_skipped
 
     def _next_number(self) -> int:
         """The number of the next packet; sometimes one is skipped before it."""
         if self._packet_number >= self._skip_at and self._handshake_confirmed:
             self._skipped.append(self._packet_number)
             self._packet_number += 1
+            self.packets_skipped += 1
             # Ever more rarely: a connection that lived so long has shown what it is.
             self._skip_period = min(2 * self._skip_period, SKIP_PACKETS_MOST)
             self._skip_at = self._packet_number + random.randrange(1, self._skip_period)

@@ -55,6 +55,8 @@ class ReceivingConnection(SendingConnection):
         """In-order data of `_chunks_stream`, not made an event yet."""
         self._held_ack: tuple[list[tuple[int, int]], int, Counts | None] | None = None
         self._chunks_stream = -1
+        self._reordered = 0
+        """Packets that came after one with a higher number."""
 
     def next_event(self) -> QuicEvent | None:
         if self._chunks:
@@ -101,7 +103,6 @@ class ReceivingConnection(SendingConnection):
             not self._handshake_confirmed
             or self._state is not QuicConnectionState.CONNECTED
             or self._close_pending
-            or self._quic_logger is not None
             or addr != self._network_paths[0].addr
             or not self._network_paths[0].is_validated
         ):
@@ -205,6 +206,8 @@ class ReceivingConnection(SendingConnection):
         """Packets `first` to `stop - 1` were processed."""
         if stop <= first:
             return
+        if first < space.largest_received_packet:
+            self._reordered += stop - first
         if stop - 1 > space.largest_received_packet:
             space.largest_received_packet = stop - 1
             space.largest_received_time = now
@@ -261,7 +264,7 @@ class ReceivingConnection(SendingConnection):
             epoch=ONE_RTT,
             host_cid=self.host_cid,
             network_path=self._network_paths[0],
-            quic_logger_frames=None,
+            quic_logger_frames=[] if self._quic_logger is not None else None,
             time=now,
             version=None,
         )

@@ -439,11 +439,6 @@ class StateConnection(QuicConnection):
         return self._retry_source_connection_id is not None
 
     @property
-    def packets_sent(self) -> int:
-        # aioquic numbers the packets of all spaces from one counter.
-        return self._packet_number
-
-    @property
     def streams_open(self) -> int:
         return len(self._streams)
 
@@ -470,6 +465,11 @@ class StateConnection(QuicConnection):
     def send_window(self) -> int:
         """Bytes we may still send on the connection."""
         return self._remote_max_data - self._remote_max_data_used
+
+    @property
+    def send_buffered(self) -> int:
+        """Bytes written to all streams that were never sent."""
+        return sum(self.unsent_bytes(stream_id) for stream_id in self._streams)
 
     @property
     def key_phase(self) -> int:

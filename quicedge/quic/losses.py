@@ -1,0 +1,49 @@
+"""Packets declared lost, remembered for a while: an ACK that comes late shows the mistake."""
+
+from __future__ import annotations
+
+from quicedge.config.limits import MAX_LOST_REMEMBERED
+
+
+class LostPackets:
+    """Runs of packet numbers, the newest `MAX_LOST_REMEMBERED` of them."""
+
+    __slots__ = ("_runs",)
+
+    def __init__(self) -> None:
+        self._runs: list[tuple[int, int]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._runs)
+
+    def add(self, first: int, stop: int) -> None:
+        """Packets `first` to `stop - 1` were declared lost."""
+        if self._runs and self._runs[-1][1] == first:
+            self._runs[-1] = self._runs[-1][0], stop
+        else:
+            self._runs.append((first, stop))
+            if len(self._runs) > MAX_LOST_REMEMBERED:
+                del self._runs[0]
+
+    def acknowledged(self, ranges: list[tuple[int, int]]) -> int:
+        """How many of them lie in the ranges of an ACK (`stop` exclusive); they are forgotten."""
+        spurious = 0
+        kept: list[tuple[int, int]] = []
+        for run in self._runs:
+            pieces = [run]
+            for start, stop in ranges:
+                left = []
+                for first, end in pieces:
+                    inside = min(end, stop) - max(first, start)
+                    if inside <= 0:
+                        left.append((first, end))
+                        continue
+                    spurious += inside
+                    if first < start:
+                        left.append((first, start))
+                    if stop < end:
+                        left.append((stop, end))
+                pieces = left
+            kept += pieces
+        self._runs = kept[-MAX_LOST_REMEMBERED:]
+        return spurious
