@@ -103,6 +103,7 @@ class ReceivingConnection(SendingConnection):
             not self._handshake_confirmed
             or self._state is not QuicConnectionState.CONNECTED
             or self._close_pending
+            or self._is_logged_by_aioquic
             or addr != self._network_paths[0].addr
             or not self._network_paths[0].is_validated
         ):

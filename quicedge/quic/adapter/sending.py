@@ -82,6 +82,7 @@ class SendingConnection(OrderingConnection):
             not self._handshake_confirmed
             or self._state is not QuicConnectionState.CONNECTED
             or self._close_pending
+            or self._is_logged_by_aioquic
             or not paths[0].is_validated
             or bool(paths[0].remote_challenges)
             or self._probe_pending

@@ -38,6 +38,7 @@ from quicedge.quic.pmtud import PathMtu
 from quicedge.quic.preferred import PARAMETER, PreferredAddress
 from quicedge.quic.recovery import Recovery
 from quicedge.quic.tls import CertificateStore, ServerCertificate
+from quicedge.telemetry.trace import Trace
 
 # aioquic makes a recovery of its own first, which ours replaces; it must know every name.
 register_congestion_control("bbr", RenoCongestionControl)
@@ -80,6 +81,8 @@ class StateConnection(QuicConnection):
         super().__init__(configuration=configuration, **rest)
         self._certificates = certificates
         self._preferred_address = preferred_address
+        self.trace: Trace | None = None
+        """Where the connection's events are written; None: nowhere."""
         self._now = 0.0
         self._connection_ids = connection_ids
         self._stream_window = configuration.max_stream_data
@@ -203,6 +206,11 @@ class StateConnection(QuicConnection):
             # What was never delivered will never be consumed: give it back to the connection.
             receiver = stream.receiver
             self._local_max_data.value += receiver.highest_offset - receiver.starting_offset()
+
+    @property
+    def _is_logged_by_aioquic(self) -> bool:
+        """Whether aioquic's own packet log is on, which only its general path writes."""
+        return self._quic_logger is not None and self.trace is None
 
     # --- flow control ---------------------------------------------------------------------
 

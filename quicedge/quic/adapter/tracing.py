@@ -46,7 +46,6 @@ class TracingConnection(ReturningConnection):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.trace: Trace | None = None
         self.limits = limited.LimitClock()
         self.group: str | None = None
         """The key exchange group, by its name in TLS; None before there is one."""
