@@ -46,6 +46,27 @@ def stream_frame(stream_id: int, offset: int, length: int, fin: bool) -> Frame:
     return frame
 
 
+def lone_stream_frame(payload: bytes) -> tuple[int, int, int] | None:
+    """Stream, offset and length of the STREAM frame without FIN that fills a packet, if one does.
+
+    The short way for the packets that an upload is made of; `describe` reads all others.
+    """
+    kind = payload[0] if payload else 0
+    if not FRAME_STREAM_FIRST <= kind <= FRAME_STREAM_LAST or kind & STREAM_FIN:
+        return None
+    try:
+        stream_id, at = decode_varint(payload, 1)
+        offset = 0
+        if kind & STREAM_OFFSET:
+            offset, at = decode_varint(payload, at)
+        length = len(payload) - at
+        if kind & STREAM_LENGTH:
+            length, at = decode_varint(payload, at)
+    except FrameError:
+        return None
+    return (stream_id, offset, length) if at + length == len(payload) else None
+
+
 def describe(payload: bytes, ack_delay_exponent: int) -> list[Frame]:
     """The frames of a 1-RTT packet; what cannot be read ends the list as an unknown frame."""
     frames: list[Frame] = []

@@ -70,6 +70,8 @@ class Trace:
         self._unreported = 0
         self._held: list[bytes] | None = [] if tentative else None
         self._held_size = 0
+        self._line_key: tuple[object, ...] = ()
+        self._line = b""
         self._put(_header(group_id, vantage_point, wall_clock), 0)
 
     @property
@@ -87,38 +89,47 @@ class Trace:
             self._put(head + _encode(event) + b"}\n")
 
     def stream_packets_sent(
-        self, first: int, sizes: list[int], stream_id: int, offsets: list[int], end: int, fin: bool
+        self, first: int, count: int, size: int, stream_id: int, offset: int, length: int
     ) -> None:
-        """`packet_sent` of packets from number `first` on, each with one STREAM frame.
+        """`packet_sent` of `count` packets of `size` bytes, from number `first` on.
 
-        Written out by hand: a download is made of these.
+        Each has one STREAM frame of `length` bytes, from `offset` on. Written out by hand, in one
+        go: a download is made of these.
         """
-        time = self._time()
-        stops = [*offsets[1:], end]
-        last = len(sizes) - 1
-        line = (
-            b'\x1e{"time":%.3f,"name":"quic:packet_sent","data":{"header":{"packet_type":"1RTT",'
-            b'"packet_number":%d},"frames":[{"frame_type":"stream","stream_id":%d,"offset":%d,%b'
-            b'"raw":{"payload_length":%d}}],"raw":{"length":%d}}}\n'
-        )
-        self._put(
-            b"".join(
-                line
-                % (
-                    time,
-                    first + index,
-                    stream_id,
-                    offset,
-                    b'"fin":true,' if fin and index == last else b"",
-                    stop - offset,
-                    size,
-                )
-                for index, (size, offset, stop) in enumerate(
-                    zip(sizes, offsets, stops, strict=True)
-                )
-            ),
-            len(sizes),
-        )
+        line = self._stream_packet_line(b"sent", size, stream_id, length, b"")
+        numbers = [0] * (2 * count)
+        numbers[::2] = range(first, first + count)
+        numbers[1::2] = range(offset, offset + count * length, length)
+        self._put(line * count % tuple(numbers), count)
+
+    def stream_packet_sent(
+        self, number: int, size: int, stream_id: int, offset: int, length: int, fin: bool
+    ) -> None:
+        """`packet_sent` of a packet with one STREAM frame."""
+        fin_member = b'"fin":true,' if fin else b""
+        line = self._stream_packet_line(b"sent", size, stream_id, length, fin_member)
+        self._put(line % (number, offset))
+
+    def stream_packet_received(
+        self, number: int, size: int, stream_id: int, offset: int, length: int
+    ) -> None:
+        """`packet_received` of a packet with one STREAM frame: what an upload is made of."""
+        line = self._stream_packet_line(b"received", size, stream_id, length, b"")
+        self._put(line % (number, offset))
+
+    def _stream_packet_line(
+        self, direction: bytes, size: int, stream_id: int, length: int, fin: bytes
+    ) -> bytes:
+        """A line that lacks the packet number and the offset."""
+        key = (self.now, direction, size, stream_id, length, fin)
+        if key != self._line_key:
+            self._line_key = key
+            self._line = (
+                b'\x1e{"time":%.3f,"name":"quic:packet_%b","data":{"header":{"packet_type":"1RTT",'
+                b'"packet_number":%%d},"frames":[{"frame_type":"stream","stream_id":%d,'
+                b'"offset":%%d,%b"raw":{"payload_length":%d}}],"raw":{"length":%d}}}\n'
+            ) % (self._time(), direction, stream_id, fin, length, size)
+        return self._line
 
     def keep(self) -> None:
         """Write what a tentative trace holds, and all that follows."""

@@ -179,10 +179,14 @@ class TracingConnection(ReturningConnection):
         if batch.offset < highest:
             self.stream_bytes_retransmitted += min(highest, batch.end) - batch.offset
         if self.trace is not None:
-            sizes = [batch.size] * (len(batch) - 1) + [batch.last_size]
-            offsets = list(range(batch.offset, batch.end, batch.chunk))
+            full = len(batch) - 1
+            stream_id = batch.stream.stream_id
             self.trace.stream_packets_sent(
-                batch.first, sizes, batch.stream.stream_id, offsets, batch.end, batch.fin
+                batch.first, full, batch.size, stream_id, batch.offset, batch.chunk
+            )
+            last = batch.offset + full * batch.chunk
+            self.trace.stream_packet_sent(
+                batch.stop - 1, batch.last_size, stream_id, last, batch.end - last, batch.fin
             )
         return run
 
@@ -237,6 +241,8 @@ class TracingConnection(ReturningConnection):
                 self.trace.log(
                     events.PacketDropped(raw=events.RawInfo(len(data)), trigger="duplicate")
                 )
+            elif (frame := logged.lone_stream_frame(payload)) is not None:
+                self.trace.stream_packet_received(number, len(data), *frame)
             else:
                 self.trace.log(
                     events.PacketReceived(

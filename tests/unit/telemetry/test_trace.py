@@ -63,7 +63,9 @@ def test_times_are_milliseconds_since_the_start() -> None:
 
 def test_a_run_of_packets_is_written_as_single_ones() -> None:
     sink = Kept()
-    trace(sink).stream_packets_sent(7, [1200, 1200, 80], 4, [0, 1170, 2340], 2390, True)
+    one = trace(sink)
+    one.stream_packets_sent(7, 2, 1200, 4, 0, 1170)
+    one.stream_packet_sent(9, 80, 4, 2340, 50, True)
     packets = [record["data"] for record in sink.records()[1:]]
     assert [p["header"]["packet_number"] for p in packets] == [7, 8, 9]  # type: ignore[index]
     assert [p["frames"][0]["raw"]["payload_length"] for p in packets] == [1170, 1170, 50]  # type: ignore[index]
@@ -76,7 +78,7 @@ def test_a_slow_disk_costs_events_and_the_trace_says_how_many() -> None:
     one = trace(sink)
     sink.full = True
     one.log(events.PacketDropped(trigger="general"))
-    one.stream_packets_sent(1, [9, 9], 0, [0, 5], 10, False)
+    one.stream_packets_sent(1, 2, 9, 0, 0, 5)
     sink.full = False
     one.log(events.PacketDropped(trigger="invalid"))
     assert one.dropped == 3
