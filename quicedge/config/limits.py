@@ -337,7 +337,7 @@ LOG_CLOSE_TIMEOUT: Final = 2.0
 QLOG_BUFFER: Final = 16 * 1024 * 1024
 """Bytes of events waiting for a slow disk, all traces of a worker; further events are dropped."""
 
-QLOG_FLUSH_INTERVAL: Final = 0.01
+QLOG_FLUSH_INTERVAL: Final = 0.05
 """Seconds between two writes of the traces: what a killed process can lose."""
 
 QLOG_MAX_OPEN: Final = 200
