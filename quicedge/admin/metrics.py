@@ -6,7 +6,7 @@ process that restarted. No series is about a single connection.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -64,7 +64,18 @@ class _Collector:
                 gauge.add_metric([str(stats.slot)], getattr(stats, field))
             yield gauge
         yield _handshakes(workers)
-        yield _drops(workers)
+        yield _by_reason(
+            workers,
+            "quicedge_datagrams_dropped",
+            "Datagrams discarded, by reason.",
+            lambda stats: stats.datagrams_dropped,
+        )
+        yield _by_reason(
+            workers,
+            "quicedge_requests_refused",
+            "Requests refused and streams ended by a limit, by reason.",
+            lambda stats: stats.requests_refused,
+        )
         yield self._restarts()
         yield GaugeMetricFamily(
             "quicedge_up", "Whether the edge is running.", self._status.state == "running"
@@ -89,12 +100,15 @@ def _handshakes(workers: list[WorkerStats]) -> Metric:
     return family
 
 
-def _drops(workers: list[WorkerStats]) -> Metric:
-    family = CounterMetricFamily(
-        "quicedge_datagrams_dropped", "Datagrams discarded, by reason.", labels=["worker", "reason"]
-    )
+def _by_reason(
+    workers: list[WorkerStats],
+    name: str,
+    text: str,
+    counts: Callable[[WorkerStats], dict[str, int]],
+) -> Metric:
+    family = CounterMetricFamily(name, text, labels=["worker", "reason"])
     for stats in workers:
-        for reason, count in sorted(stats.datagrams_dropped.items()):
+        for reason, count in sorted(counts(stats).items()):
             family.add_metric([str(stats.slot), reason], count)
     return family
 

@@ -76,6 +76,57 @@ RETRY_THRESHOLD: Final = 128
 MAX_HALF_OPEN: Final = 2048
 """Half-open handshakes a worker above which Initial packets are dropped."""
 
+MAX_HALF_OPEN_PER_PREFIX: Final = 256
+"""Half-open handshakes of one /24 or /56 a worker above which its clients get a Retry."""
+
+MAX_CONNECTIONS: Final = 20_000
+"""Connections a worker: some 2 GB of memory."""
+
+MAX_PREFIX_RATES: Final = 16_384
+"""Clients or networks whose rates a table remembers; those seen longest ago are forgotten."""
+
+REFUSAL_LOG_INTERVAL: Final = 10.0
+"""Seconds between two log lines about refusals of one kind."""
+
+FLOOD_ALLOWANCE: Final = 1024 * 1024
+"""Bytes that a connection may cost beyond eight times what its streams carry (as nginx has it)."""
+
+FLOOD_CHECK_EVERY: Final = 256 * 1024
+"""Bytes received between two looks at that."""
+
+MAX_ABUSE_SCORE: Final = 100
+"""Requests broken off more than completed, a connection, before it is closed (CVE-2023-44487)."""
+
+HEADER_TIMEOUT: Final = 10.0
+"""Seconds from the first byte of a request to its complete head."""
+
+BODY_TIMEOUT: Final = 30.0
+"""Seconds in which at least MIN_PROGRESS bytes of a request's content must come."""
+
+RESPONSE_TIMEOUT: Final = 60.0
+"""Seconds in which a client must take at least MIN_PROGRESS bytes of a response."""
+
+RETRY_AFTER: Final = 1
+"""Seconds after which a refused client may try again (`retry-after`)."""
+
+MIN_PROGRESS: Final = 1024
+"""Bytes that count as progress."""
+
+PROGRESS_INTERVAL: Final = 1.0
+"""Seconds between two looks at deadlines of progress and at memory."""
+
+MEMORY_TAKE_BELOW: Final = 0.9
+"""Share of the memory budget below which new work is taken again."""
+
+MEMORY_SHED_ABOVE: Final = 1.1
+"""Share of the memory budget above which connections are closed."""
+
+MEMORY_SHED_SHARE: Final = 0.05
+"""Share of the connections that are closed at once, the newest."""
+
+MAX_URI: Final = 16 * 1024
+"""Bytes of a request's path and query (Caddy and nginx take 8 to 32 KB heads)."""
+
 RETRY_TOKEN_LIFETIME: Final = 30.0
 """Seconds; a Retry token is used at once (RFC 9000 section 8.1.4)."""
 

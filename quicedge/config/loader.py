@@ -13,7 +13,8 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from quicedge.config.schema import Config, Qlog, Upstream
+from quicedge.config.rates import parse_rate
+from quicedge.config.schema import Config, Limits, Qlog, RequestRate, Upstream
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -223,16 +224,39 @@ def _cross_checks(config: Config) -> Iterator[str]:
     if config.log.access_file and not config.log.access:
         yield "log.access_file: has no effect with access = false"
     yield from _check_qlog(config.qlog)
+    yield from _check_limits(config.limits)
     if config.admin.enabled and not _is_local(config.admin.listen):
         yield f"admin.listen: {config.admin.listen!r} is neither loopback nor unix:/path"
 
 
-def _check_qlog(qlog: Qlog) -> Iterator[str]:
-    for index, text in enumerate(qlog.addresses):
+def _check_limits(limits: Limits) -> Iterator[str]:
+    for key in ("allow", "deny"):
+        yield from _check_networks(f"limits.{key}", getattr(limits, key))
+    yield from _check_rates("limits.requests", limits.requests)
+
+
+def _check_rates(where: str, rates: list[RequestRate]) -> Iterator[str]:
+    for index, item in enumerate(rates):
+        try:
+            parse_rate(item.rate)
+        except ValueError as error:
+            yield f"{where}[{index}].rate: {error}"
+        if item.by not in ("address", "prefix") and not re.fullmatch(
+            r"header:[A-Za-z0-9!#$%&'*+.^_`|~-]+", item.by
+        ):
+            yield f"{where}[{index}].by: {item.by!r} is not address, prefix or header:NAME"
+
+
+def _check_networks(where: str, networks: list[str]) -> Iterator[str]:
+    for index, text in enumerate(networks):
         try:
             ipaddress.ip_network(text)
         except ValueError as error:
-            yield f"qlog.addresses[{index}]: {error}"
+            yield f"{where}[{index}]: {error}"
+
+
+def _check_qlog(qlog: Qlog) -> Iterator[str]:
+    yield from _check_networks("qlog.addresses", qlog.addresses)
     if qlog.directory is not None and not Path(qlog.directory).is_dir():
         yield f"qlog.directory: {qlog.directory} is no directory"
     if qlog.max_file_size > qlog.max_total_size:
@@ -260,6 +284,7 @@ def _check_routes(config: Config) -> Iterator[str]:
         if key in seen:
             yield f"{where}: host {route.host!r} and path {route.path!r} are routed already"
         seen.add(key)
+        yield from _check_rates(f"{where}.requests", route.requests)
 
 
 def _check_upstream(where: str, upstream: Upstream) -> Iterator[str]:

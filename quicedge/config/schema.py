@@ -69,6 +69,45 @@ class Http3(_Section, frozen=True):
     max_fields: Count = limits.MAX_FIELDS
 
 
+class RequestRate(_Section, frozen=True):
+    """Requests beyond a rate are answered 429; every worker counts for itself."""
+
+    rate: str
+    """`100/second`, `1000 per 10 minutes`; so many may come at once."""
+    by: str = "address"
+    """Whose requests count together: `address`, `prefix` (/24 or /56) or `header:NAME`."""
+
+
+class Limits(_Section, frozen=True):
+    """What clients may do; counts are per worker."""
+
+    allow: list[str] = field(default_factory=list)
+    """Addresses and networks that may connect; empty: all that are not denied."""
+    deny: list[str] = field(default_factory=list)
+    """Addresses and networks that may not; the longest match of both lists decides."""
+    max_connections: Count = limits.MAX_CONNECTIONS
+    """Further clients get no answer."""
+    max_connections_per_address: Count | None = None
+    max_connections_per_prefix: Count | None = None
+    """Of one IPv4 /24 or IPv6 /56."""
+    max_half_open_per_prefix: Count = limits.MAX_HALF_OPEN_PER_PREFIX
+    """Handshakes in progress of one network; its further clients must prove their address."""
+    handshakes_per_second: Annotated[float, Meta(gt=0)] | None = None
+    handshakes_per_second_per_prefix: Annotated[float, Meta(gt=0)] | None = None
+    requests: list[RequestRate] = field(default_factory=list)
+    """Request rates, of all routes together."""
+    max_uri: Count = limits.MAX_URI
+    """Bytes of path and query (414 beyond)."""
+    header_timeout: Seconds = limits.HEADER_TIMEOUT
+    """For a request's head (408 beyond)."""
+    body_timeout: Seconds = limits.BODY_TIMEOUT
+    """Without progress of a request's content, unless the origin holds it back (408 beyond)."""
+    response_timeout: Seconds = limits.RESPONSE_TIMEOUT
+    """Without a client taking anything of a response (reset beyond)."""
+    memory: Annotated[int, Meta(gt=0, extra={"unit": "bytes"})] | None = None
+    """Memory of a worker beyond which it takes nothing new (503); none: no budget."""
+
+
 class Upstream(_Section, frozen=True):
     """A named group of origin servers, or a directory of files."""
 
@@ -103,6 +142,8 @@ class Route(_Section, frozen=True):
     path: str = "/"
     max_body: Bytes | None = None
     """Request body limit (413 beyond); None: no limit."""
+    requests: list[RequestRate] = field(default_factory=list)
+    """Request rates of this route, beside those of `[limits]`."""
 
 
 class AltSvc(_Section, frozen=True):
@@ -154,6 +195,7 @@ class Config(_Section, frozen=True):
     tls: Tls = field(default_factory=Tls)
     quic: Quic = field(default_factory=Quic)
     http3: Http3 = field(default_factory=Http3)
+    limits: Limits = field(default_factory=Limits)
     upstreams: dict[str, Upstream] = field(default_factory=dict)
     routes: list[Route] = field(default_factory=list)
     alt_svc: AltSvc = field(default_factory=AltSvc)

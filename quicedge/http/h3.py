@@ -173,6 +173,21 @@ class H3Connection:
         if self.glitches > limits.MAX_H3_GLITCHES:
             raise H3Error(H3ErrorCode.EXCESSIVE_LOAD, "too much that has no use")
 
+    def unfinished_heads(self) -> list[int]:
+        """Request streams whose head is not complete."""
+        return [
+            stream_id
+            for stream_id, stream in self._streams.items()
+            if not (stream_id & 2 or stream.headers_done or stream.dropped)
+        ]
+
+    def drop(self, stream_id: int) -> None:
+        """Deliver nothing more of a stream."""
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            stream.dropped = True
+            stream.buffer = b""
+
     # --- request streams ------------------------------------------------------------------------
 
     def expect_length(self, stream_id: int, length: int) -> None:

@@ -90,6 +90,15 @@ class HqConnection:
         self._handler.on_headers(stream_id, fields, end_stream=True)
         self._handler.on_end(stream_id)
 
+    def unfinished_heads(self) -> list[int]:
+        """Streams whose request line is not complete."""
+        return list(self._lines)
+
+    def drop(self, stream_id: int) -> None:
+        """Deliver nothing more of a stream."""
+        self._lines.pop(stream_id, None)
+        self._asked.add(stream_id)
+
     def _bad(self, stream_id: int) -> H3StreamError:
         return H3StreamError(H3ErrorCode.MESSAGE_ERROR, "no HTTP/0.9 request", stream_id)
 

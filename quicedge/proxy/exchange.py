@@ -99,6 +99,16 @@ class Exchange:
         return self._origin
 
     @property
+    def request_over(self) -> bool:
+        """Nothing more of the request is expected."""
+        return self._request_over
+
+    @property
+    def request_paused(self) -> bool:
+        """The origin holds the request back."""
+        return self._paused_request
+
+    @property
     def _max_body(self) -> int | None:
         return self.route.max_body if self.route is not None else None
 
@@ -107,7 +117,7 @@ class Exchange:
         limit = self._max_body
         declared = self.request.content_length
         if limit is not None and declared is not None and declared > limit:
-            self._refuse(413, "request_too_large")
+            self.refuse(413, "request_too_large")
             return
         request = semantics.request_to_origin(self.request, self.context)
         self._origin = origin.open(request, self)
@@ -124,7 +134,7 @@ class Exchange:
             return
         if limit is not None and self.bytes_received > limit:
             self._downstream.consumed(size)
-            self._refuse(413, "request_too_large")
+            self.refuse(413, "request_too_large")
             return
         if self._paused_request:
             self._uncredited += size
@@ -223,7 +233,7 @@ class Exchange:
             self._stop_request()
             self._finish(outcome)
         else:
-            self._refuse(status_of_upstream_error(error.kind), outcome)
+            self.refuse(status_of_upstream_error(error.kind), outcome)
 
     def pause_request(self) -> None:
         self._paused_request = True
@@ -232,18 +242,29 @@ class Exchange:
         self._paused_request = False
         self._credit()
 
+    def response_timed_out(self) -> None:
+        """The client took nothing of the response for too long; its stream is reset already."""
+        if not self._response_over:
+            self._abort_origin()
+            self._stop_request()
+            self._finish("response_timeout")
+
     # --- ends ---------------------------------------------------------------------------------
 
-    def refuse(self, status: int, outcome: str) -> None:
-        """Answer from the edge itself, without an origin."""
-        self._refuse(status, outcome)
+    def refuse(self, status: int, outcome: str, *, retry_after: int | None = None) -> None:
+        """Answer from the edge itself; break the response off when it has begun.
 
-    def _refuse(self, status: int, outcome: str) -> None:
+        `retry_after`: seconds until the client should try again.
+        """
+        if self._response_over:
+            return
         self._abort_origin()
         if self.response_started:
             self._downstream.reset(internal=True)
         else:
             head, body = error_response(status, self.request.method)
+            if retry_after is not None:
+                head.fields.append((b"retry-after", b"%d" % retry_after))
             self.status = status
             self.response_started = True
             self._downstream.response(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Literal
+from typing import Literal, NamedTuple
+
+from quicedge.config.limits import MAX_PREFIX_RATES
+from quicedge.quic.prefixes import AccessList, packed, prefix_of
 
 
 class Decision(Enum):
@@ -15,41 +20,195 @@ class Decision(Enum):
     DROP = auto()
 
 
-@dataclass(slots=True)
-class Admission:
-    """The rule for new connections.
+class Verdict(NamedTuple):
+    """A decision, and why for one that is not to accept."""
 
-    `half_open` counts handshakes that are not complete. A client that returned a valid token has
-    proved its address and is not asked again.
-    """
+    decision: Decision
+    reason: str = ""
 
-    retry: Literal["off", "always", "auto"]
+
+_ACCEPT = Verdict(Decision.ACCEPT)
+
+
+@dataclass(slots=True, kw_only=True)
+class AdmissionRules:
+    """What the operator allows, a worker. None: no limit of this kind."""
+
+    retry: Literal["off", "always", "auto"] = "auto"
     retry_threshold: int
     max_half_open: int
+    max_half_open_per_prefix: int | None = None
+    max_connections: int | None = None
+    max_connections_per_address: int | None = None
+    max_connections_per_prefix: int | None = None
+    handshakes_per_second: float | None = None
+    handshakes_per_second_per_prefix: float | None = None
+    access: AccessList = field(default_factory=AccessList)
 
-    def decide(self, *, half_open: int, address_validated: bool) -> Decision:
-        if half_open >= self.max_half_open:
-            return Decision.DROP
-        if address_validated or self.retry == "off":
-            return Decision.ACCEPT
-        if self.retry == "always" or half_open >= self.retry_threshold:
-            return Decision.RETRY
-        return Decision.ACCEPT
+
+class Admission:
+    """The rules for new connections, and what they count.
+
+    A client that returned a valid token has proved its address and is not asked again; one that
+    has not may have forged it, so what is counted by address never refuses such a client for good:
+    it is sent a Retry first. `note_*` keep the counts; every connection noted is forgotten again,
+    so the tables are no larger than the connections are many.
+    """
+
+    def __init__(self, rules: AdmissionRules) -> None:
+        self.closed: str | None = None
+        """Why nobody is let in at all (draining, out of memory); None: all is well."""
+        self._addresses: Counter[bytes] = Counter()
+        self._prefixes: Counter[bytes] = Counter()
+        self._half_open_prefixes: Counter[bytes] = Counter()
+        self._connections = 0
+        self._half_open = 0
+        self.configure(rules)
+
+    def configure(self, rules: AdmissionRules) -> None:
+        """Decide by these from now on."""
+        self.rules = rules
+        rate = rules.handshakes_per_second
+        self._rate = RateLimit(rate) if rate is not None else None
+        self._prefix_rates = RateTable(rules.handshakes_per_second_per_prefix)
+
+    @property
+    def half_open(self) -> int:
+        """Handshakes in progress."""
+        return self._half_open
+
+    def decide(self, host: str, *, address_validated: bool, now: float) -> Verdict:
+        """About the first packet of a client at `host`."""
+        rules = self.rules
+        if self.closed is not None:
+            return Verdict(Decision.DROP, self.closed)
+        address = packed(host)
+        if rules.access and not rules.access.permits(address):
+            return Verdict(Decision.DROP, "denied")
+        if self._half_open >= rules.max_half_open:
+            return Verdict(Decision.DROP, "half_open")
+        if _reached(self._connections, rules.max_connections):
+            return Verdict(Decision.DROP, "connections")
+        crowded = self._crowded(address)
+        if crowded is not None:
+            if address_validated or rules.retry == "off":
+                return Verdict(Decision.DROP, crowded)
+            return Verdict(Decision.RETRY, crowded)
+        if not address_validated and (
+            rules.retry == "always"
+            or (rules.retry == "auto" and self._half_open >= rules.retry_threshold)
+        ):
+            return Verdict(Decision.RETRY)
+        # Last, so that only those who would be let in use up the rate.
+        if self._rate is not None and not self._rate.allow(now):
+            return Verdict(Decision.DROP, "handshake_rate")
+        if not self._prefix_rates.allow(prefix_of(address), now):
+            return Verdict(Decision.DROP, "prefix_handshake_rate")
+        return _ACCEPT
+
+    def _crowded(self, address: bytes) -> str | None:
+        """The limit that connections of the same address or network have reached."""
+        rules = self.rules
+        prefix = prefix_of(address)
+        if _reached(self._half_open_prefixes[prefix], rules.max_half_open_per_prefix):
+            return "prefix_half_open"
+        if _reached(self._addresses[address], rules.max_connections_per_address):
+            return "address_connections"
+        if _reached(self._prefixes[prefix], rules.max_connections_per_prefix):
+            return "prefix_connections"
+        return None
+
+    # --- what is counted ------------------------------------------------------------------------
+
+    def note_opened(self, host: str) -> None:
+        """A client at `host` was let in."""
+        address = packed(host)
+        prefix = prefix_of(address)
+        self._connections += 1
+        self._half_open += 1
+        self._addresses[address] += 1
+        self._prefixes[prefix] += 1
+        self._half_open_prefixes[prefix] += 1
+
+    def note_handshake_over(self, host: str) -> None:
+        """Its handshake is complete, or the connection is gone before."""
+        self._half_open -= 1
+        _decrease(self._half_open_prefixes, prefix_of(packed(host)))
+
+    def note_closed(self, host: str) -> None:
+        """The connection is gone."""
+        address = packed(host)
+        self._connections -= 1
+        _decrease(self._addresses, address)
+        _decrease(self._prefixes, prefix_of(address))
+
+
+def _reached(count: int, limit: int | None) -> bool:
+    return limit is not None and count >= limit
+
+
+def _decrease(counts: Counter[bytes], key: bytes) -> None:
+    counts[key] -= 1
+    if counts[key] <= 0:
+        del counts[key]
 
 
 class RateLimit:
-    """A token bucket: at most `rate` actions a second, `rate` of them at once."""
+    """A token bucket: `rate` actions a second, `burst` of them at once (as many as a second's)."""
 
-    __slots__ = ("_level", "_rate", "_updated")
+    __slots__ = ("_burst", "_level", "_rate", "_updated")
 
-    def __init__(self, rate: float) -> None:
-        self._rate = self._level = rate
+    def __init__(self, rate: float, burst: float | None = None) -> None:
+        self._rate = rate
+        self._burst = self._level = max(rate if burst is None else burst, 1.0)
         self._updated = 0.0
 
     def allow(self, now: float) -> bool:
-        self._level = min(self._rate, self._level + (now - self._updated) * self._rate)
+        self._level = min(self._burst, self._level + (now - self._updated) * self._rate)
         self._updated = now
         if self._level < 1:
             return False
         self._level -= 1
         return True
+
+
+class RateTable:
+    """A token bucket a key, for the `MAX_PREFIX_RATES` keys seen last. None: no limit."""
+
+    __slots__ = ("_buckets", "_burst", "_rate")
+
+    def __init__(self, rate: float | None, burst: float | None = None) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._buckets: OrderedDict[bytes, RateLimit] = OrderedDict()
+
+    def allow(self, key: bytes, now: float) -> bool:
+        if self._rate is None:
+            return True
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            bucket = self._buckets[key] = RateLimit(self._rate, self._burst)
+            if len(self._buckets) > MAX_PREFIX_RATES:
+                self._buckets.popitem(last=False)
+        else:
+            self._buckets.move_to_end(key)
+        return bucket.allow(now)
+
+
+class BoundedLog:
+    """Says how often something happened, at most every `interval` seconds a reason."""
+
+    __slots__ = ("_counts", "_interval", "_said", "_say")
+
+    def __init__(self, say: Callable[[str, int], None], interval: float) -> None:
+        self._say = say
+        self._interval = interval
+        self._said: dict[str, float] = {}
+        self._counts: Counter[str] = Counter()
+
+    def note(self, reason: str, now: float) -> None:
+        """It happened; `reason` is one of few."""
+        self._counts[reason] += 1
+        if now >= self._said.get(reason, float("-inf")) + self._interval:
+            self._said[reason] = now
+            self._say(reason, self._counts.pop(reason))

@@ -8,7 +8,13 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ConnectionTerminated, QuicEvent
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 
-from quicedge.config.limits import HANDSHAKE_TIMEOUT, MAX_STREAMS_BIDI, MAX_STREAMS_UNI
+from quicedge.config.limits import (
+    FLOOD_ALLOWANCE,
+    FLOOD_CHECK_EVERY,
+    HANDSHAKE_TIMEOUT,
+    MAX_STREAMS_BIDI,
+    MAX_STREAMS_UNI,
+)
 from quicedge.quic.adapter import AdaptedConnection, ConnectionIdSource
 from quicedge.quic.tls import CertificateStore
 
@@ -55,6 +61,25 @@ class Connection(AdaptedConnection):
         self.handshake_seconds: float | None = None
         """From the first packet to a complete handshake; None until then."""
         self._handshake_deadline = now + handshake_timeout
+        self.flood_check_at = FLOOD_CHECK_EVERY
+        """`bytes_received` from which `is_flood` should be asked again."""
+
+    def is_flood(self) -> bool:
+        """Close, and say so, when streams carry hardly any of what crosses the connection.
+
+        Every frame costs us; those that move no stream (PING, PATH_CHALLENGE, NEW_CONNECTION_ID,
+        empty STREAM frames and whatever else) may make up seven eighths and FLOOD_ALLOWANCE.
+        """
+        self.flood_check_at = self.bytes_received + FLOOD_CHECK_EVERY
+        cost = (self.bytes_received + self.bytes_sent) // 8
+        if not self.is_alive or cost <= self.stream_bytes + FLOOD_ALLOWANCE:
+            return False
+        self.close(
+            error_code=QuicErrorCode.PROTOCOL_VIOLATION,
+            reason_phrase="flood",
+            frame_type=QuicFrameType.PADDING,
+        )
+        return True
 
     def receive_datagram(self, data: bytes, addr: Any, now: float) -> None:
         super().receive_datagram(data, addr, now)

@@ -20,7 +20,7 @@ from aioquic.quic.packet import (
 )
 
 from quicedge.config import limits
-from quicedge.quic.admission import Admission, Decision, RateLimit
+from quicedge.quic.admission import Admission, BoundedLog, Decision, RateLimit
 from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.connection import Connection, ConnectionHandler
 from quicedge.quic.packet import (
@@ -69,7 +69,6 @@ class EndpointSettings:
     """What the endpoint does with newcomers."""
 
     configuration: QuicConfiguration
-    admission: Admission
     handshake_timeout: float
     max_streams: int
     max_datagram_size: int
@@ -78,6 +77,10 @@ class EndpointSettings:
     """Stands for all limits that 0-RTT data is sent under; None: it is not taken."""
     preferred_address: Callable[[Any], PreferredAddress | None] | None = None
     """Where a client that came on a path should move to."""
+
+
+def _say_refused(reason: str, count: int) -> None:
+    log.warning("clients refused or sent a Retry", reason=reason, count=count)
 
 
 class Endpoint:
@@ -91,6 +94,7 @@ class Endpoint:
         self,
         settings: EndpointSettings,
         *,
+        admission: Admission,
         certificates: CertificateStore,
         connection_ids: ConnectionIds,
         secret: bytes,
@@ -99,6 +103,8 @@ class Endpoint:
         forward: Forward | None = None,
     ) -> None:
         self.settings = settings
+        self.admission = admission
+        self._refusals = BoundedLog(_say_refused, limits.REFUSAL_LOG_INTERVAL)
         self.certificates = certificates
         self.counters: Counter[str] = Counter()
         self.connections: set[Connection] = set()
@@ -217,6 +223,10 @@ class Endpoint:
             # Sending issues connection IDs; they must be known before the peer uses them.
             self._deliver(connection)
         connection.handler.pumped()
+        if connection.bytes_received >= connection.flood_check_at and connection.is_flood():
+            self.counters["floods_closed"] += 1
+            self._refusals.note("flood", now)
+            self._transmit(connection, now)
         if connection.is_terminated:
             self._forget(connection)
         else:
@@ -252,7 +262,7 @@ class Endpoint:
             else:
                 connection.handler.handle_event(event)
         if connection.handshake_complete:
-            self.half_open.discard(connection)
+            self._handshake_over(connection)
 
     # --- newcomers ----------------------------------------------------------------------------
 
@@ -291,11 +301,13 @@ class Endpoint:
             # RFC 9000 section 8.1.3: an invalid one counts as none.
             validated = self._tokens.open_new(token, path.remote[0], header.version, now)
             self.counters["new_tokens_accepted" if validated else "new_tokens_ignored"] += 1
-        decision = self.settings.admission.decide(
-            half_open=len(self.half_open), address_validated=validated
+        decision, reason = self.admission.decide(
+            path.remote[0], address_validated=validated, now=now
         )
+        if reason:
+            self._refusals.note(reason, now)
         if decision is Decision.DROP:
-            self.counters["dropped_half_open"] += 1
+            self.counters[f"dropped_{reason}"] += 1
             return None
         if decision is Decision.RETRY:
             if from_retry:
@@ -338,15 +350,16 @@ class Endpoint:
             original_destination_connection_id=original_cid or header.destination_cid,
             retry_source_connection_id=header.destination_cid if original_cid else None,
         )
+        connection.came_from = path
         self.connections.add(connection)
         self.half_open.add(connection)
+        self.admission.note_opened(path.remote[0])
         self._cids[connection] = set()
         # Until the client has our first packet it addresses us by the ID it chose.
         self._learn(connection, header.destination_cid)
         for cid in connection.host_cids:
             self._learn(connection, cid)
         self.counters["accepted"] += 1
-        connection.came_from = path
         connection.handler = self._accept(connection)
         return connection
 
@@ -422,9 +435,16 @@ class Endpoint:
         except Exception:
             log.exception("ending a failed connection failed", connection=connection.id)
 
+    def _handshake_over(self, connection: Connection) -> None:
+        if connection in self.half_open:
+            self.half_open.discard(connection)
+            self.admission.note_handshake_over(connection.came_from.remote[0])
+
     def _forget(self, connection: Connection) -> None:
-        self.connections.discard(connection)
-        self.half_open.discard(connection)
+        self._handshake_over(connection)
+        if connection in self.connections:
+            self.connections.discard(connection)
+            self.admission.note_closed(connection.came_from.remote[0])
         self._awake.pop(connection, None)
         self._deadlines.discard(connection)
         for cid in self._cids.pop(connection, ()):

@@ -227,6 +227,8 @@ class WorkerStats(Struct, frozen=True, kw_only=True):
     bytes_sent: int = 0
     datagrams_dropped: dict[str, int] = field(default_factory=dict)
     """By reason."""
+    requests_refused: dict[str, int] = field(default_factory=dict)
+    """Requests refused and streams ended by a limit, by reason."""
     traces_running: int = 0
     """qlog traces being written."""
     trace_writes_dropped: int = 0

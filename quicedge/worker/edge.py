@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from quicedge.config.limits import DRAIN_NOTICE
+from quicedge.config.limits import DRAIN_NOTICE, PROGRESS_INTERVAL
 from quicedge.config.schema import Config, Tls
 from quicedge.http.checks import MessageError, MessageLimits
 from quicedge.http.errors import H3ErrorCode
@@ -19,7 +19,6 @@ from quicedge.http.message import Request
 from quicedge.http.semantics import EdgeContext
 from quicedge.proxy.exchange import Exchange
 from quicedge.proxy.router import Router, host_of
-from quicedge.quic.admission import Admission
 from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.connection import Connection
 from quicedge.quic.endpoint import Endpoint, EndpointSettings
@@ -33,6 +32,7 @@ from quicedge.udp.forwarding import Forwarder
 from quicedge.udp.socket import UdpSocket
 from quicedge.upstream.group import Upstream
 from quicedge.upstream.static import StaticUpstream
+from quicedge.worker.policy import Policy
 from quicedge.worker.records import access_record
 from quicedge.worker.session import RequestStream, Session
 from quicedge.worker.tracing import Tracer
@@ -104,14 +104,13 @@ class Edge:
         self.handshakes_failed = 0
         self._upstreams: dict[str, Upstream | StaticUpstream] = {}
         self.tracer = Tracer(config.qlog, self._clock)
+        self.policy = Policy(config, self._clock)
         self.configure(config)
+        self._ticker = self._loop.call_later(PROGRESS_INTERVAL, self._tick)
         self.endpoint = Endpoint(
             EndpointSettings(
                 configuration=server_configuration(
                     config, self._certificates, self._alpn_protocols
-                ),
-                admission=Admission(
-                    config.quic.retry, config.quic.retry_threshold, config.quic.max_half_open
                 ),
                 handshake_timeout=config.quic.handshake_timeout,
                 max_streams=config.quic.max_streams,
@@ -119,6 +118,7 @@ class Edge:
                 early_data_terms=early_data_terms(config),
                 preferred_address=self._preferred_address,
             ),
+            admission=self.policy.admission,
             certificates=self._certificates,
             connection_ids=connection_ids,
             secret=secret,
@@ -166,13 +166,11 @@ class Edge:
     def reconfigure(self, config: Config) -> None:
         """`configure` while running."""
         self.configure(config)
+        self.policy.configure(config)
         self.tracer.configure(config.qlog)
         settings = self.endpoint.settings
         settings.configuration = server_configuration(
             config, self._certificates, self._alpn_protocols
-        )
-        settings.admission = Admission(
-            config.quic.retry, config.quic.retry_threshold, config.quic.max_half_open
         )
         settings.handshake_timeout = config.quic.handshake_timeout
         settings.max_streams = config.quic.max_streams
@@ -308,8 +306,13 @@ class Edge:
             exchange.refuse(421, "misdirected")
         elif exchange.route is None:
             exchange.refuse(404, "no_route")
-        else:
+        elif not self.policy.refuses(exchange, session.client_host):
             exchange.start(self._upstreams[exchange.route.upstream])
+
+    def _tick(self) -> None:
+        """Once a second: deadlines of progress, and memory."""
+        self._ticker = self._loop.call_later(PROGRESS_INTERVAL, self._tick)
+        self.policy.check(self.sessions, self._clock())
 
     def _alt_svc(self, stream: RequestStream) -> bytes | None:
         alt_svc = self.config.alt_svc
@@ -321,7 +324,7 @@ class Edge:
         return b'h3=":%d"; ma=%d' % (port, alt_svc.max_age) if port else None
 
     def _exchange_done(self, session: Session, stream: RequestStream, exchange: Exchange) -> None:
-        session.exchange_done(stream.stream_id)
+        session.exchange_done(stream.stream_id, exchange.outcome == "complete")
         if self.access_log is not None:
             self.access_log.log(access_record(session, stream, exchange))
 
@@ -340,7 +343,7 @@ class Edge:
 
     async def drain(self, timeout: float) -> None:
         """Take no new connections, finish what runs, at most `timeout` seconds; then close all."""
-        self.endpoint.settings.admission.max_half_open = 0
+        self.policy.drain()
         self._drained = self._loop.create_future()
         for session in list(self.sessions):
             session.announce_drain()
@@ -367,6 +370,7 @@ class Edge:
 
     async def close(self) -> None:
         """Stop reading and close upstreams; the sockets are the supervisor's."""
+        self._ticker.cancel()
         if self._timer is not None:
             self._timer.cancel()
         for sock in self.sockets:

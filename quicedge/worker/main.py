@@ -132,6 +132,7 @@ class _Worker:
             network.update(sock.counters)
         if edge.forwarder is not None:
             network.update(edge.forwarder.counters)
+        refused = dict(edge.policy.counters)
         dropped = {
             name: count
             for source in (endpoint.counters, network)
@@ -146,7 +147,7 @@ class _Worker:
             uptime_seconds=time.monotonic() - self._started,
             resident_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             connections=len(edge.sessions),
-            handshakes_open=len(endpoint.half_open),
+            handshakes_open=endpoint.admission.half_open,
             requests_active=sum(len(session.streams) for session in edge.sessions),
             connections_total=endpoint.counters["accepted"],
             handshakes_completed=edge.handshakes_completed,
@@ -161,6 +162,7 @@ class _Worker:
             bytes_received=network["bytes_received"],
             bytes_sent=network["bytes_sent"],
             datagrams_dropped=dropped,
+            requests_refused=refused,
             traces_running=edge.tracer.running,
             trace_writes_dropped=edge.tracer.dropped,
             log_lines_dropped=self._logs.dropped,

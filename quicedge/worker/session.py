@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from quicedge.config.limits import SEND_BUFFER_HIGH, SEND_BUFFER_LOW
+from quicedge.config.limits import MAX_ABUSE_SCORE, SEND_BUFFER_HIGH, SEND_BUFFER_LOW
 from quicedge.http import checks
 from quicedge.http.errors import H3ErrorCode
 from quicedge.http.h3 import H3Connection, H3Error, H3StreamError
@@ -18,9 +18,13 @@ from quicedge.quic import events
 from quicedge.quic.connection import Connection
 from quicedge.udp.address import format_address
 from quicedge.worker.early import SAFE_METHODS, HeldRequest
+from quicedge.worker.progress import Progress
 
 if TYPE_CHECKING:
     from quicedge.worker.edge import Edge
+
+_CRITICAL_STREAMS = 6
+"""Control and QPACK streams, both ways: those of a connection that rests."""
 
 MAX_REQUEST_STREAM_ID = 2**62 - 4
 """The highest id a request stream can have (RFC 9000 section 2.1)."""
@@ -101,6 +105,9 @@ class Session:
         """Requests that wait for the handshake to complete."""
         self.resets_received = 0
         self.resets_sent = 0
+        self.progress = Progress()
+        self._abuse = 0
+        """Requests broken off less requests completed, not below zero."""
         self._negotiated = False
         self._highest_stream_id = -4
         self._going_away = False
@@ -117,6 +124,11 @@ class Session:
         path = self.connection.validated_path
         return "unknown" if path is None else str(path.remote[0]).partition("%")[0]
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is a deadline of progress to look after."""
+        return bool(self.streams) or self.connection.streams_open > _CRITICAL_STREAMS
+
     def wake(self) -> None:
         self.edge.wake(self.connection)
 
@@ -129,9 +141,11 @@ class Session:
                     self.h3.stream_data(event.stream_id, event.data, event.end_stream)
             elif isinstance(event, events.StreamReset):
                 self.resets_received += 1
+                self._broken_off()
                 self.h3.stream_reset(event.stream_id, event.error_code)
             elif isinstance(event, events.StopSendingReceived):
                 self.resets_received += 1
+                self._broken_off()
                 self.h3.stop_sending(event.stream_id, event.error_code)
             elif isinstance(event, events.ProtocolNegotiated):
                 self.h3 = self._make_codec(event.alpn_protocol)
@@ -286,6 +300,26 @@ class Session:
             end_stream=False,
         )
 
+    def unfinished_heads(self) -> list[int]:
+        """Streams whose request head is not complete."""
+        return self.h3.unfinished_heads() if self._negotiated else []
+
+    def refuse_head(self, stream_id: int, status: int, reason: str) -> None:
+        """Answer a request whose head never became complete."""
+        self.h3.drop(stream_id)
+        error = checks.MessageError(reason, status_hint=status)
+        self._reject(RequestStream(self, stream_id), error, end_stream=False)
+
+    def _broken_off(self) -> None:
+        """A request ended before its time, by the client or for its fault.
+
+        Opening and breaking off streams costs a client little and the origin much: whoever does
+        hardly anything else is sent away (CVE-2023-44487, and CVE-2025-8671 for our own resets).
+        """
+        self._abuse += 1
+        if self._abuse > MAX_ABUSE_SCORE:
+            raise H3Error(H3ErrorCode.EXCESSIVE_LOAD, "too many requests broken off")
+
     # --- refusing and ending ----------------------------------------------------------------------
 
     def _reject(self, stream: RequestStream, error: checks.MessageError, end_stream: bool) -> None:
@@ -300,6 +334,7 @@ class Session:
 
     def _stream_failed(self, error: H3StreamError) -> None:
         """A malformed message after its head: the stream is lost, the connection is not."""
+        self._broken_off()
         self._forget_held(error.stream_id)
         stream = self.streams.get(error.stream_id)
         if stream is not None and stream.exchange is not None:
@@ -320,7 +355,9 @@ class Session:
             self.connection.stop_stream(stream_id, code)
             self.wake()
 
-    def exchange_done(self, stream_id: int) -> None:
+    def exchange_done(self, stream_id: int, complete: bool) -> None:
+        if complete and self._abuse:
+            self._abuse -= 1
         self.streams.pop(stream_id, None)
         self.paused.pop(stream_id, None)
         self._close_if_drained()

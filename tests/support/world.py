@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import HandshakeCompleted, QuicEvent
 
-from quicedge.quic.admission import Admission
+from quicedge.quic.admission import Admission, AdmissionRules
 from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.connection import Connection
 from quicedge.quic.endpoint import Endpoint, EndpointSettings
@@ -75,12 +75,12 @@ class World:
         self.endpoint = Endpoint(
             EndpointSettings(
                 configuration=server_configuration(max_datagram_size=1200),
-                admission=Admission(**options),
                 handshake_timeout=10,
                 max_streams=100,
                 max_datagram_size=1472,
                 early_data_terms=early_data,
             ),
+            admission=Admission(AdmissionRules(**options)),
             certificates=certificates or store(),
             connection_ids=ConnectionIds(slot=3, slots=8, secret=secret),
             secret=secret,

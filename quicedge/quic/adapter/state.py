@@ -474,6 +474,16 @@ class StateConnection(QuicConnection):
         """Bytes we may still send on the connection."""
         return self._remote_max_data - self._remote_max_data_used
 
+    def acknowledged_bytes(self, stream_id: int) -> int:
+        """Bytes of a stream, from its start, that the peer has acknowledged."""
+        stream = self._streams.get(stream_id)
+        return 0 if stream is None else stream.sender._buffer_start
+
+    @property
+    def stream_bytes(self) -> int:
+        """Bytes that streams carried both ways, each counted once."""
+        return self._local_max_data.used + self._remote_max_data_used
+
     @property
     def send_buffered(self) -> int:
         """Bytes written to all streams that were never sent."""

@@ -10,7 +10,7 @@ from aioquic.quic.packet import QuicPacketType, pull_quic_header
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicedge.quic.admission import Admission, Decision, RateLimit
+from quicedge.quic.admission import RateLimit
 from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.packet import VERSION_1, VERSION_2, stateless_reset
 from quicedge.quic.tls import CertificateStore
@@ -222,14 +222,6 @@ def test_no_datagram_raises(data: bytes) -> None:
     world.receive(data)
     world.receive(bytes((0xC0,)) + VERSION_1.to_bytes(4, "big") + data.ljust(1200, b"\0"))
     assert world.endpoint.counters["internal_errors"] == 0
-
-
-def test_admission() -> None:
-    rule = Admission("auto", retry_threshold=2, max_half_open=4)
-    assert rule.decide(half_open=1, address_validated=False) is Decision.ACCEPT
-    assert rule.decide(half_open=2, address_validated=False) is Decision.RETRY
-    assert rule.decide(half_open=3, address_validated=True) is Decision.ACCEPT
-    assert rule.decide(half_open=4, address_validated=True) is Decision.DROP
 
 
 def test_a_rate_limit_refills() -> None:

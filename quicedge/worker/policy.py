@@ -1,0 +1,118 @@
+"""What the operator's limits refuse, beyond what the transport refuses by itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from quicedge.config.limits import REFUSAL_LOG_INTERVAL, RETRY_AFTER
+from quicedge.config.schema import Config
+from quicedge.http.errors import H3ErrorCode
+from quicedge.proxy.exchange import Exchange
+from quicedge.quic.admission import Admission, AdmissionRules, BoundedLog
+from quicedge.quic.prefixes import AccessList, packed
+from quicedge.worker.memory import MemoryBudget
+from quicedge.worker.requestrates import RequestRates
+from quicedge.worker.session import Session
+
+log = structlog.get_logger(__name__)
+
+
+def admission_rules(config: Config) -> AdmissionRules:
+    """What a configuration says of new connections."""
+    quic, limits = config.quic, config.limits
+    return AdmissionRules(
+        retry=quic.retry,
+        retry_threshold=quic.retry_threshold,
+        max_half_open=quic.max_half_open,
+        max_half_open_per_prefix=limits.max_half_open_per_prefix,
+        max_connections=limits.max_connections,
+        max_connections_per_address=limits.max_connections_per_address,
+        max_connections_per_prefix=limits.max_connections_per_prefix,
+        handshakes_per_second=limits.handshakes_per_second,
+        handshakes_per_second_per_prefix=limits.handshakes_per_second_per_prefix,
+        access=AccessList(limits.allow, limits.deny),
+    )
+
+
+def _say_refused(reason: str, count: int) -> None:
+    log.warning("requests refused", reason=reason, count=count)
+
+
+class Policy:
+    """The limits of one worker. `clock` is that of connections and exchanges."""
+
+    def __init__(self, config: Config, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.admission = Admission(admission_rules(config))
+        self.memory = MemoryBudget(config.limits.memory)
+        self.counters: Counter[str] = Counter()
+        """Requests refused and streams ended by a limit, by reason."""
+        self._refusals = BoundedLog(_say_refused, REFUSAL_LOG_INTERVAL)
+        self._draining = False
+        self.configure(config)
+
+    def configure(self, config: Config) -> None:
+        """Refuse by these from now on."""
+        self._limits = config.limits
+        self.admission.configure(admission_rules(config))
+        self.memory.budget = config.limits.memory
+        self._rates = RequestRates(config.limits.requests)
+        # A route is known by its identity: equal ones could stand in different configurations.
+        self._route_rates = {
+            id(route): RequestRates(route.requests) for route in config.routes if route.requests
+        }
+
+    def drain(self) -> None:
+        """Let nobody in any more."""
+        self._draining = True
+        self.admission.closed = "draining"
+
+    def refuses(self, exchange: Exchange, host: str) -> bool:
+        """Whether a request of a client at `host` is refused; it is answered then."""
+        access = self.admission.rules.access
+        if access and not access.permits(packed(host)):
+            # The client has moved since it was let in (CVE-2026-40460).
+            exchange.refuse(403, "denied")
+        elif len(exchange.request.path) > self._limits.max_uri:
+            exchange.refuse(414, "uri_too_long")
+        elif self.memory.full:
+            exchange.refuse(503, "overloaded", retry_after=RETRY_AFTER)
+        elif not self._within_rates(exchange, host):
+            exchange.refuse(429, "rate_limited", retry_after=RETRY_AFTER)
+        else:
+            return False
+        self._count(exchange.outcome)
+        return True
+
+    def _within_rates(self, exchange: Exchange, host: str) -> bool:
+        if not self._rates and not self._route_rates:
+            return True
+        now = self._clock()
+        own = self._route_rates.get(id(exchange.route))
+        return self._rates.allow(exchange.request, host, now) and (
+            own is None or own.allow(exchange.request, host, now)
+        )
+
+    def _count(self, reason: str, count: int = 1) -> None:
+        self.counters[reason] += count
+        self._refusals.note(reason, self._clock())
+
+    def check(self, sessions: Iterable[Session], now: float) -> None:
+        """Deadlines of progress, and memory; about once a second."""
+        sessions = list(sessions)
+        for session in sessions:
+            if session.is_busy:
+                late = session.progress.check(session, self._limits, now)
+                if late:
+                    self._count("too_slow", late)
+        surplus = self.memory.check(len(sessions))
+        if surplus:
+            self._count("shed", surplus)
+            newest = sorted(sessions, key=lambda session: -session.connection.created_at)
+            for session in newest[:surplus]:
+                session.close(H3ErrorCode.EXCESSIVE_LOAD, "out of memory")
+        if not self._draining:
+            self.admission.closed = "memory" if self.memory.full else None

@@ -1,0 +1,96 @@
+"""Deadlines that only progress moves: slow heads, slow bodies, slow readers.
+
+Packets that carry nothing (PING, empty frames) keep a connection alive but move none of these; a
+client that trickles bytes must be faster than `MIN_PROGRESS` a deadline (CVE-2022-30591).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from quicedge.config.limits import MIN_PROGRESS
+from quicedge.config.schema import Limits
+from quicedge.http.errors import H3ErrorCode
+
+if TYPE_CHECKING:
+    from quicedge.worker.session import RequestStream, Session
+
+
+class _Mark:
+    """How far something had come, and when it had last come far enough."""
+
+    __slots__ = ("amount", "at")
+
+    def __init__(self, amount: int, at: float) -> None:
+        self.amount = amount
+        self.at = at
+
+    def is_late(self, amount: int, now: float, timeout: float, least: int) -> bool:
+        if amount >= self.amount + least:
+            self.amount = amount
+            self.at = now
+            return False
+        return now - self.at > timeout
+
+    def excuse(self, amount: int, now: float) -> None:
+        """It is not the client's fault that nothing comes."""
+        self.amount = amount
+        self.at = now
+
+
+class Progress:
+    """The deadlines of one session; `check` it about once a second while it has streams."""
+
+    __slots__ = ("_bodies", "_heads", "_readers")
+
+    def __init__(self) -> None:
+        self._heads: dict[int, float] = {}
+        self._bodies: dict[int, _Mark] = {}
+        self._readers: dict[int, _Mark] = {}
+
+    def check(self, session: Session, limits: Limits, now: float) -> int:
+        """Ends what is late; returns how many streams that were."""
+        late = self._check_heads(session, limits.header_timeout, now)
+        for stream in list(session.streams.values()):
+            late += self._check_body(stream, limits.body_timeout, now)
+            late += self._check_reader(stream, limits.response_timeout, now)
+        for marks in (self._bodies, self._readers):
+            for stream_id in marks.keys() - session.streams.keys():
+                del marks[stream_id]
+        return late
+
+    def _check_heads(self, session: Session, timeout: float, now: float) -> int:
+        waiting = session.unfinished_heads()
+        self._heads = {stream_id: self._heads.get(stream_id, now) for stream_id in waiting}
+        late = [stream_id for stream_id, since in self._heads.items() if now - since > timeout]
+        for stream_id in late:
+            del self._heads[stream_id]
+            session.refuse_head(stream_id, 408, "request head too slow")
+        return len(late)
+
+    def _check_body(self, stream: RequestStream, timeout: float, now: float) -> int:
+        exchange = stream.exchange
+        if exchange is None or exchange.request_over:
+            return 0
+        got = exchange.bytes_received
+        mark = self._bodies.setdefault(stream.stream_id, _Mark(got, now))
+        # Once the origin answers it is a conversation, which may rest.
+        if exchange.request_paused or exchange.response_started:
+            mark.excuse(got, now)
+        elif mark.is_late(got, now, timeout, MIN_PROGRESS):
+            exchange.refuse(408, "request_timeout")
+            return 1
+        return 0
+
+    def _check_reader(self, stream: RequestStream, timeout: float, now: float) -> int:
+        connection, stream_id = stream.session.connection, stream.stream_id
+        taken = connection.acknowledged_bytes(stream_id)
+        mark = self._readers.setdefault(stream_id, _Mark(taken, now))
+        if not connection.unsent_bytes(stream_id):
+            mark.excuse(taken, now)
+        elif mark.is_late(taken, now, timeout, MIN_PROGRESS):
+            stream.session.reset(stream_id, H3ErrorCode.REQUEST_CANCELLED)
+            if stream.exchange is not None:
+                stream.exchange.response_timed_out()
+            return 1
+        return 0

@@ -1,0 +1,204 @@
+"""The operator's limits at a running edge, with clients that overdo it."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aioquic.asyncio import QuicConnectionProtocol, connect
+from aioquic.h3.connection import H3Connection
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.events import ConnectionTerminated, QuicEvent
+
+from tests.support.edge import RunningEdge, edge
+from tests.support.origin import demo_origin
+from tests.support.peers import gtlsclient
+
+
+class Client(QuicConnectionProtocol):
+    """A stock aioquic client that can misbehave."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.h3 = H3Connection(self._quic)
+        self.ended: asyncio.Future[ConnectionTerminated] = self._loop.create_future()
+        self.received: dict[int, bytes] = {}
+
+    def quic_event_received(self, event: QuicEvent) -> None:
+        if isinstance(event, ConnectionTerminated) and not self.ended.done():
+            self.ended.set_result(event)
+        for item in self.h3.handle_event(event):
+            data = getattr(item, "data", None) or repr(getattr(item, "headers", "")).encode()
+            self.received[item.stream_id] = self.received.get(item.stream_id, b"") + data
+
+    def ask(self, path: bytes, method: bytes = b"GET", end: bool = True) -> int:
+        stream_id = self._quic.get_next_available_stream_id()
+        self.h3.send_headers(
+            stream_id,
+            [(b":method", method), (b":scheme", b"https"), (b":authority", b"localhost"),
+             (b":path", path)],
+            end_stream=end,
+        )  # fmt: skip
+        return stream_id
+
+    async def until(self, text: bytes, stream_id: int) -> None:
+        while text not in self.received.get(stream_id, b""):
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def connected(running: RunningEdge) -> AsyncIterator[Client]:
+    configuration = QuicConfiguration(
+        alpn_protocols=["h3"], verify_mode=ssl.CERT_NONE, server_name="localhost"
+    )
+    async with connect(
+        "127.0.0.1", running.port, configuration=configuration, create_protocol=Client
+    ) as client:
+        assert isinstance(client, Client)
+        yield client
+
+
+def head(running: RunningEdge, path: str) -> str:
+    """What `quicedge get -v` says of an exchange."""
+    return running.get(path, "-v").stderr.decode()
+
+
+def refused(running: RunningEdge) -> dict[str, int]:
+    workers = running.admin("/api/v1/status")["workers"]
+    counts: dict[str, int] = workers[0]["stats"]["requests_refused"]
+    return counts
+
+
+def test_rates_are_answered_429_and_counted(tmp_path: Path) -> None:
+    extra = '[limits]\nrequests = [{ rate = "3/hour" }]'
+    with demo_origin() as origin, edge(tmp_path, origin, extra=extra) as running:
+        statuses = [head(running, "/echo") for _ in range(5)]
+        assert ["429" in status for status in statuses] == [False] * 3 + [True] * 2, statuses
+        assert refused(running) == {"rate_limited": 2}
+        assert "rate_limited" in running.log()
+
+
+def test_a_denied_network_gets_no_answer(tmp_path: Path) -> None:
+    extra = '[limits]\ndeny = ["127.0.0.0/8"]'
+    with demo_origin() as origin, edge(tmp_path, origin, extra=extra) as running:
+        assert running.get("/echo", "--connect-timeout", "1").returncode != 0
+        stats = running.admin("/api/v1/status")["workers"][0]["stats"]
+        assert stats["datagrams_dropped"]["dropped_denied"] >= 1
+        assert stats["connections_total"] == 0
+
+
+def test_long_paths_are_answered_414(tmp_path: Path) -> None:
+    extra = "[limits]\nmax_uri = 100"
+    with demo_origin() as origin, edge(tmp_path, origin, extra=extra) as running:
+        assert "414" in head(running, "/" + "a" * 101)
+        assert refused(running) == {"uri_too_long": 1}
+
+
+async def test_rapid_reset_ends_the_connection_and_spares_the_others(tmp_path: Path) -> None:
+    """CVE-2023-44487: requests opened and cancelled at once, as fast as can be."""
+    with demo_origin() as origin, edge(tmp_path, origin) as running:
+        async with connected(running) as client:
+            for _ in range(1000):
+                if client.ended.done():
+                    break
+                stream_id = client.ask(b"/delay?seconds=5")
+                client._quic.reset_stream(stream_id, 0x10C)
+                client._quic.stop_stream(stream_id, 0x10C)
+                client.transmit()
+                await asyncio.sleep(0)
+            event = await asyncio.wait_for(client.ended, 10)
+        assert event.error_code == 0x107, event  # H3_EXCESSIVE_LOAD
+        assert await asyncio.to_thread(lambda: running.get("/echo").returncode) == 0
+
+
+async def test_cancelling_now_and_then_is_no_abuse(tmp_path: Path) -> None:
+    with demo_origin() as origin, edge(tmp_path, origin) as running:
+        async with connected(running) as client:
+            for _ in range(150):
+                cancelled = client.ask(b"/delay?seconds=5")
+                client._quic.reset_stream(cancelled, 0x10C)
+                client._quic.stop_stream(cancelled, 0x10C)
+                for _ in range(2):
+                    stream_id = client.ask(b"/echo")
+                    client.transmit()
+                    await asyncio.wait_for(client.until(b"200", stream_id), 5)
+            assert not client.ended.done()
+
+
+async def test_slow_heads_and_bodies_are_answered_408(tmp_path: Path) -> None:
+    """CVE-2022-30591; PING keeps the connection, not the request."""
+    extra = '[limits]\nheader_timeout = "1s"\nbody_timeout = "1s"'
+    with demo_origin() as origin, edge(tmp_path, origin, extra=extra) as running:
+        async with connected(running) as client:
+            slow_head = client._quic.get_next_available_stream_id()
+            client._quic.send_stream_data(slow_head, b"\x01\x40\x80")
+            slow_body = client.ask(b"/upload", b"POST", end=False)
+
+            async def ping() -> None:
+                while True:
+                    await client.ping()
+                    await asyncio.sleep(0.2)
+
+            pinging = asyncio.ensure_future(ping())
+            await asyncio.wait_for(client.until(b"408", slow_head), 10)
+            await asyncio.wait_for(client.until(b"408", slow_body), 10)
+            pinging.cancel()
+            stream_id = client.ask(b"/echo")
+            client.transmit()
+            await asyncio.wait_for(client.until(b"200", stream_id), 5)
+        counts = await asyncio.to_thread(refused, running)
+        assert counts["too_slow"] == 2
+
+
+async def test_a_reader_that_takes_nothing_is_cut_off(tmp_path: Path) -> None:
+    extra = '[limits]\nresponse_timeout = "1s"'
+    with demo_origin() as origin, edge(tmp_path, origin, extra=extra) as running:
+        configuration = QuicConfiguration(
+            alpn_protocols=["h3"], verify_mode=ssl.CERT_NONE, server_name="localhost",
+            max_stream_data=20_000,
+        )  # fmt: skip
+        async with connect(
+            "127.0.0.1", running.port, configuration=configuration, create_protocol=Client
+        ) as client:
+            assert isinstance(client, Client)
+            # A client that never raises its limits.
+            client._quic._write_stream_limits = lambda **kwargs: None  # type: ignore[method-assign]
+            client._quic._write_connection_limits = (  # type: ignore[method-assign]
+                lambda **kwargs: None
+            )
+            client.ask(b"/download?size=10MB")
+            client.transmit()
+            for _ in range(100):
+                await asyncio.sleep(0.1)
+                await client.ping()
+                counts = await asyncio.to_thread(refused, running)
+                if counts.get("too_slow"):
+                    break
+            assert counts == {"too_slow": 1}
+
+
+def test_without_memory_new_work_is_refused(tmp_path: Path) -> None:
+    """A budget below what the worker has at its start: a client is not even let in."""
+    extra = '[limits]\nmemory = "1MB"'
+    with demo_origin() as origin, edge(tmp_path, origin, extra=extra) as running:
+        from tests.support.peers import wait_until
+
+        wait_until(lambda: "memory budget reached" in running.log(), "the first look")
+        assert running.get("/echo", "--connect-timeout", "1").returncode != 0
+        stats = running.admin("/api/v1/status")["workers"][0]["stats"]
+        assert stats["datagrams_dropped"]["dropped_memory"] >= 1
+
+
+@pytest.mark.parametrize("paths", [["/echo"] * 20])
+def test_honest_clients_notice_nothing_of_the_default_limits(
+    tmp_path: Path, paths: list[str]
+) -> None:
+    with demo_origin() as origin, edge(tmp_path, origin) as running:
+        done = gtlsclient(running.port, *paths, directory=tmp_path / "d")
+        assert done.code == 0, done.output
+        assert refused(running) == {}

@@ -1,0 +1,195 @@
+"""Who is let in: every rule by itself, and that the counts come back to nothing."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quicedge.config import limits
+from quicedge.quic.admission import (
+    Admission,
+    AdmissionRules,
+    BoundedLog,
+    Decision,
+    RateTable,
+    Verdict,
+)
+from quicedge.quic.prefixes import AccessList, packed, prefix_of
+from tests.support.world import CLIENT, NOW, Path, World
+
+ONE, NEIGHBOUR, FAR = "192.0.2.1", "192.0.2.200", "198.51.100.9"
+
+
+def admission(**rules: Any) -> Admission:
+    return Admission(AdmissionRules(**{"retry_threshold": 100, "max_half_open": 1000, **rules}))
+
+
+def decide(one: Admission, host: str, *, validated: bool = False, now: float = 0.0) -> Verdict:
+    return one.decide(host, address_validated=validated, now=now)
+
+
+def test_half_open_handshakes_ask_for_retry_and_then_are_dropped() -> None:
+    one = admission(retry_threshold=2, max_half_open=4)
+    verdicts = []
+    for _ in range(5):
+        verdicts.append(decide(one, ONE).decision)
+        one.note_opened(ONE)
+    accept, retry, drop = Decision.ACCEPT, Decision.RETRY, Decision.DROP
+    assert verdicts == [accept, accept, retry, retry, drop]
+    assert decide(one, ONE, validated=True).decision is drop
+
+
+def test_one_network_cannot_take_all_half_open_places() -> None:
+    one = admission(max_half_open_per_prefix=2)
+    for _ in range(2):
+        one.note_opened(ONE)
+    assert decide(one, NEIGHBOUR) == (Decision.RETRY, "prefix_half_open")
+    assert decide(one, NEIGHBOUR, validated=True) == (Decision.DROP, "prefix_half_open")
+    assert decide(one, FAR).decision is Decision.ACCEPT
+    one.note_handshake_over(ONE)
+    assert decide(one, NEIGHBOUR).decision is Decision.ACCEPT
+
+
+@pytest.mark.parametrize(
+    ("rule", "blocked"),
+    [("max_connections_per_address", ONE), ("max_connections_per_prefix", NEIGHBOUR)],
+)
+def test_connections_of_one_place_are_limited(rule: str, blocked: str) -> None:
+    one = admission(**{rule: 3})
+    for _ in range(3):
+        one.note_opened(ONE)
+        one.note_handshake_over(ONE)
+    # Unproven addresses may be forged, and then the owner must not suffer for it.
+    assert decide(one, blocked).decision is Decision.RETRY
+    assert decide(one, blocked, validated=True).decision is Decision.DROP
+    assert decide(one, FAR).decision is Decision.ACCEPT
+    one.note_closed(ONE)
+    assert decide(one, blocked).decision is Decision.ACCEPT
+
+
+def test_connections_in_all_are_limited() -> None:
+    one = admission(max_connections=1)
+    one.note_opened(ONE)
+    assert decide(one, FAR, validated=True) == (Decision.DROP, "connections")
+
+
+def test_handshakes_a_second_are_limited_and_come_back() -> None:
+    one = admission(handshakes_per_second=5)
+    first = [decide(one, ONE, now=10.0).decision for _ in range(6)]
+    assert first == [Decision.ACCEPT] * 5 + [Decision.DROP]
+    assert decide(one, ONE, now=10.25).decision is Decision.ACCEPT
+    one = admission(handshakes_per_second_per_prefix=1)
+    assert decide(one, ONE, now=10.0).decision is Decision.ACCEPT
+    assert decide(one, NEIGHBOUR, now=10.0).reason == "prefix_handshake_rate"
+    assert decide(one, FAR, now=10.0).decision is Decision.ACCEPT
+
+
+def test_denied_clients_cost_neither_state_nor_an_answer() -> None:
+    world = World(access=AccessList(deny=["192.0.2.0/24"]), retry="always")
+    answers = []
+    for data, _ in world.client().datagrams_to_send(NOW):
+        answers += world.receive(data)
+    assert answers == []
+    assert world.endpoint.counters["dropped_denied"] == 1
+    assert not world.endpoint.connections
+    client = world.client()
+    world.endpoint.admission.configure(AdmissionRules(retry_threshold=10, max_half_open=10))
+    world.talk(client)
+    assert len(world.endpoint.connections) == 1
+
+
+def test_counts_return_to_nothing_however_connections_end() -> None:
+    world = World()
+    done, silent = world.client(), world.client()
+    world.talk(done)
+    for data, _ in silent.datagrams_to_send(NOW):
+        world.receive(data, path=Path(("2001:db8::1", 5)))
+    world.receive(b"\xc0\0\0\0\x01\x08" + bytes(1200))
+    one = world.endpoint.admission
+    assert (one._connections, one.half_open) == (2, 1)
+    done.close()
+    world.talk(done)
+    world.endpoint.handle_timers(NOW + 100)
+    world.endpoint.flush(NOW + 100)
+    assert not world.endpoint.connections
+    assert (one._connections, one.half_open) == (0, 0)
+    assert not one._addresses
+    assert not one._prefixes
+    assert not one._half_open_prefixes
+
+
+def test_rates_are_remembered_for_so_many_networks_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quicedge.quic.admission.MAX_PREFIX_RATES", 10)
+    table = RateTable(1.0)
+    for number in range(1000):
+        assert table.allow(number.to_bytes(3, "big"), 0.0)
+    assert len(table._buckets) == 10
+    assert limits.MAX_PREFIX_RATES > 10
+
+
+def test_a_refusal_is_logged_at_a_bounded_rate() -> None:
+    said: list[tuple[str, int]] = []
+    log = BoundedLog(lambda reason, count: said.append((reason, count)), 10.0)
+    for tenth in range(300):
+        log.note("denied", tenth / 10)
+    assert said == [("denied", 1), ("denied", 100), ("denied", 100)]
+
+
+def test_the_longest_match_decides() -> None:
+    rules = AccessList(allow=["10.0.0.0/8", "2001:db8::/32"], deny=["10.1.0.0/16", "10.2.3.4"])
+    assert rules.permits(packed("10.9.9.9"))
+    assert not rules.permits(packed("10.1.2.3"))
+    assert not rules.permits(packed("10.2.3.4"))
+    assert rules.permits(packed("10.2.3.5"))
+    assert not rules.permits(packed("192.0.2.1")), "an allow list excludes the rest"
+    assert rules.permits(packed("2001:db8::9"))
+    assert rules.permits(packed("::ffff:10.9.9.9")), "mapped addresses are IPv4"
+    assert not rules.permits(b"")
+
+
+_V4 = st.ip_addresses(v=4)
+
+
+@given(_V4, st.lists(st.tuples(_V4, st.integers(0, 32)), max_size=6))
+def test_matching_agrees_with_the_library(address: Any, nets: list[tuple[Any, int]]) -> None:
+    networks = [ipaddress.ip_network((int(base), bits), strict=False) for base, bits in nets]
+    expected = max((n.prefixlen for n in networks if address in n), default=-1)
+    found = AccessList(deny=map(str, networks))._deny.longest(packed(str(address)))
+    assert found == expected
+
+
+@given(st.text(max_size=40))
+def test_what_is_no_address_matches_nothing(text: str) -> None:
+    assert len(packed(text)) in (0, 4, 16)
+    assert len(prefix_of(packed(text))) in (0, 3, 7)
+
+
+def test_a_flood_of_frames_that_move_nothing_ends_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A megabyte of PING frames takes too long here.
+    monkeypatch.setattr("quicedge.quic.connection.FLOOD_ALLOWANCE", 20_000)
+    monkeypatch.setattr("quicedge.quic.connection.FLOOD_CHECK_EVERY", 5_000)
+    world = World()
+    client = world.client()
+    world.talk(client)
+    (connection,) = world.endpoint.connections
+    connection.flood_check_at = 0
+    now = NOW
+    for _ in range(10_000):
+        now += 0.001
+        client.send_ping(1)
+        for data, _ in client.datagrams_to_send(now):
+            world.endpoint.receive(data, CLIENT, now)
+        world.endpoint.flush(now)
+        for data in world.network.take():
+            client.receive_datagram(data, ("server", 443), now)
+        if not connection.is_alive:
+            break
+    assert not connection.is_alive
+    assert connection.close_event is not None
+    assert connection.close_event.reason_phrase == "flood"

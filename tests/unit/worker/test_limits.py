@@ -1,0 +1,197 @@
+"""Rates, memory and progress: the operator's limits without a socket."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from quicedge.config.limits import MIN_PROGRESS
+from quicedge.config.rates import parse_rate
+from quicedge.config.schema import Limits, RequestRate
+from quicedge.http.message import Request
+from quicedge.worker.memory import MemoryBudget, resident_bytes
+from quicedge.worker.progress import Progress
+from quicedge.worker.requestrates import RequestRates
+
+ONE, NEIGHBOUR, FAR = "192.0.2.1", "192.0.2.200", "198.51.100.9"
+
+
+def request(**fields: str) -> Request:
+    pairs = [(name.encode(), value.encode()) for name, value in fields.items()]
+    return Request(b"GET", b"https", b"a", b"/", pairs)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("100/second", (100, 1.0)), ("5 per 10 minutes", (5, 600.0)), ("1/day", (1, 86400.0))],
+)
+def test_rates_are_read(text: str, expected: tuple[int, float]) -> None:
+    assert parse_rate(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "ten/second", "0/second", "5/fortnight", "5", "-1/second"])
+def test_what_is_no_rate_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="100/second"):
+        parse_rate(text)
+
+
+def test_requests_are_counted_by_address() -> None:
+    rates = RequestRates([RequestRate(rate="2/minute")])
+    answers = [rates.allow(request(), ONE, 0.0) for _ in range(3)]
+    assert answers == [True, True, False]
+    assert rates.allow(request(), NEIGHBOUR, 0.0)
+    assert rates.allow(request(), ONE, 30.0), "half a minute gives one of two back"
+
+
+def test_requests_are_counted_by_network() -> None:
+    rates = RequestRates([RequestRate(rate="1/second", by="prefix")])
+    assert rates.allow(request(), ONE, 0.0)
+    assert not rates.allow(request(), NEIGHBOUR, 0.0)
+    assert rates.allow(request(), FAR, 0.0)
+
+
+def test_requests_are_counted_by_a_field() -> None:
+    rates = RequestRates([RequestRate(rate="1/second", by="header:X-Key")])
+    keyed = request(**{"x-key": "a"})
+    assert rates.allow(keyed, ONE, 0.0)
+    assert not rates.allow(keyed, FAR, 0.0)
+    assert rates.allow(request(**{"x-key": "b"}), ONE, 0.0)
+    assert rates.allow(request(), ONE, 0.0), "requests without the field are not counted"
+
+
+def test_memory_over_budget_refuses_then_sheds_then_recovers() -> None:
+    used = 900
+    budget = MemoryBudget(1000, measure=lambda: used)
+    assert budget.check(100) == 0
+    assert not budget.full
+    used = 1050
+    assert budget.check(100) == 0
+    assert budget.full
+    used = 1200
+    assert budget.check(100) == 5
+    assert budget.check(3) == 1
+    used = 950
+    budget.check(100)
+    assert budget.full, "not until it is a tenth below"
+    used = 800
+    budget.check(100)
+    assert not budget.full
+
+
+def test_the_memory_of_this_process_is_plausible() -> None:
+    assert 10_000_000 < resident_bytes() < 10_000_000_000
+
+
+# --- progress -----------------------------------------------------------------------------------
+
+
+@dataclass
+class FakeConnection:
+    unsent: int = 0
+    acknowledged: int = 0
+
+    def unsent_bytes(self, stream_id: int) -> int:
+        return self.unsent
+
+    def acknowledged_bytes(self, stream_id: int) -> int:
+        return self.acknowledged
+
+
+@dataclass
+class FakeExchange:
+    bytes_received: int = 0
+    request_over: bool = False
+    request_paused: bool = False
+    response_started: bool = False
+    ended: list[Any] = field(default_factory=list)
+
+    def refuse(self, status: int, outcome: str) -> None:
+        self.ended.append(status)
+
+    def response_timed_out(self) -> None:
+        self.ended.append("response")
+
+
+class FakeSession:
+    def __init__(self) -> None:
+        self.connection = FakeConnection()
+        self.exchange = FakeExchange()
+        self.session = self
+        self.stream_id = 0
+        self.streams: dict[int, Any] = {0: self}
+        self.heads: list[int] = []
+        self.refused: list[tuple[int, int]] = []
+        self.resets: list[int] = []
+
+    def unfinished_heads(self) -> list[int]:
+        return self.heads
+
+    def refuse_head(self, stream_id: int, status: int, reason: str) -> None:
+        self.refused.append((stream_id, status))
+
+    def reset(self, stream_id: int, code: int) -> None:
+        self.resets.append(stream_id)
+
+
+LIMITS = Limits(header_timeout=5.0, body_timeout=10.0, response_timeout=20.0)
+
+
+def run(session: FakeSession, seconds: int, each: Any = lambda second: None) -> int:
+    progress, late = Progress(), 0
+    for second in range(seconds):
+        each(second)
+        late += progress.check(session, LIMITS, float(second))  # type: ignore[arg-type]
+    return late
+
+
+def test_a_head_that_never_ends_is_answered_408() -> None:
+    session = FakeSession()
+    session.exchange.request_over = True
+    session.heads = [4]
+    progress = Progress()
+    for second in range(7):
+        progress.check(session, LIMITS, float(second))  # type: ignore[arg-type]
+    assert session.refused == [(4, 408)]
+
+
+def test_a_body_that_trickles_is_answered_408() -> None:
+    session = FakeSession()
+
+    def trickle(second: int) -> None:
+        session.exchange.bytes_received += MIN_PROGRESS // 20
+
+    assert run(session, 15, trickle) >= 1
+    assert session.exchange.ended[0] == 408
+
+
+@pytest.mark.parametrize("excuse", ["request_paused", "response_started", "request_over"])
+def test_a_client_is_not_blamed_for_what_it_waits_for(excuse: str) -> None:
+    session = FakeSession()
+    setattr(session.exchange, excuse, True)
+    assert run(session, 60) == 0
+
+
+def test_a_body_that_comes_on_is_let_be() -> None:
+    session = FakeSession()
+
+    def steady(second: int) -> None:
+        session.exchange.bytes_received += MIN_PROGRESS
+
+    assert run(session, 100, steady) == 0
+
+
+def test_a_reader_that_takes_nothing_is_cut_off() -> None:
+    session = FakeSession()
+    session.exchange.request_over = True
+    session.connection.unsent = 100_000
+    assert run(session, 25) >= 1
+    assert session.resets[0] == 0
+    assert session.exchange.ended[0] == "response"
+
+
+def test_a_reader_is_not_late_when_there_is_nothing_to_take() -> None:
+    session = FakeSession()
+    session.exchange.request_over = True
+    assert run(session, 100) == 0
