@@ -24,34 +24,19 @@ from quicedge.http.frames import (
     encode_settings,
     encode_varint,
 )
-from quicedge.http.h3_types import H3Error, H3Settings, H3StreamError, Handler, Transport
+from quicedge.http.h3_types import (
+    H3Error,
+    H3Settings,
+    H3StreamError,
+    Handler,
+    StreamState,
+    Transport,
+)
 from quicedge.http.message import Field, Fields
 from quicedge.http.priority import parse_priority
 
 _SKIPPED = -1
 """The frame type of a frame whose payload is dropped as it comes."""
-
-
-class _Stream:
-    """The receiving state of a stream."""
-
-    __slots__ = (
-        "blocked", "blocked_fin", "buffer", "content_length", "dropped", "frame", "headers_done",
-        "kind", "left", "received", "trailers_done",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.buffer = b""
-        self.kind: int | None = None  # type of a unidirectional stream
-        self.frame: int | None = None  # type of the frame being read
-        self.left = 0  # payload bytes of it still to come
-        self.headers_done = False
-        self.trailers_done = False
-        self.dropped = False  # nothing more of it is delivered
-        self.blocked = False  # on the QPACK encoder stream
-        self.blocked_fin = False
-        self.content_length: int | None = None
-        self.received = 0
 
 
 class H3Connection:
@@ -70,7 +55,7 @@ class H3Connection:
         self._transport = transport
         self._handler = handler
         self._is_client = is_client
-        self._streams: dict[int, _Stream] = {}
+        self._streams: dict[int, StreamState] = {}
         self._peer_uni: dict[int, int] = {}
         self._decoder = qpack.FieldDecoder(
             settings.qpack_max_table_capacity, settings.qpack_blocked_streams, settings.max_fields
@@ -130,7 +115,7 @@ class H3Connection:
         """Bytes of a stream, in order."""
         stream = self._streams.get(stream_id)
         if stream is None:
-            stream = self._streams[stream_id] = _Stream()
+            stream = self._streams[stream_id] = StreamState()
         if stream_id & 2:
             self._uni_data(stream_id, stream, data, end_stream)
             return
@@ -196,7 +181,9 @@ class H3Connection:
         if stream is not None:
             stream.content_length = length
 
-    def _request_data(self, stream_id: int, stream: _Stream, data: bytes, end_stream: bool) -> None:
+    def _request_data(
+        self, stream_id: int, stream: StreamState, data: bytes, end_stream: bool
+    ) -> None:
         if stream.blocked:
             # Uncredited, so flow control bounds what waits for the encoder stream.
             stream.buffer += data
@@ -217,7 +204,9 @@ class H3Connection:
             else:
                 self._request_end(stream_id, stream)
 
-    def _parse_request(self, stream_id: int, stream: _Stream, data: bytes, end_stream: bool) -> int:
+    def _parse_request(
+        self, stream_id: int, stream: StreamState, data: bytes, end_stream: bool
+    ) -> int:
         """Read frames; returns the bytes of DATA payload delivered."""
         if stream.buffer:
             data = stream.buffer + data
@@ -262,7 +251,7 @@ class H3Connection:
                 stream.frame = None
         return payload
 
-    def _request_frame(self, stream_id: int, stream: _Stream, kind: int) -> int:
+    def _request_frame(self, stream_id: int, stream: StreamState, kind: int) -> int:
         """Check a frame type against the state of its stream (RFC 9114 sections 4.1 and 7.2)."""
         if kind == FrameType.DATA:
             if not stream.headers_done or stream.trailers_done:
@@ -292,7 +281,7 @@ class H3Connection:
         self._glitch()
         return _SKIPPED
 
-    def _headers(self, stream_id: int, stream: _Stream, block: bytes, last: bool) -> None:
+    def _headers(self, stream_id: int, stream: StreamState, block: bytes, last: bool) -> None:
         try:
             instructions, fields = self._decoder.decode(stream_id, block)
         except qpack.StreamBlocked:
@@ -308,7 +297,7 @@ class H3Connection:
         self._send(self._decoder_stream, instructions)
         self._section(stream_id, stream, fields, last)
 
-    def _section(self, stream_id: int, stream: _Stream, fields: Fields, last: bool) -> None:
+    def _section(self, stream_id: int, stream: StreamState, fields: Fields, last: bool) -> None:
         size = sum(len(name) + len(value) + 32 for name, value in fields)
         if size > self.settings.max_field_section_size:
             self._too_large(stream_id, stream)
@@ -322,13 +311,13 @@ class H3Connection:
             stream.headers_done = not interim
             self._handler.on_headers(stream_id, fields, last)
 
-    def _too_large(self, stream_id: int, stream: _Stream) -> None:
+    def _too_large(self, stream_id: int, stream: StreamState) -> None:
         stream.dropped = True
         if stream.headers_done:
             raise H3StreamError(H3ErrorCode.EXCESSIVE_LOAD, "trailers too large", stream_id)
         self._handler.on_field_section_too_large(stream_id)
 
-    def _body(self, stream_id: int, stream: _Stream, data: bytes) -> None:
+    def _body(self, stream_id: int, stream: StreamState, data: bytes) -> None:
         stream.received += len(data)
         if stream.content_length is not None and stream.received > stream.content_length:
             # RFC 9114 section 4.1.2: content that is not content-length long is malformed.
@@ -338,13 +327,13 @@ class H3Connection:
             )
         self._handler.on_data(stream_id, data)
 
-    def _check_length(self, stream_id: int, stream: _Stream) -> None:
+    def _check_length(self, stream_id: int, stream: StreamState) -> None:
         if stream.content_length is not None and stream.received != stream.content_length:
             raise H3StreamError(
                 H3ErrorCode.MESSAGE_ERROR, "content short of content-length", stream_id
             )
 
-    def _request_end(self, stream_id: int, stream: _Stream) -> None:
+    def _request_end(self, stream_id: int, stream: StreamState) -> None:
         # RFC 9114 section 7.1: a frame cut short by the end of its stream MUST be treated as a
         # connection error of type H3_FRAME_ERROR.
         if stream.frame is not None or stream.buffer:
@@ -368,7 +357,7 @@ class H3Connection:
 
     # --- unidirectional streams -----------------------------------------------------------------
 
-    def _uni_data(self, stream_id: int, stream: _Stream, data: bytes, end_stream: bool) -> None:
+    def _uni_data(self, stream_id: int, stream: StreamState, data: bytes, end_stream: bool) -> None:
         self._transport.consume(stream_id, len(data))
         if stream.dropped:
             return
@@ -396,7 +385,7 @@ class H3Connection:
                     H3ErrorCode.QPACK_DECODER_STREAM_ERROR, "bad decoder stream"
                 ) from error
 
-    def _uni_opened(self, stream_id: int, stream: _Stream) -> None:
+    def _uni_opened(self, stream_id: int, stream: StreamState) -> None:
         kind = stream.kind
         assert kind is not None
         if kind in (StreamType.CONTROL, StreamType.QPACK_ENCODER, StreamType.QPACK_DECODER):
@@ -420,7 +409,7 @@ class H3Connection:
         for stream_id in unblocked:
             self._unblock(stream_id)
 
-    def _control_data(self, stream: _Stream, data: bytes, at: int) -> None:
+    def _control_data(self, stream: StreamState, data: bytes, at: int) -> None:
         while at < len(data):
             if stream.frame == _SKIPPED:
                 take = min(stream.left, len(data) - at)

@@ -73,3 +73,25 @@ class H3Settings:
     qpack_blocked_streams: int = 0
     max_field_section_size: int = limits.MAX_FIELD_SECTION_SIZE
     max_fields: int = limits.MAX_FIELDS
+
+
+class StreamState:
+    """The receiving state of a stream."""
+
+    __slots__ = (
+        "blocked", "blocked_fin", "buffer", "content_length", "dropped", "frame", "headers_done",
+        "kind", "left", "received", "trailers_done",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.buffer = b""
+        self.kind: int | None = None  # type of a unidirectional stream
+        self.frame: int | None = None  # type of the frame being read
+        self.left = 0  # payload bytes of it still to come
+        self.headers_done = False
+        self.trailers_done = False
+        self.dropped = False  # nothing more of it is delivered
+        self.blocked = False  # on the QPACK encoder stream
+        self.blocked_fin = False
+        self.content_length: int | None = None
+        self.received = 0

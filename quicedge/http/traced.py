@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from quicedge.http.frames import FrameType, Setting
-from quicedge.http.h3 import H3Connection, _Stream
+from quicedge.http.h3 import H3Connection
+from quicedge.http.h3_types import StreamState
 from quicedge.http.message import Field, Fields
 from quicedge.telemetry import events
 from quicedge.telemetry.trace import Trace
@@ -45,12 +46,12 @@ class TracedH3Connection(H3Connection):
 
     # --- receiving ----------------------------------------------------------------------------
 
-    def _request_frame(self, stream_id: int, stream: _Stream, kind: int) -> int:
+    def _request_frame(self, stream_id: int, stream: StreamState, kind: int) -> int:
         if kind == FrameType.DATA:
             self._parsed(stream_id, _data_frame(stream.left))
         return super()._request_frame(stream_id, stream, kind)
 
-    def _section(self, stream_id: int, stream: _Stream, fields: Fields, last: bool) -> None:
+    def _section(self, stream_id: int, stream: StreamState, fields: Fields, last: bool) -> None:
         self._parsed(stream_id, {"frame_type": "headers", "headers": _fields(fields)})
         super()._section(stream_id, stream, fields, last)
 
