@@ -9,16 +9,21 @@ import socket
 import stat
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 from cryptography import x509
 
 from quicedge.config import limits
 from quicedge.config.schema import Certificate, Config
-from quicedge.quic.tls import CertificateError, ServerCertificate, load_certificate
+from quicedge.quic.tls import (
+    CertificateError,
+    ServerCertificate,
+    parse_certificate,
+    read_certificate,
+)
 from quicedge.supervisor.sockets import ListenError, parse_address
 from quicedge.upstream.address import parse_server
+from quicedge.worker.privileges import PrivilegeError, identity_of
 
 EXPIRY_WARNING = datetime.timedelta(days=14)
 CONNECT_TIMEOUT = 1.0
@@ -51,6 +56,7 @@ def examine(config: Config) -> list[Finding]:
         if upstream.root is not None:
             found.append(_root(name, upstream.root))
     found.append(_descriptors())
+    found.append(_identity(config))
     return found
 
 
@@ -101,9 +107,10 @@ def _buffers() -> Iterator[Finding]:
 def _certificate(item: Certificate, covered: list[ServerCertificate]) -> Iterator[Finding]:
     subject = f"certificate {item.cert}"
     try:
-        covered.append(load_certificate(item.cert, item.key))
-        chain = x509.load_pem_x509_certificates(Path(item.cert).read_bytes())
-    except (CertificateError, OSError) as error:
+        pem = read_certificate(item.cert, item.key, private=False)
+        covered.append(parse_certificate(pem))
+        chain = x509.load_pem_x509_certificates(pem.cert)
+    except CertificateError as error:
         yield Finding("error", subject, str(error))
         return
     now = datetime.datetime.now(datetime.UTC)
@@ -168,6 +175,20 @@ def _root(name: str, root: str) -> Finding:
     except OSError as error:
         return Finding("error", subject, str(error.strerror), "make it, or name another root")
     return Finding("ok", subject, "a directory that can be read")
+
+
+def _identity(config: Config) -> Finding:
+    try:
+        identity = identity_of(config.user, config.group)
+    except PrivilegeError as error:
+        return Finding("error", "workers", str(error))
+    if identity is None and os.geteuid() == 0:
+        return Finding(
+            "warning", "workers", "run as root, and it is they that strangers speak to",
+            'user = "quicedge", once that user exists',
+        )  # fmt: skip
+    uid = os.geteuid() if identity is None else identity.uid
+    return Finding("ok", "workers", f"run as user {uid}, without capabilities")
 
 
 def _descriptors() -> Finding:

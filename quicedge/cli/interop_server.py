@@ -17,8 +17,9 @@ from quicedge.config.schema import Config
 from quicedge.http.hq import ALPN_HQ
 from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.settings import ALPN_H3
+from quicedge.quic.tls import read_certificate
 from quicedge.udp.socket import UdpSocket, open_socket
-from quicedge.worker.edge import Edge
+from quicedge.worker.edge import Edge, store_of
 
 HANDSHAKE_TIMEOUT = 60
 """Seconds: three packets in ten are lost in some cases."""
@@ -81,9 +82,12 @@ async def _serve(environment: Environment) -> None:
         for family, host in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::"))
     ]
     secret = os.urandom(32)
+    cert, key = environment.certs / "cert.pem", environment.certs / "priv.key"
     edge = Edge(
         configuration(environment),
         sockets,
+        # The runner mounts one key for all, readable by anybody.
+        certificates=store_of([read_certificate(cert, key, private=False)]),
         connection_ids=ConnectionIds(secret=secret),
         secret=secret,
         access_log=None,

@@ -191,6 +191,10 @@ class Config(_Section, frozen=True):
     listen: list[str] = field(default_factory=lambda: ["0.0.0.0:443", "[::]:443"])
     """UDP addresses, `host:port` or `[v6]:port`."""
     workers: Count | Literal["auto"] = 1
+    user: str | None = None
+    """Whom workers become once the sockets are bound (a name or a number); needs root."""
+    group: str | None = None
+    """Their group; that of `user` when absent."""
     drain_timeout: Seconds = limits.DRAIN_TIMEOUT
     tls: Tls = field(default_factory=Tls)
     quic: Quic = field(default_factory=Quic)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
@@ -60,15 +63,57 @@ class ServerCertificate:
             return bool(dot) and f"*.{parent}" in self.names
 
 
-def load_certificate(cert_file: str | Path, key_file: str | Path) -> ServerCertificate:
-    """Read a PEM chain (leaf first) and its PEM key; raises CertificateError."""
+class CertificatePem(msgspec.Struct, frozen=True, kw_only=True):
+    """A chain and its key as they stand in their files, which only the supervisor need read."""
+
+    cert_file: str
+    key_file: str
+    """Names, for errors."""
+    cert: bytes
+    key: bytes
+    default: bool = False
+
+    def __repr__(self) -> str:
+        return f"<certificate {self.cert_file}>"  # the key must not reach a log
+
+
+def read_certificate(
+    cert_file: str | Path, key_file: str | Path, *, default: bool = False, private: bool = True
+) -> CertificatePem:
+    """The files of a certificate; raises CertificateError.
+
+    `private`: refuse a key that others than its owner may read.
+    """
     try:
-        certificates = x509.load_pem_x509_certificates(Path(cert_file).read_bytes())
-    except (OSError, ValueError) as error:
+        cert = Path(cert_file).read_bytes()
+    except OSError as error:
         raise CertificateError(f"{cert_file}: {error}") from error
     try:
-        private_key: Any = load_pem_private_key(Path(key_file).read_bytes(), None)
-    except (OSError, ValueError, TypeError) as error:
+        with Path(key_file).open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            if private and mode & 0o077:
+                raise CertificateError(
+                    f"{key_file}: mode {mode:o}: others than its owner may read or change it "
+                    f"(chmod 600 {key_file})"
+                )
+            key = file.read()
+    except OSError as error:
+        raise CertificateError(f"{key_file}: {error}") from error
+    return CertificatePem(
+        cert_file=str(cert_file), key_file=str(key_file), cert=cert, key=key, default=default
+    )
+
+
+def parse_certificate(pem: CertificatePem) -> ServerCertificate:
+    """A certificate to serve: a chain with its leaf first, and its key; raises CertificateError."""
+    cert_file, key_file = pem.cert_file, pem.key_file
+    try:
+        certificates = x509.load_pem_x509_certificates(pem.cert)
+    except ValueError as error:
+        raise CertificateError(f"{cert_file}: {error}") from error
+    try:
+        private_key: Any = load_pem_private_key(pem.key, None)
+    except (ValueError, TypeError) as error:
         raise CertificateError(f"{key_file}: {error}") from error
     if not isinstance(private_key, PrivateKey):
         raise CertificateError(f"{key_file}: {type(private_key).__name__} is not usable with TLS")
@@ -90,6 +135,11 @@ def _names(certificate: x509.Certificate) -> Iterable[str]:
         return
     yield from (name.lower() for name in san.get_values_for_type(x509.DNSName))
     yield from (str(address) for address in san.get_values_for_type(x509.IPAddress))
+
+
+def load_certificate(cert_file: str | Path, key_file: str | Path) -> ServerCertificate:
+    """Read a PEM chain (leaf first) and its PEM key; raises CertificateError."""
+    return parse_certificate(read_certificate(cert_file, key_file))
 
 
 class CertificateStore:

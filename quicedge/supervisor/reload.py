@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from quicedge.config.loader import ConfigError, load_config
-from quicedge.config.schema import Config
-from quicedge.quic.tls import CertificateError, load_certificate
+from quicedge.config.schema import Config, Tls
+from quicedge.quic.tls import CertificateError, CertificatePem, parse_certificate, read_certificate
 
-FIXED_AT_START = ("listen", "workers", "admin")
+FIXED_AT_START = ("listen", "workers", "admin", "user", "group")
 """Keys that only a restart can change: they decide about sockets and processes."""
 
 
@@ -16,8 +16,18 @@ class ReloadError(Exception):
     """The new configuration cannot be used; the message says where and why."""
 
 
-def reread(path: str | None, current: Config) -> Config:
-    """The configuration at `path` (the current one when None), its certificates proven readable.
+def read_certificates(tls: Tls) -> list[CertificatePem]:
+    """The certificates of a configuration, proven good; raises CertificateError."""
+    found = [
+        read_certificate(item.cert, item.key, default=item.default) for item in tls.certificates
+    ]
+    for pem in found:
+        parse_certificate(pem)
+    return found
+
+
+def reread(path: str | None, current: Config) -> tuple[Config, list[CertificatePem]]:
+    """The configuration at `path` (the current one when None), and its certificates.
 
     All or nothing: a change that could not take effect is an error, not half a reload.
     """
@@ -37,8 +47,6 @@ def reread(path: str | None, current: Config) -> Config:
         if getattr(new, key) != getattr(current, key):
             raise ReloadError(f"{path}: {key}: a change needs a restart")
     try:
-        for item in new.tls.certificates:
-            load_certificate(item.cert, item.key)
+        return new, read_certificates(new.tls)
     except CertificateError as error:
         raise ReloadError(f"tls.certificates: {error}") from error
-    return new

@@ -17,8 +17,10 @@ from quicedge import __version__
 from quicedge.admin.server import AdminAddressError, AdminServer
 from quicedge.admin.view import Connections, State, Status, WorkerStatus
 from quicedge.config.schema import Config
+from quicedge.quic.tls import CertificateError
 from quicedge.supervisor import notify
-from quicedge.supervisor.reload import ReloadError, reread
+from quicedge.supervisor.ownership import give_logs
+from quicedge.supervisor.reload import ReloadError, read_certificates, reread
 from quicedge.supervisor.sockets import ListenError, Listeners
 from quicedge.supervisor.workers import NoWorkerError, Worker, WorkerError, WorkerPool
 from quicedge.telemetry.logs import Logs
@@ -32,6 +34,7 @@ from quicedge.telemetry.stats import (
 )
 from quicedge.telemetry.tracefiles import trace_directory
 from quicedge.worker.control import CloseOrder, ControlError, TraceOrder, WorkerSpec
+from quicedge.worker.privileges import PrivilegeError, identity_of
 
 log = structlog.get_logger("quicedge.supervisor")
 
@@ -79,6 +82,13 @@ class Supervisor:
     async def serve(self) -> int:
         """0 when all workers ended by themselves, 1 when the start failed or some were killed."""
         self._stop = asyncio.Event()
+        try:
+            self._identity = identity_of(self._config.user, self._config.group)
+            self._certificates = read_certificates(self._config.tls)
+        except (PrivilegeError, CertificateError) as error:
+            log.error("cannot start", error=str(error))
+            return 1
+        give_logs(self._config.log, self._identity)
         try:
             self._listeners = Listeners(self._config.listen, self._workers)
         except ListenError as error:
@@ -141,6 +151,8 @@ class Supervisor:
             sockets=self._listeners.of_slot(slot),
             inbox_fd=self._listeners.inbox_of(slot),
             outbox_fds=self._listeners.outboxes,
+            certificates=self._certificates,
+            identity=self._identity,
             control_fd=control_fd,
             secret=self._secret,
         )
@@ -153,7 +165,7 @@ class Supervisor:
         try:
             if worker.spec.config is not self._config:
                 await worker.channel.call("update_config", self._config)
-                await worker.channel.call("reload_certificates", self._config.tls)
+                await worker.channel.call("reload_certificates", self._certificates)
             if worker.started_at < self._logs_reopened_at:
                 await worker.channel.call("reopen_logs")
         except ControlError as error:
@@ -193,17 +205,19 @@ class Supervisor:
                 return
             notify.notify(*notify.reloading())
             try:
-                new = reread(self._config_path, self._config)
+                new, certificates = reread(self._config_path, self._config)
                 self.logs = self.logs.reconfigure(new.log)
             except (ReloadError, OSError) as error:
                 self._reload_error = str(error)
                 log.error("reload refused, all stays as it was", error=str(error))
             else:
                 self._config = new
+                self._certificates = certificates
+                give_logs(new.log, self._identity)
                 self._reload_error = None
                 self._reloads += 1
                 failures = await self._tell_all("update_config", new)
-                failures += await self._tell_all("reload_certificates", new.tls)
+                failures += await self._tell_all("reload_certificates", certificates)
                 log.info("reloaded", config=self._config_path, failures=failures)
             notify.notify("READY=1")
 
@@ -212,6 +226,7 @@ class Supervisor:
             self.logs.reopen()
         except OSError as error:
             log.error("log not reopened", error=str(error))
+        give_logs(self._config.log, self._identity)
         self._logs_reopened_at = time.monotonic()
         await self._tell_all("reopen_logs")
         log.info("logs reopened")

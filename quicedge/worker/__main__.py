@@ -11,6 +11,7 @@ import signal
 import sys
 
 from quicedge.worker.control import ControlError, read_spec
+from quicedge.worker.privileges import PrivilegeError, drop_privileges
 
 DEFAULT_ENTRY = "quicedge.worker.main:run"
 
@@ -27,7 +28,8 @@ def main(arguments: list[str]) -> int:
     entry = getattr(importlib.import_module(module), function)
     try:
         spec = read_spec(control_fd)
-    except ControlError as error:
+        drop_privileges(spec.identity)
+    except (ControlError, PrivilegeError) as error:
         print(f"quicedge worker: {error}", file=sys.stderr)
         return 1
     entry(spec)

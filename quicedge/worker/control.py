@@ -18,7 +18,8 @@ import msgspec
 import structlog
 
 from quicedge.config.limits import CONTROL_MAX_PENDING, CONTROL_MESSAGE_MAX, CONTROL_TIMEOUT
-from quicedge.config.schema import Config, Tls
+from quicedge.config.schema import Config
+from quicedge.quic.tls import CertificatePem
 from quicedge.telemetry.stats import (
     ConnectionPage,
     ConnectionQuery,
@@ -26,6 +27,7 @@ from quicedge.telemetry.stats import (
     TraceAnswer,
     WorkerStats,
 )
+from quicedge.worker.privileges import Identity
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +50,10 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Generation of workers, 0 or 1: connection IDs carry `bank * workers + slot`."""
     config: Config
     sockets: list[ListeningSocket]
+    certificates: list[CertificatePem] = msgspec.field(default_factory=list)
+    """What the supervisor read: a worker without privileges could not."""
+    identity: Identity | None = None
+    """Whom the worker becomes before it hears anybody; None: it stays who it is."""
     control_fd: int
     inbox_fd: int = -1
     """Where other workers forward datagrams to; -1 when there is but one."""
@@ -97,7 +103,7 @@ METHODS: Mapping[str, Method] = {
     "drain": Method(float, None),
     # Use these from now on; connections that live keep what they have.
     "update_config": Method(Config, None),
-    "reload_certificates": Method(Tls, None),
+    "reload_certificates": Method(list[CertificatePem], None),
     "reopen_logs": Method(None, None),
     # Told by a worker.
     "ready": Method(None, None),

@@ -6,12 +6,12 @@ import asyncio
 import ipaddress
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
 from quicedge.config.limits import DRAIN_NOTICE, PROGRESS_INTERVAL
-from quicedge.config.schema import Config, Tls
+from quicedge.config.schema import Config
 from quicedge.http.checks import MessageError, MessageLimits
 from quicedge.http.errors import H3ErrorCode
 from quicedge.http.h3 import H3Settings
@@ -25,7 +25,7 @@ from quicedge.quic.endpoint import Endpoint, EndpointSettings
 from quicedge.quic.events import ConnectionTerminated
 from quicedge.quic.preferred import PreferredAddress
 from quicedge.quic.settings import ALPN_H3, server_configuration
-from quicedge.quic.tls import CertificateStore, load_certificate
+from quicedge.quic.tls import CertificatePem, CertificateStore, parse_certificate
 from quicedge.telemetry.access import AccessLog
 from quicedge.udp.address import FourTuple
 from quicedge.udp.forwarding import Forwarder
@@ -50,12 +50,12 @@ class _Network:
         path.socket.send_segments(data, segment, path, ecn)
 
 
-def load_store(tls: Tls) -> CertificateStore:
-    """The certificates of a configuration; raises CertificateError."""
+def store_of(certificates: Iterable[CertificatePem]) -> CertificateStore:
+    """What to serve, from what the supervisor read; raises CertificateError."""
     default = None
     loaded = []
-    for item in tls.certificates:
-        certificate = load_certificate(item.cert, item.key)
+    for item in certificates:
+        certificate = parse_certificate(item)
         loaded.append(certificate)
         if item.default:
             default = certificate
@@ -79,6 +79,7 @@ class Edge:
         config: Config,
         sockets: list[UdpSocket],
         *,
+        certificates: CertificateStore,
         connection_ids: ConnectionIds,
         secret: bytes,
         access_log: AccessLog | None,
@@ -105,6 +106,7 @@ class Edge:
         self._upstreams: dict[str, Upstream | StaticUpstream] = {}
         self.tracer = Tracer(config.qlog, self._clock)
         self.policy = Policy(config, self._clock)
+        self._certificates = certificates
         self.configure(config)
         self._ticker = self._loop.call_later(PROGRESS_INTERVAL, self._tick)
         self.endpoint = Endpoint(
@@ -140,7 +142,6 @@ class Edge:
     def configure(self, config: Config) -> None:
         """Use a configuration from now on; connections and exchanges that live keep theirs."""
         self.config = config
-        self._certificates = load_store(config.tls)
         self.router = Router(config.routes)
         self.h3_settings = H3Settings(
             qpack_max_table_capacity=config.http3.qpack_max_table_capacity,
@@ -176,11 +177,10 @@ class Edge:
         settings.max_streams = config.quic.max_streams
         settings.max_datagram_size = config.quic.max_datagram_size
         settings.early_data_terms = early_data_terms(config)
-        self.endpoint.certificates = self._certificates
 
-    def reload_certificates(self, tls: Tls) -> None:
+    def reload_certificates(self, certificates: CertificateStore) -> None:
         """New connections get these; live ones keep what they were served."""
-        self._certificates = load_store(tls)
+        self._certificates = certificates
         self.endpoint.certificates = self._certificates
         self.endpoint.settings.configuration = server_configuration(
             self.config, self._certificates, self._alpn_protocols

@@ -11,8 +11,9 @@ from collections import Counter
 
 import uvloop
 
-from quicedge.config.schema import Config, Tls
+from quicedge.config.schema import Config
 from quicedge.quic.cids import ConnectionIds
+from quicedge.quic.tls import CertificatePem
 from quicedge.telemetry.logs import Logs
 from quicedge.telemetry.stats import (
     ConnectionPage,
@@ -25,7 +26,7 @@ from quicedge.telemetry.stats import (
 from quicedge.udp.forwarding import Forwarder
 from quicedge.udp.socket import UdpSocket
 from quicedge.worker.control import CloseOrder, ControlChannel, TraceOrder, WorkerSpec
-from quicedge.worker.edge import Edge
+from quicedge.worker.edge import Edge, store_of
 from quicedge.worker.records import connection_stats
 
 
@@ -60,6 +61,7 @@ class _Worker:
         self._edge = Edge(
             spec.config,
             sockets,
+            certificates=store_of(spec.certificates),
             connection_ids=ConnectionIds(
                 slot=spec.bank * spec.workers + spec.slot,
                 slots=2 * spec.workers,
@@ -186,8 +188,8 @@ class _Worker:
         self._logs = self._logs.reconfigure(config.log)
         self._edge.access_log = self._logs.access
 
-    def reload_certificates(self, tls: Tls) -> None:
-        self._edge.reload_certificates(tls)
+    def reload_certificates(self, certificates: list[CertificatePem]) -> None:
+        self._edge.reload_certificates(store_of(certificates))
 
     def reopen_logs(self) -> None:
         self._logs.reopen()

@@ -15,7 +15,8 @@ import socket
 import sys
 import time
 
-from quicedge.config.schema import Config, Tls
+from quicedge.config.schema import Config
+from quicedge.quic.tls import CertificatePem
 from quicedge.telemetry.access import AccessRecord
 from quicedge.telemetry.logs import Logs
 from quicedge.telemetry.stats import (
@@ -32,7 +33,7 @@ class FakeWorker(asyncio.DatagramProtocol):
     def __init__(self, spec: WorkerSpec) -> None:
         self.spec = spec
         self.config = spec.config
-        self.tls: Tls = spec.config.tls
+        self.certificates = spec.certificates
         self.logs = Logs(spec.config.log, process=f"worker {spec.slot}")
         self.held = False
         self.draining = False
@@ -93,8 +94,8 @@ class FakeWorker(asyncio.DatagramProtocol):
         self.config = config
         self.logs = self.logs.reconfigure(config.log)
 
-    def reload_certificates(self, tls: Tls) -> None:
-        self.tls = tls
+    def reload_certificates(self, certificates: list[CertificatePem]) -> None:
+        self.certificates = certificates
 
     def readable(self, sock: socket.socket) -> None:
         data, address = sock.recvfrom(2048)
@@ -125,7 +126,8 @@ class FakeWorker(asyncio.DatagramProtocol):
             "secret": self.spec.secret.hex(),
             "draining": self.draining,
             "drain_timeout": self.config.drain_timeout,
-            "certificates": [item.cert for item in self.tls.certificates],
+            "certificates": [item.cert_file for item in self.certificates],
+            "ids": [os.getresuid(), os.getresgid(), os.getgroups()],
             "argv": sys.argv,
             "environ": sorted(os.environ),
         }

@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from quicedge.config.limits import CONTROL_MAX_PENDING, CONTROL_MESSAGE_MAX
-from quicedge.config.schema import Config, Tls
+from quicedge.config.schema import Config
+from quicedge.quic.tls import CertificatePem
 from quicedge.telemetry.stats import (
     ConnectionPage,
     ConnectionQuery,
@@ -60,7 +61,7 @@ class Pair:
         await asyncio.sleep(0)
         return WorkerStats(slot=3, pid=99, datagrams_dropped={"unknown": 4})
 
-    def fail(self, tls: Tls) -> None:
+    def fail(self, certificates: list[CertificatePem]) -> None:
         raise ValueError("no key")
 
     async def wait(self) -> None:
@@ -100,7 +101,7 @@ async def test_many_questions_at_once_keep_their_answers(pair: Pair) -> None:
 
 async def test_a_failing_handler_answers_with_an_error(pair: Pair) -> None:
     with pytest.raises(ControlError, match="reload_certificates: ValueError: no key"):
-        await pair.supervisor.call("reload_certificates", Tls())
+        await pair.supervisor.call("reload_certificates", [])
     assert (await pair.supervisor.call("stats")).slot == 3
 
 
