@@ -18,10 +18,14 @@ from quicedge.http.priority import Priority
 from quicedge.quic import events
 from quicedge.quic.connection import Connection
 from quicedge.quic.settings import client_configuration
+from quicedge.telemetry.text import escape
 
 
 class FetchError(Exception):
-    """The request failed; the message says how."""
+    """The request failed; the message says how, a server's own words in it made safe to show."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(escape(message))
 
 
 @dataclass

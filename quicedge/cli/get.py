@@ -24,7 +24,7 @@ from rich.progress import (
 from quicedge.cli.client import Answer, Client, FetchError
 from quicedge.http.message import Field
 from quicedge.quic.packet import VERSION_NAMES
-from quicedge.telemetry.text import text
+from quicedge.telemetry.text import escape, text
 
 
 @click.command()
@@ -156,10 +156,15 @@ async def _fetch(
         await asyncio.sleep(0)
 
 
+def _safe(value: bytes) -> str:
+    # A server's words: no escape sequence of theirs may reach the terminal.
+    return escape(text(value))
+
+
 def _show(line: str, fields: list[Field], prefix: str) -> None:
     click.echo(line, err=True)
     for name, value in fields:
-        click.echo(f"{prefix}{text(name)}: {text(value)}", err=True)
+        click.echo(f"{prefix}{_safe(name)}: {_safe(value)}", err=True)
 
 
 def show_answer(client: Client, answer: Answer) -> None:
@@ -168,7 +173,7 @@ def show_answer(client: Client, answer: Answer) -> None:
         _show(f"< HTTP/3 {status}", fields, "< ")
     _show(f"< HTTP/3 {answer.status}", answer.fields, "< ")
     for name, value in answer.trailers:
-        click.echo(f"< {text(name)}: {text(value)} (trailer)", err=True)
+        click.echo(f"< {_safe(name)}: {_safe(value)} (trailer)", err=True)
     times = answer.timings
     click.echo(
         f"* handshake {_ms(times.handshake)}, first byte {_ms(times.first_byte)}, "
