@@ -1,14 +1,12 @@
 """The admin API: what the edge is and what each of its connections does, as JSON.
 
-It trusts whoever reaches it, so it listens on loopback or a unix socket alone, and answers only
-requests that name it so: a page in a browser can send requests to 127.0.0.1 under a name of its
-own (DNS rebinding), but cannot choose their Host.
+`admin.guard` decides who may use it; every action is a POST, and logged.
 """
 
 from __future__ import annotations
 
-import ipaddress
-from typing import Any
+from collections.abc import Collection
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
@@ -17,11 +15,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
+from quicedge.admin.dashboard import dashboard_routes
+from quicedge.admin.guard import Guard
 from quicedge.admin.metrics import CONTENT_TYPE, render
+from quicedge.admin.stream import event_routes
 from quicedge.admin.traces import trace_routes
-from quicedge.admin.view import CloseRequest, EdgeView
+from quicedge.admin.view import CloseRequest, EdgeView, LogLevelRequest
 from quicedge.telemetry.stats import ConnectionQuery, QueryError, check_query
 
 log = structlog.get_logger(__name__)
@@ -29,8 +30,10 @@ log = structlog.get_logger(__name__)
 _PARAMETERS = tuple(field.name for field in msgspec.structs.fields(ConnectionQuery))
 
 
-def make_app(edge: EdgeView, *, any_host: bool = False) -> ASGIApp:
-    """The ASGI application. `any_host` skips the Host check: for unix sockets alone."""
+def make_app(
+    edge: EdgeView, *, hosts: Collection[str] | None = (), token: str | None = None
+) -> ASGIApp:
+    """The ASGI application; `hosts` and `token` as `Guard` has them."""
 
     async def connections(request: Request) -> Response:
         page = await edge.connections(_query(request))
@@ -50,12 +53,7 @@ def make_app(edge: EdgeView, *, any_host: bool = False) -> ASGIApp:
 
     async def close(request: Request) -> Response:
         connection_id = request.path_params["id"]
-        try:
-            asked = msgspec.json.decode(await request.body() or b"{}", type=CloseRequest)
-        except msgspec.ValidationError as error:
-            raise HTTPException(400, str(error)) from error
-        except msgspec.DecodeError as error:
-            raise HTTPException(400, f"not JSON: {error}") from error
+        asked = await _body(request, CloseRequest)
         if not await edge.close_connection(connection_id, asked.code, asked.reason):
             raise HTTPException(404, "no such connection")
         log.info(
@@ -65,6 +63,12 @@ def make_app(edge: EdgeView, *, any_host: bool = False) -> ASGIApp:
             reason=asked.reason,
         )
         return _json({"closed": connection_id})
+
+    async def log_level(request: Request) -> Response:
+        asked = await _body(request, LogLevelRequest)
+        await edge.set_log_level(asked.level)
+        log.warning("log level set by an operator", level=asked.level)
+        return _json({"level": asked.level})
 
     async def healthz(request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -79,7 +83,10 @@ def make_app(edge: EdgeView, *, any_host: bool = False) -> ASGIApp:
             Route("/api/v1/connections", connections),
             Route("/api/v1/connections/{id}", connection),
             Route("/api/v1/connections/{id}/close", close, methods=["POST"]),
+            Route("/api/v1/log-level", log_level, methods=["POST"]),
+            *event_routes(edge),
             *trace_routes(edge),
+            *dashboard_routes(),
             Route("/metrics", metrics),
             Route("/api/v1/status", status),
             Route("/healthz", healthz),
@@ -87,40 +94,20 @@ def make_app(edge: EdgeView, *, any_host: bool = False) -> ASGIApp:
         ],
         exception_handlers={HTTPException: _refused, Exception: _failed},
     )
-    return app if any_host else _LoopbackHost(app)
+    return Guard(app, hosts=hosts, token=token)
 
 
-class _LoopbackHost:
-    """Refuses requests whose Host is no loopback name."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            hosts = [value for name, value in scope["headers"] if name == b"host"]
-            if len(hosts) != 1 or not is_loopback_host(hosts[0].decode("latin-1")):
-                refusal = _json({"error": "Host must be localhost or a loopback address"}, 403)
-                await refusal(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+_Body = TypeVar("_Body")
 
 
-def is_loopback_host(host: str) -> bool:
-    """Whether a Host field names this machine itself: `localhost`, 127.0.0.0/8 or `[::1]`."""
-    name, colon, port = host.rpartition(":")
-    if not colon or host.endswith("]"):
-        name = host
-    elif not (port.isascii() and port.isdigit()):
-        return False
-    if name.lower() == "localhost":
-        return True
+async def _body(request: Request, kind: type[_Body]) -> _Body:
+    """The JSON of a request."""
     try:
-        if name.startswith("[") and name.endswith("]"):
-            return ipaddress.IPv6Address(name[1:-1]).is_loopback
-        return ipaddress.IPv4Address(name).is_loopback
-    except ValueError:
-        return False
+        return msgspec.json.decode(await request.body() or b"{}", type=kind)
+    except msgspec.ValidationError as error:
+        raise HTTPException(400, str(error)) from error
+    except msgspec.DecodeError as error:
+        raise HTTPException(400, f"not JSON: {error}") from error
 
 
 def _query(request: Request) -> ConnectionQuery:

@@ -1,4 +1,4 @@
-"""Serves the admin API on loopback or a unix socket, in a loop that somebody else owns."""
+"""Serves the admin API on a TCP or unix socket, in a loop that somebody else owns."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from collections.abc import Iterator
 import uvicorn
 
 from quicedge.admin.app import make_app
+from quicedge.admin.guard import TokenError, read_token
 from quicedge.admin.view import EdgeView
 from quicedge.config.limits import ADMIN_KEEPALIVE_TIMEOUT, ADMIN_MAX_CONCURRENCY
+from quicedge.config.schema import Admin
 
 _BACKLOG = 64
 
@@ -31,20 +33,29 @@ class _Server(uvicorn.Server):
 
 
 class AdminServer:
-    """The API at `listen` (`host:port` on loopback, `[v6]:port`, `unix:/path`).
+    """The API where the configuration says (`host:port`, `[v6]:port`, `unix:/path`).
 
     The constructor binds, and raises AdminAddressError.
     """
 
-    def __init__(self, listen: str, edge: EdgeView) -> None:
-        self._socket = open_admin_socket(listen)
+    def __init__(self, config: Admin, edge: EdgeView) -> None:
+        listen = config.listen
+        try:
+            token = read_token(config.token_file) if config.token_file is not None else None
+        except TokenError as error:
+            raise AdminAddressError(str(error)) from error
+        self._socket = open_admin_socket(listen, guarded=token is not None)
         is_unix = self._socket.family == socket.AF_UNIX
         self._unix_path = listen.removeprefix("unix:") if is_unix else None
         self.address = listen if is_unix else _format(self._socket.getsockname())
         """Where it listens, as in the configuration, with the port that a 0 became."""
         self._server = _Server(
             uvicorn.Config(
-                make_app(edge, any_host=is_unix),
+                make_app(
+                    edge,
+                    hosts=None if is_unix else {name.lower() for name in config.hosts},
+                    token=token,
+                ),
                 lifespan="off",
                 ws="none",
                 log_config=None,
@@ -74,8 +85,11 @@ class AdminServer:
                 os.unlink(self._unix_path)
 
 
-def open_admin_socket(listen: str) -> socket.socket:
-    """A listening TCP socket on loopback, or a unix socket that its owner alone may use."""
+def open_admin_socket(listen: str, *, guarded: bool = False) -> socket.socket:
+    """A listening TCP socket, or a unix socket that its owner alone may use.
+
+    Without a token (`guarded`) TCP is for loopback alone.
+    """
     if listen.startswith("unix:"):
         return _open_unix(listen.removeprefix("unix:"))
     host, _, port = listen.rpartition(":")
@@ -88,9 +102,8 @@ def open_admin_socket(listen: str) -> socket.socket:
         raise AdminAddressError(
             f"admin.listen: {listen!r} is neither host:port nor unix:/path"
         ) from None
-    if not address.is_loopback:
-        # Nothing asks for a password here.
-        raise AdminAddressError(f"admin.listen: {listen} is not a loopback address")
+    if not address.is_loopback and not guarded:
+        raise AdminAddressError(f"admin.listen: {listen} is no loopback address: set token_file")
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:

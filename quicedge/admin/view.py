@@ -77,6 +77,12 @@ class CloseRequest(Struct, frozen=True, forbid_unknown_fields=True):
     reason: Annotated[str, Meta(max_length=200)] = "closed by an operator"
 
 
+class LogLevelRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """How much is logged from now on, until the next reload."""
+
+    level: Literal["debug", "info", "warning", "error"]
+
+
 class EdgeView(Protocol):
     """The edge, as the admin API asks it."""
 
@@ -97,6 +103,9 @@ class EdgeView(Protocol):
 
     async def close_connection(self, connection_id: str, code: int, reason: str) -> bool:
         """Close a connection; False when no worker has it."""
+
+    async def set_log_level(self, level: str) -> None:
+        """Log from this level on, here and in all workers."""
 
     @property
     def trace_directory(self) -> str | None:

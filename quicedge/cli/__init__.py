@@ -13,6 +13,7 @@ COMMANDS = {
     "demo": "Run the edge before an embedded origin and show a first request.",
     "check": "Say what a configuration would do and what will hurt.",
     "get": "Fetch a URL over HTTP/3.",
+    "top": "Show the connections of a running edge, live.",
     "qlog": "Read qlog traces: stats, show, report, plot, diff, validate.",
     "interop": "Run the QUIC interop cases against other stacks.",
     "interop-server": "Be the interop runner's server (by environment).",

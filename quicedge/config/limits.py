@@ -366,6 +366,13 @@ ADMIN_MAX_ROWS: Final = 4000
 ADMIN_MAX_CONCURRENCY: Final = 32
 """Admin requests in progress; more are answered 503."""
 
+ADMIN_MAX_EVENT_STREAMS: Final = 16
+"""Server-sent event streams at once."""
+
+ADMIN_EVENT_INTERVAL_MIN: Final = 0.1
+ADMIN_EVENT_INTERVAL_MAX: Final = 60.0
+"""Seconds between two events of such a stream."""
+
 ADMIN_KEEPALIVE_TIMEOUT: Final = 5
 """Seconds an idle admin connection is kept."""
 

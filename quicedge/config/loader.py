@@ -14,7 +14,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 import msgspec
 
 from quicedge.config.rates import parse_rate
-from quicedge.config.schema import Config, Limits, Qlog, RequestRate, Upstream
+from quicedge.config.schema import Admin, Config, Limits, Qlog, RequestRate, Upstream
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -192,8 +192,9 @@ def _absolute(config: Config, directory: Path) -> Config:
         name: replace(item, tls_ca=at(item.tls_ca), root=at(item.root))
         for name, item in config.upstreams.items()
     }
+    admin = replace(config.admin, token_file=at(config.admin.token_file))
     qlog = replace(config.qlog, directory=at(config.qlog.directory))
-    return replace(config, tls=tls, log=log, upstreams=upstreams, qlog=qlog)
+    return replace(config, tls=tls, log=log, upstreams=upstreams, qlog=qlog, admin=admin)
 
 
 def _cross_checks(config: Config) -> Iterator[str]:
@@ -225,8 +226,19 @@ def _cross_checks(config: Config) -> Iterator[str]:
         yield "log.access_file: has no effect with access = false"
     yield from _check_qlog(config.qlog)
     yield from _check_limits(config.limits)
-    if config.admin.enabled and not _is_local(config.admin.listen):
-        yield f"admin.listen: {config.admin.listen!r} is neither loopback nor unix:/path"
+    yield from _check_admin(config.admin)
+
+
+def _check_admin(admin: Admin) -> Iterator[str]:
+    if not admin.enabled:
+        return
+    is_unix = admin.listen.startswith("unix:/")
+    if not is_unix and not is_address(admin.listen):
+        yield f"admin.listen: {admin.listen!r} is neither host:port nor unix:/path"
+    elif admin.token_file is None and not _is_local(admin.listen):
+        yield f"admin.listen: {admin.listen!r} is no loopback address: set admin.token_file"
+    if is_unix and admin.hosts:
+        yield "admin.hosts: has no effect on a unix socket"
 
 
 def _check_limits(limits: Limits) -> Iterator[str]:

@@ -184,7 +184,11 @@ class Qlog(_Section, frozen=True):
 class Admin(_Section, frozen=True):
     enabled: bool = True
     listen: str = "127.0.0.1:4480"
-    """`host:port` on loopback or `unix:/path`."""
+    """`host:port` or `unix:/path`; beyond loopback a token is needed."""
+    token_file: str | None = None
+    """File of mode 600 with the bearer token that requests must bear."""
+    hosts: list[str] = field(default_factory=list)
+    """Names under which the API is reached, beside loopback ones."""
 
 
 class Config(_Section, frozen=True):

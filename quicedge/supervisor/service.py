@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 import signal
@@ -100,7 +101,7 @@ class Supervisor:
         admin: AdminServer | None = None
         try:
             if self._config.admin.enabled:
-                admin = AdminServer(self._config.admin.listen, self)
+                admin = AdminServer(self._config.admin, self)
                 admin.start()
             self._handle_signals()
             return await self._run_workers(admin)
@@ -290,6 +291,10 @@ class Supervisor:
         order = CloseOrder(connection_id, code, reason)
         answers, _ = await self._pool.ask("close_connection", order)
         return any(answers.values())
+
+    async def set_log_level(self, level: str) -> None:
+        logging.getLogger().setLevel(level.upper())
+        await self._tell_all("set_log_level", level)
 
     @property
     def trace_directory(self) -> str | None:

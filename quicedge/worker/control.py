@@ -105,6 +105,7 @@ METHODS: Mapping[str, Method] = {
     "update_config": Method(Config, None),
     "reload_certificates": Method(list[CertificatePem], None),
     "reopen_logs": Method(None, None),
+    "set_log_level": Method(str, None),
     # Told by a worker.
     "ready": Method(None, None),
     "drained": Method(None, None),

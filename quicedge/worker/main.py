@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import resource
 import socket
@@ -83,6 +84,7 @@ class _Worker:
                 "update_config": self.update_config,
                 "reload_certificates": self.reload_certificates,
                 "reopen_logs": self.reopen_logs,
+                "set_log_level": self.set_log_level,
             },
             on_lost=lambda: self.drain(spec.config.drain_timeout),
         )
@@ -190,6 +192,9 @@ class _Worker:
 
     def reload_certificates(self, certificates: list[CertificatePem]) -> None:
         self._edge.reload_certificates(store_of(certificates))
+
+    def set_log_level(self, level: str) -> None:
+        logging.getLogger().setLevel(level.upper())
 
     def reopen_logs(self) -> None:
         self._logs.reopen()

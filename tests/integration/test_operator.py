@@ -33,7 +33,9 @@ def metrics(running: RunningEdge) -> dict[str, dict[tuple[str, ...], float]]:
 
 def post(running: RunningEdge, path: str, body: bytes) -> Any:
     request = urllib.request.Request(
-        f"http://127.0.0.1:{running.admin_port}{path}", data=body, method="POST"
+        f"http://127.0.0.1:{running.admin_port}{path}",
+        data=body,
+        headers={"content-type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=10) as answer:
         return json.load(answer)

@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from quicedge.admin.app import is_loopback_host
+from quicedge.admin.guard import is_loopback_host
 from quicedge.admin.server import AdminAddressError, AdminServer, open_admin_socket
 from quicedge.admin.view import Connections, State, Status
+from quicedge.config.schema import Admin
 from quicedge.telemetry.stats import ConnectionQuery, ConnectionStats, select
 
 ROWS = [
@@ -83,7 +84,7 @@ class Client:
 @pytest.fixture
 async def client() -> AsyncIterator[Client]:
     edge = FakeEdge()
-    server = AdminServer("127.0.0.1:0", edge)
+    server = AdminServer(Admin(listen="127.0.0.1:0"), edge)
     server.start()
     yield Client(server, edge)
     await server.close()
@@ -134,7 +135,7 @@ async def test_status_health_and_readiness(client: Client) -> None:
 
 async def test_errors_are_json_and_hide_the_insides(client: Client) -> None:
     assert await client.get("/elsewhere") == (404, {"error": "Not Found"})
-    status, _ = await client.get("/api/v1/status", method="POST")
+    status, _ = await client.get("/api/v1/status", method="PUT")
     assert status == 405
     client.edge.broken = True
     assert await client.get("/api/v1/status") == (500, {"error": "internal error"})
@@ -187,7 +188,7 @@ async def test_a_unix_socket_is_its_owners_alone(tmp_path) -> None:
     stale = socket.socket(socket.AF_UNIX)
     stale.bind(path)
     stale.close()
-    server = AdminServer(f"unix:{path}", FakeEdge())
+    server = AdminServer(Admin(listen=f"unix:{path}"), FakeEdge())
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
     server.start()
     with pytest.raises(AdminAddressError, match="in use"):

@@ -79,7 +79,7 @@ def test_options_make_a_configuration() -> None:
         ),
         ({"http3": {"qpack_blocked_streams": 4}}, "http3.qpack_blocked_streams: has no effect"),
         ({"quic": {"retry": "off", "retry_threshold": 5}}, "quic.retry_threshold: has no effect"),
-        ({"admin": {"listen": "0.0.0.0:80"}}, "admin.listen: '0.0.0.0:80' is neither loopback"),
+        ({"admin": {"listen": "0.0.0.0:80"}}, "admin.listen: '0.0.0.0:80' is no loopback address"),
         ({"log": {"access": False, "access_file": "x"}}, "log.access_file: has no effect"),
     ],
 )

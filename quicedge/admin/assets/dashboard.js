@@ -1,0 +1,313 @@
+"use strict";
+// The dashboard. Whatever clients chose (names, paths, reasons) is written by textContent alone.
+
+const PERIOD = 1000, HISTORY = 300, ROWS = 50;
+const $ = (id) => document.getElementById(id);
+
+const el = (name, text, attributes = {}) => {
+  const node = document.createElement(name);
+  if (text !== undefined && text !== null) node.textContent = text;
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  return node;
+};
+const svg = (name, attributes) => {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  return node;
+};
+
+// --- words and numbers -----------------------------------------------------------------------
+
+const scaled = (value, units, step) => {
+  let unit = 0;
+  while (Math.abs(value) >= step && unit < units.length - 1) { value /= step; unit += 1; }
+  return `${value >= 100 || value === Math.round(value) ? Math.round(value) : value.toPrecision(3)} ${units[unit]}`;
+};
+const none = "–";
+const known = (format) => (value) => (value === null || value === undefined ? none : format(value));
+const bytes = known((value) => scaled(value, ["B", "KB", "MB", "GB", "TB"], 1000));
+const rate = known((value) => scaled(value, ["bit/s", "kbit/s", "Mbit/s", "Gbit/s"], 1000));
+const ms = known((value) => (value < 0.01 ? `${(value * 1000).toFixed(2)} ms` : `${(value * 1000).toFixed(1)} ms`));
+const count = known((value) => value.toLocaleString("en"));
+const seconds = known((value) => (value < 60 ? `${value.toFixed(1)} s` : value < 7200 ? `${Math.floor(value / 60)} min ${Math.floor(value % 60)} s` : `${(value / 3600).toFixed(1)} h`));
+const plain = known(String);
+
+// --- the API -----------------------------------------------------------------------------------
+
+const api = async (path, body) => {
+  const headers = {};
+  const token = sessionStorage.getItem("token");
+  if (token) headers.authorization = `Bearer ${token}`;
+  const options = { headers, cache: "no-store" };
+  if (body !== undefined) {
+    options.method = "POST";
+    options.body = JSON.stringify(body);
+    headers["content-type"] = "application/json";
+  }
+  const answer = await fetch(path, options);
+  if (answer.status === 401) { $("login").hidden = false; throw new Error("a token is needed"); }
+  const found = await answer.json();
+  if (!answer.ok) throw Object.assign(new Error(found.error || answer.statusText), { status: answer.status });
+  return found;
+};
+const notice = (text) => { $("notice").textContent = text || ""; $("notice").hidden = !text; };
+
+// --- graphs ------------------------------------------------------------------------------------
+
+const WIDTH = 560, HEIGHT = 150, LEFT = 62, BOTTOM = 18;
+
+const frame = (title, most, format) => {
+  const root = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": title, preserveAspectRatio: "none" });
+  for (const share of [0, 0.5, 1]) {
+    const y = 6 + (1 - share) * (HEIGHT - BOTTOM - 6);
+    root.append(svg("line", { x1: LEFT, x2: WIDTH, y1: y, y2: y, class: "grid" }));
+    const label = svg("text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" });
+    label.textContent = format(most * share);
+    root.append(label);
+  }
+  return root;
+};
+
+/** Lines over time: `series` is [class, values]; null is a gap. `marks` has a truth a point. */
+const lines = (title, series, format, marks = []) => {
+  const most = Math.max(1e-9, ...series.flatMap(([, values]) => values.filter((v) => v !== null))) * 1.1;
+  const root = frame(title, most, format);
+  const length = Math.max(2, ...series.map(([, values]) => values.length));
+  const x = (index) => LEFT + (index / (length - 1)) * (WIDTH - LEFT);
+  const y = (value) => 6 + (1 - value / most) * (HEIGHT - BOTTOM - 6);
+  for (const [kind, values] of series) {
+    let path = "", pen = "M";
+    values.forEach((value, index) => {
+      if (value === null) { pen = "M"; return; }
+      path += `${pen}${x(index).toFixed(1)} ${y(value).toFixed(1)}`;
+      pen = "L";
+    });
+    root.append(svg("path", { d: path, class: kind, "vector-effect": "non-scaling-stroke" }));
+  }
+  marks.forEach((lost, index) => {
+    if (lost) root.append(svg("rect", { x: x(index) - 1, y: HEIGHT - BOTTOM, width: 2.5, height: 6, class: "mark" }));
+  });
+  const label = svg("text", { x: LEFT, y: HEIGHT - 3 });
+  label.textContent = `${Math.round(((length - 1) * PERIOD) / 1000)} s ago`;
+  const now = svg("text", { x: WIDTH, y: HEIGHT - 3, "text-anchor": "end" });
+  now.textContent = "now";
+  root.append(label, now);
+  return root;
+};
+
+const bars = (title, values, labels) => {
+  const most = Math.max(1, ...values);
+  const root = frame(title, most, (value) => (value === Math.round(value) ? count(value) : ""));
+  const step = (WIDTH - LEFT) / values.length;
+  values.forEach((value, index) => {
+    const height = (value / most) * (HEIGHT - BOTTOM - 6);
+    root.append(svg("rect", { x: LEFT + index * step + 3, y: HEIGHT - BOTTOM - height, width: step - 6, height, rx: 2, class: "bar" }));
+    const label = svg("text", { x: LEFT + (index + 0.5) * step, y: HEIGHT - 4, "text-anchor": "middle" });
+    label.textContent = labels[index];
+    root.append(label);
+  });
+  return root;
+};
+
+const figure = (title, keys, graph) => {
+  const box = el("figure"), caption = el("figcaption"), legend = el("span");
+  keys.forEach(([kind, text]) => legend.append(el("i", `— ${text}  `, { class: kind })));
+  caption.append(el("span", title), legend);
+  box.append(caption, graph);
+  return box;
+};
+
+// --- overview ----------------------------------------------------------------------------------
+
+const COLUMNS = [
+  ["remote_address", "Client", plain, "text"], ["sni", "Server name", plain, "text"], ["state", "State", plain, "text"],
+  ["smoothed_rtt", "RTT", ms], ["min_rtt", "Least RTT", ms], ["congestion_window", "Window", bytes],
+  ["bytes_in_flight", "In flight", bytes], ["delivery_rate", "Delivery", rate], ["packets_lost", "Lost", count],
+  ["requests", "Requests", count], ["bytes_sent", "Sent", bytes], ["bytes_received", "Received", bytes],
+  ["age_seconds", "Age", seconds],
+];
+const RTT_STEPS = [0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5];
+const RTT_LABELS = ["<1 ms", "<5", "<20", "<50", "<100", "<200", "<500", "more"];
+let sort = "-created_at", offset = 0, previous = null, rates = [];
+
+const total = (status, key) => status.workers.reduce((sum, worker) => sum + (worker.stats ? worker.stats[key] : 0), 0);
+const reasons = (status, key) => status.workers.reduce((sum, worker) =>
+  sum + Object.values((worker.stats && worker.stats[key]) || {}).reduce((a, b) => a + b, 0), 0);
+
+const showState = (status) => {
+  $("state").textContent = status.state;
+  $("state").className = `badge ${status.state === "running" ? "running" : "bad"}`;
+  $("about").textContent = `${status.version} · ${status.listeners.map((one) => one.address).join(", ")} · up ${seconds(status.uptime_seconds)}`;
+};
+
+const showOverview = async () => {
+  const query = new URLSearchParams({ sort, offset, limit: ROWS });
+  for (const [key, value] of new FormData($("filter"))) if (value) query.set(key, value);
+  const [status, page] = await Promise.all([api("/api/v1/status"), api(`/api/v1/connections?${query}`)]);
+  showState(status);
+  const now = {
+    at: status.uptime_seconds, requests: total(status, "requests_total"), handshakes: total(status, "handshakes_completed"),
+  };
+  const passed = previous && now.at > previous.at ? now.at - previous.at : null;
+  const each = (key) => (passed ? Math.max(0, now[key] - previous[key]) / passed : null);
+  rates = [...rates, each("requests")].slice(-HISTORY);
+  const tiles = [
+    ["Connections", count(status.connections)],
+    ["Requests a second", known((value) => value.toFixed(1))(each("requests"))],
+    ["Handshakes a second", known((value) => value.toFixed(1))(each("handshakes"))],
+    ["Requests in all", count(now.requests)],
+    ["Handshakes failed", count(total(status, "handshakes_failed"))],
+    ["Requests refused", count(reasons(status, "requests_refused"))],
+    ["Datagrams dropped", count(reasons(status, "datagrams_dropped"))],
+  ];
+  previous = now;
+  $("tiles").replaceChildren(...tiles.map(([name, value]) => {
+    const tile = el("div", undefined, { class: "tile" });
+    tile.append(el("b", value), el("span", name));
+    return tile;
+  }));
+  $("rate-graph").replaceChildren(lines("Requests a second", [["one", rates]], (value) => value.toFixed(1)));
+  const spread = RTT_LABELS.map(() => 0);
+  page.connections.forEach((one) => {
+    if (one.smoothed_rtt === null) return;
+    const index = RTT_STEPS.findIndex((step) => one.smoothed_rtt < step);
+    spread[index < 0 ? RTT_STEPS.length : index] += 1;
+  });
+  $("rtt-bars").replaceChildren(bars("Smoothed RTT of the connections shown", spread, RTT_LABELS));
+  fill($("connections"), COLUMNS, page.connections, (one) => `#/c/${one.id}`, true);
+  $("page").textContent = page.total ? `${offset + 1} to ${offset + page.connections.length} of ${page.total}` : "none";
+  $("previous").disabled = offset === 0;
+  $("next").disabled = offset + page.connections.length >= page.total;
+  notice(page.unanswered.length ? `No answer from worker ${page.unanswered.join(", ")}: its connections are missing.` : "");
+};
+
+const fill = (table, columns, rows, link, sortable) => {
+  const head = el("tr");
+  columns.forEach(([key, name, , kind]) => {
+    const cell = el("th", sortable ? undefined : name, { scope: "col", class: kind || "" });
+    if (sortable) {
+      const way = sort.replace("-", "") === key ? (sort.startsWith("-") ? " ↓" : " ↑") : "";
+      const button = el("button", name + way, { type: "button" });
+      button.addEventListener("click", () => { sort = sort === `-${key}` ? key : `-${key}`; offset = 0; tick(); });
+      cell.append(button);
+      if (way) cell.setAttribute("aria-sort", sort.startsWith("-") ? "descending" : "ascending");
+    }
+    head.append(cell);
+  });
+  // A focused heading must survive the refresh.
+  const focused = [...table.tHead.querySelectorAll("button")].indexOf(document.activeElement);
+  table.tHead.replaceChildren(head);
+  if (focused >= 0) table.tHead.querySelectorAll("button")[focused].focus();
+  const chosen = document.activeElement && document.activeElement.getAttribute("href");
+  table.tBodies[0].replaceChildren(...rows.map((row) => {
+    const line = el("tr");
+    columns.forEach(([key, , format, kind], index) => {
+      const cell = el("td", undefined, { class: kind || "" });
+      const text = format(row[key]);
+      if (index === 0 && link) cell.append(el("a", text, { href: link(row) })); else cell.textContent = text;
+      if (key === "packets_lost" && row[key] > 0) cell.classList.add("bad");
+      line.append(cell);
+    });
+    return line;
+  }));
+  if (chosen) { const again = [...table.querySelectorAll("a")].find((a) => a.getAttribute("href") === chosen); if (again) again.focus(); }
+};
+
+// --- one connection ----------------------------------------------------------------------------
+
+const STREAMS = [
+  ["stream_id", "Stream", plain], ["method", "Method", plain, "text"], ["path", "Path", plain, "text"], ["status", "Status", plain],
+  ["bytes_received", "Received", bytes], ["bytes_sent", "Sent", bytes], ["send_buffered", "Waiting", bytes], ["age_seconds", "Age", seconds],
+];
+let watched = null, history = [];
+
+const verdict = (one) => {
+  const spent = [
+    ["there was nothing to send", one.application_limited_seconds], ["the congestion window was full", one.congestion_limited_seconds],
+    ["the client's flow control for the connection held it back", one.connection_blocked_seconds],
+    ["the client's flow control for its streams held it back", one.stream_blocked_seconds],
+  ].filter(([, value]) => value);
+  const all = spent.reduce((sum, [, value]) => sum + value, 0);
+  spent.sort((a, b) => b[1] - a[1]);
+  const share = one.packets_sent ? (100 * one.packets_lost) / one.packets_sent : 0;
+  const held = all ? `${Math.round((100 * spent[0][1]) / all)} % of the time ${spent[0][0]}` : "Nothing sent yet";
+  return `${held}. ${count(one.packets_lost)} of ${count(one.packets_sent)} packets lost (${share.toFixed(2)} %). RTT ${ms(one.smoothed_rtt)}, at least ${ms(one.min_rtt)}.`;
+};
+
+const showConnection = async (id) => {
+  if (watched !== id) { watched = id; history = []; $("report").hidden = true; $("trace").textContent = "Start qlog"; }
+  showState(await api("/api/v1/status"));
+  let one;
+  try { one = await api(`/api/v1/connections/${id}`); } catch (error) {
+    if (error.status !== 404) throw error;
+    notice("This connection is over; what is shown is how it was last.");
+    return;
+  }
+  notice("");
+  history = [...history, one].slice(-HISTORY);
+  const of = (key) => history.map((item) => item[key]);
+  const growth = (key) => history.map((item, index) => {
+    const before = history[index - 1], passed = before ? item.time - before.time : 0;
+    return passed > 0 ? Math.max(0, item[key] - before[key]) / passed : null;
+  });
+  const lost = growth("packets_lost");
+  $("title").textContent = `${one.remote_address} → ${one.sni || one.local_address}`;
+  $("verdict").textContent = verdict(one);
+  $("graphs").replaceChildren(
+    figure("Round-trip time", [["one", "smoothed"], ["two", "least"]], lines("Round-trip time", [["one", of("smoothed_rtt")], ["two", of("min_rtt")]], ms)),
+    figure("Congestion", [["one", "window"], ["two", "in flight"]], lines("Congestion window and bytes in flight", [["one", of("congestion_window")], ["two", of("bytes_in_flight")]], bytes, lost)),
+    figure("Sent and received a second", [["one", "sent"], ["two", "received"]], lines("Bytes a second", [["one", growth("bytes_sent")], ["two", growth("bytes_received")]], bytes)),
+    figure("Packets lost a second", [["one", "lost"]], lines("Packets lost", [["one", lost]], (value) => value.toFixed(1))),
+  );
+  fill($("streams"), STREAMS, one.streams || []);
+  $("facts").replaceChildren(...facts(one));
+};
+
+const facts = (one, prefix = "") => Object.entries(one).flatMap(([key, value]) => {
+  if (value === null || key === "streams") return [];
+  if (Array.isArray(value) && value.length && typeof value[0] === "object") return value.flatMap((item, index) => facts(item, `${prefix}${key} ${index + 1}: `));
+  if (typeof value === "object" && !Array.isArray(value)) return facts(value, `${prefix}${key}: `);
+  const line = el("div"), seconded = /(_seconds|rtt|rtt_variance)$/.test(key) && typeof value === "number";
+  const text = seconded ? (Math.abs(value) < 1 ? ms(value) : seconds(value)) : /_rate$/.test(key) ? rate(value) : typeof value === "number" && /bytes|window|buffered|ssthresh/.test(key) ? bytes(value) : Array.isArray(value) ? value.join(" ") : String(value);
+  line.append(el("span", prefix + key.replaceAll("_", " ")), el("span", text));
+  return [line];
+});
+
+$("trace").addEventListener("click", async () => {
+  const action = $("trace").textContent.startsWith("Start") ? "start" : "stop";
+  try {
+    const { file } = await api(`/api/v1/connections/${watched}/qlog`, { action });
+    $("trace").textContent = action === "start" ? "Stop qlog" : "Start qlog";
+    if (file) { $("report").href = `/api/v1/qlog/${file}/report`; $("report").hidden = false; }
+  } catch (error) { notice(error.message); }
+});
+$("close").addEventListener("click", async () => {
+  if (!confirm("Close this connection?")) return;
+  try { await api(`/api/v1/connections/${watched}/close`, { reason: "closed by an operator" }); } catch (error) { notice(error.message); }
+});
+
+// --- the page ----------------------------------------------------------------------------------
+
+let running = false;
+const tick = async () => {
+  if (running) return;
+  running = true;
+  const match = /^#\/c\/([0-9a-f]+)$/.exec(location.hash);
+  $("overview").hidden = Boolean(match);
+  $("connection").hidden = !match;
+  try { await (match ? showConnection(match[1]) : showOverview()); } catch (error) { notice(`No answer from the edge: ${error.message}`); }
+  running = false;
+};
+$("filter").addEventListener("input", () => { offset = 0; tick(); });
+$("filter").addEventListener("submit", (event) => event.preventDefault());
+$("previous").addEventListener("click", () => { offset = Math.max(0, offset - ROWS); tick(); });
+$("next").addEventListener("click", () => { offset += ROWS; tick(); });
+$("login").addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem("token", $("token").value);
+  $("login").hidden = true;
+  tick();
+});
+window.addEventListener("hashchange", () => { notice(""); $("main").focus(); tick(); });
+setInterval(() => { if (!document.hidden) tick(); }, PERIOD);
+tick();

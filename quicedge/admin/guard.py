@@ -1,0 +1,113 @@
+"""Who may use the admin API.
+
+On loopback or a unix socket whoever reaches it is trusted; anywhere else, or where a token is
+configured, requests need `Authorization: Bearer TOKEN`. Browsers are the other way in: a page of
+anybody's can send requests to 127.0.0.1 under a name of its own (DNS rebinding) or with a form. It
+cannot choose its Host and Origin, nor send a form as JSON.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import os
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+import msgspec
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+OPEN_PATHS = frozenset({"/", "/dashboard.css", "/dashboard.js", "/healthz", "/readyz"})
+"""What anybody may see: the page that asks for the token, and whether we live."""
+
+MIN_TOKEN = 16
+"""Characters of a token, at least."""
+
+
+class TokenError(ValueError):
+    """A token file that cannot or must not be used; the message names it."""
+
+
+def read_token(path: str) -> str:
+    """The token in a file that its owner alone may read."""
+    try:
+        with open(path, "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read(4096).decode("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TokenError(f"admin.token_file: {path}: {error}") from error
+    if mode & 0o077:
+        raise TokenError(f"admin.token_file: {path}: mode {mode & 0o777:03o}, must be 600")
+    if len(text) < MIN_TOKEN or not text.isprintable() or " " in text:
+        raise TokenError(
+            f"admin.token_file: {path}: needs {MIN_TOKEN} printable characters or more"
+        )
+    return text
+
+
+class Guard:
+    """An ASGI application that lets through what may pass.
+
+    `hosts`: names that requests may be sent to beside loopback ones; None: any (unix sockets).
+    """
+
+    def __init__(self, app: ASGIApp, *, hosts: Collection[str] | None, token: str | None) -> None:
+        self._app = app
+        self._hosts = hosts
+        self._token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            refusal = self._refusal(scope)
+            if refusal is not None:
+                status, reason = refusal
+                headers = {"www-authenticate": "Bearer"} if status == 401 else None
+                body = msgspec.json.encode({"error": reason}) + b"\n"
+                response = Response(body, status, headers, media_type="application/json")
+                await response(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
+        headers = Headers(scope=scope)
+        hosts = headers.getlist("host")
+        if self._hosts is not None and (len(hosts) != 1 or not self._is_ours(hosts[0])):
+            return 403, "Host must be localhost, a loopback address or one of admin.hosts"
+        if scope["method"] == "POST":
+            kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+            if kind != "application/json":
+                return 415, "content-type must be application/json"
+            origin = headers.get("origin")
+            if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+                return 403, "Origin is another site"
+        if self._token is not None and scope["path"] not in OPEN_PATHS:
+            scheme, _, given = headers.get("authorization", "").partition(" ")
+            if scheme.lower() != "bearer" or not hmac.compare_digest(
+                given.strip().encode("utf-8", "replace"), self._token.encode()
+            ):
+                return 401, "a bearer token is needed"
+        return None
+
+    def _is_ours(self, host: str) -> bool:
+        assert self._hosts is not None
+        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+        return is_loopback_host(host) or name.lower() in self._hosts
+
+
+def is_loopback_host(host: str) -> bool:
+    """Whether a Host field names this machine itself: `localhost`, 127.0.0.0/8 or `[::1]`."""
+    name, colon, port = host.rpartition(":")
+    if not colon or host.endswith("]"):
+        name = host
+    elif not (port.isascii() and port.isdigit()):
+        return False
+    if name.lower() == "localhost":
+        return True
+    try:
+        if name.startswith("[") and name.endswith("]"):
+            return ipaddress.IPv6Address(name[1:-1]).is_loopback
+        return ipaddress.IPv4Address(name).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,154 @@
+"""The dashboard in a real browser, above real connections; `quicedge top`; event streams.
+
+With SCREENSHOTS=1 the pictures in docs/ are made anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.edge import REPOSITORY, RunningEdge, edge
+from tests.support.origin import demo_origin
+from tests.support.peers import process, require, wait_until
+
+SECRET = "correct-horse-battery-staple"
+
+
+def browse(running: RunningEdge, fragment: str, *options: str) -> tuple[str, str]:
+    """The page after some seconds of its time, and what the browser said."""
+    url = f"http://127.0.0.1:{running.admin_port}/{fragment}"
+    done = subprocess.run(
+        [require("chromium"), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+         "--disable-dev-shm-usage", f"--user-data-dir={running.directory / 'profile'}",
+         "--enable-logging=stderr", "--virtual-time-budget=12000", "--window-size=1280,1000",
+         *options, "--dump-dom", url],
+        capture_output=True, timeout=90, check=False,
+    )  # fmt: skip
+    said = done.stderr.decode(errors="replace")
+    assert done.returncode == 0, said
+    return done.stdout.decode(), "\n".join(x for x in said.splitlines() if "CONSOLE" in x)
+
+
+def live(running: RunningEdge) -> list[dict[str, Any]]:
+    rows = running.admin("/api/v1/connections")["connections"]
+    return [row for row in rows if row["requests_active"]]
+
+
+def screenshot(running: RunningEdge, fragment: str, name: str, *options: str) -> None:
+    if os.environ.get("SCREENSHOTS"):
+        picture = REPOSITORY / "docs" / name
+        browse(running, fragment, f"--screenshot={picture}", *options)
+        assert picture.stat().st_size > 10_000
+
+
+@pytest.mark.timeout(180)
+def test_the_dashboard_shows_connections_as_they_are(tmp_path: Path) -> None:
+    """A lossy transfer and a name that tries to be a script."""
+    client = require("gtlsclient")
+    (tmp_path / "traces").mkdir()
+    extra = '[qlog]\ndirectory = "traces"'
+    with demo_origin() as origin, edge(tmp_path, origin, extra=extra) as running:
+        path = "/download?size=1000MB&x=<img/src=x/onerror=document.title='owned'>"
+        lossy = [client, "-q", "--rx-loss=0.01", "--tx-loss=0.01", "--no-quic-dump",
+                 "--no-http-dump", "127.0.0.1", str(running.port),
+                 f"https://localhost:{running.port}{path}"]  # fmt: skip
+        with process(lossy, tmp_path / "client.log"):
+            wait_until(lambda: bool(live(running)), "a request")
+            row = live(running)[0]
+            document, said = browse(running, "")
+            assert not said
+            assert row["remote_address"] in document
+            assert ">running<" in document
+            assert document.count('role="img"') == 2
+            screenshot(running, "", "dashboard.png")
+            document, said = browse(running, f"#/c/{row['id']}")
+            assert not said
+            assert document.count('role="img"') == 4
+            assert "packets lost" in document
+            assert "congestion controller" in document
+            assert "&lt;img/src=x" in document, "the path is shown"
+            assert "<img" not in document
+            assert "<title>quicedge</title>" in document
+            assert "NaN" not in document
+            assert "undefined" not in document
+            screenshot(running, f"#/c/{row['id']}", "connection.png")
+
+
+def get(running: RunningEdge, path: str, **headers: str) -> Any:
+    url = f"http://127.0.0.1:{running.admin_port}{path}"
+    return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10)
+
+
+def test_a_token_is_asked_for_where_one_is_set(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text(SECRET)
+    token.chmod(0o600)
+    config = f'token_file = "{token}"'  # continues the [admin] table
+    with demo_origin() as origin, edge(tmp_path, origin, extra=config) as running:
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            get(running, "/api/v1/status")
+        with get(running, "/api/v1/status", authorization=f"Bearer {SECRET}") as answer:
+            assert json.load(answer)["state"] == "running"
+        document, _ = browse(running, "")
+        assert "a token is needed" in document
+        table = top(running, "--token-file", str(token))
+        assert "0 connections" in table.stdout
+        refused = top(running)
+        assert refused.returncode == 1
+        assert "token" in refused.stderr
+
+
+def top(running: RunningEdge, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "quicedge", "top", "--once", "--admin",
+         f"127.0.0.1:{running.admin_port}", *options],
+        capture_output=True, text=True, timeout=20, cwd=REPOSITORY, check=False,
+        env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+
+
+def test_top_lists_connections_and_a_stream_of_events_follows_one(tmp_path: Path) -> None:
+    client = require("gtlsclient")
+    with demo_origin() as origin, edge(tmp_path, origin) as running:
+        url = f"https://localhost:{running.port}/slow?seconds=60"
+        command = [client, "-q", "127.0.0.1", str(running.port), url]
+        with process(command, tmp_path / "client.log"):
+            wait_until(lambda: bool(live(running)), "a request")
+            row = live(running)[0]
+            shown = top(running)
+            assert row["remote_address"] in shown.stdout
+            assert "connected" in shown.stdout
+            with get(running, f"/api/v1/connections/{row['id']}/events?interval=0.1") as events:
+                assert events.headers["content-type"].startswith("text/event-stream")
+                for _ in range(3):
+                    assert events.readline() == b"event: stats\n"
+                    data = json.loads(events.readline().removeprefix(b"data: "))
+                    assert data["id"] == row["id"]
+                    assert events.readline() == b"\n"
+            with pytest.raises(urllib.error.HTTPError, match="400"):
+                get(running, f"/api/v1/connections/{row['id']}/events?interval=0")
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            get(running, "/api/v1/connections/00/events")
+
+
+def test_the_log_level_changes_everywhere(tmp_path: Path) -> None:
+    with demo_origin() as origin, edge(tmp_path, origin) as running:
+        running.get("/echo")
+        assert "connection ended" not in running.log()
+        body = urllib.request.Request(
+            f"http://127.0.0.1:{running.admin_port}/api/v1/log-level",
+            data=b'{"level": "debug"}', headers={"content-type": "application/json"},
+        )  # fmt: skip
+        assert json.load(urllib.request.urlopen(body, timeout=10)) == {"level": "debug"}
+        running.get("/echo")
+        wait_until(lambda: "connection ended" in running.log(), "a line of level debug")
+        assert "log level set by an operator" in running.log()
