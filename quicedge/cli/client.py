@@ -201,6 +201,10 @@ class Client(asyncio.DatagramProtocol):
         self._transport = transport  # type: ignore[assignment]  # uvloop's is no subclass
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
+        if self.connection.is_stateless_reset(data):
+            self._fail("connection closed: the server does not know it any more (stateless reset)")
+            self._shut()
+            return
         self.connection.receive_datagram(data, self._address, time.monotonic())
         self._flush()
 

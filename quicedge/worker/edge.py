@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 import structlog
@@ -32,6 +33,7 @@ from quicedge.udp.forwarding import Forwarder
 from quicedge.udp.socket import UdpSocket
 from quicedge.upstream.group import Upstream
 from quicedge.upstream.static import StaticUpstream
+from quicedge.worker.losses import LossReport
 from quicedge.worker.policy import Policy
 from quicedge.worker.records import access_record
 from quicedge.worker.session import RequestStream, Session
@@ -108,6 +110,7 @@ class Edge:
         self.policy = Policy(config, self._clock)
         self._certificates = certificates
         self.configure(config)
+        self._losses = LossReport()
         self._ticker = self._loop.call_later(PROGRESS_INTERVAL, self._tick)
         self.endpoint = Endpoint(
             EndpointSettings(
@@ -310,9 +313,21 @@ class Edge:
             exchange.start(self._upstreams[exchange.route.upstream])
 
     def _tick(self) -> None:
-        """Once a second: deadlines of progress, and memory."""
+        """Once a second: deadlines of progress, memory, and what we lose."""
         self._ticker = self._loop.call_later(PROGRESS_INTERVAL, self._tick)
-        self.policy.check(self.sessions, self._clock())
+        now = self._clock()
+        self.policy.check(self.sessions, now)
+        self._losses.check(self._lost(), now)
+
+    def _lost(self) -> Counter[str]:
+        lost: Counter[str] = Counter()
+        for sock in self.sockets:
+            for name, count in sock.counters.items():
+                if name.startswith("send_dropped"):
+                    lost[name] += count
+        if self.access_log is not None:
+            lost["access_log_lines"] = self.access_log.dropped
+        return lost
 
     def _alt_svc(self, stream: RequestStream) -> bytes | None:
         alt_svc = self.config.alt_svc

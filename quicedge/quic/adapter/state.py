@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hmac import compare_digest
 from typing import Any, NamedTuple, Protocol, cast
 
 from aioquic import tls
@@ -396,6 +397,11 @@ class StateConnection(QuicConnection):
             if path.is_validated:
                 return path.addr
         return None
+
+    def is_stateless_reset(self, data: bytes) -> bool:
+        """Whether the peer has forgotten the connection and says so (RFC 9000 section 10.3.1)."""
+        token = self._peer_cid.stateless_reset_token
+        return len(data) >= 21 and bool(token) and compare_digest(data[-16:], token)
 
     @property
     def active_path(self) -> Any | None:
