@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from quicedge.admin.families import families
 from quicedge.admin.view import Status
 from quicedge.telemetry.stats import WorkerStats
 
@@ -76,6 +77,7 @@ class _Collector:
             "Requests refused and streams ended by a limit, by reason.",
             lambda stats: stats.requests_refused,
         )
+        yield from families(stats.metrics for stats in workers)
         yield self._restarts()
         yield GaugeMetricFamily(
             "quicedge_up", "Whether the edge is running.", self._status.state == "running"

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from quicedge.config.accessfields import ACCESS_FIELDS
 from quicedge.config.rates import parse_rate
 from quicedge.config.schema import Admin, Config, Limits, Qlog, RequestRate, Upstream
 
@@ -226,6 +227,11 @@ def _cross_checks(config: Config) -> Iterator[str]:
         yield "log.access_file: has no effect with access = false"
     yield from _check_qlog(config.qlog)
     yield from _check_limits(config.limits)
+    for index, name in enumerate(config.log.access_fields):
+        if name not in ACCESS_FIELDS:
+            near = difflib.get_close_matches(name, ACCESS_FIELDS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            yield f"log.access_fields[{index}]: there is no {name!r}{hint}"
     yield from _check_admin(config.admin)
 
 

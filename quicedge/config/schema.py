@@ -159,8 +159,21 @@ class Log(_Section, frozen=True):
     file: str | None = None
     """Log file; standard error when absent."""
     access: bool = True
+    access_fields: list[str] = field(default_factory=list)
+    """Members of access records, in this order; empty: the usual ones."""
     access_file: str | None = None
     """Access log file; the same place as the log when absent."""
+
+
+class PassOn(_Section, frozen=True):
+    """What is known of the transport, told to others."""
+
+    transport_headers: bool = False
+    """Origins get `X-Quic-RTT-Ms` and others; a client's own are dropped."""
+    server_timing: bool = False
+    """Clients get `Server-Timing`: time in the edge, of the origin, and the RTT."""
+    trace_context: bool = False
+    """`traceparent` is continued or begun (W3C Trace Context), and logged as `trace_id`."""
 
 
 class Qlog(_Section, frozen=True):
@@ -208,5 +221,6 @@ class Config(_Section, frozen=True):
     routes: list[Route] = field(default_factory=list)
     alt_svc: AltSvc = field(default_factory=AltSvc)
     log: Log = field(default_factory=Log)
+    pass_on: PassOn = field(default_factory=PassOn)
     qlog: Qlog = field(default_factory=Qlog)
     admin: Admin = field(default_factory=Admin)

@@ -37,6 +37,10 @@ class EdgeContext:
     method: bytes = b"GET"
     early_data: bool = False
     """The request came in 0-RTT data and goes on before the handshake is complete."""
+    dropped: frozenset[bytes] = frozenset()
+    """Further request fields that only the edge may write."""
+    added: Sequence[Field] = ()
+    """Fields that the origin is told besides."""
 
 
 def is_idempotent(method: bytes) -> bool:
@@ -54,6 +58,8 @@ def request_to_origin(request: Request, context: EdgeContext) -> Request:
     fields: Fields = []
     via = b"3 " + PSEUDONYM
     for name, value in request.fields:
+        if name in context.dropped:
+            continue
         if name not in _REQUEST_DROPPED:
             fields.append((name, value))
         elif name == b"te":
@@ -73,6 +79,7 @@ def request_to_origin(request: Request, context: EdgeContext) -> Request:
         (b"x-forwarded-for", host),
         (b"x-forwarded-host", request.authority),
         (b"x-forwarded-proto", b"https"),
+        *context.added,
     )
     return replace(request, fields=fields)
 

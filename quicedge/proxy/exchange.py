@@ -60,7 +60,7 @@ class Exchange:
         "_clock", "_downstream", "_on_done", "_origin", "_paused_request", "_request_over",
         "_response_over", "_uncredited", "bytes_received", "bytes_sent", "context", "ended_at",
         "first_byte_at", "origin_request", "outcome", "request", "response_started", "route",
-        "started_at", "status",
+        "started_at", "status", "timing", "trace_id",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +76,9 @@ class Exchange:
         self.request = request
         self.route = route
         self.context = context
+        self.trace_id: str | None = None
+        self.timing: Callable[[Exchange], bytes] | None = None
+        """Gives the `server-timing` value, where clients are told."""
         self.started_at = clock()
         self.first_byte_at: float | None = None
         self.ended_at: float | None = None
@@ -205,7 +208,10 @@ class Exchange:
         self.first_byte_at = self._clock()
         self.status = response.status
         self.response_started = True
-        self._downstream.response(semantics.response_to_client(response, self.context), end=False)
+        head = semantics.response_to_client(response, self.context)
+        if self.timing is not None:
+            head.fields.append((b"server-timing", self.timing(self)))
+        self._downstream.response(head, end=False)
 
     def data(self, data: bytes) -> None:
         if not self._response_over:

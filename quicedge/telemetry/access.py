@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import msgspec
@@ -58,6 +58,8 @@ class AccessRecord(msgspec.Struct, kw_only=True):
     packets_lost: int | None = None
     """Of the connection since its start."""
     user_agent: str | None = None
+    trace_id: str | None = None
+    """Of the distributed trace that the request belongs to (W3C Trace Context)."""
 
 
 class AccessLog:
@@ -68,10 +70,13 @@ class AccessLog:
         writer: LineWriter,
         format: Literal["json", "console"],
         *,
+        fields: Sequence[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`fields`: members of a record in the order they are written; empty: the usual ones."""
         self._writer = writer
-        self._encode = encode_json if format == "json" else encode_console
+        usual = encode_json if format == "json" else encode_console
+        self._encode = _encoder_of(fields, format) if fields else usual
         self._clock = clock
         self._second = -1
         self._prefix = ""
@@ -103,6 +108,21 @@ def encode_json(record: AccessRecord) -> bytes:
         # A lone surrogate: text that did not come by `telemetry.text.text`.
         line = json.dumps(msgspec.to_builtins(record)).encode("ascii")
     return escape_json(line) + b"\n"
+
+
+def _encoder_of(
+    fields: Sequence[str], format: Literal["json", "console"]
+) -> Callable[[AccessRecord], bytes]:
+    """An encoder of some members alone: an object of JSON, or `name=value` pairs."""
+
+    def encode(record: AccessRecord) -> bytes:
+        chosen = {name: getattr(record, name) for name in fields}
+        if format == "json":
+            return escape_json(json.dumps(chosen).encode()) + b"\n"
+        pairs = " ".join(f"{name}={value}" for name, value in chosen.items() if value is not None)
+        return escape(pairs).encode("utf-8", "backslashreplace") + b"\n"
+
+    return encode
 
 
 def encode_console(record: AccessRecord) -> bytes:

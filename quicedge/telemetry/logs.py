@@ -48,7 +48,7 @@ class Logs:
             except OSError:
                 self._log.close()
                 raise
-            self.access = AccessLog(self._access, config.format)
+            self.access = AccessLog(self._access, config.format, fields=config.access_fields)
         self._handler = _LineHandler(self._log)
         self._handler.setFormatter(_formatter(config, process))
         _route_everything_to(self._handler, config)

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct, field, structs
 
 from quicedge.config.limits import ADMIN_DEFAULT_ROWS, ADMIN_MAX_ROWS
+from quicedge.telemetry.metrics import Metrics
 
 
 class PathStats(Struct, frozen=True, kw_only=True):
@@ -229,6 +230,8 @@ class WorkerStats(Struct, frozen=True, kw_only=True):
     """By reason."""
     requests_refused: dict[str, int] = field(default_factory=dict)
     """Requests refused and streams ended by a limit, by reason."""
+    metrics: Metrics = field(default_factory=Metrics)
+    """By route, upstream and listener."""
     traces_running: int = 0
     """qlog traces being written."""
     trace_writes_dropped: int = 0

@@ -16,9 +16,16 @@ from quicedge.config.schema import Config
 from quicedge.http.checks import MessageError, MessageLimits
 from quicedge.http.errors import H3ErrorCode
 from quicedge.http.h3 import H3Settings
-from quicedge.http.message import Request
+from quicedge.http.message import Field, Request
 from quicedge.http.semantics import EdgeContext
 from quicedge.proxy.exchange import Exchange
+from quicedge.proxy.passing import (
+    DROPPED_WITH_TRACE_CONTEXT,
+    TRANSPORT_FIELDS,
+    server_timing,
+    trace_context,
+    transport_fields,
+)
 from quicedge.proxy.router import Router, host_of
 from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.connection import Connection
@@ -28,6 +35,7 @@ from quicedge.quic.preferred import PreferredAddress
 from quicedge.quic.settings import ALPN_H3, server_configuration
 from quicedge.quic.tls import CertificatePem, CertificateStore, parse_certificate
 from quicedge.telemetry.access import AccessLog
+from quicedge.telemetry.metrics import Metrics
 from quicedge.udp.address import FourTuple
 from quicedge.udp.forwarding import Forwarder
 from quicedge.udp.socket import UdpSocket
@@ -35,7 +43,12 @@ from quicedge.upstream.group import Upstream
 from quicedge.upstream.static import StaticUpstream
 from quicedge.worker.losses import LossReport
 from quicedge.worker.policy import Policy
-from quicedge.worker.records import access_record
+from quicedge.worker.records import (
+    access_record,
+    count_connection,
+    count_exchange,
+    transport_of,
+)
 from quicedge.worker.session import RequestStream, Session
 from quicedge.worker.tracing import Tracer
 
@@ -67,6 +80,15 @@ def store_of(certificates: Iterable[CertificatePem]) -> CertificateStore:
 def early_data_terms(config: Config) -> bytes | None:
     """What 0-RTT clients remember of us: they must find it unchanged. None: no early data."""
     return repr((config.quic, config.http3)).encode() if config.quic.early_data else None
+
+
+def _timing(exchange: Exchange, connection: Connection) -> bytes:
+    """What clients are told of an exchange whose response head has just come."""
+    origin, rtt = exchange.origin, connection.recovery.rtt
+    total = (exchange.first_byte_at or exchange.started_at) - exchange.started_at
+    # Until a connection to the origin is there, the time is ours.
+    ours = (origin.queue_seconds or 0.0) if origin is not None else 0.0
+    return server_timing(total - ours, ours, rtt.smoothed if rtt.initialized else None)
 
 
 class Edge:
@@ -103,6 +125,7 @@ class Edge:
         self.access_log = access_log
         self.sessions: set[Session] = set()
         self.requests_total = 0
+        self.metrics = Metrics()
         self.handshakes_completed = 0
         self.handshakes_failed = 0
         self._upstreams: dict[str, Upstream | StaticUpstream] = {}
@@ -269,6 +292,7 @@ class Edge:
         self.sessions.discard(session)
         if session.connection.handshake_seconds is None:
             self.handshakes_failed += 1
+        count_connection(self.metrics, session.connection, self._clock())
         log.debug(
             "connection ended",
             connection=session.connection.id,
@@ -281,13 +305,16 @@ class Edge:
         """An exchange for a request; `start_exchange` sets it going."""
         self.requests_total += 1
         route = self.router.find(request.authority, request.path)
+        dropped, added, trace_id = self._passed_on(session, request)
         context = EdgeContext(
             client_host=session.client_host,
             alt_svc=self._alt_svc(stream),
             method=request.method,
             early_data=not session.connection.handshake_complete,
+            dropped=dropped,
+            added=added,
         )
-        return Exchange(
+        exchange = Exchange(
             request,
             stream,
             route,
@@ -295,6 +322,27 @@ class Edge:
             clock=self._clock,
             on_done=lambda exchange: self._exchange_done(session, stream, exchange),
         )
+        exchange.trace_id = trace_id
+        if self.config.pass_on.server_timing:
+            exchange.timing = lambda exchange: _timing(exchange, session.connection)
+        return exchange
+
+    def _passed_on(
+        self, session: Session, request: Request
+    ) -> tuple[frozenset[bytes], list[Field], str | None]:
+        """Request fields that only we may write, ours, and the trace's identifier."""
+        options = self.config.pass_on
+        dropped: frozenset[bytes] = frozenset()
+        added: list[Field] = []
+        trace_id = None
+        if options.transport_headers:
+            dropped = TRANSPORT_FIELDS
+            added = transport_fields(transport_of(session.connection))
+        if options.trace_context:
+            fields, trace_id = trace_context(request.fields)
+            dropped |= DROPPED_WITH_TRACE_CONTEXT
+            added = added + fields
+        return dropped, added, trace_id
 
     def start_exchange(self, session: Session, exchange: Exchange) -> None:
         """Refuse an exchange, or send it to its upstream."""
@@ -340,6 +388,7 @@ class Edge:
 
     def _exchange_done(self, session: Session, stream: RequestStream, exchange: Exchange) -> None:
         session.exchange_done(stream.stream_id, exchange.outcome == "complete")
+        count_exchange(self.metrics, exchange)
         if self.access_log is not None:
             self.access_log.log(access_record(session, stream, exchange))
 

@@ -166,6 +166,7 @@ class _Worker:
             bytes_received=network["bytes_received"],
             bytes_sent=network["bytes_sent"],
             datagrams_dropped=dropped,
+            metrics=edge.metrics,
             requests_refused=refused,
             traces_running=edge.tracer.running,
             trace_writes_dropped=edge.tracer.dropped,

@@ -6,10 +6,12 @@ import time
 from typing import Any
 
 from quicedge.proxy.exchange import Exchange
+from quicedge.proxy.passing import Transport
 from quicedge.quic import limited
 from quicedge.quic.connection import Connection
 from quicedge.quic.packet import VERSION_NAMES
 from quicedge.telemetry.access import AccessRecord
+from quicedge.telemetry.metrics import Metrics
 from quicedge.telemetry.stats import ConnectionStats, PathStats, StreamStats
 from quicedge.telemetry.text import text
 from quicedge.udp.address import format_address
@@ -49,7 +51,58 @@ def access_record(session: Session, stream: RequestStream, exchange: Exchange) -
         congestion_window=recovery.congestion_window,
         bytes_in_flight=recovery.bytes_in_flight,
         packets_lost=recovery.packets_lost,
+        trace_id=exchange.trace_id,
         user_agent=text(agent) if agent is not None else None,
+    )
+
+
+def count_exchange(metrics: Metrics, exchange: Exchange) -> None:
+    """Count an exchange that is over."""
+    route, started = exchange.route, exchange.started_at
+    metrics.exchange(
+        route=f"{route.host}{route.path}" if route is not None else "none",
+        upstream=route.upstream if route is not None and exchange.origin is not None else None,
+        status=exchange.status,
+        outcome=exchange.outcome,
+        bytes_received=exchange.bytes_received,
+        bytes_sent=exchange.bytes_sent,
+        seconds=(exchange.ended_at or started) - started,
+        first_byte_seconds=(
+            exchange.first_byte_at - started if exchange.first_byte_at is not None else None
+        ),
+    )
+
+
+def count_connection(metrics: Metrics, connection: Connection, now: float) -> None:
+    """Count a connection that is over."""
+    rtt, recovery = connection.recovery.rtt, connection.recovery
+    observed = {"age_seconds": now - connection.created_at}
+    if connection.handshake_seconds is not None:
+        observed["handshake_seconds"] = connection.handshake_seconds
+        observed["congestion_window_bytes"] = recovery.congestion_window
+    if rtt.initialized:
+        observed["smoothed_rtt_seconds"] = rtt.smoothed
+        observed["min_rtt_seconds"] = rtt.min
+    if connection.packets_sent:
+        observed["loss_ratio"] = recovery.packets_lost / connection.packets_sent
+    metrics.connection(
+        format_address(connection.came_from.socket.address),
+        completed=connection.handshake_seconds is not None,
+        observed=observed,
+    )
+
+
+def transport_of(connection: Connection) -> Transport:
+    """What is told of a connection's transport."""
+    recovery, rtt = connection.recovery, connection.recovery.rtt
+    sent = connection.packets_sent
+    return Transport(
+        version=VERSION_NAMES.get(connection.version, hex(connection.version)),
+        smoothed_rtt=rtt.smoothed if rtt.initialized else None,
+        min_rtt=rtt.min if rtt.initialized else None,
+        loss_ratio=recovery.packets_lost / sent if sent else 0.0,
+        congestion_window=recovery.congestion_window,
+        early_data=not connection.handshake_complete,
     )
 
 

@@ -82,6 +82,7 @@ def edge(
     listen: tuple[int, ...] = (),
     program: tuple[str, ...] = ("-m", "quicedge"),
     options: str = "",
+    log: str = "",
 ) -> Iterator[RunningEdge]:
     """Run the edge before an origin; asserts that it drains and exits 0 in the end."""
     import socket
@@ -110,6 +111,7 @@ upstream = "app"
 [log]
 format = "json"
 access_file = "access.log"
+{log}
 
 [admin]
 listen = "127.0.0.1:{admin_port}"

@@ -1,0 +1,121 @@
+"""Metric families by route, upstream and listener, added up over all workers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+
+from quicedge.telemetry.metrics import CONNECTION_HISTOGRAMS, DURATIONS, Histogram, Metrics
+
+_ENDED = {
+    "age_seconds": "Age of connections that ended.",
+    "handshake_seconds": "Time to a complete handshake.",
+    "smoothed_rtt_seconds": "Smoothed RTT of connections that ended.",
+    "min_rtt_seconds": "Least RTT of connections that ended.",
+    "congestion_window_bytes": "Congestion window of connections that ended.",
+    "loss_ratio": "Share of packets that connections that ended had lost.",
+}
+
+
+def families(workers: Iterable[Metrics]) -> Iterator[Metric]:
+    """One time series a route, upstream or listener: sums over the workers.
+
+    A worker that was replaced takes its counts along, which Prometheus reads as a restart.
+    """
+    workers = list(workers)
+    yield from _routes(workers)
+    yield from _upstreams(workers)
+    yield from _listeners(workers)
+
+
+def _counter(name: str, text: str, labels: list[str], counts: Counter[tuple[str, ...]]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for values, count in sorted(counts.items()):
+        family.add_metric(list(values), count)
+    return family
+
+
+def _histogram(
+    name: str,
+    text: str,
+    label: str,
+    bounds: tuple[float, ...],
+    found: Iterable[tuple[str, Histogram]],
+) -> Metric:
+    sums: dict[str, Histogram] = {}
+    for value, histogram in found:
+        total = sums.setdefault(value, Histogram.over(bounds))
+        total.counts = [a + b for a, b in zip(total.counts, histogram.counts, strict=True)]
+        total.sum += histogram.sum
+    family = HistogramMetricFamily(name, text, labels=[label])
+    for value, total in sorted(sums.items()):
+        buckets, running = [], 0
+        for bound, count in zip((*map(str, bounds), "+Inf"), total.counts, strict=True):
+            running += count
+            buckets.append((bound, float(running)))
+        family.add_metric([value], buckets, total.sum)
+    return family
+
+
+def _routes(workers: list[Metrics]) -> Iterator[Metric]:
+    statuses: Counter[tuple[str, ...]] = Counter()
+    outcomes: Counter[tuple[str, ...]] = Counter()
+    received: Counter[tuple[str, ...]] = Counter()
+    sent: Counter[tuple[str, ...]] = Counter()
+    routes = [item for worker in workers for item in worker.routes.items()]
+    for name, route in routes:
+        for status, count in route.statuses.items():
+            statuses[name, status] += count
+        for outcome, count in route.outcomes.items():
+            outcomes[name, outcome] += count
+        received[(name,)] += route.bytes_received
+        sent[(name,)] += route.bytes_sent
+    yield _counter(
+        "quicedge_route_requests", "Requests answered, by status.", ["route", "status"], statuses
+    )
+    yield _counter(
+        "quicedge_route_outcomes", "Requests, by how they ended.", ["route", "outcome"], outcomes
+    )
+    yield _counter("quicedge_route_request_bytes", "Request content.", ["route"], received)
+    yield _counter("quicedge_route_response_bytes", "Response content.", ["route"], sent)
+    yield _histogram(
+        "quicedge_route_duration_seconds", "From a request's head to the end of its exchange.",
+        "route", DURATIONS, ((name, route.duration) for name, route in routes),
+    )  # fmt: skip
+
+
+def _upstreams(workers: list[Metrics]) -> Iterator[Metric]:
+    requests: Counter[tuple[str, ...]] = Counter()
+    errors: Counter[tuple[str, ...]] = Counter()
+    upstreams = [item for worker in workers for item in worker.upstreams.items()]
+    for name, upstream in upstreams:
+        requests[(name,)] += upstream.requests
+        for kind, count in upstream.errors.items():
+            errors[name, kind] += count
+    yield _counter("quicedge_upstream_requests", "Requests sent to it.", ["upstream"], requests)
+    yield _counter(
+        "quicedge_upstream_errors", "Requests it failed, by kind.", ["upstream", "kind"], errors
+    )
+    yield _histogram(
+        "quicedge_upstream_first_byte_seconds", "From a request's head to the response's.",
+        "upstream", DURATIONS, ((name, upstream.first_byte) for name, upstream in upstreams),
+    )  # fmt: skip
+
+
+def _listeners(workers: list[Metrics]) -> Iterator[Metric]:
+    handshakes: Counter[tuple[str, ...]] = Counter()
+    listeners = [item for worker in workers for item in worker.listeners.items()]
+    for name, listener in listeners:
+        for outcome, count in listener.handshakes.items():
+            handshakes[name, outcome] += count
+    yield _counter(
+        "quicedge_listener_handshakes", "Handshakes of connections that ended, by outcome.",
+        ["listener", "outcome"], handshakes,
+    )  # fmt: skip
+    for key, text in _ENDED.items():
+        yield _histogram(
+            f"quicedge_connection_{key}", text, "listener", CONNECTION_HISTOGRAMS[key],
+            ((name, listener.ended[key]) for name, listener in listeners),
+        )  # fmt: skip

@@ -1,0 +1,134 @@
+"""Distributions and counts by route, upstream and listener: what `/metrics` is made of.
+
+A worker counts here and sends snapshots; nothing is kept of a single request or connection. The
+number of series follows from the configuration and from the constants below alone.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+from msgspec import Struct, field
+
+DURATIONS = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+)  # fmt: skip
+"""Bounds of durations, seconds."""
+RTTS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 3.0)
+"""Bounds of round-trip times, seconds."""
+AGES = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0)
+"""Bounds of connection ages, seconds."""
+WINDOWS = tuple(float(4096 << 2 * power) for power in range(8))
+"""Bounds of congestion windows, bytes: 4 KB to 64 MB."""
+RATIOS = (0.0, 0.0001, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5)
+"""Bounds of shares of packets lost."""
+
+CONNECTION_HISTOGRAMS = {
+    "age_seconds": AGES,
+    "handshake_seconds": DURATIONS,
+    "smoothed_rtt_seconds": RTTS,
+    "min_rtt_seconds": RTTS,
+    "congestion_window_bytes": WINDOWS,
+    "loss_ratio": RATIOS,
+}
+"""What is observed of a connection when it ends."""
+
+
+class Histogram(Struct):
+    """Observations by upper bound; the last count is of those above all bounds."""
+
+    counts: list[int]
+    sum: float = 0.0
+
+    @classmethod
+    def over(cls, bounds: tuple[float, ...]) -> Histogram:
+        return cls([0] * (len(bounds) + 1))
+
+    def observe(self, value: float, bounds: tuple[float, ...]) -> None:
+        self.counts[bisect_left(bounds, value)] += 1
+        self.sum += value
+
+
+class RouteMetrics(Struct):
+    """Exchanges of one route."""
+
+    statuses: dict[str, int] = field(default_factory=dict)
+    """By status code; `none` where the client left before there was one."""
+    outcomes: dict[str, int] = field(default_factory=dict)
+    bytes_received: int = 0
+    bytes_sent: int = 0
+    duration: Histogram = field(default_factory=lambda: Histogram.over(DURATIONS))
+
+
+class UpstreamMetrics(Struct):
+    """Exchanges with one upstream."""
+
+    requests: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+    """By kind: `connect`, `timeout`, `reset` and so on."""
+    first_byte: Histogram = field(default_factory=lambda: Histogram.over(DURATIONS))
+
+
+class ListenerMetrics(Struct):
+    """Connections that came to one address."""
+
+    handshakes: dict[str, int] = field(default_factory=dict)
+    """By outcome: `completed`, `failed`."""
+    ended: dict[str, Histogram] = field(
+        default_factory=lambda: {
+            name: Histogram.over(bounds) for name, bounds in CONNECTION_HISTOGRAMS.items()
+        }
+    )
+
+
+class Metrics(Struct):
+    """All of a worker."""
+
+    routes: dict[str, RouteMetrics] = field(default_factory=dict)
+    upstreams: dict[str, UpstreamMetrics] = field(default_factory=dict)
+    listeners: dict[str, ListenerMetrics] = field(default_factory=dict)
+
+    def exchange(
+        self,
+        *,
+        route: str,
+        upstream: str | None,
+        status: int,
+        outcome: str,
+        bytes_received: int,
+        bytes_sent: int,
+        seconds: float,
+        first_byte_seconds: float | None,
+    ) -> None:
+        """An exchange is over; `status` is 0 when there was none."""
+        found = self.routes.get(route)
+        if found is None:
+            found = self.routes[route] = RouteMetrics()
+        # Origins choose codes; three digits bound the series.
+        code = str(status) if 100 <= status <= 999 else "none"
+        found.statuses[code] = found.statuses.get(code, 0) + 1
+        found.outcomes[outcome] = found.outcomes.get(outcome, 0) + 1
+        found.bytes_received += bytes_received
+        found.bytes_sent += bytes_sent
+        found.duration.observe(seconds, DURATIONS)
+        if upstream is None:
+            return
+        of_upstream = self.upstreams.get(upstream)
+        if of_upstream is None:
+            of_upstream = self.upstreams[upstream] = UpstreamMetrics()
+        of_upstream.requests += 1
+        if outcome.startswith("origin_"):
+            kind = outcome.removeprefix("origin_")
+            of_upstream.errors[kind] = of_upstream.errors.get(kind, 0) + 1
+        if first_byte_seconds is not None:
+            of_upstream.first_byte.observe(first_byte_seconds, DURATIONS)
+
+    def connection(self, listener: str, *, completed: bool, observed: dict[str, float]) -> None:
+        """A connection is over; `observed` has what is known of `CONNECTION_HISTOGRAMS`."""
+        found = self.listeners.get(listener)
+        if found is None:
+            found = self.listeners[listener] = ListenerMetrics()
+        outcome = "completed" if completed else "failed"
+        found.handshakes[outcome] = found.handshakes.get(outcome, 0) + 1
+        for name, value in observed.items():
+            found.ended[name].observe(value, CONNECTION_HISTOGRAMS[name])

@@ -1,0 +1,126 @@
+"""Counts and distributions, and their exposition added up over workers."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from quicedge.admin.metrics import render
+from quicedge.admin.view import Status, WorkerStatus
+from quicedge.config.accessfields import ACCESS_FIELDS
+from quicedge.telemetry.access import AccessRecord
+from quicedge.telemetry.metrics import CONNECTION_HISTOGRAMS, DURATIONS, Histogram, Metrics
+from quicedge.telemetry.stats import WorkerStats
+
+DASHBOARD = Path(__file__).resolve().parents[3] / "deploy" / "grafana" / "quicedge.json"
+
+
+def exchange(metrics: Metrics, **options: Any) -> None:
+    metrics.exchange(
+        **{
+            "route": "*/", "upstream": "app", "status": 200, "outcome": "complete",
+            "bytes_received": 10, "bytes_sent": 1000, "seconds": 0.02, "first_byte_seconds": 0.01,
+            **options,
+        }
+    )  # fmt: skip
+
+
+def exposition(*workers: Metrics) -> dict[str, dict[tuple[str, ...], float]]:
+    statuses = [
+        WorkerStatus(slot=slot, state="ready", pid=1, restarts=0, uptime_seconds=1.0,
+                     stats=WorkerStats(slot=slot, pid=1, metrics=metrics))
+        for slot, metrics in enumerate(workers)
+    ]  # fmt: skip
+    text = render(
+        Status(version="1", state="running", pid=1, uptime_seconds=1.0, config_path=None,
+               reloads=0, last_reload_error=None, connections=0, listeners=[], workers=statuses)
+    ).decode()  # fmt: skip
+    found: dict[str, dict[tuple[str, ...], float]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found.setdefault(sample.name, {})[
+                tuple(value for _, value in sorted(sample.labels.items()))
+            ] = sample.value
+    return found
+
+
+def test_exchanges_are_added_up_over_workers() -> None:
+    first, second = Metrics(), Metrics()
+    exchange(first)
+    exchange(second, status=503, outcome="origin_connect", first_byte_seconds=None)
+    exchange(second, upstream=None, route="none", status=404, outcome="no_route")
+    shown = exposition(first, second)
+    assert shown["quicedge_route_requests_total"] == {
+        ("*/", "200"): 1, ("*/", "503"): 1, ("none", "404"): 1,
+    }  # fmt: skip
+    assert shown["quicedge_route_response_bytes_total"][("*/",)] == 2000
+    assert shown["quicedge_upstream_errors_total"] == {("connect", "app"): 1}
+    assert shown["quicedge_route_duration_seconds_count"][("*/",)] == 2
+    assert shown["quicedge_route_duration_seconds_bucket"][("0.01", "*/")] == 0
+    assert shown["quicedge_route_duration_seconds_bucket"][("0.025", "*/")] == 2
+    assert shown["quicedge_upstream_first_byte_seconds_count"][("app",)] == 1
+
+
+def test_origins_cannot_make_series_without_end() -> None:
+    metrics = Metrics()
+    for status in range(0, 5000):
+        exchange(metrics, status=status)
+    assert len(metrics.routes["*/"].statuses) == 901
+
+
+def test_connections_are_observed_when_they_end() -> None:
+    metrics = Metrics()
+    metrics.connection("[::]:443", completed=True, observed={"min_rtt_seconds": 0.02})
+    metrics.connection("[::]:443", completed=False, observed={})
+    shown = exposition(metrics)
+    assert shown["quicedge_listener_handshakes_total"] == {
+        ("[::]:443", "completed"): 1, ("[::]:443", "failed"): 1,
+    }  # fmt: skip
+    assert shown["quicedge_connection_min_rtt_seconds_bucket"][("0.02", "[::]:443")] == 1
+    assert shown["quicedge_connection_min_rtt_seconds_count"][("[::]:443",)] == 1
+
+
+@given(st.lists(st.floats(0, 1e6)))
+def test_a_value_is_counted_below_its_bound(values: list[float]) -> None:
+    histogram = Histogram.over(DURATIONS)
+    for value in values:
+        histogram.observe(value, DURATIONS)
+    running = 0
+    for bound, count in zip(DURATIONS, histogram.counts, strict=False):
+        running += count
+        assert running == sum(value <= bound for value in values)
+    assert sum(histogram.counts) == len(values)
+
+
+def test_the_grafana_dashboard_asks_for_what_there_is() -> None:
+    metrics = Metrics()
+    exchange(metrics, outcome="origin_timeout")
+    metrics.connection("a", completed=True, observed=dict.fromkeys(CONNECTION_HISTOGRAMS, 0.1))
+    known = set(exposition(metrics))
+    dashboard = json.loads(DASHBOARD.read_text())
+    asked = {
+        name
+        for panel in dashboard["panels"]
+        for target in panel.get("targets", ())
+        for name in re.findall(r"quicedge_\w+", target["expr"])
+    }
+    # Series with a label for a reason appear with the first reason.
+    known |= {"quicedge_datagrams_dropped_total", "quicedge_requests_refused_total"}
+    assert len(asked) > 15
+    assert asked <= known, asked - known
+
+
+def test_the_exposition_is_well_formed_without_workers() -> None:
+    assert exposition()["quicedge_up"] == {(): 1.0}
+    assert generate_latest(CollectorRegistry()) == b""
+
+
+def test_the_names_of_access_fields_are_those_of_a_record() -> None:
+    assert set(ACCESS_FIELDS) == set(AccessRecord.__struct_fields__)
