@@ -94,8 +94,11 @@ FLOOD_ALLOWANCE: Final = 1024 * 1024
 FLOOD_CHECK_EVERY: Final = 256 * 1024
 """Bytes received between two looks at that."""
 
-MAX_ABUSE_SCORE: Final = 100
-"""Requests broken off more than completed, a connection, before it is closed (CVE-2023-44487)."""
+MAX_ABUSE_SCORE: Final = 2 * MAX_STREAMS_BIDI
+"""Requests broken off before a response, a connection, before it is closed (CVE-2023-44487)."""
+
+ABUSE_FORGIVEN_PER_SECOND: Final = 10.0
+"""Of them, those that no longer count: nobody clicks faster."""
 
 HEADER_TIMEOUT: Final = 10.0
 """Seconds from the first byte of a request to its complete head."""

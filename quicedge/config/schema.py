@@ -142,6 +142,8 @@ class Route(_Section, frozen=True):
     path: str = "/"
     max_body: Bytes | None = None
     """Request body limit (413 beyond); None: no limit."""
+    max_uri: Count | None = None
+    """Bytes of path and query, in place of that of `[limits]`."""
     requests: list[RequestRate] = field(default_factory=list)
     """Request rates of this route, beside those of `[limits]`."""
 

@@ -227,6 +227,10 @@ class Edge:
             found[family] = host, int(port)
         return PreferredAddress(**found) if found else None
 
+    def now(self) -> float:
+        """Seconds on the clock that connections and exchanges are timed by."""
+        return self._clock()
+
     # --- the loop -------------------------------------------------------------------------------
 
     def _readable(self, sock: UdpSocket) -> None:

@@ -76,7 +76,7 @@ class Policy:
         if access and not access.permits(packed(host)):
             # The client has moved since it was let in (CVE-2026-40460).
             exchange.refuse(403, "denied")
-        elif len(exchange.request.path) > self._limits.max_uri:
+        elif len(exchange.request.path) > self._max_uri(exchange):
             exchange.refuse(414, "uri_too_long")
         elif self.memory.full:
             exchange.refuse(503, "overloaded", retry_after=RETRY_AFTER)
@@ -84,8 +84,13 @@ class Policy:
             exchange.refuse(429, "rate_limited", retry_after=RETRY_AFTER)
         else:
             return False
-        self._count(exchange.outcome)
+        self.count(exchange.outcome)
         return True
+
+    def _max_uri(self, exchange: Exchange) -> int:
+        route = exchange.route
+        own = route.max_uri if route is not None else None
+        return self._limits.max_uri if own is None else own
 
     def _within_rates(self, exchange: Exchange, host: str) -> bool:
         if not self._rates and not self._route_rates:
@@ -96,7 +101,8 @@ class Policy:
             own is None or own.allow(exchange.request, host, now)
         )
 
-    def _count(self, reason: str, count: int = 1) -> None:
+    def count(self, reason: str, count: int = 1) -> None:
+        """Note a refusal, for counters and the log."""
         self.counters[reason] += count
         self._refusals.note(reason, self._clock())
 
@@ -107,10 +113,10 @@ class Policy:
             if session.is_busy:
                 late = session.progress.check(session, self._limits, now)
                 if late:
-                    self._count("too_slow", late)
+                    self.count("too_slow", late)
         surplus = self.memory.check(len(sessions))
         if surplus:
-            self._count("shed", surplus)
+            self.count("shed", surplus)
             newest = sorted(sessions, key=lambda session: -session.connection.created_at)
             for session in newest[:surplus]:
                 session.close(H3ErrorCode.EXCESSIVE_LOAD, "out of memory")

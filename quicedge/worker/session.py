@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from quicedge.config.limits import MAX_ABUSE_SCORE, SEND_BUFFER_HIGH, SEND_BUFFER_LOW
+from quicedge.config.limits import SEND_BUFFER_HIGH, SEND_BUFFER_LOW
 from quicedge.http import checks
 from quicedge.http.errors import H3ErrorCode
 from quicedge.http.h3 import H3Connection, H3Error, H3StreamError
@@ -17,6 +17,7 @@ from quicedge.proxy.exchange import Exchange
 from quicedge.quic import events
 from quicedge.quic.connection import Connection
 from quicedge.udp.address import format_address
+from quicedge.worker.abuse import AbuseScore
 from quicedge.worker.early import SAFE_METHODS, HeldRequest
 from quicedge.worker.progress import Progress
 
@@ -106,8 +107,8 @@ class Session:
         self.resets_received = 0
         self.resets_sent = 0
         self.progress = Progress()
-        self._abuse = 0
-        """Requests broken off less requests completed, not below zero."""
+        self._abuse = AbuseScore()
+        self._sent_away = False
         self._negotiated = False
         self._highest_stream_id = -4
         self._going_away = False
@@ -135,17 +136,17 @@ class Session:
     # --- from the transport -------------------------------------------------------------------
 
     def handle_event(self, event: events.QuicEvent) -> None:
+        if self._sent_away and not isinstance(event, events.ConnectionTerminated):
+            return
         try:
             if isinstance(event, events.StreamDataReceived):
                 if self._negotiated:
                     self.h3.stream_data(event.stream_id, event.data, event.end_stream)
             elif isinstance(event, events.StreamReset):
                 self.resets_received += 1
-                self._broken_off()
                 self.h3.stream_reset(event.stream_id, event.error_code)
             elif isinstance(event, events.StopSendingReceived):
                 self.resets_received += 1
-                self._broken_off()
                 self.h3.stop_sending(event.stream_id, event.error_code)
             elif isinstance(event, events.ProtocolNegotiated):
                 self.h3 = self._make_codec(event.alpn_protocol)
@@ -159,7 +160,7 @@ class Session:
         except H3StreamError as error:
             self._stream_failed(error)
         except H3Error as error:
-            self.connection.close(error_code=error.code, reason_phrase=error.reason)
+            self._send_away(error.code, error.reason)
 
     def _make_codec(self, alpn: str | None) -> H3Connection | HqConnection:
         if alpn == ALPN_HQ:
@@ -275,12 +276,14 @@ class Session:
             stream.exchange.request_end(trailers)
 
     def on_reset(self, stream_id: int, error_code: int) -> None:
+        self._note_broken_off(stream_id)
         self._forget_held(stream_id)
         stream = self.streams.get(stream_id)
         if stream is not None and stream.exchange is not None:
             stream.exchange.request_aborted()
 
     def on_stop_sending(self, stream_id: int, error_code: int) -> None:
+        self._note_broken_off(stream_id)
         self._forget_held(stream_id)
         stream = self.streams.get(stream_id)
         if stream is not None and stream.exchange is not None:
@@ -310,20 +313,36 @@ class Session:
         error = checks.MessageError(reason, status_hint=status)
         self._reject(RequestStream(self, stream_id), error, end_stream=False)
 
-    def _broken_off(self) -> None:
-        """A request ended before its time, by the client or for its fault.
+    def _note_broken_off(self, stream_id: int) -> None:
+        """The client resets or stops a stream; before any response that came to nothing."""
+        stream = self.streams.get(stream_id)
+        unanswered = (
+            stream_id in self.held or stream_id > self._highest_stream_id
+            if stream is None or stream.exchange is None
+            else not stream.exchange.response_started
+        )
+        if unanswered:
+            self._came_to_nothing()
 
-        Opening and breaking off streams costs a client little and the origin much: whoever does
-        hardly anything else is sent away (CVE-2023-44487, and CVE-2025-8671 for our own resets).
-        """
-        self._abuse += 1
-        if self._abuse > MAX_ABUSE_SCORE:
-            raise H3Error(H3ErrorCode.EXCESSIVE_LOAD, "too many requests broken off")
+    def _came_to_nothing(self) -> None:
+        """A request ended without use, by the client or for its fault."""
+        if self._abuse.broken_off(self.edge.now()) and not self._sent_away:
+            self.edge.policy.count("abuse")
+            self._send_away(H3ErrorCode.EXCESSIVE_LOAD, "too many requests broken off")
+
+    def _send_away(self, code: int, reason: str) -> None:
+        """Close for what the client did; its requests end now, not with the closing period."""
+        self._sent_away = True
+        self.close(code, reason)
+        for stream in list(self.streams.values()):
+            if stream.exchange is not None:
+                stream.exchange.connection_lost()
 
     # --- refusing and ending ----------------------------------------------------------------------
 
     def _reject(self, stream: RequestStream, error: checks.MessageError, end_stream: bool) -> None:
         """Answer a malformed request; RFC 9114 section 4.1.2 allows a response before the reset."""
+        self._came_to_nothing()
         self.edge.log_rejected(self, stream.stream_id, error)
         head, body = error_response(error.status_hint, b"GET")
         stream.response(head, end=False)
@@ -334,7 +353,7 @@ class Session:
 
     def _stream_failed(self, error: H3StreamError) -> None:
         """A malformed message after its head: the stream is lost, the connection is not."""
-        self._broken_off()
+        self._came_to_nothing()
         self._forget_held(error.stream_id)
         stream = self.streams.get(error.stream_id)
         if stream is not None and stream.exchange is not None:
@@ -356,8 +375,8 @@ class Session:
             self.wake()
 
     def exchange_done(self, stream_id: int, complete: bool) -> None:
-        if complete and self._abuse:
-            self._abuse -= 1
+        if complete:
+            self._abuse.completed()
         self.streams.pop(stream_id, None)
         self.paused.pop(stream_id, None)
         self._close_if_drained()

@@ -103,7 +103,7 @@ async def test_rapid_reset_ends_the_connection_and_spares_the_others(tmp_path: P
     """CVE-2023-44487: requests opened and cancelled at once, as fast as can be."""
     with demo_origin() as origin, edge(tmp_path, origin) as running:
         async with connected(running) as client:
-            for _ in range(1000):
+            for _ in range(2000):
                 if client.ended.done():
                     break
                 stream_id = client.ask(b"/delay?seconds=5")
@@ -114,6 +114,40 @@ async def test_rapid_reset_ends_the_connection_and_spares_the_others(tmp_path: P
             event = await asyncio.wait_for(client.ended, 10)
         assert event.error_code == 0x107, event  # H3_EXCESSIVE_LOAD
         assert await asyncio.to_thread(lambda: running.get("/echo").returncode) == 0
+        assert (await asyncio.to_thread(refused, running))["abuse"] == 1
+
+
+async def test_resets_that_the_edge_is_made_to_send_end_the_connection(tmp_path: Path) -> None:
+    """MadeYouReset (CVE-2025-8671): every request has more content than it said."""
+    with demo_origin() as origin, edge(tmp_path, origin) as running:
+        async with connected(running) as client:
+            for _ in range(2000):
+                if client.ended.done():
+                    break
+                stream_id = client._quic.get_next_available_stream_id()
+                fields = [(b":method", b"POST"), (b":scheme", b"https"), (b":path", b"/echo"),
+                          (b":authority", b"localhost"), (b"content-length", b"1")]  # fmt: skip
+                client.h3.send_headers(stream_id, fields)
+                client.h3.send_data(stream_id, b"two", end_stream=False)
+                client.transmit()
+                await asyncio.sleep(0)
+            event = await asyncio.wait_for(client.ended, 10)
+        assert event.error_code == 0x107, event  # H3_EXCESSIVE_LOAD
+        assert (await asyncio.to_thread(refused, running))["abuse"] == 1
+
+
+async def test_leaving_a_page_is_no_abuse(tmp_path: Path) -> None:
+    """All requests that a client may have, broken off at once."""
+    with demo_origin() as origin, edge(tmp_path, origin) as running:
+        async with connected(running) as client:
+            streams = [client.ask(b"/delay?seconds=5") for _ in range(120)]
+            for stream_id in streams:
+                client._quic.reset_stream(stream_id, 0x10C)
+                client._quic.stop_stream(stream_id, 0x10C)
+            again = client.ask(b"/echo")
+            client.transmit()
+            await asyncio.wait_for(client.until(b"200", again), 5)
+            assert not client.ended.done()
 
 
 async def test_cancelling_now_and_then_is_no_abuse(tmp_path: Path) -> None:

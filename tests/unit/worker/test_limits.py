@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from quicedge.config.limits import MIN_PROGRESS
+from quicedge.config.limits import ABUSE_FORGIVEN_PER_SECOND, MAX_ABUSE_SCORE, MIN_PROGRESS
 from quicedge.config.rates import parse_rate
 from quicedge.config.schema import Limits, RequestRate
 from quicedge.http.message import Request
+from quicedge.worker.abuse import AbuseScore
 from quicedge.worker.memory import MemoryBudget, resident_bytes
 from quicedge.worker.progress import Progress
 from quicedge.worker.requestrates import RequestRates
@@ -195,3 +196,14 @@ def test_a_reader_is_not_late_when_there_is_nothing_to_take() -> None:
     session = FakeSession()
     session.exchange.request_over = True
     assert run(session, 100) == 0
+
+
+def test_broken_off_requests_are_forgiven_with_time_and_with_work_done() -> None:
+    score = AbuseScore()
+    assert not any(score.broken_off(now=100.0) for _ in range(MAX_ABUSE_SCORE))
+    score.completed()
+    assert not score.broken_off(now=100.0)
+    assert score.broken_off(now=100.0)
+    later = 100.0 + 2 * MAX_ABUSE_SCORE / ABUSE_FORGIVEN_PER_SECOND
+    assert not any(score.broken_off(now=later) for _ in range(MAX_ABUSE_SCORE))
+    assert score.broken_off(now=later)
