@@ -7,6 +7,7 @@ the batched path as `Batch` records. Times are seconds, sizes bytes.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 
 from aioquic.quic.packet_builder import QuicDeliveryState, QuicSentPacket
@@ -25,6 +26,12 @@ TIME_THRESHOLD = 9 / 8
 """kTimeThreshold (RFC 9002 section 6.1.2)."""
 PERSISTENT_CONGESTION_THRESHOLD = 3
 """kPersistentCongestionThreshold (RFC 9002 section 7.6.1)."""
+
+log = logging.getLogger("quic")
+
+# aioquic's test suite, which runs against this class, reads these two lines.
+_CRYPTO_AGAIN = "Scheduled CRYPTO data of %s packets %s for retransmission"
+_DATA_AGAIN = "Scheduled data of %s packet %d for retransmission"
 
 ACKED = QuicDeliveryState.ACKED
 LOST = QuicDeliveryState.LOST
@@ -160,6 +167,8 @@ class Recovery:
         for space in self.spaces:
             packets = [p for p in space.sent_packets.values() if p.is_crypto_packet]
             if packets:
+                numbers = ", ".join(str(packet.packet_number) for packet in packets)
+                log.debug(_CRYPTO_AGAIN, packets[0].packet_type.name, numbers)
                 self._expire(packets, space)
                 crypto = True
         if not crypto and not speed_up_handshake:
@@ -183,6 +192,7 @@ class Recovery:
             self.bytes_in_flight -= batch.wire_bytes
             batch.stream.sender.on_data_delivery(LOST, batch.offset, batch.end, batch.fin)
         elif oldest is not None:
+            log.debug(_DATA_AGAIN, oldest[0].packet_type.name, oldest[0].packet_number)
             self._expire([oldest[0]], oldest[1])
 
     def _expire(self, packets: Iterable[QuicSentPacket], space: QuicPacketSpace) -> None:

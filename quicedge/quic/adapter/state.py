@@ -6,7 +6,7 @@ from hmac import compare_digest
 from typing import Any, NamedTuple, Protocol, cast
 
 from aioquic import tls
-from aioquic.buffer import UINT_VAR_MAX, Buffer
+from aioquic.buffer import Buffer
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.congestion.base import register_congestion_control
@@ -16,14 +16,12 @@ from aioquic.quic.connection import (
     MAX_STREAM_DATA_FRAME_CAPACITY,
     Limit,
     QuicConnection,
-    QuicConnectionError,
     QuicConnectionId,
     QuicConnectionState,
     QuicNetworkPath,
     QuicReceiveContext,
 )
 from aioquic.quic.packet import (
-    QuicErrorCode,
     QuicFrameType,
     pull_quic_transport_parameters,
 )
@@ -31,7 +29,6 @@ from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
-from quicedge.config.limits import MAX_CRYPTO_OFFSET
 from quicedge.quic.adapter.tls import ServerTls
 from quicedge.quic.congestion import make_controller
 from quicedge.quic.frames import encode_varint
@@ -177,21 +174,6 @@ class StateConnection(QuicConnection):
     ) -> tuple[bool, bool]:
         self.packets_received += 1
         return super()._payload_received(context, plain, crypto_frame_required)
-
-    def _handle_crypto_frame(
-        self, context: QuicReceiveContext, frame_type: int, buf: Buffer
-    ) -> None:
-        start = buf.tell()
-        # aioquic fills the gap below an offset with zeros, so the offset is what costs memory.
-        end = buf.pull_uint_var() + buf.pull_uint_var()
-        if MAX_CRYPTO_OFFSET < end <= UINT_VAR_MAX:
-            raise QuicConnectionError(
-                error_code=QuicErrorCode.CRYPTO_BUFFER_EXCEEDED,
-                frame_type=frame_type,
-                reason_phrase="CRYPTO offset beyond what a handshake needs",
-            )
-        buf.seek(start)
-        super()._handle_crypto_frame(context, frame_type, buf)
 
     def _handle_reset_stream_frame(
         self, context: QuicReceiveContext, frame_type: int, buf: Buffer
