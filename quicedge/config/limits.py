@@ -58,6 +58,9 @@ CONNECTION_ID_LENGTH: Final = 8
 MAX_CRYPTO_OFFSET: Final = 64 * 1024
 """Highest CRYPTO offset buffered; post-quantum ClientHellos with certificates stay below."""
 
+MAX_STREAM_GAPS: Final = 1000
+"""Pieces of a stream that wait for what is before them (quic-go has as many)."""
+
 MAX_STREAMS_BIDI: Final = 128
 """Concurrent requests a connection (nginx 128, Caddy 250)."""
 

@@ -10,7 +10,9 @@ from aioquic.quic.crypto import CryptoPair
 from quicedge.quic.packet import VERSION_1
 
 
-def initial(frames: bytes, *, dcid: bytes | None = None, size: int = 1200) -> bytes:
+def initial(
+    frames: bytes, *, dcid: bytes | None = None, size: int = 1200, number: int = 0
+) -> bytes:
     """A datagram of `size` bytes with one Initial packet that carries `frames` and padding."""
     dcid = dcid or os.urandom(8)
     scid = os.urandom(8)
@@ -20,7 +22,9 @@ def initial(frames: bytes, *, dcid: bytes | None = None, size: int = 1200) -> by
     head += bytes((len(scid),)) + scid + b"\0"
     room = size - len(head) - 2 - 2 - 16
     length = (0x4000 | (2 + room + 16)).to_bytes(2, "big")
-    return crypto.encrypt_packet(head + length + b"\0\0", frames.ljust(room, b"\0"), 0)
+    return crypto.encrypt_packet(
+        head + length + number.to_bytes(2, "big"), frames.ljust(room, b"\0"), number
+    )
 
 
 def crypto_frame(offset: int, data: bytes) -> bytes:

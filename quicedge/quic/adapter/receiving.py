@@ -23,6 +23,7 @@ from aioquic.quic.stream import FinalSizeError, QuicStream, StreamFinishedError
 from cryptography.exceptions import InvalidTag
 
 from quicedge.config.limits import CONNECTION_ID_LENGTH, MAX_ACK_RANGES
+from quicedge.quic.adapter.gaps import check_gaps
 from quicedge.quic.adapter.sending import SendingConnection
 from quicedge.quic.ecn import Counts
 from quicedge.quic.frames import (
@@ -366,6 +367,7 @@ class ReceivingConnection(SendingConnection):
                 frame_type=kind,
                 reason_phrase=str(error),
             ) from error
+        check_gaps(stream, kind)
         if event is not None:
             self._events.append(event)
 

@@ -7,6 +7,7 @@ from aioquic.quic.connection import QuicConnectionError, QuicReceiveContext
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 
 from quicedge.config.limits import MAX_CRYPTO_OFFSET
+from quicedge.quic.adapter.gaps import check_gaps
 from quicedge.quic.adapter.state import StateConnection
 from quicedge.quic.frames import has_repeated_parameters
 
@@ -28,6 +29,18 @@ class StrictConnection(StateConnection):
             )
         buf.seek(start)
         super()._handle_crypto_frame(context, frame_type, buf)
+        check_gaps(self._crypto_streams[context.epoch], frame_type)
+
+    def _handle_stream_frame(
+        self, context: QuicReceiveContext, frame_type: int, buf: Buffer
+    ) -> None:
+        start = buf.tell()
+        stream_id = buf.pull_uint_var()
+        buf.seek(start)
+        super()._handle_stream_frame(context, frame_type, buf)
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            check_gaps(stream, frame_type)
 
     def _handle_new_connection_id_frame(
         self, context: QuicReceiveContext, frame_type: int, buf: Buffer
