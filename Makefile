@@ -7,7 +7,7 @@ PYTHON := $(shell for p in python3.14 python3.13 python3.12 python3.11 python3; 
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: run test lint types conformance interop bench clean
+.PHONY: run test lint types conformance interop bench soak clean
 
 run: $(VENV)/.installed
 	$(BIN)/quicedge demo
@@ -30,6 +30,10 @@ interop: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m bench.run $(ARGS)
+
+# SOAK_SECONDS is how long the first part takes: 300 unless set.
+soak: $(VENV)/.installed-test
+	$(BIN)/python -m bench.soak $(ARGS)
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "quicedge needs Python 3.11 or newer"; exit 1; }

@@ -11,6 +11,7 @@ import ssl
 import sys
 import time
 from contextlib import AsyncExitStack
+from typing import Any
 
 import uvloop
 from aioquic.asyncio import QuicConnectionProtocol, connect
@@ -35,10 +36,10 @@ class Client(QuicConnectionProtocol):
     def quic_event_received(self, event: QuicEvent) -> None:
         if isinstance(event, ProtocolNegotiated):
             self._http = H3Connection(self._quic)
-            self._waiting: dict[int, tuple[asyncio.Future[None], list[bytes]]] = {}
+            self._waiting: dict[int, tuple[asyncio.Future[None], list[bytes], int]] = {}
         elif isinstance(event, ConnectionTerminated | StreamReset):
             self.broken = repr(event)
-            for future, _ in getattr(self, "_waiting", {}).values():
+            for future, *_ in getattr(self, "_waiting", {}).values():
                 if not future.done():
                     future.set_exception(RuntimeError(self.broken))
         if self._http is not None:
@@ -51,7 +52,7 @@ class Client(QuicConnectionProtocol):
         entry = self._waiting.get(item.stream_id)
         if entry is None:
             return
-        future, pieces = entry
+        future, pieces, size = entry
         if isinstance(item, HeadersReceived):
             status = dict(item.headers).get(b":status")
             if status != b"200" and not future.done():
@@ -60,26 +61,26 @@ class Client(QuicConnectionProtocol):
             pieces.append(item.data)
         if item.stream_ended and not future.done():
             del self._waiting[item.stream_id]
-            if b"".join(pieces) == EXPECTED:
+            if b"".join(pieces) == (EXPECTED if size == SIZE else answers.body(size)):
                 future.set_result(None)
             else:
                 future.set_exception(RuntimeError("wrong content"))
 
-    def request(self) -> asyncio.Future[None]:
+    def request(self, size: int = SIZE) -> asyncio.Future[None]:
         assert self._http is not None
         if self.broken is not None:
             raise RuntimeError(self.broken)
         stream_id = self._quic.get_next_available_stream_id()
         future = self._loop.create_future()
-        self._waiting[stream_id] = future, []
+        self._waiting[stream_id] = future, [], size
         fields = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"localhost"),
-                  (b":path", b"/download?size=%d" % SIZE), (b"user-agent", b"bench")]  # fmt: skip
+                  (b":path", b"/download?size=%d" % size), (b"user-agent", b"bench")]  # fmt: skip
         self._http.send_headers(stream_id, fields, end_stream=True)
         self.transmit()
         return future
 
 
-def connection(port: int) -> object:
+def connection(port: int) -> Any:
     configuration = QuicConfiguration(
         is_client=True, alpn_protocols=H3_ALPN, verify_mode=ssl.CERT_NONE, server_name="localhost",
         max_datagram_size=1452, idle_timeout=120,

@@ -1,0 +1,42 @@
+"""The soak of `make soak`, small: what leaks or breaks in twenty seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench import soak
+from tests.support.edge import edge
+from tests.support.origin import demo_origin
+
+
+@pytest.mark.timeout(180)
+def test_churn_rebinding_and_loss_cost_no_byte_and_leak_nothing(tmp_path: Path) -> None:
+    verdict = soak.Verdict()
+    with (
+        demo_origin() as origin,
+        # Clients whose goodbye is lost are waited for this long.
+        edge(tmp_path, origin, extra='[quic]\nidle_timeout = "10s"') as running,
+    ):
+        soak.soak(running, verdict, 12, idle=60, active=20, interval=0.3)
+    assert not verdict.wrong
+    assert verdict.figures["active: small"] > 100
+    assert verdict.figures["active: connections"] > 25
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("kind", soak.FLOODS)
+def test_honest_clients_are_served_during_a_flood(tmp_path: Path, kind: str) -> None:
+    with demo_origin() as origin, edge(tmp_path, origin) as running:
+        before = soak.held(running)
+        with soak.program("bench.floods", kind, running.port, soak.FLOODS[kind]) as flood:
+            during = soak._honest(running, 3)
+            flooded = soak.held(running)
+            sent = flood.finish()["sent"]
+    assert sent > soak.FLOODS[kind] / 2
+    assert not during["failed"]
+    assert during["small"] > 30
+    # How slow is `make soak`'s to say: other tests share the machine.
+    assert during["p99"] < 2
+    assert flooded.resident - before.resident < 48 << 20
