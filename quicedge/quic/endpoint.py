@@ -179,7 +179,7 @@ class Endpoint:
         else:
             # Not one packet in it was authentic: no client stands behind this connection.
             self.counters["dropped_undecryptable"] += 1
-            self._forget(connection)
+            self._end(connection, QuicErrorCode.NO_ERROR, "no authentic packet")
 
     def wake(self, connection: Connection) -> None:
         """The application has written to, reset or closed something on the connection."""
@@ -420,11 +420,13 @@ class Endpoint:
             self._transmit(connection, now)
         except Exception:
             log.exception("closing a failed connection failed", connection=connection.id)
+        self._end(connection, QuicErrorCode.INTERNAL_ERROR, "internal error")
+
+    def _end(self, connection: Connection, code: QuicErrorCode, reason: str) -> None:
+        """Forget a connection without a word to its peer, and tell its handler."""
         connection.abandon(
             ConnectionTerminated(
-                error_code=QuicErrorCode.INTERNAL_ERROR,
-                frame_type=QuicFrameType.PADDING,
-                reason_phrase="internal error",
+                error_code=code, frame_type=QuicFrameType.PADDING, reason_phrase=reason
             )
         )
         self._forget(connection)
