@@ -15,7 +15,6 @@ from aioquic.quic.connection import (
     CONNECTION_LIMIT_FRAME_CAPACITY,
     MAX_STREAM_DATA_FRAME_CAPACITY,
     Limit,
-    QuicConnection,
     QuicConnectionId,
     QuicConnectionState,
     QuicNetworkPath,
@@ -29,6 +28,7 @@ from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
+from quicedge.quic.adapter.lean import LeanConnection
 from quicedge.quic.adapter.tls import ServerTls
 from quicedge.quic.congestion import make_controller
 from quicedge.quic.frames import encode_varint
@@ -61,7 +61,7 @@ class PathView(NamedTuple):
     bytes_sent: int
 
 
-class StateConnection(QuicConnection):
+class StateConnection(LeanConnection):
     """A QUIC connection whose flow control follows consumption and whose state can be seen."""
 
     def __init__(

@@ -73,6 +73,18 @@ class ServerTls(tls.Context):
             age = stated_age(obfuscated, session.age_add)
             self._early_data = self._guard.admit(session, ticket, age, self._stamp, self._now())
 
+    def settled(self) -> ServerTls:
+        """What remains of a handshake that is confirmed: what was agreed, and no secrets."""
+        rest = ServerTls.__new__(ServerTls)
+        rest.state = self.state
+        rest.alpn_negotiated = self.alpn_negotiated
+        rest.server_name = self.server_name
+        rest.selected = self.selected
+        rest._early_data = self._early_data
+        rest._session_resumed = self._session_resumed
+        rest._receive_buffer = self._receive_buffer
+        return rest
+
     def _use(self, selected: ServerCertificate) -> None:
         self.selected = selected
         self.certificate = selected.leaf  # type: ignore[assignment]  # only DER is asked of it

@@ -1,0 +1,110 @@
+"""What connections share, what they let go of after the handshake, and that neither shows."""
+
+from __future__ import annotations
+
+from aioquic import tls
+from aioquic.quic.connection import QuicConnection
+from aioquic.quic.packet import QuicProtocolVersion
+
+from quicedge.quic.adapter import lean
+from tests.support.quicpair import client_configuration
+from tests.support.world import NOW, World, first_flight, is_connected
+
+
+def connected(world: World, **options: object) -> QuicConnection:
+    client = world.client(**options)
+    world.talk(client)
+    assert is_connected(client)
+    return client
+
+
+def test_a_confirmed_handshake_leaves_no_keys_and_no_buffers() -> None:
+    world = World()
+    connected(world, alpn_protocols=["test"])
+    (connection,) = world.endpoint.connections
+    assert list(connection._crypto_streams) == [tls.Epoch.ONE_RTT]
+    assert connection._crypto_buffers == {}
+    for epoch in (tls.Epoch.INITIAL, tls.Epoch.HANDSHAKE, tls.Epoch.ZERO_RTT):
+        assert not connection._cryptos[epoch].recv.is_valid()
+        assert not connection._cryptos[epoch].send.is_valid()
+    assert "certificate_private_key" not in vars(connection.tls)
+    assert connection.alpn == "test"
+    assert connection.server_name == "localhost"
+    assert connection.certificate is world.endpoint.certificates.default
+    assert not connection.resumed
+
+
+def test_initial_packets_of_any_version_are_dropped_after_the_handshake() -> None:
+    world = World()
+    client = world.client()
+    flight = first_flight(client)
+    for data in world.receive(*flight):
+        client.receive_datagram(data, ("server", 443), NOW)
+    world.talk(client)
+    (connection,) = world.endpoint.connections
+    assert connection._handshake_confirmed
+    handled = connection.packets_received
+    world.receive(*flight)
+    assert connection.packets_received == handled
+    for version in (QuicProtocolVersion.VERSION_1, QuicProtocolVersion.VERSION_2):
+        assert not connection._cryptos_initial[version].recv.is_valid()
+
+
+def test_initial_keys_are_derived_for_the_versions_that_come() -> None:
+    world = World()
+    client = world.client()
+    world.receive(*first_flight(client))
+    (connection,) = world.endpoint.connections
+    assert list(connection._cryptos_initial) == [client._version]
+
+
+def test_a_handshake_that_fails_leaves_nothing_for_the_next() -> None:
+    world = World()
+    failing = world.client(alpn_protocols=["unknown"])
+    world.receive(*first_flight(failing))
+    assert all(buf.tell() == 0 for buf in lean._CRYPTO_BUFFERS.values())
+
+    def interrupt(*_: object) -> None:
+        raise RuntimeError("a fault of ours, the messages half written")
+
+    broken = world.client()
+    push = tls.push_certificate
+    tls.push_certificate = interrupt
+    try:
+        world.receive(*first_flight(broken))
+    finally:
+        tls.push_certificate = push
+    assert world.endpoint.counters["internal_errors"] == 1
+    assert all(buf.tell() == 0 for buf in lean._CRYPTO_BUFFERS.values())
+    connected(world)
+
+
+def test_connections_share_the_sets_of_epochs() -> None:
+    from aioquic.quic import connection as aioquic_connection
+
+    assert aioquic_connection.EPOCHS("01") is aioquic_connection.EPOCHS("01")
+    assert aioquic_connection.EPOCHS("01") == {tls.Epoch.ZERO_RTT, tls.Epoch.ONE_RTT}
+
+
+def test_frame_handlers_are_those_of_each_connection() -> None:
+    world = World()
+    for _ in range(2):
+        connected(world)
+    for connection in world.endpoint.connections:
+        handler, epochs = connection._QuicConnection__frame_handlers[0x1B]
+        assert handler == connection._handle_path_response_frame
+        assert epochs == {tls.Epoch.ZERO_RTT, tls.Epoch.ONE_RTT}
+
+
+def test_a_client_that_takes_version_2_is_upgraded() -> None:
+    world = World()
+    versions = [QuicProtocolVersion.VERSION_2, QuicProtocolVersion.VERSION_1]
+    client = QuicConnection(
+        configuration=client_configuration(
+            supported_versions=versions, original_version=QuicProtocolVersion.VERSION_1
+        )
+    )
+    client.connect(("server", 443), NOW)
+    world.talk(client)
+    assert is_connected(client)
+    assert client._version in versions
