@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from quicedge.qlog.analyse import analyse
+from quicedge.qlog.normalise import Events
 from quicedge.qlog.validate import validate
 from tests.support.edge import RunningEdge, edge
 from tests.support.origin import demo_origin
-from tests.support.peers import process, require, wait_until
+from tests.support.peers import gtlsclient, process, require, wait_until
 
 
 def post(running: RunningEdge, path: str, body: object) -> Any:
@@ -133,3 +134,33 @@ def test_qlogdir_asks_for_every_connection(tmp_path: Path, monkeypatch: pytest.M
         for _ in range(2):
             assert running.get("/echo").returncode == 0
     assert len(traces(directory)) == 2
+
+
+def test_both_ends_tell_the_same(tmp_path: Path) -> None:
+    """Our trace against that of ngtcp2's client: packets, losses, round-trip times."""
+    extra = qlog(tmp_path, rate=1.0)
+    theirs = tmp_path / "client.qlog"
+    with demo_origin() as origin, edge(tmp_path, origin, extra=extra) as running:
+        done = gtlsclient(
+            running.port, "/download?size=3MB", directory=tmp_path / "d",
+            options=(f"--qlog-file={theirs}", "--rx-loss=0.02"),
+        )  # fmt: skip
+        assert done.code == 0, done.output
+    (ours,) = traces(tmp_path / "traces")
+    assert validate(ours).errors == 0
+
+    def numbers(path: Path, name: str) -> set[int]:
+        return {
+            event.data["header"]["packet_number"]
+            for _, event in Events(path, None)
+            if event.name == name and event.data["header"].get("packet_type") == "1RTT"
+        }
+
+    sent, lost = numbers(ours, "quic:packet_sent"), numbers(ours, "quic:packet_lost")
+    received = numbers(theirs, "quic:packet_received")
+    assert received <= sent, "nothing came that was not sent"
+    assert len(lost) > 10
+    # The client drops before it reads: what never came is what was lost, but for the last ones.
+    missing = sent - received
+    assert lost <= missing | received
+    assert len(missing ^ lost) <= 0.1 * len(missing) + 8, sorted(missing ^ lost)
