@@ -88,6 +88,15 @@ MAX_CONNECTIONS: Final = 20_000
 MAX_PREFIX_RATES: Final = 16_384
 """Clients or networks whose rates a table remembers; those seen longest ago are forgotten."""
 
+FLEET_SYNC_INTERVAL: Final = 0.1
+"""Seconds between two exchanges of request counts with the store of a fleet."""
+
+FLEET_SYNC_CONCURRENCY: Final = 16
+"""Questions to that store at a time."""
+
+FLEET_TIMEOUT: Final = 1.0
+"""Seconds that the store has to answer."""
+
 REFUSAL_LOG_INTERVAL: Final = 10.0
 """Seconds between two log lines about refusals of one kind."""
 

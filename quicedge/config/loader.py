@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import ipaddress
 import re
 import tomllib
@@ -251,6 +252,11 @@ def _check_limits(limits: Limits) -> Iterator[str]:
     for key in ("allow", "deny"):
         yield from _check_networks(f"limits.{key}", getattr(limits, key))
     yield from _check_rates("limits.requests", limits.requests)
+    if limits.redis is not None:
+        if not re.match(r"rediss?://[^/]", limits.redis):
+            yield "limits.redis: is not redis://host:port or rediss://host:port"
+        elif not all(importlib.util.find_spec(name) for name in ("limits", "redis")):
+            yield "limits.redis: needs `pip install quicedge[redis]`"
 
 
 def _check_rates(where: str, rates: list[RequestRate]) -> Iterator[str]:

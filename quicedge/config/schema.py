@@ -70,7 +70,7 @@ class Http3(_Section, frozen=True):
 
 
 class RequestRate(_Section, frozen=True):
-    """Requests beyond a rate are answered 429; every worker counts for itself."""
+    """Requests beyond a rate are answered 429."""
 
     rate: str
     """`100/second`, `1000 per 10 minutes`; so many may come at once."""
@@ -96,6 +96,8 @@ class Limits(_Section, frozen=True):
     handshakes_per_second_per_prefix: Annotated[float, Meta(gt=0)] | None = None
     requests: list[RequestRate] = field(default_factory=list)
     """Request rates, of all routes together."""
+    redis: str | None = None
+    """`redis://host:port/db` where the workers of a fleet add rates up; none: each alone."""
     max_uri: Count = limits.MAX_URI
     """Bytes of path and query (414 beyond)."""
     header_timeout: Seconds = limits.HEADER_TIMEOUT

@@ -439,6 +439,7 @@ class Edge:
     async def close(self) -> None:
         """Stop reading and close upstreams; the sockets are the supervisor's."""
         self._ticker.cancel()
+        self.policy.close()
         if self._timer is not None:
             self._timer.cancel()
         for sock in self.sockets:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 
@@ -13,6 +15,7 @@ from quicedge.http.errors import H3ErrorCode
 from quicedge.proxy.exchange import Exchange
 from quicedge.quic.admission import Admission, AdmissionRules, BoundedLog
 from quicedge.quic.prefixes import AccessList, packed
+from quicedge.worker.fleetrates import FleetCounts, open_store
 from quicedge.worker.memory import MemoryBudget
 from quicedge.worker.requestrates import RequestRates
 from quicedge.worker.session import Session
@@ -52,6 +55,9 @@ class Policy:
         """Requests refused and streams ended by a limit, by reason."""
         self._refusals = BoundedLog(_say_refused, REFUSAL_LOG_INTERVAL)
         self._draining = False
+        self._fleet: FleetCounts | None = None
+        self._fleet_task: asyncio.Task[None] | None = None
+        self._fleet_url: str | None = None
         self.configure(config)
 
     def configure(self, config: Config) -> None:
@@ -59,11 +65,31 @@ class Policy:
         self._limits = config.limits
         self.admission.configure(admission_rules(config))
         self.memory.budget = config.limits.memory
-        self._rates = RequestRates(config.limits.requests)
+        self._join_fleet(config.limits.redis)
+        fleet = self._fleet
+        self._rates = RequestRates(config.limits.requests, fleet=fleet)
         # A route is known by its identity: equal ones could stand in different configurations.
         self._route_rates = {
-            id(route): RequestRates(route.requests) for route in config.routes if route.requests
+            id(route): RequestRates(route.requests, f"{route.host}{route.path}", fleet)
+            for route in config.routes
+            if route.requests
         }
+
+    def _join_fleet(self, url: str | None) -> None:
+        """Add request rates up with whoever uses the same store."""
+        if url == self._fleet_url:
+            return
+        self.close()
+        self._fleet_url = url
+        if url is not None:
+            self._fleet = FleetCounts(open_store(url))
+            self._fleet_task = asyncio.get_running_loop().create_task(self._fleet.run())
+
+    def close(self) -> None:
+        """Leave the fleet."""
+        if self._fleet_task is not None:
+            self._fleet_task.cancel()
+        self._fleet = self._fleet_task = None
 
     def drain(self) -> None:
         """Let nobody in any more."""
@@ -80,8 +106,8 @@ class Policy:
             exchange.refuse(414, "uri_too_long")
         elif self.memory.full:
             exchange.refuse(503, "overloaded", retry_after=RETRY_AFTER)
-        elif not self._within_rates(exchange, host):
-            exchange.refuse(429, "rate_limited", retry_after=RETRY_AFTER)
+        elif wait := self._wait(exchange, host):
+            exchange.refuse(429, "rate_limited", retry_after=math.ceil(wait))
         else:
             return False
         self.count(exchange.outcome)
@@ -92,14 +118,14 @@ class Policy:
         own = route.max_uri if route is not None else None
         return self._limits.max_uri if own is None else own
 
-    def _within_rates(self, exchange: Exchange, host: str) -> bool:
+    def _wait(self, exchange: Exchange, host: str) -> float:
+        """Seconds until the request is within its rates; 0 when it is."""
         if not self._rates and not self._route_rates:
-            return True
+            return 0.0
         now = self._clock()
         own = self._route_rates.get(id(exchange.route))
-        return self._rates.allow(exchange.request, host, now) and (
-            own is None or own.allow(exchange.request, host, now)
-        )
+        wait = self._rates.wait(exchange.request, host, now)
+        return wait or (0.0 if own is None else own.wait(exchange.request, host, now))
 
     def count(self, reason: str, count: int = 1) -> None:
         """Note a refusal, for counters and the log."""

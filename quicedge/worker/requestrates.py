@@ -10,41 +10,62 @@ from quicedge.config.schema import RequestRate
 from quicedge.http.message import Request
 from quicedge.quic.admission import RateTable
 from quicedge.quic.prefixes import packed, prefix_of
+from quicedge.worker.fleetrates import FleetCounts
 
 
 class _Rule:
     """One rate and whose requests it counts together."""
 
-    __slots__ = ("_by", "_field", "_table")
+    __slots__ = ("_by", "_field", "_fleet", "_most", "_name", "_seconds", "_table")
 
-    def __init__(self, rule: RequestRate) -> None:
-        count, seconds = parse_rate(rule.rate)
-        self._table = RateTable(count / seconds, burst=count)
-        self._by, _, name = rule.by.partition(":")
-        self._field = name.lower().encode()
+    def __init__(self, rule: RequestRate, scope: str, fleet: FleetCounts | None) -> None:
+        self._most, self._seconds = parse_rate(rule.rate)
+        self._table = RateTable(self._most / self._seconds, burst=self._most)
+        self._by, _, field = rule.by.partition(":")
+        self._field = field.lower().encode()
+        self._fleet = fleet
+        self._name = f"{scope}:{rule.by}:{self._most}:{self._seconds:g}"
 
-    def allow(self, request: Request, host: str, now: float) -> bool:
+    def wait(self, request: Request, host: str, now: float) -> float:
+        key = self._key(request, host)
+        if key is None:
+            return 0.0
+        if self._fleet is not None:
+            return self._fleet.take(f"{self._name}:{key.hex()}", self._most, self._seconds)
+        return 0.0 if self._table.allow(key, now) else self._seconds / self._most
+
+    def _key(self, request: Request, host: str) -> bytes | None:
+        """Whose request it is; None when this rate does not count it."""
         if self._by == "header":
             value = next((v for n, v in request.fields if n == self._field), None)
+            if value is None:
+                return None
             # Clients choose the value and its length; the table should not remember either.
-            return value is None or self._table.allow(
-                hashlib.blake2b(value, digest_size=16).digest(), now
-            )
+            return hashlib.blake2b(value, digest_size=16).digest()
         address = packed(host)
-        return self._table.allow(prefix_of(address) if self._by == "prefix" else address, now)
+        return prefix_of(address) if self._by == "prefix" else address
 
 
 class RequestRates:
-    """The request rates of the whole edge, or of one route; a worker counts for itself."""
+    """The request rates of the whole edge, or of one route.
+
+    A worker counts for itself unless there is a `fleet`; `scope` names the route in its store.
+    """
 
     __slots__ = ("_rules",)
 
-    def __init__(self, rules: Iterable[RequestRate]) -> None:
-        self._rules = [_Rule(rule) for rule in rules]
+    def __init__(
+        self, rules: Iterable[RequestRate], scope: str = "", fleet: FleetCounts | None = None
+    ) -> None:
+        self._rules = [_Rule(rule, scope, fleet) for rule in rules]
 
     def __bool__(self) -> bool:
         return bool(self._rules)
 
-    def allow(self, request: Request, host: str, now: float) -> bool:
-        """Whether the request of a client at `host` is within every rate."""
-        return all(rule.allow(request, host, now) for rule in self._rules)
+    def wait(self, request: Request, host: str, now: float) -> float:
+        """0 for a request of a client at `host` within every rate; else seconds to wait."""
+        for rule in self._rules:
+            seconds = rule.wait(request, host, now)
+            if seconds:
+                return seconds
+        return 0.0

@@ -77,6 +77,7 @@ def test_options_make_a_configuration() -> None:
             {"upstreams": {"app": {"servers": ["http://x"], "tls_verify": False}}},
             "upstreams.app.tls_verify: has no effect",
         ),
+        ({"limits": {"redis": "localhost"}}, "limits.redis: is not redis://host:port"),
         ({"http3": {"qpack_blocked_streams": 4}}, "http3.qpack_blocked_streams: has no effect"),
         ({"quic": {"retry": "off", "retry_threshold": 5}}, "quic.retry_threshold: has no effect"),
         ({"admin": {"listen": "0.0.0.0:80"}}, "admin.listen: '0.0.0.0:80' is no loopback address"),

@@ -40,26 +40,26 @@ def test_what_is_no_rate_is_refused(text: str) -> None:
 
 def test_requests_are_counted_by_address() -> None:
     rates = RequestRates([RequestRate(rate="2/minute")])
-    answers = [rates.allow(request(), ONE, 0.0) for _ in range(3)]
+    answers = [not rates.wait(request(), ONE, 0.0) for _ in range(3)]
     assert answers == [True, True, False]
-    assert rates.allow(request(), NEIGHBOUR, 0.0)
-    assert rates.allow(request(), ONE, 30.0), "half a minute gives one of two back"
+    assert not rates.wait(request(), NEIGHBOUR, 0.0)
+    assert not rates.wait(request(), ONE, 30.0), "half a minute gives one of two back"
 
 
 def test_requests_are_counted_by_network() -> None:
     rates = RequestRates([RequestRate(rate="1/second", by="prefix")])
-    assert rates.allow(request(), ONE, 0.0)
-    assert not rates.allow(request(), NEIGHBOUR, 0.0)
-    assert rates.allow(request(), FAR, 0.0)
+    assert not rates.wait(request(), ONE, 0.0)
+    assert rates.wait(request(), NEIGHBOUR, 0.0)
+    assert not rates.wait(request(), FAR, 0.0)
 
 
 def test_requests_are_counted_by_a_field() -> None:
     rates = RequestRates([RequestRate(rate="1/second", by="header:X-Key")])
     keyed = request(**{"x-key": "a"})
-    assert rates.allow(keyed, ONE, 0.0)
-    assert not rates.allow(keyed, FAR, 0.0)
-    assert rates.allow(request(**{"x-key": "b"}), ONE, 0.0)
-    assert rates.allow(request(), ONE, 0.0), "requests without the field are not counted"
+    assert not rates.wait(keyed, ONE, 0.0)
+    assert rates.wait(keyed, FAR, 0.0)
+    assert not rates.wait(request(**{"x-key": "b"}), ONE, 0.0)
+    assert not rates.wait(request(), ONE, 0.0), "requests without the field are not counted"
 
 
 def test_memory_over_budget_refuses_then_sheds_then_recovers() -> None:
