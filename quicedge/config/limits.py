@@ -220,6 +220,9 @@ MAX_ACK_RANGES: Final = 64
 STATELESS_RESETS_PER_SECOND: Final = 100
 """Stateless resets a worker sends a second: answers to unknown packets are not a lever."""
 
+REFUSALS_PER_SECOND: Final = 200
+"""Initial packets a worker sends a second to clients it does not let in; each costs a key."""
+
 VERSION_NEGOTIATIONS_PER_SECOND: Final = 1000
 """Version Negotiation packets a worker sends a second, for the same reason."""
 

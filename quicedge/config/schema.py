@@ -86,7 +86,7 @@ class Limits(_Section, frozen=True):
     deny: list[str] = field(default_factory=list)
     """Addresses and networks that may not; the longest match of both lists decides."""
     max_connections: Count = limits.MAX_CONNECTIONS
-    """Further clients get no answer."""
+    """Further clients are told CONNECTION_REFUSED."""
     max_connections_per_address: Count | None = None
     max_connections_per_prefix: Count | None = None
     """Of one IPv4 /24 or IPv6 /56."""

@@ -18,6 +18,8 @@ class Decision(Enum):
     ACCEPT = auto()
     RETRY = auto()
     DROP = auto()
+    REFUSE = auto()
+    """Say CONNECTION_REFUSED, so that the client goes elsewhere at once."""
 
 
 class Verdict(NamedTuple):
@@ -56,8 +58,8 @@ class Admission:
     """
 
     def __init__(self, rules: AdmissionRules) -> None:
-        self.closed: str | None = None
-        """Why nobody is let in at all (draining, out of memory); None: all is well."""
+        self.closed: Verdict | None = None
+        """For everybody, while draining or out of memory; None: all is well."""
         self._addresses: Counter[bytes] = Counter()
         self._prefixes: Counter[bytes] = Counter()
         self._half_open_prefixes: Counter[bytes] = Counter()
@@ -81,18 +83,18 @@ class Admission:
         """About the first packet of a client at `host`."""
         rules = self.rules
         if self.closed is not None:
-            return Verdict(Decision.DROP, self.closed)
+            return self.closed
         address = packed(host)
         if rules.access and not rules.access.permits(address):
             return Verdict(Decision.DROP, "denied")
         if self._half_open >= rules.max_half_open:
             return Verdict(Decision.DROP, "half_open")
         if _reached(self._connections, rules.max_connections):
-            return Verdict(Decision.DROP, "connections")
+            return Verdict(Decision.REFUSE, "connections")
         crowded = self._crowded(address)
         if crowded is not None:
             if address_validated or rules.retry == "off":
-                return Verdict(Decision.DROP, crowded)
+                return Verdict(Decision.REFUSE, crowded)
             return Verdict(Decision.RETRY, crowded)
         if not address_validated and (
             rules.retry == "always"

@@ -121,6 +121,7 @@ class Endpoint:
         self._awake: dict[Connection, None] = {}
         self._deadlines = Deadlines()
         self._resets = RateLimit(limits.STATELESS_RESETS_PER_SECOND)
+        self._closes = RateLimit(limits.REFUSALS_PER_SECOND)
         self._negotiations = RateLimit(limits.VERSION_NEGOTIATIONS_PER_SECOND)
 
     # --- input ------------------------------------------------------------------------------
@@ -306,14 +307,16 @@ class Endpoint:
         )
         if reason:
             self._refusals.note(reason, now)
-        if decision is Decision.DROP:
+        if decision in (Decision.DROP, Decision.REFUSE):
             self.counters[f"dropped_{reason}"] += 1
+            if decision is Decision.REFUSE:
+                self._refuse(header, QuicErrorCode.CONNECTION_REFUSED, path, now)
             return None
         if decision is Decision.RETRY:
             if from_retry:
                 # RFC 9000 section 8.1.2: a client accepts one Retry; a second would be lost on it.
                 self.counters["refused_token"] += 1
-                self._network.send([initial_close(header, QuicErrorCode.INVALID_TOKEN)], path)
+                self._refuse(header, QuicErrorCode.INVALID_TOKEN, path, now)
             else:
                 self._send_retry(header, path, now)
             return None
@@ -393,6 +396,12 @@ class Endpoint:
             retry_token=token,
         )
         self._network.send([answer], path)
+
+    def _refuse(self, header: LongHeader, code: int, path: Any, now: float) -> None:
+        """Say why there is no connection, as long as that does not become work of its own."""
+        if self._closes.allow(now):
+            self.counters["refusals_sent"] += 1
+            self._network.send([initial_close(header, code)], path)
 
     def _make_token(self, path: Any, version: int, now: float) -> bytes:
         return self._tokens.seal_new(path.remote[0], version, now)

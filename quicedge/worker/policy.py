@@ -13,7 +13,7 @@ from quicedge.config.limits import REFUSAL_LOG_INTERVAL, RETRY_AFTER
 from quicedge.config.schema import Config
 from quicedge.http.errors import H3ErrorCode
 from quicedge.proxy.exchange import Exchange
-from quicedge.quic.admission import Admission, AdmissionRules, BoundedLog
+from quicedge.quic.admission import Admission, AdmissionRules, BoundedLog, Decision, Verdict
 from quicedge.quic.prefixes import AccessList, packed
 from quicedge.worker.fleetrates import FleetCounts, open_store
 from quicedge.worker.memory import MemoryBudget
@@ -94,7 +94,7 @@ class Policy:
     def drain(self) -> None:
         """Let nobody in any more."""
         self._draining = True
-        self.admission.closed = "draining"
+        self.admission.closed = Verdict(Decision.DROP, "draining")
 
     def refuses(self, exchange: Exchange, host: str) -> bool:
         """Whether a request of a client at `host` is refused; it is answered then."""
@@ -147,4 +147,5 @@ class Policy:
             for session in newest[:surplus]:
                 session.close(H3ErrorCode.EXCESSIVE_LOAD, "out of memory")
         if not self._draining:
-            self.admission.closed = "memory" if self.memory.full else None
+            full = Verdict(Decision.REFUSE, "memory")
+            self.admission.closed = full if self.memory.full else None

@@ -6,6 +6,7 @@ import ipaddress
 from typing import Any
 
 import pytest
+from aioquic.quic.packet import QuicErrorCode
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ from quicedge.quic.admission import (
     Verdict,
 )
 from quicedge.quic.prefixes import AccessList, packed, prefix_of
+from quicedge.quic.tokens import TokenKeys
 from tests.support.world import CLIENT, NOW, Path, World
 
 ONE, NEIGHBOUR, FAR = "192.0.2.1", "192.0.2.200", "198.51.100.9"
@@ -48,7 +50,7 @@ def test_one_network_cannot_take_all_half_open_places() -> None:
     for _ in range(2):
         one.note_opened(ONE)
     assert decide(one, NEIGHBOUR) == (Decision.RETRY, "prefix_half_open")
-    assert decide(one, NEIGHBOUR, validated=True) == (Decision.DROP, "prefix_half_open")
+    assert decide(one, NEIGHBOUR, validated=True) == (Decision.REFUSE, "prefix_half_open")
     assert decide(one, FAR).decision is Decision.ACCEPT
     one.note_handshake_over(ONE)
     assert decide(one, NEIGHBOUR).decision is Decision.ACCEPT
@@ -65,7 +67,7 @@ def test_connections_of_one_place_are_limited(rule: str, blocked: str) -> None:
         one.note_handshake_over(ONE)
     # Unproven addresses may be forged, and then the owner must not suffer for it.
     assert decide(one, blocked).decision is Decision.RETRY
-    assert decide(one, blocked, validated=True).decision is Decision.DROP
+    assert decide(one, blocked, validated=True).decision is Decision.REFUSE
     assert decide(one, FAR).decision is Decision.ACCEPT
     one.note_closed(ONE)
     assert decide(one, blocked).decision is Decision.ACCEPT
@@ -74,7 +76,30 @@ def test_connections_of_one_place_are_limited(rule: str, blocked: str) -> None:
 def test_connections_in_all_are_limited() -> None:
     one = admission(max_connections=1)
     one.note_opened(ONE)
-    assert decide(one, FAR, validated=True) == (Decision.DROP, "connections")
+    assert decide(one, FAR, validated=True) == (Decision.REFUSE, "connections")
+
+
+def test_who_is_not_let_in_learns_it_at_once() -> None:
+    world = World(max_connections=1)
+    world.talk(world.client())
+    late = world.client()
+    world.talk(late, path=Path(("198.51.100.7", 7)))
+    assert late._close_event is not None
+    assert late._close_event.error_code == QuicErrorCode.CONNECTION_REFUSED
+    assert len(world.endpoint.connections) == 1
+
+
+@pytest.mark.parametrize("rules", [{"max_connections": 1}, {"retry": "always"}])
+def test_answers_to_those_not_let_in_are_limited_in_rate(rules: dict[str, Any]) -> None:
+    """Each costs a key derivation, and a source may be forged."""
+    world = World(**rules)
+    world.endpoint.admission.note_opened(FAR)
+    client = world.client()
+    token = TokenKeys(b"another secret").seal_retry(CLIENT.remote, b"o" * 8, b"c" * 8, NOW)
+    client._peer_token = token
+    (first, *_) = [data for data, _ in client.datagrams_to_send(NOW)]
+    sent = sum(len(world.receive(first)) for _ in range(2 * limits.REFUSALS_PER_SECOND))
+    assert sent == limits.REFUSALS_PER_SECOND
 
 
 def test_handshakes_a_second_are_limited_and_come_back() -> None:
