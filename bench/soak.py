@@ -25,6 +25,10 @@ from tests.support.peers import answers, free_port, wait_until
 
 LOSS = 0.01
 REBIND_SECONDS = 20.0
+
+PING_SECONDS = 20.0
+"""What idle clients say something after: an edge drops those that are silent for a minute."""
+
 QUIET_CLIENTS, QUIET_INTERVAL = 10, 0.1
 FLOODS = {"initials": 1000, "garbage": 2000, "resets": 500, "slow": 100}
 """What is sent a second."""
@@ -131,13 +135,21 @@ class Verdict:
 
 
 def soak(
-    running: RunningEdge, verdict: Verdict, seconds: float, idle: int, active: int, interval: float
+    running: RunningEdge,
+    verdict: Verdict,
+    seconds: float,
+    *,
+    idle: int,
+    active: int,
+    interval: float,
+    rebind: float = REBIND_SECONDS,
+    ping: float = PING_SECONDS,
 ) -> None:
     """The first part: many connections, churn, rebinding and loss."""
     before = held(running)
     with (
-        program("bench.lossy", running.port, LOSS, REBIND_SECONDS) as lossy,
-        program("bench.soakload", "idle", running.port, idle) as idlers,
+        program("bench.lossy", running.port, LOSS, rebind) as lossy,
+        program("bench.soakload", "idle", running.port, idle, ping) as idlers,
         program("bench.soakload", "active", lossy.ready["port"], active, interval) as workers,
     ):
         verdict.note("idle connections", idlers.ready["ready"])
@@ -148,20 +160,20 @@ def soak(
         worked = workers.finish()
         idled = idlers.finish()
         way = lossy.finish()
-    verdict.note("connections at the end", end.connections)
-    for name in ("connections", "at_once", "small", "large", "failed"):
-        verdict.note(f"active: {name}", worked[name])
-    for name in ("p50", "p99", "handshake_p99"):
-        verdict.note(f"active: {name} (ms)", _ms(worked[name]))
-    verdict.note("datagrams lost, rebindings", f"{way['lost']}, {way['rebindings']}")
-    verdict.note(
-        "memory, middle and end (MB)", f"{middle.resident / 1e6:.0f} {end.resident / 1e6:.0f}"
-    )
-    verdict.expect(not worked["failed"] and worked["small"] > 0, "an active request failed")
-    verdict.expect(not idled["failed"], f"idle connections did not live: {idled['failed']}")
-    verdict.expect(end.connections >= idle, "connections were lost")
-    growth = end.resident - middle.resident
-    verdict.expect(growth < max(GROWTH * middle.resident, GROWTH_FLOOR), "memory grows")
+        verdict.note("connections at the end", end.connections)
+        for name in ("connections", "at_once", "small", "large", "failed"):
+            verdict.note(f"active: {name}", worked[name])
+        for name in ("p50", "p99", "handshake_p99"):
+            verdict.note(f"active: {name} (ms)", _ms(worked[name]))
+        verdict.note("datagrams lost, rebindings", f"{way['lost']}, {way['rebindings']}")
+        verdict.note(
+            "memory, middle and end (MB)", f"{middle.resident / 1e6:.0f} {end.resident / 1e6:.0f}"
+        )
+        verdict.expect(not worked["failed"] and worked["small"] > 0, "an active request failed")
+        verdict.expect(not idled["failed"], f"idle connections did not live: {idled['failed']}")
+        verdict.expect(end.connections >= idle, "connections were lost")
+        growth = end.resident - middle.resident
+        verdict.expect(growth < max(GROWTH * middle.resident, GROWTH_FLOOR), "memory grows")
     peace(running, verdict, before)
 
 
@@ -219,7 +231,7 @@ def run(
         running = stack.enter_context(edge(directory, url))
         wait_until(lambda: held(running).connections == 0, "the edge")
         if seconds:
-            soak(running, verdict, seconds, idle, active, interval)
+            soak(running, verdict, seconds, idle=idle, active=active, interval=interval)
         if flood_seconds:
             attack(running, verdict, flood_seconds)
     return verdict

@@ -1,7 +1,7 @@
 """Honest clients of the soak, by stock aioquic; every byte is checked.
 
-Usage: soakload.py idle PORT N | active PORT N INTERVAL_SECONDS. Says `{"ready": ...}`, then works
-until standard input ends, then prints what happened.
+Usage: soakload.py idle PORT N PING_SECONDS | active PORT N INTERVAL_SECONDS. Says `{"ready": ...}`,
+then works until standard input ends, then prints what happened.
 """
 
 from __future__ import annotations
@@ -21,9 +21,6 @@ from bench.loader import SIZE, Client, connection
 AT_ONCE = 16
 """Handshakes in progress."""
 
-PING_EVERY = 20.0
-"""Seconds; an edge drops connections that say nothing for a minute."""
-
 LARGE = 60_000
 REQUEST_TIMEOUT = 30.0
 MAX_LATENCIES = 1_000_000
@@ -41,7 +38,7 @@ async def until_told() -> None:
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
 
-async def idle(port: int, total: int) -> None:
+async def idle(port: int, total: int, ping: float) -> None:
     """Connections that only stay; each is asked something in the end, to see that it lives."""
     clients: list[Client] = []
     limit = asyncio.Semaphore(AT_ONCE)
@@ -59,8 +56,8 @@ async def idle(port: int, total: int) -> None:
                     client._quic.send_ping(at)
                     client.transmit()
                     if at % 50 == 49:
-                        await asyncio.sleep(PING_EVERY * 40 / max(len(clients), 1000))
-                await asyncio.sleep(max(0.1, PING_EVERY - (time.monotonic() - started)))
+                        await asyncio.sleep(ping * 40 / max(len(clients), 1000))
+                await asyncio.sleep(max(0.1, ping - (time.monotonic() - started)))
 
         keeping = asyncio.create_task(keep())
         await asyncio.gather(*(one() for _ in range(total)))
@@ -78,6 +75,8 @@ async def idle(port: int, total: int) -> None:
         await asyncio.gather(*(ask(client) for client in clients))
         keeping.cancel()
         say(asked=len(clients), failed=failed)
+        for client in clients:
+            client.close()  # all at once: each takes a few round trips to be closed
 
 
 async def active(port: int, total: int, interval: float) -> None:
@@ -143,8 +142,8 @@ async def active(port: int, total: int, interval: float) -> None:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["idle", port, total]:
-            uvloop.run(idle(int(port), int(total)))
+        case ["idle", port, total, ping]:
+            uvloop.run(idle(int(port), int(total), float(ping)))
         case ["active", port, total, interval]:
             uvloop.run(active(int(port), int(total), float(interval)))
         case _:

@@ -16,13 +16,19 @@ def test_churn_rebinding_and_loss_cost_no_byte_and_leak_nothing(tmp_path: Path) 
     verdict = soak.Verdict()
     with (
         demo_origin() as origin,
-        # Clients whose goodbye is lost are waited for this long.
-        edge(tmp_path, origin, extra='[quic]\nidle_timeout = "10s"') as running,
+        # Clients whose goodbye is lost are waited for, and so are connections to the origin.
+        edge(
+            tmp_path,
+            origin,
+            extra='[quic]\nidle_timeout = "10s"',
+            upstream_extra='keepalive_timeout = "2s"',
+        ) as running,
     ):
-        soak.soak(running, verdict, 12, idle=60, active=20, interval=0.3)
+        soak.soak(running, verdict, 12, idle=60, active=20, interval=0.3, rebind=3, ping=3)
     assert not verdict.wrong
     assert verdict.figures["active: small"] > 100
     assert verdict.figures["active: connections"] > 25
+    assert int(verdict.figures["datagrams lost, rebindings"].split(", ")[1]) > 10
 
 
 @pytest.mark.timeout(180)
