@@ -7,7 +7,7 @@ PYTHON := $(shell for p in python3.14 python3.13 python3.12 python3.11 python3; 
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: run test lint types conformance interop bench soak clean
+.PHONY: run test lint types conformance interop bench soak fuzz clean
 
 run: $(VENV)/.installed
 	$(BIN)/quicedge demo
@@ -34,6 +34,11 @@ bench: $(VENV)/.installed-test
 # SOAK_SECONDS is how long the first part takes: 300 unless set.
 soak: $(VENV)/.installed-test
 	$(BIN)/python -m bench.soak $(ARGS)
+
+# atheris has no wheels for some systems; a plain mutator takes its place there.
+fuzz: $(VENV)/.installed-test
+	-$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
+	$(BIN)/python -m tests.fuzz.run $(ARGS)
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "quicedge needs Python 3.11 or newer"; exit 1; }

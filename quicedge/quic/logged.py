@@ -81,7 +81,7 @@ def describe(payload: bytes, ack_delay_exponent: int) -> list[Frame]:
             elif kind in (FRAME_ACK, FRAME_ACK_ECN):
                 frame, at = _ack(payload, at, kind, ack_delay_exponent)
             elif kind == FRAME_PADDING:
-                at = end - len(payload[start:].lstrip(b"\0"))
+                at = end - len(payload[at:].lstrip(b"\0"))
                 frame = {"frame_type": "padding", "raw": {"length": at - start}}
             elif kind in _OTHERS:
                 frame, at = _OTHERS[kind](payload, at)
