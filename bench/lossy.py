@@ -13,6 +13,10 @@ import sys
 
 import uvloop
 
+SILENCE = 0.05
+"""Seconds of a client's silence before its binding may change, as NATs do it: what comes then wants
+an answer. Had it been a mere ACK, and lost, nobody could know where the client is."""
+
 MAX_FLOWS = 10_000
 BUFFER = 4 << 20
 
@@ -24,6 +28,7 @@ class Flow:
         self._forwarder = forwarder
         self._client = client
         self._outside: socket.socket | None = None
+        self.spoke = 0.0
         self.bind()
 
     def bind(self) -> None:
@@ -89,10 +94,10 @@ class Forwarder:
                 if len(self._flows) >= MAX_FLOWS:
                     self._flows.pop(next(iter(self._flows))).close()
                 flow = self._flows[client] = Flow(self, client)
-            elif self.loop.time() > flow.until:
-                # As the client speaks: nobody could find a silent one behind a NAT.
+            elif self.loop.time() > max(flow.until, flow.spoke + SILENCE):
                 flow.bind()
                 self.rebindings += 1
+            flow.spoke = self.loop.time()
             if not self._is_lost():
                 flow.outwards(data)
 

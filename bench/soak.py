@@ -142,13 +142,14 @@ def soak(
     idle: int,
     active: int,
     interval: float,
+    loss: float = LOSS,
     rebind: float = REBIND_SECONDS,
     ping: float = PING_SECONDS,
 ) -> None:
     """The first part: many connections, churn, rebinding and loss."""
     before = held(running)
     with (
-        program("bench.lossy", running.port, LOSS, rebind) as lossy,
+        program("bench.lossy", running.port, loss, rebind) as lossy,
         program("bench.soakload", "idle", running.port, idle, ping) as idlers,
         program("bench.soakload", "active", lossy.ready["port"], active, interval) as workers,
     ):
