@@ -40,7 +40,7 @@ def failing(send):
 def tell_tasks():
     while True:
         count = sum(not task.done() for task in list(asyncio.tasks._all_tasks))
-        with open(os.path.join(HERE, "new"), "w") as file:
+        with open(os.path.join(HERE, f"new-{os.getpid()}"), "w") as file:
             file.write(str(count))
         os.replace(file.name, os.path.join(HERE, f"tasks-{os.getpid()}"))
         time.sleep(0.05)
