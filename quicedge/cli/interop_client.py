@@ -25,7 +25,7 @@ from quicedge.quic.settings import ALPN_H3, client_configuration
 from quicedge.telemetry.trace import Trace
 from quicedge.telemetry.tracefiles import TraceFiles, trace_directory
 
-HANDSHAKE_TIMEOUT = 60.0
+HANDSHAKE_TIMEOUT = 180.0
 """Seconds: three packets in ten are lost in some cases."""
 TICKET_WAIT = 3.0
 """Seconds to wait for a session ticket once the first file is there."""
