@@ -16,10 +16,10 @@ from aioquic.quic.connection import QuicConnectionError, QuicReceiveContext
 from aioquic.quic.packet import QuicErrorCode, pull_ack_frame
 
 from quicedge.config.limits import SKIP_PACKETS_FIRST, SKIP_PACKETS_MOST, SKIPPED_REMEMBERED
-from quicedge.quic.adapter.strict import StrictConnection
+from quicedge.quic.adapter.moving import MovingConnection
 
 
-class AckCheckingConnection(StrictConnection):
+class AckCheckingConnection(MovingConnection):
     """See the module."""
 
     def __init__(self, **options: Any) -> None:
