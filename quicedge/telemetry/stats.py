@@ -160,6 +160,8 @@ class ConnectionStats(Struct, frozen=True, kw_only=True):
     requests: int = 0
     """Requests received."""
     requests_active: int = 0
+    routes: list[str] = field(default_factory=list)
+    """Routes that its requests took, `HOST` and `PATH` as configured."""
     resets_sent: int = 0
     """RESET_STREAM frames."""
     resets_received: int = 0
@@ -257,6 +259,8 @@ class ConnectionQuery(Struct, frozen=True, kw_only=True):
     cid: str | None = None
     """Beginning of the connection's id or of any of its connection IDs, hex."""
     state: str | None = None
+    route: str | None = None
+    """`HOST` and `PATH` of a route, as configured: `www.example.com/api`."""
     sort: str = "-created_at"
     """A field of `ConnectionStats`; `-` in front for the greatest first. Unknown values last."""
     limit: Annotated[int, Meta(ge=0, le=ADMIN_MAX_ROWS)] = ADMIN_DEFAULT_ROWS
@@ -325,6 +329,8 @@ def _matcher(query: ConnectionQuery) -> Callable[[ConnectionStats], bool]:
         tests.append(lambda connection: (connection.sni or "").lower() == sni)
     if query.state is not None:
         tests.append(lambda connection: connection.state == query.state)
+    if query.route is not None:
+        tests.append(lambda connection: query.route in connection.routes)
     if query.cid is not None:
         cid = query.cid.lower()
         tests.append(

@@ -174,6 +174,7 @@ def connection_stats(
         streams_total=connection.streams_total,
         requests=session.requests,
         requests_active=len(session.streams),
+        routes=sorted(session.routes),
         resets_sent=session.resets_sent,
         resets_received=session.resets_received,
         receive_window=connection.receive_window,

@@ -106,6 +106,8 @@ class Session:
         """Requests that wait for the handshake to complete."""
         self.resets_received = 0
         self.resets_sent = 0
+        self.routes: set[str] = set()
+        """Routes that its requests took, `HOST` and `PATH` of the configuration."""
         self.progress = Progress()
         self._abuse = AbuseScore()
         self._sent_away = False
@@ -220,6 +222,8 @@ class Session:
     def _start(self, stream: RequestStream, request: Request) -> None:
         exchange = self.edge.new_exchange(self, stream, request)
         stream.exchange = exchange
+        if exchange.route is not None:
+            self.routes.add(f"{exchange.route.host}{exchange.route.path}")
         self.streams[stream.stream_id] = stream
         self.edge.start_exchange(self, exchange)
 
