@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,14 +10,12 @@ import pytest
 
 from tests.support.edge import RunningEdge, edge
 from tests.support.origin import demo_origin
-from tests.support.peers import free_port, wait_until
+from tests.support.peers import free_port, require, wait_until
 
 
 @pytest.fixture
 def redis_url(tmp_path: Path) -> Iterator[str]:
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("redis-server is not installed")
+    program = require("redis-server")
     redis = pytest.importorskip("redis")
     port = free_port()
     with (tmp_path / "redis.out").open("wb") as output:
