@@ -309,6 +309,8 @@ class Edge:
         """An exchange for a request; `start_exchange` sets it going."""
         self.requests_total += 1
         route = self.router.find(request.authority, request.path)
+        if route is not None:
+            session.routes.add(f"{route.host}{route.path}")
         dropped, added, trace_id = self._passed_on(session, request)
         context = EdgeContext(
             client_host=session.client_host,

@@ -222,8 +222,6 @@ class Session:
     def _start(self, stream: RequestStream, request: Request) -> None:
         exchange = self.edge.new_exchange(self, stream, request)
         stream.exchange = exchange
-        if exchange.route is not None:
-            self.routes.add(f"{exchange.route.host}{exchange.route.path}")
         self.streams[stream.stream_id] = stream
         self.edge.start_exchange(self, exchange)
 

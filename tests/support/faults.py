@@ -40,9 +40,12 @@ def failing(send):
 def tell_tasks():
     while True:
         count = sum(not task.done() for task in list(asyncio.tasks._all_tasks))
-        with open(os.path.join(HERE, f"new-{os.getpid()}"), "w") as file:
-            file.write(str(count))
-        os.replace(file.name, os.path.join(HERE, f"tasks-{os.getpid()}"))
+        try:
+            with open(os.path.join(HERE, f"new-{os.getpid()}"), "w") as file:
+                file.write(str(count))
+            os.replace(file.name, os.path.join(HERE, f"tasks-{os.getpid()}"))
+        except OSError:
+            pass  # one of the faults: no descriptor is left
         time.sleep(0.05)
 
 time.time = lambda: wall() + float(order("clock") or 0)
