@@ -77,6 +77,12 @@ class _Collector:
             "Requests refused and streams ended by a limit, by reason.",
             lambda stats: stats.requests_refused,
         )
+        yield _by_reason(
+            workers,
+            "quicedge_early_data",
+            "Connections with requests in 0-RTT data, by what became of their ticket.",
+            lambda stats: stats.early_data,
+        )
         yield from families(stats.metrics for stats in workers)
         yield self._restarts()
         yield GaugeMetricFamily(

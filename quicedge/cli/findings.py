@@ -15,6 +15,7 @@ from cryptography import x509
 
 from quicedge.config import limits
 from quicedge.config.schema import Certificate, Config
+from quicedge.quic.sharedkeys import SharedKeyError, read_shared_keys
 from quicedge.quic.tls import (
     CertificateError,
     ServerCertificate,
@@ -50,6 +51,8 @@ def examine(config: Config) -> list[Finding]:
         found += list(_certificate(certificate, covered))
     if config.tls.certificates:
         found += list(_hosts(config, covered))
+    if config.tls.shared_keys is not None:
+        found.append(_shared_keys(config.tls.shared_keys))
     for name, upstream in config.upstreams.items():
         for url in upstream.servers:
             found.append(_origin(name, url))
@@ -102,6 +105,15 @@ def _buffers() -> Iterator[Finding]:
                     "warning", subject, f"{granted} of {wanted} bytes: bursts will be lost",
                     f"sysctl -w {key}={wanted}",
                 )  # fmt: skip
+
+
+def _shared_keys(path: str) -> Finding:
+    try:
+        return Finding("ok", "tls.shared_keys", str(read_shared_keys(path)).strip("<>"))
+    except SharedKeyError as error:
+        return Finding(
+            "error", "tls.shared_keys", str(error), "openssl rand -hex 32 makes a line of it"
+        )
 
 
 def _certificate(item: Certificate, covered: list[ServerCertificate]) -> Iterator[Finding]:

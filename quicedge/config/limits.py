@@ -97,6 +97,18 @@ FLEET_SYNC_CONCURRENCY: Final = 16
 FLEET_TIMEOUT: Final = 1.0
 """Seconds that the store has to answer."""
 
+FLEET_CLOCK_SKEW: Final = 5.0
+"""Seconds that the wall clock of a fleet's host may be behind that of another."""
+
+FLEET_KEYS: Final = 16
+"""Keys in a file of shared keys: each may be tried for every ticket that bears its name."""
+
+FLEET_STRIKES_WAITING: Final = 256
+"""Connections of a worker whose early data waits for the store; that of others for a handshake."""
+
+FLEET_REGISTER_CHECK: Final = 5.0
+"""Seconds between two questions which register the store is."""
+
 REFUSAL_LOG_INTERVAL: Final = 10.0
 """Seconds between two log lines about refusals of one kind."""
 

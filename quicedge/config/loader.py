@@ -185,6 +185,7 @@ def _absolute(config: Config, directory: Path) -> Config:
     tls = replace(
         config.tls,
         keylog=at(config.tls.keylog),
+        shared_keys=at(config.tls.shared_keys),
         certificates=[
             replace(item, cert=at(item.cert), key=at(item.key)) for item in config.tls.certificates
         ],
@@ -217,6 +218,11 @@ def _cross_checks(config: Config) -> Iterator[str]:
         yield from _check_upstream(f"upstreams.{name}", upstream)
     if sum(item.default for item in config.tls.certificates) > 1:
         yield "tls.certificates: more than one is the default"
+    if config.tls.shared_keys and config.quic.early_data and not config.limits.redis:
+        yield (
+            "quic.early_data: with tls.shared_keys needs limits.redis, where all hosts learn "
+            "which tickets were used"
+        )
     if (
         config.quic.retry != "auto"
         and config.quic.retry_threshold != type(config.quic)().retry_threshold

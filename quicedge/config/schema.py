@@ -35,6 +35,8 @@ class Tls(_Section, frozen=True):
     """Empty: a development certificate is generated under `certs/`."""
     keylog: str | None = None
     """NSS key log file (debugging only); the SSLKEYLOGFILE variable is honoured too."""
+    shared_keys: str | None = None
+    """File of keys for session tickets and tokens that all hosts of a fleet have; mode 600."""
 
 
 class Quic(_Section, frozen=True):
@@ -97,7 +99,8 @@ class Limits(_Section, frozen=True):
     requests: list[RequestRate] = field(default_factory=list)
     """Request rates, of all routes together."""
     redis: str | None = None
-    """`redis://host:port/db` where the workers of a fleet add rates up; none: each alone."""
+    """`redis://host:port/db` where the workers of a fleet add rates up and note which tickets
+    were used for early data; none: each alone."""
     max_uri: Count = limits.MAX_URI
     """Bytes of path and query (414 beyond)."""
     header_timeout: Seconds = limits.HEADER_TIMEOUT

@@ -32,6 +32,7 @@ from quicedge.quic.packet import (
     stateless_reset,
 )
 from quicedge.quic.preferred import PreferredAddress
+from quicedge.quic.sealing import Fleet
 from quicedge.quic.strikes import EarlyDataGuard
 from quicedge.quic.tickets import Tickets
 from quicedge.quic.timers import Deadlines
@@ -112,9 +113,9 @@ class Endpoint:
         self._by_cid: dict[bytes, Connection] = {}
         self._cids: dict[Connection, set[bytes]] = {}
         self._connection_ids = connection_ids
-        self._tokens = TokenKeys(secret)
-        self._tickets = Tickets(secret)
-        self._early_data_guard = EarlyDataGuard()
+        self._secret = secret
+        self.use_keys(None)
+        self.early_data_guard = EarlyDataGuard()
         self._network = network
         self._accept = accept
         self._forward = forward
@@ -123,6 +124,11 @@ class Endpoint:
         self._resets = RateLimit(limits.STATELESS_RESETS_PER_SECOND)
         self._closes = RateLimit(limits.REFUSALS_PER_SECOND)
         self._negotiations = RateLimit(limits.VERSION_NEGOTIATIONS_PER_SECOND)
+
+    def use_keys(self, fleet: Fleet | None) -> None:
+        """Tickets and tokens under the keys of a fleet from now on; None: under our host's."""
+        self._tokens = TokenKeys(self._secret, fleet)
+        self._tickets = Tickets(self._secret, fleet)
 
     # --- input ------------------------------------------------------------------------------
 
@@ -332,7 +338,7 @@ class Endpoint:
         address_validated: bool,
     ) -> Connection:
         settings = self.settings
-        guard, terms = self._early_data_guard, settings.early_data_terms
+        guard, terms = self.early_data_guard, settings.early_data_terms
         # The IPv6 header is 20 bytes longer than that of IPv4.
         mtu_ceiling = settings.max_datagram_size - (20 if ":" in path.remote[0] else 0)
         connection = Connection(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from typing import NamedTuple
 
 from quicedge.config.limits import (
     EARLY_DATA_AGE_TOLERANCE,
@@ -11,6 +12,17 @@ from quicedge.config.limits import (
     EARLY_DATA_STRIKES,
 )
 from quicedge.quic.tickets import Session, ticket_id
+
+REGISTER_LENGTH = 8
+"""Bytes of a register's name."""
+
+
+class EarlyDataUse(NamedTuple):
+    """A ticket that was used for early data."""
+
+    register: bytes
+    """The name of the register that must know of it."""
+    ticket_id: bytes
 
 
 class StrikeRegister:
@@ -42,22 +54,29 @@ class StrikeRegister:
 class EarlyDataGuard:
     """The judge of one worker process, with a register of its own.
 
-    A ticket names the process that issued it, and only that one takes early data under it: what
-    another worker, or the one that died, may have seen is nothing this register could know.
-    Everybody else resumes the session without early data, which costs the client a round trip.
+    A ticket names the register that answers for it. That of this process knows nothing of what
+    another worker, or the one that died, may have seen: only the process that issued a ticket
+    takes early data under it. A register of the whole fleet knows of all, but has to be asked
+    before the data is made use of (`early_data_use` of a connection). Everybody else resumes the
+    session without early data, which costs the client a round trip.
     """
 
     def __init__(self) -> None:
-        self._process = os.urandom(8)
+        self.process = os.urandom(REGISTER_LENGTH)
+        """The name of this process's own register."""
+        self.register: bytes | None = self.process
+        """The register that new tickets name; None: there is none just now."""
         self._register = StrikeRegister(EARLY_DATA_LIFETIME, EARLY_DATA_STRIKES)
 
     def stamp(self, terms: bytes) -> bytes:
-        """What a ticket says about early data: taken by this process, under these terms.
+        """What a ticket says about early data: who answers for it, and under which terms.
 
         `terms` stands for the limits that the client remembers (RFC 9000 section 7.4.1, RFC 9114
         section 7.2.4.2); under others, its early data is refused.
         """
-        return self._process + hashlib.sha256(terms).digest()[:8]
+        if self.register is None:
+            return b""
+        return self.register + hashlib.sha256(terms).digest()[:8]
 
     def admit(
         self, session: Session, ticket: bytes, stated_age: float, stamp: bytes, now: float

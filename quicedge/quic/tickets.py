@@ -2,15 +2,16 @@
 
 No worker remembers a session: the ticket carries it, under keys that all workers of the host
 share, so a client resumes at any of them, also after a reload or a worker's death. The keys
-follow from a secret that the supervisor draws when it starts and that never leaves its host.
+follow from a secret that the supervisor draws when it starts and that never leaves its host,
+or the operator gives them to all hosts of a fleet; clients then resume at any host.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from quicedge.config.limits import TICKET_LIFETIME
-from quicedge.quic.sealing import NONCE_LENGTH, Sealer
+from quicedge.config.limits import FLEET_CLOCK_SKEW, TICKET_LIFETIME
+from quicedge.quic.sealing import NONCE_LENGTH, Fleet, Sealer, Sealing
 
 
 class Session(msgspec.Struct, frozen=True, array_like=True):
@@ -25,7 +26,7 @@ class Session(msgspec.Struct, frozen=True, array_like=True):
     age_add: int
     """Added to the age that the client states, so that it tells nothing to onlookers."""
     issued_at: float
-    """Seconds of the host's monotonic clock."""
+    """Seconds of the host's clock; in the tickets of a fleet, of the wall clock."""
     early_data: bytes = b""
     """Who takes 0-RTT data under this ticket and under which limits; empty: nobody does."""
 
@@ -35,13 +36,22 @@ class Tickets:
 
     lifetime = TICKET_LIFETIME
 
-    def __init__(self, secret: bytes) -> None:
-        self._sealer = Sealer(secret, purpose=b"session ticket", key_lifetime=TICKET_LIFETIME)
+    def __init__(self, secret: bytes, fleet: Fleet | None = None) -> None:
+        """`secret` is this host's; a fleet's keys take its place."""
+        purpose = b"session ticket"
+        self._fleet = fleet
+        self._sealer: Sealing = (
+            Sealer(secret, purpose=purpose, key_lifetime=TICKET_LIFETIME)
+            if fleet is None
+            else fleet.sealing(purpose)
+        )
         self._decode = msgspec.msgpack.Decoder(Session).decode
         self._encode = msgspec.msgpack.Encoder().encode
 
     def seal(self, session: Session, now: float) -> bytes:
         """The ticket that stands for a session."""
+        if self._fleet is not None:
+            session = _shifted(session, self._fleet.wall_offset())
         return self._sealer.seal(self._encode(session), b"", now)
 
     def open(self, ticket: bytes, now: float) -> Session | None:
@@ -54,7 +64,15 @@ class Tickets:
         except msgspec.DecodeError:
             # Another release of ours sealed it: its secret outlived it, its form did not.
             return None
-        return session if 0 <= now - session.issued_at <= self.lifetime else None
+        earliest = 0.0
+        if self._fleet is not None:
+            session = _shifted(session, -self._fleet.wall_offset())
+            earliest = -FLEET_CLOCK_SKEW
+        return session if earliest <= now - session.issued_at <= self.lifetime else None
+
+
+def _shifted(session: Session, seconds: float) -> Session:
+    return msgspec.structs.replace(session, issued_at=session.issued_at + seconds)
 
 
 def ticket_id(ticket: bytes) -> bytes:

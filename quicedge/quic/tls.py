@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
+
+from quicedge.quic.privatefile import PrivateFileError, read_private
 
 PrivateKey = (
     rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
@@ -89,14 +89,9 @@ def read_certificate(
     except OSError as error:
         raise CertificateError(f"{cert_file}: {error}") from error
     try:
-        with Path(key_file).open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            if private and mode & 0o077:
-                raise CertificateError(
-                    f"{key_file}: mode {mode:o}: others than its owner may read or change it "
-                    f"(chmod 600 {key_file})"
-                )
-            key = file.read()
+        key = read_private(key_file) if private else Path(key_file).read_bytes()
+    except PrivateFileError as error:
+        raise CertificateError(str(error)) from error
     except OSError as error:
         raise CertificateError(f"{key_file}: {error}") from error
     return CertificatePem(

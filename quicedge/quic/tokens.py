@@ -1,4 +1,7 @@
-"""Address validation tokens (RFC 9000 section 8.1), sealed under keys that all workers share."""
+"""Address validation tokens (RFC 9000 section 8.1), sealed under keys that all workers share.
+
+Those of a fleet (`quic.sealing.Fleet`) are good at all its hosts and tell the wall clock's time.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,13 @@ import ipaddress
 import struct
 from typing import NamedTuple
 
-from quicedge.config.limits import NEW_TOKEN_LIFETIME, RETRY_TOKEN_LIFETIME, TOKEN_KEY_LIFETIME
-from quicedge.quic.sealing import Sealer
+from quicedge.config.limits import (
+    FLEET_CLOCK_SKEW,
+    NEW_TOKEN_LIFETIME,
+    RETRY_TOKEN_LIFETIME,
+    TOKEN_KEY_LIFETIME,
+)
+from quicedge.quic.sealing import Fleet, Sealer, Sealing
 
 # RFC 9000 section 8.1.1: a token MUST be constructed so that the server can tell how it was
 # provided to a client. The first byte says so, readable even when the key is gone.
@@ -32,9 +40,24 @@ def is_retry_token(token: bytes) -> bool:
 class TokenKeys:
     """Makes and opens tokens. Times are seconds of a clock that all workers of the host share."""
 
-    def __init__(self, secret: bytes) -> None:
-        self._retry = Sealer(secret, purpose=b"Retry token", key_lifetime=TOKEN_KEY_LIFETIME)
-        self._new = Sealer(secret, purpose=b"NEW_TOKEN token", key_lifetime=NEW_TOKEN_LIFETIME)
+    def __init__(self, secret: bytes, fleet: Fleet | None = None) -> None:
+        """`secret` is this host's; a fleet's keys take its place."""
+        self._fleet = fleet
+        self._retry = self._sealing(secret, b"Retry token", TOKEN_KEY_LIFETIME)
+        self._new = self._sealing(secret, b"NEW_TOKEN token", NEW_TOKEN_LIFETIME)
+
+    def _sealing(self, secret: bytes, purpose: bytes, key_lifetime: float) -> Sealing:
+        if self._fleet is not None:
+            return self._fleet.sealing(purpose)
+        return Sealer(secret, purpose=purpose, key_lifetime=key_lifetime)
+
+    def _stamp(self, now: float) -> float:
+        """The time that a token bears."""
+        return now if self._fleet is None else now + self._fleet.wall_offset()
+
+    def _is_fresh(self, issued_at: float, lifetime: float, now: float) -> bool:
+        earliest = 0.0 if self._fleet is None else -FLEET_CLOCK_SKEW
+        return earliest <= self._stamp(now) - issued_at <= lifetime
 
     def seal_retry(
         self,
@@ -44,7 +67,8 @@ class TokenKeys:
         now: float,
     ) -> bytes:
         """A Retry token for a client at `address`, who must send it to `retry_source_cid`."""
-        plain = _RETRY_HEAD.pack(now, len(original_destination_cid)) + original_destination_cid
+        plain = _RETRY_HEAD.pack(self._stamp(now), len(original_destination_cid))
+        plain += original_destination_cid
         return _RETRY + self._retry.seal(plain, _retry_binding(address, retry_source_cid), now)
 
     def open_retry(
@@ -58,7 +82,7 @@ class TokenKeys:
             return None
         issued_at, length = _RETRY_HEAD.unpack_from(plain)
         # RFC 9000 section 8.1.4: clients are expected to use a Retry token at once.
-        if not 0 <= now - issued_at <= RETRY_TOKEN_LIFETIME:
+        if not self._is_fresh(issued_at, RETRY_TOKEN_LIFETIME, now):
             return None
         return RetryToken(plain[_RETRY_HEAD.size : _RETRY_HEAD.size + length])
 
@@ -67,7 +91,7 @@ class TokenKeys:
 
         RFC 9369 section 5: it works in the QUIC version of the connection that issued it alone.
         """
-        plain = _NEW_TOKEN_HEAD.pack(now)
+        plain = _NEW_TOKEN_HEAD.pack(self._stamp(now))
         return _NEW_TOKEN + self._new.seal(plain, _new_binding(host, version), now)
 
     def open_new(self, token: bytes, host: str, version: int, now: float) -> bool:
@@ -78,7 +102,7 @@ class TokenKeys:
         if plain is None:
             return False
         (issued_at,) = _NEW_TOKEN_HEAD.unpack(plain)
-        return bool(0 <= now - issued_at <= NEW_TOKEN_LIFETIME)
+        return self._is_fresh(issued_at, NEW_TOKEN_LIFETIME, now)
 
 
 def _packed(host: str) -> bytes:

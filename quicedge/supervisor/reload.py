@@ -6,6 +6,7 @@ import msgspec
 
 from quicedge.config.loader import ConfigError, load_config
 from quicedge.config.schema import Config, Tls
+from quicedge.quic.sharedkeys import SharedKeyError, SharedKeys, read_shared_keys
 from quicedge.quic.tls import CertificateError, CertificatePem, parse_certificate, read_certificate
 
 FIXED_AT_START = ("listen", "workers", "admin", "user", "group")
@@ -26,8 +27,15 @@ def read_certificates(tls: Tls) -> list[CertificatePem]:
     return found
 
 
-def reread(path: str | None, current: Config) -> tuple[Config, list[CertificatePem]]:
-    """The configuration at `path` (the current one when None), and its certificates.
+def read_keys(tls: Tls) -> SharedKeys | None:
+    """The keys that a fleet shares, if it does; raises SharedKeyError."""
+    return None if tls.shared_keys is None else read_shared_keys(tls.shared_keys)
+
+
+def reread(
+    path: str | None, current: Config
+) -> tuple[Config, list[CertificatePem], SharedKeys | None]:
+    """The configuration at `path` (the current one when None), its certificates and shared keys.
 
     All or nothing: a change that could not take effect is an error, not half a reload.
     """
@@ -47,6 +55,8 @@ def reread(path: str | None, current: Config) -> tuple[Config, list[CertificateP
         if getattr(new, key) != getattr(current, key):
             raise ReloadError(f"{path}: {key}: a change needs a restart")
     try:
-        return new, read_certificates(new.tls)
+        return new, read_certificates(new.tls), read_keys(new.tls)
     except CertificateError as error:
         raise ReloadError(f"tls.certificates: {error}") from error
+    except SharedKeyError as error:
+        raise ReloadError(f"tls.shared_keys: {error}") from error

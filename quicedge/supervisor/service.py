@@ -18,10 +18,11 @@ from quicedge import __version__
 from quicedge.admin.server import AdminAddressError, AdminServer
 from quicedge.admin.view import Connections, State, Status, WorkerStatus
 from quicedge.config.schema import Config
+from quicedge.quic.sharedkeys import SharedKeyError
 from quicedge.quic.tls import CertificateError
 from quicedge.supervisor import notify
 from quicedge.supervisor.ownership import give_logs
-from quicedge.supervisor.reload import ReloadError, read_certificates, reread
+from quicedge.supervisor.reload import ReloadError, read_certificates, read_keys, reread
 from quicedge.supervisor.sockets import ListenError, Listeners
 from quicedge.supervisor.workers import NoWorkerError, Worker, WorkerError, WorkerPool
 from quicedge.telemetry.logs import Logs
@@ -86,7 +87,8 @@ class Supervisor:
         try:
             self._identity = identity_of(self._config.user, self._config.group)
             self._certificates = read_certificates(self._config.tls)
-        except (PrivilegeError, CertificateError) as error:
+            self._shared_keys = read_keys(self._config.tls)
+        except (PrivilegeError, CertificateError, SharedKeyError) as error:
             log.error("cannot start", error=str(error))
             return 1
         give_logs(self._config.log, self._identity)
@@ -156,6 +158,7 @@ class Supervisor:
             identity=self._identity,
             control_fd=control_fd,
             secret=self._secret,
+            shared_keys=self._shared_keys,
         )
 
     def _worker_ready(self, worker: Worker) -> None:
@@ -167,6 +170,7 @@ class Supervisor:
             if worker.spec.config is not self._config:
                 await worker.channel.call("update_config", self._config)
                 await worker.channel.call("reload_certificates", self._certificates)
+                await worker.channel.call("use_shared_keys", self._shared_keys)
             if worker.started_at < self._logs_reopened_at:
                 await worker.channel.call("reopen_logs")
         except ControlError as error:
@@ -206,7 +210,7 @@ class Supervisor:
                 return
             notify.notify(*notify.reloading())
             try:
-                new, certificates = reread(self._config_path, self._config)
+                new, certificates, shared_keys = reread(self._config_path, self._config)
                 self.logs = self.logs.reconfigure(new.log)
             except (ReloadError, OSError) as error:
                 self._reload_error = str(error)
@@ -214,11 +218,13 @@ class Supervisor:
             else:
                 self._config = new
                 self._certificates = certificates
+                self._shared_keys = shared_keys
                 give_logs(new.log, self._identity)
                 self._reload_error = None
                 self._reloads += 1
                 failures = await self._tell_all("update_config", new)
                 failures += await self._tell_all("reload_certificates", certificates)
+                failures += await self._tell_all("use_shared_keys", shared_keys)
                 log.info("reloaded", config=self._config_path, failures=failures)
             notify.notify("READY=1")
 

@@ -232,6 +232,8 @@ class WorkerStats(Struct, frozen=True, kw_only=True):
     """By reason."""
     requests_refused: dict[str, int] = field(default_factory=dict)
     """Requests refused and streams ended by a limit, by reason."""
+    early_data: dict[str, int] = field(default_factory=dict)
+    """Connections with requests in 0-RTT data, by what the register said of their tickets."""
     metrics: Metrics = field(default_factory=Metrics)
     """By route, upstream and listener."""
     traces_running: int = 0

@@ -19,6 +19,7 @@ import structlog
 
 from quicedge.config.limits import CONTROL_MAX_PENDING, CONTROL_MESSAGE_MAX, CONTROL_TIMEOUT
 from quicedge.config.schema import Config
+from quicedge.quic.sharedkeys import SharedKeys
 from quicedge.quic.tls import CertificatePem
 from quicedge.telemetry.stats import (
     ConnectionPage,
@@ -61,6 +62,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Towards the inboxes of all workers, by slot."""
     secret: bytes
     """32 bytes shared by all workers: keys of tokens and stateless resets derive from them."""
+    shared_keys: SharedKeys | None = None
+    """In their place for tickets and tokens, where the operator gives a fleet its keys."""
 
     @property
     def inherited_fds(self) -> list[int]:
@@ -104,6 +107,7 @@ METHODS: Mapping[str, Method] = {
     # Use these from now on; connections that live keep what they have.
     "update_config": Method(Config, None),
     "reload_certificates": Method(list[CertificatePem], None),
+    "use_shared_keys": Method(SharedKeys | None, None),
     "reopen_logs": Method(None, None),
     "set_log_level": Method(str, None),
     # Told by a worker.

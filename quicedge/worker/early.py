@@ -1,12 +1,18 @@
-"""Requests of 0-RTT data that must not run before the handshake is complete (RFC 8470)."""
+"""Requests in 0-RTT data, and who says that they may run before the handshake (RFC 8470)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from quicedge import __version__
+from quicedge.config.schema import Config
 from quicedge.http.message import Field, Request
+from quicedge.quic.strikes import EarlyDataGuard, EarlyDataUse
+from quicedge.worker.fleetstrikes import FleetStrikes, RedisStrikes, StrikeStore
 
 if TYPE_CHECKING:
     from quicedge.worker.session import RequestStream
@@ -27,3 +33,82 @@ class HeldRequest:
     body: bytearray = field(default_factory=bytearray)
     ended: bool = False
     trailers: Sequence[Field] = ()
+
+
+def early_data_terms(config: Config) -> bytes | None:
+    """What 0-RTT clients remember of us: they must find it unchanged. None: no early data.
+
+    The limits of RFC 9000 section 7.4.1 and RFC 9114 section 7.2.4.2. Those that no operator sets
+    come with the version.
+    """
+    quic = config.quic
+    if not quic.early_data:
+        return None
+    limits = (quic.max_data, quic.max_stream_data, quic.max_streams, config.http3, __version__)
+    return repr(limits).encode()
+
+
+class EarlyData:
+    """Says of a worker's connections whether their early data is used for the first time.
+
+    The worker's own register does, or the fleet's where there is one (`limits.redis`).
+    """
+
+    def __init__(
+        self,
+        guard: EarlyDataGuard,
+        config: Config,
+        open_store: Callable[[str], StrikeStore] = RedisStrikes,
+    ) -> None:
+        self._guard = guard
+        self._open_store = open_store
+        self._url: str | None = None
+        self._fleet: FleetStrikes | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._verdicts: Counter[str] = Counter()
+        self.configure(config)
+
+    def configure(self, config: Config) -> None:
+        """Use this configuration's register from now on."""
+        url = config.limits.redis if config.quic.early_data else None
+        if url == self._url:
+            return
+        self.close()
+        self._url = url
+        if url is None:
+            self._guard.register = self._guard.process
+        else:
+            # No ticket promises early data before the store has said who it is.
+            self._guard.register = None
+            self._fleet = FleetStrikes(self._open_store(url), self._found)
+            self._task = asyncio.get_running_loop().create_task(self._fleet.run())
+
+    def _found(self, register: bytes) -> None:
+        self._guard.register = register
+
+    def is_first(self, use: EarlyDataUse | None, on_first: Callable[[], None]) -> bool:
+        """Whether requests in early data may run now; else `on_first` is called once they may.
+
+        None, or a ticket that nobody here can answer for: they wait for the handshake.
+        """
+        if use is None:
+            return False
+        if use.register == self._guard.process:
+            self._verdicts["first"] += 1
+            return True
+        if self._fleet is not None:
+            self._fleet.ask(use, on_first)
+        return False
+
+    @property
+    def verdicts(self) -> Counter[str]:
+        """Connections with requests in early data, by what was said of their tickets."""
+        return self._verdicts if self._fleet is None else self._verdicts + self._fleet.verdicts
+
+    def close(self) -> None:
+        """Leave the fleet."""
+        if self._task is not None:
+            self._task.cancel()
+        if self._fleet is not None:
+            self._verdicts += self._fleet.verdicts
+        self._fleet = self._task = None

@@ -32,7 +32,9 @@ from quicedge.quic.connection import Connection
 from quicedge.quic.endpoint import Endpoint, EndpointSettings
 from quicedge.quic.events import ConnectionTerminated
 from quicedge.quic.preferred import PreferredAddress
+from quicedge.quic.sealing import Fleet
 from quicedge.quic.settings import ALPN_H3, server_configuration
+from quicedge.quic.sharedkeys import SharedKeys
 from quicedge.quic.tls import CertificatePem, CertificateStore, parse_certificate
 from quicedge.telemetry.access import AccessLog
 from quicedge.telemetry.metrics import Metrics
@@ -41,6 +43,7 @@ from quicedge.udp.forwarding import Forwarder
 from quicedge.udp.socket import UdpSocket
 from quicedge.upstream.group import Upstream
 from quicedge.upstream.static import StaticUpstream
+from quicedge.worker.early import EarlyData, early_data_terms
 from quicedge.worker.losses import LossReport
 from quicedge.worker.policy import Policy
 from quicedge.worker.records import (
@@ -75,11 +78,6 @@ def store_of(certificates: Iterable[CertificatePem]) -> CertificateStore:
         if item.default:
             default = certificate
     return CertificateStore(loaded, default)
-
-
-def early_data_terms(config: Config) -> bytes | None:
-    """What 0-RTT clients remember of us: they must find it unchanged. None: no early data."""
-    return repr((config.quic, config.http3)).encode() if config.quic.early_data else None
 
 
 def _timing(exchange: Exchange, connection: Connection) -> bytes:
@@ -154,6 +152,7 @@ class Edge:
             accept=self._accept,
             forward=forwarder.forward if forwarder is not None else None,
         )
+        self.early_data = EarlyData(self.endpoint.early_data_guard, config)
         self.forwarder = forwarder
         if forwarder is not None:
             self._loop.add_reader(forwarder.fileno(), self._forwarded)
@@ -203,6 +202,13 @@ class Edge:
         settings.max_streams = config.quic.max_streams
         settings.max_datagram_size = config.quic.max_datagram_size
         settings.early_data_terms = early_data_terms(config)
+        self.early_data.configure(config)
+
+    def use_shared_keys(self, shared: SharedKeys | None) -> None:
+        """Tickets and tokens of a fleet from now on; None: of this host alone."""
+        self.endpoint.use_keys(
+            None if shared is None else Fleet(shared.keys, lambda: time.time() - self._clock())
+        )
 
     def reload_certificates(self, certificates: CertificateStore) -> None:
         """New connections get these; live ones keep what they were served."""
@@ -442,6 +448,7 @@ class Edge:
         """Stop reading and close upstreams; the sockets are the supervisor's."""
         self._ticker.cancel()
         self.policy.close()
+        self.early_data.close()
         if self._timer is not None:
             self._timer.cancel()
         for sock in self.sockets:

@@ -14,6 +14,7 @@ import uvloop
 
 from quicedge.config.schema import Config
 from quicedge.quic.cids import ConnectionIds
+from quicedge.quic.sharedkeys import SharedKeys
 from quicedge.quic.tls import CertificatePem
 from quicedge.telemetry.logs import Logs
 from quicedge.telemetry.stats import (
@@ -72,6 +73,7 @@ class _Worker:
             access_log=self._logs.access,
             forwarder=_forwarder(spec, sockets),
         )
+        self._edge.use_shared_keys(spec.shared_keys)
         channel = ControlChannel(
             spec.control_fd,
             {
@@ -83,6 +85,7 @@ class _Worker:
                 "drain": self.drain,
                 "update_config": self.update_config,
                 "reload_certificates": self.reload_certificates,
+                "use_shared_keys": self.use_shared_keys,
                 "reopen_logs": self.reopen_logs,
                 "set_log_level": self.set_log_level,
             },
@@ -168,6 +171,7 @@ class _Worker:
             datagrams_dropped=dropped,
             metrics=edge.metrics,
             requests_refused=refused,
+            early_data=dict(edge.early_data.verdicts),
             traces_running=edge.tracer.running,
             trace_writes_dropped=edge.tracer.dropped,
             log_lines_dropped=self._logs.dropped,
@@ -193,6 +197,9 @@ class _Worker:
 
     def reload_certificates(self, certificates: list[CertificatePem]) -> None:
         self._edge.reload_certificates(store_of(certificates))
+
+    def use_shared_keys(self, shared: SharedKeys | None) -> None:
+        self._edge.use_shared_keys(shared)
 
     def set_log_level(self, level: str) -> None:
         logging.getLogger().setLevel(level.upper())

@@ -103,7 +103,9 @@ class Session:
         self.paused: dict[int, RequestStream] = {}
         self.requests = 0
         self.held: dict[int, HeldRequest] = {}
-        """Requests that wait for the handshake to complete."""
+        """Requests that wait for the handshake to complete, or for their early data's verdict."""
+        self._runs_early: bool | None = None
+        """Whether requests may run before the handshake is complete; None: nobody was asked."""
         self.resets_received = 0
         self.resets_sent = 0
         self.routes: set[str] = set()
@@ -213,7 +215,7 @@ class Session:
             self._reject(stream, error, end_stream)
             return
         self._prioritize(stream_id, fields)
-        if self.connection.handshake_complete or request.method in SAFE_METHODS:
+        if self.connection.handshake_complete or self._may_run_early(request):
             self._start(stream, request)
         else:
             # RFC 8470 section 3: early data may be a replay until the handshake is complete.
@@ -225,9 +227,30 @@ class Session:
         self.streams[stream.stream_id] = stream
         self.edge.start_exchange(self, exchange)
 
+    def _may_run_early(self, request: Request) -> bool:
+        if request.method not in SAFE_METHODS:
+            return False
+        if self._runs_early is None:
+            use = self.connection.early_data_use
+            self._runs_early = self.edge.early_data.is_first(use, self._early_data_is_first)
+        return self._runs_early
+
+    def _early_data_is_first(self) -> None:
+        """Nobody used the ticket before: its safe requests need not wait any longer."""
+        if self.connection.handshake_complete or not self.connection.is_alive:
+            return
+        self._runs_early = True
+        self._release_held()
+        self.wake()
+
     def _release_held(self) -> None:
-        """The handshake is complete: what waited for it goes on as if it came now."""
-        waiting, self.held = self.held, {}
+        """Let go on what waited: all once the handshake is complete, safe requests before."""
+        waiting = self.held
+        if self.connection.handshake_complete:
+            self.held = {}
+        else:
+            waiting = {k: v for k, v in waiting.items() if v.request.method in SAFE_METHODS}
+            self.held = {k: v for k, v in self.held.items() if k not in waiting}
         for stream_id, held in waiting.items():
             self._start(held.stream, held.request)
             if held.body:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,32 +9,14 @@ import pytest
 
 from tests.support.edge import RunningEdge, edge
 from tests.support.origin import demo_origin
-from tests.support.peers import free_port, require, wait_until
+from tests.support.peers import free_port, wait_until
+from tests.support.redisserver import redis_server
 
 
 @pytest.fixture
 def redis_url(tmp_path: Path) -> Iterator[str]:
-    program = require("redis-server")
-    redis = pytest.importorskip("redis")
-    port = free_port()
-    with (tmp_path / "redis.out").open("wb") as output:
-        server = subprocess.Popen(
-            [program, "--port", str(port), "--bind", "127.0.0.1", "--save", ""],
-            stdout=output, stderr=subprocess.STDOUT, cwd=tmp_path,
-        )  # fmt: skip
-
-    def is_up() -> bool:
-        try:
-            return bool(redis.Redis(port=port).ping())
-        except redis.ConnectionError:
-            return False
-
-    try:
-        wait_until(is_up, "the Redis server")
-        yield f"redis://127.0.0.1:{port}/0"
-    finally:
-        server.terminate()
-        server.wait(10)
+    with redis_server(tmp_path) as server:
+        yield server.url
 
 
 def is_refused(running: RunningEdge) -> bool:

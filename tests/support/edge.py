@@ -83,6 +83,7 @@ def edge(
     program: tuple[str, ...] = ("-m", "quicedge"),
     options: str = "",
     log: str = "",
+    tls: str = "",
 ) -> Iterator[RunningEdge]:
     """Run the edge before an origin; asserts that it drains and exits 0 in the end."""
     import socket
@@ -99,6 +100,7 @@ drain_timeout = "5s"
 
 [tls]
 certificates = [{{ cert = "certs/dev.pem", key = "certs/dev.key" }}]
+{tls}
 
 [upstreams.app]
 servers = ["{upstream}"]

@@ -16,6 +16,7 @@ import sys
 import time
 
 from quicedge.config.schema import Config
+from quicedge.quic.sharedkeys import SharedKeys
 from quicedge.quic.tls import CertificatePem
 from quicedge.telemetry.access import AccessRecord
 from quicedge.telemetry.logs import Logs
@@ -67,6 +68,7 @@ class FakeWorker(asyncio.DatagramProtocol):
                 "drain": self.drain,
                 "update_config": self.update_config,
                 "reload_certificates": self.reload_certificates,
+                "use_shared_keys": self.use_shared_keys,
                 "reopen_logs": self.logs.reopen,
             },
             on_lost=lambda: self.drain(0),
@@ -93,6 +95,9 @@ class FakeWorker(asyncio.DatagramProtocol):
     def update_config(self, config: Config) -> None:
         self.config = config
         self.logs = self.logs.reconfigure(config.log)
+
+    def use_shared_keys(self, shared: SharedKeys | None) -> None:
+        self.shared_keys = shared
 
     def reload_certificates(self, certificates: list[CertificatePem]) -> None:
         self.certificates = certificates

@@ -11,7 +11,7 @@ from aioquic.quic.packet_builder import QuicPacketBuilder
 
 from quicedge.quic.adapter.receiving import ReceivingConnection
 from quicedge.quic.adapter.tls import ServerTls
-from quicedge.quic.strikes import EarlyDataGuard
+from quicedge.quic.strikes import EarlyDataGuard, EarlyDataUse
 from quicedge.quic.tickets import Tickets
 
 _NEW_TOKEN_HEAD = 3
@@ -83,6 +83,13 @@ class ReturningConnection(ReceivingConnection):
         """Whether 0-RTT data was taken."""
         context = getattr(self, "tls", None)
         return bool(context is not None and context.early_data_accepted)
+
+    @property
+    def early_data_use(self) -> EarlyDataUse | None:
+        """The ticket that 0-RTT data came under; None without, or once the client is proven."""
+        if self._handshake_complete or not isinstance(self.tls, ServerTls):
+            return None
+        return self.tls.early_data_use
 
     @property
     def validated_path(self) -> Any | None:

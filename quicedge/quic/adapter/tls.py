@@ -10,8 +10,8 @@ from aioquic import tls
 from aioquic.buffer import Buffer
 
 from quicedge.quic.hello import glance
-from quicedge.quic.strikes import EarlyDataGuard, stated_age
-from quicedge.quic.tickets import Session, Tickets
+from quicedge.quic.strikes import REGISTER_LENGTH, EarlyDataGuard, EarlyDataUse, stated_age
+from quicedge.quic.tickets import Session, Tickets, ticket_id
 from quicedge.quic.tls import CertificateStore, ServerCertificate
 
 _ALWAYS = datetime.max.replace(tzinfo=UTC)
@@ -72,6 +72,14 @@ class ServerTls(tls.Context):
             session, ticket, obfuscated = self._offered
             age = stated_age(obfuscated, session.age_add)
             self._early_data = self._guard.admit(session, ticket, age, self._stamp, self._now())
+
+    @property
+    def early_data_use(self) -> EarlyDataUse | None:
+        """The use of a ticket that taking its early data was, until the handshake is confirmed."""
+        if not self._early_data:
+            return None
+        session, ticket, _ = self._offered
+        return EarlyDataUse(session.early_data[:REGISTER_LENGTH], ticket_id(ticket))
 
     def settled(self) -> ServerTls:
         """What remains of a handshake that is confirmed: what was agreed, and no secrets."""

@@ -78,6 +78,10 @@ def test_options_make_a_configuration() -> None:
             "upstreams.app.tls_verify: has no effect",
         ),
         ({"limits": {"redis": "localhost"}}, "limits.redis: is not redis://host:port"),
+        (
+            {"tls": {"shared_keys": "keys"}, "quic": {"early_data": True}},
+            "quic.early_data: with tls.shared_keys needs limits.redis",
+        ),
         ({"http3": {"qpack_blocked_streams": 4}}, "http3.qpack_blocked_streams: has no effect"),
         ({"quic": {"retry": "off", "retry_threshold": 5}}, "quic.retry_threshold: has no effect"),
         ({"admin": {"listen": "0.0.0.0:80"}}, "admin.listen: '0.0.0.0:80' is no loopback address"),

@@ -1,0 +1,160 @@
+"""The register of tickets used for 0-RTT data that the workers of a fleet share, in Redis.
+
+TLS decides about early data at once and cannot wait for a store. So a ticket that names this
+register is accepted by what the worker itself knows, and its requests are held until the store has
+said that nobody used the ticket before (RFC 8470 section 3 lets a server delay them). When it was
+used, or the store does not say in time, they stay held until the handshake is complete, which a
+replay cannot bring about: a failing store costs the advantage of 0-RTT and no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
+from quicedge.config.limits import (
+    EARLY_DATA_AGE_TOLERANCE,
+    EARLY_DATA_LIFETIME,
+    FLEET_REGISTER_CHECK,
+    FLEET_STRIKES_WAITING,
+    FLEET_SYNC_CONCURRENCY,
+    FLEET_TIMEOUT,
+    REFUSAL_LOG_INTERVAL,
+)
+from quicedge.quic.admission import BoundedLog
+from quicedge.quic.strikes import REGISTER_LENGTH, EarlyDataUse
+
+log = structlog.get_logger(__name__)
+
+REMEMBERED = int(EARLY_DATA_LIFETIME + 2 * EARLY_DATA_AGE_TOLERANCE)
+"""Seconds that a use is remembered: longer than any ticket is good for early data."""
+
+
+class StrikeStore(Protocol):
+    """Remembers keys, for all that ask it."""
+
+    async def identity(self) -> str:
+        """What tells this store, since its start, from every other one."""
+
+    async def use(self, key: str) -> tuple[str, bool]:
+        """Its identity, and whether `key` was new to it; it is known for `REMEMBERED` seconds."""
+
+    async def close(self) -> None: ...
+
+
+class RedisStrikes:
+    """A Redis server as `StrikeStore`.
+
+    Its identity is the `run_id`, which changes with every start and is not that of a replica: a
+    server that may have forgotten uses, or never heard of some, answers for no older ticket.
+    """
+
+    def __init__(self, url: str) -> None:
+        from redis import asyncio as redis
+
+        self._redis = redis.Redis(
+            connection_pool=redis.BlockingConnectionPool.from_url(
+                url,
+                max_connections=FLEET_SYNC_CONCURRENCY,
+                timeout=FLEET_TIMEOUT,
+                socket_timeout=FLEET_TIMEOUT,
+                socket_connect_timeout=FLEET_TIMEOUT,
+            )
+        )
+
+    async def identity(self) -> str:
+        return str((await self._redis.info("server"))["run_id"])
+
+    async def use(self, key: str) -> tuple[str, bool]:
+        # One connection for both, so that one server answers both.
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.info("server")
+            pipeline.set(f"quicedge/early-data/{key}", b"", nx=True, ex=REMEMBERED)
+            server, is_new = await pipeline.execute()
+        return str(server["run_id"]), bool(is_new)
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+
+class FleetStrikes:
+    """This worker's access to the register.
+
+    `named` is told the register's name when it is first known and whenever it has changed.
+    """
+
+    def __init__(
+        self,
+        store: StrikeStore,
+        named: Callable[[bytes], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.verdicts: Counter[str] = Counter()
+        """Connections whose early data was asked for: `first`, `used`, `unknown`, `busy`."""
+        self._store = store
+        self._named = named
+        self._clock = clock
+        self._waiting: set[asyncio.Task[None]] = set()
+        self._last_error = ""
+        self._failures = BoundedLog(self._say_failed, REFUSAL_LOG_INTERVAL)
+
+    async def run(self) -> None:
+        """Know which register the store is, until cancelled; then let go of it."""
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(FLEET_TIMEOUT):
+                        self._learn(await self._store.identity())
+                except Exception as error:
+                    self._note_failure(error)
+                await asyncio.sleep(FLEET_REGISTER_CHECK)
+        finally:
+            for task in self._waiting:
+                task.cancel()
+            await self._store.close()
+
+    def ask(self, use: EarlyDataUse, is_first: Callable[[], None]) -> None:
+        """Use a ticket up; `is_first` is called if nobody did before, else nothing is."""
+        if len(self._waiting) >= FLEET_STRIKES_WAITING:
+            self.verdicts["busy"] += 1
+            return
+        task = asyncio.get_running_loop().create_task(self._ask(use, is_first))
+        self._waiting.add(task)
+        task.add_done_callback(self._waiting.discard)
+
+    async def _ask(self, use: EarlyDataUse, is_first: Callable[[], None]) -> None:
+        try:
+            async with asyncio.timeout(FLEET_TIMEOUT):
+                identity, is_new = await self._store.use(use.ticket_id.hex())
+        except Exception as error:
+            self.verdicts["unknown"] += 1
+            self._note_failure(error)
+            return
+        # Another register than the ticket names may have missed its use.
+        if is_new and self._learn(identity) == use.register:
+            self.verdicts["first"] += 1
+            is_first()
+        else:
+            self.verdicts["used"] += 1
+
+    def _learn(self, identity: str) -> bytes:
+        name = hashlib.sha256(b"quicedge register " + identity.encode()).digest()[:REGISTER_LENGTH]
+        self._named(name)
+        return name
+
+    def _note_failure(self, error: Exception) -> None:
+        self._last_error = str(error)[:200]
+        self._failures.note(type(error).__name__, self._clock())
+
+    def _say_failed(self, reason: str, count: int) -> None:
+        log.warning(
+            "the register of 0-RTT tickets does not answer, requests wait for the handshake",
+            reason=f"{reason}: {self._last_error}",
+            count=count,
+        )
