@@ -334,6 +334,15 @@ UPSTREAM_H2_HEADER_TABLE: Final = 4096
 UPSTREAM_PROBE_TIMEOUT: Final = 5.0
 """Seconds an HTTP/2 origin has for a PING once a request was given up unanswered."""
 
+UPSTREAM_CLOSE_TIMEOUT: Final = 5.0
+"""Seconds an HTTP/2 origin has to take what was still to be sent when its connection closes."""
+
+UPSTREAM_H2_FLOOD_BURST: Final = 1000
+"""Frames that carry nothing (PING, SETTINGS, empty DATA, ...) an HTTP/2 origin may send at once."""
+
+UPSTREAM_H2_FLOOD_RATE: Final = 100.0
+"""Such frames a second, beside eight for each piece of work (HAProxy counts glitches likewise)."""
+
 STATIC_READ_SIZE: Final = 64 * 1024
 """Bytes read from a file at once: a GSO batch, and all of most pages."""
 

@@ -35,7 +35,7 @@ from quicedge.http.semantics import response_has_body
 from quicedge.upstream.base import UpstreamError
 from quicedge.upstream.connection import Owner, Receiver
 from quicedge.upstream.deadline import Deadline
-from quicedge.upstream.h2_codec import Codec
+from quicedge.upstream.h2_codec import FRAMES_FOR_WORK, Codec, Malformed
 from quicedge.upstream.h2_stream import H2Stream
 from quicedge.upstream.retry import Retry
 
@@ -68,11 +68,14 @@ class H2Connection(asyncio.Protocol):
         self._keepalive_timeout = config.keepalive_timeout
         self._idle = Deadline(loop, self.close)
         self._probe = Deadline(loop, self._probe_unanswered)
+        self._linger = Deadline(loop, self._linger_over)
+        self._fed_at = loop.time()
         self._transport: asyncio.Transport
         self._codec = Codec()
         self._scheme = b"http"
         self._is_open = False
         self._retired = False
+        self._broken = False  # the codec has given the connection up
         self._streams: dict[int, H2Stream] = {}
         self._sending: dict[H2Stream, None] = {}  # in the order of their turns
         self._max_streams = limits.UPSTREAM_H2_MAX_STREAMS
@@ -101,6 +104,7 @@ class H2Connection(asyncio.Protocol):
         """Send a request head on a new stream."""
         self._idle.clear()
         codec = self._codec
+        codec.allow(FRAMES_FOR_WORK)
         stream_id = codec.get_next_available_stream_id()
         stream = self._streams[stream_id] = H2Stream(self, stream_id, request, receiver)
         if stream_id + 2 > _LAST_STREAM_ID:
@@ -143,7 +147,7 @@ class H2Connection(asyncio.Protocol):
             self._codec.reset_stream(stream.stream_id, code)
         except ProtocolError:
             pass  # h2 has closed it already
-        if not stream.responded and self._is_open:
+        if not stream.responded and self._is_open and not self._broken:
             # Nobody answers: is anybody there?
             self._codec.ping(b"quicedge")
             self._probe.set(limits.UPSTREAM_PROBE_TIMEOUT)
@@ -193,6 +197,7 @@ class H2Connection(asyncio.Protocol):
         data = stream.take(room)
         last = stream.ending and not stream.pending_bytes and not stream.trailers
         codec.send_data(stream_id, data, end_stream=last)
+        codec.allow(FRAMES_FOR_WORK)
         stream.request_done = last
         if stream.wants_to_send:
             self._sending[stream] = None
@@ -248,18 +253,22 @@ class H2Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._counters.bytes_received += len(data)
         self._probe.clear()
-        try:
-            events = self._codec.feed(data)
-        except Exception as error:
-            # ProtocolError as a rule; whatever else a codec may raise must not get further.
-            self._flush()  # its GOAWAY says why
-            detail = str(error) if isinstance(error, H2Error) else repr(error)
-            self._lost(UpstreamError("protocol", detail))
-            self._transport.close()
-            return
+        now = self._loop.time()
+        self._codec.allow((now - self._fed_at) * limits.UPSTREAM_H2_FLOOD_RATE)
+        self._fed_at = now
+        events, error = self._codec.feed(data)
+        if error is not None:
+            self._broken = True
+            self._retire()
         for event in events:
             self._handle(event)
-        self._flush_soon()
+        if error is None:
+            self._flush_soon()
+            return
+        self._flush()  # its GOAWAY says why
+        detail = str(error) if isinstance(error, H2Error) else repr(error)
+        self._lost(UpstreamError("protocol", detail))
+        self._close_transport()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._is_open:
@@ -267,6 +276,7 @@ class H2Connection(asyncio.Protocol):
         self._is_open = False
         self._idle.cancel()
         self._probe.cancel()
+        self._linger.cancel()
         self._lost(UpstreamError("reset", str(exc) if exc else "the origin closed the connection"))
         self._owner.closed(self)
 
@@ -307,6 +317,9 @@ class H2Connection(asyncio.Protocol):
             self.reset(stream, ErrorCodes.PROTOCOL_ERROR)
             stream.fail(error)
 
+    def _on_malformed(self, stream: H2Stream | None, event: Malformed) -> None:
+        raise UpstreamError("protocol", event.detail)
+
     def _on_interim(self, stream: H2Stream | None, event: InformationalResponseReceived) -> None:
         if stream is None or stream.receiver is None:
             return
@@ -317,6 +330,7 @@ class H2Connection(asyncio.Protocol):
 
     def _on_response(self, stream: H2Stream | None, event: ResponseReceived) -> None:
         self._answered = True
+        self._codec.allow(FRAMES_FOR_WORK)
         if stream is None or stream.receiver is None:
             return
         response = self._checked(event.headers)
@@ -335,10 +349,7 @@ class H2Connection(asyncio.Protocol):
         response = check_response([(bytes(name), bytes(value)) for name, value in headers or ()])
         if len(response.fields) > limits.UPSTREAM_MAX_FIELDS:
             raise UpstreamError("protocol", "the origin's field section is too large")
-        for name, _ in response.fields:
-            # RFC 9113 section 8.2.2: such a message MUST be treated as malformed.
-            if name in CONNECTION_SPECIFIC:
-                raise UpstreamError("protocol", "a connection-specific field in HTTP/2")
+        _check_hop_by_hop(response.fields)
         if response.status == 101:
             raise UpstreamError("protocol", "status 101 in HTTP/2")
         return response
@@ -346,7 +357,7 @@ class H2Connection(asyncio.Protocol):
     def _on_data(self, stream: H2Stream | None, event: DataReceived) -> None:
         size = event.flow_controlled_length or 0
         self._uncredited += size
-        if self._uncredited >= limits.UPSTREAM_H2_CONNECTION_WINDOW // 4:
+        if self._uncredited >= limits.UPSTREAM_H2_CONNECTION_WINDOW // 4 and not self._broken:
             self._codec.increment_flow_control_window(self._uncredited)
             self._uncredited = 0
         if stream is None or stream.receiver is None:
@@ -369,6 +380,7 @@ class H2Connection(asyncio.Protocol):
         if len(trailers) > limits.UPSTREAM_MAX_FIELDS:
             raise UpstreamError("protocol", "the origin's trailer section is too large")
         check_response_fields(trailers)
+        _check_hop_by_hop(trailers)
         self._end(stream, [field for field in trailers if field[0] not in FORBIDDEN_TRAILERS])
 
     def _on_end(self, stream: H2Stream | None, event: StreamEnded) -> None:
@@ -460,9 +472,19 @@ class H2Connection(asyncio.Protocol):
         """Close in good order an idle connection."""
         self._retire()
         if self._is_open and not self._transport.is_closing():
-            self._codec.close_connection()
+            if not self._broken:
+                self._codec.close_connection()
             self._flush()
-            self._transport.close()
+            self._close_transport()
+
+    def _close_transport(self) -> None:
+        """Close once what waits has gone out, but do not wait for ever: who ends a connection so
+        may not read."""
+        self._transport.close()
+        self._linger.set(limits.UPSTREAM_CLOSE_TIMEOUT)
+
+    def _linger_over(self) -> None:
+        self._transport.abort()
 
     def terminate(self) -> None:
         self._lost(UpstreamError("reset", "the edge closed the connection"))
@@ -470,7 +492,15 @@ class H2Connection(asyncio.Protocol):
             self._transport.abort()
 
 
+def _check_hop_by_hop(fields: Sequence[Field]) -> None:
+    for name, _ in fields:
+        # RFC 9113 section 8.2.2: such a message MUST be treated as malformed.
+        if name in CONNECTION_SPECIFIC:
+            raise UpstreamError("protocol", "a connection-specific field in HTTP/2")
+
+
 _HANDLERS: dict[type[Event], Callable[[H2Connection, H2Stream | None, Any], None]] = {
+    Malformed: H2Connection._on_malformed,
     InformationalResponseReceived: H2Connection._on_interim,
     ResponseReceived: H2Connection._on_response,
     DataReceived: H2Connection._on_data,

@@ -2,16 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from h2.config import H2Configuration
 from h2.connection import H2Connection as _H2Connection
-from h2.events import ConnectionTerminated, Event
-from h2.exceptions import FrameTooLargeError, ProtocolError
+from h2.errors import ErrorCodes
+from h2.events import ConnectionTerminated, DataReceived, Event
+from h2.exceptions import (
+    DenialOfServiceError,
+    FlowControlError,
+    FrameTooLargeError,
+    ProtocolError,
+    StreamClosedError,
+)
 from h2.settings import SettingCodes, Settings
-from hyperframe.frame import Frame, GoAwayFrame, SettingsFrame
+from h2.stream import StreamState
+from hpack import HPACKError
+from hyperframe.frame import (
+    DataFrame,
+    Frame,
+    GoAwayFrame,
+    HeadersFrame,
+    RstStreamFrame,
+    SettingsFrame,
+)
 
 from quicedge.config import limits
 
+FRAMES_FOR_WORK = 8
+"""Frames that carry nothing for each that does: WINDOW_UPDATE for stream and connection, PING to
+measure the path, SETTINGS."""
+
 _SETTINGS = SettingsFrame.type
+_OF_THE_CONNECTION = (DenialOfServiceError, FlowControlError, StreamClosedError)
+"""What h2 raises for HEADERS and DATA that is more than a malformed response."""
+
+
+@dataclass(kw_only=True)
+class Malformed(Event):
+    """A response that is none; its stream has been reset."""
+
+    stream_id: int
+    detail: str
+
+
+class FloodError(ProtocolError):
+    """More frames that carry nothing than any origin has use for."""
+
+    error_code = ErrorCodes.ENHANCE_YOUR_CALM
 
 
 class Codec(_H2Connection):
@@ -39,18 +77,34 @@ class Codec(_H2Connection):
             },
         )
         self.decoder.max_header_list_size = limits.UPSTREAM_MAX_HEAD
+        self._events: list[Event] = []
         self._frame_header = bytearray()
+        self._allowance = float(limits.UPSTREAM_H2_FLOOD_BURST)
         self._frame_left = 0
         self._has_preface = False
 
-    def feed(self, data: bytes) -> list[Event]:
-        """Events in what an origin sent; raises h2's ProtocolError."""
-        self._check_frames(data)
-        return self.receive_data(data)
+    def feed(self, data: bytes) -> tuple[list[Event], Exception | None]:
+        """Events in what an origin sent, and what then ended the connection: ProtocolError as a
+        rule; whatever else a codec may raise must not get further either."""
+        events: list[Event] = []
+        self._events = events
+        usable, error = self._check_frames(data)
+        try:
+            self.receive_data(data[:usable])
+        except Exception as fault:
+            return events, fault
+        if error is not None:
+            self._terminate_connection(error.error_code)
+        return events, error
 
-    def _check_frames(self, data: bytes) -> None:
+    def allow(self, frames: float) -> None:
+        """So many more frames that carry nothing may come: time has passed, or work was done."""
+        self._allowance = min(self._allowance + frames, limits.UPSTREAM_H2_FLOOD_BURST)
+
+    def _check_frames(self, data: bytes) -> tuple[int, ProtocolError | None]:
         """Look at frame headers as they come: h2 looks when a frame is whole, which for an origin
-        that answers in HTTP/1.1 is after megabytes, or never."""
+        that answers in HTTP/1.1 is after megabytes, or never. Bytes up to a header that is refused,
+        and why it is."""
         position = 0
         while position < len(data):
             if self._frame_left:
@@ -63,16 +117,56 @@ class Codec(_H2Connection):
             header += data[position : position + step]
             position += step
             if len(header) < 9:
-                return
+                break
             length = int.from_bytes(header[:3], "big")
             # RFC 9113 section 3.4: the server's preface is a SETTINGS frame, and it MUST be first.
             if not self._has_preface and header[3] != _SETTINGS:
-                raise ProtocolError("the origin does not speak HTTP/2")
+                return 0, ProtocolError("the origin does not speak HTTP/2")
             if length > self.max_inbound_frame_size:
-                raise FrameTooLargeError(f"a frame of {length} bytes")
+                return max(position - 9, 0), FrameTooLargeError(f"a frame of {length} bytes")
             self._has_preface = True
             self._frame_left = length
             header.clear()
+        return len(data), None
+
+    def _receive_frame(self, frame: Frame) -> list[Event]:
+        """Events are kept as they come: what was whole before a fault counts."""
+        events = self._receive(frame)
+        self._events += events
+        if not isinstance(frame, DataFrame) or not frame.data:
+            self._allowance -= 1
+            if self._allowance < 0:
+                raise FloodError("too many frames that carry nothing")
+        elif any(isinstance(event, DataReceived) for event in events):
+            self.allow(FRAMES_FOR_WORK)
+        return []
+
+    def _receive(self, frame: Frame) -> list[Event]:
+        """h2 takes every fault for the connection's. By RFC 9113 section 8.1.1 a malformed
+        response is a stream error, and the other streams go on."""
+        try:
+            return super()._receive_frame(frame)
+        except _OF_THE_CONNECTION:
+            raise
+        except ProtocolError as error:
+            stream = self.streams.get(frame.stream_id)
+            # RFC 9113 section 4.3: a decoding error MUST be a connection error.
+            undecoded = isinstance(error.__cause__, HPACKError | IndexError | TypeError)
+            if stream is None or undecoded or not isinstance(frame, HeadersFrame | DataFrame):
+                raise
+            # h2 has closed it as it would the connection; what still comes on it is to be ignored.
+            stream.state_machine.state = StreamState.OPEN
+            self.reset_stream(frame.stream_id, ErrorCodes.PROTOCOL_ERROR)
+            if isinstance(frame, DataFrame) and frame.flow_controlled_length:
+                self.increment_flow_control_window(frame.flow_controlled_length)
+            return [Malformed(stream_id=frame.stream_id, detail=str(error))]
+
+    def _receive_rst_stream_frame(self, frame: RstStreamFrame) -> tuple[list[Frame], list[Event]]:
+        # RFC 9113 section 6.4: RST_STREAM frames MUST NOT be sent for a stream in the "idle"
+        # state; it MUST be a connection error of type PROTOCOL_ERROR. h2 takes no notice.
+        if frame.stream_id > self.highest_outbound_stream_id or frame.stream_id % 2 == 0:
+            raise ProtocolError(f"RST_STREAM of stream {frame.stream_id}, which is idle")
+        return super()._receive_rst_stream_frame(frame)
 
     def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[Event]]:
         """h2 takes GOAWAY for the end of the connection and refuses every frame after it; by

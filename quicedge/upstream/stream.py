@@ -112,15 +112,14 @@ class UpstreamStream:
         self._holding = False
         attempt = self._attempt
         assert attempt is not None
+        self._pause_request(False)
+        self._deadline.clear()
         data = self._body.replay()
         if data:
-            attempt.write(data)
-        self._pause_request(False)
+            attempt.write(data)  # which may pause again
         if self._ended:
             attempt.end(self._trailers)
             self._wait("first_byte_timeout", self._config.first_byte_timeout)
-        else:
-            self._deadline.clear()
 
     def attempt_failed(self, error: UpstreamError, retry: Retry) -> None:
         """A try failed: another one, or the end."""

@@ -272,9 +272,8 @@ def test_frame_headers_are_found_wherever_the_bytes_are_cut(
     codec = Codec()
     codec.initiate_connection()
     for piece in _split(settings + frames, cuts):
-        codec.feed(piece)
+        assert codec.feed(piece)[1] is None
     too_long = (2**20).to_bytes(3, "big") + b"\0\0\0\0\0\1"
     for byte in too_long[:-1]:
-        codec.feed(bytes([byte]))
-    with pytest.raises(FrameTooLargeError):
-        codec.feed(too_long[-1:])
+        assert codec.feed(bytes([byte]))[1] is None
+    assert isinstance(codec.feed(too_long[-1:])[1], FrameTooLargeError)
