@@ -215,7 +215,7 @@ async def test_a_malformed_response_leaves_the_others_alone() -> None:
 
 async def test_a_malformed_response_before_a_fault_of_the_connection() -> None:
     """Nothing is sent for a stream on a connection that has been given up."""
-    script, peers = misbehaves_once(writes(lambda s: head(s, STATUS, end=True) + window(0, 0)))
+    script, _ = misbehaves_once(writes(lambda s: head(s, STATUS, end=True) + window(0, 0)))
     async with origin(script) as server, upstream(server, protocol="h2") as group:
         assert (await fetch(group, request())).kind == "protocol"
         assert (await fetch(group, request())).status == 200
