@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import os
 import socket
@@ -112,7 +113,10 @@ def open_admin_socket(listen: str, *, guarded: bool = False) -> socket.socket:
         sock.listen(_BACKLOG)
     except (OSError, OverflowError) as error:
         sock.close()
-        raise AdminAddressError(f"admin.listen: {listen}: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            reason = f"{reason}; perhaps by another edge: --admin or admin.listen chooses another"
+        raise AdminAddressError(f"admin.listen: {listen}: {reason}") from error
     return sock
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 import time
@@ -19,6 +20,13 @@ from quicedge.quic import events
 from quicedge.quic.connection import Connection
 from quicedge.quic.settings import client_configuration
 from quicedge.telemetry.text import escape
+
+# What goes wrong is told by FetchError; aioquic's own words would come on top, on stderr.
+logging.getLogger("quic").addHandler(logging.NullHandler())
+
+_CERTIFICATE_ERRORS = frozenset(0x100 + alert for alert in (42, 46, 48))
+"""CRYPTO_ERROR (RFC 9001 section 4.8) with bad_certificate, certificate_unknown, unknown_ca."""
+_BAD_CERTIFICATE = "; --cacert FILE names a CA to trust, -k trusts anyone"
 
 
 class FetchError(Exception):
@@ -212,7 +220,9 @@ class Client(asyncio.DatagramProtocol):
         # An ICMP error is a hint at most (RFC 9000 section 14.2.1), but before the handshake
         # "connection refused" is what a person wants to hear.
         if not self._ready.done():
-            self._ready.set_exception(FetchError(f"{self._address[0]}: {exc}"))
+            reason = exc.strerror if isinstance(exc, OSError) else exc
+            host, port = self._address[:2]
+            self._ready.set_exception(FetchError(f"{host}: UDP port {port}: {reason}"))
 
     def _flush(self) -> None:
         now = time.monotonic()
@@ -264,7 +274,8 @@ class Client(asyncio.DatagramProtocol):
 
     def _terminated(self, event: events.ConnectionTerminated) -> None:
         reason = event.reason_phrase or "no reason given"
-        error = FetchError(f"connection closed: {reason} (error 0x{event.error_code:x})")
+        hint = _BAD_CERTIFICATE if event.error_code in _CERTIFICATE_ERRORS else ""
+        error = FetchError(f"connection closed: {reason} (error 0x{event.error_code:x}){hint}")
         if not self._ready.done():
             self._ready.set_exception(error)
         self._fail(str(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ import uvloop
 
 from quicedge.cli.client import Answer, Client, FetchError
 from quicedge.cli.get import show_answer
-from quicedge.cli.options import with_certificate
+from quicedge.cli.options import development_listen, with_certificate
 from quicedge.cli.origin import DemoOrigin
 from quicedge.config.loader import config_from_options
 
@@ -31,6 +32,9 @@ START_TIMEOUT = 30.0
 @click.option("--port", default=4433, show_default=True, help="UDP port of the edge.")
 def command(once: bool, port: int) -> None:
     """Run the edge, an embedded origin and a development certificate; show a first request."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # Unless it unwinds, the edge, which is in a session of its own, would outlive us.
+        signal.signal(number, lambda *_: sys.exit(0))
     admin = _admin_port()
     with embedded_origin() as origin, _edge(origin, port, admin) as edge:
         try:
@@ -45,7 +49,10 @@ def command(once: bool, port: int) -> None:
             sys.exit(1)
         if once:
             return
-        click.echo(_NEXT.format(port=port, ca=files.ca, admin=admin))
+        program = "quicedge" if shutil.which("quicedge") else sys.argv[0]
+        if program.endswith(".py"):
+            program = f"{sys.executable} -m quicedge"
+        click.echo(_NEXT.format(program=program, port=port, ca=files.ca, admin=admin))
         try:
             edge.wait()
         except KeyboardInterrupt:
@@ -53,11 +60,12 @@ def command(once: bool, port: int) -> None:
 
 
 _NEXT = """
-The edge listens on UDP {port}. Try, in another terminal:
+The edge listens on UDP {port}; its dashboard is http://127.0.0.1:{admin}/
+Try, in another terminal:
 
-  quicedge get -v --cacert {ca} https://localhost:{port}/echo
-  quicedge get --cacert {ca} -o /dev/null 'https://localhost:{port}/download?size=100MB'
-  curl -s http://127.0.0.1:{admin}/api/v1/connections
+  {program} get -v --cacert {ca} https://localhost:{port}/echo
+  {program} get --cacert {ca} -o /dev/null 'https://localhost:{port}/download?size=100MB'
+  {program} top --admin 127.0.0.1:{admin}
 
 Ctrl-C ends it.
 """
@@ -108,7 +116,7 @@ def _edge(origin: str, port: int, admin: int) -> Iterator[subprocess.Popen[bytes
     edge = subprocess.Popen(
         [
             sys.executable, "-m", "quicedge", "serve", "--upstream", origin,
-            "--listen", f"127.0.0.1:{port}", "--listen", f"[::1]:{port}",
+            *(f"--listen={address}" for address in development_listen(port)),
             "--admin", f"127.0.0.1:{admin}",
         ],
         # Ctrl-C is for us; we pass the word on.

@@ -22,7 +22,7 @@ from quicedge.quic.tls import (
     parse_certificate,
     read_certificate,
 )
-from quicedge.supervisor.sockets import ListenError, parse_address
+from quicedge.supervisor.sockets import ListenError, explain, parse_address
 from quicedge.upstream.address import parse_server
 from quicedge.worker.privileges import PrivilegeError, identity_of
 
@@ -75,15 +75,9 @@ def _listening(address: str) -> Iterator[Finding]:
             if family == socket.AF_INET6:
                 probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             probe.bind((host, port))
-        except PermissionError:
-            yield Finding(
-                "error", subject, "a port below 1024 needs a privilege",
-                "run with CAP_NET_BIND_SERVICE (deploy/quicedge.service has it)",
-            )  # fmt: skip
         except OSError as error:
-            yield Finding(
-                "error", subject, str(error.strerror), f"ss -ulpn 'sport = :{port}' says who has it"
-            )
+            reason, _, remedy = explain(error, port).partition(": ")
+            yield Finding("error", subject, reason, remedy)
         else:
             yield Finding("ok", subject, "free")
 
@@ -175,8 +169,12 @@ def _origin(name: str, url: str) -> Finding:
                 probe.connect(address.unix)
         else:
             socket.create_connection((address.host, address.port), CONNECT_TIMEOUT).close()
+    except socket.gaierror as error:
+        return Finding("warning", subject, f"no address: {error.strerror}", "check the name")
     except OSError as error:
-        return Finding("warning", subject, f"does not answer: {error}", "start it")
+        return Finding(
+            "warning", subject, f"does not answer: {error.strerror or error}", "start it"
+        )
     return Finding("ok", subject, "accepts connections")
 
 

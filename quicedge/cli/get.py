@@ -35,7 +35,12 @@ from quicedge.telemetry.text import escape, text
 @click.option("-H", "--header", "headers", multiple=True, metavar="NAME: VALUE")
 @click.option("-o", "--output", metavar="FILE", help="Write the body to a file.")
 @click.option("-k", "--insecure", is_flag=True, help="Do not verify the certificate.")
-@click.option("--cacert", metavar="FILE", help="CA to trust (PEM).")
+@click.option(
+    "--cacert",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="FILE",
+    help="CA to trust (PEM).",
+)
 @click.option("--connect-timeout", default=10.0, show_default=True, help="Seconds.")
 @click.option("-m", "--max-time", default=300.0, show_default=True, help="Seconds.")
 def command(
@@ -51,20 +56,27 @@ def command(
     max_time: float,
 ) -> None:
     """Fetch URL over HTTP/3; the body goes to standard output."""
-    parts = urlsplit(url if "://" in url else f"https://{url}")
+    try:
+        parts = urlsplit(url if "://" in url else f"https://{url}")
+        port = parts.port or 443
+    except ValueError as error:
+        raise click.UsageError(f"{url!r} is no https URL: {error}") from error
     if parts.scheme != "https" or not parts.hostname:
         raise click.UsageError(f"{url!r} is no https URL")
     body = b""
     if data is not None:
-        body = Path(data[1:]).read_bytes() if data.startswith("@") else data.encode()
+        body = _file(data[1:]) if data.startswith("@") else data.encode()
     fields = [_header(line) for line in headers]
     with ExitStack() as stack:
         sink = sys.stdout.buffer
         if output is not None:
-            sink = stack.enter_context(open(output, "wb"))
+            try:
+                sink = stack.enter_context(open(output, "wb"))
+            except OSError as error:
+                raise click.UsageError(f"-o {output}: {error.strerror}") from error
         write = _progress(stack, sink) if output and sys.stderr.isatty() else _writer(sink)
         request = _Request(
-            parts.hostname, parts.port or 443, parts.netloc, (parts.path or "/")
+            parts.hostname, port, parts.netloc, (parts.path or "/")
             + (f"?{parts.query}" if parts.query else ""),
             method or ("GET" if data is None else "POST"), fields, body,
         )  # fmt: skip
@@ -90,6 +102,13 @@ class _Request:
     ) -> None:
         self.host, self.port, self.authority, self.path = host, port, authority, path
         self.method, self.fields, self.body = method, fields, body
+
+
+def _file(name: str) -> bytes:
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        raise click.UsageError(f"-d @{name}: {error.strerror}") from error
 
 
 def _header(line: str) -> Field:

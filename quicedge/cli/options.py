@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +14,15 @@ from quicedge.config import devcerts
 from quicedge.config.loader import ConfigError, config_from_options, load_config
 from quicedge.config.schema import Certificate, Config
 
-DEVELOPMENT_LISTEN = ["127.0.0.1:4433", "[::1]:4433"]
+DEVELOPMENT_PORT = 4433
+
+
+def development_listen(port: int = DEVELOPMENT_PORT) -> list[str]:
+    """The loopback addresses there are: many a container has no IPv6."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+        probe.bind(("::1", 0))
+        return [f"127.0.0.1:{port}", f"[::1]:{port}"]
+    return [f"127.0.0.1:{port}"]
 
 
 class Refused(click.ClickException):
@@ -24,17 +34,29 @@ class Refused(click.ClickException):
 def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--config`, or `--upstream` or `--root` and what goes with them."""
     for option in (
-        click.option("--workers", type=click.IntRange(1), help="Worker processes."),
+        click.option("--workers", type=click.IntRange(1), help="Worker processes; 1 unless given."),
         click.option(
             "--listen",
             multiple=True,
             metavar="ADDRESS",
-            help="UDP address, host:port or [v6]:port.",
+            help=f"UDP address, host:port or [v6]:port, again and again; "
+            f"loopback, port {DEVELOPMENT_PORT}, unless given.",
         ),
-        click.option("--admin", metavar="ADDRESS", help="Admin API, host:port or unix:/path."),
-        click.option("--upstream", metavar="URL", help="Serve this origin, with no file at all."),
+        click.option(
+            "--admin",
+            metavar="ADDRESS",
+            help="Admin API, host:port or unix:/path; 127.0.0.1:4480 unless given.",
+        ),
         click.option("--root", metavar="DIRECTORY", help="Serve the files below, with no origin."),
-        click.option("--config", "path", metavar="FILE", help="quicedge.toml"),
+        click.option(
+            "--upstream",
+            metavar="URL",
+            help="Serve this origin, with no file at all: http://127.0.0.1:8000, "
+            "https://host or unix:/path.",
+        ),
+        click.option(
+            "-c", "--config", "path", metavar="FILE", help="Configuration file, quicedge.toml."
+        ),
     ):
         command = option(command)
     return command
@@ -56,7 +78,7 @@ def make_config(
             return config_from_options(
                 upstream,
                 root=root,
-                listen=list(listen) or DEVELOPMENT_LISTEN,
+                listen=list(listen) or development_listen(),
                 workers=workers,
                 admin=admin,
             )

@@ -58,7 +58,11 @@ class AdminClient:
                 answer = connection.getresponse()
                 found = json.loads(answer.read())
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise AdminError(f"{self._address}: {error}") from error
+            # Refused, or no such socket: mostly an edge that does not run, or runs elsewhere.
+            absent = isinstance(error, ConnectionRefusedError | FileNotFoundError)
+            hint = "; does the edge run? --admin says where its API is" if absent else ""
+            reason = getattr(error, "strerror", None) or error
+            raise AdminError(f"{self._address}: {reason}{hint}") from error
         if answer.status != 200:
             raise AdminError(f"{self._address}: {found.get('error', answer.status)}")
         return found

@@ -69,7 +69,10 @@ def config_from_options(
     workers: int | None = None,
     admin: str | None = None,
 ) -> Config:
-    """The configuration of `quicedge serve --upstream URL` or `--root DIRECTORY`."""
+    """The configuration of `quicedge serve --upstream URL` or `--root DIRECTORY`.
+
+    Raises ConfigError, which names options in place of keys.
+    """
     document: dict[str, Any] = {
         "upstreams": {"default": {"servers": [upstream]} if root is None else {"root": root}},
         "routes": [{"upstream": "default"}],
@@ -80,7 +83,10 @@ def config_from_options(
         document["workers"] = workers
     if admin:
         document["admin"] = {"listen": admin}
-    return parse_config(document, "command line", Path.cwd())
+    try:
+        return parse_config(document, "command line", Path.cwd())
+    except ConfigError as error:
+        raise ConfigError("command line", [_with_option(text) for text in error.problems]) from None
 
 
 def parse_size(text: str) -> int:
@@ -92,6 +98,21 @@ def parse_size(text: str) -> int:
     if problems:
         raise ConfigError("size", problems)
     return int(size)
+
+
+_OPTIONS = {
+    "upstreams.default.servers[0]": "--upstream",
+    "upstreams.default.root": "--root",
+    "admin.listen": "--admin",
+    "listen": "--listen",
+}
+
+
+def _with_option(problem: str) -> str:
+    """`listen[0]: ...` is `--listen: ...` to whoever wrote no file."""
+    for key, option in _OPTIONS.items():
+        problem = re.sub(rf"^{re.escape(key)}(\[\d+\])?:", f"{option}:", problem)
+    return problem.replace("set admin.token_file", "use --config with admin.token_file")
 
 
 # --- units and unknown keys ---------------------------------------------------------------------
@@ -169,6 +190,8 @@ def _join(path: str, key: str) -> str:
 def _with_key(error: msgspec.ValidationError) -> str:
     """msgspec says `Expected ... - at `$.routes[0].path``; the path comes first here."""
     message, _, where = str(error).rpartition(" - at ")
+    if where.strip("`") == "$.workers":
+        message = 'expected "auto" or a number of processes'
     return f"{where.strip('`').removeprefix('$.')}: {message}" if message else str(error)
 
 
@@ -323,6 +346,8 @@ def _check_upstream(where: str, upstream: Upstream) -> Iterator[str]:
         for key in upstream.__struct_fields__:
             if getattr(upstream, key) != getattr(plain, key):
                 yield f"{where}.{key}: has no effect with root"
+        if not Path(upstream.root).is_dir():
+            yield f"{where}.root: {upstream.root} is no directory"
         return
     if not upstream.servers:
         yield f"{where}.servers: needs one at least, or root"
@@ -348,7 +373,10 @@ def server_problem(url: str) -> str | None:
         r"https?://(\[[0-9A-Fa-f:.]+\]|[^\s/:?#@\[\]]+)(?::([0-9]{1,5}))?(/.*)?", url
     )
     if match is None:
-        return "expected http://host:port, https://host or unix:/path"
+        # `localhost:8000` and `8000` are what one writes first.
+        short = re.fullmatch(r"(?:([\w.-]+):)?([0-9]{1,5})", url)
+        hint = f", perhaps http://{short[1] or '127.0.0.1'}:{short[2]}" if short else ""
+        return f"expected http://host:port, https://host or unix:/path{hint}"
     if match[2] and not 0 < int(match[2]) <= 65535:
         return "the port is out of range"
     if match[3] not in (None, "/"):

@@ -87,13 +87,16 @@ def read_certificate(
     try:
         cert = Path(cert_file).read_bytes()
     except OSError as error:
-        raise CertificateError(f"{cert_file}: {error}") from error
+        raise CertificateError(f"{cert_file}: {error.strerror}") from error
+    if b"-----BEGIN CERTIFICATE-----" not in cert:
+        swapped = "; are cert and key swapped?" if b"PRIVATE KEY-----" in cert else ""
+        raise CertificateError(f"{cert_file}: holds no PEM certificate{swapped}")
     try:
         key = read_private(key_file) if private else Path(key_file).read_bytes()
     except PrivateFileError as error:
         raise CertificateError(str(error)) from error
     except OSError as error:
-        raise CertificateError(f"{key_file}: {error}") from error
+        raise CertificateError(f"{key_file}: {error.strerror}") from error
     return CertificatePem(
         cert_file=str(cert_file), key_file=str(key_file), cert=cert, key=key, default=default
     )
@@ -108,8 +111,14 @@ def parse_certificate(pem: CertificatePem) -> ServerCertificate:
         raise CertificateError(f"{cert_file}: {error}") from error
     try:
         private_key: Any = load_pem_private_key(pem.key, None)
-    except (ValueError, TypeError) as error:
-        raise CertificateError(f"{key_file}: {error}") from error
+    except TypeError as error:
+        # What `cryptography` raises for a password that is not there.
+        raise CertificateError(
+            f"{key_file}: the key is encrypted, and nobody is there to type a password "
+            f"(openssl pkey -in {key_file} -out plain.key)"
+        ) from error
+    except ValueError as error:
+        raise CertificateError(f"{key_file}: holds no PEM private key: {error}") from error
     if not isinstance(private_key, PrivateKey):
         raise CertificateError(f"{key_file}: {type(private_key).__name__} is not usable with TLS")
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

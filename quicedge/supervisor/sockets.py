@@ -7,6 +7,7 @@ second bank of workers gets sockets that join behind these.
 
 from __future__ import annotations
 
+import errno
 import socket
 from dataclasses import dataclass, field
 
@@ -121,9 +122,21 @@ def parse_address(text: str) -> tuple[socket.AddressFamily, str, int]:
             host.strip("[]"), int(port), type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE
         )
     except (OSError, UnicodeError) as error:
-        raise ListenError(f"listen: {text}: {error}") from error
+        raise ListenError(f"listen: {text}: {getattr(error, 'strerror', error)}") from error
     family, _, _, _, address = found[0]
     return family, str(address[0]), int(address[1])
+
+
+def explain(error: OSError, port: int) -> str:
+    """Why a UDP address could not be bound, and what to do about it."""
+    remedy = {
+        errno.EADDRINUSE: f"`ss -ulpn 'sport = :{port}'` says who has it",
+        errno.EACCES: "a port below 1024 needs CAP_NET_BIND_SERVICE "
+        "(deploy/quicedge.service has it), or listen on 4433",
+        errno.EADDRNOTAVAIL: "no interface here has this address; 0.0.0.0 and [::] mean all",
+        errno.EAFNOSUPPORT: "this machine has no IPv6; leave the address out of `listen`",
+    }.get(error.errno or 0)
+    return f"{error.strerror}: {remedy}" if remedy else str(error.strerror or error)
 
 
 def _mailbox() -> tuple[socket.socket, socket.socket]:
@@ -155,7 +168,7 @@ def _open(text: str, workers: int) -> Listener:
     except OSError as error:
         for sock in listener.sockets:
             sock.close()
-        raise ListenError(f"listen: {text}: {error}") from error
+        raise ListenError(f"listen: {text}: {explain(error, port)}") from error
     listener.address = f"[{host}]:{port}" if family == socket.AF_INET6 else f"{host}:{port}"
     if workers > 1:
         try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from quicedge.config.loader import server_problem
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -19,22 +21,14 @@ class Address:
 
 def parse_server(url: str) -> Address:
     """The address in `http://host:port`, `https://host` or `unix:/path`; raises ValueError."""
+    problem = server_problem(url)
+    if problem:
+        raise ValueError(f"{url!r}: {problem}")
     if url.startswith("unix:"):
-        path = url.removeprefix("unix:")
-        if not path.startswith("/"):
-            raise ValueError(f"{url!r}: unix: needs an absolute path")
-        return Address(url, unix=path)
+        return Address(url, unix=url.removeprefix("unix:"))
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-        raise ValueError(f"{url!r}: expected http://host:port, https://host or unix:/path")
-    if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise ValueError(f"{url!r}: an origin has no path; routes choose by path")
-    try:
-        port = parts.port
-    except ValueError as error:
-        raise ValueError(f"{url!r}: {error}") from None
+    assert parts.hostname is not None
     tls = parts.scheme == "https"
-    if port is None:
-        port = 443 if tls else 80
+    port = parts.port or (443 if tls else 80)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return Address(f"{host}:{port}", parts.hostname, port, tls)

@@ -82,6 +82,11 @@ def test_options_make_a_configuration() -> None:
             {"tls": {"shared_keys": "keys"}, "quic": {"early_data": True}},
             "quic.early_data: with tls.shared_keys needs limits.redis",
         ),
+        ({"workers": "many"}, 'workers: expected "auto" or a number'),
+        ({"upstreams": {"app": {"servers": ["a:80"]}}}, "unix:/path, perhaps http://a:80"),
+        ({"upstreams": {"app": {"servers": ["8000"]}}}, "perhaps http://127.0.0.1:8000"),
+        ({"upstreams": {"app": {"servers": ["http://x:0"]}}}, "the port is out of range"),
+        ({"upstreams": {"app": {"root": "/no/such"}}}, "upstreams.app.root: /no/such is no dir"),
         ({"http3": {"qpack_blocked_streams": 4}}, "http3.qpack_blocked_streams: has no effect"),
         ({"quic": {"retry": "off", "retry_threshold": 5}}, "quic.retry_threshold: has no effect"),
         ({"admin": {"listen": "0.0.0.0:80"}}, "admin.listen: '0.0.0.0:80' is no loopback address"),
@@ -90,6 +95,21 @@ def test_options_make_a_configuration() -> None:
 )
 def test_problems_name_their_place(extra: dict[str, Any], expected: str) -> None:
     assert any(expected in problem for problem in problems(**extra)), problems(**extra)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"upstream": "8000"}, "command line: --upstream: '8000': expected http://"),
+        ({"listen": ["443"]}, "command line: --listen: '443' is not host:port"),
+        ({"admin": "0.0.0.0:1"}, "command line: --admin: '0.0.0.0:1' is no loopback"),
+        ({"root": "/no/such"}, "command line: --root: /no/such is no directory"),
+    ],
+)
+def test_problems_of_a_command_line_name_options(options: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config_from_options(**{"upstream": "http://127.0.0.1:1", **options})
+    assert str(caught.value).startswith(expected)
 
 
 def test_all_unknown_keys_are_told_at_once() -> None:
@@ -143,13 +163,17 @@ def test_the_documentation_names_every_key_and_no_other() -> None:
     assert documented == known
 
 
-def test_a_root_takes_the_place_of_servers() -> None:
-    config = parse(upstreams={"app": {"root": "www"}})
-    assert config.upstreams["app"].root == "/etc/quicedge/www"
-    assert config_from_options(None, root="/srv").upstreams["default"].root == "/srv"
+def test_a_root_takes_the_place_of_servers(tmp_path: Path) -> None:
+    (tmp_path / "www").mkdir()
+    document = {"upstreams": {"app": {"root": "www"}}, "routes": [{"upstream": "app"}]}
+    config = parse_config(document, "test", tmp_path)
+    assert config.upstreams["app"].root == str(tmp_path / "www")
+    served = config_from_options(None, root=str(tmp_path))
+    assert served.upstreams["default"].root == str(tmp_path)
     both = {"app": {"root": "www", "servers": ["http://127.0.0.1:1"], "retries": 3}}
     assert problems(upstreams=both) == [
         "upstreams.app.servers: has no effect with root",
         "upstreams.app.retries: has no effect with root",
+        "upstreams.app.root: /etc/quicedge/www is no directory",
     ]
     assert problems(upstreams={"app": {}}) == ["upstreams.app.servers: needs one at least, or root"]

@@ -5,6 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from quicedge.quic.tls import CertificateError, load_certificate, read_certificate
 from tests.support.certs import write_certificate
@@ -32,3 +38,30 @@ def test_a_key_shows_nowhere_in_text(tmp_path: Path) -> None:
     pem = read_certificate(cert, key)
     assert b"PRIVATE KEY" in pem.key
     assert "PRIVATE" not in repr(pem) + str([pem])
+
+
+def refusal(cert: Path, key: Path) -> str:
+    with pytest.raises(CertificateError) as caught:
+        load_certificate(cert, key)
+    return str(caught.value)
+
+
+def test_what_is_wrong_with_files_is_said_in_one_line(tmp_path: Path) -> None:
+    cert, key = write_certificate(tmp_path, "localhost")
+    junk, none = tmp_path / "junk", tmp_path / "none"
+    junk.write_text("words")
+    junk.chmod(0o600)
+    assert refusal(none, key) == f"{none}: No such file or directory"
+    assert refusal(cert, none) == f"{none}: No such file or directory"
+    assert refusal(junk, key) == f"{junk}: holds no PEM certificate"
+    assert refusal(key, cert) == f"{key}: holds no PEM certificate; are cert and key swapped?"
+    assert refusal(cert, junk).startswith(f"{junk}: holds no PEM private key")
+
+
+def test_an_encrypted_key_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    cert, key = write_certificate(tmp_path, "localhost")
+    private = load_pem_private_key(key.read_bytes(), None)
+    key.write_bytes(
+        private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x"))
+    )
+    assert f"openssl pkey -in {key}" in refusal(cert, key)

@@ -1,3 +1,4 @@
+import errno
 import socket
 
 import pytest
@@ -82,3 +83,22 @@ def test_without_steering_it_works_and_says_so(monkeypatch) -> None:
     assert not listeners.status()[0].steering
     listeners.close()
     assert any("steering" in line["event"] for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EADDRINUSE, "ss -ulpn 'sport = :443'` says who has it"),
+        (errno.EACCES, "CAP_NET_BIND_SERVICE"),
+        (errno.EADDRNOTAVAIL, "no interface here has this address"),
+        (errno.EAFNOSUPPORT, "no IPv6"),
+    ],
+)
+def test_an_address_refused_by_the_kernel_comes_with_a_remedy(monkeypatch, number, words) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(number, "refused")
+
+    monkeypatch.setattr(sockets_module, "open_socket", refuse)
+    with pytest.raises(ListenError, match=r"127\.0\.0\.1:443: refused: ") as caught:
+        Listeners(["127.0.0.1:443"], 1)
+    assert words in str(caught.value)
