@@ -23,4 +23,4 @@ def read_private(path: str | Path) -> bytes:
                 )
             return file.read()
     except OSError as error:
-        raise PrivateFileError(f"{path}: {error}") from error
+        raise PrivateFileError(f"{path}: {error.strerror}") from error
