@@ -55,6 +55,10 @@ MIN_INITIAL_DCID: Final = 8
 CONNECTION_ID_LENGTH: Final = 8
 """Bytes of the connection IDs we issue: one steering byte and seven random ones."""
 
+ACTIVE_CONNECTION_IDS: Final = 4
+"""IDs kept for a client, and taken from it, at a time (quic-go has as many): each costs a frame in
+the first round trip and memory, and a migration uses up one."""
+
 MAX_CRYPTO_OFFSET: Final = 64 * 1024
 """Highest CRYPTO offset buffered; post-quantum ClientHellos with certificates stay below."""
 

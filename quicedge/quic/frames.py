@@ -105,20 +105,3 @@ def decode_ack(data: bytes, at: int) -> tuple[list[tuple[int, int]], int, int]:
         ranges.append((start, stop))
     ranges.reverse()
     return ranges, delay, at
-
-
-def has_repeated_parameters(data: bytes) -> bool:
-    """Whether transport parameters (RFC 9000 section 18) hold an id twice; False when malformed."""
-    seen: set[int] = set()
-    at = 0
-    try:
-        while at < len(data):
-            parameter, at = decode_varint(data, at)
-            length, at = decode_varint(data, at)
-            if parameter in seen:
-                return True
-            seen.add(parameter)
-            at += length
-    except FrameError:
-        return False  # whoever reads the values says what is wrong
-    return False

@@ -5,9 +5,6 @@ from __future__ import annotations
 import socket
 from typing import NamedTuple
 
-PARAMETER = 0x0D
-"""preferred_address, by its number among the transport parameters."""
-
 
 class PreferredAddress(NamedTuple):
     """Where a client should go once the handshake is confirmed: host and port, by family."""

@@ -49,7 +49,7 @@ def server_configuration(
         supported_versions=[VERSION_NUMBERS[name] for name in quic.versions],
     )
     # aioquic insists on a certificate up front; the one served is chosen by name later.
-    configuration.certificate = certificates.default.leaf
+    configuration.certificate = certificates.default
     configuration.private_key = certificates.default.private_key
     return configuration
 

@@ -24,29 +24,25 @@ PrivateKey = (
     | ed448.Ed448PrivateKey
 )  # fmt: skip
 
+_CERTIFICATE = 11
+"""HandshakeType of the Certificate message."""
+
 
 class CertificateError(ValueError):
     """A certificate or key that cannot be served; the message names the file."""
 
 
-class EncodedCertificate:
-    """A certificate whose DER is at hand: the handshake asks for nothing else."""
-
-    __slots__ = ("_der",)
-
-    def __init__(self, certificate: x509.Certificate) -> None:
-        self._der = certificate.public_bytes(Encoding.DER)
-
-    def public_bytes(self, encoding: Encoding) -> bytes:
-        return self._der
+def handshake_message(kind: int, body: bytes) -> bytes:
+    """A message of the TLS handshake (RFC 8446 section 4)."""
+    return bytes((kind,)) + len(body).to_bytes(3, "big") + body
 
 
 @dataclass(frozen=True, slots=True)
 class ServerCertificate:
     """A chain ready to be sent, its key, and the names it covers."""
 
-    leaf: EncodedCertificate
-    chain: tuple[EncodedCertificate, ...]
+    message: bytes
+    """The Certificate message (RFC 8446 section 4.4.2), alike for every client."""
     private_key: PrivateKey
     names: frozenset[str]
     """Lower-case DNS names (`*.example.com` for wildcards) and IP addresses in text."""
@@ -126,10 +122,19 @@ def parse_certificate(pem: CertificatePem) -> ServerCertificate:
         *form
     ):
         raise CertificateError(f"{key_file}: the key is not that of the certificate {cert_file}")
-    encoded = [EncodedCertificate(certificate) for certificate in certificates]
     return ServerCertificate(
-        encoded[0], tuple(encoded[1:]), private_key, frozenset(_names(certificates[0]))
+        _certificate_message(certificates), private_key, frozenset(_names(certificates[0]))
     )
+
+
+def _certificate_message(chain: Iterable[x509.Certificate]) -> bytes:
+    """The chain, leaf first, with no extension to any entry."""
+    entries = b"".join(
+        len(der).to_bytes(3, "big") + der + b"\0\0"
+        for der in (certificate.public_bytes(Encoding.DER) for certificate in chain)
+    )
+    # RFC 8446 section 4.4.2: in the case of server authentication, the context SHALL be empty.
+    return handshake_message(_CERTIFICATE, b"\0" + len(entries).to_bytes(3, "big") + entries)
 
 
 def _names(certificate: x509.Certificate) -> Iterable[str]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from aioquic import tls
+from aioquic.buffer import Buffer
 from aioquic.quic.connection import QuicConnection
 
 from tests.support.hostile import Hostile, varints
@@ -14,7 +17,12 @@ from tests.support.world import CLIENT, NOW
 HANDSHAKE = tls.Epoch.HANDSHAKE
 UNEXPECTED_MESSAGE, HANDSHAKE_FAILURE = 0x10A, 0x128
 DECODE_ERROR, DECRYPT_ERROR = 0x132, 0x133
+ILLEGAL_PARAMETER, PROTOCOL_VERSION = 0x12F, 0x146
+MISSING_EXTENSION, NO_APPLICATION_PROTOCOL = 0x16D, 0x178
 PROTOCOL_VIOLATION = 0x0A
+
+GROUPS, SIGNATURE_ALGORITHMS, ALPN, PRE_SHARED_KEY = 10, 13, 16, 41
+SUPPORTED_VERSIONS, KEY_EXCHANGE_MODES, KEY_SHARE, TRANSPORT_PARAMETERS = 43, 45, 51, 57
 
 
 def crypto(message: bytes, offset: int = 0) -> bytes:
@@ -78,12 +86,17 @@ def hello_with(change: Any) -> Hostile:
 
 
 @pytest.mark.parametrize(
-    ("member", "value"),
-    [("_signature_algorithms", [0x0101]), ("_legacy_compression_methods", [7])],
+    ("member", "value", "alert"),
+    [
+        ("_signature_algorithms", [0x0101], HANDSHAKE_FAILURE),
+        ("_legacy_compression_methods", [7], ILLEGAL_PARAMETER),
+        ("_legacy_compression_methods", [0, 7], ILLEGAL_PARAMETER),
+        ("_supported_versions", [0x0303], PROTOCOL_VERSION),
+    ],
 )
-def test_nothing_in_common(member: str, value: list[int]) -> None:
+def test_nothing_in_common(member: str, value: list[int], alert: int) -> None:
     hostile = hello_with(lambda context: setattr(context, member, value))
-    assert hostile.greet().verdict == HANDSHAKE_FAILURE
+    assert hostile.greet().verdict == alert
 
 
 def test_no_common_cipher_suite() -> None:
@@ -93,9 +106,71 @@ def test_no_common_cipher_suite() -> None:
     assert hostile.greet().verdict == HANDSHAKE_FAILURE
 
 
-def test_no_common_tls_version() -> None:
-    hostile = hello_with(lambda context: setattr(context, "_supported_versions", [0x0303]))
-    assert hostile.greet().verdict == 0x146
+def hello_edited(edit: Callable[[dict[int, bytes]], None]) -> Hostile:
+    """A client whose hello had its extensions (by number) changed before it was sent."""
+    write = tls.push_client_hello
+
+    def push(buf: Buffer, hello: tls.ClientHello) -> None:
+        whole = Buffer(capacity=4096)
+        write(whole, hello)
+        head = len(whole.data) - _extensions_length(whole.data) - 2
+        extensions = dict(_extensions(whole.data[head + 2 :]))
+        edit(extensions)
+        listed = b"".join(
+            kind.to_bytes(2) + len(value).to_bytes(2) + value for kind, value in extensions.items()
+        )
+        body = whole.data[4:head] + len(listed).to_bytes(2) + listed
+        buf.push_bytes(b"\x01" + len(body).to_bytes(3) + body)
+
+    with patch.object(tls, "push_client_hello", push):
+        return Hostile().greet()
+
+
+def _extensions_length(message: bytes) -> int:
+    at = 38 + 1 + message[38]
+    at += 2 + int.from_bytes(message[at : at + 2])
+    at += 1 + message[at]
+    return int.from_bytes(message[at : at + 2])
+
+
+def _extensions(data: bytes) -> Iterator[tuple[int, bytes]]:
+    while data:
+        end = 4 + int.from_bytes(data[2:4])
+        yield int.from_bytes(data[:2]), data[4:end]
+        data = data[end:]
+
+
+PSK = bytes.fromhex("0007000174000000050021") + b"\x20" + bytes(32)
+SMALL_ORDER = bytes.fromhex("0024001d0020") + bytes(32)
+NOT_OFFERED = bytes.fromhex("0024001d0020") + b"\x09" * 32
+
+
+@pytest.mark.parametrize(
+    ("removed", "added", "alert"),
+    [
+        ((KEY_SHARE,), {}, MISSING_EXTENSION),
+        ((GROUPS,), {}, MISSING_EXTENSION),
+        ((SIGNATURE_ALGORITHMS,), {}, MISSING_EXTENSION),
+        ((SUPPORTED_VERSIONS,), {}, PROTOCOL_VERSION),
+        ((ALPN,), {}, NO_APPLICATION_PROTOCOL),
+        ((ALPN,), {ALPN: b"\x00\x05\x04none"}, NO_APPLICATION_PROTOCOL),
+        ((KEY_EXCHANGE_MODES,), {PRE_SHARED_KEY: PSK}, MISSING_EXTENSION),
+        ((KEY_SHARE,), {KEY_SHARE: b"\0\0"}, HANDSHAKE_FAILURE),
+        ((KEY_SHARE,), {KEY_SHARE: SMALL_ORDER}, ILLEGAL_PARAMETER),
+        ((KEY_SHARE, GROUPS), {KEY_SHARE: NOT_OFFERED, GROUPS: b"\0\2\0\x17"}, ILLEGAL_PARAMETER),
+        ((), {KEY_SHARE: b"\0\4\0\x1d\0\x20"}, DECODE_ERROR),
+        ((TRANSPORT_PARAMETERS,), {}, MISSING_EXTENSION),
+    ],
+)  # fmt: skip
+def test_extensions_that_must_be_there_and_make_sense(
+    removed: tuple[int, ...], added: dict[int, bytes], alert: int
+) -> None:
+    def edit(extensions: dict[int, bytes]) -> None:
+        for kind in removed:
+            extensions.pop(kind, None)
+        extensions.update(added)
+
+    assert hello_edited(edit).verdict == alert
 
 
 def test_a_hello_cut_short() -> None:

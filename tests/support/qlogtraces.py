@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,7 +17,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.logger import QuicLogger, QuicLoggerTrace
 
-from tests.support.certs import make_certificate
+from tests.support.certs import write_certificate
 from tests.support.simnet import Link, Pair, Peer
 
 EPOCH = 1_700_000_000.0
@@ -89,7 +90,6 @@ def transfer(
     close_reason: str = "done",
 ) -> Transfer:
     """A client fetches files over HTTP/3 at once; `loss` is of the server's datagrams alone."""
-    certificate = make_certificate("localhost")
     pair: Pair | None = None
     now = 0.0
     logger = _Logger(lambda: pair.now if pair is not None else now)
@@ -103,8 +103,9 @@ def transfer(
     server_configuration = QuicConfiguration(
         is_client=False, alpn_protocols=H3_ALPN, quic_logger=logger
     )
-    server_configuration.certificate = certificate.leaf
-    server_configuration.private_key = certificate.private_key
+    with tempfile.TemporaryDirectory() as directory:
+        cert_file, key_file = write_certificate(Path(directory), "localhost")
+        server_configuration.load_cert_chain(cert_file, key_file)
     server = _Server(
         configuration=server_configuration,
         original_destination_connection_id=client.original_destination_connection_id,

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import ssl
+import tempfile
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
+from cryptography import x509
 
 from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.connection import Connection
-from quicedge.quic.tls import CertificateStore
-from tests.support.certs import make_certificate
+from quicedge.quic.tls import CertificateStore, ServerCertificate, load_certificate
+from tests.support.certs import write_certificate
 from tests.support.simnet import Link, Pair, Peer
 
 CLIENT_ADDRESS = ("192.0.2.1", 50000)
@@ -21,15 +24,26 @@ SECRET = b"s" * 32
 
 
 @cache
+def _certificate() -> tuple[ServerCertificate, x509.Certificate]:
+    """As our server takes it, and as aioquic's own does."""
+    with tempfile.TemporaryDirectory() as directory:
+        cert_file, key_file = write_certificate(Path(directory), "localhost")
+        return (
+            load_certificate(cert_file, key_file),
+            x509.load_pem_x509_certificate(cert_file.read_bytes()),
+        )
+
+
+@cache
 def store() -> CertificateStore:
-    return CertificateStore([make_certificate("localhost")])
+    return CertificateStore([_certificate()[0]])
 
 
 def server_configuration(**options: Any) -> QuicConfiguration:
-    certificate = store().default
+    certificate, leaf = _certificate()
     options.setdefault("max_datagram_size", 1452)
     configuration = QuicConfiguration(is_client=False, alpn_protocols=["h3", "test"], **options)
-    configuration.certificate = certificate.leaf
+    configuration.certificate = leaf
     configuration.private_key = certificate.private_key
     return configuration
 

@@ -7,25 +7,34 @@ is alike for all connections is made once, and a confirmed handshake takes its o
 
 from __future__ import annotations
 
+import struct
 from functools import cache
 from typing import Any, ClassVar
 
 from aioquic import tls
 from aioquic.buffer import Buffer
 from aioquic.quic import connection as aioquic_connection
+from aioquic.quic import crypto as aioquic_crypto
 from aioquic.quic.connection import CRYPTO_BUFFER_SIZE, QuicConnection, QuicReceiveContext
 from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
+from quicedge.quic import parameters as params
 from quicedge.quic.adapter.tls import ServerTls
+from quicedge.quic.keyschedule import expand_label, extract
 
 INITIAL, ZERO_RTT = tls.Epoch.INITIAL, tls.Epoch.ZERO_RTT
 HANDSHAKE, ONE_RTT = tls.Epoch.HANDSHAKE, tls.Epoch.ONE_RTT
 
 # aioquic makes 33 of these sets for each connection, five of them different.
 aioquic_connection.EPOCHS = cache(aioquic_connection.EPOCHS)
+# Eight keys a pair of them, each through objects of its own.
+aioquic_crypto.hkdf_expand_label = expand_label
+aioquic_crypto.hkdf_extract = extract
 
+_MAX_ACK_DELAY = 25
+"""Milliseconds; aioquic's receiver does not wait longer."""
 _NO_KEYS = CryptoPair()
 """Stands for the keys of epochs that are over, or did not begin: it opens and seals nothing."""
 _DISCARDED = QuicPacketSpace()
@@ -124,6 +133,45 @@ class LeanConnection(QuicConnection):
             ONE_RTT: QuicPacketSpace(is_application_data=True),
         }
         self._loss.spaces = list(self._spaces.values())
+
+    def _serialize_transport_parameters(self) -> bytes:
+        if self._is_client or self._quic_logger is not None:
+            return super()._serialize_transport_parameters()
+        configuration = self._configuration
+        assert self._version is not None
+        versions = (self._version, *configuration.supported_versions)
+        return params.encode_parameters(
+            (
+                (params.MAX_IDLE_TIMEOUT, int(configuration.idle_timeout * 1000)),
+                (params.INITIAL_MAX_DATA, self._local_max_data.value),
+                (
+                    params.INITIAL_MAX_STREAM_DATA_BIDI_LOCAL,
+                    self._local_max_stream_data_bidi_local,
+                ),
+                (
+                    params.INITIAL_MAX_STREAM_DATA_BIDI_REMOTE,
+                    self._local_max_stream_data_bidi_remote,
+                ),
+                (params.INITIAL_MAX_STREAM_DATA_UNI, self._local_max_stream_data_uni),
+                (params.INITIAL_MAX_STREAMS_BIDI, self._local_max_streams_bidi.value),
+                (params.INITIAL_MAX_STREAMS_UNI, self._local_max_streams_uni.value),
+                (params.ACK_DELAY_EXPONENT, self._local_ack_delay_exponent),
+                (params.MAX_ACK_DELAY, _MAX_ACK_DELAY),
+                (params.ACTIVE_CONNECTION_ID_LIMIT, self._local_active_connection_id_limit),
+                (params.MAX_DATAGRAM_FRAME_SIZE, configuration.max_datagram_frame_size),
+                (params.VERSION_INFORMATION, struct.pack(f"!{len(versions)}I", *versions)),
+                (params.STATELESS_RESET_TOKEN, self._host_cids[0].stateless_reset_token),
+                (
+                    params.INITIAL_SOURCE_CONNECTION_ID,
+                    self._local_initial_source_connection_id,
+                ),
+                (
+                    params.ORIGINAL_DESTINATION_CONNECTION_ID,
+                    self._original_destination_connection_id,
+                ),
+                (params.RETRY_SOURCE_CONNECTION_ID, self._retry_source_connection_id),
+            )
+        )
 
     def _update_traffic_key(
         self,

@@ -20,20 +20,24 @@ from aioquic.quic.connection import (
     QuicNetworkPath,
     QuicReceiveContext,
 )
-from aioquic.quic.packet import (
-    QuicFrameType,
-    pull_quic_transport_parameters,
-)
+from aioquic.quic.packet import QuicFrameType
 from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
+from quicedge.config.limits import ACTIVE_CONNECTION_IDS
 from quicedge.quic.adapter.lean import LeanConnection
 from quicedge.quic.adapter.tls import ServerTls
 from quicedge.quic.congestion import make_controller
-from quicedge.quic.frames import encode_varint
+from quicedge.quic.frames import decode_varint
+from quicedge.quic.parameters import (
+    MAX_UDP_PAYLOAD_SIZE,
+    PREFERRED_ADDRESS,
+    encode_parameters,
+    split_parameters,
+)
 from quicedge.quic.pmtud import PathMtu
-from quicedge.quic.preferred import PARAMETER, PreferredAddress
+from quicedge.quic.preferred import PreferredAddress
 from quicedge.quic.recovery import Recovery
 from quicedge.quic.tls import CertificateStore, ServerCertificate
 from quicedge.telemetry.trace import Trace
@@ -87,6 +91,7 @@ class StateConnection(LeanConnection):
         self._connection_window = configuration.max_data
         self._credited: dict[int, QuicStream] = {}
         if connection_ids is not None:
+            self._local_active_connection_id_limit = ACTIVE_CONNECTION_IDS
             self._adopt_first_connection_id(connection_ids)
         if max_streams_bidi is not None:
             self._local_max_streams_bidi.value = max_streams_bidi
@@ -129,7 +134,9 @@ class StateConnection(LeanConnection):
         if self._connection_ids is None:
             super()._replenish_connection_ids()
             return
-        while len(self._host_cids) < min(8, self._remote_active_connection_id_limit):
+        while len(self._host_cids) < min(
+            ACTIVE_CONNECTION_IDS, self._remote_active_connection_id_limit
+        ):
             cid = self._connection_ids.new()
             self._host_cids.append(
                 QuicConnectionId(
@@ -153,7 +160,7 @@ class StateConnection(LeanConnection):
         self._host_cid_seq = 2
         self._events.append(events.ConnectionIdIssued(connection_id=cid))
         value = self._preferred_address.encode(cid, token)
-        return parameters + encode_varint(PARAMETER) + encode_varint(len(value)) + value
+        return parameters + encode_parameters([(PREFERRED_ADDRESS, value)])
 
     # --- what the peer sends --------------------------------------------------------------
 
@@ -307,9 +314,9 @@ class StateConnection(LeanConnection):
     def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
         super()._parse_transport_parameters(data, from_session_ticket)
         # RFC 9000 section 18.2: the limit that aioquic checks and forgets.
-        limit = pull_quic_transport_parameters(Buffer(data=data)).max_udp_payload_size
+        limit = dict(split_parameters(data)).get(MAX_UDP_PAYLOAD_SIZE)
         if limit is not None:
-            self.mtu.limit(limit)
+            self.mtu.limit(decode_varint(limit, 0)[0])
 
     # --- TLS ----------------------------------------------------------------------------------
 

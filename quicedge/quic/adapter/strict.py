@@ -9,7 +9,8 @@ from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from quicedge.config.limits import MAX_CRYPTO_OFFSET
 from quicedge.quic.adapter.gaps import check_gaps
 from quicedge.quic.adapter.state import StateConnection
-from quicedge.quic.frames import has_repeated_parameters
+from quicedge.quic.frames import FrameError
+from quicedge.quic.parameters import split_parameters
 
 
 class StrictConnection(StateConnection):
@@ -59,12 +60,20 @@ class StrictConnection(StateConnection):
         super()._handle_new_connection_id_frame(context, frame_type, buf)
 
     def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
+        try:
+            ids = [parameter for parameter, _ in split_parameters(data)]
+        except FrameError as error:
+            raise _parameter_error(str(error)) from error
         # RFC 9000 section 7.4: an endpoint SHOULD treat receipt of duplicate transport parameters
         # as a connection error of type TRANSPORT_PARAMETER_ERROR; aioquic takes the last.
-        if has_repeated_parameters(data):
-            raise QuicConnectionError(
-                error_code=QuicErrorCode.TRANSPORT_PARAMETER_ERROR,
-                frame_type=QuicFrameType.CRYPTO,
-                reason_phrase="A transport parameter is repeated",
-            )
+        if len(set(ids)) < len(ids):
+            raise _parameter_error("A transport parameter is repeated")
         super()._parse_transport_parameters(data, from_session_ticket)
+
+
+def _parameter_error(reason: str) -> QuicConnectionError:
+    return QuicConnectionError(
+        error_code=QuicErrorCode.TRANSPORT_PARAMETER_ERROR,
+        frame_type=QuicFrameType.CRYPTO,
+        reason_phrase=reason,
+    )

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 from aioquic import tls
 from aioquic.buffer import Buffer
 
-from quicedge.quic.hello import glance
+from quicedge.quic.adapter.flight import FlightTls
+from quicedge.quic.hello import ClientHello, OfferedPsk
 from quicedge.quic.strikes import REGISTER_LENGTH, EarlyDataGuard, EarlyDataUse, stated_age
 from quicedge.quic.tickets import Session, Tickets, ticket_id
 from quicedge.quic.tls import CertificateStore, ServerCertificate
 
-_ALWAYS = datetime.max.replace(tzinfo=UTC)
-_EVER = datetime.min.replace(tzinfo=UTC)
 
-
-class ServerTls(tls.Context):
+class ServerTls(FlightTls):
     """aioquic's TLS server, with the certificate chosen by the server name.
 
     It takes the place of the `tls.Context` that aioquic makes, by class assignment: aioquic
@@ -44,7 +41,7 @@ class ServerTls(tls.Context):
         self._guard = None
         self._stamp = b""
         self._early_data = False
-        self._use(store.default)
+        self.selected = store.default
 
     def issue_tickets(
         self, tickets: Tickets, clock: Callable[[], float], version: Callable[[], int | None]
@@ -53,7 +50,6 @@ class ServerTls(tls.Context):
         self._tickets = tickets
         self._now = clock
         self._version = version
-        self.get_session_ticket_cb = self._open_ticket
 
     def take_early_data(self, guard: EarlyDataGuard, stamp: bytes) -> None:
         """Offer 0-RTT in tickets and take it when `guard` admits it."""
@@ -93,28 +89,17 @@ class ServerTls(tls.Context):
         rest._receive_buffer = self._receive_buffer
         return rest
 
-    def _use(self, selected: ServerCertificate) -> None:
-        self.selected = selected
-        self.certificate = selected.leaf  # type: ignore[assignment]  # only DER is asked of it
-        self.certificate_chain = list(selected.chain)  # type: ignore[arg-type]
-        self.certificate_private_key = selected.private_key
-
-    def _server_handle_hello(
-        self, input_buf: Buffer, initial_buf: Buffer, handshake_buf: Buffer
-    ) -> None:
-        # The certificate decides which signature algorithms are offered, so it must be chosen
-        # before aioquic's own reading of the hello. Reading all of it twice costs too much.
-        self.server_name, obfuscated_age = glance(input_buf.data_slice(0, input_buf.capacity))
-        self._obfuscated_age = obfuscated_age or 0
-        self._use(self.store.select(self.server_name))
-        super()._server_handle_hello(input_buf, initial_buf, handshake_buf)
+    def certificate_for(self, hello: ClientHello) -> ServerCertificate:
+        self.server_name = hello.server_name
+        self.selected = self.store.select(hello.server_name)
+        return self.selected
 
     # --- resumption ---------------------------------------------------------------------------
 
-    def _open_ticket(self, ticket: bytes) -> tls.SessionTicket | None:
-        """The session of a ticket that a client offers, in aioquic's form."""
-        assert self._tickets is not None
-        session = self._tickets.open(ticket, self._now())
+    def session_of(self, offered: OfferedPsk) -> Session | None:
+        if self._tickets is None:
+            return None
+        session = self._tickets.open(offered.identity, self._now())
         # RFC 8446 section 4.2.11 lets a server ignore a session; one of another name could show
         # the client a site under a certificate that does not cover it.
         if (
@@ -124,16 +109,8 @@ class ServerTls(tls.Context):
             or session.alpn != self.alpn_negotiated
         ):
             return None
-        self._offered = (session, ticket, self._obfuscated_age)
-        return tls.SessionTicket(
-            age_add=session.age_add,
-            cipher_suite=tls.CipherSuite(session.cipher_suite),
-            not_valid_after=_ALWAYS,  # `Tickets.open` has checked the age, by our clock
-            not_valid_before=_EVER,
-            resumption_secret=session.resumption_secret,
-            server_name=session.server_name or "",
-            ticket=ticket,
-        )
+        self._offered = (session, offered.identity, offered.obfuscated_age)
+        return session
 
     def _server_handle_finished(self, input_buf: Buffer, output_buf: Buffer) -> None:
         super()._server_handle_finished(input_buf, output_buf)

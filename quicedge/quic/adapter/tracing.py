@@ -271,7 +271,7 @@ class TracingConnection(ReturningConnection):
         secret: bytes,
     ) -> None:
         if epoch is tls.Epoch.HANDSHAKE:
-            self.group = _group_of(self.tls)
+            self.group = getattr(self.tls, "group", None)
         super()._update_traffic_key(direction, epoch, cipher_suite, secret)
 
     # --- state that changes -----------------------------------------------------------------------
@@ -405,14 +405,6 @@ def _below(sender: Any, highest: int) -> int:
         for pending in sender._pending
         if pending.start < highest
     )
-
-
-def _group_of(context: tls.Context) -> str | None:
-    if context._x25519_private_key is not None:
-        return "x25519"
-    if context._x448_private_key is not None:
-        return "x448"
-    return context._ec_private_keys[-1].curve.name if context._ec_private_keys else None
 
 
 def _milliseconds(seconds: float) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import mean
+
 import pytest
 
 from bench.congestion import shared, single
@@ -20,7 +22,8 @@ def test_random_loss_does_not_stop_bbr(rtt: float) -> None:
 
 
 def test_cubic_under_loss_is_no_slower_than_reno_of_stock_aioquic() -> None:
-    ours = single("cubic", 0.03, 0.02).utilization
+    # Which packet numbers are skipped is chance, and with it which packets are lost.
+    ours = mean(single("cubic", 0.03, 0.02).utilization for _ in range(4))
     assert ours > 0.9 * single("reno", 0.03, 0.02, stock=True).utilization
     # What a window of 1.22 / sqrt(p) packets a round trip makes of 3 % loss, with some room.
     assert ours > 0.1

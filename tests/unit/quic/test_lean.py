@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 from aioquic import tls
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import QuicProtocolVersion
 
+from quicedge.config.limits import ACTIVE_CONNECTION_IDS
 from quicedge.quic.adapter import lean
+from quicedge.quic.adapter.flight import FlightTls
 from tests.support.quicpair import client_configuration
 from tests.support.world import NOW, World, first_flight, is_connected
 
@@ -68,12 +72,8 @@ def test_a_handshake_that_fails_leaves_nothing_for_the_next() -> None:
         raise RuntimeError("a fault of ours, the messages half written")
 
     broken = world.client()
-    push = tls.push_certificate
-    tls.push_certificate = interrupt
-    try:
+    with patch.object(FlightTls, "_certificate_verify", interrupt):
         world.receive(*first_flight(broken))
-    finally:
-        tls.push_certificate = push
     assert world.endpoint.counters["internal_errors"] == 1
     assert all(buf.tell() == 0 for buf in lean._CRYPTO_BUFFERS.values())
     connected(world)
@@ -108,3 +108,15 @@ def test_a_client_that_takes_version_2_is_upgraded() -> None:
     world.talk(client)
     assert is_connected(client)
     assert client._version in versions
+
+
+def test_few_connection_ids_are_given_and_taken() -> None:
+    world = World()
+    client = connected(world)
+    (connection,) = world.endpoint.connections
+    assert len(connection.host_cids) == ACTIVE_CONNECTION_IDS
+    assert client._remote_active_connection_id_limit == ACTIVE_CONNECTION_IDS
+    assert len(connection._peer_cid_available) == ACTIVE_CONNECTION_IDS - 1
+    client.change_connection_id()
+    world.talk(client)
+    assert len(connection.host_cids) == ACTIVE_CONNECTION_IDS

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from aioquic.quic.recovery import K_GRANULARITY
 
 from quicedge.quic import limited
 from tests.support.quicpair import make_pair
@@ -58,7 +59,8 @@ def test_round_trip_times(delay: float) -> None:
     rtt = pair.server.connection.recovery.rtt
     assert rtt.min == pytest.approx(2 * delay, rel=0.01)
     assert rtt.smoothed == pytest.approx(2 * delay, rel=0.05)
-    assert rtt.latest == pytest.approx(2 * delay, rel=0.05)
+    # RFC 9002 section 5.1: a sample holds what the client waited before its ACK (aioquic: 1 ms).
+    assert 2 * delay <= rtt.latest <= (2 * delay + K_GRANULARITY) * 1.01
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3, 4])
