@@ -63,7 +63,7 @@ class StrictConnection(StateConnection):
         try:
             ids = [parameter for parameter, _ in split_parameters(data)]
         except FrameError as error:
-            raise _parameter_error(str(error)) from error
+            raise _parameter_error("Could not parse QUIC transport parameters") from error
         # RFC 9000 section 7.4: an endpoint SHOULD treat receipt of duplicate transport parameters
         # as a connection error of type TRANSPORT_PARAMETER_ERROR; aioquic takes the last.
         if len(set(ids)) < len(ids):
