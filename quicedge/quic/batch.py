@@ -6,7 +6,19 @@ losses settle parts of it by packet number ranges; no object stands for a single
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
+
+from aioquic.quic.packet_builder import QuicSentPacket
+
+
+@dataclass
+class LonePacket(QuicSentPacket):
+    """A packet by itself, with what had been delivered when it was sent, as a batch has it."""
+
+    delivered: int = 0
+    delivered_time: float = 0.0
+    app_limited: bool = True
 
 
 class Batch:

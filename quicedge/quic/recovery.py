@@ -14,7 +14,7 @@ from aioquic.quic.packet_builder import QuicDeliveryState, QuicSentPacket
 from aioquic.quic.rangeset import RangeSet
 from aioquic.quic.recovery import QuicPacketSpace
 
-from quicedge.quic.batch import Batch, BatchLog
+from quicedge.quic.batch import Batch, BatchLog, LonePacket
 from quicedge.quic.congestion import CongestionController
 from quicedge.quic.losses import LostPackets
 from quicedge.quic.pacer import Pacer
@@ -241,12 +241,15 @@ class Recovery:
         newly_acked = self.newly_acked = []
         acked_bytes = 0
         eliciting = False
+        sampled: Batch | LonePacket | None = None
 
         for packet in _take_packets(space.sent_packets, ranges):
             self._unflight(packet, space)
             eliciting |= packet.is_ack_eliciting
             if packet.in_flight:
                 acked_bytes += packet.sent_bytes
+                if isinstance(packet, LonePacket):
+                    sampled = packet
             newest, newest_sent = packet.packet_number, _sent_at(packet)
             newly_acked.append((newest, newest + 1))
             for handler, args in packet.delivery_handlers:
@@ -264,7 +267,9 @@ class Recovery:
                 last = taken[-1]
                 if last.stop - 1 > newest:
                     newest, newest_sent = last.stop - 1, last.sent_time
-                self._sample_delivery_rate(last, acked_bytes, now)
+                    sampled = last
+        if sampled is not None:
+            self._sample_delivery_rate(sampled, acked_bytes, now)
         if newest < 0:
             return
         self.newest_acked_sent_time = newest_sent
@@ -310,13 +315,13 @@ class Recovery:
         window = self.controller.congestion_window
         return in_flight * 2 > window if self.controller.in_slow_start else in_flight >= window
 
-    def _sample_delivery_rate(self, batch: Batch, acked_bytes: int, now: float) -> None:
-        elapsed = now - max(batch.delivered_time, batch.sent_time)
+    def _sample_delivery_rate(self, sent: Batch | LonePacket, acked_bytes: int, now: float) -> None:
+        elapsed = now - max(sent.delivered_time, sent.sent_time or 0.0)
         if elapsed > 0:
-            rate = (self.delivered + acked_bytes - batch.delivered) / elapsed
-            if not batch.app_limited or self.delivery_rate is None or rate > self.delivery_rate:
+            rate = (self.delivered + acked_bytes - sent.delivered) / elapsed
+            if not sent.app_limited or self.delivery_rate is None or rate > self.delivery_rate:
                 self.delivery_rate = rate
-            self.controller.on_delivery_rate(rate, app_limited=batch.app_limited)
+            self.controller.on_delivery_rate(rate, app_limited=sent.app_limited)
 
     def _set_pace(self) -> None:
         if self.rtt.initialized:

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 from aioquic import tls
 from aioquic.quic.connection import QuicConnectionState, QuicNetworkPath
 from aioquic.quic.packet import QuicPacketType
-from aioquic.quic.packet_builder import QuicDeliveryState, QuicSentPacket
+from aioquic.quic.packet_builder import QuicDeliveryState
 from aioquic.quic.stream import QuicStream
 
 from quicedge.config.limits import MAX_BATCH_PACKETS
 from quicedge.quic.adapter.ordering import OrderingConnection
-from quicedge.quic.batch import Batch
+from quicedge.quic.batch import Batch, LonePacket
 from quicedge.quic.frames import (
     FRAME_MAX_STREAM_DATA,
     FRAME_PING,
@@ -286,7 +286,8 @@ class SendingConnection(OrderingConnection):
             + (number & ((1 << 8 * pn_length) - 1)).to_bytes(pn_length, "big")
         )
         data = send.encrypt_packet(header, payload, number)
-        packet = QuicSentPacket(
+        loss = self._loss
+        packet = LonePacket(
             epoch=ONE_RTT,
             in_flight=eliciting and in_flight,
             is_ack_eliciting=eliciting,
@@ -296,10 +297,13 @@ class SendingConnection(OrderingConnection):
             sent_time=now,
             sent_bytes=len(data),
             delivery_handlers=handlers,
+            delivered=loss.delivered,
+            delivered_time=loss.delivered_time or now,
+            app_limited=loss.app_limited,
         )
-        self._loss.on_packet_sent(packet=packet, space=self._spaces[ONE_RTT])
+        loss.on_packet_sent(packet=packet, space=self._spaces[ONE_RTT])
         if eliciting:
-            self._loss.pacer.on_sent(len(data))
+            loss.pacer.on_sent(len(data))
         return self._sent(data, len(data), 1, eliciting, now)
 
     def _sent(
