@@ -20,6 +20,7 @@ from tests.support.world import CLIENT, NOW, World
 
 _LONG = {
     tls.Epoch.INITIAL: QuicPacketType.INITIAL,
+    tls.Epoch.ZERO_RTT: QuicPacketType.ZERO_RTT,
     tls.Epoch.HANDSHAKE: QuicPacketType.HANDSHAKE,
 }
 
@@ -31,8 +32,8 @@ def varints(*values: int) -> bytes:
 class Hostile:
     """A client and the server's connection it has, or is about to have."""
 
-    def __init__(self, **options: Any) -> None:
-        self.world = World()
+    def __init__(self, *, early_data: bytes | None = None, **options: Any) -> None:
+        self.world = World(early_data=early_data)
         self.client: QuicConnection = self.world.client(**options)
 
     @property
@@ -90,6 +91,13 @@ class Hostile:
     ) -> Hostile:
         """Send such a packet to the server."""
         self.world.endpoint.receive(self.packet(payload, epoch, reserved=reserved), CLIENT, NOW)
+        self.world.endpoint.flush(NOW)
+        return self
+
+    def send_first(self, payload: bytes) -> Hostile:
+        """Send an Initial packet that is the first of all."""
+        self.world.endpoint.receive(self.packet(payload, tls.Epoch.INITIAL), CLIENT, NOW)
+        (self._server,) = self.world.endpoint.half_open
         self.world.endpoint.flush(NOW)
         return self
 

@@ -13,6 +13,7 @@ from aioquic.quic.packet import QuicErrorCode as Code
 from aioquic.quic.packet import QuicPreferredAddress
 
 from quicedge.config.limits import CONNECTION_WINDOW, MAX_STREAMS_BIDI, MAX_STREAMS_UNI
+from quicedge.config.limits import STREAM_WINDOW as STREAM
 from tests.support.hostile import Hostile, varints, with_parameters
 from tests.support.world import CLIENT, NOW
 
@@ -27,6 +28,10 @@ def stream(stream_id: int, offset: int, data: bytes, fin: bool = False) -> bytes
     return varints(0x0E | fin, stream_id, offset, len(data)) + data
 
 
+def new_id(number: int, cid: bytes, *, retire: int = 0, token: bytes = bytes(16)) -> bytes:
+    return varints(0x18, number, retire, len(cid)) + cid + token
+
+
 RULES: list[tuple[str, bytes, int]] = [
     # --- frames that are no frames (RFC 9000 section 12.4) ---
     ("an unknown frame type", varints(0x41A), ENCODING),
@@ -35,6 +40,13 @@ RULES: list[tuple[str, bytes, int]] = [
     ("an ACK below zero", varints(0x02, 1, 0, 0, 5), ENCODING),
     ("an ACK of a packet never sent", varints(0x02, 5000, 0, 0, 0), Code.PROTOCOL_VIOLATION),
     ("a STREAM frame beyond 2^62", varints(0x0E, 0, BIG, 1) + b"x", ENCODING),
+    ("an ACK whose gap goes below zero", varints(0x02, 2, 0, 1, 0, 5, 0), ENCODING),
+    ("an ACK whose range goes below zero", varints(0x02, 3, 0, 1, 0, 0, 9), ENCODING),
+    ("an ACK whose last of many goes below zero", varints(0x02, 9, 0, 3, 0, 0, 0, 0, 0, 0, 7),
+     ENCODING),
+    ("an ACK with ECN below zero", varints(0x03, 1, 0, 0, 5, 0, 0, 0), ENCODING),
+    ("an ACK of a number not reached yet", varints(0x02, 60, 0, 0, 0), Code.PROTOCOL_VIOLATION),
+    ("CRYPTO beyond 2^62", varints(0x06, BIG, 1) + b"x", ENCODING),
     # --- frames that only servers send (sections 19.7, 19.20) ---
     ("NEW_TOKEN from a client", varints(0x07, 4) + b"toke", Code.PROTOCOL_VIOLATION),
     ("HANDSHAKE_DONE from a client", varints(0x1E), Code.PROTOCOL_VIOLATION),
@@ -48,6 +60,9 @@ RULES: list[tuple[str, bytes, int]] = [
     ("MAX_STREAM_DATA of a stream we only receive", varints(0x11, 2, 9), STATE),
     ("MAX_STREAM_DATA of a stream that is not open", varints(0x11, 1, 9), STATE),
     ("STREAM_DATA_BLOCKED of our own stream", varints(0x15, 3, 9), STATE),
+    ("RESET_STREAM of a stream of ours that is not open", varints(0x04, 1, 0, 0), STATE),
+    ("STREAM_DATA_BLOCKED of one of ours that is not open", varints(0x15, 1, 9), STATE),
+    ("STOP_SENDING far beyond what we have opened", varints(0x05, 401, 0), STATE),
     # --- limits (sections 4.1, 4.5, 4.6) ---
     ("more bidirectional streams than allowed", stream(BEYOND_BIDI, 0, b"x"), LIMIT),
     ("more unidirectional streams than allowed", stream(BEYOND_UNI, 0, b"x"), LIMIT),
@@ -55,6 +70,21 @@ RULES: list[tuple[str, bytes, int]] = [
     ("RESET_STREAM beyond MAX_STREAM_DATA", varints(0x04, 0, 0, 1 << 30), Code.FLOW_CONTROL_ERROR),
     ("another final size", stream(0, 0, b"four", True) + stream(0, 4, b"x"), FINAL),
     ("a final size below what came", stream(0, 10, b"x") + varints(0x04, 0, 0, 5), FINAL),
+    ("more of a stream than MAX_STREAM_DATA, to the byte", stream(0, STREAM, b"x"),
+     Code.FLOW_CONTROL_ERROR),
+    ("the first stream beyond the limit", stream(4 * 100, 0, b"x"), LIMIT),
+    ("RESET_STREAM of a stream beyond the limit", varints(0x04, BEYOND_BIDI, 0, 0), LIMIT),
+    ("STOP_SENDING of a stream beyond the limit", varints(0x05, BEYOND_BIDI, 0), LIMIT),
+    ("MAX_STREAM_DATA of a stream beyond the limit", varints(0x11, BEYOND_BIDI, 9), LIMIT),
+    ("STREAM_DATA_BLOCKED of one beyond the limit", varints(0x15, BEYOND_UNI, 9), LIMIT),
+    ("a final size below what came, by FIN", stream(0, 9, b"x") + stream(0, 4, b"", True), FINAL),
+    ("a second final size, higher", stream(0, 0, b"a", True) + stream(0, 0, b"ab", True), FINAL),
+    ("a second final size, lower", stream(0, 5, b"a", True) + stream(0, 0, b"a", True), FINAL),
+    ("RESET_STREAM above the final size", stream(0, 5, b"a", True) + varints(0x04, 0, 0, 7), FINAL),
+    ("RESET_STREAM below the final size", stream(0, 5, b"a", True) + varints(0x04, 0, 0, 5), FINAL),
+    ("data behind the final size", stream(0, 5, b"a", True) + stream(0, 6, b"x"), FINAL),
+    ("unidirectional MAX_STREAMS beyond 2^60", varints(0x13, (1 << 60) + 1), ENCODING),
+    ("unidirectional STREAMS_BLOCKED beyond", varints(0x17, (1 << 60) + 1), ENCODING),
     ("MAX_STREAMS beyond 2^60", varints(0x12, (1 << 60) + 1), ENCODING),
     ("STREAMS_BLOCKED beyond 2^60", varints(0x16, (1 << 60) + 1), ENCODING),
     # --- connection IDs (sections 19.15, 19.16) ---
@@ -63,11 +93,22 @@ RULES: list[tuple[str, bytes, int]] = [
     ("retiring more than there is", varints(0x18, 9, 10) + b"\x08" + bytes(24), ENCODING),
     ("RETIRE_CONNECTION_ID never issued", varints(0x19, 5000), Code.PROTOCOL_VIOLATION),
     ("RETIRE_CONNECTION_ID of its own packet", varints(0x19, 0), Code.PROTOCOL_VIOLATION),
+    ("a sequence number for two connection IDs", new_id(1, b"another!"), Code.PROTOCOL_VIOLATION),
+    ("the first sequence number for another", new_id(0, b"another!"), Code.PROTOCOL_VIOLATION),
+    ("a connection ID with two sequence numbers", new_id(8, b"the same", retire=8)
+     + new_id(9, b"the same", retire=8), Code.PROTOCOL_VIOLATION),
+    ("a connection ID with two reset tokens", new_id(8, b"the same", retire=8)
+     + new_id(8, b"the same", retire=8, token=b"x" * 16), Code.PROTOCOL_VIOLATION),
+    ("more connection IDs than we said", b"".join(new_id(n, b"%08d" % n) for n in range(20, 30)),
+     Code.CONNECTION_ID_LIMIT_ERROR),
     # --- paths and datagrams ---
     ("DATAGRAM that was not offered", varints(0x31, 2) + b"hi", Code.PROTOCOL_VIOLATION),
     # --- TLS (RFC 9001 sections 6 and 8.3) ---
     ("a TLS KeyUpdate message", varints(0x06, 0, 5) + b"\x18\0\0\x01\0", 0x10A),
-    ("a TLS message nobody sends now", varints(0x06, 0, 4) + b"\x14\0\0\0", 0x10A),
+    *[
+        (f"a TLS message of type {kind} now", varints(0x06, 0, 4) + bytes((kind, 0, 0, 0)), 0x10A)
+        for kind in (0, 1, 2, 4, 5, 8, 11, 13, 15, 20, 254, 255)
+    ],
     ("CRYPTO beyond all reason", varints(0x06, 1 << 20, 1) + b"x", Code.CRYPTO_BUFFER_EXCEEDED),
 ]  # fmt: skip
 
@@ -75,6 +116,8 @@ RULES: list[tuple[str, bytes, int]] = [
 @pytest.mark.parametrize(("rule", "payload", "code"), RULES, ids=[rule[0] for rule in RULES])
 def test_frames_that_break_a_rule_end_the_connection(rule: str, payload: bytes, code: int) -> None:
     assert Hostile().connect().send(payload).verdict == code
+    # The same behind a PING, which makes the packet one for aioquic's parser.
+    assert Hostile().connect().send(b"\x01" + payload).verdict == code
 
 
 def test_more_than_max_data_over_many_streams() -> None:
@@ -149,6 +192,8 @@ PARAMETERS = [
     ("active_connection_id_limit below 2", _set(active_connection_id_limit=1), b""),
     ("initial_max_streams_bidi beyond 2^60", _set(initial_max_streams_bidi=(1 << 60) + 1), b""),
     ("initial_max_streams_uni beyond 2^60", _set(initial_max_streams_uni=(1 << 60) + 1), b""),
+    ("disable_active_migration with content", None, varints(0x0C, 1) + b"x"),
+    ("a value without its length", None, varints(0x77)),
     ("one twice", None, varints(0x04, 1, 9)),
     ("one cut short", None, varints(0x77, 40) + b"x"),
     ("a value longer than its length", None, varints(0x0B, 1) + b"\x40"),
@@ -210,6 +255,65 @@ def _reconnect(hostile: Hostile) -> Hostile:
     fresh.connect(("server", 443), NOW)
     hostile.client = fresh
     return hostile
+
+
+def test_limits_never_shrink() -> None:
+    """Sections 4.1 and 4.6: a receiver MUST ignore MAX_* frames that do not increase the limit."""
+    hostile = Hostile().connect()
+    server = hostile.server
+    hostile.send(stream(0, 0, b"hello"))
+
+    def limits() -> tuple[int, ...]:
+        return (
+            server._remote_max_data, server._streams[0].max_stream_data_remote,
+            server._remote_max_streams_bidi, server._remote_max_streams_uni,
+        )  # fmt: skip
+
+    before = limits()
+    assert min(before) > 3
+    hostile.send(varints(0x10, 1) + varints(0x11, 0, 1) + varints(0x12, 1) + varints(0x13, 1))
+    assert (limits(), hostile.verdict) == (before, None)
+    hostile.send(varints(0x10, 1 << 30) + varints(0x11, 0, 1 << 30) + varints(0x12, 1 << 60))
+    assert limits()[:3] == (1 << 30, 1 << 30, 1 << 60)
+    assert hostile.verdict is None
+
+
+def test_what_comes_twice_ends_nothing() -> None:
+    """Sections 19.15 and 19.16: the same frame again MUST NOT be an error; nor the end again of a
+    stream that is over."""
+    hostile = Hostile().connect()
+    client = hostile.client
+    again = b"".join(
+        new_id(known.sequence_number, known.cid, token=known.stateless_reset_token)
+        for known in client._host_cids
+        if known.sequence_number
+    )
+    hostile.send(again).send(again)
+    retired = varints(0x19, 1)
+    hostile.send(retired).send(retired)
+    whole = stream(0, 0, b"whole", True)
+    hostile.send(whole).send(whole).send(varints(0x04, 0, 0, 5)).send(varints(0x05, 0, 0))
+    assert hostile.verdict is None
+
+
+def test_a_packet_number_is_taken_once() -> None:
+    """Section 12.3: a duplicate MUST be discarded."""
+    hostile = Hostile().connect()
+    data = hostile.packet(stream(0, 0, b"once"))
+    hostile.world.receive(data, data)
+    hostile.world.receive(data)
+    taken = [getattr(e, "data", b"") for e in hostile.world.handlers[0].events]
+    assert b"".join(taken) == b"once"
+
+
+def test_handshake_and_initial_packets_after_the_handshake_are_dropped() -> None:
+    """RFC 9001 section 4.9: their keys are gone."""
+    hostile = Hostile()
+    client = hostile.client
+    client._discard_epoch = lambda epoch: None  # type: ignore[method-assign]  # keeps its own keys
+    hostile.connect()
+    hostile.send(varints(0x1E), HANDSHAKE).send(varints(0x1E), INITIAL)
+    assert hostile.verdict is None
 
 
 def test_honest_frames_end_nothing() -> None:
