@@ -150,6 +150,9 @@ class Client(asyncio.DatagramProtocol):
             (b":path", path.encode()),
             *(fields or []),
         ]
+        if isinstance(body, bytes) and body and not any(n == b"content-length" for n, _ in head):
+            # Known, so told: many an origin refuses a body of unknown length.
+            head.append((b"content-length", b"%d" % len(body)))
         self._started_request = started
         self._h3.send_headers(stream_id, head, end_stream=body == b"")
         self._flush()

@@ -293,6 +293,15 @@ UPSTREAM_MAX_CONNECTIONS: Final = 256
 UPSTREAM_RETRIES: Final = 1
 """Further tries of a request that no origin has processed."""
 
+UPSTREAM_RECHECK: Final = 2.0
+"""Seconds between the edge's own tries to connect to a server that could not be reached."""
+
+UPSTREAM_HEALTH_INTERVAL: Final = 5.0
+"""Seconds between two checks of a server, and for the answer to one."""
+
+UPSTREAM_CHECK_FALL: Final = 2
+"""Checks that fail in a row until a server is left alone; one that passes brings it back."""
+
 UPSTREAM_MAX_WAITING: Final = 1024
 """Requests a server that wait for a connection; beyond, they are refused (503)."""
 

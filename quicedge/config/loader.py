@@ -21,6 +21,7 @@ from quicedge.config.schema import Admin, Config, Limits, Qlog, RequestRate, Ups
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(B|KB|MB|GB|KiB|MiB|GiB)", re.IGNORECASE)
+PATH = re.compile(r"/[!-~]*")
 _BYTES = {
     "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30,
 }  # fmt: skip
@@ -351,6 +352,11 @@ def _check_upstream(where: str, upstream: Upstream) -> Iterator[str]:
         return
     if not upstream.servers:
         yield f"{where}.servers: needs one at least, or root"
+    if upstream.health_path is None:
+        if upstream.health_interval != Upstream().health_interval:
+            yield f"{where}.health_interval: has no effect without health_path"
+    elif not PATH.fullmatch(upstream.health_path):
+        yield f"{where}.health_path: {upstream.health_path!r} is not a path such as /healthz"
     https = False
     for index, url in enumerate(upstream.servers):
         https |= url.startswith("https://")

@@ -122,6 +122,11 @@ class Upstream(_Section, frozen=True):
     """Directory whose files are served, in place of servers (GET and HEAD; no dot files)."""
     protocol: Literal["auto", "http/1.1", "h2"] = "auto"
     """auto: ALPN on https, HTTP/1.1 on http; `h2` on http is prior knowledge (h2c)."""
+    balance: Literal["round_robin", "least_requests", "client_address"] = "round_robin"
+    """How requests are shared out; `client_address`: each client stays with its server."""
+    health_path: str | None = None
+    """Path asked for on each server; one that does not answer 2xx or 3xx gets no requests."""
+    health_interval: Seconds = limits.UPSTREAM_HEALTH_INTERVAL
     connect_timeout: Seconds = limits.UPSTREAM_CONNECT_TIMEOUT
     first_byte_timeout: Seconds = limits.UPSTREAM_FIRST_BYTE_TIMEOUT
     """From the end of the request to the response head."""

@@ -18,6 +18,11 @@ class Address:
     tls: bool = False
     unix: str | None = None
 
+    @property
+    def authority(self) -> str:
+        """What a request of the edge's own names as its host."""
+        return "localhost" if self.unix is not None else self.text
+
 
 def parse_server(url: str) -> Address:
     """The address in `http://host:port`, `https://host` or `unix:/path`; raises ValueError."""

@@ -6,14 +6,36 @@ import asyncio
 import ssl
 from typing import Any
 
+import msgspec
+
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.http.message import Request
 from quicedge.upstream.address import parse_server
-from quicedge.upstream.balancer import Balancer, RoundRobin
+from quicedge.upstream.balancer import Balancer, make_balancer
 from quicedge.upstream.base import OriginStream, ResponseHandler
 from quicedge.upstream.connect import Connector, tls_context
+from quicedge.upstream.health import Prober
 from quicedge.upstream.server import Server
 from quicedge.upstream.stream import UpstreamStream
+
+
+class OneServer:
+    """An upstream's only server, to a stream: where checks are sent, however fit it is."""
+
+    def __init__(self, group: Upstream, server: Server) -> None:
+        # One try: what fails is the answer.
+        self.config = msgspec.structs.replace(group.config, retries=0)
+        self.loop = group.loop
+        self._server = server
+
+    def open(self, request: Request, handler: ResponseHandler) -> OriginStream:
+        """Send a request to this server."""
+        stream = UpstreamStream(self, request, handler)
+        stream.start()
+        return stream
+
+    def choose(self, request: Request, failed: frozenset[Server]) -> Server | None:
+        return self._server
 
 
 class Upstream:
@@ -45,7 +67,11 @@ class Upstream:
             )
             for address in addresses
         )
-        self._balancer: Balancer = RoundRobin()
+        self._balancer: Balancer = make_balancer(config.balance)
+        self._probers = [
+            Prober(server.address, config, server.health, OneServer(self, server).open, self.loop)
+            for server in (self.servers if config.health_path else ())
+        ]
 
     def open(self, request: Request, handler: ResponseHandler) -> OriginStream:
         """Send a request (`base.OriginStream`); whatever fails, the handler is told later."""
@@ -54,10 +80,15 @@ class Upstream:
         return stream
 
     def choose(self, request: Request, failed: frozenset[Server]) -> Server | None:
-        """The server for a request, none of `failed`; None when there is no other."""
+        """The server for a request, none of `failed`; None when there is no other.
+
+        One that is up, or any when none is: an edge that is wrong about them must not add to it.
+        """
         candidates = self.servers
         if failed:
             candidates = tuple(server for server in candidates if server not in failed)
+        if len(candidates) > 1:
+            candidates = tuple(s for s in candidates if s.health.is_up) or candidates
         return self._balancer.choose(candidates, request) if candidates else None
 
     def stats(self) -> dict[str, dict[str, Any]]:
@@ -66,6 +97,8 @@ class Upstream:
 
     def retire(self) -> None:
         """No new request will come: idle connections go, running ones go when they are done."""
+        for prober in self._probers:
+            prober.close()
         for server in self.servers:
             server.retire()
 

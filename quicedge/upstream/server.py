@@ -17,6 +17,7 @@ from quicedge.upstream.connect import Connector
 from quicedge.upstream.connection import Counters, OriginConnection
 from quicedge.upstream.h1 import H1Connection
 from quicedge.upstream.h2 import H2Connection
+from quicedge.upstream.health import Health
 from quicedge.upstream.retry import Retry
 
 
@@ -45,6 +46,10 @@ class Server:
     ) -> None:
         self.address = address
         self.counters = Counters()
+        self.health = Health(address.text)
+        self.running = 0
+        """Requests that chose this server and are not over (`stream.UpstreamStream`)."""
+        self._recheck: asyncio.TimerHandle | None = None
         self._config = config
         self._connector = connector
         self._loop = loop
@@ -169,6 +174,7 @@ class Server:
         self, task: asyncio.Task[None], started: float, http2: bool
     ) -> H1Connection | H2Connection:
         self._connecting.discard(task)
+        self.health.reached()
         self._shared = http2
         now = time.monotonic()
         make = H2Connection if http2 else H1Connection
@@ -180,6 +186,9 @@ class Server:
 
     def _connect_failed(self, error: UpstreamError) -> None:
         """One request pays for one failed try; when nothing else is there, all that wait do."""
+        self.health.unreachable(error)
+        if self._recheck is None and not self._closing:
+            self._recheck = self._loop.call_later(limits.UPSTREAM_RECHECK, self._connect_again)
         failed = list(self._waiting)
         if self._connections or self._connecting:
             failed = failed[:1]
@@ -187,6 +196,12 @@ class Server:
             self._waiting.pop(waiter, None)
         for waiter in failed:
             waiter.attempt_failed(error, Retry.ALWAYS)
+
+    def _connect_again(self) -> None:
+        """Find out whether the server is back before any client has to."""
+        self._recheck = None
+        if not self.health.is_reachable and not self._connecting:
+            self._connecting.add(self._loop.create_task(self._connect()))
 
     # --- the whole --------------------------------------------------------------------------------
 
@@ -209,6 +224,8 @@ class Server:
     def retire(self) -> None:
         """Take no further requests; close each connection once nothing runs on it."""
         self._closing = True
+        if self._recheck is not None:
+            self._recheck.cancel()
         waiting, self._waiting = self._waiting, {}
         for task in self._connecting:
             task.cancel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from quicedge.config import limits
 from quicedge.http.message import Field, Request, Response
@@ -14,8 +14,20 @@ from quicedge.upstream.deadline import Deadline
 from quicedge.upstream.retry import ReplayBody, Retry, may_retry
 
 if TYPE_CHECKING:
-    from quicedge.upstream.group import Upstream
+    import asyncio
+
+    from quicedge.config.schema import Upstream as UpstreamConfig
     from quicedge.upstream.server import Server
+
+
+class Servers(Protocol):
+    """What a request may go to (`group.Upstream`)."""
+
+    config: UpstreamConfig
+    loop: asyncio.AbstractEventLoop
+
+    def choose(self, request: Request, failed: frozenset[Server]) -> Server | None:
+        """The server for a try; None: there is no other."""
 
 
 class UpstreamStream:
@@ -34,7 +46,7 @@ class UpstreamStream:
         "queue_seconds", "server",
     )  # fmt: skip
 
-    def __init__(self, group: Upstream, request: Request, handler: ResponseHandler) -> None:
+    def __init__(self, group: Servers, request: Request, handler: ResponseHandler) -> None:
         self.server = ""
         self.queue_seconds = 0.0
         self.connect_seconds = 0.0
@@ -81,6 +93,7 @@ class UpstreamStream:
         self.server = server.address.text
         self._queued_at = time.monotonic()
         server.counters.requests += 1
+        server.running += 1
         try:
             server.submit(self, fresh)
         except UpstreamError as error:
@@ -127,14 +140,16 @@ class UpstreamStream:
         self._holding = False
         if self._handler is None or self._server is None:
             return
-        self._server.counters.failures += 1
+        server = self._server
+        server.counters.failures += 1
         if self._relayed or not may_retry(retry, self.method, self._body, self._tries_left):
             self._fail(error)
             return
         self._tries_left -= 1
-        self._server.counters.retries += 1
+        server.counters.retries += 1
+        self._leave_server()
         if error.kind in ("connect", "connect_timeout", "tls"):
-            self._failed_servers |= {self._server}
+            self._failed_servers |= {server}
         self._pause_request(self._body.is_full)
         self._try(fresh=retry is Retry.IDEMPOTENT, because=error)
 
@@ -148,9 +163,16 @@ class UpstreamStream:
 
     def _finish(self) -> ResponseHandler | None:
         handler, self._handler = self._handler, None
+        if handler is not None:
+            self._leave_server()
         self._attempt = None
         self._deadline.cancel()
         return handler
+
+    def _leave_server(self) -> None:
+        if self._server is not None:
+            self._server.running -= 1
+            self._server = None
 
     # --- OriginStream ---------------------------------------------------------------------------
 
@@ -176,13 +198,13 @@ class UpstreamStream:
                 self._wait("first_byte_timeout", self._config.first_byte_timeout)
 
     def abort(self) -> None:
-        attempt = self._attempt
+        attempt, server = self._attempt, self._server
         if self._finish() is None:
             return
         if attempt is not None:
             attempt.abort()
-        elif self._server is not None:
-            self._server.withdraw(self)
+        elif server is not None:
+            server.withdraw(self)
 
     def pause(self) -> None:
         self._paused = True

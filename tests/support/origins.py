@@ -167,7 +167,11 @@ class Origin:
 
 @asynccontextmanager
 async def origin(
-    script: Script, *, tls: ssl.SSLContext | None = None, unix: str | None = None
+    script: Script,
+    *,
+    tls: ssl.SSLContext | None = None,
+    unix: str | None = None,
+    port: int = 0,
 ) -> AsyncIterator[Origin]:
     """Run `script` for every connection; what it raises fails the test at the end."""
     running = Origin(script)
@@ -175,7 +179,7 @@ async def origin(
         server = await asyncio.start_unix_server(running.accept, unix)
         running.url = f"unix:{unix}"
     else:
-        server = await asyncio.start_server(running.accept, "127.0.0.1", 0, ssl=tls)
+        server = await asyncio.start_server(running.accept, "127.0.0.1", port, ssl=tls)
         port = server.sockets[0].getsockname()[1]
         running.url = f"https://localhost:{port}" if tls else f"http://127.0.0.1:{port}"
     try:

@@ -82,6 +82,14 @@ def test_options_make_a_configuration() -> None:
             {"tls": {"shared_keys": "keys"}, "quic": {"early_data": True}},
             "quic.early_data: with tls.shared_keys needs limits.redis",
         ),
+        (
+            {"upstreams": {"app": {"servers": ["http://x"], "health_interval": 1}}},
+            "upstreams.app.health_interval: has no effect without health_path",
+        ),
+        (
+            {"upstreams": {"app": {"servers": ["http://x"], "health_path": "up"}}},
+            "upstreams.app.health_path: 'up' is not a path",
+        ),
         ({"workers": "many"}, 'workers: expected "auto" or a number'),
         ({"upstreams": {"app": {"servers": ["a:80"]}}}, "unix:/path, perhaps http://a:80"),
         ({"upstreams": {"app": {"servers": ["8000"]}}}, "perhaps http://127.0.0.1:8000"),

@@ -1,0 +1,134 @@
+"""Which servers of an upstream are fit for requests: what requests met, and what checks found."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from quicedge.config import limits
+from quicedge.config.schema import Upstream as UpstreamConfig
+from quicedge.http.message import Field, Request, Response
+from quicedge.upstream.address import Address
+from quicedge.upstream.base import OriginStream, ResponseHandler, UpstreamError
+
+Opener = Callable[[Request, ResponseHandler], OriginStream]
+
+log = structlog.get_logger(__name__)
+
+
+class Health:
+    """Of one server: whether a connection to it could be made last, and what its checks said."""
+
+    __slots__ = ("_checks_failed", "_reachable", "_server")
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+        self._reachable = True
+        self._checks_failed = 0
+
+    @property
+    def is_up(self) -> bool:
+        """Whether requests should go there."""
+        return self._reachable and self._checks_failed < limits.UPSTREAM_CHECK_FALL
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether the last connection could be made."""
+        return self._reachable
+
+    def reached(self) -> None:
+        """A connection was made."""
+        if not self._reachable:
+            self._reachable = True
+            log.info("origin reached again", server=self._server)
+
+    def unreachable(self, error: UpstreamError) -> None:
+        """No connection could be made: the server is left alone until one can."""
+        if self._reachable:
+            self._reachable = False
+            log.warning("origin cannot be reached", server=self._server, error=str(error))
+
+    def checked(self, problem: str | None) -> None:
+        """The result of a check; None: all is well."""
+        was_up = self._checks_failed < limits.UPSTREAM_CHECK_FALL
+        self._checks_failed = 0 if problem is None else self._checks_failed + 1
+        is_up = self._checks_failed < limits.UPSTREAM_CHECK_FALL
+        if was_up and not is_up:
+            log.warning("origin failed its checks", server=self._server, problem=problem)
+        elif is_up and not was_up:
+            log.info("origin passes its checks again", server=self._server)
+
+
+class Prober:
+    """Asks one server for `health_path` every `health_interval` seconds, as a request would.
+
+    A status of 2xx or 3xx is good; any other, and no answer within the interval, is not.
+    `open_on_server` sends a request to this server and no other.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        config: UpstreamConfig,
+        health: Health,
+        open_on_server: Opener,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        assert config.health_path is not None
+        self._path = config.health_path.encode()
+        self._authority = (config.tls_server_name or address.authority).encode()
+        self._scheme = b"https" if address.tls else b"http"
+        self._interval = config.health_interval
+        self._health = health
+        self._open = open_on_server
+        self._stream: OriginStream | None = None
+        self._status = 0
+        self._loop = loop
+        self._timer: asyncio.Handle = loop.call_soon(self._check)
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._timer.cancel()
+        if self._stream is not None:
+            self._stream.abort()
+            self._stream = None
+
+    def _check(self) -> None:
+        self._timer = self._loop.call_later(self._interval, self._check)
+        if self._stream is not None:
+            self._stream.abort()
+            self._verdict(f"no answer within {self._interval:g} s")
+        request = Request(
+            b"GET", self._scheme, self._authority, self._path,
+            [(b"user-agent", b"quicedge-health")], ended=True,
+        )  # fmt: skip
+        self._stream = self._open(request, self)
+
+    def _verdict(self, problem: str | None) -> None:
+        self._stream = None
+        self._health.checked(problem)
+
+    # --- upstream.base.ResponseHandler ----------------------------------------------------------
+
+    def informational(self, response: Response) -> None:
+        """The answer follows."""
+
+    def response(self, response: Response) -> None:
+        self._status = response.status
+
+    def data(self, data: bytes) -> None:
+        """The status tells enough."""
+
+    def end(self, trailers: Sequence[Field]) -> None:
+        self._verdict(None if 200 <= self._status < 400 else f"status {self._status}")
+
+    def failed(self, error: UpstreamError) -> None:
+        self._verdict(str(error))
+
+    def pause_request(self) -> None:
+        """There is no body."""
+
+    def resume_request(self) -> None:
+        """There is no body."""
