@@ -101,9 +101,11 @@ async def requests(port: int, connections: int, streams: int, total: int) -> dic
                 latencies.append(time.perf_counter() - started)
 
         share = total // (connections * streams)
+        started = time.perf_counter()
         await asyncio.gather(*(worker(c, share) for c in clients for _ in range(streams)))
+        seconds = time.perf_counter() - started
     latencies.sort()
-    return {"done": len(latencies), "p50": latencies[len(latencies) // 2],
+    return {"done": len(latencies), "seconds": seconds, "p50": latencies[len(latencies) // 2],
             "p99": latencies[len(latencies) * 99 // 100]}  # fmt: skip
 
 

@@ -88,8 +88,12 @@ class Kind:
     label: str
     slow: bool = False
     itself: bool = False
+    workers: int = 1
+    """Processes that answer; all kinds but quicedge have one."""
 
     def command(self, setting: Setting, port: int) -> list[str]:
+        if self.name == "quicedge":
+            return _quicedge(setting, port, self.workers)
         return globals()[f"_{self.name}"](setting, port)  # type: ignore[no-any-return]
 
 
@@ -122,10 +126,11 @@ def _caddy_program() -> str | None:
     return str(beside) if beside.exists() else shutil.which("caddy")
 
 
-def _quicedge(setting: Setting, port: int) -> list[str]:
+def _quicedge(setting: Setting, port: int, workers: int) -> list[str]:
     config = setting.directory / "quicedge.toml"
     config.write_text(f"""
 listen = ["127.0.0.1:{port}"]
+workers = {workers}
 [tls]
 certificates = [{{ cert = "{setting.cert}", key = "{setting.key}" }}]
 [upstreams.origin]

@@ -1,0 +1,101 @@
+"""`python -m bench.workers`: what a second worker adds, where there are too few cores to see it.
+
+With many cores one would just count. Here the kernel gives every worker the same share of a core (a
+cgroup each), and the load and the origin what is left, so that only workers are scarce: the
+requests a second of two over those of one is the figure. Needs root.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.proxies import Kind, Proxy, Setting, running
+from bench.run import load, origin, wait_for
+from quicedge.config import devcerts
+
+PERIOD_US = 10_000
+SHARE = 0.15
+"""Of one core, for each worker."""
+CONNECTIONS, STREAMS, REQUESTS = 40, 2, 2000
+ROUNDS = 3
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def _group(name: str) -> Path:
+    """A fresh cgroup with the share; raises OSError where cgroups cannot be made."""
+    first = (CGROUPS / "cpu").is_dir()  # version 1, or hybrid
+    group = CGROUPS / "cpu" / name if first else CGROUPS / name
+    group.mkdir()
+    quota = int(SHARE * PERIOD_US)
+    if first:
+        (group / "cpu.cfs_period_us").write_text(str(PERIOD_US))
+        (group / "cpu.cfs_quota_us").write_text(str(quota))
+    else:
+        (group / "cpu.max").write_text(f"{quota} {PERIOD_US}")
+    return group
+
+
+@contextlib.contextmanager
+def rationed(pids: list[int]) -> Iterator[None]:
+    """Each process in a cgroup of its own while the block runs."""
+    groups: list[Path] = []
+    home = CGROUPS / "cpu" if (CGROUPS / "cpu").is_dir() else CGROUPS
+    try:
+        for pid in pids:
+            groups.append(_group(f"quicedge-bench-{pid}"))
+            (groups[-1] / "cgroup.procs").write_text(str(pid))
+        yield
+    finally:
+        for pid, group in zip(pids, groups, strict=False):
+            (home / "cgroup.procs").write_text(str(pid))
+            group.rmdir()
+
+
+def workers_of(proxy: Proxy) -> list[int]:
+    """Process IDs of the workers."""
+    return [
+        pid
+        for pid in proxy.pids()
+        if b"quicedge.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+
+
+def rate(workers: int, setting: Setting) -> float:
+    """Small requests a second that so many workers answer."""
+    kind = Kind("quicedge", "quicedge", workers=workers)
+    with running(kind, setting) as proxy:
+        wait_for(proxy, setting)
+        pids = workers_of(proxy)
+        assert len(pids) == workers
+        with rationed(pids):
+            outcome = load("requests", proxy.port, CONNECTIONS, STREAMS, REQUESTS)
+    return outcome["done"] / outcome["seconds"]
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name, origin() as port:
+        directory = Path(name)
+        files = devcerts.ensure(directory / "certs")
+        setting = Setting(directory, port, files.cert, files.key, files.ca)
+        rates: dict[int, list[float]] = {1: [], 2: []}
+        for _ in range(ROUNDS):
+            for workers, found in rates.items():
+                found.append(rate(workers, setting))
+    for workers, found in rates.items():
+        print(
+            f"workers {workers}: {statistics.median(found):.0f} requests a second "
+            f"[{min(found):.0f}, {max(found):.0f}]"
+        )
+    print(f"two over one: {statistics.median(rates[2]) / statistics.median(rates[1]):.2f}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except PermissionError as error:
+        sys.exit(f"cgroups cannot be made here: {error}")
