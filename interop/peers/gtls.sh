@@ -19,6 +19,8 @@ if [ "$ROLE" = server ]; then
     case "$TESTCASE" in
         chacha20) options+=(--ciphers "$chacha20") ;;
         retry) options+=(-V) ;;
+        # As for the client below: by default it gives up after ten seconds.
+        multiconnect) options+=(--handshake-timeout 60s) ;;
         connectionmigration)
             options+=(--preferred-ipv4-addr 193.167.100.100:4433)
             options+=(--preferred-ipv6-addr '[fd00:cafe:cafe:100::100]:4433')
