@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from interop.runner.cases import CASES
+from interop.runner.peerfaults import PEER_FAULTS
 from interop.runner.report import MARKS
 from interop.runner.trial import Result
 
@@ -76,6 +77,9 @@ def summarize(directory: Path, ours: str) -> str:
                 row.append(str(tally))
                 if tally.reasons and (role or peer != ours):
                     why = "; ".join(dict.fromkeys(tally.reasons))
+                    known = PEER_FAULTS.get((client, server, case.name))
+                    if known:
+                        why += f" ({known})"
                     reasons.append(
                         f"- {MARKS[tally.worst]} {client} → {server}, {case.name}: {why}"
                     )

@@ -11,11 +11,16 @@ from quicedge.quic.packet import VERSION_1
 
 
 def initial(
-    frames: bytes, *, dcid: bytes | None = None, size: int = 1200, number: int = 0
+    frames: bytes,
+    *,
+    dcid: bytes | None = None,
+    scid: bytes | None = None,
+    size: int = 1200,
+    number: int = 0,
 ) -> bytes:
     """A datagram of `size` bytes with one Initial packet that carries `frames` and padding."""
     dcid = dcid or os.urandom(8)
-    scid = os.urandom(8)
+    scid = scid or os.urandom(8)
     crypto = CryptoPair()
     crypto.setup_initial(cid=dcid, is_client=True, version=VERSION_1)
     head = b"\xc1" + VERSION_1.to_bytes(4, "big") + bytes((len(dcid),)) + dcid

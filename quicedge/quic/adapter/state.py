@@ -180,7 +180,10 @@ class StateConnection(LeanConnection):
         self, context: QuicReceiveContext, plain: bytes, crypto_frame_required: bool = False
     ) -> tuple[bool, bool]:
         self.packets_received += 1
-        return super()._payload_received(context, plain, crypto_frame_required)
+        # RFC 9000 section 17.2.2: the first packet that a client sends always includes a CRYPTO
+        # frame. aioquic wants one in the first that arrives; but after a loss a probe may come
+        # first, and only its ACK tells the client what to send again.
+        return super()._payload_received(context, plain)
 
     def _handle_reset_stream_frame(
         self, context: QuicReceiveContext, frame_type: int, buf: Buffer

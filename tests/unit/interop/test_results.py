@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from interop.runner.cases import BY_NAME
+from interop.runner.peerfaults import PEER_FAULTS
 from interop.runner.results import summarize
 
 
@@ -42,3 +44,16 @@ def test_pairs_of_others_are_left_out(tmp_path: Path) -> None:
     page = summarize(tmp_path, "quicedge")
     assert "why" not in page
     assert "Nothing failed." in page
+
+
+def test_a_fault_that_is_known_to_be_the_peers_is_told(tmp_path: Path) -> None:
+    write(tmp_path / "a", ["quicedge"], ["qh3"], [entry("v2", "failed", "not done")])
+    assert "- ✕ quicedge → qh3, v2: not done (qh3's server raises" in summarize(
+        tmp_path, "quicedge"
+    )
+
+
+def test_what_is_known_is_about_cases_and_quicedge() -> None:
+    for client, server, case in PEER_FAULTS:
+        assert case in BY_NAME
+        assert "quicedge" in (client, server)
