@@ -134,6 +134,7 @@ def test_a_first_initial_without_crypto() -> None:
     """Section 17.2.2: the first packet of a client always includes a CRYPTO frame."""
     hostile = Hostile()
     first_flight(hostile.client)
+    hostile.client._packet_number = 0
     hostile.send_first(varints(0x01))
     assert hostile.verdict == Code.PROTOCOL_VIOLATION
 

@@ -180,10 +180,12 @@ class StateConnection(LeanConnection):
         self, context: QuicReceiveContext, plain: bytes, crypto_frame_required: bool = False
     ) -> tuple[bool, bool]:
         self.packets_received += 1
-        # RFC 9000 section 17.2.2: the first packet that a client sends always includes a CRYPTO
-        # frame. aioquic wants one in the first that arrives; but after a loss a probe may come
-        # first, and only its ACK tells the client what to send again.
-        return super()._payload_received(context, plain)
+        # RFC 9000 section 17.2.2: the first packet that a client sends, which is number 0, always
+        # includes a CRYPTO frame. aioquic wants one in the first that arrives; but after a loss a
+        # probe may come first, and only its ACK tells the client what to send again.
+        if crypto_frame_required and self._spaces[context.epoch].expected_packet_number > 0:
+            crypto_frame_required = False
+        return super()._payload_received(context, plain, crypto_frame_required)
 
     def _handle_reset_stream_frame(
         self, context: QuicReceiveContext, frame_type: int, buf: Buffer
