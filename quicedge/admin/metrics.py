@@ -13,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from quicedge.admin.families import families
 from quicedge.admin.view import Status
+from quicedge.telemetry.spans import SpanCounts
 from quicedge.telemetry.stats import WorkerStats
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -84,6 +85,7 @@ class _Collector:
             lambda stats: stats.early_data,
         )
         yield from families(stats.metrics for stats in workers)
+        yield from _spans(self._status.spans, workers)
         yield self._restarts()
         yield GaugeMetricFamily(
             "quicedge_up", "Whether the edge is running.", self._status.state == "running"
@@ -106,6 +108,22 @@ def _handshakes(workers: list[WorkerStats]) -> Metric:
         family.add_metric([str(stats.slot), "completed"], stats.handshakes_completed)
         family.add_metric([str(stats.slot), "failed"], stats.handshakes_failed)
     return family
+
+
+def _spans(counts: SpanCounts | None, workers: list[WorkerStats]) -> Iterator[Metric]:
+    """Of the whole edge: the parent exports what all workers record."""
+    if counts is None:
+        return
+    yield CounterMetricFamily(
+        "quicedge_spans_exported", "Spans that the collector took.", counts.exported
+    )
+    dropped = {**counts.dropped, "worker": sum(stats.spans_dropped for stats in workers)}
+    family = CounterMetricFamily(
+        "quicedge_spans_dropped", "Spans that were lost, by reason.", labels=["reason"]
+    )
+    for reason, count in sorted(dropped.items()):
+        family.add_metric([reason], count)
+    yield family
 
 
 def _by_reason(

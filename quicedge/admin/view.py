@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Protocol
 
 from msgspec import Meta, Struct
 
+from quicedge.telemetry.spans import SpanCounts
 from quicedge.telemetry.stats import ConnectionQuery, ConnectionStats, TraceAnswer, WorkerStats
 
 State = Literal["starting", "running", "draining"]
@@ -55,6 +56,8 @@ class Status(Struct, frozen=True, kw_only=True):
     connections: int
     listeners: list[ListenerStatus]
     workers: list[WorkerStatus]
+    spans: SpanCounts | None = None
+    """None: spans are not exported."""
 
 
 class Connections(Struct, frozen=True, kw_only=True):

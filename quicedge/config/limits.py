@@ -442,6 +442,32 @@ LOG_FLUSH_INTERVAL: Final = 0.25
 LOG_CLOSE_TIMEOUT: Final = 2.0
 """Seconds a process waits at its end for its last log lines to be written."""
 
+# --- spans (OpenTelemetry) --------------------------------------------------------------------
+
+OTEL_QUEUE: Final = 2048
+"""Spans waiting to be exported, as OTEL_BSP_MAX_QUEUE_SIZE has it; further ones are dropped."""
+
+OTEL_BATCH: Final = 512
+"""Spans of one export, as OTEL_BSP_MAX_EXPORT_BATCH_SIZE has it."""
+
+OTEL_INTERVAL: Final = 5.0
+"""Seconds between two exports, as OTEL_BSP_SCHEDULE_DELAY has it."""
+
+OTEL_CLOSE_TIMEOUT: Final = 3.0
+"""Seconds the process waits at its end for a collector to take the last spans."""
+
+OTEL_WORKER_BATCH: Final = 64
+"""Spans a worker gathers before it hands them to its supervisor."""
+
+OTEL_WORKER_INTERVAL: Final = 0.5
+"""Seconds a span waits in a worker for company."""
+
+OTEL_WORKER_BACKLOG: Final = 1024 * 1024
+"""Bytes that a supervisor has not read yet above which a worker drops spans."""
+
+OTEL_MAX_TEXT: Final = 2048
+"""Characters of an attribute; clients choose paths and user agents, longer ones are cut."""
+
 # --- qlog (writing) ---------------------------------------------------------------------------
 
 QLOG_BUFFER: Final = 16 * 1024 * 1024

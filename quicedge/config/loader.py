@@ -16,7 +16,7 @@ import msgspec
 
 from quicedge.config.accessfields import ACCESS_FIELDS
 from quicedge.config.rates import parse_rate
-from quicedge.config.schema import Admin, Config, Limits, Qlog, RequestRate, Upstream
+from quicedge.config.schema import Admin, Config, Limits, Otel, Qlog, RequestRate, Upstream
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -257,6 +257,7 @@ def _cross_checks(config: Config) -> Iterator[str]:
     if config.log.access_file and not config.log.access:
         yield "log.access_file: has no effect with access = false"
     yield from _check_qlog(config.qlog)
+    yield from _check_otel(config.otel)
     yield from _check_limits(config.limits)
     for index, name in enumerate(config.log.access_fields):
         if name not in ACCESS_FIELDS:
@@ -318,6 +319,29 @@ def _check_qlog(qlog: Qlog) -> Iterator[str]:
     if qlog.directory is None and (qlog.addresses or qlog.server_names or qlog.rate):
         # QLOGDIR is for interop runners; a configured choice of clients needs a configured place.
         yield "qlog.directory: is missing, without it nothing is traced"
+
+
+def _check_otel(otel: Otel) -> Iterator[str]:
+    if not otel.enabled:
+        defaults = Otel()
+        for key in otel.__struct_fields__:
+            if getattr(otel, key) != getattr(defaults, key):
+                yield f"otel.{key}: has no effect without enabled = true"
+        return
+    if not all(_is_installed(name) for name in _OTEL_MODULES):
+        yield "otel.enabled: needs `pip install 'quicedge[otel]'`"
+    if otel.endpoint is not None and not re.match(r"https?://[^/]", otel.endpoint):
+        yield f"otel.endpoint: {otel.endpoint!r} is not http://host:port/path or https://..."
+
+
+_OTEL_MODULES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False  # not even what it is part of
 
 
 def _check_routes(config: Config) -> Iterator[str]:

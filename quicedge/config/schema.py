@@ -188,6 +188,22 @@ class PassOn(_Section, frozen=True):
     """`traceparent` is continued or begun (W3C Trace Context), and logged as `trace_id`."""
 
 
+class Otel(_Section, frozen=True):
+    """OpenTelemetry spans, by OTLP over HTTP; OTEL_* variables stand in for what is not set."""
+
+    enabled: bool = False
+    endpoint: str | None = None
+    """Where a collector takes traces, with the path; none: the variables, then
+    `http://localhost:4318/v1/traces`."""
+    service_name: str | None = None
+    """none: OTEL_SERVICE_NAME, then `quicedge`."""
+    sample_ratio: Annotated[float, Meta(ge=0, le=1)] | None = None
+    """Share of the traces that begin here; one that a trusted client began is recorded as it is
+    there. None: OTEL_TRACES_SAMPLER, then all."""
+    timeout: Seconds | None = None
+    """For one export with its retries; none: OTEL_EXPORTER_OTLP_TIMEOUT, then ten seconds."""
+
+
 class Qlog(_Section, frozen=True):
     """Traces of connections, one file each (qlog, JSON text sequences)."""
 
@@ -234,5 +250,6 @@ class Config(_Section, frozen=True):
     alt_svc: AltSvc = field(default_factory=AltSvc)
     log: Log = field(default_factory=Log)
     pass_on: PassOn = field(default_factory=PassOn)
+    otel: Otel = field(default_factory=Otel)
     qlog: Qlog = field(default_factory=Qlog)
     admin: Admin = field(default_factory=Admin)

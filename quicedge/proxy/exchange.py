@@ -16,6 +16,7 @@ from quicedge.http import semantics
 from quicedge.http.errors import status_of_upstream_error
 from quicedge.http.message import Field, Request, Response
 from quicedge.proxy.errorpage import error_response
+from quicedge.proxy.passing import SpanContext
 from quicedge.upstream.base import OriginStream, UpstreamError
 
 
@@ -60,7 +61,7 @@ class Exchange:
         "_clock", "_downstream", "_on_done", "_origin", "_paused_request", "_request_over",
         "_response_over", "_uncredited", "bytes_received", "bytes_sent", "context", "ended_at",
         "first_byte_at", "origin_request", "outcome", "request", "response_started", "route",
-        "started_at", "status", "timing", "trace_id",
+        "span", "started_at", "status", "timing", "trace_id",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +78,8 @@ class Exchange:
         self.route = route
         self.context = context
         self.trace_id: str | None = None
+        self.span: SpanContext | None = None
+        """Its place in a distributed trace, where spans are recorded."""
         self.timing: Callable[[Exchange], bytes] | None = None
         """Gives the `server-timing` value, where clients are told."""
         self.started_at = clock()

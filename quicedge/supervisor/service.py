@@ -24,6 +24,7 @@ from quicedge.supervisor import notify
 from quicedge.supervisor.ownership import give_logs
 from quicedge.supervisor.reload import ReloadError, read_certificates, read_keys, reread
 from quicedge.supervisor.sockets import ListenError, Listeners
+from quicedge.supervisor.spans import Spans
 from quicedge.supervisor.workers import NoWorkerError, Worker, WorkerError, WorkerPool
 from quicedge.telemetry.logs import Logs
 from quicedge.telemetry.stats import (
@@ -80,6 +81,7 @@ class Supervisor:
         self._reload_error: str | None = None
         self._reload_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._spans = Spans()
 
     async def serve(self) -> int:
         """0 when all workers ended by themselves, 1 when the start failed or some were killed."""
@@ -98,7 +100,11 @@ class Supervisor:
             log.error("cannot listen", error=str(error))
             return 1
         self._pool = WorkerPool(
-            self._workers, self._make_spec, entry=self._worker_entry, on_ready=self._worker_ready
+            self._workers,
+            self._make_spec,
+            entry=self._worker_entry,
+            on_ready=self._worker_ready,
+            on_spans=self._spans.put,
         )
         admin: AdminServer | None = None
         try:
@@ -106,6 +112,7 @@ class Supervisor:
                 admin = AdminServer(self._config.admin, self)
                 admin.start()
             self._handle_signals()
+            await self._spans.configure(self._config.otel)
             return await self._run_workers(admin)
         except AdminAddressError as error:
             log.error("cannot listen", error=str(error))
@@ -113,6 +120,7 @@ class Supervisor:
         finally:
             if admin is not None:
                 await admin.close()
+            await self._spans.close()
             self._listeners.close()
 
     async def _run_workers(self, admin: AdminServer | None) -> int:
@@ -220,6 +228,7 @@ class Supervisor:
                 self._certificates = certificates
                 self._shared_keys = shared_keys
                 give_logs(new.log, self._identity)
+                await self._spans.configure(new.otel)
                 self._reload_error = None
                 self._reloads += 1
                 failures = await self._tell_all("update_config", new)
@@ -275,6 +284,7 @@ class Supervisor:
             connections=sum(stats.connections for stats in answers.values()),
             listeners=self._listeners.status(),
             workers=workers,
+            spans=self._spans.counts,
         )
 
     async def connections(self, query: ConnectionQuery) -> Connections:

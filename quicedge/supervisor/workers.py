@@ -31,6 +31,7 @@ from quicedge.config.limits import (
     WORKER_STABLE,
     WORKER_START_TIMEOUT,
 )
+from quicedge.telemetry.spans import Span
 from quicedge.worker.control import ControlChannel, ControlError, WorkerSpec
 
 log = structlog.get_logger(__name__)
@@ -39,6 +40,9 @@ _PACKAGE_PARENT = str(Path(quicedge.__file__).resolve().parent.parent)
 
 MakeSpec = Callable[[int, int], WorkerSpec]
 """Slot and number of the control descriptor -> what the worker starts from."""
+
+
+OnSpans = Callable[[list[Span]], None]
 
 
 class WorkerError(Exception):
@@ -62,7 +66,9 @@ class Worker:
         self._process = process
 
     @classmethod
-    async def start(cls, slot: int, make_spec: MakeSpec, entry: str | None) -> Worker:
+    async def start(
+        cls, slot: int, make_spec: MakeSpec, entry: str | None, on_spans: OnSpans
+    ) -> Worker:
         """Spawn a process and send it its specification; OSError when there can be none."""
         ours, theirs = socket.socketpair()
         try:
@@ -86,7 +92,8 @@ class Worker:
             theirs.close()
         worker = cls(slot, spec, process)
         worker.channel = ControlChannel(
-            ours, {"ready": worker._on_ready, "drained": worker._on_drained}
+            ours,
+            {"ready": worker._on_ready, "drained": worker._on_drained, "spans": on_spans},
         )
         await worker.channel.start()
         worker.channel.send_spec(spec)
@@ -129,7 +136,7 @@ class WorkerPool:
     """One worker in each slot, for as long as the pool lives.
 
     `entry` (`module:function`) stands in for the worker's main function, in tests.
-    `on_ready` is called with every worker that becomes ready.
+    `on_ready` is called with every worker that becomes ready, `on_spans` with what they record.
     """
 
     def __init__(
@@ -139,6 +146,7 @@ class WorkerPool:
         *,
         entry: str | None = None,
         on_ready: Callable[[Worker], None] = lambda worker: None,
+        on_spans: OnSpans = lambda spans: None,
     ) -> None:
         self.current: list[Worker | None] = [None] * workers
         self.restarts = [0] * workers
@@ -147,6 +155,7 @@ class WorkerPool:
         self._make_spec = make_spec
         self._entry = entry
         self._on_ready = on_ready
+        self._on_spans = on_spans
         self._stopping = asyncio.Event()
         self._keepers: list[asyncio.Task[None]] = []
 
@@ -238,7 +247,7 @@ class WorkerPool:
     async def _live(self, slot: int, first: asyncio.Future[None]) -> str:
         """One worker from its start to its end, which is told in words."""
         try:
-            worker = await Worker.start(slot, self._make_spec, self._entry)
+            worker = await Worker.start(slot, self._make_spec, self._entry, self._on_spans)
         except (OSError, ControlError) as error:
             return str(error)
         self.current[slot] = worker

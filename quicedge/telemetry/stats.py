@@ -242,6 +242,8 @@ class WorkerStats(Struct, frozen=True, kw_only=True):
     """Writes of qlog events that a slow or full disk lost."""
     log_lines_dropped: int = 0
     """Log and access records that a slow disk had no room for."""
+    spans_dropped: int = 0
+    """Spans of distributed traces that the supervisor did not take in time."""
 
 
 SORT_KEYS = frozenset(

@@ -64,6 +64,12 @@ class OriginStream(Protocol):
     """Time spent waiting for a connection slot."""
     connect_seconds: float
     """Time spent connecting (TCP and TLS); 0.0 on a reused connection."""
+    http_version: str
+    """`1.1` or `2`; empty before there is a connection, and for files."""
+    scheme: str
+    """`http` or `https`, empty until a server is chosen; `file` for files."""
+    retries: int
+    """Tries after the first."""
 
     def write(self, data: bytes) -> None:
         """Send request body bytes; never blocks (see `ResponseHandler.pause_request`)."""

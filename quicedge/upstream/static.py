@@ -113,7 +113,7 @@ class StaticStream:
 
     __slots__ = (
         "_file", "_handler", "_offset", "_paused", "_reading", "_request", "_stop", "_upstream",
-        "connect_seconds", "queue_seconds", "server",
+        "connect_seconds", "http_version", "queue_seconds", "retries", "scheme", "server",
     )  # fmt: skip
 
     def __init__(
@@ -122,6 +122,9 @@ class StaticStream:
         self.server = upstream.root
         self.queue_seconds = 0.0
         self.connect_seconds = 0.0
+        self.http_version = ""
+        self.scheme = "file"
+        self.retries = 0
         self._upstream = upstream
         self._request = request
         self._handler: ResponseHandler | None = handler

@@ -42,14 +42,17 @@ class UpstreamStream:
         "_attempt", "_body", "_config", "_deadline", "_ended", "_failed_servers", "_group",
         "_handler", "_holding", "_loop", "_paused", "_queued_at", "_refused", "_relayed",
         "_report_scheduled", "_request", "_request_paused", "_responded", "_server",
-        "_told_paused", "_trailers", "_tries_left", "_waits_for", "connect_seconds", "method",
-        "queue_seconds", "server",
+        "_told_paused", "_trailers", "_tries_left", "_waits_for", "connect_seconds", "http_version",
+        "method", "queue_seconds", "retries", "scheme", "server",
     )  # fmt: skip
 
     def __init__(self, group: Servers, request: Request, handler: ResponseHandler) -> None:
         self.server = ""
         self.queue_seconds = 0.0
         self.connect_seconds = 0.0
+        self.http_version = ""
+        self.scheme = ""
+        self.retries = 0
         self.method = request.method
         self._group = group
         self._config = group.config
@@ -91,6 +94,7 @@ class UpstreamStream:
             return
         self._server = server
         self.server = server.address.text
+        self.scheme = "https" if server.address.tls else "http"
         self._queued_at = time.monotonic()
         server.counters.requests += 1
         server.running += 1
@@ -109,6 +113,7 @@ class UpstreamStream:
         self.queue_seconds += time.monotonic() - self._queued_at - self.connect_seconds
         request = self._request
         attempt = self._attempt = connection.start(request, self)
+        self.http_version = "2" if attempt.is_duplex else "1.1"
         if self._paused:
             attempt.pause()
         if request.ended:
@@ -146,6 +151,7 @@ class UpstreamStream:
             self._fail(error)
             return
         self._tries_left -= 1
+        self.retries += 1
         server.counters.retries += 1
         self._leave_server()
         if error.kind in ("connect", "connect_timeout", "tls"):

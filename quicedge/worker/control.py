@@ -21,6 +21,7 @@ from quicedge.config.limits import CONTROL_MAX_PENDING, CONTROL_MESSAGE_MAX, CON
 from quicedge.config.schema import Config
 from quicedge.quic.sharedkeys import SharedKeys
 from quicedge.quic.tls import CertificatePem
+from quicedge.telemetry.spans import Span
 from quicedge.telemetry.stats import (
     ConnectionPage,
     ConnectionQuery,
@@ -113,6 +114,7 @@ METHODS: Mapping[str, Method] = {
     # Told by a worker.
     "ready": Method(None, None),
     "drained": Method(None, None),
+    "spans": Method(list[Span], None),
 }
 
 
@@ -256,6 +258,11 @@ class ControlChannel(asyncio.Protocol):
         """Tell the other side, without an answer; nothing happens when it is gone."""
         if self._transport is not None and not self._transport.is_closing():
             self._write(_encode(_Notice(method, _raw(parameter))))
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that the other side has not read yet."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
     def close(self) -> None:
         """Close after what was written is sent."""

@@ -22,6 +22,7 @@ from quicedge.proxy.exchange import Exchange
 from quicedge.proxy.passing import (
     DROPPED_WITH_TRACE_CONTEXT,
     TRANSPORT_FIELDS,
+    SpanContext,
     server_timing,
     trace_context,
     transport_fields,
@@ -53,6 +54,7 @@ from quicedge.worker.records import (
     transport_of,
 )
 from quicedge.worker.session import RequestStream, Session
+from quicedge.worker.spans import SpanRecorder
 from quicedge.worker.tracing import Tracer
 
 log = structlog.get_logger(__name__)
@@ -128,6 +130,7 @@ class Edge:
         self.handshakes_failed = 0
         self._upstreams: dict[str, Upstream | StaticUpstream] = {}
         self.tracer = Tracer(config.qlog, self._clock)
+        self.spans = SpanRecorder(config.otel, self._clock)
         self.policy = Policy(config, self._clock)
         self._certificates = certificates
         self.configure(config)
@@ -194,6 +197,7 @@ class Edge:
         self.configure(config)
         self.policy.configure(config)
         self.tracer.configure(config.qlog)
+        self.spans.configure(config.otel)
         settings = self.endpoint.settings
         settings.configuration = server_configuration(
             config, self._certificates, self._alpn_protocols
@@ -317,7 +321,7 @@ class Edge:
         route = self.router.find(request.authority, request.path)
         if route is not None:
             session.routes.add(f"{route.host}{route.path}")
-        dropped, added, trace_id = self._passed_on(session, request)
+        dropped, added, trace_id, span = self._passed_on(session, request)
         context = EdgeContext(
             client_host=session.client_host,
             alt_svc=self._alt_svc(stream),
@@ -335,26 +339,31 @@ class Edge:
             on_done=lambda exchange: self._exchange_done(session, stream, exchange),
         )
         exchange.trace_id = trace_id
+        exchange.span = span
         if self.config.pass_on.server_timing:
             exchange.timing = lambda exchange: _timing(exchange, session.connection)
         return exchange
 
     def _passed_on(
         self, session: Session, request: Request
-    ) -> tuple[frozenset[bytes], list[Field], str | None]:
-        """Request fields that only we may write, ours, and the trace's identifier."""
+    ) -> tuple[frozenset[bytes], list[Field], str | None, SpanContext | None]:
+        """Request fields that only we may write, ours, the trace's identifier and place in it."""
         options = self.config.pass_on
         dropped: frozenset[bytes] = frozenset()
         added: list[Field] = []
-        trace_id = None
+        trace_id = span = None
         if options.transport_headers:
             dropped = TRANSPORT_FIELDS
             added = transport_fields(transport_of(session.connection))
-        if options.trace_context:
+        if self.spans.enabled:
+            span = self.spans.begin(request.fields, trusted=options.trace_context)
+            fields, trace_id = span.fields, span.trace_id
+        elif options.trace_context:
             fields, trace_id = trace_context(request.fields)
+        if trace_id is not None:
             dropped |= DROPPED_WITH_TRACE_CONTEXT
             added = added + fields
-        return dropped, added, trace_id
+        return dropped, added, trace_id, span
 
     def start_exchange(self, session: Session, exchange: Exchange) -> None:
         """Refuse an exchange, or send it to its upstream."""
@@ -401,6 +410,7 @@ class Edge:
     def _exchange_done(self, session: Session, stream: RequestStream, exchange: Exchange) -> None:
         session.exchange_done(stream.stream_id, exchange.outcome == "complete")
         count_exchange(self.metrics, exchange)
+        self.spans.end(session, stream, exchange)
         if self.access_log is not None:
             self.access_log.log(access_record(session, stream, exchange))
 
@@ -459,3 +469,4 @@ class Edge:
         for upstream in self._upstreams.values():
             await upstream.close()
         self.tracer.close()
+        self.spans.flush()

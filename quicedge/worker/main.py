@@ -12,11 +12,13 @@ from collections import Counter
 
 import uvloop
 
+from quicedge.config.limits import OTEL_WORKER_BACKLOG
 from quicedge.config.schema import Config
 from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.sharedkeys import SharedKeys
 from quicedge.quic.tls import CertificatePem
 from quicedge.telemetry.logs import Logs
+from quicedge.telemetry.spans import Span
 from quicedge.telemetry.stats import (
     ConnectionPage,
     ConnectionQuery,
@@ -92,6 +94,14 @@ class _Worker:
             on_lost=lambda: self.drain(spec.config.drain_timeout),
         )
         await channel.start()
+
+        def send_spans(spans: list[Span]) -> bool:
+            if channel.backlog > OTEL_WORKER_BACKLOG:
+                return False
+            channel.notify("spans", spans)
+            return True
+
+        self._edge.spans.send = send_spans
         channel.notify("ready")
         await self._ended.wait()
         await self._edge.close()
@@ -175,6 +185,7 @@ class _Worker:
             traces_running=edge.tracer.running,
             trace_writes_dropped=edge.tracer.dropped,
             log_lines_dropped=self._logs.dropped,
+            spans_dropped=edge.spans.dropped,
         )
 
     def drain(self, timeout: float) -> None:

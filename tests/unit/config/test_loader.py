@@ -185,3 +185,14 @@ def test_a_root_takes_the_place_of_servers(tmp_path: Path) -> None:
         "upstreams.app.root: /etc/quicedge/www is no directory",
     ]
     assert problems(upstreams={"app": {}}) == ["upstreams.app.servers: needs one at least, or root"]
+
+
+def test_spans_need_the_extra_and_to_be_enabled(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert problems(otel={"sample_ratio": 0.5}) == [
+        "otel.sample_ratio: has no effect without enabled = true"
+    ]
+    assert "is not http" in problems(otel={"enabled": True, "endpoint": "collector:4317"})[0]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert problems(otel={"enabled": True}) == [
+        "otel.enabled: needs `pip install 'quicedge[otel]'`"
+    ]

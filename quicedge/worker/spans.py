@@ -1,0 +1,241 @@
+"""What exchanges leave for a distributed trace: a server span each, and a client span of the
+request to the origin below it.
+
+Identifiers are drawn when a request comes, for the origin is told; the rest is said once, when the
+exchange is over, and only of traces that are recorded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import Callable
+
+import structlog
+
+from quicedge.config.limits import OTEL_MAX_TEXT, OTEL_WORKER_BATCH, OTEL_WORKER_INTERVAL
+from quicedge.config.schema import Otel
+from quicedge.http.message import Field, Request
+from quicedge.proxy.exchange import Exchange
+from quicedge.proxy.passing import SpanContext, new_span_id, new_trace_id, parent_of
+from quicedge.quic.packet import VERSION_NAMES
+from quicedge.telemetry.spans import Attribute, SamplerError, Span, is_disabled, sampler_of
+from quicedge.telemetry.text import text
+from quicedge.upstream.base import OriginStream
+from quicedge.worker.session import RequestStream, Session
+
+log = structlog.get_logger(__name__)
+
+_METHODS = frozenset(
+    (
+        b"CONNECT", b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT", b"QUERY",
+        b"TRACE",
+    )
+)  # fmt: skip
+"""Others are `_OTHER`: clients must not choose names of spans."""
+
+_REMOTE = ("http", "https")
+
+_CREDENTIALS = re.compile(r"(^|&)(AWSAccessKeyId|Signature|sig|X-Goog-Signature)=[^&]*")
+"""Query parameters whose values the conventions say to redact (attribute url.query)."""
+
+
+class SpanRecorder:
+    """The spans of one worker. `clock` is the exchanges' clock.
+
+    `send` takes a batch, or says that it has no room; it is set once somebody listens.
+    """
+
+    def __init__(
+        self,
+        config: Otel,
+        clock: Callable[[], float],
+        send: Callable[[list[Span]], bool] = lambda spans: False,
+    ) -> None:
+        self.send = send
+        self.dropped = 0
+        """Spans that found no room."""
+        self._clock = clock
+        self._waiting: list[Span] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self.configure(config)
+
+    def configure(self, config: Otel) -> None:
+        """Use this for requests that come from now on."""
+        self.enabled = config.enabled and not is_disabled(os.environ)
+        try:
+            self._sampler = sampler_of(config.sample_ratio, os.environ)
+        except SamplerError as error:
+            self._sampler = sampler_of(1.0, {})
+            log.warning("all traces are recorded", reason=str(error))
+
+    def begin(self, fields: list[Field], *, trusted: bool) -> SpanContext:
+        """A request's place: below the client's span where clients are trusted, else on top."""
+        parent = parent_of(fields) if trusted else None
+        trace_id = parent.trace_id if parent is not None else new_trace_id()
+        sampled = parent.sampled if parent is not None else None
+        return SpanContext(
+            trace_id, new_span_id(), new_span_id(), parent, self._sampler.samples(trace_id, sampled)
+        )
+
+    def end(self, session: Session, stream: RequestStream, exchange: Exchange) -> None:
+        """An exchange is over."""
+        context = exchange.span
+        if context is None or not context.recorded:
+            return
+        epoch = time.time() - self._clock()
+        self._waiting.append(_server_span(context, session, stream, exchange, epoch))
+        if exchange.origin is not None and exchange.origin.scheme in _REMOTE:
+            self._waiting.append(_client_span(context, exchange, epoch))
+        if len(self._waiting) >= OTEL_WORKER_BATCH:
+            self.flush()
+        elif self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(OTEL_WORKER_INTERVAL, self.flush)
+
+    def flush(self) -> None:
+        """Hand over what waits."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        spans, self._waiting = self._waiting, []
+        if spans and not self.send(spans):
+            self.dropped += len(spans)
+
+
+def _server_span(
+    context: SpanContext, session: Session, stream: RequestStream, exchange: Exchange, epoch: float
+) -> Span:
+    request, connection = exchange.request, session.connection
+    recovery, rtt = connection.recovery, connection.recovery.rtt
+    name, attributes = _method(request.method)
+    path, _, query = text(request.path).partition("?")
+    host, port = _host_port(text(request.authority), 443)
+    attributes |= {
+        "url.scheme": "https",
+        "url.path": path[:OTEL_MAX_TEXT],
+        "server.address": host[:OTEL_MAX_TEXT],
+        "server.port": port,
+        "network.protocol.name": "http",
+        "network.protocol.version": "3",
+        "network.transport": "quic",
+        "http.request.body.size": exchange.bytes_received,
+        "http.response.body.size": exchange.bytes_sent,
+        "quic.connection_id": connection.id,
+        "quic.stream_id": stream.stream_id,
+        "quic.version": VERSION_NAMES.get(connection.version, hex(connection.version)),
+        "quic.early_data": exchange.context.early_data,
+        "quic.congestion_window": recovery.congestion_window,
+        "quic.packets_sent": connection.packets_sent,
+        "quic.packets_lost": recovery.packets_lost,
+        "quicedge.outcome": exchange.outcome,
+    }
+    if query:
+        attributes["url.query"] = _CREDENTIALS.sub(r"\1\2=REDACTED", query)[:OTEL_MAX_TEXT]
+    path_in_use = connection.validated_path
+    if path_in_use is not None:
+        remote = path_in_use.remote
+        attributes["client.address"] = attributes["network.peer.address"] = str(remote[0])
+        attributes["network.peer.port"] = remote[1]
+    agent = next((value for name, value in request.fields if name == b"user-agent"), None)
+    if agent is not None:
+        attributes["user_agent.original"] = text(agent)[:OTEL_MAX_TEXT]
+    if rtt.initialized:
+        attributes["quic.smoothed_rtt"] = rtt.smoothed
+        attributes["quic.min_rtt"] = rtt.min
+    if exchange.route is not None:
+        attributes["http.route"] = exchange.route.path
+        attributes["quicedge.upstream"] = exchange.route.upstream
+        name = f"{name} {exchange.route.path}"
+    if exchange.status:
+        attributes["http.response.status_code"] = exchange.status
+    # The conventions: for a server, what the client did wrong is no error.
+    error = exchange.outcome if exchange.outcome.startswith("origin_") else None
+    if error is None and exchange.status >= 500:
+        error = str(exchange.status)
+    parent = context.parent
+    if error is not None:
+        attributes["error.type"] = error
+    return Span(
+        trace_id=context.trace_id,
+        span_id=context.server_id,
+        parent_id=parent.span_id if parent is not None else None,
+        remote_parent=True,
+        kind="server",
+        name=name,
+        start=epoch + exchange.started_at,
+        end=epoch + (exchange.ended_at or exchange.started_at),
+        attributes=attributes,
+        error=error,
+        state=parent.state.decode("latin-1") if parent is not None else "",
+    )
+
+
+def _client_span(context: SpanContext, exchange: Exchange, epoch: float) -> Span:
+    origin, request = exchange.origin, exchange.request
+    assert origin is not None
+    name, attributes = _method(request.method)
+    attributes |= {
+        "url.full": _full_url(origin, request)[:OTEL_MAX_TEXT],
+        "network.protocol.name": "http",
+        "quicedge.queue_seconds": origin.queue_seconds,
+        "quicedge.connect_seconds": origin.connect_seconds,
+    }
+    if origin.server.startswith("unix:"):
+        attributes["server.address"] = origin.server.removeprefix("unix:")
+        attributes["network.transport"] = "unix"
+    elif origin.server:
+        attributes["server.address"], attributes["server.port"] = _host_port(origin.server, 0)
+        attributes["network.transport"] = "tcp"
+    if origin.http_version:
+        attributes["network.protocol.version"] = origin.http_version
+    if origin.retries:
+        attributes["http.request.resend_count"] = origin.retries
+    error = None
+    if exchange.first_byte_at is not None:
+        attributes["http.response.status_code"] = exchange.status
+        attributes["quicedge.first_byte_seconds"] = exchange.first_byte_at - exchange.started_at
+        if exchange.status >= 400:
+            error = str(exchange.status)
+    if exchange.outcome != "complete":
+        error = exchange.outcome
+    if error is not None:
+        attributes["error.type"] = error
+    return Span(
+        trace_id=context.trace_id,
+        span_id=context.client_id,
+        parent_id=context.server_id,
+        remote_parent=False,
+        kind="client",
+        name=name,
+        start=epoch + exchange.started_at,
+        end=epoch + (exchange.ended_at or exchange.started_at),
+        attributes=attributes,
+        error=error,
+        state=context.parent.state.decode("latin-1") if context.parent is not None else "",
+    )
+
+
+def _method(method: bytes) -> tuple[str, dict[str, Attribute]]:
+    """The name that a span begins with, and the attributes of a method."""
+    if method in _METHODS:
+        return method.decode(), {"http.request.method": method.decode()}
+    original = text(method)[:OTEL_MAX_TEXT]
+    return "HTTP", {"http.request.method": "_OTHER", "http.request.method_original": original}
+
+
+def _full_url(origin: OriginStream, request: Request) -> str:
+    """Where the request went: the server that was chosen, not the name that was asked for."""
+    authority = "localhost" if origin.server.startswith("unix:") else origin.server
+    path, mark, query = text(request.path).partition("?")
+    query = _CREDENTIALS.sub(r"\1\2=REDACTED", query)
+    return f"{origin.scheme}://{authority}{path}{mark}{query}"
+
+
+def _host_port(authority: str, default: int) -> tuple[str, int]:
+    host, colon, port = authority.rpartition(":")
+    if not colon or not port.isdigit() or (":" in host and not host.endswith("]")):
+        host, port = authority, ""
+    return host.strip("[]"), int(port) if port else default
