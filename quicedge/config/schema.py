@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-from quicedge.config import limits
+from quicedge.config import limits, tracelimits
 
 Seconds = Annotated[float, Meta(gt=0, extra={"unit": "seconds"})]
 Bytes = Annotated[int, Meta(ge=0, extra={"unit": "bytes"})]
@@ -216,9 +216,9 @@ class Qlog(_Section, frozen=True):
     """Clients that are always traced: addresses or networks (`192.0.2.0/24`)."""
     server_names: list[str] = field(default_factory=list)
     """Server names (SNI) whose connections are always traced."""
-    max_file_size: Bytes = limits.QLOG_MAX_FILE_SIZE
+    max_file_size: Bytes = tracelimits.QLOG_MAX_FILE_SIZE
     """A trace ends there."""
-    max_total_size: Bytes = limits.QLOG_MAX_TOTAL_SIZE
+    max_total_size: Bytes = tracelimits.QLOG_MAX_TOTAL_SIZE
     """All traces of the directory; the oldest are removed."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from quicedge.config.limits import QLOG_MAX_CONNECTIONS
+from quicedge.config.tracelimits import QLOG_MAX_CONNECTIONS
 from quicedge.qlog.breaks import Breaks
 from quicedge.qlog.connection import Connection
 from quicedge.qlog.normalise import Events

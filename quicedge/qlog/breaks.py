@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from quicedge.config.limits import QLOG_MAX_BREAKS
+from quicedge.config.tracelimits import QLOG_MAX_BREAKS
 
 
 @dataclass(frozen=True, slots=True)

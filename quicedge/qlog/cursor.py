@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from quicedge.config.limits import QLOG_MAX_EVENT
+from quicedge.config.tracelimits import QLOG_MAX_EVENT
 from quicedge.qlog.source import Source
 
 _SPACE = re.compile(r"[ \t\r\n]*")

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Any
 
-from quicedge.config.limits import QLOG_MAX_LOST, QLOG_MAX_OUTSTANDING
+from quicedge.config.tracelimits import QLOG_MAX_LOST, QLOG_MAX_OUTSTANDING
 
 _PACKET_THRESHOLD = 3
 """RFC 9002 section 6.1.1: packets sent this much later and acknowledged make one lost."""

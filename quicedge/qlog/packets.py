@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from quicedge.config.limits import QLOG_MAX_DETAIL
+from quicedge.config.tracelimits import QLOG_MAX_DETAIL
 from quicedge.qlog.event import frame_length, integer, sequence, text
 
 _MAX_KINDS = 64

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from quicedge.config.limits import QLOG_MAX_EVENT
+from quicedge.config.tracelimits import QLOG_MAX_EVENT
 from quicedge.qlog.breaks import Breaks
 from quicedge.qlog.event import TraceHeader, mapping
 from quicedge.qlog.source import Source

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from quicedge.config.limits import QLOG_SERIES_POINTS
+from quicedge.config.tracelimits import QLOG_SERIES_POINTS
 
 _FINEST = 0.25
 """Milliseconds a bucket at first."""

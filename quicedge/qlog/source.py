@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, cast
 
-from quicedge.config.limits import QLOG_READ_SIZE
+from quicedge.config.tracelimits import QLOG_READ_SIZE
 
 _GZIP_MAGIC = b"\x1f\x8b"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from quicedge.config.limits import QLOG_MAX_RUNS, QLOG_MAX_STREAMS
+from quicedge.config.tracelimits import QLOG_MAX_RUNS, QLOG_MAX_STREAMS
 from quicedge.qlog.event import Event, integer, mapping, sequence, text
 
 _LONGEST_FIELD = 256

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from quicedge.config.limits import QLOG_MAX_FINDINGS
+from quicedge.config.tracelimits import QLOG_MAX_FINDINGS
 from quicedge.qlog.breaks import Breaks
 from quicedge.qlog.definitions import Problem, check, events
 from quicedge.qlog.event import TraceHeader, text

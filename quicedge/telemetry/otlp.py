@@ -15,13 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from quicedge import __version__
-from quicedge.config.limits import (
-    OTEL_BATCH,
-    OTEL_CLOSE_TIMEOUT,
-    OTEL_INTERVAL,
-    OTEL_QUEUE,
-)
 from quicedge.config.schema import Otel
+from quicedge.config.tracelimits import OTEL_BATCH, OTEL_CLOSE_TIMEOUT, OTEL_INTERVAL, OTEL_QUEUE
 from quicedge.telemetry.spans import Span, SpanCounts
 
 if TYPE_CHECKING:

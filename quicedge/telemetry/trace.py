@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from quicedge.config.limits import QLOG_MAX_HELD
+from quicedge.config.tracelimits import QLOG_MAX_HELD
 from quicedge.telemetry.events import BASE, EXTRA, LEVELS, Event, LogWarning
 
 EVENT_SCHEMAS = [

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import structlog
 
-from quicedge.config.limits import (
-    LOG_CLOSE_TIMEOUT,
+from quicedge.config.limits import LOG_CLOSE_TIMEOUT
+from quicedge.config.schema import Qlog
+from quicedge.config.tracelimits import (
     QLOG_BUFFER,
     QLOG_FLUSH_INTERVAL,
     QLOG_MAX_OPEN,
     QLOG_PRUNE_EVERY,
 )
-from quicedge.config.schema import Qlog
 
 SUFFIX = ".sqlog"
 

@@ -12,8 +12,8 @@ from collections import Counter
 
 import uvloop
 
-from quicedge.config.limits import OTEL_WORKER_BACKLOG
 from quicedge.config.schema import Config
+from quicedge.config.tracelimits import OTEL_WORKER_BACKLOG
 from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.sharedkeys import SharedKeys
 from quicedge.quic.tls import CertificatePem

@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 import structlog
 
-from quicedge.config.limits import OTEL_MAX_TEXT, OTEL_WORKER_BATCH, OTEL_WORKER_INTERVAL
 from quicedge.config.schema import Otel
+from quicedge.config.tracelimits import OTEL_MAX_TEXT, OTEL_WORKER_BATCH, OTEL_WORKER_INTERVAL
 from quicedge.http.message import Field, Request
 from quicedge.proxy.exchange import Exchange
 from quicedge.proxy.passing import SpanContext, new_span_id, new_trace_id, parent_of

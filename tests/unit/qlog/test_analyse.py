@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from quicedge.config.limits import (
+from quicedge.config.tracelimits import (
     QLOG_MAX_CONNECTIONS,
     QLOG_MAX_DETAIL,
     QLOG_MAX_RUNS,

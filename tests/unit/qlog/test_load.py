@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from quicedge.config.limits import QLOG_MAX_EVENT
+from quicedge.config.tracelimits import QLOG_MAX_EVENT
 from quicedge.qlog.analyse import analyse
 from quicedge.qlog.load import Reader, shape_of
 from quicedge.qlog.show import as_json, line

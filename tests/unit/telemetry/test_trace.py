@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
-from quicedge.config.limits import QLOG_MAX_HELD
+from quicedge.config.tracelimits import QLOG_MAX_HELD
 from quicedge.telemetry import events
 from quicedge.telemetry.trace import Trace
 

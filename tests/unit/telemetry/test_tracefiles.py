@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from quicedge.config import limits
+from quicedge.config import tracelimits
 from quicedge.telemetry import tracefiles
 from quicedge.telemetry.tracefiles import TraceFiles
 
@@ -101,4 +101,4 @@ def test_the_oldest_go_when_there_are_too_many_bytes(tmp_path: Path) -> None:
         "newest.sqlog",
         "now.sqlog",
     ]
-    assert limits.QLOG_PRUNE_EVERY > 0
+    assert tracelimits.QLOG_PRUNE_EVERY > 0
