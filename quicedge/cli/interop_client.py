@@ -17,8 +17,8 @@ import uvloop
 
 from quicedge.cli.interop_download import Downloader, DownloadError
 from quicedge.cli.interop_environment import Environment
-from quicedge.config.limits import QLOG_MAX_FILE_SIZE, QLOG_MAX_TOTAL_SIZE
 from quicedge.config.schema import Qlog
+from quicedge.config.tracelimits import QLOG_MAX_FILE_SIZE, QLOG_MAX_TOTAL_SIZE
 from quicedge.http.hq import ALPN_HQ
 from quicedge.quic.connection import Connection
 from quicedge.quic.settings import ALPN_H3, client_configuration
