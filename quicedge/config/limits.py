@@ -428,6 +428,10 @@ ADMIN_EVENT_INTERVAL_MAX: Final = 60.0
 ADMIN_KEEPALIVE_TIMEOUT: Final = 5
 """Seconds an idle admin connection is kept."""
 
+GC_THRESHOLDS: Final = (20_000, 20, 20)
+"""New objects before a worker looks for reference cycles, and how rarely among older ones; Python's
+700, 10, 10 cost a handshake and a small request a tenth of their time."""
+
 # --- telemetry --------------------------------------------------------------------------------
 
 LOG_BUFFER: Final = 4 * 1024 * 1024

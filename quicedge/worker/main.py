@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import resource
@@ -12,6 +13,7 @@ from collections import Counter
 
 import uvloop
 
+from quicedge.config.limits import GC_THRESHOLDS
 from quicedge.config.schema import Config
 from quicedge.config.tracelimits import OTEL_WORKER_BACKLOG
 from quicedge.quic.cids import ConnectionIds
@@ -36,6 +38,9 @@ from quicedge.worker.records import connection_stats
 
 def run(spec: WorkerSpec) -> None:
     """Serve until drained."""
+    # What was imported stays; a connection frees itself, so looking for cycles is rarely worth it.
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
     uvloop.run(_Worker(spec).serve())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from hmac import compare_digest
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -99,6 +100,7 @@ class StateConnection(LeanConnection):
         if max_streams_uni is not None:
             self._local_max_streams_uni.value = max_streams_uni
             self._local_max_streams_uni.sent = max_streams_uni
+        this = weakref.ref(self)  # a bound method would make a cycle of us and our recovery
         self._loss: Recovery = Recovery(  # type: ignore[assignment]  # same calls, own records
             controller=make_controller(
                 configuration.congestion_control_algorithm, self._max_datagram_size
@@ -106,7 +108,7 @@ class StateConnection(LeanConnection):
             initial_rtt=configuration.initial_rtt,
             max_datagram_size=self._max_datagram_size,
             peer_completed_address_validation=not self._is_client,
-            send_probe=self._send_probe,
+            send_probe=lambda: cast(StateConnection, this())._send_probe(),
         )
         self.mtu = PathMtu(mtu_ceiling or self._max_datagram_size)
         self._mtu_path: QuicNetworkPath | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from unittest.mock import patch
 
 from aioquic import tls
@@ -120,3 +122,23 @@ def test_few_connection_ids_are_given_and_taken() -> None:
     client.change_connection_id()
     world.talk(client)
     assert len(connection.host_cids) == ACTIVE_CONNECTION_IDS
+
+
+def test_a_connection_that_is_over_is_freed_at_once() -> None:
+    """Not when the garbage collector next looks for cycles, which it seldom does."""
+    world = World()
+    client = connected(world)
+    (connection,) = world.endpoint.connections
+    reference = weakref.ref(connection)
+    del connection
+    gc.collect()
+    gc.disable()
+    try:
+        client.close()
+        world.talk(client)
+        world.endpoint.handle_timers(NOW + 60)
+        world.endpoint.flush(NOW + 60)
+        world.handlers.clear()
+        assert reference() is None
+    finally:
+        gc.enable()
