@@ -53,6 +53,8 @@ def examine(config: Config) -> list[Finding]:
         found += list(_hosts(config, covered))
     if config.tls.shared_keys is not None:
         found.append(_shared_keys(config.tls.shared_keys))
+    if config.limits.redis is not None:
+        found.append(_redis(config.limits.redis, config.quic.early_data))
     for name, upstream in config.upstreams.items():
         for url in upstream.servers:
             found.append(_origin(name, url))
@@ -108,6 +110,31 @@ def _shared_keys(path: str) -> Finding:
         return Finding(
             "error", "tls.shared_keys", str(error), "openssl rand -hex 32 makes a line of it"
         )
+
+
+def _redis(url: str, early_data: bool) -> Finding:
+    import redis
+
+    subject = "limits.redis"
+    try:
+        with redis.Redis.from_url(
+            url, socket_timeout=CONNECT_TIMEOUT, socket_connect_timeout=CONNECT_TIMEOUT
+        ) as store:
+            about: dict[str, object] = store.info()
+    except redis.RedisError as error:
+        return Finding(
+            "warning", subject, f"does not answer: {error}",
+            "until it does, workers count for themselves and early data waits for the handshake",
+        )  # fmt: skip
+    policy = about.get("maxmemory_policy", "noeviction")
+    if early_data and "run_id" not in about:
+        return Finding("warning", subject, "has no run_id: it is no register of early data")
+    if early_data and policy != "noeviction":
+        return Finding(
+            "warning", subject, f"maxmemory-policy is {policy}: it may forget used tickets",
+            "set it to noeviction",
+        )  # fmt: skip
+    return Finding("ok", subject, f"answers, Redis {about.get('redis_version', '')}")
 
 
 def _certificate(item: Certificate, covered: list[ServerCertificate]) -> Iterator[Finding]:

@@ -34,6 +34,7 @@ from quicedge.qlog.report import page
 from quicedge.qlog.validate import validate
 from quicedge.quic.frames import encode_varint
 from quicedge.quic.logged import describe
+from quicedge.quic.sealing import Fleet
 from quicedge.quic.tickets import Tickets
 from quicedge.quic.tokens import TokenKeys
 from quicedge.upstream.connection import Counters
@@ -148,10 +149,11 @@ def transport_parameters(data: bytes) -> None:
 
 @target(lambda: [bytes(64), b"\x01" * 90])
 def tokens(data: bytes) -> None:
-    keys, tickets = TokenKeys(b"s" * 32), Tickets(b"s" * 32)
-    assert keys.open_retry(data, ("192.0.2.1", 5), b"12345678", NOW) is None
-    assert not keys.open_new(data, "192.0.2.1", 1, NOW)
-    assert tickets.open(data, NOW) is None
+    for fleet in (None, Fleet([b"k" * 32, b"l" * 32], lambda: 1e9)):
+        keys, tickets = TokenKeys(b"s" * 32, fleet), Tickets(b"s" * 32, fleet)
+        assert keys.open_retry(data, ("192.0.2.1", 5), b"12345678", NOW) is None
+        assert not keys.open_new(data, "192.0.2.1", 1, NOW)
+        assert tickets.open(data, NOW) is None
 
 
 # --- HTTP -----------------------------------------------------------------------------------------

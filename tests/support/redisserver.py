@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,9 @@ from tests.support.peers import free_port, require, wait_until
 class RedisServer:
     url: str
     process: subprocess.Popen[bytes]
+
+    def client(self) -> Any:
+        return pytest.importorskip("redis").Redis.from_url(self.url)
 
     def stop(self) -> None:
         """Nothing listens on its port afterwards."""

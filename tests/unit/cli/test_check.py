@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from quicedge.cli import main
 from tests.support.certs import write_certificate
+from tests.support.redisserver import redis_server
 
 
 def write_config(tmp_path: Path, *, host: str = "localhost", listen: str = "127.0.0.1:0") -> Path:
@@ -105,3 +106,29 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path) -> None:
     code, output = check(config)
     assert code == 2
     assert "routes[0].pathh: unknown key; did you mean `path`?" in output
+
+
+def test_a_fleet_is_looked_at(tmp_path: Path) -> None:
+    write_certificate(tmp_path, "localhost")
+    config = write_config(tmp_path)
+    keys = tmp_path / "fleet.keys"
+    keys.write_text("ab" * 32)
+    keys.chmod(0o644)
+    with redis_server(tmp_path) as server:
+        text = config.read_text().replace("[tls]", '[tls]\nshared_keys = "fleet.keys"')
+        text += f'[quic]\nearly_data = true\n[limits]\nredis = "{server.url}"\n'
+        config.write_text(text)
+        code, output = check(config)
+        assert code == 1
+        assert "fleet.keys: mode 644" in output
+        keys.chmod(0o600)
+        code, output = check(config)
+        assert code == 0
+        assert "1 keys of" in output
+        assert "limits.redis: answers" in output
+        server.client().config_set("maxmemory-policy", "allkeys-lru")
+        assert "may forget used tickets" in check(config)[1]
+        server.stop()
+        code, output = check(config)
+        assert code == 0, "a fleet starts without its register"
+        assert "limits.redis: does not answer" in output
