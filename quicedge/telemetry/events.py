@@ -142,6 +142,10 @@ class ParametersSet(Event):
     initial_max_streams_bidi: int | None = None
     initial_max_streams_uni: int | None = None
     max_datagram_frame_size: int | None = None
+    grease_quic_bit: bool | None = None
+    """RFC 9287."""
+    unknown_parameters: list[dict[str, Any]] | None = None
+    """`id` and `value` (hexadecimal) of those that we do not know."""
 
 
 class ConnectionStarted(Event):

@@ -69,7 +69,8 @@ class Tracer:
             address = getattr(address, "ipv4_mapped", None) or address
             wanted = any(address in network for network in self._networks)
         if wanted or self._names:
-            self._start(connection, tentative=not wanted)
+            # The time of its first datagram: an event must not happen before its trace.
+            self._start(connection, connection.created_at, tentative=not wanted)
 
     def negotiated(self, session: Session) -> None:
         """The client's server name is known, and HTTP/3 is about to begin."""
@@ -92,7 +93,7 @@ class Tracer:
             if trace.tentative:
                 trace.keep()
             return trace.file
-        if not self._start(connection, tentative=False):
+        if not self._start(connection, self._clock(), tentative=False):
             return None
         assert connection.trace is not None
         codec = getattr(session, "h3", None)
@@ -111,10 +112,10 @@ class Tracer:
         session.connection.stop_trace()
         return trace.file
 
-    def _start(self, connection: Connection, *, tentative: bool) -> bool:
+    def _start(self, connection: Connection, started: float, *, tentative: bool) -> bool:
         if self._files is None:
             return False
-        wall = time.time()
+        wall = time.time() - (self._clock() - started)
         file = self._files.new(f"{int(wall * 1000)}-{connection.id}")
         if file is None:
             self.refused += 1
@@ -123,7 +124,7 @@ class Tracer:
             file,
             level=self._config.level,
             group_id=connection.id,
-            started=self._clock(),
+            started=started,
             wall_clock=wall,
             tentative=tentative,
             max_size=self._config.max_file_size,

@@ -5,12 +5,13 @@ aioquic writes events of qlog 0.3 into a `QuicLoggerTrace`; this one passes them
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
+from aioquic.buffer import Buffer
 from aioquic.quic.logger import QuicLoggerTrace
-from aioquic.quic.packet import QuicStreamFrame, QuicTransportParameters
+from aioquic.quic.packet import PARAMS, QuicStreamFrame, QuicTransportParameters
 
 from quicedge.quic import logged
 from quicedge.telemetry import events
@@ -27,14 +28,19 @@ _DROPPED = {
 }
 """aioquic's reasons; others are `general`."""
 
+_GREASE_QUIC_BIT = 0x2AB2
+"""RFC 9287 section 3; aioquic does not know it, qlog does."""
+
 _PARAMETERS = frozenset(events.ParametersSet.__struct_fields__)
 
 
 class TraceLogger(QuicLoggerTrace):
     """aioquic's logger of one connection. Frames are qlog's, see `quic.logged`."""
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, remote_parameters: Callable[[], bytes]) -> None:
+        """`remote_parameters` gives the peer's transport parameters as they came."""
         self._trace = trace
+        self._remote_parameters = remote_parameters
         self._received: dict[str, Any] | None = None
 
     # --- frames ---------------------------------------------------------------------------------
@@ -90,7 +96,14 @@ class TraceLogger(QuicLoggerTrace):
     def encode_transport_parameters(
         self, owner: str, parameters: QuicTransportParameters
     ) -> dict[str, Any]:
-        found: dict[str, Any] = {"initiator": owner}
+        raw = self._remote_parameters() if owner == "remote" else b""
+        unknown = _unknown(raw)
+        found: dict[str, Any] = {
+            "initiator": owner,
+            "unknown_parameters": [item for item in unknown if item["id"] != _GREASE_QUIC_BIT],
+        }
+        if len(found["unknown_parameters"]) != len(unknown):
+            found["grease_quic_bit"] = True
         for name, value in vars(parameters).items():
             if name in _PARAMETERS and value is not None:
                 found[name] = value.hex() if isinstance(value, bytes) else value
@@ -113,6 +126,16 @@ class TraceLogger(QuicLoggerTrace):
             self._trace.log(
                 events.PacketReceived(header=_header(data), frames=data["frames"], raw=_raw(data))
             )
+
+
+def _unknown(parameters: bytes) -> list[dict[str, Any]]:
+    """What encoded transport parameters hold that aioquic knows nothing of: grease, as a rule."""
+    found, buffer = [], Buffer(data=parameters)
+    while not buffer.eof():
+        number, value = buffer.pull_uint_var(), buffer.pull_bytes(buffer.pull_uint_var())
+        if number not in PARAMS:
+            found.append({"id": number, "value": value.hex()})
+    return found
 
 
 def _header(data: dict[str, Any]) -> events.PacketHeader:
