@@ -77,8 +77,9 @@ CONNECTION_WINDOW: Final = 4 * 1024 * 1024
 STREAM_WINDOW: Final = 1024 * 1024
 """Bytes a stream that a client may send ahead of the origin."""
 
-RETRY_THRESHOLD: Final = 128
-"""Half-open handshakes a worker above which new clients must validate their address."""
+RETRY_THRESHOLD: Final = 32
+"""Half-open handshakes a worker above which new clients must validate their address. At 50 ms of
+round trip that is more than a worker can complete; forged Initials pin no more than these."""
 
 MAX_HALF_OPEN: Final = 2048
 """Half-open handshakes a worker above which Initial packets are dropped."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from quicedge.config.limits import RETRY_THRESHOLD
 from tests.integration.test_limits import connected
 from tests.support.edge import REPOSITORY, RunningEdge, edge
 from tests.support.origin import demo_origin
@@ -53,7 +54,7 @@ async def initials(running: RunningEdge) -> AsyncIterator[None]:
         flood.kill()
         await flood.wait()
     stats = running.admin("/api/v1/status")["workers"][0]["stats"]
-    assert stats["handshakes_open"] <= 130
+    assert stats["handshakes_open"] <= RETRY_THRESHOLD + 2
     assert stats["retries_sent"] > 100
 
 
