@@ -193,14 +193,14 @@ class FlightTls(tls.Context):
 
 
 def _cipher_suite(supported: list[tls.CipherSuite], hello: ClientHello) -> tls.CipherSuite:
-    offered = hello.cipher_suites
+    ours = [suite for suite in _SUITES if suite in supported]
+    common = [suite for suite in hello.cipher_suites if suite in ours]
+    if not common:
+        raise tls.AlertHandshakeFailure("No supported cipher suite")
     # Whoever puts ChaCha20 first has no AES in hardware: it costs them more than it costs us.
-    if offered[:1] == (_CHACHA20,) and _CHACHA20 in supported:
+    if common[0] == _CHACHA20:
         return _CHACHA20
-    for suite in _SUITES:
-        if suite in offered and suite in supported:
-            return suite
-    raise tls.AlertHandshakeFailure("No supported cipher suite")
+    return next(suite for suite in ours if suite in common)
 
 
 def _alpn(supported: list[str], hello: ClientHello) -> str:

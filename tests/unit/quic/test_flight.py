@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from quicedge.quic.adapter.flight import _cipher_suite
+from quicedge.quic.hello import ClientHello
 from quicedge.quic.tls import CertificateStore, PrivateKey, parse_certificate, read_certificate
 from tests.support.world import World, is_connected
 
@@ -109,6 +111,20 @@ def test_cipher_suites(offered: list[tls.CipherSuite], chosen: tls.CipherSuite) 
     assert is_connected(client)
     assert client.tls.key_schedule is not None
     assert client.tls.key_schedule.cipher_suite == chosen
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [
+        ((0x0A0A, CHACHA20, AES_128), CHACHA20),  # values of GREASE (RFC 8701) are passed over
+        ((0x0A0A, AES_256, AES_128, CHACHA20), AES_128),
+    ],
+)
+def test_unknown_cipher_suites_are_passed_over(
+    offered: tuple[int, ...], chosen: tls.CipherSuite
+) -> None:
+    hello = ClientHello(b"r" * 32, b"", offered, b"\0")
+    assert _cipher_suite([AES_256, AES_128, CHACHA20], hello) == chosen
 
 
 def test_a_new_certificate_is_served_as_soon_as_it_is_set() -> None:
