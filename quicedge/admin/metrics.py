@@ -36,6 +36,10 @@ _COUNTERS = {
     "trace_writes_dropped": (
         "quicedge_qlog_writes_dropped", "Writes of qlog events that a slow disk lost.",
     ),
+    "live_writes_dropped": (
+        "quicedge_qlog_live_writes_dropped",
+        "Writes of qlog events that followers of live connections did not take in time.",
+    ),
     "log_lines_dropped": ("quicedge_log_lines_dropped", "Records a slow disk had no room for."),
 }  # fmt: skip
 

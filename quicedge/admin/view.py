@@ -7,7 +7,15 @@ from typing import Annotated, Literal, Protocol
 from msgspec import Meta, Struct
 
 from quicedge.telemetry.spans import SpanCounts
-from quicedge.telemetry.stats import ConnectionQuery, ConnectionStats, TraceAnswer, WorkerStats
+from quicedge.telemetry.stats import (
+    ConnectionQuery,
+    ConnectionStats,
+    FollowAnswer,
+    TraceAnswer,
+    WorkerStats,
+)
+
+QlogLevel = Literal["core", "base", "extra"]
 
 State = Literal["starting", "running", "draining"]
 
@@ -118,3 +126,8 @@ class EdgeView(Protocol):
         self, connection_id: str, action: Literal["start", "stop"]
     ) -> TraceAnswer:
         """Start or stop the trace of a connection."""
+
+    async def follow_connection(
+        self, worker: int, connection_id: str, follower: str, level: QlogLevel
+    ) -> FollowAnswer:
+        """What happened on a connection since the follower's last question."""

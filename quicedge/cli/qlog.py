@@ -22,6 +22,7 @@ from rich.progress import (
 )
 from rich.rule import Rule
 
+from quicedge.cli.qlogtail import command as tail
 from quicedge.qlog import diff as comparison
 from quicedge.qlog import stats as statistics
 from quicedge.qlog.analyse import Analysis, analyse
@@ -291,3 +292,6 @@ def _print_validation(result: Any) -> None:
         click.echo(f"… and {result.beyond_limit} more")
     if not result.errors:
         click.secho("It conforms to the drafts.", fg="green")
+
+
+command.add_command(tail)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
-import json
 import select
-import socket
 import sys
 import time
 from collections import deque
@@ -20,6 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from quicedge.cli.adminclient import AdminClient, AdminError, admin_client, admin_options
 from quicedge.telemetry.text import escape
 
 _KEYS = {
@@ -35,46 +33,6 @@ _BARS = "▁▂▃▄▅▆▇█"
 _POINTS = 16
 _REMEMBERED = 500
 """Connections whose recent past is kept for the sparklines."""
-
-
-class AdminError(Exception):
-    """The admin API gave no answer, or one that says no."""
-
-
-class AdminClient:
-    """Asks the admin API at `host:port` or `unix:/path`."""
-
-    def __init__(self, address: str, token: str | None = None) -> None:
-        self._address = address
-        self._token = token
-
-    def get(self, path: str) -> Any:
-        """The JSON of a resource; raises AdminError."""
-        headers = {"authorization": f"Bearer {self._token}"} if self._token else {}
-        try:
-            connection = self._connection()
-            with contextlib.closing(connection):
-                connection.request("GET", path, headers=headers)
-                answer = connection.getresponse()
-                found = json.loads(answer.read())
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            # Refused, or no such socket: mostly an edge that does not run, or runs elsewhere.
-            absent = isinstance(error, ConnectionRefusedError | FileNotFoundError)
-            hint = "; does the edge run? --admin says where its API is" if absent else ""
-            reason = getattr(error, "strerror", None) or error
-            raise AdminError(f"{self._address}: {reason}{hint}") from error
-        if answer.status != 200:
-            raise AdminError(f"{self._address}: {found.get('error', answer.status)}")
-        return found
-
-    def _connection(self) -> http.client.HTTPConnection:
-        if not self._address.startswith("unix:"):
-            return http.client.HTTPConnection(self._address, timeout=5)
-        connection = http.client.HTTPConnection("localhost", timeout=5)
-        connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.sock.settimeout(5)
-        connection.sock.connect(self._address.removeprefix("unix:"))
-        return connection
 
 
 class Screen:
@@ -220,17 +178,14 @@ def _single_keys() -> Iterator[None]:
 
 
 @click.command()
-@click.option("--admin", default="127.0.0.1:4480", show_default=True, metavar="ADDRESS",
-              help="Admin API, host:port or unix:/path.")  # fmt: skip
-@click.option("--token-file", type=click.File(), help="File with the bearer token.")
+@admin_options
 @click.option("--interval", default=1.0, show_default=True, type=click.FloatRange(0.1, 60))
 @click.option("--once", is_flag=True, help="Print one table and end.")
 @click.option("--sort", "sort", default="created_at", show_default=True, metavar="FIELD")
 def command(admin: str, token_file: Any, interval: float, once: bool, sort: str) -> None:
     """Show the connections of a running edge, live."""
     console = Console()
-    token = token_file.read().strip() if token_file is not None else None
-    client = AdminClient(admin, token)
+    client = admin_client(admin, token_file)
     screen = Screen(client, rows=1000 if once else max(console.height - 4, 5))
     screen.sort = f"-{sort}"
     if once or not sys.stdin.isatty():

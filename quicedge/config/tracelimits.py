@@ -53,6 +53,18 @@ QLOG_PRUNE_EVERY: Final = 16 * 1024 * 1024
 QLOG_MAX_HELD: Final = 64 * 1024
 """Bytes of a trace kept until the server name decides whether it is written."""
 
+QLOG_FOLLOW_BUFFER: Final = 1024 * 1024
+"""Bytes of events waiting for somebody who follows a live connection; further ones are lost."""
+
+QLOG_FOLLOW_PAUSE: Final = 0.1
+"""Seconds between two looks for events of a connection that somebody follows."""
+
+QLOG_FOLLOW_TIMEOUT: Final = 5.0
+"""Seconds without a look after which nobody follows any more."""
+
+QLOG_MAX_FOLLOWERS: Final = 32
+"""Followers of a worker: those of ADMIN_MAX_EVENT_STREAMS, and some that just left."""
+
 # --- qlog (reading) ---------------------------------------------------------------------------
 
 QLOG_READ_SIZE: Final = 256 * 1024

@@ -16,7 +16,7 @@ import structlog
 
 from quicedge import __version__
 from quicedge.admin.server import AdminAddressError, AdminServer
-from quicedge.admin.view import Connections, State, Status, WorkerStatus
+from quicedge.admin.view import Connections, QlogLevel, State, Status, WorkerStatus
 from quicedge.config.schema import Config
 from quicedge.quic.sharedkeys import SharedKeyError
 from quicedge.quic.tls import CertificateError
@@ -31,12 +31,13 @@ from quicedge.telemetry.stats import (
     ConnectionPage,
     ConnectionQuery,
     ConnectionStats,
+    FollowAnswer,
     TraceAnswer,
     first_rows,
     merge,
 )
 from quicedge.telemetry.tracefiles import trace_directory
-from quicedge.worker.control import CloseOrder, ControlError, TraceOrder, WorkerSpec
+from quicedge.worker.control import CloseOrder, ControlError, FollowOrder, TraceOrder, WorkerSpec
 from quicedge.worker.privileges import PrivilegeError, identity_of
 
 log = structlog.get_logger("quicedge.supervisor")
@@ -321,3 +322,14 @@ class Supervisor:
     ) -> TraceAnswer:
         answers, _ = await self._pool.ask("trace_connection", TraceOrder(connection_id, action))
         return next((one for one in answers.values() if one.found), TraceAnswer(found=False))
+
+    async def follow_connection(
+        self, worker: int, connection_id: str, follower: str, level: QlogLevel
+    ) -> FollowAnswer:
+        order = FollowOrder(connection_id, follower, level)
+        try:
+            answer: FollowAnswer = await self._pool.ask_one(worker, "follow_connection", order)
+        except ControlError as error:
+            log.debug("connection not followed", connection=connection_id, error=str(error))
+            return FollowAnswer(found=False)
+        return answer

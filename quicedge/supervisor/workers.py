@@ -207,17 +207,21 @@ class WorkerPool:
         answers: dict[int, Any] = {}
         errors: dict[int, ControlError] = {}
 
-        async def one(slot: int, worker: Worker | None) -> None:
-            if worker is None or worker.state in ("starting", "dead"):
-                errors[slot] = NoWorkerError("no worker is ready")
-                return
+        async def one(slot: int) -> None:
             try:
-                answers[slot] = await worker.channel.call(method, parameter)
+                answers[slot] = await self.ask_one(slot, method, parameter)
             except ControlError as error:
                 errors[slot] = error
 
-        await asyncio.gather(*(one(slot, worker) for slot, worker in enumerate(self.current)))
+        await asyncio.gather(*(one(slot) for slot in range(len(self.current))))
         return answers, errors
+
+    async def ask_one(self, slot: int, method: str, parameter: Any = None) -> Any:
+        """The answer of the worker in a slot; raises ControlError when there is none."""
+        worker = self.current[slot] if 0 <= slot < len(self.current) else None
+        if worker is None or worker.state in ("starting", "dead"):
+            raise NoWorkerError("no worker is ready")
+        return await worker.channel.call(method, parameter)
 
     # --- one slot ---------------------------------------------------------------------------
 

@@ -201,6 +201,17 @@ class TraceAnswer(Struct, frozen=True, kw_only=True):
     """The trace file's name; None: there is none."""
 
 
+class FollowAnswer(Struct, frozen=True, kw_only=True):
+    """What happened on a connection since the last question."""
+
+    found: bool
+    """Whether there is such a connection, or was when the following began."""
+    lines: bytes = b""
+    """qlog events as JSON text sequences, the header first."""
+    ended: bool = False
+    """Nothing more will come."""
+
+
 class WorkerStats(Struct, frozen=True, kw_only=True):
     """Counters of one worker since its start, and gauges of now."""
 
@@ -240,6 +251,8 @@ class WorkerStats(Struct, frozen=True, kw_only=True):
     """qlog traces being written."""
     trace_writes_dropped: int = 0
     """Writes of qlog events that a slow or full disk lost."""
+    live_writes_dropped: int = 0
+    """Writes of qlog events that those who follow connections did not take in time."""
     log_lines_dropped: int = 0
     """Log and access records that a slow disk had no room for."""
     spans_dropped: int = 0

@@ -6,13 +6,14 @@ sets `now`, so events of one datagram bear one time. Nothing is kept: each line 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import msgspec
 
 from quicedge.config.tracelimits import QLOG_MAX_HELD
-from quicedge.telemetry.events import BASE, EXTRA, LEVELS, Event, LogWarning
+from quicedge.telemetry.events import BASE, CORE, EXTRA, LEVELS, Event, LogWarning
 
 EVENT_SCHEMAS = [
     "urn:ietf:params:qlog:events:quic-13",
@@ -27,6 +28,9 @@ class Sink(Protocol):
     """Where lines go; never blocks."""
 
     name: str
+    """Of a file; empty when it is none."""
+    why_lost: str
+    """What it means that there was no room."""
 
     def write(self, lines: bytes) -> bool:
         """Take whole lines; False when there is no room and they are lost."""
@@ -34,11 +38,29 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
-class Trace:
-    """Writes the events of one connection to a sink.
+_ENDLESS = 1 << 62
 
-    `level` is `core`, `base` or `extra`; events of lesser importance are left out. Events are
-    dropped, and counted in the trace itself, when the sink has no room.
+
+class _Output:
+    """A sink, and how much of the trace it gets."""
+
+    __slots__ = ("held", "held_size", "left", "level", "sink", "unreported")
+
+    def __init__(self, sink: Sink, level: int, tentative: bool, max_size: int) -> None:
+        self.sink = sink
+        self.level = level
+        self.left = max_size
+        self.unreported = 0
+        """Events lost that the trace has not told of."""
+        self.held: list[bytes] | None = [] if tentative else None
+        self.held_size = 0
+
+
+class Trace:
+    """Writes the events of one connection to sinks, as a rule to one.
+
+    A level is `core`, `base` or `extra`; events of lesser importance are left out. Events are
+    dropped, and counted in the trace itself, when a sink has no room.
     """
 
     def __init__(
@@ -51,33 +73,95 @@ class Trace:
         wall_clock: float,
         vantage_point: str = "server",
         tentative: bool = False,
-        max_size: int = 1 << 62,
+        max_size: int = _ENDLESS,
     ) -> None:
         """`started` on the clock of `now`, `wall_clock` the same moment since the epoch.
 
         `tentative`: nothing is written until `keep` (or never, after `close`).
         """
-        self.level = LEVELS[level]
-        self.base = self.level >= BASE
-        self.extra = self.level >= EXTRA
         self.now = started
         self.dropped = 0
-        """Events the sink had no room for."""
+        """Events that a sink had no room for."""
         self.closed = False
-        self._sink = sink
         self._started = started
-        self._left = max_size
-        self._unreported = 0
-        self._held: list[bytes] | None = [] if tentative else None
-        self._held_size = 0
+        self._header = _header(group_id, vantage_point, wall_clock)
         self._line_key: tuple[object, ...] = ()
         self._line = b""
-        self._put(_header(group_id, vantage_point, wall_clock), 0)
+        self._outputs: tuple[_Output, ...] = ()
+        self.attach(sink, level=level, tentative=tentative, max_size=max_size)
+
+    # --- sinks ----------------------------------------------------------------------------------
+
+    def attach(
+        self,
+        sink: Sink,
+        *,
+        level: str,
+        tentative: bool = False,
+        max_size: int = _ENDLESS,
+        opening: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Write to another sink too, from now on: the header, what `opening` logs, what follows."""
+        others = self._outputs
+        self._use((_Output(sink, LEVELS[level], tentative, max_size),))
+        self._put(self._header, 0)
+        opening()
+        self._use((*others, *self._outputs))
+
+    def detach(self, sink: Sink) -> None:
+        """Write to a sink no more; without any the trace is closed."""
+        for output in self._outputs:
+            if output.sink is sink:
+                self._end(output)
+
+    def _use(self, outputs: tuple[_Output, ...]) -> None:
+        self._outputs = outputs
+        self.level = max((output.level for output in outputs), default=-1)
+        self.base = self.level >= BASE
+        self.extra = self.level >= EXTRA
+
+    def _end(self, output: _Output) -> None:
+        self._report_drops(output)
+        output.held = None
+        output.sink.close()
+        self._use(tuple(other for other in self._outputs if other is not output))
+        self.closed = not self._outputs
 
     @property
-    def file(self) -> str:
-        """The trace file's name."""
-        return self._sink.name
+    def file(self) -> str | None:
+        """The name of the trace file, where one is written."""
+        return next((output.sink.name for output in self._outputs if output.sink.name), None)
+
+    def end_file(self) -> None:
+        """Write to the file no more."""
+        for output in self._outputs:
+            if output.sink.name:
+                self._end(output)
+
+    def keep(self) -> None:
+        """Write what was tentative, and all that follows."""
+        for output in self._outputs:
+            held, output.held = output.held, None
+            for lines in held or ():
+                self._write(output, lines, 1)
+
+    def discard(self) -> None:
+        """End what was tentative, with nothing written."""
+        for output in self._outputs:
+            if output.held is not None:
+                self._end(output)
+
+    @property
+    def tentative(self) -> bool:
+        """Whether `keep` or `discard` is still to come."""
+        return any(output.held is not None for output in self._outputs)
+
+    def close(self) -> None:
+        """No event follows."""
+        for output in self._outputs:
+            self._end(output)
+
+    # --- events ---------------------------------------------------------------------------------
 
     def log(self, event: Event) -> None:
         """Write an event that happened at `now`, if the level asks for it."""
@@ -86,7 +170,7 @@ class Trace:
                 self._time(),
                 event.name.encode(),
             )
-            self._put(head + _encode(event) + b"}\n")
+            self._put(head + _encode(event) + b"}\n", 1, event.importance)
 
     def stream_packets_sent(
         self, first: int, count: int, size: int, stream_id: int, offset: int, length: int
@@ -131,55 +215,40 @@ class Trace:
             ) % (self._time(), direction, stream_id, fin, length, size)
         return self._line
 
-    def keep(self) -> None:
-        """Write what a tentative trace holds, and all that follows."""
-        held, self._held = self._held, None
-        for lines in held or ():
-            self._put(lines)
-
-    @property
-    def tentative(self) -> bool:
-        """Whether `keep` is still to come."""
-        return self._held is not None
-
-    def close(self) -> None:
-        """No event follows."""
-        if not self.closed:
-            self._report_drops()
-            self.closed = True
-            self._held = None
-            self._sink.close()
-
     def _time(self) -> float:
         return (self.now - self._started) * 1000
 
-    def _put(self, lines: bytes, events: int = 1) -> None:
-        if self.closed:
+    def _put(self, lines: bytes, events: int = 1, importance: int = CORE) -> None:
+        for output in self._outputs:
+            if importance <= output.level:
+                self._write(output, lines, events)
+
+    def _write(self, output: _Output, lines: bytes, events: int) -> None:
+        if output.held is not None:
+            output.held_size += len(lines)
+            if output.held_size <= QLOG_MAX_HELD:
+                output.held.append(lines)
             return
-        if self._held is not None:
-            self._held_size += len(lines)
-            if self._held_size <= QLOG_MAX_HELD:
-                self._held.append(lines)
-            return
-        if len(lines) > self._left:
+        if len(lines) > output.left:
             # Close to the limit, a last event says why there are no more.
-            self._warn("the size limit of a trace file is reached")
-            self.close()
+            self._warn(output, "the size limit of a trace file is reached")
+            self._end(output)
             return
-        if self._unreported:
-            self._report_drops()
-        if self._sink.write(lines):
-            self._left -= len(lines)
+        if output.unreported:
+            self._report_drops(output)
+        if output.sink.write(lines):
+            output.left -= len(lines)
         else:
             self.dropped += events
-            self._unreported += events
+            output.unreported += events
 
-    def _report_drops(self) -> None:
-        if self._unreported and self._warn(f"{self._unreported} events lost: the disk is slow"):
-            self._unreported = 0
+    def _report_drops(self, output: _Output) -> None:
+        lost = output.unreported
+        if lost and self._warn(output, f"{lost} events lost: {output.sink.why_lost}"):
+            output.unreported = 0
 
-    def _warn(self, message: str) -> bool:
-        return self._sink.write(
+    def _warn(self, output: _Output, message: str) -> bool:
+        return output.sink.write(
             b'\x1e{"time":%.3f,"name":"loglevel:warning","data":%b}\n'
             % (self._time(), _encode(LogWarning(message=message)))
         )

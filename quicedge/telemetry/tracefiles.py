@@ -32,6 +32,7 @@ def trace_directory(config: Qlog) -> str | None:
 class TraceFile:
     """One file that is being written (`trace.Sink`)."""
 
+    why_lost = "the disk is slow"
     __slots__ = ("_files", "closed", "fd", "lost_bytes", "name")
 
     def __init__(self, files: TraceFiles, name: str) -> None:

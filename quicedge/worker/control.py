@@ -26,6 +26,7 @@ from quicedge.telemetry.stats import (
     ConnectionPage,
     ConnectionQuery,
     ConnectionStats,
+    FollowAnswer,
     TraceAnswer,
     WorkerStats,
 )
@@ -88,6 +89,15 @@ class TraceOrder(msgspec.Struct, frozen=True, array_like=True):
     action: Literal["start", "stop"]
 
 
+class FollowOrder(msgspec.Struct, frozen=True, array_like=True):
+    """What happened on a connection, and what happens until the next question."""
+
+    connection_id: str
+    follower: str
+    """Who asks; a new one begins with the header."""
+    level: Literal["core", "base", "extra"]
+
+
 class Method(NamedTuple):
     """Types of a method's parameter and result; None: there is none."""
 
@@ -102,6 +112,7 @@ METHODS: Mapping[str, Method] = {
     "stats": Method(None, WorkerStats),
     "close_connection": Method(CloseOrder, bool),
     "trace_connection": Method(TraceOrder, TraceAnswer),
+    "follow_connection": Method(FollowOrder, FollowAnswer),
     # Stop taking connections, tell clients (GOAWAY), exit when all is done or after that many
     # seconds. Asked again, the shorter time counts; 0 is at once.
     "drain": Method(float, None),

@@ -387,6 +387,7 @@ class Edge:
         now = self._clock()
         self.policy.check(self.sessions, now)
         self._losses.check(self._lost(), now)
+        self.tracer.check()
 
     def _lost(self) -> Counter[str]:
         lost: Counter[str] = Counter()

@@ -25,13 +25,14 @@ from quicedge.telemetry.stats import (
     ConnectionPage,
     ConnectionQuery,
     ConnectionStats,
+    FollowAnswer,
     TraceAnswer,
     WorkerStats,
     select,
 )
 from quicedge.udp.forwarding import Forwarder
 from quicedge.udp.socket import UdpSocket
-from quicedge.worker.control import CloseOrder, ControlChannel, TraceOrder, WorkerSpec
+from quicedge.worker.control import CloseOrder, ControlChannel, FollowOrder, TraceOrder, WorkerSpec
 from quicedge.worker.edge import Edge, store_of
 from quicedge.worker.records import connection_stats
 
@@ -89,6 +90,7 @@ class _Worker:
                 "stats": self.stats,
                 "close_connection": self.close_connection,
                 "trace_connection": self.trace_connection,
+                "follow_connection": self.follow_connection,
                 "drain": self.drain,
                 "update_config": self.update_config,
                 "reload_certificates": self.reload_certificates,
@@ -146,6 +148,11 @@ class _Worker:
                 return TraceAnswer(found=True, file=act(session))
         return TraceAnswer(found=False)
 
+    def follow_connection(self, order: FollowOrder) -> FollowAnswer:
+        return self._edge.tracer.follow(
+            self._edge.sessions, order.connection_id, order.follower, order.level
+        )
+
     def stats(self) -> WorkerStats:
         edge = self._edge
         endpoint = edge.endpoint
@@ -189,6 +196,7 @@ class _Worker:
             early_data=dict(edge.early_data.verdicts),
             traces_running=edge.tracer.running,
             trace_writes_dropped=edge.tracer.dropped,
+            live_writes_dropped=edge.tracer.live_dropped,
             log_lines_dropped=self._logs.dropped,
             spans_dropped=edge.spans.dropped,
         )

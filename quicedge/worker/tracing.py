@@ -6,17 +6,31 @@ from __future__ import annotations
 import ipaddress
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from quicedge.config.schema import Qlog
+from quicedge.config.tracelimits import QLOG_FOLLOW_TIMEOUT, QLOG_MAX_FOLLOWERS
 from quicedge.http.h3 import H3Connection
 from quicedge.http.traced import trace_codec, untrace_codec
 from quicedge.quic.connection import Connection
 from quicedge.quic.logged import endpoint_of
 from quicedge.telemetry import events
-from quicedge.telemetry.trace import Trace
+from quicedge.telemetry.follower import Follower
+from quicedge.telemetry.stats import FollowAnswer
+from quicedge.telemetry.trace import Sink, Trace
 from quicedge.telemetry.tracefiles import TraceFiles, trace_directory
 from quicedge.worker.session import Session
+
+
+class _Following:
+    """A follower, and whom it follows."""
+
+    __slots__ = ("asked_at", "follower", "session")
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.follower = Follower()
+        self.asked_at = 0.0
 
 
 class Tracer:
@@ -28,6 +42,8 @@ class Tracer:
         self._directory: str | None = None
         self.refused = 0
         """Connections that were not traced because too many were."""
+        self._following: dict[str, _Following] = {}
+        self._live_dropped = 0
         self.configure(config)
 
     def configure(self, config: Qlog) -> None:
@@ -78,10 +94,13 @@ class Tracer:
         if trace is None:
             return
         if trace.tentative:
-            if (connection.server_name or "").lower() not in self._names:
+            if (connection.server_name or "").lower() in self._names:
+                trace.keep()
+            else:
+                trace.discard()
+            if trace.closed:
                 connection.stop_trace()
                 return
-            trace.keep()
         if isinstance(session.h3, H3Connection):
             trace_codec(session.h3, trace)
 
@@ -89,28 +108,24 @@ class Tracer:
         """Trace a connection that lives; its file's name, or None when that cannot be."""
         connection = session.connection
         trace = connection.trace
-        if trace is not None and not trace.closed:
+        if trace is not None and trace.file is not None:
             if trace.tentative:
                 trace.keep()
             return trace.file
         if not self._start(connection, self._clock(), tentative=False):
             return None
+        self._trace_codec(session)
         assert connection.trace is not None
-        codec = getattr(session, "h3", None)
-        if isinstance(codec, H3Connection):
-            trace_codec(codec, connection.trace)
         return connection.trace.file
 
     def stop(self, session: Session) -> str | None:
-        """End a connection's trace; its file's name, or None when there was none."""
+        """End a connection's trace file; its name, or None when there was none."""
         trace = session.connection.trace
-        if trace is None:
-            return None
-        codec = getattr(session, "h3", None)
-        if isinstance(codec, H3Connection):
-            untrace_codec(codec)
-        session.connection.stop_trace()
-        return trace.file
+        file = trace.file if trace is not None else None
+        if trace is not None:
+            trace.end_file()
+            self._tidy(session)
+        return file
 
     def _start(self, connection: Connection, started: float, *, tentative: bool) -> bool:
         if self._files is None:
@@ -120,24 +135,109 @@ class Tracer:
         if file is None:
             self.refused += 1
             return False
+        size = self._config.max_file_size
+        self._attach(connection, file, self._config.level, started, tentative, size)
+        return True
+
+    def _attach(
+        self,
+        connection: Connection,
+        sink: Sink,
+        level: str,
+        started: float,
+        tentative: bool = False,
+        max_size: int = 1 << 62,
+    ) -> None:
+        """Have a sink get the connection's events, its beginning first."""
+
+        def log_start() -> None:
+            path = connection.active_path or connection.came_from
+            trace.log(
+                events.ConnectionStarted(
+                    local={"connection_ids": [cid.hex() for cid in connection.host_cids]},
+                    remote=endpoint_of(path),
+                )
+            )
+
+        def opening() -> None:
+            log_start()
+            connection.trace_opening()
+
+        running = connection.trace
+        if running is not None and not running.closed:
+            trace = running
+            trace.now = max(trace.now, started)
+            trace.attach(sink, level=level, tentative=tentative, max_size=max_size, opening=opening)
+            return
         trace = Trace(
-            file,
-            level=self._config.level,
+            sink,
+            level=level,
             group_id=connection.id,
             started=started,
-            wall_clock=wall,
+            wall_clock=time.time() - (self._clock() - started),
             tentative=tentative,
-            max_size=self._config.max_file_size,
+            max_size=max_size,
         )
-        path = connection.active_path or connection.came_from
-        trace.log(
-            events.ConnectionStarted(
-                local={"connection_ids": [cid.hex() for cid in connection.host_cids]},
-                remote=endpoint_of(path),
-            )
-        )
+        log_start()
         connection.start_trace(trace)
-        return True
+
+    def _trace_codec(self, session: Session) -> None:
+        """Have HTTP/3 tell of itself too, where it has begun."""
+        codec, trace = getattr(session, "h3", None), session.connection.trace
+        if isinstance(codec, H3Connection) and trace is not None:
+            trace_codec(codec, trace)
+
+    def _tidy(self, session: Session) -> None:
+        """Nobody takes the events any more: make no more of them."""
+        trace = session.connection.trace
+        if trace is None or not trace.closed:
+            return
+        codec = getattr(session, "h3", None)
+        if isinstance(codec, H3Connection):
+            untrace_codec(codec)
+        session.connection.stop_trace()
+
+    # --- followers ------------------------------------------------------------------------------
+
+    def follow(
+        self, sessions: Iterable[Session], connection_id: str, name: str, level: str
+    ) -> FollowAnswer:
+        """What a follower has not taken yet; the first question begins it."""
+        now = self._clock()
+        following = self._following.get(name)
+        if following is None:
+            session = next((one for one in sessions if one.connection.id == connection_id), None)
+            if session is None or len(self._following) >= QLOG_MAX_FOLLOWERS:
+                return FollowAnswer(found=False)
+            following = self._following[name] = _Following(session)
+            self._attach(session.connection, following.follower, level, now)
+            self._trace_codec(session)
+        following.asked_at = now
+        follower = following.follower
+        answer = FollowAnswer(found=True, lines=follower.take(), ended=follower.closed)
+        if follower.closed:
+            self._forget(name)
+        return answer
+
+    def check(self) -> None:
+        """Let those go who ask no more."""
+        latest = self._clock() - QLOG_FOLLOW_TIMEOUT
+        for name, following in list(self._following.items()):
+            if following.asked_at < latest:
+                trace = following.session.connection.trace
+                if trace is not None:
+                    trace.detach(following.follower)
+                    self._tidy(following.session)
+                self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        self._live_dropped += self._following.pop(name).follower.dropped
+
+    @property
+    def live_dropped(self) -> int:
+        """Writes of events that followers did not take in time."""
+        current = (following.follower.dropped for following in self._following.values())
+        return self._live_dropped + sum(current)
 
     def close(self) -> None:
         """Write what waits."""

@@ -65,8 +65,14 @@ class TracingConnection(ReturningConnection):
         self.trace = trace
         self._quic_logger = TraceLogger(trace, lambda: self._remote_parameters)
         self._loss.on_packets_lost = self._trace_lost
+        self.trace_opening()
+
+    def trace_opening(self) -> None:
+        """Write what a trace begins with, and again all that is only written when it changes."""
+        trace, logger, loss = self.trace, self._quic_logger, self._loss
+        assert trace is not None
+        assert logger is not None
         self._metrics = self._watched = ()
-        loss = self._loss
         trace.log(
             events.RecoveryParametersSet(
                 reordering_threshold=PACKET_THRESHOLD,
@@ -83,10 +89,10 @@ class TracingConnection(ReturningConnection):
                 ("local", self.local_parameters),
                 ("remote", self.remote_parameters),
             ):
-                self._quic_logger.log_event(
+                logger.log_event(
                     category="transport",
                     event="parameters_set",
-                    data=self._quic_logger.encode_transport_parameters(owner, parameters),
+                    data=logger.encode_transport_parameters(owner, parameters),
                 )
 
     def stop_trace(self) -> None:

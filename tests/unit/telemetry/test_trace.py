@@ -13,6 +13,7 @@ from quicedge.telemetry.trace import Trace
 @dataclass
 class Kept:
     name: str = "t.sqlog"
+    why_lost: str = "the disk is slow"
     data: bytes = b""
     full: bool = False
     closed: bool = False
@@ -115,4 +116,54 @@ def test_what_a_tentative_trace_holds_is_bounded() -> None:
     one = trace(Kept(), tentative=True)
     for _ in range(3000):
         one.log(events.PacketDropped(trigger="general"))
-    assert sum(map(len, one._held or ())) <= QLOG_MAX_HELD
+    assert sum(map(len, one._outputs[0].held or ())) <= QLOG_MAX_HELD
+
+
+def test_a_second_sink_gets_its_own_header_level_and_opening() -> None:
+    file, live = Kept(), Kept(name="")
+    one = trace(file, level="core")
+    one.log(events.PacketDropped(trigger="general"))
+    one.attach(
+        live, level="base", opening=lambda: one.log(events.ConnectionStarted(local={}, remote={}))
+    )
+    one.log(events.PacketDropped(trigger="invalid"))
+    one.stream_packet_sent(9, 80, 4, 0, 50, False)
+    assert [record.get("name") for record in file.records()] == [None, "quic:packet_sent"]
+    assert [record.get("name") for record in live.records()] == [
+        None,
+        "quic:connection_started",
+        "quic:packet_dropped",
+        "quic:packet_sent",
+    ]
+    assert one.file == "t.sqlog"
+    one.detach(live)
+    assert live.closed
+    assert not one.base, "nobody wants that much any more"
+    one.end_file()
+    assert file.closed
+    assert one.closed
+    assert one.file is None
+
+
+def test_what_one_sink_loses_the_other_keeps() -> None:
+    file, live = Kept(), Kept(name="", why_lost="too slow")
+    one = trace(file)
+    one.attach(live, level="base")
+    live.full = True
+    one.log(events.PacketDropped(trigger="general"))
+    live.full = False
+    one.log(events.PacketDropped(trigger="invalid"))
+    assert len(file.records()) == 3
+    assert live.records()[1]["data"] == {"message": "1 events lost: too slow"}
+    assert len(live.records()) == 3
+
+
+def test_a_tentative_file_that_is_discarded_leaves_the_others() -> None:
+    file, live = Kept(), Kept(name="")
+    one = trace(file, tentative=True)
+    one.attach(live, level="core")
+    one.discard()
+    assert not one.closed
+    assert not file.data
+    one.stream_packet_sent(9, 80, 4, 0, 50, False)
+    assert len(live.records()) == 2
