@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 
 from quicedge.telemetry.metrics import CONNECTION_HISTOGRAMS, DURATIONS, Histogram, Metrics
+from quicedge.telemetry.stats import WorkerStats
 
 _ENDED = {
     "age_seconds": "Age of connections that ended.",
@@ -102,6 +108,20 @@ def _upstreams(workers: list[Metrics]) -> Iterator[Metric]:
         "quicedge_upstream_first_byte_seconds", "From a request's head to the response's.",
         "upstream", DURATIONS, ((name, upstream.first_byte) for name, upstream in upstreams),
     )  # fmt: skip
+
+
+def servers_up(workers: list[WorkerStats]) -> Metric:
+    """Which origin servers each worker sends requests to."""
+    family = GaugeMetricFamily(
+        "quicedge_upstream_server_up", "Whether requests are sent to it.",
+        labels=["upstream", "server", "worker"],
+    )  # fmt: skip
+    for stats in workers:
+        for upstream, servers in stats.servers.items():
+            for server, values in servers.items():
+                if "up" in values:  # a directory is always
+                    family.add_metric([upstream, server, str(stats.slot)], values["up"])
+    return family
 
 
 def _listeners(workers: list[Metrics]) -> Iterator[Metric]:

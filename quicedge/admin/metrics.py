@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from quicedge.admin.families import families
+from quicedge.admin.families import families, servers_up
 from quicedge.admin.view import Status
 from quicedge.telemetry.spans import SpanCounts
 from quicedge.telemetry.stats import WorkerStats
@@ -89,6 +89,7 @@ class _Collector:
             lambda stats: stats.early_data,
         )
         yield from families(stats.metrics for stats in workers)
+        yield servers_up(workers)
         yield from _spans(self._status.spans, workers)
         yield self._restarts()
         yield GaugeMetricFamily(

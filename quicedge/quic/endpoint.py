@@ -42,13 +42,6 @@ from quicedge.quic.tokens import TokenKeys, is_retry_token
 log = structlog.get_logger("quicedge.quic")
 
 
-class NetworkPath(Protocol):
-    """Where a datagram came from and where answers go; hashable, compared by value."""
-
-    @property
-    def remote(self) -> tuple[Any, ...]: ...
-
-
 class Network(Protocol):
     """Takes datagrams towards one path; what the kernel will not take may be lost."""
 
@@ -204,11 +197,6 @@ class Endpoint:
             self._awake[connection] = None
 
     # --- output -----------------------------------------------------------------------------
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether `flush` has nothing to do."""
-        return not self._awake
 
     def next_timer(self) -> float | None:
         """When `handle_timers` must run, or None."""

@@ -247,6 +247,8 @@ class WorkerStats(Struct, frozen=True, kw_only=True):
     """Connections with requests in 0-RTT data, by what the register said of their tickets."""
     metrics: Metrics = field(default_factory=Metrics)
     """By route, upstream and listener."""
+    servers: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    """By upstream and server: whether it is `up`, its connections, its requests."""
     traces_running: int = 0
     """qlog traces being written."""
     trace_writes_dropped: int = 0

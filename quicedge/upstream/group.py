@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import Any
 
 import msgspec
 
@@ -91,7 +90,7 @@ class Upstream:
             candidates = tuple(s for s in candidates if s.health.is_up) or candidates
         return self._balancer.choose(candidates, request) if candidates else None
 
-    def stats(self) -> dict[str, dict[str, Any]]:
+    def stats(self) -> dict[str, dict[str, int]]:
         """Gauges and counters by server (`Server.stats`)."""
         return {server.address.text: server.stats() for server in self.servers}
 

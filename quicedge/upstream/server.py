@@ -206,10 +206,12 @@ class Server:
     # --- the whole --------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, int]:
-        """Connections (`open`, `idle`), requests (`active`, `waiting`) and `Counters`."""
+        """Whether it is `up`, connections (`open`, `idle`), requests (`active`, `waiting`) and
+        `Counters`."""
         everything = [*self._connections, *self._retired]
         counters = self.counters
         return {
+            "up": int(self.health.is_up),
             "open": len(everything),
             "idle": sum(not connection.active for connection in everything),
             "active": sum(connection.active for connection in everything),

@@ -7,7 +7,6 @@ import errno
 import os
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from quicedge.config import limits
 from quicedge.config.schema import Upstream as UpstreamConfig
@@ -70,7 +69,7 @@ class StaticUpstream:
         self.requests += 1
         return stream
 
-    def stats(self) -> dict[str, dict[str, Any]]:
+    def stats(self) -> dict[str, dict[str, int]]:
         """Requests `active` and in all, and content bytes read, by root."""
         counts = {"active": len(self.running), "requests": self.requests}
         return {self.root: {**counts, "bytes_received": self.bytes_sent}}

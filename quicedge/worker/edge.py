@@ -455,6 +455,10 @@ class Edge:
         ):
             self._drained.set_result(None)
 
+    def servers(self) -> dict[str, dict[str, dict[str, int]]]:
+        """Gauges and counters by upstream and server (`Upstream.stats`)."""
+        return {name: upstream.stats() for name, upstream in self._upstreams.items()}
+
     async def close(self) -> None:
         """Stop reading and close upstreams; the sockets are the supervisor's."""
         self._ticker.cancel()

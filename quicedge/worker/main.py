@@ -192,6 +192,7 @@ class _Worker:
             bytes_sent=network["bytes_sent"],
             datagrams_dropped=dropped,
             metrics=edge.metrics,
+            servers=edge.servers(),
             requests_refused=refused,
             early_data=dict(edge.early_data.verdicts),
             traces_running=edge.tracer.running,
