@@ -1,8 +1,8 @@
 """The one place that touches aioquic's private names.
 
 `AdaptedConnection` is aioquic's `QuicConnection` with what an edge needs on top, behind public
-names. aioquic is pinned to one minor release because of this package; its tests
-(`tests/unit/quic/test_adapter.py`) are the first to read when that pin moves.
+names. aioquic is pinned to one minor release because of this package; when that pin moves,
+`make conformance` (aioquic's own tests, with our class in place of its own) is the first to run.
 """
 
 from quicedge.quic.adapter.sending import Transmit
