@@ -10,7 +10,12 @@ from typing import Any, Protocol
 import structlog
 from aioquic.buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.events import ConnectionIdIssued, ConnectionIdRetired, ConnectionTerminated
+from aioquic.quic.events import (
+    ConnectionIdIssued,
+    ConnectionIdRetired,
+    ConnectionTerminated,
+    QuicEvent,
+)
 from aioquic.quic.packet import (
     QuicErrorCode,
     QuicFrameType,
@@ -75,6 +80,19 @@ class EndpointSettings:
 
 def _say_refused(reason: str, count: int) -> None:
     log.warning("clients refused or sent a Retry", reason=reason, count=count)
+
+
+class _Nobody:
+    """Handles what comes of a connection that is over: nothing."""
+
+    def handle_event(self, event: QuicEvent) -> None:
+        pass
+
+    def pumped(self) -> None:
+        pass
+
+
+_NOBODY = _Nobody()
 
 
 class Endpoint:
@@ -432,11 +450,12 @@ class Endpoint:
                 error_code=code, frame_type=QuicFrameType.PADDING, reason_phrase=reason
             )
         )
+        handler = connection.handler
         self._forget(connection)
         try:
             while (event := connection.next_event()) is not None:
                 if isinstance(event, ConnectionTerminated):
-                    connection.handler.handle_event(event)
+                    handler.handle_event(event)
         except Exception:
             log.exception("ending a failed connection failed", connection=connection.id)
 
@@ -455,3 +474,4 @@ class Endpoint:
         for cid in self._cids.pop(connection, ()):
             if self._by_cid.get(cid) is connection:
                 del self._by_cid[cid]
+        connection.handler = _NOBODY  # they name each other: neither would be freed

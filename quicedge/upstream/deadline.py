@@ -6,6 +6,10 @@ import asyncio
 from collections.abc import Callable
 
 
+def _nobody() -> None:
+    """Stands for whoever is not to be told any more."""
+
+
 class Deadline:
     """Calls `expired` once the seconds of `set` have passed without another `set` or `clear`.
 
@@ -35,8 +39,9 @@ class Deadline:
         self._at = None
 
     def cancel(self) -> None:
-        """Stop for good: no timer is left behind."""
+        """Stop for good: no timer is left behind, and nothing of whoever would have been told."""
         self._at = None
+        self._expired = _nobody
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None

@@ -414,6 +414,7 @@ class Edge:
         self.spans.end(session, stream, exchange)
         if self.access_log is not None:
             self.access_log.log(access_record(session, stream, exchange))
+        stream.exchange = None  # they name each other: neither would be freed
 
     def log_rejected(self, session: Session, stream_id: int, error: MessageError) -> None:
         """A malformed request, answered without an exchange."""

@@ -191,6 +191,9 @@ class Session:
         self.held.clear()
         self.paused.clear()
         self.edge.session_ended(self, event)
+        if self._negotiated:
+            self._negotiated = False
+            del self.h3  # it names us, and we it: neither would be freed
 
     # --- from the codec (http.h3.H3Handler) -----------------------------------------------------
 
