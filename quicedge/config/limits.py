@@ -65,6 +65,9 @@ MAX_CRYPTO_OFFSET: Final = 64 * 1024
 MAX_STREAM_GAPS: Final = 1000
 """Pieces of a stream that wait for what is before them (quic-go has as many)."""
 
+STREAM_PAGE: Final = 4096
+"""Bytes of memory that a piece of a stream out of order takes at least: a page of most systems."""
+
 MAX_STREAMS_BIDI: Final = 128
 """Concurrent requests a connection (nginx 128, Caddy 250)."""
 

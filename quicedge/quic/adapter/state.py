@@ -203,6 +203,7 @@ class StateConnection(LeanConnection):
             # What was never delivered will never be consumed: give it back to the connection.
             receiver = stream.receiver
             self._local_max_data.value += receiver.highest_offset - receiver.starting_offset()
+            receiver._buffer = bytearray()
 
     @property
     def _is_logged_by_aioquic(self) -> bool:
