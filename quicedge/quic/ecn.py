@@ -32,9 +32,12 @@ class EcnMarks:
         return None if counts is None else (counts[0], counts[1], counts[2])
 
     @property
-    def congestion_experienced(self) -> int:
-        """Packets that came in marked CE, in all."""
-        return sum(counts[2] for counts in self._counts.values())
+    def totals(self) -> Counts:
+        """Packets that came in marked, in all spaces."""
+        ect0, ect1, ce = (
+            sum(column) for column in zip((0, 0, 0), *self._counts.values(), strict=True)
+        )
+        return ect0, ect1, ce
 
 
 class EcnValidation:

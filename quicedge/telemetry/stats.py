@@ -148,6 +148,9 @@ class ConnectionStats(Struct, frozen=True, kw_only=True):
     """Received and discarded, by reason (qlog `packet_dropped` triggers)."""
     ecn_state: str | None = None
     """`testing`, `unknown`, `failed` or `capable` (RFC 9000 appendix A.4)."""
+    ecn_ect0_received: int | None = None
+    """Packets that came in marked ECT(0)."""
+    ecn_ect1_received: int | None = None
     ecn_ce_received: int | None = None
     """Packets that came in marked Congestion Experienced."""
     ecn_ce_reported: int | None = None
@@ -155,6 +158,7 @@ class ConnectionStats(Struct, frozen=True, kw_only=True):
 
     # --- streams and flow control -----------------------------------------------------------
     streams_open: int = 0
+    """Of every kind, now: control and QPACK streams of both sides are six."""
     streams_total: int = 0
     """Request streams that the client has opened."""
     requests: int = 0
@@ -166,6 +170,7 @@ class ConnectionStats(Struct, frozen=True, kw_only=True):
     """RESET_STREAM frames."""
     resets_received: int = 0
     stop_sending_sent: int | None = None
+    """STOP_SENDING frames."""
     stop_sending_received: int | None = None
     receive_window: int | None = None
     """Bytes the client may still send on the connection."""

@@ -117,6 +117,8 @@ def connection_stats(
     wall = time.time()
     pace = recovery.pacer.rate
     limits = connection.limits
+    ect0, ect1, ce = connection.ecn_marks.totals
+    received_at = connection.received_at
     return ConnectionStats(
         id=connection.id,
         worker=worker,
@@ -140,7 +142,9 @@ def connection_stats(
         state=connection.state_name,
         created_at=wall - age,
         age_seconds=age,
+        idle_seconds=now - received_at if received_at is not None else None,
         handshake_seconds=connection.handshake_seconds,
+        close_reason=connection.close_reason,
         smoothed_rtt=rtt.smoothed if rtt.initialized else None,
         latest_rtt=rtt.latest if rtt.initialized else None,
         min_rtt=rtt.min if rtt.initialized else None,
@@ -164,11 +168,11 @@ def connection_stats(
         packets_spuriously_lost=recovery.packets_spuriously_lost,
         packets_reordered=connection.packets_reordered,
         bytes_retransmitted=connection.stream_bytes_retransmitted,
-        packets_dropped={"undecryptable_or_duplicate": connection.datagrams_dropped}
-        if connection.datagrams_dropped
-        else {},
+        packets_dropped=dict(connection.packets_dropped),
         ecn_state=connection.ecn.state,
-        ecn_ce_received=connection.ecn_marks.congestion_experienced,
+        ecn_ect0_received=ect0,
+        ecn_ect1_received=ect1,
+        ecn_ce_received=ce,
         ecn_ce_reported=connection.ecn.congestion_reported,
         streams_open=connection.streams_open,
         streams_total=connection.streams_total,
@@ -177,6 +181,8 @@ def connection_stats(
         routes=sorted(session.routes),
         resets_sent=session.resets_sent,
         resets_received=session.resets_received,
+        stop_sending_sent=session.stops_sent,
+        stop_sending_received=session.stops_received,
         receive_window=connection.receive_window,
         send_window=connection.send_window,
         send_buffered=connection.send_buffered,

@@ -108,6 +108,8 @@ class Session:
         """Whether requests may run before the handshake is complete; None: nobody was asked."""
         self.resets_received = 0
         self.resets_sent = 0
+        self.stops_received = 0
+        self.stops_sent = 0
         self.routes: set[str] = set()
         """Routes that its requests took, `HOST` and `PATH` of the configuration."""
         self.progress = Progress()
@@ -150,7 +152,7 @@ class Session:
                 self.resets_received += 1
                 self.h3.stream_reset(event.stream_id, event.error_code)
             elif isinstance(event, events.StopSendingReceived):
-                self.resets_received += 1
+                self.stops_received += 1
                 self.h3.stop_sending(event.stream_id, event.error_code)
             elif isinstance(event, events.ProtocolNegotiated):
                 self.h3 = self._make_codec(event.alpn_protocol)
@@ -399,6 +401,7 @@ class Session:
     def stop(self, stream_id: int, code: int) -> None:
         """Ask the client to stop sending."""
         if self.connection.can_receive_on(stream_id):
+            self.stops_sent += 1
             self.connection.stop_stream(stream_id, code)
             self.wake()
 

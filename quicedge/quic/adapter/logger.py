@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
-from aioquic.buffer import Buffer
 from aioquic.quic.logger import QuicLoggerTrace
 from aioquic.quic.packet import PARAMS, QuicStreamFrame, QuicTransportParameters
 
 from quicedge.quic import logged
+from quicedge.quic.parameters import split_parameters
 from quicedge.telemetry import events
 from quicedge.telemetry.trace import Trace
 
@@ -130,12 +130,11 @@ class TraceLogger(QuicLoggerTrace):
 
 def _unknown(parameters: bytes) -> list[dict[str, Any]]:
     """What encoded transport parameters hold that aioquic knows nothing of: grease, as a rule."""
-    found, buffer = [], Buffer(data=parameters)
-    while not buffer.eof():
-        number, value = buffer.pull_uint_var(), buffer.pull_bytes(buffer.pull_uint_var())
-        if number not in PARAMS:
-            found.append({"id": number, "value": value.hex()})
-    return found
+    return [
+        {"id": number, "value": value.hex()}
+        for number, value in split_parameters(parameters)
+        if number not in PARAMS
+    ]
 
 
 def _header(data: dict[str, Any]) -> events.PacketHeader:

@@ -98,6 +98,11 @@ class ReceivingConnection(SendingConnection):
             self._flush_chunks()
             super().receive_datagram(data, addr, now)
 
+    def _why_dropped(self, data: bytes, addr: Any) -> str:
+        # The general path was taken because the short one could not open the packet.
+        is_ours = bool(self._short_run([data], 0, addr))
+        return "decryption_failure" if is_ours else super()._why_dropped(data, addr)
+
     def _short_run(self, datagrams: list[bytes], at: int, addr: Any) -> list[bytes]:
         """The datagrams from `at` on that the short path may handle, up to the first other one."""
         if (
@@ -124,6 +129,7 @@ class ReceivingConnection(SendingConnection):
             return 0
         space = self._spaces[ONE_RTT]
         masks = self._masks(recv.hp, run)
+        path = self._network_paths[0]
         handled = counted = 0
         first = stop = -1
         eliciting = False
@@ -135,10 +141,11 @@ class ReceivingConnection(SendingConnection):
                 number, payload = opened
                 handled += 1
                 self.bytes_received += len(data)
+                path.bytes_received += len(data)
                 # RFC 9000 section 12.3: a receiver MUST discard a newly unprotected packet unless
                 # it is certain that it has not processed another with the same packet number.
                 if first <= number < stop or number in space.received_packets:
-                    self.datagrams_dropped += 1
+                    self.packets_dropped["duplicate"] += 1
                     continue
                 counted += 1
                 if number != stop:
@@ -158,6 +165,7 @@ class ReceivingConnection(SendingConnection):
             return len(run)
         if counted:
             self._record_received(space, first, stop, now)
+            self.received_at = now
             if self.received_ecn:
                 self._count_mark(space, counted)
             if eliciting and space.ack_at is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from hmac import compare_digest
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -115,7 +116,10 @@ class StateConnection(LeanConnection):
         self.packets_received = 0
         self.bytes_received = 0
         self.bytes_sent = 0
-        self.datagrams_dropped = 0
+        self.packets_dropped: Counter[str] = Counter()
+        """Datagrams that held nothing new, by reason (qlog's triggers)."""
+        self.received_at: float | None = None
+        """When the last one that held something came."""
         self.migrations = 0
 
     def _adopt_first_connection_id(self, source: ConnectionIdSource) -> None:
@@ -174,9 +178,17 @@ class StateConnection(LeanConnection):
         path = self._network_paths[0] if self._network_paths else None
         super().receive_datagram(data, addr, now)
         if self.packets_received == handled:
-            self.datagrams_dropped += 1
-        elif path is not None and self._network_paths[0] is not path:
+            self.packets_dropped[self._why_dropped(data, addr)] += 1
+            return
+        self.received_at = now
+        if path is not None and self._network_paths[0] is not path:
             self.migrations += 1
+
+    def _why_dropped(self, data: bytes, addr: Any) -> str:
+        """A trigger of qlog's `packet_dropped`, `general` where more cannot be said."""
+        # RFC 9001 section 4.9: Initial and Handshake keys are discarded with the handshake.
+        is_late = self._handshake_confirmed and data[0] & 0x80
+        return "key_unavailable" if is_late else "general"
 
     def _payload_received(
         self, context: QuicReceiveContext, plain: bytes, crypto_frame_required: bool = False
@@ -399,6 +411,12 @@ class StateConnection(LeanConnection):
         """Whether the peer has forgotten the connection and says so (RFC 9000 section 10.3.1)."""
         token = self._peer_cid.stateless_reset_token
         return len(data) >= 21 and bool(token) and compare_digest(data[-16:], token)
+
+    @property
+    def close_reason(self) -> str | None:
+        """Error code and reason phrase, once the connection closes."""
+        event = self._close_event
+        return None if event is None else f"{event.error_code:#x} {event.reason_phrase}".rstrip()
 
     @property
     def active_path(self) -> Any | None:

@@ -69,7 +69,7 @@ def test_a_mark_of_congestion_halves_nothing_but_is_heeded_like_a_loss() -> None
     transfer(marked)
     server = marked.server.connection
     assert server.ecn.state == "capable"
-    seen = marked.client.connection.ecn_marks.congestion_experienced
+    seen = marked.client.connection.ecn_marks.totals[2]
     assert server.ecn.congestion_reported == seen > 10
     assert server.recovery.packets_lost == 0
     assert server.recovery.congestion_window < clean.server.connection.recovery.congestion_window

@@ -102,3 +102,30 @@ def test_reordering_is_no_loss_and_is_told() -> None:
     assert recovery.packets_spuriously_lost > 0
     really = recovery.packets_lost - recovery.packets_spuriously_lost
     assert really == pytest.approx(lost, abs=0.1 * recovery.packets_lost + 5)
+
+
+def test_what_is_dropped_and_when_something_came() -> None:
+    pair, _, _ = download(delay=0.01)
+    server, client = pair.server.connection, pair.client.connection
+    assert server.paths[0].bytes_received == server.bytes_received
+    came = server.received_at
+    assert came is not None
+    client.send_stream_data(4, b"x")
+    (datagrams,) = ([data for data, _ in client.datagrams_to_send(pair.now)],)
+    path = server.active_path
+    for data in datagrams:
+        server.receive_datagram(data, path, pair.now + 1)
+    assert server.received_at == pair.now + 1
+    before = dict(server.packets_dropped)
+    server.receive_datagram(datagrams[-1], path, pair.now + 2)
+    damaged = datagrams[-1][:-1] + bytes((datagrams[-1][-1] ^ 1,))
+    server.receive_datagram(damaged, path, pair.now + 2)
+    late = bytes((0xE3,)) + b"\0\0\0\1" + bytes(40)
+    server.receive_datagram(late, path, pair.now + 2)
+    assert server.received_at >= pair.now + 1
+    dropped = {name: count - before.get(name, 0) for name, count in server.packets_dropped.items()}
+    assert dropped == {"duplicate": 1, "decryption_failure": 1, "key_unavailable": 1}
+    assert server.close_reason is None
+    server.close(error_code=0x101, reason_phrase="done")
+    server.transmit(pair.now + 3)
+    assert server.close_reason == "0x101 done"
