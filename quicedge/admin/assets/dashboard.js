@@ -54,9 +54,12 @@ const notice = (text) => { $("notice").textContent = text || ""; $("notice").hid
 
 // --- graphs ------------------------------------------------------------------------------------
 
-const WIDTH = 560, HEIGHT = 150, LEFT = 62, BOTTOM = 18;
+const HEIGHT = 150, LEFT = 62, BOTTOM = 18;
 
-const frame = (title, most, format) => {
+/** Pixels a graph is wide: two stand side by side where there is room. */
+const width = () => { const all = $("main").clientWidth; return Math.max(240, all < 957 ? all - 80 : all / 2 - 62); };
+
+const frame = (title, most, format, WIDTH) => {
   const root = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": title, preserveAspectRatio: "none" });
   for (const share of [0, 0.5, 1]) {
     const y = 6 + (1 - share) * (HEIGHT - BOTTOM - 6);
@@ -70,8 +73,8 @@ const frame = (title, most, format) => {
 
 /** Lines over time: `series` is [class, values]; null is a gap. `marks` has a truth a point. */
 const lines = (title, series, format, marks = []) => {
-  const most = Math.max(1e-9, ...series.flatMap(([, values]) => values.filter((v) => v !== null))) * 1.1;
-  const root = frame(title, most, format);
+  const most = (Math.max(0, ...series.flatMap(([, values]) => values.filter((v) => v !== null))) || 1) * 1.1;
+  const WIDTH = width(), root = frame(title, most, format, WIDTH);
   const length = Math.max(2, ...series.map(([, values]) => values.length));
   const x = (index) => LEFT + (index / (length - 1)) * (WIDTH - LEFT);
   const y = (value) => 6 + (1 - value / most) * (HEIGHT - BOTTOM - 6);
@@ -96,8 +99,8 @@ const lines = (title, series, format, marks = []) => {
 };
 
 const bars = (title, values, labels) => {
-  const most = Math.max(1, ...values);
-  const root = frame(title, most, (value) => (value === Math.round(value) ? count(value) : ""));
+  const most = Math.max(1, ...values), WIDTH = width();
+  const root = frame(title, most, (value) => (value === Math.round(value) ? count(value) : ""), WIDTH);
   const step = (WIDTH - LEFT) / values.length;
   values.forEach((value, index) => {
     const height = (value / most) * (HEIGHT - BOTTOM - 6);
@@ -134,6 +137,9 @@ const total = (status, key) => status.workers.reduce((sum, worker) => sum + (wor
 const reasons = (status, key) => status.workers.reduce((sum, worker) =>
   sum + Object.values((worker.stats && worker.stats[key]) || {}).reduce((a, b) => a + b, 0), 0);
 
+const serverErrors = (status) => status.workers.flatMap((worker) => Object.values((worker.stats && worker.stats.metrics.routes) || {}))
+  .flatMap((route) => Object.entries(route.statuses)).reduce((sum, [code, times]) => sum + (code.startsWith("5") ? times : 0), 0);
+
 const showState = (status) => {
   $("state").textContent = status.state;
   $("state").className = `badge ${status.state === "running" ? "running" : "bad"}`;
@@ -156,6 +162,7 @@ const showOverview = async () => {
     ["Requests a second", known((value) => value.toFixed(1))(each("requests"))],
     ["Handshakes a second", known((value) => value.toFixed(1))(each("handshakes"))],
     ["Requests in all", count(now.requests)],
+    ["Answered with 5xx", count(serverErrors(status))],
     ["Handshakes failed", count(total(status, "handshakes_failed"))],
     ["Requests refused", count(reasons(status, "requests_refused"))],
     ["Datagrams dropped", count(reasons(status, "datagrams_dropped"))],
@@ -263,15 +270,56 @@ const showConnection = async (id) => {
   $("facts").replaceChildren(...facts(one));
 };
 
-const facts = (one, prefix = "") => Object.entries(one).flatMap(([key, value]) => {
-  if (value === null || key === "streams") return [];
-  if (Array.isArray(value) && value.length && typeof value[0] === "object") return value.flatMap((item, index) => facts(item, `${prefix}${key} ${index + 1}: `));
-  if (typeof value === "object" && !Array.isArray(value)) return facts(value, `${prefix}${key}: `);
-  const line = el("div"), seconded = /(_seconds|rtt|rtt_variance)$/.test(key) && typeof value === "number";
-  const text = seconded ? (Math.abs(value) < 1 ? ms(value) : seconds(value)) : /_rate$/.test(key) ? rate(value) : typeof value === "number" && /bytes|window|buffered|ssthresh/.test(key) ? bytes(value) : Array.isArray(value) ? value.join(" ") : String(value);
-  line.append(el("span", prefix + key.replaceAll("_", " ")), el("span", text));
-  return [line];
-});
+// Members by what they are about; what is named nowhere comes last.
+const SECTIONS = [
+  ["Who", /^(id|worker|odcid|scids|dcid|remote_address|local_address|path_validated|migrations|sni|routes)$/],
+  ["Handshake", /^(version|alpn|cipher|group|retry|resumed|early_data|key_updates|handshake_seconds)$/],
+  ["Lifetime", /^(state|close_reason|created_at|age_seconds|idle_seconds)$/],
+  ["Round-trip time and congestion", /rtt|congestion_(controller|state|window)|in_flight|ssthresh|^pto|_rate$|^mtu$/],
+  ["What held sending back", /_(blocked|limited)_seconds$/],
+  ["Packets and bytes", /^(packets|bytes)_/],
+  ["ECN", /^ecn_/],
+  ["Streams and flow control", /streams|requests|resets|stop_sending|_window$|buffered/],
+];
+const words = (key) => key.replace(/_seconds$/, "").replaceAll("_", " ");
+const fact = (key, value) => {
+  if (key === "created_at") return new Date(value * 1000).toISOString().replace("T", " ").slice(0, 19) + " UTC";
+  if (Array.isArray(value)) return value.join(" ") || none;
+  if (typeof value !== "number") return String(value);
+  if (/_seconds$|rtt/.test(key)) return value < 1 ? ms(value) : seconds(value);
+  if (/_rate$/.test(key)) return rate(value);
+  return /bytes|window|buffered|ssthresh/.test(key) ? bytes(value) : count(value);
+};
+const section = (title, entries) => {
+  const box = el("section");
+  box.append(el("h3", title));
+  for (const [name, value] of entries) {
+    const line = el("div");
+    line.append(el("span", name), el("span", value));
+    box.append(line);
+  }
+  return box;
+};
+const facts = (one) => {
+  const rest = new Map(Object.entries(one).filter(([key, value]) => value !== null && !/^(time|streams|paths|.*_parameters)$/.test(key)));
+  const boxes = [];
+  for (const [title, about] of [...SECTIONS, ["More", /./]]) {
+    const entries = [];
+    for (const [key, value] of [...rest]) {
+      if (!about.test(key)) continue;
+      rest.delete(key);
+      if (typeof value === "object" && !Array.isArray(value)) {
+        for (const [name, each] of Object.entries(value)) entries.push([`${words(key)}: ${words(name)}`, fact(name, each)]);
+      } else entries.push([words(key), fact(key, value)]);
+    }
+    if (entries.length) boxes.push(section(title, entries));
+  }
+  const all = (value) => Object.entries(value).map(([key, each]) => [words(key), fact(key, each)]);
+  (one.paths || []).forEach((path, index) => boxes.push(section(`Path ${index + 1}`, all(path))));
+  const told = (value) => Object.entries(value || {}).map(([key, each]) => [words(key), typeof each === "number" ? count(each) : String(each)]);
+  boxes.push(section("Our transport parameters", told(one.local_parameters)), section("The client's transport parameters", told(one.remote_parameters)));
+  return boxes;
+};
 
 $("trace").addEventListener("click", async () => {
   const action = $("trace").textContent.startsWith("Start") ? "start" : "stop";
