@@ -144,7 +144,7 @@ def connection_stats(
         age_seconds=age,
         idle_seconds=now - received_at if received_at is not None else None,
         handshake_seconds=connection.handshake_seconds,
-        close_reason=connection.close_reason,
+        close_reason=_close_reason(connection),
         smoothed_rtt=rtt.smoothed if rtt.initialized else None,
         latest_rtt=rtt.latest if rtt.initialized else None,
         min_rtt=rtt.min if rtt.initialized else None,
@@ -195,6 +195,12 @@ def connection_stats(
         remote_parameters=_parameters(connection.remote_parameters) if detail else None,
         streams=[_stream(stream, now) for stream in session.streams.values()] if detail else None,
     )
+
+
+def _close_reason(connection: Connection) -> str | None:
+    """Error code and reason phrase, once the connection closes."""
+    event = connection.close_event
+    return None if event is None else f"{event.error_code:#x} {event.reason_phrase}".rstrip()
 
 
 def _local_address(path: object) -> str:

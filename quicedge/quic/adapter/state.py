@@ -413,12 +413,6 @@ class StateConnection(LeanConnection):
         return len(data) >= 21 and bool(token) and compare_digest(data[-16:], token)
 
     @property
-    def close_reason(self) -> str | None:
-        """Error code and reason phrase, once the connection closes."""
-        event = self._close_event
-        return None if event is None else f"{event.error_code:#x} {event.reason_phrase}".rstrip()
-
-    @property
     def active_path(self) -> Any | None:
         return self._network_paths[0].addr if self._network_paths else None
 

@@ -125,7 +125,3 @@ def test_what_is_dropped_and_when_something_came() -> None:
     assert server.received_at >= pair.now + 1
     dropped = {name: count - before.get(name, 0) for name, count in server.packets_dropped.items()}
     assert dropped == {"duplicate": 1, "decryption_failure": 1, "key_unavailable": 1}
-    assert server.close_reason is None
-    server.close(error_code=0x101, reason_phrase="done")
-    server.transmit(pair.now + 3)
-    assert server.close_reason == "0x101 done"
