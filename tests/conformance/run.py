@@ -21,6 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 PACING = "our pacer sends bursts of up to 64 KB where aioquic's spaces packets"
 CREDIT = "our flow control follows consumption, not arrival"
+REUSE = "these repeat one connection ID under other numbers (RFC 9000 section 19.15)"
 
 EXPECTED = {
     "test_connect_with_0rtt_and_amplification_limited_paced_response": PACING,
@@ -30,6 +31,10 @@ EXPECTED = {
     "test_handle_new_connection_id_with_retire_prior_to_invalid": (
         "RFC 9000 section 19.15 names another error code"
     ),
+    "test_handle_excessive_new_connection_id_retires": REUSE,
+    "test_handle_new_connection_id_duplicate": REUSE,
+    "test_handle_new_connection_id_with_retire_prior_to_lower": REUSE,
+    "test_handle_new_connection_id_with_retire_prior_to_rotation": REUSE,
     "test_send_max_data_blocked_by_cc": CREDIT,
     "test_send_max_data_retransmit": CREDIT,
     "test_send_max_stream_data_retransmit": CREDIT,
