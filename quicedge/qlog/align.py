@@ -17,7 +17,7 @@ def clock_offset(first: Connection, second: Connection) -> float | None:
     back = _least_delay(second.sent, first.received)
     if there is None and back is None:
         return None
-    half = (first.min_rtt or second.min_rtt or 0.0) / 2
+    half = (first.recovery.min_rtt or second.recovery.min_rtt or 0.0) / 2
     if back is None and there is not None:
         return there - half
     if there is None and back is not None:

@@ -11,7 +11,6 @@ from quicedge.qlog.event import (
     frames,
     integer,
     mapping,
-    number,
     sequence,
     text,
 )
@@ -20,13 +19,10 @@ from quicedge.qlog.limited import Receiver, Sender
 from quicedge.qlog.names import space_of
 from quicedge.qlog.normalise import Trace
 from quicedge.qlog.packets import Packets
-from quicedge.qlog.series import Quantiles, Series, Sums
+from quicedge.qlog.recovery import Recovery
+from quicedge.qlog.series import Sums
 from quicedge.qlog.streams import Streams
 
-_WINDOW_CUT = 0.95
-"""A congestion window below this share of the last one has been cut."""
-_MAX_STATES = 500
-"""Changes of congestion state remembered."""
 _MAX_NAMES = 256
 """Kinds of events counted apart."""
 
@@ -55,17 +51,6 @@ class Connection:
         self.handshake_confirmed: float | None = None
         self.early_data = False
         self.close: dict[str, Any] | None = None
-        self.rtt = Quantiles()
-        self.min_rtt: float | None = None
-        self.smoothed_rtt: float | None = None
-        self.congestion_window: float | None = None
-        self.window_cuts = 0
-        self.window_min: float | None = None
-        self.window_max: float | None = None
-        self.max_in_flight = 0.0
-        self.max_pto_count = 0
-        self.probe_timeouts = 0
-        self.congestion_states: list[tuple[float, str]] = []
         self.dropped: dict[str, int] = {}
         self.reordered = 0
         self.spurious_events = 0
@@ -75,21 +60,13 @@ class Connection:
         """`sent` and `received`: first and last time of stream data, and bytes of it."""
         self.sender = Sender()
         self.receiver = Receiver()
+        self.recovery = Recovery(self.sender, self.receiver)
         self.sending_limits = Sums()
         self.receiving_limits = Sums()
-        self.window_series = Series()
-        self.flight_series = Series()
-        self.rtt_series = Series()
-        self.smoothed_series = Series()
-        self.ssthresh_series = Series()
-        self.pacing_series = Series()
         self.losses = Sums()
         self.goodput = Sums()
         self._detail_from = detail_from
         self._now = 0.0
-        self._latest_rtt: float | None = None
-        self._pto_count = 0
-        self._metrics = 0
         self._largest: dict[str, int] = {}
         self._first: dict[str, int] = {}
         self._seen: dict[str, int] = {}
@@ -176,7 +153,7 @@ class Connection:
         """What held after the last instant held until this one."""
         if self.close is None:
             # A writer that logs its metrics seldom has stale ones; then our own count is better.
-            if self._metrics * 2 < self.sent.count:
+            if self.recovery.samples * 2 < self.sent.count:
                 self.sender.in_flight = self.flight.size
             self.sender.spend(self.sending_limits, self._now, now)
             self.receiver.open_streams = self.streams.open
@@ -191,8 +168,8 @@ class Connection:
             self.sender.packet_size = max(self.sender.packet_size, size)
         if packet_number is not None and eliciting:
             self.flight.sent(space_of(kind), packet_number, event.time, size)
-            if self._metrics * 2 < self.sent.count:
-                self._in_flight(event.time, self.flight.size)
+            if self.recovery.samples * 2 < self.sent.count:
+                self.recovery.in_flight(event.time, self.flight.size)
         if kind == "0RTT":
             self.early_data = True
         for frame in found:
@@ -239,8 +216,8 @@ class Connection:
             settled = self.flight.acked(
                 space_of(packet), sequence(frame, "acked_ranges"), event.time
             )
-            if settled.round_trip is not None and not self._metrics:
-                self._round_trip(event.time, settled.round_trip)
+            if settled.round_trip is not None and not self.recovery.samples:
+                self.recovery.round_trip(event.time, settled.round_trip)
             if settled.inferred:
                 self.losses.add(event.time, settled.inferred, "inferred")
             self.ecn_ce = max(self.ecn_ce, integer(frame, "ce") or 0)
@@ -337,65 +314,7 @@ class Connection:
             self.flight.lost += 1
 
     def _on_metrics(self, event: Event) -> None:
-        data = event.data
-        in_flight = number(data, "bytes_in_flight")
-        if in_flight is not None:
-            self._metrics += 1
-            self.sender.in_flight = in_flight
-            self._in_flight(event.time, in_flight)
-        window = number(data, "congestion_window")
-        if window is not None:
-            self._window(event.time, window)
-        latest = number(data, "latest_rtt")
-        if latest and latest != self._latest_rtt:
-            self._latest_rtt = latest
-            self._metrics += in_flight is None
-            self._round_trip(event.time, latest)
-        smoothed = number(data, "smoothed_rtt")
-        # Until there is a sample, writers show the initial RTT (RFC 9002 section 6.2.2).
-        if smoothed and self.rtt.count:
-            self._smoothed(event.time, smoothed)
-        least = number(data, "min_rtt")
-        if least and self.rtt.count:
-            self.min_rtt = least
-        ssthresh = number(data, "ssthresh")
-        if ssthresh and ssthresh < 2**40:
-            self.ssthresh_series.add(event.time, ssthresh)
-        pacing = number(data, "pacing_rate")
-        if pacing:
-            self.pacing_series.add(event.time, pacing)
-        count = integer(data, "pto_count")
-        if count is not None:
-            self.probe_timeouts += max(0, count - self._pto_count)
-            self._pto_count = self.sender.pto_count = count
-            self.max_pto_count = max(self.max_pto_count, count)
-
-    def _window(self, time: float, window: float) -> None:
-        old = self.congestion_window
-        if old is not None and window < old * _WINDOW_CUT:
-            self.window_cuts += 1
-        self.congestion_window = self.sender.congestion_window = window
-        self.window_min = window if self.window_min is None else min(self.window_min, window)
-        self.window_max = window if self.window_max is None else max(self.window_max, window)
-        self.window_series.add(time, window)
-
-    def _in_flight(self, time: float, size: float) -> None:
-        self.max_in_flight = max(self.max_in_flight, size)
-        self.flight_series.add(time, size)
-
-    def _round_trip(self, time: float, value: float) -> None:
-        if value <= 0:
-            return
-        self.rtt.add(value)
-        self.rtt_series.add(time, value)
-        self.min_rtt = min(self.min_rtt or value, value)
-        if not self._metrics:
-            smoothed = value if self.smoothed_rtt is None else self.smoothed_rtt * 0.875 + value / 8
-            self._smoothed(time, smoothed)
-
-    def _smoothed(self, time: float, value: float) -> None:
-        self.smoothed_rtt = self.receiver.smoothed_rtt = self.sender.smoothed_rtt = value
-        self.smoothed_series.add(time, value)
+        self.recovery.metrics(event)
 
     def _on_parameters(self, event: Event) -> None:
         side = self.parameters.get(text(event.data, "initiator"))
@@ -444,8 +363,7 @@ class Connection:
                 self.flight.discard(space)
 
     def _on_congestion_state(self, event: Event) -> None:
-        if len(self.congestion_states) < _MAX_STATES:
-            self.congestion_states.append((event.time, text(event.data, "new")[:64]))
+        self.recovery.state(event)
 
     def _on_closed(self, event: Event) -> None:
         self._closed(event, event.data, text(event.data, "initiator"))

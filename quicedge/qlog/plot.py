@@ -58,12 +58,12 @@ def _columns(series: Series, scale: float) -> tuple[list[float], ...]:
 
 def _congestion(axes: Axes, connection: Connection) -> None:
     axes.set_ylabel("kB")
-    if connection.flight_series:
-        time, _, high, _ = _columns(connection.flight_series, 1000)
+    if connection.recovery.flight_series:
+        time, _, high, _ = _columns(connection.recovery.flight_series, 1000)
         axes.fill_between(time, high, step="post", color=_FLIGHT, alpha=0.6, lw=0,
                           label="bytes in flight")  # fmt: skip
-    if connection.window_series:
-        time, _, _, last = _columns(connection.window_series, 1000)
+    if connection.recovery.window_series:
+        time, _, _, last = _columns(connection.recovery.window_series, 1000)
         time.append(connection.end / 1000)
         last.append(last[-1])
         axes.step(time, last, where="post", color=_WINDOW, lw=1.5, label="congestion window")
@@ -77,15 +77,15 @@ def _congestion(axes: Axes, connection: Connection) -> None:
 
 def _round_trips(axes: Axes, connection: Connection) -> None:
     axes.set_ylabel("RTT (ms)")
-    if connection.rtt_series:
-        time, low, high, _ = _columns(connection.rtt_series, 1)
+    if connection.recovery.rtt_series:
+        time, low, high, _ = _columns(connection.recovery.rtt_series, 1)
         axes.fill_between(time, low, high, color=_RTT, lw=1, label="samples")
         axes.plot(time, high, color=_RTT, lw=0.8)
-    if connection.smoothed_series:
-        time, _, _, last = _columns(connection.smoothed_series, 1)
+    if connection.recovery.smoothed_series:
+        time, _, _, last = _columns(connection.recovery.smoothed_series, 1)
         axes.plot(time, last, color=_SMOOTHED, lw=1.5, label="smoothed")
-    if connection.min_rtt is not None:
-        axes.axhline(connection.min_rtt, color="0.5", lw=0.8, ls="--", label="minimum")
+    if connection.recovery.min_rtt is not None:
+        axes.axhline(connection.recovery.min_rtt, color="0.5", lw=0.8, ls="--", label="minimum")
     axes.set_ylim(bottom=0)
     _finish(axes)
 

@@ -116,16 +116,18 @@ def _side(analysis: Analysis, connection: Connection, offset: float) -> dict[str
             for at in (connection.handshake_complete, connection.handshake_confirmed)
         ],
         "series": {
-            "window": _series(connection.window_series, offset),
-            "flight": _series(connection.flight_series, offset),
-            "ssthresh": _series(connection.ssthresh_series, offset),
-            "rtt": _series(connection.rtt_series, offset),
-            "smoothed": _series(connection.smoothed_series, offset),
+            "window": _series(connection.recovery.window_series, offset),
+            "flight": _series(connection.recovery.flight_series, offset),
+            "ssthresh": _series(connection.recovery.ssthresh_series, offset),
+            "rtt": _series(connection.recovery.rtt_series, offset),
+            "smoothed": _series(connection.recovery.smoothed_series, offset),
         },
         "losses": _sums(connection.losses, offset),
         "goodput": _sums(connection.goodput, offset),
         "limits": _sums(connection.limits, offset),
-        "states": [[_time(at - offset), state] for at, state in connection.congestion_states],
+        "states": [
+            [_time(at - offset), state] for at, state in connection.recovery.congestion_states
+        ],
         "streams": [
             {
                 "id": row.id,

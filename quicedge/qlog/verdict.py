@@ -100,15 +100,15 @@ def _limits(connection: Connection) -> list[Finding]:
         found.append(
             Finding(
                 "bad",
-                f"{spent(LOSS_TIMEOUT)} passed waiting for {connection.probe_timeouts} probe"
+                f"{spent(LOSS_TIMEOUT)} passed waiting for {connection.recovery.probe_timeouts} probe"
                 " timeouts: the last packets of a burst, or all of them, got lost.",
             )
         )
     if share(CONGESTION) > _NOTABLE:
         cause = ""
-        if connection.window_cuts:
-            cause = f"; {connection.window_cuts} cuts kept it at {size(connection.window_min)} to"
-            cause += f" {size(connection.window_max)}"
+        if connection.recovery.window_cuts:
+            cause = f"; {connection.recovery.window_cuts} cuts kept it at {size(connection.recovery.window_min)} to"
+            cause += f" {size(connection.recovery.window_max)}"
         found.append(
             Finding(
                 "notable",
@@ -174,7 +174,7 @@ def _path(connection: Connection) -> list[Finding]:
                 " or a sudden delay, not loss.",
             )
         )
-    least, high = connection.min_rtt, connection.rtt.quantile(0.95)
+    least, high = connection.recovery.min_rtt, connection.recovery.rtt.quantile(0.95)
     if least and high and high > max(least * _QUEUE_FACTOR, least + _QUEUE_LEAST):
         found.append(
             Finding(
@@ -187,7 +187,7 @@ def _path(connection: Connection) -> list[Finding]:
 
 
 def _handshake(connection: Connection) -> list[Finding]:
-    complete, least = connection.handshake_complete, connection.min_rtt
+    complete, least = connection.handshake_complete, connection.recovery.min_rtt
     start = connection.start or 0.0
     if complete is None:
         known = connection.sent.types or connection.received.types

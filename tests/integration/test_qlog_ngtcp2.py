@@ -86,7 +86,7 @@ async def test_both_ends_agree(tmp_path: Path) -> None:
     assert server.label == "aioquic server"
     assert client.identifier == server.identifier != ""
     assert client.handshake_complete is not None
-    assert client.rtt.count > 0
+    assert client.recovery.rtt.count > 0
     # What one says it sent on a stream, the other says it received.
     for stream in (0, 4):
         assert client.streams.rows[stream].received == server.streams.rows[stream].sent > SIZE

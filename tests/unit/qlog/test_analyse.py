@@ -79,8 +79,8 @@ def test_lossy_transfer_against_the_truth(tmp_path: Path) -> None:
     assert server.sent.count - client.received.count == done.datagrams_lost
     assert client.missing == done.datagrams_lost
     assert server.missing == 0
-    assert server.min_rtt == pytest.approx(40, rel=0.05)
-    assert client.min_rtt == pytest.approx(40, rel=0.05)
+    assert server.recovery.min_rtt == pytest.approx(40, rel=0.05)
+    assert client.recovery.min_rtt == pytest.approx(40, rel=0.05)
     for connection, way in ((client, "received"), (server, "sent")):
         assert connection.direction == way
         # Bodies, heads and HTTP/3 framing: a little more than the files.
@@ -106,7 +106,7 @@ def test_lossy_transfer_against_the_truth(tmp_path: Path) -> None:
     assert sum(server.limits.totals.values()) == pytest.approx(server.duration, abs=1)
     assert max(server.limits.totals, key=lambda state: server.limits.totals[state]) == CONGESTION
     assert max(client.limits.totals, key=lambda state: client.limits.totals[state]) == RECEIVING
-    assert server.window_cuts >= 3
+    assert server.recovery.window_cuts >= 3
 
 
 def test_goodput_on_a_clean_link_is_the_rate(tmp_path: Path) -> None:
@@ -150,9 +150,9 @@ def test_round_trips_from_acknowledgements_alone(tmp_path: Path) -> None:
         events.append((number * 10, "packet_sent", packet(number, stream(1, number * 10, 10))))
         events.append((number * 10 + 7, "packet_received", packet(number, ack)))
     connection = made(tmp_path, events)
-    assert connection.rtt.count == 20
-    assert connection.min_rtt == pytest.approx(7)
-    assert connection.rtt.quantile(0.5) == pytest.approx(7, rel=0.02)
+    assert connection.recovery.rtt.count == 20
+    assert connection.recovery.min_rtt == pytest.approx(7)
+    assert connection.recovery.rtt.quantile(0.5) == pytest.approx(7, rel=0.02)
 
 
 def test_limits_of_a_sender(tmp_path: Path) -> None:
@@ -261,6 +261,10 @@ def test_nothing_grows_with_the_trace(tmp_path: Path) -> None:
     assert len(found.streams.sent.runs) <= QLOG_MAX_RUNS
     assert sum(run.size for run in found.streams.sent.runs) == 900 * QLOG_MAX_STREAMS * 3
     assert len(found.sent.details) == QLOG_MAX_DETAIL
-    for series in (found.window_series, found.flight_series, found.rtt_series):
+    for series in (
+        found.recovery.window_series,
+        found.recovery.flight_series,
+        found.recovery.rtt_series,
+    ):
         assert QLOG_SERIES_POINTS / 4 < len(series.points()) <= QLOG_SERIES_POINTS
     assert found.goodput.totals["sent"] == 900 * QLOG_MAX_STREAMS * 3
