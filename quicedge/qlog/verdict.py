@@ -100,15 +100,16 @@ def _limits(connection: Connection) -> list[Finding]:
         found.append(
             Finding(
                 "bad",
-                f"{spent(LOSS_TIMEOUT)} passed waiting for {connection.recovery.probe_timeouts} probe"
-                " timeouts: the last packets of a burst, or all of them, got lost.",
+                f"{spent(LOSS_TIMEOUT)} passed waiting for {connection.recovery.probe_timeouts}"
+                " probe timeouts: the last packets of a burst, or all of them, got lost.",
             )
         )
     if share(CONGESTION) > _NOTABLE:
         cause = ""
-        if connection.recovery.window_cuts:
-            cause = f"; {connection.recovery.window_cuts} cuts kept it at {size(connection.recovery.window_min)} to"
-            cause += f" {size(connection.recovery.window_max)}"
+        recovery = connection.recovery
+        if recovery.window_cuts:
+            cause = f"; {recovery.window_cuts} cuts kept it at {size(recovery.window_min)} to"
+            cause += f" {size(recovery.window_max)}"
         found.append(
             Finding(
                 "notable",
