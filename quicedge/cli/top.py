@@ -117,8 +117,9 @@ class Screen:
         table.add_row("RTT", Text(sparkline(rtts), style="cyan"))
         table.add_row("window", Text(sparkline(windows), style="magenta"))
         for name, value in row.items():
-            if value is not None and not isinstance(value, list | dict):
-                table.add_row(Text(name, style="dim"), Text(escape(str(value))))
+            if value is not None and name != "time" and not isinstance(value, list | dict):
+                words = name.removesuffix("_seconds").replace("_", " ")
+                table.add_row(Text(words, style="dim"), Text(escape(told(name, value))))
         for stream in row["streams"] or ():
             about = f"{stream['method']} {stream['path']} {stream['status'] or ''}"
             table.add_row(Text(f"stream {stream['stream_id']}", style="dim"), Text(escape(about)))
@@ -141,6 +142,21 @@ def sparkline(values: deque[float]) -> str:
     least, most = min(values), max(values)
     span = (most - least) or 1.0
     return "".join(_BARS[int((value - least) / span * (len(_BARS) - 1))] for value in values)
+
+
+def told(name: str, value: Any) -> str:
+    """A statistic for people, its unit by its name."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return str(value)
+    if name == "created_at":
+        return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(value))
+    if name.endswith("_seconds") or "rtt" in name:
+        return _ms(value) if value < 1 else f"{value:.1f} s"
+    if name.endswith("_rate"):
+        return _bits(value)
+    if any(part in name for part in ("bytes", "window", "buffered", "ssthresh")):
+        return _bytes(value)
+    return str(value)
 
 
 def _ms(seconds: float | None) -> str:
