@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
+import click
 import pytest
 from aioquic.quic.connection import QuicConnection
 
+from quicedge.cli import main
 from quicedge.quic.connection import Connection
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,3 +75,48 @@ def test_no_file_is_too_long_to_read() -> None:
     long = {str(p.relative_to(ROOT)): n for p in SOURCES
             if (n := p.read_text().count("\n")) > MOST_LINES}  # fmt: skip
     assert not long
+
+
+def commands(text: str) -> list[list[str]]:
+    """What pages tell people to run: `quicedge ...` in console blocks and in backticks."""
+    blocks = "\n".join(re.findall(r"```(?:console|sh|bash)\n(.*?)```", text, re.DOTALL))
+    lines = [line.removeprefix("$ ") for line in blocks.replace("\\\n", " ").splitlines()]
+    lines += re.findall(r"`((?:\w+=\S+ )*quicedge [^`\n]+)`", text)
+    found = (re.search(r"(?:^|[\s/])quicedge (.*)", line) for line in lines)
+    return [shlex.split(match[1], comments=True) for match in found if match is not None]
+
+
+def unknown(arguments: list[str]) -> list[str]:
+    """The words of a command line that the program does not know."""
+    command: click.Command = main
+    known = {"-h", "--help", "--version"}
+    strange = []
+    for word in arguments:
+        if isinstance(command, click.Group) and not word.startswith("-"):
+            found = command.get_command(click.Context(command), word)
+            if found is None:
+                return [*strange, word]
+            command = found
+            known |= {name for parameter in command.params for name in parameter.opts}
+        elif re.fullmatch(r"--?[A-Za-z][\w-]*(=.*)?", word) and word.split("=")[0] not in known:
+            strange.append(word)
+    return strange
+
+
+def test_unknown_commands_and_options_are_found() -> None:
+    assert unknown(["serve", "--upstream", "x"]) == []
+    assert unknown(["serve", "--up", "x"]) == ["--up"]
+    assert unknown(["qlog", "statz", "x"]) == ["statz"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_pages_tell_of_commands_that_exist(page: Path) -> None:
+    for arguments in commands(page.read_text()):
+        assert unknown(arguments) == [], arguments
+
+
+def test_make_targets_that_pages_name_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES:
+        named = re.findall(r"(?:^\$ |`)make ([a-z ]+)", page.read_text(), re.MULTILINE)
+        assert {word for words in named for word in words.split()} <= targets, page
