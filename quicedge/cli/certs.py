@@ -6,6 +6,7 @@ import click
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
+from quicedge.cli.options import DEVELOPMENT_PORT
 from quicedge.config import devcerts
 
 
@@ -29,3 +30,7 @@ def command(directory: str, hosts: tuple[str, ...]) -> None:
         ("SPKI SHA-256", devcerts.spki_sha256(files.cert)),
     ):
         click.echo(f"{name + ':':<14} {value}")
+    click.echo(
+        f"Chromium:      --origin-to-force-quic-on=localhost:{DEVELOPMENT_PORT} "
+        f"--ignore-certificate-errors-spki-list={devcerts.spki_sha256(files.cert)}"
+    )

@@ -92,7 +92,7 @@ class Session:
     """The HTTP/3 server side of one QUIC connection.
 
     Implements `quic.connection.ConnectionHandler` towards the transport and
-    `http.h3.H3Handler` towards the codec.
+    `http.h3_types.Handler` towards the codec.
     """
 
     def __init__(self, edge: Edge, connection: Connection) -> None:
@@ -197,7 +197,7 @@ class Session:
             self._negotiated = False
             del self.h3  # it names us, and we it: neither would be freed
 
-    # --- from the codec (http.h3.H3Handler) -----------------------------------------------------
+    # --- from the codec (http.h3_types.Handler) -------------------------------------------------
 
     def on_headers(self, stream_id: int, fields: list[Field], end_stream: bool) -> None:
         if self._going_away and stream_id > self._highest_stream_id:

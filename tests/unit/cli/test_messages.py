@@ -46,6 +46,12 @@ def test_a_port_where_nothing_listens_is_named(tmp_path: Path) -> None:
     assert f"127.0.0.1: UDP port {port}: Connection refused" in result.output
 
 
+def test_the_certificate_comes_with_what_a_browser_must_be_told(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["certs", "--directory", str(tmp_path)])
+    pin = next(line.split()[-1] for line in result.output.splitlines() if "SPKI" in line)
+    assert f"--ignore-certificate-errors-spki-list={pin}\n" in result.output
+
+
 def test_without_ipv6_development_makes_do_with_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
     assert development_listen()[0] == "127.0.0.1:4433"
 
