@@ -220,9 +220,7 @@ def _hypercorn(setting: Setting, port: int) -> list[str]:
 @contextmanager
 def running(kind: Kind, setting: Setting) -> Iterator[Proxy]:
     """Start a server on its core; the caller finds out when it answers."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = int(sock.getsockname()[1])
+    port = _free_port()
     command = kind.command(setting, port)
     environment = {**os.environ, "HOME": str(setting.directory), "PYTHONPATH": str(ROOT)}
     with (setting.directory / f"{kind.name}.log").open("wb") as output:
@@ -241,6 +239,19 @@ def running(kind: Kind, setting: Setting) -> Iterator[Proxy]:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def _free_port() -> int:
+    """Free for UDP and for TCP: hypercorn and Caddy listen on both."""
+    while True:
+        with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            tcp.bind(("127.0.0.1", 0))
+            port = int(tcp.getsockname()[1])
+            try:
+                udp.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def pinned(command: list[str], core: int) -> list[str]:
