@@ -28,6 +28,7 @@ idle_timeout = "500ms"
 keepalive_timeout = "300ms"
 """
 AT_A_TIME = 5
+RETRIES = 3
 refused: Counter[str] = Counter()
 
 
@@ -40,7 +41,7 @@ async def answer(peer: RawH2, stream_id: int, path: str) -> bool:
             await peer.send(reset(stream_id, 2))
         case "/reset-within":
             await peer.send(within, reset(stream_id, 2))
-        case "/refused" if refused[path] < AT_A_TIME:
+        case "/refused" if refused[path] < RETRIES:  # which may all be those of one request
             refused[path] += 1
             await peer.send(reset(stream_id, 7))
         case "/goaway" if not refused[path]:
