@@ -128,9 +128,3 @@ def test_imports_point_down(room: str, path: Path) -> None:
 )
 def test_the_reader_sees_a_broken_rule(source: str, room: str) -> None:
     assert violations(source, room, f"quicedge/{room}/x.py")
-
-
-def test_no_file_is_too_long() -> None:
-    """One concept a file."""
-    long = {str(p): n for _, p in files() if (n := len(p.read_text().splitlines())) > 520}
-    assert long == {}
