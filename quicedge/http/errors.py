@@ -30,6 +30,49 @@ class H3ErrorCode(IntEnum):
     QPACK_DECODER_STREAM_ERROR = 0x202
 
 
+_TRANSPORT_ERRORS = (
+    "NO_ERROR", "INTERNAL_ERROR", "CONNECTION_REFUSED", "FLOW_CONTROL_ERROR", "STREAM_LIMIT_ERROR",
+    "STREAM_STATE_ERROR", "FINAL_SIZE_ERROR", "FRAME_ENCODING_ERROR", "TRANSPORT_PARAMETER_ERROR",
+    "CONNECTION_ID_LIMIT_ERROR", "PROTOCOL_VIOLATION", "INVALID_TOKEN", "APPLICATION_ERROR",
+    "CRYPTO_BUFFER_EXCEEDED", "KEY_UPDATE_ERROR", "AEAD_LIMIT_REACHED", "NO_VIABLE_PATH",
+)  # fmt: skip
+"""By code, RFC 9000 section 20.1."""
+_VERSION_NEGOTIATION_ERROR = 0x11
+"""RFC 9368 section 10.2."""
+_ALERTS = {
+    0: "close_notify", 10: "unexpected_message", 20: "bad_record_mac", 22: "record_overflow",
+    40: "handshake_failure", 42: "bad_certificate", 43: "unsupported_certificate",
+    44: "certificate_revoked", 45: "certificate_expired", 46: "certificate_unknown",
+    47: "illegal_parameter", 48: "unknown_ca", 49: "access_denied", 50: "decode_error",
+    51: "decrypt_error", 70: "protocol_version", 71: "insufficient_security", 80: "internal_error",
+    86: "inappropriate_fallback", 90: "user_canceled", 109: "missing_extension",
+    110: "unsupported_extension", 112: "unrecognized_name", 113: "bad_certificate_status_response",
+    115: "unknown_psk_identity", 116: "certificate_required", 120: "no_application_protocol",
+}  # fmt: skip
+"""TLS alerts (RFC 8446 section 6), which QUIC carries as 0x100 and the alert."""
+
+
+def error_name(code: int, *, application: bool) -> str:
+    """An error code by its name in the RFCs; in hexadecimal where it has none.
+
+    `application`: of HTTP/3 and QPACK, as in RESET_STREAM and the CONNECTION_CLOSE of an
+    application; else of QUIC and TLS.
+    """
+    if application:
+        try:
+            error = H3ErrorCode(code)
+        except ValueError:
+            return f"{code:#x}"
+        return error.name if error.name.startswith("QPACK") else f"H3_{error.name}"
+    if code < len(_TRANSPORT_ERRORS):
+        return _TRANSPORT_ERRORS[code]
+    if code == _VERSION_NEGOTIATION_ERROR:
+        return "VERSION_NEGOTIATION_ERROR"
+    if 0x100 <= code < 0x200:
+        return f"CRYPTO_ERROR ({_ALERTS.get(code - 0x100, f'alert {code - 0x100}')})"
+    return f"{code:#x}"
+
+
 _UPSTREAM_STATUS = {
     "connect_timeout": 504,
     "first_byte_timeout": 504,

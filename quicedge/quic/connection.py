@@ -16,6 +16,7 @@ from quicedge.config.limits import (
     MAX_STREAMS_UNI,
 )
 from quicedge.quic.adapter import AdaptedConnection, ConnectionIdSource
+from quicedge.quic.ending import Ending
 from quicedge.quic.tls import CertificateStore
 
 
@@ -102,7 +103,8 @@ class Connection(AdaptedConnection):
                     error_code=QuicErrorCode.INTERNAL_ERROR,
                     frame_type=QuicFrameType.PADDING,
                     reason_phrase="Handshake timeout",
-                )
+                ),
+                Ending.HANDSHAKE_TIMEOUT,
             )
             return
         super().handle_timer(now)

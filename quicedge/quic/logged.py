@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from quicedge.quic.ending import Ending
+from quicedge.quic.events import ConnectionTerminated
 from quicedge.quic.frames import (
     FRAME_ACK,
     FRAME_ACK_ECN,
@@ -18,6 +20,7 @@ from quicedge.quic.frames import (
     decode_ack,
     decode_varint,
 )
+from quicedge.telemetry.events import ConnectionClosed
 
 Frame = dict[str, Any]
 
@@ -222,6 +225,33 @@ def transport_error(code: int) -> str:
     if code < len(_TRANSPORT_ERRORS):
         return _TRANSPORT_ERRORS[code]
     return f"crypto_error_0x{code:03x}" if 0x100 <= code < 0x200 else "unknown"
+
+
+_TRIGGERS = {
+    Ending.IDLE_TIMEOUT: "idle_timeout",
+    Ending.STATELESS_RESET: "stateless_reset",
+    Ending.HANDSHAKE_TIMEOUT: "aborted",
+    Ending.ABORTED: "aborted",
+}
+_BY_PEER = (Ending.PEER_CLOSE, Ending.STATELESS_RESET)
+
+
+def connection_closed(event: ConnectionTerminated, ending: Ending) -> ConnectionClosed:
+    """The end of a connection; an error code is there only when one of the two sent it."""
+    initiator = "remote" if ending in _BY_PEER else "local"
+    if not ending.has_code:
+        return ConnectionClosed(
+            initiator=initiator, reason=event.reason_phrase, trigger=_TRIGGERS[ending]
+        )
+    code, application = event.error_code, event.frame_type is None
+    return ConnectionClosed(
+        initiator=initiator,
+        application_error="unknown" if application else None,
+        connection_error=None if application else transport_error(code),
+        error_code=code,
+        reason=event.reason_phrase,
+        trigger="application" if application or not code else "error",
+    )
 
 
 _BIDI, _UNI = {"stream_type": "bidirectional"}, {"stream_type": "unidirectional"}

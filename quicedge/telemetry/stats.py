@@ -158,9 +158,9 @@ class ConnectionStats(Struct, frozen=True, kw_only=True):
 
     # --- streams and flow control -----------------------------------------------------------
     streams_open: int = 0
-    """Of every kind, now: control and QPACK streams of both sides are six."""
+    """Request streams that are not finished, in either direction."""
     streams_total: int = 0
-    """Request streams that the client has opened."""
+    """Request streams that the client has opened so far."""
     requests: int = 0
     """Requests received."""
     requests_active: int = 0
@@ -189,7 +189,7 @@ class ConnectionStats(Struct, frozen=True, kw_only=True):
 
     # --- detail, only when one connection is asked for ----------------------------------------
     close_reason: str | None = None
-    """Error code and reason phrase of the close, once closing."""
+    """How the connection ended, once closing, with the error code and reason phrase sent."""
     paths: list[PathStats] | None = None
     streams: list[StreamStats] | None = None
     local_parameters: dict[str, Any] | None = None

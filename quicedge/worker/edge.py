@@ -31,7 +31,6 @@ from quicedge.proxy.router import Router, host_of
 from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.connection import Connection
 from quicedge.quic.endpoint import Endpoint, EndpointSettings
-from quicedge.quic.events import ConnectionTerminated
 from quicedge.quic.preferred import PreferredAddress
 from quicedge.quic.sealing import Fleet
 from quicedge.quic.settings import ALPN_H3, server_configuration
@@ -49,6 +48,7 @@ from quicedge.worker.losses import LossReport
 from quicedge.worker.policy import Policy
 from quicedge.worker.records import (
     access_record,
+    close_reason,
     count_connection,
     count_exchange,
     transport_of,
@@ -301,7 +301,7 @@ class Edge:
         self.sessions.add(session)
         return session
 
-    def session_ended(self, session: Session, event: ConnectionTerminated) -> None:
+    def session_ended(self, session: Session) -> None:
         """The connection behind a session is over."""
         self.sessions.discard(session)
         if session.connection.handshake_seconds is None:
@@ -310,8 +310,7 @@ class Edge:
         log.debug(
             "connection ended",
             connection=session.connection.id,
-            code=event.error_code,
-            reason=event.reason_phrase,
+            ending=close_reason(session.connection),
         )
         self._check_drained()
 

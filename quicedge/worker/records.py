@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from quicedge.http.errors import error_name
 from quicedge.proxy.exchange import Exchange
 from quicedge.proxy.passing import Transport
 from quicedge.quic import limited
@@ -144,7 +145,7 @@ def connection_stats(
         age_seconds=age,
         idle_seconds=now - received_at if received_at is not None else None,
         handshake_seconds=connection.handshake_seconds,
-        close_reason=_close_reason(connection),
+        close_reason=close_reason(connection),
         smoothed_rtt=rtt.smoothed if rtt.initialized else None,
         latest_rtt=rtt.latest if rtt.initialized else None,
         min_rtt=rtt.min if rtt.initialized else None,
@@ -197,10 +198,15 @@ def connection_stats(
     )
 
 
-def _close_reason(connection: Connection) -> str | None:
-    """Error code and reason phrase, once the connection closes."""
-    event = connection.close_event
-    return None if event is None else f"{event.error_code:#x} {event.reason_phrase}".rstrip()
+def close_reason(connection: Connection) -> str | None:
+    """How the connection ended, with error code and reason phrase where they were sent."""
+    event, ending = connection.close_event, connection.ending
+    if event is None or ending is None:
+        return None
+    if not ending.has_code:
+        return ending.value
+    name = error_name(event.error_code, application=event.frame_type is None)
+    return f"{ending.value}: {name} {event.reason_phrase}".rstrip()
 
 
 def _local_address(path: object) -> str:

@@ -24,9 +24,6 @@ from quicedge.worker.progress import Progress
 if TYPE_CHECKING:
     from quicedge.worker.edge import Edge
 
-_CRITICAL_STREAMS = 6
-"""Control and QPACK streams, both ways: those of a connection that rests."""
-
 MAX_REQUEST_STREAM_ID = 2**62 - 4
 """The highest id a request stream can have (RFC 9000 section 2.1)."""
 
@@ -134,7 +131,7 @@ class Session:
     @property
     def is_busy(self) -> bool:
         """Whether there is a deadline of progress to look after."""
-        return bool(self.streams) or self.connection.streams_open > _CRITICAL_STREAMS
+        return bool(self.streams) or self.connection.streams_open > 0
 
     def wake(self) -> None:
         self.edge.wake(self.connection)
@@ -162,7 +159,7 @@ class Session:
                 self.edge.handshakes_completed += 1
                 self._release_held()
             elif isinstance(event, events.ConnectionTerminated):
-                self._lost(event)
+                self._lost()
         except H3StreamError as error:
             self._stream_failed(error)
         except H3Error as error:
@@ -185,14 +182,14 @@ class Session:
                 if stream.exchange is not None:
                     stream.exchange.resume_response()
 
-    def _lost(self, event: events.ConnectionTerminated) -> None:
+    def _lost(self) -> None:
         for stream in list(self.streams.values()):
             if stream.exchange is not None:
                 stream.exchange.connection_lost()
         self.streams.clear()
         self.held.clear()
         self.paused.clear()
-        self.edge.session_ended(self, event)
+        self.edge.session_ended(self)
         if self._negotiated:
             self._negotiated = False
             del self.h3  # it names us, and we it: neither would be freed

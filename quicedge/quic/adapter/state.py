@@ -22,7 +22,7 @@ from aioquic.quic.connection import (
     QuicNetworkPath,
     QuicReceiveContext,
 )
-from aioquic.quic.packet import QuicFrameType
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
@@ -31,6 +31,7 @@ from quicedge.config.limits import ACTIVE_CONNECTION_IDS
 from quicedge.quic.adapter.lean import LeanConnection
 from quicedge.quic.adapter.tls import ServerTls
 from quicedge.quic.congestion import make_controller
+from quicedge.quic.ending import Delivery, Ending
 from quicedge.quic.frames import decode_varint
 from quicedge.quic.parameters import (
     MAX_UDP_PAYLOAD_SIZE,
@@ -121,6 +122,8 @@ class StateConnection(LeanConnection):
         self.received_at: float | None = None
         """When the last one that held something came."""
         self.migrations = 0
+        self.ending: Ending | None = None
+        """What ended the connection, from the moment it is known; None while it lives."""
 
     def _adopt_first_connection_id(self, source: ConnectionIdSource) -> None:
         cid = source.new()
@@ -324,6 +327,31 @@ class StateConnection(LeanConnection):
         stream = self._streams.get(stream_id)
         return stream is not None and not stream.receiver.is_finished
 
+    def can_reset(self, stream_id: int) -> bool:
+        """Whether a reset would still keep anything of the stream from the peer."""
+        return self.delivery(stream_id) not in (Delivery.DELIVERED, Delivery.RESET)
+
+    def delivery(self, stream_id: int) -> Delivery:
+        """How far what we write on a stream has come; streams that are forgotten are delivered."""
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return Delivery.DELIVERED
+        sender = stream.sender
+        if sender._reset_error_code is not None:
+            return Delivery.RESET
+        if sender.is_finished:
+            return Delivery.DELIVERED
+        if sender._buffer_fin is None:
+            return Delivery.OPEN
+        return (
+            Delivery.QUEUED if len(sender._pending) or sender._pending_eof else Delivery.IN_FLIGHT
+        )
+
+    def unacknowledged_bytes(self, stream_id: int) -> int:
+        """Bytes written to a stream, sent or not, from the first that is not acknowledged."""
+        stream = self._streams.get(stream_id)
+        return 0 if stream is None else stream.sender._buffer_stop - stream.sender._buffer_start
+
     def unsent_bytes(self, stream_id: int) -> int:
         """Bytes written to a stream that were never sent."""
         stream = self._streams.get(stream_id)
@@ -381,6 +409,33 @@ class StateConnection(LeanConnection):
     def close_event(self) -> events.ConnectionTerminated | None:
         """Why the connection is over, once it is."""
         return self._close_event
+
+    def close(
+        self,
+        error_code: int = QuicErrorCode.NO_ERROR,
+        frame_type: int | None = None,
+        reason_phrase: str = "",
+    ) -> None:
+        if self.is_alive:
+            self.ending = Ending.LOCAL_CLOSE
+        super().close(error_code, frame_type, reason_phrase)
+
+    def _handle_connection_close_frame(
+        self, context: QuicReceiveContext, frame_type: int, buf: Buffer
+    ) -> None:
+        if self.is_alive:
+            self.ending = Ending.PEER_CLOSE
+        super()._handle_connection_close_frame(context, frame_type, buf)
+
+    def handle_timer(self, now: float) -> None:
+        if self.ending is None and self._close_at is not None and now >= self._close_at:
+            self.ending = Ending.IDLE_TIMEOUT
+        super().handle_timer(now)
+
+    def _close_end(self) -> None:
+        if self.ending is None:
+            self.ending = Ending.ABORTED
+        super()._close_end()
 
     @property
     def version(self) -> int:
@@ -463,7 +518,9 @@ class StateConnection(LeanConnection):
 
     @property
     def streams_open(self) -> int:
-        return len(self._streams)
+        """Bidirectional streams that the peer has opened and that are not finished."""
+        initiator = 1 if self._is_client else 0
+        return sum(stream_id & 3 == initiator for stream_id in self._streams)
 
     @property
     def responses_delivered(self) -> bool:
@@ -509,9 +566,10 @@ class StateConnection(LeanConnection):
         crypto = self._cryptos.get(tls.Epoch.ONE_RTT)
         return crypto.key_phase if crypto is not None else 0
 
-    def abandon(self, event: events.ConnectionTerminated) -> None:
+    def abandon(self, event: events.ConnectionTerminated, ending: Ending = Ending.ABORTED) -> None:
         """End at once, sending nothing more."""
         if not self.is_terminated:
+            self.ending = self.ending or ending
             self._close_event = self._close_event or event
             if not self._spaces:
                 self._state = QuicConnectionState.TERMINATED

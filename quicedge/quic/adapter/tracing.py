@@ -21,6 +21,7 @@ from quicedge.quic import limited, logged
 from quicedge.quic.adapter.logger import TraceLogger
 from quicedge.quic.adapter.returning import ReturningConnection
 from quicedge.quic.adapter.sending import Transmit
+from quicedge.quic.ending import Ending
 from quicedge.quic.recovery import PACKET_THRESHOLD, TIME_THRESHOLD
 from quicedge.quic.rtt import GRANULARITY
 from quicedge.telemetry import events
@@ -108,22 +109,7 @@ class TracingConnection(ReturningConnection):
     def _close_end(self) -> None:
         trace, event = self.trace, self._close_event
         if trace is not None and event is not None:
-            quiet = event.frame_type is not None and event.reason_phrase == "Idle timeout"
-            application = event.frame_type is None
-            trace.log(
-                events.ConnectionClosed(
-                    initiator="local" if self._state is QuicConnectionState.CLOSING else "remote",
-                    application_error="unknown" if application else None,
-                    connection_error=(
-                        None if application else logged.transport_error(event.error_code)
-                    ),
-                    error_code=event.error_code,
-                    reason=event.reason_phrase,
-                    trigger="idle_timeout"
-                    if quiet
-                    else ("application" if application or not event.error_code else "error"),
-                )
-            )
+            trace.log(logged.connection_closed(event, self.ending or Ending.ABORTED))
         self.stop_trace()
         super()._close_end()
 
