@@ -120,6 +120,10 @@ FLEET_REGISTER_CHECK: Final = 5.0
 REFUSAL_LOG_INTERVAL: Final = 10.0
 """Seconds between two log lines about refusals of one kind."""
 
+CLOSES_LOGGED_PER_SECOND: Final = 10.0
+"""Log lines per second and worker about connections closed for what their clients did: enough to
+see why an honest client was, too few to fill a disk."""
+
 FLOOD_ALLOWANCE: Final = 1024 * 1024
 """Bytes that a connection may cost beyond eight times what its streams carry (as nginx has it)."""
 

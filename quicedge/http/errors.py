@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 
 
 class H3ErrorCode(IntEnum):
@@ -73,15 +73,38 @@ def error_name(code: int, *, application: bool) -> str:
     return f"{code:#x}"
 
 
-_UPSTREAM_STATUS = {
-    "connect_timeout": 504,
-    "first_byte_timeout": 504,
-    "idle_timeout": 504,
-    "no_server": 503,
-    "overloaded": 503,
+class OriginFailure(StrEnum):
+    """How an origin failed a request: a stable word for logs and metrics."""
+
+    CONNECT = "connect"
+    CONNECT_TIMEOUT = "connect_timeout"
+    TLS = "tls"
+    FIRST_BYTE_TIMEOUT = "first_byte_timeout"
+    IDLE_TIMEOUT = "idle_timeout"
+    RESET = "reset"
+    """Its connection or stream ended early."""
+    PROTOCOL = "protocol"
+    """Its answer is malformed."""
+    REQUEST = "request"
+    """The request broke its own framing."""
+    NO_SERVER = "no_server"
+    OVERLOADED = "overloaded"
+
+    @property
+    def status(self) -> int:
+        """The status that a client gets (RFC 9110 section 15.6)."""
+        return _FAILURE_STATUS.get(self, 502)
+
+    @property
+    def is_unreachable(self) -> bool:
+        """No connection was made: another server may do better."""
+        return self in (OriginFailure.CONNECT, OriginFailure.CONNECT_TIMEOUT, OriginFailure.TLS)
+
+
+_FAILURE_STATUS = {
+    OriginFailure.CONNECT_TIMEOUT: 504,
+    OriginFailure.FIRST_BYTE_TIMEOUT: 504,
+    OriginFailure.IDLE_TIMEOUT: 504,
+    OriginFailure.NO_SERVER: 503,
+    OriginFailure.OVERLOADED: 503,
 }
-
-
-def status_of_upstream_error(kind: str) -> int:
-    """The status a client gets for an `UpstreamError.kind` (RFC 9110 section 15.6)."""
-    return _UPSTREAM_STATUS.get(kind, 502)

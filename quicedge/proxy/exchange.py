@@ -13,10 +13,10 @@ from typing import Protocol
 
 from quicedge.config.schema import Route
 from quicedge.http import semantics
-from quicedge.http.errors import status_of_upstream_error
 from quicedge.http.message import Field, Request, Response
 from quicedge.proxy.errorpage import error_response
 from quicedge.proxy.passing import SpanContext
+from quicedge.telemetry.outcomes import Outcome
 from quicedge.upstream.base import OriginStream, UpstreamError
 
 
@@ -60,8 +60,8 @@ class Exchange:
     __slots__ = (
         "_clock", "_downstream", "_on_done", "_origin", "_paused_request", "_request_over",
         "_response_over", "_uncredited", "bytes_received", "bytes_sent", "context", "ended_at",
-        "first_byte_at", "origin_request", "outcome", "request", "response_started", "route",
-        "span", "started_at", "status", "timing", "trace_id",
+        "first_byte_at", "origin_request", "outcome", "reason", "request", "response_started",
+        "route", "span", "started_at", "status", "timing", "trace_id",
     )  # fmt: skip
 
     def __init__(
@@ -86,7 +86,10 @@ class Exchange:
         self.first_byte_at: float | None = None
         self.ended_at: float | None = None
         self.status = 0
-        self.outcome = ""
+        self.outcome: Outcome | None = None
+        """None while it runs."""
+        self.reason = ""
+        """Why it ended so, where the outcome does not say all."""
         self.bytes_received = 0
         self.bytes_sent = 0
         self.response_started = False
@@ -123,7 +126,7 @@ class Exchange:
         limit = self._max_body
         declared = self.request.content_length
         if limit is not None and declared is not None and declared > limit:
-            self.refuse(413, "request_too_large")
+            self.refuse(413, Outcome.REQUEST_TOO_LARGE)
             return
         request = semantics.request_to_origin(self.request, self.context)
         self._origin = origin.open(request, self)
@@ -140,7 +143,7 @@ class Exchange:
             return
         if limit is not None and self.bytes_received > limit:
             self._downstream.consumed(size)
-            self.refuse(413, "request_too_large")
+            self.refuse(413, Outcome.REQUEST_TOO_LARGE)
             return
         if self._paused_request:
             self._uncredited += size
@@ -169,7 +172,7 @@ class Exchange:
             return
         self._abort_origin()
         self._downstream.reset(internal=False)
-        self._finish("client_aborted")
+        self._finish(Outcome.CLIENT_ABORTED)
 
     def response_stopped(self) -> None:
         """The client does not want the response any more."""
@@ -177,14 +180,15 @@ class Exchange:
             return
         self._request_over = True
         self._abort_origin()
-        self._finish("client_aborted")
+        self._finish(Outcome.CLIENT_ABORTED)
 
-    def connection_lost(self) -> None:
-        """The client's connection is gone; nothing can be sent."""
+    def connection_lost(self, reason: str = "") -> None:
+        """The client's connection is gone; nothing can be sent. `reason`: why we closed it."""
         self._request_over = True
         if not self._response_over:
+            self.reason = reason
             self._abort_origin()
-            self._finish("connection_lost")
+            self._finish(Outcome.CONNECTION_LOST)
         else:
             self._maybe_done()
 
@@ -231,18 +235,19 @@ class Exchange:
             self._downstream.stop_request()
             self._request_over = True
         self._credit()
-        self._finish("complete")
+        self._finish(Outcome.COMPLETE)
 
     def failed(self, error: UpstreamError) -> None:
         if self._response_over:
             return
-        outcome = f"origin_{error.kind}"
+        outcome = Outcome.of_origin(error.kind)
         if self.response_started:
+            self.reason = error.detail
             self._downstream.reset(internal=True)
             self._stop_request()
             self._finish(outcome)
         else:
-            self.refuse(status_of_upstream_error(error.kind), outcome)
+            self.refuse(error.kind.status, outcome, reason=error.detail)
 
     def pause_request(self) -> None:
         self._paused_request = True
@@ -256,17 +261,21 @@ class Exchange:
         if not self._response_over:
             self._abort_origin()
             self._stop_request()
-            self._finish("response_timeout")
+            self._finish(Outcome.RESPONSE_TIMEOUT)
 
     # --- ends ---------------------------------------------------------------------------------
 
-    def refuse(self, status: int, outcome: str, *, retry_after: int | None = None) -> None:
+    def refuse(
+        self, status: int, outcome: Outcome, *, reason: str = "", retry_after: int | None = None
+    ) -> None:
         """Answer from the edge itself; break the response off when it has begun.
 
-        `retry_after`: seconds until the client should try again.
+        `reason` is for the operator alone. `retry_after`: seconds until the client should try
+        again.
         """
         if self._response_over:
             return
+        self.reason = reason
         self._abort_origin()
         if self.response_started:
             self._downstream.reset(internal=True)
@@ -300,7 +309,7 @@ class Exchange:
             nbytes, self._uncredited = self._uncredited, 0
             self._downstream.consumed(nbytes)
 
-    def _finish(self, outcome: str) -> None:
+    def _finish(self, outcome: Outcome) -> None:
         self._response_over = True
         self.outcome = outcome
         self._credit()

@@ -27,7 +27,9 @@ class AccessRecord(msgspec.Struct, kw_only=True):
     status: int | None
     """The final status; None when the client left before there was one."""
     outcome: str
-    """`complete`, `client_reset`, `origin_error:<kind>`, ..."""
+    """How it ended (`telemetry.outcomes.Outcome`)."""
+    reason: str | None = None
+    """Why the outcome is not `complete`, where more is known than its name says."""
     bytes_received: int
     """Request body."""
     bytes_sent: int
@@ -138,6 +140,8 @@ def encode_console(record: AccessRecord) -> bytes:
     ]
     if record.outcome != "complete":
         parts.append(record.outcome)
+    if record.reason:
+        parts.append(f"({record.reason})")
     if record.bytes_received:
         parts.append(f"body={_size(record.bytes_received)}")
     if record.server:

@@ -10,6 +10,8 @@ from bisect import bisect_left
 
 from msgspec import Struct, field
 
+from quicedge.telemetry.outcomes import ORIGIN_FAILURES, Outcome
+
 DURATIONS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 )  # fmt: skip
@@ -54,7 +56,9 @@ class RouteMetrics(Struct):
 
     statuses: dict[str, int] = field(default_factory=dict)
     """By status code; `none` where the client left before there was one."""
-    outcomes: dict[str, int] = field(default_factory=dict)
+    outcomes: dict[str, int] = field(
+        default_factory=lambda: {outcome.value: 0 for outcome in Outcome}
+    )
     bytes_received: int = 0
     bytes_sent: int = 0
     duration: Histogram = field(default_factory=lambda: Histogram.over(DURATIONS))
@@ -64,7 +68,7 @@ class UpstreamMetrics(Struct):
     """Exchanges with one upstream."""
 
     requests: int = 0
-    errors: dict[str, int] = field(default_factory=dict)
+    errors: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ORIGIN_FAILURES, 0))
     """By kind: `connect`, `timeout`, `reset` and so on."""
     first_byte: Histogram = field(default_factory=lambda: Histogram.over(DURATIONS))
 
@@ -72,7 +76,7 @@ class UpstreamMetrics(Struct):
 class ListenerMetrics(Struct):
     """Connections that came to one address."""
 
-    handshakes: dict[str, int] = field(default_factory=dict)
+    handshakes: dict[str, int] = field(default_factory=lambda: {"completed": 0, "failed": 0})
     """By outcome: `completed`, `failed`."""
     ended: dict[str, Histogram] = field(
         default_factory=lambda: {
@@ -88,47 +92,61 @@ class Metrics(Struct):
     upstreams: dict[str, UpstreamMetrics] = field(default_factory=dict)
     listeners: dict[str, ListenerMetrics] = field(default_factory=dict)
 
+    def route(self, name: str) -> RouteMetrics:
+        """Those of a route, all zero when it is new."""
+        found = self.routes.get(name)
+        if found is None:
+            found = self.routes[name] = RouteMetrics()
+        return found
+
+    def upstream(self, name: str) -> UpstreamMetrics:
+        """Those of an upstream, all zero when it is new."""
+        found = self.upstreams.get(name)
+        if found is None:
+            found = self.upstreams[name] = UpstreamMetrics()
+        return found
+
+    def listener(self, name: str) -> ListenerMetrics:
+        """Those of a listener, all zero when it is new."""
+        found = self.listeners.get(name)
+        if found is None:
+            found = self.listeners[name] = ListenerMetrics()
+        return found
+
     def exchange(
         self,
         *,
         route: str,
         upstream: str | None,
         status: int,
-        outcome: str,
+        outcome: Outcome,
         bytes_received: int,
         bytes_sent: int,
         seconds: float,
         first_byte_seconds: float | None,
     ) -> None:
         """An exchange is over; `status` is 0 when there was none."""
-        found = self.routes.get(route)
-        if found is None:
-            found = self.routes[route] = RouteMetrics()
+        found = self.route(route)
         # Origins choose codes; three digits bound the series.
         code = str(status) if 100 <= status <= 999 else "none"
         found.statuses[code] = found.statuses.get(code, 0) + 1
-        found.outcomes[outcome] = found.outcomes.get(outcome, 0) + 1
+        found.outcomes[outcome] += 1
         found.bytes_received += bytes_received
         found.bytes_sent += bytes_sent
         found.duration.observe(seconds, DURATIONS)
         if upstream is None:
             return
-        of_upstream = self.upstreams.get(upstream)
-        if of_upstream is None:
-            of_upstream = self.upstreams[upstream] = UpstreamMetrics()
+        of_upstream = self.upstream(upstream)
         of_upstream.requests += 1
-        if outcome.startswith("origin_"):
-            kind = outcome.removeprefix("origin_")
-            of_upstream.errors[kind] = of_upstream.errors.get(kind, 0) + 1
+        if kind := outcome.origin_failure:
+            of_upstream.errors[kind] += 1
         if first_byte_seconds is not None:
             of_upstream.first_byte.observe(first_byte_seconds, DURATIONS)
 
     def connection(self, listener: str, *, completed: bool, observed: dict[str, float]) -> None:
         """A connection is over; `observed` has what is known of `CONNECTION_HISTOGRAMS`."""
-        found = self.listeners.get(listener)
-        if found is None:
-            found = self.listeners[listener] = ListenerMetrics()
+        found = self.listener(listener)
         outcome = "completed" if completed else "failed"
-        found.handshakes[outcome] = found.handshakes.get(outcome, 0) + 1
+        found.handshakes[outcome] += 1
         for name, value in observed.items():
             found.ended[name].observe(value, CONNECTION_HISTOGRAMS[name])

@@ -10,18 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from quicedge.http.errors import OriginFailure
 from quicedge.http.message import Field, Response
 
 
 class UpstreamError(Exception):
-    """The origin failed to answer.
+    """The origin failed to answer; `detail` says how, for logs."""
 
-    `kind` is a stable word for logs and metrics: `connect`, `connect_timeout`, `tls`,
-    `first_byte_timeout`, `idle_timeout`, `reset` (connection or stream ended early), `protocol`
-    (malformed answer), `request` (the request broke its own framing), `no_server`, `overloaded`.
-    """
-
-    def __init__(self, kind: str, detail: str = "") -> None:
+    def __init__(self, kind: OriginFailure, detail: str = "") -> None:
         super().__init__(f"{kind}: {detail}" if detail else kind)
         self.kind = kind
         self.detail = detail

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable
 
 from quicedge.config.schema import Upstream as UpstreamConfig
+from quicedge.http.errors import OriginFailure
 from quicedge.upstream.address import Address
 from quicedge.upstream.base import UpstreamError
 
@@ -66,14 +67,14 @@ class Connector:
             async with asyncio.timeout(self._config.connect_timeout):
                 await self._open(lambda: negotiating)
         except TimeoutError:
-            raise UpstreamError("connect_timeout", text) from None
+            raise UpstreamError(OriginFailure.CONNECT_TIMEOUT, text) from None
         except ssl.SSLCertVerificationError as error:
-            raise UpstreamError("tls", f"{text}: {error.verify_message}") from error
+            raise UpstreamError(OriginFailure.TLS, f"{text}: {error.verify_message}") from error
         except ssl.SSLError as error:
-            raise UpstreamError("tls", f"{text}: {error.reason or error}") from error
+            raise UpstreamError(OriginFailure.TLS, f"{text}: {error.reason or error}") from error
         except (OSError, UnicodeError) as error:
             # UnicodeError: a host name that IDNA cannot encode.
-            raise UpstreamError("connect", f"{text}: {error}") from error
+            raise UpstreamError(OriginFailure.CONNECT, f"{text}: {error}") from error
         except asyncio.CancelledError:
             # uvloop closes a connection that was just made, and does not tell it.
             if negotiating.connection is not None:
@@ -106,5 +107,7 @@ class Connector:
         negotiated = tls.selected_alpn_protocol()
         if self._config.protocol == "h2" and negotiated != "h2":
             # RFC 9113 section 3.3: implementations MUST use protocol negotiation in TLS.
-            raise UpstreamError("tls", f"{self._address.text}: does not offer h2 by ALPN")
+            raise UpstreamError(
+                OriginFailure.TLS, f"{self._address.text}: does not offer h2 by ALPN"
+            )
         return negotiated == "h2"

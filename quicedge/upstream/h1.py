@@ -22,6 +22,7 @@ from httptools import (
 from quicedge.config import limits
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.http.checks import FORBIDDEN_TRAILERS, MessageError, check_response_fields
+from quicedge.http.errors import OriginFailure
 from quicedge.http.message import Field, Fields, Request, Response
 from quicedge.http.semantics import response_has_body
 from quicedge.upstream.base import UpstreamError
@@ -156,7 +157,7 @@ class H1Connection(asyncio.Protocol):
         receiver = self._receiver
         self.abort()
         if receiver is not None:
-            error = UpstreamError("request", reason)
+            error = UpstreamError(OriginFailure.REQUEST, reason)
             self._loop.call_soon(receiver.attempt_failed, error, Retry.NEVER)
 
     def _flush_soon(self) -> None:
@@ -222,17 +223,23 @@ class H1Connection(asyncio.Protocol):
             self._callback_failed(error.__context__)
             return
         except HttpParserUpgrade:
-            self._fail(UpstreamError("protocol", "the origin switched protocols unasked"))
+            self._fail(
+                UpstreamError(OriginFailure.PROTOCOL, "the origin switched protocols unasked")
+            )
             return
         except HttpParserError as error:
             if not self._complete:
-                self._fail(UpstreamError("protocol", str(error)))
+                self._fail(UpstreamError(OriginFailure.PROTOCOL, str(error)))
                 return
             excess = True
         if self._complete:
             self._finish(reusable=not excess)
         elif self._unproductive > limits.UPSTREAM_MAX_HEAD:
-            self._fail(UpstreamError("protocol", "the origin's head or chunk header is too long"))
+            self._fail(
+                UpstreamError(
+                    OriginFailure.PROTOCOL, "the origin's head or chunk header is too long"
+                )
+            )
 
     def _feed_heads(self, data: bytes) -> bool:
         """Feed a response to HEAD; returns whether anything follows it.
@@ -254,11 +261,11 @@ class H1Connection(asyncio.Protocol):
         if isinstance(cause, UpstreamError):
             self._fail(cause)
         elif isinstance(cause, MessageError):
-            self._fail(UpstreamError("protocol", str(cause)))
+            self._fail(UpstreamError(OriginFailure.PROTOCOL, str(cause)))
         else:
             context = {"message": "handling a response failed", "exception": cause}
             self._loop.call_exception_handler(context)
-            self._fail(UpstreamError("reset", "internal error"))
+            self._fail(UpstreamError(OriginFailure.RESET, "internal error"))
 
     def eof_received(self) -> None:
         self._ended_by_origin(None)
@@ -281,7 +288,9 @@ class H1Connection(asyncio.Protocol):
             return
         stale = self._requests > 1 and not self._answered
         self._fail(
-            UpstreamError("reset", str(exc) if exc else "the origin closed the connection"),
+            UpstreamError(
+                OriginFailure.RESET, str(exc) if exc else "the origin closed the connection"
+            ),
             Retry.IDEMPOTENT if stale else Retry.NEVER,
         )
 
@@ -295,7 +304,7 @@ class H1Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._size += len(name) + len(value) + 4
         if self._size > limits.UPSTREAM_MAX_HEAD or len(self._fields) >= limits.UPSTREAM_MAX_FIELDS:
-            raise UpstreamError("protocol", "the origin's field section is too large")
+            raise UpstreamError(OriginFailure.PROTOCOL, "the origin's field section is too large")
         self._fields.append((name.lower(), value.strip(b" \t")))
 
     def on_headers_complete(self) -> None:
@@ -308,11 +317,11 @@ class H1Connection(asyncio.Protocol):
         status = parser.get_status_code()
         if status < 100 or status == 101:
             # RFC 9110 section 7.8: a server MUST NOT switch to a protocol that was not asked for.
-            raise UpstreamError("protocol", f"the origin answered with status {status}")
+            raise UpstreamError(OriginFailure.PROTOCOL, f"the origin answered with status {status}")
         if status < 200:
             self._interim += 1
             if self._interim > limits.UPSTREAM_MAX_INTERIM:
-                raise UpstreamError("protocol", "too many interim responses")
+                raise UpstreamError(OriginFailure.PROTOCOL, "too many interim responses")
             receiver.informational(Response(status, fields))
             return
         self._head_done = True
@@ -340,13 +349,15 @@ class H1Connection(asyncio.Protocol):
                 if framed or value.lower() != b"chunked" or version != "1.1":
                     # RFC 9112 section 6.1: in HTTP/1.0 the framing MUST be taken for faulty; we
                     # asked for no coding but chunked (no TE field of ours names one).
-                    raise UpstreamError("protocol", "the origin's transfer-encoding is faulty")
+                    raise UpstreamError(
+                        OriginFailure.PROTOCOL, "the origin's transfer-encoding is faulty"
+                    )
                 framed = True
             elif name == b"keep-alive" and (hint := _KEEP_ALIVE_TIMEOUT.search(value)):
                 # Close first, so that no request meets the origin's own closing.
                 self._keepalive = min(self._keepalive, max(int(hint[1]) - 1.0, 0.0))
         if version not in ("1.1", "1.0"):
-            raise UpstreamError("protocol", f"the origin answered in HTTP/{version}")
+            raise UpstreamError(OriginFailure.PROTOCOL, f"the origin answered in HTTP/{version}")
         return framed
 
     def on_body(self, body: bytes) -> None:
@@ -373,7 +384,7 @@ class H1Connection(asyncio.Protocol):
             check_response_fields(trailers)
         except MessageError as error:
             self.abort()
-            receiver.attempt_failed(UpstreamError("protocol", str(error)), Retry.NEVER)
+            receiver.attempt_failed(UpstreamError(OriginFailure.PROTOCOL, str(error)), Retry.NEVER)
             return
         if (
             reusable
@@ -413,7 +424,7 @@ class H1Connection(asyncio.Protocol):
             self._transport.abort()
 
     def terminate(self) -> None:
-        self._fail(UpstreamError("reset", "the edge closed the connection"))
+        self._fail(UpstreamError(OriginFailure.RESET, "the edge closed the connection"))
 
 
 def _says_close(fields: Fields) -> bool:

@@ -30,6 +30,7 @@ from quicedge.http.checks import (
     check_response,
     check_response_fields,
 )
+from quicedge.http.errors import OriginFailure
 from quicedge.http.message import Field, Request, Response
 from quicedge.http.semantics import response_has_body
 from quicedge.upstream.base import UpstreamError
@@ -124,7 +125,7 @@ class H2Connection(asyncio.Protocol):
             codec.send_headers(stream_id, head, end_stream=request.ended)
         except H2Error as error:
             del self._streams[stream_id]
-            failure = UpstreamError("reset", f"stream not opened: {error}")
+            failure = UpstreamError(OriginFailure.RESET, f"stream not opened: {error}")
             self.later(receiver.attempt_failed, failure, Retry.ALWAYS)
         self._flush_soon()
         return stream
@@ -177,7 +178,7 @@ class H2Connection(asyncio.Protocol):
             try:
                 budget -= self._send_frame(stream)
             except H2Error as error:
-                self._refuse(stream, UpstreamError("reset", str(error)))
+                self._refuse(stream, UpstreamError(OriginFailure.RESET, str(error)))
 
     def _send_frame(self, stream: H2Stream) -> int:
         """Send the stream's next frame, if it may; returns its body bytes."""
@@ -222,7 +223,7 @@ class H2Connection(asyncio.Protocol):
             self._flush_soon()
         elif self._transport.get_write_buffer_size() > 4 * limits.UPSTREAM_WRITE_HIGH:
             # It asks (PING, SETTINGS) and does not read the answers.
-            self._lost(UpstreamError("protocol", "the origin does not read"))
+            self._lost(UpstreamError(OriginFailure.PROTOCOL, "the origin does not read"))
             self._transport.abort()
 
     # --- asyncio.Protocol -----------------------------------------------------------------------
@@ -267,7 +268,7 @@ class H2Connection(asyncio.Protocol):
             return
         self._flush()  # its GOAWAY says why
         detail = str(error) if isinstance(error, H2Error) else repr(error)
-        self._lost(UpstreamError("protocol", detail))
+        self._lost(UpstreamError(OriginFailure.PROTOCOL, detail))
         self._close_transport()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -277,13 +278,17 @@ class H2Connection(asyncio.Protocol):
         self._idle.cancel()
         self._probe.cancel()
         self._linger.cancel()
-        self._lost(UpstreamError("reset", str(exc) if exc else "the origin closed the connection"))
+        self._lost(
+            UpstreamError(
+                OriginFailure.RESET, str(exc) if exc else "the origin closed the connection"
+            )
+        )
         self._owner.closed(self)
 
     def _lost(self, error: UpstreamError) -> None:
         self._retire()
         # As with HTTP/1.1: a connection that had worked before may just have been closing.
-        stale = self._answered and error.kind == "reset"
+        stale = self._answered and error.kind is OriginFailure.RESET
         streams, self._streams = self._streams, {}
         self._sending.clear()
         for stream in streams.values():
@@ -291,7 +296,7 @@ class H2Connection(asyncio.Protocol):
             stream.fail(error, Retry.IDEMPOTENT if idle_when_sent else Retry.NEVER)
 
     def _probe_unanswered(self) -> None:
-        self._lost(UpstreamError("reset", "the origin does not answer PING"))
+        self._lost(UpstreamError(OriginFailure.RESET, "the origin does not answer PING"))
         self._transport.abort()
 
     # --- events -----------------------------------------------------------------------------------
@@ -304,13 +309,13 @@ class H2Connection(asyncio.Protocol):
         try:
             handler(self, stream, event)
         except MessageError as error:
-            self._refuse(stream, UpstreamError("protocol", str(error)))
+            self._refuse(stream, UpstreamError(OriginFailure.PROTOCOL, str(error)))
         except UpstreamError as error:
             self._refuse(stream, error)
         except Exception as error:
             context = {"message": "handling a response failed", "exception": error}
             self._loop.call_exception_handler(context)
-            self._refuse(stream, UpstreamError("reset", "internal error"))
+            self._refuse(stream, UpstreamError(OriginFailure.RESET, "internal error"))
 
     def _refuse(self, stream: H2Stream | None, error: UpstreamError) -> None:
         if stream is not None:
@@ -318,14 +323,14 @@ class H2Connection(asyncio.Protocol):
             stream.fail(error)
 
     def _on_malformed(self, stream: H2Stream | None, event: Malformed) -> None:
-        raise UpstreamError("protocol", event.detail)
+        raise UpstreamError(OriginFailure.PROTOCOL, event.detail)
 
     def _on_interim(self, stream: H2Stream | None, event: InformationalResponseReceived) -> None:
         if stream is None or stream.receiver is None:
             return
         stream.interim += 1
         if stream.interim > limits.UPSTREAM_MAX_INTERIM:
-            raise UpstreamError("protocol", "too many interim responses")
+            raise UpstreamError(OriginFailure.PROTOCOL, "too many interim responses")
         stream.receiver.informational(self._checked(event.headers))
 
     def _on_response(self, stream: H2Stream | None, event: ResponseReceived) -> None:
@@ -341,17 +346,17 @@ class H2Connection(asyncio.Protocol):
         elif lengths:
             length = lengths.pop()
             if lengths or not length.isdigit():
-                raise UpstreamError("protocol", "the origin's content-length is faulty")
+                raise UpstreamError(OriginFailure.PROTOCOL, "the origin's content-length is faulty")
             stream.body_left = int(length)
         stream.receiver.response(response)
 
     def _checked(self, headers: Sequence[Field] | None) -> Response:
         response = check_response([(bytes(name), bytes(value)) for name, value in headers or ()])
         if len(response.fields) > limits.UPSTREAM_MAX_FIELDS:
-            raise UpstreamError("protocol", "the origin's field section is too large")
+            raise UpstreamError(OriginFailure.PROTOCOL, "the origin's field section is too large")
         _check_hop_by_hop(response.fields)
         if response.status == 101:
-            raise UpstreamError("protocol", "status 101 in HTTP/2")
+            raise UpstreamError(OriginFailure.PROTOCOL, "status 101 in HTTP/2")
         return response
 
     def _on_data(self, stream: H2Stream | None, event: DataReceived) -> None:
@@ -366,7 +371,7 @@ class H2Connection(asyncio.Protocol):
         if stream.body_left is not None:
             stream.body_left -= len(data)
             if stream.body_left < 0:
-                raise UpstreamError("protocol", "more content than the origin declared")
+                raise UpstreamError(OriginFailure.PROTOCOL, "more content than the origin declared")
         stream.uncredited += size
         if data:
             stream.receiver.data(data)
@@ -378,7 +383,7 @@ class H2Connection(asyncio.Protocol):
             return
         trailers = [(bytes(name), bytes(value)) for name, value in event.headers or ()]
         if len(trailers) > limits.UPSTREAM_MAX_FIELDS:
-            raise UpstreamError("protocol", "the origin's trailer section is too large")
+            raise UpstreamError(OriginFailure.PROTOCOL, "the origin's trailer section is too large")
         check_response_fields(trailers)
         _check_hop_by_hop(trailers)
         self._end(stream, [field for field in trailers if field[0] not in FORBIDDEN_TRAILERS])
@@ -389,7 +394,7 @@ class H2Connection(asyncio.Protocol):
 
     def _end(self, stream: H2Stream, trailers: Sequence[Field]) -> None:
         if stream.body_left:
-            raise UpstreamError("protocol", "less content than the origin declared")
+            raise UpstreamError(OriginFailure.PROTOCOL, "less content than the origin declared")
         receiver, stream.receiver = stream.receiver, None
         if stream.request_done:
             del self._streams[stream.stream_id]
@@ -409,7 +414,7 @@ class H2Connection(asyncio.Protocol):
         # RFC 9113 section 8.7: REFUSED_STREAM says that nothing was processed.
         refused = code == ErrorCodes.REFUSED_STREAM
         name = code.name if isinstance(code, ErrorCodes) else f"code {code}"
-        kind = "reset" if event.remote_reset else "protocol"
+        kind = OriginFailure.RESET if event.remote_reset else OriginFailure.PROTOCOL
         stream.fail(
             UpstreamError(kind, f"stream reset: {name}"), Retry.ALWAYS if refused else Retry.NEVER
         )
@@ -423,7 +428,9 @@ class H2Connection(asyncio.Protocol):
             if last is not None and stream_id > last:
                 del self._streams[stream_id]
                 self._sending.pop(unprocessed, None)
-                unprocessed.fail(UpstreamError("reset", "the origin goes away"), Retry.ALWAYS)
+                unprocessed.fail(
+                    UpstreamError(OriginFailure.RESET, "the origin goes away"), Retry.ALWAYS
+                )
         if not self._streams:
             self.close()
 
@@ -487,7 +494,7 @@ class H2Connection(asyncio.Protocol):
         self._transport.abort()
 
     def terminate(self) -> None:
-        self._lost(UpstreamError("reset", "the edge closed the connection"))
+        self._lost(UpstreamError(OriginFailure.RESET, "the edge closed the connection"))
         if self._is_open:
             self._transport.abort()
 
@@ -496,7 +503,7 @@ def _check_hop_by_hop(fields: Sequence[Field]) -> None:
     for name, _ in fields:
         # RFC 9113 section 8.2.2: such a message MUST be treated as malformed.
         if name in CONNECTION_SPECIFIC:
-            raise UpstreamError("protocol", "a connection-specific field in HTTP/2")
+            raise UpstreamError(OriginFailure.PROTOCOL, "a connection-specific field in HTTP/2")
 
 
 _HANDLERS: dict[type[Event], Callable[[H2Connection, H2Stream | None, Any], None]] = {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from h2.errors import ErrorCodes
 
 from quicedge.config import limits
+from quicedge.http.errors import OriginFailure
 from quicedge.http.message import Field, Request
 from quicedge.upstream.base import UpstreamError
 from quicedge.upstream.connection import Receiver
@@ -83,7 +84,7 @@ class H2Stream:
         self._connection.reset(self, ErrorCodes.CANCEL)
         if receiver is not None:
             self._connection.later(
-                receiver.attempt_failed, UpstreamError("request", reason), Retry.NEVER
+                receiver.attempt_failed, UpstreamError(OriginFailure.REQUEST, reason), Retry.NEVER
             )
 
     def abort(self) -> None:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from quicedge.config import limits
 from quicedge.config.schema import Upstream as UpstreamConfig
+from quicedge.http.errors import OriginFailure
 from quicedge.http.semantics import is_idempotent
 from quicedge.upstream.address import Address
 from quicedge.upstream.address import parse_server as parse_server  # for cli.findings
@@ -73,7 +74,7 @@ class Server:
         `fresh`: an idle connection turned out dead, so its neighbours are not trusted either.
         """
         if self._closing:
-            raise UpstreamError("no_server", f"{self.address.text}: shutting down")
+            raise UpstreamError(OriginFailure.NO_SERVER, f"{self.address.text}: shutting down")
         if fresh:
             for connection in list(self._ready):
                 if not connection.active:
@@ -84,7 +85,9 @@ class Server:
                 waiter.attach(ready)
                 return
         if len(self._waiting) >= limits.UPSTREAM_MAX_WAITING:
-            raise UpstreamError("overloaded", f"{self.address.text}: too many requests wait")
+            raise UpstreamError(
+                OriginFailure.OVERLOADED, f"{self.address.text}: too many requests wait"
+            )
         self._waiting[waiter] = None
         self._connect_more()
 
@@ -235,7 +238,7 @@ class Server:
             if not connection.active:
                 connection.close()
         for waiter in waiting:
-            error = UpstreamError("no_server", f"{self.address.text}: shutting down")
+            error = UpstreamError(OriginFailure.NO_SERVER, f"{self.address.text}: shutting down")
             waiter.attempt_failed(error, Retry.NEVER)
 
     async def close(self, grace: float) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from quicedge.config import limits
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.http.conditional import Range, Validators, http_date, select
+from quicedge.http.errors import OriginFailure
 from quicedge.http.message import Field, Fields, Request, Response
 from quicedge.upstream.base import OriginStream, ResponseHandler, UpstreamError
 from quicedge.upstream.files import Directory, MovedTo, NotServed, OpenFile
@@ -100,7 +101,7 @@ class StaticUpstream:
                 await self._idle.wait()
         except TimeoutError:
             for stream in list(self.running):
-                stream.fail("no_server", "shutting down")
+                stream.fail(OriginFailure.NO_SERVER, "shutting down")
 
 
 class StaticStream:
@@ -164,7 +165,7 @@ class StaticStream:
             self._answer(405, [(b"allow", b"GET, HEAD")])
             return
         if self._upstream.open_files >= limits.STATIC_MAX_OPEN:
-            self.fail("overloaded", "too many files are open")
+            self.fail(OriginFailure.OVERLOADED, "too many files are open")
             return
         try:
             self._file = self._upstream.directory.open(self._request.path)
@@ -173,7 +174,8 @@ class StaticStream:
         except MovedTo as moved:
             self._answer(301, [(b"location", moved.path)])
         except OSError as error:
-            self.fail("overloaded" if error.errno == errno.EMFILE else "reset", str(error))
+            kind = OriginFailure.OVERLOADED if error.errno == errno.EMFILE else OriginFailure.RESET
+            self.fail(kind, str(error))
         else:
             self._upstream.open_files += 1
             self._serve(handler, self._file)
@@ -255,7 +257,7 @@ class StaticStream:
         if self._handler is None:
             done.exception()
         elif (error := done.exception()) is not None:
-            self.fail("reset", str(error))
+            self.fail(OriginFailure.RESET, str(error))
         else:
             self._take(done.result())
 
@@ -263,7 +265,7 @@ class StaticStream:
         handler = self._handler
         assert handler is not None
         if not data:
-            self.fail("reset", "the file became shorter")
+            self.fail(OriginFailure.RESET, "the file became shorter")
             return
         self._offset += len(data)
         self._upstream.bytes_sent += len(data)
@@ -277,7 +279,7 @@ class StaticStream:
 
     # --- the end --------------------------------------------------------------------------------
 
-    def fail(self, kind: str, detail: str) -> None:
+    def fail(self, kind: OriginFailure, detail: str) -> None:
         """Tell the exchange that there will be no (more) answer."""
         handler = self._finish()
         if handler is not None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from quicedge.config import limits
+from quicedge.http.errors import OriginFailure
 from quicedge.http.message import Field, Request, Response
 from quicedge.upstream.base import ResponseHandler, UpstreamError
 from quicedge.upstream.connection import Attempt, OriginConnection
@@ -60,7 +61,7 @@ class UpstreamStream:
         self._request = request
         self._handler: ResponseHandler | None = handler
         self._deadline = Deadline(group.loop, self._expired)
-        self._waits_for = ""
+        self._waits_for: OriginFailure | None = None
         self._server: Server | None = None
         self._failed_servers: frozenset[Server] = frozenset()
         self._attempt: Attempt | None = None
@@ -83,14 +84,16 @@ class UpstreamStream:
     def start(self) -> None:
         """Begin the first try."""
         if self.method == b"CONNECT":
-            self._fail_later(UpstreamError("no_server", "CONNECT is not forwarded"))
+            self._fail_later(UpstreamError(OriginFailure.NO_SERVER, "CONNECT is not forwarded"))
         else:
             self._try(fresh=False)
 
     def _try(self, fresh: bool, because: UpstreamError | None = None) -> None:
         server = self._group.choose(self._request, self._failed_servers)
         if server is None:
-            self._fail_later(because or UpstreamError("no_server", "no server is configured"))
+            self._fail_later(
+                because or UpstreamError(OriginFailure.NO_SERVER, "no server is configured")
+            )
             return
         self._server = server
         self.server = server.address.text
@@ -104,7 +107,10 @@ class UpstreamStream:
             self._fail_later(error)
             return
         if self._attempt is None:
-            self._wait("overloaded", limits.UPSTREAM_QUEUE_TIMEOUT + self._config.connect_timeout)
+            self._wait(
+                OriginFailure.OVERLOADED,
+                limits.UPSTREAM_QUEUE_TIMEOUT + self._config.connect_timeout,
+            )
 
     def attach(self, connection: OriginConnection) -> None:
         """A connection is there (`server.Waiter`)."""
@@ -117,10 +123,10 @@ class UpstreamStream:
         if self._paused:
             attempt.pause()
         if request.ended:
-            self._wait("first_byte_timeout", self._config.first_byte_timeout)
+            self._wait(OriginFailure.FIRST_BYTE_TIMEOUT, self._config.first_byte_timeout)
         elif any(n == b"expect" and v.lower() == b"100-continue" for n, v in request.fields):
             self._holding = True
-            self._wait("continue", limits.UPSTREAM_CONTINUE_TIMEOUT)
+            self._wait(None, limits.UPSTREAM_CONTINUE_TIMEOUT)
         else:
             self._deadline.clear()
             self._send_kept()
@@ -137,7 +143,7 @@ class UpstreamStream:
             attempt.write(data)  # which may pause again
         if self._ended:
             attempt.end(self._trailers)
-            self._wait("first_byte_timeout", self._config.first_byte_timeout)
+            self._wait(OriginFailure.FIRST_BYTE_TIMEOUT, self._config.first_byte_timeout)
 
     def attempt_failed(self, error: UpstreamError, retry: Retry) -> None:
         """A try failed: another one, or the end."""
@@ -154,7 +160,7 @@ class UpstreamStream:
         self.retries += 1
         server.counters.retries += 1
         self._leave_server()
-        if error.kind in ("connect", "connect_timeout", "tls"):
+        if error.kind.is_unreachable:
             self._failed_servers |= {server}
         self._pause_request(self._body.is_full)
         self._try(fresh=retry is Retry.IDEMPOTENT, because=error)
@@ -201,7 +207,7 @@ class UpstreamStream:
         if self._attempt is not None and not self._holding:
             self._attempt.end(trailers)
             if not self._responded:
-                self._wait("first_byte_timeout", self._config.first_byte_timeout)
+                self._wait(OriginFailure.FIRST_BYTE_TIMEOUT, self._config.first_byte_timeout)
 
     def abort(self) -> None:
         attempt, server = self._attempt, self._server
@@ -223,7 +229,7 @@ class UpstreamStream:
         self._paused = False
         if self._attempt is not None:
             if self._responded:
-                self._wait("idle_timeout", self._config.idle_timeout)
+                self._wait(OriginFailure.IDLE_TIMEOUT, self._config.idle_timeout)
             self._attempt.resume()
 
     # --- Receiver -------------------------------------------------------------------------------
@@ -235,7 +241,7 @@ class UpstreamStream:
         if self._holding and response.status == 100:
             self._send_kept()
         elif self._ended:
-            self._wait("first_byte_timeout", self._config.first_byte_timeout)
+            self._wait(OriginFailure.FIRST_BYTE_TIMEOUT, self._config.first_byte_timeout)
         self._handler.informational(response)
 
     def response(self, response: Response) -> None:
@@ -266,7 +272,7 @@ class UpstreamStream:
         if self._paused:
             self._deadline.clear()
         else:
-            self._wait("idle_timeout", self._config.idle_timeout)
+            self._wait(OriginFailure.IDLE_TIMEOUT, self._config.idle_timeout)
 
     def end_of_response(self, trailers: Sequence[Field]) -> None:
         handler = self._finish()
@@ -276,7 +282,7 @@ class UpstreamStream:
     def pause_request(self) -> None:
         self._pause_request(True)
         if not self._responded and not self._ended:
-            self._wait("idle_timeout", self._config.idle_timeout)
+            self._wait(OriginFailure.IDLE_TIMEOUT, self._config.idle_timeout)
 
     def resume_request(self) -> None:
         self._pause_request(False)
@@ -301,13 +307,14 @@ class UpstreamStream:
         else:
             self._handler.resume_request()
 
-    def _wait(self, kind: str, seconds: float) -> None:
+    def _wait(self, kind: OriginFailure | None, seconds: float) -> None:
+        """Fail as `kind` once the time is up; None: send the body that waits for 100."""
         self._waits_for = kind
         self._deadline.set(seconds)
 
     def _expired(self) -> None:
         kind = self._waits_for
-        if kind == "continue":
+        if kind is None:
             # RFC 9110 section 10.1.1: a client SHOULD NOT wait for an indefinite period.
             self._send_kept()
             return

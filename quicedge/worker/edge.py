@@ -38,7 +38,8 @@ from quicedge.quic.sharedkeys import SharedKeys
 from quicedge.quic.tls import CertificatePem, CertificateStore, parse_certificate
 from quicedge.telemetry.access import AccessLog
 from quicedge.telemetry.metrics import Metrics
-from quicedge.udp.address import FourTuple
+from quicedge.telemetry.outcomes import Outcome
+from quicedge.udp.address import FourTuple, format_address
 from quicedge.udp.forwarding import Forwarder
 from quicedge.udp.socket import UdpSocket
 from quicedge.upstream.group import Upstream
@@ -51,6 +52,10 @@ from quicedge.worker.records import (
     close_reason,
     count_connection,
     count_exchange,
+    count_rejected,
+    expect_series,
+    rejected_record,
+    route_label,
     transport_of,
 )
 from quicedge.worker.session import RequestStream, Session
@@ -134,6 +139,8 @@ class Edge:
         self.policy = Policy(config, self._clock)
         self._certificates = certificates
         self.configure(config)
+        for sock in sockets:
+            self.metrics.listener(format_address(sock.address))
         self._losses = LossReport()
         self._ticker = self._loop.call_later(PROGRESS_INTERVAL, self._tick)
         self.endpoint = Endpoint(
@@ -171,6 +178,7 @@ class Edge:
         """Use a configuration from now on; connections and exchanges that live keep theirs."""
         self.config = config
         self.router = Router(config.routes)
+        expect_series(self.metrics, config)
         self.h3_settings = H3Settings(
             qpack_max_table_capacity=config.http3.qpack_max_table_capacity,
             qpack_blocked_streams=config.http3.qpack_blocked_streams,
@@ -319,7 +327,7 @@ class Edge:
         self.requests_total += 1
         route = self.router.find(request.authority, request.path)
         if route is not None:
-            session.routes.add(f"{route.host}{route.path}")
+            session.routes.add(route_label(route))
         dropped, added, trace_id, span = self._passed_on(session, request)
         context = EdgeContext(
             client_host=session.client_host,
@@ -374,9 +382,9 @@ class Edge:
             and not certificate.covers(host)
         ):
             # RFC 9110 section 15.5.20: this connection is not authoritative for that name.
-            exchange.refuse(421, "misdirected")
+            exchange.refuse(421, Outcome.MISDIRECTED)
         elif exchange.route is None:
-            exchange.refuse(404, "no_route")
+            exchange.refuse(404, Outcome.NO_ROUTE)
         elif not self.policy.refuses(exchange, session.client_host):
             exchange.start(self._upstreams[exchange.route.upstream])
 
@@ -408,23 +416,26 @@ class Edge:
         return b'h3=":%d"; ma=%d' % (port, alt_svc.max_age) if port else None
 
     def _exchange_done(self, session: Session, stream: RequestStream, exchange: Exchange) -> None:
-        session.exchange_done(stream.stream_id, exchange.outcome == "complete")
+        session.exchange_done(stream.stream_id, exchange.outcome is Outcome.COMPLETE)
         count_exchange(self.metrics, exchange)
         self.spans.end(session, stream, exchange)
         if self.access_log is not None:
             self.access_log.log(access_record(session, stream, exchange))
         stream.exchange = None  # they name each other: neither would be freed
 
-    def log_rejected(self, session: Session, stream_id: int, error: MessageError) -> None:
-        """A malformed request, answered without an exchange."""
+    def rejected(
+        self,
+        session: Session,
+        stream_id: int,
+        fields: Sequence[Field],
+        error: MessageError,
+        bytes_sent: int,
+    ) -> None:
+        """A malformed request was answered without an exchange."""
         self.requests_total += 1
-        log.info(
-            "malformed request",
-            connection=session.connection.id,
-            stream_id=stream_id,
-            client=session.client,
-            reason=str(error),
-        )
+        if self.access_log is not None:
+            self.access_log.log(rejected_record(session, stream_id, fields, error, bytes_sent))
+        count_rejected(self.metrics, error, bytes_sent)
 
     # --- the end ----------------------------------------------------------------------------------
 

@@ -9,12 +9,24 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
-from quicedge.config.limits import REFUSAL_LOG_INTERVAL, RETRY_AFTER
+from quicedge.config.limits import (
+    CLOSES_LOGGED_PER_SECOND,
+    REFUSAL_LOG_INTERVAL,
+    RETRY_AFTER,
+)
 from quicedge.config.schema import Config
-from quicedge.http.errors import H3ErrorCode
+from quicedge.http.errors import H3ErrorCode, error_name
 from quicedge.proxy.exchange import Exchange
-from quicedge.quic.admission import Admission, AdmissionRules, BoundedLog, Decision, Verdict
+from quicedge.quic.admission import (
+    Admission,
+    AdmissionRules,
+    BoundedLog,
+    Decision,
+    RateLimit,
+    Verdict,
+)
 from quicedge.quic.prefixes import AccessList, packed
+from quicedge.telemetry.outcomes import Outcome, Refusal
 from quicedge.worker.fleetrates import FleetCounts, open_store
 from quicedge.worker.memory import MemoryBudget
 from quicedge.worker.requestrates import RequestRates
@@ -51,9 +63,10 @@ class Policy:
         self._clock = clock
         self.admission = Admission(admission_rules(config))
         self.memory = MemoryBudget(config.limits.memory)
-        self.counters: Counter[str] = Counter()
+        self.counters: Counter[str] = Counter({reason.value: 0 for reason in Refusal})
         """Requests refused and streams ended by a limit, by reason."""
         self._refusals = BoundedLog(_say_refused, REFUSAL_LOG_INTERVAL)
+        self._closes_logged = RateLimit(CLOSES_LOGGED_PER_SECOND)
         self._draining = False
         self._fleet: FleetCounts | None = None
         self._fleet_task: asyncio.Task[None] | None = None
@@ -101,16 +114,20 @@ class Policy:
         access = self.admission.rules.access
         if access and not access.permits(packed(host)):
             # The client has moved since it was let in (CVE-2026-40460).
-            exchange.refuse(403, "denied")
+            self.count(Refusal.DENIED)
+            exchange.refuse(403, Outcome.DENIED)
         elif len(exchange.request.path) > self._max_uri(exchange):
-            exchange.refuse(414, "uri_too_long")
+            self.count(Refusal.URI_TOO_LONG)
+            exchange.refuse(414, Outcome.URI_TOO_LONG)
         elif self.memory.full:
-            exchange.refuse(503, "overloaded", retry_after=RETRY_AFTER)
+            self.count(Refusal.OVERLOADED)
+            reason = "the memory budget is used up"
+            exchange.refuse(503, Outcome.OVERLOADED, reason=reason, retry_after=RETRY_AFTER)
         elif wait := self._wait(exchange, host):
-            exchange.refuse(429, "rate_limited", retry_after=math.ceil(wait))
+            self.count(Refusal.RATE_LIMITED)
+            exchange.refuse(429, Outcome.RATE_LIMITED, retry_after=math.ceil(wait))
         else:
             return False
-        self.count(exchange.outcome)
         return True
 
     def _max_uri(self, exchange: Exchange) -> int:
@@ -127,10 +144,21 @@ class Policy:
         wait = self._rates.wait(exchange.request, host, now)
         return wait or (0.0 if own is None else own.wait(exchange.request, host, now))
 
-    def count(self, reason: str, count: int = 1) -> None:
+    def count(self, reason: Refusal, count: int = 1) -> None:
         """Note a refusal, for counters and the log."""
         self.counters[reason] += count
         self._refusals.note(reason, self._clock())
+
+    def note_closed(self, session: Session, code: int, reason: str) -> None:
+        """A connection is closed for what its client did: say why."""
+        if self._closes_logged.allow(self._clock()):
+            log.warning(
+                "connection closed",
+                connection=session.connection.id,
+                client=session.client,
+                code=error_name(code, application=True),
+                reason=reason,
+            )
 
     def check(self, sessions: Iterable[Session], now: float) -> None:
         """Deadlines of progress, and memory; about once a second."""
@@ -139,10 +167,10 @@ class Policy:
             if session.is_busy:
                 late = session.progress.check(session, self._limits, now)
                 if late:
-                    self.count("too_slow", late)
+                    self.count(Refusal.TOO_SLOW, late)
         surplus = self.memory.check(len(sessions))
         if surplus:
-            self.count("shed", surplus)
+            self.count(Refusal.SHED, surplus)
             newest = sorted(sessions, key=lambda session: -session.connection.created_at)
             for session in newest[:surplus]:
                 session.close(H3ErrorCode.EXCESSIVE_LOAD, "out of memory")

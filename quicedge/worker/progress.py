@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from quicedge.config.limits import MIN_PROGRESS
 from quicedge.config.schema import Limits
 from quicedge.http.errors import H3ErrorCode
+from quicedge.telemetry.outcomes import Outcome
 
 if TYPE_CHECKING:
     from quicedge.worker.session import RequestStream, Session
@@ -78,7 +79,7 @@ class Progress:
         if exchange.request_paused or exchange.response_started:
             mark.excuse(got, now)
         elif mark.is_late(got, now, timeout, MIN_PROGRESS):
-            exchange.refuse(408, "request_timeout")
+            exchange.refuse(408, Outcome.REQUEST_TIMEOUT)
             return 1
         return 0
 

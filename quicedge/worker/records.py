@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
+from quicedge.config.schema import Config, Route
+from quicedge.http.checks import MessageError
 from quicedge.http.errors import error_name
+from quicedge.http.message import Field
 from quicedge.proxy.exchange import Exchange
 from quicedge.proxy.passing import Transport
 from quicedge.quic import limited
@@ -13,10 +17,19 @@ from quicedge.quic.connection import Connection
 from quicedge.quic.packet import VERSION_NAMES
 from quicedge.telemetry.access import AccessRecord
 from quicedge.telemetry.metrics import Metrics
+from quicedge.telemetry.outcomes import Outcome
 from quicedge.telemetry.stats import ConnectionStats, PathStats, StreamStats
 from quicedge.telemetry.text import text
 from quicedge.udp.address import format_address
 from quicedge.worker.session import RequestStream, Session
+
+NO_ROUTE = "none"
+"""The label of requests without a route."""
+
+
+def _outcome(exchange: Exchange) -> Outcome:
+    assert exchange.outcome is not None, "the exchange is not over"
+    return exchange.outcome
 
 
 def access_record(session: Session, stream: RequestStream, exchange: Exchange) -> AccessRecord:
@@ -30,7 +43,8 @@ def access_record(session: Session, stream: RequestStream, exchange: Exchange) -
         authority=text(request.authority),
         path=text(request.path),
         status=exchange.status or None,
-        outcome=exchange.outcome,
+        outcome=_outcome(exchange),
+        reason=exchange.reason or None,
         bytes_received=exchange.bytes_received,
         bytes_sent=exchange.bytes_sent,
         total_seconds=(exchange.ended_at or exchange.started_at) - exchange.started_at,
@@ -57,14 +71,77 @@ def access_record(session: Session, stream: RequestStream, exchange: Exchange) -
     )
 
 
+def rejected_record(
+    session: Session,
+    stream_id: int,
+    fields: Sequence[Field],
+    error: MessageError,
+    bytes_sent: int,
+) -> AccessRecord:
+    """The access-log record of a request that was refused for what it is, not where it goes.
+
+    `fields`: its field section, as far as it could be read.
+    """
+    known: dict[bytes, bytes] = {}
+    for name, value in fields:
+        known.setdefault(name, value)
+    connection = session.connection
+    agent = known.get(b"user-agent")
+    return AccessRecord(
+        method=text(known.get(b":method", b"")),
+        authority=text(known.get(b":authority", b"")),
+        path=text(known.get(b":path", b"")),
+        status=error.status_hint,
+        outcome=Outcome.MALFORMED,
+        reason=str(error),
+        bytes_received=0,
+        bytes_sent=bytes_sent,
+        total_seconds=0.0,
+        client=session.client,
+        quic_version=VERSION_NAMES.get(connection.version),
+        connection_id=connection.id,
+        stream_id=stream_id,
+        user_agent=text(agent) if agent is not None else None,
+    )
+
+
+def count_rejected(metrics: Metrics, error: MessageError, bytes_sent: int) -> None:
+    """Count a request that never became an exchange."""
+    metrics.exchange(
+        route=NO_ROUTE,
+        upstream=None,
+        status=error.status_hint,
+        outcome=Outcome.MALFORMED,
+        bytes_received=0,
+        bytes_sent=bytes_sent,
+        seconds=0.0,
+        first_byte_seconds=None,
+    )
+
+
+def route_label(route: Route | None) -> str:
+    """What a route is called in metrics: `HOST` and `PATH` of the configuration."""
+    return f"{route.host}{route.path}" if route is not None else NO_ROUTE
+
+
+def expect_series(metrics: Metrics, config: Config) -> None:
+    """Let the series of a configuration exist before anything is counted: a rate over a counter
+    that appears with its first event misses that event."""
+    for route in config.routes:
+        metrics.route(route_label(route))
+    metrics.route(NO_ROUTE)
+    for name in config.upstreams:
+        metrics.upstream(name)
+
+
 def count_exchange(metrics: Metrics, exchange: Exchange) -> None:
     """Count an exchange that is over."""
     route, started = exchange.route, exchange.started_at
     metrics.exchange(
-        route=f"{route.host}{route.path}" if route is not None else "none",
+        route=route_label(route),
         upstream=route.upstream if route is not None and exchange.origin is not None else None,
         status=exchange.status,
-        outcome=exchange.outcome,
+        outcome=_outcome(exchange),
         bytes_received=exchange.bytes_received,
         bytes_sent=exchange.bytes_sent,
         seconds=(exchange.ended_at or started) - started,

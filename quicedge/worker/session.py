@@ -16,6 +16,7 @@ from quicedge.proxy.errorpage import error_response
 from quicedge.proxy.exchange import Exchange
 from quicedge.quic import events
 from quicedge.quic.connection import Connection
+from quicedge.telemetry.outcomes import Refusal
 from quicedge.udp.address import format_address
 from quicedge.worker.abuse import AbuseScore
 from quicedge.worker.early import SAFE_METHODS, HeldRequest
@@ -214,7 +215,7 @@ class Session:
                     raise checks.MessageError("content short of content-length")
                 self.h3.expect_length(stream_id, request.content_length)
         except checks.MessageError as error:
-            self._reject(stream, error, end_stream)
+            self._reject(stream, fields, error, end_stream)
             return
         self._prioritize(stream_id, fields)
         if self.connection.handshake_complete or self._may_run_early(request):
@@ -326,6 +327,7 @@ class Session:
         """The request head is over our limits: said to the client rather than cut off."""
         self._reject(
             RequestStream(self, stream_id),
+            (),
             checks.MessageError("field section too large", status_hint=431),
             end_stream=False,
         )
@@ -338,7 +340,7 @@ class Session:
         """Answer a request whose head never became complete."""
         self.h3.drop(stream_id)
         error = checks.MessageError(reason, status_hint=status)
-        self._reject(RequestStream(self, stream_id), error, end_stream=False)
+        self._reject(RequestStream(self, stream_id), (), error, end_stream=False)
 
     def _note_broken_off(self, stream_id: int) -> None:
         """The client resets or stops a stream; before any response that came to nothing."""
@@ -354,27 +356,39 @@ class Session:
     def _came_to_nothing(self) -> None:
         """A request ended without use, by the client or for its fault."""
         if self._abuse.broken_off(self.edge.now()) and not self._sent_away:
-            self.edge.policy.count("abuse")
+            self.edge.policy.count(Refusal.ABUSE)
             self._send_away(H3ErrorCode.EXCESSIVE_LOAD, "too many requests broken off")
 
     def _send_away(self, code: int, reason: str) -> None:
         """Close for what the client did; its requests end now, not with the closing period."""
         self._sent_away = True
+        self.edge.policy.note_closed(self, code, reason)
         self.close(code, reason)
         for stream in list(self.streams.values()):
             if stream.exchange is not None:
-                stream.exchange.connection_lost()
+                stream.exchange.connection_lost(reason)
 
     # --- refusing and ending ----------------------------------------------------------------------
 
-    def _reject(self, stream: RequestStream, error: checks.MessageError, end_stream: bool) -> None:
-        """Answer a malformed request; RFC 9114 section 4.1.2 allows a response before the reset."""
+    def _reject(
+        self,
+        stream: RequestStream,
+        fields: Sequence[Field],
+        error: checks.MessageError,
+        end_stream: bool,
+    ) -> None:
+        """Answer a malformed request; RFC 9114 section 4.1.2 allows a response before the reset.
+
+        `fields`: its field section, as far as it could be read.
+        """
         self._came_to_nothing()
-        self.edge.log_rejected(self, stream.stream_id, error)
-        head, body = error_response(error.status_hint, b"GET")
-        stream.response(head, end=False)
-        stream.write(body)
-        stream.end(())
+        method = next((value for name, value in fields if name == b":method"), b"")
+        head, body = error_response(error.status_hint, method)
+        self.edge.rejected(self, stream.stream_id, fields, error, len(body))
+        stream.response(head, end=not body)
+        if body:
+            stream.write(body)
+            stream.end(())
         if not end_stream:
             self.stop(stream.stream_id, H3ErrorCode.MESSAGE_ERROR)
 

@@ -21,6 +21,7 @@ from quicedge.http.message import Field, Request
 from quicedge.proxy.exchange import Exchange
 from quicedge.proxy.passing import SpanContext, new_span_id, new_trace_id, parent_of
 from quicedge.quic.packet import VERSION_NAMES
+from quicedge.telemetry.outcomes import Outcome
 from quicedge.telemetry.spans import Attribute, SamplerError, Span, is_disabled, sampler_of
 from quicedge.telemetry.text import text
 from quicedge.upstream.base import OriginStream
@@ -130,7 +131,7 @@ def _server_span(
         "quic.congestion_window": recovery.congestion_window,
         "quic.packets_sent": connection.packets_sent,
         "quic.packets_lost": recovery.packets_lost,
-        "quicedge.outcome": exchange.outcome,
+        "quicedge.outcome": str(exchange.outcome),
     }
     if query:
         attributes["url.query"] = _CREDENTIALS.sub(r"\1\2=REDACTED", query)[:OTEL_MAX_TEXT]
@@ -152,7 +153,8 @@ def _server_span(
     if exchange.status:
         attributes["http.response.status_code"] = exchange.status
     # The conventions: for a server, what the client did wrong is no error.
-    error = exchange.outcome if exchange.outcome.startswith("origin_") else None
+    outcome = exchange.outcome
+    error = outcome.value if outcome is not None and outcome.origin_failure else None
     if error is None and exchange.status >= 500:
         error = str(exchange.status)
     parent = context.parent
@@ -199,8 +201,8 @@ def _client_span(context: SpanContext, exchange: Exchange, epoch: float) -> Span
         attributes["quicedge.first_byte_seconds"] = exchange.first_byte_at - exchange.started_at
         if exchange.status >= 400:
             error = str(exchange.status)
-    if exchange.outcome != "complete":
-        error = exchange.outcome
+    if exchange.outcome is not Outcome.COMPLETE:
+        error = str(exchange.outcome)
     if error is not None:
         attributes["error.type"] = error
     return Span(

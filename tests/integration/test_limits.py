@@ -76,7 +76,7 @@ def head(running: RunningEdge, path: str) -> str:
 def refused(running: RunningEdge) -> dict[str, int]:
     workers = running.admin("/api/v1/status")["workers"]
     counts: dict[str, int] = workers[0]["stats"]["requests_refused"]
-    return counts
+    return {reason: count for reason, count in counts.items() if count}
 
 
 def test_rates_are_answered_429_and_counted(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
@@ -15,9 +16,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from quicedge.admin.metrics import render
 from quicedge.admin.view import Status, WorkerStatus
 from quicedge.config.accessfields import ACCESS_FIELDS
+from quicedge.config.schema import Config, Route, Upstream
+from quicedge.http.errors import OriginFailure
 from quicedge.telemetry.access import AccessRecord
 from quicedge.telemetry.metrics import CONNECTION_HISTOGRAMS, DURATIONS, Histogram, Metrics
+from quicedge.telemetry.outcomes import ORIGIN_FAILURES, Outcome, Refusal
 from quicedge.telemetry.stats import WorkerStats
+from quicedge.worker.policy import Policy
+from quicedge.worker.records import expect_series
 
 DASHBOARD = Path(__file__).resolve().parents[3] / "deploy" / "grafana" / "quicedge.json"
 
@@ -25,7 +31,7 @@ DASHBOARD = Path(__file__).resolve().parents[3] / "deploy" / "grafana" / "quiced
 def exchange(metrics: Metrics, **options: Any) -> None:
     metrics.exchange(
         **{
-            "route": "*/", "upstream": "app", "status": 200, "outcome": "complete",
+            "route": "*/", "upstream": "app", "status": 200, "outcome": Outcome.COMPLETE,
             "bytes_received": 10, "bytes_sent": 1000, "seconds": 0.02, "first_byte_seconds": 0.01,
             **options,
         }
@@ -51,17 +57,53 @@ def exposition(*workers: Metrics) -> dict[str, dict[tuple[str, ...], float]]:
     return found
 
 
+def seen(series: dict[tuple[str, ...], float]) -> dict[tuple[str, ...], float]:
+    """Those that have counted something."""
+    return {labels: value for labels, value in series.items() if value}
+
+
+def test_series_of_a_configuration_exist_at_zero_before_the_first_request() -> None:
+    metrics = Metrics()
+    config = Config(
+        upstreams={"app": Upstream(servers=["http://a"])},
+        routes=[Route(upstream="app", host="a.test", path="/x")],
+    )
+    expect_series(metrics, config)
+    metrics.listener("[::]:443")
+    shown = exposition(metrics)
+    outcomes = shown["quicedge_route_outcomes_total"]
+    assert outcomes == {(o.value, r): 0 for o in Outcome for r in ("a.test/x", "none")}
+    errors = shown["quicedge_upstream_errors_total"]
+    assert errors == {(kind, "app"): 0 for kind in ORIGIN_FAILURES}
+    assert shown["quicedge_upstream_requests_total"] == {("app",): 0}
+    assert shown["quicedge_listener_handshakes_total"] == {
+        ("[::]:443", "completed"): 0, ("[::]:443", "failed"): 0,
+    }  # fmt: skip
+
+
+async def test_refusals_are_counted_from_zero() -> None:
+    policy = Policy(Config(), clock=lambda: 0.0)
+    assert policy.counters == {reason.value: 0 for reason in Refusal}
+    policy.close()
+
+
+@pytest.mark.parametrize("kind", OriginFailure)
+def test_every_failure_of_an_origin_has_an_outcome_and_a_status(kind: OriginFailure) -> None:
+    assert Outcome.of_origin(kind).origin_failure == kind.value
+    assert kind.status in (502, 503, 504)
+
+
 def test_exchanges_are_added_up_over_workers() -> None:
     first, second = Metrics(), Metrics()
     exchange(first)
-    exchange(second, status=503, outcome="origin_connect", first_byte_seconds=None)
-    exchange(second, upstream=None, route="none", status=404, outcome="no_route")
+    exchange(second, status=503, outcome=Outcome.ORIGIN_CONNECT, first_byte_seconds=None)
+    exchange(second, upstream=None, route="none", status=404, outcome=Outcome.NO_ROUTE)
     shown = exposition(first, second)
     assert shown["quicedge_route_requests_total"] == {
         ("*/", "200"): 1, ("*/", "503"): 1, ("none", "404"): 1,
     }  # fmt: skip
     assert shown["quicedge_route_response_bytes_total"][("*/",)] == 2000
-    assert shown["quicedge_upstream_errors_total"] == {("connect", "app"): 1}
+    assert seen(shown["quicedge_upstream_errors_total"]) == {("connect", "app"): 1}
     assert shown["quicedge_route_duration_seconds_count"][("*/",)] == 2
     assert shown["quicedge_route_duration_seconds_bucket"][("0.01", "*/")] == 0
     assert shown["quicedge_route_duration_seconds_bucket"][("0.025", "*/")] == 2
@@ -101,7 +143,7 @@ def test_a_value_is_counted_below_its_bound(values: list[float]) -> None:
 
 def test_the_grafana_dashboard_asks_for_what_there_is() -> None:
     metrics = Metrics()
-    exchange(metrics, outcome="origin_timeout")
+    exchange(metrics, outcome=Outcome.ORIGIN_CONNECT)
     metrics.connection("a", completed=True, observed=dict.fromkeys(CONNECTION_HISTOGRAMS, 0.1))
     known = set(exposition(metrics))
     dashboard = json.loads(DASHBOARD.read_text())

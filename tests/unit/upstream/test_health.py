@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from quicedge.config import limits
+from quicedge.http.errors import OriginFailure
 from quicedge.upstream.base import UpstreamError
 from quicedge.upstream.group import Upstream
 from tests.support.origins import (
@@ -140,7 +141,7 @@ async def test_clients_stay_with_their_server_and_move_when_it_is_gone() -> None
         before = {n: set(await told(group, 2, client(n))) for n in range(30)}
         assert all(len(chosen) == 1 for chosen in before.values())
         lost = group.servers[0]
-        lost.health.unreachable(UpstreamError("connect"))
+        lost.health.unreachable(UpstreamError(OriginFailure.CONNECT))
         for n, chosen in before.items():
             now = set(await told(group, 1, client(n)))
             assert (now == chosen) is (lost.address.text not in chosen)

@@ -1,0 +1,68 @@
+"""How requests end: one word each for the access log, metrics and spans."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+
+class Outcome(StrEnum):
+    COMPLETE = "complete"
+    CLIENT_ABORTED = "client_aborted"
+    """The client reset its request or stopped the response."""
+    CONNECTION_LOST = "connection_lost"
+    REQUEST_TIMEOUT = "request_timeout"
+    """The request's content came too slowly."""
+    RESPONSE_TIMEOUT = "response_timeout"
+    """The client took the response too slowly."""
+    MALFORMED = "malformed"
+    """The request is none, or is too large to be read."""
+    REQUEST_TOO_LARGE = "request_too_large"
+    URI_TOO_LONG = "uri_too_long"
+    MISDIRECTED = "misdirected"
+    NO_ROUTE = "no_route"
+    DENIED = "denied"
+    RATE_LIMITED = "rate_limited"
+    OVERLOADED = "overloaded"
+    # Of `http.errors.OriginFailure`.
+    ORIGIN_CONNECT = "origin_connect"
+    ORIGIN_CONNECT_TIMEOUT = "origin_connect_timeout"
+    ORIGIN_TLS = "origin_tls"
+    ORIGIN_FIRST_BYTE_TIMEOUT = "origin_first_byte_timeout"
+    ORIGIN_IDLE_TIMEOUT = "origin_idle_timeout"
+    ORIGIN_RESET = "origin_reset"
+    ORIGIN_PROTOCOL = "origin_protocol"
+    ORIGIN_REQUEST = "origin_request"
+    ORIGIN_NO_SERVER = "origin_no_server"
+    ORIGIN_OVERLOADED = "origin_overloaded"
+
+    @property
+    def origin_failure(self) -> str | None:
+        """The kind of an origin's failure; None when it did not fail."""
+        name = self.value
+        return name.removeprefix(_ORIGIN) if name.startswith(_ORIGIN) else None
+
+    @classmethod
+    def of_origin(cls, kind: str) -> Outcome:
+        """That of an origin that failed (`http.errors.OriginFailure`)."""
+        return cls(_ORIGIN + kind)
+
+
+_ORIGIN: Final = "origin_"
+
+ORIGIN_FAILURES: Final = tuple(kind for kind in (o.origin_failure for o in Outcome) if kind)
+"""Every kind of an origin's failure: metric series exist before anything has failed."""
+
+
+class Refusal(StrEnum):
+    """Limits that refuse requests, end streams or close connections, as counted."""
+
+    DENIED = "denied"
+    URI_TOO_LONG = "uri_too_long"
+    OVERLOADED = "overloaded"
+    RATE_LIMITED = "rate_limited"
+    TOO_SLOW = "too_slow"
+    SHED = "shed"
+    """A connection closed for want of memory."""
+    ABUSE = "abuse"
+    """A connection closed for what its client did."""

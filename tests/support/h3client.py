@@ -1,0 +1,132 @@
+"""A stock aioquic client that sends requests piece by piece and keeps what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aioquic.asyncio import QuicConnectionProtocol, connect
+from aioquic.h3.connection import H3Connection
+from aioquic.h3.events import DataReceived, HeadersReceived
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.events import ConnectionTerminated, QuicEvent, StreamReset
+
+from quicedge.http.message import Field, Fields
+
+TIMEOUT = 15.0
+
+
+class _H3(H3Connection):
+    def _check_content_length(self, stream: Any) -> None:
+        """aioquic takes content-length in answers to HEAD and in 304 for malformed."""
+
+
+class Answer:
+    """What came back on one stream."""
+
+    def __init__(self) -> None:
+        self.interim: list[int] = []
+        self.status: int | None = None
+        self.fields: Fields = []
+        self.trailers: Fields = []
+        self.body = bytearray()
+        self.reset: int | None = None
+        self.over = asyncio.Event()
+
+    def values(self, name: bytes) -> list[bytes]:
+        return [value for key, value in self.fields if key == name]
+
+
+class H3Client(QuicConnectionProtocol):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.h3 = _H3(self._quic)
+        self.answers: dict[int, Answer] = {}
+        self.closed: ConnectionTerminated | None = None
+
+    def quic_event_received(self, event: QuicEvent) -> None:
+        if isinstance(event, ConnectionTerminated):
+            self.closed = event
+            for answer in self.answers.values():
+                answer.over.set()
+        elif isinstance(event, StreamReset) and event.stream_id in self.answers:
+            answer = self.answers[event.stream_id]
+            answer.reset = event.error_code
+            answer.over.set()
+        for item in self.h3.handle_event(event):
+            found = self.answers.get(getattr(item, "stream_id", -1))
+            if found is None:
+                continue
+            if isinstance(item, HeadersReceived):
+                status = dict(item.headers).get(b":status")
+                if status is None:
+                    found.trailers = item.headers
+                elif status[:1] == b"1":
+                    found.interim.append(int(status))
+                else:
+                    found.status, found.fields = int(status), item.headers[1:]
+            elif isinstance(item, DataReceived):
+                found.body += item.data
+            if getattr(item, "stream_ended", False):
+                found.over.set()
+
+    def open(
+        self,
+        method: bytes,
+        path: bytes,
+        fields: Sequence[Field] = (),
+        *,
+        authority: bytes = b"localhost",
+        end: bool = True,
+    ) -> int:
+        """Send a request head; returns its stream."""
+        stream_id = self._quic.get_next_available_stream_id()
+        self.answers[stream_id] = Answer()
+        head = [
+            (b":method", method), (b":scheme", b"https"), (b":authority", authority),
+            (b":path", path), *fields,
+        ]  # fmt: skip
+        self.h3.send_headers(stream_id, head, end_stream=end)
+        self.transmit()
+        return stream_id
+
+    def send(self, stream_id: int, data: bytes, end: bool = False) -> None:
+        self.h3.send_data(stream_id, data, end)
+        self.transmit()
+
+    def send_fin(self, stream_id: int) -> None:
+        """End the stream without a frame."""
+        self._quic.send_stream_data(stream_id, b"", end_stream=True)
+        self.transmit()
+
+    async def answer(self, stream_id: int) -> Answer:
+        found = self.answers[stream_id]
+        async with asyncio.timeout(TIMEOUT):
+            await found.over.wait()
+        return found
+
+    async def ask(
+        self, method: bytes, path: bytes, fields: Sequence[Field] = (), body: bytes = b"",
+        authority: bytes = b"localhost",
+    ) -> Answer:  # fmt: skip
+        """A whole request and its answer."""
+        stream_id = self.open(method, path, fields, authority=authority, end=not body)
+        if body:
+            self.send(stream_id, body, end=True)
+        return await self.answer(stream_id)
+
+
+@asynccontextmanager
+async def h3_client(port: int) -> AsyncIterator[H3Client]:
+    """A connection to an edge on loopback."""
+    configuration = QuicConfiguration(
+        alpn_protocols=["h3"], verify_mode=ssl.CERT_NONE, server_name="localhost"
+    )
+    async with connect(
+        "127.0.0.1", port, configuration=configuration, create_protocol=H3Client
+    ) as client:
+        assert isinstance(client, H3Client)
+        yield client

@@ -1,0 +1,67 @@
+"""An HTTP/1.1 origin that answers raw bytes by path, in a thread, and keeps what heads it got."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
+class RawOrigin:
+    def __init__(self, answers: dict[bytes, bytes]) -> None:
+        """`answers`: what is sent, by path without query; `OK` for other paths."""
+        self.answers = answers
+        self.heads: list[bytes] = []
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def head(self, path: bytes) -> bytes:
+        """The last request head for a target."""
+        return next(head for head in reversed(self.heads) if head.split(b" ")[1] == path)
+
+    def lines(self, path: bytes, name: bytes) -> list[bytes]:
+        """The values of a field in that head, a line each."""
+        prefix = name + b": "
+        return [
+            line.removeprefix(prefix)
+            for line in self.head(path).split(b"\r\n")
+            if line.startswith(prefix)
+        ]
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            data = b""
+            while True:
+                while b"\r\n\r\n" not in data:
+                    piece = connection.recv(65536)
+                    if not piece:
+                        return
+                    data += piece
+                head, _, data = data.partition(b"\r\n\r\n")
+                self.heads.append(head)
+                path = head.split(b" ")[1].partition(b"?")[0]
+                connection.sendall(self.answers.get(path, OK))
+
+
+@contextlib.contextmanager
+def raw_origin(answers: dict[bytes, bytes]) -> Iterator[RawOrigin]:
+    origin = RawOrigin(answers)
+    try:
+        yield origin
+    finally:
+        origin.close()
