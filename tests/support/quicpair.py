@@ -1,4 +1,4 @@
-"""A stock aioquic client against our server connection, over `simnet`."""
+"""A client, stock aioquic's or ours, against our server connection, over `simnet`."""
 
 from __future__ import annotations
 
@@ -66,10 +66,16 @@ def make_pair(
     client_options: dict[str, Any] | None = None,
     server_options: dict[str, Any] | None = None,
     mtu_ceiling: int | None = None,
+    own_client: bool = False,
 ) -> Pair:
-    """A pair about to shake hands."""
+    """A pair about to shake hands; the client is stock aioquic's, or ours with `own_client`."""
     now = 1000.0
-    client = QuicConnection(configuration=client_configuration(**(client_options or {})))
+    configuration = client_configuration(**(client_options or {}))
+    client: QuicConnection
+    if own_client:
+        client = Connection(configuration=configuration, now=now, mtu_ceiling=mtu_ceiling)
+    else:
+        client = QuicConnection(configuration=configuration)
     client.connect(SERVER_ADDRESS, now)
     server = Connection(
         configuration=server_configuration(**(server_options or {})),

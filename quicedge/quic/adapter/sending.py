@@ -57,9 +57,7 @@ class SendingConnection(OrderingConnection):
         self._choose_mark()
         first = self._next_number()
         if self._needs_general_path():
-            runs = [
-                Transmit(data, len(data), path) for data, path in super().datagrams_to_send(now)
-            ]
+            runs = self._transmit_general(now)
         else:
             runs = self._transmit_batched(now)
         for run in runs:
@@ -84,26 +82,64 @@ class SendingConnection(OrderingConnection):
             or self._close_pending
             or self._is_logged_by_aioquic
             or not paths[0].is_validated
-            or bool(paths[0].remote_challenges)
-            or self._probe_pending
+            or self._cryptos[ONE_RTT]._update_key_requested
+            or self._remote_preferred_address is not None
+            or self._has_general_frames()
+            or any(
+                path.remote_challenges or not (path.is_validated or path.local_challenge_sent)
+                for path in paths[1:]
+            )
+        )
+
+    def _has_general_frames(self) -> bool:
+        """Whether a frame that only aioquic's general path writes waits for the path in use."""
+        return (
+            self._probe_pending
             or self._handshake_done_pending
             or self._streams_blocked_pending
             or bool(self._ping_pending)
             or bool(self._retire_connection_ids)
             or bool(self._datagrams_pending)
+            or bool(self._network_paths[0].remote_challenges)
             or not self._crypto_streams[ONE_RTT].sender.buffer_is_empty
-            or self._cryptos[ONE_RTT]._update_key_requested
-            or self._remote_preferred_address is not None
             or any(not cid.was_sent for cid in self._host_cids)
-            or any(
-                path.remote_challenges or not (path.is_validated or path.local_challenge_sent)
-                for path in paths[1:]
-            )
             or any(
                 stream.sender.reset_pending or stream.receiver.stop_pending
                 for stream in self._streams_queue
             )
         )
+
+    # --- general ------------------------------------------------------------------------------
+
+    def _transmit_general(self, now: float) -> list[Transmit]:
+        self._bundle_ack(now)
+        return [Transmit(data, len(data), path) for data, path in super().datagrams_to_send(now)]
+
+    def _bundle_ack(self, now: float) -> None:
+        """Make a pending ACK of 1-RTT packets due when an ack-eliciting packet is about to leave.
+
+        RFC 9000 section 13.2.1: an endpoint SHOULD send an ACK frame with other frames when there
+        are new ack-eliciting packets to acknowledge. aioquic waits for the ACK timer; in Initial
+        and Handshake packets it does not.
+        """
+        space = self._spaces.get(ONE_RTT)
+        if space is None or space.ack_at is None or space.ack_at <= now:
+            return
+        loss = self._loss
+        room = loss.congestion_window - loss.bytes_in_flight >= self._max_datagram_size
+        path = self._network_paths[0]
+        if self._probe_pending or (
+            room
+            and (
+                self._has_general_frames()
+                or not (path.is_validated or path.local_challenge_sent)
+                or bool(self._credited)
+                or bool(self._due_connection_limits())
+                or (bool(self._ready_streams()) and loss.pacer.next_send_time(now) is None)
+            )
+        ):
+            # Not before `now`: what is due earlier would also be exempt from pacing.
+            space.ack_at = now
 
     # --- batched ------------------------------------------------------------------------------
 
@@ -113,16 +149,11 @@ class SendingConnection(OrderingConnection):
         self._watch_mtu(runs, now)
         size = self._max_datagram_size
         self._pacing_at = None
-        control = self._control_frames(now, size)
         ready = self._ready_streams()
+        room = self._send_room(now, size) if ready else size
+        control = self._control_frames(now, data_follows=bool(ready) and room >= size)
         blocked = False
         while control is not None or ready:
-            room = loss.congestion_window - loss.bytes_in_flight
-            if room >= size:
-                budget = loss.pacer.budget(now)
-                if budget < size:
-                    self._pacing_at = loss.pacer.next_send_time(now)
-                room = min(room, int(budget))
             if room < size:
                 blocked = bool(ready)
                 if control is not None:
@@ -134,8 +165,21 @@ class SendingConnection(OrderingConnection):
             else:
                 runs.append(self._mixed_packet(control, ready, now))
             control = None
+            room = self._send_room(now, size) if ready else size
         loss.app_limited = not blocked
         return runs
+
+    def _send_room(self, now: float, size: int) -> int:
+        """Bytes that congestion control and pacing let go; arms the pacing timer when the pacer
+        holds back a datagram of `size` bytes."""
+        loss = self._loss
+        room = loss.congestion_window - loss.bytes_in_flight
+        if room >= size:
+            budget = loss.pacer.budget(now)
+            if budget < size:
+                self._pacing_at = loss.pacer.next_send_time(now)
+            room = min(room, int(budget))
+        return room
 
     def _watch_mtu(self, runs: list[Transmit], now: float) -> None:
         """Probe for larger datagrams; fall back when the path swallows them."""
@@ -149,7 +193,11 @@ class SendingConnection(OrderingConnection):
         size = self.mtu.next_probe(now)
         if size is not None:
             room = size - 1 - len(self._peer_cid.cid) - self._pn_length() - _TAG
-            payload = bytes((FRAME_PING,)).ljust(room, b"\0")
+            # The pending ACK goes along but stays pending: the probe is likelier to be lost than
+            # other packets are (RFC 9000 section 14.4).
+            pending = self._spaces[ONE_RTT].ack_at is not None
+            ack = self._ack_frame(now)[0] if pending else b""
+            payload = (ack + bytes((FRAME_PING,))).ljust(room, b"\0")
             handler = (self._on_mtu_probe_delivery, (size, path))
             runs.append(self._seal_one(payload, [handler], True, now, in_flight=False))
 
@@ -164,8 +212,14 @@ class SendingConnection(OrderingConnection):
         self._loss.controller.max_datagram_size = size
         self._loss.pacer.datagram_size = size
 
-    def _control_frames(self, now: float, size: int) -> tuple[list[bytes], list[Any], bool] | None:
-        """ACK and flow-control frames that are due: frames, delivery handlers, ack-eliciting."""
+    def _control_frames(
+        self, now: float, *, data_follows: bool
+    ) -> tuple[list[bytes], list[Any], bool] | None:
+        """ACK and flow-control frames to send now: frames, delivery handlers, ack-eliciting.
+
+        A pending ACK that is not due yet still rides on an ack-eliciting packet: one of these
+        frames, or of stream data when `data_follows` (RFC 9000 section 13.2.1).
+        """
         parts: list[bytes] = []
         handlers: list[Any] = []
         eliciting = False
@@ -184,14 +238,8 @@ class SendingConnection(OrderingConnection):
             stream.max_stream_data_local_sent = stream.max_stream_data_local
             eliciting = True
         space = self._spaces[ONE_RTT]
-        if space.ack_at is not None and (space.ack_at <= now or eliciting):
-            delay = int((now - (space.largest_received_time or now)) * 1e6)
-            ack, count = encode_ack(
-                space.ack_queue,
-                delay >> self._local_ack_delay_exponent,
-                _ACK_ROOM,
-                self.ecn_marks.counts(space),
-            )
+        if space.ack_at is not None and (space.ack_at <= now or eliciting or data_follows):
+            ack, count = self._ack_frame(now)
             parts.insert(0, ack)
             handlers.append((self._on_ack_delivery, (space, space.largest_received_packet)))
             space.ack_at = None
@@ -200,6 +248,17 @@ class SendingConnection(OrderingConnection):
                 parts.append(bytes((FRAME_PING,)))
                 eliciting = True
         return (parts, handlers, eliciting) if parts else None
+
+    def _ack_frame(self, now: float) -> tuple[bytes, int]:
+        """An ACK frame of all that was received in 1-RTT packets, and its number of ranges."""
+        space = self._spaces[ONE_RTT]
+        delay = int((now - (space.largest_received_time or now)) * 1e6)
+        return encode_ack(
+            space.ack_queue,
+            delay >> self._local_ack_delay_exponent,
+            _ACK_ROOM,
+            self.ecn_marks.counts(space),
+        )
 
     def _mixed_packet(
         self,

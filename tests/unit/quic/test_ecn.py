@@ -6,31 +6,16 @@ from aioquic.quic.connection import QuicConnection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicedge.quic.connection import Connection
 from quicedge.quic.ecn import ECT_0, NOT_ECT, EcnValidation
-from tests.support.quicpair import CLIENT_ADDRESS, client_configuration, make_pair
+from tests.support.quicpair import CLIENT_ADDRESS, make_pair
 from tests.support.simnet import Link, Pair
 
-SERVER = ("198.51.100.1", 443)
 MEGABYTE = 1_000_000
 
 
 def marking_pair(up: Link | None = None, down: Link | None = None) -> Pair:
     """A pair of our connections: aioquic's client has no ECN."""
-    pair = make_pair(up, down)
-    client = Connection(configuration=client_configuration(), now=pair.now)
-    client.connect(SERVER, pair.now)
-    server = make_pair().server.connection
-    assert isinstance(server, Connection)
-    pair.client.connection = client
-    pair.server.connection = Connection(
-        configuration=server.configuration,
-        now=pair.now,
-        certificates=server._certificates,
-        connection_ids=server._connection_ids,
-        original_destination_connection_id=client.original_destination_connection_id,
-    )
-    return pair
+    return make_pair(up, down, own_client=True)
 
 
 def transfer(pair: Pair, nbytes: int = MEGABYTE) -> None:

@@ -1,0 +1,149 @@
+"""A pending ACK rides on whatever ack-eliciting packet leaves next (RFC 9000 section 13.2.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from aioquic.quic.events import StreamDataReceived
+
+from quicedge.quic.connection import Connection
+from tests.support.quicpair import CLIENT_ADDRESS, SERVER_ADDRESS, make_pair
+from tests.support.simnet import Pair
+
+ACK_DELAY = 0.001
+"""Seconds until our ACK timer fires (aioquic's kGranularity)."""
+
+
+def confirmed_pair(*, own_client: bool = True, settled: bool = True) -> Pair:
+    """A pair that has shaken hands; `settled`: with nothing left to send or to acknowledge."""
+    pair = make_pair(own_client=own_client, mtu_ceiling=1452)
+    client, server = pair.client.connection, pair.server.connection
+    pair.run(lambda: client._handshake_confirmed and server._handshake_confirmed)
+    if settled:
+        pair.run(lambda: server.max_datagram_size == 1452)
+        end = pair.now + 1
+        while pair.step(end):
+            pass
+    return pair
+
+
+def receive_something(pair: Pair) -> None:
+    """Give the server one ack-eliciting packet that it has not acknowledged."""
+    client, server = pair.client.connection, pair.server.connection
+    client.send_stream_data(client.get_next_available_stream_id(), b"request", end_stream=True)
+    for data, _ in client.datagrams_to_send(pair.now):
+        server.receive_datagram(data, CLIENT_ADDRESS, pair.now)
+    assert client.recovery.bytes_in_flight > 0
+
+
+def deliver(pair: Pair, datagrams: list[tuple[bytes, object]]) -> None:
+    for data, _ in datagrams:
+        pair.client.connection.receive_datagram(data, SERVER_ADDRESS, pair.now + 0.01)
+
+
+def test_a_request_and_its_response_take_one_datagram_each_way() -> None:
+    pair = confirmed_pair(own_client=False)
+    client, server = pair.client.connection, pair.server.connection
+    answered = sent = 0
+
+    def respond(event: object) -> None:
+        if isinstance(event, StreamDataReceived) and event.end_stream:
+            server.send_stream_data(event.stream_id, b"response", end_stream=True)
+
+    def count(event: object) -> None:
+        nonlocal answered
+        answered += isinstance(event, StreamDataReceived) and event.end_stream
+
+    transmit = server.datagrams_to_send
+
+    def counting(now: float) -> list[tuple[bytes, object]]:
+        nonlocal sent
+        datagrams: list[tuple[bytes, object]] = transmit(now)
+        sent += len(datagrams)
+        return datagrams
+
+    server.datagrams_to_send = counting
+    pair.server.on_event, pair.client.on_event = respond, count
+    requests = 200
+    for number in range(requests):
+        stream_id = client.get_next_available_stream_id()
+        client.send_stream_data(stream_id, b"request", end_stream=True)
+        pair.run(lambda wanted=number + 1: answered == wanted)
+    # MAX_STREAMS now and then; an ACK never alone.
+    assert sent <= 1.05 * requests
+
+
+def send_ping(server: Connection) -> None:
+    server.send_ping(1)
+
+
+def send_stop(server: Connection) -> None:
+    server.stop_stream(0, 7)
+
+
+def send_reset(server: Connection) -> None:
+    server.reset_stream(0, 7)
+
+
+def send_credit(server: Connection) -> None:
+    server._local_max_data.value += 1 << 30
+
+
+def send_response(server: Connection) -> None:
+    server.send_stream_data(0, b"response")
+
+
+def send_probe(server: Connection) -> None:
+    server.recovery.on_loss_detection_timeout(now=0.0)
+
+
+@pytest.mark.parametrize(
+    "send", [send_ping, send_stop, send_reset, send_credit, send_response, send_probe]
+)
+def test_what_is_sent_takes_the_pending_ack_along(send: Callable[[Connection], None]) -> None:
+    pair = confirmed_pair()
+    client, server = pair.client.connection, pair.server.connection
+    receive_something(pair)
+    assert server.datagrams_to_send(pair.now) == []  # an ACK by itself waits for its timer
+    send(server)
+    datagrams = server.datagrams_to_send(pair.now)
+    deliver(pair, datagrams[:1])
+    assert client.recovery.bytes_in_flight == 0
+    assert not server.datagrams_to_send(pair.now + ACK_DELAY)
+
+
+def test_a_packet_without_anything_new_to_acknowledge_carries_no_ack() -> None:
+    pair = confirmed_pair()
+    server = pair.server.connection
+    receive_something(pair)
+    sizes = []
+    for _ in range(2):
+        server.send_ping(1)
+        ((data, _),) = server.datagrams_to_send(pair.now)
+        sizes.append(len(data))
+    assert sizes[1] < sizes[0]
+
+
+def test_a_path_mtu_probe_carries_the_ack_and_leaves_it_pending() -> None:
+    pair = confirmed_pair(settled=False)
+    client, server = pair.client.connection, pair.server.connection
+    server.mtu.reset()
+    receive_something(pair)
+    probes = [run for run in server.datagrams_to_send(pair.now) if len(run[0]) > 1200]
+    assert len(probes) == 1
+    deliver(pair, probes)
+    assert client.recovery.bytes_in_flight == 0
+    # Probes are likelier lost than other packets (RFC 9000 section 14.4): the ACK leaves again.
+    assert server.get_timer() <= pair.now + ACK_DELAY + 1e-9
+
+
+def test_handshake_packets_carry_the_ack_of_their_space() -> None:
+    pair = make_pair(own_client=True)
+    client, server = pair.client.connection, pair.server.connection
+    for data, _ in client.datagrams_to_send(pair.now):
+        server.receive_datagram(data, CLIENT_ADDRESS, pair.now)
+    first, *_ = server.datagrams_to_send(pair.now)
+    # What the Initial packet acknowledges, the client does not send again.
+    deliver(pair, [first])
+    assert not client.recovery.spaces[0].sent_packets
