@@ -1,13 +1,14 @@
 """Whole-file JSON traces: qlog 0.1 to 0.4 and `urn:ietf:params:qlog:file:contained`.
 
 The file is one JSON object, `{..., "traces": [{..., "events": [EVENT, ...], ...}]}`, with its
-members in any order. Only one event is held at a time.
+members in any order. Only one event is held at a time. What a trace says of its clock, its columns
+and its side may stand behind its events; it is then looked up first.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from quicedge.qlog.breaks import Breaks
@@ -16,6 +17,9 @@ from quicedge.qlog.event import TraceHeader
 
 _EVENTS = re.compile(r'"events"\s{0,16}:\s{0,16}\[')
 _NEXT_ITEM = re.compile(r"[}\]]\s{0,16},\s{0,16}(?=[{\[])")
+_WANTED_OF_ARRAYS = {"configuration", "event_fields", "vantage_point"}
+"""Members that are needed to read events written as arrays (drafts before 02)."""
+_WANTED_OF_OBJECTS = {"common_fields", "vantage_point"}
 _LARGEST_AFTER_BREAK = 1024 * 1024
 """Bytes that an event may have right after a broken place, where most candidates are none."""
 
@@ -23,8 +27,16 @@ _LARGEST_AFTER_BREAK = 1024 * 1024
 class ContainedReader:
     """Yields each event as it stands in the file, with the header of its trace."""
 
-    def __init__(self, cursor: Cursor, breaks: Breaks, headers: list[TraceHeader]) -> None:
+    def __init__(
+        self,
+        cursor: Cursor,
+        breaks: Breaks,
+        headers: list[TraceHeader],
+        look_ahead: Callable[[int], Cursor],
+    ) -> None:
+        """`look_ahead` gives a cursor of its own at a byte offset of the same file."""
         self._cursor = cursor
+        self._look_ahead = look_ahead
         self._breaks = breaks
         self._headers = headers
         self._file: dict[str, Any] = {}
@@ -64,17 +76,7 @@ class ContainedReader:
         if cursor.peek() == "}":
             cursor.skip()
             return
-        while True:
-            at = cursor.offset
-            name = cursor.value()
-            if not isinstance(name, str):
-                raise Broken(at, "expected the name of a member")
-            cursor.expect(":")
-            yield name
-            if cursor.peek() == "}":
-                cursor.skip()
-                return
-            cursor.expect(",")
+        yield from _names(cursor)
 
     def _read_file(self) -> Iterator[tuple[TraceHeader, Any]]:
         cursor = self._cursor
@@ -99,6 +101,7 @@ class ContainedReader:
                 alone = alone or self._new_header()
                 alone.trace = self._file
                 cursor.skip()
+                self._complete(self._file)
                 yield from self._read_events(alone)
             else:
                 self._file[name] = cursor.value()
@@ -107,9 +110,33 @@ class ContainedReader:
         for name in self._members():
             if name == "events" and self._cursor.peek() == "[":
                 self._cursor.skip()
+                self._complete(header.trace)
                 yield from self._read_events(header)
             else:
                 header.trace[name] = self._cursor.value()
+
+    def _complete(self, members: dict[str, Any]) -> None:
+        """Look up what stands behind the events, which begin here, and is needed to read them."""
+        wanted = _WANTED_OF_ARRAYS if self._cursor.peek() == "[" else _WANTED_OF_OBJECTS
+        if wanted <= members.keys():
+            return
+        try:
+            cursor = self._look_ahead(self._cursor.offset)
+        except OSError:
+            return
+        try:
+            _skip_items(cursor)
+            if cursor.peek() == "}":
+                return
+            cursor.expect(",")
+            for name in _names(cursor):
+                value = cursor.value()
+                if name in wanted:
+                    members.setdefault(name, value)
+        except Broken:
+            pass  # the reading itself will meet the place, and report it
+        finally:
+            cursor.close()
 
     def _read_events(self, header: TraceHeader) -> Iterator[tuple[TraceHeader, Any]]:
         """The items of a list of events; raises `Broken` only where the file ends."""
@@ -146,6 +173,32 @@ class ContainedReader:
             if looks_like_event(item):
                 return True, item
         return False, None
+
+
+def _names(cursor: Cursor) -> Iterator[str]:
+    """The names of an object's members from the next one on, the cursor standing at each value."""
+    while True:
+        at = cursor.offset
+        name = cursor.value()
+        if not isinstance(name, str):
+            raise Broken(at, "expected the name of a member")
+        cursor.expect(":")
+        yield name
+        if cursor.peek() == "}":
+            cursor.skip()
+            return
+        cursor.expect(",")
+
+
+def _skip_items(cursor: Cursor) -> None:
+    """Pass the rest of an array, and its end."""
+    first = True
+    while cursor.peek() != "]":
+        if not first:
+            cursor.expect(",")
+        cursor.value()
+        first = False
+    cursor.skip()
 
 
 def looks_like_event(item: Any) -> bool:

@@ -58,6 +58,18 @@ class Cursor:
         self._at = 0
         return True
 
+    def go_to(self, offset: int) -> None:
+        """Move on to `offset` bytes from the start of the file, or to its end."""
+        while self._base + len(self._window) < offset:
+            self._at = len(self._window)
+            if not self._fill():
+                return
+        self._at = offset - self._base
+
+    def close(self) -> None:
+        """Let the file go; for a cursor on a source of its own."""
+        self._source.close()
+
     def peek(self) -> str:
         """The next character that is no white space; empty at the end of the file."""
         while True:

@@ -1,13 +1,15 @@
 """Open a trace file of any shape and read its events one by one, in bounded memory.
 
-Shapes: whole-file JSON, JSON text sequences (`.sqlog`) and newline-delimited JSON, each also
-gzipped, each with one or several traces. They are told apart by content, not by name.
+Shapes: whole-file JSON, JSON text sequences (`.sqlog`), newline-delimited JSON and JSON texts that
+merely follow each other (pretty-printed records), each also gzipped, each with one or several
+traces. They are told apart by content, not by name; a byte order mark is skipped.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,28 @@ from quicedge.qlog.breaks import Breaks
 from quicedge.qlog.contained import ContainedReader
 from quicedge.qlog.cursor import Cursor
 from quicedge.qlog.event import TraceHeader
-from quicedge.qlog.sequential import RECORD_SEPARATOR, SequentialReader
+from quicedge.qlog.sequential import (
+    RECORD_SEPARATOR,
+    ConcatenatedValues,
+    SeparatedValues,
+    SequentialReader,
+)
 from quicedge.qlog.source import Source
 
 _BOM = b"\xef\xbb\xbf"
 _HEAD = 64 * 1024
 """Bytes looked at to tell the shape."""
+_WHOLE_FILE_MEMBERS = {"traces", "events"}
+
+
+class Shape(StrEnum):
+    """How the events of a file are laid out."""
+
+    UNKNOWN = "unknown"
+    CONTAINED = "JSON"
+    SEQUENCE = "JSON-SEQ"
+    LINES = "NDJSON"
+    CONCATENATED = "concatenated JSON"
 
 
 class Reader:
@@ -35,8 +53,7 @@ class Reader:
         self.breaks = Breaks()
         self.headers: list[TraceHeader] = []
         """Traces met so far."""
-        self.shape = "unknown"
-        """`JSON`, `JSON-SEQ` or `NDJSON`."""
+        self.shape = Shape.UNKNOWN
         self._records: ContainedReader | SequentialReader | None = None
 
     @property
@@ -49,17 +66,10 @@ class Reader:
             head = b""
             while len(head) < _HEAD and (piece := self.source.read()):
                 head += piece
-            self.shape = shape_of(head)
-            if self.shape == "JSON":
-                body = head.removeprefix(_BOM)
-                cursor = Cursor(self.source, body, len(head) - len(body))
-                self._records = ContainedReader(cursor, self.breaks, self.headers)
-            else:
-                separator = RECORD_SEPARATOR if self.shape == "JSON-SEQ" else b"\n"
-                self._records = SequentialReader(
-                    self.source, head, separator, self.breaks, self.headers
-                )
-            if not head.strip():
+            body = head.removeprefix(_BOM)
+            self.shape = shape_of(body)
+            self._records = self._open(body, len(head) - len(body))
+            if not body.strip():
                 self.breaks.add(0, 0, "the file is empty")
             else:
                 yield from self._records
@@ -68,23 +78,52 @@ class Reader:
         finally:
             self.source.close()
 
+    def _open(self, body: bytes, offset: int) -> ContainedReader | SequentialReader:
+        if self.shape is Shape.CONTAINED:
+            return ContainedReader(
+                Cursor(self.source, body, offset), self.breaks, self.headers, self._look_ahead
+            )
+        values: SeparatedValues | ConcatenatedValues
+        if self.shape is Shape.CONCATENATED:
+            values = ConcatenatedValues(Cursor(self.source, body, offset), self.breaks)
+        else:
+            separator = RECORD_SEPARATOR if self.shape is Shape.SEQUENCE else b"\n"
+            values = SeparatedValues(self.source, body, offset, separator, self.breaks)
+        return SequentialReader(values, self.breaks, self.headers)
 
-def shape_of(head: bytes) -> str:
+    def _look_ahead(self, offset: int) -> Cursor:
+        """A second position in the file, for what stands behind `offset`. Raises OSError."""
+        cursor = Cursor(Source(self.source.path), b"")
+        cursor.go_to(offset)
+        return cursor
+
+
+def shape_of(head: bytes) -> Shape:
     """Which shape the file with this beginning has."""
     start = head.removeprefix(_BOM).lstrip()
     if start.startswith(RECORD_SEPARATOR):
-        return "JSON-SEQ"
+        return Shape.SEQUENCE
     first, newline, rest = start.partition(b"\n")
+    separated = RECORD_SEPARATOR in rest
+    value = _first_value(first)
+    if isinstance(value, dict) and not _WHOLE_FILE_MEMBERS & value.keys():
+        return Shape.SEQUENCE if separated else Shape.LINES
+    if value is None and newline:
+        # Records may be spread over lines; a damaged header is told by what follows it.
+        value = _first_value(start)
+        if isinstance(value, dict) and not _WHOLE_FILE_MEMBERS & value.keys():
+            return Shape.SEQUENCE if separated else Shape.CONCATENATED
+        if value is None and b'"events"' not in head and b'"traces"' not in head:
+            if separated:
+                return Shape.SEQUENCE
+            if rest.lstrip().startswith(b'{"') and len(first) > 1:
+                return Shape.LINES
+    return Shape.CONTAINED
+
+
+def _first_value(text: bytes) -> Any:
+    """The JSON value that the text begins with; None where there is none."""
     try:
-        value = json.loads(first)
+        return json.JSONDecoder().raw_decode(text.decode("latin-1"))[0]
     except (ValueError, RecursionError):
-        value = None
-    if isinstance(value, dict) and not {"traces", "events"} & value.keys():
-        return "JSON-SEQ" if RECORD_SEPARATOR in rest else "NDJSON"
-    if value is None and b'"events"' not in head and b'"traces"' not in head:
-        # A damaged header: what follows it tells.
-        if RECORD_SEPARATOR in rest:
-            return "JSON-SEQ"
-        if newline and rest.lstrip().startswith(b'{"') and len(first) > 1:
-            return "NDJSON"
-    return "JSON"
+        return None

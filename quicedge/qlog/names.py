@@ -23,6 +23,8 @@ CATEGORIES: Final = {
     "info": "loglevel",
     "loglevel": "loglevel",
     "simulation": "simulation",
+    "loss": "quic",
+    "metric_update": "quic",
 }
 """Old category, or namespace: the namespace of today."""
 
@@ -34,6 +36,11 @@ EXCEPTIONS: Final = {
     "recovery:loss_timer_set": "quic:timer_updated",
     "recovery:congestion_metric_update": "quic:recovery_metrics_updated",
     "recovery:spurious_loss_detected": "quic:spurious_loss",
+    "metric_update:congestion_metric_update": "quic:recovery_metrics_updated",
+    "loss:packets_lost": "quic:packet_lost",
+    "loss:loss_alarm": "quic:timer_updated",
+    "transport:packet_drop": "quic:packet_dropped",
+    "transport:connection_close": "quic:connection_closed",
     "quic:loss_timer_updated": "quic:timer_updated",
     "transport:datagrams_sent": "quic:udp_datagrams_sent",
     "transport:datagrams_received": "quic:udp_datagrams_received",
@@ -78,6 +85,12 @@ def current_name(name: str) -> str:
     return f"{namespace}:{event}" if colon and namespace else lowered
 
 
+COLUMNS: Final = {"event_type": "event", "event_name": "name", "timestamp": "time"}
+"""Columns of `event_fields` (drafts before 02), in lower case: what the reader calls them."""
+
+FRAMES: Final = {"crypto_frame": "crypto", "rst_stream": "reset_stream"}
+"""Frame types that mvfst writes, in lower case: today's."""
+
 PACKET_TYPES: Final = {
     "initial": "initial",
     "handshake": "handshake",
@@ -119,7 +132,11 @@ PARAMETERS: Final = {
 }
 """Members of `parameters_set`."""
 
-METRICS: Final = {"cwnd": "congestion_window", "rtt_variation": "rtt_variance"}
+METRICS: Final = {
+    "cwnd": "congestion_window",
+    "current_cwnd": "congestion_window",
+    "rtt_variation": "rtt_variance",
+}
 """Members of `recovery_metrics_updated`."""
 
 RTT_METRICS: Final = ("min_rtt", "smoothed_rtt", "latest_rtt", "rtt_variance")

@@ -17,6 +17,8 @@ from quicedge.qlog.breaks import Breaks
 from quicedge.qlog.event import Event, TraceHeader, integer, mapping, text
 from quicedge.qlog.load import Reader
 from quicedge.qlog.names import (
+    COLUMNS,
+    FRAMES,
     METRICS,
     PACKET_TYPES,
     PARAMETERS,
@@ -57,7 +59,7 @@ class Trace:
         self._time_format = text(common, "time_format")
         fields = header.trace.get("event_fields")
         self._fields = (
-            [str(name) for name in fields] if isinstance(fields, list) else _FIELDS_BY_POSITION
+            [_column(name) for name in fields] if isinstance(fields, list) else _FIELDS_BY_POSITION
         )
 
     @property
@@ -100,6 +102,8 @@ class Trace:
         name = name[:_LONGEST_NAME]
         current = current_name(name)
         members: dict[str, Any] = data if isinstance(data, dict) else {}
+        if isinstance(raw.get("trigger"), str):
+            members.setdefault("trigger", raw["trigger"])
         change = _CHANGES.get(current)
         if change is not None and members:
             change(members, self.unit)
@@ -139,6 +143,11 @@ class Trace:
             return None
         self._latest = max(self._latest, time)
         return max(0.0, time - self.first_time)
+
+
+def _column(name: Any) -> str:
+    lowered = str(name).lower()
+    return COLUMNS.get(lowered, lowered)
 
 
 class Events:
@@ -248,8 +257,10 @@ def _frame(frame: dict[str, Any]) -> None:
             except (ValueError, RecursionError):
                 frame["acked_ranges"] = []
     elif isinstance(kind, str):
-        if kind != kind.lower():
-            frame["frame_type"] = kind.lower()
+        lowered = kind.lower()
+        current = FRAMES.get(lowered, lowered)
+        if kind != current:
+            frame["frame_type"] = current
             _frame(frame)
             return
         if kind == "padding":
@@ -373,6 +384,19 @@ def _http_frame(data: dict[str, Any], unit: float) -> None:
     _raw_length(frame, "length", "byte_length", member="payload_length")
 
 
+def _lost(data: dict[str, Any], unit: float) -> None:
+    _packet(data, unit)
+    if "largest_lost_packet_num" in data:
+        # mvfst writes one event a loss event; of the packets it numbers the last alone.
+        number = data.pop("largest_lost_packet_num")
+        if integer(data, "lost_packets") == 1:
+            data.setdefault("header", {})["packet_number"] = number
+
+
+_OWN_TIMEOUTS = ("idle timeout", "handshake timeout")
+"""Reasons that aioquic's and our own earlier traces gave as internal errors of the peer."""
+
+
 def _close(data: dict[str, Any], unit: float) -> None:
     _rename(
         data,
@@ -383,12 +407,22 @@ def _close(data: dict[str, Any], unit: float) -> None:
             "code_bytes": "error_code",
         },
     )
+    reason = text(data, "reason").lower()
+    if text(data, "trigger") == "idle_timeout" or (
+        reason in _OWN_TIMEOUTS and text(data, "connection_error") == "internal_error"
+    ):
+        # RFC 9000 section 10.1: an endpoint whose timer expires closes silently. Nothing was sent
+        # and nothing came, so there is neither a peer who did it nor an error code.
+        for member in ("connection_error", "application_error", "error", "error_code"):
+            data.pop(member, None)
+        data["initiator"] = "local"
+        data["trigger"] = "idle_timeout" if reason != "handshake timeout" else "error"
 
 
 _CHANGES: dict[str, Callable[[dict[str, Any], float], None]] = {
     "quic:packet_sent": _packet,
     "quic:packet_received": _packet,
-    "quic:packet_lost": _packet,
+    "quic:packet_lost": _lost,
     "quic:packet_dropped": _packet,
     "quic:packet_buffered": _packet,
     "quic:frames_processed": _frames,

@@ -1,4 +1,5 @@
-"""Record-by-record traces: JSON text sequences (RFC 7464) and newline-delimited JSON.
+"""Record-by-record traces: JSON text sequences (RFC 7464), newline-delimited JSON, and JSON texts
+that follow each other with no separator.
 
 The first record is the file's header, each further one an event. A record that is no JSON is
 reported and skipped; the next separator starts afresh (RFC 7464 section 2.3).
@@ -7,56 +8,109 @@ reported and skipped; the next separator starts afresh (RFC 7464 section 2.3).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from quicedge.config.tracelimits import QLOG_MAX_EVENT
 from quicedge.qlog.breaks import Breaks
+from quicedge.qlog.cursor import Broken, Cursor
 from quicedge.qlog.event import TraceHeader, mapping
 from quicedge.qlog.source import Source
 
 RECORD_SEPARATOR = b"\x1e"
+_NEXT_VALUE = re.compile(r"[}\]]?\s{0,16}\n(?=\{)")
+"""Where reading goes on after a broken record: a brace at the beginning of a line."""
 _decode_fast = msgspec.json.Decoder().decode
+
+
+class Values(Protocol):
+    """The JSON values of a file, each with its offset; iterate once."""
+
+    count: int
+    """Values read so far."""
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]: ...
 
 
 class SequentialReader:
     """Yields each event as it stands in the file, with the header of its trace."""
 
-    def __init__(
-        self,
-        source: Source,
-        head: bytes,
-        separator: bytes,
-        breaks: Breaks,
-        headers: list[TraceHeader],
-    ) -> None:
-        self._source = source
-        self._head = head
-        self._separator = separator
+    def __init__(self, values: Values, breaks: Breaks, headers: list[TraceHeader]) -> None:
+        self._values = values
         self._breaks = breaks
         self._headers = headers
-        self.records = 0
+
+    @property
+    def records(self) -> int:
+        """Values read so far, headers among them."""
+        return self._values.count
 
     def __iter__(self) -> Iterator[tuple[TraceHeader, Any]]:
         header: TraceHeader | None = None
+        for offset, item in self._values:
+            if is_header(item):
+                header = TraceHeader(len(self._headers), item, dict(mapping(item, "trace")))
+                self._headers.append(header)
+                continue
+            if header is None:
+                self._breaks.add(offset, self.records - 1, "events begin without a header")
+                header = TraceHeader(len(self._headers))
+                self._headers.append(header)
+            yield header, item
+
+
+class ConcatenatedValues:
+    """JSON texts one after another with nothing but white space between them."""
+
+    def __init__(self, cursor: Cursor, breaks: Breaks) -> None:
+        self._cursor = cursor
+        self._breaks = breaks
+        self.count = 0
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        cursor = self._cursor
+        while cursor.peek():
+            offset = cursor.offset
+            try:
+                value = cursor.value()
+            except Broken as broken:
+                self._breaks.add(broken.offset, self.count, broken.reason)
+                if not cursor.find(_NEXT_VALUE):
+                    return
+                continue
+            if cursor.repaired is not None:
+                self._breaks.add(cursor.repaired, self.count, "octets that are no UTF-8")
+                cursor.repaired = None
+            self.count += 1
+            yield offset, value
+
+
+class SeparatedValues:
+    """Records with a separator before (RFC 7464) or behind (newline-delimited JSON) each."""
+
+    def __init__(
+        self, source: Source, head: bytes, offset: int, separator: bytes, breaks: Breaks
+    ) -> None:
+        """`head`: what was read of the source, from `offset` in the file on."""
+        self._source = source
+        self._head = head
+        self._offset = offset
+        self._separator = separator
+        self._breaks = breaks
+        self.count = 0
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
         for offset, record in self._records():
-            for item in self._values(offset, record):
-                self.records += 1
-                if is_header(item):
-                    header = TraceHeader(len(self._headers), item, dict(mapping(item, "trace")))
-                    self._headers.append(header)
-                    continue
-                if header is None:
-                    self._breaks.add(offset, self.records - 1, "events begin without a header")
-                    header = TraceHeader(len(self._headers))
-                    self._headers.append(header)
-                yield header, item
+            for item in self._parse(offset, record):
+                self.count += 1
+                yield offset, item
 
     def _records(self) -> Iterator[tuple[int, bytes]]:
         """Each record that is not blank and its offset in the file."""
-        offset = 0
+        offset = self._offset
         pending = self._head
         too_long = False
         while True:
@@ -71,7 +125,7 @@ class SequentialReader:
             if len(pending) > QLOG_MAX_EVENT:
                 if not too_long:
                     self._breaks.add(
-                        offset, self.records, f"a record longer than {QLOG_MAX_EVENT} bytes"
+                        offset, self.count, f"a record longer than {QLOG_MAX_EVENT} bytes"
                     )
                 too_long = True
                 offset += len(pending)
@@ -83,7 +137,7 @@ class SequentialReader:
         if pending and not pending.isspace() and not too_long:
             yield offset, pending
 
-    def _values(self, offset: int, record: bytes) -> list[Any]:
+    def _parse(self, offset: int, record: bytes) -> list[Any]:
         """What a record holds: one value; several where a separator was lost; none."""
         try:
             return [_decode_fast(record)]
@@ -91,7 +145,7 @@ class SequentialReader:
             pass
         try:
             value = decode(record)
-            self._breaks.add(offset, self.records, "no strict JSON (text or a number)")
+            self._breaks.add(offset, self.count, "no strict JSON (text or a number)")
             return [value]
         except ValueError as error:
             reason = getattr(error, "msg", str(error))
@@ -104,7 +158,7 @@ class SequentialReader:
                 except ValueError:
                     pass
         last = not record.endswith(b"\n") and self._source.ended
-        self._breaks.add(at, self.records, reason + (" (the file ends too early)" if last else ""))
+        self._breaks.add(at, self.count, reason + (" (the file ends too early)" if last else ""))
         return found
 
 
