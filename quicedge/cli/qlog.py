@@ -266,6 +266,7 @@ def validate(file: Path, as_data: bool) -> None:
             "translated": result.translated,
             "importance": result.importance,
             "errors": result.errors,
+            "conforms": result.conforms,
             "findings": [asdict(finding) for finding in result.findings.values()],
             "broken": [str(place) for place in result.breaks.places],
         }
@@ -290,8 +291,10 @@ def _print_validation(result: Any) -> None:
         click.echo(click.style(f"{finding.level:<8}", fg=colour) + safe(told))
     if result.beyond_limit:
         click.echo(f"… and {result.beyond_limit} more")
-    if not result.errors:
+    if result.conforms:
         click.secho("It conforms to the drafts.", fg="green")
+    elif not result.errors:
+        click.secho("No errors; the drafts do not define what is noted above.", fg="yellow")
 
 
 command.add_command(tail)

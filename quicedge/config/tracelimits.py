@@ -100,3 +100,6 @@ QLOG_MAX_RUNS: Final = 6000
 
 QLOG_MAX_FINDINGS: Final = 2000
 """Distinct findings of `qlog validate`; further ones are only counted."""
+
+QLOG_MAX_NUMBER_RANGES: Final = 4096
+"""Ranges of packet numbers of a space that `qlog validate` remembers; each loss makes one more."""

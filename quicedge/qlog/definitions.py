@@ -4,8 +4,10 @@
 -quic-events-13 and -h3-events-13. Its types are written so:
 
 - a name: another type, or one of `BUILTIN`;
-- `{"object": {NAME: TYPE, "?NAME": TYPE}}`: members, `?` marks the optional ones; others may be
-  there too (every object of the drafts is extensible). `"extends"` names a type to start from;
+- `{"object": {NAME: TYPE, "?NAME": TYPE}}`: members, `?` marks the optional ones. Others may be
+  there too, for every object of the drafts is extensible: they are noted, and are errors only where
+  they are names of older drafts. An object without members is free. `"extends"` names a type to
+  start from;
 - `{"list": TYPE, "min": N, "max": N}`, `{"enum": [STRING]}`, `{"any": [TYPE]}`;
 - `{"pattern": REGEX}`, `{"hex": BYTES}`: strings;
 - `{"tag": MEMBER, "variants": {VALUE: TYPE}}`: an object whose type its member `tag` tells.
@@ -24,7 +26,10 @@ from functools import cache
 from importlib import resources
 from typing import Any, Final
 
-_HEX = re.compile(r"(?:[0-9a-fA-F]{2})*")
+from quicedge.qlog.names import OLDER_MEMBERS
+
+_HEX = re.compile(r"(?:[0-9a-f]{2})*")
+"""Lower case (main-schema section 1.2)."""
 
 
 def _unsigned(bits: int) -> Callable[[Any], bool]:
@@ -93,6 +98,8 @@ def _check(value: Any, kind: Any, place: str, problems: list[Problem], is_open: 
             what = _name(value)
             if kind == "hexstring" and isinstance(value, str):
                 what = f"{value[:20]!r}"
+                if BUILTIN[kind](value.lower()):
+                    what += " in upper case"
             _error(problems, place, f"is {what}, not {kind}")
         return
     is_open = is_open or kind.get("open", False)
@@ -122,8 +129,28 @@ def _check_object(value: Any, kind: dict[str, Any], place: str, problems: list[P
     if not isinstance(value, dict):
         _error(problems, place, f"is {_name(value)}, not an object")
         return
+    _check_members(value, kind, place, problems)
+    known = _member_names(kind)
+    for name in value if known else ():
+        if name not in known:
+            shown = f"has the member {name[:40]!r}"
+            if name in OLDER_MEMBERS:
+                _error(problems, place, f"{shown}, a name of older drafts")
+            else:
+                _error(problems, place, f"{shown}, which the drafts do not define", note=True)
+
+
+def _member_names(kind: dict[str, Any]) -> set[str]:
+    """Members that an object may have by its definition."""
+    names = {name.removeprefix("?") for name in kind["object"]}
+    return names | _member_names(types()[kind["extends"]]) if "extends" in kind else names
+
+
+def _check_members(
+    value: dict[str, Any], kind: dict[str, Any], place: str, problems: list[Problem]
+) -> None:
     if "extends" in kind:
-        _check(value, kind["extends"], place, problems, False)
+        _check_members(value, types()[kind["extends"]], place, problems)
     for name, inner in kind["object"].items():
         optional = name.startswith("?")
         member = name.removeprefix("?")

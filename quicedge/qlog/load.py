@@ -105,7 +105,10 @@ def shape_of(head: bytes) -> Shape:
         return Shape.SEQUENCE
     first, newline, rest = start.partition(b"\n")
     separated = RECORD_SEPARATOR in rest
-    value = _first_value(first)
+    try:
+        value = json.loads(first.decode("latin-1"))
+    except (ValueError, RecursionError):
+        value = None
     if isinstance(value, dict) and not _WHOLE_FILE_MEMBERS & value.keys():
         return Shape.SEQUENCE if separated else Shape.LINES
     if value is None and newline:
@@ -113,7 +116,7 @@ def shape_of(head: bytes) -> Shape:
         value = _first_value(start)
         if isinstance(value, dict) and not _WHOLE_FILE_MEMBERS & value.keys():
             return Shape.SEQUENCE if separated else Shape.CONCATENATED
-        if value is None and b'"events"' not in head and b'"traces"' not in head:
+        if not isinstance(value, dict) and b'"events"' not in head and b'"traces"' not in head:
             if separated:
                 return Shape.SEQUENCE
             if rest.lstrip().startswith(b'{"') and len(first) > 1:

@@ -141,3 +141,9 @@ METRICS: Final = {
 
 RTT_METRICS: Final = ("min_rtt", "smoothed_rtt", "latest_rtt", "rtt_variance")
 """Metrics that are times."""
+
+OLDER_MEMBERS: Final = {
+    *PARAMETERS, *METRICS, "error_code_bytes", "id", "length", "packet_size", "packet_type",
+    "raw_error_code", "reset_token", "retire_before", "stream_type_id", "type",
+}  # fmt: skip
+"""Members that older drafts had where today's have another name, or the same one elsewhere."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -219,6 +220,9 @@ def _header(data: dict[str, Any]) -> None:
     number = header.get("packet_number")
     if isinstance(number, str):
         header["packet_number"] = integer(header, "packet_number")
+    version = header.get("version")
+    if version is not None:
+        header["version"] = _version(version)
     if "packet_size" in header:
         data["packet_size"] = header.pop("packet_size")
     if "packet_size" in data:
@@ -335,7 +339,10 @@ def _versions(data: dict[str, Any], unit: float) -> None:
 def _version(version: Any) -> Any:
     if isinstance(version, int) and not isinstance(version, bool):
         return f"{version:08x}" if version >= 0 else str(version)
-    return version.removeprefix("0x") if isinstance(version, str) else version
+    if not isinstance(version, str):
+        return version
+    version = version.removeprefix("0x")
+    return version.lower().zfill(8) if re.fullmatch("[0-9a-fA-F]{1,8}", version) else version
 
 
 def _alpn(data: dict[str, Any], unit: float) -> None:
@@ -387,10 +394,12 @@ def _http_frame(data: dict[str, Any], unit: float) -> None:
 def _lost(data: dict[str, Any], unit: float) -> None:
     _packet(data, unit)
     if "largest_lost_packet_num" in data:
-        # mvfst writes one event a loss event; of the packets it numbers the last alone.
+        # mvfst logs a detection of losses at once, and of their numbers only the largest.
         number = data.pop("largest_lost_packet_num")
         if integer(data, "lost_packets") == 1:
-            data.setdefault("header", {})["packet_number"] = number
+            header = data.setdefault("header", {})
+            header.setdefault("packet_type", "unknown")
+            header["packet_number"] = number
 
 
 _OWN_TIMEOUTS = ("idle timeout", "handshake timeout")

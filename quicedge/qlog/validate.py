@@ -1,4 +1,5 @@
-"""Compare a trace with the drafts' definitions of its file, its events and their members.
+"""Compare a trace with the drafts' definitions of its file, its events and their members, and with
+what can be true of a connection (`consistency.py`).
 
 A trace that declares the event schemas of drafts 12 or later is compared as it stands. Older ones
 (qlog 0.1 to 0.4, quic-events up to 11) cannot conform to names they did not know; they are
@@ -13,16 +14,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from quicedge.config.tracelimits import QLOG_MAX_FINDINGS
+from quicedge.config.tracelimits import QLOG_MAX_CONNECTIONS, QLOG_MAX_FINDINGS
 from quicedge.qlog.breaks import Breaks
+from quicedge.qlog.consistency import Consistency
 from quicedge.qlog.definitions import Problem, check, events
-from quicedge.qlog.event import TraceHeader, text
-from quicedge.qlog.load import Reader
+from quicedge.qlog.event import Event, TraceHeader, text
+from quicedge.qlog.load import Reader, Shape
 from quicedge.qlog.normalise import Trace
 
 _SCHEMA = re.compile(r"urn:ietf:params:qlog:events:([\w.~-]+?)(?:-(\d+))?(?:#[\w.~-]+)?")
 _OLDEST = 12
 """The first draft of quic-events with the names of today."""
+_CONTENT = ("trace", "traces", "events")
+"""Members of a file that hold its traces."""
 _ENVELOPE = {
     "?tuple": "TupleID",
     "?time_format": "TimeFormat",
@@ -62,6 +66,14 @@ class Validation:
     """Whether the trace is of an older dialect and was translated first."""
     version: str = ""
 
+    complete: bool = True
+    """Whether the file has all events that were logged: nothing broken, none reported as lost."""
+
+    @property
+    def conforms(self) -> bool:
+        """Whether all of it is by the drafts: no error, and nothing that they do not define."""
+        return not self.findings and not self.breaks.count
+
     @property
     def errors(self) -> int:
         """Kinds of errors, broken places included."""
@@ -87,25 +99,62 @@ class Validation:
 
 def validate(path: str | Path, progress: Callable[[int], None] | None = None) -> Validation:
     """Read a file and compare it with the definitions. Raises OSError only."""
-    result = Validation()
-    reader = Reader(path, progress)
-    traces: dict[int, Trace] = {}
-    times: dict[int, float] = {}
-    for header, raw in reader:
-        trace = traces.get(header.index)
-        if trace is None:
-            trace = traces[header.index] = Trace(header)
-            result.version = result.version or header.version
-            if is_current(header):
-                _check_header(result, header, reader.shape)
-            else:
-                result.translated = True
-        _check_event(result, trace, raw, times)
-        result.events += 1
-    result.breaks = reader.breaks
-    if not result.events and not result.breaks.count:
-        result.add("error", "file", "has no events")
-    return result
+    return _Validator(Reader(path, progress)).run()
+
+
+class _Validator:
+    """One pass over a file."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._result = Validation()
+        self._traces: dict[int, Trace] = {}
+        self._times: dict[int, float] = {}
+        self._packets: dict[tuple[int, str], Consistency] = {}
+        self._doubtful: dict[str, Finding] = {}
+        """What is an error unless the trace lost the events that would explain it."""
+
+    def run(self) -> Validation:
+        result, reader = self._result, self._reader
+        for header, raw in reader:
+            trace = self._traces.get(header.index)
+            if trace is None:
+                trace = self._traces[header.index] = Trace(header)
+                result.version = result.version or header.version
+                if is_current(header):
+                    _check_header(result, header, reader.shape)
+                else:
+                    result.translated = True
+            self._check(trace, raw)
+            result.events += 1
+        result.breaks = reader.breaks
+        if not result.events and not result.breaks.count:
+            result.add("error", "file", "has no events")
+        elif result.events and not any(name in events() for name in result.names):
+            result.add("error", "file", "has no event of the drafts: nothing could be compared")
+        if result.complete and not result.breaks.count:
+            for found in self._doubtful.values():
+                result.findings.setdefault((found.event, found.what), found)
+        return result
+
+    def _check(self, trace: Trace, raw: Any) -> None:
+        event = _check_event(self._result, trace, raw, self._times)
+        if event is None:
+            return
+        if event.name.startswith("loglevel:") and "events lost" in text(event.data, "message"):
+            self._result.complete = False
+        key = (trace.header.index, event.group)
+        packets = self._packets.get(key)
+        if packets is None:
+            if len(self._packets) >= QLOG_MAX_CONNECTIONS:
+                return
+            packets = self._packets[key] = Consistency()
+        for what, needs_all in packets.check(event):
+            if not needs_all:
+                self._result.add("error", event.original, what)
+            elif len(self._doubtful) < QLOG_MAX_FINDINGS:
+                found = Finding("error", event.original, what, self._result.events)
+                self._doubtful.setdefault(what, found)
 
 
 def is_current(header: TraceHeader) -> bool:
@@ -119,13 +168,14 @@ def is_current(header: TraceHeader) -> bool:
     return "file_schema" in header.file
 
 
-def _check_header(result: Validation, header: TraceHeader, shape: str) -> None:
+def _check_header(result: Validation, header: TraceHeader, shape: Shape) -> None:
     schema, wanted, kind = (
         ("sequential", "application/qlog+json-seq", "TraceSeq")
-        if shape != "JSON"
+        if shape is not Shape.CONTAINED
         else ("contained", "application/qlog+json", "TraceSeq")
     )
-    result.take("file", check(header.file, "LogFile", ""))
+    described = {name: value for name, value in header.file.items() if name not in _CONTENT}
+    result.take("file", check(described, "LogFile", ""))
     result.take("file", check(header.trace, kind, "trace"))
     told = text(header.file, "file_schema")
     if told and told != f"urn:ietf:params:qlog:file:{schema}":
@@ -133,7 +183,7 @@ def _check_header(result: Validation, header: TraceHeader, shape: str) -> None:
     format_ = text(header.file, "serialization_format")
     if format_ and format_.lower() != wanted:
         result.add("error", "file", f"serialization_format is {format_[:80]!r}, not {wanted!r}")
-    if shape == "NDJSON":
+    if shape in (Shape.LINES, Shape.CONCATENATED):
         result.add("error", "file", "records lack the record separator 0x1E (RFC 7464)")
     for uri in header.schemas:
         match = _SCHEMA.fullmatch(uri)
@@ -145,11 +195,14 @@ def _check_header(result: Validation, header: TraceHeader, shape: str) -> None:
             result.add("error", "file", f"event schema {uri!r} lacks the draft's number")
 
 
-def _check_event(result: Validation, trace: Trace, raw: Any, times: dict[int, float]) -> None:
+def _check_event(
+    result: Validation, trace: Trace, raw: Any, times: dict[int, float]
+) -> Event | None:
+    """Compare one event with its definition; returns it in today's vocabulary, if it is one."""
     current = is_current(trace.header)
     if not isinstance(raw, dict) and current:
         result.add("error", "event", "is no object")
-        return
+        return None
     if current:
         envelope = {key: value for key, value in raw.items() if key != "data"}
         name = text(raw, "name") or "event"
@@ -164,7 +217,7 @@ def _check_event(result: Validation, trace: Trace, raw: Any, times: dict[int, fl
     if event is None:
         if not current:
             result.add("error", "event", "has no name or no usable time")
-        return
+        return None
     before = times.get(trace.header.index, 0.0)
     if event.time < before:
         result.add("note", "file", "events are not in the order of their times")
@@ -175,9 +228,10 @@ def _check_event(result: Validation, trace: Trace, raw: Any, times: dict[int, fl
     result.count(definition["importance"] if definition else "unknown")
     if definition is None:
         result.add("note", event.original, "is not an event of the drafts")
-        return
+        return event
     if current and event.original == event.name:
-        return
+        return event
     if current:
         result.add("error", event.original, f"is the name that older drafts had for {event.name}")
     result.take(event.original, check(event.data, definition["data"], "data"))
+    return event

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from quicedge.config.tracelimits import QLOG_MAX_EVENT
 from quicedge.qlog.analyse import analyse
-from quicedge.qlog.load import Reader, shape_of
+from quicedge.qlog.load import Reader, Shape, shape_of
+from quicedge.qlog.normalise import Events
 from quicedge.qlog.show import as_json, line
 from quicedge.qlog.stats import page as stats_page
 from quicedge.qlog.validate import validate
@@ -71,6 +72,71 @@ def test_sequences(
     assert events == records[1:]
     assert reader.headers[0].version == "quic-12"
     assert reader.headers[0].implementation == "quiche"
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_records_that_merely_follow_each_other(
+    tmp_path: Path, records: list[dict[str, Any]], indent: int | None, mark: bytes
+) -> None:
+    text = "\n".join(json.dumps(record, indent=indent) for record in records)
+    path = tmp_path / "a.qlog"
+    path.write_bytes(mark + text.encode())
+    reader, events = read(path)
+    assert reader.shape is (Shape.LINES if indent is None else Shape.CONCATENATED)
+    assert events == records[1:]
+    assert reader.breaks.count == 0
+    assert len(reader.headers) == 1
+
+
+def test_goes_on_after_a_damaged_pretty_printed_record(
+    tmp_path: Path, records: list[dict[str, Any]]
+) -> None:
+    parts = [json.dumps(record, indent=1) for record in records]
+    parts[4] = parts[4].replace(":", ";", 1)
+    path = tmp_path / "a.qlog"
+    path.write_text("\n".join(parts))
+    reader, events = read(path)
+    assert events == records[1:4] + records[5:]
+    assert reader.breaks.count == 1
+    assert reader.breaks.places[0].record == 4
+
+
+@pytest.mark.parametrize("separator", [b"\x1e", b""])
+def test_the_end_of_a_trace_without_its_beginning(
+    tmp_path: Path, records: list[dict[str, Any]], separator: bytes
+) -> None:
+    whole = sequential(records, separator)
+    path = tmp_path / "tail.sqlog"
+    path.write_bytes(b"27a3" + whole[whole.index(b"frames") :])
+    reader, events = read(path)
+    assert len(events) > len(records) - 10
+    assert events == records[-len(events) :]
+    assert reader.breaks.count == 2  # the record cut off, and that there is no header
+
+
+def test_a_byte_order_mark_is_no_damage(tmp_path: Path, records: list[dict[str, Any]]) -> None:
+    for content in (sequential(records), json.dumps(lossy().server).encode()):
+        path = tmp_path / "a.qlog"
+        path.write_bytes(b"\xef\xbb\xbf" + content)
+        reader, events = read(path)
+        assert events
+        assert reader.breaks.count == 0
+
+
+@pytest.mark.parametrize("late", ["configuration", "event_fields", "vantage_point"])
+def test_what_stands_behind_the_events_is_known_with_the_first(tmp_path: Path, late: str) -> None:
+    """Clock, columns and side decide how events are read, wherever the file has them."""
+    whole = picoquic(lossy().server)
+    trace = whole["traces"][0]
+    path = tmp_path / "a.qlog"
+    path.write_text(json.dumps(whole))
+    expected = [event for _, event in Events(path)]
+    trace[late] = trace.pop(late)
+    for text in (json.dumps(whole).encode(), gzip.compress(json.dumps(whole, indent=1).encode())):
+        path.write_bytes(text)
+        found = [(trace.header.vantage, event) for trace, event in Events(path)]
+        assert found == [("server", event) for event in expected]
 
 
 def test_gzip_and_its_truncation(tmp_path: Path, records: list[dict[str, Any]]) -> None:

@@ -38,6 +38,8 @@ def events_of(path: Path) -> list[Event]:
         ("http:capsule_parsed", "http:capsule_parsed"),
         ("quic:recovery_metrics_updated", "quic:recovery_metrics_updated"),
         ("quic:path_assigned", "quic:tuple_assigned"),
+        ("metric_update:congestion_metric_update", "quic:recovery_metrics_updated"),
+        ("loss:packets_lost", "quic:packet_lost"),
         ("mine:own", "mine:own"),
         ("odd", "odd"),
     ],
@@ -168,3 +170,65 @@ def test_members_of_older_drafts(tmp_path: Path) -> None:
     assert alpn == {"client_alpns": [{"string_value": "h3"}]}
     assert datagram == {"raw": [{"length": 1200}]}
     assert http["frame"] == {"frame_type": "data", "raw": {"payload_length": 5}}
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        ["relative_time", "category", "event_type", "data"],
+        ["RELATIVE_TIME", "CATEGORY", "EVENT_TYPE", "DATA"],
+        ["Relative_Time", "Category", "Event", "Trigger", "Data"],
+    ],
+)
+def test_columns_of_older_drafts(tmp_path: Path, columns: list[str]) -> None:
+    row = [7, "RECOVERY", "METRICS_UPDATED", {"cwnd": 12000}]
+    if len(columns) == 5:
+        row.insert(3, "ack")
+    (event,) = events_of(write(tmp_path / "a.qlog", {"event_fields": columns}, [row]))
+    assert event.name == "quic:recovery_metrics_updated"
+    assert event.data["congestion_window"] == 12000
+    assert event.data.get("trigger") == ("ack" if len(columns) == 5 else None)
+
+
+def test_mvfst(tmp_path: Path) -> None:
+    trace = {"configuration": {"time_units": "us"}}
+    frames = [{"frame_type": "crypto_frame", "length": 288, "offset": 0},
+              {"frame_type": "stream", "id": 4, "length": 10, "offset": 20, "fin": True},
+              {"frame_type": "rst_stream", "stream_id": 8}]  # fmt: skip
+    events = events_of(write(tmp_path / "a.qlog", trace, [
+        ["5000", "transport", "packet_sent",
+         {"frames": frames, "header": {"packet_number": 3, "packet_size": 1252},
+          "packet_type": "INITIAL"}],
+        ["6000", "metric_update", "congestion_metric_update",
+         {"bytes_in_flight": 1252, "current_cwnd": 12520}],
+        ["7000", "loss", "packets_lost",
+         {"largest_lost_packet_num": 3, "lost_bytes": 1252, "lost_packets": 1}],
+        ["8000", "loss", "packets_lost",
+         {"largest_lost_packet_num": 9, "lost_bytes": 2504, "lost_packets": 2}],
+    ]))  # fmt: skip
+    assert [event.time for event in events] == [0, 1, 2, 3]
+    sent, metrics, one, two = (event.data for event in events)
+    assert sent["header"] == {"packet_type": "initial", "packet_number": 3}
+    assert sent["raw"] == {"length": 1252}
+    assert [frame["frame_type"] for frame in sent["frames"]] == ["crypto", "stream", "reset_stream"]
+    assert sent["frames"][0]["raw"] == {"payload_length": 288}
+    assert sent["frames"][1]["stream_id"] == 4
+    assert metrics["congestion_window"] == 12520
+    assert one["header"]["packet_number"] == 3
+    assert "header" not in two
+    assert two["lost_packets"] == 2
+
+
+@pytest.mark.parametrize("reason", ["Idle timeout", "Handshake timeout"])
+def test_a_timeout_of_this_side_is_nobodys_error(tmp_path: Path, reason: str) -> None:
+    """Our earlier traces had it as an internal error of the peer."""
+    data = {"initiator": "remote", "connection_error": "internal_error", "error_code": 1,
+            "reason": reason}  # fmt: skip
+    if reason == "Idle timeout":
+        data["trigger"] = "idle_timeout"
+    path = tmp_path / "a.sqlog"
+    path.write_bytes(sequential([{"time": 1, "name": "quic:connection_closed", "data": data}]))
+    (event,) = events_of(path)
+    assert event.data["initiator"] == "local"
+    assert not {"connection_error", "error_code"} & event.data.keys()
+    assert event.data["reason"] == reason

@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from quicedge.config.tracelimits import QLOG_MAX_NUMBER_RANGES
+from quicedge.qlog.consistency import NumberSet
 from quicedge.qlog.definitions import BUILTIN, check, events, types
 from quicedge.qlog.validate import Validation, validate
 from tests.support.qlogtraces import draft_12, lossy, sequential
@@ -55,7 +59,10 @@ def test_core_events_are_those_of_the_drafts() -> None:
         ("abcd", "hexstring", None),
         ("abc", "hexstring", "hexstring"),
         ("1RTT", "PacketType", None),
-        ({"packet_type": "1RTT", "packet_number": 3, "mine": 1}, "PacketHeader", None),
+        ({"packet_type": "1RTT", "packet_number": 3}, "PacketHeader", None),
+        ({"cwnd": 5}, "QUICRecoveryMetricsUpdated", "a name of older drafts"),
+        ({"frame_type": "stream", "stream_id": 0, "length": 5}, "QuicFrame", "'length'"),
+        ("ABCD", "hexstring", "'ABCD' in upper case"),
         ({"packet_number": 3}, "PacketHeader", "lacks the member 'packet_type'"),
         ([[1], [3, 5]], {"list": "AckRange", "min": 1}, None),
         ([1, 2, 3], "AckRange", "3 items"),
@@ -84,6 +91,8 @@ def test_extension_points_are_notes() -> None:
         ("mine", "PacketType"),
         ({"frame_type": "ack_frequency"}, "QuicFrame"),
         ({"new": "my_own_state"}, "QUICConnectionStateUpdated"),
+        ({"packet_type": "1RTT", "mine": 1}, "PacketHeader"),
+        ({"frame_type": "ping", "mine": {}}, "QuicFrame"),
     ):
         assert [level for level, _, _ in check(value, kind, "")] == ["note"]
 
@@ -148,3 +157,103 @@ def test_a_broken_file_does_not_conform(tmp_path: Path) -> None:
     path = tmp_path / "a.qlog"
     path.write_text(whole[: len(whole) // 2])
     assert validate(path).errors == 1
+
+
+def packet(way: str, number: int, *acked: list[int], kind: str = "1RTT") -> dict[str, Any]:
+    frames: list[dict[str, Any]] = [{"frame_type": "ping"}]
+    if acked:
+        frames = [{"frame_type": "ack", "acked_ranges": list(acked)}]
+    header = {"packet_type": kind, "packet_number": number}
+    return {"time": 1, "name": f"quic:packet_{way}", "data": {"header": header, "frames": frames}}
+
+
+def warning(message: str) -> dict[str, Any]:
+    return {"time": 1, "name": "loglevel:warning", "data": {"message": message}}
+
+
+def validated(directory: Path, *events: dict[str, Any]) -> Validation:
+    header = draft_12(lossy().client)[0]
+    header["trace"]["event_schemas"] = ["urn:ietf:params:qlog:events:quic-13",
+                                        "urn:ietf:params:qlog:events:loglevel-14"]  # fmt: skip
+    path = directory / "a.sqlog"
+    path.write_bytes(sequential([header, *events]))
+    return validate(path)
+
+
+def errors(result: Validation) -> list[str]:
+    return [what for _, what in sorted(found(result, "error"))]
+
+
+def test_a_packet_number_sent_or_received_twice_is_an_error(tmp_path: Path) -> None:
+    result = validated(
+        tmp_path, packet("sent", 0, kind="initial"), packet("sent", 0),
+        packet("received", 0), packet("sent", 1), packet("sent", 0), packet("received", 0),
+    )  # fmt: skip
+    assert errors(result) == [
+        "packet number 0 of the application_data space is received twice",
+        "packet number 0 of the application_data space is sent twice",
+    ]
+
+
+def test_an_acknowledgement_of_what_never_was_is_an_error(tmp_path: Path) -> None:
+    result = validated(
+        tmp_path, packet("sent", 0, kind="initial"), packet("received", 0, [0], kind="initial"),
+        packet("sent", 1, [0, 1], kind="initial"), packet("sent", 4), packet("sent", 6),
+        packet("received", 1, [4], [6]), packet("received", 2, [4, 6]),
+    )  # fmt: skip
+    assert errors(result) == [
+        "acknowledges packet 5 of the application_data space, never sent",
+        "acknowledges packet 1 of the initial space, never received",
+    ]
+
+
+def test_a_reversed_range_is_an_error(tmp_path: Path) -> None:
+    result = validated(
+        tmp_path, packet("sent", 3), packet("sent", 4), packet("received", 0, [4, 3])
+    )
+    assert errors(result) == ["data.frames[](ack).acked_ranges has the reversed range [4, 3]"]
+
+
+def test_a_trace_begun_in_mid_connection_may_acknowledge_what_came_before(tmp_path: Path) -> None:
+    result = validated(
+        tmp_path, packet("received", 625, [1996, 2014]), packet("sent", 2021, [600, 625]),
+        packet("received", 626, [1996, 2021]), packet("received", 627, [2022]),
+    )  # fmt: skip
+    assert errors(result) == ["acknowledges packet 2022 of the application_data space, never sent"]
+
+
+def test_a_trace_that_lost_events_may_acknowledge_what_it_lacks(tmp_path: Path) -> None:
+    events = [packet("sent", 3), packet("received", 0, [3, 9])]
+    assert len(errors(validated(tmp_path, *events))) == 1
+    assert errors(validated(tmp_path, *events, warning("6 events lost: the disk is slow"))) == []
+
+
+def test_a_file_of_unknown_events_does_not_conform(tmp_path: Path) -> None:
+    result = validated(tmp_path, {"time": 1, "name": "mine:thing", "data": {}})
+    assert errors(result) == ["has no event of the drafts: nothing could be compared"]
+    assert not result.conforms
+    mixed = validated(tmp_path, packet("sent", 0), {"time": 1, "name": "mine:thing", "data": {}})
+    assert (mixed.errors, mixed.conforms) == (0, False)
+    assert validated(tmp_path, packet("sent", 0)).conforms
+
+
+def test_packet_numbers_remembered_are_bounded(tmp_path: Path) -> None:
+    numbers = NumberSet()
+    for number in range(0, 4 * QLOG_MAX_NUMBER_RANGES, 2):
+        assert numbers.add(number)
+    assert len(numbers._starts) == QLOG_MAX_NUMBER_RANGES
+    assert numbers.lacks(0, 0) is None  # forgotten, so not judged
+    assert numbers.lacks(4 * QLOG_MAX_NUMBER_RANGES - 3, 4 * QLOG_MAX_NUMBER_RANGES - 3) is not None
+
+
+@given(st.lists(st.integers(0, 40), max_size=60), st.integers(0, 45), st.integers(0, 45))
+def test_packet_numbers_against_a_plain_set(added: list[int], first: int, last: int) -> None:
+    numbers, plain = NumberSet(), set[int]()
+    for number in added:
+        assert numbers.add(number) is (number not in plain)
+        plain.add(number)
+    floor = added[0] if added else 0
+    expected = [n for n in range(max(first, floor), last + 1) if n not in plain]
+    missing = numbers.lacks(first, last)
+    assert (missing is None) is (not expected)
+    assert missing is None or missing in expected

@@ -1,0 +1,113 @@
+"""What cannot be true of any connection, whatever the definitions of its events allow.
+
+Packet numbers are used once (RFC 9000 section 12.3), an ACK's ranges ascend, and an endpoint
+acknowledges only what reached it (section 13.1). A trace that begins late or lost events may lack
+packets that are acknowledged: numbers below the first one seen are never judged, and whoever asks
+decides by `complete` whether the others are.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+
+from quicedge.config.tracelimits import QLOG_MAX_NUMBER_RANGES
+from quicedge.qlog.event import Event, frames, integer, mapping, sequence, text
+from quicedge.qlog.names import space_of
+
+_NO_NUMBER = {"retry", "version_negotiation", "stateless_reset"}
+_HANDSHAKE_SPACES = ("initial", "handshake")
+
+
+class NumberSet:
+    """Packet numbers as ascending ranges; beyond a limit the lowest ones are no longer judged."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        self.floor: int | None = None
+        """The least number that can be judged; None before the first."""
+
+    def add(self, number: int) -> bool:
+        """Add a number; False where it was there already."""
+        if self.floor is None:
+            self.floor = number
+        at = bisect_right(self._starts, number) - 1
+        if at >= 0 and number <= self._ends[at]:
+            return False
+        joins_left = at >= 0 and self._ends[at] == number - 1
+        joins_right = at + 1 < len(self._starts) and self._starts[at + 1] == number + 1
+        if joins_left and joins_right:
+            self._ends[at] = self._ends.pop(at + 1)
+            del self._starts[at + 1]
+        elif joins_left:
+            self._ends[at] = number
+        elif joins_right:
+            self._starts[at + 1] = number
+        else:
+            self._starts.insert(at + 1, number)
+            self._ends.insert(at + 1, number)
+            if len(self._starts) > QLOG_MAX_NUMBER_RANGES:
+                del self._starts[0], self._ends[0]
+                self.floor = self._starts[0]
+        return True
+
+    def lacks(self, first: int, last: int) -> int | None:
+        """A number from `first` to `last` that is not here, though it can be judged."""
+        if self.floor is not None:
+            first = max(first, self.floor)
+        if first > last:
+            return None
+        at = bisect_right(self._starts, first) - 1
+        if at < 0 or self._ends[at] < first:
+            return first
+        return None if last <= self._ends[at] else self._ends[at] + 1
+
+
+class Consistency:
+    """The packets of one connection as its trace tells of them."""
+
+    def __init__(self) -> None:
+        self._sent: dict[str, NumberSet] = {}
+        self._received: dict[str, NumberSet] = {}
+        self._whole = False
+        """The trace shows the handshake, so that every number below the first was never used."""
+
+    def check(self, event: Event) -> Iterator[tuple[str, bool]]:
+        """What is wrong with a packet, and whether only a complete trace can show it."""
+        if event.name not in ("quic:packet_sent", "quic:packet_received"):
+            return
+        sent = event.name == "quic:packet_sent"
+        header = mapping(event.data, "header")
+        kind = text(header, "packet_type")
+        space = space_of(kind)
+        self._whole = self._whole or space in _HANDSHAKE_SPACES
+        number = integer(header, "packet_number")
+        if number is not None and kind not in _NO_NUMBER:
+            numbers = (self._sent if sent else self._received).setdefault(space, NumberSet())
+            if self._whole and numbers.floor is None:
+                numbers.floor = 0
+            if not numbers.add(number):
+                what = "sent" if sent else "received"
+                yield f"packet number {number} of the {space} space is {what} twice", False
+        for frame in frames(event.data):
+            if frame.get("frame_type") == "ack":
+                yield from self._check_ack(frame, space, sent)
+
+    def _check_ack(
+        self, frame: dict[str, object], space: str, sent: bool
+    ) -> Iterator[tuple[str, bool]]:
+        known = (self._received if sent else self._sent).get(space)
+        for item in sequence(frame, "acked_ranges"):
+            if not isinstance(item, list) or not item or not all(type(b) is int for b in item[:2]):
+                continue
+            first, last = item[0], item[-1]
+            if first > last:
+                yield f"data.frames[](ack).acked_ranges has the reversed range {item}", False
+                continue
+            if known is None and not self._whole:
+                continue
+            missing = first if known is None else known.lacks(first, last)
+            if missing is not None:
+                what = "received" if sent else "sent"
+                yield f"acknowledges packet {missing} of the {space} space, never {what}", True
