@@ -402,6 +402,9 @@ WORKER_BACKOFF_MAX: Final = 10.0
 WORKER_STABLE: Final = 30.0
 """Seconds a worker must live for its next death to count as a first one."""
 
+WORKER_FAILED_STARTS: Final = 3
+"""Workers in a row that end before they are ready, after which the last reload is taken back."""
+
 WORKER_HEARTBEAT: Final = 10.0
 """Seconds between two questions whether a worker still answers, and for each answer."""
 

@@ -4,38 +4,59 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
-from typing import TextIO
+from typing import IO, Any, TextIO
+from weakref import WeakValueDictionary
 
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.tls import CipherSuite
 
 from quicedge.config import limits
 from quicedge.config.schema import Config
+from quicedge.config.unusable import UnusableError
 from quicedge.quic.packet import VERSION_NUMBERS
 from quicedge.quic.tls import CertificateStore
 
 ALPN_H3 = "h3"
 
 
-@cache
-def _keylog(path: str) -> TextIO:
-    """One open file a process; its secrets open recorded traffic, so only the owner may read."""
-    descriptor = os.open(Path(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    return os.fdopen(descriptor, "a", buffering=1)
+_open_keylogs: WeakValueDictionary[str, IO[str]] = WeakValueDictionary()
+"""One open file a path, for as long as a configuration uses it."""
+
+
+def _keylog(key: str, path: str) -> TextIO:
+    """Its secrets open recorded traffic, so only the owner may read it."""
+    found: Any = _open_keylogs.get(path)
+    if found is None:
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise UnusableError(key, error) from error
+        found = _open_keylogs[path] = os.fdopen(descriptor, "a", buffering=1)
+    return found
 
 
 def keylog_file(configured: str | None) -> TextIO | None:
-    """The NSS key log, from the configuration or the SSLKEYLOGFILE variable."""
-    path = configured or os.environ.get("SSLKEYLOGFILE")
-    return _keylog(path) if path else None
+    """The NSS key log, from the configuration or the SSLKEYLOGFILE variable.
+
+    Raises UnusableError.
+    """
+    if configured is not None:
+        return _keylog("tls.keylog", configured)
+    path = os.environ.get("SSLKEYLOGFILE")
+    return _keylog("SSLKEYLOGFILE", path) if path else None
 
 
 def server_configuration(
-    config: Config, certificates: CertificateStore, alpn_protocols: Sequence[str] = (ALPN_H3,)
+    config: Config,
+    certificates: CertificateStore,
+    alpn_protocols: Sequence[str] = (ALPN_H3,),
+    *,
+    keylog: bool = True,
 ) -> QuicConfiguration:
-    """What all connections of a worker share; aioquic only reads it."""
+    """What all connections of a worker share; aioquic only reads it.
+
+    Raises UnusableError when the key log (none with `keylog` false) cannot be opened.
+    """
     quic = config.quic
     configuration = QuicConfiguration(
         is_client=False,
@@ -45,7 +66,7 @@ def server_configuration(
         max_data=quic.max_data,
         max_stream_data=quic.max_stream_data,
         max_datagram_size=limits.BASE_DATAGRAM_SIZE,
-        secrets_log_file=keylog_file(config.tls.keylog),
+        secrets_log_file=keylog_file(config.tls.keylog) if keylog else None,
         supported_versions=[VERSION_NUMBERS[name] for name in quic.versions],
     )
     # aioquic insists on a certificate up front; the one served is chosen by name later.

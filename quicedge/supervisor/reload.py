@@ -1,13 +1,22 @@
-"""A new configuration, read and proven before anything changes."""
+"""A new configuration: read and proven, then used by all workers or by none."""
 
 from __future__ import annotations
 
-import msgspec
+import asyncio
+from collections.abc import Iterable
 
+import msgspec
+import structlog
+
+from quicedge.config.limits import WORKER_START_TIMEOUT
 from quicedge.config.loader import ConfigError, load_config
 from quicedge.config.schema import Config, Tls
 from quicedge.quic.sharedkeys import SharedKeyError, SharedKeys, read_shared_keys
 from quicedge.quic.tls import CertificateError, CertificatePem, parse_certificate, read_certificate
+from quicedge.supervisor.workers import Worker
+from quicedge.worker.control import ControlError, Settings
+
+log = structlog.get_logger(__name__)
 
 FIXED_AT_START = ("listen", "workers", "admin", "user", "group")
 """Keys that only a restart can change: they decide about sockets and processes."""
@@ -32,9 +41,7 @@ def read_keys(tls: Tls) -> SharedKeys | None:
     return None if tls.shared_keys is None else read_shared_keys(tls.shared_keys)
 
 
-def reread(
-    path: str | None, current: Config
-) -> tuple[Config, list[CertificatePem], SharedKeys | None]:
+def reread(path: str | None, current: Config) -> Settings:
     """The configuration at `path` (the current one when None), its certificates and shared keys.
 
     All or nothing: a change that could not take effect is an error, not half a reload.
@@ -55,8 +62,70 @@ def reread(
         if getattr(new, key) != getattr(current, key):
             raise ReloadError(f"{path}: {key}: a change needs a restart")
     try:
-        return new, read_certificates(new.tls), read_keys(new.tls)
+        return Settings(
+            config=new,
+            certificates=read_certificates(new.tls),
+            shared_keys=read_keys(new.tls),
+        )
     except CertificateError as error:
         raise ReloadError(f"tls.certificates: {error}") from error
     except SharedKeyError as error:
         raise ReloadError(f"tls.shared_keys: {error}") from error
+
+
+# --- the transaction: every worker prepares, then all commit or all abort --------------------
+
+
+async def prepare(workers: Iterable[Worker], settings: Settings) -> None:
+    """Have every worker build and open what the settings need.
+
+    ReloadError when one cannot; then none is left with anything prepared.
+    """
+    workers = list(workers)
+    answers = await asyncio.gather(
+        *(
+            worker.channel.call("prepare_settings", settings, timeout=WORKER_START_TIMEOUT)
+            for worker in workers
+        ),
+        return_exceptions=True,
+    )
+    refusals: dict[str, list[int]] = {}
+    for worker, answer in zip(workers, answers, strict=True):
+        if isinstance(answer, ControlError):
+            refusals.setdefault(str(answer), []).append(worker.slot)
+        elif isinstance(answer, BaseException):
+            raise answer
+    if refusals:
+        await abort(workers)
+        raise ReloadError(
+            "; ".join(
+                f"{reason} (worker {', '.join(map(str, slots))})"
+                for reason, slots in refusals.items()
+            )
+        )
+
+
+async def abort(workers: Iterable[Worker]) -> None:
+    """Have every worker let go of what it prepared."""
+    await asyncio.gather(
+        *(worker.channel.call("abort_settings") for worker in workers), return_exceptions=True
+    )
+
+
+async def commit(workers: Iterable[Worker], settings: Settings) -> None:
+    """Have every worker use what it prepared.
+
+    Nothing is left that could fail but the worker itself; one that does is replaced by one that
+    starts with the new settings.
+    """
+
+    async def one(worker: Worker) -> None:
+        try:
+            await worker.channel.call("commit_settings")
+        except ControlError as error:
+            log.error("worker did not commit, it is replaced", slot=worker.slot, error=str(error))
+            worker.kill()
+        else:
+            worker.settings = settings
+
+    await asyncio.gather(*(one(worker) for worker in workers))

@@ -17,12 +17,21 @@ import structlog
 from quicedge import __version__
 from quicedge.admin.server import AdminAddressError, AdminServer
 from quicedge.admin.view import Connections, QlogLevel, State, Status, WorkerStatus
+from quicedge.config.limits import WORKER_FAILED_STARTS
 from quicedge.config.schema import Config
+from quicedge.config.unusable import UnusableError
 from quicedge.quic.sharedkeys import SharedKeyError
 from quicedge.quic.tls import CertificateError
 from quicedge.supervisor import notify
 from quicedge.supervisor.ownership import give_logs
-from quicedge.supervisor.reload import ReloadError, read_certificates, read_keys, reread
+from quicedge.supervisor.reload import (
+    ReloadError,
+    commit,
+    prepare,
+    read_certificates,
+    read_keys,
+    reread,
+)
 from quicedge.supervisor.sockets import ListenError, Listeners
 from quicedge.supervisor.spans import Spans
 from quicedge.supervisor.workers import NoWorkerError, Worker, WorkerError, WorkerPool
@@ -37,7 +46,14 @@ from quicedge.telemetry.stats import (
     merge,
 )
 from quicedge.telemetry.tracefiles import trace_directory
-from quicedge.worker.control import CloseOrder, ControlError, FollowOrder, TraceOrder, WorkerSpec
+from quicedge.worker.control import (
+    CloseOrder,
+    ControlError,
+    FollowOrder,
+    Settings,
+    TraceOrder,
+    WorkerSpec,
+)
 from quicedge.worker.privileges import PrivilegeError, identity_of
 
 log = structlog.get_logger("quicedge.supervisor")
@@ -53,8 +69,8 @@ def run(config: Config, config_path: str | None, *, worker_entry: str | None = N
     """
     try:
         logs = Logs(config.log, process="supervisor", exchanges=False)
-    except OSError as error:
-        print(f"quicedge: log: {error}", file=sys.stderr)
+    except UnusableError as error:
+        print(f"quicedge: {error}", file=sys.stderr)
         return 1
     supervisor = Supervisor(config, config_path, logs, worker_entry)
     try:
@@ -70,7 +86,12 @@ class Supervisor:
         self, config: Config, config_path: str | None, logs: Logs, worker_entry: str | None
     ) -> None:
         self.logs = logs
-        self._config = config
+        self._settings = Settings(config=config)
+        """What is in use: of the start, then of the last reload."""
+        self._previous: Settings | None = None
+        """What was in use before, until a worker has started with the current ones."""
+        self._failed_starts = 0
+        """Workers in a row that ended before they were ready."""
         self._config_path = config_path
         self._worker_entry = worker_entry
         self._secret = secrets.token_bytes(_SECRET_LENGTH)
@@ -89,8 +110,11 @@ class Supervisor:
         self._stop = asyncio.Event()
         try:
             self._identity = identity_of(self._config.user, self._config.group)
-            self._certificates = read_certificates(self._config.tls)
-            self._shared_keys = read_keys(self._config.tls)
+            self._settings = Settings(
+                config=self._config,
+                certificates=read_certificates(self._config.tls),
+                shared_keys=read_keys(self._config.tls),
+            )
         except (PrivilegeError, CertificateError, SharedKeyError) as error:
             log.error("cannot start", error=str(error))
             return 1
@@ -106,6 +130,7 @@ class Supervisor:
             entry=self._worker_entry,
             on_ready=self._worker_ready,
             on_spans=self._spans.put,
+            on_failed=self._worker_failed,
         )
         admin: AdminServer | None = None
         try:
@@ -159,31 +184,47 @@ class Supervisor:
         return WorkerSpec(
             slot=slot,
             workers=self._workers,
-            config=self._config,
+            settings=self._settings,
+            tolerant=self._state != "starting",
             sockets=self._listeners.of_slot(slot),
             inbox_fd=self._listeners.inbox_of(slot),
             outbox_fds=self._listeners.outboxes,
-            certificates=self._certificates,
             identity=self._identity,
             control_fd=control_fd,
             secret=self._secret,
-            shared_keys=self._shared_keys,
         )
 
+    @property
+    def _config(self) -> Config:
+        return self._settings.config
+
     def _worker_ready(self, worker: Worker) -> None:
+        if worker.spec.settings is self._settings:
+            self._previous = None
+            self._failed_starts = 0
         self._spawn(self._catch_up(worker))
+
+    def _worker_failed(self, reason: str) -> None:
+        self._failed_starts += 1
+        if self._previous is not None and self._failed_starts >= WORKER_FAILED_STARTS:
+            self._spawn(self._revert(reason))
 
     async def _catch_up(self, worker: Worker) -> None:
         """Tell a worker what was said while it started."""
+        async with self._reload_lock:
+            if worker.settings is not self._settings and worker.state == "ready":
+                try:
+                    await prepare([worker], self._settings)
+                except ReloadError as error:
+                    log.error("worker cannot catch up, it is replaced", error=str(error))
+                    worker.kill()
+                    return
+                await commit([worker], self._settings)
         try:
-            if worker.spec.config is not self._config:
-                await worker.channel.call("update_config", self._config)
-                await worker.channel.call("reload_certificates", self._certificates)
-                await worker.channel.call("use_shared_keys", self._shared_keys)
             if worker.started_at < self._logs_reopened_at:
                 await worker.channel.call("reopen_logs")
         except ControlError as error:
-            log.error("worker did not catch up", slot=worker.slot, error=str(error))
+            log.error("worker did not reopen its logs", slot=worker.slot, error=str(error))
 
     async def _tell_all(self, method: str, parameter: Any = None) -> int:
         """Tell every worker; how many failed. Those that start will catch up."""
@@ -219,24 +260,60 @@ class Supervisor:
                 return
             notify.notify(*notify.reloading())
             try:
-                new, certificates, shared_keys = reread(self._config_path, self._config)
-                self.logs = self.logs.reconfigure(new.log)
-            except (ReloadError, OSError) as error:
+                previous = self._settings
+                await self._change(reread(self._config_path, self._config))
+            except (ReloadError, UnusableError) as error:
                 self._reload_error = str(error)
-                log.error("reload refused, all stays as it was", error=str(error))
+                log.error("reload failed, configuration unchanged", error=str(error))
+                notify.notify("READY=1", "STATUS=reload failed, configuration unchanged")
             else:
-                self._config = new
-                self._certificates = certificates
-                self._shared_keys = shared_keys
-                give_logs(new.log, self._identity)
-                await self._spans.configure(new.otel)
+                self._previous = previous
+                self._failed_starts = 0
                 self._reload_error = None
                 self._reloads += 1
-                failures = await self._tell_all("update_config", new)
-                failures += await self._tell_all("reload_certificates", certificates)
-                failures += await self._tell_all("use_shared_keys", shared_keys)
-                log.info("reloaded", config=self._config_path, failures=failures)
-            notify.notify("READY=1")
+                log.info("reloaded", config=self._config_path)
+                notify.notify("READY=1", f"STATUS={self._workers} workers")
+
+    async def _change(self, settings: Settings) -> None:
+        """Use other settings, here and in every worker; UnusableError or ReloadError when that
+        cannot be, and then nothing has changed."""
+        logs = self.logs.successor(settings.config.log)
+        try:
+            give_logs(settings.config.log, self._identity)
+            workers = self._pool.able()
+            await prepare(workers, settings)
+        except BaseException:
+            self.logs.discard(logs)
+            raise
+        # From here on a worker that starts has the new ones; one that is starting catches up.
+        self._settings = settings
+        self.logs = self.logs.replace_by(logs)
+        await commit(workers, settings)
+        await self._spans.configure(settings.config.otel)
+
+    async def _revert(self, reason: str) -> None:
+        """Go back to the settings before the last reload: workers do not start with its own."""
+        async with self._reload_lock:
+            previous = self._previous
+            if (
+                previous is None
+                or self._failed_starts < WORKER_FAILED_STARTS
+                or self._state == "draining"
+            ):
+                return
+            self._previous = None
+            try:
+                await self._change(previous)
+            except (ReloadError, UnusableError) as error:
+                log.error("cannot go back to the previous configuration", error=str(error))
+                return
+            self._reload_error = f"workers do not start with it: {reason}"
+            log.error(
+                "configuration reverted, workers did not start with the new one",
+                error=reason,
+                failed_starts=self._failed_starts,
+            )
+            notify.notify("STATUS=configuration reverted, workers did not start with the new one")
 
     async def _reopen_logs(self) -> None:
         try:

@@ -59,6 +59,10 @@ class Worker:
     def __init__(self, slot: int, spec: WorkerSpec, process: asyncio.subprocess.Process) -> None:
         self.slot = slot
         self.spec = spec
+        self.settings = spec.settings
+        """What it uses: those that it started with, until a reload."""
+        self.failure: str | None = None
+        """Why it could not start, in its own words."""
         self.started_at = time.monotonic()
         self.state: Literal["starting", "ready", "draining", "dead"] = "starting"
         self.ready = asyncio.Event()
@@ -93,7 +97,12 @@ class Worker:
         worker = cls(slot, spec, process)
         worker.channel = ControlChannel(
             ours,
-            {"ready": worker._on_ready, "drained": worker._on_drained, "spans": on_spans},
+            {
+                "ready": worker._on_ready,
+                "drained": worker._on_drained,
+                "failed": worker._on_failed,
+                "spans": on_spans,
+            },
         )
         await worker.channel.start()
         worker.channel.send_spec(spec)
@@ -103,6 +112,9 @@ class Worker:
         if self.state == "starting":
             self.state = "ready"
         self.ready.set()
+
+    def _on_failed(self, reason: str) -> None:
+        self.failure = reason
 
     def _on_drained(self) -> None:
         self.state = "draining"
@@ -136,7 +148,8 @@ class WorkerPool:
     """One worker in each slot, for as long as the pool lives.
 
     `entry` (`module:function`) stands in for the worker's main function, in tests.
-    `on_ready` is called with every worker that becomes ready, `on_spans` with what they record.
+    `on_ready` is called with every worker that becomes ready, `on_spans` with what they record,
+    `on_failed` with the reason when a worker that takes a dead one's place ends before it is ready.
     """
 
     def __init__(
@@ -147,6 +160,7 @@ class WorkerPool:
         entry: str | None = None,
         on_ready: Callable[[Worker], None] = lambda worker: None,
         on_spans: OnSpans = lambda spans: None,
+        on_failed: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self.current: list[Worker | None] = [None] * workers
         self.restarts = [0] * workers
@@ -156,12 +170,17 @@ class WorkerPool:
         self._entry = entry
         self._on_ready = on_ready
         self._on_spans = on_spans
+        self._on_failed = on_failed
         self._stopping = asyncio.Event()
         self._keepers: list[asyncio.Task[None]] = []
 
     @property
     def ready(self) -> bool:
         return all(worker is not None and worker.state == "ready" for worker in self.current)
+
+    def able(self) -> list[Worker]:
+        """The workers that are ready, at this moment."""
+        return [worker for worker in self.current if worker and worker.state == "ready"]
 
     async def start(self) -> None:
         """Start every worker and wait until each is ready.
@@ -236,6 +255,8 @@ class WorkerPool:
             if not first.done():
                 first.set_exception(WorkerError(f"worker {slot} did not start: {ending}"))
                 return
+            if not self._became_ready(slot):
+                self._on_failed(ending)
             lived = time.monotonic() - started
             if lived >= WORKER_STABLE:
                 backoff = WORKER_BACKOFF_MIN
@@ -264,7 +285,11 @@ class WorkerPool:
             watch.cancel()
         if self._stopping.is_set():
             log.info("worker ended", slot=slot, pid=worker.pid, ending=_ending(code))
-        return _ending(code)
+        return worker.failure or _ending(code)
+
+    def _became_ready(self, slot: int) -> bool:
+        worker = self.current[slot]
+        return worker is not None and worker.ready.is_set()
 
     async def _watch(self, worker: Worker, first: asyncio.Future[None]) -> None:
         """Kill a worker that does not become ready, or stops answering."""

@@ -16,6 +16,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from quicedge.config.limits import LOG_FLUSH_INTERVAL
 from quicedge.config.schema import Log
+from quicedge.config.unusable import UnusableError
 from quicedge.telemetry.access import AccessLog
 from quicedge.telemetry.text import escape, escape_json
 from quicedge.telemetry.writer import LineWriter
@@ -25,33 +26,41 @@ _CHATTY = ("quic", "http3", "asyncio", "h2", "hpack")
 
 
 class Logs:
-    """The open logs of this process. There is one at a time: logging is global.
+    """The logs of this process: open, and in use unless `in_use` is false. One is in use at a
+    time: logging is global.
 
     `process` names the process in every line (`supervisor`, `worker 0`); None leaves it out.
     `exchanges` is false where there are none, so that no access log is opened.
-    OSError when a log file cannot be opened; then what was configured before stays.
+    UnusableError when a log file cannot be opened; then what was in use stays so.
     """
 
-    def __init__(self, config: Log, *, process: str | None = None, exchanges: bool = True) -> None:
+    def __init__(
+        self,
+        config: Log,
+        *,
+        process: str | None = None,
+        exchanges: bool = True,
+        in_use: bool = True,
+    ) -> None:
         self.config = config
         self._process = process
         self._exchanges = exchanges
-        self._log = LineWriter(config.file)
+        self._log = _open("log.file", config.file)
         self._access: LineWriter | None = None
         self.access: AccessLog | None = None
         """None when the access log is off."""
         if config.access and exchanges:
+            key = "log.access_file" if config.access_file else "log.file"
             try:
-                self._access = LineWriter(
-                    config.access_file or config.file, flush_interval=LOG_FLUSH_INTERVAL
-                )
-            except OSError:
+                self._access = _open(key, config.access_file or config.file, LOG_FLUSH_INTERVAL)
+            except UnusableError:
                 self._log.close()
                 raise
             self.access = AccessLog(self._access, config.format, fields=config.access_fields)
         self._handler = _LineHandler(self._log)
         self._handler.setFormatter(_formatter(config, process))
-        _route_everything_to(self._handler, config)
+        if in_use:
+            _route_everything_to(self._handler, config)
 
     @property
     def dropped(self) -> int:
@@ -67,13 +76,26 @@ class Logs:
         if self._access is not None:
             self._access.reopen()
 
-    def reconfigure(self, config: Log) -> Logs:
-        """Logs by another configuration, which take the place of these; OSError as above."""
+    def successor(self, config: Log) -> Logs:
+        """Logs by another configuration, open and not in use yet; UnusableError as above.
+
+        These themselves when nothing changes. `replace_by` or `discard` takes what this returns.
+        """
         if config == self.config:
             return self
-        replacement = Logs(config, process=self._process, exchanges=self._exchanges)
-        self.close()
-        return replacement
+        return Logs(config, process=self._process, exchanges=self._exchanges, in_use=False)
+
+    def replace_by(self, successor: Logs) -> Logs:
+        """Log to the successor from now on, and return it."""
+        if successor is not self:
+            _route_everything_to(successor._handler, successor.config)
+            self.close()
+        return successor
+
+    def discard(self, successor: Logs) -> None:
+        """Close a successor that is not used after all."""
+        if successor is not self:
+            successor.close()
 
     def close(self) -> None:
         """Write what waits (for `LOG_CLOSE_TIMEOUT` at most) and end."""
@@ -81,6 +103,13 @@ class Logs:
         self._log.close()
         if self._access is not None:
             self._access.close()
+
+
+def _open(key: str, path: str | None, flush_interval: float = 0.0) -> LineWriter:
+    try:
+        return LineWriter(path, flush_interval=flush_interval)
+    except OSError as error:
+        raise UnusableError(key, error) from error
 
 
 class _LineHandler(logging.Handler):

@@ -8,6 +8,7 @@ import ssl
 import msgspec
 
 from quicedge.config.schema import Upstream as UpstreamConfig
+from quicedge.config.unusable import UnusableError
 from quicedge.http.message import Request
 from quicedge.upstream.address import parse_server
 from quicedge.upstream.balancer import Balancer, make_balancer
@@ -40,8 +41,8 @@ class OneServer:
 class Upstream:
     """Opens requests on its servers.
 
-    It is never changed: a reload builds another one and `retire`s this one. Raises ValueError,
-    naming the key, when a server or the CA file of `config` is no good.
+    It is never changed: a reload builds another one and `retire`s this one. Raises UnusableError
+    when a server or the CA file of `config` is no good.
     """
 
     def __init__(
@@ -53,13 +54,18 @@ class Upstream:
         try:
             addresses = [parse_server(url) for url in config.servers]
         except ValueError as error:
-            raise ValueError(f"upstreams.{name}.servers: {error}") from None
+            raise UnusableError(f"upstreams.{name}.servers", error) from None
         tls: ssl.SSLContext | None = None
         if any(address.tls for address in addresses):
             try:
                 tls = tls_context(config)
-            except (OSError, ssl.SSLError) as error:
-                raise ValueError(f"upstreams.{name}.tls_ca: {config.tls_ca}: {error}") from None
+            except ssl.SSLError as error:
+                raise UnusableError(
+                    f"upstreams.{name}.tls_ca", f"{config.tls_ca}: holds no PEM certificate"
+                ) from error
+            except OSError as error:
+                reason = f"{config.tls_ca}: {error.strerror or error}"
+                raise UnusableError(f"upstreams.{name}.tls_ca", reason) from error
         self.servers = tuple(
             Server(
                 address, config, Connector(address, config, tls if address.tls else None), self.loop

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from quicedge.config import limits
 from quicedge.config.schema import Upstream as UpstreamConfig
+from quicedge.config.unusable import UnusableError
 from quicedge.http.conditional import Range, Validators, http_date, select
 from quicedge.http.errors import OriginFailure
 from quicedge.http.message import Field, Fields, Request, Response
@@ -41,7 +42,7 @@ _TYPES = {name: kind + b"; charset=utf-8" for name, kind in _TEXT.items()} | {
 class StaticUpstream:
     """Answers requests from the files below `config.root` (as `group.Upstream` does from servers).
 
-    Raises ValueError, naming the key, when that directory cannot be opened.
+    Raises UnusableError when that directory cannot be opened.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class StaticUpstream:
         try:
             self.directory = Directory(self.root)
         except OSError as error:
-            raise ValueError(f"upstreams.{name}.root: {self.root}: {error.strerror}") from None
+            raise UnusableError(f"upstreams.{name}.root", error) from None
 
     def open(self, request: Request, handler: ResponseHandler) -> OriginStream:
         """Answer a request (`base.OriginStream`); nothing is called before this returns."""

@@ -1,7 +1,8 @@
 """A worker process: `python -m quicedge.worker CONTROL_FD [MODULE:FUNCTION]`.
 
 Started by the supervisor alone. The function, `quicedge.worker.main:run` unless named, takes the
-`WorkerSpec` and returns when the worker has drained.
+`WorkerSpec` and returns when the worker has drained, or raises StartError, which the supervisor is
+told in one line.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import importlib
 import signal
 import sys
 
-from quicedge.worker.control import ControlError, read_spec
+from quicedge.worker.control import ControlError, StartError, read_spec, tell_failure
 from quicedge.worker.privileges import PrivilegeError, drop_privileges
 
 DEFAULT_ENTRY = "quicedge.worker.main:run"
@@ -29,10 +30,13 @@ def main(arguments: list[str]) -> int:
     try:
         spec = read_spec(control_fd)
         drop_privileges(spec.identity)
-    except (ControlError, PrivilegeError) as error:
+        entry(spec)
+    except ControlError as error:
         print(f"quicedge worker: {error}", file=sys.stderr)
         return 1
-    entry(spec)
+    except (PrivilegeError, StartError) as error:
+        tell_failure(control_fd, str(error))
+        return 1
     return 0
 
 

@@ -43,6 +43,15 @@ class ListeningSocket(msgspec.Struct, frozen=True):
     """Where it is bound, `host:port` or `[v6]:port`."""
 
 
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reload changes, as the supervisor read it: a worker without privileges could not."""
+
+    config: Config
+    certificates: list[CertificatePem] = msgspec.field(default_factory=list)
+    shared_keys: SharedKeys | None = None
+    """Keys of tickets and tokens, where the operator gives a fleet its own."""
+
+
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """All that a worker process starts from."""
 
@@ -51,10 +60,11 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     workers: int
     bank: int = 0
     """Generation of workers, 0 or 1: connection IDs carry `bank * workers + slot`."""
-    config: Config
+    settings: Settings
+    tolerant: bool = False
+    """Serve what can be served when something that the settings name is out of reach: the worker
+    takes the place of one that served, and the other routes must not go with one."""
     sockets: list[ListeningSocket]
-    certificates: list[CertificatePem] = msgspec.field(default_factory=list)
-    """What the supervisor read: a worker without privileges could not."""
     identity: Identity | None = None
     """Whom the worker becomes before it hears anybody; None: it stays who it is."""
     control_fd: int
@@ -63,9 +73,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     outbox_fds: list[int] = msgspec.field(default_factory=list)
     """Towards the inboxes of all workers, by slot."""
     secret: bytes
-    """32 bytes shared by all workers: keys of tokens and stateless resets derive from them."""
-    shared_keys: SharedKeys | None = None
-    """In their place for tickets and tokens, where the operator gives a fleet its keys."""
+    """32 bytes shared by all workers: keys of tokens and stateless resets derive from them, unless
+    the settings have shared keys."""
 
     @property
     def inherited_fds(self) -> list[int]:
@@ -116,15 +125,17 @@ METHODS: Mapping[str, Method] = {
     # Stop taking connections, tell clients (GOAWAY), exit when all is done or after that many
     # seconds. Asked again, the shorter time counts; 0 is at once.
     "drain": Method(float, None),
-    # Use these from now on; connections that live keep what they have.
-    "update_config": Method(Config, None),
-    "reload_certificates": Method(list[CertificatePem], None),
-    "use_shared_keys": Method(SharedKeys | None, None),
+    # A change of settings: build and open all that they need, beside what runs; then use that
+    # (connections that live keep what they have), or let go of it. The last preparation counts.
+    "prepare_settings": Method(Settings, None),
+    "commit_settings": Method(None, None),
+    "abort_settings": Method(None, None),
     "reopen_logs": Method(None, None),
     "set_log_level": Method(str, None),
     # Told by a worker.
     "ready": Method(None, None),
     "drained": Method(None, None),
+    "failed": Method(str, None),
     "spans": Method(list[Span], None),
 }
 
@@ -190,6 +201,21 @@ def read_spec(fd: int) -> WorkerSpec:
             return msgspec.msgpack.decode(_read_exactly(control, length), type=WorkerSpec)
         except (OSError, msgspec.MsgspecError) as error:
             raise ControlError(f"no worker specification: {error}") from error
+        finally:
+            control.detach()
+
+
+class StartError(Exception):
+    """Why a worker cannot start, in one line."""
+
+
+def tell_failure(fd: int, reason: str) -> None:
+    """Tell the supervisor why there will be no worker, before there is a channel."""
+    with socket.socket(fileno=fd) as control:
+        try:
+            control.sendall(_encode(_Notice("failed", _raw(reason))))
+        except OSError:
+            return  # the supervisor is gone, and sees the exit code if it is not
         finally:
             control.detach()
 

@@ -27,13 +27,13 @@ from quicedge.proxy.passing import (
     trace_context,
     transport_fields,
 )
-from quicedge.proxy.router import Router, host_of
+from quicedge.proxy.router import host_of
 from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.connection import Connection
 from quicedge.quic.endpoint import Endpoint, EndpointSettings
 from quicedge.quic.preferred import PreferredAddress
 from quicedge.quic.sealing import Fleet
-from quicedge.quic.settings import ALPN_H3, server_configuration
+from quicedge.quic.settings import ALPN_H3
 from quicedge.quic.sharedkeys import SharedKeys
 from quicedge.quic.tls import CertificatePem, CertificateStore, parse_certificate
 from quicedge.telemetry.access import AccessLog
@@ -42,11 +42,10 @@ from quicedge.telemetry.outcomes import Outcome
 from quicedge.udp.address import FourTuple, format_address
 from quicedge.udp.forwarding import Forwarder
 from quicedge.udp.socket import UdpSocket
-from quicedge.upstream.group import Upstream
-from quicedge.upstream.static import StaticUpstream
 from quicedge.worker.early import EarlyData, early_data_terms
 from quicedge.worker.losses import LossReport
 from quicedge.worker.policy import Policy
+from quicedge.worker.proposal import AnyUpstream, Proposal
 from quicedge.worker.records import (
     access_record,
     close_reason,
@@ -114,8 +113,12 @@ class Edge:
         access_log: AccessLog | None,
         alpn_protocols: Sequence[str] = (ALPN_H3,),
         forwarder: Forwarder | None = None,
+        tolerant: bool = False,
     ) -> None:
-        """`alpn_protocols`: what is offered; HTTP/3 alone but for interop tests."""
+        """Raises UnusableError; `tolerant` as in `Proposal`.
+
+        `alpn_protocols`: what is offered; HTTP/3 alone but for interop tests.
+        """
         self._loop = asyncio.get_running_loop()
         # Not the loop's time: uvloop's has whole milliseconds and stands still within a turn.
         self._clock: Callable[[], float] = time.monotonic
@@ -133,21 +136,21 @@ class Edge:
         self.metrics = Metrics()
         self.handshakes_completed = 0
         self.handshakes_failed = 0
-        self._upstreams: dict[str, Upstream | StaticUpstream] = {}
+        self._upstreams: dict[str, AnyUpstream] = {}
+        proposal = Proposal(
+            config, certificates, alpn_protocols, tolerant=tolerant, loop=self._loop
+        )
+        self._use(proposal)
         self.tracer = Tracer(config.qlog, self._clock)
         self.spans = SpanRecorder(config.otel, self._clock)
         self.policy = Policy(config, self._clock)
-        self._certificates = certificates
-        self.configure(config)
         for sock in sockets:
             self.metrics.listener(format_address(sock.address))
         self._losses = LossReport()
         self._ticker = self._loop.call_later(PROGRESS_INTERVAL, self._tick)
         self.endpoint = Endpoint(
             EndpointSettings(
-                configuration=server_configuration(
-                    config, self._certificates, self._alpn_protocols
-                ),
+                configuration=proposal.quic,
                 handshake_timeout=config.quic.handshake_timeout,
                 max_streams=config.quic.max_streams,
                 max_datagram_size=config.quic.max_datagram_size,
@@ -155,7 +158,7 @@ class Edge:
                 preferred_address=self._preferred_address,
             ),
             admission=self.policy.admission,
-            certificates=self._certificates,
+            certificates=certificates,
             connection_ids=connection_ids,
             secret=secret,
             network=_Network(),
@@ -174,10 +177,39 @@ class Edge:
 
     # --- configuration ------------------------------------------------------------------------
 
-    def configure(self, config: Config) -> None:
+    def propose(self, config: Config, certificates: CertificateStore) -> Proposal:
+        """Build what a configuration needs beside what runs; raises UnusableError.
+
+        `adopt` it, or `drop` it.
+        """
+        return Proposal(
+            config,
+            certificates,
+            self._alpn_protocols,
+            running=self.config,
+            upstreams=self._upstreams,
+            loop=self._loop,
+        )
+
+    def adopt(self, proposal: Proposal) -> None:
         """Use a configuration from now on; connections and exchanges that live keep theirs."""
-        self.config = config
-        self.router = Router(config.routes)
+        config = proposal.config
+        self._use(proposal)
+        self.policy.configure(config)
+        self.tracer.configure(config.qlog)
+        self.spans.configure(config.otel)
+        self.endpoint.certificates = proposal.certificates
+        settings = self.endpoint.settings
+        settings.configuration = proposal.quic
+        settings.handshake_timeout = config.quic.handshake_timeout
+        settings.max_streams = config.quic.max_streams
+        settings.max_datagram_size = config.quic.max_datagram_size
+        settings.early_data_terms = early_data_terms(config)
+        self.early_data.configure(config)
+
+    def _use(self, proposal: Proposal) -> None:
+        config = self.config = proposal.config
+        self.router = proposal.router
         expect_series(self.metrics, config)
         self.h3_settings = H3Settings(
             qpack_max_table_capacity=config.http3.qpack_max_table_capacity,
@@ -188,46 +220,15 @@ class Edge:
         self.message_limits = MessageLimits(
             max_size=config.http3.max_field_section_size, max_fields=config.http3.max_fields
         )
-        retired = self._upstreams
-        self._upstreams = {}
-        for name, upstream in config.upstreams.items():
-            kept = retired.get(name)
-            if kept is not None and kept.config == upstream:
-                self._upstreams[name] = retired.pop(name)
-            else:
-                kind = Upstream if upstream.root is None else StaticUpstream
-                self._upstreams[name] = kind(name, upstream, loop=self._loop)
-        for upstream_group in retired.values():
-            upstream_group.retire()
-
-    def reconfigure(self, config: Config) -> None:
-        """`configure` while running."""
-        self.configure(config)
-        self.policy.configure(config)
-        self.tracer.configure(config.qlog)
-        self.spans.configure(config.otel)
-        settings = self.endpoint.settings
-        settings.configuration = server_configuration(
-            config, self._certificates, self._alpn_protocols
-        )
-        settings.handshake_timeout = config.quic.handshake_timeout
-        settings.max_streams = config.quic.max_streams
-        settings.max_datagram_size = config.quic.max_datagram_size
-        settings.early_data_terms = early_data_terms(config)
-        self.early_data.configure(config)
+        replaced, self._upstreams = self._upstreams, proposal.upstreams
+        for name, upstream in replaced.items():
+            if self._upstreams.get(name) is not upstream:
+                upstream.retire()
 
     def use_shared_keys(self, shared: SharedKeys | None) -> None:
         """Tickets and tokens of a fleet from now on; None: of this host alone."""
         self.endpoint.use_keys(
             None if shared is None else Fleet(shared.keys, lambda: time.time() - self._clock())
-        )
-
-    def reload_certificates(self, certificates: CertificateStore) -> None:
-        """New connections get these; live ones keep what they were served."""
-        self._certificates = certificates
-        self.endpoint.certificates = self._certificates
-        self.endpoint.settings.configuration = server_configuration(
-            self.config, self._certificates, self._alpn_protocols
         )
 
     def _preferred_address(self, path: FourTuple) -> PreferredAddress | None:

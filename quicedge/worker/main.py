@@ -10,15 +10,18 @@ import resource
 import socket
 import time
 from collections import Counter
+from typing import NamedTuple
 
+import msgspec
+import structlog
 import uvloop
 
 from quicedge.config.limits import GC_THRESHOLDS
-from quicedge.config.schema import Config
 from quicedge.config.tracelimits import OTEL_WORKER_BACKLOG
+from quicedge.config.unusable import UnusableError
 from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.sharedkeys import SharedKeys
-from quicedge.quic.tls import CertificatePem
+from quicedge.quic.tls import CertificateError
 from quicedge.telemetry.logs import Logs
 from quicedge.telemetry.spans import Span
 from quicedge.telemetry.stats import (
@@ -32,17 +35,52 @@ from quicedge.telemetry.stats import (
 )
 from quicedge.udp.forwarding import Forwarder
 from quicedge.udp.socket import UdpSocket
-from quicedge.worker.control import CloseOrder, ControlChannel, FollowOrder, TraceOrder, WorkerSpec
+from quicedge.worker.control import (
+    CloseOrder,
+    ControlChannel,
+    ControlError,
+    FollowOrder,
+    Settings,
+    StartError,
+    TraceOrder,
+    WorkerSpec,
+)
 from quicedge.worker.edge import Edge, store_of
+from quicedge.worker.proposal import Proposal
 from quicedge.worker.records import connection_stats
+
+log = structlog.get_logger(__name__)
 
 
 def run(spec: WorkerSpec) -> None:
-    """Serve until drained."""
+    """Serve until drained; StartError when that cannot begin."""
     # What was imported stays; a connection frees itself, so looking for cycles is rarely worth it.
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     uvloop.run(_Worker(spec).serve())
+
+
+def _open_logs(spec: WorkerSpec) -> Logs:
+    """The logs as configured; a worker that has to serve makes do with what can be opened."""
+    config, process = spec.settings.config.log, f"worker {spec.slot}"
+    try:
+        return Logs(config, process=process)
+    except UnusableError as error:
+        if not spec.tolerant:
+            raise
+        problem = error
+    for lesser in (
+        msgspec.structs.replace(config, access_file=None),
+        msgspec.structs.replace(config, access_file=None, file=None),
+    ):
+        try:
+            logs = Logs(lesser, process=process)
+        except UnusableError:
+            continue
+        where = lesser.file or "standard error"
+        log.error("log file cannot be opened", reason=str(problem), instead=where)
+        return logs
+    raise problem
 
 
 def _forwarder(spec: WorkerSpec, sockets: list[UdpSocket]) -> Forwarder | None:
@@ -53,25 +91,34 @@ def _forwarder(spec: WorkerSpec, sockets: list[UdpSocket]) -> Forwarder | None:
     return Forwarder(spec.slot, inbox, outboxes, sockets)
 
 
+class _Prepared(NamedTuple):
+    """Settings that only need to be used."""
+
+    logs: Logs
+    proposal: Proposal
+    shared_keys: SharedKeys | None
+
+
 class _Worker:
     """The worker's side of every control method."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
         self._started = time.monotonic()
-        self._logs = Logs(spec.config.log, process=f"worker {spec.slot}")
         self._edge: Edge
+        self._prepared: _Prepared | None = None
         self._draining: asyncio.Task[None] | None = None
         self._drain_timeout = float("inf")
         self._ended = asyncio.Event()
 
-    async def serve(self) -> None:
-        spec = self._spec
+    def _build(self) -> None:
+        spec, settings = self._spec, self._spec.settings
+        self._logs = _open_logs(spec)
         sockets = [UdpSocket(socket.socket(fileno=item.fd)) for item in spec.sockets]
         self._edge = Edge(
-            spec.config,
+            settings.config,
             sockets,
-            certificates=store_of(spec.certificates),
+            certificates=store_of(settings.certificates),
             connection_ids=ConnectionIds(
                 slot=spec.bank * spec.workers + spec.slot,
                 slots=2 * spec.workers,
@@ -80,8 +127,19 @@ class _Worker:
             secret=spec.secret,
             access_log=self._logs.access,
             forwarder=_forwarder(spec, sockets),
+            tolerant=spec.tolerant,
         )
-        self._edge.use_shared_keys(spec.shared_keys)
+        self._edge.use_shared_keys(settings.shared_keys)
+
+    async def serve(self) -> None:
+        """Serve until drained; StartError when that cannot begin."""
+        spec = self._spec
+        try:
+            self._build()
+        except UnusableError as error:
+            raise StartError(str(error)) from error
+        except Exception as error:
+            raise StartError(f"{type(error).__name__}: {error}") from error
         channel = ControlChannel(
             spec.control_fd,
             {
@@ -92,13 +150,13 @@ class _Worker:
                 "trace_connection": self.trace_connection,
                 "follow_connection": self.follow_connection,
                 "drain": self.drain,
-                "update_config": self.update_config,
-                "reload_certificates": self.reload_certificates,
-                "use_shared_keys": self.use_shared_keys,
+                "prepare_settings": self.prepare_settings,
+                "commit_settings": self.commit_settings,
+                "abort_settings": self.abort_settings,
                 "reopen_logs": self.reopen_logs,
                 "set_log_level": self.set_log_level,
             },
-            on_lost=lambda: self.drain(spec.config.drain_timeout),
+            on_lost=lambda: self.drain(self._edge.config.drain_timeout),
         )
         await channel.start()
 
@@ -215,19 +273,39 @@ class _Worker:
         await self._edge.drain(timeout)
         self._ended.set()
 
-    def update_config(self, config: Config) -> None:
-        self._edge.reconfigure(config)
-        self._logs = self._logs.reconfigure(config.log)
+    def prepare_settings(self, settings: Settings) -> None:
+        self.abort_settings()
+        try:
+            logs = self._logs.successor(settings.config.log)
+            try:
+                proposal = self._edge.propose(settings.config, store_of(settings.certificates))
+            except BaseException:
+                self._logs.discard(logs)
+                raise
+        except (UnusableError, CertificateError) as error:
+            raise ControlError(str(error)) from error
+        self._prepared = _Prepared(logs, proposal, settings.shared_keys)
+
+    def commit_settings(self) -> None:
+        prepared, self._prepared = self._prepared, None
+        if prepared is None:
+            raise ControlError("no settings are prepared")
+        self._edge.adopt(prepared.proposal)
+        self._edge.use_shared_keys(prepared.shared_keys)
+        self._logs = self._logs.replace_by(prepared.logs)
         self._edge.access_log = self._logs.access
 
-    def reload_certificates(self, certificates: list[CertificatePem]) -> None:
-        self._edge.reload_certificates(store_of(certificates))
-
-    def use_shared_keys(self, shared: SharedKeys | None) -> None:
-        self._edge.use_shared_keys(shared)
+    def abort_settings(self) -> None:
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None:
+            prepared.proposal.drop()
+            self._logs.discard(prepared.logs)
 
     def set_log_level(self, level: str) -> None:
         logging.getLogger().setLevel(level.upper())
 
     def reopen_logs(self) -> None:
-        self._logs.reopen()
+        try:
+            self._logs.reopen()
+        except OSError as error:
+            raise ControlError(f"log not reopened: {error}") from error

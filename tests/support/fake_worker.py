@@ -15,9 +15,6 @@ import socket
 import sys
 import time
 
-from quicedge.config.schema import Config
-from quicedge.quic.sharedkeys import SharedKeys
-from quicedge.quic.tls import CertificatePem
 from quicedge.telemetry.access import AccessRecord
 from quicedge.telemetry.logs import Logs
 from quicedge.telemetry.stats import (
@@ -27,15 +24,27 @@ from quicedge.telemetry.stats import (
     WorkerStats,
     select,
 )
-from quicedge.worker.control import ControlChannel, WorkerSpec
+from quicedge.worker.control import (
+    ControlChannel,
+    ControlError,
+    Settings,
+    StartError,
+    WorkerSpec,
+)
+
+REFUSED_BY_SLOT = 9000
+"""`quic.max_streams` of 9000 and K cannot be prepared in slot K."""
+
+FATAL_AT_START = 8000
+"""`quic.max_streams` of 8000 can be prepared, and no worker starts with it."""
 
 
 class FakeWorker(asyncio.DatagramProtocol):
     def __init__(self, spec: WorkerSpec) -> None:
         self.spec = spec
-        self.config = spec.config
-        self.certificates = spec.certificates
-        self.logs = Logs(spec.config.log, process=f"worker {spec.slot}")
+        self.settings = spec.settings
+        self.prepared: Settings | None = None
+        self.logs = Logs(spec.settings.config.log, process=f"worker {spec.slot}")
         self.held = False
         self.draining = False
         self.finished = asyncio.Event()
@@ -66,9 +75,9 @@ class FakeWorker(asyncio.DatagramProtocol):
                     slot=self.spec.slot, pid=os.getpid(), connections=len(self.connections)
                 ),
                 "drain": self.drain,
-                "update_config": self.update_config,
-                "reload_certificates": self.reload_certificates,
-                "use_shared_keys": self.use_shared_keys,
+                "prepare_settings": self.prepare_settings,
+                "commit_settings": self.commit_settings,
+                "abort_settings": self.abort_settings,
                 "reopen_logs": self.logs.reopen,
             },
             on_lost=lambda: self.drain(0),
@@ -92,15 +101,19 @@ class FakeWorker(asyncio.DatagramProtocol):
             self.finished.set()
         asyncio.get_running_loop().call_later(seconds, self.finished.set)
 
-    def update_config(self, config: Config) -> None:
-        self.config = config
-        self.logs = self.logs.reconfigure(config.log)
+    def prepare_settings(self, settings: Settings) -> None:
+        if settings.config.quic.max_streams == REFUSED_BY_SLOT + self.spec.slot:
+            raise ControlError(f"quic.max_streams: slot {self.spec.slot} does not like it")
+        self.prepared = settings
 
-    def use_shared_keys(self, shared: SharedKeys | None) -> None:
-        self.shared_keys = shared
+    def commit_settings(self) -> None:
+        assert self.prepared is not None
+        self.settings, self.prepared = self.prepared, None
+        logs = self.logs.successor(self.settings.config.log)
+        self.logs = self.logs.replace_by(logs)
 
-    def reload_certificates(self, certificates: list[CertificatePem]) -> None:
-        self.certificates = certificates
+    def abort_settings(self) -> None:
+        self.prepared = None
 
     def readable(self, sock: socket.socket) -> None:
         data, address = sock.recvfrom(2048)
@@ -130,8 +143,9 @@ class FakeWorker(asyncio.DatagramProtocol):
             "pid": os.getpid(),
             "secret": self.spec.secret.hex(),
             "draining": self.draining,
-            "drain_timeout": self.config.drain_timeout,
-            "certificates": [item.cert_file for item in self.certificates],
+            "drain_timeout": self.settings.config.drain_timeout,
+            "prepared": self.prepared is not None,
+            "certificates": [item.cert_file for item in self.settings.certificates],
             "ids": [os.getresuid(), os.getresgid(), os.getgroups()],
             "argv": sys.argv,
             "environ": sorted(os.environ),
@@ -154,6 +168,8 @@ def _record(path: str) -> AccessRecord:
 def run(spec: WorkerSpec) -> None:
     if os.environ.get("FAKE_WORKER") == "exit":
         sys.exit(7)
+    if spec.settings.config.quic.max_streams == FATAL_AT_START:
+        raise StartError("quic.max_streams: too many for me")
 
     async def main() -> None:
         await FakeWorker(spec).run()

@@ -39,6 +39,22 @@ def free_port(kind: socket.SocketKind = socket.SOCK_DGRAM) -> int:
         return sock.getsockname()[1]
 
 
+def write_config(edge_config: dict, path: Path, **changes) -> None:
+    """The running configuration as TOML, with changes to single keys."""
+    config = {**edge_config, **changes}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in config.items()
+             if not isinstance(value, dict) and key != "certificates"]  # fmt: skip
+    for table, values in config.items():
+        if isinstance(values, dict):
+            lines.append(f"[{table}]")
+            lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+    for cert, key in config.get("certificates", []):
+        lines += ["[[tls.certificates]]", f'cert = "{cert}"', f'key = "{key}"']
+    lines += ["[upstreams.app]", 'servers = ["http://127.0.0.1:9"]']
+    lines += ["[[routes]]", 'upstream = "app"']
+    path.write_text("\n".join(lines) + "\n")
+
+
 def steered(slot: int, command: bytes) -> bytes:
     """A datagram that looks like a short header packet to a connection of the worker in `slot`:
     the kernel steers it there."""
@@ -158,6 +174,12 @@ class Supervised:
             talking.send(b"who")
             assert json.loads(talking.recv(4096))["slot"] == slot
             yield talking
+
+    def who_is(self, slot: int) -> dict[str, Any]:
+        """What the worker in `slot` says of itself."""
+        with self.talking_to(slot) as talking:
+            talking.send(b"who")
+            return json.loads(talking.recv(4096))
 
     def workers(self) -> list[dict[str, Any]]:
         return self.get("/api/v1/status")[1]["workers"]

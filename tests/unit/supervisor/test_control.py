@@ -8,7 +8,6 @@ import pytest
 
 from quicedge.config.limits import CONTROL_MAX_PENDING, CONTROL_MESSAGE_MAX
 from quicedge.config.schema import Config
-from quicedge.quic.tls import CertificatePem
 from quicedge.telemetry.stats import (
     ConnectionPage,
     ConnectionQuery,
@@ -20,6 +19,7 @@ from quicedge.worker.control import (
     ControlChannel,
     ControlError,
     ListeningSocket,
+    Settings,
     WorkerSpec,
     read_spec,
 )
@@ -46,8 +46,8 @@ class Pair:
                 "connection": lambda id: None,
                 "stats": self.stats,
                 "drain": self.heard.append,
-                "update_config": self.heard.append,
-                "reload_certificates": self.fail,
+                "prepare_settings": self.heard.append,
+                "abort_settings": self.fail,
                 "reopen_logs": self.wait,
             },
             on_lost=lambda: self.lost.append("supervisor"),
@@ -61,7 +61,7 @@ class Pair:
         await asyncio.sleep(0)
         return WorkerStats(slot=3, pid=99, datagrams_dropped={"unknown": 4})
 
-    def fail(self, certificates: list[CertificatePem]) -> None:
+    def fail(self) -> None:
         raise ValueError("no key")
 
     async def wait(self) -> None:
@@ -86,10 +86,10 @@ async def test_typed_questions_and_answers(pair: Pair) -> None:
     assert page.connections[0].smoothed_rtt == 0.5
     assert await pair.supervisor.call("connection", "ab") is None
     assert (await pair.supervisor.call("stats")).datagrams_dropped == {"unknown": 4}
-    config = Config(listen=["127.0.0.1:1"])
-    assert await pair.supervisor.call("update_config", config) is None
+    settings = Settings(config=Config(listen=["127.0.0.1:1"]))
+    assert await pair.supervisor.call("prepare_settings", settings) is None
     await pair.supervisor.call("drain", 1.5)
-    assert pair.heard == [config, 1.5]
+    assert pair.heard == [settings, 1.5]
 
 
 async def test_many_questions_at_once_keep_their_answers(pair: Pair) -> None:
@@ -100,8 +100,8 @@ async def test_many_questions_at_once_keep_their_answers(pair: Pair) -> None:
 
 
 async def test_a_failing_handler_answers_with_an_error(pair: Pair) -> None:
-    with pytest.raises(ControlError, match="reload_certificates: ValueError: no key"):
-        await pair.supervisor.call("reload_certificates", [])
+    with pytest.raises(ControlError, match="abort_settings: ValueError: no key"):
+        await pair.supervisor.call("abort_settings")
     assert (await pair.supervisor.call("stats")).slot == 3
 
 
@@ -204,8 +204,8 @@ def test_only_known_methods_can_be_handled() -> None:
 
 def test_a_specification_survives_the_socket() -> None:
     spec = WorkerSpec(
-        slot=1, workers=2, config=Config(), sockets=[ListeningSocket(7, "[::]:443")],
-        control_fd=5, secret=bytes(32),
+        slot=1, workers=2, settings=Settings(config=Config()), control_fd=5, secret=bytes(32),
+        sockets=[ListeningSocket(7, "[::]:443")],
     )  # fmt: skip
     ours, theirs = socket.socketpair()
     body = msgspec.msgpack.encode(spec)

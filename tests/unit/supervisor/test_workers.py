@@ -9,7 +9,7 @@ import pytest
 from quicedge.config.schema import Admin, Config, Log
 from quicedge.supervisor import workers as workers_module
 from quicedge.supervisor.workers import Worker, WorkerError, WorkerPool
-from quicedge.worker.control import ControlError, ListeningSocket, WorkerSpec
+from quicedge.worker.control import ControlError, ListeningSocket, Settings, WorkerSpec
 from tests.support.supervised import steered
 
 ENTRY = "tests.support.fake_worker:run"
@@ -31,7 +31,7 @@ async def make_pool(sock, tmp_path) -> AsyncIterator[Callable[..., WorkerPool]]:
         return WorkerSpec(
             slot=slot,
             workers=1,
-            config=config,
+            settings=Settings(config=config),
             sockets=[ListeningSocket(sock.fileno(), "127.0.0.1:0")],
             control_fd=control_fd,
             secret=bytes(32),

@@ -9,6 +9,7 @@ import pytest
 import structlog
 
 from quicedge.config.schema import Log
+from quicedge.config.unusable import UnusableError
 from quicedge.telemetry.logs import Logs
 
 
@@ -102,13 +103,18 @@ def test_reopen_moves_log_and_access_log(tmp_path: Path) -> None:
     assert access.exists()
 
 
-def test_reconfigure_takes_the_place_of_the_old(tmp_path: Path) -> None:
+def test_a_successor_is_open_and_unused_until_it_replaces(tmp_path: Path) -> None:
     first = Log(format="json", file=str(tmp_path / "a"), level="warning")
     logs = Logs(first)
-    assert logs.reconfigure(Log(format="json", file=str(tmp_path / "a"), level="warning")) is logs
+    assert logs.successor(Log(format="json", file=str(tmp_path / "a"), level="warning")) is logs
     logger = structlog.get_logger()
+    dropped = logs.successor(Log(format="json", file=str(tmp_path / "c"), level="info"))
     logger.info("hidden")
-    logs = logs.reconfigure(Log(format="json", file=str(tmp_path / "b"), level="info"))
+    logs.discard(dropped)
+    assert (tmp_path / "c").read_text() == ""
+    successor = logs.successor(Log(format="json", file=str(tmp_path / "b"), level="info"))
+    logger.info("hidden")
+    logs = logs.replace_by(successor)
     logger.info("shown")
     logs.close()
     assert (tmp_path / "a").read_text() == ""
@@ -116,8 +122,10 @@ def test_reconfigure_takes_the_place_of_the_old(tmp_path: Path) -> None:
 
 
 def test_a_log_file_that_cannot_be_opened_says_so(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="nowhere"):
+    with pytest.raises(UnusableError, match=r"^log\.file: .*/nowhere/log: No such file"):
         Logs(Log(file=str(tmp_path / "nowhere" / "log")))
+    with pytest.raises(UnusableError, match=r"^log\.access_file: .*/nowhere/log: No such file"):
+        Logs(Log(file=str(tmp_path / "log"), access_file=str(tmp_path / "nowhere" / "log")))
 
 
 def test_the_access_log_can_be_off(tmp_path: Path) -> None:

@@ -1,0 +1,109 @@
+"""A configuration with everything that it needs built and open: to be adopted, or dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import structlog
+
+from quicedge.config.schema import Config, Qlog
+from quicedge.config.schema import Upstream as UpstreamConfig
+from quicedge.config.unusable import UnusableError
+from quicedge.proxy.router import Router
+from quicedge.quic.settings import QuicConfiguration, server_configuration
+from quicedge.quic.tls import CertificateStore
+from quicedge.upstream.group import Upstream
+from quicedge.upstream.static import StaticUpstream
+from quicedge.upstream.unusable import UnusableUpstream
+
+log = structlog.get_logger(__name__)
+
+AnyUpstream: TypeAlias = Upstream | StaticUpstream | UnusableUpstream
+
+
+class Proposal:
+    """What a worker would run with. The constructor builds it, or raises UnusableError and leaves
+    nothing open; what runs is not touched before `Edge.adopt`.
+
+    `tolerant`: build what can be built and log the rest. A worker that takes a dead one's place
+    serves every other route when one directory has gone meanwhile.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        certificates: CertificateStore,
+        alpn_protocols: Sequence[str],
+        *,
+        running: Config | None = None,
+        upstreams: Mapping[str, AnyUpstream] | None = None,
+        tolerant: bool = False,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        """`running` and its `upstreams`: what is unchanged is kept, and not looked at again."""
+        self.config = config
+        self.certificates = certificates
+        self.router = Router(config.routes)
+        self.upstreams: dict[str, AnyUpstream] = {}
+        self._built: list[AnyUpstream] = []
+        self._tolerant = tolerant
+        self._loop = loop
+        try:
+            if running is None or running.qlog.directory != config.qlog.directory:
+                self._check_directory(config.qlog)
+            self.quic = self._quic(alpn_protocols)
+            for name, wanted in config.upstreams.items():
+                self.upstreams[name] = self._upstream(name, wanted, (upstreams or {}).get(name))
+        except UnusableError:
+            self.drop()
+            raise
+
+    def drop(self) -> None:
+        """Let go of what was built for this proposal alone."""
+        for upstream in self._built:
+            upstream.retire()
+
+    def _upstream(
+        self, name: str, config: UpstreamConfig, current: AnyUpstream | None
+    ) -> AnyUpstream:
+        if (
+            current is not None
+            and current.config == config
+            and not isinstance(current, UnusableUpstream)
+        ):
+            return current
+        kind = Upstream if config.root is None else StaticUpstream
+        built: AnyUpstream
+        try:
+            built = kind(name, config, loop=self._loop)
+        except UnusableError as error:
+            if not self._tolerant:
+                raise
+            log.error("upstream cannot be used, its routes answer 503", reason=str(error))
+            built = UnusableUpstream(name, config, str(error), loop=self._loop)
+        self._built.append(built)
+        return built
+
+    def _quic(self, alpn_protocols: Sequence[str]) -> QuicConfiguration:
+        try:
+            return server_configuration(self.config, self.certificates, alpn_protocols)
+        except UnusableError as error:
+            if not self._tolerant:
+                raise
+            log.error("no TLS key log is written", reason=str(error))
+            return server_configuration(
+                self.config, self.certificates, alpn_protocols, keylog=False
+            )
+
+    def _check_directory(self, qlog: Qlog) -> None:
+        if qlog.directory is None or self._tolerant:
+            return
+        if not os.path.isdir(qlog.directory):
+            raise UnusableError("qlog.directory", f"{qlog.directory}: no such directory")
+        if not os.access(qlog.directory, os.W_OK | os.X_OK):
+            raise UnusableError(
+                "qlog.directory", f"{qlog.directory}: user {os.geteuid()} cannot write there"
+            )
