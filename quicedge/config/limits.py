@@ -6,6 +6,15 @@ defaults; the rest are fixed.
 
 from typing import Final
 
+# --- shares -----------------------------------------------------------------------------------
+
+SHARE_OF_ADDRESS: Final = 2
+"""Times what is free of a scarce thing that one address may hold (`shares.pool`): alone it gets two
+thirds; after four that take all they may, one part in eighty-one is still free."""
+
+SHARE_OF_PREFIX: Final = 4
+"""The same for one network, an IPv4 /24 or an IPv6 /56: alone it gets four fifths."""
+
 # --- udp ------------------------------------------------------------------------------------
 
 UDP_RECEIVE_BUFFER: Final = 7 * 1024 * 1024
@@ -368,7 +377,7 @@ STATIC_READ_SIZE: Final = 64 * 1024
 """Bytes read from a file at once: a GSO batch, and all of most pages."""
 
 STATIC_MAX_OPEN: Final = 512
-"""Files a worker has open at a time, half of MIN_DESCRIPTORS; further requests get 503."""
+"""Files per root that are open at a time, half of MIN_DESCRIPTORS; further requests wait."""
 
 STATIC_MAX_DEPTH: Final = 64
 """Directories below a root that are looked into."""

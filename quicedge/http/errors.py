@@ -89,6 +89,8 @@ class OriginFailure(StrEnum):
     """The request broke its own framing."""
     NO_SERVER = "no_server"
     OVERLOADED = "overloaded"
+    STALLED = "stalled"
+    """The client neither took nor sent anything while others waited for its place."""
 
     @property
     def status(self) -> int:
@@ -107,4 +109,5 @@ _FAILURE_STATUS = {
     OriginFailure.IDLE_TIMEOUT: 504,
     OriginFailure.NO_SERVER: 503,
     OriginFailure.OVERLOADED: 503,
+    OriginFailure.STALLED: 408,
 }

@@ -54,6 +54,9 @@ class ResponseHandler(Protocol):
 class OriginStream(Protocol):
     """One request on its way to an origin."""
 
+    stalled: bool
+    """Set by the exchange while its client neither takes nor sends anything; what the request holds
+    may then be given to others that wait."""
     server: str
     """The origin chosen, as `host:port` or `unix:/path`; empty until one is chosen."""
     queue_seconds: float

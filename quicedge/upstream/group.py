@@ -10,6 +10,7 @@ import msgspec
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.config.unusable import UnusableError
 from quicedge.http.message import Request
+from quicedge.shares import Client
 from quicedge.upstream.address import parse_server
 from quicedge.upstream.balancer import Balancer, make_balancer
 from quicedge.upstream.base import OriginStream, ResponseHandler
@@ -78,9 +79,12 @@ class Upstream:
             for server in (self.servers if config.health_path else ())
         ]
 
-    def open(self, request: Request, handler: ResponseHandler) -> OriginStream:
-        """Send a request (`base.OriginStream`); whatever fails, the handler is told later."""
-        stream = UpstreamStream(self, request, handler)
+    def open(
+        self, request: Request, handler: ResponseHandler, client: Client | None = None
+    ) -> OriginStream:
+        """Send a request of a client (`base.OriginStream`); whatever fails, the handler is told
+        later."""
+        stream = UpstreamStream(self, request, handler, client)
         stream.start()
         return stream
 
@@ -95,6 +99,11 @@ class Upstream:
         if len(candidates) > 1:
             candidates = tuple(s for s in candidates if s.health.is_up) or candidates
         return self._balancer.choose(candidates, request) if candidates else None
+
+    def reclaim(self) -> None:
+        """Let no stalled client hold what others wait for; to be called about once a second."""
+        for server in self.servers:
+            server.reclaim()
 
     def stats(self) -> dict[str, dict[str, int]]:
         """Gauges and counters by server (`Server.stats`)."""

@@ -11,6 +11,7 @@ from quicedge.config import limits
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.http.errors import OriginFailure
 from quicedge.http.semantics import is_idempotent
+from quicedge.shares import Client, FairQueue, Pool
 from quicedge.upstream.address import Address
 from quicedge.upstream.address import parse_server as parse_server  # for cli.findings
 from quicedge.upstream.base import UpstreamError
@@ -26,6 +27,13 @@ class Waiter(Protocol):
     """A request that wants a connection (`stream.UpstreamStream`)."""
 
     method: bytes
+    client: Client | None
+    """Whose request it is; None: the edge's own."""
+    stalled: bool
+    """Its client neither takes nor sends anything (`base.OriginStream`)."""
+
+    def give_up(self) -> None:
+        """Others wait for its place: fail, and `Server.leave`."""
 
     def attach(self, connection: OriginConnection) -> None:
         """A connection with capacity: the request is started on it at once."""
@@ -36,7 +44,11 @@ class Waiter(Protocol):
 
 class Server:
     """Hands out connections: the one used last first, so that the others can fall idle and
-    close; else a new one; else the request waits its turn."""
+    close; else a new one; else the request waits its turn.
+
+    How many requests run at a time is bounded by what connections may carry, and shared out fairly
+    among clients (`shares.Pool`). While requests wait, `reclaim` ends those of stalled clients.
+    """
 
     def __init__(
         self,
@@ -57,7 +69,8 @@ class Server:
         self._connections: dict[OriginConnection, None] = {}
         self._retired: dict[OriginConnection, None] = {}
         self._ready: dict[OriginConnection, None] = {}
-        self._waiting: dict[Waiter, None] = {}
+        self._waiting: FairQueue[Waiter] = FairQueue(limits.UPSTREAM_MAX_WAITING)
+        self._served: dict[Waiter, None] = {}
         self._connecting: set[asyncio.Task[None]] = set()
         self._closing = False
         self._empty: asyncio.Event | None = None
@@ -65,6 +78,7 @@ class Server:
         self._shared: bool | None = config.protocol == "h2"
         if config.protocol == "auto" and address.tls:
             self._shared = None
+        self._slots = Pool(self._most_requests())
 
     # --- requests -------------------------------------------------------------------------------
 
@@ -79,21 +93,50 @@ class Server:
             for connection in list(self._ready):
                 if not connection.active:
                     connection.close()
-        if not self._waiting:
+        if self._slots.may_take(waiter.client):
             ready = self._take(waiter.method)
             if ready is not None:
-                waiter.attach(ready)
+                self._attach(waiter, ready)
                 return
-        if len(self._waiting) >= limits.UPSTREAM_MAX_WAITING:
+        if not self._waiting.put(waiter, waiter.client):
             raise UpstreamError(
                 OriginFailure.OVERLOADED, f"{self.address.text}: too many requests wait"
             )
-        self._waiting[waiter] = None
         self._connect_more()
 
     def withdraw(self, waiter: Waiter) -> None:
         """The request was given up while it waited."""
-        self._waiting.pop(waiter, None)
+        self._waiting.remove(waiter, waiter.client)
+
+    def leave(self, waiter: Waiter) -> None:
+        """The request is over, or this try of it: another may run in its place."""
+        if waiter in self._served:
+            del self._served[waiter]
+            self._slots.give_back(waiter.client)
+            self._serve()
+
+    def reclaim(self) -> None:
+        """End requests of stalled clients for those that wait; who holds most loses first."""
+        wanted = len(self._waiting)
+        if not wanted:
+            return
+        stalled = [waiter for waiter in self._served if waiter.stalled]
+        stalled.sort(
+            key=lambda waiter: (waiter.client and -self._slots.held_by(waiter.client)) or 0
+        )
+        for waiter in stalled[:wanted]:
+            waiter.give_up()
+
+    def _attach(self, waiter: Waiter, connection: OriginConnection) -> None:
+        self._slots.take(waiter.client)
+        self._served[waiter] = None
+        waiter.attach(connection)
+
+    def _most_requests(self) -> int:
+        """Requests that may run at a time; of an unknown protocol, what HTTP/1.1 would allow."""
+        if self._shared:
+            return limits.UPSTREAM_H2_CONNECTIONS * limits.UPSTREAM_H2_MAX_STREAMS
+        return self._config.max_connections
 
     def _take(self, method: bytes) -> OriginConnection | None:
         ready = self._ready
@@ -111,13 +154,12 @@ class Server:
         return None
 
     def _serve(self) -> None:
-        while self._waiting:
-            waiter = next(iter(self._waiting))
+        while (waiter := self._waiting.next(self._slots.may_take)) is not None:
             connection = self._take(waiter.method)
             if connection is None:
                 return
-            del self._waiting[waiter]
-            waiter.attach(connection)
+            self._waiting.take(waiter, waiter.client)
+            self._attach(waiter, connection)
 
     # --- connections (connection.Owner) -----------------------------------------------------------
 
@@ -148,7 +190,7 @@ class Server:
     def _connect_more(self) -> None:
         """As many connections on their way as waiting requests need and limits allow."""
         waiting, under_way = len(self._waiting), len(self._connecting)
-        if not waiting or self._closing:
+        if self._closing or self._waiting.next(self._slots.may_take) is None:
             return
         if self._shared is False:
             wanted = waiting - under_way
@@ -179,6 +221,7 @@ class Server:
         self._connecting.discard(task)
         self.health.reached()
         self._shared = http2
+        self._slots.capacity = self._most_requests()
         now = time.monotonic()
         make = H2Connection if http2 else H1Connection
         connection = make(
@@ -196,7 +239,7 @@ class Server:
         if self._connections or self._connecting:
             failed = failed[:1]
         for waiter in failed:
-            self._waiting.pop(waiter, None)
+            self._waiting.remove(waiter, waiter.client)
         for waiter in failed:
             waiter.attempt_failed(error, Retry.ALWAYS)
 
@@ -231,13 +274,14 @@ class Server:
         self._closing = True
         if self._recheck is not None:
             self._recheck.cancel()
-        waiting, self._waiting = self._waiting, {}
+        waiting = list(self._waiting)
         for task in self._connecting:
             task.cancel()
         for connection in list(self._connections):
             if not connection.active:
                 connection.close()
         for waiter in waiting:
+            self._waiting.remove(waiter, waiter.client)
             error = UpstreamError(OriginFailure.NO_SERVER, f"{self.address.text}: shutting down")
             waiter.attempt_failed(error, Retry.NEVER)
 

@@ -14,7 +14,9 @@ from quicedge.config.unusable import UnusableError
 from quicedge.http.conditional import Range, Validators, http_date, select
 from quicedge.http.errors import OriginFailure
 from quicedge.http.message import Field, Fields, Request, Response
+from quicedge.shares import Client, FairQueue, Pool
 from quicedge.upstream.base import OriginStream, ResponseHandler, UpstreamError
+from quicedge.upstream.deadline import Deadline
 from quicedge.upstream.files import Directory, MovedTo, NotServed, OpenFile
 
 _METHODS = (b"GET", b"HEAD")
@@ -54,7 +56,8 @@ class StaticUpstream:
         self.root = config.root
         self.loop = loop or asyncio.get_running_loop()
         self.running: set[StaticStream] = set()
-        self.open_files = 0
+        self._files = Pool(limits.STATIC_MAX_OPEN)
+        self._waiting: FairQueue[StaticStream] = FairQueue(limits.UPSTREAM_MAX_WAITING)
         self.requests = 0
         self.bytes_sent = 0
         self._retired = False
@@ -64,9 +67,11 @@ class StaticUpstream:
         except OSError as error:
             raise UnusableError(f"upstreams.{name}.root", error) from None
 
-    def open(self, request: Request, handler: ResponseHandler) -> OriginStream:
+    def open(
+        self, request: Request, handler: ResponseHandler, client: Client | None = None
+    ) -> OriginStream:
         """Answer a request (`base.OriginStream`); nothing is called before this returns."""
-        stream = StaticStream(self, request, handler)
+        stream = StaticStream(self, request, handler, client)
         self.running.add(stream)
         self.requests += 1
         return stream
@@ -76,8 +81,47 @@ class StaticUpstream:
         counts = {"active": len(self.running), "requests": self.requests}
         return {self.root: {**counts, "bytes_received": self.bytes_sent}}
 
+    # --- open files, shared out fairly ----------------------------------------------------------
+
+    @property
+    def open_files(self) -> int:
+        """Files that are open now."""
+        return self._files.held
+
+    def take_file(self, stream: StaticStream) -> bool:
+        """Whether a stream may open its file now; else it waits for its `serve`, or fails."""
+        if self._files.may_take(stream.client):
+            self._hand_file(stream)
+            return True
+        if not self._waiting.put(stream, stream.client):
+            stream.fail(OriginFailure.OVERLOADED, "too many requests wait for an open file")
+        return False
+
+    def give_back_file(self, stream: StaticStream) -> None:
+        """A stream has closed its file, or opened none: those that wait may have it."""
+        self._files.give_back(stream.client)
+        waiting = self._waiting
+        while (following := waiting.next(self._files.may_take)) is not None:
+            waiting.take(following, following.client)
+            self._hand_file(following)
+            self.loop.call_soon(following.serve)
+
+    def _hand_file(self, stream: StaticStream) -> None:
+        self._files.take(stream.client)
+        stream.holds_file = True
+
+    def reclaim(self) -> None:
+        """Let no stalled client hold a file that others wait for; about once a second."""
+        wanted = len(self._waiting)
+        if wanted:
+            stalled = [s for s in self.running if s.stalled and s.holds_file]
+            stalled.sort(key=lambda s: self._files.held_by(s.client), reverse=True)
+            for stream in stalled[:wanted]:
+                stream.fail(OriginFailure.STALLED, "others wait for an open file")
+
     def done(self, stream: StaticStream) -> None:
         """A stream is over."""
+        self._waiting.remove(stream, stream.client)
         self.running.discard(stream)
         if self._retired and not self.running:
             self.directory.close()
@@ -113,13 +157,22 @@ class StaticStream:
     """
 
     __slots__ = (
-        "_file", "_handler", "_offset", "_paused", "_reading", "_request", "_stop", "_upstream",
-        "connect_seconds", "http_version", "queue_seconds", "retries", "scheme", "server",
+        "_deadline", "_file", "_handler", "_offset", "_paused", "_reading", "_request", "_stop",
+        "_upstream", "client", "connect_seconds", "holds_file", "http_version", "queue_seconds",
+        "retries", "scheme", "server", "stalled",
     )  # fmt: skip
 
     def __init__(
-        self, upstream: StaticUpstream, request: Request, handler: ResponseHandler
+        self,
+        upstream: StaticUpstream,
+        request: Request,
+        handler: ResponseHandler,
+        client: Client | None,
     ) -> None:
+        self.client = client
+        self.stalled = False
+        self.holds_file = False
+        """Whether it holds one of the upstream's open files."""
         self.server = upstream.root
         self.queue_seconds = 0.0
         self.connect_seconds = 0.0
@@ -129,6 +182,7 @@ class StaticStream:
         self._upstream = upstream
         self._request = request
         self._handler: ResponseHandler | None = handler
+        self._deadline = Deadline(upstream.loop, self._waited_too_long)
         self._file: OpenFile | None = None
         self._offset = 0
         self._stop = 0
@@ -165,8 +219,19 @@ class StaticStream:
         if self._request.method not in _METHODS:
             self._answer(405, [(b"allow", b"GET, HEAD")])
             return
-        if self._upstream.open_files >= limits.STATIC_MAX_OPEN:
-            self.fail(OriginFailure.OVERLOADED, "too many files are open")
+        if self._upstream.take_file(self):
+            self.serve()
+        elif self._handler is not None:
+            self._deadline.set(limits.UPSTREAM_QUEUE_TIMEOUT)
+
+    def _waited_too_long(self) -> None:
+        self.fail(OriginFailure.OVERLOADED, "no open file became free")
+
+    def serve(self) -> None:
+        """Open the file and answer; a place among the open files is taken."""
+        self._deadline.cancel()
+        handler = self._handler
+        if handler is None:
             return
         try:
             self._file = self._upstream.directory.open(self._request.path)
@@ -178,7 +243,6 @@ class StaticStream:
             kind = OriginFailure.OVERLOADED if error.errno == errno.EMFILE else OriginFailure.RESET
             self.fail(kind, str(error))
         else:
-            self._upstream.open_files += 1
             self._serve(handler, self._file)
 
     def _answer(self, status: int, fields: Sequence[Field] = ()) -> None:
@@ -292,8 +356,11 @@ class StaticStream:
             if self._file is not None:
                 os.close(self._file.descriptor)
                 self._file = None
-                self._upstream.open_files -= 1
+            self._deadline.cancel()
             self._upstream.done(self)
+            if self.holds_file:
+                self.holds_file = False
+                self._upstream.give_back_file(self)
         return handler
 
 

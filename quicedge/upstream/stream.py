@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from quicedge.config import limits
 from quicedge.http.errors import OriginFailure
 from quicedge.http.message import Field, Request, Response
+from quicedge.shares import Client
 from quicedge.upstream.base import ResponseHandler, UpstreamError
 from quicedge.upstream.connection import Attempt, OriginConnection
 from quicedge.upstream.deadline import Deadline
@@ -43,11 +44,17 @@ class UpstreamStream:
         "_attempt", "_body", "_config", "_deadline", "_ended", "_failed_servers", "_group",
         "_handler", "_holding", "_loop", "_paused", "_queued_at", "_refused", "_relayed",
         "_report_scheduled", "_request", "_request_paused", "_responded", "_server",
-        "_told_paused", "_trailers", "_tries_left", "_waits_for", "connect_seconds", "http_version",
-        "method", "queue_seconds", "retries", "scheme", "server",
+        "_told_paused", "_trailers", "_tries_left", "_waits_for", "client", "connect_seconds",
+        "http_version", "method", "queue_seconds", "retries", "scheme", "server", "stalled",
     )  # fmt: skip
 
-    def __init__(self, group: Servers, request: Request, handler: ResponseHandler) -> None:
+    def __init__(
+        self,
+        group: Servers,
+        request: Request,
+        handler: ResponseHandler,
+        client: Client | None = None,
+    ) -> None:
         self.server = ""
         self.queue_seconds = 0.0
         self.connect_seconds = 0.0
@@ -55,6 +62,8 @@ class UpstreamStream:
         self.scheme = ""
         self.retries = 0
         self.method = request.method
+        self.client = client
+        self.stalled = False
         self._group = group
         self._config = group.config
         self._loop = group.loop
@@ -183,8 +192,9 @@ class UpstreamStream:
 
     def _leave_server(self) -> None:
         if self._server is not None:
-            self._server.running -= 1
-            self._server = None
+            server, self._server = self._server, None
+            server.running -= 1
+            server.leave(self)
 
     # --- OriginStream ---------------------------------------------------------------------------
 
@@ -318,13 +328,21 @@ class UpstreamStream:
             # RFC 9110 section 10.1.1: a client SHOULD NOT wait for an indefinite period.
             self._send_kept()
             return
+        if self._server is not None:
+            self._server.counters.failures += 1
+        self._break_off(UpstreamError(kind, self.server))
+
+    def give_up(self) -> None:
+        """Others wait for what a stalled client holds (`server.Waiter`)."""
+        self._break_off(UpstreamError(OriginFailure.STALLED, "others wait for the connection"))
+
+    def _break_off(self, error: UpstreamError) -> None:
+        """Leave the origin, and tell the exchange."""
         attempt, server = self._attempt, self._server
         handler = self._finish()
         if attempt is not None:
             attempt.abort()
         elif server is not None:
             server.withdraw(self)
-        if server is not None:
-            server.counters.failures += 1
         if handler is not None:
-            handler.failed(UpstreamError(kind, self.server))
+            handler.failed(error)

@@ -13,6 +13,7 @@ from h2.connection import H2Connection
 from h2.events import Event, RequestReceived
 
 from quicedge.http.message import Field, Request, Response
+from quicedge.shares import Client
 from quicedge.upstream.base import OriginStream, UpstreamError
 from quicedge.upstream.group import Upstream
 
@@ -119,10 +120,12 @@ def request(
     )
 
 
-def send(upstream: Upstream, message: Request, *body: bytes) -> tuple[OriginStream, Recorder]:
-    """Open a request and, when it has a body, send that and its end."""
+def send(
+    upstream: Upstream, message: Request, *body: bytes, client: Client | None = None
+) -> tuple[OriginStream, Recorder]:
+    """Open a request of a client and, when it has a body, send that and its end."""
     recorder = Recorder()
-    stream = upstream.open(message, recorder)
+    stream = upstream.open(message, recorder, client)
     if not message.ended:
         for piece in body:
             stream.write(piece)

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "quicedge"
 
 ROOMS = (
     "cli", "supervisor", "admin", "worker", "proxy", "upstream", "http", "quic", "udp",
-    "telemetry", "qlog", "config",
+    "telemetry", "qlog", "shares", "config",
 )  # fmt: skip
 """From the front door down: a room imports only rooms below itself."""
 

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from quicedge.config import limits
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.http.message import Field, Request, Response
+from quicedge.shares import Client
 from quicedge.upstream.base import OriginStream, UpstreamError
 from quicedge.upstream.files import Directory, MovedTo, NotServed
 from quicedge.upstream.static import StaticUpstream
+from tests.support.origins import eventually
 
 SECRET = b"outside the root"
 
@@ -95,11 +97,12 @@ def start(
     *fields: tuple[str, str],
     method: str = "GET",
     pause_at: int | None = None,
+    client: Client | None = None,
 ) -> Answer:
     answer = Answer(pause_at)
     lines = [(name.encode(), value.encode()) for name, value in fields]
     request = Request(method.encode(), b"https", b"x", path.encode(), lines, ended=True)
-    answer.stream = upstream.open(request, answer)
+    answer.stream = upstream.open(request, answer, client)
     assert not answer.head.status
     assert not answer.done.is_set()
     return answer
@@ -326,16 +329,59 @@ async def test_a_file_cut_short_fails_and_does_not_end(root: Path) -> None:
     await upstream.close()
 
 
-async def test_open_files_are_bounded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_requests_beyond_the_open_files_wait(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(limits, "STATIC_MAX_OPEN", 2)
     (root / "large").write_bytes(bytes(4 * limits.STATIC_READ_SIZE))
     upstream = StaticUpstream("www", UpstreamConfig(root=str(root)))
-    answers = [start(upstream, "/large", pause_at=1) for _ in range(3)]
-    await asyncio.wait_for(answers[2].done.wait(), 10)
-    assert answers[2].error is not None
-    assert answers[2].error.kind == "overloaded"
+    running = [start(upstream, "/large", pause_at=1) for _ in range(2)]
+    await eventually(lambda: upstream.open_files == 2)
+    waiting = start(upstream, "/index.html")
+    running[0].stream.abort()
+    await asyncio.wait_for(waiting.done.wait(), 10)
+    assert waiting.head.status == 200
     await upstream.close()
-    assert all(answer.error is not None for answer in answers)
+    assert running[1].error is not None
+    assert not upstream.open_files
+
+
+async def test_waiting_for_an_open_file_has_an_end(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "STATIC_MAX_OPEN", 1)
+    monkeypatch.setattr(limits, "UPSTREAM_QUEUE_TIMEOUT", 0.01)
+    (root / "large").write_bytes(bytes(4 * limits.STATIC_READ_SIZE))
+    upstream = StaticUpstream("www", UpstreamConfig(root=str(root)))
+    start(upstream, "/large", pause_at=1)
+    late = start(upstream, "/index.html")
+    await asyncio.wait_for(late.done.wait(), 10)
+    assert late.error is not None
+    assert late.error.kind == "overloaded"
+    await upstream.close()
+
+
+async def test_a_client_that_holds_files_open_leaves_some_to_others(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "STATIC_MAX_OPEN", 9)
+    (root / "large").write_bytes(bytes(4 * limits.STATIC_READ_SIZE))
+    upstream = StaticUpstream("www", UpstreamConfig(root=str(root)))
+    greedy, honest = Client(b"\xc0\0\2\1", b"\xc0\0\2"), Client(b"\xc6\x33\x64\1", b"\xc6\x33\x64")
+    held = [start(upstream, "/large", pause_at=1, client=greedy) for _ in range(50)]
+    await eventually(lambda: upstream.open_files == 6)
+    answer = start(upstream, "/index.html", client=honest)
+    await asyncio.wait_for(answer.done.wait(), 10)
+    assert answer.head.status == 200
+    assert upstream.open_files == 6
+    # Its own requests that wait get the place of one whose reader is stalled.
+    held[0].stream.stalled = True
+    upstream.reclaim()
+    await asyncio.wait_for(held[0].done.wait(), 10)
+    assert held[0].error is not None
+    assert held[0].error.kind == "stalled"
+    await eventually(lambda: upstream.open_files == 6)
+    await upstream.close()
     assert not upstream.open_files
 
 

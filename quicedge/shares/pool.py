@@ -1,0 +1,68 @@
+"""A scarce thing, shared out by dynamic thresholds.
+
+Choudhury and Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches" (IEEE/ACM
+Transactions on Networking 6(2), 1998): a claimant may take more as long as it holds less than a
+fixed multiple of what is free. One claimant alone gets most of it; the more there are, the less
+each may hold, and something stays free for the next one. Nothing is reserved, nothing is configured
+per client, and what is plentiful costs two dictionary look-ups.
+"""
+
+from __future__ import annotations
+
+from quicedge.config import limits
+from quicedge.shares.client import Client
+
+
+class Pool:
+    """`capacity` units of something, and how many of them each client and each network holds.
+
+    Everything taken must be given back with the same client and in the same total amount. A client
+    of None is the edge itself (health checks): it is bound by the capacity alone.
+    """
+
+    __slots__ = ("_by_address", "_by_prefix", "capacity", "held")
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.held = 0
+        """Units in use; more than `capacity` when it was lowered or takers did not ask."""
+        self._by_address: dict[bytes, int] = {}
+        self._by_prefix: dict[bytes, int] = {}
+
+    @property
+    def free(self) -> int:
+        """Units that nobody holds; never negative."""
+        return max(self.capacity - self.held, 0)
+
+    def held_by(self, client: Client | None) -> int:
+        """Units that the client's address holds; those of the edge itself are not counted."""
+        return 0 if client is None else self._by_address.get(client.address, 0)
+
+    def may_take(self, client: Client | None) -> bool:
+        """Whether something is free and the client holds less than its share."""
+        free = self.capacity - self.held
+        if free <= 0:
+            return False
+        return client is None or (
+            self._by_address.get(client.address, 0) < limits.SHARE_OF_ADDRESS * free
+            and self._by_prefix.get(client.prefix, 0) < limits.SHARE_OF_PREFIX * free
+        )
+
+    def take(self, client: Client | None, amount: int = 1) -> None:
+        """Note that the client holds `amount` units more (less when negative)."""
+        self.held += amount
+        if client is not None:
+            _add(self._by_address, client.address, amount)
+            _add(self._by_prefix, client.prefix, amount)
+
+    def give_back(self, client: Client | None, amount: int = 1) -> None:
+        """Note that the client holds `amount` units less."""
+        self.take(client, -amount)
+
+
+def _add(counts: dict[bytes, int], key: bytes, amount: int) -> None:
+    count = counts.get(key, 0) + amount
+    if count > 0:
+        counts[key] = count
+    else:
+        counts.pop(key, None)
