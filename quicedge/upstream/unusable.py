@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.http.errors import OriginFailure
 from quicedge.http.message import Field, Request
+from quicedge.shares import Client
 from quicedge.upstream.base import OriginStream, ResponseHandler, UpstreamError
 
 
@@ -25,9 +26,14 @@ class UnusableUpstream:
         self.reason = reason
         self.loop = loop
 
-    def open(self, request: Request, handler: ResponseHandler) -> OriginStream:
+    def open(
+        self, request: Request, handler: ResponseHandler, client: Client | None = None
+    ) -> OriginStream:
         """Fail a request; the handler is told after this returns."""
         return _FailedStream(self, handler)
+
+    def reclaim(self) -> None:
+        """Nothing is held."""
 
     def stats(self) -> dict[str, dict[str, int]]:
         """No server, no figures."""
@@ -43,6 +49,7 @@ class UnusableUpstream:
 class _FailedStream:
     """The `OriginStream` of a request that goes nowhere."""
 
+    stalled = False
     server = ""
     queue_seconds = 0.0
     connect_seconds = 0.0
