@@ -89,15 +89,21 @@ CONNECTION_WINDOW: Final = 4 * 1024 * 1024
 STREAM_WINDOW: Final = 1024 * 1024
 """Bytes a stream that a client may send ahead of the origin."""
 
+STALE_DEADLINES: Final = 64
+"""Entries of the timer heap, beyond as many as live ones, that may be stale before it is rebuilt:
+constant work per deadline, amortised."""
+
 RETRY_THRESHOLD: Final = 32
-"""Half-open handshakes a worker above which new clients must validate their address. At 50 ms of
-round trip that is more than a worker can complete; forged Initials pin no more than these."""
+"""Half-open handshakes of unvalidated addresses, per worker, above which newcomers must validate
+theirs. At 50 ms of round trip that is more than a worker can complete; forged Initials pin no more
+than these."""
 
 MAX_HALF_OPEN: Final = 2048
-"""Half-open handshakes a worker above which Initial packets are dropped."""
+"""Half-open handshakes of unvalidated addresses, per worker, above which Initial packets of such
+addresses are dropped; only reached when Retry is off."""
 
 MAX_HALF_OPEN_PER_PREFIX: Final = 256
-"""Half-open handshakes of one /24 or /56 a worker above which its clients get a Retry."""
+"""Half-open handshakes of one /24 or /56, per worker, above which its newcomers get a Retry."""
 
 MAX_CONNECTIONS: Final = 20_000
 """Connections a worker: some 2 GB of memory."""

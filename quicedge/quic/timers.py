@@ -4,38 +4,51 @@ from __future__ import annotations
 
 import heapq
 from itertools import count
+from typing import Any
 
+from quicedge.config.limits import STALE_DEADLINES
 from quicedge.quic.connection import Connection
+
+_CONNECTION = 2
+"""Where an entry of the heap (deadline, order, connection) names its connection."""
 
 
 class Deadlines:
     """A lazy heap: a deadline that moves later costs nothing until it fires.
 
-    A connection has at most one live entry; entries that a nearer one replaced are skipped.
+    A connection has at most one live entry. An entry that a nearer one replaced, or whose
+    connection is gone, lets go of the connection at once and is skipped when its turn comes.
     """
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Connection]] = []
-        self._armed: dict[Connection, float] = {}
+        self._heap: list[list[Any]] = []
+        self._armed: dict[Connection, list[Any]] = {}
         self._order = count()
 
     def arm(self, connection: Connection, deadline: float | None) -> None:
         """Make sure that `due` asks about the connection at `deadline` or before."""
-        if deadline is None:
-            self._armed.pop(connection, None)
-            return
         armed = self._armed.get(connection)
-        if armed is None or deadline < armed:
-            self._armed[connection] = deadline
-            heapq.heappush(self._heap, (deadline, next(self._order), connection))
+        if deadline is not None and armed is not None and armed[0] <= deadline:
+            return
+        if armed is not None:
+            self.discard(connection)
+        if deadline is not None:
+            entry = self._armed[connection] = [deadline, next(self._order), connection]
+            heapq.heappush(self._heap, entry)
 
     def discard(self, connection: Connection) -> None:
-        self._armed.pop(connection, None)
+        entry = self._armed.pop(connection, None)
+        if entry is None:
+            return
+        entry[_CONNECTION] = None
+        if len(self._heap) > 2 * len(self._armed) + STALE_DEADLINES:
+            self._heap = [entry for entry in self._heap if entry[_CONNECTION] is not None]
+            heapq.heapify(self._heap)
 
     def next(self) -> float | None:
         """The earliest deadline, or None."""
         heap = self._heap
-        while heap and self._armed.get(heap[0][2]) != heap[0][0]:
+        while heap and heap[0][_CONNECTION] is None:
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
@@ -43,7 +56,7 @@ class Deadlines:
         """Connections whose deadline may have come; each must be armed anew."""
         ready = []
         while (deadline := self.next()) is not None and deadline <= now:
-            connection = heapq.heappop(self._heap)[2]
+            connection = heapq.heappop(self._heap)[_CONNECTION]
             del self._armed[connection]
             ready.append(connection)
         return ready
