@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Literal, NamedTuple
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 from quicedge.config.limits import MAX_PREFIX_RATES
 from quicedge.quic.prefixes import AccessList, packed, prefix_of
@@ -29,6 +29,7 @@ class Verdict(NamedTuple):
     reason: str = ""
 
 
+Reason = TypeVar("Reason", bound=Hashable)
 _ACCEPT = Verdict(Decision.ACCEPT)
 
 
@@ -38,8 +39,12 @@ class AdmissionRules:
 
     retry: Literal["off", "always", "auto"] = "auto"
     retry_threshold: int
+    """Half-open handshakes of unvalidated addresses from which newcomers are sent a Retry."""
     max_half_open: int
+    """Such handshakes at most, for when `retry` is off."""
     max_half_open_per_prefix: int | None = None
+    """Half-open handshakes of one network from which its newcomers are sent a Retry, or refused
+    when `retry` is off."""
     max_connections: int | None = None
     max_connections_per_address: int | None = None
     max_connections_per_prefix: int | None = None
@@ -51,10 +56,11 @@ class AdmissionRules:
 class Admission:
     """The rules for new connections, and what they count.
 
-    A client that returned a valid token has proved its address and is not asked again; one that
-    has not may have forged it, so what is counted by address never refuses such a client for good:
-    it is sent a Retry first. `note_*` keep the counts; every connection noted is forgotten again,
-    so the tables are no larger than the connections are many.
+    A client that returned a valid token has proved its address: it is not asked again, and no
+    number of half-open handshakes keeps it out, for a crowd behind one address (an office, CGNAT)
+    is no attack. One that has not may have forged its address, so what is counted by address never
+    refuses it for good: it is sent a Retry first. `note_*` keep the counts; every connection noted
+    is forgotten again, so the tables are no larger than the connections are many.
     """
 
     def __init__(self, rules: AdmissionRules) -> None:
@@ -65,6 +71,8 @@ class Admission:
         self._half_open_prefixes: Counter[bytes] = Counter()
         self._connections = 0
         self._half_open = 0
+        self._unvalidated = 0
+        """Half-open handshakes of clients that have not proved their address."""
         self.configure(rules)
 
     def configure(self, rules: AdmissionRules) -> None:
@@ -87,8 +95,6 @@ class Admission:
         address = packed(host)
         if rules.access and not rules.access.permits(address):
             return Verdict(Decision.DROP, "denied")
-        if self._half_open >= rules.max_half_open:
-            return Verdict(Decision.DROP, "half_open")
         if _reached(self._connections, rules.max_connections):
             return Verdict(Decision.REFUSE, "connections")
         crowded = self._crowded(address)
@@ -96,11 +102,19 @@ class Admission:
             if address_validated or rules.retry == "off":
                 return Verdict(Decision.REFUSE, crowded)
             return Verdict(Decision.RETRY, crowded)
-        if not address_validated and (
-            rules.retry == "always"
-            or (rules.retry == "auto" and self._half_open >= rules.retry_threshold)
-        ):
-            return Verdict(Decision.RETRY)
+        if not address_validated:
+            prefix_full = _reached(
+                self._half_open_prefixes[prefix_of(address)], rules.max_half_open_per_prefix
+            )
+            if rules.retry == "off":
+                if prefix_full:
+                    return Verdict(Decision.REFUSE, "prefix_half_open")
+                if self._unvalidated >= rules.max_half_open:
+                    return Verdict(Decision.DROP, "half_open")
+            elif rules.retry == "always" or self._unvalidated >= rules.retry_threshold:
+                return Verdict(Decision.RETRY)
+            elif prefix_full:
+                return Verdict(Decision.RETRY, "prefix_half_open")
         # Last, so that only those who would be let in use up the rate.
         if self._rate is not None and not self._rate.allow(now):
             return Verdict(Decision.DROP, "handshake_rate")
@@ -112,8 +126,6 @@ class Admission:
         """The limit that connections of the same address or network have reached."""
         rules = self.rules
         prefix = prefix_of(address)
-        if _reached(self._half_open_prefixes[prefix], rules.max_half_open_per_prefix):
-            return "prefix_half_open"
         if _reached(self._addresses[address], rules.max_connections_per_address):
             return "address_connections"
         if _reached(self._prefixes[prefix], rules.max_connections_per_prefix):
@@ -122,19 +134,22 @@ class Admission:
 
     # --- what is counted ------------------------------------------------------------------------
 
-    def note_opened(self, host: str) -> None:
+    def note_opened(self, host: str, *, address_validated: bool = False) -> None:
         """A client at `host` was let in."""
         address = packed(host)
         prefix = prefix_of(address)
         self._connections += 1
         self._half_open += 1
+        self._unvalidated += not address_validated
         self._addresses[address] += 1
         self._prefixes[prefix] += 1
         self._half_open_prefixes[prefix] += 1
 
-    def note_handshake_over(self, host: str) -> None:
-        """Its handshake is complete, or the connection is gone before."""
+    def note_handshake_over(self, host: str, *, address_validated: bool = False) -> None:
+        """Its handshake is complete, or the connection is gone before; the rest as `note_opened`
+        was told."""
         self._half_open -= 1
+        self._unvalidated -= not address_validated
         _decrease(self._half_open_prefixes, prefix_of(packed(host)))
 
     def note_closed(self, host: str) -> None:
@@ -197,18 +212,18 @@ class RateTable:
         return bucket.allow(now)
 
 
-class BoundedLog:
+class BoundedLog(Generic[Reason]):
     """Says how often something happened, at most every `interval` seconds a reason."""
 
     __slots__ = ("_counts", "_interval", "_said", "_say")
 
-    def __init__(self, say: Callable[[str, int], None], interval: float) -> None:
+    def __init__(self, say: Callable[[Reason, int], None], interval: float) -> None:
         self._say = say
         self._interval = interval
-        self._said: dict[str, float] = {}
-        self._counts: Counter[str] = Counter()
+        self._said: dict[Reason, float] = {}
+        self._counts: Counter[Reason] = Counter()
 
-    def note(self, reason: str, now: float) -> None:
+    def note(self, reason: Reason, now: float) -> None:
         """It happened; `reason` is one of few."""
         self._counts[reason] += 1
         if now >= self._said.get(reason, float("-inf")) + self._interval:

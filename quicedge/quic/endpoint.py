@@ -25,7 +25,7 @@ from aioquic.quic.packet import (
 )
 
 from quicedge.config import limits
-from quicedge.quic.admission import Admission, BoundedLog, Decision, RateLimit
+from quicedge.quic.admission import Admission, BoundedLog, Decision, RateLimit, Verdict
 from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.connection import Connection, ConnectionHandler
 from quicedge.quic.packet import (
@@ -78,8 +78,16 @@ class EndpointSettings:
     """Where a client that came on a path should move to."""
 
 
-def _say_refused(reason: str, count: int) -> None:
-    log.warning("clients refused or sent a Retry", reason=reason, count=count)
+_FLOOD = Verdict(Decision.REFUSE, "flood")
+_OUTCOMES = {
+    Decision.RETRY: "clients sent a Retry",
+    Decision.DROP: "clients dropped",
+    Decision.REFUSE: "clients refused",
+}
+
+
+def _say_refused(verdict: Verdict, count: int) -> None:
+    log.warning(_OUTCOMES[verdict.decision], reason=verdict.reason, count=count)
 
 
 class _Nobody:
@@ -238,7 +246,7 @@ class Endpoint:
         connection.handler.pumped()
         if connection.bytes_received >= connection.flood_check_at and connection.is_flood():
             self.counters["floods_closed"] += 1
-            self._refusals.note("flood", now)
+            self._refusals.note(_FLOOD, now)
             self._transmit(connection, now)
         if connection.is_terminated:
             self._forget(connection)
@@ -314,11 +322,10 @@ class Endpoint:
             # RFC 9000 section 8.1.3: an invalid one counts as none.
             validated = self._tokens.open_new(token, path.remote[0], header.version, now)
             self.counters["new_tokens_accepted" if validated else "new_tokens_ignored"] += 1
-        decision, reason = self.admission.decide(
-            path.remote[0], address_validated=validated, now=now
-        )
+        verdict = self.admission.decide(path.remote[0], address_validated=validated, now=now)
+        decision, reason = verdict
         if reason:
-            self._refusals.note(reason, now)
+            self._refusals.note(verdict, now)
         if decision in (Decision.DROP, Decision.REFUSE):
             self.counters[f"dropped_{reason}"] += 1
             if decision is Decision.REFUSE:
@@ -368,7 +375,7 @@ class Endpoint:
         connection.came_from = path
         self.connections.add(connection)
         self.half_open.add(connection)
-        self.admission.note_opened(path.remote[0])
+        self.admission.note_opened(path.remote[0], address_validated=address_validated)
         self._cids[connection] = set()
         # Until the client has our first packet it addresses us by the ID it chose.
         self._learn(connection, header.destination_cid)
@@ -462,7 +469,9 @@ class Endpoint:
     def _handshake_over(self, connection: Connection) -> None:
         if connection in self.half_open:
             self.half_open.discard(connection)
-            self.admission.note_handshake_over(connection.came_from.remote[0])
+            self.admission.note_handshake_over(
+                connection.came_from.remote[0], address_validated=connection.token_accepted
+            )
 
     def _forget(self, connection: Connection) -> None:
         self._handshake_over(connection)

@@ -79,6 +79,11 @@ class ReturningConnection(ReceivingConnection):
             builder.quic_logger_frames.append(self._quic_logger.encode_new_token_frame(token))
 
     @property
+    def token_accepted(self) -> bool:
+        """Whether the first Initial proved the client's address."""
+        return self._address_validated
+
+    @property
     def early_data_accepted(self) -> bool:
         """Whether 0-RTT data was taken."""
         context = getattr(self, "tls", None)

@@ -6,6 +6,7 @@ import ipaddress
 from typing import Any
 
 import pytest
+import structlog
 from aioquic.quic.packet import QuicErrorCode
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +22,7 @@ from quicedge.quic.admission import (
 )
 from quicedge.quic.prefixes import AccessList, packed, prefix_of
 from quicedge.quic.tokens import TokenKeys
-from tests.support.world import CLIENT, NOW, Path, World
+from tests.support.world import CLIENT, NOW, Path, World, is_connected
 
 ONE, NEIGHBOUR, FAR = "192.0.2.1", "192.0.2.200", "198.51.100.9"
 
@@ -34,26 +35,75 @@ def decide(one: Admission, host: str, *, validated: bool = False, now: float = 0
     return one.decide(host, address_validated=validated, now=now)
 
 
-def test_half_open_handshakes_ask_for_retry_and_then_are_dropped() -> None:
+def test_half_open_handshakes_ask_for_retry_and_a_valid_token_is_always_let_in() -> None:
     one = admission(retry_threshold=2, max_half_open=4)
     verdicts = []
-    for _ in range(5):
+    for _ in range(10):
         verdicts.append(decide(one, ONE).decision)
         one.note_opened(ONE)
-    accept, retry, drop = Decision.ACCEPT, Decision.RETRY, Decision.DROP
-    assert verdicts == [accept, accept, retry, retry, drop]
-    assert decide(one, ONE, validated=True).decision is drop
+    assert verdicts == [Decision.ACCEPT] * 2 + [Decision.RETRY] * 8
+    assert decide(one, ONE, validated=True).decision is Decision.ACCEPT
 
 
-def test_one_network_cannot_take_all_half_open_places() -> None:
+def test_half_open_handshakes_of_validated_clients_ask_nobody_for_retry() -> None:
+    one = admission(retry_threshold=2)
+    for _ in range(100):
+        assert decide(one, ONE, validated=True).decision is Decision.ACCEPT
+        one.note_opened(ONE, address_validated=True)
+    assert decide(one, FAR).decision is Decision.ACCEPT
+
+
+def test_without_retry_unvalidated_half_open_handshakes_are_capped() -> None:
+    one = admission(retry="off", max_half_open=4)
+    for _ in range(4):
+        assert decide(one, ONE).decision is Decision.ACCEPT
+        one.note_opened(ONE)
+    assert decide(one, ONE) == (Decision.DROP, "half_open")
+    assert decide(one, ONE, validated=True).decision is Decision.ACCEPT
+
+
+def test_a_crowded_network_meets_a_retry_and_a_valid_token_is_let_in() -> None:
     one = admission(max_half_open_per_prefix=2)
     for _ in range(2):
         one.note_opened(ONE)
     assert decide(one, NEIGHBOUR) == (Decision.RETRY, "prefix_half_open")
-    assert decide(one, NEIGHBOUR, validated=True) == (Decision.REFUSE, "prefix_half_open")
+    assert decide(one, NEIGHBOUR, validated=True).decision is Decision.ACCEPT
     assert decide(one, FAR).decision is Decision.ACCEPT
     one.note_handshake_over(ONE)
     assert decide(one, NEIGHBOUR).decision is Decision.ACCEPT
+
+
+def test_a_crowded_network_is_refused_when_retry_is_off() -> None:
+    one = admission(retry="off", max_half_open_per_prefix=2)
+    for _ in range(2):
+        one.note_opened(ONE)
+    assert decide(one, NEIGHBOUR) == (Decision.REFUSE, "prefix_half_open")
+    assert decide(one, FAR).decision is Decision.ACCEPT
+
+
+def test_a_thousand_connections_opened_at_once_from_one_address_all_succeed() -> None:
+    """An office, CGNAT or a load test: with the limits as they stand when nobody sets them."""
+    world = World(
+        retry="auto",
+        retry_threshold=limits.RETRY_THRESHOLD,
+        max_half_open=limits.MAX_HALF_OPEN,
+        max_half_open_per_prefix=limits.MAX_HALF_OPEN_PER_PREFIX,
+        max_connections=limits.MAX_CONNECTIONS,
+    )
+    clients = {Path((CLIENT.remote[0], port)): world.client() for port in range(20_000, 21_000)}
+    # Every first flight is there before any client has answered: so many handshakes are open.
+    for _ in range(5):
+        for path, client in clients.items():
+            for data, _ in client.datagrams_to_send(NOW):
+                world.endpoint.receive(data, path, NOW)
+        world.endpoint.flush(NOW)
+        answers, world.network.sent = world.network.sent, []
+        for data, path in answers:
+            clients[path].receive_datagram(data, ("server", 443), NOW)
+    assert all(is_connected(client) for client in clients.values())
+    assert world.endpoint.counters["retries"] == 1000 - limits.RETRY_THRESHOLD
+    assert not any("dropped" in name for name in world.endpoint.counters)
+    assert world.endpoint.admission.half_open == 0
 
 
 @pytest.mark.parametrize(
@@ -111,6 +161,18 @@ def test_handshakes_a_second_are_limited_and_come_back() -> None:
     assert decide(one, ONE, now=10.0).decision is Decision.ACCEPT
     assert decide(one, NEIGHBOUR, now=10.0).reason == "prefix_handshake_rate"
     assert decide(one, FAR, now=10.0).decision is Decision.ACCEPT
+
+
+def test_while_draining_newcomers_are_refused_at_once_and_no_retry_is_claimed() -> None:
+    world = World(retry="always")
+    world.endpoint.admission.closed = Verdict(Decision.REFUSE, "draining")
+    late = world.client()
+    with structlog.testing.capture_logs() as lines:
+        world.talk(late)
+    assert late._close_event is not None
+    assert late._close_event.error_code == QuicErrorCode.CONNECTION_REFUSED
+    assert [(line["event"], line["reason"]) for line in lines] == [("clients refused", "draining")]
+    assert world.endpoint.counters["retries"] == 0
 
 
 def test_denied_clients_cost_neither_state_nor_an_answer() -> None:
