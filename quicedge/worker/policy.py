@@ -87,6 +87,20 @@ class Policy:
             for route in config.routes
             if route.requests
         }
+        self._needs_address = (
+            bool(self.admission.rules.access)
+            or self._rates.needs_address
+            or any(rates.needs_address for rates in self._route_rates.values())
+        )
+
+    @property
+    def needs_address(self) -> bool:
+        """Whether any rule asks for the client's address: requests wait until it is validated.
+
+        One that a packet merely claims must pass no allow list and use up no other client's rate
+        (CVE-2024-49214).
+        """
+        return self._needs_address
 
     def _join_fleet(self, url: str | None) -> None:
         """Add request rates up with whoever uses the same store."""
@@ -105,9 +119,9 @@ class Policy:
         self._fleet = self._fleet_task = None
 
     def drain(self) -> None:
-        """Let nobody in any more."""
+        """Refuse every newcomer, at once: it has time to go elsewhere."""
         self._draining = True
-        self.admission.closed = Verdict(Decision.DROP, "draining")
+        self.admission.closed = Verdict(Decision.REFUSE, "draining")
 
     def refuses(self, exchange: Exchange, host: str) -> bool:
         """Whether a request of a client at `host` is refused; it is answered then."""

@@ -34,6 +34,11 @@ class _Rule:
             return self._fleet.take(f"{self._name}:{key.hex()}", self._most, self._seconds)
         return 0.0 if self._table.allow(key, now) else self._seconds / self._most
 
+    @property
+    def needs_address(self) -> bool:
+        """Whether it counts by the client's address."""
+        return self._by != "header"
+
     def _key(self, request: Request, host: str) -> bytes | None:
         """Whose request it is; None when this rate does not count it."""
         if self._by == "header":
@@ -42,7 +47,7 @@ class _Rule:
                 return None
             # Clients choose the value and its length; the table should not remember either.
             return hashlib.blake2b(value, digest_size=16).digest()
-        address = packed(host)
+        address = packed(host)  # not empty: `needs_address`
         return prefix_of(address) if self._by == "prefix" else address
 
 
@@ -61,6 +66,11 @@ class RequestRates:
 
     def __bool__(self) -> bool:
         return bool(self._rules)
+
+    @property
+    def needs_address(self) -> bool:
+        """Whether any of them counts by the client's address."""
+        return any(rule.needs_address for rule in self._rules)
 
     def wait(self, request: Request, host: str, now: float) -> float:
         """0 for a request of a client at `host` within every rate; else seconds to wait."""

@@ -101,7 +101,8 @@ class Session:
         self.paused: dict[int, RequestStream] = {}
         self.requests = 0
         self.held: dict[int, HeldRequest] = {}
-        """Requests that wait for the handshake to complete, or for their early data's verdict."""
+        """Requests that wait for the handshake to complete, for their early data's verdict, or for
+        the client's address to be validated."""
         self._runs_early: bool | None = None
         """Whether requests may run before the handshake is complete; None: nobody was asked."""
         self.resets_received = 0
@@ -174,6 +175,9 @@ class Session:
 
     def pumped(self) -> None:
         """Let origins go on whose clients caught up, and a drained connection go."""
+        if self.held and self.connection.handshake_complete:
+            # An address that changed during the handshake may be validated only now.
+            self._release_held()
         if self._going_away:
             self._close_if_drained()
         for stream in list(self.paused.values()):
@@ -218,10 +222,9 @@ class Session:
             self._reject(stream, fields, error, end_stream)
             return
         self._prioritize(stream_id, fields)
-        if self.connection.handshake_complete or self._may_run_early(request):
+        if self._may_run(request):
             self._start(stream, request)
         else:
-            # RFC 8470 section 3: early data may be a replay until the handshake is complete.
             self.held[stream_id] = HeldRequest(stream, request)
 
     def _start(self, stream: RequestStream, request: Request) -> None:
@@ -229,6 +232,12 @@ class Session:
         stream.exchange = exchange
         self.streams[stream.stream_id] = stream
         self.edge.start_exchange(self, exchange)
+
+    def _may_run(self, request: Request) -> bool:
+        if self.edge.policy.needs_address and self.connection.validated_path is None:
+            return False
+        # RFC 8470 section 3: early data may be a replay until the handshake is complete.
+        return self.connection.handshake_complete or self._may_run_early(request)
 
     def _may_run_early(self, request: Request) -> bool:
         if request.method not in SAFE_METHODS:
@@ -247,13 +256,9 @@ class Session:
         self.wake()
 
     def _release_held(self) -> None:
-        """Let go on what waited: all once the handshake is complete, safe requests before."""
-        waiting = self.held
-        if self.connection.handshake_complete:
-            self.held = {}
-        else:
-            waiting = {k: v for k, v in waiting.items() if v.request.method in SAFE_METHODS}
-            self.held = {k: v for k, v in self.held.items() if k not in waiting}
+        """Let go on what need not wait any longer."""
+        waiting = {k: v for k, v in self.held.items() if self._may_run(v.request)}
+        self.held = {k: v for k, v in self.held.items() if k not in waiting}
         for stream_id, held in waiting.items():
             self._start(held.stream, held.request)
             if held.body:

@@ -51,3 +51,29 @@ def test_requests_in_the_first_flight(tmp_path: Path, enabled: bool) -> None:
         again.close()
         assert "early-data" not in dict(json.loads(answers["GET"][1])["fields"])
         assert answers["POST"][0] == 200
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        'allow = ["127.0.0.0/8"]',
+        'deny = ["192.0.2.0/24"]',
+        'requests = [{ rate = "1000/second", by = "address" }]',
+    ],
+)
+def test_rules_by_address_wait_for_the_handshake(tmp_path: Path, rules: str) -> None:
+    """An address that the first flight merely claims passes no list and uses up no rate; the
+    request is not refused for that, it waits for the round trip that proves the address."""
+    extra = f"[quic]\nearly_data = true\n[limits]\n{rules}"
+    with demo_origin() as origin, edge(tmp_path, origin, extra=extra) as running:
+        first = Visitor(running.port)
+        first.run(lambda v, ended: v.ticket is not None)
+        first.close()
+        visitor, answers = visit(running.port, first.ticket)
+        assert visitor.quic.tls.early_data_accepted
+        visitor.close()
+        assert answers["GET"][0] == 200
+        fields = dict(json.loads(answers["GET"][1])["fields"])
+        assert fields["x-forwarded-for"] == "127.0.0.1"
+        assert "early-data" not in fields
+    assert {record["client"].split(":")[0] for record in running.access()} == {"127.0.0.1"}
