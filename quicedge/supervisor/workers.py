@@ -66,6 +66,8 @@ class Worker:
         self.started_at = time.monotonic()
         self.state: Literal["starting", "ready", "draining", "dead"] = "starting"
         self.ready = asyncio.Event()
+        self.drained = asyncio.Event()
+        """It has no connection left, or is dead."""
         self.channel: ControlChannel
         self._process = process
 
@@ -118,6 +120,7 @@ class Worker:
 
     def _on_drained(self) -> None:
         self.state = "draining"
+        self.drained.set()
 
     @property
     def pid(self) -> int:
@@ -140,6 +143,7 @@ class Worker:
         """Its exit code, negative for a signal, once it has ended."""
         code = await self._process.wait()
         self.state = "dead"
+        self.drained.set()
         self.channel.close()
         return code
 
@@ -206,7 +210,9 @@ class WorkerPool:
         """
         self._stopping.set()
         alive = [worker for worker in self.current if worker and worker.state != "dead"]
-        orders = asyncio.gather(*(worker.drain(seconds) for worker in alive))
+        orders = asyncio.gather(
+            _dismiss_once_drained(alive), *(worker.drain(seconds) for worker in alive)
+        )
         if self._keepers:
             _, running = await asyncio.wait(self._keepers, timeout=seconds + STOP_GRACE)
             if running:
@@ -321,6 +327,14 @@ class WorkerPool:
                 log.warning("worker did not end in time", slot=worker.slot, pid=worker.pid)
                 self.killed += 1
                 worker.kill()
+
+
+async def _dismiss_once_drained(workers: list[Worker]) -> None:
+    """Let workers go together: until the last has drained, each refuses its share of newcomers."""
+    for worker in workers:
+        await worker.drained.wait()
+    for worker in workers:
+        worker.channel.notify("dismiss")
 
 
 def _environment() -> dict[str, str]:

@@ -122,9 +122,11 @@ METHODS: Mapping[str, Method] = {
     "close_connection": Method(CloseOrder, bool),
     "trace_connection": Method(TraceOrder, TraceAnswer),
     "follow_connection": Method(FollowOrder, FollowAnswer),
-    # Stop taking connections, tell clients (GOAWAY), exit when all is done or after that many
-    # seconds. Asked again, the shorter time counts; 0 is at once.
+    # Refuse new connections, tell clients (GOAWAY), say `drained` when all is done or after that
+    # many seconds. Asked again, the shorter time counts; 0 is at once.
     "drain": Method(float, None),
+    # Every worker has drained: exit. Until then newcomers are still told that nobody is here.
+    "dismiss": Method(None, None),
     # A change of settings: build and open all that they need, beside what runs; then use that
     # (connections that live keep what they have), or let go of it. The last preparation counts.
     "prepare_settings": Method(Settings, None),

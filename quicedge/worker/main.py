@@ -110,6 +110,7 @@ class _Worker:
         self._draining: asyncio.Task[None] | None = None
         self._drain_timeout = float("inf")
         self._ended = asyncio.Event()
+        self._dismissed = asyncio.Event()
 
     def _build(self) -> None:
         spec, settings = self._spec, self._spec.settings
@@ -150,13 +151,14 @@ class _Worker:
                 "trace_connection": self.trace_connection,
                 "follow_connection": self.follow_connection,
                 "drain": self.drain,
+                "dismiss": self._dismissed.set,
                 "prepare_settings": self.prepare_settings,
                 "commit_settings": self.commit_settings,
                 "abort_settings": self.abort_settings,
                 "reopen_logs": self.reopen_logs,
                 "set_log_level": self.set_log_level,
             },
-            on_lost=lambda: self.drain(self._edge.config.drain_timeout),
+            on_lost=self._supervisor_lost,
         )
         await channel.start()
 
@@ -169,10 +171,17 @@ class _Worker:
         self._edge.spans.send = send_spans
         channel.notify("ready")
         await self._ended.wait()
-        await self._edge.close()
         channel.notify("drained")
+        # Datagrams of newcomers still come to our sockets, which live as long as the supervisor:
+        # they are refused at once until the last worker has drained.
+        await self._dismissed.wait()
+        await self._edge.close()
         channel.close()
         self._logs.close()
+
+    def _supervisor_lost(self) -> None:
+        self.drain(self._edge.config.drain_timeout)
+        self._dismissed.set()
 
     # --- what the supervisor asks -----------------------------------------------------------------
 

@@ -92,6 +92,21 @@ def test_a_drain_waits_for_what_runs(start: Start) -> None:
     assert edge.wait() == 0
 
 
+def test_a_drained_worker_answers_newcomers_until_the_last_has_drained(start: Start) -> None:
+    edge = start(workers=2)
+    with edge.talking_to(0) as busy, edge.talking_to(1) as idle:
+        busy.send(b"hold")
+        assert busy.recv(100) == b"held"
+        edge.signal(signal.SIGTERM)
+        wait_for(lambda: edge.workers()[1]["state"] == "draining", "draining")
+        idle.send(b"who")
+        answer = json.loads(idle.recv(4096))
+        assert (answer["slot"], answer["draining"]) == (1, True)
+        busy.send(b"release")
+    assert edge.wait() == 0
+    assert edge.events("stopped")[0]["killed"] == 0
+
+
 def test_a_drain_ends_after_its_time(start: Start) -> None:
     edge = start(drain_timeout=0.5)
     assert edge.tell("hold") == b"held"

@@ -48,6 +48,7 @@ class FakeWorker(asyncio.DatagramProtocol):
         self.held = False
         self.draining = False
         self.finished = asyncio.Event()
+        self.dismissed = asyncio.Event()
         now = time.time()
         self.connections = [
             ConnectionStats(
@@ -75,12 +76,13 @@ class FakeWorker(asyncio.DatagramProtocol):
                     slot=self.spec.slot, pid=os.getpid(), connections=len(self.connections)
                 ),
                 "drain": self.drain,
+                "dismiss": self.dismissed.set,
                 "prepare_settings": self.prepare_settings,
                 "commit_settings": self.commit_settings,
                 "abort_settings": self.abort_settings,
                 "reopen_logs": self.logs.reopen,
             },
-            on_lost=lambda: self.drain(0),
+            on_lost=self.supervisor_lost,
         )
         await channel.start()
         how = os.environ.get("FAKE_WORKER", "")
@@ -90,6 +92,7 @@ class FakeWorker(asyncio.DatagramProtocol):
             channel.notify("ready")
         await self.finished.wait()
         channel.notify("drained")
+        await self.dismissed.wait()
         self.logs.close()
 
     def select(self, query: ConnectionQuery) -> ConnectionPage:
@@ -100,6 +103,10 @@ class FakeWorker(asyncio.DatagramProtocol):
         if not self.held:
             self.finished.set()
         asyncio.get_running_loop().call_later(seconds, self.finished.set)
+
+    def supervisor_lost(self) -> None:
+        self.drain(0)
+        self.dismissed.set()
 
     def prepare_settings(self, settings: Settings) -> None:
         if settings.config.quic.max_streams == REFUSED_BY_SLOT + self.spec.slot:
