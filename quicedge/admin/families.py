@@ -85,9 +85,13 @@ def _routes(workers: list[Metrics]) -> Iterator[Metric]:
         "quicedge_route_outcomes", "Requests, by how they ended.", ["route", "outcome"], outcomes
     )
     yield _counter("quicedge_route_request_bytes", "Request content.", ["route"], received)
-    yield _counter("quicedge_route_response_bytes", "Response content.", ["route"], sent)
+    yield _counter(
+        "quicedge_route_response_bytes", "Response content that clients acknowledged.",
+        ["route"], sent,
+    )  # fmt: skip
     yield _histogram(
-        "quicedge_route_duration_seconds", "From a request's head to the end of its exchange.",
+        "quicedge_route_duration_seconds",
+        "From a request's head to the ACK of its response's last byte.",
         "route", DURATIONS, ((name, route.duration) for name, route in routes),
     )  # fmt: skip
 

@@ -4,6 +4,9 @@ An exchange has two half-streams. The request flows from the client (`Downstream
 (`OriginStream`), the response back. Both ends push; neither waits. What one end cannot take yet
 holds back the other: the client's flow-control credit for requests, the origin's socket for
 responses. No task and no queue stands behind an exchange.
+
+An origin is done when its response is complete, the exchange when the client has acknowledged the
+last byte of it: a slow client holds the exchange, not the origin's connection.
 """
 
 from __future__ import annotations
@@ -44,6 +47,10 @@ class Downstream(Protocol):
     def stop_request(self) -> None:
         """The rest of the request is not wanted."""
 
+    @property
+    def undelivered(self) -> int:
+        """Bytes of the response that the client has not acknowledged."""
+
 
 class Origin(Protocol):
     """A group of servers that requests can be sent to (`upstream.group.Upstream`)."""
@@ -54,14 +61,16 @@ class Origin(Protocol):
 class Exchange:
     """See the module. Times are seconds of `clock`; body counts are bytes.
 
-    `on_done` is called once, when both halves are over, however they ended.
+    `on_done` is called once: when the request is over and the response is delivered, or will
+    never be.
     """
 
     __slots__ = (
-        "_clock", "_downstream", "_on_done", "_origin", "_paused_request", "_request_over",
-        "_response_over", "_uncredited", "bytes_received", "bytes_sent", "context", "ended_at",
-        "first_byte_at", "origin_request", "outcome", "reason", "request", "response_started",
-        "route", "span", "started_at", "status", "timing", "trace_id",
+        "_clock", "_downstream", "_in_delivery", "_on_done", "_origin", "_paused_request",
+        "_request_over", "_response_over", "_uncredited", "bytes_delivered", "bytes_received",
+        "bytes_sent", "context", "ended_at", "first_byte_at", "outcome", "reason", "request",
+        "response_at", "response_started", "route", "span", "started_at", "status", "timing",
+        "trace_id",
     )  # fmt: skip
 
     def __init__(
@@ -84,14 +93,24 @@ class Exchange:
         """Gives the `server-timing` value, where clients are told."""
         self.started_at = clock()
         self.first_byte_at: float | None = None
+        self.response_at: float | None = None
+        """When the origin's response was complete; None when it never was."""
         self.ended_at: float | None = None
+        """When the client acknowledged the last byte, or the exchange ended otherwise."""
         self.status = 0
         self.outcome: Outcome | None = None
-        """None while it runs."""
+        """None while the response runs; final when the exchange is done."""
         self.reason = ""
         """Why it ended so, where the outcome does not say all."""
         self.bytes_received = 0
         self.bytes_sent = 0
+        """Response body bytes handed to the client's stream."""
+        self.bytes_delivered = 0
+        """Those of them that the client has, known when the exchange is done.
+
+        Of a response that is cut short this errs by the framing of what is missing, on the low
+        side.
+        """
         self.response_started = False
         self._clock = clock
         self._downstream = downstream
@@ -99,6 +118,7 @@ class Exchange:
         self._origin: OriginStream | None = None
         self._request_over = request.ended
         self._response_over = False
+        self._in_delivery = False
         self._paused_request = False
         self._uncredited = 0
 
@@ -111,6 +131,11 @@ class Exchange:
     def request_over(self) -> bool:
         """Nothing more of the request is expected."""
         return self._request_over
+
+    @property
+    def response_over(self) -> bool:
+        """Nothing more of the response will be written; the client may still be taking it."""
+        return self._response_over
 
     @property
     def request_paused(self) -> bool:
@@ -176,21 +201,16 @@ class Exchange:
 
     def response_stopped(self) -> None:
         """The client does not want the response any more."""
-        if self._response_over:
-            return
-        self._request_over = True
-        self._abort_origin()
-        self._finish(Outcome.CLIENT_ABORTED)
+        self._break_off(Outcome.CLIENT_ABORTED)
 
-    def connection_lost(self, reason: str = "") -> None:
-        """The client's connection is gone; nothing can be sent. `reason`: why we closed it."""
-        self._request_over = True
-        if not self._response_over:
-            self.reason = reason
-            self._abort_origin()
-            self._finish(Outcome.CONNECTION_LOST)
-        else:
-            self._maybe_done()
+    def connection_lost(self, outcome: Outcome, reason: str = "") -> None:
+        """The client's connection is over; nothing can be sent. `reason`: why we closed it."""
+        self._break_off(outcome, reason)
+
+    def delivered(self) -> None:
+        """The client has the response to its last byte."""
+        self._in_delivery = False
+        self._maybe_done(undelivered=0)
 
     def pause_response(self) -> None:
         """The client does not keep up."""
@@ -235,7 +255,8 @@ class Exchange:
             self._downstream.stop_request()
             self._request_over = True
         self._credit()
-        self._finish(Outcome.COMPLETE)
+        self.response_at = self._clock()
+        self._finish(Outcome.COMPLETE, in_delivery=True)
 
     def failed(self, error: UpstreamError) -> None:
         if self._response_over:
@@ -258,10 +279,8 @@ class Exchange:
 
     def response_timed_out(self) -> None:
         """The client took nothing of the response for too long; its stream is reset already."""
-        if not self._response_over:
-            self._abort_origin()
-            self._stop_request()
-            self._finish(Outcome.RESPONSE_TIMEOUT)
+        self._stop_request()
+        self._break_off(Outcome.RESPONSE_TIMEOUT)
 
     # --- ends ---------------------------------------------------------------------------------
 
@@ -277,7 +296,8 @@ class Exchange:
             return
         self.reason = reason
         self._abort_origin()
-        if self.response_started:
+        answered = not self.response_started
+        if not answered:
             self._downstream.reset(internal=True)
         else:
             head, body = error_response(status, self.request.method)
@@ -293,7 +313,21 @@ class Exchange:
                 self._downstream.write(body)
                 self._downstream.end(())
         self._stop_request()
-        self._finish(outcome)
+        self._finish(outcome, in_delivery=answered)
+
+    def _break_off(self, outcome: Outcome, reason: str = "") -> None:
+        """The client gets no more of the response."""
+        self._request_over = True
+        if not self._response_over:
+            self.reason = reason
+            self._abort_origin()
+            self._finish(outcome)
+            return
+        # Why the edge refused a request says more than that nobody read the refusal.
+        if self._in_delivery and self.outcome is Outcome.COMPLETE:
+            self.outcome, self.reason = outcome, reason
+        self._in_delivery = False
+        self._maybe_done()
 
     def _stop_request(self) -> None:
         if not self._request_over:
@@ -309,13 +343,19 @@ class Exchange:
             nbytes, self._uncredited = self._uncredited, 0
             self._downstream.consumed(nbytes)
 
-    def _finish(self, outcome: Outcome) -> None:
+    def _finish(self, outcome: Outcome, *, in_delivery: bool = False) -> None:
+        """The response half is over; `in_delivery`: once `delivered` says so."""
         self._response_over = True
+        self._in_delivery = in_delivery
         self.outcome = outcome
         self._credit()
         self._maybe_done()
 
-    def _maybe_done(self) -> None:
-        if self._response_over and self._request_over and self.ended_at is None:
+    def _maybe_done(self, undelivered: int | None = None) -> None:
+        over = self._response_over and self._request_over and not self._in_delivery
+        if over and self.ended_at is None:
             self.ended_at = self._clock()
+            if undelivered is None:
+                undelivered = self._downstream.undelivered
+            self.bytes_delivered = max(self.bytes_sent - undelivered, 0)
             self._on_done(self)

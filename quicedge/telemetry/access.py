@@ -33,15 +33,18 @@ class AccessRecord(msgspec.Struct, kw_only=True):
     bytes_received: int
     """Request body."""
     bytes_sent: int
-    """Response body."""
+    """Response body that the client acknowledged."""
     total_seconds: float
-    """From the request head to the end of both halves."""
+    """From the request head until the client had acknowledged the last byte of the response."""
     queue_seconds: float | None = None
     """Waiting for an origin connection."""
     connect_seconds: float | None = None
     """TCP and TLS to the origin; 0 on a reused connection."""
     first_byte_seconds: float | None = None
     """From the request head to the response head."""
+    response_seconds: float | None = None
+    """From the request head to the end of the origin's response; the rest of the total is the
+    client's."""
     upstream: str | None = None
     """The group of servers, by its name in the configuration."""
     server: str | None = None

@@ -61,7 +61,9 @@ class RouteMetrics(Struct):
     )
     bytes_received: int = 0
     bytes_sent: int = 0
+    """Content that clients acknowledged."""
     duration: Histogram = field(default_factory=lambda: Histogram.over(DURATIONS))
+    """From the request head until the client had acknowledged the last byte."""
 
 
 class UpstreamMetrics(Struct):

@@ -8,9 +8,13 @@ from typing import Final
 
 class Outcome(StrEnum):
     COMPLETE = "complete"
+    """The client acknowledged the whole response."""
     CLIENT_ABORTED = "client_aborted"
     """The client reset its request or stopped the response."""
-    CONNECTION_LOST = "connection_lost"
+    CLIENT_GONE = "client_gone"
+    """The client's connection ended before the response was delivered."""
+    CONNECTION_CLOSED = "connection_closed"
+    """The edge closed the connection before the response was delivered."""
     REQUEST_TIMEOUT = "request_timeout"
     """The request's content came too slowly."""
     RESPONSE_TIMEOUT = "response_timeout"

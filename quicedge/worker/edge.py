@@ -42,13 +42,13 @@ from quicedge.telemetry.outcomes import Outcome
 from quicedge.udp.address import FourTuple, format_address
 from quicedge.udp.forwarding import Forwarder
 from quicedge.udp.socket import UdpSocket
+from quicedge.worker.closing import close_reason
 from quicedge.worker.early import EarlyData, early_data_terms
 from quicedge.worker.losses import LossReport
 from quicedge.worker.policy import Policy
 from quicedge.worker.proposal import AnyUpstream, Proposal
 from quicedge.worker.records import (
     access_record,
-    close_reason,
     count_connection,
     count_exchange,
     count_rejected,

@@ -84,14 +84,23 @@ class Progress:
         return 0
 
     def _check_reader(self, stream: RequestStream, timeout: float, now: float) -> int:
+        exchange = stream.exchange
+        if exchange is None:
+            return 0
         connection, stream_id = stream.session.connection, stream.stream_id
         taken = connection.acknowledged_bytes(stream_id)
         mark = self._readers.setdefault(stream_id, _Mark(taken, now))
-        if not connection.unsent_bytes(stream_id):
+        # While the origin may write more, what is in flight is nobody's delay; a complete
+        # response is owed an ACK of its last byte.
+        waiting = (
+            connection.unacknowledged_bytes(stream_id)
+            if exchange.response_over
+            else connection.unsent_bytes(stream_id)
+        )
+        if not waiting:
             mark.excuse(taken, now)
         elif mark.is_late(taken, now, timeout, MIN_PROGRESS):
             stream.session.reset(stream_id, H3ErrorCode.REQUEST_CANCELLED)
-            if stream.exchange is not None:
-                stream.exchange.response_timed_out()
+            exchange.response_timed_out()
             return 1
         return 0

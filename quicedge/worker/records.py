@@ -8,7 +8,6 @@ from typing import Any
 
 from quicedge.config.schema import Config, Route
 from quicedge.http.checks import MessageError
-from quicedge.http.errors import error_name
 from quicedge.http.message import Field
 from quicedge.proxy.exchange import Exchange
 from quicedge.proxy.passing import Transport
@@ -21,6 +20,7 @@ from quicedge.telemetry.outcomes import Outcome
 from quicedge.telemetry.stats import ConnectionStats, PathStats, StreamStats
 from quicedge.telemetry.text import text
 from quicedge.udp.address import format_address
+from quicedge.worker.closing import close_reason
 from quicedge.worker.session import RequestStream, Session
 
 NO_ROUTE = "none"
@@ -46,8 +46,11 @@ def access_record(session: Session, stream: RequestStream, exchange: Exchange) -
         outcome=_outcome(exchange),
         reason=exchange.reason or None,
         bytes_received=exchange.bytes_received,
-        bytes_sent=exchange.bytes_sent,
+        bytes_sent=exchange.bytes_delivered,
         total_seconds=(exchange.ended_at or exchange.started_at) - exchange.started_at,
+        response_seconds=(
+            exchange.response_at - exchange.started_at if exchange.response_at is not None else None
+        ),
         queue_seconds=origin.queue_seconds if origin is not None else None,
         connect_seconds=origin.connect_seconds if origin is not None else None,
         first_byte_seconds=(
@@ -143,7 +146,7 @@ def count_exchange(metrics: Metrics, exchange: Exchange) -> None:
         status=exchange.status,
         outcome=_outcome(exchange),
         bytes_received=exchange.bytes_received,
-        bytes_sent=exchange.bytes_sent,
+        bytes_sent=exchange.bytes_delivered,
         seconds=(exchange.ended_at or started) - started,
         first_byte_seconds=(
             exchange.first_byte_at - started if exchange.first_byte_at is not None else None
@@ -273,17 +276,6 @@ def connection_stats(
         remote_parameters=_parameters(connection.remote_parameters) if detail else None,
         streams=[_stream(stream, now) for stream in session.streams.values()] if detail else None,
     )
-
-
-def close_reason(connection: Connection) -> str | None:
-    """How the connection ended, with error code and reason phrase where they were sent."""
-    event, ending = connection.close_event, connection.ending
-    if event is None or ending is None:
-        return None
-    if not ending.has_code:
-        return ending.value
-    name = error_name(event.error_code, application=event.frame_type is None)
-    return f"{ending.value}: {name} {event.reason_phrase}".rstrip()
 
 
 def _local_address(path: object) -> str:

@@ -16,9 +16,11 @@ from quicedge.proxy.errorpage import error_response
 from quicedge.proxy.exchange import Exchange
 from quicedge.quic import events
 from quicedge.quic.connection import Connection
-from quicedge.telemetry.outcomes import Refusal
+from quicedge.quic.ending import Delivery, Ending
+from quicedge.telemetry.outcomes import Outcome, Refusal
 from quicedge.udp.address import format_address
 from quicedge.worker.abuse import AbuseScore
+from quicedge.worker.closing import close_reason
 from quicedge.worker.early import SAFE_METHODS, HeldRequest
 from quicedge.worker.progress import Progress
 
@@ -51,6 +53,8 @@ class RequestStream:
         if session.connection.can_send_on(self.stream_id):
             head = [(b":status", b"%d" % response.status), *response.fields]
             session.h3.send_headers(self.stream_id, head, end_stream=end)
+            if end:
+                self._await_delivery()
             session.wake()
 
     def write(self, data: bytes) -> None:
@@ -72,7 +76,16 @@ class RequestStream:
                 session.h3.send_trailers(self.stream_id, list(trailers))
             else:
                 session.h3.send_data(self.stream_id, b"", end_stream=True)
+            self._await_delivery()
             session.wake()
+
+    def _await_delivery(self) -> None:
+        if self.exchange is not None:
+            self.session.delivering[self.stream_id] = self
+
+    @property
+    def undelivered(self) -> int:
+        return self.session.connection.unacknowledged_bytes(self.stream_id)
 
     def reset(self, internal: bool) -> None:
         code = H3ErrorCode.INTERNAL_ERROR if internal else H3ErrorCode.REQUEST_CANCELLED
@@ -99,6 +112,10 @@ class Session:
         self.h3: H3Connection | HqConnection
         self.streams: dict[int, RequestStream] = {}
         self.paused: dict[int, RequestStream] = {}
+        self.delivering: dict[int, RequestStream] = {}
+        """Streams whose response is written to its end and not acknowledged yet."""
+        self._acknowledged = 0
+        """`Recovery.delivered` when `delivering` was last looked at."""
         self.requests = 0
         self.held: dict[int, HeldRequest] = {}
         """Requests that wait for the handshake to complete, for their early data's verdict, or for
@@ -174,7 +191,12 @@ class Session:
         return H3Connection(self.connection, self, is_client=False, settings=self.edge.h3_settings)
 
     def pumped(self) -> None:
-        """Let origins go on whose clients caught up, and a drained connection go."""
+        """See what was delivered; let origins go on whose clients caught up, and a drained
+        connection go."""
+        if not self.connection.is_alive:
+            self._end_exchanges()
+        elif self.delivering:
+            self._see_delivered()
         if self.held and self.connection.handshake_complete:
             # An address that changed during the handshake may be validated only now.
             self._release_held()
@@ -187,13 +209,58 @@ class Session:
                 if stream.exchange is not None:
                     stream.exchange.resume_response()
 
-    def _lost(self) -> None:
+    def _see_delivered(self) -> None:
+        acknowledged = self.connection.recovery.delivered
+        if acknowledged == self._acknowledged:
+            return
+        self._acknowledged = acknowledged
+        for stream_id, stream in list(self.delivering.items()):
+            if self.connection.delivery(stream_id) is Delivery.DELIVERED:
+                self._delivered(stream)
+
+    def _delivered(self, stream: RequestStream) -> None:
+        self.delivering.pop(stream.stream_id, None)
+        if stream.exchange is not None:
+            stream.exchange.delivered()
+
+    def _end_exchanges(self) -> None:
+        """The connection is over, or closing: requests end now, not with the closing period."""
+        if not self.streams:
+            return
+        by_edge = self.connection.ending is Ending.LOCAL_CLOSE
+        outcome = Outcome.CONNECTION_CLOSED if by_edge else Outcome.CLIENT_GONE
+        event = self.connection.close_event
+        told = (
+            event.reason_phrase if by_edge and event is not None else close_reason(self.connection)
+        )
+        satisfied = self._client_is_satisfied
         for stream in list(self.streams.values()):
-            if stream.exchange is not None:
-                stream.exchange.connection_lost()
+            stream_id = stream.stream_id
+            state = self.connection.delivery(stream_id)
+            if stream_id in self.delivering and (
+                state is Delivery.DELIVERED or (satisfied and state is Delivery.IN_FLIGHT)
+            ):
+                self._delivered(stream)
+            elif stream.exchange is not None:
+                stream.exchange.connection_lost(outcome, told or "")
+
+    @property
+    def _client_is_satisfied(self) -> bool:
+        """Whether the client closed without an error.
+
+        Many close at once with the last byte of what they came for, and its ACK is never sent.
+        """
+        event = self.connection.close_event
+        if event is None or self.connection.ending is not Ending.PEER_CLOSE:
+            return False
+        return event.error_code in (0, H3ErrorCode.NO_ERROR)
+
+    def _lost(self) -> None:
+        self._end_exchanges()
         self.streams.clear()
         self.held.clear()
         self.paused.clear()
+        self.delivering.clear()
         self.edge.session_ended(self)
         if self._negotiated:
             self._negotiated = False
@@ -365,13 +432,11 @@ class Session:
             self._send_away(H3ErrorCode.EXCESSIVE_LOAD, "too many requests broken off")
 
     def _send_away(self, code: int, reason: str) -> None:
-        """Close for what the client did; its requests end now, not with the closing period."""
+        """Close for what the client did."""
         self._sent_away = True
         self.edge.policy.note_closed(self, code, reason)
         self.close(code, reason)
-        for stream in list(self.streams.values()):
-            if stream.exchange is not None:
-                stream.exchange.connection_lost(reason)
+        self._end_exchanges()
 
     # --- refusing and ending ----------------------------------------------------------------------
 
@@ -404,12 +469,14 @@ class Session:
         stream = self.streams.get(error.stream_id)
         if stream is not None and stream.exchange is not None:
             stream.exchange.request_aborted()
-        self.reset(error.stream_id, error.code)
+        if self.connection.can_send_on(error.stream_id):
+            # A response that is complete is the client's, whatever it sent after the request.
+            self.reset(error.stream_id, error.code)
         self.stop(error.stream_id, error.code)
 
     def reset(self, stream_id: int, code: int) -> None:
-        """Abort our sending half."""
-        if self.connection.can_send_on(stream_id):
+        """Abort our sending half, also when all of the response is written."""
+        if self.connection.can_reset(stream_id):
             self.resets_sent += 1
             self.connection.reset_stream(stream_id, code)
             self.wake()
@@ -426,6 +493,7 @@ class Session:
             self._abuse.completed()
         self.streams.pop(stream_id, None)
         self.paused.pop(stream_id, None)
+        self.delivering.pop(stream_id, None)
         self._close_if_drained()
 
     # --- drain ------------------------------------------------------------------------------------

@@ -21,7 +21,6 @@ from quicedge.http.message import Field, Request
 from quicedge.proxy.exchange import Exchange
 from quicedge.proxy.passing import SpanContext, new_span_id, new_trace_id, parent_of
 from quicedge.quic.packet import VERSION_NAMES
-from quicedge.telemetry.outcomes import Outcome
 from quicedge.telemetry.spans import Attribute, SamplerError, Span, is_disabled, sampler_of
 from quicedge.telemetry.text import text
 from quicedge.upstream.base import OriginStream
@@ -123,7 +122,7 @@ def _server_span(
         "network.protocol.version": "3",
         "network.transport": "quic",
         "http.request.body.size": exchange.bytes_received,
-        "http.response.body.size": exchange.bytes_sent,
+        "http.response.body.size": exchange.bytes_delivered,
         "quic.connection_id": connection.id,
         "quic.stream_id": stream.stream_id,
         "quic.version": VERSION_NAMES.get(connection.version, hex(connection.version)),
@@ -201,7 +200,7 @@ def _client_span(context: SpanContext, exchange: Exchange, epoch: float) -> Span
         attributes["quicedge.first_byte_seconds"] = exchange.first_byte_at - exchange.started_at
         if exchange.status >= 400:
             error = str(exchange.status)
-    if exchange.outcome is not Outcome.COMPLETE:
+    if exchange.response_at is None:
         error = str(exchange.outcome)
     if error is not None:
         attributes["error.type"] = error
@@ -213,7 +212,7 @@ def _client_span(context: SpanContext, exchange: Exchange, epoch: float) -> Span
         kind="client",
         name=name,
         start=epoch + exchange.started_at,
-        end=epoch + (exchange.ended_at or exchange.started_at),
+        end=epoch + (exchange.response_at or exchange.ended_at or exchange.started_at),
         attributes=attributes,
         error=error,
         state=context.parent.state.decode("latin-1") if context.parent is not None else "",

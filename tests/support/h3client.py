@@ -46,6 +46,27 @@ class H3Client(QuicConnectionProtocol):
         self.h3 = _H3(self._quic)
         self.answers: dict[int, Answer] = {}
         self.closed: ConnectionTerminated | None = None
+        self._unread: list[Any] | None = None
+
+    def stop_reading(self) -> None:
+        """Leave datagrams unread: nothing is acknowledged, no credit is granted."""
+        self._unread = []
+
+    def resume_reading(self) -> None:
+        unread, self._unread = self._unread or [], None
+        for data, address in unread:
+            self.datagram_received(data, address)
+
+    def datagram_received(self, data: bytes | str, addr: Any) -> None:
+        if self._unread is not None:
+            self._unread.append((data, addr))
+        else:
+            super().datagram_received(data, addr)
+
+    def grant_no_more(self) -> None:
+        """Acknowledge what comes, but never raise a flow-control limit again."""
+        self._quic._write_stream_limits = lambda **_: None  # type: ignore[method-assign]
+        self._quic._write_connection_limits = lambda **_: None  # type: ignore[method-assign]
 
     def quic_event_received(self, event: QuicEvent) -> None:
         if isinstance(event, ConnectionTerminated):
@@ -120,10 +141,10 @@ class H3Client(QuicConnectionProtocol):
 
 
 @asynccontextmanager
-async def h3_client(port: int) -> AsyncIterator[H3Client]:
-    """A connection to an edge on loopback."""
+async def h3_client(port: int, **options: Any) -> AsyncIterator[H3Client]:
+    """A connection to an edge on loopback; `options` as aioquic's configuration has them."""
     configuration = QuicConfiguration(
-        alpn_protocols=["h3"], verify_mode=ssl.CERT_NONE, server_name="localhost"
+        alpn_protocols=["h3"], verify_mode=ssl.CERT_NONE, server_name="localhost", **options
     )
     async with connect(
         "127.0.0.1", port, configuration=configuration, create_protocol=H3Client

@@ -13,7 +13,7 @@ from quicedge.qlog.validate import validate
 from quicedge.quic.connection import Connection
 from quicedge.quic.ending import Delivery, Ending
 from quicedge.telemetry.trace import Trace
-from quicedge.worker.records import close_reason
+from quicedge.worker.closing import close_reason
 from tests.support.quicpair import make_pair
 from tests.support.simnet import Link, Pair
 

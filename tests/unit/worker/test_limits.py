@@ -91,6 +91,7 @@ def test_the_memory_of_this_process_is_plausible() -> None:
 @dataclass
 class FakeConnection:
     unsent: int = 0
+    in_flight: int = 0
     acknowledged: int = 0
 
     def unsent_bytes(self, stream_id: int) -> int:
@@ -99,6 +100,9 @@ class FakeConnection:
     def acknowledged_bytes(self, stream_id: int) -> int:
         return self.acknowledged
 
+    def unacknowledged_bytes(self, stream_id: int) -> int:
+        return self.unsent + self.in_flight
+
 
 @dataclass
 class FakeExchange:
@@ -106,6 +110,7 @@ class FakeExchange:
     request_over: bool = False
     request_paused: bool = False
     response_started: bool = False
+    response_over: bool = False
     ended: list[Any] = field(default_factory=list)
 
     def refuse(self, status: int, outcome: str) -> None:
@@ -196,6 +201,23 @@ def test_a_reader_is_not_late_when_there_is_nothing_to_take() -> None:
     session = FakeSession()
     session.exchange.request_over = True
     assert run(session, 100) == 0
+
+
+def test_what_is_in_flight_of_an_open_response_is_nobodys_delay() -> None:
+    session = FakeSession()
+    session.exchange.request_over = True
+    session.connection.in_flight = 10
+    assert run(session, 100) == 0
+
+
+@pytest.mark.parametrize(("unsent", "in_flight"), [(100_000, 0), (0, 10)])
+def test_a_complete_response_is_owed_an_ack_of_its_last_byte(unsent: int, in_flight: int) -> None:
+    session = FakeSession()
+    session.exchange.request_over = session.exchange.response_over = True
+    session.connection.unsent, session.connection.in_flight = unsent, in_flight
+    assert run(session, 25) >= 1
+    assert session.resets[0] == 0
+    assert session.exchange.ended[0] == "response"
 
 
 def test_broken_off_requests_are_forgiven_with_time_and_with_work_done() -> None:

@@ -1,0 +1,138 @@
+"""When an exchange is done, by whose doing, and with how many bytes delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from quicedge.http.message import Field, Response
+from quicedge.http.semantics import EdgeContext
+from quicedge.proxy.exchange import Exchange
+from quicedge.telemetry.outcomes import Outcome
+from tests.support.origins import request
+
+BODY = b"x" * 1000
+
+
+class Client:
+    """A downstream that has acknowledged nothing yet."""
+
+    def __init__(self) -> None:
+        self.written = self.acknowledged = 0
+        self.ended = False
+
+    def informational(self, response: Response) -> None: ...
+
+    def response(self, response: Response, end: bool) -> None:
+        self.ended = end
+
+    def write(self, data: bytes) -> None:
+        self.written += len(data)
+
+    def end(self, trailers: Sequence[Field]) -> None:
+        self.ended = True
+
+    def reset(self, internal: bool) -> None: ...
+
+    def consumed(self, nbytes: int) -> None: ...
+
+    def stop_request(self) -> None: ...
+
+    @property
+    def undelivered(self) -> int:
+        return self.written - self.acknowledged
+
+
+class Origin:
+    """Its own stream, too; keeps whether it was aborted."""
+
+    aborted = False
+
+    def open(self, request: Any, handler: Any) -> Any:
+        return self
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+class World:
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.client, self.origin = Client(), Origin()
+        self.done: list[Exchange] = []
+        context = EdgeContext(client_host="192.0.2.1", alt_svc=None, method=b"GET")
+        self.exchange = Exchange(request(), self.client, None, context,
+                                 clock=lambda: self.now, on_done=self.done.append)  # fmt: skip
+        self.exchange.start(self.origin)
+
+    def answer(self) -> None:
+        """The origin's whole response, a second after the request."""
+        self.now += 1
+        self.exchange.response(Response(200, []))
+        self.exchange.data(BODY)
+        self.exchange.end(())
+
+
+def test_a_response_is_done_when_delivered_not_when_written() -> None:
+    world = World()
+    world.answer()
+    exchange = world.exchange
+    assert world.client.ended
+    assert exchange.response_over
+    assert exchange.response_at == 101.0
+    assert not world.done
+    world.now += 5
+    exchange.delivered()
+    assert world.done == [exchange]
+    assert exchange.ended_at == 106.0
+    assert (exchange.outcome, exchange.bytes_delivered) == (Outcome.COMPLETE, len(BODY))
+    assert not world.origin.aborted
+    exchange.connection_lost(Outcome.CLIENT_GONE)
+    assert world.done == [exchange], "once"
+    assert exchange.outcome is Outcome.COMPLETE
+
+
+ENDS: dict[str, tuple[Callable[[Exchange], None], Outcome]] = {
+    "gone": (lambda e: e.connection_lost(Outcome.CLIENT_GONE, "idle timeout"), Outcome.CLIENT_GONE),
+    "closed": (lambda e: e.connection_lost(Outcome.CONNECTION_CLOSED), Outcome.CONNECTION_CLOSED),
+    "stopped": (lambda e: e.response_stopped(), Outcome.CLIENT_ABORTED),
+    "late": (lambda e: e.response_timed_out(), Outcome.RESPONSE_TIMEOUT),
+}
+
+
+@pytest.mark.parametrize("written", [True, False])
+@pytest.mark.parametrize("name", ENDS)
+def test_whatever_ends_a_response_early_names_the_outcome(name: str, written: bool) -> None:
+    end, outcome = ENDS[name]
+    world = World()
+    if written:
+        world.answer()
+    else:
+        world.exchange.response(Response(200, []))
+        world.exchange.data(BODY)
+    world.client.acknowledged = 300
+    end(world.exchange)
+    assert world.done == [world.exchange]
+    assert (world.exchange.outcome, world.exchange.bytes_delivered) == (outcome, 300)
+    assert world.exchange.reason == ("idle timeout" if name == "gone" else "")
+    assert world.origin.aborted is not written, "a complete response is not taken back"
+
+
+def test_a_request_reset_after_a_complete_response_leaves_the_delivery_alone() -> None:
+    world = World()
+    world.answer()
+    world.exchange.request_aborted()
+    assert not world.done
+    world.exchange.delivered()
+    assert world.exchange.outcome is Outcome.COMPLETE
+
+
+def test_a_refusal_that_nobody_reads_keeps_its_outcome() -> None:
+    world = World()
+    world.exchange.refuse(404, Outcome.NO_ROUTE, reason="no such host")
+    assert not world.done
+    world.exchange.connection_lost(Outcome.CLIENT_GONE, "idle timeout")
+    assert world.done == [world.exchange]
+    assert (world.exchange.outcome, world.exchange.reason) == (Outcome.NO_ROUTE, "no such host")
