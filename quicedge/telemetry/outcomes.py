@@ -39,6 +39,7 @@ class Outcome(StrEnum):
     ORIGIN_REQUEST = "origin_request"
     ORIGIN_NO_SERVER = "origin_no_server"
     ORIGIN_OVERLOADED = "origin_overloaded"
+    ORIGIN_STALLED = "origin_stalled"
 
     @property
     def origin_failure(self) -> str | None:
