@@ -85,4 +85,12 @@ def admin_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def admin_client(admin: str, token_file: Any) -> AdminClient:
     """What `admin_options` name."""
-    return AdminClient(admin, token_file.read().strip() if token_file is not None else None)
+    if token_file is None:
+        return AdminClient(admin)
+    try:
+        token = token_file.read().strip()
+    except UnicodeDecodeError as error:
+        raise click.BadParameter(
+            f"{token_file.name}: holds no token", param_hint="--token-file"
+        ) from error
+    return AdminClient(admin, token)

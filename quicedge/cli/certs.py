@@ -8,12 +8,35 @@ from cryptography.hazmat.primitives import hashes
 
 from quicedge.cli.options import DEVELOPMENT_PORT
 from quicedge.config import devcerts
+from quicedge.config.hostnames import host_problem
+
+
+class _Host(click.ParamType):
+    """A host name, a wildcard or an IP address that a certificate can cover."""
+
+    name = "host"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        problem = host_problem(value.removeprefix("*."))
+        if problem:
+            self.fail(f"{value!r} {problem}", param, ctx)
+        return value
 
 
 @click.command()
-@click.option("--directory", default="certs", show_default=True, help="Where the files are.")
 @click.option(
-    "--host", "hosts", multiple=True, help="A name or address to cover, besides localhost."
+    "--directory",
+    default="certs",
+    show_default=True,
+    type=click.Path(file_okay=False),
+    help="Where the files are.",
+)
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    type=_Host(),
+    help="A name or address to cover, besides localhost.",
 )
 def command(directory: str, hosts: tuple[str, ...]) -> None:
     """Make the development certificate if need be, and show it."""

@@ -29,7 +29,8 @@ START_TIMEOUT = 30.0
 
 @click.command()
 @click.option("--once", is_flag=True, help="Make the request and exit, 0 when it went well.")
-@click.option("--port", default=4433, show_default=True, help="UDP port of the edge.")
+@click.option("--port", default=4433, show_default=True, type=click.IntRange(1, 65535),
+              help="UDP port of the edge.")  # fmt: skip
 def command(once: bool, port: int) -> None:
     """Run the edge, an embedded origin and a development certificate; show a first request."""
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -65,8 +65,12 @@ def run(config: Config, config_path: str | None, *, worker_entry: str | None = N
     """Run the edge until it is told to stop; the exit code.
 
     SIGTERM and SIGINT drain, a second one stops at once; SIGHUP reloads `config_path` and the
-    certificates; SIGUSR1 reopens the logs. `worker_entry` is for tests (`WorkerPool`).
+    certificates; SIGUSR1 reopens the logs; SIGUSR2 is ignored. `worker_entry` is for tests
+    (`WorkerPool`).
     """
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        # Until they are handled: by default they end the process.
+        signal.signal(number, signal.SIG_IGN)
     try:
         logs = Logs(config.log, process="supervisor", exchanges=False)
     except UnusableError as error:
@@ -242,6 +246,10 @@ class Supervisor:
             loop.add_signal_handler(number, self._on_stop, number)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload()))
         loop.add_signal_handler(signal.SIGUSR1, lambda: self._spawn(self._reopen_logs()))
+        loop.add_signal_handler(
+            signal.SIGUSR2,
+            lambda: log.warning("signal ignored, it has no meaning", signal="SIGUSR2"),
+        )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -359,6 +359,15 @@ def test_logs_rotate_by_renaming_and_sigusr1(start: Start, tmp_path: Path) -> No
     assert "/2/1/0" in (tmp_path / "access.log.2").read_text()
 
 
+def test_a_signal_without_meaning_is_ignored(start: Start) -> None:
+    edge = start()
+    edge.signal(signal.SIGUSR2)
+    assert edge.wait_event("signal ignored, it has no meaning")["signal"] == "SIGUSR2"
+    assert edge.who()
+    edge.signal(signal.SIGTERM)
+    assert edge.wait() == 0
+
+
 def test_systemd_is_told(start: Start, tmp_path: Path) -> None:
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:

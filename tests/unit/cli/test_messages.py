@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from quicedge.cli import main
 from quicedge.cli.options import development_listen
 
 URL = "https://127.0.0.1:4433/"
+TRACE = "trace.qlog"
+"""Stands for a small trace."""
 
 
 @pytest.mark.parametrize(
@@ -29,13 +32,57 @@ URL = "https://127.0.0.1:4433/"
         (["serve", "--config", "/no/such.toml"], "/no/such.toml: No such file"),
         (["serve", "--upstream", "8000"], "--upstream: '8000': expected"),
         (["check", "--config", "/"], "/: Is a directory"),
+        (["certs", "--directory", "/dev/null"], "/dev/null: File exists"),
+        (["certs", "--directory", "/dev/null/x"], "/dev/null/x: Not a directory"),
+        (["certs", "--host", ""], "'' is empty"),
+        (["certs", "--host", "https://a.example/"], "is a URL; write 'a.example'"),
+        (["certs", "--host", "bücher.example"], "write 'xn--bcher-kva.example'"),
+        (["demo", "--port", "70000"], "is not in the range"),
+        (["top", "--token-file", "/bin/true"], "/bin/true: holds no token"),
+        (["qlog", "stats", "/bin/true"], "holds no qlog events"),
+        (["qlog", "report", "-o", "/no/such.html", TRACE], "Error: /no/such.html: No such file"),
+        (["qlog", "report", "-o", "/dev/full", TRACE], "Error: No space left on device"),
+        (["qlog", "plot", "-o", "/no/such.png", TRACE], "Error: /no/such.png: No such file"),
+        (["qlog", "tail", "--admin", "127.0.0.1:9", "x"], "does the edge run?"),
     ],
 )
-def test_a_mistake_is_told_in_words(arguments: list[str], words: str) -> None:
-    result = CliRunner().invoke(main, arguments)
+def test_a_mistake_is_told_in_words(tmp_path: Path, arguments: list[str], words: str) -> None:
+    trace = tmp_path / TRACE
+    event = {
+        "time": 1.0,
+        "name": "transport:packet_sent",
+        "data": {"header": {"packet_type": "1RTT"}},
+    }
+    trace.write_text(json.dumps({"qlog_version": "0.3", "traces": [{"events": [event]}]}))
+    result = CliRunner().invoke(main, [str(trace) if one == TRACE else one for one in arguments])
     assert isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code in (1, 2)
     assert words in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (PermissionError(13, "Permission denied", "/a/file"), "/a/file: Permission denied"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError(18, "Invalid cross-device link", "/a", None, "/b"), "/a: /b: Invalid"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), "no utf-8 text (byte 0)"),
+        (KeyError("x"), "KeyError: 'x' (QUICEDGE_DEBUG=1 shows where)"),
+        (ValueError("of\nmany lines"), "ValueError: of many lines"),
+    ],
+)
+def test_whatever_a_command_raises_is_one_line(monkeypatch, error: Exception, words: str) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("quicedge.cli.certs.devcerts.ensure", fail)
+    result = CliRunner().invoke(main, ["certs"])
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: ")
+    assert words in result.output
+    assert len(result.output.splitlines()) == 1
+    monkeypatch.setenv("QUICEDGE_DEBUG", "1")
+    assert CliRunner().invoke(main, ["certs"]).exception is error
 
 
 def test_a_port_where_nothing_listens_is_named(tmp_path: Path) -> None:
