@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import calendar
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from email.utils import formatdate, parsedate
 from typing import NamedTuple
 
+from quicedge.http.dates import parse_date
 from quicedge.http.message import Field
 
 _ETAG = re.compile(rb'(W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 _RANGE = re.compile(rb"([0-9]*)-([0-9]*)")
-_IMF_FIXDATE = re.compile(rb"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT")
 _MAX_DIGITS = 18
 
 
@@ -43,19 +41,17 @@ class Selection(NamedTuple):
     part: Range | None = None
 
 
-def http_date(seconds: int) -> bytes:
-    """An IMF-fixdate (RFC 9110 section 5.6.7)."""
-    return formatdate(seconds, usegmt=True).encode()
+def select(method: bytes, fields: Sequence[Field], current: Validators, now: float) -> Selection:
+    """What a GET or HEAD gets: 200, 206, 304, 412 or 416 (RFC 9110 section 13.2.2).
 
-
-def select(method: bytes, fields: Sequence[Field], current: Validators) -> Selection:
-    """What a GET or HEAD gets: 200, 206, 304, 412 or 416 (RFC 9110 section 13.2.2)."""
+    `now`: seconds since 1970.
+    """
     if_match = _list(fields, b"if-match")
     if if_match is not None:
         if not _matches(if_match, current.etag, weak=False):
             return Selection(412)
     else:
-        unmodified = _date(fields, b"if-unmodified-since")
+        unmodified = _date(fields, b"if-unmodified-since", now)
         if unmodified is not None and current.modified > unmodified:
             return Selection(412)
     if_none_match = _list(fields, b"if-none-match")
@@ -63,7 +59,7 @@ def select(method: bytes, fields: Sequence[Field], current: Validators) -> Selec
         if _matches(if_none_match, current.etag, weak=True):
             return Selection(304)
     else:
-        modified = _date(fields, b"if-modified-since")
+        modified = _date(fields, b"if-modified-since", now)
         if modified is not None and current.modified <= modified:
             return Selection(304)
     # RFC 9110 section 14.2: a server MUST ignore a Range header field received with a request
@@ -71,7 +67,7 @@ def select(method: bytes, fields: Sequence[Field], current: Validators) -> Selec
     if method != b"GET":
         return Selection(200)
     ranges = [value for name, value in fields if name == b"range"]
-    if len(ranges) != 1 or not _range_still_fits(fields, current):
+    if len(ranges) != 1 or not _range_still_fits(fields, current, now):
         return Selection(200)
     return _select_range(ranges[0], current.size)
 
@@ -94,19 +90,13 @@ def _matches(listed: bytes, etag: bytes, weak: bool) -> bool:
     )
 
 
-def _date(fields: Sequence[Field], name: bytes) -> int | None:
+def _date(fields: Sequence[Field], name: bytes, now: float) -> int | None:
     """Seconds of a date field; None when absent or no date, which is then ignored."""
     values = [value for key, value in fields if key == name]
-    if len(values) != 1 or not _IMF_FIXDATE.fullmatch(values[0]):
-        return None
-    try:
-        parsed = parsedate(values[0].decode())
-        return None if parsed is None else calendar.timegm(parsed)
-    except (ValueError, OverflowError):
-        return None
+    return parse_date(values[0], now) if len(values) == 1 else None
 
 
-def _range_still_fits(fields: Sequence[Field], current: Validators) -> bool:
+def _range_still_fits(fields: Sequence[Field], current: Validators, now: float) -> bool:
     """If-Range: a strong comparison, so that parts of two versions are never joined."""
     value = _list(fields, b"if-range")
     if value is None:
@@ -114,7 +104,9 @@ def _range_still_fits(fields: Sequence[Field], current: Validators) -> bool:
     if _ETAG.fullmatch(value):
         return _matches(value, current.etag, weak=False)
     # RFC 9110 section 13.1.5: a date is compared for equality, and must be a strong validator.
-    return _date(fields, b"if-range") == current.modified and not current.etag.startswith(b"W/")
+    return _date(fields, b"if-range", now) == current.modified and not current.etag.startswith(
+        b"W/"
+    )
 
 
 def _select_range(value: bytes, size: int) -> Selection:

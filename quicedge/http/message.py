@@ -34,3 +34,5 @@ class Response:
 
     status: int
     fields: Fields = field(default_factory=list)
+    version: bytes | None = None
+    """The HTTP version it was received in (`1.1`, `2`); None: it was made by the edge."""

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from quicedge.http.forwarding import HOP_BY_HOP, Reserved
 from quicedge.http.message import Field, Fields, Request, Response
 
 PSEUDONYM = b"quicedge"
 """Our name in Via."""
 
-HOP_BY_HOP = frozenset(
-    (
-        b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization",
-        b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade",
-    )
-)  # fmt: skip
-"""RFC 9110 section 7.6.1: these concern one connection and are not forwarded."""
-
-SET_BY_EDGE = frozenset(
-    (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"early-data")
-)
-"""Fields the origin believes because only the edge writes them; a client's are dropped."""
-
-_REQUEST_DROPPED = HOP_BY_HOP | SET_BY_EDGE | {b"via", b"host"}
+_MAX_FORWARDS = 255
+"""The highest Max-Forwards sent on: no chain of intermediaries is so long."""
+_MAX_FORWARDS_DIGITS = 18
+"""Digits that are read; the largest of so many is above the highest anyway."""
 _IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 
 
@@ -34,11 +25,12 @@ class EdgeContext:
     client_host: str
     """The client's validated IP address."""
     alt_svc: bytes | None = None
-    method: bytes = b"GET"
     early_data: bool = False
     """The request came in 0-RTT data and goes on before the handshake is complete."""
-    dropped: frozenset[bytes] = frozenset()
-    """Further request fields that only the edge may write."""
+    version: bytes = b"3"
+    """The HTTP version that the request came in."""
+    reserved: Reserved = field(default_factory=Reserved)
+    """Request fields that only the edge may write."""
     added: Sequence[Field] = ()
     """Fields that the origin is told besides."""
 
@@ -56,25 +48,25 @@ def response_has_body(method: bytes, status: int) -> bool:
 def request_to_origin(request: Request, context: EdgeContext) -> Request:
     """The request as the origin gets it: hop-by-hop fields gone, forwarding fields ours."""
     fields: Fields = []
-    via = b"3 " + PSEUDONYM
+    via: list[bytes] = []
+    reserved = context.reserved
     for name, value in request.fields:
-        if name in context.dropped:
-            continue
-        if name not in _REQUEST_DROPPED:
-            fields.append((name, value))
+        if name == b"via":
+            via.append(value)
         elif name == b"te":
             # RFC 9110 section 10.1.4: we forward trailers, and gRPC origins insist on this.
             fields.append((b"te", b"trailers"))
-        elif name == b"via":
-            via = value + b", " + via
+        elif name == b"max-forwards" and request.method == b"OPTIONS":
+            fields.append((name, _one_forward_less(value)))
+        elif name not in reserved:
+            fields.append((name, value))
     if context.early_data:
         # RFC 8470 section 5.1: an intermediary that forwards such a request MUST add it.
-        fields = [item for item in fields if item[0] != b"early-data"]
         fields.append((b"early-data", b"1"))
     host = context.client_host.encode()
     node = b'"[%b]"' % host if b":" in host else host
     fields += (
-        (b"via", via),
+        (b"via", _via(via, context.version)),
         (b"forwarded", b'for=%b;host="%b";proto=https' % (node, request.authority)),
         (b"x-forwarded-for", host),
         (b"x-forwarded-host", request.authority),
@@ -84,8 +76,19 @@ def request_to_origin(request: Request, context: EdgeContext) -> Request:
     return replace(request, fields=fields)
 
 
-def request_trailers(trailers: Sequence[Field]) -> Fields:
-    return [field for field in trailers if field[0] not in HOP_BY_HOP]
+def _via(received: Sequence[bytes], version: bytes) -> bytes:
+    """Ours at the end of those received: several lines are one list (RFC 9110 section 5.3)."""
+    return b", ".join((*(value for value in received if value), version + b" " + PSEUDONYM))
+
+
+def _one_forward_less(value: bytes) -> bytes:
+    """The Max-Forwards to send on (RFC 9110 section 7.6.2); the digits are checked before."""
+    return b"%d" % (min(int(value[:_MAX_FORWARDS_DIGITS]), _MAX_FORWARDS) - 1)
+
+
+def request_trailers(trailers: Sequence[Field], context: EdgeContext) -> Fields:
+    """Trailers as the origin gets them."""
+    return context.reserved.pass_trailers(trailers)
 
 
 def response_fields(fields: Sequence[Field]) -> Fields:
@@ -103,23 +106,39 @@ def response_fields(fields: Sequence[Field]) -> Fields:
     return [field for field in fields if field[0] not in dropped]
 
 
-def response_to_client(response: Response, context: EdgeContext) -> Response:
-    """The response as the client gets it: Via and Alt-Svc added."""
-    fields = response_fields(response.fields)
-    via = PSEUDONYM
-    kept = []
-    for name, value in fields:
+def response_to_client(response: Response, context: EdgeContext, date: bytes) -> Response:
+    """The response as the client gets it. `date` is the present time, as an HTTP date."""
+    status = response.status
+    via: list[bytes] = []
+    kept: Fields = []
+    dated = False
+    for name, value in response_fields(response.fields):
         if name == b"via":
-            via = value + b", 1.1 " + PSEUDONYM
+            via.append(value)
         elif name == b"alt-svc" and context.alt_svc is not None:
             continue
+        elif name == b"content-length" and status == 204:
+            # RFC 9110 section 8.6: a server MUST NOT send it with 204.
+            continue
         else:
+            dated |= name == b"date"
             kept.append((name, value))
-    kept.append((b"via", via if b"," in via else b"1.1 " + via))
+    if not dated:
+        # RFC 9110 section 6.6.1: who forwards a response without Date MUST append one.
+        kept.append((b"date", date))
+    if response.version is not None:
+        kept.append((b"via", _via(via, response.version)))
     if context.alt_svc is not None:
         kept.append((b"alt-svc", context.alt_svc))
-    return Response(response.status, kept)
+    return Response(status, kept, response.version)
+
+
+def interim_to_client(response: Response) -> Response:
+    """An interim response as the client gets it; RFC 9110 section 8.6: no content-length."""
+    fields = [item for item in response_fields(response.fields) if item[0] != b"content-length"]
+    return Response(response.status, fields, response.version)
 
 
 def response_trailers(trailers: Sequence[Field]) -> Fields:
+    """Trailers as the client gets them."""
     return [field for field in trailers if field[0] not in HOP_BY_HOP]

@@ -59,14 +59,15 @@ class Origin(Protocol):
 
 
 class Exchange:
-    """See the module. Times are seconds of `clock`; body counts are bytes.
+    """See the module. Times are seconds of `clock`; body counts are bytes. `date` gives the present
+    time as an HTTP date.
 
     `on_done` is called once: when the request is over and the response is delivered, or will
     never be.
     """
 
     __slots__ = (
-        "_clock", "_downstream", "_in_delivery", "_on_done", "_origin", "_paused_request",
+        "_clock", "_date", "_downstream", "_in_delivery", "_on_done", "_origin", "_paused_request",
         "_request_over", "_response_over", "_uncredited", "bytes_delivered", "bytes_received",
         "bytes_sent", "context", "ended_at", "first_byte_at", "outcome", "reason", "request",
         "response_at", "response_started", "route", "span", "started_at", "status", "timing",
@@ -81,6 +82,7 @@ class Exchange:
         context: semantics.EdgeContext,
         *,
         clock: Callable[[], float],
+        date: Callable[[], bytes],
         on_done: Callable[[Exchange], None],
     ) -> None:
         self.request = request
@@ -113,6 +115,7 @@ class Exchange:
         """
         self.response_started = False
         self._clock = clock
+        self._date = date
         self._downstream = downstream
         self._on_done = on_done
         self._origin: OriginStream | None = None
@@ -182,7 +185,7 @@ class Exchange:
             return
         self._request_over = True
         if self._origin is not None and not self._response_over:
-            self._origin.end(semantics.request_trailers(trailers))
+            self._origin.end(semantics.request_trailers(trailers, self.context))
         self._maybe_done()
 
     def request_aborted(self) -> None:
@@ -225,9 +228,7 @@ class Exchange:
 
     def informational(self, response: Response) -> None:
         if not self._response_over:
-            self._downstream.informational(
-                Response(response.status, semantics.response_fields(response.fields))
-            )
+            self._downstream.informational(semantics.interim_to_client(response))
 
     def response(self, response: Response) -> None:
         if self._response_over:
@@ -235,7 +236,7 @@ class Exchange:
         self.first_byte_at = self._clock()
         self.status = response.status
         self.response_started = True
-        head = semantics.response_to_client(response, self.context)
+        head = self._to_client(response)
         if self.timing is not None:
             head.fields.append((b"server-timing", self.timing(self)))
         self._downstream.response(head, end=False)
@@ -300,14 +301,12 @@ class Exchange:
         if not answered:
             self._downstream.reset(internal=True)
         else:
-            head, body = error_response(status, self.request.method)
+            head, body = error_response(status, self.request.method, self._date())
             if retry_after is not None:
                 head.fields.append((b"retry-after", b"%d" % retry_after))
             self.status = status
             self.response_started = True
-            self._downstream.response(
-                semantics.response_to_client(head, self.context), end=not body
-            )
+            self._downstream.response(self._to_client(head), end=not body)
             if body:
                 self.bytes_sent += len(body)
                 self._downstream.write(body)
@@ -328,6 +327,19 @@ class Exchange:
             self.outcome, self.reason = outcome, reason
         self._in_delivery = False
         self._maybe_done()
+
+    def answer(self, response: Response) -> None:
+        """Answer from the edge itself, without content, as the origin would have."""
+        if self._response_over:
+            return
+        self.status = response.status
+        self.response_started = True
+        self._downstream.response(self._to_client(response), end=True)
+        self._stop_request()
+        self._finish(Outcome.COMPLETE, in_delivery=True)
+
+    def _to_client(self, response: Response) -> Response:
+        return semantics.response_to_client(response, self.context, self._date())
 
     def _stop_request(self) -> None:
         if not self._request_over:

@@ -38,7 +38,12 @@ class Router:
             table.sort(key=lambda entry: len(entry.prefix), reverse=True)
 
     def find(self, authority: bytes, path: bytes) -> Route | None:
-        """The route for an authority (`host[:port]`) and a path, or None."""
+        """The route for an authority (`host[:port]`) and a path, or None.
+
+        `OPTIONS *` asks about the whole server (RFC 9110 section 9.3.7): it goes where `/` does.
+        """
+        if path == b"*":
+            path = b"/"
         for host in _candidates(host_of(authority)):
             for entry in self._hosts.get(host, ()):
                 if entry.matches(path):

@@ -25,6 +25,8 @@ class Outcome(StrEnum):
     URI_TOO_LONG = "uri_too_long"
     MISDIRECTED = "misdirected"
     NO_ROUTE = "no_route"
+    NOT_SERVED = "not_served"
+    """A method that the edge serves for nobody."""
     DENIED = "denied"
     RATE_LIMITED = "rate_limited"
     OVERLOADED = "overloaded"

@@ -19,7 +19,7 @@ class NotServed(Exception):
 
 
 class MovedTo(Exception):
-    """A directory that was asked for without its last slash."""
+    """A directory that was asked for without its last slash: `path`, with the query asked for."""
 
     def __init__(self, path: bytes) -> None:
         self.path = path
@@ -55,12 +55,15 @@ class Directory:
 
         Raises NotServed, MovedTo, or OSError when this machine is short of something.
         """
-        path = target.partition(b"?")[0]
+        path, mark, query = target.partition(b"?")
         names = [unquote_to_bytes(part) for part in path.split(b"/") if part]
         # No dot files: `.git` and `.env` lie where they should not. Dot segments are among them.
         if any(name.startswith(b".") or b"/" in name or b"\0" in name for name in names):
             raise NotServed
-        return self._walk(names, path)
+        try:
+            return self._walk(names, path)
+        except MovedTo as moved:
+            raise MovedTo(moved.path + mark + query) from None
 
     def _walk(self, names: list[bytes], path: bytes) -> OpenFile:
         opened: list[int] = []

@@ -333,7 +333,7 @@ class H1Connection(asyncio.Protocol):
             self._complete = True
             # The parser takes a missing length for a body up to the close.
             self._keep_alive |= version == "1.1" and not _says_close(fields)
-        receiver.response(Response(status, fields))
+        receiver.response(Response(status, fields, version.encode()))
 
     def _has_framing(self, fields: Fields, version: str) -> bool:
         """Whether the message says where it ends (RFC 9112 section 6.3).

@@ -355,6 +355,7 @@ class H2Connection(asyncio.Protocol):
         if len(response.fields) > limits.UPSTREAM_MAX_FIELDS:
             raise UpstreamError(OriginFailure.PROTOCOL, "the origin's field section is too large")
         _check_hop_by_hop(response.fields)
+        response.version = b"2"
         if response.status == 101:
             raise UpstreamError(OriginFailure.PROTOCOL, "status 101 in HTTP/2")
         return response

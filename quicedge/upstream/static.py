@@ -11,15 +11,19 @@ from collections.abc import Sequence
 from quicedge.config import limits
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.config.unusable import UnusableError
-from quicedge.http.conditional import Range, Validators, http_date, select
+from quicedge.http.conditional import Range, Validators, select
+from quicedge.http.dates import format_date
 from quicedge.http.errors import OriginFailure
 from quicedge.http.message import Field, Fields, Request, Response
+from quicedge.http.phrases import reason_phrase
+from quicedge.http.semantics import response_has_body
 from quicedge.shares import Client, FairQueue, Pool
 from quicedge.upstream.base import OriginStream, ResponseHandler, UpstreamError
 from quicedge.upstream.deadline import Deadline
 from quicedge.upstream.files import Directory, MovedTo, NotServed, OpenFile
 
 _METHODS = (b"GET", b"HEAD")
+_ALLOW = (b"allow", b"GET, HEAD, OPTIONS")
 _PRESENT_ONLY = getattr(os, "RWF_NOWAIT", 0)
 
 
@@ -216,8 +220,11 @@ class StaticStream:
         handler = self._handler
         if handler is None:
             return
+        if self._request.method == b"OPTIONS":
+            self._answer(204, [_ALLOW])
+            return
         if self._request.method not in _METHODS:
-            self._answer(405, [(b"allow", b"GET, HEAD")])
+            self._answer(405, [_ALLOW])
             return
         if self._upstream.take_file(self):
             self.serve()
@@ -246,19 +253,22 @@ class StaticStream:
             self._serve(handler, self._file)
 
     def _answer(self, status: int, fields: Sequence[Field] = ()) -> None:
-        """Answer without a file, with a line that a person can read."""
-        body = b"%d\n" % status
+        """Answer without a file, with a line that a person can read where there is content."""
+        body = f"{status} {reason_phrase(status)}\n".encode()
         handler = self._finish()
-        if handler is not None:
-            head = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
-            handler.response(Response(status, [*head, *fields]))
-            if self._request.method != b"HEAD":
-                handler.data(body)
-            handler.end(())
+        if handler is None:
+            return
+        head: Fields = []
+        if status != 204:
+            head += ((b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body)))
+        handler.response(Response(status, [*head, *fields]))
+        if response_has_body(self._request.method, status):
+            handler.data(body)
+        handler.end(())
 
     def _serve(self, handler: ResponseHandler, file: OpenFile) -> None:
         current = validators(file.status)
-        status, part = select(self._request.method, self._request.fields, current)
+        status, part = select(self._request.method, self._request.fields, current, time.time())
         fields: Fields = [(b"accept-ranges", b"bytes")]
         if status == 416:
             self._answer(416, [*fields, (b"content-range", b"bytes */%d" % current.size)])
@@ -266,7 +276,7 @@ class StaticStream:
         if status == 412:
             self._answer(412)
             return
-        fields += ((b"etag", current.etag), (b"last-modified", http_date(current.modified)))
+        fields += ((b"etag", current.etag), (b"last-modified", format_date(current.modified)))
         if status == 304:
             self._finish()
             handler.response(Response(304, fields))

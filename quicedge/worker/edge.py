@@ -14,11 +14,15 @@ import structlog
 from quicedge.config.limits import DRAIN_NOTICE, PROGRESS_INTERVAL
 from quicedge.config.schema import Config
 from quicedge.http.checks import MessageError, MessageLimits
+from quicedge.http.dates import CurrentDate
 from quicedge.http.errors import H3ErrorCode
+from quicedge.http.forwarding import Reserved
 from quicedge.http.h3 import H3Settings
-from quicedge.http.message import Field, Request
+from quicedge.http.hq import ALPN_HQ
+from quicedge.http.message import Field, Request, Response
 from quicedge.http.semantics import EdgeContext
 from quicedge.proxy.exchange import Exchange
+from quicedge.proxy.ownanswers import OwnAnswer, own_answer
 from quicedge.proxy.passing import (
     DROPPED_WITH_TRACE_CONTEXT,
     TRANSPORT_FIELDS,
@@ -122,6 +126,7 @@ class Edge:
         self._loop = asyncio.get_running_loop()
         # Not the loop's time: uvloop's has whole milliseconds and stands still within a turn.
         self._clock: Callable[[], float] = time.monotonic
+        self.date = CurrentDate(time.time)
         self.sockets = sockets
         self._connection_ids = connection_ids
         self._secret = secret
@@ -329,13 +334,13 @@ class Edge:
         route = self.router.find(request.authority, request.path)
         if route is not None:
             session.routes.add(route_label(route))
-        dropped, added, trace_id, span = self._passed_on(session, request)
+        reserved, added, trace_id, span = self._passed_on(session, request)
         context = EdgeContext(
             client_host=session.client_host,
             alt_svc=self._alt_svc(stream),
-            method=request.method,
+            version=b"0.9" if session.connection.alpn == ALPN_HQ else b"3",
             early_data=not session.connection.handshake_complete,
-            dropped=dropped,
+            reserved=Reserved(reserved),
             added=added,
         )
         exchange = Exchange(
@@ -344,6 +349,7 @@ class Edge:
             route,
             context,
             clock=self._clock,
+            date=self.date,
             on_done=lambda exchange: self._exchange_done(session, stream, exchange),
         )
         exchange.trace_id = trace_id
@@ -357,11 +363,11 @@ class Edge:
     ) -> tuple[frozenset[bytes], list[Field], str | None, SpanContext | None]:
         """Request fields that only we may write, ours, the trace's identifier and place in it."""
         options = self.config.pass_on
-        dropped: frozenset[bytes] = frozenset()
+        reserved: frozenset[bytes] = frozenset()
         added: list[Field] = []
         trace_id = span = None
         if options.transport_headers:
-            dropped = TRANSPORT_FIELDS
+            reserved = TRANSPORT_FIELDS
             added = transport_fields(transport_of(session.connection))
         if self.spans.enabled:
             span = self.spans.begin(request.fields, trusted=options.trace_context)
@@ -369,9 +375,9 @@ class Edge:
         elif options.trace_context:
             fields, trace_id = trace_context(request.fields)
         if trace_id is not None:
-            dropped |= DROPPED_WITH_TRACE_CONTEXT
+            reserved |= DROPPED_WITH_TRACE_CONTEXT
             added = added + fields
-        return dropped, added, trace_id, span
+        return reserved, added, trace_id, span
 
     def start_exchange(self, session: Session, exchange: Exchange) -> None:
         """Refuse an exchange, or send it to its upstream."""
@@ -384,10 +390,20 @@ class Edge:
         ):
             # RFC 9110 section 15.5.20: this connection is not authoritative for that name.
             exchange.refuse(421, Outcome.MISDIRECTED)
+        elif (own := own_answer(exchange.request)) is not None:
+            self._answer(exchange, own)
         elif exchange.route is None:
             exchange.refuse(404, Outcome.NO_ROUTE)
         elif not self.policy.refuses(exchange, session.client_host):
             exchange.start(self._upstreams[exchange.route.upstream])
+
+    def _answer(self, exchange: Exchange, own: OwnAnswer) -> None:
+        if own is OwnAnswer.OPTIONS:
+            exchange.answer(Response(204))
+        elif own is OwnAnswer.NOT_SERVED:
+            exchange.refuse(501, Outcome.NOT_SERVED, reason="TRACE is not served")
+        else:
+            exchange.refuse(400, Outcome.MALFORMED, reason="max-forwards is no number")
 
     def _tick(self) -> None:
         """Once a second: deadlines of progress, memory, and what we lose."""

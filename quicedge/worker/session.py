@@ -452,8 +452,8 @@ class Session:
         `fields`: its field section, as far as it could be read.
         """
         self._came_to_nothing()
-        method = next((value for name, value in fields if name == b":method"), b"")
-        head, body = error_response(error.status_hint, method)
+        method = next((value for name, value in fields if name == b":method"), None)
+        head, body = error_response(error.status_hint, method, self.edge.date())
         self.edge.rejected(self, stream.stream_id, fields, error, len(body))
         stream.response(head, end=not body)
         if body:

@@ -6,12 +6,23 @@ from collections.abc import Iterator
 
 import pytest
 
+from quicedge.http.dates import parse_date
 from tests.support.edge import RunningEdge, edge
 from tests.support.h3client import h3_client
 from tests.support.peers import wait_until
 from tests.support.raworigin import RawOrigin, raw_origin
 
+DATED = b"Sun, 06 Nov 1994 08:49:37 GMT"
 ANSWERS = {
+    b"/dated": b"HTTP/1.1 200 OK\r\ndate: " + DATED + b"\r\ncontent-length: 0\r\n\r\n",
+    b"/via": b"HTTP/1.1 200 OK\r\nvia: 1.0 alpha\r\nvia: 1.1 beta\r\ncontent-length: 0\r\n\r\n",
+    b"/old": b"HTTP/1.0 200 OK\r\ncontent-length: 3\r\n\r\nold",
+    b"/nothing": b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n",
+    b"/trailers": (
+        b"HTTP/1.1 200 OK\r\ntrailer: x-sum\r\ntransfer-encoding: chunked\r\n\r\n"
+        b"2\r\nok\r\n0\r\nx-sum: 1\r\n\r\n"
+    ),
+    b"*": b"HTTP/1.1 204 No Content\r\nallow: GET\r\n\r\n",
     b"/malformed": b"HTTP/1.1 200 OK\r\nX-Frame : DENY\r\ncontent-length: 0\r\n\r\n",
 }
 
@@ -24,8 +35,113 @@ def origin() -> Iterator[RawOrigin]:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, origin: RawOrigin) -> Iterator[RunningEdge]:
-    with edge(tmp_path_factory.mktemp("edge"), origin.url) as running:
+    directory = tmp_path_factory.mktemp("edge")
+    (directory / "www" / "docs").mkdir(parents=True)
+    (directory / "www" / "docs" / "index.html").write_text("hello")
+    routes = f"""
+[upstreams.files]
+root = "{directory}/www"
+[[routes]]
+host = "localhost"
+path = "/docs"
+upstream = "files"
+[[routes]]
+host = "127.0.0.1"
+path = "/app"
+upstream = "app"
+[limits]
+max_uri = 1000
+"""
+    with edge(directory, origin.url, extra=routes, hosts="localhost") as running:
         yield running
+
+
+async def test_every_final_response_has_one_date(running: RunningEdge) -> None:
+    async with h3_client(running.port) as client:
+        for path in (b"/undated", b"/docs/index.html", b"/docs/none", b"/" + b"x" * 1000):
+            answer = await client.ask(b"GET", path)
+            (date,) = answer.values(b"date")
+            assert parse_date(date, 0.0), path
+        answer = await client.ask(b"GET", b"/u", authority=b"user@localhost")
+        assert (answer.status, len(answer.values(b"date"))) == (400, 1)
+        assert (await client.ask(b"GET", b"/dated")).values(b"date") == [DATED]
+
+
+async def test_via_names_every_hop_both_ways(running: RunningEdge, origin: RawOrigin) -> None:
+    async with h3_client(running.port) as client:
+        answer = await client.ask(b"GET", b"/via", [(b"via", b"1.1 one"), (b"via", b"2 two")])
+        assert origin.lines(b"/via", b"via") == [b"1.1 one, 2 two, 3 quicedge"]
+        assert answer.values(b"via") == [b"1.0 alpha, 1.1 beta, 1.1 quicedge"]
+        assert (await client.ask(b"GET", b"/old")).values(b"via") == [b"1.0 quicedge"]
+        assert not (await client.ask(b"GET", b"/docs/")).values(b"via")
+
+
+async def test_options_for_the_whole_server_goes_where_the_root_does(
+    running: RunningEdge, origin: RawOrigin
+) -> None:
+    async with h3_client(running.port) as client:
+        answer = await client.ask(b"OPTIONS", b"*")
+    assert (answer.status, answer.values(b"allow")) == (204, [b"GET"])
+    assert origin.head(b"*").startswith(b"OPTIONS * HTTP/1.1\r\n")
+
+
+async def test_options_goes_as_far_as_max_forwards_lets_it(
+    running: RunningEdge, origin: RawOrigin
+) -> None:
+    async with h3_client(running.port) as client:
+        own = await client.ask(b"OPTIONS", b"/zero", [(b"max-forwards", b"0")])
+        assert (own.status, bytes(own.body), own.values(b"via")) == (204, b"", [])
+        await client.ask(b"OPTIONS", b"/five", [(b"max-forwards", b"5")])
+        assert (await client.ask(b"OPTIONS", b"/x", [(b"max-forwards", b"?")])).status == 400
+    assert origin.lines(b"/five", b"max-forwards") == [b"4"]
+    assert not [head for head in origin.heads if b" /zero " in head]
+    assert not [head for head in origin.heads if b" /x " in head]
+
+
+async def test_trace_never_reaches_an_origin(running: RunningEdge, origin: RawOrigin) -> None:
+    async with h3_client(running.port) as client:
+        assert (await client.ask(b"TRACE", b"/trace")).status == 501
+    assert not [head for head in origin.heads if b"/trace" in head]
+
+
+async def test_no_answer_to_head_has_content(running: RunningEdge) -> None:
+    many = [(b"x-%d" % i, b"y") for i in range(140)]
+    large = [(b"x-%d" % i, b"y" * 4000) for i in range(20)]
+    async with h3_client(running.port) as client:
+        answers = [
+            await client.ask(b"HEAD", b"/docs/none"),
+            await client.ask(b"HEAD", b"/" + b"x" * 1000),
+            await client.ask(b"HEAD", b"/", many),
+            await client.ask(b"HEAD", b"/", large),
+            await client.ask(b"HEAD", b"/", authority=b"user@localhost"),
+            await client.ask(b"HEAD", b"/", authority=b"other.test"),
+            await client.ask(b"HEAD", b"/none", authority=b"127.0.0.1"),
+        ]
+    assert [answer.status for answer in answers] == [404, 414, 431, 431, 400, 421, 404]
+    assert not any(answer.body for answer in answers)
+
+
+async def test_no_content_has_no_length(running: RunningEdge) -> None:
+    async with h3_client(running.port) as client:
+        answer = await client.ask(b"GET", b"/nothing")
+    assert (answer.status, answer.values(b"content-length")) == (204, [])
+
+
+async def test_a_directory_s_redirect_keeps_the_query(running: RunningEdge) -> None:
+    async with h3_client(running.port) as client:
+        answer = await client.ask(b"GET", b"/docs?v=1&x=%20y")
+        assert (answer.status, answer.values(b"location")) == (301, [b"/docs/?v=1&x=%20y"])
+        assert (await client.ask(b"GET", b"/docs")).values(b"location") == [b"/docs/"]
+
+
+async def test_the_announcement_of_trailers_passes_both_ways(
+    running: RunningEdge, origin: RawOrigin
+) -> None:
+    async with h3_client(running.port) as client:
+        answer = await client.ask(b"GET", b"/trailers", [(b"trailer", b"x-mine")])
+    assert answer.values(b"trailer") == [b"x-sum"]
+    assert answer.trailers == [(b"x-sum", b"1")]
+    assert origin.lines(b"/trailers", b"trailer") == [b"x-mine"]
 
 
 # --- what the operator learns --------------------------------------------------------------------

@@ -8,16 +8,23 @@ from quicedge.http.message import Request, Response
 from quicedge.http.priority import Priority, parse_priority
 from quicedge.http.semantics import (
     EdgeContext,
+    interim_to_client,
     request_to_origin,
     response_has_body,
     response_to_client,
 )
 
+DATE = b"Thu, 26 Nov 2026 18:00:00 GMT"
+LENGTH = b"content-length"
 CONTEXT = EdgeContext(client_host="192.0.2.1", alt_svc=b'h3=":443"; ma=60')
 
 
 def request(*fields: tuple[bytes, bytes]) -> Request:
     return Request(b"GET", b"https", b"example.com", b"/", list(fields))
+
+
+def values(fields: list[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
+    return [value for key, value in fields if key == name]
 
 
 def test_only_the_edge_says_who_asked() -> None:
@@ -41,11 +48,68 @@ def test_an_ipv6_client_is_quoted_in_forwarded() -> None:
     assert dict(fields)[b"forwarded"].startswith(b'for="[2001:db8::1]"')
 
 
-def test_via_is_appended() -> None:
-    fields = request_to_origin(request((b"via", b"1.1 a")), CONTEXT).fields
-    assert dict(fields)[b"via"] == b"1.1 a, 3 quicedge"
-    answer = response_to_client(Response(200, [(b"via", b"1.1 b")]), CONTEXT)
-    assert dict(answer.fields)[b"via"] == b"1.1 b, 1.1 quicedge"
+@pytest.mark.parametrize(
+    ("received", "sent"),
+    [
+        ([], b"3 quicedge"),
+        ([b"1.1 a"], b"1.1 a, 3 quicedge"),
+        ([b"1.1 one", b"2 two, 1.0 three"], b"1.1 one, 2 two, 1.0 three, 3 quicedge"),
+    ],
+)
+def test_via_keeps_every_hop_in_order_and_ends_with_ours(
+    received: list[bytes], sent: bytes
+) -> None:
+    lines = [(b"via", value) for value in received]
+    assert values(request_to_origin(request(*lines), CONTEXT).fields, b"via") == [sent]
+    answer = response_to_client(Response(200, lines, b"3"), CONTEXT, DATE)
+    assert values(answer.fields, b"via") == [sent]
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1", b"2"])
+def test_via_names_the_version_that_was_received(version: bytes) -> None:
+    answer = response_to_client(Response(200, [], version), CONTEXT, DATE)
+    assert values(answer.fields, b"via") == [version + b" quicedge"]
+    context = EdgeContext(client_host="192.0.2.1", version=version)
+    asked = request_to_origin(request(), context)
+    assert values(asked.fields, b"via") == [version + b" quicedge"]
+
+
+def test_a_response_of_the_edge_has_passed_nobody() -> None:
+    assert not values(response_to_client(Response(404), CONTEXT, DATE).fields, b"via")
+
+
+def test_date_is_added_where_the_origin_sent_none_and_kept_where_it_did() -> None:
+    added = response_to_client(Response(200, [], b"1.1"), CONTEXT, DATE)
+    assert values(added.fields, b"date") == [DATE]
+    theirs = b"Sun, 06 Nov 1994 08:49:37 GMT"
+    kept = response_to_client(Response(200, [(b"date", theirs)], b"1.1"), CONTEXT, DATE)
+    assert values(kept.fields, b"date") == [theirs]
+
+
+@pytest.mark.parametrize(
+    ("value", "sent"), [(b"5", b"4"), (b"1", b"0"), (b"256", b"254"), (b"9" * 4000, b"254")]
+)
+def test_options_goes_one_forward_less(value: bytes, sent: bytes) -> None:
+    asked = Request(b"OPTIONS", b"https", b"a", b"*", [(b"max-forwards", value)])
+    assert values(request_to_origin(asked, CONTEXT).fields, b"max-forwards") == [sent]
+
+
+def test_max_forwards_of_other_methods_is_left_alone() -> None:
+    fields = request_to_origin(request((b"max-forwards", b"x")), CONTEXT).fields
+    assert values(fields, b"max-forwards") == [b"x"]
+
+
+def test_content_length_never_comes_with_204_or_an_interim_response() -> None:
+    length = [(b"content-length", b"0"), (b"x", b"y")]
+    assert not values(response_to_client(Response(204, length), CONTEXT, DATE).fields, LENGTH)
+    assert values(response_to_client(Response(304, length), CONTEXT, DATE).fields, LENGTH)
+    assert interim_to_client(Response(103, length)).fields == [(b"x", b"y")]
+
+
+def test_trailer_says_at_the_other_end_what_is_to_come() -> None:
+    announced = (b"trailer", b"x-checksum")
+    assert announced in request_to_origin(request(announced), CONTEXT).fields
+    assert announced in response_to_client(Response(200, [announced]), CONTEXT, DATE).fields
 
 
 def test_te_trailers_is_passed_on() -> None:
@@ -56,16 +120,16 @@ def test_hop_by_hop_fields_stay_with_their_hop() -> None:
     answer = response_to_client(
         Response(200, [(b"connection", b"close, X-Private"), (b"x-private", b"1"),
                        (b"keep-alive", b"1"), (b"transfer-encoding", b"chunked"), (b"x", b"y")]),
-        CONTEXT,
+        CONTEXT, DATE,
     )  # fmt: skip
-    assert {name for name, _ in answer.fields} == {b"x", b"via", b"alt-svc"}
+    assert {name for name, _ in answer.fields} == {b"x", b"date", b"alt-svc"}
 
 
 def test_alt_svc_is_ours_or_the_origins() -> None:
     origin = Response(200, [(b"alt-svc", b"clear")])
-    assert (b"alt-svc", CONTEXT.alt_svc) in response_to_client(origin, CONTEXT).fields
+    assert (b"alt-svc", CONTEXT.alt_svc) in response_to_client(origin, CONTEXT, DATE).fields
     silent = EdgeContext(client_host="x")
-    assert (b"alt-svc", b"clear") in response_to_client(origin, silent).fields
+    assert (b"alt-svc", b"clear") in response_to_client(origin, silent, DATE).fields
 
 
 @pytest.mark.parametrize(

@@ -135,14 +135,14 @@ async def test_a_file_and_what_is_said_of_it(root: Path) -> None:
         ("/inside", 200, b"docs"),
         ("/docs/up", 200, b"<h1>home</h1>"),
         ("/empty", 200, b""),
-        ("/nothing", 404, b"404\n"),
-        ("/docs/deep/", 404, b"404\n"),
-        ("/index.html/", 404, b"404\n"),
-        ("/index.html/x", 404, b"404\n"),
-        ("/fifo", 404, b"404\n"),
-        ("/loop", 404, b"404\n"),
-        ("/" + "x" * 5000, 404, b"404\n"),
-        ("/a%00b", 404, b"404\n"),
+        ("/nothing", 404, b"404 Not Found\n"),
+        ("/docs/deep/", 404, b"404 Not Found\n"),
+        ("/index.html/", 404, b"404 Not Found\n"),
+        ("/index.html/x", 404, b"404 Not Found\n"),
+        ("/fifo", 404, b"404 Not Found\n"),
+        ("/loop", 404, b"404 Not Found\n"),
+        ("/" + "x" * 5000, 404, b"404 Not Found\n"),
+        ("/a%00b", 404, b"404 Not Found\n"),
     ],
 )  # fmt: skip
 async def test_paths(root: Path, path: str, status: int, body: bytes) -> None:
@@ -274,7 +274,9 @@ async def test_head_and_other_methods(root: Path) -> None:
     answer = await get(root, "/", method="HEAD")
     assert (answer.head.status, answer["content-length"], answer.body) == (200, "13", b"")
     answer = await get(root, "/", method="DELETE")
-    assert (answer.head.status, answer["allow"]) == (405, "GET, HEAD")
+    assert (answer.head.status, answer["allow"]) == (405, "GET, HEAD, OPTIONS")
+    answer = await get(root, "/", method="OPTIONS")
+    assert (answer.head.status, answer["allow"], answer.body) == (204, "GET, HEAD, OPTIONS", b"")
     assert (root / "index.html").exists()
 
 

@@ -1,0 +1,22 @@
+"""Reason phrases (RFC 9110 section 15), which are not those of every release of Python."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+_RENAMED = {
+    413: "Content Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    422: "Unprocessable Content",
+}
+
+
+def reason_phrase(status: int) -> str:
+    """The phrase of a status code; "Unknown" when it is nobody's."""
+    if status in _RENAMED:
+        return _RENAMED[status]
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Unknown"

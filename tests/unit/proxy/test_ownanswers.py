@@ -1,0 +1,56 @@
+"""Requests that end at the edge, and what it says of itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from quicedge.http.message import Request
+from quicedge.http.phrases import reason_phrase
+from quicedge.proxy.errorpage import error_response
+from quicedge.proxy.ownanswers import OwnAnswer, own_answer
+
+
+@pytest.mark.parametrize(
+    ("method", "values", "expected"),
+    [
+        (b"TRACE", [], OwnAnswer.NOT_SERVED),
+        (b"TRACE", [b"5"], OwnAnswer.NOT_SERVED),
+        (b"OPTIONS", [], None),
+        (b"OPTIONS", [b"1"], None),
+        (b"OPTIONS", [b"0"], OwnAnswer.OPTIONS),
+        (b"OPTIONS", [b"000"], OwnAnswer.OPTIONS),
+        (b"OPTIONS", [b"-1"], OwnAnswer.MALFORMED),
+        (b"OPTIONS", [b""], OwnAnswer.MALFORMED),
+        (b"OPTIONS", [b"1", b"0"], OwnAnswer.MALFORMED),
+        (b"GET", [b"0"], None),
+    ],
+)
+def test_which_requests_go_no_further(
+    method: bytes, values: list[bytes], expected: OwnAnswer | None
+) -> None:
+    fields = [(b"max-forwards", value) for value in values]
+    assert own_answer(Request(method, b"https", b"a", b"/", fields)) is expected
+
+
+@pytest.mark.parametrize("method", [b"HEAD", None])
+def test_an_answer_to_head_or_to_who_knows_what_has_no_content(method: bytes | None) -> None:
+    _, body = error_response(404, method, b"now")
+    assert body == b""
+
+
+def test_an_answer_to_head_declares_what_get_would_get() -> None:
+    head, _ = error_response(404, b"HEAD", b"now")
+    _, body = error_response(404, b"GET", b"now")
+    assert dict(head.fields)[b"content-length"] == b"%d" % len(body)
+    unknown, _ = error_response(404, None, b"now")
+    assert dict(unknown.fields)[b"content-length"] == b"0"
+
+
+@pytest.mark.parametrize(
+    ("status", "phrase"),
+    [(413, "Content Too Large"), (414, "URI Too Long"), (416, "Range Not Satisfiable"),
+     (422, "Unprocessable Content"), (404, "Not Found"), (599, "Unknown")],
+)  # fmt: skip
+def test_reason_phrases_are_those_of_rfc_9110(status: int, phrase: str) -> None:
+    assert reason_phrase(status) == phrase
+    assert error_response(status, b"GET", b"now")[1] == f"{status} {phrase}\n".encode()
