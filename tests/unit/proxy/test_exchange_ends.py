@@ -62,9 +62,10 @@ class World:
         self.now = 100.0
         self.client, self.origin = Client(), Origin()
         self.done: list[Exchange] = []
-        context = EdgeContext(client_host="192.0.2.1", alt_svc=None, method=b"GET")
+        context = EdgeContext(client_host="192.0.2.1", alt_svc=None)
         self.exchange = Exchange(request(), self.client, None, context,
-                                 clock=lambda: self.now, on_done=self.done.append)  # fmt: skip
+                                 clock=lambda: self.now, date=lambda: b"now",
+                                 on_done=self.done.append)  # fmt: skip
         self.exchange.start(self.origin)
 
     def answer(self) -> None:
