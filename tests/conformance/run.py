@@ -21,8 +21,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 PACING = "our pacer sends bursts of up to 64 KB where aioquic's spaces packets"
 CREDIT = "our flow control follows consumption, not arrival"
+BUNDLED = "our pending ACK rides on the response, whether or not its timer has fired"
 
 EXPECTED = {
+    "test_connect_with_0rtt_and_amplification_limited_response": BUNDLED,
     "test_connect_with_0rtt_and_amplification_limited_paced_response": PACING,
     "test_connect_with_lost_server_handshake_and_full_congestion_window": PACING,
     "test_migrate_amplification_limit_with_pacing": PACING,

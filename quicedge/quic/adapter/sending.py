@@ -109,6 +109,16 @@ class SendingConnection(OrderingConnection):
             )
         )
 
+    def _has_control_frames(self) -> bool:
+        """Whether a control frame waits for the path in use."""
+        path = self._network_paths[0]
+        return (
+            self._has_general_frames()
+            or not (path.is_validated or path.local_challenge_sent)
+            or bool(self._credited)
+            or bool(self._due_connection_limits())
+        )
+
     # --- general ------------------------------------------------------------------------------
 
     def _transmit_general(self, now: float) -> list[Transmit]:
@@ -126,15 +136,11 @@ class SendingConnection(OrderingConnection):
         if space is None or space.ack_at is None or space.ack_at <= now:
             return
         loss = self._loss
-        room = loss.congestion_window - loss.bytes_in_flight >= self._max_datagram_size
-        path = self._network_paths[0]
-        if self._probe_pending or (
-            room
+        # Control frames wait for the end of the handshake; stream data does not (0.5-RTT).
+        if (self._handshake_complete and self._probe_pending) or (
+            loss.congestion_window - loss.bytes_in_flight >= self._max_datagram_size
             and (
-                self._has_general_frames()
-                or not (path.is_validated or path.local_challenge_sent)
-                or bool(self._credited)
-                or bool(self._due_connection_limits())
+                (self._handshake_complete and self._has_control_frames())
                 or (bool(self._ready_streams()) and loss.pacer.next_send_time(now) is None)
             )
         ):
