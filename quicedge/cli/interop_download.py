@@ -110,7 +110,7 @@ class Downloader:
         runs = connection.transmit(now)
         for run in runs:
             path = FourTuple(run.path, b"", self._socket)
-            self._socket.send_segments(run.data, run.segment, path, connection.sending_ecn)
+            self._socket.send_segments(run.data, run.segment, path, run.ecn)
         while (event := connection.next_event()) is not None:
             self.handle_event(event)
         if self._timer is not None:

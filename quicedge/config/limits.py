@@ -217,8 +217,12 @@ MTU_PROBES: Final = 2
 MTU_RAISE_INTERVAL: Final = 600.0
 """Seconds until a larger size is looked for again (RFC 8899 section 5.1.1)."""
 
-MTU_BLACK_HOLE_PTOS: Final = 2
-"""Consecutive probe timeouts after which the path is taken for one of small datagrams."""
+MTU_BLACK_HOLE_FLIGHTS: Final = 3
+"""Flights in a row whose datagrams above BASE_DATAGRAM_SIZE were all lost while smaller ones got
+through, before the path counts as one that swallows them (RFC 8899 section 4.3; quinn: 3)."""
+
+MTU_BLACK_HOLE_COOLDOWN: Final = 60.0
+"""Seconds after such a fall until a larger size is looked for again (as quinn has it)."""
 
 INITIAL_WINDOW_PACKETS: Final = 10
 """Datagrams of the first congestion window (RFC 9002 section 7.2)."""
@@ -249,6 +253,14 @@ ECN_TESTING_PACKETS: Final = 10
 
 ECN_TESTING_TIMEOUTS: Final = 2
 """Probe timeouts in a row after which marks stop: the path may swallow marked packets."""
+
+ECN_BLACK_HOLE_FLIGHTS: Final = 3
+"""Flights in a row whose marked packets were all lost while unmarked ones got through, before
+marking ends (RFC 9000 section 13.4.2 names no number)."""
+
+ECN_MARKED_RUNS: Final = 64
+"""Runs of marked packet numbers remembered for comparison with ACK counts; each unmarked probe
+begins another, and each ACK is compared with all."""
 
 MAX_LOST_REMEMBERED: Final = 32
 """Runs of lost packets whose late acknowledgment is noticed; each ACK is compared with all."""

@@ -71,6 +71,11 @@ class Batch:
         """Bytes of all its packets on the wire."""
         return (self.stop - self.first - 1) * self.size + self.last_size
 
+    @property
+    def largest(self) -> int:
+        """Bytes on the wire of its largest packet."""
+        return self.size if self.stop - self.first > 1 else self.last_size
+
     def split(self, packet_number: int) -> Batch:
         """Keep the packets below `packet_number` and return the rest as a batch of its own."""
         cut = self.offset + (packet_number - self.first) * self.chunk

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from quicedge.config.limits import ECN_TESTING_PACKETS, ECN_TESTING_TIMEOUTS
+from quicedge.config.limits import (
+    ECN_BLACK_HOLE_FLIGHTS,
+    ECN_MARKED_RUNS,
+    ECN_TESTING_PACKETS,
+    ECN_TESTING_TIMEOUTS,
+)
+from quicedge.quic.selectiveloss import SelectiveLoss
 
 NOT_ECT, ECT_1, ECT_0, CE = 0, 1, 2, 3
 """Codepoints of the IP header's ECN field."""
@@ -48,6 +54,7 @@ class EcnValidation:
         self.congestion_reported = 0
         """Packets of ours that the peer saw marked CE."""
         self._marked: list[tuple[int, int]] = []
+        self._swallowed = SelectiveLoss(ECN_BLACK_HOLE_FLIGHTS)
         self._marked_on_path = 0
         self._marked_total = 0
         self._seen: dict[Any, Counts] = {}
@@ -56,6 +63,7 @@ class EcnValidation:
         """Packets take another path from now on: test again."""
         self.state = "testing"
         self._marked.clear()
+        self._swallowed.reset()
         self._marked_on_path = 0
 
     def codepoint(self, probe_timeouts: int) -> int:
@@ -76,6 +84,8 @@ class EcnValidation:
             self._marked[-1] = (self._marked[-1][0], stop)
         else:
             self._marked.append((first, stop))
+            # Forgotten marks make the comparison with an ACK's counts lenient, never strict.
+            del self._marked[:-ECN_MARKED_RUNS]
 
     def marked_among(self, spans: Iterable[tuple[int, int]]) -> int:
         """How many packets of the spans (`stop` exclusive) were marked on this path."""
@@ -84,6 +94,20 @@ class EcnValidation:
             for first, stop in spans
             for marked_first, marked_stop in self._marked
         )
+
+    def on_lost(self, lost: Iterable[tuple[int, int, float]], now: float) -> None:
+        """Packets were declared lost: numbers `first` to `stop - 1`, and when they were sent.
+
+        RFC 9000 section 13.4.2: if all packets marked with non-zero ECN codepoints are lost, an
+        endpoint can disable marking on the assumption that the marking caused the loss.
+        """
+        if self.state == "failed":
+            return
+        marked = [sent for first, stop, sent in lost if self.marked_among([(first, stop)])]
+        if marked:
+            self._swallowed.on_lost(max(marked), now)
+            if self._swallowed.is_black_hole:
+                self.state = "failed"
 
     def on_ack(
         self, space: Any, counts: Counts | None, acked: Iterable[tuple[int, int]], advanced: bool
@@ -96,6 +120,8 @@ class EcnValidation:
         if self.state == "failed":
             return 0
         marked = self.marked_among(acked)
+        if marked:
+            self._swallowed.on_acked()
         if counts is None:
             # RFC 9000 section 13.4.2.1: if an ACK frame newly acknowledges a packet that was sent
             # with ECT, validation fails if the counts are not present.

@@ -257,18 +257,18 @@ class Endpoint:
         """Hand what the connection sends to the network; whether there was anything."""
         singles: list[bytes] = []
         path: Any = None
+        ecn = 0
         runs = connection.transmit(now)
-        ecn = connection.sending_ecn
         for run in runs:
             single = len(run.data) <= run.segment
-            if singles and (not single or run.path is not path):
+            if singles and (not single or run.path is not path or run.ecn != ecn):
                 self._network.send(singles, path, ecn)
                 singles = []
             if single:
                 singles.append(run.data)
-                path = run.path
+                path, ecn = run.path, run.ecn
             else:
-                self._network.send_segments(run.data, run.segment, run.path, ecn)
+                self._network.send_segments(run.data, run.segment, run.path, run.ecn)
         if singles:
             self._network.send(singles, path, ecn)
         return bool(runs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quicedge.config.limits import (
     BASE_DATAGRAM_SIZE,
-    MTU_BLACK_HOLE_PTOS,
+    MTU_BLACK_HOLE_COOLDOWN,
     MTU_PROBES,
     MTU_RAISE_INTERVAL,
 )
@@ -21,12 +21,17 @@ class PathMtu:
     """
 
     def __init__(self, ceiling: int) -> None:
-        self.current = min(BASE_DATAGRAM_SIZE, ceiling)
         self._ceiling = ceiling
+        self.current = self.base
         self._outstanding = False
         self._lost = 0
         self._searching_until_below = ceiling + 1
         self._next_search = 0.0
+
+    @property
+    def base(self) -> int:
+        """The size that every path carries."""
+        return min(BASE_DATAGRAM_SIZE, self._ceiling)
 
     def limit(self, ceiling: int) -> None:
         """The peer takes no larger datagrams (max_udp_payload_size)."""
@@ -48,6 +53,8 @@ class PathMtu:
 
     def on_probe(self, size: int, delivered: bool) -> bool:
         """A probe was acknowledged or lost; whether `current` grew."""
+        if not self._outstanding:
+            return False  # from before a black hole was found: it says nothing of the path as it is
         self._outstanding = False
         if delivered:
             self._lost = 0
@@ -60,17 +67,14 @@ class PathMtu:
             self._searching_until_below = size
         return False
 
-    def on_probe_timeouts(self, count: int, now: float) -> bool:
-        """Consecutive PTOs: perhaps a black hole (RFC 8899 section 4.3). Whether `current` fell."""
-        if count < MTU_BLACK_HOLE_PTOS or self.current <= BASE_DATAGRAM_SIZE:
-            return False
+    def on_black_hole(self, now: float) -> None:
+        """The path swallows datagrams larger than the base (RFC 8899 section 4.3)."""
         self.reset()
-        self._next_search = now + MTU_RAISE_INTERVAL
-        return True
+        self._next_search = now + MTU_BLACK_HOLE_COOLDOWN
 
     def reset(self) -> None:
         """A new path: nothing is known of it."""
-        self.current = min(BASE_DATAGRAM_SIZE, self._ceiling)
+        self.current = self.base
         self._outstanding = False
         self._lost = 0
         self._searching_until_below = self._ceiling + 1

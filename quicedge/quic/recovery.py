@@ -14,12 +14,16 @@ from aioquic.quic.packet_builder import QuicDeliveryState, QuicSentPacket
 from aioquic.quic.rangeset import RangeSet
 from aioquic.quic.recovery import QuicPacketSpace
 
+from quicedge.config.limits import BASE_DATAGRAM_SIZE, MTU_BLACK_HOLE_FLIGHTS
 from quicedge.quic.batch import Batch, BatchLog, LonePacket
 from quicedge.quic.congestion import CongestionController
 from quicedge.quic.losses import LostPackets
 from quicedge.quic.pacer import Pacer
 from quicedge.quic.rtt import GRANULARITY, RttEstimator
+from quicedge.quic.selectiveloss import SelectiveLoss
 
+PROBES_PER_PTO = 2
+"""Packets that a PTO sends (RFC 9002 section 6.2.4): the loss of one brings no second PTO."""
 PACKET_THRESHOLD = 3
 """kPacketThreshold (RFC 9002 section 6.1.1)."""
 TIME_THRESHOLD = 9 / 8
@@ -65,6 +69,12 @@ class Recovery:
         self.newly_acked: list[tuple[int, int]] = []
         """Packets that the last ACK frame settled, `stop` exclusive."""
         self.newest_acked_sent_time = 0.0
+        self.newly_lost: list[tuple[int, int, float]] = []
+        """Packets in flight that were lost since the list was last taken (`take_newly_lost`)."""
+        self.large_datagrams = SelectiveLoss(MTU_BLACK_HOLE_FLIGHTS)
+        """Fate of datagrams above the size that every path carries; path MTU probes set aside."""
+        self._expired: list[tuple[int, float, int]] = []
+        """Number, time and size of packets sent again by a PTO, until an ACK tells their fate."""
         self.packets_lost = 0
         self.bytes_lost = 0
         self.packets_spuriously_lost = 0
@@ -132,11 +142,10 @@ class Recovery:
         space.sent_packets[packet.packet_number] = packet
         if packet.is_ack_eliciting:
             space.ack_eliciting_in_flight += 1
-        if packet.in_flight:
-            if packet.is_ack_eliciting and (
-                self.handshake_confirmed or not space.is_application_data
-            ):
+            # Path MTU probes too, which do not count as in flight: the PTO finds their loss.
+            if self.handshake_confirmed or not space.is_application_data:
                 self._last_ack_eliciting_sent = _sent_at(packet)
+        if packet.in_flight:
             self.bytes_in_flight += packet.sent_bytes
 
     def on_batch_sent(self, batch: Batch) -> None:
@@ -155,24 +164,27 @@ class Recovery:
         else:
             self.pto_count += 1
             self.pto_total += 1
-            self.reschedule_data(now=now)
+            self.reschedule_data(now=now, packets=PROBES_PER_PTO)
 
-    def reschedule_data(self, *, now: float, speed_up_handshake: bool = False) -> None:
+    def reschedule_data(
+        self, *, now: float, speed_up_handshake: bool = False, packets: int = 1
+    ) -> None:
         """Send something again and ask for a probe (RFC 9002 section 6.2.4).
 
-        CRYPTO data if any is outstanding, else the oldest packet. It counts as expired, not as
-        lost: the congestion controller is not told.
+        CRYPTO data if any is outstanding, else that of the oldest `packets`. They count as expired,
+        not as lost: the congestion controller is not told.
         """
         crypto = False
         for space in self.spaces:
-            packets = [p for p in space.sent_packets.values() if p.is_crypto_packet]
-            if packets:
-                numbers = ", ".join(str(packet.packet_number) for packet in packets)
-                log.debug(_CRYPTO_AGAIN, packets[0].packet_type.name, numbers)
-                self._expire(packets, space)
+            outstanding = [p for p in space.sent_packets.values() if p.is_crypto_packet]
+            if outstanding:
+                numbers = ", ".join(str(packet.packet_number) for packet in outstanding)
+                log.debug(_CRYPTO_AGAIN, outstanding[0].packet_type.name, numbers)
+                self._expire(outstanding, space)
                 crypto = True
         if not crypto and not speed_up_handshake:
-            self._expire_oldest()
+            for _ in range(packets):
+                self._expire_oldest()
         self._send_probe()
 
     def _expire_oldest(self) -> None:
@@ -190,10 +202,14 @@ class Recovery:
             batch = self.batches.take_first_packet()
             assert batch is not None
             self.bytes_in_flight -= batch.wire_bytes
+            self._expired.append((batch.first, batch.sent_time, batch.wire_bytes))
             batch.stream.sender.on_data_delivery(LOST, batch.offset, batch.end, batch.fin)
         elif oldest is not None:
-            log.debug(_DATA_AGAIN, oldest[0].packet_type.name, oldest[0].packet_number)
-            self._expire([oldest[0]], oldest[1])
+            packet, space = oldest
+            log.debug(_DATA_AGAIN, packet.packet_type.name, packet.packet_number)
+            if packet.in_flight:
+                self._expired.append((packet.packet_number, _sent_at(packet), packet.sent_bytes))
+            self._expire([packet], space)
 
     def _expire(self, packets: Iterable[QuicSentPacket], space: QuicPacketSpace) -> None:
         for packet in packets:
@@ -240,12 +256,13 @@ class Recovery:
         newest_sent = 0.0
         newly_acked = self.newly_acked = []
         acked_bytes = 0
-        eliciting = False
+        eliciting = large = False
         sampled: Batch | LonePacket | None = None
 
         for packet in _take_packets(space.sent_packets, ranges):
             self._unflight(packet, space)
             eliciting |= packet.is_ack_eliciting
+            large |= packet.sent_bytes > BASE_DATAGRAM_SIZE
             if packet.in_flight:
                 acked_bytes += packet.sent_bytes
                 if isinstance(packet, LonePacket):
@@ -260,6 +277,7 @@ class Recovery:
                 nbytes = batch.wire_bytes
                 self.bytes_in_flight -= nbytes
                 acked_bytes += nbytes
+                large |= batch.largest > BASE_DATAGRAM_SIZE
                 newly_acked.append((batch.first, batch.stop))
                 batch.stream.sender.on_data_delivery(ACKED, batch.offset, batch.end, batch.fin)
             if taken:
@@ -273,6 +291,10 @@ class Recovery:
         if newest < 0:
             return
         self.newest_acked_sent_time = newest_sent
+        if large:
+            self.large_datagrams.on_acked()
+        if self._expired:
+            self._settle_expired(ranges, newest_sent, now)
 
         self.delivered += acked_bytes
         self.delivered_time = now
@@ -296,6 +318,30 @@ class Recovery:
         # RFC 9002 section 6.2.1: not until the server is known to have validated the address.
         if self.peer_completed_address_validation:
             self.pto_count = 0
+
+    def _settle_expired(
+        self, ranges: list[tuple[int, int]], newest_sent: float, now: float
+    ) -> None:
+        """Tell those that look for black holes what became of packets that a PTO sent again."""
+        waiting = []
+        for number, sent_time, nbytes in self._expired:
+            if any(start <= number < stop for start, stop in ranges):
+                continue
+            if sent_time > newest_sent:
+                waiting.append((number, sent_time, nbytes))
+                continue
+            self.newly_lost.append((number, number + 1, sent_time))
+            if nbytes > BASE_DATAGRAM_SIZE:
+                self.large_datagrams.on_lost(sent_time, now)
+        self._expired = waiting
+
+    def take_newly_lost(self) -> list[tuple[int, int, float]]:
+        """First and last packet number (exclusive) and time of what was lost; they are forgotten.
+
+        Path MTU probes are not among them: their loss is a matter of their size.
+        """
+        lost, self.newly_lost = self.newly_lost, []
+        return lost
 
     def on_ecn_ce(self, *, sent_time: float, now: float) -> None:
         """The peer saw packets marked CE, the newest sent at `sent_time` (RFC 9002 section B.7)."""
@@ -354,6 +400,7 @@ class Recovery:
         space.loss_time = None
         lost_before = self.bytes_lost
         lost: list[tuple[int, int, float, bool]] = []  # first, stop, sent time, in flight
+        large_sent: list[float] = []  # when datagrams above the base size left
 
         packets = []
         for number, packet in space.sent_packets.items():
@@ -370,16 +417,23 @@ class Recovery:
             self._unflight(packet, space)
             number = packet.packet_number
             lost.append((number, number + 1, _sent_at(packet), packet.in_flight))
+            if packet.in_flight and packet.sent_bytes > BASE_DATAGRAM_SIZE:
+                large_sent.append(_sent_at(packet))
             self.packets_lost += 1
             self.bytes_lost += packet.sent_bytes
             for handler, args in packet.delivery_handlers:
                 handler(LOST, *args)
         if space.is_application_data and self.batches:
-            lost += self._lose_batches(space, now, delay)
+            lost += self._lose_batches(space, now, delay, large_sent)
         if lost:
             self._note_lost(space, sorted(run[:2] for run in lost))
         newest = max((sent for _, _, sent, in_flight in lost if in_flight), default=None)
         if newest is not None:
+            self.newly_lost += [
+                (first, stop, sent) for first, stop, sent, in_flight in lost if in_flight
+            ]
+            if large_sent:
+                self.large_datagrams.on_lost(max(large_sent), now)
             self.controller.on_lost(self.bytes_lost - lost_before)
             self.controller.on_congestion(sent_time=newest, now=now)
             if self._is_persistent(lost):
@@ -394,7 +448,7 @@ class Recovery:
             self.on_packets_lost(space, runs, space.largest_acked_packet)
 
     def _lose_batches(
-        self, space: QuicPacketSpace, now: float, delay: float
+        self, space: QuicPacketSpace, now: float, delay: float, large_sent: list[float]
     ) -> list[tuple[int, int, float, bool]]:
         largest = space.largest_acked_packet
         threshold = largest - PACKET_THRESHOLD
@@ -417,6 +471,8 @@ class Recovery:
             self.bytes_lost += nbytes
             self.packets_lost += len(batch)
             lost.append((batch.first, batch.stop, batch.sent_time, True))
+            if batch.largest > BASE_DATAGRAM_SIZE:
+                large_sent.append(batch.sent_time)
             batch.stream.sender.on_data_delivery(LOST, batch.offset, batch.end, batch.fin)
         return lost
 

@@ -34,9 +34,9 @@ def test_a_client_whose_first_answers_are_lost_still_gets_its_response() -> None
             answer(builder=builder, challenge=challenge)
 
     client._write_path_response_frame = forgetful
-    send = server.datagrams_to_send
+    send = server.transmit
     # The NAT has forgotten the old address.
-    server.datagrams_to_send = lambda now: [item for item in send(now) if item[1] != old]
+    server.transmit = lambda now: [run for run in send(now) if run.path != old]
     received = 0
 
     def count(event: Any) -> None:

@@ -27,6 +27,10 @@ class Link:
     bleach: bool = False
     """Clears every mark."""
     duplicates: float = 0.0
+    mtu: int | None = None
+    """UDP payload bytes of the largest datagram that it carries."""
+    swallows_marked: bool = False
+    """Drops every datagram with an ECN mark."""
     _free_at: float = 0.0
 
     def backlog(self, now: float) -> float:
@@ -39,8 +43,10 @@ class Link:
             return 0
         return 3 if self.ce and rng.random() < self.ce else ecn
 
-    def arrival(self, size: int, now: float, rng: random.Random) -> float | None:
+    def arrival(self, size: int, now: float, rng: random.Random, ecn: int = 0) -> float | None:
         """When a datagram of `size` bytes sent now arrives, or None when it is lost."""
+        if (self.mtu is not None and size > self.mtu) or (self.swallows_marked and ecn):
+            return None
         sent = now
         if self.rate is not None:
             start = max(now, self._free_at)
@@ -90,10 +96,8 @@ class Pair:
             (self.server, self.client, self.down),
         ):
             peer.drain()
-            datagrams = peer.connection.datagrams_to_send(self.now)
-            sent_ecn = getattr(peer.connection, "sending_ecn", 0)  # aioquic's has none
-            for data, _ in datagrams:
-                arrival = link.arrival(len(data), self.now, self.rng)
+            for data, sent_ecn in _datagrams(peer.connection, self.now):
+                arrival = link.arrival(len(data), self.now, self.rng, sent_ecn)
                 if arrival is None:
                     self.datagrams_lost += 1
                     continue
@@ -139,3 +143,14 @@ class Pair:
         while not until():
             if not self.step(end):
                 raise AssertionError(f"condition not met by t={self.now:.3f}")
+
+
+def _datagrams(connection: Any, now: float) -> list[tuple[bytes, int]]:
+    """What a connection sends, and the ECN codepoint of each datagram."""
+    if not hasattr(connection, "transmit"):  # aioquic's marks nothing
+        return [(data, 0) for data, _ in connection.datagrams_to_send(now)]
+    return [
+        (run.data[at : at + run.segment], run.ecn)
+        for run in connection.transmit(now)
+        for at in range(0, len(run.data), run.segment)
+    ]

@@ -26,7 +26,7 @@ class MarkingConnection(AckCheckingConnection):
         self.received_ecn = 0
         """Codepoint of the datagram about to be received; set it before each."""
         self.sending_ecn = 0
-        """Codepoint for the datagrams that `transmit` returned last."""
+        """Codepoint of the datagrams being built."""
         self._ecn_path: QuicNetworkPath | None = None
 
     # --- marks that come in -------------------------------------------------------------------
@@ -71,8 +71,10 @@ class MarkingConnection(AckCheckingConnection):
 
     # --- marks that go out --------------------------------------------------------------------
 
-    def _choose_mark(self) -> None:
+    def _choose_mark(self, now: float) -> None:
         """Decide how the next packets are marked."""
+        if self._loss.newly_lost:
+            self.ecn.on_lost(self._loss.take_newly_lost(), now)
         path = self._network_paths[0]
         if path is not self._ecn_path:
             if self._ecn_path is not None:
@@ -99,7 +101,11 @@ class MarkingConnection(AckCheckingConnection):
     ) -> None:
         """Judge what an ACK frame says of our marks, once it is settled."""
         loss = self._loss
+        newly_lost = loss.take_newly_lost()
         advanced = space.largest_acked_packet > largest_before
         # RFC 9002 section 7.1: an increase of CE counts is a congestion event.
         if self.ecn.on_ack(space, counts, loss.newly_acked, advanced):
             loss.on_ecn_ce(sent_time=loss.newest_acked_sent_time, now=now)
+        # After the ACK: a mark that it shows to have arrived ends the flight before.
+        if newly_lost:
+            self.ecn.on_lost(newly_lost, now)

@@ -18,6 +18,7 @@ from aioquic.quic.stream import QuicStream
 from quicedge.config.limits import MAX_BATCH_PACKETS
 from quicedge.quic.adapter.ordering import OrderingConnection
 from quicedge.quic.batch import Batch, LonePacket
+from quicedge.quic.ecn import NOT_ECT
 from quicedge.quic.frames import (
     FRAME_MAX_STREAM_DATA,
     FRAME_PING,
@@ -36,11 +37,15 @@ _ACK_ROOM = 512
 
 
 class Transmit(NamedTuple):
-    """Datagrams for one path: `data` cut every `segment` bytes, the last may be shorter."""
+    """Datagrams for one path: `data` cut every `segment` bytes, the last may be shorter.
+
+    `ecn` is the codepoint of all of them.
+    """
 
     data: bytes
     segment: int
     path: Any
+    ecn: int
 
 
 class SendingConnection(OrderingConnection):
@@ -54,16 +59,15 @@ class SendingConnection(OrderingConnection):
         """All that may be sent now; call `get_timer` afterwards."""
         if not self._network_paths:
             return []  # nothing authentic has arrived yet: there is nobody to answer
-        self._choose_mark()
-        first = self._next_number()
+        self._choose_mark(now)
+        self._choose_size(now)
+        self._next_number()
         if self._needs_general_path():
             runs = self._transmit_general(now)
         else:
             runs = self._transmit_batched(now)
         for run in runs:
             self.bytes_sent += len(run.data)
-        if self.sending_ecn:
-            self.ecn.on_sent(first, self._packet_number)
         return runs
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
@@ -94,8 +98,7 @@ class SendingConnection(OrderingConnection):
     def _has_general_frames(self) -> bool:
         """Whether a frame that only aioquic's general path writes waits for the path in use."""
         return (
-            self._probe_pending
-            or self._handshake_done_pending
+            self._handshake_done_pending
             or self._streams_blocked_pending
             or bool(self._ping_pending)
             or bool(self._retire_connection_ids)
@@ -123,7 +126,37 @@ class SendingConnection(OrderingConnection):
 
     def _transmit_general(self, now: float) -> list[Transmit]:
         self._bundle_ack(now)
-        return [Transmit(data, len(data), path) for data, path in super().datagrams_to_send(now)]
+        if not self._probe_pending:
+            return self._build_general(now)
+        runs: list[Transmit] = []
+        usual = self._max_datagram_size, self.sending_ecn
+        for kind in self._probe_kinds():
+            # Each asks for a probe; what the anti-amplification limit leaves is for data alone.
+            if runs and (len(runs) > 1 or not self._network_paths[0].is_validated):
+                break
+            self._max_datagram_size, self.sending_ecn = kind
+            self._probe_pending = True
+            runs += self._build_general(now)
+        self._max_datagram_size, self.sending_ecn = usual
+        return runs
+
+    def _build_general(self, now: float) -> list[Transmit]:
+        first = self._packet_number
+        datagrams = super().datagrams_to_send(now)
+        if self.sending_ecn:
+            self.ecn.on_sent(first, self._packet_number)
+        return [Transmit(data, len(data), path, self.sending_ecn) for data, path in datagrams]
+
+    def _send_probing_frames(
+        self, network_path: QuicNetworkPath, now: float
+    ) -> list[tuple[bytes, Any]]:
+        # PATH_CHALLENGE and PATH_RESPONSE are padded to a full datagram: one that every path
+        # carries, for nothing is known of this one (RFC 9000 section 8.2.1).
+        size, self._max_datagram_size = self._max_datagram_size, self.mtu.base
+        try:
+            return super()._send_probing_frames(network_path, now)
+        finally:
+            self._max_datagram_size = size
 
     def _bundle_ack(self, now: float) -> None:
         """Make a pending ACK of 1-RTT packets due when an ack-eliciting packet is about to leave.
@@ -137,7 +170,7 @@ class SendingConnection(OrderingConnection):
             return
         loss = self._loss
         # Control frames wait for the end of the handshake; stream data does not (0.5-RTT).
-        if (self._handshake_complete and self._probe_pending) or (
+        if (self._probe_pending and self._handshake_complete) or (
             loss.congestion_window - loss.bytes_in_flight >= self._max_datagram_size
             and (
                 (self._handshake_complete and self._has_control_frames())
@@ -152,7 +185,9 @@ class SendingConnection(OrderingConnection):
     def _transmit_batched(self, now: float) -> list[Transmit]:
         loss = self._loss
         runs: list[Transmit] = []
-        self._watch_mtu(runs, now)
+        if self._probe_pending:
+            self._send_probes(runs, now)
+        self._probe_mtu(runs, now)
         size = self._max_datagram_size
         self._pacing_at = None
         ready = self._ready_streams()
@@ -187,15 +222,46 @@ class SendingConnection(OrderingConnection):
             room = min(room, int(budget))
         return room
 
-    def _watch_mtu(self, runs: list[Transmit], now: float) -> None:
-        """Probe for larger datagrams; fall back when the path swallows them."""
+    def _probe_kinds(self) -> tuple[tuple[int, int], ...]:
+        """Size and mark of the packets that a PTO sends, two of them.
+
+        They differ in what a faulty path may swallow, so that one gets through and shows which it
+        is: the first is full-size and unmarked, the second marked and of the base size. When a PTO
+        has brought nothing, both are of the base size and unmarked.
+        """
+        if self._loss.pto_count > 1:
+            return (self.mtu.base, NOT_ECT), (self.mtu.base, NOT_ECT)
+        return (self._max_datagram_size, NOT_ECT), (self.mtu.base, self.sending_ecn)
+
+    def _send_probes(self, runs: list[Transmit], now: float) -> None:
+        """What a PTO sends, whatever congestion control says (RFC 9002 section 7.5)."""
+        self._probe_pending = False
+        ready = self._ready_streams()
+        usual = self._max_datagram_size, self.sending_ecn
+        for kind in self._probe_kinds():
+            self._max_datagram_size, self.sending_ecn = kind
+            control = self._control_frames(now, data_follows=True)
+            runs.append(self._mixed_packet(control, ready, now, is_probe=True))
+        self._max_datagram_size, self.sending_ecn = usual
+
+    def _choose_size(self, now: float) -> None:
+        """Adopt the datagram size of the path in use; fall back when it swallows larger ones."""
         path = self._network_paths[0]
         if path is not self._mtu_path:
+            if self._mtu_path is None and not self._handshake_confirmed:
+                return  # a handshake keeps to the configured size
             self._mtu_path = path
             self.mtu.reset()
-            self._use_datagram_size(self.mtu.current)
-        elif self.mtu.on_probe_timeouts(self._loss.pto_count, now):
-            self._use_datagram_size(self.mtu.current)
+        elif self._loss.large_datagrams.is_black_hole:
+            self.mtu.on_black_hole(now)
+        else:
+            return
+        self._loss.large_datagrams.reset()
+        self._use_datagram_size(self.mtu.current)
+
+    def _probe_mtu(self, runs: list[Transmit], now: float) -> None:
+        """Probe for larger datagrams, one at a time."""
+        path = self._network_paths[0]
         size = self.mtu.next_probe(now)
         if size is not None:
             room = size - 1 - len(self._peer_cid.cid) - self._pn_length() - _TAG
@@ -271,10 +337,12 @@ class SendingConnection(OrderingConnection):
         control: tuple[list[bytes], list[Any], bool] | None,
         ready: list[QuicStream],
         now: float,
+        *,
+        is_probe: bool = False,
     ) -> Transmit:
         """One packet of control frames and of whatever the ready streams still fit into it.
 
-        Streams that have nothing more to send leave `ready`.
+        Streams that have nothing more to send leave `ready`. A probe without any of them is a PING.
         """
         parts, handlers, eliciting = control if control is not None else ([], [], False)
         left = self._payload_room() - sum(map(len, parts))
@@ -318,6 +386,9 @@ class SendingConnection(OrderingConnection):
             else:
                 self._take_turn(ready)
                 break
+        if is_probe and not eliciting:
+            parts.append(bytes((FRAME_PING,)))
+            eliciting = True
         return self._seal_one(b"".join(parts), handlers, eliciting, now)
 
     def _payload_room(self) -> int:
@@ -374,6 +445,8 @@ class SendingConnection(OrderingConnection):
     def _sent(
         self, data: bytes, segment: int, packets: int, eliciting: bool, now: float
     ) -> Transmit:
+        if self.sending_ecn:
+            self.ecn.on_sent(self._packet_number, self._packet_number + packets)
         self._packet_number += packets
         self._loss.note_packet_number(self._packet_number)
         path = self._network_paths[0]
@@ -382,7 +455,7 @@ class SendingConnection(OrderingConnection):
             # RFC 9000 section 10.1: the idle timer restarts with the first such packet.
             self._close_at = now + self._idle_timeout()
             self._ack_eliciting_sent_since_receipt = True
-        return Transmit(data, segment, path.addr)
+        return Transmit(data, segment, path.addr, self.sending_ecn)
 
     def _batch(self, ready: list[QuicStream], room: int, now: float) -> Transmit | None:
         """Full packets of the first ready stream, sealed in one pass; None when it has but one.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from aioquic.quic.events import StreamDataReceived
 
+from quicedge.quic.adapter import Transmit
 from quicedge.quic.connection import Connection
 from tests.support.quicpair import CLIENT_ADDRESS, SERVER_ADDRESS, make_pair
 from tests.support.simnet import Pair
@@ -55,15 +56,15 @@ def test_a_request_and_its_response_take_one_datagram_each_way() -> None:
         nonlocal answered
         answered += isinstance(event, StreamDataReceived) and event.end_stream
 
-    transmit = server.datagrams_to_send
+    transmit = server.transmit
 
-    def counting(now: float) -> list[tuple[bytes, object]]:
+    def counting(now: float) -> list[Transmit]:
         nonlocal sent
-        datagrams: list[tuple[bytes, object]] = transmit(now)
-        sent += len(datagrams)
-        return datagrams
+        runs: list[Transmit] = transmit(now)
+        sent += sum(-(-len(run.data) // run.segment) for run in runs)
+        return runs
 
-    server.datagrams_to_send = counting
+    server.transmit = counting
     pair.server.on_event, pair.client.on_event = respond, count
     requests = 200
     for number in range(requests):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from quicedge.config.limits import MTU_BLACK_HOLE_COOLDOWN
 from quicedge.quic.pmtud import PathMtu
 
 
@@ -34,12 +35,21 @@ def test_a_larger_size_is_looked_for_again_later() -> None:
     assert mtu.next_probe(601) == 1472
 
 
-def test_a_black_hole_falls_back_to_the_base() -> None:
+def test_a_black_hole_falls_back_to_the_base_for_a_while() -> None:
     mtu, _ = search(1500)
-    assert not mtu.on_probe_timeouts(1, 5.0)
-    assert mtu.on_probe_timeouts(2, 5.0)
+    mtu.on_black_hole(5.0)
     assert mtu.current == 1200
-    assert mtu.next_probe(6.0) is None
+    assert mtu.next_probe(5.0 + MTU_BLACK_HOLE_COOLDOWN - 1) is None
+    assert mtu.next_probe(5.0 + MTU_BLACK_HOLE_COOLDOWN) == 1472
+
+
+def test_a_probe_from_before_the_black_hole_says_nothing() -> None:
+    mtu = PathMtu(1472)
+    size = mtu.next_probe(0.0)
+    assert size == 1472
+    mtu.on_black_hole(5.0)
+    assert not mtu.on_probe(size, delivered=True)
+    assert mtu.current == 1200
 
 
 def test_the_peer_may_take_less() -> None:
