@@ -42,6 +42,7 @@ def connect() -> Hostile:
         wake=endpoint.wake, session_ended=lambda *_: None,
         new_exchange=lambda *_: None, start_exchange=lambda *_: None,
         tracer=SimpleNamespace(negotiated=lambda _: None), now=lambda: NOW,
+        policy=SimpleNamespace(needs_address=False, note_closed=lambda *_: None),
     )  # fmt: skip
     endpoint._accept = lambda connection: Session(edge, connection)
     return hostile.connect()
