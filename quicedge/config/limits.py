@@ -89,6 +89,13 @@ CONNECTION_WINDOW: Final = 4 * 1024 * 1024
 STREAM_WINDOW: Final = 1024 * 1024
 """Bytes a stream that a client may send ahead of the origin."""
 
+EARLY_PACKETS_HELD: Final = 16 * 1024
+"""Bytes of datagrams, per connection in its handshake, that are kept because their packets came
+before their keys: an initial congestion window of 10 datagrams (RFC 9001 section 5.7)."""
+
+OLD_KEYS_PTOS: Final = 3
+"""Probe timeouts after which the keys before a key update are discarded (RFC 9001 section 6.5)."""
+
 STALE_DEADLINES: Final = 64
 """Entries of the timer heap, beyond as many as live ones, that may be stale before it is rebuilt:
 constant work per deadline, amortised."""

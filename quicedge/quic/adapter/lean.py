@@ -220,6 +220,7 @@ class LeanConnection(QuicConnection):
                 self._spaces[epoch] = _DISCARDED
                 self._cryptos[epoch] = _NO_KEYS
                 self._crypto_streams.pop(epoch, None)
+        self._cryptos[ZERO_RTT] = _NO_KEYS
         self._loss.spaces = list(self._spaces.values())
         self._crypto_buffers = {}
         if isinstance(self.tls, ServerTls):

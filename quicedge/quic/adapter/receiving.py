@@ -24,6 +24,7 @@ from cryptography.exceptions import InvalidTag
 
 from quicedge.config.limits import CONNECTION_ID_LENGTH, MAX_ACK_RANGES
 from quicedge.quic.adapter.gaps import check_gaps
+from quicedge.quic.adapter.keys import PacketKeys
 from quicedge.quic.adapter.sending import SendingConnection
 from quicedge.quic.ecn import Counts
 from quicedge.quic.frames import (
@@ -127,6 +128,7 @@ class ReceivingConnection(SendingConnection):
         recv = self._cryptos[ONE_RTT].recv
         if recv.hp is None or recv.aead is None:
             return 0
+        self._expire_old_keys(now)
         space = self._spaces[ONE_RTT]
         masks = self._masks(recv.hp, run)
         path = self._network_paths[0]
@@ -188,9 +190,8 @@ class ReceivingConnection(SendingConnection):
     ) -> tuple[int, bytes] | None:
         """Packet number and payload of a packet; None when the general path must see it."""
         first = data[0] ^ (mask[0] & 0x1F)
-        # Reserved bits or another key phase: an error or a key update (RFC 9001 section 6).
-        if first & 0x18 or (first >> 2) & 1 != recv.key_phase:
-            return None
+        if first & 0x18:
+            return None  # reserved bits: an error
         pn_length = (first & 0x03) + 1
         pn_end = _PN_AT + pn_length
         truncated = int.from_bytes(data[_PN_AT:pn_end], "big") ^ int.from_bytes(
@@ -199,7 +200,13 @@ class ReceivingConnection(SendingConnection):
         expected = space.expected_packet_number
         number = decode_packet_number(truncated, 8 * pn_length, expected)
         header = bytes((first,)) + data[1:_PN_AT] + truncated.to_bytes(pn_length, "big")
+        keys = self._cryptos[ONE_RTT]
+        assert isinstance(keys, PacketKeys)
         aead = recv.aead
+        if (first >> 2) & 1 != recv.key_phase:
+            if not keys.is_of_previous_phase(first, number):
+                return None  # a key update (RFC 9001 section 6)
+            aead = keys.previous
         assert aead is not None
         try:
             payload: bytes = aead._aead.decrypt(
@@ -207,6 +214,8 @@ class ReceivingConnection(SendingConnection):
             )
         except InvalidTag:
             return None
+        if aead is recv.aead and number < keys.phase_start:
+            keys.note_opened(number)
         if number >= expected:
             space.expected_packet_number = number + 1
             self._spin_bit = bool(first & 0x20)

@@ -28,7 +28,7 @@ from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
 from quicedge.config.limits import ACTIVE_CONNECTION_IDS
-from quicedge.quic.adapter.lean import LeanConnection
+from quicedge.quic.adapter.closing import ClosingConnection
 from quicedge.quic.adapter.tls import ServerTls
 from quicedge.quic.congestion import make_controller
 from quicedge.quic.ending import Delivery, Ending
@@ -68,7 +68,7 @@ class PathView(NamedTuple):
     bytes_sent: int
 
 
-class StateConnection(LeanConnection):
+class StateConnection(ClosingConnection):
     """A QUIC connection whose flow control follows consumption and whose state can be seen."""
 
     def __init__(
@@ -177,11 +177,12 @@ class StateConnection(LeanConnection):
         """Handle one datagram of this connection; `addr` is an opaque network path."""
         self._now = now
         self.bytes_received += len(data)
-        handled = self.packets_received
+        handled, held = self.packets_received, self.datagrams_held
         path = self._network_paths[0] if self._network_paths else None
         super().receive_datagram(data, addr, now)
         if self.packets_received == handled:
-            self.packets_dropped[self._why_dropped(data, addr)] += 1
+            if self.datagrams_held == held:
+                self.packets_dropped[self._why_dropped(data, addr)] += 1
             return
         self.received_at = now
         if path is not None and self._network_paths[0] is not path:

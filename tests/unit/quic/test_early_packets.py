@@ -1,0 +1,113 @@
+"""Packets that come before their keys wait for them (RFC 9001 section 5.7), in both roles."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from aioquic.quic.connection import QuicConnection
+from aioquic.quic.events import StreamDataReceived
+
+from quicedge.config.limits import EARLY_PACKETS_HELD
+from quicedge.quic.connection import Connection
+from quicedge.quic.tls import CertificateStore
+from tests.support.certs import make_certificate
+from tests.support.quicpair import client_configuration
+from tests.support.world import NOW, World
+
+SERVER = ("server", 443)
+
+
+def stream_data(events: list[Any]) -> bytes:
+    return b"".join(event.data for event in events if isinstance(event, StreamDataReceived))
+
+
+def flight(client: QuicConnection, now: float = NOW) -> list[bytes]:
+    return [data for data, _ in client.datagrams_to_send(now)]
+
+
+def answered(world: World, client: QuicConnection) -> list[bytes]:
+    """What a client that has the server's flight finishes the handshake with, not delivered."""
+    for data in world.receive(*flight(client)):
+        client.receive_datagram(data, SERVER, NOW)
+    assert client._handshake_complete
+    return flight(client)
+
+
+def test_a_request_that_overtakes_the_finished_of_its_client_is_answered_at_once() -> None:
+    world = World()
+    client = world.client()
+    finish = answered(world, client)
+    client.send_stream_data(0, b"a request", end_stream=True)
+    request = flight(client, NOW + 1)
+    assert request
+    assert not any(data[0] & 0x80 for data in request)
+    world.receive(*request)
+    (handler,) = world.handlers
+    assert stream_data(handler.events) == b""
+    world.receive(*finish)
+    assert stream_data(handler.events) == b"a request"
+    (connection,) = world.endpoint.connections
+    assert connection.datagrams_held == len(request)
+    assert not connection.packets_dropped
+    assert connection._held == []
+
+
+def test_what_waits_for_keys_is_bounded_and_harms_no_handshake() -> None:
+    world = World()
+    client = world.client()
+    finish = answered(world, client)
+    (connection,) = world.endpoint.connections
+    for _ in range(100):
+        world.receive(b"\x40" + connection.host_cid + os.urandom(1200))
+        assert connection._held_bytes <= EARLY_PACKETS_HELD
+    assert sum(len(held.data) for held in connection._held) == connection._held_bytes
+    assert connection.packets_dropped
+    world.receive(*finish)
+    assert connection.handshake_complete
+    assert connection._held == []
+
+
+def test_packets_held_count_once_towards_what_an_unproven_address_may_be_sent() -> None:
+    world = World()
+    client = world.client()
+    sent = flight(client)
+    world.receive(*sent)
+    (connection,) = world.endpoint.connections
+    early = b"\x40" + connection.host_cid + bytes(100)
+    world.receive(early)
+    (path,) = connection.paths
+    assert path.bytes_received == sum(map(len, sent)) + len(early)
+    connection._receive_held(NOW)
+    assert connection.paths[0].bytes_received == sum(map(len, sent)) + len(early)
+
+
+def test_early_data_before_the_rest_of_a_long_hello_waits() -> None:
+    world = World(early_data=b"terms")
+    first = world.client()
+    world.talk(first)
+    client = world.client(
+        session_ticket=first.last_ticket,  # type: ignore[attr-defined]
+        quantum_readiness_test=True,
+    )
+    client.send_stream_data(0, b"early", end_stream=True)
+    start, *rest = flight(client)
+    assert rest, "the early data comes behind the rest of the hello"
+    world.receive(*rest)
+    (connection,) = world.endpoint.half_open
+    assert connection.datagrams_held == len(rest)
+    world.receive(start)
+    assert stream_data(world.handlers[-1].events) == b"early"
+
+
+def test_our_client_takes_a_servers_flight_in_any_order() -> None:
+    world = World(certificates=CertificateStore([make_certificate("localhost", kind="rsa")]))
+    client = Connection(configuration=client_configuration(), now=NOW)
+    client.connect(SERVER, NOW)
+    answers = world.receive(*flight(client))
+    assert len(answers) > 1
+    for data in reversed(answers):
+        client.receive_datagram(data, SERVER, NOW)
+    assert client.handshake_complete
+    assert client.datagrams_held == len(answers) - 1
+    assert not client.packets_dropped
