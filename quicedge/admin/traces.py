@@ -46,7 +46,7 @@ def trace_routes(edge: EdgeView) -> list[Route]:
 
     def directory() -> Path:
         if edge.trace_directory is None:
-            raise HTTPException(409, "no directory for traces: set directory in [qlog]")
+            raise HTTPException(409, "no directory for traces: set directory in [qlog] and reload")
         return Path(edge.trace_directory)
 
     def trace(request: Request) -> Path:

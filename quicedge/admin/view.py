@@ -66,6 +66,8 @@ class Status(Struct, frozen=True, kw_only=True):
     workers: list[WorkerStatus]
     spans: SpanCounts | None = None
     """None: spans are not exported."""
+    trace_directory: str | None = None
+    """Where traces are written; None: nowhere, none can be started."""
 
 
 class Connections(Struct, frozen=True, kw_only=True):

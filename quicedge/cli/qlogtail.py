@@ -14,6 +14,9 @@ from quicedge.qlog.event import TraceHeader, mapping
 from quicedge.qlog.normalise import Trace
 from quicedge.qlog.show import Filter, as_json, line
 
+_CANDIDATES = 5
+"""Connections named when an ID is the beginning of several."""
+
 
 @click.command("tail")
 @click.argument("connection", metavar="ID")
@@ -42,8 +45,9 @@ def command(
 ) -> None:
     """Print the events of a live connection as they happen.
 
-    ID is the connection's, as `quicedge top` and the access log have it, or the beginning of any of
-    its connection IDs. It ends with the connection, or with Ctrl-C.
+    ID is the connection's, as `quicedge top` and the access log have it (`conn=ID/STREAM` of the
+    console format can be pasted whole), or the beginning of any of its connection IDs. It ends with
+    the connection, or with Ctrl-C.
     """
     client = admin_client(admin, token_file)
     wanted = Filter(types, packet, stream)
@@ -64,14 +68,27 @@ def command(
         raise click.ClickException(str(error)) from error
 
 
-def _find(client: AdminClient, wanted: str) -> str:
+def connection_id(text: str) -> str:
+    """The ID in what somebody pasted: `conn=1a2b3c4d/8` of the access log's console format, too."""
+    return text.strip().removeprefix("conn=").partition("/")[0].lower()
+
+
+def _find(client: AdminClient, pasted: str) -> str:
     """The connection that is meant; raises AdminError when it is none or not one."""
-    query = urlencode({"cid": wanted, "limit": 2})
-    found = client.get(f"/api/v1/connections?{query}")["connections"]
-    if len(found) != 1:
-        many = "several connections begin" if found else "no connection begins"
-        raise AdminError(f"{many} with {wanted}")
-    return str(found[0]["id"])
+    wanted = connection_id(pasted)
+    if not wanted:
+        raise AdminError(f"{pasted!r} is no connection ID")
+    query = urlencode({"cid": wanted, "limit": _CANDIDATES})
+    page = client.get(f"/api/v1/connections?{query}")
+    found = [str(row["id"]) for row in page["connections"]]
+    if not found:
+        raise AdminError(f"no live connection has an ID that begins with {wanted}; it may be over")
+    if wanted in found:
+        return wanted
+    if page["total"] > 1:
+        more = ", ..." if page["total"] > len(found) else ""
+        raise AdminError(f"several connections begin with {wanted}: {', '.join(found)}{more}")
+    return found[0]
 
 
 def _events(client: AdminClient, connection: str, level: str) -> Iterator[tuple[bytes, Any]]:

@@ -371,6 +371,7 @@ class Supervisor:
             listeners=self._listeners.status(),
             workers=workers,
             spans=self._spans.counts,
+            trace_directory=self.trace_directory,
         )
 
     async def connections(self, query: ConnectionQuery) -> Connections:

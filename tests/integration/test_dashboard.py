@@ -5,10 +5,17 @@ With SCREENSHOTS=1 the pictures in docs/ are made anew.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
+import re
+import select
+import struct
 import subprocess
 import sys
+import termios
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -72,6 +79,8 @@ def test_the_dashboard_shows_connections_as_they_are(tmp_path: Path) -> None:
             screenshot(running, "", "dashboard.png")
             document, said = browse(running, f"#/c/{row['id']}")
             assert not said
+            assert '<button id="trace" type="button">Start qlog</button>' in document, "enabled"
+            assert '<p id="no-trace" class="quiet" hidden="">' in document
             assert document.count('role="img"') == 4
             assert "packets lost" in document
             assert "congestion controller" in document
@@ -81,6 +90,23 @@ def test_the_dashboard_shows_connections_as_they_are(tmp_path: Path) -> None:
             assert "NaN" not in document
             assert "undefined" not in document
             screenshot(running, f"#/c/{row['id']}", "connection.png")
+
+
+def test_without_a_directory_the_dashboard_says_why_no_trace_can_be_started(
+    tmp_path: Path,
+) -> None:
+    client = require("gtlsclient")
+    with demo_origin() as origin, edge(tmp_path, origin) as running:
+        url = f"https://localhost:{running.port}/slow?seconds=60"
+        command = [client, "-q", "127.0.0.1", str(running.port), url]
+        with process(command, tmp_path / "client.log"):
+            wait_until(lambda: bool(live(running)), "a request")
+            row = live(running)[0]
+            document, said = browse(running, f"#/c/{row['id']}")
+            assert not said
+    assert re.search(r'<button id="trace" type="button" disabled="">Start qlog</button>', document)
+    assert '<p id="no-trace" class="quiet">' in document, "shown"
+    assert f'quicedge qlog tail <span id="tail-id">{row["id"]}</span>' in document
 
 
 def get(running: RunningEdge, path: str, **headers: str) -> Any:
@@ -112,7 +138,7 @@ def top(running: RunningEdge, *options: str) -> subprocess.CompletedProcess[str]
         [sys.executable, "-m", "quicedge", "top", "--once", "--admin",
          f"127.0.0.1:{running.admin_port}", *options],
         capture_output=True, text=True, timeout=20, cwd=REPOSITORY, check=False,
-        env={**os.environ, "COLUMNS": "200"},
+        env={**os.environ, "COLUMNS": "80"},
     )  # fmt: skip
 
 
@@ -125,8 +151,9 @@ def test_top_lists_connections_and_a_stream_of_events_follows_one(tmp_path: Path
             wait_until(lambda: bool(live(running)), "a request")
             row = live(running)[0]
             shown = top(running)
-            assert row["remote_address"] in shown.stdout
-            assert "connected" in shown.stdout
+            (line,) = [x for x in shown.stdout.splitlines() if row["remote_address"] in x]
+            assert row["id"] in line, "a pipe gets it whole, however wide a terminal would be"
+            assert line.endswith("connected")
             with get(running, f"/api/v1/connections/{row['id']}/events?interval=0.1") as events:
                 assert events.headers["content-type"].startswith("text/event-stream")
                 for _ in range(3):
@@ -138,6 +165,46 @@ def test_top_lists_connections_and_a_stream_of_events_follows_one(tmp_path: Path
                 get(running, f"/api/v1/connections/{row['id']}/events?interval=0")
         with pytest.raises(urllib.error.HTTPError, match="404"):
             get(running, "/api/v1/connections/00/events")
+
+
+def test_top_lives_in_a_terminal_of_eighty_columns(tmp_path: Path) -> None:
+    client = require("gtlsclient")
+    with demo_origin() as origin, edge(tmp_path, origin) as running:
+        url = f"https://localhost:{running.port}/slow?seconds=60"
+        with process([client, "-q", "127.0.0.1", str(running.port), url], tmp_path / "client.log"):
+            wait_until(lambda: bool(live(running)), "a request")
+            row = live(running)[0]
+            ours, theirs = pty.openpty()
+            fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+            shown = b""
+
+            def see(what: bytes) -> None:
+                nonlocal shown
+                while what not in shown:
+                    assert select.select([ours], [], [], 20)[0], shown
+                    shown += os.read(ours, 65536)
+
+            started = subprocess.Popen(
+                [sys.executable, "-m", "quicedge", "top", "--interval", "0.2", "--admin",
+                 f"127.0.0.1:{running.admin_port}"],
+                stdin=theirs, stdout=theirs, stderr=theirs, cwd=REPOSITORY,
+                env={**os.environ, "TERM": "xterm"},
+            )  # fmt: skip
+            os.close(theirs)
+            try:
+                see(row["id"][:8].encode())
+                assert row["id"].encode() not in shown, "a screen has room for its beginning"
+                os.write(ours, b"\x1b[B\r")
+                see(b"congestion window")
+                os.write(ours, b"Gq")
+                with contextlib.suppress(OSError):  # EIO: nobody has the other end any more
+                    while os.read(ours, 65536):
+                        pass
+                assert started.wait(20) == 0
+            finally:
+                started.kill()
+                started.wait()
+                os.close(ours)
 
 
 def test_the_log_level_changes_everywhere(tmp_path: Path) -> None:

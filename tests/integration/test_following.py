@@ -68,9 +68,14 @@ def test_tail_prints_what_happens_and_can_write_a_trace(tmp_path: Path) -> None:
             done = tail(running, identity, "-n", "2", "--json", "-t", "packet_sent")
             names = [json.loads(line)["name"] for line in done.stdout.splitlines()]
             assert names == ["quic:packet_sent"] * 2
+
+            # As the access log's console format has it.
+            done = tail(running, f"conn={identity[:8]}/0", "-n", "1", "--json")
+            assert done.returncode == 0, done.stderr
+            assert len(done.stdout.splitlines()) == 1
         done = tail(running, "00ff00ff")
         assert done.returncode == 1
-        assert b"no connection begins with 00ff00ff" in done.stderr
+        assert b"no live connection has an ID that begins with 00ff00ff" in done.stderr
 
 
 def test_the_stream_has_both_kinds_of_events_and_ends_with_the_connection(tmp_path: Path) -> None:

@@ -50,7 +50,11 @@ const api = async (path, body) => {
   if (!answer.ok) throw Object.assign(new Error(found.error || answer.statusText), { status: answer.status });
   return found;
 };
-const notice = (text) => { $("notice").textContent = text || ""; $("notice").hidden = !text; };
+const say = (id, text) => { $(id).textContent = text || ""; $(id).hidden = !text; };
+/** What the last look at the edge found wrong; the next look replaces it. */
+const notice = (text) => say("notice", text);
+/** What became of a button that was pressed; it stays until the next one or another connection. */
+const answered = (text) => say("answer", text);
 
 // --- graphs ------------------------------------------------------------------------------------
 
@@ -242,8 +246,12 @@ const verdict = (one) => {
 };
 
 const showConnection = async (id) => {
-  if (watched !== id) { watched = id; history = []; $("report").hidden = true; $("trace").textContent = "Start qlog"; }
-  showState(await api("/api/v1/status"));
+  if (watched !== id) { watched = id; history = []; $("report").hidden = true; $("trace").textContent = "Start qlog"; answered(""); }
+  const status = await api("/api/v1/status");
+  showState(status);
+  $("trace").disabled = status.trace_directory === null;
+  $("no-trace").hidden = status.trace_directory !== null;
+  $("tail-id").textContent = id;
   let one;
   try { one = await api(`/api/v1/connections/${id}`); } catch (error) {
     if (error.status !== 404) throw error;
@@ -327,11 +335,12 @@ $("trace").addEventListener("click", async () => {
     const { file } = await api(`/api/v1/connections/${watched}/qlog`, { action });
     $("trace").textContent = action === "start" ? "Stop qlog" : "Start qlog";
     if (file) { $("report").href = `/api/v1/qlog/${file}/report`; $("report").hidden = false; }
-  } catch (error) { notice(error.message); }
+    answered("");
+  } catch (error) { answered(`No trace: ${error.message}`); }
 });
 $("close").addEventListener("click", async () => {
   if (!confirm("Close this connection?")) return;
-  try { await api(`/api/v1/connections/${watched}/close`, { reason: "closed by an operator" }); } catch (error) { notice(error.message); }
+  try { await api(`/api/v1/connections/${watched}/close`, { reason: "closed by an operator" }); answered(""); } catch (error) { answered(`Not closed: ${error.message}`); }
 });
 
 // --- the page ----------------------------------------------------------------------------------
