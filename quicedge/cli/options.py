@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from quicedge.config import devcerts
+from quicedge.config.limits import MAX_WORKERS
 from quicedge.config.loader import ConfigError, config_from_options, load_config
 from quicedge.config.schema import Certificate, Config
 
@@ -34,7 +35,11 @@ class Refused(click.ClickException):
 def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--config`, or `--upstream` or `--root` and what goes with them."""
     for option in (
-        click.option("--workers", type=click.IntRange(1), help="Worker processes; 1 unless given."),
+        click.option(
+            "--workers",
+            type=click.IntRange(1, MAX_WORKERS),
+            help="Worker processes; 1 unless given.",
+        ),
         click.option(
             "--listen",
             multiple=True,

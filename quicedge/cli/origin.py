@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import httptools
 
 from quicedge.cli import site
-from quicedge.config.loader import ConfigError, parse_size
+from quicedge.config.convert import parse_size
 
 _BLOCK = bytes(range(256)) * 256
 """64 KB that `/download` repeats."""
@@ -184,7 +184,7 @@ class _Exchange:
     async def download(self, query: dict[str, str]) -> None:
         try:
             size = parse_size(query.get("size", "1MB"))
-        except ConfigError as error:
+        except ValueError as error:
             raise _Bad("size is bytes, or such as 64KB or 10MB") from error
         if size > MAX_DOWNLOAD:
             raise _Bad("that is too large")

@@ -424,6 +424,18 @@ DRAIN_TIMEOUT: Final = 30.0
 STOP_GRACE: Final = 3.0
 """Seconds a worker has to exit once its drain time is over, before SIGKILL."""
 
+MAX_WORKERS: Final = 64
+"""Workers of one edge: two generations of them share the 128 slots of connection IDs."""
+
+MAX_DURATION: Final = 10 * 365 * 86400.0
+"""Seconds that a duration may have, ten years: beyond it a unit was mistaken."""
+
+MAX_VARINT: Final = (1 << 62) - 1
+"""The largest number that QUIC can write (RFC 9000 section 16)."""
+
+CONFIG_MAX_SIZE: Final = 4 * 1024 * 1024
+"""Bytes of a configuration file; a larger one is something else."""
+
 WORKER_START_TIMEOUT: Final = 30.0
 """Seconds from spawn to `ready`: an interpreter, imports and certificates on a loaded machine."""
 

@@ -12,9 +12,11 @@ from msgspec import Meta, Struct, field
 
 from quicedge.config import limits, tracelimits
 
-Seconds = Annotated[float, Meta(gt=0, extra={"unit": "seconds"})]
-Bytes = Annotated[int, Meta(ge=0, extra={"unit": "bytes"})]
-Count = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0, le=limits.MAX_DURATION, extra={"unit": "seconds"})]
+Bytes = Annotated[int, Meta(ge=0, le=limits.MAX_VARINT, extra={"unit": "bytes"})]
+Window = Annotated[int, Meta(ge=1024, le=limits.MAX_VARINT, extra={"unit": "bytes"})]
+"""A flow-control window; HTTP/3 needs 1024 bytes on its own streams (RFC 9114 section 6.2)."""
+Count = Annotated[int, Meta(ge=1, le=(1 << 31) - 1)]
 
 
 class _Section(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -52,9 +54,9 @@ class Quic(_Section, frozen=True):
     idle_timeout: Seconds = limits.IDLE_TIMEOUT
     handshake_timeout: Seconds = limits.HANDSHAKE_TIMEOUT
     congestion_control: Literal["reno", "cubic", "bbr"] = "cubic"
-    max_data: Bytes = limits.CONNECTION_WINDOW
+    max_data: Window = limits.CONNECTION_WINDOW
     """Connection flow-control window (initial_max_data), bytes the origin has not taken yet."""
-    max_stream_data: Bytes = limits.STREAM_WINDOW
+    max_stream_data: Window = limits.STREAM_WINDOW
     max_streams: Count = limits.MAX_STREAMS_BIDI
     """Concurrent requests a connection."""
     max_datagram_size: Annotated[int, Meta(ge=1200, le=65527)] = limits.MAX_DATAGRAM_SIZE
@@ -64,11 +66,16 @@ class Quic(_Section, frozen=True):
 
 
 class Http3(_Section, frozen=True):
-    qpack_max_table_capacity: Bytes = 0
+    qpack_max_table_capacity: Annotated[
+        int, Meta(ge=0, le=(1 << 30) - 1, extra={"unit": "bytes"})
+    ] = 0
     """QPACK dynamic table (RFC 9204); 0 switches it off."""
-    qpack_blocked_streams: Annotated[int, Meta(ge=0)] = 0
-    max_field_section_size: Bytes = limits.MAX_FIELD_SECTION_SIZE
-    max_fields: Count = limits.MAX_FIELDS
+    qpack_blocked_streams: Annotated[int, Meta(ge=0, le=65535)] = 0
+    max_field_section_size: Annotated[
+        int, Meta(ge=512, le=limits.MAX_VARINT, extra={"unit": "bytes"})
+    ] = limits.MAX_FIELD_SECTION_SIZE
+    """Of a request; a short one has some 300, each field counting 32 more than its text."""
+    max_fields: Annotated[int, Meta(ge=8, le=65535)] = limits.MAX_FIELDS
 
 
 class RequestRate(_Section, frozen=True):
@@ -135,7 +142,7 @@ class Upstream(_Section, frozen=True):
     keepalive_timeout: Seconds = limits.UPSTREAM_KEEPALIVE_TIMEOUT
     max_connections: Count = limits.UPSTREAM_MAX_CONNECTIONS
     """HTTP/1.1 connections a server, per worker; further requests wait."""
-    retries: Annotated[int, Meta(ge=0)] = limits.UPSTREAM_RETRIES
+    retries: Annotated[int, Meta(ge=0, le=100)] = limits.UPSTREAM_RETRIES
     tls_verify: bool = True
     tls_ca: str | None = None
     """PEM bundle that https origins are verified against; the system's when absent."""
@@ -160,7 +167,9 @@ class Route(_Section, frozen=True):
 
 class AltSvc(_Section, frozen=True):
     enabled: bool = True
-    max_age: Seconds = limits.ALT_SVC_MAX_AGE
+    max_age: Annotated[float, Meta(ge=1, le=limits.MAX_DURATION, extra={"unit": "seconds"})] = (
+        limits.ALT_SVC_MAX_AGE
+    )
     port: Annotated[int, Meta(ge=1, le=65535)] | None = None
     """Port announced; the listening port when absent."""
 
@@ -235,7 +244,7 @@ class Admin(_Section, frozen=True):
 class Config(_Section, frozen=True):
     listen: list[str] = field(default_factory=lambda: ["0.0.0.0:443", "[::]:443"])
     """UDP addresses, `host:port` or `[v6]:port`."""
-    workers: Count | Literal["auto"] = 1
+    workers: Annotated[int, Meta(ge=1, le=limits.MAX_WORKERS)] | Literal["auto"] = 1
     user: str | None = None
     """Whom workers become once the sockets are bound (a name or a number); needs root."""
     group: str | None = None

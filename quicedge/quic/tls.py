@@ -24,6 +24,12 @@ PrivateKey = (
     | ed448.Ed448PrivateKey
 )  # fmt: skip
 
+_MIN_RSA_BITS = 2048
+"""As the CA/Browser Forum's baseline requirements, section 6.1.5, and all clients have it."""
+_CURVES = ("secp256r1", "secp384r1", "secp521r1")
+"""Those of RFC 8446 section 4.2.3."""
+_BROKEN_HASHES = ("md5", "sha1")
+
 _CERTIFICATE = 11
 """HandshakeType of the Certificate message."""
 
@@ -122,9 +128,29 @@ def parse_certificate(pem: CertificatePem) -> ServerCertificate:
         *form
     ):
         raise CertificateError(f"{key_file}: the key is not that of the certificate {cert_file}")
+    weakness = _weakness(private_key, certificates)
+    if weakness:
+        raise CertificateError(f"{cert_file}: {weakness}")
     return ServerCertificate(
         _certificate_message(certificates), private_key, frozenset(_names(certificates[0]))
     )
+
+
+def _weakness(key: PrivateKey, chain: Iterable[x509.Certificate]) -> str | None:
+    """Why every client of today would refuse a chain, and what to make instead."""
+    if isinstance(key, rsa.RSAPrivateKey) and key.key_size < _MIN_RSA_BITS:
+        return (
+            f"an RSA key of {key.key_size} bits is too short; make one of {_MIN_RSA_BITS} bits, or "
+            "P-256 (openssl ecparam -name prime256v1 -genkey)"
+        )
+    if isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.name not in _CURVES:
+        return f"TLS 1.3 has no signatures on {key.curve.name}; make a key on P-256"
+    for certificate in chain:
+        algorithm = certificate.signature_hash_algorithm
+        is_root = certificate.issuer == certificate.subject
+        if algorithm is not None and algorithm.name in _BROKEN_HASHES and not is_root:
+            return f"signed with {algorithm.name}, which clients refuse; have it issued anew"
+    return None
 
 
 def _certificate_message(chain: Iterable[x509.Certificate]) -> bytes:

@@ -17,7 +17,7 @@ import structlog
 from quicedge import __version__
 from quicedge.admin.server import AdminAddressError, AdminServer
 from quicedge.admin.view import Connections, QlogLevel, State, Status, WorkerStatus
-from quicedge.config.limits import WORKER_FAILED_STARTS
+from quicedge.config.limits import MAX_WORKERS, WORKER_FAILED_STARTS
 from quicedge.config.schema import Config
 from quicedge.config.unusable import UnusableError
 from quicedge.quic.sharedkeys import SharedKeyError
@@ -99,7 +99,9 @@ class Supervisor:
         self._config_path = config_path
         self._worker_entry = worker_entry
         self._secret = secrets.token_bytes(_SECRET_LENGTH)
-        self._workers = (os.cpu_count() or 1) if config.workers == "auto" else config.workers
+        self._workers = (
+            min(os.cpu_count() or 1, MAX_WORKERS) if config.workers == "auto" else config.workers
+        )
         self._started_at = time.monotonic()
         self._state: State = "starting"
         self._logs_reopened_at = 0.0

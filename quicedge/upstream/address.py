@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from quicedge.config.loader import server_problem
+from quicedge.config.addresses import server_problem
 
 
 @dataclass(frozen=True, slots=True)

@@ -378,7 +378,7 @@ def http2_origin(data: bytes) -> None:
         b'listen = ["0.0.0.0:443"]\n[upstreams.app]\nservers = ["http://127.0.0.1:1"]\n'
         b'[[routes]]\nupstream = "app"\n',
         b'[limits]\nrequests = [{rate = "1/second"}]\nallow = ["10.0.0.0/8"]\nmemory = "1GB"\n',
-        b'[quic]\nidle_timeout = "5s"\nmax_data = 5\n[qlog]\nrate = 0.5\n',
+        b'[quic]\nidle_timeout = "5s"\nmax_data = 5000\n[qlog]\nrate = 0.5\n',
     ]
 )
 def config(data: bytes) -> None:

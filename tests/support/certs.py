@@ -21,9 +21,10 @@ def write_certificate(
     kind: Literal["ecdsa", "rsa"] = "ecdsa",
     stem: str = "cert",
     expires: datetime.datetime | None = None,
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | None = None,
 ) -> tuple[Path, Path]:
     """Write a self-signed certificate for `names` and its key; returns both paths."""
-    key = (
+    key = key or (
         ec.generate_private_key(ec.SECP256R1())
         if kind == "ecdsa"
         else rsa.generate_private_key(public_exponent=65537, key_size=2048)

@@ -105,7 +105,7 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path) -> None:
     config.write_text(config.read_text() + 'pathh = "/x"\n')
     code, output = check(config)
     assert code == 2
-    assert "routes[0].pathh: unknown key; did you mean `path`?" in output
+    assert "routes[0].pathh: unknown key; did you mean 'path'?" in output
 
 
 def test_a_fleet_is_looked_at(tmp_path: Path) -> None:

@@ -28,17 +28,18 @@ def parse(**extra: Any) -> schema.Config:
 def problems(**extra: Any) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         parse(**extra)
-    return caught.value.problems
+    return [str(problem) for problem in caught.value.problems]
 
 
 def test_units_become_numbers() -> None:
     config = parse(
-        drain_timeout="1m", quic={"idle_timeout": "500ms", "max_data": "2MiB", "max_stream_data": 9}
+        drain_timeout="1m",
+        quic={"idle_timeout": "500ms", "max_data": "2MiB", "max_stream_data": 9000},
     )
     assert config.drain_timeout == 60
     assert config.quic.idle_timeout == 0.5
     assert config.quic.max_data == 2 * 2**20
-    assert config.quic.max_stream_data == 9
+    assert config.quic.max_stream_data == 9000
 
 
 def test_paths_are_relative_to_the_file() -> None:
@@ -56,12 +57,15 @@ def test_options_make_a_configuration() -> None:
 @pytest.mark.parametrize(
     ("extra", "expected"),
     [
-        ({"worker": 2}, "worker: unknown key; did you mean `workers`?"),
-        ({"quic": {"retri": "off"}}, "quic.retri: unknown key; did you mean `retry`?"),
-        ({"quic": {"retry": "maybe"}}, "quic.retry: Invalid enum value 'maybe'"),
+        ({"worker": 2}, "worker: unknown key; did you mean 'workers'?"),
+        ({"quic": {"retri": "off"}}, "quic.retri: unknown key; did you mean 'retry'?"),
+        ({"quic": {"retry": "maybe"}}, "quic.retry: 'maybe' is not one of 'off', 'always', 'auto'"),
         ({"quic": {"idle_timeout": "soon"}}, "quic.idle_timeout: 'soon' is not a duration"),
         ({"quic": {"max_data": "big"}}, "quic.max_data: 'big' is not a size"),
-        ({"quic": {"idle_timeout": 0}}, "quic.idle_timeout: Expected `float` > 0.0"),
+        (
+            {"quic": {"idle_timeout": 0}},
+            "quic.idle_timeout: 0 is not a duration such as 30s or 500ms above 0",
+        ),
         ({"listen": ["nowhere"]}, "listen[0]: 'nowhere' is not host:port"),
         ({"listen": []}, "listen: needs one address at least"),
         ({"routes": [{"upstream": "apq"}]}, "there is no upstream 'apq'; did you mean 'app'?"),
@@ -90,7 +94,7 @@ def test_options_make_a_configuration() -> None:
             {"upstreams": {"app": {"servers": ["http://x"], "health_path": "up"}}},
             "upstreams.app.health_path: 'up' is not a path",
         ),
-        ({"workers": "many"}, 'workers: expected "auto" or a number'),
+        ({"workers": "many"}, "workers: 'many' is not a whole number from 1 to 64 or 'auto'"),
         ({"upstreams": {"app": {"servers": ["a:80"]}}}, "unix:/path, perhaps http://a:80"),
         ({"upstreams": {"app": {"servers": ["8000"]}}}, "perhaps http://127.0.0.1:8000"),
         ({"upstreams": {"app": {"servers": ["http://x:0"]}}}, "the port is out of range"),
@@ -127,7 +131,7 @@ def test_all_unknown_keys_are_told_at_once() -> None:
 def test_broken_toml_names_the_line(tmp_path: Path) -> None:
     file = tmp_path / "quicedge.toml"
     file.write_text("listen = [\n'x'\nworkers = ")
-    with pytest.raises(ConfigError, match="line 3"):
+    with pytest.raises(ConfigError, match=r"quicedge\.toml:3: .* \("):
         load_config(file)
 
 

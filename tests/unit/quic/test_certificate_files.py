@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -65,3 +66,26 @@ def test_an_encrypted_key_is_refused_with_the_remedy(tmp_path: Path) -> None:
         private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x"))
     )
     assert f"openssl pkey -in {key}" in refusal(cert, key)
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        (
+            rsa.generate_private_key(65537, 1024),
+            "an RSA key of 1024 bits is too short; make one of",
+        ),
+        (ec.generate_private_key(ec.SECP256K1()), "TLS 1.3 has no signatures on secp256k1"),
+    ],
+)
+def test_keys_that_every_client_refuses_are_refused_first(tmp_path: Path, key, words: str) -> None:
+    cert, key_file = write_certificate(tmp_path, "localhost", key=key)
+    assert refusal(cert, key_file).startswith(f"{cert}: {words}")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP384R1())],
+)
+def test_keys_of_today_are_taken(tmp_path: Path, key) -> None:
+    assert load_certificate(*write_certificate(tmp_path, "localhost", key=key)).names

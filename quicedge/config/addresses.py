@@ -1,0 +1,100 @@
+"""Addresses as operators write them: where to listen, and where origins are."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import NamedTuple
+
+from quicedge.config.hostnames import host_problem
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_LISTEN = re.compile(r"(?:\[([^\]]*)\]|([^:\[\]]*)):([0-9]{1,5})")
+_MAX_PORT = 65535
+_MAX_UNIX_PATH = 107
+"""Bytes of a unix socket's path (unix(7))."""
+
+
+class HostPort(NamedTuple):
+    """`host:port` or `[v6]:port`, taken apart."""
+
+    host: str
+    port: int
+
+    @property
+    def ip(self) -> IPAddress | None:
+        """The address; None when the host is a name."""
+        try:
+            return ipaddress.ip_address(self.host)
+        except ValueError:
+            return None
+
+
+def parse_host_port(text: str) -> HostPort:
+    """The parts of an address to listen on; ValueError says what to write."""
+    match = _LISTEN.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not host:port or [v6]:port{_hint(text)}")
+    host, port = match[2] if match[1] is None else match[1], int(match[3])
+    if port > _MAX_PORT:
+        raise ValueError(f"{text!r}: the port is out of range")
+    if host in ("", "*"):
+        raise ValueError(f"{text!r} names no address; write '0.0.0.0:{port}' or '[::]:{port}'")
+    found = HostPort(host, port)
+    is_v6 = isinstance(found.ip, ipaddress.IPv6Address)
+    if (match[1] is not None) != is_v6 or (not is_v6 and host_problem(host)):
+        raise ValueError(f"{text!r} is not host:port or [v6]:port")
+    return found
+
+
+def _hint(text: str) -> str:
+    if text.isascii() and text.isdigit():
+        return f"; write '0.0.0.0:{text}' or '[::]:{text}'"
+    if "://" in text:
+        return f"; write {text.partition('://')[2].rstrip('/')!r}"
+    host, _, port = text.rpartition(":")
+    if ":" in host and port.isdigit():
+        return f"; write '[{host}]:{port}'"
+    return "" if host_problem(text) else f"; a port is missing, {text + ':443'!r}"
+
+
+def overlap(one: HostPort, other: HostPort) -> bool:
+    """Whether two addresses cannot both be listened on."""
+    if one.port != other.port or one.port == 0:
+        return False
+    if one.ip is None or other.ip is None:
+        return one.host.lower() == other.host.lower()
+    return one.ip.version == other.ip.version and (
+        one.ip == other.ip or one.ip.is_unspecified or other.ip.is_unspecified
+    )
+
+
+def unix_problem(text: str) -> str | None:
+    """What is wrong with `unix:/path`, or None."""
+    path = text.removeprefix("unix:")
+    if not path.startswith("/"):
+        return "unix: needs an absolute path"
+    if len(path.encode()) > _MAX_UNIX_PATH:
+        return f"the path of a unix socket has {_MAX_UNIX_PATH} bytes at most"
+    return None
+
+
+def server_problem(url: str) -> str | None:
+    """What is wrong with an origin's URL, or None."""
+    if url.startswith("unix:"):
+        return unix_problem(url)
+    match = re.fullmatch(
+        r"https?://(\[[0-9A-Fa-f:.]+\]|[^\s/:?#@\[\]]+)(?::([0-9]{1,5}))?(/.*)?", url
+    )
+    if match is None:
+        # `localhost:8000` and `8000` are what one writes first.
+        short = re.fullmatch(r"(?:([\w.-]+):)?([0-9]{1,5})", url)
+        hint = f", perhaps http://{short[1] or '127.0.0.1'}:{short[2]}" if short else ""
+        return f"expected http://host:port, https://host or unix:/path{hint}"
+    if match[2] and not 0 < int(match[2]) <= _MAX_PORT:
+        return "the port is out of range"
+    if match[3] not in (None, "/"):
+        return "an origin has no path; routes choose by path"
+    problem = host_problem(match[1].strip("[]"))
+    return f"the host {problem}" if problem else None

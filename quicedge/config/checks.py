@@ -1,0 +1,356 @@
+"""What of a configuration does not belong together: judged by the file alone."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from quicedge.config.accessfields import ACCESS_FIELDS
+from quicedge.config.addresses import (
+    HostPort,
+    overlap,
+    parse_host_port,
+    server_problem,
+    unix_problem,
+)
+from quicedge.config.convert import join
+from quicedge.config.hostnames import host_problem
+from quicedge.config.problems import Problem, nearest
+from quicedge.config.rates import parse_rate
+from quicedge.config.schema import Admin, Config, Limits, Qlog, RequestRate, Route, Tls, Upstream
+
+_SEGMENT = re.compile(r"(?:[A-Za-z0-9._~!$&'()+,;=:@/-]|%[0-9A-Fa-f]{2})*")
+"""RFC 3986 section 3.3, without `*`."""
+_REQUEST_PATH = re.compile(r"/[!-~]*")
+_HEADER_RATE = re.compile(r"header:[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+
+Document = dict[str, Any]
+
+
+def check(config: Config, document: Document) -> Iterator[Problem]:
+    """Every contradiction. `document` is what the file says, without defaults."""
+    yield from _listening(config)
+    if config.group is not None and config.user is None:
+        yield Problem("group", "has no effect without user")
+    if config.user in ("root", "0"):
+        yield Problem("user", f"{config.user!r} is whom workers must not be; name another user")
+    yield from _tls(config.tls)
+    yield from _quic(config, document)
+    if config.http3.qpack_blocked_streams and not config.http3.qpack_max_table_capacity:
+        yield Problem(
+            "http3.qpack_blocked_streams", "has no effect without qpack_max_table_capacity"
+        )
+    yield from _limits(config)
+    yield from _routes(config)
+    for name, upstream in config.upstreams.items():
+        written = document.get("upstreams", {}).get(name, {})
+        yield from _upstream(f"upstreams.{name}", upstream, written)
+    for section in ("alt_svc", "otel", "admin"):
+        if not getattr(config, section).enabled:
+            yield from _idle(section, document, "enabled")
+    if not config.log.access:
+        for key in ("access_file", "access_fields"):
+            if key in document.get("log", {}):
+                yield Problem(f"log.{key}", "has no effect with access = false")
+    for index, name in enumerate(config.log.access_fields):
+        if name not in ACCESS_FIELDS:
+            near = nearest(name, ACCESS_FIELDS)
+            yield Problem(f"log.access_fields[{index}]", f"there is no {name!r}{near}")
+    yield from _qlog(config.qlog)
+    endpoint = config.otel.endpoint
+    if config.otel.enabled and endpoint is not None and not re.match(r"https?://[^/]", endpoint):
+        yield Problem("otel.endpoint", f"{endpoint!r} is not http://host:port/path or https://...")
+    if config.admin.enabled:
+        yield from _admin(config.admin)
+
+
+def _idle(section: str, document: Document, switch: str) -> Iterator[Problem]:
+    """Keys that somebody wrote into a section that is switched off."""
+    default = Config().__getattribute__(section)
+    for key in document.get(section, {}):
+        if key != switch:
+            because = (
+                f"with {switch} = false" if getattr(default, switch) else f"without {switch} = true"
+            )
+            yield Problem(f"{section}.{key}", f"has no effect {because}")
+
+
+# --- addresses --------------------------------------------------------------------------------
+
+
+def _listening(config: Config) -> Iterator[Problem]:
+    if not config.listen:
+        yield Problem("listen", "needs one address at least")
+    known: list[tuple[str, HostPort]] = []
+    for index, text in enumerate(config.listen):
+        try:
+            address = parse_host_port(text)
+        except ValueError as error:
+            yield Problem(f"listen[{index}]", str(error))
+            continue
+        for other_text, other in known:
+            if text != other_text and overlap(address, other):
+                same = address.ip == other.ip
+                how = "is the same address as" if same else "and"
+                rest = "" if same else ": one of them covers the other; leave one out"
+                yield Problem(f"listen[{index}]", f"{text!r} {how} {other_text!r}{rest}")
+                break
+        known.append((text, address))
+    families: dict[int, str] = {}
+    for index, text in enumerate(config.quic.preferred_address):
+        where = f"quic.preferred_address[{index}]"
+        if text not in config.listen:
+            yield Problem(where, f"{text!r} is not among listen")
+            continue
+        try:
+            ip = parse_host_port(text).ip
+        except ValueError:
+            continue  # told above
+        if ip is None:
+            yield Problem(where, f"{text!r} must be an address: clients get it as one")
+        elif ip.version in families:
+            yield Problem(where, f"one a family, and {families[ip.version]!r} is there")
+        else:
+            families[ip.version] = text
+
+
+def _admin(admin: Admin) -> Iterator[Problem]:
+    listen = admin.listen
+    if listen.startswith("unix:"):
+        problem = unix_problem(listen)
+        if problem:
+            yield Problem("admin.listen", f"{listen!r}: {problem}")
+        if admin.hosts:
+            yield Problem("admin.hosts", "has no effect on a unix socket")
+        return
+    try:
+        address = parse_host_port(listen)
+    except ValueError:
+        yield Problem("admin.listen", f"{listen!r} is neither host:port nor unix:/path")
+    else:
+        is_local = address.host == "localhost" or (
+            address.ip is not None and address.ip.is_loopback
+        )
+        if not is_local and admin.token_file is None:
+            yield Problem(
+                "admin.listen", f"{listen!r} is no loopback address: set admin.token_file"
+            )
+        elif not is_local and address.ip is None:
+            yield Problem("admin.listen", f"{listen!r} must be an address, or localhost")
+    yield from _hosts("admin.hosts", admin.hosts)
+
+
+def _hosts(where: str, names: list[str]) -> Iterator[Problem]:
+    for index, name in enumerate(names):
+        problem = host_problem(name)
+        if problem:
+            yield Problem(f"{where}[{index}]", f"{name!r} {problem}")
+
+
+# --- transport --------------------------------------------------------------------------------
+
+
+def _tls(tls: Tls) -> Iterator[Problem]:
+    if sum(item.default for item in tls.certificates) > 1:
+        yield Problem("tls.certificates", "more than one is the default")
+    seen: set[str] = set()
+    for index, item in enumerate(tls.certificates):
+        if item.cert in seen:
+            yield Problem(f"tls.certificates[{index}].cert", f"{item.cert} is there already")
+        seen.add(item.cert)
+
+
+def _quic(config: Config, document: Document) -> Iterator[Problem]:
+    quic = config.quic
+    if not quic.versions:
+        yield Problem("quic.versions", "is empty: no client could connect; leave the key out")
+    if config.tls.shared_keys and quic.early_data and not config.limits.redis:
+        yield Problem(
+            "quic.early_data",
+            "with tls.shared_keys needs limits.redis, where all hosts learn which tickets "
+            "were used",
+        )
+    if quic.retry != "auto" and "retry_threshold" in document.get("quic", {}):
+        yield Problem("quic.retry_threshold", f"has no effect with retry = {quic.retry!r}")
+
+
+def _qlog(qlog: Qlog) -> Iterator[Problem]:
+    yield from _networks("qlog.addresses", qlog.addresses)
+    for index, name in enumerate(qlog.server_names):
+        problem = "is a wildcard: names are compared whole" if "*" in name else host_problem(name)
+        if problem:
+            yield Problem(f"qlog.server_names[{index}]", f"{name!r} {problem}")
+    if qlog.max_file_size > qlog.max_total_size:
+        yield Problem("qlog.max_file_size", "is more than max_total_size")
+    if qlog.directory is None and (qlog.addresses or qlog.server_names or qlog.rate):
+        # QLOGDIR is for interop runners; a configured choice of clients needs a configured place.
+        yield Problem("qlog.directory", "is missing, without it nothing is traced")
+
+
+# --- limits -----------------------------------------------------------------------------------
+
+
+def _limits(config: Config) -> Iterator[Problem]:
+    limits = config.limits
+    for key in ("allow", "deny"):
+        yield from _networks(f"limits.{key}", getattr(limits, key))
+    for index, text in enumerate(limits.deny):
+        if text in limits.allow:
+            yield Problem(f"limits.deny[{index}]", f"{text!r} is in allow too")
+    yield from _rates("limits.requests", limits.requests)
+    yield from _order(limits)
+    if limits.redis is None:
+        return
+    yield from _redis(limits.redis)
+    rates = limits.requests or any(route.requests for route in config.routes)
+    if not rates and not config.quic.early_data:
+        yield Problem("limits.redis", "has no effect without request rates or quic.early_data")
+
+
+def _order(limits: Limits) -> Iterator[Problem]:
+    """A narrower limit that a wider one keeps from ever being met."""
+    for narrow, wide in (
+        ("max_connections_per_prefix", "max_connections"),
+        ("max_connections_per_address", "max_connections"),
+        ("max_connections_per_address", "max_connections_per_prefix"),
+        ("handshakes_per_second_per_prefix", "handshakes_per_second"),
+    ):
+        one, other = getattr(limits, narrow), getattr(limits, wide)
+        if one is not None and other is not None and one > other:
+            yield Problem(f"limits.{narrow}", f"has no effect above {wide} ({other:g})")
+
+
+def _redis(url: str) -> Iterator[Problem]:
+    if not re.match(r"rediss?://[^/]", url):
+        yield Problem("limits.redis", "is not redis://host:port or rediss://host:port")
+        return
+    try:
+        parts = urlsplit(url)
+        is_good = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_good = False
+    if not is_good or not re.fullmatch(r"/?|/[0-9]{1,5}", parts.path):
+        yield Problem("limits.redis", f"{url!r} is not redis://host:port/NUMBER")
+
+
+def _rates(where: str, rates: list[RequestRate]) -> Iterator[Problem]:
+    for index, item in enumerate(rates):
+        try:
+            parse_rate(item.rate)
+        except ValueError as error:
+            yield Problem(f"{where}[{index}].rate", str(error))
+        if item.by not in ("address", "prefix") and not _HEADER_RATE.fullmatch(item.by):
+            yield Problem(
+                f"{where}[{index}].by", f"{item.by!r} is not address, prefix or header:NAME"
+            )
+        if item in rates[:index]:
+            yield Problem(f"{where}[{index}]", "the same rate is there already")
+
+
+def _networks(where: str, networks: list[str]) -> Iterator[Problem]:
+    for index, text in enumerate(networks):
+        try:
+            ipaddress.ip_network(text)
+        except ValueError as error:
+            try:
+                meant = (
+                    f"{text!r} has host bits set; write {str(ipaddress.ip_network(text, False))!r}"
+                )
+            except ValueError:
+                meant = str(error)
+            yield Problem(f"{where}[{index}]", meant)
+
+
+# --- routes and upstreams ---------------------------------------------------------------------
+
+
+def _routes(config: Config) -> Iterator[Problem]:
+    if not config.upstreams:
+        yield Problem("upstreams", "needs one at least, [upstreams.NAME] with servers")
+    elif not config.routes:
+        yield Problem("routes", "needs one at least, [[routes]] with upstream")
+    seen: set[tuple[str, str]] = set()
+    for index, route in enumerate(config.routes):
+        where = f"routes[{index}]"
+        if route.upstream not in config.upstreams:
+            near = nearest(route.upstream, config.upstreams)
+            yield Problem(f"{where}.upstream", f"there is no upstream {route.upstream!r}{near}")
+        for key, problem in (("path", _path(route)), ("host", _host(route))):
+            if problem:
+                yield Problem(join(where, key), f"{getattr(route, key)!r}{problem}")
+        place = route.host.lower().rstrip("."), route.path
+        if place in seen:
+            yield Problem(where, f"host {route.host!r} and path {route.path!r} are routed already")
+        seen.add(place)
+        yield from _rates(f"{where}.requests", route.requests)
+
+
+def _path(route: Route) -> str | None:
+    """What is wrong with the path of a route, with what to write."""
+    path = route.path
+    if not path.startswith("/"):
+        return (
+            f" does not start with /; write {'/' + path!r}"
+            if "://" not in path
+            else (" is a URL; host and path are keys of their own")
+        )
+    if "*" in path:
+        return f": a path is a prefix of what it routes, without *; write {_prefix(path)!r}"
+    for mark, what in (("?", "a query"), ("#", "a fragment")):
+        if mark in path:
+            return f" has {what}, which routes do not look at; write {path.partition(mark)[0]!r}"
+    if not _SEGMENT.fullmatch(path):
+        return ": characters that no URL has must be written in percent-encoding (%20)"
+    if any(part in (".", "..") for part in path.split("/")):
+        return ": clients resolve . and .. before they ask; write the path without"
+    return None
+
+
+def _prefix(path: str) -> str:
+    return path.partition("*")[0] or "/"
+
+
+def _host(route: Route) -> str | None:
+    """What is wrong with the host of a route, with what to write."""
+    host = route.host
+    if host == "*":
+        return None
+    name = host.removeprefix("*.")
+    if not host or "*" in name:
+        return ": a wildcard is * or *.example.com"
+    problem = host_problem(name)
+    if problem is None or name == host:
+        return f" {problem}" if problem else None
+    return f": what follows *. {problem}"
+
+
+def _upstream(where: str, upstream: Upstream, written: Document) -> Iterator[Problem]:
+    if upstream.root is not None:
+        for key in written:
+            if key != "root":
+                yield Problem(join(where, key), "has no effect with root")
+        return
+    if not upstream.servers:
+        yield Problem(join(where, "servers"), "needs one at least, or root")
+    path = upstream.health_path
+    if path is None:
+        if "health_interval" in written:
+            yield Problem(join(where, "health_interval"), "has no effect without health_path")
+    elif not _REQUEST_PATH.fullmatch(path):
+        yield Problem(join(where, "health_path"), f"{path!r} is not a path such as /healthz")
+    for index, url in enumerate(upstream.servers):
+        problem = server_problem(url)
+        if problem:
+            yield Problem(f"{where}.servers[{index}]", f"{url!r}: {problem}")
+    https = any(url.startswith("https://") for url in upstream.servers)
+    for key in ("tls_verify", "tls_ca", "tls_server_name"):
+        if not https and key in written:
+            yield Problem(join(where, key), "has no effect, no server is https://")
+    if upstream.tls_ca and not upstream.tls_verify:
+        yield Problem(join(where, "tls_ca"), "has no effect with tls_verify = false")
+    name = upstream.tls_server_name
+    if name is not None and (problem := host_problem(name)):
+        yield Problem(join(where, "tls_server_name"), f"{name!r} {problem}")

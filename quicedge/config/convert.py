@@ -1,0 +1,232 @@
+"""From TOML's values to those of the schema, with every problem under its key."""
+
+from __future__ import annotations
+
+import math
+import re
+import types
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from quicedge.config.problems import Problem, nearest
+
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(B|KB|MB|GB|KiB|MiB|GiB)", re.IGNORECASE)
+_BYTES = {
+    "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30,
+}  # fmt: skip
+_MAX_SHOWN = 60
+"""Characters of a wrong value that are repeated."""
+
+_HIGH = 1_000_000
+"""Bounds from here on are told when they are met."""
+
+DURATION = "a duration such as 30s or 500ms"
+SIZE = "a size such as 64KB or 1MiB"
+
+Problems = list[Problem]
+
+
+def convert(value: Any, hint: Any, path: str, problems: Problems) -> Any:
+    """`value` as `hint` wants it; what it is not is added to `problems`."""
+    bare = _unwrapped(hint)[0]
+    if get_origin(bare) in (Union, types.UnionType):
+        return _union(value, bare, path, problems)
+    if get_origin(bare) is Literal:
+        return _choice(value, get_args(bare), path, problems)
+    if isinstance(bare, type) and issubclass(bare, msgspec.Struct):
+        if isinstance(value, dict):
+            return _table(value, bare, path, problems)
+    elif get_origin(bare) is list:
+        if isinstance(value, list):
+            return _list(value, get_args(bare)[0], path, problems)
+    elif get_origin(bare) is dict:
+        if isinstance(value, dict):
+            return _tables(value, get_args(bare)[1], path, problems)
+    else:
+        return _scalar(value, hint, path, problems)
+    problems.append(
+        Problem(path, f"{shown(value)} is not {_expected(hint)}{_listed(value, bare, path)}")
+    )
+    return value
+
+
+def shown(value: Any) -> str:
+    """A value as its file has it, short enough for one line."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list):
+        return "a list"
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+
+
+def quantity(value: str, unit: str) -> float | None:
+    """Seconds or bytes in `30s` or `64KB`; None when it is neither."""
+    pattern, factors = (_DURATION, _SECONDS) if unit == "seconds" else (_SIZE, _BYTES)
+    match = pattern.fullmatch(value.strip())
+    return None if match is None else float(match[1]) * factors[match[2].lower()]
+
+
+def parse_size(text: str) -> int:
+    """Bytes in `64KB`, `1MiB` or a plain number; ValueError when it is neither."""
+    size = float(text) if text.isascii() and text.isdigit() else quantity(text, "bytes")
+    if size is None:
+        raise ValueError(f"{text!r} is not {SIZE}")
+    return int(size)
+
+
+def join(path: str, key: str) -> str:
+    """The path of a key in the table at `path`."""
+    return f"{path}.{key}" if path else key
+
+
+def _unwrapped(hint: Any) -> tuple[Any, dict[str, Any], str | None]:
+    """A hint without its annotations, their bounds, and the unit."""
+    bounds: dict[str, Any] = {}
+    unit = None
+    while get_origin(hint) is Annotated:
+        for meta in get_args(hint)[1:]:
+            unit = (meta.extra or {}).get("unit", unit)
+            for name in ("gt", "ge", "le"):
+                if getattr(meta, name) is not None:
+                    bounds[name] = getattr(meta, name)
+        hint = get_args(hint)[0]
+    return hint, bounds, unit
+
+
+def _expected(hint: Any) -> str:
+    """What a hint wants, in words."""
+    bare, bounds, unit = _unwrapped(hint)
+    if get_origin(bare) in (Union, types.UnionType):
+        options = [one for one in get_args(bare) if one is not types.NoneType]
+        return " or ".join(_expected(one) for one in options)
+    if get_origin(bare) is Literal:
+        one_of = ", ".join(repr(option) for option in get_args(bare))
+        return f"one of {one_of}" if len(get_args(bare)) > 1 else one_of
+    if get_origin(bare) is list:
+        item = get_args(bare)[0]
+        is_table = isinstance(item, type) and issubclass(item, msgspec.Struct)
+        return "a list of tables" if is_table else "a list"
+    if get_origin(bare) is dict or (isinstance(bare, type) and issubclass(bare, msgspec.Struct)):
+        return "a table"
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
+    kind = {"seconds": DURATION, "bytes": SIZE}.get(unit or "") or kinds[bare]
+    return kind + _range(bounds)
+
+
+def _range(bounds: dict[str, Any]) -> str:
+    """Bounds in words, but for one so high that only a slip goes beyond."""
+    low, high = bounds.get("ge"), bounds.get("le", math.inf)
+    if "gt" in bounds:
+        return f" above {bounds['gt']:g}"
+    if low is None:
+        return ""
+    return f" from {low:g} to {high:g}" if high < _HIGH else f" of at least {low:g}"
+
+
+def _listed(value: Any, bare: Any, path: str) -> str:
+    """What to write when one thing stands where a list of them must."""
+    if get_origin(bare) is not list:
+        return ""
+    return f"; write [[{path}]]" if isinstance(value, dict) else f"; write [{shown(value)}]"
+
+
+# --- kinds of values --------------------------------------------------------------------------
+
+
+def _scalar(value: Any, hint: Any, path: str, problems: Problems) -> Any:
+    bare, bounds, unit = _unwrapped(hint)
+    number = quantity(value, unit) if unit and isinstance(value, str) else value
+    if bare is int and unit == "bytes" and isinstance(number, float):
+        number = int(number)
+    kinds: tuple[type, ...] = (int, float) if bare is float else (bare,)
+    is_kind = isinstance(number, kinds) and (bare is bool or not isinstance(number, bool))
+    if is_kind and isinstance(number, str):
+        _text(number, path, problems)
+    elif is_kind and number is not None and number > bounds.get("le", math.inf):
+        problems.append(
+            Problem(path, f"{shown(value)} is too large: {_most(bounds, unit)} at most")
+        )
+    elif not is_kind or number is None or not _is_above(number, bounds):
+        problems.append(Problem(path, f"{shown(value)} is not {_expected(hint)}"))
+    return number
+
+
+def _is_above(number: float, bounds: dict[str, Any]) -> bool:
+    return (
+        math.isfinite(number)
+        and number > bounds.get("gt", -math.inf)
+        and number >= bounds.get("ge", -math.inf)
+    )
+
+
+def _most(bounds: dict[str, Any], unit: str | None) -> str:
+    most = bounds["le"]
+    return f"{most / 86400:g} days" if unit == "seconds" else f"{most}"
+
+
+def _text(value: str, path: str, problems: Problems) -> None:
+    """No key has a use for these; an empty file name would even mean the file's own directory."""
+    if not value.strip():
+        problems.append(Problem(path, f"{value!r} is empty; leave the key out for none"))
+    elif not value.isprintable():
+        problems.append(Problem(path, f"{shown(value)} has characters that cannot be printed"))
+
+
+def _choice(value: Any, options: tuple[Any, ...], path: str, problems: Problems) -> Any:
+    if value not in options or isinstance(value, bool):
+        near = nearest(value, options) if isinstance(value, str) else ""
+        problems.append(Problem(path, f"{shown(value)} is not {_expected(Literal[options])}{near}"))
+    return value
+
+
+def _union(value: Any, hint: Any, path: str, problems: Problems) -> Any:
+    options = [one for one in get_args(hint) if one is not types.NoneType]
+    if len(options) == 1:
+        return convert(value, options[0], path, problems)
+    for option in options:
+        found: Problems = []
+        converted = convert(value, option, path, found)
+        if not found:
+            return converted
+    problems.append(Problem(path, f"{shown(value)} is not {_expected(hint)}"))
+    return value
+
+
+def _list(value: list[Any], item: Any, path: str, problems: Problems) -> list[Any]:
+    converted = []
+    for index, one in enumerate(value):
+        where = f"{path}[{index}]"
+        if not isinstance(one, dict) and one in value[:index]:
+            problems.append(Problem(where, f"{shown(one)} is in the list already"))
+        converted.append(convert(one, item, where, problems))
+    return converted
+
+
+def _tables(value: dict[str, Any], item: Any, path: str, problems: Problems) -> dict[str, Any]:
+    for name in value:
+        _text(name, path, problems)
+    return {name: convert(one, item, join(path, name), problems) for name, one in value.items()}
+
+
+def _table(
+    value: dict[str, Any], struct: type[msgspec.Struct], path: str, problems: Problems
+) -> dict[str, Any]:
+    hints = get_type_hints(struct, include_extras=True)
+    out = {}
+    for key, item in value.items():
+        if key in hints:
+            out[key] = convert(item, hints[key], join(path, key), problems)
+            continue
+        near = nearest(key, hints)
+        hint = near or f"; known here: {', '.join(sorted(hints))}"
+        problems.append(Problem(join(path, key), f"unknown key{hint}"))
+    for field in msgspec.structs.fields(struct):
+        if field.required and field.name not in value:
+            problems.append(Problem(path, f"{field.name} is missing"))
+    return out

@@ -1,0 +1,34 @@
+"""What a configuration needs of the machine: a check of the file alone does without."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+from quicedge.config.problems import Problem
+from quicedge.config.schema import Config
+
+_OTEL_MODULES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
+_REDIS_MODULES = ("limits", "redis")
+
+
+def missing(config: Config) -> Iterator[Problem]:
+    """Directories and libraries that are not there."""
+    for name, upstream in config.upstreams.items():
+        if upstream.root is not None and not Path(upstream.root).is_dir():
+            yield Problem(f"upstreams.{name}.root", f"{upstream.root} is no directory")
+    directory = config.qlog.directory
+    if directory is not None and not Path(directory).is_dir():
+        yield Problem("qlog.directory", f"{directory} is no directory")
+    if config.limits.redis is not None and not _are_installed(_REDIS_MODULES):
+        yield Problem("limits.redis", "needs `pip install 'quicedge[redis]'`")
+    if config.otel.enabled and not _are_installed(_OTEL_MODULES):
+        yield Problem("otel.enabled", "needs `pip install 'quicedge[otel]'`")
+
+
+def _are_installed(modules: tuple[str, ...]) -> bool:
+    try:
+        return all(importlib.util.find_spec(module) is not None for module in modules)
+    except ModuleNotFoundError:
+        return False  # not even what it is part of
