@@ -162,7 +162,15 @@ HEADER_TIMEOUT: Final = 10.0
 """Seconds from the first byte of a request to its complete head."""
 
 BODY_TIMEOUT: Final = 30.0
-"""Seconds in which at least MIN_PROGRESS bytes of a request's content must come."""
+"""Seconds over which a request's content must come at MIN_BODY_RATE."""
+
+MIN_BODY_RATE: Final = 4.0
+"""Bytes per second of a request's content below which it is taken for a slow-body attack: the tools
+for that send a few bytes every ten seconds, a sensor's reading every ten seconds is above."""
+
+MESSAGE_REST: Final = 300.0
+"""Seconds that a stream of messages (gRPC, events) may rest before its next byte (gRPC's servers
+send keepalive probes after at most two hours, its clients after five minutes or so)."""
 
 RESPONSE_TIMEOUT: Final = 60.0
 """Seconds in which a client must take at least MIN_PROGRESS bytes of a response."""
@@ -312,6 +320,10 @@ HQ_MAX_REQUEST: Final = 4096
 
 # --- proxy ----------------------------------------------------------------------------------
 
+REQUEST_END_WAIT: Final = 5.0
+"""Seconds that a GET (or another method without content by habit) waits for the end of its stream
+before it is forwarded with a body of unknown length: some probe timeouts of a slow path."""
+
 ALT_SVC_MAX_AGE: Final = 86400
 """Seconds a client may remember Alt-Svc (RFC 7838 section 3.1)."""
 
@@ -368,8 +380,13 @@ UPSTREAM_MAX_HEAD: Final = 256 * 1024
 UPSTREAM_MAX_FIELDS: Final = 512
 """Field lines of a response head or trailer section."""
 
-UPSTREAM_MAX_INTERIM: Final = 16
-"""Interim (1xx) responses a request; more are taken for an attack."""
+UPSTREAM_INTERIM_BURST: Final = 64
+"""Interim (1xx) responses that an origin may send at once for a request: an Early Hints field per
+response, and then some."""
+
+UPSTREAM_INTERIM_RATE: Final = 20.0
+"""Interim responses per second for a request, in the long run: ten times what it takes to report
+progress to a person, and little of a worker's time."""
 
 UPSTREAM_H2_STREAM_WINDOW: Final = 256 * 1024
 """Bytes a stream that an HTTP/2 origin may send ahead of the client."""

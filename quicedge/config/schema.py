@@ -113,7 +113,8 @@ class Limits(_Section, frozen=True):
     header_timeout: Seconds = limits.HEADER_TIMEOUT
     """For a request's head (408 beyond)."""
     body_timeout: Seconds = limits.BODY_TIMEOUT
-    """Without progress of a request's content, unless the origin holds it back (408 beyond)."""
+    """In which a request's content must come at 4 bytes per second, unless the origin holds it
+    back (408 beyond)."""
     response_timeout: Seconds = limits.RESPONSE_TIMEOUT
     """Without a client taking anything of a response (reset beyond)."""
     memory: Annotated[int, Meta(gt=0, extra={"unit": "bytes"})] | None = None

@@ -21,6 +21,10 @@ from quicedge.http.grammar import (
 )
 from quicedge.http.message import Field, Fields, Request, Response
 
+MAX_FIELD_PART = 65_535
+"""Bytes of a name, and of a value, that can be encoded for a client: ls-qpack has 16 bits for their
+lengths."""
+
 FIELD_OVERHEAD = 32
 """Bytes a field line counts beyond its name and value (RFC 9114 section 4.2.2)."""
 
@@ -229,6 +233,8 @@ def check_response(section: Sequence[Field]) -> Response:
 def check_response_fields(fields: Sequence[Field]) -> None:
     """Names and values an origin sent, before they go to a client; raises MessageError."""
     for name, value in fields:
+        if len(name) > MAX_FIELD_PART or len(value) > MAX_FIELD_PART:
+            raise MessageError(f"an origin's field {_text(name[:40])} is too long")
         if not FIELD_NAME.fullmatch(name):
             raise MessageError("an origin's field name is no lower-case token")
         if not FIELD_VALUE.fullmatch(value):

@@ -18,6 +18,11 @@ _MAX_FORWARDS_DIGITS = 18
 _IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 
 
+_WITHOUT_CONTENT = frozenset(
+    (b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE", b"COPY", b"MOVE", b"UNLOCK", b"PURGE")
+)
+
+
 @dataclass(frozen=True, slots=True)
 class EdgeContext:
     """What the edge knows about an exchange beyond its messages."""
@@ -38,6 +43,28 @@ class EdgeContext:
 def is_idempotent(method: bytes) -> bool:
     """Whether a request may be sent again without asking (RFC 9110 section 9.2.2)."""
     return method in _IDEMPOTENT
+
+
+def carries_no_content(method: bytes) -> bool:
+    """Whether requests of a method have no content by habit (RFC 9110 section 9.3, RFC 4918)."""
+    return method in _WITHOUT_CONTENT
+
+
+MESSAGE_STREAMS = frozenset(
+    (
+        b"application/grpc", b"application/json-seq", b"application/jsonl", b"application/ndjson",
+        b"application/x-ndjson", b"multipart/x-mixed-replace", b"text/event-stream",
+    )
+)  # fmt: skip
+"""Media types whose content is sent a message at a time, as messages come up."""
+
+
+def media_type(fields: Sequence[Field]) -> bytes:
+    """The type of a message's content without parameters and suffix, lower case; empty if none."""
+    for name, value in fields:
+        if name == b"content-type":
+            return value.partition(b";")[0].partition(b"+")[0].strip().lower()
+    return b""
 
 
 def response_has_body(method: bytes, status: int) -> bool:
@@ -127,7 +154,9 @@ def response_to_client(response: Response, context: EdgeContext, date: bytes) ->
         # RFC 9110 section 6.6.1: who forwards a response without Date MUST append one.
         kept.append((b"date", date))
     if response.version is not None:
-        kept.append((b"via", _via(via, response.version)))
+        # Lines of their own: joined, they might be longer than a field can be encoded.
+        kept += ((b"via", value) for value in via)
+        kept.append((b"via", _via((), response.version)))
     if context.alt_svc is not None:
         kept.append((b"alt-svc", context.alt_svc))
     return Response(status, kept, response.version)

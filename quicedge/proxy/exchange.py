@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from quicedge.config.limits import REQUEST_END_WAIT
 from quicedge.config.schema import Route
 from quicedge.http import semantics
 from quicedge.http.message import Field, Request, Response
@@ -68,10 +69,10 @@ class Exchange:
 
     __slots__ = (
         "_clock", "_date", "_downstream", "_in_delivery", "_on_done", "_origin", "_paused_request",
-        "_request_over", "_response_over", "_uncredited", "bytes_delivered", "bytes_received",
-        "bytes_sent", "context", "ended_at", "first_byte_at", "outcome", "reason", "request",
-        "response_at", "response_started", "route", "span", "started_at", "status", "timing",
-        "trace_id",
+        "_request_over", "_response_over", "_uncredited", "_waiting_for_end", "bytes_delivered",
+        "bytes_received", "bytes_sent", "context", "ended_at", "first_byte_at", "outcome", "reason",
+        "request", "response_at", "response_started", "route", "span", "started_at", "status",
+        "timing", "trace_id",
     )  # fmt: skip
 
     def __init__(
@@ -119,6 +120,8 @@ class Exchange:
         self._downstream = downstream
         self._on_done = on_done
         self._origin: OriginStream | None = None
+        self._waiting_for_end: Origin | None = None
+        """Where the request goes once its end, or a byte of content, has come."""
         self._request_over = request.ended
         self._response_over = False
         self._in_delivery = False
@@ -146,6 +149,15 @@ class Exchange:
         return self._paused_request
 
     @property
+    def may_rest(self) -> bool:
+        """Whether the request is a stream of messages, whose sender rests between them."""
+        media_type = semantics.media_type(self.request.fields)
+        if media_type == b"application/grpc":
+            # HTTP/1.1 cannot carry it (its answers end in trailers): no more than a claim there.
+            return self._origin is None or self._origin.http_version != "1.1"
+        return media_type in semantics.MESSAGE_STREAMS
+
+    @property
     def _max_body(self) -> int | None:
         return self.route.max_body if self.route is not None else None
 
@@ -156,8 +168,34 @@ class Exchange:
         if limit is not None and declared is not None and declared > limit:
             self.refuse(413, Outcome.REQUEST_TOO_LARGE)
             return
-        request = semantics.request_to_origin(self.request, self.context)
-        self._origin = origin.open(request, self)
+        if self._may_turn_out_empty():
+            self._waiting_for_end = origin
+        else:
+            self._open(origin)
+
+    def _may_turn_out_empty(self) -> bool:
+        """Whether the head waits for what follows it.
+
+        Some clients send the end of their stream in a packet of its own. Without it an HTTP/1.1
+        origin would be told of a chunked body, which strict ones refuse for GET (411, 501).
+        """
+        request = self.request
+        return (
+            not request.ended
+            and request.content_length is None
+            and semantics.carries_no_content(request.method)
+            # A client that waits for 100 (Continue) sends nothing before it.
+            and not any(name == b"expect" for name, _ in request.fields)
+        )
+
+    def _open(self, origin: Origin) -> None:
+        self._waiting_for_end = None
+        self._origin = origin.open(semantics.request_to_origin(self.request, self.context), self)
+
+    def check_wait(self, now: float) -> None:
+        """Forward a head that has waited long enough for the end of its request."""
+        if self._waiting_for_end is not None and now - self.started_at >= REQUEST_END_WAIT:
+            self._open(self._waiting_for_end)
 
     # --- from the client --------------------------------------------------------------------
 
@@ -166,6 +204,8 @@ class Exchange:
         size = len(data)
         self.bytes_received += size
         limit = self._max_body
+        if self._waiting_for_end is not None and data:
+            self._open(self._waiting_for_end)
         if self._response_over or self._origin is None or self._request_over:
             self._downstream.consumed(size)
             return
@@ -184,7 +224,10 @@ class Exchange:
         if self._request_over:
             return
         self._request_over = True
-        if self._origin is not None and not self._response_over:
+        if self._waiting_for_end is not None:
+            self.request.ended = not trailers
+            self._open(self._waiting_for_end)
+        if self._origin is not None and not self._response_over and not self.request.ended:
             self._origin.end(semantics.request_trailers(trailers, self.context))
         self._maybe_done()
 
@@ -347,6 +390,7 @@ class Exchange:
             self._request_over = True
 
     def _abort_origin(self) -> None:
+        self._waiting_for_end = None
         if self._origin is not None and not self._response_over:
             self._origin.abort()
 

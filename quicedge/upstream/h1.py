@@ -29,6 +29,7 @@ from quicedge.upstream.base import UpstreamError
 from quicedge.upstream.connection import Owner, Receiver
 from quicedge.upstream.deadline import Deadline
 from quicedge.upstream.h1_request import encode_head, encode_trailers
+from quicedge.upstream.interim import InterimRate
 from quicedge.upstream.retry import Retry
 
 _KEEP_ALIVE_TIMEOUT = re.compile(rb"(?:^|[,;\s])timeout=([0-9]{1,6})(?:$|[,;\s])")
@@ -74,7 +75,7 @@ class H1Connection(asyncio.Protocol):
         self._size = 0  # of the field section that is being read
         self._unproductive = 0  # bytes since something was made of them
         self._tail = b""  # last bytes of an unfinished head, for HEAD
-        self._interim = 0
+        self._interim = InterimRate()
         self._answered = False  # any byte came
         self._head_done = False  # of the final response
         self._until_close = False
@@ -106,7 +107,8 @@ class H1Connection(asyncio.Protocol):
         self._request_done = request.ended
         self._left = request.content_length
         self._fields = []
-        self._size = self._unproductive = self._interim = 0
+        self._size = self._unproductive = 0
+        self._interim = InterimRate()
         self._tail = b""
         self._answered = self._head_done = self._until_close = self._complete = False
         if self._parser is None:
@@ -319,9 +321,8 @@ class H1Connection(asyncio.Protocol):
             # RFC 9110 section 7.8: a server MUST NOT switch to a protocol that was not asked for.
             raise UpstreamError(OriginFailure.PROTOCOL, f"the origin answered with status {status}")
         if status < 200:
-            self._interim += 1
-            if self._interim > limits.UPSTREAM_MAX_INTERIM:
-                raise UpstreamError(OriginFailure.PROTOCOL, "too many interim responses")
+            if not self._interim.allow(self._loop.time()):
+                raise UpstreamError(OriginFailure.PROTOCOL, "too many interim responses at once")
             receiver.informational(Response(status, fields))
             return
         self._head_done = True

@@ -292,7 +292,7 @@ class H2Connection(asyncio.Protocol):
         streams, self._streams = self._streams, {}
         self._sending.clear()
         for stream in streams.values():
-            idle_when_sent = stale and not stream.responded and not stream.interim
+            idle_when_sent = stale and not stream.responded and not stream.interim_seen
             stream.fail(error, Retry.IDEMPOTENT if idle_when_sent else Retry.NEVER)
 
     def _probe_unanswered(self) -> None:
@@ -328,9 +328,9 @@ class H2Connection(asyncio.Protocol):
     def _on_interim(self, stream: H2Stream | None, event: InformationalResponseReceived) -> None:
         if stream is None or stream.receiver is None:
             return
-        stream.interim += 1
-        if stream.interim > limits.UPSTREAM_MAX_INTERIM:
-            raise UpstreamError(OriginFailure.PROTOCOL, "too many interim responses")
+        stream.interim_seen = True
+        if not stream.interim.allow(self._loop.time()):
+            raise UpstreamError(OriginFailure.PROTOCOL, "too many interim responses at once")
         stream.receiver.informational(self._checked(event.headers))
 
     def _on_response(self, stream: H2Stream | None, event: ResponseReceived) -> None:

@@ -13,6 +13,7 @@ from quicedge.http.errors import OriginFailure
 from quicedge.http.message import Field, Request
 from quicedge.upstream.base import UpstreamError
 from quicedge.upstream.connection import Receiver
+from quicedge.upstream.interim import InterimRate
 from quicedge.upstream.retry import Retry
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ class H2Stream:
     """State of a stream; `H2Connection` speaks for it. It is an `Attempt`."""
 
     __slots__ = (
-        "_connection", "_left", "_pending", "body_left", "ending", "interim", "method",
-        "paused", "pending_bytes", "receiver", "request_done", "responded", "stream_id",
+        "_connection", "_left", "_pending", "body_left", "ending", "interim", "interim_seen",
+        "method", "paused", "pending_bytes", "receiver", "request_done", "responded", "stream_id",
         "trailers", "uncredited", "write_paused",
     )  # fmt: skip
 
@@ -42,7 +43,8 @@ class H2Stream:
         self.pending_bytes = 0
         self.write_paused = False
         self.responded = False
-        self.interim = 0
+        self.interim = InterimRate()
+        self.interim_seen = False
         self.body_left: int | None = None
         """Response body bytes still to come, when declared."""
         self.paused = False

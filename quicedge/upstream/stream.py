@@ -208,6 +208,9 @@ class UpstreamStream:
         else:
             self._attempt.write(data)
             self._body.sent(data)
+            if self._responded and not self._paused:
+                # A conversation: neither side need speak as long as the other does.
+                self._wait(OriginFailure.IDLE_TIMEOUT, self._config.idle_timeout)
 
     def end(self, trailers: Sequence[Field] = ()) -> None:
         if self._handler is None or self._refused or self._ended:

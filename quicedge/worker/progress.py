@@ -1,14 +1,19 @@
 """Deadlines that only progress moves: slow heads, slow bodies, slow readers.
 
-Packets that carry nothing (PING, empty frames) keep a connection alive but move none of these; a
-client that trickles bytes must be faster than `MIN_PROGRESS` a deadline (CVE-2022-30591).
+Packets that carry nothing (PING, empty frames) keep a connection alive but move none of these
+(CVE-2022-30591). What counts as progress depends on what the content is:
+
+- an upload must come at `MIN_BODY_RATE`, measured over `body_timeout`;
+- in a stream of messages (gRPC, events) any byte counts, and its sender may rest `MESSAGE_REST`;
+- once the response has begun the exchange is a conversation, and the origin's deadlines rule it;
+- a reader must take `MIN_PROGRESS` bytes per `response_timeout`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quicedge.config.limits import MIN_PROGRESS
+from quicedge.config.limits import MESSAGE_REST, MIN_BODY_RATE, MIN_PROGRESS
 from quicedge.config.schema import Limits
 from quicedge.http.errors import H3ErrorCode
 from quicedge.telemetry.outcomes import Outcome
@@ -73,12 +78,16 @@ class Progress:
         exchange = stream.exchange
         if exchange is None or exchange.request_over:
             return 0
+        exchange.check_wait(now)
         got = exchange.bytes_received
         mark = self._bodies.setdefault(stream.stream_id, _Mark(got, now))
-        # Once the origin answers it is a conversation, which may rest.
         if exchange.request_paused or exchange.response_started:
             mark.excuse(got, now)
-        elif mark.is_late(got, now, timeout, MIN_PROGRESS):
+            return 0
+        least = max(int(timeout * MIN_BODY_RATE), 1)
+        if exchange.may_rest:
+            least, timeout = 1, max(timeout, MESSAGE_REST)
+        if mark.is_late(got, now, timeout, least):
             exchange.refuse(408, Outcome.REQUEST_TIMEOUT)
             return 1
         return 0

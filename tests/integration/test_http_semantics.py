@@ -10,7 +10,7 @@ from quicedge.http.dates import parse_date
 from tests.support.edge import RunningEdge, edge
 from tests.support.h3client import h3_client
 from tests.support.peers import wait_until
-from tests.support.raworigin import RawOrigin, raw_origin
+from tests.support.raworigin import OK, RawOrigin, raw_origin
 
 DATED = b"Sun, 06 Nov 1994 08:49:37 GMT"
 ANSWERS = {
@@ -22,6 +22,10 @@ ANSWERS = {
         b"HTTP/1.1 200 OK\r\ntrailer: x-sum\r\ntransfer-encoding: chunked\r\n\r\n"
         b"2\r\nok\r\n0\r\nx-sum: 1\r\n\r\n"
     ),
+    b"/working": b"HTTP/1.1 102 Processing\r\n\r\n" * 40 + OK,
+    b"/flooding": b"HTTP/1.1 102 Processing\r\n\r\n" * 400 + OK,
+    b"/long-value": b"HTTP/1.1 200 OK\r\na: " + b"b" * 70_000 + b"\r\ncontent-length: 0\r\n\r\n",
+    b"/long-name": b"HTTP/1.1 200 OK\r\n" + b"a" * 70_000 + b": b\r\ncontent-length: 0\r\n\r\n",
     b"*": b"HTTP/1.1 204 No Content\r\nallow: GET\r\n\r\n",
     b"/malformed": b"HTTP/1.1 200 OK\r\nX-Frame : DENY\r\ncontent-length: 0\r\n\r\n",
 }
@@ -71,7 +75,7 @@ async def test_via_names_every_hop_both_ways(running: RunningEdge, origin: RawOr
     async with h3_client(running.port) as client:
         answer = await client.ask(b"GET", b"/via", [(b"via", b"1.1 one"), (b"via", b"2 two")])
         assert origin.lines(b"/via", b"via") == [b"1.1 one, 2 two, 3 quicedge"]
-        assert answer.values(b"via") == [b"1.0 alpha, 1.1 beta, 1.1 quicedge"]
+        assert answer.values(b"via") == [b"1.0 alpha", b"1.1 beta", b"1.1 quicedge"]
         assert (await client.ask(b"GET", b"/old")).values(b"via") == [b"1.0 quicedge"]
         assert not (await client.ask(b"GET", b"/docs/")).values(b"via")
 
@@ -142,6 +146,36 @@ async def test_the_announcement_of_trailers_passes_both_ways(
     assert answer.values(b"trailer") == [b"x-sum"]
     assert answer.trailers == [(b"x-sum", b"1")]
     assert origin.lines(b"/trailers", b"trailer") == [b"x-mine"]
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD", b"DELETE", b"OPTIONS"])
+async def test_a_request_whose_end_comes_later_has_no_body_at_the_origin(
+    running: RunningEdge, origin: RawOrigin, method: bytes
+) -> None:
+    path = b"/later/" + method
+    async with h3_client(running.port) as client:
+        stream_id = client.open(method, path, end=False)
+        await client.ping()  # the head is there, and nothing else
+        client.send_fin(stream_id)
+        assert (await client.answer(stream_id)).status == 200
+    assert b"transfer-encoding" not in origin.head(path)
+
+
+async def test_interim_responses_are_bounded_by_rate_not_by_number(running: RunningEdge) -> None:
+    async with h3_client(running.port) as client:
+        answer = await client.ask(b"COPY", b"/working")
+        assert (answer.status, answer.interim) == (200, [102] * 40)
+        assert (await client.ask(b"COPY", b"/flooding")).status == 502
+
+
+@pytest.mark.parametrize("path", [b"/long-value", b"/long-name"])
+async def test_a_response_field_too_long_for_http3_is_answered_502(
+    running: RunningEdge, path: bytes
+) -> None:
+    async with h3_client(running.port) as client:
+        assert (await client.ask(b"GET", path)).status == 502
+        assert (await client.ask(b"GET", b"/after")).status == 200
+    assert "too long" in str(record_of(running, path=path.decode())["reason"])
 
 
 # --- what the operator learns --------------------------------------------------------------------

@@ -62,7 +62,7 @@ def test_via_keeps_every_hop_in_order_and_ends_with_ours(
     lines = [(b"via", value) for value in received]
     assert values(request_to_origin(request(*lines), CONTEXT).fields, b"via") == [sent]
     answer = response_to_client(Response(200, lines, b"3"), CONTEXT, DATE)
-    assert values(answer.fields, b"via") == [sent]
+    assert b", ".join(values(answer.fields, b"via")) == sent
 
 
 @pytest.mark.parametrize("version", [b"1.0", b"1.1", b"2"])

@@ -259,8 +259,8 @@ async def test_a_handler_that_raises_costs_its_exchange_alone(
     assert [str(context["exception"]) for context in seen] == ["a bug of ours"]
 
 
-async def test_interim_responses_up_to_the_limit_pass() -> None:
-    count = limits.UPSTREAM_MAX_INTERIM
+async def test_interim_responses_up_to_the_burst_pass() -> None:
+    count = limits.UPSTREAM_INTERIM_BURST
     script = says(b"HTTP/1.1 103 Hm\r\n\r\n" * count + OK)
     async with origin(script) as server, upstream(server) as group:
         recorder = await fetch(group, request())

@@ -108,8 +108,8 @@ STREAM_ERRORS: dict[str, Frames] = {
     "content behind an interim response": lambda s: (
         block_of(s, Encoder().encode([(b":status", b"103")])) + data(s, b"x", end=True)
     ),
-    "interim responses without end": lambda s: (
-        block_of(s, Encoder().encode([(b":status", b"103")])) * 100
+    "a flood of interim responses": lambda s: (
+        block_of(s, Encoder().encode([(b":status", b"103")])) * 200
     ),
     "trailers that are not the end": lambda s: head(s) + head(s, (b"a", b"b"), status=False),
     "a second response": lambda s: head(s) + head(s),
