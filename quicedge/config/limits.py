@@ -15,6 +15,23 @@ thirds; after four that take all they may, one part in eighty-one is still free.
 SHARE_OF_PREFIX: Final = 4
 """The same for one network, an IPv4 /24 or an IPv6 /56: alone it gets four fifths."""
 
+STALLED_AFTER: Final = 5.0
+"""Seconds without progress after which a request may lose what others wait for: several round trips
+and probe timeouts of a bad mobile path."""
+
+STALLED_BYTES: Final = 1024
+"""Bytes in that time that count as progress: a twelfth of what a client at 20 kbit/s takes."""
+
+RESPONSE_MEMORY: Final = 64 * 1024 * 1024
+"""Bytes per worker that responses may take between origin and client, and what goes with them: at a
+round trip of 100 ms that is 640 MB per second, twice what a worker can send."""
+
+RESPONSE_MEMORY_GRAIN: Final = 16 * 1024
+"""Bytes by which a connection's account may be off, so that small responses are not counted."""
+
+EXCHANGE_MEMORY: Final = 8 * 1024
+"""Bytes that a running request takes by itself, as measured with 5000 of them."""
+
 # --- udp ------------------------------------------------------------------------------------
 
 UDP_RECEIVE_BUFFER: Final = 7 * 1024 * 1024
@@ -115,6 +132,12 @@ MAX_HALF_OPEN_PER_PREFIX: Final = 256
 MAX_CONNECTIONS: Final = 20_000
 """Connections a worker: some 2 GB of memory."""
 
+MAX_CONNECTIONS_PER_ADDRESS: Final = 5000
+"""Connections of one address, per worker: a quarter of all, and the whole of a large office."""
+
+MAX_CONNECTIONS_PER_PREFIX: Final = 10_000
+"""Connections of one network, per worker: half of all."""
+
 MAX_PREFIX_RATES: Final = 16_384
 """Clients or networks whose rates a table remembers; those seen longest ago are forgotten."""
 
@@ -187,11 +210,20 @@ PROGRESS_INTERVAL: Final = 1.0
 MEMORY_TAKE_BELOW: Final = 0.9
 """Share of the memory budget below which new work is taken again."""
 
+MEMORY_BUDGET_SHARE: Final = 0.6
+"""Share of the machine's memory, or of the control group's, that all workers may take together."""
+
+MEMORY_TRIM_INTERVAL: Final = 5.0
+"""Seconds between two tries to give freed memory back to the system: each may take 10 ms."""
+
+HELD_REQUEST_TIMEOUT: Final = 30.0
+"""Seconds that a request waits to be started before it is refused (503)."""
+
 MEMORY_SHED_ABOVE: Final = 1.1
 """Share of the memory budget above which connections are closed."""
 
 MEMORY_SHED_SHARE: Final = 0.05
-"""Share of the connections that are closed at once, the newest."""
+"""Share of the connections that are closed at once, those that hold most."""
 
 MAX_URI: Final = 16 * 1024
 """Bytes of a request's path and query (Caddy and nginx take 8 to 32 KB heads)."""
@@ -297,6 +329,14 @@ SEND_BUFFER_HIGH: Final = 256 * 1024
 
 SEND_BUFFER_LOW: Final = 64 * 1024
 """Unsent bytes a stream below which the origin is read again."""
+
+SEND_BUFFER_CONNECTION: Final = 1024 * 1024
+"""Unsent bytes of all streams of a connection above which each buffers no more than
+SEND_BUFFER_FLOOR: many parallel responses need no more than the connection can send meanwhile."""
+
+SEND_BUFFER_FLOOR: Final = 16 * 1024
+"""Unsent bytes per stream above which the origin is not read any more while the connection or its
+client has its share: every stream that is read gets on."""
 
 # --- http -----------------------------------------------------------------------------------
 

@@ -96,8 +96,8 @@ class Limits(_Section, frozen=True):
     """Addresses and networks that may not; the longest match of both lists decides."""
     max_connections: Count = limits.MAX_CONNECTIONS
     """Further clients are told CONNECTION_REFUSED."""
-    max_connections_per_address: Count | None = None
-    max_connections_per_prefix: Count | None = None
+    max_connections_per_address: Count | None = limits.MAX_CONNECTIONS_PER_ADDRESS
+    max_connections_per_prefix: Count | None = limits.MAX_CONNECTIONS_PER_PREFIX
     """Of one IPv4 /24 or IPv6 /56."""
     max_half_open_per_prefix: Count = limits.MAX_HALF_OPEN_PER_PREFIX
     """Handshakes in progress of one network; its further clients must prove their address."""
@@ -118,7 +118,10 @@ class Limits(_Section, frozen=True):
     response_timeout: Seconds = limits.RESPONSE_TIMEOUT
     """Without a client taking anything of a response (reset beyond)."""
     memory: Annotated[int, Meta(gt=0, extra={"unit": "bytes"})] | None = None
-    """Memory of a worker beyond which it takes nothing new (503); none: no budget."""
+    """Memory of a worker beyond which it takes nothing new (503); none: its part of six tenths of
+    what the machine, or the control group, has."""
+    response_memory: Annotated[int, Meta(gt=0, extra={"unit": "bytes"})] = limits.RESPONSE_MEMORY
+    """Memory of a worker for responses on their way, shared out fairly among clients."""
 
 
 class Upstream(_Section, frozen=True):

@@ -20,6 +20,7 @@ from quicedge.http import semantics
 from quicedge.http.message import Field, Request, Response
 from quicedge.proxy.errorpage import error_response
 from quicedge.proxy.passing import SpanContext
+from quicedge.shares import Client
 from quicedge.telemetry.outcomes import Outcome
 from quicedge.upstream.base import OriginStream, UpstreamError
 
@@ -56,7 +57,7 @@ class Downstream(Protocol):
 class Origin(Protocol):
     """A group of servers that requests can be sent to (`upstream.group.Upstream`)."""
 
-    def open(self, request: Request, handler: Exchange) -> OriginStream: ...
+    def open(self, request: Request, handler: Exchange, client: Client | None) -> OriginStream: ...
 
 
 class Exchange:
@@ -68,11 +69,12 @@ class Exchange:
     """
 
     __slots__ = (
-        "_clock", "_date", "_downstream", "_in_delivery", "_on_done", "_origin", "_paused_request",
+        "_client", "_clock", "_date", "_downstream", "_in_delivery", "_on_done", "_origin",
+        "_paused_request",
         "_request_over", "_response_over", "_uncredited", "_waiting_for_end", "bytes_delivered",
         "bytes_received", "bytes_sent", "context", "ended_at", "first_byte_at", "outcome", "reason",
-        "request", "response_at", "response_started", "route", "span", "started_at", "status",
-        "timing", "trace_id",
+        "request", "response_at", "response_started", "route", "span", "stalled", "started_at",
+        "status", "timing", "trace_id",
     )  # fmt: skip
 
     def __init__(
@@ -115,6 +117,8 @@ class Exchange:
         side.
         """
         self.response_started = False
+        self.stalled = False
+        self._client: Client | None = None
         self._clock = clock
         self._date = date
         self._downstream = downstream
@@ -161,13 +165,14 @@ class Exchange:
     def _max_body(self) -> int | None:
         return self.route.max_body if self.route is not None else None
 
-    def start(self, origin: Origin) -> None:
-        """Send the request head on its way."""
+    def start(self, origin: Origin, client: Client | None = None) -> None:
+        """Send the request head on its way; `client` is whose share of the origin it takes."""
         limit = self._max_body
         declared = self.request.content_length
         if limit is not None and declared is not None and declared > limit:
             self.refuse(413, Outcome.REQUEST_TOO_LARGE)
             return
+        self._client = client
         if self._may_turn_out_empty():
             self._waiting_for_end = origin
         else:
@@ -190,7 +195,8 @@ class Exchange:
 
     def _open(self, origin: Origin) -> None:
         self._waiting_for_end = None
-        self._origin = origin.open(semantics.request_to_origin(self.request, self.context), self)
+        request = semantics.request_to_origin(self.request, self.context)
+        self._origin = origin.open(request, self, self._client)
 
     def check_wait(self, now: float) -> None:
         """Forward a head that has waited long enough for the end of its request."""
@@ -320,6 +326,13 @@ class Exchange:
     def resume_request(self) -> None:
         self._paused_request = False
         self._credit()
+
+    def set_stalled(self, stalled: bool) -> None:
+        """Whether the client neither takes nor sends anything: what the request holds of the origin
+        may then be given to others that wait."""
+        self.stalled = stalled
+        if self._origin is not None:
+            self._origin.stalled = stalled
 
     def response_timed_out(self) -> None:
         """The client took nothing of the response for too long; its stream is reset already."""

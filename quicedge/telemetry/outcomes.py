@@ -30,6 +30,8 @@ class Outcome(StrEnum):
     DENIED = "denied"
     RATE_LIMITED = "rate_limited"
     OVERLOADED = "overloaded"
+    STALLED = "stalled"
+    """The client neither took nor sent anything while others waited for what it held."""
     # Of `http.errors.OriginFailure`.
     ORIGIN_CONNECT = "origin_connect"
     ORIGIN_CONNECT_TIMEOUT = "origin_connect_timeout"
@@ -52,7 +54,7 @@ class Outcome(StrEnum):
     @classmethod
     def of_origin(cls, kind: str) -> Outcome:
         """That of an origin that failed (`http.errors.OriginFailure`)."""
-        return cls(_ORIGIN + kind)
+        return cls.STALLED if kind == cls.STALLED else cls(_ORIGIN + kind)
 
 
 _ORIGIN: Final = "origin_"
@@ -69,6 +71,8 @@ class Refusal(StrEnum):
     OVERLOADED = "overloaded"
     RATE_LIMITED = "rate_limited"
     TOO_SLOW = "too_slow"
+    STALLED = "stalled"
+    """A stream reset because its client took nothing and held its share of the memory."""
     SHED = "shed"
     """A connection closed for want of memory."""
     ABUSE = "abuse"

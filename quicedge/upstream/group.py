@@ -100,6 +100,11 @@ class Upstream:
             candidates = tuple(s for s in candidates if s.health.is_up) or candidates
         return self._balancer.choose(candidates, request) if candidates else None
 
+    @property
+    def is_contended(self) -> bool:
+        """Whether requests wait for what others hold."""
+        return any(server.is_contended for server in self.servers)
+
     def reclaim(self) -> None:
         """Let no stalled client hold what others wait for; to be called about once a second."""
         for server in self.servers:

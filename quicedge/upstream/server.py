@@ -115,6 +115,11 @@ class Server:
             self._slots.give_back(waiter.client)
             self._serve()
 
+    @property
+    def is_contended(self) -> bool:
+        """Whether requests wait for a connection."""
+        return bool(self._waiting)
+
     def reclaim(self) -> None:
         """End requests of stalled clients for those that wait; who holds most loses first."""
         wanted = len(self._waiting)

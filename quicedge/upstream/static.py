@@ -114,6 +114,11 @@ class StaticUpstream:
         self._files.take(stream.client)
         stream.holds_file = True
 
+    @property
+    def is_contended(self) -> bool:
+        """Whether requests wait for what others hold."""
+        return bool(self._waiting)
+
     def reclaim(self) -> None:
         """Let no stalled client hold a file that others wait for; about once a second."""
         wanted = len(self._waiting)

@@ -32,6 +32,11 @@ class UnusableUpstream:
         """Fail a request; the handler is told after this returns."""
         return _FailedStream(self, handler)
 
+    @property
+    def is_contended(self) -> bool:
+        """Whether requests wait for what others hold."""
+        return False
+
     def reclaim(self) -> None:
         """Nothing is held."""
 

@@ -30,6 +30,8 @@ class HeldRequest:
 
     stream: RequestStream
     request: Request
+    since: float
+    """When it came."""
     body: bytearray = field(default_factory=bytearray)
     ended: bool = False
     trailers: Sequence[Field] = ()

@@ -395,7 +395,7 @@ class Edge:
         elif exchange.route is None:
             exchange.refuse(404, Outcome.NO_ROUTE)
         elif not self.policy.refuses(exchange, session.client_host):
-            exchange.start(self._upstreams[exchange.route.upstream])
+            exchange.start(self._upstreams[exchange.route.upstream], session.share)
 
     def _answer(self, exchange: Exchange, own: OwnAnswer) -> None:
         if own is OwnAnswer.OPTIONS:
@@ -409,7 +409,10 @@ class Edge:
         """Once a second: deadlines of progress, memory, and what we lose."""
         self._ticker = self._loop.call_later(PROGRESS_INTERVAL, self._tick)
         now = self._clock()
-        self.policy.check(self.sessions, now)
+        contended = [upstream for upstream in self._upstreams.values() if upstream.is_contended]
+        self.policy.check(self.sessions, now, contended=bool(contended))
+        for upstream in contended:
+            upstream.reclaim()
         self._losses.check(self._lost(), now)
         self.tracer.check()
 

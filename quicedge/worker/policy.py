@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 
@@ -28,8 +30,9 @@ from quicedge.quic.admission import (
 from quicedge.quic.prefixes import AccessList, packed
 from quicedge.telemetry.outcomes import Outcome, Refusal
 from quicedge.worker.fleetrates import FleetCounts, open_store
-from quicedge.worker.memory import MemoryBudget
+from quicedge.worker.memory import MemoryBudget, default_budget
 from quicedge.worker.requestrates import RequestRates
+from quicedge.worker.response_memory import ResponseMemory
 from quicedge.worker.session import Session
 
 log = structlog.get_logger(__name__)
@@ -62,7 +65,10 @@ class Policy:
     def __init__(self, config: Config, clock: Callable[[], float]) -> None:
         self._clock = clock
         self.admission = Admission(admission_rules(config))
-        self.memory = MemoryBudget(config.limits.memory)
+        self.memory = MemoryBudget(memory_budget(config))
+        self.response_memory = ResponseMemory(
+            config.limits.response_memory, asyncio.get_running_loop().call_soon
+        )
         self.counters: Counter[str] = Counter({reason.value: 0 for reason in Refusal})
         """Requests refused and streams ended by a limit, by reason."""
         self._refusals = BoundedLog(_say_refused, REFUSAL_LOG_INTERVAL)
@@ -77,7 +83,8 @@ class Policy:
         """Refuse by these from now on."""
         self._limits = config.limits
         self.admission.configure(admission_rules(config))
-        self.memory.budget = config.limits.memory
+        self.memory.budget = memory_budget(config)
+        self.response_memory.pool.capacity = config.limits.response_memory
         self._join_fleet(config.limits.redis)
         fleet = self._fleet
         self._rates = RequestRates(config.limits.requests, fleet=fleet)
@@ -174,20 +181,42 @@ class Policy:
                 reason=reason,
             )
 
-    def check(self, sessions: Iterable[Session], now: float) -> None:
-        """Deadlines of progress, and memory; about once a second."""
+    def check(self, sessions: Iterable[Session], now: float, *, contended: bool) -> None:
+        """Deadlines of progress, and memory; about once a second.
+
+        `contended`: requests wait for what others hold of an origin.
+        """
         sessions = list(sessions)
         for session in sessions:
             if session.is_busy:
                 late = session.progress.check(session, self._limits, now)
                 if late:
                     self.count(Refusal.TOO_SLOW, late)
-        surplus = self.memory.check(len(sessions))
+                self._check_stalls(session, now, contended)
+        surplus = self.memory.check(len(sessions), now)
         if surplus:
             self.count(Refusal.SHED, surplus)
-            newest = sorted(sessions, key=lambda session: -session.connection.created_at)
-            for session in newest[:surplus]:
+            for session in heapq.nlargest(surplus, sessions, key=lambda session: session.weight):
                 session.close(H3ErrorCode.EXCESSIVE_LOAD, "out of memory")
         if not self._draining:
             full = Verdict(Decision.REFUSE, "memory")
             self.admission.closed = full if self.memory.full else None
+
+    def _check_stalls(self, session: Session, now: float, contended: bool) -> None:
+        session.expect_nothing()
+        short = session.memory.is_short
+        if contended or short:
+            session.stalls.check(session, now)
+        else:
+            session.stalls.forget()
+        if short and (cut := session.cut_stalled()):
+            self.count(Refusal.STALLED, cut)
+        session.check_held(now)
+
+
+def memory_budget(config: Config) -> int:
+    """Bytes that a worker may take."""
+    if config.limits.memory is not None:
+        return config.limits.memory
+    workers = os.cpu_count() if config.workers == "auto" else config.workers
+    return default_budget(workers or 1)

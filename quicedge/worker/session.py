@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from quicedge.config.limits import SEND_BUFFER_HIGH, SEND_BUFFER_LOW
+from quicedge.config.limits import (
+    EXCHANGE_MEMORY,
+    HELD_REQUEST_TIMEOUT,
+    RETRY_AFTER,
+    SEND_BUFFER_CONNECTION,
+    SEND_BUFFER_FLOOR,
+    SEND_BUFFER_HIGH,
+    SEND_BUFFER_LOW,
+)
 from quicedge.http import checks
 from quicedge.http.errors import H3ErrorCode
 from quicedge.http.h3 import H3Connection, H3Error, H3StreamError
@@ -17,12 +25,15 @@ from quicedge.proxy.exchange import Exchange
 from quicedge.quic import events
 from quicedge.quic.connection import Connection
 from quicedge.quic.ending import Delivery, Ending
+from quicedge.quic.prefixes import packed, prefix_of
+from quicedge.shares import Client
 from quicedge.telemetry.outcomes import Outcome, Refusal
 from quicedge.udp.address import format_address
 from quicedge.worker.abuse import AbuseScore
 from quicedge.worker.closing import close_reason
 from quicedge.worker.early import SAFE_METHODS, HeldRequest
 from quicedge.worker.progress import Progress
+from quicedge.worker.stalls import Stalls
 
 if TYPE_CHECKING:
     from quicedge.worker.edge import Edge
@@ -46,6 +57,7 @@ class RequestStream:
         self._send_head(response, end=False)
 
     def response(self, response: Response, end: bool) -> None:
+        self.session.response_came()
         self._send_head(response, end)
 
     def _send_head(self, response: Response, end: bool) -> None:
@@ -62,7 +74,9 @@ class RequestStream:
         if not session.connection.can_send_on(self.stream_id):
             return
         session.h3.send_data(self.stream_id, data)
-        if not self.paused and session.connection.unsent_bytes(self.stream_id) > SEND_BUFFER_HIGH:
+        session.settle_memory()
+        unsent = session.connection.unsent_bytes(self.stream_id)
+        if not self.paused and unsent > session.send_buffer_limit:
             self.paused = True
             session.paused[self.stream_id] = self
             if self.exchange is not None:
@@ -109,6 +123,9 @@ class Session:
     def __init__(self, edge: Edge, connection: Connection) -> None:
         self.edge = edge
         self.connection = connection
+        address = packed(str(connection.came_from.remote[0]))
+        self.share = Client(address, prefix_of(address))
+        """Whom what it holds is counted for; a client that migrates keeps its first address."""
         self.h3: H3Connection | HqConnection
         self.streams: dict[int, RequestStream] = {}
         self.paused: dict[int, RequestStream] = {}
@@ -118,8 +135,12 @@ class Session:
         """`Recovery.delivered` when `delivering` was last looked at."""
         self.requests = 0
         self.held: dict[int, HeldRequest] = {}
-        """Requests that wait for the handshake to complete, for their early data's verdict, or for
-        the client's address to be validated."""
+        """Requests that wait for the handshake to complete, for their early data's verdict, for the
+        client's address to be validated, or for memory."""
+        self.memory = edge.policy.response_memory.account(self.share)
+        self._expected = 0
+        """Bytes that responses of requests just started may bring before they are held back."""
+        self.stalls = Stalls()
         self._runs_early: bool | None = None
         """Whether requests may run before the handshake is complete; None: nobody was asked."""
         self.resets_received = 0
@@ -197,13 +218,21 @@ class Session:
             self._end_exchanges()
         elif self.delivering:
             self._see_delivered()
+        self.settle_memory()
         if self.held and self.connection.handshake_complete:
             # An address that changed during the handshake may be validated only now.
             self._release_held()
         if self._going_away:
             self._close_if_drained()
+        if self.paused:
+            self._resume_paused()
+
+    def _resume_paused(self) -> None:
+        plenty = self.send_buffer_limit == SEND_BUFFER_HIGH
         for stream in list(self.paused.values()):
-            if self.connection.unsent_bytes(stream.stream_id) < SEND_BUFFER_LOW:
+            unsent = self.connection.unsent_bytes(stream.stream_id)
+            # One that has nothing left goes on in any case: nobody else would wake it.
+            if not unsent or (plenty and unsent < SEND_BUFFER_LOW):
                 self.paused.pop(stream.stream_id, None)
                 stream.paused = False
                 if stream.exchange is not None:
@@ -261,6 +290,8 @@ class Session:
         self.held.clear()
         self.paused.clear()
         self.delivering.clear()
+        self.memory.settle(0)
+        self.edge.policy.response_memory.leave(self)
         self.edge.session_ended(self)
         if self._negotiated:
             self._negotiated = False
@@ -292,15 +323,35 @@ class Session:
         if self._may_run(request):
             self._start(stream, request)
         else:
-            self.held[stream_id] = HeldRequest(stream, request)
+            self.held[stream_id] = HeldRequest(stream, request, edge.now())
+            self._wait_for_memory()
+
+    def _wait_for_memory(self) -> None:
+        if self.held and self.memory.is_short:
+            self.edge.policy.response_memory.wait(self)
+
+    def memory_is_free(self) -> None:
+        """Start requests that waited for memory (`response_memory.Waiter`)."""
+        if self.connection.is_alive:
+            self._release_held()
+            self._wait_for_memory()
+            self.wake()
 
     def _start(self, stream: RequestStream, request: Request) -> None:
+        exchange = self._new_exchange(stream, request)
+        self._expected += SEND_BUFFER_HIGH
+        self.settle_memory()
+        self.edge.start_exchange(self, exchange)
+
+    def _new_exchange(self, stream: RequestStream, request: Request) -> Exchange:
         exchange = self.edge.new_exchange(self, stream, request)
         stream.exchange = exchange
         self.streams[stream.stream_id] = stream
-        self.edge.start_exchange(self, exchange)
+        return exchange
 
     def _may_run(self, request: Request) -> bool:
+        if self.memory.is_short:
+            return False
         if self.edge.policy.needs_address and self.connection.validated_path is None:
             return False
         # RFC 8470 section 3: early data may be a replay until the handshake is complete.
@@ -324,14 +375,28 @@ class Session:
 
     def _release_held(self) -> None:
         """Let go on what need not wait any longer."""
-        waiting = {k: v for k, v in self.held.items() if self._may_run(v.request)}
-        self.held = {k: v for k, v in self.held.items() if k not in waiting}
-        for stream_id, held in waiting.items():
+        for stream_id, held in list(self.held.items()):
+            if not self._may_run(held.request):
+                continue
+            del self.held[stream_id]
             self._start(held.stream, held.request)
             if held.body:
                 self.on_data(stream_id, bytes(held.body))
             if held.ended and held.stream.exchange is not None:
                 held.stream.exchange.request_end(held.trailers)
+
+    def check_held(self, now: float) -> None:
+        """Start requests that need not wait any longer, and refuse those that waited too long."""
+        if not self.held:
+            return
+        if self.connection.handshake_complete:
+            self._release_held()
+        late = [held for held in self.held.values() if now - held.since > HELD_REQUEST_TIMEOUT]
+        for held in late:
+            self._forget_held(held.stream.stream_id)
+            exchange = self._new_exchange(held.stream, held.request)
+            exchange.refuse(503, Outcome.OVERLOADED, retry_after=RETRY_AFTER)
+        self.wake()
 
     def _forget_held(self, stream_id: int) -> None:
         held = self.held.pop(stream_id, None)
@@ -495,6 +560,52 @@ class Session:
         self.paused.pop(stream_id, None)
         self.delivering.pop(stream_id, None)
         self._close_if_drained()
+
+    # --- memory -----------------------------------------------------------------------------------
+
+    def settle_memory(self) -> None:
+        """Account for what responses hold: bytes not sent or not acknowledged, exchanges."""
+        connection = self.connection
+        self.memory.settle(
+            connection.send_buffered
+            + connection.recovery.bytes_in_flight
+            + self._expected
+            + EXCHANGE_MEMORY * len(self.streams)
+        )
+
+    def expect_nothing(self) -> None:
+        """Responses that did not come within a second are not counted until they do."""
+        self._expected = 0
+        self.settle_memory()
+
+    def response_came(self) -> None:
+        """A response is there: what it brings is counted as it is."""
+        self._expected = max(self._expected - SEND_BUFFER_HIGH, 0)
+
+    @property
+    def send_buffer_limit(self) -> int:
+        """Unsent bytes per stream above which its origin is not read any more."""
+        if self.connection.send_buffered > SEND_BUFFER_CONNECTION or self.memory.is_short:
+            return SEND_BUFFER_FLOOR
+        return SEND_BUFFER_HIGH
+
+    @property
+    def weight(self) -> int:
+        """Bytes that it holds: of responses, and of requests that origins do not take."""
+        unread = self.edge.config.quic.max_data - self.connection.receive_window
+        return self.memory.held + max(unread, 0)
+
+    def cut_stalled(self) -> int:
+        """Reset the streams of a client that takes nothing and holds its share of the memory;
+        how many that were."""
+        cut = 0
+        for stream in list(self.streams.values()):
+            exchange = stream.exchange
+            if exchange is not None and exchange.stalled:
+                self.reset(stream.stream_id, H3ErrorCode.EXCESSIVE_LOAD)
+                exchange.response_timed_out()
+                cut += 1
+        return cut
 
     # --- drain ------------------------------------------------------------------------------------
 

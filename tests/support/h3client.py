@@ -141,13 +141,11 @@ class H3Client(QuicConnectionProtocol):
 
 
 @asynccontextmanager
-async def h3_client(port: int, **options: Any) -> AsyncIterator[H3Client]:
+async def h3_client(port: int, host: str = "127.0.0.1", **options: Any) -> AsyncIterator[H3Client]:
     """A connection to an edge on loopback; `options` as aioquic's configuration has them."""
     configuration = QuicConfiguration(
         alpn_protocols=["h3"], verify_mode=ssl.CERT_NONE, server_name="localhost", **options
     )
-    async with connect(
-        "127.0.0.1", port, configuration=configuration, create_protocol=H3Client
-    ) as client:
+    async with connect(host, port, configuration=configuration, create_protocol=H3Client) as client:
         assert isinstance(client, H3Client)
         yield client

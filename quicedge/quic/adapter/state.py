@@ -117,6 +117,8 @@ class StateConnection(ClosingConnection):
         self.packets_received = 0
         self.bytes_received = 0
         self.bytes_sent = 0
+        self._written = 0
+        """Bytes written to streams, less those that a reset kept from being sent."""
         self.packets_dropped: Counter[str] = Counter()
         """Datagrams that held nothing new, by reason (qlog's triggers)."""
         self.received_at: float | None = None
@@ -559,8 +561,40 @@ class StateConnection(ClosingConnection):
 
     @property
     def send_buffered(self) -> int:
-        """Bytes written to all streams that were never sent."""
-        return sum(self.unsent_bytes(stream_id) for stream_id in self._streams)
+        """Bytes written to all streams that were never sent; costs the same for any number."""
+        return self._written - self._remote_max_data_used
+
+    def send_stream_data(self, stream_id: int, data: bytes, end_stream: bool = False) -> None:
+        super().send_stream_data(stream_id, data, end_stream)
+        self._written += len(data)
+
+    def reset_stream(self, stream_id: int, error_code: int) -> None:
+        self._drop_unsent(stream_id)
+        super().reset_stream(stream_id, error_code)
+
+    def _handle_stop_sending_frame(
+        self, context: QuicReceiveContext, frame_type: int, buf: Buffer
+    ) -> None:
+        start = buf.tell()
+        stream_id = buf.pull_uint_var()
+        buf.seek(start)
+        self._drop_unsent(stream_id)
+        super()._handle_stop_sending_frame(context, frame_type, buf)
+
+    def _drop_unsent(self, stream_id: int) -> None:
+        """Let go of what a stream that is about to be reset still holds."""
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            self._written -= self.unsent_bytes(stream_id)
+            stream.sender._buffer = bytearray()
+
+    def is_flow_blocked(self, stream_id: int) -> bool:
+        """Whether the peer's limits for the stream or the connection hold its data back."""
+        stream = self._streams.get(stream_id)
+        return stream is not None and (
+            stream.sender.highest_offset >= stream.max_stream_data_remote
+            or self._remote_max_data_used >= self._remote_max_data
+        )
 
     @property
     def key_phase(self) -> int:

@@ -50,7 +50,7 @@ class Origin:
 
     aborted = False
 
-    def open(self, request: Any, handler: Any) -> Any:
+    def open(self, request: Any, handler: Any, client: Any) -> Any:
         return self
 
     def abort(self) -> None:

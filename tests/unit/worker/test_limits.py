@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from quicedge.config.limits import ABUSE_FORGIVEN_PER_SECOND, MAX_ABUSE_SCORE
+from quicedge.config.limits import (
+    ABUSE_FORGIVEN_PER_SECOND,
+    MAX_ABUSE_SCORE,
+    MEMORY_TRIM_INTERVAL,
+)
 from quicedge.config.rates import parse_rate
 from quicedge.config.schema import Limits, RequestRate
 from quicedge.http.message import Request
 from quicedge.worker.abuse import AbuseScore
-from quicedge.worker.memory import MemoryBudget, resident_bytes
+from quicedge.worker.memory import MemoryBudget, default_budget, resident_bytes, trim
 from quicedge.worker.progress import Progress
 from quicedge.worker.requestrates import RequestRates
 
@@ -64,21 +69,69 @@ def test_requests_are_counted_by_a_field() -> None:
 
 def test_memory_over_budget_refuses_then_sheds_then_recovers() -> None:
     used = 900
-    budget = MemoryBudget(1000, measure=lambda: used)
-    assert budget.check(100) == 0
+    budget = MemoryBudget(1000, measure=lambda: used, trim=lambda: None)
+    assert budget.check(100, 0.0) == 0
     assert not budget.full
     used = 1050
-    assert budget.check(100) == 0
+    assert budget.check(100, 1.0) == 0
     assert budget.full
     used = 1200
-    assert budget.check(100) == 5
-    assert budget.check(3) == 1
+    assert budget.check(100, 2.0) == 5
+    assert budget.check(3, 3.0) == 1
     used = 950
-    budget.check(100)
+    budget.check(100, 4.0)
     assert budget.full, "not until it is a tenth below"
     used = 800
-    budget.check(100)
+    budget.check(100, 5.0)
     assert not budget.full
+
+
+def test_freed_memory_goes_back_to_the_system_before_anything_is_refused() -> None:
+    used = 1200
+
+    def trim() -> None:
+        nonlocal used
+        used = 300
+
+    budget = MemoryBudget(1000, measure=lambda: used, trim=trim)
+    assert budget.check(100, 0.0) == 0
+    assert not budget.full
+
+
+def test_a_full_worker_recovers_by_giving_back_what_was_freed() -> None:
+    used, freed = 1050, 0
+
+    def trim() -> None:
+        nonlocal used
+        used -= freed
+
+    budget = MemoryBudget(1000, measure=lambda: used, trim=trim)
+    budget.check(100, 0.0)
+    assert budget.full
+    freed = 700
+    budget.check(100, 1.0)
+    assert budget.full, "trimmed a moment ago"
+    budget.check(100, MEMORY_TRIM_INTERVAL)
+    assert not budget.full
+
+
+def test_a_burst_that_is_over_leaves_little_resident() -> None:
+    """What glibc keeps between two living allocations comes back when asked for."""
+    before = resident_bytes()
+    burst = [bytes(1000) for _ in range(200_000)]
+    kept = burst[::20_000]
+    grown = resident_bytes() - before
+    del burst
+    trim()
+    assert grown > 150_000_000
+    assert resident_bytes() - before < grown / 4
+    assert len(kept) == 10
+
+
+def test_a_worker_may_take_its_part_of_the_machine() -> None:
+    assert default_budget(1) == pytest.approx(4 * default_budget(4), rel=0.01)
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < default_budget(1) <= total
 
 
 def test_the_memory_of_this_process_is_plausible() -> None:

@@ -53,7 +53,7 @@ class Client:
                 return
 
     # As an origin, and as its stream.
-    def open(self, request: Request, handler: Any) -> Client:
+    def open(self, request: Request, handler: Any, client: Any) -> Client:
         self.opened = request
         return self
 

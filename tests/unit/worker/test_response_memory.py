@@ -1,0 +1,228 @@
+"""Memory for responses, and who is stalled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from quicedge.config.limits import RESPONSE_MEMORY_GRAIN, STALLED_AFTER, STALLED_BYTES
+from quicedge.shares import Client
+from quicedge.worker.response_memory import ResponseMemory
+from quicedge.worker.stalls import Stalls
+
+ONE = Client(b"\xc0\x00\x02\x01", b"\xc0\x00\x02")
+OTHER = Client(b"\xc6\x33\x64\x01", b"\xc6\x33\x64")
+MB = 1024 * 1024
+
+
+class Loop:
+    """Callbacks of the end of this turn."""
+
+    def __init__(self) -> None:
+        self.callbacks: list[Any] = []
+
+    def call_soon(self, callback: Any) -> None:
+        self.callbacks.append(callback)
+
+    def turn(self) -> None:
+        callbacks, self.callbacks = self.callbacks, []
+        for callback in callbacks:
+            callback()
+
+
+class FakeWaiter:
+    def __init__(self, share: Client) -> None:
+        self.share = share
+        self.woken = 0
+
+    def memory_is_free(self) -> None:
+        self.woken += 1
+
+
+def test_a_client_that_holds_its_share_is_short_on_all_its_connections() -> None:
+    memory = ResponseMemory(30 * MB, Loop().call_soon)
+    accounts = [memory.account(ONE) for _ in range(4)]
+    other = memory.account(OTHER)
+    for account in accounts:
+        assert not account.is_short
+        account.settle(5 * MB)
+    assert all(account.is_short for account in accounts)
+    assert not other.is_short
+    accounts[0].settle(0)
+    assert not accounts[1].is_short
+
+
+def test_small_changes_are_not_counted_until_the_end() -> None:
+    memory = ResponseMemory(MB, Loop().call_soon)
+    account = memory.account(ONE)
+    account.settle(RESPONSE_MEMORY_GRAIN - 1)
+    assert memory.pool.held == 0
+    account.settle(3 * RESPONSE_MEMORY_GRAIN)
+    account.settle(3 * RESPONSE_MEMORY_GRAIN - 5)
+    assert memory.pool.held == 3 * RESPONSE_MEMORY_GRAIN
+    account.settle(0)
+    assert memory.pool.held == 0
+
+
+def test_those_that_wait_are_served_when_memory_is_given_back() -> None:
+    loop = Loop()
+    memory = ResponseMemory(30 * MB, loop.call_soon)
+    greedy = memory.account(ONE)
+    greedy.settle(25 * MB)
+    waiters = [FakeWaiter(ONE), FakeWaiter(ONE), FakeWaiter(OTHER)]
+    for waiter in waiters:
+        memory.wait(waiter)
+        memory.wait(waiter)
+    memory.leave(waiters[1])
+    greedy.settle(24 * MB)
+    loop.turn()
+    assert [w.woken for w in waiters] == [0, 0, 1], "the greedy one holds its share still"
+    greedy.settle(MB)
+    greedy.settle(0)
+    assert len(loop.callbacks) == 1
+    loop.turn()
+    assert [w.woken for w in waiters] == [1, 0, 1]
+
+
+# --- stalls -------------------------------------------------------------------------------------
+
+
+@dataclass
+class FakeStream:
+    exchange: FakeExchange
+    acknowledged: int = 0
+    unacknowledged: int = 0
+    blocked: bool = False
+
+
+@dataclass
+class FakeExchange:
+    bytes_received: int = 0
+    request_over: bool = True
+    request_paused: bool = False
+    response_started: bool = False
+    stalled: bool = False
+
+    def set_stalled(self, stalled: bool) -> None:
+        self.stalled = stalled
+
+
+@dataclass
+class FakeSession:
+    """A session with its connection; `delivered` is what all its streams got across."""
+
+    streams: dict[int, FakeStream] = field(default_factory=dict)
+    delivered: int = 0
+
+    @property
+    def connection(self) -> Any:
+        return self
+
+    @property
+    def recovery(self) -> Any:
+        return self
+
+    def acknowledged_bytes(self, stream_id: int) -> int:
+        return self.streams[stream_id].acknowledged
+
+    def unacknowledged_bytes(self, stream_id: int) -> int:
+        return self.streams[stream_id].unacknowledged
+
+    def is_flow_blocked(self, stream_id: int) -> bool:
+        return self.streams[stream_id].blocked
+
+
+def seconds(count: float) -> Iterator[float]:
+    """One look per second, from some time on."""
+    return (1000.0 + n for n in range(int(count) + 1))
+
+
+def reading(**state: Any) -> FakeStream:
+    return FakeStream(FakeExchange(response_started=True), unacknowledged=100_000, **state)
+
+
+def watch(session: FakeSession, step: Any = None, count: float = STALLED_AFTER + 1) -> None:
+    stalls = Stalls()
+    for now in seconds(count):
+        stalls.check(session, now)  # type: ignore[arg-type]
+        if step is not None:
+            step()
+
+
+def test_a_client_that_grants_nothing_is_stalled_after_a_while() -> None:
+    session = FakeSession({0: reading(blocked=True)}, delivered=0)
+    watch(session, count=STALLED_AFTER - 1)
+    assert not session.streams[0].exchange.stalled
+    watch(session)
+    assert session.streams[0].exchange.stalled
+
+
+def test_a_client_that_vanished_is_stalled() -> None:
+    session = FakeSession({0: reading()})
+    watch(session)
+    assert session.streams[0].exchange.stalled
+
+
+def test_a_slow_phone_is_not_stalled() -> None:
+    session = FakeSession({0: reading()})
+
+    def step() -> None:
+        session.streams[0].acknowledged += STALLED_BYTES
+        session.delivered += STALLED_BYTES
+
+    watch(session, step, count=60)
+    assert not session.streams[0].exchange.stalled
+
+
+def test_a_stream_whose_turn_has_not_come_is_not_stalled() -> None:
+    session = FakeSession({0: reading(), 4: reading()})
+
+    def step() -> None:
+        session.streams[0].acknowledged += 25_000
+        session.delivered += 25_000
+
+    watch(session, step, count=60)
+    assert not session.streams[4].exchange.stalled
+
+
+def test_one_paused_video_is_stalled_while_the_connection_gets_on() -> None:
+    session = FakeSession({0: reading(), 4: reading(blocked=True)})
+
+    def step() -> None:
+        session.streams[0].acknowledged += 25_000
+        session.delivered += 25_000
+
+    watch(session, step)
+    assert [s.exchange.stalled for s in session.streams.values()] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("exchange", "stalled"),
+    [
+        (FakeExchange(request_over=False), True),
+        (FakeExchange(request_over=False, request_paused=True), False),
+        (FakeExchange(request_over=False, response_started=True), False),
+        (FakeExchange(request_over=True), False),
+    ],
+    ids=["body does not come", "origin holds it back", "a conversation", "origin thinks"],
+)
+def test_an_upload_is_stalled_only_while_its_client_has_the_word(
+    exchange: FakeExchange, stalled: bool
+) -> None:
+    session = FakeSession({0: FakeStream(exchange)})
+    watch(session)
+    assert exchange.stalled is stalled
+
+
+def test_an_upload_that_comes_slowly_is_not_stalled() -> None:
+    exchange = FakeExchange(request_over=False)
+    session = FakeSession({0: FakeStream(exchange)})
+
+    def step() -> None:
+        exchange.bytes_received += STALLED_BYTES
+
+    watch(session, step, count=60)
+    assert not exchange.stalled
