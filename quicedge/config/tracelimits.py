@@ -65,6 +65,15 @@ QLOG_FOLLOW_TIMEOUT: Final = 5.0
 QLOG_MAX_FOLLOWERS: Final = 32
 """Followers of a worker: those of ADMIN_MAX_EVENT_STREAMS, and some that just left."""
 
+# --- what limits a transfer -------------------------------------------------------------------
+
+LIMITS_MAX_STREAMS: Final = 1024
+"""Streams of a connection whose receive credit is watched; a client may open far fewer."""
+
+LIMITS_MAX_RAISES: Final = 64
+"""Raises of one credit limit remembered until they have taken effect, a round trip later; we send
+at most some two per round trip and window."""
+
 # --- qlog (reading) ---------------------------------------------------------------------------
 
 QLOG_READ_SIZE: Final = 256 * 1024
@@ -103,3 +112,9 @@ QLOG_MAX_FINDINGS: Final = 2000
 
 QLOG_MAX_NUMBER_RANGES: Final = 4096
 """Ranges of packet numbers of a space that `qlog validate` remembers; each loss makes one more."""
+
+QLOG_MAX_GAPS: Final = 4096
+"""Packet numbers missing that are remembered one by one, until they come or are explained."""
+
+QLOG_MAX_LAST_PACKETS: Final = 4096
+"""Packets at the end of a trace of which the time is kept, to tell those after the other's end."""

@@ -15,7 +15,9 @@ from quicedge.qlog.event import (
     text,
 )
 from quicedge.qlog.flight import Flight
-from quicedge.qlog.limited import Receiver, Sender
+from quicedge.qlog.gaps import Gaps
+from quicedge.qlog.inferred import Receiver, Sender
+from quicedge.qlog.limited import Credit
 from quicedge.qlog.names import space_of
 from quicedge.qlog.normalise import Trace
 from quicedge.qlog.packets import Packets
@@ -25,6 +27,8 @@ from quicedge.qlog.streams import Streams
 
 _MAX_NAMES = 256
 """Kinds of events counted apart."""
+_HANDSHAKE_PACKETS = ("initial", "handshake", "0RTT", "retry", "version_negotiation")
+_HANDSHAKE_STATES = ("attempted", "peer_validated", "handshake_started", "early_write")
 
 
 class Connection:
@@ -43,16 +47,19 @@ class Connection:
         self.sent = Packets()
         self.received = Packets()
         self.flight = Flight()
-        self.streams = Streams()
+        self.streams = Streams(server=self.vantage == "server")
         self.parameters: dict[str, dict[str, Any]] = {"local": {}, "remote": {}}
         self.version = ""
         self.alpn = ""
+        self.begins_late: bool | None = None
+        """The trace begins after the handshake, in mid-connection; None: not known yet."""
         self.handshake_complete: float | None = None
+        """None too where it was before the trace; `handshake_confirmed` likewise."""
         self.handshake_confirmed: float | None = None
         self.early_data = False
         self.close: dict[str, Any] | None = None
         self.dropped: dict[str, int] = {}
-        self.reordered = 0
+        self.gaps = Gaps()
         self.spurious_events = 0
         self.ecn_ce = 0
         self.mtu: int | None = None
@@ -67,9 +74,7 @@ class Connection:
         self.goodput = Sums()
         self._detail_from = detail_from
         self._now = 0.0
-        self._largest: dict[str, int] = {}
-        self._first: dict[str, int] = {}
-        self._seen: dict[str, int] = {}
+        self._crypto: dict[tuple[str, bool], int] = {}
         self._stream_limits: dict[int, int] = {}
 
     # --- identity ---------------------------------------------------------------------------
@@ -122,17 +127,6 @@ class Connection:
     def spurious(self) -> int:
         return max(self.flight.spurious, self.spurious_events)
 
-    @property
-    def missing(self) -> int:
-        """Packet numbers never received: lost on the way here, or skipped by the peer.
-
-        Counted from the first of each space that came: some senders number all spaces in one row.
-        """
-        return sum(
-            max(0, largest + 1 - self._first[space] - self._seen[space])
-            for space, largest in self._largest.items()
-        )
-
     # --- events -----------------------------------------------------------------------------
 
     def add(self, event: Event) -> None:
@@ -142,6 +136,8 @@ class Connection:
             self.names[event.name] = self.names.get(event.name, 0) + 1
         if self.start is None:
             self.start = self._now = event.time
+        if self.begins_late is None:
+            self._judge_beginning(event)
         if event.time > self._now:
             self._let_time_pass(event.time)
         self.end = max(self.end, event.time)
@@ -154,18 +150,51 @@ class Connection:
         if self.close is None:
             # A writer that logs its metrics seldom has stale ones; then our own count is better.
             if self.recovery.samples * 2 < self.sent.count:
-                self.sender.in_flight = self.flight.size
-            self.sender.spend(self.sending_limits, self._now, now)
-            self.receiver.open_streams = self.streams.open
-            self.receiver.spend(self.receiving_limits, self._now, now)
+                self.sender.facts.in_flight = self.flight.size
+            # Of a trace without frames only the bytes in flight tell that something is sent.
+            self.sender.facts.due = self.streams.due_to_send > 0 or (
+                not self.sent.frames and self.sender.facts.in_flight > 0
+            )
+            for state, start, end in self.sender.periods(self._now, now):
+                self.sending_limits.spread(start, end, state)
+            self.receiver.facts.due = self.streams.due_to_receive
+            for state, start, end in self.receiver.periods(self._now, now):
+                self.receiving_limits.spread(start, end, state)
         self._now = now
+
+    def _judge_beginning(self, event: Event) -> None:
+        """Find out whether the trace shows the handshake, by the first event that tells."""
+        if event.name in ("quic:packet_sent", "quic:packet_received"):
+            kind = text(mapping(event.data, "header"), "packet_type")
+            if kind in _HANDSHAKE_PACKETS:
+                self.begins_late = False
+            elif kind == "1RTT" and self._shows_no_handshake():
+                self._begin_late()
+        elif text(event.data, "old") in _HANDSHAKE_STATES or (
+            text(event.data, "new") in _HANDSHAKE_STATES
+        ):
+            self.begins_late = False
+
+    def _shows_no_handshake(self) -> bool:
+        return not self.sent.count and not self.received.count
+
+    def _begin_late(self) -> None:
+        """Nothing that was agreed or counted before the trace holds still."""
+        self.begins_late = self.streams.begins_late = True
+        self.handshake_complete = self.handshake_confirmed = None
+        self._end_handshake()
+        self.sender.max_data = None
+        self.receiver.facts.connection = Credit()
+
+    def _end_handshake(self) -> None:
+        self.sender.facts.handshake = self.receiver.facts.handshake = False
 
     def _on_packet_sent(self, event: Event) -> None:
         kind, packet_number, size, found = self._packet(event)
         detailed = event.time >= self._detail_from
         eliciting = self.sent.add(event.time, kind, packet_number, size, found, detailed)
         if 500 < size <= 65535:
-            self.sender.packet_size = max(self.sender.packet_size, size)
+            self.sender.facts.datagram_size = max(self.sender.facts.datagram_size, size)
         if packet_number is not None and eliciting:
             self.flight.sent(space_of(kind), packet_number, event.time, size)
             if self.recovery.samples * 2 < self.sent.count:
@@ -183,13 +212,7 @@ class Connection:
         if kind == "0RTT":
             self.early_data = True
         if packet_number is not None:
-            space = space_of(kind)
-            largest = self._largest.get(space, -1)
-            if packet_number < largest:
-                self.reordered += 1
-            self._largest[space] = max(largest, packet_number)
-            self._seen[space] = self._seen.get(space, 0) + 1
-            self._first[space] = min(packet_number, self._first.get(space, packet_number))
+            self.gaps.received(space_of(kind), packet_number)
         for frame in found:
             self._frame(event, frame, False, kind)
 
@@ -226,13 +249,18 @@ class Connection:
             # the client's is its first CRYPTO data in a Handshake packet.
             if packet == "handshake" and sent == (self.vantage == "client"):
                 self._complete(event.time)
+            if not sent:
+                end = self._crypto.get((packet, sent), 0)
+                offset, size = integer(frame, "offset") or 0, frame_length(frame)
+                self.gaps.data(size, offset - end)
+                self._crypto[packet, sent] = max(end, offset + size)
         elif kind == "handshake_done":
             self._complete(event.time)
             self._confirmed(event.time)
         elif kind == "max_data":
-            self._connection_limit(integer(frame, "maximum"), local=sent)
+            self._connection_limit(event.time, integer(frame, "maximum"), local=sent)
         elif kind == "max_stream_data":
-            self._stream_limit(frame, sent)
+            self._stream_limit(event.time, frame, sent)
         elif kind in ("data_blocked", "stream_data_blocked"):
             if sent:
                 if kind == "stream_data_blocked":
@@ -254,6 +282,9 @@ class Connection:
         size = frame_length(frame)
         offset = integer(frame, "offset") or 0
         fin = frame.get("fin") is True
+        row = self.streams.rows.get(stream)
+        if not sent and (row is not None or not self.begins_late):
+            self.gaps.data(size, offset - (row.received_end if row is not None else 0))
         grown = self.streams.data(stream, event.time, offset, size, fin, sent)
         way = "sent" if sent else "received"
         span = self.data.setdefault(way, [event.time, event.time, 0.0])
@@ -265,53 +296,59 @@ class Connection:
             self.sender.data(event.time, size, fin)
             self.sender.data_sent += grown
             limit = self._stream_limits.get(stream)
-            if limit is None:
-                limit = self._initial_stream_limit(stream)
+            if limit is None and not (self.begins_late and offset):
+                limit = self._initial_stream_limit(stream, "remote")
             if limit is not None and offset + size >= limit and not fin:
                 self.sender.stream_blocked(stream)
             elif fin:
                 self.sender.blocked_streams.discard(stream)
         else:
-            self.receiver.data_received += grown
-            self.receiver.last_data = event.time
+            receiving = self.receiver.facts
+            receiving.connection.used += int(grown)
+            if fin:
+                self.receiver.closed(stream)
+            elif not stream & 2:
+                known = None if self.begins_late else self._initial_stream_limit(stream, "local")
+                receiving.data(event.time, stream, offset + size, known)
 
-    def _initial_stream_limit(self, stream: int) -> int | None:
-        """What the peer's transport parameters let us send on a stream (RFC 9000 section 18.2)."""
-        remote = self.parameters["remote"]
+    def _initial_stream_limit(self, stream: int, side: str) -> int | None:
+        """What the transport parameters of one side let the other send on a stream (RFC 9000
+        section 18.2)."""
+        parameters = self.parameters[side]
         if stream & 2:
-            return integer(remote, "initial_max_stream_data_uni")
+            return integer(parameters, "initial_max_stream_data_uni")
         ours = bool(stream & 1) == (self.vantage == "server")
-        side = "remote" if ours else "local"
-        return integer(remote, f"initial_max_stream_data_bidi_{side}")
+        opener = "local" if ours == (side == "local") else "remote"
+        return integer(parameters, f"initial_max_stream_data_bidi_{opener}")
 
-    def _stream_limit(self, frame: dict[str, Any], sent: bool) -> None:
+    def _stream_limit(self, time: float, frame: dict[str, Any], sent: bool) -> None:
         stream, maximum = integer(frame, "stream_id"), integer(frame, "maximum")
         if stream is None or maximum is None:
             return
         if sent:
-            self.receiver.credited(stream)
+            self.receiver.granted(time, stream, maximum)
             return
         self.sender.blocked_streams.discard(stream)
         if stream in self.streams.rows:
             self._stream_limits[stream] = max(maximum, self._stream_limits.get(stream, 0))
 
-    def _connection_limit(self, maximum: int | None, local: bool) -> None:
+    def _connection_limit(self, time: float, maximum: int | None, local: bool) -> None:
         if maximum is None:
             return
         if local:
-            self.receiver.max_data = max(maximum, self.receiver.max_data or 0)
-            self.receiver.credited(None)
+            self.receiver.granted(time, None, maximum)
         else:
             self.sender.max_data = max(maximum, self.sender.max_data or 0)
 
     def _on_packet_lost(self, event: Event) -> None:
         header = mapping(event.data, "header")
         packet_number = integer(header, "packet_number")
-        self.losses.add(event.time, 1, "lost")
+        packets = integer(event.data, "lost_packets") or 1
+        self.losses.add(event.time, packets, "lost")
         if packet_number is not None:
             self.flight.declared_lost(space_of(text(header, "packet_type")), packet_number)
         else:
-            self.flight.lost += 1
+            self.flight.lost += packets
 
     def _on_metrics(self, event: Event) -> None:
         self.recovery.metrics(event)
@@ -323,8 +360,9 @@ class Connection:
         side.update(event.data)
         if text(event.data, "alpn"):
             self.alpn = text(event.data, "alpn")[:32]
-        maximum = integer(event.data, "initial_max_data")
-        self._connection_limit(maximum, local=side is self.parameters["local"])
+        if not self.begins_late:
+            maximum = integer(event.data, "initial_max_data")
+            self._connection_limit(event.time, maximum, local=side is self.parameters["local"])
 
     def _on_version(self, event: Event) -> None:
         self.version = text(event.data, "chosen_version")[:32] or self.version
@@ -345,12 +383,12 @@ class Connection:
             self._confirmed(event.time)
 
     def _complete(self, time: float) -> None:
-        if self.handshake_complete is None:
+        self._end_handshake()
+        if self.handshake_complete is None and not self.begins_late:
             self.handshake_complete = time
-            self.sender.handshake = self.receiver.handshake = False
 
     def _confirmed(self, time: float) -> None:
-        if self.handshake_confirmed is None:
+        if self.handshake_confirmed is None and not self.begins_late:
             self.handshake_confirmed = time
             # RFC 9002 section 6.4: packets of discarded spaces no longer count.
             self.flight.discard("initial")

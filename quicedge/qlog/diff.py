@@ -10,7 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from quicedge.qlog.align import clock_offset
 from quicedge.qlog.connection import Connection
+from quicedge.qlog.limited import Limit
 from quicedge.qlog.summary import summary
 from quicedge.qlog.units import milliseconds, percent, safe, size
 
@@ -91,7 +93,7 @@ def _rows(first: dict[str, Any], second: dict[str, Any]) -> Iterator[Row]:
     states = [*first["limited_by"], *second["limited_by"]]
     for state in dict.fromkeys(states):
         yield Row(
-            f"limited by: {state}",
+            f"limited by: {Limit(state).label}",
             first["limited_by"].get(state, 0.0),
             second["limited_by"].get(state, 0.0),
             milliseconds,
@@ -108,15 +110,30 @@ def _at(facts: dict[str, Any], path: str) -> Any:
 
 def ends(first: Connection, second: Connection) -> list[str]:
     """What only the two ends together can tell: what the network lost each way."""
-    told = []
-    for sender, receiver in ((first, second), (second, first)):
-        lost = sender.sent.count - receiver.received.count
-        told.append(
-            f"{sender.label} → {receiver.label}: {sender.sent.count} packets sent, "
-            f"{receiver.received.count} arrived; {max(0, lost)} lost or dropped on the way "
-            f"({percent(max(0, lost), sender.sent.count)}); the sender declared {sender.lost} lost."
-        )
-    return told
+    if first.begins_late or second.begins_late:
+        return ["A trace begins in mid-connection: what the network lost cannot be counted."]
+    offset = clock_offset(first, second)
+    return [_way(first, second, offset), _way(second, first, None if offset is None else -offset)]
+
+
+def _way(sender: Connection, receiver: Connection, offset: float | None) -> str:
+    """One way; `offset` is subtracted from the receiver's times for those of the sender."""
+    told = f"{sender.label} → {receiver.label}: {sender.sent.count} packets sent, "
+    later = 0
+    if offset is not None:
+        # What would have arrived after the receiver's end was lost to nobody (RFC 9000 section
+        # 10.2: a closing or draining endpoint does not process packets).
+        close = receiver.close
+        end = receiver.end if close is None else close["time"]
+        later = sender.sent.after(end - offset - (sender.recovery.min_rtt or 0.0) / 2)
+    if later:
+        told += f"{later} of them after the receiver's end, "
+    due = sender.sent.count - later
+    lost = max(0, due - receiver.received.count)
+    return (
+        f"{told}{receiver.received.count} arrived; {lost} lost or dropped on the way "
+        f"({percent(lost, due)}); the sender declared {sender.lost} lost."
+    )
 
 
 def page(first: Connection, second: Connection, names: tuple[str, str]) -> RenderableType:

@@ -1,176 +1,226 @@
-"""What held a transfer back, moment by moment.
+"""What limits a transfer: the one definition, for live connections and for traces.
 
-`Sender` and `Receiver` keep the few facts that decide it. The facts that hold after the last event
-of one instant hold until the next instant.
+`Sending` and `Receiving` hold the few facts that decide it, seen from one endpoint. What holds
+after the last event of one instant holds until the next, except that pacing and silence end with
+time: hence `periods`. A live connection knows its facts (`quic.limited`); a reader of traces takes
+them from events, or infers them (`inferred.py`). Times are in any one unit, sizes in bytes.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections import deque
+from collections.abc import Container, Iterator
+from enum import StrEnum
+from math import inf
+from typing import Final
 
-from quicedge.qlog.event import Event, integer, text
-from quicedge.qlog.series import Sums
+from quicedge.config.tracelimits import LIMITS_MAX_RAISES, LIMITS_MAX_STREAMS
 
-HANDSHAKE: Final = "handshake"
-CONGESTION: Final = "congestion window"
-PACING: Final = "pacing"
-FLOW_CONTROL: Final = "flow control"
-LOSS_TIMEOUT: Final = "loss timeout"
-APPLICATION: Final = "application"
-IDLE: Final = "idle"
-RECEIVING: Final = "receiving"
-PEER_SILENT: Final = "waiting for peer"
+
+class Limit(StrEnum):
+    """What keeps data from moving; named as in qlog's `BlockedReason` where that has it."""
+
+    HANDSHAKE = "handshake"
+    LOSS_RECOVERY = "loss_recovery"
+    CONGESTION = "congestion_control"
+    PACING = "pacing"
+    CONNECTION = "connection_flow_control"
+    STREAM = "stream_flow_control"
+    APPLICATION = "application"
+    RECEIVING = "receiving"
+    RECEIVE_WINDOW = "receive_window"
+    PEER = "peer"
+    IDLE = "idle"
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        return self.value.replace("_", " ")
+
 
 MEANINGS: Final = {
-    HANDSHAKE: "the handshake is not complete",
-    CONGESTION: "data in flight fills the congestion window: the network sets the pace",
-    PACING: "packets are spread over the round trip at the rate of the congestion window",
-    FLOW_CONTROL: "the receiver grants no more credit: its window or its reader is too slow",
-    LOSS_TIMEOUT: "waiting for a probe timeout after silence: tail loss or a dead path",
-    APPLICATION: "credit and window left, but nothing more was given to send",
-    IDLE: "nothing in flight",
-    RECEIVING: "data arrives: the peer and the network set the pace",
-    PEER_SILENT: "a stream is open, but nothing arrives",
+    Limit.HANDSHAKE: "the handshake is not complete",
+    Limit.LOSS_RECOVERY: "probe timeouts expire unanswered: tail loss or a dead path",
+    Limit.CONGESTION: "data in flight fills the congestion window: the network sets the pace",
+    Limit.PACING: "data waits for the pacer, which spreads a window over the round trip",
+    Limit.CONNECTION: "the peer grants no more credit for the connection",
+    Limit.STREAM: "the peer grants no more credit for the streams that have data",
+    Limit.APPLICATION: "a message is due, but nothing more of it was given to send",
+    Limit.RECEIVING: "data arrives: the peer and the network set the pace",
+    Limit.RECEIVE_WINDOW: "the peer has used all the credit that this side granted",
+    Limit.PEER: "data is due from the peer, but nothing arrives",
+    Limit.IDLE: "nothing is due",
 }
 
-_REASONS: Final = {
-    "connection_flow_control": FLOW_CONTROL,
-    "stream_flow_control": FLOW_CONTROL,
-    "stream_id": FLOW_CONTROL,
-    "congestion_control": CONGESTION,
-    "pacing": PACING,
-    "amplification_protection": HANDSHAKE,
-    "application": APPLICATION,
-}
-"""`BlockedReason` of the drafts: our name."""
-
-_QUIET: Final = 50.0
-"""Milliseconds without data, at least twice the smoothed RTT, after which a peer is silent."""
-_PACING_SLACK: Final = 1.5
-"""Timers are coarse, and a pacer may send several packets at once."""
-_MAX_BLOCKED: Final = 1024
-"""Blocked streams remembered."""
+Period = tuple[Limit, float, float]
+"""A limit, and from when to when it held."""
 
 
-class Sender:
+class Sending:
     """What limits the data that this endpoint sends."""
 
+    __slots__ = (
+        "blocked", "datagram_size", "due", "handshake", "in_flight", "paced_until", "pto_count",
+        "waiting", "window",
+    )  # fmt: skip
+
     def __init__(self) -> None:
         self.handshake = True
-        self.in_flight = 0.0
-        self.congestion_window: float | None = None
-        self.packet_size = 1200
+        """The handshake is not complete."""
         self.pto_count = 0
-        self.max_data: int | None = None
-        self.data_sent = 0
-        """Sum of the streams' highest offsets."""
-        self.blocked_streams: set[int] = set()
-        self.smoothed_rtt: float | None = None
-        self._told: dict[str, str] = {}
-        self._burst_time = 0.0
-        self._burst = 0
-        self._more = False
+        """Probe timeouts in a row without an acknowledgement."""
+        self.in_flight = 0.0
+        self.window: float | None = None
+        """The congestion window, where it is known."""
+        self.datagram_size = 1200
+        self.waiting: bool | None = None
+        """Whether there is data that flow control would let go; None: not known."""
+        self.paced_until = 0.0
+        """When the pacer lets the next datagram go."""
+        self.blocked: Limit | None = None
+        """The flow control that holds back all the data there is."""
+        self.due = False
+        """The application has a message to send or to finish."""
 
-    def told(self, event: Event) -> None:
-        """A `*_data_blocked_updated` event names the reason itself."""
-        key = f"{event.name}{event.data.get('stream_id', '')}"
-        if text(event.data, "new") == "blocked":
-            reason = _REASONS.get(text(event.data, "reason"))
-            if reason is not None and len(self._told) < _MAX_BLOCKED:
-                self._told[key] = reason
-        else:
-            self._told.pop(key, None)
+    def held_back(self, now: float) -> Limit | None:
+        """What keeps data from being sent that is there, whatever became of what was sent."""
+        if self.waiting is not False:
+            window = self.window
+            if window is not None and self.in_flight + self.datagram_size > window:
+                return Limit.CONGESTION
+            if now < self.paced_until:
+                return Limit.PACING
+            if self.waiting:
+                return Limit.CONGESTION  # what a path or a probe may still carry is used up
+        return self.blocked
 
-    def stream_blocked(self, stream: int) -> None:
-        if len(self.blocked_streams) < _MAX_BLOCKED:
-            self.blocked_streams.add(stream)
-
-    def data(self, time: float, size: int, fin: bool) -> None:
-        """Stream data left; without `fin` there is more to come on that stream."""
-        if time > self._burst_time:
-            self._burst_time = time
-            self._burst = 0
-        self._burst += size
-        self._more = not fin
-
-    @property
-    def paced_until(self) -> float:
-        """Until when a pacer may hold back what follows the last burst: the time that the burst
-        takes at a window a round trip (RFC 9002 section 7.7)."""
-        if not (self._more and self.congestion_window and self.smoothed_rtt):
-            return 0.0
-        took = self._burst * self.smoothed_rtt / self.congestion_window
-        return self._burst_time + took * _PACING_SLACK
-
-    def spend(self, spent: Sums, since: float, until: float) -> None:
-        """Account for the time between two instants with events."""
-        state = self.state
-        if state == APPLICATION:
-            paced = max(since, min(until, self.paced_until))
-            spent.spread(since, paced, PACING)
-            since = paced
-        spent.spread(since, until, state)
-
-    @property
-    def state(self) -> str:
-        """What holds the sender back, as far as the facts of this instant tell."""
+    def state(self, now: float) -> Limit:
+        """What limits sending at `now`."""
         if self.handshake:
-            return HANDSHAKE
-        if self.pto_count > 0 and self.in_flight > 0:
-            return LOSS_TIMEOUT
-        window = self.congestion_window
-        if window is not None and self.in_flight + self.packet_size > window:
-            return CONGESTION
-        if self._told:
-            reasons = set(self._told.values())
-            for reason in (FLOW_CONTROL, CONGESTION, PACING, HANDSHAKE, APPLICATION):
-                if reason in reasons:
-                    return reason
-        if self.max_data is not None and 0 < self.max_data <= self.data_sent:
-            return FLOW_CONTROL
-        if self.blocked_streams:
-            return FLOW_CONTROL
-        return APPLICATION if self.in_flight > 0 else IDLE
+            return Limit.HANDSHAKE
+        if self.pto_count and self.in_flight > 0:
+            return Limit.LOSS_RECOVERY
+        held_back = self.held_back(now)
+        if held_back is not None:
+            return held_back
+        return Limit.APPLICATION if self.due else Limit.IDLE
+
+    def periods(self, since: float, until: float) -> Iterator[Period]:
+        """What limited sending from one moment to another, between which nothing happened."""
+        state = self.state(since)
+        if state is Limit.PACING and self.paced_until < until:
+            yield state, since, self.paced_until
+            since = self.paced_until
+            state = self.state(since)
+        yield state, since, until
 
 
-class Receiver:
+class Credit:
+    """What a peer may send, as far as it can know: a raised limit takes a round trip to show."""
+
+    __slots__ = ("_known", "_raises", "limit", "used")
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.used = 0
+        self.limit = limit
+        """The limit that was sent last; None: none is known."""
+        self._known = limit
+        self._raises: deque[tuple[float, int]] = deque(maxlen=LIMITS_MAX_RAISES)
+
+    def raise_to(self, limit: int, shows_at: float) -> None:
+        """A higher limit was sent; what it lets go can have arrived at `shows_at`."""
+        if self.limit is None or limit > self.limit:
+            self.limit = limit
+            self._raises.append((shows_at, limit))
+
+    def blocked_until(self, now: float) -> float:
+        """Until when the peer is held back: 0 when it is not, infinity until the next raise."""
+        raises = self._raises
+        while raises and (raises[0][0] <= now or raises[0][1] <= self.used):
+            self._known = raises.popleft()[1]
+        if self._known is None or self.used < self._known:
+            return 0.0
+        return raises[0][0] if raises else inf
+
+
+class Receiving:
     """What limits the data that this endpoint receives, as far as it can see."""
 
-    def __init__(self) -> None:
+    __slots__ = (
+        "_streams", "connection", "due", "handshake", "last_data", "quiet_after", "round_trip",
+    )  # fmt: skip
+
+    def __init__(self, quiet_after: float) -> None:
+        """`quiet_after`: how long at least nothing must arrive for the peer to count as silent."""
         self.handshake = True
-        self.open_streams = 0
+        self.due = 0
+        """Streams on which the peer has more to send."""
         self.last_data: float | None = None
-        self.smoothed_rtt = 0.0
-        self.max_data: int | None = None
-        self.data_received = 0
-        self.peer_blocked: set[Any] = set()
-        """What the peer's DATA_BLOCKED and STREAM_DATA_BLOCKED frames complained of."""
+        self.round_trip = 0.0
+        self.quiet_after = quiet_after
+        self.connection = Credit()
+        self._streams: dict[int, Credit] = {}
 
-    def complained(self, frame: dict[str, Any]) -> None:
-        if len(self.peer_blocked) < _MAX_BLOCKED:
-            self.peer_blocked.add(integer(frame, "stream_id"))
+    def data(self, now: float, stream: int, end: int, limit: int | None) -> None:
+        """A stream has come as far as the offset `end`; `limit`, what it was granted, is taken when
+        it is new."""
+        credit = self._streams.get(stream)
+        if credit is None:
+            self.last_data = now
+            if len(self._streams) >= LIMITS_MAX_STREAMS:
+                return
+            credit = self._streams[stream] = Credit(limit)
+        if end > credit.used:
+            credit.used = end
+            self.last_data = now
 
-    def credited(self, stream: int | None) -> None:
-        """We sent MAX_DATA (None) or MAX_STREAM_DATA."""
-        self.peer_blocked.discard(stream)
+    def granted(self, now: float, stream: int | None, limit: int) -> None:
+        """We sent MAX_DATA (`stream` None) or MAX_STREAM_DATA."""
+        credit = self.connection if stream is None else self._streams.get(stream)
+        if credit is not None:
+            credit.raise_to(limit, now + self.round_trip)
 
     @property
-    def quiet_after(self) -> float:
-        """Milliseconds without data after which the peer counts as silent."""
-        return max(_QUIET, 2 * self.smoothed_rtt)
+    def streams(self) -> int:
+        """Streams of which the credit is watched."""
+        return len(self._streams)
 
-    def spend(self, spent: Sums, since: float, until: float) -> None:
-        """Account for the time between two instants with events."""
-        waiting = PEER_SILENT if self.open_streams > 0 else IDLE
+    def closed(self, stream: int) -> None:
+        """Nothing more can come on a stream."""
+        self._streams.pop(stream, None)
+
+    def keep(self, streams: Container[int]) -> None:
+        """All other streams are closed."""
+        for stream in [stream for stream in self._streams if stream not in streams]:
+            del self._streams[stream]
+
+    def blocked_until(self, now: float) -> float:
+        """Until when our credit holds back all that the peer has to send."""
+        until = self.connection.blocked_until(now)
+        if self._streams and len(self._streams) >= self.due:
+            until = max(until, min(c.blocked_until(now) for c in self._streams.values()))
+        return until
+
+    def state(self, now: float) -> Limit:
+        """What limits receiving at `now`."""
+        return next(self.periods(now, inf))[0]
+
+    def periods(self, since: float, until: float) -> Iterator[Period]:
+        """What limited receiving from one moment to another, between which nothing happened."""
         if self.handshake:
-            spent.spread(since, until, HANDSHAKE)
-        elif self.peer_blocked or (
-            self.max_data is not None and 0 < self.max_data <= self.data_received
-        ):
-            spent.spread(since, until, FLOW_CONTROL)
-        elif self.last_data is None or self.open_streams <= 0:
-            spent.spread(since, until, waiting)
-        else:
-            quiet = max(since, min(until, self.last_data + self.quiet_after))
-            spent.spread(since, quiet, RECEIVING)
-            spent.spread(quiet, until, waiting)
+            yield Limit.HANDSHAKE, since, until
+            return
+        if self.due <= 0:
+            yield Limit.IDLE, since, until
+            return
+        blocked = min(until, self.blocked_until(since))
+        if blocked > since:
+            yield Limit.RECEIVE_WINDOW, since, blocked
+            since = blocked
+        if self.last_data is not None:
+            quiet = min(until, self.last_data + max(self.quiet_after, 2 * self.round_trip))
+            if quiet > since:
+                yield Limit.RECEIVING, since, quiet
+                since = quiet
+        if until > since:
+            yield Limit.PEER, since, until

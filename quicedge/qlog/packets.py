@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from quicedge.config.tracelimits import QLOG_MAX_DETAIL
+from quicedge.config.tracelimits import QLOG_MAX_DETAIL, QLOG_MAX_LAST_PACKETS
 from quicedge.qlog.event import frame_length, integer, sequence, text
 
 _MAX_KINDS = 64
@@ -50,6 +51,8 @@ class Packets:
     first: float | None = None
     last: float = 0.0
     details: list[Detail] = field(default_factory=list)
+    last_times: deque[float] = field(default_factory=lambda: deque(maxlen=QLOG_MAX_LAST_PACKETS))
+    """Times of the last packets."""
 
     def add(
         self,
@@ -65,6 +68,7 @@ class Packets:
         self.bytes += size
         self.first = time if self.first is None else self.first
         self.last = max(self.last, time)
+        self.last_times.append(time)
         _count(self.types, kind)
         if size <= 65535:
             self.sizes[size] = self.sizes.get(size, 0) + 1
@@ -81,6 +85,10 @@ class Packets:
         if detailed and len(self.details) < QLOG_MAX_DETAIL:
             self.details.append(Detail(time, kind, number, size, note(frames)))
         return eliciting
+
+    def after(self, time: float) -> int:
+        """Packets later than a time near the end of the trace."""
+        return sum(at > time for at in self.last_times)
 
     def size_share(self, share: float) -> int | None:
         """The size that `share` (0 to 1) of the packets do not exceed."""

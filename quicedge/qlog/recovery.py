@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quicedge.qlog.event import Event, integer, number, text
-from quicedge.qlog.limited import Receiver, Sender
+from quicedge.qlog.inferred import Receiver, Sender
 from quicedge.qlog.series import Quantiles, Series
 
 _WINDOW_CUT = 0.95
@@ -50,7 +50,7 @@ class Recovery:
         in_flight = number(data, "bytes_in_flight")
         if in_flight is not None:
             self.samples += 1
-            self._sender.in_flight = in_flight
+            self._sender.facts.in_flight = in_flight
             self.in_flight(event.time, in_flight)
         window = number(data, "congestion_window")
         if window is not None:
@@ -76,7 +76,7 @@ class Recovery:
         count = integer(data, "pto_count")
         if count is not None:
             self.probe_timeouts += max(0, count - self._pto_count)
-            self._pto_count = self._sender.pto_count = count
+            self._pto_count = self._sender.facts.pto_count = count
             self.max_pto_count = max(self.max_pto_count, count)
 
     def state(self, event: Event) -> None:
@@ -101,14 +101,15 @@ class Recovery:
             self._smoothed(time, smoothed)
 
     def _smoothed(self, time: float, value: float) -> None:
-        self.smoothed_rtt = self._receiver.smoothed_rtt = self._sender.smoothed_rtt = value
+        self.smoothed_rtt = self._sender.smoothed_rtt = value
+        self._receiver.facts.round_trip = value
         self.smoothed_series.add(time, value)
 
     def _window(self, time: float, window: float) -> None:
         old = self.congestion_window
         if old is not None and window < old * _WINDOW_CUT:
             self.window_cuts += 1
-        self.congestion_window = self._sender.congestion_window = window
+        self.congestion_window = self._sender.facts.window = window
         self.window_min = window if self.window_min is None else min(self.window_min, window)
         self.window_max = window if self.window_max is None else max(self.window_max, window)
         self.window_series.add(time, window)

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from quicedge.qlog.analyse import Analysis
 from quicedge.qlog.connection import Connection
-from quicedge.qlog.limited import MEANINGS
+from quicedge.qlog.limited import MEANINGS, Limit
 from quicedge.qlog.streams import OTHERS, Stream
 from quicedge.qlog.summary import stream_rows, summary
 from quicedge.qlog.units import milliseconds, percent, rate, safe, size
@@ -80,6 +80,10 @@ def _rows(connection: Connection, facts: dict[str, Any]) -> Iterator[tuple[str, 
         yield "protocol", protocol
     handshake = facts["handshake"]
     told = f"complete after {milliseconds(handshake['complete'])}"
+    if handshake["before_trace"]:
+        told = "before the trace, which begins in mid-connection"
+    elif handshake["complete"] is None:
+        told = "not in the trace"
     if handshake["confirmed"] is not None:
         told += f", confirmed after {milliseconds(handshake['confirmed'])}"
     yield "handshake", told + (", with 0-RTT" if handshake["early_data"] else "")
@@ -104,6 +108,9 @@ def _rows(connection: Connection, facts: dict[str, Any]) -> Iterator[tuple[str, 
         told += f", {loss['probe_timeouts']} probe timeouts"
     if loss["never_received"]:
         told += f"; {loss['never_received']} never received"
+    skipped = loss["numbers_missing"] - loss["never_received"]
+    if skipped:
+        told += f"; {skipped} numbers missing without a hole in the data"
     if loss["reordered"]:
         told += f", {loss['reordered']} reordered"
     yield "loss", told
@@ -158,8 +165,8 @@ def _limits(facts: dict[str, Any]) -> Table:
     for state, spent in limits.items():
         bar = "█" * max(1, round(_BAR * spent / whole)) if spent and whole else ""
         table.add_row(
-            state, Text(milliseconds(spent), justify="right"), percent(spent, whole),
-            Text(f"{bar:<{_BAR}}", style="cyan"), Text(MEANINGS.get(state, ""), style="dim"),
+            Limit(state).label, Text(milliseconds(spent), justify="right"), percent(spent, whole),
+            Text(f"{bar:<{_BAR}}", style="cyan"), Text(MEANINGS[Limit(state)], style="dim"),
         )  # fmt: skip
     return table
 

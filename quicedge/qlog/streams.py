@@ -27,8 +27,11 @@ class Stream:
     first_received: float | None = None
     last_received: float | None = None
     sent: int = 0
-    """Highest offset sent: bytes without retransmissions."""
+    """Bytes sent in the trace, without retransmissions."""
     received: int = 0
+    sent_end: int = 0
+    """Highest offset sent."""
+    received_end: int = 0
     retransmitted: int = 0
     """Bytes sent again."""
     late: int = 0
@@ -43,14 +46,19 @@ class Stream:
     path: str = ""
     status: str = ""
 
-    @property
-    def done(self) -> bool:
-        """Whether nothing more is to come (for a stream that the trace shows whole)."""
-        if self.reset:
-            return True
-        if self.id & 2:
-            return self.fin_sent or self.fin_received
-        return self.fin_sent and self.fin_received
+    def due(self, server: bool) -> tuple[bool, bool]:
+        """Whether a message is due to be sent on it, and to be received (by a server or a client).
+
+        A request is due from whoever opened the stream, a response once the request is complete
+        or as soon as it has begun. Unidirectional streams of HTTP/3 never end: they do not count.
+        """
+        if self.id & 2 or self.id < 0 or self.reset:
+            return False, False
+        ours = bool(self.id & 1) is server
+        return (
+            not self.fin_sent and (ours or self.fin_received or self.sent_end > 0),
+            not self.fin_received and (not ours or self.fin_sent or self.received_end > 0),
+        )
 
 
 @dataclass(slots=True)
@@ -101,12 +109,17 @@ class Interleaving:
 class Streams:
     """Every stream seen, up to a limit; the rest is added up in one row."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, server: bool) -> None:
+        """`server`: the trace is a server's."""
         self.rows: dict[int, Stream] = {}
         self.sent = Interleaving()
         self.received = Interleaving()
-        self.open = 0
-        """Bidirectional streams under way; the unidirectional ones of HTTP/3 never end."""
+        self.due_to_send = 0
+        """Streams on which a message is due to be sent."""
+        self.due_to_receive = 0
+        self.begins_late = False
+        """The streams of the trace may have begun before it did."""
+        self._server = server
         self.beyond_limit = 0
         """Frames of streams that have no row of their own."""
 
@@ -120,48 +133,55 @@ class Streams:
                     row = self.rows[OTHERS] = Stream(OTHERS, time, time)
             else:
                 row = self.rows[identifier] = Stream(identifier, time, time)
-                self.open += not identifier & 2
+                self._settle(row, (False, False))
         row.closed = max(row.closed, time)
         return row
 
     def data(
         self, identifier: int, time: float, offset: int, size: int, fin: bool, sent: bool
     ) -> int:
-        """A STREAM frame; returns by how much the stream's highest offset grew."""
+        """A STREAM frame; returns how many of its bytes lie above all that the trace showed."""
         row = self.get(identifier, time)
-        was_done = row.done
-        end = offset + size
-        known = row.sent if sent else row.received
+        was_due = row.due(self._server)
+        known = row.sent_end if sent else row.received_end
+        first = (row.first_sent if sent else row.first_received) is None
         if row.id == OTHERS:
-            offset, end = known, known + size
+            offset = known
+        elif first and self.begins_late:
+            known = offset  # what lies below went before the trace
+        end = offset + size
+        grown = max(0, end - known)
         again = size - max(0, end - max(known, offset))
         if sent:
-            row.first_sent = time if row.first_sent is None else row.first_sent
+            row.first_sent = time if first else row.first_sent
             row.last_sent = time
-            row.sent = max(known, end)
+            row.sent += grown
+            row.sent_end = max(known, end)
             row.retransmitted += again
             row.fin_sent = row.fin_sent or fin
             self.sent.add(time, identifier, size)
         else:
-            row.first_received = time if row.first_received is None else row.first_received
+            row.first_received = time if first else row.first_received
             row.last_received = time
-            row.received = max(known, end)
+            row.received += grown
+            row.received_end = max(known, end)
             row.late += again
             row.fin_received = row.fin_received or fin
             self.received.add(time, identifier, size)
-        self._settle(row, was_done)
-        return max(0, end - known)
+        self._settle(row, was_due)
+        return grown
 
     def reset(self, identifier: int, time: float, sent: bool) -> None:
         """A RESET_STREAM or STOP_SENDING frame."""
         row = self.get(identifier, time)
-        was_done = row.done
+        was_due = row.due(self._server)
         row.reset = "sent" if sent else "received"
-        self._settle(row, was_done)
+        self._settle(row, was_due)
 
-    def _settle(self, row: Stream, was_done: bool) -> None:
-        if row.done and not was_done and row.id != OTHERS:
-            self.open -= not row.id & 2
+    def _settle(self, row: Stream, was_due: tuple[bool, bool]) -> None:
+        due = row.due(self._server)
+        self.due_to_send += due[0] - was_due[0]
+        self.due_to_receive += due[1] - was_due[1]
 
     def http(self, event: Event) -> None:
         """An HTTP/3 event: what the stream is for."""

@@ -5,17 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quicedge.qlog.connection import Connection
-from quicedge.qlog.limited import (
-    APPLICATION,
-    CONGESTION,
-    FLOW_CONTROL,
-    HANDSHAKE,
-    IDLE,
-    LOSS_TIMEOUT,
-    PACING,
-    PEER_SILENT,
-    RECEIVING,
-)
+from quicedge.qlog.limited import Limit
 from quicedge.qlog.units import milliseconds, percent, rate, size
 
 _NOTABLE = 0.1
@@ -23,8 +13,10 @@ _NOTABLE = 0.1
 _LOSSY = 0.005
 """Share of packets lost that hurts a loss-based congestion controller."""
 _QUEUE_FACTOR, _QUEUE_LEAST = 2.0, 20.0
-"""A queue is building where the RTT's 95th percentile is this many times, and milliseconds more
-than, the least."""
+"""A queue is building where the RTT is so many times, and milliseconds more than, the least."""
+_QUEUE_SAMPLES, _QUEUE_SHARE = 20, 0.25
+"""Samples from which that can be told, and the share of them that must show it: less may be a
+single delay, of the path or of an acknowledgement."""
 _FINE_CODES = (0, 0x100)
 """NO_ERROR of QUIC and H3_NO_ERROR."""
 _SLOW_HANDSHAKE, _SLOW_LEAST = 3.5, 30.0
@@ -53,19 +45,21 @@ def headline(connection: Connection) -> str:
     if whole <= 0:
         return told + "."
     state, spent = max(totals.items(), key=lambda item: item[1])
-    return f"{told}; {percent(spent, whole)} of the time {_PHRASES.get(state, state)}."
+    return f"{told}; {percent(spent, whole)} of the time {PHRASES[Limit(state)]}."
 
 
-_PHRASES = {
-    HANDSHAKE: "went into the handshake",
-    CONGESTION: "the congestion window was full",
-    PACING: "packets were paced at the rate of the congestion window",
-    FLOW_CONTROL: "the receiver's flow control held it back",
-    LOSS_TIMEOUT: "it waited for probe timeouts",
-    APPLICATION: "the application had nothing more to send",
-    IDLE: "the connection was idle",
-    RECEIVING: "data was arriving",
-    PEER_SILENT: "it waited for the peer",
+PHRASES = {
+    Limit.HANDSHAKE: "went into the handshake",
+    Limit.LOSS_RECOVERY: "probe timeouts expired unanswered",
+    Limit.CONGESTION: "the congestion window was full",
+    Limit.PACING: "packets were paced at the rate of the congestion window",
+    Limit.CONNECTION: "the receiver's flow control for the connection held it back",
+    Limit.STREAM: "the receiver's flow control for streams held it back",
+    Limit.APPLICATION: "the application had nothing more to send",
+    Limit.RECEIVING: "data was arriving",
+    Limit.RECEIVE_WINDOW: "this side's flow control held the peer back",
+    Limit.PEER: "it waited for the peer",
+    Limit.IDLE: "the connection was idle",
 }
 
 
@@ -81,30 +75,39 @@ def _limits(connection: Connection) -> list[Finding]:
     totals = connection.limits.totals
     whole = sum(totals.values())
 
-    def share(state: str) -> float:
-        return totals.get(state, 0.0) / whole if whole > 0 else 0.0
+    def share(*states: Limit) -> float:
+        return sum(totals.get(state, 0.0) for state in states) / whole if whole > 0 else 0.0
 
-    def spent(state: str) -> str:
-        return f"{milliseconds(totals[state])} ({percent(totals[state], whole)})"
+    def spent(*states: Limit) -> str:
+        time = sum(totals.get(state, 0.0) for state in states)
+        return f"{milliseconds(time)} ({percent(time, whole)})"
 
-    if share(FLOW_CONTROL) > _NOTABLE:
-        where = "the peer's" if connection.direction == "sent" else "our"
+    if share(Limit.CONNECTION, Limit.STREAM) > _NOTABLE:
         found.append(
             Finding(
                 "bad",
-                f"Flow control stalled the transfer for {spent(FLOW_CONTROL)}: {where} windows are"
-                " too small for this path, or the data is read too slowly.",
+                f"Flow control stalled the transfer for {spent(Limit.CONNECTION, Limit.STREAM)}:"
+                " the peer's windows are too small for this path, or it reads too slowly.",
             )
         )
-    if share(LOSS_TIMEOUT) > _NOTABLE / 4:
+    if share(Limit.RECEIVE_WINDOW) > _NOTABLE:
         found.append(
             Finding(
                 "bad",
-                f"{spent(LOSS_TIMEOUT)} passed waiting for {connection.recovery.probe_timeouts}"
-                " probe timeouts: the last packets of a burst, or all of them, got lost.",
+                f"Flow control stalled the transfer for {spent(Limit.RECEIVE_WINDOW)}: this side's"
+                " windows are too small for this path, or the data is read too slowly.",
             )
         )
-    if share(CONGESTION) > _NOTABLE:
+    if share(Limit.LOSS_RECOVERY) > _NOTABLE / 4:
+        found.append(
+            Finding(
+                "bad",
+                f"{spent(Limit.LOSS_RECOVERY)} passed in which {connection.recovery.probe_timeouts}"
+                " probe timeouts expired unanswered: the last packets of a burst, or all of them,"
+                " got lost.",
+            )
+        )
+    if share(Limit.CONGESTION) > _NOTABLE:
         cause = ""
         recovery = connection.recovery
         if recovery.window_cuts:
@@ -113,31 +116,31 @@ def _limits(connection: Connection) -> list[Finding]:
         found.append(
             Finding(
                 "notable",
-                f"The congestion window was full for {spent(CONGESTION)}: the network, as the"
+                f"The congestion window was full for {spent(Limit.CONGESTION)}: the network, as the"
                 f" congestion controller sees it, set the pace{cause}.",
             )
         )
-    if share(PACING) > _NOTABLE:
+    if share(Limit.PACING) > _NOTABLE:
         found.append(
             Finding(
                 "fine",
-                f"Packets were paced for {spent(PACING)}: the rate was one congestion window a"
-                " round trip.",
+                f"Packets were paced for {spent(Limit.PACING)}: the rate was one congestion window"
+                " per round trip.",
             )
         )
-    if share(APPLICATION) > _NOTABLE:
+    if share(Limit.APPLICATION) > _NOTABLE:
         found.append(
             Finding(
                 "notable",
-                f"The sender had window and credit left for {spent(APPLICATION)}, but nothing to"
-                " send: look at the application or the origin.",
+                f"The sender had window and credit left for {spent(Limit.APPLICATION)}, but"
+                " nothing to send: look at the application or the origin.",
             )
         )
-    if share(PEER_SILENT) > _NOTABLE:
+    if share(Limit.PEER) > _NOTABLE:
         found.append(
             Finding(
                 "notable",
-                f"Nothing arrived on open streams for {spent(PEER_SILENT)}: the peer was thinking,"
+                f"Nothing arrived on open streams for {spent(Limit.PEER)}: the peer was thinking,"
                 " blocked, or its packets were lost.",
             )
         )
@@ -147,14 +150,14 @@ def _limits(connection: Connection) -> list[Finding]:
 def _path(connection: Connection) -> list[Finding]:
     found = []
     sent = connection.sent.count
-    if connection.direction == "received" and connection.missing:
-        numbers = connection.received.count + connection.missing
-        level = "bad" if connection.missing > numbers * _LOSSY else "fine"
+    missing = connection.gaps.lost
+    if connection.direction == "received" and missing:
+        numbers = connection.received.count + missing
+        level = "bad" if missing > numbers * _LOSSY else "fine"
         found.append(
             Finding(
                 level,
-                f"{connection.missing} packets ({percent(connection.missing, numbers)}) of the"
-                " peer never arrived.",
+                f"{missing} packets ({percent(missing, numbers)}) of the peer never arrived.",
             )
         )
     if connection.lost:
@@ -175,19 +178,22 @@ def _path(connection: Connection) -> list[Finding]:
                 " or a sudden delay, not loss.",
             )
         )
-    least, high = connection.recovery.min_rtt, connection.recovery.rtt.quantile(0.95)
+    least, rtt = connection.recovery.min_rtt, connection.recovery.rtt
+    high = rtt.quantile(1 - _QUEUE_SHARE) if rtt.count >= _QUEUE_SAMPLES else None
     if least and high and high > max(least * _QUEUE_FACTOR, least + _QUEUE_LEAST):
         found.append(
             Finding(
                 "notable",
-                f"The RTT rose from {milliseconds(least)} to {milliseconds(high)} (95th"
-                " percentile): a queue builds up on the path.",
+                f"The RTT rose from {milliseconds(least)} to {milliseconds(high)} and more in a"
+                f" quarter of {rtt.count} samples: a queue builds up on the path.",
             )
         )
     return found
 
 
 def _handshake(connection: Connection) -> list[Finding]:
+    if connection.begins_late:
+        return [Finding("fine", "The trace begins in mid-connection, after the handshake.")]
     complete, least = connection.handshake_complete, connection.recovery.min_rtt
     start = connection.start or 0.0
     if complete is None:
@@ -211,6 +217,8 @@ def _end(connection: Connection) -> list[Finding]:
     close = connection.close
     if close is None:
         return []
+    if close["trigger"] == "idle_timeout":
+        return [_timed_out(connection, close["time"])]
     code, error = close["code"], close["error"]
     harmless = error in ("no_error", "http_no_error", "") or (error == "unknown" and code is None)
     if code in _FINE_CODES or (code is None and harmless):
@@ -219,3 +227,14 @@ def _end(connection: Connection) -> list[Finding]:
     by = {"local": "by this side", "remote": "by the peer"}.get(close["by"], "")
     reason = f": “{close['reason']}”" if close["reason"] else ""
     return [Finding("bad", f"Closed {by} with error {shown}{reason}.".replace("  ", " "))]
+
+
+def _timed_out(connection: Connection, time: float) -> Finding:
+    """RFC 9000 section 10.1: nobody closed the connection, nothing came any more."""
+    told = "The idle timeout ended it"
+    if connection.received.count:
+        told += f": nothing arrived for {milliseconds(time - connection.received.last)}"
+    unanswered = connection.sender.facts.pto_count
+    if unanswered:
+        return Finding("bad", f"{told}, and {unanswered} probe timeouts expired unanswered.")
+    return Finding("fine", f"{told}.")

@@ -1,38 +1,59 @@
-"""What held a connection's sending back, and for how long."""
+"""For how long what has limited a live connection, by the definition that traces are read by."""
 
 from __future__ import annotations
 
-APPLICATION = "application"
-CONGESTION = "congestion_control"
-CONNECTION = "connection_flow_control"
-STREAM = "stream_flow_control"
-"""Reasons, by the names of qlog's `BlockedReason`."""
+from typing import Final
+
+from quicedge.qlog.limited import Limit, Receiving, Sending
+
+_QUIET: Final = 0.05
+"""Seconds without data, at least twice the smoothed RTT, after which a peer is silent."""
 
 
 class LimitClock:
-    """Seconds spent in each of the states above; a connection starts with nothing to send."""
+    """Seconds spent in each state, both ways."""
 
-    __slots__ = ("_since", "_spent", "reason")
+    __slots__ = ("_at", "_received", "_sent", "_stopped", "receiving", "sending")
 
     def __init__(self) -> None:
-        self.reason = APPLICATION
-        self._since: float | None = None
-        self._spent: dict[str, float] | None = None
+        self.sending = Sending()
+        self.receiving = Receiving(_QUIET)
+        self._at: float | None = None
+        self._stopped = False
+        self._sent: dict[Limit, float] = {}
+        self._received: dict[Limit, float] = {}
 
-    def turn(self, reason: str, now: float) -> None:
-        """From `now` on, this is what limits."""
-        if self._since is None:
-            self._since = now
-        if reason != self.reason:
-            if self._spent is None:
-                self._spent = {}
-            self._spent[self.reason] = self.spent(self.reason, now)
-            self._since = now
-            self.reason = reason
+    def advance(self, now: float) -> None:
+        """Account for the time until `now`; the facts that held since are about to change."""
+        since = self._at
+        if since is not None and now <= since:
+            return
+        self._at = now
+        if since is not None and not self._stopped:
+            _add(self._sent, self.sending, since, now)
+            _add(self._received, self.receiving, since, now)
 
-    def spent(self, reason: str, now: float) -> float:
-        """Seconds limited by `reason` until `now`."""
-        total = self._spent.get(reason, 0.0) if self._spent is not None else 0.0
-        if reason == self.reason and self._since is not None:
-            total += max(now - self._since, 0.0)
-        return total
+    def stop(self) -> None:
+        """The connection is over: nothing limits it any more."""
+        self._stopped = True
+
+    def sent(self, now: float) -> dict[Limit, float]:
+        """Seconds until `now` by what limited sending."""
+        self.advance(now)
+        return dict(self._sent)
+
+    def received(self, now: float) -> dict[Limit, float]:
+        """Seconds until `now` by what limited receiving."""
+        self.advance(now)
+        return dict(self._received)
+
+
+def _add(spent: dict[Limit, float], facts: Sending | Receiving, since: float, now: float) -> None:
+    for state, start, end in facts.periods(since, now):
+        spent[state] = spent.get(state, 0.0) + end - start
+
+
+def main_limit(spent: dict[Limit, float]) -> Limit | None:
+    """What limited most of the time that was not idle; None where all of it was."""
+    busy = {state: seconds for state, seconds in spent.items() if state is not Limit.IDLE}
+    return max(busy, key=lambda state: busy[state], default=None)

@@ -62,6 +62,8 @@ class AccessRecord(msgspec.Struct, kw_only=True):
     bytes_in_flight: int | None = None
     packets_lost: int | None = None
     """Of the connection since its start."""
+    limited_by: str | None = None
+    """`ConnectionStats.limited_by`."""
     user_agent: str | None = None
     trace_id: str | None = None
     """Of the distributed trace that the request belongs to (W3C Trace Context)."""

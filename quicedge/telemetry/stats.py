@@ -178,14 +178,15 @@ class ConnectionStats(Struct, frozen=True, kw_only=True):
     """Bytes we may still send on the connection."""
     send_buffered: int | None = None
     """Bytes written to all streams and never sent."""
-    connection_blocked_seconds: float | None = None
-    """Time spent held back by the peer's connection flow control."""
-    stream_blocked_seconds: float | None = None
-    """Time spent held back by the peer's stream flow control."""
-    congestion_limited_seconds: float | None = None
-    """Time in which the congestion window held sending back."""
-    application_limited_seconds: float | None = None
-    """Time in which there was nothing to send."""
+    main_direction: str = "sending"
+    """`sending` or `receiving`: where most stream data went."""
+    limited_by: str | None = None
+    """What limited that direction most of the time that was not idle, a value of
+    `quicedge.qlog.limited.Limit`."""
+    sending_limited_seconds: dict[str, float] = field(default_factory=dict)
+    """The connection's life by what limited sending, by the same names."""
+    receiving_limited_seconds: dict[str, float] = field(default_factory=dict)
+    """The connection's life by what limited receiving."""
 
     # --- detail, only when one connection is asked for ----------------------------------------
     close_reason: str | None = None

@@ -11,7 +11,7 @@ from quicedge.http.checks import MessageError
 from quicedge.http.message import Field
 from quicedge.proxy.exchange import Exchange
 from quicedge.proxy.passing import Transport
-from quicedge.quic import limited
+from quicedge.qlog.limited import Limit
 from quicedge.quic.connection import Connection
 from quicedge.quic.packet import VERSION_NAMES
 from quicedge.telemetry.access import AccessRecord
@@ -69,6 +69,7 @@ def access_record(session: Session, stream: RequestStream, exchange: Exchange) -
         congestion_window=recovery.congestion_window,
         bytes_in_flight=recovery.bytes_in_flight,
         packets_lost=recovery.packets_lost,
+        limited_by=connection.limited_by(exchange.ended_at or exchange.started_at),
         trace_id=exchange.trace_id,
         user_agent=text(agent) if agent is not None else None,
     )
@@ -267,15 +268,21 @@ def connection_stats(
         receive_window=connection.receive_window,
         send_window=connection.send_window,
         send_buffered=connection.send_buffered,
-        connection_blocked_seconds=limits.spent(limited.CONNECTION, now),
-        stream_blocked_seconds=limits.spent(limited.STREAM, now),
-        congestion_limited_seconds=limits.spent(limited.CONGESTION, now),
-        application_limited_seconds=limits.spent(limited.APPLICATION, now),
+        main_direction="receiving" if connection.mostly_receives else "sending",
+        limited_by=connection.limited_by(now),
+        sending_limited_seconds=_by_name(limits.sent(now)),
+        receiving_limited_seconds=_by_name(limits.received(now)),
         paths=_paths(connection) if detail else None,
         local_parameters=_parameters(connection.local_parameters) if detail else None,
         remote_parameters=_parameters(connection.remote_parameters) if detail else None,
         streams=[_stream(stream, now) for stream in session.streams.values()] if detail else None,
     )
+
+
+def _by_name(spent: dict[Limit, float]) -> dict[str, float]:
+    """Seconds by limit, the longest first."""
+    longest = sorted(spent, key=lambda limit: -spent[limit])
+    return {limit.value: spent[limit] for limit in longest}
 
 
 def _local_address(path: object) -> str:

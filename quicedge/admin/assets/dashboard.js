@@ -232,16 +232,22 @@ const STREAMS = [
 ];
 let watched = null, history = [];
 
+// The states of quicedge/qlog/limited.py.
+const LIMITS = {
+  handshake: "went into the handshake", loss_recovery: "probe timeouts expired unanswered",
+  congestion_control: "the congestion window was full", pacing: "data waited for the pacer",
+  connection_flow_control: "the client's flow control for the connection held it back",
+  stream_flow_control: "the client's flow control for its streams held it back",
+  application: "there was nothing to send", receiving: "data was arriving",
+  receive_window: "our flow control held the client back", peer: "nothing came from the client",
+};
+
 const verdict = (one) => {
-  const spent = [
-    ["there was nothing to send", one.application_limited_seconds], ["the congestion window was full", one.congestion_limited_seconds],
-    ["the client's flow control for the connection held it back", one.connection_blocked_seconds],
-    ["the client's flow control for its streams held it back", one.stream_blocked_seconds],
-  ].filter(([, value]) => value);
+  const spent = Object.entries(one[`${one.main_direction}_limited_seconds`]).filter(([state]) => state !== "idle");
   const all = spent.reduce((sum, [, value]) => sum + value, 0);
   spent.sort((a, b) => b[1] - a[1]);
   const share = one.packets_sent ? (100 * one.packets_lost) / one.packets_sent : 0;
-  const held = all ? `${Math.round((100 * spent[0][1]) / all)} % of the time ${spent[0][0]}` : "Nothing sent yet";
+  const held = all ? `${Math.round((100 * spent[0][1]) / all)} % of the time that was not idle ${LIMITS[spent[0][0]]}` : "Nothing sent yet";
   return `${held}. ${count(one.packets_lost)} of ${count(one.packets_sent)} packets lost (${share.toFixed(2)} %). RTT ${ms(one.smoothed_rtt)}, at least ${ms(one.min_rtt)}.`;
 };
 
@@ -284,7 +290,7 @@ const SECTIONS = [
   ["Handshake", /^(version|alpn|cipher|group|retry|resumed|early_data|key_updates|handshake_seconds)$/],
   ["Lifetime", /^(state|close_reason|created_at|age_seconds|idle_seconds)$/],
   ["Round-trip time and congestion", /rtt|congestion_(controller|state|window)|in_flight|ssthresh|^pto|_rate$|^mtu$/],
-  ["What held sending back", /_(blocked|limited)_seconds$/],
+  ["What limited it", /^limited_by$|^main_direction$|_limited_seconds$/],
   ["Packets and bytes", /^(packets|bytes)_/],
   ["ECN", /^ecn_/],
   ["Streams and flow control", /streams|requests|resets|stop_sending|_window$|buffered/],

@@ -31,7 +31,7 @@ function facts() {
         `${told.loss.reordered} reordered`],
     ["Congestion window", told.congestion.window_max === null ? "–" : `${units.size(told.congestion.window_max)} max`,
       `cut ${told.congestion.window_cuts} times`],
-    ["Handshake", units.time(complete), complete !== null && told.rtt.min ? `${(complete / told.rtt.min).toFixed(1)} × least RTT` : ""],
+    ["Handshake", told.handshake.before_trace ? "before the trace" : units.time(complete), complete !== null && told.rtt.min ? `${(complete / told.rtt.min).toFixed(1)} × least RTT` : ""],
   ]) {
     const card = html("div", {}, cards);
     html("dt", { textContent: name }, card);

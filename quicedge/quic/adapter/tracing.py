@@ -17,11 +17,14 @@ from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
-from quicedge.quic import limited, logged
+from quicedge.qlog.limited import Limit
+from quicedge.quic import logged
+from quicedge.quic.adapter.limiting import note_limits
 from quicedge.quic.adapter.logger import TraceLogger
 from quicedge.quic.adapter.returning import ReturningConnection
 from quicedge.quic.adapter.sending import Transmit
 from quicedge.quic.ending import Ending
+from quicedge.quic.limited import LimitClock, main_limit
 from quicedge.quic.recovery import PACKET_THRESHOLD, TIME_THRESHOLD
 from quicedge.quic.rtt import GRANULARITY
 from quicedge.telemetry import events
@@ -47,7 +50,8 @@ class TracingConnection(ReturningConnection):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.limits = limited.LimitClock()
+        self.limits = LimitClock()
+        """What has limited the connection, and for how long."""
         self.group: str | None = None
         """The key exchange group, by its name in TLS; None before there is one."""
         self.key_updates = 0
@@ -119,27 +123,12 @@ class TracingConnection(ReturningConnection):
         if self.trace is not None:
             self.trace.now = now
         runs = super().transmit(now)
-        self.limits.turn(self._limit(), now)
+        note_limits(self, self.limits, now)
         if self.key_phase != self._key_phase:
             self._note_key_update()
         if self.trace is not None:
             self._watch(now)
         return runs
-
-    def _limit(self) -> str:
-        """What keeps data that is there from being sent."""
-        reason = limited.APPLICATION
-        for stream in self._streams_queue:
-            sender = stream.sender
-            if sender.buffer_is_empty or stream.is_blocked or not len(sender._pending):
-                continue
-            if self._sendable_until(stream) is not None:
-                return limited.CONGESTION
-            if sender._pending[0].start >= stream.max_stream_data_remote:
-                reason = limited.STREAM
-            elif reason is limited.APPLICATION:
-                reason = limited.CONNECTION
-        return reason
 
     def _seal_one(
         self,
@@ -334,7 +323,7 @@ class TracingConnection(ReturningConnection):
             self._network_paths[0].addr if self._network_paths else None,
             self._max_datagram_size,
             self.ecn.state,
-            self.limits.reason,
+            self.limits.sending.held_back(trace.now),
         )
         before = self._watched or (None,) * len(watched)
         if watched == before:
@@ -355,11 +344,10 @@ class TracingConnection(ReturningConnection):
             trace.log(events.MtuUpdated(old=before[3], new=mtu))
         if ecn != before[4]:
             trace.log(events.EcnStateUpdated(old=before[4], new=ecn))
-        if limit != before[5] and before[5] is not None:
-            free = limit is limited.APPLICATION
+        if limit != before[5]:
             trace.log(
                 events.DataBlockedUpdated(
-                    new="unblocked" if free else "blocked", reason=None if free else limit
+                    new="unblocked" if limit is None else "blocked", reason=limit
                 )
             )
 
@@ -383,6 +371,16 @@ class TracingConnection(ReturningConnection):
     def remote_parameters(self) -> QuicTransportParameters:
         """Transport parameters of the peer; all unset before they came."""
         return pull_quic_transport_parameters(Buffer(data=self._remote_parameters))
+
+    @property
+    def mostly_receives(self) -> bool:
+        """Whether more stream data came than went."""
+        return self._local_max_data.used > self._remote_max_data_used
+
+    def limited_by(self, now: float) -> Limit | None:
+        """What has limited the main direction most of the time that was not idle."""
+        limits = self.limits
+        return main_limit(limits.received(now) if self.mostly_receives else limits.sent(now))
 
     @property
     def packets_reordered(self) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from quicedge.config.tracelimits import (
     QLOG_MAX_CONNECTIONS,
     QLOG_MAX_DETAIL,
+    QLOG_MAX_GAPS,
     QLOG_MAX_RUNS,
     QLOG_MAX_STREAMS,
     QLOG_SERIES_POINTS,
@@ -18,18 +21,12 @@ from quicedge.config.tracelimits import (
 from quicedge.qlog.align import clock_offset
 from quicedge.qlog.analyse import analyse
 from quicedge.qlog.connection import Connection
-from quicedge.qlog.limited import (
-    APPLICATION,
-    CONGESTION,
-    FLOW_CONTROL,
-    HANDSHAKE,
-    IDLE,
-    LOSS_TIMEOUT,
-    PEER_SILENT,
-    RECEIVING,
-)
+from quicedge.qlog.diff import ends
+from quicedge.qlog.gaps import Gaps
+from quicedge.qlog.limited import MEANINGS, Limit
+from quicedge.qlog.names import space_of
 from quicedge.qlog.summary import summary
-from quicedge.qlog.verdict import findings, headline
+from quicedge.qlog.verdict import PHRASES, findings, headline
 from tests.support.qlogtraces import Transfer, lossy, sequential, transfer
 
 
@@ -77,8 +74,10 @@ def test_lossy_transfer_against_the_truth(tmp_path: Path) -> None:
     assert server.lost == done.datagrams_lost > 0
     assert server.spurious == 0
     assert server.sent.count - client.received.count == done.datagrams_lost
-    assert client.missing == done.datagrams_lost
-    assert server.missing == 0
+    # A retransmission that is lost again leaves no hole that was not there.
+    assert client.gaps.lost + client.gaps.others == done.datagrams_lost
+    assert client.gaps.lost >= done.datagrams_lost - 1
+    assert server.gaps.lost == server.gaps.others == 0
     assert server.recovery.min_rtt == pytest.approx(40, rel=0.05)
     assert client.recovery.min_rtt == pytest.approx(40, rel=0.05)
     for connection, way in ((client, "received"), (server, "sent")):
@@ -90,7 +89,7 @@ def test_lossy_transfer_against_the_truth(tmp_path: Path) -> None:
             row = rows[4 * index]
             assert size < (row.received if way == "received" else row.sent) < size + 40
             assert (row.method, row.path, row.status) == ("GET", f"/file{index}", "200")
-        assert connection.streams.open == 0
+        assert connection.streams.due_to_send == connection.streams.due_to_receive == 0
     assert server.handshake_complete == pytest.approx(41, abs=2)
     assert client.handshake_complete == pytest.approx(41, abs=2)
     assert client.handshake_confirmed == pytest.approx(82, abs=4)
@@ -104,8 +103,12 @@ def test_lossy_transfer_against_the_truth(tmp_path: Path) -> None:
         "reason": "done",
     }
     assert sum(server.limits.totals.values()) == pytest.approx(server.duration, abs=1)
-    assert max(server.limits.totals, key=lambda state: server.limits.totals[state]) == CONGESTION
-    assert max(client.limits.totals, key=lambda state: client.limits.totals[state]) == RECEIVING
+    assert (
+        max(server.limits.totals, key=lambda state: server.limits.totals[state]) == Limit.CONGESTION
+    )
+    assert (
+        max(client.limits.totals, key=lambda state: client.limits.totals[state]) == Limit.RECEIVING
+    )
     assert server.recovery.window_cuts >= 3
 
 
@@ -177,8 +180,8 @@ def test_limits_of_a_sender(tmp_path: Path) -> None:
          (720, name, metrics(12000, 0))],
     )  # fmt: skip
     assert connection.limits.totals == {
-        HANDSHAKE: 100, CONGESTION: 200, APPLICATION: 50, IDLE: 120, FLOW_CONTROL: 200,
-        LOSS_TIMEOUT: 50,
+        Limit.HANDSHAKE: 100, Limit.CONGESTION: 200, Limit.APPLICATION: 170, Limit.CONNECTION: 200,
+        Limit.LOSS_RECOVERY: 50,
     }  # fmt: skip
 
 
@@ -191,14 +194,14 @@ def test_a_reason_that_the_trace_names_counts(tmp_path: Path) -> None:
          (60, "stream_data_blocked_updated", {"new": "unblocked", "stream_id": 0}),
          (100, "spin_bit_updated", {"state": True})],
     )  # fmt: skip
-    assert connection.limits.totals == {IDLE: 50, FLOW_CONTROL: 50}
+    assert connection.limits.totals == {Limit.IDLE: 50, Limit.STREAM: 50}
 
 
 def test_flow_control_that_stalls_is_found(tmp_path: Path) -> None:
     done = transfer(sizes=(400_000,), loss=0, rate=None, client_options={"max_stream_data": 16384})
     client, server = both(tmp_path, done)
     for connection in (server,):
-        share = connection.limits.totals.get(FLOW_CONTROL, 0) / connection.duration
+        share = connection.limits.totals.get(Limit.STREAM, 0) / connection.duration
         assert share > 0.3, connection.limits.totals
         assert any("Flow control" in finding.sentence for finding in findings(connection))
         assert "flow control" in headline(connection)
@@ -213,7 +216,7 @@ def test_receiver_waits_for_a_silent_peer(tmp_path: Path) -> None:
          (1010, "packet_received", packet(2, stream(0, 1020, 1000)))],
         vantage_point={"type": "client"},
     )  # fmt: skip
-    assert connection.limits.totals == {RECEIVING: 60, PEER_SILENT: 950}
+    assert connection.limits.totals == {Limit.RECEIVING: 60, Limit.PEER: 950}
 
 
 def test_reading_one_side_of_another_clock(tmp_path: Path) -> None:
@@ -268,3 +271,154 @@ def test_nothing_grows_with_the_trace(tmp_path: Path) -> None:
     ):
         assert QLOG_SERIES_POINTS / 4 < len(series.points()) <= QLOG_SERIES_POINTS
     assert found.goodput.totals["sent"] == 900 * QLOG_MAX_STREAMS * 3
+
+
+def test_skipped_packet_numbers_are_no_losses(tmp_path: Path) -> None:
+    """RFC 9000 section 21.4: a sender may skip numbers. Only a hole in the data shows a loss."""
+    numbers = [0, 1, 3, 4, 5, 9]
+    events: list[tuple[float, str, dict[str, Any]]] = [
+        (0, "packet_received", packet(0, {"frame_type": "crypto"}, kind="initial")), DONE
+    ]  # fmt: skip
+    offset = 0
+    for at, number in enumerate(numbers):
+        events.append((at, "packet_received", packet(number, stream(0, offset, 1000))))
+        offset += 1000
+    connection = made(tmp_path, events, vantage_point={"type": "client"})
+    loss = summary(connection)["loss"]
+    assert (loss["never_received"], loss["numbers_missing"]) == (0, 4)
+    assert not any("never arrived" in finding.sentence for finding in findings(connection))
+
+
+def test_packets_whose_data_lacks_never_arrived(tmp_path: Path) -> None:
+    events: list[tuple[float, str, dict[str, Any]]] = [
+        (0, "packet_received", packet(0, {"frame_type": "crypto"}, kind="initial")), DONE,
+        (1, "packet_received", packet(0, stream(0, 0, 1000))),
+        (2, "packet_received", packet(3, stream(0, 3000, 1000))),  # 1 and 2 are lost
+        (3, "packet_received", packet(5, stream(0, 4000, 1000))),  # 4 was skipped
+        (4, "packet_received", packet(7, stream(0, 6000, 1000))),  # 6 comes late
+        (5, "packet_received", packet(6, stream(0, 5000, 1000))),
+        (6, "packet_received", packet(8, stream(0, 1000, 2000))),
+    ]  # fmt: skip
+    connection = made(tmp_path, events, vantage_point={"type": "client"})
+    loss = summary(connection)["loss"]
+    assert (loss["never_received"], loss["numbers_missing"], loss["reordered"]) == (2, 3, 1)
+
+
+def test_missing_numbers_remembered_are_bounded() -> None:
+    gaps = Gaps()
+    gaps.received("application_data", 0)
+    gaps.received("application_data", 1 << 40)
+    assert gaps.others == (1 << 40) - 1
+    gaps.data(1200, 1 << 40)
+    assert gaps.lost == QLOG_MAX_GAPS
+    assert len(gaps._holes) == QLOG_MAX_GAPS
+
+
+@pytest.mark.parametrize(
+    ("samples", "told"),
+    [
+        ([20.0, 200.0, 210.0], False),  # three samples prove nothing
+        ([20.0] * 38 + [300.0] * 2, False),  # nor does a single delay among many
+        ([20.0] * 20 + [200.0 + at for at in range(20)], True),
+    ],
+)
+def test_a_queue_is_told_from_many_samples_alone(
+    tmp_path: Path, samples: list[float], told: bool
+) -> None:
+    metrics = [
+        (at * 10.0, "recovery_metrics_updated",
+         {"latest_rtt": rtt + at / 1000, "smoothed_rtt": rtt, "bytes_in_flight": 1000})
+        for at, rtt in enumerate(samples)
+    ]  # fmt: skip
+    connection = made(tmp_path, [DONE, *metrics])
+    assert any("queue" in finding.sentence for finding in findings(connection)) is told
+
+
+def test_our_idle_timeout_is_no_error_of_the_peer(tmp_path: Path) -> None:
+    """As traces had it before: an internal error that the peer is said to have sent."""
+    connection = made(
+        tmp_path,
+        [DONE, (10, "packet_received", packet(0, stream(0, 0, 100))),
+         (20, "packet_sent", packet(0, stream(0, 0, 100))),
+         (900, "recovery_metrics_updated", {"pto_count": 4, "bytes_in_flight": 1200}),
+         (5010, "connection_closed",
+          {"initiator": "remote", "connection_error": "internal_error", "error_code": 1,
+           "reason": "Idle timeout", "trigger": "idle_timeout"})],
+    )  # fmt: skip
+    assert connection.close == {
+        "time": 5010, "by": "local", "error": "", "code": None, "reason": "Idle timeout",
+        "trigger": "idle_timeout",
+    }  # fmt: skip
+    sentences = [finding.sentence for finding in findings(connection)]
+    assert (
+        "The idle timeout ended it: nothing arrived for 5.00 s, and 4 probe timeouts expired"
+        " unanswered." in sentences
+    )
+    assert not any("error" in sentence for sentence in sentences)
+
+
+def test_packets_after_the_other_end_are_lost_to_nobody(tmp_path: Path) -> None:
+    """The client closes in mid-transfer; what is still under way reaches nobody."""
+    done = lossy()
+    client, server = both(tmp_path, done)
+    cut = client.end / 2
+    trace = json.loads(json.dumps(done.client))
+    events = trace["traces"][0]["events"]
+    start = events[0]["time"]
+    trace["traces"][0]["events"] = [event for event in events if event["time"] - start <= cut]
+    path = tmp_path / "cut.qlog"
+    path.write_text(json.dumps(trace))
+    short = analyse(path).main
+    assert short is not None
+    lost = [
+        detail.time for detail in server.sent.details
+        if (space_of(detail.type), detail.number)
+        not in {(space_of(other.type), other.number) for other in client.received.details}
+        and detail.time + 40 < cut
+    ]  # fmt: skip
+    told = next(sentence for sentence in ends(short, server) if "server →" in sentence)
+    match = re.search(r"(\d+) of them after the receiver's end.* (\d+) lost or dropped", told)
+    assert match is not None, told
+    assert int(match[1]) > server.sent.count / 4
+    assert int(match[2]) == pytest.approx(len(lost), abs=3)
+
+
+def test_both_ends_of_which_one_begins_late_tell_no_losses(tmp_path: Path) -> None:
+    client, server = both(tmp_path, lossy())
+    server.begins_late = True
+    assert ends(client, server) == [
+        "A trace begins in mid-connection: what the network lost cannot be counted."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("events", "late"),
+    [
+        ([(0, "packet_received", packet(0, kind="initial")), (1, "packet_sent", packet(0))], False),
+        ([(0, "connection_state_updated", {"new": "handshake_started"}),
+          (1, "packet_sent", packet(0))], False),
+        ([(0, "packet_sent", packet(0, kind="0RTT"))], False),
+        ([(0, "connection_state_updated", {"new": "handshake_complete"}),
+          (3, "packet_sent", packet(2021, stream(0, 2_472_147, 1430)))], True),
+        ([(0, "parameters_set", {"initiator": "remote", "initial_max_data": 10})], None),
+    ],
+)  # fmt: skip
+def test_where_a_trace_begins(tmp_path: Path, events: Any, late: bool | None) -> None:
+    connection = made(tmp_path, events)
+    assert connection.begins_late is late
+    if late:
+        assert connection.handshake_complete is None
+        assert Limit.HANDSHAKE not in connection.sending_limits.totals
+        assert connection.data["sent"][2] == 1430
+        assert connection.streams.rows[0].sent == 1430
+
+
+def test_every_limit_has_a_meaning_a_phrase_and_a_colour() -> None:
+    css = resources.files("quicedge.qlog").joinpath("assets", "report.css").read_text()
+    dashboard = resources.files("quicedge.admin").joinpath("assets", "dashboard.js").read_text()
+    phrases = dashboard[dashboard.index("const LIMITS = {") :]
+    phrases = phrases[: phrases.index("};")]
+    assert set(MEANINGS) == set(PHRASES) == set(Limit)
+    for limit in Limit:
+        assert css.count(f"--s-{limit.value.replace('_', '-')}:") == 2
+        assert (f" {limit.value}: " in phrases) is (limit is not Limit.IDLE)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from aioquic.quic.recovery import K_GRANULARITY
 
-from quicedge.quic import limited
+from quicedge.qlog.limited import Limit
 from tests.support.quicpair import make_pair
 from tests.support.simnet import Link, Pair
 
@@ -91,8 +91,10 @@ def test_the_delivery_rate_is_that_of_the_link(rate: float, delay: float) -> Non
     server = pair.server.connection
     assert server.recovery.delivery_rate == pytest.approx(rate, rel=0.1)
     # And what limited it was the path, nearly all the time.
-    congested = server.limits.spent(limited.CONGESTION, pair.now)
+    sent = server.limits.sent(pair.now)
+    congested = sent[Limit.CONGESTION] + sent.get(Limit.PACING, 0.0)
     assert congested == pytest.approx(took, rel=0.15)
+    assert sent[Limit.CONGESTION] > 0.7 * congested
 
 
 def test_reordering_is_no_loss_and_is_told() -> None:

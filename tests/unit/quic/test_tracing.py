@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quicedge.qlog.analyse import analyse
+from quicedge.qlog.limited import Limit
 from quicedge.qlog.validate import validate
-from quicedge.quic import limited
 from quicedge.quic.logged import describe
 from quicedge.quic.losses import LostPackets
 from quicedge.telemetry.trace import Trace
@@ -181,11 +181,8 @@ def test_the_time_that_flow_control_takes_is_told() -> None:
 
     pair.client.on_event = count
     pair.run(lambda: got == 200_000)
-    spent = {
-        reason: server.limits.spent(reason, pair.now)
-        for reason in (limited.APPLICATION, limited.CONGESTION, limited.CONNECTION, limited.STREAM)
-    }
+    spent = server.limits.sent(pair.now)
     # Half of every round trip of 100 ms goes by until the client's credit arrives.
-    assert 0.15 < spent[limited.STREAM] < pair.now - start
-    assert spent[limited.CONNECTION] == 0
+    assert 0.15 < spent[Limit.STREAM] < pair.now - start
+    assert Limit.CONNECTION not in spent
     assert sum(spent.values()) == pytest.approx(pair.now - server.created_at, abs=0.06)

@@ -1,0 +1,126 @@
+"""What a trace does not say of limits, inferred from its packets, frames and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import inf
+from typing import Any, Final
+
+from quicedge.qlog.event import Event, integer, text
+from quicedge.qlog.limited import Limit, Period, Receiving, Sending
+
+_REASONS: Final = {
+    "connection_flow_control": Limit.CONNECTION,
+    "stream_flow_control": Limit.STREAM,
+    "stream_id": Limit.STREAM,
+    "congestion_control": Limit.CONGESTION,
+    "pacing": Limit.PACING,
+    "amplification_protection": Limit.HANDSHAKE,
+    "application": Limit.APPLICATION,
+}
+"""`BlockedReason` of the drafts: what it limits."""
+_QUIET: Final = 50.0
+"""Milliseconds without data, at least twice the smoothed RTT, after which a peer is silent."""
+_PACING_SLACK: Final = 1.5
+"""Timers are coarse, and a pacer may send several packets at once."""
+_MAX_BLOCKED: Final = 1024
+"""Blocked streams remembered."""
+
+
+class Sender:
+    """Infers what limits the data that this endpoint sends."""
+
+    def __init__(self) -> None:
+        self.facts = Sending()
+        self.max_data: int | None = None
+        self.data_sent = 0
+        """Sum of the streams' highest offsets."""
+        self.blocked_streams: set[int] = set()
+        self.smoothed_rtt: float | None = None
+        self._told: dict[str, Limit] = {}
+        self._tells = False
+        """Whether the trace says itself when data waits for the window or the pacer."""
+        self._burst_time = 0.0
+        self._burst = 0
+        self._more = False
+
+    def told(self, event: Event) -> None:
+        """A `*_data_blocked_updated` event names the reason itself."""
+        key = f"{event.name}{event.data.get('stream_id', '')}"
+        if text(event.data, "new") == "blocked":
+            reason = _REASONS.get(text(event.data, "reason"))
+            if reason is not None and (key in self._told or len(self._told) < _MAX_BLOCKED):
+                self._told[key] = reason
+                self._tells = self._tells or reason in (Limit.CONGESTION, Limit.PACING)
+        else:
+            self._told.pop(key, None)
+
+    def stream_blocked(self, stream: int) -> None:
+        if len(self.blocked_streams) < _MAX_BLOCKED:
+            self.blocked_streams.add(stream)
+
+    def data(self, time: float, size: int, fin: bool) -> None:
+        """Stream data left; without `fin` there is more to come on that stream."""
+        if time > self._burst_time:
+            self._burst_time = time
+            self._burst = 0
+        self._burst += size
+        self._more = not fin
+
+    def periods(self, since: float, until: float) -> Iterator[Period]:
+        """What limited sending between two instants with events."""
+        facts = self.facts
+        reasons = set(self._told.values())
+        held = bool(reasons & {Limit.CONGESTION, Limit.PACING})
+        facts.waiting = held if self._tells else None
+        facts.paced_until = inf if Limit.PACING in reasons else 0.0
+        facts.blocked = self._blocked(reasons)
+        if not reasons and not self._tells and facts.blocked is None:
+            facts.paced_until = self._paced_until
+        return facts.periods(since, until)
+
+    def _blocked(self, reasons: set[Limit]) -> Limit | None:
+        for reason in (Limit.STREAM, Limit.CONNECTION, Limit.HANDSHAKE, Limit.APPLICATION):
+            if reason in reasons:
+                return reason
+        if self.max_data is not None and 0 < self.max_data <= self.data_sent:
+            return Limit.CONNECTION
+        return Limit.STREAM if self.blocked_streams else None
+
+    @property
+    def _paced_until(self) -> float:
+        """Until when a pacer may hold back what follows the last burst: the time that the burst
+        takes at a window per round trip (RFC 9002 section 7.7)."""
+        if not (self._more and self.facts.in_flight and self.facts.window and self.smoothed_rtt):
+            return 0.0
+        took = self._burst * self.smoothed_rtt / self.facts.window
+        return self._burst_time + took * _PACING_SLACK
+
+
+class Receiver:
+    """Infers what limits the data that this endpoint receives."""
+
+    def __init__(self) -> None:
+        self.facts = Receiving(_QUIET)
+        self._complaints: set[Any] = set()
+        """What the peer's DATA_BLOCKED (None) and STREAM_DATA_BLOCKED frames complained of."""
+
+    def complained(self, frame: dict[str, Any]) -> None:
+        if len(self._complaints) < _MAX_BLOCKED:
+            self._complaints.add(integer(frame, "stream_id"))
+
+    def granted(self, now: float, stream: int | None, limit: int) -> None:
+        """We sent MAX_DATA (None) or MAX_STREAM_DATA."""
+        self._complaints.discard(stream)
+        self.facts.granted(now, stream, limit)
+
+    def closed(self, stream: int) -> None:
+        """Nothing more can come on a stream."""
+        self._complaints.discard(stream)
+        self.facts.closed(stream)
+
+    def periods(self, since: float, until: float) -> Iterator[Period]:
+        """What limited receiving between two instants with events."""
+        for state, start, end in self.facts.periods(since, until):
+            told = self._complaints and state in (Limit.RECEIVING, Limit.PEER)
+            yield Limit.RECEIVE_WINDOW if told else state, start, end

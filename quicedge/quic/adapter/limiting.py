@@ -1,0 +1,93 @@
+"""What the clock of limits must know of a connection after each turn."""
+
+from __future__ import annotations
+
+from math import inf
+
+from aioquic.quic.stream import QuicStream
+
+from quicedge.qlog.limited import Limit, Receiving, Sending
+from quicedge.quic.adapter.returning import ReturningConnection
+from quicedge.quic.limited import LimitClock
+
+
+def note_limits(connection: ReturningConnection, clock: LimitClock, now: float) -> None:
+    """Account for the time since the last turn, then take the facts that hold from now on."""
+    clock.advance(now)
+    if not connection.is_alive:
+        clock.stop()
+        return
+    handshake = not connection.handshake_complete
+    clock.sending.handshake = clock.receiving.handshake = handshake
+    _note_sending(connection, clock.sending)
+    _note_receiving(connection, clock.receiving, now)
+
+
+def _note_sending(connection: ReturningConnection, facts: Sending) -> None:
+    loss = connection._loss
+    facts.pto_count = loss.pto_count
+    facts.in_flight = loss.bytes_in_flight
+    facts.window = loss.congestion_window
+    facts.datagram_size = connection._max_datagram_size
+    facts.paced_until = inf if connection._pacing_at is not None else 0.0
+    facts.waiting = False
+    facts.due = False
+    facts.blocked = None
+    for stream in connection._streams_queue:
+        if _may_send(stream) and _answers(connection, stream):
+            facts.due = True
+        sender = stream.sender
+        if sender.buffer_is_empty or stream.is_blocked or not len(sender._pending):
+            continue
+        if connection._sendable_until(stream) is not None:
+            facts.waiting = True
+        elif sender._pending[0].start >= stream.max_stream_data_remote:
+            facts.blocked = Limit.STREAM
+        elif facts.blocked is None:
+            facts.blocked = Limit.CONNECTION
+
+
+def _note_receiving(connection: ReturningConnection, facts: Receiving, now: float) -> None:
+    facts.round_trip = connection._loss.rtt.smoothed
+    limit = connection._local_max_data
+    facts.connection.used = limit.used
+    facts.granted(now, None, limit.sent)
+    due = 0
+    for stream in connection._streams_queue:
+        stream_id = stream.stream_id or 0
+        receiver = stream.receiver
+        if stream_id & 2:
+            continue
+        if receiver.is_finished:
+            facts.closed(stream_id)
+            continue
+        end = receiver.highest_offset
+        if end or not _is_local(connection, stream_id) or not _may_send(stream):
+            due += 1
+        if end:
+            facts.data(now, stream_id, end, stream.max_stream_data_local_sent)
+            facts.granted(now, stream_id, stream.max_stream_data_local_sent)
+    facts.due = due
+    if facts.streams > due:
+        facts.keep(connection._streams.keys())
+
+
+def _is_local(connection: ReturningConnection, stream_id: int) -> bool:
+    return bool(stream_id & 1) is not connection._is_client
+
+
+def _may_send(stream: QuicStream) -> bool:
+    """Whether the application may give the stream more to send."""
+    sender = stream.sender
+    return sender._buffer_fin is None and sender._reset_error_code is None
+
+
+def _answers(connection: ReturningConnection, stream: QuicStream) -> bool:
+    """Whether a message of ours is due on a bidirectional stream: a request of our own, or the
+    response to one that is complete or being answered."""
+    stream_id = stream.stream_id or 0
+    return not stream_id & 2 and (
+        _is_local(connection, stream_id)
+        or stream.receiver.is_finished
+        or stream.sender.highest_offset > 0
+    )
