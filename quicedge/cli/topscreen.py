@@ -85,6 +85,9 @@ COLUMNS = (
     Column("sent", lambda row: octets(row["bytes_sent"])),
     Column("ID", lambda row: row["id"], is_figure=False),
     Column("client", lambda row: escape(row["remote_address"]), is_figure=False),
+    Column(
+        "limited by", lambda row: (row["limited_by"] or "-").replace("_", " "), 140, is_figure=False
+    ),
     Column("server name", lambda row: escape(row["sni"] or "-"), 120, is_figure=False),
     Column("state", lambda row: row["state"], 100, is_figure=False),
 )
@@ -92,7 +95,7 @@ COLUMNS = (
 SECTIONS = (
     ("Round-trip time and congestion",
      re.compile(r"rtt|congestion_(controller|state|window)|in_flight|ssthresh|^pto|_rate$|^mtu$")),
-    ("What held sending back", re.compile(r"_(blocked|limited)_seconds$")),
+    ("What limited it", re.compile(r"^(main_direction|limited_by)$|_limited_seconds$")),
     ("Packets and bytes", re.compile(r"^(packets|bytes)_")),
     ("Streams and flow control",
      re.compile(r"^streams_|requests|resets|stop_sending|_window$|buffered")),
@@ -297,7 +300,11 @@ def _is_fact(name: str, value: Any) -> bool:
 def _facts(name: str, value: Any) -> list[Text]:
     words = name.removesuffix("_seconds").replace("_", " ")
     if isinstance(value, dict):
-        return [_fact(f"{words}: {key}", escape(told(key, each))) for key, each in value.items()]
+        unit = name if name.endswith("_seconds") else ""
+        return [
+            _fact(f"{words}: {key.replace('_', ' ')}", escape(told(unit or key, each)))
+            for key, each in value.items()
+        ]
     if isinstance(value, list):
         return [_fact(words, escape(" ".join(value)) or "-")]
     return [_fact(words, escape(told(name, value)))]

@@ -323,7 +323,7 @@ const facts = (one) => {
       if (!about.test(key)) continue;
       rest.delete(key);
       if (typeof value === "object" && !Array.isArray(value)) {
-        for (const [name, each] of Object.entries(value)) entries.push([`${words(key)}: ${words(name)}`, fact(name, each)]);
+        for (const [name, each] of Object.entries(value)) entries.push([`${words(key)}: ${words(name)}`, fact(/_seconds$/.test(key) ? key : name, each)]);
       } else entries.push([words(key), fact(key, value)]);
     }
     if (entries.length) boxes.push(section(title, entries));

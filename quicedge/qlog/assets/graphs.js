@@ -1,7 +1,7 @@
 // The graphs over time: what held the transfer back, congestion, round trips, goodput.
 
 const colour = (state) => `var(--s-${state.replace(/_/g, "-")})`;
-const label = (state) => state.replace(/_/g, " ");
+const stateName = (state) => state.replace(/_/g, " ");
 
 function drawGraphs(parent, side) {
   const data = side();
@@ -22,7 +22,7 @@ function limitBar(parent, data) {
   for (const [state, spent] of limits) {
     const key = html("span", { className: "key" }, caption);
     html("i", { className: "box" }, key).style.background = colour(state);
-    key.append(`${label(state)} ${units.percent(spent, whole)} (${units.time(spent)})`);
+    key.append(`${stateName(state)} ${units.percent(spent, whole)} (${units.time(spent)})`);
     key.title = report.meanings[state] || "";
   }
   if (!limits.length) caption.append("not to be told from this trace");
@@ -34,7 +34,7 @@ function limitStrip(parent, data) {
   new TimeChart(parent, {
     title: "", height: 30, axis: false,
     describe: () => "What held the transfer back at each moment: " +
-      Object.entries(data.summary.limited_by).map(([state, spent]) => `${label(state)} ${units.time(spent)}`).join(", "),
+      Object.entries(data.summary.limited_by).map(([state, spent]) => `${stateName(state)} ${units.time(spent)}`).join(", "),
     draw(chart) {
       for (const [time, kinds] of chart.within(buckets)) {
         let from = time;
@@ -48,7 +48,7 @@ function limitStrip(parent, data) {
     hover(time) {
       const found = at(buckets, time);
       if (!found || time > found[0] + width) return "";
-      return Object.entries(found[1]).map(([state, spent]) => `${label(state)}: ${units.time(spent)}`).join("\n");
+      return Object.entries(found[1]).map(([state, spent]) => `${stateName(state)}: ${units.time(spent)}`).join("\n");
     },
   });
 }

@@ -194,6 +194,17 @@ def test_the_detail_has_the_figures_first_and_scrolls_to_the_rest() -> None:
     assert shown(screen)[2:] == first[2:], "the sparklines grow"
 
 
+def test_the_detail_tells_what_limited_the_connection_in_seconds() -> None:
+    limits = {"congestion_control": 12.3, "loss_recovery": 0.05}
+    one = row(sending_limited_seconds=limits, limited_by="congestion_control")
+    screen = screen_of(one, height=200)
+    screen.chosen = one["id"]
+    text = "\n".join(shown(screen))
+    assert re.search(r"sending limited: congestion control +12\.3 s", text)
+    assert re.search(r"sending limited: loss recovery +50\.0 ms", text)
+    assert "congestion control" in shown(screen_of(one, width=160))[2]
+
+
 def test_the_detail_escapes_what_clients_chose_and_leaves_out_what_is_unknown() -> None:
     streams = [{"stream_id": 0, "method": "GET", "path": "/\x1b", "status": 200}]
     screen = screen_of(row(sni="\x1b[31mred", cipher=None, streams=streams), height=200)
