@@ -256,7 +256,11 @@ class Client(asyncio.DatagramProtocol):
         try:
             if isinstance(event, events.ProtocolNegotiated):
                 self._h3 = H3Connection(
-                    self.connection, self, is_client=True, settings=H3Settings()
+                    self.connection,
+                    self,
+                    is_client=True,
+                    settings=H3Settings(),
+                    clock=time.monotonic,
                 )
             elif isinstance(event, events.HandshakeCompleted):
                 self.timings.handshake = time.monotonic() - self._started
@@ -271,7 +275,7 @@ class Client(asyncio.DatagramProtocol):
                     self._h3.stream_reset(event.stream_id, event.error_code)
                 elif isinstance(event, events.StopSendingReceived):
                     self._h3.stop_sending(event.stream_id, event.error_code)
-        except (H3Error, H3StreamError) as error:
+        except H3Error as error:
             self._fail(f"the server broke HTTP/3: {error.reason}")
             self.connection.close(error_code=error.code, reason_phrase=error.reason)
 
@@ -322,5 +326,12 @@ class Client(asyncio.DatagramProtocol):
     def on_priority_update(self, element_id: int, priority: Priority) -> None:
         """Never sent by servers."""
 
-    def on_field_section_too_large(self, stream_id: int) -> None:
+    def on_field_section_too_large(self, stream_id: int, fields: Fields) -> None:
         self._fail("the response head is too large")
+
+    def on_stream_error(self, error: H3StreamError) -> None:
+        self._fail(f"the server broke HTTP/3: {error.reason}")
+        self.connection.close(error_code=error.code, reason_phrase=error.reason)
+
+    def on_exhausted(self, reason: str) -> None:
+        """What was asked for may still come; a server that overdoes it is closed by the codec."""

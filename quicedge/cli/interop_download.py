@@ -68,7 +68,9 @@ class Downloader:
         self._h3: H3Connection | None = None
         if alpn == ALPN_H3:
             # Before the handshake is over, so that requests can be early data.
-            self._h3 = H3Connection(connection, self, is_client=True, settings=H3Settings())
+            self._h3 = H3Connection(
+                connection, self, is_client=True, settings=H3Settings(), clock=time.monotonic
+            )
             if connection.trace is not None:
                 trace_codec(self._h3, connection.trace)
 
@@ -209,7 +211,7 @@ class Downloader:
                 self._fail(f"connection closed: {reason} (0x{event.error_code:x})")
                 if not self._ended.done():
                     self._ended.set_result(None)
-        except (H3Error, H3StreamError) as error:
+        except H3Error as error:
             self._fail(f"the server broke HTTP/3: {error.reason}")
             self.connection.close(error_code=error.code, reason_phrase=error.reason)
 
@@ -241,5 +243,12 @@ class Downloader:
     def on_priority_update(self, element_id: int, priority: Priority) -> None:
         """Never sent by servers."""
 
-    def on_field_section_too_large(self, stream_id: int) -> None:
+    def on_field_section_too_large(self, stream_id: int, fields: Fields) -> None:
         self._fail("the response head is too large")
+
+    def on_stream_error(self, error: H3StreamError) -> None:
+        self._fail(f"the server broke HTTP/3: {error.reason}")
+        self.connection.close(error_code=error.code, reason_phrase=error.reason)
+
+    def on_exhausted(self, reason: str) -> None:
+        """What was asked for may still come; a server that overdoes it is closed by the codec."""

@@ -169,17 +169,30 @@ CLOSES_LOGGED_PER_SECOND: Final = 10.0
 """Log lines per second and worker about connections closed for what their clients did: enough to
 see why an honest client was, too few to fill a disk."""
 
-FLOOD_ALLOWANCE: Final = 1024 * 1024
-"""Bytes that a connection may cost beyond eight times what its streams carry (as nginx has it)."""
+FLOOD_SHARE: Final = 8
+"""Bytes received on a connection for each byte that its streams carry, either way: more is
+overhead (nginx has the same share)."""
+
+FLOOD_BURST: Final = 4 * 1024 * 1024
+"""Bytes of overhead that a connection may bring at once."""
+
+FLOOD_RATE: Final = 16 * 1024.0
+"""Bytes of overhead per second and connection that are always let be: 300 ACKs or PINGs."""
 
 FLOOD_CHECK_EVERY: Final = 256 * 1024
 """Bytes received between two looks at that."""
 
-MAX_ABUSE_SCORE: Final = 2 * MAX_STREAMS_BIDI
-"""Requests broken off before a response, a connection, before it is closed (CVE-2023-44487)."""
+ABANDONED_BURST: Final = 4 * MAX_STREAMS_BIDI
+"""Requests abandoned at once on a connection (CVE-2023-44487; Envoy looks after 500, nghttp2 takes
+1000): pages with all their streams running may be left four times in a row."""
 
-ABUSE_FORGIVEN_PER_SECOND: Final = 10.0
-"""Of them, those that no longer count: nobody clicks faster."""
+ABANDONED_RATE: Final = 100.0
+"""Such requests per second and connection that are always let be, beside one for each request that
+completes (nghttp2 33 per second; Envoy half of all requests)."""
+
+ABANDONED_MIN_LIFETIME: Final = 0.1
+"""Seconds after which giving a request up is no longer rapid: the limit of concurrent streams
+bounds those (Envoy has 1 second)."""
 
 HEADER_TIMEOUT: Final = 10.0
 """Seconds from the first byte of a request to its complete head."""
@@ -344,16 +357,28 @@ MAX_FIELD_SECTION_SIZE: Final = 65536
 """Bytes of a decoded field section, name + value + 32 a field (RFC 9114 section 4.2.2)."""
 
 MAX_FIELDS: Final = 128
-"""Field lines a section; bounds what a small QPACK block can decode to."""
+"""Field lines a section, all Cookie lines counted as one (RFC 9114 section 4.2.1)."""
 
-MAX_H3_GLITCHES: Final = 1000
-"""Useless frames and streams a connection; beyond, it is closed (H3_EXCESSIVE_LOAD)."""
+MAX_COOKIE_CRUMBS: Final = 512
+"""Cookie field lines a section beside MAX_FIELDS that a QPACK dynamic table may be used for:
+browsers keep 180 cookies a site and send each on a line (RFC 9114 section 4.2.1)."""
+
+MAX_QPACK_STRING: Final = 65535
+"""Bytes of a field name or value that pylsqpack can decode or encode."""
+
+H3_OVERHEAD_BURST: Final = 1000
+"""Frames and streams without content (unknown ones, empty DATA, PRIORITY_UPDATE, MAX_PUSH_ID) on an
+HTTP/3 connection at once (HAProxy counts glitches likewise)."""
+
+H3_OVERHEAD_RATE: Final = 100.0
+"""Such frames per second and connection that are always let be."""
+
+H3_OVERHEAD_PER_REQUEST: Final = 8
+"""Such frames that each request may bring: Chromium sends one or two PRIORITY_UPDATE, other clients
+reserved frames and an empty DATA."""
 
 MAX_CONTROL_FRAME: Final = 4096
 """Bytes of a frame on the control stream."""
-
-MAX_PRIORITY_UPDATES: Final = 1000
-"""PRIORITY_UPDATE frames a connection."""
 
 HQ_MAX_REQUEST: Final = 4096
 """Bytes of an HTTP/0.9 request line (interop cases ask for names of 250 characters)."""

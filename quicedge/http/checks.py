@@ -19,14 +19,14 @@ from quicedge.http.grammar import (
     SCHEME,
     TOKEN,
 )
-from quicedge.http.message import Field, Fields, Request, Response
-
-MAX_FIELD_PART = 65_535
-"""Bytes of a name, and of a value, that can be encoded for a client: ls-qpack has 16 bits for their
-lengths."""
-
-FIELD_OVERHEAD = 32
-"""Bytes a field line counts beyond its name and value (RFC 9114 section 4.2.2)."""
+from quicedge.http.message import (
+    FIELD_OVERHEAD,
+    Field,
+    Fields,
+    Request,
+    Response,
+    count_lines,
+)
 
 CONNECTION_SPECIFIC = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
@@ -76,6 +76,8 @@ class MessageLimits:
     """Bytes of names and values, `FIELD_OVERHEAD` added a line."""
     max_fields: int = defaults.MAX_FIELDS
     allow_connect: bool = False
+    extended_connect: bool = False
+    """SETTINGS_ENABLE_CONNECT_PROTOCOL was announced (RFC 9220 section 3)."""
 
 
 def check_request(section: Sequence[Field], limits: MessageLimits) -> Request:
@@ -113,7 +115,7 @@ def check_request(section: Sequence[Field], limits: MessageLimits) -> Request:
                 # RFC 9114 section 4.2: TE MUST NOT contain any value other than "trailers".
                 raise MessageError("te other than trailers")
             fields.append((name, value))
-    if size > limits.max_size or len(section) > limits.max_fields:
+    if size > limits.max_size or len(section) > limits.max_fields < count_lines(section):
         raise MessageError("field section too large", status_hint=431)
     if cookies:
         # RFC 9114 section 4.2.1: MUST be concatenated before leaving HTTP/3.
@@ -135,10 +137,13 @@ def _request(
     if protocol is not None and method != b"CONNECT":
         # RFC 9220 section 3 with RFC 8441 section 4: :protocol belongs to CONNECT.
         raise MessageError(":protocol without CONNECT")
+    if protocol is not None and not limits.extended_connect:
+        # RFC 9220 section 3: a request that uses what was not announced is malformed.
+        raise MessageError(":protocol was not announced")
     scheme, path = pseudo.get(b":scheme"), pseudo.get(b":path")
     if method == b"CONNECT":
         _check_connect(pseudo, content_length)
-        if not limits.allow_connect:
+        if protocol is None and not limits.allow_connect:
             raise MessageError("CONNECT is not served here", status_hint=501)
     elif scheme is None or path is None:
         raise MessageError(":scheme or :path is missing")
@@ -233,7 +238,7 @@ def check_response(section: Sequence[Field]) -> Response:
 def check_response_fields(fields: Sequence[Field]) -> None:
     """Names and values an origin sent, before they go to a client; raises MessageError."""
     for name, value in fields:
-        if len(name) > MAX_FIELD_PART or len(value) > MAX_FIELD_PART:
+        if len(name) > defaults.MAX_QPACK_STRING or len(value) > defaults.MAX_QPACK_STRING:
             raise MessageError(f"an origin's field {_text(name[:40])} is too long")
         if not FIELD_NAME.fullmatch(name):
             raise MessageError("an origin's field name is no lower-case token")

@@ -6,7 +6,8 @@ byte that is not DATA payload; DATA payload is the application's to credit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from quicedge.config import limits
 from quicedge.http import qpack
@@ -32,8 +33,9 @@ from quicedge.http.h3_types import (
     StreamState,
     Transport,
 )
-from quicedge.http.message import Field, Fields
+from quicedge.http.message import Field, Fields, count_lines, section_size
 from quicedge.http.priority import parse_priority
+from quicedge.quic.budget import Standing, WorkBudget
 
 _SKIPPED = -1
 """The frame type of a frame whose payload is dropped as it comes."""
@@ -42,27 +44,37 @@ _SKIPPED = -1
 class H3Connection:
     """One side of an HTTP/3 connection; opens its control and QPACK streams at once.
 
-    `stream_data`, `stream_reset` and `stop_sending` raise H3Error and H3StreamError.
+    `stream_data`, `stream_reset` and `stop_sending` raise H3Error, which ends the connection.
+    `clock` gives the time in seconds: what carries nothing is bounded by rate.
     """
 
     def __init__(
-        self, transport: Transport, handler: Handler, *, is_client: bool, settings: H3Settings
+        self,
+        transport: Transport,
+        handler: Handler,
+        *,
+        is_client: bool,
+        settings: H3Settings,
+        clock: Callable[[], float],
     ) -> None:
         self.settings = settings
         self.received_settings: dict[int, int] | None = None
-        self.glitches = 0
-        """Legal but pointless things the peer did (unknown frames and streams, empty DATA)."""
+        self._clock = clock
+        self._overhead = WorkBudget(limits.H3_OVERHEAD_BURST, limits.H3_OVERHEAD_RATE, clock())
+        """For what is legal but carries nothing: unknown frames and streams, empty DATA, ..."""
         self._transport = transport
         self._handler = handler
         self._is_client = is_client
         self._streams: dict[int, StreamState] = {}
         self._peer_uni: dict[int, int] = {}
         self._decoder = qpack.FieldDecoder(
-            settings.qpack_max_table_capacity, settings.qpack_blocked_streams, settings.max_fields
+            settings.qpack_max_table_capacity,
+            settings.qpack_blocked_streams,
+            settings.max_fields,
+            settings.max_field_section_size,
         )
         self._encoder = qpack.Encoder()
         self._max_push_id = -1
-        self._priority_updates = 0
         self._goaway_received: int | None = None
         self._control = self._open(StreamType.CONTROL)
         announced: dict[int, int] = {
@@ -84,6 +96,18 @@ class H3Connection:
             self._transport.send_stream_data(stream_id, data)
 
     # --- sending ------------------------------------------------------------------------------
+
+    def can_send(self, fields: Sequence[Field]) -> bool:
+        """Whether the peer takes a section of this size, and QPACK can encode it.
+
+        RFC 9114 section 4.2.2: an implementation that has received SETTINGS_MAX_FIELD_SECTION_SIZE
+        SHOULD NOT send a message header that exceeds it.
+        """
+        longest = max((max(len(name), len(value)) for name, value in fields), default=0)
+        if longest > limits.MAX_QPACK_STRING:
+            return False
+        allowed = (self.received_settings or {}).get(Setting.MAX_FIELD_SECTION_SIZE)
+        return allowed is None or section_size(fields) <= allowed
 
     def send_headers(
         self, stream_id: int, fields: Sequence[Field], end_stream: bool = False
@@ -121,10 +145,8 @@ class H3Connection:
             return
         try:
             self._request_data(stream_id, stream, data, end_stream)
-        except H3StreamError:
-            stream.dropped = True
-            stream.buffer = b""
-            raise
+        except H3StreamError as error:
+            self._fail(stream, error)
         finally:
             if end_stream and not stream.blocked:
                 self._streams.pop(stream_id, None)
@@ -137,7 +159,7 @@ class H3Connection:
             return
         stream = self._streams.pop(stream_id, None)
         if stream is not None:
-            self._send(self._decoder_stream, self._decoder.cancel(stream_id))
+            self._abandon(stream_id, stream)
         self._handler.on_reset(stream_id, error_code)
 
     def stop_sending(self, stream_id: int, error_code: int) -> None:
@@ -153,10 +175,13 @@ class H3Connection:
         if stream is not None and stream.kind in self._peer_uni:
             raise H3Error(H3ErrorCode.CLOSED_CRITICAL_STREAM, "a critical stream was closed")
 
-    def _glitch(self) -> None:
-        self.glitches += 1
-        if self.glitches > limits.MAX_H3_GLITCHES:
-            raise H3Error(H3ErrorCode.EXCESSIVE_LOAD, "too much that has no use")
+    def _charge(self) -> None:
+        """The peer sent something that carries nothing."""
+        standing = self._overhead.spend(1, self._clock())
+        if standing is Standing.HOSTILE:
+            raise H3Error(H3ErrorCode.EXCESSIVE_LOAD, "too many frames without content")
+        if standing is Standing.EXHAUSTED:
+            self._handler.on_exhausted("too many frames without content")
 
     def unfinished_heads(self) -> list[int]:
         """Request streams whose head is not complete."""
@@ -170,8 +195,27 @@ class H3Connection:
         """Deliver nothing more of a stream."""
         stream = self._streams.get(stream_id)
         if stream is not None:
-            stream.dropped = True
-            stream.buffer = b""
+            ended = stream.blocked_fin
+            self._abandon(stream_id, stream)
+            if ended:
+                del self._streams[stream_id]
+
+    def _abandon(self, stream_id: int, stream: StreamState) -> None:
+        """Read nothing more of a request stream, and let the peer's QPACK encoder know.
+
+        RFC 9204 section 2.2.2.2: its table entries stay in use until the decoder has acknowledged
+        every section or cancelled the stream.
+        """
+        if stream.dropped:
+            return
+        if stream.blocked:
+            self._transport.consume(stream_id, len(stream.buffer))
+        stream.dropped, stream.blocked, stream.buffer = True, False, b""
+        self._send(self._decoder_stream, self._decoder.cancel(stream_id))
+
+    def _fail(self, stream: StreamState, error: H3StreamError) -> None:
+        self._abandon(error.stream_id, stream)
+        self._handler.on_stream_error(error)
 
     # --- request streams ------------------------------------------------------------------------
 
@@ -189,15 +233,15 @@ class H3Connection:
             stream.buffer += data
             stream.blocked_fin |= end_stream
             return
-        size = len(data)
-        payload = 0
+        stream.delivered = 0
         try:
             if not stream.dropped:
-                payload = self._parse_request(stream_id, stream, data, end_stream)
+                self._parse_request(stream_id, stream, data, end_stream)
         finally:
             waiting = len(stream.buffer) if stream.blocked else 0
-            if size - payload - waiting > 0:
-                self._transport.consume(stream_id, size - payload - waiting)
+            done = len(data) - stream.delivered - waiting
+            if done > 0:
+                self._transport.consume(stream_id, done)
         if end_stream and not stream.dropped:
             if stream.blocked:
                 stream.blocked_fin = True
@@ -206,12 +250,12 @@ class H3Connection:
 
     def _parse_request(
         self, stream_id: int, stream: StreamState, data: bytes, end_stream: bool
-    ) -> int:
-        """Read frames; returns the bytes of DATA payload delivered."""
+    ) -> None:
+        """Read frames."""
         if stream.buffer:
             data = stream.buffer + data
             stream.buffer = b""
-        at, end, payload = 0, len(data), 0
+        at, end = 0, len(data)
         while at < end:
             if stream.frame is None:
                 try:
@@ -224,7 +268,6 @@ class H3Connection:
                 if stream.dropped:
                     break
                 if stream.left == 0 and stream.frame != FrameType.HEADERS:
-                    self._glitch()
                     stream.frame = None
                     continue
             take = min(stream.left, end - at)
@@ -243,26 +286,28 @@ class H3Connection:
                     break
                 continue
             if stream.frame == FrameType.DATA:
-                payload += take
                 self._body(stream_id, stream, data[at : at + take] if take < end else data)
             at += take
             stream.left -= take
             if stream.left == 0:
                 stream.frame = None
-        return payload
 
     def _request_frame(self, stream_id: int, stream: StreamState, kind: int) -> int:
         """Check a frame type against the state of its stream (RFC 9114 sections 4.1 and 7.2)."""
         if kind == FrameType.DATA:
             if not stream.headers_done or stream.trailers_done:
                 raise H3Error(H3ErrorCode.FRAME_UNEXPECTED, "DATA before HEADERS or after trailers")
+            if stream.left:
+                self._overhead.earn(1)
+            else:
+                self._charge()
             return kind
         if kind == FrameType.HEADERS:
             if stream.trailers_done:
                 raise H3Error(H3ErrorCode.FRAME_UNEXPECTED, "HEADERS after trailers")
             # An encoded section over what it may decode to is too large before it is read.
             if stream.left > self.settings.max_field_section_size:
-                self._too_large(stream_id, stream)
+                self._too_large(stream_id, stream, [])
             return kind
         if kind == FrameType.PUSH_PROMISE and self._is_client:
             # We never send MAX_PUSH_ID, so every push id is beyond it (section 7.2.5).
@@ -278,29 +323,43 @@ class H3Connection:
         ):
             raise H3Error(H3ErrorCode.FRAME_UNEXPECTED, f"frame 0x{kind:x} on a request stream")
         # RFC 9114 section 9: implementations MUST ignore unknown frame types.
-        self._glitch()
+        self._charge()
         return _SKIPPED
 
     def _headers(self, stream_id: int, stream: StreamState, block: bytes, last: bool) -> None:
+        decode = partial(self._decoder.decode, stream_id, block)
+        stream.blocked = not self._decode(stream_id, stream, decode, last)
+
+    def _decode(
+        self,
+        stream_id: int,
+        stream: StreamState,
+        decode: Callable[[], tuple[bytes, Fields]],
+        last: bool,
+    ) -> bool:
+        """Handle a field section; False when it waits for the encoder stream."""
         try:
-            instructions, fields = self._decoder.decode(stream_id, block)
+            instructions, fields = decode()
         except qpack.StreamBlocked:
-            stream.blocked = True
-            return
+            return False
         except qpack.SectionTooLarge:
-            self._too_large(stream_id, stream)
-            return
+            self._too_large(stream_id, stream, [])
+            return True
+        except qpack.MalformedSection as error:
+            raise H3StreamError(H3ErrorCode.MESSAGE_ERROR, str(error), stream_id) from error
         except qpack.DecompressionFailed as error:
             raise H3Error(
                 H3ErrorCode.QPACK_DECOMPRESSION_FAILED, "a field section cannot be decoded"
             ) from error
         self._send(self._decoder_stream, instructions)
         self._section(stream_id, stream, fields, last)
+        return True
 
     def _section(self, stream_id: int, stream: StreamState, fields: Fields, last: bool) -> None:
-        size = sum(len(name) + len(value) + 32 for name, value in fields)
-        if size > self.settings.max_field_section_size:
-            self._too_large(stream_id, stream)
+        if section_size(fields) > self.settings.max_field_section_size or len(
+            fields
+        ) > self.settings.max_fields < count_lines(fields):
+            self._too_large(stream_id, stream, fields)
         elif stream.headers_done:
             stream.trailers_done = True
             self._check_length(stream_id, stream)
@@ -309,22 +368,23 @@ class H3Connection:
             # The client reads interim responses until the final head (RFC 9114 section 4.1).
             interim = self._is_client and fields[:1] and fields[0][1][:1] == b"1"
             stream.headers_done = not interim
+            self._overhead.earn(limits.H3_OVERHEAD_PER_REQUEST)
             self._handler.on_headers(stream_id, fields, last)
 
-    def _too_large(self, stream_id: int, stream: StreamState) -> None:
-        stream.dropped = True
+    def _too_large(self, stream_id: int, stream: StreamState, fields: Fields) -> None:
         if stream.headers_done:
             raise H3StreamError(H3ErrorCode.EXCESSIVE_LOAD, "trailers too large", stream_id)
-        self._handler.on_field_section_too_large(stream_id)
+        self._abandon(stream_id, stream)
+        self._handler.on_field_section_too_large(stream_id, fields)
 
     def _body(self, stream_id: int, stream: StreamState, data: bytes) -> None:
         stream.received += len(data)
         if stream.content_length is not None and stream.received > stream.content_length:
             # RFC 9114 section 4.1.2: content that is not content-length long is malformed.
-            self._transport.consume(stream_id, len(data))
             raise H3StreamError(
                 H3ErrorCode.MESSAGE_ERROR, "content beyond content-length", stream_id
             )
+        stream.delivered += len(data)
         self._handler.on_data(stream_id, data)
 
     def _check_length(self, stream_id: int, stream: StreamState) -> None:
@@ -350,9 +410,11 @@ class H3Connection:
             return
         stream.blocked = False
         rest, stream.buffer = stream.buffer, b""
-        instructions, fields = self._decoder.resume(stream_id)
-        self._send(self._decoder_stream, instructions)
-        self._section(stream_id, stream, fields, stream.blocked_fin and not rest)
+        last = stream.blocked_fin and not rest
+        try:
+            self._decode(stream_id, stream, partial(self._decoder.resume, stream_id), last)
+        except H3StreamError as error:
+            self._fail(stream, error)
         self.stream_data(stream_id, rest, stream.blocked_fin)
 
     # --- unidirectional streams -----------------------------------------------------------------
@@ -360,6 +422,8 @@ class H3Connection:
     def _uni_data(self, stream_id: int, stream: StreamState, data: bytes, end_stream: bool) -> None:
         self._transport.consume(stream_id, len(data))
         if stream.dropped:
+            if end_stream:
+                del self._streams[stream_id]
             return
         data = stream.buffer + data
         stream.buffer = b""
@@ -369,10 +433,13 @@ class H3Connection:
                 stream.kind, at = decode_varint(data, 0)
             except Truncated:
                 stream.buffer = data
+                if end_stream:
+                    del self._streams[stream_id]
                 return
             self._uni_opened(stream_id, stream)
         if end_stream:
             self._check_critical(stream_id)
+            del self._streams[stream_id]
         if stream.kind == StreamType.CONTROL:
             self._control_data(stream, data, at)
         elif stream.kind == StreamType.QPACK_ENCODER:
@@ -398,7 +465,7 @@ class H3Connection:
             code = H3ErrorCode.ID_ERROR if self._is_client else H3ErrorCode.STREAM_CREATION_ERROR
             raise H3Error(code, "a push stream")
         else:
-            self._glitch()
+            self._charge()
             stream.dropped = True
 
     def _encoder_data(self, data: bytes) -> None:
@@ -425,7 +492,7 @@ class H3Connection:
                 break
             self._check_control_frame(kind)
             if kind not in CONTROL_FRAMES:
-                self._glitch()
+                self._charge()
                 if length:
                     stream.frame, stream.left = _SKIPPED, length
                 at = body
@@ -434,6 +501,8 @@ class H3Connection:
                 raise H3Error(H3ErrorCode.EXCESSIVE_LOAD, "a control frame is too large")
             if body + length > len(data):
                 break
+            if kind != FrameType.SETTINGS:
+                self._charge()
             self._control_frame(kind, data[body : body + length])
             at = body + length
         stream.buffer = data[at:]
@@ -506,9 +575,6 @@ class H3Connection:
             raise H3Error(H3ErrorCode.FRAME_UNEXPECTED, "PRIORITY_UPDATE from a server")
         if kind == FrameType.PRIORITY_UPDATE_PUSH or element_id % 4:
             raise H3Error(H3ErrorCode.ID_ERROR, "PRIORITY_UPDATE of no request stream")
-        self._priority_updates += 1
-        if self._priority_updates > limits.MAX_PRIORITY_UPDATES:
-            raise H3Error(H3ErrorCode.EXCESSIVE_LOAD, "too many PRIORITY_UPDATE frames")
         self._handler.on_priority_update(element_id, parse_priority(value))
 
 

@@ -20,7 +20,10 @@ class H3Error(Exception):
 
 
 class H3StreamError(Exception):
-    """A stream error: reset both directions of `stream_id` with `code`."""
+    """A stream error: reset both directions of `stream_id` with `code`.
+
+    Handlers may raise it; the codec tells it to `Handler.on_stream_error` and goes on.
+    """
 
     def __init__(self, code: int, reason: str, stream_id: int) -> None:
         super().__init__(reason)
@@ -61,8 +64,17 @@ class Handler(Protocol):
 
     def on_priority_update(self, element_id: int, priority: Priority) -> None: ...
 
-    def on_field_section_too_large(self, stream_id: int) -> None:
-        """A request head is over the limits; what follows on the stream is dropped."""
+    def on_field_section_too_large(self, stream_id: int, fields: Fields) -> None:
+        """A request head is over the limits; what follows on the stream is dropped.
+
+        `fields`: the section where it was decoded, else nothing.
+        """
+
+    def on_stream_error(self, error: H3StreamError) -> None:
+        """A message is malformed; nothing more of its stream is delivered."""
+
+    def on_exhausted(self, reason: str) -> None:
+        """The peer spends more than its requests earn: give it nothing new to spend on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +91,8 @@ class StreamState:
     """The receiving state of a stream."""
 
     __slots__ = (
-        "blocked", "blocked_fin", "buffer", "content_length", "dropped", "frame", "headers_done",
-        "kind", "left", "received", "trailers_done",
+        "blocked", "blocked_fin", "buffer", "content_length", "delivered", "dropped", "frame",
+        "headers_done", "kind", "left", "received", "trailers_done",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -90,6 +102,7 @@ class StreamState:
         self.left = 0  # payload bytes of it still to come
         self.headers_done = False
         self.trailers_done = False
+        self.delivered = 0  # content bytes of the data being read that the handler credits
         self.dropped = False  # nothing more of it is delivered
         self.blocked = False  # on the QPACK encoder stream
         self.blocked_fin = False

@@ -57,13 +57,17 @@ class HqConnection:
     def send_goaway(self, stream_id: int) -> None:
         """HTTP/0.9 cannot say it."""
 
+    def can_send(self, fields: Sequence[Field]) -> bool:
+        """No field travels."""
+        return True
+
     def expect_length(self, stream_id: int, length: int) -> None:
         """No request has a length."""
 
     # --- from the client ------------------------------------------------------------------------
 
     def stream_data(self, stream_id: int, data: bytes, end_stream: bool) -> None:
-        """Bytes of a request line; raises H3StreamError for a stream that holds none."""
+        """Bytes of a stream, in order."""
         self._transport.consume(stream_id, len(data))
         if stream_id in self._asked:
             if end_stream:
@@ -73,12 +77,15 @@ class HqConnection:
         # Some clients send the line end, some the end of the stream, most send both.
         if not end_stream and not line.endswith(b"\n"):
             if len(line) > HQ_MAX_REQUEST:
-                raise self._bad(stream_id)
-            self._lines[stream_id] = line
+                self._asked.add(stream_id)
+                self._fail(stream_id)
+            else:
+                self._lines[stream_id] = line
             return
         words = line.split()
         if stream_id & 3 or len(words) != 2 or words[0] != b"GET" or not words[1].startswith(b"/"):
-            raise self._bad(stream_id)
+            self._fail(stream_id)
+            return
         if not end_stream:
             self._asked.add(stream_id)
         fields = [
@@ -99,8 +106,9 @@ class HqConnection:
         self._lines.pop(stream_id, None)
         self._asked.add(stream_id)
 
-    def _bad(self, stream_id: int) -> H3StreamError:
-        return H3StreamError(H3ErrorCode.MESSAGE_ERROR, "no HTTP/0.9 request", stream_id)
+    def _fail(self, stream_id: int) -> None:
+        error = H3StreamError(H3ErrorCode.MESSAGE_ERROR, "no HTTP/0.9 request", stream_id)
+        self._handler.on_stream_error(error)
 
     def stream_reset(self, stream_id: int, error_code: int) -> None:
         self._lines.pop(stream_id, None)

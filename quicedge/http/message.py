@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 Field = tuple[bytes, bytes]
 """One field line: lower-case name, value without surrounding whitespace."""
 
 Fields = list[Field]
+
+FIELD_OVERHEAD = 32
+"""Bytes a field line counts beyond its name and value (RFC 9114 section 4.2.2)."""
+
+
+def section_size(fields: Sequence[Field]) -> int:
+    """The size of a field section as limits count it (RFC 9114 section 4.2.2)."""
+    return sum(len(name) + len(value) + FIELD_OVERHEAD for name, value in fields)
+
+
+def count_lines(fields: Sequence[Field]) -> int:
+    """Field lines, Cookie being one however it was split (RFC 9114 section 4.2.1)."""
+    crumbs = sum(name == b"cookie" for name, _ in fields)
+    return len(fields) - max(crumbs - 1, 0)
 
 
 @dataclass(slots=True)

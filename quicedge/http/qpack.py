@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from pylsqpack import (
     Decoder,
     DecoderStreamError,
@@ -11,42 +13,73 @@ from pylsqpack import (
     StreamBlocked,
 )
 
-from quicedge.http.message import Fields
+from quicedge.config.limits import MAX_COOKIE_CRUMBS, MAX_QPACK_STRING
+from quicedge.http.message import FIELD_OVERHEAD, Fields
+
+_HUFFMAN_SHORTEST = 5
+"""Bits of the shortest Huffman code (RFC 7541 appendix B): eight of these bytes hold at most 12."""
+_SET_CAPACITY = 0x20
+_INSTRUCTION = 0xE0
 
 
 class SectionTooLarge(ValueError):
     """More field lines, or more bytes decoded, than are taken."""
 
 
-def count_field_lines(block: bytes, limit: int) -> int:
-    """Field lines in an encoded field section, counted up to `limit` + 1 (RFC 9204 section 4.5).
+class MalformedSection(ValueError):
+    """The encoding is sound, what it says is none of HTTP's."""
 
-    Needs no table: each representation says its own length. A section that is malformed counts
-    as far as it can be read; the decoder will say what is wrong with it.
+
+class Outline(NamedTuple):
+    """An encoded field section without its content (RFC 9204 section 4.5)."""
+
+    lines: int
+    dynamic: int
+    """Lines that refer to the dynamic table: their size is not that of their encoding."""
+    longest: int
+    """Bytes that the longest string may decode to."""
+    nameless: bool
+    """A field name is empty."""
+
+
+def outline(block: bytes) -> Outline:
+    """Needs no table: each representation says its own length.
+
+    A section that is malformed counts as far as it can be read; the decoder will say what is wrong
+    with it.
     """
-    lines = 0
+    lines = dynamic = longest = 0
+    nameless = False
     try:
         _, at = _integer(block, 0, 8)
         _, at = _integer(block, at, 7)
-        while at < len(block) and lines <= limit:
+        while at < len(block):
             first = block[at]
-            if first & 0x80:  # indexed, static or dynamic
-                _, at = _integer(block, at, 6)
-            elif first & 0x40:  # literal with name reference
-                _, at = _integer(block, at, 4)
-                at = _skip_string(block, at, 7)
-            elif first & 0x20:  # literal with literal name
-                at = _skip_string(block, at, 3)
-                at = _skip_string(block, at, 7)
-            elif first & 0x10:  # indexed, post-base
-                _, at = _integer(block, at, 4)
-            else:  # literal with post-base name reference
-                _, at = _integer(block, at, 3)
-                at = _skip_string(block, at, 7)
             lines += 1
+            if first & 0x80:  # indexed
+                dynamic += not first & 0x40
+                _, at = _integer(block, at, 6)
+                continue
+            if first & 0x40:  # literal with name reference
+                dynamic += not first & 0x10
+                _, at = _integer(block, at, 4)
+            elif first & 0x20:  # literal with literal name
+                start = at
+                size, at = _string(block, at, 3)
+                nameless |= at == start + 1
+                longest = max(longest, size)
+            elif first & 0x10:  # indexed, post-base
+                dynamic += 1
+                _, at = _integer(block, at, 4)
+                continue
+            else:  # literal with post-base name reference
+                dynamic += 1
+                _, at = _integer(block, at, 3)
+            size, at = _string(block, at, 7)
+            longest = max(longest, size)
     except IndexError:
         pass
-    return lines
+    return Outline(lines, dynamic, longest, nameless)
 
 
 def _integer(data: bytes, at: int, bits: int) -> tuple[int, int]:
@@ -66,45 +99,85 @@ def _integer(data: bytes, at: int, bits: int) -> tuple[int, int]:
             return value, at
 
 
-def _skip_string(data: bytes, at: int, bits: int) -> int:
+def _string(data: bytes, at: int, bits: int) -> tuple[int, int]:
+    """Bytes that a string may decode to (RFC 9204 section 4.1.2), and where it ends."""
+    is_huffman = data[at] >> bits & 1
     length, at = _integer(data, at, bits)
-    return at + length
+    return length * 8 // _HUFFMAN_SHORTEST if is_huffman else length, at + length
 
 
 class FieldDecoder:
-    """Decodes field sections; never more than `max_fields` lines at once.
+    """Decodes field sections, within bounds.
 
     pylsqpack decodes a reference to a large dynamic entry as often as it is asked to, so 100 KB
-    can become hundreds of megabytes; counting the lines first bounds what they decode to.
+    can become hundreds of megabytes; looking at the lines first bounds what they decode to. What
+    costs a request alone is told from what costs the connection.
     """
 
-    def __init__(self, capacity: int, blocked_streams: int, max_fields: int) -> None:
+    def __init__(
+        self, capacity: int, blocked_streams: int, max_fields: int, max_section: int
+    ) -> None:
         self._decoder = Decoder(capacity, blocked_streams)
         self._dynamic = capacity > 0
-        self._max_fields = max_fields
+        self._capacity_set = False
+        # Every line counts FIELD_OVERHEAD in the size of its section.
+        self._max_lines = max_section // FIELD_OVERHEAD
+        self._max_dynamic = max_fields + MAX_COOKIE_CRUMBS
+        # Every line takes a byte at least: a shorter block needs no look.
+        self._outlined_from = min(self._max_lines, self._max_dynamic)
+        self._blocked: dict[int, Outline] = {}
 
     def decode(self, stream_id: int, block: bytes) -> tuple[bytes, Fields]:
-        """Decoder stream bytes and fields; raises SectionTooLarge, StreamBlocked or
-        DecompressionFailed."""
-        # Every line takes a byte at least: a short block cannot hold too many.
-        if (
-            len(block) > self._max_fields
-            and count_field_lines(block, self._max_fields) > self._max_fields
-        ):
-            raise SectionTooLarge("too many field lines")
-        return self._decoder.feed_header(stream_id, block)
+        """Decoder stream bytes and fields; raises SectionTooLarge, MalformedSection, StreamBlocked
+        or DecompressionFailed."""
+        # RFC 9204 section 4.5.1.2: a negative Base MUST be taken for a connection error. pylsqpack
+        # does where the Required Insert Count is not 0.
+        if len(block) > 1 and not block[0] and block[1] & 0x80:
+            raise DecompressionFailed("negative Base")
+        if len(block) > self._outlined_from:
+            seen = outline(block)
+            if seen.lines > self._max_lines or seen.dynamic > self._max_dynamic:
+                raise SectionTooLarge("too many field lines")
+        try:
+            return self._decoder.feed_header(stream_id, block)
+        except StreamBlocked:
+            self._blocked[stream_id] = outline(block)
+            raise
+        except DecompressionFailed as error:
+            raise _cause(outline(block), error) from error
 
     def resume(self, stream_id: int) -> tuple[bytes, Fields]:
         """As `decode`, for a section that was blocked."""
-        return self._decoder.resume_header(stream_id)
+        seen = self._blocked.pop(stream_id)
+        try:
+            return self._decoder.resume_header(stream_id)
+        except DecompressionFailed as error:
+            raise _cause(seen, error) from error
 
     def feed(self, data: bytes) -> list[int]:
         """Encoder stream bytes; returns the streams they unblock; raises EncoderStreamError."""
+        if data and not self._capacity_set:
+            # RFC 9204 section 3.2.2: the capacity is 0 until it is set, and an entry larger than
+            # the capacity is a connection error. pylsqpack begins with the capacity we announced.
+            if data[0] & _INSTRUCTION != _SET_CAPACITY:
+                raise EncoderStreamError("an insertion before the capacity is set")
+            self._capacity_set = True
         return self._decoder.feed_encoder(data)
 
     def cancel(self, stream_id: int) -> bytes:
         """A stream is given up (RFC 9204 section 4.4.2): decoder stream bytes."""
+        self._blocked.pop(stream_id, None)
         return self._decoder.cancel_stream(stream_id) if self._dynamic else b""
+
+
+def _cause(seen: Outline, error: DecompressionFailed) -> Exception:
+    """Why a section could not be decoded. pylsqpack leaves its table as it was, so what a request
+    alone is to blame for need not end the connection."""
+    if seen.longest > MAX_QPACK_STRING:
+        return SectionTooLarge("a field is too long")
+    if seen.nameless:
+        return MalformedSection("a field without a name")
+    return error
 
 
 __all__ = [
@@ -113,7 +186,9 @@ __all__ = [
     "Encoder",
     "EncoderStreamError",
     "FieldDecoder",
+    "MalformedSection",
+    "Outline",
     "SectionTooLarge",
     "StreamBlocked",
-    "count_field_lines",
+    "outline",
 ]

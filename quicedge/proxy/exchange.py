@@ -25,6 +25,10 @@ from quicedge.telemetry.outcomes import Outcome
 from quicedge.upstream.base import OriginStream, UpstreamError
 
 
+class HeadTooLarge(Exception):
+    """A response head is larger than the client takes, or than its protocol can encode."""
+
+
 class Downstream(Protocol):
     """The client's side of an exchange: a request stream of an HTTP/3 session."""
 
@@ -32,7 +36,7 @@ class Downstream(Protocol):
         """Send an interim response."""
 
     def response(self, response: Response, end: bool) -> None:
-        """Send the final response head."""
+        """Send the final response head; raises HeadTooLarge, and has sent nothing then."""
 
     def write(self, data: bytes) -> None:
         """Send response body bytes."""
@@ -283,12 +287,16 @@ class Exchange:
         if self._response_over:
             return
         self.first_byte_at = self._clock()
-        self.status = response.status
-        self.response_started = True
         head = self._to_client(response)
         if self.timing is not None:
             head.fields.append((b"server-timing", self.timing(self)))
-        self._downstream.response(head, end=False)
+        try:
+            self._downstream.response(head, end=False)
+        except HeadTooLarge:
+            self.refuse(502, Outcome.RESPONSE_TOO_LARGE)
+            return
+        self.status = response.status
+        self.response_started = True
 
     def data(self, data: bytes) -> None:
         if not self._response_over:
@@ -353,8 +361,8 @@ class Exchange:
             return
         self.reason = reason
         self._abort_origin()
-        answered = not self.response_started
-        if not answered:
+        answered = False
+        if self.response_started:
             self._downstream.reset(internal=True)
         else:
             head, body = error_response(status, self.request.method, self._date())
@@ -362,11 +370,7 @@ class Exchange:
                 head.fields.append((b"retry-after", b"%d" % retry_after))
             self.status = status
             self.response_started = True
-            self._downstream.response(self._to_client(head), end=not body)
-            if body:
-                self.bytes_sent += len(body)
-                self._downstream.write(body)
-                self._downstream.end(())
+            answered = self._respond(head, body)
         self._stop_request()
         self._finish(outcome, in_delivery=answered)
 
@@ -390,9 +394,22 @@ class Exchange:
             return
         self.status = response.status
         self.response_started = True
-        self._downstream.response(self._to_client(response), end=True)
+        answered = self._respond(response)
         self._stop_request()
-        self._finish(Outcome.COMPLETE, in_delivery=True)
+        self._finish(Outcome.COMPLETE, in_delivery=answered)
+
+    def _respond(self, response: Response, body: bytes = b"") -> bool:
+        """Send an answer of the edge's own; False where the client does not even take that."""
+        try:
+            self._downstream.response(self._to_client(response), end=not body)
+        except HeadTooLarge:
+            self._downstream.reset(internal=True)
+            return False
+        if body:
+            self.bytes_sent += len(body)
+            self._downstream.write(body)
+            self._downstream.end(())
+        return True
 
     def _to_client(self, response: Response) -> Response:
         return semantics.response_to_client(response, self.context, self._date())

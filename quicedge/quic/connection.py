@@ -9,13 +9,16 @@ from aioquic.quic.events import ConnectionTerminated, QuicEvent
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 
 from quicedge.config.limits import (
-    FLOOD_ALLOWANCE,
+    FLOOD_BURST,
     FLOOD_CHECK_EVERY,
+    FLOOD_RATE,
+    FLOOD_SHARE,
     HANDSHAKE_TIMEOUT,
     MAX_STREAMS_BIDI,
     MAX_STREAMS_UNI,
 )
 from quicedge.quic.adapter import AdaptedConnection, ConnectionIdSource
+from quicedge.quic.budget import Standing, WorkBudget
 from quicedge.quic.ending import Ending
 from quicedge.quic.tls import CertificateStore
 
@@ -63,24 +66,30 @@ class Connection(AdaptedConnection):
         """From the first packet to a complete handshake; None until then."""
         self._handshake_deadline = now + handshake_timeout
         self.flood_check_at = FLOOD_CHECK_EVERY
-        """`bytes_received` from which `is_flood` should be asked again."""
+        """`bytes_received` from which `check_flood` should be called again."""
+        self._overhead = WorkBudget(FLOOD_BURST, FLOOD_RATE, now)
+        self._settled = 0
+        """Overhead up to the last look, in bytes; negative where streams carried more."""
 
-    def is_flood(self) -> bool:
-        """Close, and say so, when streams carry hardly any of what crosses the connection.
+    def check_flood(self, now: float) -> Standing:
+        """Judge what streams carry of all that comes; a hostile peer is closed.
 
         Every frame costs us; those that move no stream (PING, PATH_CHALLENGE, NEW_CONNECTION_ID,
-        empty STREAM frames and whatever else) may make up seven eighths and FLOOD_ALLOWANCE.
+        MAX_DATA, empty STREAM frames and whatever else) are bounded by rate and by share.
         """
         self.flood_check_at = self.bytes_received + FLOOD_CHECK_EVERY
-        cost = (self.bytes_received + self.bytes_sent) // 8
-        if not self.is_alive or cost <= self.stream_bytes + FLOOD_ALLOWANCE:
-            return False
-        self.close(
-            error_code=QuicErrorCode.PROTOCOL_VIOLATION,
-            reason_phrase="flood",
-            frame_type=QuicFrameType.PADDING,
-        )
-        return True
+        overhead = self.bytes_received - FLOOD_SHARE * self.stream_bytes
+        spent, self._settled = overhead - self._settled, overhead
+        if spent < 0:
+            self._overhead.earn(-spent)
+        standing = self._overhead.spend(max(spent, 0), now)
+        if standing is Standing.HOSTILE:
+            self.close(
+                error_code=QuicErrorCode.PROTOCOL_VIOLATION,
+                reason_phrase="flood",
+                frame_type=QuicFrameType.PADDING,
+            )
+        return standing
 
     def receive_datagram(self, data: bytes, addr: Any, now: float) -> None:
         super().receive_datagram(data, addr, now)

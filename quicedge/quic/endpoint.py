@@ -26,8 +26,10 @@ from aioquic.quic.packet import (
 
 from quicedge.config import limits
 from quicedge.quic.admission import Admission, BoundedLog, Decision, RateLimit, Verdict
+from quicedge.quic.budget import Standing
 from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.connection import Connection, ConnectionHandler
+from quicedge.quic.events import OverheadExhausted
 from quicedge.quic.packet import (
     LongHeader,
     initial_close,
@@ -244,14 +246,21 @@ class Endpoint:
             # Sending issues connection IDs; they must be known before the peer uses them.
             self._deliver(connection)
         connection.handler.pumped()
-        if connection.bytes_received >= connection.flood_check_at and connection.is_flood():
-            self.counters["floods_closed"] += 1
-            self._refusals.note(_FLOOD, now)
-            self._transmit(connection, now)
+        if connection.bytes_received >= connection.flood_check_at and connection.is_alive:
+            self._check_flood(connection, now)
         if connection.is_terminated:
             self._forget(connection)
         else:
             self._deadlines.arm(connection, connection.get_timer())
+
+    def _check_flood(self, connection: Connection, now: float) -> None:
+        standing = connection.check_flood(now)
+        if standing is Standing.EXHAUSTED:
+            connection.handler.handle_event(OverheadExhausted())
+        elif standing is Standing.HOSTILE:
+            self.counters["floods_closed"] += 1
+            self._refusals.note(_FLOOD, now)
+        self._transmit(connection, now)
 
     def _transmit(self, connection: Connection, now: float) -> bool:
         """Hand what the connection sends to the network; whether there was anything."""

@@ -1,4 +1,6 @@
-"""The events of a connection that its handler sees, as aioquic names them."""
+"""The events of a connection that its handler sees, most of them aioquic's."""
+
+from dataclasses import dataclass
 
 from aioquic.quic.events import (
     ConnectionTerminated,
@@ -10,9 +12,16 @@ from aioquic.quic.events import (
     StreamReset,
 )
 
+
+@dataclass
+class OverheadExhausted(QuicEvent):
+    """The peer's packets carry hardly any stream data. It is closed if it goes on."""
+
+
 __all__ = [
     "ConnectionTerminated",
     "HandshakeCompleted",
+    "OverheadExhausted",
     "ProtocolNegotiated",
     "QuicEvent",
     "StopSendingReceived",

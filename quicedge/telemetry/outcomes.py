@@ -23,6 +23,8 @@ class Outcome(StrEnum):
     """The request is none, or is too large to be read."""
     REQUEST_TOO_LARGE = "request_too_large"
     URI_TOO_LONG = "uri_too_long"
+    RESPONSE_TOO_LARGE = "response_too_large"
+    """The response head is larger than the client takes, or than QPACK can encode."""
     MISDIRECTED = "misdirected"
     NO_ROUTE = "no_route"
     NOT_SERVED = "not_served"

@@ -1,31 +1,36 @@
-"""Whether a client does little but begin requests and break them off."""
+"""Whether a client does little but begin requests and abandon them."""
 
 from __future__ import annotations
 
-from quicedge.config.limits import ABUSE_FORGIVEN_PER_SECOND, MAX_ABUSE_SCORE
+from quicedge.config.limits import ABANDONED_BURST, ABANDONED_MIN_LIFETIME, ABANDONED_RATE
+from quicedge.quic.budget import Standing, WorkBudget
 
 
-class AbuseScore:
-    """Requests that came to nothing by the client's doing, less those completed and forgiven.
+class AbandonedRequests:
+    """Judges a connection by its requests that came to nothing by the client's doing.
 
-    Opening and breaking off streams costs a client little and the origin much (CVE-2023-44487);
-    making us reset them costs it no more (CVE-2025-8671). Whoever leaves a page breaks off all its
-    requests at once, so the score may go above the number of streams before it counts as abuse.
+    Requests that are opened and cancelled at once are bounded by no limit of concurrent streams,
+    cost a client little and the origin much (CVE-2023-44487); making us reset them costs it no
+    more (CVE-2025-8671). So these are bounded by rate and by their share of all requests. One that
+    was given up after it had run for a while held its place among the concurrent streams: a page
+    may drop as many of those as it likes.
     """
 
-    __slots__ = ("_score", "_updated")
+    __slots__ = ("_budget",)
 
-    def __init__(self) -> None:
-        self._score = 0.0
-        self._updated = 0.0
+    def __init__(self, now: float) -> None:
+        self._budget = WorkBudget(ABANDONED_BURST, ABANDONED_RATE, now)
 
-    def broken_off(self, now: float) -> bool:
-        """One more; returns whether that is too many."""
-        forgiven = (now - self._updated) * ABUSE_FORGIVEN_PER_SECOND
-        self._score = max(self._score - forgiven, 0.0) + 1
-        self._updated = now
-        return self._score > MAX_ABUSE_SCORE
+    def cancelled(self, lifetime: float, now: float) -> Standing:
+        """The client gave a request up before its response, `lifetime` seconds after its head."""
+        if lifetime >= ABANDONED_MIN_LIFETIME:
+            return Standing.GOOD
+        return self._budget.spend(1, now)
+
+    def refused(self, now: float) -> Standing:
+        """A request was malformed, or came after GOAWAY."""
+        return self._budget.spend(1, now)
 
     def completed(self) -> None:
         """A request had its response."""
-        self._score = max(self._score - 1, 0.0)
+        self._budget.earn(1)

@@ -188,6 +188,8 @@ class Policy:
         """
         sessions = list(sessions)
         for session in sessions:
+            if session.going_away:
+                session.close_if_drained()
             if session.is_busy:
                 late = session.progress.check(session, self._limits, now)
                 if late:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from quicedge.config.limits import (
+    DRAIN_NOTICE,
     EXCHANGE_MEMORY,
     HELD_REQUEST_TIMEOUT,
     RETRY_AFTER,
@@ -21,15 +23,16 @@ from quicedge.http.hq import ALPN_HQ, HqConnection
 from quicedge.http.message import Field, Request, Response
 from quicedge.http.priority import Priority, parse_priority
 from quicedge.proxy.errorpage import error_response
-from quicedge.proxy.exchange import Exchange
+from quicedge.proxy.exchange import Exchange, HeadTooLarge
 from quicedge.quic import events
+from quicedge.quic.budget import Standing
 from quicedge.quic.connection import Connection
 from quicedge.quic.ending import Delivery, Ending
 from quicedge.quic.prefixes import packed, prefix_of
 from quicedge.shares import Client
 from quicedge.telemetry.outcomes import Outcome, Refusal
 from quicedge.udp.address import format_address
-from quicedge.worker.abuse import AbuseScore
+from quicedge.worker.abuse import AbandonedRequests
 from quicedge.worker.closing import close_reason
 from quicedge.worker.early import SAFE_METHODS, HeldRequest
 from quicedge.worker.progress import Progress
@@ -54,7 +57,9 @@ class RequestStream:
         self.exchange: Exchange | None = None
 
     def informational(self, response: Response) -> None:
-        self._send_head(response, end=False)
+        # One that the client does not take is left out: the final response is what counts.
+        with suppress(HeadTooLarge):
+            self._send_head(response, end=False)
 
     def response(self, response: Response, end: bool) -> None:
         self.session.response_came()
@@ -62,12 +67,15 @@ class RequestStream:
 
     def _send_head(self, response: Response, end: bool) -> None:
         session = self.session
-        if session.connection.can_send_on(self.stream_id):
-            head = [(b":status", b"%d" % response.status), *response.fields]
-            session.h3.send_headers(self.stream_id, head, end_stream=end)
-            if end:
-                self._await_delivery()
-            session.wake()
+        if not session.connection.can_send_on(self.stream_id):
+            return
+        head = [(b":status", b"%d" % response.status), *response.fields]
+        if not session.h3.can_send(head):
+            raise HeadTooLarge
+        session.h3.send_headers(self.stream_id, head, end_stream=end)
+        if end:
+            self._await_delivery()
+        session.wake()
 
     def write(self, data: bytes) -> None:
         session = self.session
@@ -86,7 +94,8 @@ class RequestStream:
     def end(self, trailers: Sequence[Field]) -> None:
         session = self.session
         if session.connection.can_send_on(self.stream_id):
-            if trailers:
+            # RFC 9110 section 6.5.1: trailers may be discarded, where the client takes no more.
+            if trailers and session.h3.can_send(trailers):
                 session.h3.send_trailers(self.stream_id, list(trailers))
             else:
                 session.h3.send_data(self.stream_id, b"", end_stream=True)
@@ -150,11 +159,15 @@ class Session:
         self.routes: set[str] = set()
         """Routes that its requests took, `HOST` and `PATH` of the configuration."""
         self.progress = Progress()
-        self._abuse = AbuseScore()
+        self.going_away = False
+        """GOAWAY was sent: no new requests, and the end once those that run are over."""
+        self._abandoned = AbandonedRequests(edge.now())
+        self._abusive = False
+        self._farewell = H3ErrorCode.NO_ERROR, "shutting down"
+        self._farewell_from = 0.0
         self._sent_away = False
         self._negotiated = False
         self._highest_stream_id = -4
-        self._going_away = False
 
     @property
     def client(self) -> str:
@@ -198,18 +211,26 @@ class Session:
             elif isinstance(event, events.HandshakeCompleted):
                 self.edge.handshakes_completed += 1
                 self._release_held()
+            elif isinstance(event, events.OverheadExhausted):
+                self.on_exhausted("too many packets without stream data")
             elif isinstance(event, events.ConnectionTerminated):
                 self._lost()
-        except H3StreamError as error:
-            self._stream_failed(error)
         except H3Error as error:
+            if error.code == H3ErrorCode.EXCESSIVE_LOAD:
+                self._note_abuse()
             self._send_away(error.code, error.reason)
 
     def _make_codec(self, alpn: str | None) -> H3Connection | HqConnection:
         if alpn == ALPN_HQ:
             authority = (self.connection.server_name or "localhost").encode()
             return HqConnection(self.connection, self, authority=authority)
-        return H3Connection(self.connection, self, is_client=False, settings=self.edge.h3_settings)
+        return H3Connection(
+            self.connection,
+            self,
+            is_client=False,
+            settings=self.edge.h3_settings,
+            clock=self.edge.now,
+        )
 
     def pumped(self) -> None:
         """See what was delivered; let origins go on whose clients caught up, and a drained
@@ -222,8 +243,8 @@ class Session:
         if self.held and self.connection.handshake_complete:
             # An address that changed during the handshake may be validated only now.
             self._release_held()
-        if self._going_away:
-            self._close_if_drained()
+        if self.going_away:
+            self.close_if_drained()
         if self.paused:
             self._resume_paused()
 
@@ -300,12 +321,11 @@ class Session:
     # --- from the codec (http.h3_types.Handler) -------------------------------------------------
 
     def on_headers(self, stream_id: int, fields: list[Field], end_stream: bool) -> None:
-        if self._going_away and stream_id > self._highest_stream_id:
-            # RFC 9114 section 5.2: requests above the GOAWAY id are not processed.
-            self.reset(stream_id, H3ErrorCode.REQUEST_REJECTED)
-            self.stop(stream_id, H3ErrorCode.REQUEST_REJECTED)
+        if self._turns_away(stream_id):
             return
-        self._highest_stream_id = max(self._highest_stream_id, stream_id)
+        if not self.connection.can_send_on(stream_id):
+            self._stop_unwanted(stream_id)  # STOP_SENDING overtook it
+            return
         self.requests += 1
         stream = RequestStream(self, stream_id)
         edge = self.edge
@@ -336,6 +356,19 @@ class Session:
             self._release_held()
             self._wait_for_memory()
             self.wake()
+
+    def _turns_away(self, stream_id: int) -> bool:
+        """Whether a request comes too late to be looked at."""
+        if self._sent_away:
+            return True
+        if self.going_away and stream_id > self._highest_stream_id:
+            # RFC 9114 section 5.2: requests above the GOAWAY id are not processed.
+            self.reset(stream_id, H3ErrorCode.REQUEST_REJECTED)
+            self.stop(stream_id, H3ErrorCode.REQUEST_REJECTED)
+            self._judge(self._abandoned.refused(self.edge.now()))
+            return True
+        self._highest_stream_id = max(self._highest_stream_id, stream_id)
+        return False
 
     def _start(self, stream: RequestStream, request: Request) -> None:
         exchange = self._new_exchange(stream, request)
@@ -453,18 +486,29 @@ class Session:
         stream = self.streams.get(stream_id)
         if stream is not None and stream.exchange is not None:
             stream.exchange.response_stopped()
+        self._stop_unwanted(stream_id)
+
+    def _stop_unwanted(self, stream_id: int) -> None:
+        """Read nothing more of a request whose response nobody takes."""
+        self.h3.drop(stream_id)
+        self.stop(stream_id, H3ErrorCode.REQUEST_CANCELLED)
 
     def on_goaway(self, stream_id: int) -> None:
         """Clients say which pushes they take; we push nothing."""
 
     def on_priority_update(self, element_id: int, priority: Priority) -> None:
+        # RFC 9218 section 7.2: one beyond the stream limits SHOULD be treated as H3_ID_ERROR.
+        if element_id >> 2 >= self.connection.streams_allowed:
+            raise H3Error(H3ErrorCode.ID_ERROR, "PRIORITY_UPDATE beyond the stream limit")
         self.connection.prioritize(element_id, *priority)
 
-    def on_field_section_too_large(self, stream_id: int) -> None:
+    def on_field_section_too_large(self, stream_id: int, fields: list[Field]) -> None:
         """The request head is over our limits: said to the client rather than cut off."""
+        if self._turns_away(stream_id):
+            return
         self._reject(
             RequestStream(self, stream_id),
-            (),
+            fields,
             checks.MessageError("field section too large", status_hint=431),
             end_stream=False,
         )
@@ -482,19 +526,40 @@ class Session:
     def _note_broken_off(self, stream_id: int) -> None:
         """The client resets or stops a stream; before any response that came to nothing."""
         stream = self.streams.get(stream_id)
-        unanswered = (
-            stream_id in self.held or stream_id > self._highest_stream_id
-            if stream is None or stream.exchange is None
-            else not stream.exchange.response_started
-        )
-        if unanswered:
-            self._came_to_nothing()
+        now = self.edge.now()
+        if stream is None or stream.exchange is None:
+            if stream_id in self.held or stream_id > self._highest_stream_id:
+                self._judge(self._abandoned.cancelled(0.0, now))
+        elif not stream.exchange.response_started:
+            lifetime = now - stream.exchange.started_at
+            self._judge(self._abandoned.cancelled(lifetime, now))
 
-    def _came_to_nothing(self) -> None:
-        """A request ended without use, by the client or for its fault."""
-        if self._abuse.broken_off(self.edge.now()) and not self._sent_away:
+    def _judge(self, standing: Standing) -> None:
+        """Act on what the client's abandoned requests come to."""
+        reason = "too many requests abandoned"
+        if standing is Standing.EXHAUSTED:
+            self.on_exhausted(reason)
+        elif standing is Standing.HOSTILE and not self._sent_away:
+            self._note_abuse()
+            self._send_away(H3ErrorCode.EXCESSIVE_LOAD, reason)
+
+    def on_exhausted(self, reason: str) -> None:
+        """The client overdoes something: take no new requests, let finish those that run.
+
+        Cut off instead, a client would send again what it cannot know to be done.
+        """
+        if self._abusive or self._sent_away:
+            return
+        self._note_abuse()
+        self._farewell = H3ErrorCode.EXCESSIVE_LOAD, reason
+        self._farewell_from = self.edge.now() + DRAIN_NOTICE
+        if not self.going_away:
+            self.drain()
+
+    def _note_abuse(self) -> None:
+        if not self._abusive:
+            self._abusive = True
             self.edge.policy.count(Refusal.ABUSE)
-            self._send_away(H3ErrorCode.EXCESSIVE_LOAD, "too many requests broken off")
 
     def _send_away(self, code: int, reason: str) -> None:
         """Close for what the client did."""
@@ -516,28 +581,32 @@ class Session:
 
         `fields`: its field section, as far as it could be read.
         """
-        self._came_to_nothing()
+        self._judge(self._abandoned.refused(self.edge.now()))
         method = next((value for name, value in fields if name == b":method"), None)
         head, body = error_response(error.status_hint, method, self.edge.date())
         self.edge.rejected(self, stream.stream_id, fields, error, len(body))
-        stream.response(head, end=not body)
+        try:
+            stream.response(head, end=not body)
+        except HeadTooLarge:
+            stream.reset(internal=True)
         if body:
             stream.write(body)
             stream.end(())
         if not end_stream:
             self.stop(stream.stream_id, H3ErrorCode.MESSAGE_ERROR)
 
-    def _stream_failed(self, error: H3StreamError) -> None:
-        """A malformed message after its head: the stream is lost, the connection is not."""
-        self._came_to_nothing()
+    def on_stream_error(self, error: H3StreamError) -> None:
+        """A malformed message: its stream is lost, the connection is not."""
+        self._judge(self._abandoned.refused(self.edge.now()))
         self._forget_held(error.stream_id)
+        # Before the exchange resets it, with the code of a request that was cancelled. A response
+        # that is complete is the client's, whatever it sent after the request.
+        if self.connection.can_send_on(error.stream_id):
+            self.reset(error.stream_id, error.code)
+        self.stop(error.stream_id, error.code)
         stream = self.streams.get(error.stream_id)
         if stream is not None and stream.exchange is not None:
             stream.exchange.request_aborted()
-        if self.connection.can_send_on(error.stream_id):
-            # A response that is complete is the client's, whatever it sent after the request.
-            self.reset(error.stream_id, error.code)
-        self.stop(error.stream_id, error.code)
 
     def reset(self, stream_id: int, code: int) -> None:
         """Abort our sending half, also when all of the response is written."""
@@ -555,11 +624,11 @@ class Session:
 
     def exchange_done(self, stream_id: int, complete: bool) -> None:
         if complete:
-            self._abuse.completed()
+            self._abandoned.completed()
         self.streams.pop(stream_id, None)
         self.paused.pop(stream_id, None)
         self.delivering.pop(stream_id, None)
-        self._close_if_drained()
+        self.close_if_drained()
 
     # --- memory -----------------------------------------------------------------------------------
 
@@ -615,16 +684,17 @@ class Session:
         RFC 9114 section 5.2: a server SHOULD first send a GOAWAY with the highest possible id,
         and the real one once a round trip has passed.
         """
-        if self._negotiated and self.connection.is_alive:
+        # The identifier of a GOAWAY must not be above that of one before.
+        if self._negotiated and self.connection.is_alive and not self.going_away:
             self.h3.send_goaway(MAX_REQUEST_STREAM_ID)
             self.wake()
 
     def drain(self) -> None:
         """Second GOAWAY: what runs is finished, what comes is rejected."""
-        self._going_away = True
+        self.going_away = True
         if self._negotiated and self.connection.is_alive:
             self.h3.send_goaway(self._highest_stream_id + 4)
-        self._close_if_drained()
+        self.close_if_drained()
         self.wake()
 
     def close(self, code: int, reason: str) -> None:
@@ -633,7 +703,19 @@ class Session:
             self.connection.close(error_code=code, reason_phrase=reason)
             self.wake()
 
-    def _close_if_drained(self) -> None:
+    def close_if_drained(self) -> None:
+        """End the connection once GOAWAY was sent and nothing runs any more."""
         # Not while a response is on its way: closing would cut it off.
-        if self._going_away and not self.streams and self.connection.responses_delivered:
-            self.close(H3ErrorCode.NO_ERROR, "shutting down")
+        if (
+            not self.going_away
+            or self.streams
+            or self.held
+            or not self.connection.responses_delivered
+            or self.edge.now() < self._farewell_from
+        ):
+            return
+        code, reason = self._farewell
+        if code is H3ErrorCode.NO_ERROR:
+            self.close(code, reason)
+        elif not self._sent_away:
+            self._send_away(code, reason)

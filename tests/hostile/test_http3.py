@@ -5,19 +5,17 @@ The codec's own tests hold it to more; these see that the CONNECTION_CLOSE says 
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pylsqpack
 import pytest
 
-from quicedge.http.checks import MessageLimits
 from quicedge.http.errors import H3ErrorCode as Code
 from quicedge.http.frames import encode_frame as frame
 from quicedge.http.frames import encode_settings
-from quicedge.http.h3 import H3Settings
 from quicedge.worker.session import Session
 from tests.support.hostile import Hostile, varints
+from tests.support.sessions import StubEdge
 from tests.support.world import NOW
 
 REQUEST, CONTROL, ENCODER, DECODER, EXTRA = 0, 2, 6, 10, 14
@@ -37,13 +35,7 @@ def connect() -> Hostile:
     """A client of HTTP/3 whose requests nobody answers."""
     hostile = Hostile(alpn_protocols=["h3"])
     endpoint = hostile.world.endpoint
-    edge: Any = SimpleNamespace(
-        h3_settings=H3Settings(), message_limits=MessageLimits(), handshakes_completed=0,
-        wake=endpoint.wake, session_ended=lambda *_: None,
-        new_exchange=lambda *_: None, start_exchange=lambda *_: None,
-        tracer=SimpleNamespace(negotiated=lambda _: None), now=lambda: NOW,
-        policy=SimpleNamespace(needs_address=False, note_closed=lambda *_: None),
-    )  # fmt: skip
+    edge: Any = StubEdge(NOW, endpoint.wake)
     endpoint._accept = lambda connection: Session(edge, connection)
     return hostile.connect()
 
@@ -87,6 +79,12 @@ RULES: dict[str, tuple[bytes, Code]] = {
     "GOAWAY goes up": (
         stream(CONTROL, SETTINGS + frame(7, b"\0") + frame(7, b"\x04")), Code.ID_ERROR,
     ),
+    "a PRIORITY_UPDATE beyond the stream limit": (
+        stream(CONTROL, SETTINGS + frame(0xF0700, varints(4 * 100) + b"u=1")), Code.ID_ERROR,
+    ),
+    "a PRIORITY_UPDATE of no request": (
+        stream(CONTROL, SETTINGS + frame(0xF0700, varints(2) + b"u=1")), Code.ID_ERROR,
+    ),
     "a push stream": (stream(EXTRA, b"\x01\0"), Code.STREAM_CREATION_ERROR),
     **{
         f"a second critical stream of type {kind}": (
@@ -108,6 +106,12 @@ RULES: dict[str, tuple[bytes, Code]] = {
     "our control stream is stopped": (varints(0x05, 3, 0), Code.CLOSED_CRITICAL_STREAM),
     "an unknown static entry": (
         stream(REQUEST, frame(1, b"\0\0\xff\xff\x10")), Code.QPACK_DECOMPRESSION_FAILED,
+    ),
+    "a negative Base": (
+        stream(REQUEST, frame(1, b"\0\x80\xd1")), Code.QPACK_DECOMPRESSION_FAILED,
+    ),
+    "an insertion into a table without capacity": (
+        stream(ENCODER, b"\x02\x41a\x01b"), Code.QPACK_ENCODER_STREAM_ERROR,
     ),
     "a table beyond the limit": (
         stream(ENCODER, b"\x02\x3f\xe1\x1f"), Code.QPACK_ENCODER_STREAM_ERROR,

@@ -16,8 +16,10 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ConnectionTerminated, QuicEvent
 
 from tests.support.edge import RunningEdge, edge
+from tests.support.h3client import h3_client
 from tests.support.origin import demo_origin
 from tests.support.peers import gtlsclient
+from tests.support.raworigin import raw_origin
 
 
 class Client(QuicConnectionProtocol):
@@ -155,6 +157,27 @@ async def test_leaving_a_page_is_no_abuse(tmp_path: Path) -> None:
             client.transmit()
             await asyncio.wait_for(client.until(b"200", again), 5)
             assert not client.ended.done()
+
+
+async def test_a_map_page_that_drops_its_tiles_is_let_be(tmp_path: Path) -> None:
+    """60 slow tiles at a time, all dropped for the next 60; a POST meanwhile is done once."""
+    with (
+        raw_origin({}, held=(b"/order", b"/tile")) as origin,
+        edge(tmp_path, origin.url) as running,
+    ):
+        async with h3_client(running.port) as client:
+            post = client.open(b"POST", b"/order", [(b"content-length", b"0")])
+            for _ in range(12):
+                tiles = [client.open(b"GET", b"/tile") for _ in range(60)]
+                await asyncio.sleep(0.2)
+                for tile in tiles:
+                    client.cancel(tile)
+            assert (await client.ask(b"GET", b"/quick")).status == 200
+            origin.release()
+            assert (await client.answer(post)).status == 200
+            assert client.closed is None
+        assert sum(head.startswith(b"POST") for head in origin.heads) == 1
+        assert not any((await asyncio.to_thread(refused, running)).values())
 
 
 async def test_cancelling_now_and_then_is_no_abuse(tmp_path: Path) -> None:

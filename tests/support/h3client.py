@@ -118,6 +118,12 @@ class H3Client(QuicConnectionProtocol):
         self.h3.send_data(stream_id, data, end)
         self.transmit()
 
+    def cancel(self, stream_id: int) -> None:
+        """Give a request up as browsers do."""
+        self._quic.reset_stream(stream_id, 0x10C)
+        self._quic.stop_stream(stream_id, 0x10C)
+        self.transmit()
+
     def send_fin(self, stream_id: int) -> None:
         """End the stream without a frame."""
         self._quic.send_stream_data(stream_id, b"", end_stream=True)

@@ -11,9 +11,12 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
 class RawOrigin:
-    def __init__(self, answers: dict[bytes, bytes]) -> None:
-        """`answers`: what is sent, by path without query; `OK` for other paths."""
+    def __init__(self, answers: dict[bytes, bytes], held: tuple[bytes, ...] = ()) -> None:
+        """`answers`: what is sent, by path without query; `OK` for other paths. `held`: paths that
+        are answered after `release`."""
         self.answers = answers
+        self._held = held
+        self._released = threading.Event()
         self.heads: list[bytes] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -32,8 +35,13 @@ class RawOrigin:
             if line.startswith(prefix)
         ]
 
+    def release(self) -> None:
+        """Answer what was held."""
+        self._released.set()
+
     def close(self) -> None:
         self._listener.close()
+        self.release()
 
     def _accept(self) -> None:
         while True:
@@ -55,12 +63,14 @@ class RawOrigin:
                 head, _, data = data.partition(b"\r\n\r\n")
                 self.heads.append(head)
                 path = head.split(b" ")[1].partition(b"?")[0]
+                if path in self._held:
+                    self._released.wait()
                 connection.sendall(self.answers.get(path, OK))
 
 
 @contextlib.contextmanager
-def raw_origin(answers: dict[bytes, bytes]) -> Iterator[RawOrigin]:
-    origin = RawOrigin(answers)
+def raw_origin(answers: dict[bytes, bytes], held: tuple[bytes, ...] = ()) -> Iterator[RawOrigin]:
+    origin = RawOrigin(answers, held)
     try:
         yield origin
     finally:

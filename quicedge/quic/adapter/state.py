@@ -540,6 +540,11 @@ class StateConnection(ClosingConnection):
         return self._local_max_streams_bidi.used
 
     @property
+    def streams_allowed(self) -> int:
+        """Bidirectional streams that the peer may have opened in all."""
+        return self._local_max_streams_bidi.value
+
+    @property
     def receive_window(self) -> int:
         """Bytes the peer may still send on the connection."""
         return self._local_max_data.value - self._local_max_data.used

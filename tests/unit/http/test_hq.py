@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quicedge.config.limits import HQ_MAX_REQUEST
+from quicedge.http.errors import H3ErrorCode
 from quicedge.http.h3_types import H3StreamError
 from quicedge.http.hq import HqConnection
 from quicedge.http.message import Fields
@@ -23,6 +24,7 @@ class Peer:
         self.reset: list[int] = []
         self.requests: list[tuple[int, bytes]] = []
         self.ended: list[int] = []
+        self.errors: list[int] = []
         self.credit = 0
         self.hq = HqConnection(self, self, authority=b"server4")
 
@@ -60,7 +62,12 @@ class Peer:
 
     def on_priority_update(self, element_id: int, priority: Priority) -> None: ...
 
-    def on_field_section_too_large(self, stream_id: int) -> None: ...
+    def on_field_section_too_large(self, stream_id: int, fields: Fields) -> None: ...
+
+    def on_stream_error(self, error: H3StreamError) -> None:
+        self.errors.append(error.code)
+
+    def on_exhausted(self, reason: str) -> None: ...
 
 
 @given(
@@ -100,12 +107,15 @@ def test_an_error_is_not_taken_for_a_file() -> None:
 
 @pytest.mark.parametrize("line", [b"POST /x\r\n", b"GET\r\n", b"GET x\r\n", b"GET /a b\r\n", b"\n"])
 def test_what_is_no_request(line: bytes) -> None:
-    with pytest.raises(H3StreamError):
-        Peer().hq.stream_data(0, line, True)
+    peer = Peer()
+    peer.hq.stream_data(0, line, True)
+    assert peer.errors == [H3ErrorCode.MESSAGE_ERROR]
 
 
 def test_a_line_without_end() -> None:
     peer = Peer()
     peer.hq.stream_data(0, b"x" * HQ_MAX_REQUEST, False)
-    with pytest.raises(H3StreamError):
+    assert not peer.errors
+    for _ in range(3):
         peer.hq.stream_data(0, b"x", False)
+    assert peer.errors == [H3ErrorCode.MESSAGE_ERROR]

@@ -9,14 +9,11 @@ from typing import Any
 import pytest
 
 from quicedge.config.limits import (
-    ABUSE_FORGIVEN_PER_SECOND,
-    MAX_ABUSE_SCORE,
     MEMORY_TRIM_INTERVAL,
 )
 from quicedge.config.rates import parse_rate
 from quicedge.config.schema import Limits, RequestRate
 from quicedge.http.message import Request
-from quicedge.worker.abuse import AbuseScore
 from quicedge.worker.memory import MemoryBudget, default_budget, resident_bytes, trim
 from quicedge.worker.progress import Progress
 from quicedge.worker.requestrates import RequestRates
@@ -249,14 +246,3 @@ def test_a_complete_response_is_owed_an_ack_of_its_last_byte(unsent: int, in_fli
     assert run(session, 25) >= 1
     assert session.resets[0] == 0
     assert session.exchange.ended[0] == "response"
-
-
-def test_broken_off_requests_are_forgiven_with_time_and_with_work_done() -> None:
-    score = AbuseScore()
-    assert not any(score.broken_off(now=100.0) for _ in range(MAX_ABUSE_SCORE))
-    score.completed()
-    assert not score.broken_off(now=100.0)
-    assert score.broken_off(now=100.0)
-    later = 100.0 + 2 * MAX_ABUSE_SCORE / ABUSE_FORGIVEN_PER_SECOND
-    assert not any(score.broken_off(now=later) for _ in range(MAX_ABUSE_SCORE))
-    assert score.broken_off(now=later)

@@ -1,0 +1,273 @@
+"""HTTP/3 sessions of the edge before an origin that a test plays."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pylsqpack
+
+from quicedge.http.checks import MessageError, MessageLimits
+from quicedge.http.frames import FrameType, encode_frame, encode_settings, encode_varint
+from quicedge.http.h3 import H3Settings
+from quicedge.http.message import Field, Request, Response
+from quicedge.http.semantics import EdgeContext
+from quicedge.proxy.exchange import Exchange
+from quicedge.quic import events
+from quicedge.quic.ending import Delivery, Ending
+from quicedge.telemetry.outcomes import Outcome, Refusal
+from quicedge.worker.response_memory import ResponseMemory
+from quicedge.worker.session import RequestStream, Session
+
+GET: list[Field] = [
+    (b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"localhost"), (b":path", b"/"),
+]  # fmt: skip
+POST: list[Field] = [(b":method", b"POST"), *GET[1:]]
+
+CONTROL = 2
+PRIORITY_UPDATE = 0xF0700
+RESERVED = 0x21
+"""The first reserved frame and stream type (RFC 9114 section 7.2.8)."""
+
+
+def frame(kind: int, payload: bytes = b"") -> bytes:
+    return encode_frame(kind, payload)
+
+
+def head(fields: Sequence[Field] = GET) -> bytes:
+    return frame(FrameType.HEADERS, pylsqpack.Encoder().encode(0, list(fields))[1])
+
+
+def priority_update(stream_id: int, value: bytes = b"u=1") -> bytes:
+    return frame(PRIORITY_UPDATE, encode_varint(stream_id) + value)
+
+
+class OriginRequest:
+    """A request as the origin has it; answers where the test says so."""
+
+    server = http_version = scheme = ""
+    queue_seconds = connect_seconds = 0.0
+    retries = 0
+    stalled = False
+
+    def __init__(self, request: Request, handler: Exchange) -> None:
+        self.request = request
+        self.handler = handler
+        self.content = bytearray()
+        self.ended = request.ended
+        self.aborted = False
+
+    def write(self, data: bytes) -> None:
+        self.content += data
+
+    def end(self, trailers: Sequence[Field] = ()) -> None:
+        self.ended = True
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def answer(
+        self,
+        content: bytes = b"ok",
+        fields: Sequence[Field] = (),
+        trailers: Sequence[Field] = (),
+    ) -> None:
+        self.handler.response(Response(200, list(fields)))
+        self.handler.data(content)
+        self.handler.end(trailers)
+
+
+class StubEdge:
+    """What a session needs of its edge; time stands still unless `clock` is moved."""
+
+    def __init__(self, clock: float = 0.0, wake: Callable[[Any], None] = lambda _: None) -> None:
+        self.clock = clock
+        self.wake = wake
+        self.h3_settings = H3Settings()
+        self.message_limits = MessageLimits()
+        self.handshakes_completed = 0
+        self.tracer = SimpleNamespace(negotiated=lambda _: None)
+        self.refusals: Counter[Refusal] = Counter()
+        self.closed: list[str] = []
+        """Why sessions were closed for what their clients did."""
+        self.policy = SimpleNamespace(
+            needs_address=False,
+            response_memory=ResponseMemory(1 << 40, lambda call: call()),
+            count=lambda reason, count=1: self.refusals.update({reason: count}),
+            note_closed=lambda session, code, reason: self.closed.append(reason),
+        )
+        self.at_origin: list[OriginRequest] = []
+        """Requests that the origin has got, in order."""
+        self.answers_at_once = False
+        self.rejections: list[MessageError] = []
+
+    def now(self) -> float:
+        return self.clock
+
+    def date(self) -> bytes:
+        return b"Thu, 01 Jan 1970 00:00:00 GMT"
+
+    def session_ended(self, session: Session) -> None: ...
+
+    def new_exchange(self, session: Session, stream: RequestStream, request: Request) -> Exchange:
+        def done(exchange: Exchange) -> None:
+            session.exchange_done(stream.stream_id, exchange.outcome is Outcome.COMPLETE)
+            stream.exchange = None
+
+        context = EdgeContext(client_host="192.0.2.1")
+        return Exchange(
+            request, stream, None, context, clock=self.now, date=self.date, on_done=done
+        )
+
+    def start_exchange(self, session: Session, exchange: Exchange) -> None:
+        exchange.start(self)
+
+    def open(self, request: Request, handler: Exchange, *options: Any) -> OriginRequest:
+        self.at_origin.append(OriginRequest(request, handler))
+        return self.at_origin[-1]
+
+    def rejected(
+        self, session: Session, stream_id: int, fields: Any, error: MessageError, size: int
+    ) -> None:
+        self.rejections.append(error)
+
+
+class StubConnection:
+    """A connection whose packets arrive at once: what is sent is delivered."""
+
+    id = "0"
+    handshake_complete = True
+    validated_path = None
+    server_name = "localhost"
+    ending = Ending.LOCAL_CLOSE
+    close_event = None
+    responses_delivered = True
+    came_from = SimpleNamespace(remote=("192.0.2.1", 50000))
+    send_buffered = 0
+    streams_allowed = 1 << 60
+
+    def __init__(self) -> None:
+        self.recovery = SimpleNamespace(delivered=0, bytes_in_flight=0)
+        self.closed: tuple[int, str] | None = None
+        self.control = b""
+        """What we sent on our control stream."""
+        self.resets: dict[int, int] = {}
+        self.stops: dict[int, int] = {}
+        self.sent: dict[int, bytes] = {}
+        self.ended: set[int] = set()
+        self._uni = 3 - 4
+
+    @property
+    def is_alive(self) -> bool:
+        return self.closed is None
+
+    @property
+    def streams_open(self) -> int:
+        return 0
+
+    def get_next_available_stream_id(self, is_unidirectional: bool = False) -> int:
+        self._uni += 4
+        return self._uni
+
+    def send_stream_data(self, stream_id: int, data: bytes, end_stream: bool = False) -> None:
+        self.recovery.delivered += 1
+        if stream_id == 3:
+            self.control += data
+        elif not stream_id & 2:
+            self.sent[stream_id] = self.sent.get(stream_id, b"") + data
+            if end_stream:
+                self.ended.add(stream_id)
+
+    def can_send_on(self, stream_id: int) -> bool:
+        return stream_id not in self.ended and stream_id not in self.resets
+
+    can_reset = can_send_on
+
+    def can_receive_on(self, stream_id: int) -> bool:
+        return stream_id not in self.stops
+
+    def reset_stream(self, stream_id: int, code: int) -> None:
+        self.resets[stream_id] = code
+
+    def stop_stream(self, stream_id: int, code: int) -> None:
+        self.stops[stream_id] = code
+
+    def delivery(self, stream_id: int) -> Delivery:
+        return Delivery.DELIVERED if stream_id in self.ended else Delivery.OPEN
+
+    def consume(self, stream_id: int, nbytes: int) -> None: ...
+
+    def prioritize(self, stream_id: int, urgency: int, incremental: bool) -> None: ...
+
+    def is_prioritized(self, stream_id: int) -> bool:
+        return False
+
+    def unsent_bytes(self, stream_id: int) -> int:
+        return 0
+
+    def unacknowledged_bytes(self, stream_id: int) -> int:
+        return 0
+
+    def close(self, error_code: int, reason_phrase: str) -> None:
+        self.closed = error_code, reason_phrase
+
+
+class Client:
+    """A client of HTTP/3, frame by frame, without packets: for what takes very many requests."""
+
+    def __init__(self, **settings: int) -> None:
+        self.edge = StubEdge()
+        self.connection = StubConnection()
+        self.session = Session(self.edge, self.connection)  # type: ignore[arg-type]
+        self._tell(events.ProtocolNegotiated(alpn_protocol="h3"))
+        self._next = 0
+        sent = encode_settings({int(name[1:]): value for name, value in settings.items()})
+        self.send(CONTROL, b"\0" + frame(FrameType.SETTINGS, sent))
+
+    def _tell(self, event: events.QuicEvent) -> None:
+        self.session.handle_event(event)
+        while self.edge.answers_at_once and self.edge.at_origin:
+            self.edge.at_origin.pop().answer()
+        self.session.pumped()
+
+    @property
+    def closed(self) -> tuple[int, str] | None:
+        return self.connection.closed
+
+    @property
+    def told_to_leave(self) -> bool:
+        """GOAWAY came."""
+        return self.session.going_away
+
+    def open(self) -> int:
+        self._next += 4
+        return self._next - 4
+
+    def send(self, stream_id: int, data: bytes, end: bool = False) -> None:
+        self._tell(events.StreamDataReceived(data=data, end_stream=end, stream_id=stream_id))
+
+    def ask(self, data: bytes | None = None, end: bool = True) -> int:
+        stream_id = self.open()
+        self.send(stream_id, _GET_HEAD if data is None else data, end)
+        return stream_id
+
+    def cancel(self, stream_id: int) -> None:
+        """As browsers do: no more of the request, nothing of the response."""
+        self._tell(events.StreamReset(error_code=0x10C, stream_id=stream_id))
+        self._tell(events.StopSendingReceived(error_code=0x10C, stream_id=stream_id))
+
+    def forget(self) -> None:
+        """Let go of what the connection kept of streams that are over."""
+        connection = self.connection
+        for kept in (connection.resets, connection.stops, connection.sent):
+            kept.clear()
+        connection.ended.clear()
+
+
+_GET_HEAD = head()

@@ -1,0 +1,216 @@
+"""QPACK: what costs a request alone, and what costs the connection."""
+
+from __future__ import annotations
+
+import pylsqpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quicedge.config.limits import MAX_COOKIE_CRUMBS, MAX_FIELDS
+from quicedge.http.errors import H3ErrorCode
+from quicedge.http.frames import FrameType, encode_frame, encode_varint
+from quicedge.http.message import Fields
+from quicedge.http.qpack import outline
+from tests.unit.http.test_h3 import GET, Wire, headers, server
+
+ENCODER = 6
+
+
+def integer(value: int, bits: int, first: int) -> bytes:
+    """RFC 7541 section 5.1."""
+    mask = (1 << bits) - 1
+    if value < mask:
+        return bytes((first | value,))
+    out = [first | mask]
+    value -= mask
+    while value >= 128:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes((*out, value))
+
+
+def lines(*fields: tuple[bytes, bytes]) -> bytes:
+    """Literal field lines, which need no table."""
+    return b"".join(
+        integer(len(name), 3, 0x20) + name + integer(len(value), 7, 0) + value
+        for name, value in fields
+    )
+
+
+def literals(*fields: tuple[bytes, bytes]) -> bytes:
+    return encode_frame(FrameType.HEADERS, b"\0\0" + lines(*fields))
+
+
+class Indexing:
+    """A peer that uses the dynamic table, and its connection to a codec of ours."""
+
+    def __init__(self, **settings: int) -> None:
+        options = {"qpack_max_table_capacity": 4096, "qpack_blocked_streams": 16, **settings}
+        self.wire: Wire = server(**options)
+        self._encoder = pylsqpack.Encoder()
+        self._acknowledged = 0
+        self._type = b"\x02"
+        self._instruct(self._encoder.apply_settings(4096, 16))
+
+    def _instruct(self, data: bytes) -> None:
+        self.wire.h3.stream_data(ENCODER, self._type + data, False)
+        self._type = b""
+
+    def block(self, stream_id: int, fields: Fields) -> bytes:
+        """Encode a section, its insertions sent ahead."""
+        instructions, block = self._encoder.encode(stream_id, fields)
+        self._instruct(instructions)
+        return block
+
+    def request(self, stream_id: int, *fields: tuple[bytes, bytes]) -> None:
+        block = self.block(stream_id, [*GET, *fields])
+        self.wire.h3.stream_data(stream_id, encode_frame(FrameType.HEADERS, block), True)
+
+    def take_acknowledgments(self) -> bytes:
+        """Give the encoder what our decoder stream says; raises for what it cannot be."""
+        sent = bytes(self.wire.sent[self.wire.h3._decoder_stream])[1:]
+        fresh, self._acknowledged = sent[self._acknowledged :], len(sent)
+        self._encoder.feed_decoder(fresh)
+        return fresh
+
+
+def told(wire: Wire, name: str) -> list[int]:
+    return [
+        entry[1].stream_id if name == "on_stream_error" else entry[1]
+        for entry in wire.told
+        if entry[0] == name
+    ]
+
+
+OVER_LONG = {
+    "a value": lines((b"x", b"y" * 65_536)),
+    "a name": lines((b"x" * 65_536, b"y")),
+    "a Huffman value": b"\x21x" + integer(45_000, 7, 0x80) + b"\x18\xc6\x31\x8c\x63" * 9_000,
+}
+
+
+@pytest.mark.parametrize("field", OVER_LONG.values(), ids=OVER_LONG.keys())
+def test_a_field_that_is_too_long_costs_its_request_alone(field: bytes) -> None:
+    peer = Indexing(max_field_section_size=1 << 20)
+    for stream_id in range(0, 12, 4):
+        peer.request(stream_id, (b"x-session", b"abc" * 20))
+    block = peer.block(12, [*GET, (b"x-session", b"abc" * 20)])
+    assert block[0] != 0, "no dynamic table in use"
+    peer.wire.h3.stream_data(12, encode_frame(FrameType.HEADERS, block + field), True)
+    assert told(peer.wire, "on_field_section_too_large") == [12]
+    _go_on(peer)
+
+
+def test_a_field_without_a_name_costs_its_request_alone() -> None:
+    peer = Indexing()
+    for stream_id in range(0, 12, 4):
+        peer.request(stream_id, (b"x-session", b"abc" * 20))
+    block = peer.block(12, [*GET, (b"x-session", b"abc" * 20)])
+    assert block[0] != 0, "no dynamic table in use"
+    peer.wire.h3.stream_data(12, encode_frame(FrameType.HEADERS, block + lines((b"", b"v"))), True)
+    assert peer.wire.stream_errors() == [(12, H3ErrorCode.MESSAGE_ERROR)]
+    _go_on(peer)
+
+
+def _go_on(peer: Indexing) -> None:
+    """The table is intact: it takes more than it holds, so what is in use no longer is evicted."""
+    peer.take_acknowledgments()
+    for index in range(400):
+        peer.request(16 + 4 * index, (b"x-session", b"%d" % (index // 4) * 30))
+        peer.take_acknowledgments()
+    heads = [entry for entry in peer.wire.told if entry[0] == "on_headers"]
+    assert len(heads) == 3 + 400
+    assert heads[-1][2][-1] == (b"x-session", b"99" * 30)
+
+
+def test_every_stream_given_up_is_cancelled_for_the_peer_s_encoder() -> None:
+    """RFC 9204 section 2.2.2.2: entries stay in use until then."""
+    peer = Indexing()
+    block = peer.block(0, GET)
+    peer.wire.h3.stream_data(0, encode_frame(FrameType.HEADERS, block)[:-1], False)
+    peer.wire.h3.drop(0)
+    assert peer.take_acknowledgments() == b"\x40"
+    peer.wire.h3.stream_data(0, b"x" * 100, True)
+    peer.wire.h3.stream_data(4, b"\x01" + encode_varint(1 << 20), False)
+    assert told(peer.wire, "on_field_section_too_large") == [4]
+    assert peer.take_acknowledgments() == b"\x44"
+
+
+def test_a_blocked_stream_that_is_dropped_tells_nothing_once_it_could_go_on() -> None:
+    peer = Indexing()
+    block = b"\x02\x00\x80" + lines(*GET)
+    rest = encode_frame(FrameType.DATA, b"content")
+    peer.wire.h3.stream_data(0, encode_frame(FrameType.HEADERS, block) + rest, True)
+    before = peer.wire.consumed
+    peer.wire.h3.drop(0)
+    assert peer.wire.consumed - before == len(rest)
+    peer._instruct(b"\x41a\x01b")
+    assert not peer.wire.told
+    assert not peer.wire.h3.unfinished_heads()
+
+
+def test_a_malformed_request_does_not_hold_up_those_unblocked_with_it() -> None:
+    peer = Indexing()
+    block = b"\x02\x00\x80" + lines(*GET)
+    bad = block + lines((b"", b"v"))
+    peer.wire.h3.stream_data(0, encode_frame(FrameType.HEADERS, bad), True)
+    for stream_id in (4, 8):
+        peer.wire.h3.stream_data(stream_id, encode_frame(FrameType.HEADERS, block), True)
+    assert not peer.wire.told
+    peer._instruct(b"\x41a\x01b")
+    assert peer.wire.stream_errors() == [(0, H3ErrorCode.MESSAGE_ERROR)]
+    assert told(peer.wire, "on_headers") == [4, 8]
+    assert told(peer.wire, "on_end") == [4, 8]
+
+
+@pytest.mark.parametrize("count", [130, 180, 1_000])
+def test_cookie_crumbs_count_as_one_field(count: int) -> None:
+    crumbs = [(b"cookie", b"c%d=value" % index) for index in range(count)]
+    wire = server()
+    wire.h3.stream_data(0, headers([*GET, *crumbs]), True)
+    assert told(wire, "on_headers") == [0]
+    indexing = Indexing()
+    for stream_id in range(0, 16, 4):
+        indexing.request(stream_id, *crumbs)
+    assert told(indexing.wire, "on_headers") == [0, 4, 8, 12]
+
+
+def test_cookie_crumbs_count_in_the_size_of_their_section() -> None:
+    wire = server()
+    wire.h3.stream_data(0, headers([*GET, *[(b"cookie", b"c=d")] * 2_000]), True)
+    assert told(wire, "on_field_section_too_large") == [0]
+
+
+def test_references_to_the_dynamic_table_are_bounded() -> None:
+    peer = Indexing()
+    peer._instruct(b"\x41a\x01b")
+    most = MAX_FIELDS + MAX_COOKIE_CRUMBS
+    for stream_id, count in ((0, MAX_FIELDS), (4, most + 1)):
+        block = b"\x02\x00" + b"\x80" * count
+        peer.wire.h3.stream_data(stream_id, encode_frame(FrameType.HEADERS, block), True)
+    assert told(peer.wire, "on_headers") == [0]
+    assert told(peer.wire, "on_field_section_too_large") == [4]
+
+
+@given(st.binary(max_size=200))
+def test_an_outline_of_any_bytes(block: bytes) -> None:
+    seen = outline(block)
+    assert 0 <= seen.dynamic <= seen.lines <= len(block)
+
+
+def test_an_outline_counts_as_the_decoder_does() -> None:
+    for fields in (GET, [*GET, (b"user-agent", b"x" * 300), (b"x-y", b"")]):
+        _, block = pylsqpack.Encoder().encode(0, fields)
+        seen = outline(block)
+        assert (seen.lines, seen.dynamic, seen.nameless) == (len(fields), 0, False)
+        assert seen.longest >= max(len(value) for _, value in fields[4:]) if fields[4:] else True
+
+
+def test_negative_base_is_judged_by_the_required_insert_count() -> None:
+    """RFC 9204 section 4.5.1.2: a Base of Required Insert Count - Delta Base - 1 is fine."""
+    peer = Indexing()
+    peer._instruct(b"\x41a\x01b")
+    block = b"\x02\x80\x10" + lines(*GET)  # Base 0, post-base index 0
+    peer.wire.h3.stream_data(0, encode_frame(FrameType.HEADERS, block), True)
+    assert peer.wire.told[0] == ("on_headers", 0, [(b"a", b"b"), *GET], True)
