@@ -15,6 +15,7 @@ COMMANDS = {
     "serve": "Run the edge.",
     "demo": "Run the edge before an embedded origin and show a first request.",
     "check": "Say what a configuration would do and what will hurt.",
+    "validate": "Judge a configuration file alone, on any machine.",
     "get": "Fetch a URL over HTTP/3.",
     "top": "Show the connections of a running edge, live.",
     "qlog": "Read qlog traces: stats, show, report, plot, diff, validate.",

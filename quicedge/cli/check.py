@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 import click
+import msgspec
 from rich.console import Console
 from rich.markup import escape
 
@@ -19,6 +19,12 @@ _STYLE = {"error": "bold red", "warning": "yellow", "ok": "green"}
 @click.command()
 @config_options
 @click.option("--json", "as_json", is_flag=True, help="Findings as JSON.")
+@click.option(
+    "--no-machine",
+    "file_alone",
+    is_flag=True,
+    help="Judge the file alone, not what it needs of this machine (as `quicedge validate`).",
+)
 def command(
     path: str | None,
     upstream: str | None,
@@ -27,23 +33,33 @@ def command(
     workers: int | None,
     admin: str | None,
     as_json: bool,
+    file_alone: bool,
 ) -> None:
-    """Check a configuration on this machine; exit 1 when something would fail."""
-    config = make_config(path, upstream, root, listen, workers, admin)
-    found = findings.examine(config)
+    """Check a configuration on this machine; exit 1 when something would fail.
+
+    As root it looks as the user that workers become. It knows the edge that runs with the same
+    configuration: what that holds is no obstacle.
+    """
+    config = make_config(path, upstream, root, listen, workers, admin, machine=False)
+    show(config, [] if file_alone else findings.examine(config, path), as_json=as_json)
+
+
+def show(config: Config, found: list[findings.Finding], *, as_json: bool) -> None:
+    """Print what the configuration would do and what was found, and exit by it."""
     if as_json:
-        click.echo(json.dumps([finding._asdict() for finding in found], indent=1))
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=1))
     else:
-        _show(config, found)
+        _print(config, found)
     sys.exit(any(finding.level == "error" for finding in found))
 
 
-def _show(config: Config, found: list[findings.Finding]) -> None:
+def _print(config: Config, found: list[findings.Finding]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print("[bold]It would[/bold]")
     for line in plan(config):
         console.print(f"  {escape(line)}")
-    console.print("\n[bold]On this machine[/bold]")
+    if found:
+        console.print("\n[bold]On this machine[/bold]")
     for finding in found:
         style = _STYLE[finding.level]
         console.print(

@@ -74,8 +74,13 @@ def make_config(
     listen: tuple[str, ...],
     workers: int | None,
     admin: str | None,
+    *,
+    machine: bool = True,
 ) -> Config:
-    """The configuration that the options name; raises click.ClickException with exit code 2."""
+    """The configuration that the options name; raises click.ClickException with exit code 2.
+
+    `machine` as `load_config` has it.
+    """
     if sum(option is not None for option in (path, upstream, root)) != 1:
         raise click.UsageError("give one of --config FILE, --upstream URL and --root DIRECTORY")
     try:
@@ -91,7 +96,7 @@ def make_config(
             raise click.UsageError(
                 "--listen, --workers and --admin go with --upstream and --root; a file has its own"
             )
-        return load_config(path)
+        return load_config(path, machine=machine)
     except ConfigError as error:
         raise _refused(str(error)) from error
     except OSError as error:

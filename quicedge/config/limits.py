@@ -506,6 +506,13 @@ DRAIN_TIMEOUT: Final = 30.0
 STOP_GRACE: Final = 3.0
 """Seconds a worker has to exit once its drain time is over, before SIGKILL."""
 
+CERTIFICATE_EXPIRY_WARNING: Final = 14 * 86400.0
+"""Seconds before a certificate expires from which on that is said: half of what a certificate of
+Let's Encrypt has left when it is due for renewal."""
+
+CERTIFICATE_CHECK_INTERVAL: Final = 86400.0
+"""Seconds between two looks at what the certificates have left."""
+
 MAX_WORKERS: Final = 64
 """Workers of one edge: two generations of them share the 128 slots of connection IDs."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import json
+import os
 import socket
 from pathlib import Path
 
@@ -23,6 +25,8 @@ listen = ["{listen}"]
 certificates = [{{ cert = "cert.pem", key = "cert.key" }}]
 [upstreams.app]
 servers = ["http://127.0.0.1:9"]
+[admin]
+enabled = false
 [[routes]]
 host = "{host}"
 upstream = "app"
@@ -51,7 +55,7 @@ def test_a_taken_port_is_an_error(tmp_path: Path) -> None:
         config = write_config(tmp_path, listen=f"127.0.0.1:{taken.getsockname()[1]}")
         code, output = check(config)
     assert code == 1
-    assert "in use" in output
+    assert f"in use by {Path('/proc/self/comm').read_text().strip()} (pid {os.getpid()})" in output
 
 
 def test_a_host_that_no_certificate_covers_is_an_error(tmp_path: Path) -> None:
@@ -132,3 +136,91 @@ def test_a_fleet_is_looked_at(tmp_path: Path) -> None:
         code, output = check(config)
         assert code == 0, "a fleet starts without its register"
         assert "limits.redis: does not answer" in output
+
+
+# --- files, directories, the admin API ----------------------------------------------------------
+
+
+def findings(config: Path) -> dict[str, tuple[str, str]]:
+    """What `check --json` says of each subject: level and message."""
+    result = CliRunner().invoke(main, ["check", "--json", "--config", str(config)])
+    return {item["subject"]: (item["level"], item["message"]) for item in json.loads(result.output)}
+
+
+def test_what_the_edge_writes_and_reads_is_looked_at(tmp_path: Path) -> None:
+    write_certificate(tmp_path, "localhost")
+    config = write_config(tmp_path)
+    (tmp_path / "ca").write_text("words")
+    (tmp_path / "a file").touch()
+    config.write_text(
+        config.read_text()
+        .replace("[tls]", '[tls]\nkeylog = "a file/keys"')
+        .replace('["http://127.0.0.1:9"]', '["https://127.0.0.1:9"]\ntls_ca = "ca"')
+        .replace("enabled = false", f'listen = "unix:{tmp_path}/no/sock"\ntoken_file = "token"')
+        + f"""
+[upstreams.files]
+root = "absent"
+[log]
+file = "{tmp_path}"
+access_file = "no/access.log"
+[qlog]
+directory = "none"
+"""
+    )
+    found = findings(config)
+    expected = {
+        f"log.file {tmp_path}": ("error", "is a directory"),
+        f"log.access_file {tmp_path}/no/access.log":
+            ("error", f"there is no directory {tmp_path}/no"),
+        f"tls.keylog {tmp_path}/a file/keys":
+            ("error", f"Not a directory (as user {os.geteuid()})"),
+        f"qlog.directory {tmp_path}/none": ("error", "is no directory"),
+        f"upstream files {tmp_path}/absent":
+            ("error", f"No such file or directory (as user {os.geteuid()})"),
+        f"upstream app tls_ca {tmp_path}/ca": ("error", "holds no PEM certificate"),
+        f"admin unix:{tmp_path}/no/sock": ("error", f"there is no directory {tmp_path}/no"),
+        "upstream files": ("warning", "no route leads to it"),
+    }  # fmt: skip
+    assert {subject: found.get(subject) for subject in expected} == expected
+    level, message = found["admin.token_file"]
+    assert level == "error"
+    assert message.startswith(f"{tmp_path}/token: ")
+
+
+def test_a_taken_admin_port_is_an_error(tmp_path: Path) -> None:
+    write_certificate(tmp_path, "localhost")
+    config = write_config(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        config.write_text(config.read_text().replace("enabled = false", f'listen = "{listen}"'))
+        assert findings(config)[f"admin {listen}"] == ("error", "Address already in use")
+    assert findings(config)[f"admin {listen}"] == ("ok", "free")
+
+
+# --- the file alone -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [["validate"], ["check", "--no-machine"]])
+def test_a_file_is_judged_alone(tmp_path: Path, arguments: list[str]) -> None:
+    config = tmp_path / "quicedge.toml"
+    config.write_text(
+        """
+user = "of-another-machine"
+[tls]
+certificates = [{ cert = "/no/cert.pem", key = "/no/cert.key" }]
+[upstreams.files]
+root = "/no/such/root"
+[[routes]]
+upstream = "files"
+[qlog]
+directory = "/no/such/directory"
+"""
+    )
+    good = CliRunner().invoke(main, [*arguments, "--config", str(config)])
+    assert good.exit_code == 0, good.output
+    assert "send */ to files (/no/such/root)" in good.output
+    assert "On this machine" not in good.output
+    config.write_text(config.read_text() + "rate = 3\n")
+    bad = CliRunner().invoke(main, [*arguments, "--config", str(config)])
+    assert bad.exit_code == 2
+    assert f"{config}:11: qlog.rate: 3 is too large" in bad.output

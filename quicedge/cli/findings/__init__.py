@@ -1,0 +1,63 @@
+"""What may go wrong with a configuration on this machine: small looks, each with its remedy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from quicedge.cli.findings import certificates, files, network
+from quicedge.cli.findings.eyes import look_as
+from quicedge.cli.findings.finding import Finding
+from quicedge.cli.findings.running import running_edge
+from quicedge.config.machine import missing
+from quicedge.config.schema import Config
+from quicedge.worker.privileges import Identity, PrivilegeError, identity_of
+
+__all__ = ["Finding", "examine"]
+
+
+def examine(config: Config, path: str | None = None) -> list[Finding]:
+    """Everything that can be known without starting the edge. `path`: of the configuration."""
+    identity, user = _identity(config)
+    edge = running_edge(config.admin, path)
+    found = [*network.listening(config, edge), *network.administration(config.admin, edge)]
+    found += network.buffers()
+    found += certificates.of_config(config)
+    found += files.of_supervisor(config)
+    found += look_as(identity, lambda: files.of_workers(config, identity))
+    found += [
+        Finding("error", problem.key, problem.message)
+        for problem in missing(config)
+        if problem.key.startswith("otel")  # the rest is looked at above, as its user
+    ]
+    found += network.register(config)
+    found += look_as(identity, lambda: network.origins(config))
+    found += _unused(config)
+    found += network.descriptors()
+    found.append(user)
+    return found
+
+
+def _identity(config: Config) -> tuple[Identity | None, Finding]:
+    """Whom workers become, and what is to be said of it."""
+    try:
+        identity = identity_of(config.user, config.group)
+    except PrivilegeError as error:
+        remedy = "" if os.geteuid() == 0 else "run the edge, and this check, as root"
+        return None, Finding("error", "user", str(error), remedy)
+    if identity is None and os.geteuid() == 0:
+        return None, Finding(
+            "warning", "user", "workers run as root, and it is they that strangers speak to",
+            'user = "quicedge", once that user exists',
+        )  # fmt: skip
+    uid = os.geteuid() if identity is None else identity.uid
+    return identity, Finding("ok", "user", f"workers run as user {uid}, without capabilities")
+
+
+def _unused(config: Config) -> Iterator[Finding]:
+    routed = {route.upstream for route in config.routes}
+    for name in config.upstreams:
+        if name not in routed:
+            yield Finding(
+                "warning", f"upstream {name}", "no route leads to it", "add a route, or remove it"
+            )

@@ -1,0 +1,84 @@
+"""Certificates: good, for how long, for which hosts."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import stat
+from collections.abc import Iterator
+from itertools import pairwise
+
+from cryptography import x509
+
+from quicedge.cli.findings.finding import Finding
+from quicedge.config.limits import CERTIFICATE_EXPIRY_WARNING
+from quicedge.config.schema import Certificate, Config
+from quicedge.quic.tls import (
+    CertificateError,
+    ServerCertificate,
+    parse_certificate,
+    read_certificate,
+)
+
+
+def of_config(config: Config) -> Iterator[Finding]:
+    """Every certificate and key, and every routed host."""
+    covered: list[ServerCertificate] = []
+    for certificate in config.tls.certificates:
+        yield from _certificate(certificate, covered)
+    if config.tls.certificates:
+        yield from _hosts(config, covered)
+
+
+def _certificate(item: Certificate, covered: list[ServerCertificate]) -> Iterator[Finding]:
+    subject = f"certificate {item.cert}"
+    try:
+        pem = read_certificate(item.cert, item.key, private=False)
+        covered.append(parse_certificate(pem))
+        chain = x509.load_pem_x509_certificates(pem.cert)
+    except CertificateError as error:
+        yield Finding("error", subject, str(error))
+        return
+    now = datetime.datetime.now(datetime.UTC)
+    leaf = chain[0]
+    left = leaf.not_valid_after_utc - now
+    if left <= datetime.timedelta(0):
+        yield Finding(
+            "error", subject, f"expired on {leaf.not_valid_after_utc:%Y-%m-%d}", "renew it"
+        )
+    elif leaf.not_valid_before_utc > now:
+        yield Finding("error", subject, f"not valid before {leaf.not_valid_before_utc:%Y-%m-%d}")
+    elif left < datetime.timedelta(seconds=CERTIFICATE_EXPIRY_WARNING):
+        yield Finding("warning", subject, f"expires in {left.days} days", "renew it")
+    else:
+        yield Finding("ok", subject, f"good until {leaf.not_valid_after_utc:%Y-%m-%d}")
+    if not covered[-1].names:
+        yield Finding(
+            "error", subject, "covers no name: clients look at subjectAltName alone",
+            "have it issued with one",
+        )  # fmt: skip
+    for lower, upper in pairwise(chain):
+        if lower.issuer != upper.subject:
+            yield Finding(
+                "error", subject, "the chain is out of order", "leaf first, then each issuer"
+            )
+    mode = stat.S_IMODE(os.stat(item.key).st_mode)
+    if mode & 0o077:
+        yield Finding(
+            "error", f"key {item.key}", f"mode {mode:o}: others than its owner may read it",
+            f"chmod 600 {item.key}",
+        )  # fmt: skip
+
+
+def _hosts(config: Config, certificates: list[ServerCertificate]) -> Iterator[Finding]:
+    for host in dict.fromkeys(route.host for route in config.routes):
+        if host == "*":
+            continue
+        wanted = host.replace("*", "any", 1)
+        if any(certificate.covers(wanted) for certificate in certificates):
+            yield Finding("ok", f"host {host}", "covered by a certificate")
+        else:
+            yield Finding(
+                "error", f"host {host}", "no certificate covers it: clients will refuse",
+                "add one under [tls] certificates",
+            )  # fmt: skip

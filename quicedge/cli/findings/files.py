@@ -1,0 +1,128 @@
+"""Files and directories that the edge reads and writes, as those who will use them."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import stat
+from collections.abc import Iterator
+
+from quicedge.admin.guard import TokenError, read_token
+from quicedge.cli.findings.finding import Finding
+from quicedge.config.schema import Config, Upstream
+from quicedge.quic.sharedkeys import SharedKeyError, read_shared_keys
+from quicedge.worker.privileges import Identity
+
+
+def of_supervisor(config: Config) -> Iterator[Finding]:
+    """What the supervisor reads, with the privileges it keeps."""
+    if config.tls.shared_keys is not None:
+        yield _shared_keys(config.tls.shared_keys)
+    if config.admin.enabled and config.admin.token_file is not None:
+        yield _token(config.admin.token_file)
+
+
+def of_workers(config: Config, identity: Identity | None) -> Iterator[Finding]:
+    """What workers read and write: to be looked at as the user that they become."""
+    for key, path in (("log.file", config.log.file), ("log.access_file", config.log.access_file)):
+        if path is not None:
+            yield _written_file(key, path, given=identity is not None)
+    keylog, variable = config.tls.keylog, os.environ.get("SSLKEYLOGFILE")
+    if keylog or variable:
+        yield _written_file(
+            "tls.keylog" if keylog else "SSLKEYLOGFILE", keylog or str(variable), given=False
+        )
+    traces, variable = config.qlog.directory, os.environ.get("QLOGDIR")
+    if traces or variable:
+        yield _directory("qlog.directory" if traces else "QLOGDIR", traces or str(variable))
+    for name, upstream in config.upstreams.items():
+        if upstream.root is not None:
+            yield _root(name, upstream.root)
+        elif upstream.tls_ca is not None:
+            yield _authority(name, upstream, upstream.tls_ca)
+
+
+def _written_file(key: str, path: str, *, given: bool) -> Finding:
+    """A file that is appended to. `given`: the supervisor makes it and gives it to the user."""
+    subject, directory = f"{key} {path}", os.path.dirname(path) or "."
+    who = f"user {os.geteuid()}"
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        status = None
+    except OSError as error:
+        return Finding(
+            "error", subject, f"{error.strerror} (as {who})",
+            f"let {who} into {directory}, or name another place",
+        )  # fmt: skip
+    if status is None:
+        if not os.path.isdir(directory):
+            return Finding(
+                "error", subject, f"there is no directory {directory}", f"mkdir -p {directory}"
+            )
+        if not os.access(directory, os.X_OK if given else os.W_OK | os.X_OK):
+            verb = "reach" if given else "make"
+            return Finding(
+                "error", subject, f"{who} cannot {verb} it in {directory}",
+                f"let {who} into {directory}, or name another place",
+            )  # fmt: skip
+        return Finding("ok", subject, "can be made")
+    if stat.S_ISDIR(status.st_mode):
+        return Finding("error", subject, "is a directory", "name a file in it")
+    is_given = given and stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+    if not (is_given and not os.path.islink(path)) and not os.access(path, os.W_OK):
+        return Finding("error", subject, f"{who} cannot write to it", f"chown it to {who}")
+    return Finding("ok", subject, "can be written to")
+
+
+def _directory(key: str, path: str) -> Finding:
+    subject = f"{key} {path}"
+    if not os.path.isdir(path):
+        return Finding("error", subject, "is no directory", f"mkdir -p {path}")
+    if not os.access(path, os.W_OK | os.X_OK):
+        user = os.geteuid()
+        return Finding("error", subject, f"user {user} cannot write there", f"chown {user} {path}")
+    return Finding("ok", subject, "can be written to")
+
+
+def _root(name: str, root: str) -> Finding:
+    subject = f"upstream {name} {root}"
+    try:
+        os.close(os.open(root, os.O_RDONLY | os.O_DIRECTORY))
+    except OSError as error:
+        return Finding(
+            "error", subject, f"{error.strerror} (as user {os.geteuid()})",
+            "make it, let that user read it, or name another root",
+        )  # fmt: skip
+    return Finding("ok", subject, "a directory that can be read")
+
+
+def _authority(name: str, upstream: Upstream, path: str) -> Finding:
+    subject = f"upstream {name} tls_ca {path}"
+    try:
+        ssl.create_default_context(cafile=path)
+    except ssl.SSLError:
+        return Finding("error", subject, "holds no PEM certificate")
+    except OSError as error:
+        return Finding("error", subject, f"{error.strerror} (as user {os.geteuid()})")
+    return Finding("ok", subject, "can be read")
+
+
+def _shared_keys(path: str) -> Finding:
+    try:
+        return Finding("ok", "tls.shared_keys", str(read_shared_keys(path)).strip("<>"))
+    except SharedKeyError as error:
+        return Finding(
+            "error", "tls.shared_keys", str(error), "openssl rand -hex 32 makes a line of it"
+        )
+
+
+def _token(path: str) -> Finding:
+    try:
+        read_token(path)
+    except TokenError as error:
+        return Finding(
+            "error", "admin.token_file", str(error).removeprefix("admin.token_file: "),
+            f"(umask 077; openssl rand -hex 16 > {path})",
+        )  # fmt: skip
+    return Finding("ok", "admin.token_file", "holds a token")

@@ -1,0 +1,231 @@
+"""Addresses, sockets and descriptors that the edge will need."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import socket
+import stat
+from collections.abc import Iterator
+
+from quicedge.cli.findings.finding import Finding
+from quicedge.cli.findings.running import RunningEdge, holders, name_of
+from quicedge.config import limits
+from quicedge.config.addresses import parse_host_port
+from quicedge.config.schema import Admin, Config
+from quicedge.supervisor.sockets import ListenError, explain, parse_address
+from quicedge.upstream.address import parse_server
+
+CONNECT_TIMEOUT = 1.0
+"""Seconds an origin gets to accept a connection."""
+
+RESTART = "restart the edge: a reload is refused"
+
+
+def listening(config: Config, edge: RunningEdge | None) -> Iterator[Finding]:
+    """Every UDP address: free, or held by the edge that runs with this configuration."""
+    wanted = []
+    for address in config.listen:
+        try:
+            family, host, port = parse_address(address)
+        except ListenError as error:
+            yield Finding("error", f"listen {address}", str(error))
+            continue
+        bound = f"[{host}]:{port}" if family == socket.AF_INET6 else f"{host}:{port}"
+        wanted.append(bound)
+        if edge is not None and bound in (edge.addresses or ()):
+            yield _held(f"listen {address}", edge)
+        else:
+            yield _listening(address, family, host, port, edge)
+    yield from _restart(config, wanted, edge)
+
+
+def _listening(
+    address: str, family: socket.AddressFamily, host: str, port: int, edge: RunningEdge | None
+) -> Finding:
+    subject = f"listen {address}"
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            probe.bind((host, port))
+        except OSError as error:
+            reason, _, remedy = explain(error, port).partition(": ")
+            if error.errno == errno.EADDRINUSE:
+                pids = holders(family, port)
+                if edge is not None and (edge.pid in pids or not pids):
+                    return _held(subject, edge)
+                if pids:
+                    reason = f"{reason} by {name_of(pids[0])}"
+            return Finding("error", subject, reason, remedy)
+    return Finding("ok", subject, "free")
+
+
+def _held(subject: str, edge: RunningEdge) -> Finding:
+    return Finding("ok", subject, f"held by the running edge (pid {edge.pid})")
+
+
+def _restart(config: Config, wanted: list[str], edge: RunningEdge | None) -> Iterator[Finding]:
+    """What the running edge would refuse to change by a reload."""
+    if edge is None:
+        return
+    if edge.addresses is not None and not _same(wanted, edge.addresses):
+        has = ", ".join(edge.addresses)
+        yield Finding("warning", "listen", f"the running edge has {has}", RESTART)
+    workers = config.workers
+    count = min(os.cpu_count() or 1, limits.MAX_WORKERS) if workers == "auto" else workers
+    if edge.workers is not None and edge.workers != count:
+        yield Finding("warning", "workers", f"the running edge has {edge.workers}", RESTART)
+
+
+def _same(wanted: list[str], bound: list[str]) -> bool:
+    """Whether what is bound is what is wanted; a port of 0 became another one."""
+    return len(wanted) == len(bound) and all(
+        one == other or (one.endswith(":0") and one.rpartition(":")[0] == other.rpartition(":")[0])
+        for one, other in zip(wanted, bound, strict=True)
+    )
+
+
+def administration(admin: Admin, edge: RunningEdge | None) -> Iterator[Finding]:
+    """Where the admin API will listen."""
+    if not admin.enabled:
+        return
+    subject = f"admin {admin.listen}"
+    if edge is not None and edge.addresses is not None:
+        yield _held(subject, edge)
+    elif admin.listen.startswith("unix:"):
+        yield _admin_path(subject, admin.listen.removeprefix("unix:"))
+    else:
+        yield _admin_port(subject, admin.listen)
+
+
+def _admin_port(subject: str, listen: str) -> Finding:
+    host, port = parse_host_port(listen)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return Finding(
+                "error", subject, error.strerror or str(error),
+                f"`ss -ltnp 'sport = :{port}'` says who has it; admin.listen chooses another",
+            )  # fmt: skip
+    return Finding("ok", subject, "free")
+
+
+def _admin_path(subject: str, path: str) -> Finding:
+    directory = os.path.dirname(path)
+    if not os.path.isdir(directory):
+        return Finding(
+            "error", subject, f"there is no directory {directory}", f"mkdir -p {directory}"
+        )
+    if not os.access(directory, os.W_OK | os.X_OK):
+        return Finding("error", subject, f"{directory} cannot be written to")
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return Finding("error", subject, "exists and is no socket", f"remove {path}")
+    except FileNotFoundError:
+        return Finding("ok", subject, "can be made")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return Finding("ok", subject, "a socket that nobody listens on; it is replaced")
+        except OSError as error:
+            return Finding("error", subject, error.strerror or str(error))
+    return Finding("error", subject, "another process listens there")
+
+
+def buffers() -> Iterator[Finding]:
+    """What the kernel grants of the buffers that are asked for."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for name, option, wanted, key in (
+            ("receive", socket.SO_RCVBUF, limits.UDP_RECEIVE_BUFFER, "net.core.rmem_max"),
+            ("send", socket.SO_SNDBUF, limits.UDP_SEND_BUFFER, "net.core.wmem_max"),
+        ):
+            probe.setsockopt(socket.SOL_SOCKET, option, wanted)
+            # Linux tells twice what it grants, for its own bookkeeping.
+            granted = probe.getsockopt(socket.SOL_SOCKET, option) // 2
+            subject = f"UDP {name} buffer"
+            if granted >= wanted or os.geteuid() == 0:
+                yield Finding("ok", subject, f"{wanted} bytes are granted")
+            else:
+                yield Finding(
+                    "warning", subject, f"{granted} of {wanted} bytes: bursts will be lost",
+                    f"sysctl -w {key}={wanted}",
+                )  # fmt: skip
+
+
+def origins(config: Config) -> Iterator[Finding]:
+    """Whether each server of an upstream accepts connections, from whoever looks."""
+    for name, upstream in config.upstreams.items():
+        for url in upstream.servers:
+            yield _origin(name, url)
+
+
+def _origin(name: str, url: str) -> Finding:
+    subject = f"upstream {name} {url}"
+    try:
+        address = parse_server(url)
+        if address.unix is not None:
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(CONNECT_TIMEOUT)
+                probe.connect(address.unix)
+        else:
+            socket.create_connection((address.host, address.port), CONNECT_TIMEOUT).close()
+    except socket.gaierror as error:
+        return Finding("warning", subject, f"no address: {error.strerror}", "check the name")
+    except PermissionError as error:
+        return Finding("error", subject, f"{error.strerror} (as user {os.geteuid()})")
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        return Finding("warning", subject, f"does not answer: {reason}", "start it")
+    return Finding("ok", subject, "accepts connections")
+
+
+def register(config: Config) -> Iterator[Finding]:
+    """The store where a fleet adds its counts up."""
+    if config.limits.redis is not None:
+        yield _redis(config.limits.redis, config.quic.early_data)
+
+
+def _redis(url: str, early_data: bool) -> Finding:
+    try:
+        import redis
+    except ModuleNotFoundError:
+        return Finding("error", "limits.redis", "needs `pip install 'quicedge[redis]'`")
+    subject = "limits.redis"
+    try:
+        with redis.Redis.from_url(
+            url, socket_timeout=CONNECT_TIMEOUT, socket_connect_timeout=CONNECT_TIMEOUT
+        ) as store:
+            about: dict[str, object] = store.info()
+    except redis.RedisError as error:
+        return Finding(
+            "warning", subject, f"does not answer: {error}",
+            "until it does, workers count for themselves and early data waits for the handshake",
+        )  # fmt: skip
+    policy = about.get("maxmemory_policy", "noeviction")
+    if early_data and "run_id" not in about:
+        return Finding("warning", subject, "has no run_id: it is no register of early data")
+    if early_data and policy != "noeviction":
+        return Finding(
+            "warning", subject, f"maxmemory-policy is {policy}: it may forget used tickets",
+            "set it to noeviction",
+        )  # fmt: skip
+    return Finding("ok", subject, f"answers, Redis {about.get('redis_version', '')}")
+
+
+def descriptors() -> Iterator[Finding]:
+    """How many files may be open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = limits.MIN_DESCRIPTORS
+    if soft < wanted:
+        yield Finding(
+            "warning", "open files", f"the limit is {soft}: origins may become unreachable",
+            f"ulimit -n {min(hard, wanted) if hard > 0 else wanted}, or LimitNOFILE= in systemd",
+        )  # fmt: skip
+    else:
+        yield Finding("ok", "open files", f"the limit is {soft}")
