@@ -43,7 +43,7 @@ def check(config: Config, document: Document) -> Iterator[Problem]:
         yield Problem(
             "http3.qpack_blocked_streams", "has no effect without qpack_max_table_capacity"
         )
-    yield from _limits(config)
+    yield from _limits(config, document)
     yield from _routes(config)
     for name, upstream in config.upstreams.items():
         written = document.get("upstreams", {}).get(name, {})
@@ -193,7 +193,7 @@ def _qlog(qlog: Qlog) -> Iterator[Problem]:
 # --- limits -----------------------------------------------------------------------------------
 
 
-def _limits(config: Config) -> Iterator[Problem]:
+def _limits(config: Config, document: Document) -> Iterator[Problem]:
     limits = config.limits
     for key in ("allow", "deny"):
         yield from _networks(f"limits.{key}", getattr(limits, key))
@@ -201,7 +201,7 @@ def _limits(config: Config) -> Iterator[Problem]:
         if text in limits.allow:
             yield Problem(f"limits.deny[{index}]", f"{text!r} is in allow too")
     yield from _rates("limits.requests", limits.requests)
-    yield from _order(limits)
+    yield from _order(limits, document.get("limits", {}))
     if limits.redis is None:
         return
     yield from _redis(limits.redis)
@@ -210,8 +210,8 @@ def _limits(config: Config) -> Iterator[Problem]:
         yield Problem("limits.redis", "has no effect without request rates or quic.early_data")
 
 
-def _order(limits: Limits) -> Iterator[Problem]:
-    """A narrower limit that a wider one keeps from ever being met."""
+def _order(limits: Limits, written: Document) -> Iterator[Problem]:
+    """A narrower limit that somebody wrote, and that a wider one keeps from ever being met."""
     for narrow, wide in (
         ("max_connections_per_prefix", "max_connections"),
         ("max_connections_per_address", "max_connections"),
@@ -219,7 +219,7 @@ def _order(limits: Limits) -> Iterator[Problem]:
         ("handshakes_per_second_per_prefix", "handshakes_per_second"),
     ):
         one, other = getattr(limits, narrow), getattr(limits, wide)
-        if one is not None and other is not None and one > other:
+        if narrow in written and None not in (one, other) and one > other:
             yield Problem(f"limits.{narrow}", f"has no effect above {wide} ({other:g})")
 
 
