@@ -331,6 +331,22 @@ MAX_ACK_RANGES: Final = 64
 STATELESS_RESETS_PER_SECOND: Final = 100
 """Stateless resets a worker sends a second: answers to unknown packets are not a lever."""
 
+ROSTER_ROWS: Final = 65_536
+"""Clients of a worker, who are reset unasked when it dies; others learn of it when they next send.
+A row is 64 bytes and takes memory once it is used."""
+
+RESET_BURST: Final = 128
+"""Such resets sent before other work of the supervisor gets its turn: about a millisecond."""
+
+RESET_REPEAT_AFTER: Final = 0.3
+"""Seconds until they are sent once more, in case the first was lost."""
+
+RESETS_TIMEOUT: Final = 2.0
+"""Seconds that the supervisor waits for resets to be sent before it closes the sockets."""
+
+UNASKED_RESET_SIZE: Final = 64
+"""Bytes that a reset nobody asked for stays below: it looks like any small packet."""
+
 REFUSALS_PER_SECOND: Final = 200
 """Initial packets a worker sends a second to clients it does not let in; each costs a key."""
 

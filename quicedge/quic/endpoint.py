@@ -58,6 +58,16 @@ class Network(Protocol):
         """Datagrams of `segment` bytes each, the last may be shorter, end to end."""
 
 
+class Roster(Protocol):
+    """Keeps where clients are, for whoever has to tell them should this process die."""
+
+    def put(self, connection: Connection) -> None:
+        """A connection is alive; its path and connection ID may have changed."""
+
+    def remove(self, connection: Connection) -> None:
+        """It is over, if it was known at all."""
+
+
 Accept = Callable[[Connection], ConnectionHandler]
 """Called once for each new connection; returns what handles its events."""
 
@@ -123,6 +133,7 @@ class Endpoint:
         network: Network,
         accept: Accept,
         forward: Forward | None = None,
+        roster: Roster | None = None,
     ) -> None:
         self.settings = settings
         self.admission = admission
@@ -140,6 +151,7 @@ class Endpoint:
         self._network = network
         self._accept = accept
         self._forward = forward
+        self._roster = roster
         self._awake: dict[Connection, None] = {}
         self._deadlines = Deadlines()
         self._resets = RateLimit(limits.STATELESS_RESETS_PER_SECOND)
@@ -252,6 +264,11 @@ class Endpoint:
             self._forget(connection)
         else:
             self._deadlines.arm(connection, connection.get_timer())
+            if self._roster is not None and connection.handshake_complete:
+                if connection.is_alive:
+                    self._roster.put(connection)
+                else:
+                    self._roster.remove(connection)
 
     def _check_flood(self, connection: Connection, now: float) -> None:
         standing = connection.check_flood(now)
@@ -489,6 +506,8 @@ class Endpoint:
             self.admission.note_closed(connection.came_from.remote[0])
         self._awake.pop(connection, None)
         self._deadlines.discard(connection)
+        if self._roster is not None:
+            self._roster.remove(connection)
         for cid in self._cids.pop(connection, ()):
             if self._by_cid.get(cid) is connection:
                 del self._by_cid[cid]

@@ -32,6 +32,7 @@ from quicedge.supervisor.reload import (
     read_keys,
     reread,
 )
+from quicedge.supervisor.resets import Rosters, UnaskedResets
 from quicedge.supervisor.sockets import ListenError, Listeners
 from quicedge.supervisor.spans import Spans
 from quicedge.supervisor.workers import NoWorkerError, Worker, WorkerError, WorkerPool
@@ -130,11 +131,14 @@ class Supervisor:
         except ListenError as error:
             log.error("cannot listen", error=str(error))
             return 1
+        self._rosters = Rosters(self._workers)
+        self._resets = UnaskedResets(self._listeners, self._secret)
         self._pool = WorkerPool(
             self._workers,
             self._make_spec,
             entry=self._worker_entry,
             on_ready=self._worker_ready,
+            on_dead=self._worker_dead,
             on_spans=self._spans.put,
             on_failed=self._worker_failed,
         )
@@ -153,7 +157,9 @@ class Supervisor:
             if admin is not None:
                 await admin.close()
             await self._spans.close()
+            await self._resets.close()
             self._listeners.close()
+            self._rosters.close()
 
     async def _run_workers(self, admin: AdminServer | None) -> int:
         starting = asyncio.create_task(self._pool.start())
@@ -195,6 +201,7 @@ class Supervisor:
             sockets=self._listeners.of_slot(slot),
             inbox_fd=self._listeners.inbox_of(slot),
             outbox_fds=self._listeners.outboxes,
+            roster_fd=self._rosters.of_slot(slot),
             identity=self._identity,
             control_fd=control_fd,
             secret=self._secret,
@@ -209,6 +216,9 @@ class Supervisor:
             self._previous = None
             self._failed_starts = 0
         self._spawn(self._catch_up(worker))
+
+    def _worker_dead(self, worker: Worker) -> None:
+        self._resets.send(worker.slot, self._rosters.take(worker.slot))
 
     def _worker_failed(self, reason: str) -> None:
         self._failed_starts += 1

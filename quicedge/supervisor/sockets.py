@@ -79,6 +79,10 @@ class Listeners:
             for listener in self._listeners
         ]
 
+    def sockets_of_slot(self, slot: int) -> list[socket.socket]:
+        """The same, as the supervisor has them."""
+        return [listener.sockets[slot] for listener in self._listeners]
+
     def status(self) -> list[ListenerStatus]:
         return [listener.status() for listener in self._listeners]
 

@@ -152,8 +152,9 @@ class WorkerPool:
     """One worker in each slot, for as long as the pool lives.
 
     `entry` (`module:function`) stands in for the worker's main function, in tests.
-    `on_ready` is called with every worker that becomes ready, `on_spans` with what they record,
-    `on_failed` with the reason when a worker that takes a dead one's place ends before it is ready.
+    `on_ready` is called with every worker that becomes ready, `on_dead` with every one that ended,
+    `on_spans` with what they record, `on_failed` with the reason when a worker that takes a dead
+    one's place ends before it is ready.
     """
 
     def __init__(
@@ -163,6 +164,7 @@ class WorkerPool:
         *,
         entry: str | None = None,
         on_ready: Callable[[Worker], None] = lambda worker: None,
+        on_dead: Callable[[Worker], None] = lambda worker: None,
         on_spans: OnSpans = lambda spans: None,
         on_failed: Callable[[str], None] = lambda reason: None,
     ) -> None:
@@ -173,6 +175,7 @@ class WorkerPool:
         self._make_spec = make_spec
         self._entry = entry
         self._on_ready = on_ready
+        self._on_dead = on_dead
         self._on_spans = on_spans
         self._on_failed = on_failed
         self._stopping = asyncio.Event()
@@ -289,6 +292,7 @@ class WorkerPool:
             code = await worker.exited()
         finally:
             watch.cancel()
+        self._on_dead(worker)
         if self._stopping.is_set():
             log.info("worker ended", slot=slot, pid=worker.pid, ending=_ending(code))
         return worker.failure or _ending(code)

@@ -72,6 +72,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Where other workers forward datagrams to; -1 when there is but one."""
     outbox_fds: list[int] = msgspec.field(default_factory=list)
     """Towards the inboxes of all workers, by slot."""
+    roster_fd: int = -1
+    """Memory that the worker writes its clients into (`worker.roster`); -1: there is none."""
     secret: bytes
     """32 bytes shared by all workers: keys of tokens and stateless resets derive from them, unless
     the settings have shared keys."""
@@ -80,7 +82,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     def inherited_fds(self) -> list[int]:
         """Descriptors that the process needs besides the control socket."""
         inbox = [self.inbox_fd] if self.inbox_fd >= 0 else []
-        return [*(item.fd for item in self.sockets), *inbox, *self.outbox_fds]
+        roster = [self.roster_fd] if self.roster_fd >= 0 else []
+        return [*(item.fd for item in self.sockets), *inbox, *self.outbox_fds, *roster]
 
 
 class CloseOrder(msgspec.Struct, frozen=True, array_like=True):

@@ -61,6 +61,7 @@ from quicedge.worker.records import (
     route_label,
     transport_of,
 )
+from quicedge.worker.roster import Roster
 from quicedge.worker.session import RequestStream, Session
 from quicedge.worker.spans import SpanRecorder
 from quicedge.worker.tracing import Tracer
@@ -117,6 +118,7 @@ class Edge:
         access_log: AccessLog | None,
         alpn_protocols: Sequence[str] = (ALPN_H3,),
         forwarder: Forwarder | None = None,
+        roster: Roster | None = None,
         tolerant: bool = False,
     ) -> None:
         """Raises UnusableError; `tolerant` as in `Proposal`.
@@ -169,6 +171,7 @@ class Edge:
             network=_Network(),
             accept=self._accept,
             forward=forwarder.forward if forwarder is not None else None,
+            roster=roster,
         )
         self.early_data = EarlyData(self.endpoint.early_data_guard, config)
         self.forwarder = forwarder

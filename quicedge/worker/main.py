@@ -10,6 +10,7 @@ import resource
 import socket
 import time
 from collections import Counter
+from mmap import mmap
 from typing import NamedTuple
 
 import msgspec
@@ -48,6 +49,7 @@ from quicedge.worker.control import (
 from quicedge.worker.edge import Edge, store_of
 from quicedge.worker.proposal import Proposal
 from quicedge.worker.records import connection_stats
+from quicedge.worker.roster import Roster
 
 log = structlog.get_logger(__name__)
 
@@ -91,6 +93,14 @@ def _forwarder(spec: WorkerSpec, sockets: list[UdpSocket]) -> Forwarder | None:
     return Forwarder(spec.slot, inbox, outboxes, sockets)
 
 
+def _roster(spec: WorkerSpec, sockets: list[UdpSocket]) -> Roster | None:
+    if spec.roster_fd < 0:
+        return None
+    memory = mmap(spec.roster_fd, 0)
+    os.close(spec.roster_fd)
+    return Roster(memory, sockets)
+
+
 class _Prepared(NamedTuple):
     """Settings that only need to be used."""
 
@@ -128,6 +138,7 @@ class _Worker:
             secret=spec.secret,
             access_log=self._logs.access,
             forwarder=_forwarder(spec, sockets),
+            roster=_roster(spec, sockets),
             tolerant=spec.tolerant,
         )
         self._edge.use_shared_keys(settings.shared_keys)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+from aioquic.quic.events import PingAcknowledged
 from aioquic.quic.packet import QuicErrorCode
 
 from tests.support.edge import RunningEdge, edge
@@ -53,3 +58,75 @@ def test_newcomers_are_refused_at_once_while_any_worker_drains(tmp_path: Path) -
     log = running.log()
     assert "clients refused" in log
     assert "Retry" not in log
+
+
+def worker_slot(running: RunningEdge, visitor: Visitor) -> int:
+    identity = visitor.quic.original_destination_connection_id.hex()
+    return int(running.admin(f"/api/v1/connections/{identity}")["worker"])
+
+
+def reset_within(visitor: Visitor, seconds: float) -> float | None:
+    """Seconds until a stateless reset comes, without a word of ours; None when none does."""
+    token = visitor.quic._peer_cid.stateless_reset_token
+    assert token
+    started = time.monotonic()
+    while (left := started + seconds - time.monotonic()) > 0:
+        visitor.socket.settimeout(left)
+        with contextlib.suppress(TimeoutError):
+            if visitor.socket.recv(65536)[-16:] == token:
+                return time.monotonic() - started
+    return None
+
+
+def rebind(visitor: Visitor) -> None:
+    """Take a new port and, as a client that migrates does, a new connection ID."""
+    visitor.socket.close()
+    visitor.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    visitor.socket.connect(visitor.address)
+    visitor.quic.change_connection_id()
+    visitor.quic.send_ping(1)
+    acknowledged = False
+
+    def answered(v: Visitor, ended: set[int]) -> bool:
+        return acknowledged
+
+    receive = visitor.h3.handle_event
+
+    def watch(event: Any) -> Any:
+        nonlocal acknowledged
+        acknowledged |= isinstance(event, PingAcknowledged)
+        return receive(event)
+
+    visitor.h3.handle_event = watch  # type: ignore[method-assign]
+    visitor.run(answered)
+
+
+def test_clients_that_wait_for_a_dead_worker_are_told_at_once(tmp_path: Path) -> None:
+    with silent_origin() as origin, edge(tmp_path, origin, options="workers = 2") as running:
+        waiting: dict[int, list[Visitor]] = {0: [], 1: []}
+        while min(len(visitors) for visitors in waiting.values()) < 2:
+            visitor = waiting_client(running)
+            waiting[worker_slot(running, visitor)].append(visitor)
+        rebind(waiting[0][0])
+        doomed = running.admin("/api/v1/status")["workers"][0]
+        assert doomed["slot"] == 0
+        os.kill(doomed["pid"], signal.SIGKILL)
+        for visitor in waiting[0]:
+            # A second is what is promised; the machine may be busy.
+            assert reset_within(visitor, 3.0) is not None
+        assert "clients of a dead worker reset" in running.log()
+        for visitor in waiting[1]:
+            assert reset_within(visitor, 0.1) is None, "its worker lives"
+            visitor.close()
+
+
+def test_the_command_line_client_ends_when_its_worker_dies(tmp_path: Path) -> None:
+    with silent_origin() as origin, edge(tmp_path, origin) as running, ThreadPoolExecutor() as pool:
+        asked = pool.submit(running.get, "/never")
+        wait_until(lambda: requests_active(running) == 1, "the request")
+        os.kill(running.worker_pid(), signal.SIGKILL)
+        killed = time.monotonic()
+        done = asked.result(30)
+        assert time.monotonic() - killed < 3
+        assert done.returncode != 0
+        assert b"stateless reset" in done.stderr

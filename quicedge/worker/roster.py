@@ -1,0 +1,129 @@
+"""The clients of a worker, in memory that outlives it.
+
+A client that waits for a download sends nothing, so a stateless reset that only answers packets
+never reaches it: it would hang until its idle timeout when its worker dies. So each worker writes
+down where its clients are and which connection ID they use, and the supervisor, who has the other
+end of the memory, sends the resets unasked.
+
+A row is written before it counts, and a worker may die at any moment; whoever reads takes nothing
+of it for granted.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from mmap import mmap
+from typing import Any, NamedTuple
+
+from quicedge.config.limits import CONNECTION_ID_LENGTH
+from quicedge.quic.connection import Connection
+from quicedge.udp.address import FourTuple
+from quicedge.udp.socket import UdpSocket
+
+_HEAD = struct.Struct("=I")
+"""Rows that were ever used."""
+_ROW = struct.Struct(f"=BBHH4xI16s20s{CONNECTION_ID_LENGTH}s")
+"""IP version or 0 for none, length of the local address, listener, port, IPv6 scope, host, local
+address (a pktinfo message), connection ID."""
+_FREE = 0
+
+
+def roster_size(rows: int) -> int:
+    """Bytes of a roster for so many connections."""
+    return _HEAD.size + rows * _ROW.size
+
+
+class Client(NamedTuple):
+    """Where a client is, and the connection ID that it uses towards us."""
+
+    listener: int
+    """Which of the worker's sockets it talks to."""
+    remote: tuple[Any, ...]
+    local: bytes
+    connection_id: bytes
+
+
+class Roster:
+    """A worker's own clients (`quic.endpoint.Roster`)."""
+
+    def __init__(self, memory: mmap, sockets: Sequence[UdpSocket]) -> None:
+        self._memory = memory
+        self._listeners = {sock: number for number, sock in enumerate(sockets)}
+        self._rows = (len(memory) - _HEAD.size) // _ROW.size
+        self._used = 0
+        self._free: list[int] = []
+        self._entries: dict[Connection, tuple[int, Any, bytes]] = {}
+
+    def put(self, connection: Connection) -> None:
+        """Have the connection's present path and connection ID in its row.
+
+        Called whenever something happened on it: next to free when neither has changed. Beyond
+        the rows that there are a connection has none: its client learns of our death by asking.
+        """
+        path: Any = connection.active_path
+        cid = connection.host_cid
+        entry = self._entries.get(connection)
+        if entry is None:
+            row = self._take_row()
+            if row is None:
+                return
+        elif entry[1] is path and entry[2] is cid:
+            return
+        else:
+            row = entry[0]
+        self._entries[connection] = row, path, cid
+        self._write(row, path, cid)
+
+    def remove(self, connection: Connection) -> None:
+        """The connection is over."""
+        entry = self._entries.pop(connection, None)
+        if entry is not None:
+            self._memory[_HEAD.size + entry[0] * _ROW.size] = _FREE
+            self._free.append(entry[0])
+
+    def _take_row(self) -> int | None:
+        if self._free:
+            return self._free.pop()
+        if self._used == self._rows:
+            return None
+        self._used += 1
+        return self._used - 1
+
+    def _write(self, row: int, path: FourTuple, cid: bytes) -> None:
+        host, port, *rest = path.remote
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        packed = _ROW.pack(
+            6 if family == socket.AF_INET6 else 4,
+            len(path.local),
+            self._listeners[path.socket],
+            port,
+            rest[1] if len(rest) > 1 else 0,
+            socket.inet_pton(family, host.partition("%")[0]),
+            path.local,
+            cid,
+        )
+        at = _HEAD.size + row * _ROW.size
+        # Half a row is never read: it counts once its first byte is there.
+        self._memory[at] = _FREE
+        self._memory[at + 1 : at + _ROW.size] = packed[1:]
+        self._memory[at] = packed[0]
+        _HEAD.pack_into(self._memory, 0, self._used)
+
+
+def read_roster(memory: bytes) -> Iterator[Client]:
+    """The clients in a roster whose worker is dead; rows that make no sense are passed over."""
+    (used,) = _HEAD.unpack_from(memory)
+    rows = min(used, (len(memory) - _HEAD.size) // _ROW.size)
+    for row in range(rows):
+        version, local_length, listener, port, scope, host, local, cid = _ROW.unpack_from(
+            memory, _HEAD.size + row * _ROW.size
+        )
+        if version == 4:
+            remote: tuple[Any, ...] = socket.inet_ntop(socket.AF_INET, host[:4]), port
+        elif version == 6:
+            remote = socket.inet_ntop(socket.AF_INET6, host), port, 0, scope
+        else:
+            continue
+        yield Client(listener, remote, local[:local_length], cid)
