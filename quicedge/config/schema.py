@@ -197,6 +197,8 @@ class PassOn(_Section, frozen=True):
     """Origins get `X-Quic-RTT-Ms` and others; a client's own are dropped."""
     server_timing: bool = False
     """Clients get `Server-Timing`: time in the edge, of the origin, and the RTT."""
+    underscores: bool = False
+    """Origins tell `_` from `-` in field names: a client's `x_forwarded_for` and its like pass."""
     trace_context: bool = False
     """`traceparent` is continued or begun (W3C Trace Context), and logged as `trace_id`."""
 

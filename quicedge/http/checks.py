@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quicedge.config import limits as defaults
+from quicedge.http.forwarding import hyphenated
 from quicedge.http.grammar import (
     AUTHORITY,
     CONTENT_LENGTH,
@@ -27,12 +28,15 @@ from quicedge.http.message import (
     Response,
     count_lines,
 )
+from quicedge.http.target import is_ambiguous
 
 CONNECTION_SPECIFIC = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
 )
 """RFC 9114 section 4.2: any message containing connection-specific fields MUST be treated as
 malformed."""
+
+_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
 FORBIDDEN_TRAILERS = frozenset(
     (
@@ -87,6 +91,7 @@ def check_request(section: Sequence[Field], limits: MessageLimits) -> Request:
     cookies: list[bytes] = []
     host: bytes | None = None
     content_length: int | None = None
+    has_te = False
     size = 0
     for name, value in section:
         size += len(name) + len(value) + FIELD_OVERHEAD
@@ -111,9 +116,12 @@ def check_request(section: Sequence[Field], limits: MessageLimits) -> Request:
         elif name == b"content-length":
             content_length = _content_length(value, content_length)
         else:
-            if name == b"te" and value.lower() != b"trailers":
-                # RFC 9114 section 4.2: TE MUST NOT contain any value other than "trailers".
-                raise MessageError("te other than trailers")
+            if name == b"te":
+                # RFC 9114 section 4.2: TE MUST NOT contain any value other than "trailers"; two
+                # lines are "trailers, trailers".
+                if has_te or value.lower() != b"trailers":
+                    raise MessageError("te other than trailers")
+                has_te = True
             fields.append((name, value))
     if size > limits.max_size or len(section) > limits.max_fields < count_lines(section):
         raise MessageError("field section too large", status_hint=431)
@@ -151,6 +159,8 @@ def _request(
         raise MessageError(":scheme is malformed")
     elif not PATH.fullmatch(path) and not (path == b"*" and method == b"OPTIONS"):
         raise MessageError(":path is malformed")
+    elif is_ambiguous(path):
+        raise MessageError(":path has dot segments that servers disagree about")
     authority = _authority(pseudo.get(b":authority"), host)
     return Request(
         method=method,
@@ -191,6 +201,10 @@ def _check_field(name: bytes, value: bytes) -> None:
             raise MessageError("a field name is no lower-case token")
         if name in CONNECTION_SPECIFIC:
             raise MessageError(f"connection-specific field {_text(name)}")
+        if name not in _FRAMING and hyphenated(name) in _FRAMING:
+            # CGI cannot tell `content_length` from the field that frames the message: no honest
+            # client sends it.
+            raise MessageError(f"framing field {_text(name)}")
     if not FIELD_VALUE.fullmatch(value):
         raise MessageError(f"the value of {_text(name)} is malformed")
 

@@ -2,7 +2,8 @@
 
 Origins believe these fields because no client's copy gets past the edge. CGI and what follows its
 manner (WSGI, PHP, Rack) show `x_forwarded_for` and `x-forwarded-for` to an application under one
-name, so names that differ from one of the table only by `_` are dropped as well.
+name, and some do the same to every other mark; so names that differ from one of the table only by
+such marks are dropped as well.
 """
 
 from __future__ import annotations
@@ -42,6 +43,15 @@ CLAIMED_BY_PROXIES = frozenset(
 in place of the request line (X-Original-URL). `Proxy` becomes HTTP_PROXY under CGI
 (CVE-2016-5385)."""
 
+_MARKS = b"!#$%&'*+.^_`|~"
+_HYPHENATE = bytes.maketrans(_MARKS, b"-" * len(_MARKS))
+
+
+def hyphenated(name: bytes) -> bytes:
+    """The name that a field shares with others under CGI."""
+    return name.translate(_HYPHENATE)
+
+
 _NOT_IN_TRAILERS = frozenset((b"cookie", b"via"))
 """Beside the above: fields that mean something to whoever merges trailers into the head."""
 
@@ -66,14 +76,14 @@ class Reserved:
     further: frozenset[bytes] = frozenset()
     """Names that the edge writes besides."""
     tell_underscores: bool = False
-    """Whether `_` and `-` differ for origins, so that `x_forwarded_for` is a name like others."""
+    """Whether `_` (or another mark) and `-` differ for origins: `x_forwarded_for` is any name."""
 
     def __contains__(self, name: bytes) -> bool:
         """Whether a client's field of this name must not reach origins."""
         if name in _ORDINARY:
             return False
-        if not self.tell_underscores and b"_" in name:
-            name = name.replace(b"_", b"-")
+        if not self.tell_underscores:
+            name = hyphenated(name)
         return name in _RESERVED or name in self.further or name.startswith(_FORWARDING_PREFIX)
 
     def pass_trailers(self, trailers: Sequence[Field]) -> Fields:

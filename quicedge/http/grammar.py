@@ -29,10 +29,11 @@ AUTHORITY = re.compile(
     rb"(?:(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?"
 )
 
-# :path = path-absolute [ "?" query ], any visible characters but "#" (RFC 9114 section 4.3.1).
+# :path = path-absolute [ "?" query ], any visible ASCII but "#" (RFC 9114 section 4.3.1).
 # Servers meet unescaped characters such as "|" or "{" from browsers, so this is wider than
-# RFC 3986, yet holds no space, control or fragment: nothing that can end a request line.
-PATH = re.compile(rb"/[\x21\x22\x24-\x7e\x80-\xff]*")
+# RFC 3986, yet holds no space, control or fragment: nothing that can end a request line. Octets
+# beyond ASCII are in no URI: clients encode them, and what servers take them for differs.
+PATH = re.compile(rb"/[\x21\x22\x24-\x7e]*")
 
 # scheme = ALPHA *( ALPHA / DIGIT / "+" / "-" / "." )                 (RFC 3986 section 3.1)
 SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+\-.]*")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from quicedge.config.schema import Route
+from quicedge.http.target import normal_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +19,9 @@ class _PathRoute:
         prefix = self.prefix
         if not path.startswith(prefix):
             return False
-        # "/api" holds "/api" and "/api/x" and "/api?x", but not "/apiary".
+        # "/api" holds "/api" and "/api/x", but not "/apiary".
         end = len(prefix)
-        return prefix.endswith(b"/") or len(path) == end or path[end : end + 1] in (b"/", b"?")
+        return prefix.endswith(b"/") or len(path) == end or path[end : end + 1] == b"/"
 
 
 class Router:
@@ -33,22 +35,27 @@ class Router:
         self._hosts: dict[str, list[_PathRoute]] = {}
         for route in routes:
             table = self._hosts.setdefault(route.host.lower().rstrip("."), [])
-            table.append(_PathRoute(route.path.encode(), route))
+            table.append(_PathRoute(_prefix(route.path), route))
         for table in self._hosts.values():
             table.sort(key=lambda entry: len(entry.prefix), reverse=True)
 
     def find(self, authority: bytes, path: bytes) -> Route | None:
-        """The route for an authority (`host[:port]`) and a path, or None.
+        """The route for an authority (`host[:port]`) and a path (with its query), or None.
 
+        Paths are compared in normal form (`http.target`).
         `OPTIONS *` asks about the whole server (RFC 9110 section 9.3.7): it goes where `/` does.
         """
-        if path == b"*":
-            path = b"/"
+        path = b"/" if path == b"*" else normal_path(path)
         for host in _candidates(host_of(authority)):
             for entry in self._hosts.get(host, ()):
                 if entry.matches(path):
                     return entry.route
         return None
+
+
+def _prefix(path: str) -> bytes:
+    """A configured path as requests spell it, in normal form."""
+    return normal_path(quote(path, safe="%/:@!$&'()*+,;=").encode())
 
 
 def host_of(authority: bytes) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from quicedge.config.limits import STATIC_MAX_DEPTH, STATIC_MAX_LINKS
+from quicedge.http.target import normal_path
 
 INDEX = b"index.html"
 
@@ -55,9 +56,10 @@ class Directory:
 
         Raises NotServed, MovedTo, or OSError when this machine is short of something.
         """
-        path, mark, query = target.partition(b"?")
+        _, mark, query = target.partition(b"?")
+        path = normal_path(target)
         names = [unquote_to_bytes(part) for part in path.split(b"/") if part]
-        # No dot files: `.git` and `.env` lie where they should not. Dot segments are among them.
+        # No dot files: `.git` and `.env` lie where they should not.
         if any(name.startswith(b".") or b"/" in name or b"\0" in name for name in names):
             raise NotServed
         try:

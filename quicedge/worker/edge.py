@@ -343,7 +343,7 @@ class Edge:
             alt_svc=self._alt_svc(stream),
             version=b"0.9" if session.connection.alpn == ALPN_HQ else b"3",
             early_data=not session.connection.handshake_complete,
-            reserved=Reserved(reserved),
+            reserved=Reserved(reserved, tell_underscores=self.config.pass_on.underscores),
             added=added,
         )
         exchange = Exchange(

@@ -178,6 +178,41 @@ async def test_a_response_field_too_long_for_http3_is_answered_502(
     assert "too long" in str(record_of(running, path=path.decode())["reason"])
 
 
+async def test_only_the_edge_tells_origins_who_asks(
+    running: RunningEdge, origin: RawOrigin
+) -> None:
+    forged = [
+        b"forwarded", b"x-forwarded-for", b"x_forwarded_for", b"x-forwarded-port", b"x-real-ip",
+        b"x-forwarded_prefix", b"true-client-ip", b"early_data", b"proxy",
+    ]  # fmt: skip
+    async with h3_client(running.port) as client:
+        stream_id = client.open(
+            b"POST", b"/forged", [(name, b"forged") for name in forged], end=False
+        )
+        client.send(stream_id, b"x")
+        trailers = [(b"x-forwarded-for", b"forged"), (b"cookie", b"forged"), (b"x-sum", b"1")]
+        client.h3.send_headers(stream_id, trailers, end_stream=True)
+        client.transmit()
+        assert (await client.answer(stream_id)).status == 200
+        wait_until(lambda: bytes(origin.received).endswith(b"0\r\nx-sum: 1\r\n\r\n"), "its end")
+    assert b"forged" not in origin.head(b"/forged").split(b"\r\n", 1)[1]
+    assert b"forged" not in origin.received.rpartition(b"\r\n0\r\n")[2]
+    assert origin.lines(b"/forged", b"x-forwarded-for") == [b"127.0.0.1"]
+
+
+async def test_paths_are_routed_in_normal_form_and_forwarded_as_they_came(
+    running: RunningEdge, origin: RawOrigin
+) -> None:
+    async with h3_client(running.port) as client:
+        for path in (b"/docs/../small", b"/docs/%2e%2e/small?x"):
+            assert (await client.ask(b"GET", path)).status == 200
+            assert origin.head(path)
+        for path in (b"/%64ocs/index.html", b"/x/../docs/index.html"):
+            assert bytes((await client.ask(b"GET", path)).body) == b"hello"
+        for path in (b"/docs/..%2fsmall", b"/docs/..;/small", b"/docs//../small"):
+            assert (await client.ask(b"GET", path)).status == 400
+
+
 # --- what the operator learns --------------------------------------------------------------------
 
 

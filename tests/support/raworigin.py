@@ -18,6 +18,8 @@ class RawOrigin:
         self._held = held
         self._released = threading.Event()
         self.heads: list[bytes] = []
+        self.received = bytearray()
+        """Every byte, of whatever connection."""
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -60,6 +62,7 @@ class RawOrigin:
                     if not piece:
                         return
                     data += piece
+                    self.received += piece
                 head, _, data = data.partition(b"\r\n\r\n")
                 self.heads.append(head)
                 path = head.split(b" ")[1].partition(b"?")[0]

@@ -95,6 +95,12 @@ REJECTED = {
     "transfer-encoding": head((b"transfer-encoding", b"chunked")),
     "upgrade": head((b"upgrade", b"h2c")),
     "te gzip": head((b"te", b"gzip")),
+    "te twice": head((b"te", b"trailers"), (b"te", b"trailers")),
+    "content_length": head((b"content_length", b"5")),
+    "transfer_encoding": head((b"transfer_encoding", b"chunked")),
+    "content.length": head((b"content.length", b"5")),
+    "path beyond ASCII": head(path="/ü".encode()),
+    "path that servers disagree about": head(path=b"/a/..%2fb"),
     # CONNECT
     "CONNECT with a path": head(method=b"CONNECT", scheme=None),
     "CONNECT with a scheme": head(method=b"CONNECT", path=None),

@@ -48,6 +48,32 @@ def test_routes(authority: bytes, path: bytes, upstream: str) -> None:
     assert route.upstream == upstream
 
 
+@pytest.mark.parametrize(
+    ("path", "upstream"),
+    [
+        (b"/api/../x", "any"),
+        (b"/api/%2e%2e/x", "any"),
+        (b"/x/../api/y", "any-api"),
+        (b"/%61pi", "any-api"),
+        (b"/%61%70%69/x?y", "any-api"),
+        (b"/x?y=/../api", "any"),
+        (b"*", "any"),
+    ],
+)
+def test_routes_are_found_by_the_path_in_normal_form(path: bytes, upstream: str) -> None:
+    route = ROUTER.find(b"other.test", path)
+    assert route is not None
+    assert route.upstream == upstream
+
+
+def test_a_configured_path_is_taken_in_normal_form_too() -> None:
+    router = Router([Route(upstream="a", path="/%7Euser"), Route(upstream="b", path="/ü")])
+    for path, upstream in ((b"/~user/x", "a"), (b"/%7euser", "a"), (b"/%c3%bc", "b")):
+        route = router.find(b"x", path)
+        assert route is not None
+        assert route.upstream == upstream
+
+
 def test_no_route() -> None:
     assert Router([Route(upstream="a", host="a.test")]).find(b"b.test", b"/") is None
 

@@ -1,0 +1,75 @@
+"""Paths as routes compare them (RFC 3986 section 6.2.2), and paths that mean two things.
+
+Origins get the path as it came. Routing by anything else than what they will make of it would let
+`/public/../admin` through the rules of `/public`.
+"""
+
+from __future__ import annotations
+
+import re
+
+# unreserved = ALPHA / DIGIT / "-" / "." / "_" / "~"                  (RFC 3986 section 2.3)
+_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_ENCODED = re.compile(rb"%([0-9A-Fa-f]{2})")
+
+_DOTS = re.compile(
+    rb"(?:/|\\|%2f|%5c) (?:\.|%2e){1,2} (?:[/\\;?]|%2f|%5c|%3b|$)", re.IGNORECASE | re.VERBOSE
+)
+"""What any server might take for a dot segment."""
+_SEPARATOR = re.compile(rb"\\|%2f|%5c", re.IGNORECASE)
+_PARAMETERS = re.compile(rb"(?:;|%3b)[^/]*", re.IGNORECASE)
+
+
+def normal_path(target: bytes) -> bytes:
+    """The path of a target, without its query, in normal form.
+
+    Encoded unreserved characters are decoded, other encodings have upper-case digits, and dot
+    segments are resolved. Slashes in a row are not merged: they are different paths.
+    """
+    path = target.partition(b"?")[0]
+    if b"%" in path:
+        path = _ENCODED.sub(_decode_unreserved, path)
+    if b"/." in path:
+        path = _resolve(path)
+    return path
+
+
+def is_ambiguous(target: bytes) -> bool:
+    """Whether servers disagree about the dot segments of a path.
+
+    Some decode `%2F` or take a backslash for a slash before they resolve them, some cut `;...`
+    off a segment first, some merge slashes. A path that leads elsewhere for one of these would be
+    answered by an origin beyond the route that it was matched with.
+    """
+    path = target.partition(b"?")[0]
+    if not _DOTS.search(path):
+        return False
+    return _resolve(_as_lenient(path)) != _as_lenient(normal_path(path))
+
+
+def _as_lenient(path: bytes) -> bytes:
+    """A path as the most obliging server reads it."""
+    path = _ENCODED.sub(_decode_unreserved, path)
+    path = _SEPARATOR.sub(b"/", path)
+    path = _PARAMETERS.sub(b"", path)
+    return re.sub(rb"/{2,}", b"/", path)
+
+
+def _decode_unreserved(match: re.Match[bytes]) -> bytes:
+    octet = int(match[1], 16)
+    return bytes((octet,)) if octet in _UNRESERVED else match[0].upper()
+
+
+def _resolve(path: bytes) -> bytes:
+    """Remove dot segments (RFC 3986 section 5.2.4)."""
+    kept: list[bytes] = []
+    segments = path.split(b"/")[1:]
+    for segment in segments:
+        if segment == b"..":
+            if kept:
+                kept.pop()
+        elif segment != b".":
+            kept.append(segment)
+    if segments[-1] in (b".", b".."):
+        kept.append(b"")
+    return b"/" + b"/".join(kept)

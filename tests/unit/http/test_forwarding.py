@@ -1,0 +1,58 @@
+"""The table of fields that only the edge writes."""
+
+from __future__ import annotations
+
+import pytest
+
+from quicedge.http.forwarding import Reserved
+from quicedge.http.message import Request
+from quicedge.http.semantics import EdgeContext, request_to_origin, request_trailers
+
+TABLE = Reserved(frozenset((b"x-quic-version",)))
+BELIEVED = [
+    b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto",
+    b"x-forwarded-port", b"x-forwarded-prefix", b"x-forwarded-server", b"x-forwarded-ssl",
+    b"x-forwarded", b"x-forwarded-by", b"x-real-ip", b"true-client-ip", b"x-client-ip",
+    b"cf-connecting-ip", b"x-original-url", b"x-rewrite-url", b"proxy", b"early-data",
+    b"x-quic-version", b"proxy-authorization", b"keep-alive",
+]  # fmt: skip
+INNOCENT = [
+    b"accept", b"cookie", b"authorization", b"x-request-id", b"x-api-key", b"sec-fetch-mode",
+    b"forwarded-by-me", b"x-forward", b"x_api_key", b"grpc-timeout", b"via", b"trailer",
+]  # fmt: skip
+
+
+def forwarded(*names: bytes, context: EdgeContext) -> set[bytes]:
+    """Which of a client's fields an origin gets."""
+    request = Request(b"GET", b"https", b"a.test", b"/", [(name, b"forged") for name in names])
+    return {
+        name for name, value in request_to_origin(request, context).fields if value == b"forged"
+    }
+
+
+@pytest.mark.parametrize("name", BELIEVED)
+def test_no_client_writes_what_origins_believe(name: bytes) -> None:
+    context = EdgeContext("192.0.2.1", reserved=TABLE)
+    assert not forwarded(name, context=context)
+    assert not request_trailers([(name, b"forged")], context)
+
+
+@pytest.mark.parametrize("name", [name for name in BELIEVED if b"-" in name])
+@pytest.mark.parametrize("mark", [b"_", b".", b"~"])
+def test_names_that_cgi_takes_for_one_are_one(name: bytes, mark: bytes) -> None:
+    alike = name.replace(b"-", mark)
+    assert not forwarded(alike, context=EdgeContext("192.0.2.1", reserved=TABLE))
+    told = Reserved(TABLE.further, tell_underscores=True)
+    assert forwarded(alike, context=EdgeContext("192.0.2.1", reserved=told)) == {alike}
+    assert not forwarded(name, context=EdgeContext("192.0.2.1", reserved=told))
+
+
+@pytest.mark.parametrize("name", INNOCENT)
+def test_other_fields_pass(name: bytes) -> None:
+    assert name not in TABLE
+
+
+def test_trailers_bring_no_fields_of_a_head() -> None:
+    trailers = [(b"cookie", b"a=1"), (b"via", b"1.1 x"), (b"x-checksum", b"1")]
+    context = EdgeContext("192.0.2.1", reserved=TABLE)
+    assert request_trailers(trailers, context) == [(b"x-checksum", b"1")]
