@@ -372,7 +372,7 @@ class Connection:
         offered = sequence(event.data, "client_alpns")
         if not chosen and len(offered) == 1 and isinstance(offered[0], dict):
             chosen = offered[0]
-        self.alpn = text(chosen, "string_value")[:32] or self.alpn
+        self.alpn = (text(chosen, "string_value") or text(chosen, "byte_value"))[:32] or self.alpn
 
     def _on_state(self, event: Event) -> None:
         state = text(event.data, "new")

@@ -102,6 +102,7 @@ class FlightTls(tls.Context):
         if hello.pre_shared_key is not None and hello.key_exchange_modes is None:
             raise tls.AlertMissingExtension("ClientHello has no key exchange modes")
         suite = _cipher_suite(self._cipher_suites, hello)
+        self.alpn_offered = hello.alpn_protocols or []
         self.alpn_negotiated = _alpn(self._alpn_protocols or [], hello)
         self._psk_key_exchange_mode = (
             _PSK_DHE_KE if _PSK_DHE_KE in (hello.key_exchange_modes or b"") else None

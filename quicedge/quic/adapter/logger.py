@@ -153,7 +153,7 @@ def _raw(data: dict[str, Any]) -> events.RawInfo:
 
 def _versions(data: dict[str, Any]) -> events.Event:
     def hexadecimal(name: str) -> list[str] | None:
-        return [f"{version:08x}" for version in data[name]] if name in data else None
+        return [f"{version:08x}" for version in data[name]] if data.get(name) else None
 
     chosen = data.get("chosen_version")
     return events.VersionInformation(
@@ -165,14 +165,22 @@ def _versions(data: dict[str, Any]) -> events.Event:
 
 def _alpns(data: dict[str, Any]) -> events.Event:
     def identifiers(name: str) -> list[dict[str, str]] | None:
-        return [{"string_value": alpn} for alpn in data[name]] if data.get(name) else None
+        return [_identifier(alpn) for alpn in data[name]] if data.get(name) else None
 
     chosen = data.get("chosen_alpn")
     return events.AlpnInformation(
         server_alpns=identifiers("server_alpns"),
         client_alpns=identifiers("client_alpns"),
-        chosen_alpn={"string_value": chosen} if chosen else None,
+        chosen_alpn=_identifier(chosen) if chosen else None,
     )
+
+
+def _identifier(alpn: str | bytes) -> dict[str, str]:
+    """An application protocol as text where it is text; greased ones are any octets."""
+    octets = alpn.encode() if isinstance(alpn, str) else alpn
+    if octets.isascii() and (text := octets.decode("ascii")).isprintable():
+        return {"string_value": text}
+    return {"byte_value": octets.hex()}
 
 
 _EVENTS = {

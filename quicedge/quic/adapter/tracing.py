@@ -61,6 +61,7 @@ class TracingConnection(ReturningConnection):
         self._watched: tuple[Any, ...] = ()
         self._local_parameters = b""
         self._remote_parameters = b""
+        self._agreement_traced = False
 
     # --- the trace ------------------------------------------------------------------------------
 
@@ -78,6 +79,7 @@ class TracingConnection(ReturningConnection):
         assert trace is not None
         assert logger is not None
         self._metrics = self._watched = ()
+        self._agreement_traced = False
         trace.log(
             events.RecoveryParametersSet(
                 reordering_threshold=PACKET_THRESHOLD,
@@ -88,6 +90,7 @@ class TracingConnection(ReturningConnection):
                 initial_congestion_window=loss.controller.congestion_window,
             )
         )
+        self._trace_agreement()
         if self._remote_parameters:
             # A trace that starts late begins with what was agreed.
             for owner, parameters in (
@@ -99,6 +102,38 @@ class TracingConnection(ReturningConnection):
                     event="parameters_set",
                     data=logger.encode_transport_parameters(owner, parameters),
                 )
+
+    def _trace_agreement(self) -> None:
+        """Write once what versions and application protocols there were, and which were chosen.
+
+        A client's hello tells, even one with whose protocols there is no agreement.
+        """
+        context = getattr(self, "tls", None)
+        offered = getattr(context, "alpn_offered", None)
+        if self._agreement_traced or (offered is None and self.alpn is None):
+            return
+        self._agreement_traced = True
+        logger, remote = self._quic_logger, self._remote_version_information
+        assert logger is not None
+        for event, data in (
+            (
+                "version_information",
+                {
+                    "server_versions": self._configuration.supported_versions,
+                    "client_versions": remote.available_versions if remote is not None else None,
+                    "chosen_version": self._version,
+                },
+            ),
+            (
+                "alpn_information",
+                {
+                    "server_alpns": self._configuration.alpn_protocols,
+                    "client_alpns": offered,
+                    "chosen_alpn": self.alpn,
+                },
+            ),
+        ):
+            logger.log_event(category="transport", event=event, data=data)
 
     def stop_trace(self) -> None:
         trace, self.trace = self.trace, None
@@ -278,6 +313,7 @@ class TracingConnection(ReturningConnection):
         """Write what has changed since the last look."""
         trace = self.trace
         assert trace is not None
+        self._trace_agreement()
         loss, rtt = self._loss, self._loss.rtt
         rate = loss.pacer.rate
         metrics: tuple[Any, ...] = (

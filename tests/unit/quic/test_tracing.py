@@ -118,6 +118,57 @@ def test_our_own_reader_understands_it(tmp_path: Path) -> None:
     assert pair.server.connection.recovery.packets_lost > 0
 
 
+@pytest.mark.parametrize("level", ["core", "base", "extra"])
+@pytest.mark.parametrize("late", [False, True])
+def test_version_and_protocol_are_told_once(tmp_path: Path, level: str, late: bool) -> None:
+    """Core events: a trace of any level has them, also one that starts after the handshake."""
+    path = tmp_path / "t.sqlog"
+    pair = make_pair(client_options={"alpn_protocols": ["\x7fgrease", "other", "test"]})
+    server = pair.server.connection
+    trace = Trace(File(path), level=level, group_id="aa", started=pair.now, wall_clock=1.7e9)
+    if not late:
+        server.start_trace(trace)
+    pair.transmit()
+    pair.run(lambda: server._handshake_confirmed)
+    if late:
+        server.start_trace(trace)
+    pair.run(lambda: pair.client.connection._handshake_confirmed)
+    server.stop_trace()
+    (versions,) = named(path, "quic:version_information")
+    assert versions == {
+        "server_versions": ["00000001", "6b3343cf"],
+        "client_versions": ["00000001", "6b3343cf"],
+        "chosen_version": "00000001",
+    }
+    (alpns,) = named(path, "quic:alpn_information")
+    assert alpns["server_alpns"] == [{"string_value": "h3"}, {"string_value": "test"}]
+    assert alpns["chosen_alpn"] == {"string_value": "test"}
+    if not late:  # what the client offered is forgotten with the handshake
+        assert alpns["client_alpns"] == [
+            {"byte_value": b"\x7fgrease".hex()}, {"string_value": "other"},
+            {"string_value": "test"},
+        ]  # fmt: skip
+    assert validate(path).errors == 0
+    found = analyse(path).main
+    assert found is not None
+    assert (found.version, found.alpn) == ("00000001", "test")
+
+
+def test_protocols_without_agreement_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "t.sqlog"
+    pair = make_pair(client_options={"alpn_protocols": ["other"]})
+    server = pair.server.connection
+    server.start_trace(
+        Trace(File(path), level="core", group_id="aa", started=pair.now, wall_clock=1.7e9)
+    )
+    pair.transmit()
+    pair.run(lambda: server.is_terminated)
+    (alpns,) = named(path, "quic:alpn_information")
+    assert alpns["client_alpns"] == [{"string_value": "other"}]
+    assert "chosen_alpn" not in alpns
+    assert validate(path).errors == 0
+
+
 def test_a_trace_that_starts_late_begins_with_what_was_agreed(tmp_path: Path) -> None:
     pair = make_pair()
     pair.transmit()
