@@ -92,9 +92,30 @@ class _Collector:
         yield servers_up(workers)
         yield from _spans(self._status.spans, workers)
         yield self._restarts()
+        yield from self._configuration()
         yield GaugeMetricFamily(
             "quicedge_up", "Whether the edge is running.", self._status.state == "running"
         )
+
+    def _configuration(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(
+            "quicedge_reloads",
+            "Reloads of the configuration that took effect.",
+            self._status.reloads,
+        )
+        yield GaugeMetricFamily(
+            "quicedge_last_reload_successful",
+            "Whether the last reload took effect; 1 before there was one.",
+            self._status.last_reload_error is None,
+        )
+        expires = GaugeMetricFamily(
+            "quicedge_certificate_expires_timestamp_seconds",
+            "When a served certificate, or one of its chain, expires: seconds since 1970.",
+            labels=["certificate"],
+        )
+        for certificate in self._status.certificates:
+            expires.add_metric([certificate.file], certificate.not_after)
+        yield expires
 
     def _restarts(self) -> Metric:
         restarts = CounterMetricFamily(

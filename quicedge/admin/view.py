@@ -49,6 +49,18 @@ class WorkerStatus(Struct, frozen=True, kw_only=True):
     """None when the worker did not answer."""
 
 
+class CertificateStatus(Struct, frozen=True, kw_only=True):
+    """A certificate that is served."""
+
+    file: str
+    names: list[str]
+    """What it covers: DNS names and addresses."""
+    not_before: float
+    """Seconds since 1970, as is the other."""
+    not_after: float
+    """When it, or an intermediate certificate of its chain, expires."""
+
+
 class Status(Struct, frozen=True, kw_only=True):
     """The edge as a whole."""
 
@@ -64,6 +76,7 @@ class Status(Struct, frozen=True, kw_only=True):
     connections: int
     listeners: list[ListenerStatus]
     workers: list[WorkerStatus]
+    certificates: list[CertificateStatus] = []
     spans: SpanCounts | None = None
     """None: spans are not exported."""
     trace_directory: str | None = None

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from cryptography import x509
@@ -133,6 +133,27 @@ def parse_certificate(pem: CertificatePem) -> ServerCertificate:
         raise CertificateError(f"{cert_file}: {weakness}")
     return ServerCertificate(
         _certificate_message(certificates), private_key, frozenset(_names(certificates[0]))
+    )
+
+
+class Validity(NamedTuple):
+    """When a chain may be served, in seconds since 1970, and for which names."""
+
+    not_before: float
+    not_after: float
+    """The earliest end in the chain, but for a root: clients have their own."""
+    names: frozenset[str]
+
+
+def validity(pem: CertificatePem) -> Validity:
+    """What the certificates of a chain that was parsed before say of themselves."""
+    chain = x509.load_pem_x509_certificates(pem.cert)
+    leaf = chain[0]
+    judged = [leaf, *(one for one in chain[1:] if one.issuer != one.subject)]
+    return Validity(
+        max(one.not_valid_before_utc.timestamp() for one in judged),
+        min(one.not_valid_after_utc.timestamp() for one in judged),
+        frozenset(_names(leaf)),
     )
 
 

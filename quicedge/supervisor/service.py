@@ -23,6 +23,7 @@ from quicedge.config.unusable import UnusableError
 from quicedge.quic.sharedkeys import SharedKeyError
 from quicedge.quic.tls import CertificateError
 from quicedge.supervisor import notify
+from quicedge.supervisor.expiry import CertificateWatch
 from quicedge.supervisor.ownership import give_logs
 from quicedge.supervisor.reload import (
     ReloadError,
@@ -111,6 +112,7 @@ class Supervisor:
         self._reload_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._spans = Spans()
+        self._certificates = CertificateWatch()
 
     async def serve(self) -> int:
         """0 when all workers ended by themselves, 1 when the start failed or some were killed."""
@@ -125,6 +127,7 @@ class Supervisor:
         except (PrivilegeError, CertificateError, SharedKeyError) as error:
             log.error("cannot start", error=str(error))
             return 1
+        self._certificates.use(self._settings.certificates)
         give_logs(self._config.log, self._identity)
         try:
             self._listeners = Listeners(self._config.listen, self._workers)
@@ -148,6 +151,7 @@ class Supervisor:
                 admin = AdminServer(self._config.admin, self)
                 admin.start()
             self._handle_signals()
+            self._spawn(self._certificates.run())
             await self._spans.configure(self._config.otel)
             return await self._run_workers(admin)
         except AdminAddressError as error:
@@ -309,6 +313,7 @@ class Supervisor:
         self._settings = settings
         self.logs = self.logs.replace_by(logs)
         await commit(workers, settings)
+        self._certificates.use(settings.certificates)
         await self._spans.configure(settings.config.otel)
 
     async def _revert(self, reason: str) -> None:
@@ -382,6 +387,7 @@ class Supervisor:
             connections=sum(stats.connections for stats in answers.values()),
             listeners=self._listeners.status(),
             workers=workers,
+            certificates=self._certificates.status,
             spans=self._spans.counts,
             trace_directory=self.trace_directory,
         )

@@ -1,5 +1,6 @@
 """The supervisor as a process of its own, over worker processes without QUIC."""
 
+import datetime
 import json
 import os
 import signal
@@ -357,6 +358,31 @@ def test_logs_rotate_by_renaming_and_sigusr1(start: Start, tmp_path: Path) -> No
     logged = [json.loads(line)["path"] for file in files for line in file.read_text().splitlines()]
     assert sorted(logged) == sorted(sent)
     assert "/2/1/0" in (tmp_path / "access.log.2").read_text()
+
+
+def test_certificates_that_expire_are_told_and_measured(start: Start, tmp_path: Path) -> None:
+    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=5)
+    cert, key = write_certificate(tmp_path, "a.example", expires=soon)
+    edge = start(tls={"certificates": [{"cert": str(cert), "key": str(key)}]})
+    said = edge.wait_event("certificate expires soon")
+    assert (said["file"], said["days_left"]) == (str(cert), 4)
+    series = f'quicedge_certificate_expires_timestamp_seconds{{certificate="{cert}"}} '
+    lines = edge.get("/metrics")[1].splitlines()
+    (value,) = [line.removeprefix(series) for line in lines if line.startswith(series)]
+    assert float(value) == int(soon.timestamp())
+    # A renewed one takes its place at a reload, here and in what is measured.
+    later = soon + datetime.timedelta(days=90)
+    write_certificate(tmp_path, "a.example", expires=later)
+    edge.signal(signal.SIGHUP)
+    edge.wait_event("reloaded")
+    assert edge.get("/api/v1/status")[1]["certificates"][0]["not_after"] == int(later.timestamp())
+    metrics = edge.get("/metrics")[1].splitlines()
+    assert "quicedge_reloads_total 1.0" in metrics
+    assert "quicedge_last_reload_successful 1.0" in metrics
+    key.write_text("garbage")
+    edge.signal(signal.SIGHUP)
+    edge.wait_event("reload failed, configuration unchanged")
+    assert "quicedge_last_reload_successful 0.0" in edge.get("/metrics")[1].splitlines()
 
 
 def test_a_signal_without_meaning_is_ignored(start: Start) -> None:

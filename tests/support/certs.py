@@ -22,8 +22,12 @@ def write_certificate(
     stem: str = "cert",
     expires: datetime.datetime | None = None,
     key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | None = None,
+    issuer: str | None = None,
 ) -> tuple[Path, Path]:
-    """Write a self-signed certificate for `names` and its key; returns both paths."""
+    """Write a self-signed certificate for `names` and its key; returns both paths.
+
+    `issuer` names another issuer, whose signature it does not bear.
+    """
     key = key or (
         ec.generate_private_key(ec.SECP256R1())
         if kind == "ecdsa"
@@ -40,7 +44,11 @@ def write_certificate(
     certificate = (
         x509.CertificateBuilder()
         .subject_name(subject)
-        .issuer_name(subject)
+        .issuer_name(
+            subject
+            if issuer is None
+            else x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)])
+        )
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=10))
