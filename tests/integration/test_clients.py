@@ -64,6 +64,18 @@ def test_gtlsclient_downloads(
     assert_same(tmp_path / "got", root, "ten.bin", "small.txt")
 
 
+def test_gtlsclient_without_a_key_share_that_we_take_is_asked_for_one(
+    through_nginx: RunningEdge, root: Path, tmp_path: Path
+) -> None:
+    """It sends a share of P-521 alone, which we lack, and offers P-384, which we have."""
+    done = gtlsclient(
+        through_nginx.port, "/small.txt", directory=tmp_path / "got",
+        options=("--groups=-GROUP-ALL:+GROUP-SECP521R1:+GROUP-SECP384R1",),
+    )  # fmt: skip
+    assert done.code == 0, done.output
+    assert_same(tmp_path / "got", root, "small.txt")
+
+
 def test_a_fetch_of_a_hundred_megabytes_under_loss(
     through_nginx: RunningEdge, root: Path, tmp_path: Path
 ) -> None:

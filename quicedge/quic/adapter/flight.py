@@ -6,8 +6,10 @@ what a handshake costs. The states, the alerts and what follows the flight stay 
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import os
+from typing import NamedTuple
 
 from aioquic import tls
 from aioquic.buffer import Buffer
@@ -30,6 +32,33 @@ _CURVES = {
 _PSK_DHE_KE = 1
 
 
+_GROUPS_TO_ASK_FOR = (
+    tls.Group.X25519, tls.Group.SECP256R1, tls.Group.SECP384R1, tls.Group.X448,
+)  # fmt: skip
+"""In the order we prefer."""
+_RETRY_RANDOM = hashlib.sha256(b"HelloRetryRequest").digest()
+"""RFC 8446 section 4.1.3: what tells a HelloRetryRequest from a ServerHello."""
+
+
+class _Retried(NamedTuple):
+    """A HelloRetryRequest that was sent."""
+
+    group: int
+    suite: tls.CipherSuite
+    transcript: bytes
+    """What the transcript holds before the second ClientHello."""
+
+    def check_answer(self, hello: ClientHello, suite: tls.CipherSuite) -> None:
+        """RFC 8446 section 4.1.2: what may differ in the second ClientHello, and must."""
+        if [group for group, _ in hello.key_shares or ()] != [self.group]:
+            raise tls.AlertIllegalParameter("ClientHello has not the one key share asked for")
+        if suite != self.suite:
+            raise tls.AlertIllegalParameter("ClientHello has other cipher suites than the first")
+        # RFC 8446 section 4.2.10: a client MUST NOT include it in its followup ClientHello.
+        if hello.early_data:
+            raise tls.AlertIllegalParameter("ClientHello offers early data again")
+
+
 class FlightTls(tls.Context):
     """See the module."""
 
@@ -37,6 +66,7 @@ class FlightTls(tls.Context):
     _enc_key: bytes
     group: str | None = None
     """Name of the group of the key exchange, once it is agreed."""
+    _retried: _Retried | None = None
 
     def certificate_for(self, hello: ClientHello) -> ServerCertificate:
         """The certificate to serve; to be overridden."""
@@ -54,11 +84,18 @@ class FlightTls(tls.Context):
         input_buf.seek(input_buf.capacity)
         certificate = self.certificate_for(hello)
         suite = self._negotiate(hello)
+        if self._retried is None and (wanted := self._group_to_ask_for(hello)) is not None:
+            initial_buf.push_bytes(self._ask_for(wanted, suite, message))
+            return
+        if self._retried is not None:
+            self._retried.check_answer(hello, suite)
+        if self.alpn_cb is not None and self.alpn_negotiated is not None:
+            self.alpn_cb(self.alpn_negotiated)
         resumed = self._resume(hello, message, suite)
         if not resumed:
             self.key_schedule = KeySchedule(suite)
             self.key_schedule.extract(None)
-            self.key_schedule.update_hash(message)
+            self.key_schedule.update_hash(self._transcript_before + message)
         group, public_key, shared_key = self._exchange(hello)
 
         self._write(initial_buf, self._server_hello(suite, group, public_key, resumed))
@@ -111,9 +148,31 @@ class FlightTls(tls.Context):
         self.server_random = os.urandom(32)
         self.legacy_session_id = hello.session_id
         self.received_extensions = list(hello.others.items())
-        if self.alpn_cb is not None:
-            self.alpn_cb(self.alpn_negotiated)
         return suite
+
+    def _group_to_ask_for(self, hello: ClientHello) -> int | None:
+        """The group that the client should send a key share of; None when it has, or cannot."""
+        if any(group in self._supported_groups for group, _ in hello.key_shares or ()):
+            return None
+        offered = hello.supported_groups or ()
+        return next((group for group in _GROUPS_TO_ASK_FOR if group in offered), None)
+
+    def _ask_for(self, group: int, suite: tls.CipherSuite, message: bytes) -> bytes:
+        """A HelloRetryRequest (RFC 8446 section 4.1.4), in answer to a ClientHello."""
+        extensions = _extension(client.SUPPORTED_VERSIONS, _uint16(TLS_1_3)) + _extension(
+            client.KEY_SHARE, _uint16(group)
+        )
+        request = self._hello_message(_RETRY_RANDOM, suite, extensions)
+        digest = hashlib.new(tls.cipher_suite_hash(suite).name, message).digest()
+        # RFC 8446 section 4.4.1: a hash of the first ClientHello takes its place.
+        transcript = handshake_message(tls.HandshakeType.MESSAGE_HASH, digest) + request
+        self._retried = _Retried(group, suite, transcript)
+        return request
+
+    @property
+    def _transcript_before(self) -> bytes:
+        """What was said before the ClientHello that is being answered."""
+        return b"" if self._retried is None else self._retried.transcript
 
     def _resume(self, hello: ClientHello, message: bytes, suite: tls.CipherSuite) -> bool:
         """Whether the session of a ticket is resumed; its secret is then in the key schedule."""
@@ -126,7 +185,7 @@ class FlightTls(tls.Context):
         schedule = KeySchedule(suite)
         schedule.extract(session.resumption_secret)
         binder_key = schedule.derive_secret(b"res binder")
-        schedule.update_hash(message[: offered.binders_at])
+        schedule.update_hash(self._transcript_before + message[: offered.binders_at])
         # RFC 8446 section 4.2.11: prior to accepting PSK key establishment, the server MUST
         # validate the corresponding binder value. If it does not validate, the server MUST abort.
         if not hmac.compare_digest(schedule.finished_verify_data(binder_key), offered.binder):
@@ -166,9 +225,12 @@ class FlightTls(tls.Context):
         )
         if resumed:
             extensions += _extension(client.PRE_SHARED_KEY, _uint16(0))  # the first one offered
+        return self._hello_message(self.server_random, suite, extensions)
+
+    def _hello_message(self, random: bytes, suite: tls.CipherSuite, extensions: bytes) -> bytes:
         session_id = self.legacy_session_id
         body = b"%b%b%c%b%b\0%b" % (
-            _uint16(TLS_1_2), self.server_random, len(session_id), session_id, _uint16(suite),
+            _uint16(TLS_1_2), random, len(session_id), session_id, _uint16(suite),
             _opaque16(extensions),
         )  # fmt: skip
         return handshake_message(tls.HandshakeType.SERVER_HELLO, body)
