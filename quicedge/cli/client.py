@@ -4,36 +4,47 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from cryptography import x509
+
+from quicedge.cli.addresses import Addresses
+from quicedge.cli.exitcodes import ExitCode
 from quicedge.config import limits
-from quicedge.http.errors import H3ErrorCode
+from quicedge.http.checks import MessageError, check_content_length, check_status
+from quicedge.http.errors import H3ErrorCode, error_name
 from quicedge.http.h3 import H3Connection, H3Error, H3Settings, H3StreamError
 from quicedge.http.message import Field, Fields
 from quicedge.http.priority import Priority
+from quicedge.http.semantics import response_has_body
 from quicedge.quic import events
 from quicedge.quic.connection import Connection
+from quicedge.quic.ending import Ending
 from quicedge.quic.settings import client_configuration
 from quicedge.telemetry.text import escape
 
 # What goes wrong is told by FetchError; aioquic's own words would come on top, on stderr.
 logging.getLogger("quic").addHandler(logging.NullHandler())
 
-_CERTIFICATE_ERRORS = frozenset(0x100 + alert for alert in (42, 46, 48))
-"""CRYPTO_ERROR (RFC 9001 section 4.8) with bad_certificate, certificate_unknown, unknown_ca."""
+_CERTIFICATE_ERRORS = frozenset(0x100 + alert for alert in (42, 43, 44, 45, 46, 48))
+"""CRYPTO_ERROR (RFC 9001 section 4.8) with an alert about a certificate (RFC 8446 section 6.2)."""
+_CONNECTION_REFUSED = 0x02
+"""RFC 9000 section 20.1."""
+_CRYPTO_ERRORS = range(0x100, 0x200)
 _BAD_CERTIFICATE = "; --cacert FILE names a CA to trust, -k trusts anyone"
 
 
 class FetchError(Exception):
     """The request failed; the message says how, a server's own words in it made safe to show."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, exit_code: ExitCode = ExitCode.RECEIVE_ERROR) -> None:
         super().__init__(escape(message))
+        self.exit_code = exit_code
 
 
 @dataclass
@@ -57,10 +68,56 @@ class Answer:
     timings: Timings = field(default_factory=Timings)
 
 
+def _check_ca_file(name: str) -> None:
+    """Raises FetchError for a file that names no CA: the TLS engine finds out too late."""
+    try:
+        if x509.load_pem_x509_certificates(Path(name).read_bytes()):
+            return
+        reason = "holds no certificate"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except ValueError:
+        reason = "holds no certificate (PEM)"
+    raise FetchError(f"--cacert {name}: {reason}", ExitCode.CA_FILE_UNUSABLE)
+
+
+def _dialled(address: tuple[Any, ...]) -> tuple[str, int]:
+    """A socket address as asyncio takes it: a scope is part of the host."""
+    host, port = str(address[0]), int(address[1])
+    if len(address) == 4 and address[3] and "%" not in host:
+        host = f"{host}%{address[3]}"
+    return host, port
+
+
+def _ended(event: events.ConnectionTerminated, ending: Ending | None) -> FetchError:
+    """Why a connection ended, in words that a person can act upon."""
+    if ending is Ending.IDLE_TIMEOUT:
+        return FetchError("connection lost: nothing came any more (idle timeout)", ExitCode.TIMEOUT)
+    if ending is Ending.HANDSHAKE_TIMEOUT:
+        return FetchError("no answer within the time to connect", ExitCode.TIMEOUT)
+    reason = event.reason_phrase
+    if ending is Ending.ABORTED:
+        return FetchError(f"connection given up: {reason}", ExitCode.COULDNT_CONNECT)
+    application = event.frame_type is None
+    name = error_name(event.error_code, application=application)
+    exit_code, hint = ExitCode.RECEIVE_ERROR, ""
+    if application:
+        pass
+    elif event.error_code in _CERTIFICATE_ERRORS:
+        exit_code, hint = ExitCode.CERTIFICATE_NOT_VERIFIED, _BAD_CERTIFICATE
+    elif event.error_code in _CRYPTO_ERRORS:
+        exit_code = ExitCode.TLS_CONNECT_ERROR
+    elif event.error_code == _CONNECTION_REFUSED:
+        exit_code = ExitCode.COULDNT_CONNECT
+    said = f"{name}: {reason}" if reason else name
+    return FetchError(f"connection closed: {said}{hint}", exit_code)
+
+
 class Client(asyncio.DatagramProtocol):
     """`async with Client.connect(...)`, then `fetch`. Raises FetchError.
 
-    `on_body` of `fetch` gets content as it arrives; flow control follows it.
+    `on_body` of `fetch` gets content as it arrives; flow control follows it. `on_head` sees the
+    final response head before that, and may raise FetchError to end it there.
     """
 
     def __init__(self, connection: Connection, address: tuple[Any, ...]) -> None:
@@ -76,6 +133,11 @@ class Client(asyncio.DatagramProtocol):
         self._done: asyncio.Future[None] | None = None
         self._answer = Answer()
         self._on_body: Callable[[bytes], None] = lambda data: None
+        self._on_head: Callable[[Answer], None] = lambda answer: None
+        self._method = ""
+        self._stream_id = -1
+        self._length: int | None = None
+        """Content that the response on the way declared; None: nothing to hold it to."""
         connection.handler = self
 
     @classmethod
@@ -87,37 +149,53 @@ class Client(asyncio.DatagramProtocol):
         ca_file: str | None = None,
         verify: bool = True,
         timeout: float = 10.0,
+        server_name: str | None = None,
+        addresses: Addresses | None = None,
     ) -> Client:
-        """A connection to an HTTP/3 server, its handshake done."""
+        """A connection to an HTTP/3 server, its handshake done within `timeout` seconds.
+
+        `server_name`: the name asked for and expected in the certificate, if not the host's.
+        """
+        if verify and ca_file is not None:
+            _check_ca_file(ca_file)
         loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
         try:
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+            async with asyncio.timeout(timeout):
+                found = await (addresses or Addresses()).find(host, port)
+        except TimeoutError:
+            raise FetchError(f"{host}: no address within {timeout:g} s", ExitCode.TIMEOUT) from None
         except OSError as error:
-            raise FetchError(f"{host}: {error.strerror or error}") from error
-        last = FetchError(f"{host}: no address")
-        for *_, address in found:
+            message = f"{host}: {error.strerror or error}"
+            raise FetchError(message, ExitCode.COULDNT_RESOLVE_HOST) from error
+        name = server_name or host.partition("%")[0]
+        last = FetchError(f"{host}: no address", ExitCode.COULDNT_RESOLVE_HOST)
+        for tried, address in enumerate(found):
+            # Each may take its part of what is left.
+            share = max(deadline - loop.time(), 0.0) / (len(found) - tried)
             try:
-                return await cls._connect(host, address, ca_file, verify, timeout)
+                return await cls._connect(name, address, ca_file, verify, share)
             except FetchError as error:
                 last = error
         raise last
 
     @classmethod
     async def _connect(
-        cls, host: str, address: tuple[Any, ...], ca_file: str | None, verify: bool, timeout: float
+        cls, name: str, address: tuple[Any, ...], ca_file: str | None, verify: bool, timeout: float
     ) -> Client:
         loop = asyncio.get_running_loop()
         configuration = client_configuration(
-            host, ca_file=ca_file, verify_mode=ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
+            name, ca_file=ca_file, verify_mode=ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
         )
         connection = Connection(
             configuration=configuration, now=time.monotonic(), handshake_timeout=timeout
         )
         client = cls(connection, address)
         try:
-            await loop.create_datagram_endpoint(lambda: client, remote_addr=address[:2])
+            await loop.create_datagram_endpoint(lambda: client, remote_addr=_dialled(address))
         except OSError as error:
-            raise FetchError(f"{address[0]}: {error.strerror or error}") from error
+            message = f"{address[0]}: {error.strerror or error}"
+            raise FetchError(message, ExitCode.COULDNT_CONNECT) from error
         connection.connect(address, time.monotonic())
         client._flush()
         try:
@@ -136,13 +214,15 @@ class Client(asyncio.DatagramProtocol):
         body: AsyncIterator[bytes] | bytes = b"",
         on_body: Callable[[bytes], None] = lambda data: None,
         timeout: float = 300.0,
+        on_head: Callable[[Answer], None] = lambda answer: None,
     ) -> Answer:
         """Send a request and wait for the whole response."""
         assert self._h3 is not None
-        self._answer, self._on_body = Answer(), on_body
+        self._answer, self._on_body, self._on_head = Answer(), on_body, on_head
+        self._method, self._length = method, None
         self._done = self._loop.create_future()
         started = time.monotonic()
-        stream_id = self.connection.get_next_available_stream_id()
+        stream_id = self._stream_id = self.connection.get_next_available_stream_id()
         head = [
             (b":method", method.encode()),
             (b":scheme", b"https"),
@@ -166,11 +246,17 @@ class Client(asyncio.DatagramProtocol):
                     await self._upload(stream_id, body)
                 await self._done
         except TimeoutError:
-            raise FetchError(f"no complete response within {timeout:g} s") from None
+            message = f"no complete response within {timeout:g} s"
+            raise FetchError(message, ExitCode.TIMEOUT) from None
         answer = self._answer
         answer.timings.handshake = self.timings.handshake
         answer.timings.total = time.monotonic() - started
         return answer
+
+    @property
+    def answer(self) -> Answer:
+        """The latest response, as far as it came."""
+        return self._answer
 
     async def _upload(self, stream_id: int, body: AsyncIterator[bytes]) -> None:
         assert self._h3 is not None
@@ -214,6 +300,10 @@ class Client(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
         if self.connection.is_stateless_reset(data):
             self._fail("connection closed: the server does not know it any more (stateless reset)")
+            event = events.ConnectionTerminated(
+                error_code=0, frame_type=0, reason_phrase="stateless reset"
+            )
+            self.connection.abandon(event, Ending.STATELESS_RESET)
             self._shut()
             return
         self.connection.receive_datagram(data, self._address, time.monotonic())
@@ -225,7 +315,8 @@ class Client(asyncio.DatagramProtocol):
         if not self._ready.done():
             reason = exc.strerror if isinstance(exc, OSError) else exc
             host, port = self._address[:2]
-            self._ready.set_exception(FetchError(f"{host}: UDP port {port}: {reason}"))
+            message = f"{host}: UDP port {port}: {reason}"
+            self._ready.set_exception(FetchError(message, ExitCode.COULDNT_CONNECT))
 
     def _flush(self) -> None:
         now = time.monotonic()
@@ -276,46 +367,74 @@ class Client(asyncio.DatagramProtocol):
                 elif isinstance(event, events.StopSendingReceived):
                     self._h3.stop_sending(event.stream_id, event.error_code)
         except H3Error as error:
-            self._fail(f"the server broke HTTP/3: {error.reason}")
+            name = error_name(error.code, application=True)
+            self._fail(f"the server broke HTTP/3: {error.reason} ({name})", ExitCode.HTTP3_ERROR)
             self.connection.close(error_code=error.code, reason_phrase=error.reason)
 
     def _terminated(self, event: events.ConnectionTerminated) -> None:
-        reason = event.reason_phrase or "no reason given"
-        hint = _BAD_CERTIFICATE if event.error_code in _CERTIFICATE_ERRORS else ""
-        error = FetchError(f"connection closed: {reason} (error 0x{event.error_code:x}){hint}")
+        error = _ended(event, self.connection.ending)
         if not self._ready.done():
             self._ready.set_exception(error)
-        self._fail(str(error))
+        self._fail(str(error), error.exit_code)
 
-    def _fail(self, message: str) -> None:
+    def _fail(self, message: str, exit_code: ExitCode = ExitCode.RECEIVE_ERROR) -> None:
         if self._done is not None and not self._done.done():
-            self._done.set_exception(FetchError(message))
+            self._done.set_exception(FetchError(message, exit_code))
 
     # --- http.h3.Handler --------------------------------------------------------------------------
 
     def on_headers(self, stream_id: int, fields: Fields, end_stream: bool) -> None:
-        status = int(fields[0][1])
-        if status < 200:
-            self._answer.interim.append((status, fields[1:]))
+        if stream_id != self._stream_id:
             return
+        try:
+            status = check_status(fields)
+            if status < 200:
+                self._answer.interim.append((status, fields[1:]))
+                return
+            self._expect_length(stream_id, status, fields)
+        except MessageError as error:
+            raise H3StreamError(H3ErrorCode.MESSAGE_ERROR, str(error), stream_id) from error
         self._answer.status, self._answer.fields = status, fields[1:]
         self._answer.timings.first_byte = time.monotonic() - self._started_request
+        try:
+            self._on_head(self._answer)
+        except FetchError as error:
+            self._fail(str(error), error.exit_code)
+
+    def _expect_length(self, stream_id: int, status: int, fields: Fields) -> None:
+        """RFC 9114 section 4.1.2: content that is not content-length long is malformed."""
+        length: int | None = None
+        for name, value in fields:
+            if name == b"content-length":
+                length = check_content_length(value, length)
+        assert self._h3 is not None
+        if length is not None and response_has_body(self._method.encode(), status):
+            self._length = length
+            self._h3.expect_length(stream_id, length)
 
     def on_data(self, stream_id: int, data: bytes) -> None:
-        self._answer.body_bytes += len(data)
-        self._on_body(data)
+        if stream_id == self._stream_id:
+            self._answer.body_bytes += len(data)
+            try:
+                self._on_body(data)
+            except OSError as error:
+                reason = error.strerror or str(error)
+                self._fail(f"writing the content: {reason}", ExitCode.WRITE_ERROR)
         self.connection.consume(stream_id, len(data))
 
     def on_trailers(self, stream_id: int, fields: Fields) -> None:
-        self._answer.trailers = fields
+        if stream_id == self._stream_id:
+            self._answer.trailers = fields
         self.on_end(stream_id)
 
     def on_end(self, stream_id: int) -> None:
-        if self._done is not None and not self._done.done():
+        if stream_id == self._stream_id and self._done is not None and not self._done.done():
             self._done.set_result(None)
 
     def on_reset(self, stream_id: int, error_code: int) -> None:
-        self._fail(f"the server reset the stream (error 0x{error_code:x})")
+        if stream_id == self._stream_id:
+            name = error_name(error_code, application=True)
+            self._fail(f"the server reset the stream ({name})", ExitCode.HTTP3_ERROR)
 
     def on_stop_sending(self, stream_id: int, error_code: int) -> None:
         """The response, if any, follows; the upload ends by itself."""
@@ -327,11 +446,20 @@ class Client(asyncio.DatagramProtocol):
         """Never sent by servers."""
 
     def on_field_section_too_large(self, stream_id: int, fields: Fields) -> None:
-        self._fail("the response head is too large")
+        if stream_id == self._stream_id:
+            self._fail("the response head is too large", ExitCode.HTTP3_ERROR)
 
     def on_stream_error(self, error: H3StreamError) -> None:
-        self._fail(f"the server broke HTTP/3: {error.reason}")
-        self.connection.close(error_code=error.code, reason_phrase=error.reason)
+        """A response that is none: the connection may go on."""
+        reason, exit_code = error.reason, ExitCode.HTTP3_ERROR
+        if self._length is not None and error.code == H3ErrorCode.MESSAGE_ERROR:
+            reason, exit_code = f"{reason} of {self._length} bytes", ExitCode.PARTIAL_FILE
+        if error.stream_id == self._stream_id:
+            self._fail(f"malformed response: {reason}", exit_code)
+        if self.connection.can_receive_on(error.stream_id):
+            self.connection.stop_stream(error.stream_id, error.code)
+        if self.connection.can_reset(error.stream_id):
+            self.connection.reset_stream(error.stream_id, error.code)
 
     def on_exhausted(self, reason: str) -> None:
         """What was asked for may still come; a server that overdoes it is closed by the codec."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import math
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
-from urllib.parse import urlsplit
+from typing import Any, BinaryIO, NoReturn
 
 import click
 import uvloop
@@ -21,101 +24,205 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from quicedge.cli.addresses import Addresses, ResolveError
 from quicedge.cli.client import Answer, Client, FetchError
+from quicedge.cli.exitcodes import ExitCode
+from quicedge.cli.redirects import Request, location_of, next_request
+from quicedge.cli.url import Target, UrlError, parse
+from quicedge.http.grammar import FIELD_VALUE, TOKEN
 from quicedge.http.message import Field
 from quicedge.quic.packet import VERSION_NAMES
 from quicedge.telemetry.text import escape, text
+
+MAX_SECONDS = 86400.0
+"""Longest timeout that can be asked for: a day."""
+_NOT_IN_HTTP3 = frozenset(
+    (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
+)
+"""Fields of one HTTP/1.1 connection (RFC 9114 section 4.2): not sent, as curl does it."""
+
+
+class Seconds(click.ParamType):
+    """A positive, finite number of seconds."""
+
+    name = "seconds"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        try:
+            seconds = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        if not (math.isfinite(seconds) and 0 < seconds <= MAX_SECONDS):
+            self.fail(f"{value!r} is not above 0 and at most {MAX_SECONDS:g} seconds", param, ctx)
+        return seconds
+
+
+def _give_up(message: str, exit_code: ExitCode) -> NoReturn:
+    """One line about what went wrong, and curl's exit code for it."""
+    click.echo(f"Error: {message}", err=True)
+    sys.exit(exit_code)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a fetch goes about it."""
+
+    verbose: bool = False
+    head: bool = False
+    """Show response heads in place of content."""
+    fail: bool = False
+    follow: bool = False
+    max_redirects: int = 50
+    path_as_is: bool = False
+    cacert: str | None = None
+    verify: bool = True
+    server_name: str | None = None
+    addresses: Addresses = field(default_factory=Addresses)
+    connect_timeout: float = 10.0
+    max_time: float = 300.0
 
 
 @click.command()
 @click.argument("url")
 @click.option("-v", "--verbose", is_flag=True, help="Show fields, timings and the transport.")
-@click.option("-d", "--data", help="Send this as the request body (POST); @FILE reads a file.")
-@click.option("-X", "--request", "method", help="Method; GET, or POST with -d.")
-@click.option("-H", "--header", "headers", multiple=True, metavar="NAME: VALUE")
+@click.option("-d", "--data", help="Send this as the request body (POST); @FILE reads a file, "
+              "@- standard input.")  # fmt: skip
+@click.option("-X", "--request", "method", help="Method; GET, or POST with -d, or HEAD with -I.")
+@click.option("-H", "--header", "headers", multiple=True, metavar="NAME: VALUE",
+              help="Add a field; `Host:` becomes :authority.")  # fmt: skip
+@click.option("-I", "--head", is_flag=True, help="Send HEAD and print the response head.")
+@click.option("-L", "--location", "follow", is_flag=True, help="Follow redirects.")
+@click.option("--max-redirs", "max_redirects", default=50, show_default=True,
+              type=click.IntRange(0, 1000), help="Redirects that -L follows.")  # fmt: skip
+@click.option("-f", "--fail", is_flag=True, help="Exit 22 on status 400 and above, no content.")
 @click.option("-o", "--output", metavar="FILE", help="Write the body to a file.")
 @click.option("-k", "--insecure", is_flag=True, help="Do not verify the certificate.")
-@click.option(
-    "--cacert",
-    type=click.Path(exists=True, dir_okay=False),
-    metavar="FILE",
-    help="CA to trust (PEM).",
-)
-@click.option("--connect-timeout", default=10.0, show_default=True, help="Seconds.")
-@click.option("-m", "--max-time", default=300.0, show_default=True, help="Seconds.")
+@click.option("--cacert", metavar="FILE", help="CA to trust (PEM).")
+@click.option("--resolve", multiple=True, metavar="HOST:PORT:ADDRESS",
+              help="Connect there for that host and port; `*` is any host.")  # fmt: skip
+@click.option("--sni", metavar="NAME",
+              help="Ask for, and expect, the certificate of this name.")  # fmt: skip
+@click.option("--path-as-is", is_flag=True, help="Send `.` and `..` in the path.")
+@click.option("--connect-timeout", default=10.0, show_default=True, type=Seconds())
+@click.option("-m", "--max-time", default=300.0, show_default=True, type=Seconds())
 def command(
     url: str,
     verbose: bool,
     data: str | None,
     method: str | None,
     headers: tuple[str, ...],
+    head: bool,
+    follow: bool,
+    max_redirects: int,
+    fail: bool,
     output: str | None,
     insecure: bool,
     cacert: str | None,
+    resolve: tuple[str, ...],
+    sni: str | None,
+    path_as_is: bool,
     connect_timeout: float,
     max_time: float,
 ) -> None:
-    """Fetch URL over HTTP/3; the body goes to standard output."""
+    """Fetch URL over HTTP/3; the body goes to standard output.
+
+    Exit codes are curl's: 3 malformed URL, 6 host not resolved, 7 no connection, 18 content is not
+    as long as declared, 22 --fail, 23 cannot write, 26 cannot read, 28 timeout, 35 TLS, 47 too many
+    redirects, 56 connection lost, 60 certificate not verified, 77 CA file unusable, 95 HTTP/3
+    error.
+    """
+    request = Request(
+        _target(url, path_as_is), _method(method, data, head), _fields(headers), _body(data)
+    )
+    options = Options(
+        verbose=verbose, head=head, fail=fail, follow=follow, max_redirects=max_redirects,
+        path_as_is=path_as_is, cacert=cacert, verify=not insecure, server_name=_server_name(sni),
+        addresses=_addresses(resolve), connect_timeout=connect_timeout, max_time=max_time,
+    )  # fmt: skip
     try:
-        parts = urlsplit(url if "://" in url else f"https://{url}")
-        port = parts.port or 443
-    except ValueError as error:
-        raise click.UsageError(f"{url!r} is no https URL: {error}") from error
-    if parts.scheme != "https" or not parts.hostname:
-        raise click.UsageError(f"{url!r} is no https URL")
-    body = b""
-    if data is not None:
-        body = _file(data[1:]) if data.startswith("@") else data.encode()
-    fields = [_header(line) for line in headers]
+        _run(request, options, output)
+    except FetchError as error:
+        _give_up(str(error), error.exit_code)
+    except OSError as error:
+        # What was written to a buffer may find the disk full, or the reader gone, only now.
+        if output is None and error.errno == errno.EPIPE:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up(f"writing the content: {error.strerror}", ExitCode.WRITE_ERROR)
+
+
+def _run(request: Request, options: Options, output: str | None) -> None:
+    """Fetch to a file or to standard output; raises FetchError, and OSError of a failed write."""
     with ExitStack() as stack:
         sink = sys.stdout.buffer
         if output is not None:
             try:
                 sink = stack.enter_context(open(output, "wb"))
             except OSError as error:
-                raise click.UsageError(f"-o {output}: {error.strerror}") from error
+                _give_up(f"-o {output}: {error.strerror}", ExitCode.WRITE_ERROR)
         write = _progress(stack, sink) if output and sys.stderr.isatty() else _writer(sink)
-        request = _Request(
-            parts.hostname, port, parts.netloc, (parts.path or "/")
-            + (f"?{parts.query}" if parts.query else ""),
-            method or ("GET" if data is None else "POST"), fields, body,
-        )  # fmt: skip
-        try:
-            uvloop.run(
-                _fetch(request, write, verbose, cacert, not insecure, connect_timeout, max_time)
-            )
-        except FetchError as error:
-            raise click.ClickException(str(error)) from error
+        uvloop.run(_fetch(request, write, options))
         sink.flush()
 
 
-class _Request:
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        authority: str,
-        path: str,
-        method: str,
-        fields: list[Field],
-        body: bytes,
-    ) -> None:
-        self.host, self.port, self.authority, self.path = host, port, authority, path
-        self.method, self.fields, self.body = method, fields, body
-
-
-def _file(name: str) -> bytes:
+def _target(url: str, path_as_is: bool) -> Target:
     try:
-        return Path(name).read_bytes()
+        return parse(url, path_as_is=path_as_is)
+    except UrlError as error:
+        _give_up(str(error), ExitCode.URL_MALFORMED)
+
+
+def _method(method: str | None, data: str | None, head: bool) -> str:
+    if head and data is not None:
+        raise click.UsageError("-I sends no content, -d does: choose one")
+    if head and method not in (None, "HEAD"):
+        raise click.UsageError(f"-I sends HEAD, -X says {method}: choose one")
+    if method is None:
+        method = "HEAD" if head else "GET" if data is None else "POST"
+    if not TOKEN.fullmatch(method.encode()):
+        raise click.UsageError(f"-X {method!r} is no method")
+    return method
+
+
+def _body(data: str | None) -> bytes:
+    if data is None or not data.startswith("@"):
+        return (data or "").encode()
+    try:
+        return sys.stdin.buffer.read() if data == "@-" else Path(data[1:]).read_bytes()
     except OSError as error:
-        raise click.UsageError(f"-d @{name}: {error.strerror}") from error
+        _give_up(f"-d {data}: {error.strerror}", ExitCode.READ_ERROR)
 
 
-def _header(line: str) -> Field:
-    name, colon, value = line.partition(":")
-    if not colon or not name.strip():
-        raise click.UsageError(f"-H {line!r} is not NAME: VALUE")
-    return name.strip().lower().encode(), value.strip().encode()
+def _fields(lines: Sequence[str]) -> list[Field]:
+    fields = []
+    for line in lines:
+        # As curl has it: `Name;` is a field without value, `Name:` none at all.
+        empty = line.endswith(";") and ":" not in line
+        head, colon, rest = line.partition(";" if empty else ":")
+        name, value = head.strip().lower().encode(), rest.strip().encode()
+        if not colon or not TOKEN.fullmatch(name) or not FIELD_VALUE.fullmatch(value):
+            raise click.UsageError(f"-H {line!r} is not NAME: VALUE")
+        if name in _NOT_IN_HTTP3:
+            click.echo(f"-H {head.strip()}: HTTP/3 has no such field; it is not sent", err=True)
+        elif value or empty:
+            fields.append((name, value))
+    return fields
+
+
+def _addresses(entries: Sequence[str]) -> Addresses:
+    try:
+        return Addresses(entries)
+    except ResolveError as error:
+        raise click.UsageError(f"--resolve {error}") from error
+
+
+def _server_name(name: str | None) -> str | None:
+    if name is not None and not (
+        name.isascii() and name.replace("-", "").replace(".", "").isalnum()
+    ):
+        raise click.UsageError(f"--sni {name!r} is no host name")
+    return name
 
 
 def _writer(sink: BinaryIO) -> Callable[[bytes], None]:
@@ -144,35 +251,97 @@ def _progress(stack: ExitStack, sink: BinaryIO) -> Callable[[bytes], None]:
     return write
 
 
-async def _fetch(
-    request: _Request,
-    write: Callable[[bytes], None],
-    verbose: bool,
-    cacert: str | None,
-    verify: bool,
-    connect_timeout: float,
-    max_time: float,
-) -> None:
-    client = await Client.connect(
-        request.host, request.port, ca_file=cacert, verify=verify, timeout=connect_timeout
-    )
+async def _fetch(request: Request, write: Callable[[bytes], None], options: Options) -> None:
     try:
-        if verbose:
-            _show(f"> {request.method} {request.path} HTTP/3", request.fields, "> ")
-        answer = await client.fetch(
+        async with asyncio.timeout(options.max_time):
+            await _follow(request, write, options)
+    except TimeoutError:
+        message = f"not done within {options.max_time:g} s"
+        raise FetchError(message, ExitCode.TIMEOUT) from None
+
+
+async def _follow(request: Request, write: Callable[[bytes], None], options: Options) -> None:
+    """The request and those that redirects lead to, on one connection as long as they can be."""
+    client: Client | None = None
+    connected: Target | None = None
+    try:
+        for _ in range(options.max_redirects + 1):
+            if (
+                client is None
+                or not client.connection.is_alive
+                or not (connected and connected.is_same_origin(request.target))
+            ):
+                if client is not None:
+                    await client.close()
+                client, connected = await _connect(request.target, options), request.target
+            answer = await _exchange(client, request, write, options)
+            location = location_of(answer.status, answer.fields) if options.follow else None
+            if location is None:
+                return
+            try:
+                request = next_request(request, answer.status, location)
+            except UrlError as error:
+                message = f"redirect: {error}"
+                raise FetchError(message, ExitCode.UNSUPPORTED_PROTOCOL) from error
+        message = f"more than {options.max_redirects} redirects"
+        raise FetchError(message, ExitCode.TOO_MANY_REDIRECTS)
+    finally:
+        if client is not None:
+            await client.close()
+            await asyncio.sleep(0)
+
+
+async def _connect(target: Target, options: Options) -> Client:
+    return await Client.connect(
+        target.host,
+        target.port,
+        ca_file=options.cacert,
+        verify=options.verify,
+        timeout=options.connect_timeout,
+        server_name=options.server_name,
+        addresses=options.addresses,
+    )
+
+
+async def _exchange(
+    client: Client, request: Request, write: Callable[[bytes], None], options: Options
+) -> Answer:
+    """One request and its response; content that is not asked for is dropped."""
+    wanted = True
+
+    def on_head(answer: Answer) -> None:
+        nonlocal wanted
+        if options.head:
+            write(_head_of(answer))
+        if options.follow and location_of(answer.status, answer.fields) is not None:
+            wanted = False
+        elif options.fail and answer.status >= 400:
+            wanted = False
+            raise FetchError(f"the server answered {answer.status}", ExitCode.HTTP_ERROR)
+
+    fields = request.sent_fields
+    if options.verbose:
+        _show(f"> {request.method} {request.target.path} HTTP/3", fields, "> ")
+    try:
+        return await client.fetch(
             request.method,
             request.authority,
-            request.path,
-            request.fields,
+            request.target.path,
+            fields,
             request.body,
-            on_body=write,
-            timeout=max_time,
+            on_body=lambda data: write(data) if wanted else None,
+            on_head=on_head,
+            timeout=options.max_time,
         )
-        if verbose:
-            show_answer(client, answer)
     finally:
-        await client.close()
-        await asyncio.sleep(0)
+        if options.verbose and client.answer.status:
+            show_answer(client, client.answer)
+
+
+def _head_of(answer: Answer) -> bytes:
+    lines = [f"HTTP/3 {answer.status}"]
+    lines += [f"{_safe(name)}: {_safe(value)}" for name, value in answer.fields]
+    return ("\n".join(lines) + "\n\n").encode()
 
 
 def _safe(value: bytes) -> str:

@@ -114,7 +114,7 @@ def check_request(section: Sequence[Field], limits: MessageLimits) -> Request:
         elif name == b"cookie":
             cookies.append(value)
         elif name == b"content-length":
-            content_length = _content_length(value, content_length)
+            content_length = check_content_length(value, content_length)
         else:
             if name == b"te":
                 # RFC 9114 section 4.2: TE MUST NOT contain any value other than "trailers"; two
@@ -209,7 +209,8 @@ def _check_field(name: bytes, value: bytes) -> None:
         raise MessageError(f"the value of {_text(name)} is malformed")
 
 
-def _content_length(value: bytes, known: int | None) -> int:
+def check_content_length(value: bytes, known: int | None = None) -> int:
+    """The number in a content-length field, `known` from another one; raises MessageError."""
     if not CONTENT_LENGTH.fullmatch(value):
         raise MessageError("content-length is no number")
     length = int(value)
@@ -239,14 +240,20 @@ def check_trailers(section: Sequence[Field], limits: MessageLimits) -> Fields:
 
 def check_response(section: Sequence[Field]) -> Response:
     """A response from an HTTP/2 or HTTP/3 field section; raises MessageError."""
+    status = check_status(section)
+    fields = list(section[1:])
+    check_response_fields(fields)
+    return Response(status, fields)
+
+
+def check_status(section: Sequence[Field]) -> int:
+    """The status code that a response's field section begins with; raises MessageError."""
     if not section or section[0][0] != b":status":
         raise MessageError("response without :status first")
     status = section[0][1]
     if len(status) != 3 or not status.isdigit() or status < b"100":
         raise MessageError(":status is no status code")
-    fields = list(section[1:])
-    check_response_fields(fields)
-    return Response(int(status), fields)
+    return int(status)
 
 
 def check_response_fields(fields: Sequence[Field]) -> None:

@@ -12,7 +12,6 @@ from click.testing import CliRunner
 from quicedge.cli import main
 from quicedge.cli.options import development_listen
 
-URL = "https://127.0.0.1:4433/"
 TRACE = "trace.qlog"
 """Stands for a small trace."""
 
@@ -20,12 +19,6 @@ TRACE = "trace.qlog"
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["get", "-d", "@/no/such", URL], "-d @/no/such: No such file"),
-        (["get", "-o", "/no/such/file", URL], "-o /no/such/file: No such file"),
-        (["get", "--cacert", "/no/such", URL], "'/no/such' does not exist"),
-        (["get", "http://127.0.0.1/"], "is no https URL"),
-        (["get", "https://127.0.0.1:99999/"], "is no https URL"),
-        (["get", "https://[::1/"], "is no https URL"),
         (["top", "--once", "--admin", "127.0.0.1:9"], "Connection refused; does the edge run?"),
         (["top", "--once", "--admin", "unix:/no/such"], "does the edge run?"),
         (["serve"], "give one of --config FILE"),

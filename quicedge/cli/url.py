@@ -1,0 +1,148 @@
+"""URLs as a client needs them: where to connect, and what the request says."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from dataclasses import dataclass
+from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
+
+from quicedge.http.grammar import AUTHORITY
+
+HTTPS_PORT = 443
+_ALLOWED = "/%:@!$&'()*+,;=-._~?[]{}|\\^`\"<>"
+"""Characters of path and query that are sent as they are; others become percent-encoded UTF-8."""
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+
+
+class UrlError(ValueError):
+    """Text that is no URL to fetch; the message says why."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What an https URL names."""
+
+    host: str
+    """A name in ASCII, or an address; an IPv6 address may have a zone."""
+    port: int
+    authority: str
+    """For `:authority`: no userinfo (RFC 9114 section 4.3.1), no zone, no usual port."""
+    path: str
+    """For `:path`: with the query, and with its `?` when that is empty (RFC 3986 section 6.2.3)."""
+    credentials: bytes | None = None
+    """Value of `authorization` for the URL's userinfo."""
+
+    @property
+    def url(self) -> str:
+        """The URL again, without credentials and fragment."""
+        return f"https://{self.authority}{self.path}"
+
+    def is_same_origin(self, other: Target) -> bool:
+        return (self.host, self.port) == (other.host, other.port)
+
+
+def parse(text: str, *, path_as_is: bool = False) -> Target:
+    """The target of a URL; without a scheme it is https. Raises UrlError.
+
+    `path_as_is`: `.` and `..` in the path are sent, not resolved (RFC 3986 section 5.2.4).
+    """
+    for character in text:
+        if character.isspace() or not character.isprintable():
+            code = quote(character, safe="")
+            raise UrlError(f"{text!r} holds {character!r}; write {code}")
+    if "://" not in text:
+        text = f"https://{text}"
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise UrlError(f"{text!r} is no https URL: {error}") from error
+    if parts.scheme != "https" or not parts.hostname:
+        raise UrlError(f"{text!r} is no https URL")
+    if port == 0:
+        raise UrlError(f"{text!r}: port 0 is none")
+    port = port or HTTPS_PORT
+    host, _, zone = parts.hostname.partition("%25" if "%25" in parts.hostname else "%")
+    named = _ascii(host)
+    authority = f"[{named}]" if ":" in named else named
+    if port != HTTPS_PORT:
+        authority += f":{port}"
+    if not AUTHORITY.fullmatch(authority.encode("ascii", "replace")):
+        raise UrlError(f"{text!r}: {host!r} is no host")
+    return Target(
+        host=f"{named}%{unquote(zone)}" if zone else named,
+        port=port,
+        authority=authority,
+        path=_path(text, path_as_is=path_as_is),
+        credentials=_credentials(parts.username, parts.password),
+    )
+
+
+def redirected(target: Target, location: bytes) -> Target:
+    """Where a response's `location` leads from a target; raises UrlError."""
+    text = quote(location.decode("utf-8", "replace").strip(), safe=_ALLOWED + "#")
+    return parse(_resolved(target, text))
+
+
+def _resolved(target: Target, reference: str) -> str:
+    """RFC 3986 section 5.2.2; `urljoin` would drop the "?" of an empty query."""
+    if _SCHEME.match(reference):
+        # Without "//" it is none of ours; as it is, it would be taken for a host.
+        return reference if "://" in reference else f"{reference.partition(':')[0]}:///"
+    reference = reference.partition("#")[0]
+    if reference.startswith("//"):
+        return f"https:{reference}"
+    path = target.path.partition("?")[0]
+    if not reference:
+        path = target.path
+    elif reference.startswith("?"):
+        path += reference
+    elif reference.startswith("/"):
+        path = reference
+    else:
+        path = f"{path.rpartition('/')[0]}/{reference}"
+    return f"https://{target.authority}{path}"
+
+
+def _ascii(host: str) -> str:
+    if host.isascii():
+        return host
+    try:
+        return host.encode("idna").decode("ascii")
+    except UnicodeError as error:
+        raise UrlError(f"{host!r} is no host name: {error}") from error
+
+
+def _path(text: str, *, path_as_is: bool) -> str:
+    # urlsplit drops the "?" of an empty query.
+    rest = text.partition("://")[2].partition("#")[0]
+    found = re.search(r"[/?]", rest)
+    rest = rest[found.start() :] if found else ""
+    path, mark, query = rest.partition("?")
+    path = path or "/"
+    if not path_as_is:
+        path = _without_dots(path)
+    return quote(path + mark + query, safe=_ALLOWED)
+
+
+def _without_dots(path: str) -> str:
+    """RFC 3986 section 5.2.4, of a path that begins with a slash."""
+    segments: list[str] = []
+    *parents, last = path.split("/")[1:]
+    for segment in parents:
+        if segment == "..":
+            del segments[-1:]
+        elif segment != ".":
+            segments.append(segment)
+    if last == "..":
+        del segments[-1:]
+    return "/" + "/".join([*segments, "" if last in (".", "..") else last])
+
+
+def _credentials(user: str | None, password: str | None) -> bytes | None:
+    if user is None and password is None:
+        return None
+    pair = unquote_to_bytes(user or "") + b":" + unquote_to_bytes(password or "")
+    return b"Basic " + b64encode(pair)
