@@ -74,11 +74,10 @@ class Exchange:
 
     __slots__ = (
         "_client", "_clock", "_date", "_downstream", "_in_delivery", "_on_done", "_origin",
-        "_paused_request",
-        "_request_over", "_response_over", "_uncredited", "_waiting_for_end", "bytes_delivered",
-        "bytes_received", "bytes_sent", "context", "ended_at", "first_byte_at", "outcome", "reason",
-        "request", "response_at", "response_started", "route", "span", "stalled", "started_at",
-        "status", "timing", "trace_id",
+        "_paused_request", "_request_over", "_response_over", "_uncredited", "_waiting_for_end",
+        "bytes_delivered", "bytes_received", "bytes_sent", "context", "ended_at", "first_byte_at",
+        "outcome", "reason", "request", "response_at", "response_started", "route", "span",
+        "stalled", "started_at", "status", "timing", "trace_id",
     )  # fmt: skip
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -45,7 +46,6 @@ class Outcome(StrEnum):
     ORIGIN_REQUEST = "origin_request"
     ORIGIN_NO_SERVER = "origin_no_server"
     ORIGIN_OVERLOADED = "origin_overloaded"
-    ORIGIN_STALLED = "origin_stalled"
 
     @property
     def origin_failure(self) -> str | None:
@@ -79,3 +79,25 @@ class Refusal(StrEnum):
     """A connection closed for want of memory."""
     ABUSE = "abuse"
     """A connection closed for what its client did."""
+
+
+DATAGRAM_DROPS: Final = (
+    "dropped_address_connections", "dropped_connections", "dropped_dcid_length", "dropped_denied",
+    "dropped_draining", "dropped_empty", "dropped_half_open", "dropped_handshake_rate",
+    "dropped_header", "dropped_memory", "dropped_prefix_connections",
+    "dropped_prefix_half_open", "dropped_prefix_handshake_rate", "dropped_short",
+    "dropped_truncated", "dropped_undecryptable", "dropped_unknown_connection", "dropped_version",
+    "forward_dropped", "send_dropped_address_gone", "send_dropped_error",
+    "send_dropped_not_permitted", "send_dropped_queue", "send_dropped_refused",
+    "send_dropped_too_large", "send_dropped_unreachable",
+)  # fmt: skip
+"""Reasons for which datagrams are discarded."""
+
+EARLY_DATA_VERDICTS: Final = ("busy", "first", "unknown", "used")
+"""What becomes of a ticket that early data came under."""
+
+
+def from_zero(names: Iterable[str], counts: Mapping[str, int]) -> dict[str, int]:
+    """Counts by name, with 0 for names that have not come up: a rate over a counter that appears
+    with its first event misses that event."""
+    return {**dict.fromkeys(names, 0), **counts}

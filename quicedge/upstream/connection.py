@@ -101,3 +101,6 @@ class Owner(Protocol):
 
     def closed(self, connection: OriginConnection) -> None:
         """It is gone."""
+
+    def found_odd(self, what: str) -> None:
+        """Its answers are not quite what HTTP asks for, and were mended; `what` is one of few."""

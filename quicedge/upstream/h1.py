@@ -28,6 +28,7 @@ from quicedge.http.semantics import response_has_body
 from quicedge.upstream.base import UpstreamError
 from quicedge.upstream.connection import Owner, Receiver
 from quicedge.upstream.deadline import Deadline
+from quicedge.upstream.h1_head import HeadFilter
 from quicedge.upstream.h1_request import encode_head, encode_trailers
 from quicedge.upstream.interim import InterimRate
 from quicedge.upstream.retry import Retry
@@ -74,7 +75,7 @@ class H1Connection(asyncio.Protocol):
         self._fields: Fields = []
         self._size = 0  # of the field section that is being read
         self._unproductive = 0  # bytes since something was made of them
-        self._tail = b""  # last bytes of an unfinished head, for HEAD
+        self._heads = HeadFilter()
         self._interim = InterimRate()
         self._answered = False  # any byte came
         self._head_done = False  # of the final response
@@ -109,7 +110,7 @@ class H1Connection(asyncio.Protocol):
         self._fields = []
         self._size = self._unproductive = 0
         self._interim = InterimRate()
-        self._tail = b""
+        self._heads = HeadFilter()
         self._answered = self._head_done = self._until_close = self._complete = False
         if self._parser is None:
             self._parser = HttpResponseParser(self)
@@ -216,11 +217,7 @@ class H1Connection(asyncio.Protocol):
         self._answered = True
         self._unproductive += len(data)
         try:
-            if self._method == b"HEAD":
-                excess = self._feed_heads(data)
-            else:
-                cast(HttpResponseParser, self._parser).feed_data(data)
-                excess = False
+            excess = self._feed(data)
         except HttpParserCallbackError as error:
             self._callback_failed(error.__context__)
             return
@@ -243,21 +240,32 @@ class H1Connection(asyncio.Protocol):
                 )
             )
 
-    def _feed_heads(self, data: bytes) -> bool:
-        """Feed a response to HEAD; returns whether anything follows it.
+    def _feed(self, data: bytes) -> bool:
+        """Feed the parser; returns whether anything follows a response to HEAD.
 
         The parser cannot be told the method and would wait for the content that Content-Length
-        announces, so it gets heads alone, and another parser takes its place afterwards.
+        announces in answer to HEAD, so it gets heads alone then, and another parser takes its
+        place afterwards.
         """
-        while data and not self._complete:
-            end = (self._tail + data).find(b"\r\n\r\n") + 4
-            cut = max(end - len(self._tail), 1) if end >= 4 else len(data)
-            head, data = data[:cut], data[cut:]
-            self._tail = (self._tail + head)[-3:]
-            cast(HttpResponseParser, self._parser).feed_data(head)
-        if self._complete:
-            self._parser = None
-        return self._complete and bool(data)
+        parser = cast(HttpResponseParser, self._parser)
+        heads = self._heads
+        if self._head_done or (self._method != b"HEAD" and heads.is_plain(data)):
+            parser.feed_data(data)
+            return False
+        while data and not self._head_done:
+            lines, data = heads.take(data)
+            if lines:
+                parser.feed_data(lines)
+        if heads.mended:
+            heads.mended = False
+            self._owner.found_odd("whitespace before the colon of a header was removed")
+        if self._method == b"HEAD":
+            if self._complete:
+                self._parser = None
+            return bool(data)
+        if data:
+            parser.feed_data(data)
+        return False
 
     def _callback_failed(self, cause: BaseException | None) -> None:
         if isinstance(cause, UpstreamError):

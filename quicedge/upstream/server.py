@@ -7,6 +7,8 @@ import functools
 import time
 from typing import Protocol
 
+import structlog
+
 from quicedge.config import limits
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.http.errors import OriginFailure
@@ -21,6 +23,8 @@ from quicedge.upstream.h1 import H1Connection
 from quicedge.upstream.h2 import H2Connection
 from quicedge.upstream.health import Health
 from quicedge.upstream.retry import Retry
+
+log = structlog.get_logger(__name__)
 
 
 class Waiter(Protocol):
@@ -72,6 +76,8 @@ class Server:
         self._waiting: FairQueue[Waiter] = FairQueue(limits.UPSTREAM_MAX_WAITING)
         self._served: dict[Waiter, None] = {}
         self._connecting: set[asyncio.Task[None]] = set()
+        self._oddities: set[str] = set()
+        """What was said of its answers in the log, once each."""
         self._closing = False
         self._empty: asyncio.Event | None = None
         # Whether one connection takes many requests; None until ALPN has told.
@@ -191,6 +197,11 @@ class Server:
         self._connections.pop(connection, None)
         self._connect_more()
         self._tell_empty()
+
+    def found_odd(self, what: str) -> None:
+        if what not in self._oddities:
+            self._oddities.add(what)
+            log.warning("origin sends malformed answers", server=self.address.text, problem=what)
 
     def _connect_more(self) -> None:
         """As many connections on their way as waiting requests need and limits allow."""

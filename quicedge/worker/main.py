@@ -24,6 +24,7 @@ from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.sharedkeys import SharedKeys
 from quicedge.quic.tls import CertificateError
 from quicedge.telemetry.logs import Logs
+from quicedge.telemetry.outcomes import DATAGRAM_DROPS, EARLY_DATA_VERDICTS, from_zero
 from quicedge.telemetry.spans import Span
 from quicedge.telemetry.stats import (
     ConnectionPage,
@@ -268,11 +269,11 @@ class _Worker:
             datagrams_sent=network["datagrams_sent"],
             bytes_received=network["bytes_received"],
             bytes_sent=network["bytes_sent"],
-            datagrams_dropped=dropped,
+            datagrams_dropped=from_zero(DATAGRAM_DROPS, dropped),
             metrics=edge.metrics,
             servers=edge.servers(),
             requests_refused=refused,
-            early_data=dict(edge.early_data.verdicts),
+            early_data=from_zero(EARLY_DATA_VERDICTS, edge.early_data.verdicts),
             traces_running=edge.tracer.running,
             trace_writes_dropped=edge.tracer.dropped,
             live_writes_dropped=edge.tracer.live_dropped,

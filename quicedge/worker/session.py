@@ -58,8 +58,11 @@ class RequestStream:
 
     def informational(self, response: Response) -> None:
         # One that the client does not take is left out: the final response is what counts.
+        if self.paused:
+            return
         with suppress(HeadTooLarge):
             self._send_head(response, end=False)
+            self._pause_if_full()
 
     def response(self, response: Response, end: bool) -> None:
         self.session.response_came()
@@ -83,13 +86,18 @@ class RequestStream:
             return
         session.h3.send_data(self.stream_id, data)
         session.settle_memory()
+        self._pause_if_full()
+        session.wake()
+
+    def _pause_if_full(self) -> None:
+        """Read no more from the origin while the client is behind."""
+        session = self.session
         unsent = session.connection.unsent_bytes(self.stream_id)
         if not self.paused and unsent > session.send_buffer_limit:
             self.paused = True
             session.paused[self.stream_id] = self
             if self.exchange is not None:
                 self.exchange.pause_response()
-        session.wake()
 
     def end(self, trailers: Sequence[Field]) -> None:
         session = self.session

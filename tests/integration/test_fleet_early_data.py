@@ -106,7 +106,7 @@ def verdicts(running: RunningEdge) -> dict[str, int]:
     for worker in running.admin("/api/v1/status")["workers"]:
         for name, count in worker["stats"]["early_data"].items():
             total[name] = total.get(name, 0) + count
-    return total
+    return {name: count for name, count in total.items() if count}
 
 
 def paths(running: RunningEdge) -> list[str]:

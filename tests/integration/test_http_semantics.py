@@ -27,7 +27,7 @@ ANSWERS = {
     b"/long-value": b"HTTP/1.1 200 OK\r\na: " + b"b" * 70_000 + b"\r\ncontent-length: 0\r\n\r\n",
     b"/long-name": b"HTTP/1.1 200 OK\r\n" + b"a" * 70_000 + b": b\r\ncontent-length: 0\r\n\r\n",
     b"*": b"HTTP/1.1 204 No Content\r\nallow: GET\r\n\r\n",
-    b"/malformed": b"HTTP/1.1 200 OK\r\nX-Frame : DENY\r\ncontent-length: 0\r\n\r\n",
+    b"/malformed": b"HTTP/1.1 200 OK\r\nX Frame: DENY\r\ncontent-length: 0\r\n\r\n",
 }
 
 

@@ -20,12 +20,21 @@ from quicedge.config.schema import Config, Route, Upstream
 from quicedge.http.errors import OriginFailure
 from quicedge.telemetry.access import AccessRecord
 from quicedge.telemetry.metrics import CONNECTION_HISTOGRAMS, DURATIONS, Histogram, Metrics
-from quicedge.telemetry.outcomes import ORIGIN_FAILURES, Outcome, Refusal
+from quicedge.telemetry.outcomes import (
+    DATAGRAM_DROPS,
+    EARLY_DATA_VERDICTS,
+    ORIGIN_FAILURES,
+    Outcome,
+    Refusal,
+    from_zero,
+)
 from quicedge.telemetry.stats import WorkerStats
+from quicedge.udp.socket import _LOST_SEND
 from quicedge.worker.policy import Policy
 from quicedge.worker.records import expect_series
 
-DASHBOARD = Path(__file__).resolve().parents[3] / "deploy" / "grafana" / "quicedge.json"
+ROOT = Path(__file__).resolve().parents[3]
+DASHBOARD = ROOT / "deploy" / "grafana" / "quicedge.json"
 
 
 def exchange(metrics: Metrics, **options: Any) -> None:
@@ -87,9 +96,26 @@ async def test_refusals_are_counted_from_zero() -> None:
     policy.close()
 
 
+def test_every_reason_for_a_dropped_datagram_is_counted_from_zero() -> None:
+    """The lists are those of the source."""
+    source = "".join(path.read_text() for room in ("quic", "udp", "worker")
+                     for path in (ROOT / "quicedge" / room).glob("*.py"))  # fmt: skip
+    named = set(re.findall(r'"((?:\w+_)?dropped_\w+|forward_dropped)"', source))
+    verdicts = r'Verdict\(Decision\.(?:DROP|REFUSE), "(\w+)"'
+    named |= {f"send_dropped_{reason}" for reason in _LOST_SEND.values()}
+    named |= {f"dropped_{reason}" for reason in re.findall(verdicts, source)}
+    assert len(named) > 12
+    assert named - {"dropped_flood"} <= set(DATAGRAM_DROPS)  # a flood is a connection's
+    assert from_zero(("a", "b"), {"b": 2, "c": 1}) == {"a": 0, "b": 2, "c": 1}
+    strikes = (ROOT / "quicedge" / "worker" / "fleetstrikes.py").read_text()
+    assert set(re.findall(r'verdicts\["(\w+)"\]', strikes)) == set(EARLY_DATA_VERDICTS)
+
+
 @pytest.mark.parametrize("kind", OriginFailure)
 def test_every_failure_of_an_origin_has_an_outcome_and_a_status(kind: OriginFailure) -> None:
-    assert Outcome.of_origin(kind).origin_failure == kind.value
+    outcome = Outcome.of_origin(kind)
+    # Whom the client held up has not failed.
+    assert outcome.origin_failure == (None if outcome is Outcome.STALLED else kind.value)
     # A stalled client's place was given away: that one is the client's doing.
     expected = (408,) if kind is OriginFailure.STALLED else (502, 503, 504)
     assert kind.status in expected
