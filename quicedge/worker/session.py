@@ -487,6 +487,9 @@ class Session:
         stream = self.streams.get(stream_id)
         if stream is not None and stream.exchange is not None:
             stream.exchange.request_aborted()
+        elif self.connection.can_send_on(stream_id):
+            # Its head never came: left open, our half would hold the stream's place for good.
+            self.reset(stream_id, H3ErrorCode.REQUEST_CANCELLED)
 
     def on_stop_sending(self, stream_id: int, error_code: int) -> None:
         self._note_broken_off(stream_id)

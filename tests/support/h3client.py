@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 from aioquic.asyncio import QuicConnectionProtocol, connect
 from aioquic.h3.connection import H3Connection
 from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.events import ConnectionTerminated, QuicEvent, StreamReset
+from aioquic.quic.events import (
+    ConnectionTerminated,
+    QuicEvent,
+    StopSendingReceived,
+    StreamReset,
+)
 
 from quicedge.http.message import Field, Fields
 
 TIMEOUT = 15.0
 
 
-class _H3(H3Connection):
+class Codec(H3Connection):
     def _check_content_length(self, stream: Any) -> None:
         """aioquic takes content-length in answers to HEAD and in 304 for malformed."""
 
@@ -34,6 +39,8 @@ class Answer:
         self.trailers: Fields = []
         self.body = bytearray()
         self.reset: int | None = None
+        self.stopped: int | None = None
+        """The code of the server's STOP_SENDING."""
         self.over = asyncio.Event()
 
     def values(self, name: bytes) -> list[bytes]:
@@ -41,9 +48,11 @@ class Answer:
 
 
 class H3Client(QuicConnectionProtocol):
+    codec: ClassVar[type[Codec]] = Codec
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.h3 = _H3(self._quic)
+        self.h3 = self.codec(self._quic)
         self.answers: dict[int, Answer] = {}
         self.closed: ConnectionTerminated | None = None
         self._unread: list[Any] | None = None
@@ -77,6 +86,8 @@ class H3Client(QuicConnectionProtocol):
             answer = self.answers[event.stream_id]
             answer.reset = event.error_code
             answer.over.set()
+        elif isinstance(event, StopSendingReceived) and event.stream_id in self.answers:
+            self.answers[event.stream_id].stopped = event.error_code
         for item in self.h3.handle_event(event):
             found = self.answers.get(getattr(item, "stream_id", -1))
             if found is None:
@@ -124,6 +135,18 @@ class H3Client(QuicConnectionProtocol):
         self._quic.stop_stream(stream_id, 0x10C)
         self.transmit()
 
+    def send_raw(self, stream_id: int, data: bytes, end: bool = False) -> None:
+        """Bytes of a stream, whatever they are."""
+        self.answers.setdefault(stream_id, Answer())
+        self._quic.send_stream_data(stream_id, data, end_stream=end)
+        self.transmit()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for what events bring about."""
+        async with asyncio.timeout(TIMEOUT):
+            while not condition():
+                await asyncio.sleep(0.01)
+
     def send_fin(self, stream_id: int) -> None:
         """End the stream without a frame."""
         self._quic.send_stream_data(stream_id, b"", end_stream=True)
@@ -147,11 +170,13 @@ class H3Client(QuicConnectionProtocol):
 
 
 @asynccontextmanager
-async def h3_client(port: int, host: str = "127.0.0.1", **options: Any) -> AsyncIterator[H3Client]:
+async def h3_client(
+    port: int, host: str = "127.0.0.1", create: type[H3Client] = H3Client, **options: Any
+) -> AsyncIterator[H3Client]:
     """A connection to an edge on loopback; `options` as aioquic's configuration has them."""
     configuration = QuicConfiguration(
         alpn_protocols=["h3"], verify_mode=ssl.CERT_NONE, server_name="localhost", **options
     )
-    async with connect(host, port, configuration=configuration, create_protocol=H3Client) as client:
+    async with connect(host, port, configuration=configuration, create_protocol=create) as client:
         assert isinstance(client, H3Client)
         yield client

@@ -182,6 +182,16 @@ def test_a_request_whose_response_is_unwanted_before_its_head_is_not_begun() -> 
     assert not client.edge.at_origin
 
 
+def test_a_request_reset_before_its_head_gives_its_stream_back() -> None:
+    client = Client()
+    early, answered = client.open(), client.ask(head(GET[:1]), end=False)
+    client.send(early, b"\x01", end=False)
+    for stream_id in (early, answered):
+        client._tell(events.StreamReset(error_code=0x10C, stream_id=stream_id))
+    assert client.connection.resets == {early: H3ErrorCode.REQUEST_CANCELLED}
+    assert answer(client, answered).status == 400
+
+
 # --- the end --------------------------------------------------------------------------------------
 
 
