@@ -35,7 +35,7 @@ from quicedge.http.h3_types import (
 )
 from quicedge.http.message import Field, Fields, count_lines, section_size
 from quicedge.http.priority import parse_priority
-from quicedge.quic.budget import Standing, WorkBudget
+from quicedge.shares.budget import Standing, WorkBudget
 
 _SKIPPED = -1
 """The frame type of a frame whose payload is dropped as it comes."""

@@ -18,9 +18,9 @@ from quicedge.config.limits import (
     MAX_STREAMS_UNI,
 )
 from quicedge.quic.adapter import AdaptedConnection, ConnectionIdSource
-from quicedge.quic.budget import Standing, WorkBudget
 from quicedge.quic.ending import Ending
 from quicedge.quic.tls import CertificateStore
+from quicedge.shares.budget import Standing, WorkBudget
 
 
 class ConnectionHandler(Protocol):

@@ -26,7 +26,6 @@ from aioquic.quic.packet import (
 
 from quicedge.config import limits
 from quicedge.quic.admission import Admission, BoundedLog, Decision, RateLimit, Verdict
-from quicedge.quic.budget import Standing
 from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.connection import Connection, ConnectionHandler
 from quicedge.quic.events import OverheadExhausted
@@ -45,6 +44,7 @@ from quicedge.quic.tickets import Tickets
 from quicedge.quic.timers import Deadlines
 from quicedge.quic.tls import CertificateStore
 from quicedge.quic.tokens import TokenKeys, is_retry_token
+from quicedge.shares.budget import Standing
 
 log = structlog.get_logger("quicedge.quic")
 

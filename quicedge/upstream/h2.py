@@ -36,7 +36,7 @@ from quicedge.http.semantics import response_has_body
 from quicedge.upstream.base import UpstreamError
 from quicedge.upstream.connection import Owner, Receiver
 from quicedge.upstream.deadline import Deadline
-from quicedge.upstream.h2_codec import FRAMES_FOR_WORK, Codec, Malformed
+from quicedge.upstream.h2_codec import Codec, Malformed
 from quicedge.upstream.h2_stream import H2Stream
 from quicedge.upstream.retry import Retry
 
@@ -70,9 +70,8 @@ class H2Connection(asyncio.Protocol):
         self._idle = Deadline(loop, self.close)
         self._probe = Deadline(loop, self._probe_unanswered)
         self._linger = Deadline(loop, self._linger_over)
-        self._fed_at = loop.time()
         self._transport: asyncio.Transport
-        self._codec = Codec()
+        self._codec = Codec(loop.time())
         self._scheme = b"http"
         self._is_open = False
         self._retired = False
@@ -105,7 +104,7 @@ class H2Connection(asyncio.Protocol):
         """Send a request head on a new stream."""
         self._idle.clear()
         codec = self._codec
-        codec.allow(FRAMES_FOR_WORK)
+        codec.worked()
         stream_id = codec.get_next_available_stream_id()
         stream = self._streams[stream_id] = H2Stream(self, stream_id, request, receiver)
         if stream_id + 2 > _LAST_STREAM_ID:
@@ -198,7 +197,7 @@ class H2Connection(asyncio.Protocol):
         data = stream.take(room)
         last = stream.ending and not stream.pending_bytes and not stream.trailers
         codec.send_data(stream_id, data, end_stream=last)
-        codec.allow(FRAMES_FOR_WORK)
+        codec.worked()
         stream.request_done = last
         if stream.wants_to_send:
             self._sending[stream] = None
@@ -254,10 +253,7 @@ class H2Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._counters.bytes_received += len(data)
         self._probe.clear()
-        now = self._loop.time()
-        self._codec.allow((now - self._fed_at) * limits.UPSTREAM_H2_FLOOD_RATE)
-        self._fed_at = now
-        events, error = self._codec.feed(data)
+        events, error = self._codec.feed(data, self._loop.time())
         if error is not None:
             self._broken = True
             self._retire()
@@ -335,7 +331,7 @@ class H2Connection(asyncio.Protocol):
 
     def _on_response(self, stream: H2Stream | None, event: ResponseReceived) -> None:
         self._answered = True
-        self._codec.allow(FRAMES_FOR_WORK)
+        self._codec.worked()
         if stream is None or stream.receiver is None:
             return
         response = self._checked(event.headers)

@@ -28,8 +28,9 @@ from hyperframe.frame import (
 )
 
 from quicedge.config import limits
+from quicedge.shares.budget import Standing, WorkBudget
 
-FRAMES_FOR_WORK = 8
+_FRAMES_FOR_WORK = 8
 """Frames that carry nothing for each that does: WINDOW_UPDATE for stream and connection, PING to
 measure the path, SETTINGS."""
 
@@ -56,7 +57,7 @@ class Codec(_H2Connection):
     """Sends what our checks have let through as it is; what it receives, our checks judge, so
     that a malformed response costs its stream, not the connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: float) -> None:
         super().__init__(
             H2Configuration(
                 client_side=True,
@@ -79,13 +80,17 @@ class Codec(_H2Connection):
         self.decoder.max_header_list_size = limits.UPSTREAM_MAX_HEAD
         self._events: list[Event] = []
         self._frame_header = bytearray()
-        self._allowance = float(limits.UPSTREAM_H2_FLOOD_BURST)
+        self._now = now
+        self._overhead = WorkBudget(
+            limits.UPSTREAM_H2_FLOOD_BURST, limits.UPSTREAM_H2_FLOOD_RATE, now
+        )
         self._frame_left = 0
         self._has_preface = False
 
-    def feed(self, data: bytes) -> tuple[list[Event], Exception | None]:
+    def feed(self, data: bytes, now: float) -> tuple[list[Event], Exception | None]:
         """Events in what an origin sent, and what then ended the connection: ProtocolError as a
         rule; whatever else a codec may raise must not get further either."""
+        self._now = now
         events: list[Event] = []
         self._events = events
         usable, error = self._check_frames(data)
@@ -97,9 +102,9 @@ class Codec(_H2Connection):
             self._terminate_connection(error.error_code)
         return events, error
 
-    def allow(self, frames: float) -> None:
-        """So many more frames that carry nothing may come: time has passed, or work was done."""
-        self._allowance = min(self._allowance + frames, limits.UPSTREAM_H2_FLOOD_BURST)
+    def worked(self) -> None:
+        """A request or a response, or a piece of one, crossed the connection."""
+        self._overhead.earn(_FRAMES_FOR_WORK)
 
     def _check_frames(self, data: bytes) -> tuple[int, ProtocolError | None]:
         """Look at frame headers as they come: h2 looks when a frame is whole, which for an origin
@@ -134,11 +139,10 @@ class Codec(_H2Connection):
         events = self._receive(frame)
         self._events += events
         if not isinstance(frame, DataFrame) or not frame.data:
-            self._allowance -= 1
-            if self._allowance < 0:
+            if self._overhead.spend(1, self._now) is not Standing.GOOD:
                 raise FloodError("too many frames that carry nothing")
         elif any(isinstance(event, DataReceived) for event in events):
-            self.allow(FRAMES_FOR_WORK)
+            self.worked()
         return []
 
     def _receive(self, frame: Frame) -> list[Event]:

@@ -25,11 +25,11 @@ from quicedge.http.priority import Priority, parse_priority
 from quicedge.proxy.errorpage import error_response
 from quicedge.proxy.exchange import Exchange, HeadTooLarge
 from quicedge.quic import events
-from quicedge.quic.budget import Standing
 from quicedge.quic.connection import Connection
 from quicedge.quic.ending import Delivery, Ending
 from quicedge.quic.prefixes import packed, prefix_of
 from quicedge.shares import Client
+from quicedge.shares.budget import Standing
 from quicedge.telemetry.outcomes import Outcome, Refusal
 from quicedge.udp.address import format_address
 from quicedge.worker.abuse import AbandonedRequests
