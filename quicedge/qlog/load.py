@@ -50,6 +50,7 @@ class Reader:
 
     def __init__(self, path: str | Path, progress: Callable[[int], None] | None = None) -> None:
         self.source = Source(path, progress)
+        self._progress = progress
         self.breaks = Breaks()
         self.headers: list[TraceHeader] = []
         """Traces met so far."""
@@ -93,7 +94,7 @@ class Reader:
 
     def _look_ahead(self, offset: int) -> Cursor:
         """A second position in the file, for what stands behind `offset`. Raises OSError."""
-        cursor = Cursor(Source(self.source.path), b"")
+        cursor = Cursor(Source(self.source.path, self._progress), b"")
         cursor.go_to(offset)
         return cursor
 
