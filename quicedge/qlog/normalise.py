@@ -397,9 +397,8 @@ def _lost(data: dict[str, Any], unit: float) -> None:
         # mvfst logs a detection of losses at once, and of their numbers only the largest.
         number = data.pop("largest_lost_packet_num")
         if integer(data, "lost_packets") == 1:
-            header = data.setdefault("header", {})
-            header.setdefault("packet_type", "unknown")
-            header["packet_number"] = number
+            header = {"packet_type": "unknown", **mapping(data, "header")}
+            data["header"] = {**header, "packet_number": number}
 
 
 _OWN_TIMEOUTS = ("idle timeout", "handshake timeout")

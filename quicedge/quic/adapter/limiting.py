@@ -19,57 +19,60 @@ def note_limits(connection: ReturningConnection, clock: LimitClock, now: float) 
         return
     handshake = not connection.handshake_complete
     clock.sending.handshake = clock.receiving.handshake = handshake
-    _note_sending(connection, clock.sending)
-    _note_receiving(connection, clock.receiving, now)
+    uploads = _note_sending(connection, clock.sending)
+    _note_receiving(connection, clock.receiving, uploads, now)
 
 
-def _note_sending(connection: ReturningConnection, facts: Sending) -> None:
+def _note_sending(connection: ReturningConnection, facts: Sending) -> list[QuicStream]:
+    """Returns the streams on which more may come, so that one walk over all streams is enough."""
     loss = connection._loss
     facts.pto_count = loss.pto_count
     facts.in_flight = loss.bytes_in_flight
     facts.window = loss.congestion_window
     facts.datagram_size = connection._max_datagram_size
     facts.paced_until = inf if connection._pacing_at is not None else 0.0
-    facts.waiting = False
-    facts.due = False
-    facts.blocked = None
+    waiting = due = False
+    blocked: Limit | None = None
+    unfinished = []
     for stream in connection._streams_queue:
-        if _may_send(stream) and _answers(connection, stream):
-            facts.due = True
+        if not stream.receiver.is_finished:
+            unfinished.append(stream)
+        if not due:
+            due = _may_send(stream) and _answers(connection, stream)
         sender = stream.sender
-        if sender.buffer_is_empty or stream.is_blocked or not len(sender._pending):
+        if waiting or sender.buffer_is_empty or stream.is_blocked or not len(sender._pending):
             continue
         if connection._sendable_until(stream) is not None:
-            facts.waiting = True
+            waiting = True
         elif sender._pending[0].start >= stream.max_stream_data_remote:
-            facts.blocked = Limit.STREAM
-        elif facts.blocked is None:
-            facts.blocked = Limit.CONNECTION
+            blocked = Limit.STREAM
+        elif blocked is None:
+            blocked = Limit.CONNECTION
+    facts.waiting, facts.due, facts.blocked = waiting, due, blocked
+    return unfinished
 
 
-def _note_receiving(connection: ReturningConnection, facts: Receiving, now: float) -> None:
+def _note_receiving(
+    connection: ReturningConnection, facts: Receiving, unfinished: list[QuicStream], now: float
+) -> None:
     facts.round_trip = connection._loss.rtt.smoothed
     limit = connection._local_max_data
     facts.connection.used = limit.used
     facts.granted(now, None, limit.sent)
-    due = 0
-    for stream in connection._streams_queue:
+    due: dict[int, QuicStream] = {}
+    for stream in unfinished:
         stream_id = stream.stream_id or 0
-        receiver = stream.receiver
         if stream_id & 2:
-            continue
-        if receiver.is_finished:
-            facts.closed(stream_id)
-            continue
-        end = receiver.highest_offset
+            continue  # HTTP/3's own never end
+        end = stream.receiver.highest_offset
         if end or not _is_local(connection, stream_id) or not _may_send(stream):
-            due += 1
+            due[stream_id] = stream
         if end:
             facts.data(now, stream_id, end, stream.max_stream_data_local_sent)
             facts.granted(now, stream_id, stream.max_stream_data_local_sent)
-    facts.due = due
-    if facts.streams > due:
-        facts.keep(connection._streams.keys())
+    facts.due = len(due)
+    if facts.streams > len(due):
+        facts.keep(due)
 
 
 def _is_local(connection: ReturningConnection, stream_id: int) -> bool:

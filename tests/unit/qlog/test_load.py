@@ -309,7 +309,8 @@ _JSON = st.recursive(
             ["header", "frames", "frame", "raw", "length", "packet_number", "packet_type",
              "frame_type", "stream_id", "offset", "acked_ranges", "fin", "headers", "name", "value",
              "new", "old", "initiator", "maximum", "latest_rtt", "smoothed_rtt", "pto_count",
-             "congestion_window", "bytes_in_flight", "error_code", "reason", "token", "ce"]
+             "congestion_window", "bytes_in_flight", "error_code", "reason", "token", "ce",
+             "lost_packets", "largest_lost_packet_num", "header", "packet_number", "version"]
         ), inner, max_size=5),
     max_leaves=12,
 )  # fmt: skip
@@ -321,7 +322,8 @@ _NAMES = st.sampled_from(
     ["transport:packet_sent", "quic:packet_received", "recovery:packet_lost",
      "recovery:metrics_updated", "quic:parameters_set", "http:frame_parsed",
      "quic:connection_closed", "quic:stream_data_blocked_updated", "transport:datagrams_sent",
-     "quic:version_information", "quic:alpn_information", "http:stream_type_set"]
+     "quic:version_information", "quic:alpn_information", "http:stream_type_set",
+     "loss:packets_lost", "quic:connection_data_blocked_updated", "loglevel:warning"]
 )  # fmt: skip
 
 
