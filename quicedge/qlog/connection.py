@@ -74,7 +74,8 @@ class Connection:
         self.goodput = Sums()
         self._detail_from = detail_from
         self._now = 0.0
-        self._crypto: dict[tuple[str, bool], int] = {}
+        self._crypto: dict[str, int] = {}
+        """How far CRYPTO data has come, by packet type."""
         self._stream_limits: dict[int, int] = {}
 
     # --- identity ---------------------------------------------------------------------------
@@ -250,10 +251,10 @@ class Connection:
             if packet == "handshake" and sent == (self.vantage == "client"):
                 self._complete(event.time)
             if not sent:
-                end = self._crypto.get((packet, sent), 0)
+                end = self._crypto.get(packet, 0)
                 offset, size = integer(frame, "offset") or 0, frame_length(frame)
                 self.gaps.data(size, offset - end)
-                self._crypto[packet, sent] = max(end, offset + size)
+                self._crypto[packet] = max(end, offset + size)
         elif kind == "handshake_done":
             self._complete(event.time)
             self._confirmed(event.time)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from quicedge.config.devcerts import spki_sha256
+from quicedge.qlog.limited import Limit
 from tests.support.edge import RunningEdge, edge
 from tests.support.nat import nat
 from tests.support.peers import gtlsclient, nginx, process, require, wait_until
@@ -185,6 +186,7 @@ def test_the_access_log_shows_the_transport(through_nginx: RunningEdge, tmp_path
     assert record["quic_version"] == "v1"
     assert record["congestion_window"] > 0
     assert 0 < record["smoothed_rtt"] < 1
+    assert record["limited_by"] in set(Limit)
     assert record["total_seconds"] >= record["first_byte_seconds"] > 0
 
 
@@ -215,5 +217,10 @@ def test_connections_are_shown_while_they_live(
     assert row["sni"] == "localhost"
     assert row["congestion_controller"] == "cubic"
     assert row["state"] == "connected"
+    assert row["main_direction"] == "sending"
+    assert row["limited_by"] in set(Limit)
+    assert {*row["sending_limited_seconds"]} <= set(Limit)
+    told = sum(row["sending_limited_seconds"].values())
+    assert told == pytest.approx(row["age_seconds"], abs=0.5)
     assert json.dumps(detail["streams"]).count("/long.bin") == 1
     assert detail["paths"][0]["validated"] is True
