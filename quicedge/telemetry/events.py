@@ -62,6 +62,14 @@ class PacketDropped(Event):
     trigger: str = ""
 
 
+class PacketBuffered(Event):
+    """Kept until there are keys for it."""
+
+    name = "quic:packet_buffered"
+    raw: RawInfo | None = None
+    trigger: str = ""
+
+
 class PacketLost(Event):
     name = "quic:packet_lost"
     importance = CORE

@@ -34,6 +34,7 @@ class HoldingConnection(LeanConnection):
         self._held: list[_Held] = []
         self._held_bytes = 0
         self._has_new_keys = False
+        self._may_hold = True
         self.datagrams_held = 0
         """Datagrams kept so far because keys were missing."""
 
@@ -60,8 +61,9 @@ class HoldingConnection(LeanConnection):
             self._expire_old_keys(now)
             super().receive_datagram(data, addr, now)
             return
+        self._may_hold = self._held_bytes + len(data) <= EARLY_PACKETS_HELD
         super().receive_datagram(data, addr, now)
-        if self._came_early() and self._held_bytes + len(data) <= EARLY_PACKETS_HELD:
+        if self._came_early() and self._may_hold:
             self._held.append(_Held(data, addr, self.received_ecn))
             self._held_bytes += len(data)
             self.datagrams_held += 1
@@ -89,14 +91,30 @@ class HoldingConnection(LeanConnection):
 
     def _came_early(self) -> bool:
         """Whether a packet of the datagram just handled waits for keys that may still come."""
-        early = False
+        early = self._waits_for_keys()
         for epoch in (ZERO_RTT, HANDSHAKE, ONE_RTT):
             keys = self._cryptos.get(epoch)
-            if isinstance(keys, PacketKeys) and keys.missed:
+            if isinstance(keys, PacketKeys):
                 keys.missed = False
-                # Once the client's hello is read, 0-RTT keys are there or never will be.
-                early |= epoch is not ZERO_RTT or not self._cryptos[HANDSHAKE].recv.is_valid()
-        return early and not self._handshake_complete
+        return early
+
+    def _waits_for_keys(self) -> bool:
+        if self._handshake_complete:
+            return False
+        missed = {
+            epoch
+            for epoch in (ZERO_RTT, HANDSHAKE, ONE_RTT)
+            if isinstance(keys := self._cryptos.get(epoch), PacketKeys) and keys.missed
+        }
+        if self._cryptos and self._cryptos[HANDSHAKE].recv.is_valid():
+            # The client's hello is read: 0-RTT keys are there or never will be.
+            missed.discard(ZERO_RTT)
+        return bool(missed)
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether the packet that just found no keys is kept rather than dropped."""
+        return self._may_hold and self._waits_for_keys()
 
     def _expire_old_keys(self, now: float) -> None:
         """Let go of the keys before an update in time (RFC 9001 section 6.5)."""

@@ -37,8 +37,15 @@ _PARAMETERS = frozenset(events.ParametersSet.__struct_fields__)
 class TraceLogger(QuicLoggerTrace):
     """aioquic's logger of one connection. Frames are qlog's, see `quic.logged`."""
 
-    def __init__(self, trace: Trace, remote_parameters: Callable[[], bytes]) -> None:
-        """`remote_parameters` gives the peer's transport parameters as they came."""
+    def __init__(
+        self,
+        trace: Trace,
+        remote_parameters: Callable[[], bytes],
+        is_holding: Callable[[], bool],
+    ) -> None:
+        """`remote_parameters` gives the peer's transport parameters as they came, `is_holding`
+        whether a packet without keys is kept, which aioquic calls dropped."""
+        self._is_holding = is_holding
         self._trace = trace
         self._remote_parameters = remote_parameters
         self._received: dict[str, Any] | None = None
@@ -116,6 +123,8 @@ class TraceLogger(QuicLoggerTrace):
         if event == "packet_received":
             # Its frames are filled in while they are handled.
             self._received = data
+        elif data.get("trigger") == "key_unavailable" and self._is_holding():
+            self._trace.log(events.PacketBuffered(raw=_raw(data), trigger="keys_unavailable"))
         elif (make := _EVENTS.get(event)) is not None:
             self._trace.log(make(data))
 

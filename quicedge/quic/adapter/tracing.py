@@ -69,7 +69,9 @@ class TracingConnection(ReturningConnection):
         """Write events from now on; the trace is closed with the connection, or by `stop_trace`."""
         self.stop_trace()
         self.trace = trace
-        self._quic_logger = TraceLogger(trace, lambda: self._remote_parameters)
+        self._quic_logger = TraceLogger(
+            trace, lambda: self._remote_parameters, lambda: self.is_holding
+        )
         self._loss.on_packets_lost = self._trace_lost
         self.trace_opening()
 

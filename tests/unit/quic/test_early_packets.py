@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from aioquic.quic.connection import QuicConnection
@@ -11,9 +12,11 @@ from aioquic.quic.events import StreamDataReceived
 from quicedge.config.limits import EARLY_PACKETS_HELD
 from quicedge.quic.connection import Connection
 from quicedge.quic.tls import CertificateStore
+from quicedge.telemetry.trace import Trace
 from tests.support.certs import make_certificate
 from tests.support.quicpair import client_configuration
 from tests.support.world import NOW, World
+from tests.unit.quic.test_tracing import File, named
 
 SERVER = ("server", 443)
 
@@ -111,3 +114,29 @@ def test_our_client_takes_a_servers_flight_in_any_order() -> None:
     assert client.handshake_complete
     assert client.datagrams_held == len(answers) - 1
     assert not client.packets_dropped
+
+
+def test_a_trace_says_buffered_of_what_waits_and_dropped_of_what_does_not(tmp_path: Path) -> None:
+    path = tmp_path / "trace.sqlog"
+    world = World()
+    accept = world.endpoint._accept
+
+    def traced(connection: Connection) -> Any:
+        connection.start_trace(
+            Trace(File(path), level="extra", group_id="aa", started=NOW, wall_clock=1.7e9)
+        )
+        return accept(connection)
+
+    world.endpoint._accept = traced
+    client = world.client()
+    finish = answered(world, client)
+    (connection,) = world.endpoint.connections
+    junk = b"\x40" + connection.host_cid + bytes(EARLY_PACKETS_HELD)
+    client.send_stream_data(0, b"a request", end_stream=True)
+    world.receive(*flight(client, NOW + 1), junk, *finish)
+    connection.stop_trace()
+    assert stream_data(world.handlers[0].events) == b"a request"
+    assert [data["trigger"] for data in named(path, "quic:packet_buffered")] == ["keys_unavailable"]
+    dropped = [data for data in named(path, "quic:packet_dropped") if data["trigger"] != "invalid"]
+    assert [data["trigger"] for data in dropped] == ["key_unavailable"]
+    assert dropped[0]["raw"]["length"] == len(junk)
