@@ -29,7 +29,7 @@ from quicedge.cli.client import Answer, Client, FetchError
 from quicedge.cli.exitcodes import ExitCode
 from quicedge.cli.redirects import Request, location_of, next_request
 from quicedge.cli.url import Target, UrlError, parse
-from quicedge.http.grammar import FIELD_VALUE, TOKEN
+from quicedge.http.grammar import AUTHORITY, FIELD_VALUE, TOKEN
 from quicedge.http.message import Field
 from quicedge.quic.packet import VERSION_NAMES
 from quicedge.telemetry.text import escape, text
@@ -203,6 +203,8 @@ def _fields(lines: Sequence[str]) -> list[Field]:
         name, value = head.strip().lower().encode(), rest.strip().encode()
         if not colon or not TOKEN.fullmatch(name) or not FIELD_VALUE.fullmatch(value):
             raise click.UsageError(f"-H {line!r} is not NAME: VALUE")
+        if name == b"host" and value and not AUTHORITY.fullmatch(value):
+            raise click.UsageError(f"-H {line!r} names no host")
         if name in _NOT_IN_HTTP3:
             click.echo(f"-H {head.strip()}: HTTP/3 has no such field; it is not sent", err=True)
         elif value or empty:

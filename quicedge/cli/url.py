@@ -13,6 +13,8 @@ HTTPS_PORT = 443
 _ALLOWED = "/%:@!$&'()*+,;=-._~?[]{}|\\^`\"<>"
 """Characters of path and query that are sent as they are; others become percent-encoded UTF-8."""
 
+_USERINFO = re.compile("//[^/?#]*@")
+"""What errors do not repeat: they end up in logs."""
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
@@ -48,21 +50,22 @@ def parse(text: str, *, path_as_is: bool = False) -> Target:
 
     `path_as_is`: `.` and `..` in the path are sent, not resolved (RFC 3986 section 5.2.4).
     """
+    shown = repr(_USERINFO.sub("//***@", text))
     for character in text:
         if character.isspace() or not character.isprintable():
             code = quote(character, safe="")
-            raise UrlError(f"{text!r} holds {character!r}; write {code}")
+            raise UrlError(f"{shown} holds {character!r}; write {code}")
     if "://" not in text:
         text = f"https://{text}"
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError as error:
-        raise UrlError(f"{text!r} is no https URL: {error}") from error
+        raise UrlError(f"{shown} is no https URL: {error}") from error
     if parts.scheme != "https" or not parts.hostname:
-        raise UrlError(f"{text!r} is no https URL")
+        raise UrlError(f"{shown} is no https URL")
     if port == 0:
-        raise UrlError(f"{text!r}: port 0 is none")
+        raise UrlError(f"{shown}: port 0 is none")
     port = port or HTTPS_PORT
     host, _, zone = parts.hostname.partition("%25" if "%25" in parts.hostname else "%")
     named = _ascii(host)
@@ -70,7 +73,7 @@ def parse(text: str, *, path_as_is: bool = False) -> Target:
     if port != HTTPS_PORT:
         authority += f":{port}"
     if not AUTHORITY.fullmatch(authority.encode("ascii", "replace")):
-        raise UrlError(f"{text!r}: {host!r} is no host")
+        raise UrlError(f"{shown}: {host!r} is no host")
     return Target(
         host=f"{named}%{unquote(zone)}" if zone else named,
         port=port,

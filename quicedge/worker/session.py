@@ -311,7 +311,8 @@ class Session:
         event = self.connection.close_event
         if event is None or self.connection.ending is not Ending.PEER_CLOSE:
             return False
-        return event.error_code in (0, H3ErrorCode.NO_ERROR)
+        application = event.frame_type is None
+        return event.error_code == 0 or (application and event.error_code == H3ErrorCode.NO_ERROR)
 
     def _lost(self) -> None:
         self._end_exchanges()

@@ -45,6 +45,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningEdge
         b"/again": answer(b"307 Temporary Redirect", b"location: /echoed"),
         b"/loop": answer(b"302 Found", b"location: /loop"),
         b"/down": answer(b"302 Found", b"location: http://localhost/"),
+        b"/silent": b"",
         b"/missing": answer(b"404 Not Found", body=b"nothing here"),
     }
     with (
@@ -158,6 +159,13 @@ def test_a_certificate_of_an_unknown_ca_is_one_line(site: Any) -> None:
     assert len(result.stderr.splitlines()) == 1
     assert "--cacert FILE names a CA to trust" in result.stderr
     assert "CRYPTO_ERROR (" in result.stderr
+
+
+def test_max_time_ends_a_fetch(site: Any) -> None:
+    running, _ = site
+    result = get(running, "/silent", "-m", "0.3")
+    assert result.exit_code == ExitCode.TIMEOUT
+    assert result.stderr.splitlines() == ["Error: not done within 0.3 s"]
 
 
 def test_a_full_disk_is_one_line(site: Any) -> None:

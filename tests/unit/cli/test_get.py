@@ -122,6 +122,7 @@ def test_a_resolve_entry_that_is_none_is_refused(entry: str) -> None:
         (["-X", "G ET", URL], 2, "is no method"),
         (["-H", "no colon", URL], 2, "is not NAME: VALUE"),
         (["-H", ":path: /x", URL], 2, "is not NAME: VALUE"),
+        (["-H", "Host: ann@a.example", URL], 2, "names no host"),
         (["-H", "a: b\nc: d", URL], 2, "is not NAME: VALUE"),
         (["https://a b/"], 3, "write %20"),
         (["https://127.0.0.1:0/"], 3, "port 0"),

@@ -87,6 +87,21 @@ def test_what_is_no_url_is_explained(url: str, says: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "url",
+    [
+        "http://ann:secret@a.example/",
+        "https://ann:secret@a.example/ ",
+        "https://ann:secret@a.example:x/",
+        "https://ann:secret@/",
+    ],
+)
+def test_errors_do_not_repeat_credentials(url: str) -> None:
+    with pytest.raises(UrlError) as error:
+        parse(url)
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
     ("location", "url"),
     [
         (b"/other?x", "https://a.example:8443/other?x"),
