@@ -36,8 +36,10 @@ def read_token(path: str) -> str:
         with open(path, "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             text = file.read(4096).decode("ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise TokenError(f"admin.token_file: {path}: {error}") from error
+    except OSError as error:
+        raise TokenError(f"admin.token_file: {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise TokenError(f"admin.token_file: {path}: holds no ASCII text") from error
     if mode & 0o077:
         raise TokenError(f"admin.token_file: {path}: mode {mode & 0o777:03o}, must be 600")
     if len(text) < MIN_TOKEN or not text.isprintable() or " " in text:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+from bisect import bisect_left
 
 _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _KEY_PART = re.compile(r"""\s*("(?:\\.|[^"\\\n])*"|'[^'\n]*'|[A-Za-z0-9_-]+)[ \t]*""")
@@ -30,6 +31,7 @@ class _Walk:
     def __init__(self, text: str) -> None:
         self.lines: dict[str, int] = {}
         self._text = text
+        self._newlines = [match.start() for match in re.finditer("\n", text)]
         self._at = 0
         self._arrays: dict[str, int] = {}
         table = ""
@@ -45,13 +47,12 @@ class _Walk:
             elif text[start] == "[":
                 self._at += 1
                 table = self._resolve(self._key())
-                self._note(table, start)
                 self._at += 1
             else:
                 self._pair(table)
 
     def _note(self, path: str, at: int) -> None:
-        self.lines.setdefault(path, self._text.count("\n", 0, at) + 1)
+        self.lines.setdefault(path, bisect_left(self._newlines, at) + 1)
 
     def _skip(self) -> bool:
         """Pass what means nothing; whether anything is left."""
@@ -63,11 +64,10 @@ class _Walk:
         parts = []
         while True:
             match = _KEY_PART.match(self._text, self._at)
-            assert match is not None
+            if match is None:
+                raise ValueError(f"no key at {self._at}")
             part = match[1]
-            if part[0] == '"':
-                part = ast.literal_eval(part)
-            parts.append(part.strip("'"))
+            parts.append(ast.literal_eval(part) if part[0] == '"' else part.strip("'"))
             self._at = match.end()
             if self._text[self._at : self._at + 1] != ".":
                 return parts
@@ -75,9 +75,10 @@ class _Walk:
 
     def _resolve(self, parts: list[str]) -> str:
         """The path of a table's header: an array of tables on the way means its last one."""
-        path = ""
+        path, start = "", self._at
         for index, part in enumerate(parts):
             path = f"{path}.{part}" if path else part
+            self._note(path, start)
             if index < len(parts) - 1 and path in self._arrays:
                 path = f"{path}[{self._arrays[path]}]"
         return path

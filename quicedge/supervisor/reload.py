@@ -10,9 +10,9 @@ import structlog
 
 from quicedge.config.limits import WORKER_START_TIMEOUT
 from quicedge.config.loader import ConfigError, load_config
-from quicedge.config.schema import Config, Tls
-from quicedge.quic.sharedkeys import SharedKeyError, SharedKeys, read_shared_keys
-from quicedge.quic.tls import CertificateError, CertificatePem, parse_certificate, read_certificate
+from quicedge.config.schema import Config
+from quicedge.quic.sharedkeys import SharedKeyError, read_shared_keys
+from quicedge.quic.tls import CertificateError, parse_certificate, read_certificate
 from quicedge.supervisor.workers import Worker
 from quicedge.worker.control import ControlError, Settings
 
@@ -26,19 +26,23 @@ class ReloadError(Exception):
     """The new configuration cannot be used; the message says where and why."""
 
 
-def read_certificates(tls: Tls) -> list[CertificatePem]:
-    """The certificates of a configuration, proven good; raises CertificateError."""
-    found = [
-        read_certificate(item.cert, item.key, default=item.default) for item in tls.certificates
-    ]
-    for pem in found:
-        parse_certificate(pem)
-    return found
-
-
-def read_keys(tls: Tls) -> SharedKeys | None:
-    """The keys that a fleet shares, if it does; raises SharedKeyError."""
-    return None if tls.shared_keys is None else read_shared_keys(tls.shared_keys)
+def read_settings(config: Config) -> Settings:
+    """A configuration with its certificates and shared keys, proven good; raises ReloadError."""
+    try:
+        found = [
+            read_certificate(item.cert, item.key, default=item.default)
+            for item in config.tls.certificates
+        ]
+        for pem in found:
+            parse_certificate(pem)
+    except CertificateError as error:
+        raise ReloadError(f"tls.certificates: {error}") from error
+    try:
+        path = config.tls.shared_keys
+        shared = None if path is None else read_shared_keys(path)
+    except SharedKeyError as error:
+        raise ReloadError(f"tls.shared_keys: {error}") from error
+    return Settings(config=config, certificates=found, shared_keys=shared)
 
 
 def reread(path: str | None, current: Config) -> Settings:
@@ -61,16 +65,7 @@ def reread(path: str | None, current: Config) -> Settings:
     for key in FIXED_AT_START:
         if getattr(new, key) != getattr(current, key):
             raise ReloadError(f"{path}: {key}: a change needs a restart")
-    try:
-        return Settings(
-            config=new,
-            certificates=read_certificates(new.tls),
-            shared_keys=read_keys(new.tls),
-        )
-    except CertificateError as error:
-        raise ReloadError(f"tls.certificates: {error}") from error
-    except SharedKeyError as error:
-        raise ReloadError(f"tls.shared_keys: {error}") from error
+    return read_settings(new)
 
 
 # --- the transaction: every worker prepares, then all commit or all abort --------------------

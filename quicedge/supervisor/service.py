@@ -20,8 +20,6 @@ from quicedge.admin.view import Connections, QlogLevel, State, Status, WorkerSta
 from quicedge.config.limits import MAX_WORKERS, WORKER_FAILED_STARTS
 from quicedge.config.schema import Config
 from quicedge.config.unusable import UnusableError
-from quicedge.quic.sharedkeys import SharedKeyError
-from quicedge.quic.tls import CertificateError
 from quicedge.supervisor import notify
 from quicedge.supervisor.expiry import CertificateWatch
 from quicedge.supervisor.ownership import give_logs
@@ -29,8 +27,7 @@ from quicedge.supervisor.reload import (
     ReloadError,
     commit,
     prepare,
-    read_certificates,
-    read_keys,
+    read_settings,
     reread,
 )
 from quicedge.supervisor.resets import Rosters, UnaskedResets
@@ -119,16 +116,11 @@ class Supervisor:
         self._stop = asyncio.Event()
         try:
             self._identity = identity_of(self._config.user, self._config.group)
-            self._settings = Settings(
-                config=self._config,
-                certificates=read_certificates(self._config.tls),
-                shared_keys=read_keys(self._config.tls),
-            )
-        except (PrivilegeError, CertificateError, SharedKeyError) as error:
+            self._settings = read_settings(self._config)
+        except (PrivilegeError, ReloadError) as error:
             log.error("cannot start", error=str(error))
             return 1
         self._certificates.use(self._settings.certificates)
-        give_logs(self._config.log, self._identity)
         try:
             self._listeners = Listeners(self._config.listen, self._workers)
         except ListenError as error:
@@ -197,6 +189,8 @@ class Supervisor:
         return 1 if failed or self._pool.killed else 0
 
     def _make_spec(self, slot: int, control_fd: int) -> WorkerSpec:
+        # A worker without privileges cannot make a log file again that somebody removed.
+        give_logs(self._config.log, self._identity)
         return WorkerSpec(
             slot=slot,
             workers=self._workers,

@@ -20,6 +20,7 @@ from aioquic import tls
 from aioquic.quic.connection import QuicConnectionError
 
 from quicedge.config.loader import ConfigError, parse_config
+from quicedge.config.positions import key_lines
 from quicedge.config.schema import Upstream
 from quicedge.http.checks import MessageError, MessageLimits, check_request
 from quicedge.http.conditional import Validators, select
@@ -383,11 +384,14 @@ def http2_origin(data: bytes) -> None:
 )
 def config(data: bytes) -> None:
     try:
-        document = tomllib.loads(data.decode())
+        text = data.decode().replace("\r\n", "\n")
+        document = tomllib.loads(text)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError):
         return
+    lines = key_lines(text)
+    assert not lines or set(lines) >= set(document), text
     with suppress(ConfigError):
-        parse_config(document, "quicedge.toml", Path("/"))
+        parse_config(document, "quicedge.toml", Path("/"), lines=lines)
 
 
 @target(

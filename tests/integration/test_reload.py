@@ -148,6 +148,16 @@ def test_a_root_that_the_user_cannot_read_refuses_the_reload(folder: Path) -> No
         assert running.get("/echo").returncode == 0
 
 
+@needs_root
+def test_a_log_file_that_was_removed_is_made_for_the_next_worker(folder: Path) -> None:
+    with demo_origin() as origin, edge(folder, origin, options='user = "nobody"') as running:
+        wait_until((folder / "access.log").exists, "the access log")
+        (folder / "access.log").unlink()
+        _replace_workers(running)
+        assert running.get("/echo").returncode == 0
+        wait_until(lambda: bool(running.access()), "the access log of the new worker")
+
+
 def test_what_is_lost_after_the_start_costs_its_own_route_alone(folder: Path) -> None:
     site, logs = folder / "site", folder / "logs"
     site.mkdir()

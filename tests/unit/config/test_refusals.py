@@ -285,7 +285,8 @@ z = -1.5e3
         "a": 1, "b": 5, "b.c": 5, "quoted key": 6, "quoted key.d": 6, "quoted key.d[0]": 6,
         "quoted key.d[0].e": 6, "quoted key.d[1]": 6, "quoted key.d[1].e": 6,
         "quoted key.d[1].e[0]": 7, "quoted key.d[1].e[1]": 7, "t": 9, "t.u": 10, "t.u.v": 10,
-        "t.u.w": 10, "list[0]": 11, "list[0].sub": 12, "list[0].sub.x": 13, "list[1]": 14,
+        "t.u.w": 10, "list": 11, "list[0]": 11,
+        "list[0].sub": 12, "list[0].sub.x": 13, "list[1]": 14,
         "list[1].y": 15, "list[1].z": 16,
     }  # fmt: skip
 
