@@ -20,6 +20,8 @@ _NEXT_ITEM = re.compile(r"[}\]]\s{0,16},\s{0,16}(?=[{\[])")
 _WANTED_OF_ARRAYS = {"configuration", "event_fields", "vantage_point"}
 """Members that are needed to read events written as arrays (drafts before 02)."""
 _WANTED_OF_OBJECTS = {"common_fields", "vantage_point"}
+_VERSION_MEMBERS = {"file_schema", "qlog_version"}
+"""Members of a file that tell its vocabulary."""
 _LARGEST_AFTER_BREAK = 1024 * 1024
 """Bytes that an event may have right after a broken place, where most candidates are none."""
 
@@ -85,6 +87,8 @@ class ContainedReader:
             opening = cursor.peek()
             if name == "traces" and opening == "[":
                 cursor.skip()
+                if not _VERSION_MEMBERS & self._file.keys():
+                    self._complete(self._file, _VERSION_MEMBERS, _skip_traces)
                 if cursor.peek() == "]":
                     cursor.skip()
                     continue
@@ -101,7 +105,7 @@ class ContainedReader:
                 alone = alone or self._new_header()
                 alone.trace = self._file
                 cursor.skip()
-                self._complete(self._file)
+                self._complete_events(self._file)
                 yield from self._read_events(alone)
             else:
                 self._file[name] = cursor.value()
@@ -110,22 +114,27 @@ class ContainedReader:
         for name in self._members():
             if name == "events" and self._cursor.peek() == "[":
                 self._cursor.skip()
-                self._complete(header.trace)
+                self._complete_events(header.trace)
                 yield from self._read_events(header)
             else:
                 header.trace[name] = self._cursor.value()
 
-    def _complete(self, members: dict[str, Any]) -> None:
-        """Look up what stands behind the events, which begin here, and is needed to read them."""
+    def _complete_events(self, members: dict[str, Any]) -> None:
+        """Look up what is needed to read the events that begin here."""
         wanted = _WANTED_OF_ARRAYS if self._cursor.peek() == "[" else _WANTED_OF_OBJECTS
-        if wanted <= members.keys():
-            return
+        if not wanted <= members.keys():
+            self._complete(members, wanted, _skip_items)
+
+    def _complete(
+        self, members: dict[str, Any], wanted: set[str], skip: Callable[[Cursor], None]
+    ) -> None:
+        """Look up members that stand behind the array that begins here, which `skip` passes."""
         try:
             cursor = self._look_ahead(self._cursor.offset)
         except OSError:
             return
         try:
-            _skip_items(cursor)
+            skip(cursor)
             if cursor.peek() == "}":
                 return
             cursor.expect(",")
@@ -198,6 +207,29 @@ def _skip_items(cursor: Cursor) -> None:
             cursor.expect(",")
         cursor.value()
         first = False
+    cursor.skip()
+
+
+def _skip_traces(cursor: Cursor) -> None:
+    """Pass the rest of the array of traces, and its end, with one event in memory at a time."""
+    first = True
+    while cursor.peek() != "]":
+        if not first:
+            cursor.expect(",")
+        first = False
+        if cursor.peek() != "{":
+            cursor.value()
+            continue
+        cursor.skip()
+        if cursor.peek() == "}":
+            cursor.skip()
+            continue
+        for name in _names(cursor):
+            if name == "events" and cursor.peek() == "[":
+                cursor.skip()
+                _skip_items(cursor)
+            else:
+                cursor.value()
     cursor.skip()
 
 

@@ -112,15 +112,15 @@ def shape_of(head: bytes) -> Shape:
         value = None
     if isinstance(value, dict) and not _WHOLE_FILE_MEMBERS & value.keys():
         return Shape.SEQUENCE if separated else Shape.LINES
-    if value is None and newline:
-        # Records may be spread over lines; a damaged header is told by what follows it.
+    if value is None:
+        # Records may be spread over lines, or share one; a damaged header is told by what follows.
         value = _first_value(start)
         if isinstance(value, dict) and not _WHOLE_FILE_MEMBERS & value.keys():
             return Shape.SEQUENCE if separated else Shape.CONCATENATED
         if not isinstance(value, dict) and b'"events"' not in head and b'"traces"' not in head:
             if separated:
                 return Shape.SEQUENCE
-            if rest.lstrip().startswith(b'{"') and len(first) > 1:
+            if newline and rest.lstrip().startswith(b'{"') and len(first) > 1:
                 return Shape.LINES
     return Shape.CONTAINED
 

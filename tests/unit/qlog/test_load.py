@@ -89,6 +89,22 @@ def test_records_that_merely_follow_each_other(
     assert len(reader.headers) == 1
 
 
+def test_records_on_one_line(tmp_path: Path, records: list[dict[str, Any]]) -> None:
+    path = tmp_path / "a.qlog"
+    path.write_text("".join(json.dumps(record) for record in records))
+    assert read(path)[1] == records[1:]
+
+
+def test_a_version_behind_the_traces_is_known_with_the_first_event(tmp_path: Path) -> None:
+    whole = {"traces": [{"title": "none"}, {}, *lossy().server["traces"]], "qlog_version": "0.3"}
+    path = tmp_path / "a.qlog"
+    path.write_text(json.dumps(whole))
+    reader = Reader(path)
+    versions = {header.version for header, _ in reader}
+    assert versions == {"0.3"}
+    assert reader.breaks.count == 0
+
+
 def test_goes_on_after_a_damaged_pretty_printed_record(
     tmp_path: Path, records: list[dict[str, Any]]
 ) -> None:
