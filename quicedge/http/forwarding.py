@@ -57,7 +57,7 @@ _NOT_IN_TRAILERS = frozenset((b"cookie", b"via"))
 
 _RESERVED = HOP_BY_HOP | SET_BY_EDGE | CLAIMED_BY_PROXIES
 
-_ORDINARY = frozenset(
+ORDINARY = frozenset(
     (
         b"accept", b"accept-encoding", b"accept-language", b"authorization", b"cache-control",
         b"content-type", b"cookie", b"if-modified-since", b"if-none-match", b"origin", b"pragma",
@@ -66,7 +66,7 @@ _ORDINARY = frozenset(
         b"sec-fetch-user", b"upgrade-insecure-requests", b"user-agent",
     )
 )  # fmt: skip
-"""Most fields of most requests: one look-up settles them."""
+"""Most fields of most requests, none of them reserved: one look-up settles them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Reserved:
 
     def __contains__(self, name: bytes) -> bool:
         """Whether a client's field of this name must not reach origins."""
-        if name in _ORDINARY:
+        if name in ORDINARY:
             return False
         if not self.tell_underscores:
             name = hyphenated(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from quicedge.http.forwarding import HOP_BY_HOP, Reserved
+from quicedge.http.forwarding import HOP_BY_HOP, ORDINARY, Reserved
 from quicedge.http.message import Field, Fields, Request, Response
 
 PSEUDONYM = b"quicedge"
@@ -77,8 +77,11 @@ def request_to_origin(request: Request, context: EdgeContext) -> Request:
     fields: Fields = []
     via: list[bytes] = []
     reserved = context.reserved
-    for name, value in request.fields:
-        if name == b"via":
+    for line in request.fields:
+        name, value = line
+        if name in ORDINARY:
+            fields.append(line)
+        elif name == b"via":
             via.append(value)
         elif name == b"te":
             # RFC 9110 section 10.1.4: we forward trailers, and gRPC origins insist on this.
@@ -86,7 +89,7 @@ def request_to_origin(request: Request, context: EdgeContext) -> Request:
         elif name == b"max-forwards" and request.method == b"OPTIONS":
             fields.append((name, _one_forward_less(value)))
         elif name not in reserved:
-            fields.append((name, value))
+            fields.append(line)
     if context.early_data:
         # RFC 8470 section 5.1: an intermediary that forwards such a request MUST add it.
         fields.append((b"early-data", b"1"))

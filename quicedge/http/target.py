@@ -42,6 +42,9 @@ def is_ambiguous(target: bytes) -> bool:
     answered by an origin beyond the route that it was matched with.
     """
     path = target.partition(b"?")[0]
+    # One of these is in every path that matches; most paths have none.
+    if not (b"/." in path or b"%2" in path or b"%5" in path or b"\\" in path):
+        return False
     if not _DOTS.search(path):
         return False
     return _resolve(_as_lenient(path)) != _as_lenient(normal_path(path))

@@ -246,13 +246,21 @@ class Exchange:
         RFC 9114 section 4.1.1: clients cancel requests by resetting; an HTTP/1.1 origin learns
         of it only by a closed connection.
         """
+        self._end_request_early(Outcome.CLIENT_ABORTED)
+
+    def request_malformed(self, reason: str) -> None:
+        """What came after the request's head is no message; its stream is given up."""
+        self._end_request_early(Outcome.MALFORMED, reason)
+
+    def _end_request_early(self, outcome: Outcome, reason: str = "") -> None:
         self._request_over = True
         if self._response_over:
             self._maybe_done()
             return
+        self.reason = reason
         self._abort_origin()
         self._downstream.reset(internal=False)
-        self._finish(Outcome.CLIENT_ABORTED)
+        self._finish(outcome)
 
     def response_stopped(self) -> None:
         """The client does not want the response any more."""

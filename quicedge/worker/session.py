@@ -618,7 +618,7 @@ class Session:
         self.stop(error.stream_id, error.code)
         stream = self.streams.get(error.stream_id)
         if stream is not None and stream.exchange is not None:
-            stream.exchange.request_aborted()
+            stream.exchange.request_malformed(error.reason)
 
     def reset(self, stream_id: int, code: int) -> None:
         """Abort our sending half, also when all of the response is written."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
 
 from quicedge.http.dates import parse_date
+from quicedge.http.errors import H3ErrorCode
 from tests.support.edge import RunningEdge, edge
 from tests.support.h3client import h3_client
 from tests.support.peers import wait_until
@@ -26,6 +29,8 @@ ANSWERS = {
     b"/flooding": b"HTTP/1.1 102 Processing\r\n\r\n" * 400 + OK,
     b"/long-value": b"HTTP/1.1 200 OK\r\na: " + b"b" * 70_000 + b"\r\ncontent-length: 0\r\n\r\n",
     b"/long-name": b"HTTP/1.1 200 OK\r\n" + b"a" * 70_000 + b": b\r\ncontent-length: 0\r\n\r\n",
+    b"/silent": b"",
+    b"/hints": (b"HTTP/1.1 103 Early Hints\r\nlink: " + b"x" * 50_000 + b"\r\n\r\n") * 60,
     b"*": b"HTTP/1.1 204 No Content\r\nallow: GET\r\n\r\n",
     b"/malformed": b"HTTP/1.1 200 OK\r\nX Frame: DENY\r\ncontent-length: 0\r\n\r\n",
 }
@@ -239,17 +244,68 @@ async def test_the_access_log_says_why_a_request_was_refused(running: RunningEdg
         refused = await client.ask(b"GET", b"/u", authority=b"user@localhost")
         assert refused.status == 400
         many = [(b"x-%d" % i, b"y") for i in range(140)]
-        assert (await client.ask(b"GET", b"/f", many)).status == 431
+        assert (await client.ask(b"GET", b"/many", many)).status == 431
+        large = [(b"x-%d" % i, b"y" * 4000) for i in range(20)]
+        assert (await client.ask(b"GET", b"/large", large)).status == 431
     record = record_of(running, path="/u", status=400, outcome="malformed", method="GET")
     assert record["reason"] == "the authority is missing or malformed"
+    record = record_of(running, path="/many", status=431, outcome="malformed")
+    assert record["reason"] == "field section too large"
     # It was never decoded: no more is known of it.
     record = record_of(running, path="", status=431, outcome="malformed")
     assert record["reason"] == "field section too large"
 
 
+async def test_the_access_log_says_why_a_request_broke_off_after_its_head(
+    running: RunningEdge,
+) -> None:
+    async with h3_client(running.port) as client:
+        stream_id = client.open(b"POST", b"/long", [(b"content-length", b"1")], end=False)
+        client.send(stream_id, b"two")
+        assert (await client.answer(stream_id)).reset == H3ErrorCode.MESSAGE_ERROR
+    record = record_of(running, path="/long")
+    assert (record["outcome"], record["status"]) == ("malformed", None)
+    assert record["reason"] == "content beyond content-length"
+
+
+def test_counters_exist_at_zero_before_anything_is_counted(running: RunningEdge) -> None:
+    url = f"http://127.0.0.1:{running.admin_port}/metrics"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    for series in (
+        'quicedge_requests_refused_total{reason="rate_limited",worker="0"} 0.0',
+        'quicedge_datagrams_dropped_total{reason="dropped_memory",worker="0"} 0.0',
+        'quicedge_early_data_total{reason="used",worker="0"} 0.0',
+        'quicedge_upstream_errors_total{kind="connect",upstream="app"} 0.0',
+        'quicedge_route_outcomes_total{outcome="denied",route="localhost/"} 0.0',
+    ):
+        assert series in lines
+
+
+async def test_interim_responses_wait_for_a_client_that_does_not_read(
+    running: RunningEdge, origin: RawOrigin
+) -> None:
+    async with h3_client(running.port, max_stream_data=0) as client:
+        client.open(b"GET", b"/hints")
+        await asyncio.to_thread(
+            wait_until, lambda: any(b"/hints" in head for head in origin.heads), "the request"
+        )
+
+        def buffered() -> int:
+            found = running.admin("/api/v1/connections")["connections"]
+            return max(connection["send_buffered"] for connection in found)
+
+        before = 0
+        while not (before > 100_000 and buffered() == before):
+            before = buffered()
+            await asyncio.sleep(0.3)
+        assert before < 600_000, "of three million bytes"
+
+
 async def test_the_log_says_why_a_connection_was_closed(running: RunningEdge) -> None:
     async with h3_client(running.port) as client:
-        client.open(b"GET", b"/hang")
+        client.open(b"GET", b"/silent")
+        await client.ping()
         control = client.h3._local_control_stream_id
         client._quic.send_stream_data(control, b"\x04\x00")  # SETTINGS again
         client.transmit()
@@ -258,3 +314,6 @@ async def test_the_log_says_why_a_connection_was_closed(running: RunningEdge) ->
     line = next(line for line in running.log().splitlines() if "connection closed" in line)
     assert "H3_FRAME_UNEXPECTED" in line
     assert "SETTINGS appears twice" in line
+    record = record_of(running, path="/silent")
+    assert (record["outcome"], record["status"]) == ("connection_closed", None)
+    assert "SETTINGS appears twice" in str(record["reason"])
