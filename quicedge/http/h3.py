@@ -35,7 +35,7 @@ from quicedge.http.h3_types import (
 )
 from quicedge.http.message import Field, Fields, count_lines, section_size
 from quicedge.http.priority import parse_priority
-from quicedge.shares.budget import Standing, WorkBudget
+from quicedge.shares import Standing, WorkBudget
 
 _SKIPPED = -1
 """The frame type of a frame whose payload is dropped as it comes."""
@@ -103,11 +103,13 @@ class H3Connection:
         RFC 9114 section 4.2.2: an implementation that has received SETTINGS_MAX_FIELD_SECTION_SIZE
         SHOULD NOT send a message header that exceeds it.
         """
-        longest = max((max(len(name), len(value)) for name, value in fields), default=0)
-        if longest > limits.MAX_QPACK_STRING:
+        size = section_size(fields)
+        allowed = (self.received_settings or {}).get(Setting.MAX_FIELD_SECTION_SIZE, size)
+        if size > allowed:
             return False
-        allowed = (self.received_settings or {}).get(Setting.MAX_FIELD_SECTION_SIZE)
-        return allowed is None or section_size(fields) <= allowed
+        return size <= limits.MAX_QPACK_STRING or all(
+            max(len(name), len(value)) <= limits.MAX_QPACK_STRING for name, value in fields
+        )
 
     def send_headers(
         self, stream_id: int, fields: Sequence[Field], end_stream: bool = False
@@ -356,9 +358,7 @@ class H3Connection:
         return True
 
     def _section(self, stream_id: int, stream: StreamState, fields: Fields, last: bool) -> None:
-        if section_size(fields) > self.settings.max_field_section_size or len(
-            fields
-        ) > self.settings.max_fields < count_lines(fields):
+        if self._exceeds_limits(fields):
             self._too_large(stream_id, stream, fields)
         elif stream.headers_done:
             stream.trailers_done = True
@@ -370,6 +370,12 @@ class H3Connection:
             stream.headers_done = not interim
             self._overhead.earn(limits.H3_OVERHEAD_PER_REQUEST)
             self._handler.on_headers(stream_id, fields, last)
+
+    def _exceeds_limits(self, fields: Fields) -> bool:
+        settings = self.settings
+        if section_size(fields) > settings.max_field_section_size:
+            return True
+        return len(fields) > settings.max_fields and count_lines(fields) > settings.max_fields
 
     def _too_large(self, stream_id: int, stream: StreamState, fields: Fields) -> None:
         if stream.headers_done:

@@ -20,7 +20,7 @@ from quicedge.config.limits import (
 from quicedge.quic.adapter import AdaptedConnection, ConnectionIdSource
 from quicedge.quic.ending import Ending
 from quicedge.quic.tls import CertificateStore
-from quicedge.shares.budget import Standing, WorkBudget
+from quicedge.shares import Standing, WorkBudget
 
 
 class ConnectionHandler(Protocol):

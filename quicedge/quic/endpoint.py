@@ -44,7 +44,7 @@ from quicedge.quic.tickets import Tickets
 from quicedge.quic.timers import Deadlines
 from quicedge.quic.tls import CertificateStore
 from quicedge.quic.tokens import TokenKeys, is_retry_token
-from quicedge.shares.budget import Standing
+from quicedge.shares import Standing
 
 log = structlog.get_logger("quicedge.quic")
 

@@ -28,7 +28,7 @@ from hyperframe.frame import (
 )
 
 from quicedge.config import limits
-from quicedge.shares.budget import Standing, WorkBudget
+from quicedge.shares import Standing, WorkBudget
 
 _FRAMES_FOR_WORK = 8
 """Frames that carry nothing for each that does: WINDOW_UPDATE for stream and connection, PING to

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quicedge.config.limits import ABANDONED_BURST, ABANDONED_MIN_LIFETIME, ABANDONED_RATE
-from quicedge.shares.budget import Standing, WorkBudget
+from quicedge.shares import Standing, WorkBudget
 
 
 class AbandonedRequests:

@@ -28,8 +28,7 @@ from quicedge.quic import events
 from quicedge.quic.connection import Connection
 from quicedge.quic.ending import Delivery, Ending
 from quicedge.quic.prefixes import packed, prefix_of
-from quicedge.shares import Client
-from quicedge.shares.budget import Standing
+from quicedge.shares import Client, Standing
 from quicedge.telemetry.outcomes import Outcome, Refusal
 from quicedge.udp.address import format_address
 from quicedge.worker.abuse import AbandonedRequests

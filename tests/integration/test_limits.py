@@ -15,11 +15,15 @@ from aioquic.h3.connection import H3Connection
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ConnectionTerminated, QuicEvent
 
+from quicedge.config.limits import H3_OVERHEAD_BURST
+from quicedge.http.errors import H3ErrorCode
 from tests.support.edge import RunningEdge, edge
 from tests.support.h3client import h3_client
 from tests.support.origin import demo_origin
 from tests.support.peers import gtlsclient
 from tests.support.raworigin import raw_origin
+from tests.support.sessions import frame, priority_update
+from tests.support.sessions import head as encoded
 
 
 class Client(QuicConnectionProtocol):
@@ -157,6 +161,50 @@ async def test_leaving_a_page_is_no_abuse(tmp_path: Path) -> None:
             client.transmit()
             await asyncio.wait_for(client.until(b"200", again), 5)
             assert not client.ended.done()
+
+
+async def test_a_browser_that_lives_long_is_let_be(tmp_path: Path) -> None:
+    """PRIORITY_UPDATE, a reserved frame and an empty DATA with each of more requests than could
+    ever be without use: in a row, a POST among them, on one connection."""
+    with raw_origin({}) as origin, edge(tmp_path, origin.url) as running:
+        async with h3_client(running.port) as client:
+            control = client.h3._local_control_stream_id
+            extras = frame(0x21, b"grease") + frame(0)
+            for _ in range(2 * H3_OVERHEAD_BURST // 50):
+                streams = [client._quic.get_next_available_stream_id() + 4 * n for n in range(50)]
+                for stream_id in streams:
+                    client.send_raw(control, priority_update(stream_id))
+                    client.send_raw(stream_id, encoded() + extras, end=True)
+                for stream_id in streams:
+                    assert (await client.answer(stream_id)).status == 200
+            answer = await client.ask(b"POST", b"/order", [(b"content-length", b"0")])
+            assert answer.status == 200
+            assert client.closed is None
+        assert sum(head.startswith(b"POST") for head in origin.heads) == 1
+
+
+async def test_what_runs_is_finished_before_a_client_is_sent_away(tmp_path: Path) -> None:
+    """GOAWAY first: a POST in flight is answered, a later one is rejected unprocessed."""
+    with (
+        raw_origin({}, held=(b"/order",)) as origin,
+        edge(tmp_path, origin.url) as running,
+    ):
+        async with h3_client(running.port) as client:
+            no_content = [(b"content-length", b"0")]
+            running_post = client.open(b"POST", b"/order", no_content)
+            await client.until(lambda: bool(origin.heads))
+            control = client.h3._local_control_stream_id
+            client.send_raw(control, priority_update(running_post) * (H3_OVERHEAD_BURST + 100))
+            await client.until(lambda: client.told_to_leave)
+            late_post = client.open(b"POST", b"/order", no_content)
+            assert (await client.answer(late_post)).reset == H3ErrorCode.REQUEST_REJECTED
+            origin.release()
+            assert (await client.answer(running_post)).status == 200
+            await client.until(lambda: client.closed is not None)
+            assert client.closed is not None
+            assert client.closed.error_code == H3ErrorCode.EXCESSIVE_LOAD
+        assert sum(head.startswith(b"POST") for head in origin.heads) == 1
+        assert (await asyncio.to_thread(refused, running))["abuse"] == 1
 
 
 async def test_a_map_page_that_drops_its_tiles_is_let_be(tmp_path: Path) -> None:

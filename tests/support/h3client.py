@@ -16,12 +16,16 @@ from aioquic.quic.events import (
     ConnectionTerminated,
     QuicEvent,
     StopSendingReceived,
+    StreamDataReceived,
     StreamReset,
 )
 
+from quicedge.http.frames import FrameType, decode_varint
 from quicedge.http.message import Field, Fields
 
 TIMEOUT = 15.0
+_SERVER_CONTROL = 3
+"""The stream that the edge opens first."""
 
 
 class Codec(H3Connection):
@@ -55,6 +59,7 @@ class H3Client(QuicConnectionProtocol):
         self.h3 = self.codec(self._quic)
         self.answers: dict[int, Answer] = {}
         self.closed: ConnectionTerminated | None = None
+        self._control = b""
         self._unread: list[Any] | None = None
 
     def stop_reading(self) -> None:
@@ -88,6 +93,8 @@ class H3Client(QuicConnectionProtocol):
             answer.over.set()
         elif isinstance(event, StopSendingReceived) and event.stream_id in self.answers:
             self.answers[event.stream_id].stopped = event.error_code
+        elif isinstance(event, StreamDataReceived) and event.stream_id == _SERVER_CONTROL:
+            self._control += event.data
         for item in self.h3.handle_event(event):
             found = self.answers.get(getattr(item, "stream_id", -1))
             if found is None:
@@ -146,6 +153,18 @@ class H3Client(QuicConnectionProtocol):
         async with asyncio.timeout(TIMEOUT):
             while not condition():
                 await asyncio.sleep(0.01)
+
+    @property
+    def told_to_leave(self) -> bool:
+        """Whether GOAWAY came, which aioquic does not tell."""
+        at = 1  # behind the stream's type
+        while at < len(self._control):
+            kind, at = decode_varint(self._control, at)
+            size, at = decode_varint(self._control, at)
+            at += size
+            if kind == FrameType.GOAWAY:
+                return True
+        return False
 
     def send_fin(self, stream_id: int) -> None:
         """End the stream without a frame."""

@@ -137,13 +137,21 @@ def test_every_stream_given_up_is_cancelled_for_the_peer_s_encoder() -> None:
     assert peer.take_acknowledgments() == b"\x44"
 
 
-def test_a_blocked_stream_that_is_dropped_tells_nothing_once_it_could_go_on() -> None:
+@pytest.mark.parametrize("is_reset", [False, True], ids=["by us", "by the peer"])
+def test_a_blocked_stream_that_is_given_up_tells_nothing_once_it_could_go_on(
+    is_reset: bool,
+) -> None:
     peer = Indexing()
     block = b"\x02\x00\x80" + lines(*GET)
     rest = encode_frame(FrameType.DATA, b"content")
     peer.wire.h3.stream_data(0, encode_frame(FrameType.HEADERS, block) + rest, True)
     before = peer.wire.consumed
-    peer.wire.h3.drop(0)
+    if is_reset:
+        peer.wire.h3.stream_reset(0, 0x10C)
+        assert peer.wire.told.pop() == ("on_reset", 0, 0x10C)
+    else:
+        peer.wire.h3.drop(0)
+    assert peer.take_acknowledgments() == b"\x40"
     assert peer.wire.consumed - before == len(rest)
     peer._instruct(b"\x41a\x01b")
     assert not peer.wire.told

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicedge.shares.budget import Standing, WorkBudget
+from quicedge.shares import Standing, WorkBudget
 
 
 def test_a_burst_then_exhaustion_then_hostility() -> None:
