@@ -271,9 +271,8 @@ class Session:
         if acknowledged == self._acknowledged:
             return
         self._acknowledged = acknowledged
-        for stream_id, stream in list(self.delivering.items()):
-            if self.connection.delivery(stream_id) is Delivery.DELIVERED:
-                self._delivered(stream)
+        for stream_id in self.connection.delivered_streams(self.delivering):
+            self._delivered(self.delivering[stream_id])
 
     def _delivered(self, stream: RequestStream) -> None:
         self.delivering.pop(stream.stream_id, None)

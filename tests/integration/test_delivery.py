@@ -165,6 +165,22 @@ async def test_a_client_that_closes_before_the_end_is_gone(
     assert seen["total_seconds"] < 1.9, "known by its close, not by the idle timeout"
 
 
+async def test_a_connection_that_the_edge_closes_is_not_the_clients_doing(
+    running: RunningEdge,
+) -> None:
+    async with stalled(running, "operator"):
+        rows = (await asyncio.to_thread(running.admin, "/api/v1/connections"))["connections"]
+        (identity,) = [row["id"] for row in rows if row["requests_active"]]
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{running.admin_port}/api/v1/connections/{identity}/close",
+            data=b'{"reason": "enough"}', headers={"content-type": "application/json"},
+        )  # fmt: skip
+        await asyncio.to_thread(lambda: urllib.request.urlopen(request, timeout=10).close())
+        (seen,) = await records(running, "operator")
+    assert (seen["outcome"], seen["reason"]) == ("connection_closed", "enough")
+    assert seen["bytes_sent"] < SIZE
+
+
 async def test_a_client_that_cancels_a_buffered_response_aborted_it(running: RunningEdge) -> None:
     async with stalled(running, "cancels") as client:
         await eventually(lambda: origin_requests(running) == 0, "a free origin")

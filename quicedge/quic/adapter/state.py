@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
+from collections.abc import Iterable
 from hmac import compare_digest
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -349,6 +350,18 @@ class StateConnection(ClosingConnection):
         return (
             Delivery.QUEUED if len(sender._pending) or sender._pending_eof else Delivery.IN_FLIGHT
         )
+
+    def delivered_streams(self, stream_ids: Iterable[int]) -> list[int]:
+        """Those whose `delivery` is DELIVERED; one look at many, after each ACK."""
+        known = self._streams
+        found = []
+        for stream_id in stream_ids:
+            stream = known.get(stream_id)
+            if stream is None or (
+                stream.sender.is_finished and stream.sender._reset_error_code is None
+            ):
+                found.append(stream_id)
+        return found
 
     def unacknowledged_bytes(self, stream_id: int) -> int:
         """Bytes written to a stream, sent or not, from the first that is not acknowledged."""

@@ -140,7 +140,9 @@ def test_delivery_follows_a_response_to_its_last_acknowledged_byte() -> None:
     pair.run(lambda: server.delivery(0) is Delivery.IN_FLIGHT)
     assert 0 < server.unacknowledged_bytes(0) < 200_000
     assert server.can_reset(0)
+    assert server.delivered_streams([0]) == []
     pair.run(lambda: server.delivery(0) is Delivery.DELIVERED)
+    assert server.delivered_streams([0]) == [0]
     assert server.unacknowledged_bytes(0) == 0
     assert not server.can_reset(0)
 
@@ -167,4 +169,5 @@ def test_a_complete_response_can_still_be_reset() -> None:
     assert server.can_reset(0)
     server.reset_stream(0, 0x10C)
     assert server.delivery(0) is Delivery.RESET
+    assert server.delivered_streams([0]) == []
     pair.run(lambda: server.streams_open == 0)
