@@ -1,0 +1,37 @@
+"""Requests wait while a rule asks for an address that nothing has proved yet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from aioquic.h3.connection import H3Connection
+
+from quicedge.worker.session import Session
+from tests.support.sessions import GET, StubEdge
+from tests.support.world import NOW, World
+from tests.unit.quic.test_rebinding import NEW, OLD, exchange, take
+
+
+@pytest.mark.parametrize("needs_address", [True, False])
+def test_a_request_waits_for_an_address_that_changed_in_the_handshake(needs_address: bool) -> None:
+    world = World()
+    edge: Any = StubEdge(NOW, world.endpoint.wake)
+    edge.policy.needs_address = needs_address
+    world.endpoint._accept = lambda connection: Session(edge, connection)
+    client = world.client(alpn_protocols=["h3"])
+    first = exchange(world, client, OLD)
+    # Flights went to both addresses: the handshake proves neither.
+    client._loss.reschedule_data(now=NOW)
+    exchange(world, client, NEW, NOW + 1)
+    take(client, first, NOW + 1)
+    H3Connection(client).send_headers(0, GET, end_stream=True)
+    challenge = exchange(world, client, NEW, NOW + 2)
+    (connection,) = world.endpoint.connections
+    assert connection.handshake_complete
+    assert connection.validated_path is None
+    assert len(edge.at_origin) == (0 if needs_address else 1)
+    take(client, challenge, NOW + 2)
+    exchange(world, client, NEW, NOW + 2.1)
+    assert connection.validated_path == NEW
+    assert len(edge.at_origin) == 1
