@@ -287,7 +287,10 @@ def _print_validation(result: Any) -> None:
     order = sorted(result.findings.values(), key=lambda item: (item.level != "error", -item.count))
     for finding in order:
         colour = "red" if finding.level == "error" else "yellow"
-        told = f"{finding.event}: {finding.what} ({finding.count}×, first event {finding.first})"
+        first = f"first event {finding.first}"
+        if finding.example:
+            first += f": {finding.example}"
+        told = f"{finding.event}: {finding.what} ({finding.count}×, {first})"
         click.echo(click.style(f"{finding.level:<8}", fg=colour) + safe(told))
     if result.beyond_limit:
         click.echo(f"… and {result.beyond_limit} more")

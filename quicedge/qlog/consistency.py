@@ -2,14 +2,15 @@
 
 Packet numbers are used once (RFC 9000 section 12.3), an ACK's ranges ascend, and an endpoint
 acknowledges only what reached it (section 13.1). A trace that begins late or lost events may lack
-packets that are acknowledged: numbers below the first one seen are never judged, and whoever asks
-decides by `complete` whether the others are.
+packets that are acknowledged: numbers below the first one seen are never judged, and the
+others only where the trace is complete.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from quicedge.config.tracelimits import QLOG_MAX_NUMBER_RANGES
 from quicedge.qlog.event import Event, frames, integer, mapping, sequence, text
@@ -64,6 +65,15 @@ class NumberSet:
         return None if last <= self._ends[at] else self._ends[at] + 1
 
 
+class Contradiction(NamedTuple):
+    """What cannot be true."""
+
+    what: str
+    example: str
+    needs_all: bool
+    """Only a trace that lost no event can show it."""
+
+
 class Consistency:
     """The packets of one connection as its trace tells of them."""
 
@@ -73,8 +83,8 @@ class Consistency:
         self._whole = False
         """The trace shows the handshake, so that every number below the first was never used."""
 
-    def check(self, event: Event) -> Iterator[tuple[str, bool]]:
-        """What is wrong with a packet, and whether only a complete trace can show it."""
+    def check(self, event: Event) -> Iterator[Contradiction]:
+        """What is wrong with a packet that was sent or received."""
         if event.name not in ("quic:packet_sent", "quic:packet_received"):
             return
         sent = event.name == "quic:packet_sent"
@@ -88,26 +98,29 @@ class Consistency:
             if self._whole and numbers.floor is None:
                 numbers.floor = 0
             if not numbers.add(number):
-                what = "sent" if sent else "received"
-                yield f"packet number {number} of the {space} space is {what} twice", False
+                what = f"a packet number of the {space} space is {_did(sent)} twice"
+                yield Contradiction(what, f"packet {number}", needs_all=False)
         for frame in frames(event.data):
             if frame.get("frame_type") == "ack":
                 yield from self._check_ack(frame, space, sent)
 
-    def _check_ack(
-        self, frame: dict[str, object], space: str, sent: bool
-    ) -> Iterator[tuple[str, bool]]:
+    def _check_ack(self, frame: dict[str, Any], space: str, sent: bool) -> Iterator[Contradiction]:
         known = (self._received if sent else self._sent).get(space)
         for item in sequence(frame, "acked_ranges"):
             if not isinstance(item, list) or not item or not all(type(b) is int for b in item[:2]):
                 continue
-            first, last = item[0], item[-1]
+            first, last = item[0], item[min(1, len(item) - 1)]
             if first > last:
-                yield f"data.frames[](ack).acked_ranges has the reversed range {item}", False
+                what = "data.frames[](ack).acked_ranges has a reversed range"
+                yield Contradiction(what, f"{first} to {last}", needs_all=False)
                 continue
             if known is None and not self._whole:
                 continue
             missing = first if known is None else known.lacks(first, last)
             if missing is not None:
-                what = "received" if sent else "sent"
-                yield f"acknowledges packet {missing} of the {space} space, never {what}", True
+                what = f"acknowledges a packet of the {space} space that was never {_did(not sent)}"
+                yield Contradiction(what, f"packet {missing}", needs_all=True)
+
+
+def _did(sent: bool) -> str:
+    return "sent" if sent else "received"

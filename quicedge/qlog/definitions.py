@@ -29,7 +29,7 @@ from typing import Any, Final
 from quicedge.qlog.names import OLDER_MEMBERS
 
 _HEX = re.compile(r"(?:[0-9a-f]{2})*")
-"""Lower case (main-schema section 1.2)."""
+"""Lower case and without a prefix, as main-schema defines `hexstring`."""
 
 
 def _unsigned(bits: int) -> Callable[[Any], bool]:

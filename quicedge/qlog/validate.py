@@ -48,6 +48,8 @@ class Finding:
     first: int
     """The first event concerned, by its number in the file."""
     count: int = 1
+    example: str = ""
+    """What the first event has that shows it, where the finding itself does not say."""
 
 
 @dataclass(slots=True)
@@ -80,12 +82,12 @@ class Validation:
         found = sum(finding.level == "error" for finding in self.findings.values())
         return found + self.breaks.count
 
-    def add(self, level: str, event: str, what: str) -> None:
+    def add(self, level: str, event: str, what: str, example: str = "") -> None:
         known = self.findings.get((event, what))
         if known is not None:
             known.count += 1
         elif len(self.findings) < QLOG_MAX_FINDINGS:
-            self.findings[event, what] = Finding(level, event, what, self.events)
+            self.findings[event, what] = Finding(level, event, what, self.events, example=example)
         else:
             self.beyond_limit += 1
 
@@ -111,7 +113,7 @@ class _Validator:
         self._traces: dict[int, Trace] = {}
         self._times: dict[int, float] = {}
         self._packets: dict[tuple[int, str], Consistency] = {}
-        self._doubtful: dict[str, Finding] = {}
+        self._doubtful: dict[tuple[str, str], Finding] = {}
         """What is an error unless the trace lost the events that would explain it."""
 
     def run(self) -> Validation:
@@ -133,8 +135,7 @@ class _Validator:
         elif result.events and not any(name in events() for name in result.names):
             result.add("error", "file", "has no event of the drafts: nothing could be compared")
         if result.complete and not result.breaks.count:
-            for found in self._doubtful.values():
-                result.findings.setdefault((found.event, found.what), found)
+            result.findings.update(self._doubtful)
         return result
 
     def _check(self, trace: Trace, raw: Any) -> None:
@@ -143,18 +144,24 @@ class _Validator:
             return
         if event.name.startswith("loglevel:") and "events lost" in text(event.data, "message"):
             self._result.complete = False
-        key = (trace.header.index, event.group)
-        packets = self._packets.get(key)
+        connection = (trace.header.index, event.group)
+        packets = self._packets.get(connection)
         if packets is None:
             if len(self._packets) >= QLOG_MAX_CONNECTIONS:
                 return
-            packets = self._packets[key] = Consistency()
-        for what, needs_all in packets.check(event):
-            if not needs_all:
-                self._result.add("error", event.original, what)
+            packets = self._packets[connection] = Consistency()
+        for found in packets.check(event):
+            if not found.needs_all:
+                self._result.add("error", event.original, found.what, found.example)
+                continue
+            key = event.original, found.what
+            known = self._doubtful.get(key)
+            if known is not None:
+                known.count += 1
             elif len(self._doubtful) < QLOG_MAX_FINDINGS:
-                found = Finding("error", event.original, what, self._result.events)
-                self._doubtful.setdefault(what, found)
+                self._doubtful[key] = Finding(
+                    "error", *key, self._result.events, example=found.example
+                )
 
 
 def is_current(header: TraceHeader) -> bool:

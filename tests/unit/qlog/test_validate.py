@@ -190,8 +190,8 @@ def test_a_packet_number_sent_or_received_twice_is_an_error(tmp_path: Path) -> N
         packet("received", 0), packet("sent", 1), packet("sent", 0), packet("received", 0),
     )  # fmt: skip
     assert errors(result) == [
-        "packet number 0 of the application_data space is received twice",
-        "packet number 0 of the application_data space is sent twice",
+        "a packet number of the application_data space is received twice",
+        "a packet number of the application_data space is sent twice",
     ]
 
 
@@ -202,16 +202,17 @@ def test_an_acknowledgement_of_what_never_was_is_an_error(tmp_path: Path) -> Non
         packet("received", 1, [4], [6]), packet("received", 2, [4, 6]),
     )  # fmt: skip
     assert errors(result) == [
-        "acknowledges packet 5 of the application_data space, never sent",
-        "acknowledges packet 1 of the initial space, never received",
+        "acknowledges a packet of the application_data space that was never sent",
+        "acknowledges a packet of the initial space that was never received",
     ]
+    assert {one.example for one in result.findings.values()} == {"packet 5", "packet 1"}
 
 
 def test_a_reversed_range_is_an_error(tmp_path: Path) -> None:
     result = validated(
         tmp_path, packet("sent", 3), packet("sent", 4), packet("received", 0, [4, 3])
     )
-    assert errors(result) == ["data.frames[](ack).acked_ranges has the reversed range [4, 3]"]
+    assert errors(result) == ["data.frames[](ack).acked_ranges has a reversed range"]
 
 
 def test_a_trace_begun_in_mid_connection_may_acknowledge_what_came_before(tmp_path: Path) -> None:
@@ -219,7 +220,10 @@ def test_a_trace_begun_in_mid_connection_may_acknowledge_what_came_before(tmp_pa
         tmp_path, packet("received", 625, [1996, 2014]), packet("sent", 2021, [600, 625]),
         packet("received", 626, [1996, 2021]), packet("received", 627, [2022]),
     )  # fmt: skip
-    assert errors(result) == ["acknowledges packet 2022 of the application_data space, never sent"]
+    assert errors(result) == [
+        "acknowledges a packet of the application_data space that was never sent"
+    ]
+    assert [one.example for one in result.findings.values()] == ["packet 2022"]
 
 
 def test_a_trace_that_lost_events_may_acknowledge_what_it_lacks(tmp_path: Path) -> None:
