@@ -83,7 +83,7 @@ class Sending:
         """The application has a message to send or to finish."""
 
     def held_back(self, now: float) -> Limit | None:
-        """What keeps data from being sent that is there, whatever became of what was sent."""
+        """What keeps waiting data from being sent, probe timeouts aside; None: nothing does."""
         if self.waiting is not False:
             window = self.window
             if window is not None and self.in_flight + self.datagram_size > window:
@@ -91,7 +91,8 @@ class Sending:
             if now < self.paced_until:
                 return Limit.PACING
             if self.waiting:
-                return Limit.CONGESTION  # what a path or a probe may still carry is used up
+                # What an unvalidated path may carry is used up (RFC 9000 section 8.2).
+                return Limit.CONGESTION
         return self.blocked
 
     def state(self, now: float) -> Limit:
