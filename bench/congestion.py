@@ -1,11 +1,14 @@
-"""Congestion controllers on a virtual clock: throughput and queue by loss and round-trip time.
+"""Congestion controllers on a virtual clock: throughput and queue by loss and round-trip time, and
+the time that a download takes over a lossy path beside the time that CUBIC's law asks.
 
 `python -m bench.congestion` prints the tables of RESULTS.md; seconds of traffic take seconds.
 """
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
+from statistics import mean
 from typing import Any
 
 from aioquic.quic.connection import QuicConnection
@@ -22,6 +25,12 @@ CONTROLLERS = ("cubic", "reno", "bbr")
 WARM_UP = 2.0
 MEASURED = 8.0
 ENDLESS = 1 << 30
+DOWNLOAD = 2_000_000
+"""Bytes of a download over a lossy path."""
+DOWNLOAD_LOSS = 0.02
+DOWNLOAD_RTTS = (0.03, 0.08)
+PAYLOAD = 1440
+"""Stream bytes of a full packet."""
 
 
 class Stock(QuicConnection):
@@ -44,7 +53,16 @@ class Outcome:
 class Flow:
     """A server that always has something to send, and what its client got."""
 
-    def __init__(self, controller: str, down: Link, up: Link, seed: int, stock: bool) -> None:
+    def __init__(
+        self,
+        controller: str,
+        down: Link,
+        up: Link,
+        seed: int,
+        stock: bool,
+        *,
+        endless: bool = True,
+    ) -> None:
         options = {"max_data": ENDLESS, "max_stream_data": ENDLESS}
         self.pair = make_pair(
             up,
@@ -61,8 +79,8 @@ class Flow:
         self.pair.run(lambda: bool(server._handshake_confirmed and client._handshake_confirmed))
         client.send_stream_data(0, b"?")
         self.pair.run(lambda: 0 in server._streams)
-        self._unsent = 0
-        self.refill()
+        if endless:
+            self.refill()
 
     @property
     def server(self) -> Any:
@@ -127,6 +145,67 @@ def shared(first: str, second: str, rtt: float = 0.05) -> tuple[float, float]:
     return got[0] / 2 / MEASURED / RATE, got[1] / 2 / MEASURED / RATE
 
 
+def download(
+    controller: str, rtt: float, seed: int, nbytes: int = DOWNLOAD
+) -> tuple[float, dict[str, int]]:
+    """Seconds of a download with loss both ways, and what recovery counted on it."""
+    random.seed(seed)  # which packet numbers are skipped
+    link = {"delay": rtt / 2, "loss": DOWNLOAD_LOSS}
+    flow = Flow(controller, Link(**link), Link(**link), seed, False, endless=False)
+    pair, recovery = flow.pair, flow.server.recovery
+    start = pair.now
+    flow.server.send_stream_data(0, bytes(nbytes))
+    pair.run(lambda: flow.received == nbytes)
+    return pair.now - start, {
+        "lost": recovery.packets_lost,
+        "spuriously lost": recovery.packets_spuriously_lost,
+        "probe timeouts": recovery.pto_total,
+    }
+
+
+def cubic_law(rtt: float, rng: random.Random, nbytes: int = DOWNLOAD) -> float:
+    """Seconds that the same download takes by RFC 9438 alone.
+
+    Packets leave a window per round trip, each is lost by chance, a loss is known a round trip
+    later and reduces the window once per round trip (RFC 9002 section 7.3.2). There are no
+    timers, no pacing and no ACKs that are lost or late.
+    """
+    beta, c = 0.7, 0.4
+    friendly = 3 * (1 - beta) / (1 + beta)
+    window, threshold = 10.0, float("inf")
+    w_max = prior = estimate = k = time = epoch = 0.0
+    in_epoch = in_recovery = False
+    left = nbytes / PAYLOAD
+    while left > 0:
+        time += rtt
+        recovering, in_recovery = in_recovery, False
+        for _ in range(int(window)):
+            if rng.random() < DOWNLOAD_LOSS:
+                if not in_recovery:
+                    in_recovery, in_epoch = True, False
+                    prior = window
+                    w_max = window * (1 + beta) / 2 if window < w_max else window
+                    window = threshold = max(2.0, window * beta)
+                continue
+            left -= 1
+            if in_recovery or recovering:
+                continue
+            if window < threshold:
+                window += 1
+                continue
+            if not in_epoch:
+                in_epoch, epoch, estimate = True, time, window
+                w_max = max(w_max, window)
+                k = ((w_max - window) / c) ** (1 / 3)
+            estimate += (friendly if estimate < prior else 1.0) / window
+            if w_max + c * (time - epoch - k) ** 3 < estimate:
+                window = max(window, estimate)
+            else:
+                target = w_max + c * (time - epoch + rtt - k) ** 3
+                window += (min(max(target, window), 1.5 * window) - window) / window
+    return time
+
+
 def main() -> None:
     head = " | ".join(f"{loss:.0%} loss, {rtt * 1e3:.0f} ms" for loss in LOSSES for rtt in RTTS)
     print(f"| | {head} |\n| --- |" + " --- |" * (len(LOSSES) * len(RTTS)))
@@ -142,6 +221,18 @@ def main() -> None:
     for first, second in (("cubic", "cubic"), ("reno", "reno"), ("bbr", "bbr"), ("cubic", "bbr")):
         shares = shared(first, second)
         print(f"| {first}, {second} | {shares[0]:.0%} | {shares[1]:.0%} |", flush=True)
+
+    print("\n| s of 2 MB, 2% loss | " + " | ".join(f"{rtt * 1e3:.0f} ms" for rtt in DOWNLOAD_RTTS))
+    print("| --- |" + " --- |" * len(DOWNLOAD_RTTS))
+    rng = random.Random(1)
+    law = [f"{mean(cubic_law(rtt, rng) for _ in range(400)):.1f}" for rtt in DOWNLOAD_RTTS]
+    print("| RFC 9438 alone | " + " | ".join(law) + " |")
+    for controller in CONTROLLERS:
+        cells = []
+        for rtt in DOWNLOAD_RTTS:
+            times = sorted(download(controller, rtt, seed)[0] for seed in range(24))
+            cells.append(f"{mean(times):.1f} [{times[0]:.1f}, {times[-1]:.1f}]")
+        print(f"| {controller} | " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":

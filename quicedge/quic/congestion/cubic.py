@@ -24,6 +24,8 @@ class Cubic(CongestionController):
         super().__init__(max_datagram_size)
         self._hystart = HyStart()
         self._w_max = 0.0
+        self._prior = 0.0
+        """The window before the latest congestion event (RFC 9438 calls it cwnd_prior)."""
         self._k = 0.0
         self._epoch_start: float | None = None
         self._w_est = 0.0
@@ -56,19 +58,28 @@ class Cubic(CongestionController):
             self._k = ((self._w_max - window) / mss / CUBIC_C) ** (1 / 3)
             self._w_est = float(window)
         # RFC 9438 section 4.3: what standard TCP would have reached.
-        alpha = 3 * (1 - CUBIC_BETA) / (1 + CUBIC_BETA) if self._w_est < self._w_max else 1.0
+        alpha = 3 * (1 - CUBIC_BETA) / (1 + CUBIC_BETA) if self._w_est < self._prior else 1.0
         self._w_est += alpha * mss * nbytes / window
-        elapsed = now - self._epoch_start + smoothed_rtt
-        target = self._w_max + CUBIC_C * (elapsed - self._k) ** 3 * mss
-        target = min(max(target, float(window)), 1.5 * window)
-        target = max(target, self._w_est)
+        elapsed = now - self._epoch_start
+        if self._w_cubic(elapsed) < self._w_est:
+            # The Reno-friendly region: the window is the estimate; approaching it by steps, as
+            # below, would lag a round trip behind it after every congestion event.
+            self.congestion_window = max(window, int(self._w_est))
+            self._carry = 0.0
+            return
+        # Sections 4.4 and 4.5: where the curve is a round trip later, but half again at most.
+        target = min(max(self._w_cubic(elapsed + smoothed_rtt), float(window)), 1.5 * window)
         self._carry += (target - window) * nbytes / window
         whole = int(self._carry)
         self._carry -= whole
         self.congestion_window += whole
 
+    def _w_cubic(self, elapsed: float) -> float:
+        """The curve: the window `elapsed` seconds after the congestion avoidance stage began."""
+        return self._w_max + CUBIC_C * (elapsed - self._k) ** 3 * self.max_datagram_size
+
     def _reduce(self, now: float) -> None:
-        window = float(self.congestion_window)
+        window = self._prior = float(self.congestion_window)
         # RFC 9438 section 4.7, fast convergence: leave room for newcomers.
         self._w_max = window * (1 + CUBIC_BETA) / 2 if window < self._w_max else window
         self.congestion_window = self.ssthresh = max(int(window * CUBIC_BETA), self.minimum_window)
