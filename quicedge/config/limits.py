@@ -110,6 +110,10 @@ EARLY_PACKETS_HELD: Final = 16 * 1024
 """Bytes of datagrams, per connection in its handshake, that are kept because their packets came
 before their keys: an initial congestion window of 10 datagrams (RFC 9001 section 5.7)."""
 
+KEY_UPDATE_PACKETS: Final = 1 << 22
+"""Packets sealed with the same keys before we update them, half of what RFC 9001 section 6.6 allows
+for AES-GCM: some 6 GB."""
+
 OLD_KEYS_PTOS: Final = 3
 """Probe timeouts after which the keys before a key update are discarded (RFC 9001 section 6.5)."""
 

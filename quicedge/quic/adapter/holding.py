@@ -1,4 +1,7 @@
-"""Packets that come before the keys to open them, kept for a moment (RFC 9001 section 5.7)."""
+"""Keys in time: packets kept that come before them, old keys kept, and keys updated.
+
+RFC 9001 sections 5.7, 6.5 and 6.6.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from typing import Any, NamedTuple
 
 from aioquic import tls
 
-from quicedge.config.limits import EARLY_PACKETS_HELD, OLD_KEYS_PTOS
+from quicedge.config.limits import EARLY_PACKETS_HELD, KEY_UPDATE_PACKETS, OLD_KEYS_PTOS
 from quicedge.quic.adapter.keys import PacketKeys
 from quicedge.quic.adapter.lean import LeanConnection
 
@@ -35,6 +38,8 @@ class HoldingConnection(LeanConnection):
         self._held_bytes = 0
         self._has_new_keys = False
         self._may_hold = True
+        self._keys_since = 0
+        """Number of the first packet, or one soon after it, that the 1-RTT keys in use sealed."""
         self.datagrams_held = 0
         """Datagrams kept so far because keys were missing."""
 
@@ -58,7 +63,7 @@ class HoldingConnection(LeanConnection):
 
     def receive_datagram(self, data: bytes, addr: Any, now: float) -> None:
         if self._handshake_complete:
-            self._expire_old_keys(now)
+            self._tend_keys(now)
             super().receive_datagram(data, addr, now)
             return
         self._may_hold = self._held_bytes + len(data) <= EARLY_PACKETS_HELD
@@ -116,13 +121,23 @@ class HoldingConnection(LeanConnection):
         """Whether the packet that just found no keys is kept rather than dropped."""
         return self._may_hold and self._waits_for_keys()
 
-    def _expire_old_keys(self, now: float) -> None:
-        """Let go of the keys before an update in time (RFC 9001 section 6.5)."""
+    def _tend_keys(self, now: float) -> None:
+        """Let go of the keys before an update in time, and update those that sealed enough.
+
+        Called for what comes in: nobody sends so many packets without ACKs on the way. Where there
+        are no previous keys, the peer has used the present ones (RFC 9001 section 6.1).
+        """
         keys = self._cryptos[ONE_RTT]
-        if isinstance(keys, PacketKeys) and keys.previous is not None:
+        if not isinstance(keys, PacketKeys):
+            return
+        if keys.previous is not None:
             keys.expire_previous(now, OLD_KEYS_PTOS * self._loss.get_probe_timeout())
+            self._keys_since = self._packet_number
+        elif self._packet_number - self._keys_since >= KEY_UPDATE_PACKETS:
+            self._keys_since = self._packet_number
+            self.request_key_update()
 
     def handle_timer(self, now: float) -> None:
         if self._handshake_complete:
-            self._expire_old_keys(now)
+            self._tend_keys(now)
         super().handle_timer(now)

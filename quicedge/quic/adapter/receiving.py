@@ -128,7 +128,7 @@ class ReceivingConnection(SendingConnection):
         recv = self._cryptos[ONE_RTT].recv
         if recv.hp is None or recv.aead is None:
             return 0
-        self._expire_old_keys(now)
+        self._tend_keys(now)
         space = self._spaces[ONE_RTT]
         masks = self._masks(recv.hp, run)
         path = self._network_paths[0]

@@ -116,3 +116,24 @@ def test_updates_in_mid_transfer_lose_no_packet_to_reordering() -> None:
         pair.server.connection.request_key_update()
         transfer_both_ways(pair, 50_000)
     assert not pair.server.connection.packets_dropped
+
+
+def test_keys_that_sealed_many_packets_are_updated_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("quicedge.quic.adapter.holding.KEY_UPDATE_PACKETS", 200)
+    pair = make_pair(Link(jitter=0.005), Link(jitter=0.005))
+    shake_hands(pair)
+    for _ in range(3):
+        transfer_both_ways(pair, 500_000)
+    server = pair.server.connection
+    assert server.key_updates >= 3
+    assert pair.client.connection._cryptos[tls.Epoch.ONE_RTT].key_phase == server.key_phase
+    assert not server.packets_dropped
+
+
+def test_an_ordinary_connection_needs_no_update() -> None:
+    pair = make_pair()
+    shake_hands(pair)
+    transfer_both_ways(pair, 500_000)
+    assert pair.server.connection.key_updates == 0
