@@ -383,7 +383,7 @@ class Edge:
         return reserved, added, trace_id, span
 
     def start_exchange(self, session: Session, exchange: Exchange) -> None:
-        """Refuse an exchange, or send it to its upstream."""
+        """Refuse an exchange, answer it, or send it to its upstream; limits come before routes."""
         certificate = session.connection.certificate
         host = host_of(exchange.request.authority)
         if (
@@ -393,11 +393,13 @@ class Edge:
         ):
             # RFC 9110 section 15.5.20: this connection is not authoritative for that name.
             exchange.refuse(421, Outcome.MISDIRECTED)
+        elif self.policy.refuses(exchange, session.client_host):
+            return
         elif (own := own_answer(exchange.request)) is not None:
             self._answer(exchange, own)
         elif exchange.route is None:
             exchange.refuse(404, Outcome.NO_ROUTE)
-        elif not self.policy.refuses(exchange, session.client_host):
+        else:
             exchange.start(self._upstreams[exchange.route.upstream], session.share)
 
     def _answer(self, exchange: Exchange, own: OwnAnswer) -> None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from h2.events import StreamEnded
 
 from quicedge.http.dates import parse_date
 from quicedge.http.errors import H3ErrorCode
 from tests.support.edge import RunningEdge, edge
 from tests.support.h3client import h3_client
+from tests.support.origins import H2Peer
+from tests.support.origins import origin as scripted_origin
 from tests.support.peers import wait_until
 from tests.support.raworigin import OK, RawOrigin, raw_origin
 
@@ -164,6 +168,31 @@ async def test_a_request_whose_end_comes_later_has_no_body_at_the_origin(
         client.send_fin(stream_id)
         assert (await client.answer(stream_id)).status == 200
     assert b"transfer-encoding" not in origin.head(path)
+
+
+async def test_a_grpc_client_stream_may_be_slow_and_an_upload_may_not(tmp_path: Path) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = H2Peer(reader, writer)
+        stream_id = (await peer.wait(StreamEnded)).stream_id
+        await peer.respond(stream_id, b"all")
+        await reader.read()
+
+    grpc = [(b"content-type", b"application/grpc"), (b"te", b"trailers")]
+    async with scripted_origin(serve) as slow:
+        options = {"upstream_extra": 'protocol = "h2"', "extra": '[limits]\nbody_timeout = "1s"'}
+        with edge(tmp_path, slow.url, **options) as running:
+            async with h3_client(running.port) as client:
+                stream = client.open(b"POST", b"/t.T/Collect", grpc, end=False)
+                upload = client.open(b"POST", b"/upload", end=False)
+                for _ in range(6):
+                    client.send(stream, b"m")
+                    if not client.answers[upload].over.is_set():
+                        client.send(upload, b"u")
+                    await asyncio.sleep(0.5)
+                client.send(stream, b"m", end=True)
+                answer = await client.answer(stream)
+                assert (answer.status, bytes(answer.body)) == (200, b"all")
+                assert (await client.answer(upload)).status == 408
 
 
 async def test_interim_responses_are_bounded_by_rate_not_by_number(running: RunningEdge) -> None:
