@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import NamedTuple
 
 import structlog
 
@@ -13,30 +14,77 @@ from quicedge.worker.privileges import Identity
 log = structlog.get_logger(__name__)
 
 
-def give_logs(config: Log, identity: Identity | None) -> None:
+class Gift(NamedTuple):
+    """A log file that changed hands, and how it was before."""
+
+    path: str
+    device: int
+    inode: int
+    uid: int
+    gid: int
+    made: bool
+    """It was not there before."""
+
+
+def give_logs(config: Log, identity: Identity | None) -> list[Gift]:
     """Make the log files and give them to the workers' user, so that it can append to them.
 
     What cannot be given is left alone and told; the workers will say what they cannot open.
+    Returns what changed, for `take_back`.
     """
+    given: list[Gift] = []
     if identity is None:
-        return
+        return given
     for path in {config.file, config.access_file}:
         if path is None:
             continue
         try:
-            _give(path, identity)
+            gift = _give(path, identity)
         except OSError as error:
             log.warning("log file not given to the workers' user", file=path, error=str(error))
+            continue
+        if gift is not None:
+            given.append(gift)
+    return given
 
 
-def _give(path: str, identity: Identity) -> None:
+def take_back(gifts: list[Gift]) -> None:
+    """Undo `give_logs`: a configuration that is not used must not leave a file in other hands."""
+    for gift in gifts:
+        try:
+            _take_back(gift)
+        except OSError as error:
+            log.warning("log file not taken back", file=gift.path, error=str(error))
+
+
+def _give(path: str, identity: Identity) -> Gift | None:
     # Whoever may write in the directory could put a link to any file of root's there.
-    fd = os.open(
-        path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o640
-    )
+    flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+    made = False
+    try:
+        fd = os.open(path, flags)
+    except FileNotFoundError:
+        fd = os.open(path, flags | os.O_CREAT, 0o640)
+        made = True
     try:
         status = os.fstat(fd)
-        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
-            os.fchown(fd, identity.uid, identity.gid)
+        is_plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+        if not is_plain or (status.st_uid, status.st_gid) == (identity.uid, identity.gid):
+            return None
+        os.fchown(fd, identity.uid, identity.gid)
+    finally:
+        os.close(fd)
+    return Gift(path, status.st_dev, status.st_ino, status.st_uid, status.st_gid, made)
+
+
+def _take_back(gift: Gift) -> None:
+    fd = os.open(gift.path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        status = os.fstat(fd)
+        if (status.st_dev, status.st_ino) != (gift.device, gift.inode):
+            return  # another file of that name
+        os.fchown(fd, gift.uid, gift.gid)
+        if gift.made and status.st_size == 0:
+            os.unlink(gift.path)
     finally:
         os.close(fd)

@@ -22,7 +22,7 @@ from quicedge.config.schema import Config
 from quicedge.config.unusable import UnusableError
 from quicedge.supervisor import notify
 from quicedge.supervisor.expiry import CertificateWatch
-from quicedge.supervisor.ownership import give_logs
+from quicedge.supervisor.ownership import give_logs, take_back
 from quicedge.supervisor.reload import (
     ReloadError,
     commit,
@@ -296,11 +296,12 @@ class Supervisor:
         """Use other settings, here and in every worker; UnusableError or ReloadError when that
         cannot be, and then nothing has changed."""
         logs = self.logs.successor(settings.config.log)
+        gifts = give_logs(settings.config.log, self._identity)
         try:
-            give_logs(settings.config.log, self._identity)
             workers = self._pool.able()
             await prepare(workers, settings)
         except BaseException:
+            take_back(gifts)
             self.logs.discard(logs)
             raise
         # From here on a worker that starts has the new ones; one that is starting catches up.

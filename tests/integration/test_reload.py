@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import signal
 import tempfile
@@ -149,6 +150,21 @@ def test_a_root_that_the_user_cannot_read_refuses_the_reload(folder: Path) -> No
 
 
 @needs_root
+def test_a_refused_reload_leaves_files_in_their_owners_hands(folder: Path) -> None:
+    precious = folder / "precious"
+    precious.write_text("not a log")
+    precious.chmod(0o600)
+    with demo_origin() as origin, edge(folder, origin, options='user = "nobody"') as running:
+        _change(
+            running, '"access.log"', f'"new.log"\nfile = "{precious}"\n[qlog]\ndirectory = "/root"'
+        )
+        assert "qlog.directory" in _refusal(running)
+        assert precious.stat().st_uid == 0
+        assert not (folder / "new.log").exists()
+        assert (folder / "access.log").stat().st_uid == pwd.getpwnam("nobody").pw_uid
+
+
+@needs_root
 def test_a_log_file_that_was_removed_is_made_for_the_next_worker(folder: Path) -> None:
     with demo_origin() as origin, edge(folder, origin, options='user = "nobody"') as running:
         wait_until((folder / "access.log").exists, "the access log")
@@ -156,6 +172,20 @@ def test_a_log_file_that_was_removed_is_made_for_the_next_worker(folder: Path) -
         _replace_workers(running)
         assert running.get("/echo").returncode == 0
         wait_until(lambda: bool(running.access()), "the access log of the new worker")
+
+
+def test_a_log_that_cannot_be_reopened_goes_on_in_its_old_file(folder: Path) -> None:
+    logs = folder / "logs"
+    logs.mkdir()
+    with demo_origin() as origin, edge(folder, origin) as running:
+        _change(running, '"access.log"', '"logs/access.log"')
+        wait_until(lambda: running.admin("/api/v1/status")["reloads"] == 1, "the reload")
+        logs.rename(folder / "moved")
+        running.process.send_signal(signal.SIGUSR1)
+        wait_until(lambda: "log not reopened" in running.log(), "the report")
+        assert running.get("/echo").returncode == 0
+        moved = folder / "moved" / "access.log"
+        wait_until(lambda: "/echo" in moved.read_text(), "the record in the old file")
 
 
 def test_what_is_lost_after_the_start_costs_its_own_route_alone(folder: Path) -> None:
