@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -200,6 +200,9 @@ class StubConnection:
 
     def delivery(self, stream_id: int) -> Delivery:
         return Delivery.DELIVERED if stream_id in self.ended else Delivery.OPEN
+
+    def delivered_streams(self, stream_ids: Iterable[int]) -> list[int]:
+        return [stream_id for stream_id in stream_ids if stream_id in self.ended]
 
     def consume(self, stream_id: int, nbytes: int) -> None: ...
 
