@@ -37,7 +37,7 @@ class Addresses:
             try:
                 ipaddress.ip_address(address)
             except ValueError:
-                raise ResolveError(f"{entry!r}: {address!r} is no address") from None
+                raise ResolveError(f"{entry!r}: {address!r} is not an IP address") from None
         return host.lower(), int(port), found
 
     async def find(self, host: str, port: int) -> list[tuple[Any, ...]]:

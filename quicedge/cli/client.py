@@ -92,12 +92,12 @@ def _dialled(address: tuple[Any, ...]) -> tuple[str, int]:
 def _ended(event: events.ConnectionTerminated, ending: Ending | None) -> FetchError:
     """Why a connection ended, in words that a person can act upon."""
     if ending is Ending.IDLE_TIMEOUT:
-        return FetchError("connection lost: nothing came any more (idle timeout)", ExitCode.TIMEOUT)
+        return FetchError("connection timed out: the server stopped responding", ExitCode.TIMEOUT)
     if ending is Ending.HANDSHAKE_TIMEOUT:
-        return FetchError("no answer within the time to connect", ExitCode.TIMEOUT)
+        return FetchError("connection timed out: no response to the handshake", ExitCode.TIMEOUT)
     reason = event.reason_phrase
     if ending is Ending.ABORTED:
-        return FetchError(f"connection given up: {reason}", ExitCode.COULDNT_CONNECT)
+        return FetchError(f"connection aborted: {reason}", ExitCode.COULDNT_CONNECT)
     application = event.frame_type is None
     name = error_name(event.error_code, application=application)
     exit_code, hint = ExitCode.RECEIVE_ERROR, ""
@@ -164,7 +164,9 @@ class Client(asyncio.DatagramProtocol):
             async with asyncio.timeout(timeout):
                 found = await (addresses or Addresses()).find(host, port)
         except TimeoutError:
-            raise FetchError(f"{host}: no address within {timeout:g} s", ExitCode.TIMEOUT) from None
+            raise FetchError(
+                f"{host}: name resolution timed out after {timeout:g} s", ExitCode.TIMEOUT
+            ) from None
         except OSError as error:
             message = f"{host}: {error.strerror or error}"
             raise FetchError(message, ExitCode.COULDNT_RESOLVE_HOST) from error
@@ -246,7 +248,7 @@ class Client(asyncio.DatagramProtocol):
                     await self._upload(stream_id, body)
                 await self._done
         except TimeoutError:
-            message = f"no complete response within {timeout:g} s"
+            message = f"response timed out after {timeout:g} s"
             raise FetchError(message, ExitCode.TIMEOUT) from None
         answer = self._answer
         answer.timings.handshake = self.timings.handshake
@@ -419,7 +421,7 @@ class Client(asyncio.DatagramProtocol):
                 self._on_body(data)
             except OSError as error:
                 reason = error.strerror or str(error)
-                self._fail(f"writing the content: {reason}", ExitCode.WRITE_ERROR)
+                self._fail(f"cannot write the response: {reason}", ExitCode.WRITE_ERROR)
         self.connection.consume(stream_id, len(data))
 
     def on_trailers(self, stream_id: int, fields: Fields) -> None:

@@ -53,9 +53,9 @@ class Seconds(click.ParamType):
         try:
             seconds = float(value)
         except ValueError:
-            self.fail(f"{value!r} is no number of seconds", param, ctx)
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
         if not (math.isfinite(seconds) and 0 < seconds <= MAX_SECONDS):
-            self.fail(f"{value!r} is not above 0 and at most {MAX_SECONDS:g} seconds", param, ctx)
+            self.fail(f"{value!r} must be above 0 and at most {MAX_SECONDS:g} seconds", param, ctx)
         return seconds
 
 
@@ -149,7 +149,7 @@ def command(
         # What was written to a buffer may find the disk full, or the reader gone, only now.
         if output is None and error.errno == errno.EPIPE:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        _give_up(f"writing the content: {error.strerror}", ExitCode.WRITE_ERROR)
+        _give_up(f"cannot write the response: {error.strerror}", ExitCode.WRITE_ERROR)
 
 
 def _run(request: Request, options: Options, output: str | None) -> None:
@@ -181,7 +181,7 @@ def _method(method: str | None, data: str | None, head: bool) -> str:
     if method is None:
         method = "HEAD" if head else "GET" if data is None else "POST"
     if not TOKEN.fullmatch(method.encode()):
-        raise click.UsageError(f"-X {method!r} is no method")
+        raise click.UsageError(f"-X {method!r} is not a valid method")
     return method
 
 
@@ -204,9 +204,9 @@ def _fields(lines: Sequence[str]) -> list[Field]:
         if not colon or not TOKEN.fullmatch(name) or not FIELD_VALUE.fullmatch(value):
             raise click.UsageError(f"-H {line!r} is not NAME: VALUE")
         if name == b"host" and value and not AUTHORITY.fullmatch(value):
-            raise click.UsageError(f"-H {line!r} names no host")
+            raise click.UsageError(f"-H {line!r} does not name a host")
         if name in _NOT_IN_HTTP3:
-            click.echo(f"-H {head.strip()}: HTTP/3 has no such field; it is not sent", err=True)
+            click.echo(f"Warning: -H {head.strip()}: not sent, HTTP/3 does not allow it", err=True)
         elif value or empty:
             fields.append((name, value))
     return fields
@@ -223,7 +223,7 @@ def _server_name(name: str | None) -> str | None:
     if name is not None and not (
         name.isascii() and name.replace("-", "").replace(".", "").isalnum()
     ):
-        raise click.UsageError(f"--sni {name!r} is no host name")
+        raise click.UsageError(f"--sni {name!r} is not a host name")
     return name
 
 
@@ -258,7 +258,7 @@ async def _fetch(request: Request, write: Callable[[bytes], None], options: Opti
         async with asyncio.timeout(options.max_time):
             await _follow(request, write, options)
     except TimeoutError:
-        message = f"not done within {options.max_time:g} s"
+        message = f"operation timed out after {options.max_time:g} s"
         raise FetchError(message, ExitCode.TIMEOUT) from None
 
 

@@ -77,7 +77,7 @@ def _find(client: AdminClient, pasted: str) -> str:
     """The connection that is meant; raises AdminError when it is none or not one."""
     wanted = connection_id(pasted)
     if not wanted:
-        raise AdminError(f"{pasted!r} is no connection ID")
+        raise AdminError(f"{pasted!r} is not a connection ID")
     query = urlencode({"cid": wanted, "limit": _CANDIDATES})
     page = client.get(f"/api/v1/connections?{query}")
     found = [str(row["id"]) for row in page["connections"]]

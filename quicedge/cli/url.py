@@ -19,7 +19,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 class UrlError(ValueError):
-    """Text that is no URL to fetch; the message says why."""
+    """Text that is not a URL to fetch; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -54,18 +54,18 @@ def parse(text: str, *, path_as_is: bool = False) -> Target:
     for character in text:
         if character.isspace() or not character.isprintable():
             code = quote(character, safe="")
-            raise UrlError(f"{shown} holds {character!r}; write {code}")
+            raise UrlError(f"{shown} contains {character!r}; encode it as {code}")
     if "://" not in text:
         text = f"https://{text}"
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError as error:
-        raise UrlError(f"{shown} is no https URL: {error}") from error
+        raise UrlError(f"{shown} is not an https URL: {error}") from error
     if parts.scheme != "https" or not parts.hostname:
-        raise UrlError(f"{shown} is no https URL")
+        raise UrlError(f"{shown} is not an https URL")
     if port == 0:
-        raise UrlError(f"{shown}: port 0 is none")
+        raise UrlError(f"{shown}: port 0 is not valid")
     port = port or HTTPS_PORT
     host, _, zone = parts.hostname.partition("%25" if "%25" in parts.hostname else "%")
     named = _ascii(host)
@@ -73,7 +73,7 @@ def parse(text: str, *, path_as_is: bool = False) -> Target:
     if port != HTTPS_PORT:
         authority += f":{port}"
     if not AUTHORITY.fullmatch(authority.encode("ascii", "replace")):
-        raise UrlError(f"{shown}: {host!r} is no host")
+        raise UrlError(f"{shown}: {host!r} is not a valid host")
     return Target(
         host=f"{named}%{unquote(zone)}" if zone else named,
         port=port,
@@ -115,7 +115,7 @@ def _ascii(host: str) -> str:
     try:
         return host.encode("idna").decode("ascii")
     except UnicodeError as error:
-        raise UrlError(f"{host!r} is no host name: {error}") from error
+        raise UrlError(f"{host!r} is not a host name: {error}") from error
 
 
 def _path(text: str, *, path_as_is: bool) -> str:

@@ -114,10 +114,9 @@ class Exchange:
         self.bytes_sent = 0
         """Response body bytes handed to the client's stream."""
         self.bytes_delivered = 0
-        """Those of them that the client has, known when the exchange is done.
+        """How many of them the client acknowledged; set when the exchange is done.
 
-        Of a response that is cut short this errs by the framing of what is missing, on the low
-        side.
+        For a response that is cut short it is too low by the framing of what is missing.
         """
         self.response_started = False
         self.stalled = False

@@ -240,12 +240,11 @@ class Session:
         )
 
     def pumped(self) -> None:
-        """See what was delivered; let origins go on whose clients caught up, and a drained
-        connection go."""
+        """Settle what was delivered, resume origins whose clients caught up, close when drained."""
         if not self.connection.is_alive:
             self._end_exchanges()
         elif self.delivering:
-            self._see_delivered()
+            self._settle_deliveries()
         self.settle_memory()
         if self.held and self.connection.handshake_complete:
             # An address that changed during the handshake may be validated only now.
@@ -266,7 +265,7 @@ class Session:
                 if stream.exchange is not None:
                     stream.exchange.resume_response()
 
-    def _see_delivered(self) -> None:
+    def _settle_deliveries(self) -> None:
         acknowledged = self.connection.recovery.delivered
         if acknowledged == self._acknowledged:
             return

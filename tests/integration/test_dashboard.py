@@ -167,7 +167,7 @@ def test_top_lists_connections_and_a_stream_of_events_follows_one(tmp_path: Path
             get(running, "/api/v1/connections/00/events")
 
 
-def test_top_lives_in_a_terminal_of_eighty_columns(tmp_path: Path) -> None:
+def test_top_fits_a_terminal_of_eighty_columns(tmp_path: Path) -> None:
     client = require("gtlsclient")
     with demo_origin() as origin, edge(tmp_path, origin) as running:
         url = f"https://localhost:{running.port}/slow?seconds=60"

@@ -83,7 +83,7 @@ def test_redirects_are_followed_when_asked_on_one_connection(site: Any) -> None:
     wait_until(one_connection, "both requests in the access log, of one connection")
 
 
-def test_redirects_end_somewhere(site: Any) -> None:
+def test_endless_and_foreign_redirects_are_errors(site: Any) -> None:
     running, _ = site
     result = get(running, "/loop", "-L", "--max-redirs", "3")
     assert result.exit_code == ExitCode.TOO_MANY_REDIRECTS
@@ -165,17 +165,19 @@ def test_max_time_ends_a_fetch(site: Any) -> None:
     running, _ = site
     result = get(running, "/silent", "-m", "0.3")
     assert result.exit_code == ExitCode.TIMEOUT
-    assert result.stderr.splitlines() == ["Error: not done within 0.3 s"]
+    assert result.stderr.splitlines() == ["Error: operation timed out after 0.3 s"]
 
 
 def test_a_full_disk_is_one_line(site: Any) -> None:
     running, _ = site
     result = get(running, "/", "-o", "/dev/full")
     assert result.exit_code == ExitCode.WRITE_ERROR
-    assert result.stderr.splitlines() == ["Error: writing the content: No space left on device"]
+    assert result.stderr.splitlines() == [
+        "Error: cannot write the response: No space left on device"
+    ]
 
 
-def test_a_reader_that_leaves_ends_it_without_a_traceback(site: Any) -> None:
+def test_a_closed_pipe_is_one_line(site: Any) -> None:
     running, _ = site
     reader, writer = os.pipe()
     os.close(reader)
@@ -186,7 +188,7 @@ def test_a_reader_that_leaves_ends_it_without_a_traceback(site: Any) -> None:
             stdout=broken, stderr=subprocess.PIPE, cwd=REPOSITORY, timeout=30, check=False,
         )  # fmt: skip
     assert done.returncode == ExitCode.WRITE_ERROR
-    assert done.stderr == b"Error: writing the content: Broken pipe\n"
+    assert done.stderr == b"Error: cannot write the response: Broken pipe\n"
 
 
 def test_a_refused_connection_is_named(tmp_path: Path) -> None:
