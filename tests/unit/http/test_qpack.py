@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pylsqpack
 import pytest
 from hypothesis import given
@@ -222,3 +224,40 @@ def test_negative_base_is_judged_by_the_required_insert_count() -> None:
     block = b"\x02\x80\x10" + lines(*GET)  # Base 0, post-base index 0
     peer.wire.h3.stream_data(0, encode_frame(FrameType.HEADERS, block), True)
     assert peer.wire.told[0] == ("on_headers", 0, [(b"a", b"b"), *GET], True)
+
+
+ENDINGS = ["to its end", "reset", "dropped"]
+
+
+@given(st.randoms(use_true_random=False))
+def test_every_byte_is_credited_once_whatever_becomes_of_its_stream(random: Random) -> None:
+    """Insertions late or early, sections malformed or too long, streams reset or dropped."""
+    peer = Indexing(max_field_section_size=1 << 20)
+    insertions, streams = [], []
+    for stream_id in range(0, 4 * random.randint(1, 8), 4):
+        fields = [*GET, (b"x-%d" % random.randint(0, 2), b"v" * random.randint(0, 60))]
+        instructions, block = peer._encoder.encode(stream_id, fields)
+        insertions.append((ENCODER, instructions, False))
+        block += random.choice([b"", b"", lines((b"", b"v")), OVER_LONG["a value"]])
+        data = encode_frame(FrameType.HEADERS, block)
+        data += encode_frame(FrameType.DATA, b"d" * random.randint(1, 30))
+        instructions, block = peer._encoder.encode(stream_id, [(b"x-sum", b"1")])
+        insertions.append((ENCODER, instructions, False))
+        data += encode_frame(FrameType.HEADERS, block)
+        cut = random.randint(0, len(data))
+        streams.append([(stream_id, data[:cut], False), (stream_id, data[cut:], True)])
+    start, received = peer.wire.consumed, 0
+    queues = [insertions, *streams]
+    while queues := [queue for queue in queues if queue]:
+        queue = random.choice(queues)
+        stream_id, data, end = queue.pop(0)
+        peer.wire.h3.stream_data(stream_id, data, end)
+        received += len(data)
+        what = random.choice(ENDINGS) if stream_id != ENCODER else ENDINGS[0]
+        if what == "reset" and not end:
+            peer.wire.h3.stream_reset(stream_id, 0x10C)
+            queue.clear()
+        elif what == "dropped":
+            peer.wire.h3.drop(stream_id)
+    assert peer.wire.consumed - start + peer.wire.payload == received
+    assert not [stream_id for stream_id in peer.wire.h3._streams if not stream_id & 2]
