@@ -198,6 +198,7 @@ class Connection:
             self.sender.facts.datagram_size = max(self.sender.facts.datagram_size, size)
         if packet_number is not None and eliciting:
             self.flight.sent(space_of(kind), packet_number, event.time, size)
+            self.sender.sent(event.time)
             if self.recovery.samples * 2 < self.sent.count:
                 self.recovery.in_flight(event.time, self.flight.size)
         if kind == "0RTT":
@@ -242,6 +243,8 @@ class Connection:
             )
             if settled.round_trip is not None and not self.recovery.samples:
                 self.recovery.round_trip(event.time, settled.round_trip)
+            if settled.size:
+                self.sender.acknowledged(event.time, self.flight.size)
             if settled.inferred:
                 self.losses.add(event.time, settled.inferred, "inferred")
             self.ecn_ce = max(self.ecn_ce, integer(frame, "ce") or 0)

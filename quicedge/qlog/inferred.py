@@ -23,6 +23,8 @@ _QUIET: Final = 50.0
 """Milliseconds without data, at least twice the smoothed RTT, after which a peer is silent."""
 _PACING_SLACK: Final = 1.5
 """Timers are coarse, and a pacer may send several packets at once."""
+_MAX_ACK_DELAY: Final = 25.0
+"""Milliseconds, its default (RFC 9000 section 18.2)."""
 _MAX_BLOCKED: Final = 1024
 """Blocked streams remembered."""
 
@@ -37,6 +39,12 @@ class Sender:
         """Sum of the streams' highest offsets."""
         self.blocked_streams: set[int] = set()
         self.smoothed_rtt: float | None = None
+        self.tells_pto = False
+        """Whether the trace has probe timeouts; else silence tells of them."""
+        self._unanswered: float | None = None
+        """When the newest packet left that waits for an acknowledgement."""
+        self._answered = False
+        """Acknowledgements are in the trace: one without frames has none."""
         self._told: dict[str, Limit] = {}
         self._tells = False
         """Whether the trace says itself when data waits for the window or the pacer."""
@@ -67,8 +75,39 @@ class Sender:
         self._burst += size
         self._more = not fin
 
+    def sent(self, time: float) -> None:
+        """A packet left that elicits an acknowledgement."""
+        if not self.facts.pto_count:
+            self._unanswered = time
+
+    def acknowledged(self, time: float, outstanding: int) -> None:
+        """An acknowledgement settled packets; so many bytes still wait for one."""
+        self._unanswered = time if outstanding > 0 else None
+        self._answered = True
+        if not self.tells_pto:
+            self.facts.pto_count = 0
+
     def periods(self, since: float, until: float) -> Iterator[Period]:
         """What limited sending between two instants with events."""
+        expires = self._probe_timeout
+        if expires is not None and expires < until:
+            if since < expires:
+                yield from self._facts_hold(since, expires)
+                since = expires
+            self.facts.pto_count = 1
+        yield from self._facts_hold(since, until)
+
+    @property
+    def _probe_timeout(self) -> float | None:
+        """When a probe timeout expires of which the trace would say nothing (RFC 9002 section
+        6.2.1, with the variance of a first sample)."""
+        if self.tells_pto or not self._answered or self.facts.in_flight <= 0:
+            return None
+        if self._unanswered is None or not self.smoothed_rtt:
+            return None
+        return self._unanswered + 3 * self.smoothed_rtt + _MAX_ACK_DELAY
+
+    def _facts_hold(self, since: float, until: float) -> Iterator[Period]:
         facts = self.facts
         reasons = set(self._told.values())
         held = bool(reasons & {Limit.CONGESTION, Limit.PACING})

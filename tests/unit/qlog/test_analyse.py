@@ -185,6 +185,27 @@ def test_limits_of_a_sender(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_silence_without_anything_in_flight_is_no_loss_recovery(tmp_path: Path) -> None:
+    """Nor is it in a trace that has no acknowledgements to miss."""
+    ack = {"frame_type": "ack", "acked_ranges": [[0, 0]]}
+    answered = made(
+        tmp_path,
+        [DONE, (0, "packet_sent", packet(0, stream(1, 0, 100))),
+         (20, "packet_received", packet(0, ack)),
+         (5000, "packet_sent", packet(1, stream(1, 100, 100))),
+         (5020, "packet_received", packet(1, {**ack, "acked_ranges": [[1, 1]]})),
+         (9000, "spin_bit_updated", {"state": True})],
+    )  # fmt: skip
+    assert answered.sending_limits.totals == {Limit.APPLICATION: 9000}
+    frameless = made(
+        tmp_path,
+        [DONE, (0, "packet_sent", packet(0)),
+         (0, "recovery_metrics_updated", {"smoothed_rtt": 20, "latest_rtt": 20}),
+         (5000, "packet_sent", packet(1)), (9000, "spin_bit_updated", {"state": True})],
+    )  # fmt: skip
+    assert Limit.LOSS_RECOVERY not in frameless.sending_limits.totals
+
+
 def test_a_reason_that_the_trace_names_counts(tmp_path: Path) -> None:
     connection = made(
         tmp_path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from quicedge.qlog.summary import summary
 from quicedge.qlog.verdict import headline
 from quicedge.quic.limited import main_limit
 from quicedge.telemetry.trace import Trace
+from tests.support.qlogtraces import sequential
 from tests.support.quicpair import make_pair
 from tests.support.simnet import Link, Pair
 
@@ -144,6 +146,30 @@ def test_a_black_hole_is_loss_recovery(tmp_path: Path) -> None:
     assert spent[Limit.LOSS_RECOVERY] > 6.0
     assert main_limit(spent) is Limit.LOSS_RECOVERY
     assert spent[Limit.CONGESTION] < 2.5
+
+
+def test_a_black_hole_is_read_from_a_trace_without_probe_timeouts(tmp_path: Path) -> None:
+    """Many writers do not log `pto_count`; the silence of the peer shows the same."""
+    run = Run(tmp_path, rate=1_250_000)
+    run.trace()
+    run.shake_hands()
+    run.ask()
+    run.server.send_stream_data(0, bytes(1_000_000), end_stream=True)
+    run.pair.run(lambda: run.at_client > 500_000)
+    run.pair.up.loss = run.pair.down.loss = 1.0
+    run.wait(7.0)
+    run.pair.up.loss = run.pair.down.loss = 0.0
+    run.pair.run(lambda: run.at_client >= 1_000_000)
+    live = run.live()
+    run.server.stop_trace()
+    lines = run.paths["core"].read_bytes().split(b"\x1e")[1:]
+    events = [json.loads(line) for line in lines]
+    for event in events:
+        event.get("data", {}).pop("pto_count", None)
+    run.paths["core"].write_bytes(sequential(events))
+    told = run.read("core").sending_limits.totals
+    assert told[Limit.LOSS_RECOVERY] / 1000 == pytest.approx(live[Limit.LOSS_RECOVERY], rel=0.1)
+    assert told[Limit.CONGESTION] / 1000 == pytest.approx(live[Limit.CONGESTION], abs=0.5)
 
 
 def test_a_full_window_is_congestion_control(tmp_path: Path) -> None:
