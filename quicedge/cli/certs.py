@@ -26,7 +26,7 @@ class _Host(click.ParamType):
 @click.command()
 @click.option(
     "--directory",
-    default="certs",
+    default=devcerts.DIRECTORY,
     show_default=True,
     type=click.Path(file_okay=False),
     help="Where the files are.",

@@ -69,12 +69,10 @@ def check(config: Config, document: Document) -> Iterator[Problem]:
 
 def _idle(section: str, document: Document, switch: str) -> Iterator[Problem]:
     """Keys that somebody wrote into a section that is switched off."""
-    default = Config().__getattribute__(section)
+    is_on_by_default = getattr(getattr(Config(), section), switch)
+    because = f"with {switch} = false" if is_on_by_default else f"without {switch} = true"
     for key in document.get(section, {}):
         if key != switch:
-            because = (
-                f"with {switch} = false" if getattr(default, switch) else f"without {switch} = true"
-            )
             yield Problem(f"{section}.{key}", f"has no effect {because}")
 
 
@@ -291,14 +289,13 @@ def _routes(config: Config) -> Iterator[Problem]:
 def _path(route: Route) -> str | None:
     """What is wrong with the path of a route, with what to write."""
     path = route.path
+    if "://" in path:
+        return " is a URL; host and path are keys of their own"
     if not path.startswith("/"):
-        return (
-            f" does not start with /; write {'/' + path!r}"
-            if "://" not in path
-            else (" is a URL; host and path are keys of their own")
-        )
+        return f" does not start with /; write {'/' + path!r}"
     if "*" in path:
-        return f": a path is a prefix of what it routes, without *; write {_prefix(path)!r}"
+        prefix = path.partition("*")[0]
+        return f": a path is a prefix of what it routes, without *; write {prefix!r}"
     for mark, what in (("?", "a query"), ("#", "a fragment")):
         if mark in path:
             return f" has {what}, which routes do not look at; write {path.partition(mark)[0]!r}"
@@ -307,10 +304,6 @@ def _path(route: Route) -> str | None:
     if any(part in (".", "..") for part in path.split("/")):
         return ": clients resolve . and .. before they ask; write the path without"
     return None
-
-
-def _prefix(path: str) -> str:
-    return path.partition("*")[0] or "/"
 
 
 def _host(route: Route) -> str | None:

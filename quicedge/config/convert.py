@@ -74,8 +74,8 @@ def quantity(value: str, unit: str) -> float | None:
 
 def parse_size(text: str) -> int:
     """Bytes in `64KB`, `1MiB` or a plain number; ValueError when it is neither."""
-    size = float(text) if text.isascii() and text.isdigit() else quantity(text, "bytes")
-    if size is None:
+    size = int(text) if text.isascii() and text.isdigit() else quantity(text, "bytes")
+    if size is None or not math.isfinite(size):
         raise ValueError(f"{text!r} is not {SIZE}")
     return int(size)
 
@@ -142,7 +142,7 @@ def _listed(value: Any, bare: Any, path: str) -> str:
 def _scalar(value: Any, hint: Any, path: str, problems: Problems) -> Any:
     bare, bounds, unit = _unwrapped(hint)
     number = quantity(value, unit) if unit and isinstance(value, str) else value
-    if bare is int and unit == "bytes" and isinstance(number, float):
+    if bare is int and unit == "bytes" and isinstance(number, float) and math.isfinite(number):
         number = int(number)
     kinds: tuple[type, ...] = (int, float) if bare is float else (bare,)
     is_kind = isinstance(number, kinds) and (bare is bool or not isinstance(number, bool))

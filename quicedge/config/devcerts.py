@@ -25,6 +25,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 CA_LIFETIME = datetime.timedelta(days=3650)
 LEAF_LIFETIME = datetime.timedelta(days=90)
 RENEW_BEFORE = datetime.timedelta(days=7)
+DIRECTORY = "certs"
 DEFAULT_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
@@ -39,7 +40,7 @@ class DevCertificate(NamedTuple):
 
 
 def ensure(
-    directory: str | Path = "certs", hosts: tuple[str, ...] = DEFAULT_HOSTS
+    directory: str | Path = DIRECTORY, hosts: tuple[str, ...] = DEFAULT_HOSTS
 ) -> DevCertificate:
     """The development certificate in `directory`, made anew when it is missing, about to expire,
     or does not cover `hosts`."""

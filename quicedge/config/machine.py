@@ -15,12 +15,22 @@ _REDIS_MODULES = ("limits", "redis")
 
 def missing(config: Config) -> Iterator[Problem]:
     """Directories and libraries that are not there."""
+    yield from missing_directories(config)
+    yield from missing_libraries(config)
+
+
+def missing_directories(config: Config) -> Iterator[Problem]:
+    """What is served from, or written to."""
     for name, upstream in config.upstreams.items():
         if upstream.root is not None and not Path(upstream.root).is_dir():
             yield Problem(f"upstreams.{name}.root", f"{upstream.root} is no directory")
     directory = config.qlog.directory
     if directory is not None and not Path(directory).is_dir():
         yield Problem("qlog.directory", f"{directory} is no directory")
+
+
+def missing_libraries(config: Config) -> Iterator[Problem]:
+    """What an extra installs."""
     if config.limits.redis is not None and not _are_installed(_REDIS_MODULES):
         yield Problem("limits.redis", "needs `pip install 'quicedge[redis]'`")
     if config.otel.enabled and not _are_installed(_OTEL_MODULES):

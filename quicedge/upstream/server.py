@@ -15,7 +15,6 @@ from quicedge.http.errors import OriginFailure
 from quicedge.http.semantics import is_idempotent
 from quicedge.shares import Client, FairQueue, Pool
 from quicedge.upstream.address import Address
-from quicedge.upstream.address import parse_server as parse_server  # for cli.findings
 from quicedge.upstream.base import UpstreamError
 from quicedge.upstream.connect import Connector
 from quicedge.upstream.connection import Counters, OriginConnection

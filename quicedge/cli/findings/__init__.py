@@ -9,7 +9,7 @@ from quicedge.cli.findings import certificates, files, network
 from quicedge.cli.findings.eyes import look_as
 from quicedge.cli.findings.finding import Finding
 from quicedge.cli.findings.running import running_edge
-from quicedge.config.machine import missing
+from quicedge.config.machine import missing_libraries
 from quicedge.config.schema import Config
 from quicedge.worker.privileges import Identity, PrivilegeError, identity_of
 
@@ -25,12 +25,10 @@ def examine(config: Config, path: str | None = None) -> list[Finding]:
     found += certificates.of_config(config)
     found += files.of_supervisor(config)
     found += look_as(identity, lambda: files.of_workers(config, identity))
-    found += [
-        Finding("error", problem.key, problem.message)
-        for problem in missing(config)
-        if problem.key.startswith("otel")  # the rest is looked at above, as its user
-    ]
-    found += network.register(config)
+    lacking = list(missing_libraries(config))
+    found += [Finding("error", problem.key, problem.message) for problem in lacking]
+    if not lacking:
+        found += network.register(config)
     found += look_as(identity, lambda: network.origins(config))
     found += _unused(config)
     found += network.descriptors()

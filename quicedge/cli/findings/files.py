@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from quicedge.admin.guard import TokenError, read_token
 from quicedge.cli.findings.finding import Finding
+from quicedge.config import devcerts
 from quicedge.config.schema import Config, Upstream
 from quicedge.quic.sharedkeys import SharedKeyError, read_shared_keys
 from quicedge.worker.privileges import Identity
@@ -16,6 +17,8 @@ from quicedge.worker.privileges import Identity
 
 def of_supervisor(config: Config) -> Iterator[Finding]:
     """What the supervisor reads, with the privileges it keeps."""
+    if not config.tls.certificates:
+        yield _development()
     if config.tls.shared_keys is not None:
         yield _shared_keys(config.tls.shared_keys)
     if config.admin.enabled and config.admin.token_file is not None:
@@ -106,6 +109,17 @@ def _authority(name: str, upstream: Upstream, path: str) -> Finding:
     except OSError as error:
         return Finding("error", subject, f"{error.strerror} (as user {os.geteuid()})")
     return Finding("ok", subject, "can be read")
+
+
+def _development() -> Finding:
+    directory = os.path.abspath(devcerts.DIRECTORY)
+    nearest = directory if os.path.exists(directory) else os.path.dirname(directory)
+    if os.path.isdir(nearest) and os.access(nearest, os.W_OK | os.X_OK):
+        return Finding("ok", "tls.certificates", f"a development one is made in {directory}")
+    return Finding(
+        "error", "tls.certificates", f"no development one can be made in {directory}",
+        "name a certificate, or run where that directory can be written to",
+    )  # fmt: skip
 
 
 def _shared_keys(path: str) -> Finding:

@@ -192,10 +192,8 @@ def register(config: Config) -> Iterator[Finding]:
 
 
 def _redis(url: str, early_data: bool) -> Finding:
-    try:
-        import redis
-    except ModuleNotFoundError:
-        return Finding("error", "limits.redis", "needs `pip install 'quicedge[redis]'`")
+    import redis
+
     subject = "limits.redis"
     try:
         with redis.Redis.from_url(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -51,6 +53,34 @@ def test_a_mistake_is_told_in_words(tmp_path: Path, arguments: list[str], words:
     assert isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code in (1, 2)
     assert words in " ".join(result.output.split())
+
+
+def typed_options(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[list[str]]:
+    """Every option of every command that takes more than text, with a value that it cannot take."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from typed_options(command, (*path, name))
+            continue
+        for option in command.params:
+            if not isinstance(option, click.Option) or option.is_flag:
+                continue
+            kind = option.type
+            is_read = isinstance(kind, click.File) or getattr(kind, "exists", False)
+            if is_read or not isinstance(kind, click.types.StringParamType | click.Path):
+                yield [*path, name, option.opts[-1], "/no/such thing"]
+
+
+@pytest.mark.parametrize("arguments", typed_options(main), ids=" ".join)
+def test_an_option_that_cannot_take_a_value_says_so(arguments: list[str]) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == 2
+    (error,) = [line for line in result.output.splitlines() if line.startswith("Error: ")]
+    assert error.startswith("Error: Invalid value for ")
+    assert f"'{arguments[-2]}'" in error
 
 
 @pytest.mark.parametrize(
