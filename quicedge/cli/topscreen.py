@@ -58,7 +58,7 @@ KEYS = {
     "q": Key.QUIT,
 }  # fmt: skip
 SORTS = {
-    "c": ("created_at", "newest"),
+    "c": ("created_at", "start"),
     "r": ("smoothed_rtt", "RTT"),
     "w": ("congestion_window", "window"),
     "l": ("packets_lost", "lost"),
@@ -233,7 +233,7 @@ class Screen:
         beyond = f" (the first {self._total} listed)" if page["total"] > self._total else ""
         head = (
             f"quicedge {status['version']} {status['state']}, {page['total']} connections{beyond}, "
-            f"{len(status['workers'])} workers, sorted by {self.sort}"
+            f"{len(status['workers'])} workers, by {_order(self.sort)}"
         )
         return page["connections"], head
 
@@ -281,8 +281,16 @@ class Screen:
 
 
 def _keys() -> str:
+    """What keys do, in 80 columns."""
     sorts = "  ".join(f"{key} {name}" for key, (_, name) in SORTS.items())
-    return f"{sorts}  j/k move  Enter detail  q quit"
+    return f"{sorts}  j/k move  ⏎ open  q quit"
+
+
+def _order(sort: str) -> str:
+    """An order of the API, `-FIELD` for the greatest first, in words."""
+    field = sort.removeprefix("-")
+    name = next((name for known, name in SORTS.values() if known == field), field)
+    return f"{name} {'↓' if sort.startswith('-') else '↑'}"
 
 
 def _line(text: str, style: str = "") -> Text:
