@@ -75,10 +75,11 @@ class Connection(AdaptedConnection):
         """Judge what streams carry of all that comes; a hostile peer is closed.
 
         Every frame costs us; those that move no stream (PING, PATH_CHALLENGE, NEW_CONNECTION_ID,
-        MAX_DATA, empty STREAM frames and whatever else) are bounded by rate and by share.
+        MAX_DATA, empty STREAM frames and whatever else) are bounded by rate and by share. What the
+        peer did not send, or what somebody sends again, is not held against it.
         """
         self.flood_check_at = self.bytes_received + FLOOD_CHECK_EVERY
-        overhead = self.bytes_received - FLOOD_SHARE * self.stream_bytes
+        overhead = self.bytes_received - self.bytes_dropped - FLOOD_SHARE * self.stream_bytes
         spent, self._settled = overhead - self._settled, overhead
         if spent < 0:
             self._overhead.earn(-spent)

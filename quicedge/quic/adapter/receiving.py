@@ -148,6 +148,7 @@ class ReceivingConnection(SendingConnection):
                 # it is certain that it has not processed another with the same packet number.
                 if first <= number < stop or number in space.received_packets:
                     self.packets_dropped["duplicate"] += 1
+                    self.bytes_dropped += len(data)
                     continue
                 counted += 1
                 if number != stop:

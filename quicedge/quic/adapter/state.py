@@ -120,6 +120,8 @@ class StateConnection(ClosingConnection):
         self.bytes_sent = 0
         self._written = 0
         """Bytes written to streams, less those that a reset kept from being sent."""
+        self.bytes_dropped = 0
+        """Of `bytes_received`, those of datagrams that held nothing new: anybody may send them."""
         self.packets_dropped: Counter[str] = Counter()
         """Datagrams that held nothing new, by reason (qlog's triggers)."""
         self.received_at: float | None = None
@@ -185,6 +187,7 @@ class StateConnection(ClosingConnection):
         super().receive_datagram(data, addr, now)
         if self.packets_received == handled:
             if self.datagrams_held == held:
+                self.bytes_dropped += len(data)
                 self.packets_dropped[self._why_dropped(data, addr)] += 1
             return
         self.received_at = now

@@ -94,6 +94,19 @@ def test_the_same_at_a_low_rate_is_let_be_without_end(frames: bytes) -> None:
     assert not visit.warned
 
 
+def test_what_others_send_is_not_held_against_the_client() -> None:
+    """Forged datagrams to its connection, and a packet of its own again and again."""
+    visit = Visit()
+    forged = b"\x40" + visit.server.host_cids[0] + bytes(1_000)
+    genuine = visit.packet(FRAMES["PING"])
+    while visit.server.bytes_received < 5 * BURST:
+        for datagram in (forged, genuine):
+            visit.world.endpoint.receive(datagram, CLIENT, visit.now)
+            visit.world.endpoint.flush(visit.now)
+    assert visit.server.is_alive
+    assert not visit.warned
+
+
 def test_small_messages_downstream_are_no_overhead() -> None:
     """An event stream of a byte each 10 ms: the client's ACKs are most of what it sends."""
     visit = Visit()
