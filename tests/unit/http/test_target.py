@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import posixpath
+import re
+from urllib.parse import unquote_to_bytes
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,3 +66,34 @@ def test_the_normal_form_is_its_own_and_has_no_dot_segment(parts: list[bytes]) -
     normal = normal_path(b"/" + b"/".join(parts))
     assert normal_path(normal) == normal
     assert not {b".", b".."} & set(normal.split(b"/"))
+
+
+# How servers read a path, each in its way.
+READERS = {
+    "decodes, merges slashes, resolves": unquote_to_bytes,
+    "cuts parameters, decodes, resolves": lambda path: unquote_to_bytes(
+        re.sub(rb";[^/]*", b"", path)
+    ),
+    "decodes, cuts parameters, resolves": lambda path: re.sub(
+        rb";[^/]*", b"", unquote_to_bytes(path)
+    ),
+    "takes backslashes for slashes": lambda path: unquote_to_bytes(path).replace(b"\\", b"/"),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@given(
+    st.lists(
+        st.sampled_from(
+            [b"a", b"..", b".", b"", b"%2e%2e", b".%2E", b"..;x", b"..%3bx", b";x", b"a;x",
+             b"a%2f..", b"..%2fb", b"..\\b", b"a\\..", b"..%5c..", b"%2f", b"%2f..", b"..."]
+        ),
+        max_size=6,
+    )
+)  # fmt: skip
+def test_no_server_is_led_out_of_the_route_that_was_chosen(reader: str, parts: list[bytes]) -> None:
+    path = b"/raw/" + b"/".join(parts)
+    if is_ambiguous(path) or not normal_path(path).startswith(b"/raw/"):
+        return
+    seen = posixpath.normpath(re.sub(rb"/{2,}", b"/", READERS[reader](path)))
+    assert seen == b"/raw" or seen.startswith(b"/raw/"), path
