@@ -151,6 +151,9 @@ class _Owner:
     def closed(self, connection: OriginConnection) -> None:
         pass
 
+    def found_odd(self, what: str) -> None:
+        pass
+
 
 class _Transport(asyncio.Transport):
     """A transport that takes everything and sends nothing."""
@@ -208,6 +211,7 @@ ANSWERS = (
     b"5;x=y\r\nhello\r\n1\r\n!\r\n0\r\na: b\r\nc: d\r\n\r\n",
     b"HTTP/1.0 200 OK\r\nserver: x\r\n\r\nhello",
     b"HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n",
+    b"HTTP/1.1 102 On\r\n\r\nHTTP/1.1 200 OK\r\na : b\r\ncontent-length\t: 5\r\n\r\na : b",
 )
 
 
