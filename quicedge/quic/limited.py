@@ -11,46 +11,70 @@ _QUIET: Final = 0.05
 
 
 class LimitClock:
-    """Seconds spent in each state, both ways."""
+    """Seconds spent in each state, both ways.
 
-    __slots__ = ("_at", "_received", "_sent", "_stopped", "receiving", "sending")
+    A live connection knows when its facts change: `turn` is called after each change of those of
+    sending, and `receives` before one of those of receiving. Most turns change nothing, and cost
+    hardly more than the comparison.
+    """
+
+    __slots__ = (
+        "_received", "_received_at", "_sent", "_sent_at", "_state", "_stopped", "receiving",
+        "sending",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.sending = Sending()
         self.receiving = Receiving(_QUIET)
-        self._at: float | None = None
+        self._state = Limit.HANDSHAKE
+        self._sent_at: float | None = None
+        self._received_at: float | None = None
         self._stopped = False
         self._sent: dict[Limit, float] = {}
         self._received: dict[Limit, float] = {}
 
-    def advance(self, now: float) -> None:
-        """Account for the time until `now`; the facts that held since are about to change."""
-        since = self._at
-        if since is not None and now <= since:
-            return
-        self._at = now
-        if since is not None and not self._stopped:
-            _add(self._sent, self.sending, since, now)
-            _add(self._received, self.receiving, since, now)
+    def turn(self, now: float) -> None:
+        """The facts of sending hold from now on; a live pacer holds back until the next turn."""
+        state = self.sending.state(now)
+        if self._sent_at is None:
+            self._sent_at, self._state = now, state
+        elif state is not self._state:
+            self._settle_sent(now)
+            self._state = state
 
-    def stop(self) -> None:
+    def receives(self, now: float) -> None:
+        """The facts of receiving have held until now and are about to change."""
+        since = self._received_at
+        if since is None:
+            self._received_at = now
+        elif now > since:
+            self._received_at = now
+            if not self._stopped:
+                for state, start, end in self.receiving.periods(since, now):
+                    self._received[state] = self._received.get(state, 0.0) + end - start
+
+    def stop(self, now: float) -> None:
         """The connection is over: nothing limits it any more."""
+        self.receives(now)
+        self._settle_sent(now)
         self._stopped = True
+
+    def _settle_sent(self, now: float) -> None:
+        since = self._sent_at
+        if since is not None and now > since:
+            self._sent_at = now
+            if not self._stopped:
+                self._sent[self._state] = self._sent.get(self._state, 0.0) + now - since
 
     def sent(self, now: float) -> dict[Limit, float]:
         """Seconds until `now` by what limited sending."""
-        self.advance(now)
+        self._settle_sent(now)
         return dict(self._sent)
 
     def received(self, now: float) -> dict[Limit, float]:
         """Seconds until `now` by what limited receiving."""
-        self.advance(now)
+        self.receives(now)
         return dict(self._received)
-
-
-def _add(spent: dict[Limit, float], facts: Sending | Receiving, since: float, now: float) -> None:
-    for state, start, end in facts.periods(since, now):
-        spent[state] = spent.get(state, 0.0) + end - start
 
 
 def main_limit(spent: dict[Limit, float]) -> Limit | None:

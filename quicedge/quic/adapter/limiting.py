@@ -12,19 +12,23 @@ from quicedge.quic.limited import LimitClock
 
 
 def note_limits(connection: ReturningConnection, clock: LimitClock, now: float) -> None:
-    """Account for the time since the last turn, then take the facts that hold from now on."""
-    clock.advance(now)
+    """Take the facts that hold after a turn, from now on."""
     if not connection.is_alive:
-        clock.stop()
+        clock.stop(now)
         return
-    handshake = not connection.handshake_complete
-    clock.sending.handshake = clock.receiving.handshake = handshake
-    uploads = _note_sending(connection, clock.sending)
-    _note_receiving(connection, clock.receiving, uploads, now)
+    sending, receiving = clock.sending, clock.receiving
+    sending.handshake = not connection.handshake_complete
+    uploads = _note_sending(connection, sending)
+    clock.turn(now)
+    granted = connection._local_max_data.sent != receiving.connection.limit
+    if uploads or granted or receiving.due or receiving.handshake:
+        clock.receives(now)
+        receiving.handshake = sending.handshake
+        _note_receiving(connection, receiving, uploads, now)
 
 
 def _note_sending(connection: ReturningConnection, facts: Sending) -> list[QuicStream]:
-    """Returns the streams on which more may come, so that one walk over all streams is enough."""
+    """Returns the bidirectional streams on which more may come: one walk over all is enough."""
     loss = connection._loss
     facts.pto_count = loss.pto_count
     facts.in_flight = loss.bytes_in_flight
@@ -35,8 +39,8 @@ def _note_sending(connection: ReturningConnection, facts: Sending) -> list[QuicS
     blocked: Limit | None = None
     unfinished = []
     for stream in connection._streams_queue:
-        if not stream.receiver.is_finished:
-            unfinished.append(stream)
+        if not stream.receiver.is_finished and not (stream.stream_id or 0) & 2:
+            unfinished.append(stream)  # HTTP/3's unidirectional streams never end
         if not due:
             due = _may_send(stream) and _answers(connection, stream)
         sender = stream.sender
@@ -62,8 +66,6 @@ def _note_receiving(
     due: dict[int, QuicStream] = {}
     for stream in unfinished:
         stream_id = stream.stream_id or 0
-        if stream_id & 2:
-            continue  # HTTP/3's own never end
         end = stream.receiver.highest_offset
         if end or not _is_local(connection, stream_id) or not _may_send(stream):
             due[stream_id] = stream
