@@ -275,7 +275,7 @@ class _Owner:
     def available(self, connection: object) -> None:
         pass
 
-    retired = closed = available
+    retired = closed = found_odd = available
 
 
 class _Receiver:

@@ -67,6 +67,16 @@ def test_where_the_bytes_are_cut_does_not_matter(cuts: list[int]) -> None:
     assert heads.mended
 
 
+def test_no_more_than_a_name_is_kept_back() -> None:
+    heads = HeadFilter()
+    assert heads.take(b"HTTP/1.1 200 OK\r\n") == (b"HTTP/1.1 200 OK\r\n", b"")
+    assert heads.take(b"X-Frame ") == (b"", b"")
+    assert heads.take(b" : a") == (b"X-Frame: a", b"")
+    assert heads.take(b" : b") == (b" : b", b"")
+    assert heads.take(b"\r\n" + b"y" * 300) == (b"\r\n", b"y" * 300)
+    assert heads.take(b"y" * 300) == (b"y" * 300, b"")
+
+
 @pytest.mark.parametrize(
     ("data", "plain"),
     [
