@@ -260,6 +260,21 @@ def test_a_small_window_of_ours_limits_an_upload(tmp_path: Path) -> None:
     assert spent[Limit.RECEIVE_WINDOW] > 0.6 * sum(spent.values())
 
 
+def test_many_requests_use_up_no_window_that_was_raised_in_time(tmp_path: Path) -> None:
+    """Together they are far more than a window; it is an upload after them that is looked at."""
+    run = Run(tmp_path, server={"max_data": 100_000})
+    run.shake_hands()
+    for number in range(200):
+        run.client.send_stream_data(4 * number, bytes(2000), end_stream=True)
+        run.pair.run(lambda wanted=2000 * (number + 1): run.at_server >= wanted)
+        run.server.send_stream_data(4 * number, b"done", end_stream=True)
+    run.client.send_stream_data(800, bytes(500))
+    run.wait(1.0)
+    received = run.live(received=True)
+    assert Limit.RECEIVE_WINDOW not in received
+    assert received[Limit.PEER] > 0.8
+
+
 def test_a_slow_reader_of_ours_limits_an_upload(tmp_path: Path) -> None:
     run = Run(tmp_path, server={"max_data": 50_000})
     run.consumes = False
