@@ -78,7 +78,7 @@ class Refusal(StrEnum):
     SHED = "shed"
     """A connection closed for want of memory."""
     ABUSE = "abuse"
-    """A connection closed for what its client did."""
+    """A client sent away for what it did: after GOAWAY, or at once."""
 
 
 DATAGRAM_DROPS: Final = (

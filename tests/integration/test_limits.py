@@ -228,20 +228,6 @@ async def test_a_map_page_that_drops_its_tiles_is_let_be(tmp_path: Path) -> None
         assert not any((await asyncio.to_thread(refused, running)).values())
 
 
-async def test_cancelling_now_and_then_is_no_abuse(tmp_path: Path) -> None:
-    with demo_origin() as origin, edge(tmp_path, origin) as running:
-        async with connected(running) as client:
-            for _ in range(150):
-                cancelled = client.ask(b"/delay?seconds=5")
-                client._quic.reset_stream(cancelled, 0x10C)
-                client._quic.stop_stream(cancelled, 0x10C)
-                for _ in range(2):
-                    stream_id = client.ask(b"/echo")
-                    client.transmit()
-                    await asyncio.wait_for(client.until(b"200", stream_id), 5)
-            assert not client.ended.done()
-
-
 async def test_slow_heads_and_bodies_are_answered_408(tmp_path: Path) -> None:
     """CVE-2022-30591; PING keeps the connection, not the request."""
     extra = '[limits]\nheader_timeout = "1s"\nbody_timeout = "1s"'
