@@ -186,9 +186,9 @@ FLOOD_RATE: Final = 16 * 1024.0
 FLOOD_CHECK_EVERY: Final = 256 * 1024
 """Bytes received between two looks at that."""
 
-ABANDONED_BURST: Final = 4 * MAX_STREAMS_BIDI
-"""Requests abandoned at once on a connection (CVE-2023-44487; Envoy looks after 500, nghttp2 takes
-1000): pages with all their streams running may be left four times in a row."""
+ABANDONED_PAGES: Final = 4
+"""Times in a row that all of a connection's concurrent requests may be abandoned at once
+(CVE-2023-44487): 512 requests by default, where Envoy looks after 500 and nghttp2 takes 1000."""
 
 ABANDONED_RATE: Final = 100.0
 """Such requests per second and connection that are always let be, beside one for each request that

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quicedge.config.limits import ABANDONED_BURST, ABANDONED_MIN_LIFETIME, ABANDONED_RATE
+from quicedge.config.limits import ABANDONED_MIN_LIFETIME, ABANDONED_PAGES, ABANDONED_RATE
 from quicedge.shares import Standing, WorkBudget
 
 
@@ -18,8 +18,8 @@ class AbandonedRequests:
 
     __slots__ = ("_budget",)
 
-    def __init__(self, now: float) -> None:
-        self._budget = WorkBudget(ABANDONED_BURST, ABANDONED_RATE, now)
+    def __init__(self, max_streams: int, now: float) -> None:
+        self._budget = WorkBudget(ABANDONED_PAGES * max_streams, ABANDONED_RATE, now)
 
     def cancelled(self, lifetime: float, now: float) -> Standing:
         """The client gave a request up before its response, `lifetime` seconds after its head."""

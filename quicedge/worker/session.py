@@ -168,7 +168,7 @@ class Session:
         self.progress = Progress()
         self.going_away = False
         """GOAWAY was sent: no new requests, and the end once those that run are over."""
-        self._abandoned = AbandonedRequests(edge.now())
+        self._abandoned = AbandonedRequests(edge.config.quic.max_streams, edge.now())
         self._abusive = False
         self._farewell = H3ErrorCode.NO_ERROR, "shutting down"
         self._farewell_from = 0.0

@@ -9,6 +9,7 @@ from typing import Any
 
 import pylsqpack
 
+from quicedge.config.schema import Quic
 from quicedge.http.checks import MessageError, MessageLimits
 from quicedge.http.frames import FrameType, encode_frame, encode_settings, encode_varint
 from quicedge.http.h3 import H3Settings
@@ -89,6 +90,7 @@ class StubEdge:
     def __init__(self, clock: float = 0.0, wake: Callable[[Any], None] = lambda _: None) -> None:
         self.clock = clock
         self.wake = wake
+        self.config = SimpleNamespace(quic=Quic())
         self.h3_settings = H3Settings()
         self.message_limits = MessageLimits()
         self.handshakes_completed = 0

@@ -7,12 +7,13 @@ from collections.abc import Callable
 import pytest
 
 from quicedge.config.limits import (
-    ABANDONED_BURST,
     ABANDONED_MIN_LIFETIME,
+    ABANDONED_PAGES,
     DRAIN_NOTICE,
     H3_OVERHEAD_BURST,
     H3_OVERHEAD_PER_REQUEST,
     H3_OVERHEAD_RATE,
+    MAX_STREAMS_BIDI,
 )
 from quicedge.http.errors import H3ErrorCode
 from quicedge.http.frames import FrameType, encode_varint
@@ -30,6 +31,7 @@ from tests.support.sessions import (
 EXCESSIVE_LOAD = H3ErrorCode.EXCESSIVE_LOAD
 GET_HEAD = head()
 MANY = 100_000
+ABANDONED_BURST = ABANDONED_PAGES * MAX_STREAMS_BIDI
 
 
 # --- honest clients ---------------------------------------------------------------------------
@@ -105,8 +107,8 @@ def test_cancelling_at_once_is_let_be_while_as_much_completes() -> None:
 
 def test_leaving_full_pages_in_a_row_is_let_be() -> None:
     client = Client()
-    for _ in range(4):
-        for stream_id in [client.ask() for _ in range(128)]:
+    for _ in range(ABANDONED_PAGES):
+        for stream_id in [client.ask() for _ in range(MAX_STREAMS_BIDI)]:
             client.cancel(stream_id)
     assert not client.told_to_leave
 
