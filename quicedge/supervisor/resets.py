@@ -97,12 +97,12 @@ class UnaskedResets:
                 await _flush(sockets)
 
     def _send(self, client: Client, sockets: list[UdpSocket]) -> None:
-        if client.listener >= len(sockets):
+        sock = sockets[client.listener] if client.listener < len(sockets) else None
+        if sock is None or client.family != sock.family:
             return  # not what a worker of ours writes
         token = self._connection_ids.reset_token(client.connection_id)
         reset = stateless_reset(UNASKED_RESET_SIZE, token)
         assert reset is not None
-        sock = sockets[client.listener]
         sock.send([reset], sock.path(client.remote, client.local))
 
 

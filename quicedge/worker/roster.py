@@ -44,6 +44,10 @@ class Client(NamedTuple):
     local: bytes
     connection_id: bytes
 
+    @property
+    def family(self) -> socket.AddressFamily:
+        return socket.AF_INET if len(self.remote) == 2 else socket.AF_INET6
+
 
 class Roster:
     """A worker's own clients (`quic.endpoint.Roster`)."""

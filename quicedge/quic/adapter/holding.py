@@ -25,9 +25,10 @@ class _Held(NamedTuple):
 
 
 class HoldingConnection(LeanConnection):
-    """Handles packets again that were reordered before the handshake packet that brings their keys.
+    """A connection whose keys may come after packets that need them, and change on the way.
 
-    Without that, a client's first requests and a server's first flight wait for a probe timeout.
+    Packets reordered before the handshake packet that brings their keys are handled again once it
+    came: else a client's first requests, and a server's first flight, wait for a probe timeout.
     """
 
     received_ecn: int
