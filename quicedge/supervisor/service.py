@@ -17,18 +17,15 @@ import structlog
 from quicedge import __version__
 from quicedge.admin.server import AdminAddressError, AdminServer
 from quicedge.admin.view import Connections, QlogLevel, State, Status, WorkerStatus
-from quicedge.config.limits import MAX_WORKERS, WORKER_FAILED_STARTS
+from quicedge.config.limits import MAX_WORKERS
 from quicedge.config.schema import Config
 from quicedge.config.unusable import UnusableError
 from quicedge.supervisor import notify
+from quicedge.supervisor.current import CurrentSettings
 from quicedge.supervisor.expiry import CertificateWatch
-from quicedge.supervisor.ownership import give_logs, take_back
 from quicedge.supervisor.reload import (
     ReloadError,
-    commit,
-    prepare,
     read_settings,
-    reread,
 )
 from quicedge.supervisor.resets import Rosters, UnaskedResets
 from quicedge.supervisor.sockets import ListenError, Listeners
@@ -53,7 +50,7 @@ from quicedge.worker.control import (
     TraceOrder,
     WorkerSpec,
 )
-from quicedge.worker.privileges import PrivilegeError, identity_of
+from quicedge.worker.privileges import Identity, PrivilegeError, identity_of
 
 log = structlog.get_logger("quicedge.supervisor")
 
@@ -75,38 +72,49 @@ def run(config: Config, config_path: str | None, *, worker_entry: str | None = N
     except UnusableError as error:
         print(f"quicedge: {error}", file=sys.stderr)
         return 1
-    supervisor = Supervisor(config, config_path, logs, worker_entry)
+    try:
+        identity = identity_of(config.user, config.group)
+        settings = read_settings(config)
+    except (PrivilegeError, ReloadError) as error:
+        log.error("cannot start", error=str(error))
+        logs.close()
+        return 1
+    supervisor = Supervisor(settings, config_path, logs, identity, worker_entry)
     try:
         return asyncio.run(supervisor.serve())
     finally:
-        supervisor.logs.close()
+        supervisor.current.logs.close()
 
 
 class Supervisor:
     """The edge as a whole; what the admin API asks (`admin.view.EdgeView`)."""
 
     def __init__(
-        self, config: Config, config_path: str | None, logs: Logs, worker_entry: str | None
+        self,
+        settings: Settings,
+        config_path: str | None,
+        logs: Logs,
+        identity: Identity | None,
+        worker_entry: str | None,
     ) -> None:
-        self.logs = logs
-        self._settings = Settings(config=config)
-        """What is in use: of the start, then of the last reload."""
-        self._previous: Settings | None = None
-        """What was in use before, until a worker has started with the current ones."""
-        self._failed_starts = 0
-        """Workers in a row that ended before they were ready."""
+        self.current = CurrentSettings(
+            settings,
+            config_path,
+            logs,
+            identity,
+            workers=self._able,
+            on_change=self._changed,
+        )
+        self._pool: WorkerPool
+        self._identity = identity
         self._config_path = config_path
         self._worker_entry = worker_entry
         self._secret = secrets.token_bytes(_SECRET_LENGTH)
-        self._workers = (
-            min(os.cpu_count() or 1, MAX_WORKERS) if config.workers == "auto" else config.workers
-        )
+        workers = settings.config.workers
+        self._workers = min(os.cpu_count() or 1, MAX_WORKERS) if workers == "auto" else workers
         self._started_at = time.monotonic()
         self._state: State = "starting"
         self._logs_reopened_at = 0.0
-        self._reloads = 0
-        self._reload_error: str | None = None
-        self._reload_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._spans = Spans()
         self._certificates = CertificateWatch()
@@ -114,13 +122,7 @@ class Supervisor:
     async def serve(self) -> int:
         """0 when all workers ended by themselves, 1 when the start failed or some were killed."""
         self._stop = asyncio.Event()
-        try:
-            self._identity = identity_of(self._config.user, self._config.group)
-            self._settings = read_settings(self._config)
-        except (PrivilegeError, ReloadError) as error:
-            log.error("cannot start", error=str(error))
-            return 1
-        self._certificates.use(self._settings.certificates)
+        self._certificates.use(self.current.settings.certificates)
         try:
             self._listeners = Listeners(self._config.listen, self._workers)
         except ListenError as error:
@@ -190,11 +192,11 @@ class Supervisor:
 
     def _make_spec(self, slot: int, control_fd: int) -> WorkerSpec:
         # A worker without privileges cannot make a log file again that somebody removed.
-        give_logs(self._config.log, self._identity)
+        self.current.give_logs()
         return WorkerSpec(
             slot=slot,
             workers=self._workers,
-            settings=self._settings,
+            settings=self.current.settings,
             tolerant=self._state != "starting",
             sockets=self._listeners.of_slot(slot),
             inbox_fd=self._listeners.inbox_of(slot),
@@ -207,33 +209,27 @@ class Supervisor:
 
     @property
     def _config(self) -> Config:
-        return self._settings.config
+        return self.current.config
+
+    async def _changed(self, settings: Settings) -> None:
+        self._certificates.use(settings.certificates)
+        await self._spans.configure(settings.config.otel)
+
+    def _able(self) -> list[Worker]:
+        return self._pool.able()
 
     def _worker_ready(self, worker: Worker) -> None:
-        if worker.spec.settings is self._settings:
-            self._previous = None
-            self._failed_starts = 0
         self._spawn(self._catch_up(worker))
 
     def _worker_dead(self, worker: Worker) -> None:
         self._resets.send(worker.slot, self._rosters.take(worker.slot))
 
     def _worker_failed(self, reason: str) -> None:
-        self._failed_starts += 1
-        if self._previous is not None and self._failed_starts >= WORKER_FAILED_STARTS:
-            self._spawn(self._revert(reason))
+        self._spawn(self.current.failed_to_start(reason))
 
     async def _catch_up(self, worker: Worker) -> None:
         """Tell a worker what was said while it started."""
-        async with self._reload_lock:
-            if worker.settings is not self._settings and worker.state == "ready":
-                try:
-                    await prepare([worker], self._settings)
-                except ReloadError as error:
-                    log.error("worker cannot catch up, it is replaced", error=str(error))
-                    worker.kill()
-                    return
-                await commit([worker], self._settings)
+        await self.current.started(worker)
         try:
             if worker.started_at < self._logs_reopened_at:
                 await worker.channel.call("reopen_logs")
@@ -273,74 +269,17 @@ class Supervisor:
         self._stop.set()
 
     async def _reload(self) -> None:
-        async with self._reload_lock:
-            if self._state == "draining":
-                return
-            notify.notify(*notify.reloading())
-            try:
-                previous = self._settings
-                await self._change(reread(self._config_path, self._config))
-            except (ReloadError, UnusableError) as error:
-                self._reload_error = str(error)
-                log.error("reload failed, configuration unchanged", error=str(error))
-                notify.notify("READY=1", "STATUS=reload failed, configuration unchanged")
-            else:
-                self._previous = previous
-                self._failed_starts = 0
-                self._reload_error = None
-                self._reloads += 1
-                log.info("reloaded", config=self._config_path)
-                notify.notify("READY=1", f"STATUS={self._workers} workers")
-
-    async def _change(self, settings: Settings) -> None:
-        """Use other settings, here and in every worker; UnusableError or ReloadError when that
-        cannot be, and then nothing has changed."""
-        logs = self.logs.successor(settings.config.log)
-        gifts = give_logs(settings.config.log, self._identity)
-        try:
-            workers = self._pool.able()
-            await prepare(workers, settings)
-        except BaseException:
-            take_back(gifts)
-            self.logs.discard(logs)
-            raise
-        # From here on a worker that starts has the new ones; one that is starting catches up.
-        self._settings = settings
-        self.logs = self.logs.replace_by(logs)
-        await commit(workers, settings)
-        self._certificates.use(settings.certificates)
-        await self._spans.configure(settings.config.otel)
-
-    async def _revert(self, reason: str) -> None:
-        """Go back to the settings before the last reload: workers do not start with its own."""
-        async with self._reload_lock:
-            previous = self._previous
-            if (
-                previous is None
-                or self._failed_starts < WORKER_FAILED_STARTS
-                or self._state == "draining"
-            ):
-                return
-            self._previous = None
-            try:
-                await self._change(previous)
-            except (ReloadError, UnusableError) as error:
-                log.error("cannot go back to the previous configuration", error=str(error))
-                return
-            self._reload_error = f"workers do not start with it: {reason}"
-            log.error(
-                "configuration reverted, workers did not start with the new one",
-                error=reason,
-                failed_starts=self._failed_starts,
-            )
-            notify.notify("STATUS=configuration reverted, workers did not start with the new one")
+        if self._state == "draining":
+            log.warning("reload ignored, the edge is draining")
+            return
+        await self.current.reload()
 
     async def _reopen_logs(self) -> None:
         try:
-            self.logs.reopen()
+            self.current.logs.reopen()
         except OSError as error:
             log.error("log not reopened", error=str(error))
-        give_logs(self._config.log, self._identity)
+        self.current.give_logs()
         self._logs_reopened_at = time.monotonic()
         await self._tell_all("reopen_logs")
         log.info("logs reopened")
@@ -377,8 +316,8 @@ class Supervisor:
             pid=os.getpid(),
             uptime_seconds=now - self._started_at,
             config_path=self._config_path,
-            reloads=self._reloads,
-            last_reload_error=self._reload_error,
+            reloads=self.current.reloads,
+            last_reload_error=self.current.error,
             connections=sum(stats.connections for stats in answers.values()),
             listeners=self._listeners.status(),
             workers=workers,

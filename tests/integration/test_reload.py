@@ -67,6 +67,19 @@ def test_settings_that_workers_do_not_start_with_are_reverted(supervised, tmp_pa
     assert "Traceback" not in supervised.log_text()
 
 
+def test_only_settings_that_a_worker_has_started_with_are_gone_back_to(
+    supervised, tmp_path: Path
+) -> None:
+    for count, timeout in enumerate((7.0, 8.0), 1):
+        _reload(supervised, tmp_path, drain_timeout=timeout, quic={"max_streams": FATAL_AT_START})
+        supervised.wait_event("reloaded", count)
+    with supervised.talking_to(0) as sock:
+        sock.send(b"crash")
+    supervised.wait_event("configuration reverted, workers did not start with the new one")
+    wait_for(lambda: supervised.get("/readyz")[0] == 200, "ready again")
+    assert {supervised.who_is(slot)["drain_timeout"] for slot in (0, 1)} == {30.0}
+
+
 def test_a_worker_that_cannot_start_says_why_in_one_line(tmp_path: Path) -> None:
     running = Supervised(tmp_path, {"quic": {"max_streams": FATAL_AT_START}})
     try:

@@ -73,7 +73,7 @@ def typed_options(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[li
                 yield [*path, name, option.opts[-1], "/no/such thing"]
 
 
-@pytest.mark.parametrize("arguments", typed_options(main), ids=" ".join)
+@pytest.mark.parametrize("arguments", list(typed_options(main)), ids=" ".join)
 def test_an_option_that_cannot_take_a_value_says_so(arguments: list[str]) -> None:
     result = CliRunner().invoke(main, arguments)
     assert isinstance(result.exception, SystemExit), result.exception
