@@ -40,12 +40,14 @@ def headline(connection: Connection) -> str:
         return f"No stream data in {milliseconds(connection.duration)}."
     time = span[1] - span[0]
     told = f"{size(span[2])} {connection.direction} in {milliseconds(time)} ({rate(span[2], time)})"
-    totals = connection.limits.totals
-    whole = sum(totals.values())
-    if whole <= 0:
-        return told + "."
-    state, spent = max(totals.items(), key=lambda item: item[1])
-    return f"{told}; {percent(spent, whole)} of the time {PHRASES[Limit(state)]}."
+    totals = {Limit(state): spent for state, spent in connection.limits.totals.items()}
+    idle = totals.pop(Limit.IDLE, 0.0)
+    busy = sum(totals.values())
+    if busy <= 0:
+        return f"{told}; {PHRASES[Limit.IDLE]}." if idle else f"{told}."
+    state = max(totals, key=lambda state: totals[state])
+    when = "of the time" if idle < busy / 100 else "of the time that was not idle"
+    return f"{told}; {percent(totals[state], busy)} {when} {PHRASES[state]}."
 
 
 PHRASES = {

@@ -206,6 +206,23 @@ def test_silence_without_anything_in_flight_is_no_loss_recovery(tmp_path: Path) 
     assert Limit.LOSS_RECOVERY not in frameless.sending_limits.totals
 
 
+def test_the_headline_is_about_the_time_that_was_not_idle(tmp_path: Path) -> None:
+    ack = {"frame_type": "ack", "acked_ranges": [[0, 1]]}
+    connection = made(
+        tmp_path,
+        [DONE, (0, "packet_sent", packet(0, stream(1, 0, 900))),
+         (0, "recovery_metrics_updated", {"congestion_window": 1500, "bytes_in_flight": 1200}),
+         (60, "packet_sent", packet(1, stream(1, 900, 100, fin=True))),
+         (80, "packet_received", packet(0, ack)),
+         (80, "recovery_metrics_updated", {"congestion_window": 1500, "bytes_in_flight": 0}),
+         (5000, "spin_bit_updated", {"state": True})],
+    )  # fmt: skip
+    assert connection.limits.totals == {Limit.CONGESTION: 80, Limit.IDLE: 4920}
+    assert headline(connection).endswith(
+        "100 % of the time that was not idle the congestion window was full."
+    )
+
+
 def test_a_reason_that_the_trace_names_counts(tmp_path: Path) -> None:
     connection = made(
         tmp_path,
