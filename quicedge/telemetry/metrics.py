@@ -25,6 +25,12 @@ WINDOWS = tuple(float(4096 << 2 * power) for power in range(8))
 RATIOS = (0.0, 0.0001, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5)
 """Bounds of shares of packets lost."""
 
+USUAL_STATUSES = (
+    "200", "204", "206", "301", "302", "304", "400", "401", "403", "404", "408", "413", "414",
+    "421", "429", "431", "500", "501", "502", "503", "504", "none",
+)  # fmt: skip
+"""Status codes counted from 0: those that the edge answers with, and most of origins'."""
+
 CONNECTION_HISTOGRAMS = {
     "age_seconds": AGES,
     "handshake_seconds": DURATIONS,
@@ -54,7 +60,7 @@ class Histogram(Struct):
 class RouteMetrics(Struct):
     """Exchanges of one route."""
 
-    statuses: dict[str, int] = field(default_factory=dict)
+    statuses: dict[str, int] = field(default_factory=lambda: dict.fromkeys(USUAL_STATUSES, 0))
     """By status code; `none` where the client left before there was one."""
     outcomes: dict[str, int] = field(
         default_factory=lambda: {outcome.value: 0 for outcome in Outcome}
