@@ -6,11 +6,10 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """Meanings as in curl's manual, which documents the numbers as stable."""
+    """Meanings as in curl's manual, which documents the numbers as stable; 2 is click's, too."""
 
     UNSUPPORTED_PROTOCOL = 1
     """A redirect leads to something else than https."""
-    USAGE = 2
     URL_MALFORMED = 3
     COULDNT_RESOLVE_HOST = 6
     COULDNT_CONNECT = 7
