@@ -174,29 +174,29 @@ CLOSES_LOGGED_PER_SECOND: Final = 10.0
 see why an honest client was, too few to fill a disk."""
 
 FLOOD_SHARE: Final = 8
-"""Bytes received on a connection for each byte that its streams carry, either way: more is
-overhead (nginx has the same share)."""
+"""Bytes received per byte of stream data in either direction; what exceeds it is overhead (nginx
+uses the same share)."""
 
 FLOOD_BURST: Final = 4 * 1024 * 1024
-"""Bytes of overhead that a connection may bring at once."""
+"""Bytes of overhead tolerated at once on a connection."""
 
 FLOOD_RATE: Final = 16 * 1024.0
-"""Bytes of overhead per second and connection that are always let be: 300 ACKs or PINGs."""
+"""Bytes of overhead per second tolerated on a connection: about 500 packets of PING or ACK."""
 
 FLOOD_CHECK_EVERY: Final = 256 * 1024
-"""Bytes received between two looks at that."""
+"""Bytes received between two checks for a flood."""
 
 ABANDONED_PAGES: Final = 4
-"""Times in a row that all of a connection's concurrent requests may be abandoned at once
-(CVE-2023-44487): 512 requests by default, where Envoy looks after 500 and nghttp2 takes 1000."""
+"""How often in a row all concurrent requests of a connection may be abandoned (CVE-2023-44487): 512
+requests by default, where Envoy starts judging at 500 and nghttp2 allows 1000."""
 
 ABANDONED_RATE: Final = 100.0
-"""Such requests per second and connection that are always let be, beside one for each request that
-completes (nghttp2 33 per second; Envoy half of all requests)."""
+"""Abandoned requests per second tolerated on a connection, besides one for each request that
+completes (nghttp2 allows 33 per second, Envoy half of all requests)."""
 
 ABANDONED_MIN_LIFETIME: Final = 0.1
-"""Seconds after which giving a request up is no longer rapid: the limit of concurrent streams
-bounds those (Envoy has 1 second)."""
+"""Seconds after which cancelling a request no longer counts as abandoning it: the limit on
+concurrent streams bounds how often that can happen (Envoy uses 1 second)."""
 
 HEADER_TIMEOUT: Final = 10.0
 """Seconds from the first byte of a request to its complete head."""
@@ -377,24 +377,24 @@ MAX_FIELD_SECTION_SIZE: Final = 65536
 """Bytes of a decoded field section, name + value + 32 a field (RFC 9114 section 4.2.2)."""
 
 MAX_FIELDS: Final = 128
-"""Field lines a section, all Cookie lines counted as one (RFC 9114 section 4.2.1)."""
+"""Field lines per section, all Cookie lines counting as one (RFC 9114 section 4.2.1)."""
 
 MAX_COOKIE_CRUMBS: Final = 512
-"""Cookie field lines a section beside MAX_FIELDS that a QPACK dynamic table may be used for:
-browsers keep 180 cookies a site and send each on a line (RFC 9114 section 4.2.1)."""
+"""Cookie lines per section, besides MAX_FIELDS, that may refer to QPACK's dynamic table: browsers
+keep 180 cookies per site and send each on a line of its own (RFC 9114 section 4.2.1)."""
 
 MAX_QPACK_STRING: Final = 65535
 """Bytes of a field name or value that pylsqpack can decode or encode."""
 
 H3_OVERHEAD_BURST: Final = 1000
-"""Frames and streams without content (unknown ones, empty DATA, PRIORITY_UPDATE, MAX_PUSH_ID) on an
-HTTP/3 connection at once (HAProxy counts glitches likewise)."""
+"""Frames and streams without content (unknown types, empty DATA, PRIORITY_UPDATE, MAX_PUSH_ID)
+tolerated at once on an HTTP/3 connection (HAProxy counts such glitches likewise)."""
 
 H3_OVERHEAD_RATE: Final = 100.0
-"""Such frames per second and connection that are always let be."""
+"""Such frames per second tolerated on a connection."""
 
 H3_OVERHEAD_PER_REQUEST: Final = 8
-"""Such frames that each request may bring: Chromium sends one or two PRIORITY_UPDATE, other clients
+"""Such frames that come with a request: Chromium sends one or two PRIORITY_UPDATE frames, others
 reserved frames and an empty DATA."""
 
 MAX_CONTROL_FRAME: Final = 4096

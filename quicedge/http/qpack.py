@@ -27,15 +27,15 @@ class SectionTooLarge(ValueError):
 
 
 class MalformedSection(ValueError):
-    """The encoding is sound, what it says is none of HTTP's."""
+    """Well encoded, but not a field section that HTTP allows."""
 
 
 class Outline(NamedTuple):
-    """An encoded field section without its content (RFC 9204 section 4.5)."""
+    """What an encoded field section (RFC 9204 section 4.5) says about its own size."""
 
     lines: int
     dynamic: int
-    """Lines that refer to the dynamic table: their size is not that of their encoding."""
+    """Lines that refer to the dynamic table, which may decode to far more than their encoding."""
     longest: int
     """Bytes that the longest string may decode to."""
     nameless: bool
@@ -43,10 +43,9 @@ class Outline(NamedTuple):
 
 
 def outline(block: bytes) -> Outline:
-    """Needs no table: each representation says its own length.
+    """Outline a section without decoding it; needs no table.
 
-    A section that is malformed counts as far as it can be read; the decoder will say what is wrong
-    with it.
+    A malformed section counts as far as it can be read: the decoder reports what is wrong with it.
     """
     lines = dynamic = longest = 0
     nameless = False
@@ -110,8 +109,8 @@ class FieldDecoder:
     """Decodes field sections, within bounds.
 
     pylsqpack decodes a reference to a large dynamic entry as often as it is asked to, so 100 KB
-    can become hundreds of megabytes; looking at the lines first bounds what they decode to. What
-    costs a request alone is told from what costs the connection.
+    can become hundreds of megabytes; looking at the lines first bounds what they decode to.
+    Errors that concern one request are told apart from those that end the connection.
     """
 
     def __init__(
@@ -123,15 +122,15 @@ class FieldDecoder:
         # Every line counts FIELD_OVERHEAD in the size of its section.
         self._max_lines = max_section // FIELD_OVERHEAD
         self._max_dynamic = max_fields + MAX_COOKIE_CRUMBS
-        # Every line takes a byte at least: a shorter block needs no look.
+        # Every line takes at least a byte, so shorter blocks need no outline.
         self._outlined_from = min(self._max_lines, self._max_dynamic)
         self._blocked: dict[int, Outline] = {}
 
     def decode(self, stream_id: int, block: bytes) -> tuple[bytes, Fields]:
         """Decoder stream bytes and fields; raises SectionTooLarge, MalformedSection, StreamBlocked
         or DecompressionFailed."""
-        # RFC 9204 section 4.5.1.2: a negative Base MUST be taken for a connection error. pylsqpack
-        # does where the Required Insert Count is not 0.
+        # RFC 9204 section 4.5.1.2: a negative Base MUST be rejected as a connection error.
+        # pylsqpack checks this only if the Required Insert Count is not 0.
         if len(block) > 1 and not block[0] and block[1] & 0x80:
             raise DecompressionFailed("negative Base")
         if len(block) > self._outlined_from:
@@ -171,8 +170,8 @@ class FieldDecoder:
 
 
 def _cause(seen: Outline, error: DecompressionFailed) -> Exception:
-    """Why a section could not be decoded. pylsqpack leaves its table as it was, so what a request
-    alone is to blame for need not end the connection."""
+    """Why a section could not be decoded. pylsqpack's dynamic table stays intact, so an error that
+    concerns one request need not end the connection."""
     if seen.longest > MAX_QPACK_STRING:
         return SectionTooLarge("a field is too long")
     if seen.nameless:

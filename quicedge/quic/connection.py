@@ -72,11 +72,11 @@ class Connection(AdaptedConnection):
         """Overhead up to the last look, in bytes; negative where streams carried more."""
 
     def check_flood(self, now: float) -> Standing:
-        """Judge what streams carry of all that comes; a hostile peer is closed.
+        """Judge how much of what arrives is stream data; closes the connection of a hostile peer.
 
-        Every frame costs us; those that move no stream (PING, PATH_CHALLENGE, NEW_CONNECTION_ID,
-        MAX_DATA, empty STREAM frames and whatever else) are bounded by rate and by share. What the
-        peer did not send, or what somebody sends again, is not held against it.
+        Every frame costs us something. Those that carry no stream data (PING, PATH_CHALLENGE,
+        NEW_CONNECTION_ID, MAX_DATA, empty STREAM frames, ...) are bounded by rate and by share.
+        Forged and replayed datagrams do not count: the peer did not send them.
         """
         self.flood_check_at = self.bytes_received + FLOOD_CHECK_EVERY
         overhead = self.bytes_received - self.bytes_dropped - FLOOD_SHARE * self.stream_bytes

@@ -1,4 +1,4 @@
-"""What a peer may do without use over the life of a connection: a rate and a share of its work."""
+"""Overhead that a peer may cause over the life of a connection: a rate plus a share of its work."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from enum import Enum, auto
 
 
 class Standing(Enum):
-    """How a peer stands after one more expense of its `WorkBudget`."""
+    """Where a peer stands after spending from its `WorkBudget`."""
 
     GOOD = auto()
     EXHAUSTED = auto()
-    """More than useful work earns: take nothing new from this peer, let finish what runs."""
+    """Overdrawn: accept nothing new from this peer, let running work finish."""
     HOSTILE = auto()
-    """Overdrawn by a whole burst: no honest peer goes on like this. End the connection now."""
+    """Overdrawn by an entire burst despite that: close the connection now."""
 
 
 class WorkBudget:
-    """A token bucket that useful work fills too.
+    """A token bucket that useful work refills as well as time.
 
-    Holds at most `burst`, gains `rate` per second and whatever `earn` adds, and may be overdrawn
-    by another `burst`. An honest peer that lives long meets no limit, for nothing here counts over
-    a connection's life. Time is a parameter, in seconds.
+    Holds at most `burst` tokens, gains `rate` per second plus what `earn` adds, and may be
+    overdrawn by another `burst`. Nothing accumulates over a connection's lifetime, so an honest
+    peer can live forever. Time is a parameter, in seconds.
     """
 
     __slots__ = ("_burst", "_left", "_rate", "_updated")
@@ -35,7 +35,7 @@ class WorkBudget:
         self._left = min(self._left + amount, self._burst)
 
     def spend(self, amount: float, now: float) -> Standing:
-        """The peer did something that has no use in itself."""
+        """The peer did something that is of no use in itself."""
         self.earn((now - self._updated) * self._rate)
         self._updated = now
         self._left -= amount

@@ -1,4 +1,4 @@
-"""Whether a client does little but begin requests and abandon them."""
+"""Detecting clients that do little but start requests and abandon them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from quicedge.shares import Standing, WorkBudget
 
 
 class AbandonedRequests:
-    """Judges a connection by its requests that came to nothing by the client's doing.
+    """Judges a connection by the requests that its client made useless.
 
-    Requests that are opened and cancelled at once are bounded by no limit of concurrent streams,
-    cost a client little and the origin much (CVE-2023-44487); making us reset them costs it no
-    more (CVE-2025-8671). So these are bounded by rate and by their share of all requests. One that
-    was given up after it had run for a while held its place among the concurrent streams: a page
-    may drop as many of those as it likes.
+    Requests that are opened and immediately cancelled escape the limit on concurrent streams, and
+    cost the client little but the origin much (CVE-2023-44487); making us reset them is as cheap
+    (CVE-2025-8671). They are bounded by rate and by their share of all requests. A request that
+    is cancelled after running for a while has occupied a stream slot meanwhile, so the concurrency
+    limit already bounds those: a page may drop as many as it likes.
     """
 
     __slots__ = ("_budget",)

@@ -56,7 +56,7 @@ class RequestStream:
         self.exchange: Exchange | None = None
 
     def informational(self, response: Response) -> None:
-        # One that the client does not take is left out: the final response is what counts.
+        # Omit one that exceeds the client's limit: the final response is what counts.
         if self.paused:
             return
         with suppress(HeadTooLarge):
@@ -101,7 +101,7 @@ class RequestStream:
     def end(self, trailers: Sequence[Field]) -> None:
         session = self.session
         if session.connection.can_send_on(self.stream_id):
-            # RFC 9110 section 6.5.1: trailers may be discarded, where the client takes no more.
+            # RFC 9110 section 6.5.1 allows discarding trailers: those beyond the client's limit.
             if trailers and session.h3.can_send(trailers):
                 session.h3.send_trailers(self.stream_id, list(trailers))
             else:
@@ -330,7 +330,7 @@ class Session:
         if self._turns_away(stream_id):
             return
         if not self.connection.can_send_on(stream_id):
-            self._stop_unwanted(stream_id)  # STOP_SENDING overtook it
+            self._stop_unwanted(stream_id)  # STOP_SENDING arrived first
             return
         self.requests += 1
         stream = RequestStream(self, stream_id)
@@ -364,7 +364,7 @@ class Session:
             self.wake()
 
     def _turns_away(self, stream_id: int) -> bool:
-        """Whether a request comes too late to be looked at."""
+        """Whether a request is beyond the GOAWAY, or the connection is closing; rejects it."""
         if self._sent_away:
             return True
         if self.going_away and stream_id > self._highest_stream_id:
@@ -486,7 +486,7 @@ class Session:
         if stream is not None and stream.exchange is not None:
             stream.exchange.request_aborted()
         elif self.connection.can_send_on(stream_id):
-            # Its head never came: left open, our half would hold the stream's place for good.
+            # Its head never arrived: our half, left open, would occupy the stream's slot forever.
             self.reset(stream_id, H3ErrorCode.REQUEST_CANCELLED)
 
     def on_stop_sending(self, stream_id: int, error_code: int) -> None:
@@ -498,7 +498,7 @@ class Session:
         self._stop_unwanted(stream_id)
 
     def _stop_unwanted(self, stream_id: int) -> None:
-        """Read nothing more of a request whose response nobody takes."""
+        """Stop reading a request whose response the client has refused."""
         self.h3.drop(stream_id)
         self.stop(stream_id, H3ErrorCode.REQUEST_CANCELLED)
 
@@ -544,7 +544,7 @@ class Session:
             self._judge(self._abandoned.cancelled(lifetime, now))
 
     def _judge(self, standing: Standing) -> None:
-        """Act on what the client's abandoned requests come to."""
+        """Act on the client's standing after one more abandoned request."""
         reason = "too many requests abandoned"
         if standing is Standing.EXHAUSTED:
             self.on_exhausted(reason)
@@ -553,9 +553,9 @@ class Session:
             self._send_away(H3ErrorCode.EXCESSIVE_LOAD, reason)
 
     def on_exhausted(self, reason: str) -> None:
-        """The client overdoes something: take no new requests, let finish those that run.
+        """The client has exhausted a budget: refuse new requests, let running ones finish.
 
-        Cut off instead, a client would send again what it cannot know to be done.
+        If it were cut off instead, it would resend requests whose outcome it cannot know.
         """
         if self._abusive or self._sent_away:
             return
