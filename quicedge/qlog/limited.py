@@ -9,7 +9,7 @@ them from events, or infers them (`inferred.py`). Times are in any one unit, siz
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from enum import StrEnum
 from math import inf
 from typing import Final
@@ -181,25 +181,24 @@ class Receiving:
         if credit is not None:
             credit.raise_to(limit, now + self.round_trip)
 
-    @property
-    def streams(self) -> int:
-        """Streams of which the credit is watched."""
-        return len(self._streams)
-
     def closed(self, stream: int) -> None:
         """Nothing more can come on a stream."""
         self._streams.pop(stream, None)
-
-    def keep(self, streams: Container[int]) -> None:
-        """All other streams are closed."""
-        for stream in [stream for stream in self._streams if stream not in streams]:
-            del self._streams[stream]
 
     def blocked_until(self, now: float) -> float:
         """Until when our credit holds back all that the peer has to send."""
         until = self.connection.blocked_until(now)
         if self._streams and len(self._streams) >= self.due:
-            until = max(until, min(c.blocked_until(now) for c in self._streams.values()))
+            until = max(until, self._all_blocked_until(now))
+        return until
+
+    def _all_blocked_until(self, now: float) -> float:
+        """Until when the credit of every stream holds its data back."""
+        until = inf
+        for credit in self._streams.values():
+            until = min(until, credit.blocked_until(now))
+            if not until:
+                break  # one is enough: no need to look at a hundred that wait
         return until
 
     def state(self, now: float) -> Limit:

@@ -19,13 +19,17 @@ class LimitClock:
     """
 
     __slots__ = (
-        "_received", "_received_at", "_sent", "_sent_at", "_state", "_stopped", "receiving",
-        "sending",
+        "_received", "_received_at", "_sent", "_sent_at", "_state", "_stopped", "answering",
+        "incoming", "receiving", "sending",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.sending = Sending()
         self.receiving = Receiving(_QUIET)
+        self.answering: dict[int, None] = {}
+        """Streams on which a message of ours is due."""
+        self.incoming: dict[int, None] = {}
+        """Streams on which the peer has more to send."""
         self._state = Limit.HANDSHAKE
         self._sent_at: float | None = None
         self._received_at: float | None = None

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from aioquic.quic.connection import stream_is_client_initiated
+from aioquic.quic.packet_builder import QuicPacketBuilder
+from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 
 from quicedge.quic.adapter.marking import MarkingConnection
+from quicedge.quic.adapter.streamtable import StreamTable
 
 DEFAULT_PRIORITY = 3, True
 _CONTROL_RANK = -1, False, 0
@@ -18,6 +21,7 @@ class OrderingConnection(MarkingConnection):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self._streams: StreamTable = StreamTable()
         self._priorities: dict[int, tuple[int, bool]] = {}
 
     def prioritize(self, stream_id: int, urgency: int, incremental: bool) -> None:
@@ -41,21 +45,33 @@ class OrderingConnection(MarkingConnection):
     def _ready_streams(self) -> list[QuicStream]:
         """Streams with data that flow control lets go, in the order they are served.
 
-        Finished streams are let go of on the way.
+        Finished streams are let go of on the way. Idle ones are not looked at.
         """
         ready = []
-        finished = False
-        for stream in self._streams_queue:
+        idle = []
+        finished = []
+        streams = self._streams
+        for stream_id in streams.active:
+            stream = streams.get(stream_id)
+            if stream is None:
+                idle.append(stream_id)
+                continue
+            sender = stream.sender
             if stream.is_finished:
-                finished = True
-            elif (
-                not stream.sender.buffer_is_empty
-                and not stream.is_blocked
-                and self._sendable_until(stream) is not None
+                finished.append(stream)
+                idle.append(stream_id)
+            elif sender._reset_error_code is not None or not (
+                len(sender._pending) or sender._pending_eof
             ):
+                sender.buffer_is_empty = True
+                if not sender.reset_pending and not stream.receiver.stop_pending:
+                    idle.append(stream_id)
+            elif not stream.is_blocked and self._sendable_until(stream) is not None:
                 ready.append(stream)
+        for stream_id in idle:
+            del streams.active[stream_id]
         if finished:
-            self._discard_finished_streams()
+            self._discard(finished)
         if self._priorities:
             ready.sort(key=self._rank)
         return ready
@@ -82,23 +98,29 @@ class OrderingConnection(MarkingConnection):
             at += 1
         ready.insert(at, stream)
         # For the next time too: what may be sent at once is often less than a round.
-        self._streams_queue.remove(stream)
-        self._streams_queue.append(stream)
+        stream_id = stream.stream_id
+        assert stream_id is not None
+        del self._streams.active[stream_id]
+        self._streams.active[stream_id] = None
 
-    def _discard_finished_streams(self) -> None:
-        kept = []
-        for stream in self._streams_queue:
-            if not stream.is_finished:
-                kept.append(stream)
-                continue
+    def _discard(self, finished: list[QuicStream]) -> None:
+        """Let go of streams on which nothing more is sent or received."""
+        for stream in finished:
             stream_id = stream.stream_id
             assert stream_id is not None
             del self._streams[stream_id]
+            self._streams_queue.remove(stream)
             self._priorities.pop(stream_id, None)
             if stream_is_client_initiated(stream_id) != self._is_client:
                 # RFC 9000 section 4.6: the peer may open another one for it.
                 self._stream_limit(stream_id).value += 1
-        self._streams_queue = kept
+
+    def _write_stream_limits(
+        self, builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream
+    ) -> None:
+        if stream.stream_id in self._credited:
+            self._streams.touched[stream.stream_id] = None
+        super()._write_stream_limits(builder, space, stream)
 
     def _sendable_until(self, stream: QuicStream) -> int | None:
         """The offset up to which the first pending range may go; None when nothing may."""

@@ -371,6 +371,7 @@ class ReceivingConnection(SendingConnection):
         ):
             receiver._buffer_start = end
             receiver.highest_offset = end
+            self._streams.touched[stream_id] = None
             if self._chunks_stream != stream_id:
                 self._flush_chunks()
                 self._chunks_stream = stream_id

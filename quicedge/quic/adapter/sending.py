@@ -108,7 +108,8 @@ class SendingConnection(OrderingConnection):
             or any(not cid.was_sent for cid in self._host_cids)
             or any(
                 stream.sender.reset_pending or stream.receiver.stop_pending
-                for stream in self._streams_queue
+                for stream in map(self._streams.get, self._streams.active)
+                if stream is not None
             )
         )
 
@@ -125,6 +126,7 @@ class SendingConnection(OrderingConnection):
     # --- general ------------------------------------------------------------------------------
 
     def _transmit_general(self, now: float) -> list[Transmit]:
+        self._ready_streams()  # lets go of finished ones, with their priorities
         self._bundle_ack(now)
         if not self._probe_pending:
             return self._build_general(now)
@@ -308,6 +310,7 @@ class SendingConnection(OrderingConnection):
             )
             handlers.append((self._on_max_stream_data_delivery, (stream,)))
             stream.max_stream_data_local_sent = stream.max_stream_data_local
+            self._streams.touched[stream.stream_id or 0] = None
             eliciting = True
         space = self._spaces[ONE_RTT]
         if space.ack_at is not None and (space.ack_at <= now or eliciting or data_follows):

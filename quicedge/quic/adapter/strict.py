@@ -6,11 +6,9 @@ from aioquic import tls
 from aioquic.buffer import UINT_VAR_MAX, Buffer
 from aioquic.quic.connection import QuicConnectionError, QuicReceiveContext
 from aioquic.quic.packet import STATELESS_RESET_TOKEN_SIZE, QuicErrorCode, QuicFrameType
-from aioquic.quic.stream import QuicStream
 
 from quicedge.config.limits import MAX_CRYPTO_OFFSET
 from quicedge.quic.adapter.gaps import check_gaps
-from quicedge.quic.adapter.pages import use_pages
 from quicedge.quic.adapter.state import StateConnection
 from quicedge.quic.frames import FrameError
 from quicedge.quic.parameters import split_parameters
@@ -34,11 +32,6 @@ class StrictConnection(StateConnection):
         buf.seek(start)
         super()._handle_crypto_frame(context, frame_type, buf)
         check_gaps(self._crypto_streams[context.epoch], frame_type)
-
-    def _get_or_create_stream(self, frame_type: int, stream_id: int) -> QuicStream:
-        stream = super()._get_or_create_stream(frame_type, stream_id)
-        use_pages(stream)
-        return stream
 
     def _handle_stream_frame(
         self, context: QuicReceiveContext, frame_type: int, buf: Buffer

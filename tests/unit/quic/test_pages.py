@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import tracemalloc
 
+import pytest
 from aioquic.quic.packet import QuicStreamFrame
 from aioquic.quic.stream import FinalSizeError, QuicStream
 from hypothesis import given
@@ -69,10 +70,11 @@ def stream_frame(stream_id: int, offset: int, data: bytes) -> bytes:
     return varints(0x0E, stream_id, offset, len(data)) + data
 
 
-def test_bytes_at_the_far_end_take_a_page_each() -> None:
+@pytest.mark.parametrize("streams", [range(0, 400, 4), range(396, -4, -4)], ids=["up", "down"])
+def test_bytes_at_the_far_end_take_a_page_each(streams: range) -> None:
+    # Downwards, the first one opens all others (RFC 9000 section 2.1).
     hostile = Hostile().connect()
     window = hostile.server._stream_window
-    streams = range(0, 400, 4)
     # All fit into the connection's window here: how much memory that costs is the question.
     hostile.server._local_max_data.value = len(streams) * window
     hostile.send(varints(0x01))
