@@ -205,12 +205,12 @@ BODY_TIMEOUT: Final = 30.0
 """Seconds over which a request's content must come at MIN_BODY_RATE."""
 
 MIN_BODY_RATE: Final = 4.0
-"""Bytes per second of a request's content below which it is taken for a slow-body attack: the tools
-for that send a few bytes every ten seconds, a sensor's reading every ten seconds is above."""
+"""Bytes per second below which a request's content counts as a slow-body attack: attack tools send a
+few bytes every ten seconds, a sensor a reading (Kestrel asks for 240, nginx for a byte per 60 s)."""
 
 MESSAGE_REST: Final = 300.0
-"""Seconds that a stream of messages (gRPC, events) may rest before its next byte (gRPC's servers
-send keepalive probes after at most two hours, its clients after five minutes or so)."""
+"""Seconds that a stream of messages (gRPC, events) may rest before its next byte (Envoy's default
+for idle streams)."""
 
 RESPONSE_TIMEOUT: Final = 60.0
 """Seconds in which a client must take at least MIN_PROGRESS bytes of a response."""

@@ -41,6 +41,17 @@ def test_nobody_is_told_unless_configured(tmp_path: Path) -> None:
         assert b"traceparent" not in done.stdout.lower()
 
 
+def test_names_with_underscores_pass_where_origins_tell_them_apart(tmp_path: Path) -> None:
+    forged = ("-H", "x_forwarded_for: 6.6.6.6", "-H", "X-Real_IP: 6.6.6.6", "-H", "x_key: 7.7.7.7")
+    for extra, passed in (("", False), ("[pass_on]\nunderscores = true", True)):
+        directory = tmp_path / str(passed)
+        directory.mkdir()
+        with demo_origin() as origin, edge(directory, origin, extra=extra) as running:
+            seen = running.get("/echo", *forged).stdout.decode()
+        assert ("6.6.6.6" in seen) is passed, seen
+        assert "7.7.7.7" in seen
+
+
 def test_access_records_hold_the_fields_that_were_chosen(tmp_path: Path) -> None:
     fields = '["status", "path", "smoothed_rtt", "bytes_sent"]'
     chosen = f"access_fields = {fields}"
