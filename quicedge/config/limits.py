@@ -205,8 +205,8 @@ BODY_TIMEOUT: Final = 30.0
 """Seconds over which a request's content must come at MIN_BODY_RATE."""
 
 MIN_BODY_RATE: Final = 4.0
-"""Bytes per second below which a request's content counts as a slow-body attack: attack tools send a
-few bytes every ten seconds, a sensor a reading (Kestrel asks for 240, nginx for a byte per 60 s)."""
+"""Bytes per second below which a request's content counts as a slow-body attack: attack tools send
+a few bytes every ten seconds, a sensor a reading (Kestrel: 240; nginx: a byte per 60 s)."""
 
 MESSAGE_REST: Final = 300.0
 """Seconds that a stream of messages (gRPC, events) may rest before its next byte (Envoy's default

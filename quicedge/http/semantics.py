@@ -112,8 +112,9 @@ def _via(received: Sequence[bytes], version: bytes) -> bytes:
 
 
 def _one_forward_less(value: bytes) -> bytes:
-    """The Max-Forwards to send on (RFC 9110 section 7.6.2); the digits are checked before."""
-    return b"%d" % (min(int(value[:_MAX_FORWARDS_DIGITS]), _MAX_FORWARDS) - 1)
+    """The Max-Forwards to send on (RFC 9110 section 7.6.2), of digits that are not all 0."""
+    digits = value.lstrip(b"0")[:_MAX_FORWARDS_DIGITS]
+    return b"%d" % (min(int(digits), _MAX_FORWARDS) - 1)
 
 
 def request_trailers(trailers: Sequence[Field], context: EdgeContext) -> Fields:

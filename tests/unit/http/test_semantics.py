@@ -87,7 +87,8 @@ def test_date_is_added_where_the_origin_sent_none_and_kept_where_it_did() -> Non
 
 
 @pytest.mark.parametrize(
-    ("value", "sent"), [(b"5", b"4"), (b"1", b"0"), (b"256", b"254"), (b"9" * 4000, b"254")]
+    ("value", "sent"),
+    [(b"5", b"4"), (b"1", b"0"), (b"256", b"254"), (b"9" * 4000, b"254"), (b"0" * 40 + b"7", b"6")],
 )
 def test_options_goes_one_forward_less(value: bytes, sent: bytes) -> None:
     asked = Request(b"OPTIONS", b"https", b"a", b"*", [(b"max-forwards", value)])
