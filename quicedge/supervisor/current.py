@@ -11,7 +11,7 @@ from quicedge.config.limits import WORKER_FAILED_STARTS
 from quicedge.config.schema import Config
 from quicedge.config.unusable import UnusableError
 from quicedge.supervisor import notify
-from quicedge.supervisor.ownership import give_logs, take_back
+from quicedge.supervisor.ownership import give_logs, restore_owners
 from quicedge.supervisor.reload import ReloadError, commit, prepare, reread
 from quicedge.supervisor.workers import Worker
 from quicedge.telemetry.logs import Logs
@@ -119,12 +119,12 @@ class CurrentSettings:
         """Use other settings, here and in every worker; UnusableError or ReloadError when that
         cannot be, and then nothing has changed."""
         logs = self.logs.successor(settings.config.log)
-        gifts = give_logs(settings.config.log, self._identity)
+        owners = give_logs(settings.config.log, self._identity)
         try:
             workers = self._workers()
             await prepare(workers, settings)
         except BaseException:
-            take_back(gifts)
+            restore_owners(owners)
             self.logs.discard(logs)
             raise
         # From here on a worker that starts has the new ones; one that is starting catches up.

@@ -14,8 +14,8 @@ from quicedge.worker.privileges import Identity
 log = structlog.get_logger(__name__)
 
 
-class Gift(NamedTuple):
-    """A log file that changed hands, and how it was before."""
+class OwnerChange(NamedTuple):
+    """A log file with a new owner, and how it was before."""
 
     path: str
     device: int
@@ -26,38 +26,38 @@ class Gift(NamedTuple):
     """It was not there before."""
 
 
-def give_logs(config: Log, identity: Identity | None) -> list[Gift]:
+def give_logs(config: Log, identity: Identity | None) -> list[OwnerChange]:
     """Make the log files and give them to the workers' user, so that it can append to them.
 
     What cannot be given is left alone and told; the workers will say what they cannot open.
-    Returns what changed, for `take_back`.
+    Returns what changed, for `restore_owners`.
     """
-    given: list[Gift] = []
+    changes: list[OwnerChange] = []
     if identity is None:
-        return given
+        return changes
     for path in {config.file, config.access_file}:
         if path is None:
             continue
         try:
-            gift = _give(path, identity)
+            change = _give(path, identity)
         except OSError as error:
             log.warning("log file not given to the workers' user", file=path, error=str(error))
             continue
-        if gift is not None:
-            given.append(gift)
-    return given
+        if change is not None:
+            changes.append(change)
+    return changes
 
 
-def take_back(gifts: list[Gift]) -> None:
-    """Undo `give_logs`: a configuration that is not used must not leave a file in other hands."""
-    for gift in gifts:
+def restore_owners(changes: list[OwnerChange]) -> None:
+    """Undo `give_logs`, for a configuration that is not used after all."""
+    for change in changes:
         try:
-            _take_back(gift)
+            _restore(change)
         except OSError as error:
-            log.warning("log file not taken back", file=gift.path, error=str(error))
+            log.warning("owner of log file not restored", file=change.path, error=str(error))
 
 
-def _give(path: str, identity: Identity) -> Gift | None:
+def _give(path: str, identity: Identity) -> OwnerChange | None:
     # Whoever may write in the directory could put a link to any file of root's there.
     flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
     made = False
@@ -74,17 +74,17 @@ def _give(path: str, identity: Identity) -> Gift | None:
         os.fchown(fd, identity.uid, identity.gid)
     finally:
         os.close(fd)
-    return Gift(path, status.st_dev, status.st_ino, status.st_uid, status.st_gid, made)
+    return OwnerChange(path, status.st_dev, status.st_ino, status.st_uid, status.st_gid, made)
 
 
-def _take_back(gift: Gift) -> None:
-    fd = os.open(gift.path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+def _restore(change: OwnerChange) -> None:
+    fd = os.open(change.path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         status = os.fstat(fd)
-        if (status.st_dev, status.st_ino) != (gift.device, gift.inode):
+        if (status.st_dev, status.st_ino) != (change.device, change.inode):
             return  # another file of that name
-        os.fchown(fd, gift.uid, gift.gid)
-        if gift.made and status.st_size == 0:
-            os.unlink(gift.path)
+        os.fchown(fd, change.uid, change.gid)
+        if change.made and status.st_size == 0:
+            os.unlink(change.path)
     finally:
         os.close(fd)

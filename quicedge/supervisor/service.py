@@ -102,7 +102,7 @@ class Supervisor:
             config_path,
             logs,
             identity,
-            workers=self._able,
+            workers=self._ready_workers,
             on_change=self._changed,
         )
         self._pool: WorkerPool
@@ -215,8 +215,8 @@ class Supervisor:
         self._certificates.use(settings.certificates)
         await self._spans.configure(settings.config.otel)
 
-    def _able(self) -> list[Worker]:
-        return self._pool.able()
+    def _ready_workers(self) -> list[Worker]:
+        return self._pool.ready_workers()
 
     def _worker_ready(self, worker: Worker) -> None:
         self._spawn(self._catch_up(worker))
@@ -254,7 +254,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGUSR1, lambda: self._spawn(self._reopen_logs()))
         loop.add_signal_handler(
             signal.SIGUSR2,
-            lambda: log.warning("signal ignored, it has no meaning", signal="SIGUSR2"),
+            lambda: log.warning("signal ignored", signal="SIGUSR2"),
         )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

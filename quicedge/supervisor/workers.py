@@ -185,7 +185,7 @@ class WorkerPool:
     def ready(self) -> bool:
         return all(worker is not None and worker.state == "ready" for worker in self.current)
 
-    def able(self) -> list[Worker]:
+    def ready_workers(self) -> list[Worker]:
         """The workers that are ready, at this moment."""
         return [worker for worker in self.current if worker and worker.state == "ready"]
 

@@ -42,7 +42,7 @@ def check(config: Path) -> tuple[int, dict[str, tuple[str, str]]]:
     return done.returncode, {item["subject"]: (item["level"], item["message"]) for item in found}
 
 
-def test_edit_check_and_reload_work_while_the_edge_runs(tmp_path: Path) -> None:
+def test_edit_check_and_reload_work_beside_the_running_edge(tmp_path: Path) -> None:
     with demo_origin() as origin, edge(tmp_path, origin) as running:
         config = tmp_path / "quicedge.toml"
         held = ("ok", f"held by the running edge (pid {running.process.pid})")
@@ -94,7 +94,7 @@ log = {{ file = "edge.log", format = "json" }}
 
 
 @needs_root
-def test_root_looks_with_the_eyes_of_the_configured_user(folder: Path) -> None:
+def test_root_checks_permissions_as_the_configured_user(folder: Path) -> None:
     write_certificate(folder, "localhost")
     for name in ("site", "traces", "logs"):
         (folder / name).mkdir(mode=0o700)

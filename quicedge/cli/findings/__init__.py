@@ -1,4 +1,4 @@
-"""What may go wrong with a configuration on this machine: small looks, each with its remedy."""
+"""What may go wrong with a configuration on this machine: small checks, each with its remedy."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 
 from quicedge.cli.findings import certificates, files, network
-from quicedge.cli.findings.eyes import look_as
 from quicedge.cli.findings.finding import Finding
+from quicedge.cli.findings.impersonation import run_as
 from quicedge.cli.findings.running import running_edge
 from quicedge.config.machine import missing_libraries
 from quicedge.config.schema import Config
@@ -24,12 +24,12 @@ def examine(config: Config, path: str | None = None) -> list[Finding]:
     found += network.buffers()
     found += certificates.of_config(config)
     found += files.of_supervisor(config)
-    found += look_as(identity, lambda: files.of_workers(config, identity))
+    found += run_as(identity, lambda: files.of_workers(config, identity))
     lacking = list(missing_libraries(config))
     found += [Finding("error", problem.key, problem.message) for problem in lacking]
     if not lacking:
         found += network.register(config)
-    found += look_as(identity, lambda: network.origins(config))
+    found += run_as(identity, lambda: network.origins(config))
     found += _unused(config)
     found += network.descriptors()
     found.append(user)

@@ -26,7 +26,7 @@ def of_supervisor(config: Config) -> Iterator[Finding]:
 
 
 def of_workers(config: Config, identity: Identity | None) -> Iterator[Finding]:
-    """What workers read and write: to be looked at as the user that they become."""
+    """What workers read and write: to be checked as the user that they become."""
     for key, path in (("log.file", config.log.file), ("log.access_file", config.log.access_file)):
         if path is not None:
             yield _written_file(key, path, given=identity is not None)

@@ -1,4 +1,4 @@
-"""What a look at the machine brings: a thing, how it is, and what to do about it."""
+"""The result of a check: its subject, what is wrong with it, and the remedy."""
 
 from __future__ import annotations
 

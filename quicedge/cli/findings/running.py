@@ -29,7 +29,7 @@ class RunningEdge(Struct, frozen=True):
 def running_edge(admin: Admin, path: str | None) -> RunningEdge | None:
     """The edge whose admin API answers where this configuration has it, or whose command line
     names the file at `path`."""
-    return _asked(admin) or (_seen(path) if path is not None else None)
+    return _by_admin_api(admin) or (_by_command_line(path) if path is not None else None)
 
 
 def holders(family: socket.AddressFamily, port: int) -> list[int]:
@@ -51,7 +51,7 @@ def name_of(pid: int) -> str:
     return f"pid {pid}"
 
 
-def _asked(admin: Admin) -> RunningEdge | None:
+def _by_admin_api(admin: Admin) -> RunningEdge | None:
     if not admin.enabled:
         return None
     try:
@@ -66,7 +66,7 @@ def _asked(admin: Admin) -> RunningEdge | None:
         return None  # nobody, or somebody else
 
 
-def _seen(path: str) -> RunningEdge | None:
+def _by_command_line(path: str) -> RunningEdge | None:
     """A process that is `quicedge serve --config` with this very file."""
     wanted = os.path.realpath(path)
     for pid in _processes():

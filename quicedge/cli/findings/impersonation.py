@@ -1,4 +1,4 @@
-"""Looking as the user that workers become: root's own looks prove nothing of what they can do."""
+"""Checks run as the user that workers become: what root can open proves nothing about them."""
 
 from __future__ import annotations
 
@@ -10,34 +10,38 @@ import msgspec
 from quicedge.cli.findings.finding import Finding
 from quicedge.worker.privileges import Identity, drop_privileges
 
-Look = Callable[[], Iterable[Finding]]
+Check = Callable[[], Iterable[Finding]]
 
 
-def look_as(identity: Identity | None, look: Look) -> list[Finding]:
-    """What `look` finds in a process that has become `identity`; None: in this one."""
+def run_as(identity: Identity | None, check: Check) -> list[Finding]:
+    """What `check` finds in a child process that has become `identity`; None: in this one."""
     if identity is None:
-        return list(look())
+        return list(check())
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        _answer(writer, identity, look)
+        _answer(writer, identity, check)
     os.close(writer)
     with os.fdopen(reader, "rb") as answer:
         data = answer.read()
     _, status = os.waitpid(child, 0)
     if status != 0 or not data:
         code = os.waitstatus_to_exitcode(status)
-        return [Finding("error", "workers", f"no look as user {identity.uid} (exit code {code})")]
+        return [
+            Finding(
+                "error", "workers", f"the check as user {identity.uid} failed (exit code {code})"
+            )
+        ]
     return msgspec.json.decode(data, type=list[Finding])
 
 
-def _answer(writer: int, identity: Identity, look: Look) -> None:
+def _answer(writer: int, identity: Identity, check: Check) -> None:
     """The child's part: it never returns into the parent's code."""
     code = 1
     try:
         drop_privileges(identity)
         with os.fdopen(writer, "wb") as answer:
-            answer.write(msgspec.json.encode(list(look())))
+            answer.write(msgspec.json.encode(list(check())))
         code = 0
     finally:
         os._exit(code)
