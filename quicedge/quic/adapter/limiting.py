@@ -16,6 +16,8 @@ def note_limits(connection: ReturningConnection, clock: LimitClock, now: float) 
     if not connection.is_alive:
         clock.stop(now)
         return
+    if _nothing_changed(connection, clock):
+        return
     sending, receiving = clock.sending, clock.receiving
     sending.handshake = not connection.handshake_complete
     changed = _note_streams(connection, clock)
@@ -27,6 +29,23 @@ def note_limits(connection: ReturningConnection, clock: LimitClock, now: float) 
         clock.receives(now)
         receiving.handshake = sending.handshake
         _note_receiving(connection, clock, changed, now)
+
+
+def _nothing_changed(connection: ReturningConnection, clock: LimitClock) -> bool:
+    """Whether no stream has anything to tell and all else is as most turns leave it."""
+    sending, receiving = clock.sending, clock.receiving
+    streams = connection._streams
+    return not (
+        streams.active
+        or streams.touched
+        or sending.waiting
+        or sending.blocked is not None
+        or sending.pto_count
+        or connection._loss.pto_count
+        or sending.handshake
+        or receiving.handshake
+        or connection._local_max_data.sent != receiving.connection.limit
+    )
 
 
 def _note_streams(connection: ReturningConnection, clock: LimitClock) -> list[int]:
