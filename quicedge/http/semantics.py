@@ -29,15 +29,12 @@ class EdgeContext:
 
     client_host: str
     """The client's validated IP address."""
-    alt_svc: bytes | None = None
     early_data: bool = False
     """The request came in 0-RTT data and goes on before the handshake is complete."""
     version: bytes = b"3"
     """The HTTP version that the request came in."""
     reserved: Reserved = field(default_factory=Reserved)
     """Request fields that only the edge may write."""
-    added: Sequence[Field] = ()
-    """Fields that the origin is told besides."""
 
 
 def is_idempotent(method: bytes) -> bool:
@@ -101,7 +98,6 @@ def request_to_origin(request: Request, context: EdgeContext) -> Request:
         (b"x-forwarded-for", host),
         (b"x-forwarded-host", request.authority),
         (b"x-forwarded-proto", b"https"),
-        *context.added,
     )
     return replace(request, fields=fields)
 
@@ -115,11 +111,6 @@ def _one_forward_less(value: bytes) -> bytes:
     """The Max-Forwards to send on (RFC 9110 section 7.6.2), of digits that are not all 0."""
     digits = value.lstrip(b"0")[:_MAX_FORWARDS_DIGITS]
     return b"%d" % (min(int(digits), _MAX_FORWARDS) - 1)
-
-
-def request_trailers(trailers: Sequence[Field], context: EdgeContext) -> Fields:
-    """Trailers as the origin gets them."""
-    return context.reserved.pass_trailers(trailers)
 
 
 def response_fields(fields: Sequence[Field]) -> Fields:
@@ -137,7 +128,7 @@ def response_fields(fields: Sequence[Field]) -> Fields:
     return [field for field in fields if field[0] not in dropped]
 
 
-def response_to_client(response: Response, context: EdgeContext, date: bytes) -> Response:
+def response_to_client(response: Response, date: bytes) -> Response:
     """The response as the client gets it. `date` is the present time, as an HTTP date."""
     status = response.status
     via: list[bytes] = []
@@ -146,8 +137,6 @@ def response_to_client(response: Response, context: EdgeContext, date: bytes) ->
     for name, value in response_fields(response.fields):
         if name == b"via":
             via.append(value)
-        elif name == b"alt-svc" and context.alt_svc is not None:
-            continue
         elif name == b"content-length" and status == 204:
             # RFC 9110 section 8.6: a server MUST NOT send it with 204.
             continue
@@ -161,8 +150,6 @@ def response_to_client(response: Response, context: EdgeContext, date: bytes) ->
         # Lines of their own: joined, they might be longer than a field can be encoded.
         kept += ((b"via", value) for value in via)
         kept.append((b"via", _via((), response.version)))
-    if context.alt_svc is not None:
-        kept.append((b"alt-svc", context.alt_svc))
     return Response(status, kept, response.version)
 
 

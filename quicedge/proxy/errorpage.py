@@ -7,7 +7,7 @@ from quicedge.http.phrases import reason_phrase
 from quicedge.http.semantics import response_has_body
 
 
-def error_response(status: int, method: bytes | None, date: bytes) -> tuple[Response, bytes]:
+def error_response(status: int, method: bytes | None) -> tuple[Response, bytes]:
     """A response head and its body for an error status.
 
     The body is empty for HEAD, and for a request whose method is unknown (None): it may be HEAD,
@@ -18,9 +18,6 @@ def error_response(status: int, method: bytes | None, date: bytes) -> tuple[Resp
         (b"content-type", b"text/plain; charset=utf-8"),
         (b"content-length", b"0" if method is None else b"%d" % len(body)),
         (b"cache-control", b"no-store"),
-        # RFC 9110 section 6.6.1: an origin server with a clock MUST generate Date in all 2xx, 3xx
-        # and 4xx responses.
-        (b"date", date),
     ]
     has_body = method is not None and response_has_body(method, status)
     return Response(status, fields), body if has_body else b""

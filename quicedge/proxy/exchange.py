@@ -17,9 +17,11 @@ from typing import Protocol
 from quicedge.config.limits import REQUEST_END_WAIT
 from quicedge.config.schema import Route
 from quicedge.http import semantics
+from quicedge.http.forwarding import Reserved
 from quicedge.http.message import Field, Request, Response
+from quicedge.proxy.client import ClientInfo
 from quicedge.proxy.errorpage import error_response
-from quicedge.proxy.passing import SpanContext
+from quicedge.proxy.trace_context import SpanContext, TraceContext
 from quicedge.shares import Client
 from quicedge.telemetry.outcomes import Outcome
 from quicedge.upstream.base import OriginStream, UpstreamError
@@ -29,8 +31,28 @@ class HeadTooLarge(Exception):
     """A response head is larger than the client takes, or than its protocol can encode."""
 
 
+class Filters(Protocol):
+    """What heads pass through (`filters.FilterChain`)."""
+
+    reserved: Reserved
+
+    def on_request(self, request: Request, exchange: Exchange) -> Request: ...
+
+    def on_response(self, response: Response, exchange: Exchange) -> Response: ...
+
+    def on_done(self, exchange: Exchange) -> None: ...
+
+
 class Downstream(Protocol):
     """The client's side of an exchange: a request stream of an HTTP/3 session."""
+
+    stream_id: int
+
+    def accepted(self, exchange: Exchange) -> None:
+        """The request has become an exchange; called first."""
+
+    def done(self, exchange: Exchange) -> None:
+        """The exchange is over; called last."""
 
     def informational(self, response: Response) -> None:
         """Send an interim response."""
@@ -65,19 +87,18 @@ class Origin(Protocol):
 
 
 class Exchange:
-    """See the module. Times are seconds of `clock`; body counts are bytes. `date` gives the present
-    time as an HTTP date.
+    """See the module. Times are seconds of `clock`; body counts are bytes.
 
     `on_done` is called once: when the request is over and the response is delivered, or will
     never be.
     """
 
     __slots__ = (
-        "_client", "_clock", "_date", "_downstream", "_in_delivery", "_on_done", "_origin",
+        "_clock", "_downstream", "_in_delivery", "_on_done", "_origin",
         "_paused_request", "_request_over", "_response_over", "_uncredited", "_waiting_for_end",
-        "bytes_delivered", "bytes_received", "bytes_sent", "context", "ended_at", "first_byte_at",
-        "outcome", "reason", "request", "response_at", "response_started", "route", "span",
-        "stalled", "started_at", "status", "timing", "trace_id",
+        "bytes_delivered", "bytes_received", "bytes_sent", "client", "early_data", "ended_at",
+        "filters", "first_byte_at", "outcome", "reason", "request", "response_at",
+        "response_started", "route", "stalled", "started_at", "status", "trace",
     )  # fmt: skip
 
     def __init__(
@@ -85,20 +106,19 @@ class Exchange:
         request: Request,
         downstream: Downstream,
         route: Route | None,
-        context: semantics.EdgeContext,
+        client: ClientInfo,
+        filters: Filters,
         *,
         clock: Callable[[], float],
-        date: Callable[[], bytes],
         on_done: Callable[[Exchange], None],
     ) -> None:
         self.request = request
         self.route = route
-        self.context = context
-        self.trace_id: str | None = None
-        self.span: SpanContext | None = None
-        """Its place in a distributed trace, where spans are recorded."""
-        self.timing: Callable[[Exchange], bytes] | None = None
-        """Gives the `server-timing` value, where clients are told."""
+        self.client = client
+        self.early_data = client.early_data
+        """Whether the request came in 0-RTT data and goes on before the handshake is complete."""
+        self.trace: TraceContext | SpanContext | None = None
+        """Its place in a distributed trace, where traces are continued or recorded."""
         self.started_at = clock()
         self.first_byte_at: float | None = None
         self.response_at: float | None = None
@@ -120,9 +140,8 @@ class Exchange:
         """
         self.response_started = False
         self.stalled = False
-        self._client: Client | None = None
         self._clock = clock
-        self._date = date
+        self.filters = filters
         self._downstream = downstream
         self._on_done = on_done
         self._origin: OriginStream | None = None
@@ -133,6 +152,16 @@ class Exchange:
         self._in_delivery = False
         self._paused_request = False
         self._uncredited = 0
+
+    @property
+    def stream_id(self) -> int:
+        """The stream that the client asked on."""
+        return self._downstream.stream_id
+
+    @property
+    def downstream(self) -> Downstream:
+        """The client's side."""
+        return self._downstream
 
     @property
     def origin(self) -> OriginStream | None:
@@ -167,14 +196,13 @@ class Exchange:
     def _max_body(self) -> int | None:
         return self.route.max_body if self.route is not None else None
 
-    def start(self, origin: Origin, client: Client | None = None) -> None:
-        """Send the request head on its way; `client` is whose share of the origin it takes."""
+    def start(self, origin: Origin) -> None:
+        """Send the request head on its way."""
         limit = self._max_body
         declared = self.request.content_length
         if limit is not None and declared is not None and declared > limit:
             self.refuse(413, Outcome.REQUEST_TOO_LARGE)
             return
-        self._client = client
         if self._may_turn_out_empty():
             self._waiting_for_end = origin
         else:
@@ -197,8 +225,8 @@ class Exchange:
 
     def _open(self, origin: Origin) -> None:
         self._waiting_for_end = None
-        request = semantics.request_to_origin(self.request, self.context)
-        self._origin = origin.open(request, self, self._client)
+        request = self.filters.on_request(self.request, self)
+        self._origin = origin.open(request, self, self.client.share)
 
     def check_wait(self, now: float) -> None:
         """Forward a head that has waited long enough for the end of its request."""
@@ -236,7 +264,7 @@ class Exchange:
             self.request.ended = not trailers
             self._open(self._waiting_for_end)
         if self._origin is not None and not self._response_over and not self.request.ended:
-            self._origin.end(semantics.request_trailers(trailers, self.context))
+            self._origin.end(self.filters.reserved.pass_trailers(trailers))
         self._maybe_done()
 
     def request_aborted(self) -> None:
@@ -293,11 +321,8 @@ class Exchange:
         if self._response_over:
             return
         self.first_byte_at = self._clock()
-        head = self._to_client(response)
-        if self.timing is not None:
-            head.fields.append((b"server-timing", self.timing(self)))
         try:
-            self._downstream.response(head, end=False)
+            self._downstream.response(self.filters.on_response(response, self), end=False)
         except HeadTooLarge:
             self.refuse(502, Outcome.RESPONSE_TOO_LARGE)
             return
@@ -371,7 +396,7 @@ class Exchange:
         if self.response_started:
             self._downstream.reset(internal=True)
         else:
-            head, body = error_response(status, self.request.method, self._date())
+            head, body = error_response(status, self.request.method)
             if retry_after is not None:
                 head.fields.append((b"retry-after", b"%d" % retry_after))
             self.status = status
@@ -407,7 +432,7 @@ class Exchange:
     def _respond(self, response: Response, body: bytes = b"") -> bool:
         """Send an answer of the edge's own; False where the client does not even take that."""
         try:
-            self._downstream.response(self._to_client(response), end=not body)
+            self._downstream.response(self.filters.on_response(response, self), end=not body)
         except HeadTooLarge:
             self._downstream.reset(internal=True)
             return False
@@ -416,9 +441,6 @@ class Exchange:
             self._downstream.write(body)
             self._downstream.end(())
         return True
-
-    def _to_client(self, response: Response) -> Response:
-        return semantics.response_to_client(response, self.context, self._date())
 
     def _stop_request(self) -> None:
         if not self._request_over:

@@ -13,25 +13,16 @@ import structlog
 
 from quicedge.config.limits import DRAIN_NOTICE, PROGRESS_INTERVAL
 from quicedge.config.schema import Config
-from quicedge.http.checks import MessageError, MessageLimits
+from quicedge.downstream.closing import close_reason
+from quicedge.downstream.early_data import EarlyData, early_data_terms
+from quicedge.downstream.http3 import Codec, Session
 from quicedge.http.dates import CurrentDate
 from quicedge.http.errors import H3ErrorCode
-from quicedge.http.forwarding import Reserved
-from quicedge.http.h3 import H3Settings
-from quicedge.http.hq import ALPN_HQ
-from quicedge.http.message import Field, Request, Response
-from quicedge.http.semantics import EdgeContext
-from quicedge.proxy.exchange import Exchange
-from quicedge.proxy.ownanswers import OwnAnswer, own_answer
-from quicedge.proxy.passing import (
-    DROPPED_WITH_TRACE_CONTEXT,
-    TRANSPORT_FIELDS,
-    SpanContext,
-    server_timing,
-    trace_context,
-    transport_fields,
-)
-from quicedge.proxy.router import host_of
+from quicedge.http.h3 import H3Connection, H3Settings
+from quicedge.http.hq import ALPN_HQ, HqConnection
+from quicedge.proxy.gateway import Gateway
+from quicedge.proxy.policy import Policy
+from quicedge.proxy.spans import SpanRecorder
 from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.connection import Connection
 from quicedge.quic.endpoint import Endpoint, EndpointSettings
@@ -41,29 +32,14 @@ from quicedge.quic.settings import ALPN_H3
 from quicedge.quic.sharedkeys import SharedKeys
 from quicedge.quic.tls import CertificatePem, CertificateStore, parse_certificate
 from quicedge.telemetry.access import AccessLog
-from quicedge.telemetry.metrics import Metrics
-from quicedge.telemetry.outcomes import Outcome
 from quicedge.udp.address import FourTuple, format_address
 from quicedge.udp.forwarding import Forwarder
 from quicedge.udp.socket import UdpSocket
-from quicedge.worker.closing import close_reason
-from quicedge.worker.early import EarlyData, early_data_terms
 from quicedge.worker.losses import LossReport
-from quicedge.worker.policy import Policy
+from quicedge.worker.overload import Overload
 from quicedge.worker.proposal import AnyUpstream, Proposal
-from quicedge.worker.records import (
-    access_record,
-    count_connection,
-    count_exchange,
-    count_rejected,
-    expect_series,
-    rejected_record,
-    route_label,
-    transport_of,
-)
 from quicedge.worker.roster import Roster
-from quicedge.worker.session import RequestStream, Session
-from quicedge.worker.spans import SpanRecorder
+from quicedge.worker.snapshots import count_connection
 from quicedge.worker.tracing import Tracer
 
 log = structlog.get_logger(__name__)
@@ -89,15 +65,6 @@ def store_of(certificates: Iterable[CertificatePem]) -> CertificateStore:
         if item.default:
             default = certificate
     return CertificateStore(loaded, default)
-
-
-def _timing(exchange: Exchange, connection: Connection) -> bytes:
-    """What clients are told of an exchange whose response head has just come."""
-    origin, rtt = exchange.origin, connection.recovery.rtt
-    total = (exchange.first_byte_at or exchange.started_at) - exchange.started_at
-    # Until a connection to the origin is there, the time is ours.
-    ours = (origin.queue_seconds or 0.0) if origin is not None else 0.0
-    return server_timing(total - ours, ours, rtt.smoothed if rtt.initialized else None)
 
 
 class Edge:
@@ -128,7 +95,6 @@ class Edge:
         self._loop = asyncio.get_running_loop()
         # Not the loop's time: uvloop's has whole milliseconds and stands still within a turn.
         self._clock: Callable[[], float] = time.monotonic
-        self.date = CurrentDate(time.time)
         self.sockets = sockets
         self._connection_ids = connection_ids
         self._secret = secret
@@ -137,22 +103,27 @@ class Edge:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
         self._drained: asyncio.Future[None] | None = None
-        self.access_log = access_log
         self.sessions: set[Session] = set()
-        self.requests_total = 0
-        self.metrics = Metrics()
         self.handshakes_completed = 0
         self.handshakes_failed = 0
         self._upstreams: dict[str, AnyUpstream] = {}
+        self.spans = SpanRecorder(config.otel, self._clock)
+        self.policy = Policy(config, self._clock)
+        self.gateway = Gateway(
+            self.policy,
+            self.spans,
+            access_log,
+            clock=self._clock,
+            date=CurrentDate(time.time),
+        )
         proposal = Proposal(
             config, certificates, alpn_protocols, tolerant=tolerant, loop=self._loop
         )
         self._use(proposal)
         self.tracer = Tracer(config.qlog, self._clock)
-        self.spans = SpanRecorder(config.otel, self._clock)
-        self.policy = Policy(config, self._clock)
+        self._overload = Overload(config, self.policy)
         for sock in sockets:
-            self.metrics.listener(format_address(sock.address))
+            self.gateway.metrics.listener(format_address(sock.address))
         self._losses = LossReport()
         self._ticker = self._loop.call_later(PROGRESS_INTERVAL, self._tick)
         self.endpoint = Endpoint(
@@ -164,7 +135,7 @@ class Edge:
                 early_data_terms=early_data_terms(config),
                 preferred_address=self._preferred_address,
             ),
-            admission=self.policy.admission,
+            admission=self._overload.admission,
             certificates=certificates,
             connection_ids=connection_ids,
             secret=secret,
@@ -202,10 +173,11 @@ class Edge:
     def adopt(self, proposal: Proposal) -> None:
         """Use a configuration from now on; connections and exchanges that live keep theirs."""
         config = proposal.config
+        self.spans.configure(config.otel)
         self._use(proposal)
         self.policy.configure(config)
+        self._overload.configure(config)
         self.tracer.configure(config.qlog)
-        self.spans.configure(config.otel)
         self.endpoint.certificates = proposal.certificates
         settings = self.endpoint.settings
         settings.configuration = proposal.quic
@@ -217,18 +189,14 @@ class Edge:
 
     def _use(self, proposal: Proposal) -> None:
         config = self.config = proposal.config
-        self.router = proposal.router
-        expect_series(self.metrics, config)
         self.h3_settings = H3Settings(
             qpack_max_table_capacity=config.http3.qpack_max_table_capacity,
             qpack_blocked_streams=config.http3.qpack_blocked_streams,
             max_field_section_size=config.http3.max_field_section_size,
             max_fields=config.http3.max_fields,
         )
-        self.message_limits = MessageLimits(
-            max_size=config.http3.max_field_section_size, max_fields=config.http3.max_fields
-        )
         replaced, self._upstreams = self._upstreams, proposal.upstreams
+        self.gateway.use(config, proposal.router, proposal.upstreams)
         for name, upstream in replaced.items():
             if self._upstreams.get(name) is not upstream:
                 upstream.retire()
@@ -253,10 +221,6 @@ class Edge:
                 host = path.local_host
             found[family] = host, int(port)
         return PreferredAddress(**found) if found else None
-
-    def now(self) -> float:
-        """Seconds on the clock that connections and exchanges are timed by."""
-        return self._clock()
 
     # --- the loop -------------------------------------------------------------------------------
 
@@ -310,20 +274,43 @@ class Edge:
         if sock.flush():
             self._loop.remove_writer(sock.fileno())
 
-    # --- sessions and exchanges -------------------------------------------------------------------
+    # --- sessions (downstream.http3.Host) ---------------------------------------------------------
 
     def _accept(self, connection: Connection) -> Session:
-        session = Session(self, connection)
+        session = Session(connection, self.gateway, self)
         self.tracer.accepted(session)
         self.sessions.add(session)
         return session
+
+    @property
+    def max_streams(self) -> int:
+        """Concurrent requests that a connection is allowed."""
+        return self.config.quic.max_streams
+
+    def make_codec(self, session: Session, alpn: str | None) -> Codec:
+        """The codec of the application protocol that was negotiated."""
+        connection = session.connection
+        if alpn == ALPN_HQ:
+            session.client.http_version = b"0.9"
+            authority = (connection.server_name or "localhost").encode()
+            return HqConnection(connection, session, authority=authority)
+        return H3Connection(
+            connection, session, is_client=False, settings=self.h3_settings, clock=self._clock
+        )
+
+    def negotiated(self, session: Session) -> None:
+        """The session has its codec."""
+        self.tracer.negotiated(session)
+
+    def handshake_completed(self, session: Session) -> None:
+        self.handshakes_completed += 1
 
     def session_ended(self, session: Session) -> None:
         """The connection behind a session is over."""
         self.sessions.discard(session)
         if session.connection.handshake_seconds is None:
             self.handshakes_failed += 1
-        count_connection(self.metrics, session.connection, self._clock())
+        count_connection(self.gateway.metrics, session.connection, self._clock())
         log.debug(
             "connection ended",
             connection=session.connection.id,
@@ -331,93 +318,14 @@ class Edge:
         )
         self._check_drained()
 
-    def new_exchange(self, session: Session, stream: RequestStream, request: Request) -> Exchange:
-        """An exchange for a request; `start_exchange` sets it going."""
-        self.requests_total += 1
-        route = self.router.find(request.authority, request.path)
-        if route is not None:
-            session.routes.add(route_label(route))
-        reserved, added, trace_id, span = self._passed_on(session, request)
-        context = EdgeContext(
-            client_host=session.client_host,
-            alt_svc=self._alt_svc(stream),
-            version=b"0.9" if session.connection.alpn == ALPN_HQ else b"3",
-            early_data=not session.connection.handshake_complete,
-            reserved=Reserved(reserved, tell_underscores=self.config.pass_on.underscores),
-            added=added,
-        )
-        exchange = Exchange(
-            request,
-            stream,
-            route,
-            context,
-            clock=self._clock,
-            date=self.date,
-            on_done=lambda exchange: self._exchange_done(session, stream, exchange),
-        )
-        exchange.trace_id = trace_id
-        exchange.span = span
-        if self.config.pass_on.server_timing:
-            exchange.timing = lambda exchange: _timing(exchange, session.connection)
-        return exchange
-
-    def _passed_on(
-        self, session: Session, request: Request
-    ) -> tuple[frozenset[bytes], list[Field], str | None, SpanContext | None]:
-        """Request fields that only we may write, ours, the trace's identifier and place in it."""
-        options = self.config.pass_on
-        reserved: frozenset[bytes] = frozenset()
-        added: list[Field] = []
-        trace_id = span = None
-        if options.transport_headers:
-            reserved = TRANSPORT_FIELDS
-            added = transport_fields(transport_of(session.connection))
-        if self.spans.enabled:
-            span = self.spans.begin(request.fields, trusted=options.trace_context)
-            fields, trace_id = span.fields, span.trace_id
-        elif options.trace_context:
-            fields, trace_id = trace_context(request.fields)
-        if trace_id is not None:
-            reserved |= DROPPED_WITH_TRACE_CONTEXT
-            added = added + fields
-        return reserved, added, trace_id, span
-
-    def start_exchange(self, session: Session, exchange: Exchange) -> None:
-        """Refuse an exchange, answer it, or send it to its upstream; limits come before routes."""
-        certificate = session.connection.certificate
-        host = host_of(exchange.request.authority)
-        if (
-            certificate is not None
-            and host != (session.connection.server_name or host).lower()
-            and not certificate.covers(host)
-        ):
-            # RFC 9110 section 15.5.20: this connection is not authoritative for that name.
-            exchange.refuse(421, Outcome.MISDIRECTED)
-        elif self.policy.refuses(exchange, session.client_host):
-            return
-        elif (own := own_answer(exchange.request)) is not None:
-            self._answer(exchange, own)
-        elif exchange.route is None:
-            exchange.refuse(404, Outcome.NO_ROUTE)
-        else:
-            exchange.start(self._upstreams[exchange.route.upstream], session.share)
-
-    def _answer(self, exchange: Exchange, own: OwnAnswer) -> None:
-        if own is OwnAnswer.OPTIONS:
-            exchange.answer(Response(204))
-        elif own is OwnAnswer.NOT_SERVED:
-            exchange.refuse(501, Outcome.NOT_SERVED, reason="TRACE is not served")
-        else:
-            exchange.refuse(400, Outcome.MALFORMED, reason="max-forwards is no number")
-
     def _tick(self) -> None:
         """Once a second: deadlines of progress, memory, and what we lose."""
         self._ticker = self._loop.call_later(PROGRESS_INTERVAL, self._tick)
         now = self._clock()
-        contended = [upstream for upstream in self._upstreams.values() if upstream.is_contended]
-        self.policy.check(self.sessions, now, contended=bool(contended))
-        for upstream in contended:
-            upstream.reclaim()
+        contended = self.gateway.is_contended
+        self._overload.check(self.sessions, now, contended=contended)
+        if contended:
+            self.gateway.reclaim()
         self._losses.check(self._lost(), now)
         self.tracer.check()
 
@@ -427,46 +335,15 @@ class Edge:
             for name, count in sock.counters.items():
                 if name.startswith("send_dropped"):
                     lost[name] += count
-        if self.access_log is not None:
-            lost["access_log_lines"] = self.access_log.dropped
+        if self.gateway.access_log is not None:
+            lost["access_log_lines"] = self.gateway.access_log.dropped
         return lost
-
-    def _alt_svc(self, stream: RequestStream) -> bytes | None:
-        alt_svc = self.config.alt_svc
-        if not alt_svc.enabled:
-            return None
-        path = stream.session.connection.active_path
-        port = alt_svc.port or (path.socket.address[1] if path is not None else None)
-        # RFC 7838 section 3; an empty host is the one that was asked.
-        return b'h3=":%d"; ma=%d' % (port, alt_svc.max_age) if port else None
-
-    def _exchange_done(self, session: Session, stream: RequestStream, exchange: Exchange) -> None:
-        session.exchange_done(stream.stream_id, exchange.outcome is Outcome.COMPLETE)
-        count_exchange(self.metrics, exchange)
-        self.spans.end(session, stream, exchange)
-        if self.access_log is not None:
-            self.access_log.log(access_record(session, stream, exchange))
-        stream.exchange = None  # they name each other: neither would be freed
-
-    def rejected(
-        self,
-        session: Session,
-        stream_id: int,
-        fields: Sequence[Field],
-        error: MessageError,
-        bytes_sent: int,
-    ) -> None:
-        """A malformed request was answered without an exchange."""
-        self.requests_total += 1
-        if self.access_log is not None:
-            self.access_log.log(rejected_record(session, stream_id, fields, error, bytes_sent))
-        count_rejected(self.metrics, error, bytes_sent)
 
     # --- the end ----------------------------------------------------------------------------------
 
     async def drain(self, timeout: float) -> None:
         """Take no new connections, finish what runs, at most `timeout` seconds; then close all."""
-        self.policy.drain()
+        self._overload.drain()
         self._drained = self._loop.create_future()
         for session in list(self.sessions):
             session.announce_drain()
@@ -490,10 +367,6 @@ class Edge:
             and not any(session.connection.is_alive for session in self.sessions)
         ):
             self._drained.set_result(None)
-
-    def servers(self) -> dict[str, dict[str, dict[str, int]]]:
-        """Gauges and counters by upstream and server (`Upstream.stats`)."""
-        return {name: upstream.stats() for name, upstream in self._upstreams.items()}
 
     async def close(self) -> None:
         """Stop reading and close upstreams; the sockets are the supervisor's."""

@@ -49,8 +49,8 @@ from quicedge.worker.control import (
 )
 from quicedge.worker.edge import Edge, store_of
 from quicedge.worker.proposal import Proposal
-from quicedge.worker.records import connection_stats
 from quicedge.worker.roster import Roster
+from quicedge.worker.snapshots import connection_stats
 
 log = structlog.get_logger(__name__)
 
@@ -260,7 +260,7 @@ class _Worker:
             connections_total=endpoint.counters["accepted"],
             handshakes_completed=edge.handshakes_completed,
             handshakes_failed=edge.handshakes_failed,
-            requests_total=edge.requests_total,
+            requests_total=edge.gateway.requests_total,
             retries_sent=endpoint.counters["retries"],
             version_negotiations_sent=endpoint.counters["version_negotiations"],
             stateless_resets_sent=endpoint.counters["stateless_resets"],
@@ -270,8 +270,8 @@ class _Worker:
             bytes_received=network["bytes_received"],
             bytes_sent=network["bytes_sent"],
             datagrams_dropped=from_zero(DATAGRAM_DROPS, dropped),
-            metrics=edge.metrics,
-            servers=edge.servers(),
+            metrics=edge.gateway.metrics,
+            servers=edge.gateway.servers(),
             requests_refused=refused,
             early_data=from_zero(EARLY_DATA_VERDICTS, edge.early_data.verdicts),
             traces_running=edge.tracer.running,
@@ -314,7 +314,7 @@ class _Worker:
         self._edge.adopt(prepared.proposal)
         self._edge.use_shared_keys(prepared.shared_keys)
         self._logs = self._logs.replace_by(prepared.logs)
-        self._edge.access_log = self._logs.access
+        self._edge.gateway.access_log = self._logs.access
 
     def abort_settings(self) -> None:
         prepared, self._prepared = self._prepared, None

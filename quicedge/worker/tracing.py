@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 from quicedge.config.schema import Qlog
 from quicedge.config.tracelimits import QLOG_FOLLOW_TIMEOUT, QLOG_MAX_FOLLOWERS
+from quicedge.downstream.http3 import Session
 from quicedge.http.h3 import H3Connection
 from quicedge.http.traced import trace_codec, untrace_codec
 from quicedge.quic.connection import Connection
@@ -19,7 +20,6 @@ from quicedge.telemetry.follower import Follower
 from quicedge.telemetry.stats import FollowAnswer
 from quicedge.telemetry.trace import Sink, Trace
 from quicedge.telemetry.tracefiles import TraceFiles, trace_directory
-from quicedge.worker.session import Session
 
 
 class _Following:

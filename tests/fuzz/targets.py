@@ -29,7 +29,7 @@ from quicedge.http.h3 import H3Connection, H3Error, H3Settings
 from quicedge.http.hq import HqConnection
 from quicedge.http.message import Request
 from quicedge.http.priority import parse_priority
-from quicedge.proxy.passing import trace_context
+from quicedge.proxy.trace_context import trace_context
 from quicedge.qlog.analyse import analyse
 from quicedge.qlog.report import page
 from quicedge.qlog.validate import validate

@@ -10,10 +10,10 @@ from typing import Any
 import pylsqpack
 import pytest
 
+from quicedge.downstream.http3 import Session
 from quicedge.http.errors import H3ErrorCode as Code
 from quicedge.http.frames import encode_frame as frame
 from quicedge.http.frames import encode_settings
-from quicedge.worker.session import Session
 from tests.support.hostile import Hostile, varints
 from tests.support.sessions import StubEdge
 from tests.support.world import NOW
@@ -36,7 +36,7 @@ def connect() -> Hostile:
     hostile = Hostile(alpn_protocols=["h3"])
     endpoint = hostile.world.endpoint
     edge: Any = StubEdge(NOW, endpoint.wake)
-    endpoint._accept = lambda connection: Session(edge, connection)
+    endpoint._accept = lambda connection: Session(connection, edge, edge)
     return hostile.connect()
 
 

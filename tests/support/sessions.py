@@ -10,17 +10,18 @@ from typing import Any
 import pylsqpack
 
 from quicedge.config.schema import Quic
+from quicedge.downstream.http3 import Session
 from quicedge.http.checks import MessageError, MessageLimits
 from quicedge.http.frames import FrameType, encode_frame, encode_settings, encode_varint
-from quicedge.http.h3 import H3Settings
+from quicedge.http.h3 import H3Connection, H3Settings
 from quicedge.http.message import Field, Request, Response
-from quicedge.http.semantics import EdgeContext
-from quicedge.proxy.exchange import Exchange
+from quicedge.proxy.client import ClientInfo
+from quicedge.proxy.exchange import Downstream, Exchange
+from quicedge.proxy.filters import FilterChain
+from quicedge.proxy.response_memory import ResponseMemory
 from quicedge.quic import events
 from quicedge.quic.ending import Delivery, Ending
 from quicedge.telemetry.outcomes import Outcome, Refusal
-from quicedge.worker.response_memory import ResponseMemory
-from quicedge.worker.session import RequestStream, Session
 
 GET: list[Field] = [
     (b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"localhost"), (b":path", b"/"),
@@ -85,16 +86,14 @@ class OriginRequest:
 
 
 class StubEdge:
-    """What a session needs of its edge; time stands still unless `clock` is moved."""
+    """What a session needs of gateway and worker; time stands still unless `clock` is moved."""
 
     def __init__(self, clock: float = 0.0, wake: Callable[[Any], None] = lambda _: None) -> None:
         self.clock = clock
         self.wake = wake
-        self.config = SimpleNamespace(quic=Quic())
-        self.h3_settings = H3Settings()
+        self.max_streams = Quic().max_streams
         self.message_limits = MessageLimits()
-        self.handshakes_completed = 0
-        self.tracer = SimpleNamespace(negotiated=lambda _: None)
+        self.early_data: Any = None
         self.refusals: Counter[Refusal] = Counter()
         self.closed: list[str] = []
         """Why sessions were closed for what their clients did."""
@@ -102,7 +101,7 @@ class StubEdge:
             needs_address=False,
             response_memory=ResponseMemory(1 << 40, lambda call: call()),
             count=lambda reason, count=1: self.refusals.update({reason: count}),
-            note_closed=lambda session, code, reason: self.closed.append(reason),
+            note_closed=lambda client, code, reason: self.closed.append(reason),
         )
         self.at_origin: list[OriginRequest] = []
         """Requests that the origin has got, in order."""
@@ -117,25 +116,37 @@ class StubEdge:
 
     def session_ended(self, session: Session) -> None: ...
 
-    def new_exchange(self, session: Session, stream: RequestStream, request: Request) -> Exchange:
-        def done(exchange: Exchange) -> None:
-            session.exchange_done(stream.stream_id, exchange.outcome is Outcome.COMPLETE)
-            stream.exchange = None
+    def negotiated(self, session: Session) -> None: ...
 
-        context = EdgeContext(client_host="192.0.2.1")
-        return Exchange(
-            request, stream, None, context, clock=self.now, date=self.date, on_done=done
+    def handshake_completed(self, session: Session) -> None: ...
+
+    def make_codec(self, session: Session, alpn: str | None) -> H3Connection:
+        return H3Connection(
+            session.connection, session, is_client=False, settings=H3Settings(), clock=self.now
         )
 
-    def start_exchange(self, session: Session, exchange: Exchange) -> None:
+    def handle(self, request: Request, downstream: Downstream, client: ClientInfo) -> Exchange:
+        exchange = self._accept(request, downstream, client)
         exchange.start(self)
+        return exchange
+
+    def refuse_late(self, request: Request, downstream: Downstream, client: ClientInfo) -> None:
+        self._accept(request, downstream, client).refuse(503, Outcome.OVERLOADED)
+
+    def _accept(self, request: Request, downstream: Downstream, client: ClientInfo) -> Exchange:
+        exchange = Exchange(
+            request, downstream, None, client, FilterChain(), clock=self.now,
+            on_done=downstream.done,
+        )  # fmt: skip
+        downstream.accepted(exchange)
+        return exchange
 
     def open(self, request: Request, handler: Exchange, *options: Any) -> OriginRequest:
         self.at_origin.append(OriginRequest(request, handler))
         return self.at_origin[-1]
 
     def rejected(
-        self, session: Session, stream_id: int, fields: Any, error: MessageError, size: int
+        self, client: ClientInfo, stream_id: int, fields: Any, error: MessageError, size: int
     ) -> None:
         self.rejections.append(error)
 
@@ -229,7 +240,7 @@ class Client:
     def __init__(self, **settings: int) -> None:
         self.edge = StubEdge()
         self.connection = StubConnection()
-        self.session = Session(self.edge, self.connection)  # type: ignore[arg-type]
+        self.session = Session(self.connection, self.edge, self.edge)  # type: ignore[arg-type]
         self._tell(events.ProtocolNegotiated(alpn_protocol="h3"))
         self._next = 0
         sent = encode_settings({int(name[1:]): value for name, value in settings.items()})

@@ -11,8 +11,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "quicedge"
 
 ROOMS = (
-    "cli", "supervisor", "admin", "worker", "proxy", "upstream", "http", "quic", "udp",
-    "telemetry", "qlog", "shares", "config",
+    "cli", "supervisor", "admin", "worker", "downstream", "proxy", "upstream", "http", "quic",
+    "udp", "telemetry", "qlog", "shares", "config",
 )  # fmt: skip
 """From the front door down: a room imports only rooms below itself."""
 
@@ -20,6 +20,7 @@ FORBIDDEN = {
     "udp": {"quic", "http"},
     "quic": {"http"},
     "upstream": {"quic", "proxy", "worker"},
+    "downstream": {"upstream"},
     "qlog": {"quic", "http", "worker", "telemetry", "udp", "upstream", "proxy"},
 }
 

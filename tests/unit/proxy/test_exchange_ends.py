@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from quicedge.http.message import Field, Response
-from quicedge.http.semantics import EdgeContext
 from quicedge.proxy.exchange import Exchange
+from quicedge.proxy.filters import FilterChain
 from quicedge.telemetry.outcomes import Outcome
+from tests.support.client_info import StubClient
 from tests.support.origins import request
 
 BODY = b"x" * 1000
@@ -18,6 +19,12 @@ BODY = b"x" * 1000
 
 class Client:
     """A downstream that has acknowledged nothing yet."""
+
+    stream_id = 0
+
+    def accepted(self, exchange: Exchange) -> None: ...
+
+    def done(self, exchange: Exchange) -> None: ...
 
     def __init__(self) -> None:
         self.written = self.acknowledged = 0
@@ -62,10 +69,10 @@ class World:
         self.now = 100.0
         self.client, self.origin = Client(), Origin()
         self.done: list[Exchange] = []
-        context = EdgeContext(client_host="192.0.2.1", alt_svc=None)
-        self.exchange = Exchange(request(), self.client, None, context,
-                                 clock=lambda: self.now, date=lambda: b"now",
-                                 on_done=self.done.append)  # fmt: skip
+        self.exchange = Exchange(
+            request(), self.client, None, StubClient(), FilterChain(),
+            clock=lambda: self.now, on_done=self.done.append,
+        )  # fmt: skip
         self.exchange.start(self.origin)
 
     def answer(self) -> None:

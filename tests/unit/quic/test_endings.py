@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from quicedge.downstream.closing import close_reason
 from quicedge.qlog.validate import validate
 from quicedge.quic.connection import Connection
 from quicedge.quic.ending import Delivery, Ending
 from quicedge.telemetry.trace import Trace
-from quicedge.worker.closing import close_reason
 from tests.support.quicpair import make_pair
 from tests.support.simnet import Link, Pair
 

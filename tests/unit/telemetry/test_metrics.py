@@ -18,6 +18,8 @@ from quicedge.admin.view import Status, WorkerStatus
 from quicedge.config.accessfields import ACCESS_FIELDS
 from quicedge.config.schema import Config, Route, Upstream
 from quicedge.http.errors import OriginFailure
+from quicedge.proxy.policy import Policy
+from quicedge.proxy.records import expect_series
 from quicedge.telemetry.access import AccessRecord
 from quicedge.telemetry.metrics import (
     CONNECTION_HISTOGRAMS,
@@ -36,8 +38,6 @@ from quicedge.telemetry.outcomes import (
 )
 from quicedge.telemetry.stats import WorkerStats
 from quicedge.udp.socket import _LOST_SEND
-from quicedge.worker.policy import Policy
-from quicedge.worker.records import expect_series
 
 ROOT = Path(__file__).resolve().parents[3]
 DASHBOARD = ROOT / "deploy" / "grafana" / "quicedge.json"
@@ -115,7 +115,7 @@ def test_every_reason_for_a_dropped_datagram_is_counted_from_zero() -> None:
     assert len(named) > 12
     assert named - {"dropped_flood"} <= set(DATAGRAM_DROPS)  # a flood is a connection's
     assert from_zero(("a", "b"), {"b": 2, "c": 1}) == {"a": 0, "b": 2, "c": 1}
-    strikes = (ROOT / "quicedge" / "worker" / "fleetstrikes.py").read_text()
+    strikes = (ROOT / "quicedge" / "downstream" / "shared_anti_replay.py").read_text()
     assert set(re.findall(r'verdicts\["(\w+)"\]', strikes)) == set(EARLY_DATA_VERDICTS)
 
 

@@ -13,10 +13,10 @@ from quicedge.config.limits import (
 )
 from quicedge.config.rates import parse_rate
 from quicedge.config.schema import Limits, RequestRate
+from quicedge.downstream.stream_timeouts import StreamTimeouts
 from quicedge.http.message import Request
+from quicedge.proxy.request_rates import RequestRates
 from quicedge.worker.memory import MemoryBudget, default_budget, resident_bytes, trim
-from quicedge.worker.progress import Progress
-from quicedge.worker.requestrates import RequestRates
 
 ONE, NEIGHBOUR, FAR = "192.0.2.1", "192.0.2.200", "198.51.100.9"
 
@@ -199,7 +199,7 @@ LIMITS = Limits(header_timeout=5.0, body_timeout=10.0, response_timeout=20.0)
 
 
 def run(session: FakeSession, seconds: int, each: Any = lambda second: None) -> int:
-    progress, late = Progress(), 0
+    progress, late = StreamTimeouts(), 0
     for second in range(seconds):
         each(second)
         late += progress.check(session, LIMITS, float(second))  # type: ignore[arg-type]
@@ -210,7 +210,7 @@ def test_a_head_that_never_ends_is_answered_408() -> None:
     session = FakeSession()
     session.exchange.request_over = True
     session.heads = [4]
-    progress = Progress()
+    progress = StreamTimeouts()
     for second in range(7):
         progress.check(session, LIMITS, float(second))  # type: ignore[arg-type]
     assert session.refused == [(4, 408)]

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from quicedge.config.limits import RESPONSE_MEMORY_GRAIN, STALLED_AFTER, STALLED_BYTES
+from quicedge.downstream.stalls import Stalls
+from quicedge.proxy.response_memory import ResponseMemory
 from quicedge.shares import Client
-from quicedge.worker.response_memory import ResponseMemory
-from quicedge.worker.stalls import Stalls
 
 ONE = Client(b"\xc0\x00\x02\x01", b"\xc0\x00\x02")
 OTHER = Client(b"\xc6\x33\x64\x01", b"\xc6\x33\x64")

@@ -9,9 +9,9 @@ import pytest
 import structlog.testing
 
 from quicedge.config.schema import Config, Limits, Quic
+from quicedge.downstream.early_data import EarlyData
+from quicedge.downstream.shared_anti_replay import FleetStrikes
 from quicedge.quic.strikes import EarlyDataGuard, EarlyDataUse
-from quicedge.worker.early import EarlyData
-from quicedge.worker.fleetstrikes import FleetStrikes
 
 
 class Store:
@@ -101,7 +101,7 @@ async def test_another_register_answers_for_no_older_ticket() -> None:
 async def test_a_store_that_fails_lets_nobody_early(
     how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("quicedge.worker.fleetstrikes.FLEET_TIMEOUT", 0.01)
+    monkeypatch.setattr("quicedge.downstream.shared_anti_replay.FLEET_TIMEOUT", 0.01)
     store = Store()
     worker = Worker(store)
     await worker.start()
@@ -114,7 +114,7 @@ async def test_a_store_that_fails_lets_nobody_early(
 
 
 async def test_questions_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quicedge.worker.fleetstrikes.FLEET_STRIKES_WAITING", 10)
+    monkeypatch.setattr("quicedge.downstream.shared_anti_replay.FLEET_STRIKES_WAITING", 10)
     store = Store()
     store.is_silent = True
     worker = Worker(store)

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from quicedge.config.rates import parse_rate
 from quicedge.config.schema import RequestRate
 from quicedge.http.message import Request
+from quicedge.proxy.shared_rate_limit import FleetCounts
 from quicedge.quic.admission import RateTable
 from quicedge.quic.prefixes import packed, prefix_of
-from quicedge.worker.fleetrates import FleetCounts
 
 
 class _Rule:

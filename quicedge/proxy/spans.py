@@ -19,12 +19,10 @@ from quicedge.config.schema import Otel
 from quicedge.config.tracelimits import OTEL_MAX_TEXT, OTEL_WORKER_BATCH, OTEL_WORKER_INTERVAL
 from quicedge.http.message import Field, Request
 from quicedge.proxy.exchange import Exchange
-from quicedge.proxy.passing import SpanContext, new_span_id, new_trace_id, parent_of
-from quicedge.quic.packet import VERSION_NAMES
+from quicedge.proxy.trace_context import SpanContext, new_span_id, new_trace_id, parent_of
 from quicedge.telemetry.spans import Attribute, SamplerError, Span, is_disabled, sampler_of
 from quicedge.telemetry.text import text
 from quicedge.upstream.base import OriginStream
-from quicedge.worker.session import RequestStream, Session
 
 log = structlog.get_logger(__name__)
 
@@ -80,13 +78,13 @@ class SpanRecorder:
             trace_id, new_span_id(), new_span_id(), parent, self._sampler.samples(trace_id, sampled)
         )
 
-    def end(self, session: Session, stream: RequestStream, exchange: Exchange) -> None:
+    def end(self, exchange: Exchange) -> None:
         """An exchange is over."""
-        context = exchange.span
-        if context is None or not context.recorded:
+        context = exchange.trace
+        if not isinstance(context, SpanContext) or not context.recorded:
             return
         epoch = time.time() - self._clock()
-        self._waiting.append(_server_span(context, session, stream, exchange, epoch))
+        self._waiting.append(_server_span(context, exchange, epoch))
         if exchange.origin is not None and exchange.origin.scheme in _REMOTE:
             self._waiting.append(_client_span(context, exchange, epoch))
         if len(self._waiting) >= OTEL_WORKER_BATCH:
@@ -105,11 +103,8 @@ class SpanRecorder:
             self.dropped += len(spans)
 
 
-def _server_span(
-    context: SpanContext, session: Session, stream: RequestStream, exchange: Exchange, epoch: float
-) -> Span:
-    request, connection = exchange.request, session.connection
-    recovery, rtt = connection.recovery, connection.recovery.rtt
+def _server_span(context: SpanContext, exchange: Exchange, epoch: float) -> Span:
+    request, transport = exchange.request, exchange.client.transport
     name, attributes = _method(request.method)
     path, _, query = text(request.path).partition("?")
     host, port = _host_port(text(request.authority), 443)
@@ -123,28 +118,27 @@ def _server_span(
         "network.transport": "quic",
         "http.request.body.size": exchange.bytes_received,
         "http.response.body.size": exchange.bytes_delivered,
-        "quic.connection_id": connection.id,
-        "quic.stream_id": stream.stream_id,
-        "quic.version": VERSION_NAMES.get(connection.version, hex(connection.version)),
-        "quic.early_data": exchange.context.early_data,
-        "quic.congestion_window": recovery.congestion_window,
-        "quic.packets_sent": connection.packets_sent,
-        "quic.packets_lost": recovery.packets_lost,
+        "quic.connection_id": transport.connection_id,
+        "quic.stream_id": exchange.stream_id,
+        "quic.version": transport.version or "",
+        "quic.early_data": exchange.early_data,
+        "quic.congestion_window": transport.congestion_window,
+        "quic.packets_sent": transport.packets_sent,
+        "quic.packets_lost": transport.packets_lost,
         "quicedge.outcome": str(exchange.outcome),
     }
     if query:
         attributes["url.query"] = _CREDENTIALS.sub(r"\1\2=REDACTED", query)[:OTEL_MAX_TEXT]
-    path_in_use = connection.validated_path
-    if path_in_use is not None:
-        remote = path_in_use.remote
-        attributes["client.address"] = attributes["network.peer.address"] = str(remote[0])
-        attributes["network.peer.port"] = remote[1]
+    if exchange.client.address is not None:
+        address, attributes["network.peer.port"] = exchange.client.address
+        attributes["client.address"] = attributes["network.peer.address"] = address
     agent = next((value for name, value in request.fields if name == b"user-agent"), None)
     if agent is not None:
         attributes["user_agent.original"] = text(agent)[:OTEL_MAX_TEXT]
-    if rtt.initialized:
-        attributes["quic.smoothed_rtt"] = rtt.smoothed
-        attributes["quic.min_rtt"] = rtt.min
+    if transport.smoothed_rtt is not None:
+        attributes["quic.smoothed_rtt"] = transport.smoothed_rtt
+    if transport.min_rtt is not None:
+        attributes["quic.min_rtt"] = transport.min_rtt
     if exchange.route is not None:
         attributes["http.route"] = exchange.route.path
         attributes["quicedge.upstream"] = exchange.route.upstream

@@ -1,4 +1,4 @@
-"""What the edge knows of the transport, passed on: to origins, to clients, along a trace."""
+"""A request's place in a distributed trace (W3C Trace Context)."""
 
 from __future__ import annotations
 
@@ -8,60 +8,13 @@ from typing import NamedTuple
 
 from quicedge.http.message import Field, Fields
 
-TRANSPORT_FIELDS = frozenset(
-    (
-        b"x-quic-version", b"x-quic-rtt-ms", b"x-quic-min-rtt-ms", b"x-quic-loss",
-        b"x-quic-congestion-window", b"x-quic-0rtt",
-    )
-)  # fmt: skip
-"""Fields that origins believe because a client's are dropped."""
-
 # W3C Trace Context section 3.2.2: version ff is invalid, so are identifiers of zeros alone.
 _TRACEPARENT = re.compile(
     rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
 )
-_TRACE_FIELDS = frozenset((b"traceparent", b"tracestate"))
+TRACE_FIELDS = frozenset((b"traceparent", b"tracestate"))
 _SAMPLED, _RANDOM = 1, 2
 """Trace flags."""
-
-
-class Transport(NamedTuple):
-    """A connection's transport when a request came; None is unknown."""
-
-    version: str
-    smoothed_rtt: float | None
-    """Seconds."""
-    min_rtt: float | None
-    loss_ratio: float
-    congestion_window: int
-    early_data: bool
-
-
-def transport_fields(transport: Transport) -> Fields:
-    """The `X-Quic-*` fields of a request."""
-    fields: Fields = [
-        (b"x-quic-version", transport.version.encode()),
-        (b"x-quic-loss", b"%.4f" % transport.loss_ratio),
-        (b"x-quic-congestion-window", b"%d" % transport.congestion_window),
-        (b"x-quic-0rtt", b"1" if transport.early_data else b"0"),
-    ]
-    if transport.smoothed_rtt is not None:
-        fields.append((b"x-quic-rtt-ms", b"%.3f" % (transport.smoothed_rtt * 1000)))
-    if transport.min_rtt is not None:
-        fields.append((b"x-quic-min-rtt-ms", b"%.3f" % (transport.min_rtt * 1000)))
-    return fields
-
-
-def server_timing(
-    origin_seconds: float | None, edge_seconds: float, rtt_seconds: float | None
-) -> bytes:
-    """A `server-timing` value (W3C Server Timing), in milliseconds."""
-    parts = [b"edge;dur=%.1f" % (max(edge_seconds, 0.0) * 1000)]
-    if origin_seconds is not None:
-        parts.append(b"origin;dur=%.1f" % (origin_seconds * 1000))
-    if rtt_seconds is not None:
-        parts.append(b'quic;desc="smoothed RTT";dur=%.1f' % (rtt_seconds * 1000))
-    return b", ".join(parts)
 
 
 class TraceContext(NamedTuple):
@@ -97,7 +50,7 @@ def parent_of(fields: list[Field]) -> Parent | None:
     if match is None or (match[1] == b"00" and match[5]):
         return None
     flags = int(match[4], 16)
-    kept = [item for item in fields if item[0] in _TRACE_FIELDS]
+    kept = [item for item in fields if item[0] in TRACE_FIELDS]
     return Parent(
         trace_id=match[2].decode(),
         span_id=match[3].decode(),
@@ -158,7 +111,3 @@ class SpanContext(NamedTuple):
         if parent is not None and parent.state:
             fields.append((b"tracestate", parent.state))
         return fields
-
-
-DROPPED_WITH_TRACE_CONTEXT = _TRACE_FIELDS
-"""Fields of the client that ours replace."""

@@ -4,37 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from quicedge import __version__
 from quicedge.config.schema import Config
-from quicedge.http.message import Field, Request
+from quicedge.downstream.shared_anti_replay import FleetStrikes, RedisStrikes, StrikeStore
 from quicedge.quic.strikes import EarlyDataGuard, EarlyDataUse
-from quicedge.worker.fleetstrikes import FleetStrikes, RedisStrikes, StrikeStore
-
-if TYPE_CHECKING:
-    from quicedge.worker.session import RequestStream
 
 SAFE_METHODS = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))
 """Methods that may be run twice without harm (RFC 9110 section 9.2.1)."""
-
-
-@dataclass(slots=True)
-class HeldRequest:
-    """A request and what has come of its body, not credited to the client.
-
-    The stream's flow-control window bounds it.
-    """
-
-    stream: RequestStream
-    request: Request
-    since: float
-    """When it came."""
-    body: bytearray = field(default_factory=bytearray)
-    ended: bool = False
-    trailers: Sequence[Field] = ()
 
 
 def early_data_terms(config: Config) -> bytes | None:

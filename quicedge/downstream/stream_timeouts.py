@@ -11,15 +11,50 @@ Packets that carry nothing (PING, empty frames) keep a connection alive but move
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Protocol
 
 from quicedge.config.limits import MESSAGE_REST, MIN_BODY_RATE, MIN_PROGRESS
 from quicedge.config.schema import Limits
 from quicedge.http.errors import H3ErrorCode
+from quicedge.proxy.exchange import Exchange
 from quicedge.telemetry.outcomes import Outcome
 
-if TYPE_CHECKING:
-    from quicedge.worker.session import RequestStream, Session
+
+class Progress(Protocol):
+    """How far the streams of a connection have come, in bytes (`quic.connection.Connection`)."""
+
+    def acknowledged_bytes(self, stream_id: int) -> int: ...
+
+    def unacknowledged_bytes(self, stream_id: int) -> int: ...
+
+    def unsent_bytes(self, stream_id: int) -> int: ...
+
+
+class Stream(Protocol):
+    """A request stream."""
+
+    stream_id: int
+    exchange: Exchange | None
+
+
+class Session(Protocol):
+    """Whose streams are timed (`http3.Session`)."""
+
+    @property
+    def connection(self) -> Progress: ...
+
+    @property
+    def streams(self) -> Mapping[int, Stream]: ...
+
+    def unfinished_heads(self) -> list[int]:
+        """Streams whose request head is not complete."""
+
+    def refuse_head(self, stream_id: int, status: int, reason: str) -> None:
+        """Answer a request whose head never became complete."""
+
+    def reset(self, stream_id: int, code: int) -> None:
+        """Abort our half of a stream."""
 
 
 class _Mark:
@@ -44,7 +79,7 @@ class _Mark:
         self.at = now
 
 
-class Progress:
+class StreamTimeouts:
     """The deadlines of one session; `check` it about once a second while it has streams."""
 
     __slots__ = ("_bodies", "_heads", "_readers")
@@ -59,7 +94,7 @@ class Progress:
         late = self._check_heads(session, limits.header_timeout, now)
         for stream in list(session.streams.values()):
             late += self._check_body(stream, limits.body_timeout, now)
-            late += self._check_reader(stream, limits.response_timeout, now)
+            late += self._check_reader(session, stream, limits.response_timeout, now)
         for marks in (self._bodies, self._readers):
             for stream_id in marks.keys() - session.streams.keys():
                 del marks[stream_id]
@@ -74,7 +109,7 @@ class Progress:
             session.refuse_head(stream_id, 408, "request head too slow")
         return len(late)
 
-    def _check_body(self, stream: RequestStream, timeout: float, now: float) -> int:
+    def _check_body(self, stream: Stream, timeout: float, now: float) -> int:
         exchange = stream.exchange
         if exchange is None or exchange.request_over:
             return 0
@@ -92,11 +127,11 @@ class Progress:
             return 1
         return 0
 
-    def _check_reader(self, stream: RequestStream, timeout: float, now: float) -> int:
+    def _check_reader(self, session: Session, stream: Stream, timeout: float, now: float) -> int:
         exchange = stream.exchange
         if exchange is None:
             return 0
-        connection, stream_id = stream.session.connection, stream.stream_id
+        connection, stream_id = session.connection, stream.stream_id
         taken = connection.acknowledged_bytes(stream_id)
         mark = self._readers.setdefault(stream_id, _Mark(taken, now))
         # While the origin may write more, what is in flight is nobody's delay; a complete
@@ -109,7 +144,7 @@ class Progress:
         if not waiting:
             mark.excuse(taken, now)
         elif mark.is_late(taken, now, timeout, MIN_PROGRESS):
-            stream.session.reset(stream_id, H3ErrorCode.REQUEST_CANCELLED)
+            session.reset(stream_id, H3ErrorCode.REQUEST_CANCELLED)
             exchange.response_timed_out()
             return 1
         return 0

@@ -4,44 +4,91 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from quicedge.config.limits import (
     DRAIN_NOTICE,
     EXCHANGE_MEMORY,
     HELD_REQUEST_TIMEOUT,
-    RETRY_AFTER,
     SEND_BUFFER_CONNECTION,
     SEND_BUFFER_FLOOR,
     SEND_BUFFER_HIGH,
     SEND_BUFFER_LOW,
 )
+from quicedge.downstream.closing import close_reason
+from quicedge.downstream.early_data import SAFE_METHODS, EarlyData
+from quicedge.downstream.http3_client import Http3Client
+from quicedge.downstream.rapid_reset import AbandonedRequests
+from quicedge.downstream.stalls import Stalls
+from quicedge.downstream.stream_timeouts import StreamTimeouts
 from quicedge.http import checks
 from quicedge.http.errors import H3ErrorCode
-from quicedge.http.h3 import H3Connection, H3Error, H3StreamError
-from quicedge.http.hq import ALPN_HQ, HqConnection
-from quicedge.http.message import Field, Request, Response
+from quicedge.http.h3 import H3Error, H3StreamError
+from quicedge.http.message import Field, Fields, Request, Response
 from quicedge.http.priority import Priority, parse_priority
 from quicedge.proxy.errorpage import error_response
 from quicedge.proxy.exchange import Exchange, HeadTooLarge
+from quicedge.proxy.gateway import Gateway
+from quicedge.proxy.records import route_label
 from quicedge.quic import events
 from quicedge.quic.connection import Connection
 from quicedge.quic.ending import Delivery, Ending
-from quicedge.quic.prefixes import packed, prefix_of
 from quicedge.shares import Client, Standing
 from quicedge.telemetry.outcomes import Outcome, Refusal
-from quicedge.udp.address import format_address
-from quicedge.worker.abuse import AbandonedRequests
-from quicedge.worker.closing import close_reason
-from quicedge.worker.early import SAFE_METHODS, HeldRequest
-from quicedge.worker.progress import Progress
-from quicedge.worker.stalls import Stalls
-
-if TYPE_CHECKING:
-    from quicedge.worker.edge import Edge
 
 MAX_REQUEST_STREAM_ID = 2**62 - 4
 """The highest id a request stream can have (RFC 9000 section 2.1)."""
+
+
+class Codec(Protocol):
+    """HTTP on a connection's streams (`http.h3.H3Connection`); it calls a session's `on_*`."""
+
+    def stream_data(self, stream_id: int, data: bytes, end_stream: bool) -> None: ...
+
+    def stream_reset(self, stream_id: int, error_code: int) -> None: ...
+
+    def stop_sending(self, stream_id: int, error_code: int) -> None: ...
+
+    def expect_length(self, stream_id: int, length: int) -> None: ...
+
+    def unfinished_heads(self) -> list[int]: ...
+
+    def drop(self, stream_id: int) -> None: ...
+
+    def can_send(self, fields: Sequence[Field]) -> bool: ...
+
+    def send_headers(self, stream_id: int, fields: Fields, end_stream: bool = False) -> None: ...
+
+    def send_data(self, stream_id: int, data: bytes, end_stream: bool = False) -> None: ...
+
+    def send_trailers(self, stream_id: int, fields: Fields) -> None: ...
+
+    def send_goaway(self, stream_id: int) -> None: ...
+
+
+class Host(Protocol):
+    """What a session needs of the worker (`worker.edge.Edge`)."""
+
+    early_data: EarlyData
+
+    @property
+    def max_streams(self) -> int:
+        """Concurrent requests that a connection is allowed."""
+
+    def wake(self, connection: Connection) -> None:
+        """Something was written on the connection: send at the end of this turn of the loop."""
+
+    def make_codec(self, session: Session, alpn: str | None) -> Codec:
+        """The codec of the application protocol that was negotiated."""
+
+    def negotiated(self, session: Session) -> None:
+        """The session has its codec."""
+
+    def handshake_completed(self, session: Session) -> None: ...
+
+    def session_ended(self, session: Session) -> None:
+        """The connection is over, and so is every exchange."""
 
 
 class RequestStream:
@@ -54,6 +101,14 @@ class RequestStream:
         self.stream_id = stream_id
         self.paused = False
         self.exchange: Exchange | None = None
+
+    def accepted(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self.session.accepted(self, exchange)
+
+    def done(self, exchange: Exchange) -> None:
+        self.session.exchange_done(self.stream_id, exchange.outcome is Outcome.COMPLETE)
+        self.exchange = None  # they name each other: neither would be freed
 
     def informational(self, response: Response) -> None:
         # Omit one that exceeds the client's limit: the final response is what counts.
@@ -129,6 +184,22 @@ class RequestStream:
         self.session.stop(self.stream_id, H3ErrorCode.NO_ERROR)
 
 
+@dataclass(slots=True)
+class HeldRequest:
+    """A request and what has come of its body, not credited to the client.
+
+    The stream's flow-control window bounds it.
+    """
+
+    stream: RequestStream
+    request: Request
+    since: float
+    """When it came."""
+    body: bytearray = field(default_factory=bytearray)
+    ended: bool = False
+    trailers: Sequence[Field] = ()
+
+
 class Session:
     """The HTTP/3 server side of one QUIC connection.
 
@@ -136,13 +207,12 @@ class Session:
     `http.h3_types.Handler` towards the codec.
     """
 
-    def __init__(self, edge: Edge, connection: Connection) -> None:
-        self.edge = edge
+    def __init__(self, connection: Connection, gateway: Gateway, host: Host) -> None:
         self.connection = connection
-        address = packed(str(connection.came_from.remote[0]))
-        self.share = Client(address, prefix_of(address))
-        """Whom what it holds is counted for; a client that migrates keeps its first address."""
-        self.h3: H3Connection | HqConnection
+        self.client = Http3Client(connection)
+        self.h3: Codec
+        self._gateway = gateway
+        self._host = host
         self.streams: dict[int, RequestStream] = {}
         self.paused: dict[int, RequestStream] = {}
         self.delivering: dict[int, RequestStream] = {}
@@ -153,7 +223,7 @@ class Session:
         self.held: dict[int, HeldRequest] = {}
         """Requests that wait for the handshake to complete, for their early data's verdict, for the
         client's address to be validated, or for memory."""
-        self.memory = edge.policy.response_memory.account(self.share)
+        self.memory = gateway.policy.response_memory.account(self.client.share)
         self._expected = 0
         """Bytes that responses of requests just started may bring before they are held back."""
         self.stalls = Stalls()
@@ -165,10 +235,10 @@ class Session:
         self.stops_sent = 0
         self.routes: set[str] = set()
         """Routes that its requests took, `HOST` and `PATH` of the configuration."""
-        self.progress = Progress()
+        self.timeouts = StreamTimeouts()
         self.going_away = False
         """GOAWAY was sent: no new requests, and the end once those that run are over."""
-        self._abandoned = AbandonedRequests(edge.config.quic.max_streams, edge.now())
+        self._abandoned = AbandonedRequests(host.max_streams, gateway.now())
         self._abusive = False
         self._farewell = H3ErrorCode.NO_ERROR, "shutting down"
         self._farewell_from = 0.0
@@ -177,16 +247,9 @@ class Session:
         self._highest_stream_id = -4
 
     @property
-    def client(self) -> str:
-        """The client's address, `host:port`; "-" before it is validated."""
-        path = self.connection.validated_path
-        return "-" if path is None else format_address(path.remote)
-
-    @property
-    def client_host(self) -> str:
-        """The client's IP address, for origins and rules: validated ones alone."""
-        path = self.connection.validated_path
-        return "unknown" if path is None else str(path.remote[0]).partition("%")[0]
+    def share(self) -> Client:
+        """Whom what it holds is counted for."""
+        return self.client.share
 
     @property
     def is_busy(self) -> bool:
@@ -194,7 +257,7 @@ class Session:
         return bool(self.streams) or self.connection.streams_open > 0
 
     def wake(self) -> None:
-        self.edge.wake(self.connection)
+        self._host.wake(self.connection)
 
     # --- from the transport -------------------------------------------------------------------
 
@@ -212,11 +275,11 @@ class Session:
                 self.stops_received += 1
                 self.h3.stop_sending(event.stream_id, event.error_code)
             elif isinstance(event, events.ProtocolNegotiated):
-                self.h3 = self._make_codec(event.alpn_protocol)
+                self.h3 = self._host.make_codec(self, event.alpn_protocol)
                 self._negotiated = True
-                self.edge.tracer.negotiated(self)
+                self._host.negotiated(self)
             elif isinstance(event, events.HandshakeCompleted):
-                self.edge.handshakes_completed += 1
+                self._host.handshake_completed(self)
                 self._release_held()
             elif isinstance(event, events.OverheadExhausted):
                 self.on_exhausted("too many packets without stream data")
@@ -226,18 +289,6 @@ class Session:
             if error.code == H3ErrorCode.EXCESSIVE_LOAD:
                 self._note_abuse()
             self._send_away(error.code, error.reason)
-
-    def _make_codec(self, alpn: str | None) -> H3Connection | HqConnection:
-        if alpn == ALPN_HQ:
-            authority = (self.connection.server_name or "localhost").encode()
-            return HqConnection(self.connection, self, authority=authority)
-        return H3Connection(
-            self.connection,
-            self,
-            is_client=False,
-            settings=self.edge.h3_settings,
-            clock=self.edge.now,
-        )
 
     def pumped(self) -> None:
         """Settle what was delivered, resume origins whose clients caught up, close when drained."""
@@ -318,8 +369,8 @@ class Session:
         self.paused.clear()
         self.delivering.clear()
         self.memory.settle(0)
-        self.edge.policy.response_memory.leave(self)
-        self.edge.session_ended(self)
+        self._gateway.policy.response_memory.leave(self)
+        self._host.session_ended(self)
         if self._negotiated:
             self._negotiated = False
             del self.h3  # it names us, and we it: neither would be freed
@@ -334,9 +385,8 @@ class Session:
             return
         self.requests += 1
         stream = RequestStream(self, stream_id)
-        edge = self.edge
         try:
-            request = checks.check_request(fields, limits=edge.message_limits)
+            request = checks.check_request(fields, limits=self._gateway.message_limits)
             request.ended = end_stream
             if request.content_length is not None:
                 if end_stream and request.content_length:
@@ -349,12 +399,12 @@ class Session:
         if self._may_run(request):
             self._start(stream, request)
         else:
-            self.held[stream_id] = HeldRequest(stream, request, edge.now())
+            self.held[stream_id] = HeldRequest(stream, request, self._gateway.now())
             self._wait_for_memory()
 
     def _wait_for_memory(self) -> None:
         if self.held and self.memory.is_short:
-            self.edge.policy.response_memory.wait(self)
+            self._gateway.policy.response_memory.wait(self)
 
     def memory_is_free(self) -> None:
         """Start requests that waited for memory (`response_memory.Waiter`)."""
@@ -371,27 +421,26 @@ class Session:
             # RFC 9114 section 5.2: requests above the GOAWAY id are not processed.
             self.reset(stream_id, H3ErrorCode.REQUEST_REJECTED)
             self.stop(stream_id, H3ErrorCode.REQUEST_REJECTED)
-            self._judge(self._abandoned.refused(self.edge.now()))
+            self._judge(self._abandoned.refused(self._gateway.now()))
             return True
         self._highest_stream_id = max(self._highest_stream_id, stream_id)
         return False
 
     def _start(self, stream: RequestStream, request: Request) -> None:
-        exchange = self._new_exchange(stream, request)
+        self._gateway.handle(request, stream, self.client)
+
+    def accepted(self, stream: RequestStream, exchange: Exchange) -> None:
+        """A request of the connection has become an exchange."""
+        self.streams[stream.stream_id] = stream
+        if exchange.route is not None:
+            self.routes.add(route_label(exchange.route))
         self._expected += SEND_BUFFER_HIGH
         self.settle_memory()
-        self.edge.start_exchange(self, exchange)
-
-    def _new_exchange(self, stream: RequestStream, request: Request) -> Exchange:
-        exchange = self.edge.new_exchange(self, stream, request)
-        stream.exchange = exchange
-        self.streams[stream.stream_id] = stream
-        return exchange
 
     def _may_run(self, request: Request) -> bool:
         if self.memory.is_short:
             return False
-        if self.edge.policy.needs_address and self.connection.validated_path is None:
+        if self._gateway.policy.needs_address and self.connection.validated_path is None:
             return False
         # RFC 8470 section 3: early data may be a replay until the handshake is complete.
         return self.connection.handshake_complete or self._may_run_early(request)
@@ -401,7 +450,7 @@ class Session:
             return False
         if self._runs_early is None:
             use = self.connection.early_data_use
-            self._runs_early = self.edge.early_data.is_first(use, self._early_data_is_first)
+            self._runs_early = self._host.early_data.is_first(use, self._early_data_is_first)
         return self._runs_early
 
     def _early_data_is_first(self) -> None:
@@ -433,8 +482,7 @@ class Session:
         late = [held for held in self.held.values() if now - held.since > HELD_REQUEST_TIMEOUT]
         for held in late:
             self._forget_held(held.stream.stream_id)
-            exchange = self._new_exchange(held.stream, held.request)
-            exchange.refuse(503, Outcome.OVERLOADED, retry_after=RETRY_AFTER)
+            self._gateway.refuse_late(held.request, held.stream, self.client)
         self.wake()
 
     def _forget_held(self, stream_id: int) -> None:
@@ -471,7 +519,7 @@ class Session:
         if held is None and (stream is None or stream.exchange is None):
             return
         try:
-            trailers = checks.check_trailers(fields, limits=self.edge.message_limits)
+            trailers = checks.check_trailers(fields, limits=self._gateway.message_limits)
         except checks.MessageError as error:
             raise H3StreamError(H3ErrorCode.MESSAGE_ERROR, str(error), stream_id) from error
         if held is not None:
@@ -535,7 +583,7 @@ class Session:
     def _note_broken_off(self, stream_id: int) -> None:
         """The client resets or stops a stream; before any response that came to nothing."""
         stream = self.streams.get(stream_id)
-        now = self.edge.now()
+        now = self._gateway.now()
         if stream is None or stream.exchange is None:
             if stream_id in self.held or stream_id > self._highest_stream_id:
                 self._judge(self._abandoned.cancelled(0.0, now))
@@ -561,19 +609,19 @@ class Session:
             return
         self._note_abuse()
         self._farewell = H3ErrorCode.EXCESSIVE_LOAD, reason
-        self._farewell_from = self.edge.now() + DRAIN_NOTICE
+        self._farewell_from = self._gateway.now() + DRAIN_NOTICE
         if not self.going_away:
             self.drain()
 
     def _note_abuse(self) -> None:
         if not self._abusive:
             self._abusive = True
-            self.edge.policy.count(Refusal.ABUSE)
+            self._gateway.policy.count(Refusal.ABUSE)
 
     def _send_away(self, code: int, reason: str) -> None:
         """Close for what the client did."""
         self._sent_away = True
-        self.edge.policy.note_closed(self, code, reason)
+        self._gateway.policy.note_closed(self.client, code, reason)
         self.close(code, reason)
         self._end_exchanges()
 
@@ -590,10 +638,12 @@ class Session:
 
         `fields`: its field section, as far as it could be read.
         """
-        self._judge(self._abandoned.refused(self.edge.now()))
+        self._judge(self._abandoned.refused(self._gateway.now()))
         method = next((value for name, value in fields if name == b":method"), None)
-        head, body = error_response(error.status_hint, method, self.edge.date())
-        self.edge.rejected(self, stream.stream_id, fields, error, len(body))
+        head, body = error_response(error.status_hint, method)
+        # RFC 9110 section 6.6.1: an origin server with a clock MUST generate Date in 4xx responses.
+        head.fields.append((b"date", self._gateway.date()))
+        self._gateway.rejected(self.client, stream.stream_id, fields, error, len(body))
         try:
             stream.response(head, end=not body)
         except HeadTooLarge:
@@ -606,7 +656,7 @@ class Session:
 
     def on_stream_error(self, error: H3StreamError) -> None:
         """A malformed message: its stream is lost, the connection is not."""
-        self._judge(self._abandoned.refused(self.edge.now()))
+        self._judge(self._abandoned.refused(self._gateway.now()))
         self._forget_held(error.stream_id)
         # Before the exchange resets it, with the code of a request that was cancelled. A response
         # that is complete is the client's, whatever it sent after the request.
@@ -667,12 +717,6 @@ class Session:
             return SEND_BUFFER_FLOOR
         return SEND_BUFFER_HIGH
 
-    @property
-    def weight(self) -> int:
-        """Bytes that it holds: of responses, and of requests that origins do not take."""
-        unread = self.edge.config.quic.max_data - self.connection.receive_window
-        return self.memory.held + max(unread, 0)
-
     def cut_stalled(self) -> int:
         """Reset the streams of a client that takes nothing and holds its share of the memory;
         how many that were."""
@@ -720,7 +764,7 @@ class Session:
             or self.streams
             or self.held
             or not self.connection.responses_delivered
-            or self.edge.now() < self._farewell_from
+            or self._gateway.now() < self._farewell_from
         ):
             return
         code, reason = self._farewell

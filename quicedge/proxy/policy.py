@@ -1,58 +1,27 @@
-"""What the operator's limits refuse, beyond what the transport refuses by itself."""
+"""Which requests the operator's limits refuse, and what is counted of refusals."""
 
 from __future__ import annotations
 
 import asyncio
-import heapq
 import math
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import structlog
 
-from quicedge.config.limits import (
-    CLOSES_LOGGED_PER_SECOND,
-    REFUSAL_LOG_INTERVAL,
-    RETRY_AFTER,
-)
+from quicedge.config.limits import CLOSES_LOGGED_PER_SECOND, REFUSAL_LOG_INTERVAL, RETRY_AFTER
 from quicedge.config.schema import Config
-from quicedge.http.errors import H3ErrorCode, error_name
+from quicedge.http.errors import error_name
+from quicedge.proxy.client import ClientInfo, address_of, host_of
 from quicedge.proxy.exchange import Exchange
-from quicedge.quic.admission import (
-    Admission,
-    AdmissionRules,
-    BoundedLog,
-    Decision,
-    RateLimit,
-    Verdict,
-)
+from quicedge.proxy.request_rates import RequestRates
+from quicedge.proxy.response_memory import ResponseMemory
+from quicedge.proxy.shared_rate_limit import FleetCounts, open_store
+from quicedge.quic.admission import BoundedLog, RateLimit
 from quicedge.quic.prefixes import AccessList, packed
 from quicedge.telemetry.outcomes import Outcome, Refusal
-from quicedge.worker.fleetrates import FleetCounts, open_store
-from quicedge.worker.memory import MemoryBudget, default_budget
-from quicedge.worker.requestrates import RequestRates
-from quicedge.worker.response_memory import ResponseMemory
-from quicedge.worker.session import Session
 
 log = structlog.get_logger(__name__)
-
-
-def admission_rules(config: Config) -> AdmissionRules:
-    """What a configuration says of new connections."""
-    quic, limits = config.quic, config.limits
-    return AdmissionRules(
-        retry=quic.retry,
-        retry_threshold=quic.retry_threshold,
-        max_half_open=quic.max_half_open,
-        max_half_open_per_prefix=limits.max_half_open_per_prefix,
-        max_connections=limits.max_connections,
-        max_connections_per_address=limits.max_connections_per_address,
-        max_connections_per_prefix=limits.max_connections_per_prefix,
-        handshakes_per_second=limits.handshakes_per_second,
-        handshakes_per_second_per_prefix=limits.handshakes_per_second_per_prefix,
-        access=AccessList(limits.allow, limits.deny),
-    )
 
 
 def _say_refused(reason: str, count: int) -> None:
@@ -60,12 +29,12 @@ def _say_refused(reason: str, count: int) -> None:
 
 
 class Policy:
-    """The limits of one worker. `clock` is that of connections and exchanges."""
+    """The limits on requests of one worker. `clock` is that of connections and exchanges."""
 
     def __init__(self, config: Config, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self.admission = Admission(admission_rules(config))
-        self.memory = MemoryBudget(memory_budget(config))
+        self.memory_is_full = False
+        """Whether the worker's memory budget is used up: nothing new is begun."""
         self.response_memory = ResponseMemory(
             config.limits.response_memory, asyncio.get_running_loop().call_soon
         )
@@ -73,7 +42,6 @@ class Policy:
         """Requests refused and streams ended by a limit, by reason."""
         self._refusals = BoundedLog(_say_refused, REFUSAL_LOG_INTERVAL)
         self._closes_logged = RateLimit(CLOSES_LOGGED_PER_SECOND)
-        self._draining = False
         self._fleet: FleetCounts | None = None
         self._fleet_task: asyncio.Task[None] | None = None
         self._fleet_url: str | None = None
@@ -82,8 +50,7 @@ class Policy:
     def configure(self, config: Config) -> None:
         """Refuse by these from now on."""
         self._limits = config.limits
-        self.admission.configure(admission_rules(config))
-        self.memory.budget = memory_budget(config)
+        self._access = AccessList(config.limits.allow, config.limits.deny)
         self.response_memory.pool.capacity = config.limits.response_memory
         self._join_fleet(config.limits.redis)
         fleet = self._fleet
@@ -95,7 +62,7 @@ class Policy:
             if route.requests
         }
         self._needs_address = (
-            bool(self.admission.rules.access)
+            bool(self._access)
             or self._rates.needs_address
             or any(rates.needs_address for rates in self._route_rates.values())
         )
@@ -125,22 +92,17 @@ class Policy:
             self._fleet_task.cancel()
         self._fleet = self._fleet_task = None
 
-    def drain(self) -> None:
-        """Refuse every newcomer, at once: it has time to go elsewhere."""
-        self._draining = True
-        self.admission.closed = Verdict(Decision.REFUSE, "draining")
-
-    def refuses(self, exchange: Exchange, host: str) -> bool:
-        """Whether a request of a client at `host` is refused; it is answered then."""
-        access = self.admission.rules.access
-        if access and not access.permits(packed(host)):
+    def refuses(self, exchange: Exchange) -> bool:
+        """Whether a request is refused; it is answered then."""
+        host = host_of(exchange.client)
+        if self._access and not self._access.permits(packed(host)):
             # The client has moved since it was let in (CVE-2026-40460).
             self.count(Refusal.DENIED)
             exchange.refuse(403, Outcome.DENIED)
         elif len(exchange.request.path) > self._max_uri(exchange):
             self.count(Refusal.URI_TOO_LONG)
             exchange.refuse(414, Outcome.URI_TOO_LONG)
-        elif self.memory.full:
+        elif self.memory_is_full:
             self.count(Refusal.OVERLOADED)
             reason = "the memory budget is used up"
             exchange.refuse(503, Outcome.OVERLOADED, reason=reason, retry_after=RETRY_AFTER)
@@ -170,55 +132,13 @@ class Policy:
         self.counters[reason] += count
         self._refusals.note(reason, self._clock())
 
-    def note_closed(self, session: Session, code: int, reason: str) -> None:
+    def note_closed(self, client: ClientInfo, code: int, reason: str) -> None:
         """A connection is closed for what its client did: say why."""
         if self._closes_logged.allow(self._clock()):
             log.warning(
                 "connection closed",
-                connection=session.connection.id,
-                client=session.client,
+                connection=client.transport.connection_id,
+                client=address_of(client),
                 code=error_name(code, application=True),
                 reason=reason,
             )
-
-    def check(self, sessions: Iterable[Session], now: float, *, contended: bool) -> None:
-        """Deadlines of progress, and memory; about once a second.
-
-        `contended`: requests wait for what others hold of an origin.
-        """
-        sessions = list(sessions)
-        for session in sessions:
-            if session.going_away:
-                session.close_if_drained()
-            if session.is_busy:
-                late = session.progress.check(session, self._limits, now)
-                if late:
-                    self.count(Refusal.TOO_SLOW, late)
-                self._check_stalls(session, now, contended)
-        surplus = self.memory.check(len(sessions), now)
-        if surplus:
-            self.count(Refusal.SHED, surplus)
-            for session in heapq.nlargest(surplus, sessions, key=lambda session: session.weight):
-                session.close(H3ErrorCode.EXCESSIVE_LOAD, "out of memory")
-        if not self._draining:
-            full = Verdict(Decision.REFUSE, "memory")
-            self.admission.closed = full if self.memory.full else None
-
-    def _check_stalls(self, session: Session, now: float, contended: bool) -> None:
-        session.expect_nothing()
-        short = session.memory.is_short
-        if contended or short:
-            session.stalls.check(session, now)
-        else:
-            session.stalls.forget()
-        if short and (cut := session.cut_stalled()):
-            self.count(Refusal.STALLED, cut)
-        session.check_held(now)
-
-
-def memory_budget(config: Config) -> int:
-    """Bytes that a worker may take."""
-    if config.limits.memory is not None:
-        return config.limits.memory
-    workers = os.cpu_count() if config.workers == "auto" else config.workers
-    return default_budget(workers or 1)

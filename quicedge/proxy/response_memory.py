@@ -16,7 +16,9 @@ from quicedge.shares import Client, FairQueue, Pool
 class Waiter(Protocol):
     """A connection with requests that wait for memory (`session.Session`)."""
 
-    share: Client
+    @property
+    def share(self) -> Client:
+        """Whom what it holds is counted for."""
 
     def memory_is_free(self) -> None:
         """Start some of them; `ResponseMemory.wait` again for the others."""

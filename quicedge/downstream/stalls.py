@@ -1,18 +1,50 @@
 """Requests whose client neither takes nor sends anything, looked for while others wait.
 
 A stalled client keeps what it holds for as long as nobody else wants it; deadlines of progress
-(`worker.progress`) are for everybody and far longer.
+(`downstream.stream_timeouts`) are for everybody and far longer.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Protocol
 
 from quicedge.config.limits import STALLED_AFTER, STALLED_BYTES
+from quicedge.proxy.exchange import Exchange
 
-if TYPE_CHECKING:
-    from quicedge.proxy.exchange import Exchange
-    from quicedge.worker.session import Session
+
+class Recovery(Protocol):
+    @property
+    def delivered(self) -> int:
+        """Bytes that the client has acknowledged on all streams."""
+
+
+class Connection(Protocol):
+    """How far the streams of a connection have come (`quic.connection.Connection`)."""
+
+    @property
+    def recovery(self) -> Recovery: ...
+
+    def acknowledged_bytes(self, stream_id: int) -> int: ...
+
+    def unacknowledged_bytes(self, stream_id: int) -> int: ...
+
+    def is_flow_blocked(self, stream_id: int) -> bool: ...
+
+
+class Stream(Protocol):
+    @property
+    def exchange(self) -> Exchange | None: ...
+
+
+class Session(Protocol):
+    """Whose streams are looked at (`http3.Session`)."""
+
+    @property
+    def connection(self) -> Connection: ...
+
+    @property
+    def streams(self) -> Mapping[int, Stream]: ...
 
 
 class Stalls:

@@ -8,10 +8,11 @@ import pytest
 
 from quicedge.config.limits import MESSAGE_REST, MIN_BODY_RATE, REQUEST_END_WAIT
 from quicedge.config.schema import Limits
+from quicedge.downstream.stream_timeouts import StreamTimeouts
 from quicedge.http.message import Field, Request, Response
-from quicedge.http.semantics import EdgeContext
 from quicedge.proxy.exchange import Exchange
-from quicedge.worker.progress import Progress
+from quicedge.proxy.filters import FilterChain
+from tests.support.client_info import StubClient
 
 LIMITS = Limits(body_timeout=30.0)
 DAY = 86_400
@@ -36,10 +37,10 @@ class Client:
         self.streams = {0: self}
         request = Request(method, b"https", b"a.test", b"/", list(fields))
         self.exchange = Exchange(
-            request, self, None, EdgeContext("192.0.2.1"),  # type: ignore[arg-type]
-            clock=lambda: self.now, date=lambda: b"now", on_done=lambda exchange: None,
+            request, self, None, StubClient(), FilterChain(),  # type: ignore[arg-type]
+            clock=lambda: self.now, on_done=lambda exchange: None,
         )  # fmt: skip
-        self.progress = Progress()
+        self.timeouts = StreamTimeouts()
         self.exchange.start(self)  # type: ignore[arg-type]
 
     def run(self, seconds: int, *, every: int, message: bytes) -> None:
@@ -48,7 +49,7 @@ class Client:
             self.now += 1
             if second % every == 0 and not self.status:
                 self.exchange.request_data(message)
-            self.progress.check(self, LIMITS, self.now)  # type: ignore[arg-type]
+            self.timeouts.check(self, LIMITS, self.now)  # type: ignore[arg-type]
             if self.status:
                 return
 

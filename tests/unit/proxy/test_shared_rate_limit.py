@@ -7,8 +7,8 @@ import pytest
 from quicedge.config.limits import MAX_PREFIX_RATES
 from quicedge.config.schema import RequestRate
 from quicedge.http.message import Request
-from quicedge.worker.fleetrates import FleetCounts
-from quicedge.worker.requestrates import RequestRates
+from quicedge.proxy.request_rates import RequestRates
+from quicedge.proxy.shared_rate_limit import FleetCounts
 
 GET = Request(b"GET", b"https", b"a", b"/", [])
 
@@ -95,7 +95,7 @@ async def test_clients_that_choose_their_key_do_not_fill_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert MAX_PREFIX_RATES > 100
-    monkeypatch.setattr("quicedge.worker.fleetrates.MAX_PREFIX_RATES", 100)
+    monkeypatch.setattr("quicedge.proxy.shared_rate_limit.MAX_PREFIX_RATES", 100)
     counts = FleetCounts(Store(), Clock())
     for number in range(1000):
         counts.take(str(number), 10, 60.0)

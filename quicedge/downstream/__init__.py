@@ -1,0 +1,1 @@
+"""What clients speak: sessions that turn requests into exchanges."""

@@ -1,0 +1,63 @@
+"""The client of an HTTP/3 connection, as policy, filters and logs see it."""
+
+from __future__ import annotations
+
+from quicedge.proxy.client import Transport
+from quicedge.quic.connection import Connection
+from quicedge.quic.packet import VERSION_NAMES
+from quicedge.quic.prefixes import packed, prefix_of
+from quicedge.shares import Client
+
+
+class Http3Client:
+    """A view of a connection (`proxy.client.ClientInfo`)."""
+
+    __slots__ = ("_connection", "http_version", "share")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.http_version = b"3"
+        address = packed(str(connection.came_from.remote[0]))
+        self.share = Client(address, prefix_of(address))
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        path = self._connection.validated_path
+        return None if path is None else (str(path.remote[0]), path.remote[1])
+
+    @property
+    def local_port(self) -> int | None:
+        path = self._connection.active_path
+        return path.socket.address[1] if path is not None else None
+
+    @property
+    def early_data(self) -> bool:
+        return not self._connection.handshake_complete
+
+    @property
+    def transport(self) -> Transport:
+        connection = self._connection
+        recovery, rtt = connection.recovery, connection.recovery.rtt
+        return Transport(
+            connection_id=connection.id,
+            version=VERSION_NAMES.get(connection.version, hex(connection.version)),
+            smoothed_rtt=rtt.smoothed if rtt.initialized else None,
+            min_rtt=rtt.min if rtt.initialized else None,
+            congestion_window=recovery.congestion_window,
+            bytes_in_flight=recovery.bytes_in_flight,
+            packets_sent=connection.packets_sent,
+            packets_lost=recovery.packets_lost,
+            early_data=not connection.handshake_complete,
+        )
+
+    def limited_by(self, now: float) -> str | None:
+        return self._connection.limited_by(now)
+
+    def is_authoritative(self, host: str) -> bool:
+        connection = self._connection
+        certificate = connection.certificate
+        return (
+            certificate is None
+            or host == (connection.server_name or host).lower()
+            or certificate.covers(host)
+        )

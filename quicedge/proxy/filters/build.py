@@ -1,0 +1,34 @@
+"""The filters that a configuration asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from quicedge.config.schema import Config
+from quicedge.http.forwarding import Reserved
+from quicedge.proxy.filters.alt_svc import AltSvc
+from quicedge.proxy.filters.base import Filter, FilterChain
+from quicedge.proxy.filters.forwarding import Forwarding
+from quicedge.proxy.filters.server_timing import ServerTiming
+from quicedge.proxy.filters.tracing import ContinueTrace, RecordSpans
+from quicedge.proxy.filters.transport_fields import TransportFields
+from quicedge.proxy.spans import SpanRecorder
+
+
+def build_filters(config: Config, spans: SpanRecorder, date: Callable[[], bytes]) -> FilterChain:
+    """The chain of all routes. `date` gives the present time as an HTTP date."""
+    options = config.pass_on
+    added: list[Filter] = []
+    if options.transport_headers:
+        added.append(TransportFields())
+    if spans.enabled:
+        added.append(RecordSpans(spans, trusted=options.trace_context))
+    elif options.trace_context:
+        added.append(ContinueTrace())
+    if config.alt_svc.enabled:
+        added.append(AltSvc(config.alt_svc))
+    if options.server_timing:
+        added.append(ServerTiming())
+    further = frozenset[bytes]().union(*(item.reserved for item in added))
+    reserved = Reserved(further, tell_underscores=options.underscores)
+    return FilterChain([Forwarding(reserved, date), *added], reserved)

@@ -1,0 +1,37 @@
+"""What every intermediary owes to messages: hop-by-hop fields, Via, Date, Forwarded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from quicedge.http import semantics
+from quicedge.http.forwarding import Reserved
+from quicedge.http.message import Request, Response
+from quicedge.proxy.client import host_of
+from quicedge.proxy.exchange import Exchange
+from quicedge.proxy.filters.base import Filter
+
+
+class Forwarding(Filter):
+    """The first filter: later ones add to what it lets pass.
+
+    `reserved`: the request fields that origins believe, of all filters. `date` gives the present
+    time as an HTTP date.
+    """
+
+    def __init__(self, reserved: Reserved, date: Callable[[], bytes]) -> None:
+        self._reserved = reserved
+        self._date = date
+
+    def on_request(self, request: Request, exchange: Exchange) -> Request:
+        client = exchange.client
+        context = semantics.EdgeContext(
+            client_host=host_of(client),
+            early_data=exchange.early_data,
+            version=client.http_version,
+            reserved=self._reserved,
+        )
+        return semantics.request_to_origin(request, context)
+
+    def on_response(self, response: Response, exchange: Exchange) -> Response:
+        return semantics.response_to_client(response, self._date())

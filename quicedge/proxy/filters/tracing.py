@@ -1,0 +1,42 @@
+"""Distributed tracing: a request's place in its trace, and the spans of an exchange."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+from quicedge.http.message import Request
+from quicedge.proxy.exchange import Exchange
+from quicedge.proxy.filters.base import Filter
+from quicedge.proxy.spans import SpanRecorder
+from quicedge.proxy.trace_context import TRACE_FIELDS, trace_context
+
+
+class ContinueTrace(Filter):
+    """Continues the client's trace or begins one; the access log has its identifier."""
+
+    reserved: ClassVar[frozenset[bytes]] = TRACE_FIELDS
+
+    def on_accept(self, exchange: Exchange) -> None:
+        exchange.trace = trace_context(exchange.request.fields)
+
+    def on_request(self, request: Request, exchange: Exchange) -> Request:
+        assert exchange.trace is not None
+        return replace(request, fields=[*request.fields, *exchange.trace.fields])
+
+
+class RecordSpans(ContinueTrace):
+    """The same, with spans of the edge's own.
+
+    `trusted`: clients may say which span the edge's is below.
+    """
+
+    def __init__(self, recorder: SpanRecorder, *, trusted: bool) -> None:
+        self._recorder = recorder
+        self._trusted = trusted
+
+    def on_accept(self, exchange: Exchange) -> None:
+        exchange.trace = self._recorder.begin(exchange.request.fields, trusted=self._trusted)
+
+    def on_done(self, exchange: Exchange) -> None:
+        self._recorder.end(exchange)

@@ -1,0 +1,162 @@
+"""Where every request is accepted, whatever protocol it came by: filter, route, log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from quicedge.config.limits import RETRY_AFTER
+from quicedge.config.schema import Config
+from quicedge.http.checks import MessageError, MessageLimits
+from quicedge.http.message import Field, Request, Response
+from quicedge.proxy.client import ClientInfo
+from quicedge.proxy.exchange import Downstream, Exchange, Origin
+from quicedge.proxy.filters import FilterChain, build_filters
+from quicedge.proxy.ownanswers import OwnAnswer, own_answer
+from quicedge.proxy.policy import Policy
+from quicedge.proxy.records import (
+    access_record,
+    count_exchange,
+    count_rejected,
+    expect_series,
+    rejected_record,
+)
+from quicedge.proxy.router import Router, host_of
+from quicedge.proxy.spans import SpanRecorder
+from quicedge.telemetry.access import AccessLog
+from quicedge.telemetry.metrics import Metrics
+from quicedge.telemetry.outcomes import Outcome
+
+
+class AnyUpstream(Origin, Protocol):
+    """A group of servers, or a directory (`upstream`)."""
+
+    @property
+    def is_contended(self) -> bool:
+        """Whether requests wait for what others hold."""
+
+    def reclaim(self) -> None:
+        """Let no stalled client hold what others wait for."""
+
+    def stats(self) -> dict[str, dict[str, int]]:
+        """Gauges and counters by server."""
+
+
+class Gateway:
+    """All requests of one worker. Sessions call `handle`; the exchange does the rest.
+
+    `clock`: seconds, that of connections. `date`: the present time as an HTTP date.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        spans: SpanRecorder,
+        access_log: AccessLog | None,
+        *,
+        clock: Callable[[], float],
+        date: Callable[[], bytes],
+    ) -> None:
+        self.policy = policy
+        self.access_log = access_log
+        self.metrics = Metrics()
+        self.requests_total = 0
+        self.message_limits = MessageLimits()
+        self.now = clock
+        self.date = date
+        self._spans = spans
+        self._router = Router(())
+        self._upstreams: Mapping[str, AnyUpstream] = {}
+        self._filters = FilterChain()
+
+    def use(self, config: Config, router: Router, upstreams: Mapping[str, AnyUpstream]) -> None:
+        """Handle requests by this from now on; exchanges that run keep what they have."""
+        self._router = router
+        self._upstreams = upstreams
+        self._filters = build_filters(config, self._spans, self.date)
+        self.message_limits = MessageLimits(
+            max_size=config.http3.max_field_section_size, max_fields=config.http3.max_fields
+        )
+        expect_series(self.metrics, config)
+
+    # --- requests -------------------------------------------------------------------------------
+
+    def handle(self, request: Request, downstream: Downstream, client: ClientInfo) -> Exchange:
+        """Answer a request, or send it to its upstream."""
+        exchange = self._accept(request, downstream, client)
+        if not client.is_authoritative(host_of(request.authority)):
+            # RFC 9110 section 15.5.20: this connection may not carry requests for that name.
+            exchange.refuse(421, Outcome.MISDIRECTED)
+        elif (own := own_answer(request)) is not None:
+            _answer(exchange, own)
+        elif exchange.route is None:
+            exchange.refuse(404, Outcome.NO_ROUTE)
+        elif not self.policy.refuses(exchange):
+            exchange.start(self._upstreams[exchange.route.upstream])
+        return exchange
+
+    def refuse_late(self, request: Request, downstream: Downstream, client: ClientInfo) -> None:
+        """Answer a request that waited too long to be handled."""
+        exchange = self._accept(request, downstream, client)
+        exchange.refuse(503, Outcome.OVERLOADED, retry_after=RETRY_AFTER)
+
+    def _accept(self, request: Request, downstream: Downstream, client: ClientInfo) -> Exchange:
+        self.requests_total += 1
+        exchange = Exchange(
+            request,
+            downstream,
+            self._router.find(request.authority, request.path),
+            client,
+            self._filters,
+            clock=self.now,
+            on_done=self._done,
+        )
+        self._filters.on_accept(exchange)
+        downstream.accepted(exchange)
+        return exchange
+
+    def _done(self, exchange: Exchange) -> None:
+        exchange.downstream.done(exchange)
+        count_exchange(self.metrics, exchange)
+        exchange.filters.on_done(exchange)
+        if self.access_log is not None:
+            self.access_log.log(access_record(exchange))
+
+    def rejected(
+        self,
+        client: ClientInfo,
+        stream_id: int,
+        fields: Sequence[Field],
+        error: MessageError,
+        bytes_sent: int,
+    ) -> None:
+        """A session answered a malformed request itself."""
+        self.requests_total += 1
+        if self.access_log is not None:
+            self.access_log.log(rejected_record(client, stream_id, fields, error, bytes_sent))
+        count_rejected(self.metrics, error, bytes_sent)
+
+    # --- upstreams ------------------------------------------------------------------------------
+
+    @property
+    def is_contended(self) -> bool:
+        """Whether requests wait for what others hold of an origin."""
+        return any(upstream.is_contended for upstream in self._upstreams.values())
+
+    def reclaim(self) -> None:
+        """Let no stalled client hold what others wait for."""
+        for upstream in self._upstreams.values():
+            upstream.reclaim()
+
+    def servers(self) -> dict[str, dict[str, dict[str, int]]]:
+        """Gauges and counters by upstream and server."""
+        return {name: upstream.stats() for name, upstream in self._upstreams.items()}
+
+
+def _answer(exchange: Exchange, own: OwnAnswer) -> None:
+    if own is OwnAnswer.OPTIONS:
+        exchange.answer(Response(204))
+    elif own is OwnAnswer.NOT_SERVED:
+        exchange.refuse(501, Outcome.NOT_SERVED, reason="TRACE is not served")
+    else:
+        exchange.refuse(400, Outcome.MALFORMED, reason="max-forwards is no number")

@@ -1,0 +1,145 @@
+"""What is told of exchanges: access-log records and counters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from quicedge.config.schema import Config, Route
+from quicedge.http.checks import MessageError
+from quicedge.http.message import Field
+from quicedge.proxy.client import ClientInfo, address_of
+from quicedge.proxy.exchange import Exchange
+from quicedge.telemetry.access import AccessRecord
+from quicedge.telemetry.metrics import Metrics
+from quicedge.telemetry.outcomes import Outcome
+from quicedge.telemetry.text import text
+
+NO_ROUTE = "none"
+"""The label of requests without a route."""
+
+
+def _outcome(exchange: Exchange) -> Outcome:
+    assert exchange.outcome is not None, "the exchange is not over"
+    return exchange.outcome
+
+
+def access_record(exchange: Exchange) -> AccessRecord:
+    """The access-log record of an exchange that is over."""
+    request, origin, client = exchange.request, exchange.origin, exchange.client
+    transport = client.transport
+    agent = next((value for name, value in request.fields if name == b"user-agent"), None)
+    return AccessRecord(
+        method=text(request.method),
+        authority=text(request.authority),
+        path=text(request.path),
+        status=exchange.status or None,
+        outcome=_outcome(exchange),
+        reason=exchange.reason or None,
+        bytes_received=exchange.bytes_received,
+        bytes_sent=exchange.bytes_delivered,
+        total_seconds=(exchange.ended_at or exchange.started_at) - exchange.started_at,
+        response_seconds=(
+            exchange.response_at - exchange.started_at if exchange.response_at is not None else None
+        ),
+        queue_seconds=origin.queue_seconds if origin is not None else None,
+        connect_seconds=origin.connect_seconds if origin is not None else None,
+        first_byte_seconds=(
+            exchange.first_byte_at - exchange.started_at
+            if exchange.first_byte_at is not None
+            else None
+        ),
+        upstream=exchange.route.upstream if exchange.route is not None else None,
+        server=(origin.server or None) if origin is not None else None,
+        client=address_of(client),
+        quic_version=transport.version,
+        connection_id=transport.connection_id,
+        stream_id=exchange.stream_id,
+        smoothed_rtt=transport.smoothed_rtt,
+        min_rtt=transport.min_rtt,
+        congestion_window=transport.congestion_window,
+        bytes_in_flight=transport.bytes_in_flight,
+        packets_lost=transport.packets_lost,
+        limited_by=client.limited_by(exchange.ended_at or exchange.started_at),
+        trace_id=exchange.trace.trace_id if exchange.trace is not None else None,
+        user_agent=text(agent) if agent is not None else None,
+    )
+
+
+def rejected_record(
+    client: ClientInfo,
+    stream_id: int,
+    fields: Sequence[Field],
+    error: MessageError,
+    bytes_sent: int,
+) -> AccessRecord:
+    """The access-log record of a request that was refused for what it is, not where it goes.
+
+    `fields`: its field section, as far as it could be read.
+    """
+    known: dict[bytes, bytes] = {}
+    for name, value in fields:
+        known.setdefault(name, value)
+    transport = client.transport
+    agent = known.get(b"user-agent")
+    return AccessRecord(
+        method=text(known.get(b":method", b"")),
+        authority=text(known.get(b":authority", b"")),
+        path=text(known.get(b":path", b"")),
+        status=error.status_hint,
+        outcome=Outcome.MALFORMED,
+        reason=str(error),
+        bytes_received=0,
+        bytes_sent=bytes_sent,
+        total_seconds=0.0,
+        client=address_of(client),
+        quic_version=transport.version,
+        connection_id=transport.connection_id,
+        stream_id=stream_id,
+        user_agent=text(agent) if agent is not None else None,
+    )
+
+
+def count_rejected(metrics: Metrics, error: MessageError, bytes_sent: int) -> None:
+    """Count a request that never became an exchange."""
+    metrics.exchange(
+        route=NO_ROUTE,
+        upstream=None,
+        status=error.status_hint,
+        outcome=Outcome.MALFORMED,
+        bytes_received=0,
+        bytes_sent=bytes_sent,
+        seconds=0.0,
+        first_byte_seconds=None,
+    )
+
+
+def route_label(route: Route | None) -> str:
+    """What a route is called in metrics: `HOST` and `PATH` of the configuration."""
+    return f"{route.host}{route.path}" if route is not None else NO_ROUTE
+
+
+def expect_series(metrics: Metrics, config: Config) -> None:
+    """Let the series of a configuration exist before anything is counted: a rate over a counter
+    that appears with its first event misses that event."""
+    for route in config.routes:
+        metrics.route(route_label(route))
+    metrics.route(NO_ROUTE)
+    for name in config.upstreams:
+        metrics.upstream(name)
+
+
+def count_exchange(metrics: Metrics, exchange: Exchange) -> None:
+    """Count an exchange that is over."""
+    route, started = exchange.route, exchange.started_at
+    metrics.exchange(
+        route=route_label(route),
+        upstream=route.upstream if route is not None and exchange.origin is not None else None,
+        status=exchange.status,
+        outcome=_outcome(exchange),
+        bytes_received=exchange.bytes_received,
+        bytes_sent=exchange.bytes_delivered,
+        seconds=(exchange.ended_at or started) - started,
+        first_byte_seconds=(
+            exchange.first_byte_at - started if exchange.first_byte_at is not None else None
+        ),
+    )

@@ -1,0 +1,103 @@
+"""What a worker does about slow clients and scarce memory, about once a second."""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections.abc import Iterable
+
+from quicedge.config.schema import Config
+from quicedge.downstream.http3 import Session
+from quicedge.http.errors import H3ErrorCode
+from quicedge.proxy.policy import Policy
+from quicedge.quic.admission import Admission, AdmissionRules, Decision, Verdict
+from quicedge.quic.prefixes import AccessList
+from quicedge.telemetry.outcomes import Refusal
+from quicedge.worker.memory import MemoryBudget, default_budget
+
+
+def admission_rules(config: Config) -> AdmissionRules:
+    """What a configuration says of new connections."""
+    quic, limits = config.quic, config.limits
+    return AdmissionRules(
+        retry=quic.retry,
+        retry_threshold=quic.retry_threshold,
+        max_half_open=quic.max_half_open,
+        max_half_open_per_prefix=limits.max_half_open_per_prefix,
+        max_connections=limits.max_connections,
+        max_connections_per_address=limits.max_connections_per_address,
+        max_connections_per_prefix=limits.max_connections_per_prefix,
+        handshakes_per_second=limits.handshakes_per_second,
+        handshakes_per_second_per_prefix=limits.handshakes_per_second_per_prefix,
+        access=AccessList(limits.allow, limits.deny),
+    )
+
+
+def memory_budget(config: Config) -> int:
+    """Bytes that a worker may take."""
+    if config.limits.memory is not None:
+        return config.limits.memory
+    workers = os.cpu_count() if config.workers == "auto" else config.workers
+    return default_budget(workers or 1)
+
+
+class Overload:
+    """Ends what does not come on, and lets in nobody while the memory is used up."""
+
+    def __init__(self, config: Config, policy: Policy) -> None:
+        self._policy = policy
+        self.admission = Admission(admission_rules(config))
+        self._memory = MemoryBudget(memory_budget(config))
+        self._draining = False
+        self._config = config
+
+    def configure(self, config: Config) -> None:
+        """Go by these limits from now on."""
+        self._config = config
+        self.admission.configure(admission_rules(config))
+        self._memory.budget = memory_budget(config)
+
+    def drain(self) -> None:
+        """Refuse every newcomer, at once: it has time to go elsewhere."""
+        self._draining = True
+        self.admission.closed = Verdict(Decision.REFUSE, "draining")
+
+    def check(self, sessions: Iterable[Session], now: float, *, contended: bool) -> None:
+        """Deadlines of progress, and memory; about once a second.
+
+        `contended`: requests wait for what others hold of an origin.
+        """
+        sessions = list(sessions)
+        for session in sessions:
+            if session.going_away:
+                session.close_if_drained()
+            if session.is_busy:
+                late = session.timeouts.check(session, self._config.limits, now)
+                if late:
+                    self._policy.count(Refusal.TOO_SLOW, late)
+                self._check_stalls(session, now, contended)
+        surplus = self._memory.check(len(sessions), now)
+        if surplus:
+            self._policy.count(Refusal.SHED, surplus)
+            for session in heapq.nlargest(surplus, sessions, key=self._weight):
+                session.close(H3ErrorCode.EXCESSIVE_LOAD, "out of memory")
+        self._policy.memory_is_full = self._memory.full
+        if not self._draining:
+            full = Verdict(Decision.REFUSE, "memory")
+            self.admission.closed = full if self._memory.full else None
+
+    def _weight(self, session: Session) -> int:
+        """Bytes that it holds: of responses, and of requests that origins do not take."""
+        unread = self._config.quic.max_data - session.connection.receive_window
+        return session.memory.held + max(unread, 0)
+
+    def _check_stalls(self, session: Session, now: float, contended: bool) -> None:
+        session.expect_nothing()
+        short = session.memory.is_short
+        if contended or short:
+            session.stalls.check(session, now)
+        else:
+            session.stalls.forget()
+        if short and (cut := session.cut_stalled()):
+            self._policy.count(Refusal.STALLED, cut)
+        session.check_held(now)

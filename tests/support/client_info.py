@@ -1,0 +1,29 @@
+"""A client without a connection, as gateway, filters and logs see it (`proxy.client`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from quicedge.proxy.client import Transport
+from quicedge.shares import Client
+
+
+@dataclass
+class StubClient:
+    """Known and complete, unless the test says otherwise."""
+
+    address: tuple[str, int] | None = ("192.0.2.1", 50000)
+    http_version: bytes = b"3"
+    local_port: int | None = 443
+    early_data: bool = False
+    authoritative: bool = True
+    share: Client = field(default_factory=lambda: Client(b"\xc0\x00\x02\x01", b"\xc0\x00\x02"))
+    transport: Transport = field(
+        default_factory=lambda: Transport("c0", "v1", 0.0123, 0.01, 14720, 0, 1000, 2, False)
+    )
+
+    def limited_by(self, now: float) -> str | None:
+        return None
+
+    def is_authoritative(self, host: str) -> bool:
+        return self.authoritative

@@ -1,0 +1,173 @@
+"""Filters: their phases, what each writes, and what no client may."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quicedge.config.schema import AltSvc as AltSvcConfig
+from quicedge.config.schema import Config, PassOn
+from quicedge.http.message import Request, Response
+from quicedge.proxy.client import Transport
+from quicedge.proxy.exchange import Exchange
+from quicedge.proxy.filters import Filter, FilterChain, build_filters
+from quicedge.proxy.filters.alt_svc import AltSvc
+from quicedge.proxy.filters.server_timing import server_timing
+from quicedge.proxy.filters.transport_fields import transport_fields
+from quicedge.proxy.spans import SpanRecorder
+from quicedge.proxy.trace_context import trace_context
+from tests.support.client_info import StubClient
+
+TRACE = b"4bf92f3577b34da6a3ce929d0e0e4736"
+GOOD = b"00-" + TRACE + b"-00f067aa0ba902b7-01"
+FRESH = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-00")
+
+
+@pytest.mark.parametrize("parent", [GOOD, b"01" + GOOD[2:], b"cc" + GOOD[2:] + b"-more"])
+def test_a_valid_trace_is_continued_as_it_is(parent: bytes) -> None:
+    fields = [(b"traceparent", parent), (b"tracestate", b"a=b"), (b"x", b"y")]
+    found = trace_context(fields)
+    assert found.fields == [(b"traceparent", parent), (b"tracestate", b"a=b")]
+    assert found.trace_id == TRACE.decode()
+
+
+@pytest.mark.parametrize(
+    "parents",
+    [
+        [],
+        [GOOD, GOOD],
+        [b"ff" + GOOD[2:]],
+        [GOOD + b"-more"],
+        [GOOD.upper()],
+        [b"00-" + b"0" * 32 + b"-00f067aa0ba902b7-01"],
+        [b"00-" + TRACE + b"-" + b"0" * 16 + b"-01"],
+        [GOOD[:-1]],
+        [b"nonsense"],
+    ],
+)
+def test_what_is_no_trace_begins_one(parents: list[bytes]) -> None:
+    fields = [*((b"traceparent", parent) for parent in parents), (b"tracestate", b"a=b")]
+    ((name, value),) = trace_context(fields).fields
+    assert name == b"traceparent"
+    assert FRESH.fullmatch(value)
+    assert trace_context(fields).fields[0][1] != value, "every request its own"
+
+
+@given(st.binary(max_size=80))
+def test_any_octets_give_a_valid_trace(parent: bytes) -> None:
+    assert re.fullmatch(r"[0-9a-f]{32}", trace_context([(b"traceparent", parent)]).trace_id)
+
+
+def test_the_transport_in_fields() -> None:
+    fields = dict(transport_fields(Transport("c", "v1", 0.0123, 0.01, 14720, 0, 1000, 2, False)))
+    assert fields == {
+        b"x-quic-version": b"v1",
+        b"x-quic-rtt-ms": b"12.300",
+        b"x-quic-min-rtt-ms": b"10.000",
+        b"x-quic-loss": b"0.0020",
+        b"x-quic-congestion-window": b"14720",
+        b"x-quic-0rtt": b"0",
+    }
+    unknown = dict(transport_fields(Transport("c", "v2", None, None, 12000, 0, 0, 0, True)))
+    assert b"x-quic-rtt-ms" not in unknown
+    assert unknown[b"x-quic-0rtt"] == b"1"
+
+
+def test_server_timing_in_milliseconds() -> None:
+    value = server_timing(0.25, 0.001, 0.02)
+    assert value == b'edge;dur=1.0, origin;dur=250.0, quic;desc="smoothed RTT";dur=20.0'
+    assert server_timing(None, 0.0, None) == b"edge;dur=0.0"
+
+
+# --- phases -------------------------------------------------------------------------------------
+
+
+def exchange(client: StubClient, *fields: tuple[bytes, bytes]) -> Exchange:
+    """An exchange that goes nowhere."""
+    request = Request(b"GET", b"https", b"a.test", b"/", list(fields), ended=True)
+    return Exchange(
+        request, None, None, client, FilterChain(),  # type: ignore[arg-type]
+        clock=lambda: 1.0, on_done=lambda exchange: None,
+    )  # fmt: skip
+
+
+class Marking(Filter):
+    """Notes what it is asked for."""
+
+    def __init__(self, name: bytes, calls: list[bytes]) -> None:
+        self._name = name
+        self._calls = calls
+
+    def on_request(self, request: Request, exchange: Exchange) -> Request:
+        self._calls.append(self._name)
+        return request
+
+
+def test_a_chain_calls_only_the_phases_that_filters_have_in_their_order() -> None:
+    calls: list[bytes] = []
+    chain = FilterChain([Marking(b"one", calls), Filter(), Marking(b"two", calls)])
+    about = exchange(StubClient())
+    assert chain.on_request(about.request, about) is about.request
+    response = Response(200)
+    assert chain.on_response(response, about) is response
+    chain.on_accept(about)
+    chain.on_done(about)
+    assert calls == [b"one", b"two"]
+
+
+def chain_of(**options: bool) -> FilterChain:
+    config = Config(pass_on=PassOn(**options))
+    return build_filters(config, SpanRecorder(config.otel, lambda: 0.0), lambda: b"now")
+
+
+def test_a_configured_filter_drops_a_clients_own_fields() -> None:
+    chain = chain_of(transport_headers=True, trace_context=True)
+    forged = [(b"x-quic-version", b"v9"), (b"traceparent", b"nonsense"), (b"accept", b"*/*")]
+    about = exchange(StubClient(), *forged)
+    chain.on_accept(about)
+    fields = chain.on_request(about.request, about).fields
+    assert [v for n, v in fields if n == b"x-quic-version"] == [b"v1"]
+    assert about.trace is not None
+    (parent,) = [v for n, v in fields if n == b"traceparent"]
+    assert about.trace.trace_id.encode() in parent
+    assert (b"accept", b"*/*") in fields
+    assert [v for n, v in fields if n == b"x-forwarded-for"] == [b"192.0.2.1"]
+
+
+def test_without_the_filter_its_fields_are_ordinary() -> None:
+    about = exchange(StubClient(), (b"x-quic-version", b"v9"), (b"traceparent", b"nonsense"))
+    fields = chain_of().on_request(about.request, about).fields
+    assert (b"x-quic-version", b"v9") in fields
+    assert (b"traceparent", b"nonsense") in fields
+
+
+def test_early_data_is_marked_and_an_unproven_address_is_unknown() -> None:
+    about = exchange(StubClient(address=None, early_data=True))
+    fields = dict(chain_of().on_request(about.request, about).fields)
+    assert fields[b"early-data"] == b"1"
+    assert fields[b"x-forwarded-for"] == b"unknown"
+
+
+def alt_svc_of(response: Response, client: StubClient, **config: object) -> list[bytes]:
+    item = AltSvc(AltSvcConfig(**config))  # type: ignore[arg-type]
+    fields = item.on_response(response, exchange(client)).fields
+    return [value for name, value in fields if name == b"alt-svc"]
+
+
+def test_alt_svc_names_the_port_that_the_client_came_to() -> None:
+    theirs = Response(200, [(b"alt-svc", b'h3=":8443"')], b"1.1")
+    assert alt_svc_of(theirs, StubClient(local_port=4433)) == [b'h3=":4433"; ma=86400']
+    assert alt_svc_of(theirs, StubClient(), port=443, max_age=60) == [b'h3=":443"; ma=60']
+    assert alt_svc_of(theirs, StubClient(local_port=None)) == [b'h3=":8443"']
+
+
+def test_server_timing_is_told_of_origins_alone() -> None:
+    chain = chain_of(server_timing=True)
+    about = exchange(StubClient())
+    assert b"server-timing" not in dict(chain.on_response(Response(404), about).fields)
+    about.first_byte_at = 1.25
+    value = dict(chain.on_response(Response(200, [], b"1.1"), about).fields)[b"server-timing"]
+    assert value == b'edge;dur=0.0, origin;dur=250.0, quic;desc="smoothed RTT";dur=12.3'
