@@ -1,6 +1,6 @@
 """Every limit, timeout, buffer and rate of the edge: a name, a unit, why.
 
-Sections follow the rooms of the house. Operators change the ones that `schema.py` names as
+Sections follow the packages. Operators change the ones that `schema.py` names as
 defaults; the rest are fixed.
 """
 

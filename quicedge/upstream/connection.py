@@ -1,4 +1,4 @@
-"""What the rest of the room knows of an origin connection, whatever its HTTP version."""
+"""What the rest of the package knows of an origin connection, whatever its HTTP version."""
 
 from __future__ import annotations
 

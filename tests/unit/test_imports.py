@@ -1,4 +1,4 @@
-"""The house's rules about imports, read from the source (docs/architecture.md)."""
+"""The rules about imports, read from the source (docs/architecture.md)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[2] / "quicedge"
+ROOT = Path(__file__).resolve().parents[2] / "quicedge"
 
-ROOMS = (
+PACKAGES = (
     "cli", "supervisor", "admin", "worker", "downstream", "proxy", "upstream", "http", "quic",
     "udp", "telemetry", "qlog", "shares", "config",
 )  # fmt: skip
-"""From the front door down: a room imports only rooms below itself."""
+"""From the top down: a package imports only packages below itself."""
 
 FORBIDDEN = {
     "udp": {"quic", "http"},
@@ -30,7 +30,7 @@ NO_IO = {"asyncio", "socket", "selectors", "time", "datetime", "uvloop", "ssl"}
 NO_CLOCK = {"asyncio", "time", "uvloop"}
 """Modules that `quic` must do without: time is always a parameter."""
 
-AIOQUIC_ROOMS = {"quic"}
+MAY_IMPORT_AIOQUIC = {"quic"}
 PRIVATE_HOME = "quicedge/quic/adapter"
 """The one place that touches aioquic's private names."""
 
@@ -46,35 +46,35 @@ def imported(tree: ast.AST) -> Iterator[tuple[str, str | None, int]]:
                 yield node.module, alias.name, node.lineno
 
 
-def room_of(module: str, name: str | None = None) -> str | None:
+def package_of(module: str, name: str | None = None) -> str | None:
     parts = module.split(".")
     if parts[0] != "quicedge":
         return None
     if len(parts) > 1:
         return parts[1]
-    return name if name in ROOMS else None
+    return name if name in PACKAGES else None
 
 
-def violations(source: str, room: str, path: str) -> list[str]:
-    """What a file of a room imports or touches against the rules."""
+def violations(source: str, package: str, path: str) -> list[str]:
+    """What a file of a package imports or touches against the rules."""
     tree = ast.parse(source)
     found = []
     for module, name, line in imported(tree):
         top = module.split(".")[0]
-        other = room_of(module, name)
-        if other in ROOMS and other != room:
-            is_above = ROOMS.index(other) < ROOMS.index(room)
-            if is_above or other in FORBIDDEN.get(room, ()):
-                found.append(f"{path}:{line}: {room} imports {other}")
-        if top == "aioquic" and room not in AIOQUIC_ROOMS:
-            found.append(f"{path}:{line}: {room} imports aioquic")
+        other = package_of(module, name)
+        if other in PACKAGES and other != package:
+            is_above = PACKAGES.index(other) < PACKAGES.index(package)
+            if is_above or other in FORBIDDEN.get(package, ()):
+                found.append(f"{path}:{line}: {package} imports {other}")
+        if top == "aioquic" and package not in MAY_IMPORT_AIOQUIC:
+            found.append(f"{path}:{line}: {package} imports aioquic")
         if top == "aioquic" and name is not None and name.startswith("_"):
             found.append(f"{path}:{line}: a private name of aioquic")
-        if room == "http" and top in NO_IO:
+        if package == "http" and top in NO_IO:
             found.append(f"{path}:{line}: http imports {top}")
-        if room == "quic" and top in NO_CLOCK:
+        if package == "quic" and top in NO_CLOCK:
             found.append(f"{path}:{line}: quic imports {top}")
-    if room == "quic" and not path.startswith(PRIVATE_HOME):
+    if package == "quic" and not path.startswith(PRIVATE_HOME):
         found += [f"{path}:{line}: touches {attr}" for attr, line in private_attributes(tree)]
     return found
 
@@ -93,26 +93,26 @@ def private_attributes(tree: ast.AST) -> Iterator[tuple[str, int]]:
 
 def files() -> list[tuple[str, Path]]:
     return [
-        (path.relative_to(PACKAGE).parts[0], path)
-        for path in sorted(PACKAGE.rglob("*.py"))
-        if path.relative_to(PACKAGE).parts[0] in ROOMS
+        (path.relative_to(ROOT).parts[0], path)
+        for path in sorted(ROOT.rglob("*.py"))
+        if path.relative_to(ROOT).parts[0] in PACKAGES
     ]
 
 
-def test_every_room_is_there() -> None:
-    assert {room for room, _ in files()} == set(ROOMS)
+def test_every_package_is_there() -> None:
+    assert {package for package, _ in files()} == set(PACKAGES)
 
 
 @pytest.mark.parametrize(
-    ("room", "path"), files(), ids=lambda value: value if isinstance(value, str) else value.name
+    ("package", "path"), files(), ids=lambda value: value if isinstance(value, str) else value.name
 )
-def test_imports_point_down(room: str, path: Path) -> None:
-    where = str(path.relative_to(PACKAGE.parent))
-    assert violations(path.read_text(), room, where) == []
+def test_imports_point_down(package: str, path: Path) -> None:
+    where = str(path.relative_to(ROOT.parent))
+    assert violations(path.read_text(), package, where) == []
 
 
 @pytest.mark.parametrize(
-    ("source", "room"),
+    ("source", "package"),
     [
         ("from quicedge.quic import events", "udp"),
         ("from quicedge.http.h3 import H3Connection", "quic"),
@@ -127,5 +127,5 @@ def test_imports_point_down(room: str, path: Path) -> None:
         ("def f(c):\n    return c._loss", "quic"),
     ],
 )
-def test_the_reader_sees_a_broken_rule(source: str, room: str) -> None:
-    assert violations(source, room, f"quicedge/{room}/x.py")
+def test_the_reader_sees_a_broken_rule(source: str, package: str) -> None:
+    assert violations(source, package, f"quicedge/{package}/x.py")

@@ -48,10 +48,10 @@ def test_the_code_names_files_that_are_there() -> None:
         assert missing(source.read_text(), NAMED, ROOT) == [], source
 
 
-def test_every_room_is_on_the_map() -> None:
-    rooms = {p.name for p in (ROOT / "quicedge").iterdir() if (p / "__init__.py").exists()}
+def test_every_package_is_on_the_map() -> None:
+    packages = {p.name for p in (ROOT / "quicedge").iterdir() if (p / "__init__.py").exists()}
     block = MAP.split("```")[1]
-    assert set(re.findall(r"^  (\w+)/ ", block, re.MULTILINE)) == rooms
+    assert set(re.findall(r"^  (\w+)/ ", block, re.MULTILINE)) == packages
 
 
 def commands(text: str) -> list[list[str]]:
