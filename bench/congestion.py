@@ -222,7 +222,8 @@ def main() -> None:
         shares = shared(first, second)
         print(f"| {first}, {second} | {shares[0]:.0%} | {shares[1]:.0%} |", flush=True)
 
-    print("\n| s of 2 MB, 2% loss | " + " | ".join(f"{rtt * 1e3:.0f} ms" for rtt in DOWNLOAD_RTTS))
+    head = " | ".join(f"{rtt * 1e3:.0f} ms" for rtt in DOWNLOAD_RTTS)
+    print(f"\n| s per 2 MB, 2% loss | {head} |")
     print("| --- |" + " --- |" * len(DOWNLOAD_RTTS))
     rng = random.Random(1)
     law = [f"{mean(cubic_law(rtt, rng) for _ in range(400)):.1f}" for rtt in DOWNLOAD_RTTS]
