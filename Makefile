@@ -7,7 +7,7 @@ PYTHON := $(shell for p in python3.14 python3.13 python3.12 python3.11 python3; 
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: run test lint types conformance interop bench soak fuzz clean
+.PHONY: run test lint types interop bench soak fuzz clean
 
 run: $(VENV)/.installed
 	$(BIN)/quicedge demo
@@ -21,9 +21,6 @@ lint: $(VENV)/.installed-test
 
 types: $(VENV)/.installed-test
 	$(BIN)/mypy
-
-conformance: $(VENV)/.installed-test
-	$(BIN)/python tests/conformance/run.py
 
 interop: $(VENV)/.installed-test
 	$(BIN)/quicedge interop $(ARGS)

@@ -76,9 +76,15 @@ class Flow:
         self.received = 0
         self.pair.client.on_event = self._count
         server, client = self.server, self.pair.client.connection
-        self.pair.run(lambda: bool(server._handshake_confirmed and client._handshake_confirmed))
+        stock = isinstance(server, Stock)
+        self.pair.run(
+            lambda: bool(
+                (server._handshake_confirmed if stock else server.handshake_confirmed)
+                and client._handshake_confirmed
+            )
+        )
         client.send_stream_data(0, b"?")
-        self.pair.run(lambda: 0 in server._streams)
+        self.pair.run(lambda: 0 in (server._streams if stock else server.streams))
         if endless:
             self.refill()
 
@@ -97,10 +103,15 @@ class Flow:
         if isinstance(event, StreamDataReceived):
             self.received += len(event.data)
 
+    def _unsent(self) -> int:
+        if isinstance(self.server, Stock):
+            sender = self.server._streams[0].sender
+            return sender._buffer_stop - sender.highest_offset
+        return int(self.server.unsent_bytes(0))
+
     def refill(self) -> None:
         """Keep some seconds of data waiting."""
-        sender = self.server._streams[0].sender
-        if sender._buffer_stop - sender.highest_offset < RATE:
+        if self._unsent() < RATE:
             self.server.send_stream_data(0, bytes(2 * RATE))
 
 

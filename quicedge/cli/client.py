@@ -323,21 +323,22 @@ class Client(asyncio.DatagramProtocol):
     def _flush(self) -> None:
         now = time.monotonic()
         connection = self.connection
-        while (event := connection.next_event()) is not None:
+        while (event := connection.poll_event()) is not None:
             self.handle_event(event)
         if self._transport is None or self._transport.is_closing():
             return
-        for data, _ in connection.datagrams_to_send(now):
-            self._transport.sendto(data)
+        for run in connection.poll_transmit(now):
+            for at in range(0, len(run.data), run.segment):
+                self._transport.sendto(run.data[at : at + run.segment])
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
         if self._timer is not None:
             self._timer.cancel()
-        deadline = connection.get_timer()
+        deadline = connection.poll_timeout()
         self._timer = None if deadline is None else self._loop.call_at(deadline, self._timer_fired)
 
     def _timer_fired(self) -> None:
-        self.connection.handle_timer(time.monotonic())
+        self.connection.handle_timeout(time.monotonic())
         self._flush()
 
     # --- quic.connection.ConnectionHandler -------------------------------------------------------

@@ -107,17 +107,17 @@ class Downloader:
         """Deliver events, send what is to be sent, set the timer."""
         now = time.monotonic()
         connection = self.connection
-        while (event := connection.next_event()) is not None:
+        while (event := connection.poll_event()) is not None:
             self.handle_event(event)
-        runs = connection.transmit(now)
+        runs = connection.poll_transmit(now)
         for run in runs:
             path = FourTuple(run.path, b"", self._socket)
             self._socket.send_segments(run.data, run.segment, path, run.ecn)
-        while (event := connection.next_event()) is not None:
+        while (event := connection.poll_event()) is not None:
             self.handle_event(event)
         if self._timer is not None:
             self._timer.cancel()
-        deadline = None if self._ended.done() else connection.get_timer()
+        deadline = None if self._ended.done() else connection.poll_timeout()
         self._timer = None if deadline is None else self._loop.call_at(deadline, self._timer_fired)
 
     # --- the loop -------------------------------------------------------------------------------
@@ -127,8 +127,7 @@ class Downloader:
 
         def receive(datagrams: list[bytes], path: FourTuple, ecn: int) -> None:
             for data in datagrams:
-                self.connection.received_ecn = ecn
-                self.connection.receive_datagram(data, path.remote, now)
+                self.connection.receive_datagram(data, path.remote, now, ecn)
 
         self._socket.receive(receive)
         self.flush()
@@ -138,7 +137,7 @@ class Downloader:
             self._loop.remove_writer(self._socket.fileno())
 
     def _timer_fired(self) -> None:
-        self.connection.handle_timer(time.monotonic())
+        self.connection.handle_timeout(time.monotonic())
         self.flush()
 
     # --- requests -------------------------------------------------------------------------------

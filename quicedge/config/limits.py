@@ -332,6 +332,39 @@ MAX_LOST_REMEMBERED: Final = 32
 MAX_ACK_RANGES: Final = 64
 """Received packet number ranges remembered and acknowledged."""
 
+ACK_DELAY: Final = 0.001
+"""Seconds that an ACK of 1-RTT packets waits for company: what a timer resolves."""
+
+MAX_ACK_DELAY: Final = 25
+"""Milliseconds that we declare as the longest such wait (RFC 9000 section 18.2, its default)."""
+
+ACK_DELAY_EXPONENT: Final = 3
+"""Power of two of the microseconds that ACK delays are told in (RFC 9000 section 18.2)."""
+
+ACK_ROOM: Final = 512
+"""Bytes of a packet that an ACK frame may take, so that data still fits beside it."""
+
+PTO_PROBES: Final = 2
+"""Packets sent when a probe timeout expires (RFC 9002 section 6.2.4 allows two)."""
+
+AEAD_FAILURES: Final = 1 << 36
+"""Forged packets of a connection, in all its keys (RFC 9001 section 6.6, ChaCha20-Poly1305)."""
+
+AMPLIFICATION_FACTOR: Final = 3
+"""Bytes sent to an unvalidated address for each that came from it (RFC 9000 section 8.1)."""
+
+MAX_PATHS: Final = 8
+"""Network paths of a connection that are remembered."""
+
+MAX_LOCAL_CHALLENGES: Final = 5
+"""PATH_CHALLENGE frames of a path whose answer is still taken."""
+
+MAX_REMOTE_CHALLENGES: Final = 32
+"""PATH_CHALLENGE frames of a path that wait to be answered; further ones are dropped."""
+
+MAX_RETIRED_CONNECTION_IDS: Final = 4 * ACTIVE_CONNECTION_IDS
+"""Connection IDs that wait to be retired (RFC 9000 section 5.1.2 asks for twice the limit)."""
+
 STATELESS_RESETS_PER_SECOND: Final = 100
 """Stateless resets a worker sends a second: answers to unknown packets are not a lever."""
 

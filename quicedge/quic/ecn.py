@@ -21,31 +21,6 @@ Counts = tuple[int, int, int]
 """ECT(0), ECT(1) and CE, as an ACK frame has them (RFC 9000 section 19.3.2)."""
 
 
-class EcnMarks:
-    """Marks that came in, by packet number space."""
-
-    def __init__(self) -> None:
-        self._counts: dict[Any, list[int]] = {}
-
-    def count(self, space: Any, codepoint: int, packets: int = 1) -> None:
-        """Packets were processed that came in with this codepoint."""
-        counts = self._counts.setdefault(space, [0, 0, 0])
-        counts[{ECT_0: 0, ECT_1: 1, CE: 2}[codepoint]] += packets
-
-    def counts(self, space: Any) -> Counts | None:
-        """What to report of a space; None while no mark has come in on it."""
-        counts = self._counts.get(space)
-        return None if counts is None else (counts[0], counts[1], counts[2])
-
-    @property
-    def totals(self) -> Counts:
-        """Packets that came in marked, in all spaces."""
-        ect0, ect1, ce = (
-            sum(column) for column in zip((0, 0, 0), *self._counts.values(), strict=True)
-        )
-        return ect0, ect1, ce
-
-
 class EcnValidation:
     """Whether the path in use carries our marks (RFC 9000 section 13.4.2 and appendix A.4)."""
 
@@ -53,18 +28,18 @@ class EcnValidation:
         self.state: State = "testing"
         self.congestion_reported = 0
         """Packets of ours that the peer saw marked CE."""
-        self._marked: list[tuple[int, int]] = []
+        self._marked: dict[Any, list[tuple[int, int]]] = {}
         self._swallowed = SelectiveLoss(ECN_BLACK_HOLE_FLIGHTS)
         self._marked_on_path = 0
-        self._marked_total = 0
-        self._seen: dict[Any, Counts] = {}
+        self.marked_total = 0
+        self.seen: dict[Any, Counts] = {}
 
-    def new_path(self) -> None:
-        """Packets take another path from now on: test again."""
-        self.state = "testing"
+    def follow(self, previous: EcnValidation) -> None:
+        """Packets take this path from now on: the counts of the peer go on from the one before."""
+        self.seen = previous.seen
+        self.marked_total = previous.marked_total
         self._marked.clear()
         self._swallowed.reset()
-        self._marked_on_path = 0
 
     def codepoint(self, probe_timeouts: int) -> int:
         """What to mark the next packets with; `probe_timeouts` in a row so far."""
@@ -74,28 +49,27 @@ class EcnValidation:
             self.state = "unknown"
         return ECT_0 if self.state in ("testing", "capable") else NOT_ECT
 
-    def on_sent(self, first: int, stop: int) -> None:
-        """Packets `first` to `stop - 1` were sent marked."""
-        if stop <= first:
-            return
+    def on_sent(self, space: Any, first: int, stop: int) -> None:
+        """Packets `first` to `stop - 1` of a packet number space were sent marked."""
         self._marked_on_path += stop - first
-        self._marked_total += stop - first
-        if self._marked and self._marked[-1][1] == first:
-            self._marked[-1] = (self._marked[-1][0], stop)
+        self.marked_total += stop - first
+        marked = self._marked.setdefault(space, [])
+        if marked and marked[-1][1] == first:
+            marked[-1] = (marked[-1][0], stop)
         else:
-            self._marked.append((first, stop))
+            marked.append((first, stop))
             # Forgotten marks make the comparison with an ACK's counts lenient, never strict.
-            del self._marked[:-ECN_MARKED_RUNS]
+            del marked[:-ECN_MARKED_RUNS]
 
-    def marked_among(self, spans: Iterable[tuple[int, int]]) -> int:
+    def marked_among(self, space: Any, spans: Iterable[tuple[int, int]]) -> int:
         """How many packets of the spans (`stop` exclusive) were marked on this path."""
         return sum(
             max(0, min(stop, marked_stop) - max(first, marked_first))
             for first, stop in spans
-            for marked_first, marked_stop in self._marked
+            for marked_first, marked_stop in self._marked.get(space, ())
         )
 
-    def on_lost(self, lost: Iterable[tuple[int, int, float]], now: float) -> None:
+    def on_lost(self, space: Any, lost: Iterable[tuple[int, int, float]], now: float) -> None:
         """Packets were declared lost: numbers `first` to `stop - 1`, and when they were sent.
 
         RFC 9000 section 13.4.2: if all packets marked with non-zero ECN codepoints are lost, an
@@ -103,7 +77,7 @@ class EcnValidation:
         """
         if self.state == "failed":
             return
-        marked = [sent for first, stop, sent in lost if self.marked_among([(first, stop)])]
+        marked = [sent for first, stop, sent in lost if self.marked_among(space, [(first, stop)])]
         if marked:
             self._swallowed.on_lost(max(marked), now)
             if self._swallowed.is_black_hole:
@@ -119,7 +93,7 @@ class EcnValidation:
         """
         if self.state == "failed":
             return 0
-        marked = self.marked_among(acked)
+        marked = self.marked_among(space, acked)
         if marked:
             self._swallowed.on_acked()
         if counts is None:
@@ -132,18 +106,18 @@ class EcnValidation:
         # the largest acknowledged packet number.
         if not advanced:
             return 0
-        seen = self._seen.get(space, (0, 0, 0))
+        seen = self.seen.get(space, (0, 0, 0))
         increase = counts[0] + counts[2] - seen[0] - seen[2]
         if (
             increase < marked
             or counts[0] < seen[0]
             or counts[2] < seen[2]
             or counts[1]  # we never send ECT(1)
-            or counts[0] + counts[2] > self._marked_total
+            or counts[0] + counts[2] > self.marked_total
         ):
             self.state = "failed"
             return 0
-        self._seen[space] = counts
+        self.seen[space] = counts
         if marked:
             self.state = "capable"
         congestion = counts[2] - seen[2]

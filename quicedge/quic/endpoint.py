@@ -8,42 +8,38 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
-from aioquic.buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.events import (
-    ConnectionIdIssued,
-    ConnectionIdRetired,
-    ConnectionTerminated,
-    QuicEvent,
-)
-from aioquic.quic.packet import (
-    QuicErrorCode,
-    QuicFrameType,
-    encode_quic_retry,
-    encode_quic_version_negotiation,
-    pull_quic_header,
-)
+from aioquic.quic.packet import encode_quic_retry, encode_quic_version_negotiation
 
 from quicedge.config import limits
 from quicedge.quic.admission import Admission, BoundedLog, Decision, RateLimit, Verdict
 from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.connection import Connection, ConnectionHandler
-from quicedge.quic.events import OverheadExhausted
+from quicedge.quic.errors import ErrorCode
+from quicedge.quic.events import (
+    ConnectionIdIssued,
+    ConnectionIdRetired,
+    ConnectionTerminated,
+    OverheadExhausted,
+    QuicEvent,
+)
+from quicedge.quic.frames import FrameType
 from quicedge.quic.packet import (
     LongHeader,
     initial_close,
     is_long,
     parse_long_header,
+    parse_long_packet,
     short_destination_cid,
     stateless_reset,
 )
-from quicedge.quic.preferred import PreferredAddress
 from quicedge.quic.sealing import Fleet
 from quicedge.quic.strikes import EarlyDataGuard
 from quicedge.quic.tickets import Tickets
 from quicedge.quic.timers import Deadlines
 from quicedge.quic.tls import CertificateStore
 from quicedge.quic.tokens import TokenKeys, is_retry_token
+from quicedge.quic.transport_parameters import PreferredAddress
 from quicedge.shares import Standing
 
 log = structlog.get_logger("quicedge.quic")
@@ -163,7 +159,7 @@ class Endpoint:
         self._tokens = TokenKeys(self._secret, fleet)
         self._tickets = Tickets(self._secret, fleet)
 
-    # --- input ------------------------------------------------------------------------------
+    # --- input ----------------------------------------------------------------------------------
 
     def receive_run(self, datagrams: list[bytes], path: Any, now: float, ecn: int = 0) -> None:
         """Handle datagrams that came together on one path; never raises for what a peer sends."""
@@ -177,10 +173,9 @@ class Endpoint:
                 self.receive(data, path, now, ecn)
                 at += 1
                 continue
-            connection.received_ecn = ecn
             self._awake[connection] = None
             try:
-                at += connection.receive_run(datagrams, at, path, now)
+                at += connection.receive_run(datagrams, at, path, now, ecn)
             except Exception:
                 self._fail(connection, "datagram", now)
                 at += 1
@@ -208,9 +203,8 @@ class Endpoint:
             connection = self._first_packet(data, header, path, now)
             if connection is None:
                 return
-        connection.received_ecn = ecn
         try:
-            connection.receive_datagram(data, path, now)
+            connection.receive_datagram(data, path, now, ecn)
         except Exception:
             self._fail(connection, "datagram", now)
             return
@@ -219,7 +213,7 @@ class Endpoint:
         else:
             # Not one packet in it was authentic: no client stands behind this connection.
             self.counters["dropped_undecryptable"] += 1
-            self._end(connection, QuicErrorCode.NO_ERROR, "no authentic packet")
+            self._end(connection, ErrorCode.NO_ERROR, "no authentic packet")
 
     def wake(self, connection: Connection) -> None:
         """The application has written to, reset or closed something on the connection."""
@@ -228,15 +222,15 @@ class Endpoint:
     def handle_timers(self, now: float) -> None:
         """Run what is due; call `flush` afterwards."""
         for connection in self._deadlines.due(now):
-            timer = connection.get_timer()
+            timer = connection.poll_timeout()
             if timer is not None and timer <= now:
                 try:
-                    connection.handle_timer(now)
+                    connection.handle_timeout(now)
                 except Exception:
                     self._fail(connection, "timer", now)
             self._awake[connection] = None
 
-    # --- output -----------------------------------------------------------------------------
+    # --- output ---------------------------------------------------------------------------------
 
     def next_timer(self) -> float | None:
         """When `handle_timers` must run, or None."""
@@ -263,7 +257,7 @@ class Endpoint:
         if connection.is_terminated:
             self._forget(connection)
         else:
-            self._deadlines.arm(connection, connection.get_timer())
+            self._deadlines.arm(connection, connection.poll_timeout())
             if self._roster is not None and connection.handshake_complete:
                 if connection.is_alive:
                     self._roster.put(connection)
@@ -283,8 +277,8 @@ class Endpoint:
         """Hand what the connection sends to the network; whether there was anything."""
         singles: list[bytes] = []
         path: Any = None
+        runs = connection.poll_transmit(now)
         ecn = 0
-        runs = connection.transmit(now)
         for run in runs:
             single = len(run.data) <= run.segment
             if singles and (not single or run.path is not path or run.ecn != ecn):
@@ -300,7 +294,7 @@ class Endpoint:
         return bool(runs)
 
     def _deliver(self, connection: Connection) -> None:
-        while (event := connection.next_event()) is not None:
+        while (event := connection.poll_event()) is not None:
             if isinstance(event, ConnectionIdIssued):
                 self._learn(connection, event.connection_id)
             elif isinstance(event, ConnectionIdRetired):
@@ -311,7 +305,7 @@ class Endpoint:
         if connection.handshake_complete:
             self._handshake_over(connection)
 
-    # --- newcomers ----------------------------------------------------------------------------
+    # --- newcomers ------------------------------------------------------------------------------
 
     def _first_packet(
         self, data: bytes, header: LongHeader, path: Any, now: float
@@ -332,11 +326,11 @@ class Endpoint:
         if len(header.destination_cid) < limits.MIN_INITIAL_DCID:
             self.counters["dropped_dcid_length"] += 1
             return None
-        try:
-            token = pull_quic_header(Buffer(data=data)).token
-        except ValueError:
+        packet = parse_long_packet(data, 0)
+        if packet is None:
             self.counters["dropped_header"] += 1
             return None
+        token = packet.token
 
         retried = None
         validated = False
@@ -355,13 +349,13 @@ class Endpoint:
         if decision in (Decision.DROP, Decision.REFUSE):
             self.counters[f"dropped_{reason}"] += 1
             if decision is Decision.REFUSE:
-                self._refuse(header, QuicErrorCode.CONNECTION_REFUSED, path, now)
+                self._refuse(header, ErrorCode.CONNECTION_REFUSED, path, now)
             return None
         if decision is Decision.RETRY:
             if from_retry:
                 # RFC 9000 section 8.1.2: a client accepts one Retry; a second would be lost on it.
                 self.counters["refused_token"] += 1
-                self._refuse(header, QuicErrorCode.INVALID_TOKEN, path, now)
+                self._refuse(header, ErrorCode.INVALID_TOKEN, path, now)
             else:
                 self._send_retry(header, path, now)
             return None
@@ -468,25 +462,23 @@ class Endpoint:
         self.counters["internal_errors"] += 1
         log.exception("connection failed", where=where, connection=connection.id)
         try:
-            connection.close(
-                error_code=QuicErrorCode.INTERNAL_ERROR, frame_type=QuicFrameType.PADDING
-            )
+            connection.close(error_code=ErrorCode.INTERNAL_ERROR, frame_type=FrameType.PADDING)
             self._transmit(connection, now)
         except Exception:
             log.exception("closing a failed connection failed", connection=connection.id)
-        self._end(connection, QuicErrorCode.INTERNAL_ERROR, "internal error")
+        self._end(connection, ErrorCode.INTERNAL_ERROR, "internal error")
 
-    def _end(self, connection: Connection, code: QuicErrorCode, reason: str) -> None:
+    def _end(self, connection: Connection, code: ErrorCode, reason: str) -> None:
         """Forget a connection without a word to its peer, and tell its handler."""
         connection.abandon(
             ConnectionTerminated(
-                error_code=code, frame_type=QuicFrameType.PADDING, reason_phrase=reason
+                error_code=code, frame_type=FrameType.PADDING, reason_phrase=reason
             )
         )
         handler = connection.handler
         self._forget(connection)
         try:
-            while (event := connection.next_event()) is not None:
+            while (event := connection.poll_event()) is not None:
                 if isinstance(event, ConnectionTerminated):
                     handler.handle_event(event)
         except Exception:

@@ -3,8 +3,12 @@
 from dataclasses import dataclass
 
 from aioquic.quic.events import (
+    ConnectionIdIssued,
+    ConnectionIdRetired,
     ConnectionTerminated,
+    DatagramFrameReceived,
     HandshakeCompleted,
+    PingAcknowledged,
     ProtocolNegotiated,
     QuicEvent,
     StopSendingReceived,
@@ -19,9 +23,13 @@ class OverheadExhausted(QuicEvent):
 
 
 __all__ = [
+    "ConnectionIdIssued",
+    "ConnectionIdRetired",
     "ConnectionTerminated",
+    "DatagramFrameReceived",
     "HandshakeCompleted",
     "OverheadExhausted",
+    "PingAcknowledged",
     "ProtocolNegotiated",
     "QuicEvent",
     "StopSendingReceived",

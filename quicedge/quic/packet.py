@@ -4,22 +4,35 @@ connection behind them."""
 from __future__ import annotations
 
 import os
+from enum import IntEnum
 from typing import NamedTuple
 
-from aioquic.quic.crypto import CryptoPair
-from aioquic.quic.packet import QuicFrameType, QuicPacketType, QuicProtocolVersion
-from aioquic.quic.packet_builder import QuicPacketBuilder
-
-from quicedge.config.limits import CONNECTION_ID_LENGTH, MIN_INITIAL_DATAGRAM
+from quicedge.config.limits import CONNECTION_ID_LENGTH
 from quicedge.quic.cids import STATELESS_RESET_TOKEN_LENGTH
+from quicedge.quic.frames import (
+    MAX_CONNECTION_ID_LENGTH,
+    ConnectionClose,
+    FrameError,
+    decode_varint,
+    encode_varint,
+)
+from quicedge.quic.protection import TAG_LENGTH, VERSION_2, initial_keys, seal
 
-VERSION_1 = int(QuicProtocolVersion.VERSION_1)
-VERSION_2 = int(QuicProtocolVersion.VERSION_2)
+VERSION_1 = 1
 VERSION_NAMES = {VERSION_1: "v1", VERSION_2: "v2"}
 VERSION_NUMBERS = {name: number for number, name in VERSION_NAMES.items()}
 
 MIN_STATELESS_RESET = 5 + STATELESS_RESET_TOKEN_LENGTH
 """Bytes; RFC 9000 section 10.3: shorter ones are not taken for a reset."""
+
+
+class PacketKind(IntEnum):
+    """Long header packets, numbered as version 1 codes them."""
+
+    INITIAL = 0
+    ZERO_RTT = 1
+    HANDSHAKE = 2
+    RETRY = 3
 
 
 class LongHeader(NamedTuple):
@@ -59,6 +72,66 @@ def parse_long_header(datagram: bytes) -> LongHeader | None:
     )
 
 
+class LongPacket(NamedTuple):
+    """A long header packet of a version that we speak, within its datagram."""
+
+    kind: PacketKind
+    version: int
+    destination_cid: bytes
+    source_cid: bytes
+    token: bytes
+    """Of Initial and Retry packets."""
+    pn_at: int
+    """Where the packet number starts; for Retry, where the token does."""
+    end: int
+
+
+def parse_long_packet(data: bytes, at: int) -> LongPacket | None:
+    """The long header packet that starts at `at`, or None when it cannot be one."""
+    try:
+        first = data[at]
+        version = int.from_bytes(data[at + 1 : at + 5], "big")
+        dcid_end = at + 6 + data[at + 5]
+        scid_end = dcid_end + 1 + data[dcid_end]
+        if (
+            not first & 0x40
+            or data[at + 5] > MAX_CONNECTION_ID_LENGTH
+            or data[dcid_end] > MAX_CONNECTION_ID_LENGTH
+            or scid_end > len(data)
+        ):
+            return None
+        # RFC 9369 section 3.2: version 2 numbers the types differently.
+        kind = PacketKind((first >> 4) - (1 if version == VERSION_2 else 0) & 3)
+        position, token = scid_end, b""
+        if kind is PacketKind.RETRY:
+            return LongPacket(
+                kind, version, data[at + 6 : dcid_end], data[dcid_end + 1 : scid_end],
+                data[scid_end:-TAG_LENGTH], scid_end, len(data),
+            )  # fmt: skip
+        if kind is PacketKind.INITIAL:
+            length, position = decode_varint(data, position)
+            token = data[position : position + length]
+            position += length
+        length, position = decode_varint(data, position)
+    except (IndexError, FrameError):
+        return None
+    end = position + length
+    if end > len(data):
+        return None
+    return LongPacket(
+        kind, version, data[at + 6 : dcid_end], data[dcid_end + 1 : scid_end], token, position, end
+    )
+
+
+def parse_version_negotiation(data: bytes) -> list[int]:
+    """The versions that a Version Negotiation packet lists (RFC 9000 section 17.2.1)."""
+    header = parse_long_header(data)
+    if header is None:
+        return []
+    at = 7 + len(header.destination_cid) + len(header.source_cid)
+    return [int.from_bytes(data[i : i + 4], "big") for i in range(at, len(data) - 3, 4)]
+
+
 def stateless_reset(trigger_size: int, token: bytes) -> bytes | None:
     """A stateless reset that answers a datagram of `trigger_size` bytes, or None.
 
@@ -74,21 +147,33 @@ def stateless_reset(trigger_size: int, token: bytes) -> bytes | None:
     return bytes(noise) + token
 
 
+def long_header(
+    kind: PacketKind,
+    version: int,
+    destination: bytes,
+    source: bytes,
+    token: bytes,
+    length: int,
+    number: int,
+    pn_length: int,
+) -> bytes:
+    """A long header; `length` is that of number, payload and tag, and takes two bytes."""
+    coded = (kind + 1) & 3 if version == VERSION_2 else kind
+    return b"".join((
+        bytes((0xC0 | coded << 4 | (pn_length - 1),)), version.to_bytes(4, "big"),
+        bytes((len(destination),)), destination, bytes((len(source),)), source,
+        encode_varint(len(token)) + token if kind is PacketKind.INITIAL else b"",
+        (length | 0x4000).to_bytes(2, "big"),
+        (number & ((1 << 8 * pn_length) - 1)).to_bytes(pn_length, "big"),
+    ))  # fmt: skip
+
+
 def initial_close(header: LongHeader, error_code: int) -> bytes:
     """An Initial packet that refuses a connection (RFC 9000 section 10.2.3), without state."""
-    crypto = CryptoPair()
-    crypto.setup_initial(cid=header.destination_cid, is_client=False, version=header.version)
-    builder = QuicPacketBuilder(
-        host_cid=header.destination_cid,
-        peer_cid=header.source_cid,
-        version=header.version,
-        is_client=False,
-        max_datagram_size=MIN_INITIAL_DATAGRAM,
-    )
-    builder.start_packet(QuicPacketType.INITIAL, crypto)
-    frame = builder.start_frame(QuicFrameType.TRANSPORT_CLOSE, capacity=16)
-    frame.push_uint_var(error_code)
-    frame.push_uint_var(QuicFrameType.PADDING)
-    frame.push_uint_var(0)
-    datagrams, _ = builder.flush()
-    return datagrams[0]
+    _, keys = initial_keys(header.destination_cid, header.version)
+    payload = ConnectionClose(error_code, 0, b"").encode()
+    head = long_header(
+        PacketKind.INITIAL, header.version, header.source_cid, header.destination_cid, b"",
+        1 + len(payload) + TAG_LENGTH, 0, 1,
+    )  # fmt: skip
+    return seal(keys, head, payload, 0)

@@ -26,11 +26,11 @@ from quicedge.proxy.spans import SpanRecorder
 from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.connection import Connection
 from quicedge.quic.endpoint import Endpoint, EndpointSettings
-from quicedge.quic.preferred import PreferredAddress
 from quicedge.quic.sealing import Fleet
 from quicedge.quic.settings import ALPN_H3
 from quicedge.quic.sharedkeys import SharedKeys
 from quicedge.quic.tls import CertificatePem, CertificateStore, parse_certificate
+from quicedge.quic.transport_parameters import PreferredAddress
 from quicedge.telemetry.access import AccessLog
 from quicedge.udp.address import FourTuple, format_address
 from quicedge.udp.forwarding import Forwarder

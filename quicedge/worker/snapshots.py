@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import msgspec
+
 from quicedge.downstream.closing import close_reason
 from quicedge.downstream.http3 import RequestStream, Session
 from quicedge.qlog.limited import Limit
 from quicedge.quic.connection import Connection
 from quicedge.quic.packet import VERSION_NAMES
+from quicedge.quic.transport_parameters import TransportParameters
 from quicedge.telemetry.metrics import Metrics
 from quicedge.telemetry.stats import ConnectionStats, PathStats, StreamStats
 from quicedge.telemetry.text import text
@@ -46,7 +49,7 @@ def connection_stats(
     wall = time.time()
     pace = recovery.pacer.rate
     limits = connection.limits
-    ect0, ect1, ce = connection.ecn_marks.totals
+    ect0, ect1, ce = connection.ecn_received
     received_at = connection.received_at
     return ConnectionStats(
         id=connection.id,
@@ -98,11 +101,11 @@ def connection_stats(
         packets_reordered=connection.packets_reordered,
         bytes_retransmitted=connection.stream_bytes_retransmitted,
         packets_dropped=dict(connection.packets_dropped),
-        ecn_state=connection.ecn.state,
+        ecn_state=connection.ecn_state,
         ecn_ect0_received=ect0,
         ecn_ect1_received=ect1,
         ecn_ce_received=ce,
-        ecn_ce_reported=connection.ecn.congestion_reported,
+        ecn_ce_reported=connection.ecn_congestion_reported,
         streams_open=connection.streams_open,
         streams_total=connection.streams_total,
         requests=session.requests,
@@ -137,10 +140,10 @@ def _local_address(path: object) -> str:
     return format_address((host or path.socket.address[0], port))  # type: ignore[attr-defined]
 
 
-def _parameters(parameters: object) -> dict[str, Any]:
+def _parameters(parameters: TransportParameters) -> dict[str, Any]:
     """Transport parameters that JSON can hold, without those that are not set."""
     found: dict[str, Any] = {}
-    for name, value in vars(parameters).items():
+    for name, value in msgspec.structs.asdict(parameters).items():
         if isinstance(value, bytes):
             # Whoever knows the token can end the connection.
             if name != "stateless_reset_token":

@@ -14,7 +14,7 @@ from quicedge.downstream.http3 import Session
 from quicedge.http.h3 import H3Connection
 from quicedge.http.traced import trace_codec, untrace_codec
 from quicedge.quic.connection import Connection
-from quicedge.quic.logged import endpoint_of
+from quicedge.quic.connection.observer import endpoint_of
 from quicedge.telemetry import events
 from quicedge.telemetry.follower import Follower
 from quicedge.telemetry.stats import FollowAnswer

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import pylsqpack
 from aioquic import tls
-from aioquic.quic.connection import QuicConnectionError
 
 from quicedge.config.loader import ConfigError, parse_config
 from quicedge.config.positions import key_lines
@@ -33,8 +32,9 @@ from quicedge.proxy.trace_context import trace_context
 from quicedge.qlog.analyse import analyse
 from quicedge.qlog.report import page
 from quicedge.qlog.validate import validate
-from quicedge.quic.frames import encode_varint
-from quicedge.quic.logged import describe
+from quicedge.quic.errors import TransportError
+from quicedge.quic.events import ConnectionTerminated
+from quicedge.quic.frames import describe, encode_varint
 from quicedge.quic.sealing import Fleet
 from quicedge.quic.tickets import Tickets
 from quicedge.quic.tokens import TokenKeys
@@ -102,7 +102,7 @@ def datagram(data: bytes) -> None:
     world.network.take()
     assert not world.endpoint.counters["internal_errors"]
     for newcomer in list(world.endpoint.connections)[before:]:
-        newcomer._handshake_deadline = NOW
+        newcomer.abandon(ConnectionTerminated(error_code=0, frame_type=None, reason_phrase="over"))
     if len(world.endpoint.connections) > 16:
         _living_world.cache_clear()
 
@@ -129,7 +129,7 @@ def frames(data: bytes) -> None:
     for kind, payload in _pieces(data) or [(0, data)]:
         hostile.send((payload if kind & 1 else data) or b"\0")
     assert not hostile.world.endpoint.counters["internal_errors"]
-    assert sum(len(s.receiver._buffer) for s in hostile.server._streams.values()) < MAX_GROWTH
+    assert hostile.server.streams.held < MAX_GROWTH
     first = Hostile().greet()
     first.send(data or b"\0", tls.Epoch.INITIAL)
     assert not first.world.endpoint.counters["internal_errors"]
@@ -144,8 +144,8 @@ def frames(data: bytes) -> None:
 )  # fmt: skip
 def transport_parameters(data: bytes) -> None:
     server = Hostile().greet().server
-    with suppress(QuicConnectionError):
-        server._parse_transport_parameters(data)
+    with suppress(TransportError):
+        server.handshake.on_peer_parameters(data, "test")
 
 
 @target(lambda: [bytes(64), b"\x01" * 90])

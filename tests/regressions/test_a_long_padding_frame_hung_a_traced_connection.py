@@ -5,7 +5,7 @@ A client could stop a worker that traced its connection.
 
 from __future__ import annotations
 
-from quicedge.quic.logged import describe
+from quicedge.quic.frames import describe
 
 
 def test_padding_with_a_long_type_is_passed_over() -> None:

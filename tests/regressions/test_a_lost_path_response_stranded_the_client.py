@@ -19,7 +19,7 @@ def test_a_client_whose_first_answers_are_lost_still_gets_its_response() -> None
     pair = make_pair(Link(delay=0.05), Link(delay=0.05))
     server, client = pair.server.connection, pair.client.connection
     pair.transmit()
-    pair.run(lambda: bool(server._handshake_confirmed and client._handshake_confirmed))
+    pair.run(lambda: bool(server.handshake_confirmed and client._handshake_confirmed))
     old = pair.client.address
     pair.client.address = NEW
     unanswered = 2
@@ -34,9 +34,9 @@ def test_a_client_whose_first_answers_are_lost_still_gets_its_response() -> None
             answer(builder=builder, challenge=challenge)
 
     client._write_path_response_frame = forgetful
-    send = server.transmit
+    send = server.poll_transmit
     # The NAT has forgotten the old address.
-    server.transmit = lambda now: [run for run in send(now) if run.path != old]
+    server.poll_transmit = lambda now: [run for run in send(now) if run.path != old]
     received = 0
 
     def count(event: Any) -> None:

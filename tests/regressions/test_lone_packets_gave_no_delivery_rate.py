@@ -23,9 +23,9 @@ def test_a_slow_link_is_measured_and_filled(controller: str) -> None:
         server_options={"congestion_control_algorithm": controller},
     )
     server, client = pair.server.connection, pair.client.connection
-    pair.run(lambda: bool(server._handshake_confirmed and client._handshake_confirmed))
+    pair.run(lambda: bool(server.handshake_confirmed and client._handshake_confirmed))
     client.send_stream_data(0, b"?")
-    pair.run(lambda: 0 in server._streams)
+    pair.run(lambda: 0 in server.streams)
     received = 0
 
     def count(event: object) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import QuicEvent
 
 
@@ -58,20 +59,66 @@ class Link:
         return sent + self.delay + rng.random() * self.jitter
 
 
+def transmit(connection: Any, now: float) -> list[tuple[bytes, Any, int]]:
+    """What a connection, ours or aioquic's, sends: single datagrams, address, ECN codepoint."""
+    if isinstance(connection, QuicConnection):
+        if connection.get_peer_address() is None:
+            return []  # a server that nobody has spoken to
+        return [(data, address, 0) for data, address in connection.datagrams_to_send(now)]
+    return [
+        (run.data[at : at + run.segment], run.path, run.ecn)
+        for run in connection.poll_transmit(now)
+        for at in range(0, len(run.data), run.segment)
+    ]
+
+
+def datagrams(connection: Any, now: float) -> list[bytes]:
+    """What a connection sends, wherever it goes."""
+    return [data for data, _, _ in transmit(connection, now)]
+
+
 @dataclass
 class Peer:
-    """A connection on the link and what it told us."""
+    """A connection, ours or aioquic's, on the link and what it told us."""
 
     connection: Any
     address: Any
     events: list[QuicEvent] = field(default_factory=list)
     on_event: Callable[[QuicEvent], None] | None = None
 
+    @property
+    def _is_stock(self) -> bool:
+        return isinstance(self.connection, QuicConnection)
+
     def drain(self) -> None:
-        while (event := self.connection.next_event()) is not None:
+        connection = self.connection
+        poll = connection.next_event if self._is_stock else connection.poll_event
+        while (event := poll()) is not None:
             self.events.append(event)
             if self.on_event is not None:
                 self.on_event(event)
+
+    def transmit(self, now: float) -> list[tuple[bytes, Any, int]]:
+        return transmit(self.connection, now)
+
+    def receive(self, data: bytes, address: Any, now: float, ecn: int) -> None:
+        if self._is_stock:
+            self.connection.receive_datagram(data, address, now)
+        else:
+            self.connection.receive_datagram(data, address, now, ecn)
+
+    def timer(self) -> float | None:
+        connection = self.connection
+        timer: float | None = (
+            connection.get_timer() if self._is_stock else connection.poll_timeout()
+        )
+        return timer
+
+    def handle_timer(self, now: float) -> None:
+        if self._is_stock:
+            self.connection.handle_timer(now)
+        else:
+            self.connection.handle_timeout(now)
 
 
 class Pair:
@@ -96,7 +143,7 @@ class Pair:
             (self.server, self.client, self.down),
         ):
             peer.drain()
-            for data, sent_ecn in _datagrams(peer.connection, self.now):
+            for data, _, sent_ecn in peer.transmit(self.now):
                 arrival = link.arrival(len(data), self.now, self.rng, sent_ecn)
                 if arrival is None:
                     self.datagrams_lost += 1
@@ -112,7 +159,7 @@ class Pair:
     def next_moment(self) -> float:
         """When the next datagram arrives or timer fires; infinity when none does."""
         moments = [timer for peer in (self.client, self.server)
-                   if (timer := peer.connection.get_timer()) is not None]  # fmt: skip
+                   if (timer := peer.timer()) is not None]  # fmt: skip
         if self._wire:
             moments.append(self._wire[0][0])
         return min(moments, default=float("inf"))
@@ -126,13 +173,11 @@ class Pair:
         self.now = max(self.now, moment) + 1e-6
         while self._wire and self._wire[0][0] <= self.now:
             _, _, peer, data, address, ecn = heapq.heappop(self._wire)
-            if hasattr(peer.connection, "received_ecn"):
-                peer.connection.received_ecn = ecn
-            peer.connection.receive_datagram(data, address, self.now)
+            peer.receive(data, address, self.now, ecn)
         for peer in (self.client, self.server):
-            timer = peer.connection.get_timer()
+            timer = peer.timer()
             if timer is not None and timer <= self.now:
-                peer.connection.handle_timer(self.now)
+                peer.handle_timer(self.now)
         self.transmit()
         return True
 
@@ -143,14 +188,3 @@ class Pair:
         while not until():
             if not self.step(end):
                 raise AssertionError(f"condition not met by t={self.now:.3f}")
-
-
-def _datagrams(connection: Any, now: float) -> list[tuple[bytes, int]]:
-    """What a connection sends, and the ECN codepoint of each datagram."""
-    if not hasattr(connection, "transmit"):  # aioquic's marks nothing
-        return [(data, 0) for data, _ in connection.datagrams_to_send(now)]
-    return [
-        (run.data[at : at + run.segment], run.ecn)
-        for run in connection.transmit(now)
-        for at in range(0, len(run.data), run.segment)
-    ]

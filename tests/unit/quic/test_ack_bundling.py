@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 from aioquic.quic.events import StreamDataReceived
 
-from quicedge.quic.adapter import Transmit
-from quicedge.quic.connection import Connection
+from quicedge.quic.connection import Connection, Transmit
+from quicedge.quic.frames import Epoch
 from tests.support.quicpair import CLIENT_ADDRESS, SERVER_ADDRESS, make_pair
-from tests.support.simnet import Pair
+from tests.support.simnet import Pair, datagrams, transmit
 
 ACK_DELAY = 0.001
 """Seconds until our ACK timer fires (aioquic's kGranularity)."""
@@ -20,7 +20,12 @@ def confirmed_pair(*, own_client: bool = True, settled: bool = True) -> Pair:
     """A pair that has shaken hands; `settled`: with nothing left to send or to acknowledge."""
     pair = make_pair(own_client=own_client, mtu_ceiling=1452)
     client, server = pair.client.connection, pair.server.connection
-    pair.run(lambda: client._handshake_confirmed and server._handshake_confirmed)
+    pair.run(
+        lambda: (
+            (client.handshake_confirmed if own_client else client._handshake_confirmed)
+            and server.handshake_confirmed
+        )
+    )
     if settled:
         pair.run(lambda: server.max_datagram_size == 1452)
         end = pair.now + 1
@@ -33,13 +38,13 @@ def receive_something(pair: Pair) -> None:
     """Give the server one ack-eliciting packet that it has not acknowledged."""
     client, server = pair.client.connection, pair.server.connection
     client.send_stream_data(client.get_next_available_stream_id(), b"request", end_stream=True)
-    for data, _ in client.datagrams_to_send(pair.now):
+    for data in datagrams(client, pair.now):
         server.receive_datagram(data, CLIENT_ADDRESS, pair.now)
     assert client.recovery.bytes_in_flight > 0
 
 
-def deliver(pair: Pair, datagrams: list[tuple[bytes, object]]) -> None:
-    for data, _ in datagrams:
+def deliver(pair: Pair, sent: list[tuple[bytes, object, int]]) -> None:
+    for data, *_ in sent:
         pair.client.connection.receive_datagram(data, SERVER_ADDRESS, pair.now + 0.01)
 
 
@@ -56,7 +61,7 @@ def test_a_request_and_its_response_take_one_datagram_each_way() -> None:
         nonlocal answered
         answered += isinstance(event, StreamDataReceived) and event.end_stream
 
-    transmit = server.transmit
+    transmit = server.poll_transmit
 
     def counting(now: float) -> list[Transmit]:
         nonlocal sent
@@ -64,7 +69,7 @@ def test_a_request_and_its_response_take_one_datagram_each_way() -> None:
         sent += sum(-(-len(run.data) // run.segment) for run in runs)
         return runs
 
-    server.transmit = counting
+    server.poll_transmit = counting
     pair.server.on_event, pair.client.on_event = respond, count
     requests = 200
     for number in range(requests):
@@ -88,7 +93,7 @@ def send_reset(server: Connection) -> None:
 
 
 def send_credit(server: Connection) -> None:
-    server._local_max_data.value += 1 << 30
+    server.streams.window.granted += 1 << 30
 
 
 def send_response(server: Connection) -> None:
@@ -96,7 +101,7 @@ def send_response(server: Connection) -> None:
 
 
 def send_probe(server: Connection) -> None:
-    server.recovery.on_loss_detection_timeout(now=0.0)
+    server.recovery.probe(server.spaces[Epoch.ONE_RTT])
 
 
 @pytest.mark.parametrize(
@@ -106,12 +111,12 @@ def test_what_is_sent_takes_the_pending_ack_along(send: Callable[[Connection], N
     pair = confirmed_pair()
     client, server = pair.client.connection, pair.server.connection
     receive_something(pair)
-    assert server.datagrams_to_send(pair.now) == []  # an ACK by itself waits for its timer
+    assert transmit(server, pair.now) == []  # an ACK by itself waits for its timer
     send(server)
-    datagrams = server.datagrams_to_send(pair.now)
-    deliver(pair, datagrams[:1])
+    sent = transmit(server, pair.now)
+    deliver(pair, sent[:1])
     assert client.recovery.bytes_in_flight == 0
-    assert not server.datagrams_to_send(pair.now + ACK_DELAY)
+    assert not transmit(server, pair.now + ACK_DELAY)
 
 
 def test_a_packet_without_anything_new_to_acknowledge_carries_no_ack() -> None:
@@ -121,7 +126,7 @@ def test_a_packet_without_anything_new_to_acknowledge_carries_no_ack() -> None:
     sizes = []
     for _ in range(2):
         server.send_ping(1)
-        ((data, _),) = server.datagrams_to_send(pair.now)
+        ((data, *_),) = transmit(server, pair.now)
         sizes.append(len(data))
     assert sizes[1] < sizes[0]
 
@@ -131,20 +136,20 @@ def test_a_path_mtu_probe_carries_the_ack_and_leaves_it_pending() -> None:
     client, server = pair.client.connection, pair.server.connection
     server.mtu.reset()
     receive_something(pair)
-    probes = [run for run in server.datagrams_to_send(pair.now) if len(run[0]) > 1200]
+    probes = [run for run in transmit(server, pair.now) if len(run[0]) > 1200]
     assert len(probes) == 1
     deliver(pair, probes)
     assert client.recovery.bytes_in_flight == 0
     # Probes are likelier lost than other packets (RFC 9000 section 14.4): the ACK leaves again.
-    assert server.get_timer() <= pair.now + ACK_DELAY + 1e-9
+    assert server.poll_timeout() <= pair.now + ACK_DELAY + 1e-9
 
 
 def test_handshake_packets_carry_the_ack_of_their_space() -> None:
     pair = make_pair(own_client=True)
     client, server = pair.client.connection, pair.server.connection
-    for data, _ in client.datagrams_to_send(pair.now):
+    for data in datagrams(client, pair.now):
         server.receive_datagram(data, CLIENT_ADDRESS, pair.now)
-    first, *_ = server.datagrams_to_send(pair.now)
+    first, *_ = transmit(server, pair.now)
     # What the Initial packet acknowledges, the client does not send again.
     deliver(pair, [first])
-    assert not client.recovery.spaces[0].sent_packets
+    assert not client.recovery.spaces[0].sent

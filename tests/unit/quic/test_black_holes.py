@@ -11,7 +11,7 @@ from quicedge.config.limits import BASE_DATAGRAM_SIZE
 from quicedge.quic.ecn import ECT_0, NOT_ECT
 from quicedge.quic.selectiveloss import SelectiveLoss
 from tests.support.quicpair import make_pair
-from tests.support.simnet import Link, Pair, Peer
+from tests.support.simnet import Link, Pair, Peer, datagrams
 
 CEILING = 1472
 MEGABYTE = 1_000_000
@@ -25,9 +25,7 @@ class Transfer:
         client, server = pair.client, pair.server
         self.sender, self.receiver = (client, server) if upward else (server, client)
         pair.run(
-            lambda: (
-                client.connection._handshake_confirmed and server.connection._handshake_confirmed
-            )
+            lambda: client.connection.handshake_confirmed and server.connection.handshake_confirmed
         )
         self.stream_id = client.connection.get_next_available_stream_id()
         client.connection.send_stream_data(self.stream_id, b"?")
@@ -75,14 +73,14 @@ def start_mid_transfer(flow: Transfer) -> None:
 def sizes_and_marks(peer: Peer) -> list[tuple[int, int]]:
     """Will hold the largest datagram and the mark of each run that the peer sends from now on."""
     seen: list[tuple[int, int]] = []
-    transmit = peer.connection.transmit
+    transmit = peer.connection.poll_transmit
 
     def watch(now: float) -> object:
         runs = transmit(now)
         seen.extend((min(run.segment, len(run.data)), run.ecn) for run in runs)
         return runs
 
-    peer.connection.transmit = watch
+    peer.connection.poll_transmit = watch
     return seen
 
 
@@ -107,7 +105,7 @@ def test_a_path_that_shrinks_in_mid_transfer_is_survived(
     assert sender.max_datagram_size == BASE_DATAGRAM_SIZE
     flow.finish(30)
     # It was the size, not the mark.
-    assert sender.ecn.state == "capable"
+    assert sender.ecn_state == "capable"
 
 
 @pytest.mark.parametrize("upward", [False, True], ids=["down", "up"])
@@ -160,7 +158,7 @@ def test_ordinary_loss_leaves_size_and_marks_alone(seed: int) -> None:
     server = flow.sender.connection
     assert server.recovery.packets_lost > 50
     assert server.max_datagram_size == CEILING
-    assert server.ecn.state == "capable"
+    assert server.ecn_state == "capable"
 
 
 def test_an_outage_leaves_size_and_marks_alone() -> None:
@@ -176,7 +174,7 @@ def test_an_outage_leaves_size_and_marks_alone() -> None:
         flow.finish(60)
     assert server.recovery.pto_total > 4
     assert server.max_datagram_size == CEILING
-    assert server.ecn.state == "capable"
+    assert server.ecn_state == "capable"
 
 
 def test_after_a_migration_no_datagram_is_larger_than_every_path_carries() -> None:
@@ -200,12 +198,11 @@ def test_a_path_that_is_only_probed_gets_datagrams_that_every_path_carries() -> 
     flow, _ = transfer(upward=False)
     client, server = flow.receiver.connection, flow.sender.connection
     # A probing packet from another address: the client looks, and does not move (RFC 9000 9.1).
-    challenge = client._network_paths[0]
-    challenge.is_validated, challenge.local_challenge_sent = False, False
-    ((data, _),) = client.datagrams_to_send(flow.pair.now)
+    client.network_paths.active.challenge_due = True
+    (data,) = datagrams(client, flow.pair.now)
     seen = sizes_and_marks(flow.sender)
     server.receive_datagram(data, ("192.0.2.77", 61000), flow.pair.now)
-    server.transmit(flow.pair.now)
+    server.poll_transmit(flow.pair.now)
     assert server.migrations == 0
     assert seen
     assert max(size for size, _ in seen) <= BASE_DATAGRAM_SIZE
@@ -219,14 +216,14 @@ def test_a_path_that_is_only_probed_gets_datagrams_that_every_path_carries() -> 
 def test_a_path_that_swallows_marks_in_mid_transfer_is_survived(upward: bool, loss: float) -> None:
     flow, link = transfer(upward=upward, loss=loss)
     sender = flow.sender.connection
-    assert sender.ecn.state == "capable"
+    assert sender.ecn_state == "capable"
     start_mid_transfer(flow)
     link.swallows_marked = True
     before = flow.received
     start = flow.pair.now
     flow.pair.run(lambda: flow.received > before + 300_000, limit=10)
     assert flow.pair.now - start < 3
-    assert sender.ecn.state == "failed"
+    assert sender.ecn_state == "failed"
     seen = sizes_and_marks(flow.sender)
     flow.finish(30)
     assert {mark for _, mark in seen} == {NOT_ECT}
@@ -239,13 +236,13 @@ def test_a_new_path_is_marked_on_again() -> None:
     start_mid_transfer(flow)
     link.swallows_marked = True
     flow.finish(30)
-    assert flow.sender.connection.ecn.state == "failed"
+    assert flow.sender.connection.ecn_state == "failed"
     link.swallows_marked = False
     flow.pair.client.address = ("192.0.2.77", 61000)
     flow.receiver.connection.send_ping(1)
     flow.send(MEGABYTE)
     flow.finish(30)
-    assert flow.sender.connection.ecn.state == "capable"
+    assert flow.sender.connection.ecn_state == "capable"
 
 
 def test_a_path_that_swallows_large_and_marked_datagrams_is_survived() -> None:

@@ -50,7 +50,7 @@ def test_packets_after_our_close_are_answered_with_it_at_a_falling_rate() -> Non
 
 def test_the_closing_period_is_three_probe_timeouts_and_then_all_is_forgotten() -> None:
     world, client, connection = connected()
-    period = 3 * connection.recovery.get_probe_timeout()
+    period = 3 * connection.recovery.probe_timeout()
     close(world, connection)
     late = ping(client)
     assert late

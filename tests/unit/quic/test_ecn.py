@@ -43,9 +43,9 @@ def test_a_clean_path_is_capable_and_every_packet_is_marked() -> None:
     pair = marking_pair()
     transfer(pair)
     client, server = pair.client.connection, pair.server.connection
-    assert server.ecn.state == client.ecn.state == "capable"
+    assert server.ecn_state == client.ecn_state == "capable"
     assert server.sending_ecn == ECT_0
-    assert server.ecn.congestion_reported == 0
+    assert server.ecn_congestion_reported == 0
 
 
 def test_a_mark_of_congestion_halves_nothing_but_is_heeded_like_a_loss() -> None:
@@ -53,9 +53,9 @@ def test_a_mark_of_congestion_halves_nothing_but_is_heeded_like_a_loss() -> None
     transfer(clean)
     transfer(marked)
     server = marked.server.connection
-    assert server.ecn.state == "capable"
-    seen = marked.client.connection.ecn_marks.totals[2]
-    assert server.ecn.congestion_reported == seen > 10
+    assert server.ecn_state == "capable"
+    seen = marked.client.connection.ecn_received[2]
+    assert server.ecn_congestion_reported == seen > 10
     assert server.recovery.packets_lost == 0
     assert server.recovery.congestion_window < clean.server.connection.recovery.congestion_window
 
@@ -63,10 +63,10 @@ def test_a_mark_of_congestion_halves_nothing_but_is_heeded_like_a_loss() -> None
 def test_a_path_that_bleaches_marks_is_not_marked_on_any_more() -> None:
     pair = marking_pair(down=Link(bleach=True))
     transfer(pair)
-    assert pair.server.connection.ecn.state == "failed"
+    assert pair.server.connection.ecn_state == "failed"
     assert pair.server.connection.sending_ecn == NOT_ECT
     # The other direction is a path of its own.
-    assert pair.client.connection.ecn.state == "capable"
+    assert pair.client.connection.ecn_state == "capable"
 
 
 def test_a_peer_without_ecn_ends_the_marks() -> None:
@@ -75,18 +75,18 @@ def test_a_peer_without_ecn_ends_the_marks() -> None:
     server = pair.server.connection
     pair.run(lambda: server.handshake_complete)
     pair.client.connection.send_stream_data(0, b"x" * 10_000, end_stream=True)
-    pair.run(lambda: server.ecn.state == "failed")
+    pair.run(lambda: server.ecn_state == "failed")
     assert pair.client.address == CLIENT_ADDRESS
 
 
 def test_marks_that_are_swallowed_do_not_keep_a_connection_from_starting() -> None:
     pair = marking_pair()
-    send = pair.server.connection.transmit
+    send = pair.server.connection.poll_transmit
 
     def swallow(now: float) -> object:
         return [run for run in send(now) if not run.ecn]
 
-    pair.server.connection.transmit = swallow
+    pair.server.connection.poll_transmit = swallow
     transfer(pair, 10_000)
     assert pair.server.connection.sending_ecn == NOT_ECT
 
@@ -94,11 +94,11 @@ def test_marks_that_are_swallowed_do_not_keep_a_connection_from_starting() -> No
 def test_counts_that_cannot_be_fail_validation() -> None:
     for counts in ((4, 0, 0), (11, 0, 0), (5, 1, 0), (0, 0, 0)):
         ecn = EcnValidation()
-        ecn.on_sent(0, 10)
+        ecn.on_sent("space", 0, 10)
         ecn.on_ack("space", counts, [(0, 5)], True)
         assert ecn.state == "failed", counts
     ecn = EcnValidation()
-    ecn.on_sent(0, 10)
+    ecn.on_sent("space", 0, 10)
     assert ecn.on_ack("space", (3, 0, 2), [(0, 5)], True) == 2
     assert ecn.state == "capable"
     # Fewer than before, but of an ACK that came late: it proves nothing.
@@ -117,10 +117,10 @@ def test_marked_packets_are_counted_as_one_by_one(
     for gap, length, mark in runs:
         at += gap
         if mark:
-            ecn.on_sent(at, at + length)
+            ecn.on_sent("space", at, at + length)
             marked |= set(range(at, at + length))
         at += length
     acked = [(start, start + length) for start, length in spans]
-    assert ecn.marked_among(acked) == sum(
+    assert ecn.marked_among("space", acked) == sum(
         number in marked for start, stop in acked for number in range(start, stop)
     )

@@ -37,7 +37,7 @@ def connected(**options: Any) -> Pair:
     pair = make_pair(Link(delay=0.02), Link(delay=0.02), server_options={"idle_timeout": IDLE},
                      **options)  # fmt: skip
     server = pair.server.connection
-    pair.run(lambda: server._handshake_confirmed and pair.client.connection._handshake_confirmed)
+    pair.run(lambda: server.handshake_confirmed and pair.client.connection._handshake_confirmed)
     pair.client.connection.send_stream_data(0, b"?", end_stream=True)
     pair.run(lambda: server.streams_total == 1)
     return pair
@@ -123,7 +123,7 @@ def test_open_streams_are_those_the_client_opened() -> None:
     for _ in range(3):
         server.send_stream_data(server.get_next_available_stream_id(is_unidirectional=True), b"\0")
         client.send_stream_data(client.get_next_available_stream_id(is_unidirectional=True), b"\0")
-    pair.run(lambda: len(server._streams) == 7)
+    pair.run(lambda: len(server.streams) == 7)
     assert (server.streams_open, server.streams_total) == (1, 1)
     server.send_stream_data(0, b"!", end_stream=True)
     pair.run(lambda: server.streams_open == 0)

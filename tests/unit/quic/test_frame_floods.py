@@ -5,16 +5,15 @@ from __future__ import annotations
 import tracemalloc
 from unittest.mock import patch
 
-import pytest
-from aioquic import tls
-from aioquic.quic.connection import QuicConnection, QuicConnectionError
+from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import QuicErrorCode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quicedge.config.limits import MAX_STREAM_GAPS
+from quicedge.config.limits import MAX_RETIRED_CONNECTION_IDS, MAX_STREAM_GAPS
 from quicedge.quic.connection import Connection
-from quicedge.quic.frames import encode_varint
+from quicedge.quic.frames import Epoch, encode_varint
+from tests.support.hostile import Hostile
 from tests.support.initials import crypto_frame, initial
 from tests.support.world import CLIENT, NOW, Path, World, first_flight
 
@@ -32,26 +31,20 @@ def stream_frame(stream_id: int, offset: int, data: bytes) -> bytes:
     return b"\x0e" + b"".join(map(encode_varint, (stream_id, offset, len(data)))) + data
 
 
-def islands(count: int) -> bytes:
+def islands(start: int, stop: int) -> bytes:
     """Every other byte of a stream."""
-    return b"".join(stream_frame(0, 2 * number + 1, b"x") for number in range(count))
+    return b"".join(stream_frame(0, 2 * number + 1, b"x") for number in range(start, stop))
 
 
-@pytest.mark.parametrize("path", ["short", "general"])
-def test_a_stream_in_too_many_pieces_closes_the_connection(path: str) -> None:
-    _, _, connection = connected()
-
-    def receive(payload: bytes) -> None:
-        if path == "short":
-            connection._read_frames(payload, NOW)
-        else:
-            connection._payload_received(connection._context(NOW), payload)
-
-    receive(islands(MAX_STREAM_GAPS))
-    with pytest.raises(QuicConnectionError) as caught:
-        receive(islands(2 * MAX_STREAM_GAPS))
-    assert caught.value.error_code == QuicErrorCode.PROTOCOL_VIOLATION
-    assert len(connection._streams[0].receiver._ranges) == MAX_STREAM_GAPS + 1
+def test_a_stream_in_too_many_pieces_closes_the_connection() -> None:
+    hostile = Hostile().connect()
+    for start in range(0, 2 * MAX_STREAM_GAPS, 100):
+        hostile.send(islands(start, start + 100))
+        stream = hostile.server.streams.get(0)
+        assert stream is not None
+        assert stream.receive is not None
+        assert stream.receive.assembler.gaps <= MAX_STREAM_GAPS + 1
+    assert hostile.verdict == QuicErrorCode.PROTOCOL_VIOLATION
 
 
 def test_a_hello_in_too_many_pieces_closes_the_connection() -> None:
@@ -60,29 +53,21 @@ def test_a_hello_in_too_many_pieces_closes_the_connection() -> None:
         frames = b"".join(crypto_frame(offset, b"x") for offset in range(start + 1, start + 400, 2))
         world.receive(initial(frames, dcid=b"flooding", number=number))
     (connection,) = world.endpoint.connections
-    assert connection._close_event is not None
-    assert connection._close_event.reason_phrase == "Too many gaps in the data of a stream"
-    assert len(connection._crypto_streams[tls.Epoch.INITIAL].receiver._ranges) <= (
-        MAX_STREAM_GAPS + 1
-    )
+    assert connection.close_event is not None
+    assert connection.close_event.reason_phrase == "Too many gaps in CRYPTO data"
+    assert connection.spaces[Epoch.INITIAL].crypto_in.gaps <= MAX_STREAM_GAPS + 1
 
 
 def test_connection_ids_that_retire_each_other_are_bounded() -> None:
     """CVE-2024-22189: each NEW_CONNECTION_ID makes us queue a RETIRE_CONNECTION_ID."""
-    _, _, connection = connected()
-    waiting = []
-
-    def flood() -> None:
-        for number in range(10, 1000):
-            frame = b"\x18" + encode_varint(number) + encode_varint(number) + b"\x08"
-            frame += number.to_bytes(8, "big") + number.to_bytes(16, "big")
-            connection._payload_received(connection._context(NOW), frame)
-            waiting.append(len(connection._retire_connection_ids))
-
-    with pytest.raises(QuicConnectionError) as caught:
-        flood()
-    assert caught.value.error_code == QuicErrorCode.CONNECTION_ID_LIMIT_ERROR
-    assert max(waiting) <= 101
+    hostile = Hostile().connect()
+    for number in range(10, 1000):
+        frame = b"\x18" + encode_varint(number) + encode_varint(number) + b"\x08"
+        frame += number.to_bytes(8, "big") + number.to_bytes(16, "big")
+        # What is sent in answer is never acknowledged.
+        hostile.world.endpoint.receive(hostile.packet(frame), CLIENT, NOW)
+        assert hostile.server.remote_ids.waiting <= MAX_RETIRED_CONNECTION_IDS + 1
+    assert hostile.verdict == QuicErrorCode.CONNECTION_ID_LIMIT_ERROR
 
 
 def test_paths_are_bounded_and_get_no_more_than_three_times_what_they_brought() -> None:

@@ -125,7 +125,7 @@ def test_more_than_max_data_over_many_streams() -> None:
     window = CONNECTION_WINDOW
     limit = hostile.server.receive_window
     assert limit <= window
-    stream_window = hostile.server._stream_window
+    stream_window = hostile.server.configuration.max_stream_data
     used, stream_id = 0, 0
     while hostile.verdict is None and stream_id < 4 * MAX_STREAMS_BIDI:
         hostile.send(stream(stream_id, stream_window - 1, b"x"))
@@ -265,8 +265,8 @@ def test_limits_never_shrink() -> None:
 
     def limits() -> tuple[int, ...]:
         return (
-            server._remote_max_data, server._streams[0].max_stream_data_remote,
-            server._remote_max_streams_bidi, server._remote_max_streams_uni,
+            server.streams.send_limit, server.streams.get(0).send.limit,
+            server.streams.max_bidi, server.streams.max_uni,
         )  # fmt: skip
 
     before = limits()

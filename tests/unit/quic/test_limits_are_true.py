@@ -80,7 +80,7 @@ class Run:
 
     def shake_hands(self) -> None:
         self.pair.transmit()
-        self.pair.run(lambda: self.server._handshake_confirmed and self.client._handshake_confirmed)
+        self.pair.run(lambda: self.server.handshake_confirmed and self.client._handshake_confirmed)
 
     def ask(self) -> None:
         self.client.send_stream_data(0, b"?", end_stream=True)

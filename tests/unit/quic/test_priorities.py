@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from aioquic.quic.events import StreamDataReceived
 
+from quicedge.config.limits import MAX_STREAMS_BIDI
 from tests.support.quicpair import make_pair
 from tests.support.simnet import Link, Pair
 
@@ -16,7 +17,7 @@ def finish_order(prepare: Callable[[Pair], None], sizes: dict[int, int]) -> list
     """In what order the client has the whole of the server's answers."""
     pair = make_pair(down=Link(delay=0.02, rate=2_500_000))
     server, client = pair.server.connection, pair.client.connection
-    pair.run(lambda: server._handshake_confirmed and bool(client._handshake_confirmed))
+    pair.run(lambda: server.handshake_confirmed and bool(client._handshake_confirmed))
     for stream_id in sizes:
         client.send_stream_data(stream_id, b"?", end_stream=True)
     pair.run(lambda: server.streams_total == len(sizes))
@@ -68,7 +69,8 @@ def test_requests_that_say_nothing_take_turns_however_little_is_sent_at_once() -
 def test_only_streams_that_can_be_are_remembered() -> None:
     pair = make_pair()
     server = pair.server.connection
-    pair.run(lambda: server._handshake_confirmed)
-    for stream_id in range(0, 100_000, 4):
+    pair.run(lambda: server.handshake_confirmed)
+    ids = range(0, 100_000, 4)
+    for stream_id in ids:
         server.prioritize(stream_id, 1, False)
-    assert len(server._priorities) <= server._local_max_streams_bidi.value
+    assert sum(server.is_prioritized(stream_id) for stream_id in ids) == MAX_STREAMS_BIDI

@@ -15,7 +15,7 @@ def settled_pair() -> Pair:
     """A pair of our connections with nothing left to send or to acknowledge."""
     pair = make_pair(own_client=True)
     client, server = pair.client.connection, pair.server.connection
-    pair.run(lambda: client._handshake_confirmed and server._handshake_confirmed)
+    pair.run(lambda: client.handshake_confirmed and server.handshake_confirmed)
     client.send_stream_data(0, b"?")
     end = pair.now + 1
     while pair.step(end):
@@ -41,7 +41,7 @@ def test_a_lost_tail_takes_one_probe_timeout_even_if_a_probe_is_lost(
     size = 1100 * packets
     connection = sender.connection
     timeouts = connection.recovery.pto_total
-    transmit = connection.transmit
+    transmit = connection.poll_transmit
 
     def lose(now: float) -> object:
         """Lose all until the PTO, then one of its packets."""
@@ -49,10 +49,10 @@ def test_a_lost_tail_takes_one_probe_timeout_even_if_a_probe_is_lost(
         if connection.recovery.pto_total == timeouts:
             return []
         assert len(runs) >= 2
-        connection.transmit = transmit
+        connection.poll_transmit = transmit
         return [run for place, run in enumerate(runs) if place != lost_probe]
 
-    connection.transmit = lose
+    connection.poll_transmit = lose
     connection.send_stream_data(0, bytes(size))
     pair.run(lambda: received == size, limit=10)
     assert connection.recovery.pto_total == timeouts + 1
@@ -62,12 +62,12 @@ def test_a_probe_timeout_sends_two_packets_and_no_more() -> None:
     pair = settled_pair()
     server = pair.server.connection
     server.send_ping(1)
-    server.transmit(pair.now)
+    server.poll_transmit(pair.now)
     for _ in range(3):
-        now = server.get_timer()
-        server.handle_timer(now)
-        assert sum(-(-len(run.data) // run.segment) for run in server.transmit(now)) == 2
-        assert not server.transmit(now)
+        now = server.poll_timeout()
+        server.handle_timeout(now)
+        assert sum(-(-len(run.data) // run.segment) for run in server.poll_transmit(now)) == 2
+        assert not server.poll_transmit(now)
 
 
 def test_a_path_mtu_probe_is_not_taken_for_lost_before_it_can_be_answered() -> None:
@@ -78,7 +78,7 @@ def test_a_path_mtu_probe_is_not_taken_for_lost_before_it_can_be_answered() -> N
     size = server.max_datagram_size
     server.mtu.reset()
     pair.transmit()
-    assert server.get_timer() > pair.now + server.recovery.rtt.smoothed
+    assert server.poll_timeout() > pair.now + server.recovery.rtt.smoothed
     end = pair.now + 1
     while pair.step(end):
         pass

@@ -50,8 +50,8 @@ def test_the_new_address_is_challenged_with_the_end_of_the_handshake() -> None:
     assert not connection.active_path_validated
     # What the client could only know at its old address proves that one.
     assert connection.validated_path == OLD
-    assert connection._network_paths[0].local_challenges
-    assert not connection._network_paths[1].local_challenges
+    assert connection.network_paths.known[0].challenges
+    assert not connection.network_paths.known[1].challenges
     take(client, sent)
     assert client._handshake_confirmed
     exchange(world, client, NEW, NOW + 0.01)
@@ -63,7 +63,7 @@ def test_a_new_address_that_never_answers_is_given_up_for_the_proven_one() -> No
     world, _, connection, sent = rebound()
     later = NOW
     received = connection.paths[0].bytes_received
-    while (timer := connection.get_timer()) is not None and connection.active_path == NEW:
+    while (timer := connection.poll_timeout()) is not None and connection.active_path == NEW:
         later = timer + 1e-6
         world.endpoint.handle_timers(later)
         world.endpoint.flush(later)
@@ -89,7 +89,7 @@ def test_a_handshake_from_an_address_used_in_its_midst_proves_none() -> None:
     sent = exchange(world, client, NEW, NOW + 2)
     assert connection.handshake_complete
     assert connection.validated_path is None
-    assert connection._network_paths[0].local_challenges
+    assert connection.network_paths.known[0].challenges
     take(client, sent, NOW + 2)
     exchange(world, client, NEW, NOW + 2.01)
     assert connection.validated_path == NEW

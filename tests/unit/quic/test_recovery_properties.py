@@ -37,7 +37,7 @@ def test_every_byte_arrives_once_in_order_and_nothing_stays_in_flight(
         up, down, seed=seed, server_options={"congestion_control_algorithm": controller}
     )
     server, client = pair.server.connection, pair.client.connection
-    pair.run(lambda: bool(server._handshake_confirmed and client._handshake_confirmed), 600)
+    pair.run(lambda: bool(server.handshake_confirmed and client._handshake_confirmed), 600)
     rng = random.Random(seed)
     bodies = {4 * index: rng.randbytes(size) for index, size in enumerate(sizes)}
     received = dict.fromkeys(bodies, b"")
@@ -59,4 +59,4 @@ def test_every_byte_arrives_once_in_order_and_nothing_stays_in_flight(
     assert received == bodies
     pair.run(lambda: server.recovery.bytes_in_flight == 0, 600)
     assert sorted(ended) == list(bodies)
-    assert not server.recovery.batches
+    assert not server.recovery.runs

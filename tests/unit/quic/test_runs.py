@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.quicpair import make_pair
-from tests.support.simnet import Pair
+from tests.support.simnet import Pair, datagrams
 
 
 def connected() -> Pair:
     pair = make_pair()
-    pair.run(lambda: pair.server.connection._handshake_confirmed and pair.server.connection.alpn)
+    pair.run(lambda: pair.server.connection.handshake_confirmed and pair.server.connection.alpn)
     pair.run(lambda: not pair._wire)
     return pair
 
@@ -69,8 +69,8 @@ def test_loss_reordering_and_duplicates_in_runs_lose_nothing(seed: int, cuts: li
         for stream_id in bodies:
             pair.server.connection.consume(stream_id, 0)
         pair.now += 0.03
-        pair.server.connection.handle_timer(pair.now)
-        for data, _ in pair.server.connection.datagrams_to_send(pair.now):
+        pair.server.connection.handle_timeout(pair.now)
+        for data in datagrams(pair.server.connection, pair.now):
             client.receive_datagram(data, pair.server.address, pair.now)
         timer = client.get_timer()
         if timer is not None and timer <= pair.now:
@@ -112,17 +112,17 @@ def test_acks_of_one_run_are_settled_once_and_all() -> None:
     pair.run(lambda: received(pair, 0) == b"?")
     server.send_stream_data(0, bytes(10_000), end_stream=True)
     settled = 0
-    settle = server.recovery.on_ack_ranges
+    settle = server.recovery.on_ack
 
     def count(*args: Any, **kwargs: Any) -> None:
         nonlocal settled
         settled += 1
         settle(*args, **kwargs)
 
-    server.recovery.on_ack_ranges = count
+    server.recovery.on_ack = count
     sent = []
     for _ in range(20):
-        sent += [data for data, _ in server.datagrams_to_send(pair.now)]
+        sent += datagrams(server, pair.now)
         pair.now += 0.002
     acks = []
     for data in sent:

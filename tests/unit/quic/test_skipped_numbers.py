@@ -9,6 +9,7 @@ import pytest
 from aioquic.quic.events import ConnectionTerminated, StreamDataReceived
 from aioquic.quic.packet import QuicErrorCode
 
+from quicedge.quic.frames import Epoch
 from tests.support.quicpair import make_pair
 from tests.support.simnet import Link, Pair
 
@@ -18,9 +19,9 @@ SIZE = 2_000_000
 def connected(**links: Any) -> Pair:
     pair = make_pair(**links)
     server, client = pair.server.connection, pair.client.connection
-    pair.run(lambda: bool(server._handshake_confirmed and client._handshake_confirmed))
+    pair.run(lambda: bool(server.handshake_confirmed and client._handshake_confirmed))
     client.send_stream_data(0, b"?")
-    pair.run(lambda: 0 in server._streams)
+    pair.run(lambda: 0 in server.streams)
     return pair
 
 
@@ -38,7 +39,7 @@ def test_an_honest_peer_never_notices(loss: float) -> None:
     pair.client.on_event = count
     server.send_stream_data(0, bytes(SIZE))
     pair.run(lambda: received == SIZE and server.recovery.bytes_in_flight == 0)
-    assert len(server._skipped) >= 2
+    assert server.numbers_skipped >= 2
     if not loss:
         # What is not there is not lost.
         assert server.recovery.packets_lost == 0
@@ -47,17 +48,17 @@ def test_an_honest_peer_never_notices(loss: float) -> None:
 def test_a_peer_that_acknowledges_what_was_never_sent_is_closed() -> None:
     pair = connected()
     server, client = pair.server.connection, pair.client.connection
-    server._skip_at = server._packet_number
+    server.skipper.at = server.spaces[Epoch.ONE_RTT].next_number
     server.send_stream_data(0, bytes(5000))
     space = next(space for space in client._loss.spaces if space.is_application_data)
 
     def pretend(event: object) -> None:
-        if server._skipped:
-            space.ack_queue.add(server._skipped[0])
+        if server.skipper.skipped:
+            space.ack_queue.add(server.skipper.skipped[0])
 
     pair.client.on_event = pretend
-    pair.run(lambda: server._close_event is not None)
-    event = server._close_event
+    pair.run(lambda: server.close_event is not None)
+    event = server.close_event
     assert isinstance(event, ConnectionTerminated)
     assert event.error_code == QuicErrorCode.PROTOCOL_VIOLATION
     assert event.reason_phrase == "ACK of a packet that was never sent"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tracemalloc
 
-from aioquic.buffer import Buffer
 from aioquic.quic.packet import QuicErrorCode
 
-from quicedge.config.limits import MAX_CRYPTO_OFFSET
+from quicedge.config.limits import MAX_CRYPTO_OFFSET, MAX_REMOTE_CHALLENGES
+from quicedge.quic.frames import PathChallenge
+from tests.support.hostile import Hostile
 from tests.support.initials import crypto_frame, initial
-from tests.support.world import NOW, Path, World
+from tests.support.world import CLIENT, NOW, Path, World
 
 
 def test_a_crypto_offset_beyond_any_handshake_closes_and_pins_nothing() -> None:
@@ -22,7 +23,7 @@ def test_a_crypto_offset_beyond_any_handshake_closes_and_pins_nothing() -> None:
         held = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    close = next(c for c in world.endpoint.connections if c._close_event is not None)._close_event
+    (close,) = (c.close_event for c in world.endpoint.connections if c.close_event is not None)
     assert close.error_code == QuicErrorCode.CRYPTO_BUFFER_EXCEEDED
     # An ordinary newcomer's share; the gap below the offset would be 64 KB more.
     assert held < 150_000
@@ -41,16 +42,11 @@ def test_half_open_handshakes_never_exceed_their_cap() -> None:
 
 
 def test_path_challenges_that_wait_for_their_answer_are_bounded() -> None:
-    world = World()
-    client = world.client()
-    world.talk(client)
-    (connection,) = world.endpoint.connections
-    path = connection._network_paths[0]
-
-    class Context:
-        network_path = path
-
-    for number in range(1000):
-        challenge = Buffer(data=number.to_bytes(8, "big"))
-        connection._handle_path_challenge_frame(Context(), 0x1A, challenge)  # type: ignore[arg-type]
-    assert len(path.remote_challenges) <= 32
+    challenges = b"".join(PathChallenge(n.to_bytes(8, "big")).encode() for n in range(100))
+    hostile = Hostile().connect()
+    for _ in range(10):
+        hostile.world.endpoint.receive(hostile.packet(challenges), CLIENT, NOW)
+    path = hostile.server.network_paths.active
+    answered = len(path.responses)
+    assert 0 < answered <= MAX_REMOTE_CHALLENGES
+    assert hostile.verdict is None

@@ -33,9 +33,9 @@ def download(
     pair = make_pair(Link(delay=delay), down, seed=seed, client_options=options)
     server, client = pair.server.connection, pair.client.connection
     pair.transmit()
-    pair.run(lambda: bool(server._handshake_confirmed and client._handshake_confirmed))
+    pair.run(lambda: bool(server.handshake_confirmed and client._handshake_confirmed))
     client.send_stream_data(0, b"?")
-    pair.run(lambda: 0 in server._streams)
+    pair.run(lambda: 0 in server.streams)
     received = 0
 
     def count(event: Any) -> None:

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from quicedge.qlog.analyse import analyse
 from quicedge.qlog.limited import Limit
 from quicedge.qlog.validate import validate
-from quicedge.quic.logged import describe
+from quicedge.quic.cids import ConnectionIds
+from quicedge.quic.frames import describe
 from quicedge.quic.losses import LostPackets
 from quicedge.telemetry.trace import Trace
-from tests.support.quicpair import make_pair
+from tests.support.quicpair import SECRET, make_pair
 from tests.support.simnet import Link, Pair
 
 SIZE = 400_000
@@ -129,7 +130,7 @@ def test_version_and_protocol_are_told_once(tmp_path: Path, level: str, late: bo
     if not late:
         server.start_trace(trace)
     pair.transmit()
-    pair.run(lambda: server._handshake_confirmed)
+    pair.run(lambda: server.handshake_confirmed)
     if late:
         server.start_trace(trace)
     pair.run(lambda: pair.client.connection._handshake_confirmed)
@@ -188,8 +189,9 @@ def test_a_trace_holds_no_secret(tmp_path: Path) -> None:
     path = tmp_path / "t.sqlog"
     pair = transfer(path)
     text = path.read_text()
-    for entry in pair.server.connection._host_cids:
-        assert entry.stateless_reset_token.hex() not in text
+    ids = ConnectionIds(secret=SECRET)
+    for cid in pair.server.connection.host_cids:
+        assert ids.reset_token(cid).hex() not in text
 
 
 @given(st.binary(max_size=200))

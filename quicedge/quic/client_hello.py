@@ -1,0 +1,186 @@
+"""The ClientHello of TLS 1.3 (RFC 8446 section 4.1.2), read in one walk."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import msgspec
+from aioquic import tls
+
+TLS_1_2, TLS_1_3 = 0x0303, 0x0304
+
+SERVER_NAME = 0
+SUPPORTED_GROUPS = 10
+SIGNATURE_ALGORITHMS = 13
+ALPN = 16
+PRE_SHARED_KEY = 41
+EARLY_DATA = 42
+SUPPORTED_VERSIONS = 43
+PSK_KEY_EXCHANGE_MODES = 45
+KEY_SHARE = 51
+
+_HEAD = struct.Struct("!B3sH32s")
+"""Message type and length, legacy version, random."""
+
+
+class OfferedPsk(NamedTuple):
+    """The first pre-shared key a client offers (RFC 8446 section 4.2.11)."""
+
+    identity: bytes
+    obfuscated_age: int
+    """Milliseconds modulo 2^32, with the ticket's `ticket_age_add` added."""
+    binder: bytes
+    binders_at: int
+    """Where in the message the binders begin: the binder covers what stands before."""
+
+
+class ClientHello(msgspec.Struct):
+    """What a client says first. None where an extension is absent."""
+
+    random: bytes
+    session_id: bytes
+    cipher_suites: tuple[int, ...]
+    compression_methods: bytes
+    server_name: str | None = None
+    supported_groups: tuple[int, ...] | None = None
+    signature_algorithms: tuple[int, ...] | None = None
+    alpn_protocols: list[bytes] | None = None
+    supported_versions: tuple[int, ...] | None = None
+    key_exchange_modes: bytes | None = None
+    key_shares: list[tuple[int, bytes]] | None = None
+    """Group and public key, as the client prefers them."""
+    pre_shared_key: OfferedPsk | None = None
+    early_data: bool = False
+    others: dict[int, bytes] = {}
+    """Extensions that TLS itself does not read, by type."""
+
+
+def read_client_hello(message: bytes) -> ClientHello:
+    """Read a whole ClientHello message; raises `aioquic.tls.Alert` with what is wrong in it."""
+    try:
+        return _read(message)
+    except (IndexError, struct.error):
+        raise tls.AlertDecodeError("ClientHello is cut short") from None
+
+
+def _read(message: bytes) -> ClientHello:
+    _, _, version, random = _HEAD.unpack_from(message)
+    if version != TLS_1_2:
+        raise tls.AlertDecodeError("ClientHello version is not 1.2")
+    session_id, at = _opaque(message, _HEAD.size, 1)
+    suites, at = _opaque(message, at, 2)
+    compression, at = _opaque(message, at, 1)
+    hello = ClientHello(random, session_id, _uint16s(suites), compression)
+    extensions, end = _opaque(message, at, 2)
+    if end != len(message):
+        raise tls.AlertDecodeError("ClientHello has bytes behind its extensions")
+    seen: set[int] = set()
+    at = end - len(extensions)
+    while at < end:
+        kind = message[at] << 8 | message[at + 1]
+        body, after = _opaque(message, at + 2, 2)
+        # RFC 8446 section 4.2: there MUST NOT be more than one extension of the same type.
+        if kind in seen:
+            raise tls.AlertIllegalParameter(f"Extension {kind} is repeated")
+        seen.add(kind)
+        # RFC 8446 section 4.2.11: the pre_shared_key extension MUST be the last extension.
+        if kind == PRE_SHARED_KEY and after != end:
+            raise tls.AlertIllegalParameter("PreSharedKey is not the last extension")
+        _take(hello, kind, body, after)
+        at = after
+    return hello
+
+
+def _take(hello: ClientHello, kind: int, body: bytes, end: int) -> None:
+    """One extension, which ends at `end` in the message."""
+    if kind == SERVER_NAME:
+        hello.server_name = _server_name(_all_of(body, 2))
+    elif kind == SUPPORTED_GROUPS:
+        hello.supported_groups = _uint16s(_all_of(body, 2))
+    elif kind == SIGNATURE_ALGORITHMS:
+        hello.signature_algorithms = _uint16s(_all_of(body, 2))
+    elif kind == ALPN:
+        hello.alpn_protocols = list(_opaques(_all_of(body, 2), 1))
+    elif kind == SUPPORTED_VERSIONS:
+        hello.supported_versions = _uint16s(_all_of(body, 1))
+    elif kind == PSK_KEY_EXCHANGE_MODES:
+        hello.key_exchange_modes = _all_of(body, 1)
+    elif kind == KEY_SHARE:
+        hello.key_shares = list(_key_shares(_all_of(body, 2)))
+    elif kind == EARLY_DATA:
+        if body:
+            raise tls.AlertDecodeError("EarlyData has content")
+        hello.early_data = True
+    elif kind == PRE_SHARED_KEY:
+        hello.pre_shared_key = _pre_shared_key(body, end)
+    else:
+        hello.others[kind] = body
+
+
+def _server_name(names: bytes) -> str:
+    if names[0] != 0:
+        raise tls.AlertIllegalParameter(f"ServerName has an unknown name type {names[0]}")
+    # RFC 6066 section 3: the list MUST NOT contain more than one name of the same type.
+    try:
+        return _all_of(names[1:], 2).decode("ascii")
+    except UnicodeDecodeError:
+        raise tls.AlertDecodeError("ServerName is not ASCII") from None
+
+
+def _key_shares(data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at < len(data):
+        group = data[at] << 8 | data[at + 1]
+        key, at = _opaque(data, at + 2, 2)
+        yield group, key
+
+
+def _pre_shared_key(body: bytes, end: int) -> OfferedPsk:
+    identities, at = _opaque(body, 0, 2)
+    identity, age_at = _opaque(identities, 0, 2)
+    ages = struct.Struct("!I")
+    (age,) = ages.unpack_from(identities, age_at)
+    count, next_at = 1, age_at + ages.size
+    while next_at < len(identities):
+        next_at = _opaque(identities, next_at, 2)[1] + ages.size
+        count += 1
+    binders = list(_opaques(_all_of(body[at:], 2), 1))
+    # RFC 8446 section 4.2.11: one binder for each identity, in the same order.
+    if len(binders) != count or next_at != len(identities):
+        raise tls.AlertIllegalParameter("PreSharedKey has not one binder for each identity")
+    return OfferedPsk(identity, age, binders[0], end - len(body) + at)
+
+
+# --- vectors (RFC 8446 section 3.4) -------------------------------------------------------------
+
+
+def _opaque(data: bytes, at: int, width: int) -> tuple[bytes, int]:
+    """The vector at `at`, whose length takes `width` bytes, and the position behind it."""
+    start = at + width
+    end = start + int.from_bytes(data[at:start], "big")
+    if end > len(data) or start > len(data):
+        raise tls.AlertDecodeError("A vector of the ClientHello is longer than what holds it")
+    return data[start:end], end
+
+
+def _all_of(data: bytes, width: int) -> bytes:
+    """The one vector that `data` is."""
+    value, end = _opaque(data, 0, width)
+    if end != len(data):
+        raise tls.AlertDecodeError("extra bytes at the end of a block")
+    return value
+
+
+def _opaques(data: bytes, width: int) -> Iterator[bytes]:
+    at = 0
+    while at < len(data):
+        value, at = _opaque(data, at, width)
+        yield value
+
+
+def _uint16s(data: bytes) -> tuple[int, ...]:
+    if len(data) % 2:
+        raise tls.AlertDecodeError("extra bytes at the end of a block")
+    return struct.unpack(f"!{len(data) // 2}H", data)

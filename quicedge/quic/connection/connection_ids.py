@@ -1,0 +1,245 @@
+"""Connection IDs of both sides (RFC 9000 section 5.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hmac import compare_digest
+from typing import NamedTuple, Protocol
+
+from quicedge.config.limits import ACTIVE_CONNECTION_IDS, MAX_RETIRED_CONNECTION_IDS
+from quicedge.quic.connection.draft import Draft
+from quicedge.quic.connection.events import EventQueue
+from quicedge.quic.errors import ErrorCode, TransportError
+from quicedge.quic.events import ConnectionIdIssued, ConnectionIdRetired
+from quicedge.quic.frames import FrameType, NewConnectionId, RetireConnectionId
+
+MIN_STATELESS_RESET = 21
+"""Bytes of a stateless reset at least (RFC 9000 section 10.3)."""
+
+
+class ConnectionIdSource(Protocol):
+    """Where connection IDs and their reset tokens come from (`quic.connection_id_codec`)."""
+
+    def new(self) -> bytes: ...
+
+    def reset_token(self, connection_id: bytes) -> bytes: ...
+
+
+class LocalConnectionIds:
+    """IDs that the peer may use towards us.
+
+    `active` are those issued and not retired, by ID; `replenish` issues more once the peer's limit
+    is known. Whoever routes datagrams learns of them from events.
+    """
+
+    def __init__(self, source: ConnectionIdSource, events: EventQueue) -> None:
+        self._source = source
+        self._events = events
+        self.initial = source.new()
+        """Our first one: the Source Connection ID of the handshake."""
+        self.active: dict[bytes, int] = {self.initial: 0}
+        """Sequence numbers by ID."""
+        self.latest_used = self.initial
+        """What the peer used last in a packet that was not a probe."""
+        self.peer_limit = 2
+        self._next_sequence = 1
+        self._unannounced: list[int] = []
+
+    def issue_unframed(self) -> bytes:
+        """One more, that the peer learns of by other means than a frame (preferred address)."""
+        cid = self._source.new()
+        self.active[cid] = self._next_sequence
+        self._next_sequence += 1
+        self._events.append(ConnectionIdIssued(connection_id=cid))
+        return cid
+
+    def reset_token(self, cid: bytes) -> bytes:
+        return self._source.reset_token(cid)
+
+    def replenish(self) -> None:
+        """Issue as many as the peer takes and we like."""
+        while len(self.active) < min(ACTIVE_CONNECTION_IDS, self.peer_limit):
+            self._unannounced.append(self._next_sequence)
+            self.issue_unframed()
+
+    @property
+    def has_frames(self) -> bool:
+        return bool(self._unannounced)
+
+    def write_frames(self, draft: Draft) -> bool:
+        """Add NEW_CONNECTION_ID frames; whether all fitted."""
+        while self._unannounced:
+            sequence = self._unannounced[0]
+            cid = next(cid for cid, number in self.active.items() if number == sequence)
+            frame = NewConnectionId(sequence, 0, cid, self._source.reset_token(cid))
+            if not draft.add(frame.encode(), self._on_delivery, (sequence,)):
+                return False
+            del self._unannounced[0]
+        return True
+
+    def _on_delivery(self, delivered: bool, sequence: int) -> None:
+        if not delivered and sequence in self.active.values() and (
+            sequence not in self._unannounced
+        ):  # fmt: skip
+            self._unannounced.append(sequence)
+
+    def receive_retire(self, sequence: int, packet_cid: bytes) -> None:
+        """RETIRE_CONNECTION_ID in a packet sent to `packet_cid`."""
+        if sequence >= self._next_sequence:
+            raise TransportError(
+                ErrorCode.PROTOCOL_VIOLATION,
+                FrameType.RETIRE_CONNECTION_ID,
+                "Cannot retire unknown connection ID",
+            )
+        cid = next((cid for cid, number in self.active.items() if number == sequence), None)
+        if cid is None:
+            return
+        if cid == packet_cid:
+            raise TransportError(
+                ErrorCode.PROTOCOL_VIOLATION,
+                FrameType.RETIRE_CONNECTION_ID,
+                "Cannot retire current connection ID",
+            )
+        del self.active[cid]
+        if sequence in self._unannounced:
+            self._unannounced.remove(sequence)
+        self._events.append(ConnectionIdRetired(connection_id=cid))
+        self.replenish()
+
+
+class RemoteConnectionId(NamedTuple):
+    """An ID of the peer. The sequence number is None until the peer has chosen its first one."""
+
+    cid: bytes
+    sequence: int | None
+    reset_token: bytes | None = None
+
+
+class RemoteConnectionIds:
+    """IDs that we may use towards the peer: the one in use, spare ones, and those to retire."""
+
+    def __init__(self, first: bytes) -> None:
+        self.current = RemoteConnectionId(first, None)
+        self.spare: list[RemoteConnectionId] = []
+        self._seen: set[int] = {0}
+        self._retire_prior_to = 0
+        self._to_retire: list[int] = []
+
+    def adopt(self, cid: bytes) -> None:
+        """The peer's first packet named its own."""
+        self.current = RemoteConnectionId(cid, 0, self.current.reset_token)
+
+    def redirect(self, cid: bytes) -> None:
+        """A Retry packet chose another ID for our next Initial packets."""
+        self.current = RemoteConnectionId(cid, None)
+
+    def use_token(self, token: bytes) -> None:
+        """The reset token of the first ID, from the transport parameters."""
+        self.current = RemoteConnectionId(self.current.cid, self.current.sequence, token)
+
+    def add_preferred(self, cid: bytes, token: bytes) -> None:
+        """The ID of the server's preferred address, sequence number 1."""
+        self.spare.append(RemoteConnectionId(cid, 1, token))
+        self._seen.add(1)
+
+    def receive_new(
+        self, frame: NewConnectionId, taken: Callable[[int], list[RemoteConnectionId]]
+    ) -> None:
+        """NEW_CONNECTION_ID. `taken(limit)` gives the IDs that paths hold and makes them release
+        those below `limit`."""
+        held = taken(0)
+        self._check_reuse(frame, held)
+        self._retire_prior_to = limit = max(frame.retire_prior_to, self._retire_prior_to)
+        for known in [*self.spare, *taken(limit)]:
+            if known.sequence is not None and known.sequence < limit:
+                self.retire(known)
+        self.spare = [known for known in self.spare if (known.sequence or 0) >= limit]
+        number = frame.sequence_number
+        if number < limit:
+            # RFC 9000 section 19.15: MUST immediately be retired, unless that was done.
+            if number not in self._seen:
+                self._to_retire.append(number)
+        elif number not in self._seen:
+            self.spare.append(RemoteConnectionId(frame.connection_id, number, frame.reset_token))
+            self._seen.add(number)
+        self._seen = {seen for seen in self._seen if seen >= limit}
+        if self.current.sequence is not None and self.current.sequence < limit:
+            if not self.spare:
+                raise self._error(ErrorCode.PROTOCOL_VIOLATION, "No connection ID is left")
+            self.retire(self.current)
+            self.current = self.spare.pop(0)
+        if 1 + len(self.spare) + len(taken(0)) > ACTIVE_CONNECTION_IDS:
+            raise self._error(ErrorCode.CONNECTION_ID_LIMIT_ERROR, "Too many active connection IDs")
+        # RFC 9000 section 5.1.2 lets us bound those that wait to be retired (CVE-2024-22189).
+        if len(self._to_retire) > MAX_RETIRED_CONNECTION_IDS:
+            raise self._error(
+                ErrorCode.CONNECTION_ID_LIMIT_ERROR, "Too many retired connection IDs"
+            )
+
+    def _check_reuse(self, frame: NewConnectionId, held: list[RemoteConnectionId]) -> None:
+        """RFC 9000 section 19.15: a connection ID that is repeated with a different Stateless
+        Reset Token or a different Sequence Number, or a sequence number used for different
+        connection IDs, MAY be treated as PROTOCOL_VIOLATION. The same frame again MUST NOT."""
+        for known in (self.current, *held, *self.spare):
+            same_number = known.sequence == frame.sequence_number
+            if same_number is not (known.cid == frame.connection_id) or (
+                # The client's first connection ID has no token.
+                same_number and known.reset_token not in (None, frame.reset_token)
+            ):
+                raise self._error(
+                    ErrorCode.PROTOCOL_VIOLATION,
+                    "A connection ID or its sequence number is used again",
+                )
+
+    @staticmethod
+    def _error(code: ErrorCode, reason: str) -> TransportError:
+        return TransportError(code, FrameType.NEW_CONNECTION_ID, reason)
+
+    def change(self) -> bool:
+        """Use a spare one from now on and retire the one in use; False without a spare one."""
+        if not self.spare:
+            return False
+        self.retire(self.current)
+        self.current = self.spare.pop(0)
+        return True
+
+    def use(self, reserved: RemoteConnectionId) -> None:
+        """Use an ID that a path had reserved, and retire the one in use."""
+        self.retire(self.current)
+        self.current = reserved
+
+    def retire(self, known: RemoteConnectionId) -> None:
+        if known.sequence is not None:
+            self._to_retire.append(known.sequence)
+
+    def is_stateless_reset(self, data: bytes) -> bool:
+        """Whether the peer has forgotten the connection and says so (RFC 9000 section 10.3.1)."""
+        if len(data) < MIN_STATELESS_RESET or data[0] & 0x80:
+            return False
+        token = self.current.reset_token
+        return token is not None and compare_digest(data[-16:], token)
+
+    # --- frames ---------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """IDs that the peer has not been told we retire."""
+        return len(self._to_retire)
+
+    @property
+    def has_frames(self) -> bool:
+        return bool(self._to_retire)
+
+    def write_frames(self, draft: Draft) -> bool:
+        """Add RETIRE_CONNECTION_ID frames; whether all fitted."""
+        while self._to_retire:
+            sequence = self._to_retire[0]
+            frame = RetireConnectionId(sequence).encode()
+            if not draft.add(frame, self._on_delivery, (sequence,)):
+                return False
+            del self._to_retire[0]
+        return True
+
+    def _on_delivery(self, delivered: bool, sequence: int) -> None:
+        if not delivered:
+            self._to_retire.append(sequence)

@@ -1,0 +1,1870 @@
+"""The connection: its parts, what it does with a packet, and what the application may ask.
+
+Methods come in kinds. `receive_*` take input from the network and `handle_timeout` from the clock;
+`poll_transmit`, `poll_event` and `poll_timeout` give output, to be asked for after either and after
+application calls; accessors change nothing. Times are seconds, addresses are opaque.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol
+
+from aioquic.quic.configuration import QuicConfiguration
+
+from quicedge.config.limits import (
+    ACK_DELAY,
+    ACK_DELAY_EXPONENT,
+    ACTIVE_CONNECTION_IDS,
+    AEAD_FAILURES,
+    CONNECTION_ID_LENGTH,
+    EARLY_PACKETS_HELD,
+    FLOOD_BURST,
+    FLOOD_CHECK_EVERY,
+    FLOOD_RATE,
+    FLOOD_SHARE,
+    HANDSHAKE_TIMEOUT,
+    MAX_ACK_DELAY,
+    MAX_CRYPTO_OFFSET,
+    MAX_STREAMS_BIDI,
+    MAX_STREAMS_UNI,
+    MIN_INITIAL_DATAGRAM,
+)
+from quicedge.qlog.limited import Limit
+from quicedge.quic.cids import ConnectionIds
+from quicedge.quic.congestion import make_controller
+from quicedge.quic.connection.assembler import TooManyGaps
+from quicedge.quic.connection.closing import ClosingPackets, State
+from quicedge.quic.connection.connection_ids import (
+    ConnectionIdSource,
+    LocalConnectionIds,
+    RemoteConnectionIds,
+)
+from quicedge.quic.connection.deferred import DeferredPackets
+from quicedge.quic.connection.events import EventQueue
+from quicedge.quic.connection.handshake import Handshake
+from quicedge.quic.connection.idle import IdleTimer
+from quicedge.quic.connection.limiting import note_limits
+from quicedge.quic.connection.observer import Observer
+from quicedge.quic.connection.packer import Packer, Transmit
+from quicedge.quic.connection.paths import Path, Paths
+from quicedge.quic.connection.preferred import usable_address
+from quicedge.quic.connection.recovery import Recovery
+from quicedge.quic.connection.send_buffer import SendBuffer
+from quicedge.quic.connection.signals import ConfirmationSignal, Pings
+from quicedge.quic.connection.spaces import NumberSkipper, PacketSpace
+from quicedge.quic.connection.stats import ConnectionCounters
+from quicedge.quic.connection.streams import Streams
+from quicedge.quic.ecn import Counts, EcnValidation
+from quicedge.quic.ending import Delivery, Ending
+from quicedge.quic.errors import ErrorCode, TransportError
+from quicedge.quic.events import (
+    ConnectionTerminated,
+    DatagramFrameReceived,
+    HandshakeCompleted,
+    ProtocolNegotiated,
+    QuicEvent,
+)
+from quicedge.quic.frames import (
+    FRAME_TYPES,
+    Ack,
+    ConnectionClose,
+    Crypto,
+    Datagram,
+    Epoch,
+    FrameError,
+    FrameType,
+    NewToken,
+    RetireConnectionId,
+    decode_varint,
+)
+from quicedge.quic.frames import Stream as StreamFrame
+from quicedge.quic.limited import LimitClock, main_limit
+from quicedge.quic.pacer import Pacer
+from quicedge.quic.packet import (
+    LongPacket,
+    PacketKind,
+    parse_long_packet,
+    parse_version_negotiation,
+)
+from quicedge.quic.pmtud import PathMtu
+from quicedge.quic.protection import MAX_NUMBER_LENGTH, SAMPLE_LENGTH, open_packet, open_run
+from quicedge.quic.retry import is_authentic_retry
+from quicedge.quic.rtt import RttEstimator
+from quicedge.quic.strikes import EarlyDataGuard, EarlyDataUse
+from quicedge.quic.tickets import Tickets
+from quicedge.quic.tls import CertificateStore, ServerCertificate
+from quicedge.quic.tls_client import ClientTls, TicketHandler
+from quicedge.quic.tls_server import ServerTls
+from quicedge.quic.transport_parameters import (
+    PreferredAddress,
+    PreferredAddressParameter,
+    TransportParameters,
+)
+from quicedge.shares import Standing, WorkBudget
+from quicedge.telemetry.trace import Trace
+
+INITIAL, ZERO_RTT = Epoch.INITIAL, Epoch.ZERO_RTT
+HANDSHAKE, ONE_RTT = Epoch.HANDSHAKE, Epoch.ONE_RTT
+
+_PN_AT = 1 + CONNECTION_ID_LENGTH
+_MIN_SHORT_PACKET = _PN_AT + MAX_NUMBER_LENGTH + SAMPLE_LENGTH
+_ALIVE = (State.FIRST_FLIGHT, State.CONNECTED)
+_EPOCHS = {
+    PacketKind.INITIAL: INITIAL,
+    PacketKind.ZERO_RTT: ZERO_RTT,
+    PacketKind.HANDSHAKE: HANDSHAKE,
+}
+_SHORT_RESERVED, _LONG_RESERVED = 0x18, 0x0C
+"""Bits of the first byte that must be zero (RFC 9000 section 17)."""
+_SPIN = 0x20
+_parse_stream = StreamFrame.parse
+_HELD = "held"
+"""A packet was kept, not dropped."""
+_COUNTED = "counted"
+"""A packet was dropped, and that is accounted for."""
+_MIN_PROBE_ROOM = 60
+"""Bytes that an ACK or a probe takes at most on a path under validation."""
+
+
+class ConnectionHandler(Protocol):
+    """What sits on a connection (an HTTP/3 session, for one)."""
+
+    def handle_event(self, event: QuicEvent) -> None:
+        """One event, in order. An exception closes this connection alone."""
+
+    def pumped(self) -> None:
+        """Events were delivered and packets sent: send buffers may have room, or be empty."""
+
+
+class PathView(NamedTuple):
+    """A network path and what crossed it, in bytes."""
+
+    address: Any
+    validated: bool
+    bytes_received: int
+    bytes_sent: int
+
+
+def _streams(method: Callable[[Streams, Any], None]) -> Callable[[Any, Any, int], None]:
+    """A receiver that leaves the frame to the streams."""
+    return lambda connection, frame, kind: method(connection.streams, frame)
+
+
+class Connection:
+    """See the module. A server is made for a client's first Initial; a client calls `connect`."""
+
+    handler: ConnectionHandler
+    came_from: Any = None
+    """The network path of the first datagram: what it claims, not yet proven."""
+
+    def __init__(
+        self,
+        *,
+        configuration: QuicConfiguration,
+        now: float,
+        handshake_timeout: float = HANDSHAKE_TIMEOUT,
+        certificates: CertificateStore | None = None,
+        connection_ids: ConnectionIdSource | None = None,
+        max_streams_bidi: int = MAX_STREAMS_BIDI,
+        max_streams_uni: int = MAX_STREAMS_UNI,
+        mtu_ceiling: int | None = None,
+        preferred_address: PreferredAddress | None = None,
+        tickets: Tickets | None = None,
+        address_validated: bool = False,
+        make_token: Callable[[Any, int, float], bytes] | None = None,
+        early_data: tuple[EarlyDataGuard, bytes] | None = None,
+        original_destination_connection_id: bytes | None = None,
+        retry_source_connection_id: bytes | None = None,
+        session_ticket_handler: TicketHandler | None = None,
+        token_handler: Callable[[bytes], None] | None = None,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        """`address_validated`: the first Initial bore a token of ours for the address it came from.
+        `make_token` gives the token of a path, a QUIC version and a time; the client is sent one.
+        `early_data`: who judges 0-RTT data, and its stamp in tickets; None: none is taken.
+        """
+        self.configuration = configuration
+        self._is_client = configuration.is_client
+        self._random = random
+        self._certificates = certificates
+        self._tickets = tickets
+        self._early_data = early_data
+        self._preferred_address = preferred_address
+        self._address_validated = address_validated
+        self._make_token = make_token
+        self._ticket_handler = session_ticket_handler
+        self._token_handler = token_handler
+        self._mtu_ceiling = mtu_ceiling or configuration.max_datagram_size
+        self._max_streams = max_streams_bidi, max_streams_uni
+        self._now = now
+
+        first_cid = original_destination_connection_id or random(CONNECTION_ID_LENGTH)
+        self.original_destination_connection_id = first_cid
+        self.id = first_cid.hex()
+        self.created_at = now
+        self.handshake_seconds: float | None = None
+        """From the first packet to a complete handshake; None until then."""
+        self._handshake_deadline = now + handshake_timeout
+        self.flood_check_at = FLOOD_CHECK_EVERY
+        """`bytes_received` from which `check_flood` should be called again."""
+        self._overhead = WorkBudget(FLOOD_BURST, FLOOD_RATE, now)
+        self._overhead_seen = 0
+        """Overhead up to the last look, in bytes; negative where streams carried more."""
+
+        self.state = State.FIRST_FLIGHT
+        self.close_event: ConnectionTerminated | None = None
+        """Why the connection is over, once it is."""
+        self.ending: Ending | None = None
+        """What ended the connection, from the moment it is known; None while it lives."""
+        self._close_pending = False
+        self._closing: ClosingPackets | None = None
+        self._close_deadline: float | None = None
+
+        self.events = EventQueue()
+        self.counters = ConnectionCounters()
+        self.limits = LimitClock()
+        """What has limited the connection, and for how long."""
+        self.network_paths = Paths()
+        self.idle = IdleTimer(configuration.idle_timeout)
+        self.streams = Streams(
+            is_client=self._is_client,
+            events=self.events,
+            stream_window=configuration.max_stream_data,
+            connection_window=configuration.max_data,
+            max_bidi=max_streams_bidi,
+            max_uni=max_streams_uni,
+        )
+        self.local_ids = LocalConnectionIds(
+            connection_ids or ConnectionIds(secret=random(32)), self.events
+        )
+        self.remote_ids = RemoteConnectionIds(first_cid)
+        self.spaces = {epoch: PacketSpace(epoch) for epoch in (INITIAL, HANDSHAKE, ONE_RTT)}
+        self.handshake = Handshake(
+            configuration,
+            version=configuration.original_version or configuration.supported_versions[0],
+            original_destination_cid=first_cid,
+            retry_source_cid=retry_source_connection_id,
+            make_tls=self._make_tls,
+            make_parameters=self._make_parameters,
+        )
+        self.recovery = Recovery(
+            controller=make_controller(
+                configuration.congestion_control_algorithm, configuration.max_datagram_size
+            ),
+            initial_rtt=configuration.initial_rtt,
+            max_datagram_size=configuration.max_datagram_size,
+            peer_validated_us=not self._is_client,
+            on_stream_data=self.streams.on_data_delivery,
+        )
+        self.recovery.spaces = list(self.spaces.values())
+        self.skipper = NumberSkipper(random)
+        self._confirmation = ConfirmationSignal()
+        self._pings = Pings(self.events)
+        self._packer = Packer(
+            is_client=self._is_client,
+            token=configuration.token,
+            handshake=self.handshake,
+            spaces=self.spaces,
+            streams=self.streams,
+            recovery=self.recovery,
+            paths=self.network_paths,
+            local_ids=self.local_ids,
+            remote_ids=self.remote_ids,
+            idle=self.idle,
+            skipper=self.skipper,
+            counters=self.counters,
+            confirmation=self._confirmation,
+            pings=self._pings,
+            ack_delay_exponent=ACK_DELAY_EXPONENT,
+        )
+        self.deferred = DeferredPackets(EARLY_PACKETS_HELD)
+        self._observer: Observer | None = None
+        self.datagrams_held = 0
+        """Datagrams kept so far because keys were missing."""
+        self._secrets_seen = 0
+        self._is_retrying = False
+        self._parameters_applied = False
+        self._is_complete = False
+        self._is_settled = False
+        self._retried = False
+        self._resent_early = False
+        self._ack_exponent = 3
+        self._spin_number = -1
+        self._key_updates_seen = 0
+        self._held_ack: tuple[list[tuple[int, int]], int, Counts | None] | None = None
+        # of the packet that is handled
+        self._path: Path
+        self._cid = b""
+        self._space: PacketSpace = self.spaces[INITIAL]
+        self._epoch = INITIAL
+
+    # --- the handshake's needs ------------------------------------------------------------------
+
+    def _make_tls(self, hooks: Handshake) -> ServerTls | ClientTls:
+        configuration = self.configuration
+        if self._is_client:
+            return ClientTls(hooks, configuration, hooks.encode_parameters(), self._ticket_handler)
+        assert self._certificates is not None
+        return ServerTls(
+            hooks,
+            certificates=self._certificates,
+            alpn_protocols=configuration.alpn_protocols or [],
+            cipher_suites=configuration.cipher_suites,
+            random=self._random,
+            tickets=self._tickets,
+            early_data=self._early_data,
+        )
+
+    def _make_parameters(self) -> TransportParameters:
+        """What we declare, but for what the handshake knows."""
+        configuration = self.configuration
+        window = configuration.max_stream_data
+        parameters = TransportParameters(
+            max_idle_timeout=int(configuration.idle_timeout * 1000),
+            initial_max_data=configuration.max_data,
+            initial_max_stream_data_bidi_local=window,
+            initial_max_stream_data_bidi_remote=window,
+            initial_max_stream_data_uni=window,
+            initial_max_streams_bidi=self._max_streams[0],
+            initial_max_streams_uni=self._max_streams[1],
+            ack_delay_exponent=ACK_DELAY_EXPONENT,
+            max_ack_delay=MAX_ACK_DELAY,
+            active_connection_id_limit=ACTIVE_CONNECTION_IDS,
+            max_datagram_frame_size=configuration.max_datagram_frame_size,
+            initial_source_connection_id=self.local_ids.initial,
+        )
+        if self._is_client:
+            return parameters
+        parameters.stateless_reset_token = self.local_ids.reset_token(self.local_ids.initial)
+        if self._preferred_address is not None:
+            # RFC 9000 section 5.1.1: the sequence number of this connection ID is 1.
+            cid = self.local_ids.issue_unframed()
+            parameters.preferred_address = PreferredAddressParameter(
+                *self._preferred_address, cid, self.local_ids.reset_token(cid)
+            )
+        return parameters
+
+    def connect(self, address: Any, now: float) -> None:
+        """Begin the handshake (clients)."""
+        self._now = now
+        path = Path(address, validated=True)
+        self.network_paths.add(path)
+        self._enter_path(path, None, now)
+        self.idle.on_received(now, self.recovery.probe_timeout())
+        self._start_client(now)
+
+    def _start_client(self, now: float) -> None:
+        self.handshake.start(self.remote_ids.current.cid, now)
+        if self.handshake.remembered is not None:
+            self._apply_limits(self.handshake.remembered)
+        self._take_output()
+
+    # --- input: datagrams -----------------------------------------------------------------------
+
+    def receive_datagram(self, data: bytes, address: Any, now: float, ecn: int = 0) -> None:
+        """Handle one datagram that came on a network path with an ECN codepoint."""
+        self.receive_run([data], 0, address, now, ecn)
+
+    def receive_run(
+        self, datagrams: list[bytes], at: int, address: Any, now: float, ecn: int = 0
+    ) -> int:
+        """Handle datagrams from index `at` on that came together; returns how many it handled.
+
+        Short header packets in a row are opened in one pass and settled once.
+        """
+        self._now = now
+        observer = self._observer
+        if observer is not None:
+            observer.trace.now = now
+        if self.state not in _ALIVE or self._close_pending:
+            return self._receive_when_over(datagrams, at, address)
+        path = self.network_paths.find(address)
+        run: list[bytes] = []
+        if path is not None and self._is_settled and not datagrams[at][0] & 0x80:
+            run = self._short_run(datagrams, at, path)
+        try:
+            if run:
+                assert path is not None
+                size = sum(map(len, run))
+                self.counters.bytes_received += size
+                path.bytes_received += size
+                self._receive_shorts(run, path, now, ecn)
+            else:
+                self._receive_any(datagrams[at], path, address, now, ecn)
+            self._settle_ack(now)
+        except TransportError as error:
+            self._close_for(error)
+        if self.handshake.is_confirmed and not self._is_settled:
+            self._settle()
+        if self.deferred.held:
+            self._receive_deferred(now)
+        if self.handshake_seconds is None and self._is_complete:
+            self.handshake_seconds = now - self.created_at
+        if observer is not None and self._observer is not None:
+            observer.look(self)
+        return len(run) or 1
+
+    def _receive_when_over(self, datagrams: list[bytes], at: int, address: Any) -> int:
+        """A closing connection answers now and then; others are deaf."""
+        for data in datagrams[at:]:
+            self.counters.bytes_received += len(data)
+            active = self.network_paths.known[0] if self.network_paths.known else None
+            if active is not None and active.address == address:
+                active.bytes_received += len(data)
+                if self._closing is not None:
+                    self._closing.receive()
+        return len(datagrams) - at
+
+    def _short_run(self, datagrams: list[bytes], at: int, path: Path) -> list[bytes]:
+        """Short header packets to the ID in use, on the path in use, up to the first other one."""
+        if path is not self.network_paths.known[0] or not path.is_validated:
+            return []
+        cid = self.local_ids.latest_used
+        stop = at
+        for data in datagrams[at:] if at else datagrams:
+            if len(data) < _MIN_SHORT_PACKET or data[0] & 0x80 or data[1:_PN_AT] != cid:
+                break
+            stop += 1
+        return datagrams[at:stop]
+
+    def _receive_any(
+        self,
+        data: bytes,
+        path: Path | None,
+        address: Any,
+        now: float,
+        ecn: int,
+        *,
+        counted: bool = False,
+    ) -> None:
+        """One datagram, whatever is in it; `counted` if it was kept and comes again."""
+        counters = self.counters
+        size = 0 if counted else len(data)
+        counters.bytes_received += size
+        if path is None:
+            if self._is_client:
+                # RFC 9000 section 9: clients discard packets from unknown server addresses.
+                self._drop(len(data), "general")
+                return
+            path = Path(address)
+        # Section 8.1: all of a datagram counts, whatever becomes of its packets.
+        path.bytes_received += size
+        if self.idle.deadline is None:
+            self.idle.on_received(now, self.recovery.probe_timeout())
+        before = counters.packets_received
+        dropped = "general"
+        held = False
+        at = 0
+        while at < len(data) and self.state in _ALIVE and not self._close_pending:
+            if data[at] & 0x80:
+                packet, reason = self._long_packet(data, at)
+                if packet is not None:
+                    reason = self._receive_long(data, at, packet, path, now, ecn)
+                    at = packet.end
+                else:
+                    at = len(data)
+            else:
+                reason = self._receive_short(data[at:], path, now, ecn)
+                at = len(data)
+            if reason is _HELD and not counted and not held:
+                held = True
+                self.datagrams_held += 1
+            dropped = reason or dropped
+        if counters.packets_received == before:
+            if dropped not in (_HELD, _COUNTED):
+                self._drop(len(data), dropped)
+        else:
+            counters.received_at = now
+
+    def _drop(self, size: int, reason: str) -> None:
+        if not reason:
+            return
+        self.counters.packets_dropped[reason] += 1
+        self.counters.bytes_dropped += size
+        if self._observer is not None:
+            self._observer.packet_dropped(size, reason)
+
+    def _long_packet(self, data: bytes, at: int) -> tuple[LongPacket | None, str]:
+        """The long header packet at `at` if we should open it, else why not."""
+        if self._is_settled:
+            return None, "key_unavailable"  # RFC 9001 section 4.9
+        version = int.from_bytes(data[at + 1 : at + 5], "big")
+        if version == 0:
+            if self._is_client and at == 0:
+                self._receive_version_negotiation(data)
+            return None, "general"
+        packet = parse_long_packet(data, at)
+        if packet is None:
+            return None, "invalid"
+        if packet.kind is PacketKind.INITIAL and not self._is_client and (
+            len(data) < MIN_INITIAL_DATAGRAM
+        ):  # fmt: skip
+            return None, "invalid"
+        if version not in self.configuration.supported_versions:
+            return None, "unsupported"
+        if packet.destination_cid not in self.local_ids.active and (
+            self._is_client or packet.kind not in (PacketKind.INITIAL, PacketKind.ZERO_RTT)
+        ):
+            return None, "connection_unknown"
+        if packet.kind is PacketKind.RETRY:
+            if self._is_client:
+                self._receive_retry(data[at:], packet)
+            return None, "general"
+        return packet, ""
+
+    def _receive_long(
+        self, data: bytes, at: int, packet: LongPacket, path: Path, now: float, ecn: int
+    ) -> str:
+        """Initial, 0-RTT and Handshake packets; returns why one was dropped."""
+        handshake = self.handshake
+        epoch = _EPOCHS[packet.kind]
+        if (
+            self._is_client
+            and handshake.remote_source_cid is not None
+            and packet.source_cid != handshake.remote_source_cid
+        ):
+            # RFC 9000 section 7.2: packets with another Source Connection ID MUST be discarded.
+            return "general"
+        if self.state is State.FIRST_FLIGHT and not self._is_client:
+            if epoch is not INITIAL:
+                return "key_unavailable"
+            if handshake.tls is None:
+                handshake.version = packet.version
+                handshake.start(packet.destination_cid, now)
+        keys = handshake.read_keys(epoch, packet.version)
+        space = self.spaces.get(ONE_RTT if epoch is ZERO_RTT else epoch)
+        if keys is None or space is None:
+            return self._defer(data[at : packet.end], path, ecn, epoch)
+        opened = open_packet(keys, data[at : packet.end], packet.pn_at - at, space.expected)
+        if opened is None or opened.payload is None:
+            self._count_failure()
+            return "decryption_failure"
+        if space.is_duplicate(opened.number):
+            return "duplicate"
+        if opened.first_byte & _LONG_RESERVED:
+            self._violate(FrameType.PADDING, "Reserved bits must be zero")
+        handshake.packet_version = packet.version
+        if self.state is State.FIRST_FLIGHT:
+            self._meet(packet, path, now)
+        if epoch is HANDSHAKE and not self._is_client:
+            self._discard(INITIAL)  # RFC 9001 section 4.9.1
+            self._prove_address()
+        if self._observer is not None:
+            size = packet.end - at
+            self._observer.packet_received(epoch, opened.number, opened.payload, size)
+        self._set_context(path, packet.destination_cid, space, epoch)
+        # RFC 9000 section 17.2.2: the first packet that a client sends, which is number 0, always
+        # includes a CRYPTO frame. After a loss another may come first.
+        must_have_crypto = not self._is_client and epoch is INITIAL and opened.number == 0
+        eliciting, probing = self._receive_frames(opened.payload, crypto=must_have_crypto)
+        if self.state not in _ALIVE or self._close_pending:
+            return ""
+        self._packet_done(space, opened.number, eliciting, now, ecn)
+        self._note_path(path, packet.destination_cid, opened.number, probing, epoch)
+        return ""
+
+    def _prove_address(self) -> None:
+        """A Handshake packet of the client came.
+
+        RFC 9000 section 8.1: it shows that the client has our Initial packets, so it validates the
+        address that they were sent to, whatever address it comes from. Where our packets went to
+        several addresses, it shows of none that the client is there.
+        """
+        if not self._is_complete:
+            addressed = [known for known in self.network_paths.known if known.bytes_sent]
+            if len(addressed) == 1:
+                addressed[0].is_validated = True
+
+    def _meet(self, packet: LongPacket, path: Path, now: float) -> None:
+        """The first packet of the peer that is authentic."""
+        self.state = State.CONNECTED
+        self.handshake.remote_source_cid = packet.source_cid
+        self.remote_ids.adopt(packet.source_cid)
+        if not self._is_client:
+            path.is_validated = path.is_validated or self._address_validated
+            self.network_paths.add(path)
+            self._enter_path(path, None, now)
+
+    def _receive_short(self, data: bytes, path: Path, now: float, ecn: int) -> str:
+        """One 1-RTT packet out of the ordinary; returns why it was dropped."""
+        cid = data[1:_PN_AT]
+        if len(data) < _MIN_SHORT_PACKET or not data[0] & 0x40 or cid not in self.local_ids.active:
+            return _COUNTED if self._note_reset(data) else "connection_unknown"
+        if self.handshake.phases.recv is None:
+            return self._defer(data, path, ecn, ONE_RTT)
+        self._receive_shorts([data], path, now, ecn)
+        return _COUNTED
+
+    def _receive_shorts(self, run: list[bytes], path: Path, now: float, ecn: int) -> None:
+        """1-RTT packets to one connection ID on one path."""
+        phases = self.handshake.phases
+        space = self.spaces[ONE_RTT]
+        counters = self.counters
+        recv = phases.recv
+        assert recv is not None
+        cid = run[0][1:_PN_AT]
+        phase = phases.phase
+        opened = open_run(recv, phase, run, _PN_AT, space.expected)
+        self._set_context(path, cid, space, ONE_RTT)
+        observer = self._observer
+        ordinary = path is self.network_paths.known[0] and cid == self.local_ids.latest_used
+        first = stop = -1
+        counted = 0
+        eliciting = False
+        for data, item in zip(run, opened, strict=True):
+            size = len(data)
+            if item.payload is None:
+                again = self._open_again(data, item, phase, now)
+                if again is None:
+                    if self.state not in _ALIVE:
+                        return
+                    continue
+                item = again
+            first_byte, number, payload = item
+            if first_byte & _SHORT_RESERVED:
+                self._violate(FrameType.PADDING, "Reserved bits must be zero")
+            # RFC 9000 section 12.3: a receiver MUST discard a newly unprotected packet unless it
+            # is certain that it has not processed another with the same packet number.
+            if first <= number < stop or space.is_duplicate(number):
+                self._drop(size, "duplicate")
+                continue
+            lowest = phases.first_received
+            if (lowest is None or number < lowest) and (first_byte >> 2) & 1 == phases.phase:
+                phases.note_received(number, now, self.recovery.probe_timeout())
+            if number > self._spin_number:
+                self._spin_number = number
+                self._packer.spin = bool(first_byte & _SPIN) is not self._is_client
+            if observer is not None:
+                observer.packet_received(ONE_RTT, number, payload or b"", size)
+            if number != stop:
+                if stop > first:
+                    self._note_numbers(space, first, stop, now)
+                first = number
+            stop = number + 1
+            counted += 1
+            asks, probing = self._receive_frames(payload or b"")
+            eliciting |= asks
+            if self.state is not State.CONNECTED or self._close_pending:
+                return
+            if not ordinary:
+                self._note_path(path, cid, number, probing, ONE_RTT)
+        if counted:
+            self._note_numbers(space, first, stop, now)
+            counters.received_at = now
+            if ecn:
+                space.note_marked(ecn, counted)
+                counters.note_marked(ecn, counted)
+            if eliciting and space.ack_at is None:
+                space.ack_at = now + ACK_DELAY
+            self.idle.on_received(now, self.recovery.probe_timeout())
+            if not self._is_client:
+                self.handshake.discard_keys(ZERO_RTT)
+
+    def _open_again(self, data: bytes, item: Any, phase: int, now: float) -> Any:
+        """A packet that the keys in use did not open: another key phase, or none of ours."""
+        phases = self.handshake.phases
+        space = self.spaces[ONE_RTT]
+        bit = (item.first_byte >> 2) & 1
+        result = None
+        if bit != phases.phase:
+            result = phases.open_other(
+                data, _PN_AT, item, space.expected, now, self.recovery.probe_timeout()
+            )
+        elif bit != phase and phases.recv is not None:
+            # An earlier packet of this run has updated the keys.
+            result = open_packet(phases.recv, data, _PN_AT, space.expected)
+        if result is not None and result.payload is not None:
+            if phases.updates != self._key_updates_seen:
+                self._note_key_update()
+            return result
+        if not self._note_reset(data):
+            self._count_failure()
+            self._drop(len(data), "decryption_failure")
+        return None
+
+    def _count_failure(self) -> None:
+        """RFC 9001 section 6.6: the integrity limit."""
+        phases = self.handshake.phases
+        phases.failures += 1
+        if phases.failures > AEAD_FAILURES:
+            raise TransportError(
+                ErrorCode.AEAD_LIMIT_REACHED, FrameType.PADDING, "Too many forged packets"
+            )
+
+    def _note_key_update(self) -> None:
+        phases = self.handshake.phases
+        self._key_updates_seen = phases.updates
+        if self._observer is not None:
+            self._observer.keys_updated(phases.updates)
+
+    def _note_reset(self, data: bytes) -> bool:
+        """Whether a packet that nothing opens is a stateless reset; the connection is then over."""
+        if not self.remote_ids.is_stateless_reset(data):
+            return False
+        self._drain(
+            ConnectionTerminated(
+                error_code=ErrorCode.NO_ERROR,
+                frame_type=FrameType.PADDING,
+                reason_phrase="Stateless reset",
+            ),
+            Ending.STATELESS_RESET,
+        )
+        return True
+
+    def _note_numbers(self, space: PacketSpace, first: int, stop: int, now: float) -> None:
+        if first < space.largest_received:
+            self.counters.packets_reordered += stop - first
+        space.note_received(first, stop, now)
+
+    def _packet_done(
+        self, space: PacketSpace, number: int, eliciting: bool, now: float, ecn: int
+    ) -> None:
+        """A long header packet was processed."""
+        space.note_received(number, number + 1, now)
+        if ecn:
+            space.note_marked(ecn, 1)
+            self.counters.note_marked(ecn, 1)
+        if eliciting:
+            space.want_ack(now)
+        self.idle.on_received(now, self.recovery.probe_timeout())
+
+    def _defer(self, packet: bytes, path: Path, ecn: int, epoch: Epoch) -> str:
+        """Keep a packet whose keys may still come (RFC 9001 section 5.7), or say why it is
+        dropped."""
+        engine = self.handshake.tls
+        if engine is None or self._is_complete or epoch is INITIAL:
+            return "key_unavailable"
+        # Once the client's hello is read, 0-RTT keys are there or never will be.
+        if epoch is not ONE_RTT and self.handshake.read_keys(HANDSHAKE, 0) is not None:
+            return "key_unavailable"
+        if isinstance(engine, ClientTls) and engine.awaits_server_hello and not self._resent_early:
+            # RFC 9002 section 6.2.3: the server's Initial was probably lost.
+            self._resent_early = True
+            self.recovery.probe(self.spaces[INITIAL])
+        if not self.deferred.add(packet, path.address, ecn):
+            return "key_unavailable"
+        if self._observer is not None and not self._is_retrying:
+            self._observer.packet_buffered(len(packet))
+        return _HELD
+
+    def _receive_deferred(self, now: float) -> None:
+        """Try those packets again whose keys may have come since."""
+        secrets = self.handshake.read_secrets
+        if secrets == self._secrets_seen:
+            return
+        self._secrets_seen = secrets
+        self._is_retrying = True
+        for packet, address, ecn in self.deferred.take():
+            if self.state not in _ALIVE or self._close_pending:
+                break
+            path = self.network_paths.find(address)
+            try:
+                self._receive_any(packet, path, address, now, ecn, counted=True)
+                self._settle_ack(now)
+            except TransportError as error:
+                self._close_for(error)
+        self._is_retrying = False
+        if self.handshake.is_confirmed and not self._is_settled:
+            self._settle()
+
+    # --- input: version negotiation and Retry (clients) -----------------------------------------
+
+    def _receive_version_negotiation(self, data: bytes) -> None:
+        """RFC 9000 section 6.2: only in answer to the first flight, and only once."""
+        versions = parse_version_negotiation(data)
+        handshake = self.handshake
+        if (
+            self.state is not State.FIRST_FLIGHT
+            or handshake.negotiated_incompatibly
+            or handshake.version in versions
+        ):
+            return
+        ours = self.configuration.supported_versions
+        chosen = next((version for version in ours if version in versions), None)
+        if chosen is None:
+            self.abandon(
+                ConnectionTerminated(
+                    error_code=ErrorCode.INTERNAL_ERROR,
+                    frame_type=FrameType.PADDING,
+                    reason_phrase="Could not find a common protocol version",
+                )
+            )
+            return
+        handshake.negotiated_incompatibly = True
+        handshake.version = chosen
+        self._resend_first_flight()
+        self.spaces[INITIAL].crypto_out = SendBuffer()
+        self._start_client(self._now)
+
+    def _receive_retry(self, packet: bytes, header: LongPacket) -> None:
+        """RFC 9000 section 17.2.5.2: at most one, before any other packet."""
+        if (
+            self.state is not State.FIRST_FLIGHT
+            or self._retried
+            or header.source_cid == self.remote_ids.current.cid
+            or not header.token
+            or not is_authentic_retry(
+                packet, self.original_destination_connection_id, header.version
+            )
+        ):
+            return
+        self._retried = True
+        self.handshake.retry_source_cid = header.source_cid
+        self.remote_ids.redirect(header.source_cid)
+        self._packer.token = header.token
+        self.handshake.use_initial_cid(header.source_cid)
+        self._resend_first_flight()
+
+    def _resend_first_flight(self) -> None:
+        for epoch in (INITIAL, ONE_RTT):
+            self.recovery.resend_all(self.spaces[epoch])
+
+    # --- input: frames --------------------------------------------------------------------------
+
+    def _set_context(self, path: Path, cid: bytes, space: PacketSpace, epoch: Epoch) -> None:
+        self._path, self._cid, self._space, self._epoch = path, cid, space, epoch
+
+    def _receive_frames(self, payload: bytes, *, crypto: bool = False) -> tuple[bool, bool]:
+        """Handle the frames of a packet; whether it elicits an ACK, and whether it is a probe."""
+        self.counters.packets_received += 1
+        end = len(payload)
+        at = 0
+        eliciting, probing = False, True
+        permitted = 1 << self._epoch
+        is_application = self._epoch is ONE_RTT
+        receive_stream = self.streams.receive_stream
+        kind = 0
+        try:
+            while at < end:
+                kind = payload[at]
+                if is_application and 0x08 <= kind <= 0x0F:
+                    frame, at = _parse_stream(payload, at + 1, kind)
+                    receive_stream(frame, kind)
+                    eliciting, probing = True, False
+                    continue
+                kind, at = decode_varint(payload, at)
+                spec = FRAME_TYPES.get(kind)
+                if spec is None:
+                    raise FrameError("unknown frame type")
+                if not spec.epochs & permitted:
+                    # RFC 9000 section 12.4: MUST be treated as PROTOCOL_VIOLATION.
+                    self._violate(kind, f"{spec.name} is not permitted in this packet")
+                frame, at = spec.parse(payload, at, kind)
+                eliciting |= spec.eliciting
+                probing = probing and spec.probing
+                crypto = crypto and kind != FrameType.CRYPTO
+                receive = self._RECEIVERS.get(kind)
+                if receive is not None:
+                    receive(self, frame, kind)
+                    if self.state not in _ALIVE:
+                        return eliciting, probing
+        except FrameError as error:
+            raise TransportError(ErrorCode.FRAME_ENCODING_ERROR, kind, str(error)) from error
+        if not end:
+            # RFC 9000 section 12.4: an endpoint MUST treat receipt of a packet containing no
+            # frames as a connection error of type PROTOCOL_VIOLATION.
+            self._violate(FrameType.PADDING, "Packet contains no frames")
+        if crypto:
+            self._violate(FrameType.PADDING, "Packet contains no CRYPTO frame")
+        return eliciting, probing
+
+    @staticmethod
+    def _violate(kind: int, reason: str) -> NoReturn:
+        raise TransportError(ErrorCode.PROTOCOL_VIOLATION, kind, reason)
+
+    def _receive_ack(self, frame: Ack, kind: int) -> None:
+        space = self._space
+        ranges = frame.ranges
+        is_application = self._epoch is ONE_RTT
+        # RFC 9000 section 13.1: an endpoint SHOULD treat receipt of an acknowledgment for a
+        # packet it did not send as a connection error of type PROTOCOL_VIOLATION.
+        if ranges[-1][1] > space.next_number or (
+            is_application and self.skipper.skipped and self.skipper.is_acknowledged(ranges)
+        ):
+            self._violate(kind, "ACK of a packet that was never sent")
+        if self._epoch is not INITIAL:
+            self.recovery.peer_validated_us = True
+        if not is_application:
+            self._apply_ack(space, ranges, frame.delay, frame.ecn, self._now)
+            return
+        held = self._held_ack
+        if held is not None and not _covers(ranges, held[0]):
+            self._settle_ack(self._now)
+        self._held_ack = ranges, frame.delay, frame.ecn
+
+    def _settle_ack(self, now: float) -> None:
+        """Act on the ACK frame that is held: one that says more, in the same run, replaces it."""
+        if self._held_ack is not None:
+            ranges, delay, counts = self._held_ack
+            self._held_ack = None
+            if ONE_RTT in self.spaces:
+                self._apply_ack(self.spaces[ONE_RTT], ranges, delay, counts, now)
+                self.handshake.phases.on_acked(ranges)
+
+    def _apply_ack(
+        self,
+        space: PacketSpace,
+        ranges: list[tuple[int, int]],
+        delay: int,
+        counts: Counts | None,
+        now: float,
+    ) -> None:
+        recovery = self.recovery
+        largest = space.largest_acked
+        recovery.on_ack(ranges, (delay << self._ack_exponent) / 1e6, now, space)
+        ecn = self.network_paths.active.ecn
+        assert ecn is not None
+        lost = recovery.take_newly_lost()
+        # RFC 9002 section 7.1: an increase of CE counts is a congestion event.
+        advanced = space.largest_acked > largest
+        increase = ecn.on_ack(space.epoch, counts, recovery.newly_acked, advanced)
+        if increase:
+            self.counters.ecn_ce_reported += increase
+            recovery.on_ecn_ce(sent_time=recovery.newest_acked_sent_time, now=now)
+        # After the ACK: a mark that it shows to have arrived ends the flight before.
+        for epoch, first, stop, sent in lost:
+            ecn.on_lost(epoch, [(first, stop, sent)], now)
+
+    def _receive_crypto(self, frame: Crypto, kind: int) -> None:
+        space = self._space
+        if frame.offset + len(frame.data) > MAX_CRYPTO_OFFSET:
+            raise TransportError(
+                ErrorCode.CRYPTO_BUFFER_EXCEEDED, kind, "CRYPTO data beyond what a handshake needs"
+            )
+        try:
+            ready = space.crypto_in.insert(frame.offset, frame.data)
+        except TooManyGaps:
+            self._violate(kind, "Too many gaps in CRYPTO data")
+        if ready:
+            self.handshake.receive_crypto(self._epoch, ready, self._now)
+            self._after_tls()
+        elif (
+            frame.data
+            and frame.offset + len(frame.data) <= space.crypto_in.start
+            and self._epoch is INITIAL
+            and not self._is_client
+            and not self._resent_early
+        ):
+            # RFC 9002 section 6.2.3: the client has not received what we sent.
+            self._resent_early = True
+            self.recovery.probe(space)
+
+    def _after_tls(self) -> None:
+        """Act on what TLS has learned."""
+        self._take_output()
+        handshake = self.handshake
+        if handshake.remote is not None and not self._parameters_applied:
+            self._apply_parameters(handshake.remote)
+        if handshake.is_complete and not self._is_complete:
+            self._complete()
+
+    def _take_output(self) -> None:
+        for epoch, message in self.handshake.output:
+            space = self.spaces.get(epoch)
+            if space is not None:
+                space.crypto_out.write(message, fin=False)
+        self.handshake.output.clear()
+
+    def _apply_parameters(self, remote: TransportParameters) -> None:
+        """The peer's transport parameters have come, and are consistent."""
+        self._parameters_applied = True
+        self._apply_limits(remote)
+        if remote.ack_delay_exponent is not None:
+            self._ack_exponent = remote.ack_delay_exponent
+        if remote.max_ack_delay is not None:
+            self.recovery.max_ack_delay = remote.max_ack_delay / 1000
+        if remote.max_udp_payload_size is not None:
+            self._mtu_ceiling = min(self._mtu_ceiling, remote.max_udp_payload_size)
+            for path in self.network_paths.known:
+                if path.mtu is not None:
+                    path.mtu.limit(remote.max_udp_payload_size)
+        if remote.stateless_reset_token is not None:
+            self.remote_ids.use_token(remote.stateless_reset_token)
+        if remote.preferred_address is not None:
+            preferred = remote.preferred_address
+            self.remote_ids.add_preferred(preferred.connection_id, preferred.reset_token)
+        observer = self._observer
+        if observer is not None:
+            observer.remote_exponent = self._ack_exponent
+            observer.parameters("remote", self.handshake.remote_raw)
+            observer.parameters("local", self.handshake.local)
+        self.events.append(ProtocolNegotiated(alpn_protocol=self.alpn))
+
+    def _apply_limits(self, remote: TransportParameters) -> None:
+        self.streams.apply_limits(
+            max_data=remote.initial_max_data or 0,
+            bidi_local=remote.initial_max_stream_data_bidi_local or 0,
+            bidi_remote=remote.initial_max_stream_data_bidi_remote or 0,
+            uni=remote.initial_max_stream_data_uni or 0,
+            max_bidi=remote.initial_max_streams_bidi or 0,
+            max_uni=remote.initial_max_streams_uni or 0,
+        )
+        self.local_ids.peer_limit = remote.active_connection_id_limit or 2
+        if remote.max_idle_timeout:
+            self.idle.limit(remote.max_idle_timeout / 1000)
+
+    def _complete(self) -> None:
+        """The handshake is complete; for a server, confirmed (RFC 9001 section 4.1.2)."""
+        self._is_complete = True
+        handshake = self.handshake
+        engine = handshake.tls
+        assert engine is not None
+        if self._is_client and handshake.remembered is not None and not engine.early_data_accepted:
+            # RFC 9001 section 4.6.2: what was sent as 0-RTT was dropped.
+            self.recovery.resend_all(self.spaces[ONE_RTT])
+        self.local_ids.replenish()
+        self.events.append(
+            HandshakeCompleted(
+                alpn_protocol=engine.alpn,
+                early_data_accepted=engine.early_data_accepted,
+                session_resumed=engine.resumed,
+            )
+        )
+        if not self._is_client:
+            self._confirm()
+            token = b""
+            if self._make_token is not None:
+                token = self._make_token(self._path.address, handshake.version, self._now)
+            self._confirmation.announce(token)
+
+    def _confirm(self) -> None:
+        self.handshake.is_confirmed = True
+        self.recovery.handshake_confirmed = True
+        self.recovery.peer_validated_us = True
+        self._discard(INITIAL)
+        self._discard(HANDSHAKE)
+        active = self.network_paths.active
+        if not active.is_validated:
+            self._begin_validation(active)
+
+    def _discard(self, epoch: Epoch) -> None:
+        """Keys and packet number space of an epoch are over (RFC 9001 section 4.9)."""
+        space = self.spaces.get(epoch)
+        if space is not None:
+            self.handshake.discard_keys(epoch)
+            self.recovery.discard(space)
+            del self.spaces[epoch]
+
+    def _settle(self) -> None:
+        """Let go of what only the handshake needed."""
+        self._is_settled = True
+        self.handshake.settle()
+        if self._is_client:
+            self._probe_preferred_address()
+
+    def _receive_handshake_done(self, frame: object, kind: int) -> None:
+        if not self._is_client:
+            self._violate(kind, "Clients must not send HANDSHAKE_DONE frames")
+        if not self.handshake.is_confirmed:
+            self._confirm()
+
+    def _receive_new_token(self, frame: NewToken, kind: int) -> None:
+        if not self._is_client:
+            self._violate(kind, "Clients must not send NEW_TOKEN frames")
+        if not frame.token:
+            raise FrameError("empty token")
+        if self._token_handler is not None:
+            self._token_handler(frame.token)
+
+    def _receive_close(self, frame: ConnectionClose, kind: int) -> None:
+        reason = frame.reason.decode("utf-8", "replace")
+        self._drain(
+            ConnectionTerminated(
+                error_code=frame.error_code, frame_type=frame.frame_type, reason_phrase=reason
+            ),
+            Ending.PEER_CLOSE,
+        )
+
+    def _receive_new_connection_id(self, frame: Any, kind: int) -> None:
+        before = self.remote_ids.current
+        self.remote_ids.receive_new(frame, self.network_paths.reserved_ids)
+        if self.remote_ids.current is not before:
+            self._packer.spin = False
+
+    def _receive_retire_connection_id(self, frame: RetireConnectionId, kind: int) -> None:
+        self.local_ids.receive_retire(frame.sequence_number, self._cid)
+
+    def _receive_path_challenge(self, frame: Any, kind: int) -> None:
+        self._path.receive_challenge(frame.data)
+
+    def _receive_path_response(self, frame: Any, kind: int) -> None:
+        path = self.network_paths.receive_response(frame.data)
+        if path is None:
+            return
+        # A client moves to the preferred address once that has answered.
+        if self._is_client and path.remote_cid is not None:
+            self._move(path)
+
+    def _receive_datagram_frame(self, frame: Datagram, kind: int) -> None:
+        limit = self.configuration.max_datagram_frame_size
+        # RFC 9221 section 3: type and length count.
+        if limit is None or len(frame.data) + 1 > limit:
+            self._violate(kind, "Unexpected DATAGRAM frame")
+        self.events.append(DatagramFrameReceived(data=frame.data))
+
+    # --- paths ----------------------------------------------------------------------------------
+
+    def _note_path(self, path: Path, cid: bytes, number: int, probing: bool, epoch: Epoch) -> None:
+        """A packet came on a path: remember it, and move when the client has moved."""
+        paths = self.network_paths
+        if path not in paths.known:
+            paths.add(path)
+            # Challenged at once, a path that the client only probes is proven when it moves there.
+            path.challenge_due = self._is_complete and not self._is_client
+        if self._is_client or probing:
+            return
+        if epoch is ONE_RTT and cid != self.local_ids.latest_used:
+            # RFC 9000 section 9.5: an endpoint that changes its ID wants us to change ours.
+            self.local_ids.latest_used = cid
+            if path.remote_cid is None and self.remote_ids.change():
+                self._packer.spin = False
+        space = self.spaces.get(ONE_RTT if epoch is ZERO_RTT else epoch)
+        newest = space is None or number >= space.largest_received
+        if path is not paths.active and newest:
+            self._move(path)
+
+    def _move(self, path: Path) -> None:
+        """Send on another path from now on (RFC 9000 section 9)."""
+        paths = self.network_paths
+        previous = paths.active
+        paths.promote(path)
+        self.counters.migrations += 1
+        if path.remote_cid is not None:
+            self.remote_ids.use(path.remote_cid)
+            path.remote_cid = None
+        if not path.is_validated and self._is_complete:
+            self._begin_validation(path)
+        self._enter_path(path, previous, self._now)
+
+    def _begin_validation(self, path: Path) -> None:
+        """RFC 9000 section 8.2.4: give it three times the larger PTO."""
+        pto = max(self.recovery.probe_timeout(), 2 * self.configuration.initial_rtt)
+        self.network_paths.begin_validation(path, self._now + 3 * pto)
+
+    def _enter_path(self, path: Path, previous: Path | None, now: float) -> None:
+        """Give a path that will be used its own state; recovery follows it."""
+        recovery = self.recovery
+        if path.mtu is None:
+            path.mtu = PathMtu(self._mtu_ceiling)
+        if path.ecn is None:
+            path.ecn = EcnValidation()
+        if previous is not None and previous.ecn is not None:
+            path.ecn.follow(previous.ecn)
+        if path.rtt is None or path.controller is None or path.pacer is None:
+            if previous is None or previous.host() == path.host():
+                # RFC 9000 section 9.4: a change of the port alone is a NAT's doing.
+                path.rtt, path.controller = recovery.rtt, recovery.controller
+                path.pacer = recovery.pacer
+            else:
+                configuration = self.configuration
+                size = path.mtu.current
+                path.rtt = RttEstimator(configuration.initial_rtt)
+                path.controller = make_controller(configuration.congestion_control_algorithm, size)
+                path.pacer = Pacer(size)
+        if path.controller is not recovery.controller:
+            recovery.use_path(path.rtt, path.controller, path.pacer, now)
+        recovery.use_datagram_size(path.mtu.current)
+
+    def _give_up_path(self, now: float) -> None:
+        """The path in use was not validated in time (RFC 9000 section 9.3.2)."""
+        failed = self.network_paths.active
+        fallback = self.network_paths.give_up_active()
+        if fallback is None:
+            self.abandon(
+                ConnectionTerminated(
+                    error_code=ErrorCode.NO_VIABLE_PATH,
+                    frame_type=FrameType.PADDING,
+                    reason_phrase="No validated network path",
+                )
+            )
+            return
+        self._enter_path(fallback, failed, now)
+
+    def _probe_preferred_address(self) -> None:
+        """RFC 9000 section 9.6.1: a client validates the server's preferred address."""
+        remote = self.handshake.remote
+        if remote is None or remote.preferred_address is None:
+            return
+        active = self.network_paths.active
+        address = usable_address(remote.preferred_address, active.address)
+        spare = next((cid for cid in self.remote_ids.spare if cid.sequence == 1), None)
+        if address is None or spare is None:
+            return
+        path = Path(address)
+        self.remote_ids.spare.remove(spare)
+        path.remote_cid = spare
+        path.challenge_due = True
+        self.network_paths.add(path)
+
+    # --- input: the clock -----------------------------------------------------------------------
+
+    def poll_timeout(self) -> float | None:
+        """When `handle_timeout` must be called, or None."""
+        if self.state is State.TERMINATED:
+            return None
+        if self._close_deadline is not None:
+            return self._close_deadline
+        times = [self.idle.deadline, self._packer.pacing_at]
+        if self.handshake_seconds is None:
+            times.append(self._handshake_deadline)
+        ack_blocked, probe_blocked = self._amplification_limits()
+        if not ack_blocked:
+            times += [space.ack_at for space in self.spaces.values()]
+        times.append(self.recovery.timeout(amplification_limited=probe_blocked))
+        times.append(self.network_paths.deadline())
+        return min((time for time in times if time is not None), default=None)
+
+    def _amplification_limits(self) -> tuple[bool, bool]:
+        """Whether an ACK and a probe have to wait for more from the peer (RFC 9002 section
+        6.2.2.1)."""
+        known = self.network_paths.known
+        if not known or known[0].is_validated:
+            return False, False
+        room = known[0].room()
+        # Before the handshake is complete a probe may be an Initial packet.
+        least = _MIN_PROBE_ROOM if self._is_complete else MIN_INITIAL_DATAGRAM
+        return room < _MIN_PROBE_ROOM, room < least
+
+    def handle_timeout(self, now: float) -> None:
+        """A time that `poll_timeout` gave has come."""
+        self._now = now
+        if self._observer is not None:
+            self._observer.trace.now = now
+        if self.state is State.TERMINATED:
+            return
+        if self._close_deadline is not None:
+            if now >= self._close_deadline:
+                self._terminate()
+            return
+        if self.handshake_seconds is None and now >= self._handshake_deadline:
+            # Silently, as an idle timeout (RFC 9000 section 10.1): the address is unproven.
+            self._time_out("Handshake timeout", Ending.HANDSHAKE_TIMEOUT)
+            return
+        if self.idle.deadline is not None and now >= self.idle.deadline:
+            self._time_out("Idle timeout", Ending.IDLE_TIMEOUT)
+            return
+        recovery = self.recovery
+        at = recovery.timeout(amplification_limited=self._amplification_limits()[1])
+        if at is not None and now >= at:
+            recovery.handle_timeout(now)
+        deadline = self.network_paths.deadline()
+        if deadline is not None and now >= deadline:
+            self._give_up_path(now)
+
+    def _look_for_black_holes(self, now: float) -> None:
+        """A path may swallow full-size or marked packets, and carry the others."""
+        recovery = self.recovery
+        active = self.network_paths.active
+        if recovery.newly_lost and active.ecn is not None:
+            for epoch, first, stop, sent in recovery.take_newly_lost():
+                active.ecn.on_lost(epoch, [(first, stop, sent)], now)
+        if recovery.large_datagrams.is_black_hole and active.mtu is not None:
+            active.mtu.on_black_hole(now)
+            recovery.large_datagrams.reset()
+            recovery.use_datagram_size(active.mtu.current)
+
+    def _time_out(self, reason: str, ending: Ending) -> None:
+        self.abandon(
+            ConnectionTerminated(
+                error_code=ErrorCode.INTERNAL_ERROR,
+                frame_type=FrameType.PADDING,
+                reason_phrase=reason,
+            ),
+            ending,
+        )
+
+    # --- output ---------------------------------------------------------------------------------
+
+    def poll_event(self) -> QuicEvent | None:
+        """The next event, or None."""
+        return self.events.pop()
+
+    def poll_transmit(self, now: float) -> list[Transmit]:
+        """All that may be sent now; ask `poll_timeout` afterwards."""
+        self._now = now
+        if self._observer is not None:
+            self._observer.trace.now = now
+        if not self.network_paths.known:
+            return []  # nothing authentic has arrived yet: there is nobody to answer
+        if self.state not in _ALIVE:
+            return self._transmit_closing()
+        if self._close_pending:
+            return self._begin_closing(now)
+        self._look_for_black_holes(now)
+        runs = self._packer.pack(now, self._random)
+        phases = self.handshake.phases
+        if phases.updates != self._key_updates_seen:
+            self._note_key_update()
+        if self._is_client and INITIAL in self.spaces and self.spaces[HANDSHAKE].next_number:
+            # RFC 9001 section 4.9.1: with the first Handshake packet that a client sends.
+            self._discard(INITIAL)
+        self._note_limits(now)
+        if self._observer is not None:
+            self._observer.look(self)
+        return runs
+
+    def _note_limits(self, now: float) -> None:
+        note_limits(
+            self.limits,
+            now,
+            handshake=not self._is_complete,
+            recovery=self.recovery,
+            streams=self.streams,
+            datagram_size=self.max_datagram_size,
+            paced=self._packer.pacing_at is not None,
+        )
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def close(
+        self,
+        error_code: int = ErrorCode.NO_ERROR,
+        frame_type: int | None = None,
+        reason_phrase: str = "",
+    ) -> None:
+        """Say that the connection is over; without a frame type it is the application's word."""
+        if self.close_event is None and self.state in _ALIVE:
+            self.close_event = ConnectionTerminated(
+                error_code=error_code, frame_type=frame_type, reason_phrase=reason_phrase
+            )
+            self.ending = Ending.LOCAL_CLOSE
+            self._close_pending = True
+
+    def _close_for(self, error: TransportError) -> None:
+        self.close(error_code=error.code, frame_type=error.frame_type, reason_phrase=error.reason)
+
+    def _begin_closing(self, now: float) -> list[Transmit]:
+        event = self.close_event
+        assert event is not None
+        frame = ConnectionClose(event.error_code, event.frame_type, event.reason_phrase.encode())
+        datagrams = self._packer.pack_close(frame, now)
+        self._close_pending = False
+        self.state = State.CLOSING
+        self._closing = ClosingPackets(datagrams)
+        self._close_deadline = now + 3 * self.recovery.probe_timeout()
+        if self._observer is not None:
+            self._observer.look(self)
+        address = self.network_paths.active.address
+        return [Transmit(data, len(data), address, 0) for data in datagrams]
+
+    def _transmit_closing(self) -> list[Transmit]:
+        if self._closing is None:
+            return []
+        path = self.network_paths.active
+        sent = []
+        for data in self._closing.take():
+            if path.is_validated or path.room() >= len(data):
+                path.bytes_sent += len(data)
+                self.counters.bytes_sent += len(data)
+                sent.append(Transmit(data, len(data), path.address, 0))
+        return sent
+
+    def _drain(self, event: ConnectionTerminated, ending: Ending) -> None:
+        """The peer says that the connection is over (RFC 9000 section 10.2.2)."""
+        if self.close_event is None:
+            self.close_event = event
+            self.ending = ending
+            self.state = State.DRAINING
+            self._close_deadline = self._now + 3 * self.recovery.probe_timeout()
+
+    def abandon(self, event: ConnectionTerminated, ending: Ending = Ending.ABORTED) -> None:
+        """End at once, sending nothing more."""
+        if self.state is not State.TERMINATED:
+            if self.close_event is None:
+                self.close_event = event
+                self.ending = ending
+            self._terminate()
+
+    def _terminate(self) -> None:
+        assert self.close_event is not None
+        if self._observer is not None:
+            self._observer.closed(self.close_event, self.ending or Ending.ABORTED)
+        self.stop_trace()
+        for epoch in list(self.spaces):
+            self._discard(epoch)
+        self.handshake.close()
+        self.limits.stop(self._now)
+        self.deferred.take()
+        self._closing = None
+        self._close_pending = False
+        self._close_deadline = None
+        self.events.append(self.close_event)
+        self.state = State.TERMINATED
+
+    def check_flood(self, now: float) -> Standing:
+        """Judge how much of what arrives is stream data; closes the connection of a hostile peer.
+
+        Every frame costs us something. Those that carry no stream data (PING, PATH_CHALLENGE,
+        NEW_CONNECTION_ID, MAX_DATA, empty STREAM frames, ...) are bounded by rate and by share.
+        Forged and replayed datagrams do not count: the peer did not send them.
+        """
+        counters = self.counters
+        self.flood_check_at = counters.bytes_received + FLOOD_CHECK_EVERY
+        useful = FLOOD_SHARE * self.stream_bytes
+        overhead = counters.bytes_received - counters.bytes_dropped - useful
+        spent, self._overhead_seen = overhead - self._overhead_seen, overhead
+        if spent < 0:
+            self._overhead.earn(-spent)
+        standing = self._overhead.spend(max(spent, 0), now)
+        if standing is Standing.HOSTILE:
+            self.close(
+                error_code=ErrorCode.PROTOCOL_VIOLATION,
+                reason_phrase="flood",
+                frame_type=FrameType.PADDING,
+            )
+        return standing
+
+    # --- application calls ----------------------------------------------------------------------
+
+    def get_next_available_stream_id(self, is_unidirectional: bool = False) -> int:
+        """The ID of the next stream that we open by sending on it."""
+        return self.streams.next_id(unidirectional=is_unidirectional)
+
+    def send_stream_data(self, stream_id: int, data: bytes, end_stream: bool = False) -> None:
+        """Send data on a stream; raises ValueError when it cannot send."""
+        self.streams.write(stream_id, data, end_stream)
+
+    def reset_stream(self, stream_id: int, error_code: int) -> None:
+        """Break the sending half of a stream off."""
+        self.streams.reset(stream_id, error_code)
+
+    def stop_stream(self, stream_id: int, error_code: int) -> None:
+        """Ask the peer to send no more on a stream; raises ValueError when it does not send."""
+        self.streams.stop(stream_id, error_code)
+
+    def consume(self, stream_id: int, nbytes: int) -> None:
+        """Credit `nbytes` of a stream that the application is done with.
+
+        RFC 9000 section 4.2 leaves it to the receiver when to extend its limits; extending them
+        only here keeps at most one window of bytes in memory, however slow the origin.
+        """
+        self.streams.consume(stream_id, nbytes)
+
+    def prioritize(self, stream_id: int, urgency: int, incremental: bool) -> None:
+        """Order a stream of the peer among those with data to send (RFC 9218).
+
+        Urgency is 0 (first) to 7. A stream that is not open yet is remembered within the limit.
+        """
+        self.streams.prioritize(stream_id, urgency, incremental)
+
+    def send_ping(self, uid: int) -> None:
+        """Send a PING; its acknowledgment is an event that bears `uid`."""
+        self._pings.add(uid)
+
+    def request_key_update(self) -> None:
+        """Update the 1-RTT keys as soon as that is allowed (RFC 9001 section 6.1)."""
+        self.handshake.phases.requested = True
+
+    def change_connection_id(self) -> None:
+        """Use another of the peer's connection IDs, if there is a spare one."""
+        self.remote_ids.change()
+
+    # --- the trace ------------------------------------------------------------------------------
+
+    @property
+    def trace(self) -> Trace | None:
+        """Where the connection's events are written; None: nowhere."""
+        return self._observer.trace if self._observer is not None else None
+
+    def start_trace(self, trace: Trace) -> None:
+        """Write events from now on; the trace is closed with the connection, or by `stop_trace`."""
+        self.stop_trace()
+        self._observer = observer = Observer(trace, ACK_DELAY_EXPONENT)
+        observer.remote_exponent = self._ack_exponent
+        self._packer.observer = observer
+        self.recovery.on_packets_lost = observer.packets_lost
+        self.trace_opening()
+
+    def trace_opening(self) -> None:
+        """Write what a trace begins with, and again all that is only written when it changes."""
+        assert self._observer is not None
+        self._observer.open(self)
+
+    def stop_trace(self) -> None:
+        observer, self._observer = self._observer, None
+        self._packer.observer = None
+        self.recovery.on_packets_lost = None
+        if observer is not None:
+            observer.close()
+
+    # --- accessors: state -----------------------------------------------------------------------
+
+    @property
+    def is_alive(self) -> bool:
+        """Neither closing, draining nor terminated."""
+        return self.state in _ALIVE and not self._close_pending
+
+    @property
+    def is_terminated(self) -> bool:
+        return self.state is State.TERMINATED
+
+    @property
+    def state_name(self) -> str:
+        if self.state is State.CONNECTED and not self._is_complete:
+            return "handshake"
+        return self.state.value
+
+    @property
+    def handshake_complete(self) -> bool:
+        return self._is_complete
+
+    @property
+    def handshake_confirmed(self) -> bool:
+        return self.handshake.is_confirmed
+
+    @property
+    def version(self) -> int:
+        return self.handshake.version if self.handshake.remote_source_cid is not None else 0
+
+    @property
+    def host_cids(self) -> list[bytes]:
+        """Connection IDs that the peer may use towards us."""
+        return list(self.local_ids.active)
+
+    @property
+    def host_cid(self) -> bytes:
+        """The one that the peer used last."""
+        return self.local_ids.latest_used
+
+    @property
+    def peer_cid(self) -> bytes:
+        return self.remote_ids.current.cid
+
+    def is_stateless_reset(self, data: bytes) -> bool:
+        """Whether the peer has forgotten the connection and says so (RFC 9000 section 10.3.1)."""
+        return self.remote_ids.is_stateless_reset(data)
+
+    # --- accessors: what was agreed -------------------------------------------------------------
+
+    @property
+    def server_name(self) -> str | None:
+        """The server name that the client asked for (servers only)."""
+        facts = self.handshake.facts
+        return facts.server_name if facts is not None else None
+
+    @property
+    def certificate(self) -> ServerCertificate | None:
+        """The certificate this connection was served (servers only)."""
+        facts = self.handshake.facts
+        return facts.certificate if facts is not None else None
+
+    @property
+    def alpn(self) -> str | None:
+        """The application protocol, once negotiated."""
+        facts = self.handshake.facts
+        return facts.alpn if facts is not None else None
+
+    @property
+    def cipher(self) -> str | None:
+        """The cipher suite's name, once negotiated."""
+        suite = self.handshake.suite
+        return suite.name if suite is not None else None
+
+    @property
+    def group(self) -> str | None:
+        """The key exchange group, by its name in TLS; None before there is one."""
+        facts = self.handshake.facts
+        return facts.group if facts is not None else None
+
+    @property
+    def resumed(self) -> bool:
+        """Whether a session ticket replaced the certificate."""
+        facts = self.handshake.facts
+        return facts.resumed if facts is not None else False
+
+    @property
+    def retried(self) -> bool:
+        """Whether the client was sent a Retry."""
+        return self.handshake.retry_source_cid is not None
+
+    @property
+    def early_data_accepted(self) -> bool:
+        """Whether 0-RTT data was taken."""
+        facts = self.handshake.facts
+        return facts.early_data_accepted if facts is not None else False
+
+    @property
+    def early_data_use(self) -> EarlyDataUse | None:
+        """The ticket that 0-RTT data came under; None without, or once the client is proven."""
+        engine = self.handshake.tls
+        if self._is_complete or not isinstance(engine, ServerTls):
+            return None
+        return engine.early_data_use
+
+    @property
+    def local_parameters(self) -> TransportParameters:
+        """Transport parameters that we sent."""
+        return TransportParameters.decode(self.handshake.local)
+
+    @property
+    def remote_parameters(self) -> TransportParameters:
+        """Transport parameters of the peer; all unset before they came."""
+        return self.handshake.remote or TransportParameters()
+
+    @property
+    def key_phase(self) -> int:
+        return self.handshake.phases.phase
+
+    @property
+    def key_updates(self) -> int:
+        """Key updates of either side (RFC 9001 section 6)."""
+        return self.handshake.phases.updates
+
+    # --- accessors: paths -----------------------------------------------------------------------
+
+    @property
+    def active(self) -> Path | None:
+        return self.network_paths.known[0] if self.network_paths.known else None
+
+    @property
+    def active_path(self) -> Any | None:
+        """The address that packets are sent to."""
+        active = self.active
+        return active.address if active is not None else None
+
+    @property
+    def active_path_validated(self) -> bool:
+        active = self.active
+        return active is not None and active.is_validated
+
+    @property
+    def validated_path(self) -> Any | None:
+        """The network path in use once its address is validated, else the last validated one.
+
+        Access rules and logs see this one: an address that a packet merely claims proves nothing
+        (RFC 9000 section 9.3). None before the handshake is complete: until then the client's
+        first flight, with its token and its early data, may all be a copy that somebody else sends.
+        """
+        if not self._is_complete:
+            return None
+        path = self.network_paths.validated()
+        return path.address if path is not None else None
+
+    @property
+    def paths(self) -> list[PathView]:
+        """Network paths, the one in use first."""
+        return [
+            PathView(path.address, path.is_validated, path.bytes_received, path.bytes_sent)
+            for path in self.network_paths.known
+        ]
+
+    @property
+    def mtu(self) -> PathMtu:
+        """Path MTU discovery of the path in use."""
+        mtu = self.network_paths.active.mtu
+        assert mtu is not None
+        return mtu
+
+    @property
+    def max_datagram_size(self) -> int:
+        """UDP payload bytes of the packets sent."""
+        active = self.active
+        if active is None or active.mtu is None:
+            return self.configuration.max_datagram_size
+        return active.mtu.current
+
+    @property
+    def ecn_state(self) -> str:
+        """Whether the path in use carries our ECN marks."""
+        active = self.active
+        return active.ecn.state if active is not None and active.ecn is not None else "testing"
+
+    @property
+    def ecn_congestion_reported(self) -> int:
+        """Packets of ours that the peer saw marked CE."""
+        return self.counters.ecn_ce_reported
+
+    @property
+    def ecn_received(self) -> Counts:
+        """Packets that came marked ECT(0), ECT(1) and CE."""
+        return self.counters.ecn_received
+
+    @property
+    def sending_ecn(self) -> int:
+        """The ECN codepoint of what was sent last on the path in use."""
+        return self._packer.ecn
+
+    # --- accessors: counts ----------------------------------------------------------------------
+
+    @property
+    def packets_sent(self) -> int:
+        return self.counters.packets_sent
+
+    @property
+    def numbers_skipped(self) -> int:
+        """Packet numbers left out on purpose so far."""
+        return self.skipper.count
+
+    @property
+    def packets_received(self) -> int:
+        return self.counters.packets_received
+
+    @property
+    def packets_dropped(self) -> Counter[str]:
+        return self.counters.packets_dropped
+
+    @property
+    def packets_reordered(self) -> int:
+        return self.counters.packets_reordered
+
+    @property
+    def bytes_sent(self) -> int:
+        return self.counters.bytes_sent
+
+    @property
+    def bytes_received(self) -> int:
+        return self.counters.bytes_received
+
+    @property
+    def received_at(self) -> float | None:
+        return self.counters.received_at
+
+    @property
+    def migrations(self) -> int:
+        return self.counters.migrations
+
+    @property
+    def stream_bytes_retransmitted(self) -> int:
+        return self.streams.bytes_resent
+
+    # --- accessors: streams ---------------------------------------------------------------------
+
+    def can_send_on(self, stream_id: int) -> bool:
+        """Whether data written to the stream would still be sent."""
+        stream = self.streams.get(stream_id)
+        return (
+            stream is not None
+            and stream.send is not None
+            and not stream.send.is_finished
+            and stream.send.is_writable
+        )
+
+    def can_reset(self, stream_id: int) -> bool:
+        """Whether a reset would still keep anything of the stream from the peer."""
+        return self.delivery(stream_id) not in (Delivery.DELIVERED, Delivery.RESET)
+
+    def delivery(self, stream_id: int) -> Delivery:
+        """How far what we write on a stream has come; streams that are forgotten are delivered."""
+        return self.streams.delivery(stream_id)
+
+    def delivered_streams(self, stream_ids: Iterable[int]) -> list[int]:
+        """Those whose `delivery` is DELIVERED; one look at many, after each ACK."""
+        return self.streams.delivered(stream_ids)
+
+    def is_flow_blocked(self, stream_id: int) -> bool:
+        """Whether the peer's limits for the stream or the connection hold its data back."""
+        return self.streams.is_flow_blocked(stream_id)
+
+    def unacknowledged_bytes(self, stream_id: int) -> int:
+        """Bytes written to a stream, sent or not, from the first that is not acknowledged."""
+        return self.streams.unacknowledged(stream_id)
+
+    def can_receive_on(self, stream_id: int) -> bool:
+        """Whether more data of the stream may arrive."""
+        stream = self.streams.get(stream_id)
+        return stream is not None and stream.receive is not None and not stream.receive.is_finished
+
+    def is_prioritized(self, stream_id: int) -> bool:
+        """Whether `prioritize` was told of a stream."""
+        return self.streams.is_prioritized(stream_id)
+
+    def unsent_bytes(self, stream_id: int) -> int:
+        """Bytes written to a stream that were never sent."""
+        return self.streams.unsent(stream_id)
+
+    def acknowledged_bytes(self, stream_id: int) -> int:
+        """Bytes of a stream, from its start, that the peer has acknowledged."""
+        stream = self.streams.get(stream_id)
+        return stream.send.buffer.base if stream is not None and stream.send is not None else 0
+
+    @property
+    def streams_open(self) -> int:
+        """Bidirectional streams that the peer has opened and that are not finished."""
+        return self.streams.peer_bidi_open
+
+    @property
+    def streams_total(self) -> int:
+        """Bidirectional streams that the peer has opened."""
+        return self.streams.peer_bidi.opened
+
+    @property
+    def streams_allowed(self) -> int:
+        """Bidirectional streams that the peer may have opened in all."""
+        return self.streams.peer_bidi.granted
+
+    @property
+    def responses_delivered(self) -> bool:
+        """Whether all that was sent on the peer's bidirectional streams is acknowledged."""
+        return self.streams.responses_delivered
+
+    @property
+    def receive_window(self) -> int:
+        """Bytes the peer may still send on the connection."""
+        return self.streams.window.granted - self.streams.window.used
+
+    @property
+    def send_window(self) -> int:
+        """Bytes we may still send on the connection."""
+        return self.streams.send_credit
+
+    @property
+    def send_buffered(self) -> int:
+        """Bytes written to all streams that were never sent."""
+        return self.streams.unsent_total
+
+    @property
+    def mostly_receives(self) -> bool:
+        """Whether more stream data came than went."""
+        return self.streams.window.used > self.streams.send_used
+
+    def limited_by(self, now: float) -> Limit | None:
+        """What has limited the main direction most of the time that was not idle."""
+        limits = self.limits
+        return main_limit(limits.received(now) if self.mostly_receives else limits.sent(now))
+
+    @property
+    def token_accepted(self) -> bool:
+        """Whether the first Initial bore a token of ours for the address it came from."""
+        return self._address_validated
+
+    @property
+    def stream_bytes(self) -> int:
+        """Bytes that streams carried both ways, each counted once."""
+        return self.streams.window.used + self.streams.send_used
+
+    _RECEIVERS: ClassVar[dict[int, Callable[[Any, Any, int], None]]] = {
+        FrameType.ACK: _receive_ack,
+        FrameType.ACK_ECN: _receive_ack,
+        FrameType.RESET_STREAM: _streams(Streams.receive_reset),
+        FrameType.STOP_SENDING: _streams(Streams.receive_stop_sending),
+        FrameType.CRYPTO: _receive_crypto,
+        FrameType.NEW_TOKEN: _receive_new_token,
+        **{
+            kind: lambda connection, frame, kind: connection.streams.receive_stream(frame, kind)
+            for kind in range(FrameType.STREAM, FrameType.STREAM_LAST + 1)
+        },
+        FrameType.MAX_DATA: _streams(Streams.receive_max_data),
+        FrameType.MAX_STREAM_DATA: _streams(Streams.receive_max_stream_data),
+        FrameType.MAX_STREAMS_BIDI: _streams(Streams.receive_max_streams_bidi),
+        FrameType.MAX_STREAMS_UNI: _streams(Streams.receive_max_streams_uni),
+        FrameType.STREAM_DATA_BLOCKED: _streams(Streams.receive_stream_data_blocked),
+        FrameType.NEW_CONNECTION_ID: _receive_new_connection_id,
+        FrameType.RETIRE_CONNECTION_ID: _receive_retire_connection_id,
+        FrameType.PATH_CHALLENGE: _receive_path_challenge,
+        FrameType.PATH_RESPONSE: _receive_path_response,
+        FrameType.TRANSPORT_CLOSE: _receive_close,
+        FrameType.APPLICATION_CLOSE: _receive_close,
+        FrameType.HANDSHAKE_DONE: _receive_handshake_done,
+        FrameType.DATAGRAM: _receive_datagram_frame,
+        FrameType.DATAGRAM_WITH_LENGTH: _receive_datagram_frame,
+    }
+    """What is done with a frame; types that are not here ask for nothing."""
+
+
+def _covers(ranges: list[tuple[int, int]], older: list[tuple[int, int]]) -> bool:
+    """Whether ranges of an ACK are those of an older one but for a newest one that has grown."""
+    (start, stop), (older_start, older_stop) = ranges[-1], older[-1]
+    return start <= older_start and stop >= older_stop and ranges[:-1] == older[:-1]

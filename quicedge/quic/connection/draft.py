@@ -1,0 +1,49 @@
+"""A packet under construction: frames, and whom to tell what becomes of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from quicedge.quic.connection.sent_packets import Delivery
+from quicedge.quic.frames import Epoch
+
+
+class Draft:
+    """Frames are added while they fit into `room`, the bytes that are left for them."""
+
+    __slots__ = ("deliveries", "eliciting", "epoch", "expand", "in_flight", "parts", "room")
+
+    def __init__(self, epoch: Epoch, room: int) -> None:
+        self.epoch = epoch
+        self.room = room
+        self.parts: list[bytes] = []
+        self.deliveries: list[Delivery] = []
+        self.eliciting = False
+        self.in_flight = False
+        """Whether it counts for congestion control (RFC 9002 section 2)."""
+        self.expand = False
+        """Whether its datagram must have 1200 bytes at least (RFC 9000 sections 8.2 and 14.1)."""
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.parts
+
+    def add(
+        self,
+        frame: bytes,
+        delivery: Callable[..., None] | None = None,
+        args: tuple[Any, ...] = (),
+        *,
+        eliciting: bool = True,
+    ) -> bool:
+        """Add a frame if it fits; whether it did."""
+        if len(frame) > self.room:
+            return False
+        self.parts.append(frame)
+        self.room -= len(frame)
+        if delivery is not None:
+            self.deliveries.append((delivery, args))
+        if eliciting:
+            self.eliciting = self.in_flight = True
+        return True

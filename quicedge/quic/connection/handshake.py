@@ -1,0 +1,338 @@
+"""The handshake: TLS, the keys of each epoch, transport parameters and the version agreed on.
+
+TLS engines are `ServerTls` (ours) and `ClientTls` (aioquic's). Once the handshake is confirmed,
+`settle` lets go of all that only it needed; what was agreed stays readable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from aioquic import tls
+from aioquic.quic.configuration import QuicConfiguration
+
+from quicedge.quic.connection.key_update import KeyPhases
+from quicedge.quic.errors import ErrorCode, TransportError
+from quicedge.quic.frames import Epoch, FrameType
+from quicedge.quic.packet import VERSION_1, VERSION_2
+from quicedge.quic.protection import PacketKeys, initial_keys
+from quicedge.quic.strikes import EarlyDataUse
+from quicedge.quic.tls import ServerCertificate
+from quicedge.quic.tls_client import ClientTls, remembered_parameters
+from quicedge.quic.tls_server import ServerTls
+from quicedge.quic.transport_parameters import (
+    SERVER_ONLY,
+    ParameterError,
+    TransportParameters,
+    VersionInformation,
+)
+
+_COMPATIBLE = frozenset((VERSION_1, VERSION_2))
+"""RFC 9369 section 4: versions 1 and 2 are compatible with each other."""
+_SECRET_LABELS = {
+    (Epoch.ZERO_RTT, True): "CLIENT_EARLY_TRAFFIC_SECRET",
+    (Epoch.HANDSHAKE, True): "CLIENT_HANDSHAKE_TRAFFIC_SECRET",
+    (Epoch.HANDSHAKE, False): "SERVER_HANDSHAKE_TRAFFIC_SECRET",
+    (Epoch.ONE_RTT, True): "CLIENT_TRAFFIC_SECRET_0",
+    (Epoch.ONE_RTT, False): "SERVER_TRAFFIC_SECRET_0",
+}
+"""NSS key log labels by epoch and whether the client sends with the secret."""
+
+
+class Handshake:
+    """One handshake of either side.
+
+    `start` first (a server with its client's first Initial), then `receive_crypto` for CRYPTO data
+    in order; what TLS answers goes to `output`. Look at `remote` and `is_complete` afterwards.
+    """
+
+    def __init__(
+        self,
+        configuration: QuicConfiguration,
+        *,
+        version: int,
+        original_destination_cid: bytes,
+        retry_source_cid: bytes | None,
+        make_tls: Callable[[Handshake], ServerTls | ClientTls],
+        make_parameters: Callable[[], TransportParameters],
+    ) -> None:
+        """`make_parameters` gives what we declare, but for what this class knows."""
+        self._configuration = configuration
+        self.is_client = configuration.is_client
+        self.version = version
+        self.packet_version = version
+        """Of the packet that is handled."""
+        self.original_destination_cid = original_destination_cid
+        self.retry_source_cid = retry_source_cid
+        self.remote_source_cid: bytes | None = None
+        """Source Connection ID of the peer's first packet."""
+        self._make_tls = make_tls
+        self._make_parameters = make_parameters
+        self.tls: ServerTls | ClientTls | None = None
+        self._initial_cid = b""
+        self._initial: dict[int, tuple[PacketKeys, PacketKeys]] | None = {}
+        self._read: list[PacketKeys | None] = [None, None, None, None]
+        self._write: list[PacketKeys | None] = [None, None, None, None]
+        self.phases = KeyPhases()
+        """The 1-RTT keys."""
+        self.local: bytes = b""
+        """Our transport parameters as we sent them."""
+        self.remote: TransportParameters | None = None
+        self.remote_raw = b""
+        self.remembered: TransportParameters | None = None
+        """Those of the server in the session before, which 0-RTT data is sent under."""
+        self.is_complete = False
+        self.is_confirmed = False
+        self.negotiated_incompatibly = False
+        """Whether a Version Negotiation packet made us choose the version."""
+        self._version_agreed = False
+        self.read_secrets = 0
+        """Secrets to read with that TLS has given so far."""
+        self.output: list[tuple[Epoch, bytes]] = []
+        """Handshake messages to be sent."""
+
+    def start(self, destination_cid: bytes, now: float) -> None:
+        """Begin: Initial keys follow from the ID that the client's first packet is sent to."""
+        self.use_initial_cid(destination_cid)
+        self.tls = engine = self._make_tls(self)
+        if isinstance(engine, ClientTls):
+            remembered = remembered_parameters(engine.session)
+            if remembered is not None:
+                self.remembered = TransportParameters.decode(remembered)
+            self.output += engine.start()
+
+    def use_initial_cid(self, destination_cid: bytes) -> None:
+        self._initial_cid = destination_cid
+        self._initial = {}
+
+    @property
+    def versions(self) -> list[int]:
+        """Versions that we speak."""
+        return self._configuration.supported_versions
+
+    @property
+    def alpn_protocols(self) -> list[str]:
+        """Application protocols that we speak."""
+        return self._configuration.alpn_protocols or []
+
+    # --- keys -----------------------------------------------------------------------------------
+
+    def _initial_pair(self, version: int) -> tuple[PacketKeys, PacketKeys] | None:
+        """Keys to read and to write with, derived for the versions that come."""
+        if self._initial is None:
+            return None
+        pair = self._initial.get(version)
+        if pair is None:
+            client, server = initial_keys(self._initial_cid, version)
+            pair = self._initial[version] = (server, client) if self.is_client else (client, server)
+        return pair
+
+    def read_keys(self, epoch: Epoch, version: int) -> PacketKeys | None:
+        """Keys for packets of the peer; 1-RTT ones are in `phases`."""
+        if epoch is Epoch.INITIAL:
+            pair = self._initial_pair(version)
+            return pair[0] if pair is not None else None
+        return self._read[epoch]
+
+    def write_keys(self, epoch: Epoch) -> PacketKeys | None:
+        if epoch is Epoch.INITIAL:
+            pair = self._initial_pair(self.version)
+            return pair[1] if pair is not None else None
+        return self.phases.send if epoch is Epoch.ONE_RTT else self._write[epoch]
+
+    def discard_keys(self, epoch: Epoch) -> None:
+        """RFC 9001 section 4.9."""
+        if epoch is Epoch.INITIAL:
+            self._initial = None
+        else:
+            self._read[epoch] = self._write[epoch] = None
+
+    @property
+    def suite(self) -> tls.CipherSuite | None:
+        keys = self.phases.send or self.phases.recv
+        return keys.suite if keys is not None else None
+
+    def on_secret(
+        self, epoch: Epoch, suite: tls.CipherSuite, secret: bytes, *, sending: bool
+    ) -> None:
+        if self.is_client and not self._version_agreed and epoch is not Epoch.ZERO_RTT:
+            # RFC 9368 section 2.3: the server's first Initial tells the version it chose.
+            self.version = self.packet_version
+            self._version_agreed = True
+        self._log_secret(epoch, secret, sending=sending)
+        self.read_secrets += not sending
+        keys = PacketKeys(suite, secret, self.version)
+        if epoch is not Epoch.ONE_RTT:
+            (self._write if sending else self._read)[epoch] = keys
+        elif sending:
+            self.phases.send = keys
+            # RFC 9001 section 4.9.3: clients SHOULD discard 0-RTT keys now.
+            if self.is_client:
+                self._write[Epoch.ZERO_RTT] = None
+        else:
+            self.phases.recv = keys
+
+    def _log_secret(self, epoch: Epoch, secret: bytes, *, sending: bool) -> None:
+        file = self._configuration.secrets_log_file
+        if file is not None and self.tls is not None:
+            label = _SECRET_LABELS[epoch, sending is self.is_client]
+            file.write(f"{label} {self.tls.client_random.hex()} {secret.hex()}\n")
+            file.flush()
+
+    # --- TLS ------------------------------------------------------------------------------------
+
+    def receive_crypto(self, epoch: Epoch, data: bytes, now: float) -> None:
+        """CRYPTO data in order; raises TransportError."""
+        if self.tls is None:
+            # RFC 9001 section 6: a server expects nothing more, and KeyUpdate least of all.
+            raise TransportError(
+                ErrorCode.CRYPTO_ERROR + tls.AlertDescription.unexpected_message,
+                FrameType.CRYPTO,
+                "Unexpected TLS message",
+            )
+        try:
+            self.output += self.tls.receive(epoch, data, now)
+        except tls.Alert as alert:
+            raise TransportError(
+                ErrorCode.CRYPTO_ERROR + int(alert.description), FrameType.CRYPTO, str(alert)
+            ) from alert
+        self.is_complete = self.tls.is_complete
+
+    def on_peer_parameters(self, parameters: bytes | None, alpn: str | None) -> bytes:
+        if parameters is None:
+            # RFC 9001 section 8.2: MUST be closed with missing_extension.
+            raise TransportError(
+                ErrorCode.CRYPTO_ERROR + tls.AlertDescription.missing_extension,
+                FrameType.CRYPTO,
+                "No QUIC transport parameters received",
+            )
+        self.remote_raw = parameters
+        try:
+            self.remote = remote = TransportParameters.decode(parameters)
+            self._check_ids(remote)
+            information = remote.version_information
+            if information is not None:
+                self._check_versions(information)
+        except ParameterError as error:
+            raise TransportError(
+                ErrorCode.TRANSPORT_PARAMETER_ERROR, FrameType.CRYPTO, str(error)
+            ) from error
+        if self.is_client:
+            self._check_negotiation(information)
+            return b""
+        if information is not None:
+            self._choose_version(information)
+        return self.encode_parameters()
+
+    def _check_ids(self, remote: TransportParameters) -> None:
+        """RFC 9000 section 7.3: authenticating connection IDs."""
+        if remote.initial_source_connection_id != self.remote_source_cid:
+            raise ParameterError("initial_source_connection_id does not match")
+        if not self.is_client:
+            for name in SERVER_ONLY:
+                if getattr(remote, name) is not None:
+                    raise ParameterError(f"{name} is not allowed for clients")
+            return
+        if remote.original_destination_connection_id != self.original_destination_cid:
+            raise ParameterError("original_destination_connection_id does not match")
+        if remote.retry_source_connection_id != self.retry_source_cid:
+            raise ParameterError("retry_source_connection_id does not match")
+        # Section 18.2: a server with an empty connection ID cannot have a preferred address.
+        if remote.preferred_address is not None and not self.remote_source_cid:
+            raise ParameterError("preferred_address is not allowed with an empty connection ID")
+
+    def _check_versions(self, information: VersionInformation) -> None:
+        """RFC 9368 section 4."""
+        if not self.is_client and information.chosen not in information.available:
+            raise ParameterError("version_information's chosen version is not available")
+        if information.chosen != self.packet_version:
+            raise TransportError(
+                ErrorCode.VERSION_NEGOTIATION_ERROR,
+                FrameType.CRYPTO,
+                "version_information does not match the version in use",
+            )
+
+    def _check_negotiation(self, information: VersionInformation | None) -> None:
+        """RFC 9368 section 4: an attacker may have sent the Version Negotiation packet."""
+        if not self.negotiated_incompatibly:
+            return
+        ours = self._configuration.supported_versions
+        available = information.available if information is not None else ()
+        if next((version for version in ours if version in available), None) != self.version:
+            raise TransportError(
+                ErrorCode.VERSION_NEGOTIATION_ERROR,
+                FrameType.CRYPTO,
+                "Another version should have been negotiated",
+            )
+
+    def _choose_version(self, information: VersionInformation) -> None:
+        """The first of the client's versions that we support (RFC 9368 section 2.3)."""
+        supported = self._configuration.supported_versions
+        for version in information.available:
+            if version == self.version:
+                return
+            if version in supported and {version, self.version} <= _COMPATIBLE:
+                self.version = version
+                return
+
+    def encode_parameters(self) -> bytes:
+        """Our transport parameters."""
+        parameters = self._make_parameters()
+        parameters.version_information = VersionInformation(
+            self.version, tuple(self._configuration.supported_versions)
+        )
+        if not self.is_client:
+            parameters.original_destination_connection_id = self.original_destination_cid
+            parameters.retry_source_connection_id = self.retry_source_cid
+        self.local = parameters.encode()
+        return self.local
+
+    def settle(self) -> None:
+        """Let go of secrets and TLS state: all that was agreed stays readable."""
+        engine = self.tls
+        if isinstance(engine, ServerTls):
+            self.agreed = Agreed(engine)
+            self.tls = None
+
+    agreed: Agreed | None = None
+
+    def close(self) -> None:
+        """The connection is over: free what refers back to this object."""
+        if self.tls is not None and self.agreed is None:
+            self.agreed = Agreed(self.tls)
+        self.tls = None
+        self._make_tls = self._make_parameters = _gone
+
+    @property
+    def facts(self) -> Agreed | ServerTls | ClientTls | None:
+        return self.agreed or self.tls
+
+
+def _gone(*_: Any) -> Any:
+    raise RuntimeError("the handshake is over")
+
+
+class Agreed:
+    """What remains of a TLS handshake: no secrets."""
+
+    __slots__ = (
+        "alpn",
+        "alpn_offered",
+        "certificate",
+        "early_data_accepted",
+        "group",
+        "resumed",
+        "server_name",
+    )
+
+    def __init__(self, engine: ServerTls | ClientTls) -> None:
+        self.alpn = engine.alpn
+        self.alpn_offered = engine.alpn_offered
+        self.resumed = engine.resumed
+        self.early_data_accepted = engine.early_data_accepted
+        self.server_name: str | None = engine.server_name
+        self.certificate: ServerCertificate | None = engine.certificate
+        self.group: str | None = engine.group
+
+    early_data_use: EarlyDataUse | None = None

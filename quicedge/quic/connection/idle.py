@@ -1,0 +1,29 @@
+"""The idle timeout (RFC 9000 section 10.1)."""
+
+from __future__ import annotations
+
+
+class IdleTimer:
+    """Restarts with every packet processed, and with the first ack-eliciting one sent after it."""
+
+    __slots__ = ("_sent_since", "_timeout", "deadline")
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._sent_since = False
+        self.deadline: float | None = None
+        """None until something came or was sent."""
+
+    def limit(self, timeout: float) -> None:
+        """The peer's: the smaller one holds."""
+        self._timeout = min(self._timeout, timeout)
+
+    def on_received(self, now: float, pto: float) -> None:
+        # RFC 9000 section 10.1: at least three times the PTO.
+        self.deadline = now + max(self._timeout, 3 * pto)
+        self._sent_since = False
+
+    def on_sent_eliciting(self, now: float, pto: float) -> None:
+        if not self._sent_since:
+            self._sent_since = True
+            self.deadline = now + max(self._timeout, 3 * pto)

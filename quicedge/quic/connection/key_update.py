@@ -1,0 +1,141 @@
+"""1-RTT keys through their phases (RFC 9001 section 6).
+
+Reading keys of three phases are at hand: the one in use, the next (a packet of it is an update by
+the peer) and for a while the one before (packets that an update overtook).
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from quicedge.config.limits import KEY_UPDATE_PACKETS, OLD_KEYS_PTOS
+from quicedge.quic.errors import ErrorCode, TransportError
+from quicedge.quic.frames import FrameType
+from quicedge.quic.protection import Opened, PacketKeys, open_packet
+
+
+class KeyPhases:
+    """The 1-RTT keys of both directions; each exists from the time TLS gives it."""
+
+    __slots__ = (
+        "_acked_in_phase",
+        "_first_sent",
+        "_next",
+        "_previous",
+        "_previous_until",
+        "failures",
+        "first_received",
+        "phase",
+        "recv",
+        "requested",
+        "sealed",
+        "send",
+        "updates",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.send: PacketKeys | None = None
+        self.recv: PacketKeys | None = None
+        self.phase = 0
+        self.requested = False
+        """Whether we want an update as soon as one is allowed."""
+        self.updates = 0
+        """Updates of either side."""
+        self.sealed = 0
+        """Packets sealed with the keys in use."""
+        self.failures = 0
+        """Packets that failed authentication, in all phases."""
+        self._next: PacketKeys | None = None
+        self._previous: PacketKeys | None = None
+        self._previous_until = 0.0
+        self.first_received: int | None = None
+        """Lowest packet number received in this phase."""
+        self._first_sent: int | None = None
+        """First packet number sent in this phase."""
+        self._acked_in_phase = False
+
+    # --- sending --------------------------------------------------------------------------------
+
+    def prepare_send(self, number: int, packets: int) -> None:
+        """Before packets from `number` on are sealed: update first when asked to and allowed."""
+        if self.sealed + packets > KEY_UPDATE_PACKETS:
+            self.requested = True
+        if self.requested and self.can_update:
+            self._rotate()
+            self.first_received = None
+            self._previous_until = inf
+        if self._first_sent is None:
+            self._first_sent = number
+        self.sealed += packets
+
+    @property
+    def can_update(self) -> bool:
+        """RFC 9001 section 6.1: MUST NOT initiate a subsequent update before a packet of the
+        current phase is acknowledged."""
+        return self.updates == 0 or self._acked_in_phase
+
+    def on_acked(self, ranges: list[tuple[int, int]]) -> None:
+        """The peer acknowledges packets, the newest range last."""
+        if self._first_sent is not None and ranges[-1][1] > self._first_sent:
+            self._acked_in_phase = True
+
+    # --- receiving ------------------------------------------------------------------------------
+
+    def note_received(self, number: int, now: float, pto: float) -> None:
+        """A packet of the current phase was opened."""
+        if self.first_received is None or number < self.first_received:
+            if self.first_received is None and self._previous is not None:
+                self._retire_previous(now, pto)
+            self.first_received = number
+
+    def _retire_previous(self, now: float, pto: float) -> None:
+        # Section 6.5: old read keys SHOULD be kept for no more than three times the PTO after the
+        # first packet under the new ones.
+        self._previous_until = now + OLD_KEYS_PTOS * pto
+
+    def open_other(
+        self, packet: bytes, pn_at: int, opened: Opened, expected: int, now: float, pto: float
+    ) -> Opened | None:
+        """Open a packet of the other phase; raises TransportError when the peer breaks a rule."""
+        assert self.recv is not None
+        is_older = self.first_received is None or opened.number < self.first_received
+        if is_older and self._previous is not None and now < self._previous_until:
+            result = open_packet(self._previous, packet, pn_at, expected)
+            if result is not None and result.payload is not None:
+                return result
+        if self._next is None:
+            self._next = self.recv.next_phase()
+        result = open_packet(self._next, packet, pn_at, expected)
+        if result is None or result.payload is None:
+            self._check_old_keys(packet, pn_at, expected, now)
+            return None
+        self._rotate()
+        self._retire_previous(now, pto)
+        self.first_received = result.number
+        return result
+
+    def _check_old_keys(self, packet: bytes, pn_at: int, expected: int, now: float) -> None:
+        """Section 6.4: old keys on a packet with a higher number than one with newer keys."""
+        if self._previous is None or self.first_received is None or now >= self._previous_until:
+            return
+        result = open_packet(self._previous, packet, pn_at, expected)
+        if result is not None and result.payload is not None and (
+            result.number > self.first_received
+        ):  # fmt: skip
+            raise TransportError(
+                ErrorCode.KEY_UPDATE_ERROR, FrameType.PADDING, "Old keys after a key update"
+            )
+
+    def _rotate(self) -> None:
+        assert self.recv is not None
+        assert self.send is not None
+        self._previous = self.recv
+        self.recv = self._next if self._next is not None else self.recv.next_phase()
+        self._next = None
+        self.send = self.send.next_phase()
+        self.phase ^= 1
+        self.updates += 1
+        self.requested = False
+        self.sealed = 0
+        self._first_sent = None
+        self._acked_in_phase = False

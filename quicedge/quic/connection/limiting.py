@@ -1,0 +1,125 @@
+"""What limits the connection, from what its parts know after each turn.
+
+Only streams that something happened to since the last turn are looked at, and most turns cost one
+comparison, so nothing depends on how many streams are open.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from quicedge.qlog.limited import Limit
+from quicedge.quic.connection.recovery import Recovery
+from quicedge.quic.connection.stream import Stream
+from quicedge.quic.connection.streams import Streams
+from quicedge.quic.limited import LimitClock
+
+_UNI = 2
+"""Bit of a stream ID; HTTP/3's unidirectional streams never end."""
+
+
+def note_limits(
+    clock: LimitClock,
+    now: float,
+    *,
+    handshake: bool,
+    recovery: Recovery,
+    streams: Streams,
+    datagram_size: int,
+    paced: bool,
+) -> None:
+    """Take the facts that hold after a turn, from now on."""
+    sending, receiving = clock.sending, clock.receiving
+    touched = streams.take_touched()
+    granted = streams.window.announced != receiving.connection.limit
+    if not (
+        touched
+        or granted
+        or streams.scheduler
+        or streams.is_stream_blocked
+        or sending.waiting
+        or sending.blocked is not None
+        or sending.pto_count
+        or recovery.pto_count
+        or sending.handshake
+        or receiving.handshake
+    ):
+        return
+    sending.handshake = handshake
+    for stream in touched:
+        if _owes(stream, streams):
+            clock.answering[stream.id] = None
+        else:
+            clock.answering.pop(stream.id, None)
+    sending.due = bool(clock.answering)
+    sending.pto_count = recovery.pto_count
+    sending.in_flight = recovery.bytes_in_flight
+    sending.window = recovery.congestion_window
+    sending.datagram_size = datagram_size
+    sending.paced_until = inf if paced else 0.0
+    sending.waiting = streams.next_sendable() is not None
+    sending.blocked = None if sending.waiting else _blocked(streams)
+    clock.turn(now)
+    changed = [
+        stream
+        for stream in touched
+        if not stream.id & _UNI and (stream.id in clock.incoming or not _is_received(stream))
+    ]
+    if changed or granted or receiving.handshake:
+        clock.receives(now)
+        receiving.handshake = handshake
+        _note_receiving(clock, changed, recovery, streams, now)
+
+
+def _note_receiving(
+    clock: LimitClock, changed: list[Stream], recovery: Recovery, streams: Streams, now: float
+) -> None:
+    facts = clock.receiving
+    facts.round_trip = recovery.rtt.smoothed
+    facts.connection.used = streams.window.used
+    facts.granted(now, None, streams.window.announced)
+    for stream in changed:
+        receive = stream.receive
+        if receive is None or receive.is_finished or stream.id not in streams:
+            clock.incoming.pop(stream.id, None)
+            facts.closed(stream.id)
+            continue
+        window = receive.window
+        if window.used or not streams.is_ours(stream.id) or not _may_send(stream):
+            clock.incoming[stream.id] = None
+        if window.used:
+            facts.data(now, stream.id, window.used, window.announced)
+            facts.granted(now, stream.id, window.announced)
+    facts.due = len(clock.incoming)
+
+
+def _blocked(streams: Streams) -> Limit | None:
+    """The flow control that holds data back."""
+    if streams.is_stream_blocked:
+        return Limit.STREAM
+    return Limit.CONNECTION if streams.scheduler else None
+
+
+def _is_received(stream: Stream) -> bool:
+    """Whether nothing more can come on the stream."""
+    return stream.receive is None or stream.receive.is_finished
+
+
+def _may_send(stream: Stream) -> bool:
+    """Whether the application may give the stream more to send."""
+    return stream.send is not None and stream.send.is_writable
+
+
+def _owes(stream: Stream, streams: Streams) -> bool:
+    """Whether a message of ours is due on a bidirectional stream: a request of our own, or the
+    response to one that is complete or being answered."""
+    return (
+        not stream.id & _UNI
+        and stream.id in streams
+        and _may_send(stream)
+        and (
+            streams.is_ours(stream.id)
+            or _is_received(stream)
+            or (stream.send is not None and stream.send.buffer.highest > 0)
+        )
+    )

@@ -1,0 +1,347 @@
+"""What a connection writes into its qlog trace.
+
+A connection without a trace has no observer and pays one attribute check per run of packets.
+Packets are described after they were built or opened, by the table that parses them. What changes
+slowly (metrics, states) is looked at once per call of the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from quicedge.quic.connection.closing import State
+from quicedge.quic.connection.handshake import Handshake
+from quicedge.quic.connection.paths import Path
+from quicedge.quic.connection.recovery import PACKET_THRESHOLD, TIME_THRESHOLD, Recovery
+from quicedge.quic.connection.sent_packets import SentPacketRun
+from quicedge.quic.ending import Ending
+from quicedge.quic.errors import transport_error_name
+from quicedge.quic.events import ConnectionTerminated
+from quicedge.quic.frames import Epoch, describe, lone_stream_frame
+from quicedge.quic.limited import LimitClock
+from quicedge.quic.rtt import GRANULARITY
+from quicedge.quic.transport_parameters import (
+    GREASE_QUIC_BIT,
+    TransportParameters,
+    unknown_parameters,
+)
+from quicedge.telemetry import events
+from quicedge.telemetry.trace import Trace
+
+_PACKET_TYPES = {
+    Epoch.INITIAL: "initial",
+    Epoch.ZERO_RTT: "0RTT",
+    Epoch.HANDSHAKE: "handshake",
+    Epoch.ONE_RTT: "1RTT",
+}
+_STATES = {
+    State.FIRST_FLIGHT: "attempted",
+    State.CONNECTED: "handshake_started",
+    State.CLOSING: "closing",
+    State.DRAINING: "draining",
+    State.TERMINATED: "closed",
+}
+_TRIGGERS = {
+    Ending.IDLE_TIMEOUT: "idle_timeout",
+    Ending.STATELESS_RESET: "stateless_reset",
+    Ending.HANDSHAKE_TIMEOUT: "aborted",
+    Ending.ABORTED: "aborted",
+}
+_BY_PEER = (Ending.PEER_CLOSE, Ending.STATELESS_RESET)
+_PARAMETERS = frozenset(events.ParametersSet.__struct_fields__)
+
+
+class Observed(Protocol):
+    """What an observer looks at."""
+
+    state: State
+    recovery: Recovery
+    handshake: Handshake
+    limits: LimitClock
+
+    @property
+    def migrations(self) -> int: ...
+    @property
+    def handshake_complete(self) -> bool: ...
+    @property
+    def active(self) -> Path | None: ...
+    @property
+    def max_datagram_size(self) -> int: ...
+
+
+class Observer:
+    """Writes events into a trace until `close`."""
+
+    def __init__(self, trace: Trace, ack_delay_exponent: int) -> None:
+        self.trace = trace
+        self.local_exponent = ack_delay_exponent
+        self.remote_exponent = 3
+        self._metrics: tuple[Any, ...] = ()
+        self._watched: tuple[Any, ...] = ()
+        self._agreement_told = False
+
+    def open(self, connection: Observed) -> None:
+        """Write what a trace begins with, and again all that is only written when it changes."""
+        recovery = connection.recovery
+        self._metrics = self._watched = ()
+        self._agreement_told = False
+        self.trace.log(
+            events.RecoveryParametersSet(
+                reordering_threshold=PACKET_THRESHOLD,
+                time_threshold=TIME_THRESHOLD,
+                timer_granularity=round(GRANULARITY * 1000),
+                initial_rtt=recovery.rtt.initial * 1000,
+                max_datagram_size=connection.max_datagram_size,
+                initial_congestion_window=recovery.controller.congestion_window,
+            )
+        )
+        # A trace that starts late begins with what was agreed.
+        handshake = connection.handshake
+        self._tell_agreement(handshake)
+        if handshake.local:
+            self.parameters("local", handshake.local)
+        if handshake.remote_raw:
+            self.parameters("remote", handshake.remote_raw)
+
+    # --- packets --------------------------------------------------------------------------------
+
+    def packet_sent(
+        self, epoch: Epoch, number: int, payload: bytes, size: int, *, mtu_probe: bool = False
+    ) -> None:
+        self.trace.log(
+            events.PacketSent(
+                header=events.PacketHeader(_PACKET_TYPES[epoch], number),
+                frames=describe(payload, self.local_exponent),
+                raw=events.RawInfo(size),
+                is_mtu_probe_packet=mtu_probe,
+            )
+        )
+
+    def run_sent(self, run: SentPacketRun) -> None:
+        full = len(run) - 1
+        stream_id = run.stream.id
+        self.trace.stream_packets_sent(run.first, full, run.size, stream_id, run.offset, run.chunk)
+        last = run.offset + full * run.chunk
+        self.trace.stream_packet_sent(
+            run.stop - 1, run.last_size, stream_id, last, run.end - last, run.fin
+        )
+
+    def packet_received(self, epoch: Epoch, number: int, payload: bytes, size: int) -> None:
+        frame = lone_stream_frame(payload) if epoch is Epoch.ONE_RTT else None
+        if frame is not None:
+            self.trace.stream_packet_received(
+                number, size, frame.stream_id, frame.offset, len(frame.data)
+            )
+            return
+        self.trace.log(
+            events.PacketReceived(
+                header=events.PacketHeader(_PACKET_TYPES[epoch], number),
+                frames=describe(payload, self.remote_exponent),
+                raw=events.RawInfo(size),
+            )
+        )
+
+    def packet_dropped(self, size: int, trigger: str) -> None:
+        self.trace.log(events.PacketDropped(raw=events.RawInfo(size), trigger=trigger))
+
+    def packet_buffered(self, size: int) -> None:
+        """A packet is kept until its keys are there."""
+        self.trace.log(events.PacketBuffered(raw=events.RawInfo(size), trigger="keys_unavailable"))
+
+    def packets_lost(self, epoch: Epoch, runs: list[tuple[int, int]], largest_acked: int) -> None:
+        packet_type = _PACKET_TYPES[epoch]
+        for first, stop in runs:
+            for number in range(first, stop):
+                by_order = number <= largest_acked - PACKET_THRESHOLD
+                self.trace.log(
+                    events.PacketLost(
+                        header=events.PacketHeader(packet_type, number),
+                        trigger="reordering_threshold" if by_order else "time_threshold",
+                    )
+                )
+
+    # --- what is agreed -------------------------------------------------------------------------
+
+    def parameters(self, owner: str, encoded: bytes) -> None:
+        """Transport parameters as they went over the wire."""
+        unknown = unknown_parameters(encoded)
+        found: dict[str, Any] = {
+            "initiator": owner,
+            "unknown_parameters": [
+                {"id": number, "value": value.hex()}
+                for number, value in unknown
+                if number != GREASE_QUIC_BIT
+            ],
+        }
+        if any(number == GREASE_QUIC_BIT for number, _ in unknown):
+            found["grease_quic_bit"] = True
+        for name, value in msgspec.structs.asdict(TransportParameters.decode(encoded)).items():
+            if name in _PARAMETERS and value is not None:
+                found[name] = value.hex() if isinstance(value, bytes) else value
+        self.trace.log(msgspec.convert(found, events.ParametersSet))
+
+    def _tell_agreement(self, handshake: Handshake) -> None:
+        """Write once what versions and application protocols there were, and which were chosen.
+
+        A client's hello tells, even one with whose protocols there is no agreement.
+        """
+        facts = handshake.facts
+        if facts is None or (facts.alpn_offered is None and facts.alpn is None):
+            return
+        self._agreement_told = True
+        remote = handshake.remote.version_information if handshake.remote is not None else None
+        ours, theirs = handshake.versions, remote.available if remote is not None else ()
+        names = [_identifier(name.encode()) for name in handshake.alpn_protocols]
+        offered = [_identifier(name) for name in facts.alpn_offered or ()]
+        client = handshake.is_client
+        self.trace.log(
+            events.VersionInformation(
+                client_versions=_hexadecimal(ours if client else theirs),
+                server_versions=_hexadecimal(theirs if client else ours),
+                chosen_version=f"{handshake.version:08x}",
+            )
+        )
+        self.trace.log(
+            events.AlpnInformation(
+                client_alpns=(names if client else offered) or None,
+                server_alpns=None if client else names,
+                chosen_alpn=_identifier(facts.alpn.encode()) if facts.alpn else None,
+            )
+        )
+
+    def keys_updated(self, updates: int) -> None:
+        for side in ("server", "client"):
+            self.trace.log(events.KeyUpdated(key_type=f"{side}_1rtt_secret", key_phase=updates))
+
+    def closed(self, event: ConnectionTerminated, ending: Ending) -> None:
+        """The end of a connection; an error code is there only when one of the two sent it."""
+        initiator = "remote" if ending in _BY_PEER else "local"
+        if not ending.has_code:
+            self.trace.log(
+                events.ConnectionClosed(
+                    initiator=initiator, reason=event.reason_phrase, trigger=_TRIGGERS[ending]
+                )
+            )
+            return
+        code, application = event.error_code, event.frame_type is None
+        self.trace.log(
+            events.ConnectionClosed(
+                initiator=initiator,
+                application_error="unknown" if application else None,
+                connection_error=None if application else transport_error_name(code),
+                error_code=code,
+                reason=event.reason_phrase,
+                trigger="application" if application or not code else "error",
+            )
+        )
+
+    # --- what changes slowly --------------------------------------------------------------------
+
+    def look(self, connection: Observed) -> None:
+        """Write what has changed since the last look."""
+        trace = self.trace
+        if not self._agreement_told:
+            self._tell_agreement(connection.handshake)
+        recovery = connection.recovery
+        rtt, rate = recovery.rtt, recovery.pacer.rate
+        known = rtt.initialized
+        metrics: tuple[Any, ...] = (
+            _milliseconds(rtt.min) if known else None,
+            _milliseconds(rtt.smoothed) if known else None,
+            _milliseconds(rtt.latest) if known else None,
+            _milliseconds(rtt.variance) if known else None,
+            recovery.pto_count,
+            recovery.congestion_window,
+            recovery.bytes_in_flight,
+            recovery.controller.ssthresh,
+            int(rate * 8) if rate is not None else None,
+        )
+        if metrics != self._metrics:
+            before = self._metrics or (None,) * len(metrics)
+            self._metrics = metrics
+            changed = [
+                new if new != old else None for new, old in zip(metrics, before, strict=True)
+            ]
+            trace.log(
+                events.RecoveryMetricsUpdated(
+                    min_rtt=changed[0],
+                    smoothed_rtt=changed[1],
+                    latest_rtt=changed[2],
+                    rtt_variance=changed[3],
+                    pto_count=changed[4],
+                    congestion_window=changed[5],
+                    bytes_in_flight=changed[6],
+                    ssthresh=changed[7],
+                    pacing_rate=changed[8],
+                )
+            )
+        if trace.base:
+            self._look_at_states(connection)
+
+    def _look_at_states(self, connection: Observed) -> None:
+        state = _STATES[connection.state]
+        if state == "handshake_started" and connection.handshake_complete:
+            state = "handshake_complete"
+        path = connection.active
+        watched = (
+            state,
+            connection.recovery.controller.state,
+            path.address if path is not None else None,
+            connection.max_datagram_size,
+            path.ecn.state if path is not None and path.ecn is not None else None,
+            connection.limits.sending.held_back(self.trace.now),
+        )
+        before = self._watched or (None,) * len(watched)
+        if watched == before:
+            return
+        self._watched = watched
+        trace = self.trace
+        state, congestion, address, mtu, ecn, limit = watched
+        if state != before[0]:
+            trace.log(events.ConnectionStateUpdated(old=before[0], new=state))
+        if congestion != before[1]:
+            trace.log(events.CongestionStateUpdated(old=before[1], new=congestion))
+        if address != before[2] and address is not None:
+            trace.log(
+                events.TupleAssigned(
+                    tuple_id=f"path{connection.migrations}", tuple_remote=endpoint_of(address)
+                )
+            )
+        if mtu != before[3]:
+            trace.log(events.MtuUpdated(old=before[3], new=mtu))
+        if ecn != before[4] and ecn is not None:
+            trace.log(events.EcnStateUpdated(old=before[4], new=ecn))
+        if limit != before[5]:
+            trace.log(
+                events.DataBlockedUpdated(
+                    new="unblocked" if limit is None else "blocked", reason=limit
+                )
+            )
+
+    def close(self) -> None:
+        self.trace.close()
+
+
+def _hexadecimal(versions: Sequence[int]) -> list[str] | None:
+    return [f"{version:08x}" for version in versions] or None
+
+
+def _identifier(alpn: bytes) -> dict[str, str]:
+    """An application protocol as text where it is text; greased ones are any octets."""
+    if alpn.isascii() and (text := alpn.decode("ascii")).isprintable():
+        return {"string_value": text}
+    return {"byte_value": alpn.hex()}
+
+
+def endpoint_of(path: Any) -> dict[str, Any]:
+    """A network path's far end as qlog's TupleEndpointInfo."""
+    remote = getattr(path, "remote", path)
+    family = "v6" if ":" in str(remote[0]) else "v4"
+    return {f"ip_{family}": str(remote[0]), f"port_{family}": remote[1]}
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)

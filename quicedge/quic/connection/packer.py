@@ -1,0 +1,642 @@
+"""What to send: frames into packets, packets into datagrams and runs.
+
+Each part says whether it has frames (`has_frames`) and writes those that fit (`write_frames`). Once
+the handshake is confirmed, stream data goes in runs of full packets that are sealed in one pass and
+remembered as one record; whatever else there is goes in single packets, with an ACK that is pending
+and with the data that fits beside it. Before that, packets of several epochs share datagrams.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+from quicedge.config.limits import (
+    ACK_ROOM,
+    MAX_BATCH_PACKETS,
+    MIN_INITIAL_DATAGRAM,
+    PTO_PROBES,
+)
+from quicedge.quic.connection.connection_ids import LocalConnectionIds, RemoteConnectionIds
+from quicedge.quic.connection.draft import Draft
+from quicedge.quic.connection.handshake import Handshake
+from quicedge.quic.connection.idle import IdleTimer
+from quicedge.quic.connection.observer import Observer
+from quicedge.quic.connection.paths import Path, Paths
+from quicedge.quic.connection.recovery import Recovery
+from quicedge.quic.connection.sent_packets import SentPacket, SentPacketRun
+from quicedge.quic.connection.signals import ConfirmationSignal, CryptoFrames, PathFrames, Pings
+from quicedge.quic.connection.spaces import NumberSkipper, PacketSpace
+from quicedge.quic.connection.stats import ConnectionCounters
+from quicedge.quic.connection.stream import Stream
+from quicedge.quic.connection.streams import Streams
+from quicedge.quic.ecn import NOT_ECT
+from quicedge.quic.frames import (
+    STREAM_FIN,
+    STREAM_OFFSET,
+    ConnectionClose,
+    Epoch,
+    FrameType,
+    encode_varint,
+)
+from quicedge.quic.packet import PacketKind, long_header
+from quicedge.quic.protection import TAG_LENGTH, PacketKeys, seal, seal_run
+
+_KINDS = {
+    Epoch.INITIAL: PacketKind.INITIAL,
+    Epoch.ZERO_RTT: PacketKind.ZERO_RTT,
+    Epoch.HANDSHAKE: PacketKind.HANDSHAKE,
+}
+_MIN_SHORT = 40
+"""Bytes below which a datagram is not worth its headers."""
+_PING = bytes((FrameType.PING,))
+
+
+class Transmit(NamedTuple):
+    """Datagrams for one path: `data` cut every `segment` bytes, the last may be shorter."""
+
+    data: bytes
+    segment: int
+    path: Any
+    ecn: int
+
+
+class FrameSource(Protocol):
+    """A part with frames for 1-RTT packets."""
+
+    @property
+    def has_frames(self) -> bool: ...
+
+    def write_frames(self, draft: Draft) -> bool:
+        """Add those that fit; whether all did."""
+
+
+class Packer:
+    """Builds what is to be sent from the connection's parts."""
+
+    def __init__(
+        self,
+        *,
+        is_client: bool,
+        token: bytes,
+        handshake: Handshake,
+        spaces: dict[Epoch, PacketSpace],
+        streams: Streams,
+        recovery: Recovery,
+        paths: Paths,
+        local_ids: LocalConnectionIds,
+        remote_ids: RemoteConnectionIds,
+        idle: IdleTimer,
+        skipper: NumberSkipper,
+        counters: ConnectionCounters,
+        confirmation: ConfirmationSignal,
+        pings: Pings,
+        ack_delay_exponent: int,
+    ) -> None:
+        self._is_client = is_client
+        self.token = token
+        """Goes into a client's Initial packets."""
+        self._handshake = handshake
+        self._spaces = spaces
+        self._streams = streams
+        self._recovery = recovery
+        self._paths = paths
+        self._local_ids = local_ids
+        self._remote_ids = remote_ids
+        self._idle = idle
+        self._skipper = skipper
+        self._counters = counters
+        self._exponent = ack_delay_exponent
+        self._path_frames = PathFrames()
+        self._sources: tuple[FrameSource, ...] = (
+            confirmation,
+            self._path_frames,
+            remote_ids,
+            local_ids,
+            CryptoFrames(spaces[Epoch.ONE_RTT]),
+            streams,
+            pings,
+        )
+        self.observer: Observer | None = None
+        self.spin = False
+        self.pacing_at: float | None = None
+        """When pacing lets more go; None: it does not hold anything back."""
+        self.ecn = NOT_ECT
+        """Codepoint of what is sent on the path in use."""
+
+    def pack(self, now: float, challenge: Any) -> list[Transmit]:
+        """All that may be sent now. `challenge(n)` gives n random bytes."""
+        path = self._paths.active
+        self._path_frames.use(path, challenge)
+        self.ecn = path.ecn.codepoint(self._recovery.pto_count) if path.ecn else NOT_ECT
+        runs: list[Transmit] = []
+        self.pacing_at = None
+        if self._handshake.is_confirmed:
+            self._pack_application(runs, path, now)
+        else:
+            self._pack_handshake(runs, path, now)
+        if len(self._paths.known) > 1 and self._handshake.is_complete:
+            for other in self._paths.probing():
+                self._pack_probe(runs, other, now, challenge)
+        return runs
+
+    # --- 1-RTT packets --------------------------------------------------------------------------
+
+    def _pack_application(self, runs: list[Transmit], path: Path, now: float) -> None:
+        recovery, streams = self._recovery, self._streams
+        space = self._spaces[Epoch.ONE_RTT]
+        assert path.mtu is not None
+        if space.probes:
+            self._pack_probes(runs, path, space, now)
+        if path.is_validated:
+            self._probe_mtu(runs, path, now)
+        blocked = False
+        while True:
+            size = path.mtu.current
+            if not path.is_validated:
+                size = min(size, path.room())
+                if size < _MIN_SHORT:
+                    break
+            ack_due = space.ack_at is not None and space.ack_at <= now
+            has_frames = any(source.has_frames for source in self._sources)
+            sendable = streams.next_sendable()
+            if not (ack_due or has_frames or sendable):
+                break
+            room = recovery.congestion_window - recovery.bytes_in_flight
+            if room >= size:
+                budget = recovery.pacer.budget(now)
+                if budget < size:
+                    self.pacing_at = recovery.pacer.next_send_time(now)
+                room = min(room, int(budget))
+            if room < size:
+                blocked = sendable is not None
+                if ack_due or has_frames:
+                    # ACKs are not congestion controlled; control frames are worth their few bytes.
+                    self._pack_packet(runs, path, size, now, data=False)
+                break
+            if (
+                sendable is not None
+                and not (has_frames or space.ack_at is not None)
+                and path.is_validated
+                and self._pack_run(runs, path, *sendable, room, now)
+            ):
+                continue
+            if not self._pack_packet(runs, path, size, now, data=True):
+                break
+        recovery.app_limited = not blocked
+
+    def _pack_probes(
+        self, runs: list[Transmit], path: Path, space: PacketSpace, now: float
+    ) -> None:
+        """What a PTO sends, whatever congestion control says (RFC 9002 section 7.5).
+
+        The two packets differ in what a faulty path may swallow, so that one gets through and shows
+        which it is: the first is full-size and unmarked, the second marked and of the base size.
+        When a PTO has brought nothing, both are of the base size and unmarked.
+        """
+        assert path.mtu is not None
+        usual = self.ecn
+        kinds = (path.mtu.current, NOT_ECT), (path.mtu.base, usual)
+        if self._recovery.pto_count > 1:
+            kinds = ((path.mtu.base, NOT_ECT),) * PTO_PROBES
+        for size, mark in kinds:
+            self.ecn = mark
+            if not path.is_validated:
+                size = min(size, path.room())
+            if size < _MIN_SHORT or not space.probes:
+                break
+            self._pack_packet(runs, path, size, now, data=True)
+        self.ecn = usual
+        space.probes = 0
+
+    def _pack_packet(
+        self, runs: list[Transmit], path: Path, size: int, now: float, *, data: bool
+    ) -> bool:
+        """One packet of what there is; whether there was anything."""
+        space = self._spaces[Epoch.ONE_RTT]
+        keys = self._prepare_short(space)
+        cid = self._remote_ids.current.cid
+        pn_length = _pn_length(space)
+        overhead = 1 + len(cid) + pn_length + TAG_LENGTH
+        draft = Draft(Epoch.ONE_RTT, size - overhead)
+        self._write_application(draft, space, now, data=data)
+        if draft.is_empty:
+            return False
+        least = MIN_INITIAL_DATAGRAM - overhead if draft.expand else 4 - pn_length
+        payload = b"".join(draft.parts)
+        payload = payload.ljust(min(least, size - overhead), b"\0")
+        packet = self._seal_short(keys, cid, space, pn_length, payload)
+        self._sent_packet(space, draft, len(packet), now)
+        if self.observer is not None:
+            self.observer.packet_sent(Epoch.ONE_RTT, space.next_number - 1, payload, len(packet))
+        self._emit(runs, path, packet, now, draft.eliciting)
+        return True
+
+    def _write_application(
+        self, draft: Draft, space: PacketSpace, now: float, *, data: bool
+    ) -> None:
+        """ACK, control frames, data, and a PING where a probe has nothing else to say."""
+        ranges = 0
+        if space.ack_at is not None:
+            ranges = self._write_ack(draft, space, now, min(ACK_ROOM, draft.room))
+        for source in self._sources:
+            if source.has_frames and not source.write_frames(draft):
+                break
+        if data:
+            self._write_data(draft)
+        if not draft.eliciting and (
+            space.probes
+            # Else the peer never acknowledges our ACKs, and ranges pile up.
+            or (ranges > 1 and space.next_number % 8 == 0)
+        ):
+            draft.add(_PING)
+        if draft.eliciting and space.probes:
+            space.probes -= 1
+
+    def _write_data(self, draft: Draft) -> None:
+        streams = self._streams
+        while (sendable := streams.next_sendable()) is not None:
+            if not streams.write_data(draft, *sendable):
+                break
+
+    def _write_ack(self, draft: Draft, space: PacketSpace, now: float, room: int) -> int:
+        """Add the ACK frame of a space; how many ranges it has."""
+        if not space.acks:
+            space.ack_at = None
+            return 0
+        frame, ranges = space.encode_ack(now, self._exponent, room)
+        draft.add(frame, space.on_ack_delivery, (space.largest_received,), eliciting=False)
+        return ranges
+
+    def _prepare_short(self, space: PacketSpace, packets: int = 1) -> PacketKeys:
+        if self._handshake.is_confirmed:
+            self._skipper.advance(space)
+        phases = self._handshake.phases
+        phases.prepare_send(space.next_number, packets)
+        assert phases.send is not None
+        return phases.send
+
+    def _first_byte(self, pn_length: int) -> int:
+        return 0x40 | self.spin << 5 | self._handshake.phases.phase << 2 | (pn_length - 1)
+
+    def _seal_short(
+        self, keys: PacketKeys, cid: bytes, space: PacketSpace, pn_length: int, payload: bytes
+    ) -> bytes:
+        number = space.next_number
+        space.next_number += 1
+        header = (
+            bytes((self._first_byte(pn_length),))
+            + cid
+            + (number & ((1 << 8 * pn_length) - 1)).to_bytes(pn_length, "big")
+        )
+        return seal(keys, header, payload, number)
+
+    def _sent_packet(
+        self, space: PacketSpace, draft: Draft, size: int, now: float, *, in_flight: bool = True
+    ) -> None:
+        """Remember the packet numbered last."""
+        recovery = self._recovery
+        number = space.next_number - 1
+        self._counters.packets_sent += 1
+        recovery.on_sent(
+            SentPacket(
+                number,
+                size,
+                now,
+                ack_eliciting=draft.eliciting,
+                in_flight=draft.in_flight and in_flight,
+                deliveries=draft.deliveries,
+                delivered=recovery.delivered,
+                delivered_time=recovery.delivered_time or now,
+                app_limited=recovery.app_limited,
+            ),
+            space,
+        )
+        ecn = self._paths.active.ecn
+        if self.ecn and ecn is not None:
+            ecn.on_sent(space.epoch, number, number + 1)
+
+    def _emit(
+        self, runs: list[Transmit], path: Path, datagram: bytes, now: float, eliciting: bool
+    ) -> None:
+        path.bytes_sent += len(datagram)
+        self._counters.bytes_sent += len(datagram)
+        if eliciting:
+            self._idle.on_sent_eliciting(now, self._recovery.probe_timeout())
+        ecn = self.ecn if path is self._paths.active else NOT_ECT
+        runs.append(Transmit(datagram, len(datagram), path.address, ecn))
+
+    # --- runs -----------------------------------------------------------------------------------
+
+    def _pack_run(
+        self, runs: list[Transmit], path: Path, stream: Stream, until: int, room: int, now: float
+    ) -> bool:
+        """Full packets of a stream, sealed in one pass; False when it has but one.
+
+        `room` is what congestion control and pacing let go, in bytes on the wire.
+        """
+        send = stream.send
+        assert send is not None
+        assert path.mtu is not None
+        buffer = send.buffer
+        if not buffer.pending.starts:
+            return False
+        start = buffer.pending.starts[0]
+        size = path.mtu.current
+        space = self._spaces[Epoch.ONE_RTT]
+        cid = self._remote_ids.current.cid
+        pn_length = _pn_length(space)
+        stream_id = encode_varint(stream.id)
+        # One width of offsets per run keeps all its packets but the last the same size.
+        offset_length, offset_mark = (4, 1 << 31) if until < 1 << 30 else (8, 3 << 62)
+        overhead = 1 + len(cid) + pn_length + TAG_LENGTH + 1 + len(stream_id) + offset_length
+        chunk = size - overhead
+        packets = min(-(-(until - start) // chunk), room // size, MAX_BATCH_PACKETS)
+        if packets < 2:
+            return False
+        end = min(until, start + packets * chunk)
+        fin = end == buffer.fin_offset
+        kind = FrameType.STREAM | STREAM_OFFSET
+        plain = bytes((kind,)) + stream_id
+        last_plain = bytes((kind | STREAM_FIN,)) + stream_id if fin else plain
+        base = buffer.base
+        with buffer.view() as view:
+            payloads = [
+                b"".join((
+                    plain if at + chunk < end else last_plain,
+                    (at | offset_mark).to_bytes(offset_length, "big"),
+                    view[at - base : min(at + chunk, end) - base],
+                ))
+                for at in range(start, end, chunk)
+            ]  # fmt: skip
+        keys = self._prepare_short(space, packets)
+        first = space.next_number
+        space.next_number += packets
+        data, last_size = seal_run(keys, self._first_byte(pn_length), cid, first, payloads)
+        self._streams.sent(stream, start, end)
+        recovery = self._recovery
+        run = SentPacketRun(
+            first, first + packets, stream, start, end, chunk, fin, size, last_size, now,
+            recovery.delivered, recovery.delivered_time or now, recovery.app_limited,
+        )  # fmt: skip
+        recovery.on_run_sent(run, space)
+        self._counters.packets_sent += packets
+        if self.ecn and path.ecn is not None:
+            path.ecn.on_sent(space.epoch, first, first + packets)
+        if self.observer is not None:
+            self.observer.run_sent(run)
+        path.bytes_sent += len(data)
+        self._counters.bytes_sent += len(data)
+        self._idle.on_sent_eliciting(now, recovery.probe_timeout())
+        runs.append(Transmit(data, size, path.address, self.ecn))
+        return True
+
+    # --- MTU and path probes --------------------------------------------------------------------
+
+    def _probe_mtu(self, runs: list[Transmit], path: Path, now: float) -> None:
+        assert path.mtu is not None
+        size = path.mtu.next_probe(now)
+        if size is None:
+            return
+        space = self._spaces[Epoch.ONE_RTT]
+        keys = self._prepare_short(space)
+        cid = self._remote_ids.current.cid
+        pn_length = _pn_length(space)
+        draft = Draft(Epoch.ONE_RTT, size)
+        draft.add(_PING, self._on_mtu_probe, (path, size))
+        ack = b""
+        if space.ack_at is not None and space.acks:
+            # The pending ACK goes along but stays pending: the probe is likelier to be lost than
+            # other packets are (RFC 9000 section 14.4).
+            due = space.ack_at
+            ack, _ = space.encode_ack(now, self._exponent, ACK_ROOM)
+            space.ack_at = due
+        payload = (ack + _PING).ljust(size - 1 - len(cid) - pn_length - TAG_LENGTH, b"\0")
+        packet = self._seal_short(keys, cid, space, pn_length, payload)
+        # Its loss says something of its size, not of congestion (RFC 9000 section 14.4).
+        self._sent_packet(space, draft, len(packet), now, in_flight=False)
+        if self.observer is not None:
+            self.observer.packet_sent(
+                Epoch.ONE_RTT, space.next_number - 1, payload, len(packet), mtu_probe=True
+            )
+        self._emit(runs, path, packet, now, eliciting=True)
+
+    def _on_mtu_probe(self, delivered: bool, path: Path, size: int) -> None:
+        assert path.mtu is not None
+        if path.mtu.on_probe(size, delivered) and path is self._paths.active:
+            self._recovery.use_datagram_size(path.mtu.current)
+
+    def _pack_probe(self, runs: list[Transmit], path: Path, now: float, challenge: Any) -> None:
+        """Probing frames on a path that is not in use, with a connection ID of its own (RFC 9000
+        section 9.5)."""
+        if path.remote_cid is None:
+            if not self._remote_ids.spare:
+                return
+            path.remote_cid = self._remote_ids.spare.pop(0)
+        size = MIN_INITIAL_DATAGRAM
+        # A client challenges the server's preferred address before anything came from it.
+        if not path.is_validated and not (self._is_client and not path.bytes_sent):
+            size = min(size, path.room())
+        space = self._spaces[Epoch.ONE_RTT]
+        cid = path.remote_cid.cid
+        pn_length = _pn_length(space)
+        overhead = 1 + len(cid) + pn_length + TAG_LENGTH
+        if size < overhead + 9:
+            return
+        draft = Draft(Epoch.ONE_RTT, size - overhead)
+        frames = PathFrames()
+        frames.use(path, challenge)
+        frames.write_frames(draft)
+        if draft.is_empty:
+            return
+        keys = self._prepare_short(space)
+        payload = b"".join(draft.parts).ljust(size - overhead, b"\0")
+        packet = self._seal_short(keys, cid, space, pn_length, payload)
+        # It is not sent on the path that congestion control knows.
+        ecn, self.ecn = self.ecn, NOT_ECT
+        self._sent_packet(space, draft, len(packet), now, in_flight=False)
+        self.ecn = ecn
+        if self.observer is not None:
+            self.observer.packet_sent(Epoch.ONE_RTT, space.next_number - 1, payload, len(packet))
+        self._emit(runs, path, packet, now, eliciting=True)
+
+    # --- the handshake --------------------------------------------------------------------------
+
+    def _pack_handshake(self, runs: list[Transmit], path: Path, now: float) -> None:
+        """Datagrams of several epochs' packets."""
+        while self._pack_datagram(runs, path, now):
+            pass
+
+    def _pack_datagram(self, runs: list[Transmit], path: Path, now: float) -> bool:
+        recovery, handshake = self._recovery, self._handshake
+        assert path.mtu is not None
+        size = path.mtu.current
+        if not path.is_validated:
+            size = min(size, path.room())
+            if size < _MIN_SHORT:
+                return False
+        window = recovery.congestion_window - recovery.bytes_in_flight
+        drafts: list[tuple[PacketSpace, Draft, PacketKeys]] = []
+        left = size
+        expand = False
+        for epoch in Epoch:
+            keys = handshake.write_keys(epoch)
+            if keys is None:
+                continue
+            space = self._spaces[Epoch.ONE_RTT if epoch is Epoch.ZERO_RTT else epoch]
+            room = left - self._overhead(epoch, space)
+            if room < 4:
+                break
+            draft = Draft(epoch, room)
+            may_send = window >= size or bool(space.probes)
+            if epoch is Epoch.INITIAL:
+                # RFC 9000 section 14.1: ack-eliciting ones take a full datagram.
+                self._write_handshake(
+                    draft,
+                    space,
+                    now,
+                    data=size >= MIN_INITIAL_DATAGRAM and self._may(space, may_send),
+                )
+                expand |= draft.eliciting or (self._is_client and not draft.is_empty)
+            elif epoch is Epoch.HANDSHAKE:
+                self._write_handshake(draft, space, now, data=self._may(space, may_send))
+            elif epoch is Epoch.ZERO_RTT:
+                if may_send:
+                    self._write_early(draft)
+            elif may_send or space.ack_at is not None:
+                self._write_application(draft, space, now, data=may_send)
+            if draft.is_empty:
+                continue
+            left = draft.room
+            expand |= draft.expand
+            drafts.append((space, draft, keys))
+        if not drafts:
+            return False
+        self._seal_datagram(runs, path, drafts, left if expand else 0, now)
+        return True
+
+    def _may(self, space: PacketSpace, may_send: bool) -> bool:
+        """Data of the handshake may go beyond the window when no timer would ever send it."""
+        return may_send or not space.eliciting_in_flight
+
+    def _overhead(self, epoch: Epoch, space: PacketSpace) -> int:
+        cid = self._remote_ids.current.cid
+        fixed = _pn_length(space) + TAG_LENGTH
+        if epoch is Epoch.ONE_RTT:
+            return 1 + len(cid) + fixed
+        head = 7 + len(cid) + len(self._local_ids.initial) + 2
+        if epoch is Epoch.INITIAL:
+            head += len(encode_varint(len(self.token))) + len(self.token)
+        return head + fixed
+
+    def _write_handshake(self, draft: Draft, space: PacketSpace, now: float, *, data: bool) -> None:
+        crypto = CryptoFrames(space)
+        if space.probes and not crypto.has_frames:
+            # A second probe repeats the data too: either of them may be lost.
+            space.crypto_out.repeat()
+        sends = data and (crypto.has_frames or space.probes)
+        if space.ack_at is not None and (space.ack_at <= now or sends):
+            self._write_ack(draft, space, now, min(ACK_ROOM, draft.room))
+        if data:
+            crypto.write_frames(draft)
+            if space.probes:
+                if not draft.eliciting:
+                    draft.add(_PING)
+                space.probes -= 1
+
+    def _write_early(self, draft: Draft) -> None:
+        """0-RTT: stream data and what belongs to it."""
+        if self._streams.has_frames:
+            self._streams.write_frames(draft)
+        self._write_data(draft)
+
+    def _seal_datagram(
+        self,
+        runs: list[Transmit],
+        path: Path,
+        drafts: list[tuple[PacketSpace, Draft, PacketKeys]],
+        padding: int,
+        now: float,
+    ) -> None:
+        """Seal packets one behind the other; `padding` goes into the last one."""
+        parts = []
+        eliciting = False
+        cid = self._remote_ids.current.cid
+        for index, (space, draft, keys) in enumerate(drafts):
+            pn_length = _pn_length(space)
+            payload = b"".join(draft.parts)
+            least = 4 - pn_length
+            if index == len(drafts) - 1 and padding:
+                least = max(least, len(payload) + padding)
+                draft.in_flight = True
+            payload = payload.ljust(least, b"\0")
+            if draft.epoch is Epoch.ONE_RTT:
+                keys = self._prepare_short(space)
+                number = space.next_number
+                packet = self._seal_short(keys, cid, space, pn_length, payload)
+            else:
+                number = space.next_number
+                space.next_number += 1
+                header = long_header(
+                    _KINDS[draft.epoch], self._handshake.version, cid, self._local_ids.initial,
+                    self.token, pn_length + len(payload) + TAG_LENGTH, number, pn_length,
+                )  # fmt: skip
+                packet = seal(keys, header, payload, number)
+            self._sent_packet(space, draft, len(packet), now)
+            if self.observer is not None:
+                self.observer.packet_sent(draft.epoch, number, payload, len(packet))
+            eliciting |= draft.eliciting
+            parts.append(packet)
+        self._emit(runs, path, b"".join(parts), now, eliciting)
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def pack_close(self, close: ConnectionClose, now: float) -> list[bytes]:
+        """The datagram that says the connection is over, in every epoch the peer may read."""
+        path = self._paths.active
+        assert path.mtu is not None
+        size = path.mtu.current
+        if not path.is_validated:
+            size = min(size, path.room())
+        drafts: list[tuple[PacketSpace, Draft, PacketKeys]] = []
+        left = size
+        for epoch in (Epoch.INITIAL, Epoch.HANDSHAKE, Epoch.ONE_RTT):
+            keys = self._handshake.write_keys(epoch)
+            if keys is None:
+                continue
+            space = self._spaces[epoch]
+            room = left - self._overhead(epoch, space)
+            frame = _fitted(close, epoch, room)
+            if frame is None:
+                continue
+            draft = Draft(epoch, room)
+            draft.add(frame, eliciting=False)
+            left = draft.room
+            drafts.append((space, draft, keys))
+        if not drafts:
+            return []
+        runs: list[Transmit] = []
+        self.ecn = NOT_ECT
+        pads = self._is_client and drafts[0][1].epoch is Epoch.INITIAL
+        self._seal_datagram(runs, path, drafts, left if pads else 0, now)
+        return [run.data for run in runs]
+
+
+def _fitted(close: ConnectionClose, epoch: Epoch, room: int) -> bytes | None:
+    """CONNECTION_CLOSE as packets of an epoch may carry it, its reason cut to the room."""
+    if close.frame_type is None and epoch is not Epoch.ONE_RTT:
+        # RFC 9000 section 10.2.3: an application's close says nothing of itself before 1-RTT.
+        close = ConnectionClose(0x0C, FrameType.PADDING, b"")
+    frame = close.encode()
+    over = len(frame) - room
+    if over > 0:
+        if over > len(close.reason):
+            return None
+        kept = close.reason[: len(close.reason) - over].decode("utf-8", "ignore").encode()
+        frame = ConnectionClose(close.error_code, close.frame_type, kept).encode()
+    return frame
+
+
+def _pn_length(space: PacketSpace) -> int:
+    """Bytes of a packet number, enough for what is unacknowledged (RFC 9000 appendix A.2)."""
+    unacked = space.next_number - space.largest_acked
+    return 2 if unacked < 0x3FFF - MAX_BATCH_PACKETS else 4

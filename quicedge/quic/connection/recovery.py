@@ -1,0 +1,502 @@
+"""Loss detection and congestion control of one connection (RFC 9002).
+
+It is told of packets sent (`on_sent`, `on_run_sent`), ACK frames (`on_ack`) and its own timer
+(`handle_timeout`, when `timeout` has come), and tells whoever sent a frame what became of it.
+Times are seconds, sizes bytes. RTT, window and pacing belong to a path (`use_path`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from quicedge.config.limits import BASE_DATAGRAM_SIZE, MTU_BLACK_HOLE_FLIGHTS, PTO_PROBES
+from quicedge.quic.congestion import CongestionController
+from quicedge.quic.connection.sent_packets import RunLog, SentPacket, SentPacketRun
+from quicedge.quic.connection.spaces import PacketSpace
+from quicedge.quic.frames import Epoch
+from quicedge.quic.losses import LostPackets
+from quicedge.quic.pacer import Pacer
+from quicedge.quic.rtt import GRANULARITY, RttEstimator
+from quicedge.quic.selectiveloss import SelectiveLoss
+
+PACKET_THRESHOLD = 3
+"""kPacketThreshold (RFC 9002 section 6.1.1)."""
+TIME_THRESHOLD = 9 / 8
+"""kTimeThreshold (RFC 9002 section 6.1.2)."""
+PERSISTENT_CONGESTION_THRESHOLD = 3
+"""kPersistentCongestionThreshold (RFC 9002 section 7.6.1)."""
+
+ONE_RTT = Epoch.ONE_RTT
+
+
+class Recovery:
+    """RTT, losses, probes and the congestion window."""
+
+    def __init__(
+        self,
+        *,
+        controller: CongestionController,
+        initial_rtt: float,
+        max_datagram_size: int,
+        peer_validated_us: bool,
+        on_stream_data: Callable[[bool, Any, int, int, bool], None],
+    ) -> None:
+        """`peer_validated_us`: the peer needs nothing from us to validate our address (clients
+        never do). `on_stream_data` is told of stream, offsets and end when a run is settled."""
+        self.controller = controller
+        self.rtt = RttEstimator(initial_rtt)
+        self.pacer = Pacer(max_datagram_size)
+        self.path_since = 0.0
+        """Packets sent before took another path: they say nothing of this one."""
+        self.runs = RunLog()
+        self.bytes_in_flight = 0
+        self.handshake_confirmed = False
+        self.max_ack_delay = 0.025
+        self.peer_validated_us = peer_validated_us
+        self.pto_count = 0
+        self.spaces: list[PacketSpace] = []
+        self.app_limited = True
+        """Whether the sender last stopped for want of data, not of window."""
+
+        self.newly_acked: list[tuple[int, int]] = []
+        """Packets that the last ACK frame settled, `stop` exclusive."""
+        self.newest_acked_sent_time = 0.0
+        self.newly_lost: list[tuple[Epoch, int, int, float]] = []
+        """Packets in flight that were lost since the list was last taken (`take_newly_lost`)."""
+        self.large_datagrams = SelectiveLoss(MTU_BLACK_HOLE_FLIGHTS)
+        """Fate of datagrams above the size that every path carries; path MTU probes set aside."""
+        self.packets_lost = 0
+        self.bytes_lost = 0
+        self.packets_spuriously_lost = 0
+        """1-RTT packets declared lost and acknowledged after all."""
+        self.on_packets_lost: Callable[[Epoch, list[tuple[int, int]], int], None] | None = None
+        """Told of each loss: the space, runs of packet numbers, the largest acknowledged."""
+        self.pto_total = 0
+        self.delivered = 0
+        """Bytes acknowledged in all."""
+        self.delivered_time = 0.0
+        self.delivery_rate: float | None = None
+        """Bytes per second, the latest sample that was not application limited."""
+
+        self._on_stream_data = on_stream_data
+        self._lost = LostPackets()
+        self._round_delivered = 0
+
+    # --- output ---------------------------------------------------------------------------------
+
+    @property
+    def congestion_window(self) -> int:
+        return self.controller.congestion_window
+
+    def probe_timeout(self) -> float:
+        """The PTO of 1-RTT packets, without backoff (RFC 9002 section 6.2.1)."""
+        return self.rtt.probe_timeout(self.max_ack_delay)
+
+    def timeout(self, *, amplification_limited: bool) -> float | None:
+        """When `handle_timeout` is due, or None (RFC 9002 appendix A.8)."""
+        earliest = self._earliest_loss_time()
+        if earliest is not None:
+            return earliest[0]
+        # RFC 9002 section 6.2.2.1: a server at its anti-amplification limit does not arm the PTO.
+        if amplification_limited:
+            return None
+        found = self._pto()
+        return None if found is None else found[0]
+
+    def _pto(self) -> tuple[float, PacketSpace] | None:
+        found: tuple[float, PacketSpace] | None = None
+        backoff = 2**self.pto_count
+        for space in self.spaces:
+            delay = 0.0
+            waiting = bool(space.eliciting_in_flight)
+            if space.epoch is ONE_RTT:
+                # Section 6.2.1: not until the handshake is confirmed.
+                if not self.handshake_confirmed:
+                    continue
+                delay = self.max_ack_delay
+                waiting = waiting or bool(self.runs)
+            if waiting:
+                at = space.last_eliciting_sent + self.rtt.probe_timeout(delay) * backoff
+                if found is None or at < found[0]:
+                    found = at, space
+        if found is None and not self.peer_validated_us and self.spaces:
+            # Section 6.2.2.1: the server may be blocked until something of ours reaches it.
+            space = self.spaces[0]
+            at = max(space.last_eliciting_sent for space in self.spaces)
+            found = at + self.rtt.probe_timeout(0.0) * backoff, space
+        return found
+
+    # --- packets sent ---------------------------------------------------------------------------
+
+    def on_sent(self, packet: SentPacket, space: PacketSpace) -> None:
+        """A packet left."""
+        space.sent[packet.number] = packet
+        if packet.ack_eliciting:
+            space.eliciting_in_flight += 1
+            space.last_eliciting_sent = packet.sent_time
+        if packet.in_flight:
+            self.bytes_in_flight += packet.size
+            self.pacer.on_sent(packet.size)
+
+    def on_run_sent(self, run: SentPacketRun, space: PacketSpace) -> None:
+        """A run of packets left."""
+        self.runs.append(run)
+        nbytes = run.wire_bytes
+        space.last_eliciting_sent = run.sent_time
+        self.bytes_in_flight += nbytes
+        self.pacer.on_sent(nbytes)
+
+    def discard(self, space: PacketSpace) -> None:
+        """Forget a space whose keys are gone (RFC 9002 section 6.4)."""
+        for packet in space.sent.values():
+            if packet.in_flight:
+                self.bytes_in_flight -= packet.size
+        space.sent.clear()
+        if space.epoch is ONE_RTT:
+            for run in self.runs.clear():
+                self.bytes_in_flight -= run.wire_bytes
+        space.ack_at = None
+        space.eliciting_in_flight = space.probes = 0
+        space.loss_time = None
+        self.pto_count = 0
+        if space in self.spaces:
+            self.spaces.remove(space)
+
+    def resend_all(self, space: PacketSpace) -> None:
+        """The peer cannot have read what was sent in this space: send it again."""
+        for packet in list(space.sent.values()):
+            self._take(packet, space)
+            for delivery, args in packet.deliveries:
+                delivery(False, *args)
+
+    # --- the timer ------------------------------------------------------------------------------
+
+    def handle_timeout(self, now: float) -> None:
+        """The loss timer or the PTO fired."""
+        earliest = self._earliest_loss_time()
+        if earliest is not None:
+            self._detect_loss(earliest[1], now)
+            return
+        found = self._pto()
+        if found is not None:
+            self.pto_count += 1
+            self.pto_total += 1
+            self.probe(found[1])
+
+    def probe(self, space: PacketSpace) -> None:
+        """Repeat the oldest packets of a space, beyond the window (RFC 9002 section 6.2.4).
+
+        They count as in flight still: nothing was lost that anybody knows of.
+        """
+        space.probes = PTO_PROBES
+        left = PTO_PROBES
+        if space.epoch is not ONE_RTT:
+            # All of what the handshake waits for: it is short.
+            left = len(space.sent)
+        while left and self._repeat_oldest(space):
+            left -= 1
+
+    def _repeat_oldest(self, space: PacketSpace) -> bool:
+        oldest = next(
+            (p for p in space.sent.values() if p.ack_eliciting and p.deliveries and not p.resent),
+            None,
+        )
+        found = self.runs.oldest_unrepeated() if space.epoch is ONE_RTT else None
+        if found is not None and (oldest is None or found[1].first < oldest.number):
+            run = self.runs.split_first(found[0])
+            run.resent = True
+            self._on_stream_data(False, run.stream, run.offset, run.end, run.fin)
+            return True
+        if oldest is None:
+            return False
+        oldest.resent = True
+        for delivery, args in oldest.deliveries:
+            delivery(False, *args)
+        return True
+
+    # --- acknowledgments ------------------------------------------------------------------------
+
+    def on_ack(
+        self, ranges: list[tuple[int, int]], ack_delay: float, now: float, space: PacketSpace
+    ) -> None:
+        """Settle what an ACK frame acknowledges (RFC 9002 appendix A.7).
+
+        `ranges` are packet numbers, ascending and disjoint, their `stop` exclusive; `ack_delay`
+        is what the peer says it waited.
+        """
+        largest = ranges[-1][1] - 1
+        if largest > space.largest_acked:
+            space.largest_acked = largest
+        is_application = space.epoch is ONE_RTT
+        if self._lost and is_application:
+            self.packets_spuriously_lost += self._lost.acknowledged(ranges)
+        in_flight = self.bytes_in_flight
+        newest = -1
+        newest_sent = 0.0
+        newly_acked = self.newly_acked = []
+        acked_bytes = 0
+        eliciting = large = False
+        sampled: SentPacketRun | SentPacket | None = None
+
+        for packet in _within(space.sent, ranges):
+            self._take(packet, space)
+            eliciting |= packet.ack_eliciting
+            large |= packet.size > BASE_DATAGRAM_SIZE
+            if packet.in_flight:
+                acked_bytes += packet.size
+                sampled = packet
+            newest, newest_sent = packet.number, packet.sent_time
+            newly_acked.append((newest, newest + 1))
+            for delivery, args in packet.deliveries:
+                delivery(True, *args)
+        if is_application and self.runs:
+            taken = self.runs.take(ranges)
+            for run in taken:
+                nbytes = run.wire_bytes
+                self.bytes_in_flight -= nbytes
+                acked_bytes += nbytes
+                large |= run.largest > BASE_DATAGRAM_SIZE
+                newly_acked.append((run.first, run.stop))
+                self._on_stream_data(True, run.stream, run.offset, run.end, run.fin)
+            if taken:
+                eliciting = True
+                last = taken[-1]
+                if last.stop - 1 > newest:
+                    newest, newest_sent = last.stop - 1, last.sent_time
+                    sampled = last
+        if newest < 0:
+            return
+        if large:
+            self.large_datagrams.on_acked()
+        round_ended = False
+        if sampled is not None:
+            self._sample_delivery_rate(sampled, acked_bytes, now)
+            round_ended = sampled.delivered >= self._round_delivered
+        self.newest_acked_sent_time = newest_sent
+
+        self.delivered += acked_bytes
+        self.delivered_time = now
+        if newest == largest and eliciting and newest_sent >= self.path_since:
+            self.rtt.update(now - newest_sent, min(ack_delay, self.max_ack_delay), now)
+            if round_ended:
+                self._round_delivered = self.delivered
+            self.controller.on_rtt(self.rtt.latest, round_ended=round_ended)
+        self._detect_loss(space, now)
+        if acked_bytes:
+            self.controller.in_flight = self.bytes_in_flight
+            self.controller.on_acked(
+                acked_bytes,
+                sent_time=newest_sent,
+                now=now,
+                smoothed_rtt=self.rtt.smoothed,
+                limited=self._was_limited(in_flight),
+            )
+            self._set_pace()
+        # RFC 9002 section 6.2.1: not until the server is known to have validated the address.
+        if self.peer_validated_us:
+            self.pto_count = 0
+
+    def take_newly_lost(self) -> list[tuple[Epoch, int, int, float]]:
+        """Epoch, first and last packet number (exclusive) and time of what was lost; it is
+        forgotten.
+
+        Path MTU probes are not among them: their loss is a matter of their size.
+        """
+        lost, self.newly_lost = self.newly_lost, []
+        return lost
+
+    def on_ecn_ce(self, *, sent_time: float, now: float) -> None:
+        """The peer saw packets marked CE, the newest sent at `sent_time` (RFC 9002 section B.7)."""
+        self.controller.on_congestion(sent_time=sent_time, now=now)
+        self._set_pace()
+
+    def use_path(
+        self, rtt: RttEstimator, controller: CongestionController, pacer: Pacer, now: float
+    ) -> None:
+        """Packets take another path from now on (RFC 9000 section 9.4)."""
+        self.rtt, self.controller, self.pacer = rtt, controller, pacer
+        self.path_since = now
+        # What is still on the old path says nothing of this one.
+        controller.recovery_start = now
+        self.large_datagrams.reset()
+        self.pto_count = 0
+
+    def use_datagram_size(self, size: int) -> None:
+        """Full datagrams have this size from now on."""
+        self.controller.max_datagram_size = size
+        self.pacer.datagram_size = size
+
+    def _take(self, packet: SentPacket, space: PacketSpace) -> None:
+        del space.sent[packet.number]
+        if packet.ack_eliciting:
+            space.eliciting_in_flight -= 1
+        if packet.in_flight:
+            self.bytes_in_flight -= packet.size
+
+    def _was_limited(self, in_flight: int) -> bool:
+        """Whether the window was in use before this acknowledgment (RFC 9002 section 7.8)."""
+        if not self.app_limited:
+            return True
+        window = self.controller.congestion_window
+        return in_flight * 2 > window if self.controller.in_slow_start else in_flight >= window
+
+    def _sample_delivery_rate(
+        self, sent: SentPacketRun | SentPacket, acked_bytes: int, now: float
+    ) -> None:
+        elapsed = now - max(sent.delivered_time, sent.sent_time)
+        if elapsed > 0:
+            rate = (self.delivered + acked_bytes - sent.delivered) / elapsed
+            if not sent.app_limited or self.delivery_rate is None or rate > self.delivery_rate:
+                self.delivery_rate = rate
+            self.controller.on_delivery_rate(rate, app_limited=sent.app_limited)
+
+    def _set_pace(self) -> None:
+        if self.rtt.initialized:
+            rate = self.controller.pacing_rate
+            if rate is not None:
+                self.pacer.pace(rate, self.controller.congestion_window)
+                return
+            self.pacer.set_rate(
+                self.controller.congestion_window,
+                self.rtt.smoothed,
+                slow_start=self.controller.in_slow_start,
+            )
+
+    # --- losses ---------------------------------------------------------------------------------
+
+    def _earliest_loss_time(self) -> tuple[float, PacketSpace] | None:
+        found = None
+        for space in self.spaces:
+            if space.loss_time is not None and (found is None or space.loss_time < found[0]):
+                found = space.loss_time, space
+        return found
+
+    def _detect_loss(self, space: PacketSpace, now: float) -> None:
+        """Declare packets lost by reordering or by time (RFC 9002 section 6.1)."""
+        delay = TIME_THRESHOLD * max(self.rtt.latest, self.rtt.smoothed, GRANULARITY)
+        if not self.rtt.initialized:
+            delay = TIME_THRESHOLD * self.rtt.initial
+        largest = space.largest_acked
+        threshold = largest - PACKET_THRESHOLD
+        space.loss_time = None
+        lost_before = self.bytes_lost
+        lost: list[tuple[int, int, float, bool]] = []  # first, stop, sent time, in flight
+        large_sent: list[float] = []  # when datagrams above the base size left
+
+        packets = []
+        for number, packet in space.sent.items():
+            if number > largest:
+                break
+            # The sum, as the timer has it: a difference may round the other way, for ever.
+            due = packet.sent_time + delay
+            if number <= threshold or due <= now:
+                packets.append(packet)
+            elif space.loss_time is None or due < space.loss_time:
+                space.loss_time = due
+        for packet in packets:
+            self._take(packet, space)
+            number = packet.number
+            lost.append((number, number + 1, packet.sent_time, packet.in_flight))
+            if packet.in_flight and packet.size > BASE_DATAGRAM_SIZE:
+                large_sent.append(packet.sent_time)
+            self.packets_lost += 1
+            self.bytes_lost += packet.size
+            if not packet.resent:
+                for delivery, args in packet.deliveries:
+                    delivery(False, *args)
+        if space.epoch is ONE_RTT and self.runs:
+            lost += self._lose_runs(space, now, delay, large_sent)
+        if not lost:
+            return
+        self._note_lost(space, sorted(run[:2] for run in lost))
+        newest = max(
+            (sent for _, _, sent, in_flight in lost if in_flight and sent >= self.path_since),
+            default=None,
+        )
+        if newest is not None:
+            self.newly_lost += [
+                (space.epoch, first, stop, sent)
+                for first, stop, sent, in_flight in lost
+                if in_flight and sent >= self.path_since
+            ]
+            if large_sent:
+                self.large_datagrams.on_lost(max(large_sent), now)
+            self.controller.on_lost(self.bytes_lost - lost_before)
+            self.controller.on_congestion(sent_time=newest, now=now)
+            if self._is_persistent(lost):
+                self.controller.on_persistent_congestion()
+            self._set_pace()
+
+    def _note_lost(self, space: PacketSpace, runs: list[tuple[int, int]]) -> None:
+        if space.epoch is ONE_RTT:
+            for first, stop in runs:
+                self._lost.add(first, stop)
+        if self.on_packets_lost is not None:
+            self.on_packets_lost(space.epoch, runs, space.largest_acked)
+
+    def _lose_runs(
+        self, space: PacketSpace, now: float, delay: float, large_sent: list[float]
+    ) -> list[tuple[int, int, float, bool]]:
+        largest = space.largest_acked
+        threshold = largest - PACKET_THRESHOLD
+        late: list[tuple[int, int]] = []
+        for run in self.runs.runs:
+            if run.first > largest:
+                break
+            due = run.sent_time + delay
+            if due <= now:
+                late.append((run.first, min(run.stop, largest + 1)))
+                continue
+            if run.first <= threshold:
+                late.append((run.first, min(run.stop, threshold + 1)))
+            if run.stop - 1 > threshold and (space.loss_time is None or due < space.loss_time):
+                space.loss_time = due
+        lost = []
+        for run in self.runs.take(late):
+            nbytes = run.wire_bytes
+            self.bytes_in_flight -= nbytes
+            self.bytes_lost += nbytes
+            self.packets_lost += len(run)
+            lost.append((run.first, run.stop, run.sent_time, True))
+            if run.largest > BASE_DATAGRAM_SIZE:
+                large_sent.append(run.sent_time)
+            if not run.resent:
+                self._on_stream_data(False, run.stream, run.offset, run.end, run.fin)
+        return lost
+
+    def _is_persistent(self, lost: list[tuple[int, int, float, bool]]) -> bool:
+        """Whether the losses span persistent congestion (RFC 9002 section 7.6.2).
+
+        A gap in packet numbers may be an acknowledged packet and ends the period.
+        """
+        if not self.rtt.initialized:
+            return False
+        duration = self.probe_timeout() * PERSISTENT_CONGESTION_THRESHOLD
+        start: float | None = None
+        previous_stop = -1
+        for first, stop, sent, in_flight in sorted(lost):
+            if first != previous_stop:
+                start = None
+            previous_stop = stop
+            if in_flight and sent > self.rtt.first_sample_time:
+                if start is None:
+                    start = sent
+                elif sent - start > duration:
+                    return True
+        return False
+
+
+def _within(sent: dict[int, SentPacket], ranges: list[tuple[int, int]]) -> list[SentPacket]:
+    """The packets in the ranges; the peer chooses how many ranges there are, so the walk is over
+    what was sent."""
+    found: list[SentPacket] = []
+    index = 0
+    for number, packet in sent.items():
+        while index < len(ranges) and ranges[index][1] <= number:
+            index += 1
+        if index == len(ranges):
+            break
+        if number >= ranges[index][0]:
+            found.append(packet)
+    return found

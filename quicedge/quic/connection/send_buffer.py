@@ -1,0 +1,127 @@
+"""Bytes written by the application, kept until the peer has acknowledged them."""
+
+from __future__ import annotations
+
+from quicedge.quic.ranges import Ranges
+
+
+class SendBuffer:
+    """What of one stream is to be sent, in flight or acknowledged.
+
+    Written bytes are pending; `take` moves some into flight; `acked` and `lost` settle them. The
+    end of the stream (`fin`) is settled with the last byte.
+    """
+
+    __slots__ = ("_acked", "_buffer", "_fin_acked", "base", "end", "fin_offset", "fin_pending",
+                 "highest", "pending")  # fmt: skip
+
+    def __init__(self) -> None:
+        self.base = 0
+        """All bytes below are acknowledged and gone."""
+        self.end = 0
+        """Bytes written so far."""
+        self.highest = 0
+        """All bytes below were sent at least once."""
+        self.fin_offset: int | None = None
+        """Where the stream ends, once that is known."""
+        self.fin_pending = False
+        self.pending = Ranges()
+        self._acked: Ranges | None = None
+        self._buffer = bytearray()
+        self._fin_acked = False
+
+    def write(self, data: bytes, fin: bool) -> None:
+        """Append; raises ValueError behind the end."""
+        if self.fin_offset is not None:
+            raise ValueError("cannot write behind the end of a stream")
+        if data:
+            self.pending.add(self.end, self.end + len(data))
+            self._buffer += data
+            self.end += len(data)
+        if fin:
+            self.fin_offset = self.end
+            self.fin_pending = True
+
+    @property
+    def has_pending(self) -> bool:
+        return self.fin_pending or bool(self.pending.starts)
+
+    @property
+    def is_acknowledged(self) -> bool:
+        """Whether the peer has all of it, the end included."""
+        return self._fin_acked and self.base == self.fin_offset
+
+    @property
+    def unsent(self) -> int:
+        """Bytes written that were never sent."""
+        return self.end - self.highest
+
+    @property
+    def pending_again(self) -> int:
+        """Bytes waiting to be sent that were sent before."""
+        return sum(
+            min(stop, self.highest) - start for start, stop in self.pending if start < self.highest
+        )
+
+    def view(self) -> memoryview:
+        """The bytes from `base` on; to be released before the next call."""
+        return memoryview(self._buffer)
+
+    def read(self, start: int, stop: int) -> bytes:
+        return bytes(self._buffer[start - self.base : stop - self.base])
+
+    def take(self, start: int, stop: int) -> bool:
+        """Bytes `start` to `stop - 1`, the first pending ones, are sent; returns whether the end
+        goes with them."""
+        if stop > start:
+            self.pending.subtract(start, stop)
+            if stop > self.highest:
+                self.highest = stop
+        fin = stop == self.fin_offset
+        if fin:
+            self.fin_pending = False
+        return fin
+
+    def acked(self, start: int, stop: int, fin: bool) -> None:
+        """The peer has received them."""
+        if fin:
+            self._fin_acked = True
+        if stop <= self.base or start == stop:
+            return
+        # A probe may have made them pending again.
+        self.pending.subtract(start, stop)
+        if start <= self.base and self._acked is None:
+            del self._buffer[: stop - self.base]
+            self.base = stop
+            return
+        acked = self._acked = self._acked or Ranges()
+        acked.add(max(start, self.base), stop)
+        if acked.starts[0] == self.base:
+            _, stop = acked.pop_first()
+            del self._buffer[: stop - self.base]
+            self.base = stop
+            if not acked:
+                self._acked = None
+
+    def lost(self, start: int, stop: int, fin: bool) -> None:
+        """They may not have arrived: they are sent again, but for what was acknowledged."""
+        if fin and not self._fin_acked:
+            self.fin_pending = True
+        start = max(start, self.base)
+        if start >= stop:
+            return
+        self.pending.add(start, stop)
+        if self._acked is not None:
+            for acked_start, acked_stop in self._acked:
+                if acked_start < stop and acked_stop > start:
+                    self.pending.subtract(acked_start, acked_stop)
+
+    def repeat(self) -> None:
+        """Send all again that is not acknowledged."""
+        self.lost(self.base, self.highest, fin=False)
+
+    def discard(self) -> None:
+        """Forget the content: the stream was reset."""
+        self.pending.clear()
+        self.fin_pending = False
+        self._buffer = bytearray()

@@ -1,0 +1,148 @@
+"""Small things with frames of their own: the end of the handshake, CRYPTO data, path validation,
+PING."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from quicedge.quic.connection.draft import Draft
+from quicedge.quic.connection.events import EventQueue
+from quicedge.quic.connection.paths import Path
+from quicedge.quic.connection.send_buffer import SendBuffer
+from quicedge.quic.connection.spaces import PacketSpace
+from quicedge.quic.events import PingAcknowledged
+from quicedge.quic.frames import (
+    Crypto,
+    HandshakeDone,
+    NewToken,
+    PathChallenge,
+    PathResponse,
+    Ping,
+    encode_varint,
+)
+
+_CHALLENGE_LENGTH = 8
+
+
+class ConfirmationSignal:
+    """A server's HANDSHAKE_DONE, and the token for the client's next visit beside it."""
+
+    def __init__(self) -> None:
+        self.has_frames = False
+        self._token = b""
+
+    def announce(self, token: bytes) -> None:
+        """The handshake is confirmed; an empty token is not sent."""
+        self._token = token
+        self.has_frames = True
+
+    def write_frames(self, draft: Draft) -> bool:
+        if not draft.add(HandshakeDone().encode(), self._on_delivery):
+            return False
+        if self._token:
+            # Lost with this packet, it is written again with it; without room, it is not sent.
+            draft.add(NewToken(self._token).encode())
+        self.has_frames = False
+        return True
+
+    def _on_delivery(self, delivered: bool) -> None:
+        if delivered:
+            self._token = b""
+        else:
+            self.has_frames = True
+
+
+class CryptoFrames:
+    """The CRYPTO stream of a space."""
+
+    __slots__ = ("_buffer",)
+
+    def __init__(self, space: PacketSpace) -> None:
+        self._buffer = space.crypto_out
+
+    @property
+    def has_frames(self) -> bool:
+        return bool(self._buffer.pending.starts)
+
+    def write_frames(self, draft: Draft) -> bool:
+        buffer = self._buffer
+        while buffer.pending.starts:
+            start = buffer.pending.starts[0]
+            room = draft.room - 1 - len(encode_varint(start)) - 2
+            if room < 1:
+                return False
+            stop = min(buffer.pending.stops[0], start + room)
+            frame = Crypto(start, buffer.read(start, stop))
+            draft.add(frame.encode(), _on_crypto, (buffer, start, stop))
+            buffer.take(start, stop)
+        return True
+
+
+def _on_crypto(delivered: bool, buffer: SendBuffer, start: int, stop: int) -> None:
+    (buffer.acked if delivered else buffer.lost)(start, stop, False)
+
+
+class PathFrames:
+    """PATH_CHALLENGE and PATH_RESPONSE on one path (RFC 9000 section 8.2)."""
+
+    __slots__ = ("_path", "_random")
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._random: Callable[[int], bytes] = bytes
+
+    def use(self, path: Path, random: Callable[[int], bytes]) -> None:
+        """Speak of this path from now on."""
+        self._path, self._random = path, random
+
+    @property
+    def has_frames(self) -> bool:
+        return self._path is not None and self._path.has_frames
+
+    def write_frames(self, draft: Draft) -> bool:
+        path = self._path
+        assert path is not None
+        if path.challenge_due:
+            data = self._random(_CHALLENGE_LENGTH)
+            frame = PathChallenge(data).encode()
+            if not draft.add(frame, path.on_challenge_delivery):
+                return False
+            path.challenges.append(data)
+            path.challenge_due = False
+            draft.expand = True
+        while path.responses:
+            # Sent once: whoever challenged asks again when it is lost (section 8.2.2).
+            if not draft.add(PathResponse(path.responses[0]).encode()):
+                return False
+            path.responses.popleft()
+            draft.expand = True
+        return True
+
+
+class Pings:
+    """PING frames that the application asked for."""
+
+    def __init__(self, events: EventQueue) -> None:
+        self._events = events
+        self._due: deque[int] = deque()
+
+    def add(self, uid: int) -> None:
+        self._due.append(uid)
+
+    @property
+    def has_frames(self) -> bool:
+        return bool(self._due)
+
+    def write_frames(self, draft: Draft) -> bool:
+        while self._due:
+            if not draft.add(Ping().encode(), self._on_delivery, (self._due[0],)):
+                return False
+            self._due.popleft()
+        return True
+
+    def _on_delivery(self, delivered: bool, uid: int) -> None:
+        if delivered:
+            self._events.append(PingAcknowledged(uid=uid))
+        else:
+            self._due.append(uid)

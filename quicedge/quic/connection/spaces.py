@@ -1,0 +1,145 @@
+"""A packet number space (RFC 9000 section 12.3): numbers, what to acknowledge, what is in flight.
+
+Also the CRYPTO stream that belongs to it, and the packet numbers left out on purpose: a peer that
+acknowledges one of them, or one not reached yet, makes a sender faster than its path ("optimistic
+ACK", CVE-2025-4820).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from quicedge.config.limits import (
+    ACK_DELAY,
+    MAX_ACK_RANGES,
+    SKIP_PACKETS_FIRST,
+    SKIP_PACKETS_MOST,
+    SKIPPED_REMEMBERED,
+)
+from quicedge.quic.connection.assembler import Assembler
+from quicedge.quic.connection.send_buffer import SendBuffer
+from quicedge.quic.connection.sent_packets import SentPacket
+from quicedge.quic.ecn import CE, ECT_0, ECT_1
+from quicedge.quic.frames import Epoch, encode_ack
+from quicedge.quic.ranges import Ranges
+
+_ECN_INDEX = {ECT_0: 0, ECT_1: 1, CE: 2}
+
+
+class PacketSpace:
+    """Numbers and acknowledgments of one space. Times are seconds."""
+
+    __slots__ = (
+        "ack_at", "acks", "crypto_in", "crypto_out", "ecn_received", "eliciting_in_flight",
+        "epoch", "expected", "largest_acked", "largest_received", "largest_received_at",
+        "last_eliciting_sent", "loss_time", "next_number", "probes", "received", "received_floor",
+        "sent",
+    )  # fmt: skip
+
+    def __init__(self, epoch: Epoch) -> None:
+        self.epoch = epoch
+        self.crypto_in = Assembler()
+        self.crypto_out = SendBuffer()
+        # what came
+        self.expected = 0
+        """One more than the largest packet number received."""
+        self.largest_received = -1
+        self.largest_received_at = 0.0
+        self.received = Ranges()
+        self.received_floor = 0
+        """Packets below count as received: what came of them is not remembered any more."""
+        self.acks = Ranges()
+        """Packets to tell of in the next ACK frame."""
+        self.ack_at: float | None = None
+        """When an ACK frame is due; None: nothing ack-eliciting waits for one."""
+        self.ecn_received: list[int] | None = None
+        """Packets that came marked ECT(0), ECT(1) and CE; None: none did."""
+        # what went
+        self.next_number = 0
+        self.largest_acked = -1
+        self.sent: dict[int, SentPacket] = {}
+        self.eliciting_in_flight = 0
+        self.last_eliciting_sent = 0.0
+        self.loss_time: float | None = None
+        self.probes = 0
+        """Packets to send whatever the congestion window says (RFC 9002 section 6.2.4)."""
+
+    # --- what came ------------------------------------------------------------------------------
+
+    def is_duplicate(self, number: int) -> bool:
+        return number < self.received_floor or (number < self.expected and number in self.received)
+
+    def note_received(self, first: int, stop: int, now: float) -> None:
+        """Packets `first` to `stop - 1` were processed."""
+        if stop - 1 > self.largest_received:
+            self.largest_received = stop - 1
+            self.largest_received_at = now
+        if stop > self.expected:
+            self.expected = stop
+        self.acks.add(first, stop)
+        self.received.add(first, stop)
+        # RFC 9000 section 13.2.3: ranges that are not kept count as received.
+        if len(self.acks) > MAX_ACK_RANGES:
+            self.acks.pop_first()
+        if len(self.received) > MAX_ACK_RANGES:
+            self.received_floor = self.received.pop_first()[1]
+
+    def note_marked(self, codepoint: int, packets: int) -> None:
+        """Packets were processed that came with this ECN codepoint."""
+        if self.ecn_received is None:
+            self.ecn_received = [0, 0, 0]
+        self.ecn_received[_ECN_INDEX[codepoint]] += packets
+
+    def want_ack(self, now: float) -> None:
+        """Something ack-eliciting came."""
+        if self.ack_at is None:
+            # RFC 9000 section 13.2.1: Initial and Handshake packets are acknowledged at once.
+            self.ack_at = now if self.epoch is not Epoch.ONE_RTT else now + ACK_DELAY
+
+    def encode_ack(self, now: float, exponent: int, room: int) -> tuple[bytes, int]:
+        """An ACK frame of what came, and how many ranges it has; it is then due no more."""
+        delay = max(int((now - self.largest_received_at) * 1e6), 0)
+        ecn = self.ecn_received
+        self.ack_at = None
+        return encode_ack(
+            list(self.acks), delay >> exponent, room, (ecn[0], ecn[1], ecn[2]) if ecn else None
+        )
+
+    def on_ack_delivery(self, delivered: bool, largest: int) -> None:
+        """An ACK frame up to `largest` arrived: the peer need not be told again."""
+        if delivered:
+            self.acks.subtract(0, largest + 1)
+
+
+class NumberSkipper:
+    """Leaves packet numbers out, ever more rarely: optimistic ACK detection."""
+
+    __slots__ = ("_period", "_random", "at", "count", "skipped")
+
+    def __init__(self, random: Callable[[int], bytes]) -> None:
+        """`random(n)` gives n random bytes."""
+        self._random = random
+        self.skipped: deque[int] = deque(maxlen=SKIPPED_REMEMBERED)
+        self.count = 0
+        """Numbers left out so far."""
+        self._period = SKIP_PACKETS_FIRST
+        self.at = self._draw(SKIP_PACKETS_FIRST)
+        """The first number that may be left out next."""
+
+    def _draw(self, below: int) -> int:
+        return 1 + int.from_bytes(self._random(4), "big") % (below - 1)
+
+    def advance(self, space: PacketSpace) -> None:
+        """Before a packet is numbered: perhaps leave a number out."""
+        number = space.next_number
+        if number >= self.at:
+            self.skipped.append(number)
+            space.next_number = number + 1
+            self.count += 1
+            self._period = min(2 * self._period, SKIP_PACKETS_MOST)
+            self.at = space.next_number + self._draw(self._period)
+
+    def is_acknowledged(self, ranges: list[tuple[int, int]]) -> bool:
+        """Whether an ACK names a number that was left out."""
+        return any(start <= number < stop for number in self.skipped for start, stop in ranges)

@@ -1,0 +1,713 @@
+"""All streams of a connection: opening, flow control, order, and forgetting them once finished.
+
+`receive_*` take frames of the peer and raise TransportError when one breaks a rule. The packer asks
+`has_frames` and `write_frames` for control frames and `next_sendable` for data. The application
+writes, resets, stops and says what it has consumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NoReturn
+
+from quicedge.quic.connection.assembler import TooManyGaps
+from quicedge.quic.connection.draft import Draft
+from quicedge.quic.connection.events import EventQueue
+from quicedge.quic.connection.flow_control import ReceiveWindow, StreamCount
+from quicedge.quic.connection.scheduler import Scheduler, rank_of
+from quicedge.quic.connection.stream import FinalSizeError, ReceiveHalf, SendHalf, Stream
+from quicedge.quic.ending import Delivery
+from quicedge.quic.errors import ErrorCode, TransportError
+from quicedge.quic.events import StopSendingReceived, StreamReset
+from quicedge.quic.frames import (
+    STREAM_FIN,
+    STREAM_LENGTH,
+    STREAM_OFFSET,
+    FrameType,
+    MaxData,
+    MaxStreamData,
+    MaxStreamsBidi,
+    MaxStreamsUni,
+    ResetStream,
+    StopSending,
+    StreamDataBlocked,
+    StreamsBlockedBidi,
+    StreamsBlockedUni,
+    stream_head,
+)
+from quicedge.quic.frames import Stream as StreamFrame
+
+_UNI = 2
+"""Bit of a stream ID: unidirectional. Bit 1: initiated by the server (RFC 9000 section 2.1)."""
+
+
+class Streams:
+    """Streams by ID, those that are open; what is not there was forgotten or is not open yet."""
+
+    def __init__(
+        self,
+        *,
+        is_client: bool,
+        events: EventQueue,
+        stream_window: int,
+        connection_window: int,
+        max_bidi: int,
+        max_uni: int,
+    ) -> None:
+        self._is_client = is_client
+        self._ours = 0 if is_client else 1
+        self._events = events
+        self._stream_window = stream_window
+        self._open: dict[int, Stream] = {}
+        self.window = ReceiveWindow(connection_window)
+        self.peer_bidi = StreamCount(max_bidi)
+        self.peer_uni = StreamCount(max_uni)
+        # what the peer allows
+        self.send_limit = 0
+        """Bytes on all streams."""
+        self.send_used = 0
+        self.max_bidi = 0
+        self.max_uni = 0
+        self._limit_bidi_ours = 0
+        self._limit_bidi_theirs = 0
+        self._limit_uni = 0
+        # what we have opened
+        self._next_bidi = self._ours
+        self._next_uni = self._ours | _UNI
+        self._blocked: list[Stream] = []
+        """Streams of ours beyond what the peer allows."""
+        self._blocked_due = [False, False]
+        """Whether STREAMS_BLOCKED is to be sent, bidirectional and unidirectional."""
+        # what waits to be sent
+        self.scheduler = Scheduler()
+        self._flow_blocked: dict[int, Stream] = {}
+        """Streams whose own limit holds their data back."""
+        self._credited: dict[int, Stream] = {}
+        """Streams whose raised limit is to be told."""
+        self._signals: dict[int, Stream] = {}
+        """Streams with RESET_STREAM or STOP_SENDING to be sent."""
+        self._window_lost = False
+        self._counts_lost = [False, False]
+        self._awaited: dict[int, tuple[int, bool]] = {}
+        """Priorities of streams that are not open yet."""
+        self._touched: dict[int, Stream] = {}
+        """Streams that something happened to since somebody last asked."""
+        self.bytes_resent = 0
+        self._written = 0
+        """Bytes written to streams, less those that a reset kept from being sent."""
+
+    # --- what was agreed ------------------------------------------------------------------------
+
+    def apply_limits(
+        self,
+        *,
+        max_data: int,
+        bidi_local: int,
+        bidi_remote: int,
+        uni: int,
+        max_bidi: int,
+        max_uni: int,
+    ) -> None:
+        """The peer's transport parameters; limits only grow (RFC 9000 section 7.4.1)."""
+        self.send_limit = max(self.send_limit, max_data)
+        # "Local" is whoever sent the parameters: those are the streams that the peer opens.
+        self._limit_bidi_theirs = max(self._limit_bidi_theirs, bidi_local)
+        self._limit_bidi_ours = max(self._limit_bidi_ours, bidi_remote)
+        self._limit_uni = max(self._limit_uni, uni)
+        for stream in self._open.values():
+            if stream.send is not None and self.is_ours(stream.id):
+                limit = self._limit_uni if stream.id & _UNI else self._limit_bidi_ours
+                stream.send.limit = max(stream.send.limit, limit)
+                self._schedule(stream)
+        self._allow(max_bidi, uni=False)
+        self._allow(max_uni, uni=True)
+
+    def _allow(self, count: int, *, uni: bool) -> None:
+        if uni:
+            self.max_uni = max(self.max_uni, count)
+        else:
+            self.max_bidi = max(self.max_bidi, count)
+        still = []
+        for stream in self._blocked:
+            if self._is_within(stream.id):
+                stream.blocked = False
+                self._schedule(stream)
+            else:
+                still.append(stream)
+        self._blocked = still
+
+    def _is_within(self, stream_id: int) -> bool:
+        return stream_id >> 2 < (self.max_uni if stream_id & _UNI else self.max_bidi)
+
+    def is_ours(self, stream_id: int) -> bool:
+        """Whether we open streams with this ID."""
+        return stream_id & 1 == self._ours
+
+    # --- frames of the peer ---------------------------------------------------------------------
+
+    def receive_stream(self, frame: StreamFrame, kind: int) -> None:
+        """STREAM: data, in order or not."""
+        stream_id = frame.stream_id
+        stream = self._open.get(stream_id) or self._find(stream_id, kind, receiving=True)
+        if stream is None:
+            return
+        receive = stream.receive
+        if receive is None:
+            self._refuse(kind, ErrorCode.STREAM_STATE_ERROR, "Stream is send-only")
+        self._touched[stream_id] = stream
+        data, fin = frame.data, frame.fin
+        end = frame.offset + len(data)
+        window = receive.window
+        fresh = end - window.used
+        if fresh > 0:
+            self._check_credit(window, end, kind)
+        if fin or receive.final_size is not None:
+            try:
+                receive.check_end(end, fin)
+            except FinalSizeError as error:
+                self._refuse(kind, ErrorCode.FINAL_SIZE_ERROR, str(error))
+        if fresh > 0:
+            self.window.used += fresh
+            window.used = end
+        if receive.is_finished:
+            return
+        try:
+            ready = receive.assembler.insert(frame.offset, data)
+        except TooManyGaps:
+            self._refuse(kind, ErrorCode.PROTOCOL_VIOLATION, "Too many gaps in stream data")
+        finished = receive.assembler.start == receive.final_size
+        if ready or finished:
+            self._events.stream_data(stream_id, ready, finished)
+        if finished:
+            receive.is_finished = True
+            self._credited.pop(stream_id, None)
+            self._forget_if_finished(stream)
+
+    def _check_credit(self, window: ReceiveWindow, end: int, kind: int) -> None:
+        """Check a new highest offset of a stream against both limits."""
+        if end > window.announced:
+            self._refuse(kind, ErrorCode.FLOW_CONTROL_ERROR, "Over stream data limit")
+        if self.window.used + end - window.used > self.window.announced:
+            self._refuse(kind, ErrorCode.FLOW_CONTROL_ERROR, "Over connection data limit")
+
+    def receive_reset(self, frame: ResetStream) -> None:
+        kind = FrameType.RESET_STREAM
+        stream = self._find(frame.stream_id, kind, receiving=True)
+        if stream is None or stream.receive is None:
+            return
+        self._touched[stream.id] = stream
+        receive = stream.receive
+        window = receive.window
+        if frame.final_size > window.used:
+            self._check_credit(window, frame.final_size, kind)
+        try:
+            receive.check_reset(frame.final_size)
+        except FinalSizeError as error:
+            self._refuse(kind, ErrorCode.FINAL_SIZE_ERROR, str(error))
+        if frame.final_size > window.used:
+            self.window.used += frame.final_size - window.used
+            window.used = frame.final_size
+        if receive.is_finished:
+            return
+        receive.final_size = frame.final_size
+        receive.is_finished = True
+        # What was never delivered will never be consumed: give it back to the connection.
+        self.window.granted += window.used - receive.assembler.start
+        receive.assembler.clear()
+        self._credited.pop(stream.id, None)
+        self._events.append(StreamReset(error_code=frame.error_code, stream_id=stream.id))
+        self._forget_if_finished(stream)
+
+    def receive_stop_sending(self, frame: StopSending) -> None:
+        stream = self._find(frame.stream_id, FrameType.STOP_SENDING, receiving=False)
+        if stream is None or stream.send is None:
+            return
+        # RFC 9000 section 3.5: an endpoint SHOULD copy the error code.
+        self._reset(stream, stream.send, frame.error_code)
+        self._events.append(
+            StopSendingReceived(error_code=frame.error_code, stream_id=frame.stream_id)
+        )
+
+    def receive_max_data(self, frame: MaxData) -> None:
+        self.send_limit = max(self.send_limit, frame.maximum)
+
+    def receive_max_stream_data(self, frame: MaxStreamData) -> None:
+        stream = self._find(frame.stream_id, FrameType.MAX_STREAM_DATA, receiving=False)
+        if stream is None or stream.send is None or frame.maximum <= stream.send.limit:
+            return
+        stream.send.limit = frame.maximum
+        if self._flow_blocked.pop(stream.id, None) is not None:
+            self._schedule(stream)
+
+    def receive_max_streams_bidi(self, frame: MaxStreamsBidi) -> None:
+        self._allow(frame.maximum, uni=False)
+
+    def receive_max_streams_uni(self, frame: MaxStreamsUni) -> None:
+        self._allow(frame.maximum, uni=True)
+
+    def receive_stream_data_blocked(self, frame: StreamDataBlocked) -> None:
+        self._find(frame.stream_id, FrameType.STREAM_DATA_BLOCKED, receiving=True)
+
+    def _find(self, stream_id: int, kind: int, *, receiving: bool) -> Stream | None:
+        """The stream a frame is about, opened by it if need be; None when it was forgotten."""
+        ours = self.is_ours(stream_id)
+        if stream_id & _UNI and ours is receiving:
+            reason = "Stream is send-only" if receiving else "Stream is receive-only"
+            self._refuse(kind, ErrorCode.STREAM_STATE_ERROR, reason)
+        stream = self._open.get(stream_id)
+        if stream is not None:
+            return stream
+        if ours:
+            if stream_id < (self._next_uni if stream_id & _UNI else self._next_bidi):
+                return None
+            self._refuse(kind, ErrorCode.STREAM_STATE_ERROR, "Stream is not open")
+        count = self.peer_uni if stream_id & _UNI else self.peer_bidi
+        index = stream_id >> 2
+        if index < count.opened:
+            return None
+        if index >= count.announced:
+            self._refuse(kind, ErrorCode.STREAM_LIMIT_ERROR, "Too many streams open")
+        # RFC 9000 section 2.1: it opens all lower-numbered streams of its kind.
+        for number in range(count.opened, index + 1):
+            stream = self._open_theirs(number << 2 | stream_id & 3)
+        count.opened = index + 1
+        return stream
+
+    def _open_theirs(self, stream_id: int) -> Stream:
+        send = None if stream_id & _UNI else SendHalf(self._limit_bidi_theirs)
+        stream = self._open[stream_id] = Stream(stream_id, ReceiveHalf(self._stream_window), send)
+        self._touched[stream_id] = stream
+        priority = self._awaited.pop(stream_id, None)
+        if priority is not None:
+            stream.rank = rank_of(stream_id, *priority)
+            stream.prioritized = True
+        return stream
+
+    @staticmethod
+    def _refuse(kind: int, code: ErrorCode, reason: str) -> NoReturn:
+        raise TransportError(code, kind, reason)
+
+    # --- application calls ----------------------------------------------------------------------
+
+    def next_id(self, *, unidirectional: bool) -> int:
+        """The ID of the next stream that we open."""
+        return self._next_uni if unidirectional else self._next_bidi
+
+    def write(self, stream_id: int, data: bytes, end: bool) -> None:
+        """Send data; raises ValueError on a stream that cannot send."""
+        stream = self._for_sending(stream_id)
+        assert stream.send is not None
+        if stream.send.reset_code is not None:
+            return
+        stream.send.buffer.write(data, end)
+        self._written += len(data)
+        self._touched[stream_id] = stream
+        self._schedule(stream)
+
+    def reset(self, stream_id: int, error_code: int) -> None:
+        """Break our half off. It has no effect when that is over already."""
+        if self._is_forgotten(stream_id):
+            return
+        stream = self._for_sending(stream_id)
+        assert stream.send is not None
+        self._reset(stream, stream.send, error_code)
+
+    def stop(self, stream_id: int, error_code: int) -> None:
+        """Ask the peer to send no more; raises ValueError for a stream that receives nothing."""
+        stream = self._open.get(stream_id)
+        if stream is None or stream.receive is None:
+            raise ValueError("cannot stop receiving on this stream")
+        stream.receive.stop_code = error_code
+        stream.receive.stop_pending = True
+        self._signals[stream_id] = stream
+
+    def consume(self, stream_id: int, nbytes: int) -> None:
+        """Credit bytes of a stream that the application is done with."""
+        self.window.granted += nbytes
+        stream = self._open.get(stream_id)
+        if stream is None or stream.receive is None or stream.receive.is_finished:
+            return
+        window = stream.receive.window
+        window.granted += nbytes
+        if window.is_due:
+            self._credited[stream_id] = stream
+
+    def prioritize(self, stream_id: int, urgency: int, incremental: bool) -> None:
+        """Order a stream of the peer among those with data to send (RFC 9218).
+
+        A stream that is not open yet is remembered within the limit of streams; RFC 9218 section
+        7 leaves what is beyond to be discarded.
+        """
+        stream = self._open.get(stream_id)
+        if stream is not None:
+            stream.prioritized = True
+            self.scheduler.rerank(stream, rank_of(stream_id, urgency, incremental))
+        elif stream_id & 3 == self._ours ^ 1 and (
+            self.peer_bidi.opened <= stream_id >> 2 < self.peer_bidi.granted
+        ):
+            self._awaited[stream_id] = urgency, incremental
+
+    def is_prioritized(self, stream_id: int) -> bool:
+        """Whether `prioritize` was told of a stream."""
+        stream = self._open.get(stream_id)
+        if stream is None:
+            return stream_id in self._awaited
+        return stream.prioritized
+
+    def _for_sending(self, stream_id: int) -> Stream:
+        stream = self._open.get(stream_id)
+        if stream is not None:
+            if stream.send is None:
+                raise ValueError("stream is receive-only")
+            return stream
+        if not self.is_ours(stream_id) or self._is_forgotten(stream_id):
+            raise ValueError("stream is not open")
+        uni = bool(stream_id & _UNI)
+        limit = self._limit_uni if uni else self._limit_bidi_ours
+        receive = None if uni else ReceiveHalf(self._stream_window)
+        stream = self._open[stream_id] = Stream(stream_id, receive, SendHalf(limit))
+        if uni:
+            self._next_uni = stream_id + 4
+        else:
+            self._next_bidi = stream_id + 4
+        if not self._is_within(stream_id):
+            stream.blocked = True
+            self._blocked.append(stream)
+            self._blocked_due[uni] = True
+        return stream
+
+    def _is_forgotten(self, stream_id: int) -> bool:
+        if stream_id in self._open:
+            return False
+        if self.is_ours(stream_id):
+            return stream_id < (self._next_uni if stream_id & _UNI else self._next_bidi)
+        count = self.peer_uni if stream_id & _UNI else self.peer_bidi
+        return stream_id >> 2 < count.opened
+
+    def _reset(self, stream: Stream, send: SendHalf, error_code: int) -> None:
+        if send.is_finished or send.reset_code is not None:
+            return
+        self._touched[stream.id] = stream
+        self._written -= send.buffer.unsent
+        send.reset_code = error_code
+        send.reset_pending = True
+        send.buffer.discard()
+        self.scheduler.remove(stream)
+        self._flow_blocked.pop(stream.id, None)
+        self._signals[stream.id] = stream
+
+    # --- accessors ------------------------------------------------------------------------------
+
+    def get(self, stream_id: int) -> Stream | None:
+        return self._open.get(stream_id)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __contains__(self, stream_id: int) -> bool:
+        return stream_id in self._open
+
+    @property
+    def send_credit(self) -> int:
+        """Bytes that the peer still takes on the connection."""
+        return self.send_limit - self.send_used
+
+    def unsent(self, stream_id: int) -> int:
+        """Bytes written to a stream that were never sent."""
+        stream = self._open.get(stream_id)
+        if stream is None or stream.send is None or stream.send.reset_code is not None:
+            return 0
+        return stream.send.buffer.unsent
+
+    @property
+    def unsent_total(self) -> int:
+        """Bytes written to all streams that were never sent."""
+        return self._written - self.send_used
+
+    @property
+    def held(self) -> int:
+        """Bytes of memory that data out of order takes."""
+        return sum(
+            stream.receive.assembler.held
+            for stream in self._open.values()
+            if stream.receive is not None
+        )
+
+    @property
+    def peer_bidi_open(self) -> int:
+        """Bidirectional streams that the peer has opened and that are not finished."""
+        theirs = self._ours ^ 1
+        return sum(stream_id & 3 == theirs for stream_id in self._open)
+
+    def unacknowledged(self, stream_id: int) -> int:
+        """Bytes written to a stream, sent or not, from the first that is not acknowledged."""
+        stream = self._open.get(stream_id)
+        if stream is None or stream.send is None:
+            return 0
+        return stream.send.buffer.end - stream.send.buffer.base
+
+    def delivery(self, stream_id: int) -> Delivery:
+        """How far what we write on a stream has come; streams that are forgotten are delivered."""
+        stream = self._open.get(stream_id)
+        send = stream.send if stream is not None else None
+        if send is None:
+            return Delivery.DELIVERED
+        if send.reset_code is not None:
+            return Delivery.RESET
+        if send.is_finished:
+            return Delivery.DELIVERED
+        if send.buffer.fin_offset is None:
+            return Delivery.OPEN
+        return Delivery.QUEUED if send.buffer.has_pending else Delivery.IN_FLIGHT
+
+    def delivered(self, stream_ids: Iterable[int]) -> list[int]:
+        """Those of which all is acknowledged, or that are forgotten."""
+        known = self._open
+        found = []
+        for stream_id in stream_ids:
+            stream = known.get(stream_id)
+            send = stream.send if stream is not None else None
+            if send is None or (send.is_finished and send.reset_code is None):
+                found.append(stream_id)
+        return found
+
+    def is_flow_blocked(self, stream_id: int) -> bool:
+        """Whether the peer's limits for the stream or the connection hold its data back."""
+        stream = self._open.get(stream_id)
+        return (
+            stream is not None
+            and stream.send is not None
+            and (
+                stream.send.buffer.highest >= stream.send.limit or self.send_used >= self.send_limit
+            )
+        )
+
+    def take_touched(self) -> list[Stream]:
+        """Streams that something happened to since the last call."""
+        if not self._touched:
+            return []
+        touched, self._touched = list(self._touched.values()), {}
+        return touched
+
+    @property
+    def responses_delivered(self) -> bool:
+        """Whether all that was sent on the peer's bidirectional streams is acknowledged."""
+        theirs = self._ours ^ 1
+        return all(
+            stream.send is None or stream.send.is_finished
+            for stream_id, stream in self._open.items()
+            if stream_id & 3 == theirs
+        )
+
+    @property
+    def is_stream_blocked(self) -> bool:
+        """Whether data waits for a stream's own limit."""
+        return bool(self._flow_blocked)
+
+    # --- what is sent ---------------------------------------------------------------------------
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether control frames are due. Data is asked for with `next_sendable`."""
+        return bool(
+            self._credited
+            or self._signals
+            or self._window_lost
+            or self.window.is_due
+            or self.peer_bidi.is_due
+            or self.peer_uni.is_due
+            or self._counts_lost[0]
+            or self._counts_lost[1]
+            or self._blocked_due[0]
+            or self._blocked_due[1]
+        )
+
+    def write_frames(self, draft: Draft) -> bool:
+        """Add the control frames that fit; whether all did."""
+        if (self.window.is_due or self._window_lost) and not self._write_max_data(draft):
+            return False
+        for uni, count in ((False, self.peer_bidi), (True, self.peer_uni)):
+            if count.is_due or self._counts_lost[uni]:
+                frame = (MaxStreamsUni if uni else MaxStreamsBidi)(count.granted)
+                if not draft.add(frame.encode(), self._on_count_delivery, (uni,)):
+                    return False
+                count.announce()
+                self._counts_lost[uni] = False
+            if self._blocked_due[uni]:
+                blocked = (
+                    StreamsBlockedUni(self.max_uni) if uni else StreamsBlockedBidi(self.max_bidi)
+                )
+                if not draft.add(blocked.encode()):
+                    return False
+                self._blocked_due[uni] = False
+        while self._credited:
+            stream_id, stream = next(iter(self._credited.items()))
+            assert stream.receive is not None
+            window = stream.receive.window
+            credit = MaxStreamData(stream_id, window.granted).encode()
+            if not draft.add(credit, self._on_credit_delivery, (stream,)):
+                return False
+            window.announce()
+            self._touched[stream_id] = stream
+            del self._credited[stream_id]
+        while self._signals:
+            stream_id, stream = next(iter(self._signals.items()))
+            if not self._write_signals(draft, stream):
+                return False
+            del self._signals[stream_id]
+        return True
+
+    def _write_max_data(self, draft: Draft) -> bool:
+        frame = MaxData(self.window.granted).encode()
+        if not draft.add(frame, self._on_window_delivery):
+            return False
+        self.window.announce()
+        self._window_lost = False
+        return True
+
+    def _write_signals(self, draft: Draft, stream: Stream) -> bool:
+        send, receive = stream.send, stream.receive
+        if send is not None and send.reset_pending and send.reset_code is not None:
+            reset = ResetStream(stream.id, send.reset_code, send.buffer.highest).encode()
+            if not draft.add(reset, self._on_reset_delivery, (stream,)):
+                return False
+            send.reset_pending = False
+        if receive is not None and receive.stop_pending and receive.stop_code is not None:
+            stop = StopSending(stream.id, receive.stop_code).encode()
+            if not draft.add(stop, self._on_stop_delivery, (stream,)):
+                return False
+            receive.stop_pending = False
+        return True
+
+    def next_sendable(self) -> tuple[Stream, int] | None:
+        """The stream whose turn it is, and the offset up to which its pending data may go."""
+        if not self.scheduler:
+            return None
+        credit = self.send_limit - self.send_used
+        for stream in list(self.scheduler):
+            send = stream.send
+            assert send is not None
+            until = send.sendable_until(credit)
+            if until is not None:
+                return stream, until
+            if not send.buffer.has_pending:
+                self.scheduler.remove(stream)
+            elif send.is_flow_blocked:
+                self.scheduler.remove(stream)
+                self._flow_blocked[stream.id] = stream
+        return None
+
+    def write_data(self, draft: Draft, stream: Stream, until: int) -> bool:
+        """Add a STREAM frame of what fits; whether anything did."""
+        send = stream.send
+        assert send is not None
+        buffer = send.buffer
+        pending = buffer.pending
+        start = pending.starts[0] if pending.starts else buffer.end
+        head = stream_head(stream.id, start)
+        room = draft.room - len(head) - 3
+        stop = min(until, start + room)
+        if room < 0 or (stop <= start and (pending.starts or not buffer.fin_pending)):
+            return False
+        data = buffer.read(start, stop)
+        fin = self.sent(stream, start, stop)
+        kind = FrameType.STREAM | STREAM_LENGTH
+        if start:
+            kind |= STREAM_OFFSET
+        if fin:
+            kind |= STREAM_FIN
+        length = (stop - start | 0x4000).to_bytes(2, "big")
+        return draft.add(
+            b"".join((bytes((kind,)), head, length, data)),
+            self.on_data_delivery,
+            (stream, start, stop, fin),
+        )
+
+    def sent(self, stream: Stream, start: int, stop: int) -> bool:
+        """Pending bytes of a stream are sent; whether its end goes with them."""
+        assert stream.send is not None
+        buffer = stream.send.buffer
+        highest = buffer.highest
+        if stop > highest:
+            self.send_used += stop - highest
+            if not highest:
+                self._touched[stream.id] = stream
+        if start < highest:
+            self.bytes_resent += min(stop, highest) - start
+        fin = buffer.take(start, stop)
+        if buffer.has_pending:
+            self.scheduler.rotate(stream)
+        else:
+            self.scheduler.remove(stream)
+        return fin
+
+    def _schedule(self, stream: Stream) -> None:
+        send = stream.send
+        if (
+            send is not None
+            and not stream.scheduled
+            and not stream.blocked
+            and send.reset_code is None
+            and send.buffer.has_pending
+        ):
+            self.scheduler.add(stream)
+
+    # --- what became of it ----------------------------------------------------------------------
+
+    def on_data_delivery(
+        self, delivered: bool, stream: Stream, start: int, stop: int, fin: bool
+    ) -> None:
+        """STREAM frames were acknowledged or lost."""
+        send = stream.send
+        assert send is not None
+        if send.is_finished:
+            return
+        if delivered:
+            send.buffer.acked(start, stop, fin)
+            if send.buffer.is_acknowledged:
+                send.is_finished = True
+                self._forget_if_finished(stream)
+        elif send.reset_code is None:
+            send.buffer.lost(start, stop, fin)
+            self._flow_blocked.pop(stream.id, None)
+            self._schedule(stream)
+
+    def _on_window_delivery(self, delivered: bool) -> None:
+        if not delivered:
+            self._window_lost = True
+
+    def _on_count_delivery(self, delivered: bool, uni: bool) -> None:
+        if not delivered:
+            self._counts_lost[uni] = True
+
+    def _on_credit_delivery(self, delivered: bool, stream: Stream) -> None:
+        if not delivered and stream.receive is not None and not stream.receive.is_finished:
+            self._credited[stream.id] = stream
+
+    def _on_reset_delivery(self, delivered: bool, stream: Stream) -> None:
+        send = stream.send
+        assert send is not None
+        if delivered:
+            send.is_finished = True
+            self._forget_if_finished(stream)
+        elif not send.is_finished:
+            send.reset_pending = True
+            self._signals[stream.id] = stream
+
+    def _on_stop_delivery(self, delivered: bool, stream: Stream) -> None:
+        receive = stream.receive
+        assert receive is not None
+        if not delivered and not receive.is_finished:
+            receive.stop_pending = True
+            self._signals[stream.id] = stream
+
+    def _forget_if_finished(self, stream: Stream) -> None:
+        if not stream.is_finished or self._open.pop(stream.id, None) is None:
+            return
+        self._touched[stream.id] = stream
+        self.scheduler.remove(stream)
+        self._flow_blocked.pop(stream.id, None)
+        self._signals.pop(stream.id, None)
+        if not self.is_ours(stream.id):
+            # RFC 9000 section 4.6: the peer may open another one for it.
+            (self.peer_uni if stream.id & _UNI else self.peer_bidi).granted += 1

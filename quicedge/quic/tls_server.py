@@ -1,0 +1,508 @@
+"""The server side of TLS 1.3 for QUIC (RFC 8446 section 4, RFC 9001 section 4).
+
+From ClientHello to the ticket behind the client's Finished, with certificates chosen by name and
+sessions that tickets keep. It stands beside aioquic's engine, which clients use (`tls_client`);
+alerts and constants are shared. CRYPTO data goes in through `receive`, messages come out of it;
+keys and transport parameters go through `TlsHooks` while that runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import NamedTuple, Protocol
+
+from aioquic import tls
+from aioquic.buffer import Buffer
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa, x448, x25519
+
+from quicedge.quic import client_hello as client
+from quicedge.quic.client_hello import (
+    TLS_1_2,
+    TLS_1_3,
+    ClientHello,
+    OfferedPsk,
+    read_client_hello,
+)
+from quicedge.quic.errors import ErrorCode, TransportError
+from quicedge.quic.frames import Epoch, FrameType
+from quicedge.quic.key_schedule import KeySchedule
+from quicedge.quic.strikes import REGISTER_LENGTH, EarlyDataGuard, EarlyDataUse, stated_age
+from quicedge.quic.tickets import Session, Tickets, ticket_id
+from quicedge.quic.tls import CertificateStore, PrivateKey, ServerCertificate, handshake_message
+
+QUIC_TRANSPORT_PARAMETERS = 57
+"""TLS extension (RFC 9001 section 8.2)."""
+MAX_EARLY_DATA = 0xFFFFFFFF
+"""RFC 9001 section 4.6.1: in QUIC no other value is allowed."""
+
+_CHACHA20 = tls.CipherSuite.CHACHA20_POLY1305_SHA256
+_SUITES = (tls.CipherSuite.AES_128_GCM_SHA256, tls.CipherSuite.AES_256_GCM_SHA384, _CHACHA20)
+"""In the order we prefer; AES-128 is what every TLS 1.3 client has (RFC 8446 section 9.1)."""
+_CURVES = {
+    tls.Group.SECP256R1: ec.SECP256R1(),
+    tls.Group.SECP384R1: ec.SECP384R1(),
+    tls.Group.SECP521R1: ec.SECP521R1(),
+}
+_GROUPS = (tls.Group.SECP256R1, tls.Group.SECP384R1, tls.Group.X25519, tls.Group.X448)
+_GROUPS_TO_ASK_FOR = (
+    tls.Group.X25519, tls.Group.SECP256R1, tls.Group.SECP384R1, tls.Group.X448,
+)  # fmt: skip
+"""In the order we prefer."""
+_RETRY_RANDOM = hashlib.sha256(b"HelloRetryRequest").digest()
+"""RFC 8446 section 4.1.3: what tells a HelloRetryRequest from a ServerHello."""
+_PSK_DHE_KE = 1
+
+Messages = list[tuple[Epoch, bytes]]
+"""Handshake messages and the epoch whose packets carry them."""
+
+
+class TlsHooks(Protocol):
+    """What TLS tells QUIC while it handles a message."""
+
+    version: int
+    """The QUIC version in use."""
+
+    def on_secret(
+        self, epoch: Epoch, suite: tls.CipherSuite, secret: bytes, *, sending: bool
+    ) -> None:
+        """Keys are to be made of a traffic secret."""
+
+    def on_peer_parameters(self, parameters: bytes | None, alpn: str | None) -> bytes:
+        """The peer's transport parameters, None when it sent none; returns ours."""
+
+
+class _State(Enum):
+    EXPECT_HELLO = 0
+    EXPECT_FINISHED = 1
+    COMPLETE = 2
+
+
+class _Retried(NamedTuple):
+    """A HelloRetryRequest that was sent."""
+
+    group: int
+    suite: tls.CipherSuite
+    transcript: bytes
+    """What the transcript holds before the second ClientHello."""
+
+    def check_answer(self, hello: ClientHello, suite: tls.CipherSuite) -> None:
+        """RFC 8446 section 4.1.2: what may differ in the second ClientHello, and must."""
+        if [group for group, _ in hello.key_shares or ()] != [self.group]:
+            raise tls.AlertIllegalParameter("ClientHello has not the one key share asked for")
+        if suite != self.suite:
+            raise tls.AlertIllegalParameter("ClientHello has other cipher suites than the first")
+        # RFC 8446 section 4.2.10: a client MUST NOT include it in its followup ClientHello.
+        if hello.early_data:
+            raise tls.AlertIllegalParameter("ClientHello offers early data again")
+
+
+class ServerTls:
+    """One handshake. `random(n)` gives n random bytes."""
+
+    def __init__(
+        self,
+        hooks: TlsHooks,
+        *,
+        certificates: CertificateStore,
+        alpn_protocols: list[str],
+        cipher_suites: list[tls.CipherSuite] | None,
+        random: Callable[[int], bytes],
+        tickets: Tickets | None = None,
+        early_data: tuple[EarlyDataGuard, bytes] | None = None,
+    ) -> None:
+        """`early_data`: who judges 0-RTT data, and its stamp in tickets; None: none is taken."""
+        self._hooks = hooks
+        self._store = certificates
+        self._alpn_protocols = alpn_protocols
+        self._cipher_suites = cipher_suites or _SUITES
+        self._random = random
+        self._tickets = tickets
+        self._early_data = early_data
+        self._state = _State.EXPECT_HELLO
+        self._received = b""
+        self._now = 0.0
+        self._offered: tuple[Session, bytes, int] | None = None
+        """The session a client resumes, its ticket, and the obfuscated age it states."""
+        self._takes_psk = False
+        self._key_schedule: KeySchedule
+        self._expected_finished = b""
+        self._application_secret = b""
+        self.client_random = b""
+        self.alpn: str | None = None
+        self.alpn_offered: list[bytes] | None = None
+        """What the client offers, once its hello is read."""
+        self._retried: _Retried | None = None
+        self.server_name: str | None = None
+        self.certificate = certificates.default
+        self.group: str | None = None
+        """Name of the group of the key exchange, once it is agreed."""
+        self.resumed = False
+        self.early_data_accepted = False
+
+    @property
+    def is_complete(self) -> bool:
+        return self._state is _State.COMPLETE
+
+    @property
+    def early_data_use(self) -> EarlyDataUse | None:
+        """The use of a ticket that taking its early data was."""
+        if not self.early_data_accepted or self._offered is None:
+            return None
+        session, ticket, _ = self._offered
+        return EarlyDataUse(session.early_data[:REGISTER_LENGTH], ticket_id(ticket))
+
+    def receive(self, epoch: Epoch, data: bytes, now: float) -> Messages:
+        """Take CRYPTO data of an epoch, in order; raises `aioquic.tls.Alert`."""
+        self._now = now
+        self._received += data
+        out: Messages = []
+        while len(self._received) >= 4:
+            size = 4 + int.from_bytes(self._received[1:4], "big")
+            if len(self._received) < size:
+                break
+            message, self._received = self._received[:size], self._received[size:]
+            self._handle(epoch, message, out)
+        return out
+
+    def _handle(self, epoch: Epoch, message: bytes, out: Messages) -> None:
+        kind = message[0]
+        if (
+            self._state is _State.EXPECT_HELLO
+            and kind == tls.HandshakeType.CLIENT_HELLO
+            and epoch is Epoch.INITIAL
+        ):
+            self._handle_hello(message, out)
+        elif (
+            self._state is _State.EXPECT_FINISHED
+            and kind == tls.HandshakeType.FINISHED
+            and epoch is Epoch.HANDSHAKE
+        ):
+            self._handle_finished(message, out)
+        else:
+            raise tls.AlertUnexpectedMessage(f"Unexpected TLS message of type {kind}")
+
+    def _handle_hello(self, message: bytes, out: Messages) -> None:
+        hello = read_client_hello(message)
+        self.server_name = hello.server_name
+        self.certificate = certificate = self._store.select(hello.server_name)
+        suite = self._negotiate(hello)
+        if self._retried is None and (wanted := _group_to_ask_for(hello)) is not None:
+            out.append((Epoch.INITIAL, self._ask_for(wanted, suite, hello, message)))
+            return
+        if self._retried is not None:
+            self._retried.check_answer(hello, suite)
+        theirs = hello.others.get(QUIC_TRANSPORT_PARAMETERS)
+        parameters = self._hooks.on_peer_parameters(theirs, self.alpn)
+        if not self._resume(hello, message, suite):
+            self._key_schedule = KeySchedule(suite)
+            self._key_schedule.extract(None)
+            self._key_schedule.update_hash(self._transcript_before + message)
+        schedule = self._key_schedule
+        group, public_key, shared_key = self._exchange(hello)
+        hooks = self._hooks
+
+        self._send(out, Epoch.INITIAL, self._server_hello(hello, suite, group, public_key))
+        schedule.extract(shared_key)
+        sending = schedule.derive_secret(b"s hs traffic")
+        receiving = schedule.derive_secret(b"c hs traffic")
+        hooks.on_secret(Epoch.HANDSHAKE, suite, sending, sending=True)
+        hooks.on_secret(Epoch.HANDSHAKE, suite, receiving, sending=False)
+        self._send(out, Epoch.HANDSHAKE, self._encrypted_extensions(parameters))
+        if not self.resumed:
+            algorithm = _signature_algorithm(certificate.private_key, hello)
+            self._send(out, Epoch.HANDSHAKE, certificate.message)
+            self._send(out, Epoch.HANDSHAKE, self._certificate_verify(certificate, algorithm))
+        self._send(out, Epoch.HANDSHAKE, _finished(schedule, sending))
+
+        schedule.extract(None)
+        hooks.on_secret(Epoch.ONE_RTT, suite, schedule.derive_secret(b"s ap traffic"), sending=True)
+        # RFC 9001 section 5.7: 1-RTT packets are not read before the handshake is complete.
+        self._application_secret = schedule.derive_secret(b"c ap traffic")
+        self._expected_finished = _finished(schedule, receiving)
+        schedule.update_hash(self._expected_finished)
+        self._state = _State.EXPECT_FINISHED
+
+    def _handle_finished(self, message: bytes, out: Messages) -> None:
+        if not hmac.compare_digest(message, self._expected_finished):
+            raise tls.AlertDecryptError("Finished is wrong")
+        suite = self._key_schedule.cipher_suite
+        self._hooks.on_secret(Epoch.ONE_RTT, suite, self._application_secret, sending=False)
+        if self._tickets is not None and self._takes_psk:
+            out.append((Epoch.ONE_RTT, self._new_session_ticket(self._tickets)))
+        self._state = _State.COMPLETE
+
+    def _send(self, out: Messages, epoch: Epoch, message: bytes) -> None:
+        self._key_schedule.update_hash(message)
+        out.append((epoch, message))
+
+    # --- what is agreed -------------------------------------------------------------------------
+
+    def _negotiate(self, hello: ClientHello) -> tls.CipherSuite:
+        """Check what every hello must have, and agree on protocol and cipher suite."""
+        if TLS_1_3 not in (hello.supported_versions or ()):
+            raise tls.AlertProtocolVersion("No supported protocol version")
+        # RFC 8446 section 4.1.2: this vector MUST contain exactly one byte, set to zero.
+        if hello.compression_methods != b"\0":
+            raise tls.AlertIllegalParameter("ClientHello offers compression")
+        # RFC 8446 section 9.2: servers receiving a ClientHello which does not conform to these
+        # requirements MUST abort the handshake with a "missing_extension" alert.
+        if hello.key_shares is None or hello.supported_groups is None:
+            raise tls.AlertMissingExtension("ClientHello has no key share or no groups")
+        if hello.pre_shared_key is None and hello.signature_algorithms is None:
+            raise tls.AlertMissingExtension("ClientHello has no signature algorithms")
+        # RFC 8446 section 4.2.9: if clients offer "pre_shared_key" without a
+        # "psk_key_exchange_modes" extension, servers MUST abort the handshake.
+        if hello.pre_shared_key is not None and hello.key_exchange_modes is None:
+            raise tls.AlertMissingExtension("ClientHello has no key exchange modes")
+        # RFC 9001 section 8.4: QUIC has no middlebox compatibility mode.
+        if hello.session_id:
+            raise TransportError(
+                ErrorCode.PROTOCOL_VIOLATION,
+                FrameType.CRYPTO,
+                "ClientHello has a non-empty legacy_session_id",
+            )
+        suite = _cipher_suite(self._cipher_suites, hello)
+        self.alpn_offered = hello.alpn_protocols or []
+        self.alpn = _alpn(self._alpn_protocols, hello)
+        self._takes_psk = _PSK_DHE_KE in (hello.key_exchange_modes or b"")
+        self.client_random = hello.random
+        return suite
+
+    def _ask_for(
+        self, group: int, suite: tls.CipherSuite, hello: ClientHello, message: bytes
+    ) -> bytes:
+        """A HelloRetryRequest (RFC 8446 section 4.1.4), in answer to a ClientHello."""
+        extensions = _extension(client.SUPPORTED_VERSIONS, _uint16(TLS_1_3)) + _extension(
+            client.KEY_SHARE, _uint16(group)
+        )
+        request = _hello_message(_RETRY_RANDOM, hello.session_id, suite, extensions)
+        digest = hashlib.new(tls.cipher_suite_hash(suite).name, message).digest()
+        # RFC 8446 section 4.4.1: a hash of the first ClientHello takes its place.
+        transcript = handshake_message(tls.HandshakeType.MESSAGE_HASH, digest) + request
+        self._retried = _Retried(group, suite, transcript)
+        return request
+
+    @property
+    def _transcript_before(self) -> bytes:
+        """What was said before the ClientHello that is being answered."""
+        return b"" if self._retried is None else self._retried.transcript
+
+    def _resume(self, hello: ClientHello, message: bytes, suite: tls.CipherSuite) -> bool:
+        """Whether the session of a ticket is resumed; its secret is then in the key schedule."""
+        offered = hello.pre_shared_key
+        if offered is None or not self._takes_psk:
+            return False
+        session = self._session_of(offered)
+        if session is None or session.cipher_suite != suite:
+            return False
+        schedule = KeySchedule(suite)
+        schedule.extract(session.resumption_secret)
+        binder_key = schedule.derive_secret(b"res binder")
+        schedule.update_hash(self._transcript_before + message[: offered.binders_at])
+        # RFC 8446 section 4.2.11: prior to accepting PSK key establishment, the server MUST
+        # validate the corresponding binder value. If it does not validate, the server MUST abort.
+        if not hmac.compare_digest(schedule.finished_verify_data(binder_key), offered.binder):
+            raise tls.AlertDecryptError("PSK binder is wrong")
+        schedule.update_hash(message[offered.binders_at :])
+        self._key_schedule = schedule
+        self._offered = session, offered.identity, offered.obfuscated_age
+        self.resumed = True
+        if hello.early_data and self._admit_early_data(session, offered):
+            self.early_data_accepted = True
+            secret = schedule.derive_secret(b"c e traffic")
+            self._hooks.on_secret(Epoch.ZERO_RTT, suite, secret, sending=False)
+        return True
+
+    def _session_of(self, offered: OfferedPsk) -> Session | None:
+        if self._tickets is None:
+            return None
+        session = self._tickets.open(offered.identity, self._now)
+        # RFC 8446 section 4.2.11 lets a server ignore a session; one of another name could show
+        # the client a site under a certificate that does not cover it.
+        if (
+            session is None
+            or session.version != self._hooks.version
+            or session.server_name != self.server_name
+            or session.alpn != self.alpn
+        ):
+            return None
+        return session
+
+    def _admit_early_data(self, session: Session, offered: OfferedPsk) -> bool:
+        if self._early_data is None:
+            return False
+        guard, stamp = self._early_data
+        age = stated_age(offered.obfuscated_age, session.age_add)
+        return guard.admit(session, offered.identity, age, stamp, self._now)
+
+    def _exchange(self, hello: ClientHello) -> tuple[int, bytes, bytes]:
+        """Group, our public key and the shared secret, by the first share we can answer."""
+        for group, theirs in hello.key_shares or ():
+            if group not in _GROUPS:
+                continue
+            # RFC 8446 section 4.2.8: each key share MUST correspond to a group offered.
+            if group not in (hello.supported_groups or ()):
+                raise tls.AlertIllegalParameter("A key share is of a group that was not offered")
+            try:
+                name, ours, shared = _diffie_hellman(group, theirs)
+            except ValueError:
+                raise tls.AlertIllegalParameter("ClientHello has an invalid key share") from None
+            self.group = name
+            return group, ours, shared
+        raise tls.AlertHandshakeFailure("No supported key share")
+
+    # --- what is said ---------------------------------------------------------------------------
+
+    def _server_hello(
+        self, hello: ClientHello, suite: tls.CipherSuite, group: int, public_key: bytes
+    ) -> bytes:
+        extensions = _extension(client.SUPPORTED_VERSIONS, _uint16(TLS_1_3)) + _extension(
+            client.KEY_SHARE, _uint16(group) + _opaque16(public_key)
+        )
+        if self.resumed:
+            extensions += _extension(client.PRE_SHARED_KEY, _uint16(0))  # the first one offered
+        return _hello_message(self._random(32), hello.session_id, suite, extensions)
+
+    def _encrypted_extensions(self, parameters: bytes) -> bytes:
+        name = (self.alpn or "").encode("ascii")
+        extensions = _extension(client.ALPN, _opaque16(bytes((len(name),)) + name))
+        extensions += _extension(QUIC_TRANSPORT_PARAMETERS, parameters)
+        if self.early_data_accepted:
+            extensions += _extension(client.EARLY_DATA, b"")
+        return handshake_message(tls.HandshakeType.ENCRYPTED_EXTENSIONS, _opaque16(extensions))
+
+    def _certificate_verify(self, certificate: ServerCertificate, algorithm: int) -> bytes:
+        key: PrivateKey = certificate.private_key
+        signature = key.sign(
+            self._key_schedule.certificate_verify_data(tls.SERVER_CONTEXT_STRING),
+            *tls.signature_algorithm_params(algorithm),
+        )
+        return handshake_message(
+            tls.HandshakeType.CERTIFICATE_VERIFY, _uint16(algorithm) + _opaque16(signature)
+        )
+
+    def _new_session_ticket(self, tickets: Tickets) -> bytes:
+        stamp = self._early_data[1] if self._early_data is not None else b""
+        nonce = b"\0"  # there is one ticket per connection
+        age_add = int.from_bytes(self._random(4), "big")
+        schedule = self._key_schedule
+        session = Session(
+            version=self._hooks.version,
+            cipher_suite=schedule.cipher_suite,
+            resumption_secret=schedule.resumption_secret(nonce),
+            server_name=self.server_name,
+            alpn=self.alpn,
+            age_add=age_add,
+            issued_at=self._now,
+            early_data=stamp,
+        )
+        message = tls.NewSessionTicket(
+            ticket_lifetime=int(tickets.lifetime),
+            ticket_age_add=age_add,
+            ticket_nonce=nonce,
+            ticket=tickets.seal(session, self._now),
+            max_early_data_size=MAX_EARLY_DATA if stamp else None,
+        )
+        buf = Buffer(capacity=1024)
+        tls.push_new_session_ticket(buf, message)
+        return buf.data
+
+
+def _group_to_ask_for(hello: ClientHello) -> int | None:
+    """The group that the client should send a key share of; None when it has, or cannot."""
+    if any(group in _GROUPS for group, _ in hello.key_shares or ()):
+        return None
+    offered = hello.supported_groups or ()
+    return next((group for group in _GROUPS_TO_ASK_FOR if group in offered), None)
+
+
+def _hello_message(
+    random: bytes, session_id: bytes, suite: tls.CipherSuite, extensions: bytes
+) -> bytes:
+    body = b"%b%b%c%b%b\0%b" % (
+        _uint16(TLS_1_2), random, len(session_id), session_id, _uint16(suite),
+        _opaque16(extensions),
+    )  # fmt: skip
+    return handshake_message(tls.HandshakeType.SERVER_HELLO, body)
+
+
+def _finished(schedule: KeySchedule, secret: bytes) -> bytes:
+    return handshake_message(tls.HandshakeType.FINISHED, schedule.finished_verify_data(secret))
+
+
+def _cipher_suite(supported: Sequence[tls.CipherSuite], hello: ClientHello) -> tls.CipherSuite:
+    ours = [suite for suite in _SUITES if suite in supported]
+    common = [suite for suite in hello.cipher_suites if suite in ours]
+    if not common:
+        raise tls.AlertHandshakeFailure("No supported cipher suite")
+    # Whoever puts ChaCha20 first has no AES in hardware: it costs them more than it costs us.
+    if common[0] == _CHACHA20:
+        return _CHACHA20
+    return next(suite for suite in ours if suite in common)
+
+
+def _alpn(supported: list[str], hello: ClientHello) -> str:
+    offered = hello.alpn_protocols or []
+    for protocol in supported:
+        if protocol.encode("ascii") in offered:
+            return protocol
+    # RFC 9001 section 8.1: endpoints MUST immediately close a connection with a
+    # no_application_protocol TLS alert if an application protocol is not negotiated.
+    raise tls.AlertNoApplicationProtocol("No common ALPN protocols")
+
+
+def _signature_algorithm(key: PrivateKey, hello: ClientHello) -> int:
+    offered = hello.signature_algorithms or ()
+    for algorithm in _signature_algorithms(key):
+        if algorithm in offered:
+            return algorithm
+    raise tls.AlertHandshakeFailure("No supported signature algorithm")
+
+
+def _signature_algorithms(key: PrivateKey) -> tuple[int, ...]:
+    algorithms = tls.SignatureAlgorithm
+    if isinstance(key, rsa.RSAPrivateKey):
+        # RFC 8446 section 4.4.3: RSA signatures MUST use an RSASSA-PSS algorithm.
+        return algorithms.RSA_PSS_RSAE_SHA256, algorithms.RSA_PSS_RSAE_SHA384
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return (algorithms.ED25519,)
+    if isinstance(key, ed448.Ed448PrivateKey):
+        return (algorithms.ED448,)
+    by_curve = {
+        "secp256r1": (algorithms.ECDSA_SECP256R1_SHA256,),
+        "secp384r1": (algorithms.ECDSA_SECP384R1_SHA384,),
+        "secp521r1": (algorithms.ECDSA_SECP521R1_SHA512,),
+    }
+    return by_curve.get(key.curve.name, ())
+
+
+def _diffie_hellman(group: int, theirs: bytes) -> tuple[str, bytes, bytes]:
+    """Name of the group, a fresh public key and the shared secret; raises ValueError."""
+    if group == tls.Group.X25519:
+        key = x25519.X25519PrivateKey.generate()
+        shared = key.exchange(x25519.X25519PublicKey.from_public_bytes(theirs))
+        return "x25519", key.public_key().public_bytes_raw(), shared
+    if group == tls.Group.X448:
+        key448 = x448.X448PrivateKey.generate()
+        shared = key448.exchange(x448.X448PublicKey.from_public_bytes(theirs))
+        return "x448", key448.public_key().public_bytes_raw(), shared
+    curve = _CURVES[tls.Group(group)]
+    point = ec.EllipticCurvePublicKey.from_encoded_point(curve, theirs)
+    private = ec.generate_private_key(curve)
+    _, ours = tls.encode_public_key(private.public_key())
+    return curve.name, ours, private.exchange(ec.ECDH(), point)
+
+
+def _uint16(value: int) -> bytes:
+    return value.to_bytes(2, "big")
+
+
+def _opaque16(value: bytes) -> bytes:
+    return len(value).to_bytes(2, "big") + value
+
+
+def _extension(kind: int, value: bytes) -> bytes:
+    return _uint16(kind) + _opaque16(value)

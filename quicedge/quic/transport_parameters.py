@@ -1,0 +1,244 @@
+"""Transport parameters to and from bytes, and the rules on their values (RFC 9000 section 18)."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import NamedTuple
+
+import msgspec
+
+from quicedge.config.limits import MIN_INITIAL_DATAGRAM
+from quicedge.quic.frames import (
+    MAX_CONNECTION_ID_LENGTH,
+    MAX_STREAM_COUNT,
+    RESET_TOKEN_LENGTH,
+    FrameError,
+    decode_varint,
+    encode_varint,
+)
+
+GREASE_QUIC_BIT = 0x2AB2
+"""RFC 9287 section 3: taken note of for qlog."""
+
+
+class ParameterError(ValueError):
+    """Parameters that break a rule: a connection error TRANSPORT_PARAMETER_ERROR."""
+
+
+class PreferredAddress(NamedTuple):
+    """Where a client should go once the handshake is confirmed: host and port, by family."""
+
+    ipv4: tuple[str, int] | None = None
+    ipv6: tuple[str, int] | None = None
+
+
+class PreferredAddressParameter(NamedTuple):
+    """The server's preferred address (RFC 9000 section 9.6) and the connection ID to use there."""
+
+    ipv4: tuple[str, int] | None
+    ipv6: tuple[str, int] | None
+    connection_id: bytes
+    reset_token: bytes
+
+    def encode(self) -> bytes:
+        parts = []
+        for family, empty, address in (
+            (socket.AF_INET, bytes(6), self.ipv4),
+            (socket.AF_INET6, bytes(18), self.ipv6),
+        ):
+            if address is None:
+                parts.append(empty)
+            else:
+                parts.append(socket.inet_pton(family, address[0]) + address[1].to_bytes(2, "big"))
+        parts += bytes((len(self.connection_id),)), self.connection_id, self.reset_token
+        return b"".join(parts)
+
+    @classmethod
+    def decode(cls, data: bytes) -> PreferredAddressParameter:
+        if len(data) < 25 or len(data) != 25 + data[24] + RESET_TOKEN_LENGTH:
+            raise ParameterError("preferred_address has the wrong length")
+        if not 1 <= data[24] <= MAX_CONNECTION_ID_LENGTH:
+            raise ParameterError("preferred_address has an invalid connection ID")
+        ipv4, ipv6 = data[:4], data[6:22]
+        return cls(
+            (socket.inet_ntop(socket.AF_INET, ipv4), int.from_bytes(data[4:6], "big"))
+            if any(ipv4)
+            else None,
+            (socket.inet_ntop(socket.AF_INET6, ipv6), int.from_bytes(data[22:24], "big"))
+            if any(ipv6)
+            else None,
+            data[25:-RESET_TOKEN_LENGTH],
+            data[-RESET_TOKEN_LENGTH:],
+        )
+
+
+class VersionInformation(NamedTuple):
+    """RFC 9368 section 3."""
+
+    chosen: int
+    available: tuple[int, ...]
+
+    def encode(self) -> bytes:
+        return struct.pack(f"!{1 + len(self.available)}I", self.chosen, *self.available)
+
+    @classmethod
+    def decode(cls, data: bytes) -> VersionInformation:
+        if not data or len(data) % 4:
+            raise ParameterError("version_information has the wrong length")
+        chosen, *available = struct.unpack(f"!{len(data) // 4}I", data)
+        # RFC 9368 section 4: version 0 MUST be treated as a parsing failure.
+        if not chosen or 0 in available:
+            raise ParameterError("version_information contains version 0")
+        return cls(chosen, tuple(available))
+
+
+class TransportParameters(msgspec.Struct, kw_only=True):
+    """What one endpoint declares; None where it says nothing."""
+
+    original_destination_connection_id: bytes | None = None
+    max_idle_timeout: int | None = None
+    stateless_reset_token: bytes | None = None
+    max_udp_payload_size: int | None = None
+    initial_max_data: int | None = None
+    initial_max_stream_data_bidi_local: int | None = None
+    initial_max_stream_data_bidi_remote: int | None = None
+    initial_max_stream_data_uni: int | None = None
+    initial_max_streams_bidi: int | None = None
+    initial_max_streams_uni: int | None = None
+    ack_delay_exponent: int | None = None
+    max_ack_delay: int | None = None
+    disable_active_migration: bool = False
+    preferred_address: PreferredAddressParameter | None = None
+    active_connection_id_limit: int | None = None
+    initial_source_connection_id: bytes | None = None
+    retry_source_connection_id: bytes | None = None
+    version_information: VersionInformation | None = None
+    max_datagram_frame_size: int | None = None
+
+    def encode(self) -> bytes:
+        parts: list[bytes] = []
+        for number, (name, kind) in _PARAMETERS.items():
+            value = getattr(self, name)
+            if value is None or value is False:
+                continue
+            if kind is int:
+                content = encode_varint(value)
+            elif kind is bytes:
+                content = value
+            else:
+                content = b"" if kind is bool else value.encode()
+            parts += (encode_varint(number), encode_varint(len(content)), content)
+        return b"".join(parts)
+
+    @classmethod
+    def decode(cls, data: bytes) -> TransportParameters:
+        """Parse and check each by itself; raises ParameterError."""
+        parameters = cls()
+        seen: set[int] = set()
+        for number, content in split_parameters(data):
+            # RFC 9000 section 7.4: an endpoint SHOULD treat receipt of duplicate transport
+            # parameters as a connection error of type TRANSPORT_PARAMETER_ERROR.
+            if number in seen:
+                raise ParameterError("a transport parameter is repeated")
+            seen.add(number)
+            known = _PARAMETERS.get(number)
+            if known is not None:
+                name, kind = known
+                setattr(parameters, name, _value(name, kind, content))
+        _check(parameters)
+        return parameters
+
+
+_PARAMETERS: dict[int, tuple[str, type]] = {
+    0x00: ("original_destination_connection_id", bytes),
+    0x01: ("max_idle_timeout", int),
+    0x02: ("stateless_reset_token", bytes),
+    0x03: ("max_udp_payload_size", int),
+    0x04: ("initial_max_data", int),
+    0x05: ("initial_max_stream_data_bidi_local", int),
+    0x06: ("initial_max_stream_data_bidi_remote", int),
+    0x07: ("initial_max_stream_data_uni", int),
+    0x08: ("initial_max_streams_bidi", int),
+    0x09: ("initial_max_streams_uni", int),
+    0x0A: ("ack_delay_exponent", int),
+    0x0B: ("max_ack_delay", int),
+    0x0C: ("disable_active_migration", bool),
+    0x0D: ("preferred_address", PreferredAddressParameter),
+    0x0E: ("active_connection_id_limit", int),
+    0x0F: ("initial_source_connection_id", bytes),
+    0x10: ("retry_source_connection_id", bytes),
+    0x11: ("version_information", VersionInformation),
+    0x20: ("max_datagram_frame_size", int),
+}
+"""Name and kind of value, by number."""
+
+SERVER_ONLY = (
+    "original_destination_connection_id",
+    "preferred_address",
+    "retry_source_connection_id",
+    "stateless_reset_token",
+)
+"""A client MUST NOT send them (RFC 9000 section 18.2)."""
+
+
+def _value(name: str, kind: type, content: bytes) -> object:
+    if kind is bytes:
+        return content
+    if kind is int:
+        try:
+            value, end = decode_varint(content, 0)
+        except FrameError:
+            end = -1
+        if end != len(content):
+            raise ParameterError(f"{name} is not one integer")
+        return value
+    if kind is bool:
+        if content:
+            raise ParameterError(f"{name} has content")
+        return True
+    decoder = PreferredAddressParameter if kind is PreferredAddressParameter else VersionInformation
+    return decoder.decode(content)
+
+
+def _check(parameters: TransportParameters) -> None:
+    """RFC 9000 section 18.2 and 4.6: values that are invalid by themselves."""
+    limit = parameters.active_connection_id_limit
+    if limit is not None and limit < 2:
+        raise ParameterError("active_connection_id_limit must be no less than 2")
+    if (parameters.ack_delay_exponent or 0) > 20:
+        raise ParameterError("ack_delay_exponent must be <= 20")
+    if (parameters.max_ack_delay or 0) >= 1 << 14:
+        raise ParameterError("max_ack_delay must be < 2^14")
+    for name in ("initial_max_streams_bidi", "initial_max_streams_uni"):
+        if (getattr(parameters, name) or 0) > MAX_STREAM_COUNT:
+            raise ParameterError(f"{name} cannot exceed 2^60")
+    size = parameters.max_udp_payload_size
+    if size is not None and size < MIN_INITIAL_DATAGRAM:
+        raise ParameterError(f"max_udp_payload_size must be >= {MIN_INITIAL_DATAGRAM}")
+    token = parameters.stateless_reset_token
+    if token is not None and len(token) != RESET_TOKEN_LENGTH:
+        raise ParameterError("stateless_reset_token must have 16 bytes")
+
+
+def split_parameters(data: bytes) -> list[tuple[int, bytes]]:
+    """Numbers with their values as they stand there; raises ParameterError when cut short."""
+    found: list[tuple[int, bytes]] = []
+    at = 0
+    try:
+        while at < len(data):
+            parameter, at = decode_varint(data, at)
+            length, at = decode_varint(data, at)
+            end = at + length
+            if end > len(data):
+                raise ParameterError("truncated transport parameter")
+            found.append((parameter, data[at:end]))
+            at = end
+    except FrameError as error:
+        raise ParameterError("truncated transport parameter") from error
+    return found
+
+
+def unknown_parameters(data: bytes) -> list[tuple[int, bytes]]:
+    """Those that we know nothing of: grease, as a rule."""
+    return [item for item in split_parameters(data) if item[0] not in _PARAMETERS]

@@ -1,0 +1,152 @@
+"""Our reading of a ClientHello agrees with aioquic's, and says what is wrong with a bad one."""
+
+from __future__ import annotations
+
+import pytest
+from aioquic import tls
+from aioquic.buffer import Buffer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quicedge.quic.client_hello import read_client_hello
+
+NAMES = st.from_regex(r"[a-z0-9.-]{1,60}", fullmatch=True)
+UINT16S = st.lists(st.integers(0, 0xFFFF), max_size=20)
+TICKETS = st.lists(
+    st.tuples(st.binary(min_size=1, max_size=200), st.integers(0, 2**32 - 1)),
+    min_size=1,
+    max_size=3,
+)
+
+
+def encoded(hello: tls.ClientHello) -> bytes:
+    buf = Buffer(capacity=16384)
+    tls.push_client_hello(buf, hello)
+    return buf.data
+
+
+def sample(**changes: object) -> tls.ClientHello:
+    fields: dict[str, object] = {
+        "random": b"r" * 32,
+        "legacy_session_id": b"",
+        "cipher_suites": [0x1301, 0x1302],
+        "legacy_compression_methods": [0],
+        "alpn_protocols": ["h3"],
+        "key_share": [(29, b"k" * 32)],
+        "other_extensions": [(0x39, b"parameters")],
+        "server_name": "localhost",
+        "signature_algorithms": [0x0403],
+        "supported_groups": [29],
+        "supported_versions": [0x0304],
+        **changes,
+    }
+    return tls.ClientHello(**fields)  # type: ignore[arg-type]
+
+
+@given(
+    st.builds(
+        sample,
+        random=st.binary(min_size=32, max_size=32),
+        legacy_session_id=st.binary(max_size=32),
+        cipher_suites=UINT16S,
+        alpn_protocols=st.none() | st.lists(NAMES, max_size=4),
+        early_data=st.booleans(),
+        key_share=st.lists(st.tuples(st.integers(0, 0xFFFF), st.binary(max_size=80)), max_size=4),
+        pre_shared_key=st.none()
+        | TICKETS.map(lambda offered: tls.OfferedPsks(offered, [b"b" * 32] * len(offered))),
+        psk_key_exchange_modes=st.none() | st.lists(st.integers(0, 255), max_size=3),
+        server_name=st.none() | NAMES,
+        signature_algorithms=UINT16S,
+        supported_groups=UINT16S,
+        supported_versions=UINT16S,
+    )
+)
+def test_it_agrees_with_aioquic(written: tls.ClientHello) -> None:
+    message = encoded(written)
+    theirs = tls.pull_client_hello(Buffer(data=message))
+    ours = read_client_hello(message)
+    assert ours.random == theirs.random
+    assert ours.session_id == theirs.legacy_session_id
+    assert list(ours.cipher_suites) == theirs.cipher_suites
+    assert list(ours.compression_methods) == theirs.legacy_compression_methods
+    assert ours.server_name == theirs.server_name
+    assert ours.early_data == theirs.early_data
+    assert ours.key_shares == theirs.key_share
+    assert list(ours.others.items()) == theirs.other_extensions
+    for mine, other in (
+        (ours.signature_algorithms, theirs.signature_algorithms),
+        (ours.supported_groups, theirs.supported_groups),
+        (ours.supported_versions, theirs.supported_versions),
+        (ours.key_exchange_modes, theirs.psk_key_exchange_modes),
+    ):
+        assert (None if mine is None else list(mine)) == other
+    assert [name.decode() for name in ours.alpn_protocols or []] == (theirs.alpn_protocols or [])
+    offered = theirs.pre_shared_key
+    assert (ours.pre_shared_key is None) == (offered is None)
+    if ours.pre_shared_key is not None and offered is not None:
+        assert ours.pre_shared_key[:2] == offered.identities[0]
+        assert ours.pre_shared_key.binder == offered.binders[0]
+        binders = b"".join(b"\x20" + binder for binder in offered.binders)
+        assert message[ours.pre_shared_key.binders_at :] == len(binders).to_bytes(2) + binders
+
+
+@given(st.data())
+def test_garbage_raises_an_alert_and_nothing_else(data: st.DataObject) -> None:
+    psk = tls.OfferedPsks([(b"ticket", 5)], [b"b" * 32])
+    good = bytearray(encoded(sample(pre_shared_key=psk, psk_key_exchange_modes=[1])))
+    for _ in range(data.draw(st.integers(1, 4))):
+        good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(good)))
+    try:
+        read_client_hello(bytes(good[:cut]) + data.draw(st.binary(max_size=40)))
+    except tls.Alert:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("extensions", "alert"),
+    [
+        ([(0x39, b"a"), (0x39, b"b")], tls.AlertIllegalParameter),
+        ([(0x10, b"\x00\x03\x02h3")], tls.AlertIllegalParameter),  # the second ALPN
+        ([(0x2A, b"x")], tls.AlertDecodeError),  # early_data is empty
+        ([(0x29, b"\x00\x00\x00\x00"), (0x39, b"")], tls.AlertIllegalParameter),  # PSK not last
+        ([(0x29, b"\x00\x00\x00\x00")], tls.AlertDecodeError),  # no identity at all
+        (
+            [(0x29, b"\x00\x07\x00\x01t\x00\x00\x00\x05" + b"\x00\x00")],
+            tls.AlertIllegalParameter,  # no binder
+        ),
+        (
+            [(0x29, b"\x00\x07\x00\x01t\x00\x00\x00\x05" + b"\x00\x04\x01b\x01b")],
+            tls.AlertIllegalParameter,  # two binders for one identity
+        ),
+        ([(0x2D, b"\x05\x01")], tls.AlertDecodeError),  # longer than its extension
+        ([(0x2D, b"\x01\x01\x01")], tls.AlertDecodeError),  # shorter than its extension
+    ],
+)
+def test_what_a_hello_may_not_hold(
+    extensions: list[tuple[int, bytes]], alert: type[tls.Alert]
+) -> None:
+    with pytest.raises(alert):
+        read_client_hello(encoded(sample(other_extensions=extensions)))
+
+
+@pytest.mark.parametrize(
+    ("name", "alert"),
+    [
+        (b"\x00\x04\x00\x00\x01\xe9", tls.AlertDecodeError),  # not ASCII
+        (b"\x00\x04\x01\x00\x01a", tls.AlertIllegalParameter),  # no host name
+        (b"\x00\x08\x00\x00\x01a\x00\x00\x01b", tls.AlertDecodeError),  # two names
+        (b"\x00\x00", tls.AlertDecodeError),  # no name
+    ],
+)
+def test_bad_server_names(name: bytes, alert: type[tls.Alert]) -> None:
+    with pytest.raises(alert):
+        read_client_hello(encoded(sample(server_name=None, other_extensions=[(0, name)])))
+
+
+def test_a_hello_of_another_version_and_bytes_behind_it() -> None:
+    message = encoded(sample())
+    with pytest.raises(tls.AlertDecodeError):
+        read_client_hello(message[:4] + b"\x03\x01" + message[6:])
+    with pytest.raises(tls.AlertDecodeError):
+        read_client_hello(message + b"\0")
