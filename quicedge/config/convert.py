@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import msgspec
 
 from quicedge.config.problems import Problem, nearest
+from quicedge.config.schema import RENAMED_KEYS
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -223,10 +224,16 @@ def _table(
         if key in hints:
             out[key] = convert(item, hints[key], join(path, key), problems)
             continue
-        near = nearest(key, hints)
-        hint = near or f"; known here: {', '.join(sorted(hints))}"
-        problems.append(Problem(join(path, key), f"unknown key{hint}"))
+        problems.append(Problem(join(path, key), _unknown(join(path, key), key, hints)))
     for field in msgspec.structs.fields(struct):
         if field.required and field.name not in value:
             problems.append(Problem(path, f"{field.name} is missing"))
     return out
+
+
+def _unknown(path: str, key: str, known: dict[str, Any]) -> str:
+    """What to write in place of a key that does not exist."""
+    if path in RENAMED_KEYS:
+        return f"is now called {RENAMED_KEYS[path]}"
+    hint = nearest(key, known) or f"; known here: {', '.join(sorted(known))}"
+    return f"unknown key{hint}"

@@ -18,6 +18,9 @@ Window = Annotated[int, Meta(ge=1024, le=limits.MAX_VARINT, extra={"unit": "byte
 """A flow-control window; HTTP/3 needs 1024 bytes on its own streams (RFC 9114 section 6.2)."""
 Count = Annotated[int, Meta(ge=1, le=(1 << 31) - 1)]
 
+RENAMED_KEYS = {"pass_on": "forwarding"}
+"""Former keys, by their path, and what they are called now."""
+
 
 class _Section(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """A table of the configuration file; unknown keys are errors."""
@@ -190,8 +193,8 @@ class Log(_Section, frozen=True):
     """Access log file; the same place as the log when absent."""
 
 
-class PassOn(_Section, frozen=True):
-    """What is known of the transport, told to others."""
+class Forwarding(_Section, frozen=True):
+    """Fields that the edge adds to forwarded messages, and client fields that it lets through."""
 
     transport_headers: bool = False
     """Origins get `X-Quic-RTT-Ms` and others; a client's own are dropped."""
@@ -264,7 +267,7 @@ class Config(_Section, frozen=True):
     routes: list[Route] = field(default_factory=list)
     alt_svc: AltSvc = field(default_factory=AltSvc)
     log: Log = field(default_factory=Log)
-    pass_on: PassOn = field(default_factory=PassOn)
+    forwarding: Forwarding = field(default_factory=Forwarding)
     otel: Otel = field(default_factory=Otel)
     qlog: Qlog = field(default_factory=Qlog)
     admin: Admin = field(default_factory=Admin)

@@ -51,7 +51,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_client_edge_and_origin_are_one_chain(tmp_path: Path) -> None:
     (tmp_path / "www").mkdir()
-    extra = "[pass_on]\ntrace_context = true\n"
+    extra = "[forwarding]\ntrace_context = true\n"
     with (
         collector() as got,
         nginx(tmp_path, tmp_path / "www", TOLD) as origin,
@@ -128,7 +128,7 @@ def test_a_client_that_is_not_trusted_begins_no_trace(tmp_path: Path) -> None:
 
 def test_what_is_not_recorded_is_said_to_the_origin(tmp_path: Path) -> None:
     (tmp_path / "www").mkdir()
-    extra = "[pass_on]\ntrace_context = true\n"
+    extra = "[forwarding]\ntrace_context = true\n"
     with (
         collector() as got,
         nginx(tmp_path, tmp_path / "www", TOLD) as origin,

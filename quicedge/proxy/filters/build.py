@@ -17,7 +17,7 @@ from quicedge.proxy.spans import SpanRecorder
 
 def build_filters(config: Config, spans: SpanRecorder, date: Callable[[], bytes]) -> FilterChain:
     """The chain of all routes. `date` gives the present time as an HTTP date."""
-    options = config.pass_on
+    options = config.forwarding
     added: list[Filter] = []
     if options.transport_headers:
         added.append(TransportFields())

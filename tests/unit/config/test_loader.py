@@ -1,4 +1,4 @@
-"""The configuration file: units, nearest keys, and what belongs together."""
+"""Loading the configuration: units, suggestions for unknown keys, contradictions."""
 
 from __future__ import annotations
 
@@ -58,6 +58,7 @@ def test_options_make_a_configuration() -> None:
     ("extra", "expected"),
     [
         ({"worker": 2}, "worker: unknown key; did you mean 'workers'?"),
+        ({"pass_on": {"server_timing": True}}, "pass_on: is now called forwarding"),
         ({"quic": {"retri": "off"}}, "quic.retri: unknown key; did you mean 'retry'?"),
         ({"quic": {"retry": "maybe"}}, "quic.retry: 'maybe' is not one of 'off', 'always', 'auto'"),
         ({"quic": {"idle_timeout": "soon"}}, "quic.idle_timeout: 'soon' is not a duration"),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quicedge.config.schema import AltSvc as AltSvcConfig
-from quicedge.config.schema import Config, PassOn
+from quicedge.config.schema import Config, Forwarding
 from quicedge.http.message import Request, Response
 from quicedge.proxy.client import Transport
 from quicedge.proxy.exchange import Exchange
@@ -119,7 +119,7 @@ def test_a_chain_calls_only_the_phases_that_filters_have_in_their_order() -> Non
 
 
 def chain_of(**options: bool) -> FilterChain:
-    config = Config(pass_on=PassOn(**options))
+    config = Config(forwarding=Forwarding(**options))
     return build_filters(config, SpanRecorder(config.otel, lambda: 0.0), lambda: b"now")
 
 

@@ -12,12 +12,12 @@ from tests.support.edge import edge
 from tests.support.origin import demo_origin
 from tests.support.peers import wait_until
 
-PASS_ON = "[pass_on]\ntransport_headers = true\nserver_timing = true\ntrace_context = true"
+FORWARDING = "[forwarding]\ntransport_headers = true\nserver_timing = true\ntrace_context = true"
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 def test_origins_and_clients_are_told_when_configured(tmp_path: Path) -> None:
-    with demo_origin() as origin, edge(tmp_path, origin, extra=PASS_ON) as running:
+    with demo_origin() as origin, edge(tmp_path, origin, extra=FORWARDING) as running:
         done = running.get("/echo", "-v", "-H", "X-Quic-RTT-Ms: 0.001", "-H", "X-Quic-0RTT: 1",
                            "-H", f"traceparent: {PARENT}")  # fmt: skip
         told = done.stdout.decode().lower()
@@ -43,7 +43,7 @@ def test_nobody_is_told_unless_configured(tmp_path: Path) -> None:
 
 def test_names_with_underscores_pass_where_origins_tell_them_apart(tmp_path: Path) -> None:
     forged = ("-H", "x_forwarded_for: 6.6.6.6", "-H", "X-Real_IP: 6.6.6.6", "-H", "x_key: 7.7.7.7")
-    for extra, passed in (("", False), ("[pass_on]\nunderscores = true", True)):
+    for extra, passed in (("", False), ("[forwarding]\nunderscores = true", True)):
         directory = tmp_path / str(passed)
         directory.mkdir()
         with demo_origin() as origin, edge(directory, origin, extra=extra) as running:
