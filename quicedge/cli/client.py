@@ -16,12 +16,12 @@ from cryptography import x509
 from quicedge.cli.addresses import Addresses
 from quicedge.cli.exitcodes import ExitCode
 from quicedge.config import limits
-from quicedge.http.checks import MessageError, check_content_length, check_status
 from quicedge.http.errors import H3ErrorCode, error_name
 from quicedge.http.h3 import H3Connection, H3Error, H3Settings, H3StreamError
 from quicedge.http.message import Field, Fields
 from quicedge.http.priority import Priority
 from quicedge.http.semantics import response_has_body
+from quicedge.http.validation import MessageError, parse_content_length, parse_status
 from quicedge.quic import events
 from quicedge.quic.connection import Connection
 from quicedge.quic.ending import Ending
@@ -343,7 +343,7 @@ class Client(asyncio.DatagramProtocol):
 
     # --- quic.connection.ConnectionHandler -------------------------------------------------------
 
-    def pumped(self) -> None:
+    def after_transmit(self) -> None:
         """Uploads look for room in `_flush`."""
 
     def handle_event(self, event: events.QuicEvent) -> None:
@@ -390,7 +390,7 @@ class Client(asyncio.DatagramProtocol):
         if stream_id != self._stream_id:
             return
         try:
-            status = check_status(fields)
+            status = parse_status(fields)
             if status < 200:
                 self._answer.interim.append((status, fields[1:]))
                 return
@@ -409,7 +409,7 @@ class Client(asyncio.DatagramProtocol):
         length: int | None = None
         for name, value in fields:
             if name == b"content-length":
-                length = check_content_length(value, length)
+                length = parse_content_length(value, length)
         assert self._h3 is not None
         if length is not None and response_has_body(self._method.encode(), status):
             self._length = length

@@ -12,9 +12,9 @@ from urllib.parse import SplitResult, urlsplit
 
 from quicedge.config.limits import HQ_MAX_REQUEST
 from quicedge.http.h3 import H3Connection, H3Error, H3Settings, H3StreamError
+from quicedge.http.h3_qlog import trace_codec
 from quicedge.http.message import Fields
 from quicedge.http.priority import Priority
-from quicedge.http.traced import trace_codec
 from quicedge.quic import events
 from quicedge.quic.connection import Connection
 from quicedge.quic.settings import ALPN_H3
@@ -188,7 +188,7 @@ class Downloader:
 
     # --- quic.connection.ConnectionHandler ------------------------------------------------------
 
-    def pumped(self) -> None:
+    def after_transmit(self) -> None:
         """Nothing is uploaded."""
 
     def handle_event(self, event: events.QuicEvent) -> None:

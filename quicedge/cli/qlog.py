@@ -80,7 +80,7 @@ def _read(path: Path, detail_from: float = 0.0) -> Analysis:
 
 
 def _nothing(analysis: Analysis) -> NoReturn:
-    place = f": {safe(analysis.breaks.places[0])}" if analysis.breaks.places else ""
+    place = f": {safe(analysis.parse_errors.places[0])}" if analysis.parse_errors.places else ""
     raise click.ClickException(f"{safe(analysis.path)} holds no qlog events{place}")
 
 
@@ -131,7 +131,7 @@ def stats(files: tuple[Path, ...], as_data: bool, connection: str | None) -> Non
                 record = {
                     "file": str(path),
                     **summary(one),
-                    "broken": [str(place) for place in analysis.breaks.places],
+                    "broken": [str(place) for place in analysis.parse_errors.places],
                 }
                 click.echo(msgspec.json.encode(record))
                 continue
@@ -179,7 +179,7 @@ def show(
         shown += 1
         if limit is not None and shown >= limit:
             return
-    for place in events.breaks.places:
+    for place in events.parse_errors.places:
         click.secho(f"broken: {safe(place)}", fg="red", err=True)
     if events.bad_events:
         click.secho(f"{events.bad_events} items were no events", fg="yellow", err=True)
@@ -268,7 +268,7 @@ def validate(file: Path, as_data: bool) -> None:
             "errors": result.errors,
             "conforms": result.conforms,
             "findings": [asdict(finding) for finding in result.findings.values()],
-            "broken": [str(place) for place in result.breaks.places],
+            "broken": [str(place) for place in result.parse_errors.places],
         }
         click.echo(msgspec.json.encode(record))
     else:
@@ -282,7 +282,7 @@ def _print_validation(result: Any) -> None:
     click.echo(safe(f"{result.events} events ({counts}), vocabulary {result.version}"))
     if result.translated:
         click.echo("An older vocabulary: events were translated, then compared with the drafts.")
-    for place in result.breaks.places:
+    for place in result.parse_errors.places:
         click.echo(click.style("broken  ", fg="red") + safe(place))
     order = sorted(result.findings.values(), key=lambda item: (item.level != "error", -item.count))
     for finding in order:

@@ -82,7 +82,7 @@ QLOG_READ_SIZE: Final = 256 * 1024
 QLOG_MAX_EVENT: Final = 8 * 1024 * 1024
 """Bytes of one event or file header; a longer one is reported as broken and skipped."""
 
-QLOG_MAX_BREAKS: Final = 50
+QLOG_MAX_PARSE_ERRORS: Final = 50
 """Broken places of a trace file that are described; further ones are only counted."""
 
 QLOG_MAX_CONNECTIONS: Final = 64

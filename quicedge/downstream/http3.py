@@ -16,21 +16,21 @@ from quicedge.config.limits import (
     SEND_BUFFER_HIGH,
     SEND_BUFFER_LOW,
 )
-from quicedge.downstream.closing import close_reason
+from quicedge.downstream.close_reason import close_reason
 from quicedge.downstream.early_data import SAFE_METHODS, EarlyData
 from quicedge.downstream.http3_client import Http3Client
 from quicedge.downstream.rapid_reset import AbandonedRequests
 from quicedge.downstream.stalls import Stalls
 from quicedge.downstream.stream_timeouts import StreamTimeouts
-from quicedge.http import checks
 from quicedge.http.errors import H3ErrorCode
 from quicedge.http.h3 import H3Error, H3StreamError
 from quicedge.http.message import Field, Fields, Request, Response
 from quicedge.http.priority import Priority, parse_priority
-from quicedge.proxy.errorpage import error_response
+from quicedge.http.validation import MessageError, validate_request, validate_trailers
+from quicedge.proxy.accounting import route_label
+from quicedge.proxy.error_response import error_response
 from quicedge.proxy.exchange import Exchange, HeadTooLarge
 from quicedge.proxy.gateway import Gateway
-from quicedge.proxy.records import route_label
 from quicedge.quic import events
 from quicedge.quic.connection import Connection
 from quicedge.quic.ending import Delivery, Ending
@@ -79,15 +79,15 @@ class Host(Protocol):
     def wake(self, connection: Connection) -> None:
         """Something was written on the connection: send at the end of this turn of the loop."""
 
-    def make_codec(self, session: Session, alpn: str | None) -> Codec:
+    def make_codec(self, session: Http3Session, alpn: str | None) -> Codec:
         """The codec of the application protocol that was negotiated."""
 
-    def negotiated(self, session: Session) -> None:
+    def negotiated(self, session: Http3Session) -> None:
         """The session has its codec."""
 
-    def handshake_completed(self, session: Session) -> None: ...
+    def handshake_completed(self, session: Http3Session) -> None: ...
 
-    def session_ended(self, session: Session) -> None:
+    def session_ended(self, session: Http3Session) -> None:
         """The connection is over, and so is every exchange."""
 
 
@@ -96,7 +96,7 @@ class RequestStream:
 
     __slots__ = ("exchange", "paused", "session", "stream_id")
 
-    def __init__(self, session: Session, stream_id: int) -> None:
+    def __init__(self, session: Http3Session, stream_id: int) -> None:
         self.session = session
         self.stream_id = stream_id
         self.paused = False
@@ -200,7 +200,7 @@ class HeldRequest:
     trailers: Sequence[Field] = ()
 
 
-class Session:
+class Http3Session:
     """The HTTP/3 server side of one QUIC connection.
 
     Implements `quic.connection.ConnectionHandler` towards the transport and
@@ -290,7 +290,7 @@ class Session:
                 self._note_abuse()
             self._send_away(error.code, error.reason)
 
-    def pumped(self) -> None:
+    def after_transmit(self) -> None:
         """Settle what was delivered, resume origins whose clients caught up, close when drained."""
         if not self.connection.is_alive:
             self._end_exchanges()
@@ -386,13 +386,13 @@ class Session:
         self.requests += 1
         stream = RequestStream(self, stream_id)
         try:
-            request = checks.check_request(fields, limits=self._gateway.message_limits)
+            request = validate_request(fields, limits=self._gateway.message_limits)
             request.ended = end_stream
             if request.content_length is not None:
                 if end_stream and request.content_length:
-                    raise checks.MessageError("content short of content-length")
+                    raise MessageError("content short of content-length")
                 self.h3.expect_length(stream_id, request.content_length)
-        except checks.MessageError as error:
+        except MessageError as error:
             self._reject(stream, fields, error, end_stream)
             return
         self._prioritize(stream_id, fields)
@@ -519,8 +519,8 @@ class Session:
         if held is None and (stream is None or stream.exchange is None):
             return
         try:
-            trailers = checks.check_trailers(fields, limits=self._gateway.message_limits)
-        except checks.MessageError as error:
+            trailers = validate_trailers(fields, limits=self._gateway.message_limits)
+        except MessageError as error:
             raise H3StreamError(H3ErrorCode.MESSAGE_ERROR, str(error), stream_id) from error
         if held is not None:
             held.ended, held.trailers = True, trailers
@@ -566,7 +566,7 @@ class Session:
         self._reject(
             RequestStream(self, stream_id),
             fields,
-            checks.MessageError("field section too large", status_hint=431),
+            MessageError("field section too large", status_hint=431),
             end_stream=False,
         )
 
@@ -577,7 +577,7 @@ class Session:
     def refuse_head(self, stream_id: int, status: int, reason: str) -> None:
         """Answer a request whose head never became complete."""
         self.h3.drop(stream_id)
-        error = checks.MessageError(reason, status_hint=status)
+        error = MessageError(reason, status_hint=status)
         self._reject(RequestStream(self, stream_id), (), error, end_stream=False)
 
     def _note_broken_off(self, stream_id: int) -> None:
@@ -631,7 +631,7 @@ class Session:
         self,
         stream: RequestStream,
         fields: Sequence[Field],
-        error: checks.MessageError,
+        error: MessageError,
         end_stream: bool,
     ) -> None:
         """Answer a malformed request; RFC 9114 section 4.1.2 allows a response before the reset.

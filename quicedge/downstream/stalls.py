@@ -38,7 +38,7 @@ class Stream(Protocol):
 
 
 class Session(Protocol):
-    """Whose streams are looked at (`http3.Session`)."""
+    """Whose streams are looked at (`http3.Http3Session`)."""
 
     @property
     def connection(self) -> Connection: ...

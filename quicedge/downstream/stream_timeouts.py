@@ -39,7 +39,7 @@ class Stream(Protocol):
 
 
 class Session(Protocol):
-    """Whose streams are timed (`http3.Session`)."""
+    """Whose streams are timed (`http3.Http3Session`)."""
 
     @property
     def connection(self) -> Progress: ...

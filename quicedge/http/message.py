@@ -27,7 +27,7 @@ def count_lines(fields: Sequence[Field]) -> int:
 
 @dataclass(slots=True)
 class Request:
-    """A request head that passed `http.checks` (RFC 9110 section 3.4, RFC 9114 section 4.3.1)."""
+    """A request head that passed `http.validation` (RFC 9114 section 4.3.1)."""
 
     method: bytes
     scheme: bytes

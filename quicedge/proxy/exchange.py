@@ -20,7 +20,7 @@ from quicedge.http import semantics
 from quicedge.http.forwarding import Reserved
 from quicedge.http.message import Field, Request, Response
 from quicedge.proxy.client import ClientInfo
-from quicedge.proxy.errorpage import error_response
+from quicedge.proxy.error_response import error_response
 from quicedge.proxy.trace_context import SpanContext, TraceContext
 from quicedge.shares import Client
 from quicedge.telemetry.outcomes import Outcome

@@ -7,20 +7,20 @@ from typing import Protocol
 
 from quicedge.config.limits import RETRY_AFTER
 from quicedge.config.schema import Config
-from quicedge.http.checks import MessageError, MessageLimits
 from quicedge.http.message import Field, Request, Response
-from quicedge.proxy.client import ClientInfo
-from quicedge.proxy.exchange import Downstream, Exchange, Origin
-from quicedge.proxy.filters import FilterChain, build_filters
-from quicedge.proxy.ownanswers import OwnAnswer, own_answer
-from quicedge.proxy.policy import Policy
-from quicedge.proxy.records import (
+from quicedge.http.validation import MessageError, MessageLimits
+from quicedge.proxy.accounting import (
     access_record,
     count_exchange,
     count_rejected,
     expect_series,
     rejected_record,
 )
+from quicedge.proxy.client import ClientInfo
+from quicedge.proxy.exchange import Downstream, Exchange, Origin
+from quicedge.proxy.filters import FilterChain, build_filters
+from quicedge.proxy.local_reply import LocalReply, local_reply
+from quicedge.proxy.policy import Policy
 from quicedge.proxy.router import Router, host_of
 from quicedge.proxy.spans import SpanRecorder
 from quicedge.telemetry.access import AccessLog
@@ -87,7 +87,7 @@ class Gateway:
         if not client.is_authoritative(host_of(request.authority)):
             # RFC 9110 section 15.5.20: this connection may not carry requests for that name.
             exchange.refuse(421, Outcome.MISDIRECTED)
-        elif (own := own_answer(request)) is not None:
+        elif (own := local_reply(request)) is not None:
             _answer(exchange, own)
         elif exchange.route is None:
             exchange.refuse(404, Outcome.NO_ROUTE)
@@ -153,10 +153,10 @@ class Gateway:
         return {name: upstream.stats() for name, upstream in self._upstreams.items()}
 
 
-def _answer(exchange: Exchange, own: OwnAnswer) -> None:
-    if own is OwnAnswer.OPTIONS:
+def _answer(exchange: Exchange, own: LocalReply) -> None:
+    if own is LocalReply.OPTIONS:
         exchange.answer(Response(204))
-    elif own is OwnAnswer.NOT_SERVED:
+    elif own is LocalReply.NOT_SERVED:
         exchange.refuse(501, Outcome.NOT_SERVED, reason="TRACE is not served")
     else:
         exchange.refuse(400, Outcome.MALFORMED, reason="max-forwards is no number")

@@ -14,7 +14,7 @@ from quicedge.shares import Client, FairQueue, Pool
 
 
 class Waiter(Protocol):
-    """A connection with requests that wait for memory (`session.Session`)."""
+    """A connection with requests that wait for memory (`downstream.http3.Http3Session`)."""
 
     @property
     def share(self) -> Client:

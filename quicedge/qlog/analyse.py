@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from quicedge.config.tracelimits import QLOG_MAX_CONNECTIONS
-from quicedge.qlog.breaks import Breaks
 from quicedge.qlog.connection import Connection
 from quicedge.qlog.normalise import Events
+from quicedge.qlog.parse_errors import ParseErrors
 
 
 class Analysis:
@@ -21,7 +21,7 @@ class Analysis:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.connections: list[Connection] = []
-        self.breaks = Breaks()
+        self.parse_errors = ParseErrors()
         self.shape = "unknown"
         self.events = 0
         self.bad_events = 0
@@ -60,7 +60,7 @@ def analyse(
             connection = found[key] = Connection(trace, event.group, detail_from)
         connection.add(event)
     analysis.connections = list(found.values())
-    analysis.breaks = events.breaks
+    analysis.parse_errors = events.parse_errors
     analysis.bad_events = events.bad_events
     analysis.shape = events.reader.shape
     analysis.trace_errors = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from quicedge.qlog.blocked_time import Credit
 from quicedge.qlog.event import (
     Event,
     frame_length,
@@ -17,7 +18,6 @@ from quicedge.qlog.event import (
 from quicedge.qlog.flight import Flight
 from quicedge.qlog.gaps import Gaps
 from quicedge.qlog.inferred import Receiver, Sender
-from quicedge.qlog.limited import Credit
 from quicedge.qlog.names import space_of
 from quicedge.qlog.normalise import Trace
 from quicedge.qlog.packets import Packets

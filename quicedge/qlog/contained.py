@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from quicedge.qlog.breaks import Breaks
-from quicedge.qlog.cursor import ENDS, Broken, Cursor
 from quicedge.qlog.event import TraceHeader
+from quicedge.qlog.json_stream import TRUNCATED, JsonStream, NotJson
+from quicedge.qlog.parse_errors import ParseErrors
 
 _EVENTS = re.compile(r'"events"\s{0,16}:\s{0,16}\[')
 _NEXT_ITEM = re.compile(r"[}\]]\s{0,16},\s{0,16}(?=[{\[])")
@@ -22,7 +22,7 @@ _WANTED_OF_ARRAYS = {"configuration", "event_fields", "vantage_point"}
 _WANTED_OF_OBJECTS = {"common_fields", "vantage_point"}
 _VERSION_MEMBERS = {"file_schema", "qlog_version"}
 """Members of a file that tell its vocabulary."""
-_LARGEST_AFTER_BREAK = 1024 * 1024
+_LARGEST_AFTER_ERROR = 1024 * 1024
 """Bytes that an event may have right after a broken place, where most candidates are none."""
 
 
@@ -31,15 +31,15 @@ class ContainedReader:
 
     def __init__(
         self,
-        cursor: Cursor,
-        breaks: Breaks,
+        stream: JsonStream,
+        parse_errors: ParseErrors,
         headers: list[TraceHeader],
-        look_ahead: Callable[[int], Cursor],
+        look_ahead: Callable[[int], JsonStream],
     ) -> None:
-        """`look_ahead` gives a cursor of its own at a byte offset of the same file."""
-        self._cursor = cursor
+        """`look_ahead` gives a stream of its own at a byte offset of the same file."""
+        self._stream = stream
         self._look_ahead = look_ahead
-        self._breaks = breaks
+        self._parse_errors = parse_errors
         self._headers = headers
         self._file: dict[str, Any] = {}
         self.records = 0
@@ -47,24 +47,24 @@ class ContainedReader:
     def __iter__(self) -> Iterator[tuple[TraceHeader, Any]]:
         try:
             yield from self._read_file()
-            if self._cursor.repaired is not None:
-                raise Broken(self._cursor.repaired, "octets that are no UTF-8")
-            if self._cursor.peek():
-                raise Broken(self._cursor.offset, "there is more after the end of the JSON text")
-        except Broken as broken:
+            if self._stream.repaired is not None:
+                raise NotJson(self._stream.repaired, "octets that are no UTF-8")
+            if self._stream.peek():
+                raise NotJson(self._stream.offset, "there is more after the end of the JSON text")
+        except NotJson as broken:
             self._report(broken)
             # Whatever the damage, further lists of events can still be found by their name.
-            while self._cursor.find(_EVENTS):
+            while self._stream.find(_EVENTS):
                 try:
                     yield from self._read_events(self._new_header())
-                except Broken as another:
+                except NotJson as another:
                     self._report(another)
 
-    def _report(self, broken: Broken) -> None:
-        places = self._breaks.places
-        if broken.reason == ENDS and places and places[-1].record == self.records:
+    def _report(self, broken: NotJson) -> None:
+        places = self._parse_errors.places
+        if broken.reason == TRUNCATED and places and places[-1].record == self.records:
             return  # the event that the end cut off has been reported
-        self._breaks.add(broken.offset, self.records, broken.reason)
+        self._parse_errors.add(broken.offset, self.records, broken.reason)
 
     def _new_header(self) -> TraceHeader:
         header = TraceHeader(index=len(self._headers), file=self._file)
@@ -72,165 +72,165 @@ class ContainedReader:
         return header
 
     def _members(self) -> Iterator[str]:
-        """The names of an object's members, the cursor standing at each value."""
-        cursor = self._cursor
-        cursor.expect("{")
-        if cursor.peek() == "}":
-            cursor.skip()
+        """The names of an object's members, the stream standing at each value."""
+        stream = self._stream
+        stream.expect("{")
+        if stream.peek() == "}":
+            stream.skip()
             return
-        yield from _names(cursor)
+        yield from _names(stream)
 
     def _read_file(self) -> Iterator[tuple[TraceHeader, Any]]:
-        cursor = self._cursor
+        stream = self._stream
         alone: TraceHeader | None = None
         for name in self._members():
-            opening = cursor.peek()
+            opening = stream.peek()
             if name == "traces" and opening == "[":
-                cursor.skip()
+                stream.skip()
                 if not _VERSION_MEMBERS & self._file.keys():
                     self._complete(self._file, _VERSION_MEMBERS, _skip_traces)
-                if cursor.peek() == "]":
-                    cursor.skip()
+                if stream.peek() == "]":
+                    stream.skip()
                     continue
                 while True:
-                    if cursor.peek() == "{":
+                    if stream.peek() == "{":
                         yield from self._read_trace(self._new_header())
                     else:
-                        cursor.value()
-                    if cursor.peek() == "]":
-                        cursor.skip()
+                        stream.value()
+                    if stream.peek() == "]":
+                        stream.skip()
                         break
-                    cursor.expect(",")
+                    stream.expect(",")
             elif name == "events" and opening == "[":
                 alone = alone or self._new_header()
                 alone.trace = self._file
-                cursor.skip()
+                stream.skip()
                 self._complete_events(self._file)
                 yield from self._read_events(alone)
             else:
-                self._file[name] = cursor.value()
+                self._file[name] = stream.value()
 
     def _read_trace(self, header: TraceHeader) -> Iterator[tuple[TraceHeader, Any]]:
         for name in self._members():
-            if name == "events" and self._cursor.peek() == "[":
-                self._cursor.skip()
+            if name == "events" and self._stream.peek() == "[":
+                self._stream.skip()
                 self._complete_events(header.trace)
                 yield from self._read_events(header)
             else:
-                header.trace[name] = self._cursor.value()
+                header.trace[name] = self._stream.value()
 
     def _complete_events(self, members: dict[str, Any]) -> None:
         """Look up what is needed to read the events that begin here."""
-        wanted = _WANTED_OF_ARRAYS if self._cursor.peek() == "[" else _WANTED_OF_OBJECTS
+        wanted = _WANTED_OF_ARRAYS if self._stream.peek() == "[" else _WANTED_OF_OBJECTS
         if not wanted <= members.keys():
             self._complete(members, wanted, _skip_items)
 
     def _complete(
-        self, members: dict[str, Any], wanted: set[str], skip: Callable[[Cursor], None]
+        self, members: dict[str, Any], wanted: set[str], skip: Callable[[JsonStream], None]
     ) -> None:
         """Look up members that stand behind the array that begins here, which `skip` passes."""
         try:
-            cursor = self._look_ahead(self._cursor.offset)
+            stream = self._look_ahead(self._stream.offset)
         except OSError:
             return
         try:
-            skip(cursor)
-            if cursor.peek() == "}":
+            skip(stream)
+            if stream.peek() == "}":
                 return
-            cursor.expect(",")
-            for name in _names(cursor):
-                value = cursor.value()
+            stream.expect(",")
+            for name in _names(stream):
+                value = stream.value()
                 if name in wanted:
                     members.setdefault(name, value)
-        except Broken:
+        except NotJson:
             pass  # the reading itself will meet the place, and report it
         finally:
-            cursor.close()
+            stream.close()
 
     def _read_events(self, header: TraceHeader) -> Iterator[tuple[TraceHeader, Any]]:
-        """The items of a list of events; raises `Broken` only where the file ends."""
-        cursor = self._cursor
+        """The items of a list of events; raises `NotJson` only where the file ends."""
+        stream = self._stream
         first = True
         while True:
             try:
-                if cursor.peek() == "]":
-                    cursor.skip()
+                if stream.peek() == "]":
+                    stream.skip()
                     return
                 if not first:
-                    cursor.expect(",")
-                item = cursor.value()
-            except Broken as broken:
+                    stream.expect(",")
+                item = stream.value()
+            except NotJson as broken:
                 self._report(broken)
                 found, item = self._next_event()
                 if not found:
                     return
             first = False
-            if cursor.repaired is not None:
-                self._report(Broken(cursor.repaired, "octets that are no UTF-8"))
-                cursor.repaired = None
+            if stream.repaired is not None:
+                self._report(NotJson(stream.repaired, "octets that are no UTF-8"))
+                stream.repaired = None
             self.records += 1
             yield header, item
 
     def _next_event(self) -> tuple[bool, Any]:
         """Go on after a broken place: the next thing in the file that is an event."""
-        cursor = self._cursor
-        while cursor.find(_NEXT_ITEM):
+        stream = self._stream
+        while stream.find(_NEXT_ITEM):
             try:
-                item = cursor.value(_LARGEST_AFTER_BREAK)
-            except Broken:
+                item = stream.value(_LARGEST_AFTER_ERROR)
+            except NotJson:
                 continue
             if looks_like_event(item):
                 return True, item
         return False, None
 
 
-def _names(cursor: Cursor) -> Iterator[str]:
-    """The names of an object's members from the next one on, the cursor standing at each value."""
+def _names(stream: JsonStream) -> Iterator[str]:
+    """The names of an object's members from the next one on, the stream standing at each value."""
     while True:
-        at = cursor.offset
-        name = cursor.value()
+        at = stream.offset
+        name = stream.value()
         if not isinstance(name, str):
-            raise Broken(at, "expected the name of a member")
-        cursor.expect(":")
+            raise NotJson(at, "expected the name of a member")
+        stream.expect(":")
         yield name
-        if cursor.peek() == "}":
-            cursor.skip()
+        if stream.peek() == "}":
+            stream.skip()
             return
-        cursor.expect(",")
+        stream.expect(",")
 
 
-def _skip_items(cursor: Cursor) -> None:
+def _skip_items(stream: JsonStream) -> None:
     """Pass the rest of an array, and its end."""
     first = True
-    while cursor.peek() != "]":
+    while stream.peek() != "]":
         if not first:
-            cursor.expect(",")
-        cursor.value()
+            stream.expect(",")
+        stream.value()
         first = False
-    cursor.skip()
+    stream.skip()
 
 
-def _skip_traces(cursor: Cursor) -> None:
+def _skip_traces(stream: JsonStream) -> None:
     """Pass the rest of the array of traces, and its end, with one event in memory at a time."""
     first = True
-    while cursor.peek() != "]":
+    while stream.peek() != "]":
         if not first:
-            cursor.expect(",")
+            stream.expect(",")
         first = False
-        if cursor.peek() != "{":
-            cursor.value()
+        if stream.peek() != "{":
+            stream.value()
             continue
-        cursor.skip()
-        if cursor.peek() == "}":
-            cursor.skip()
+        stream.skip()
+        if stream.peek() == "}":
+            stream.skip()
             continue
-        for name in _names(cursor):
-            if name == "events" and cursor.peek() == "[":
-                cursor.skip()
-                _skip_items(cursor)
+        for name in _names(stream):
+            if name == "events" and stream.peek() == "[":
+                stream.skip()
+                _skip_items(stream)
             else:
-                cursor.value()
-    cursor.skip()
+                stream.value()
+    stream.skip()
 
 
 def looks_like_event(item: Any) -> bool:

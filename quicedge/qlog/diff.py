@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from quicedge.qlog.align import clock_offset
+from quicedge.qlog.blocked_time import Limit
 from quicedge.qlog.connection import Connection
-from quicedge.qlog.limited import Limit
 from quicedge.qlog.summary import summary
 from quicedge.qlog.units import milliseconds, percent, safe, size
 

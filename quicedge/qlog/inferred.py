@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from math import inf
 from typing import Any, Final
 
+from quicedge.qlog.blocked_time import Limit, Period, Receiving, Sending
 from quicedge.qlog.event import Event, integer, text
-from quicedge.qlog.limited import Limit, Period, Receiving, Sending
 
 _REASONS: Final = {
     "connection_flow_control": Limit.CONNECTION,

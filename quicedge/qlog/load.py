@@ -13,10 +13,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from quicedge.qlog.breaks import Breaks
 from quicedge.qlog.contained import ContainedReader
-from quicedge.qlog.cursor import Cursor
 from quicedge.qlog.event import TraceHeader
+from quicedge.qlog.json_stream import JsonStream
+from quicedge.qlog.parse_errors import ParseErrors
 from quicedge.qlog.sequential import (
     RECORD_SEPARATOR,
     ConcatenatedValues,
@@ -44,14 +44,14 @@ class Shape(StrEnum):
 class Reader:
     """The events of a file, each with the header of its trace, as they stand there.
 
-    Iterate once. Nothing in the file makes it raise: what cannot be read is in `breaks`. Only
+    Iterate once. Nothing in the file makes it raise: what cannot be read is in `parse_errors`. Only
     opening it can fail (OSError).
     """
 
     def __init__(self, path: str | Path, progress: Callable[[int], None] | None = None) -> None:
         self.source = Source(path, progress)
         self._progress = progress
-        self.breaks = Breaks()
+        self.parse_errors = ParseErrors()
         self.headers: list[TraceHeader] = []
         """Traces met so far."""
         self.shape = Shape.UNKNOWN
@@ -71,32 +71,35 @@ class Reader:
             self.shape = shape_of(body)
             self._records = self._open(body, len(head) - len(body))
             if not body.strip():
-                self.breaks.add(0, 0, "the file is empty")
+                self.parse_errors.add(0, 0, "the file is empty")
             else:
                 yield from self._records
             if self.source.damage is not None:
-                self.breaks.add(self.source.offset, self.records, self.source.damage)
+                self.parse_errors.add(self.source.offset, self.records, self.source.damage)
         finally:
             self.source.close()
 
     def _open(self, body: bytes, offset: int) -> ContainedReader | SequentialReader:
         if self.shape is Shape.CONTAINED:
             return ContainedReader(
-                Cursor(self.source, body, offset), self.breaks, self.headers, self._look_ahead
+                JsonStream(self.source, body, offset),
+                self.parse_errors,
+                self.headers,
+                self._look_ahead,
             )
         values: SeparatedValues | ConcatenatedValues
         if self.shape is Shape.CONCATENATED:
-            values = ConcatenatedValues(Cursor(self.source, body, offset), self.breaks)
+            values = ConcatenatedValues(JsonStream(self.source, body, offset), self.parse_errors)
         else:
             separator = RECORD_SEPARATOR if self.shape is Shape.SEQUENCE else b"\n"
-            values = SeparatedValues(self.source, body, offset, separator, self.breaks)
-        return SequentialReader(values, self.breaks, self.headers)
+            values = SeparatedValues(self.source, body, offset, separator, self.parse_errors)
+        return SequentialReader(values, self.parse_errors, self.headers)
 
-    def _look_ahead(self, offset: int) -> Cursor:
+    def _look_ahead(self, offset: int) -> JsonStream:
         """A second position in the file, for what stands behind `offset`. Raises OSError."""
-        cursor = Cursor(Source(self.source.path, self._progress), b"")
-        cursor.go_to(offset)
-        return cursor
+        stream = JsonStream(Source(self.source.path, self._progress), b"")
+        stream.go_to(offset)
+        return stream
 
 
 def shape_of(head: bytes) -> Shape:

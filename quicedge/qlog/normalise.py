@@ -14,7 +14,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from quicedge.qlog.breaks import Breaks
 from quicedge.qlog.event import Event, TraceHeader, integer, mapping, text
 from quicedge.qlog.load import Reader
 from quicedge.qlog.names import (
@@ -26,6 +25,7 @@ from quicedge.qlog.names import (
     RTT_METRICS,
     current_name,
 )
+from quicedge.qlog.parse_errors import ParseErrors
 
 _UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "ns": 1e-6}
 """`time_units` of drafts before 02: milliseconds in one."""
@@ -159,8 +159,8 @@ class Events:
         self.traces: dict[int, Trace] = {}
 
     @property
-    def breaks(self) -> Breaks:
-        return self.reader.breaks
+    def parse_errors(self) -> ParseErrors:
+        return self.reader.parse_errors
 
     @property
     def bad_events(self) -> int:

@@ -18,8 +18,8 @@ from typing import Any
 
 from quicedge.qlog.align import clock_offset
 from quicedge.qlog.analyse import Analysis
+from quicedge.qlog.blocked_time import MEANINGS
 from quicedge.qlog.connection import Connection
-from quicedge.qlog.limited import MEANINGS
 from quicedge.qlog.packets import Packets
 from quicedge.qlog.series import Series, Sums
 from quicedge.qlog.stats import what
@@ -107,8 +107,8 @@ def _side(analysis: Analysis, connection: Connection, offset: float) -> dict[str
     return {
         "file": analysis.path.name,
         "summary": summary(connection),
-        "broken": [str(place) for place in analysis.breaks.places],
-        "breaks": analysis.breaks.count,
+        "broken": [str(place) for place in analysis.parse_errors.places],
+        "breaks": analysis.parse_errors.count,
         "start": _time((connection.start or 0.0) - offset),
         "end": _time(connection.end - offset),
         "handshake": [

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import msgspec
 
 from quicedge.config.tracelimits import QLOG_MAX_EVENT
-from quicedge.qlog.breaks import Breaks
-from quicedge.qlog.cursor import Broken, Cursor
 from quicedge.qlog.event import TraceHeader, mapping
+from quicedge.qlog.json_stream import JsonStream, NotJson
+from quicedge.qlog.parse_errors import ParseErrors
 from quicedge.qlog.source import Source
 
 RECORD_SEPARATOR = b"\x1e"
@@ -38,9 +38,11 @@ class Values(Protocol):
 class SequentialReader:
     """Yields each event as it stands in the file, with the header of its trace."""
 
-    def __init__(self, values: Values, breaks: Breaks, headers: list[TraceHeader]) -> None:
+    def __init__(
+        self, values: Values, parse_errors: ParseErrors, headers: list[TraceHeader]
+    ) -> None:
         self._values = values
-        self._breaks = breaks
+        self._parse_errors = parse_errors
         self._headers = headers
 
     @property
@@ -56,7 +58,7 @@ class SequentialReader:
                 self._headers.append(header)
                 continue
             if header is None:
-                self._breaks.add(offset, self.records - 1, "events begin without a header")
+                self._parse_errors.add(offset, self.records - 1, "events begin without a header")
                 header = TraceHeader(len(self._headers))
                 self._headers.append(header)
             yield header, item
@@ -65,25 +67,25 @@ class SequentialReader:
 class ConcatenatedValues:
     """JSON texts one after another with nothing but white space between them."""
 
-    def __init__(self, cursor: Cursor, breaks: Breaks) -> None:
-        self._cursor = cursor
-        self._breaks = breaks
+    def __init__(self, stream: JsonStream, parse_errors: ParseErrors) -> None:
+        self._stream = stream
+        self._parse_errors = parse_errors
         self.count = 0
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
-        cursor = self._cursor
-        while cursor.peek():
-            offset = cursor.offset
+        stream = self._stream
+        while stream.peek():
+            offset = stream.offset
             try:
-                value = cursor.value()
-            except Broken as broken:
-                self._breaks.add(broken.offset, self.count, broken.reason)
-                if not cursor.find(_NEXT_VALUE):
+                value = stream.value()
+            except NotJson as broken:
+                self._parse_errors.add(broken.offset, self.count, broken.reason)
+                if not stream.find(_NEXT_VALUE):
                     return
                 continue
-            if cursor.repaired is not None:
-                self._breaks.add(cursor.repaired, self.count, "octets that are no UTF-8")
-                cursor.repaired = None
+            if stream.repaired is not None:
+                self._parse_errors.add(stream.repaired, self.count, "octets that are no UTF-8")
+                stream.repaired = None
             self.count += 1
             yield offset, value
 
@@ -92,14 +94,14 @@ class SeparatedValues:
     """Records with a separator before (RFC 7464) or behind (newline-delimited JSON) each."""
 
     def __init__(
-        self, source: Source, head: bytes, offset: int, separator: bytes, breaks: Breaks
+        self, source: Source, head: bytes, offset: int, separator: bytes, parse_errors: ParseErrors
     ) -> None:
         """`head`: what was read of the source, from `offset` in the file on."""
         self._source = source
         self._head = head
         self._offset = offset
         self._separator = separator
-        self._breaks = breaks
+        self._parse_errors = parse_errors
         self.count = 0
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
@@ -124,7 +126,7 @@ class SeparatedValues:
                 offset += len(piece) + 1
             if len(pending) > QLOG_MAX_EVENT:
                 if not too_long:
-                    self._breaks.add(
+                    self._parse_errors.add(
                         offset, self.count, f"a record longer than {QLOG_MAX_EVENT} bytes"
                     )
                 too_long = True
@@ -145,7 +147,7 @@ class SeparatedValues:
             pass
         try:
             value = decode(record)
-            self._breaks.add(offset, self.count, "no strict JSON (text or a number)")
+            self._parse_errors.add(offset, self.count, "no strict JSON (text or a number)")
             return [value]
         except ValueError as error:
             reason = getattr(error, "msg", str(error))
@@ -158,7 +160,9 @@ class SeparatedValues:
                 except ValueError:
                     pass
         last = not record.endswith(b"\n") and self._source.ended
-        self._breaks.add(at, self.count, reason + (" (the file ends too early)" if last else ""))
+        self._parse_errors.add(
+            at, self.count, reason + (" (the file ends too early)" if last else "")
+        )
         return found
 
 

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from quicedge.qlog.analyse import Analysis
+from quicedge.qlog.blocked_time import MEANINGS, Limit
 from quicedge.qlog.connection import Connection
-from quicedge.qlog.limited import MEANINGS, Limit
 from quicedge.qlog.streams import OTHERS, Stream
 from quicedge.qlog.summary import stream_rows, summary
 from quicedge.qlog.units import milliseconds, percent, rate, safe, size
@@ -43,12 +43,15 @@ def page(analysis: Analysis, connection: Connection) -> RenderableType:
 def reading_notes(analysis: Analysis) -> list[RenderableType]:
     """How far the file can be believed; nothing for a good one."""
     notes: list[RenderableType] = []
-    breaks = analysis.breaks
-    if breaks.count:
-        notes += [Text(), Text(f"The file is broken in {breaks.count} place(s):", style="red")]
-        notes += [Text(f"  {safe(place)}") for place in breaks.places[:10]]
-        if breaks.count > 10:
-            notes.append(Text(f"  … and {breaks.count - 10} more"))
+    parse_errors = analysis.parse_errors
+    if parse_errors.count:
+        notes += [
+            Text(),
+            Text(f"The file is broken in {parse_errors.count} place(s):", style="red"),
+        ]
+        notes += [Text(f"  {safe(place)}") for place in parse_errors.places[:10]]
+        if parse_errors.count > 10:
+            notes.append(Text(f"  … and {parse_errors.count - 10} more"))
     if analysis.bad_events:
         notes.append(Text(f"{analysis.bad_events} items were no events.", style="yellow"))
     if analysis.beyond_limit:

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from quicedge.config.tracelimits import QLOG_MAX_CONNECTIONS, QLOG_MAX_FINDINGS
-from quicedge.qlog.breaks import Breaks
 from quicedge.qlog.consistency import Consistency
 from quicedge.qlog.definitions import Problem, check, events
 from quicedge.qlog.event import Event, TraceHeader, text
 from quicedge.qlog.load import Reader, Shape
 from quicedge.qlog.normalise import Trace
+from quicedge.qlog.parse_errors import ParseErrors
 
 _SCHEMA = re.compile(r"urn:ietf:params:qlog:events:([\w.~-]+?)(?:-(\d+))?(?:#[\w.~-]+)?")
 _OLDEST = 12
@@ -59,7 +59,7 @@ class Validation:
     events: int = 0
     findings: dict[tuple[str, str], Finding] = field(default_factory=dict)
     beyond_limit: int = 0
-    breaks: Breaks = field(default_factory=Breaks)
+    parse_errors: ParseErrors = field(default_factory=ParseErrors)
     names: dict[str, int] = field(default_factory=dict)
     """Events by name (of today)."""
     importance: dict[str, int] = field(default_factory=dict)
@@ -74,13 +74,13 @@ class Validation:
     @property
     def conforms(self) -> bool:
         """Whether all of it is by the drafts: no error, and nothing that they do not define."""
-        return not self.findings and not self.breaks.count
+        return not self.findings and not self.parse_errors.count
 
     @property
     def errors(self) -> int:
         """Kinds of errors, broken places included."""
         found = sum(finding.level == "error" for finding in self.findings.values())
-        return found + self.breaks.count
+        return found + self.parse_errors.count
 
     def add(self, level: str, event: str, what: str, example: str = "") -> None:
         known = self.findings.get((event, what))
@@ -129,12 +129,12 @@ class _Validator:
                     result.translated = True
             self._check(trace, raw)
             result.events += 1
-        result.breaks = reader.breaks
-        if not result.events and not result.breaks.count:
+        result.parse_errors = reader.parse_errors
+        if not result.events and not result.parse_errors.count:
             result.add("error", "file", "has no events")
         elif result.events and not any(name in events() for name in result.names):
             result.add("error", "file", "has no event of the drafts: nothing could be compared")
-        if result.complete and not result.breaks.count:
+        if result.complete and not result.parse_errors.count:
             result.findings.update(self._doubtful)
         return result
 

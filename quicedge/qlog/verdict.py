@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from quicedge.qlog.blocked_time import Limit
 from quicedge.qlog.connection import Connection
-from quicedge.qlog.limited import Limit
 from quicedge.qlog.units import milliseconds, percent, rate, size
 
 _NOTABLE = 0.1

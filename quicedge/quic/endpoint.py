@@ -104,7 +104,7 @@ class _Nobody:
     def handle_event(self, event: QuicEvent) -> None:
         pass
 
-    def pumped(self) -> None:
+    def after_transmit(self) -> None:
         pass
 
 
@@ -251,7 +251,7 @@ class Endpoint:
         if self._transmit(connection, now):
             # Sending issues connection IDs; they must be known before the peer uses them.
             self._deliver(connection)
-        connection.handler.pumped()
+        connection.handler.after_transmit()
         if connection.bytes_received >= connection.flood_check_at and connection.is_alive:
             self._check_flood(connection, now)
         if connection.is_terminated:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from quicedge.qlog.limited import Limit, Receiving, Sending
+from quicedge.qlog.blocked_time import Limit, Receiving, Sending
 
 _QUIET: Final = 0.05
 """Seconds without data, at least twice the smoothed RTT, after which a peer is silent."""

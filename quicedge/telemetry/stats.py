@@ -182,7 +182,7 @@ class ConnectionStats(Struct, frozen=True, kw_only=True):
     """`sending` or `receiving`: where most stream data went."""
     limited_by: str | None = None
     """What limited that direction most of the time that was not idle, a value of
-    `quicedge.qlog.limited.Limit`."""
+    `quicedge.qlog.blocked_time.Limit`."""
     sending_limited_seconds: dict[str, float] = field(default_factory=dict)
     """The connection's life by what limited sending, by the same names."""
     receiving_limited_seconds: dict[str, float] = field(default_factory=dict)

@@ -78,7 +78,7 @@ class OriginConnection(Protocol):
     def start(self, request: Request, receiver: Receiver) -> Attempt:
         """Send a request head; needs `capacity`."""
 
-    def has_news(self) -> bool:
+    def is_readable(self) -> bool:
         """Whether an idle connection's socket is readable: the origin closed it, as a rule."""
 
     def close(self) -> None:

@@ -21,10 +21,10 @@ from httptools import (
 
 from quicedge.config import limits
 from quicedge.config.schema import Upstream as UpstreamConfig
-from quicedge.http.checks import FORBIDDEN_TRAILERS, MessageError, check_response_fields
 from quicedge.http.errors import OriginFailure
 from quicedge.http.message import Field, Fields, Request, Response
 from quicedge.http.semantics import response_has_body
+from quicedge.http.validation import FORBIDDEN_TRAILERS, MessageError, validate_response_fields
 from quicedge.upstream.base import UpstreamError
 from quicedge.upstream.connection import Owner, Receiver
 from quicedge.upstream.deadline import Deadline
@@ -92,7 +92,7 @@ class H1Connection(asyncio.Protocol):
     def active(self) -> int:
         return int(self._receiver is not None)
 
-    def has_news(self) -> bool:
+    def is_readable(self) -> bool:
         poll = select.poll()
         poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
         return bool(poll.poll(0))
@@ -323,7 +323,7 @@ class H1Connection(asyncio.Protocol):
             return
         self._unproductive = self._size = 0
         fields, self._fields = self._fields, []
-        check_response_fields(fields)
+        validate_response_fields(fields)
         status = parser.get_status_code()
         if status < 100 or status == 101:
             # RFC 9110 section 7.8: a server MUST NOT switch to a protocol that was not asked for.
@@ -390,7 +390,7 @@ class H1Connection(asyncio.Protocol):
             return  # aborted by its own receiver
         trailers = [field for field in self._fields if field[0] not in FORBIDDEN_TRAILERS]
         try:
-            check_response_fields(trailers)
+            validate_response_fields(trailers)
         except MessageError as error:
             self.abort()
             receiver.attempt_failed(UpstreamError(OriginFailure.PROTOCOL, str(error)), Retry.NEVER)

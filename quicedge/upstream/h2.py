@@ -23,16 +23,16 @@ from h2.exceptions import H2Error, ProtocolError
 
 from quicedge.config import limits
 from quicedge.config.schema import Upstream as UpstreamConfig
-from quicedge.http.checks import (
-    CONNECTION_SPECIFIC,
-    FORBIDDEN_TRAILERS,
-    MessageError,
-    check_response,
-    check_response_fields,
-)
 from quicedge.http.errors import OriginFailure
 from quicedge.http.message import Field, Request, Response
 from quicedge.http.semantics import response_has_body
+from quicedge.http.validation import (
+    CONNECTION_SPECIFIC,
+    FORBIDDEN_TRAILERS,
+    MessageError,
+    validate_response,
+    validate_response_fields,
+)
 from quicedge.upstream.base import UpstreamError
 from quicedge.upstream.connection import Owner, Receiver
 from quicedge.upstream.deadline import Deadline
@@ -94,7 +94,7 @@ class H2Connection(asyncio.Protocol):
     def active(self) -> int:
         return len(self._streams)
 
-    def has_news(self) -> bool:
+    def is_readable(self) -> bool:
         """GOAWAY and refused streams tell what was not processed: no need to look."""
         return False
 
@@ -347,7 +347,7 @@ class H2Connection(asyncio.Protocol):
         stream.receiver.response(response)
 
     def _checked(self, headers: Sequence[Field] | None) -> Response:
-        response = check_response([(bytes(name), bytes(value)) for name, value in headers or ()])
+        response = validate_response([(bytes(name), bytes(value)) for name, value in headers or ()])
         if len(response.fields) > limits.UPSTREAM_MAX_FIELDS:
             raise UpstreamError(OriginFailure.PROTOCOL, "the origin's field section is too large")
         _check_hop_by_hop(response.fields)
@@ -381,7 +381,7 @@ class H2Connection(asyncio.Protocol):
         trailers = [(bytes(name), bytes(value)) for name, value in event.headers or ()]
         if len(trailers) > limits.UPSTREAM_MAX_FIELDS:
             raise UpstreamError(OriginFailure.PROTOCOL, "the origin's trailer section is too large")
-        check_response_fields(trailers)
+        validate_response_fields(trailers)
         _check_hop_by_hop(trailers)
         self._end(stream, [field for field in trailers if field[0] not in FORBIDDEN_TRAILERS])
 

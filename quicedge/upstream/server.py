@@ -158,7 +158,7 @@ class Server:
             if capacity == 0:
                 continue
             # Only an idempotent request gets a second chance on a connection just closed.
-            if connection.active or is_idempotent(method) or not connection.has_news():
+            if connection.active or is_idempotent(method) or not connection.is_readable():
                 return connection
             connection.terminate()
         return None

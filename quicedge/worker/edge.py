@@ -13,9 +13,9 @@ import structlog
 
 from quicedge.config.limits import DRAIN_NOTICE, PROGRESS_INTERVAL
 from quicedge.config.schema import Config
-from quicedge.downstream.closing import close_reason
+from quicedge.downstream.close_reason import close_reason
 from quicedge.downstream.early_data import EarlyData, early_data_terms
-from quicedge.downstream.http3 import Codec, Session
+from quicedge.downstream.http3 import Codec, Http3Session
 from quicedge.http.dates import CurrentDate
 from quicedge.http.errors import H3ErrorCode
 from quicedge.http.h3 import H3Connection, H3Settings
@@ -103,7 +103,7 @@ class Edge:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
         self._drained: asyncio.Future[None] | None = None
-        self.sessions: set[Session] = set()
+        self.sessions: set[Http3Session] = set()
         self.handshakes_completed = 0
         self.handshakes_failed = 0
         self._upstreams: dict[str, AnyUpstream] = {}
@@ -276,8 +276,8 @@ class Edge:
 
     # --- sessions (downstream.http3.Host) ---------------------------------------------------------
 
-    def _accept(self, connection: Connection) -> Session:
-        session = Session(connection, self.gateway, self)
+    def _accept(self, connection: Connection) -> Http3Session:
+        session = Http3Session(connection, self.gateway, self)
         self.tracer.accepted(session)
         self.sessions.add(session)
         return session
@@ -287,7 +287,7 @@ class Edge:
         """Concurrent requests that a connection is allowed."""
         return self.config.quic.max_streams
 
-    def make_codec(self, session: Session, alpn: str | None) -> Codec:
+    def make_codec(self, session: Http3Session, alpn: str | None) -> Codec:
         """The codec of the application protocol that was negotiated."""
         connection = session.connection
         if alpn == ALPN_HQ:
@@ -298,14 +298,14 @@ class Edge:
             connection, session, is_client=False, settings=self.h3_settings, clock=self._clock
         )
 
-    def negotiated(self, session: Session) -> None:
+    def negotiated(self, session: Http3Session) -> None:
         """The session has its codec."""
         self.tracer.negotiated(session)
 
-    def handshake_completed(self, session: Session) -> None:
+    def handshake_completed(self, session: Http3Session) -> None:
         self.handshakes_completed += 1
 
-    def session_ended(self, session: Session) -> None:
+    def session_ended(self, session: Http3Session) -> None:
         """The connection behind a session is over."""
         self.sessions.discard(session)
         if session.connection.handshake_seconds is None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 
 from quicedge.config.schema import Config
-from quicedge.downstream.http3 import Session
+from quicedge.downstream.http3 import Http3Session
 from quicedge.http.errors import H3ErrorCode
 from quicedge.proxy.policy import Policy
 from quicedge.quic.admission import Admission, AdmissionRules, Decision, Verdict
@@ -62,7 +62,7 @@ class Overload:
         self._draining = True
         self.admission.closed = Verdict(Decision.REFUSE, "draining")
 
-    def check(self, sessions: Iterable[Session], now: float, *, contended: bool) -> None:
+    def check(self, sessions: Iterable[Http3Session], now: float, *, contended: bool) -> None:
         """Deadlines of progress, and memory; about once a second.
 
         `contended`: requests wait for what others hold of an origin.
@@ -86,12 +86,12 @@ class Overload:
             full = Verdict(Decision.REFUSE, "memory")
             self.admission.closed = full if self._memory.full else None
 
-    def _weight(self, session: Session) -> int:
+    def _weight(self, session: Http3Session) -> int:
         """Bytes that it holds: of responses, and of requests that origins do not take."""
         unread = self._config.quic.max_data - session.connection.receive_window
         return session.memory.held + max(unread, 0)
 
-    def _check_stalls(self, session: Session, now: float, contended: bool) -> None:
+    def _check_stalls(self, session: Http3Session, now: float, contended: bool) -> None:
         session.expect_nothing()
         short = session.memory.is_short
         if contended or short:

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from quicedge.downstream.closing import close_reason
-from quicedge.downstream.http3 import RequestStream, Session
-from quicedge.qlog.limited import Limit
+from quicedge.downstream.close_reason import close_reason
+from quicedge.downstream.http3 import Http3Session, RequestStream
+from quicedge.qlog.blocked_time import Limit
 from quicedge.quic.connection import Connection
 from quicedge.quic.packet import VERSION_NAMES
 from quicedge.quic.transport_parameters import TransportParameters
@@ -39,7 +39,7 @@ def count_connection(metrics: Metrics, connection: Connection, now: float) -> No
 
 
 def connection_stats(
-    session: Session, *, worker: int, now: float, detail: bool = False
+    session: Http3Session, *, worker: int, now: float, detail: bool = False
 ) -> ConnectionStats:
     """A snapshot of a connection; `detail` adds paths and streams. `now` is the loop's time."""
     connection = session.connection

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 
 from quicedge.config.schema import Qlog
 from quicedge.config.tracelimits import QLOG_FOLLOW_TIMEOUT, QLOG_MAX_FOLLOWERS
-from quicedge.downstream.http3 import Session
+from quicedge.downstream.http3 import Http3Session
 from quicedge.http.h3 import H3Connection
-from quicedge.http.traced import trace_codec, untrace_codec
+from quicedge.http.h3_qlog import trace_codec, untrace_codec
 from quicedge.quic.connection import Connection
 from quicedge.quic.connection.observer import endpoint_of
 from quicedge.telemetry import events
@@ -27,7 +27,7 @@ class _Following:
 
     __slots__ = ("asked_at", "follower", "session")
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Http3Session) -> None:
         self.session = session
         self.follower = Follower()
         self.asked_at = 0.0
@@ -73,7 +73,7 @@ class Tracer:
         """Traces that are being written."""
         return self._files.open if self._files is not None else 0
 
-    def accepted(self, session: Session) -> None:
+    def accepted(self, session: Http3Session) -> None:
         """A connection is new: trace it, or trace it until its server name decides."""
         if self._files is None:
             return
@@ -88,7 +88,7 @@ class Tracer:
             # The time of its first datagram: an event must not happen before its trace.
             self._start(connection, connection.created_at, tentative=not wanted)
 
-    def negotiated(self, session: Session) -> None:
+    def negotiated(self, session: Http3Session) -> None:
         """The client's server name is known, and HTTP/3 is about to begin."""
         connection, trace = session.connection, session.connection.trace
         if trace is None:
@@ -104,7 +104,7 @@ class Tracer:
         if isinstance(session.h3, H3Connection):
             trace_codec(session.h3, trace)
 
-    def start(self, session: Session) -> str | None:
+    def start(self, session: Http3Session) -> str | None:
         """Trace a connection that lives; its file's name, or None when that cannot be."""
         connection = session.connection
         trace = connection.trace
@@ -118,7 +118,7 @@ class Tracer:
         assert connection.trace is not None
         return connection.trace.file
 
-    def stop(self, session: Session) -> str | None:
+    def stop(self, session: Http3Session) -> str | None:
         """End a connection's trace file; its name, or None when there was none."""
         trace = session.connection.trace
         file = trace.file if trace is not None else None
@@ -181,13 +181,13 @@ class Tracer:
         log_start()
         connection.start_trace(trace)
 
-    def _trace_codec(self, session: Session) -> None:
+    def _trace_codec(self, session: Http3Session) -> None:
         """Have HTTP/3 tell of itself too, where it has begun."""
         codec, trace = getattr(session, "h3", None), session.connection.trace
         if isinstance(codec, H3Connection) and trace is not None:
             trace_codec(codec, trace)
 
-    def _tidy(self, session: Session) -> None:
+    def _tidy(self, session: Http3Session) -> None:
         """Nobody takes the events any more: make no more of them."""
         trace = session.connection.trace
         if trace is None or not trace.closed:
@@ -200,7 +200,7 @@ class Tracer:
     # --- followers ------------------------------------------------------------------------------
 
     def follow(
-        self, sessions: Iterable[Session], connection_id: str, name: str, level: str
+        self, sessions: Iterable[Http3Session], connection_id: str, name: str, level: str
     ) -> FollowAnswer:
         """What a follower has not taken yet; the first question begins it."""
         now = self._clock()

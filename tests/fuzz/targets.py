@@ -21,13 +21,13 @@ from aioquic import tls
 from quicedge.config.loader import ConfigError, parse_config
 from quicedge.config.positions import key_lines
 from quicedge.config.schema import Upstream
-from quicedge.http.checks import MessageError, MessageLimits, check_request
 from quicedge.http.conditional import Validators, select
 from quicedge.http.frames import encode_frame, encode_settings
 from quicedge.http.h3 import H3Connection, H3Error, H3Settings
 from quicedge.http.hq import HqConnection
 from quicedge.http.message import Request
 from quicedge.http.priority import parse_priority
+from quicedge.http.validation import MessageError, MessageLimits, validate_request
 from quicedge.proxy.trace_context import trace_context
 from quicedge.qlog.analyse import analyse
 from quicedge.qlog.report import page
@@ -227,7 +227,7 @@ def fields(data: bytes) -> None:
     values = [piece for _, piece in _pieces(data)]
     pairs = list(zip(values[::2], values[1::2], strict=False))
     with suppress(MessageError):
-        check_request(pairs, limits=MessageLimits(max_size=65536, max_fields=100))
+        validate_request(pairs, limits=MessageLimits(max_size=65536, max_fields=100))
     for value in values:
         parse_priority(value)
         ranged = [(b"range", value), (b"if-none-match", value), (b"if-modified-since", value)]

@@ -10,7 +10,7 @@ from typing import Any
 import pylsqpack
 import pytest
 
-from quicedge.downstream.http3 import Session
+from quicedge.downstream.http3 import Http3Session
 from quicedge.http.errors import H3ErrorCode as Code
 from quicedge.http.frames import encode_frame as frame
 from quicedge.http.frames import encode_settings
@@ -36,7 +36,7 @@ def connect() -> Hostile:
     hostile = Hostile(alpn_protocols=["h3"])
     endpoint = hostile.world.endpoint
     edge: Any = StubEdge(NOW, endpoint.wake)
-    endpoint._accept = lambda connection: Session(connection, edge, edge)
+    endpoint._accept = lambda connection: Http3Session(connection, edge, edge)
     return hostile.connect()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from quicedge.config.devcerts import spki_sha256
-from quicedge.qlog.limited import Limit
+from quicedge.qlog.blocked_time import Limit
 from tests.support.edge import RunningEdge, edge
 from tests.support.nat import nat
 from tests.support.peers import gtlsclient, nginx, process, require, wait_until

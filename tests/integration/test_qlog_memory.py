@@ -16,7 +16,7 @@ import json, resource, sys
 from quicedge.qlog.analyse import analyse
 analysis = analyse(sys.argv[1])
 json.dump({"rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-           "events": analysis.events, "breaks": analysis.breaks.count,
+           "events": analysis.events, "breaks": analysis.parse_errors.count,
            "lost": analysis.main.lost}, sys.stdout)
 """
 

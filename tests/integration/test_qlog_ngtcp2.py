@@ -81,7 +81,7 @@ async def test_both_ends_agree(tmp_path: Path) -> None:
     client, server = client_file.main, server_file.main
     assert client is not None
     assert server is not None
-    assert client_file.breaks.count == server_file.breaks.count == 0
+    assert client_file.parse_errors.count == server_file.parse_errors.count == 0
     assert (client_file.shape, client.label) == ("JSON-SEQ", "ngtcp2 client")
     assert server.label == "aioquic server"
     assert client.identifier == server.identifier != ""
@@ -101,7 +101,7 @@ async def test_both_ends_agree(tmp_path: Path) -> None:
     for path in (ngtcp2, aioquic):
         result = validate(path)
         assert result.translated
-        assert not result.breaks.count
+        assert not result.parse_errors.count
         # What is left are values that the drafts of those days did not list.
         assert {
             one.what.partition(" ")[0] for one in result.findings.values() if one.level == "error"

@@ -10,11 +10,11 @@ from typing import Any
 import pylsqpack
 
 from quicedge.config.schema import Quic
-from quicedge.downstream.http3 import Session
-from quicedge.http.checks import MessageError, MessageLimits
+from quicedge.downstream.http3 import Http3Session
 from quicedge.http.frames import FrameType, encode_frame, encode_settings, encode_varint
 from quicedge.http.h3 import H3Connection, H3Settings
 from quicedge.http.message import Field, Request, Response
+from quicedge.http.validation import MessageError, MessageLimits
 from quicedge.proxy.client import ClientInfo
 from quicedge.proxy.exchange import Downstream, Exchange
 from quicedge.proxy.filters import FilterChain
@@ -114,13 +114,13 @@ class StubEdge:
     def date(self) -> bytes:
         return b"Thu, 01 Jan 1970 00:00:00 GMT"
 
-    def session_ended(self, session: Session) -> None: ...
+    def session_ended(self, session: Http3Session) -> None: ...
 
-    def negotiated(self, session: Session) -> None: ...
+    def negotiated(self, session: Http3Session) -> None: ...
 
-    def handshake_completed(self, session: Session) -> None: ...
+    def handshake_completed(self, session: Http3Session) -> None: ...
 
-    def make_codec(self, session: Session, alpn: str | None) -> H3Connection:
+    def make_codec(self, session: Http3Session, alpn: str | None) -> H3Connection:
         return H3Connection(
             session.connection, session, is_client=False, settings=H3Settings(), clock=self.now
         )
@@ -240,7 +240,7 @@ class Client:
     def __init__(self, **settings: int) -> None:
         self.edge = StubEdge()
         self.connection = StubConnection()
-        self.session = Session(self.connection, self.edge, self.edge)  # type: ignore[arg-type]
+        self.session = Http3Session(self.connection, self.edge, self.edge)  # type: ignore[arg-type]
         self._tell(events.ProtocolNegotiated(alpn_protocol="h3"))
         self._next = 0
         sent = encode_settings({int(name[1:]): value for name, value in settings.items()})
@@ -250,7 +250,7 @@ class Client:
         self.session.handle_event(event)
         while self.edge.answers_at_once and self.edge.at_origin:
             self.edge.at_origin.pop().answer()
-        self.session.pumped()
+        self.session.after_transmit()
 
     @property
     def closed(self) -> tuple[int, str] | None:

@@ -53,7 +53,7 @@ class Handler:
         if self.fail and isinstance(event, HandshakeCompleted):
             raise RuntimeError("a fault of ours")
 
-    def pumped(self) -> None:
+    def after_transmit(self) -> None:
         pass
 
 

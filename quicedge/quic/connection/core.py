@@ -32,7 +32,7 @@ from quicedge.config.limits import (
     MAX_STREAMS_UNI,
     MIN_INITIAL_DATAGRAM,
 )
-from quicedge.qlog.limited import Limit
+from quicedge.qlog.blocked_time import Limit
 from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.congestion import make_controller
 from quicedge.quic.connection.assembler import TooManyGaps
@@ -135,7 +135,7 @@ class ConnectionHandler(Protocol):
     def handle_event(self, event: QuicEvent) -> None:
         """One event, in order. An exception closes this connection alone."""
 
-    def pumped(self) -> None:
+    def after_transmit(self) -> None:
         """Events were delivered and packets sent: send buffers may have room, or be empty."""
 
 

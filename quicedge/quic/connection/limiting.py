@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from math import inf
 
-from quicedge.qlog.limited import Limit
+from quicedge.qlog.blocked_time import Limit
 from quicedge.quic.connection.recovery import Recovery
 from quicedge.quic.connection.stream import Stream
 from quicedge.quic.connection.streams import Streams

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from aioquic.h3.connection import H3Connection
 
-from quicedge.downstream.http3 import Session
+from quicedge.downstream.http3 import Http3Session
 from tests.support.sessions import GET, StubEdge
 from tests.support.world import NOW, World
 from tests.unit.quic.test_rebinding import NEW, OLD, exchange, take
@@ -18,7 +18,7 @@ def test_a_request_waits_for_an_address_that_changed_in_the_handshake(needs_addr
     world = World()
     edge: Any = StubEdge(NOW, world.endpoint.wake)
     edge.policy.needs_address = needs_address
-    world.endpoint._accept = lambda connection: Session(connection, edge, edge)
+    world.endpoint._accept = lambda connection: Http3Session(connection, edge, edge)
     client = world.client(alpn_protocols=["h3"])
     first = exchange(world, client, OLD)
     # Flights went to both addresses: the handshake proves neither.

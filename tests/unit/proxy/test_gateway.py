@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from quicedge.config.schema import Config, Limits, Otel, RequestRate, Route
-from quicedge.http.checks import MessageError
 from quicedge.http.message import Field, Request, Response
+from quicedge.http.validation import MessageError
 from quicedge.proxy.exchange import Exchange
 from quicedge.proxy.gateway import Gateway
 from quicedge.proxy.policy import Policy

@@ -20,10 +20,10 @@ from quicedge.config.tracelimits import (
 )
 from quicedge.qlog.align import clock_offset
 from quicedge.qlog.analyse import analyse
+from quicedge.qlog.blocked_time import MEANINGS, Limit
 from quicedge.qlog.connection import Connection
 from quicedge.qlog.diff import ends
 from quicedge.qlog.gaps import Gaps
-from quicedge.qlog.limited import MEANINGS, Limit
 from quicedge.qlog.names import space_of
 from quicedge.qlog.summary import summary
 from quicedge.qlog.verdict import PHRASES, findings, headline

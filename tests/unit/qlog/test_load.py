@@ -43,7 +43,7 @@ def test_contained_yields_every_event(tmp_path: Path) -> None:
     reader, events = read(path)
     assert reader.shape == "JSON"
     assert events == trace["traces"][0]["events"]
-    assert reader.breaks.count == 0
+    assert reader.parse_errors.count == 0
     assert reader.headers[0].vantage == "server"
     assert reader.headers[0].implementation == "aioquic"
 
@@ -85,7 +85,7 @@ def test_records_that_merely_follow_each_other(
     reader, events = read(path)
     assert reader.shape is (Shape.LINES if indent is None else Shape.CONCATENATED)
     assert events == records[1:]
-    assert reader.breaks.count == 0
+    assert reader.parse_errors.count == 0
     assert len(reader.headers) == 1
 
 
@@ -102,7 +102,7 @@ def test_a_version_behind_the_traces_is_known_with_the_first_event(tmp_path: Pat
     reader = Reader(path)
     versions = {header.version for header, _ in reader}
     assert versions == {"0.3"}
-    assert reader.breaks.count == 0
+    assert reader.parse_errors.count == 0
 
 
 def test_goes_on_after_a_damaged_pretty_printed_record(
@@ -114,8 +114,8 @@ def test_goes_on_after_a_damaged_pretty_printed_record(
     path.write_text("\n".join(parts))
     reader, events = read(path)
     assert events == records[1:4] + records[5:]
-    assert reader.breaks.count == 1
-    assert reader.breaks.places[0].record == 4
+    assert reader.parse_errors.count == 1
+    assert reader.parse_errors.places[0].record == 4
 
 
 @pytest.mark.parametrize("separator", [b"\x1e", b""])
@@ -128,7 +128,7 @@ def test_the_end_of_a_trace_without_its_beginning(
     reader, events = read(path)
     assert len(events) > len(records) - 10
     assert events == records[-len(events) :]
-    assert reader.breaks.count == 2  # the record cut off, and that there is no header
+    assert reader.parse_errors.count == 2  # the record cut off, and that there is no header
 
 
 def test_a_byte_order_mark_is_no_damage(tmp_path: Path, records: list[dict[str, Any]]) -> None:
@@ -137,7 +137,7 @@ def test_a_byte_order_mark_is_no_damage(tmp_path: Path, records: list[dict[str, 
         path.write_bytes(b"\xef\xbb\xbf" + content)
         reader, events = read(path)
         assert events
-        assert reader.breaks.count == 0
+        assert reader.parse_errors.count == 0
 
 
 @pytest.mark.parametrize("late", ["configuration", "event_fields", "vantage_point"])
@@ -164,7 +164,7 @@ def test_gzip_and_its_truncation(tmp_path: Path, records: list[dict[str, Any]]) 
     reader, events = read(path)
     assert 0 < len(events) < len(records) - 1
     assert events == records[1 : 1 + len(events)]
-    assert reader.breaks.count
+    assert reader.parse_errors.count
 
 
 def test_several_traces_and_a_trace_error(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_truncated_contained_says_where(tmp_path: Path, contained: bytes) -> Non
     path.write_bytes(contained[:cut])
     reader, events = read(path)
     assert 10 < len(events) < len(json.loads(contained)["traces"][0]["events"])
-    (place,) = reader.breaks.places
+    (place,) = reader.parse_errors.places
     assert cut - 2000 < place.offset <= cut
     assert place.record == len(events)
     assert "ends" in place.reason
@@ -207,7 +207,7 @@ def test_goes_on_after_a_damaged_event(tmp_path: Path, contained: bytes) -> None
     path.write_bytes(damaged)
     reader, found = read(path)
     assert found == events[:20] + events[21:]
-    (place,) = reader.breaks.places
+    (place,) = reader.parse_errors.places
     assert (place.offset, place.record) == (start + 9, 20)
 
 
@@ -218,7 +218,7 @@ def test_damaged_record_is_skipped(tmp_path: Path, records: list[dict[str, Any]]
     path.write_bytes(b"".join(lines))
     reader, found = read(path)
     assert found == records[1:5] + records[6:]
-    (place,) = reader.breaks.places
+    (place,) = reader.parse_errors.places
     assert (place.offset, place.record) == (len(b"".join(lines[:5])) + 21, 5)
 
 
@@ -229,7 +229,7 @@ def test_lost_separator_loses_nothing(tmp_path: Path, records: list[dict[str, An
     path.write_bytes(whole[:at] + whole[at + 1 :])
     reader, found = read(path)
     assert found == records[1:]
-    assert reader.breaks.count == 1
+    assert reader.parse_errors.count == 1
 
 
 def test_text_that_is_not_ascii(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_an_event_beyond_the_limit_is_skipped(tmp_path: Path) -> None:
         file.write(b'\x1e{"time":2,"name":"quic:packet_sent","data":{}}\n')
     reader, events = read(path)
     assert [event["time"] for event in events] == [2]
-    assert "longer" in reader.breaks.places[0].reason
+    assert "longer" in reader.parse_errors.places[0].reason
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_what_is_no_trace_never_raises(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a"
     path.write_bytes(content)
     analysis = analyse(path)
-    assert analysis.breaks.count or not analysis.connections or analysis.bad_events
+    assert analysis.parse_errors.count or not analysis.connections or analysis.bad_events
     validate(path)
 
 
@@ -312,8 +312,8 @@ def test_any_truncation_or_corruption_is_survived_and_reported(
         # A sequence is sound where each of its records is.
         sound = base is _BASES[1]
     if not sound:
-        assert analysis.breaks.count
-        assert all(0 <= place.offset <= len(content) for place in analysis.breaks.places)
+        assert analysis.parse_errors.count
+        assert all(0 <= place.offset <= len(content) for place in analysis.parse_errors.places)
     validate(path)
 
 

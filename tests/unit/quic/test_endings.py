@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from quicedge.downstream.closing import close_reason
+from quicedge.downstream.close_reason import close_reason
 from quicedge.qlog.validate import validate
 from quicedge.quic.connection import Connection
 from quicedge.quic.ending import Delivery, Ending

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from quicedge.qlog.analyse import analyse
+from quicedge.qlog.blocked_time import Limit
 from quicedge.qlog.connection import Connection as TraceOf
-from quicedge.qlog.limited import Limit
 from quicedge.qlog.summary import summary
 from quicedge.qlog.verdict import headline
 from quicedge.quic.limited import main_limit

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from aioquic.quic.recovery import K_GRANULARITY
 
-from quicedge.qlog.limited import Limit
+from quicedge.qlog.blocked_time import Limit
 from tests.support.quicpair import make_pair
 from tests.support.simnet import Link, Pair
 

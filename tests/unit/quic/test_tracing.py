@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quicedge.qlog.analyse import analyse
-from quicedge.qlog.limited import Limit
+from quicedge.qlog.blocked_time import Limit
 from quicedge.qlog.validate import validate
 from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.frames import describe

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from quicedge.cli import get
 from quicedge.cli.client import Answer, FetchError
 from quicedge.config.schema import Log
-from quicedge.proxy.errorpage import error_response
+from quicedge.proxy.error_response import error_response
 from quicedge.telemetry import logs
 from quicedge.telemetry.text import escape, text
 

@@ -18,8 +18,8 @@ from quicedge.admin.view import Status, WorkerStatus
 from quicedge.config.accessfields import ACCESS_FIELDS
 from quicedge.config.schema import Config, Route, Upstream
 from quicedge.http.errors import OriginFailure
+from quicedge.proxy.accounting import expect_series
 from quicedge.proxy.policy import Policy
-from quicedge.proxy.records import expect_series
 from quicedge.telemetry.access import AccessRecord
 from quicedge.telemetry.metrics import (
     CONNECTION_HISTOGRAMS,

@@ -185,7 +185,7 @@ def test_what_runs_is_finished_before_the_connection_ends() -> None:
     assert client.closed is None
     posted.answer(b"done")
     assert post in client.connection.ended
-    client.session.pumped()
+    client.session.after_transmit()
     assert client.closed == (EXCESSIVE_LOAD, "too many requests abandoned")
     assert client.edge.closed == ["too many requests abandoned"]
 
@@ -194,7 +194,7 @@ def test_a_client_with_nothing_running_has_the_time_to_see_goaway() -> None:
     client = Client()
     while not client.told_to_leave:
         client.send(CONTROL, priority_update(0))
-    client.session.pumped()
+    client.session.after_transmit()
     assert client.closed is None
     client.edge.clock += DRAIN_NOTICE
     client.session.close_if_drained()

@@ -6,30 +6,30 @@ import pytest
 
 from quicedge.http.message import Request
 from quicedge.http.phrases import reason_phrase
-from quicedge.proxy.errorpage import error_response
-from quicedge.proxy.ownanswers import OwnAnswer, own_answer
+from quicedge.proxy.error_response import error_response
+from quicedge.proxy.local_reply import LocalReply, local_reply
 
 
 @pytest.mark.parametrize(
     ("method", "values", "expected"),
     [
-        (b"TRACE", [], OwnAnswer.NOT_SERVED),
-        (b"TRACE", [b"5"], OwnAnswer.NOT_SERVED),
+        (b"TRACE", [], LocalReply.NOT_SERVED),
+        (b"TRACE", [b"5"], LocalReply.NOT_SERVED),
         (b"OPTIONS", [], None),
         (b"OPTIONS", [b"1"], None),
-        (b"OPTIONS", [b"0"], OwnAnswer.OPTIONS),
-        (b"OPTIONS", [b"000"], OwnAnswer.OPTIONS),
-        (b"OPTIONS", [b"-1"], OwnAnswer.MALFORMED),
-        (b"OPTIONS", [b""], OwnAnswer.MALFORMED),
-        (b"OPTIONS", [b"1", b"0"], OwnAnswer.MALFORMED),
+        (b"OPTIONS", [b"0"], LocalReply.OPTIONS),
+        (b"OPTIONS", [b"000"], LocalReply.OPTIONS),
+        (b"OPTIONS", [b"-1"], LocalReply.MALFORMED),
+        (b"OPTIONS", [b""], LocalReply.MALFORMED),
+        (b"OPTIONS", [b"1", b"0"], LocalReply.MALFORMED),
         (b"GET", [b"0"], None),
     ],
 )
 def test_which_requests_go_no_further(
-    method: bytes, values: list[bytes], expected: OwnAnswer | None
+    method: bytes, values: list[bytes], expected: LocalReply | None
 ) -> None:
     fields = [(b"max-forwards", value) for value in values]
-    assert own_answer(Request(method, b"https", b"a", b"/", fields)) is expected
+    assert local_reply(Request(method, b"https", b"a", b"/", fields)) is expected
 
 
 @pytest.mark.parametrize("method", [b"HEAD", None])

@@ -11,10 +11,10 @@ from quicedge.qlog.source import Source
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _scan = json.JSONDecoder().raw_decode
-ENDS = "the file ends here"
+TRUNCATED = "the file ends here"
 
 
-class Broken(Exception):
+class NotJson(Exception):
     """The text is no JSON at `offset` (bytes), or it ends there."""
 
     def __init__(self, offset: int, reason: str) -> None:
@@ -23,7 +23,7 @@ class Broken(Exception):
         self.reason = reason
 
 
-class Cursor:
+class JsonStream:
     """Reads one JSON value at a time, holding little more than the largest of them.
 
     The window is text decoded as Latin-1, in which every byte is one character: the standard
@@ -67,7 +67,7 @@ class Cursor:
         self._at = offset - self._base
 
     def close(self) -> None:
-        """Let the file go; for a cursor on a source of its own."""
+        """Let the file go; for a stream on a source of its own."""
         self._source.close()
 
     def peek(self) -> str:
@@ -84,24 +84,24 @@ class Cursor:
         self._at += 1
 
     def expect(self, character: str) -> None:
-        """Pass this character; raises `Broken` where another one stands."""
+        """Pass this character; raises `NotJson` where another one stands."""
         found = self.peek()
         if found != character:
-            raise Broken(
+            raise NotJson(
                 self.offset,
-                f"expected {character!r}, found {found!r}" if found else ENDS,
+                f"expected {character!r}, found {found!r}" if found else TRUNCATED,
             )
         self._at += 1
 
     def value(self, largest: int = QLOG_MAX_EVENT) -> Any:
-        """Read one JSON value of at most `largest` bytes; raises `Broken` and does not move."""
+        """Read one JSON value of at most `largest` bytes; raises `NotJson` and does not move."""
         if not self.peek():
-            raise Broken(self.offset, ENDS)
+            raise NotJson(self.offset, TRUNCATED)
         while True:
             try:
                 value, end = _scan(self._window, self._at)
             except RecursionError:
-                raise Broken(self.offset, "nested too deeply") from None
+                raise NotJson(self.offset, "nested too deeply") from None
             except ValueError as error:
                 if len(self._window) - self._at < largest and self._fill():
                     continue
@@ -113,7 +113,7 @@ class Cursor:
                     reason += " (the file ends too early)"
                 elif len(self._window) - self._at >= largest:
                     reason += f" (within {largest} bytes)"
-                raise Broken(self._base + place, reason) from None
+                raise NotJson(self._base + place, reason) from None
             # A number at the end of the window may go on beyond it.
             if end == len(self._window) and self._fill():
                 continue

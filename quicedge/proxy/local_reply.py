@@ -10,7 +10,7 @@ from quicedge.http.message import Request
 _MAX_FORWARDS = re.compile(rb"[0-9]+")
 
 
-class OwnAnswer(Enum):
+class LocalReply(Enum):
     """What a request gets from the edge itself."""
 
     NOT_SERVED = auto()
@@ -22,10 +22,10 @@ class OwnAnswer(Enum):
     """Max-Forwards is no number."""
 
 
-def own_answer(request: Request) -> OwnAnswer | None:
+def local_reply(request: Request) -> LocalReply | None:
     """What a request gets from the edge itself; None: it is forwarded."""
     if request.method == b"TRACE":
-        return OwnAnswer.NOT_SERVED
+        return LocalReply.NOT_SERVED
     if request.method != b"OPTIONS":
         # RFC 9110 section 7.6.2: a recipient MAY ignore it with any other method.
         return None
@@ -33,5 +33,5 @@ def own_answer(request: Request) -> OwnAnswer | None:
     if not values:
         return None
     if len(values) > 1 or not _MAX_FORWARDS.fullmatch(values[0]):
-        return OwnAnswer.MALFORMED
-    return None if values[0].strip(b"0") else OwnAnswer.OPTIONS
+        return LocalReply.MALFORMED
+    return None if values[0].strip(b"0") else LocalReply.OPTIONS

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quicedge.config.schema import Config, Route
-from quicedge.http.checks import MessageError
 from quicedge.http.message import Field
+from quicedge.http.validation import MessageError
 from quicedge.proxy.client import ClientInfo, address_of
 from quicedge.proxy.exchange import Exchange
 from quicedge.telemetry.access import AccessRecord

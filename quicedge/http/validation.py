@@ -84,7 +84,7 @@ class MessageLimits:
     """SETTINGS_ENABLE_CONNECT_PROTOCOL was announced (RFC 9220 section 3)."""
 
 
-def check_request(section: Sequence[Field], limits: MessageLimits) -> Request:
+def validate_request(section: Sequence[Field], limits: MessageLimits) -> Request:
     """A request from its field section (RFC 9114 section 4.3.1); raises MessageError."""
     pseudo: dict[bytes, bytes] = {}
     fields: Fields = []
@@ -106,7 +106,7 @@ def check_request(section: Sequence[Field], limits: MessageLimits) -> Request:
                 raise MessageError(f"{_text(name)} appears twice")
             pseudo[name] = value
             continue
-        _check_field(name, value)
+        _validate_field(name, value)
         if name == b"host":
             if host is not None and host != value:
                 raise MessageError("host appears twice")
@@ -114,7 +114,7 @@ def check_request(section: Sequence[Field], limits: MessageLimits) -> Request:
         elif name == b"cookie":
             cookies.append(value)
         elif name == b"content-length":
-            content_length = check_content_length(value, content_length)
+            content_length = parse_content_length(value, content_length)
         else:
             if name == b"te":
                 # RFC 9114 section 4.2: TE MUST NOT contain any value other than "trailers"; two
@@ -150,7 +150,7 @@ def _request(
         raise MessageError(":protocol was not announced")
     scheme, path = pseudo.get(b":scheme"), pseudo.get(b":path")
     if method == b"CONNECT":
-        _check_connect(pseudo, content_length)
+        _validate_connect(pseudo, content_length)
         if protocol is None and not limits.allow_connect:
             raise MessageError("CONNECT is not served here", status_hint=501)
     elif scheme is None or path is None:
@@ -173,7 +173,7 @@ def _request(
     )
 
 
-def _check_connect(pseudo: dict[bytes, bytes], content_length: int | None) -> None:
+def _validate_connect(pseudo: dict[bytes, bytes], content_length: int | None) -> None:
     # RFC 9114 section 4.4: :scheme and :path MUST be omitted; an extended CONNECT (RFC 9220)
     # has them.
     extended = b":protocol" in pseudo
@@ -195,7 +195,7 @@ def _authority(authority: bytes | None, host: bytes | None) -> bytes:
     return value
 
 
-def _check_field(name: bytes, value: bytes) -> None:
+def _validate_field(name: bytes, value: bytes) -> None:
     if name not in _KNOWN_NAMES:
         if not FIELD_NAME.fullmatch(name):
             raise MessageError("a field name is no lower-case token")
@@ -209,7 +209,7 @@ def _check_field(name: bytes, value: bytes) -> None:
         raise MessageError(f"the value of {_text(name)} is malformed")
 
 
-def check_content_length(value: bytes, known: int | None = None) -> int:
+def parse_content_length(value: bytes, known: int | None = None) -> int:
     """The number in a content-length field, `known` from another one; raises MessageError."""
     if not CONTENT_LENGTH.fullmatch(value):
         raise MessageError("content-length is no number")
@@ -220,7 +220,7 @@ def check_content_length(value: bytes, known: int | None = None) -> int:
     return length
 
 
-def check_trailers(section: Sequence[Field], limits: MessageLimits) -> Fields:
+def validate_trailers(section: Sequence[Field], limits: MessageLimits) -> Fields:
     """A trailer section: no pseudo-header fields, nothing that frames or routes."""
     fields: Fields = []
     size = 0
@@ -229,7 +229,7 @@ def check_trailers(section: Sequence[Field], limits: MessageLimits) -> Fields:
         # RFC 9114 section 4.3: pseudo-header fields MUST NOT appear in trailer sections.
         if name[:1] == b":":
             raise MessageError("pseudo-header field in trailers")
-        _check_field(name, value)
+        _validate_field(name, value)
         if name in FORBIDDEN_TRAILERS:
             raise MessageError(f"{_text(name)} in trailers")
         fields.append((name, value))
@@ -238,15 +238,15 @@ def check_trailers(section: Sequence[Field], limits: MessageLimits) -> Fields:
     return fields
 
 
-def check_response(section: Sequence[Field]) -> Response:
+def validate_response(section: Sequence[Field]) -> Response:
     """A response from an HTTP/2 or HTTP/3 field section; raises MessageError."""
-    status = check_status(section)
+    status = parse_status(section)
     fields = list(section[1:])
-    check_response_fields(fields)
+    validate_response_fields(fields)
     return Response(status, fields)
 
 
-def check_status(section: Sequence[Field]) -> int:
+def parse_status(section: Sequence[Field]) -> int:
     """The status code that a response's field section begins with; raises MessageError."""
     if not section or section[0][0] != b":status":
         raise MessageError("response without :status first")
@@ -256,7 +256,7 @@ def check_status(section: Sequence[Field]) -> int:
     return int(status)
 
 
-def check_response_fields(fields: Sequence[Field]) -> None:
+def validate_response_fields(fields: Sequence[Field]) -> None:
     """Names and values an origin sent, before they go to a client; raises MessageError."""
     for name, value in fields:
         if len(name) > defaults.MAX_QPACK_STRING or len(value) > defaults.MAX_QPACK_STRING:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from quicedge.config.tracelimits import QLOG_MAX_BREAKS
+from quicedge.config.tracelimits import QLOG_MAX_PARSE_ERRORS
 
 
 @dataclass(frozen=True, slots=True)
-class Break:
+class ParseError:
     """One place that could not be read."""
 
     offset: int
@@ -22,15 +22,15 @@ class Break:
 
 
 @dataclass(slots=True)
-class Breaks:
+class ParseErrors:
     """The first places described, and how many there were in all."""
 
-    places: list[Break] = field(default_factory=list)
+    places: list[ParseError] = field(default_factory=list)
     count: int = 0
 
     def add(self, offset: int, record: int, reason: str) -> None:
         if self.places and self.places[-1].offset == offset and self.places[-1].record == record:
             return  # one place, met again by whoever goes on from there
         self.count += 1
-        if len(self.places) < QLOG_MAX_BREAKS:
-            self.places.append(Break(offset, record, reason))
+        if len(self.places) < QLOG_MAX_PARSE_ERRORS:
+            self.places.append(ParseError(offset, record, reason))

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicedge.http.checks import (
+from quicedge.http.message import Field
+from quicedge.http.validation import (
     MessageError,
     MessageLimits,
-    check_request,
-    check_response,
-    check_trailers,
+    validate_request,
+    validate_response,
+    validate_trailers,
 )
-from quicedge.http.message import Field
 
 GET: list[Field] = [
     (b":method", b"GET"),
@@ -116,7 +116,7 @@ REJECTED = {
 @pytest.mark.parametrize("section", REJECTED.values(), ids=REJECTED.keys())
 def test_rejected(section: list[Field]) -> None:
     with pytest.raises(MessageError) as caught:
-        check_request(section, LIMITS)
+        validate_request(section, LIMITS)
     assert caught.value.status_hint == 400
 
 
@@ -131,12 +131,12 @@ def test_rejected(section: list[Field]) -> None:
 )
 def test_refused_with_another_status(section: list[Field], status: int) -> None:
     with pytest.raises(MessageError) as caught:
-        check_request(section, LIMITS)
+        validate_request(section, LIMITS)
     assert caught.value.status_hint == status
 
 
 def test_a_good_request() -> None:
-    request = check_request(
+    request = validate_request(
         head((b"content-length", b"5"), (b"content-length", b"5"), (b"te", b"trailers"),
              (b"cookie", b"a=1"), (b"x-test", "ü".encode()), (b"cookie", b"b=2"),
              (b"host", b"example.com"), method=b"POST", path=b"/a?b=%20|{}"),
@@ -155,32 +155,32 @@ def test_a_good_request() -> None:
     "authority", [b"example.com", b"example.com:8443", b"[::1]", b"[::1]:443", b"127.0.0.1:1"]
 )
 def test_good_authorities_from_either_place(authority: bytes) -> None:
-    assert check_request(head(authority=authority), LIMITS).authority == authority
+    assert validate_request(head(authority=authority), LIMITS).authority == authority
     only_host = head((b"host", authority), authority=None)
-    assert check_request(only_host, LIMITS).authority == authority
+    assert validate_request(only_host, LIMITS).authority == authority
 
 
 def test_options_of_the_server_itself() -> None:
-    assert check_request(head(method=b"OPTIONS", path=b"*"), LIMITS).path == b"*"
+    assert validate_request(head(method=b"OPTIONS", path=b"*"), LIMITS).path == b"*"
 
 
 def test_cookie_crumbs_are_one_field() -> None:
     crumbs = [(b"cookie", b"c%d=v" % index) for index in range(500)]
     fields = [(b"x-%d" % index, b"") for index in range(LIMITS.max_fields - 5)]
-    request = check_request(head(*crumbs, *fields), LIMITS)
+    request = validate_request(head(*crumbs, *fields), LIMITS)
     assert [value for name, value in request.fields if name == b"cookie"] == [
         b"; ".join(value for _, value in crumbs)
     ]
     with pytest.raises(MessageError) as caught:
-        check_request(head(*crumbs, *fields, (b"x", b"")), LIMITS)
+        validate_request(head(*crumbs, *fields, (b"x", b"")), LIMITS)
     assert caught.value.status_hint == 431
 
 
 def test_connect_where_it_is_allowed() -> None:
     allowed = MessageLimits(allow_connect=True, extended_connect=True)
-    request = check_request(head(method=b"CONNECT", scheme=None, path=None), allowed)
+    request = validate_request(head(method=b"CONNECT", scheme=None, path=None), allowed)
     assert (request.authority, request.path) == (b"example.com", b"")
-    extended = check_request(head(method=b"CONNECT", protocol=b"websocket"), allowed)
+    extended = validate_request(head(method=b"CONNECT", protocol=b"websocket"), allowed)
     assert extended.protocol == b"websocket"
 
 
@@ -192,12 +192,12 @@ def test_connect_where_it_is_allowed() -> None:
 )  # fmt: skip
 def test_what_trailers_must_not_hold(field: Field) -> None:
     with pytest.raises(MessageError):
-        check_trailers([field], LIMITS)
+        validate_trailers([field], LIMITS)
 
 
 def test_trailers_are_bounded() -> None:
     with pytest.raises(MessageError) as caught:
-        check_trailers([(b"x", b"y" * 70_000)], LIMITS)
+        validate_trailers([(b"x", b"y" * 70_000)], LIMITS)
     assert caught.value.status_hint == 431
 
 
@@ -216,7 +216,7 @@ def test_trailers_are_bounded() -> None:
 )
 def test_malformed_responses(section: list[Field]) -> None:
     with pytest.raises(MessageError):
-        check_response(section)
+        validate_response(section)
 
 
 NAMES = st.sampled_from(
@@ -233,7 +233,7 @@ def test_whatever_is_accepted_can_be_written_to_http1(
     section: list[Field], start_good: bool
 ) -> None:
     with suppress(MessageError):
-        request = check_request((GET if start_good else []) + section, LIMITS)
+        request = validate_request((GET if start_good else []) + section, LIMITS)
         line = b"%b %b HTTP/1.1" % (request.method, request.path)
         assert len(line.split(b" ")) == 3
         for part in (line, request.authority, *(n + v for n, v in request.fields)):

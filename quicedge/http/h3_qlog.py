@@ -16,7 +16,7 @@ _SECRETS = frozenset({b"authorization", b"proxy-authorization", b"cookie", b"set
 """Fields whose values are not written: whoever reads a trace could use them."""
 
 
-class TracedH3Connection(H3Connection):
+class QlogH3Connection(H3Connection):
     """A connection with a trace. `trace_codec` makes one of an H3Connection that runs."""
 
     trace: Trace
@@ -95,8 +95,8 @@ def trace_codec(codec: H3Connection, trace: Trace) -> None:
 
     Its class is changed, so that one without a trace does not pay for the question.
     """
-    codec.__class__ = TracedH3Connection
-    assert isinstance(codec, TracedH3Connection)
+    codec.__class__ = QlogH3Connection
+    assert isinstance(codec, QlogH3Connection)
     codec.trace = trace
     settings = codec.settings
     codec._trace_settings(
@@ -113,7 +113,7 @@ def trace_codec(codec: H3Connection, trace: Trace) -> None:
 
 def untrace_codec(codec: H3Connection) -> None:
     """Undo `trace_codec`."""
-    if isinstance(codec, TracedH3Connection):
+    if isinstance(codec, QlogH3Connection):
         codec.__class__ = H3Connection  # type: ignore[assignment]
 
 
