@@ -18,8 +18,7 @@ from quicedge.http.priority import Priority
 from quicedge.quic import events
 from quicedge.quic.connection import Connection
 from quicedge.quic.settings import ALPN_H3
-from quicedge.udp.address import FourTuple
-from quicedge.udp.socket import UdpSocket, open_socket
+from quicedge.udp.socket import FourTuple, UdpSocket, open_socket
 
 MAX_REQUESTS = 100
 """Requests in progress, each with an open file; the rest wait their turn."""

@@ -15,8 +15,7 @@ from collections.abc import Callable
 import msgspec
 
 from quicedge.config.limits import FORWARD_MESSAGE, FORWARDED_PER_WAKEUP
-from quicedge.udp.address import FourTuple
-from quicedge.udp.socket import UdpSocket
+from quicedge.udp.socket import FourTuple, UdpSocket
 from quicedge.udp.steering import slot_for
 
 

@@ -7,10 +7,34 @@ import socket
 import struct
 from collections import Counter, deque
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from quicedge.config import limits
 from quicedge.udp import kernel
-from quicedge.udp.address import FourTuple
+from quicedge.udp.address import format_address
+
+
+class FourTuple(NamedTuple):
+    """A path as a server sees it: the peer, and the local address and socket it sent to."""
+
+    remote: tuple[Any, ...]
+    """The peer's sockaddr."""
+    local: bytes
+    """A pktinfo control message that makes replies leave from that address; b"" when unknown."""
+    socket: UdpSocket
+
+    @property
+    def local_host(self) -> str:
+        """The local IP address in text; empty when unknown."""
+        if len(self.local) == 12:  # struct in_pktinfo: index, spec_dst, addr
+            return socket.inet_ntop(socket.AF_INET, self.local[4:8])
+        if len(self.local) == 20:  # struct in6_pktinfo: addr, index
+            return socket.inet_ntop(socket.AF_INET6, self.local[:16])
+        return ""
+
+    def __str__(self) -> str:
+        return format_address(self.remote)
+
 
 Handler = Callable[[list[bytes], FourTuple, int], None]
 """Takes datagrams that came in a row on one path with one ECN mark."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from h2.errors import ErrorCodes
 
@@ -16,12 +16,30 @@ from quicedge.upstream.connection import Receiver
 from quicedge.upstream.interim import InterimRate
 from quicedge.upstream.retry import Retry
 
-if TYPE_CHECKING:
-    from quicedge.upstream.h2 import H2Connection
+
+class Connection(Protocol):
+    """What a stream needs of its connection (`h2.H2Connection`)."""
+
+    def wants_to_send(self, stream: H2Stream) -> None:
+        """Schedule the stream: it has body bytes, or its end, to send."""
+
+    def reset(self, stream: H2Stream, code: ErrorCodes) -> None:
+        """Abandon the stream with RST_STREAM."""
+
+    def credit(self, stream: H2Stream) -> None:
+        """Reopen the stream's window by what its client has consumed."""
+
+    def later(self, callback: Callable[..., None], *arguments: Any) -> None:
+        """Call back after the current callback has returned."""
 
 
 class H2Stream:
-    """State of a stream; `H2Connection` speaks for it. It is an `Attempt`."""
+    """The state of one stream, which `H2Connection` reads and writes frames for.
+
+    It is an `Attempt` towards its request: `write` any number of times, `end` once; `abort` at any
+    time. After `abort`, or after the receiver was told of a failure, `receiver` is None and every
+    call is ignored.
+    """
 
     __slots__ = (
         "_connection", "_left", "_pending", "body_left", "ending", "interim", "interim_seen",
@@ -32,7 +50,7 @@ class H2Stream:
     is_duplex = True
 
     def __init__(
-        self, connection: H2Connection, stream_id: int, request: Request, receiver: Receiver
+        self, connection: Connection, stream_id: int, request: Request, receiver: Receiver
     ) -> None:
         self.stream_id = stream_id
         self.receiver: Receiver | None = receiver

@@ -32,9 +32,9 @@ from quicedge.quic.sharedkeys import SharedKeys
 from quicedge.quic.tls import CertificatePem, CertificateStore, parse_certificate
 from quicedge.quic.transport_parameters import PreferredAddress
 from quicedge.telemetry.access import AccessLog
-from quicedge.udp.address import FourTuple, format_address
+from quicedge.udp.address import format_address
 from quicedge.udp.forwarding import Forwarder
-from quicedge.udp.socket import UdpSocket
+from quicedge.udp.socket import FourTuple, UdpSocket
 from quicedge.worker.losses import LossReport
 from quicedge.worker.overload import Overload
 from quicedge.worker.proposal import AnyUpstream, Proposal

@@ -19,8 +19,7 @@ from typing import Any, NamedTuple
 
 from quicedge.config.limits import CONNECTION_ID_LENGTH
 from quicedge.quic.connection import Connection
-from quicedge.udp.address import FourTuple
-from quicedge.udp.socket import UdpSocket
+from quicedge.udp.socket import FourTuple, UdpSocket
 
 _HEAD = struct.Struct("=I")
 """Rows that were ever used."""

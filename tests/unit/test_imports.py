@@ -1,9 +1,10 @@
-"""The rules about imports, read from the source (docs/architecture.md)."""
+"""The rules about imports in docs/architecture.md, checked against the source."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,43 @@ def test_imports_point_down(package: str, path: Path) -> None:
 )
 def test_the_reader_sees_a_broken_rule(source: str, package: str) -> None:
     assert violations(source, package, f"quicedge/{package}/x.py")
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def import_graph(sources: Mapping[str, str]) -> dict[str, set[str]]:
+    """What each module imports of the others, under TYPE_CHECKING and in functions too."""
+    graph: dict[str, set[str]] = {}
+    for module, source in sources.items():
+        used = graph[module] = set()
+        for other, name, _ in imported(ast.parse(source)):
+            submodule = f"{other}.{name}"
+            used.add(submodule if submodule in sources else other)
+        used &= sources.keys() - {module}
+    return graph
+
+
+def circle_in(sources: Mapping[str, str]) -> list[str]:
+    """The modules of one import circle; empty when there is none."""
+    try:
+        TopologicalSorter(import_graph(sources)).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert circle_in({module_of(path): path.read_text() for path in ROOT.rglob("*.py")}) == []
+
+
+def test_a_circle_is_found_under_type_checking_in_functions_and_through_packages() -> None:
+    sources = {
+        "quicedge.a": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import quicedge.b",
+        "quicedge.b": "def f():\n    from quicedge import c",
+        "quicedge.c": "from quicedge.a import A",
+    }
+    assert set(circle_in(sources)) == sources.keys()
+    assert circle_in(sources | {"quicedge.c": "import json"}) == []

@@ -7,23 +7,10 @@ idle streams are open.
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-if TYPE_CHECKING:
-    from quicedge.quic.connection.stream import Stream
-
-Rank = tuple[int, bool, int]
-
-DEFAULT_RANK: Rank = 3, True, 0
-"""RFC 9218 section 4.1 has urgency 3, not incremental; but requests that say nothing take turns, as
-a small response should not wait behind a large one that nobody put first."""
-CONTROL_RANK: Rank = -1, False, 0
-"""Unidirectional streams: settings, QPACK. They are small and others depend on them."""
-
-
-def rank_of(stream_id: int, urgency: int, incremental: bool) -> Rank:
-    """Non-incremental ones go one after the other, incremental ones take turns."""
-    return urgency, incremental, 0 if incremental else stream_id
+from quicedge.quic.connection.priority import Rank
+from quicedge.quic.connection.stream import Stream
 
 
 class Scheduler:
@@ -37,7 +24,7 @@ class Scheduler:
     def __bool__(self) -> bool:
         return bool(self._ready)
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[Stream]:
         return iter(self._ready)
 
     def add(self, stream: Stream) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quicedge.quic.connection.assembler import Assembler
 from quicedge.quic.connection.flow_control import ReceiveWindow
-from quicedge.quic.connection.scheduler import CONTROL_RANK, DEFAULT_RANK, Rank
+from quicedge.quic.connection.priority import CONTROL_RANK, DEFAULT_RANK, Rank
 from quicedge.quic.connection.send_buffer import SendBuffer
 
 

@@ -14,7 +14,8 @@ from quicedge.quic.connection.assembler import TooManyGaps
 from quicedge.quic.connection.draft import Draft
 from quicedge.quic.connection.events import EventQueue
 from quicedge.quic.connection.flow_control import ReceiveWindow, StreamCount
-from quicedge.quic.connection.scheduler import Scheduler, rank_of
+from quicedge.quic.connection.priority import rank_of
+from quicedge.quic.connection.scheduler import Scheduler
 from quicedge.quic.connection.stream import FinalSizeError, ReceiveHalf, SendHalf, Stream
 from quicedge.quic.ending import Delivery
 from quicedge.quic.errors import ErrorCode, TransportError

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quicedge.config.limits import UDP_SEND_QUEUE
-from quicedge.udp.address import FourTuple
-from quicedge.udp.socket import UdpSocket
+from quicedge.udp.socket import FourTuple, UdpSocket
 
 REMOTE = ("192.0.2.1", 4433)
 

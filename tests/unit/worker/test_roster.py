@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from quicedge.supervisor.resets import Rosters
 from quicedge.udp import kernel
-from quicedge.udp.address import FourTuple
-from quicedge.udp.socket import UdpSocket
+from quicedge.udp.socket import FourTuple, UdpSocket
 from quicedge.worker.roster import Client, Roster, read_roster, roster_size
 from tests.support.world import NOW, World, is_connected
 
