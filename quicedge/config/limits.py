@@ -29,6 +29,10 @@ round trip of 100 ms that is 640 MB per second, twice what a worker can send."""
 RESPONSE_MEMORY_GRAIN: Final = 16 * 1024
 """Bytes by which a connection's account may be off, so that small responses are not counted."""
 
+UNANSWERED_UNCOUNTED: Final = 16
+"""Requests per connection whose responses are not counted before they come: what a page asks for at
+once costs no accounting."""
+
 EXCHANGE_MEMORY: Final = 8 * 1024
 """Bytes that a running request takes by itself, as measured with 5000 of them."""
 

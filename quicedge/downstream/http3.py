@@ -11,10 +11,12 @@ from quicedge.config.limits import (
     DRAIN_NOTICE,
     EXCHANGE_MEMORY,
     HELD_REQUEST_TIMEOUT,
+    RESPONSE_MEMORY_GRAIN,
     SEND_BUFFER_CONNECTION,
     SEND_BUFFER_FLOOR,
     SEND_BUFFER_HIGH,
     SEND_BUFFER_LOW,
+    UNANSWERED_UNCOUNTED,
 )
 from quicedge.downstream.close_reason import close_reason
 from quicedge.downstream.early_data import SAFE_METHODS, EarlyData
@@ -139,7 +141,8 @@ class RequestStream:
         if not session.connection.can_send_on(self.stream_id):
             return
         session.h3.send_data(self.stream_id, data)
-        session.settle_memory()
+        if len(data) >= RESPONSE_MEMORY_GRAIN:
+            session.settle_memory()
         self._pause_if_full()
         session.wake()
 
@@ -224,8 +227,8 @@ class Http3Session:
         """Requests that wait for the handshake to complete, for their early data's verdict, for the
         client's address to be validated, or for memory."""
         self.memory = gateway.policy.response_memory.account(self.client.share)
-        self._expected = 0
-        """Bytes that responses of requests just started may bring before they are held back."""
+        self._unanswered = 0
+        """Requests just started: the response to each may bring SEND_BUFFER_HIGH at once."""
         self.stalls = Stalls()
         self._runs_early: bool | None = None
         """Whether requests may run before the handshake is complete; None: nobody was asked."""
@@ -434,8 +437,9 @@ class Http3Session:
         self.streams[stream.stream_id] = stream
         if exchange.route is not None:
             self.routes.add(route_label(exchange.route))
-        self._expected += SEND_BUFFER_HIGH
-        self.settle_memory()
+        self._unanswered += 1
+        if self._unanswered > UNANSWERED_UNCOUNTED:
+            self.settle_memory()
 
     def _may_run(self, request: Request) -> bool:
         if self.memory.is_short:
@@ -697,18 +701,19 @@ class Http3Session:
         self.memory.settle(
             connection.send_buffered
             + connection.recovery.bytes_in_flight
-            + self._expected
+            + max(self._unanswered - UNANSWERED_UNCOUNTED, 0) * SEND_BUFFER_HIGH
             + EXCHANGE_MEMORY * len(self.streams)
         )
 
     def expect_nothing(self) -> None:
         """Responses that did not come within a second are not counted until they do."""
-        self._expected = 0
+        self._unanswered = 0
         self.settle_memory()
 
     def response_came(self) -> None:
         """A response is there: what it brings is counted as it is."""
-        self._expected = max(self._expected - SEND_BUFFER_HIGH, 0)
+        if self._unanswered:
+            self._unanswered -= 1
 
     @property
     def send_buffer_limit(self) -> int:

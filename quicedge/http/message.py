@@ -42,6 +42,20 @@ class Request:
     protocol: bytes | None = None
     """The `:protocol` of an extended CONNECT (RFC 9220)."""
 
+    def with_fields(self, fields: Fields) -> Request:
+        """The same request with other field lines."""
+        # Not `dataclasses.replace`, which takes five times as long.
+        return Request(
+            self.method,
+            self.scheme,
+            self.authority,
+            self.path,
+            fields,
+            self.content_length,
+            self.ended,
+            self.protocol,
+        )
+
 
 @dataclass(slots=True)
 class Response:

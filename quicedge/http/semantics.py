@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from quicedge.http.forwarding import HOP_BY_HOP, ORDINARY, Reserved
 from quicedge.http.message import Field, Fields, Request, Response
@@ -99,7 +99,7 @@ def request_to_origin(request: Request, context: EdgeContext) -> Request:
         (b"x-forwarded-host", request.authority),
         (b"x-forwarded-proto", b"https"),
     )
-    return replace(request, fields=fields)
+    return request.with_fields(fields)
 
 
 def _via(received: Sequence[bytes], version: bytes) -> bytes:

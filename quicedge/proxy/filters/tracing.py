@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import ClassVar
 
 from quicedge.http.message import Request
@@ -22,7 +21,7 @@ class ContinueTrace(Filter):
 
     def on_request(self, request: Request, exchange: Exchange) -> Request:
         assert exchange.trace is not None
-        return replace(request, fields=[*request.fields, *exchange.trace.fields])
+        return request.with_fields([*request.fields, *exchange.trace.fields])
 
 
 class RecordSpans(ContinueTrace):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import ClassVar
 
 from quicedge.http.message import Fields, Request
@@ -23,7 +22,7 @@ class TransportFields(Filter):
 
     def on_request(self, request: Request, exchange: Exchange) -> Request:
         added = transport_fields(exchange.client.transport)
-        return replace(request, fields=[*request.fields, *added])
+        return request.with_fields([*request.fields, *added])
 
 
 def transport_fields(transport: Transport) -> Fields:
