@@ -1,1 +1,1 @@
-"""Configuration schema, loader, limits."""
+"""Configuration: schema, loader, validation and limits."""

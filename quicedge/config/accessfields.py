@@ -1,4 +1,4 @@
-"""Names that `log.access_fields` may hold: the members of `telemetry.access.AccessRecord`."""
+"""Valid values of `log.access_fields`: the members of `telemetry.access.AccessRecord`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Addresses as operators write them: where to listen, and where origins are."""
+"""Parsing of addresses in the configuration: listening addresses and origin URLs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 _LISTEN = re.compile(r"(?:\[([^\]]*)\]|([^:\[\]]*)):([0-9]{1,5})")
 _MAX_PORT = 65535
 _MAX_UNIX_PATH = 107
-"""Bytes of a unix socket's path (unix(7))."""
+"""Maximum length of a unix socket path, in bytes (unix(7))."""
 
 
 class HostPort(NamedTuple):
-    """`host:port` or `[v6]:port`, taken apart."""
+    """A parsed `host:port` or `[v6]:port`."""
 
     host: str
     port: int
@@ -32,7 +32,7 @@ class HostPort(NamedTuple):
 
 
 def parse_host_port(text: str) -> HostPort:
-    """The parts of an address to listen on; ValueError says what to write."""
+    """Parse a listening address; the ValueError suggests what to write."""
     match = _LISTEN.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is not host:port or [v6]:port{_hint(text)}")
@@ -40,7 +40,7 @@ def parse_host_port(text: str) -> HostPort:
     if port > _MAX_PORT:
         raise ValueError(f"{text!r}: the port is out of range")
     if host in ("", "*"):
-        raise ValueError(f"{text!r} names no address; write '0.0.0.0:{port}' or '[::]:{port}'")
+        raise ValueError(f"{text!r} has no address; write '0.0.0.0:{port}' or '[::]:{port}'")
     found = HostPort(host, port)
     is_v6 = isinstance(found.ip, ipaddress.IPv6Address)
     if (match[1] is not None) != is_v6 or (not is_v6 and host_problem(host)):
@@ -56,11 +56,11 @@ def _hint(text: str) -> str:
     host, _, port = text.rpartition(":")
     if ":" in host and port.isdigit():
         return f"; write '[{host}]:{port}'"
-    return "" if host_problem(text) else f"; a port is missing, {text + ':443'!r}"
+    return "" if host_problem(text) else f"; the port is missing, write {text + ':443'!r}"
 
 
 def overlap(one: HostPort, other: HostPort) -> bool:
-    """Whether two addresses cannot both be listened on."""
+    """Whether two listening addresses conflict."""
     if one.port != other.port or one.port == 0:
         return False
     if one.ip is None or other.ip is None:
@@ -71,30 +71,30 @@ def overlap(one: HostPort, other: HostPort) -> bool:
 
 
 def unix_problem(text: str) -> str | None:
-    """What is wrong with `unix:/path`, or None."""
+    """Describe what is wrong with `unix:/path`; None when it is valid."""
     path = text.removeprefix("unix:")
     if not path.startswith("/"):
-        return "unix: needs an absolute path"
+        return "unix: requires an absolute path"
     if len(path.encode()) > _MAX_UNIX_PATH:
-        return f"the path of a unix socket has {_MAX_UNIX_PATH} bytes at most"
+        return f"unix socket path exceeds {_MAX_UNIX_PATH} bytes"
     return None
 
 
 def server_problem(url: str) -> str | None:
-    """What is wrong with an origin's URL, or None."""
+    """Describe what is wrong with an origin URL; None when it is valid."""
     if url.startswith("unix:"):
         return unix_problem(url)
     match = re.fullmatch(
         r"https?://(\[[0-9A-Fa-f:.]+\]|[^\s/:?#@\[\]]+)(?::([0-9]{1,5}))?(/.*)?", url
     )
     if match is None:
-        # `localhost:8000` and `8000` are what one writes first.
+        # `localhost:8000` and `8000` are common mistakes.
         short = re.fullmatch(r"(?:([\w.-]+):)?([0-9]{1,5})", url)
         hint = f", perhaps http://{short[1] or '127.0.0.1'}:{short[2]}" if short else ""
         return f"expected http://host:port, https://host or unix:/path{hint}"
     if match[2] and not 0 < int(match[2]) <= _MAX_PORT:
         return "the port is out of range"
     if match[3] not in (None, "/"):
-        return "an origin has no path; routes choose by path"
+        return "an origin URL has no path; paths belong in routes"
     problem = host_problem(match[1].strip("[]"))
     return f"the host {problem}" if problem else None

@@ -1,4 +1,4 @@
-"""What of a configuration does not belong together: judged by the file alone."""
+"""Semantic validation of a configuration, from the file alone."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ Document = dict[str, Any]
 
 
 def check(config: Config, document: Document) -> Iterator[Problem]:
-    """Every contradiction. `document` is what the file says, without defaults."""
+    """Yield every contradiction. `document` is the file as written, without defaults."""
     yield from _listening(config)
     if config.group is not None and config.user is None:
         yield Problem("group", "has no effect without user")
     if config.user in ("root", "0"):
-        yield Problem("user", f"{config.user!r} is whom workers must not be; name another user")
+        yield Problem(
+            "user", f"workers must not run as {config.user!r}; choose an unprivileged user"
+        )
     yield from _tls(config.tls)
     yield from _quic(config, document)
     if config.http3.qpack_blocked_streams and not config.http3.qpack_max_table_capacity:
@@ -58,7 +60,7 @@ def check(config: Config, document: Document) -> Iterator[Problem]:
     for index, name in enumerate(config.log.access_fields):
         if name not in ACCESS_FIELDS:
             near = nearest(name, ACCESS_FIELDS)
-            yield Problem(f"log.access_fields[{index}]", f"there is no {name!r}{near}")
+            yield Problem(f"log.access_fields[{index}]", f"unknown field {name!r}{near}")
     yield from _qlog(config.qlog)
     endpoint = config.otel.endpoint
     if config.otel.enabled and endpoint is not None and not re.match(r"https?://[^/]", endpoint):
@@ -68,7 +70,7 @@ def check(config: Config, document: Document) -> Iterator[Problem]:
 
 
 def _idle(section: str, document: Document, switch: str) -> Iterator[Problem]:
-    """Keys that somebody wrote into a section that is switched off."""
+    """Keys set in a section that is disabled."""
     is_on_by_default = getattr(getattr(Config(), section), switch)
     because = f"with {switch} = false" if is_on_by_default else f"without {switch} = true"
     for key in document.get(section, {}):
@@ -81,7 +83,7 @@ def _idle(section: str, document: Document, switch: str) -> Iterator[Problem]:
 
 def _listening(config: Config) -> Iterator[Problem]:
     if not config.listen:
-        yield Problem("listen", "needs one address at least")
+        yield Problem("listen", "at least one address is required")
     known: list[tuple[str, HostPort]] = []
     for index, text in enumerate(config.listen):
         try:
@@ -93,7 +95,7 @@ def _listening(config: Config) -> Iterator[Problem]:
             if text != other_text and overlap(address, other):
                 same = address.ip == other.ip
                 how = "is the same address as" if same else "and"
-                rest = "" if same else ": one of them covers the other; leave one out"
+                rest = "" if same else " overlap; remove one"
                 yield Problem(f"listen[{index}]", f"{text!r} {how} {other_text!r}{rest}")
                 break
         known.append((text, address))
@@ -101,16 +103,18 @@ def _listening(config: Config) -> Iterator[Problem]:
     for index, text in enumerate(config.quic.preferred_address):
         where = f"quic.preferred_address[{index}]"
         if text not in config.listen:
-            yield Problem(where, f"{text!r} is not among listen")
+            yield Problem(where, f"{text!r} is not in listen")
             continue
         try:
             ip = parse_host_port(text).ip
         except ValueError:
-            continue  # told above
+            continue  # reported above
         if ip is None:
-            yield Problem(where, f"{text!r} must be an address: clients get it as one")
+            yield Problem(where, f"{text!r} must be an IP address, not a host name")
         elif ip.version in families:
-            yield Problem(where, f"one a family, and {families[ip.version]!r} is there")
+            yield Problem(
+                where, f"at most one per address family; {families[ip.version]!r} is already listed"
+            )
         else:
             families[ip.version] = text
 
@@ -134,10 +138,10 @@ def _admin(admin: Admin) -> Iterator[Problem]:
         )
         if not is_local and admin.token_file is None:
             yield Problem(
-                "admin.listen", f"{listen!r} is no loopback address: set admin.token_file"
+                "admin.listen", f"{listen!r} is not a loopback address: set admin.token_file"
             )
         elif not is_local and address.ip is None:
-            yield Problem("admin.listen", f"{listen!r} must be an address, or localhost")
+            yield Problem("admin.listen", f"{listen!r} must be an IP address or localhost")
     yield from _hosts("admin.hosts", admin.hosts)
 
 
@@ -153,23 +157,22 @@ def _hosts(where: str, names: list[str]) -> Iterator[Problem]:
 
 def _tls(tls: Tls) -> Iterator[Problem]:
     if sum(item.default for item in tls.certificates) > 1:
-        yield Problem("tls.certificates", "more than one is the default")
+        yield Problem("tls.certificates", "more than one certificate is marked as default")
     seen: set[str] = set()
     for index, item in enumerate(tls.certificates):
         if item.cert in seen:
-            yield Problem(f"tls.certificates[{index}].cert", f"{item.cert} is there already")
+            yield Problem(f"tls.certificates[{index}].cert", f"{item.cert} is listed twice")
         seen.add(item.cert)
 
 
 def _quic(config: Config, document: Document) -> Iterator[Problem]:
     quic = config.quic
     if not quic.versions:
-        yield Problem("quic.versions", "is empty: no client could connect; leave the key out")
+        yield Problem("quic.versions", "must not be empty: no client could connect")
     if config.tls.shared_keys and quic.early_data and not config.limits.redis:
         yield Problem(
             "quic.early_data",
-            "with tls.shared_keys needs limits.redis, where all hosts learn which tickets "
-            "were used",
+            "with tls.shared_keys requires limits.redis, where all hosts record used tickets",
         )
     if quic.retry != "auto" and "retry_threshold" in document.get("quic", {}):
         yield Problem("quic.retry_threshold", f"has no effect with retry = {quic.retry!r}")
@@ -178,14 +181,14 @@ def _quic(config: Config, document: Document) -> Iterator[Problem]:
 def _qlog(qlog: Qlog) -> Iterator[Problem]:
     yield from _networks("qlog.addresses", qlog.addresses)
     for index, name in enumerate(qlog.server_names):
-        problem = "is a wildcard: names are compared whole" if "*" in name else host_problem(name)
+        problem = "is a wildcard; only exact names match" if "*" in name else host_problem(name)
         if problem:
             yield Problem(f"qlog.server_names[{index}]", f"{name!r} {problem}")
     if qlog.max_file_size > qlog.max_total_size:
-        yield Problem("qlog.max_file_size", "is more than max_total_size")
+        yield Problem("qlog.max_file_size", "exceeds max_total_size")
     if qlog.directory is None and (qlog.addresses or qlog.server_names or qlog.rate):
-        # QLOGDIR is for interop runners; a configured choice of clients needs a configured place.
-        yield Problem("qlog.directory", "is missing, without it nothing is traced")
+        # QLOGDIR is for interop runners; a configured selection needs a configured directory.
+        yield Problem("qlog.directory", "is required: without it nothing is traced")
 
 
 # --- limits -----------------------------------------------------------------------------------
@@ -197,7 +200,7 @@ def _limits(config: Config, document: Document) -> Iterator[Problem]:
         yield from _networks(f"limits.{key}", getattr(limits, key))
     for index, text in enumerate(limits.deny):
         if text in limits.allow:
-            yield Problem(f"limits.deny[{index}]", f"{text!r} is in allow too")
+            yield Problem(f"limits.deny[{index}]", f"{text!r} is also in allow")
     yield from _rates("limits.requests", limits.requests)
     yield from _order(limits, document.get("limits", {}))
     if limits.redis is None:
@@ -209,7 +212,7 @@ def _limits(config: Config, document: Document) -> Iterator[Problem]:
 
 
 def _order(limits: Limits, written: Document) -> Iterator[Problem]:
-    """A narrower limit that somebody wrote, and that a wider one keeps from ever being met."""
+    """Explicit narrow limits that a wider limit makes unreachable."""
     for narrow, wide in (
         ("max_connections_per_prefix", "max_connections"),
         ("max_connections_per_address", "max_connections"),
@@ -245,7 +248,7 @@ def _rates(where: str, rates: list[RequestRate]) -> Iterator[Problem]:
                 f"{where}[{index}].by", f"{item.by!r} is not address, prefix or header:NAME"
             )
         if item in rates[:index]:
-            yield Problem(f"{where}[{index}]", "the same rate is there already")
+            yield Problem(f"{where}[{index}]", "duplicate rate")
 
 
 def _networks(where: str, networks: list[str]) -> Iterator[Problem]:
@@ -267,57 +270,57 @@ def _networks(where: str, networks: list[str]) -> Iterator[Problem]:
 
 def _routes(config: Config) -> Iterator[Problem]:
     if not config.upstreams:
-        yield Problem("upstreams", "needs one at least, [upstreams.NAME] with servers")
+        yield Problem("upstreams", "at least one [upstreams.NAME] with servers is required")
     elif not config.routes:
-        yield Problem("routes", "needs one at least, [[routes]] with upstream")
+        yield Problem("routes", "at least one [[routes]] with upstream is required")
     seen: set[tuple[str, str]] = set()
     for index, route in enumerate(config.routes):
         where = f"routes[{index}]"
         if route.upstream not in config.upstreams:
             near = nearest(route.upstream, config.upstreams)
-            yield Problem(f"{where}.upstream", f"there is no upstream {route.upstream!r}{near}")
+            yield Problem(f"{where}.upstream", f"unknown upstream {route.upstream!r}{near}")
         for key, problem in (("path", _path(route)), ("host", _host(route))):
             if problem:
                 yield Problem(join(where, key), f"{getattr(route, key)!r}{problem}")
         place = route.host.lower().rstrip("."), route.path
         if place in seen:
-            yield Problem(where, f"host {route.host!r} and path {route.path!r} are routed already")
+            yield Problem(where, f"duplicate route for host {route.host!r} and path {route.path!r}")
         seen.add(place)
         yield from _rates(f"{where}.requests", route.requests)
 
 
 def _path(route: Route) -> str | None:
-    """What is wrong with the path of a route, with what to write."""
+    """Describe what is wrong with a route's path and what to write; None when it is valid."""
     path = route.path
     if "://" in path:
-        return " is a URL; host and path are keys of their own"
+        return " is a URL; host and path are separate keys"
     if not path.startswith("/"):
         return f" does not start with /; write {'/' + path!r}"
     if "*" in path:
         prefix = path.partition("*")[0]
-        return f": a path is a prefix of what it routes, without *; write {prefix!r}"
+        return f": a path matches as a prefix, without *; write {prefix!r}"
     for mark, what in (("?", "a query"), ("#", "a fragment")):
         if mark in path:
-            return f" has {what}, which routes do not look at; write {path.partition(mark)[0]!r}"
+            return f" has {what}, which routes ignore; write {path.partition(mark)[0]!r}"
     if not _SEGMENT.fullmatch(path):
-        return ": characters that no URL has must be written in percent-encoding (%20)"
+        return ": characters not allowed in a URL must be percent-encoded (%20)"
     if any(part in (".", "..") for part in path.split("/")):
-        return ": clients resolve . and .. before they ask; write the path without"
+        return ": clients resolve . and .. before sending; write the resolved path"
     return None
 
 
 def _host(route: Route) -> str | None:
-    """What is wrong with the host of a route, with what to write."""
+    """Describe what is wrong with a route's host and what to write; None when it is valid."""
     host = route.host
     if host == "*":
         return None
     name = host.removeprefix("*.")
     if not host or "*" in name:
-        return ": a wildcard is * or *.example.com"
+        return ": a wildcard must be * or *.example.com"
     problem = host_problem(name)
     if problem is None or name == host:
         return f" {problem}" if problem else None
-    return f": what follows *. {problem}"
+    return f": the part after *. {problem}"
 
 
 def _upstream(where: str, upstream: Upstream, written: Document) -> Iterator[Problem]:
@@ -327,7 +330,7 @@ def _upstream(where: str, upstream: Upstream, written: Document) -> Iterator[Pro
                 yield Problem(join(where, key), "has no effect with root")
         return
     if not upstream.servers:
-        yield Problem(join(where, "servers"), "needs one at least, or root")
+        yield Problem(join(where, "servers"), "at least one server, or root, is required")
     path = upstream.health_path
     if path is None:
         if "health_interval" in written:
@@ -341,7 +344,7 @@ def _upstream(where: str, upstream: Upstream, written: Document) -> Iterator[Pro
     https = any(url.startswith("https://") for url in upstream.servers)
     for key in ("tls_verify", "tls_ca", "tls_server_name"):
         if not https and key in written:
-            yield Problem(join(where, key), "has no effect, no server is https://")
+            yield Problem(join(where, key), "has no effect: no server uses https://")
     if upstream.tls_ca and not upstream.tls_verify:
         yield Problem(join(where, "tls_ca"), "has no effect with tls_verify = false")
     name = upstream.tls_server_name

@@ -1,4 +1,4 @@
-"""From TOML's values to those of the schema, with every problem under its key."""
+"""Conversion of TOML values to schema types; every problem is reported under its key."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _BYTES = {
     "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30,
 }  # fmt: skip
 _MAX_SHOWN = 60
-"""Characters of a wrong value that are repeated."""
+"""Characters of an invalid value quoted in a message."""
 
 _HIGH = 1_000_000
-"""Bounds from here on are told when they are met."""
+"""Upper bounds from here on are mentioned only when exceeded."""
 
 DURATION = "a duration such as 30s or 500ms"
 SIZE = "a size such as 64KB or 1MiB"
@@ -31,7 +31,7 @@ Problems = list[Problem]
 
 
 def convert(value: Any, hint: Any, path: str, problems: Problems) -> Any:
-    """`value` as `hint` wants it; what it is not is added to `problems`."""
+    """Convert `value` to the type `hint`; add mismatches to `problems`."""
     bare = _unwrapped(hint)[0]
     if get_origin(bare) in (Union, types.UnionType):
         return _union(value, bare, path, problems)
@@ -55,7 +55,7 @@ def convert(value: Any, hint: Any, path: str, problems: Problems) -> Any:
 
 
 def shown(value: Any) -> str:
-    """A value as its file has it, short enough for one line."""
+    """A value as written in the file, shortened to fit one line."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict):
@@ -67,14 +67,14 @@ def shown(value: Any) -> str:
 
 
 def quantity(value: str, unit: str) -> float | None:
-    """Seconds or bytes in `30s` or `64KB`; None when it is neither."""
+    """Seconds or bytes in `30s` or `64KB`; None when it does not parse."""
     pattern, factors = (_DURATION, _SECONDS) if unit == "seconds" else (_SIZE, _BYTES)
     match = pattern.fullmatch(value.strip())
     return None if match is None else float(match[1]) * factors[match[2].lower()]
 
 
 def parse_size(text: str) -> int:
-    """Bytes in `64KB`, `1MiB` or a plain number; ValueError when it is neither."""
+    """Bytes in `64KB`, `1MiB` or a plain number; ValueError when it does not parse."""
     size = int(text) if text.isascii() and text.isdigit() else quantity(text, "bytes")
     if size is None or not math.isfinite(size):
         raise ValueError(f"{text!r} is not {SIZE}")
@@ -87,7 +87,7 @@ def join(path: str, key: str) -> str:
 
 
 def _unwrapped(hint: Any) -> tuple[Any, dict[str, Any], str | None]:
-    """A hint without its annotations, their bounds, and the unit."""
+    """A hint without annotations, the annotated bounds, and the unit."""
     bounds: dict[str, Any] = {}
     unit = None
     while get_origin(hint) is Annotated:
@@ -101,7 +101,7 @@ def _unwrapped(hint: Any) -> tuple[Any, dict[str, Any], str | None]:
 
 
 def _expected(hint: Any) -> str:
-    """What a hint wants, in words."""
+    """The expected value, in words."""
     bare, bounds, unit = _unwrapped(hint)
     if get_origin(bare) in (Union, types.UnionType):
         options = [one for one in get_args(bare) if one is not types.NoneType]
@@ -121,7 +121,7 @@ def _expected(hint: Any) -> str:
 
 
 def _range(bounds: dict[str, Any]) -> str:
-    """Bounds in words, but for one so high that only a slip goes beyond."""
+    """Bounds in words; upper bounds above `_HIGH` are left out."""
     low, high = bounds.get("ge"), bounds.get("le", math.inf)
     if "gt" in bounds:
         return f" above {bounds['gt']:g}"
@@ -131,7 +131,7 @@ def _range(bounds: dict[str, Any]) -> str:
 
 
 def _listed(value: Any, bare: Any, path: str) -> str:
-    """What to write when one thing stands where a list of them must."""
+    """What to write when a single value stands in place of a list."""
     if get_origin(bare) is not list:
         return ""
     return f"; write [[{path}]]" if isinstance(value, dict) else f"; write [{shown(value)}]"
@@ -151,7 +151,7 @@ def _scalar(value: Any, hint: Any, path: str, problems: Problems) -> Any:
         _text(number, path, problems)
     elif is_kind and number is not None and number > bounds.get("le", math.inf):
         problems.append(
-            Problem(path, f"{shown(value)} is too large: {_most(bounds, unit)} at most")
+            Problem(path, f"{shown(value)} is too large: the maximum is {_most(bounds, unit)}")
         )
     elif not is_kind or number is None or not _is_above(number, bounds):
         problems.append(Problem(path, f"{shown(value)} is not {_expected(hint)}"))
@@ -172,11 +172,11 @@ def _most(bounds: dict[str, Any], unit: str | None) -> str:
 
 
 def _text(value: str, path: str, problems: Problems) -> None:
-    """No key has a use for these; an empty file name would even mean the file's own directory."""
+    """Reject empty and unprintable strings: an empty path would mean the file's directory."""
     if not value.strip():
-        problems.append(Problem(path, f"{value!r} is empty; leave the key out for none"))
+        problems.append(Problem(path, f"{value!r} is empty; omit the key instead"))
     elif not value.isprintable():
-        problems.append(Problem(path, f"{shown(value)} has characters that cannot be printed"))
+        problems.append(Problem(path, f"{shown(value)} has unprintable characters"))
 
 
 def _choice(value: Any, options: tuple[Any, ...], path: str, problems: Problems) -> Any:
@@ -204,7 +204,7 @@ def _list(value: list[Any], item: Any, path: str, problems: Problems) -> list[An
     for index, one in enumerate(value):
         where = f"{path}[{index}]"
         if not isinstance(one, dict) and one in value[:index]:
-            problems.append(Problem(where, f"{shown(one)} is in the list already"))
+            problems.append(Problem(where, f"{shown(one)} is listed twice"))
         converted.append(convert(one, item, where, problems))
     return converted
 
@@ -227,13 +227,13 @@ def _table(
         problems.append(Problem(join(path, key), _unknown(join(path, key), key, hints)))
     for field in msgspec.structs.fields(struct):
         if field.required and field.name not in value:
-            problems.append(Problem(path, f"{field.name} is missing"))
+            problems.append(Problem(path, f"{field.name} is required"))
     return out
 
 
 def _unknown(path: str, key: str, known: dict[str, Any]) -> str:
-    """What to write in place of a key that does not exist."""
+    """Describe an unknown key: its new name, or the nearest known one."""
     if path in RENAMED_KEYS:
-        return f"is now called {RENAMED_KEYS[path]}"
+        return f"renamed to {RENAMED_KEYS[path]}"
     hint = nearest(key, known) or f"; known here: {', '.join(sorted(known))}"
     return f"unknown key{hint}"

@@ -1,4 +1,4 @@
-"""A development CA and leaf, made when needed and kept while they are good."""
+"""A development CA and leaf certificate, created on demand and reused while valid."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ DEFAULT_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
 class DevCertificate(NamedTuple):
-    """Files of a development certificate."""
+    """The files of a development certificate."""
 
     cert: Path
     """Leaf, then CA (PEM)."""
     key: Path
     ca: Path
-    """What clients must trust."""
+    """The CA that clients must trust."""
 
 
 def ensure(
     directory: str | Path = DIRECTORY, hosts: tuple[str, ...] = DEFAULT_HOSTS
 ) -> DevCertificate:
-    """The development certificate in `directory`, made anew when it is missing, about to expire,
+    """The development certificate in `directory`, recreated when it is missing, about to expire
     or does not cover `hosts`."""
     directory = Path(directory)
     files = DevCertificate(directory / "dev.pem", directory / "dev.key", directory / "ca.pem")
@@ -54,8 +54,8 @@ def ensure(
 
 
 def spki_sha256(cert: Path) -> str:
-    """Base64 of the SHA-256 of the leaf's public key, as Chromium's
-    `--ignore-certificate-errors-spki-list` wants it."""
+    """Base64 of the SHA-256 of the leaf's public key, in the format of
+    Chromium's `--ignore-certificate-errors-spki-list`."""
     key = x509.load_pem_x509_certificates(cert.read_bytes())[0].public_key()
     spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return base64.b64encode(hashlib.sha256(spki).digest()).decode()
@@ -175,7 +175,7 @@ def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:
-    """Write a file whole or not at all, with its mode from the first byte on."""
+    """Write a file atomically, with `mode` from the moment it exists."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:

@@ -1,7 +1,7 @@
-"""Every limit, timeout, buffer and rate of the edge: a name, a unit, why.
+"""Every limit, timeout, buffer size and rate of the edge: name, unit and rationale.
 
-Sections follow the packages. Operators change the ones that `schema.py` names as
-defaults; the rest are fixed.
+Sections follow the packages. Those that `schema.py` uses as defaults are configurable; the rest are
+fixed.
 """
 
 from typing import Final
@@ -9,58 +9,58 @@ from typing import Final
 # --- shares -----------------------------------------------------------------------------------
 
 SHARE_OF_ADDRESS: Final = 2
-"""Times what is free of a scarce thing that one address may hold (`shares.pool`): alone it gets two
-thirds; after four that take all they may, one part in eighty-one is still free."""
+"""Multiple of the free amount of a shared resource that one address may hold (`shares.pool`): alone
+it gets two thirds; after four that take all they may, 1/81 is still free."""
 
 SHARE_OF_PREFIX: Final = 4
-"""The same for one network, an IPv4 /24 or an IPv6 /56: alone it gets four fifths."""
+"""The same per network (IPv4 /24 or IPv6 /56): alone it gets four fifths."""
 
 STALLED_AFTER: Final = 5.0
-"""Seconds without progress after which a request may lose what others wait for: several round trips
-and probe timeouts of a bad mobile path."""
+"""Seconds without progress after which a request may be dropped in favour of waiting ones: several
+round trips and probe timeouts of a bad mobile path."""
 
 STALLED_BYTES: Final = 1024
 """Bytes in that time that count as progress: a twelfth of what a client at 20 kbit/s takes."""
 
 RESPONSE_MEMORY: Final = 64 * 1024 * 1024
-"""Bytes per worker that responses may take between origin and client, and what goes with them: at a
-round trip of 100 ms that is 640 MB per second, twice what a worker can send."""
+"""Bytes per worker for responses in flight from origins to clients, overhead included: at a round
+trip of 100 ms that is 640 MB per second, twice what a worker can send."""
 
 RESPONSE_MEMORY_GRAIN: Final = 16 * 1024
-"""Bytes by which a connection's account may be off, so that small responses are not counted."""
+"""Granularity of a connection's account in bytes: small responses are not counted."""
 
 UNANSWERED_UNCOUNTED: Final = 16
 """Requests per connection whose responses are not counted before they come: what a page asks for at
 once costs no accounting."""
 
 EXCHANGE_MEMORY: Final = 8 * 1024
-"""Bytes that a running request takes by itself, as measured with 5000 of them."""
+"""Bytes of memory per request in progress, measured with 5000 of them."""
 
 # --- udp ------------------------------------------------------------------------------------
 
 UDP_RECEIVE_BUFFER: Final = 7 * 1024 * 1024
-"""Bytes asked of SO_RCVBUF: a burst of 64 KB windows from many clients (quic-go asks the same)."""
+"""Bytes requested by SO_RCVBUF: a burst of 64 KB windows from many clients (as quic-go)."""
 
 UDP_SEND_BUFFER: Final = 7 * 1024 * 1024
-"""Bytes asked of SO_SNDBUF."""
+"""Bytes requested by SO_SNDBUF."""
 
 MAX_DATAGRAM_SIZE: Final = 1472
-"""UDP payload bytes sent at most: a 1500-byte Ethernet frame less IPv4 and UDP headers."""
+"""Maximum UDP payload in bytes: a 1500-byte Ethernet frame less IPv4 and UDP headers."""
 
 UDP_READ_SIZE: Final = 65536
 """Bytes of the receive buffer: the largest GRO batch, so that none is truncated."""
 
 UDP_READS_PER_WAKEUP: Final = 64
-"""Reads before other work gets its turn."""
+"""Reads per wake-up, before other work runs."""
 
 FORWARD_MESSAGE: Final = 66_000
-"""Bytes of a datagram on its way between workers, with its addresses."""
+"""Maximum size in bytes of a datagram forwarded between workers, with its addresses."""
 
 FORWARDED_PER_WAKEUP: Final = 64
-"""Datagrams of other workers handled before other work gets its turn."""
+"""Forwarded datagrams handled per wake-up, before other work runs."""
 
 UDP_BYTES_PER_WAKEUP: Final = 512 * 1024
-"""Bytes read before other work gets its turn: a few milliseconds of it."""
+"""Bytes read per wake-up, a few milliseconds of work, before other work runs."""
 
 UDP_MAX_SEGMENTS: Final = 64
 """Datagrams in one GSO call (UDP_MAX_SEGMENTS of older kernels)."""
@@ -69,10 +69,10 @@ UDP_MAX_PAYLOAD: Final = 65507
 """Bytes in one GSO call: the largest UDP payload over IPv4."""
 
 UDP_SEND_QUEUE: Final = 4 * 1024 * 1024
-"""Bytes a socket that wait for the kernel; beyond, datagrams are dropped."""
+"""Bytes per socket that wait for the kernel; beyond that, datagrams are dropped."""
 
 UDP_PATHS_REMEMBERED: Final = 16384
-"""Addresses a socket whose path objects are kept for reuse."""
+"""Addresses per socket whose path objects are cached."""
 
 # --- quic -----------------------------------------------------------------------------------
 
@@ -83,36 +83,36 @@ MIN_INITIAL_DCID: Final = 8
 """Bytes; RFC 9000 section 7.2: the client's first Destination Connection ID is at least this."""
 
 CONNECTION_ID_LENGTH: Final = 8
-"""Bytes of the connection IDs we issue: one steering byte and seven random ones."""
+"""Length in bytes of the connection IDs we issue: one steering byte and seven random ones."""
 
 ACTIVE_CONNECTION_IDS: Final = 4
-"""IDs kept for a client, and taken from it, at a time (quic-go has as many): each costs a frame in
-the first round trip and memory, and a migration uses up one."""
+"""Connection IDs active in either direction (as in quic-go): each costs memory and a frame in the
+first round trip; a migration uses one up."""
 
 MAX_CRYPTO_OFFSET: Final = 64 * 1024
 """Highest CRYPTO offset buffered; post-quantum ClientHellos with certificates stay below."""
 
 MAX_STREAM_GAPS: Final = 1000
-"""Pieces of a stream that wait for what is before them (quic-go has as many)."""
+"""Out-of-order pieces buffered per stream (as in quic-go)."""
 
 STREAM_PAGE: Final = 4096
-"""Bytes of memory that a piece of a stream out of order takes at least: a page of most systems."""
+"""Minimum memory in bytes of an out-of-order piece of a stream: a page on most systems."""
 
 MAX_STREAMS_BIDI: Final = 128
-"""Concurrent requests a connection (nginx 128, Caddy 250)."""
+"""Concurrent requests per connection (nginx: 128, Caddy: 250)."""
 
 MAX_STREAMS_UNI: Final = 8
-"""Unidirectional streams a client opens: control, two QPACK, room for grease (RFC 9114 6.2)."""
+"""Unidirectional streams per client: control, two QPACK, room for grease (RFC 9114 section 6.2)."""
 
 CONNECTION_WINDOW: Final = 4 * 1024 * 1024
-"""Bytes in all that a client may send ahead of the origin."""
+"""Bytes that a client may send ahead of the origin, per connection."""
 
 STREAM_WINDOW: Final = 1024 * 1024
-"""Bytes a stream that a client may send ahead of the origin."""
+"""Bytes that a client may send ahead of the origin, per stream."""
 
 EARLY_PACKETS_HELD: Final = 16 * 1024
-"""Bytes of datagrams, per connection in its handshake, that are kept because their packets came
-before their keys: an initial congestion window of 10 datagrams (RFC 9001 section 5.7)."""
+"""Bytes of datagrams buffered per handshake because their packets arrived before their keys: an
+initial congestion window of 10 datagrams (RFC 9001 section 5.7)."""
 
 KEY_UPDATE_PACKETS: Final = 1 << 22
 """Packets sealed with the same keys before we update them, half of what RFC 9001 section 6.6 allows
@@ -122,60 +122,61 @@ OLD_KEYS_PTOS: Final = 3
 """Probe timeouts after which the keys before a key update are discarded (RFC 9001 section 6.5)."""
 
 STALE_DEADLINES: Final = 64
-"""Entries of the timer heap, beyond as many as live ones, that may be stale before it is rebuilt:
-constant work per deadline, amortised."""
+"""Stale entries of the timer heap, in addition to as many as there are live ones, before it is
+rebuilt: amortised constant work per deadline."""
 
 RETRY_THRESHOLD: Final = 32
-"""Half-open handshakes of unvalidated addresses, per worker, above which newcomers must validate
-theirs. At 50 ms of round trip that is more than a worker can complete; forged Initials pin no more
-than these."""
+"""Half-open handshakes of unvalidated addresses per worker above which new clients must validate
+theirs. At a round trip of 50 ms that is more than a worker can complete; forged Initials pin no
+more than these."""
 
 MAX_HALF_OPEN: Final = 2048
-"""Half-open handshakes of unvalidated addresses, per worker, above which Initial packets of such
+"""Half-open handshakes of unvalidated addresses per worker above which Initial packets from such
 addresses are dropped; only reached when Retry is off."""
 
 MAX_HALF_OPEN_PER_PREFIX: Final = 256
-"""Half-open handshakes of one /24 or /56, per worker, above which its newcomers get a Retry."""
+"""Half-open handshakes per /24 or /56 and worker above which its new clients receive a Retry."""
 
 MAX_CONNECTIONS: Final = 20_000
-"""Connections a worker: some 2 GB of memory."""
+"""Connections per worker: about 2 GB of memory."""
 
 MAX_CONNECTIONS_PER_ADDRESS: Final = 5000
-"""Connections of one address, per worker: a quarter of all, and the whole of a large office."""
+"""Connections per address and worker: a quarter of all; enough for a large office behind NAT."""
 
 MAX_CONNECTIONS_PER_PREFIX: Final = 10_000
-"""Connections of one network, per worker: half of all."""
+"""Connections per network and worker: half of all."""
 
 MAX_PREFIX_RATES: Final = 16_384
-"""Clients or networks whose rates a table remembers; those seen longest ago are forgotten."""
+"""Clients or networks per rate table; the least recently seen are evicted."""
 
 FLEET_SYNC_INTERVAL: Final = 0.1
-"""Seconds between two exchanges of request counts with the store of a fleet."""
+"""Seconds between exchanges of request counts with the shared store of a fleet."""
 
 FLEET_SYNC_CONCURRENCY: Final = 16
-"""Questions to that store at a time."""
+"""Concurrent queries to that store."""
 
 FLEET_TIMEOUT: Final = 1.0
-"""Seconds that the store has to answer."""
+"""Seconds that the store may take to answer."""
 
 FLEET_CLOCK_SKEW: Final = 5.0
-"""Seconds that the wall clock of a fleet's host may be behind that of another."""
+"""Seconds by which the wall clocks of a fleet's hosts may differ."""
 
 FLEET_KEYS: Final = 16
-"""Keys in a file of shared keys: each may be tried for every ticket that bears its name."""
+"""Keys in a file of shared keys: each may be tried for every ticket that carries its name."""
 
 FLEET_STRIKES_WAITING: Final = 256
-"""Connections of a worker whose early data waits for the store; that of others for a handshake."""
+"""Connections per worker whose early data waits for the store; that of others waits for the
+handshake."""
 
 FLEET_REGISTER_CHECK: Final = 5.0
-"""Seconds between two questions which register the store is."""
+"""Seconds between checks of the store's identity."""
 
 REFUSAL_LOG_INTERVAL: Final = 10.0
-"""Seconds between two log lines about refusals of one kind."""
+"""Seconds between log lines about the same kind of refusal."""
 
 CLOSES_LOGGED_PER_SECOND: Final = 10.0
-"""Log lines per second and worker about connections closed for what their clients did: enough to
-see why an honest client was, too few to fill a disk."""
+"""Log lines per second and worker about connections closed for client misbehaviour: enough to see
+why an honest client was closed, too few to fill a disk."""
 
 FLOOD_SHARE: Final = 8
 """Bytes received per byte of stream data in either direction; what exceeds it is overhead (nginx
@@ -188,11 +189,11 @@ FLOOD_RATE: Final = 16 * 1024.0
 """Bytes of overhead per second tolerated on a connection: about 500 packets of PING or ACK."""
 
 FLOOD_CHECK_EVERY: Final = 256 * 1024
-"""Bytes received between two checks for a flood."""
+"""Bytes received between flood checks."""
 
 ABANDONED_PAGES: Final = 4
 """How often in a row all concurrent requests of a connection may be abandoned (CVE-2023-44487): 512
-requests by default, where Envoy starts judging at 500 and nghttp2 allows 1000."""
+requests by default (Envoy starts at 500, nghttp2 allows 1000)."""
 
 ABANDONED_RATE: Final = 100.0
 """Abandoned requests per second tolerated on a connection, besides one for each request that
@@ -206,18 +207,18 @@ HEADER_TIMEOUT: Final = 10.0
 """Seconds from the first byte of a request to its complete head."""
 
 BODY_TIMEOUT: Final = 30.0
-"""Seconds over which a request's content must come at MIN_BODY_RATE."""
+"""Seconds over which request content must arrive at MIN_BODY_RATE."""
 
 MIN_BODY_RATE: Final = 4.0
 """Bytes per second below which a request's content counts as a slow-body attack: attack tools send
 a few bytes every ten seconds, a sensor a reading (Kestrel: 240; nginx: a byte per 60 s)."""
 
 MESSAGE_REST: Final = 300.0
-"""Seconds that a stream of messages (gRPC, events) may rest before its next byte (Envoy's default
+"""Seconds that a message stream (gRPC, events) may be silent before its next byte (Envoy's default
 for idle streams)."""
 
 RESPONSE_TIMEOUT: Final = 60.0
-"""Seconds in which a client must take at least MIN_PROGRESS bytes of a response."""
+"""Seconds within which a client must take at least MIN_PROGRESS bytes of a response."""
 
 RETRY_AFTER: Final = 1
 """Seconds after which a refused client may try again (`retry-after`)."""
@@ -226,16 +227,16 @@ MIN_PROGRESS: Final = 1024
 """Bytes that count as progress."""
 
 PROGRESS_INTERVAL: Final = 1.0
-"""Seconds between two looks at deadlines of progress and at memory."""
+"""Seconds between checks of progress deadlines and memory."""
 
 MEMORY_TAKE_BELOW: Final = 0.9
-"""Share of the memory budget below which new work is taken again."""
+"""Share of the memory budget below which new work is accepted again."""
 
 MEMORY_BUDGET_SHARE: Final = 0.6
-"""Share of the machine's memory, or of the control group's, that all workers may take together."""
+"""Share of the memory of the machine, or of the control group, for all workers together."""
 
 MEMORY_TRIM_INTERVAL: Final = 5.0
-"""Seconds between two tries to give freed memory back to the system: each may take 10 ms."""
+"""Seconds between attempts to return freed memory to the system: each may take 10 ms."""
 
 HELD_REQUEST_TIMEOUT: Final = 30.0
 """Seconds that a request waits to be started before it is refused (503)."""
@@ -244,31 +245,31 @@ MEMORY_SHED_ABOVE: Final = 1.1
 """Share of the memory budget above which connections are closed."""
 
 MEMORY_SHED_SHARE: Final = 0.05
-"""Share of the connections that are closed at once, those that hold most."""
+"""Share of the connections closed per check, those that hold most memory first."""
 
 MAX_URI: Final = 16 * 1024
-"""Bytes of a request's path and query (Caddy and nginx take 8 to 32 KB heads)."""
+"""Bytes of a request's path and query (Caddy and nginx accept heads of 8 to 32 KB)."""
 
 RETRY_TOKEN_LIFETIME: Final = 30.0
 """Seconds; a Retry token is used at once (RFC 9000 section 8.1.4)."""
 
 NEW_TOKEN_LIFETIME: Final = 12 * 3600.0
-"""Seconds a NEW_TOKEN token is good for, and that its key seals (RFC 9000 section 8.1.3)."""
+"""Seconds that a NEW_TOKEN token is valid and that its key seals (RFC 9000 section 8.1.3)."""
 
 TOKEN_KEY_LIFETIME: Final = 3600.0
-"""Seconds a Retry token key seals; it opens for as long again, then it is gone."""
+"""Seconds that a Retry token key seals; it opens for as long again, then it is discarded."""
 
 TICKET_LIFETIME: Final = 12 * 3600.0
-"""Seconds a session ticket is good for, and that its key seals (RFC 8446 4.6.1: 7 days at most)."""
+"""Seconds that a ticket is valid and its key seals (RFC 8446 section 4.6.1: at most 7 days)."""
 
 EARLY_DATA_LIFETIME: Final = 3600.0
-"""Seconds after its issue that a ticket is good for 0-RTT data, once; bounds what is remembered."""
+"""Seconds after its issue that a ticket is valid for 0-RTT, once; bounds what is remembered."""
 
 EARLY_DATA_AGE_TOLERANCE: Final = 10.0
-"""Seconds between a ticket's age by the client's clock and by ours (RFC 8446 section 8.3)."""
+"""Seconds by which the client's and our age of a ticket may differ (RFC 8446 section 8.3)."""
 
 EARLY_DATA_STRIKES: Final = 65536
-"""Tickets used for 0-RTT data a worker and EARLY_DATA_LIFETIME; beyond, it is refused."""
+"""Used 0-RTT tickets per worker and EARLY_DATA_LIFETIME; beyond that, early data is rejected."""
 
 IDLE_TIMEOUT: Final = 60.0
 """Seconds without a packet before a connection is dropped (RFC 9000 section 10.1)."""
@@ -277,20 +278,20 @@ HANDSHAKE_TIMEOUT: Final = 10.0
 """Seconds from the first Initial to a complete handshake."""
 
 BASE_DATAGRAM_SIZE: Final = 1200
-"""Bytes; what every path carries (RFC 9000 section 14.1), where discovery starts."""
+"""Bytes; supported by every path (RFC 9000 section 14.1), where discovery starts."""
 
 MTU_PROBES: Final = 2
-"""Lost probes of a size before a smaller one is tried (RFC 8899 section 5.1.2 allows 3)."""
+"""Lost probes of one size before a smaller one is tried (RFC 8899 section 5.1.2 allows 3)."""
 
 MTU_RAISE_INTERVAL: Final = 600.0
-"""Seconds until a larger size is looked for again (RFC 8899 section 5.1.1)."""
+"""Seconds until a larger size is probed again (RFC 8899 section 5.1.1)."""
 
 MTU_BLACK_HOLE_FLIGHTS: Final = 3
-"""Flights in a row whose datagrams above BASE_DATAGRAM_SIZE were all lost while smaller ones got
-through, before the path counts as one that swallows them (RFC 8899 section 4.3; quinn: 3)."""
+"""Consecutive flights whose datagrams above BASE_DATAGRAM_SIZE were all lost while smaller ones got
+through, before the path counts as a black hole (RFC 8899 section 4.3; quinn: 3)."""
 
 MTU_BLACK_HOLE_COOLDOWN: Final = 60.0
-"""Seconds after such a fall until a larger size is looked for again (as quinn has it)."""
+"""Seconds after black hole detection until a larger size is probed again (as in quinn)."""
 
 INITIAL_WINDOW_PACKETS: Final = 10
 """Datagrams of the first congestion window (RFC 9002 section 7.2)."""
@@ -299,39 +300,40 @@ MIN_WINDOW_PACKETS: Final = 2
 """Datagrams of the smallest congestion window (RFC 9002 section 7.2)."""
 
 PACING_BURST: Final = 64 * 1024
-"""Bytes that leave at once at most: one GSO call."""
+"""Maximum burst in bytes: one GSO call."""
 
 MAX_BATCH_PACKETS: Final = 44
 """Packets sealed in one pass: 64 KB of full datagrams, below the kernel's 64 segments."""
 
 PACING_QUANTUM: Final = 0.001
-"""Seconds between two bursts at least, so that pacing costs no timer a packet."""
+"""Minimum seconds between bursts, so that pacing costs no timer per packet."""
 
 SKIP_PACKETS_FIRST: Final = 256
-"""Packets within which the first packet number is left out, to catch ACKs of what nobody got."""
+"""Packets within which the first packet number is skipped, to detect optimistic ACKs (RFC 9000
+section 21.4)."""
 
 SKIP_PACKETS_MOST: Final = 128 * 1024
-"""Packets between two such numbers at most; the distance doubles each time."""
+"""Maximum distance between skipped packet numbers; it doubles each time."""
 
 SKIPPED_REMEMBERED: Final = 4
-"""Numbers left out that ACKs are compared with."""
+"""Skipped packet numbers that ACKs are compared with."""
 
 ECN_TESTING_PACKETS: Final = 10
-"""Packets marked on a path before the first answer to them (RFC 9000 appendix A.4)."""
+"""Packets marked on a path before the first is acknowledged (RFC 9000 appendix A.4)."""
 
 ECN_TESTING_TIMEOUTS: Final = 2
-"""Probe timeouts in a row after which marks stop: the path may swallow marked packets."""
+"""Consecutive probe timeouts after which marking stops: the path may drop marked packets."""
 
 ECN_BLACK_HOLE_FLIGHTS: Final = 3
-"""Flights in a row whose marked packets were all lost while unmarked ones got through, before
-marking ends (RFC 9000 section 13.4.2 names no number)."""
+"""Consecutive flights whose marked packets were all lost while unmarked ones got through, before
+marking stops (RFC 9000 section 13.4.2 gives no number)."""
 
 ECN_MARKED_RUNS: Final = 64
-"""Runs of marked packet numbers remembered for comparison with ACK counts; each unmarked probe
-begins another, and each ACK is compared with all."""
+"""Runs of marked packet numbers remembered for validation of ECN counts; each unmarked probe starts
+another, and each ACK is compared with all."""
 
 MAX_LOST_REMEMBERED: Final = 32
-"""Runs of lost packets whose late acknowledgment is noticed; each ACK is compared with all."""
+"""Runs of lost packets remembered to detect spurious losses; each ACK is compared with all."""
 
 MAX_ACK_RANGES: Final = 64
 """Received packet number ranges remembered and acknowledged."""
@@ -370,48 +372,48 @@ MAX_RETIRED_CONNECTION_IDS: Final = 4 * ACTIVE_CONNECTION_IDS
 """Connection IDs that wait to be retired (RFC 9000 section 5.1.2 asks for twice the limit)."""
 
 STATELESS_RESETS_PER_SECOND: Final = 100
-"""Stateless resets a worker sends a second: answers to unknown packets are not a lever."""
+"""Stateless resets per second and worker, so that unknown packets cannot be used for reflection."""
 
 ROSTER_ROWS: Final = 65_536
-"""Clients of a worker, who are reset unasked when it dies; others learn of it when they next send.
-A row is 64 bytes and takes memory once it is used."""
+"""Clients per worker that are reset when it dies; others are reset when they next send. A row
+has 64 bytes and takes memory once it is used."""
 
 RESET_BURST: Final = 128
-"""Such resets sent before other work of the supervisor gets its turn: about a millisecond."""
+"""Such resets sent per turn of the supervisor's loop: about a millisecond."""
 
 RESET_REPEAT_AFTER: Final = 0.3
-"""Seconds until they are sent once more, in case the first was lost."""
+"""Seconds until they are repeated, in case the first was lost."""
 
 RESETS_TIMEOUT: Final = 2.0
 """Seconds that the supervisor waits for resets to be sent before it closes the sockets."""
 
 UNASKED_RESET_SIZE: Final = 64
-"""Bytes that a reset nobody asked for stays below: it looks like any small packet."""
+"""Maximum bytes of an unsolicited reset: it looks like any small packet."""
 
 REFUSALS_PER_SECOND: Final = 200
-"""Initial packets a worker sends a second to clients it does not let in; each costs a key."""
+"""CONNECTION_REFUSED packets per second and worker; each costs a key derivation."""
 
 VERSION_NEGOTIATIONS_PER_SECOND: Final = 1000
-"""Version Negotiation packets a worker sends a second, for the same reason."""
+"""Version Negotiation packets per second and worker, against reflection."""
 
 SEND_BUFFER_HIGH: Final = 256 * 1024
-"""Unsent bytes a stream above which the origin is not read any more."""
+"""Unsent bytes per stream above which reading from the origin pauses."""
 
 SEND_BUFFER_LOW: Final = 64 * 1024
-"""Unsent bytes a stream below which the origin is read again."""
+"""Unsent bytes per stream below which reading from the origin resumes."""
 
 SEND_BUFFER_CONNECTION: Final = 1024 * 1024
-"""Unsent bytes of all streams of a connection above which each buffers no more than
-SEND_BUFFER_FLOOR: many parallel responses need no more than the connection can send meanwhile."""
+"""Unsent bytes per connection above which each stream buffers no more than SEND_BUFFER_FLOOR: many
+parallel responses need no more than the connection can send meanwhile."""
 
 SEND_BUFFER_FLOOR: Final = 16 * 1024
-"""Unsent bytes per stream above which the origin is not read any more while the connection or its
-client has its share: every stream that is read gets on."""
+"""Unsent bytes per stream above which reading from the origin pauses while the connection or its
+client is at its share: every stream still makes progress."""
 
 # --- http -----------------------------------------------------------------------------------
 
 MAX_FIELD_SECTION_SIZE: Final = 65536
-"""Bytes of a decoded field section, name + value + 32 a field (RFC 9114 section 4.2.2)."""
+"""Bytes of a decoded field section: name + value + 32 per field (RFC 9114 section 4.2.2)."""
 
 MAX_FIELDS: Final = 128
 """Field lines per section, all Cookie lines counting as one (RFC 9114 section 4.2.1)."""
@@ -425,13 +427,13 @@ MAX_QPACK_STRING: Final = 65535
 
 H3_OVERHEAD_BURST: Final = 1000
 """Frames and streams without content (unknown types, empty DATA, PRIORITY_UPDATE, MAX_PUSH_ID)
-tolerated at once on an HTTP/3 connection (HAProxy counts such glitches likewise)."""
+tolerated as a burst per HTTP/3 connection (HAProxy counts them as glitches)."""
 
 H3_OVERHEAD_RATE: Final = 100.0
-"""Such frames per second tolerated on a connection."""
+"""Such frames per second tolerated per connection."""
 
 H3_OVERHEAD_PER_REQUEST: Final = 8
-"""Such frames that come with a request: Chromium sends one or two PRIORITY_UPDATE frames, others
+"""Such frames allowed per request: Chromium sends one or two PRIORITY_UPDATE frames, others send
 reserved frames and an empty DATA."""
 
 MAX_CONTROL_FRAME: Final = 4096
@@ -443,11 +445,11 @@ HQ_MAX_REQUEST: Final = 4096
 # --- proxy ----------------------------------------------------------------------------------
 
 REQUEST_END_WAIT: Final = 5.0
-"""Seconds that a GET (or another method without content by habit) waits for the end of its stream
-before it is forwarded with a body of unknown length: some probe timeouts of a slow path."""
+"""Seconds that a GET (or another method that usually has no content) waits for the end of its
+stream before it is forwarded with a body of unknown length: several PTOs of a slow path."""
 
 ALT_SVC_MAX_AGE: Final = 86400
-"""Seconds a client may remember Alt-Svc (RFC 7838 section 3.1)."""
+"""Seconds that a client may cache Alt-Svc (RFC 7838 section 3.1)."""
 
 # --- upstream -------------------------------------------------------------------------------
 
@@ -455,46 +457,46 @@ UPSTREAM_CONNECT_TIMEOUT: Final = 5.0
 """Seconds for TCP and TLS to an origin."""
 
 UPSTREAM_FIRST_BYTE_TIMEOUT: Final = 60.0
-"""Seconds an origin may think before its response head (nginx proxy_read_timeout)."""
+"""Seconds until an origin's response head (nginx: proxy_read_timeout)."""
 
 UPSTREAM_IDLE_TIMEOUT: Final = 60.0
-"""Seconds between two pieces of a response."""
+"""Seconds between reads of a response."""
 
 UPSTREAM_KEEPALIVE_TIMEOUT: Final = 60.0
-"""Seconds an idle origin connection is kept."""
+"""Seconds that an idle origin connection is kept open."""
 
 UPSTREAM_MAX_CONNECTIONS: Final = 256
-"""HTTP/1.1 connections a server, per worker."""
+"""HTTP/1.1 connections per server and worker."""
 
 UPSTREAM_RETRIES: Final = 1
-"""Further tries of a request that no origin has processed."""
+"""Retries of a request that no origin has processed."""
 
 UPSTREAM_RECHECK: Final = 2.0
-"""Seconds between the edge's own tries to connect to a server that could not be reached."""
+"""Seconds between connection attempts to an unreachable server."""
 
 UPSTREAM_HEALTH_INTERVAL: Final = 5.0
-"""Seconds between two checks of a server, and for the answer to one."""
+"""Seconds between health checks of a server, and until the answer to one."""
 
 UPSTREAM_CHECK_FALL: Final = 2
-"""Checks that fail in a row until a server is left alone; one that passes brings it back."""
+"""Consecutive failed checks after which a server is taken out; one that passes brings it back."""
 
 UPSTREAM_MAX_WAITING: Final = 1024
-"""Requests a server that wait for a connection; beyond, they are refused (503)."""
+"""Requests per server that wait for a connection; further ones are refused (503)."""
 
 UPSTREAM_QUEUE_TIMEOUT: Final = 10.0
-"""Seconds a request waits for a connection, beyond the time to connect."""
+"""Seconds that a request waits for a connection, in addition to the connect timeout."""
 
 UPSTREAM_REPLAY_BODY: Final = 64 * 1024
-"""Request body bytes kept so that a retry can send them again."""
+"""Request body bytes kept for retries."""
 
 UPSTREAM_CONTINUE_TIMEOUT: Final = 1.0
-"""Seconds a body waits for 100 (Continue) before it is sent all the same."""
+"""Seconds that a body waits for 100 (Continue) before it is sent anyway."""
 
 UPSTREAM_WRITE_HIGH: Final = 256 * 1024
-"""Bytes that wait for an origin's socket above which the client is held back."""
+"""Bytes waiting for an origin's socket above which reading from the client pauses."""
 
 UPSTREAM_WRITE_LOW: Final = 64 * 1024
-"""Bytes that wait for an origin's socket below which the client may go on."""
+"""Bytes waiting for an origin's socket below which reading from the client resumes."""
 
 UPSTREAM_MAX_HEAD: Final = 256 * 1024
 """Bytes of a response head or trailer section."""
@@ -503,81 +505,81 @@ UPSTREAM_MAX_FIELDS: Final = 512
 """Field lines of a response head or trailer section."""
 
 UPSTREAM_INTERIM_BURST: Final = 64
-"""Interim (1xx) responses that an origin may send at once for a request: an Early Hints field per
-response, and then some."""
+"""Interim (1xx) responses tolerated as a burst per request: one Early Hints response per field, and
+then some."""
 
 UPSTREAM_INTERIM_RATE: Final = 20.0
-"""Interim responses per second for a request, in the long run: ten times what it takes to report
-progress to a person, and little of a worker's time."""
+"""Interim responses per second and request, sustained: ten times what progress reports to a person
+take, and little CPU time."""
 
 UPSTREAM_H2_STREAM_WINDOW: Final = 256 * 1024
-"""Bytes a stream that an HTTP/2 origin may send ahead of the client."""
+"""Bytes that an HTTP/2 origin may send ahead of the client, per stream."""
 
 UPSTREAM_H2_CONNECTION_WINDOW: Final = 16 * 1024 * 1024
-"""Bytes a connection that an HTTP/2 origin may send ahead of its clients."""
+"""Bytes that an HTTP/2 origin may send ahead of its clients, per connection."""
 
 UPSTREAM_H2_CONNECTIONS: Final = 8
-"""HTTP/2 connections a server, per worker."""
+"""HTTP/2 connections per server and worker."""
 
 UPSTREAM_H2_MAX_STREAMS: Final = 100
-"""Requests at a time on an HTTP/2 connection, even if the origin allows more."""
+"""Concurrent requests per HTTP/2 connection, even if the origin allows more."""
 
 UPSTREAM_H2_HEADER_TABLE: Final = 4096
-"""Bytes of our HPACK encoder's table: RFC 7541's default, whatever the origin offers."""
+"""Bytes of our HPACK encoder's table: the default of RFC 7541, whatever the origin offers."""
 
 UPSTREAM_PROBE_TIMEOUT: Final = 5.0
-"""Seconds an HTTP/2 origin has for a PING once a request was given up unanswered."""
+"""Seconds that an HTTP/2 origin has to answer a PING after a request timed out unanswered."""
 
 UPSTREAM_CLOSE_TIMEOUT: Final = 5.0
-"""Seconds an HTTP/2 origin has to take what was still to be sent when its connection closes."""
+"""Seconds that an HTTP/2 origin has to take pending data when its connection closes."""
 
 UPSTREAM_H2_FLOOD_BURST: Final = 1000
-"""Frames that carry nothing (PING, SETTINGS, empty DATA, ...) an HTTP/2 origin may send at once."""
+"""No-op frames (PING, SETTINGS, empty DATA, ...) tolerated as a burst from an HTTP/2 origin."""
 
 UPSTREAM_H2_FLOOD_RATE: Final = 100.0
-"""Such frames a second, beside eight for each piece of work (HAProxy counts glitches likewise)."""
+"""Such frames per second, besides eight per unit of useful work (HAProxy: glitches)."""
 
 STATIC_READ_SIZE: Final = 64 * 1024
-"""Bytes read from a file at once: a GSO batch, and all of most pages."""
+"""Bytes per read of a file: a GSO batch, and the whole of most pages."""
 
 STATIC_MAX_OPEN: Final = 512
-"""Files per root that are open at a time, half of MIN_DESCRIPTORS; further requests wait."""
+"""Open files per root, half of MIN_DESCRIPTORS; further requests wait."""
 
 STATIC_MAX_DEPTH: Final = 64
-"""Directories below a root that are looked into."""
+"""Depth of directories below a root that are served."""
 
 STATIC_MAX_LINKS: Final = 40
-"""Symbolic links followed on the way to one file, as Linux does (path_resolution(7))."""
+"""Symbolic links followed per lookup, as in Linux (path_resolution(7))."""
 
 # --- worker, supervisor, admin ----------------------------------------------------------------
 
 MIN_DESCRIPTORS: Final = 1024
-"""Open files a worker should be allowed: its origin connections and some."""
+"""Open files that a worker should be allowed: its origin connections and some."""
 
 DRAIN_NOTICE: Final = 0.5
-"""Seconds between the two GOAWAY frames: a round trip of most clients."""
+"""Seconds between the two GOAWAY frames: a round trip to most clients."""
 
 DRAIN_TIMEOUT: Final = 30.0
-"""Seconds that running exchanges have after SIGTERM."""
+"""Seconds that exchanges in progress have to finish after SIGTERM."""
 
 STOP_GRACE: Final = 3.0
-"""Seconds a worker has to exit once its drain time is over, before SIGKILL."""
+"""Seconds that a worker has to exit after the drain timeout, before SIGKILL."""
 
 CERTIFICATE_EXPIRY_WARNING: Final = 14 * 86400.0
-"""Seconds before a certificate expires from which on that is said: half of what a certificate of
-Let's Encrypt has left when it is due for renewal."""
+"""Seconds before a certificate's expiry from which on warnings are logged: half of what a Let's
+Encrypt certificate has left when it is due for renewal."""
 
 CERTIFICATE_CHECK_INTERVAL: Final = 86400.0
-"""Seconds between two looks at what the certificates have left."""
+"""Seconds between checks of certificate expiry."""
 
 MAX_WORKERS: Final = 64
-"""Workers of one edge: two generations of them share the 128 slots of connection IDs."""
+"""Workers per edge: two generations share the 128 slots of connection IDs."""
 
 MAX_DURATION: Final = 10 * 365 * 86400.0
-"""Seconds that a duration may have, ten years: beyond it a unit was mistaken."""
+"""Maximum duration in seconds, ten years: anything longer is a wrong unit."""
 
 MAX_VARINT: Final = (1 << 62) - 1
-"""The largest number that QUIC can write (RFC 9000 section 16)."""
+"""The largest QUIC variable-length integer (RFC 9000 section 16)."""
 
 CONFIG_MAX_SIZE: Final = 4 * 1024 * 1024
 """Bytes of a configuration file; a larger one is something else."""
@@ -586,65 +588,65 @@ WORKER_START_TIMEOUT: Final = 30.0
 """Seconds from spawn to `ready`: an interpreter, imports and certificates on a loaded machine."""
 
 WORKER_BACKOFF_MIN: Final = 0.1
-"""Seconds before a dead worker is replaced the first time; doubles with each early death."""
+"""Seconds before a dead worker is first replaced; doubles with each early death."""
 
 WORKER_BACKOFF_MAX: Final = 10.0
-"""Seconds between two tries to start a worker that keeps dying."""
+"""Maximum seconds between attempts to start a worker that keeps dying."""
 
 WORKER_STABLE: Final = 30.0
-"""Seconds a worker must live for its next death to count as a first one."""
+"""Seconds that a worker must live for the backoff to be reset."""
 
 WORKER_FAILED_STARTS: Final = 3
-"""Workers in a row that end before they are ready, after which the last reload is taken back."""
+"""Consecutive failed worker starts after which the last reload is reverted."""
 
 WORKER_HEARTBEAT: Final = 10.0
-"""Seconds between two questions whether a worker still answers, and for each answer."""
+"""Seconds between heartbeats of a worker, and until the answer to each."""
 
 WORKER_HEARTBEATS_MISSED: Final = 6
-"""Unanswered questions in a row (two minutes) after which a hung worker is replaced."""
+"""Consecutive unanswered heartbeats (two minutes) after which a hung worker is replaced."""
 
 CONTROL_MESSAGE_MAX: Final = 16 * 1024 * 1024
-"""Bytes of one control message: ADMIN_MAX_ROWS connection records of 2 to 3 KB."""
+"""Bytes per control message: ADMIN_MAX_ROWS connection snapshots of 2 to 3 KB."""
 
 CONTROL_MAX_PENDING: Final = 16
-"""Questions in progress on one control channel; more are refused, not queued."""
+"""Calls in progress per control channel; more are refused, not queued."""
 
 CONTROL_TIMEOUT: Final = 5.0
-"""Seconds an answer on the control channel may take."""
+"""Seconds that an answer on the control channel may take."""
 
 ADMIN_DEFAULT_ROWS: Final = 100
-"""Connections a page when the caller does not say."""
+"""Connections per page by default."""
 
 ADMIN_MAX_ROWS: Final = 4000
-"""Highest offset + limit of a page: what a worker may have to sort, copy and send at once."""
+"""Maximum offset + limit of a page: what a worker may have to sort, copy and send at once."""
 
 ADMIN_MAX_CONCURRENCY: Final = 32
-"""Admin requests in progress; more are answered 503."""
+"""Concurrent admin requests; more are answered 503."""
 
 ADMIN_MAX_EVENT_STREAMS: Final = 16
-"""Server-sent event streams at once."""
+"""Concurrent server-sent event streams."""
 
 ADMIN_EVENT_INTERVAL_MIN: Final = 0.1
 ADMIN_EVENT_INTERVAL_MAX: Final = 60.0
-"""Seconds between two events of such a stream."""
+"""Bounds of the seconds between events of such a stream."""
 
 ADMIN_KEEPALIVE_TIMEOUT: Final = 5
-"""Seconds an idle admin connection is kept."""
+"""Seconds that an idle admin connection is kept open."""
 
 GC_THRESHOLDS: Final = (20_000, 20, 20)
-"""New objects before a worker looks for reference cycles, and how rarely among older ones; Python's
-700, 10, 10 cost a handshake and a small request a tenth of their time."""
+"""Thresholds of `gc.set_threshold` for workers; the defaults, 700, 10, 10, cost a handshake and a
+small request a tenth of their time."""
 
 # --- telemetry --------------------------------------------------------------------------------
 
 LOG_BUFFER: Final = 4 * 1024 * 1024
-"""Bytes of log lines waiting for a slow disk; further lines are dropped and counted."""
+"""Bytes of log lines waiting for the disk; further lines are dropped and counted."""
 
 LOG_WRITE_SIZE: Final = 64 * 1024
-"""Bytes of waiting access records that are written without waiting for the timer."""
+"""Bytes of waiting access records that trigger a write before the timer."""
 
 LOG_FLUSH_INTERVAL: Final = 0.25
-"""Seconds an access record waits for company before it is written."""
+"""Seconds that an access record waits for the batch to fill."""
 
 LOG_CLOSE_TIMEOUT: Final = 2.0
-"""Seconds a process waits at its end for its last log lines to be written."""
+"""Seconds that a process waits at exit for its last log lines to be written."""

@@ -1,4 +1,4 @@
-"""From `quicedge.toml` to a `Config`, with errors that name the place."""
+"""Load `quicedge.toml` into a `Config`; errors name the file, line and key."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ __all__ = ["ConfigError", "config_from_options", "load_config", "parse_config"]
 def load_config(path: str | Path, *, machine: bool = True) -> Config:
     """Read a configuration file; raises ConfigError, or OSError when it cannot be read.
 
-    `machine` false: judge the file alone, not what it needs of this machine.
+    `machine=False` skips checks of this machine (directories, libraries).
     """
     path = Path(path)
     with path.open("rb") as file:
         data = file.read(CONFIG_MAX_SIZE + 1)
     if len(data) > CONFIG_MAX_SIZE:
         raise ConfigError(
-            str(path), [Problem("", f"is no configuration: more than {CONFIG_MAX_SIZE} bytes")]
+            str(path), [Problem("", f"is too large: more than {CONFIG_MAX_SIZE} bytes")]
         )
     document, lines = _parse_toml(data, str(path))
     return parse_config(document, str(path), path.parent, lines=lines, machine=machine)
@@ -40,7 +40,7 @@ def load_config(path: str | Path, *, machine: bool = True) -> Config:
 def _parse_toml(data: bytes, source: str) -> tuple[dict[str, Any], dict[str, int]]:
     """The document and the line of each key; raises ConfigError."""
     try:
-        # TOML's newline is LF or CRLF; `tomllib` wants text as a text file gives it.
+        # TOML allows CRLF; `tomllib` and the line numbers expect LF.
         text = data.decode().replace("\r\n", "\n")
         return tomllib.loads(text), key_lines(text)
     except UnicodeDecodeError as error:
@@ -64,7 +64,7 @@ def parse_config(
     lines: Mapping[str, int] | None = None,
     machine: bool = True,
 ) -> Config:
-    """A configuration from parsed TOML; relative paths are relative to `directory`."""
+    """Build a configuration from parsed TOML; relative paths are relative to `directory`."""
     problems: list[Problem] = []
     try:
         converted = convert(document, Config, "", problems)
@@ -89,9 +89,9 @@ def config_from_options(
     workers: int | None = None,
     admin: str | None = None,
 ) -> Config:
-    """The configuration of `quicedge serve --upstream URL` or `--root DIRECTORY`.
+    """The configuration for `quicedge serve --upstream URL` or `--root DIRECTORY`.
 
-    Raises ConfigError, which names options in place of keys.
+    Raises ConfigError, which names options instead of keys.
     """
     document: dict[str, Any] = {
         "upstreams": {"default": {"servers": [upstream]} if root is None else {"root": root}},
@@ -119,14 +119,14 @@ _OPTIONS = {
 
 
 def _with_option(problem: Problem) -> Problem:
-    """`listen[0]: ...` is `--listen: ...` to whoever wrote no file."""
+    """Name the option instead of the key: `--listen` for `listen[0]`."""
     key = _OPTIONS.get(problem.key) or _OPTIONS.get(re.sub(r"\[\d+\]$", "", problem.key))
     message = problem.message.replace("set admin.token_file", "use --config with admin.token_file")
     return Problem(key or problem.key, message)
 
 
 def _absolute(config: Config, directory: Path) -> Config:
-    """Make file names independent of the working directory."""
+    """Resolve relative file names against `directory`."""
     replace = msgspec.structs.replace
 
     def at(name: str | None) -> str | None:

@@ -1,7 +1,7 @@
-"""On which line of a TOML file each key stands: `tomllib` does not say.
+"""Line numbers of keys in a TOML file, which `tomllib` does not report.
 
-The text has been parsed by `tomllib` before: what is here need not look for errors, only find the
-way around strings, comments and brackets.
+The text has already been parsed by `tomllib`, so the scanner only skips strings, comments and
+brackets and does not validate.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _SCALAR = re.compile(r"[^,\]}#\n]*")
 
 
 def key_lines(text: str) -> dict[str, int]:
-    """Lines, from 1 on, by key path: `listen`, `listen[0]`, `routes[1].path`."""
+    """Line numbers, from 1, by key path: `listen`, `listen[0]`, `routes[1].path`."""
     try:
         return _Walk(text).lines
     except (AttributeError, IndexError, ValueError):
-        return {}  # a file that is told without positions beats one that is not told
+        return {}  # problems without positions beat no report at all
 
 
 class _Walk:
@@ -55,7 +55,7 @@ class _Walk:
         self.lines.setdefault(path, bisect_left(self._newlines, at) + 1)
 
     def _skip(self) -> bool:
-        """Pass what means nothing; whether anything is left."""
+        """Skip whitespace and comments; whether anything is left."""
         self._at = _BLANK.match(self._text, self._at).end()  # type: ignore[union-attr]
         return self._at < len(self._text)
 
@@ -65,7 +65,7 @@ class _Walk:
         while True:
             match = _KEY_PART.match(self._text, self._at)
             if match is None:
-                raise ValueError(f"no key at {self._at}")
+                raise ValueError(f"expected a key at offset {self._at}")
             part = match[1]
             parts.append(ast.literal_eval(part) if part[0] == '"' else part.strip("'"))
             self._at = match.end()
@@ -74,7 +74,7 @@ class _Walk:
             self._at += 1
 
     def _resolve(self, parts: list[str]) -> str:
-        """The path of a table's header: an array of tables on the way means its last one."""
+        """The path of a table header; an array of tables stands for its last element."""
         path, start = "", self._at
         for index, part in enumerate(parts):
             path = f"{path}.{part}" if path else part

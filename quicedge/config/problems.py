@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, and where it stands."""
+"""Problems found in a configuration, with their positions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong, under the path of its key: `routes[0].path`."""
+    """One problem, under the path of its key: `routes[0].path`."""
 
     key: str
     message: str
@@ -19,9 +19,9 @@ class Problem(NamedTuple):
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used; the text has a line for each problem.
+    """An invalid configuration; the message has one line per problem.
 
-    `lines` has the line of each key in the file, for positions as `file:line`.
+    `lines` maps keys to line numbers, for positions as `file:line`.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class ConfigError(ValueError):
 
 
 def _position(key: str, lines: Mapping[str, int]) -> str:
-    """`:LINE` of a key, or of the nearest one around it that the file has."""
+    """`:LINE` of a key, or of its nearest enclosing key in the file."""
     while key:
         if key in lines:
             return f":{lines[key]}"
@@ -44,7 +44,7 @@ def _position(key: str, lines: Mapping[str, int]) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean ...?` when something known looks like `word`, else nothing."""
+    """`; did you mean ...?` when a known word resembles `word`, else an empty string."""
     by_folded = {name.lower().replace("-", "_"): name for name in known}
     folded = word.lower().replace("-", "_")
     near = difflib.get_close_matches(folded, by_folded, n=1, cutoff=0.5)

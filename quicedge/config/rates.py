@@ -1,4 +1,4 @@
-"""Rates as operators write them: `100/second`, `1000 per 10 minutes`."""
+"""Parsing of rates: `100/second`, `1000 per 10 minutes`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _RATE = re.compile(
 
 
 def parse_rate(text: str) -> tuple[int, float]:
-    """How many, in how many seconds; ValueError says what is expected."""
+    """Parse a rate into a count and a period in seconds; raises ValueError."""
     match = _RATE.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is no rate such as 100/second or 1000 per 10 minutes")
+        raise ValueError(f"{text!r} is not a rate such as 100/second or 1000 per 10 minutes")
     return int(match[1]), int(match[2] or 1) * _UNITS[match[3]]

@@ -1,7 +1,7 @@
-"""The configuration as the edge uses it: every key of `quicedge.toml`, its type and its default.
+"""Configuration schema: every key of `quicedge.toml` with its type and default.
 
-Durations are seconds and sizes are bytes here; the loader accepts `"30s"`, `"500ms"`, `"16KB"`
-as well as plain numbers for fields annotated `Seconds` and `Bytes`.
+Durations are in seconds and sizes in bytes; for fields annotated `Seconds` and `Bytes` the loader
+accepts `"30s"`, `"500ms"`, `"16KB"` as well as plain numbers.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from quicedge.config import limits, tracelimits
 Seconds = Annotated[float, Meta(gt=0, le=limits.MAX_DURATION, extra={"unit": "seconds"})]
 Bytes = Annotated[int, Meta(ge=0, le=limits.MAX_VARINT, extra={"unit": "bytes"})]
 Window = Annotated[int, Meta(ge=1024, le=limits.MAX_VARINT, extra={"unit": "bytes"})]
-"""A flow-control window; HTTP/3 needs 1024 bytes on its own streams (RFC 9114 section 6.2)."""
+"""A flow-control window; HTTP/3 requires 1024 bytes on its own streams (RFC 9114 section 6.2)."""
 Count = Annotated[int, Meta(ge=1, le=(1 << 31) - 1)]
 
 RENAMED_KEYS = {"pass_on": "forwarding"}
-"""Former keys, by their path, and what they are called now."""
+"""Renamed keys: the old path and the new name."""
 
 
 class _Section(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """A table of the configuration file; unknown keys are errors."""
+    """A table of the configuration file; unknown keys are rejected."""
 
 
 class Certificate(_Section, frozen=True):
@@ -32,52 +32,54 @@ class Certificate(_Section, frozen=True):
     cert: str
     key: str
     default: bool = False
-    """Served when no certificate covers the server name; else the first one is."""
+    """Served when no certificate covers the server name; otherwise the first one is."""
 
 
 class Tls(_Section, frozen=True):
     certificates: list[Certificate] = field(default_factory=list)
-    """Empty: a development certificate is generated under `certs/`."""
+    """When empty, a development certificate is generated under `certs/`."""
     keylog: str | None = None
-    """NSS key log file (debugging only); the SSLKEYLOGFILE variable is honoured too."""
+    """NSS key log file (debugging only); the SSLKEYLOGFILE variable is honoured as well."""
     shared_keys: str | None = None
-    """File of keys for session tickets and tokens that all hosts of a fleet have; mode 600."""
+    """File of session ticket and token keys shared by all hosts of a fleet; mode 600."""
 
 
 class Quic(_Section, frozen=True):
     versions: list[Literal["v1", "v2"]] = field(default_factory=lambda: ["v1", "v2"])
-    """Offered versions, preferred first."""
+    """Offered versions, in order of preference."""
     retry: Literal["off", "always", "auto"] = "auto"
-    """Address validation by Retry (RFC 9000 section 8.1.2); `auto`: above `retry_threshold`."""
+    """Address validation by Retry (RFC 9000 section 8.1.2); `auto` means above
+    `retry_threshold`."""
     retry_threshold: Count = limits.RETRY_THRESHOLD
     max_half_open: Count = limits.MAX_HALF_OPEN
-    """Handshakes in progress, per worker; further Initial packets are dropped."""
+    """Handshakes in progress per worker; further Initial packets are dropped."""
     early_data: bool = False
     """0-RTT: safe requests of returning clients start before the handshake ends (RFC 8470)."""
     idle_timeout: Seconds = limits.IDLE_TIMEOUT
     handshake_timeout: Seconds = limits.HANDSHAKE_TIMEOUT
     congestion_control: Literal["reno", "cubic", "bbr"] = "cubic"
     max_data: Window = limits.CONNECTION_WINDOW
-    """Connection flow-control window (initial_max_data), bytes the origin has not taken yet."""
+    """Connection flow-control window (initial_max_data): bytes not yet taken by the origin."""
     max_stream_data: Window = limits.STREAM_WINDOW
     max_streams: Count = limits.MAX_STREAMS_BIDI
-    """Concurrent requests a connection."""
+    """Concurrent requests per connection."""
     max_datagram_size: Annotated[int, Meta(ge=1200, le=65527)] = limits.MAX_DATAGRAM_SIZE
-    """UDP payload bytes sent at most (20 less over IPv6); discovery starts at 1200."""
+    """Maximum UDP payload in bytes (20 less over IPv6); discovery starts at 1200."""
     preferred_address: list[str] = field(default_factory=list)
-    """Addresses, one a family, that clients move to after the handshake; among `listen`."""
+    """Addresses that clients migrate to after the handshake, at most one per family; each must be
+    in `listen`."""
 
 
 class Http3(_Section, frozen=True):
     qpack_max_table_capacity: Annotated[
         int, Meta(ge=0, le=(1 << 30) - 1, extra={"unit": "bytes"})
     ] = 0
-    """QPACK dynamic table (RFC 9204); 0 switches it off."""
+    """QPACK dynamic table (RFC 9204); 0 disables it."""
     qpack_blocked_streams: Annotated[int, Meta(ge=0, le=65535)] = 0
     max_field_section_size: Annotated[
         int, Meta(ge=512, le=limits.MAX_VARINT, extra={"unit": "bytes"})
     ] = limits.MAX_FIELD_SECTION_SIZE
-    """Of a request; a short one has some 300, each field counting 32 more than its text."""
+    """For requests; a short one takes about 300 bytes, 32 of overhead per field included."""
     max_fields: Annotated[int, Meta(ge=8, le=65535)] = limits.MAX_FIELDS
 
 
@@ -85,46 +87,46 @@ class RequestRate(_Section, frozen=True):
     """Requests beyond a rate are answered 429."""
 
     rate: str
-    """`100/second`, `1000 per 10 minutes`; so many may come at once."""
+    """`100/second`, `1000 per 10 minutes`; the count is also the burst size."""
     by: str = "address"
-    """Whose requests count together: `address`, `prefix` (/24 or /56) or `header:NAME`."""
+    """Key that requests are counted by: `address`, `prefix` (/24 or /56) or `header:NAME`."""
 
 
 class Limits(_Section, frozen=True):
-    """What clients may do; counts are per worker."""
+    """Limits on clients; counts are per worker."""
 
     allow: list[str] = field(default_factory=list)
-    """Addresses and networks that may connect; empty: all that are not denied."""
+    """Addresses and networks that may connect; when empty, all that are not denied."""
     deny: list[str] = field(default_factory=list)
-    """Addresses and networks that may not; the longest match of both lists decides."""
+    """Addresses and networks that may not connect; the longest match of both lists wins."""
     max_connections: Count = limits.MAX_CONNECTIONS
-    """Further clients are told CONNECTION_REFUSED."""
+    """Further clients receive CONNECTION_REFUSED."""
     max_connections_per_address: Count | None = limits.MAX_CONNECTIONS_PER_ADDRESS
     max_connections_per_prefix: Count | None = limits.MAX_CONNECTIONS_PER_PREFIX
-    """Of one IPv4 /24 or IPv6 /56."""
+    """Per IPv4 /24 or IPv6 /56."""
     max_half_open_per_prefix: Count = limits.MAX_HALF_OPEN_PER_PREFIX
-    """Handshakes in progress of one network; its further clients must prove their address."""
+    """Handshakes in progress per network; beyond it, its clients receive a Retry."""
     handshakes_per_second: Annotated[float, Meta(gt=0)] | None = None
     handshakes_per_second_per_prefix: Annotated[float, Meta(gt=0)] | None = None
     requests: list[RequestRate] = field(default_factory=list)
-    """Request rates, of all routes together."""
+    """Request rates over all routes."""
     redis: str | None = None
-    """`redis://host:port/db` where the workers of a fleet add rates up and note which tickets
-    were used for early data; none: each alone."""
+    """`redis://host:port/db` through which a fleet shares request rates and used 0-RTT tickets;
+    without it, each worker is on its own."""
     max_uri: Count = limits.MAX_URI
-    """Bytes of path and query (414 beyond)."""
+    """Bytes of path and query; beyond: 414."""
     header_timeout: Seconds = limits.HEADER_TIMEOUT
-    """For a request's head (408 beyond)."""
+    """For the request head; beyond: 408."""
     body_timeout: Seconds = limits.BODY_TIMEOUT
-    """In which a request's content must come at 4 bytes per second, unless the origin holds it
-    back (408 beyond)."""
+    """Period over which request content must average 4 bytes per second, unless the origin
+    applies backpressure; otherwise: 408."""
     response_timeout: Seconds = limits.RESPONSE_TIMEOUT
-    """Without a client taking anything of a response (reset beyond)."""
+    """Without the client taking any of a response; beyond: stream reset."""
     memory: Annotated[int, Meta(gt=0, extra={"unit": "bytes"})] | None = None
-    """Memory of a worker beyond which it takes nothing new (503); none: its part of six tenths of
-    what the machine, or the control group, has."""
+    """Memory per worker above which new work is refused (503); by default the worker's share of 60%
+    of the memory of the machine or control group."""
     response_memory: Annotated[int, Meta(gt=0, extra={"unit": "bytes"})] = limits.RESPONSE_MEMORY
-    """Memory of a worker for responses on their way, shared out fairly among clients."""
+    """Memory per worker for responses in flight, shared fairly among clients."""
 
 
 class Upstream(_Section, frozen=True):
@@ -133,43 +135,43 @@ class Upstream(_Section, frozen=True):
     servers: list[str] = field(default_factory=list)
     """`http://host:port`, `https://host`, `unix:/path` (HTTP over a unix socket)."""
     root: str | None = None
-    """Directory whose files are served, in place of servers (GET and HEAD; no dot files)."""
+    """Directory of static files, instead of servers (GET and HEAD; no dot files)."""
     protocol: Literal["auto", "http/1.1", "h2"] = "auto"
-    """auto: ALPN on https, HTTP/1.1 on http; `h2` on http is prior knowledge (h2c)."""
+    """`auto`: ALPN on https, HTTP/1.1 on http; `h2` on http means prior knowledge (h2c)."""
     balance: Literal["round_robin", "least_requests", "client_address"] = "round_robin"
-    """How requests are shared out; `client_address`: each client stays with its server."""
+    """Load balancing; with `client_address` each client stays with its server."""
     health_path: str | None = None
-    """Path asked for on each server; one that does not answer 2xx or 3xx gets no requests."""
+    """Health check path; a server that does not answer 2xx or 3xx gets no requests."""
     health_interval: Seconds = limits.UPSTREAM_HEALTH_INTERVAL
     connect_timeout: Seconds = limits.UPSTREAM_CONNECT_TIMEOUT
     first_byte_timeout: Seconds = limits.UPSTREAM_FIRST_BYTE_TIMEOUT
     """From the end of the request to the response head."""
     idle_timeout: Seconds = limits.UPSTREAM_IDLE_TIMEOUT
-    """Between two pieces of a response."""
+    """Between two reads of a response."""
     keepalive_timeout: Seconds = limits.UPSTREAM_KEEPALIVE_TIMEOUT
     max_connections: Count = limits.UPSTREAM_MAX_CONNECTIONS
-    """HTTP/1.1 connections a server, per worker; further requests wait."""
+    """HTTP/1.1 connections per server and worker; further requests wait."""
     retries: Annotated[int, Meta(ge=0, le=100)] = limits.UPSTREAM_RETRIES
     tls_verify: bool = True
     tls_ca: str | None = None
-    """PEM bundle that https origins are verified against; the system's when absent."""
+    """PEM bundle that https origins are verified against; default: the system's."""
     tls_server_name: str | None = None
-    """SNI and name verified; the server's host when absent."""
+    """SNI and the name to verify; default: the server's host."""
 
 
 class Route(_Section, frozen=True):
-    """Requests for `host` below `path` go to `upstream`; the longest path wins."""
+    """Requests for `host` under `path` go to `upstream`; the longest path wins."""
 
     upstream: str
     host: str = "*"
     """Exact name, `*.example.com`, or `*`."""
     path: str = "/"
     max_body: Bytes | None = None
-    """Request body limit (413 beyond); None: no limit."""
+    """Request body limit; beyond: 413. None: no limit."""
     max_uri: Count | None = None
-    """Bytes of path and query, in place of that of `[limits]`."""
+    """Bytes of path and query; overrides `[limits]`."""
     requests: list[RequestRate] = field(default_factory=list)
-    """Request rates of this route, beside those of `[limits]`."""
+    """Request rates of this route, in addition to those of `[limits]`."""
 
 
 class AltSvc(_Section, frozen=True):
@@ -178,76 +180,76 @@ class AltSvc(_Section, frozen=True):
         limits.ALT_SVC_MAX_AGE
     )
     port: Annotated[int, Meta(ge=1, le=65535)] | None = None
-    """Port announced; the listening port when absent."""
+    """Advertised port; default: the listening port."""
 
 
 class Log(_Section, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["json", "console"] = "console"
     file: str | None = None
-    """Log file; standard error when absent."""
+    """Log file; default: standard error."""
     access: bool = True
     access_fields: list[str] = field(default_factory=list)
-    """Members of access records, in this order; empty: the usual ones."""
+    """Members of access records, in this order; when empty, the default set."""
     access_file: str | None = None
-    """Access log file; the same place as the log when absent."""
+    """Access log file; default: the same as the log."""
 
 
 class Forwarding(_Section, frozen=True):
     """Fields that the edge adds to forwarded messages, and client fields that it lets through."""
 
     transport_headers: bool = False
-    """Origins get `X-Quic-RTT-Ms` and others; a client's own are dropped."""
+    """Send `X-Quic-RTT-Ms` and others to origins; those of clients are dropped."""
     server_timing: bool = False
-    """Clients get `Server-Timing`: time in the edge, of the origin, and the RTT."""
+    """Send `Server-Timing` to clients: time in the edge, time of the origin, and the RTT."""
     underscores: bool = False
-    """Origins tell `_` from `-` in field names: a client's `x_forwarded_for` and its like pass."""
+    """Origins distinguish `_` from `-` in field names: forward `x_forwarded_for` and the like."""
     trace_context: bool = False
-    """`traceparent` is continued or begun (W3C Trace Context), and logged as `trace_id`."""
+    """Continue or start `traceparent` (W3C Trace Context) and log it as `trace_id`."""
 
 
 class Otel(_Section, frozen=True):
-    """OpenTelemetry spans, by OTLP over HTTP; OTEL_* variables stand in for what is not set."""
+    """OpenTelemetry spans via OTLP over HTTP; OTEL_* variables provide the defaults."""
 
     enabled: bool = False
     endpoint: str | None = None
-    """Where a collector takes traces, with the path; none: the variables, then
+    """Traces endpoint of the collector, with its path; default: the variables, then
     `http://localhost:4318/v1/traces`."""
     service_name: str | None = None
-    """none: OTEL_SERVICE_NAME, then `quicedge`."""
+    """Default: OTEL_SERVICE_NAME, then `quicedge`."""
     sample_ratio: Annotated[float, Meta(ge=0, le=1)] | None = None
-    """Share of the traces that begin here; one that a trusted client began is recorded as it is
-    there. None: OTEL_TRACES_SAMPLER, then all."""
+    """Share of traces that start here; traces started by a trusted client follow its sampling
+    decision. Default: OTEL_TRACES_SAMPLER, then all."""
     timeout: Seconds | None = None
-    """For one export with its retries; none: OTEL_EXPORTER_OTLP_TIMEOUT, then ten seconds."""
+    """For one export with its retries; default: OTEL_EXPORTER_OTLP_TIMEOUT, then 10 seconds."""
 
 
 class Qlog(_Section, frozen=True):
     """Traces of connections, one file each (qlog, JSON text sequences)."""
 
     directory: str | None = None
-    """Where traces go; none are written without it, unless the variable QLOGDIR names one."""
+    """Directory of the traces; none are written without it, unless QLOGDIR is set."""
     level: Literal["core", "base", "extra"] = "base"
     rate: Annotated[float, Meta(ge=0, le=1)] = 0.0
-    """Share of new connections that are traced; QLOGDIR without more asks for all."""
+    """Share of new connections that are traced; all of them if only QLOGDIR is set."""
     addresses: list[str] = field(default_factory=list)
     """Clients that are always traced: addresses or networks (`192.0.2.0/24`)."""
     server_names: list[str] = field(default_factory=list)
     """Server names (SNI) whose connections are always traced."""
     max_file_size: Bytes = tracelimits.QLOG_MAX_FILE_SIZE
-    """A trace ends there."""
+    """Maximum size of one trace; it ends there."""
     max_total_size: Bytes = tracelimits.QLOG_MAX_TOTAL_SIZE
-    """All traces of the directory; the oldest are removed."""
+    """Maximum size of all traces in the directory; the oldest are removed."""
 
 
 class Admin(_Section, frozen=True):
     enabled: bool = True
     listen: str = "127.0.0.1:4480"
-    """`host:port` or `unix:/path`; beyond loopback a token is needed."""
+    """`host:port` or `unix:/path`; other than loopback addresses require a token."""
     token_file: str | None = None
-    """File of mode 600 with the bearer token that requests must bear."""
+    """File (mode 600) with the bearer token that requests must carry."""
     hosts: list[str] = field(default_factory=list)
-    """Names under which the API is reached, beside loopback ones."""
+    """Host names that the API is reached by, in addition to loopback ones."""
 
 
 class Config(_Section, frozen=True):
@@ -255,9 +257,9 @@ class Config(_Section, frozen=True):
     """UDP addresses, `host:port` or `[v6]:port`."""
     workers: Annotated[int, Meta(ge=1, le=limits.MAX_WORKERS)] | Literal["auto"] = 1
     user: str | None = None
-    """Whom workers become once the sockets are bound (a name or a number); needs root."""
+    """User that workers run as once the sockets are bound (name or number); requires root."""
     group: str | None = None
-    """Their group; that of `user` when absent."""
+    """Group that workers run as; default: the primary group of `user`."""
     drain_timeout: Seconds = limits.DRAIN_TIMEOUT
     tls: Tls = field(default_factory=Tls)
     quic: Quic = field(default_factory=Quic)

@@ -1,10 +1,10 @@
-"""What a configuration names and this machine does not give."""
+"""The error for configured resources that are not usable on this machine."""
 
 from __future__ import annotations
 
 
 class UnusableError(ValueError):
-    """Something the configuration names cannot be used here; the message begins with its key."""
+    """A configured resource is not usable; the message begins with its key."""
 
     def __init__(self, key: str, reason: str | BaseException) -> None:
         if isinstance(reason, OSError):

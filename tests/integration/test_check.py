@@ -59,7 +59,7 @@ def test_edit_check_and_reload_work_beside_the_running_edge(tmp_path: Path) -> N
         code, found = check(config)
         assert code == 0
         assert found["workers"][0] == "warning"
-        assert found["workers"][1] == "the running edge has 1"
+        assert found["workers"][1] == "the running edge runs 1 worker(s)"
 
 
 def test_an_edge_without_an_admin_api_is_known_by_its_file(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ qlog.directory = "traces"
             "error", f"Permission denied (as user {nobody})",
         )  # fmt: skip
         # The supervisor gives this file to the user, and alone reads the key.
-        assert found[f"log.file {folder}/old.log"] == ("ok", "can be written to")
+        assert found[f"log.file {folder}/old.log"] == ("ok", "is writable")
         assert not [subject for subject in found if subject.startswith("key ")]
         for name in ("site", "logs"):
             (folder / name).chmod(0o755)

@@ -1,4 +1,4 @@
-"""What may go wrong with a configuration on this machine: small checks, each with its remedy."""
+"""Checks of a configuration on this machine; each finding comes with a remedy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Finding", "examine"]
 
 
 def examine(config: Config, path: str | None = None) -> list[Finding]:
-    """Everything that can be known without starting the edge. `path`: of the configuration."""
+    """Run every check that does not start the edge. `path`: the configuration file, if any."""
     identity, user = _identity(config)
     edge = running_edge(config.admin, path)
     found = [*network.listening(config, edge), *network.administration(config.admin, edge)]
@@ -37,7 +37,7 @@ def examine(config: Config, path: str | None = None) -> list[Finding]:
 
 
 def _identity(config: Config) -> tuple[Identity | None, Finding]:
-    """Whom workers become, and what is to be said of it."""
+    """The identity that workers run as, and the finding about it."""
     try:
         identity = identity_of(config.user, config.group)
     except PrivilegeError as error:
@@ -45,8 +45,8 @@ def _identity(config: Config) -> tuple[Identity | None, Finding]:
         return None, Finding("error", "user", str(error), remedy)
     if identity is None and os.geteuid() == 0:
         return None, Finding(
-            "warning", "user", "workers run as root, and it is they that strangers speak to",
-            'user = "quicedge", once that user exists',
+            "warning", "user", "workers run as root and process untrusted input",
+            'create a user and set user = "quicedge"',
         )  # fmt: skip
     uid = os.geteuid() if identity is None else identity.uid
     return identity, Finding("ok", "user", f"workers run as user {uid}, without capabilities")
@@ -57,5 +57,5 @@ def _unused(config: Config) -> Iterator[Finding]:
     for name in config.upstreams:
         if name not in routed:
             yield Finding(
-                "warning", f"upstream {name}", "no route leads to it", "add a route, or remove it"
+                "warning", f"upstream {name}", "not used by any route", "add a route or remove it"
             )

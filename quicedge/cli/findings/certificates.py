@@ -1,4 +1,4 @@
-"""Certificates: good, for how long, for which hosts."""
+"""Certificate checks: validity, expiry and covered hosts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from quicedge.quic.tls import (
 
 
 def of_config(config: Config) -> Iterator[Finding]:
-    """Every certificate and key, and every routed host."""
+    """Check every certificate and key, and every routed host."""
     covered: list[ServerCertificate] = []
     for certificate in config.tls.certificates:
         yield from _certificate(certificate, covered)
@@ -51,21 +51,24 @@ def _certificate(item: Certificate, covered: list[ServerCertificate]) -> Iterato
     elif left < datetime.timedelta(seconds=CERTIFICATE_EXPIRY_WARNING):
         yield Finding("warning", subject, f"expires in {left.days} days", "renew it")
     else:
-        yield Finding("ok", subject, f"good until {leaf.not_valid_after_utc:%Y-%m-%d}")
+        yield Finding("ok", subject, f"valid until {leaf.not_valid_after_utc:%Y-%m-%d}")
     if not covered[-1].names:
         yield Finding(
-            "error", subject, "covers no name: clients look at subjectAltName alone",
-            "have it issued with one",
+            "error", subject, "has no subjectAltName: clients reject it",
+            "reissue it with one",
         )  # fmt: skip
     for lower, upper in pairwise(chain):
         if lower.issuer != upper.subject:
             yield Finding(
-                "error", subject, "the chain is out of order", "leaf first, then each issuer"
+                "error",
+                subject,
+                "the chain is out of order",
+                "put the leaf first, then each issuer",
             )
     mode = stat.S_IMODE(os.stat(item.key).st_mode)
     if mode & 0o077:
         yield Finding(
-            "error", f"key {item.key}", f"mode {mode:o}: others than its owner may read it",
+            "error", f"key {item.key}", f"mode {mode:o}: readable by others",
             f"chmod 600 {item.key}",
         )  # fmt: skip
 
@@ -79,6 +82,6 @@ def _hosts(config: Config, certificates: list[ServerCertificate]) -> Iterator[Fi
             yield Finding("ok", f"host {host}", "covered by a certificate")
         else:
             yield Finding(
-                "error", f"host {host}", "no certificate covers it: clients will refuse",
+                "error", f"host {host}", "not covered by any certificate: clients will refuse",
                 "add one under [tls] certificates",
             )  # fmt: skip

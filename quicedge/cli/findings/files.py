@@ -1,4 +1,4 @@
-"""Files and directories that the edge reads and writes, as those who will use them."""
+"""File and directory checks, performed as the user that will use them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from quicedge.worker.privileges import Identity
 
 
 def of_supervisor(config: Config) -> Iterator[Finding]:
-    """What the supervisor reads, with the privileges it keeps."""
+    """Files that the supervisor reads with its own privileges."""
     if not config.tls.certificates:
         yield _development()
     if config.tls.shared_keys is not None:
@@ -26,7 +26,7 @@ def of_supervisor(config: Config) -> Iterator[Finding]:
 
 
 def of_workers(config: Config, identity: Identity | None) -> Iterator[Finding]:
-    """What workers read and write: to be checked as the user that they become."""
+    """Files that workers read and write; call this as the user that they run as."""
     for key, path in (("log.file", config.log.file), ("log.access_file", config.log.access_file)):
         if path is not None:
             yield _written_file(key, path, given=identity is not None)
@@ -46,7 +46,7 @@ def of_workers(config: Config, identity: Identity | None) -> Iterator[Finding]:
 
 
 def _written_file(key: str, path: str, *, given: bool) -> Finding:
-    """A file that is appended to. `given`: the supervisor makes it and gives it to the user."""
+    """A file that is appended to. `given`: the supervisor creates it and changes its owner."""
     subject, directory = f"{key} {path}", os.path.dirname(path) or "."
     who = f"user {os.geteuid()}"
     try:
@@ -56,36 +56,36 @@ def _written_file(key: str, path: str, *, given: bool) -> Finding:
     except OSError as error:
         return Finding(
             "error", subject, f"{error.strerror} (as {who})",
-            f"let {who} into {directory}, or name another place",
+            f"grant {who} access to {directory}, or choose another path",
         )  # fmt: skip
     if status is None:
         if not os.path.isdir(directory):
             return Finding(
-                "error", subject, f"there is no directory {directory}", f"mkdir -p {directory}"
+                "error", subject, f"directory {directory} does not exist", f"mkdir -p {directory}"
             )
         if not os.access(directory, os.X_OK if given else os.W_OK | os.X_OK):
-            verb = "reach" if given else "make"
+            verb = "access" if given else "create"
             return Finding(
                 "error", subject, f"{who} cannot {verb} it in {directory}",
-                f"let {who} into {directory}, or name another place",
+                f"grant {who} access to {directory}, or choose another path",
             )  # fmt: skip
-        return Finding("ok", subject, "can be made")
+        return Finding("ok", subject, "can be created")
     if stat.S_ISDIR(status.st_mode):
-        return Finding("error", subject, "is a directory", "name a file in it")
+        return Finding("error", subject, "is a directory", "choose a file in it")
     is_given = given and stat.S_ISREG(status.st_mode) and status.st_nlink == 1
     if not (is_given and not os.path.islink(path)) and not os.access(path, os.W_OK):
         return Finding("error", subject, f"{who} cannot write to it", f"chown it to {who}")
-    return Finding("ok", subject, "can be written to")
+    return Finding("ok", subject, "is writable")
 
 
 def _directory(key: str, path: str) -> Finding:
     subject = f"{key} {path}"
     if not os.path.isdir(path):
-        return Finding("error", subject, "is no directory", f"mkdir -p {path}")
+        return Finding("error", subject, "is not a directory", f"mkdir -p {path}")
     if not os.access(path, os.W_OK | os.X_OK):
         user = os.geteuid()
         return Finding("error", subject, f"user {user} cannot write there", f"chown {user} {path}")
-    return Finding("ok", subject, "can be written to")
+    return Finding("ok", subject, "is writable")
 
 
 def _root(name: str, root: str) -> Finding:
@@ -95,9 +95,9 @@ def _root(name: str, root: str) -> Finding:
     except OSError as error:
         return Finding(
             "error", subject, f"{error.strerror} (as user {os.geteuid()})",
-            "make it, let that user read it, or name another root",
+            "create it, grant that user access, or choose another root",
         )  # fmt: skip
-    return Finding("ok", subject, "a directory that can be read")
+    return Finding("ok", subject, "is a readable directory")
 
 
 def _authority(name: str, upstream: Upstream, path: str) -> Finding:
@@ -105,20 +105,22 @@ def _authority(name: str, upstream: Upstream, path: str) -> Finding:
     try:
         ssl.create_default_context(cafile=path)
     except ssl.SSLError:
-        return Finding("error", subject, "holds no PEM certificate")
+        return Finding("error", subject, "contains no PEM certificate")
     except OSError as error:
         return Finding("error", subject, f"{error.strerror} (as user {os.geteuid()})")
-    return Finding("ok", subject, "can be read")
+    return Finding("ok", subject, "is readable")
 
 
 def _development() -> Finding:
     directory = os.path.abspath(devcerts.DIRECTORY)
     nearest = directory if os.path.exists(directory) else os.path.dirname(directory)
     if os.path.isdir(nearest) and os.access(nearest, os.W_OK | os.X_OK):
-        return Finding("ok", "tls.certificates", f"a development one is made in {directory}")
+        return Finding(
+            "ok", "tls.certificates", f"a development certificate will be created in {directory}"
+        )
     return Finding(
-        "error", "tls.certificates", f"no development one can be made in {directory}",
-        "name a certificate, or run where that directory can be written to",
+        "error", "tls.certificates", f"a development certificate cannot be created in {directory}",
+        "configure a certificate, or run where that directory is writable",
     )  # fmt: skip
 
 
@@ -127,7 +129,7 @@ def _shared_keys(path: str) -> Finding:
         return Finding("ok", "tls.shared_keys", str(read_shared_keys(path)).strip("<>"))
     except SharedKeyError as error:
         return Finding(
-            "error", "tls.shared_keys", str(error), "openssl rand -hex 32 makes a line of it"
+            "error", "tls.shared_keys", str(error), "generate a line with openssl rand -hex 32"
         )
 
 
@@ -139,4 +141,4 @@ def _token(path: str) -> Finding:
             "error", "admin.token_file", str(error).removeprefix("admin.token_file: "),
             f"(umask 077; openssl rand -hex 16 > {path})",
         )  # fmt: skip
-    return Finding("ok", "admin.token_file", "holds a token")
+    return Finding("ok", "admin.token_file", "contains a token")

@@ -1,4 +1,4 @@
-"""The result of a check: its subject, what is wrong with it, and the remedy."""
+"""The result of a check: subject, message and remedy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from msgspec import Struct
 
 
 class Finding(Struct, frozen=True):
-    """One thing that was looked at."""
+    """One checked subject."""
 
     level: Literal["error", "warning", "ok"]
     subject: str

@@ -1,4 +1,4 @@
-"""Checks run as the user that workers become: what root can open proves nothing about them."""
+"""Run checks as the user that workers run as: root's own access proves nothing about theirs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Check = Callable[[], Iterable[Finding]]
 
 
 def run_as(identity: Identity | None, check: Check) -> list[Finding]:
-    """What `check` finds in a child process that has become `identity`; None: in this one."""
+    """Run `check` in a child process that runs as `identity`; with None, in this process."""
     if identity is None:
         return list(check())
     reader, writer = os.pipe()
@@ -36,7 +36,7 @@ def run_as(identity: Identity | None, check: Check) -> list[Finding]:
 
 
 def _answer(writer: int, identity: Identity, check: Check) -> None:
-    """The child's part: it never returns into the parent's code."""
+    """The child process; never returns into the parent's code."""
     code = 1
     try:
         drop_privileges(identity)

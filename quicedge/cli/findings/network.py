@@ -1,4 +1,4 @@
-"""Addresses, sockets and descriptors that the edge will need."""
+"""Checks of addresses, sockets and descriptors."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from quicedge.supervisor.sockets import ListenError, explain, parse_address
 from quicedge.upstream.address import parse_server
 
 CONNECT_TIMEOUT = 1.0
-"""Seconds an origin gets to accept a connection."""
+"""Seconds that an origin has to accept a connection."""
 
-RESTART = "restart the edge: a reload is refused"
+RESTART = "restart the edge: a reload would be rejected"
 
 
 def listening(config: Config, edge: RunningEdge | None) -> Iterator[Finding]:
-    """Every UDP address: free, or held by the edge that runs with this configuration."""
+    """Check that every UDP address is free, or held by the edge running with this configuration."""
     wanted = []
     for address in config.listen:
         try:
@@ -67,20 +67,20 @@ def _held(subject: str, edge: RunningEdge) -> Finding:
 
 
 def _restart(config: Config, wanted: list[str], edge: RunningEdge | None) -> Iterator[Finding]:
-    """What the running edge would refuse to change by a reload."""
+    """Changes that the running edge would reject on a reload."""
     if edge is None:
         return
     if edge.addresses is not None and not _same(wanted, edge.addresses):
         has = ", ".join(edge.addresses)
-        yield Finding("warning", "listen", f"the running edge has {has}", RESTART)
+        yield Finding("warning", "listen", f"the running edge listens on {has}", RESTART)
     workers = config.workers
     count = min(os.cpu_count() or 1, limits.MAX_WORKERS) if workers == "auto" else workers
     if edge.workers is not None and edge.workers != count:
-        yield Finding("warning", "workers", f"the running edge has {edge.workers}", RESTART)
+        yield Finding("warning", "workers", f"the running edge runs {edge.workers} worker(s)", RESTART)
 
 
 def _same(wanted: list[str], bound: list[str]) -> bool:
-    """Whether what is bound is what is wanted; a port of 0 became another one."""
+    """Whether the bound addresses are the wanted ones; port 0 matches any port."""
     return len(wanted) == len(bound) and all(
         one == other or (one.endswith(":0") and one.rpartition(":")[0] == other.rpartition(":")[0])
         for one, other in zip(wanted, bound, strict=True)
@@ -88,7 +88,7 @@ def _same(wanted: list[str], bound: list[str]) -> bool:
 
 
 def administration(admin: Admin, edge: RunningEdge | None) -> Iterator[Finding]:
-    """Where the admin API will listen."""
+    """Check the address of the admin API."""
     if not admin.enabled:
         return
     subject = f"admin {admin.listen}"
@@ -110,7 +110,7 @@ def _admin_port(subject: str, listen: str) -> Finding:
         except OSError as error:
             return Finding(
                 "error", subject, error.strerror or str(error),
-                f"`ss -ltnp 'sport = :{port}'` says who has it; admin.listen chooses another",
+                f"`ss -ltnp 'sport = :{port}'` shows who holds it; or change admin.listen",
             )  # fmt: skip
     return Finding("ok", subject, "free")
 
@@ -119,47 +119,47 @@ def _admin_path(subject: str, path: str) -> Finding:
     directory = os.path.dirname(path)
     if not os.path.isdir(directory):
         return Finding(
-            "error", subject, f"there is no directory {directory}", f"mkdir -p {directory}"
+            "error", subject, f"directory {directory} does not exist", f"mkdir -p {directory}"
         )
     if not os.access(directory, os.W_OK | os.X_OK):
-        return Finding("error", subject, f"{directory} cannot be written to")
+        return Finding("error", subject, f"{directory} is not writable")
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return Finding("error", subject, "exists and is no socket", f"remove {path}")
+            return Finding("error", subject, "exists and is not a socket", f"remove {path}")
     except FileNotFoundError:
-        return Finding("ok", subject, "can be made")
+        return Finding("ok", subject, "can be created")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(path)
         except ConnectionRefusedError:
-            return Finding("ok", subject, "a socket that nobody listens on; it is replaced")
+            return Finding("ok", subject, "a stale socket; it will be replaced")
         except OSError as error:
             return Finding("error", subject, error.strerror or str(error))
-    return Finding("error", subject, "another process listens there")
+    return Finding("error", subject, "in use by another process")
 
 
 def buffers() -> Iterator[Finding]:
-    """What the kernel grants of the buffers that are asked for."""
+    """Check the socket buffer sizes that the kernel grants."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for name, option, wanted, key in (
             ("receive", socket.SO_RCVBUF, limits.UDP_RECEIVE_BUFFER, "net.core.rmem_max"),
             ("send", socket.SO_SNDBUF, limits.UDP_SEND_BUFFER, "net.core.wmem_max"),
         ):
             probe.setsockopt(socket.SOL_SOCKET, option, wanted)
-            # Linux tells twice what it grants, for its own bookkeeping.
+            # Linux reports twice the usable size (socket(7)).
             granted = probe.getsockopt(socket.SOL_SOCKET, option) // 2
             subject = f"UDP {name} buffer"
             if granted >= wanted or os.geteuid() == 0:
-                yield Finding("ok", subject, f"{wanted} bytes are granted")
+                yield Finding("ok", subject, f"{wanted} bytes granted")
             else:
                 yield Finding(
-                    "warning", subject, f"{granted} of {wanted} bytes: bursts will be lost",
+                    "warning", subject, f"{granted} of {wanted} bytes granted: bursts will be lost",
                     f"sysctl -w {key}={wanted}",
                 )  # fmt: skip
 
 
 def origins(config: Config) -> Iterator[Finding]:
-    """Whether each server of an upstream accepts connections, from whoever looks."""
+    """Check that each server of an upstream accepts connections from this user."""
     for name, upstream in config.upstreams.items():
         for url in upstream.servers:
             yield _origin(name, url)
@@ -176,7 +176,9 @@ def _origin(name: str, url: str) -> Finding:
         else:
             socket.create_connection((address.host, address.port), CONNECT_TIMEOUT).close()
     except socket.gaierror as error:
-        return Finding("warning", subject, f"no address: {error.strerror}", "check the name")
+        return Finding(
+            "warning", subject, f"name resolution failed: {error.strerror}", "check the name"
+        )
     except PermissionError as error:
         return Finding("error", subject, f"{error.strerror} (as user {os.geteuid()})")
     except (OSError, UnicodeError) as error:
@@ -186,7 +188,7 @@ def _origin(name: str, url: str) -> Finding:
 
 
 def register(config: Config) -> Iterator[Finding]:
-    """The store where a fleet adds its counts up."""
+    """Check the store that a fleet shares."""
     if config.limits.redis is not None:
         yield _redis(config.limits.redis, config.quic.early_data)
 
@@ -203,27 +205,27 @@ def _redis(url: str, early_data: bool) -> Finding:
     except redis.RedisError as error:
         return Finding(
             "warning", subject, f"does not answer: {error}",
-            "until it does, workers count for themselves and early data waits for the handshake",
+            "meanwhile workers count on their own and early data waits for the handshake",
         )  # fmt: skip
     policy = about.get("maxmemory_policy", "noeviction")
     if early_data and "run_id" not in about:
-        return Finding("warning", subject, "has no run_id: it is no register of early data")
+        return Finding("warning", subject, "reports no run_id: cannot be used for early data")
     if early_data and policy != "noeviction":
         return Finding(
-            "warning", subject, f"maxmemory-policy is {policy}: it may forget used tickets",
+            "warning", subject, f"maxmemory-policy is {policy}: used tickets may be evicted",
             "set it to noeviction",
         )  # fmt: skip
     return Finding("ok", subject, f"answers, Redis {about.get('redis_version', '')}")
 
 
 def descriptors() -> Iterator[Finding]:
-    """How many files may be open."""
+    """Check the limit on open files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = limits.MIN_DESCRIPTORS
     if soft < wanted:
         yield Finding(
-            "warning", "open files", f"the limit is {soft}: origins may become unreachable",
+            "warning", "open files", f"limit {soft} is low: origins may become unreachable",
             f"ulimit -n {min(hard, wanted) if hard > 0 else wanted}, or LimitNOFILE= in systemd",
         )  # fmt: skip
     else:
-        yield Finding("ok", "open files", f"the limit is {soft}")
+        yield Finding("ok", "open files", f"limit {soft}")

@@ -1,4 +1,4 @@
-"""The edge that runs with this configuration already, if one does."""
+"""Find an edge that is already running with this configuration."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _PROC = Path("/proc")
 
 
 class RunningEdge(Struct, frozen=True):
-    """What is known of it; None where nobody could be asked."""
+    """What is known of the running edge; None: unknown."""
 
     pid: int
     addresses: list[str] | None = None
-    """Where it listens, `host:port` or `[v6]:port`."""
+    """Bound addresses, `host:port` or `[v6]:port`."""
     workers: int | None = None
 
 
 def running_edge(admin: Admin, path: str | None) -> RunningEdge | None:
-    """The edge whose admin API answers where this configuration has it, or whose command line
-    names the file at `path`."""
+    """The edge that answers at the configured admin address, or whose command line names the file
+    at `path`."""
     return _by_admin_api(admin) or (_by_command_line(path) if path is not None else None)
 
 
 def holders(family: socket.AddressFamily, port: int) -> list[int]:
-    """The processes that have a UDP port; none when nobody has, or they cannot be seen."""
+    """Processes that hold a UDP port, as far as they are visible."""
     table = _PROC / "net" / ("udp6" if family == socket.AF_INET6 else "udp")
     inodes = set()
     with contextlib.suppress(OSError):
@@ -45,7 +45,7 @@ def holders(family: socket.AddressFamily, port: int) -> list[int]:
 
 
 def name_of(pid: int) -> str:
-    """A process as an operator knows it: `nginx (pid 17)`."""
+    """A process name for operators: `nginx (pid 17)`."""
     with contextlib.suppress(OSError):
         return f"{(_PROC / str(pid) / 'comm').read_text().strip()} (pid {pid})"
     return f"pid {pid}"
@@ -63,11 +63,11 @@ def _by_admin_api(admin: Admin) -> RunningEdge | None:
             workers=len(status["workers"]),
         )
     except (AdminError, TokenError, KeyError, TypeError):
-        return None  # nobody, or somebody else
+        return None  # not running, or something else
 
 
 def _by_command_line(path: str) -> RunningEdge | None:
-    """A process that is `quicedge serve --config` with this very file."""
+    """A `quicedge serve --config` process with this very file."""
     wanted = os.path.realpath(path)
     for pid in _processes():
         with contextlib.suppress(OSError):
@@ -84,7 +84,7 @@ def _by_command_line(path: str) -> RunningEdge | None:
 
 
 def _configurations(words: list[str]) -> Iterator[str]:
-    """What follows `-c` or `--config` on a command line."""
+    """The values of `-c` and `--config` on a command line."""
     for index, word in enumerate(words[:-1]):
         if word in ("-c", "--config"):
             yield words[index + 1]
@@ -99,7 +99,7 @@ def _processes() -> list[int]:
 
 
 def _descriptors(pid: int) -> set[str]:
-    """What the descriptors of a process are; none when it is not ours to see."""
+    """Targets of a process's descriptors; empty when not permitted."""
     found = set()
     with contextlib.suppress(OSError):
         for name in os.listdir(_PROC / str(pid) / "fd"):

@@ -62,7 +62,7 @@ def test_a_host_that_no_certificate_covers_is_an_error(tmp_path: Path) -> None:
     write_certificate(tmp_path, "localhost")
     code, output = check(write_config(tmp_path, host="www.example.com"))
     assert code == 1
-    assert "no certificate covers it" in output
+    assert "not covered by any certificate" in output
 
 
 def test_a_wildcard_host_is_covered_by_a_wildcard_certificate(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_fleet_is_looked_at(tmp_path: Path) -> None:
         assert "1 keys of" in output
         assert "limits.redis: answers" in output
         server.client().config_set("maxmemory-policy", "allkeys-lru")
-        assert "may forget used tickets" in check(config)[1]
+        assert "used tickets may be evicted" in check(config)[1]
         server.stop()
         code, output = check(config)
         assert code == 0, "a fleet starts without its register"
@@ -171,15 +171,15 @@ directory = "none"
     expected = {
         f"log.file {tmp_path}": ("error", "is a directory"),
         f"log.access_file {tmp_path}/no/access.log":
-            ("error", f"there is no directory {tmp_path}/no"),
+            ("error", f"directory {tmp_path}/no does not exist"),
         f"tls.keylog {tmp_path}/a file/keys":
             ("error", f"Not a directory (as user {os.geteuid()})"),
-        f"qlog.directory {tmp_path}/none": ("error", "is no directory"),
+        f"qlog.directory {tmp_path}/none": ("error", "is not a directory"),
         f"upstream files {tmp_path}/absent":
             ("error", f"No such file or directory (as user {os.geteuid()})"),
-        f"upstream app tls_ca {tmp_path}/ca": ("error", "holds no PEM certificate"),
-        f"admin unix:{tmp_path}/no/sock": ("error", f"there is no directory {tmp_path}/no"),
-        "upstream files": ("warning", "no route leads to it"),
+        f"upstream app tls_ca {tmp_path}/ca": ("error", "contains no PEM certificate"),
+        f"admin unix:{tmp_path}/no/sock": ("error", f"directory {tmp_path}/no does not exist"),
+        "upstream files": ("warning", "not used by any route"),
     }  # fmt: skip
     assert {subject: found.get(subject) for subject in expected} == expected
     level, message = found["admin.token_file"]

@@ -58,7 +58,7 @@ def test_options_make_a_configuration() -> None:
     ("extra", "expected"),
     [
         ({"worker": 2}, "worker: unknown key; did you mean 'workers'?"),
-        ({"pass_on": {"server_timing": True}}, "pass_on: is now called forwarding"),
+        ({"pass_on": {"server_timing": True}}, "pass_on: renamed to forwarding"),
         ({"quic": {"retri": "off"}}, "quic.retri: unknown key; did you mean 'retry'?"),
         ({"quic": {"retry": "maybe"}}, "quic.retry: 'maybe' is not one of 'off', 'always', 'auto'"),
         ({"quic": {"idle_timeout": "soon"}}, "quic.idle_timeout: 'soon' is not a duration"),
@@ -68,16 +68,19 @@ def test_options_make_a_configuration() -> None:
             "quic.idle_timeout: 0 is not a duration such as 30s or 500ms above 0",
         ),
         ({"listen": ["nowhere"]}, "listen[0]: 'nowhere' is not host:port"),
-        ({"listen": []}, "listen: needs one address at least"),
-        ({"routes": [{"upstream": "apq"}]}, "there is no upstream 'apq'; did you mean 'app'?"),
+        ({"listen": []}, "listen: at least one address is required"),
+        ({"routes": [{"upstream": "apq"}]}, "unknown upstream 'apq'; did you mean 'app'?"),
         (
             {"routes": [{"upstream": "app", "path": "x"}]},
             "routes[0].path: 'x' does not start with /",
         ),
         ({"routes": [{"upstream": "app", "host": "a.*.b"}]}, "routes[0].host: 'a.*.b': a wildcard"),
-        ({"routes": [{"upstream": "app"}] * 2}, "routes[1]: host '*' and path '/' are routed"),
+        (
+            {"routes": [{"upstream": "app"}] * 2},
+            "routes[1]: duplicate route for host '*' and path '/'",
+        ),
         ({"upstreams": {"app": {"servers": ["ftp://x"]}}}, "upstreams.app.servers[0]: 'ftp://x'"),
-        ({"upstreams": {"app": {"servers": ["http://x/y"]}}}, "an origin has no path"),
+        ({"upstreams": {"app": {"servers": ["http://x/y"]}}}, "an origin URL has no path"),
         (
             {"upstreams": {"app": {"servers": ["http://x"], "tls_verify": False}}},
             "upstreams.app.tls_verify: has no effect",
@@ -85,7 +88,7 @@ def test_options_make_a_configuration() -> None:
         ({"limits": {"redis": "localhost"}}, "limits.redis: is not redis://host:port"),
         (
             {"tls": {"shared_keys": "keys"}, "quic": {"early_data": True}},
-            "quic.early_data: with tls.shared_keys needs limits.redis",
+            "quic.early_data: with tls.shared_keys requires limits.redis",
         ),
         (
             {"upstreams": {"app": {"servers": ["http://x"], "health_interval": 1}}},
@@ -99,10 +102,13 @@ def test_options_make_a_configuration() -> None:
         ({"upstreams": {"app": {"servers": ["a:80"]}}}, "unix:/path, perhaps http://a:80"),
         ({"upstreams": {"app": {"servers": ["8000"]}}}, "perhaps http://127.0.0.1:8000"),
         ({"upstreams": {"app": {"servers": ["http://x:0"]}}}, "the port is out of range"),
-        ({"upstreams": {"app": {"root": "/no/such"}}}, "upstreams.app.root: /no/such is no dir"),
+        ({"upstreams": {"app": {"root": "/no/such"}}}, "upstreams.app.root: /no/such is not a dir"),
         ({"http3": {"qpack_blocked_streams": 4}}, "http3.qpack_blocked_streams: has no effect"),
         ({"quic": {"retry": "off", "retry_threshold": 5}}, "quic.retry_threshold: has no effect"),
-        ({"admin": {"listen": "0.0.0.0:80"}}, "admin.listen: '0.0.0.0:80' is no loopback address"),
+        (
+            {"admin": {"listen": "0.0.0.0:80"}},
+            "admin.listen: '0.0.0.0:80' is not a loopback address",
+        ),
         ({"log": {"access": False, "access_file": "x"}}, "log.access_file: has no effect"),
     ],
 )
@@ -115,8 +121,8 @@ def test_problems_name_their_place(extra: dict[str, Any], expected: str) -> None
     [
         ({"upstream": "8000"}, "command line: --upstream: '8000': expected http://"),
         ({"listen": ["443"]}, "command line: --listen: '443' is not host:port"),
-        ({"admin": "0.0.0.0:1"}, "command line: --admin: '0.0.0.0:1' is no loopback"),
-        ({"root": "/no/such"}, "command line: --root: /no/such is no directory"),
+        ({"admin": "0.0.0.0:1"}, "command line: --admin: '0.0.0.0:1' is not a loopback"),
+        ({"root": "/no/such"}, "command line: --root: /no/such is not a directory"),
     ],
 )
 def test_problems_of_a_command_line_name_options(options: dict[str, Any], expected: str) -> None:
@@ -187,9 +193,11 @@ def test_a_root_takes_the_place_of_servers(tmp_path: Path) -> None:
     assert problems(upstreams=both) == [
         "upstreams.app.servers: has no effect with root",
         "upstreams.app.retries: has no effect with root",
-        "upstreams.app.root: /etc/quicedge/www is no directory",
+        "upstreams.app.root: /etc/quicedge/www is not a directory",
     ]
-    assert problems(upstreams={"app": {}}) == ["upstreams.app.servers: needs one at least, or root"]
+    assert problems(upstreams={"app": {}}) == [
+        "upstreams.app.servers: at least one server, or root, is required"
+    ]
 
 
 def test_spans_need_the_extra_and_to_be_enabled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,5 +207,5 @@ def test_spans_need_the_extra_and_to_be_enabled(monkeypatch: pytest.MonkeyPatch)
     assert "is not http" in problems(otel={"enabled": True, "endpoint": "collector:4317"})[0]
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert problems(otel={"enabled": True}) == [
-        "otel.enabled: needs `pip install 'quicedge[otel]'`"
+        "otel.enabled: requires `pip install 'quicedge[otel]'`"
     ]

@@ -29,75 +29,75 @@ def route(**keys: str) -> str:
     ("text", "expected"),
     [
         # --- routes
-        (route(path="/api/*"), "routes[0].path: '/api/*': a path is a prefix of what it routes, "
-                               "without *; write '/api/'"),
+        (route(path="/api/*"),
+         "routes[0].path: '/api/*': a path matches as a prefix, without *; write '/api/'"),
         (route(path="*"), "routes[0].path: '*' does not start with /; write '/*'"),
-        (route(path="/a?b"), "routes[0].path: '/a?b' has a query, which routes do not look at; "
-                             "write '/a'"),
-        (route(path="/a#b"), "routes[0].path: '/a#b' has a fragment, which routes do not look at; "
-                             "write '/a'"),
-        (route(path="/a b"), "routes[0].path: '/a b': characters that no URL has must be written "
-                             "in percent-encoding (%20)"),
-        (route(path="/ä"), "routes[0].path: '/ä': characters that no URL has must be written "
-                           "in percent-encoding (%20)"),
-        (route(path="/a/../b"), "routes[0].path: '/a/../b': clients resolve . and .. before they "
-                                "ask; write the path without"),
-        (route(path=""), "routes[0].path: '' is empty; leave the key out for none"),
+        (route(path="/a?b"),
+         "routes[0].path: '/a?b' has a query, which routes ignore; write '/a'"),
+        (route(path="/a#b"),
+         "routes[0].path: '/a#b' has a fragment, which routes ignore; write '/a'"),
+        (route(path="/a b"), "routes[0].path: '/a b': characters not allowed in a URL must be "
+                             "percent-encoded (%20)"),
+        (route(path="/ä"), "routes[0].path: '/ä': characters not allowed in a URL must be "
+                           "percent-encoded (%20)"),
+        (route(path="/a/../b"), "routes[0].path: '/a/../b': clients resolve . and .. before "
+                                "sending; write the resolved path"),
+        (route(path=""), "routes[0].path: '' is empty; omit the key instead"),
         (route(path="https://a.example/x"), "routes[0].path: 'https://a.example/x' is a URL; host "
-                                            "and path are keys of their own"),
+                                            "and path are separate keys"),
         (route(host="https://a.example"), "routes[0].host: 'https://a.example' is a URL; write "
                                           "'a.example'"),
-        (route(host="a.example:443"), "routes[0].host: 'a.example:443' is more than a host; write "
-                                      "'a.example'"),
-        (route(host="a.example/x"), "routes[0].host: 'a.example/x' is more than a host; write "
-                                    "'a.example'"),
-        (route(host="[::1]:443"), "routes[0].host: '[::1]:443' is more than a host; write '::1'"),
-        (route(host=""), "routes[0].host: '' is empty; leave the key out for none"),
+        (route(host="a.example:443"), "routes[0].host: 'a.example:443' is more than a host name; "
+                                      "write 'a.example'"),
+        (route(host="a.example/x"), "routes[0].host: 'a.example/x' is more than a host name; "
+                                    "write 'a.example'"),
+        (route(host="[::1]:443"), "routes[0].host: '[::1]:443' is more than a host name; "
+                                  "write '::1'"),
+        (route(host=""), "routes[0].host: '' is empty; omit the key instead"),
         (route(host="bücher.example"), "routes[0].host: 'bücher.example' is not ASCII; write "
                                        "'xn--bcher-kva.example'"),
-        (route(host="a..b"), "routes[0].host: 'a..b' is no host name"),
-        (route(host="*.a.example:443"), "routes[0].host: '*.a.example:443': what follows *. is "
-                                        "more than a host; write 'a.example'"),
+        (route(host="a..b"), "routes[0].host: 'a..b' is not a host name"),
+        (route(host="*.a.example:443"), "routes[0].host: '*.a.example:443': the part after *. is "
+                                        "more than a host name; write 'a.example'"),
         (route(host="*a.example"),
-         "routes[0].host: '*a.example': a wildcard is * or *.example.com"),
+         "routes[0].host: '*a.example': a wildcard must be * or *.example.com"),
         (f'{GOOD}host = "A.example."\n[[routes]]\nupstream = "app"\nhost = "a.example"\n',
-         "routes[1]: host 'a.example' and path '/' are routed already"),
-        (f"{UPSTREAM}[[routes]]\n", "routes[0]: upstream is missing"),
+         "routes[1]: duplicate route for host 'a.example' and path '/'"),
+        (f"{UPSTREAM}[[routes]]\n", "routes[0]: upstream is required"),
         (f'{UPSTREAM}[routes]\nupstream = "app"\n',
          "routes: a table is not a list of tables; write [[routes]]"),
         (f"routes = [3]\n{UPSTREAM}", "routes[0]: 3 is not a table"),
         # --- addresses
         (f'listen = ["0.0.0.0:443", "0.0.0.0:443"]\n{GOOD}',
-         "listen[1]: '0.0.0.0:443' is in the list already"),
+         "listen[1]: '0.0.0.0:443' is listed twice"),
         (f'listen = ["[::1]:443", "[0::1]:443"]\n{GOOD}',
          "listen[1]: '[0::1]:443' is the same address as '[::1]:443'"),
         (f'listen = ["0.0.0.0:443", "192.0.2.1:443"]\n{GOOD}',
-         "listen[1]: '192.0.2.1:443' and '0.0.0.0:443': one of them covers the other; "
-         "leave one out"),
+         "listen[1]: '192.0.2.1:443' and '0.0.0.0:443' overlap; remove one"),
         (f'listen = ["[2001:db8::1]:443", "[::]:443"]\n{GOOD}',
-         "listen[1]: '[::]:443' and '[2001:db8::1]:443': one of them covers the other; "
-         "leave one out"),
+         "listen[1]: '[::]:443' and '[2001:db8::1]:443' overlap; remove one"),
         (f'listen = ["443"]\n{GOOD}', "listen[0]: '443' is not host:port or [v6]:port; write "
                                       "'0.0.0.0:443' or '[::]:443'"),
-        (f'listen = [":443"]\n{GOOD}', "listen[0]: ':443' names no address; write '0.0.0.0:443' or "
+        (f'listen = [":443"]\n{GOOD}', "listen[0]: ':443' has no address; write '0.0.0.0:443' or "
                                        "'[::]:443'"),
-        (f'listen = ["*:443"]\n{GOOD}', "listen[0]: '*:443' names no address; write '0.0.0.0:443' "
+        (f'listen = ["*:443"]\n{GOOD}', "listen[0]: '*:443' has no address; write '0.0.0.0:443' "
                                         "or '[::]:443'"),
         (f'listen = ["::1:443"]\n{GOOD}', "listen[0]: '::1:443' is not host:port or [v6]:port; "
                                           "write '[::1]:443'"),
         (f'listen = ["https://0.0.0.0:443/"]\n{GOOD}',
          "listen[0]: 'https://0.0.0.0:443/' is not host:port or [v6]:port; write '0.0.0.0:443'"),
         (f'listen = ["127.0.0.1"]\n{GOOD}', "listen[0]: '127.0.0.1' is not host:port or [v6]:port; "
-                                            "a port is missing, '127.0.0.1:443'"),
+                                            "the port is missing, write '127.0.0.1:443'"),
         (f'listen = ["0.0.0.0:65536"]\n{GOOD}',
          "listen[0]: '0.0.0.0:65536': the port is out of range"),
         (f'listen = "0.0.0.0:443"\n{GOOD}',
          "listen: '0.0.0.0:443' is not a list; write ['0.0.0.0:443']"),
         (f'listen = ["localhost:443"]\nquic.preferred_address = ["localhost:443"]\n{GOOD}',
-         "quic.preferred_address[0]: 'localhost:443' must be an address: clients get it as one"),
+         "quic.preferred_address[0]: 'localhost:443' must be an IP address, not a host name"),
         ('listen = ["192.0.2.1:443", "192.0.2.2:443"]\n'
          f'quic.preferred_address = ["192.0.2.1:443", "192.0.2.2:443"]\n{GOOD}',
-         "quic.preferred_address[1]: one a family, and '192.0.2.1:443' is there"),
+         "quic.preferred_address[1]: at most one per address family; '192.0.2.1:443' is already "
+         "listed"),
         # --- switched off, and keys that then do nothing
         (f"{GOOD}[alt_svc]\nenabled = false\nmax_age = 86400\n",
          "alt_svc.max_age: has no effect with enabled = false"),
@@ -108,20 +108,21 @@ def route(**keys: str) -> str:
         (f'{GOOD}[log]\naccess = false\naccess_fields = ["path"]\n',
          "log.access_fields: has no effect with access = false"),
         (f'group = "www"\n{GOOD}', "group: has no effect without user"),
-        (f'user = "root"\n{GOOD}', "user: 'root' is whom workers must not be; name another user"),
+        (f'user = "root"\n{GOOD}', "user: workers must not run as 'root'; "
+         "choose an unprivileged user"),
         (f'{GOOD}[limits]\nredis = "redis://127.0.0.1"\n',
          "limits.redis: has no effect without request rates or quic.early_data"),
         (f"{GOOD}[limits]\nmax_connections = 10\nmax_connections_per_address = 20\n",
          "limits.max_connections_per_address: has no effect above max_connections (10)"),
         (f'{GOOD}[limits]\nallow = ["192.0.2.0/24"]\ndeny = ["192.0.2.0/24"]\n',
-         "limits.deny[0]: '192.0.2.0/24' is in allow too"),
+         "limits.deny[0]: '192.0.2.0/24' is also in allow"),
         (f'{UPSTREAM}tls_verify = true\n[[routes]]\nupstream = "app"\n',
-         "upstreams.app.tls_verify: has no effect, no server is https://"),
+         "upstreams.app.tls_verify: has no effect: no server uses https://"),
         # --- choices, lists, numbers, text
         (f"{GOOD}[quic]\nversions = []\n",
-         "quic.versions: is empty: no client could connect; leave the key out"),
+         "quic.versions: must not be empty: no client could connect"),
         (f'{GOOD}[quic]\nversions = ["v1", "v1"]\n',
-         "quic.versions[1]: 'v1' is in the list already"),
+         "quic.versions[1]: 'v1' is listed twice"),
         (f'{GOOD}[quic]\nversions = ["v3"]\n',
          "quic.versions[0]: 'v3' is not one of 'v1', 'v2'; did you mean 'v2'?"),
         (f'{GOOD}[quic]\ncongestion_control = "Cubic"\n',
@@ -136,7 +137,7 @@ def route(**keys: str) -> str:
          "upstreams.b.servers: 'http://b' is not a list; write ['http://b']"),
         (f'{GOOD}[[routes.requests]]\nrate = 3\n', "routes[0].requests[0].rate: 3 is not a string"),
         (f'{GOOD}[[limits.requests]]\nrate = "1/second"\n[[limits.requests]]\nrate = "1/second"\n',
-         "limits.requests[1]: the same rate is there already"),
+         "limits.requests[1]: duplicate rate"),
         (f"workers = 0\n{GOOD}", "workers: 0 is not a whole number from 1 to 64 or 'auto'"),
         (f"workers = 100000\n{GOOD}",
          "workers: 100000 is not a whole number from 1 to 64 or 'auto'"),
@@ -146,15 +147,15 @@ def route(**keys: str) -> str:
         (f"{GOOD}[quic]\nidle_timeout = nan\n",
          "quic.idle_timeout: nan is not a duration such as 30s or 500ms above 0"),
         (f"{GOOD}[quic]\nidle_timeout = inf\n",
-         "quic.idle_timeout: inf is too large: 3650 days at most"),
+         "quic.idle_timeout: inf is too large: the maximum is 3650 days"),
         (f'{GOOD}[quic]\nidle_timeout = "{"9" * 400}s"\n',
-         f"quic.idle_timeout: '{'9' * 59}... is too large: 3650 days at most"),
+         f"quic.idle_timeout: '{'9' * 59}... is too large: the maximum is 3650 days"),
         (f'{GOOD}[quic]\nmax_data = "{"9" * 400}GB"\n',
          f"quic.max_data: '{'9' * 59}... is not a size such as 64KB or 1MiB of at least 1024"),
         (f'{GOOD}[quic]\nmax_data = "8000000TB"\n',
          "quic.max_data: '8000000TB' is not a size such as 64KB or 1MiB of at least 1024"),
         (f'{GOOD}[quic]\nmax_data = "8000000000GB"\n',
-         "quic.max_data: '8000000000GB' is too large: 4611686018427387903 at most"),
+         "quic.max_data: '8000000000GB' is too large: the maximum is 4611686018427387903"),
         (f'{GOOD}[quic]\nidle_timeout = "5 parsecs"\n',
          "quic.idle_timeout: '5 parsecs' is not a duration such as 30s or 500ms above 0"),
         (f"{GOOD}[quic]\nmax_data = 0\n",
@@ -164,27 +165,27 @@ def route(**keys: str) -> str:
         (f"{GOOD}[quic]\nearly_data = 1\n", "quic.early_data: 1 is not true or false"),
         (f"{GOOD}[http3]\nmax_field_section_size = 0\n",
          "http3.max_field_section_size: 0 is not a size such as 64KB or 1MiB of at least 512"),
-        (f"{GOOD}[qlog]\nrate = 2\n", "qlog.rate: 2 is too large: 1 at most"),
+        (f"{GOOD}[qlog]\nrate = 2\n", "qlog.rate: 2 is too large: the maximum is 1"),
         (f"{GOOD}[alt_svc]\nport = 0\n", "alt_svc.port: 0 is not a whole number from 1 to 65535"),
         (f'{GOOD}[alt_svc]\nmax_age = "10ms"\n',
          "alt_svc.max_age: '10ms' is not a duration such as 30s or 500ms of at least 1"),
         (f'[upstreams.files]\nroot = ""\n{GOOD}',
-         "upstreams.files.root: '' is empty; leave the key out for none"),
+         "upstreams.files.root: '' is empty; omit the key instead"),
         (f'{GOOD}[log]\nfile = "a\\u0000b"\n',
-         "log.file: 'a\\x00b' has characters that cannot be printed"),
+         "log.file: 'a\\x00b' has unprintable characters"),
         (f'[upstreams.""]\nservers = ["http://b"]\n{GOOD}',
-         "upstreams: '' is empty; leave the key out for none"),
+         "upstreams: '' is empty; omit the key instead"),
         # --- names and networks
         (f'{GOOD}[limits]\nallow = ["192.0.2.1/24"]\n',
          "limits.allow[0]: '192.0.2.1/24' has host bits set; write '192.0.2.0/24'"),
         (f'{GOOD}[admin]\nhosts = ["http://edge:4480"]\n',
          "admin.hosts[0]: 'http://edge:4480' is a URL; write 'edge'"),
         (f'{GOOD}[admin]\nlisten = "unix:admin.sock"\n',
-         "admin.listen: 'unix:admin.sock': unix: needs an absolute path"),
+         "admin.listen: 'unix:admin.sock': unix: requires an absolute path"),
         (f'{GOOD}[admin]\nlisten = "unix:/{"x" * 120}"\n',
-         f"admin.listen: 'unix:/{'x' * 120}': the path of a unix socket has 107 bytes at most"),
+         f"admin.listen: 'unix:/{'x' * 120}': unix socket path exceeds 107 bytes"),
         (f'{GOOD}[admin]\nlisten = "edge.example:4480"\ntoken_file = "t"\n',
-         "admin.listen: 'edge.example:4480' must be an address, or localhost"),
+         "admin.listen: 'edge.example:4480' must be an IP address or localhost"),
         (f'{GOOD}[limits]\nredis = "redis://host:port/0"\n',
          "limits.redis: 'redis://host:port/0' is not redis://host:port/NUMBER"),
     ],
@@ -256,8 +257,8 @@ def test_each_problem_has_its_line(tmp_path: Path) -> None:
         (b"a = 1\n\xff\xfe = 2\n", ":2: is not UTF-8 text (byte 6)"),
         (b"a = 1\r\nb = \r\n", ":2: Invalid value (column 5)"),
         (b"a = " + b"[" * 5000, ":1: is nested too deeply"),
-        (b"#" * (4 * 1024 * 1024 + 1), ": is no configuration: more than 4194304 bytes"),
-        (b"", ": upstreams: needs one at least, [upstreams.NAME] with servers"),
+        (b"#" * (4 * 1024 * 1024 + 1), ": is too large: more than 4194304 bytes"),
+        (b"", ": upstreams: at least one [upstreams.NAME] with servers is required"),
     ],
 )
 def test_what_is_no_toml_is_one_line_with_its_position(
