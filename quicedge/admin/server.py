@@ -104,7 +104,7 @@ def open_admin_socket(listen: str, *, guarded: bool = False) -> socket.socket:
             f"admin.listen: {listen!r} is neither host:port nor unix:/path"
         ) from None
     if not address.is_loopback and not guarded:
-        raise AdminAddressError(f"admin.listen: {listen} is no loopback address: set token_file")
+        raise AdminAddressError(f"admin.listen: {listen} is not a loopback address: set token_file")
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -59,7 +59,7 @@ def test_edit_check_and_reload_work_beside_the_running_edge(tmp_path: Path) -> N
         code, found = check(config)
         assert code == 0
         assert found["workers"][0] == "warning"
-        assert found["workers"][1] == "the running edge runs 1 worker(s)"
+        assert found["workers"][1] == "the running edge has 1"
 
 
 def test_an_edge_without_an_admin_api_is_known_by_its_file(tmp_path: Path) -> None:

@@ -224,7 +224,7 @@ def _is_running(pid: int) -> bool:
     [
         ({"listen": ["127.0.0.1"]}, "is not host:port"),
         ({"listen": ["192.0.2.1:4433"]}, "listen: 192.0.2.1:4433: "),
-        ({"admin": {"listen": "0.0.0.0:0"}}, "no loopback address"),
+        ({"admin": {"listen": "0.0.0.0:0"}}, "not a loopback address"),
     ],
 )
 def test_a_bad_address_fails_the_start_and_is_named(start: Start, config, words) -> None:

@@ -76,7 +76,7 @@ def _restart(config: Config, wanted: list[str], edge: RunningEdge | None) -> Ite
     workers = config.workers
     count = min(os.cpu_count() or 1, limits.MAX_WORKERS) if workers == "auto" else workers
     if edge.workers is not None and edge.workers != count:
-        yield Finding("warning", "workers", f"the running edge runs {edge.workers} worker(s)", RESTART)
+        yield Finding("warning", "workers", f"the running edge has {edge.workers}", RESTART)
 
 
 def _same(wanted: list[str], bound: list[str]) -> bool:
