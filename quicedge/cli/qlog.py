@@ -27,6 +27,7 @@ from quicedge.qlog import diff as comparison
 from quicedge.qlog import stats as statistics
 from quicedge.qlog.analyse import Analysis, analyse
 from quicedge.qlog.connection import Connection
+from quicedge.qlog.definitions import Severity
 from quicedge.qlog.normalise import Events
 from quicedge.qlog.show import Filter, as_json, line
 from quicedge.qlog.summary import summary
@@ -284,9 +285,12 @@ def _print_validation(result: Any) -> None:
         click.echo("An older vocabulary: events were translated, then compared with the drafts.")
     for place in result.parse_errors.places:
         click.echo(click.style("broken  ", fg="red") + safe(place))
-    order = sorted(result.findings.values(), key=lambda item: (item.level != "error", -item.count))
+    order = sorted(
+        result.findings.values(),
+        key=lambda item: (item.level is not Severity.ERROR, -item.count),
+    )
     for finding in order:
-        colour = "red" if finding.level == "error" else "yellow"
+        colour = "red" if finding.level is Severity.ERROR else "yellow"
         first = f"first event {finding.first}"
         if finding.example:
             first += f": {finding.example}"

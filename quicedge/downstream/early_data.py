@@ -10,6 +10,7 @@ from quicedge import __version__
 from quicedge.config.schema import Config
 from quicedge.downstream.shared_anti_replay import FleetStrikes, RedisStrikes, StrikeStore
 from quicedge.quic.strikes import EarlyDataGuard, EarlyDataUse
+from quicedge.telemetry.outcomes import EarlyDataVerdict
 
 SAFE_METHODS = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))
 """Methods that may be run twice without harm (RFC 9110 section 9.2.1)."""
@@ -45,7 +46,7 @@ class EarlyData:
         self._url: str | None = None
         self._fleet: FleetStrikes | None = None
         self._task: asyncio.Task[None] | None = None
-        self._verdicts: Counter[str] = Counter()
+        self._verdicts: Counter[EarlyDataVerdict] = Counter()
         self.configure(config)
 
     def configure(self, config: Config) -> None:
@@ -74,14 +75,14 @@ class EarlyData:
         if use is None:
             return False
         if use.register == self._guard.process:
-            self._verdicts["first"] += 1
+            self._verdicts[EarlyDataVerdict.FIRST] += 1
             return True
         if self._fleet is not None:
             self._fleet.ask(use, on_first)
         return False
 
     @property
-    def verdicts(self) -> Counter[str]:
+    def verdicts(self) -> Counter[EarlyDataVerdict]:
         """Connections with requests in early data, by what was said of their tickets."""
         return self._verdicts if self._fleet is None else self._verdicts + self._fleet.verdicts
 

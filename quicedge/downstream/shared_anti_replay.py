@@ -29,6 +29,7 @@ from quicedge.config.limits import (
 )
 from quicedge.quic.admission import BoundedLog
 from quicedge.quic.strikes import REGISTER_LENGTH, EarlyDataUse
+from quicedge.telemetry.outcomes import EarlyDataVerdict
 
 log = structlog.get_logger(__name__)
 
@@ -95,8 +96,8 @@ class FleetStrikes:
         named: Callable[[bytes], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.verdicts: Counter[str] = Counter()
-        """Connections whose early data was asked for: `first`, `used`, `unknown`, `busy`."""
+        self.verdicts: Counter[EarlyDataVerdict] = Counter()
+        """Connections whose early data was asked about, by the answer."""
         self._store = store
         self._named = named
         self._clock = clock
@@ -122,7 +123,7 @@ class FleetStrikes:
     def ask(self, use: EarlyDataUse, is_first: Callable[[], None]) -> None:
         """Use a ticket up; `is_first` is called if nobody did before, else nothing is."""
         if len(self._waiting) >= FLEET_STRIKES_WAITING:
-            self.verdicts["busy"] += 1
+            self.verdicts[EarlyDataVerdict.BUSY] += 1
             return
         task = asyncio.get_running_loop().create_task(self._ask(use, is_first))
         self._waiting.add(task)
@@ -133,15 +134,15 @@ class FleetStrikes:
             async with asyncio.timeout(FLEET_TIMEOUT):
                 identity, is_new = await self._store.use(use.ticket_id.hex())
         except Exception as error:
-            self.verdicts["unknown"] += 1
+            self.verdicts[EarlyDataVerdict.UNKNOWN] += 1
             self._note_failure(error)
             return
         # Another register than the ticket names may have missed its use.
         if is_new and self._learn(identity) == use.register:
-            self.verdicts["first"] += 1
+            self.verdicts[EarlyDataVerdict.FIRST] += 1
             is_first()
         else:
-            self.verdicts["used"] += 1
+            self.verdicts[EarlyDataVerdict.USED] += 1
 
     def _learn(self, identity: str) -> bytes:
         name = hashlib.sha256(b"quicedge register " + identity.encode()).digest()[:REGISTER_LENGTH]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 Field = tuple[bytes, bytes]
 """One field line: lower-case name, value without surrounding whitespace."""
@@ -23,6 +24,13 @@ def count_lines(fields: Sequence[Field]) -> int:
     """Field lines, Cookie being one however it was split (RFC 9114 section 4.2.1)."""
     crumbs = sum(name == b"cookie" for name, _ in fields)
     return len(fields) - max(crumbs - 1, 0)
+
+
+class HttpVersion(StrEnum):
+    """A version as Via and `network.protocol.version` name it."""
+
+    HTTP_1_1 = "1.1"
+    HTTP_2 = "2"
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from quicedge.config.limits import REQUEST_END_WAIT
 from quicedge.config.schema import Route
 from quicedge.http import semantics
 from quicedge.http.forwarding import Reserved
-from quicedge.http.message import Field, Request, Response
+from quicedge.http.message import Field, HttpVersion, Request, Response
 from quicedge.proxy.client import ClientInfo
 from quicedge.proxy.error_response import error_response
 from quicedge.proxy.trace_context import SpanContext, TraceContext
@@ -189,7 +189,7 @@ class Exchange:
         media_type = semantics.media_type(self.request.fields)
         if media_type == b"application/grpc":
             # HTTP/1.1 cannot carry it (its answers end in trailers): no more than a claim there.
-            return self._origin is None or self._origin.http_version != "1.1"
+            return self._origin is None or self._origin.http_version is not HttpVersion.HTTP_1_1
         return media_type in semantics.MESSAGE_STREAMS
 
     @property

@@ -1,9 +1,10 @@
-"""How many requests a client may make: by address, by network, or by the value of a field."""
+"""Request rates per client address, per network, or per value of a header field."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from enum import Enum
 
 from quicedge.config.rates import parse_rate
 from quicedge.config.schema import RequestRate
@@ -11,6 +12,14 @@ from quicedge.http.message import Request
 from quicedge.proxy.shared_rate_limit import FleetCounts
 from quicedge.quic.admission import RateTable
 from quicedge.quic.prefixes import packed, prefix_of
+
+
+class _Key(Enum):
+    """What requests are counted by; the values are those of `RequestRate.by`."""
+
+    ADDRESS = "address"
+    PREFIX = "prefix"
+    HEADER = "header"
 
 
 class _Rule:
@@ -21,7 +30,8 @@ class _Rule:
     def __init__(self, rule: RequestRate, scope: str, fleet: FleetCounts | None) -> None:
         self._most, self._seconds = parse_rate(rule.rate)
         self._table = RateTable(self._most / self._seconds, burst=self._most)
-        self._by, _, field = rule.by.partition(":")
+        by, _, field = rule.by.partition(":")
+        self._by = _Key(by)
         self._field = field.lower().encode()
         self._fleet = fleet
         self._name = f"{scope}:{rule.by}:{self._most}:{self._seconds:g}"
@@ -37,18 +47,18 @@ class _Rule:
     @property
     def needs_address(self) -> bool:
         """Whether it counts by the client's address."""
-        return self._by != "header"
+        return self._by is not _Key.HEADER
 
     def _key(self, request: Request, host: str) -> bytes | None:
         """Whose request it is; None when this rate does not count it."""
-        if self._by == "header":
+        if self._by is _Key.HEADER:
             value = next((v for n, v in request.fields if n == self._field), None)
             if value is None:
                 return None
             # Clients choose the value and its length; the table should not remember either.
             return hashlib.blake2b(value, digest_size=16).digest()
         address = packed(host)  # not empty: `needs_address`
-        return prefix_of(address) if self._by == "prefix" else address
+        return prefix_of(address) if self._by is _Key.PREFIX else address
 
 
 class RequestRates:

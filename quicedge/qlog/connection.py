@@ -7,7 +7,9 @@ from typing import Any
 
 from quicedge.qlog.blocked_time import Credit
 from quicedge.qlog.event import (
+    Direction,
     Event,
+    Vantage,
     frame_length,
     frames,
     integer,
@@ -47,7 +49,7 @@ class Connection:
         self.sent = Packets()
         self.received = Packets()
         self.flight = Flight()
-        self.streams = Streams(server=self.vantage == "server")
+        self.streams = Streams(server=self.vantage is Vantage.SERVER)
         self.parameters: dict[str, dict[str, Any]] = {"local": {}, "remote": {}}
         self.version = ""
         self.alpn = ""
@@ -81,7 +83,7 @@ class Connection:
     # --- identity ---------------------------------------------------------------------------
 
     @property
-    def vantage(self) -> str:
+    def vantage(self) -> Vantage:
         return self.trace.header.vantage
 
     @property
@@ -108,16 +110,16 @@ class Connection:
         return self.end - (self.start or 0.0)
 
     @property
-    def direction(self) -> str:
-        """Where most stream data goes: `sent` or `received`."""
-        sent = self.data.get("sent", [0, 0, 0])[2]
-        received = self.data.get("received", [0, 0, 0])[2]
-        return "sent" if sent >= received else "received"
+    def direction(self) -> Direction:
+        """Which way most stream data goes."""
+        sent = self.data.get(Direction.SENT, [0, 0, 0])[2]
+        received = self.data.get(Direction.RECEIVED, [0, 0, 0])[2]
+        return Direction.SENT if sent >= received else Direction.RECEIVED
 
     @property
     def limits(self) -> Sums:
         """Milliseconds by what limited the transfer in its main direction."""
-        return self.sending_limits if self.direction == "sent" else self.receiving_limits
+        return self.sending_limits if self.direction is Direction.SENT else self.receiving_limits
 
     @property
     def lost(self) -> int:
@@ -251,7 +253,7 @@ class Connection:
         elif kind == "crypto":
             # RFC 9001 section 4.1.1: complete when the Finished of both sides has been handled;
             # the client's is its first CRYPTO data in a Handshake packet.
-            if packet == "handshake" and sent == (self.vantage == "client"):
+            if packet == "handshake" and sent == (self.vantage is Vantage.CLIENT):
                 self._complete(event.time)
             if not sent:
                 end = self._crypto.get(packet, 0)
@@ -290,7 +292,7 @@ class Connection:
         if not sent and (row is not None or not self.begins_late):
             self.gaps.data(size, offset - (row.received_end if row is not None else 0))
         grown = self.streams.data(stream, event.time, offset, size, fin, sent)
-        way = "sent" if sent else "received"
+        way = Direction.SENT if sent else Direction.RECEIVED
         span = self.data.setdefault(way, [event.time, event.time, 0.0])
         span[1] = max(span[1], event.time)
         span[2] += grown
@@ -321,7 +323,7 @@ class Connection:
         parameters = self.parameters[side]
         if stream & 2:
             return integer(parameters, "initial_max_stream_data_uni")
-        ours = bool(stream & 1) == (self.vantage == "server")
+        ours = bool(stream & 1) == (self.vantage is Vantage.SERVER)
         opener = "local" if ours == (side == "local") else "remote"
         return integer(parameters, f"initial_max_stream_data_bidi_{opener}")
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from quicedge.config.tracelimits import QLOG_MAX_NUMBER_RANGES
-from quicedge.qlog.event import Event, frames, integer, mapping, sequence, text
+from quicedge.qlog.event import Direction, Event, frames, integer, mapping, sequence, text
 from quicedge.qlog.names import space_of
 
 _NO_NUMBER = {"retry", "version_negotiation", "stateless_reset"}
@@ -122,5 +122,5 @@ class Consistency:
                 yield Contradiction(what, f"packet {missing}", needs_all=True)
 
 
-def _did(sent: bool) -> str:
-    return "sent" if sent else "received"
+def _did(sent: bool) -> Direction:
+    return Direction.SENT if sent else Direction.RECEIVED

@@ -22,9 +22,10 @@ import json
 import math
 import re
 from collections.abc import Callable
+from enum import StrEnum
 from functools import cache
 from importlib import resources
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from quicedge.qlog.names import OLDER_MEMBERS
 
@@ -72,10 +73,22 @@ def types() -> dict[str, Any]:
     return found
 
 
-class Problem(tuple[str, str, str]):
-    """`(level, place, what)`: level is `error` or `note`, place a path such as `data.header`."""
+class Severity(StrEnum):
+    """What a difference from the definitions means."""
 
-    __slots__ = ()
+    ERROR = "error"
+    """It breaks a definition."""
+    NOTE = "note"
+    """It uses an extension point, or could not be checked."""
+
+
+class Problem(NamedTuple):
+    """One difference between a value and its definition."""
+
+    severity: Severity
+    place: str
+    """A path such as `data.header`."""
+    what: str
 
 
 def check(value: Any, kind: Any, place: str) -> list[Problem]:
@@ -86,7 +99,7 @@ def check(value: Any, kind: Any, place: str) -> list[Problem]:
 
 
 def _error(problems: list[Problem], place: str, what: str, *, note: bool = False) -> None:
-    problems.append(Problem(("note" if note else "error", place, what)))
+    problems.append(Problem(Severity.NOTE if note else Severity.ERROR, place, what))
 
 
 def _check(value: Any, kind: Any, place: str, problems: list[Problem], is_open: bool) -> None:
@@ -181,9 +194,13 @@ def _check_any(
         _check(value, kind, place, found, is_open)
         if not found:
             return
-        if best is None or sum(p[0] == "error" for p in found) < sum(p[0] == "error" for p in best):
+        if best is None or _errors(found) < _errors(best):
             best = found
     problems.extend(best or [])
+
+
+def _errors(problems: list[Problem]) -> int:
+    return sum(problem.severity is Severity.ERROR for problem in problems)
 
 
 def _check_tagged(value: Any, kind: dict[str, Any], place: str, problems: list[Problem]) -> None:

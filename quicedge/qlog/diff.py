@@ -13,6 +13,7 @@ from rich.text import Text
 from quicedge.qlog.align import clock_offset
 from quicedge.qlog.blocked_time import Limit
 from quicedge.qlog.connection import Connection
+from quicedge.qlog.event import Direction, Vantage
 from quicedge.qlog.summary import summary
 from quicedge.qlog.units import milliseconds, percent, safe, size
 
@@ -55,7 +56,7 @@ def same_connection(first: Connection, second: Connection) -> bool:
     """Whether the two are the two ends of one connection."""
     return bool(first.identifier) and (
         first.identifier == second.identifier
-        and {first.vantage, second.vantage} == {"client", "server"}
+        and {first.vantage, second.vantage} == {Vantage.CLIENT, Vantage.SERVER}
     )
 
 
@@ -76,7 +77,7 @@ def _rows(first: dict[str, Any], second: dict[str, Any]) -> Iterator[Row]:
     yield row("handshake confirmed", "handshake.confirmed", milliseconds)
     for name in ("min", "smoothed", "p50", "p95", "max"):
         yield row(f"RTT {name}", f"rtt.{name}", milliseconds)
-    for way in ("sent", "received"):
+    for way in Direction:
         yield row(f"packets {way}", f"{way}.packets", _count)
         yield row(f"bytes {way}", f"{way}.bytes", size)
         yield row(f"stream bytes {way}", f"{way}.stream_bytes", size)

@@ -10,11 +10,28 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 _EMPTY: dict[str, Any] = {}
 _LARGEST = 2.0**64
 """Beyond any number of the drafts (uint64); larger ones would only overflow arithmetic."""
+
+
+class Vantage(StrEnum):
+    """Where a trace was recorded (main-schema's vantage point types)."""
+
+    CLIENT = "client"
+    SERVER = "server"
+    NETWORK = "network"
+    UNKNOWN = "unknown"
+
+
+class Direction(StrEnum):
+    """Which way packets or data went, as seen from the vantage point."""
+
+    SENT = "sent"
+    RECEIVED = "received"
 
 
 @dataclass(slots=True)
@@ -49,13 +66,13 @@ class TraceHeader:
         return mapping(self.trace, "common_fields")
 
     @property
-    def vantage(self) -> str:
-        """`client`, `server`, `network` or `unknown`; of a network trace, the side it follows."""
+    def vantage(self) -> Vantage:
+        """Where the trace was recorded; for a network trace, the side whose view it follows."""
         point = mapping(self.trace, "vantage_point")
         kind = text(point, "type")
-        if kind == "network":
+        if kind == Vantage.NETWORK:
             kind = text(point, "flow") or kind
-        return kind if kind in ("client", "server", "network") else "unknown"
+        return Vantage(kind) if kind in set(Vantage) else Vantage.UNKNOWN
 
     @property
     def schemas(self) -> list[str]:

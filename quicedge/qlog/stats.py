@@ -12,15 +12,17 @@ from rich.text import Text
 from quicedge.qlog.analyse import Analysis
 from quicedge.qlog.blocked_time import MEANINGS, Limit
 from quicedge.qlog.connection import Connection
+from quicedge.qlog.event import Direction
 from quicedge.qlog.streams import OTHERS, Stream
 from quicedge.qlog.summary import stream_rows, summary
 from quicedge.qlog.units import milliseconds, percent, rate, safe, size
+from quicedge.qlog.verdict import Rating
 
 _BAR = 20
 """Characters of a full bar."""
 _STREAMS = 20
 """Streams shown, the largest."""
-_MARKS = {"bad": ("✗", "bold red"), "notable": ("!", "yellow"), "fine": ("·", "dim")}
+_MARKS = {Rating.BAD: ("✗", "bold red"), Rating.NOTABLE: ("!", "yellow"), Rating.FINE: ("·", "dim")}
 _VERSIONS = {"00000001": "QUIC v1", "1": "QUIC v1", "6b3343cf": "QUIC v2"}
 
 
@@ -99,7 +101,7 @@ def _rows(connection: Connection, facts: dict[str, Any]) -> Iterator[tuple[str, 
             f"median {milliseconds(rtt['p50'])}, 95 % {milliseconds(rtt['p95'])}, "
             f"max {milliseconds(rtt['max'])} ({rtt['samples']} samples)",
         )
-    for way in ("sent", "received"):
+    for way in Direction:
         yield way, _way(connection, facts, way)
     loss = facts["loss"]
     sent = facts["sent"]["packets"]
@@ -130,7 +132,7 @@ def _rows(connection: Connection, facts: dict[str, Any]) -> Iterator[tuple[str, 
     yield "close", _close(facts["close"])
 
 
-def _way(connection: Connection, facts: dict[str, Any], way: str) -> str:
+def _way(connection: Connection, facts: dict[str, Any], way: Direction) -> str:
     packets = facts[way]
     told = f"{packets['packets']} packets, {size(packets['bytes'])}"
     if packets["stream_bytes"]:
@@ -138,7 +140,7 @@ def _way(connection: Connection, facts: dict[str, Any], way: str) -> str:
         told += f"; {size(packets['stream_bytes'])} of streams"
         if last > first:
             told += f" at {rate(data, last - first)}"
-        if way == "sent" and packets["retransmitted"]:
+        if way is Direction.SENT and packets["retransmitted"]:
             told += f", {size(packets['retransmitted'])} again"
     if packets["size_max"]:
         told += f"; packets of {packets['size_p50']} B (median) to {packets['size_max']} B"
@@ -162,7 +164,7 @@ def _close(close: dict[str, Any] | None) -> str:
 def _limits(facts: dict[str, Any]) -> Table:
     limits = facts["limited_by"]
     whole = sum(limits.values())
-    direction = "sending" if facts["direction"] == "sent" else "receiving"
+    direction = "sending" if facts["direction"] is Direction.SENT else "receiving"
     table = Table(title=f"What held it back ({direction})", title_justify="left", box=None,
                   title_style="bold", padding=(0, 2, 0, 0), show_header=False)  # fmt: skip
     for state, spent in limits.items():
@@ -187,7 +189,7 @@ def _streams(connection: Connection) -> Table:
     table.add_column("what", justify="left")
     for row in shown:
         ways = [t for t in (row.first_sent, row.first_received) if t is not None]
-        first = row.first_sent if connection.direction == "sent" else row.first_received
+        first = row.first_sent if connection.direction is Direction.SENT else row.first_received
         ends = [t for t in (row.last_sent, row.last_received) if t is not None]
         table.add_row(
             "others" if row.id == OTHERS else str(row.id),

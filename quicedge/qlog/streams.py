@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from quicedge.config.tracelimits import QLOG_MAX_RUNS, QLOG_MAX_STREAMS
-from quicedge.qlog.event import Event, integer, mapping, sequence, text
+from quicedge.qlog.event import Direction, Event, integer, mapping, sequence, text
 
 _LONGEST_FIELD = 256
 """Characters kept of a request's path, method or status."""
@@ -175,7 +175,7 @@ class Streams:
         """A RESET_STREAM or STOP_SENDING frame."""
         row = self.get(identifier, time)
         was_due = row.due(self._server)
-        row.reset = "sent" if sent else "received"
+        row.reset = Direction.SENT if sent else Direction.RECEIVED
         self._settle(row, was_due)
 
     def _settle(self, row: Stream, was_due: tuple[bool, bool]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from quicedge.qlog.connection import Connection
+from quicedge.qlog.event import Direction
 from quicedge.qlog.packets import Packets
 from quicedge.qlog.streams import Stream
 from quicedge.qlog.verdict import findings, headline
@@ -48,8 +49,8 @@ def summary(connection: Connection) -> dict[str, Any]:
             "max": connection.recovery.rtt.greatest if connection.recovery.rtt.count else None,
             "samples": connection.recovery.rtt.count,
         },
-        "sent": _packets(connection, connection.sent, "sent"),
-        "received": _packets(connection, connection.received, "received"),
+        "sent": _packets(connection, connection.sent, Direction.SENT),
+        "received": _packets(connection, connection.received, Direction.RECEIVED),
         "loss": {
             "lost": connection.lost,
             "inferred": not connection.flight.lost and connection.lost > 0,
@@ -80,15 +81,15 @@ def _since(time: float | None, start: float) -> float | None:
     return None if time is None else time - start
 
 
-def _packets(connection: Connection, packets: Packets, way: str) -> dict[str, Any]:
+def _packets(connection: Connection, packets: Packets, way: Direction) -> dict[str, Any]:
     first, last, data = connection.data.get(way, [0.0, 0.0, 0.0])
     rows = connection.streams.rows.values()
-    again = sum(row.retransmitted if way == "sent" else row.late for row in rows)
+    again = sum(row.retransmitted if way is Direction.SENT else row.late for row in rows)
     return {
         "packets": packets.count,
         "bytes": packets.bytes,
         "stream_bytes": int(data),
-        "retransmitted" if way == "sent" else "late": again,
+        "retransmitted" if way is Direction.SENT else "late": again,
         "goodput": data * 8000 / (last - first) if last > first else None,
         "ack_only": packets.ack_only,
         "size_p50": packets.size_share(0.5),

@@ -16,7 +16,7 @@ from typing import Any
 
 from quicedge.config.tracelimits import QLOG_MAX_CONNECTIONS, QLOG_MAX_FINDINGS
 from quicedge.qlog.consistency import Consistency
-from quicedge.qlog.definitions import Problem, check, events
+from quicedge.qlog.definitions import Problem, Severity, check, events
 from quicedge.qlog.event import Event, TraceHeader, text
 from quicedge.qlog.load import Reader, Shape
 from quicedge.qlog.normalise import Trace
@@ -40,8 +40,7 @@ _ENVELOPE = {
 class Finding:
     """One kind of problem, and how often it was met."""
 
-    level: str
-    """`error` breaks a definition; `note` uses an extension point or says what was not checked."""
+    level: Severity
     event: str
     """Event name, or `file`."""
     what: str
@@ -79,15 +78,17 @@ class Validation:
     @property
     def errors(self) -> int:
         """Kinds of errors, broken places included."""
-        found = sum(finding.level == "error" for finding in self.findings.values())
+        found = sum(finding.level is Severity.ERROR for finding in self.findings.values())
         return found + self.parse_errors.count
 
-    def add(self, level: str, event: str, what: str, example: str = "") -> None:
+    def add(self, severity: Severity, event: str, what: str, example: str = "") -> None:
         known = self.findings.get((event, what))
         if known is not None:
             known.count += 1
         elif len(self.findings) < QLOG_MAX_FINDINGS:
-            self.findings[event, what] = Finding(level, event, what, self.events, example=example)
+            self.findings[event, what] = Finding(
+                severity, event, what, self.events, example=example
+            )
         else:
             self.beyond_limit += 1
 
@@ -95,8 +96,8 @@ class Validation:
         self.importance[importance] = self.importance.get(importance, 0) + 1
 
     def take(self, event: str, problems: list[Problem]) -> None:
-        for level, place, what in problems:
-            self.add(level, event, f"{place} {what}" if place else what)
+        for severity, place, what in problems:
+            self.add(severity, event, f"{place} {what}" if place else what)
 
 
 def validate(path: str | Path, progress: Callable[[int], None] | None = None) -> Validation:
@@ -131,9 +132,11 @@ class _Validator:
             result.events += 1
         result.parse_errors = reader.parse_errors
         if not result.events and not result.parse_errors.count:
-            result.add("error", "file", "has no events")
+            result.add(Severity.ERROR, "file", "has no events")
         elif result.events and not any(name in events() for name in result.names):
-            result.add("error", "file", "has no event of the drafts: nothing could be compared")
+            result.add(
+                Severity.ERROR, "file", "has no event of the drafts: nothing could be compared"
+            )
         if result.complete and not result.parse_errors.count:
             result.findings.update(self._doubtful)
         return result
@@ -152,7 +155,7 @@ class _Validator:
             packets = self._packets[connection] = Consistency()
         for found in packets.check(event):
             if not found.needs_all:
-                self._result.add("error", event.original, found.what, found.example)
+                self._result.add(Severity.ERROR, event.original, found.what, found.example)
                 continue
             key = event.original, found.what
             known = self._doubtful.get(key)
@@ -160,7 +163,7 @@ class _Validator:
                 known.count += 1
             elif len(self._doubtful) < QLOG_MAX_FINDINGS:
                 self._doubtful[key] = Finding(
-                    "error", *key, self._result.events, example=found.example
+                    Severity.ERROR, *key, self._result.events, example=found.example
                 )
 
 
@@ -186,20 +189,24 @@ def _check_header(result: Validation, header: TraceHeader, shape: Shape) -> None
     result.take("file", check(header.trace, kind, "trace"))
     told = text(header.file, "file_schema")
     if told and told != f"urn:ietf:params:qlog:file:{schema}":
-        result.add("error", "file", f"file_schema is {told[:80]!r}, but the file is {schema}")
+        result.add(
+            Severity.ERROR, "file", f"file_schema is {told[:80]!r}, but the file is {schema}"
+        )
     format_ = text(header.file, "serialization_format")
     if format_ and format_.lower() != wanted:
-        result.add("error", "file", f"serialization_format is {format_[:80]!r}, not {wanted!r}")
+        result.add(
+            Severity.ERROR, "file", f"serialization_format is {format_[:80]!r}, not {wanted!r}"
+        )
     if shape in (Shape.LINES, Shape.CONCATENATED):
-        result.add("error", "file", "records lack the record separator 0x1E (RFC 7464)")
+        result.add(Severity.ERROR, "file", "records lack the record separator 0x1E (RFC 7464)")
     for uri in header.schemas:
         match = _SCHEMA.fullmatch(uri)
         if match is None:
-            result.add("note", "file", f"event schema {uri[:80]!r} is private or malformed")
+            result.add(Severity.NOTE, "file", f"event schema {uri[:80]!r} is private or malformed")
         elif match[2] is None and match[1] in ("quic", "http3", "http"):
             # "Until such an RFC exists, implementations MUST NOT identify themselves using this
             # URI" (quic-events section 2.1).
-            result.add("error", "file", f"event schema {uri!r} lacks the draft's number")
+            result.add(Severity.ERROR, "file", f"event schema {uri!r} lacks the draft's number")
 
 
 def _check_event(
@@ -208,7 +215,7 @@ def _check_event(
     """Compare one event with its definition; returns it in today's vocabulary, if it is one."""
     current = is_current(trace.header)
     if not isinstance(raw, dict) and current:
-        result.add("error", "event", "is no object")
+        result.add(Severity.ERROR, "event", "is no object")
         return None
     if current:
         envelope = {key: value for key, value in raw.items() if key != "data"}
@@ -216,29 +223,31 @@ def _check_event(
         kind = {"object": {"time": "float64", "name": "text", **_ENVELOPE}}
         result.take(name, check(envelope, kind, ""))
         if "data" not in raw:
-            result.add("error", name, "lacks the member 'data'")
+            result.add(Severity.ERROR, name, "lacks the member 'data'")
         data = raw.get("data", {})
         if name in events():
             result.take(name, check(data, events()[name]["data"], "data"))
     event = trace.translate(raw)
     if event is None:
         if not current:
-            result.add("error", "event", "has no name or no usable time")
+            result.add(Severity.ERROR, "event", "has no name or no usable time")
         return None
     before = times.get(trace.header.index, 0.0)
     if event.time < before:
-        result.add("note", "file", "events are not in the order of their times")
+        result.add(Severity.NOTE, "file", "events are not in the order of their times")
     times[trace.header.index] = max(before, event.time)
     if event.name in result.names or len(result.names) < QLOG_MAX_FINDINGS:
         result.names[event.name] = result.names.get(event.name, 0) + 1
     definition = events().get(event.name)
     result.count(definition["importance"] if definition else "unknown")
     if definition is None:
-        result.add("note", event.original, "is not an event of the drafts")
+        result.add(Severity.NOTE, event.original, "is not an event of the drafts")
         return event
     if current and event.original == event.name:
         return event
     if current:
-        result.add("error", event.original, f"is the name that older drafts had for {event.name}")
+        result.add(
+            Severity.ERROR, event.original, f"is the name that older drafts had for {event.name}"
+        )
     result.take(event.original, check(event.data, definition["data"], "data"))
     return event

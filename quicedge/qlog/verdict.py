@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from quicedge.qlog.blocked_time import Limit
 from quicedge.qlog.connection import Connection
+from quicedge.qlog.event import Direction
 from quicedge.qlog.units import milliseconds, percent, rate, size
 
 _NOTABLE = 0.1
@@ -24,12 +26,19 @@ _SLOW_HANDSHAKE, _SLOW_LEAST = 3.5, 30.0
 milliseconds below which nobody minds."""
 
 
+class Rating(StrEnum):
+    """How serious a finding is, the worst first."""
+
+    BAD = "bad"
+    NOTABLE = "notable"
+    FINE = "fine"
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One sentence, and whether it is bad news."""
+    """One sentence, and how serious it is."""
 
-    level: str
-    """`bad`, `notable` or `fine`."""
+    level: Rating
     sentence: str
 
 
@@ -68,8 +77,8 @@ PHRASES = {
 def findings(connection: Connection) -> list[Finding]:
     """What is worth knowing, worst first."""
     found = [*_limits(connection), *_path(connection), *_handshake(connection), *_end(connection)]
-    order = {"bad": 0, "notable": 1, "fine": 2}
-    return sorted(found, key=lambda finding: order[finding.level])
+    order = list(Rating)
+    return sorted(found, key=lambda finding: order.index(finding.level))
 
 
 def _limits(connection: Connection) -> list[Finding]:
@@ -87,7 +96,7 @@ def _limits(connection: Connection) -> list[Finding]:
     if share(Limit.CONNECTION, Limit.STREAM) > _NOTABLE:
         found.append(
             Finding(
-                "bad",
+                Rating.BAD,
                 f"Flow control stalled the transfer for {spent(Limit.CONNECTION, Limit.STREAM)}:"
                 " the peer's windows are too small for this path, or it reads too slowly.",
             )
@@ -95,7 +104,7 @@ def _limits(connection: Connection) -> list[Finding]:
     if share(Limit.RECEIVE_WINDOW) > _NOTABLE:
         found.append(
             Finding(
-                "bad",
+                Rating.BAD,
                 f"Flow control stalled the transfer for {spent(Limit.RECEIVE_WINDOW)}: this side's"
                 " windows are too small for this path, or the data is read too slowly.",
             )
@@ -103,7 +112,7 @@ def _limits(connection: Connection) -> list[Finding]:
     if share(Limit.LOSS_RECOVERY) > _NOTABLE / 4:
         found.append(
             Finding(
-                "bad",
+                Rating.BAD,
                 f"{spent(Limit.LOSS_RECOVERY)} passed in which {connection.recovery.probe_timeouts}"
                 " probe timeouts expired unanswered: the last packets of a burst, or all of them,"
                 " got lost.",
@@ -117,7 +126,7 @@ def _limits(connection: Connection) -> list[Finding]:
             cause += f" {size(recovery.window_max)}"
         found.append(
             Finding(
-                "notable",
+                Rating.NOTABLE,
                 f"The congestion window was full for {spent(Limit.CONGESTION)}: the network, as the"
                 f" congestion controller sees it, set the pace{cause}.",
             )
@@ -125,7 +134,7 @@ def _limits(connection: Connection) -> list[Finding]:
     if share(Limit.PACING) > _NOTABLE:
         found.append(
             Finding(
-                "fine",
+                Rating.FINE,
                 f"Packets were paced for {spent(Limit.PACING)}: the rate was one congestion window"
                 " per round trip.",
             )
@@ -133,7 +142,7 @@ def _limits(connection: Connection) -> list[Finding]:
     if share(Limit.APPLICATION) > _NOTABLE:
         found.append(
             Finding(
-                "notable",
+                Rating.NOTABLE,
                 f"The sender had window and credit left for {spent(Limit.APPLICATION)}, but"
                 " nothing to send: look at the application or the origin.",
             )
@@ -141,7 +150,7 @@ def _limits(connection: Connection) -> list[Finding]:
     if share(Limit.PEER) > _NOTABLE:
         found.append(
             Finding(
-                "notable",
+                Rating.NOTABLE,
                 f"Nothing arrived on open streams for {spent(Limit.PEER)}: the peer was thinking,"
                 " blocked, or its packets were lost.",
             )
@@ -153,9 +162,9 @@ def _path(connection: Connection) -> list[Finding]:
     found = []
     sent = connection.sent.count
     missing = connection.gaps.lost
-    if connection.direction == "received" and missing:
+    if connection.direction is Direction.RECEIVED and missing:
         numbers = connection.received.count + missing
-        level = "bad" if missing > numbers * _LOSSY else "fine"
+        level = Rating.BAD if missing > numbers * _LOSSY else Rating.FINE
         found.append(
             Finding(
                 level,
@@ -163,7 +172,7 @@ def _path(connection: Connection) -> list[Finding]:
             )
         )
     if connection.lost:
-        level = "bad" if connection.lost > sent * _LOSSY else "fine"
+        level = Rating.BAD if connection.lost > sent * _LOSSY else Rating.FINE
         told = "" if connection.flight.lost else " (inferred from acknowledgements)"
         found.append(
             Finding(
@@ -175,7 +184,7 @@ def _path(connection: Connection) -> list[Finding]:
     if connection.spurious:
         found.append(
             Finding(
-                "notable",
+                Rating.NOTABLE,
                 f"{connection.spurious} packets declared lost were acknowledged later: reordering"
                 " or a sudden delay, not loss.",
             )
@@ -185,7 +194,7 @@ def _path(connection: Connection) -> list[Finding]:
     if least and high and high > max(least * _QUEUE_FACTOR, least + _QUEUE_LEAST):
         found.append(
             Finding(
-                "notable",
+                Rating.NOTABLE,
                 f"The RTT rose from {milliseconds(least)} to {milliseconds(high)} and more in a"
                 f" quarter of {rtt.count} samples: a queue builds up on the path.",
             )
@@ -195,19 +204,19 @@ def _path(connection: Connection) -> list[Finding]:
 
 def _handshake(connection: Connection) -> list[Finding]:
     if connection.begins_late:
-        return [Finding("fine", "The trace begins in mid-connection, after the handshake.")]
+        return [Finding(Rating.FINE, "The trace begins in mid-connection, after the handshake.")]
     complete, least = connection.handshake_complete, connection.recovery.min_rtt
     start = connection.start or 0.0
     if complete is None:
         known = connection.sent.types or connection.received.types
         if known and "initial" in {*connection.sent.types, *connection.received.types}:
-            return [Finding("bad", "The handshake was not completed.")]
+            return [Finding(Rating.BAD, "The handshake was not completed.")]
         return []
     trips = (complete - start) / least if least else 0.0
     if trips > _SLOW_HANDSHAKE and complete - start > _SLOW_LEAST:
         return [
             Finding(
-                "notable",
+                Rating.NOTABLE,
                 f"The handshake took {milliseconds(complete - start)}, {trips:.1f} times the"
                 " least RTT.",
             )
@@ -228,7 +237,7 @@ def _end(connection: Connection) -> list[Finding]:
     shown = error if error and error != "unknown" else "" if code is None else f"{code:#x}"
     by = {"local": "by this side", "remote": "by the peer"}.get(close["by"], "")
     reason = f": “{close['reason']}”" if close["reason"] else ""
-    return [Finding("bad", f"Closed {by} with error {shown}{reason}.".replace("  ", " "))]
+    return [Finding(Rating.BAD, f"Closed {by} with error {shown}{reason}.".replace("  ", " "))]
 
 
 def _timed_out(connection: Connection, time: float) -> Finding:
@@ -238,5 +247,5 @@ def _timed_out(connection: Connection, time: float) -> Finding:
         told += f": nothing arrived for {milliseconds(time - connection.received.last)}"
     unanswered = connection.sender.facts.pto_count
     if unanswered:
-        return Finding("bad", f"{told}, and {unanswered} probe timeouts expired unanswered.")
-    return Finding("fine", f"{told}.")
+        return Finding(Rating.BAD, f"{told}, and {unanswered} probe timeouts expired unanswered.")
+    return Finding(Rating.FINE, f"{told}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeVar
 
 
 class Outcome(StrEnum):
@@ -93,11 +93,26 @@ DATAGRAM_DROPS: Final = (
 )  # fmt: skip
 """Reasons for which datagrams are discarded."""
 
-EARLY_DATA_VERDICTS: Final = ("busy", "first", "unknown", "used")
-"""What becomes of a ticket that early data came under."""
+
+class EarlyDataVerdict(StrEnum):
+    """What the anti-replay register says about the ticket of a connection with early data."""
+
+    BUSY = "busy"
+    """Not asked: too many questions are open."""
+    FIRST = "first"
+    """Not used before: its requests run at once."""
+    UNKNOWN = "unknown"
+    """The register did not answer."""
+    USED = "used"
 
 
-def from_zero(names: Iterable[str], counts: Mapping[str, int]) -> dict[str, int]:
+Name = TypeVar("Name", bound=str)
+
+
+def from_zero(names: Iterable[str], counts: Mapping[Name, int]) -> dict[str, int]:
     """Counts by name, with 0 for names that have not come up: a rate over a counter that appears
     with its first event misses that event."""
-    return {**dict.fromkeys(names, 0), **counts}
+    return {
+        **dict.fromkeys(map(str, names), 0),
+        **{str(name): count for name, count in counts.items()},
+    }

@@ -7,6 +7,7 @@ import socket
 import struct
 from collections import Counter, deque
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 from quicedge.config import limits
@@ -41,13 +42,26 @@ Handler = Callable[[list[bytes], FourTuple, int], None]
 
 _TRAFFIC_CLASS = struct.Struct("=i")
 _GRO_SIZE = struct.Struct("=i")
-_LOST_SEND = {
-    errno.EMSGSIZE: "too_large",
-    errno.EPERM: "not_permitted",
-    errno.ENETUNREACH: "unreachable",
-    errno.EHOSTUNREACH: "unreachable",
-    errno.ECONNREFUSED: "refused",
-    errno.EADDRNOTAVAIL: "address_gone",
+
+
+class SendFailure(StrEnum):
+    """Why the kernel did not take a datagram; the names of the `send_dropped_*` counters."""
+
+    TOO_LARGE = "too_large"
+    NOT_PERMITTED = "not_permitted"
+    UNREACHABLE = "unreachable"
+    REFUSED = "refused"
+    ADDRESS_GONE = "address_gone"
+    ERROR = "error"
+
+
+_SEND_FAILURES = {
+    errno.EMSGSIZE: SendFailure.TOO_LARGE,
+    errno.EPERM: SendFailure.NOT_PERMITTED,
+    errno.ENETUNREACH: SendFailure.UNREACHABLE,
+    errno.EHOSTUNREACH: SendFailure.UNREACHABLE,
+    errno.ECONNREFUSED: SendFailure.REFUSED,
+    errno.EADDRNOTAVAIL: SendFailure.ADDRESS_GONE,
 }
 
 
@@ -296,7 +310,7 @@ class UdpSocket:
             self.gso = False
             self.counters["gso_refused"] += 1
             return self._try_singly(data, segment, path, ecn)
-        reason = _LOST_SEND.get(error.errno or 0, "error")
+        reason = _SEND_FAILURES.get(error.errno or 0, SendFailure.ERROR)
         self.counters[f"send_dropped_{reason}"] += -(-len(data) // segment)
         return True
 

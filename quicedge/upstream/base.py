@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from quicedge.http.errors import OriginFailure
-from quicedge.http.message import Field, Response
+from quicedge.http.message import Field, HttpVersion, Response
 
 
 class UpstreamError(Exception):
@@ -63,8 +63,8 @@ class OriginStream(Protocol):
     """Time spent waiting for a connection slot."""
     connect_seconds: float
     """Time spent connecting (TCP and TLS); 0.0 on a reused connection."""
-    http_version: str
-    """`1.1` or `2`; empty before there is a connection, and for files."""
+    http_version: HttpVersion | None
+    """None before there is a connection, and for files."""
     scheme: str
     """`http` or `https`, empty until a server is chosen; `file` for files."""
     retries: int

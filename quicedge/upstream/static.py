@@ -14,7 +14,7 @@ from quicedge.config.unusable import UnusableError
 from quicedge.http.conditional import Range, Validators, select
 from quicedge.http.dates import format_date
 from quicedge.http.errors import OriginFailure
-from quicedge.http.message import Field, Fields, Request, Response
+from quicedge.http.message import Field, Fields, HttpVersion, Request, Response
 from quicedge.http.phrases import reason_phrase
 from quicedge.http.semantics import response_has_body
 from quicedge.shares import Client, FairQueue, Pool
@@ -185,7 +185,7 @@ class StaticStream:
         self.server = upstream.root
         self.queue_seconds = 0.0
         self.connect_seconds = 0.0
-        self.http_version = ""
+        self.http_version: HttpVersion | None = None
         self.scheme = "file"
         self.retries = 0
         self._upstream = upstream

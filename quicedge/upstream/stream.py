@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from quicedge.config import limits
 from quicedge.http.errors import OriginFailure
-from quicedge.http.message import Field, Request, Response
+from quicedge.http.message import Field, HttpVersion, Request, Response
 from quicedge.shares import Client
 from quicedge.upstream.base import ResponseHandler, UpstreamError
 from quicedge.upstream.connection import Attempt, OriginConnection
@@ -58,7 +58,7 @@ class UpstreamStream:
         self.server = ""
         self.queue_seconds = 0.0
         self.connect_seconds = 0.0
-        self.http_version = ""
+        self.http_version: HttpVersion | None = None
         self.scheme = ""
         self.retries = 0
         self.method = request.method
@@ -128,7 +128,7 @@ class UpstreamStream:
         self.queue_seconds += time.monotonic() - self._queued_at - self.connect_seconds
         request = self._request
         attempt = self._attempt = connection.start(request, self)
-        self.http_version = "2" if attempt.is_duplex else "1.1"
+        self.http_version = HttpVersion.HTTP_2 if attempt.is_duplex else HttpVersion.HTTP_1_1
         if self._paused:
             attempt.pause()
         if request.ended:

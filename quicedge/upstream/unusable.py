@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.http.errors import OriginFailure
-from quicedge.http.message import Field, Request
+from quicedge.http.message import Field, HttpVersion, Request
 from quicedge.shares import Client
 from quicedge.upstream.base import OriginStream, ResponseHandler, UpstreamError
 
@@ -58,7 +58,7 @@ class _FailedStream:
     server = ""
     queue_seconds = 0.0
     connect_seconds = 0.0
-    http_version = ""
+    http_version: HttpVersion | None = None
     scheme = ""
     retries = 0
 

@@ -24,7 +24,7 @@ from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.sharedkeys import SharedKeys
 from quicedge.quic.tls import CertificateError
 from quicedge.telemetry.logs import Logs
-from quicedge.telemetry.outcomes import DATAGRAM_DROPS, EARLY_DATA_VERDICTS, from_zero
+from quicedge.telemetry.outcomes import DATAGRAM_DROPS, EarlyDataVerdict, from_zero
 from quicedge.telemetry.spans import Span
 from quicedge.telemetry.stats import (
     ConnectionPage,
@@ -273,7 +273,7 @@ class _Worker:
             metrics=edge.gateway.metrics,
             servers=edge.gateway.servers(),
             requests_refused=refused,
-            early_data=from_zero(EARLY_DATA_VERDICTS, edge.early_data.verdicts),
+            early_data=from_zero(EarlyDataVerdict, edge.early_data.verdicts),
             traces_running=edge.tracer.running,
             trace_writes_dropped=edge.tracer.dropped,
             live_writes_dropped=edge.tracer.live_dropped,

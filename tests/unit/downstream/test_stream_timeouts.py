@@ -9,7 +9,7 @@ import pytest
 from quicedge.config.limits import MESSAGE_REST, MIN_BODY_RATE, REQUEST_END_WAIT
 from quicedge.config.schema import Limits
 from quicedge.downstream.stream_timeouts import StreamTimeouts
-from quicedge.http.message import Field, Request, Response
+from quicedge.http.message import Field, HttpVersion, Request, Response
 from quicedge.proxy.exchange import Exchange
 from quicedge.proxy.filters import FilterChain
 from tests.support.client_info import StubClient
@@ -32,7 +32,7 @@ class Client:
         self.opened: Request | None = None
         self.last_sent = b""
         self.ended = False
-        self.http_version = origin_version
+        self.http_version = HttpVersion(origin_version)
         self.session = self.connection = self
         self.streams = {0: self}
         request = Request(method, b"https", b"a.test", b"/", list(fields))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from quicedge.config.tracelimits import QLOG_MAX_NUMBER_RANGES
 from quicedge.qlog.consistency import NumberSet
-from quicedge.qlog.definitions import BUILTIN, check, events, types
+from quicedge.qlog.definitions import BUILTIN, Severity, check, events, types
 from quicedge.qlog.validate import Validation, validate
 from tests.support.qlogtraces import draft_12, lossy, sequential
 
@@ -82,8 +82,8 @@ def test_types(value: Any, kind: Any, problem: str | None) -> None:
         assert found == []
     else:
         (one,) = found
-        assert one[0] == "error"
-        assert problem in one[2]
+        assert one.severity is Severity.ERROR
+        assert problem in one.what
 
 
 def test_extension_points_are_notes() -> None:
@@ -94,7 +94,7 @@ def test_extension_points_are_notes() -> None:
         ({"packet_type": "1RTT", "mine": 1}, "PacketHeader"),
         ({"frame_type": "ping", "mine": {}}, "QuicFrame"),
     ):
-        assert [level for level, _, _ in check(value, kind, "")] == ["note"]
+        assert [one.severity for one in check(value, kind, "")] == [Severity.NOTE]
 
 
 def found(result: Validation, level: str) -> set[tuple[str, str]]:
