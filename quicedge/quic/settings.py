@@ -15,6 +15,7 @@ from quicedge.config.schema import Config
 from quicedge.config.unusable import UnusableError
 from quicedge.quic.packet import VERSION_NUMBERS
 from quicedge.quic.tls import CertificateStore
+from quicedge.telemetry.appending import open_append
 
 ALPN_H3 = "h3"
 
@@ -28,7 +29,7 @@ def _keylog(key: str, path: str) -> TextIO:
     found: Any = _open_keylogs.get(path)
     if found is None:
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            descriptor = open_append(path, 0o600)
         except OSError as error:
             raise UnusableError(key, error) from error
         found = _open_keylogs[path] = os.fdopen(descriptor, "a", buffering=1)

@@ -55,8 +55,10 @@ def reread(path: str | None, current: Config) -> Settings:
     else:
         try:
             new = load_config(path)
-        except (ConfigError, OSError) as error:
+        except ConfigError as error:
             raise ReloadError(str(error)) from error
+        except OSError as error:
+            raise ReloadError(f"{path}: {error.strerror}") from error
     if not new.tls.certificates:
         # The development certificate that the start has put there.
         new = msgspec.structs.replace(

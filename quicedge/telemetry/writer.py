@@ -9,6 +9,7 @@ import threading
 from collections import deque
 
 from quicedge.config.limits import LOG_BUFFER, LOG_CLOSE_TIMEOUT, LOG_WRITE_SIZE
+from quicedge.telemetry.appending import open_append
 
 _WRITE_RETRY = 1.0
 """Seconds between two looks at a pipe that takes nothing."""
@@ -149,6 +150,4 @@ class LineWriter:
 
 
 def _open(path: str | None) -> int:
-    if path is None:
-        return sys.stderr.fileno()
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    return sys.stderr.fileno() if path is None else open_append(path)

@@ -148,6 +148,14 @@ def test_a_log_file_that_cannot_be_opened_refuses_the_reload(folder: Path) -> No
         wait_until(lambda: bool(running.access()), "the access log")
 
 
+def test_a_log_that_is_a_pipe_without_a_reader_refuses_the_reload(folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    with demo_origin() as origin, edge(folder, origin) as running:
+        _change(running, '"access.log"', '"pipe"')
+        assert "nobody reads from this pipe (worker 0)" in _refusal(running)
+        assert running.get("/echo").returncode == 0
+
+
 @needs_root
 def test_a_root_that_the_user_cannot_read_refuses_the_reload(folder: Path) -> None:
     secret = folder / "secret"

@@ -37,7 +37,7 @@ def _certificate(item: Certificate, covered: list[ServerCertificate]) -> Iterato
         covered.append(parse_certificate(pem))
         chain = x509.load_pem_x509_certificates(pem.cert)
     except CertificateError as error:
-        yield Finding("error", subject, str(error))
+        yield Finding("error", subject, str(error).removeprefix(f"{item.cert}: "))
         return
     now = datetime.datetime.now(datetime.UTC)
     leaf = chain[0]

@@ -75,6 +75,9 @@ def _written_file(key: str, path: str, *, given: bool) -> Finding:
     is_given = given and stat.S_ISREG(status.st_mode) and status.st_nlink == 1
     if not (is_given and not os.path.islink(path)) and not os.access(path, os.W_OK):
         return Finding("error", subject, f"{who} cannot write to it", f"chown it to {who}")
+    if stat.S_ISFIFO(status.st_mode):
+        # To try it would end its reader: that one sees the pipe's end when we close it.
+        return Finding("ok", subject, "is a pipe, which must have a reader before the edge starts")
     return Finding("ok", subject, "is writable")
 
 

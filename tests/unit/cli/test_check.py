@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import select
 import socket
 from pathlib import Path
 
@@ -185,6 +186,20 @@ directory = "none"
     level, message = found["admin.token_file"]
     assert level == "error"
     assert message.startswith(f"{tmp_path}/token: ")
+
+
+def test_a_log_that_is_a_pipe_is_not_opened(tmp_path: Path) -> None:
+    write_certificate(tmp_path, "localhost")
+    config = write_config(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    config.write_text(config.read_text() + '\n[log]\naccess_file = "pipe"\n')
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    with select.epoll() as poll:
+        poll.register(reader, select.EPOLLHUP)
+        level, message = findings(config)[f"log.access_file {tmp_path}/pipe"]
+        assert (level, message.split(",")[0]) == ("ok", "is a pipe")
+        assert poll.poll(0) == [], "the reader was told that the pipe has ended"
+    os.close(reader)
 
 
 def test_a_taken_admin_port_is_an_error(tmp_path: Path) -> None:

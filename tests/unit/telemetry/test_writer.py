@@ -76,6 +76,25 @@ def test_a_reopen_that_fails_keeps_the_old_file(tmp_path: Path) -> None:
     assert (tmp_path / "moved" / "log").read_bytes() == b"still here\n"
 
 
+def test_a_pipe_without_a_reader_is_refused_and_holds_nobody_up(tmp_path: Path) -> None:
+    pipe = tmp_path / "access.log"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="nobody reads from this pipe"):
+        LineWriter(str(pipe))
+
+
+def test_a_pipe_with_a_reader_is_written_to(tmp_path: Path) -> None:
+    pipe = tmp_path / "access.log"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    writer = LineWriter(str(pipe))
+    assert os.get_blocking(writer._fd), "a full pipe would be asked again and again"
+    writer.write(b"a line\n")
+    writer.close()
+    assert os.read(reader, 100) == b"a line\n"
+    os.close(reader)
+
+
 def test_a_slow_disk_drops_and_counts_and_does_not_block(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
