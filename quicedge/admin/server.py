@@ -15,6 +15,7 @@ import uvicorn
 
 from quicedge.admin.app import make_app
 from quicedge.admin.guard import TokenError, read_token
+from quicedge.admin.protocol import AdminProtocol
 from quicedge.admin.view import EdgeView
 from quicedge.config.limits import ADMIN_KEEPALIVE_TIMEOUT, ADMIN_MAX_CONCURRENCY
 from quicedge.config.schema import Admin
@@ -57,10 +58,11 @@ class AdminServer:
                     hosts=None if is_unix else {name.lower() for name in config.hosts},
                     token=token,
                 ),
+                http=AdminProtocol,
                 lifespan="off",
                 ws="none",
                 log_config=None,
-                log_level="warning",
+                log_level="error",  # what strangers send must not fill the log
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,

@@ -621,7 +621,19 @@ ADMIN_MAX_ROWS: Final = 4000
 """Maximum offset + limit of a page: what a worker may have to sort, copy and send at once."""
 
 ADMIN_MAX_CONCURRENCY: Final = 32
-"""Concurrent admin requests; more are answered 503."""
+"""Concurrent admin connections: a new one replaces the one that has waited longest for its request;
+requests are answered 503 only while all connections are being answered."""
+
+ADMIN_MAX_REQUEST: Final = 64 * 1024
+"""Bytes per admin request, head and content; the largest legitimate ones have a few KB."""
+
+ADMIN_REQUEST_TIMEOUT: Final = 10.0
+"""Seconds from the start of an admin connection, or the first byte of a later request, to the end
+of that request."""
+
+ADMIN_SEND_TIMEOUT: Final = 30.0
+"""Seconds that a client may leave an admin response unread once it no longer fits into buffers; a
+dashboard in a background tab keeps reading."""
 
 ADMIN_MAX_EVENT_STREAMS: Final = 16
 """Concurrent server-sent event streams."""
