@@ -23,7 +23,7 @@ types: $(VENV)/.installed-test
 	$(BIN)/mypy
 
 interop: $(VENV)/.installed-test
-	$(BIN)/quicedge interop $(ARGS)
+	$(BIN)/python -m interop run $(ARGS)
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m bench.run $(ARGS)

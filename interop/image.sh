@@ -1,10 +1,10 @@
 #!/bin/bash
 # Build both images (interop/Dockerfile, deploy/Dockerfile) without a Docker engine, and try them:
-# `quicedge interop` runs the endpoint from its image's root, in both roles.
+# `python -m interop run` runs the endpoint from its image's root, in both roles.
 #
 #   sudo KEYRING=... interop/image.sh [DIRECTORY]      five minutes, 3 GB below DIRECTORY
 #
-# Needs root, buildah, debootstrap, and what `quicedge interop` needs (docs/interop.md). The base
+# Needs root, buildah, debootstrap, and what `python -m interop run` needs (docs/interop.md). The base
 # images' names stand for Ubuntu 24.04, which is the base of the simulator's endpoint and whose
 # Python is 3.12, bootstrapped here; /setup.sh and /wait-for-it.sh return at once, for there is no
 # simulator. KEYRING: Ubuntu's archive keys, by default where the package ubuntu-keyring puts them.
@@ -13,7 +13,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 directory=$(realpath "${1:-/var/tmp/quicedge-image}")
 keyring=${KEYRING:-/usr/share/keyrings/ubuntu-archive-keyring.gpg}
-quicedge=${QUICEDGE:-python3 -m quicedge}
+python=${PYTHON:-python3}
 for program in buildah debootstrap; do
     command -v "$program" >/dev/null || { echo "$0: $program is not installed" >&2; exit 1; }
 done
@@ -78,5 +78,5 @@ variables=$(said '{{range .OCIv1.Config.Env}}{{.}} {{end}}')
 peer="$PWD/interop/peers/image.sh $root $workdir $entrypoint $variables"
 cases=(-t handshake -t transfer -t retry -t zerortt -t http3 -t v2 -t ipv6)
 # The harness itself wants exit code 127 for a case that does not exist, before anything else.
-$quicedge interop -o "$directory/server" --peer image="$peer" "${cases[@]}" --server image --client aioquic
-$quicedge interop -o "$directory/client" --peer image="$peer" "${cases[@]}" --client image --server aioquic
+"$python" -m interop run -o "$directory/server" --peer image="$peer" "${cases[@]}" --server image --client aioquic
+"$python" -m interop run -o "$directory/client" --peer image="$peer" "${cases[@]}" --client image --server aioquic

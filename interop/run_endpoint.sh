@@ -1,6 +1,6 @@
 #!/bin/bash
 # quicedge in the QUIC interop runner: environment in, one command out. The same script serves the
-# runner's container and `quicedge interop`, which gives the directories and the port by name.
+# runner's container and `python -m interop run`, which names the directories and the port.
 set -u
 
 # Before anything else: a case that is not listed here is refused (exit code 127).
@@ -11,21 +11,20 @@ case "${ROLE:-}.${TESTCASE:-}" in
 esac
 case "$ROLE" in server | client) ;; *) exit 127 ;; esac
 
-# The names of the two commands, here and nowhere else.
-read -r -a quicedge <<<"${QUICEDGE:-quicedge}"
-server=(interop-server)
-client=(interop-client)
+# The package `interop` lies around this script; pip does not install it.
+root=$(cd "$(dirname "$0")/.." && pwd)
+export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 
 # Routes, checksum offload and /logs/qlog, by the runner's base image.
 if [ -x /setup.sh ]; then /setup.sh; fi
 
 export PORT=${PORT:-443} WWW=${WWW:-/www} DOWNLOADS=${DOWNLOADS:-/downloads} CERTS=${CERTS:-/certs}
 
+params=${SERVER_PARAMS:-}
 if [ "$ROLE" = client ]; then
     if [ -x /wait-for-it.sh ]; then /wait-for-it.sh sim:57832 -s -t 30; fi
-    # Word by word: the runner hands over free-form options.
-    read -r -a options <<<"${CLIENT_PARAMS:-}"
-    exec "${quicedge[@]}" "${client[@]}" "${options[@]}"
+    params=${CLIENT_PARAMS:-}
 fi
-read -r -a options <<<"${SERVER_PARAMS:-}"
-exec "${quicedge[@]}" "${server[@]}" "${options[@]}"
+# Word by word: the runner hands over free-form options.
+read -r -a options <<<"$params"
+exec "${PYTHON:-python3}" -m interop "$ROLE" "${options[@]}"

@@ -32,7 +32,7 @@ UNSUPPORTED = 127
 
 KEY_UPDATE_AFTER = 64 << 10
 RESERVED_VERSION = 0x1A2A3A4A
-HQ, H3 = "hq-interop", "h3"
+HTTP09, H3 = "hq-interop", "h3"
 TICKET_WAIT = 2.0
 CREDIT_WAIT = 0.02
 
@@ -90,7 +90,7 @@ def make_server_protocol() -> type[Any]:
                     if isinstance(http_event, h3_events.HeadersReceived):
                         self.answer_h3(http_event.stream_id, dict(http_event.headers))
             elif isinstance(event, events.StreamDataReceived):
-                self.answer_hq(event)
+                self.answer_http09(event)
 
         def answer_h3(self, stream_id: int, headers: dict[bytes, bytes]) -> None:
             body = read_file(headers.get(b":path", b"/").decode())
@@ -99,7 +99,7 @@ def make_server_protocol() -> type[Any]:
             self.http.send_headers(stream_id, fields)
             self.http.send_data(stream_id, body or b"", end_stream=True)
 
-        def answer_hq(self, event: Any) -> None:
+        def answer_http09(self, event: Any) -> None:
             request = self.requests.pop(event.stream_id, b"") + event.data
             if not event.end_stream and not request.endswith(b"\r\n"):
                 self.requests[event.stream_id] = request
@@ -114,7 +114,7 @@ def make_server_protocol() -> type[Any]:
 
 
 async def run_server() -> int:
-    configuration = base_configuration(False, [HQ, H3])
+    configuration = base_configuration(False, [HTTP09, H3])
     if TESTCASE == "v2":
         versions = library("quic.packet").QuicProtocolVersion
         configuration.supported_versions = [versions.VERSION_2, versions.VERSION_1]
@@ -197,7 +197,7 @@ def make_client_protocol() -> type[Any]:
 
 def chosen_alpn() -> str:
     """HTTP/0.9 except in http3, unless the harness says that the server has HTTP/3 alone."""
-    return os.environ.get("ALPN") or (H3 if TESTCASE == "http3" else HQ)
+    return os.environ.get("ALPN") or (H3 if TESTCASE == "http3" else HTTP09)
 
 
 async def run_client() -> int:

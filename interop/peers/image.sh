@@ -1,5 +1,5 @@
 #!/bin/sh
-# The root of an unpacked image as a peer of `quicedge interop`, which has made /www and the rest.
+# The root of an unpacked image as a peer of `python -m interop run`, which has made /www and the rest.
 # Usage: image.sh ROOT WORKDIR ENTRYPOINT VARIABLE=VALUE...; the variables are those of the image.
 set -e
 root=$1 workdir=$2 entrypoint=$3

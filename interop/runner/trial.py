@@ -29,7 +29,7 @@ from interop.runner.trace import TraceError
 
 COMPLIANCE_TIMEOUT = 30.0
 DIRECTORIES = ("www", "downloads", "certs", "logs", "root")
-HQ, H3 = "hq-interop", "h3"
+HTTP09, H3 = "hq-interop", "h3"
 _ADJECTIVES = ("brave", "calm", "eager", "fancy", "quiet", "rapid", "sunny", "witty")
 _ANIMALS = ("otter", "heron", "lynx", "badger", "raven", "trout", "gecko", "moose")
 
@@ -61,8 +61,8 @@ class Pair:
         """The application protocol that this pair uses in a case, None when they share none."""
         if case.client == "http3":
             return H3
-        if self.client.hq and self.server.hq:
-            return HQ
+        if self.client.http09 and self.server.http09:
+            return HTTP09
         return H3 if self.client.h3 and self.server.h3 else None
 
 

@@ -439,9 +439,6 @@ reserved frames and an empty DATA."""
 MAX_CONTROL_FRAME: Final = 4096
 """Bytes of a frame on the control stream."""
 
-HQ_MAX_REQUEST: Final = 4096
-"""Bytes of an HTTP/0.9 request line (interop cases ask for names of 250 characters)."""
-
 # --- proxy ----------------------------------------------------------------------------------
 
 REQUEST_END_WAIT: Final = 5.0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from quicedge.config.limits import (
     DRAIN_NOTICE,
@@ -67,6 +67,10 @@ class Codec(Protocol):
     def send_trailers(self, stream_id: int, fields: Fields) -> None: ...
 
     def send_goaway(self, stream_id: int) -> None: ...
+
+
+CodecFactory: TypeAlias = Callable[["Http3Session"], Codec]
+"""Makes the codec of an application protocol when a session has negotiated it."""
 
 
 class Host(Protocol):

@@ -7,7 +7,8 @@ import ipaddress
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 
 import structlog
 
@@ -15,11 +16,10 @@ from quicedge.config.limits import DRAIN_NOTICE, PROGRESS_INTERVAL
 from quicedge.config.schema import Config
 from quicedge.downstream.close_reason import close_reason
 from quicedge.downstream.early_data import EarlyData, early_data_terms
-from quicedge.downstream.http3 import Codec, Http3Session
+from quicedge.downstream.http3 import Codec, CodecFactory, Http3Session
 from quicedge.http.dates import CurrentDate
 from quicedge.http.errors import H3ErrorCode
 from quicedge.http.h3 import H3Connection, H3Settings
-from quicedge.http.hq import ALPN_HQ, HqConnection
 from quicedge.proxy.gateway import Gateway
 from quicedge.proxy.policy import Policy
 from quicedge.proxy.spans import SpanRecorder
@@ -83,14 +83,15 @@ class Edge:
         connection_ids: ConnectionIds,
         secret: bytes,
         access_log: AccessLog | None,
-        alpn_protocols: Sequence[str] = (ALPN_H3,),
+        extra_codecs: Mapping[str, CodecFactory] = MappingProxyType({}),
         forwarder: Forwarder | None = None,
         roster: Roster | None = None,
         tolerant: bool = False,
     ) -> None:
         """Raises UnusableError; `tolerant` as in `Proposal`.
 
-        `alpn_protocols`: what is offered; HTTP/3 alone but for interop tests.
+        `extra_codecs`: application protocols beside HTTP/3, by ALPN name, most preferred first;
+        each is preferred to HTTP/3.
         """
         self._loop = asyncio.get_running_loop()
         # Not the loop's time: uvloop's has whole milliseconds and stands still within a turn.
@@ -98,7 +99,7 @@ class Edge:
         self.sockets = sockets
         self._connection_ids = connection_ids
         self._secret = secret
-        self._alpn_protocols = alpn_protocols
+        self._codecs = {**extra_codecs, ALPN_H3: self._make_h3}
         self._flush_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
@@ -117,7 +118,7 @@ class Edge:
             date=CurrentDate(time.time),
         )
         proposal = Proposal(
-            config, certificates, alpn_protocols, tolerant=tolerant, loop=self._loop
+            config, certificates, tuple(self._codecs), tolerant=tolerant, loop=self._loop
         )
         self._use(proposal)
         self.tracer = Tracer(config.qlog, self._clock)
@@ -164,7 +165,7 @@ class Edge:
         return Proposal(
             config,
             certificates,
-            self._alpn_protocols,
+            tuple(self._codecs),
             running=self.config,
             upstreams=self._upstreams,
             loop=self._loop,
@@ -289,13 +290,16 @@ class Edge:
 
     def make_codec(self, session: Http3Session, alpn: str | None) -> Codec:
         """The codec of the application protocol that was negotiated."""
-        connection = session.connection
-        if alpn == ALPN_HQ:
-            session.client.http_version = b"0.9"
-            authority = (connection.server_name or "localhost").encode()
-            return HqConnection(connection, session, authority=authority)
+        assert alpn is not None, "TLS refuses clients without a protocol in common"
+        return self._codecs[alpn](session)
+
+    def _make_h3(self, session: Http3Session) -> Codec:
         return H3Connection(
-            connection, session, is_client=False, settings=self.h3_settings, clock=self._clock
+            session.connection,
+            session,
+            is_client=False,
+            settings=self.h3_settings,
+            clock=self._clock,
         )
 
     def negotiated(self, session: Http3Session) -> None:

@@ -18,13 +18,13 @@ from typing import Any, NamedTuple
 import pylsqpack
 from aioquic import tls
 
+from interop.endpoint.http09 import Http09Connection
 from quicedge.config.loader import ConfigError, parse_config
 from quicedge.config.positions import key_lines
 from quicedge.config.schema import Upstream
 from quicedge.http.conditional import Validators, select
 from quicedge.http.frames import encode_frame, encode_settings
 from quicedge.http.h3 import H3Connection, H3Error, H3Settings
-from quicedge.http.hq import HqConnection
 from quicedge.http.message import Request
 from quicedge.http.priority import parse_priority
 from quicedge.http.validation import MessageError, MessageLimits, validate_request
@@ -206,12 +206,12 @@ def http3(data: bytes) -> None:
         settings=H3Settings(qpack_max_table_capacity=4096, qpack_blocked_streams=8),
         clock=lambda: 0.0,
     )  # fmt: skip
-    hq = HqConnection(wire, wire, authority=b"localhost")
+    http09 = Http09Connection(wire, wire, authority=b"localhost")
     with suppress(H3Error):
         for kind, piece in _pieces(data):
             stream_id = (kind & 0x1F) * 2
             h3.stream_data(stream_id, piece, bool(kind & 0x80))
-            hq.stream_data(stream_id & ~3, piece, bool(kind & 0x80))
+            http09.stream_data(stream_id & ~3, piece, bool(kind & 0x80))
     assert wire.told < MAX_GROWTH
 
 

@@ -64,9 +64,9 @@ def test_an_unknown_case_is_refused(role: str, tmp_path: Path) -> None:
 
 
 def test_both_commands_refuse_an_unknown_case() -> None:
-    for name in ("interop-client", "interop-server"):
+    for name in ("client", "server"):
         done = subprocess.run(
-            [sys.executable, "-m", "quicedge", name],
+            [sys.executable, "-m", "interop", name],
             env={**os.environ, "TESTCASE": "brave-otter"},
             cwd=INTEROP.parent,
             timeout=60,
@@ -95,7 +95,7 @@ def test_the_runners_probe_is_answered_soon(tmp_path: Path) -> None:
     probe = b"\xc0WAIT\0\0" + bytes(1200)
     started = time.monotonic()
     server = subprocess.Popen(
-        [sys.executable, "-m", "quicedge", "interop-server"],
+        [sys.executable, "-m", "interop", "server"],
         env={
             **os.environ, "TESTCASE": "transfer", "PORT": str(port), "WWW": str(www),
             "CERTS": str(certs),

@@ -1,5 +1,5 @@
 """The client's first Initial was lost and its probe, a PING, arrived first: PROTOCOL_VIOLATION, as
-stock aioquic has it, where an ACK would have brought the hello. `quicedge interop` found it with
+stock aioquic has it, where an ACK would have brought the hello. The interop runner found it with
 qh3 as client (handshakeloss)."""
 
 from __future__ import annotations

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2] / "quicedge"
+CHECKOUT = Path(__file__).resolve().parents[2]
+ROOT = CHECKOUT / "quicedge"
 
 PACKAGES = (
     "cli", "supervisor", "admin", "worker", "downstream", "proxy", "upstream", "http", "quic",
@@ -168,3 +171,49 @@ def test_a_circle_is_found_under_type_checking_in_functions_and_through_packages
     }
     assert set(circle_in(sources)) == sources.keys()
     assert circle_in(sources | {"quicedge.c": "import json"}) == []
+
+
+# --- the installed product and the checkout -------------------------------------------------------
+
+
+def checkout_only() -> set[str]:
+    """Folders of the checkout with Python code that pip does not install."""
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+    installed = project["tool"]["setuptools"]["packages"]["find"]["include"]
+    return {
+        folder.name
+        for folder in CHECKOUT.iterdir()
+        if folder.is_dir()
+        and folder.name.isidentifier()
+        and not any(fnmatch(folder.name, pattern) for pattern in installed)
+        and next(folder.rglob("*.py"), None) is not None
+    }
+
+
+def imports_of(source: str, names: set[str]) -> list[str]:
+    """Modules of `names` that a file imports."""
+    found = imported(ast.parse(source))
+    return sorted({module for module, _, _ in found if module.split(".")[0] in names})
+
+
+def test_folders_that_pip_does_not_install() -> None:
+    assert {"interop", "bench", "tests"} <= checkout_only()
+    assert "quicedge" not in checkout_only()
+
+
+def test_the_installed_product_imports_nothing_of_the_checkout_beside_it() -> None:
+    beside = checkout_only()
+    sources = {str(path.relative_to(CHECKOUT)): path.read_text() for path in ROOT.rglob("*.py")}
+    found = {where: imports_of(source, beside) for where, source in sources.items()}
+    assert {where: modules for where, modules in found.items() if modules} == {}
+
+
+@pytest.mark.parametrize("folder", ["runner", "peers"])
+def test_interop_judges_import_nothing_of_the_judged(folder: str) -> None:
+    for path in (CHECKOUT / "interop" / folder).rglob("*.py"):
+        assert imports_of(path.read_text(), {"quicedge"}) == [], path
+
+
+def test_imports_of_named_packages_are_found() -> None:
+    source = "def f():\n    from interop.runner import cases\nimport bench.run\nimport benchmark"
+    assert imports_of(source, {"interop", "bench"}) == ["bench.run", "interop.runner"]

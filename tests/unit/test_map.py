@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
+from interop.commands import main as interop
 from quicedge.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,18 +55,22 @@ def test_every_package_is_on_the_map() -> None:
     assert set(re.findall(r"^  (\w+)/ ", block, re.MULTILINE)) == packages
 
 
-def commands(text: str) -> list[list[str]]:
-    """What pages tell people to run: `quicedge ...` in console blocks and in backticks."""
+PROGRAMS: dict[str, click.Command] = {"quicedge": main, "python -m interop": interop}
+
+
+def commands(text: str, program: str) -> list[list[str]]:
+    """What pages tell people to run: `PROGRAM ...` in console blocks and in backticks."""
     blocks = "\n".join(re.findall(r"```(?:console|sh|bash)\n(.*?)```", text, re.DOTALL))
-    lines = [line.removeprefix("$ ") for line in blocks.replace("\\\n", " ").splitlines()]
-    lines += re.findall(r"`((?:\w+=\S+ )*quicedge [^`\n]+)`", text)
-    found = (re.search(r"(?:^|[\s/])quicedge (.*)", line) for line in lines)
-    return [shlex.split(match[1], comments=True) for match in found if match is not None]
+    blocks = re.sub(r"\s#.*", "", blocks.replace("\\\n", " "))
+    lines = [line.removeprefix("$ ") for line in blocks.splitlines()]
+    lines += re.findall(rf"`((?:\w+=\S+ )*{program} [^`\n]+)`", text)
+    found = (re.search(rf"(?:^|[\s/]){program} (.*)", line) for line in lines)
+    return [shlex.split(match[1]) for match in found if match is not None]
 
 
-def unknown(arguments: list[str]) -> list[str]:
+def unknown(arguments: list[str], program: str = "quicedge") -> list[str]:
     """The words of a command line that the program does not know."""
-    command: click.Command = main
+    command = PROGRAMS[program]
     known = {"-h", "--help", "--version"}
     strange = []
     for word in arguments:
@@ -84,12 +89,15 @@ def test_unknown_commands_and_options_are_found() -> None:
     assert unknown(["serve", "--upstream", "x"]) == []
     assert unknown(["serve", "--up", "x"]) == ["--up"]
     assert unknown(["qlog", "statz", "x"]) == ["statz"]
+    assert commands("`python -m interop run --all`", "python -m interop") == [["run", "--all"]]
+    assert unknown(["run", "--all"], "python -m interop") == ["--all"]
 
 
+@pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_pages_tell_of_commands_that_exist(page: Path) -> None:
-    for arguments in commands(page.read_text()):
-        assert unknown(arguments) == [], arguments
+def test_pages_tell_of_commands_that_exist(page: Path, program: str) -> None:
+    for arguments in commands(page.read_text(), program):
+        assert unknown(arguments, program) == [], arguments
 
 
 def test_make_targets_that_pages_name_exist() -> None:

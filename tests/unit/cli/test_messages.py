@@ -89,7 +89,7 @@ def test_an_option_that_cannot_take_a_value_says_so(arguments: list[str]) -> Non
         (PermissionError(13, "Permission denied", "/a/file"), "/a/file: Permission denied"),
         (OSError(28, "No space left on device"), "No space left on device"),
         (OSError(18, "Invalid cross-device link", "/a", None, "/b"), "/a: /b: Invalid"),
-        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), "no utf-8 text (byte 0)"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), "not utf-8 text (byte 0)"),
         (KeyError("x"), "KeyError: 'x' (QUICEDGE_DEBUG=1 shows where)"),
         (ValueError("of\nmany lines"), "ValueError: of many lines"),
     ],

@@ -1,24 +1,45 @@
-"""`quicedge interop` from the command line."""
+"""`python -m interop` from the command line."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from interop.commands import COMMANDS, main
 from interop.runner import certs, implementations
-from quicedge.cli import interop
 
 
 def run(*words: str) -> tuple[int, str]:
-    result = CliRunner().invoke(interop.command, list(words))
+    result = CliRunner().invoke(main, list(words))
     return result.exit_code, result.output
 
 
+def test_every_command_has_help() -> None:
+    for name in COMMANDS:
+        code, output = run(name, "--help")
+        assert code == 0, output
+        assert "Usage:" in output
+
+
+def test_the_package_runs_from_a_checkout() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "interop", "list"],
+        cwd=implementations.INTEROP.parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "handshake" in done.stdout
+
+
 def test_list_names_every_case_and_peer() -> None:
-    code, output = run("--list", "--peer", f"mine={sys.executable}")
+    code, output = run("list", "--peer", f"mine={sys.executable}")
     assert code == 0
     for name in ("handshake", "crosstraffic", "gtls", "aioquic", "quic-go", "mine"):
         assert name in output
@@ -27,7 +48,8 @@ def test_list_names_every_case_and_peer() -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("-t", "handshak"), "do you mean handshake?"),
+        (("-t", "handshak"), "did you mean handshake?"),
+        (("-t", "nonsense"), "`python -m interop list` shows them"),
         (("--client", "nobody"), "no implementation 'nobody'"),
         (("--peer", "x"), "wants NAME=COMMAND"),
         (("--peer", "x=no-such-program-here"), "no program"),
@@ -35,25 +57,41 @@ def test_list_names_every_case_and_peer() -> None:
     ],
 )
 def test_mistakes_are_named(words: tuple[str, ...], says: str, tmp_path: Path) -> None:
-    code, output = run(*words, "-o", str(tmp_path))
+    code, output = run("run", *words, "-o", str(tmp_path))
     assert code not in (0, 100)
     assert says in output
 
 
-def test_outside_a_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(interop, "CHECKOUT", tmp_path)
-    code, output = run("--list")
-    assert code == 1
-    assert "run this command from a checkout" in " ".join(output.split())
+def test_results_of_no_directory(tmp_path: Path) -> None:
+    code, output = run("results", str(tmp_path / "none"))
+    assert code == 2
+    assert "does not exist" in output
+
+
+def test_results_go_to_a_file_or_to_standard_output(tmp_path: Path) -> None:
+    """Both hold the page that summarizes a run."""
+    words = ["--peer", f"no={_refusing(tmp_path)}", "--client", "no", "--server", "no"]
+    run("run", "--loopback", "-t", "handshake", *words, "-o", str(tmp_path / "out"))
+    code, page = run("results", str(tmp_path / "out"))
+    assert code == 0, page
+    assert "Written by `python -m interop results`" in page
+    assert run("results", str(tmp_path / "out"), "-o", str(tmp_path / "page.md")) == (0, "")
+    assert (tmp_path / "page.md").read_text() == page
+
+
+def _refusing(directory: Path) -> Path:
+    """An endpoint that knows no case."""
+    script = directory / "refuse.sh"
+    script.write_text("#!/bin/sh\nexit 127\n")
+    script.chmod(0o755)
+    return script
 
 
 def test_the_exit_code_counts_failures(tmp_path: Path) -> None:
     """A peer that refuses every case as unknown is compliant and fails nothing."""
-    script = tmp_path / "refuse.sh"
-    script.write_text("#!/bin/sh\nexit 127\n")
-    script.chmod(0o755)
+    script = _refusing(tmp_path)
     words = ["--loopback", "-t", "handshake", "--peer", f"no={script}", "-o", str(tmp_path / "out")]
-    code, output = run(*words, "--client", "no", "--server", "no")
+    code, output = run("run", *words, "--client", "no", "--server", "no")
     assert code == 0, output
     assert "Loopback subset" in output
     assert "exited with code 127" in output
@@ -70,7 +108,7 @@ def test_what_an_endpoint_prints_is_no_markup(tmp_path: Path) -> None:
     )
     peer = f"loud={sys.executable} {script}"
     words = ["--loopback", "-t", "handshake", "--peer", peer, "-o", str(tmp_path / "out")]
-    code, output = run(*words, "--client", "loud", "--server", "loud")
+    code, output = run("run", *words, "--client", "loud", "--server", "loud")
     assert code == 1, output
     assert "server exited with code 1 at start" in output
 

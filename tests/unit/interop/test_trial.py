@@ -86,12 +86,12 @@ def test_a_server_that_answers_something_else_fails(tmp_path: Path) -> None:
 
 
 def test_a_pair_without_a_protocol_in_common(tmp_path: Path) -> None:
-    hq = implementation("hq")
-    h3 = dataclasses.replace(implementation("h3"), hq=False, h3=True)
-    outcome = run_trial(LOOPBACK, BY_NAME["handshake"], Pair(hq, h3), tmp_path)
+    http09 = implementation("http09")
+    h3 = dataclasses.replace(implementation("h3"), http09=False, h3=True)
+    outcome = run_trial(LOOPBACK, BY_NAME["handshake"], Pair(http09, h3), tmp_path)
     assert outcome.result is Result.UNSUPPORTED
-    assert Pair(hq, h3).alpn(BY_NAME["http3"]) == "h3"
-    assert Pair(hq, hq).alpn(BY_NAME["transfer"]) == "hq-interop"
+    assert Pair(http09, h3).alpn(BY_NAME["http3"]) == "h3"
+    assert Pair(http09, http09).alpn(BY_NAME["transfer"]) == "hq-interop"
     assert Pair(h3, h3).alpn(BY_NAME["transfer"]) == "h3"
 
 

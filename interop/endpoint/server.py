@@ -1,4 +1,5 @@
-"""`quicedge interop-server`: the edge as the QUIC interop runner's server."""
+"""The edge as the QUIC interop runner's server: one process, a directory as its upstream, HTTP/0.9
+beside HTTP/3."""
 
 from __future__ import annotations
 
@@ -8,35 +9,19 @@ import signal
 import socket
 from typing import Any
 
-import click
-import uvloop
-
-from quicedge.cli.interop_environment import Environment
+from interop.endpoint.environment import Environment
+from interop.endpoint.http09 import ALPN_HTTP09, http09_codec
 from quicedge.config.loader import parse_config
 from quicedge.config.schema import Config
-from quicedge.http.hq import ALPN_HQ
 from quicedge.quic.cids import ConnectionIds
-from quicedge.quic.settings import ALPN_H3
 from quicedge.quic.tls import read_certificate
 from quicedge.udp.socket import UdpSocket, open_socket
 from quicedge.worker.edge import Edge, store_of
 
 HANDSHAKE_TIMEOUT = 60
-"""Seconds: three packets in ten are lost in some cases."""
-
-
+"""Seconds: some cases lose three packets in ten."""
 PREFERRED_PORT = 4433
-"""Where the server would rather be, on the address that the client came to."""
-
-
-@click.command(hidden=True)
-def command() -> None:
-    """Serve /www as the environment says (ROLE=server), until SIGTERM.
-
-    It is the edge itself in one process, with a directory for an origin and HTTP/0.9 beside
-    HTTP/3; docs/interop.md says more.
-    """
-    uvloop.run(_serve(Environment.read()))
+"""UDP port of the preferred address; its host is the one that the client connected to."""
 
 
 def configuration(environment: Environment) -> Config:
@@ -71,9 +56,10 @@ def _wildcards(port: int) -> list[str]:
     return [f"0.0.0.0:{port}", f"[::]:{port}"]
 
 
-async def _serve(environment: Environment) -> None:
+async def serve(environment: Environment) -> None:
+    """Serve until SIGTERM or SIGINT."""
     stopped = asyncio.Event()
-    # As process 1 of a container nothing ends us but what we ask for.
+    # Process 1 of a container gets no default handlers.
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     sockets = [
@@ -86,12 +72,12 @@ async def _serve(environment: Environment) -> None:
     edge = Edge(
         configuration(environment),
         sockets,
-        # The runner mounts one key for all, readable by anybody.
+        # The runner mounts one key for all, readable by everyone.
         certificates=store_of([read_certificate(cert, key, private=False)]),
         connection_ids=ConnectionIds(secret=secret),
         secret=secret,
         access_log=None,
-        alpn_protocols=(ALPN_HQ, ALPN_H3),
+        extra_codecs={ALPN_HTTP09: http09_codec},
     )
     await stopped.wait()
     await edge.close()

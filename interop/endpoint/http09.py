@@ -1,32 +1,35 @@
 """HTTP/0.9 over QUIC (ALPN `hq-interop`), behind the same calls as HTTP/3.
 
-The QUIC interop runner's tests speak it: `GET /path` and CRLF on a bidirectional stream, answered
-by the bare content. No field travels either way, so anything but 200 is a reset stream.
+The QUIC interop runner's cases speak it: `GET /path` and CRLF on a bidirectional stream, answered
+by the bare content. No fields are sent either way, so any status but 200 is a stream reset.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
-from quicedge.config.limits import HQ_MAX_REQUEST
+from quicedge.downstream.http3 import Http3Session
 from quicedge.http.errors import H3ErrorCode
 from quicedge.http.h3_types import H3StreamError, Handler, Transport
 from quicedge.http.message import Field
 
-ALPN_HQ = "hq-interop"
+ALPN_HTTP09 = "hq-interop"
+
+MAX_REQUEST_LINE: Final = 4096
+"""Bytes of a request line (interop cases ask for names of 250 characters)."""
 
 
-class HqTransport(Transport, Protocol):
+class Http09Transport(Transport, Protocol):
     """What the codec needs of a QUIC connection."""
 
     def reset_stream(self, stream_id: int, error_code: int) -> None: ...
 
 
-class HqConnection:
+class Http09Connection:
     """The server side of a connection. `authority` stands in for the field that is never sent."""
 
-    def __init__(self, transport: HqTransport, handler: Handler, *, authority: bytes) -> None:
+    def __init__(self, transport: Http09Transport, handler: Handler, *, authority: bytes) -> None:
         self._transport = transport
         self._handler = handler
         self._authority = authority
@@ -38,7 +41,7 @@ class HqConnection:
     def send_headers(
         self, stream_id: int, fields: Sequence[Field], end_stream: bool = False
     ) -> None:
-        """Only the status counts: content follows 200 alone."""
+        """Send nothing but what the status decides: content follows 200 alone."""
         status = fields[0][1]
         if status.startswith(b"1"):
             return
@@ -55,14 +58,14 @@ class HqConnection:
         self.send_data(stream_id, b"", end_stream=True)
 
     def send_goaway(self, stream_id: int) -> None:
-        """HTTP/0.9 cannot say it."""
+        """HTTP/0.9 has no such message."""
 
     def can_send(self, fields: Sequence[Field]) -> bool:
-        """No field travels."""
+        """No fields are sent, so none exceed a limit of the client's."""
         return True
 
     def expect_length(self, stream_id: int, length: int) -> None:
-        """No request has a length."""
+        """Requests have no content."""
 
     # --- from the client ------------------------------------------------------------------------
 
@@ -74,9 +77,9 @@ class HqConnection:
                 self._asked.discard(stream_id)
             return
         line = self._lines.pop(stream_id, b"") + data
-        # Some clients send the line end, some the end of the stream, most send both.
+        # Some clients end the line, some the stream, most do both.
         if not end_stream and not line.endswith(b"\n"):
-            if len(line) > HQ_MAX_REQUEST:
+            if len(line) > MAX_REQUEST_LINE:
                 self._asked.add(stream_id)
                 self._fail(stream_id)
             else:
@@ -107,7 +110,7 @@ class HqConnection:
         self._asked.add(stream_id)
 
     def _fail(self, stream_id: int) -> None:
-        error = H3StreamError(H3ErrorCode.MESSAGE_ERROR, "no HTTP/0.9 request", stream_id)
+        error = H3StreamError(H3ErrorCode.MESSAGE_ERROR, "not an HTTP/0.9 request", stream_id)
         self._handler.on_stream_error(error)
 
     def stream_reset(self, stream_id: int, error_code: int) -> None:
@@ -117,3 +120,11 @@ class HqConnection:
 
     def stop_sending(self, stream_id: int, error_code: int) -> None:
         self._handler.on_stop_sending(stream_id, error_code)
+
+
+def http09_codec(session: Http3Session) -> Http09Connection:
+    """The codec of a session that negotiated HTTP/0.9 (`downstream.http3.CodecFactory`)."""
+    connection = session.connection
+    session.client.http_version = b"0.9"
+    authority = (connection.server_name or "localhost").encode()
+    return Http09Connection(connection, session, authority=authority)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
-from quicedge.config.limits import HQ_MAX_REQUEST
 from quicedge.http.h3 import H3Connection, H3Error, H3Settings, H3StreamError
 from quicedge.http.h3_qlog import trace_codec
 from quicedge.http.message import Fields
@@ -21,9 +20,9 @@ from quicedge.quic.settings import ALPN_H3
 from quicedge.udp.socket import FourTuple, UdpSocket, open_socket
 
 MAX_REQUESTS = 100
-"""Requests in progress, each with an open file; the rest wait their turn."""
+"""Concurrent requests, each with an open file; the rest are queued."""
 CLOSE_WAIT = 1.0
-"""Seconds at most that the socket stays open after closing, for what is still on its way."""
+"""Seconds at most that the socket stays open after closing, for packets still in flight."""
 
 
 class DownloadError(Exception):
@@ -38,7 +37,7 @@ class _Download(NamedTuple):
 class Downloader:
     """A client connection; `await connected` and `await fetch(...)`, then `await close()`.
 
-    What arrives is written at once, and credited to the server once it is written.
+    Content is written to its file as it arrives, and credited to the server once written.
     """
 
     def __init__(
@@ -76,7 +75,7 @@ class Downloader:
     # --- for the case ---------------------------------------------------------------------------
 
     async def fetch(self, urls: list[str]) -> None:
-        """Download everything, many at a time; raises DownloadError."""
+        """Download everything, many files at a time; raises DownloadError."""
         self._all_done = self._loop.create_future()
         self._waiting.extend(urls)
         if self._ended.done():
@@ -86,7 +85,7 @@ class Downloader:
         await self._all_done
 
     async def close(self) -> None:
-        """Say goodbye; leave the socket open until the server has nothing under way to it."""
+        """Close the connection; the socket stays open until the closing period ends."""
         if self.connection.is_alive:
             self.connection.close()
             self.flush()
@@ -103,7 +102,7 @@ class Downloader:
         self._socket.close()
 
     def flush(self) -> None:
-        """Deliver events, send what is to be sent, set the timer."""
+        """Deliver events, send pending packets, set the timer."""
         now = time.monotonic()
         connection = self.connection
         while (event := connection.poll_event()) is not None:
@@ -149,7 +148,6 @@ class Downloader:
             self._running[stream_id] = _Download(url, file)
             if self._h3 is None:
                 request = b"GET %b\r\n" % url.path.encode()
-                assert len(request) <= HQ_MAX_REQUEST
                 self.connection.send_stream_data(stream_id, request, end_stream=True)
             else:
                 head = [
@@ -183,7 +181,7 @@ class Downloader:
         for future in (self.connected, self._all_done):
             if future is not None and not future.done():
                 future.set_exception(DownloadError(message))
-                future.exception()  # told, whether or not anyone waits
+                future.exception()  # retrieved, whether or not anyone awaits it
 
     # --- quic.connection.ConnectionHandler ------------------------------------------------------
 
@@ -210,7 +208,7 @@ class Downloader:
                 if not self._ended.done():
                     self._ended.set_result(None)
         except H3Error as error:
-            self._fail(f"the server broke HTTP/3: {error.reason}")
+            self._fail(f"HTTP/3 error of the server: {error.reason}")
             self.connection.close(error_code=error.code, reason_phrase=error.reason)
 
     # --- http.h3.Handler ------------------------------------------------------------------------
@@ -233,10 +231,10 @@ class Downloader:
         self._fail(f"stream {stream_id} was reset (0x{error_code:x})")
 
     def on_stop_sending(self, stream_id: int, error_code: int) -> None:
-        """The request is sent already."""
+        """The request has already been sent."""
 
     def on_goaway(self, stream_id: int) -> None:
-        """What was asked for is served."""
+        """Requests already sent are still served."""
 
     def on_priority_update(self, element_id: int, priority: Priority) -> None:
         """Never sent by servers."""
@@ -245,8 +243,8 @@ class Downloader:
         self._fail("the response head is too large")
 
     def on_stream_error(self, error: H3StreamError) -> None:
-        self._fail(f"the server broke HTTP/3: {error.reason}")
+        self._fail(f"HTTP/3 error of the server: {error.reason}")
         self.connection.close(error_code=error.code, reason_phrase=error.reason)
 
     def on_exhausted(self, reason: str) -> None:
-        """What was asked for may still come; a server that overdoes it is closed by the codec."""
+        """The responses may still arrive; the codec closes a connection that exceeds its limits."""

@@ -1,57 +1,42 @@
-"""`quicedge interop-client`: quicedge as the QUIC interop runner's client."""
+"""quicedge as the QUIC interop runner's client: the connections that each case asks for."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import ssl
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-import click
-import uvloop
-
-from quicedge.cli.interop_download import Downloader, DownloadError
-from quicedge.cli.interop_environment import Environment
+from interop.endpoint.download import Downloader, DownloadError
+from interop.endpoint.environment import Environment
+from interop.endpoint.http09 import ALPN_HTTP09
 from quicedge.config.schema import Qlog
 from quicedge.config.tracelimits import QLOG_MAX_FILE_SIZE, QLOG_MAX_TOTAL_SIZE
-from quicedge.http.hq import ALPN_HQ
 from quicedge.quic.connection import Connection
 from quicedge.quic.settings import ALPN_H3, client_configuration
 from quicedge.telemetry.trace import Trace
 from quicedge.telemetry.tracefiles import TraceFiles, trace_directory
 
 HANDSHAKE_TIMEOUT = 180.0
-"""Seconds: three packets in ten are lost in some cases."""
+"""Seconds: some cases lose three packets in ten."""
 TICKET_WAIT = 3.0
 """Seconds to wait for a session ticket once the first file is there."""
 UPDATE_KEYS_AFTER = 64 * 1024
-"""Bytes received before the key update, which must come within the first megabyte."""
+"""Bytes received before the key update, which must happen within the first megabyte."""
 RESERVED_VERSION = 0x1A2A3A4A
-"""A version that no server has (RFC 9000 section 15)."""
+"""A version that no server supports (RFC 9000 section 15)."""
 
 
-@click.command()
-def command() -> None:
-    """Download what the environment says (ROLE=client, REQUESTS); docs/interop.md says more."""
-    environment = Environment.read()
-    try:
-        uvloop.run(_Client(environment).run())
-    except DownloadError as error:
-        click.echo(str(error), err=True)
-        sys.exit(1)
-
-
-class _Client:
-    """The cases. Each opens its connections and asks for its share of the files."""
+class Client:
+    """Runs one case: opens the connections that it asks for and downloads the files over them."""
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
-        self._alpn = environment.alpn or (ALPN_H3 if environment.case == "http3" else ALPN_HQ)
+        self._alpn = environment.alpn or (ALPN_H3 if environment.case == "http3" else ALPN_HTTP09)
         directory = trace_directory(Qlog())
         self._files = (
             TraceFiles(directory, max_total=QLOG_MAX_TOTAL_SIZE) if directory is not None else None
@@ -60,6 +45,7 @@ class _Client:
         self._ticket_came = asyncio.Event()
 
     async def run(self) -> None:
+        """Download everything; raises DownloadError."""
         try:
             await self._run()
         finally:
@@ -101,7 +87,7 @@ class _Client:
                 try:
                     await asyncio.wait_for(self._ticket_came.wait(), TICKET_WAIT)
                 except TimeoutError:
-                    raise DownloadError("the server gave no session ticket") from None
+                    raise DownloadError("the server sent no session ticket") from None
 
     async def _expect_no_common_version(self, urls: list[str]) -> None:
         try:
@@ -110,7 +96,7 @@ class _Client:
             if "version" not in str(error):
                 raise
         else:
-            raise DownloadError("the server took a version that does not exist")
+            raise DownloadError("the server accepted a version that does not exist")
 
     @asynccontextmanager
     async def _connection(self, url: str, resume: bool) -> AsyncIterator[Downloader]:
@@ -150,7 +136,7 @@ class _Client:
             await downloader.close()
 
     def _trace(self, connection: Connection) -> None:
-        """Write what the connection does into QLOGDIR, if the runner wants it."""
+        """Write a qlog trace of the connection to QLOGDIR, if it is set."""
         if self._files is None:
             return
         wall = time.time()

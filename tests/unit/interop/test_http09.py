@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicedge.config.limits import HQ_MAX_REQUEST
+from interop.endpoint.http09 import MAX_REQUEST_LINE, Http09Connection
 from quicedge.http.errors import H3ErrorCode
 from quicedge.http.h3_types import H3StreamError
-from quicedge.http.hq import HqConnection
 from quicedge.http.message import Fields
 from quicedge.http.priority import Priority
 
@@ -26,7 +25,7 @@ class Peer:
         self.ended: list[int] = []
         self.errors: list[int] = []
         self.credit = 0
-        self.hq = HqConnection(self, self, authority=b"server4")
+        self.http09 = Http09Connection(self, self, authority=b"server4")
 
     def send_stream_data(self, stream_id: int, data: bytes, end_stream: bool = False) -> None:
         self.sent.append((stream_id, data, end_stream))
@@ -75,47 +74,47 @@ class Peer:
     st.lists(st.integers(0, 11), max_size=4),
     st.booleans(),
 )
-def test_a_request_in_pieces(line: bytes, cuts: list[int], fin_apart: bool) -> None:
+def test_requests_arrive_in_pieces(line: bytes, cuts: list[int], fin_apart: bool) -> None:
     peer = Peer()
     edges = sorted({0, len(line), *(min(cut, len(line)) for cut in cuts)})
     pieces = [line[a:b] for a, b in itertools.pairwise(edges)]
     for piece in pieces[:-1]:
-        peer.hq.stream_data(4, piece, False)
-    peer.hq.stream_data(4, pieces[-1], not fin_apart)
+        peer.http09.stream_data(4, piece, False)
+    peer.http09.stream_data(4, pieces[-1], not fin_apart)
     if fin_apart:
-        peer.hq.stream_data(4, b"", True)
+        peer.http09.stream_data(4, b"", True)
     assert peer.requests == [(4, b"/file")]
     assert peer.ended == [4]
     assert peer.credit == len(line)
 
 
-def test_an_answer_is_bare_content() -> None:
+def test_responses_are_bare_content() -> None:
     peer = Peer()
-    peer.hq.send_headers(0, [(b":status", b"103")])
-    peer.hq.send_headers(0, [(b":status", b"200"), (b"content-length", b"3")])
-    peer.hq.send_data(0, b"abc")
-    peer.hq.send_data(0, b"", end_stream=True)
+    peer.http09.send_headers(0, [(b":status", b"103")])
+    peer.http09.send_headers(0, [(b":status", b"200"), (b"content-length", b"3")])
+    peer.http09.send_data(0, b"abc")
+    peer.http09.send_data(0, b"", end_stream=True)
     assert peer.sent == [(0, b"abc", False), (0, b"", True)]
 
 
-def test_an_error_is_not_taken_for_a_file() -> None:
+def test_error_responses_reset_the_stream() -> None:
     peer = Peer()
-    peer.hq.send_headers(0, [(b":status", b"404")])
+    peer.http09.send_headers(0, [(b":status", b"404")])
     assert peer.reset == [0]
     assert peer.sent == []
 
 
 @pytest.mark.parametrize("line", [b"POST /x\r\n", b"GET\r\n", b"GET x\r\n", b"GET /a b\r\n", b"\n"])
-def test_what_is_no_request(line: bytes) -> None:
+def test_malformed_requests_are_refused(line: bytes) -> None:
     peer = Peer()
-    peer.hq.stream_data(0, line, True)
+    peer.http09.stream_data(0, line, True)
     assert peer.errors == [H3ErrorCode.MESSAGE_ERROR]
 
 
-def test_a_line_without_end() -> None:
+def test_a_line_beyond_the_limit_is_refused_once() -> None:
     peer = Peer()
-    peer.hq.stream_data(0, b"x" * HQ_MAX_REQUEST, False)
+    peer.http09.stream_data(0, b"x" * MAX_REQUEST_LINE, False)
     assert not peer.errors
     for _ in range(3):
-        peer.hq.stream_data(0, b"x", False)
+        peer.http09.stream_data(0, b"x", False)
     assert peer.errors == [H3ErrorCode.MESSAGE_ERROR]

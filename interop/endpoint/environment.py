@@ -1,4 +1,4 @@
-"""What the QUIC interop runner tells an endpoint, by its environment."""
+"""What the QUIC interop runner tells an endpoint, in its environment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 UNSUPPORTED = 127
-"""Exit code for a case that is not known; the runner asks for one to see that it is so."""
+"""Exit code for an unknown case; the runner tries one to check it."""
 
 CASES = frozenset(
     (
@@ -17,12 +17,12 @@ CASES = frozenset(
         "multiconnect", "v2", "ecn", "keyupdate", "connectionmigration", "versionnegotiation",
     )
 )  # fmt: skip
-"""TESTCASE values; the other cases differ by the link alone."""
+"""TESTCASE values; the other cases differ in the link alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """See `docs/interop.md`, "What an endpoint is given"."""
+    """The variables that `docs/interop.md` lists."""
 
     case: str
     port: int
@@ -34,7 +34,7 @@ class Environment:
 
     @classmethod
     def read(cls) -> Self:
-        """Read it; exits with 127 when the case is not known, before anything else."""
+        """Read the process's environment; an unknown case ends the process with exit code 127."""
         environment = os.environ.get
         case = environment("TESTCASE") or ""
         if case not in CASES:

@@ -1,0 +1,3 @@
+from interop.commands import main
+
+main(prog_name="python -m interop")
