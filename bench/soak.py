@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.attacks import ALL_KINDS, attacks, configuration
 from tests.support.edge import REPOSITORY, RunningEdge, edge
 from tests.support.peers import answers, free_port, wait_until
 
@@ -165,7 +166,7 @@ def soak(
         for name in ("connections", "at_once", "small", "large", "failed"):
             verdict.note(f"active: {name}", worked[name])
         for name in ("p50", "p99", "handshake_p99"):
-            verdict.note(f"active: {name} (ms)", _ms(worked[name]))
+            verdict.note(f"active: {name} (ms)", milliseconds(worked[name]))
         verdict.note("datagrams lost, rebindings", f"{way['lost']}, {way['rebindings']}")
         verdict.note(
             "memory, middle and end (MB)", f"{middle.resident / 1e6:.0f} {end.resident / 1e6:.0f}"
@@ -190,17 +191,17 @@ def peace(running: RunningEdge, verdict: Verdict, before: Held) -> None:
 
 def attack(running: RunningEdge, verdict: Verdict, seconds: float) -> None:
     """The second part: floods, while honest clients are served."""
-    quiet = _honest(running, seconds)
-    verdict.note("quiet: p99 (ms)", _ms(quiet["p99"]))
+    quiet = honest(running, seconds)
+    verdict.note("quiet: p99 (ms)", milliseconds(quiet["p99"]))
     verdict.expect(not quiet["failed"], f"honest requests failed: {quiet['failed']}")
     before = held(running)
     for kind, rate in FLOODS.items():
         with program("bench.floods", kind, running.port, rate) as flood:
-            during = _honest(running, seconds)
+            during = honest(running, seconds)
             flooded = held(running)
             sent = flood.finish()["sent"]
         verdict.note(f"{kind}: sent", sent)
-        verdict.note(f"{kind}: honest p99 (ms)", _ms(during["p99"]))
+        verdict.note(f"{kind}: honest p99 (ms)", milliseconds(during["p99"]))
         verdict.note(f"{kind}: honest requests", during["small"] + during["large"])
         verdict.note(
             f"{kind}: memory gained (MB)", f"{(flooded.resident - before.resident) / 1e6:.1f}"
@@ -212,14 +213,15 @@ def attack(running: RunningEdge, verdict: Verdict, seconds: float) -> None:
         wait_until(lambda: is_at_peace(running), "the end of a flood", 90)
 
 
-def _honest(running: RunningEdge, seconds: float) -> dict[str, Any]:
+def honest(running: RunningEdge, seconds: float) -> dict[str, Any]:
+    """What a few honest clients saw in some seconds."""
     arguments = ("active", running.port, QUIET_CLIENTS, QUIET_INTERVAL)
     with program("bench.soakload", *arguments) as clients:
         time.sleep(seconds)
         return clients.finish()
 
 
-def _ms(seconds: float | None) -> str:
+def milliseconds(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds * 1000:.1f}"
 
 
@@ -238,8 +240,19 @@ def run(
     return verdict
 
 
+def run_attacks(directory: Path, kinds: list[str], seconds: float) -> Verdict:
+    """Resource attacks alone (`bench.attacks`)."""
+    verdict = Verdict()
+    extra = configuration(directory)
+    with origin() as url, edge(directory, url, extra=extra) as running:
+        attacks(running, verdict, kinds, seconds)
+    return verdict
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", nargs="?", choices=("all", "attacks"), default="all")
+    parser.add_argument("--kind", action="append", choices=ALL_KINDS, help="of attacks")
     parser.add_argument("--seconds", type=float, default=os.environ.get("SOAK_SECONDS", 300))
     parser.add_argument("--idle", type=int, default=5000)
     parser.add_argument("--active", type=int, default=200)
@@ -247,6 +260,10 @@ def main() -> None:
     parser.add_argument("--flood-seconds", type=float, default=15)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
+        if options.part == "attacks":
+            kinds = options.kind or list(ALL_KINDS)
+            verdict = run_attacks(Path(directory), kinds, options.flood_seconds)
+            sys.exit("\n".join(verdict.wrong) or 0)
         verdict = run(
             Path(directory), options.seconds, options.idle, options.active, options.interval,
             options.flood_seconds,

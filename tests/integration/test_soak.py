@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import soak
+from bench import attacks, soak
 from tests.support.edge import edge
 from tests.support.origin import demo_origin
 
@@ -42,7 +42,7 @@ def test_honest_clients_are_served_during_a_flood(tmp_path: Path, kind: str) -> 
     with demo_origin() as origin, edge(tmp_path, origin) as running:
         before = soak.held(running)
         with soak.program("bench.floods", kind, running.port, soak.FLOODS[kind]) as flood:
-            during = soak._honest(running, 3)
+            during = soak.honest(running, 3)
             flooded = soak.held(running)
             sent = flood.finish()["sent"]
     assert sent > soak.FLOODS[kind] / 2
@@ -51,3 +51,23 @@ def test_honest_clients_are_served_during_a_flood(tmp_path: Path, kind: str) -> 
     # How slow is `make soak`'s to say: other tests share the machine.
     assert during["p99"] < 2
     assert flooded.resident - before.resident < 48 << 20
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("kind", attacks.ALL_KINDS)
+def test_honest_clients_are_served_beside_one_that_takes_all_it_can(
+    tmp_path: Path, kind: str
+) -> None:
+    extra = attacks.configuration(tmp_path)
+    with demo_origin() as origin, edge(tmp_path, origin, extra=extra) as running:
+        before = attacks.usage(running)
+        with soak.program("bench.attackers", kind, running.port) as attacker:
+            during = soak.honest(running, 4)
+            end = attacks.usage(running)
+            sent = attacker.finish()["sent"]
+        assert sent > 10_000
+        assert not during["failed"]
+        assert during["small"] > 20
+        # How slow, and at what cost per byte, is `make soak`'s to say.
+        assert during["p99"] < 3
+        assert end.resident - before.resident < attacks.MEMORY_MOST
