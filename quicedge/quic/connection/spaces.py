@@ -13,6 +13,7 @@ from collections.abc import Callable
 from quicedge.config.limits import (
     ACK_DELAY,
     MAX_ACK_RANGES,
+    MAX_CRYPTO_GAPS,
     SKIP_PACKETS_FIRST,
     SKIP_PACKETS_MOST,
     SKIPPED_REMEMBERED,
@@ -39,7 +40,7 @@ class PacketSpace:
 
     def __init__(self, epoch: Epoch) -> None:
         self.epoch = epoch
-        self.crypto_in = Assembler()
+        self.crypto_in = Assembler(MAX_CRYPTO_GAPS)
         self.crypto_out = SendBuffer()
         # what came
         self.expected = 0

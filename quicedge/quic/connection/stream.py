@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from quicedge.quic.connection.assembler import Assembler
+from quicedge.config.limits import BYTES_PER_GAP
+from quicedge.quic.connection.assembler import Assembler, GapBudget
 from quicedge.quic.connection.flow_control import ReceiveWindow
 from quicedge.quic.connection.priority import CONTROL_RANK, DEFAULT_RANK, Rank
 from quicedge.quic.connection.send_buffer import SendBuffer
@@ -17,8 +18,9 @@ class ReceiveHalf:
 
     __slots__ = ("assembler", "final_size", "is_finished", "stop_code", "stop_pending", "window")
 
-    def __init__(self, window: int) -> None:
-        self.assembler = Assembler()
+    def __init__(self, window: int, gaps: GapBudget) -> None:
+        """`window` in bytes; `gaps` are those of all streams of the connection."""
+        self.assembler = Assembler(window // BYTES_PER_GAP, gaps)
         self.window = ReceiveWindow(window)
         """Its `used` is the highest offset seen."""
         self.final_size: int | None = None

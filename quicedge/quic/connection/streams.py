@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NoReturn
 
-from quicedge.quic.connection.assembler import TooManyGaps
+from quicedge.config.limits import BYTES_PER_GAP
+from quicedge.quic.connection.assembler import GapBudget, TooManyGaps
 from quicedge.quic.connection.draft import Draft
 from quicedge.quic.connection.events import EventQueue
 from quicedge.quic.connection.flow_control import ReceiveWindow, StreamCount
@@ -61,6 +62,7 @@ class Streams:
         self._stream_window = stream_window
         self._open: dict[int, Stream] = {}
         self.window = ReceiveWindow(connection_window)
+        self._gaps = GapBudget(connection_window // BYTES_PER_GAP)
         self.peer_bidi = StreamCount(max_bidi)
         self.peer_uni = StreamCount(max_uni)
         # what the peer allows
@@ -276,7 +278,9 @@ class Streams:
 
     def _open_theirs(self, stream_id: int) -> Stream:
         send = None if stream_id & _UNI else SendHalf(self._limit_bidi_theirs)
-        stream = self._open[stream_id] = Stream(stream_id, ReceiveHalf(self._stream_window), send)
+        stream = self._open[stream_id] = Stream(
+            stream_id, ReceiveHalf(self._stream_window, self._gaps), send
+        )
         self._touched[stream_id] = stream
         priority = self._awaited.pop(stream_id, None)
         if priority is not None:
@@ -365,7 +369,7 @@ class Streams:
             raise ValueError("stream is not open")
         uni = bool(stream_id & _UNI)
         limit = self._limit_uni if uni else self._limit_bidi_ours
-        receive = None if uni else ReceiveHalf(self._stream_window)
+        receive = None if uni else ReceiveHalf(self._stream_window, self._gaps)
         stream = self._open[stream_id] = Stream(stream_id, receive, SendHalf(limit))
         if uni:
             self._next_uni = stream_id + 4
@@ -427,7 +431,7 @@ class Streams:
 
     @property
     def held(self) -> int:
-        """Bytes of memory that data out of order takes."""
+        """Bytes that wait for what is before them."""
         return sum(
             stream.receive.assembler.held
             for stream in self._open.values()

@@ -12,11 +12,11 @@ from aioquic.quic.stream import QuicStream
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicedge.config.limits import MAX_STREAM_GAPS, STREAM_PAGE
-from quicedge.quic.connection.assembler import Assembler, TooManyGaps
+from quicedge.config.limits import ASSEMBLER_CHUNKS, BYTES_PER_GAP, STREAM_WINDOW
+from quicedge.quic.connection.assembler import Assembler, GapBudget, TooManyGaps
 from tests.support.hostile import Hostile, varints
 
-SIZE = 3 * STREAM_PAGE + 100
+SIZE = 12_388
 CONTENT = bytes(n % 251 for n in range(SIZE))
 
 PIECES = st.lists(st.tuples(st.integers(0, SIZE), st.integers(0, SIZE)), min_size=1, max_size=40)
@@ -24,7 +24,7 @@ PIECES = st.lists(st.tuples(st.integers(0, SIZE), st.integers(0, SIZE)), min_siz
 
 @given(pieces=PIECES)
 def test_any_order_gives_what_aioquic_gives(pieces: list[tuple[int, int]]) -> None:
-    stock, ours = QuicStream(stream_id=0), Assembler()
+    stock, ours = QuicStream(stream_id=0), Assembler(100)
     for first, second in pieces:
         start, end = min(first, second), max(first, second)
         event = stock.receiver.handle_frame(QuicStreamFrame(data=CONTENT[start:end], offset=start))
@@ -36,7 +36,7 @@ def test_any_order_gives_what_aioquic_gives(pieces: list[tuple[int, int]]) -> No
 def test_all_pieces_make_the_whole_and_leave_nothing(cuts: set[int], seed: int) -> None:
     pieces = list(itertools.pairwise([0, *sorted(cuts), SIZE]))
     Random(seed).shuffle(pieces)
-    assembler = Assembler()
+    assembler = Assembler(100)
     got = b"".join(assembler.insert(start, CONTENT[start:end]) for start, end in pieces)
     assert got == CONTENT
     assert assembler.is_empty
@@ -44,18 +44,63 @@ def test_all_pieces_make_the_whole_and_leave_nothing(cuts: set[int], seed: int) 
 
 
 def test_gaps_are_bounded() -> None:
-    assembler = Assembler()
-    for number in range(MAX_STREAM_GAPS):
+    assembler = Assembler(64)
+    for number in range(64):
         assembler.insert(2 * number + 1, b"x")
     with pytest.raises(TooManyGaps):
-        assembler.insert(2 * MAX_STREAM_GAPS + 1, b"x")
+        assembler.insert(1000, b"x")
+    assert assembler.insert(0, b"y") == b"yx", "what comes next in order is no gap"
+    assert assembler.gaps == 63
+
+
+def test_gaps_of_all_streams_together_are_bounded() -> None:
+    budget = GapBudget(10)
+    streams = [Assembler(64, budget) for _ in range(11)]
+    for assembler in streams[:10]:
+        assembler.insert(5, b"x")
+    with pytest.raises(TooManyGaps):
+        streams[10].insert(5, b"x")
+    assert streams[10].insert(0, b"y") == b"y"
+    streams[0].clear()
+    assert streams[0].is_empty
+    assert streams[1].insert(0, b"abcde") == b"abcdex"
+    assert budget.held == 8
+
+
+def test_pieces_in_descending_order_are_joined_now_and_then() -> None:
+    assembler = Assembler(64)
+    count = 3 * ASSEMBLER_CHUNKS
+    for number in range(count, 0, -1):
+        assert assembler.insert(2 * number, CONTENT[2 * number : 2 * number + 2]) == b""
+        assert assembler.gaps == 1
+    assert assembler.insert(0, CONTENT[:2]) == CONTENT[: 2 * count + 2]
+
+
+@pytest.mark.parametrize("loss", [0.01, 0.1, 0.3, 0.5, 0.7])
+def test_no_honest_sender_meets_the_bound(loss: float) -> None:
+    """A full window of packets of the base size, of which any share is lost."""
+    rng = Random(int(loss * 100))
+    for _ in range(20):
+        assembler = Assembler(STREAM_WINDOW // BYTES_PER_GAP)
+        for offset in range(0, STREAM_WINDOW - 1150, 1150):
+            if offset and rng.random() > loss:
+                assembler.insert(offset, bytes(1150))
+
+
+def test_the_farthest_byte_again_and_again_costs_little() -> None:
+    assembler = Assembler(64)
+    for number in range(64):
+        assembler.insert(2 * number + 1, b"x")
+    for _ in range(1000):
+        assert assembler.insert(127, b"x") == b""
+    assert assembler.held == 64
 
 
 def stream_frame(stream_id: int, offset: int, data: bytes) -> bytes:
     return varints(0x0E, stream_id, offset, len(data)) + data
 
 
-def test_bytes_at_the_far_end_take_a_page_each() -> None:
+def test_bytes_at_the_far_end_take_no_more_than_bytes() -> None:
     hostile = Hostile().connect()
     window = hostile.server.configuration.max_stream_data
     streams = range(0, 400, 4)
@@ -71,15 +116,15 @@ def test_bytes_at_the_far_end_take_a_page_each() -> None:
     finally:
         tracemalloc.stop()
     assert hostile.verdict is None
-    assert hostile.server.streams.held == len(streams) * STREAM_PAGE
-    assert grown < len(streams) * window / 50
+    assert hostile.server.streams.held == len(streams)
+    assert grown < len(streams) * 4096
 
 
 def test_a_reset_gives_up_what_waited() -> None:
     hostile = Hostile().connect()
-    for offset in range(STREAM_PAGE, 60 * STREAM_PAGE, STREAM_PAGE):
+    for offset in range(4096, 60 * 4096, 4096):
         hostile.send(stream_frame(0, offset, b"x"))
-    assert hostile.server.streams.held == 59 * STREAM_PAGE
-    hostile.send(varints(0x04, 0, 0, 60 * STREAM_PAGE))
+    assert hostile.server.streams.held == 59
+    hostile.send(varints(0x04, 0, 0, 60 * 4096))
     assert hostile.verdict is None
     assert hostile.server.streams.held == 0

@@ -10,7 +10,12 @@ from aioquic.quic.packet import QuicErrorCode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quicedge.config.limits import MAX_RETIRED_CONNECTION_IDS, MAX_STREAM_GAPS
+from quicedge.config.limits import (
+    BYTES_PER_GAP,
+    MAX_CRYPTO_GAPS,
+    MAX_RETIRED_CONNECTION_IDS,
+    STREAM_WINDOW,
+)
 from quicedge.quic.connection import Connection
 from quicedge.quic.frames import Epoch, encode_varint
 from tests.support.hostile import Hostile
@@ -36,6 +41,9 @@ def islands(start: int, stop: int) -> bytes:
     return b"".join(stream_frame(0, 2 * number + 1, b"x") for number in range(start, stop))
 
 
+MAX_STREAM_GAPS = STREAM_WINDOW // BYTES_PER_GAP
+
+
 def test_a_stream_in_too_many_pieces_closes_the_connection() -> None:
     hostile = Hostile().connect()
     for start in range(0, 2 * MAX_STREAM_GAPS, 100):
@@ -49,13 +57,13 @@ def test_a_stream_in_too_many_pieces_closes_the_connection() -> None:
 
 def test_a_hello_in_too_many_pieces_closes_the_connection() -> None:
     world = World()
-    for number, start in enumerate(range(0, 4 * MAX_STREAM_GAPS, 400)):
-        frames = b"".join(crypto_frame(offset, b"x") for offset in range(start + 1, start + 400, 2))
+    for number, start in enumerate(range(0, 1000, 100)):
+        frames = b"".join(crypto_frame(offset, b"x") for offset in range(start + 1, start + 100, 2))
         world.receive(initial(frames, dcid=b"flooding", number=number))
     (connection,) = world.endpoint.connections
     assert connection.close_event is not None
     assert connection.close_event.reason_phrase == "Too many gaps in CRYPTO data"
-    assert connection.spaces[Epoch.INITIAL].crypto_in.gaps <= MAX_STREAM_GAPS + 1
+    assert connection.spaces[Epoch.INITIAL].crypto_in.gaps <= MAX_CRYPTO_GAPS + 1
 
 
 def test_connection_ids_that_retire_each_other_are_bounded() -> None:
