@@ -89,6 +89,9 @@ ACTIVE_CONNECTION_IDS: Final = 4
 """Connection IDs active in either direction (as in quic-go): each costs memory and a frame in the
 first round trip; a migration uses one up."""
 
+MAX_SERVER_NAME: Final = 255
+"""Bytes of a server name (SNI): what the DNS allows (RFC 1035 section 2.3.4; BoringSSL: 255)."""
+
 MAX_CRYPTO_OFFSET: Final = 64 * 1024
 """Highest CRYPTO offset buffered; post-quantum ClientHellos with certificates stay below."""
 

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import msgspec
 from aioquic import tls
 
+from quicedge.config.limits import MAX_SERVER_NAME
+
 TLS_1_2, TLS_1_3 = 0x0303, 0x0304
 
 SERVER_NAME = 0
@@ -123,8 +125,12 @@ def _server_name(names: bytes) -> str:
     if names[0] != 0:
         raise tls.AlertIllegalParameter(f"ServerName has an unknown name type {names[0]}")
     # RFC 6066 section 3: the list MUST NOT contain more than one name of the same type.
+    name = _all_of(names[1:], 2)
+    # The name is kept, logged and listed for as long as its connection lives.
+    if not 0 < len(name) <= MAX_SERVER_NAME:
+        raise tls.AlertDecodeError(f"ServerName has {len(name)} bytes")
     try:
-        return _all_of(names[1:], 2).decode("ascii")
+        return name.decode("ascii")
     except UnicodeDecodeError:
         raise tls.AlertDecodeError("ServerName is not ASCII") from None
 

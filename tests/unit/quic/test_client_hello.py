@@ -137,11 +137,20 @@ def test_what_a_hello_may_not_hold(
         (b"\x00\x04\x01\x00\x01a", tls.AlertIllegalParameter),  # no host name
         (b"\x00\x08\x00\x00\x01a\x00\x00\x01b", tls.AlertDecodeError),  # two names
         (b"\x00\x00", tls.AlertDecodeError),  # no name
+        (b"\x00\x03\x00\x00\x00", tls.AlertDecodeError),  # an empty name
+        (b"\x01\x03\x00\x01\x00" + b"a" * 256, tls.AlertDecodeError),  # longer than any name
     ],
 )
 def test_bad_server_names(name: bytes, alert: type[tls.Alert]) -> None:
     with pytest.raises(alert):
         read_client_hello(encoded(sample(server_name=None, other_extensions=[(0, name)])))
+
+
+def test_the_longest_server_name() -> None:
+    name = b"a" * 255
+    extension = b"\x01\x02\x00\x00\xff" + name
+    hello = read_client_hello(encoded(sample(server_name=None, other_extensions=[(0, extension)])))
+    assert hello.server_name == name.decode()
 
 
 def test_a_hello_of_another_version_and_bytes_behind_it() -> None:

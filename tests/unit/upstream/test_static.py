@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -169,6 +170,37 @@ async def test_a_directory_is_asked_for_by_its_slash(root: Path) -> None:
     assert answer.head.status == 301
     # Not `//docs/`, which a browser would take for a host.
     assert answer["location"] == "/docs/"
+
+
+@pytest.mark.parametrize("target", ["../secret", "../wwwx", "fifo", None])
+@pytest.mark.parametrize("swapped", [b"docs", b"deep", b"file"])
+def test_what_changes_between_look_and_open_leads_nowhere(
+    root: Path, monkeypatch: pytest.MonkeyPatch, swapped: bytes, target: str | None
+) -> None:
+    """Whoever may write below the root swaps a name, once it was looked at, for a link outside, a
+    FIFO without a writer, or nothing."""
+    (root / "docs" / "deep" / "file").write_bytes(b"file")
+    look = os.stat
+
+    def look_then_swap(name: Any, **options: Any) -> os.stat_result:
+        status = look(name, **options)
+        if name == swapped:
+            here = Path(os.readlink(f"/proc/self/fd/{options['dir_fd']}"))
+            found = here / os.fsdecode(name)
+            found.rename(here / ".seen")
+            if target == "fifo":
+                os.mkfifo(found)
+            elif target is not None:
+                found.symlink_to(os.path.relpath(root / target, here))
+        return status
+
+    before = len(os.listdir("/proc/self/fd"))
+    directory = Directory(str(root))
+    monkeypatch.setattr(os, "stat", look_then_swap)
+    with pytest.raises(NotServed):
+        directory.open(b"/docs/deep/file")
+    directory.close()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
