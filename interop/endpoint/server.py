@@ -16,7 +16,7 @@ from quicedge.config.schema import Config
 from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.tls import read_certificate
 from quicedge.udp.socket import UdpSocket, open_socket
-from quicedge.worker.edge import Edge, store_of
+from quicedge.worker.edge import Edge, load_certificates
 
 HANDSHAKE_TIMEOUT = 60
 """Seconds: some cases lose three packets in ten."""
@@ -73,7 +73,7 @@ async def serve(environment: Environment) -> None:
         configuration(environment),
         sockets,
         # The runner mounts one key for all, readable by everyone.
-        certificates=store_of([read_certificate(cert, key, private=False)]),
+        certificates=load_certificates([read_certificate(cert, key, private=False)]),
         connection_ids=ConnectionIds(secret=secret),
         secret=secret,
         access_log=None,

@@ -1,6 +1,6 @@
-"""The admin API: what the edge is and what each of its connections does, as JSON.
+"""The admin API: the state of the edge and its connections as JSON.
 
-`admin.guard` decides who may use it; every action is a POST, and logged.
+`admin.guard` controls access; every action is a POST request, and logged.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PARAMETERS = tuple(field.name for field in msgspec.structs.fields(ConnectionQue
 def make_app(
     edge: EdgeView, *, hosts: Collection[str] | None = (), token: str | None = None
 ) -> ASGIApp:
-    """The ASGI application; `hosts` and `token` as `Guard` has them."""
+    """Create the ASGI application; for `hosts` and `token` see `Guard`."""
 
     async def connections(request: Request) -> Response:
         page = await edge.connections(_query(request))
@@ -57,7 +57,7 @@ def make_app(
         if not await edge.close_connection(connection_id, asked.code, asked.reason):
             raise HTTPException(404, "no such connection")
         log.info(
-            "connection closed by an operator",
+            "connection closed by operator",
             connection=connection_id,
             code=asked.code,
             reason=asked.reason,
@@ -67,7 +67,7 @@ def make_app(
     async def log_level(request: Request) -> Response:
         asked = await _body(request, LogLevelRequest)
         await edge.set_log_level(asked.level)
-        log.warning("log level set by an operator", level=asked.level)
+        log.warning("log level changed by operator", level=asked.level)
         return _json({"level": asked.level})
 
     async def healthz(request: Request) -> Response:
@@ -101,7 +101,7 @@ _Body = TypeVar("_Body")
 
 
 async def _body(request: Request, kind: type[_Body]) -> _Body:
-    """The JSON of a request."""
+    """Decode the JSON body of a request."""
     try:
         return msgspec.json.decode(await request.body() or b"{}", type=kind)
     except msgspec.ValidationError as error:
@@ -114,7 +114,7 @@ def _query(request: Request) -> ConnectionQuery:
     given: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
         if name not in _PARAMETERS:
-            raise HTTPException(400, f"no parameter {name!r}; there are: {', '.join(_PARAMETERS)}")
+            raise HTTPException(400, f"unknown parameter {name!r}; known: {', '.join(_PARAMETERS)}")
         if name in given:
             raise HTTPException(400, f"{name}: given twice")
         given[name] = value
@@ -143,5 +143,5 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    # The server logs the exception; who asks gets nothing of our insides.
+    # The server logs the exception; internals are not disclosed to the client.
     return _json({"error": "internal error"}, 500)

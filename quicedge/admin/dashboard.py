@@ -1,4 +1,4 @@
-"""The dashboard: one page, one style sheet and one script of ours, from the package."""
+"""The dashboard: one page, one style sheet and one script, served from the package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FILES = {
     "/dashboard.js": ("dashboard.js", "text/javascript; charset=utf-8"),
 }
 
-# Names and paths that clients choose are shown: only our own script may run, whatever they hold.
+# The page shows text that clients choose; only our own script may run.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -22,7 +22,7 @@ _POLICY = (
 
 
 def dashboard_routes() -> list[Route]:
-    """`/` and what it needs."""
+    """Routes of the page and its assets."""
 
     async def asset(request: Request) -> Response:
         name, kind = _FILES[request.url.path]

@@ -1,4 +1,4 @@
-"""Metric families by route, upstream and listener, added up over all workers."""
+"""Metric families by route, upstream and listener, summed over all workers."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _ENDED = {
     "age_seconds": "Age of connections that ended.",
     "handshake_seconds": "Time to a complete handshake.",
     "smoothed_rtt_seconds": "Smoothed RTT of connections that ended.",
-    "min_rtt_seconds": "Least RTT of connections that ended.",
+    "min_rtt_seconds": "Minimum RTT of connections that ended.",
     "congestion_window_bytes": "Congestion window of connections that ended.",
-    "loss_ratio": "Share of packets that connections that ended had lost.",
+    "loss_ratio": "Share of packets lost on connections that ended.",
 }
 
 
 def families(workers: Iterable[Metrics]) -> Iterator[Metric]:
-    """One time series a route, upstream or listener: sums over the workers.
+    """One time series per route, upstream or listener, summed over the workers.
 
-    A worker that was replaced takes its counts along, which Prometheus reads as a restart.
+    The counts of a worker are lost with it, which Prometheus treats as a counter reset.
     """
     workers = list(workers)
     yield from _routes(workers)
@@ -82,7 +82,7 @@ def _routes(workers: list[Metrics]) -> Iterator[Metric]:
         "quicedge_route_requests", "Requests answered, by status.", ["route", "status"], statuses
     )
     yield _counter(
-        "quicedge_route_outcomes", "Requests, by how they ended.", ["route", "outcome"], outcomes
+        "quicedge_route_outcomes", "Requests, by outcome.", ["route", "outcome"], outcomes
     )
     yield _counter("quicedge_route_request_bytes", "Request content.", ["route"], received)
     yield _counter(
@@ -91,7 +91,7 @@ def _routes(workers: list[Metrics]) -> Iterator[Metric]:
     )  # fmt: skip
     yield _histogram(
         "quicedge_route_duration_seconds",
-        "From a request's head to the ACK of its response's last byte.",
+        "From the request head to the acknowledgment of the last byte of the response.",
         "route", DURATIONS, ((name, route.duration) for name, route in routes),
     )  # fmt: skip
 
@@ -106,24 +106,27 @@ def _upstreams(workers: list[Metrics]) -> Iterator[Metric]:
             errors[name, kind] += count
     yield _counter("quicedge_upstream_requests", "Requests sent to it.", ["upstream"], requests)
     yield _counter(
-        "quicedge_upstream_errors", "Requests it failed, by kind.", ["upstream", "kind"], errors
+        "quicedge_upstream_errors",
+        "Requests that failed there, by kind.",
+        ["upstream", "kind"],
+        errors,
     )
     yield _histogram(
-        "quicedge_upstream_first_byte_seconds", "From a request's head to the response's.",
+        "quicedge_upstream_first_byte_seconds", "From the request head to the response head.",
         "upstream", DURATIONS, ((name, upstream.first_byte) for name, upstream in upstreams),
     )  # fmt: skip
 
 
 def servers_up(workers: list[WorkerStats]) -> Metric:
-    """Which origin servers each worker sends requests to."""
+    """Which origin servers each worker considers available."""
     family = GaugeMetricFamily(
-        "quicedge_upstream_server_up", "Whether requests are sent to it.",
+        "quicedge_upstream_server_up", "Whether the server receives requests.",
         labels=["upstream", "server", "worker"],
     )  # fmt: skip
     for stats in workers:
         for upstream, servers in stats.servers.items():
             for server, values in servers.items():
-                if "up" in values:  # a directory is always
+                if "up" in values:  # static files have none
                     family.add_metric([upstream, server, str(stats.slot)], values["up"])
     return family
 

@@ -1,9 +1,9 @@
-"""Who may use the admin API.
+"""Access control of the admin API.
 
-On loopback or a unix socket whoever reaches it is trusted; anywhere else, or where a token is
-configured, requests need `Authorization: Bearer TOKEN`. Browsers are the other way in: a page of
-anybody's can send requests to 127.0.0.1 under a name of its own (DNS rebinding) or with a form. It
-cannot choose its Host and Origin, nor send a form as JSON.
+Local callers on loopback or a unix socket are trusted; elsewhere, or where a token is configured,
+requests need `Authorization: Bearer TOKEN`. Browsers are the other way in: any web page can send
+requests to 127.0.0.1, under a name of its own (DNS rebinding) or with a form. It can choose neither
+Host nor Origin, and cannot send a form as JSON.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 OPEN_PATHS = frozenset({"/", "/dashboard.css", "/dashboard.js", "/healthz", "/readyz"})
-"""What anybody may see: the page that asks for the token, and whether we live."""
+"""Accessible without a token: the page that asks for it, and the probes."""
 
 MIN_TOKEN = 16
-"""Characters of a token, at least."""
+"""Minimum length of a token, in characters."""
 
 
 class TokenError(ValueError):
-    """A token file that cannot or must not be used; the message names it."""
+    """A token file that is unusable or unsafe; the message names it."""
 
 
 def read_token(path: str) -> str:
-    """The token in a file that its owner alone may read."""
+    """Read the token from a file that only its owner may read."""
     try:
         with open(path, "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -39,20 +39,20 @@ def read_token(path: str) -> str:
     except OSError as error:
         raise TokenError(f"admin.token_file: {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise TokenError(f"admin.token_file: {path}: holds no ASCII text") from error
+        raise TokenError(f"admin.token_file: {path}: contains no ASCII text") from error
     if mode & 0o077:
         raise TokenError(f"admin.token_file: {path}: mode {mode & 0o777:03o}, must be 600")
     if len(text) < MIN_TOKEN or not text.isprintable() or " " in text:
         raise TokenError(
-            f"admin.token_file: {path}: needs {MIN_TOKEN} printable characters or more"
+            f"admin.token_file: {path}: requires at least {MIN_TOKEN} printable characters"
         )
     return text
 
 
 class Guard:
-    """An ASGI application that lets through what may pass.
+    """ASGI middleware that rejects unauthorized requests.
 
-    `hosts`: names that requests may be sent to beside loopback ones; None: any (unix sockets).
+    `hosts`: accepted host names besides loopback ones; None accepts any (unix sockets).
     """
 
     def __init__(self, app: ASGIApp, *, hosts: Collection[str] | None, token: str | None) -> None:
@@ -83,13 +83,13 @@ class Guard:
                 return 415, "content-type must be application/json"
             origin = headers.get("origin")
             if origin is not None and urlsplit(origin).netloc != headers.get("host"):
-                return 403, "Origin is another site"
+                return 403, "cross-origin request"
         if self._token is not None and scope["path"] not in OPEN_PATHS:
             scheme, _, given = headers.get("authorization", "").partition(" ")
             if scheme.lower() != "bearer" or not hmac.compare_digest(
                 given.strip().encode("utf-8", "replace"), self._token.encode()
             ):
-                return 401, "a bearer token is needed"
+                return 401, "a bearer token is required"
         return None
 
     def _is_ours(self, host: str) -> bool:
@@ -99,7 +99,7 @@ class Guard:
 
 
 def is_loopback_host(host: str) -> bool:
-    """Whether a Host field names this machine itself: `localhost`, 127.0.0.0/8 or `[::1]`."""
+    """Whether a Host field names a loopback address: `localhost`, 127.0.0.0/8 or `[::1]`."""
     name, colon, port = host.rpartition(":")
     if not colon or host.endswith("]"):
         name = host

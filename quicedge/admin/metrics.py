@@ -1,7 +1,7 @@
-"""`/metrics`: the workers' counters in Prometheus' text format, one time series a worker.
+"""`/metrics`: the workers' counters in the Prometheus text format, one time series per worker.
 
-A worker that was replaced starts again at zero under the same slot, as Prometheus expects of a
-process that restarted. No series is about a single connection.
+The counters of a replaced worker restart at zero under the same slot, which Prometheus treats as a
+counter reset. There are no series per connection.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from quicedge.admin.families import families, servers_up
-from quicedge.admin.view import Status
+from quicedge.admin.view import EdgeState, Status
 from quicedge.telemetry.spans import SpanCounts
 from quicedge.telemetry.stats import WorkerStats
 
@@ -29,27 +29,30 @@ _COUNTERS = {
     "datagrams_received": ("quicedge_datagrams_received", "UDP datagrams received."),
     "datagrams_sent": ("quicedge_datagrams_sent", "UDP datagrams sent."),
     "datagrams_forwarded": (
-        "quicedge_datagrams_forwarded", "Datagrams passed on to the worker they belong to.",
+        "quicedge_datagrams_forwarded", "Datagrams forwarded to the worker they belong to.",
     ),
     "bytes_received": ("quicedge_received_bytes", "UDP payload received."),
     "bytes_sent": ("quicedge_sent_bytes", "UDP payload sent."),
     "trace_writes_dropped": (
-        "quicedge_qlog_writes_dropped", "Writes of qlog events that a slow disk lost.",
+        "quicedge_qlog_writes_dropped", "Writes of qlog events dropped because of a slow disk.",
     ),
     "live_writes_dropped": (
         "quicedge_qlog_live_writes_dropped",
-        "Writes of qlog events that followers of live connections did not take in time.",
+        "Writes of qlog events that followers of live connections did not read in time.",
     ),
-    "log_lines_dropped": ("quicedge_log_lines_dropped", "Records a slow disk had no room for."),
+    "log_lines_dropped": ("quicedge_log_lines_dropped", "Log records lost to a slow disk."),
 }  # fmt: skip
 
 _GAUGES = {
-    "connections": ("quicedge_connections_open", "Connections, handshakes among them."),
+    "connections": (
+        "quicedge_connections_open",
+        "Open connections, including handshakes.",
+    ),
     "handshakes_open": ("quicedge_handshakes_open", "Handshakes in progress."),
     "requests_active": ("quicedge_requests_active", "Requests in progress."),
     "traces_running": ("quicedge_qlog_traces", "qlog traces being written."),
-    "resident_bytes": ("quicedge_worker_resident_bytes", "Greatest resident memory."),
-    "uptime_seconds": ("quicedge_worker_uptime_seconds", "Since the worker started."),
+    "resident_bytes": ("quicedge_worker_resident_bytes", "Maximum resident memory."),
+    "uptime_seconds": ("quicedge_worker_uptime_seconds", "Seconds since the worker started."),
 }
 
 
@@ -85,7 +88,7 @@ class _Collector:
         yield _by_reason(
             workers,
             "quicedge_early_data",
-            "Connections with requests in 0-RTT data, by what became of their ticket.",
+            "Connections with requests in 0-RTT data, by the verdict on their ticket.",
             lambda stats: stats.early_data,
         )
         yield from families(stats.metrics for stats in workers)
@@ -94,23 +97,23 @@ class _Collector:
         yield self._restarts()
         yield from self._configuration()
         yield GaugeMetricFamily(
-            "quicedge_up", "Whether the edge is running.", self._status.state == "running"
+            "quicedge_up", "Whether the edge is running.", self._status.state is EdgeState.RUNNING
         )
 
     def _configuration(self) -> Iterator[Metric]:
         yield CounterMetricFamily(
             "quicedge_reloads",
-            "Reloads of the configuration that took effect.",
+            "Successful reloads of the configuration.",
             self._status.reloads,
         )
         yield GaugeMetricFamily(
             "quicedge_last_reload_successful",
-            "Whether the last reload took effect; 1 before there was one.",
+            "Whether the last reload succeeded; 1 before the first.",
             self._status.last_reload_error is None,
         )
         expires = GaugeMetricFamily(
             "quicedge_certificate_expires_timestamp_seconds",
-            "When a served certificate, or one of its chain, expires: seconds since 1970.",
+            "When a served certificate, or one of its chain, expires, in seconds since the epoch.",
             labels=["certificate"],
         )
         for certificate in self._status.certificates:
@@ -137,15 +140,15 @@ def _handshakes(workers: list[WorkerStats]) -> Metric:
 
 
 def _spans(counts: SpanCounts | None, workers: list[WorkerStats]) -> Iterator[Metric]:
-    """Of the whole edge: the parent exports what all workers record."""
+    """Span counters of the whole edge: the parent exports the spans of all workers."""
     if counts is None:
         return
     yield CounterMetricFamily(
-        "quicedge_spans_exported", "Spans that the collector took.", counts.exported
+        "quicedge_spans_exported", "Spans accepted by the collector.", counts.exported
     )
     dropped = {**counts.dropped, "worker": sum(stats.spans_dropped for stats in workers)}
     family = CounterMetricFamily(
-        "quicedge_spans_dropped", "Spans that were lost, by reason.", labels=["reason"]
+        "quicedge_spans_dropped", "Spans dropped, by reason.", labels=["reason"]
     )
     for reason, count in sorted(dropped.items()):
         family.add_metric([reason], count)
@@ -166,7 +169,7 @@ def _by_reason(
 
 
 def render(status: Status) -> bytes:
-    """The exposition of one moment."""
+    """Render one scrape."""
     registry = CollectorRegistry()
     registry.register(_Collector(status))
     return generate_latest(registry)

@@ -1,4 +1,4 @@
-"""Serves the admin API on a TCP or unix socket, in a loop that somebody else owns."""
+"""Serves the admin API on a TCP or unix socket, on the running event loop."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ _BACKLOG = 64
 
 
 class AdminAddressError(ValueError):
-    """An admin address that cannot or must not be listened on; the message names it."""
+    """An admin address that is unusable or unsafe; the message names it."""
 
 
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        # Signals are the supervisor's.
+        # The supervisor handles signals.
         yield
 
 
 class AdminServer:
-    """The API where the configuration says (`host:port`, `[v6]:port`, `unix:/path`).
+    """The server of the admin API (`host:port`, `[v6]:port` or `unix:/path`).
 
-    The constructor binds, and raises AdminAddressError.
+    The constructor binds and raises AdminAddressError; then call `start`, and `close` at the end.
     """
 
     def __init__(self, config: Admin, edge: EdgeView) -> None:
@@ -50,7 +50,7 @@ class AdminServer:
         is_unix = self._socket.family == socket.AF_UNIX
         self._unix_path = listen.removeprefix("unix:") if is_unix else None
         self.address = listen if is_unix else _format(self._socket.getsockname())
-        """Where it listens, as in the configuration, with the port that a 0 became."""
+        """The bound address, with the actual port in place of 0."""
         self._server = _Server(
             uvicorn.Config(
                 make_app(
@@ -74,11 +74,11 @@ class AdminServer:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Serve from now on; needs a running loop."""
+        """Start serving; requires a running loop."""
         self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
 
     async def close(self) -> None:
-        """End open requests within a second and stop listening."""
+        """Stop listening and end open requests within one second."""
         self._server.should_exit = True
         if self._task is not None:
             await self._task
@@ -89,9 +89,9 @@ class AdminServer:
 
 
 def open_admin_socket(listen: str, *, guarded: bool = False) -> socket.socket:
-    """A listening TCP socket, or a unix socket that its owner alone may use.
+    """Open a listening TCP socket, or a unix socket that only its owner can use.
 
-    Without a token (`guarded`) TCP is for loopback alone.
+    Unless `guarded` by a token, TCP is restricted to loopback addresses.
     """
     if listen.startswith("unix:"):
         return _open_unix(listen.removeprefix("unix:"))
@@ -117,7 +117,7 @@ def open_admin_socket(listen: str, *, guarded: bool = False) -> socket.socket:
         sock.close()
         reason = getattr(error, "strerror", None) or error
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-            reason = f"{reason}; perhaps by another edge: --admin or admin.listen chooses another"
+            reason = f"{reason}, possibly by another edge: see --admin and admin.listen"
         raise AdminAddressError(f"admin.listen: {listen}: {reason}") from error
     return sock
 
@@ -126,7 +126,7 @@ def _open_unix(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _remove_stale(path)
-        # The mode must be right from the first moment: there is no chmod in between.
+        # umask instead of chmod: the mode must be right from the start.
         mask = os.umask(0o177)
         try:
             sock.bind(path)
@@ -140,10 +140,10 @@ def _open_unix(path: str) -> socket.socket:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove a socket file that no process listens on any more."""
+    """Remove a socket file that no process listens on."""
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
-            raise FileExistsError(f"{path} exists and is no socket")
+            raise FileExistsError(f"{path} exists and is not a socket")
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:

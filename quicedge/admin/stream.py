@@ -1,6 +1,4 @@
-"""One connection as server-sent events, until it is gone: its statistics, again and again, and its
-qlog events as they happen.
-"""
+"""Server-sent events of one connection until it ends: periodic statistics, live qlog events."""
 
 from __future__ import annotations
 
@@ -97,7 +95,7 @@ async def _events(
 
 
 def _qlog(lines: bytes) -> bytes:
-    """An event for each record of JSON text sequences."""
+    """One event per record of a JSON text sequence."""
     return b"".join(
         b"event: qlog\ndata: " + record.rstrip() + b"\n\n"
         for record in lines.split(b"\x1e")

@@ -1,11 +1,10 @@
-"""Traces for operators: start and stop one on a live connection, list them, read them."""
+"""qlog traces on demand: start and stop one on a live connection, list and read them."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 import structlog
@@ -17,18 +16,19 @@ from starlette.routing import Route
 from quicedge.admin.view import EdgeView
 from quicedge.qlog.analyse import analyse
 from quicedge.qlog.report import page
+from quicedge.telemetry.stats import TraceAction
 
 log = structlog.get_logger(__name__)
 
 _NAME = re.compile(r"[0-9A-Za-z_-]+\.sqlog")
 _MAX_LISTED = 1000
-"""Traces of a listing, the newest first."""
+"""Traces listed at most, newest first."""
 
 
 class TraceRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What to do with the trace of a connection."""
+    """Start or stop the trace of a connection."""
 
-    action: Literal["start", "stop"]
+    action: TraceAction
 
 
 class TraceEntry(msgspec.Struct, frozen=True):
@@ -46,7 +46,7 @@ def trace_routes(edge: EdgeView) -> list[Route]:
 
     def directory() -> Path:
         if edge.trace_directory is None:
-            raise HTTPException(409, "no directory for traces: set directory in [qlog] and reload")
+            raise HTTPException(409, "no trace directory: set directory in [qlog] and reload")
         return Path(edge.trace_directory)
 
     def trace(request: Request) -> Path:
@@ -56,7 +56,7 @@ def trace_routes(edge: EdgeView) -> list[Route]:
             raise HTTPException(404, "no such trace")
         return path
 
-    async def order(request: Request) -> Response:
+    async def command(request: Request) -> Response:
         connection_id = request.path_params["id"]
         try:
             asked = msgspec.json.decode(await request.body(), type=TraceRequest)
@@ -66,9 +66,9 @@ def trace_routes(edge: EdgeView) -> list[Route]:
         answer = await edge.trace_connection(connection_id, asked.action)
         if not answer.found:
             raise HTTPException(404, "no such connection")
-        if answer.file is None and asked.action == "start":
+        if answer.file is None and asked.action is TraceAction.START:
             raise HTTPException(503, "too many traces are running")
-        log.info("trace " + asked.action, connection=connection_id, file=answer.file)
+        log.info("trace ordered", action=asked.action, connection=connection_id, file=answer.file)
         return _json({"file": answer.file})
 
     async def listing(request: Request) -> Response:
@@ -82,11 +82,11 @@ def trace_routes(edge: EdgeView) -> list[Route]:
         async with reading:
             text = await asyncio.to_thread(_report, path)
         if text is None:
-            raise HTTPException(409, "the trace holds no events yet")
+            raise HTTPException(409, "the trace has no events yet")
         return HTMLResponse(text, headers={"cache-control": "no-store"})
 
     return [
-        Route("/api/v1/connections/{id}/qlog", order, methods=["POST"]),
+        Route("/api/v1/connections/{id}/qlog", command, methods=["POST"]),
         Route("/api/v1/qlog", listing),
         Route("/api/v1/qlog/{file}", download),
         Route("/api/v1/qlog/{file}/report", report),

@@ -1,7 +1,8 @@
-"""What the admin API shows, and whom it asks: the supervisor, behind `EdgeView`."""
+"""Resources of the admin API, and `EdgeView`, the interface by which it queries the supervisor."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Literal, Protocol
 
 from msgspec import Meta, Struct
@@ -11,36 +12,52 @@ from quicedge.telemetry.stats import (
     ConnectionQuery,
     ConnectionStats,
     FollowAnswer,
+    TraceAction,
     TraceAnswer,
     WorkerStats,
 )
 
 QlogLevel = Literal["core", "base", "extra"]
 
-State = Literal["starting", "running", "draining"]
+
+class EdgeState(StrEnum):
+    """The life of the edge, in this order."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    DRAINING = "draining"
+
+
+class WorkerState(StrEnum):
+    """The life of a worker process, in this order."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    DEAD = "dead"
 
 
 class ListenerStatus(Struct, frozen=True, kw_only=True):
     """One UDP address that the edge listens on."""
 
     address: str
-    """Where it is bound, `host:port` or `[v6]:port`."""
+    """The bound address, `host:port` or `[v6]:port`."""
     sockets: int
-    """One a worker."""
+    """One per worker."""
     receive_buffer: int
     """Bytes that the kernel granted each socket."""
     receive_buffer_wanted: int
     send_buffer: int
     send_buffer_wanted: int
     steering: bool
-    """Datagrams find their worker by connection ID, whatever their source address."""
+    """The kernel steers datagrams to their worker by connection ID."""
 
 
 class WorkerStatus(Struct, frozen=True, kw_only=True):
     """One slot and the worker process in it."""
 
     slot: int
-    state: Literal["starting", "ready", "draining", "dead"]
+    state: WorkerState
     pid: int | None
     restarts: int
     """Workers of this slot that died and were replaced."""
@@ -54,33 +71,33 @@ class CertificateStatus(Struct, frozen=True, kw_only=True):
 
     file: str
     names: list[str]
-    """What it covers: DNS names and addresses."""
+    """DNS names and addresses that it covers."""
     not_before: float
-    """Seconds since 1970, as is the other."""
+    """Seconds since the epoch, as is `not_after`."""
     not_after: float
-    """When it, or an intermediate certificate of its chain, expires."""
+    """When it or an intermediate certificate of its chain expires."""
 
 
 class Status(Struct, frozen=True, kw_only=True):
     """The edge as a whole."""
 
     version: str
-    state: State
+    state: EdgeState
     pid: int
     uptime_seconds: float
     config_path: str | None
     reloads: int
-    """Reloads of the configuration that took effect."""
+    """Successful reloads of the configuration."""
     last_reload_error: str | None
-    """Why the last reload did not take effect; None when it did."""
+    """Why the last reload failed; None when it succeeded."""
     connections: int
     listeners: list[ListenerStatus]
     workers: list[WorkerStatus]
     certificates: list[CertificateStatus] = []
     spans: SpanCounts | None = None
-    """None: spans are not exported."""
+    """None when spans are not exported."""
     trace_directory: str | None = None
-    """Where traces are written; None: nowhere, none can be started."""
+    """Where traces are written; None when tracing is not configured."""
 
 
 class Connections(Struct, frozen=True, kw_only=True):
@@ -91,58 +108,56 @@ class Connections(Struct, frozen=True, kw_only=True):
     limit: int
     offset: int
     unanswered: list[int]
-    """Slots whose workers did not answer: their connections are missing here."""
+    """Slots whose workers did not answer; their connections are missing."""
     connections: list[ConnectionStats]
 
 
 class CloseRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """How a connection is to be closed: an HTTP/3 error code and words for the peer."""
+    """How to close a connection: HTTP/3 error code and reason phrase."""
 
     code: Annotated[int, Meta(ge=0, lt=1 << 62)] = 0x100
-    """H3_NO_ERROR unless said otherwise (RFC 9114 section 8.1)."""
-    reason: Annotated[str, Meta(max_length=200)] = "closed by an operator"
+    """H3_NO_ERROR by default (RFC 9114 section 8.1)."""
+    reason: Annotated[str, Meta(max_length=200)] = "closed by operator"
 
 
 class LogLevelRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """How much is logged from now on, until the next reload."""
+    """The log level until the next reload."""
 
     level: Literal["debug", "info", "warning", "error"]
 
 
 class EdgeView(Protocol):
-    """The edge, as the admin API asks it."""
+    """The edge as seen by the admin API."""
 
     @property
-    def state(self) -> State: ...
+    def state(self) -> EdgeState: ...
 
     @property
     def ready(self) -> bool:
-        """Every worker is ready and none is told to stop."""
+        """Whether the edge is running and every worker is ready."""
 
     async def status(self) -> Status: ...
 
     async def connections(self, query: ConnectionQuery) -> Connections:
-        """The page that a checked query asks for."""
+        """The page that a validated query selects."""
 
     async def connection(self, connection_id: str) -> ConnectionStats | None:
-        """One connection in detail, or None when no worker has it."""
+        """One connection in detail; None when no worker has it."""
 
     async def close_connection(self, connection_id: str, code: int, reason: str) -> bool:
         """Close a connection; False when no worker has it."""
 
     async def set_log_level(self, level: str) -> None:
-        """Log from this level on, here and in all workers."""
+        """Set the log level of this process and all workers."""
 
     @property
     def trace_directory(self) -> str | None:
-        """Where traces are written; None: nowhere."""
+        """Where traces are written; None when tracing is not configured."""
 
-    async def trace_connection(
-        self, connection_id: str, action: Literal["start", "stop"]
-    ) -> TraceAnswer:
+    async def trace_connection(self, connection_id: str, action: TraceAction) -> TraceAnswer:
         """Start or stop the trace of a connection."""
 
     async def follow_connection(
         self, worker: int, connection_id: str, follower: str, level: QlogLevel
     ) -> FollowAnswer:
-        """What happened on a connection since the follower's last question."""
+        """Events of a connection since the follower's last call."""

@@ -395,7 +395,7 @@ RESET_REPEAT_AFTER: Final = 0.3
 RESETS_TIMEOUT: Final = 2.0
 """Seconds that the supervisor waits for resets to be sent before it closes the sockets."""
 
-UNASKED_RESET_SIZE: Final = 64
+UNSOLICITED_RESET_SIZE: Final = 64
 """Maximum bytes of an unsolicited reset: it looks like any small packet."""
 
 REFUSALS_PER_SECOND: Final = 200

@@ -1,4 +1,4 @@
-"""Parent process: owns the listening sockets, starts workers, handles signals."""
+"""The parent process: owns the listening sockets, starts workers, handles signals."""
 
 from quicedge.supervisor.service import run
 

@@ -1,4 +1,4 @@
-"""What the served certificates have left: said at the start, after a reload, and daily."""
+"""Warnings about expiring certificates: at start, after a reload, and daily."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NAMES_SHOWN = 5
 
 
 class CertificateWatch:
-    """Knows the certificates in use. `clock` is the wall clock, in seconds since 1970."""
+    """Tracks the certificates in use. `clock` is the wall clock, in seconds since the epoch."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class CertificateWatch:
         self.status: list[CertificateStatus] = []
 
     def use(self, certificates: Iterable[CertificatePem]) -> None:
-        """Watch these from now on; what is wrong with them is said at once."""
+        """Track these certificates from now on and report their problems at once."""
         self.status = []
         for pem in certificates:
             found = validity(pem)
@@ -46,18 +46,16 @@ class CertificateWatch:
         self.report()
 
     def report(self) -> None:
-        """A line for each certificate that clients refuse, or soon will."""
+        """Log each certificate that clients reject, or soon will."""
         now = self._clock()
         for status in self.status:
             left = status.not_after - now
             about = {"file": status.file, "names": status.names[:_NAMES_SHOWN]}
             if left <= 0:
-                log.error(
-                    "certificate expired, clients refuse it", since=_date(status.not_after), **about
-                )
+                log.error("certificate expired", since=_date(status.not_after), **about)
             elif status.not_before > now:
                 log.error(
-                    "certificate not valid yet, clients refuse it",
+                    "certificate not yet valid",
                     valid_from=_date(status.not_before),
                     **about,
                 )
@@ -70,7 +68,7 @@ class CertificateWatch:
                 )
 
     async def run(self) -> None:
-        """Report again and again until cancelled."""
+        """Report periodically until cancelled."""
         while True:
             await asyncio.sleep(self._interval)
             self.report()

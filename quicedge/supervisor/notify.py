@@ -1,4 +1,4 @@
-"""Telling systemd how it goes: the sd_notify protocol (sd_notify(3)), without its library."""
+"""Service notifications to systemd: the sd_notify(3) protocol, without its library."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 
 
 def notify(*assignments: str) -> None:
-    """Send `NAME=value` lines to `NOTIFY_SOCKET`; nothing happens when there is none."""
+    """Send `NAME=value` lines to `NOTIFY_SOCKET`, if there is one."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path:
         return
@@ -19,9 +19,9 @@ def notify(*assignments: str) -> None:
         try:
             sock.sendto("\n".join(assignments).encode(), path)
         except OSError:
-            return  # systemd's absence must not stop the edge
+            return  # notifications are best effort
 
 
 def reloading() -> tuple[str, str]:
-    """What to notify when a reload begins; the time lets systemd order it (Type=notify-reload)."""
+    """Assignments for the start of a reload (Type=notify-reload requires the time)."""
     return "RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}"

@@ -1,4 +1,4 @@
-"""Log files for workers that run as somebody else."""
+"""Ownership of log files for workers that run as another user."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ log = structlog.get_logger(__name__)
 
 
 class OwnerChange(NamedTuple):
-    """A log file with a new owner, and how it was before."""
+    """A log file whose owner was changed, and its previous owner."""
 
     path: str
     device: int
     inode: int
     uid: int
     gid: int
-    made: bool
-    """It was not there before."""
+    created: bool
+    """The file did not exist before."""
 
 
-def give_logs(config: Log, identity: Identity | None) -> list[OwnerChange]:
-    """Make the log files and give them to the workers' user, so that it can append to them.
+def chown_logs(config: Log, identity: Identity | None) -> list[OwnerChange]:
+    """Create the log files and change their owner to the workers' user, so that it can append.
 
-    What cannot be given is left alone and told; the workers will say what they cannot open.
-    Returns what changed, for `restore_owners`.
+    Failures are logged and skipped; workers report what they cannot open. Returns the changes,
+    for `restore_owners`.
     """
     changes: list[OwnerChange] = []
     if identity is None:
@@ -39,9 +39,9 @@ def give_logs(config: Log, identity: Identity | None) -> list[OwnerChange]:
         if path is None:
             continue
         try:
-            change = _give(path, identity)
+            change = _chown(path, identity)
         except OSError as error:
-            log.warning("log file not given to the workers' user", file=path, error=str(error))
+            log.warning("cannot change owner of log file", file=path, error=str(error))
             continue
         if change is not None:
             changes.append(change)
@@ -49,23 +49,23 @@ def give_logs(config: Log, identity: Identity | None) -> list[OwnerChange]:
 
 
 def restore_owners(changes: list[OwnerChange]) -> None:
-    """Undo `give_logs`, for a configuration that is not used after all."""
+    """Undo `chown_logs`, for a configuration that was rejected."""
     for change in changes:
         try:
             _restore(change)
         except OSError as error:
-            log.warning("owner of log file not restored", file=change.path, error=str(error))
+            log.warning("cannot restore owner of log file", file=change.path, error=str(error))
 
 
-def _give(path: str, identity: Identity) -> OwnerChange | None:
-    # Whoever may write in the directory could put a link to any file of root's there.
+def _chown(path: str, identity: Identity) -> OwnerChange | None:
+    # Whoever may write to the directory could place a link to any file of root there.
     flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
-    made = False
+    created = False
     try:
         fd = os.open(path, flags)
     except FileNotFoundError:
         fd = os.open(path, flags | os.O_CREAT, 0o640)
-        made = True
+        created = True
     try:
         status = os.fstat(fd)
         is_plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
@@ -74,7 +74,7 @@ def _give(path: str, identity: Identity) -> OwnerChange | None:
         os.fchown(fd, identity.uid, identity.gid)
     finally:
         os.close(fd)
-    return OwnerChange(path, status.st_dev, status.st_ino, status.st_uid, status.st_gid, made)
+    return OwnerChange(path, status.st_dev, status.st_ino, status.st_uid, status.st_gid, created)
 
 
 def _restore(change: OwnerChange) -> None:
@@ -82,9 +82,9 @@ def _restore(change: OwnerChange) -> None:
     try:
         status = os.fstat(fd)
         if (status.st_dev, status.st_ino) != (change.device, change.inode):
-            return  # another file of that name
+            return  # replaced by another file
         os.fchown(fd, change.uid, change.gid)
-        if change.made and status.st_size == 0:
+        if change.created and status.st_size == 0:
             os.unlink(change.path)
     finally:
         os.close(fd)

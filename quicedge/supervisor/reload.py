@@ -1,4 +1,4 @@
-"""A new configuration: read and proven, then used by all workers or by none."""
+"""Reloading: read and validate the configuration, then apply it to all workers or none."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from quicedge.worker.control import ControlError, Settings
 log = structlog.get_logger(__name__)
 
 FIXED_AT_START = ("listen", "workers", "admin", "user", "group")
-"""Keys that only a restart can change: they decide about sockets and processes."""
+"""Keys that determine sockets and processes; changing them requires a restart."""
 
 
 class ReloadError(Exception):
-    """The new configuration cannot be used; the message says where and why."""
+    """The new configuration cannot be applied; the message says where and why."""
 
 
 def read_settings(config: Config) -> Settings:
-    """A configuration with its certificates and shared keys, proven good; raises ReloadError."""
+    """Read and validate the certificates and shared keys of `config`; raises ReloadError."""
     try:
         found = [
             read_certificate(item.cert, item.key, default=item.default)
@@ -46,9 +46,9 @@ def read_settings(config: Config) -> Settings:
 
 
 def reread(path: str | None, current: Config) -> Settings:
-    """The configuration at `path` (the current one when None), its certificates and shared keys.
+    """Read the configuration at `path` (the current one if None), its certificates and shared keys.
 
-    All or nothing: a change that could not take effect is an error, not half a reload.
+    Raises ReloadError if any change requires a restart: there is no partial reload.
     """
     if path is None:
         new = current
@@ -60,23 +60,23 @@ def reread(path: str | None, current: Config) -> Settings:
         except OSError as error:
             raise ReloadError(f"{path}: {error.strerror}") from error
     if not new.tls.certificates:
-        # The development certificate that the start has put there.
+        # The development certificate, generated at start.
         new = msgspec.structs.replace(
             new, tls=msgspec.structs.replace(new.tls, certificates=current.tls.certificates)
         )
     for key in FIXED_AT_START:
         if getattr(new, key) != getattr(current, key):
-            raise ReloadError(f"{path}: {key}: a change needs a restart")
+            raise ReloadError(f"{path}: {key}: requires a restart")
     return read_settings(new)
 
 
-# --- the transaction: every worker prepares, then all commit or all abort --------------------
+# --- two-phase commit: every worker prepares, then all commit or all abort -------------------
 
 
 async def prepare(workers: Iterable[Worker], settings: Settings) -> None:
-    """Have every worker build and open what the settings need.
+    """Have every worker prepare the settings.
 
-    ReloadError when one cannot; then none is left with anything prepared.
+    Raises ReloadError when one cannot; then all have aborted.
     """
     workers = list(workers)
     answers = await asyncio.gather(
@@ -103,24 +103,24 @@ async def prepare(workers: Iterable[Worker], settings: Settings) -> None:
 
 
 async def abort(workers: Iterable[Worker]) -> None:
-    """Have every worker let go of what it prepared."""
+    """Have every worker discard what it prepared."""
     await asyncio.gather(
         *(worker.channel.call("abort_settings") for worker in workers), return_exceptions=True
     )
 
 
 async def commit(workers: Iterable[Worker], settings: Settings) -> None:
-    """Have every worker use what it prepared.
+    """Have every worker apply what it prepared.
 
-    Nothing is left that could fail but the worker itself; one that does is replaced by one that
-    starts with the new settings.
+    Only the worker itself can still fail; it is then replaced by one that starts with the new
+    settings.
     """
 
     async def one(worker: Worker) -> None:
         try:
             await worker.channel.call("commit_settings")
         except ControlError as error:
-            log.error("worker did not commit, it is replaced", slot=worker.slot, error=str(error))
+            log.error("worker failed to commit; replacing it", slot=worker.slot, error=str(error))
             worker.kill()
         else:
             worker.settings = settings

@@ -1,4 +1,4 @@
-"""What the clients of a dead worker are told, without being asked: a stateless reset each."""
+"""Unsolicited stateless resets for the clients of a dead worker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quicedge.config.limits import (
     RESET_REPEAT_AFTER,
     RESETS_TIMEOUT,
     ROSTER_ROWS,
-    UNASKED_RESET_SIZE,
+    UNSOLICITED_RESET_SIZE,
 )
 from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.packet import stateless_reset
@@ -26,11 +26,11 @@ log = structlog.get_logger(__name__)
 
 
 class Rosters:
-    """The memory that each slot's worker writes its clients into (`worker.roster`)."""
+    """Shared memory of each slot, in which its worker lists its clients (`worker.roster`)."""
 
     def __init__(self, workers: int) -> None:
         self._fds: list[int] = []
-        if kernel.IS_LINUX:  # memory that a process can hand on without a name
+        if kernel.IS_LINUX:  # memfd_create is Linux only
             for _ in range(workers):
                 self._fds.append(_shared_memory(roster_size(ROSTER_ROWS)))
 
@@ -39,11 +39,11 @@ class Rosters:
         return self._fds[slot] if self._fds else -1
 
     def take(self, slot: int) -> list[Client]:
-        """The clients of the worker that has died in `slot`; its successor begins with none."""
+        """The clients of the dead worker in `slot`; its successor starts with an empty roster."""
         if not self._fds:
             return []
         fd = self._fds[slot]
-        # Read, not mapped: pages that no row was ever written to cost nothing.
+        # Read instead of mapped: unused pages stay unallocated.
         clients = list(read_roster(os.pread(fd, roster_size(ROSTER_ROWS), 0)))
         os.pwrite(fd, bytes(4), 0)
         return clients
@@ -57,13 +57,13 @@ class Rosters:
 def _shared_memory(size: int) -> int:
     fd = os.memfd_create("quicedge clients", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(fd, size)
-    # A worker that makes it smaller would end whoever else has it mapped.
+    # Shrinking it would crash every process that has it mapped.
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
     return fd
 
 
-class UnaskedResets:
-    """Sends stateless resets to clients that wait for a worker that is dead."""
+class UnsolicitedResets:
+    """Sends stateless resets to the clients of dead workers."""
 
     def __init__(self, listeners: Listeners, secret: bytes) -> None:
         self._listeners = listeners
@@ -71,23 +71,23 @@ class UnaskedResets:
         self._sending: set[asyncio.Task[None]] = set()
 
     def send(self, slot: int, clients: list[Client]) -> None:
-        """Tell each client of the worker that was in `slot`."""
+        """Start sending to each client of the worker that was in `slot`."""
         if not clients:
             return
-        log.info("clients of a dead worker reset", slot=slot, count=len(clients))
+        log.info("resetting clients of dead worker", slot=slot, count=len(clients))
         task = asyncio.create_task(self._send_all(slot, clients))
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
 
     async def close(self) -> None:
-        """Wait until all are told; the sockets may go then."""
+        """Wait until all are sent, for `RESETS_TIMEOUT` at most; the sockets may be closed then."""
         if self._sending:
             _, late = await asyncio.wait(self._sending, timeout=RESETS_TIMEOUT)
             for task in late:
                 task.cancel()
 
     async def _send_all(self, slot: int, clients: list[Client]) -> None:
-        """Each client twice: the first datagram may be lost."""
+        """Send to each client twice: the first datagram may be lost."""
         sockets = [UdpSocket(sock) for sock in self._listeners.sockets_of_slot(slot)]
         for delay in (0.0, RESET_REPEAT_AFTER):
             await asyncio.sleep(delay)
@@ -99,15 +99,15 @@ class UnaskedResets:
     def _send(self, client: Client, sockets: list[UdpSocket]) -> None:
         sock = sockets[client.listener] if client.listener < len(sockets) else None
         if sock is None or client.family != sock.family:
-            return  # not what a worker of ours writes
+            return  # corrupt row
         token = self._connection_ids.reset_token(client.connection_id)
-        reset = stateless_reset(UNASKED_RESET_SIZE, token)
+        reset = stateless_reset(UNSOLICITED_RESET_SIZE, token)
         assert reset is not None
         sock.send([reset], sock.path(client.remote, client.local))
 
 
 async def _flush(sockets: list[UdpSocket]) -> None:
-    """Let others have their turn, and the kernel take what it had no room for."""
+    """Yield to the loop, and retry until the kernel has accepted all datagrams."""
     await asyncio.sleep(0)
     while not all(sock.flush() for sock in sockets):
         await asyncio.sleep(0.001)

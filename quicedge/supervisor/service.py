@@ -10,13 +10,13 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 
 from quicedge import __version__
 from quicedge.admin.server import AdminAddressError, AdminServer
-from quicedge.admin.view import Connections, QlogLevel, State, Status, WorkerStatus
+from quicedge.admin.view import Connections, EdgeState, QlogLevel, Status, WorkerStatus
 from quicedge.config.limits import MAX_WORKERS
 from quicedge.config.schema import Config
 from quicedge.config.unusable import UnusableError
@@ -27,27 +27,28 @@ from quicedge.supervisor.reload import (
     ReloadError,
     read_settings,
 )
-from quicedge.supervisor.resets import Rosters, UnaskedResets
+from quicedge.supervisor.resets import Rosters, UnsolicitedResets
 from quicedge.supervisor.sockets import ListenError, Listeners
 from quicedge.supervisor.spans import Spans
-from quicedge.supervisor.workers import NoWorkerError, Worker, WorkerError, WorkerPool
+from quicedge.supervisor.workers import NoWorkerError, Worker, WorkerError, WorkerPool, WorkerState
 from quicedge.telemetry.logs import Logs
 from quicedge.telemetry.stats import (
     ConnectionPage,
     ConnectionQuery,
     ConnectionStats,
     FollowAnswer,
+    TraceAction,
     TraceAnswer,
     first_rows,
     merge,
 )
 from quicedge.telemetry.tracefiles import trace_directory
 from quicedge.worker.control import (
-    CloseOrder,
+    CloseCommand,
     ControlError,
-    FollowOrder,
+    FollowCommand,
     Settings,
-    TraceOrder,
+    TraceCommand,
     WorkerSpec,
 )
 from quicedge.worker.privileges import Identity, PrivilegeError, identity_of
@@ -58,14 +59,14 @@ _SECRET_LENGTH = 32
 
 
 def run(config: Config, config_path: str | None, *, worker_entry: str | None = None) -> int:
-    """Run the edge until it is told to stop; the exit code.
+    """Run the edge until shutdown is requested; returns the exit code.
 
-    SIGTERM and SIGINT drain, a second one stops at once; SIGHUP reloads `config_path` and the
+    SIGTERM and SIGINT drain, a second one stops immediately; SIGHUP reloads `config_path` and the
     certificates; SIGUSR1 reopens the logs; SIGUSR2 is ignored. `worker_entry` is for tests
     (`WorkerPool`).
     """
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        # Until they are handled: by default they end the process.
+        # Until handlers are installed: the default action is to terminate.
         signal.signal(number, signal.SIG_IGN)
     try:
         logs = Logs(config.log, process="supervisor", exchanges=False)
@@ -87,7 +88,7 @@ def run(config: Config, config_path: str | None, *, worker_entry: str | None = N
 
 
 class Supervisor:
-    """The edge as a whole; what the admin API asks (`admin.view.EdgeView`)."""
+    """The edge as a whole; implements `admin.view.EdgeView`."""
 
     def __init__(
         self,
@@ -113,14 +114,14 @@ class Supervisor:
         workers = settings.config.workers
         self._workers = min(os.cpu_count() or 1, MAX_WORKERS) if workers == "auto" else workers
         self._started_at = time.monotonic()
-        self._state: State = "starting"
+        self._state = EdgeState.STARTING
         self._logs_reopened_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._spans = Spans()
         self._certificates = CertificateWatch()
 
     async def serve(self) -> int:
-        """0 when all workers ended by themselves, 1 when the start failed or some were killed."""
+        """Run until shutdown; returns 1 if the start failed or a worker was killed, else 0."""
         self._stop = asyncio.Event()
         self._certificates.use(self.current.settings.certificates)
         try:
@@ -129,7 +130,7 @@ class Supervisor:
             log.error("cannot listen", error=str(error))
             return 1
         self._rosters = Rosters(self._workers)
-        self._resets = UnaskedResets(self._listeners, self._secret)
+        self._resets = UnsolicitedResets(self._listeners, self._secret)
         self._pool = WorkerPool(
             self._workers,
             self._make_spec,
@@ -171,7 +172,7 @@ class Supervisor:
                 log.error("cannot start", error=str(error))
                 failed = True
         if not failed and not self._stop.is_set():
-            self._state = "running"
+            self._state = EdgeState.RUNNING
             notify.notify("READY=1", f"STATUS={self._workers} workers")
             log.info(
                 "ready",
@@ -181,7 +182,7 @@ class Supervisor:
                 admin=admin.address if admin else None,
             )
             await self._stop.wait()
-        self._state = "draining"
+        self._state = EdgeState.DRAINING
         notify.notify("STOPPING=1")
         log.info("draining", seconds=0 if failed else self._config.drain_timeout)
         starting.cancel()
@@ -191,13 +192,13 @@ class Supervisor:
         return 1 if failed or self._pool.killed else 0
 
     def _make_spec(self, slot: int, control_fd: int) -> WorkerSpec:
-        # A worker without privileges cannot make a log file again that somebody removed.
-        self.current.give_logs()
+        # An unprivileged worker cannot recreate a log file that was removed.
+        self.current.chown_logs()
         return WorkerSpec(
             slot=slot,
             workers=self._workers,
             settings=self.current.settings,
-            tolerant=self._state != "starting",
+            tolerant=self._state is not EdgeState.STARTING,
             sockets=self._listeners.of_slot(slot),
             inbox_fd=self._listeners.inbox_of(slot),
             outbox_fds=self._listeners.outboxes,
@@ -228,20 +229,20 @@ class Supervisor:
         self._spawn(self.current.failed_to_start(reason))
 
     async def _catch_up(self, worker: Worker) -> None:
-        """Tell a worker what was said while it started."""
+        """Apply to a worker the commands that were issued while it started."""
         await self.current.started(worker)
         try:
             if worker.started_at < self._logs_reopened_at:
                 await worker.channel.call("reopen_logs")
         except ControlError as error:
-            log.error("worker did not reopen its logs", slot=worker.slot, error=str(error))
+            log.error("worker failed to reopen its logs", slot=worker.slot, error=str(error))
 
-    async def _tell_all(self, method: str, parameter: Any = None) -> int:
-        """Tell every worker; how many failed. Those that start will catch up."""
+    async def _broadcast(self, method: str, parameter: Any = None) -> int:
+        """Send a command to every worker and log rejections; starting workers catch up later."""
         _, errors = await self._pool.ask(method, parameter)
         failed = {k: error for k, error in errors.items() if not isinstance(error, NoWorkerError)}
         for slot, error in failed.items():
-            log.error("worker did not obey", slot=slot, order=method, error=str(error))
+            log.error("worker rejected the command", slot=slot, command=method, error=str(error))
         return len(failed)
 
     # --- signals ----------------------------------------------------------------------------
@@ -263,14 +264,14 @@ class Supervisor:
         task.add_done_callback(self._tasks.discard)
 
     def _on_stop(self, number: signal.Signals) -> None:
-        log.info("told to stop", signal=number.name, at_once=self._stop.is_set())
+        log.info("shutdown requested", signal=number.name, immediate=self._stop.is_set())
         if self._stop.is_set():
             self._spawn(self._pool.stop(0.0))
         self._stop.set()
 
     async def _reload(self) -> None:
-        if self._state == "draining":
-            log.warning("reload ignored, the edge is draining")
+        if self._state is EdgeState.DRAINING:
+            log.warning("reload ignored: draining")
             return
         await self.current.reload()
 
@@ -278,21 +279,21 @@ class Supervisor:
         try:
             self.current.logs.reopen()
         except OSError as error:
-            log.error("log not reopened", error=str(error))
-        self.current.give_logs()
+            log.error("cannot reopen log", error=str(error))
+        self.current.chown_logs()
         self._logs_reopened_at = time.monotonic()
-        await self._tell_all("reopen_logs")
+        await self._broadcast("reopen_logs")
         log.info("logs reopened")
 
     # --- admin.view.EdgeView ------------------------------------------------------------------
 
     @property
-    def state(self) -> State:
+    def state(self) -> EdgeState:
         return self._state
 
     @property
     def ready(self) -> bool:
-        return self._state == "running" and self._pool.ready
+        return self._state is EdgeState.RUNNING and self._pool.ready
 
     async def status(self) -> Status:
         answers, _ = await self._pool.ask("stats")
@@ -300,11 +301,11 @@ class Supervisor:
         workers = [
             WorkerStatus(
                 slot=slot,
-                state=worker.state if worker else "starting",
-                pid=worker.pid if worker and worker.state != "dead" else None,
+                state=worker.state if worker else WorkerState.STARTING,
+                pid=worker.pid if worker and worker.state is not WorkerState.DEAD else None,
                 restarts=self._pool.restarts[slot],
                 uptime_seconds=now - worker.started_at
-                if worker and worker.state != "dead"
+                if worker and worker.state is not WorkerState.DEAD
                 else None,
                 stats=answers.get(slot),
             )
@@ -343,31 +344,29 @@ class Supervisor:
         return next((found for found in answers.values() if found is not None), None)
 
     async def close_connection(self, connection_id: str, code: int, reason: str) -> bool:
-        order = CloseOrder(connection_id, code, reason)
-        answers, _ = await self._pool.ask("close_connection", order)
+        command = CloseCommand(connection_id, code, reason)
+        answers, _ = await self._pool.ask("close_connection", command)
         return any(answers.values())
 
     async def set_log_level(self, level: str) -> None:
         logging.getLogger().setLevel(level.upper())
-        await self._tell_all("set_log_level", level)
+        await self._broadcast("set_log_level", level)
 
     @property
     def trace_directory(self) -> str | None:
         return trace_directory(self._config.qlog)
 
-    async def trace_connection(
-        self, connection_id: str, action: Literal["start", "stop"]
-    ) -> TraceAnswer:
-        answers, _ = await self._pool.ask("trace_connection", TraceOrder(connection_id, action))
+    async def trace_connection(self, connection_id: str, action: TraceAction) -> TraceAnswer:
+        answers, _ = await self._pool.ask("trace_connection", TraceCommand(connection_id, action))
         return next((one for one in answers.values() if one.found), TraceAnswer(found=False))
 
     async def follow_connection(
         self, worker: int, connection_id: str, follower: str, level: QlogLevel
     ) -> FollowAnswer:
-        order = FollowOrder(connection_id, follower, level)
+        command = FollowCommand(connection_id, follower, level)
         try:
-            answer: FollowAnswer = await self._pool.ask_one(worker, "follow_connection", order)
+            answer: FollowAnswer = await self._pool.ask_one(worker, "follow_connection", command)
         except ControlError as error:
-            log.debug("connection not followed", connection=connection_id, error=str(error))
+            log.debug("cannot follow connection", connection=connection_id, error=str(error))
             return FollowAnswer(found=False)
         return answer

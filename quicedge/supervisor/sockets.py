@@ -1,8 +1,8 @@
-"""The listening sockets: opened once, inherited by workers, closed when the supervisor ends.
+"""The listening sockets: opened once, inherited by workers, closed when the supervisor exits.
 
-Each address has one socket a worker, in one SO_REUSEPORT group whose order is that of the slots.
-Closing a socket would move the others' places in the group, so none is closed before the end; a
-second bank of workers gets sockets that join behind these.
+Each address has one socket per worker, in one SO_REUSEPORT group in the order of the slots. Closing
+a socket would change the indices of the others in the group, so none is closed before the end; the
+sockets of a second bank of workers are appended.
 """
 
 from __future__ import annotations
@@ -65,22 +65,22 @@ class Listeners:
 
     @property
     def outboxes(self) -> list[int]:
-        """Descriptors towards the workers' inboxes, by slot; empty when there is but one."""
+        """Descriptors for sending to the workers' inboxes, by slot; empty with one worker."""
         return [outbox.fileno() for _, outbox in self._mailboxes]
 
     def inbox_of(self, slot: int) -> int:
-        """Where the worker in `slot` gets what others forward (`udp.forwarding`), or -1."""
+        """The descriptor on which `slot` receives forwarded datagrams (`udp.forwarding`), or -1."""
         return self._mailboxes[slot][0].fileno() if self._mailboxes else -1
 
     def of_slot(self, slot: int) -> list[ListeningSocket]:
-        """What the worker in `slot` inherits."""
+        """The sockets that the worker in `slot` inherits."""
         return [
             ListeningSocket(listener.sockets[slot].fileno(), listener.address)
             for listener in self._listeners
         ]
 
     def sockets_of_slot(self, slot: int) -> list[socket.socket]:
-        """The same, as the supervisor has them."""
+        """The supervisor's own ends of the same sockets."""
         return [listener.sockets[slot] for listener in self._listeners]
 
     def status(self) -> list[ListenerStatus]:
@@ -95,7 +95,7 @@ class Listeners:
                 sock.close()
 
     def _report(self) -> None:
-        """Say once what the kernel refused."""
+        """Log once which buffer sizes the kernel refused."""
         states = self.status()
         for name, key in (("receive", "net.core.rmem_max"), ("send", "net.core.wmem_max")):
             refused = [
@@ -107,7 +107,7 @@ class Listeners:
             if refused:
                 granted, wanted = refused[0]
                 log.warning(
-                    f"the kernel grants small UDP {name} buffers: bursts will be lost",
+                    f"UDP {name} buffers are small; bursts will be lost",
                     granted=granted,
                     wanted=wanted,
                     remedy=f"sysctl -w {key}={wanted}",
@@ -132,19 +132,19 @@ def parse_address(text: str) -> tuple[socket.AddressFamily, str, int]:
 
 
 def explain(error: OSError, port: int) -> str:
-    """Why a UDP address could not be bound, and what to do about it."""
+    """Why a UDP address cannot be bound, with a remedy."""
     remedy = {
-        errno.EADDRINUSE: f"`ss -ulpn 'sport = :{port}'` says who has it",
-        errno.EACCES: "a port below 1024 needs CAP_NET_BIND_SERVICE "
-        "(deploy/quicedge.service has it), or listen on 4433",
-        errno.EADDRNOTAVAIL: "no interface here has this address; 0.0.0.0 and [::] mean all",
-        errno.EAFNOSUPPORT: "this machine has no IPv6; leave the address out of `listen`",
+        errno.EADDRINUSE: f"`ss -ulpn 'sport = :{port}'` shows who holds it",
+        errno.EACCES: "ports below 1024 require CAP_NET_BIND_SERVICE "
+        "(see deploy/quicedge.service); or listen on 4433",
+        errno.EADDRNOTAVAIL: "no local interface has this address; 0.0.0.0 and [::] mean all",
+        errno.EAFNOSUPPORT: "this machine has no IPv6; remove the address from `listen`",
     }.get(error.errno or 0)
     return f"{error.strerror}: {remedy}" if remedy else str(error.strerror or error)
 
 
 def _mailbox() -> tuple[socket.socket, socket.socket]:
-    """An inbox and what leads to it: datagrams, so that any number of workers can write."""
+    """A pair of datagram sockets, the inbox and its sending end, which any worker can write to."""
     inbox, outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     for sock in (inbox, outbox):
         sock.setblocking(False)
@@ -157,7 +157,7 @@ def _open(text: str, workers: int) -> Listener:
     listener = Listener(text)
     try:
         if port and workers > 1:
-            _refuse_strangers(family, host, port)
+            _ensure_unused(family, host, port)
         for _ in range(workers):
             sock = open_socket(
                 family,
@@ -180,14 +180,14 @@ def _open(text: str, workers: int) -> Listener:
             listener.steering = True
         except OSError as error:
             log.warning(
-                "no steering by connection ID: workers forward each other's datagrams",
+                "no steering by connection ID; workers forward datagrams",
                 address=listener.address,
                 error=str(error),
             )
     return listener
 
 
-def _refuse_strangers(family: socket.AddressFamily, host: str, port: int) -> None:
+def _ensure_unused(family: socket.AddressFamily, host: str, port: int) -> None:
     """Fail when another process has the address.
 
     With SO_REUSEPORT a second edge of the same user would silently join the first one's group

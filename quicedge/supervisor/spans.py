@@ -1,4 +1,4 @@
-"""The export of spans, as the configuration has it just now."""
+"""The export of spans, as currently configured."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ log = structlog.get_logger("quicedge.supervisor")
 
 
 class Spans:
-    """Takes what workers recorded; without an export it goes nowhere."""
+    """Receives the spans that workers recorded; discards them while no export is configured."""
 
     def __init__(self) -> None:
         self._config = Otel()
         self._export: SpanExport | None = None
 
     async def configure(self, config: Otel) -> None:
-        """Export to where this says from now on; what waits still goes where it was meant to."""
+        """Export according to `config` from now on; pending spans go to the previous endpoint."""
         if config == self._config:
             return
         await self.close()
@@ -31,8 +31,8 @@ class Spans:
             try:
                 self._export = SpanExport(config)
             except Exception as error:
-                # Of the variables, for one: the edge serves on without spans.
-                log.error("spans are not exported", error=repr(error))
+                # For example, an invalid environment variable: the edge runs on without spans.
+                log.error("spans are not exported", error=str(error))
 
     def put(self, spans: list[Span]) -> None:
         if self._export is not None:
@@ -40,11 +40,11 @@ class Spans:
 
     @property
     def counts(self) -> SpanCounts | None:
-        """None: nothing is exported."""
+        """None when nothing is exported."""
         return self._export.counts if self._export is not None else None
 
     async def close(self) -> None:
-        """Send what waits, for a bounded time."""
+        """Send pending spans, for a bounded time."""
         export, self._export = self._export, None
         self._config = Otel()
         if export is not None:

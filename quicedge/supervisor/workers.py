@@ -1,9 +1,9 @@
-"""Worker processes: started, watched, replaced when they die, drained at the end.
+"""Worker processes: started, monitored, replaced when they die, drained at shutdown.
 
 A worker is a fresh interpreter, not a fork: it inherits no loop, thread, lock or half-written
-buffer of the supervisor, and the worker that replaces a dead one starts exactly as the first did.
-It gets its sockets by number (`pass_fds`) and everything else over its control socket, so no
-secret shows in its arguments or environment.
+buffer of the supervisor, and a replacement starts exactly as the first worker did. It inherits its
+sockets by number (`pass_fds`) and receives everything else over its control socket, so that no
+secret is visible in its arguments or environment.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import structlog
 
 import quicedge
+from quicedge.admin.view import WorkerState
 from quicedge.config.limits import (
     STOP_GRACE,
     WORKER_BACKOFF_MAX,
@@ -39,18 +40,17 @@ log = structlog.get_logger(__name__)
 _PACKAGE_PARENT = str(Path(quicedge.__file__).resolve().parent.parent)
 
 MakeSpec = Callable[[int, int], WorkerSpec]
-"""Slot and number of the control descriptor -> what the worker starts from."""
-
+"""Slot and number of the control descriptor -> the worker's specification."""
 
 OnSpans = Callable[[list[Span]], None]
 
 
 class WorkerError(Exception):
-    """A worker that never became ready; the message says which and how it ended."""
+    """A worker that never became ready; the message says which one and how it ended."""
 
 
 class NoWorkerError(ControlError):
-    """The slot has no worker that could be asked, just now."""
+    """The slot currently has no worker that could answer."""
 
 
 class Worker:
@@ -60,14 +60,14 @@ class Worker:
         self.slot = slot
         self.spec = spec
         self.settings = spec.settings
-        """What it uses: those that it started with, until a reload."""
+        """The settings in use: those it started with, until a reload."""
         self.failure: str | None = None
-        """Why it could not start, in its own words."""
+        """Why it failed to start, as reported by itself."""
         self.started_at = time.monotonic()
-        self.state: Literal["starting", "ready", "draining", "dead"] = "starting"
+        self.state = WorkerState.STARTING
         self.ready = asyncio.Event()
         self.drained = asyncio.Event()
-        """It has no connection left, or is dead."""
+        """Set when it has no connection left or is dead."""
         self.channel: ControlChannel
         self._process = process
 
@@ -75,13 +75,13 @@ class Worker:
     async def start(
         cls, slot: int, make_spec: MakeSpec, entry: str | None, on_spans: OnSpans
     ) -> Worker:
-        """Spawn a process and send it its specification; OSError when there can be none."""
+        """Spawn a process and send it its specification; raises OSError."""
         ours, theirs = socket.socketpair()
         try:
             spec = make_spec(slot, theirs.fileno())
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                "-P",  # the current directory is not where modules come from
+                "-P",  # do not import from the current directory
                 "-m",
                 "quicedge.worker",
                 str(theirs.fileno()),
@@ -89,7 +89,7 @@ class Worker:
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=[theirs.fileno(), *spec.inherited_fds],
                 env=_environment(),
-                process_group=0,  # Ctrl-C in a terminal is the supervisor's alone
+                process_group=0,  # Ctrl-C in a terminal is for the supervisor alone
             )
         except BaseException:
             ours.close()
@@ -111,15 +111,15 @@ class Worker:
         return worker
 
     def _on_ready(self) -> None:
-        if self.state == "starting":
-            self.state = "ready"
+        if self.state is WorkerState.STARTING:
+            self.state = WorkerState.READY
         self.ready.set()
 
     def _on_failed(self, reason: str) -> None:
         self.failure = reason
 
     def _on_drained(self) -> None:
-        self.state = "draining"
+        self.state = WorkerState.DRAINING
         self.drained.set()
 
     @property
@@ -127,9 +127,9 @@ class Worker:
         return self._process.pid
 
     async def drain(self, seconds: float) -> None:
-        """Tell it to finish; a worker that still starts will read it when it is up."""
-        if self.state != "dead":
-            self.state = "draining"
+        """Ask it to drain; a starting worker reads the request once it is up."""
+        if self.state is not WorkerState.DEAD:
+            self.state = WorkerState.DRAINING
         try:
             await self.channel.call("drain", seconds)
         except ControlError as error:
@@ -140,21 +140,20 @@ class Worker:
             self._process.kill()
 
     async def exited(self) -> int:
-        """Its exit code, negative for a signal, once it has ended."""
+        """Wait for its end; returns the exit code, negative for a signal."""
         code = await self._process.wait()
-        self.state = "dead"
+        self.state = WorkerState.DEAD
         self.drained.set()
         self.channel.close()
         return code
 
 
 class WorkerPool:
-    """One worker in each slot, for as long as the pool lives.
+    """Keeps one worker running in each slot. Call `start` once, then `stop`.
 
-    `entry` (`module:function`) stands in for the worker's main function, in tests.
-    `on_ready` is called with every worker that becomes ready, `on_dead` with every one that ended,
-    `on_spans` with what they record, `on_failed` with the reason when a worker that takes a dead
-    one's place ends before it is ready.
+    `entry` (`module:function`) replaces the worker's main function in tests. `on_ready` is called
+    with every worker that becomes ready, `on_dead` with every one that ended, `on_spans` with the
+    spans they record, `on_failed` with the reason when a replacement ends before it is ready.
     """
 
     def __init__(
@@ -171,7 +170,7 @@ class WorkerPool:
         self.current: list[Worker | None] = [None] * workers
         self.restarts = [0] * workers
         self.killed = 0
-        """Workers that did not end by themselves when told to stop."""
+        """Workers that had to be killed at shutdown."""
         self._make_spec = make_spec
         self._entry = entry
         self._on_ready = on_ready
@@ -183,17 +182,25 @@ class WorkerPool:
 
     @property
     def ready(self) -> bool:
-        return all(worker is not None and worker.state == "ready" for worker in self.current)
+        return len(self.ready_workers()) == len(self.current)
 
     def ready_workers(self) -> list[Worker]:
-        """The workers that are ready, at this moment."""
-        return [worker for worker in self.current if worker and worker.state == "ready"]
+        """The workers that are currently ready."""
+        return [worker for worker in self.current if worker and worker.state is WorkerState.READY]
+
+    def _alive(self) -> list[Worker]:
+        return [
+            worker
+            for worker in self.current
+            if worker is not None and worker.state is not WorkerState.DEAD
+        ]
 
     async def start(self) -> None:
-        """Start every worker and wait until each is ready.
+        """Start every worker and wait until all are ready.
 
-        WorkerError when one ends or takes too long before it ever was: a configuration that
-        workers cannot live with should fail the start, not be tried for ever. Stop the pool then.
+        Raises WorkerError when one ends or times out before it was ever ready: a configuration that
+        no worker can start with fails the start instead of being retried forever. The pool must
+        then be stopped.
         """
         loop = asyncio.get_running_loop()
         first = [loop.create_future() for _ in self.current]
@@ -207,13 +214,13 @@ class WorkerPool:
                 future.cancel()
 
     async def stop(self, seconds: float) -> None:
-        """Drain all workers within `seconds`, kill what is left `STOP_GRACE` later.
+        """Drain all workers within `seconds`, and kill the rest `STOP_GRACE` later.
 
-        Called again while it runs, the shorter time counts.
+        May be called again meanwhile; the shorter time counts.
         """
         self._stopping.set()
-        alive = [worker for worker in self.current if worker and worker.state != "dead"]
-        orders = asyncio.gather(
+        alive = self._alive()
+        draining = asyncio.gather(
             _dismiss_once_drained(alive), *(worker.drain(seconds) for worker in alive)
         )
         if self._keepers:
@@ -221,16 +228,16 @@ class WorkerPool:
             if running:
                 self._kill_all()
                 await asyncio.wait(running)
-        orders.cancel()
+        draining.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await orders
+            await draining
 
     async def ask(
         self, method: str, parameter: Any = None
     ) -> tuple[dict[int, Any], dict[int, ControlError]]:
-        """Every ready or draining worker's answer, and the error of each that gave none, by slot.
+        """The answers of all ready or draining workers and the errors of the others, by slot.
 
-        A slot without a worker to ask has a NoWorkerError.
+        The error is NoWorkerError for a slot without such a worker.
         """
         answers: dict[int, Any] = {}
         errors: dict[int, ControlError] = {}
@@ -245,16 +252,16 @@ class WorkerPool:
         return answers, errors
 
     async def ask_one(self, slot: int, method: str, parameter: Any = None) -> Any:
-        """The answer of the worker in a slot; raises ControlError when there is none."""
+        """The answer of the worker in a slot; raises ControlError."""
         worker = self.current[slot] if 0 <= slot < len(self.current) else None
-        if worker is None or worker.state in ("starting", "dead"):
+        if worker is None or worker.state in (WorkerState.STARTING, WorkerState.DEAD):
             raise NoWorkerError("no worker is ready")
         return await worker.channel.call(method, parameter)
 
     # --- one slot ---------------------------------------------------------------------------
 
     async def _keep(self, slot: int, first: asyncio.Future[None]) -> None:
-        """Have a worker in the slot until the pool stops."""
+        """Keep a worker running in the slot until the pool stops."""
         backoff = WORKER_BACKOFF_MIN
         while not self._stopping.is_set():
             started = time.monotonic()
@@ -262,7 +269,7 @@ class WorkerPool:
             if self._stopping.is_set():
                 break
             if not first.done():
-                first.set_exception(WorkerError(f"worker {slot} did not start: {ending}"))
+                first.set_exception(WorkerError(f"worker {slot} failed to start: {ending}"))
                 return
             if not self._became_ready(slot):
                 self._on_failed(ending)
@@ -270,7 +277,7 @@ class WorkerPool:
             if lived >= WORKER_STABLE:
                 backoff = WORKER_BACKOFF_MIN
             log.error(
-                "worker died, another takes its place",
+                "worker died; replacing it",
                 slot=slot, ending=ending, lived_seconds=round(lived, 3), delay_seconds=backoff,
             )  # fmt: skip
             with contextlib.suppress(TimeoutError):
@@ -279,7 +286,7 @@ class WorkerPool:
             self.restarts[slot] += 1
 
     async def _live(self, slot: int, first: asyncio.Future[None]) -> str:
-        """One worker from its start to its end, which is told in words."""
+        """Run one worker to its end; returns how it ended, in words."""
         try:
             worker = await Worker.start(slot, self._make_spec, self._entry, self._on_spans)
         except (OSError, ControlError) as error:
@@ -302,12 +309,12 @@ class WorkerPool:
         return worker is not None and worker.ready.is_set()
 
     async def _watch(self, worker: Worker, first: asyncio.Future[None]) -> None:
-        """Kill a worker that does not become ready, or stops answering."""
+        """Kill a worker that does not become ready in time or stops answering."""
         try:
             async with asyncio.timeout(WORKER_START_TIMEOUT):
                 await worker.ready.wait()
         except TimeoutError:
-            log.error("worker does not become ready", slot=worker.slot, pid=worker.pid)
+            log.error("worker start timed out", slot=worker.slot, pid=worker.pid)
             worker.kill()
             return
         log.info("worker ready", slot=worker.slot, pid=worker.pid)
@@ -322,19 +329,18 @@ class WorkerPool:
                 missed = 0
             except ControlError:
                 missed += 1
-        log.error("worker does not answer", slot=worker.slot, pid=worker.pid)
+        log.error("worker stopped answering", slot=worker.slot, pid=worker.pid)
         worker.kill()
 
     def _kill_all(self) -> None:
-        for worker in self.current:
-            if worker is not None and worker.state != "dead":
-                log.warning("worker did not end in time", slot=worker.slot, pid=worker.pid)
-                self.killed += 1
-                worker.kill()
+        for worker in self._alive():
+            log.warning("worker did not stop in time; killing it", slot=worker.slot, pid=worker.pid)
+            self.killed += 1
+            worker.kill()
 
 
 async def _dismiss_once_drained(workers: list[Worker]) -> None:
-    """Let workers go together: until the last has drained, each refuses its share of newcomers."""
+    """Dismiss all workers at once: until the last has drained, each refuses new clients."""
     for worker in workers:
         await worker.drained.wait()
     for worker in workers:
@@ -342,11 +348,11 @@ async def _dismiss_once_drained(workers: list[Worker]) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, and our own package's place: a worker runs the code that its supervisor runs."""
+    """The environment of a worker, which must import the same code as its supervisor."""
     inherited = os.environ.get("PYTHONPATH")
     path = os.pathsep.join([_PACKAGE_PARENT, inherited] if inherited else [_PACKAGE_PARENT])
     environment = {**os.environ, "PYTHONPATH": path}
-    environment.pop("NOTIFY_SOCKET", None)  # the supervisor speaks to systemd
+    environment.pop("NOTIFY_SOCKET", None)  # only the supervisor notifies systemd
     return environment
 
 

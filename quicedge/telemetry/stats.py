@@ -1,14 +1,15 @@
-"""What is known of a connection and of a worker at one moment: immutable records.
+"""Immutable snapshots of connections and workers, and queries over them.
 
-Names are qlog's (draft-ietf-quic-qlog-quic-events, `recovery_metrics_updated`). Times are seconds,
-sizes bytes, rates bits a second (as qlog has them). `None` means not known or not measured; zero
-means measured and zero.
+Names follow qlog (draft-ietf-quic-qlog-quic-events, `recovery_metrics_updated`). Times are in
+seconds, sizes in bytes, rates in bits per second. `None` means unknown or not measured; zero is a
+measured zero.
 """
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable
+from enum import StrEnum
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct, field, structs
@@ -40,7 +41,7 @@ class StreamStats(Struct, frozen=True, kw_only=True):
     bytes_received: int = 0
     bytes_sent: int = 0
     send_buffered: int = 0
-    """Bytes written to the stream and never sent."""
+    """Bytes written to the stream and not yet sent."""
     method: str | None = None
     authority: str | None = None
     path: str | None = None
@@ -49,7 +50,7 @@ class StreamStats(Struct, frozen=True, kw_only=True):
 
 
 class ConnectionStats(Struct, frozen=True, kw_only=True):
-    """One connection, as it was at `time`."""
+    """Snapshot of one connection at `time`."""
 
     # --- identity ---------------------------------------------------------------------------
     id: str
@@ -59,7 +60,7 @@ class ConnectionStats(Struct, frozen=True, kw_only=True):
     time: float
     """When the snapshot was taken, seconds since the epoch."""
     odcid: str = ""
-    """Original destination connection ID, hex: what the client sent first."""
+    """Original destination connection ID, hex."""
     scids: list[str] = field(default_factory=list)
     """Connection IDs that we issued and the peer may use, hex."""
     dcid: str = ""
@@ -67,12 +68,12 @@ class ConnectionStats(Struct, frozen=True, kw_only=True):
 
     # --- addresses --------------------------------------------------------------------------
     remote_address: str = ""
-    """Where the client is, `host:port` or `[v6]:port`: a validated address once there is one."""
+    """Address of the client, `host:port` or `[v6]:port`; validated as soon as there is one."""
     local_address: str = ""
     """The address that the client sends to."""
     path_validated: bool = False
     migrations: int = 0
-    """Changes of the path in use since the handshake, NAT rebindings among them."""
+    """Changes of the active path since the handshake, including NAT rebindings."""
 
     # --- negotiation ------------------------------------------------------------------------
     version: str = ""
@@ -83,9 +84,9 @@ class ConnectionStats(Struct, frozen=True, kw_only=True):
     group: str | None = None
     """Key exchange group by its registered name."""
     sni: str | None = None
-    """Server name that the client asked for."""
+    """Server name requested by the client."""
     retry: bool | None = None
-    """The client came with a Retry token."""
+    """The client presented a Retry token."""
     resumed: bool | None = None
     """The handshake resumed an earlier session."""
     early_data: bool | None = None
@@ -99,7 +100,7 @@ class ConnectionStats(Struct, frozen=True, kw_only=True):
     """First packet, seconds since the epoch."""
     age_seconds: float = 0.0
     idle_seconds: float | None = None
-    """Since the last packet came in."""
+    """Since the last packet was received."""
     handshake_seconds: float | None = None
     """From the first packet to a complete handshake."""
 
@@ -107,9 +108,9 @@ class ConnectionStats(Struct, frozen=True, kw_only=True):
     smoothed_rtt: float | None = None
     """Seconds, RFC 9002 section 5.3."""
     latest_rtt: float | None = None
-    """Seconds, the last sample."""
+    """Seconds, the latest sample."""
     min_rtt: float | None = None
-    """Seconds, the least sample (RFC 9002 section 5.2)."""
+    """Seconds, the minimum sample (RFC 9002 section 5.2)."""
     rtt_variance: float | None = None
     """Seconds, `rttvar` of RFC 9002 section 5.3."""
     congestion_controller: str = ""
@@ -121,15 +122,15 @@ class ConnectionStats(Struct, frozen=True, kw_only=True):
     ssthresh: int | None = None
     """Bytes; None before the first congestion event."""
     pto_count: int = 0
-    """Probe timeouts in a row, now."""
+    """Current number of consecutive probe timeouts."""
     pto_total: int | None = None
     """Probe timeouts since the start."""
     pacing_rate: float | None = None
-    """Bits a second."""
+    """Bits per second."""
     delivery_rate: float | None = None
-    """Bits a second that the peer acknowledged lately."""
+    """Recent rate of acknowledged data, bits per second."""
     mtu: int | None = None
-    """UDP payload bytes sent at most."""
+    """Maximum UDP payload, in bytes."""
 
     # --- packets and bytes ------------------------------------------------------------------
     packets_sent: int = 0
@@ -140,32 +141,32 @@ class ConnectionStats(Struct, frozen=True, kw_only=True):
     packets_lost: int = 0
     bytes_lost: int | None = None
     packets_spuriously_lost: int | None = None
-    """Declared lost, acknowledged after all."""
+    """Declared lost and later acknowledged."""
     packets_reordered: int | None = None
     bytes_retransmitted: int | None = None
-    """Stream bytes sent again."""
+    """Stream bytes retransmitted."""
     packets_dropped: dict[str, int] = field(default_factory=dict)
     """Received and discarded, by reason (qlog `packet_dropped` triggers)."""
     ecn_state: str | None = None
     """`testing`, `unknown`, `failed` or `capable` (RFC 9000 appendix A.4)."""
     ecn_ect0_received: int | None = None
-    """Packets that came in marked ECT(0)."""
+    """Packets received with ECT(0)."""
     ecn_ect1_received: int | None = None
     ecn_ce_received: int | None = None
-    """Packets that came in marked Congestion Experienced."""
+    """Packets received with Congestion Experienced."""
     ecn_ce_reported: int | None = None
-    """Packets of ours that the peer saw marked."""
+    """Our packets that the peer reported as CE."""
 
     # --- streams and flow control -----------------------------------------------------------
     streams_open: int = 0
     """Request streams that are not finished, in either direction."""
     streams_total: int = 0
-    """Request streams that the client has opened so far."""
+    """Request streams opened by the client so far."""
     requests: int = 0
     """Requests received."""
     requests_active: int = 0
     routes: list[str] = field(default_factory=list)
-    """Routes that its requests took, `HOST` and `PATH` as configured."""
+    """Routes that its requests matched, `HOST` and `PATH` as configured."""
     resets_sent: int = 0
     """RESET_STREAM frames."""
     resets_received: int = 0
@@ -173,42 +174,47 @@ class ConnectionStats(Struct, frozen=True, kw_only=True):
     """STOP_SENDING frames."""
     stop_sending_received: int | None = None
     receive_window: int | None = None
-    """Bytes the client may still send on the connection."""
+    """Connection flow-control credit of the client, in bytes."""
     send_window: int | None = None
-    """Bytes we may still send on the connection."""
+    """Our connection flow-control credit, in bytes."""
     send_buffered: int | None = None
-    """Bytes written to all streams and never sent."""
+    """Bytes written to all streams and not yet sent."""
     main_direction: str = "sending"
-    """`sending` or `receiving`: where most stream data went."""
+    """`sending` or `receiving`: the direction of most stream data."""
     limited_by: str | None = None
-    """What limited that direction most of the time that was not idle, a value of
+    """What limited that direction for most of the time that it was not idle, a value of
     `quicedge.qlog.blocked_time.Limit`."""
     sending_limited_seconds: dict[str, float] = field(default_factory=dict)
-    """The connection's life by what limited sending, by the same names."""
+    """Seconds of the connection's life by what limited sending, with the same names."""
     receiving_limited_seconds: dict[str, float] = field(default_factory=dict)
-    """The connection's life by what limited receiving."""
+    """Seconds of the connection's life by what limited receiving."""
 
-    # --- detail, only when one connection is asked for ----------------------------------------
+    # --- detail, only in queries for one connection -----------------------------------------
     close_reason: str | None = None
-    """How the connection ended, once closing, with the error code and reason phrase sent."""
+    """How the connection ended, with the error code and reason phrase sent."""
     paths: list[PathStats] | None = None
     streams: list[StreamStats] | None = None
     local_parameters: dict[str, Any] | None = None
-    """Transport parameters that we sent, by their names of RFC 9000 section 18.2."""
+    """Transport parameters that we sent, named as in RFC 9000 section 18.2."""
     remote_parameters: dict[str, Any] | None = None
 
 
+class TraceAction(StrEnum):
+    START = "start"
+    STOP = "stop"
+
+
 class TraceAnswer(Struct, frozen=True, kw_only=True):
-    """What became of an order to start or stop a trace."""
+    """The result of starting or stopping a trace."""
 
     found: bool
-    """Whether there is such a connection."""
+    """Whether the connection exists."""
     file: str | None = None
-    """The trace file's name; None: there is none."""
+    """Name of the trace file; None when there is none."""
 
 
 class FollowAnswer(Struct, frozen=True, kw_only=True):
-    """What happened on a connection since the last question."""
+    """Events of a connection since the previous call."""
 
     found: bool
     """Whether there is such a connection, or was when the following began."""
@@ -228,9 +234,9 @@ class WorkerStats(Struct, frozen=True, kw_only=True):
     uptime_seconds: float = 0.0
     resident_bytes: int = 0
     connections: int = 0
-    """Open now, handshakes among them."""
+    """Open connections, including handshakes in progress."""
     handshakes_open: int = 0
-    """Handshakes in progress now."""
+    """Handshakes in progress."""
     requests_active: int = 0
     connections_total: int = 0
     handshakes_completed: int = 0
@@ -241,7 +247,7 @@ class WorkerStats(Struct, frozen=True, kw_only=True):
     stateless_resets_sent: int = 0
     datagrams_received: int = 0
     datagrams_forwarded: int = 0
-    """Of other workers' connections, passed on to them."""
+    """Forwarded to the worker of their connection."""
     datagrams_sent: int = 0
     bytes_received: int = 0
     bytes_sent: int = 0
@@ -250,21 +256,21 @@ class WorkerStats(Struct, frozen=True, kw_only=True):
     requests_refused: dict[str, int] = field(default_factory=dict)
     """Requests refused and streams ended by a limit, by reason."""
     early_data: dict[str, int] = field(default_factory=dict)
-    """Connections with requests in 0-RTT data, by what the register said of their tickets."""
+    """Connections with requests in 0-RTT data, by the verdict on their tickets."""
     metrics: Metrics = field(default_factory=Metrics)
     """By route, upstream and listener."""
     servers: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
-    """By upstream and server: whether it is `up`, its connections, its requests."""
+    """By upstream and server: `up`, connections, requests."""
     traces_running: int = 0
     """qlog traces being written."""
     trace_writes_dropped: int = 0
-    """Writes of qlog events that a slow or full disk lost."""
+    """Writes of qlog events dropped because of a slow or full disk."""
     live_writes_dropped: int = 0
-    """Writes of qlog events that those who follow connections did not take in time."""
+    """Writes of qlog events that followers did not read in time."""
     log_lines_dropped: int = 0
-    """Log and access records that a slow disk had no room for."""
+    """Log lines and access records dropped because of a slow disk."""
     spans_dropped: int = 0
-    """Spans of distributed traces that the supervisor did not take in time."""
+    """Spans that the supervisor did not read in time."""
 
 
 SORT_KEYS = frozenset(
@@ -276,37 +282,37 @@ SORT_KEYS = frozenset(
 
 
 class ConnectionQuery(Struct, frozen=True, kw_only=True):
-    """Which connections, in what order, which page of them. All filters must match."""
+    """Filters, order and page of connections. All filters must match."""
 
     address: str | None = None
     """Client address: `192.0.2.1`, `192.0.2.0/24`, `2001:db8::/32`, or `192.0.2.1:4433`."""
     sni: str | None = None
     cid: str | None = None
-    """Beginning of the connection's id or of any of its connection IDs, hex."""
+    """Prefix of the connection's id or of any of its connection IDs, hex."""
     state: str | None = None
     route: str | None = None
     """`HOST` and `PATH` of a route, as configured: `www.example.com/api`."""
     sort: str = "-created_at"
-    """A field of `ConnectionStats`; `-` in front for the greatest first. Unknown values last."""
+    """A field of `ConnectionStats`, with a leading `-` in descending order. Unknown values last."""
     limit: Annotated[int, Meta(ge=0, le=ADMIN_MAX_ROWS)] = ADMIN_DEFAULT_ROWS
     offset: Annotated[int, Meta(ge=0, le=ADMIN_MAX_ROWS)] = 0
 
 
 class ConnectionPage(Struct, frozen=True, kw_only=True):
-    """One page of the connections that match, and how many do."""
+    """One page of the matching connections, and their total number."""
 
     total: int
     connections: list[ConnectionStats]
 
 
 class QueryError(ValueError):
-    """A query that makes no sense; the message names the parameter."""
+    """An invalid query; the message names the parameter."""
 
 
 def check_query(query: ConnectionQuery) -> None:
     """Raises QueryError for an unknown sort field, a bad address or cid, or too deep a page."""
     if query.sort.removeprefix("-") not in SORT_KEYS:
-        raise QueryError(f"sort: no field {query.sort.removeprefix('-')!r} to sort by")
+        raise QueryError(f"sort: unknown field {query.sort.removeprefix('-')!r}")
     if query.offset + query.limit > ADMIN_MAX_ROWS:
         raise QueryError(f"offset + limit: at most {ADMIN_MAX_ROWS}; narrow the filter instead")
     if query.cid is not None and query.cid.strip("0123456789abcdefABCDEF"):
@@ -316,14 +322,14 @@ def check_query(query: ConnectionQuery) -> None:
 
 
 def select(connections: Iterable[ConnectionStats], query: ConnectionQuery) -> ConnectionPage:
-    """The page of `connections` that the query asks for."""
+    """The page of `connections` that the query selects."""
     matches = _matcher(query)
     found = [connection for connection in connections if matches(connection)]
     key = query.sort.removeprefix("-")
     descending = query.sort.startswith("-")
     known = [connection for connection in found if getattr(connection, key) is not None]
     unknown = [connection for connection in found if getattr(connection, key) is None]
-    # The id decides between equals, so that pages do not overlap.
+    # Ties are ordered by id, so that pages do not overlap.
     known.sort(key=lambda connection: connection.id)
     known.sort(key=lambda connection: getattr(connection, key), reverse=descending)
     unknown.sort(key=lambda connection: connection.id)
@@ -332,12 +338,12 @@ def select(connections: Iterable[ConnectionStats], query: ConnectionQuery) -> Co
 
 
 def first_rows(query: ConnectionQuery) -> ConnectionQuery:
-    """What each worker is asked, so that `query` can be answered from all their answers."""
+    """The query for each worker, from whose answers `merge` builds the page."""
     return structs.replace(query, offset=0, limit=query.offset + query.limit)
 
 
 def merge(pages: Iterable[ConnectionPage], query: ConnectionQuery) -> ConnectionPage:
-    """The page that `query` asks for, out of each worker's answer to `first_rows(query)`."""
+    """The page that `query` selects, from each worker's answer to `first_rows(query)`."""
     pages = list(pages)
     rows = [connection for page in pages for connection in page.connections]
     return ConnectionPage(
@@ -376,7 +382,7 @@ def _address_matcher(text: str) -> Callable[[ConnectionStats], bool]:
         try:
             host = str(ipaddress.ip_address(host.strip("[]")))
         except ValueError:
-            raise QueryError(f"address: {text!r} is no address, network or host:port") from None
+            raise QueryError(f"address: {text!r} is not an address, network or host:port") from None
         wanted = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         return lambda connection: connection.remote_address == wanted
 

@@ -1,1 +1,1 @@
-"""One process, one event loop: listeners, connections, exchanges, drain."""
+"""The worker process: one event loop with listeners, connections and exchanges."""

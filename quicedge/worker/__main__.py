@@ -1,8 +1,8 @@
 """A worker process: `python -m quicedge.worker CONTROL_FD [MODULE:FUNCTION]`.
 
-Started by the supervisor alone. The function, `quicedge.worker.main:run` unless named, takes the
-`WorkerSpec` and returns when the worker has drained, or raises StartError, which the supervisor is
-told in one line.
+Started only by the supervisor. The function, by default `quicedge.worker.main:run`, takes the
+`WorkerSpec` and returns when the worker has drained, or raises StartError, whose message is
+reported to the supervisor.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import importlib
 import signal
 import sys
 
-from quicedge.worker.control import ControlError, StartError, read_spec, tell_failure
+from quicedge.worker.control import ControlError, StartError, read_spec, report_failure
 from quicedge.worker.privileges import PrivilegeError, drop_privileges
 
 DEFAULT_ENTRY = "quicedge.worker.main:run"
 
 
 def main(arguments: list[str]) -> int:
-    # A terminal and systemd signal every process of the group; a worker's life is the
-    # supervisor's business alone, and should that die, the control channel closes.
+    # A terminal and systemd signal every process of the group, but only the supervisor controls
+    # workers; if it dies, the control channel closes.
     for number in (
         signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2,
     ):  # fmt: skip
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
         print(f"quicedge worker: {error}", file=sys.stderr)
         return 1
     except (PrivilegeError, StartError) as error:
-        tell_failure(control_fd, str(error))
+        report_failure(control_fd, str(error))
         return 1
     return 0
 

@@ -1,8 +1,8 @@
-"""How the supervisor and a worker talk: the worker's specification, then questions and answers.
+"""The control channel between the supervisor and a worker: RPC over a unix socket pair.
 
-Messages are msgpack behind a 4-byte big-endian length, on a unix socket pair, the same both ways.
-The first message is the `WorkerSpec`; every later one is a `_Call`, an `_Answer`, a `_Failure` or a
-`_Notice`. What can be asked stands in `METHODS`; both ends check what they get against it.
+Messages are msgpack with a 4-byte big-endian length prefix, in both directions. The first one is
+the `WorkerSpec`; every later one is a `_Call`, an `_Answer`, a `_Failure` or a `_Notice`. `METHODS`
+defines the methods; both ends validate messages against it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from quicedge.telemetry.stats import (
     ConnectionQuery,
     ConnectionStats,
     FollowAnswer,
+    TraceAction,
     TraceAnswer,
     WorkerStats,
 )
@@ -40,104 +41,104 @@ class ListeningSocket(msgspec.Struct, frozen=True):
 
     fd: int
     address: str
-    """Where it is bound, `host:port` or `[v6]:port`."""
+    """The bound address, `host:port` or `[v6]:port`."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reload changes, as the supervisor read it: a worker without privileges could not."""
+    """Everything that a reload replaces; read by the supervisor, which has the privileges."""
 
     config: Config
     certificates: list[CertificatePem] = msgspec.field(default_factory=list)
     shared_keys: SharedKeys | None = None
-    """Keys of tickets and tokens, where the operator gives a fleet its own."""
+    """Ticket and token keys, if the operator configured them for a fleet."""
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a worker process starts from."""
+    """Everything that a worker process starts from."""
 
     slot: int
     """0 to `workers - 1`."""
     workers: int
     bank: int = 0
-    """Generation of workers, 0 or 1: connection IDs carry `bank * workers + slot`."""
+    """Generation of workers, 0 or 1; connection IDs carry `bank * workers + slot`."""
     settings: Settings
     tolerant: bool = False
-    """Serve what can be served when something that the settings name is out of reach: the worker
-    takes the place of one that served, and the other routes must not go with one."""
+    """Serve as much as possible when a configured resource is unavailable: the worker replaces one
+    that served, and one broken route must not take down the others."""
     sockets: list[ListeningSocket]
     identity: Identity | None = None
-    """Whom the worker becomes before it hears anybody; None: it stays who it is."""
+    """User that the worker runs as before it reads any datagram; None: unchanged."""
     control_fd: int
     inbox_fd: int = -1
-    """Where other workers forward datagrams to; -1 when there is but one."""
+    """Receives datagrams forwarded by other workers; -1 with a single worker."""
     outbox_fds: list[int] = msgspec.field(default_factory=list)
-    """Towards the inboxes of all workers, by slot."""
+    """The sending ends of all workers' inboxes, by slot."""
     roster_fd: int = -1
-    """Memory that the worker writes its clients into (`worker.roster`); -1: there is none."""
+    """Shared memory in which the worker lists its clients (`worker.roster`); -1: none."""
     secret: bytes
-    """32 bytes shared by all workers: keys of tokens and stateless resets derive from them, unless
-    the settings have shared keys."""
+    """32 bytes shared by all workers, from which the keys of tokens and stateless resets are
+    derived, unless the settings have shared keys."""
 
     @property
     def inherited_fds(self) -> list[int]:
-        """Descriptors that the process needs besides the control socket."""
+        """Descriptors that the process inherits besides the control socket."""
         inbox = [self.inbox_fd] if self.inbox_fd >= 0 else []
         roster = [self.roster_fd] if self.roster_fd >= 0 else []
         return [*(item.fd for item in self.sockets), *inbox, *self.outbox_fds, *roster]
 
 
-class CloseOrder(msgspec.Struct, frozen=True, array_like=True):
-    """A connection that an operator wants closed."""
+class CloseCommand(msgspec.Struct, frozen=True, array_like=True):
+    """Close a connection."""
 
     connection_id: str
     code: int
     reason: str
 
 
-class TraceOrder(msgspec.Struct, frozen=True, array_like=True):
-    """A connection whose trace an operator wants begun or ended."""
+class TraceCommand(msgspec.Struct, frozen=True, array_like=True):
+    """Start or stop the trace of a connection."""
 
     connection_id: str
-    action: Literal["start", "stop"]
+    action: TraceAction
 
 
-class FollowOrder(msgspec.Struct, frozen=True, array_like=True):
-    """What happened on a connection, and what happens until the next question."""
+class FollowCommand(msgspec.Struct, frozen=True, array_like=True):
+    """Return the events of a connection since the follower's previous call."""
 
     connection_id: str
     follower: str
-    """Who asks; a new one begins with the header."""
+    """Identifies the caller; a new one first receives the header."""
     level: Literal["core", "base", "extra"]
 
 
 class Method(NamedTuple):
-    """Types of a method's parameter and result; None: there is none."""
+    """Types of a method's parameter and result; None for none."""
 
     parameter: Any
     result: Any
 
 
 METHODS: Mapping[str, Method] = {
-    # Asked of a worker.
+    # Called on a worker.
     "connections": Method(ConnectionQuery, ConnectionPage),
     "connection": Method(str, ConnectionStats | None),
     "stats": Method(None, WorkerStats),
-    "close_connection": Method(CloseOrder, bool),
-    "trace_connection": Method(TraceOrder, TraceAnswer),
-    "follow_connection": Method(FollowOrder, FollowAnswer),
-    # Refuse new connections, tell clients (GOAWAY), say `drained` when all is done or after that
-    # many seconds. Asked again, the shorter time counts; 0 is at once.
+    "close_connection": Method(CloseCommand, bool),
+    "trace_connection": Method(TraceCommand, TraceAnswer),
+    "follow_connection": Method(FollowCommand, FollowAnswer),
+    # Refuse new connections, send GOAWAY, and notify `drained` when all exchanges are done or after
+    # that many seconds. May be repeated; the shorter time counts, and 0 means immediately.
     "drain": Method(float, None),
-    # Every worker has drained: exit. Until then newcomers are still told that nobody is here.
+    # Every worker has drained: exit. Until then new clients are still refused.
     "dismiss": Method(None, None),
-    # A change of settings: build and open all that they need, beside what runs; then use that
-    # (connections that live keep what they have), or let go of it. The last preparation counts.
+    # Two-phase change of settings: prepare builds and opens everything they need; commit applies it
+    # (live connections keep theirs) and abort discards it. The last prepare counts.
     "prepare_settings": Method(Settings, None),
     "commit_settings": Method(None, None),
     "abort_settings": Method(None, None),
     "reopen_logs": Method(None, None),
     "set_log_level": Method(str, None),
-    # Told by a worker.
+    # Notified by a worker.
     "ready": Method(None, None),
     "drained": Method(None, None),
     "failed": Method(str, None),
@@ -146,7 +147,7 @@ METHODS: Mapping[str, Method] = {
 
 
 class ControlError(Exception):
-    """The other side did not answer: it failed, it is busy, it took too long, or it is gone."""
+    """The peer did not answer: it failed, is busy, timed out or is gone."""
 
 
 Handler = Callable[..., Any]
@@ -181,7 +182,7 @@ _decoder = msgspec.msgpack.Decoder(_Call | _Answer | _Failure | _Notice)
 def _encode(value: Any) -> bytes:
     body = _encoder.encode(value)
     if len(body) > CONTROL_MESSAGE_MAX:
-        raise ControlError(f"a message of {len(body)} bytes is over {CONTROL_MESSAGE_MAX}")
+        raise ControlError(f"message of {len(body)} bytes exceeds {CONTROL_MESSAGE_MAX}")
     return _LENGTH.pack(len(body)) + body
 
 
@@ -194,15 +195,15 @@ def _decode(data: msgspec.Raw, expected: Any) -> Any:
 
 
 def read_spec(fd: int) -> WorkerSpec:
-    """The first message of a control socket, read before there is a loop.
+    """Read the first message of a control socket, before there is an event loop.
 
-    ControlError when the supervisor is gone or sent something else.
+    Raises ControlError when the supervisor is gone or sent something else.
     """
     with socket.socket(fileno=fd) as control:
         try:
             (length,) = _LENGTH.unpack(_read_exactly(control, _LENGTH.size))
             if length > CONTROL_MESSAGE_MAX:
-                raise ControlError(f"a specification of {length} bytes is too long")
+                raise ControlError(f"worker specification too long: {length} bytes")
             return msgspec.msgpack.decode(_read_exactly(control, length), type=WorkerSpec)
         except (OSError, msgspec.MsgspecError) as error:
             raise ControlError(f"no worker specification: {error}") from error
@@ -211,16 +212,16 @@ def read_spec(fd: int) -> WorkerSpec:
 
 
 class StartError(Exception):
-    """Why a worker cannot start, in one line."""
+    """A worker cannot start; the message says why, in one line."""
 
 
-def tell_failure(fd: int, reason: str) -> None:
-    """Tell the supervisor why there will be no worker, before there is a channel."""
+def report_failure(fd: int, reason: str) -> None:
+    """Report a failed start to the supervisor, before there is a channel."""
     with socket.socket(fileno=fd) as control:
         try:
             control.sendall(_encode(_Notice("failed", _raw(reason))))
         except OSError:
-            return  # the supervisor is gone, and sees the exit code if it is not
+            return  # the supervisor is gone
         finally:
             control.detach()
 
@@ -236,12 +237,12 @@ def _read_exactly(control: socket.socket, size: int) -> bytes:
 
 
 class ControlChannel(asyncio.Protocol):
-    """One end of the channel, on the running loop.
+    """One end of the channel, on the running loop. Call `start` first.
 
-    `handlers` answer the other side's methods: called with the decoded parameter (or nothing when
-    the method has none), plain or async. What a handler raises is the other side's ControlError
-    and leaves this side as it was. `on_lost` is called once when the other side is gone; a worker
-    then has no supervisor and should drain by itself.
+    `handlers` implement the methods that the peer calls, as functions or coroutines; each takes the
+    decoded parameter if its method has one. An exception of a handler is a ControlError at the peer
+    and does not affect this end. `on_lost` is called once when the peer is gone; a worker should
+    then drain.
     """
 
     def __init__(
@@ -253,7 +254,7 @@ class ControlChannel(asyncio.Protocol):
     ) -> None:
         unknown = handlers.keys() - METHODS.keys()
         if unknown:
-            raise ValueError(f"no such control method: {', '.join(sorted(unknown))}")
+            raise ValueError(f"unknown control method: {', '.join(sorted(unknown))}")
         self._socket = (
             control if isinstance(control, socket.socket) else socket.socket(fileno=control)
         )
@@ -266,21 +267,21 @@ class ControlChannel(asyncio.Protocol):
         self._answering: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Take the socket into the running loop."""
+        """Attach the socket to the running loop."""
         self._socket.setblocking(False)
         loop = asyncio.get_running_loop()
         await loop.create_unix_connection(lambda: self, sock=self._socket)
 
     def send_spec(self, spec: WorkerSpec) -> None:
-        """What the supervisor sends first."""
+        """Send the specification, the first message of the supervisor."""
         self._write(_encode(spec))
 
     async def call(
         self, method: str, parameter: Any = None, *, timeout: float = CONTROL_TIMEOUT
     ) -> Any:
-        """Ask the other side; ControlError when no good answer comes within `timeout` seconds."""
+        """Call a method of the peer; raises ControlError without a valid answer in `timeout` s."""
         if len(self._waiting) >= CONTROL_MAX_PENDING:
-            raise ControlError(f"{method}: {CONTROL_MAX_PENDING} questions are already waiting")
+            raise ControlError(f"{method}: {CONTROL_MAX_PENDING} calls already in progress")
         self._next_id += 1
         call_id = self._next_id
         self._write(_encode(_Call(call_id, method, _raw(parameter))))
@@ -297,17 +298,17 @@ class ControlChannel(asyncio.Protocol):
             del self._waiting[call_id]
 
     def notify(self, method: str, parameter: Any = None) -> None:
-        """Tell the other side, without an answer; nothing happens when it is gone."""
+        """Notify the peer, without an answer; does nothing when it is gone."""
         if self._transport is not None and not self._transport.is_closing():
             self._write(_encode(_Notice(method, _raw(parameter))))
 
     @property
     def backlog(self) -> int:
-        """Bytes that the other side has not read yet."""
+        """Bytes that the peer has not read yet."""
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
     def close(self) -> None:
-        """Close after what was written is sent."""
+        """Close once pending data is sent."""
         if self._transport is not None:
             self._transport.close()
         else:
@@ -315,13 +316,13 @@ class ControlChannel(asyncio.Protocol):
 
     def _write(self, data: bytes) -> None:
         if self._transport is None or self._transport.is_closing():
-            raise ControlError("the other side is gone")
+            raise ControlError("peer is gone")
         self._transport.write(data)
 
     # --- asyncio.Protocol -----------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are no subclasses of asyncio's.
+        # uvloop's transports are not subclasses of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
@@ -330,7 +331,7 @@ class ControlChannel(asyncio.Protocol):
         while len(buffer) >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(buffer)
             if length > CONTROL_MESSAGE_MAX:
-                self._break_off(f"a message of {length} bytes")
+                self._abort(f"message of {length} bytes")
                 return
             end = _LENGTH.size + length
             if len(buffer) < end:
@@ -340,20 +341,20 @@ class ControlChannel(asyncio.Protocol):
             try:
                 message = _decoder.decode(body)
             except msgspec.MsgspecError as error:
-                self._break_off(str(error))
+                self._abort(str(error))
                 return
             self._handle(message)
 
     def connection_lost(self, error: Exception | None) -> None:
         for answer in self._waiting.values():
             if not answer.done():
-                answer.set_exception(ControlError("the other side is gone"))
+                answer.set_exception(ControlError("peer is gone"))
         for task in self._answering:
             task.cancel()
         if self._on_lost is not None:
             self._on_lost()
 
-    def _break_off(self, reason: str) -> None:
+    def _abort(self, reason: str) -> None:
         log.error("control channel closed", reason=reason)
         assert self._transport is not None
         self._buffer.clear()
@@ -371,7 +372,7 @@ class ControlChannel(asyncio.Protocol):
             case _Answer() | _Failure():
                 answer = self._waiting.get(message.id)
                 if answer is None or answer.done():
-                    return  # too late: the caller gave up
+                    return  # late: the caller timed out
                 if isinstance(message, _Answer):
                     answer.set_result(message.result)
                 else:
@@ -380,7 +381,7 @@ class ControlChannel(asyncio.Protocol):
     def _run_handler(self, method: str, parameter: msgspec.Raw) -> Any:
         handler = self._handlers.get(method)
         if handler is None:
-            raise ControlError(f"{method}: not answered here")
+            raise ControlError(f"{method}: no handler")
         expected = METHODS[method].parameter
         if expected is None:
             return handler()
@@ -394,7 +395,7 @@ class ControlChannel(asyncio.Protocol):
                 return
             if len(self._answering) >= CONTROL_MAX_PENDING:
                 _discard(result)
-                raise ControlError(f"{call.method}: too many questions at once")
+                raise ControlError(f"{call.method}: too many calls in progress")
         except Exception as error:
             self._fail(call, error)
             return

@@ -55,8 +55,8 @@ class _Network:
         path.socket.send_segments(data, segment, path, ecn)
 
 
-def store_of(certificates: Iterable[CertificatePem]) -> CertificateStore:
-    """What to serve, from what the supervisor read; raises CertificateError."""
+def load_certificates(certificates: Iterable[CertificatePem]) -> CertificateStore:
+    """Load certificates that the supervisor has read; raises CertificateError."""
     default = None
     loaded = []
     for item in certificates:

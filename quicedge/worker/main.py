@@ -1,4 +1,4 @@
-"""A worker process: an edge on an event loop, told what to do over the control channel."""
+"""The main function of a worker: an `Edge` on an event loop, driven by the control channel."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from quicedge.telemetry.stats import (
     ConnectionQuery,
     ConnectionStats,
     FollowAnswer,
+    TraceAction,
     TraceAnswer,
     WorkerStats,
     select,
@@ -38,16 +39,16 @@ from quicedge.telemetry.stats import (
 from quicedge.udp.forwarding import Forwarder
 from quicedge.udp.socket import UdpSocket
 from quicedge.worker.control import (
-    CloseOrder,
+    CloseCommand,
     ControlChannel,
     ControlError,
-    FollowOrder,
+    FollowCommand,
     Settings,
     StartError,
-    TraceOrder,
+    TraceCommand,
     WorkerSpec,
 )
-from quicedge.worker.edge import Edge, store_of
+from quicedge.worker.edge import Edge, load_certificates
 from quicedge.worker.proposal import Proposal
 from quicedge.worker.roster import Roster
 from quicedge.worker.snapshots import connection_stats
@@ -56,15 +57,18 @@ log = structlog.get_logger(__name__)
 
 
 def run(spec: WorkerSpec) -> None:
-    """Serve until drained; StartError when that cannot begin."""
-    # What was imported stays; a connection frees itself, so looking for cycles is rarely worth it.
+    """Serve until drained; raises StartError.
+
+    Imported objects are excluded from garbage collection; connections are freed without it, so that
+    it can run rarely.
+    """
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     uvloop.run(_Worker(spec).serve())
 
 
 def _open_logs(spec: WorkerSpec) -> Logs:
-    """The logs as configured; a worker that has to serve makes do with what can be opened."""
+    """Open the configured logs; a tolerant worker falls back to those that can be opened."""
     config, process = spec.settings.config.log, f"worker {spec.slot}"
     try:
         return Logs(config, process=process)
@@ -72,16 +76,16 @@ def _open_logs(spec: WorkerSpec) -> Logs:
         if not spec.tolerant:
             raise
         problem = error
-    for lesser in (
+    for fallback in (
         msgspec.structs.replace(config, access_file=None),
         msgspec.structs.replace(config, access_file=None, file=None),
     ):
         try:
-            logs = Logs(lesser, process=process)
+            logs = Logs(fallback, process=process)
         except UnusableError:
             continue
-        where = lesser.file or "standard error"
-        log.error("log file cannot be opened", reason=str(problem), instead=where)
+        where = fallback.file or "standard error"
+        log.error("cannot open log file", reason=str(problem), fallback=where)
         return logs
     raise problem
 
@@ -103,7 +107,7 @@ def _roster(spec: WorkerSpec, sockets: list[UdpSocket]) -> Roster | None:
 
 
 class _Prepared(NamedTuple):
-    """Settings that only need to be used."""
+    """Settings that are ready to be committed."""
 
     logs: Logs
     proposal: Proposal
@@ -130,7 +134,7 @@ class _Worker:
         self._edge = Edge(
             settings.config,
             sockets,
-            certificates=store_of(settings.certificates),
+            certificates=load_certificates(settings.certificates),
             connection_ids=ConnectionIds(
                 slot=spec.bank * spec.workers + spec.slot,
                 slots=2 * spec.workers,
@@ -145,7 +149,7 @@ class _Worker:
         self._edge.use_shared_keys(settings.shared_keys)
 
     async def serve(self) -> None:
-        """Serve until drained; StartError when that cannot begin."""
+        """Serve until drained; raises StartError."""
         spec = self._spec
         try:
             self._build()
@@ -184,8 +188,8 @@ class _Worker:
         channel.notify("ready")
         await self._ended.wait()
         channel.notify("drained")
-        # Datagrams of newcomers still come to our sockets, which live as long as the supervisor:
-        # they are refused at once until the last worker has drained.
+        # Our sockets stay open as long as the supervisor: new clients are refused on them until the
+        # last worker has drained.
         await self._dismissed.wait()
         await self._edge.close()
         channel.close()
@@ -195,7 +199,7 @@ class _Worker:
         self.drain(self._edge.config.drain_timeout)
         self._dismissed.set()
 
-    # --- what the supervisor asks -----------------------------------------------------------------
+    # --- methods of the control channel ---------------------------------------------------------
 
     def connections(self, query: ConnectionQuery) -> ConnectionPage:
         now = time.monotonic()
@@ -212,24 +216,24 @@ class _Worker:
                 return connection_stats(session, worker=self._spec.slot, now=now, detail=True)
         return None
 
-    def close_connection(self, order: CloseOrder) -> bool:
+    def close_connection(self, command: CloseCommand) -> bool:
         for session in self._edge.sessions:
-            if session.connection.id == order.connection_id:
-                session.close(order.code, order.reason)
+            if session.connection.id == command.connection_id:
+                session.close(command.code, command.reason)
                 return True
         return False
 
-    def trace_connection(self, order: TraceOrder) -> TraceAnswer:
+    def trace_connection(self, command: TraceCommand) -> TraceAnswer:
         tracer = self._edge.tracer
         for session in self._edge.sessions:
-            if session.connection.id == order.connection_id:
-                act = tracer.start if order.action == "start" else tracer.stop
+            if session.connection.id == command.connection_id:
+                act = tracer.start if command.action is TraceAction.START else tracer.stop
                 return TraceAnswer(found=True, file=act(session))
         return TraceAnswer(found=False)
 
-    def follow_connection(self, order: FollowOrder) -> FollowAnswer:
+    def follow_connection(self, command: FollowCommand) -> FollowAnswer:
         return self._edge.tracer.follow(
-            self._edge.sessions, order.connection_id, order.follower, order.level
+            self._edge.sessions, command.connection_id, command.follower, command.level
         )
 
     def stats(self) -> WorkerStats:
@@ -282,7 +286,7 @@ class _Worker:
         )
 
     def drain(self, timeout: float) -> None:
-        """Begin to drain; asked again, the shorter time counts."""
+        """Start draining; when called again, the shorter time counts."""
         if timeout >= self._drain_timeout:
             return
         self._drain_timeout = timeout
@@ -299,7 +303,9 @@ class _Worker:
         try:
             logs = self._logs.successor(settings.config.log)
             try:
-                proposal = self._edge.propose(settings.config, store_of(settings.certificates))
+                proposal = self._edge.propose(
+                    settings.config, load_certificates(settings.certificates)
+                )
             except BaseException:
                 self._logs.discard(logs)
                 raise
@@ -329,4 +335,4 @@ class _Worker:
         try:
             self._logs.reopen()
         except OSError as error:
-            raise ControlError(f"log not reopened: {error}") from error
+            raise ControlError(f"cannot reopen log: {error}") from error

@@ -218,4 +218,4 @@ def test_the_log_level_changes_everywhere(tmp_path: Path) -> None:
         assert json.load(urllib.request.urlopen(body, timeout=10)) == {"level": "debug"}
         running.get("/echo")
         wait_until(lambda: "connection ended" in running.log(), "a line of level debug")
-        assert "log level set by an operator" in running.log()
+        assert "log level changed by operator" in running.log()

@@ -352,7 +352,7 @@ async def test_a_worker_killed_tells_its_clients_and_is_replaced(tmp_path: Path)
         await client.close()
         assert (await get(running, "/echo")).status == 200
         assert running.worker_pid() != old
-        assert "worker died, another takes its place" in running.log()
+        assert "worker died; replacing it" in running.log()
         assert "SIGKILL" in running.log()
         wait_until(lambda: descriptors(running.process.pid) <= held, "descriptors given back")
 

@@ -81,6 +81,6 @@ def test_a_connection_is_closed_with_a_code_and_words(tmp_path: Path) -> None:
             wait_until(lambda: not live(), "the end of the connection")
         with pytest.raises(urllib.error.HTTPError, match="404"):
             post(running, "/api/v1/connections/00ff/close", b"{}")
-        assert "closed by an operator" in running.log()
+        assert "closed by operator" in running.log()
         wait_until(lambda: bool(running.access()), "the access log")
         assert running.access()[0]["outcome"] != "complete"

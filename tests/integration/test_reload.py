@@ -39,26 +39,26 @@ def _reload(running: Supervised, tmp_path: Path, **changes) -> None:
 
 def test_a_reload_that_one_worker_refuses_changes_none(supervised, tmp_path: Path) -> None:
     _reload(supervised, tmp_path, drain_timeout=7.0, quic={"max_streams": REFUSED_BY_SLOT + 1})
-    error = supervised.wait_event("reload failed, configuration unchanged")["error"]
+    error = supervised.wait_event("reload failed; configuration unchanged")["error"]
     assert error == "quic.max_streams: slot 1 does not like it (worker 1)"
     for slot in (0, 1):
         who = supervised.who_is(slot)
         assert (who["drain_timeout"], who["prepared"]) == (30.0, False)
     assert supervised.get("/api/v1/status")[1]["last_reload_error"] == error
-    assert not supervised.events("reloaded")
+    assert not supervised.events("configuration reloaded")
     # It is no obstacle to the next one.
     _reload(supervised, tmp_path, drain_timeout=8.0)
-    supervised.wait_event("reloaded")
+    supervised.wait_event("configuration reloaded")
     assert {supervised.who_is(slot)["drain_timeout"] for slot in (0, 1)} == {8.0}
 
 
 def test_settings_that_workers_do_not_start_with_are_reverted(supervised, tmp_path: Path) -> None:
     _reload(supervised, tmp_path, drain_timeout=7.0, quic={"max_streams": FATAL_AT_START})
-    supervised.wait_event("reloaded")
+    supervised.wait_event("configuration reloaded")
     assert supervised.who_is(1)["drain_timeout"] == 7.0
     with supervised.talking_to(0) as sock:
         sock.send(b"crash")
-    said = supervised.wait_event("configuration reverted, workers did not start with the new one")
+    said = supervised.wait_event("configuration reverted; workers failed to start with the new one")
     assert said["error"] == "quic.max_streams: too many for me"
     assert said["failed_starts"] == 3
     wait_for(lambda: supervised.get("/readyz")[0] == 200, "ready again")
@@ -72,10 +72,10 @@ def test_only_settings_that_a_worker_has_started_with_are_gone_back_to(
 ) -> None:
     for count, timeout in enumerate((7.0, 8.0), 1):
         _reload(supervised, tmp_path, drain_timeout=timeout, quic={"max_streams": FATAL_AT_START})
-        supervised.wait_event("reloaded", count)
+        supervised.wait_event("configuration reloaded", count)
     with supervised.talking_to(0) as sock:
         sock.send(b"crash")
-    supervised.wait_event("configuration reverted, workers did not start with the new one")
+    supervised.wait_event("configuration reverted; workers failed to start with the new one")
     wait_for(lambda: supervised.get("/readyz")[0] == 200, "ready again")
     assert {supervised.who_is(slot)["drain_timeout"] for slot in (0, 1)} == {30.0}
 
@@ -85,7 +85,7 @@ def test_a_worker_that_cannot_start_says_why_in_one_line(tmp_path: Path) -> None
     try:
         assert running.wait() == 1
         (said,) = running.events("cannot start")
-        assert said["error"] == "worker 0 did not start: quic.max_streams: too many for me"
+        assert said["error"] == "worker 0 failed to start: quic.max_streams: too many for me"
         assert running.process.stderr is not None
         assert running.process.stderr.read() == ""
     finally:
@@ -203,7 +203,7 @@ def test_a_log_that_cannot_be_reopened_goes_on_in_its_old_file(folder: Path) -> 
         wait_until(lambda: running.admin("/api/v1/status")["reloads"] == 1, "the reload")
         logs.rename(folder / "moved")
         running.process.send_signal(signal.SIGUSR1)
-        wait_until(lambda: "log not reopened" in running.log(), "the report")
+        wait_until(lambda: "cannot reopen log" in running.log(), "the report")
         assert running.get("/echo").returncode == 0
         moved = folder / "moved" / "access.log"
         wait_until(lambda: "/echo" in moved.read_text(), "the record in the old file")

@@ -119,7 +119,7 @@ def test_a_second_signal_stops_at_once(start: Start) -> None:
     edge = start(drain_timeout=600)
     assert edge.tell("hold") == b"held"
     edge.signal(signal.SIGINT)
-    edge.wait_event("told to stop")
+    edge.wait_event("shutdown requested")
     edge.signal(signal.SIGINT)
     assert edge.wait(10) == 0
 
@@ -136,7 +136,7 @@ def test_ctrl_c_in_a_terminal_reaches_the_supervisor_alone(start: Start) -> None
     edge = start()
     assert edge.tell("hold") == b"held"
     os.killpg(edge.process.pid, signal.SIGINT)
-    edge.wait_event("told to stop")
+    edge.wait_event("shutdown requested")
     assert json.loads(edge.tell("who") or b"{}")["draining"]
     edge.tell("release")
     assert edge.wait() == 0
@@ -151,7 +151,7 @@ def test_a_dead_worker_is_replaced_and_the_others_are_unharmed(start: Start, how
             lost.send(b"crash")
         else:
             os.kill(before[0]["pid"], signal.SIGKILL)
-        died = edge.wait_event("worker died, another takes its place")
+        died = edge.wait_event("worker died; replacing it")
         assert died["slot"] == 0
         assert died["ending"] == ("exit code 3" if how == "crash" else "killed by SIGKILL")
         wait_for(lambda: edge.get("/readyz")[0] == 200, "ready again")
@@ -182,7 +182,7 @@ def test_workers_that_keep_dying_are_tried_ever_more_slowly(start: Start) -> Non
     edge = start()
     for count in range(1, 4):
         edge.tell("crash")
-        died = edge.wait_event("worker died, another takes its place", count)
+        died = edge.wait_event("worker died; replacing it", count)
         assert died["delay_seconds"] == pytest.approx(0.1 * 2 ** (count - 1))
         wait_for(lambda: edge.get("/readyz")[0] == 200, "ready again")
     assert edge.workers()[0]["restarts"] == 3
@@ -253,7 +253,7 @@ def test_reload_changes_workers_without_replacing_them(start: Start, tmp_path: P
     pair = write_certificate(tmp_path, "a.example")
     write_config(edge.config, path, drain_timeout=7.0, certificates=[pair])
     edge.signal(signal.SIGHUP)
-    edge.wait_event("reloaded")
+    edge.wait_event("configuration reloaded")
     for slot in range(2):
         with edge.talking_to(slot) as sock:
             sock.send(b"who")
@@ -266,7 +266,7 @@ def test_reload_changes_workers_without_replacing_them(start: Start, tmp_path: P
     assert [worker["pid"] for worker in status["workers"]] == pids
     # A worker that is started later gets the new one too.
     edge.tell("crash")
-    edge.wait_event("worker died, another takes its place")
+    edge.wait_event("worker died; replacing it")
     wait_for(lambda: edge.get("/readyz")[0] == 200, "ready again")
     for slot in range(2):
         with edge.talking_to(slot) as sock:
@@ -283,7 +283,7 @@ def test_a_worker_that_starts_during_a_reload_catches_up(start: Start, tmp_path:
     access.rename(tmp_path / "access.log.1")
     edge.signal(signal.SIGHUP)
     edge.signal(signal.SIGUSR1)
-    edge.wait_event("reloaded")
+    edge.wait_event("configuration reloaded")
     edge.wait_event("logs reopened")
     assert (edge.who() or {})["drain_timeout"] == 30.0
     assert not access.exists()
@@ -309,11 +309,11 @@ def test_a_bad_reload_changes_nothing_and_says_where(start: Start, tmp_path, fau
         words = str(missing)
     elif fault == "listen":
         write_config(edge.config, path, drain_timeout=7.0, listen=["127.0.0.1:1"])
-        words = "listen: a change needs a restart"
+        words = "listen: requires a restart"
     else:
         words = f"{path}: No such file or directory"
     edge.signal(signal.SIGHUP)
-    assert words in edge.wait_event("reload failed, configuration unchanged")["error"]
+    assert words in edge.wait_event("reload failed; configuration unchanged")["error"]
     who = edge.who()
     assert who is not None
     assert who["drain_timeout"] == 30.0
@@ -326,10 +326,10 @@ def test_without_a_file_a_reload_reads_the_certificates_again(start: Start, tmp_
     cert, key = write_certificate(tmp_path, "a.example")
     edge = start(tls={"certificates": [{"cert": str(cert), "key": str(key)}]})
     edge.signal(signal.SIGHUP)
-    edge.wait_event("reloaded")
+    edge.wait_event("configuration reloaded")
     key.write_text("garbage")
     edge.signal(signal.SIGHUP)
-    error = edge.wait_event("reload failed, configuration unchanged")["error"]
+    error = edge.wait_event("reload failed; configuration unchanged")["error"]
     assert str(key) in error
 
 
@@ -374,14 +374,14 @@ def test_certificates_that_expire_are_told_and_measured(start: Start, tmp_path: 
     later = soon + datetime.timedelta(days=90)
     write_certificate(tmp_path, "a.example", expires=later)
     edge.signal(signal.SIGHUP)
-    edge.wait_event("reloaded")
+    edge.wait_event("configuration reloaded")
     assert edge.get("/api/v1/status")[1]["certificates"][0]["not_after"] == int(later.timestamp())
     metrics = edge.get("/metrics")[1].splitlines()
     assert "quicedge_reloads_total 1.0" in metrics
     assert "quicedge_last_reload_successful 1.0" in metrics
     key.write_text("garbage")
     edge.signal(signal.SIGHUP)
-    edge.wait_event("reload failed, configuration unchanged")
+    edge.wait_event("reload failed; configuration unchanged")
     assert "quicedge_last_reload_successful 0.0" in edge.get("/metrics")[1].splitlines()
 
 

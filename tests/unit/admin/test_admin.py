@@ -10,7 +10,7 @@ import pytest
 
 from quicedge.admin.guard import is_loopback_host
 from quicedge.admin.server import AdminAddressError, AdminServer, open_admin_socket
-from quicedge.admin.view import Connections, State, Status
+from quicedge.admin.view import Connections, EdgeState, Status
 from quicedge.config.schema import Admin
 from quicedge.telemetry.stats import ConnectionQuery, ConnectionStats, select
 
@@ -29,7 +29,7 @@ ROWS = [
 
 
 class FakeEdge:
-    state: State = "running"
+    state: EdgeState = EdgeState.RUNNING
     ready = True
     broken = False
 
@@ -129,7 +129,7 @@ async def test_status_health_and_readiness(client: Client) -> None:
     assert (status, answer["state"]) == (200, "running")
     assert await client.get("/healthz") == (200, "ok\n")
     assert await client.get("/readyz") == (200, "ready\n")
-    client.edge.ready, client.edge.state = False, "draining"
+    client.edge.ready, client.edge.state = False, EdgeState.DRAINING
     assert await client.get("/readyz") == (503, "not ready: draining\n")
 
 
@@ -204,6 +204,6 @@ async def test_a_unix_socket_is_its_owners_alone(tmp_path) -> None:
 def test_a_file_in_the_way_is_not_removed(tmp_path) -> None:
     path = tmp_path / "precious"
     path.write_text("data")
-    with pytest.raises(AdminAddressError, match="no socket"):
+    with pytest.raises(AdminAddressError, match="not a socket"):
         open_admin_socket(f"unix:{path}")
     assert path.read_text() == "data"

@@ -27,8 +27,8 @@ def pem(tmp_path: Path) -> CertificatePem:
     [
         (15, []),
         (13.5, [("warning", "certificate expires soon")]),
-        (-0.5, [("error", "certificate expired, clients refuse it")]),
-        (40_000, [("error", "certificate not valid yet, clients refuse it")]),
+        (-0.5, [("error", "certificate expired")]),
+        (40_000, [("error", "certificate not yet valid")]),
     ],
 )
 def test_a_line_says_what_clients_will_refuse(pem, days_before, said) -> None:

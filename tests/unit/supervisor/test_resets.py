@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from quicedge.quic.cids import ConnectionIds
-from quicedge.supervisor.resets import UnaskedResets
+from quicedge.supervisor.resets import UnsolicitedResets
 from quicedge.worker.roster import Client
 
 SECRET = b"s" * 32
@@ -47,7 +47,7 @@ def test_every_client_is_told_twice_whatever_else_the_memory_holds() -> None:
 
     async def send() -> None:
         listeners: Any = SimpleNamespace(sockets_of_slot=lambda slot: [listener])
-        resets = UnaskedResets(listeners, SECRET)
+        resets = UnsolicitedResets(listeners, SECRET)
         resets.send(0, [*nonsense, *good])
         await resets.close()
 

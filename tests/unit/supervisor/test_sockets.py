@@ -88,9 +88,9 @@ def test_without_steering_it_works_and_says_so(monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (errno.EADDRINUSE, "ss -ulpn 'sport = :443'` says who has it"),
+        (errno.EADDRINUSE, "ss -ulpn 'sport = :443'` shows who holds it"),
         (errno.EACCES, "CAP_NET_BIND_SERVICE"),
-        (errno.EADDRNOTAVAIL, "no interface here has this address"),
+        (errno.EADDRNOTAVAIL, "no local interface has this address"),
         (errno.EAFNOSUPPORT, "no IPv6"),
     ],
 )

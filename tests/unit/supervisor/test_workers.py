@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from quicedge.admin.view import WorkerState
 from quicedge.config.schema import Admin, Config, Log
 from quicedge.supervisor import workers as workers_module
 from quicedge.supervisor.workers import Worker, WorkerError, WorkerPool
@@ -60,14 +61,14 @@ async def test_a_hung_worker_is_replaced(make_pool, sock, monkeypatch) -> None:
     async with asyncio.timeout(20):
         second = await ready.get()
     assert second.pid != first.pid
-    assert first.state == "dead"
+    assert first.state is WorkerState.DEAD
     assert pool.restarts == [1]
 
 
 async def test_a_worker_that_never_becomes_ready_fails_the_start(make_pool, monkeypatch) -> None:
     monkeypatch.setenv("FAKE_WORKER", "silent")
     monkeypatch.setattr(workers_module, "WORKER_START_TIMEOUT", 0.5)
-    with pytest.raises(WorkerError, match="worker 0 did not start: killed by SIGKILL"):
+    with pytest.raises(WorkerError, match="worker 0 failed to start: killed by SIGKILL"):
         await make_pool().start()
 
 
@@ -92,4 +93,4 @@ async def test_a_pool_stops_before_it_has_started(make_pool) -> None:
     await asyncio.sleep(0)
     await pool.stop(0.0)
     starting.cancel()
-    assert all(worker is None or worker.state == "dead" for worker in pool.current)
+    assert all(worker is None or worker.state is WorkerState.DEAD for worker in pool.current)

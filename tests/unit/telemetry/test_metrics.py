@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from quicedge.admin.metrics import render
-from quicedge.admin.view import Status, WorkerStatus
+from quicedge.admin.view import EdgeState, Status, WorkerState, WorkerStatus
 from quicedge.config.accessfields import ACCESS_FIELDS
 from quicedge.config.schema import Config, Route, Upstream
 from quicedge.http.errors import OriginFailure
@@ -54,12 +54,12 @@ def exchange(metrics: Metrics, **options: Any) -> None:
 
 def exposition(*workers: Metrics) -> dict[str, dict[tuple[str, ...], float]]:
     statuses = [
-        WorkerStatus(slot=slot, state="ready", pid=1, restarts=0, uptime_seconds=1.0,
+        WorkerStatus(slot=slot, state=WorkerState.READY, pid=1, restarts=0, uptime_seconds=1.0,
                      stats=WorkerStats(slot=slot, pid=1, metrics=metrics))
         for slot, metrics in enumerate(workers)
     ]  # fmt: skip
     text = render(
-        Status(version="1", state="running", pid=1, uptime_seconds=1.0, config_path=None,
+        Status(version="1", state=EdgeState.RUNNING, pid=1, uptime_seconds=1.0, config_path=None,
                reloads=0, last_reload_error=None, connections=0, listeners=[], workers=statuses)
     ).decode()  # fmt: skip
     found: dict[str, dict[tuple[str, ...], float]] = {}
