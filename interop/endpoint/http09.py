@@ -70,7 +70,7 @@ class Http09Connection:
     # --- from the client ------------------------------------------------------------------------
 
     def stream_data(self, stream_id: int, data: bytes, end_stream: bool) -> None:
-        """Bytes of a stream, in order."""
+        """Receive the next bytes of a stream."""
         self._transport.consume(stream_id, len(data))
         if stream_id in self._asked:
             if end_stream:
@@ -105,7 +105,7 @@ class Http09Connection:
         return list(self._lines)
 
     def drop(self, stream_id: int) -> None:
-        """Deliver nothing more of a stream."""
+        """Ignore the rest of a stream."""
         self._lines.pop(stream_id, None)
         self._asked.add(stream_id)
 

@@ -17,10 +17,10 @@ _MAX_DIGITS = 18
 
 @dataclass(frozen=True, slots=True)
 class Validators:
-    """What tells one version of a representation from another."""
+    """The validators of one version of a representation."""
 
     etag: bytes
-    """An entity tag with its quotes, and `W/` before them when it is weak."""
+    """An entity tag with its quotes, prefixed with `W/` if it is weak."""
     modified: int
     """Seconds since 1970."""
     size: int
@@ -28,21 +28,23 @@ class Validators:
 
 
 class Range(NamedTuple):
-    """Bytes `first` to `stop`, the latter not included."""
+    """The bytes from `first` up to, but not including, `stop`."""
 
     first: int
     stop: int
 
 
 class Selection(NamedTuple):
-    """The status to answer with, and the part to send with 206."""
+    """The status of the response, and the range to send with 206."""
 
     status: int
     part: Range | None = None
 
 
 def select(method: bytes, fields: Sequence[Field], current: Validators, now: float) -> Selection:
-    """What a GET or HEAD gets: 200, 206, 304, 412 or 416 (RFC 9110 section 13.2.2).
+    """Evaluate the preconditions of a GET or HEAD: 200, 206, 304, 412 or 416.
+
+    The order of evaluation is that of RFC 9110 section 13.2.2.
 
     `now`: seconds since 1970.
     """
@@ -91,13 +93,13 @@ def _matches(listed: bytes, etag: bytes, weak: bool) -> bool:
 
 
 def _date(fields: Sequence[Field], name: bytes, now: float) -> int | None:
-    """Seconds of a date field; None when absent or no date, which is then ignored."""
+    """The time in a date field; None if it is absent or invalid, and then to be ignored."""
     values = [value for key, value in fields if key == name]
     return parse_date(values[0], now) if len(values) == 1 else None
 
 
 def _range_still_fits(fields: Sequence[Field], current: Validators, now: float) -> bool:
-    """If-Range: a strong comparison, so that parts of two versions are never joined."""
+    """Evaluate If-Range; strong comparison keeps parts of two versions from being combined."""
     value = _list(fields, b"if-range")
     if value is None:
         return True
@@ -111,8 +113,8 @@ def _range_still_fits(fields: Sequence[Field], current: Validators, now: float) 
 
 def _select_range(value: bytes, size: int) -> Selection:
     unit, _, specification = value.partition(b"=")
-    # Several ranges are answered with the whole, as RFC 9110 section 14.2 allows: asking for many
-    # small or overlapping ones is an old attack.
+    # Multiple ranges get the whole representation, as RFC 9110 section 14.2 allows: requests for
+    # many small or overlapping ranges are a known attack (CVE-2011-3192).
     match = _RANGE.fullmatch(specification.strip())
     if unit.strip().lower() != b"bytes" or match is None or value.strip().endswith(b"=-"):
         return Selection(200)

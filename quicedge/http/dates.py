@@ -1,4 +1,4 @@
-"""HTTP dates: three formats are read, one is written (RFC 9110 section 5.6.7)."""
+"""HTTP dates: parses three formats and generates one (RFC 9110 section 5.6.7)."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def format_date(seconds: float) -> bytes:
 
 
 def parse_date(value: bytes, now: float) -> int | None:
-    """Seconds since 1970 of a date in any of the three formats; None when it is none.
+    """Parse a date in any of the three formats to seconds since 1970; None if it is invalid.
 
-    `now` decides the century of a year of two digits.
+    `now` determines the century of two-digit years.
     """
     for form in _FORMATS:
         match = form.fullmatch(value)
@@ -65,7 +65,7 @@ def _seconds(match: re.Match[bytes], now: float) -> int | None:
         if year > this_year + 50:
             year -= 100
     day, hour, minute = int(match["day"]), int(match["hour"]), int(match["minute"])
-    # A leap second is the last one of its minute here.
+    # A leap second counts as the last second of its minute.
     second = 59 if match["second"] == b"60" else int(match["second"])
     if year < 1 or not 1 <= day <= calendar.monthrange(year, month)[1]:
         return None
@@ -75,7 +75,7 @@ def _seconds(match: re.Match[bytes], now: float) -> int | None:
 
 
 class CurrentDate:
-    """The `Date` of a moment, formatted once per second. `clock` gives seconds since 1970."""
+    """The current `Date` value, formatted once per second. `clock` returns seconds since 1970."""
 
     __slots__ = ("_clock", "_second", "_value")
 

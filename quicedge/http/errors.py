@@ -36,7 +36,7 @@ _TRANSPORT_ERRORS = (
     "CONNECTION_ID_LIMIT_ERROR", "PROTOCOL_VIOLATION", "INVALID_TOKEN", "APPLICATION_ERROR",
     "CRYPTO_BUFFER_EXCEEDED", "KEY_UPDATE_ERROR", "AEAD_LIMIT_REACHED", "NO_VIABLE_PATH",
 )  # fmt: skip
-"""By code, RFC 9000 section 20.1."""
+"""Transport error names, indexed by code (RFC 9000 section 20.1)."""
 _VERSION_NEGOTIATION_ERROR = 0x11
 """RFC 9368 section 10.2."""
 _ALERTS = {
@@ -49,14 +49,14 @@ _ALERTS = {
     110: "unsupported_extension", 112: "unrecognized_name", 113: "bad_certificate_status_response",
     115: "unknown_psk_identity", 116: "certificate_required", 120: "no_application_protocol",
 }  # fmt: skip
-"""TLS alerts (RFC 8446 section 6), which QUIC carries as 0x100 and the alert."""
+"""TLS alerts (RFC 8446 section 6), which QUIC carries as 0x100 plus the alert."""
 
 
 def error_name(code: int, *, application: bool) -> str:
-    """An error code by its name in the RFCs; in hexadecimal where it has none.
+    """The RFC name of an error code; hexadecimal if it has none.
 
-    `application`: of HTTP/3 and QPACK, as in RESET_STREAM and the CONNECTION_CLOSE of an
-    application; else of QUIC and TLS.
+    `application`: the code is one of HTTP/3 or QPACK (RESET_STREAM, application
+    CONNECTION_CLOSE), otherwise one of QUIC or TLS.
     """
     if application:
         try:
@@ -74,7 +74,7 @@ def error_name(code: int, *, application: bool) -> str:
 
 
 class OriginFailure(StrEnum):
-    """How an origin failed a request: a stable word for logs and metrics."""
+    """How an origin failed a request; the values are stable names in logs and metrics."""
 
     CONNECT = "connect"
     CONNECT_TIMEOUT = "connect_timeout"
@@ -82,24 +82,24 @@ class OriginFailure(StrEnum):
     FIRST_BYTE_TIMEOUT = "first_byte_timeout"
     IDLE_TIMEOUT = "idle_timeout"
     RESET = "reset"
-    """Its connection or stream ended early."""
+    """The connection or stream ended early."""
     PROTOCOL = "protocol"
-    """Its answer is malformed."""
+    """The response is malformed."""
     REQUEST = "request"
-    """The request broke its own framing."""
+    """The request violated its own framing."""
     NO_SERVER = "no_server"
     OVERLOADED = "overloaded"
     STALLED = "stalled"
-    """The client neither took nor sent anything while others waited for its place."""
+    """The client made no progress while other requests waited for the connection."""
 
     @property
     def status(self) -> int:
-        """The status that a client gets (RFC 9110 section 15.6)."""
+        """The status sent to the client (RFC 9110 section 15.6)."""
         return _FAILURE_STATUS.get(self, 502)
 
     @property
     def is_unreachable(self) -> bool:
-        """No connection was made: another server may do better."""
+        """No connection was established: another server may be tried."""
         return self in (OriginFailure.CONNECT, OriginFailure.CONNECT_TIMEOUT, OriginFailure.TLS)
 
 

@@ -1,9 +1,9 @@
-"""Which request fields the edge alone writes, refuses or drops: one table for all HTTP versions.
+"""Request fields that only the edge may write: one table for all HTTP versions.
 
-Origins believe these fields because no client's copy gets past the edge. CGI and what follows its
-manner (WSGI, PHP, Rack) show `x_forwarded_for` and `x-forwarded-for` to an application under one
-name, and some do the same to every other mark; so names that differ from one of the table only by
-such marks are dropped as well.
+Origins can trust these fields because the edge drops every copy sent by a client. CGI and its
+successors (WSGI, PHP, Rack) present `x_forwarded_for` and `x-forwarded-for` to applications under
+one name, and some do the same with any other punctuation. Names that differ from a reserved one
+only by punctuation are therefore dropped as well.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ HOP_BY_HOP = frozenset(
         b"proxy-connection", b"te", b"transfer-encoding", b"upgrade",
     )
 )  # fmt: skip
-"""RFC 9110 section 7.6.1: these concern one connection and are not forwarded. Trailer is not among
-them (section 6.6.2)."""
+"""Hop-by-hop fields, which are not forwarded (RFC 9110 section 7.6.1). Trailer is not among them
+(section 6.6.2)."""
 
 SET_BY_EDGE = frozenset(
     (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"early-data")
 )
-"""Who asks, and how, told by the edge."""
+"""Fields in which the edge describes the client and its request."""
 
 _FORWARDING_PREFIX = b"x-forwarded"
-"""X-Forwarded-Port, -Prefix, -Server, -Ssl, -By, -Scheme, X-Forwarded and whatever else
-frameworks take for the word of a proxy."""
+"""Covers X-Forwarded-Port, -Prefix, -Server, -Ssl, -By, -Scheme, X-Forwarded and any others that
+frameworks trust as set by a proxy."""
 
 CLAIMED_BY_PROXIES = frozenset(
     (
@@ -39,8 +39,8 @@ CLAIMED_BY_PROXIES = frozenset(
         b"x-url-scheme",
     )
 )  # fmt: skip
-"""What other proxies write and applications believe: the client's address, the scheme, the target
-in place of the request line (X-Original-URL). `Proxy` becomes HTTP_PROXY under CGI
+"""Fields that other proxies write and applications trust: the client's address, the scheme, the
+target in place of the request line (X-Original-URL). `Proxy` becomes HTTP_PROXY under CGI
 (CVE-2016-5385)."""
 
 _MARKS = b"!#$%&'*+.^_`|~"
@@ -48,12 +48,12 @@ _HYPHENATE = bytes.maketrans(_MARKS, b"-" * len(_MARKS))
 
 
 def hyphenated(name: bytes) -> bytes:
-    """The name that a field shares with others under CGI."""
+    """A canonical form that is equal for field names that CGI does not distinguish."""
     return name.translate(_HYPHENATE)
 
 
 _NOT_IN_TRAILERS = frozenset((b"cookie", b"via"))
-"""Beside the above: fields that mean something to whoever merges trailers into the head."""
+"""Fields that, in addition, matter to origins that merge trailers into the head."""
 
 _RESERVED = HOP_BY_HOP | SET_BY_EDGE | CLAIMED_BY_PROXIES
 
@@ -66,20 +66,20 @@ ORDINARY = frozenset(
         b"sec-fetch-user", b"upgrade-insecure-requests", b"user-agent",
     )
 )  # fmt: skip
-"""Most fields of most requests, none of them reserved: one look-up settles them."""
+"""The most frequent field names, none of them reserved: a fast path of one lookup."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reserved:
-    """The table, with what a configuration adds to it."""
+    """The reserved fields, including those that a configuration adds."""
 
     further: frozenset[bytes] = frozenset()
-    """Names that the edge writes besides."""
+    """Additional names that the edge writes."""
     tell_underscores: bool = False
-    """Whether `_` (or another mark) and `-` differ for origins: `x_forwarded_for` is any name."""
+    """Origins distinguish `_` from `-`, so `x_forwarded_for` is an ordinary name."""
 
     def __contains__(self, name: bytes) -> bool:
-        """Whether a client's field of this name must not reach origins."""
+        """Whether a client's field of this name must be dropped."""
         if name in ORDINARY:
             return False
         if not self.tell_underscores:
@@ -87,7 +87,7 @@ class Reserved:
         return name in _RESERVED or name in self.further or name.startswith(_FORWARDING_PREFIX)
 
     def pass_trailers(self, trailers: Sequence[Field]) -> Fields:
-        """A request's trailers without what origins must not take for fields of its head."""
+        """Request trailers without fields that origins might mistake for header fields."""
         return [
             field for field in trailers if field[0] not in _NOT_IN_TRAILERS and field[0] not in self
         ]

@@ -1,4 +1,4 @@
-"""HTTP/3 frames and settings, to and from bytes (RFC 9114 section 7, RFC 9204 section 5)."""
+"""Encoding and decoding of HTTP/3 frames and settings (RFC 9114 section 7, RFC 9204 section 5)."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ CONTROL_FRAMES = frozenset(
         FrameType.PRIORITY_UPDATE_PUSH,
     )
 )
-"""What may stand on the control stream (RFC 9114 section 7.2)."""
+"""Frame types allowed on the control stream (RFC 9114 section 7.2)."""
 
 HTTP2_FRAMES = frozenset((0x2, 0x6, 0x8, 0x9))
-"""Frame types of HTTP/2 without a meaning here (RFC 9114 section 11.2.1)."""
+"""Reserved frame types from HTTP/2 (RFC 9114 section 11.2.1)."""
 
 HTTP2_SETTINGS = frozenset((0x0, 0x2, 0x3, 0x4, 0x5))
-"""Settings of HTTP/2 without a meaning here (RFC 9114 section 11.2.2)."""
+"""Reserved settings from HTTP/2 (RFC 9114 section 11.2.2)."""
 
 
 class Truncated(ValueError):
@@ -62,7 +62,7 @@ class Truncated(ValueError):
 
 
 def decode_varint(data: bytes | bytearray, at: int) -> tuple[int, int]:
-    """The integer at `at` and the position behind it; raises Truncated."""
+    """Decode the integer at `at`; returns it and the position after it. Raises Truncated."""
     if at >= len(data):
         raise Truncated
     first = data[at]
@@ -82,7 +82,7 @@ def encode_settings(settings: dict[int, int]) -> bytes:
 
 
 def decode_settings(payload: bytes) -> dict[int, int]:
-    """A SETTINGS payload; raises Truncated or ValueError (H3_SETTINGS_ERROR)."""
+    """Decode a SETTINGS payload; raises Truncated or ValueError (H3_SETTINGS_ERROR)."""
     settings: dict[int, int] = {}
     at = 0
     while at < len(payload):

@@ -1,4 +1,4 @@
-"""The grammar of HTTP fields, each rule beside its ABNF (RFC 9110, RFC 9114, RFC 3986)."""
+"""The grammar of HTTP fields: regular expressions with their ABNF (RFC 9110, 9114, 3986)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FIELD_VALUE = re.compile(
 )
 
 # Content-Length = 1*DIGIT                                              (RFC 9110 section 8.6)
-# Nineteen digits are more than any body; more would only cost arithmetic.
+# Limited to nineteen digits, which exceed the length of any body.
 CONTENT_LENGTH = re.compile(rb"[0-9]{1,19}")
 
 # uri-host [ ":" port ] without userinfo (RFC 9110 section 4.2.4 deprecates it; RFC 9114 section
@@ -30,9 +30,9 @@ AUTHORITY = re.compile(
 )
 
 # :path = path-absolute [ "?" query ], any visible ASCII but "#" (RFC 9114 section 4.3.1).
-# Servers meet unescaped characters such as "|" or "{" from browsers, so this is wider than
-# RFC 3986, yet holds no space, control or fragment: nothing that can end a request line. Octets
-# beyond ASCII are in no URI: clients encode them, and what servers take them for differs.
+# Browsers send unescaped characters such as "|" or "{", so this is wider than RFC 3986, but it
+# admits no space, control character or fragment: nothing that could end a request line. Non-ASCII
+# octets are rejected: a URI cannot contain them, and servers interpret them differently.
 PATH = re.compile(rb"/[\x21\x22\x24-\x7e]*")
 
 # scheme = ALPHA *( ALPHA / DIGIT / "+" / "-" / "." )                 (RFC 3986 section 3.1)

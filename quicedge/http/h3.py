@@ -1,7 +1,7 @@
-"""HTTP/3 (RFC 9114) without IO or clock: stream bytes in, messages out, and back.
+"""A sans-IO HTTP/3 codec (RFC 9114): stream bytes in, messages out, and vice versa.
 
-The codec pushes into a handler and writes into a transport. It credits the transport for every
-byte that is not DATA payload; DATA payload is the application's to credit.
+The codec calls a handler and writes to a transport. It returns flow-control credit for every byte
+that is not DATA payload; the application returns it for DATA payload once it has consumed it.
 """
 
 from __future__ import annotations
@@ -38,14 +38,17 @@ from quicedge.http.priority import parse_priority
 from quicedge.shares import Standing, WorkBudget
 
 _SKIPPED = -1
-"""The frame type of a frame whose payload is dropped as it comes."""
+"""Pseudo frame type for frames whose payload is discarded."""
 
 
 class H3Connection:
-    """One side of an HTTP/3 connection; opens its control and QPACK streams at once.
+    """One side of an HTTP/3 connection; the constructor opens its control and QPACK streams.
 
-    `stream_data`, `stream_reset` and `stop_sending` raise H3Error, which ends the connection.
-    `clock` gives the time in seconds: what carries nothing is bounded by rate.
+    Input: `stream_data` (in order, per stream), `stream_reset` and `stop_sending`. They raise
+    H3Error, after which the connection must be closed and the codec not be called again. Output per
+    message: `send_headers` (any number of interim heads, then the final one), `send_data`, and
+    optionally `send_trailers`; the call with `end_stream`, or `send_trailers`, is the last. `clock`
+    returns seconds and limits the rate of frames without content.
     """
 
     def __init__(
@@ -61,7 +64,7 @@ class H3Connection:
         self.received_settings: dict[int, int] | None = None
         self._clock = clock
         self._overhead = WorkBudget(limits.H3_OVERHEAD_BURST, limits.H3_OVERHEAD_RATE, clock())
-        """For what is legal but carries nothing: unknown frames and streams, empty DATA, ..."""
+        """Budget for legal frames without content: unknown frames and streams, empty DATA, ..."""
         self._transport = transport
         self._handler = handler
         self._is_client = is_client
@@ -98,7 +101,7 @@ class H3Connection:
     # --- sending ------------------------------------------------------------------------------
 
     def can_send(self, fields: Sequence[Field]) -> bool:
-        """Whether the peer takes a section of this size, and QPACK can encode it.
+        """Whether the peer accepts a field section of this size and QPACK can encode it.
 
         RFC 9114 section 4.2.2: an implementation that has received SETTINGS_MAX_FIELD_SECTION_SIZE
         SHOULD NOT send a message header that exceeds it.
@@ -132,13 +135,13 @@ class H3Connection:
         self.send_headers(stream_id, fields, end_stream=True)
 
     def send_goaway(self, stream_id: int) -> None:
-        """Say that requests from `stream_id` on are not served (RFC 9114 section 5.2)."""
+        """Announce that requests from `stream_id` on are not processed (RFC 9114 section 5.2)."""
         self._send(self._control, encode_frame(FrameType.GOAWAY, encode_varint(stream_id)))
 
     # --- receiving ----------------------------------------------------------------------------
 
     def stream_data(self, stream_id: int, data: bytes, end_stream: bool) -> None:
-        """Bytes of a stream, in order."""
+        """Receive the next bytes of a stream."""
         stream = self._streams.get(stream_id)
         if stream is None:
             stream = self._streams[stream_id] = StreamState()
@@ -154,7 +157,7 @@ class H3Connection:
                 self._streams.pop(stream_id, None)
 
     def stream_reset(self, stream_id: int, error_code: int) -> None:
-        """The peer broke a stream off."""
+        """The peer reset its side of a stream."""
         if stream_id & 2:
             self._check_critical(stream_id)
             self._streams.pop(stream_id, None)
@@ -165,7 +168,7 @@ class H3Connection:
         self._handler.on_reset(stream_id, error_code)
 
     def stop_sending(self, stream_id: int, error_code: int) -> None:
-        """The peer does not want what we send on a stream."""
+        """The peer asked us to stop sending on a stream."""
         if stream_id in (self._control, self._encoder_stream, self._decoder_stream):
             raise H3Error(H3ErrorCode.CLOSED_CRITICAL_STREAM, "a critical stream was stopped")
         self._handler.on_stop_sending(stream_id, error_code)
@@ -178,7 +181,7 @@ class H3Connection:
             raise H3Error(H3ErrorCode.CLOSED_CRITICAL_STREAM, "a critical stream was closed")
 
     def _charge(self) -> None:
-        """The peer sent something that carries nothing."""
+        """Charge the peer for a frame without content."""
         standing = self._overhead.spend(1, self._clock())
         if standing is Standing.HOSTILE:
             raise H3Error(H3ErrorCode.EXCESSIVE_LOAD, "too many frames without content")
@@ -186,7 +189,7 @@ class H3Connection:
             self._handler.on_exhausted("too many frames without content")
 
     def unfinished_heads(self) -> list[int]:
-        """Request streams whose head is not complete."""
+        """Request streams whose head is incomplete."""
         return [
             stream_id
             for stream_id, stream in self._streams.items()
@@ -194,7 +197,7 @@ class H3Connection:
         ]
 
     def drop(self, stream_id: int) -> None:
-        """Deliver nothing more of a stream."""
+        """Ignore the rest of a stream."""
         stream = self._streams.get(stream_id)
         if stream is not None:
             ended = stream.blocked_fin
@@ -203,10 +206,10 @@ class H3Connection:
                 del self._streams[stream_id]
 
     def _abandon(self, stream_id: int, stream: StreamState) -> None:
-        """Read nothing more of a request stream, and let the peer's QPACK encoder know.
+        """Stop reading a request stream and cancel it in QPACK.
 
-        RFC 9204 section 2.2.2.2: its table entries stay in use until the decoder has acknowledged
-        every section or cancelled the stream.
+        RFC 9204 section 2.2.2.2: the peer's table entries stay referenced until the decoder has
+        acknowledged every section or cancelled the stream.
         """
         if stream.dropped:
             return
@@ -222,7 +225,7 @@ class H3Connection:
     # --- request streams ------------------------------------------------------------------------
 
     def expect_length(self, stream_id: int, length: int) -> None:
-        """Hold the content of a message to its content-length."""
+        """Enforce the content-length of a message; call it from `on_headers`."""
         stream = self._streams.get(stream_id)
         if stream is not None:
             stream.content_length = length
@@ -231,7 +234,7 @@ class H3Connection:
         self, stream_id: int, stream: StreamState, data: bytes, end_stream: bool
     ) -> None:
         if stream.blocked:
-            # Uncredited, so flow control bounds what waits for the encoder stream.
+            # Not credited: flow control bounds what is buffered while it is blocked.
             stream.buffer += data
             stream.blocked_fin |= end_stream
             return
@@ -253,7 +256,7 @@ class H3Connection:
     def _parse_request(
         self, stream_id: int, stream: StreamState, data: bytes, end_stream: bool
     ) -> None:
-        """Read frames."""
+        """Parse frames and dispatch them."""
         if stream.buffer:
             data = stream.buffer + data
             stream.buffer = b""
@@ -295,7 +298,7 @@ class H3Connection:
                 stream.frame = None
 
     def _request_frame(self, stream_id: int, stream: StreamState, kind: int) -> int:
-        """Check a frame type against the state of its stream (RFC 9114 sections 4.1 and 7.2)."""
+        """Validate a frame type against the state of its stream (RFC 9114 sections 4.1 and 7.2)."""
         if kind == FrameType.DATA:
             if not stream.headers_done or stream.trailers_done:
                 raise H3Error(H3ErrorCode.FRAME_UNEXPECTED, "DATA before HEADERS or after trailers")
@@ -307,7 +310,7 @@ class H3Connection:
         if kind == FrameType.HEADERS:
             if stream.trailers_done:
                 raise H3Error(H3ErrorCode.FRAME_UNEXPECTED, "HEADERS after trailers")
-            # An encoded section over what it may decode to is too large before it is read.
+            # An encoded section that exceeds the decoded limit is too large without decoding it.
             if stream.left > self.settings.max_field_section_size:
                 self._too_large(stream_id, stream, [])
             return kind
@@ -339,7 +342,7 @@ class H3Connection:
         decode: Callable[[], tuple[bytes, Fields]],
         last: bool,
     ) -> bool:
-        """Handle a field section; False when it waits for the encoder stream."""
+        """Handle a field section; False if it is blocked on the encoder stream."""
         try:
             instructions, fields = decode()
         except qpack.StreamBlocked:
@@ -365,7 +368,7 @@ class H3Connection:
             self._check_length(stream_id, stream)
             self._handler.on_trailers(stream_id, fields)
         else:
-            # The client reads interim responses until the final head (RFC 9114 section 4.1).
+            # A client receives interim responses until the final head (RFC 9114 section 4.1).
             interim = self._is_client and fields[:1] and fields[0][1][:1] == b"1"
             stream.headers_done = not interim
             self._overhead.earn(limits.H3_OVERHEAD_PER_REQUEST)
@@ -386,7 +389,7 @@ class H3Connection:
     def _body(self, stream_id: int, stream: StreamState, data: bytes) -> None:
         stream.received += len(data)
         if stream.content_length is not None and stream.received > stream.content_length:
-            # RFC 9114 section 4.1.2: content that is not content-length long is malformed.
+            # RFC 9114 section 4.1.2: content that does not match content-length is malformed.
             raise H3StreamError(
                 H3ErrorCode.MESSAGE_ERROR, "content beyond content-length", stream_id
             )

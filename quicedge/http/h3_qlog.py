@@ -1,4 +1,4 @@
-"""HTTP/3 that writes its frames into a trace (draft-ietf-quic-qlog-h3-events-13)."""
+"""An HTTP/3 codec that logs its frames to a trace (draft-ietf-quic-qlog-h3-events-13)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from quicedge.telemetry import events
 from quicedge.telemetry.trace import Trace
 
 _SECRETS = frozenset({b"authorization", b"proxy-authorization", b"cookie", b"set-cookie"})
-"""Fields whose values are not written: whoever reads a trace could use them."""
+"""Fields whose values are omitted: anyone who reads the trace could use them."""
 
 
 class QlogH3Connection(H3Connection):
-    """A connection with a trace. `trace_codec` makes one of an H3Connection that runs."""
+    """A codec with a trace; `trace_codec` turns a running H3Connection into one."""
 
     trace: Trace
 
@@ -76,7 +76,7 @@ class QlogH3Connection(H3Connection):
         )
 
     def _peer_control(self) -> int:
-        """The stream that control frames of the peer come on: its first unidirectional one."""
+        """The peer's control stream: its first unidirectional stream."""
         return next(iter(self._peer_uni.values()), 0)
 
     def _trace_settings(self, initiator: str, settings: dict[int, int]) -> None:
@@ -91,9 +91,9 @@ class QlogH3Connection(H3Connection):
 
 
 def trace_codec(codec: H3Connection, trace: Trace) -> None:
-    """Have a connection write its frames from now on.
+    """Log the frames of a connection from now on; undone by `untrace_codec`.
 
-    Its class is changed, so that one without a trace does not pay for the question.
+    Replaces the class of the codec, so that connections without a trace have no overhead.
     """
     codec.__class__ = QlogH3Connection
     assert isinstance(codec, QlogH3Connection)

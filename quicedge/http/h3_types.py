@@ -1,4 +1,4 @@
-"""What an HTTP/3 codec raises, needs and tells."""
+"""Errors, settings and interfaces of the HTTP/3 codec."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class H3Error(Exception):
 class H3StreamError(Exception):
     """A stream error: reset both directions of `stream_id` with `code`.
 
-    Handlers may raise it; the codec tells it to `Handler.on_stream_error` and goes on.
+    Handlers may raise it; the codec reports it to `Handler.on_stream_error` and continues.
     """
 
     def __init__(self, code: int, reason: str, stream_id: int) -> None:
@@ -43,18 +43,22 @@ class Transport(Protocol):
 
 
 class Handler(Protocol):
-    """What the codec tells the application. Fields are as received, pseudo-header fields first."""
+    """Callbacks to the application; fields are as received, pseudo-header fields first.
+
+    Per stream: `on_headers`, `on_data` any number of times, then `on_trailers` or `on_end`. Nothing
+    follows `on_field_section_too_large` or `on_stream_error`.
+    """
 
     def on_headers(self, stream_id: int, fields: Fields, end_stream: bool) -> None: ...
 
     def on_data(self, stream_id: int, data: bytes) -> None:
-        """Content, yet to be credited to the transport."""
+        """Content; the application must return its flow-control credit."""
 
     def on_trailers(self, stream_id: int, fields: Fields) -> None:
-        """A trailer section; it ends the message."""
+        """A trailer section, which completes the message."""
 
     def on_end(self, stream_id: int) -> None:
-        """The message is complete; called also after a head that came with `end_stream`."""
+        """The message is complete; also called after a head that arrived with `end_stream`."""
 
     def on_reset(self, stream_id: int, error_code: int) -> None: ...
 
@@ -65,21 +69,21 @@ class Handler(Protocol):
     def on_priority_update(self, element_id: int, priority: Priority) -> None: ...
 
     def on_field_section_too_large(self, stream_id: int, fields: Fields) -> None:
-        """A request head is over the limits; what follows on the stream is dropped.
+        """A request head exceeds the limits; the rest of the stream is ignored.
 
-        `fields`: the section where it was decoded, else nothing.
+        `fields`: the section, if it was decoded.
         """
 
     def on_stream_error(self, error: H3StreamError) -> None:
-        """A message is malformed; nothing more of its stream is delivered."""
+        """A message is malformed; the rest of its stream is ignored."""
 
     def on_exhausted(self, reason: str) -> None:
-        """The peer spends more than its requests earn: give it nothing new to spend on."""
+        """The peer has exhausted its budget for frames without content: accept no new requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class H3Settings:
-    """What we announce and hold the peer to."""
+    """Our settings, announced to the peer and enforced."""
 
     qpack_max_table_capacity: int = 0
     qpack_blocked_streams: int = 0
@@ -99,11 +103,11 @@ class StreamState:
         self.buffer = b""
         self.kind: int | None = None  # type of a unidirectional stream
         self.frame: int | None = None  # type of the frame being read
-        self.left = 0  # payload bytes of it still to come
+        self.left = 0  # payload bytes of the frame still to be read
         self.headers_done = False
         self.trailers_done = False
-        self.delivered = 0  # content bytes of the data being read that the handler credits
-        self.dropped = False  # nothing more of it is delivered
+        self.delivered = 0  # content bytes of the current read that the handler will credit
+        self.dropped = False  # the rest is ignored
         self.blocked = False  # on the QPACK encoder stream
         self.blocked_fin = False
         self.content_length: int | None = None

@@ -1,4 +1,4 @@
-"""Reason phrases (RFC 9110 section 15), which are not those of every release of Python."""
+"""Reason phrases (RFC 9110 section 15); those of `http.HTTPStatus` depend on Python's version."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _RENAMED = {
 
 
 def reason_phrase(status: int) -> str:
-    """The phrase of a status code; "Unknown" when it is nobody's."""
+    """The reason phrase of a status code; "Unknown" if it is not registered."""
     if status in _RENAMED:
         return _RENAMED[status]
     try:

@@ -6,12 +6,12 @@ import re
 from typing import NamedTuple
 
 # Dictionary members "u" (integer 0 to 7) and "i" (boolean) of RFC 9218 section 4; anything else
-# in the structured field is ignored, as section 4 asks.
+# in the structured field is ignored, as section 4 requires.
 _MEMBER = re.compile(rb"(u=[0-7](?![0-9.])|i(?:=\?[01])?)(?:;[^,]*)?")
 
 
 class Priority(NamedTuple):
-    """Urgency 0 (first) to 7 (last), and whether the response is useful in parts."""
+    """Urgency from 0 (first) to 7 (last), and whether the response can be used incrementally."""
 
     urgency: int = 3
     incremental: bool = False
@@ -21,7 +21,7 @@ DEFAULT_PRIORITY = Priority()
 
 
 def parse_priority(value: bytes) -> Priority:
-    """The priority in a `priority` field or PRIORITY_UPDATE; what is malformed is the default."""
+    """Parse a `priority` field or PRIORITY_UPDATE; malformed parameters get their default."""
     urgency, incremental = DEFAULT_PRIORITY
     for part in value.split(b","):
         member = _MEMBER.fullmatch(part.strip())

@@ -1,4 +1,4 @@
-"""QPACK (RFC 9204) over pylsqpack, with the bounds that it lacks."""
+"""QPACK (RFC 9204) on pylsqpack, with the resource bounds that it lacks."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ _INSTRUCTION = 0xE0
 
 
 class SectionTooLarge(ValueError):
-    """More field lines, or more bytes decoded, than are taken."""
+    """The section exceeds the allowed number of field lines or decoded bytes."""
 
 
 class MalformedSection(ValueError):
-    """Well encoded, but not a field section that HTTP allows."""
+    """The section is correctly encoded but not valid in HTTP."""
 
 
 class Outline(NamedTuple):
-    """What an encoded field section (RFC 9204 section 4.5) says about its own size."""
+    """Size estimates from an encoded field section (RFC 9204 section 4.5)."""
 
     lines: int
     dynamic: int
-    """Lines that refer to the dynamic table, which may decode to far more than their encoding."""
+    """Field lines that reference the dynamic table; they may decode to much more."""
     longest: int
-    """Bytes that the longest string may decode to."""
+    """Upper bound of the decoded length of the longest string, in bytes."""
     nameless: bool
-    """A field name is empty."""
+    """Some field name is empty."""
 
 
 def outline(block: bytes) -> Outline:
-    """Outline a section without decoding it; needs no table.
+    """Scan a section without decoding it; does not need the dynamic table.
 
-    A malformed section counts as far as it can be read: the decoder reports what is wrong with it.
+    A malformed section is scanned up to the error, which the decoder will report.
     """
     lines = dynamic = longest = 0
     nameless = False
@@ -99,18 +99,21 @@ def _integer(data: bytes, at: int, bits: int) -> tuple[int, int]:
 
 
 def _string(data: bytes, at: int, bits: int) -> tuple[int, int]:
-    """Bytes that a string may decode to (RFC 9204 section 4.1.2), and where it ends."""
+    """Upper bound of a string's decoded length (RFC 9204 section 4.1.2), and its end."""
     is_huffman = data[at] >> bits & 1
     length, at = _integer(data, at, bits)
     return length * 8 // _HUFFMAN_SHORTEST if is_huffman else length, at + length
 
 
 class FieldDecoder:
-    """Decodes field sections, within bounds.
+    """Decodes field sections within bounds.
 
-    pylsqpack decodes a reference to a large dynamic entry as often as it is asked to, so 100 KB
-    can become hundreds of megabytes; looking at the lines first bounds what they decode to.
-    Errors that concern one request are told apart from those that end the connection.
+    pylsqpack decodes a reference to a large dynamic entry every time it occurs, so that 100 KB can
+    expand to hundreds of megabytes; scanning the lines first bounds the decoded size. Errors that
+    concern one request are distinguished from those that end the connection.
+
+    `decode` raises StreamBlocked for a section that needs more of the encoder stream; when `feed`
+    returns its stream, call `resume`. Call `cancel` when a stream is abandoned.
     """
 
     def __init__(
@@ -119,16 +122,18 @@ class FieldDecoder:
         self._decoder = Decoder(capacity, blocked_streams)
         self._dynamic = capacity > 0
         self._capacity_set = False
-        # Every line counts FIELD_OVERHEAD in the size of its section.
+        # Each line adds FIELD_OVERHEAD to the size of its section.
         self._max_lines = max_section // FIELD_OVERHEAD
         self._max_dynamic = max_fields + MAX_COOKIE_CRUMBS
-        # Every line takes at least a byte, so shorter blocks need no outline.
+        # Each line takes at least one byte, so shorter blocks need no outline.
         self._outlined_from = min(self._max_lines, self._max_dynamic)
         self._blocked: dict[int, Outline] = {}
 
     def decode(self, stream_id: int, block: bytes) -> tuple[bytes, Fields]:
-        """Decoder stream bytes and fields; raises SectionTooLarge, MalformedSection, StreamBlocked
-        or DecompressionFailed."""
+        """Decode a section; returns bytes for the decoder stream, and the fields.
+
+        Raises SectionTooLarge, MalformedSection, StreamBlocked or DecompressionFailed.
+        """
         # RFC 9204 section 4.5.1.2: a negative Base MUST be rejected as a connection error.
         # pylsqpack checks this only if the Required Insert Count is not 0.
         if len(block) > 1 and not block[0] and block[1] & 0x80:
@@ -146,7 +151,7 @@ class FieldDecoder:
             raise _cause(outline(block), error) from error
 
     def resume(self, stream_id: int) -> tuple[bytes, Fields]:
-        """As `decode`, for a section that was blocked."""
+        """Decode a section that was blocked; like `decode`."""
         seen = self._blocked.pop(stream_id)
         try:
             return self._decoder.resume_header(stream_id)
@@ -154,24 +159,26 @@ class FieldDecoder:
             raise _cause(seen, error) from error
 
     def feed(self, data: bytes) -> list[int]:
-        """Encoder stream bytes; returns the streams they unblock; raises EncoderStreamError."""
+        """Receive encoder stream bytes; returns unblocked streams. Raises EncoderStreamError."""
         if data and not self._capacity_set:
             # RFC 9204 section 3.2.2: the capacity is 0 until it is set, and an entry larger than
-            # the capacity is a connection error. pylsqpack begins with the capacity we announced.
+            # the capacity is a connection error. pylsqpack starts with the capacity we announced.
             if data[0] & _INSTRUCTION != _SET_CAPACITY:
                 raise EncoderStreamError("an insertion before the capacity is set")
             self._capacity_set = True
         return self._decoder.feed_encoder(data)
 
     def cancel(self, stream_id: int) -> bytes:
-        """A stream is given up (RFC 9204 section 4.4.2): decoder stream bytes."""
+        """Cancel a stream (RFC 9204 section 4.4.2); returns bytes for the decoder stream."""
         self._blocked.pop(stream_id, None)
         return self._decoder.cancel_stream(stream_id) if self._dynamic else b""
 
 
 def _cause(seen: Outline, error: DecompressionFailed) -> Exception:
-    """Why a section could not be decoded. pylsqpack's dynamic table stays intact, so an error that
-    concerns one request need not end the connection."""
+    """Find the cause of a decoding failure.
+
+    pylsqpack's dynamic table stays intact, so an error in one request need not end the connection.
+    """
     if seen.longest > MAX_QPACK_STRING:
         return SectionTooLarge("a field is too long")
     if seen.nameless:

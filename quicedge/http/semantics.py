@@ -1,4 +1,4 @@
-"""What an intermediary does to messages (RFC 9110 section 7.6, RFC 7239, RFC 7838)."""
+"""How an intermediary transforms messages (RFC 9110 section 7.6, RFC 7239, RFC 7838)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ PSEUDONYM = b"quicedge"
 """Our name in Via."""
 
 _MAX_FORWARDS = 255
-"""The highest Max-Forwards sent on: no chain of intermediaries is so long."""
+"""Upper bound of a forwarded Max-Forwards; longer than any chain of intermediaries."""
 _MAX_FORWARDS_DIGITS = 18
-"""Digits that are read; the largest of so many is above the highest anyway."""
+"""Digits to parse; any number with more exceeds `_MAX_FORWARDS` anyway."""
 _IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
 
 
@@ -25,25 +25,25 @@ _WITHOUT_CONTENT = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class EdgeContext:
-    """What the edge knows about an exchange beyond its messages."""
+    """What the edge knows about a request beyond the message itself."""
 
     client_host: str
     """The client's validated IP address."""
     early_data: bool = False
-    """The request came in 0-RTT data and goes on before the handshake is complete."""
+    """The request arrived in 0-RTT data and is forwarded before the handshake is complete."""
     version: bytes = b"3"
-    """The HTTP version that the request came in."""
+    """The HTTP version that the request was received with."""
     reserved: Reserved = field(default_factory=Reserved)
     """Request fields that only the edge may write."""
 
 
 def is_idempotent(method: bytes) -> bool:
-    """Whether a request may be sent again without asking (RFC 9110 section 9.2.2)."""
+    """Whether requests may be retried automatically (RFC 9110 section 9.2.2)."""
     return method in _IDEMPOTENT
 
 
 def carries_no_content(method: bytes) -> bool:
-    """Whether requests of a method have no content by habit (RFC 9110 section 9.3, RFC 4918)."""
+    """Whether such requests usually have no content (RFC 9110 section 9.3, RFC 4918)."""
     return method in _WITHOUT_CONTENT
 
 
@@ -53,11 +53,11 @@ MESSAGE_STREAMS = frozenset(
         b"application/x-ndjson", b"multipart/x-mixed-replace", b"text/event-stream",
     )
 )  # fmt: skip
-"""Media types whose content is sent a message at a time, as messages come up."""
+"""Media types of message streams: content is sent whenever there is a message."""
 
 
 def media_type(fields: Sequence[Field]) -> bytes:
-    """The type of a message's content without parameters and suffix, lower case; empty if none."""
+    """The media type in lower case, without parameters and suffix; empty if there is none."""
     for name, value in fields:
         if name == b"content-type":
             return value.partition(b";")[0].partition(b"+")[0].strip().lower()
@@ -70,7 +70,7 @@ def response_has_body(method: bytes, status: int) -> bool:
 
 
 def request_to_origin(request: Request, context: EdgeContext) -> Request:
-    """The request as the origin gets it: hop-by-hop fields gone, forwarding fields ours."""
+    """Transform a request for the origin: drop hop-by-hop fields, set forwarding fields."""
     fields: Fields = []
     via: list[bytes] = []
     reserved = context.reserved
@@ -81,7 +81,7 @@ def request_to_origin(request: Request, context: EdgeContext) -> Request:
         elif name == b"via":
             via.append(value)
         elif name == b"te":
-            # RFC 9110 section 10.1.4: we forward trailers, and gRPC origins insist on this.
+            # RFC 9110 section 10.1.4: we forward trailers, and gRPC origins require this field.
             fields.append((b"te", b"trailers"))
         elif name == b"max-forwards" and request.method == b"OPTIONS":
             fields.append((name, _one_forward_less(value)))
@@ -103,18 +103,18 @@ def request_to_origin(request: Request, context: EdgeContext) -> Request:
 
 
 def _via(received: Sequence[bytes], version: bytes) -> bytes:
-    """Ours at the end of those received: several lines are one list (RFC 9110 section 5.3)."""
+    """Append our entry to the received ones, combined into one list (RFC 9110 section 5.3)."""
     return b", ".join((*(value for value in received if value), version + b" " + PSEUDONYM))
 
 
 def _one_forward_less(value: bytes) -> bytes:
-    """The Max-Forwards to send on (RFC 9110 section 7.6.2), of digits that are not all 0."""
+    """Decrement Max-Forwards (RFC 9110 section 7.6.2); `value` must not be zero."""
     digits = value.lstrip(b"0")[:_MAX_FORWARDS_DIGITS]
     return b"%d" % (min(int(digits), _MAX_FORWARDS) - 1)
 
 
 def response_fields(fields: Sequence[Field]) -> Fields:
-    """Fields of an origin's response that concern the client, hop-by-hop ones dropped.
+    """The fields of an origin's response without hop-by-hop fields.
 
     RFC 9110 section 7.6.1: an intermediary MUST remove the fields that Connection names.
     """
@@ -129,7 +129,7 @@ def response_fields(fields: Sequence[Field]) -> Fields:
 
 
 def response_to_client(response: Response, date: bytes) -> Response:
-    """The response as the client gets it. `date` is the present time, as an HTTP date."""
+    """Transform a response for the client. `date` is the current time as an HTTP date."""
     status = response.status
     via: list[bytes] = []
     kept: Fields = []
@@ -144,21 +144,21 @@ def response_to_client(response: Response, date: bytes) -> Response:
             dated |= name == b"date"
             kept.append((name, value))
     if not dated:
-        # RFC 9110 section 6.6.1: who forwards a response without Date MUST append one.
+        # RFC 9110 section 6.6.1: a recipient that forwards a response without Date MUST append one.
         kept.append((b"date", date))
     if response.version is not None:
-        # Lines of their own: joined, they might be longer than a field can be encoded.
+        # Separate lines: combined, they might exceed the length that can be encoded.
         kept += ((b"via", value) for value in via)
         kept.append((b"via", _via((), response.version)))
     return Response(status, kept, response.version)
 
 
 def interim_to_client(response: Response) -> Response:
-    """An interim response as the client gets it; RFC 9110 section 8.6: no content-length."""
+    """Transform an interim response for the client; no content-length (RFC 9110 section 8.6)."""
     fields = [item for item in response_fields(response.fields) if item[0] != b"content-length"]
     return Response(response.status, fields, response.version)
 
 
 def response_trailers(trailers: Sequence[Field]) -> Fields:
-    """Trailers as the client gets them."""
+    """Transform the trailers of a response for the client."""
     return [field for field in trailers if field[0] not in HOP_BY_HOP]

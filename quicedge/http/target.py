@@ -1,7 +1,7 @@
-"""Paths as routes compare them (RFC 3986 section 6.2.2), and paths that mean two things.
+"""Path normalization for routing (RFC 3986 section 6.2.2), and detection of ambiguous paths.
 
-Origins get the path as it came. Routing by anything else than what they will make of it would let
-`/public/../admin` through the rules of `/public`.
+Origins get the path as it was received. Routing must see it the way they will interpret it:
+otherwise `/public/../admin` would pass by the rules for `/public`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _ENCODED = re.compile(rb"%([0-9A-Fa-f]{2})")
 _DOTS = re.compile(
     rb"(?:/|\\|%2f|%5c) (?:\.|%2e){1,2} (?:[/\\;?]|%2f|%5c|%3b|$)", re.IGNORECASE | re.VERBOSE
 )
-"""What any server might take for a dot segment."""
+"""Anything that some server treats as a dot segment."""
 _SEPARATOR = re.compile(rb"\\|%2f|%5c", re.IGNORECASE)
 _PARAMETERS = re.compile(rb"(?:;|%3b)[^/]*", re.IGNORECASE)
 
@@ -24,7 +24,7 @@ def normal_path(target: bytes) -> bytes:
     """The path of a target, without its query, in normal form.
 
     Encoded unreserved characters are decoded, other encodings have upper-case digits, and dot
-    segments are resolved. Slashes in a row are not merged: they are different paths.
+    segments are resolved. Consecutive slashes are not merged: they make a different path.
     """
     path = target.partition(b"?")[0]
     if b"%" in path:
@@ -37,12 +37,12 @@ def normal_path(target: bytes) -> bytes:
 def is_ambiguous(target: bytes) -> bool:
     """Whether servers disagree about the dot segments of a path.
 
-    Some decode `%2F` or take a backslash for a slash before they resolve them, some cut `;...`
-    off a segment first, some merge slashes. A path that leads elsewhere for one of these would be
-    answered by an origin beyond the route that it was matched with.
+    Some decode `%2F` or treat a backslash as a slash before they resolve dot segments, some strip
+    `;...` from a segment first, some merge slashes. If a path resolves differently for any of them,
+    the origin could serve a resource outside the matched route.
     """
     path = target.partition(b"?")[0]
-    # One of these is in every path that matches; most paths have none.
+    # Every path that matches contains one of these; most paths contain none.
     if not (b"/." in path or b"%2" in path or b"%5" in path or b"\\" in path):
         return False
     if not _DOTS.search(path):
@@ -51,7 +51,7 @@ def is_ambiguous(target: bytes) -> bool:
 
 
 def _as_lenient(path: bytes) -> bytes:
-    """A path as the most obliging server reads it."""
+    """A path as the most lenient server interprets it."""
     path = _ENCODED.sub(_decode_unreserved, path)
     path = _SEPARATOR.sub(b"/", path)
     path = _PARAMETERS.sub(b"", path)

@@ -1,7 +1,7 @@
-"""What a message must satisfy before the edge acts on it: one module for all HTTP versions.
+"""Validation of messages before the edge acts on them, for all HTTP versions.
 
-Translation between versions is where requests are smuggled, so nothing is left to the codec that
-read the message or to the one that will write it.
+Request smuggling exploits the translation between versions, so validation relies neither on the
+codec that read the message nor on the one that will write it.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ FORBIDDEN_TRAILERS = frozenset(
         b"trailer", b"transfer-encoding",
     )
 )  # fmt: skip
-"""Fields that frame, route or authenticate; RFC 9110 section 6.5.1 keeps them out of trailers."""
+"""Fields for framing, routing or authentication: not in trailers (RFC 9110 section 6.5.1)."""
 
 _REQUEST_PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path", b":protocol"))
 
-# Names and plain values repeat from request to request: one set look-up replaces the grammar.
+# The most frequent names: a set lookup is faster than matching the grammar.
 _KNOWN_NAMES = frozenset(
     (
         b"accept", b"accept-encoding", b"accept-language", b"authorization", b"cache-control",
@@ -65,7 +65,7 @@ _KNOWN_NAMES = frozenset(
 
 
 class MessageError(ValueError):
-    """A malformed message. `status_hint` is the status that tells a client so, if one is told."""
+    """A malformed message. `status_hint` is the status for the client, if a response is sent."""
 
     def __init__(self, reason: str, status_hint: int = 400) -> None:
         super().__init__(reason)
@@ -77,7 +77,7 @@ class MessageLimits:
     """Bounds of a field section."""
 
     max_size: int = defaults.MAX_FIELD_SECTION_SIZE
-    """Bytes of names and values, `FIELD_OVERHEAD` added a line."""
+    """Bytes of names and values, plus `FIELD_OVERHEAD` per line."""
     max_fields: int = defaults.MAX_FIELDS
     allow_connect: bool = False
     extended_connect: bool = False
@@ -85,7 +85,7 @@ class MessageLimits:
 
 
 def validate_request(section: Sequence[Field], limits: MessageLimits) -> Request:
-    """A request from its field section (RFC 9114 section 4.3.1); raises MessageError."""
+    """Build a request from its field section (RFC 9114 section 4.3.1); raises MessageError."""
     pseudo: dict[bytes, bytes] = {}
     fields: Fields = []
     cookies: list[bytes] = []
@@ -140,13 +140,13 @@ def _request(
 ) -> Request:
     method = pseudo.get(b":method", b"")
     if not TOKEN.fullmatch(method):
-        raise MessageError(":method is missing or no token")
+        raise MessageError(":method is missing or not a token")
     protocol = pseudo.get(b":protocol")
     if protocol is not None and method != b"CONNECT":
         # RFC 9220 section 3 with RFC 8441 section 4: :protocol belongs to CONNECT.
         raise MessageError(":protocol without CONNECT")
     if protocol is not None and not limits.extended_connect:
-        # RFC 9220 section 3: a request that uses what was not announced is malformed.
+        # RFC 9220 section 3: without the setting, :protocol makes a request malformed.
         raise MessageError(":protocol was not announced")
     scheme, path = pseudo.get(b":scheme"), pseudo.get(b":path")
     if method == b"CONNECT":
@@ -178,7 +178,7 @@ def _validate_connect(pseudo: dict[bytes, bytes], content_length: int | None) ->
     # has them.
     extended = b":protocol" in pseudo
     if (b":scheme" in pseudo) != extended or (b":path" in pseudo) != extended:
-        raise MessageError(":scheme and :path do not fit CONNECT")
+        raise MessageError("CONNECT with wrong :scheme or :path")
     if b":authority" not in pseudo:
         raise MessageError("CONNECT without :authority")
     if content_length is not None:
@@ -186,7 +186,7 @@ def _validate_connect(pseudo: dict[bytes, bytes], content_length: int | None) ->
 
 
 def _authority(authority: bytes | None, host: bytes | None) -> bytes:
-    """RFC 9114 section 4.3.1: :authority or Host must be there, equal when both are."""
+    """RFC 9114 section 4.3.1: :authority or Host is required; both must be equal."""
     if authority is not None and host is not None and authority != host:
         raise MessageError(":authority and host differ")
     value = authority if authority is not None else host
@@ -198,21 +198,21 @@ def _authority(authority: bytes | None, host: bytes | None) -> bytes:
 def _validate_field(name: bytes, value: bytes) -> None:
     if name not in _KNOWN_NAMES:
         if not FIELD_NAME.fullmatch(name):
-            raise MessageError("a field name is no lower-case token")
+            raise MessageError("a field name is not a lower-case token")
         if name in CONNECTION_SPECIFIC:
             raise MessageError(f"connection-specific field {_text(name)}")
         if name not in _FRAMING and hyphenated(name) in _FRAMING:
-            # CGI cannot tell `content_length` from the field that frames the message: no honest
-            # client sends it.
+            # CGI cannot distinguish `content_length` from the framing field; honest clients do not
+            # send it.
             raise MessageError(f"framing field {_text(name)}")
     if not FIELD_VALUE.fullmatch(value):
         raise MessageError(f"the value of {_text(name)} is malformed")
 
 
 def parse_content_length(value: bytes, known: int | None = None) -> int:
-    """The number in a content-length field, `known` from another one; raises MessageError."""
+    """Parse a content-length field; `known` is the value of an earlier one. Raises MessageError."""
     if not CONTENT_LENGTH.fullmatch(value):
-        raise MessageError("content-length is no number")
+        raise MessageError("content-length is not a number")
     length = int(value)
     # RFC 9110 section 8.6: identical values may be folded; differing ones MUST be rejected.
     if known is not None and known != length:
@@ -221,7 +221,7 @@ def parse_content_length(value: bytes, known: int | None = None) -> int:
 
 
 def validate_trailers(section: Sequence[Field], limits: MessageLimits) -> Fields:
-    """A trailer section: no pseudo-header fields, nothing that frames or routes."""
+    """Validate a trailer section: no pseudo-header, framing or routing fields."""
     fields: Fields = []
     size = 0
     for name, value in section:
@@ -239,7 +239,7 @@ def validate_trailers(section: Sequence[Field], limits: MessageLimits) -> Fields
 
 
 def validate_response(section: Sequence[Field]) -> Response:
-    """A response from an HTTP/2 or HTTP/3 field section; raises MessageError."""
+    """Build a response from an HTTP/2 or HTTP/3 field section; raises MessageError."""
     status = parse_status(section)
     fields = list(section[1:])
     validate_response_fields(fields)
@@ -247,22 +247,22 @@ def validate_response(section: Sequence[Field]) -> Response:
 
 
 def parse_status(section: Sequence[Field]) -> int:
-    """The status code that a response's field section begins with; raises MessageError."""
+    """Parse the status code at the start of a response's field section; raises MessageError."""
     if not section or section[0][0] != b":status":
         raise MessageError("response without :status first")
     status = section[0][1]
     if len(status) != 3 or not status.isdigit() or status < b"100":
-        raise MessageError(":status is no status code")
+        raise MessageError(":status is not a status code")
     return int(status)
 
 
 def validate_response_fields(fields: Sequence[Field]) -> None:
-    """Names and values an origin sent, before they go to a client; raises MessageError."""
+    """Validate field names and values from an origin; raises MessageError."""
     for name, value in fields:
         if len(name) > defaults.MAX_QPACK_STRING or len(value) > defaults.MAX_QPACK_STRING:
             raise MessageError(f"an origin's field {_text(name[:40])} is too long")
         if not FIELD_NAME.fullmatch(name):
-            raise MessageError("an origin's field name is no lower-case token")
+            raise MessageError("an origin's field name is not a lower-case token")
         if not FIELD_VALUE.fullmatch(value):
             raise MessageError(f"the value of an origin's {_text(name)} is malformed")
 

@@ -293,8 +293,8 @@ def get_broken(port: int, path: str, *options: str) -> Result:
         ("/nothing", 18, "content short of content-length of 100 bytes", 0),
         ("/long", 18, "content beyond content-length of 10 bytes", 0),
         ("/two", 95, "content-length has two values", 0),
-        ("/word", 95, "content-length is no number", 0),
-        ("/status", 95, ":status is no status code", 0),
+        ("/word", 95, "content-length is not a number", 0),
+        ("/status", 95, ":status is not a status code", 0),
         ("/reset", 95, "the server reset the stream (H3_INTERNAL_ERROR)", 0),
     ],
 )
