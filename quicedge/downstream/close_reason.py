@@ -1,4 +1,4 @@
-"""How a connection ended, in words for logs and statistics."""
+"""The close reason of a connection as text, for logs and statistics."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from quicedge.quic.connection import Connection
 
 
 def close_reason(connection: Connection) -> str | None:
-    """How the connection ended, with error code and reason phrase where they were sent."""
+    """How the connection ended, with error code and reason phrase if they were sent."""
     event, ending = connection.close_event, connection.ending
     if event is None or ending is None:
         return None

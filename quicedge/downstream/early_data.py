@@ -1,4 +1,4 @@
-"""Requests in 0-RTT data, and who says that they may run before the handshake (RFC 8470)."""
+"""Whether requests in 0-RTT data may run before the handshake is complete (RFC 8470)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from quicedge.quic.strikes import EarlyDataGuard, EarlyDataUse
 from quicedge.telemetry.outcomes import EarlyDataVerdict
 
 SAFE_METHODS = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))
-"""Methods that may be run twice without harm (RFC 9110 section 9.2.1)."""
+"""Methods whose requests may be replayed without harm (RFC 9110 section 9.2.1)."""
 
 
 def early_data_terms(config: Config) -> bytes | None:
-    """What 0-RTT clients remember of us: they must find it unchanged. None: no early data.
+    """The parameters that 0-RTT clients remember and that must not change; None: no early data.
 
-    The limits of RFC 9000 section 7.4.1 and RFC 9114 section 7.2.4.2. Those that no operator sets
-    come with the version.
+    They are the limits of RFC 9000 section 7.4.1 and RFC 9114 section 7.2.4.2. Limits that cannot
+    be configured are represented by the version.
     """
     quic = config.quic
     if not quic.early_data:
@@ -30,9 +30,10 @@ def early_data_terms(config: Config) -> bytes | None:
 
 
 class EarlyData:
-    """Says of a worker's connections whether their early data is used for the first time.
+    """Decides for a worker's connections whether their early data is used for the first time.
 
-    The worker's own register does, or the fleet's where there is one (`limits.redis`).
+    It asks the worker's own register, or the fleet's if there is one (`limits.redis`). `configure`
+    may be called at any time; `close` last.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class EarlyData:
         self.configure(config)
 
     def configure(self, config: Config) -> None:
-        """Use this configuration's register from now on."""
+        """Use the register of this configuration from now on."""
         url = config.limits.redis if config.quic.early_data else None
         if url == self._url:
             return
@@ -59,7 +60,7 @@ class EarlyData:
         if url is None:
             self._guard.register = self._guard.process
         else:
-            # No ticket promises early data before the store has said who it is.
+            # Tickets allow early data only once the identity of the store is known.
             self._guard.register = None
             self._fleet = FleetStrikes(self._open_store(url), self._found)
             self._task = asyncio.get_running_loop().create_task(self._fleet.run())
@@ -68,9 +69,9 @@ class EarlyData:
         self._guard.register = register
 
     def is_first(self, use: EarlyDataUse | None, on_first: Callable[[], None]) -> bool:
-        """Whether requests in early data may run now; else `on_first` is called once they may.
+        """Whether requests in early data may run now; otherwise `on_first` is called once they may.
 
-        None, or a ticket that nobody here can answer for: they wait for the handshake.
+        With None, or a ticket of an unknown register, they wait for the handshake.
         """
         if use is None:
             return False
@@ -83,11 +84,11 @@ class EarlyData:
 
     @property
     def verdicts(self) -> Counter[EarlyDataVerdict]:
-        """Connections with requests in early data, by what was said of their tickets."""
+        """Connections with requests in early data, by the verdict on their tickets."""
         return self._verdicts if self._fleet is None else self._verdicts + self._fleet.verdicts
 
     def close(self) -> None:
-        """Leave the fleet."""
+        """Disconnect from the fleet."""
         if self._task is not None:
             self._task.cancel()
         if self._fleet is not None:

@@ -1,4 +1,4 @@
-"""HTTP/3 on one connection: the transport's events in, exchanges out."""
+"""The HTTP/3 session of one connection: turns transport events into exchanges."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ from quicedge.shares import Client, Standing
 from quicedge.telemetry.outcomes import Outcome, Refusal
 
 MAX_REQUEST_STREAM_ID = 2**62 - 4
-"""The highest id a request stream can have (RFC 9000 section 2.1)."""
+"""The highest possible ID of a request stream (RFC 9000 section 2.1)."""
 
 
 class Codec(Protocol):
-    """HTTP on a connection's streams (`http.h3.H3Connection`); it calls a session's `on_*`."""
+    """An HTTP codec (`http.h3.H3Connection`), which calls the `on_*` methods of a session."""
 
     def stream_data(self, stream_id: int, data: bytes, end_stream: bool) -> None: ...
 
@@ -80,21 +80,21 @@ class Host(Protocol):
 
     @property
     def max_streams(self) -> int:
-        """Concurrent requests that a connection is allowed."""
+        """Maximum number of concurrent requests per connection."""
 
     def wake(self, connection: Connection) -> None:
-        """Something was written on the connection: send at the end of this turn of the loop."""
+        """Schedule a transmit at the end of this event loop iteration."""
 
     def make_codec(self, session: Http3Session, alpn: str | None) -> Codec:
-        """The codec of the application protocol that was negotiated."""
+        """Create the codec for the negotiated application protocol."""
 
     def negotiated(self, session: Http3Session) -> None:
-        """The session has its codec."""
+        """The session has its codec now."""
 
     def handshake_completed(self, session: Http3Session) -> None: ...
 
     def session_ended(self, session: Http3Session) -> None:
-        """The connection is over, and so is every exchange."""
+        """The connection has ended, and so have all exchanges."""
 
 
 class RequestStream:
@@ -114,10 +114,10 @@ class RequestStream:
 
     def done(self, exchange: Exchange) -> None:
         self.session.exchange_done(self.stream_id, exchange.outcome is Outcome.COMPLETE)
-        self.exchange = None  # they name each other: neither would be freed
+        self.exchange = None  # break the reference cycle
 
     def informational(self, response: Response) -> None:
-        # Omit one that exceeds the client's limit: the final response is what counts.
+        # One that exceeds the client's limit is omitted: the final response matters.
         if self.paused:
             return
         with suppress(HeadTooLarge):
@@ -151,7 +151,7 @@ class RequestStream:
         session.wake()
 
     def _pause_if_full(self) -> None:
-        """Read no more from the origin while the client is behind."""
+        """Stop reading from the origin while the client is behind."""
         session = self.session
         unsent = session.connection.unsent_bytes(self.stream_id)
         if not self.paused and unsent > session.send_buffer_limit:
@@ -163,7 +163,7 @@ class RequestStream:
     def end(self, trailers: Sequence[Field]) -> None:
         session = self.session
         if session.connection.can_send_on(self.stream_id):
-            # RFC 9110 section 6.5.1 allows discarding trailers: those beyond the client's limit.
+            # Trailers beyond the client's limit are discarded, as RFC 9110 section 6.5.1 allows.
             if trailers and session.h3.can_send(trailers):
                 session.h3.send_trailers(self.stream_id, list(trailers))
             else:
@@ -193,15 +193,15 @@ class RequestStream:
 
 @dataclass(slots=True)
 class HeldRequest:
-    """A request and what has come of its body, not credited to the client.
+    """A request that waits, and the body received so far.
 
-    The stream's flow-control window bounds it.
+    The body is not credited to the client, so the stream's flow-control window bounds it.
     """
 
     stream: RequestStream
     request: Request
     since: float
-    """When it came."""
+    """When it was received."""
     body: bytearray = field(default_factory=bytearray)
     ended: bool = False
     trailers: Sequence[Field] = ()
@@ -210,8 +210,13 @@ class HeldRequest:
 class Http3Session:
     """The HTTP/3 server side of one QUIC connection.
 
-    Implements `quic.connection.ConnectionHandler` towards the transport and
-    `http.h3_types.Handler` towards the codec.
+    Implements `quic.connection.ConnectionHandler` for the transport and `http.h3_types.Handler` for
+    the codec. `h3` exists from the negotiation of the protocol until the connection has ended; the
+    transport's ConnectionTerminated event is the last. Draining: `announce_drain`, a round trip
+    later `drain`, then the session closes itself once no exchange is left.
+
+    Invariants: a request is either held (`held`) or has an exchange in `streams`; a stream in
+    `paused` or `delivering` is in `streams` too.
     """
 
     def __init__(self, connection: Connection, gateway: Gateway, host: Host) -> None:
@@ -223,28 +228,28 @@ class Http3Session:
         self.streams: dict[int, RequestStream] = {}
         self.paused: dict[int, RequestStream] = {}
         self.delivering: dict[int, RequestStream] = {}
-        """Streams whose response is written to its end and not acknowledged yet."""
+        """Streams whose response is completely written but not completely acknowledged."""
         self._acknowledged = 0
-        """`Recovery.delivered` when `delivering` was last looked at."""
+        """`Recovery.delivered` when `delivering` was last checked."""
         self.requests = 0
         self.held: dict[int, HeldRequest] = {}
-        """Requests that wait for the handshake to complete, for their early data's verdict, for the
-        client's address to be validated, or for memory."""
+        """Requests that wait for the handshake to complete, for the verdict on their early data,
+        for the client's address to be validated, or for memory."""
         self.memory = gateway.policy.response_memory.account(self.client.share)
         self._unanswered = 0
-        """Requests just started: the response to each may bring SEND_BUFFER_HIGH at once."""
+        """Requests that were just started: each response may add SEND_BUFFER_HIGH at once."""
         self.stalls = Stalls()
         self._runs_early: bool | None = None
-        """Whether requests may run before the handshake is complete; None: nobody was asked."""
+        """Whether requests may run before the handshake is complete; None: not yet decided."""
         self.resets_received = 0
         self.resets_sent = 0
         self.stops_received = 0
         self.stops_sent = 0
         self.routes: set[str] = set()
-        """Routes that its requests took, `HOST` and `PATH` of the configuration."""
+        """Routes of its requests, as `HOST` and `PATH` of the configuration."""
         self.timeouts = StreamTimeouts()
         self.going_away = False
-        """GOAWAY was sent: no new requests, and the end once those that run are over."""
+        """GOAWAY was sent: accept no new requests, and close once the running ones are done."""
         self._abandoned = AbandonedRequests(host.max_streams, gateway.now())
         self._abusive = False
         self._farewell = H3ErrorCode.NO_ERROR, "shutting down"
@@ -255,12 +260,12 @@ class Http3Session:
 
     @property
     def share(self) -> Client:
-        """Whom what it holds is counted for."""
+        """The client that its resources are charged to."""
         return self.client.share
 
     @property
     def is_busy(self) -> bool:
-        """Whether there is a deadline of progress to look after."""
+        """Whether any deadline on progress is running."""
         return bool(self.streams) or self.connection.streams_open > 0
 
     def wake(self) -> None:
@@ -298,7 +303,7 @@ class Http3Session:
             self._send_away(error.code, error.reason)
 
     def after_transmit(self) -> None:
-        """Settle what was delivered, resume origins whose clients caught up, close when drained."""
+        """Settle deliveries, resume origins whose clients caught up, close when drained."""
         if not self.connection.is_alive:
             self._end_exchanges()
         elif self.delivering:
@@ -316,7 +321,7 @@ class Http3Session:
         plenty = self.send_buffer_limit == SEND_BUFFER_HIGH
         for stream in list(self.paused.values()):
             unsent = self.connection.unsent_bytes(stream.stream_id)
-            # One that has nothing left goes on in any case: nobody else would wake it.
+            # One with nothing left is resumed in any case: nothing else would wake it.
             if not unsent or (plenty and unsent < SEND_BUFFER_LOW):
                 self.paused.pop(stream.stream_id, None)
                 stream.paused = False
@@ -337,7 +342,7 @@ class Http3Session:
             stream.exchange.delivered()
 
     def _end_exchanges(self) -> None:
-        """The connection is over, or closing: requests end now, not with the closing period."""
+        """End all exchanges when the connection closes, not after the closing period."""
         if not self.streams:
             return
         by_edge = self.connection.ending is Ending.LOCAL_CLOSE
@@ -361,7 +366,7 @@ class Http3Session:
     def _client_is_satisfied(self) -> bool:
         """Whether the client closed without an error.
 
-        Many close at once with the last byte of what they came for, and its ACK is never sent.
+        Many clients close as soon as they have the last byte, without acknowledging it.
         """
         event = self.connection.close_event
         if event is None or self.connection.ending is not Ending.PEER_CLOSE:
@@ -380,7 +385,7 @@ class Http3Session:
         self._host.session_ended(self)
         if self._negotiated:
             self._negotiated = False
-            del self.h3  # it names us, and we it: neither would be freed
+            del self.h3  # break the reference cycle
 
     # --- from the codec (http.h3_types.Handler) -------------------------------------------------
 
@@ -421,7 +426,7 @@ class Http3Session:
             self.wake()
 
     def _turns_away(self, stream_id: int) -> bool:
-        """Whether a request is beyond the GOAWAY, or the connection is closing; rejects it."""
+        """Reject a request beyond the GOAWAY or on a closing connection; True if it was."""
         if self._sent_away:
             return True
         if self.going_away and stream_id > self._highest_stream_id:
@@ -437,7 +442,7 @@ class Http3Session:
         self._gateway.handle(request, stream, self.client)
 
     def accepted(self, stream: RequestStream, exchange: Exchange) -> None:
-        """A request of the connection has become an exchange."""
+        """A request of this connection was accepted."""
         self.streams[stream.stream_id] = stream
         if exchange.route is not None:
             self.routes.add(route_label(exchange.route))
@@ -462,7 +467,7 @@ class Http3Session:
         return self._runs_early
 
     def _early_data_is_first(self) -> None:
-        """Nobody used the ticket before: its safe requests need not wait any longer."""
+        """The ticket was not used before: release safe requests."""
         if self.connection.handshake_complete or not self.connection.is_alive:
             return
         self._runs_early = True
@@ -470,7 +475,7 @@ class Http3Session:
         self.wake()
 
     def _release_held(self) -> None:
-        """Let go on what need not wait any longer."""
+        """Start the held requests that no longer have to wait."""
         for stream_id, held in list(self.held.items()):
             if not self._may_run(held.request):
                 continue
@@ -482,7 +487,7 @@ class Http3Session:
                 held.stream.exchange.request_end(held.trailers)
 
     def check_held(self, now: float) -> None:
-        """Start requests that need not wait any longer, and refuse those that waited too long."""
+        """Start held requests that no longer have to wait; refuse those that waited too long."""
         if not self.held:
             return
         if self.connection.handshake_complete:
@@ -500,7 +505,7 @@ class Http3Session:
 
     def _prioritize(self, stream_id: int, fields: list[Field]) -> None:
         for name, value in fields:
-            # RFC 9218 section 7: a PRIORITY_UPDATE that came before the request overrides it.
+            # RFC 9218 section 7: a PRIORITY_UPDATE received before the request overrides it.
             if name == b"priority" and not self.connection.is_prioritized(stream_id):
                 self.connection.prioritize(stream_id, *parse_priority(value))
 
@@ -542,7 +547,7 @@ class Http3Session:
         if stream is not None and stream.exchange is not None:
             stream.exchange.request_aborted()
         elif self.connection.can_send_on(stream_id):
-            # Its head never arrived: our half, left open, would occupy the stream's slot forever.
+            # Its head never arrived: leaving our half open would occupy a stream slot forever.
             self.reset(stream_id, H3ErrorCode.REQUEST_CANCELLED)
 
     def on_stop_sending(self, stream_id: int, error_code: int) -> None:
@@ -559,7 +564,7 @@ class Http3Session:
         self.stop(stream_id, H3ErrorCode.REQUEST_CANCELLED)
 
     def on_goaway(self, stream_id: int) -> None:
-        """Clients say which pushes they take; we push nothing."""
+        """A client's GOAWAY limits pushes; we never push."""
 
     def on_priority_update(self, element_id: int, priority: Priority) -> None:
         # RFC 9218 section 7.2: one beyond the stream limits SHOULD be treated as H3_ID_ERROR.
@@ -568,7 +573,7 @@ class Http3Session:
         self.connection.prioritize(element_id, *priority)
 
     def on_field_section_too_large(self, stream_id: int, fields: list[Field]) -> None:
-        """The request head is over our limits: said to the client rather than cut off."""
+        """Answer a request head that exceeds our limits with 431."""
         if self._turns_away(stream_id):
             return
         self._reject(
@@ -579,17 +584,17 @@ class Http3Session:
         )
 
     def unfinished_heads(self) -> list[int]:
-        """Streams whose request head is not complete."""
+        """Streams whose request head is incomplete."""
         return self.h3.unfinished_heads() if self._negotiated else []
 
     def refuse_head(self, stream_id: int, status: int, reason: str) -> None:
-        """Answer a request whose head never became complete."""
+        """Answer a request whose head was never completed."""
         self.h3.drop(stream_id)
         error = MessageError(reason, status_hint=status)
         self._reject(RequestStream(self, stream_id), (), error, end_stream=False)
 
     def _note_broken_off(self, stream_id: int) -> None:
-        """The client resets or stops a stream; before any response that came to nothing."""
+        """Account for a stream that the client reset or stopped before its response."""
         stream = self.streams.get(stream_id)
         now = self._gateway.now()
         if stream is None or stream.exchange is None:
@@ -600,7 +605,7 @@ class Http3Session:
             self._judge(self._abandoned.cancelled(lifetime, now))
 
     def _judge(self, standing: Standing) -> None:
-        """Act on the client's standing after one more abandoned request."""
+        """Act on the client's standing after another abandoned request."""
         reason = "too many requests abandoned"
         if standing is Standing.EXHAUSTED:
             self.on_exhausted(reason)
@@ -611,7 +616,7 @@ class Http3Session:
     def on_exhausted(self, reason: str) -> None:
         """The client has exhausted a budget: refuse new requests, let running ones finish.
 
-        If it were cut off instead, it would resend requests whose outcome it cannot know.
+        After an abrupt close it would resend requests whose outcome it cannot know.
         """
         if self._abusive or self._sent_away:
             return
@@ -627,7 +632,7 @@ class Http3Session:
             self._gateway.policy.count(Refusal.ABUSE)
 
     def _send_away(self, code: int, reason: str) -> None:
-        """Close for what the client did."""
+        """Close because of the client's behaviour."""
         self._sent_away = True
         self._gateway.policy.note_closed(self.client, code, reason)
         self.close(code, reason)
@@ -644,7 +649,7 @@ class Http3Session:
     ) -> None:
         """Answer a malformed request; RFC 9114 section 4.1.2 allows a response before the reset.
 
-        `fields`: its field section, as far as it could be read.
+        `fields`: its field section, as far as it could be decoded.
         """
         self._judge(self._abandoned.refused(self._gateway.now()))
         method = next((value for name, value in fields if name == b":method"), None)
@@ -663,11 +668,11 @@ class Http3Session:
             self.stop(stream.stream_id, H3ErrorCode.MESSAGE_ERROR)
 
     def on_stream_error(self, error: H3StreamError) -> None:
-        """A malformed message: its stream is lost, the connection is not."""
+        """Reset the stream of a malformed message; the connection continues."""
         self._judge(self._abandoned.refused(self._gateway.now()))
         self._forget_held(error.stream_id)
-        # Before the exchange resets it, with the code of a request that was cancelled. A response
-        # that is complete is the client's, whatever it sent after the request.
+        # Reset before the exchange does so with H3_REQUEST_CANCELLED. A complete response is still
+        # delivered, whatever the client sent after its request.
         if self.connection.can_send_on(error.stream_id):
             self.reset(error.stream_id, error.code)
         self.stop(error.stream_id, error.code)
@@ -676,7 +681,7 @@ class Http3Session:
             stream.exchange.request_malformed(error.reason)
 
     def reset(self, stream_id: int, code: int) -> None:
-        """Abort our sending half, also when all of the response is written."""
+        """Reset our half of a stream, even if the response is completely written."""
         if self.connection.can_reset(stream_id):
             self.resets_sent += 1
             self.connection.reset_stream(stream_id, code)
@@ -700,7 +705,7 @@ class Http3Session:
     # --- memory -----------------------------------------------------------------------------------
 
     def settle_memory(self) -> None:
-        """Account for what responses hold: bytes not sent or not acknowledged, exchanges."""
+        """Account for the memory of responses: unsent and unacknowledged bytes, exchanges."""
         connection = self.connection
         self.memory.settle(
             connection.send_buffered
@@ -710,25 +715,25 @@ class Http3Session:
         )
 
     def expect_nothing(self) -> None:
-        """Responses that did not come within a second are not counted until they do."""
+        """Stop reserving memory for responses that did not start within a second."""
         self._unanswered = 0
         self.settle_memory()
 
     def response_came(self) -> None:
-        """A response is there: what it brings is counted as it is."""
+        """A response has started: from now on its actual size is accounted for."""
         if self._unanswered:
             self._unanswered -= 1
 
     @property
     def send_buffer_limit(self) -> int:
-        """Unsent bytes per stream above which its origin is not read any more."""
+        """Unsent bytes per stream above which its origin is paused."""
         if self.connection.send_buffered > SEND_BUFFER_CONNECTION or self.memory.is_short:
             return SEND_BUFFER_FLOOR
         return SEND_BUFFER_HIGH
 
     def cut_stalled(self) -> int:
-        """Reset the streams of a client that takes nothing and holds its share of the memory;
-        how many that were."""
+        """Reset stalled streams of a client that holds its share of the memory; returns their
+        number."""
         cut = 0
         for stream in list(self.streams.values()):
             exchange = stream.exchange
@@ -741,18 +746,18 @@ class Http3Session:
     # --- drain ------------------------------------------------------------------------------------
 
     def announce_drain(self) -> None:
-        """First GOAWAY: new requests are still served, but the client should go elsewhere.
+        """Send the first GOAWAY: new requests are still served, but should go elsewhere.
 
-        RFC 9114 section 5.2: a server SHOULD first send a GOAWAY with the highest possible id,
-        and the real one once a round trip has passed.
+        RFC 9114 section 5.2: a server SHOULD first send a GOAWAY with the highest possible ID,
+        and the final one after a round trip.
         """
-        # The identifier of a GOAWAY must not be above that of one before.
+        # The identifier must not increase from one GOAWAY to the next.
         if self._negotiated and self.connection.is_alive and not self.going_away:
             self.h3.send_goaway(MAX_REQUEST_STREAM_ID)
             self.wake()
 
     def drain(self) -> None:
-        """Second GOAWAY: what runs is finished, what comes is rejected."""
+        """Send the final GOAWAY: finish running requests, reject new ones."""
         self.going_away = True
         if self._negotiated and self.connection.is_alive:
             self.h3.send_goaway(self._highest_stream_id + 4)
@@ -766,8 +771,8 @@ class Http3Session:
             self.wake()
 
     def close_if_drained(self) -> None:
-        """End the connection once GOAWAY was sent and nothing runs any more."""
-        # Not while a response is on its way: closing would cut it off.
+        """Close the connection if GOAWAY was sent and no exchange is left."""
+        # Not while a response is in flight: closing would truncate it.
         if (
             not self.going_away
             or self.streams

@@ -1,4 +1,4 @@
-"""The client of an HTTP/3 connection, as policy, filters and logs see it."""
+"""The client of an HTTP/3 connection, as seen by policy, filters and logs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from quicedge.shares import Client
 
 
 class Http3Client:
-    """A view of a connection (`proxy.client.ClientInfo`)."""
+    """A `proxy.client.ClientInfo` on top of a QUIC connection."""
 
     __slots__ = ("_connection", "http_version", "share")
 

@@ -1,10 +1,10 @@
-"""The register of tickets used for 0-RTT data that the workers of a fleet share, in Redis.
+"""The 0-RTT anti-replay register shared by the workers of a fleet, in Redis.
 
-TLS decides about early data at once and cannot wait for a store. So a ticket that names this
-register is accepted by what the worker itself knows, and its requests are held until the store has
-said that nobody used the ticket before (RFC 8470 section 3 lets a server delay them). When it was
-used, or the store does not say in time, they stay held until the handshake is complete, which a
-replay cannot bring about: a failing store costs the advantage of 0-RTT and no more.
+TLS decides about early data immediately and cannot wait for a store. A ticket of this register is
+therefore accepted by what the worker itself knows, and its requests are held until the store
+confirms that the ticket was not used before (RFC 8470 section 3 allows a server to delay them). If
+it was used, or the store does not answer in time, they are held until the handshake is complete,
+which a replay cannot achieve: a failing store costs only the benefit of 0-RTT.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from quicedge.telemetry.outcomes import EarlyDataVerdict
 log = structlog.get_logger(__name__)
 
 REMEMBERED = int(EARLY_DATA_LIFETIME + 2 * EARLY_DATA_AGE_TOLERANCE)
-"""Seconds that a use is remembered: longer than any ticket is good for early data."""
+"""Seconds to remember a use: longer than any ticket is valid for early data."""
 
 
 class StrikeStore(Protocol):
-    """Remembers keys, for all that ask it."""
+    """A set of used keys shared by all its users."""
 
     async def identity(self) -> str:
-        """What tells this store, since its start, from every other one."""
+        """An identifier of this store that changes whenever it may have lost keys."""
 
     async def use(self, key: str) -> tuple[str, bool]:
-        """Its identity, and whether `key` was new to it; it is known for `REMEMBERED` seconds."""
+        """Add `key` for `REMEMBERED` seconds; returns the identity and whether it was new."""
 
     async def close(self) -> None: ...
 
@@ -52,8 +52,8 @@ class StrikeStore(Protocol):
 class RedisStrikes:
     """A Redis server as `StrikeStore`.
 
-    Its identity is the `run_id`, which changes with every start and is not that of a replica: a
-    server that may have forgotten uses, or never heard of some, answers for no older ticket.
+    Its identity is the `run_id`, which changes with every start and differs between replicas: a
+    server that may have lost uses, or never received some, does not vouch for older tickets.
     """
 
     def __init__(self, url: str) -> None:
@@ -73,7 +73,7 @@ class RedisStrikes:
         return str((await self._redis.info("server"))["run_id"])
 
     async def use(self, key: str) -> tuple[str, bool]:
-        # One connection for both, so that one server answers both.
+        # One pipeline for both, so that the same server answers both.
         async with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.info("server")
             pipeline.set(f"quicedge/early-data/{key}", b"", nx=True, ex=REMEMBERED)
@@ -87,7 +87,8 @@ class RedisStrikes:
 class FleetStrikes:
     """This worker's access to the register.
 
-    `named` is told the register's name when it is first known and whenever it has changed.
+    `run` must be running for `ask` to succeed. `named` is called with the name of the register when
+    it is first known and whenever it changes.
     """
 
     def __init__(
@@ -106,7 +107,7 @@ class FleetStrikes:
         self._failures = BoundedLog(self._say_failed, REFUSAL_LOG_INTERVAL)
 
     async def run(self) -> None:
-        """Know which register the store is, until cancelled; then let go of it."""
+        """Poll the identity of the store until cancelled, then close it."""
         try:
             while True:
                 try:
@@ -121,7 +122,7 @@ class FleetStrikes:
             await self._store.close()
 
     def ask(self, use: EarlyDataUse, is_first: Callable[[], None]) -> None:
-        """Use a ticket up; `is_first` is called if nobody did before, else nothing is."""
+        """Mark a ticket as used; calls `is_first` if it was not used before."""
         if len(self._waiting) >= FLEET_STRIKES_WAITING:
             self.verdicts[EarlyDataVerdict.BUSY] += 1
             return
@@ -137,7 +138,7 @@ class FleetStrikes:
             self.verdicts[EarlyDataVerdict.UNKNOWN] += 1
             self._note_failure(error)
             return
-        # Another register than the ticket names may have missed its use.
+        # A register other than the ticket's may have missed an earlier use.
         if is_new and self._learn(identity) == use.register:
             self.verdicts[EarlyDataVerdict.FIRST] += 1
             is_first()
@@ -155,7 +156,7 @@ class FleetStrikes:
 
     def _say_failed(self, reason: str, count: int) -> None:
         log.warning(
-            "the register of 0-RTT tickets does not answer, requests wait for the handshake",
+            "0-RTT register unavailable; early requests wait for the handshake",
             reason=f"{reason}: {self._last_error}",
             count=count,
         )

@@ -1,7 +1,7 @@
-"""Requests whose client neither takes nor sends anything, looked for while others wait.
+"""Detection of stalled requests while others wait for their resources.
 
-A stalled client keeps what it holds for as long as nobody else wants it; deadlines of progress
-(`downstream.stream_timeouts`) are for everybody and far longer.
+A stalled client keeps its resources as long as no other client needs them. The deadlines of
+`downstream.stream_timeouts` apply always and are far longer.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from quicedge.proxy.exchange import Exchange
 class Recovery(Protocol):
     @property
     def delivered(self) -> int:
-        """Bytes that the client has acknowledged on all streams."""
+        """Bytes that the client has acknowledged, over all streams."""
 
 
 class Connection(Protocol):
-    """How far the streams of a connection have come (`quic.connection.Connection`)."""
+    """Progress of the streams of a connection (`quic.connection.Connection`)."""
 
     @property
     def recovery(self) -> Recovery: ...
@@ -38,7 +38,7 @@ class Stream(Protocol):
 
 
 class Session(Protocol):
-    """Whose streams are looked at (`http3.Http3Session`)."""
+    """The session whose streams are checked (`http3.Http3Session`)."""
 
     @property
     def connection(self) -> Connection: ...
@@ -48,11 +48,12 @@ class Session(Protocol):
 
 
 class Stalls:
-    """Marks the exchanges of one session (`Exchange.set_stalled`); `check` it about once a second.
+    """Marks the stalled exchanges of one session (`Exchange.set_stalled`).
 
-    What counts is what the client does of its own accord: a response that waits because others of
-    the same connection are sent first is not stalled as long as the connection gets on, nor is a
-    request whose origin has the word.
+    Call `check` about once per second while other clients wait, and `forget` when none waits any
+    more. Only the client's own inactivity counts: a response that waits because others of the same
+    connection are sent first is not stalled as long as the connection makes progress, nor is a
+    request that waits for its origin.
     """
 
     __slots__ = ("_connection", "_streams")
@@ -62,7 +63,7 @@ class Stalls:
         self._streams: dict[int, _Mark] = {}
 
     def check(self, session: Session, now: float) -> None:
-        """Look at every stream; what was not looked at for a while is not stalled yet."""
+        """Check every stream; a stream that is seen for the first time is not stalled yet."""
         delivered = session.connection.recovery.delivered
         if self._connection is None:
             self._connection = _Mark(delivered, now)
@@ -81,7 +82,7 @@ class Stalls:
             )
 
     def forget(self) -> None:
-        """Nobody waits any more: nothing is known of anybody's progress."""
+        """Discard all recorded progress."""
         self._connection = None
         self._streams.clear()
 
@@ -89,7 +90,7 @@ class Stalls:
 def _waits_for_client(
     session: Session, stream_id: int, exchange: Exchange, connection_moves: bool
 ) -> bool:
-    """Whether only its client could move an exchange on."""
+    """Whether an exchange makes no progress without its client."""
     connection = session.connection
     if connection.unacknowledged_bytes(stream_id):
         return connection.is_flow_blocked(stream_id) or not connection_moves
@@ -97,7 +98,7 @@ def _waits_for_client(
 
 
 class _Mark:
-    """How far something had come when it had last come far enough."""
+    """The amount and time of the last sufficient progress."""
 
     __slots__ = ("_amount", "_at")
 
@@ -106,7 +107,7 @@ class _Mark:
         self._at = at
 
     def moves(self, amount: int, now: float) -> bool:
-        """Whether `STALLED_BYTES` came within the last `STALLED_AFTER` seconds."""
+        """Whether there was progress by `STALLED_BYTES` in the last `STALLED_AFTER` seconds."""
         if amount >= self._amount + STALLED_BYTES:
             self._amount = amount
             self._at = now

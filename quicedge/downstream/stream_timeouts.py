@@ -1,12 +1,12 @@
-"""Deadlines that only progress moves: slow heads, slow bodies, slow readers.
+"""Stream deadlines that only progress extends: slow heads, slow bodies, slow readers.
 
-Packets that carry nothing (PING, empty frames) keep a connection alive but move none of these
-(CVE-2022-30591). What counts as progress depends on what the content is:
+Packets without content (PING, empty frames) keep a connection alive but extend none of these
+(CVE-2022-30591). What counts as progress depends on the content:
 
-- an upload must come at `MIN_BODY_RATE`, measured over `body_timeout`;
-- in a stream of messages (gRPC, events) any byte counts, and its sender may rest `MESSAGE_REST`;
-- once the response has begun the exchange is a conversation, and the origin's deadlines rule it;
-- a reader must take `MIN_PROGRESS` bytes per `response_timeout`.
+- an upload must arrive at `MIN_BODY_RATE`, measured over `body_timeout`;
+- in a stream of messages (gRPC, events) any byte counts, and pauses may last `MESSAGE_REST`;
+- once the response has begun, the origin's deadlines apply instead;
+- a reader must acknowledge `MIN_PROGRESS` bytes per `response_timeout`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from quicedge.telemetry.outcomes import Outcome
 
 
 class Progress(Protocol):
-    """How far the streams of a connection have come, in bytes (`quic.connection.Connection`)."""
+    """Progress of the streams of a connection, in bytes (`quic.connection.Connection`)."""
 
     def acknowledged_bytes(self, stream_id: int) -> int: ...
 
@@ -39,7 +39,7 @@ class Stream(Protocol):
 
 
 class Session(Protocol):
-    """Whose streams are timed (`http3.Http3Session`)."""
+    """The session whose streams are timed (`http3.Http3Session`)."""
 
     @property
     def connection(self) -> Progress: ...
@@ -48,17 +48,17 @@ class Session(Protocol):
     def streams(self) -> Mapping[int, Stream]: ...
 
     def unfinished_heads(self) -> list[int]:
-        """Streams whose request head is not complete."""
+        """Streams whose request head is incomplete."""
 
     def refuse_head(self, stream_id: int, status: int, reason: str) -> None:
-        """Answer a request whose head never became complete."""
+        """Answer a request whose head was never completed."""
 
     def reset(self, stream_id: int, code: int) -> None:
-        """Abort our half of a stream."""
+        """Reset our half of a stream."""
 
 
 class _Mark:
-    """How far something had come, and when it had last come far enough."""
+    """The amount and time of the last sufficient progress."""
 
     __slots__ = ("amount", "at")
 
@@ -74,13 +74,13 @@ class _Mark:
         return now - self.at > timeout
 
     def excuse(self, amount: int, now: float) -> None:
-        """It is not the client's fault that nothing comes."""
+        """Restart the deadline: the client is not to blame for the lack of progress."""
         self.amount = amount
         self.at = now
 
 
 class StreamTimeouts:
-    """The deadlines of one session; `check` it about once a second while it has streams."""
+    """The deadlines of one session; call `check` about once per second while it has streams."""
 
     __slots__ = ("_bodies", "_heads", "_readers")
 
@@ -90,7 +90,7 @@ class StreamTimeouts:
         self._readers: dict[int, _Mark] = {}
 
     def check(self, session: Session, limits: Limits, now: float) -> int:
-        """Ends what is late; returns how many streams that were."""
+        """End streams that are past a deadline; returns their number."""
         late = self._check_heads(session, limits.header_timeout, now)
         for stream in list(session.streams.values()):
             late += self._check_body(stream, limits.body_timeout, now)
@@ -134,8 +134,8 @@ class StreamTimeouts:
         connection, stream_id = session.connection, stream.stream_id
         taken = connection.acknowledged_bytes(stream_id)
         mark = self._readers.setdefault(stream_id, _Mark(taken, now))
-        # While the origin may write more, what is in flight is nobody's delay; a complete
-        # response is owed an ACK of its last byte.
+        # While the origin may still write, data in flight is not the client's delay; of a complete
+        # response the last byte must be acknowledged.
         waiting = (
             connection.unacknowledged_bytes(stream_id)
             if exchange.response_over

@@ -1,8 +1,9 @@
-"""Fair shares of scarce things: who holds how much, and who may take more.
+"""Fair sharing of scarce resources between clients.
 
-A scarce thing (origin connections, open files, memory for responses) is a `Pool`; whoever may not
-take from it yet waits in a `FairQueue`. What one client may do without use is its `WorkBudget`.
-They know clients by address and by network and nothing else: no packet, no request, no clock.
+A resource (origin connections, open files, memory for responses) is a `Pool`; clients that may not
+take from it yet wait in a `FairQueue`. A `WorkBudget` bounds how much useless work one client may
+cause. They identify clients by address and network and know nothing else: no packets, no requests,
+no clock.
 """
 
 from quicedge.shares.budget import Standing, WorkBudget

@@ -19,8 +19,8 @@ class WorkBudget:
     """A token bucket that useful work refills as well as time.
 
     Holds at most `burst` tokens, gains `rate` per second plus what `earn` adds, and may be
-    overdrawn by another `burst`. Nothing accumulates over a connection's lifetime, so an honest
-    peer can live forever. Time is a parameter, in seconds.
+    overdrawn by another `burst`. Nothing accumulates over a connection's lifetime, so there is no
+    limit to the lifetime of an honest peer. Time is a parameter, in seconds.
     """
 
     __slots__ = ("_burst", "_left", "_rate", "_updated")
@@ -35,7 +35,7 @@ class WorkBudget:
         self._left = min(self._left + amount, self._burst)
 
     def spend(self, amount: float, now: float) -> Standing:
-        """The peer did something that is of no use in itself."""
+        """The peer caused work that serves no purpose."""
         self.earn((now - self._updated) * self._rate)
         self._updated = now
         self._left -= amount

@@ -1,4 +1,4 @@
-"""Whom a share is counted for."""
+"""The identity of a client for fair sharing."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 
 class Client(NamedTuple):
-    """A client by its address and by its network, packed as `quic.prefixes` has them."""
+    """A client by address and by network, packed as in `quic.prefixes`."""
 
     address: bytes
     """4 or 16 bytes."""
     prefix: bytes
-    """The first 3 or 7 bytes of it: an IPv4 /24 or an IPv6 /56."""
+    """Its first 3 or 7 bytes: an IPv4 /24 or an IPv6 /56."""

@@ -1,4 +1,4 @@
-"""Who waits for a scarce thing, and whose turn it is."""
+"""A fair queue for a scarce resource."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Item = TypeVar("Item")
 
 
 class FairQueue(Generic[Item]):
-    """Items that wait, each for a client; the places are shared out fairly too (`Pool`).
+    """Waiting items, each on behalf of a client; the places are shared fairly too (`Pool`).
 
-    Networks take turns, in a network its addresses do, and the items of one address come in the
-    order in which they were put. Each operation costs the same however many wait, but for clients
-    that may take nothing, which `next` passes over. A client of None is the edge itself.
+    Networks take turns, within a network its addresses do, and the items of one address are served
+    in the order in which they were put. Each operation takes constant time, except that `next`
+    skips clients that may take nothing. A client of None is the edge itself.
     """
 
     __slots__ = ("_networks", "_places")
@@ -29,13 +29,13 @@ class FairQueue(Generic[Item]):
         return self._places.held
 
     def __iter__(self) -> Iterator[Item]:
-        """All items; those of one address in their order."""
+        """All items; those of one address in order."""
         for addresses in self._networks.values():
             for items in addresses.values():
                 yield from items
 
     def put(self, item: Item, client: Client | None) -> bool:
-        """Let an item wait that does not wait yet; False when its client has no place left."""
+        """Add an item that is not queued yet; False if its client has no place left."""
         if not self._places.may_take(client):
             return False
         self._places.take(client)
@@ -44,7 +44,7 @@ class FairQueue(Generic[Item]):
         return True
 
     def remove(self, item: Item, client: Client | None) -> None:
-        """Let an item wait no longer; nothing happens when it does not."""
+        """Remove an item, if it is queued."""
         prefix, address = _keys(client)
         addresses = self._networks.get(prefix, {})
         items = addresses.get(address, {})
@@ -58,7 +58,7 @@ class FairQueue(Generic[Item]):
             del self._networks[prefix]
 
     def next(self, may_take: Callable[[Client | None], bool]) -> Item | None:
-        """The item whose turn it is, among those of clients that may take something.
+        """The next item among those of clients that may take a unit.
 
         It keeps its place until `take` or `remove`.
         """
@@ -70,7 +70,7 @@ class FairQueue(Generic[Item]):
         return None
 
     def take(self, item: Item, client: Client | None) -> None:
-        """Remove an item that got what it waited for; its address and its network go last."""
+        """Remove an item that was served; its address and its network move to the back."""
         self.remove(item, client)
         prefix, address = _keys(client)
         addresses = self._networks.pop(prefix, None)

@@ -1,1 +1,1 @@
-"""Datagrams and the kernel: batched receive and send. Knows nothing of QUIC."""
+"""UDP sockets and the kernel: batched receive and send. Knows nothing of QUIC."""

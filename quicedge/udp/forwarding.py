@@ -1,9 +1,9 @@
-"""Datagrams that came to the wrong worker, on their way to the right one.
+"""Forwarding of datagrams that arrived at the wrong worker.
 
-Where the kernel cannot steer by connection ID, a client whose address changes lands anywhere. The
-workers then do in user space what the kernel does not: the first byte of the connection ID names
-the owner (`udp.steering`), and the datagram goes to it over a unix datagram socket, with all that
-an answer needs.
+If the kernel cannot steer by connection ID, a client whose address changes reaches an arbitrary
+worker. Workers then steer in user space: the first byte of the connection ID identifies the owner
+(`udp.steering`), and the datagram is forwarded to it over a unix datagram socket, with everything
+needed to reply.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from quicedge.udp.steering import slot_for
 
 class _Forwarded(msgspec.Struct, array_like=True):
     listener: int
-    """Index of the address that it came to: each worker has a socket of it."""
+    """Index of the local address, for which each worker has a socket."""
     ecn: int
     local: bytes
     remote: tuple[str | int, ...]
@@ -33,10 +33,10 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 class Forwarder:
-    """One worker's end: `forward` to others, `receive` what others forwarded.
+    """One worker's end: `forward` sends to others, `receive` reads what others forwarded.
 
-    `outboxes[k]` leads to the inbox of the worker in slot k. Sockets are non-blocking; what has no
-    room is dropped and counted, as a network would.
+    `outboxes[k]` leads to the inbox of the worker in slot k. Sockets are non-blocking; datagrams
+    that do not fit are dropped, as a network would, and counted.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Forwarder:
         return self._inbox.fileno()
 
     def forward(self, data: bytes, path: FourTuple, ecn: int) -> bool:
-        """Pass a datagram of no known connection on; False when it is this worker's own."""
+        """Forward a datagram of an unknown connection; False if this worker is its owner."""
         owner = slot_for(data, len(self._outboxes))
         if owner == self._slot:
             return False
@@ -67,7 +67,7 @@ class Forwarder:
         return True
 
     def receive(self, handler: Callable[[bytes, FourTuple, int], None]) -> None:
-        """Hand over what others forwarded, a bounded number."""
+        """Deliver a bounded number of datagrams that others forwarded."""
         for _ in range(FORWARDED_PER_WAKEUP):
             try:
                 message = _decoder.decode(self._inbox.recv(FORWARD_MESSAGE))

@@ -1,4 +1,4 @@
-"""Socket options and control messages of Linux that Python's socket module does not all name."""
+"""Linux socket options and control messages; Python's socket module does not name all of them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ IP_RECVTOS = 13
 IP_MTU_DISCOVER = 10
 IPV6_MTU_DISCOVER = 23
 PMTUDISC_PROBE = 3
-"""Don't-fragment is set and what ICMP says of the path MTU is ignored (RFC 8899 section 4.6.2)."""
+"""Set don't-fragment and ignore the path MTU that ICMP reports (RFC 8899 section 4.6.2)."""
 SO_RXQ_OVFL = 40
 SO_RCVBUFFORCE = 33
 SO_SNDBUFFORCE = 32
 SO_ATTACH_REUSEPORT_CBPF = 51
-# Plain numbers: `&` on an enum's members costs as much as a read.
+# Plain numbers: `&` on enum members costs as much as a read.
 MSG_CTRUNC = int(socket.MSG_CTRUNC)
 MSG_TRUNC = int(socket.MSG_TRUNC)
 
@@ -41,12 +41,12 @@ CONTROL_SPACE = (
 
 
 def segment_message(size: int) -> tuple[int, int, bytes]:
-    """The control message that cuts a buffer into datagrams of `size` bytes (UDP GSO)."""
+    """The control message that splits a buffer into datagrams of `size` bytes (UDP GSO)."""
     return SOL_UDP, UDP_SEGMENT, _UINT16.pack(size)
 
 
 def pktinfo_message(family: int, local: bytes) -> tuple[int, int, bytes]:
-    """The control message that sends from a local address."""
+    """The control message that selects the local address to send from."""
     if family == socket.AF_INET6:
         return socket.IPPROTO_IPV6, IPV6_PKTINFO, local
     return socket.IPPROTO_IP, IP_PKTINFO, local
@@ -60,7 +60,7 @@ def ecn_message(family: int, ecn: int) -> tuple[int, int, bytes]:
 
 
 def set_option(sock: socket.socket, level: int, option: int, value: int) -> bool:
-    """Set an option; whether the kernel took it."""
+    """Set an option; returns whether the kernel accepted it."""
     try:
         sock.setsockopt(level, option, value)
     except OSError:

@@ -1,4 +1,4 @@
-"""UDP sockets that receive and send in batches (GRO, GSO), with ECN and local addresses."""
+"""UDP sockets with batched receive and send (GRO, GSO), ECN and local addresses."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class FourTuple(NamedTuple):
 
 
 Handler = Callable[[list[bytes], FourTuple, int], None]
-"""Takes datagrams that came in a row on one path with one ECN mark."""
+"""Receives consecutive datagrams of one path with the same ECN mark."""
 
 _TRAFFIC_CLASS = struct.Struct("=i")
 _GRO_SIZE = struct.Struct("=i")
@@ -74,9 +74,9 @@ def open_socket(
     receive_buffer: int = limits.UDP_RECEIVE_BUFFER,
     send_buffer: int = limits.UDP_SEND_BUFFER,
 ) -> socket.socket:
-    """A bound, non-blocking UDP socket with all that the kernel offers switched on.
+    """A bound, non-blocking UDP socket with all available kernel features enabled.
 
-    OSError when it cannot be bound; anything else that is refused is done without.
+    Raises OSError if it cannot be bound; features that the kernel refuses are omitted.
     """
     sock = socket.socket(family, socket.SOCK_DGRAM | getattr(socket, "SOCK_CLOEXEC", 0))
     try:
@@ -121,17 +121,18 @@ def _ask_for_ancillary_data(sock: socket.socket, family: int) -> None:
 
 
 class UdpSocket:
-    """Reads and writes datagrams of one bound socket; never blocks, never raises for the network.
+    """Batched I/O on one bound socket; never blocks and never raises on network errors.
 
-    What the kernel does not take at once waits in a bounded queue for `flush`; beyond the bound
-    datagrams are dropped and counted, as a network would.
+    Datagrams that the kernel does not accept at once are queued for `flush`, in order. The queue is
+    bounded; beyond the bound datagrams are dropped, as a network would, and counted. Call `receive`
+    when the socket is readable, `flush` when it is writable after `on_blocked`.
     """
 
     def __init__(self, sock: socket.socket, *, batching: bool = kernel.IS_LINUX) -> None:
         self.counters: Counter[str] = Counter()
         self.family = sock.family
         self.gso = batching and kernel.set_option(sock, kernel.SOL_UDP, kernel.UDP_SEGMENT, 0)
-        """Whether one call may carry many datagrams; switched off for good when refused."""
+        """Whether one call may carry many datagrams; permanently disabled if refused."""
         self._sock = sock
         self._ancillary = batching and bool(kernel.CONTROL_SPACE)
         self._paths: dict[tuple[tuple[object, ...], bytes], FourTuple] = {}
@@ -140,14 +141,14 @@ class UdpSocket:
         self._buffer = bytearray(limits.UDP_READ_SIZE)
         self._view = memoryview(self._buffer)
         self.on_blocked: Callable[[], None] | None = None
-        """Called when datagrams start to wait: arrange for `flush` when writable."""
+        """Called when datagrams start to queue up: arrange for `flush` when writable."""
 
     def fileno(self) -> int:
         return self._sock.fileno()
 
     @property
     def address(self) -> tuple[object, ...]:
-        """The sockaddr it is bound to."""
+        """The sockaddr that the socket is bound to."""
         return self._sock.getsockname()
 
     def close(self) -> None:
@@ -156,7 +157,7 @@ class UdpSocket:
     # --- receiving ----------------------------------------------------------------------------
 
     def receive(self, handler: Handler) -> int:
-        """Hand over what has arrived, a bounded batch; returns how many datagrams."""
+        """Deliver a bounded batch of received datagrams; returns their number."""
         counters = self.counters
         total = nbytes = 0
         datagrams: list[bytes] = []
@@ -177,7 +178,7 @@ class UdpSocket:
             except (BlockingIOError, InterruptedError):
                 break
             except OSError:
-                # An ICMP error of an earlier send is told here; the next read goes on.
+                # An ICMP error of an earlier send; the next read continues.
                 counters["receive_errors"] += 1
                 continue
             counters["reads"] += 1
@@ -185,7 +186,7 @@ class UdpSocket:
                 counters["dropped_truncated"] += 1
                 continue
             if (remote, messages) != last:
-                # Most of a wake-up comes from one peer: what is known need not be read again.
+                # Most datagrams of a wake-up come from one peer: reuse the parsed control data.
                 if datagrams and path is not None:
                     handler(datagrams, path, ecn)
                     total += len(datagrams)
@@ -194,7 +195,7 @@ class UdpSocket:
                 local, ecn, segment = self._control(messages)
                 path = self.path(remote, local)
             nbytes += size
-            # One copy out of the reused buffer, then slices of it.
+            # Copy once out of the reused buffer, then slice.
             data = bytes(self._view[:size])
             if not segment or size <= segment:
                 datagrams.append(data)
@@ -217,7 +218,7 @@ class UdpSocket:
                     segment = _GRO_SIZE.unpack_from(data)[0]
             elif level == socket.IPPROTO_IP:
                 if kind == kernel.IP_PKTINFO:
-                    # Answer from the address that was asked, by whatever interface routes there.
+                    # Reply from the address that the peer sent to, on any interface with a route.
                     local = b"\0\0\0\0" + data[4:8] + b"\0\0\0\0"
                 elif kind == kernel.IP_TOS:
                     ecn = data[0] & 3
@@ -230,7 +231,7 @@ class UdpSocket:
         return local, ecn, segment
 
     def path(self, remote: tuple[object, ...], local: bytes) -> FourTuple:
-        """The path of a peer and a local address, the same object each time."""
+        """The path between a peer and a local address; the same object each time."""
         key = remote, local
         path = self._paths.get(key)
         if path is None:
@@ -242,7 +243,7 @@ class UdpSocket:
     # --- sending ------------------------------------------------------------------------------
 
     def send(self, datagrams: list[bytes], path: FourTuple, ecn: int = 0) -> None:
-        """Send datagrams in order; runs of one size go to the kernel together."""
+        """Send datagrams in order; runs of equal size are passed to the kernel together."""
         if len(datagrams) == 1:
             self._send(datagrams[0], len(datagrams[0]), path, ecn)
             return
@@ -255,12 +256,12 @@ class UdpSocket:
                 stop += 1
                 room -= 1
                 if len(datagrams[stop - 1]) < segment:
-                    break  # a shorter one can only be the last
+                    break  # only the last one may be shorter
             self._send(b"".join(datagrams[start:stop]), segment, path, ecn)
             start = stop
 
     def send_segments(self, data: bytes, segment: int, path: FourTuple, ecn: int = 0) -> None:
-        """Send `data` as datagrams of `segment` bytes, the last may be shorter."""
+        """Send `data` as datagrams of `segment` bytes; the last may be shorter."""
         self._send(data, segment, path, ecn)
 
     def _send(self, data: bytes, segment: int, path: FourTuple, ecn: int) -> None:
@@ -268,7 +269,7 @@ class UdpSocket:
             self._enqueue(data, segment, path, ecn)
 
     def _try(self, data: bytes, segment: int, path: FourTuple, ecn: int) -> bool:
-        """Offer datagrams to the kernel; False when it has no room now."""
+        """Offer datagrams to the kernel; False if it has no room now."""
         if len(data) > segment and not self.gso:
             return self._try_singly(data, segment, path, ecn)
         messages = []
@@ -306,7 +307,7 @@ class UdpSocket:
         if error.errno == errno.ENOBUFS:
             return False
         if self.gso and len(data) > segment and error.errno in (errno.EIO, errno.EINVAL):
-            # The device or its driver cannot: never ask again.
+            # The device or driver does not support GSO: do not try again.
             self.gso = False
             self.counters["gso_refused"] += 1
             return self._try_singly(data, segment, path, ecn)
@@ -325,7 +326,7 @@ class UdpSocket:
             self.on_blocked()
 
     def flush(self) -> bool:
-        """Send what waits; True when nothing does any more."""
+        """Send queued datagrams; True if the queue is empty afterwards."""
         while self._queue:
             item = self._queue.popleft()
             self._queued_bytes -= len(item[0])

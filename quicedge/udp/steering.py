@@ -1,7 +1,7 @@
-"""Which socket of a group gets a datagram: a classic BPF program on SO_REUSEPORT.
+"""Steering of datagrams within an SO_REUSEPORT group by a classic BPF program.
 
-The program reads the first byte of the destination connection ID, which workers set to their
-slot, so a connection finds its worker whatever address it comes from. It needs no privilege.
+The program reads the first byte of the destination connection ID, which workers set to their slot,
+so datagrams reach the worker of their connection from any client address. It needs no privileges.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SHORT_HEADER_CID_AT = 1
 
 
 def slot_for(datagram: bytes, workers: int) -> int:
-    """The socket that gets a datagram: what the program computes, for tests and forwarding."""
+    """The slot that a datagram belongs to, computed like the program; used by forwarding."""
     if not datagram:
         return 0
     at = LONG_HEADER_CID_AT if datagram[0] & 0x80 else SHORT_HEADER_CID_AT
@@ -35,9 +35,9 @@ def slot_for(datagram: bytes, workers: int) -> int:
 
 
 def program(workers: int) -> bytes:
-    """The instructions, for a group of `workers` sockets. It sees the UDP payload.
+    """The instructions for a group of `workers` sockets; the program sees the UDP payload.
 
-    Reading past the end makes a classic BPF program return 0, hence the checks of the length.
+    A read past the end makes a classic BPF program return 0, hence the length checks.
     """
     instructions = (
         (_LD_LEN, 0, 0, 0),
@@ -56,12 +56,12 @@ def program(workers: int) -> bytes:
 
 
 def attach(sock: socket.socket, *, workers: int, bank: int = 0) -> None:
-    """Steer the group that `sock` belongs to; OSError when the kernel cannot.
+    """Attach the program to the group of `sock`; raises OSError if the kernel cannot steer.
 
-    The sockets of the group are numbered in the order they were bound.
+    The sockets of the group are numbered in the order in which they were bound.
     """
     if not kernel.IS_LINUX:
-        raise OSError("steering by connection ID needs Linux")
+        raise OSError("steering by connection ID requires Linux")
     code = program(workers)
     buffer = ctypes.create_string_buffer(code, len(code))
     filter_program = struct.pack("HL", len(code) // _INSTRUCTION.size, ctypes.addressof(buffer))
