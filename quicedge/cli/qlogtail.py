@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from string import hexdigits
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -76,7 +77,7 @@ def connection_id(text: str) -> str:
 def _find(client: AdminClient, pasted: str) -> str:
     """The connection that is meant; raises AdminError when it is none or not one."""
     wanted = connection_id(pasted)
-    if not wanted:
+    if not wanted or wanted.strip(hexdigits):
         raise AdminError(f"{pasted!r} is not a connection ID")
     query = urlencode({"cid": wanted, "limit": _CANDIDATES})
     page = client.get(f"/api/v1/connections?{query}")

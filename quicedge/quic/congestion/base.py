@@ -23,7 +23,7 @@ class CongestionController(ABC):
     def __init__(self, max_datagram_size: int) -> None:
         self.max_datagram_size = max_datagram_size
         # RFC 9002 section 7.2: ten packets, but not more than 14720 bytes or two packets.
-        self.congestion_window = min(
+        self.congestion_window = self.initial_window = min(
             INITIAL_WINDOW_PACKETS * max_datagram_size, max(14720, 2 * max_datagram_size)
         )
         self.ssthresh: int | None = None

@@ -95,7 +95,7 @@ class Observer:
                 timer_granularity=round(GRANULARITY * 1000),
                 initial_rtt=recovery.rtt.initial * 1000,
                 max_datagram_size=connection.max_datagram_size,
-                initial_congestion_window=recovery.controller.congestion_window,
+                initial_congestion_window=recovery.controller.initial_window,
             )
         )
         # A trace that starts late begins with what was agreed.

@@ -40,6 +40,7 @@ def test_a_whole_id_is_meant_even_when_another_begins_with_it() -> None:
     (("1a2b00", "1a2b01"), "1a2b", "several connections begin with 1a2b: 1a2b00, 1a2b01"),
     (("1a0", "1a1", "1a2", "1a3", "1a4", "1a5"), "1a", "1a4, ..."),
     ((), "conn=", "is not a connection ID"),
+    ((), "localhost", "'localhost' is not a connection ID"),
 ])  # fmt: skip
 def test_what_cannot_be_followed_is_explained(ids: Any, pasted: str, says: str) -> None:
     with pytest.raises(AdminError) as error:

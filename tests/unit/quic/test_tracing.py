@@ -185,6 +185,25 @@ def test_a_trace_that_starts_late_begins_with_what_was_agreed(tmp_path: Path) ->
     assert validate(path).errors == 0
 
 
+def test_a_late_trace_records_the_initial_window(
+    tmp_path: Path,
+) -> None:
+    pair = make_pair()
+    pair.transmit()
+    server = pair.server.connection
+    pair.run(lambda: server.handshake_complete)
+    recovery = server.recovery
+    initial = recovery.controller.congestion_window
+    recovery.controller.congestion_window = 5 * initial
+    path = tmp_path / "t.sqlog"
+    server.start_trace(
+        Trace(File(path), level="base", group_id="aa", started=pair.now, wall_clock=1.7e9)
+    )
+    server.stop_trace()
+    (parameters,) = named(path, "quic:recovery_parameters_set")
+    assert parameters["initial_congestion_window"] == initial
+
+
 def test_a_trace_holds_no_secret(tmp_path: Path) -> None:
     path = tmp_path / "t.sqlog"
     pair = transfer(path)
