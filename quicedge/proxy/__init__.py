@@ -1,1 +1,1 @@
-"""The exchange: one request and its response crossing the edge; routing."""
+"""The request core: gateway, routing, policy, filters, exchanges."""

@@ -1,4 +1,4 @@
-"""What is told of exchanges: access-log records and counters."""
+"""Accounting of exchanges: access-log records and counters."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from quicedge.telemetry.outcomes import Outcome
 from quicedge.telemetry.text import text
 
 NO_ROUTE = "none"
-"""The label of requests without a route."""
+"""The metric label of requests without a route."""
 
 
 def _outcome(exchange: Exchange) -> Outcome:
-    assert exchange.outcome is not None, "the exchange is not over"
+    assert exchange.outcome is not None, "the exchange has not ended"
     return exchange.outcome
 
 
 def access_record(exchange: Exchange) -> AccessRecord:
-    """The access-log record of an exchange that is over."""
+    """The access-log record of an ended exchange."""
     request, origin, client = exchange.request, exchange.origin, exchange.client
     transport = client.transport
     agent = next((value for name, value in request.fields if name == b"user-agent"), None)
@@ -72,9 +72,9 @@ def rejected_record(
     error: MessageError,
     bytes_sent: int,
 ) -> AccessRecord:
-    """The access-log record of a request that was refused for what it is, not where it goes.
+    """The access-log record of a malformed request, which never became an exchange.
 
-    `fields`: its field section, as far as it could be read.
+    `fields`: its field section, as far as it could be decoded.
     """
     known: dict[bytes, bytes] = {}
     for name, value in fields:
@@ -100,7 +100,7 @@ def rejected_record(
 
 
 def count_rejected(metrics: Metrics, error: MessageError, bytes_sent: int) -> None:
-    """Count a request that never became an exchange."""
+    """Count a malformed request, which never became an exchange."""
     metrics.exchange(
         route=NO_ROUTE,
         upstream=None,
@@ -114,13 +114,15 @@ def count_rejected(metrics: Metrics, error: MessageError, bytes_sent: int) -> No
 
 
 def route_label(route: Route | None) -> str:
-    """What a route is called in metrics: `HOST` and `PATH` of the configuration."""
+    """The metric label of a route: its configured host and path."""
     return f"{route.host}{route.path}" if route is not None else NO_ROUTE
 
 
 def expect_series(metrics: Metrics, config: Config) -> None:
-    """Let the series of a configuration exist before anything is counted: a rate over a counter
-    that appears with its first event misses that event."""
+    """Create all metric series of a configuration with the value 0.
+
+    A rate over a counter that appears with its first event would miss that event.
+    """
     for route in config.routes:
         metrics.route(route_label(route))
     metrics.route(NO_ROUTE)
@@ -129,7 +131,7 @@ def expect_series(metrics: Metrics, config: Config) -> None:
 
 
 def count_exchange(metrics: Metrics, exchange: Exchange) -> None:
-    """Count an exchange that is over."""
+    """Count an ended exchange."""
     route, started = exchange.route, exchange.started_at
     metrics.exchange(
         route=route_label(route),

@@ -1,4 +1,4 @@
-"""What policy, filters, logs and spans know of a client, whatever it speaks."""
+"""What policy, filters, logs and spans know about a client, independent of its protocol."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from quicedge.udp.address import format_address
 
 
 class Transport(NamedTuple):
-    """A connection's transport at one moment; None is unknown."""
+    """A snapshot of a connection's transport; None means unknown."""
 
     connection_id: str
     version: str | None
-    """Of QUIC."""
+    """The QUIC version."""
     smoothed_rtt: float | None
     """Seconds."""
     min_rtt: float | None
@@ -22,40 +22,40 @@ class Transport(NamedTuple):
     packets_sent: int
     packets_lost: int
     early_data: bool
-    """The handshake is not complete: what came may be a replay."""
+    """The handshake is not complete: received data may be a replay."""
 
     @property
     def loss_ratio(self) -> float:
-        """Lost packets in all that were sent."""
+        """The fraction of sent packets that were lost."""
         return self.packets_lost / self.packets_sent if self.packets_sent else 0.0
 
 
 class ClientInfo(Protocol):
-    """The client at the other end of a connection; every answer is about this moment."""
+    """The client at the other end of a connection; all properties are current values."""
 
     share: Client
-    """Whom what it holds is counted for; a client that migrates keeps its first address."""
+    """The client that its resources are charged to; unaffected by migration."""
     http_version: bytes
-    """As Via has it: `3`, `0.9`."""
+    """As in Via: `3`, `0.9`."""
 
     @property
     def address(self) -> tuple[str, int] | None:
-        """IP address and port, once validated: what a packet merely claims proves nothing."""
+        """IP address and port; None until validated, because source addresses can be forged."""
 
     @property
     def local_port(self) -> int | None:
-        """The port that it came to."""
+        """The local port that it connected to."""
 
     @property
     def early_data(self) -> bool:
-        """Its handshake is not complete: what it sends may be a replay (RFC 8470)."""
+        """Its handshake is not complete: its requests may be replays (RFC 8470)."""
 
     @property
     def transport(self) -> Transport:
         """A snapshot of its connection's transport."""
 
     def limited_by(self, now: float) -> str | None:
-        """What held its connection's sending back for longest; None: nothing did."""
+        """What limited sending on its connection the longest; None: nothing."""
 
     def is_authoritative(self, host: str) -> bool:
         """Whether the connection may carry requests for a host (RFC 9110 section 15.5.20)."""

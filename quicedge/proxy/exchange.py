@@ -1,12 +1,12 @@
-"""One request and its response crossing the edge.
+"""An exchange: one request and its response on their way through the edge.
 
 An exchange has two half-streams. The request flows from the client (`Downstream`) to the origin
-(`OriginStream`), the response back. Both ends push; neither waits. What one end cannot take yet
-holds back the other: the client's flow-control credit for requests, the origin's socket for
-responses. No task and no queue stands behind an exchange.
+(`OriginStream`), the response back. Both ends push and neither waits. Backpressure crosses the
+exchange: an origin that does not read stops the client's flow-control credit, a client that does
+not read stops reads from the origin's socket. There is no task and no queue behind an exchange.
 
-An origin is done when its response is complete, the exchange when the client has acknowledged the
-last byte of it: a slow client holds the exchange, not the origin's connection.
+The origin is released when its response is complete, the exchange ends when the client has
+acknowledged the last byte: a slow client occupies the exchange, not the origin's connection.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from quicedge.upstream.base import OriginStream, UpstreamError
 
 
 class HeadTooLarge(Exception):
-    """A response head is larger than the client takes, or than its protocol can encode."""
+    """A response head exceeds the client's limit, or what its protocol can encode."""
 
 
 class Filters(Protocol):
-    """What heads pass through (`filters.FilterChain`)."""
+    """The filters that heads pass through (`filters.FilterChain`)."""
 
     reserved: Reserved
 
@@ -44,21 +44,26 @@ class Filters(Protocol):
 
 
 class Downstream(Protocol):
-    """The client's side of an exchange: a request stream of an HTTP/3 session."""
+    """The client's side of an exchange: a request stream of a session.
+
+    Called in this order: `accepted`; `informational` any number of times; `response`, `write`,
+    `end`; `done`. A `response` with `end` set replaces `end`; `reset` may come at any time after
+    `accepted` and ends the response.
+    """
 
     stream_id: int
 
     def accepted(self, exchange: Exchange) -> None:
-        """The request has become an exchange; called first."""
+        """The request was accepted; called first."""
 
     def done(self, exchange: Exchange) -> None:
-        """The exchange is over; called last."""
+        """The exchange has ended; called last."""
 
     def informational(self, response: Response) -> None:
         """Send an interim response."""
 
     def response(self, response: Response, end: bool) -> None:
-        """Send the final response head; raises HeadTooLarge, and has sent nothing then."""
+        """Send the final response head; if it raises HeadTooLarge, nothing was sent."""
 
     def write(self, data: bytes) -> None:
         """Send response body bytes."""
@@ -67,13 +72,13 @@ class Downstream(Protocol):
         """Complete the response."""
 
     def reset(self, internal: bool) -> None:
-        """Break the response off: the client must not take it for complete."""
+        """Abort the response, so that the client does not take it for complete."""
 
     def consumed(self, nbytes: int) -> None:
-        """Request body bytes have left the edge: the client may send as many more."""
+        """Request body bytes have left the edge: return their flow-control credit."""
 
     def stop_request(self) -> None:
-        """The rest of the request is not wanted."""
+        """Ask the client to stop sending the rest of the request."""
 
     @property
     def undelivered(self) -> int:
@@ -87,10 +92,15 @@ class Origin(Protocol):
 
 
 class Exchange:
-    """See the module. Times are seconds of `clock`; body counts are bytes.
+    """One request and its response. Times are seconds of `clock`; body counts are bytes.
 
-    `on_done` is called once: when the request is over and the response is delivered, or will
-    never be.
+    Call `start`, `answer` or `refuse` first, once. From the client: `request_data` any number of
+    times, then `request_end`, `request_aborted` or `request_malformed`; `response_stopped` and
+    `connection_lost` at any time; `delivered` when the complete response is acknowledged. From the
+    origin: the methods of `upstream.base.ResponseHandler`. Calls after the end are ignored.
+
+    `on_done` is called exactly once: when the request is over and the response is delivered, or
+    never will be. `outcome` is final then.
     """
 
     __slots__ = (
@@ -116,27 +126,27 @@ class Exchange:
         self.route = route
         self.client = client
         self.early_data = client.early_data
-        """Whether the request came in 0-RTT data and goes on before the handshake is complete."""
+        """Whether the request arrived in 0-RTT data, before the handshake was complete."""
         self.trace: TraceContext | SpanContext | None = None
-        """Its place in a distributed trace, where traces are continued or recorded."""
+        """Its context in a distributed trace, if traces are continued or recorded."""
         self.started_at = clock()
         self.first_byte_at: float | None = None
         self.response_at: float | None = None
-        """When the origin's response was complete; None when it never was."""
+        """When the origin's response was complete; None if it never was."""
         self.ended_at: float | None = None
-        """When the client acknowledged the last byte, or the exchange ended otherwise."""
+        """When the client acknowledged the last byte, or the exchange ended in another way."""
         self.status = 0
         self.outcome: Outcome | None = None
-        """None while the response runs; final when the exchange is done."""
+        """None while the response is running; final when the exchange has ended."""
         self.reason = ""
-        """Why it ended so, where the outcome does not say all."""
+        """Detail of the outcome, for logs."""
         self.bytes_received = 0
         self.bytes_sent = 0
-        """Response body bytes handed to the client's stream."""
+        """Response body bytes written to the client's stream."""
         self.bytes_delivered = 0
-        """How many of them the client acknowledged; set when the exchange is done.
+        """Response body bytes that the client acknowledged; set when the exchange ends.
 
-        For a response that is cut short it is too low by the framing of what is missing.
+        For a truncated response it is too low by the framing of the missing part.
         """
         self.response_started = False
         self.stalled = False
@@ -146,7 +156,7 @@ class Exchange:
         self._on_done = on_done
         self._origin: OriginStream | None = None
         self._waiting_for_end: Origin | None = None
-        """Where the request goes once its end, or a byte of content, has come."""
+        """Where to forward the request once its end, or a byte of content, has arrived."""
         self._request_over = request.ended
         self._response_over = False
         self._in_delivery = False
@@ -155,7 +165,7 @@ class Exchange:
 
     @property
     def stream_id(self) -> int:
-        """The stream that the client asked on."""
+        """The ID of the client's stream."""
         return self._downstream.stream_id
 
     @property
@@ -165,30 +175,30 @@ class Exchange:
 
     @property
     def origin(self) -> OriginStream | None:
-        """The origin's side, once opened (kept for its timings)."""
+        """The origin's side, once opened; kept for its timings."""
         return self._origin
 
     @property
     def request_over(self) -> bool:
-        """Nothing more of the request is expected."""
+        """No more of the request is expected."""
         return self._request_over
 
     @property
     def response_over(self) -> bool:
-        """Nothing more of the response will be written; the client may still be taking it."""
+        """No more of the response will be written; it may still be in delivery."""
         return self._response_over
 
     @property
     def request_paused(self) -> bool:
-        """The origin holds the request back."""
+        """The request is paused because the origin does not keep up."""
         return self._paused_request
 
     @property
     def may_rest(self) -> bool:
-        """Whether the request is a stream of messages, whose sender rests between them."""
+        """Whether the request is a stream of messages, whose sender may pause between them."""
         media_type = semantics.media_type(self.request.fields)
         if media_type == b"application/grpc":
-            # HTTP/1.1 cannot carry it (its answers end in trailers): no more than a claim there.
+            # HTTP/1.1 cannot carry gRPC: there the media type is only a claim.
             return self._origin is None or self._origin.http_version is not HttpVersion.HTTP_1_1
         return media_type in semantics.MESSAGE_STREAMS
 
@@ -197,7 +207,7 @@ class Exchange:
         return self.route.max_body if self.route is not None else None
 
     def start(self, origin: Origin) -> None:
-        """Send the request head on its way."""
+        """Forward the request to `origin`."""
         limit = self._max_body
         declared = self.request.content_length
         if limit is not None and declared is not None and declared > limit:
@@ -209,10 +219,11 @@ class Exchange:
             self._open(origin)
 
     def _may_turn_out_empty(self) -> bool:
-        """Whether the head waits for what follows it.
+        """Whether to hold the head until it is known if content follows.
 
-        Some clients send the end of their stream in a packet of its own. Without it an HTTP/1.1
-        origin would be told of a chunked body, which strict ones refuse for GET (411, 501).
+        Some clients send the end of their stream in a separate packet. Forwarding the head without
+        it would announce a chunked body to an HTTP/1.1 origin, and strict origins reject that for
+        GET (411, 501).
         """
         request = self.request
         return (
@@ -229,14 +240,14 @@ class Exchange:
         self._origin = origin.open(request, self, self.client.share)
 
     def check_wait(self, now: float) -> None:
-        """Forward a head that has waited long enough for the end of its request."""
+        """Forward a head that was held for `REQUEST_END_WAIT`; call it about once per second."""
         if self._waiting_for_end is not None and now - self.started_at >= REQUEST_END_WAIT:
             self._open(self._waiting_for_end)
 
     # --- from the client --------------------------------------------------------------------
 
     def request_data(self, data: bytes) -> None:
-        """Request body bytes, not credited to the client yet."""
+        """Receive request body bytes that are not credited to the client yet."""
         size = len(data)
         self.bytes_received += size
         limit = self._max_body
@@ -268,15 +279,15 @@ class Exchange:
         self._maybe_done()
 
     def request_aborted(self) -> None:
-        """The client broke its request off, or the whole connection is gone.
+        """The client reset its request.
 
-        RFC 9114 section 4.1.1: clients cancel requests by resetting; an HTTP/1.1 origin learns
-        of it only by a closed connection.
+        RFC 9114 section 4.1.1: clients cancel requests by resetting the stream; an HTTP/1.1 origin
+        is told by closing its connection.
         """
         self._end_request_early(Outcome.CLIENT_ABORTED)
 
     def request_malformed(self, reason: str) -> None:
-        """What came after the request's head is no message; its stream is given up."""
+        """The request turned out to be malformed after its head."""
         self._end_request_early(Outcome.MALFORMED, reason)
 
     def _end_request_early(self, outcome: Outcome, reason: str = "") -> None:
@@ -290,20 +301,20 @@ class Exchange:
         self._finish(outcome)
 
     def response_stopped(self) -> None:
-        """The client does not want the response any more."""
+        """The client stopped reading the response (STOP_SENDING)."""
         self._break_off(Outcome.CLIENT_ABORTED)
 
     def connection_lost(self, outcome: Outcome, reason: str = "") -> None:
-        """The client's connection is over; nothing can be sent. `reason`: why we closed it."""
+        """The client's connection has ended. `reason`: why we closed it."""
         self._break_off(outcome, reason)
 
     def delivered(self) -> None:
-        """The client has the response to its last byte."""
+        """The client has acknowledged the last byte of the response."""
         self._in_delivery = False
         self._maybe_done(undelivered=0)
 
     def pause_response(self) -> None:
-        """The client does not keep up."""
+        """Stop reading from the origin: the client does not keep up."""
         if self._origin is not None and not self._response_over:
             self._origin.pause()
 
@@ -339,8 +350,8 @@ class Exchange:
             return
         self._downstream.end(semantics.response_trailers(trailers))
         if not self._request_over:
-            # RFC 9114 section 4.1: after a complete response the server may ask the client to
-            # stop, with H3_NO_ERROR; clients MUST NOT discard the response for it.
+            # RFC 9114 section 4.1: after a complete response the server may ask the client to stop
+            # sending with H3_NO_ERROR; clients MUST NOT discard the response.
             self._downstream.stop_request()
             self._request_over = True
         self._credit()
@@ -367,14 +378,14 @@ class Exchange:
         self._credit()
 
     def set_stalled(self, stalled: bool) -> None:
-        """Whether the client neither takes nor sends anything: what the request holds of the origin
-        may then be given to others that wait."""
+        """Mark the client as making no progress, so that waiting requests may take over the
+        origin resources of this one."""
         self.stalled = stalled
         if self._origin is not None:
             self._origin.stalled = stalled
 
     def response_timed_out(self) -> None:
-        """The client took nothing of the response for too long; its stream is reset already."""
+        """The client did not read the response for too long; its stream is already reset."""
         self._stop_request()
         self._break_off(Outcome.RESPONSE_TIMEOUT)
 
@@ -383,10 +394,9 @@ class Exchange:
     def refuse(
         self, status: int, outcome: Outcome, *, reason: str = "", retry_after: int | None = None
     ) -> None:
-        """Answer from the edge itself; break the response off when it has begun.
+        """Answer with an error from the edge, or abort the response if it has begun.
 
-        `reason` is for the operator alone. `retry_after`: seconds until the client should try
-        again.
+        `reason` is for logs only. `retry_after`: seconds until the client should try again.
         """
         if self._response_over:
             return
@@ -406,21 +416,21 @@ class Exchange:
         self._finish(outcome, in_delivery=answered)
 
     def _break_off(self, outcome: Outcome, reason: str = "") -> None:
-        """The client gets no more of the response."""
+        """Abort the response."""
         self._request_over = True
         if not self._response_over:
             self.reason = reason
             self._abort_origin()
             self._finish(outcome)
             return
-        # Why the edge refused a request says more than that nobody read the refusal.
+        # The reason for a refusal is more useful than the fact that nobody read it.
         if self._in_delivery and self.outcome is Outcome.COMPLETE:
             self.outcome, self.reason = outcome, reason
         self._in_delivery = False
         self._maybe_done()
 
     def answer(self, response: Response) -> None:
-        """Answer from the edge itself, without content, as the origin would have."""
+        """Answer with a response from the edge, without content."""
         if self._response_over:
             return
         self.status = response.status
@@ -430,7 +440,7 @@ class Exchange:
         self._finish(Outcome.COMPLETE, in_delivery=answered)
 
     def _respond(self, response: Response, body: bytes = b"") -> bool:
-        """Send an answer of the edge's own; False where the client does not even take that."""
+        """Send a response from the edge; False if it exceeds the client's limits."""
         try:
             self._downstream.response(self.filters.on_response(response, self), end=not body)
         except HeadTooLarge:
@@ -458,7 +468,7 @@ class Exchange:
             self._downstream.consumed(nbytes)
 
     def _finish(self, outcome: Outcome, *, in_delivery: bool = False) -> None:
-        """The response half is over; `in_delivery`: once `delivered` says so."""
+        """The response half ends; with `in_delivery` as soon as `delivered` is called."""
         self._response_over = True
         self._in_delivery = in_delivery
         self.outcome = outcome

@@ -1,4 +1,4 @@
-"""Where every request is accepted, whatever protocol it came by: filter, route, log."""
+"""The gateway: accepts the requests of all protocols, filters, routes and logs them."""
 
 from __future__ import annotations
 
@@ -29,23 +29,25 @@ from quicedge.telemetry.outcomes import Outcome
 
 
 class AnyUpstream(Origin, Protocol):
-    """A group of servers, or a directory (`upstream`)."""
+    """A group of servers, or a directory of files (`upstream`)."""
 
     @property
     def is_contended(self) -> bool:
-        """Whether requests wait for what others hold."""
+        """Whether requests wait for resources that others hold."""
 
     def reclaim(self) -> None:
-        """Let no stalled client hold what others wait for."""
+        """Take resources that others wait for from stalled clients."""
 
     def stats(self) -> dict[str, dict[str, int]]:
-        """Gauges and counters by server."""
+        """Gauges and counters per server."""
 
 
 class Gateway:
-    """All requests of one worker. Sessions call `handle`; the exchange does the rest.
+    """Handles all requests of one worker.
 
-    `clock`: seconds, that of connections. `date`: the present time as an HTTP date.
+    Call `use` before the first request and again on each reload. Sessions call `handle` once per
+    request, or `rejected` for a malformed one. `clock` returns seconds, and is the clock of the
+    connections; `date` returns the current time as an HTTP date.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class Gateway:
         self._filters = FilterChain()
 
     def use(self, config: Config, router: Router, upstreams: Mapping[str, AnyUpstream]) -> None:
-        """Handle requests by this from now on; exchanges that run keep what they have."""
+        """Apply a configuration to new requests; running exchanges keep theirs."""
         self._router = router
         self._upstreams = upstreams
         self._filters = build_filters(config, self._spans, self.date)
@@ -82,7 +84,7 @@ class Gateway:
     # --- requests -------------------------------------------------------------------------------
 
     def handle(self, request: Request, downstream: Downstream, client: ClientInfo) -> Exchange:
-        """Answer a request, or send it to its upstream."""
+        """Accept a request: answer it, or forward it to its upstream."""
         exchange = self._accept(request, downstream, client)
         if not client.is_authoritative(host_of(request.authority)):
             # RFC 9110 section 15.5.20: this connection may not carry requests for that name.
@@ -96,7 +98,7 @@ class Gateway:
         return exchange
 
     def refuse_late(self, request: Request, downstream: Downstream, client: ClientInfo) -> None:
-        """Answer a request that waited too long to be handled."""
+        """Answer a request that was held for too long before `handle`."""
         exchange = self._accept(request, downstream, client)
         exchange.refuse(503, Outcome.OVERLOADED, retry_after=RETRY_AFTER)
 
@@ -130,7 +132,7 @@ class Gateway:
         error: MessageError,
         bytes_sent: int,
     ) -> None:
-        """A session answered a malformed request itself."""
+        """Account for a malformed request that the session answered."""
         self.requests_total += 1
         if self.access_log is not None:
             self.access_log.log(rejected_record(client, stream_id, fields, error, bytes_sent))
@@ -140,16 +142,16 @@ class Gateway:
 
     @property
     def is_contended(self) -> bool:
-        """Whether requests wait for what others hold of an origin."""
+        """Whether requests wait for origin resources that others hold."""
         return any(upstream.is_contended for upstream in self._upstreams.values())
 
     def reclaim(self) -> None:
-        """Let no stalled client hold what others wait for."""
+        """Take resources that others wait for from stalled clients."""
         for upstream in self._upstreams.values():
             upstream.reclaim()
 
     def servers(self) -> dict[str, dict[str, dict[str, int]]]:
-        """Gauges and counters by upstream and server."""
+        """Gauges and counters per upstream and server."""
         return {name: upstream.stats() for name, upstream in self._upstreams.items()}
 
 

@@ -1,4 +1,4 @@
-"""Requests that end at the edge whatever their route: TRACE, and OPTIONS that may go no further."""
+"""Requests that the edge answers itself: TRACE, and OPTIONS with Max-Forwards used up."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ _MAX_FORWARDS = re.compile(rb"[0-9]+")
 
 
 class LocalReply(Enum):
-    """What a request gets from the edge itself."""
+    """How the edge answers a request itself."""
 
     NOT_SERVED = auto()
-    """TRACE: it would reflect what the edge adds for origins alone, and credentials that scripts
-    must not read (the cross-site tracing attack); no honest client sends it to a web site."""
+    """TRACE: it would reflect fields that the edge adds for origins, and credentials that scripts
+    must not read (cross-site tracing); honest clients do not send it to a web site."""
     OPTIONS = auto()
-    """Max-Forwards is used up: RFC 9110 section 7.6.2 makes the edge the final recipient."""
+    """Max-Forwards is 0: the edge is the final recipient (RFC 9110 section 7.6.2)."""
     MALFORMED = auto()
-    """Max-Forwards is no number."""
+    """Max-Forwards is not a number."""
 
 
 def local_reply(request: Request) -> LocalReply | None:
-    """What a request gets from the edge itself; None: it is forwarded."""
+    """How the edge answers a request itself; None: forward it."""
     if request.method == b"TRACE":
         return LocalReply.NOT_SERVED
     if request.method != b"OPTIONS":

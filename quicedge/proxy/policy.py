@@ -1,4 +1,4 @@
-"""Which requests the operator's limits refuse, and what is counted of refusals."""
+"""The configured limits on requests, and the counters of refusals."""
 
 from __future__ import annotations
 
@@ -29,17 +29,21 @@ def _say_refused(reason: str, count: int) -> None:
 
 
 class Policy:
-    """The limits on requests of one worker. `clock` is that of connections and exchanges."""
+    """Enforces the request limits of one worker. `clock` is that of the connections.
+
+    `configure` may be called at any time; `close` last. `refuses` must be called only after the
+    client's address is validated if `needs_address`.
+    """
 
     def __init__(self, config: Config, clock: Callable[[], float]) -> None:
         self._clock = clock
         self.memory_is_full = False
-        """Whether the worker's memory budget is used up: nothing new is begun."""
+        """Whether the worker's memory budget is exhausted: new requests are refused."""
         self.response_memory = ResponseMemory(
             config.limits.response_memory, asyncio.get_running_loop().call_soon
         )
         self.counters: Counter[str] = Counter({reason.value: 0 for reason in Refusal})
-        """Requests refused and streams ended by a limit, by reason."""
+        """Requests refused and streams ended because of a limit, by reason."""
         self._refusals = BoundedLog(_say_refused, REFUSAL_LOG_INTERVAL)
         self._closes_logged = RateLimit(CLOSES_LOGGED_PER_SECOND)
         self._fleet: FleetCounts | None = None
@@ -48,14 +52,14 @@ class Policy:
         self.configure(config)
 
     def configure(self, config: Config) -> None:
-        """Refuse by these from now on."""
+        """Apply the limits of a configuration from now on."""
         self._limits = config.limits
         self._access = AccessList(config.limits.allow, config.limits.deny)
         self.response_memory.pool.capacity = config.limits.response_memory
         self._join_fleet(config.limits.redis)
         fleet = self._fleet
         self._rates = RequestRates(config.limits.requests, fleet=fleet)
-        # A route is known by its identity: equal ones could stand in different configurations.
+        # Keyed by identity: equal routes may occur in different configurations.
         self._route_rates = {
             id(route): RequestRates(route.requests, f"{route.host}{route.path}", fleet)
             for route in config.routes
@@ -69,15 +73,15 @@ class Policy:
 
     @property
     def needs_address(self) -> bool:
-        """Whether any rule asks for the client's address: requests wait until it is validated.
+        """Whether any rule uses the client's address: requests then wait for its validation.
 
-        One that a packet merely claims must pass no allow list and use up no other client's rate
+        A forged address must neither pass an allow list nor use up another client's rate
         (CVE-2024-49214).
         """
         return self._needs_address
 
     def _join_fleet(self, url: str | None) -> None:
-        """Add request rates up with whoever uses the same store."""
+        """Share request rates with all users of the same store."""
         if url == self._fleet_url:
             return
         self.close()
@@ -87,16 +91,16 @@ class Policy:
             self._fleet_task = asyncio.get_running_loop().create_task(self._fleet.run())
 
     def close(self) -> None:
-        """Leave the fleet."""
+        """Disconnect from the fleet."""
         if self._fleet_task is not None:
             self._fleet_task.cancel()
         self._fleet = self._fleet_task = None
 
     def refuses(self, exchange: Exchange) -> bool:
-        """Whether a request is refused; it is answered then."""
+        """Whether a request is refused; a refused one has been answered."""
         host = host_of(exchange.client)
         if self._access and not self._access.permits(packed(host)):
-            # The client has moved since it was let in (CVE-2026-40460).
+            # The client has migrated since its connection was admitted (CVE-2026-40460).
             self.count(Refusal.DENIED)
             exchange.refuse(403, Outcome.DENIED)
         elif len(exchange.request.path) > self._max_uri(exchange):
@@ -119,7 +123,7 @@ class Policy:
         return self._limits.max_uri if own is None else own
 
     def _wait(self, exchange: Exchange, host: str) -> float:
-        """Seconds until the request is within its rates; 0 when it is."""
+        """Seconds until the request conforms to its rates; 0 if it does."""
         if not self._rates and not self._route_rates:
             return 0.0
         now = self._clock()
@@ -128,12 +132,12 @@ class Policy:
         return wait or (0.0 if own is None else own.wait(exchange.request, host, now))
 
     def count(self, reason: Refusal, count: int = 1) -> None:
-        """Note a refusal, for counters and the log."""
+        """Record a refusal for counters and log."""
         self.counters[reason] += count
         self._refusals.note(reason, self._clock())
 
     def note_closed(self, client: ClientInfo, code: int, reason: str) -> None:
-        """A connection is closed for what its client did: say why."""
+        """Log that a connection was closed because of its client's behaviour."""
         if self._closes_logged.allow(self._clock()):
             log.warning(
                 "connection closed",

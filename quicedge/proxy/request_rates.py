@@ -15,7 +15,7 @@ from quicedge.quic.prefixes import packed, prefix_of
 
 
 class _Key(Enum):
-    """What requests are counted by; the values are those of `RequestRate.by`."""
+    """The key that requests are counted by; values as in `RequestRate.by`."""
 
     ADDRESS = "address"
     PREFIX = "prefix"
@@ -23,7 +23,7 @@ class _Key(Enum):
 
 
 class _Rule:
-    """One rate and whose requests it counts together."""
+    """One rate and its counters per key."""
 
     __slots__ = ("_by", "_field", "_fleet", "_most", "_name", "_seconds", "_table")
 
@@ -46,16 +46,16 @@ class _Rule:
 
     @property
     def needs_address(self) -> bool:
-        """Whether it counts by the client's address."""
+        """Whether it counts per client address or network."""
         return self._by is not _Key.HEADER
 
     def _key(self, request: Request, host: str) -> bytes | None:
-        """Whose request it is; None when this rate does not count it."""
+        """The key of a request; None if the rate does not apply to it."""
         if self._by is _Key.HEADER:
             value = next((v for n, v in request.fields if n == self._field), None)
             if value is None:
                 return None
-            # Clients choose the value and its length; the table should not remember either.
+            # Clients choose the value and its length; a digest bounds the size of the table.
             return hashlib.blake2b(value, digest_size=16).digest()
         address = packed(host)  # not empty: `needs_address`
         return prefix_of(address) if self._by is _Key.PREFIX else address
@@ -64,7 +64,7 @@ class _Rule:
 class RequestRates:
     """The request rates of the whole edge, or of one route.
 
-    A worker counts for itself unless there is a `fleet`; `scope` names the route in its store.
+    Each worker counts for itself unless there is a `fleet`; `scope` names the route in its store.
     """
 
     __slots__ = ("_rules",)
@@ -79,11 +79,11 @@ class RequestRates:
 
     @property
     def needs_address(self) -> bool:
-        """Whether any of them counts by the client's address."""
+        """Whether any of them counts per client address or network."""
         return any(rule.needs_address for rule in self._rules)
 
     def wait(self, request: Request, host: str, now: float) -> float:
-        """0 for a request of a client at `host` within every rate; else seconds to wait."""
+        """Count a request; returns 0 if it conforms to every rate, else the seconds to wait."""
         for rule in self._rules:
             seconds = rule.wait(request, host, now)
             if seconds:

@@ -1,7 +1,7 @@
-"""The worker's memory for responses, shared out fairly among clients (`shares.Pool`).
+"""The worker's memory for responses, shared fairly between clients (`shares.Pool`).
 
-A client that holds its share gets no new request started, and of those that run it buffers little;
-nothing is refused, and as it takes what waits for it, it goes on.
+For a client that holds its share no new requests are started, and little is buffered for running
+ones. Nothing is refused: it continues as it reads its responses.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ class Waiter(Protocol):
 
     @property
     def share(self) -> Client:
-        """Whom what it holds is counted for."""
+        """The client that its memory is charged to."""
 
     def memory_is_free(self) -> None:
-        """Start some of them; `ResponseMemory.wait` again for the others."""
+        """Start some of the waiting requests; call `ResponseMemory.wait` again for the others."""
 
 
 class ResponseMemory:
-    """What all clients hold, and the connections that wait for some of it.
+    """The memory held by all clients, and the connections that wait for memory.
 
-    `call_soon` runs a callback at the end of this turn of the loop.
+    `call_soon` runs a callback at the end of this event loop iteration.
     """
 
     def __init__(self, nbytes: int, call_soon: Callable[[Callable[[], None]], object]) -> None:
@@ -37,27 +37,27 @@ class ResponseMemory:
         self._serving = False
 
     def account(self, client: Client) -> Account:
-        """An account for one connection."""
+        """Create the account of one connection."""
         return Account(self, client)
 
     def wait(self, waiter: Waiter) -> None:
-        """Call `memory_is_free` once its client's turn has come."""
+        """Queue a connection: `memory_is_free` is called when it is its turn."""
         self._waiting.remove(waiter, waiter.share)
         self._waiting.put(waiter, waiter.share)
 
     def leave(self, waiter: Waiter) -> None:
-        """It waits no longer."""
+        """Remove a connection from the queue."""
         self._waiting.remove(waiter, waiter.share)
 
     def given_back(self) -> None:
-        """There is more than before: those that wait may have it."""
+        """Memory was released: serve the queue at the end of the event loop iteration."""
         if self._waiting and not self._serving:
             self._serving = True
             self._call_soon(self._serve)
 
     def _serve(self) -> None:
         self._serving = False
-        # Each once: one that goes on waiting is served when something is given back again.
+        # Each at most once: one that waits again is served after the next release.
         for _ in range(len(self._waiting)):
             waiter = self._waiting.next(self.pool.may_take)
             if waiter is None:
@@ -67,7 +67,10 @@ class ResponseMemory:
 
 
 class Account:
-    """What one connection holds. `settle` it whenever that may have changed, in the end with 0."""
+    """The memory held by one connection.
+
+    Call `settle` whenever it may have changed, and with 0 at the end.
+    """
 
     __slots__ = ("_client", "_memory", "held")
 
@@ -79,11 +82,11 @@ class Account:
 
     @property
     def is_short(self) -> bool:
-        """Whether the client holds its share of the memory, over all its connections."""
+        """Whether the client has used up its share of the memory, over all its connections."""
         return not self._memory.pool.may_take(self._client)
 
     def settle(self, nbytes: int) -> None:
-        """It holds `nbytes` now, give or take RESPONSE_MEMORY_GRAIN."""
+        """Record that it holds `nbytes` now, to within RESPONSE_MEMORY_GRAIN."""
         change = nbytes - self.held
         if change and (abs(change) >= RESPONSE_MEMORY_GRAIN or not nbytes):
             self._memory.pool.take(self._client, change)

@@ -1,4 +1,4 @@
-"""Which upstream answers a request: host first, then the longest path prefix."""
+"""Routing of requests: by host, then by the longest path prefix."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class _PathRoute:
         prefix = self.prefix
         if not path.startswith(prefix):
             return False
-        # "/api" holds "/api" and "/api/x", but not "/apiary".
+        # "/api" matches "/api" and "/api/x", but not "/apiary".
         end = len(prefix)
         return prefix.endswith(b"/") or len(path) == end or path[end : end + 1] == b"/"
 
 
 class Router:
-    """Finds the route of a request in a table that is built once a configuration.
+    """Finds the route of a request in a table built once per configuration.
 
-    A host matches exactly, else by the wildcard one or more labels up (the nearest wins), else by
-    `*`. Within the hosts found, in that order, the longest path prefix wins.
+    A host matches exactly, else by a wildcard one or more labels up (nearest first), else by `*`.
+    Of the routes of the matching hosts, in that order, the one with the longest path prefix wins.
     """
 
     def __init__(self, routes: Iterable[Route]) -> None:
@@ -43,7 +43,7 @@ class Router:
         """The route for an authority (`host[:port]`) and a path (with its query), or None.
 
         Paths are compared in normal form (`http.target`).
-        `OPTIONS *` asks about the whole server (RFC 9110 section 9.3.7): it goes where `/` does.
+        `OPTIONS *` concerns the whole server (RFC 9110 section 9.3.7) and is routed like `/`.
         """
         path = b"/" if path == b"*" else normal_path(path)
         for host in _candidates(host_of(authority)):
@@ -54,12 +54,12 @@ class Router:
 
 
 def _prefix(path: str) -> bytes:
-    """A configured path as requests spell it, in normal form."""
+    """A configured path in the normal form of request paths."""
     return normal_path(quote(path, safe="%/:@!$&'()*+,;=").encode())
 
 
 def host_of(authority: bytes) -> str:
-    """The host of `host[:port]`, lower case, without brackets or trailing dot."""
+    """The host of `host[:port]` in lower case, without brackets and trailing dot."""
     text = authority.decode("ascii", "replace").lower()
     if text.startswith("["):
         return text[1:].partition("]")[0]

@@ -1,9 +1,9 @@
-"""Request counts that the workers of a fleet add up in one store, without waiting for it.
+"""Request rates shared by the workers of a fleet through a store, without waiting for it.
 
-A request is decided at once, by what the store said last and what came here since; a task tells
-the store and hears from it every `FLEET_SYNC_INTERVAL`. So a fleet may exceed a rate by what comes
-in one interval, and no request waits. When the store does not answer, every worker goes on with
-what it knows and counts for itself.
+A request is decided immediately, from the last count in the store and the requests received here
+since; a task synchronizes with the store every `FLEET_SYNC_INTERVAL`. A fleet may thus exceed a
+rate by the requests of one interval, and no request waits. If the store is unavailable, each worker
+continues with what it knows and counts for itself.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ log = structlog.get_logger(__name__)
 
 
 class Store(Protocol):
-    """Counters that several machines see (`limits.aio.storage`)."""
+    """Counters shared by several machines (`limits.aio.storage`)."""
 
     async def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        """Add to a counter that is forgotten after `expiry` seconds; returns the sum."""
+        """Add to a counter that expires after `expiry` seconds; returns the sum."""
 
 
 def open_store(url: str) -> Store:
-    """A store of the `limits` library; ImportError when quicedge[redis] is not installed."""
+    """Open a store of the `limits` library; raises ImportError without quicedge[redis]."""
     from limits.storage import storage_from_string
 
     return cast(
@@ -52,7 +52,7 @@ def open_store(url: str) -> Store:
 
 
 class _Count:
-    """Requests of one client in one window: `known` to be in the store, `pending` to be told."""
+    """Requests of one client in one window: `known` in the store, `pending` to be added."""
 
     __slots__ = ("known", "lifetime", "pending")
 
@@ -63,7 +63,10 @@ class _Count:
 
 
 class FleetCounts:
-    """The counts of this worker and what it knows of the others'. Windows follow the wall clock."""
+    """The counts of this worker and the last known sums. Windows follow the wall clock.
+
+    `run` synchronizes them; without it `take` counts locally.
+    """
 
     def __init__(self, store: Store, wall: Callable[[], float] = time.time) -> None:
         self._store = store
@@ -73,7 +76,7 @@ class FleetCounts:
         self._failures = BoundedLog(self._say_failed, REFUSAL_LOG_INTERVAL)
 
     def take(self, key: str, most: int, seconds: float) -> float:
-        """Count one of at most `most` in `seconds`; 0, or how long until there is room."""
+        """Count one request of at most `most` per `seconds`; returns 0 or the seconds to wait."""
         now = self._wall()
         window = int(now // seconds)
         name = f"{key}:{window}"
@@ -92,13 +95,13 @@ class FleetCounts:
         return 0.0
 
     async def run(self) -> None:
-        """Keep in touch with the store until cancelled."""
+        """Synchronize with the store until cancelled."""
         while True:
             await asyncio.sleep(FLEET_SYNC_INTERVAL)
             await self.sync()
 
     async def sync(self) -> None:
-        """Tell the store what came since, and learn what came elsewhere."""
+        """Add pending requests to the store and read the sums."""
         untold, self._untold = list(self._untold.items()), {}
         for at in range(0, len(untold), FLEET_SYNC_CONCURRENCY):
             some = untold[at : at + FLEET_SYNC_CONCURRENCY]
@@ -117,4 +120,4 @@ class FleetCounts:
 
     @staticmethod
     def _say_failed(reason: str, count: int) -> None:
-        log.warning("the store of request rates does not answer", reason=reason, count=count)
+        log.warning("request rate store unavailable", reason=reason, count=count)

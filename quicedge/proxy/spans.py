@@ -1,8 +1,8 @@
-"""What exchanges leave for a distributed trace: a server span each, and a client span of the
-request to the origin below it.
+"""Spans of exchanges for distributed tracing: a server span, and below it a client span for the
+request to the origin.
 
-Identifiers are drawn when a request comes, for the origin is told; the rest is said once, when the
-exchange is over, and only of traces that are recorded.
+Identifiers are generated when a request arrives, because the origin is told; the spans are written
+once, when the exchange has ended, and only for recorded traces.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _METHODS = frozenset(
         b"TRACE",
     )
 )  # fmt: skip
-"""Others are `_OTHER`: clients must not choose names of spans."""
+"""Other methods are `_OTHER`: clients must not choose the names of spans."""
 
 _REMOTE = ("http", "https")
 
 _CREDENTIALS = re.compile(r"(^|&)(AWSAccessKeyId|Signature|sig|X-Goog-Signature)=[^&]*")
-"""Query parameters whose values the conventions say to redact (attribute url.query)."""
+"""Query parameters whose values the semantic conventions require to redact (url.query)."""
 
 
 class SpanRecorder:
@@ -54,23 +54,23 @@ class SpanRecorder:
     ) -> None:
         self.send = send
         self.dropped = 0
-        """Spans that found no room."""
+        """Spans that were dropped because the queue was full."""
         self._clock = clock
         self._waiting: list[Span] = []
         self._timer: asyncio.TimerHandle | None = None
         self.configure(config)
 
     def configure(self, config: Otel) -> None:
-        """Use this for requests that come from now on."""
+        """Apply a configuration to new requests."""
         self.enabled = config.enabled and not is_disabled(os.environ)
         try:
             self._sampler = sampler_of(config.sample_ratio, os.environ)
         except SamplerError as error:
             self._sampler = sampler_of(1.0, {})
-            log.warning("all traces are recorded", reason=str(error))
+            log.warning("invalid sampler; recording all traces", reason=str(error))
 
     def begin(self, fields: list[Field], *, trusted: bool) -> SpanContext:
-        """A request's place: below the client's span where clients are trusted, else on top."""
+        """Start the span of a request, below the client's span if clients are trusted."""
         parent = parent_of(fields) if trusted else None
         trace_id = parent.trace_id if parent is not None else new_trace_id()
         sampled = parent.sampled if parent is not None else None
@@ -79,7 +79,7 @@ class SpanRecorder:
         )
 
     def end(self, exchange: Exchange) -> None:
-        """An exchange is over."""
+        """Record the spans of an ended exchange."""
         context = exchange.trace
         if not isinstance(context, SpanContext) or not context.recorded:
             return
@@ -94,7 +94,7 @@ class SpanRecorder:
             self._timer = loop.call_later(OTEL_WORKER_INTERVAL, self.flush)
 
     def flush(self) -> None:
-        """Hand over what waits."""
+        """Send queued spans."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -145,7 +145,7 @@ def _server_span(context: SpanContext, exchange: Exchange, epoch: float) -> Span
         name = f"{name} {exchange.route.path}"
     if exchange.status:
         attributes["http.response.status_code"] = exchange.status
-    # The conventions: for a server, what the client did wrong is no error.
+    # Semantic conventions: on server spans, client errors (4xx) are not errors.
     outcome = exchange.outcome
     error = outcome.value if outcome is not None and outcome.origin_failure else None
     if error is None and exchange.status >= 500:
@@ -214,7 +214,7 @@ def _client_span(context: SpanContext, exchange: Exchange, epoch: float) -> Span
 
 
 def _method(method: bytes) -> tuple[str, dict[str, Attribute]]:
-    """The name that a span begins with, and the attributes of a method."""
+    """The span name prefix and the attributes for a method."""
     if method in _METHODS:
         return method.decode(), {"http.request.method": method.decode()}
     original = text(method)[:OTEL_MAX_TEXT]
@@ -222,7 +222,7 @@ def _method(method: bytes) -> tuple[str, dict[str, Attribute]]:
 
 
 def _full_url(origin: OriginStream, request: Request) -> str:
-    """Where the request went: the server that was chosen, not the name that was asked for."""
+    """The URL of the request at the chosen server, not at the requested host."""
     authority = "localhost" if origin.server.startswith("unix:") else origin.server
     path, mark, query = text(request.path).partition("?")
     query = _CREDENTIALS.sub(r"\1\2=REDACTED", query)

@@ -1,4 +1,4 @@
-"""A request's place in a distributed trace (W3C Trace Context)."""
+"""Distributed trace context (W3C Trace Context)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from quicedge.http.message import Field, Fields
 
-# W3C Trace Context section 3.2.2: version ff is invalid, so are identifiers of zeros alone.
+# W3C Trace Context section 3.2.2: version ff is invalid, and so are all-zero identifiers.
 _TRACEPARENT = re.compile(
     rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
 )
@@ -18,32 +18,32 @@ _SAMPLED, _RANDOM = 1, 2
 
 
 class TraceContext(NamedTuple):
-    """A request's place in a distributed trace."""
+    """The position of a request in a distributed trace."""
 
     fields: Fields
-    """What the origin is told in place of the client's."""
+    """The fields for the origin, in place of the client's."""
     trace_id: str
 
 
 class Parent(NamedTuple):
-    """The span of somebody else that a request belongs to; identifiers in hexadecimal."""
+    """The remote parent span of a request; identifiers are hexadecimal."""
 
     trace_id: str
     span_id: str
     sampled: bool
-    """Whether it is recorded there."""
+    """Whether the parent is recorded."""
     random: bool
     """Whether the trace's identifier was chosen at random (Trace Context level 2)."""
     state: bytes
-    """`tracestate`, its field lines joined; empty when there was none."""
+    """`tracestate` with its field lines joined; empty if there was none."""
     fields: Fields
-    """As they came."""
+    """The fields as received."""
 
 
 def parent_of(fields: list[Field]) -> Parent | None:
-    """Who a request says it comes from (W3C Trace Context); None when it says nothing valid.
+    """The parent span named by a request (W3C Trace Context); None if there is no valid one.
 
-    What is malformed counts for nothing, its `tracestate` neither (section 3.2.1).
+    A malformed `traceparent` is ignored, and its `tracestate` too (section 3.2.1).
     """
     parents = [value for name, value in fields if name == b"traceparent"]
     match = _TRACEPARENT.fullmatch(parents[0]) if len(parents) == 1 else None
@@ -62,10 +62,9 @@ def parent_of(fields: list[Field]) -> Parent | None:
 
 
 def trace_context(fields: list[Field]) -> TraceContext:
-    """Continue the trace that a request belongs to, or begin one (W3C Trace Context).
+    """Continue the trace of a request, or start a new one (W3C Trace Context).
 
-    For an edge that reports no span of its own: a valid `traceparent` is passed on as it came
-    (section 4.3).
+    For an edge that records no spans: a valid `traceparent` is forwarded unchanged (section 4.3).
     """
     parent = parent_of(fields)
     if parent is not None:
@@ -75,34 +74,34 @@ def trace_context(fields: list[Field]) -> TraceContext:
 
 
 def new_trace_id() -> str:
-    """32 hexadecimal digits; all zeros would be invalid, and will not come up."""
+    """A random trace ID of 32 hexadecimal digits."""
     return secrets.token_hex(16)
 
 
 def new_span_id() -> str:
-    """16 hexadecimal digits, not all zeros."""
+    """A random span ID of 16 hexadecimal digits."""
     return secrets.token_hex(8)
 
 
 def traceparent(trace_id: str, span_id: str, *, sampled: bool, random: bool = False) -> Field:
-    """The field that makes a span the parent of what its reader does."""
+    """The `traceparent` field for a span."""
     flags = (_SAMPLED if sampled else 0) | (_RANDOM if random else 0)
     return b"traceparent", f"00-{trace_id}-{span_id}-{flags:02x}".encode()
 
 
 class SpanContext(NamedTuple):
-    """An exchange's place in a trace, known from its start."""
+    """The span identifiers of an exchange, generated at its start."""
 
     trace_id: str
     server_id: str
     client_id: str
-    """The span that the origin is told of."""
+    """The ID of the client span, which the origin gets as its parent."""
     parent: Parent | None
     recorded: bool
 
     @property
     def fields(self) -> Fields:
-        """What the origin is told."""
+        """The fields for the origin."""
         parent = self.parent
         random = parent.random if parent is not None else False
         fields: Fields = [

@@ -1,4 +1,4 @@
-"""What happens to exchanges on their way: objects with phases, built with the configuration."""
+"""Filters: objects with phases, built once per configuration, that exchanges pass through."""
 
 from quicedge.proxy.filters.base import Filter, FilterChain
 from quicedge.proxy.filters.build import build_filters

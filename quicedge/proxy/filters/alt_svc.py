@@ -1,4 +1,4 @@
-"""Alt-Svc: where the same origin is to be had over HTTP/3 (RFC 7838)."""
+"""Alt-Svc: advertises the HTTP/3 endpoint of the edge (RFC 7838)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from quicedge.proxy.filters.base import Filter
 
 
 class AltSvc(Filter):
-    """Puts the edge's own in place of the origin's, which does not know our port."""
+    """Replaces the origin's Alt-Svc, because the origin does not know the edge's port."""
 
     def __init__(self, config: AltSvcConfig) -> None:
         self._port = config.port
@@ -20,6 +20,6 @@ class AltSvc(Filter):
         if port is None:
             return response
         fields = [field for field in response.fields if field[0] != b"alt-svc"]
-        # RFC 7838 section 3; an empty host is the one that was asked.
+        # RFC 7838 section 3: an empty host means the host of the request.
         fields.append((b"alt-svc", b'h3=":%d"; ma=%d' % (port, self._max_age)))
         return Response(response.status, fields, response.version)

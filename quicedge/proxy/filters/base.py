@@ -1,8 +1,10 @@
 """The phases of a filter, and the chain that runs them.
 
-A filter overrides the phases it has; a chain calls those alone, so a phase that no filter has costs
-an empty loop. Filters keep nothing about an exchange: what a later phase needs stands on the
-exchange itself.
+A filter overrides the phases it needs, and a chain calls only those: a phase without filters costs
+an empty loop. Filters keep no state per exchange: later phases read the exchange.
+
+Per exchange the phases run in this order, each at most once: `on_accept`, `on_request` (not if the
+edge answers the request itself), `on_response` (not if there is no response), `on_done`.
 """
 
 from __future__ import annotations
@@ -16,34 +18,34 @@ from quicedge.proxy.exchange import Exchange
 
 
 class Filter:
-    """One concern of many exchanges."""
+    """One concern, applied to every exchange."""
 
     reserved: ClassVar[frozenset[bytes]] = frozenset()
-    """Request fields that only this filter writes: a client's are dropped."""
+    """Request fields that only this filter may write: those of clients are dropped."""
 
     def on_accept(self, exchange: Exchange) -> None:
-        """A request was accepted, whatever becomes of it."""
+        """A request was accepted."""
 
     def on_request(self, request: Request, exchange: Exchange) -> Request:
-        """The head as the origin gets it; return it or another one."""
+        """Return the head for the origin: `request` or another one."""
         return request
 
     def on_response(self, response: Response, exchange: Exchange) -> Response:
-        """The final head as the client gets it, the origin's or the edge's own."""
+        """Return the final head for the client; `response` is from the origin or the edge."""
         return response
 
     def on_done(self, exchange: Exchange) -> None:
-        """The exchange is over."""
+        """The exchange has ended."""
 
 
 class FilterChain:
-    """Filters in the order in which requests meet them; responses meet them likewise."""
+    """Filters in the order in which both requests and responses pass through them."""
 
     __slots__ = ("_accept", "_done", "_request", "_response", "reserved")
 
     def __init__(self, filters: Sequence[Filter] = (), reserved: Reserved | None = None) -> None:
         self.reserved = reserved or Reserved()
-        """Request fields, and trailers, that no client may write."""
+        """Request fields and trailers that are dropped if a client sends them."""
         self._accept = tuple(f.on_accept for f in filters if _has(f, "on_accept"))
         self._request = tuple(f.on_request for f in filters if _has(f, "on_request"))
         self._response = tuple(f.on_response for f in filters if _has(f, "on_response"))

@@ -1,4 +1,4 @@
-"""The filters that a configuration asks for."""
+"""Builds the filters of a configuration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from quicedge.proxy.spans import SpanRecorder
 
 
 def build_filters(config: Config, spans: SpanRecorder, date: Callable[[], bytes]) -> FilterChain:
-    """The chain of all routes. `date` gives the present time as an HTTP date."""
+    """Build the filter chain for all routes. `date` returns the current time as an HTTP date."""
     options = config.forwarding
     added: list[Filter] = []
     if options.transport_headers:

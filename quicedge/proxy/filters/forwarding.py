@@ -1,4 +1,4 @@
-"""What every intermediary owes to messages: hop-by-hop fields, Via, Date, Forwarded."""
+"""The obligations of an intermediary: hop-by-hop fields, Via, Date, Forwarded."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from quicedge.proxy.filters.base import Filter
 
 
 class Forwarding(Filter):
-    """The first filter: later ones add to what it lets pass.
+    """The first filter of every chain: later ones add to what it lets through.
 
-    `reserved`: the request fields that origins believe, of all filters. `date` gives the present
-    time as an HTTP date.
+    `reserved`: the reserved request fields of all filters. `date` returns the current time as an
+    HTTP date.
     """
 
     def __init__(self, reserved: Reserved, date: Callable[[], bytes]) -> None:

@@ -1,4 +1,4 @@
-"""Distributed tracing: a request's place in its trace, and the spans of an exchange."""
+"""Distributed tracing: trace context of requests, and spans of exchanges."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quicedge.proxy.trace_context import TRACE_FIELDS, trace_context
 
 
 class ContinueTrace(Filter):
-    """Continues the client's trace or begins one; the access log has its identifier."""
+    """Continues the client's trace or starts one; its ID is in the access log."""
 
     reserved: ClassVar[frozenset[bytes]] = TRACE_FIELDS
 
@@ -25,9 +25,9 @@ class ContinueTrace(Filter):
 
 
 class RecordSpans(ContinueTrace):
-    """The same, with spans of the edge's own.
+    """Additionally records spans of the edge.
 
-    `trusted`: clients may say which span the edge's is below.
+    `trusted`: accept the parent span that clients send.
     """
 
     def __init__(self, recorder: SpanRecorder, *, trusted: bool) -> None:

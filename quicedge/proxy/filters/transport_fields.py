@@ -1,4 +1,4 @@
-"""`X-Quic-*`: the client's transport, told to origins."""
+"""`X-Quic-*`: describes the client's transport to origins."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from quicedge.proxy.filters.base import Filter
 
 
 class TransportFields(Filter):
-    """Origins believe these fields because a client's are dropped."""
+    """Origins can trust these fields, because those of clients are dropped."""
 
     reserved: ClassVar[frozenset[bytes]] = frozenset(
         (
@@ -26,7 +26,7 @@ class TransportFields(Filter):
 
 
 def transport_fields(transport: Transport) -> Fields:
-    """The fields for a transport; what is unknown is left out."""
+    """The fields for a transport; unknown values are omitted."""
     fields: Fields = [
         (b"x-quic-version", (transport.version or "").encode()),
         (b"x-quic-loss", b"%.4f" % transport.loss_ratio),
