@@ -1,1 +1,1 @@
-"""Origin connections: HTTP/1.1, HTTP/2, pools, balancing."""
+"""Origins: HTTP/1.1, HTTP/2, connection pools, balancing, static files."""

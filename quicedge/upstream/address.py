@@ -1,4 +1,4 @@
-"""Where an origin server listens."""
+"""Addresses of origin servers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from quicedge.config.addresses import server_problem
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A server of an upstream. `text` names it in logs and stats: `host:port` or `unix:/path`."""
+    """The address of a server. `text` is its name in logs: `host:port` or `unix:/path`."""
 
     text: str
     host: str = ""
@@ -20,12 +20,12 @@ class Address:
 
     @property
     def authority(self) -> str:
-        """What a request of the edge's own names as its host."""
+        """The authority for requests that the edge itself makes."""
         return "localhost" if self.unix is not None else self.text
 
 
 def parse_server(url: str) -> Address:
-    """The address in `http://host:port`, `https://host` or `unix:/path`; raises ValueError."""
+    """Parse `http://host:port`, `https://host` or `unix:/path`; raises ValueError."""
     problem = server_problem(url)
     if problem:
         raise ValueError(f"{url!r}: {problem}")

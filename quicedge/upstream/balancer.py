@@ -1,4 +1,4 @@
-"""Which server of an upstream takes a request."""
+"""Load balancing between the servers of an upstream."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Balancer(Protocol):
     """A balancing policy."""
 
     def choose(self, candidates: Sequence[Server], request: Request) -> Server:
-        """One of `candidates`, of which there is at least one."""
+        """Choose one of `candidates`, which is not empty."""
 
 
 class RoundRobin:
-    """Each server in its turn."""
+    """Each server in turn."""
 
     def __init__(self) -> None:
         self._turn = 0
@@ -29,7 +29,7 @@ class RoundRobin:
 
 
 class LeastRequests(RoundRobin):
-    """The server with the fewest requests under way; among equals, each in its turn."""
+    """The server with the fewest active requests; round robin between equals."""
 
     def choose(self, candidates: Sequence[Server], request: Request) -> Server:
         least = min(server.running for server in candidates)
@@ -37,11 +37,13 @@ class LeastRequests(RoundRobin):
 
 
 class ClientAddress:
-    """By rendezvous hashing: a client keeps its server, and only those of a server that goes
-    down find another."""
+    """Rendezvous hashing of the client address.
+
+    A client keeps its server; only the clients of a server that goes down are redistributed.
+    """
 
     def choose(self, candidates: Sequence[Server], request: Request) -> Server:
-        # The one x-forwarded-for there is: the edge has written it.
+        # There is exactly one x-forwarded-for, written by the edge.
         client = next((v for name, v in request.fields if name == b"x-forwarded-for"), b"")
         return max(candidates, key=lambda server: _weight(client, server))
 
@@ -51,7 +53,7 @@ def _weight(client: bytes, server: Server) -> bytes:
 
 
 def make_balancer(name: Literal["round_robin", "least_requests", "client_address"]) -> Balancer:
-    """The policy of that name (`balance` in the configuration)."""
+    """Create the policy with this name (`balance` in the configuration)."""
     policies: dict[str, type[Balancer]] = {
         "round_robin": RoundRobin,
         "least_requests": LeastRequests,

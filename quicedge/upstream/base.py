@@ -1,8 +1,8 @@
 """The contract between an exchange and an origin.
 
 The exchange opens an `OriginStream` with a request head and pushes the request body into it; the
-stream pushes the response into a `ResponseHandler`. All calls happen on the event loop, none of
-them blocks and none of them awaits.
+stream pushes the response into a `ResponseHandler`. All calls happen on the event loop, and none of
+them blocks or awaits.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from quicedge.http.message import Field, HttpVersion, Response
 
 
 class UpstreamError(Exception):
-    """The origin failed to answer; `detail` says how, for logs."""
+    """The origin failed to answer; `detail` describes the failure for logs."""
 
     def __init__(self, kind: OriginFailure, detail: str = "") -> None:
         super().__init__(f"{kind}: {detail}" if detail else kind)
@@ -24,9 +24,11 @@ class UpstreamError(Exception):
 
 
 class ResponseHandler(Protocol):
-    """Receives what an origin sends. Exactly one of `end` and `failed` is called, last.
+    """Receives the response of an origin.
 
-    Nothing is called from within a call of `Upstream.open` or of an `OriginStream` method.
+    Called in this order: `informational` any number of times, `response`, `data`, then `end`.
+    `failed` may replace the rest at any point; exactly one of `end` and `failed` is called, last.
+    Nothing is called from within `Upstream.open` or an `OriginStream` method.
     """
 
     def informational(self, response: Response) -> None:
@@ -45,39 +47,39 @@ class ResponseHandler(Protocol):
         """The origin failed, before or after the response head."""
 
     def pause_request(self) -> None:
-        """The origin does not keep up: bytes written from now on are not credited to the client."""
+        """The origin does not keep up: bytes written from now on must not be credited."""
 
     def resume_request(self) -> None:
-        """The origin takes request bytes again."""
+        """The origin accepts request bytes again."""
 
 
 class OriginStream(Protocol):
-    """One request on its way to an origin."""
+    """One request to an origin: `write` any number of times, then `end` once; or `abort`."""
 
     stalled: bool
-    """Set by the exchange while its client neither takes nor sends anything; what the request holds
-    may then be given to others that wait."""
+    """Set by the exchange while its client makes no progress; the resources of the request may then
+    be given to others that wait."""
     server: str
-    """The origin chosen, as `host:port` or `unix:/path`; empty until one is chosen."""
+    """The chosen server, as `host:port` or `unix:/path`; empty until one is chosen."""
     queue_seconds: float
     """Time spent waiting for a connection slot."""
     connect_seconds: float
     """Time spent connecting (TCP and TLS); 0.0 on a reused connection."""
     http_version: HttpVersion | None
-    """None before there is a connection, and for files."""
+    """None until there is a connection, and for files."""
     scheme: str
     """`http` or `https`, empty until a server is chosen; `file` for files."""
     retries: int
-    """Tries after the first."""
+    """Attempts after the first."""
 
     def write(self, data: bytes) -> None:
-        """Send request body bytes; never blocks (see `ResponseHandler.pause_request`)."""
+        """Send request body bytes; never blocks (backpressure: `ResponseHandler.pause_request`)."""
 
     def end(self, trailers: Sequence[Field] = ()) -> None:
         """The request body is complete."""
 
     def abort(self) -> None:
-        """The client went away: closes the HTTP/1.1 connection or resets the HTTP/2 stream.
+        """The client is gone: close the HTTP/1.1 connection or reset the HTTP/2 stream.
 
         No handler method is called afterwards.
         """

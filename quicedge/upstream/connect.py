@@ -1,4 +1,4 @@
-"""Making connections: TCP or a unix socket, TLS, and which HTTP version is spoken."""
+"""Connection setup: TCP or a unix socket, TLS, and negotiation of the HTTP version."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _ALPN = {"auto": ["h2", "http/1.1"], "h2": ["h2"], "http/1.1": ["http/1.1"]}
 
 
 def tls_context(config: UpstreamConfig) -> ssl.SSLContext:
-    """TLS towards origins: verified unless the operator said otherwise.
+    """The TLS context for origins; certificates are verified unless disabled by configuration.
 
-    Raises OSError or ssl.SSLError when `tls_ca` cannot be read.
+    Raises OSError or ssl.SSLError if `tls_ca` cannot be read.
     """
     context = ssl.create_default_context(cafile=config.tls_ca)
     if not config.tls_verify:
@@ -28,7 +28,7 @@ def tls_context(config: UpstreamConfig) -> ssl.SSLContext:
 
 
 class _Negotiating(asyncio.Protocol):
-    """Stands in until TLS has said which version is spoken."""
+    """A placeholder protocol until TLS has negotiated the HTTP version."""
 
     def __init__(self, connector: Connector, make: Callable[[bool], asyncio.Protocol]) -> None:
         self._connector = connector
@@ -44,13 +44,13 @@ class _Negotiating(asyncio.Protocol):
             transport.close()
             return
         connection = self.connection = self._make(http2)
-        # Before any byte is read, so that none passes by the connection.
+        # Before any byte is read, so that the connection gets all of them.
         transport.set_protocol(connection)
         connection.connection_made(transport)
 
 
 class Connector:
-    """Connects to one server. `make(http2)` gives the protocol object of a new connection."""
+    """Connects to one server."""
 
     def __init__(
         self, address: Address, config: UpstreamConfig, tls: ssl.SSLContext | None
@@ -60,7 +60,7 @@ class Connector:
         self._tls = tls
 
     async def connect(self, make: Callable[[bool], asyncio.Protocol]) -> None:
-        """Make one connection; raises UpstreamError."""
+        """Establish one connection, whose protocol is `make(http2)`; raises UpstreamError."""
         text = self._address.text
         negotiating = _Negotiating(self, make)
         try:
@@ -76,7 +76,7 @@ class Connector:
             # UnicodeError: a host name that IDNA cannot encode.
             raise UpstreamError(OriginFailure.CONNECT, f"{text}: {error}") from error
         except asyncio.CancelledError:
-            # uvloop closes a connection that was just made, and does not tell it.
+            # On cancellation uvloop closes a new connection without notifying its protocol.
             if negotiating.connection is not None:
                 negotiating.connection.connection_lost(None)
             raise
@@ -108,6 +108,6 @@ class Connector:
         if self._config.protocol == "h2" and negotiated != "h2":
             # RFC 9113 section 3.3: implementations MUST use protocol negotiation in TLS.
             raise UpstreamError(
-                OriginFailure.TLS, f"{self._address.text}: does not offer h2 by ALPN"
+                OriginFailure.TLS, f"{self._address.text}: does not negotiate h2 by ALPN"
             )
         return negotiated == "h2"

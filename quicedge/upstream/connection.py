@@ -1,4 +1,4 @@
-"""What the rest of the package knows of an origin connection, whatever its HTTP version."""
+"""The interface of origin connections, independent of the HTTP version."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from quicedge.upstream.retry import Retry
 
 
 class Attempt(Protocol):
-    """A request on a connection: what its body is pushed into. Of no use once it is over."""
+    """A request on a connection; its body is pushed into it. Not to be used after the end."""
 
     is_duplex: bool
-    """Whether the origin may answer first and still want the rest of the body."""
+    """Whether the origin may respond early and still want the rest of the body."""
 
     def write(self, data: bytes) -> None: ...
 
@@ -29,7 +29,7 @@ class Attempt(Protocol):
 
 
 class Receiver(Protocol):
-    """Where a connection pushes the response. Nothing is called from within an `Attempt` call."""
+    """Receives a response from a connection; never called from within an `Attempt` call."""
 
     def informational(self, response: Response) -> None: ...
 
@@ -48,7 +48,7 @@ class Receiver(Protocol):
 
 @dataclass(slots=True)
 class Counters:
-    """Of one server. Bytes are those on the wire, within TLS."""
+    """Counters of one server. Bytes are those of HTTP, inside TLS."""
 
     requests: int = 0
     failures: int = 0
@@ -58,49 +58,53 @@ class Counters:
 
 
 class OriginConnection(Protocol):
-    """A connection that requests can be started on. It lives by the loop's callbacks alone."""
+    """A connection for requests, driven by event loop callbacks only.
+
+    Call `start` only while `capacity` is positive. After `Owner.retired` no request may be started;
+    `Owner.closed` is the last callback.
+    """
 
     is_shared: bool
-    """Whether it takes several requests at a time."""
+    """Whether it supports several concurrent requests."""
     connected_at: float
-    """time.monotonic() when it was made."""
+    """time.monotonic() when it was established."""
     connect_seconds: float
-    """What it took to make it (TCP and TLS)."""
+    """Seconds to establish it (TCP and TLS)."""
 
     @property
     def capacity(self) -> int:
-        """Requests that may be started now."""
+        """The number of requests that may be started now."""
 
     @property
     def active(self) -> int:
-        """Requests that run."""
+        """The number of running requests."""
 
     def start(self, request: Request, receiver: Receiver) -> Attempt:
-        """Send a request head; needs `capacity`."""
+        """Send a request head; requires `capacity`."""
 
     def is_readable(self) -> bool:
-        """Whether an idle connection's socket is readable: the origin closed it, as a rule."""
+        """Whether an idle connection's socket is readable: usually because the origin closed it."""
 
     def close(self) -> None:
-        """Close an idle connection in good order."""
+        """Close an idle connection gracefully."""
 
     def terminate(self) -> None:
-        """Close at once; what runs fails."""
+        """Close immediately; running requests fail."""
 
 
 class Owner(Protocol):
-    """Who keeps connections (`server.Server`)."""
+    """The owner of connections (`server.Server`)."""
 
     counters: Counters
 
     def available(self, connection: OriginConnection) -> None:
-        """It has capacity again."""
+        """The connection has capacity again."""
 
     def retired(self, connection: OriginConnection) -> None:
-        """It takes no further requests; those that run go on."""
+        """The connection accepts no more requests; running ones continue."""
 
     def closed(self, connection: OriginConnection) -> None:
-        """It is gone."""
+        """The connection is closed."""
 
     def found_odd(self, what: str) -> None:
-        """Its answers are not quite what HTTP asks for, and were mended; `what` is one of few."""
+        """Its responses deviated from HTTP and were repaired; `what` is one of a few constants."""

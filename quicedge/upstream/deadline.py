@@ -1,4 +1,4 @@
-"""A deadline that moves often and fires seldom."""
+"""A deadline that is moved often and fires rarely."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Callable
 
 
 def _nobody() -> None:
-    """Stands for whoever is not to be told any more."""
+    """The callback after `cancel`."""
 
 
 class Deadline:
-    """Calls `expired` once the seconds of `set` have passed without another `set` or `clear`.
+    """Calls `expired` when the time given to `set` has passed without another `set` or `clear`.
 
-    Moving it later costs no timer: the one that runs looks again when it fires.
+    Moving it later does not touch the timer, which checks again when it fires. After `cancel` it
+    must not be used any more.
     """
 
     __slots__ = ("_armed", "_at", "_expired", "_handle", "_loop")
@@ -26,7 +27,7 @@ class Deadline:
         self._handle: asyncio.TimerHandle | None = None
 
     def set(self, seconds: float) -> None:
-        """Fire `seconds` from now, unless told otherwise."""
+        """Fire `seconds` from now; replaces an earlier deadline."""
         self._at = at = self._loop.time() + seconds
         if self._handle is None:
             self._arm(at)
@@ -35,11 +36,11 @@ class Deadline:
             self._arm(at)
 
     def clear(self) -> None:
-        """Do not fire; the timer, if any, finds nothing to do."""
+        """Do not fire; a running timer will do nothing."""
         self._at = None
 
     def cancel(self) -> None:
-        """Stop for good: no timer is left behind, and nothing of whoever would have been told."""
+        """Stop permanently: cancel the timer and drop the reference to the callback."""
         self._at = None
         self._expired = _nobody
         if self._handle is not None:
@@ -54,7 +55,7 @@ class Deadline:
         self._handle = None
         if self._at is None:
             return
-        # Loops may fire up to a clock tick early.
+        # Event loops may fire up to one clock tick early.
         if self._loop.time() + 0.001 < self._at:
             self._arm(self._at)
             return

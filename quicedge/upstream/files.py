@@ -1,4 +1,4 @@
-"""Opening what lies below a directory, and nothing else."""
+"""Opens files below a directory, and nothing outside of it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ INDEX = b"index.html"
 
 
 class NotServed(Exception):
-    """There is no such file, or none that is served; both look alike to a client."""
+    """The file does not exist or is not served; clients cannot tell the difference."""
 
 
 class MovedTo(Exception):
-    """A directory that was asked for without its last slash: `path`, with the query asked for."""
+    """A directory was requested without a trailing slash; `path` is the target with its query."""
 
     def __init__(self, path: bytes) -> None:
         self.path = path
@@ -29,20 +29,20 @@ class MovedTo(Exception):
 
 @dataclass(slots=True)
 class OpenFile:
-    """A regular file, open for reading. The receiver closes `descriptor`."""
+    """A regular file, open for reading. The caller must close `descriptor`."""
 
     descriptor: int
     name: bytes
-    """The last name asked for, or that of the index."""
+    """The last path segment, or the name of the index file."""
     status: os.stat_result
 
 
 class Directory:
     """A directory whose files can be opened by request path.
 
-    Each name is looked up in the open directory before it, never by a whole path, so nothing that
-    is renamed meanwhile can lead elsewhere. Symbolic links are followed as long as they are
-    relative and stay below the directory. Raises OSError when there is no such directory.
+    Each name is looked up in its open parent directory, never by a whole path, so that concurrent
+    renames cannot lead outside. Symbolic links are followed if they are relative and stay below the
+    directory. The constructor raises OSError if there is no such directory.
     """
 
     def __init__(self, path: str) -> None:
@@ -52,14 +52,14 @@ class Directory:
         os.close(self._descriptor)
 
     def open(self, target: bytes) -> OpenFile:
-        """The file that a request path (with its query) names.
+        """Open the file for a request path (with its query).
 
-        Raises NotServed, MovedTo, or OSError when this machine is short of something.
+        Raises NotServed, MovedTo, or OSError if the machine is out of resources.
         """
         _, mark, query = target.partition(b"?")
         path = normal_path(target)
         names = [unquote_to_bytes(part) for part in path.split(b"/") if part]
-        # No dot files: `.git` and `.env` lie where they should not.
+        # No dot files: `.git` and `.env` are often deployed by accident.
         if any(name.startswith(b".") or b"/" in name or b"\0" in name for name in names):
             raise NotServed
         try:
@@ -77,7 +77,7 @@ class Directory:
         try:
             while pending:
                 name = pending.popleft()
-                if name == b"..":  # of a link; there are none in `names`
+                if name == b"..":  # from a link; there are none in `names`
                     if not opened:
                         raise NotServed
                     os.close(opened.pop())
@@ -112,10 +112,10 @@ class Directory:
 
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# Should a FIFO take the file's place in this moment, opening it must not wait for a writer.
+# O_NONBLOCK: if a FIFO replaces the file meanwhile, opening it must not wait for a writer.
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _SHORTAGES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO))
-"""What says nothing about the name that was asked for."""
+"""Errors that say nothing about the requested name."""
 
 
 def _open_file(name: bytes, here: int, asked: bytes) -> OpenFile:

@@ -21,10 +21,10 @@ from quicedge.upstream.stream import UpstreamStream
 
 
 class OneServer:
-    """An upstream's only server, to a stream: where checks are sent, however fit it is."""
+    """A single server as the target of health checks, regardless of its health."""
 
     def __init__(self, group: Upstream, server: Server) -> None:
-        # One try: what fails is the answer.
+        # One attempt: a failure is the result.
         self.config = msgspec.structs.replace(group.config, retries=0)
         self.loop = group.loop
         self._server = server
@@ -42,8 +42,8 @@ class OneServer:
 class Upstream:
     """Opens requests on its servers.
 
-    It is never changed: a reload builds another one and `retire`s this one. Raises UnusableError
-    when a server or the CA file of `config` is no good.
+    It is immutable: a reload builds a new one and calls `retire` on this one; `close` is the last
+    call. Raises UnusableError if a server or the CA file of `config` is invalid.
     """
 
     def __init__(
@@ -82,16 +82,16 @@ class Upstream:
     def open(
         self, request: Request, handler: ResponseHandler, client: Client | None = None
     ) -> OriginStream:
-        """Send a request of a client (`base.OriginStream`); whatever fails, the handler is told
-        later."""
+        """Send a client's request; failures are reported to the handler after this returns."""
         stream = UpstreamStream(self, request, handler, client)
         stream.start()
         return stream
 
     def choose(self, request: Request, failed: frozenset[Server]) -> Server | None:
-        """The server for a request, none of `failed`; None when there is no other.
+        """The server for a request, excluding `failed`; None if there is no other.
 
-        One that is up, or any when none is: an edge that is wrong about them must not add to it.
+        Prefers servers that are up. If none is, any may be chosen: a misjudgement of the edge must
+        not cause an outage.
         """
         candidates = self.servers
         if failed:
@@ -102,26 +102,26 @@ class Upstream:
 
     @property
     def is_contended(self) -> bool:
-        """Whether requests wait for what others hold."""
+        """Whether requests wait for resources that others hold."""
         return any(server.is_contended for server in self.servers)
 
     def reclaim(self) -> None:
-        """Let no stalled client hold what others wait for; to be called about once a second."""
+        """Take resources that others wait for from stalled clients; call about once per second."""
         for server in self.servers:
             server.reclaim()
 
     def stats(self) -> dict[str, dict[str, int]]:
-        """Gauges and counters by server (`Server.stats`)."""
+        """Gauges and counters per server (`Server.stats`)."""
         return {server.address.text: server.stats() for server in self.servers}
 
     def retire(self) -> None:
-        """No new request will come: idle connections go, running ones go when they are done."""
+        """Accept no more requests: close idle connections now, the others when they become idle."""
         for prober in self._probers:
             prober.close()
         for server in self.servers:
             server.retire()
 
     async def close(self, grace: float = 0.0) -> None:
-        """Retire, wait up to `grace` seconds for what runs, then close all; what runs fails."""
+        """Retire, wait up to `grace` seconds for running requests, then fail the rest and close."""
         self.retire()
         await asyncio.gather(*(server.close(grace) for server in self.servers))

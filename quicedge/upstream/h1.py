@@ -1,7 +1,7 @@
 """HTTP/1.1 to an origin (RFC 9112): one request at a time, no pipelining, no task.
 
-A message is framed from bytes in hand, never from a length somebody declared, and a connection
-whose last exchange did not end cleanly is closed: nothing can be smuggled into the next one.
+A message is framed by the bytes at hand, never by a declared length, and a connection whose last
+exchange did not end cleanly is closed, so nothing can be smuggled into the next one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _KEEP_ALIVE_TIMEOUT = re.compile(rb"(?:^|[,;\s])timeout=([0-9]{1,6})(?:$|[,;\s])
 
 
 class H1Connection(asyncio.Protocol):
-    """See the module. It is its own `Attempt` while a request runs."""
+    """An HTTP/1.1 `OriginConnection`, and the `Attempt` of its running request."""
 
     is_shared = False
     is_duplex = False
@@ -67,17 +67,17 @@ class H1Connection(asyncio.Protocol):
         self._flush_scheduled = False
         self._write_paused = False
         self._read_paused = False
-        # What is known of the request that runs.
+        # The running request.
         self._method = b""
         self._request_done = False
         self._left: int | None = None  # body bytes still to come; None: chunked
-        # What is known of its response.
+        # Its response.
         self._fields: Fields = []
-        self._size = 0  # of the field section that is being read
-        self._unproductive = 0  # bytes since something was made of them
+        self._size = 0  # of the field section being read
+        self._unproductive = 0  # bytes since the last parser event
         self._heads = HeadFilter()
         self._interim = InterimRate()
-        self._answered = False  # any byte came
+        self._answered = False  # any byte was received
         self._head_done = False  # of the final response
         self._until_close = False
         self._keep_alive = False
@@ -100,7 +100,7 @@ class H1Connection(asyncio.Protocol):
     # --- the request ----------------------------------------------------------------------------
 
     def start(self, request: Request, receiver: Receiver) -> H1Connection:
-        """Send a request head; the body follows by `write` and `end`."""
+        """Send a request head; `write` and `end` send the body."""
         self._idle.clear()
         self._receiver = receiver
         self._requests += 1
@@ -155,8 +155,11 @@ class H1Connection(asyncio.Protocol):
         self._flush_soon()
 
     def _reject(self, reason: str) -> None:
-        """The request cannot be sent as it is. The origin must not be left waiting for the rest
-        of a body, nor see a single byte that it would take for another request."""
+        """Fail a request that cannot be sent, and close the connection.
+
+        The origin must neither wait for the rest of a body nor see a byte that it could take for
+        another request.
+        """
         receiver = self._receiver
         self.abort()
         if receiver is not None:
@@ -169,7 +172,7 @@ class H1Connection(asyncio.Protocol):
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        """One write for all that a turn of the loop produced."""
+        """Write everything produced in one event loop iteration at once."""
         self._flush_scheduled = False
         if self._out and self._is_open and not self._transport.is_closing():
             data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
@@ -211,7 +214,7 @@ class H1Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._counters.bytes_received += len(data)
         if self._receiver is None:
-            # Nothing was asked: an origin that speaks unasked cannot be trusted with an answer.
+            # Unsolicited data: the next response on this connection could not be trusted.
             self.abort()
             return
         self._answered = True
@@ -243,9 +246,9 @@ class H1Connection(asyncio.Protocol):
     def _feed(self, data: bytes) -> bool:
         """Feed the parser; returns whether anything follows a response to HEAD.
 
-        The parser cannot be told the method and would wait for the content that Content-Length
-        announces in answer to HEAD, so it gets heads alone then, and another parser takes its
-        place afterwards.
+        The parser does not know the method and would wait for the content that Content-Length
+        announces in a response to HEAD. It therefore gets only heads then, and is replaced
+        afterwards.
         """
         parser = cast(HttpResponseParser, self._parser)
         heads = self._heads
@@ -286,7 +289,7 @@ class H1Connection(asyncio.Protocol):
         self._is_open = False
         self._idle.cancel()
         self._ended_by_origin(exc)
-        self._parser = None  # it refers back to us
+        self._parser = None  # break the reference cycle
         self._out.clear()
         self._owner.closed(self)
 
@@ -308,7 +311,7 @@ class H1Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         if self._complete:
-            # A second response to one request: keep nothing that follows.
+            # A second response to one request: discard it.
             self._keep_alive = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -340,14 +343,14 @@ class H1Connection(asyncio.Protocol):
         self._until_close = not framed and response_has_body(self._method, status)
         if self._method == b"HEAD":
             self._complete = True
-            # The parser takes a missing length for a body up to the close.
+            # Without a length the parser reads the body until the connection is closed.
             self._keep_alive |= version == "1.1" and not _says_close(fields)
         receiver.response(Response(status, fields, version.encode()))
 
     def _has_framing(self, fields: Fields, version: str) -> bool:
-        """Whether the message says where it ends (RFC 9112 section 6.3).
+        """Whether the message delimits its body (RFC 9112 section 6.3).
 
-        The parser has refused both framings at once, repeated and malformed Content-Length.
+        The parser has rejected both framings at once, and repeated or malformed Content-Length.
         """
         framed = False
         self._keepalive = self._keepalive_timeout
@@ -356,14 +359,14 @@ class H1Connection(asyncio.Protocol):
                 framed = True
             elif name == b"transfer-encoding":
                 if framed or value.lower() != b"chunked" or version != "1.1":
-                    # RFC 9112 section 6.1: in HTTP/1.0 the framing MUST be taken for faulty; we
-                    # asked for no coding but chunked (no TE field of ours names one).
+                    # RFC 9112 section 6.1: in HTTP/1.0 the framing MUST be treated as faulty; we
+                    # accept no coding but chunked (our TE field names none).
                     raise UpstreamError(
                         OriginFailure.PROTOCOL, "the origin's transfer-encoding is faulty"
                     )
                 framed = True
             elif name == b"keep-alive" and (hint := _KEEP_ALIVE_TIMEOUT.search(value)):
-                # Close first, so that no request meets the origin's own closing.
+                # Close before the origin does, so that no request races with its close.
                 self._keepalive = min(self._keepalive, max(int(hint[1]) - 1.0, 0.0))
         if version not in ("1.1", "1.0"):
             raise UpstreamError(OriginFailure.PROTOCOL, f"the origin answered in HTTP/{version}")
@@ -384,7 +387,7 @@ class H1Connection(asyncio.Protocol):
     # --- ends -----------------------------------------------------------------------------------
 
     def _finish(self, reusable: bool) -> None:
-        """The response is whole; keep the connection if the request is, too."""
+        """The response is complete; keep the connection if the request is complete, too."""
         receiver, self._receiver = self._receiver, None
         if receiver is None:
             return  # aborted by its own receiver
@@ -409,7 +412,7 @@ class H1Connection(asyncio.Protocol):
         elif self._request_done and not self._write_paused:
             self.close()
         else:
-            # The origin may never read what is left; waiting for that would hold the socket.
+            # The origin may never read the rest; waiting for it would keep the socket open.
             self.abort()
         receiver.end_of_response(trailers)
 
@@ -420,13 +423,13 @@ class H1Connection(asyncio.Protocol):
             receiver.attempt_failed(error, retry)
 
     def close(self) -> None:
-        """Close in good order; what was written still goes out."""
+        """Close gracefully; pending writes are still sent."""
         self._owner.retired(self)
         if self._is_open:
             self._transport.close()
 
     def abort(self) -> None:
-        """Close at once; nobody is told."""
+        """Close immediately, without callbacks."""
         self._receiver = None
         self._owner.retired(self)
         if self._is_open:

@@ -1,4 +1,4 @@
-"""How a request is written in HTTP/1.1 (RFC 9112 sections 3, 5 and 7)."""
+"""Serialization of requests to HTTP/1.1 (RFC 9112 sections 3, 5 and 7)."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ _METHODS_WITH_BODY = frozenset((b"POST", b"PUT", b"PATCH"))
 _FRAMING = frozenset(
     (b"connection", b"content-length", b"host", b"keep-alive", b"transfer-encoding", b"upgrade")
 )
-"""Written by us alone; a copy from the client could contradict the framing."""
+"""Written only by the edge; a copy from the client could contradict the framing."""
 
 
 def encode_head(request: Request) -> bytes:
-    """Request line and field section; raises ValueError when they would not survive the format.
+    """Request line and field section; raises ValueError for what HTTP/1.1 cannot represent.
 
-    The checks of `http` come first, yet what ends a line here was harmless where it came from.
+    The request has passed `http.validation`; this is a second line of defence, because line breaks
+    are harmless in HTTP/3 but not here.
     """
     lines = [
         b"%b %b HTTP/1.1" % (request.method, request.path),
         b"host: " + request.authority,
     ]
     if lines[0].count(b" ") != 2:
-        raise ValueError("the request line has a space too many")
+        raise ValueError("the request line has an extra space")
     for name, value in request.fields:
         if name in _FRAMING or (name == b"expect" and request.ended):
             continue
@@ -34,7 +35,7 @@ def encode_head(request: Request) -> bytes:
             lines.append(b"connection: te")
     if request.ended:
         if request.content_length:
-            raise ValueError("content-length declares a body that does not come")
+            raise ValueError("content-length declares a body that is not sent")
         if request.content_length is not None or request.method in _METHODS_WITH_BODY:
             lines.append(b"content-length: 0")
     elif request.content_length is not None:
@@ -57,5 +58,5 @@ def _join(lines: list[bytes]) -> bytes:
     text = b"\r\n".join(lines)
     breaks = len(lines) - 1
     if text.count(b"\n") != breaks or text.count(b"\r") != breaks or b"\0" in text:
-        raise ValueError("a field has a line break or NUL in it")
+        raise ValueError("a field contains a line break or NUL")
     return text

@@ -44,10 +44,10 @@ _LAST_STREAM_ID = 2**31 - 1
 
 
 class H2Connection(asyncio.Protocol):
-    """See the module. What a turn of the loop produces goes out in one write.
+    """An HTTP/2 `OriginConnection`. Output of one event loop iteration is written at once.
 
-    Flow control towards us: the connection's window is reopened at once, so that one slow client
-    does not stop the others; a stream's only as its client takes the bytes.
+    Flow control: the window of the connection is reopened immediately, so that one slow client does
+    not block the others; that of a stream only as its client consumes the bytes.
     """
 
     is_shared = True
@@ -75,9 +75,9 @@ class H2Connection(asyncio.Protocol):
         self._scheme = b"http"
         self._is_open = False
         self._retired = False
-        self._broken = False  # the codec has given the connection up
+        self._broken = False  # the codec has ended the connection
         self._streams: dict[int, H2Stream] = {}
-        self._sending: dict[H2Stream, None] = {}  # in the order of their turns
+        self._sending: dict[H2Stream, None] = {}  # in round-robin order
         self._max_streams = limits.UPSTREAM_H2_MAX_STREAMS
         self._answered = False
         self._uncredited = 0
@@ -95,7 +95,7 @@ class H2Connection(asyncio.Protocol):
         return len(self._streams)
 
     def is_readable(self) -> bool:
-        """GOAWAY and refused streams tell what was not processed: no need to look."""
+        """Always False: GOAWAY and refused streams already tell what was not processed."""
         return False
 
     # --- the request ----------------------------------------------------------------------------
@@ -133,13 +133,13 @@ class H2Connection(asyncio.Protocol):
         self._loop.call_soon(callback, *arguments)
 
     def wants_to_send(self, stream: H2Stream) -> None:
-        """The stream has body bytes, or its end, to send."""
+        """Schedule a stream that has body bytes, or its end, to send."""
         if stream.stream_id in self._streams:
             self._sending[stream] = None
             self._flush_soon()
 
     def reset(self, stream: H2Stream, code: ErrorCodes) -> None:
-        """Give a stream up."""
+        """Abandon a stream."""
         if self._streams.pop(stream.stream_id, None) is None:
             return
         self._sending.pop(stream, None)
@@ -148,14 +148,14 @@ class H2Connection(asyncio.Protocol):
         except ProtocolError:
             pass  # h2 has closed it already
         if not stream.responded and self._is_open and not self._broken:
-            # Nobody answers: is anybody there?
+            # No response: probe whether the connection is alive.
             self._codec.ping(b"quicedge")
             self._probe.set(limits.UPSTREAM_PROBE_TIMEOUT)
         self._flush_soon()
         self._released()
 
     def credit(self, stream: H2Stream) -> None:
-        """Let the origin send as much more of a stream as its client has taken."""
+        """Reopen the window of a stream by what its client has consumed."""
         if (
             stream.uncredited >= limits.UPSTREAM_H2_STREAM_WINDOW // 4
             and stream.stream_id in self._streams
@@ -168,7 +168,7 @@ class H2Connection(asyncio.Protocol):
             self._flush_soon()
 
     def _send_bodies(self) -> None:
-        """A frame of each stream in turn, within flow control and what the socket takes."""
+        """Send frames of the streams in turn, as far as flow control and the socket allow."""
         sending = self._sending
         budget = limits.UPSTREAM_WRITE_HIGH
         while sending and budget > 0:
@@ -180,7 +180,7 @@ class H2Connection(asyncio.Protocol):
                 self._refuse(stream, UpstreamError(OriginFailure.RESET, str(error)))
 
     def _send_frame(self, stream: H2Stream) -> int:
-        """Send the stream's next frame, if it may; returns its body bytes."""
+        """Send the next frame of a stream, if allowed; returns the number of body bytes."""
         if not stream.wants_to_send:
             return 0
         codec, stream_id = self._codec, stream.stream_id
@@ -193,7 +193,7 @@ class H2Connection(asyncio.Protocol):
             return 0
         room = min(codec.local_flow_control_window(stream_id), codec.max_outbound_frame_size)
         if room <= 0:
-            return 0  # WINDOW_UPDATE brings it back
+            return 0  # WINDOW_UPDATE schedules it again
         data = stream.take(room)
         last = stream.ending and not stream.pending_bytes and not stream.trailers
         codec.send_data(stream_id, data, end_stream=last)
@@ -221,7 +221,7 @@ class H2Connection(asyncio.Protocol):
         if self._sending and not self._write_paused:
             self._flush_soon()
         elif self._transport.get_write_buffer_size() > 4 * limits.UPSTREAM_WRITE_HIGH:
-            # It asks (PING, SETTINGS) and does not read the answers.
+            # The origin sends PING or SETTINGS without reading the replies.
             self._lost(UpstreamError(OriginFailure.PROTOCOL, "the origin does not read"))
             self._transport.abort()
 
@@ -262,7 +262,7 @@ class H2Connection(asyncio.Protocol):
         if error is None:
             self._flush_soon()
             return
-        self._flush()  # its GOAWAY says why
+        self._flush()  # sends the GOAWAY with the reason
         detail = str(error) if isinstance(error, H2Error) else repr(error)
         self._lost(UpstreamError(OriginFailure.PROTOCOL, detail))
         self._close_transport()
@@ -283,7 +283,7 @@ class H2Connection(asyncio.Protocol):
 
     def _lost(self, error: UpstreamError) -> None:
         self._retire()
-        # As with HTTP/1.1: a connection that had worked before may just have been closing.
+        # As with HTTP/1.1: a connection that worked before may have been closing already.
         stale = self._answered and error.kind is OriginFailure.RESET
         streams, self._streams = self._streams, {}
         self._sending.clear()
@@ -397,7 +397,7 @@ class H2Connection(asyncio.Protocol):
             del self._streams[stream.stream_id]
             self._released()
         else:
-            # RFC 9113 section 8.1: it answered without reading all; the rest is not sent.
+            # RFC 9113 section 8.1: it responded without reading all; the rest is not sent.
             self.reset(stream, ErrorCodes.NO_ERROR)
         if receiver is not None:
             receiver.end_of_response(trailers)
@@ -408,7 +408,7 @@ class H2Connection(asyncio.Protocol):
         del self._streams[stream.stream_id]
         self._sending.pop(stream, None)
         code = event.error_code
-        # RFC 9113 section 8.7: REFUSED_STREAM says that nothing was processed.
+        # RFC 9113 section 8.7: REFUSED_STREAM means that nothing was processed.
         refused = code == ErrorCodes.REFUSED_STREAM
         name = code.name if isinstance(code, ErrorCodes) else f"code {code}"
         kind = OriginFailure.RESET if event.remote_reset else OriginFailure.PROTOCOL
@@ -442,7 +442,7 @@ class H2Connection(asyncio.Protocol):
         codec = self._codec
         theirs = codec.remote_settings.max_concurrent_streams
         self._max_streams = min(theirs, limits.UPSTREAM_H2_MAX_STREAMS)
-        # Whatever it allows us to remember, this much is worth remembering.
+        # Whatever size the origin allows, a larger table is not worth its memory.
         table = min(codec.encoder.header_table_size, limits.UPSTREAM_H2_HEADER_TABLE)
         if table != codec.encoder.header_table_size:
             codec.encoder.header_table_size = table
@@ -458,7 +458,7 @@ class H2Connection(asyncio.Protocol):
     # --- ends -----------------------------------------------------------------------------------
 
     def _released(self) -> None:
-        """A stream is gone: another may start, or the connection falls idle."""
+        """A stream has ended: another may start, or the connection becomes idle."""
         if not self._streams:
             if self._retired:
                 self.close()
@@ -473,7 +473,7 @@ class H2Connection(asyncio.Protocol):
             self._owner.retired(self)
 
     def close(self) -> None:
-        """Close in good order an idle connection."""
+        """Close an idle connection gracefully."""
         self._retire()
         if self._is_open and not self._transport.is_closing():
             if not self._broken:
@@ -482,8 +482,7 @@ class H2Connection(asyncio.Protocol):
             self._close_transport()
 
     def _close_transport(self) -> None:
-        """Close once what waits has gone out, but do not wait for ever: who ends a connection so
-        may not read."""
+        """Close when pending output is sent, or after a timeout: the origin may not read."""
         self._transport.close()
         self._linger.set(limits.UPSTREAM_CLOSE_TIMEOUT)
 

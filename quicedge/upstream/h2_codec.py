@@ -1,4 +1,4 @@
-"""The sans-IO `h2` codec, set up for origins."""
+"""The sans-IO `h2` codec, configured for origins."""
 
 from __future__ import annotations
 
@@ -31,31 +31,34 @@ from quicedge.config import limits
 from quicedge.shares import Standing, WorkBudget
 
 _FRAMES_FOR_WORK = 8
-"""Frames that carry nothing for each that does: WINDOW_UPDATE for stream and connection, PING to
-measure the path, SETTINGS."""
+"""Frames without content allowed per frame with content: WINDOW_UPDATE for stream and connection,
+PING to measure the path, SETTINGS."""
 
 _SETTINGS = SettingsFrame.type
 _OF_THE_CONNECTION = (DenialOfServiceError, FlowControlError, StreamClosedError)
-"""What h2 raises for HEADERS and DATA that is more than a malformed response."""
+"""Errors that h2 raises for HEADERS and DATA and that concern the connection, not a stream."""
 
 
 @dataclass(kw_only=True)
 class Malformed(Event):
-    """A response that is none; its stream has been reset."""
+    """A malformed response; its stream has been reset."""
 
     stream_id: int
     detail: str
 
 
 class FloodError(ProtocolError):
-    """More frames that carry nothing than any origin has use for."""
+    """The origin sent too many frames without content."""
 
     error_code = ErrorCodes.ENHANCE_YOUR_CALM
 
 
 class Codec(_H2Connection):
-    """Sends what our checks have let through as it is; what it receives, our checks judge, so
-    that a malformed response costs its stream, not the connection."""
+    """An h2 connection without h2's own header validation.
+
+    Messages are validated by `http.validation` instead, so that a malformed response costs its
+    stream and not the connection.
+    """
 
     def __init__(self, now: float) -> None:
         super().__init__(
@@ -72,7 +75,7 @@ class Codec(_H2Connection):
             client=True,
             initial_values={
                 SettingCodes.ENABLE_PUSH: 0,
-                SettingCodes.MAX_CONCURRENT_STREAMS: 0,  # streams the origin opens: none
+                SettingCodes.MAX_CONCURRENT_STREAMS: 0,  # the origin may open none
                 SettingCodes.INITIAL_WINDOW_SIZE: limits.UPSTREAM_H2_STREAM_WINDOW,
                 SettingCodes.MAX_HEADER_LIST_SIZE: limits.UPSTREAM_MAX_HEAD,
             },
@@ -88,8 +91,10 @@ class Codec(_H2Connection):
         self._has_preface = False
 
     def feed(self, data: bytes, now: float) -> tuple[list[Event], Exception | None]:
-        """Events in what an origin sent, and what then ended the connection: ProtocolError as a
-        rule; whatever else a codec may raise must not get further either."""
+        """Receive data; returns events and the error that ended the connection, if any.
+
+        The error is usually a ProtocolError; any other exception of the codec is returned as well.
+        """
         self._now = now
         events: list[Event] = []
         self._events = events
@@ -103,13 +108,15 @@ class Codec(_H2Connection):
         return events, error
 
     def worked(self) -> None:
-        """A request or a response, or a piece of one, crossed the connection."""
+        """A request or response, or a part of one, was transferred."""
         self._overhead.earn(_FRAMES_FOR_WORK)
 
     def _check_frames(self, data: bytes) -> tuple[int, ProtocolError | None]:
-        """Look at frame headers as they come: h2 looks when a frame is whole, which for an origin
-        that answers in HTTP/1.1 is after megabytes, or never. Bytes up to a header that is refused,
-        and why it is."""
+        """Check frame headers on arrival; returns the number of acceptable bytes, and the error.
+
+        h2 checks complete frames only. If an origin answers in HTTP/1.1, what looks like a frame
+        takes megabytes to complete, if it ever does.
+        """
         position = 0
         while position < len(data):
             if self._frame_left:
@@ -135,19 +142,21 @@ class Codec(_H2Connection):
         return len(data), None
 
     def _receive_frame(self, frame: Frame) -> list[Event]:
-        """Events are kept as they come: what was whole before a fault counts."""
+        """Keep events as they occur: what was complete before an error counts."""
         events = self._receive(frame)
         self._events += events
         if not isinstance(frame, DataFrame) or not frame.data:
             if self._overhead.spend(1, self._now) is not Standing.GOOD:
-                raise FloodError("too many frames that carry nothing")
+                raise FloodError("too many frames without content")
         elif any(isinstance(event, DataReceived) for event in events):
             self.worked()
         return []
 
     def _receive(self, frame: Frame) -> list[Event]:
-        """h2 takes every fault for the connection's. By RFC 9113 section 8.1.1 a malformed
-        response is a stream error, and the other streams go on."""
+        """Turn a malformed response into a stream error (RFC 9113 section 8.1.1).
+
+        h2 treats it as an error of the connection.
+        """
         try:
             return super()._receive_frame(frame)
         except _OF_THE_CONNECTION:
@@ -158,7 +167,7 @@ class Codec(_H2Connection):
             undecoded = isinstance(error.__cause__, HPACKError | IndexError | TypeError)
             if stream is None or undecoded or not isinstance(frame, HeadersFrame | DataFrame):
                 raise
-            # h2 has closed it as it would the connection; what still comes on it is to be ignored.
+            # h2 has closed the stream; frames that still arrive on it must be ignored.
             stream.state_machine.state = StreamState.OPEN
             self.reset_stream(frame.stream_id, ErrorCodes.PROTOCOL_ERROR)
             if isinstance(frame, DataFrame) and frame.flow_controlled_length:
@@ -167,14 +176,16 @@ class Codec(_H2Connection):
 
     def _receive_rst_stream_frame(self, frame: RstStreamFrame) -> tuple[list[Frame], list[Event]]:
         # RFC 9113 section 6.4: RST_STREAM frames MUST NOT be sent for a stream in the "idle"
-        # state; it MUST be a connection error of type PROTOCOL_ERROR. h2 takes no notice.
+        # state; it MUST be a connection error of type PROTOCOL_ERROR. h2 ignores it.
         if frame.stream_id > self.highest_outbound_stream_id or frame.stream_id % 2 == 0:
             raise ProtocolError(f"RST_STREAM of stream {frame.stream_id}, which is idle")
         return super()._receive_rst_stream_frame(frame)
 
     def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[Event]]:
-        """h2 takes GOAWAY for the end of the connection and refuses every frame after it; by
-        RFC 9113 section 6.8 the streams up to the last one named still run to their end."""
+        """Let streams up to the last one named by GOAWAY complete (RFC 9113 section 6.8).
+
+        h2 treats GOAWAY as the end of the connection and rejects every frame after it.
+        """
         event = ConnectionTerminated()
         event.error_code = frame.error_code
         event.last_stream_id = frame.last_stream_id

@@ -67,7 +67,7 @@ class H2Stream:
         """Response body bytes still to come, when declared."""
         self.paused = False
         self.uncredited = 0
-        """Bytes received that the origin's window was not reopened for."""
+        """Bytes received that were not added to the origin's window again."""
         self._connection = connection
         self._pending: deque[bytes] = deque()
         self._left = request.content_length
@@ -125,7 +125,7 @@ class H2Stream:
         return not self.request_done and (self.ending or bool(self._pending))
 
     def take(self, size: int) -> bytes:
-        """Up to `size` bytes of the body that waits."""
+        """Remove up to `size` pending body bytes."""
         data = self._pending.popleft()
         if len(data) > size:
             self._pending.appendleft(data[size:])

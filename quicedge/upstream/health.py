@@ -1,4 +1,4 @@
-"""Which servers of an upstream are fit for requests: what requests met, and what checks found."""
+"""Health of origin servers, from connection attempts (passive) and from checks (active)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 
 
 class Health:
-    """Of one server: whether a connection to it could be made last, and what its checks said."""
+    """The health of one server: the last connection attempt and the results of its checks."""
 
     __slots__ = ("_checks_failed", "_reachable", "_server")
 
@@ -30,42 +30,42 @@ class Health:
 
     @property
     def is_up(self) -> bool:
-        """Whether requests should go there."""
+        """Whether requests should be sent to it."""
         return self._reachable and self._checks_failed < limits.UPSTREAM_CHECK_FALL
 
     @property
     def is_reachable(self) -> bool:
-        """Whether the last connection could be made."""
+        """Whether the last connection attempt succeeded."""
         return self._reachable
 
     def reached(self) -> None:
-        """A connection was made."""
+        """A connection was established."""
         if not self._reachable:
             self._reachable = True
-            log.info("origin reached again", server=self._server)
+            log.info("origin reachable again", server=self._server)
 
     def unreachable(self, error: UpstreamError) -> None:
-        """No connection could be made: the server is left alone until one can."""
+        """A connection attempt failed: the server is down until one succeeds."""
         if self._reachable:
             self._reachable = False
-            log.warning("origin cannot be reached", server=self._server, error=str(error))
+            log.warning("origin unreachable", server=self._server, error=str(error))
 
     def checked(self, problem: str | None) -> None:
-        """The result of a check; None: all is well."""
+        """Record the result of a check; None: it succeeded."""
         was_up = self._checks_failed < limits.UPSTREAM_CHECK_FALL
         self._checks_failed = 0 if problem is None else self._checks_failed + 1
         is_up = self._checks_failed < limits.UPSTREAM_CHECK_FALL
         if was_up and not is_up:
-            log.warning("origin failed its checks", server=self._server, problem=problem)
+            log.warning("origin health check failed", server=self._server, problem=problem)
         elif is_up and not was_up:
-            log.info("origin passes its checks again", server=self._server)
+            log.info("origin health check succeeded", server=self._server)
 
 
 class Prober:
-    """Asks one server for `health_path` every `health_interval` seconds, as a request would.
+    """Requests `health_path` from one server every `health_interval` seconds.
 
-    A status of 2xx or 3xx is good; any other, and no answer within the interval, is not.
-    `open_on_server` sends a request to this server and no other.
+    A status of 2xx or 3xx is a success; any other status, or no response within the interval, is a
+    failure. `open_on_server` sends a request to this server.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Prober:
         self._timer: asyncio.Handle = loop.call_soon(self._check)
 
     def close(self) -> None:
-        """Ask no more."""
+        """Stop checking."""
         self._timer.cancel()
         if self._stream is not None:
             self._stream.abort()
@@ -113,13 +113,13 @@ class Prober:
     # --- upstream.base.ResponseHandler ----------------------------------------------------------
 
     def informational(self, response: Response) -> None:
-        """The answer follows."""
+        """Ignored."""
 
     def response(self, response: Response) -> None:
         self._status = response.status
 
     def data(self, data: bytes) -> None:
-        """The status tells enough."""
+        """Ignored: the status decides."""
 
     def end(self, trailers: Sequence[Field]) -> None:
         self._verdict(None if 200 <= self._status < 400 else f"status {self._status}")

@@ -1,7 +1,7 @@
-"""How many interim responses an origin may send: so many at once, and a rate beyond them.
+"""A rate limit on interim responses from an origin.
 
-RFC 9110 section 15.2 sets no number: an origin that works for an hour may say so (102, 103) as
-often as it likes. What costs is how fast they come.
+RFC 9110 section 15.2 does not limit their number: an origin that works for an hour may report
+progress (102, 103) any number of times. Only the rate is a cost.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from quicedge.config import limits
 
 
 class InterimRate:
-    """Those of one request. Times are seconds of any steady clock."""
+    """The interim responses of one request. Times are seconds of any monotonic clock."""
 
     __slots__ = ("_at", "_left")
 
@@ -19,7 +19,7 @@ class InterimRate:
         self._at: float | None = None
 
     def allow(self, now: float) -> bool:
-        """Whether one more is within the rate."""
+        """Count one response; returns whether it is within the rate."""
         if self._at is not None:
             gained = (now - self._at) * limits.UPSTREAM_INTERIM_RATE
             self._left = min(self._left + gained, limits.UPSTREAM_INTERIM_BURST)

@@ -1,4 +1,4 @@
-"""One origin server: its connections, and the requests that wait for one."""
+"""One origin server: its connection pool, and the requests that wait for a connection."""
 
 from __future__ import annotations
 
@@ -27,30 +27,34 @@ log = structlog.get_logger(__name__)
 
 
 class Waiter(Protocol):
-    """A request that wants a connection (`stream.UpstreamStream`)."""
+    """A request that needs a connection (`stream.UpstreamStream`)."""
 
     method: bytes
     client: Client | None
-    """Whose request it is; None: the edge's own."""
+    """The client that made the request; None: the edge itself."""
     stalled: bool
-    """Its client neither takes nor sends anything (`base.OriginStream`)."""
+    """Its client makes no progress (`base.OriginStream`)."""
 
     def give_up(self) -> None:
-        """Others wait for its place: fail, and `Server.leave`."""
+        """Others wait for its slot: fail, and call `Server.leave`."""
 
     def attach(self, connection: OriginConnection) -> None:
-        """A connection with capacity: the request is started on it at once."""
+        """Start the request on a connection with capacity, immediately."""
 
     def attempt_failed(self, error: UpstreamError, retry: Retry) -> None:
-        """There will be no connection."""
+        """No connection can be established."""
 
 
 class Server:
-    """Hands out connections: the one used last first, so that the others can fall idle and
-    close; else a new one; else the request waits its turn.
+    """The connection pool of one server.
 
-    How many requests run at a time is bounded by what connections may carry, and shared out fairly
-    among clients (`shares.Pool`). While requests wait, `reclaim` ends those of stalled clients.
+    A request gets the most recently used connection, so that the others can become idle and close;
+    else a new one; else it waits for its turn. The number of concurrent requests is bounded by the
+    capacity of the connections and shared fairly between clients (`shares.Pool`). While requests
+    wait, `reclaim` ends those of stalled clients.
+
+    Per request: `submit`, then `withdraw` if it is given up before `Waiter.attach`, or `leave` when
+    an attached request has ended. `retire` precedes `close`.
     """
 
     def __init__(
@@ -64,7 +68,7 @@ class Server:
         self.counters = Counters()
         self.health = Health(address.text)
         self.running = 0
-        """Requests that chose this server and are not over (`stream.UpstreamStream`)."""
+        """Running requests that chose this server (`stream.UpstreamStream`)."""
         self._recheck: asyncio.TimerHandle | None = None
         self._config = config
         self._connector = connector
@@ -76,10 +80,10 @@ class Server:
         self._served: dict[Waiter, None] = {}
         self._connecting: set[asyncio.Task[None]] = set()
         self._oddities: set[str] = set()
-        """What was said of its answers in the log, once each."""
+        """Deviations that were already logged, once each."""
         self._closing = False
         self._empty: asyncio.Event | None = None
-        # Whether one connection takes many requests; None until ALPN has told.
+        # Whether connections are shared (HTTP/2); None until ALPN has decided.
         self._shared: bool | None = config.protocol == "h2"
         if config.protocol == "auto" and address.tls:
             self._shared = None
@@ -88,9 +92,9 @@ class Server:
     # --- requests -------------------------------------------------------------------------------
 
     def submit(self, waiter: Waiter, fresh: bool = False) -> None:
-        """Attach `waiter` to a connection, now or later; raises UpstreamError when it cannot wait.
+        """Attach `waiter` to a connection, now or later; raises UpstreamError if it cannot wait.
 
-        `fresh`: an idle connection turned out dead, so its neighbours are not trusted either.
+        `fresh`: an idle connection turned out to be dead, so no other idle one is used either.
         """
         if self._closing:
             raise UpstreamError(OriginFailure.NO_SERVER, f"{self.address.text}: shutting down")
@@ -105,16 +109,16 @@ class Server:
                 return
         if not self._waiting.put(waiter, waiter.client):
             raise UpstreamError(
-                OriginFailure.OVERLOADED, f"{self.address.text}: too many requests wait"
+                OriginFailure.OVERLOADED, f"{self.address.text}: too many waiting requests"
             )
         self._connect_more()
 
     def withdraw(self, waiter: Waiter) -> None:
-        """The request was given up while it waited."""
+        """Remove a request that was given up while it waited."""
         self._waiting.remove(waiter, waiter.client)
 
     def leave(self, waiter: Waiter) -> None:
-        """The request is over, or this try of it: another may run in its place."""
+        """Release the slot of a request, or of an attempt, that has ended."""
         if waiter in self._served:
             del self._served[waiter]
             self._slots.give_back(waiter.client)
@@ -126,7 +130,7 @@ class Server:
         return bool(self._waiting)
 
     def reclaim(self) -> None:
-        """End requests of stalled clients for those that wait; who holds most loses first."""
+        """End requests of stalled clients for waiting ones, those of the largest holder first."""
         wanted = len(self._waiting)
         if not wanted:
             return
@@ -143,7 +147,7 @@ class Server:
         waiter.attach(connection)
 
     def _most_requests(self) -> int:
-        """Requests that may run at a time; of an unknown protocol, what HTTP/1.1 would allow."""
+        """Maximum number of concurrent requests; that of HTTP/1.1 until the protocol is known."""
         if self._shared:
             return limits.UPSTREAM_H2_CONNECTIONS * limits.UPSTREAM_H2_MAX_STREAMS
         return self._config.max_connections
@@ -157,7 +161,7 @@ class Server:
                 del ready[connection]
             if capacity == 0:
                 continue
-            # Only an idempotent request gets a second chance on a connection just closed.
+            # Only an idempotent request could be retried if the connection was just closed.
             if connection.active or is_idempotent(method) or not connection.is_readable():
                 return connection
             connection.terminate()
@@ -200,10 +204,10 @@ class Server:
     def found_odd(self, what: str) -> None:
         if what not in self._oddities:
             self._oddities.add(what)
-            log.warning("origin sends malformed answers", server=self.address.text, problem=what)
+            log.warning("origin sends malformed responses", server=self.address.text, problem=what)
 
     def _connect_more(self) -> None:
-        """As many connections on their way as waiting requests need and limits allow."""
+        """Start as many connection attempts as waiting requests need and limits allow."""
         waiting, under_way = len(self._waiting), len(self._connecting)
         if self._closing or self._waiting.next(self._slots.may_take) is None:
             return
@@ -211,7 +215,7 @@ class Server:
             wanted = waiting - under_way
             room = self._config.max_connections - len(self._connections) - under_way
         else:
-            # One connection takes many requests: no second before the first has told.
+            # With HTTP/2 one connection may suffice: wait for the first one.
             wanted = 1 - under_way
             room = limits.UPSTREAM_H2_CONNECTIONS - len(self._connections)
         for _ in range(min(wanted, room)):
@@ -246,7 +250,7 @@ class Server:
         return connection
 
     def _connect_failed(self, error: UpstreamError) -> None:
-        """One request pays for one failed try; when nothing else is there, all that wait do."""
+        """Fail one waiting request per failed attempt, or all if there is no other connection."""
         self.health.unreachable(error)
         if self._recheck is None and not self._closing:
             self._recheck = self._loop.call_later(limits.UPSTREAM_RECHECK, self._connect_again)
@@ -259,7 +263,7 @@ class Server:
             waiter.attempt_failed(error, Retry.ALWAYS)
 
     def _connect_again(self) -> None:
-        """Find out whether the server is back before any client has to."""
+        """Try to reconnect, so that no client has to find out whether the server is back."""
         self._recheck = None
         if not self.health.is_reachable and not self._connecting:
             self._connecting.add(self._loop.create_task(self._connect()))
@@ -267,8 +271,7 @@ class Server:
     # --- the whole --------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, int]:
-        """Whether it is `up`, connections (`open`, `idle`), requests (`active`, `waiting`) and
-        `Counters`."""
+        """`up`, connections (`open`, `idle`), requests (`active`, `waiting`), and `Counters`."""
         everything = [*self._connections, *self._retired]
         counters = self.counters
         return {
@@ -285,7 +288,7 @@ class Server:
         }
 
     def retire(self) -> None:
-        """Take no further requests; close each connection once nothing runs on it."""
+        """Accept no more requests; close each connection when it becomes idle."""
         self._closing = True
         if self._recheck is not None:
             self._recheck.cancel()
@@ -301,7 +304,7 @@ class Server:
             waiter.attempt_failed(error, Retry.NEVER)
 
     async def close(self, grace: float) -> None:
-        """Wait up to `grace` seconds for what runs, then close all (after `retire`)."""
+        """Wait up to `grace` seconds for running requests, then close all; call after `retire`."""
         self._empty = asyncio.Event()
         self._tell_empty()
         try:

@@ -27,7 +27,7 @@ _ALLOW = (b"allow", b"GET, HEAD, OPTIONS")
 _PRESENT_ONLY = getattr(os, "RWF_NOWAIT", 0)
 
 
-# A table of our own: an answer must not depend on what is installed on the machine.
+# Our own table: responses must not depend on what is installed on the machine.
 _TEXT = {
     b"html": b"text/html", b"htm": b"text/html", b"css": b"text/css", b"txt": b"text/plain",
     b"js": b"text/javascript", b"mjs": b"text/javascript", b"csv": b"text/csv",
@@ -46,9 +46,9 @@ _TYPES = {name: kind + b"; charset=utf-8" for name, kind in _TEXT.items()} | {
 
 
 class StaticUpstream:
-    """Answers requests from the files below `config.root` (as `group.Upstream` does from servers).
+    """Serves the files below `config.root`, with the interface of `group.Upstream`.
 
-    Raises UnusableError when that directory cannot be opened.
+    Raises UnusableError if the directory cannot be opened.
     """
 
     def __init__(
@@ -74,26 +74,26 @@ class StaticUpstream:
     def open(
         self, request: Request, handler: ResponseHandler, client: Client | None = None
     ) -> OriginStream:
-        """Answer a request (`base.OriginStream`); nothing is called before this returns."""
+        """Serve a request; the handler is not called before this returns."""
         stream = StaticStream(self, request, handler, client)
         self.running.add(stream)
         self.requests += 1
         return stream
 
     def stats(self) -> dict[str, dict[str, int]]:
-        """Requests `active` and in all, and content bytes read, by root."""
+        """Active requests, total requests and content bytes read, per root."""
         counts = {"active": len(self.running), "requests": self.requests}
         return {self.root: {**counts, "bytes_received": self.bytes_sent}}
 
-    # --- open files, shared out fairly ----------------------------------------------------------
+    # --- open files, shared fairly --------------------------------------------------------------
 
     @property
     def open_files(self) -> int:
-        """Files that are open now."""
+        """The number of open files."""
         return self._files.held
 
     def take_file(self, stream: StaticStream) -> bool:
-        """Whether a stream may open its file now; else it waits for its `serve`, or fails."""
+        """Whether a stream may open its file now; otherwise it is queued for `serve`, or fails."""
         if self._files.may_take(stream.client):
             self._hand_file(stream)
             return True
@@ -102,7 +102,7 @@ class StaticUpstream:
         return False
 
     def give_back_file(self, stream: StaticStream) -> None:
-        """A stream has closed its file, or opened none: those that wait may have it."""
+        """A stream has closed its file, or opened none: serve the queue."""
         self._files.give_back(stream.client)
         waiting = self._waiting
         while (following := waiting.next(self._files.may_take)) is not None:
@@ -116,11 +116,11 @@ class StaticUpstream:
 
     @property
     def is_contended(self) -> bool:
-        """Whether requests wait for what others hold."""
+        """Whether requests wait for resources that others hold."""
         return bool(self._waiting)
 
     def reclaim(self) -> None:
-        """Let no stalled client hold a file that others wait for; about once a second."""
+        """Take files that others wait for from stalled clients; call about once per second."""
         wanted = len(self._waiting)
         if wanted:
             stalled = [s for s in self.running if s.stalled and s.holds_file]
@@ -129,7 +129,7 @@ class StaticUpstream:
                 stream.fail(OriginFailure.STALLED, "others wait for an open file")
 
     def done(self, stream: StaticStream) -> None:
-        """A stream is over."""
+        """A stream has ended."""
         self._waiting.remove(stream, stream.client)
         self.running.discard(stream)
         if self._retired and not self.running:
@@ -138,14 +138,14 @@ class StaticUpstream:
                 self._idle.set()
 
     def retire(self) -> None:
-        """No new request will come; the directory is let go once running ones are done."""
+        """Accept no more requests; the directory is closed when the running ones have ended."""
         if not self._retired:
             self._retired = True
             if not self.running:
                 self.directory.close()
 
     async def close(self, grace: float = 0.0) -> None:
-        """Retire, wait up to `grace` seconds for what runs, then fail it."""
+        """Retire, wait up to `grace` seconds for running requests, then fail the rest."""
         self.retire()
         if not self.running:
             return
@@ -161,8 +161,8 @@ class StaticUpstream:
 class StaticStream:
     """The `OriginStream` of one request.
 
-    The file is read in pieces, one a turn of the loop, and not at all while paused. What is in
-    the page cache is read at once; a thread waits for the disk.
+    The file is read in chunks, one per event loop iteration, and not at all while paused. Data in
+    the page cache is read directly; for the rest a thread waits for the disk.
     """
 
     __slots__ = (
@@ -181,7 +181,7 @@ class StaticStream:
         self.client = client
         self.stalled = False
         self.holds_file = False
-        """Whether it holds one of the upstream's open files."""
+        """Whether it occupies one of the upstream's open files."""
         self.server = upstream.root
         self.queue_seconds = 0.0
         self.connect_seconds = 0.0
@@ -197,16 +197,16 @@ class StaticStream:
         self._stop = 0
         self._paused = False
         self._reading = True
-        """Whether `_start`, `_read` or a thread's answer is on its way."""
+        """Whether `_start`, `_read` or the result of a thread is pending."""
         upstream.loop.call_soon(self._start)
 
     # --- OriginStream ---------------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
-        """Content of a GET has no meaning (RFC 9110 section 9.3.1): it is read and dropped."""
+        """Discard the content: that of a GET has no meaning (RFC 9110 section 9.3.1)."""
 
     def end(self, trailers: Sequence[Field] = ()) -> None:
-        """See `write`."""
+        """Ignored, like the content."""
 
     def abort(self) -> None:
         self._finish()
@@ -240,7 +240,7 @@ class StaticStream:
         self.fail(OriginFailure.OVERLOADED, "no open file became free")
 
     def serve(self) -> None:
-        """Open the file and answer; a place among the open files is taken."""
+        """Open the file and respond; requires a successful `StaticUpstream.take_file`."""
         self._deadline.cancel()
         handler = self._handler
         if handler is None:
@@ -258,7 +258,7 @@ class StaticStream:
             self._serve(handler, self._file)
 
     def _answer(self, status: int, fields: Sequence[Field] = ()) -> None:
-        """Answer without a file, with a line that a person can read where there is content."""
+        """Respond without a file; the content, if any, is one line of text."""
         body = f"{status} {reason_phrase(status)}\n".encode()
         handler = self._finish()
         if handler is None:
@@ -319,13 +319,13 @@ class StaticStream:
         buffer = bytearray(size)
         try:
             read = os.preadv(file.descriptor, [buffer], self._offset, _PRESENT_ONLY)
-        except OSError:  # not in the page cache, or a file system that cannot tell
+        except OSError:  # not in the page cache, or RWF_NOWAIT is unsupported
             read = 0
         if read:
             self._take(bytes(buffer[:read]))
             return
         self._reading = True
-        # The thread has a descriptor of its own: this one may be closed, and its number reused.
+        # The thread gets its own descriptor: this one may be closed and its number reused.
         duplicate = os.dup(file.descriptor)
         waiting = self._upstream.loop.run_in_executor(
             None, _read_slowly, duplicate, size, self._offset
@@ -360,7 +360,7 @@ class StaticStream:
     # --- the end --------------------------------------------------------------------------------
 
     def fail(self, kind: OriginFailure, detail: str) -> None:
-        """Tell the exchange that there will be no (more) answer."""
+        """Report a failure to the exchange."""
         handler = self._finish()
         if handler is not None:
             handler.failed(UpstreamError(kind, detail))
@@ -387,10 +387,10 @@ def _read_slowly(descriptor: int, size: int, offset: int) -> bytes:
 
 
 def validators(status: os.stat_result) -> Validators:
-    """What identifies this state of a file.
+    """The validators of the current state of a file.
 
-    RFC 9110 section 8.8.1: a tag made of a time stamp is weak as long as the file may change again
-    without the stamp showing it; a second covers every file system's clock.
+    RFC 9110 section 8.8.1: a tag derived from a timestamp is weak as long as the file may change
+    again without changing the timestamp; one second covers the clocks of all file systems.
     """
     etag = b'"%x-%x"' % (status.st_mtime_ns, status.st_size)
     if time.time() - status.st_mtime < 1:
@@ -399,6 +399,6 @@ def validators(status: os.stat_result) -> Validators:
 
 
 def content_type(name: bytes) -> bytes:
-    """The media type of a file name's extension; text is taken for UTF-8."""
+    """The media type for the extension of a file name; text is assumed to be UTF-8."""
     extension = name.lower().rpartition(b".")[2]
     return _TYPES.get(extension, b"application/octet-stream")

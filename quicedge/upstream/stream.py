@@ -1,4 +1,4 @@
-"""A request on its way to an origin, over as many tries as it takes and is safe."""
+"""A request to an origin, with its attempts and retries."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 
 
 class Servers(Protocol):
-    """What a request may go to (`group.Upstream`)."""
+    """The servers that a request may be sent to (`group.Upstream`)."""
 
     config: UpstreamConfig
     loop: asyncio.AbstractEventLoop
 
     def choose(self, request: Request, failed: frozenset[Server]) -> Server | None:
-        """The server for a try; None: there is no other."""
+        """The server for an attempt; None: there is no other."""
 
 
 class UpstreamStream:
     """The `OriginStream` of an exchange and the `Receiver` of a connection.
 
-    It owns what is the same for every HTTP version: the tries, the one timer of a request, the
-    body that waits (for a connection, or behind `Expect: 100-continue`), and telling the exchange
-    of backpressure later, never from within its own call.
+    It handles what is common to all HTTP versions: attempts, the single timer of a request, the
+    pending body (until there is a connection, or 100 (Continue)), and deferred backpressure
+    callbacks to the exchange, which are never made from within its own calls. Call `start` first.
     """
 
     __slots__ = (
@@ -79,19 +79,19 @@ class UpstreamStream:
         self._body = ReplayBody()
         self._ended = request.ended
         self._trailers: Sequence[Field] = ()
-        self._holding = False  # the body waits for 100 (Continue)
-        self._refused = False  # the origin has answered and wants no (more) body
-        self._relayed = False  # the exchange has seen something of a response
+        self._holding = False  # the body is held until 100 (Continue)
+        self._refused = False  # the origin has responded and wants no (more) body
+        self._relayed = False  # part of a response was passed to the exchange
         self._responded = False
         self._paused = False
         self._request_paused = False
         self._told_paused = False
         self._report_scheduled = False
 
-    # --- tries ----------------------------------------------------------------------------------
+    # --- attempts -------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin the first try."""
+        """Start the first attempt."""
         if self.method == b"CONNECT":
             self._fail_later(UpstreamError(OriginFailure.NO_SERVER, "CONNECT is not forwarded"))
         else:
@@ -122,7 +122,7 @@ class UpstreamStream:
             )
 
     def attach(self, connection: OriginConnection) -> None:
-        """A connection is there (`server.Waiter`)."""
+        """Start the request on a connection (`server.Waiter`)."""
         since_queued = connection.connected_at - self._queued_at
         self.connect_seconds = max(min(since_queued, connection.connect_seconds), 0.0)
         self.queue_seconds += time.monotonic() - self._queued_at - self.connect_seconds
@@ -141,7 +141,7 @@ class UpstreamStream:
             self._send_kept()
 
     def _send_kept(self) -> None:
-        """The body that waited goes out."""
+        """Send the pending body."""
         self._holding = False
         attempt = self._attempt
         assert attempt is not None
@@ -155,7 +155,7 @@ class UpstreamStream:
             self._wait(OriginFailure.FIRST_BYTE_TIMEOUT, self._config.first_byte_timeout)
 
     def attempt_failed(self, error: UpstreamError, retry: Retry) -> None:
-        """A try failed: another one, or the end."""
+        """Retry after a failed attempt, or fail."""
         self._attempt = None
         self._holding = False
         if self._handler is None or self._server is None:
@@ -209,7 +209,7 @@ class UpstreamStream:
             self._attempt.write(data)
             self._body.sent(data)
             if self._responded and not self._paused:
-                # A conversation: neither side need speak as long as the other does.
+                # Bidirectional: activity of either side extends the deadline.
                 self._wait(OriginFailure.IDLE_TIMEOUT, self._config.idle_timeout)
 
     def end(self, trailers: Sequence[Field] = ()) -> None:
@@ -321,7 +321,7 @@ class UpstreamStream:
             self._handler.resume_request()
 
     def _wait(self, kind: OriginFailure | None, seconds: float) -> None:
-        """Fail as `kind` once the time is up; None: send the body that waits for 100."""
+        """Start the timer: fail as `kind` when it expires; None: send the body held for 100."""
         self._waits_for = kind
         self._deadline.set(seconds)
 
@@ -336,11 +336,11 @@ class UpstreamStream:
         self._break_off(UpstreamError(kind, self.server))
 
     def give_up(self) -> None:
-        """Others wait for what a stalled client holds (`server.Waiter`)."""
+        """Fail: others wait for what this stalled request holds (`server.Waiter`)."""
         self._break_off(UpstreamError(OriginFailure.STALLED, "others wait for the connection"))
 
     def _break_off(self, error: UpstreamError) -> None:
-        """Leave the origin, and tell the exchange."""
+        """Abandon the attempt and report the failure to the exchange."""
         attempt, server = self._attempt, self._server
         handler = self._finish()
         if attempt is not None:

@@ -1,4 +1,4 @@
-"""The stand-in for an upstream that cannot be built: its routes answer 503, the others are well."""
+"""A stand-in for an upstream that cannot be built: only its routes answer 503."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from quicedge.upstream.base import OriginStream, ResponseHandler, UpstreamError
 
 
 class UnusableUpstream:
-    """Fails every request with the reason (as `group.Upstream` opens them on its servers).
+    """Fails every request with the reason; has the interface of `group.Upstream`.
 
-    Until the next reload: that builds the upstream again.
+    The next reload tries to build the upstream again.
     """
 
     def __init__(
@@ -29,30 +29,30 @@ class UnusableUpstream:
     def open(
         self, request: Request, handler: ResponseHandler, client: Client | None = None
     ) -> OriginStream:
-        """Fail a request; the handler is told after this returns."""
+        """Fail a request; the handler is called after this returns."""
         return _FailedStream(self, handler)
 
     @property
     def is_contended(self) -> bool:
-        """Whether requests wait for what others hold."""
+        """Whether requests wait for resources that others hold."""
         return False
 
     def reclaim(self) -> None:
-        """Nothing is held."""
+        """Nothing to do."""
 
     def stats(self) -> dict[str, dict[str, int]]:
-        """No server, no figures."""
+        """Empty: there are no servers."""
         return {}
 
     def retire(self) -> None:
-        """Nothing is held."""
+        """Nothing to do."""
 
     async def close(self, grace: float = 0.0) -> None:
-        """Nothing is held."""
+        """Nothing to do."""
 
 
 class _FailedStream:
-    """The `OriginStream` of a request that goes nowhere."""
+    """The `OriginStream` of a failed request."""
 
     stalled = False
     server = ""
@@ -68,16 +68,16 @@ class _FailedStream:
         )
 
     def write(self, data: bytes) -> None:
-        """Nobody reads it."""
+        """Ignored."""
 
     def end(self, trailers: Sequence[Field] = ()) -> None:
-        """Nobody reads it."""
+        """Ignored."""
 
     def abort(self) -> None:
         self._telling.cancel()
 
     def pause(self) -> None:
-        """There is no response to hold back."""
+        """There is no response to pause."""
 
     def resume(self) -> None:
-        """There is no response to go on with."""
+        """There is no response to resume."""

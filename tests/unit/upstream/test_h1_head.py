@@ -32,7 +32,7 @@ async def test_the_whitespace_is_removed_and_the_operator_told_once() -> None:
                 assert answer.head is not None
                 assert answer.head.fields[:2] == [(b"x-frame", b"DENY"), (b"a", b"b : c")]
                 assert bytes(answer.body) == b"a : b", "content is left as it is"
-    (line,) = [line for line in lines if line["event"] == "origin sends malformed answers"]
+    (line,) = [line for line in lines if line["event"] == "origin sends malformed responses"]
     assert line["log_level"] == "warning"
     assert "colon" in line["problem"]
 

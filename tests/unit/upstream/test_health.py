@@ -45,7 +45,7 @@ async def test_a_server_that_cannot_be_reached_costs_one_request_one_try() -> No
             assert sum((await told(group, 8)).values()) == 8
         counters = {s.address.text: s.counters for s in group.servers}
         assert counters[gone.removeprefix("http://")].requests == 1
-        assert [entry["event"] for entry in logs] == ["origin cannot be reached"]
+        assert [entry["event"] for entry in logs] == ["origin unreachable"]
         assert "Errno 111" in logs[0]["error"]
 
 
@@ -104,7 +104,7 @@ async def test_a_server_that_fails_its_checks_gets_no_requests(broken: bytes) ->
             switch.answer = OK
             await eventually(lambda: health.is_up)
         assert [entry["event"] for entry in logs] == [
-            "origin failed its checks", "origin passes its checks again",
+            "origin health check failed", "origin health check succeeded",
         ]  # fmt: skip
         assert len(await told(group, 4)) == 2
 
