@@ -1,1 +1,1 @@
-"""Events, connection statistics, logs."""
+"""Event schema, connection statistics, metrics, logs and traces."""

@@ -1,4 +1,4 @@
-"""The access log: one record an exchange, with the transport it travelled on."""
+"""The access log: one record per exchange, with the state of its transport."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Literal
 
 import msgspec
 
+from quicedge.telemetry.outcomes import Outcome
 from quicedge.telemetry.text import escape, escape_json
 from quicedge.telemetry.writer import LineWriter
 
 
 class AccessRecord(msgspec.Struct, kw_only=True):
-    """One exchange. Durations are seconds, sizes bytes; None is unknown.
+    """One exchange. Durations are in seconds, sizes in bytes; None means unknown.
 
-    Octets from outside come in by `telemetry.text.text`, which makes them ASCII.
+    Untrusted octets must be converted by `telemetry.text.text`, which makes them ASCII.
     """
 
     time: str = ""
@@ -26,29 +27,28 @@ class AccessRecord(msgspec.Struct, kw_only=True):
     path: str
     status: int | None
     """The final status; None when the client left before there was one."""
-    outcome: str
-    """How it ended (`telemetry.outcomes.Outcome`)."""
+    outcome: Outcome
     reason: str | None = None
-    """Why the outcome is not `complete`, where more is known than its name says."""
+    """Details on an outcome other than `complete`."""
     bytes_received: int
     """Request body."""
     bytes_sent: int
     """Response body that the client acknowledged."""
     total_seconds: float
-    """From the request head until the client had acknowledged the last byte of the response."""
+    """From the request head until the last byte of the response was acknowledged."""
     queue_seconds: float | None = None
-    """Waiting for an origin connection."""
+    """Time spent waiting for an origin connection."""
     connect_seconds: float | None = None
-    """TCP and TLS to the origin; 0 on a reused connection."""
+    """TCP and TLS setup to the origin; 0 on a reused connection."""
     first_byte_seconds: float | None = None
     """From the request head to the response head."""
     response_seconds: float | None = None
-    """From the request head to the end of the origin's response; the rest of the total is the
-    client's."""
+    """From the request head to the end of the origin's response; the rest of the total is due to
+    the client."""
     upstream: str | None = None
-    """The group of servers, by its name in the configuration."""
+    """Configured name of the upstream."""
     server: str | None = None
-    """The origin that answered."""
+    """The origin server that answered."""
     client: str = ""
     """Validated address of the client, `host:port` or `[v6]:port`."""
     protocol: str = "h3"
@@ -61,16 +61,16 @@ class AccessRecord(msgspec.Struct, kw_only=True):
     congestion_window: int | None = None
     bytes_in_flight: int | None = None
     packets_lost: int | None = None
-    """Of the connection since its start."""
+    """On the connection since its start."""
     limited_by: str | None = None
     """`ConnectionStats.limited_by`."""
     user_agent: str | None = None
     trace_id: str | None = None
-    """Of the distributed trace that the request belongs to (W3C Trace Context)."""
+    """ID of the request's distributed trace (W3C Trace Context)."""
 
 
 class AccessLog:
-    """Writes records as JSON lines or as lines for a reader at a terminal."""
+    """Writes records as JSON lines or as human-readable lines."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class AccessLog:
         fields: Sequence[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`fields`: members of a record in the order they are written; empty: the usual ones."""
+        """`fields`: members of a record in output order; empty for the default set."""
         self._writer = writer
         usual = encode_json if format == "json" else encode_console
         self._encode = _encoder_of(fields, format) if fields else usual
@@ -89,7 +89,7 @@ class AccessLog:
         self._prefix = ""
 
     def log(self, record: AccessRecord) -> None:
-        """Queue one record; never blocks. Without room it is dropped and counted."""
+        """Queue one record; never blocks. Dropped and counted when the buffer is full."""
         now = self._clock()
         second = int(now)
         if second != self._second:
@@ -100,7 +100,7 @@ class AccessLog:
 
     @property
     def dropped(self) -> int:
-        """Records and other lines of the same file that were lost since the start."""
+        """Lines of this log dropped since the start."""
         return self._writer.dropped
 
 
@@ -108,11 +108,11 @@ _json = msgspec.json.Encoder()
 
 
 def encode_json(record: AccessRecord) -> bytes:
-    """One line of JSON with its newline; no raw control character in it."""
+    """Encode as one line of JSON, newline included, without raw control characters."""
     try:
         line = _json.encode(record)
     except UnicodeEncodeError:
-        # A lone surrogate: text that did not come by `telemetry.text.text`.
+        # A lone surrogate, from text that bypassed `telemetry.text.text`.
         line = json.dumps(msgspec.to_builtins(record)).encode("ascii")
     return escape_json(line) + b"\n"
 
@@ -120,7 +120,7 @@ def encode_json(record: AccessRecord) -> bytes:
 def _encoder_of(
     fields: Sequence[str], format: Literal["json", "console"]
 ) -> Callable[[AccessRecord], bytes]:
-    """An encoder of some members alone: an object of JSON, or `name=value` pairs."""
+    """An encoder of selected members: a JSON object, or `name=value` pairs."""
 
     def encode(record: AccessRecord) -> bytes:
         chosen = {name: getattr(record, name) for name in fields}
@@ -133,7 +133,7 @@ def _encoder_of(
 
 
 def encode_console(record: AccessRecord) -> bytes:
-    """One line for the eye, its newline included."""
+    """Encode as one human-readable line, newline included."""
     parts = [
         record.time[11:23],
         record.client,
@@ -143,7 +143,7 @@ def encode_console(record: AccessRecord) -> bytes:
         _size(record.bytes_sent),
         f"{record.total_seconds * 1000:.1f}ms",
     ]
-    if record.outcome != "complete":
+    if record.outcome is not Outcome.COMPLETE:
         parts.append(record.outcome)
     if record.reason:
         parts.append(f"({record.reason})")

@@ -1,8 +1,8 @@
-"""What happens on a connection, as typed records with the names and members of qlog.
+"""Events of a connection, as typed structures with the names and members of qlog.
 
-draft-ietf-quic-qlog-quic-events-13 and -h3-events-13. A record is what a trace writes as the `data`
-of an event; `name` and `importance` (core, base, extra) belong to its type. Times inside records
-are milliseconds, as there; members that are absent keep their defaults and are not written.
+draft-ietf-quic-qlog-quic-events-13 and -h3-events-13. A structure is written as the `data` of an
+event; `name` and `importance` (core, base, extra) belong to its type. Times are in milliseconds, as
+in qlog; absent members keep their defaults and are not written.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ CORE, BASE, EXTRA = 0, 1, 2
 LEVELS = {"core": CORE, "base": BASE, "extra": EXTRA}
 
 Frame = dict[str, Any]
-"""A QUIC or HTTP/3 frame as the drafts write it; `frame_type` tells which."""
+"""A QUIC or HTTP/3 frame as defined by the drafts, discriminated by `frame_type`."""
 
 
 class Event(Struct, omit_defaults=True, gc=False, kw_only=True):
-    """One thing that happened."""
+    """Base class of events."""
 
     name: ClassVar[str]
     importance: ClassVar[int] = BASE
@@ -63,7 +63,7 @@ class PacketDropped(Event):
 
 
 class PacketBuffered(Event):
-    """Kept until there are keys for it."""
+    """Buffered until its keys are available."""
 
     name = "quic:packet_buffered"
     raw: RawInfo | None = None
@@ -78,7 +78,7 @@ class PacketLost(Event):
 
 
 class RecoveryMetricsUpdated(Event):
-    """Only what changed since the last one."""
+    """Only the members that changed since the previous event."""
 
     name = "quic:recovery_metrics_updated"
     importance = CORE
@@ -91,7 +91,7 @@ class RecoveryMetricsUpdated(Event):
     bytes_in_flight: int | None = None
     ssthresh: int | None = None
     pacing_rate: int | None = None
-    """Bits a second."""
+    """Bits per second."""
 
 
 class RecoveryParametersSet(Event):
@@ -127,7 +127,7 @@ class AlpnInformation(Event):
 
 
 class ParametersSet(Event):
-    """Transport parameters of one side, by their names of RFC 9000 section 18.2."""
+    """Transport parameters of one endpoint, named as in RFC 9000 section 18.2."""
 
     name = "quic:parameters_set"
     importance = CORE
@@ -153,7 +153,7 @@ class ParametersSet(Event):
     grease_quic_bit: bool | None = None
     """RFC 9287."""
     unknown_parameters: list[dict[str, Any]] | None = None
-    """`id` and `value` (hexadecimal) of those that we do not know."""
+    """`id` and `value` (hexadecimal) of unknown parameters."""
 
 
 class ConnectionStarted(Event):

@@ -1,4 +1,4 @@
-"""Somebody who follows a connection's trace while it happens."""
+"""An in-memory trace sink for live followers of a connection."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from quicedge.config.tracelimits import QLOG_FOLLOW_BUFFER
 
 
 class Follower:
-    """Keeps lines until they are taken (`trace.Sink`); what finds no room is lost and counted."""
+    """Buffers lines until `take` (`trace.Sink`); drops and counts them when the buffer is full."""
 
     name = ""
-    why_lost = "they were not taken in time"
+    drop_reason = "not read in time"
 
     def __init__(self) -> None:
         self.closed = False
         self.dropped = 0
-        """Writes without room, each of one event or of a run of packets."""
+        """Dropped writes, each of one event or of a run of packets."""
         self._lines: deque[bytes] = deque()
         self._size = 0
 
@@ -32,7 +32,7 @@ class Follower:
         self.closed = True
 
     def take(self) -> bytes:
-        """All lines that wait."""
+        """Remove and return all buffered lines."""
         lines = b"".join(self._lines)
         self._lines.clear()
         self._size = 0

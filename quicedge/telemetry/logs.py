@@ -1,7 +1,7 @@
 """The log of a process: structlog and the standard library's logging in one stream of lines.
 
-Everything goes through `logging`'s root logger into a `LineWriter`, so a slow disk or terminal
-never stops the event loop, and text from outside is escaped in one place.
+Everything passes through the root logger of `logging` into a `LineWriter`, so that a slow disk or
+terminal never blocks the event loop and untrusted text is escaped in one place.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from quicedge.telemetry.access import AccessLog
 from quicedge.telemetry.text import escape, escape_json
 from quicedge.telemetry.writer import LineWriter
 
-_CHATTY = ("quic", "http3", "asyncio", "h2", "hpack")
-"""Library loggers that say at `info` what only a developer wants."""
+_VERBOSE_LOGGERS = ("quic", "http3", "asyncio", "h2", "hpack")
+"""Library loggers that are too verbose at `info`."""
 
 
 class Logs:
-    """The logs of this process: open, and in use unless `in_use` is false. One is in use at a
-    time: logging is global.
+    """The logs of this process. Only one instance is in use at a time, because logging is global;
+    with `in_use=False` it is opened but not yet used.
 
-    `process` names the process in every line (`supervisor`, `worker 0`); None leaves it out.
-    `exchanges` is false where there are none, so that no access log is opened.
-    UnusableError when a log file cannot be opened; then what was in use stays so.
+    `process` is added to every line (`supervisor`, `worker 0`) unless None.
+    `exchanges=False` opens no access log.
+    Raises UnusableError when a log file cannot be opened; then nothing has changed.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Logs:
         self._log = _open("log.file", config.file)
         self._access: LineWriter | None = None
         self.access: AccessLog | None = None
-        """None when the access log is off."""
+        """None when the access log is disabled."""
         if config.access and exchanges:
             key = "log.access_file" if config.access_file else "log.file"
             try:
@@ -60,45 +60,45 @@ class Logs:
         self._handler = _LineHandler(self._log)
         self._handler.setFormatter(_formatter(config, process))
         if in_use:
-            _route_everything_to(self._handler, config)
+            _install(self._handler, config)
 
     @property
     def dropped(self) -> int:
-        """Lines and records lost to a slow or full disk since the start."""
+        """Lines dropped since the start because of a slow or full disk."""
         return self._log.dropped + (self._access.dropped if self._access else 0)
 
     def reopen(self) -> None:
-        """Go on in new files of the same names (SIGUSR1, after a rotation by renaming).
+        """Reopen the log files by name (SIGUSR1, after a rotation by renaming).
 
-        OSError when one cannot be opened; its old file stays in use.
+        Raises OSError when one cannot be opened; its old file then stays in use.
         """
         self._log.reopen()
         if self._access is not None:
             self._access.reopen()
 
     def successor(self, config: Log) -> Logs:
-        """Logs by another configuration, open and not in use yet; UnusableError as above.
+        """Open logs for another configuration without using them yet; raises UnusableError.
 
-        These themselves when nothing changes. `replace_by` or `discard` takes what this returns.
+        Returns self when nothing changes. The result must be passed to `replace_by` or `discard`.
         """
         if config == self.config:
             return self
         return Logs(config, process=self._process, exchanges=self._exchanges, in_use=False)
 
     def replace_by(self, successor: Logs) -> Logs:
-        """Log to the successor from now on, and return it."""
+        """Switch logging to the successor and return it."""
         if successor is not self:
-            _route_everything_to(successor._handler, successor.config)
+            _install(successor._handler, successor.config)
             self.close()
         return successor
 
     def discard(self, successor: Logs) -> None:
-        """Close a successor that is not used after all."""
+        """Close a successor that was not used."""
         if successor is not self:
             successor.close()
 
     def close(self) -> None:
-        """Write what waits (for `LOG_CLOSE_TIMEOUT` at most) and end."""
+        """Write pending lines, for `LOG_CLOSE_TIMEOUT` at most, and close."""
         logging.getLogger().removeHandler(self._handler)
         self._log.close()
         if self._access is not None:
@@ -126,14 +126,14 @@ class _LineHandler(logging.Handler):
         self._writer.write(line + b"\n")
 
 
-def _route_everything_to(handler: logging.Handler, config: Log) -> None:
+def _install(handler: logging.Handler, config: Log) -> None:
     root = logging.getLogger()
     for other in root.handlers[:]:
         if isinstance(other, _LineHandler):
             root.removeHandler(other)
     root.addHandler(handler)
     root.setLevel(config.level.upper())
-    for name in _CHATTY:
+    for name in _VERBOSE_LOGGERS:
         logging.getLogger(name).setLevel(
             logging.DEBUG if config.level == "debug" else logging.WARNING
         )
@@ -146,7 +146,7 @@ def _route_everything_to(handler: logging.Handler, config: Log) -> None:
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
-        # A cached logger would keep the first configuration after a reload.
+        # Cached loggers would ignore reconfiguration.
         cache_logger_on_first_use=False,
     )
 
@@ -202,6 +202,6 @@ def _escaped(key: str, value: Any) -> Any:
     if isinstance(value, int | float | bool | None):
         return value
     if key == "exception":
-        # Indented: no line of a traceback can pass for a line of the log.
+        # Indented, so that no line of a traceback can be mistaken for a log line.
         return "\n".join("    " + escape(line) for line in str(value).split("\n"))
     return escape(value if isinstance(value, str) else str(value))

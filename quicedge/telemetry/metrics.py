@@ -1,7 +1,7 @@
-"""Distributions and counts by route, upstream and listener: what `/metrics` is made of.
+"""Counters and histograms by route, upstream and listener, exported by `/metrics`.
 
-A worker counts here and sends snapshots; nothing is kept of a single request or connection. The
-number of series follows from the configuration and from the constants below alone.
+Each worker has its own and sends snapshots; nothing is kept per request or connection. The number
+of series depends only on the configuration and the constants below.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from quicedge.telemetry.outcomes import ORIGIN_FAILURES, Outcome
 DURATIONS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 )  # fmt: skip
-"""Bounds of durations, seconds."""
+"""Bucket bounds of durations, in seconds."""
 RTTS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 3.0)
-"""Bounds of round-trip times, seconds."""
+"""Bucket bounds of round-trip times, in seconds."""
 AGES = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0)
-"""Bounds of connection ages, seconds."""
+"""Bucket bounds of connection ages, in seconds."""
 WINDOWS = tuple(float(4096 << 2 * power) for power in range(8))
-"""Bounds of congestion windows, bytes: 4 KB to 64 MB."""
+"""Bucket bounds of congestion windows, in bytes: 4 KB to 64 MB."""
 RATIOS = (0.0, 0.0001, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5)
-"""Bounds of shares of packets lost."""
+"""Bucket bounds of loss ratios."""
 
 USUAL_STATUSES = (
     "200", "204", "206", "301", "302", "304", "400", "401", "403", "404", "408", "413", "414",
     "421", "429", "431", "500", "501", "502", "503", "504", "none",
 )  # fmt: skip
-"""Status codes counted from 0: those that the edge answers with, and most of origins'."""
+"""Status codes whose series exist from the start: the edge's own and the most common ones."""
 
 CONNECTION_HISTOGRAMS = {
     "age_seconds": AGES,
@@ -39,11 +39,11 @@ CONNECTION_HISTOGRAMS = {
     "congestion_window_bytes": WINDOWS,
     "loss_ratio": RATIOS,
 }
-"""What is observed of a connection when it ends."""
+"""Observed when a connection ends."""
 
 
 class Histogram(Struct):
-    """Observations by upper bound; the last count is of those above all bounds."""
+    """Observations by upper bound; the last count is for those above all bounds."""
 
     counts: list[int]
     sum: float = 0.0
@@ -61,7 +61,7 @@ class RouteMetrics(Struct):
     """Exchanges of one route."""
 
     statuses: dict[str, int] = field(default_factory=lambda: dict.fromkeys(USUAL_STATUSES, 0))
-    """By status code; `none` where the client left before there was one."""
+    """By status code; `none` when the client left before there was one."""
     outcomes: dict[str, int] = field(
         default_factory=lambda: {outcome.value: 0 for outcome in Outcome}
     )
@@ -69,7 +69,7 @@ class RouteMetrics(Struct):
     bytes_sent: int = 0
     """Content that clients acknowledged."""
     duration: Histogram = field(default_factory=lambda: Histogram.over(DURATIONS))
-    """From the request head until the client had acknowledged the last byte."""
+    """From the request head until the last byte of the response was acknowledged."""
 
 
 class UpstreamMetrics(Struct):
@@ -82,7 +82,7 @@ class UpstreamMetrics(Struct):
 
 
 class ListenerMetrics(Struct):
-    """Connections that came to one address."""
+    """Connections to one listening address."""
 
     handshakes: dict[str, int] = field(default_factory=lambda: {"completed": 0, "failed": 0})
     """By outcome: `completed`, `failed`."""
@@ -94,28 +94,28 @@ class ListenerMetrics(Struct):
 
 
 class Metrics(Struct):
-    """All of a worker."""
+    """All metrics of a worker."""
 
     routes: dict[str, RouteMetrics] = field(default_factory=dict)
     upstreams: dict[str, UpstreamMetrics] = field(default_factory=dict)
     listeners: dict[str, ListenerMetrics] = field(default_factory=dict)
 
     def route(self, name: str) -> RouteMetrics:
-        """Those of a route, all zero when it is new."""
+        """The metrics of a route, created on first use."""
         found = self.routes.get(name)
         if found is None:
             found = self.routes[name] = RouteMetrics()
         return found
 
     def upstream(self, name: str) -> UpstreamMetrics:
-        """Those of an upstream, all zero when it is new."""
+        """The metrics of an upstream, created on first use."""
         found = self.upstreams.get(name)
         if found is None:
             found = self.upstreams[name] = UpstreamMetrics()
         return found
 
     def listener(self, name: str) -> ListenerMetrics:
-        """Those of a listener, all zero when it is new."""
+        """The metrics of a listener, created on first use."""
         found = self.listeners.get(name)
         if found is None:
             found = self.listeners[name] = ListenerMetrics()
@@ -133,9 +133,9 @@ class Metrics(Struct):
         seconds: float,
         first_byte_seconds: float | None,
     ) -> None:
-        """An exchange is over; `status` is 0 when there was none."""
+        """Record an exchange that has ended; `status` is 0 when there was none."""
         found = self.route(route)
-        # Origins choose codes; three digits bound the series.
+        # Origins choose status codes; three digits bound the number of series.
         code = str(status) if 100 <= status <= 999 else "none"
         found.statuses[code] = found.statuses.get(code, 0) + 1
         found.outcomes[outcome] += 1
@@ -152,7 +152,7 @@ class Metrics(Struct):
             of_upstream.first_byte.observe(first_byte_seconds, DURATIONS)
 
     def connection(self, listener: str, *, completed: bool, observed: dict[str, float]) -> None:
-        """A connection is over; `observed` has what is known of `CONNECTION_HISTOGRAMS`."""
+        """Record a connection that has ended; `observed` has the known `CONNECTION_HISTOGRAMS`."""
         found = self.listener(listener)
         outcome = "completed" if completed else "failed"
         found.handshakes[outcome] += 1

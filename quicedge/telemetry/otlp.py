@@ -1,7 +1,7 @@
-"""Spans to an OpenTelemetry collector, by OTLP over HTTP.
+"""Export of spans to an OpenTelemetry collector via OTLP over HTTP.
 
-It runs in the parent process, in a thread of its own: workers do no more than hand their spans
-over. OpenTelemetry is imported when an exporter is made, and only then.
+Runs in a thread of the parent process; workers only send it their spans. OpenTelemetry is imported
+only when an exporter is created.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 
 class Exporter(Protocol):
-    """What sends a batch, and may take its time (`opentelemetry.sdk.trace.export.SpanExporter`)."""
+    """Sends a batch, blocking (`opentelemetry.sdk.trace.export.SpanExporter`)."""
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult: ...
 
@@ -44,7 +44,7 @@ class SpanExport:
         exporter: Exporter | None = None,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
-        """`exporter`: in the place of one that sends to `config.endpoint`, in tests."""
+        """`exporter` replaces the one that sends to `config.endpoint` in tests."""
         from opentelemetry.sdk.resources import Resource
 
         given = {"service.name": config.service_name or _service_name(environment)}
@@ -58,12 +58,12 @@ class SpanExport:
         self._queue: deque[Span] = deque()
         self._wake = threading.Event()
         self._closing = False
-        self._complained = False
-        # Each has one writer: the caller's thread the first, ours the others.
+        self._warned = False
+        # Each counter has one writer: the caller's thread the first, ours the others.
         self._refused = 0
         self._failed = 0
         self._exported = 0
-        # A daemon: a collector that hangs must not keep the process from ending.
+        # Daemon thread: a hanging collector must not delay the exit of the process.
         self._thread = threading.Thread(target=self._run, name="otlp-export", daemon=True)
         self._thread.start()
 
@@ -73,7 +73,7 @@ class SpanExport:
         return SpanCounts(self._exported, dropped)
 
     def put(self, spans: Sequence[Span]) -> None:
-        """Queue spans; never blocks. Those without room are dropped and counted."""
+        """Queue spans; never blocks. Dropped and counted when the queue is full."""
         room = max(self._size - len(self._queue), 0)
         self._queue.extend(spans[:room])
         self._refused += len(spans) - len(spans[:room])
@@ -81,11 +81,11 @@ class SpanExport:
             self._wake.set()
 
     def close(self, timeout: float = OTEL_CLOSE_TIMEOUT) -> None:
-        """Send what waits, for `timeout` seconds at most."""
+        """Send pending spans, for `timeout` seconds at most."""
         self._closing = True
         self._wake.set()
         self._thread.join(timeout)
-        # Ends a thread that waits between two tries, too.
+        # Also wakes a thread that waits between retries.
         self._exporter.shutdown()
 
     # --- the exporting thread -------------------------------------------------------------------
@@ -98,23 +98,25 @@ class SpanExport:
         self._drain()
 
     def _drain(self) -> None:
+        from opentelemetry.sdk.trace.export import SpanExportResult
+
         while self._queue:
             batch = [self._queue.popleft() for _ in range(min(self._batch, len(self._queue)))]
             try:
                 result = self._exporter.export([self._readable(span) for span in batch])
-                failed, error = result.name != "SUCCESS", ""
+                failed, error = result is not SpanExportResult.SUCCESS, ""
             except Exception as problem:
-                failed, error = True, repr(problem)
+                failed, error = True, f"{type(problem).__name__}: {problem}"
             if failed:
                 self._failed += len(batch)
-                if not self._complained:
-                    log.warning("the collector does not take spans", error=error or None)
+                if not self._warned:
+                    log.warning("span export failed", error=error or None)
             else:
                 self._exported += len(batch)
-            self._complained = failed
+            self._warned = failed
 
     def _readable(self, span: Span) -> ReadableSpan:
-        """A span in the SDK's terms."""
+        """Convert to a span of the SDK."""
         from opentelemetry import trace
         from opentelemetry.sdk.trace import ReadableSpan
         from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -127,7 +129,7 @@ class SpanExport:
             parent = trace.SpanContext(
                 trace_id, int(span.parent_id, 16), span.remote_parent, flags, state
             )
-        # The conventions: no description where the status code says it all.
+        # Semantic conventions: no description where the status code is sufficient.
         reason = None if span.error is None or span.error.isdigit() else span.error
         failed = trace.Status(trace.StatusCode.ERROR, reason)
         return ReadableSpan(
@@ -151,13 +153,13 @@ def _otlp(config: Otel, environment: Mapping[str, str]) -> Exporter:
         "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", environment.get("OTEL_EXPORTER_OTLP_PROTOCOL", "")
     )
     if protocol not in ("", "http/protobuf"):
-        log.warning("spans go out as http/protobuf", asked_for=protocol)
-    # What is not given here the exporter reads from the environment itself.
+        log.warning("OTLP protocol not supported; using http/protobuf", protocol=protocol)
+    # The exporter reads other options from the environment.
     return OTLPSpanExporter(endpoint=config.endpoint, timeout=config.timeout)
 
 
 def _service_name(environment: Mapping[str, str]) -> str:
-    """The environment's name for us, in the order that OpenTelemetry gives."""
+    """The service name from the environment, with the precedence that OpenTelemetry defines."""
     if name := environment.get("OTEL_SERVICE_NAME"):
         return name
     for pair in environment.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","):
@@ -168,7 +170,7 @@ def _service_name(environment: Mapping[str, str]) -> str:
 
 
 def _number(environment: Mapping[str, str], name: str, default: float) -> float:
-    """A number of at least 1; what is none counts as unset, as the SDK has it."""
+    """A number of at least 1; invalid values count as unset, as in the SDK."""
     text = environment.get(name, "")
     try:
         value = float(text) if text else default
@@ -176,5 +178,5 @@ def _number(environment: Mapping[str, str], name: str, default: float) -> float:
         value = -1.0
     if value >= 1:
         return value
-    log.warning("expected a number of at least 1", variable=name, value=text)
+    log.warning("invalid value ignored: expected a number of at least 1", variable=name, value=text)
     return default

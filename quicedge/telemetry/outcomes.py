@@ -1,4 +1,4 @@
-"""How requests end: one word each for the access log, metrics and spans."""
+"""Outcomes of requests, as reported by the access log, metrics and spans."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ class Outcome(StrEnum):
     CONNECTION_CLOSED = "connection_closed"
     """The edge closed the connection before the response was delivered."""
     REQUEST_TIMEOUT = "request_timeout"
-    """The request's content came too slowly."""
+    """The request content arrived too slowly."""
     RESPONSE_TIMEOUT = "response_timeout"
-    """The client took the response too slowly."""
+    """The client read the response too slowly."""
     MALFORMED = "malformed"
-    """The request is none, or is too large to be read."""
+    """The request is malformed or too large to be parsed."""
     REQUEST_TOO_LARGE = "request_too_large"
     URI_TOO_LONG = "uri_too_long"
     RESPONSE_TOO_LARGE = "response_too_large"
-    """The response head is larger than the client takes, or than QPACK can encode."""
+    """The response head is larger than the client accepts or QPACK can encode."""
     MISDIRECTED = "misdirected"
     NO_ROUTE = "no_route"
     NOT_SERVED = "not_served"
-    """A method that the edge serves for nobody."""
+    """A method that the edge does not support."""
     DENIED = "denied"
     RATE_LIMITED = "rate_limited"
     OVERLOADED = "overloaded"
     STALLED = "stalled"
-    """The client neither took nor sent anything while others waited for what it held."""
+    """The client made no progress while others waited for the resources it held."""
     # Of `http.errors.OriginFailure`.
     ORIGIN_CONNECT = "origin_connect"
     ORIGIN_CONNECT_TIMEOUT = "origin_connect_timeout"
@@ -49,20 +49,20 @@ class Outcome(StrEnum):
 
     @property
     def origin_failure(self) -> str | None:
-        """The kind of an origin's failure; None when it did not fail."""
+        """The kind of origin failure; None for other outcomes."""
         name = self.value
         return name.removeprefix(_ORIGIN) if name.startswith(_ORIGIN) else None
 
     @classmethod
     def of_origin(cls, kind: str) -> Outcome:
-        """That of an origin that failed (`http.errors.OriginFailure`)."""
+        """The outcome of an origin failure (`http.errors.OriginFailure`)."""
         return cls.STALLED if kind == cls.STALLED else cls(_ORIGIN + kind)
 
 
 _ORIGIN: Final = "origin_"
 
 ORIGIN_FAILURES: Final = tuple(kind for kind in (o.origin_failure for o in Outcome) if kind)
-"""Every kind of an origin's failure: metric series exist before anything has failed."""
+"""Every kind of origin failure, so that metric series exist before the first failure."""
 
 
 class Refusal(StrEnum):
@@ -74,11 +74,11 @@ class Refusal(StrEnum):
     RATE_LIMITED = "rate_limited"
     TOO_SLOW = "too_slow"
     STALLED = "stalled"
-    """A stream reset because its client took nothing and held its share of the memory."""
+    """A stream reset because its client read nothing while holding its share of the memory."""
     SHED = "shed"
-    """A connection closed for want of memory."""
+    """A connection closed because memory is exhausted."""
     ABUSE = "abuse"
-    """A client sent away for what it did: after GOAWAY, or at once."""
+    """A connection closed for abuse, gracefully or immediately."""
 
 
 DATAGRAM_DROPS: Final = (
@@ -91,7 +91,7 @@ DATAGRAM_DROPS: Final = (
     "send_dropped_not_permitted", "send_dropped_queue", "send_dropped_refused",
     "send_dropped_too_large", "send_dropped_unreachable",
 )  # fmt: skip
-"""Reasons for which datagrams are discarded."""
+"""Reasons for discarding datagrams."""
 
 
 class EarlyDataVerdict(StrEnum):
@@ -110,8 +110,8 @@ Name = TypeVar("Name", bound=str)
 
 
 def from_zero(names: Iterable[str], counts: Mapping[Name, int]) -> dict[str, int]:
-    """Counts by name, with 0 for names that have not come up: a rate over a counter that appears
-    with its first event misses that event."""
+    """Counts by name, with 0 for missing names: the rate of a counter that only appears with its
+    first event misses that event."""
     return {
         **dict.fromkeys(map(str, names), 0),
         **{str(name): count for name, count in counts.items()},

@@ -1,7 +1,7 @@
-"""Spans of a distributed trace, between the worker that saw them and the process that exports them.
+"""Spans of distributed traces, as sent from workers to the exporting process.
 
-Names and meanings of attributes are those of OpenTelemetry's semantic conventions for HTTP spans;
-what they do not cover begins with `quic.` or `quicedge.`. Nothing here needs OpenTelemetry itself.
+Attributes follow OpenTelemetry's semantic conventions for HTTP spans; others are prefixed with
+`quic.` or `quicedge.`. Does not depend on OpenTelemetry itself.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ Attribute = str | int | float | bool
 
 
 class Span(Struct, frozen=True, array_like=True):
-    """A span that is over. Identifiers are lower-case hexadecimal."""
+    """A finished span. Identifiers are lower-case hexadecimal."""
 
     trace_id: str
     span_id: str
     parent_id: str | None
-    """None: it is a trace's root."""
+    """None for the root of a trace."""
     remote_parent: bool
-    """The parent is somebody else's span."""
+    """The parent belongs to another process."""
     kind: Literal["server", "client"]
     name: str
     start: float
@@ -30,32 +30,32 @@ class Span(Struct, frozen=True, array_like=True):
     end: float
     attributes: dict[str, Attribute]
     error: str | None = None
-    """Why it counts as failed: a status code, or how the exchange ended; None: it does not."""
+    """Status code or outcome if the span failed; None otherwise."""
     state: str = ""
-    """The `tracestate` that came with the parent."""
+    """The `tracestate` received with the parent."""
 
 
 class SpanCounts(Struct, frozen=True):
-    """What became of spans since the start."""
+    """Counts of exported and dropped spans since the start."""
 
     exported: int = 0
     dropped: dict[str, int] = {}
-    """By reason: `worker` and `queue` had no room, `export` the collector did not take."""
+    """By reason: `worker` and `queue` were full, `export` failed."""
 
 
 class Sampler(Struct, frozen=True):
-    """Which traces are recorded."""
+    """Decides which traces are recorded."""
 
     ratio: float = 1.0
-    """Share of traces that begin here."""
+    """Share of traces that start here."""
     parent_based: bool = True
-    """A trace that began elsewhere is recorded if it is there."""
+    """Follow the parent's sampling decision for traces that started elsewhere."""
 
     def samples(self, trace_id: str, parent_sampled: bool | None) -> bool:
-        """`parent_sampled`: None when the trace begins here.
+        """`parent_sampled`: None when the trace starts here.
 
-        The same trace gets the same answer everywhere, as the SDK's TraceIdRatioBased gives it:
-        the low 64 bits of the identifier are compared with a bound.
+        The decision is the same in every process, as by the SDK's TraceIdRatioBased sampler: the
+        low 64 bits of the trace ID are compared with a bound.
         """
         if self.parent_based and parent_sampled is not None:
             return parent_sampled
@@ -77,7 +77,7 @@ _SAMPLERS = {
 
 
 def sampler_of(ratio: float | None, environment: Mapping[str, str]) -> Sampler:
-    """The configured share of traces, else what OTEL_TRACES_SAMPLER says, else all of them."""
+    """The configured ratio, else the sampler of OTEL_TRACES_SAMPLER, else all traces."""
     if ratio is not None:
         return Sampler(ratio)
     name = environment.get("OTEL_TRACES_SAMPLER", "").strip().lower()
@@ -85,7 +85,7 @@ def sampler_of(ratio: float | None, environment: Mapping[str, str]) -> Sampler:
         return Sampler()
     if name not in _SAMPLERS:
         raise SamplerError(
-            f"OTEL_TRACES_SAMPLER: {name!r} is none of {', '.join(sorted(_SAMPLERS))}"
+            f"OTEL_TRACES_SAMPLER: {name!r} is not one of {', '.join(sorted(_SAMPLERS))}"
         )
     share, parent_based = _SAMPLERS[name]
     if share is None:
@@ -100,7 +100,7 @@ def sampler_of(ratio: float | None, environment: Mapping[str, str]) -> Sampler:
 
 
 def is_disabled(environment: Mapping[str, str]) -> bool:
-    """Whether the environment switches spans off, whatever is configured."""
+    """Whether the environment disables spans, overriding the configuration."""
     return (
         environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
         or environment.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none"

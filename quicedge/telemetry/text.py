@@ -1,4 +1,4 @@
-"""Text that came from outside, made safe for a terminal and for a line of a log."""
+"""Escaping of untrusted text for terminals and log lines."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import re
 
 
 def text(value: bytes) -> str:
-    """Octets of a message as text: ASCII as it is, every other octet as `\\xNN`."""
+    """Decode octets of a message: ASCII unchanged, every other octet as `\\xNN`."""
     return value.decode("ascii", "backslashreplace")
 
 
 def escape(value: str) -> str:
-    """`value` with everything unprintable (controls, line separators, bidi marks) escaped."""
+    """Escape unprintable characters (controls, line separators, bidi marks)."""
     if value.isprintable():
         return value
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in value)
 
 
 def escape_json(line: bytes) -> bytes:
-    """Encoded JSON with what JSON leaves raw but no terminal should see as `\\uNNNN`.
+    """Escape characters in encoded JSON that are valid there but unsafe on a terminal.
 
     JSON escapes only controls below space (RFC 8259 section 7): DEL, the C1 controls, which some
-    terminals obey, line separators and bidi marks would pass. The JSON still means the same.
+    terminals interpret, line separators and bidi marks stay raw. The JSON value is unchanged.
     """
     if line.isascii():
         return line.replace(b"\x7f", b"\\u007f") if b"\x7f" in line else line

@@ -1,7 +1,7 @@
-"""One connection's qlog trace: events made into JSON text sequences (RFC 7464).
+"""The qlog trace of one connection: events as JSON text sequences (RFC 7464).
 
-draft-ietf-quic-qlog-main-schema-14 section 5. A trace reads no clock: whoever drives the connection
-sets `now`, so events of one datagram bear one time. Nothing is kept: each line goes to the sink.
+draft-ietf-quic-qlog-main-schema-14 section 5. A trace reads no clock: the driver of the connection
+sets `now`, so that events of one datagram have the same time. Lines go to the sinks unbuffered.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Sink(Protocol):
-    """Where lines go; never blocks."""
+    """Receives lines; never blocks."""
 
     name: str
-    """Of a file; empty when it is none."""
-    why_lost: str
-    """What it means that there was no room."""
+    """File name; empty when the sink is not a file."""
+    drop_reason: str
+    """Why lines are dropped when the sink is full."""
 
     def write(self, lines: bytes) -> bool:
-        """Take whole lines; False when there is no room and they are lost."""
+        """Accept whole lines; False when the sink is full and they are dropped."""
 
     def close(self) -> None: ...
 
@@ -42,7 +42,7 @@ _ENDLESS = 1 << 62
 
 
 class _Output:
-    """A sink, and how much of the trace it gets."""
+    """A sink, with its level and remaining size."""
 
     __slots__ = ("held", "held_size", "left", "level", "sink", "unreported")
 
@@ -51,16 +51,16 @@ class _Output:
         self.level = level
         self.left = max_size
         self.unreported = 0
-        """Events lost that the trace has not told of."""
+        """Dropped events that the trace has not reported yet."""
         self.held: list[bytes] | None = [] if tentative else None
         self.held_size = 0
 
 
 class Trace:
-    """Writes the events of one connection to sinks, as a rule to one.
+    """Writes the events of one connection to one or more sinks.
 
-    A level is `core`, `base` or `extra`; events of lesser importance are left out. Events are
-    dropped, and counted in the trace itself, when a sink has no room.
+    A level is `core`, `base` or `extra`; less important events are omitted. Events that a full sink
+    drops are counted and reported in the trace itself.
     """
 
     def __init__(
@@ -75,13 +75,13 @@ class Trace:
         tentative: bool = False,
         max_size: int = _ENDLESS,
     ) -> None:
-        """`started` on the clock of `now`, `wall_clock` the same moment since the epoch.
+        """`started` is on the clock of `now`; `wall_clock` is the same time since the epoch.
 
-        `tentative`: nothing is written until `keep` (or never, after `close`).
+        `tentative`: nothing is written until `keep`.
         """
         self.now = started
         self.dropped = 0
-        """Events that a sink had no room for."""
+        """Events dropped by full sinks."""
         self.closed = False
         self._started = started
         self._header = _header(group_id, vantage_point, wall_clock)
@@ -101,7 +101,7 @@ class Trace:
         max_size: int = _ENDLESS,
         opening: Callable[[], None] = lambda: None,
     ) -> None:
-        """Write to another sink too, from now on: the header, what `opening` logs, what follows."""
+        """Add a sink; it receives the header, what `opening` logs, and all later events."""
         others = self._outputs
         self._use((_Output(sink, LEVELS[level], tentative, max_size),))
         self._put(self._header, 0)
@@ -109,7 +109,7 @@ class Trace:
         self._use((*others, *self._outputs))
 
     def detach(self, sink: Sink) -> None:
-        """Write to a sink no more; without any the trace is closed."""
+        """Remove a sink; without sinks the trace is closed."""
         for output in self._outputs:
             if output.sink is sink:
                 self._end(output)
@@ -129,42 +129,42 @@ class Trace:
 
     @property
     def file(self) -> str | None:
-        """The name of the trace file, where one is written."""
+        """The name of the trace file, if one is written."""
         return next((output.sink.name for output in self._outputs if output.sink.name), None)
 
     def end_file(self) -> None:
-        """Write to the file no more."""
+        """Detach the trace file."""
         for output in self._outputs:
             if output.sink.name:
                 self._end(output)
 
     def keep(self) -> None:
-        """Write what was tentative, and all that follows."""
+        """Write a tentative trace, including what was held back."""
         for output in self._outputs:
             held, output.held = output.held, None
             for lines in held or ():
                 self._write(output, lines, 1)
 
     def discard(self) -> None:
-        """End what was tentative, with nothing written."""
+        """End a tentative trace without writing anything."""
         for output in self._outputs:
             if output.held is not None:
                 self._end(output)
 
     @property
     def tentative(self) -> bool:
-        """Whether `keep` or `discard` is still to come."""
+        """Whether `keep` or `discard` is still pending."""
         return any(output.held is not None for output in self._outputs)
 
     def close(self) -> None:
-        """No event follows."""
+        """End the trace."""
         for output in self._outputs:
             self._end(output)
 
     # --- events ---------------------------------------------------------------------------------
 
     def log(self, event: Event) -> None:
-        """Write an event that happened at `now`, if the level asks for it."""
+        """Write an event that happened at `now`, if its importance is within the level."""
         if event.importance <= self.level:
             head = b'\x1e{"time":%.3f,"name":"%b","data":' % (
                 self._time(),
@@ -175,10 +175,10 @@ class Trace:
     def stream_packets_sent(
         self, first: int, count: int, size: int, stream_id: int, offset: int, length: int
     ) -> None:
-        """`packet_sent` of `count` packets of `size` bytes, from number `first` on.
+        """Write `packet_sent` for `count` packets of `size` bytes, numbered from `first`.
 
-        Each has one STREAM frame of `length` bytes, from `offset` on. Written out by hand, in one
-        go: a download is made of these.
+        Each has one STREAM frame of `length` bytes, starting at `offset`. Formatted in one pass,
+        because downloads consist of these.
         """
         line = self._stream_packet_line(b"sent", size, stream_id, length, b"")
         numbers = [0] * (2 * count)
@@ -189,7 +189,7 @@ class Trace:
     def stream_packet_sent(
         self, number: int, size: int, stream_id: int, offset: int, length: int, fin: bool
     ) -> None:
-        """`packet_sent` of a packet with one STREAM frame."""
+        """Write `packet_sent` for a packet with one STREAM frame."""
         fin_member = b'"fin":true,' if fin else b""
         line = self._stream_packet_line(b"sent", size, stream_id, length, fin_member)
         self._put(line % (number, offset))
@@ -197,14 +197,14 @@ class Trace:
     def stream_packet_received(
         self, number: int, size: int, stream_id: int, offset: int, length: int
     ) -> None:
-        """`packet_received` of a packet with one STREAM frame: what an upload is made of."""
+        """Write `packet_received` for a packet with one STREAM frame, as in uploads."""
         line = self._stream_packet_line(b"received", size, stream_id, length, b"")
         self._put(line % (number, offset))
 
     def _stream_packet_line(
         self, direction: bytes, size: int, stream_id: int, length: int, fin: bytes
     ) -> bytes:
-        """A line that lacks the packet number and the offset."""
+        """A line template without packet number and offset."""
         key = (self.now, direction, size, stream_id, length, fin)
         if key != self._line_key:
             self._line_key = key
@@ -230,8 +230,8 @@ class Trace:
                 output.held.append(lines)
             return
         if len(lines) > output.left:
-            # Close to the limit, a last event says why there are no more.
-            self._warn(output, "the size limit of a trace file is reached")
+            # The last event explains why the trace ends.
+            self._warn(output, "trace file size limit reached")
             self._end(output)
             return
         if output.unreported:
@@ -244,7 +244,7 @@ class Trace:
 
     def _report_drops(self, output: _Output) -> None:
         lost = output.unreported
-        if lost and self._warn(output, f"{lost} events lost: {output.sink.why_lost}"):
+        if lost and self._warn(output, f"{lost} events lost: {output.sink.drop_reason}"):
             output.unreported = 0
 
     def _warn(self, output: _Output, message: str) -> bool:

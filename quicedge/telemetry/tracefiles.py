@@ -1,4 +1,4 @@
-"""Trace files on disk: one thread writes them all, and a slow disk costs events, never time."""
+"""Trace files on disk, written by one thread: a slow disk drops events instead of blocking."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ log = structlog.get_logger(__name__)
 
 
 def trace_directory(config: Qlog) -> str | None:
-    """Where traces go: the configured directory, or that of the variable QLOGDIR."""
+    """The trace directory: configured, or from the environment variable QLOGDIR."""
     return config.directory or os.environ.get("QLOGDIR") or None
 
 
 class TraceFile:
-    """One file that is being written (`trace.Sink`)."""
+    """One open trace file (`trace.Sink`)."""
 
-    why_lost = "the disk is slow"
+    drop_reason = "disk too slow"
     __slots__ = ("_files", "closed", "fd", "lost_bytes", "name")
 
     def __init__(self, files: TraceFiles, name: str) -> None:
         self._files = files
         self.name = name
         self.fd = -1
-        """Opened by the writing thread, with the first line."""
+        """Opened by the writer thread on the first write."""
         self.closed = False
         self.lost_bytes = 0
 
@@ -53,33 +53,33 @@ class TraceFile:
 
 
 class TraceFiles:
-    """The traces of this process in one directory, of `max_total` bytes with those of others.
+    """The traces of this process in one directory, shared with other processes.
 
-    When they grow beyond it, the oldest files go. At most `QLOG_BUFFER` bytes wait for the disk;
-    what finds no room is dropped (`dropped` counts the writes).
+    When the directory exceeds `max_total` bytes, the oldest files are removed. At most
+    `QLOG_BUFFER` bytes wait for the disk; further writes are dropped and counted.
     """
 
     def __init__(self, directory: str, *, max_total: int) -> None:
         self.directory = Path(directory)
         self.dropped = 0
-        """Writes without room, each of one event or of a run of packets."""
+        """Dropped writes, each of one event or of a run of packets."""
         self.failed = 0
-        """Writes that the disk refused."""
+        """Failed writes."""
         self.open = 0
         self._max_total = max_total
         self._queue: deque[tuple[TraceFile, bytes]] = deque()
-        # Each has one writer: the caller's thread the first, ours the second.
+        # Each counter has one writer: the caller's thread the first, ours the second.
         self._accepted = 0
         self._settled = 0
         self._since_pruned = QLOG_PRUNE_EVERY
         self._wake = threading.Event()
         self._closing = False
-        self._complained = False
+        self._warned = False
         self._thread = threading.Thread(target=self._run, name="qlog-writer", daemon=True)
         self._thread.start()
 
     def new(self, name: str) -> TraceFile | None:
-        """A file to write to, made when the first line comes; None when too many are open."""
+        """A new trace file, created on its first write; None when too many are open."""
         if self.open >= QLOG_MAX_OPEN:
             return None
         self.open += 1
@@ -101,12 +101,12 @@ class TraceFiles:
         self._wake.set()
 
     def close(self) -> None:
-        """Write what waits; `LOG_CLOSE_TIMEOUT` seconds at most."""
+        """Write pending lines, for `LOG_CLOSE_TIMEOUT` at most."""
         self._closing = True
         self._wake.set()
         self._thread.join(LOG_CLOSE_TIMEOUT)
 
-    # --- the writing thread ---------------------------------------------------------------------
+    # --- the writer thread ----------------------------------------------------------------------
 
     def _run(self) -> None:
         while True:
@@ -116,7 +116,7 @@ class TraceFiles:
             self._write_waiting()
             if closing:
                 return
-            # Company for the next write; a killed process loses no more than this.
+            # Batch writes; a killed process loses no more than this.
             time.sleep(QLOG_FLUSH_INTERVAL)
 
     def _write_waiting(self) -> None:
@@ -141,7 +141,7 @@ class TraceFiles:
         try:
             if file.fd < 0:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-                # Traces name clients and what they asked for: not for everybody to read.
+                # Traces contain client addresses and requests: not world-readable.
                 file.fd = os.open(self.directory / file.name, flags, 0o640)
             view = memoryview(data)
             while view:
@@ -149,11 +149,11 @@ class TraceFiles:
         except OSError as error:
             self.failed += 1
             file.lost_bytes += len(data)
-            if not self._complained:
-                self._complained = True
-                log.warning("cannot write a trace", file=file.name, error=str(error))
+            if not self._warned:
+                self._warned = True
+                log.warning("cannot write trace", file=file.name, error=str(error))
         else:
-            self._complained = False
+            self._warned = False
         self._settled += len(data)
         self._since_pruned += len(data)
         if self._since_pruned >= QLOG_PRUNE_EVERY:
@@ -161,7 +161,7 @@ class TraceFiles:
             self._prune()
 
     def _prune(self) -> None:
-        """Remove the oldest traces until all are within the limit; one always stays."""
+        """Remove the oldest traces until the limit is met; the newest always stays."""
         found = []
         try:
             with os.scandir(self.directory) as entries:

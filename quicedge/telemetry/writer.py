@@ -1,4 +1,4 @@
-"""A bounded writer of log lines: its own thread meets the disk, so the event loop never does."""
+"""A bounded, asynchronous writer of log lines: only its own thread waits for the disk."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from quicedge.config.limits import LOG_BUFFER, LOG_CLOSE_TIMEOUT, LOG_WRITE_SIZE
 from quicedge.telemetry.appending import open_append
 
 _WRITE_RETRY = 1.0
-"""Seconds between two looks at a pipe that takes nothing."""
+"""Seconds between attempts to write to a full pipe."""
 
 _WRITE_MAX = 1024 * 1024
-"""Bytes of one write; each costs a wait for the interpreter lock on a busy loop."""
+"""Bytes per write; each has to wait for the GIL when the loop is busy."""
 
 _MAX_FILES_WAITING = 4
-"""Reopenings that a hanging disk has not got to yet; each holds a descriptor."""
+"""Pending reopenings, each with a descriptor."""
 
 
 class LineWriter:
     """Appends lines to a file, or to standard error when `path` is None.
 
-    `write` never blocks: lines wait in a buffer of `LOG_BUFFER` bytes at most; what finds no room,
-    or what the disk refuses, is dropped and counted. Several processes may append to one file:
-    a write holds whole lines and the file is opened with O_APPEND.
+    `write` never blocks: lines wait in a buffer of at most `LOG_BUFFER` bytes; lines that do not
+    fit and failed writes are dropped and counted. Several processes may append to one file: each
+    write consists of whole lines and the file is opened with O_APPEND.
 
-    `flush_interval` is how long, in seconds, a line may wait for more to be written with it.
+    `flush_interval`: how long, in seconds, a line may wait to be batched with others.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class LineWriter:
         self._fd = _open(path)
         self._flush_interval = flush_interval
         self._buffer_size = buffer_size
-        # Lines, and between them file descriptors to go on with. Appending and popping are
+        # Lines, and between them file descriptors to switch to. Appending and popping are
         # atomic, so neither side takes a lock.
         self._queue: deque[bytes | int] = deque()
         # Each counter has one writer: the first three the caller's thread, the rest ours.
@@ -50,19 +50,19 @@ class LineWriter:
         self._files_used = 0
         self._torn = False
         self._wake = threading.Event()
-        self._hurry = threading.Event()
+        self._flush_now = threading.Event()
         self._closed = False
-        # A daemon: a disk that hangs must not keep the process from ending.
+        # Daemon thread: a hanging disk must not delay the exit of the process.
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
 
     @property
     def dropped(self) -> int:
-        """Lines lost since the start."""
+        """Lines dropped since the start."""
         return self._refused_lines + self._failed_lines
 
     def write(self, line: bytes) -> bool:
-        """Queue one line, its newline included; False when there is no room for it."""
+        """Queue one line, newline included; False when the buffer is full."""
         waiting = self._accepted_bytes - self._settled_bytes
         if waiting + len(line) > self._buffer_size or self._closed:
             self._refused_lines += 1
@@ -71,42 +71,41 @@ class LineWriter:
         self._queue.append(line)
         if not self._wake.is_set():
             self._wake.set()
-        if waiting >= LOG_WRITE_SIZE and not self._hurry.is_set():
-            self._hurry.set()
+        if waiting >= LOG_WRITE_SIZE and not self._flush_now.is_set():
+            self._flush_now.set()
         return True
 
     def reopen(self) -> None:
-        """Go on in a new file of the same name; for rotation by renaming.
+        """Reopen the file by name, after a rotation by renaming.
 
-        Lines written before go to the old file, later ones to the new; OSError when it cannot be
-        opened, and then the old one stays in use.
+        Earlier lines go to the old file, later ones to the new. Raises OSError when it cannot be
+        opened; the old file then stays in use.
         """
         if self.path is None:
             return
         if self._files_opened - self._files_used >= _MAX_FILES_WAITING:
-            raise OSError(f"{self.path}: earlier reopenings still wait for the disk")
+            raise OSError(f"{self.path}: earlier reopenings are still pending")
         self._queue.append(_open(self.path))
         self._files_opened += 1
         self._wake.set()
 
     def close(self, timeout: float = LOG_CLOSE_TIMEOUT) -> None:
-        """Write what waits, for `timeout` seconds at most."""
+        """Write pending lines, for `timeout` seconds at most."""
         if self._closed:
             return
         self._closed = True
         self._wake.set()
-        self._hurry.set()
+        self._flush_now.set()
         self._thread.join(timeout)
 
     def _run(self) -> None:
         while not self._closed:
             self._wake.wait()
             if self._flush_interval:
-                self._hurry.wait(self._flush_interval)
-            # Cleared before the queue is read: a line that comes later sets them again, or
-            # is read below.
+                self._flush_now.wait(self._flush_interval)
+            # Cleared before the queue is read: a later line sets them again or is read below.
             self._wake.clear()
-            self._hurry.clear()
+            self._flush_now.clear()
             self._drain()
         self._drain()
         if self.path is not None:
@@ -139,10 +138,10 @@ class LineWriter:
             try:
                 done += os.write(self._fd, data[done:] if done else data)
             except BlockingIOError:
-                # A standard error that somebody made non-blocking.
+                # Standard error is non-blocking.
                 select.select([], [self._fd], [], _WRITE_RETRY)
             except OSError:
-                # Disk full, or nobody reads: no place is left to say so but the counter.
+                # Disk full or broken pipe: only the counter can report it.
                 self._failed_lines += data.count(b"\n", done)
                 break
         if done:

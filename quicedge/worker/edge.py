@@ -1,4 +1,4 @@
-"""A worker's edge: sockets, the QUIC endpoint, sessions and upstreams on one event loop."""
+"""Wires one worker together: sockets, QUIC endpoint, sessions, gateway and telemetry."""
 
 from __future__ import annotations
 
@@ -70,8 +70,9 @@ def load_certificates(certificates: Iterable[CertificatePem]) -> CertificateStor
 class Edge:
     """Everything between the sockets of one worker and its origins.
 
-    Datagrams of one wake-up are all handled before anything is sent; what origins bring in
-    between is sent once a turn of the loop, however many exchanges wrote.
+    All datagrams of a wake-up are processed before anything is sent; data from origins is sent once
+    per turn of the loop, however many exchanges wrote. Settings change by `propose` and `adopt`;
+    at the end call `drain`, then `close`.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class Edge:
         each is preferred to HTTP/3.
         """
         self._loop = asyncio.get_running_loop()
-        # Not the loop's time: uvloop's has whole milliseconds and stands still within a turn.
+        # Not the loop's clock: uvloop's has millisecond resolution and stands still within a turn.
         self._clock: Callable[[], float] = time.monotonic
         self.sockets = sockets
         self._connection_ids = connection_ids
@@ -158,9 +159,9 @@ class Edge:
     # --- configuration ------------------------------------------------------------------------
 
     def propose(self, config: Config, certificates: CertificateStore) -> Proposal:
-        """Build what a configuration needs beside what runs; raises UnusableError.
+        """Build everything that a configuration needs, beside what runs; raises UnusableError.
 
-        `adopt` it, or `drop` it.
+        The result must be passed to `adopt`, or its `drop` called.
         """
         return Proposal(
             config,
@@ -172,7 +173,7 @@ class Edge:
         )
 
     def adopt(self, proposal: Proposal) -> None:
-        """Use a configuration from now on; connections and exchanges that live keep theirs."""
+        """Switch to a configuration; live connections and exchanges keep theirs."""
         config = proposal.config
         self.spans.configure(config.otel)
         self._use(proposal)
@@ -203,20 +204,20 @@ class Edge:
                 upstream.retire()
 
     def use_shared_keys(self, shared: SharedKeys | None) -> None:
-        """Tickets and tokens of a fleet from now on; None: of this host alone."""
+        """Use the fleet's ticket and token keys from now on; None: keys of this host."""
         self.endpoint.use_keys(
             None if shared is None else Fleet(shared.keys, lambda: time.time() - self._clock())
         )
 
     def _preferred_address(self, path: FourTuple) -> PreferredAddress | None:
-        """Where a client should move to, if the operator prefers an address."""
+        """The configured preferred address for a client that connected on `path`, if any."""
         found: dict[str, tuple[str, int]] = {}
         for text in self.config.quic.preferred_address:
             host, _, port = text.rpartition(":")
             host = host.strip("[]")
             family = "ipv6" if ":" in host else "ipv4"
             if ipaddress.ip_address(host).is_unspecified:
-                # Only the family that the client came by is known of a wildcard.
+                # A wildcard stands for the address that the client connected to.
                 if (":" in path.local_host) != (":" in host) or not path.local_host:
                     continue
                 host = path.local_host
@@ -239,7 +240,7 @@ class Edge:
         self._flush()
 
     def wake(self, connection: Connection) -> None:
-        """Something was written on the connection: send at the end of this turn of the loop."""
+        """The connection has something to send: flush at the end of this turn of the loop."""
         self.endpoint.wake(connection)
         if not self._flush_scheduled:
             self._flush_scheduled = True
@@ -261,7 +262,7 @@ class Edge:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = deadline
-        # The loop rounds to whole milliseconds; rounded down, it would spin until the deadline.
+        # The loop has millisecond resolution; rounding down would spin until the deadline.
         delay = math.ceil((deadline - self._clock()) * 1000) / 1000
         self._timer = self._loop.call_later(max(delay, 0.0), self._timer_fired)
 
@@ -285,11 +286,11 @@ class Edge:
 
     @property
     def max_streams(self) -> int:
-        """Concurrent requests that a connection is allowed."""
+        """Concurrent requests allowed per connection."""
         return self.config.quic.max_streams
 
     def make_codec(self, session: Http3Session, alpn: str | None) -> Codec:
-        """The codec of the application protocol that was negotiated."""
+        """The codec for the negotiated application protocol."""
         assert alpn is not None, "TLS refuses clients without a protocol in common"
         return self._codecs[alpn](session)
 
@@ -310,7 +311,7 @@ class Edge:
         self.handshakes_completed += 1
 
     def session_ended(self, session: Http3Session) -> None:
-        """The connection behind a session is over."""
+        """The session's connection has ended."""
         self.sessions.discard(session)
         if session.connection.handshake_seconds is None:
             self.handshakes_failed += 1
@@ -323,7 +324,7 @@ class Edge:
         self._check_drained()
 
     def _tick(self) -> None:
-        """Once a second: deadlines of progress, memory, and what we lose."""
+        """Runs once per second: progress deadlines, memory, local losses."""
         self._ticker = self._loop.call_later(PROGRESS_INTERVAL, self._tick)
         now = self._clock()
         contended = self.gateway.is_contended
@@ -346,7 +347,7 @@ class Edge:
     # --- the end ----------------------------------------------------------------------------------
 
     async def drain(self, timeout: float) -> None:
-        """Take no new connections, finish what runs, at most `timeout` seconds; then close all."""
+        """Refuse new connections, finish exchanges within `timeout` seconds, then close all."""
         self._overload.drain()
         self._drained = self._loop.create_future()
         for session in list(self.sessions):
@@ -373,7 +374,7 @@ class Edge:
             self._drained.set_result(None)
 
     async def close(self) -> None:
-        """Stop reading and close upstreams; the sockets are the supervisor's."""
+        """Stop reading and close the upstreams; the supervisor owns the sockets."""
         self._ticker.cancel()
         self.policy.close()
         self.early_data.close()

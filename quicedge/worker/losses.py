@@ -1,4 +1,4 @@
-"""What a worker loses on its own side, told to the operator at a bounded rate."""
+"""Rate-limited log lines about losses within a worker."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ log = structlog.get_logger(__name__)
 
 
 class LossReport:
-    """Says what was added to totals since it last spoke of them; seconds are any clock's."""
+    """Logs the growth of loss counters since the last report; any clock in seconds will do."""
 
     def __init__(self) -> None:
-        self._told: dict[str, int] = {}
-        self._told_at: dict[str, float] = {}
+        self._reported: dict[str, int] = {}
+        self._reported_at: dict[str, float] = {}
 
     def check(self, totals: Mapping[str, int], now: float) -> None:
-        """`totals`: how often each thing was lost since the start, by its name."""
-        for what, total in totals.items():
-            new = total - self._told.get(what, 0)
-            silent_until = self._told_at.get(what, float("-inf")) + REFUSAL_LOG_INTERVAL
+        """`totals`: number of losses since the start, by kind."""
+        for kind, total in totals.items():
+            new = total - self._reported.get(kind, 0)
+            silent_until = self._reported_at.get(kind, float("-inf")) + REFUSAL_LOG_INTERVAL
             if new > 0 and now >= silent_until:
-                log.warning("lost on our side", what=what, count=new)
-                self._told[what], self._told_at[what] = total, now
+                log.warning("local loss", kind=kind, count=new)
+                self._reported[kind], self._reported_at[kind] = total, now

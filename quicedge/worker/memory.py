@@ -1,4 +1,4 @@
-"""The worker's memory, held to a budget: new work is refused first, then who holds most goes."""
+"""The memory budget of a worker: refuse new work first, then close the largest connections."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CGROUP_LIMITS = (
 
 
 def resident_bytes() -> int:
-    """Memory of this process in use now; its maximum where the system does not tell."""
+    """Resident memory of this process; its maximum where the current value is unknown."""
     try:
         return int(_STATM.read_bytes().split()[1]) * resource.getpagesize()
     except OSError:
@@ -36,21 +36,21 @@ def resident_bytes() -> int:
 
 
 def default_budget(workers: int) -> int:
-    """Bytes that one of so many workers may take where the operator does not say."""
+    """The default budget in bytes of one of `workers` workers."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for path in _CGROUP_LIMITS:
         try:
             total = min(total, int(path.read_text()))
-        except (OSError, ValueError):  # not there, or "max"
+        except (OSError, ValueError):  # missing, or "max"
             continue
     return int(total * MEMORY_BUDGET_SHARE / workers)
 
 
 def trim() -> None:
-    """Give memory that was freed back to the system, where the C library can (glibc).
+    """Return freed memory to the system, where the C library can (glibc).
 
-    glibc keeps freed memory between two allocations that live: after a burst a process of 9 MB in
-    use may have 400 MB resident, and would look as full as during it.
+    glibc keeps free memory between live allocations: after a burst, a process that uses 9 MB may
+    have 400 MB resident and would look as full as during the burst.
     """
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if malloc_trim is not None:
@@ -58,11 +58,11 @@ def trim() -> None:
 
 
 class MemoryBudget:
-    """Looks at the memory now and then (`check`) and says what may go on.
+    """Decides on the basis of periodic measurements (`check`) whether new work is accepted.
 
-    `full` while over the budget, until it is a tenth below: new connections and requests are
-    refused. Beyond a tenth over it, connections must go, one in twenty per look. What was freed is
-    given back to the system before anything is refused.
+    `full` is set above the budget until usage is 10% below it: new connections and requests are
+    refused. Above 110% connections must be closed, 5% of them per check. Freed memory is returned
+    to the system before anything is refused.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class MemoryBudget:
         self._trimmed_at = float("-inf")
 
     def check(self, connections: int, now: float) -> int:
-        """Measure; how many of so many connections must be closed."""
+        """Measure; returns how many of `connections` must be closed."""
         used = self._measure()
         limit = MEMORY_TAKE_BELOW * self.budget if self.full else self.budget
         if used >= limit and now >= self._trimmed_at + MEMORY_TRIM_INTERVAL:
@@ -88,10 +88,10 @@ class MemoryBudget:
             used = self._measure()
         if used > self.budget and not self.full:
             self.full = True
-            log.warning("memory budget reached; refusing new work", used=used, budget=self.budget)
+            log.warning("memory budget exceeded; refusing new work", used=used, budget=self.budget)
         elif self.full and used < MEMORY_TAKE_BELOW * self.budget:
             self.full = False
-            log.info("memory below its budget again", used=used, budget=self.budget)
+            log.info("memory below budget; accepting new work", used=used, budget=self.budget)
         if used > MEMORY_SHED_ABOVE * self.budget and connections:
             return max(1, int(connections * MEMORY_SHED_SHARE))
         return 0

@@ -1,4 +1,4 @@
-"""What a worker does about slow clients and scarce memory, about once a second."""
+"""Overload protection: slow clients, stalled requests and scarce memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from quicedge.worker.memory import MemoryBudget, default_budget
 
 
 def admission_rules(config: Config) -> AdmissionRules:
-    """What a configuration says of new connections."""
+    """The admission rules of a configuration."""
     quic, limits = config.quic, config.limits
     return AdmissionRules(
         retry=quic.retry,
@@ -34,7 +34,7 @@ def admission_rules(config: Config) -> AdmissionRules:
 
 
 def memory_budget(config: Config) -> int:
-    """Bytes that a worker may take."""
+    """The memory budget of a worker, in bytes."""
     if config.limits.memory is not None:
         return config.limits.memory
     workers = os.cpu_count() if config.workers == "auto" else config.workers
@@ -42,7 +42,10 @@ def memory_budget(config: Config) -> int:
 
 
 class Overload:
-    """Ends what does not come on, and lets in nobody while the memory is used up."""
+    """Ends requests that make no progress, and refuses new clients while memory is exhausted.
+
+    Call `check` about once per second.
+    """
 
     def __init__(self, config: Config, policy: Policy) -> None:
         self._policy = policy
@@ -52,20 +55,20 @@ class Overload:
         self._config = config
 
     def configure(self, config: Config) -> None:
-        """Go by these limits from now on."""
+        """Apply these limits from now on."""
         self._config = config
         self.admission.configure(admission_rules(config))
         self._memory.budget = memory_budget(config)
 
     def drain(self) -> None:
-        """Refuse every newcomer, at once: it has time to go elsewhere."""
+        """Refuse every new client immediately, so that it can go elsewhere."""
         self._draining = True
         self.admission.closed = Verdict(Decision.REFUSE, "draining")
 
     def check(self, sessions: Iterable[Http3Session], now: float, *, contended: bool) -> None:
-        """Deadlines of progress, and memory; about once a second.
+        """Check progress deadlines and memory.
 
-        `contended`: requests wait for what others hold of an origin.
+        `contended`: requests are waiting for origin connections that others hold.
         """
         sessions = list(sessions)
         for session in sessions:
@@ -87,7 +90,7 @@ class Overload:
             self.admission.closed = full if self._memory.full else None
 
     def _weight(self, session: Http3Session) -> int:
-        """Bytes that it holds: of responses, and of requests that origins do not take."""
+        """Bytes buffered for a session: responses, and requests not yet taken by origins."""
         unread = self._config.quic.max_data - session.connection.receive_window
         return session.memory.held + max(unread, 0)
 

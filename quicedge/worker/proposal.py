@@ -1,4 +1,4 @@
-"""A configuration with everything that it needs built and open: to be adopted, or dropped."""
+"""A prepared configuration, with everything it needs built and open: adopted or dropped."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ AnyUpstream: TypeAlias = Upstream | StaticUpstream | UnusableUpstream
 
 
 class Proposal:
-    """What a worker would run with. The constructor builds it, or raises UnusableError and leaves
-    nothing open; what runs is not touched before `Edge.adopt`.
+    """Everything that a worker needs for a configuration.
 
-    `tolerant`: build what can be built and log the rest. A worker that takes a dead one's place
-    serves every other route when one directory has gone meanwhile.
+    The constructor builds it, or raises UnusableError and leaves nothing open; the running edge is
+    not touched before `Edge.adopt`.
+
+    `tolerant`: build as much as possible and log the rest, so that the replacement of a dead worker
+    serves all other routes when, for example, one directory is missing.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class Proposal:
         tolerant: bool = False,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        """`running` and its `upstreams`: what is unchanged is kept, and not looked at again."""
+        """`running` and its `upstreams`: unchanged parts are kept and not checked again."""
         self.config = config
         self.certificates = certificates
         self.router = Router(config.routes)
@@ -62,7 +64,7 @@ class Proposal:
             raise
 
     def drop(self) -> None:
-        """Let go of what was built for this proposal alone."""
+        """Discard what was built only for this proposal."""
         for upstream in self._built:
             upstream.retire()
 
@@ -82,7 +84,7 @@ class Proposal:
         except UnusableError as error:
             if not self._tolerant:
                 raise
-            log.error("upstream cannot be used, its routes answer 503", reason=str(error))
+            log.error("upstream unusable; its routes answer 503", reason=str(error))
             built = UnusableUpstream(name, config, str(error), loop=self._loop)
         self._built.append(built)
         return built
@@ -93,7 +95,7 @@ class Proposal:
         except UnusableError as error:
             if not self._tolerant:
                 raise
-            log.error("no TLS key log is written", reason=str(error))
+            log.error("TLS key log disabled", reason=str(error))
             return server_configuration(
                 self.config, self.certificates, alpn_protocols, keylog=False
             )

@@ -1,12 +1,12 @@
-"""The clients of a worker, in memory that outlives it.
+"""The clients of a worker, in shared memory that outlives it.
 
-A client that waits for a download sends nothing, so a stateless reset that only answers packets
-never reaches it: it would hang until its idle timeout when its worker dies. So each worker writes
-down where its clients are and which connection ID they use, and the supervisor, who has the other
-end of the memory, sends the resets unasked.
+A client that only waits for a download sends nothing, so a stateless reset in response to a packet
+never reaches it: when its worker dies, it would hang until its idle timeout. Each worker therefore
+records the addresses and connection IDs of its clients in memory shared with the supervisor, which
+sends them unsolicited resets.
 
-A row is written before it counts, and a worker may die at any moment; whoever reads takes nothing
-of it for granted.
+A worker may die at any moment: a row is written completely before it is marked as valid, and the
+reader validates everything.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from quicedge.quic.connection import Connection
 from quicedge.udp.socket import FourTuple, UdpSocket
 
 _HEAD = struct.Struct("=I")
-"""Rows that were ever used."""
+"""Number of rows ever used."""
 _ROW = struct.Struct(f"=BBHH4xI16s20s{CONNECTION_ID_LENGTH}s")
 """IP version or 0 for none, length of the local address, listener, port, IPv6 scope, host, local
 address (a pktinfo message), connection ID."""
@@ -30,15 +30,15 @@ _FREE = 0
 
 
 def roster_size(rows: int) -> int:
-    """Bytes of a roster for so many connections."""
+    """Size in bytes of a roster with `rows` rows."""
     return _HEAD.size + rows * _ROW.size
 
 
 class Client(NamedTuple):
-    """Where a client is, and the connection ID that it uses towards us."""
+    """Address of a client and the connection ID that it uses."""
 
     listener: int
-    """Which of the worker's sockets it talks to."""
+    """Index of the worker's socket."""
     remote: tuple[Any, ...]
     local: bytes
     connection_id: bytes
@@ -49,7 +49,7 @@ class Client(NamedTuple):
 
 
 class Roster:
-    """A worker's own clients (`quic.endpoint.Roster`)."""
+    """The clients of this worker (`quic.endpoint.Roster`)."""
 
     def __init__(self, memory: mmap, sockets: Sequence[UdpSocket]) -> None:
         self._memory = memory
@@ -60,10 +60,10 @@ class Roster:
         self._entries: dict[Connection, tuple[int, Any, bytes]] = {}
 
     def put(self, connection: Connection) -> None:
-        """Have the connection's present path and connection ID in its row.
+        """Record the connection's current path and connection ID.
 
-        Called whenever something happened on it: next to free when neither has changed. Beyond
-        the rows that there are a connection has none: its client learns of our death by asking.
+        Called after every event of the connection, and cheap when neither has changed. Connections
+        beyond the number of rows are not recorded: their clients are reset when they next send.
         """
         path: Any = connection.active_path
         cid = connection.host_cid
@@ -80,7 +80,7 @@ class Roster:
         self._write(row, path, cid)
 
     def remove(self, connection: Connection) -> None:
-        """The connection is over."""
+        """The connection has ended."""
         entry = self._entries.pop(connection, None)
         if entry is not None:
             self._memory[_HEAD.size + entry[0] * _ROW.size] = _FREE
@@ -108,7 +108,7 @@ class Roster:
             cid,
         )
         at = _HEAD.size + row * _ROW.size
-        # Half a row is never read: it counts once its first byte is there.
+        # The first byte is written last: it marks the row as valid.
         self._memory[at] = _FREE
         self._memory[at + 1 : at + _ROW.size] = packed[1:]
         self._memory[at] = packed[0]
@@ -116,7 +116,7 @@ class Roster:
 
 
 def read_roster(memory: bytes) -> Iterator[Client]:
-    """The clients in a roster whose worker is dead; rows that make no sense are passed over."""
+    """The clients in the roster of a dead worker; invalid rows are skipped."""
     (used,) = _HEAD.unpack_from(memory)
     rows = min(used, (len(memory) - _HEAD.size) // _ROW.size)
     for row in range(rows):

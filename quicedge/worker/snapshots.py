@@ -1,4 +1,4 @@
-"""What is told of connections, from live objects to telemetry's records."""
+"""Snapshots of live connections as telemetry structures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from quicedge.udp.address import format_address
 
 
 def count_connection(metrics: Metrics, connection: Connection, now: float) -> None:
-    """Count a connection that is over."""
+    """Record the metrics of a connection that has ended."""
     rtt, recovery = connection.recovery.rtt, connection.recovery
     observed = {"age_seconds": now - connection.created_at}
     if connection.handshake_seconds is not None:
@@ -130,7 +130,7 @@ def connection_stats(
 
 
 def _by_name(spent: dict[Limit, float]) -> dict[str, float]:
-    """Seconds by limit, the longest first."""
+    """Seconds by limit, longest first."""
     longest = sorted(spent, key=lambda limit: -spent[limit])
     return {limit.value: spent[limit] for limit in longest}
 
@@ -141,11 +141,11 @@ def _local_address(path: object) -> str:
 
 
 def _parameters(parameters: TransportParameters) -> dict[str, Any]:
-    """Transport parameters that JSON can hold, without those that are not set."""
+    """The transport parameters that are set, as JSON values."""
     found: dict[str, Any] = {}
     for name, value in msgspec.structs.asdict(parameters).items():
         if isinstance(value, bytes):
-            # Whoever knows the token can end the connection.
+            # Anyone who knows the token can terminate the connection.
             if name != "stateless_reset_token":
                 found[name] = value.hex()
         elif isinstance(value, bool | int):

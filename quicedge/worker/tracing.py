@@ -1,5 +1,5 @@
-"""Which connections of a worker are traced: a sample, those of listed clients or names, any one
-that an operator asks for."""
+"""Selects the connections of a worker that are traced: a sample, those of listed clients or server
+names, and any that an operator requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from quicedge.telemetry.tracefiles import TraceFiles, trace_directory
 
 
 class _Following:
-    """A follower, and whom it follows."""
+    """A follower and the session it follows."""
 
     __slots__ = ("asked_at", "follower", "session")
 
@@ -34,24 +34,27 @@ class _Following:
 
 
 class Tracer:
-    """Starts and stops the traces of one worker. `clock` is the connections' clock."""
+    """Starts and stops the traces of one worker. `clock` is the clock of its connections.
+
+    Per connection: `accepted`, then `negotiated`; `check` is called about once per second.
+    """
 
     def __init__(self, config: Qlog, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._files: TraceFiles | None = None
         self._directory: str | None = None
         self.refused = 0
-        """Connections that were not traced because too many were."""
+        """Connections that were not traced because of `QLOG_MAX_OPEN`."""
         self._following: dict[str, _Following] = {}
         self._live_dropped = 0
         self.configure(config)
 
     def configure(self, config: Qlog) -> None:
-        """Use this from now on; traces that run go on as they are."""
+        """Apply `config` from now on; running traces continue unchanged."""
         self._config = config
         self._networks = [ipaddress.ip_network(text) for text in config.addresses]
         self._names = {name.lower() for name in config.server_names}
-        # QLOGDIR alone asks for everything, as interop runners do.
+        # With QLOGDIR alone, as set by interop runners, every connection is traced.
         by_variable = config.directory is None and not (self._networks or self._names)
         self._rate = 1.0 if by_variable and config.rate == 0 else config.rate
         directory = trace_directory(config)
@@ -65,16 +68,16 @@ class Tracer:
 
     @property
     def dropped(self) -> int:
-        """Writes of events that a slow or full disk lost."""
+        """Writes dropped because of a slow or full disk."""
         return self._files.dropped + self._files.failed if self._files is not None else 0
 
     @property
     def running(self) -> int:
-        """Traces that are being written."""
+        """Number of traces being written."""
         return self._files.open if self._files is not None else 0
 
     def accepted(self, session: Http3Session) -> None:
-        """A connection is new: trace it, or trace it until its server name decides."""
+        """A new connection: trace it, possibly tentatively until its server name is known."""
         if self._files is None:
             return
         connection = session.connection
@@ -85,7 +88,7 @@ class Tracer:
             address = getattr(address, "ipv4_mapped", None) or address
             wanted = any(address in network for network in self._networks)
         if wanted or self._names:
-            # The time of its first datagram: an event must not happen before its trace.
+            # Starts at its first datagram: no event may precede the trace.
             self._start(connection, connection.created_at, tentative=not wanted)
 
     def negotiated(self, session: Http3Session) -> None:
@@ -105,7 +108,7 @@ class Tracer:
             trace_codec(session.h3, trace)
 
     def start(self, session: Http3Session) -> str | None:
-        """Trace a connection that lives; its file's name, or None when that cannot be."""
+        """Trace a live connection; returns the file name, or None if it cannot be traced."""
         connection = session.connection
         trace = connection.trace
         if trace is not None and trace.file is not None:
@@ -119,12 +122,12 @@ class Tracer:
         return connection.trace.file
 
     def stop(self, session: Http3Session) -> str | None:
-        """End a connection's trace file; its name, or None when there was none."""
+        """End a connection's trace file; returns its name, or None if there was none."""
         trace = session.connection.trace
         file = trace.file if trace is not None else None
         if trace is not None:
             trace.end_file()
-            self._tidy(session)
+            self._detach_unused(session)
         return file
 
     def _start(self, connection: Connection, started: float, *, tentative: bool) -> bool:
@@ -148,7 +151,7 @@ class Tracer:
         tentative: bool = False,
         max_size: int = 1 << 62,
     ) -> None:
-        """Have a sink get the connection's events, its beginning first."""
+        """Attach a sink to the connection's events, preceded by its start."""
 
         def log_start() -> None:
             path = connection.active_path or connection.came_from
@@ -182,13 +185,13 @@ class Tracer:
         connection.start_trace(trace)
 
     def _trace_codec(self, session: Http3Session) -> None:
-        """Have HTTP/3 tell of itself too, where it has begun."""
+        """Trace HTTP/3 frames too, once the codec exists."""
         codec, trace = getattr(session, "h3", None), session.connection.trace
         if isinstance(codec, H3Connection) and trace is not None:
             trace_codec(codec, trace)
 
-    def _tidy(self, session: Http3Session) -> None:
-        """Nobody takes the events any more: make no more of them."""
+    def _detach_unused(self, session: Http3Session) -> None:
+        """Stop producing events once all sinks are closed."""
         trace = session.connection.trace
         if trace is None or not trace.closed:
             return
@@ -202,7 +205,7 @@ class Tracer:
     def follow(
         self, sessions: Iterable[Http3Session], connection_id: str, name: str, level: str
     ) -> FollowAnswer:
-        """What a follower has not taken yet; the first question begins it."""
+        """Return the events that a follower has not read yet; the first call attaches it."""
         now = self._clock()
         following = self._following.get(name)
         if following is None:
@@ -220,14 +223,14 @@ class Tracer:
         return answer
 
     def check(self) -> None:
-        """Let those go who ask no more."""
+        """Remove followers that have stopped polling."""
         latest = self._clock() - QLOG_FOLLOW_TIMEOUT
         for name, following in list(self._following.items()):
             if following.asked_at < latest:
                 trace = following.session.connection.trace
                 if trace is not None:
                     trace.detach(following.follower)
-                    self._tidy(following.session)
+                    self._detach_unused(following.session)
                 self._forget(name)
 
     def _forget(self, name: str) -> None:
@@ -235,11 +238,11 @@ class Tracer:
 
     @property
     def live_dropped(self) -> int:
-        """Writes of events that followers did not take in time."""
+        """Writes dropped because followers did not read in time."""
         current = (following.follower.dropped for following in self._following.values())
         return self._live_dropped + sum(current)
 
     def close(self) -> None:
-        """Write what waits."""
+        """Write pending events and close."""
         if self._files is not None:
             self._files.close()

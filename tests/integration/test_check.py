@@ -20,7 +20,7 @@ from tests.support.edge import REPOSITORY, edge
 from tests.support.origin import demo_origin
 from tests.support.peers import free_port, wait_until
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="changing the user requires root")
 
 
 @pytest.fixture

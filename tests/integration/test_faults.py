@@ -363,7 +363,7 @@ async def test_sends_that_fail_for_a_while(
 ) -> None:
     client = await connect(running)
     assert (await client.fetch("GET", "localhost", "/ok")).status == 200
-    said = running.log().count("lost on our side")
+    said = running.log().count("local loss")
     with switches.sends_fail(number):
         task = asyncio.create_task(client.fetch("GET", "localhost", "/ok", timeout=20))
         await asyncio.sleep(1.5)
@@ -371,5 +371,5 @@ async def test_sends_that_fail_for_a_while(
     assert (await task).status == 200  # nothing is lost, only late
     await client.close()
     if number != errno.ENOBUFS:  # which is waited for, as a full queue is
-        wait_until(lambda: running.log().count("lost on our side") > said, "a line that says so")
+        wait_until(lambda: running.log().count("local loss") > said, "a line that says so")
     at_base_line(running, switches, before)

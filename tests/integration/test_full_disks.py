@@ -70,7 +70,7 @@ async def test_a_full_disk_costs_traces_alone(
         for _ in range(3):
             await download(running, 1_000_000)
         wait_until(lambda: stats(running)["trace_writes_dropped"] > 0, "writes that are counted")
-        wait_until(lambda: "cannot write a trace" in running.log(), "a line that says so")
+        wait_until(lambda: "cannot write trace" in running.log(), "a line that says so")
         assert "No space left on device" in running.log()
         wait_until(lambda: at_rest(running), "connections that ended")
         wait_until(lambda: descriptors(pid) <= held + 1, "files that are closed")

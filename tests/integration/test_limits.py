@@ -286,7 +286,7 @@ def test_without_memory_new_work_is_refused(tmp_path: Path) -> None:
     with demo_origin() as origin, edge(tmp_path, origin, extra=extra) as running:
         from tests.support.peers import wait_until
 
-        wait_until(lambda: "memory budget reached" in running.log(), "the first look")
+        wait_until(lambda: "memory budget exceeded" in running.log(), "the first look")
         assert running.get("/echo", "--connect-timeout", "1").returncode != 0
         stats = running.admin("/api/v1/status")["workers"][0]["stats"]
         assert stats["datagrams_dropped"]["dropped_memory"] >= 1

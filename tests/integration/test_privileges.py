@@ -19,7 +19,7 @@ from tests.support.origin import demo_origin
 from tests.support.peers import wait_until
 
 NOBODY = pwd.getpwnam("nobody")
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="changing the user requires root")
 
 
 @pytest.fixture
@@ -91,11 +91,11 @@ def test_users_that_cannot_be() -> None:
     assert identity_of(None, None) is None
     with pytest.raises(PrivilegeError, match="group: has no effect without user"):
         identity_of(None, "nogroup")
-    with pytest.raises(PrivilegeError, match="user: there is no 'nobody-at-all'"):
+    with pytest.raises(PrivilegeError, match="user: unknown user 'nobody-at-all'"):
         identity_of("nobody-at-all", None)
-    with pytest.raises(PrivilegeError, match="group: there is no 'no-such-group'"):
+    with pytest.raises(PrivilegeError, match="group: unknown group 'no-such-group'"):
         identity_of("nobody", "no-such-group")
-    with pytest.raises(PrivilegeError, match="is root"):
+    with pytest.raises(PrivilegeError, match="must not run as root"):
         identity_of("0", None)
 
 

@@ -18,7 +18,7 @@ from tests.support.origin import demo_origin
 from tests.support.peers import wait_until
 from tests.support.supervised import Supervised, wait_for, write_config
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="changing the user requires root")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from quicedge.telemetry.trace import Trace
 @dataclass
 class Kept:
     name: str = "t.sqlog"
-    why_lost: str = "the disk is slow"
+    drop_reason: str = "the disk is slow"
     data: bytes = b""
     full: bool = False
     closed: bool = False
@@ -146,7 +146,7 @@ def test_a_second_sink_gets_its_own_header_level_and_opening() -> None:
 
 
 def test_what_one_sink_loses_the_other_keeps() -> None:
-    file, live = Kept(), Kept(name="", why_lost="too slow")
+    file, live = Kept(), Kept(name="", drop_reason="too slow")
     one = trace(file)
     one.attach(live, level="base")
     live.full = True
