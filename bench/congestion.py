@@ -18,7 +18,7 @@ from tests.support.quicpair import make_pair, server_configuration
 from tests.support.simnet import Link
 
 RATE = 2_500_000
-"""Bytes a second of the bottleneck: 20 Mbit/s."""
+"""Bytes per second of the bottleneck: 20 Mbit/s."""
 LOSSES = (0.0, 0.01, 0.03)
 RTTS = (0.02, 0.1, 0.3)
 CONTROLLERS = ("cubic", "reno", "bbr")

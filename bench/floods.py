@@ -1,7 +1,7 @@
 """Attacks of the soak, each from other loopback addresses than the honest clients'.
 
 Usage: floods.py KIND PORT RATE; says `{"ready": ...}`, floods until standard input ends, then
-prints how much it sent. RATE is datagrams, streams or connections a second.
+prints how much it sent. RATE is datagrams, streams or connections per second.
 """
 
 from __future__ import annotations

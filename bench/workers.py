@@ -2,7 +2,7 @@
 
 With many cores one would just count. Here the kernel gives every worker the same share of a core (a
 cgroup each), and the load and the origin what is left, so that only workers are scarce: the
-requests a second of two over those of one is the figure. Needs root.
+requests per second of two over those of one is the figure. Needs root.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def workers_of(proxy: Proxy) -> list[int]:
 
 
 def rate(workers: int, setting: Setting) -> float:
-    """Small requests a second that so many workers answer."""
+    """Small requests per second that so many workers answer."""
     kind = Kind("quicedge", "quicedge", workers=workers)
     with running(kind, setting) as proxy:
         wait_for(proxy, setting)
@@ -88,7 +88,7 @@ def main() -> None:
                 found.append(rate(workers, setting))
     for workers, found in rates.items():
         print(
-            f"workers {workers}: {statistics.median(found):.0f} requests a second "
+            f"workers {workers}: {statistics.median(found):.0f} requests per second "
             f"[{min(found):.0f}, {max(found):.0f}]"
         )
     print(f"two over one: {statistics.median(rates[2]) / statistics.median(rates[1]):.2f}")

@@ -16,7 +16,7 @@ NAMES = ("simple-p2p", "drop-rate", "corrupt-rate", "droplist", "blackhole", "re
 class Scenario:
     """One point-to-point link and what goes wrong on it.
 
-    Times are in seconds, `bandwidth` in bits a second, rates in percent of packets, bursts in
+    Times are in seconds, `bandwidth` in bits per second, rates in percent of packets, bursts in
     packets lost in a row at most, drop lists in packets counted from 1 in each direction.
     """
 

@@ -162,7 +162,7 @@ def show(
     limit: int | None,
     as_data: bool,
 ) -> None:
-    """Print the events, one a line."""
+    """Print the events, one per line."""
     wanted = Filter(types, packet, stream, since, until)
     render = as_json if as_data else line
     events = Events(file)

@@ -12,7 +12,7 @@ from quicedge.qlog.verdict import findings, headline
 
 
 def summary(connection: Connection) -> dict[str, Any]:
-    """Plain values only. Times in ms, sizes in bytes, rates in bits a second; None is unknown."""
+    """Plain values only. Times in ms, sizes in bytes, rates in bits per second; None is unknown."""
     header = connection.trace.header
     started = connection.trace.started
     start = connection.start or 0.0

@@ -25,7 +25,7 @@ def size(value: float | None) -> str:
 
 
 def rate(bytes_: float, time: float) -> str:
-    """Bytes in milliseconds as bits a second; a dash where no time passed."""
+    """Bytes in milliseconds as bits per second; a dash where no time passed."""
     if time <= 0:
         return "–"
     bits = bytes_ * 8000 / time

@@ -6,7 +6,7 @@ from quicedge.config.limits import PACING_BURST, PACING_QUANTUM
 
 
 class Pacer:
-    """Bytes that may be sent now, at `rate` bytes a second.
+    """Bytes that may be sent now, at `rate` bytes per second.
 
     The bucket holds one burst, or what the rate makes of one quantum when that is less; an empty
     bucket is worth waiting for until it holds a quantum, so a timer serves many packets.
@@ -16,7 +16,7 @@ class Pacer:
 
     def __init__(self, max_datagram_size: int) -> None:
         self.rate: float | None = None
-        """Bytes a second; None until there is a round-trip sample: no pacing."""
+        """Bytes per second; None until there is a round-trip sample: no pacing."""
         self.datagram_size = max_datagram_size
         """Bytes of a full datagram: less in the bucket is as good as nothing."""
         self._capacity = float(PACING_BURST)
@@ -30,7 +30,7 @@ class Pacer:
         self.pace(gain * congestion_window / max(smoothed_rtt, 1e-6), congestion_window)
 
     def pace(self, rate: float, congestion_window: int) -> None:
-        """Send at `rate` bytes a second."""
+        """Send at `rate` bytes per second."""
         self.rate = rate
         self._capacity = max(
             2 * self.datagram_size,
@@ -52,13 +52,9 @@ class Pacer:
             self._level -= nbytes
 
     def next_send_time(self, now: float) -> float | None:
-        """When to send next, or None for now; called by aioquic's general path too."""
+        """When to send next, or None for now."""
         if self.rate is None or self.budget(now) >= self.datagram_size:
             return None
         # The bucket will then hold what is worth a wake-up.
         worth = min(self._capacity, max(2 * self.datagram_size, self.rate * PACING_QUANTUM))
         return now + (worth - self._level) / self.rate
-
-    def update_after_send(self, now: float) -> None:
-        """aioquic's general path calls this once a packet."""
-        self.on_sent(self.datagram_size)

@@ -21,7 +21,7 @@ ALPN_H3 = "h3"
 
 
 _open_keylogs: WeakValueDictionary[str, IO[str]] = WeakValueDictionary()
-"""One open file a path, for as long as a configuration uses it."""
+"""One open file per path, for as long as a configuration uses it."""
 
 
 def _keylog(key: str, path: str) -> TextIO:

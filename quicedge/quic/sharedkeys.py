@@ -27,7 +27,7 @@ class SharedKeys(msgspec.Struct, frozen=True):
 
 
 def read_shared_keys(path: str | Path) -> SharedKeys:
-    """A file with 64 hexadecimal digits a line, `#` begins a comment; raises SharedKeyError."""
+    """A file with 64 hexadecimal digits per line, `#` begins a comment; raises SharedKeyError."""
     try:
         text = read_private(path).decode("ascii")
     except PrivateFileError as error:

@@ -73,11 +73,11 @@ class CongestionController(ABC):
 
     @property
     def pacing_rate(self) -> float | None:
-        """Bytes a second to send at; None: what spreads the window over a round trip."""
+        """Bytes per second to send at; None: what spreads the window over a round trip."""
         return None
 
     def on_delivery_rate(self, rate: float, *, app_limited: bool) -> None:
-        """A sample of what the path delivered, bytes a second."""
+        """A sample of what the path delivered, bytes per second."""
         return
 
     def on_lost(self, nbytes: int) -> None:

@@ -2,7 +2,7 @@
 
 Left out are the draft's ACK aggregation estimate and its ECN response beyond what a lossy round
 does. Unlike the draft's, the short-term bounds do not compound from round to round: a radio link
-that loses a few percent at random would be given up bit by bit. Rates are bytes a second.
+that loses a few percent at random would be given up bit by bit. Rates are bytes per second.
 """
 
 from __future__ import annotations

@@ -56,13 +56,6 @@ class SendBuffer:
         """Bytes written that were never sent."""
         return self.end - self.highest
 
-    @property
-    def pending_again(self) -> int:
-        """Bytes waiting to be sent that were sent before."""
-        return sum(
-            min(stop, self.highest) - start for start, stop in self.pending if start < self.highest
-        )
-
     def view(self) -> memoryview:
         """The bytes from `base` on; to be released before the next call."""
         return memoryview(self._buffer)
