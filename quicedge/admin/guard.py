@@ -9,7 +9,6 @@ Host nor Origin, and cannot send a form as JSON.
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import os
 from collections.abc import Collection
 from urllib.parse import urlsplit
@@ -18,6 +17,8 @@ import msgspec
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from quicedge.config.host_port import HostPort
 
 OPEN_PATHS = frozenset({"/", "/dashboard.css", "/dashboard.js", "/healthz", "/readyz"})
 """Accessible without a token: the page that asks for it, and the probes."""
@@ -94,22 +95,17 @@ class Guard:
 
     def _is_ours(self, host: str) -> bool:
         assert self._hosts is not None
-        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+        try:
+            name = HostPort.parse(host, default_port=0).host
+        except ValueError:
+            return False
         return is_loopback_host(host) or name.lower() in self._hosts
 
 
 def is_loopback_host(host: str) -> bool:
     """Whether a Host field names a loopback address: `localhost`, 127.0.0.0/8 or `[::1]`."""
-    name, colon, port = host.rpartition(":")
-    if not colon or host.endswith("]"):
-        name = host
-    elif not (port.isascii() and port.isdigit()):
-        return False
-    if name.lower() == "localhost":
-        return True
     try:
-        if name.startswith("[") and name.endswith("]"):
-            return ipaddress.IPv6Address(name[1:-1]).is_loopback
-        return ipaddress.IPv4Address(name).is_loopback
+        found = HostPort.parse(host, default_port=0)
     except ValueError:
         return False
+    return found.host.lower() == "localhost" or (found.ip is not None and found.ip.is_loopback)

@@ -17,6 +17,7 @@ from quicedge.admin.app import make_app
 from quicedge.admin.guard import TokenError, read_token
 from quicedge.admin.protocol import AdminProtocol
 from quicedge.admin.view import EdgeView
+from quicedge.config.host_port import HostPort
 from quicedge.config.limits import ADMIN_KEEPALIVE_TIMEOUT, ADMIN_MAX_CONCURRENCY
 from quicedge.config.schema import Admin
 
@@ -49,7 +50,7 @@ class AdminServer:
         self._socket = open_admin_socket(listen, guarded=token is not None)
         is_unix = self._socket.family == socket.AF_UNIX
         self._unix_path = listen.removeprefix("unix:") if is_unix else None
-        self.address = listen if is_unix else _format(self._socket.getsockname())
+        self.address = listen if is_unix else str(HostPort.of(self._socket.getsockname()))
         """The bound address, with the actual port in place of 0."""
         self._server = _Server(
             uvicorn.Config(
@@ -95,12 +96,9 @@ def open_admin_socket(listen: str, *, guarded: bool = False) -> socket.socket:
     """
     if listen.startswith("unix:"):
         return _open_unix(listen.removeprefix("unix:"))
-    host, _, port = listen.rpartition(":")
     try:
-        address = ipaddress.ip_address(
-            "127.0.0.1" if host == "localhost" else host.removeprefix("[").removesuffix("]")
-        )
-        number = int(port)
+        host, port = HostPort.parse(listen)
+        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
     except ValueError:
         raise AdminAddressError(
             f"admin.listen: {listen!r} is neither host:port nor unix:/path"
@@ -111,12 +109,12 @@ def open_admin_socket(listen: str, *, guarded: bool = False) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((str(address), number))
+        sock.bind((str(address), port))
         sock.listen(_BACKLOG)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         sock.close()
-        reason = getattr(error, "strerror", None) or error
-        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        reason = error.strerror or str(error)
+        if error.errno == errno.EADDRINUSE:
             reason = f"{reason}, possibly by another edge: see --admin and admin.listen"
         raise AdminAddressError(f"admin.listen: {listen}: {reason}") from error
     return sock
@@ -151,8 +149,3 @@ def _remove_stale(path: str) -> None:
             probe.connect(path)
         except ConnectionRefusedError:
             os.unlink(path)
-
-
-def _format(address: tuple[str, int]) -> str:
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 from collections.abc import Iterable
 from typing import Any
 
+from quicedge.config.host_port import HostPort
+
 ANY_HOST = "*"
+_ENTRY = re.compile(r"((?:\[[^\]]*\]|[^:\[\]]+):[1-9][0-9]*):(.*)")
 
 
 class ResolveError(ValueError):
@@ -21,24 +25,25 @@ class Addresses:
     def __init__(self, entries: Iterable[str] = ()) -> None:
         self._given: dict[tuple[str, int], list[str]] = {}
         for entry in entries:
-            host, port, addresses = self._parse(entry)
-            self._given[host, port] = addresses
+            given, addresses = self._parse(entry)
+            self._given[given] = addresses
 
     @staticmethod
-    def _parse(entry: str) -> tuple[str, int, list[str]]:
-        host, _, rest = entry.partition(":")
-        if entry.startswith("["):
-            host, _, rest = entry[1:].partition("]:")
-        port, _, addresses = rest.partition(":")
-        if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+    def _parse(entry: str) -> tuple[HostPort, list[str]]:
+        match = _ENTRY.fullmatch(entry)
+        if match is None:
             raise ResolveError(f"{entry!r} is not HOST:PORT:ADDRESS")
-        found = [item.strip("[]") for item in addresses.split(",")]
+        try:
+            given = HostPort.parse(match[1].lower())
+        except ValueError as error:
+            raise ResolveError(f"{entry!r}: {error}") from None
+        found = [item.strip("[]") for item in match[2].split(",")]
         for address in found:
             try:
                 ipaddress.ip_address(address)
             except ValueError:
                 raise ResolveError(f"{entry!r}: {address!r} is not an IP address") from None
-        return host.lower(), int(port), found
+        return given, found
 
     async def find(self, host: str, port: int) -> list[tuple[Any, ...]]:
         """Socket addresses to try, in order; raises OSError."""

@@ -7,6 +7,7 @@ from base64 import b64encode
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 
+from quicedge.config.host_port import HostPort
 from quicedge.http.grammar import AUTHORITY
 
 HTTPS_PORT = 443
@@ -69,9 +70,8 @@ def parse(text: str, *, path_as_is: bool = False) -> Target:
     port = port or HTTPS_PORT
     host, _, zone = parts.hostname.partition("%25" if "%25" in parts.hostname else "%")
     named = _ascii(host)
-    authority = f"[{named}]" if ":" in named else named
-    if port != HTTPS_PORT:
-        authority += f":{port}"
+    whole = HostPort(named, port)
+    authority = whole.url_host if port == HTTPS_PORT else str(whole)
     if not AUTHORITY.fullmatch(authority.encode("ascii", "replace")):
         raise UrlError(f"{shown}: {host!r} is not a valid host")
     return Target(

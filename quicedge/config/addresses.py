@@ -2,48 +2,25 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
-from typing import NamedTuple
 
+from quicedge.config.host_port import MAX_PORT, HostPort
 from quicedge.config.hostnames import host_problem
 
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-_LISTEN = re.compile(r"(?:\[([^\]]*)\]|([^:\[\]]*)):([0-9]{1,5})")
-_MAX_PORT = 65535
 _MAX_UNIX_PATH = 107
 """Maximum length of a unix socket path, in bytes (unix(7))."""
 
 
-class HostPort(NamedTuple):
-    """A parsed `host:port` or `[v6]:port`."""
-
-    host: str
-    port: int
-
-    @property
-    def ip(self) -> IPAddress | None:
-        """The address; None when the host is a name."""
-        try:
-            return ipaddress.ip_address(self.host)
-        except ValueError:
-            return None
-
-
-def parse_host_port(text: str) -> HostPort:
+def parse_listen(text: str) -> HostPort:
     """Parse a listening address; the ValueError suggests what to write."""
-    match = _LISTEN.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{text!r} is not host:port or [v6]:port{_hint(text)}")
-    host, port = match[2] if match[1] is None else match[1], int(match[3])
-    if port > _MAX_PORT:
-        raise ValueError(f"{text!r}: the port is out of range")
+    try:
+        found = HostPort.parse(text)
+    except ValueError as error:
+        raise ValueError(f"{error}{_hint(text)}") from None
+    host, port = found
     if host in ("", "*"):
         raise ValueError(f"{text!r} has no address; write '0.0.0.0:{port}' or '[::]:{port}'")
-    found = HostPort(host, port)
-    is_v6 = isinstance(found.ip, ipaddress.IPv6Address)
-    if (match[1] is not None) != is_v6 or (not is_v6 and host_problem(host)):
+    if found.ip is None and host_problem(host):
         raise ValueError(f"{text!r} is not host:port or [v6]:port")
     return found
 
@@ -54,7 +31,7 @@ def _hint(text: str) -> str:
     if "://" in text:
         return f"; write {text.partition('://')[2].rstrip('/')!r}"
     host, _, port = text.rpartition(":")
-    if ":" in host and port.isdigit():
+    if ":" in host and "[" not in host and port.isdigit():
         return f"; write '[{host}]:{port}'"
     return "" if host_problem(text) else f"; the port is missing, write {text + ':443'!r}"
 
@@ -92,7 +69,7 @@ def server_problem(url: str) -> str | None:
         short = re.fullmatch(r"(?:([\w.-]+):)?([0-9]{1,5})", url)
         hint = f", perhaps http://{short[1] or '127.0.0.1'}:{short[2]}" if short else ""
         return f"expected http://host:port, https://host or unix:/path{hint}"
-    if match[2] and not 0 < int(match[2]) <= _MAX_PORT:
+    if match[2] and not 0 < int(match[2]) <= MAX_PORT:
         return "the port is out of range"
     if match[3] not in (None, "/"):
         return "an origin URL has no path; paths belong in routes"

@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 
 from quicedge.config.accessfields import ACCESS_FIELDS
 from quicedge.config.addresses import (
-    HostPort,
     overlap,
-    parse_host_port,
+    parse_listen,
     server_problem,
     unix_problem,
 )
 from quicedge.config.convert import join
+from quicedge.config.host_port import HostPort
 from quicedge.config.hostnames import host_problem
 from quicedge.config.problems import Problem, nearest
 from quicedge.config.rates import parse_rate
@@ -87,7 +87,7 @@ def _listening(config: Config) -> Iterator[Problem]:
     known: list[tuple[str, HostPort]] = []
     for index, text in enumerate(config.listen):
         try:
-            address = parse_host_port(text)
+            address = parse_listen(text)
         except ValueError as error:
             yield Problem(f"listen[{index}]", str(error))
             continue
@@ -106,7 +106,7 @@ def _listening(config: Config) -> Iterator[Problem]:
             yield Problem(where, f"{text!r} is not in listen")
             continue
         try:
-            ip = parse_host_port(text).ip
+            ip = parse_listen(text).ip
         except ValueError:
             continue  # reported above
         if ip is None:
@@ -129,7 +129,7 @@ def _admin(admin: Admin) -> Iterator[Problem]:
             yield Problem("admin.hosts", "has no effect on a unix socket")
         return
     try:
-        address = parse_host_port(listen)
+        address = parse_listen(listen)
     except ValueError:
         yield Problem("admin.listen", f"{listen!r} is neither host:port nor unix:/path")
     else:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+from quicedge.config.host_port import HostPort
 from quicedge.shares import Client
-from quicedge.udp.address import format_address
 
 
 class Transport(NamedTuple):
@@ -64,7 +64,7 @@ class ClientInfo(Protocol):
 def address_of(client: ClientInfo) -> str:
     """The client's `host:port`; `-` until its address is validated."""
     address = client.address
-    return "-" if address is None else format_address(address)
+    return "-" if address is None else str(HostPort.of(address))
 
 
 def host_of(client: ClientInfo) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import structlog
 
+from quicedge.config.host_port import HostPort
 from quicedge.config.schema import Otel
 from quicedge.config.tracelimits import OTEL_MAX_TEXT, OTEL_WORKER_BATCH, OTEL_WORKER_INTERVAL
 from quicedge.http.message import Field, Request
@@ -34,6 +35,7 @@ _METHODS = frozenset(
 )  # fmt: skip
 """Other methods are `_OTHER`: clients must not choose the names of spans."""
 
+_HTTPS_PORT = 443
 _REMOTE = ("http", "https")
 
 _CREDENTIALS = re.compile(r"(^|&)(AWSAccessKeyId|Signature|sig|X-Goog-Signature)=[^&]*")
@@ -107,7 +109,7 @@ def _server_span(context: SpanContext, exchange: Exchange, epoch: float) -> Span
     request, transport = exchange.request, exchange.client.transport
     name, attributes = _method(request.method)
     path, _, query = text(request.path).partition("?")
-    host, port = _host_port(text(request.authority), 443)
+    host, port = _authority(text(request.authority))
     attributes |= {
         "url.scheme": "https",
         "url.path": path[:OTEL_MAX_TEXT],
@@ -182,7 +184,7 @@ def _client_span(context: SpanContext, exchange: Exchange, epoch: float) -> Span
         attributes["server.address"] = origin.server.removeprefix("unix:")
         attributes["network.transport"] = "unix"
     elif origin.server:
-        attributes["server.address"], attributes["server.port"] = _host_port(origin.server, 0)
+        attributes["server.address"], attributes["server.port"] = HostPort.parse(origin.server)
         attributes["network.transport"] = "tcp"
     if origin.http_version:
         attributes["network.protocol.version"] = origin.http_version
@@ -229,8 +231,9 @@ def _full_url(origin: OriginStream, request: Request) -> str:
     return f"{origin.scheme}://{authority}{path}{mark}{query}"
 
 
-def _host_port(authority: str, default: int) -> tuple[str, int]:
-    host, colon, port = authority.rpartition(":")
-    if not colon or not port.isdigit() or (":" in host and not host.endswith("]")):
-        host, port = authority, ""
-    return host.strip("[]"), int(port) if port else default
+def _authority(authority: str) -> HostPort:
+    """Where a client says that it connected to; one that is malformed stands as it came."""
+    try:
+        return HostPort.parse(authority, default_port=_HTTPS_PORT)
+    except ValueError:
+        return HostPort(authority, _HTTPS_PORT)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from quicedge.admin.view import ListenerStatus
+from quicedge.config.host_port import HostPort
 from quicedge.config.limits import UDP_RECEIVE_BUFFER, UDP_SEND_BUFFER
 from quicedge.udp.socket import open_socket
 from quicedge.udp.steering import attach
@@ -114,21 +115,18 @@ class Listeners:
                 )
 
 
-def parse_address(text: str) -> tuple[socket.AddressFamily, str, int]:
-    """Family, host and port of `host:port` or `[v6]:port`; ListenError when it is neither."""
-    host, colon, port = text.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    is_port = port.isascii() and port.isdigit() and int(port) <= 65535
-    if not colon or not is_port or (":" in host and not bracketed):
-        raise ListenError(f"listen: {text!r} is not host:port or [v6]:port")
+def resolve_listen(text: str) -> tuple[socket.AddressFamily, HostPort]:
+    """Family, address and port of `host:port` or `[v6]:port`; raises ListenError."""
     try:
-        found = socket.getaddrinfo(
-            host.strip("[]"), int(port), type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE
-        )
+        wanted = HostPort.parse(text)
+    except ValueError as error:
+        raise ListenError(f"listen: {error}") from None
+    try:
+        found = socket.getaddrinfo(*wanted, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise ListenError(f"listen: {text}: {getattr(error, 'strerror', error)}") from error
-    family, _, _, _, address = found[0]
-    return family, str(address[0]), int(address[1])
+    family, *_, sockaddr = found[0]
+    return family, HostPort.of(sockaddr)
 
 
 def explain(error: OSError, port: int) -> str:
@@ -153,7 +151,7 @@ def _mailbox() -> tuple[socket.socket, socket.socket]:
 
 
 def _open(text: str, workers: int) -> Listener:
-    family, host, port = parse_address(text)
+    family, (host, port) = resolve_listen(text)
     listener = Listener(text)
     try:
         if port and workers > 1:
@@ -173,7 +171,7 @@ def _open(text: str, workers: int) -> Listener:
         for sock in listener.sockets:
             sock.close()
         raise ListenError(f"listen: {text}: {explain(error, port)}") from error
-    listener.address = f"[{host}]:{port}" if family == socket.AF_INET6 else f"{host}:{port}"
+    listener.address = str(HostPort(host, port))
     if workers > 1:
         try:
             attach(listener.sockets[0], workers=workers, bank=0)

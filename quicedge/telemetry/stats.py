@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct, field, structs
 
+from quicedge.config.host_port import HostPort
 from quicedge.config.limits import ADMIN_DEFAULT_ROWS, ADMIN_MAX_ROWS
 from quicedge.telemetry.metrics import Metrics
 
@@ -378,19 +379,18 @@ def _address_matcher(text: str) -> Callable[[ConnectionStats], bool]:
     try:
         network = ipaddress.ip_network(text.strip("[]"), strict=False)
     except ValueError:
-        host, _, port = text.rpartition(":")
         try:
-            host = str(ipaddress.ip_address(host.strip("[]")))
+            host, port = HostPort.parse(text)
+            wanted = str(HostPort(str(ipaddress.ip_address(host)), port))
         except ValueError:
             raise QueryError(f"address: {text!r} is not an address, network or host:port") from None
-        wanted = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         return lambda connection: connection.remote_address == wanted
 
     def within(connection: ConnectionStats) -> bool:
-        host = connection.remote_address.rpartition(":")[0].strip("[]").partition("%")[0]
         try:
-            return ipaddress.ip_address(host) in network
+            address = HostPort.parse(connection.remote_address).ip
         except ValueError:
             return False
+        return address is not None and address in network
 
     return within

@@ -11,8 +11,8 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from quicedge.config import limits
+from quicedge.config.host_port import HostPort
 from quicedge.udp import kernel
-from quicedge.udp.address import format_address
 
 
 class FourTuple(NamedTuple):
@@ -34,7 +34,7 @@ class FourTuple(NamedTuple):
         return ""
 
     def __str__(self) -> str:
-        return format_address(self.remote)
+        return str(HostPort.of(self.remote))
 
 
 Handler = Callable[[list[bytes], FourTuple, int], None]

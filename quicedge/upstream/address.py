@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from quicedge.config.addresses import server_problem
+from quicedge.config.host_port import HostPort
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,5 +36,4 @@ def parse_server(url: str) -> Address:
     assert parts.hostname is not None
     tls = parts.scheme == "https"
     port = parts.port or (443 if tls else 80)
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return Address(f"{host}:{port}", parts.hostname, port, tls)
+    return Address(str(HostPort(parts.hostname, port)), parts.hostname, port, tls)

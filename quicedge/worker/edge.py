@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import math
 import time
 from collections import Counter
@@ -12,6 +11,7 @@ from types import MappingProxyType
 
 import structlog
 
+from quicedge.config.host_port import HostPort
 from quicedge.config.limits import DRAIN_NOTICE, PROGRESS_INTERVAL
 from quicedge.config.schema import Config
 from quicedge.downstream.close_reason import close_reason
@@ -32,7 +32,6 @@ from quicedge.quic.sharedkeys import SharedKeys
 from quicedge.quic.tls import CertificatePem, CertificateStore, parse_certificate
 from quicedge.quic.transport_parameters import PreferredAddress
 from quicedge.telemetry.access import AccessLog
-from quicedge.udp.address import format_address
 from quicedge.udp.forwarding import Forwarder
 from quicedge.udp.socket import FourTuple, UdpSocket
 from quicedge.worker.losses import LossReport
@@ -125,7 +124,7 @@ class Edge:
         self.tracer = Tracer(config.qlog, self._clock)
         self._overload = Overload(config, self.policy)
         for sock in sockets:
-            self.gateway.metrics.listener(format_address(sock.address))
+            self.gateway.metrics.listener(str(HostPort.of(sock.address)))
         self._losses = LossReport()
         self._ticker = self._loop.call_later(PROGRESS_INTERVAL, self._tick)
         self.endpoint = Endpoint(
@@ -211,17 +210,18 @@ class Edge:
 
     def _preferred_address(self, path: FourTuple) -> PreferredAddress | None:
         """The configured preferred address for a client that connected on `path`, if any."""
-        found: dict[str, tuple[str, int]] = {}
+        found: dict[str, HostPort] = {}
         for text in self.config.quic.preferred_address:
-            host, _, port = text.rpartition(":")
-            host = host.strip("[]")
-            family = "ipv6" if ":" in host else "ipv4"
-            if ipaddress.ip_address(host).is_unspecified:
+            address = HostPort.parse(text)
+            ip = address.ip
+            assert ip is not None, "the configuration is validated"
+            if ip.is_unspecified:
+                local = HostPort(path.local_host, address.port)
                 # A wildcard stands for the address that the client connected to.
-                if (":" in path.local_host) != (":" in host) or not path.local_host:
+                if local.ip is None or local.ip.version != ip.version:
                     continue
-                host = path.local_host
-            found[family] = host, int(port)
+                address = local
+            found[f"ipv{ip.version}"] = address
         return PreferredAddress(**found) if found else None
 
     # --- the loop -------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from quicedge.config.host_port import HostPort
 from quicedge.downstream.close_reason import close_reason
 from quicedge.downstream.http3 import Http3Session, RequestStream
 from quicedge.qlog.blocked_time import Limit
@@ -16,7 +17,6 @@ from quicedge.quic.transport_parameters import TransportParameters
 from quicedge.telemetry.metrics import Metrics
 from quicedge.telemetry.stats import ConnectionStats, PathStats, StreamStats
 from quicedge.telemetry.text import text
-from quicedge.udp.address import format_address
 
 
 def count_connection(metrics: Metrics, connection: Connection, now: float) -> None:
@@ -32,7 +32,7 @@ def count_connection(metrics: Metrics, connection: Connection, now: float) -> No
     if connection.packets_sent:
         observed["loss_ratio"] = recovery.packets_lost / connection.packets_sent
     metrics.connection(
-        format_address(connection.came_from.socket.address),
+        str(HostPort.of(connection.came_from.socket.address)),
         completed=connection.handshake_seconds is not None,
         observed=observed,
     )
@@ -58,7 +58,7 @@ def connection_stats(
         odcid=connection.original_destination_connection_id.hex(),
         scids=[cid.hex() for cid in connection.host_cids],
         dcid=connection.peer_cid.hex(),
-        remote_address=format_address(path.remote) if path is not None else "",
+        remote_address=str(HostPort.of(path.remote)) if path is not None else "",
         local_address=_local_address(path) if path is not None else "",
         path_validated=connection.active_path_validated,
         migrations=connection.migrations,
@@ -137,7 +137,7 @@ def _by_name(spent: dict[Limit, float]) -> dict[str, float]:
 
 def _local_address(path: object) -> str:
     host, port = getattr(path, "local_host", ""), path.socket.address[1]  # type: ignore[attr-defined]
-    return format_address((host or path.socket.address[0], port))  # type: ignore[attr-defined]
+    return str(HostPort(host or path.socket.address[0], port))  # type: ignore[attr-defined]
 
 
 def _parameters(parameters: TransportParameters) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def _paths(connection: Connection) -> list[PathStats]:
     return [
         PathStats(
             local_address=_local_address(path.address),
-            remote_address=format_address(path.address.remote),
+            remote_address=str(HostPort.of(path.address.remote)),
             validated=path.validated,
             active=index == 0,
             bytes_received=path.bytes_received,

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from quicedge.cli.findings.finding import Finding
 from quicedge.cli.findings.running import RunningEdge, holders, name_of
 from quicedge.config import limits
-from quicedge.config.addresses import parse_host_port
+from quicedge.config.addresses import parse_listen
+from quicedge.config.host_port import HostPort
 from quicedge.config.schema import Admin, Config
-from quicedge.supervisor.sockets import ListenError, explain, parse_address
+from quicedge.supervisor.sockets import ListenError, explain, resolve_listen
 from quicedge.upstream.address import parse_server
 
 CONNECT_TIMEOUT = 1.0
@@ -28,32 +29,31 @@ def listening(config: Config, edge: RunningEdge | None) -> Iterator[Finding]:
     wanted = []
     for address in config.listen:
         try:
-            family, host, port = parse_address(address)
+            family, bound = resolve_listen(address)
         except ListenError as error:
             yield Finding("error", f"listen {address}", str(error))
             continue
-        bound = f"[{host}]:{port}" if family == socket.AF_INET6 else f"{host}:{port}"
         wanted.append(bound)
-        if edge is not None and bound in (edge.addresses or ()):
+        if edge is not None and str(bound) in (edge.addresses or ()):
             yield _held(f"listen {address}", edge)
         else:
-            yield _listening(address, family, host, port, edge)
+            yield _listening(address, family, bound, edge)
     yield from _restart(config, wanted, edge)
 
 
 def _listening(
-    address: str, family: socket.AddressFamily, host: str, port: int, edge: RunningEdge | None
+    address: str, family: socket.AddressFamily, wanted: HostPort, edge: RunningEdge | None
 ) -> Finding:
     subject = f"listen {address}"
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
             if family == socket.AF_INET6:
                 probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            probe.bind((host, port))
+            probe.bind(wanted)
         except OSError as error:
-            reason, _, remedy = explain(error, port).partition(": ")
+            reason, _, remedy = explain(error, wanted.port).partition(": ")
             if error.errno == errno.EADDRINUSE:
-                pids = holders(family, port)
+                pids = holders(family, wanted.port)
                 if edge is not None and (edge.pid in pids or not pids):
                     return _held(subject, edge)
                 if pids:
@@ -66,7 +66,7 @@ def _held(subject: str, edge: RunningEdge) -> Finding:
     return Finding("ok", subject, f"held by the running edge (pid {edge.pid})")
 
 
-def _restart(config: Config, wanted: list[str], edge: RunningEdge | None) -> Iterator[Finding]:
+def _restart(config: Config, wanted: list[HostPort], edge: RunningEdge | None) -> Iterator[Finding]:
     """Changes that the running edge would reject on a reload."""
     if edge is None:
         return
@@ -79,10 +79,10 @@ def _restart(config: Config, wanted: list[str], edge: RunningEdge | None) -> Ite
         yield Finding("warning", "workers", f"the running edge has {edge.workers}", RESTART)
 
 
-def _same(wanted: list[str], bound: list[str]) -> bool:
+def _same(wanted: list[HostPort], bound: list[str]) -> bool:
     """Whether the bound addresses are the wanted ones; port 0 matches any port."""
     return len(wanted) == len(bound) and all(
-        one == other or (one.endswith(":0") and one.rpartition(":")[0] == other.rpartition(":")[0])
+        str(one) == other or (one.port == 0 and other.startswith(f"{one.url_host}:"))
         for one, other in zip(wanted, bound, strict=True)
     )
 
@@ -101,16 +101,16 @@ def administration(admin: Admin, edge: RunningEdge | None) -> Iterator[Finding]:
 
 
 def _admin_port(subject: str, listen: str) -> Finding:
-    host, port = parse_host_port(listen)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    address = parse_listen(listen)
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, port))
+            probe.bind(address)
         except OSError as error:
             return Finding(
                 "error", subject, error.strerror or str(error),
-                f"`ss -ltnp 'sport = :{port}'` shows who holds it; or change admin.listen",
+                f"`ss -ltnp 'sport = :{address.port}'` shows who holds it; or change admin.listen",
             )  # fmt: skip
     return Finding("ok", subject, "free")
 

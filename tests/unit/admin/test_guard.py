@@ -78,6 +78,14 @@ async def test_rebound_names_are_refused_and_listed_ones_are_not() -> None:
     assert (await Client(hosts=None).ask("/api", host=rebound)).status == 200
 
 
+async def test_a_listed_ipv6_address_is_accepted_in_brackets() -> None:
+    listed = Client(hosts=("2001:db8::1",))
+    for host in ("[2001:db8::1]", "[2001:DB8::1]:4480"):
+        assert (await listed.ask("/api", host=host)).status == 200
+    for host in ("2001:db8::1", "[2001:db8::2]:4480", "[2001:db8::1]x"):
+        assert (await listed.ask("/api", host=host)).status == 403
+
+
 @pytest.mark.parametrize(
     "value", ["", "Bearer", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer \xff"]
 )

@@ -5,7 +5,7 @@ import pytest
 import structlog
 
 from quicedge.supervisor import sockets as sockets_module
-from quicedge.supervisor.sockets import ListenError, Listeners, parse_address
+from quicedge.supervisor.sockets import ListenError, Listeners, resolve_listen
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,8 @@ from quicedge.supervisor.sockets import ListenError, Listeners, parse_address
     ],
 )
 def test_addresses(text, expected) -> None:
-    assert parse_address(text) == expected
+    family, address = resolve_listen(text)
+    assert (family, *address) == expected
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,7 @@ def test_addresses(text, expected) -> None:
 )
 def test_bad_addresses_are_named(text) -> None:
     with pytest.raises(ListenError, match="listen: ") as error:
-        parse_address(text)
+        resolve_listen(text)
     assert text in str(error.value)
 
 
