@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import tempfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -67,13 +68,23 @@ def make_pair(
     server_options: dict[str, Any] | None = None,
     mtu_ceiling: int | None = None,
     own_client: bool = False,
+    token_handler: Callable[[bytes], None] | None = None,
+    **server_arguments: Any,
 ) -> Pair:
-    """A pair about to shake hands; the client is stock aioquic's, or ours with `own_client`."""
+    """A pair about to shake hands; the client is stock aioquic's, or ours with `own_client`.
+
+    `server_arguments` are more of those that our server connection takes.
+    """
     now = 1000.0
     configuration = client_configuration(**(client_options or {}))
     client: QuicConnection
     if own_client:
-        client = Connection(configuration=configuration, now=now, mtu_ceiling=mtu_ceiling)
+        client = Connection(
+            configuration=configuration,
+            now=now,
+            mtu_ceiling=mtu_ceiling,
+            token_handler=token_handler,
+        )
     else:
         client = QuicConnection(configuration=configuration)
     client.connect(SERVER_ADDRESS, now)
@@ -84,6 +95,7 @@ def make_pair(
         connection_ids=ConnectionIds(secret=SECRET),
         mtu_ceiling=mtu_ceiling,
         original_destination_connection_id=client.original_destination_connection_id,
+        **server_arguments,
     )
     return Pair(
         Peer(client, CLIENT_ADDRESS),

@@ -120,6 +120,8 @@ class RemoteConnectionIds:
 
     def __init__(self, first: bytes) -> None:
         self.current = RemoteConnectionId(first, None)
+        self.spin = False
+        """The spin bit of what is sent to the ID in use (RFC 9000 section 17.4)."""
         self.spare: list[RemoteConnectionId] = []
         self._seen: set[int] = {0}
         self._retire_prior_to = 0
@@ -166,8 +168,7 @@ class RemoteConnectionIds:
         if self.current.sequence is not None and self.current.sequence < limit:
             if not self.spare:
                 raise self._error(ErrorCode.PROTOCOL_VIOLATION, "No connection ID is left")
-            self.retire(self.current)
-            self.current = self.spare.pop(0)
+            self.use(self.spare.pop(0))
         if 1 + len(self.spare) + len(taken(0)) > ACTIVE_CONNECTION_IDS:
             raise self._error(ErrorCode.CONNECTION_ID_LIMIT_ERROR, "Too many active connection IDs")
         # RFC 9000 section 5.1.2 lets us bound those that wait to be retired (CVE-2024-22189).
@@ -199,14 +200,14 @@ class RemoteConnectionIds:
         """Use a spare one from now on and retire the one in use; False without a spare one."""
         if not self.spare:
             return False
-        self.retire(self.current)
-        self.current = self.spare.pop(0)
+        self.use(self.spare.pop(0))
         return True
 
-    def use(self, reserved: RemoteConnectionId) -> None:
-        """Use an ID that a path had reserved, and retire the one in use."""
+    def use(self, known: RemoteConnectionId) -> None:
+        """Use another ID from now on, and retire the one in use."""
         self.retire(self.current)
-        self.current = reserved
+        self.current = known
+        self.spin = False
 
     def retire(self, known: RemoteConnectionId) -> None:
         if known.sequence is not None:

@@ -21,10 +21,6 @@ from quicedge.config.limits import (
     AEAD_FAILURES,
     CONNECTION_ID_LENGTH,
     EARLY_PACKETS_HELD,
-    FLOOD_BURST,
-    FLOOD_CHECK_EVERY,
-    FLOOD_RATE,
-    FLOOD_SHARE,
     HANDSHAKE_TIMEOUT,
     MAX_ACK_DELAY,
     MAX_CRYPTO_OFFSET,
@@ -35,8 +31,9 @@ from quicedge.config.limits import (
 from quicedge.qlog.blocked_time import Limit
 from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.congestion import make_controller
+from quicedge.quic.connection.acks import AckReceiver
 from quicedge.quic.connection.assembler import TooManyGaps
-from quicedge.quic.connection.closing import ClosingPackets, State
+from quicedge.quic.connection.closing import State
 from quicedge.quic.connection.connection_ids import (
     ConnectionIdSource,
     LocalConnectionIds,
@@ -44,20 +41,22 @@ from quicedge.quic.connection.connection_ids import (
 )
 from quicedge.quic.connection.deferred import DeferredPackets
 from quicedge.quic.connection.events import EventQueue
+from quicedge.quic.connection.flood import FloodGuard
 from quicedge.quic.connection.handshake import Handshake
 from quicedge.quic.connection.idle import IdleTimer
+from quicedge.quic.connection.lifecycle import Lifecycle
 from quicedge.quic.connection.limiting import note_limits
+from quicedge.quic.connection.migration import Migration
 from quicedge.quic.connection.observer import Observer
 from quicedge.quic.connection.packer import Packer, Transmit
 from quicedge.quic.connection.paths import Path, Paths
-from quicedge.quic.connection.preferred import usable_address
 from quicedge.quic.connection.recovery import Recovery
 from quicedge.quic.connection.send_buffer import SendBuffer
 from quicedge.quic.connection.signals import ConfirmationSignal, Pings
 from quicedge.quic.connection.spaces import NumberSkipper, PacketSpace
 from quicedge.quic.connection.stats import ConnectionCounters
 from quicedge.quic.connection.streams import Streams
-from quicedge.quic.ecn import Counts, EcnValidation
+from quicedge.quic.ecn import Counts
 from quicedge.quic.ending import Delivery, Ending
 from quicedge.quic.errors import ErrorCode, TransportError
 from quicedge.quic.events import (
@@ -82,7 +81,6 @@ from quicedge.quic.frames import (
 )
 from quicedge.quic.frames import Stream as StreamFrame
 from quicedge.quic.limited import LimitClock, main_limit
-from quicedge.quic.pacer import Pacer
 from quicedge.quic.packet import (
     LongPacket,
     PacketKind,
@@ -92,7 +90,6 @@ from quicedge.quic.packet import (
 from quicedge.quic.pmtud import PathMtu
 from quicedge.quic.protection import MAX_NUMBER_LENGTH, SAMPLE_LENGTH, open_packet, open_run
 from quicedge.quic.retry import is_authentic_retry
-from quicedge.quic.rtt import RttEstimator
 from quicedge.quic.strikes import EarlyDataGuard, EarlyDataUse
 from quicedge.quic.tickets import Tickets
 from quicedge.quic.tls import CertificateStore, ServerCertificate
@@ -103,7 +100,7 @@ from quicedge.quic.transport_parameters import (
     PreferredAddressParameter,
     TransportParameters,
 )
-from quicedge.shares import Standing, WorkBudget
+from quicedge.shares import Standing
 from quicedge.telemetry.trace import Trace
 
 INITIAL, ZERO_RTT = Epoch.INITIAL, Epoch.ZERO_RTT
@@ -111,7 +108,6 @@ HANDSHAKE, ONE_RTT = Epoch.HANDSHAKE, Epoch.ONE_RTT
 
 _PN_AT = 1 + CONNECTION_ID_LENGTH
 _MIN_SHORT_PACKET = _PN_AT + MAX_NUMBER_LENGTH + SAMPLE_LENGTH
-_ALIVE = (State.FIRST_FLIGHT, State.CONNECTED)
 _EPOCHS = {
     PacketKind.INITIAL: INITIAL,
     PacketKind.ZERO_RTT: ZERO_RTT,
@@ -197,7 +193,6 @@ class Connection:
         self._make_token = make_token
         self._ticket_handler = session_ticket_handler
         self._token_handler = token_handler
-        self._mtu_ceiling = mtu_ceiling or configuration.max_datagram_size
         self._max_streams = max_streams_bidi, max_streams_uni
         self._now = now
 
@@ -208,23 +203,10 @@ class Connection:
         self.handshake_seconds: float | None = None
         """From the first packet to a complete handshake; None until then."""
         self._handshake_deadline = now + handshake_timeout
-        self.flood_check_at = FLOOD_CHECK_EVERY
-        """`bytes_received` from which `check_flood` should be called again."""
-        self._overhead = WorkBudget(FLOOD_BURST, FLOOD_RATE, now)
-        self._overhead_seen = 0
-        """Overhead up to the last look, in bytes; negative where streams carried more."""
-
-        self.state = State.FIRST_FLIGHT
-        self.close_event: ConnectionTerminated | None = None
-        """Why the connection is over, once it is."""
-        self.ending: Ending | None = None
-        """What ended the connection, from the moment it is known; None while it lives."""
-        self._close_pending = False
-        self._closing: ClosingPackets | None = None
-        self._close_deadline: float | None = None
-
+        self._life = Lifecycle()
         self.events = EventQueue()
         self.counters = ConnectionCounters()
+        self._flood = FloodGuard(self.counters, now)
         self.limits = LimitClock()
         """What has limited the connection, and for how long."""
         self.network_paths = Paths()
@@ -280,6 +262,23 @@ class Connection:
             pings=self._pings,
             ack_delay_exponent=ACK_DELAY_EXPONENT,
         )
+        self._acks = AckReceiver(
+            recovery=self.recovery,
+            paths=self.network_paths,
+            handshake=self.handshake,
+            skipper=self.skipper,
+            counters=self.counters,
+        )
+        self._migration = Migration(
+            configuration=configuration,
+            mtu_ceiling=mtu_ceiling or configuration.max_datagram_size,
+            paths=self.network_paths,
+            local_ids=self.local_ids,
+            remote_ids=self.remote_ids,
+            handshake=self.handshake,
+            recovery=self.recovery,
+            counters=self.counters,
+        )
         self.deferred = DeferredPackets(EARLY_PACKETS_HELD)
         self._observer: Observer | None = None
         self.datagrams_held = 0
@@ -287,14 +286,11 @@ class Connection:
         self._secrets_seen = 0
         self._is_retrying = False
         self._parameters_applied = False
-        self._is_complete = False
         self._is_settled = False
         self._retried = False
         self._resent_early = False
-        self._ack_exponent = 3
         self._spin_number = -1
         self._key_updates_seen = 0
-        self._held_ack: tuple[list[tuple[int, int]], int, Counts | None] | None = None
         # of the packet that is handled
         self._path: Path
         self._cid = b""
@@ -351,8 +347,7 @@ class Connection:
         """Begin the handshake (clients)."""
         self._now = now
         path = Path(address, validated=True)
-        self.network_paths.add(path)
-        self._enter_path(path, None, now)
+        self._migration.start(path, now)
         self.idle.on_received(now, self.recovery.probe_timeout())
         self._start_client(now)
 
@@ -379,7 +374,7 @@ class Connection:
         observer = self._observer
         if observer is not None:
             observer.trace.now = now
-        if self.state not in _ALIVE or self._close_pending:
+        if not self._life.is_alive:
             return self._receive_when_over(datagrams, at, address)
         path = self.network_paths.find(address)
         run: list[bytes] = []
@@ -394,14 +389,14 @@ class Connection:
                 self._receive_shorts(run, path, now, ecn)
             else:
                 self._receive_any(datagrams[at], path, address, now, ecn)
-            self._settle_ack(now)
+            self._acks.settle(now)
         except TransportError as error:
             self._close_for(error)
         if self.handshake.is_confirmed and not self._is_settled:
             self._settle()
         if self.deferred.held:
             self._receive_deferred(now)
-        if self.handshake_seconds is None and self._is_complete:
+        if self.handshake_seconds is None and self.handshake.is_complete:
             self.handshake_seconds = now - self.created_at
         if observer is not None and self._observer is not None:
             observer.look(self)
@@ -414,8 +409,7 @@ class Connection:
             active = self.network_paths.known[0] if self.network_paths.known else None
             if active is not None and active.address == address:
                 active.bytes_received += len(data)
-                if self._closing is not None:
-                    self._closing.receive()
+                self._life.receive_late()
         return len(datagrams) - at
 
     def _short_run(self, datagrams: list[bytes], at: int, path: Path) -> list[bytes]:
@@ -458,7 +452,7 @@ class Connection:
         dropped = "general"
         held = False
         at = 0
-        while at < len(data) and self.state in _ALIVE and not self._close_pending:
+        while at < len(data) and self._life.is_alive:
             if data[at] & 0x80:
                 packet, reason = self._long_packet(data, at)
                 if packet is not None:
@@ -551,7 +545,7 @@ class Connection:
             self._meet(packet, path, now)
         if epoch is HANDSHAKE and not self._is_client:
             self._discard(INITIAL)  # RFC 9001 section 4.9.1
-            self._prove_address()
+            self._migration.receive_handshake_packet()
         if self._observer is not None:
             size = packet.end - at
             self._observer.packet_received(epoch, opened.number, opened.payload, size)
@@ -560,33 +554,20 @@ class Connection:
         # includes a CRYPTO frame. After a loss another may come first.
         must_have_crypto = not self._is_client and epoch is INITIAL and opened.number == 0
         eliciting, probing = self._receive_frames(opened.payload, crypto=must_have_crypto)
-        if self.state not in _ALIVE or self._close_pending:
+        if not self._life.is_alive:
             return ""
         self._packet_done(space, opened.number, eliciting, now, ecn)
-        self._note_path(path, packet.destination_cid, opened.number, probing, epoch)
+        self._note_path(path, space, opened.number, probing, changed_cid=None)
         return ""
-
-    def _prove_address(self) -> None:
-        """A Handshake packet of the client came.
-
-        RFC 9000 section 8.1: it shows that the client has our Initial packets, so it validates the
-        address that they were sent to, whatever address it comes from. Where our packets went to
-        several addresses, it shows of none that the client is there.
-        """
-        if not self._is_complete:
-            addressed = [known for known in self.network_paths.known if known.bytes_sent]
-            if len(addressed) == 1:
-                addressed[0].is_validated = True
 
     def _meet(self, packet: LongPacket, path: Path, now: float) -> None:
         """The first packet of the peer that is authentic."""
-        self.state = State.CONNECTED
+        self._life.state = State.CONNECTED
         self.handshake.remote_source_cid = packet.source_cid
         self.remote_ids.adopt(packet.source_cid)
         if not self._is_client:
             path.is_validated = path.is_validated or self._address_validated
-            self.network_paths.add(path)
-            self._enter_path(path, None, now)
+            self._migration.start(path, now)
 
     def _receive_short(self, data: bytes, path: Path, now: float, ecn: int) -> str:
         """One 1-RTT packet out of the ordinary; returns why it was dropped."""
@@ -619,7 +600,7 @@ class Connection:
             if item.payload is None:
                 again = self._open_again(data, item, phase, now)
                 if again is None:
-                    if self.state not in _ALIVE:
+                    if not self._life.is_alive:
                         return
                     continue
                 item = again
@@ -636,7 +617,7 @@ class Connection:
                 phases.note_received(number, now, self.recovery.probe_timeout())
             if number > self._spin_number:
                 self._spin_number = number
-                self._packer.spin = bool(first_byte & _SPIN) is not self._is_client
+                self.remote_ids.spin = bool(first_byte & _SPIN) is not self._is_client
             if observer is not None:
                 observer.packet_received(ONE_RTT, number, payload or b"", size)
             if number != stop:
@@ -647,10 +628,11 @@ class Connection:
             counted += 1
             asks, probing = self._receive_frames(payload or b"")
             eliciting |= asks
-            if self.state is not State.CONNECTED or self._close_pending:
+            if not self._life.is_alive:
                 return
             if not ordinary:
-                self._note_path(path, cid, number, probing, ONE_RTT)
+                changed = cid if cid != self.local_ids.latest_used else None
+                self._note_path(path, space, number, probing, changed_cid=changed)
         if counted:
             self._note_numbers(space, first, stop, now)
             counters.received_at = now
@@ -719,6 +701,23 @@ class Connection:
             self.counters.packets_reordered += stop - first
         space.note_received(first, stop, now)
 
+    def _note_path(
+        self,
+        path: Path,
+        space: PacketSpace,
+        number: int,
+        probing: bool,
+        *,
+        changed_cid: bytes | None,
+    ) -> None:
+        self._migration.receive_packet(
+            path,
+            self._now,
+            changed_cid=changed_cid,
+            probing=probing,
+            newest=number >= space.largest_received,
+        )
+
     def _packet_done(
         self, space: PacketSpace, number: int, eliciting: bool, now: float, ecn: int
     ) -> None:
@@ -735,7 +734,7 @@ class Connection:
         """Keep a packet whose keys may still come (RFC 9001 section 5.7), or say why it is
         dropped."""
         engine = self.handshake.tls
-        if engine is None or self._is_complete or epoch is INITIAL:
+        if engine is None or self.handshake.is_complete or epoch is INITIAL:
             return "key_unavailable"
         # Once the client's hello is read, 0-RTT keys are there or never will be.
         if epoch is not ONE_RTT and self.handshake.read_keys(HANDSHAKE, 0) is not None:
@@ -758,12 +757,12 @@ class Connection:
         self._secrets_seen = secrets
         self._is_retrying = True
         for packet, address, ecn in self.deferred.take():
-            if self.state not in _ALIVE or self._close_pending:
+            if not self._life.is_alive:
                 break
             path = self.network_paths.find(address)
             try:
                 self._receive_any(packet, path, address, now, ecn, counted=True)
-                self._settle_ack(now)
+                self._acks.settle(now)
             except TransportError as error:
                 self._close_for(error)
         self._is_retrying = False
@@ -859,7 +858,7 @@ class Connection:
                 receive = self._RECEIVERS.get(kind)
                 if receive is not None:
                     receive(self, frame, kind)
-                    if self.state not in _ALIVE:
+                    if not self._life.is_alive:
                         return eliciting, probing
         except FrameError as error:
             raise TransportError(ErrorCode.FRAME_ENCODING_ERROR, kind, str(error)) from error
@@ -876,57 +875,7 @@ class Connection:
         raise TransportError(ErrorCode.PROTOCOL_VIOLATION, kind, reason)
 
     def _receive_ack(self, frame: Ack, kind: int) -> None:
-        space = self._space
-        ranges = frame.ranges
-        is_application = self._epoch is ONE_RTT
-        # RFC 9000 section 13.1: an endpoint SHOULD treat receipt of an acknowledgment for a
-        # packet it did not send as a connection error of type PROTOCOL_VIOLATION.
-        if ranges[-1][1] > space.next_number or (
-            is_application and self.skipper.skipped and self.skipper.is_acknowledged(ranges)
-        ):
-            self._violate(kind, "ACK of a packet that was never sent")
-        if self._epoch is not INITIAL:
-            self.recovery.peer_validated_us = True
-        if not is_application:
-            self._apply_ack(space, ranges, frame.delay, frame.ecn, self._now)
-            return
-        held = self._held_ack
-        if held is not None and not _covers(ranges, held[0]):
-            self._settle_ack(self._now)
-        self._held_ack = ranges, frame.delay, frame.ecn
-
-    def _settle_ack(self, now: float) -> None:
-        """Act on the ACK frame that is held: one that says more, in the same run, replaces it."""
-        if self._held_ack is not None:
-            ranges, delay, counts = self._held_ack
-            self._held_ack = None
-            if ONE_RTT in self.spaces:
-                self._apply_ack(self.spaces[ONE_RTT], ranges, delay, counts, now)
-                self.handshake.phases.on_acked(ranges)
-
-    def _apply_ack(
-        self,
-        space: PacketSpace,
-        ranges: list[tuple[int, int]],
-        delay: int,
-        counts: Counts | None,
-        now: float,
-    ) -> None:
-        recovery = self.recovery
-        largest = space.largest_acked
-        recovery.on_ack(ranges, (delay << self._ack_exponent) / 1e6, now, space)
-        ecn = self.network_paths.active.ecn
-        assert ecn is not None
-        lost = recovery.take_newly_lost()
-        # RFC 9002 section 7.1: an increase of CE counts is a congestion event.
-        advanced = space.largest_acked > largest
-        increase = ecn.on_ack(space.epoch, counts, recovery.newly_acked, advanced)
-        if increase:
-            self.counters.ecn_ce_reported += increase
-            recovery.on_ecn_ce(sent_time=recovery.newest_acked_sent_time, now=now)
-        # After the ACK: a mark that it shows to have arrived ends the flight before.
-        for epoch, first, stop, sent in lost:
-            ecn.on_lost(epoch, [(first, stop, sent)], now)
+        self._acks.receive(frame, kind, self._space, self._now)
 
     def _receive_crypto(self, frame: Crypto, kind: int) -> None:
         space = self._space
@@ -939,8 +888,11 @@ class Connection:
         except TooManyGaps:
             self._violate(kind, "Too many gaps in CRYPTO data")
         if ready:
+            was_complete = self.handshake.is_complete
             self.handshake.receive_crypto(self._epoch, ready, self._now)
             self._after_tls()
+            if self.handshake.is_complete and not was_complete:
+                self._complete()
         elif (
             frame.data
             and frame.offset + len(frame.data) <= space.crypto_in.start
@@ -958,8 +910,6 @@ class Connection:
         handshake = self.handshake
         if handshake.remote is not None and not self._parameters_applied:
             self._apply_parameters(handshake.remote)
-        if handshake.is_complete and not self._is_complete:
-            self._complete()
 
     def _take_output(self) -> None:
         for epoch, message in self.handshake.output:
@@ -973,14 +923,11 @@ class Connection:
         self._parameters_applied = True
         self._apply_limits(remote)
         if remote.ack_delay_exponent is not None:
-            self._ack_exponent = remote.ack_delay_exponent
+            self._acks.exponent = remote.ack_delay_exponent
         if remote.max_ack_delay is not None:
             self.recovery.max_ack_delay = remote.max_ack_delay / 1000
         if remote.max_udp_payload_size is not None:
-            self._mtu_ceiling = min(self._mtu_ceiling, remote.max_udp_payload_size)
-            for path in self.network_paths.known:
-                if path.mtu is not None:
-                    path.mtu.limit(remote.max_udp_payload_size)
+            self._migration.limit_datagrams(remote.max_udp_payload_size)
         if remote.stateless_reset_token is not None:
             self.remote_ids.use_token(remote.stateless_reset_token)
         if remote.preferred_address is not None:
@@ -988,7 +935,7 @@ class Connection:
             self.remote_ids.add_preferred(preferred.connection_id, preferred.reset_token)
         observer = self._observer
         if observer is not None:
-            observer.remote_exponent = self._ack_exponent
+            observer.remote_exponent = self._acks.exponent
             observer.parameters("remote", self.handshake.remote_raw)
             observer.parameters("local", self.handshake.local)
         self.events.append(ProtocolNegotiated(alpn_protocol=self.alpn))
@@ -1008,7 +955,6 @@ class Connection:
 
     def _complete(self) -> None:
         """The handshake is complete; for a server, confirmed (RFC 9001 section 4.1.2)."""
-        self._is_complete = True
         handshake = self.handshake
         engine = handshake.tls
         assert engine is not None
@@ -1036,9 +982,7 @@ class Connection:
         self.recovery.peer_validated_us = True
         self._discard(INITIAL)
         self._discard(HANDSHAKE)
-        active = self.network_paths.active
-        if not active.is_validated:
-            self._begin_validation(active)
+        self._migration.on_confirmed(self._now)
 
     def _discard(self, epoch: Epoch) -> None:
         """Keys and packet number space of an epoch are over (RFC 9001 section 4.9)."""
@@ -1053,7 +997,7 @@ class Connection:
         self._is_settled = True
         self.handshake.settle()
         if self._is_client:
-            self._probe_preferred_address()
+            self._migration.probe_preferred_address()
 
     def _receive_handshake_done(self, frame: object, kind: int) -> None:
         if not self._is_client:
@@ -1079,10 +1023,7 @@ class Connection:
         )
 
     def _receive_new_connection_id(self, frame: Any, kind: int) -> None:
-        before = self.remote_ids.current
         self.remote_ids.receive_new(frame, self.network_paths.reserved_ids)
-        if self.remote_ids.current is not before:
-            self._packer.spin = False
 
     def _receive_retire_connection_id(self, frame: RetireConnectionId, kind: int) -> None:
         self.local_ids.receive_retire(frame.sequence_number, self._cid)
@@ -1091,12 +1032,7 @@ class Connection:
         self._path.receive_challenge(frame.data)
 
     def _receive_path_response(self, frame: Any, kind: int) -> None:
-        path = self.network_paths.receive_response(frame.data)
-        if path is None:
-            return
-        # A client moves to the preferred address once that has answered.
-        if self._is_client and path.remote_cid is not None:
-            self._move(path)
+        self._migration.receive_response(frame.data, self._now)
 
     def _receive_datagram_frame(self, frame: Datagram, kind: int) -> None:
         limit = self.configuration.max_datagram_frame_size
@@ -1105,108 +1041,14 @@ class Connection:
             self._violate(kind, "Unexpected DATAGRAM frame")
         self.events.append(DatagramFrameReceived(data=frame.data))
 
-    # --- paths ----------------------------------------------------------------------------------
-
-    def _note_path(self, path: Path, cid: bytes, number: int, probing: bool, epoch: Epoch) -> None:
-        """A packet came on a path: remember it, and move when the client has moved."""
-        paths = self.network_paths
-        if path not in paths.known:
-            paths.add(path)
-            # Challenged at once, a path that the client only probes is proven when it moves there.
-            path.challenge_due = self._is_complete and not self._is_client
-        if self._is_client or probing:
-            return
-        if epoch is ONE_RTT and cid != self.local_ids.latest_used:
-            # RFC 9000 section 9.5: an endpoint that changes its ID wants us to change ours.
-            self.local_ids.latest_used = cid
-            if path.remote_cid is None and self.remote_ids.change():
-                self._packer.spin = False
-        space = self.spaces.get(ONE_RTT if epoch is ZERO_RTT else epoch)
-        newest = space is None or number >= space.largest_received
-        if path is not paths.active and newest:
-            self._move(path)
-
-    def _move(self, path: Path) -> None:
-        """Send on another path from now on (RFC 9000 section 9)."""
-        paths = self.network_paths
-        previous = paths.active
-        paths.promote(path)
-        self.counters.migrations += 1
-        if path.remote_cid is not None:
-            self.remote_ids.use(path.remote_cid)
-            path.remote_cid = None
-        if not path.is_validated and self._is_complete:
-            self._begin_validation(path)
-        self._enter_path(path, previous, self._now)
-
-    def _begin_validation(self, path: Path) -> None:
-        """RFC 9000 section 8.2.4: give it three times the larger PTO."""
-        pto = max(self.recovery.probe_timeout(), 2 * self.configuration.initial_rtt)
-        self.network_paths.begin_validation(path, self._now + 3 * pto)
-
-    def _enter_path(self, path: Path, previous: Path | None, now: float) -> None:
-        """Give a path that will be used its own state; recovery follows it."""
-        recovery = self.recovery
-        if path.mtu is None:
-            path.mtu = PathMtu(self._mtu_ceiling)
-        if path.ecn is None:
-            path.ecn = EcnValidation()
-        if previous is not None and previous.ecn is not None:
-            path.ecn.follow(previous.ecn)
-        if path.rtt is None or path.controller is None or path.pacer is None:
-            if previous is None or previous.host() == path.host():
-                # RFC 9000 section 9.4: a change of the port alone is a NAT's doing.
-                path.rtt, path.controller = recovery.rtt, recovery.controller
-                path.pacer = recovery.pacer
-            else:
-                configuration = self.configuration
-                size = path.mtu.current
-                path.rtt = RttEstimator(configuration.initial_rtt)
-                path.controller = make_controller(configuration.congestion_control_algorithm, size)
-                path.pacer = Pacer(size)
-        if path.controller is not recovery.controller:
-            recovery.use_path(path.rtt, path.controller, path.pacer, now)
-        recovery.use_datagram_size(path.mtu.current)
-
-    def _give_up_path(self, now: float) -> None:
-        """The path in use was not validated in time (RFC 9000 section 9.3.2)."""
-        failed = self.network_paths.active
-        fallback = self.network_paths.give_up_active()
-        if fallback is None:
-            self.abandon(
-                ConnectionTerminated(
-                    error_code=ErrorCode.NO_VIABLE_PATH,
-                    frame_type=FrameType.PADDING,
-                    reason_phrase="No validated network path",
-                )
-            )
-            return
-        self._enter_path(fallback, failed, now)
-
-    def _probe_preferred_address(self) -> None:
-        """RFC 9000 section 9.6.1: a client validates the server's preferred address."""
-        remote = self.handshake.remote
-        if remote is None or remote.preferred_address is None:
-            return
-        active = self.network_paths.active
-        address = usable_address(remote.preferred_address, active.address)
-        spare = next((cid for cid in self.remote_ids.spare if cid.sequence == 1), None)
-        if address is None or spare is None:
-            return
-        path = Path(address)
-        self.remote_ids.spare.remove(spare)
-        path.remote_cid = spare
-        path.challenge_due = True
-        self.network_paths.add(path)
-
     # --- input: the clock -----------------------------------------------------------------------
 
     def poll_timeout(self) -> float | None:
         """When `handle_timeout` must be called, or None."""
         if self.state is State.TERMINATED:
             return None
-        if self._close_deadline is not None:
-            return self._close_deadline
+        if self._life.deadline is not None:
+            return self._life.deadline
         times = [self.idle.deadline, self._packer.pacing_at]
         if self.handshake_seconds is None:
             times.append(self._handshake_deadline)
@@ -1225,7 +1067,7 @@ class Connection:
             return False, False
         room = known[0].room()
         # Before the handshake is complete a probe may be an Initial packet.
-        least = _MIN_PROBE_ROOM if self._is_complete else MIN_INITIAL_DATAGRAM
+        least = _MIN_PROBE_ROOM if self.handshake.is_complete else MIN_INITIAL_DATAGRAM
         return room < _MIN_PROBE_ROOM, room < least
 
     def handle_timeout(self, now: float) -> None:
@@ -1235,9 +1077,9 @@ class Connection:
             self._observer.trace.now = now
         if self.state is State.TERMINATED:
             return
-        if self._close_deadline is not None:
-            if now >= self._close_deadline:
-                self._terminate()
+        if self._life.deadline is not None:
+            if now >= self._life.deadline and self.close_event is not None:
+                self.abandon(self.close_event)
             return
         if self.handshake_seconds is None and now >= self._handshake_deadline:
             # Silently, as an idle timeout (RFC 9000 section 10.1): the address is unproven.
@@ -1250,21 +1092,14 @@ class Connection:
         at = recovery.timeout(amplification_limited=self._amplification_limits()[1])
         if at is not None and now >= at:
             recovery.handle_timeout(now)
-        deadline = self.network_paths.deadline()
-        if deadline is not None and now >= deadline:
-            self._give_up_path(now)
-
-    def _look_for_black_holes(self, now: float) -> None:
-        """A path may swallow full-size or marked packets, and carry the others."""
-        recovery = self.recovery
-        active = self.network_paths.active
-        if recovery.newly_lost and active.ecn is not None:
-            for epoch, first, stop, sent in recovery.take_newly_lost():
-                active.ecn.on_lost(epoch, [(first, stop, sent)], now)
-        if recovery.large_datagrams.is_black_hole and active.mtu is not None:
-            active.mtu.on_black_hole(now)
-            recovery.large_datagrams.reset()
-            recovery.use_datagram_size(active.mtu.current)
+        if not self._migration.handle_timeout(now):
+            self.abandon(
+                ConnectionTerminated(
+                    error_code=ErrorCode.NO_VIABLE_PATH,
+                    frame_type=FrameType.PADDING,
+                    reason_phrase="No validated network path",
+                )
+            )
 
     def _time_out(self, reason: str, ending: Ending) -> None:
         self.abandon(
@@ -1289,11 +1124,9 @@ class Connection:
             self._observer.trace.now = now
         if not self.network_paths.known:
             return []  # nothing authentic has arrived yet: there is nobody to answer
-        if self.state not in _ALIVE:
-            return self._transmit_closing()
-        if self._close_pending:
-            return self._begin_closing(now)
-        self._look_for_black_holes(now)
+        if not self._life.is_alive:
+            return self._begin_closing(now) if self._life.is_close_due else self._close_again()
+        self._migration.look_for_black_holes(now)
         runs = self._packer.pack(now, self._random)
         phases = self.handshake.phases
         if phases.updates != self._key_updates_seen:
@@ -1310,7 +1143,7 @@ class Connection:
         note_limits(
             self.limits,
             now,
-            handshake=not self._is_complete,
+            handshake=not self.handshake.is_complete,
             recovery=self.recovery,
             streams=self.streams,
             datagram_size=self.max_datagram_size,
@@ -1326,12 +1159,11 @@ class Connection:
         reason_phrase: str = "",
     ) -> None:
         """Say that the connection is over; without a frame type it is the application's word."""
-        if self.close_event is None and self.state in _ALIVE:
-            self.close_event = ConnectionTerminated(
+        self._life.close(
+            ConnectionTerminated(
                 error_code=error_code, frame_type=frame_type, reason_phrase=reason_phrase
             )
-            self.ending = Ending.LOCAL_CLOSE
-            self._close_pending = True
+        )
 
     def _close_for(self, error: TransportError) -> None:
         self.close(error_code=error.code, frame_type=error.frame_type, reason_phrase=error.reason)
@@ -1341,21 +1173,16 @@ class Connection:
         assert event is not None
         frame = ConnectionClose(event.error_code, event.frame_type, event.reason_phrase.encode())
         datagrams = self._packer.pack_close(frame, now)
-        self._close_pending = False
-        self.state = State.CLOSING
-        self._closing = ClosingPackets(datagrams)
-        self._close_deadline = now + 3 * self.recovery.probe_timeout()
+        self._life.begin_closing(datagrams, now + 3 * self.recovery.probe_timeout())
         if self._observer is not None:
             self._observer.look(self)
         address = self.network_paths.active.address
         return [Transmit(data, len(data), address, 0) for data in datagrams]
 
-    def _transmit_closing(self) -> list[Transmit]:
-        if self._closing is None:
-            return []
+    def _close_again(self) -> list[Transmit]:
         path = self.network_paths.active
         sent = []
-        for data in self._closing.take():
+        for data in self._life.take_closing():
             if path.is_validated or path.room() >= len(data):
                 path.bytes_sent += len(data)
                 self.counters.bytes_sent += len(data)
@@ -1363,52 +1190,32 @@ class Connection:
         return sent
 
     def _drain(self, event: ConnectionTerminated, ending: Ending) -> None:
-        """The peer says that the connection is over (RFC 9000 section 10.2.2)."""
-        if self.close_event is None:
-            self.close_event = event
-            self.ending = ending
-            self.state = State.DRAINING
-            self._close_deadline = self._now + 3 * self.recovery.probe_timeout()
+        self._life.drain(event, ending, self._now + 3 * self.recovery.probe_timeout())
 
     def abandon(self, event: ConnectionTerminated, ending: Ending = Ending.ABORTED) -> None:
-        """End at once, sending nothing more."""
-        if self.state is not State.TERMINATED:
-            if self.close_event is None:
-                self.close_event = event
-                self.ending = ending
-            self._terminate()
-
-    def _terminate(self) -> None:
-        assert self.close_event is not None
+        """End at once, sending nothing more; an earlier reason for the end stays."""
+        life = self._life
+        if life.state is State.TERMINATED:
+            return
+        event = life.terminate(event, ending)
         if self._observer is not None:
-            self._observer.closed(self.close_event, self.ending or Ending.ABORTED)
+            self._observer.closed(event, life.ending or ending)
         self.stop_trace()
         for epoch in list(self.spaces):
             self._discard(epoch)
         self.handshake.close()
         self.limits.stop(self._now)
         self.deferred.take()
-        self._closing = None
-        self._close_pending = False
-        self._close_deadline = None
-        self.events.append(self.close_event)
-        self.state = State.TERMINATED
+        self.events.append(event)
+
+    @property
+    def flood_check_at(self) -> int:
+        """`bytes_received` from which `check_flood` should be called again."""
+        return self._flood.check_at
 
     def check_flood(self, now: float) -> Standing:
-        """Judge how much of what arrives is stream data; closes the connection of a hostile peer.
-
-        Every frame costs us something. Those that carry no stream data (PING, PATH_CHALLENGE,
-        NEW_CONNECTION_ID, MAX_DATA, empty STREAM frames, ...) are bounded by rate and by share.
-        Forged and replayed datagrams do not count: the peer did not send them.
-        """
-        counters = self.counters
-        self.flood_check_at = counters.bytes_received + FLOOD_CHECK_EVERY
-        useful = FLOOD_SHARE * self.stream_bytes
-        overhead = counters.bytes_received - counters.bytes_dropped - useful
-        spent, self._overhead_seen = overhead - self._overhead_seen, overhead
-        if spent < 0:
-            self._overhead.earn(-spent)
-        standing = self._overhead.spend(max(spent, 0), now)
+        """Judge how much of what came is stream data; closes the connection of a hostile peer."""
+        standing = self._flood.judge(self.stream_bytes, now)
         if standing is Standing.HOSTILE:
             self.close(
                 error_code=ErrorCode.PROTOCOL_VIOLATION,
@@ -1473,7 +1280,7 @@ class Connection:
         """Write events from now on; the trace is closed with the connection, or by `stop_trace`."""
         self.stop_trace()
         self._observer = observer = Observer(trace, ACK_DELAY_EXPONENT)
-        observer.remote_exponent = self._ack_exponent
+        observer.remote_exponent = self._acks.exponent
         self._packer.observer = observer
         self.recovery.on_packets_lost = observer.packets_lost
         self.trace_opening()
@@ -1493,9 +1300,23 @@ class Connection:
     # --- accessors: state -----------------------------------------------------------------------
 
     @property
+    def state(self) -> State:
+        return self._life.state
+
+    @property
+    def close_event(self) -> ConnectionTerminated | None:
+        """Why the connection is over, once it is."""
+        return self._life.event
+
+    @property
+    def ending(self) -> Ending | None:
+        """What ended the connection, from the moment it is known; None while it lives."""
+        return self._life.ending
+
+    @property
     def is_alive(self) -> bool:
         """Neither closing, draining nor terminated."""
-        return self.state in _ALIVE and not self._close_pending
+        return self._life.is_alive
 
     @property
     def is_terminated(self) -> bool:
@@ -1503,13 +1324,13 @@ class Connection:
 
     @property
     def state_name(self) -> str:
-        if self.state is State.CONNECTED and not self._is_complete:
+        if self.state is State.CONNECTED and not self.handshake.is_complete:
             return "handshake"
         return self.state.value
 
     @property
     def handshake_complete(self) -> bool:
-        return self._is_complete
+        return self.handshake.is_complete
 
     @property
     def handshake_confirmed(self) -> bool:
@@ -1590,7 +1411,7 @@ class Connection:
     def early_data_use(self) -> EarlyDataUse | None:
         """The ticket that 0-RTT data came under; None without, or once the client is proven."""
         engine = self.handshake.tls
-        if self._is_complete or not isinstance(engine, ServerTls):
+        if self.handshake.is_complete or not isinstance(engine, ServerTls):
             return None
         return engine.early_data_use
 
@@ -1638,7 +1459,7 @@ class Connection:
         (RFC 9000 section 9.3). None before the handshake is complete: until then the client's
         first flight, with its token and its early data, may all be a copy that somebody else sends.
         """
-        if not self._is_complete:
+        if not self.handshake.is_complete:
             return None
         path = self.network_paths.validated()
         return path.address if path is not None else None
@@ -1862,9 +1683,3 @@ class Connection:
         FrameType.DATAGRAM_WITH_LENGTH: _receive_datagram_frame,
     }
     """What is done with a frame; types that are not here ask for nothing."""
-
-
-def _covers(ranges: list[tuple[int, int]], older: list[tuple[int, int]]) -> bool:
-    """Whether ranges of an ACK are those of an older one but for a newest one that has grown."""
-    (start, stop), (older_start, older_stop) = ranges[-1], older[-1]
-    return start <= older_start and stop >= older_stop and ranges[:-1] == older[:-1]

@@ -57,11 +57,12 @@ _PARAMETERS = frozenset(events.ParametersSet.__struct_fields__)
 class Observed(Protocol):
     """What an observer looks at."""
 
-    state: State
     recovery: Recovery
     handshake: Handshake
     limits: LimitClock
 
+    @property
+    def state(self) -> State: ...
     @property
     def migrations(self) -> int: ...
     @property

@@ -117,7 +117,6 @@ class Packer:
             pings,
         )
         self.observer: Observer | None = None
-        self.spin = False
         self.pacing_at: float | None = None
         """When pacing lets more go; None: it does not hold anything back."""
         self.ecn = NOT_ECT
@@ -276,7 +275,8 @@ class Packer:
         return phases.send
 
     def _first_byte(self, pn_length: int) -> int:
-        return 0x40 | self.spin << 5 | self._handshake.phases.phase << 2 | (pn_length - 1)
+        spin, phase = self._remote_ids.spin, self._handshake.phases.phase
+        return 0x40 | spin << 5 | phase << 2 | (pn_length - 1)
 
     def _seal_short(
         self, keys: PacketKeys, cid: bytes, space: PacketSpace, pn_length: int, payload: bytes

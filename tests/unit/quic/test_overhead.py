@@ -15,9 +15,9 @@ BURST, RATE, EVERY = 20_000, 2_000.0, 2_000
 @pytest.fixture(autouse=True)
 def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Megabytes of PING frames take too long here."""
-    monkeypatch.setattr("quicedge.quic.connection.core.FLOOD_BURST", BURST)
-    monkeypatch.setattr("quicedge.quic.connection.core.FLOOD_RATE", RATE)
-    monkeypatch.setattr("quicedge.quic.connection.core.FLOOD_CHECK_EVERY", EVERY)
+    monkeypatch.setattr("quicedge.quic.connection.flood.FLOOD_BURST", BURST)
+    monkeypatch.setattr("quicedge.quic.connection.flood.FLOOD_RATE", RATE)
+    monkeypatch.setattr("quicedge.quic.connection.flood.FLOOD_CHECK_EVERY", EVERY)
 
 
 class Visit(Hostile):

@@ -1,0 +1,87 @@
+"""ACK frames of the peer: checked, held back while a newer one says more, then acted upon."""
+
+from __future__ import annotations
+
+from quicedge.quic.connection.handshake import Handshake
+from quicedge.quic.connection.paths import Paths
+from quicedge.quic.connection.recovery import Recovery
+from quicedge.quic.connection.spaces import NumberSkipper, PacketSpace
+from quicedge.quic.connection.stats import ConnectionCounters
+from quicedge.quic.errors import ErrorCode, TransportError
+from quicedge.quic.frames import Ack, Epoch
+
+_DEFAULT_EXPONENT = 3
+
+
+class AckReceiver:
+    """Passes on what the peer acknowledges: to recovery, ECN validation and key updates."""
+
+    def __init__(
+        self,
+        *,
+        recovery: Recovery,
+        paths: Paths,
+        handshake: Handshake,
+        skipper: NumberSkipper,
+        counters: ConnectionCounters,
+    ) -> None:
+        self._recovery = recovery
+        self._paths = paths
+        self._handshake = handshake
+        self._skipper = skipper
+        self._counters = counters
+        self.exponent = _DEFAULT_EXPONENT
+        """Of the delays that the peer reports (RFC 9000 section 18.2)."""
+        self._held: tuple[PacketSpace, Ack] | None = None
+
+    def receive(self, frame: Ack, kind: int, space: PacketSpace, now: float) -> None:
+        """An ACK frame; one for 1-RTT packets waits for `settle`, or for one that says other."""
+        ranges = frame.ranges
+        is_application = space.epoch is Epoch.ONE_RTT
+        skipper = self._skipper
+        # RFC 9000 section 13.1: an endpoint SHOULD treat receipt of an acknowledgment for a
+        # packet it did not send as a connection error of type PROTOCOL_VIOLATION.
+        if ranges[-1][1] > space.next_number or (
+            is_application and skipper.skipped and skipper.is_acknowledged(ranges)
+        ):
+            raise TransportError(
+                ErrorCode.PROTOCOL_VIOLATION, kind, "ACK of a packet that was never sent"
+            )
+        if space.epoch is not Epoch.INITIAL:
+            self._recovery.peer_validated_us = True
+        if not is_application:
+            self._apply(space, frame, now)
+            return
+        if self._held is not None and not _covers(ranges, self._held[1].ranges):
+            self.settle(now)
+        self._held = space, frame
+
+    def settle(self, now: float) -> None:
+        """Act on the frame that is held: one that says more, in the same run, replaced others."""
+        if self._held is not None:
+            (space, frame), self._held = self._held, None
+            self._apply(space, frame, now)
+            self._handshake.phases.on_acked(frame.ranges)
+
+    def _apply(self, space: PacketSpace, frame: Ack, now: float) -> None:
+        recovery = self._recovery
+        largest = space.largest_acked
+        recovery.on_ack(frame.ranges, (frame.delay << self.exponent) / 1e6, now, space)
+        ecn = self._paths.active.ecn
+        assert ecn is not None
+        lost = recovery.take_newly_lost()
+        # RFC 9002 section 7.1: an increase of CE counts is a congestion event.
+        advanced = space.largest_acked > largest
+        increase = ecn.on_ack(space.epoch, frame.ecn, recovery.newly_acked, advanced)
+        if increase:
+            self._counters.ecn_ce_reported += increase
+            recovery.on_ecn_ce(sent_time=recovery.newest_acked_sent_time, now=now)
+        # After the ACK: a mark that it shows to have arrived ends the flight before.
+        for epoch, first, stop, sent in lost:
+            ecn.on_lost(epoch, [(first, stop, sent)], now)
+
+
+def _covers(ranges: list[tuple[int, int]], older: list[tuple[int, int]]) -> bool:
+    """Whether ranges of an ACK are those of an older one but for a newest one that has grown."""
+    (start, stop), (older_start, older_stop) = ranges[-1], older[-1]
+    return start <= older_start and stop >= older_stop and ranges[:-1] == older[:-1]
