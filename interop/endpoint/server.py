@@ -13,7 +13,7 @@ from interop.endpoint.environment import Environment
 from interop.endpoint.http09 import ALPN_HTTP09, http09_codec
 from quicedge.config.loader import parse_config
 from quicedge.config.schema import Config
-from quicedge.quic.cids import ConnectionIds
+from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.tls import read_certificate
 from quicedge.udp.socket import UdpSocket, open_socket
 from quicedge.worker.edge import Edge, load_certificates
@@ -74,7 +74,7 @@ async def serve(environment: Environment) -> None:
         sockets,
         # The runner mounts one key for all, readable by everyone.
         certificates=load_certificates([read_certificate(cert, key, private=False)]),
-        connection_ids=ConnectionIds(secret=secret),
+        connection_ids=ConnectionIdIssuer(secret=secret),
         secret=secret,
         access_log=None,
         extra_codecs={ALPN_HTTP09: http09_codec},

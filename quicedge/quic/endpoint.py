@@ -13,8 +13,8 @@ from aioquic.quic.packet import encode_quic_retry, encode_quic_version_negotiati
 
 from quicedge.config import limits
 from quicedge.quic.admission import Admission, BoundedLog, Decision, RateLimit, Verdict
-from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.connection import Connection, ConnectionHandler
+from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.errors import ErrorCode
 from quicedge.quic.events import (
     ConnectionIdIssued,
@@ -124,7 +124,7 @@ class Endpoint:
         *,
         admission: Admission,
         certificates: CertificateStore,
-        connection_ids: ConnectionIds,
+        connection_ids: ConnectionIdIssuer,
         secret: bytes,
         network: Network,
         accept: Accept,

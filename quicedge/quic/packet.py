@@ -8,7 +8,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from quicedge.config.limits import CONNECTION_ID_LENGTH
-from quicedge.quic.cids import STATELESS_RESET_TOKEN_LENGTH
+from quicedge.quic.connection_id_issuer import STATELESS_RESET_TOKEN_LENGTH
 from quicedge.quic.frames import (
     MAX_CONNECTION_ID_LENGTH,
     ConnectionClose,

@@ -15,7 +15,7 @@ from quicedge.config.limits import (
     ROSTER_ROWS,
     UNSOLICITED_RESET_SIZE,
 )
-from quicedge.quic.cids import ConnectionIds
+from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.packet import stateless_reset
 from quicedge.supervisor.sockets import Listeners
 from quicedge.udp import kernel
@@ -67,7 +67,7 @@ class UnsolicitedResets:
 
     def __init__(self, listeners: Listeners, secret: bytes) -> None:
         self._listeners = listeners
-        self._connection_ids = ConnectionIds(secret=secret)
+        self._connection_ids = ConnectionIdIssuer(secret=secret)
         self._sending: set[asyncio.Task[None]] = set()
 
     def send(self, slot: int, clients: list[Client]) -> None:

@@ -16,8 +16,8 @@ import structlog
 from quicedge.admin.view import ListenerStatus
 from quicedge.config.host_port import HostPort
 from quicedge.config.limits import UDP_RECEIVE_BUFFER, UDP_SEND_BUFFER
+from quicedge.udp.connection_id_codec import ConnectionIdCodec
 from quicedge.udp.socket import open_socket
-from quicedge.udp.steering import attach
 from quicedge.worker.control import ListeningSocket
 
 log = structlog.get_logger(__name__)
@@ -174,7 +174,7 @@ def _open(text: str, workers: int) -> Listener:
     listener.address = str(HostPort(host, port))
     if workers > 1:
         try:
-            attach(listener.sockets[0], workers=workers, bank=0)
+            ConnectionIdCodec(workers).steer(listener.sockets[0])
             listener.steering = True
         except OSError as error:
             log.warning(

@@ -2,7 +2,7 @@
 
 If the kernel cannot steer by connection ID, a client whose address changes reaches an arbitrary
 worker. Workers then steer in user space: the first byte of the connection ID identifies the owner
-(`udp.steering`), and the datagram is forwarded to it over a unix datagram socket, with everything
+(`udp.connection_id_codec`), and the datagram is forwarded to it over a unix datagram socket, with everything
 needed to reply.
 """
 
@@ -15,8 +15,8 @@ from collections.abc import Callable
 import msgspec
 
 from quicedge.config.limits import FORWARD_MESSAGE, FORWARDED_PER_WAKEUP
+from quicedge.udp.connection_id_codec import ConnectionIdCodec
 from quicedge.udp.socket import FourTuple, UdpSocket
-from quicedge.udp.steering import slot_for
 
 
 class _Forwarded(msgspec.Struct, array_like=True):
@@ -47,6 +47,7 @@ class Forwarder:
         self._slot = slot
         self._inbox = inbox
         self._outboxes = outboxes
+        self._codec = ConnectionIdCodec(len(outboxes))
         self._sockets = sockets
 
     def fileno(self) -> int:
@@ -54,7 +55,7 @@ class Forwarder:
 
     def forward(self, data: bytes, path: FourTuple, ecn: int) -> bool:
         """Forward a datagram of an unknown connection; False if this worker is its owner."""
-        owner = slot_for(data, len(self._outboxes))
+        owner = self._codec.slot_of(data)
         if owner == self._slot:
             return False
         listener = self._sockets.index(path.socket)

@@ -23,8 +23,8 @@ from quicedge.http.h3 import H3Connection, H3Settings
 from quicedge.proxy.gateway import Gateway
 from quicedge.proxy.policy import Policy
 from quicedge.proxy.spans import SpanRecorder
-from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.connection import Connection
+from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.endpoint import Endpoint, EndpointSettings
 from quicedge.quic.sealing import Fleet
 from quicedge.quic.settings import ALPN_H3
@@ -80,7 +80,7 @@ class Edge:
         sockets: list[UdpSocket],
         *,
         certificates: CertificateStore,
-        connection_ids: ConnectionIds,
+        connection_ids: ConnectionIdIssuer,
         secret: bytes,
         access_log: AccessLog | None,
         extra_codecs: Mapping[str, CodecFactory] = MappingProxyType({}),

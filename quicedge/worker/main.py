@@ -20,7 +20,7 @@ import uvloop
 from quicedge.config.limits import GC_THRESHOLDS
 from quicedge.config.tracelimits import OTEL_WORKER_BACKLOG
 from quicedge.config.unusable import UnusableError
-from quicedge.quic.cids import ConnectionIds
+from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.sharedkeys import SharedKeys
 from quicedge.quic.tls import CertificateError
 from quicedge.telemetry.logs import Logs
@@ -135,7 +135,7 @@ class _Worker:
             settings.config,
             sockets,
             certificates=load_certificates(settings.certificates),
-            connection_ids=ConnectionIds(
+            connection_ids=ConnectionIdIssuer(
                 slot=spec.bank * spec.workers + spec.slot,
                 slots=2 * spec.workers,
                 secret=spec.secret,

@@ -13,7 +13,7 @@ import pytest
 
 from bench.run import origin
 from quicedge.config.schema import Config
-from quicedge.quic.cids import ConnectionIds
+from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.tls import CertificateStore
 from quicedge.udp.socket import UdpSocket
 from quicedge.worker.edge import Edge
@@ -57,7 +57,7 @@ async def test_what_is_over_is_freed_without_the_collector(work: tuple[object, .
             config,
             [UdpSocket(sock)],
             certificates=CertificateStore([make_certificate("localhost")]),
-            connection_ids=ConnectionIds(slot=0, slots=2, secret=SECRET),
+            connection_ids=ConnectionIdIssuer(slot=0, slots=2, secret=SECRET),
             secret=SECRET,
             access_log=None,
         )

@@ -24,10 +24,10 @@ SIZE = 40_000
 CONTENT = (bytes(range(256)) * 256)[:SIZE]
 
 UNSTEERED = """
-import quicedge.supervisor.sockets as sockets
+from quicedge.udp.connection_id_codec import ConnectionIdCodec
 def refuse(*args, **options):
     raise OSError("no steering here")
-sockets.attach = refuse
+ConnectionIdCodec.steer = refuse
 from quicedge.cli import main
 main()
 """

@@ -13,8 +13,8 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from cryptography import x509
 
-from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.connection import Connection
+from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.tls import CertificateStore, ServerCertificate, load_certificate
 from tests.support.certs import write_certificate
 from tests.support.simnet import Link, Pair, Peer
@@ -92,7 +92,7 @@ def make_pair(
         configuration=server_configuration(**(server_options or {})),
         now=now,
         certificates=store(),
-        connection_ids=ConnectionIds(secret=SECRET),
+        connection_ids=ConnectionIdIssuer(secret=SECRET),
         mtu_ceiling=mtu_ceiling,
         original_destination_connection_id=client.original_destination_connection_id,
         **server_arguments,

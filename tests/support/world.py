@@ -9,8 +9,8 @@ from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import HandshakeCompleted, QuicEvent
 
 from quicedge.quic.admission import Admission, AdmissionRules
-from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.connection import Connection
+from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.endpoint import Endpoint, EndpointSettings
 from quicedge.quic.tls import CertificateStore
 from tests.support.quicpair import SECRET, client_configuration, server_configuration, store
@@ -82,7 +82,7 @@ class World:
             ),
             admission=Admission(AdmissionRules(**options)),
             certificates=certificates or store(),
-            connection_ids=ConnectionIds(slot=3, slots=8, secret=secret),
+            connection_ids=ConnectionIdIssuer(slot=3, slots=8, secret=secret),
             secret=secret,
             network=self.network,
             accept=self._accept,

@@ -18,7 +18,7 @@ MIN_STATELESS_RESET = 21
 
 
 class ConnectionIdSource(Protocol):
-    """Where connection IDs and their reset tokens come from (`quic.connection_id_codec`)."""
+    """Where connection IDs and their reset tokens come from (`quic.connection_id_issuer`)."""
 
     def new(self) -> bytes: ...
 

@@ -29,7 +29,6 @@ from quicedge.config.limits import (
     MIN_INITIAL_DATAGRAM,
 )
 from quicedge.qlog.blocked_time import Limit
-from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.congestion import make_controller
 from quicedge.quic.connection.acks import AckReceiver
 from quicedge.quic.connection.assembler import TooManyGaps
@@ -56,6 +55,7 @@ from quicedge.quic.connection.signals import ConfirmationSignal, Pings
 from quicedge.quic.connection.spaces import NumberSkipper, PacketSpace
 from quicedge.quic.connection.stats import ConnectionCounters
 from quicedge.quic.connection.streams import Streams
+from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.ecn import Counts
 from quicedge.quic.ending import Delivery, Ending
 from quicedge.quic.errors import ErrorCode, TransportError
@@ -220,7 +220,7 @@ class Connection:
             max_uni=max_streams_uni,
         )
         self.local_ids = LocalConnectionIds(
-            connection_ids or ConnectionIds(secret=random(32)), self.events
+            connection_ids or ConnectionIdIssuer(secret=random(32)), self.events
         )
         self.remote_ids = RemoteConnectionIds(first_cid)
         self.spaces = {epoch: PacketSpace(epoch) for epoch in (INITIAL, HANDSHAKE, ONE_RTT)}

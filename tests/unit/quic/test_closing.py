@@ -5,8 +5,8 @@ from __future__ import annotations
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet import QuicErrorCode
 
-from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.connection import Connection
+from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from tests.support.quicpair import SECRET
 from tests.support.world import NOW, Path, World, first_flight, is_connected
 
@@ -63,7 +63,7 @@ def test_the_closing_period_is_three_probe_timeouts_and_then_all_is_forgotten() 
     assert not world.endpoint.connections
     assert not world.endpoint._by_cid
     (reset,) = world.receive(*late)
-    token = ConnectionIds(secret=SECRET).reset_token(late[0][1:9])
+    token = ConnectionIdIssuer(secret=SECRET).reset_token(late[0][1:9])
     assert reset[-16:] == token
 
 

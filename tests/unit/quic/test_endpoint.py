@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quicedge.quic.admission import RateLimit
-from quicedge.quic.cids import ConnectionIds
+from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.packet import VERSION_1, VERSION_2, stateless_reset
 from quicedge.quic.tls import CertificateStore
 from quicedge.quic.tokens import TokenKeys
@@ -132,7 +132,7 @@ def test_an_unknown_connection_gets_a_stateless_reset_that_its_owner_would_belie
     restarted = World()
     (reset,) = restarted.receive(b"\x40" + cid + b"p" * 100)
     assert len(reset) < 1 + 8 + 100
-    assert reset[-16:] == ConnectionIds(secret=SECRET).reset_token(cid)
+    assert reset[-16:] == ConnectionIdIssuer(secret=SECRET).reset_token(cid)
     assert reset[0] & 0xC0 == 0x40
 
 

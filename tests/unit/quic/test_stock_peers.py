@@ -24,8 +24,8 @@ from aioquic.quic.events import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quicedge.quic.cids import ConnectionIds
 from quicedge.quic.connection import Connection
+from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.packet import VERSION_1, VERSION_2
 from quicedge.quic.strikes import EarlyDataGuard
 from quicedge.quic.tickets import Tickets
@@ -89,7 +89,7 @@ class Encounter:
                 configuration=server_settings,
                 now=now,
                 certificates=store(),
-                connection_ids=ConnectionIds(secret=SECRET),
+                connection_ids=ConnectionIdIssuer(secret=SECRET),
                 original_destination_connection_id=first_cid,
             )
         else:
@@ -256,7 +256,7 @@ def test_early_data_arrives_whether_it_is_taken_or_not(
                 configuration=server_configuration(),
                 now=now,
                 certificates=store(),
-                connection_ids=ConnectionIds(secret=SECRET),
+                connection_ids=ConnectionIdIssuer(secret=SECRET),
                 tickets=sealed,
                 early_data=(guard, stamp),
                 original_destination_connection_id=first_cid,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from quicedge.qlog.analyse import analyse
 from quicedge.qlog.blocked_time import Limit
 from quicedge.qlog.validate import validate
-from quicedge.quic.cids import ConnectionIds
+from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.frames import describe
 from quicedge.quic.losses import LostPackets
 from quicedge.telemetry.trace import Trace
@@ -208,7 +208,7 @@ def test_a_trace_holds_no_secret(tmp_path: Path) -> None:
     path = tmp_path / "t.sqlog"
     pair = transfer(path)
     text = path.read_text()
-    ids = ConnectionIds(secret=SECRET)
+    ids = ConnectionIdIssuer(secret=SECRET)
     for cid in pair.server.connection.host_cids:
         assert ids.reset_token(cid).hex() not in text
 

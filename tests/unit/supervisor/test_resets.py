@@ -7,7 +7,7 @@ import socket
 from types import SimpleNamespace
 from typing import Any
 
-from quicedge.quic.cids import ConnectionIds
+from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.supervisor.resets import UnsolicitedResets
 from quicedge.worker.roster import Client
 
@@ -52,7 +52,7 @@ def test_every_client_is_told_twice_whatever_else_the_memory_holds() -> None:
         await resets.close()
 
     asyncio.run(send())
-    tokens = ConnectionIds(secret=SECRET)
+    tokens = ConnectionIdIssuer(secret=SECRET)
     for client, sock in zip(good, clients, strict=True):
         answers = received(sock)
         assert len(answers) == 2

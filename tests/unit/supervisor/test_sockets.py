@@ -6,6 +6,7 @@ import structlog
 
 from quicedge.supervisor import sockets as sockets_module
 from quicedge.supervisor.sockets import ListenError, Listeners, resolve_listen
+from quicedge.udp.connection_id_codec import ConnectionIdCodec
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_without_steering_it_works_and_says_so(monkeypatch) -> None:
     def refuse(*args, **rest) -> None:
         raise OSError("not permitted")
 
-    monkeypatch.setattr(sockets_module, "attach", refuse)
+    monkeypatch.setattr(ConnectionIdCodec, "steer", refuse)
     with structlog.testing.capture_logs() as lines:
         listeners = Listeners(["127.0.0.1:0"], workers=2)
     assert not listeners.status()[0].steering
