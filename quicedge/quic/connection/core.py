@@ -455,11 +455,11 @@ class Connection:
         while at < len(data) and self._life.is_alive:
             if data[at] & 0x80:
                 packet, reason = self._long_packet(data, at)
-                if packet is not None:
+                if packet is not None and not reason:
                     reason = self._receive_long(data, at, packet, path, now, ecn)
-                    at = packet.end
-                else:
-                    at = len(data)
+                # RFC 9000 section 12.2: coalesced packets are processed individually; what is
+                # dropped does not take those behind it along.
+                at = packet.end if packet is not None else len(data)
             else:
                 reason = self._receive_short(data[at:], path, now, ecn)
                 at = len(data)
@@ -482,31 +482,34 @@ class Connection:
             self._observer.packet_dropped(size, reason)
 
     def _long_packet(self, data: bytes, at: int) -> tuple[LongPacket | None, str]:
-        """The long header packet at `at` if we should open it, else why not."""
-        if self._is_settled:
-            return None, "key_unavailable"  # RFC 9001 section 4.9
+        """The long header packet at `at`, and why it must not be opened, if so.
+
+        None where its end cannot be known.
+        """
         version = int.from_bytes(data[at + 1 : at + 5], "big")
         if version == 0:
-            if self._is_client and at == 0:
+            if self._is_client and at == 0 and not self._is_settled:
                 self._receive_version_negotiation(data)
             return None, "general"
+        if version not in self.configuration.supported_versions:
+            return None, "unsupported"
         packet = parse_long_packet(data, at)
         if packet is None:
             return None, "invalid"
+        if self._is_settled:
+            return packet, "key_unavailable"  # RFC 9001 section 4.9
         if packet.kind is PacketKind.INITIAL and not self._is_client and (
             len(data) < MIN_INITIAL_DATAGRAM
         ):  # fmt: skip
-            return None, "invalid"
-        if version not in self.configuration.supported_versions:
-            return None, "unsupported"
+            return packet, "invalid"
         if packet.destination_cid not in self.local_ids.active and (
             self._is_client or packet.kind not in (PacketKind.INITIAL, PacketKind.ZERO_RTT)
         ):
-            return None, "connection_unknown"
+            return packet, "connection_unknown"
         if packet.kind is PacketKind.RETRY:
             if self._is_client:
                 self._receive_retry(data[at:], packet)
-            return None, "general"
+            return packet, "general"
         return packet, ""
 
     def _receive_long(

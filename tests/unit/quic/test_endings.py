@@ -15,7 +15,7 @@ from quicedge.quic.connection import Connection
 from quicedge.quic.ending import Delivery, Ending
 from quicedge.telemetry.trace import Trace
 from tests.support.quicpair import make_pair
-from tests.support.simnet import Link, Pair
+from tests.support.simnet import Link, Pair, datagrams
 
 IDLE = 5.0
 
@@ -171,3 +171,18 @@ def test_a_complete_response_can_still_be_reset() -> None:
     assert server.delivery(0) is Delivery.RESET
     assert server.delivered_streams([0]) == []
     pair.run(lambda: server.streams_open == 0)
+
+
+def test_a_close_behind_packets_of_the_handshake_is_heard() -> None:
+    # The client closes before it knows that the handshake is confirmed, in packets of every epoch;
+    # the server has no keys any more for the first ones of the datagram.
+    pair = make_pair()
+    client, server = pair.client.connection, pair.server.connection
+    while not server.handshake_confirmed:
+        pair.step()
+    assert not client._handshake_confirmed
+    client.close()
+    (datagram,) = datagrams(client, pair.now)
+    assert datagram[0] & 0x80
+    server.receive_datagram(datagram, pair.client.address, pair.now)
+    assert server.ending is Ending.PEER_CLOSE
