@@ -1,8 +1,8 @@
 """Worker slots in connection IDs: encoding, decoding, and steering by the kernel.
 
 The first byte of a connection ID modulo the number of slots is the slot of the worker that owns the
-connection. A classic BPF program on the SO_REUSEPORT group reads it, so datagrams reach their worker
-from any client address. It needs no privileges.
+connection. A classic BPF program on the SO_REUSEPORT group reads it, so datagrams reach their
+worker from any client address. It needs no privileges.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ class ConnectionIdCodec:
     def steer(self, sock: socket.socket) -> None:
         """Attach the program to the SO_REUSEPORT group of `sock`, which has one socket per slot.
 
-        Sockets are numbered in the order they were bound. Raises OSError if the kernel cannot steer.
+        Sockets are numbered in the order they were bound. Raises OSError if the kernel cannot
+        steer.
         """
         if not kernel.IS_LINUX:
             raise OSError("steering by connection ID needs Linux")

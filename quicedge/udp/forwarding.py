@@ -2,8 +2,8 @@
 
 If the kernel cannot steer by connection ID, a client whose address changes reaches an arbitrary
 worker. Workers then steer in user space: the first byte of the connection ID identifies the owner
-(`udp.connection_id_codec`), and the datagram is forwarded to it over a unix datagram socket, with everything
-needed to reply.
+(`udp.connection_id_codec`), and the datagram is forwarded to it over a unix datagram socket, with
+everything needed to reply.
 """
 
 from __future__ import annotations

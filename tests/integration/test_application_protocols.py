@@ -19,7 +19,7 @@ from aioquic.quic.events import ConnectionTerminated, StreamDataReceived
 from interop.endpoint.http09 import ALPN_HTTP09, http09_codec
 from quicedge.config.schema import Config
 from quicedge.downstream.http3 import CodecFactory
-from quicedge.quic.cids import ConnectionIds
+from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.settings import ALPN_H3
 from quicedge.quic.tls import CertificateStore
 from quicedge.udp.socket import UdpSocket, open_socket
@@ -68,7 +68,7 @@ async def edge_on_loopback(root: Path, codecs: Mapping[str, CodecFactory]) -> As
         config,
         [sock],
         certificates=CertificateStore([make_certificate("localhost")]),
-        connection_ids=ConnectionIds(secret=SECRET),
+        connection_ids=ConnectionIdIssuer(secret=SECRET),
         secret=SECRET,
         access_log=None,
         extra_codecs=codecs,

@@ -449,7 +449,7 @@ class Connection:
         if self.idle.deadline is None:
             self.idle.on_received(now, self.recovery.probe_timeout())
         before = counters.packets_received
-        dropped = "general"
+        dropped = ""
         held = False
         at = 0
         while at < len(data) and self._life.is_alive:
@@ -466,16 +466,15 @@ class Connection:
             if reason is _HELD and not counted and not held:
                 held = True
                 self.datagrams_held += 1
-            dropped = reason or dropped
+            if not dropped or reason in (_HELD, _COUNTED):
+                dropped = reason
         if counters.packets_received == before:
             if dropped not in (_HELD, _COUNTED):
-                self._drop(len(data), dropped)
+                self._drop(len(data), dropped or "general")
         else:
             counters.received_at = now
 
     def _drop(self, size: int, reason: str) -> None:
-        if not reason:
-            return
         self.counters.packets_dropped[reason] += 1
         self.counters.bytes_dropped += size
         if self._observer is not None:
