@@ -95,6 +95,26 @@ MAX_SERVER_NAME: Final = 255
 MAX_CRYPTO_OFFSET: Final = 64 * 1024
 """Highest CRYPTO offset buffered; post-quantum ClientHellos with certificates stay below."""
 
+FRAMES_PER_TURN: Final = 2048
+"""Frames of one client that are handled per turn of the loop, some 10 ms of it: more than honest
+packets hold in all that is read in a turn (UDP_BYTES_PER_WAKEUP)."""
+
+DENSE_FRAMES_PER_PACKET: Final = 32
+"""Frames per packet above which few packets of a client are handled in one go."""
+
+DENSE_RUN: Final = 4
+"""Packets of such a client that are handled in one go."""
+
+DENSE_CLIENTS_REMEMBERED: Final = 1024
+"""Such clients that are remembered; those seen longest ago are forgotten."""
+
+WAITING_BYTES_PER_CLIENT: Final = 1024 * 1024
+"""Bytes of datagrams of one client that wait for a later turn, twice what is read in one; beyond,
+they are dropped, as a network would."""
+
+WAITING_BYTES: Final = 8 * 1024 * 1024
+"""The same of all clients."""
+
 MAX_CRYPTO_GAPS: Final = 64
 """Out-of-order pieces buffered per CRYPTO stream: 64 KB of full packets, every other one lost."""
 

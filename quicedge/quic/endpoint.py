@@ -23,6 +23,7 @@ from quicedge.quic.events import (
     OverheadExhausted,
     QuicEvent,
 )
+from quicedge.quic.frame_turns import FrameTurns, WaitingRun
 from quicedge.quic.frames import FrameType
 from quicedge.quic.packet import (
     LongHeader,
@@ -148,6 +149,7 @@ class Endpoint:
         self._accept = accept
         self._forward = forward
         self._roster = roster
+        self._turns = FrameTurns()
         self._awake: dict[Connection, None] = {}
         self._deadlines = Deadlines()
         self._resets = RateLimit(limits.STATELESS_RESETS_PER_SECOND)
@@ -162,58 +164,103 @@ class Endpoint:
     # --- input ----------------------------------------------------------------------------------
 
     def receive_run(self, datagrams: list[bytes], path: Any, now: float, ecn: int = 0) -> None:
-        """Handle datagrams that came together on one path; never raises for what a peer sends."""
+        """Handle datagrams that came together on one path; never raises for what a peer sends.
+
+        Those of a client that has had its share of this turn wait (`receive_waiting`).
+        """
+        client = str(path.remote[0])
+        if not self._turns.may_work(client):
+            self._wait(client, WaitingRun(datagrams, path, ecn))
+            return
+        most = self._turns.run_length(client)
         at = 0
         while at < len(datagrams):
-            data = datagrams[at]
-            connection = None
-            if data and not is_long(data):
-                connection = self._by_cid.get(short_destination_cid(data))
-            if connection is None:
-                self.receive(data, path, now, ecn)
-                at += 1
-                continue
-            self._awake[connection] = None
-            try:
-                at += connection.receive_run(datagrams, at, path, now, ecn)
-            except Exception:
-                self._fail(connection, "datagram", now)
-                at += 1
+            handled, frames = self._receive_some(datagrams[at : at + most], path, now, ecn)
+            at += handled
+            if not self._turns.worked(client, handled, frames) and at < len(datagrams):
+                self._wait(client, WaitingRun(datagrams[at:], path, ecn))
+                return
+            most = self._turns.run_length(client)
+
+    def receive_waiting(self, now: float) -> None:
+        """Give every client a turn whose datagrams wait."""
+        self._turns.begin()
+        for client, runs in self._turns.take():
+            while runs and self._turns.may_work(client):
+                run = runs.popleft()
+                self.receive_run(run.datagrams, run.path, now, run.ecn)
+            for run in runs:
+                self._wait(client, run)
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether `receive_waiting` has something to do."""
+        return bool(self._turns)
+
+    def _wait(self, client: str, run: WaitingRun) -> None:
+        if not self._turns.wait(client, run):
+            self.counters["dropped_busy"] += len(run.datagrams)
+
+    def _receive_some(
+        self, datagrams: list[bytes], path: Any, now: float, ecn: int
+    ) -> tuple[int, int]:
+        """Handle the first of some datagrams, and what goes with it; how many that were, and how
+        many frames they held."""
+        data = datagrams[0]
+        connection = None
+        if data and not is_long(data):
+            connection = self._by_cid.get(short_destination_cid(data))
+        if connection is None:
+            return 1, self._receive_one(data, path, now, ecn)
+        self._awake[connection] = None
+        before = connection.frames_received
+        try:
+            handled = connection.receive_run(datagrams, 0, path, now, ecn)
+        except Exception:
+            self._fail(connection, "datagram", now)
+            handled = 1
+        return handled, connection.frames_received - before
 
     def receive(self, data: bytes, path: Any, now: float, ecn: int = 0) -> None:
         """Handle one datagram and its ECN codepoint; never raises for what a peer sends."""
+        self.receive_run([data], path, now, ecn)
+
+    def _receive_one(self, data: bytes, path: Any, now: float, ecn: int) -> int:
+        """Handle one datagram that begins a connection, or is out of the ordinary; its frames."""
         if not data:
             self.counters["dropped_empty"] += 1
-            return
+            return 0
         header: LongHeader | None = None
         if is_long(data):
             header = parse_long_header(data)
             if header is None:
                 self.counters["dropped_header"] += 1
-                return
+                return 0
             connection = self._by_cid.get(header.destination_cid)
         else:
             connection = self._by_cid.get(short_destination_cid(data))
         if connection is None:
             if self._forward is not None and self._forward(data, path, ecn):
-                return
+                return 0
             if header is None:
                 self._reset_unknown(data, path, now)
-                return
+                return 0
             connection = self._first_packet(data, header, path, now)
             if connection is None:
-                return
+                return 0
+        before = connection.frames_received
         try:
             connection.receive_datagram(data, path, now, ecn)
         except Exception:
             self._fail(connection, "datagram", now)
-            return
+            return 0
         if connection.packets_received:
             self._awake[connection] = None
         else:
             # Not one packet in it was authentic: no client stands behind this connection.
             self.counters["dropped_undecryptable"] += 1
             self._end(connection, ErrorCode.NO_ERROR, "no authentic packet")
+        return connection.frames_received - before
 
     def wake(self, connection: Connection) -> None:
         """The application has written to, reset or closed something on the connection."""
@@ -238,6 +285,7 @@ class Endpoint:
 
     def flush(self, now: float) -> None:
         """Deliver events, send what is to be sent, set deadlines."""
+        self._turns.begin()
         while self._awake:
             awake, self._awake = self._awake, {}
             for connection in awake:

@@ -82,7 +82,8 @@ class Refusal(StrEnum):
 
 
 DATAGRAM_DROPS: Final = (
-    "dropped_address_connections", "dropped_connections", "dropped_dcid_length", "dropped_denied",
+    "dropped_address_connections", "dropped_busy", "dropped_connections", "dropped_dcid_length",
+    "dropped_denied",
     "dropped_draining", "dropped_empty", "dropped_half_open", "dropped_handshake_rate",
     "dropped_header", "dropped_memory", "dropped_prefix_connections",
     "dropped_prefix_half_open", "dropped_prefix_handshake_rate", "dropped_short",

@@ -101,6 +101,7 @@ class Edge:
         self._secret = secret
         self._codecs = {**extra_codecs, ALPN_H3: self._make_h3}
         self._flush_scheduled = False
+        self._waiting_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
         self._drained: asyncio.Future[None] | None = None
@@ -252,7 +253,15 @@ class Edge:
 
     def _flush(self) -> None:
         self.endpoint.flush(self._clock())
+        if self.endpoint.has_waiting and not self._waiting_scheduled:
+            self._waiting_scheduled = True
+            self._loop.call_soon(self._receive_waiting)
         self._arm()
+
+    def _receive_waiting(self) -> None:
+        self._waiting_scheduled = False
+        self.endpoint.receive_waiting(self._clock())
+        self._flush()
 
     def _arm(self) -> None:
         """Keep one timer at the endpoint's earliest deadline."""

@@ -93,6 +93,13 @@ class World:
         self.handlers.append(handler)
         return handler
 
+    def turn(self, now: float = NOW) -> None:
+        """The end of a turn of the loop, and those that what waits takes."""
+        self.endpoint.flush(now)
+        while self.endpoint.has_waiting:
+            self.endpoint.receive_waiting(now)
+            self.endpoint.flush(now)
+
     def receive(self, *datagrams: bytes, path: Path = CLIENT, now: float = NOW) -> list[bytes]:
         """Hand datagrams in; what goes out at once."""
         for data in datagrams:

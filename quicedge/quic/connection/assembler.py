@@ -33,32 +33,30 @@ class Assembler:
     streams together.
     """
 
-    __slots__ = ("_budget", "_chunks", "_max_gaps", "_starts", "_stops", "start")
+    __slots__ = ("_budget", "_max_gaps", "_waiting", "start")
 
     def __init__(self, max_gaps: int, budget: GapBudget | None = None) -> None:
         self.start = 0
         """Offset of the next byte to be read; all below it were."""
         self._max_gaps = max_gaps
         self._budget = budget
-        # What waits: ranges in ascending order that do not touch, and what each is made of.
-        self._starts: list[int] = []
-        self._stops: list[int] = []
-        self._chunks: list[list[bytes]] = []
+        self._waiting: _Pieces | None = None
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing waits for a gap to be filled."""
-        return not self._starts
+        return self._waiting is None
 
     @property
     def gaps(self) -> int:
         """Pieces that wait for what is before them."""
-        return len(self._starts)
+        return 0 if self._waiting is None else len(self._waiting.starts)
 
     @property
     def held(self) -> int:
         """Bytes that wait."""
-        return sum(self._stops) - sum(self._starts)
+        waiting = self._waiting
+        return 0 if waiting is None else sum(waiting.stops) - sum(waiting.starts)
 
     def insert(self, offset: int, data: bytes) -> bytes:
         """Take data and return what can be read now; raises TooManyGaps."""
@@ -68,28 +66,51 @@ class Assembler:
         if offset < self.start:
             data = data[self.start - offset :]
             offset = self.start
-        if not self._starts:
+        waiting = self._waiting
+        if waiting is None:
             if offset == self.start:
                 self.start = end
                 return data
-            self._new_range(0, offset, end, data)
-            return b""
-        self._fill(offset, end, data)
-        if self._starts[0] != self.start:
-            return b""
-        chunks = self._chunks[0]
-        self.start = self._stops[0]
-        self._drop_range(0)
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            waiting = self._waiting = _Pieces()
+        before = len(waiting.starts)
+        waiting.fill(offset, end, data)
+        ready = b""
+        if waiting.starts[0] == self.start:
+            self.start = waiting.stops[0]
+            ready = waiting.pop_first()
+            if not waiting.starts:
+                self._waiting = None
+        self._note_gaps(len(waiting.starts) - before)
+        return ready
 
     def clear(self) -> None:
         """Forget what waits: it will not be read any more."""
-        while self._starts:
-            self._drop_range(len(self._starts) - 1)
+        self._note_gaps(-self.gaps)
+        self._waiting = None
 
-    def _fill(self, offset: int, end: int, data: bytes) -> None:
+    def _note_gaps(self, change: int) -> None:
+        budget = self._budget
+        if budget is not None:
+            budget.held += change
+        if change > 0 and (
+            self.gaps > self._max_gaps or (budget is not None and budget.held > budget.limit)
+        ):
+            raise TooManyGaps
+
+
+class _Pieces:
+    """Ranges in ascending order that do not touch, and the buffers that each is made of."""
+
+    __slots__ = ("_chunks", "starts", "stops")
+
+    def __init__(self) -> None:
+        self.starts: list[int] = []
+        self.stops: list[int] = []
+        self._chunks: list[list[bytes]] = []
+
+    def fill(self, offset: int, end: int, data: bytes) -> None:
         """Put what of some data is new into the gaps that it covers."""
-        starts, stops = self._starts, self._stops
+        starts, stops = self.starts, self.stops
         at = offset
         index = bisect_right(stops, at)
         while at < end:
@@ -100,15 +121,21 @@ class Assembler:
             at = stops[index]
             index += 1
 
+    def pop_first(self) -> bytes:
+        """Remove the first range; its bytes."""
+        chunks = self._chunks[0]
+        self._drop(0)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
     def _put(self, index: int, start: int, stop: int, piece: bytes) -> int:
         """Put a piece into the gap before a range; returns the index of the range it is in."""
-        starts, stops = self._starts, self._stops
+        starts, stops = self.starts, self.stops
         joins_last = index > 0 and stops[index - 1] == start
         joins_next = index < len(starts) and starts[index] == stop
         if joins_last and joins_next:
             self._chunks[index - 1] += [piece, *self._chunks[index]]
             stops[index - 1] = stops[index]
-            self._drop_range(index)
+            self._drop(index)
             index -= 1
         elif joins_last:
             index -= 1
@@ -118,27 +145,14 @@ class Assembler:
             self._chunks[index].insert(0, piece)
             starts[index] = start
         else:
-            self._new_range(index, start, stop, piece)
+            starts.insert(index, start)
+            stops.insert(index, stop)
+            self._chunks.insert(index, [piece])
             return index
         chunks = self._chunks[index]
         if len(chunks) > ASSEMBLER_CHUNKS:
             self._chunks[index] = [b"".join(chunks)]
         return index
 
-    def _new_range(self, index: int, start: int, stop: int, piece: bytes) -> None:
-        budget = self._budget
-        full = len(self._starts) >= self._max_gaps
-        full |= budget is not None and budget.held >= budget.limit
-        # What begins where reading goes on is no gap: it is read at once.
-        if full and start != self.start:
-            raise TooManyGaps
-        if budget is not None:
-            budget.held += 1
-        self._starts.insert(index, start)
-        self._stops.insert(index, stop)
-        self._chunks.insert(index, [piece])
-
-    def _drop_range(self, index: int) -> None:
-        if self._budget is not None:
-            self._budget.held -= 1
-        del self._starts[index], self._stops[index], self._chunks[index]
+    def _drop(self, index: int) -> None:
+        del self.starts[index], self.stops[index], self._chunks[index]

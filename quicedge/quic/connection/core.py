@@ -838,8 +838,10 @@ class Connection:
         is_application = self._epoch is ONE_RTT
         receive_stream = self.streams.receive_stream
         kind = 0
+        frames = 0
         try:
             while at < end:
+                frames += 1
                 kind = payload[at]
                 if is_application and 0x08 <= kind <= 0x0F:
                     frame, at = _parse_stream(payload, at + 1, kind)
@@ -864,6 +866,8 @@ class Connection:
                         return eliciting, probing
         except FrameError as error:
             raise TransportError(ErrorCode.FRAME_ENCODING_ERROR, kind, str(error)) from error
+        finally:
+            self.counters.frames_received += frames
         if not end:
             # RFC 9000 section 12.4: an endpoint MUST treat receipt of a packet containing no
             # frames as a connection error of type PROTOCOL_VIOLATION.
@@ -1520,6 +1524,11 @@ class Connection:
     def numbers_skipped(self) -> int:
         """Packet numbers left out on purpose so far."""
         return self.skipper.count
+
+    @property
+    def frames_received(self) -> int:
+        """Frames handled, runs of PADDING counted as one."""
+        return self.counters.frames_received
 
     @property
     def packets_received(self) -> int:

@@ -12,13 +12,14 @@ class ConnectionCounters:
 
     __slots__ = (
         "bytes_dropped", "bytes_received", "bytes_sent", "ecn_ce_reported", "ecn_received",
-        "migrations", "packets_dropped", "packets_received", "packets_reordered", "packets_sent",
-        "received_at",
+        "frames_received", "migrations", "packets_dropped", "packets_received",
+        "packets_reordered", "packets_sent", "received_at",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.packets_sent = 0
         self.packets_received = 0
+        self.frames_received = 0
         self.bytes_sent = 0
         self.bytes_received = 0
         self.bytes_dropped = 0
