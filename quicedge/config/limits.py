@@ -22,14 +22,14 @@ round trips and probe timeouts of a bad mobile path."""
 STALLED_BYTES: Final = 1024
 """Bytes in that time that count as progress: a twelfth of what a client at 20 kbit/s takes."""
 
-RESPONSE_MEMORY: Final = 64 * 1024 * 1024
+RESPONSE_MEMORY: Final = 48 * 1024 * 1024
 """Bytes per worker for responses in flight from origins to clients, overhead included: at a round
 trip of 100 ms that is 640 MB per second, twice what a worker can send."""
 
 RESPONSE_MEMORY_GRAIN: Final = 16 * 1024
 """Granularity of a connection's account in bytes: small responses are not counted."""
 
-UNANSWERED_UNCOUNTED: Final = 16
+UNANSWERED_UNCOUNTED: Final = 8
 """Requests per connection whose responses are not counted before they come: what a page asks for at
 once costs no accounting."""
 
@@ -95,9 +95,9 @@ MAX_SERVER_NAME: Final = 255
 MAX_CRYPTO_OFFSET: Final = 64 * 1024
 """Highest CRYPTO offset buffered; post-quantum ClientHellos with certificates stay below."""
 
-FRAMES_PER_TURN: Final = 2048
-"""Frames of one client that are handled per turn of the loop, some 10 ms of it: more than honest
-packets hold in all that is read in a turn (UDP_BYTES_PER_WAKEUP)."""
+FRAMES_PER_TURN: Final = 1024
+"""Frames of one client that are handled per turn of the loop: 5 ms of it, or 60 ms if each begins
+a request. Full packets of an upload hold fewer in all that a turn reads (UDP_BYTES_PER_WAKEUP)."""
 
 DENSE_FRAMES_PER_PACKET: Final = 32
 """Frames per packet above which few packets of a client are handled in one go."""

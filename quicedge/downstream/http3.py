@@ -477,6 +477,8 @@ class Http3Session:
     def _release_held(self) -> None:
         """Start the held requests that no longer have to wait."""
         for stream_id, held in list(self.held.items()):
+            if self.memory.is_short:
+                return
             if not self._may_run(held.request):
                 continue
             del self.held[stream_id]

@@ -64,10 +64,10 @@ def test_dense_packets_are_handled_few_at_a_time() -> None:
 
 
 def test_no_honest_client_meets_it_with_all_that_is_read_in_a_turn() -> None:
-    """Full packets of an upload: STREAM, an ACK and a limit now and then."""
+    """Full packets of an upload: STREAM, and every other one an ACK or a limit."""
     turns = FrameTurns()
     packets = UDP_BYTES_PER_WAKEUP // 1200
-    assert turns.worked(ONE, packets, 3 * packets)
+    assert turns.worked(ONE, packets, 2 * packets)
 
 
 def test_a_connection_of_many_small_frames_does_not_hold_the_loop() -> None:
