@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import random
 
 from interop.runner.packet import Packet
@@ -14,15 +15,17 @@ CLIENT_NETWORK = "193.167.0."
 class RebindingNat:
     """Translates IPv4 UDP only; a packet to a binding that is gone is dropped.
 
-    The first binding of a flow is the client's own address and port. From `first` seconds on and
-    every `every` seconds after (0: never again), each known flow gets a fresh random port and,
-    with `change_address`, a fresh address of the client's network.
+    The first binding of a flow is the client's own address and port. `first` seconds after the
+    first flow began and every `every` seconds after that (0: never again), each known flow gets a
+    fresh random port and, with `change_address`, a fresh address of the client's network. So a
+    client that is slow to start has as long for its handshake as any other.
     """
 
     def __init__(
         self, first: float, every: float, change_address: bool, rng: random.Random
     ) -> None:
-        self._next = first
+        self._first = first
+        self._next = math.inf
         self._every = every
         self._change_address = change_address
         self._rng = rng
@@ -37,6 +40,8 @@ class RebindingNat:
         inside = (packet.source, packet.source_port)
         outside = self._outside.get(inside)  # type: ignore[arg-type]
         if outside is None:
+            if not self._outside:
+                self._next = now + self._first
             self._bind(inside, inside)  # type: ignore[arg-type]
         elif outside != inside:
             packet.set_source(*outside)
@@ -60,7 +65,7 @@ class RebindingNat:
 
     def _rebind(self, now: float) -> None:
         while now >= self._next:
-            self._next = self._next + self._every if self._every else float("inf")
+            self._next = self._next + self._every if self._every else math.inf
             known = list(self._outside.items())
             self._inside.clear()
             for inside, outside in known:

@@ -38,7 +38,7 @@ TRACE = "trace.qlog"
         (["qlog", "report", "-o", "/no/such.html", TRACE], "Error: /no/such.html: No such file"),
         (["qlog", "report", "-o", "/dev/full", TRACE], "Error: No space left on device"),
         (["qlog", "plot", "-o", "/no/such.png", TRACE], "Error: /no/such.png: No such file"),
-        (["qlog", "tail", "--admin", "127.0.0.1:9", "x"], "does the edge run?"),
+        (["qlog", "tail", "--admin", "127.0.0.1:9", "1a2b"], "does the edge run?"),
     ],
 )
 def test_a_mistake_is_told_in_words(tmp_path: Path, arguments: list[str], words: str) -> None:

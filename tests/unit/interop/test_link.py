@@ -139,6 +139,13 @@ def test_rebinding_changes_the_port_at_its_times() -> None:
     assert first[0] == second[0] == CLIENT
 
 
+def test_rebinding_is_timed_from_the_first_flow() -> None:
+    nat = rebinding(False)
+    assert seen(nat, 4.0) == (CLIENT, 5000)
+    assert seen(nat, 4.9) == (CLIENT, 5000)
+    assert seen(nat, 5.0) != (CLIENT, 5000)
+
+
 def test_an_old_binding_is_gone_and_the_new_one_leads_home() -> None:
     nat = rebinding(True)
     seen(nat, 0.0)
