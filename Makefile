@@ -1,4 +1,4 @@
-# Everything runs in a virtual environment of its own; Python 3.11+ and pip are all it takes.
+# Everything runs in a virtual environment; only Python 3.11+ and pip are required.
 
 VENV := .venv
 PYTHON := $(shell for p in python3.14 python3.13 python3.12 python3.11 python3; do \
@@ -28,17 +28,17 @@ interop: $(VENV)/.installed-test
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m bench.run $(ARGS)
 
-# SOAK_SECONDS is how long the first part takes: 300 unless set.
+# SOAK_SECONDS: duration of the first phase (default 300).
 soak: $(VENV)/.installed-test
 	$(BIN)/python -m bench.soak $(ARGS)
 
-# atheris has no wheels for some systems; a plain mutator takes its place there.
+# Where atheris is not available, a plain mutator is used.
 fuzz: $(VENV)/.installed-test
 	-$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
 	$(BIN)/python -m tests.fuzz.run $(ARGS)
 
 $(VENV)/bin/python:
-	@test -n "$(PYTHON)" || { echo "quicedge needs Python 3.11 or newer"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "quicedge requires Python 3.11 or newer"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
