@@ -232,8 +232,9 @@ class Screen:
         self._total = min(page["total"], ADMIN_MAX_ROWS)
         beyond = f" (the first {self._total} listed)" if page["total"] > self._total else ""
         head = (
-            f"quicedge {status['version']} {status['state']}, {page['total']} connections{beyond}, "
-            f"{len(status['workers'])} workers, by {_order(self.sort)}"
+            f"quicedge {status['version']} {status['state']}, "
+            f"{_counted(page['total'], 'connection')}{beyond}, "
+            f"{_counted(len(status['workers']), 'worker')}, by {_order(self.sort)}"
         )
         return page["connections"], head
 
@@ -321,3 +322,7 @@ def _facts(name: str, value: Any) -> list[Text]:
 def _fact(name: str, value: str, style: str = "") -> Text:
     line = _line(f"{name:<30} ", style="dim")
     return Text.assemble(line, (value, style), no_wrap=True, overflow="ellipsis")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

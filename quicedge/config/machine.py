@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,19 +16,56 @@ _REDIS_MODULES = ("limits", "redis")
 
 
 def missing(config: Config) -> Iterator[Problem]:
-    """Missing directories and libraries."""
+    """Missing directories and libraries, and files that are none."""
     yield from missing_directories(config)
+    yield from unreadable_kinds(config)
     yield from missing_libraries(config)
 
 
 def missing_directories(config: Config) -> Iterator[Problem]:
     """Directories that are served or written to."""
     for name, upstream in config.upstreams.items():
-        if upstream.root is not None and not Path(upstream.root).is_dir():
-            yield Problem(f"upstreams.{name}.root", f"{upstream.root} is not a directory")
-    directory = config.qlog.directory
-    if directory is not None and not Path(directory).is_dir():
-        yield Problem("qlog.directory", f"{directory} is not a directory")
+        if upstream.root is not None:
+            yield from _directory(f"upstreams.{name}.root", upstream.root)
+    if config.qlog.directory is not None:
+        yield from _directory("qlog.directory", config.qlog.directory)
+
+
+def _directory(key: str, name: str) -> Iterator[Problem]:
+    try:
+        found = Path(name).is_dir()
+    except OSError as error:  # one above it may not be searched
+        yield Problem(key, f"{name}: {error.strerror}")
+    else:
+        if not found:
+            yield Problem(key, f"{name} is not a directory")
+
+
+def unreadable_kinds(config: Config) -> Iterator[Problem]:
+    """Pipes and devices in place of files that are read whole.
+
+    Reading one blocks the process or never ends, and a reload cannot read a pipe again.
+    """
+    for key, name in _files_read(config):
+        try:
+            mode = os.stat(name).st_mode
+        except OSError:
+            continue  # whoever reads it says why it cannot
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            yield Problem(key, f"{name} is a pipe or a device, not a file")
+
+
+def _files_read(config: Config) -> Iterator[tuple[str, str]]:
+    for at, certificate in enumerate(config.tls.certificates):
+        yield f"tls.certificates[{at}].cert", certificate.cert
+        yield f"tls.certificates[{at}].key", certificate.key
+    if config.tls.shared_keys is not None:
+        yield "tls.shared_keys", config.tls.shared_keys
+    for name, upstream in config.upstreams.items():
+        if upstream.tls_ca is not None:
+            yield f"upstreams.{name}.tls_ca", upstream.tls_ca
+    if config.admin.token_file is not None:
+        yield "admin.token_file", config.admin.token_file
 
 
 def missing_libraries(config: Config) -> Iterator[Problem]:

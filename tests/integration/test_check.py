@@ -94,6 +94,27 @@ log = {{ file = "edge.log", format = "json" }}
 
 
 @needs_root
+def test_a_directory_out_of_the_users_reach_is_not_called_missing(folder: Path) -> None:
+    write_certificate(folder, "localhost")
+    (folder / "closed" / "traces").mkdir(parents=True)
+    (folder / "closed").chmod(0o700)
+    config = folder / "quicedge.toml"
+    config.write_text("""
+listen = ["127.0.0.1:0"]
+user = "nobody"
+routes = [{ upstream = "app" }]
+tls.certificates = [{ cert = "cert.pem", key = "cert.key" }]
+admin.enabled = false
+upstreams.app.servers = ["http://127.0.0.1:9"]
+qlog.directory = "closed/traces"
+""")
+    nobody = pwd.getpwnam("nobody").pw_uid
+    assert check(config)[1][f"qlog.directory {folder}/closed/traces"] == (
+        "error", f"Permission denied (as user {nobody})",
+    )  # fmt: skip
+
+
+@needs_root
 def test_root_checks_permissions_as_the_configured_user(folder: Path) -> None:
     write_certificate(folder, "localhost")
     for name in ("site", "traces", "logs"):

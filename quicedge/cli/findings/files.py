@@ -83,6 +83,16 @@ def _written_file(key: str, path: str, *, given: bool) -> Finding:
 
 def _directory(key: str, path: str) -> Finding:
     subject = f"{key} {path}"
+    try:
+        os.stat(path)
+    except PermissionError as error:
+        who = f"user {os.geteuid()}"
+        return Finding(
+            "error", subject, f"{error.strerror} (as {who})",
+            f"grant {who} access to {os.path.dirname(path)}, or choose another path",
+        )  # fmt: skip
+    except OSError:
+        pass
     if not os.path.isdir(path):
         return Finding("error", subject, "is not a directory", f"mkdir -p {path}")
     if not os.access(path, os.W_OK | os.X_OK):

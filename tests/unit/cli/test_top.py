@@ -89,7 +89,7 @@ def test_eighty_columns_hold_the_figures_and_an_id_without_a_cut() -> None:
     lines = shown(screen_of(row()))
     assert all(len(line) <= 80 for line in lines)
     assert len(lines) == 4, "no line is broken in two"
-    assert lines[0].endswith("1 connections, 2 workers, by start ↓")
+    assert lines[0].endswith("1 connection, 2 workers, by start ↓")
     assert lines[3].endswith("q quit"), "no key is cut off"
     assert lines[1].split() == ["RTT", "window", "delivery", "lost", "req", "sent", "ID", "client"]
     cells = re.split(r"\s{2,}", lines[2].strip())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -198,6 +200,47 @@ def test_a_root_takes_the_place_of_servers(tmp_path: Path) -> None:
     assert problems(upstreams={"app": {}}) == [
         "upstreams.app.servers: at least one server, or root, is required"
     ]
+
+
+@pytest.mark.parametrize(
+    ("extra", "key"),
+    [
+        ({"upstreams": {"app": {"root": "closed/x"}}}, "upstreams.app.root"),
+        ({"qlog": {"directory": "closed/x"}}, "qlog.directory"),
+    ],
+)
+def test_a_directory_that_cannot_be_reached_is_named_with_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: dict[str, Any], key: str
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)  # root may search every directory
+    with pytest.raises(ConfigError) as error:
+        parse_config({**GOOD, **extra}, "test", tmp_path)
+    assert f"{key}: {tmp_path}/closed/x: Permission denied" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("extra", "key"),
+    [
+        ({"tls": {"certificates": [{"cert": "PIPE", "key": "key"}]}}, "tls.certificates[0].cert"),
+        ({"tls": {"certificates": [{"cert": "cert", "key": "PIPE"}]}}, "tls.certificates[0].key"),
+        ({"tls": {"shared_keys": "PIPE"}}, "tls.shared_keys"),
+        ({"admin": {"token_file": "PIPE"}}, "admin.token_file"),
+        (
+            {"upstreams": {"app": {"servers": ["https://127.0.0.1"], "tls_ca": "PIPE"}}},
+            "upstreams.app.tls_ca",
+        ),
+    ],
+)
+def test_a_pipe_is_refused_where_a_file_is_read(
+    tmp_path: Path, extra: dict[str, Any], key: str
+) -> None:
+    os.mkfifo(tmp_path / "PIPE")
+    with pytest.raises(ConfigError) as error:
+        parse_config({**GOOD, **extra}, "test", tmp_path)
+    assert f"{key}: {tmp_path}/PIPE is a pipe or a device, not a file" in str(error.value)
 
 
 def test_spans_need_the_extra_and_to_be_enabled(monkeypatch: pytest.MonkeyPatch) -> None:
