@@ -305,7 +305,7 @@ class Client(asyncio.DatagramProtocol):
             event = events.ConnectionTerminated(
                 error_code=0, frame_type=0, reason_phrase="stateless reset"
             )
-            self.connection.abandon(event, Ending.STATELESS_RESET)
+            self.connection.close_silently(event, Ending.STATELESS_RESET)
             self._shut()
             return
         self.connection.receive_datagram(data, self._address, time.monotonic())

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from quicedge import __version__
 from quicedge.config.schema import Config
 from quicedge.downstream.shared_anti_replay import FleetStrikes, RedisStrikes, StrikeStore
-from quicedge.quic.strikes import EarlyDataGuard, EarlyDataUse
+from quicedge.quic.anti_replay import EarlyDataGuard, EarlyDataUse
 from quicedge.telemetry.outcomes import EarlyDataVerdict
 
 SAFE_METHODS = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))

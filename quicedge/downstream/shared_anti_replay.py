@@ -28,7 +28,7 @@ from quicedge.config.limits import (
     REFUSAL_LOG_INTERVAL,
 )
 from quicedge.quic.admission import BoundedLog
-from quicedge.quic.strikes import REGISTER_LENGTH, EarlyDataUse
+from quicedge.quic.anti_replay import REGISTER_LENGTH, EarlyDataUse
 from quicedge.telemetry.outcomes import EarlyDataVerdict
 
 log = structlog.get_logger(__name__)

@@ -2,8 +2,8 @@
 
 `Sending` and `Receiving` hold the few facts that decide it, seen from one endpoint. What holds
 after the last event of one instant holds until the next, except that pacing and silence end with
-time: hence `periods`. A live connection knows its facts (`quic.limited`); a reader of traces takes
-them from events, or infers them (`inferred.py`). Times are in any one unit, sizes in bytes.
+time: hence `periods`. A live connection knows its facts (`quic.blocked_time`); a reader of traces
+takes them from events, or infers them (`inferred.py`). Times are in any one unit, sizes in bytes.
 """
 
 from __future__ import annotations

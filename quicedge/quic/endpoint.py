@@ -13,6 +13,7 @@ from aioquic.quic.packet import encode_quic_retry, encode_quic_version_negotiati
 
 from quicedge.config import limits
 from quicedge.quic.admission import Admission, BoundedLog, Decision, RateLimit, Verdict
+from quicedge.quic.anti_replay import EarlyDataGuard
 from quicedge.quic.connection import Connection, ConnectionHandler
 from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.errors import ErrorCode
@@ -34,11 +35,10 @@ from quicedge.quic.packet import (
     short_destination_cid,
     stateless_reset,
 )
-from quicedge.quic.sealing import Fleet
-from quicedge.quic.strikes import EarlyDataGuard
 from quicedge.quic.tickets import Tickets
 from quicedge.quic.timers import Deadlines
 from quicedge.quic.tls import CertificateStore
+from quicedge.quic.token_sealer import Fleet
 from quicedge.quic.tokens import TokenKeys, is_retry_token
 from quicedge.quic.transport_parameters import PreferredAddress
 from quicedge.shares import Standing
@@ -518,7 +518,7 @@ class Endpoint:
 
     def _end(self, connection: Connection, code: ErrorCode, reason: str) -> None:
         """Forget a connection without a word to its peer, and tell its handler."""
-        connection.abandon(
+        connection.close_silently(
             ConnectionTerminated(
                 error_code=code, frame_type=FrameType.PADDING, reason_phrase=reason
             )

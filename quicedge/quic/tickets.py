@@ -11,7 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from quicedge.config.limits import FLEET_CLOCK_SKEW, TICKET_LIFETIME
-from quicedge.quic.sealing import NONCE_LENGTH, Fleet, Sealer, Sealing
+from quicedge.quic.token_sealer import NONCE_LENGTH, Fleet, Sealer, Sealing
 
 
 class Session(msgspec.Struct, frozen=True, array_like=True):

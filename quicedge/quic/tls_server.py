@@ -19,6 +19,7 @@ from aioquic.buffer import Buffer
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa, x448, x25519
 
 from quicedge.quic import client_hello as client
+from quicedge.quic.anti_replay import REGISTER_LENGTH, EarlyDataGuard, EarlyDataUse, stated_age
 from quicedge.quic.client_hello import (
     TLS_1_2,
     TLS_1_3,
@@ -29,7 +30,6 @@ from quicedge.quic.client_hello import (
 from quicedge.quic.errors import ErrorCode, TransportError
 from quicedge.quic.frames import Epoch, FrameType
 from quicedge.quic.key_schedule import KeySchedule
-from quicedge.quic.strikes import REGISTER_LENGTH, EarlyDataGuard, EarlyDataUse, stated_age
 from quicedge.quic.tickets import Session, Tickets, ticket_id
 from quicedge.quic.tls import CertificateStore, PrivateKey, ServerCertificate, handshake_message
 

@@ -1,6 +1,6 @@
 """Address validation tokens (RFC 9000 section 8.1), sealed under keys that all workers share.
 
-Those of a fleet (`quic.sealing.Fleet`) are good at all its hosts and tell the wall clock's time.
+Those of a fleet (`quic.token_sealer.Fleet`) are valid at all its hosts and carry wall clock time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from quicedge.config.limits import (
     RETRY_TOKEN_LIFETIME,
     TOKEN_KEY_LIFETIME,
 )
-from quicedge.quic.sealing import Fleet, Sealer, Sealing
+from quicedge.quic.token_sealer import Fleet, Sealer, Sealing
 
 # RFC 9000 section 8.1.1: a token MUST be constructed so that the server can tell how it was
 # provided to a client. The first byte says so, readable even when the key is gone.

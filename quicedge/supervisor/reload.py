@@ -11,7 +11,7 @@ import structlog
 from quicedge.config.limits import WORKER_START_TIMEOUT
 from quicedge.config.loader import ConfigError, load_config
 from quicedge.config.schema import Config
-from quicedge.quic.sharedkeys import SharedKeyError, read_shared_keys
+from quicedge.quic.ticket_keys import SharedKeyError, read_shared_keys
 from quicedge.quic.tls import CertificateError, parse_certificate, read_certificate
 from quicedge.supervisor.workers import Worker
 from quicedge.worker.control import ControlError, Settings

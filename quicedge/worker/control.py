@@ -19,7 +19,7 @@ import structlog
 
 from quicedge.config.limits import CONTROL_MAX_PENDING, CONTROL_MESSAGE_MAX, CONTROL_TIMEOUT
 from quicedge.config.schema import Config
-from quicedge.quic.sharedkeys import SharedKeys
+from quicedge.quic.ticket_keys import SharedKeys
 from quicedge.quic.tls import CertificatePem
 from quicedge.telemetry.spans import Span
 from quicedge.telemetry.stats import (

@@ -26,10 +26,10 @@ from quicedge.proxy.spans import SpanRecorder
 from quicedge.quic.connection import Connection
 from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.endpoint import Endpoint, EndpointSettings
-from quicedge.quic.sealing import Fleet
 from quicedge.quic.settings import ALPN_H3
-from quicedge.quic.sharedkeys import SharedKeys
+from quicedge.quic.ticket_keys import SharedKeys
 from quicedge.quic.tls import CertificatePem, CertificateStore, parse_certificate
+from quicedge.quic.token_sealer import Fleet
 from quicedge.quic.transport_parameters import PreferredAddress
 from quicedge.telemetry.access import AccessLog
 from quicedge.udp.forwarding import Forwarder

@@ -21,7 +21,7 @@ from quicedge.config.limits import GC_THRESHOLDS
 from quicedge.config.tracelimits import OTEL_WORKER_BACKLOG
 from quicedge.config.unusable import UnusableError
 from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
-from quicedge.quic.sharedkeys import SharedKeys
+from quicedge.quic.ticket_keys import SharedKeys
 from quicedge.quic.tls import CertificateError
 from quicedge.telemetry.logs import Logs
 from quicedge.telemetry.outcomes import DATAGRAM_DROPS, EarlyDataVerdict, from_zero

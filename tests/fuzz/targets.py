@@ -35,8 +35,8 @@ from quicedge.qlog.validate import validate
 from quicedge.quic.errors import TransportError
 from quicedge.quic.events import ConnectionTerminated
 from quicedge.quic.frames import describe, encode_varint
-from quicedge.quic.sealing import Fleet
 from quicedge.quic.tickets import Tickets
+from quicedge.quic.token_sealer import Fleet
 from quicedge.quic.tokens import TokenKeys
 from quicedge.upstream.connection import Counters
 from quicedge.upstream.h1 import H1Connection
@@ -102,7 +102,9 @@ def datagram(data: bytes) -> None:
     world.network.take()
     assert not world.endpoint.counters["internal_errors"]
     for newcomer in list(world.endpoint.connections)[before:]:
-        newcomer.abandon(ConnectionTerminated(error_code=0, frame_type=None, reason_phrase="over"))
+        newcomer.close_silently(
+            ConnectionTerminated(error_code=0, frame_type=None, reason_phrase="over")
+        )
     if len(world.endpoint.connections) > 16:
         _living_world.cache_clear()
 

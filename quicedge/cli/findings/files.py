@@ -11,7 +11,7 @@ from quicedge.admin.guard import TokenError, read_token
 from quicedge.cli.findings.finding import Finding
 from quicedge.config import devcerts
 from quicedge.config.schema import Config, Upstream
-from quicedge.quic.sharedkeys import SharedKeyError, read_shared_keys
+from quicedge.quic.ticket_keys import SharedKeyError, read_shared_keys
 from quicedge.worker.privileges import Identity
 
 

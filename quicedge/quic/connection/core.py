@@ -29,6 +29,8 @@ from quicedge.config.limits import (
     MIN_INITIAL_DATAGRAM,
 )
 from quicedge.qlog.blocked_time import Limit
+from quicedge.quic.anti_replay import EarlyDataGuard, EarlyDataUse
+from quicedge.quic.blocked_time import LimitClock, main_limit
 from quicedge.quic.congestion import make_controller
 from quicedge.quic.connection.acks import AckReceiver
 from quicedge.quic.connection.assembler import TooManyGaps
@@ -80,7 +82,6 @@ from quicedge.quic.frames import (
     decode_varint,
 )
 from quicedge.quic.frames import Stream as StreamFrame
-from quicedge.quic.limited import LimitClock, main_limit
 from quicedge.quic.packet import (
     LongPacket,
     PacketKind,
@@ -90,7 +91,6 @@ from quicedge.quic.packet import (
 from quicedge.quic.pmtud import PathMtu
 from quicedge.quic.protection import MAX_NUMBER_LENGTH, SAMPLE_LENGTH, open_packet, open_run
 from quicedge.quic.retry import is_authentic_retry
-from quicedge.quic.strikes import EarlyDataGuard, EarlyDataUse
 from quicedge.quic.tickets import Tickets
 from quicedge.quic.tls import CertificateStore, ServerCertificate
 from quicedge.quic.tls_client import ClientTls, TicketHandler
@@ -786,7 +786,7 @@ class Connection:
         ours = self.configuration.supported_versions
         chosen = next((version for version in ours if version in versions), None)
         if chosen is None:
-            self.abandon(
+            self.close_silently(
                 ConnectionTerminated(
                     error_code=ErrorCode.INTERNAL_ERROR,
                     frame_type=FrameType.PADDING,
@@ -1085,7 +1085,7 @@ class Connection:
             return
         if self._life.deadline is not None:
             if now >= self._life.deadline and self.close_event is not None:
-                self.abandon(self.close_event)
+                self.close_silently(self.close_event)
             return
         if self.handshake_seconds is None and now >= self._handshake_deadline:
             # Silently, as an idle timeout (RFC 9000 section 10.1): the address is unproven.
@@ -1099,7 +1099,7 @@ class Connection:
         if at is not None and now >= at:
             recovery.handle_timeout(now)
         if not self._migration.handle_timeout(now):
-            self.abandon(
+            self.close_silently(
                 ConnectionTerminated(
                     error_code=ErrorCode.NO_VIABLE_PATH,
                     frame_type=FrameType.PADDING,
@@ -1108,7 +1108,7 @@ class Connection:
             )
 
     def _time_out(self, reason: str, ending: Ending) -> None:
-        self.abandon(
+        self.close_silently(
             ConnectionTerminated(
                 error_code=ErrorCode.INTERNAL_ERROR,
                 frame_type=FrameType.PADDING,
@@ -1198,7 +1198,7 @@ class Connection:
     def _drain(self, event: ConnectionTerminated, ending: Ending) -> None:
         self._life.drain(event, ending, self._now + 3 * self.recovery.probe_timeout())
 
-    def abandon(self, event: ConnectionTerminated, ending: Ending = Ending.ABORTED) -> None:
+    def close_silently(self, event: ConnectionTerminated, ending: Ending = Ending.ABORTED) -> None:
         """End at once, sending nothing more; an earlier reason for the end stays."""
         life = self._life
         if life.state is State.TERMINATED:

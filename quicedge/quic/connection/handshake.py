@@ -12,12 +12,12 @@ from typing import Any
 from aioquic import tls
 from aioquic.quic.configuration import QuicConfiguration
 
+from quicedge.quic.anti_replay import EarlyDataUse
 from quicedge.quic.connection.key_update import KeyPhases
 from quicedge.quic.errors import ErrorCode, TransportError
 from quicedge.quic.frames import Epoch, FrameType
 from quicedge.quic.packet import VERSION_1, VERSION_2
 from quicedge.quic.protection import PacketKeys, initial_keys
-from quicedge.quic.strikes import EarlyDataUse
 from quicedge.quic.tls import ServerCertificate
 from quicedge.quic.tls_client import ClientTls, remembered_parameters
 from quicedge.quic.tls_server import ServerTls

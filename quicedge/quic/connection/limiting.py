@@ -9,10 +9,10 @@ from __future__ import annotations
 from math import inf
 
 from quicedge.qlog.blocked_time import Limit
+from quicedge.quic.blocked_time import LimitClock
 from quicedge.quic.connection.recovery import Recovery
 from quicedge.quic.connection.stream import Stream
 from quicedge.quic.connection.streams import Streams
-from quicedge.quic.limited import LimitClock
 
 _UNI = 2
 """Bit of a stream ID; HTTP/3's unidirectional streams never end."""

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from quicedge.quic.blocked_time import LimitClock
 from quicedge.quic.connection.closing import State
 from quicedge.quic.connection.handshake import Handshake
 from quicedge.quic.connection.paths import Path
@@ -21,7 +22,6 @@ from quicedge.quic.ending import Ending
 from quicedge.quic.errors import transport_error_name
 from quicedge.quic.events import ConnectionTerminated
 from quicedge.quic.frames import Epoch, describe, lone_stream_frame
-from quicedge.quic.limited import LimitClock
 from quicedge.quic.rtt import GRANULARITY
 from quicedge.quic.transport_parameters import (
     GREASE_QUIC_BIT,

@@ -11,7 +11,7 @@ import structlog.testing
 from quicedge.config.schema import Config, Limits, Quic
 from quicedge.downstream.early_data import EarlyData
 from quicedge.downstream.shared_anti_replay import FleetStrikes
-from quicedge.quic.strikes import EarlyDataGuard, EarlyDataUse
+from quicedge.quic.anti_replay import EarlyDataGuard, EarlyDataUse
 
 
 class Store:

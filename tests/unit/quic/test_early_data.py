@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quicedge.config.limits import EARLY_DATA_AGE_TOLERANCE, EARLY_DATA_LIFETIME
+from quicedge.quic.anti_replay import EarlyDataGuard, StrikeRegister, stated_age
 from quicedge.quic.packet import VERSION_1
-from quicedge.quic.strikes import EarlyDataGuard, StrikeRegister, stated_age
 from quicedge.quic.tickets import Session
 from tests.support.world import CLIENT, NOW, Path, World, first_flight, is_connected
 

@@ -16,11 +16,11 @@ from quicedge.config.limits import (
     RETRY_TOKEN_LIFETIME,
     TICKET_LIFETIME,
 )
+from quicedge.quic.anti_replay import EarlyDataUse
 from quicedge.quic.packet import VERSION_1
-from quicedge.quic.sealing import NONCE_LENGTH, Fleet, KeyringSealer
-from quicedge.quic.sharedkeys import SharedKeyError, read_shared_keys
-from quicedge.quic.strikes import EarlyDataUse
+from quicedge.quic.ticket_keys import SharedKeyError, read_shared_keys
 from quicedge.quic.tickets import Session, Tickets, ticket_id
+from quicedge.quic.token_sealer import NONCE_LENGTH, Fleet, KeyringSealer
 from quicedge.quic.tokens import TokenKeys
 from tests.support.world import NOW, World, first_flight, is_connected
 

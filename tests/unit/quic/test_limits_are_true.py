@@ -14,7 +14,7 @@ from quicedge.qlog.blocked_time import Limit
 from quicedge.qlog.connection import Connection as TraceOf
 from quicedge.qlog.summary import summary
 from quicedge.qlog.verdict import headline
-from quicedge.quic.limited import main_limit
+from quicedge.quic.blocked_time import main_limit
 from quicedge.telemetry.trace import Trace
 from tests.support.qlogtraces import sequential
 from tests.support.quicpair import make_pair

@@ -24,10 +24,10 @@ from aioquic.quic.events import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quicedge.quic.anti_replay import EarlyDataGuard
 from quicedge.quic.connection import Connection
 from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.packet import VERSION_1, VERSION_2
-from quicedge.quic.strikes import EarlyDataGuard
 from quicedge.quic.tickets import Tickets
 from tests.support.quicpair import (
     CLIENT_ADDRESS,
