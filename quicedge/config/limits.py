@@ -62,6 +62,9 @@ FORWARDED_PER_WAKEUP: Final = 64
 UDP_BYTES_PER_WAKEUP: Final = 512 * 1024
 """Bytes read per wake-up, a few milliseconds of work, before other work runs."""
 
+UDP_SECONDS_PER_WAKEUP: Final = 0.02
+"""Seconds of handling datagrams after which other work of the loop gets its turn."""
+
 UDP_MAX_SEGMENTS: Final = 64
 """Datagrams in one GSO call (UDP_MAX_SEGMENTS of older kernels)."""
 

@@ -587,7 +587,10 @@ class Http3Session:
 
     def unfinished_heads(self) -> list[int]:
         """Streams whose request head is incomplete."""
-        return self.h3.unfinished_heads() if self._negotiated else []
+        if not self._negotiated:
+            return []
+        # The codec has not heard of streams whose beginning is missing.
+        return self.h3.unfinished_heads() + self.connection.streams_without_beginning()
 
     def refuse_head(self, stream_id: int, status: int, reason: str) -> None:
         """Answer a request whose head was never completed."""

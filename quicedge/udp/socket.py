@@ -156,16 +156,21 @@ class UdpSocket:
 
     # --- receiving ----------------------------------------------------------------------------
 
-    def receive(self, handler: Handler) -> int:
-        """Deliver a bounded batch of received datagrams; returns their number."""
+    def receive(self, handler: Handler, clock: Callable[[], float] | None = None) -> int:
+        """Deliver a bounded batch of received datagrams; returns their number.
+
+        With a `clock`, in seconds, reading ends once handlers have taken UDP_SECONDS_PER_WAKEUP.
+        """
         counters = self.counters
+        until = clock() + limits.UDP_SECONDS_PER_WAKEUP if clock is not None else 0.0
         total = nbytes = 0
         datagrams: list[bytes] = []
         path: FourTuple | None = None
         ecn = segment = 0
         last: tuple[object, object] | None = None
+        out_of_time = False
         for _ in range(limits.UDP_READS_PER_WAKEUP):
-            if nbytes > limits.UDP_BYTES_PER_WAKEUP:
+            if nbytes > limits.UDP_BYTES_PER_WAKEUP or out_of_time:
                 break
             try:
                 if self._ancillary:
@@ -191,6 +196,7 @@ class UdpSocket:
                     handler(datagrams, path, ecn)
                     total += len(datagrams)
                     datagrams = []
+                    out_of_time = clock is not None and clock() > until
                 last = remote, messages
                 local, ecn, segment = self._control(messages)
                 path = self.path(remote, local)

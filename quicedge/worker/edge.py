@@ -228,7 +228,7 @@ class Edge:
     # --- the loop -------------------------------------------------------------------------------
 
     def _readable(self, sock: UdpSocket) -> None:
-        sock.receive(self._received)
+        sock.receive(self._received, self._clock)
         self._flush()
 
     def _received(self, datagrams: list[bytes], path: FourTuple, ecn: int) -> None:

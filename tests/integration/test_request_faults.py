@@ -12,7 +12,7 @@ from quicedge.http.errors import H3ErrorCode
 from quicedge.http.frames import FrameType, Setting, StreamType
 from quicedge.http.message import Field
 from tests.support.edge import RunningEdge, edge
-from tests.support.h3client import Codec, H3Client, h3_client
+from tests.support.h3client import Answer, Codec, H3Client, h3_client
 from tests.support.raworigin import RawOrigin, raw_origin
 from tests.unit.http.test_qpack import literals
 
@@ -135,3 +135,16 @@ async def test_a_slow_head_of_a_client_without_qpack_streams_is_answered_408(
         _, block = pylsqpack.Encoder().encode(0, GET)
         client.send_raw(0, bytes((FrameType.HEADERS, len(block))) + block[:3])
         assert (await client.answer(0)).status == 408
+
+
+async def test_a_stream_whose_beginning_never_comes_is_answered_408(running: RunningEdge) -> None:
+    """Pieces of a stream without its first byte hold memory, and must not do so for ever."""
+    async with connected(running) as client:
+        _, block = pylsqpack.Encoder().encode(0, GET)
+        stream_id = client._quic.get_next_available_stream_id()
+        client.answers[stream_id] = Answer()
+        head = bytes((FrameType.HEADERS, len(block))) + block
+        client._quic.send_stream_data(stream_id, head)
+        client._quic._streams[stream_id].sender._pending.subtract(0, 3)
+        client.transmit()
+        assert (await client.answer(stream_id)).status == 408

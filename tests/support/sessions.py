@@ -180,6 +180,9 @@ class StubConnection:
     def is_alive(self) -> bool:
         return self.closed is None
 
+    def streams_without_beginning(self) -> list[int]:
+        return []
+
     @property
     def streams_open(self) -> int:
         return 0

@@ -1617,6 +1617,10 @@ class Connection:
         """Bidirectional streams that the peer has opened and that are not finished."""
         return self.streams.peer_bidi_open
 
+    def streams_without_beginning(self) -> list[int]:
+        """Bidirectional streams of the peer of which something came, but not their first byte."""
+        return self.streams.without_beginning()
+
     @property
     def streams_total(self) -> int:
         """Bidirectional streams that the peer has opened."""

@@ -438,6 +438,18 @@ class Streams:
             if stream.receive is not None
         )
 
+    def without_beginning(self) -> list[int]:
+        """Bidirectional streams of the peer of which something came, but not their first byte."""
+        return [
+            stream.id
+            for stream in self._open.values()
+            if (half := stream.receive) is not None
+            and half.window.used
+            and not half.assembler.start
+            and half.stop_code is None
+            and not (stream.id & _UNI or self.is_ours(stream.id))
+        ]
+
     @property
     def peer_bidi_open(self) -> int:
         """Bidirectional streams that the peer has opened and that are not finished."""

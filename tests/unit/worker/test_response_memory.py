@@ -226,3 +226,68 @@ def test_an_upload_that_comes_slowly_is_not_stalled() -> None:
 
     watch(session, step, count=60)
     assert not exchange.stalled
+
+
+# --- honest twins -------------------------------------------------------------------------------
+
+
+def test_a_phone_that_downloads_50_mb_at_200_kbit_per_second_is_never_stalled_or_late() -> None:
+    """While others wait for connections all the time, and over many minutes."""
+    stream = FakeStream(FakeExchange(response_started=True), unacknowledged=256_000)
+    session = FakeSession({0: stream})
+    stalls = Stalls()
+    now = 1000.0
+    while stream.acknowledged < 50_000_000:
+        now += 1.0
+        stream.acknowledged += 25_000
+        session.delivered += 25_000
+        stalls.check(session, now)  # type: ignore[arg-type]
+        assert not stream.exchange.stalled
+
+
+def test_six_tabs_of_a_hundred_slow_images_are_never_stalled() -> None:
+    """Of 600 responses on one connection one gets on at a time."""
+    session = FakeSession({4 * n: reading() for n in range(600)})
+    stalls = Stalls()
+    now = 1000.0
+    for stream_id in session.streams:
+        for _ in range(3):
+            now += 1.0
+            session.streams[stream_id].acknowledged += 20_000
+            session.delivered += 20_000
+            stalls.check(session, now)  # type: ignore[arg-type]
+        session.streams[stream_id].unacknowledged = 0
+        assert not any(stream.exchange.stalled for stream in session.streams.values())
+
+
+def test_a_thousand_clients_behind_one_address_all_get_their_turn() -> None:
+    """Each wants a response of 200 KB and takes it slowly; nobody waits for ever."""
+    loop = Loop()
+    memory = ResponseMemory(48 * MB, loop.call_soon)
+
+    class Waiting(FakeWaiter):
+        started = False
+
+        def memory_is_free(self) -> None:
+            if account_of[self].is_short:
+                memory.wait(self)
+                return
+            self.started = True
+            account_of[self].settle(208_000)
+
+    waiters = [Waiting(ONE) for _ in range(1000)]
+    account_of = {waiter: memory.account(ONE) for waiter in waiters}
+    for waiter in waiters:
+        waiter.memory_is_free()
+    most = memory.pool.held
+    turns = 0
+    running = [waiter for waiter in waiters if waiter.started]
+    assert len(running) > 100, "many at a time"
+    while running:
+        account_of[running.pop(0)].settle(0)
+        loop.turn()
+        turns += 1
+        running = [w for w in waiters if w.started and account_of[w].held]
+        assert memory.pool.held <= most + 208_000
+    assert all(waiter.started for waiter in waiters)
+    assert turns == 1000
