@@ -17,6 +17,7 @@ from interop.endpoint.http09 import ALPN_HTTP09
 from quicedge.config.schema import Qlog
 from quicedge.config.tracelimits import QLOG_MAX_FILE_SIZE, QLOG_MAX_TOTAL_SIZE
 from quicedge.quic.connection import Connection
+from quicedge.quic.ending import Ending
 from quicedge.quic.settings import ALPN_H3, client_configuration
 from quicedge.telemetry.trace import Trace
 from quicedge.telemetry.tracefiles import TraceFiles, trace_directory
@@ -93,7 +94,7 @@ class Client:
         try:
             await self._download(urls)
         except DownloadError as error:
-            if "version" not in str(error):
+            if error.ending is not Ending.ABORTED:
                 raise
         else:
             raise DownloadError("the server accepted a version that does not exist")

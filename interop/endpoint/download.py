@@ -16,6 +16,7 @@ from quicedge.http.message import Fields
 from quicedge.http.priority import Priority
 from quicedge.quic import events
 from quicedge.quic.connection import Connection
+from quicedge.quic.ending import Ending
 from quicedge.quic.settings import ALPN_H3
 from quicedge.udp.socket import FourTuple, UdpSocket, open_socket
 
@@ -26,7 +27,11 @@ CLOSE_WAIT = 1.0
 
 
 class DownloadError(Exception):
-    """A download failed; the message says how."""
+    """A download failed; the message says how, `ending` how the connection ended if it did."""
+
+    def __init__(self, message: str, ending: Ending | None = None) -> None:
+        super().__init__(message)
+        self.ending = ending
 
 
 class _Download(NamedTuple):
@@ -177,10 +182,10 @@ class Downloader:
         if not self._running and self._all_done is not None and not self._all_done.done():
             self._all_done.set_result(None)
 
-    def _fail(self, message: str) -> None:
+    def _fail(self, message: str, ending: Ending | None = None) -> None:
         for future in (self.connected, self._all_done):
             if future is not None and not future.done():
-                future.set_exception(DownloadError(message))
+                future.set_exception(DownloadError(message, ending))
                 future.exception()  # retrieved, whether or not anyone awaits it
 
     # --- quic.connection.ConnectionHandler ------------------------------------------------------
@@ -204,7 +209,9 @@ class Downloader:
                     self.connected.set_result(None)
             elif isinstance(event, events.ConnectionTerminated):
                 reason = event.reason_phrase or "no reason given"
-                self._fail(f"connection closed: {reason} (0x{event.error_code:x})")
+                self._fail(
+                    f"connection closed: {reason} (0x{event.error_code:x})", self.connection.ending
+                )
                 if not self._ended.done():
                     self._ended.set_result(None)
         except H3Error as error:
