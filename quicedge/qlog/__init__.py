@@ -1,1 +1,1 @@
-"""Reading qlog traces: load, analyse, plot, report. Imports nothing of the running edge."""
+"""Analysis of qlog traces: load, analyse, plot, report. Imports nothing of the running edge."""

@@ -1,4 +1,4 @@
-"""Put the clocks of both ends of a connection on one time line."""
+"""Aligns the clocks of both ends of a connection."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from quicedge.qlog.packets import Packets
 
 
 def clock_offset(first: Connection, second: Connection) -> float | None:
-    """Milliseconds to subtract from the second's times to have them on the first's clock.
+    """Milliseconds to subtract from times of the second trace to convert them to the first clock.
 
-    The fastest packet of each way is taken to have had the same delay (as NTP does, RFC 5905
-    section 8). None where no packet is in both traces: then they are not two ends of a connection.
+    Assumes that the fastest packet of each direction had the same delay (as in NTP, RFC 5905
+    section 8). None if no packet is in both traces: they are not two ends of one connection.
     """
     there = _least_delay(first.sent, second.received)
     back = _least_delay(second.sent, first.received)
@@ -28,7 +28,7 @@ def clock_offset(first: Connection, second: Connection) -> float | None:
 
 
 def _least_delay(sent: Packets, received: Packets) -> float | None:
-    """The least difference between a packet's times at both ends, each on its own clock."""
+    """The least difference between receive and send time of a packet, each on its own clock."""
     left = {
         (space_of(packet.type), packet.number): packet.time
         for packet in sent.details

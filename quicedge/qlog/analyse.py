@@ -1,7 +1,7 @@
-"""One pass over a trace: everything that the statistics, the report and the comparison show.
+"""A single pass over a trace that collects the data for statistics, report and comparison.
 
-Memory does not grow with the trace: graphs fold, tables have limits, and what is left out is
-counted.
+Memory use does not grow with the trace: graphs are downsampled, tables are limited, and omitted
+items are counted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from quicedge.qlog.parse_errors import ParseErrors
 
 
 class Analysis:
-    """A file's connections and how well the file could be read."""
+    """The connections of a file, and the problems met while reading it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -25,15 +25,15 @@ class Analysis:
         self.shape = "unknown"
         self.events = 0
         self.bad_events = 0
-        """Items that were JSON, but no events."""
+        """JSON values that are not events."""
         self.beyond_limit = 0
-        """Events of connections beyond the limit."""
+        """Events of connections beyond the limit on connections."""
         self.trace_errors: list[str] = []
-        """What the file says of traces that it could not include."""
+        """Errors that the file itself declares for traces it could not include."""
 
     @property
     def main(self) -> Connection | None:
-        """The connection with the most events: the one a file is usually about."""
+        """The connection with the most events, usually the one of interest."""
         return max(self.connections, key=lambda connection: connection.events, default=None)
 
 
@@ -42,9 +42,9 @@ def analyse(
     progress: Callable[[int], None] | None = None,
     detail_from: float = 0.0,
 ) -> Analysis:
-    """Read a trace file whole. `detail_from` (ms) is where single packets begin to be kept.
+    """Read a whole trace file. Packets are kept individually from `detail_from` (ms) on.
 
-    Raises OSError where the file cannot be opened, and nothing else.
+    Raises OSError if the file cannot be opened, and nothing else.
     """
     analysis = Analysis(Path(path))
     events = Events(path, progress)

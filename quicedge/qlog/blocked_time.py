@@ -1,9 +1,9 @@
-"""What limits a transfer: the one definition, for live connections and for traces.
+"""What limits a transfer: one definition for live connections and for traces.
 
-`Sending` and `Receiving` hold the few facts that decide it, seen from one endpoint. What holds
-after the last event of one instant holds until the next, except that pacing and silence end with
-time: hence `periods`. A live connection knows its facts (`quic.blocked_time`); a reader of traces
-takes them from events, or infers them (`inferred.py`). Times are in any one unit, sizes in bytes.
+`Sending` and `Receiving` hold the facts that determine the limit, seen from one endpoint. The state
+after the last event of an instant lasts until the next event, except that pacing and silence end as
+time passes; hence `periods`. A live connection knows the facts (`quic.blocked_time`); for a trace they
+are taken from events or inferred (`inferred.py`). Times are in any one unit, sizes in bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from quicedge.config.tracelimits import LIMITS_MAX_RAISES, LIMITS_MAX_STREAMS
 
 
 class Limit(StrEnum):
-    """What keeps data from moving; named as in qlog's `BlockedReason` where that has it."""
+    """What keeps data from moving; named as in qlog's `BlockedReason` if it is defined there."""
 
     HANDSHAKE = "handshake"
     LOSS_RECOVERY = "loss_recovery"
@@ -34,7 +34,7 @@ class Limit(StrEnum):
 
     @property
     def label(self) -> str:
-        """For people."""
+        """A human-readable name."""
         return self.value.replace("_", " ")
 
 
@@ -53,7 +53,7 @@ MEANINGS: Final = {
 }
 
 Period = tuple[Limit, float, float]
-"""A limit, and from when to when it held."""
+"""A limit, and the start and end of its period."""
 
 
 class Sending:
@@ -68,22 +68,22 @@ class Sending:
         self.handshake = True
         """The handshake is not complete."""
         self.pto_count = 0
-        """Probe timeouts in a row without an acknowledgement."""
+        """Consecutive probe timeouts without an acknowledgement."""
         self.in_flight = 0.0
         self.window: float | None = None
-        """The congestion window, where it is known."""
+        """The congestion window; None: unknown."""
         self.datagram_size = 1200
         self.waiting: bool | None = None
-        """Whether there is data that flow control would let go; None: not known."""
+        """Whether there is data that flow control would allow to send; None: unknown."""
         self.paced_until = 0.0
-        """When the pacer lets the next datagram go."""
+        """When the pacer allows the next datagram."""
         self.blocked: Limit | None = None
-        """The flow control that holds back all the data there is."""
+        """The flow control limit that blocks all pending data; None: none does."""
         self.due = False
-        """The application has a message to send or to finish."""
+        """The application has a message to start or to finish."""
 
     def held_back(self, now: float) -> Limit | None:
-        """What keeps waiting data from being sent, probe timeouts aside; None: nothing does."""
+        """What blocks pending data, other than probe timeouts; None: nothing."""
         if self.waiting is not False:
             window = self.window
             if window is not None and self.in_flight + self.datagram_size > window:
@@ -91,7 +91,8 @@ class Sending:
             if now < self.paced_until:
                 return Limit.PACING
             if self.waiting:
-                # What an unvalidated path may carry is used up (RFC 9000 section 8.2).
+                # The anti-amplification limit of an unvalidated path is reached (RFC 9000
+                # section 8.1).
                 return Limit.CONGESTION
         return self.blocked
 
@@ -107,7 +108,7 @@ class Sending:
         return Limit.APPLICATION if self.due else Limit.IDLE
 
     def periods(self, since: float, until: float) -> Iterator[Period]:
-        """What limited sending from one moment to another, between which nothing happened."""
+        """What limited sending during an interval without events."""
         state = self.state(since)
         if state is Limit.PACING and self.paced_until < until:
             yield state, since, self.paced_until
@@ -117,25 +118,25 @@ class Sending:
 
 
 class Credit:
-    """What a peer may send, as far as it can know: a raised limit takes a round trip to show."""
+    """The credit known to the peer: a raised limit takes a round trip to take effect."""
 
     __slots__ = ("_known", "_raises", "limit", "used")
 
     def __init__(self, limit: int | None = None) -> None:
         self.used = 0
         self.limit = limit
-        """The limit that was sent last; None: none is known."""
+        """The last limit sent; None: unknown."""
         self._known = limit
         self._raises: deque[tuple[float, int]] = deque(maxlen=LIMITS_MAX_RAISES)
 
     def raise_to(self, limit: int, shows_at: float) -> None:
-        """A higher limit was sent; what it lets go can have arrived at `shows_at`."""
+        """A higher limit was sent; data it allows can arrive from `shows_at` on."""
         if self.limit is None or limit > self.limit:
             self.limit = limit
             self._raises.append((shows_at, limit))
 
     def blocked_until(self, now: float) -> float:
-        """Until when the peer is held back: 0 when it is not, infinity until the next raise."""
+        """Until when the peer is blocked: 0 if it is not, infinity until the next raise."""
         raises = self._raises
         while raises and (raises[0][0] <= now or raises[0][1] <= self.used):
             self._known = raises.popleft()[1]
@@ -145,14 +146,14 @@ class Credit:
 
 
 class Receiving:
-    """What limits the data that this endpoint receives, as far as it can see."""
+    """What limits the data that this endpoint receives, as far as it can tell."""
 
     __slots__ = (
         "_streams", "connection", "due", "handshake", "last_data", "quiet_after", "round_trip",
     )  # fmt: skip
 
     def __init__(self, quiet_after: float) -> None:
-        """`quiet_after`: how long at least nothing must arrive for the peer to count as silent."""
+        """`quiet_after`: minimum time without data after which the peer counts as silent."""
         self.handshake = True
         self.due = 0
         """Streams on which the peer has more to send."""
@@ -163,8 +164,7 @@ class Receiving:
         self._streams: dict[int, Credit] = {}
 
     def data(self, now: float, stream: int, end: int, limit: int | None) -> None:
-        """A stream has come as far as the offset `end`; `limit`, what it was granted, is taken when
-        it is new."""
+        """Stream data up to the offset `end` has arrived; `limit` is the credit of a new stream."""
         credit = self._streams.get(stream)
         if credit is None:
             self.last_data = now
@@ -182,23 +182,23 @@ class Receiving:
             credit.raise_to(limit, now + self.round_trip)
 
     def closed(self, stream: int) -> None:
-        """Nothing more can come on a stream."""
+        """No more data can arrive on a stream."""
         self._streams.pop(stream, None)
 
     def blocked_until(self, now: float) -> float:
-        """Until when our credit holds back all that the peer has to send."""
+        """Until when our credit blocks all data of the peer."""
         until = self.connection.blocked_until(now)
         if self._streams and len(self._streams) >= self.due:
             until = max(until, self._all_blocked_until(now))
         return until
 
     def _all_blocked_until(self, now: float) -> float:
-        """Until when the credit of every stream holds its data back."""
+        """Until when stream credit blocks every stream with data."""
         until = inf
         for credit in self._streams.values():
             until = min(until, credit.blocked_until(now))
             if not until:
-                break  # one is enough: no need to look at a hundred that wait
+                break  # one unblocked stream is enough
         return until
 
     def state(self, now: float) -> Limit:
@@ -206,7 +206,7 @@ class Receiving:
         return next(self.periods(now, inf))[0]
 
     def periods(self, since: float, until: float) -> Iterator[Period]:
-        """What limited receiving from one moment to another, between which nothing happened."""
+        """What limited receiving during an interval without events."""
         if self.handshake:
             yield Limit.HANDSHAKE, since, until
             return

@@ -1,4 +1,4 @@
-"""What the events of one connection, seen from one side, say about it."""
+"""Statistics of one connection, from the events recorded at one end."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from quicedge.qlog.series import Sums
 from quicedge.qlog.streams import Streams
 
 _MAX_NAMES = 256
-"""Kinds of events counted apart."""
+"""Maximum number of event names that are counted separately."""
 _HANDSHAKE_PACKETS = ("initial", "handshake", "0RTT", "retry", "version_negotiation")
 _HANDSHAKE_STATES = ("attempted", "peer_validated", "handshake_started", "early_write")
 
 
 class Connection:
-    """One connection of a trace. Feed it events in order with `add`, then read it.
+    """One connection of a trace: call `add` with its events in order, then read the attributes.
 
-    Times are milliseconds since the trace began, sizes bytes.
+    Times are milliseconds since the start of the trace, sizes bytes.
     """
 
     def __init__(self, trace: Trace, group: str = "", detail_from: float = 0.0) -> None:
@@ -54,9 +54,9 @@ class Connection:
         self.version = ""
         self.alpn = ""
         self.begins_late: bool | None = None
-        """The trace begins after the handshake, in mid-connection; None: not known yet."""
+        """The trace begins in mid-connection, after the handshake; None: not known yet."""
         self.handshake_complete: float | None = None
-        """None too where it was before the trace; `handshake_confirmed` likewise."""
+        """Also None if it was before the trace; likewise `handshake_confirmed`."""
         self.handshake_confirmed: float | None = None
         self.early_data = False
         self.close: dict[str, Any] | None = None
@@ -66,7 +66,7 @@ class Connection:
         self.ecn_ce = 0
         self.mtu: int | None = None
         self.data: dict[str, list[float]] = {}
-        """`sent` and `received`: first and last time of stream data, and bytes of it."""
+        """Per direction: first and last time of stream data, and its bytes."""
         self.sender = Sender()
         self.receiver = Receiver()
         self.recovery = Recovery(self.sender, self.receiver)
@@ -77,7 +77,7 @@ class Connection:
         self._detail_from = detail_from
         self._now = 0.0
         self._crypto: dict[str, int] = {}
-        """How far CRYPTO data has come, by packet type."""
+        """The highest offset of CRYPTO data, by packet type."""
         self._stream_limits: dict[int, int] = {}
 
     # --- identity ---------------------------------------------------------------------------
@@ -88,12 +88,12 @@ class Connection:
 
     @property
     def label(self) -> str:
-        """A name for people: who wrote it and from which side."""
+        """A human-readable name: implementation and vantage point."""
         return f"{self.trace.header.implementation} {self.vantage}"
 
     @property
     def identifier(self) -> str:
-        """The original destination connection ID, or the group the trace names."""
+        """The original destination connection ID, or the group named by the trace."""
         if self.group:
             return self.group
         common = self.trace.header.common
@@ -111,7 +111,7 @@ class Connection:
 
     @property
     def direction(self) -> Direction:
-        """Which way most stream data goes."""
+        """The direction of most stream data."""
         sent = self.data.get(Direction.SENT, [0, 0, 0])[2]
         received = self.data.get(Direction.RECEIVED, [0, 0, 0])[2]
         return Direction.SENT if sent >= received else Direction.RECEIVED
@@ -123,7 +123,7 @@ class Connection:
 
     @property
     def lost(self) -> int:
-        """Packets lost: as the trace says, else as the packet threshold has it."""
+        """Lost packets: those the trace declares, else those inferred by the packet threshold."""
         return self.flight.lost or self.flight.inferred_lost
 
     @property
@@ -133,7 +133,7 @@ class Connection:
     # --- events -----------------------------------------------------------------------------
 
     def add(self, event: Event) -> None:
-        """Take the next event."""
+        """Process the next event."""
         self.events += 1
         if event.name in self.names or len(self.names) < _MAX_NAMES:
             self.names[event.name] = self.names.get(event.name, 0) + 1
@@ -149,12 +149,12 @@ class Connection:
             handler(self, event)
 
     def _let_time_pass(self, now: float) -> None:
-        """What held after the last instant held until this one."""
+        """Account for the time since the previous instant."""
         if self.close is None:
-            # A writer that logs its metrics seldom has stale ones; then our own count is better.
+            # Metrics that are logged rarely are stale; our own count is better then.
             if self.recovery.samples * 2 < self.sent.count:
                 self.sender.facts.in_flight = self.flight.size
-            # Of a trace without frames only the bytes in flight tell that something is sent.
+            # In a trace without frames only bytes in flight show that data is sent.
             self.sender.facts.due = self.streams.due_to_send > 0 or (
                 not self.sent.frames and self.sender.facts.in_flight > 0
             )
@@ -166,7 +166,7 @@ class Connection:
         self._now = now
 
     def _judge_beginning(self, event: Event) -> None:
-        """Find out whether the trace shows the handshake, by the first event that tells."""
+        """Determine whether the trace includes the handshake, from the first event that tells."""
         if event.name in ("quic:packet_sent", "quic:packet_received"):
             kind = text(mapping(event.data, "header"), "packet_type")
             if kind in _HANDSHAKE_PACKETS:
@@ -182,7 +182,7 @@ class Connection:
         return not self.sent.count and not self.received.count
 
     def _begin_late(self) -> None:
-        """Nothing that was agreed or counted before the trace holds still."""
+        """Discard assumptions about limits and counts from before the trace."""
         self.begins_late = self.streams.begins_late = True
         self.handshake_complete = self.handshake_confirmed = None
         self._end_handshake()
@@ -318,8 +318,8 @@ class Connection:
                 receiving.data(event.time, stream, offset + size, known)
 
     def _initial_stream_limit(self, stream: int, side: str) -> int | None:
-        """What the transport parameters of one side let the other send on a stream (RFC 9000
-        section 18.2)."""
+        """The initial stream limit from the transport parameters of one side (RFC 9000 section
+        18.2)."""
         parameters = self.parameters[side]
         if stream & 2:
             return integer(parameters, "initial_max_stream_data_uni")

@@ -1,9 +1,9 @@
-"""What cannot be true of any connection, whatever the definitions of its events allow.
+"""Consistency checks: contradictions that no connection can produce.
 
-Packet numbers are used once (RFC 9000 section 12.3), an ACK's ranges ascend, and an endpoint
-acknowledges only what reached it (section 13.1). A trace that begins late or lost events may lack
-packets that are acknowledged: numbers below the first one seen are never judged, and the
-others only where the trace is complete.
+Packet numbers are used once (RFC 9000 section 12.3), ACK ranges ascend, and an endpoint
+acknowledges only what it received (section 13.1). A trace that begins late or lost events may lack
+acknowledged packets: numbers below the first one seen are never checked, and the others only in a
+complete trace.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _HANDSHAKE_SPACES = ("initial", "handshake")
 
 
 class NumberSet:
-    """Packet numbers as ascending ranges; beyond a limit the lowest ones are no longer judged."""
+    """Packet numbers as ascending ranges; beyond a limit the lowest ones are discarded."""
 
     def __init__(self) -> None:
         self._starts: list[int] = []
         self._ends: list[int] = []
         self.floor: int | None = None
-        """The least number that can be judged; None before the first."""
+        """The lowest number that can be checked; None before the first."""
 
     def add(self, number: int) -> bool:
-        """Add a number; False where it was there already."""
+        """Add a number; False if it was already present."""
         if self.floor is None:
             self.floor = number
         at = bisect_right(self._starts, number) - 1
@@ -54,7 +54,7 @@ class NumberSet:
         return True
 
     def lacks(self, first: int, last: int) -> int | None:
-        """A number from `first` to `last` that is not here, though it can be judged."""
+        """A checkable number from `first` to `last` that is missing; None if there is none."""
         if self.floor is not None:
             first = max(first, self.floor)
         if first > last:
@@ -66,25 +66,25 @@ class NumberSet:
 
 
 class Contradiction(NamedTuple):
-    """What cannot be true."""
+    """A contradiction in a trace."""
 
     what: str
     example: str
     needs_all: bool
-    """Only a trace that lost no event can show it."""
+    """It is only conclusive in a trace without lost events."""
 
 
 class Consistency:
-    """The packets of one connection as its trace tells of them."""
+    """Checks the packets of one connection; call `check` with every event in order."""
 
     def __init__(self) -> None:
         self._sent: dict[str, NumberSet] = {}
         self._received: dict[str, NumberSet] = {}
         self._whole = False
-        """The trace shows the handshake, so that every number below the first was never used."""
+        """The trace includes the handshake: numbers below the first one were never used."""
 
     def check(self, event: Event) -> Iterator[Contradiction]:
-        """What is wrong with a packet that was sent or received."""
+        """Contradictions of a packet_sent or packet_received event."""
         if event.name not in ("quic:packet_sent", "quic:packet_received"):
             return
         sent = event.name == "quic:packet_sent"

@@ -1,8 +1,8 @@
 """Whole-file JSON traces: qlog 0.1 to 0.4 and `urn:ietf:params:qlog:file:contained`.
 
 The file is one JSON object, `{..., "traces": [{..., "events": [EVENT, ...], ...}]}`, with its
-members in any order. Only one event is held at a time. What a trace says of its clock, its columns
-and its side may stand behind its events; it is then looked up first.
+members in any order. Only one event is held in memory. If members that describe the clock, columns
+or vantage point of a trace follow its events, they are looked up first.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from quicedge.qlog.event import TraceHeader
-from quicedge.qlog.json_stream import TRUNCATED, JsonStream, NotJson
+from quicedge.qlog.json_stream import JsonStream, NotJson, Truncated
 from quicedge.qlog.parse_errors import ParseErrors
 
 _EVENTS = re.compile(r'"events"\s{0,16}:\s{0,16}\[')
 _NEXT_ITEM = re.compile(r"[}\]]\s{0,16},\s{0,16}(?=[{\[])")
 _WANTED_OF_ARRAYS = {"configuration", "event_fields", "vantage_point"}
-"""Members that are needed to read events written as arrays (drafts before 02)."""
+"""Members required to read events written as arrays (drafts before 02)."""
 _WANTED_OF_OBJECTS = {"common_fields", "vantage_point"}
 _VERSION_MEMBERS = {"file_schema", "qlog_version"}
-"""Members of a file that tell its vocabulary."""
+"""Members of a file that determine its vocabulary."""
 _LARGEST_AFTER_ERROR = 1024 * 1024
-"""Bytes that an event may have right after a broken place, where most candidates are none."""
+"""Maximum size of an event right after a parse error, where most candidates are not events."""
 
 
 class ContainedReader:
-    """Yields each event as it stands in the file, with the header of its trace."""
+    """Yields the raw events of a file, each with the header of its trace. Iterate once."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class ContainedReader:
         headers: list[TraceHeader],
         look_ahead: Callable[[int], JsonStream],
     ) -> None:
-        """`look_ahead` gives a stream of its own at a byte offset of the same file."""
+        """`look_ahead` opens another stream at a byte offset of the same file."""
         self._stream = stream
         self._look_ahead = look_ahead
         self._parse_errors = parse_errors
@@ -48,23 +48,23 @@ class ContainedReader:
         try:
             yield from self._read_file()
             if self._stream.repaired is not None:
-                raise NotJson(self._stream.repaired, "octets that are no UTF-8")
+                raise NotJson(self._stream.repaired, "invalid UTF-8")
             if self._stream.peek():
-                raise NotJson(self._stream.offset, "there is more after the end of the JSON text")
-        except NotJson as broken:
-            self._report(broken)
-            # Whatever the damage, further lists of events can still be found by their name.
+                raise NotJson(self._stream.offset, "trailing data after the JSON text")
+        except NotJson as error:
+            self._report(error)
+            # Whatever the damage, further event lists can be found by their name.
             while self._stream.find(_EVENTS):
                 try:
                     yield from self._read_events(self._new_header())
                 except NotJson as another:
                     self._report(another)
 
-    def _report(self, broken: NotJson) -> None:
+    def _report(self, error: NotJson) -> None:
         places = self._parse_errors.places
-        if broken.reason == TRUNCATED and places and places[-1].record == self.records:
-            return  # the event that the end cut off has been reported
-        self._parse_errors.add(broken.offset, self.records, broken.reason)
+        if isinstance(error, Truncated) and places and places[-1].record == self.records:
+            return  # the truncated event was already reported
+        self._parse_errors.add(error.offset, self.records, error.reason)
 
     def _new_header(self) -> TraceHeader:
         header = TraceHeader(index=len(self._headers), file=self._file)
@@ -72,7 +72,7 @@ class ContainedReader:
         return header
 
     def _members(self) -> Iterator[str]:
-        """The names of an object's members, the stream standing at each value."""
+        """Yields the names of an object's members; the stream is then at the value."""
         stream = self._stream
         stream.expect("{")
         if stream.peek() == "}":
@@ -120,7 +120,7 @@ class ContainedReader:
                 header.trace[name] = self._stream.value()
 
     def _complete_events(self, members: dict[str, Any]) -> None:
-        """Look up what is needed to read the events that begin here."""
+        """Look up the members required to read the events that start here."""
         wanted = _WANTED_OF_ARRAYS if self._stream.peek() == "[" else _WANTED_OF_OBJECTS
         if not wanted <= members.keys():
             self._complete(members, wanted, _skip_items)
@@ -128,7 +128,7 @@ class ContainedReader:
     def _complete(
         self, members: dict[str, Any], wanted: set[str], skip: Callable[[JsonStream], None]
     ) -> None:
-        """Look up members that stand behind the array that begins here, which `skip` passes."""
+        """Look up members that follow the array that starts here, which `skip` skips."""
         try:
             stream = self._look_ahead(self._stream.offset)
         except OSError:
@@ -143,12 +143,12 @@ class ContainedReader:
                 if name in wanted:
                     members.setdefault(name, value)
         except NotJson:
-            pass  # the reading itself will meet the place, and report it
+            pass  # reading will report it
         finally:
             stream.close()
 
     def _read_events(self, header: TraceHeader) -> Iterator[tuple[TraceHeader, Any]]:
-        """The items of a list of events; raises `NotJson` only where the file ends."""
+        """The items of an event list; raises `NotJson` only at the end of the file."""
         stream = self._stream
         first = True
         while True:
@@ -159,20 +159,20 @@ class ContainedReader:
                 if not first:
                     stream.expect(",")
                 item = stream.value()
-            except NotJson as broken:
-                self._report(broken)
+            except NotJson as error:
+                self._report(error)
                 found, item = self._next_event()
                 if not found:
                     return
             first = False
             if stream.repaired is not None:
-                self._report(NotJson(stream.repaired, "octets that are no UTF-8"))
+                self._report(NotJson(stream.repaired, "invalid UTF-8"))
                 stream.repaired = None
             self.records += 1
             yield header, item
 
     def _next_event(self) -> tuple[bool, Any]:
-        """Go on after a broken place: the next thing in the file that is an event."""
+        """Resume after a parse error: find the next event in the file."""
         stream = self._stream
         while stream.find(_NEXT_ITEM):
             try:
@@ -185,7 +185,7 @@ class ContainedReader:
 
 
 def _names(stream: JsonStream) -> Iterator[str]:
-    """The names of an object's members from the next one on, the stream standing at each value."""
+    """Yields the names of the remaining members; the stream is then at the value."""
     while True:
         at = stream.offset
         name = stream.value()
@@ -200,7 +200,7 @@ def _names(stream: JsonStream) -> Iterator[str]:
 
 
 def _skip_items(stream: JsonStream) -> None:
-    """Pass the rest of an array, and its end."""
+    """Skip the rest of an array, including its end."""
     first = True
     while stream.peek() != "]":
         if not first:
@@ -211,7 +211,7 @@ def _skip_items(stream: JsonStream) -> None:
 
 
 def _skip_traces(stream: JsonStream) -> None:
-    """Pass the rest of the array of traces, and its end, with one event in memory at a time."""
+    """Skip the rest of the array of traces, including its end, one event at a time."""
     first = True
     while stream.peek() != "]":
         if not first:
@@ -234,8 +234,11 @@ def _skip_traces(stream: JsonStream) -> None:
 
 
 def looks_like_event(item: Any) -> bool:
-    """Whether a JSON value has an event's shape: an object with a name and data, or, in drafts
-    before 02, an array such as `[time, category, event, data]`."""
+    """Whether a JSON value looks like an event.
+
+    That is an object with a name and data, or, before draft 02, an array such as
+    `[time, category, event, data]`.
+    """
     if isinstance(item, dict):
         return "data" in item and bool({"name", "event", "type"} & item.keys())
     return isinstance(item, list) and len(item) >= 3 and isinstance(item[-1], dict)

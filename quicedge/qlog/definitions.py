@@ -1,19 +1,19 @@
-"""The drafts' definitions of files, events and their members, held as data.
+"""The drafts' definitions of files, events and their members, as data.
 
-`definitions.json` beside this module restates the CDDL of draft-ietf-quic-qlog-main-schema-14,
--quic-events-13 and -h3-events-13. Its types are written so:
+`definitions.json` restates the CDDL of draft-ietf-quic-qlog-main-schema-14, -quic-events-13 and
+-h3-events-13. Its types are:
 
 - a name: another type, or one of `BUILTIN`;
-- `{"object": {NAME: TYPE, "?NAME": TYPE}}`: members, `?` marks the optional ones. Others may be
-  there too, for every object of the drafts is extensible: they are noted, and are errors only where
-  they are names of older drafts. An object without members is free. `"extends"` names a type to
-  start from;
+- `{"object": {NAME: TYPE, "?NAME": TYPE}}`: members, `?` marks optional ones. All objects
+  of the drafts are extensible: additional members are noted, and are errors only if they are names
+  from older drafts. An object without members is unconstrained. `"extends"` names a base type;
 - `{"list": TYPE, "min": N, "max": N}`, `{"enum": [STRING]}`, `{"any": [TYPE]}`;
 - `{"pattern": REGEX}`, `{"hex": BYTES}`: strings;
-- `{"tag": MEMBER, "variants": {VALUE: TYPE}}`: an object whose type its member `tag` tells.
+- `{"tag": MEMBER, "variants": {VALUE: TYPE}}`: an object whose type is determined by its
+  member `tag`.
 
-`"open": true` marks the drafts' extension points (`$NAME` in CDDL): values that are not listed
-are no errors there.
+`"open": true` marks the drafts' extension points (`$NAME` in CDDL), where unlisted values are not
+errors.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Any, Final, NamedTuple
 from quicedge.qlog.names import OLDER_MEMBERS
 
 _HEX = re.compile(r"(?:[0-9a-f]{2})*")
-"""Lower case and without a prefix, as main-schema defines `hexstring`."""
+"""Lower case and without a prefix, as defined for `hexstring` by main-schema."""
 
 
 def _unsigned(bits: int) -> Callable[[Any], bool]:
@@ -62,13 +62,13 @@ def _definitions() -> dict[str, Any]:
 
 
 def events() -> dict[str, dict[str, str]]:
-    """Event name: its `importance` (core, base, extra) and the type of its `data`."""
+    """Maps event names to `importance` (core, base, extra) and the type of `data`."""
     found: dict[str, dict[str, str]] = _definitions()["events"]
     return found
 
 
 def types() -> dict[str, Any]:
-    """Type name: type."""
+    """Maps type names to types."""
     found: dict[str, Any] = _definitions()["types"]
     return found
 
@@ -77,7 +77,7 @@ class Severity(StrEnum):
     """What a difference from the definitions means."""
 
     ERROR = "error"
-    """It breaks a definition."""
+    """It violates a definition."""
     NOTE = "note"
     """It uses an extension point, or could not be checked."""
 
@@ -92,7 +92,7 @@ class Problem(NamedTuple):
 
 
 def check(value: Any, kind: Any, place: str) -> list[Problem]:
-    """Compare a JSON value with a type; empty when it conforms."""
+    """Check a JSON value against a type; the result is empty if it conforms."""
     problems: list[Problem] = []
     _check(value, kind, place, problems, False)
     return problems
@@ -154,7 +154,7 @@ def _check_object(value: Any, kind: dict[str, Any], place: str, problems: list[P
 
 
 def _member_names(kind: dict[str, Any]) -> set[str]:
-    """Members that an object may have by its definition."""
+    """The members that are defined for an object."""
     names = {name.removeprefix("?") for name in kind["object"]}
     return names | _member_names(types()[kind["extends"]]) if "extends" in kind else names
 
@@ -219,7 +219,7 @@ def _check_tagged(value: Any, kind: dict[str, Any], place: str, problems: list[P
 
 
 def _name(value: Any) -> str:
-    """What a JSON value is called."""
+    """The name of a JSON value's type."""
     if value is None:
         return "null"
     if isinstance(value, bool):

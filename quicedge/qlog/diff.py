@@ -20,7 +20,7 @@ from quicedge.qlog.units import milliseconds, percent, safe, size
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One fact in both traces; `None` is unknown."""
+    """One figure of both traces; None is unknown."""
 
     name: str
     first: Any
@@ -29,7 +29,7 @@ class Row:
 
     @property
     def change(self) -> str:
-        """By how much the second is more than the first."""
+        """The change from the first to the second."""
         if (
             self.show is str
             or isinstance(self.first, str)
@@ -61,7 +61,7 @@ def same_connection(first: Connection, second: Connection) -> bool:
 
 
 def compare(first: Connection, second: Connection) -> list[Row]:
-    """The facts of both, in the order of the statistics page."""
+    """The figures of both, in the order of the statistics page."""
     return list(_rows(summary(first), summary(second)))
 
 
@@ -110,7 +110,7 @@ def _at(facts: dict[str, Any], path: str) -> Any:
 
 
 def ends(first: Connection, second: Connection) -> list[str]:
-    """What only the two ends together can tell: what the network lost each way."""
+    """Findings that require both ends: what the network lost in each direction."""
     if first.begins_late or second.begins_late:
         return ["A trace begins in mid-connection: what the network lost cannot be counted."]
     offset = clock_offset(first, second)
@@ -118,12 +118,12 @@ def ends(first: Connection, second: Connection) -> list[str]:
 
 
 def _way(sender: Connection, receiver: Connection, offset: float | None) -> str:
-    """One way; `offset` is subtracted from the receiver's times for those of the sender."""
+    """One direction; `offset` converts receiver times to the sender's clock by subtraction."""
     told = f"{sender.label} → {receiver.label}: {sender.sent.count} packets sent, "
     later = 0
     if offset is not None:
-        # What would have arrived after the receiver's end was lost to nobody (RFC 9000 section
-        # 10.2: a closing or draining endpoint does not process packets).
+        # Packets that would have arrived after the receiver closed do not count as lost (RFC 9000
+        # section 10.2: a closing or draining endpoint does not process packets).
         close = receiver.close
         end = receiver.end if close is None else close["time"]
         later = sender.sent.after(end - offset - (sender.recovery.min_rtt or 0.0) / 2)

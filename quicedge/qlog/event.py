@@ -1,9 +1,8 @@
-"""What a reader yields: events and the header of the trace they belong to.
+"""Events, and the header of the trace they belong to.
 
-Whatever wrote the trace, an `Event` speaks the current drafts' vocabulary (`normalise.py` sees to
-that). Nothing in it can be trusted: a trace is a file that anyone may have written or damaged, so
-members are read through `number`, `text`, `mapping` and `sequence`, which take a value of the
-right type or none.
+An `Event` uses the vocabulary of the current drafts, whatever wrote the trace (`normalise.py`). Its
+content is untrusted: anyone may have written or damaged the file. Members are therefore read with
+`number`, `text`, `mapping` and `sequence`, which return a value of the right type or a default.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 
 _EMPTY: dict[str, Any] = {}
 _LARGEST = 2.0**64
-"""Beyond any number of the drafts (uint64); larger ones would only overflow arithmetic."""
+"""Above any number of the drafts (uint64); larger ones could overflow arithmetic."""
 
 
 class Vantage(StrEnum):
@@ -28,7 +27,7 @@ class Vantage(StrEnum):
 
 
 class Direction(StrEnum):
-    """Which way packets or data went, as seen from the vantage point."""
+    """The direction of packets or data, as seen from the vantage point."""
 
     SENT = "sent"
     RECEIVED = "received"
@@ -44,22 +43,22 @@ class Event:
     """As in the drafts, `quic:packet_sent`."""
     data: dict[str, Any]
     index: int = 0
-    """Its place in the trace, from 0."""
+    """Its position in the trace, from 0."""
     group: str = ""
-    """The connection it belongs to where one trace holds several, else empty."""
+    """Its connection, if the trace holds several; else empty."""
     original: str = ""
-    """The name it had in the file."""
+    """Its name in the file."""
 
 
 @dataclass(slots=True)
 class TraceHeader:
-    """What a file says about one of its traces."""
+    """The metadata of one trace of a file."""
 
     index: int = 0
     file: dict[str, Any] = field(default_factory=dict)
     """Members beside the traces: `qlog_version`, `file_schema`, `title`."""
     trace: dict[str, Any] = field(default_factory=dict)
-    """Members of the trace beside its events. Those written after the events arrive last."""
+    """Members of the trace beside its events; those that follow the events are added last."""
 
     @property
     def common(self) -> dict[str, Any]:
@@ -89,7 +88,7 @@ class TraceHeader:
 
     @property
     def implementation(self) -> str:
-        """Who wrote the trace, as far as the header says."""
+        """The implementation that wrote the trace, as far as the header tells."""
         told = " ".join(
             (
                 text(mapping(self.trace, "vantage_point"), "name"),
@@ -106,8 +105,11 @@ class TraceHeader:
 
 
 def number(members: dict[str, Any], name: str) -> float | None:
-    """A finite number that is not negative, else None. Numbers in strings count (RFC 8259
-    readers lose precision above 2^53, so some writers quote them)."""
+    """A finite, non-negative number, else None.
+
+    Numbers in strings are accepted: JSON readers may lose precision above 2^53 (RFC 8259), so some
+    writers quote them.
+    """
     value = members.get(name)
     if value is None:
         return None
@@ -122,7 +124,7 @@ def number(members: dict[str, Any], name: str) -> float | None:
 
 
 def integer(members: dict[str, Any], name: str) -> int | None:
-    """`number` without its fraction."""
+    """Like `number`, without the fraction."""
     value = number(members, name)
     return None if value is None else int(value)
 
@@ -134,7 +136,7 @@ def text(members: dict[str, Any], name: str) -> str:
 
 
 def mapping(members: dict[str, Any], name: str) -> dict[str, Any]:
-    """An object, else an empty one (which must not be written to)."""
+    """An object, else an empty one, which must not be modified."""
     value = members.get(name)
     return value if isinstance(value, dict) else _EMPTY
 
@@ -146,13 +148,13 @@ def sequence(members: dict[str, Any], name: str) -> list[Any]:
 
 
 def frames(data: dict[str, Any]) -> list[dict[str, Any]]:
-    """The frames of a packet, those that are objects."""
+    """The frames of a packet; values that are not objects are omitted."""
     value = data.get("frames")
     return [frame for frame in value if isinstance(frame, dict)] if isinstance(value, list) else []
 
 
 def frame_length(frame: dict[str, Any]) -> int:
-    """Bytes that a STREAM, CRYPTO or DATAGRAM frame carries; 0 where the trace does not say."""
+    """Payload bytes of a STREAM, CRYPTO or DATAGRAM frame; 0 if the trace does not tell."""
     raw = frame.get("raw")
     if not isinstance(raw, dict):
         return 0

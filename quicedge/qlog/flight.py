@@ -1,4 +1,4 @@
-"""The packets an endpoint has sent and what became of them."""
+"""The packets sent by an endpoint, and their fate."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from typing import Any
 from quicedge.config.tracelimits import QLOG_MAX_LOST, QLOG_MAX_OUTSTANDING
 
 _PACKET_THRESHOLD = 3
-"""RFC 9002 section 6.1.1: packets sent this much later and acknowledged make one lost."""
+"""A packet is lost if one sent this many packets later is acknowledged (RFC 9002 section 6.1.1)."""
 _LATE = 1024
 """Packets after which a loss is final."""
 _MAX_RANGES = 4096
-"""Ranges read of one ACK frame; an honest one fits a packet."""
+"""Maximum number of ranges read from one ACK frame; a real one fits into a packet."""
 
 
 @dataclass(slots=True)
 class Settled:
-    """What one ACK frame settled."""
+    """The effect of one ACK frame."""
 
     size: int = 0
     """Bytes newly acknowledged."""
     round_trip: float | None = None
     """Milliseconds since the largest packet newly acknowledged was sent."""
     spurious: int = 0
-    """Packets that had been declared lost."""
+    """Packets that were declared lost before."""
     inferred: int = 0
-    """Packets that must have been declared lost, by the packet threshold."""
+    """Packets that are lost by the packet threshold but were not declared."""
 
 
 class Flight:
     """Packets in flight in all packet number spaces.
 
-    Losses are what the trace says. Some writers do not log them; what the packet threshold makes
-    lost is therefore counted as well, apart.
+    Losses are those that the trace declares. Some writers do not log them; losses by the packet
+    threshold are therefore counted separately.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Flight:
         self._lost: dict[str, dict[int, bool]] = {}
 
     def sent(self, space: str, number: int, time: float, size: int) -> None:
-        """A packet that elicits an acknowledgement has left."""
+        """An ack-eliciting packet was sent."""
         packets = self._outstanding.setdefault(space, {})
         if number in packets:
             return
@@ -63,7 +63,7 @@ class Flight:
         return sent
 
     def acked(self, space: str, ranges: list[Any], now: float) -> Settled:
-        """An ACK frame with these `acked_ranges` came."""
+        """An ACK frame with these `acked_ranges` was received."""
         settled = Settled()
         spans = _spans(ranges)
         if not spans:
@@ -75,7 +75,7 @@ class Flight:
         gone: list[int] = []
         for number in packets:
             if number > largest:
-                break  # numbers only grow (RFC 9000 section 12.3), so the rest is larger still
+                break  # numbers only increase (RFC 9000 section 12.3), so the rest is larger
             at = bisect_right(starts, number) - 1
             if at >= 0 and number <= spans[at][1]:
                 found.append(number)
@@ -94,7 +94,7 @@ class Flight:
         self.inferred_lost += settled.inferred
         lost = self._lost.get(space)
         if lost:
-            # A late acknowledgement comes within a few windows, so older losses are forgotten.
+            # Late acknowledgements arrive within a few windows, so older losses are discarded.
             while lost and next(iter(lost)) < largest - _LATE:
                 del lost[next(iter(lost))]
             late = [
@@ -103,13 +103,13 @@ class Flight:
                 if (at := bisect_right(starts, number) - 1) >= 0 and number <= spans[at][1]
             ]
             for number in late:
-                # Counted only where the endpoint really declared the loss.
+                # Counted only if the endpoint declared the loss.
                 settled.spurious += lost.pop(number)
             self.spurious += settled.spurious
         return settled
 
     def declared_lost(self, space: str, number: int) -> None:
-        """The trace says that a packet was lost."""
+        """The trace declares a packet lost."""
         self.lost += 1
         packets = self._outstanding.get(space, {})
         if number in packets:
@@ -123,13 +123,13 @@ class Flight:
             del lost[next(iter(lost))]
 
     def discard(self, space: str) -> None:
-        """The keys of a space are gone, and with them its packets (RFC 9002 section 6.4)."""
+        """The keys of a space were discarded, and its packets with them (RFC 9002 section 6.4)."""
         for _, size in self._outstanding.pop(space, {}).values():
             self.size -= size
 
 
 def _spans(ranges: list[Any]) -> list[tuple[int, int]]:
-    """`acked_ranges` as ascending spans `(first, last)`; what is no range is left out."""
+    """`acked_ranges` as ascending spans `(first, last)`; invalid ranges are omitted."""
     spans = []
     for item in ranges[:_MAX_RANGES]:
         if isinstance(item, list) and item and all(type(bound) is int for bound in item[:2]):

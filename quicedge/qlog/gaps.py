@@ -1,8 +1,8 @@
-"""Packet numbers that never came: which of them were packets that got lost?
+"""Gaps in received packet numbers: which of them were lost packets?
 
-A sender may skip numbers (RFC 9000 section 21.4 advises it against optimistic acknowledgements), so
-a gap alone proves nothing. What got lost leaves a hole in the data: the packet after the gap
-continues a stream beyond where it had come to.
+A sender may skip numbers (RFC 9000 section 21.4 recommends it against optimistic ACKs), so a gap
+alone proves nothing. A lost packet leaves a hole in the data: the packet after the gap continues a
+stream beyond its highest offset.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from math import ceil
 from quicedge.config.tracelimits import QLOG_MAX_GAPS
 
 _LEAST_PAYLOAD = 1000
-"""Bytes of data that a full packet carries at least (RFC 9000 section 14: 1200 with its header)."""
+"""Minimum payload of a full packet (RFC 9000 section 14: 1200 bytes including its header)."""
 
 
 class Gaps:
-    """The missing numbers of one connection, received way. Beyond a limit they only count."""
+    """Missing packet numbers among the received ones; beyond a limit they are only counted."""
 
     def __init__(self) -> None:
         self.lost = 0
-        """Numbers missing with a hole in the data to show for it."""
+        """Missing numbers with a corresponding hole in the data."""
         self.others = 0
-        """Numbers missing without: skipped, or lost without data."""
+        """Missing numbers without one: skipped, or lost packets without data."""
         self.reordered = 0
         self._next: dict[str, int] = {}
         self._unexplained: dict[tuple[str, int], None] = {}
@@ -30,7 +30,7 @@ class Gaps:
         self._payload = _LEAST_PAYLOAD
 
     def received(self, space: str, number: int) -> None:
-        """A packet came."""
+        """A packet was received."""
         expected = self._next.get(space, number)
         if number >= expected:
             for missing in range(max(expected, number - QLOG_MAX_GAPS), number):
@@ -47,7 +47,7 @@ class Gaps:
             self.lost -= 1
 
     def data(self, size: int, hole: int) -> None:
-        """A frame brought `size` bytes, `hole` bytes beyond where its stream had come to."""
+        """A frame with `size` bytes was received, `hole` bytes beyond the end of its stream."""
         self._payload = max(self._payload, size)
         if hole <= 0:
             return

@@ -1,4 +1,4 @@
-"""What a trace does not say of limits, inferred from its packets, frames and metrics."""
+"""Inference of limits that a trace does not state, from packets, frames and metrics."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _REASONS: Final = {
     "amplification_protection": Limit.HANDSHAKE,
     "application": Limit.APPLICATION,
 }
-"""`BlockedReason` of the drafts: what it limits."""
+"""The `BlockedReason` values of the drafts and the limits they stand for."""
 _QUIET: Final = 50.0
-"""Milliseconds without data, at least twice the smoothed RTT, after which a peer is silent."""
+"""Milliseconds without data after which a peer is silent; at least twice the smoothed RTT."""
 _PACING_SLACK: Final = 1.5
 """Timers are coarse, and a pacer may send several packets at once."""
 _MAX_ACK_DELAY: Final = 25.0
-"""Milliseconds, its default (RFC 9000 section 18.2)."""
+"""The default in milliseconds (RFC 9000 section 18.2)."""
 _MAX_BLOCKED: Final = 1024
-"""Blocked streams remembered."""
+"""Maximum number of blocked streams kept."""
 
 
 class Sender:
@@ -40,20 +40,20 @@ class Sender:
         self.blocked_streams: set[int] = set()
         self.smoothed_rtt: float | None = None
         self.tells_pto = False
-        """Whether the trace has probe timeouts; else silence tells of them."""
+        """Whether the trace logs probe timeouts; otherwise they are inferred from silence."""
         self._unanswered: float | None = None
-        """When the newest packet left that waits for an acknowledgement."""
+        """When the newest unacknowledged packet was sent."""
         self._answered = False
-        """Acknowledgements are in the trace: one without frames has none."""
+        """The trace contains acknowledgements, which it does not without frames."""
         self._told: dict[str, Limit] = {}
         self._tells = False
-        """Whether the trace says itself when data waits for the window or the pacer."""
+        """Whether the trace itself states when the window or the pacer blocks data."""
         self._burst_time = 0.0
         self._burst = 0
         self._more = False
 
     def told(self, event: Event) -> None:
-        """A `*_data_blocked_updated` event names the reason itself."""
+        """Process a `*_data_blocked_updated` event, which states the reason."""
         key = f"{event.name}{event.data.get('stream_id', '')}"
         if text(event.data, "new") == "blocked":
             reason = _REASONS.get(text(event.data, "reason"))
@@ -68,7 +68,7 @@ class Sender:
             self.blocked_streams.add(stream)
 
     def data(self, time: float, size: int, fin: bool) -> None:
-        """Stream data left; without `fin` there is more to come on that stream."""
+        """Stream data was sent; without `fin` the stream continues."""
         if time > self._burst_time:
             self._burst_time = time
             self._burst = 0
@@ -76,19 +76,19 @@ class Sender:
         self._more = not fin
 
     def sent(self, time: float) -> None:
-        """A packet left that elicits an acknowledgement."""
+        """An ack-eliciting packet was sent."""
         if not self.facts.pto_count:
             self._unanswered = time
 
     def acknowledged(self, time: float, outstanding: int) -> None:
-        """An acknowledgement settled packets; so many bytes still wait for one."""
+        """Packets were acknowledged; `outstanding` bytes are still unacknowledged."""
         self._unanswered = time if outstanding > 0 else None
         self._answered = True
         if not self.tells_pto:
             self.facts.pto_count = 0
 
     def periods(self, since: float, until: float) -> Iterator[Period]:
-        """What limited sending between two instants with events."""
+        """What limited sending during an interval without events."""
         expires = self._probe_timeout
         if expires is not None and expires < until:
             if since < expires:
@@ -99,8 +99,8 @@ class Sender:
 
     @property
     def _probe_timeout(self) -> float | None:
-        """When a probe timeout expires of which the trace would say nothing (RFC 9002 section
-        6.2.1, with the variance of a first sample)."""
+        """When an unlogged probe timeout would expire (RFC 9002 section 6.2.1, with the variance of
+        a first sample)."""
         if self.tells_pto or not self._answered or self.facts.in_flight <= 0:
             return None
         if self._unanswered is None or not self.smoothed_rtt:
@@ -128,8 +128,8 @@ class Sender:
 
     @property
     def _paced_until(self) -> float:
-        """Until when a pacer may hold back what follows the last burst: the time that the burst
-        takes at a window per round trip (RFC 9002 section 7.7)."""
+        """Until when a pacer may delay data after the last burst: the duration of the burst at one
+        window per round trip (RFC 9002 section 7.7)."""
         if not (self._more and self.facts.in_flight and self.facts.window and self.smoothed_rtt):
             return 0.0
         took = self._burst * self.smoothed_rtt / self.facts.window
@@ -142,7 +142,7 @@ class Receiver:
     def __init__(self) -> None:
         self.facts = Receiving(_QUIET)
         self._complaints: set[Any] = set()
-        """What the peer's DATA_BLOCKED (None) and STREAM_DATA_BLOCKED frames complained of."""
+        """Limits reported by DATA_BLOCKED (None) and STREAM_DATA_BLOCKED frames of the peer."""
 
     def complained(self, frame: dict[str, Any]) -> None:
         if len(self._complaints) < _MAX_BLOCKED:
@@ -154,12 +154,12 @@ class Receiver:
         self.facts.granted(now, stream, limit)
 
     def closed(self, stream: int) -> None:
-        """Nothing more can come on a stream."""
+        """No more data can arrive on a stream."""
         self._complaints.discard(stream)
         self.facts.closed(stream)
 
     def periods(self, since: float, until: float) -> Iterator[Period]:
-        """What limited receiving between two instants with events."""
+        """What limited receiving during an interval without events."""
         for state, start, end in self.facts.periods(since, until):
             told = self._complaints and state in (Limit.RECEIVING, Limit.PEER)
             yield Limit.RECEIVE_WINDOW if told else state, start, end

@@ -1,4 +1,4 @@
-"""A position in a JSON text that need not be in memory as a whole."""
+"""A pull parser for JSON texts that do not fit into memory."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from quicedge.qlog.source import Source
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _scan = json.JSONDecoder().raw_decode
-TRUNCATED = "the file ends here"
 
 
 class NotJson(Exception):
-    """The text is no JSON at `offset` (bytes), or it ends there."""
+    """The text is not valid JSON at `offset` (bytes)."""
 
     def __init__(self, offset: int, reason: str) -> None:
         super().__init__(offset, reason)
@@ -23,12 +22,21 @@ class NotJson(Exception):
         self.reason = reason
 
 
-class JsonStream:
-    """Reads one JSON value at a time, holding little more than the largest of them.
+class Truncated(NotJson):
+    """The text ends at `offset`, where more was expected."""
 
-    The window is text decoded as Latin-1, in which every byte is one character: the standard
-    library's scanner, which is written in C, can then work on bytes of any encoding, and its
-    positions are offsets in the file. Values that are not ASCII are read again as UTF-8.
+    def __init__(self, offset: int) -> None:
+        super().__init__(offset, "the file ends here")
+
+
+class JsonStream:
+    """Reads one JSON value at a time; memory use is bounded by the largest value.
+
+    The window is decoded as Latin-1, in which every byte is one character: the scanner of the
+    standard library, which is written in C, can then process bytes of any encoding, and its
+    positions are offsets in the file. Non-ASCII values are decoded again as UTF-8.
+
+    `peek` and `value` skip white space; `skip` is only valid right after `peek`.
     """
 
     def __init__(self, source: Source, head: bytes, base: int = 0) -> None:
@@ -38,7 +46,7 @@ class JsonStream:
         self._base = base
         self._ended = False
         self.repaired: int | None = None
-        """Where the last value held octets that are no UTF-8; whoever reports it sets None."""
+        """The offset of invalid UTF-8 in the last value; the caller resets it to None."""
 
     @property
     def offset(self) -> int:
@@ -46,7 +54,7 @@ class JsonStream:
         return self._base + self._at
 
     def _fill(self) -> bool:
-        """Read on, forgetting what lies behind; False at the end of the file."""
+        """Read more and discard what was consumed; False at the end of the file."""
         if self._ended:
             return False
         piece = self._source.read()
@@ -59,7 +67,7 @@ class JsonStream:
         return True
 
     def go_to(self, offset: int) -> None:
-        """Move on to `offset` bytes from the start of the file, or to its end."""
+        """Skip forward to `offset` bytes from the start of the file, or to its end."""
         while self._base + len(self._window) < offset:
             self._at = len(self._window)
             if not self._fill():
@@ -67,11 +75,11 @@ class JsonStream:
         self._at = offset - self._base
 
     def close(self) -> None:
-        """Let the file go; for a stream on a source of its own."""
+        """Close the file, if the stream owns its source."""
         self._source.close()
 
     def peek(self) -> str:
-        """The next character that is no white space; empty at the end of the file."""
+        """The next character that is not white space; empty at the end of the file."""
         while True:
             self._at = _SPACE.match(self._window, self._at).end()  # type: ignore[union-attr]
             if self._at < len(self._window):
@@ -80,23 +88,22 @@ class JsonStream:
                 return ""
 
     def skip(self) -> None:
-        """Pass the character that `peek` showed."""
+        """Consume the character returned by `peek`."""
         self._at += 1
 
     def expect(self, character: str) -> None:
-        """Pass this character; raises `NotJson` where another one stands."""
+        """Consume this character; raises `NotJson` if there is another one."""
         found = self.peek()
+        if not found:
+            raise Truncated(self.offset)
         if found != character:
-            raise NotJson(
-                self.offset,
-                f"expected {character!r}, found {found!r}" if found else TRUNCATED,
-            )
+            raise NotJson(self.offset, f"expected {character!r}, found {found!r}")
         self._at += 1
 
     def value(self, largest: int = QLOG_MAX_EVENT) -> Any:
-        """Read one JSON value of at most `largest` bytes; raises `NotJson` and does not move."""
+        """Read a JSON value of at most `largest` bytes; does not move if it raises `NotJson`."""
         if not self.peek():
-            raise NotJson(self.offset, TRUNCATED)
+            raise Truncated(self.offset)
         while True:
             try:
                 value, end = _scan(self._window, self._at)
@@ -114,7 +121,7 @@ class JsonStream:
                 elif len(self._window) - self._at >= largest:
                     reason += f" (within {largest} bytes)"
                 raise NotJson(self._base + place, reason) from None
-            # A number at the end of the window may go on beyond it.
+            # A number at the end of the window may continue beyond it.
             if end == len(self._window) and self._fill():
                 continue
             piece = self._window[self._at : end]
@@ -123,7 +130,7 @@ class JsonStream:
             return value if piece.isascii() else self._decode(piece, start)
 
     def _decode(self, piece: str, offset: int) -> Any:
-        """A value whose bytes stand as Latin-1 characters, read as the UTF-8 that it is."""
+        """Decode a value, given as Latin-1 characters, as UTF-8."""
         octets = piece.encode("latin-1")
         try:
             return json.loads(octets.decode("utf-8"))
@@ -132,9 +139,9 @@ class JsonStream:
             return json.loads(octets.decode("utf-8", "replace"))
 
     def find(self, pattern: re.Pattern[str]) -> bool:
-        """Go to the end of the next match; False, and at the end of the file, when none comes.
+        """Skip to the end of the next match; if there is none, to the end of the file (False).
 
-        A match is found as long as it is shorter than 64 bytes.
+        Only matches shorter than 64 bytes are found.
         """
         while True:
             match = pattern.search(self._window, self._at)

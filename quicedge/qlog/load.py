@@ -1,8 +1,8 @@
-"""Open a trace file of any shape and read its events one by one, in bounded memory.
+"""Opens trace files of any format and reads their events one by one in bounded memory.
 
-Shapes: whole-file JSON, JSON text sequences (`.sqlog`), newline-delimited JSON and JSON texts that
-merely follow each other (pretty-printed records), each also gzipped, each with one or several
-traces. They are told apart by content, not by name; a byte order mark is skipped.
+Formats: whole-file JSON, JSON text sequences (`.sqlog`), newline-delimited JSON and concatenated
+JSON texts (pretty-printed records), each optionally compressed with gzip, each with one or more
+traces. They are recognized by content, not by name; a byte order mark is skipped.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from quicedge.qlog.source import Source
 
 _BOM = b"\xef\xbb\xbf"
 _HEAD = 64 * 1024
-"""Bytes looked at to tell the shape."""
+"""Bytes examined to recognize the format."""
 _WHOLE_FILE_MEMBERS = {"traces", "events"}
 
 
 class Shape(StrEnum):
-    """How the events of a file are laid out."""
+    """The file format, by the layout of its events."""
 
     UNKNOWN = "unknown"
     CONTAINED = "JSON"
@@ -42,10 +42,10 @@ class Shape(StrEnum):
 
 
 class Reader:
-    """The events of a file, each with the header of its trace, as they stand there.
+    """The raw events of a file, each with the header of its trace.
 
-    Iterate once. Nothing in the file makes it raise: what cannot be read is in `parse_errors`. Only
-    opening it can fail (OSError).
+    Iterate once. The content of the file never raises: what cannot be read is in `parse_errors`.
+    Only opening it can fail (OSError).
     """
 
     def __init__(self, path: str | Path, progress: Callable[[int], None] | None = None) -> None:
@@ -53,13 +53,13 @@ class Reader:
         self._progress = progress
         self.parse_errors = ParseErrors()
         self.headers: list[TraceHeader] = []
-        """Traces met so far."""
+        """The traces found so far."""
         self.shape = Shape.UNKNOWN
         self._records: ContainedReader | SequentialReader | None = None
 
     @property
     def records(self) -> int:
-        """Events read so far; in a sequence the header counts too."""
+        """Events read so far; in a sequence including headers."""
         return self._records.records if self._records is not None else 0
 
     def __iter__(self) -> Iterator[tuple[TraceHeader, Any]]:
@@ -96,14 +96,14 @@ class Reader:
         return SequentialReader(values, self.parse_errors, self.headers)
 
     def _look_ahead(self, offset: int) -> JsonStream:
-        """A second position in the file, for what stands behind `offset`. Raises OSError."""
+        """Open a second stream at `offset` of the file. Raises OSError."""
         stream = JsonStream(Source(self.source.path, self._progress), b"")
         stream.go_to(offset)
         return stream
 
 
 def shape_of(head: bytes) -> Shape:
-    """Which shape the file with this beginning has."""
+    """The format of a file that starts with `head`."""
     start = head.removeprefix(_BOM).lstrip()
     if start.startswith(RECORD_SEPARATOR):
         return Shape.SEQUENCE
@@ -116,7 +116,7 @@ def shape_of(head: bytes) -> Shape:
     if isinstance(value, dict) and not _WHOLE_FILE_MEMBERS & value.keys():
         return Shape.SEQUENCE if separated else Shape.LINES
     if value is None:
-        # Records may be spread over lines, or share one; a damaged header is told by what follows.
+        # Records may span lines, or share one; behind a damaged header the next record decides.
         value = _first_value(start)
         if isinstance(value, dict) and not _WHOLE_FILE_MEMBERS & value.keys():
             return Shape.SEQUENCE if separated else Shape.CONCATENATED
@@ -129,7 +129,7 @@ def shape_of(head: bytes) -> Shape:
 
 
 def _first_value(text: bytes) -> Any:
-    """The JSON value that the text begins with; None where there is none."""
+    """The JSON value at the start of the text; None if there is none."""
     try:
         return json.JSONDecoder().raw_decode(text.decode("latin-1"))[0]
     except (ValueError, RecursionError):

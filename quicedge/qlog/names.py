@@ -1,4 +1,4 @@
-"""Names that events, packet types, frames and members had in older drafts, and have now.
+"""Old and current names of events, packet types, frames and members.
 
 Current: draft-ietf-quic-qlog-quic-events-13 and draft-ietf-quic-qlog-h3-events-13. Older names are
 those of qlog 0.1 to 0.4 (draft-marx-*, draft-ietf-quic-qlog-*-00 to -10) and of the writers that
@@ -26,7 +26,7 @@ CATEGORIES: Final = {
     "loss": "quic",
     "metric_update": "quic",
 }
-"""Old category, or namespace: the namespace of today."""
+"""Maps old categories and namespaces to current namespaces."""
 
 EXCEPTIONS: Final = {
     "recovery:metrics_updated": "quic:recovery_metrics_updated",
@@ -67,14 +67,14 @@ EXCEPTIONS: Final = {
     "generic:error": "loglevel:error",
     "generic:warning": "loglevel:warning",
 }
-"""Old names whose new ones do not follow from the category alone."""
+"""Old names whose current names do not follow from the category alone."""
 
 
 @lru_cache(maxsize=4096)
 def current_name(name: str) -> str:
-    """Today's name of an event, `quic:packet_sent` for `transport:packet_sent`.
+    """The current name of an event, such as `quic:packet_sent` for `transport:packet_sent`.
 
-    A name that is nobody's stays as it is (in lower case).
+    An unknown name is returned unchanged, in lower case.
     """
     lowered = name.lower()
     found = EXCEPTIONS.get(lowered)
@@ -86,10 +86,10 @@ def current_name(name: str) -> str:
 
 
 COLUMNS: Final = {"event_type": "event", "event_name": "name", "timestamp": "time"}
-"""Columns of `event_fields` (drafts before 02), in lower case: what the reader calls them."""
+"""Maps columns of `event_fields` (before draft 02), in lower case, to current names."""
 
 FRAMES: Final = {"crypto_frame": "crypto", "rst_stream": "reset_stream"}
-"""Frame types that mvfst writes, in lower case: today's."""
+"""Maps frame types of mvfst, in lower case, to current names."""
 
 PACKET_TYPES: Final = {
     "initial": "initial",
@@ -110,10 +110,10 @@ PACKET_TYPES: Final = {
     "version negotiation": "version_negotiation",
     "stateless_reset": "stateless_reset",
 }
-"""Spellings of packet types, in lower case: today's."""
+"""Maps spellings of packet types, in lower case, to current names."""
 
 SPACES: Final = {"initial": "initial", "handshake": "handshake"}
-"""Packet type: packet number space; 0-RTT and 1-RTT packets share `application_data`."""
+"""Maps packet types to packet number spaces; 0-RTT and 1-RTT share `application_data`."""
 
 
 def space_of(packet_type: str) -> str:
@@ -140,10 +140,10 @@ METRICS: Final = {
 """Members of `recovery_metrics_updated`."""
 
 RTT_METRICS: Final = ("min_rtt", "smoothed_rtt", "latest_rtt", "rtt_variance")
-"""Metrics that are times."""
+"""Metrics that are durations."""
 
 OLDER_MEMBERS: Final = {
     *PARAMETERS, *METRICS, "error_code_bytes", "id", "length", "packet_size", "packet_type",
     "raw_error_code", "reset_token", "retire_before", "stream_type_id", "type",
 }  # fmt: skip
-"""Members that older drafts had where today's have another name, or the same one elsewhere."""
+"""Members of older drafts that were renamed or moved."""

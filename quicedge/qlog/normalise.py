@@ -1,7 +1,7 @@
-"""Translate the events of any known dialect into the current drafts' vocabulary.
+"""Translates the events of all known dialects to the vocabulary of the current drafts.
 
-What today's drafts already say passes untouched. Unknown events and members pass as they are: a
-tool "SHOULD make an effort to support and visualize even unknown data" (quic-events section 9).
+Current events are not changed. Unknown events and members are kept as they are: a tool "SHOULD make
+an effort to support and visualize even unknown data" (quic-events section 9).
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from quicedge.qlog.names import (
 from quicedge.qlog.parse_errors import ParseErrors
 
 _UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "ns": 1e-6}
-"""`time_units` of drafts before 02: milliseconds in one."""
+"""Milliseconds per unit for `time_units` (before draft 02)."""
 _FIELDS_BY_POSITION = ["relative_time", "category", "event", "data"]
 _DELTA_FORMATS = ("delta", "relative_to_previous_event")
 _GROUP_MEMBERS = ("group_id", "ODCID", "odcid")
 _LONGEST_TIME = 1e15
-"""Milliseconds; a larger number is damage (the epoch began 2e12 ago)."""
+"""Milliseconds; larger numbers are invalid (the epoch was 2e12 ago)."""
 _LONGEST_GAP = 24 * 3600 * 1000.0
-"""Milliseconds between two events; a longer one is damage too, and would flatten every graph."""
+"""Maximum milliseconds between two events; longer gaps are invalid and would distort graphs."""
 _LONGEST_NAME = 200
-"""Characters kept of an event's name or group."""
+"""Maximum length of an event's name or group."""
 
 
 class Trace:
-    """Keeps a trace's clock and translates its events one after another."""
+    """Translates the events of a trace in order, and keeps its clock."""
 
     def __init__(self, header: TraceHeader) -> None:
         self.header = header
         self.events = 0
         self.bad_events = 0
-        """Items that were no events: no name, no usable time."""
+        """Items that are not events: without a name or a valid time."""
         self.first_time: float | None = None
-        """Milliseconds on the trace's own clock at the first event."""
+        """The time of the first event on the trace's own clock, in milliseconds."""
         self._sum = 0.0
         self._latest = 0.0
         common = header.common
@@ -65,7 +65,7 @@ class Trace:
 
     @property
     def started(self) -> datetime | None:
-        """When the first event happened, where the trace's clock can be told."""
+        """The wall-clock time of the first event, if it is known."""
         if self.first_time is None:
             return None
         reference = self.header.common.get("reference_time")
@@ -74,7 +74,7 @@ class Trace:
             if isinstance(reference, dict):
                 told = text(reference, "wall_clock_time") or text(reference, "epoch")
                 start = datetime.fromisoformat(told).timestamp() * 1000
-                # An absolute time counts from the epoch given, a monotonic one from the start.
+                # Absolute times count from the given epoch, monotonic ones from the start.
                 at = start + at
             elif self._time_format.startswith("relative") or at < 1e11:
                 base = float(reference) if isinstance(reference, (int, float, str)) else 0.0
@@ -84,7 +84,7 @@ class Trace:
             return None
 
     def translate(self, raw: Any) -> Event | None:
-        """One event, or None for what is none. `raw` is consumed: its parts are reused."""
+        """Translate an item; None if it is not an event. `raw` is consumed."""
         if isinstance(raw, list):
             raw = dict(zip(self._fields, raw, strict=False))
         if not isinstance(raw, dict):
@@ -118,7 +118,7 @@ class Trace:
         return event_
 
     def _clock(self, raw: dict[str, Any]) -> float | None:
-        """Milliseconds since the first event; None where the event has no time."""
+        """Milliseconds since the first event; None if the event has no valid time."""
         form = raw.get("time_format", self._time_format)
         value = raw.get("time")
         if value is None:
@@ -152,7 +152,7 @@ def _column(name: Any) -> str:
 
 
 class Events:
-    """The events of a file in today's vocabulary, each with its trace. Iterate once."""
+    """The translated events of a file, each with its trace. Iterate once."""
 
     def __init__(self, path: str | Path, progress: Callable[[int], None] | None = None) -> None:
         self.reader = Reader(path, progress)
@@ -164,7 +164,7 @@ class Events:
 
     @property
     def bad_events(self) -> int:
-        """Items that were JSON, but no events."""
+        """JSON values that are not events."""
         return sum(trace.bad_events for trace in self.traces.values())
 
     def __iter__(self) -> Iterator[tuple[Trace, Event]]:
@@ -179,7 +179,7 @@ class Events:
                 yield trace, event
 
 
-# --- what changed in an event's data -----------------------------------------------------------
+# --- changes in the data of events -------------------------------------------------------------
 
 
 def _rename(members: dict[str, Any], names: dict[str, str]) -> None:
@@ -189,7 +189,7 @@ def _rename(members: dict[str, Any], names: dict[str, str]) -> None:
 
 
 def _raw_length(members: dict[str, Any], *old: str, member: str = "length") -> None:
-    """Move a length from where older drafts had it into `raw`."""
+    """Move a length from its old place into `raw`."""
     for name in old:
         if name in members:
             length = members.pop(name)
@@ -288,14 +288,14 @@ def _frame(frame: dict[str, Any]) -> None:
 
 
 def _rename_token(members: dict[str, Any]) -> None:
-    """ngtcp2 writes a stateless reset token as an object."""
+    """Unwrap a stateless reset token, which ngtcp2 writes as an object."""
     token = members.get("stateless_reset_token")
     if isinstance(token, dict):
         members["stateless_reset_token"] = token.get("data", "")
 
 
 def _error(members: dict[str, Any], member: str) -> None:
-    """Drafts before 12 had the error's name or number in `error_code`."""
+    """Split `error_code`, which before draft 12 held the name or number of an error."""
     if member in members:
         return
     code = members.get("error_code")
@@ -362,7 +362,7 @@ def _datagrams(data: dict[str, Any], unit: float) -> None:
     raw = data.get("raw")
     if isinstance(raw, dict):
         data["raw"] = [raw]
-    # aioquic counts the UDP header in `length`; the drafts count the payload alone.
+    # aioquic includes the UDP header in `length`; the drafts count only the payload.
     for item in data["raw"] if isinstance(raw, list) else ():
         if isinstance(item, dict) and "payload_length" in item:
             item["length"] = item["payload_length"]
@@ -394,7 +394,7 @@ def _http_frame(data: dict[str, Any], unit: float) -> None:
 def _lost(data: dict[str, Any], unit: float) -> None:
     _packet(data, unit)
     if "largest_lost_packet_num" in data:
-        # mvfst logs a detection of losses at once, and of their numbers only the largest.
+        # mvfst logs one event per loss detection, with only the largest packet number.
         number = data.pop("largest_lost_packet_num")
         if integer(data, "lost_packets") == 1:
             header = {"packet_type": "unknown", **mapping(data, "header")}
@@ -402,7 +402,7 @@ def _lost(data: dict[str, Any], unit: float) -> None:
 
 
 _OWN_TIMEOUTS = ("idle timeout", "handshake timeout")
-"""Reasons that aioquic's and our own earlier traces gave as internal errors of the peer."""
+"""Reasons that traces of aioquic, and our older ones, gave as internal errors of the peer."""
 
 
 def _close(data: dict[str, Any], unit: float) -> None:
@@ -419,8 +419,8 @@ def _close(data: dict[str, Any], unit: float) -> None:
     if text(data, "trigger") == "idle_timeout" or (
         reason in _OWN_TIMEOUTS and text(data, "connection_error") == "internal_error"
     ):
-        # RFC 9000 section 10.1: an endpoint whose timer expires closes silently. Nothing was sent
-        # and nothing came, so there is neither a peer who did it nor an error code.
+        # RFC 9000 section 10.1: an endpoint closes silently when its timer expires. Nothing is sent
+        # or received, so there is neither an initiating peer nor an error code.
         for member in ("connection_error", "application_error", "error", "error_code"):
             data.pop(member, None)
         data["initiator"] = "local"

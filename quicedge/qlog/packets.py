@@ -1,4 +1,4 @@
-"""Packets one way: how many, how large, of what, and the first few one by one."""
+"""Packet statistics of one direction, and the first packets individually."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from quicedge.config.tracelimits import QLOG_MAX_DETAIL, QLOG_MAX_LAST_PACKETS
 from quicedge.qlog.event import frame_length, integer, sequence, text
 
 _MAX_KINDS = 64
-"""Packet or frame types counted apart; a damaged trace could hold any number."""
+"""Maximum number of packet and frame types; a damaged trace could hold any number."""
 _MAX_NOTE = 60
-"""Characters that describe a packet's frames."""
+"""Maximum length of the description of a packet's frames."""
 
 NOT_ELICITING = {"ack", "padding", "connection_close"}
-"""Frames that elicit no acknowledgement (RFC 9000 section 13.2)."""
+"""Frames that are not ack-eliciting (RFC 9000 section 13.2)."""
 
 
 def _count(counts: dict[str, int], kind: str, amount: int = 1) -> None:
@@ -25,7 +25,7 @@ def _count(counts: dict[str, int], kind: str, amount: int = 1) -> None:
 
 @dataclass(slots=True)
 class Detail:
-    """One packet, as the sequence diagram shows it."""
+    """One packet of the sequence diagram."""
 
     time: float
     type: str
@@ -36,18 +36,18 @@ class Detail:
 
 @dataclass(slots=True)
 class Packets:
-    """One way of a connection."""
+    """The packets of one direction of a connection."""
 
     count: int = 0
     bytes: int = 0
     stream_bytes: int = 0
     """Bytes of STREAM frames, retransmissions included."""
     ack_only: int = 0
-    """Packets that elicit no acknowledgement."""
+    """Packets that are not ack-eliciting."""
     types: dict[str, int] = field(default_factory=dict)
     frames: dict[str, int] = field(default_factory=dict)
     sizes: dict[int, int] = field(default_factory=dict)
-    """Size in bytes: packets."""
+    """Number of packets by size in bytes."""
     first: float | None = None
     last: float = 0.0
     details: list[Detail] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Packets:
         frames: list[dict[str, Any]],
         detailed: bool,
     ) -> bool:
-        """Count a packet; returns whether it elicits an acknowledgement."""
+        """Count a packet; returns whether it is ack-eliciting."""
         self.count += 1
         self.bytes += size
         self.first = time if self.first is None else self.first
@@ -87,11 +87,11 @@ class Packets:
         return eliciting
 
     def after(self, time: float) -> int:
-        """Packets later than a time near the end of the trace."""
+        """The number of packets after a time near the end of the trace."""
         return sum(at > time for at in self.last_times)
 
     def size_share(self, share: float) -> int | None:
-        """The size that `share` (0 to 1) of the packets do not exceed."""
+        """The quantile `share` (0 to 1) of packet sizes."""
         seen = 0
         for size in sorted(self.sizes):
             seen += self.sizes[size]
@@ -101,7 +101,7 @@ class Packets:
 
 
 def note(frames: list[dict[str, Any]]) -> str:
-    """A packet's frames in a few words: `ack 0-41, stream 4 @1200+1180 fin`."""
+    """A short description of a packet's frames: `ack 0-41, stream 4 @1200+1180 fin`."""
     parts: list[str] = []
     length = 0
     for frame in frames:
@@ -119,7 +119,7 @@ def note(frames: list[dict[str, Any]]) -> str:
 
 
 def describe(frame: dict[str, Any]) -> str:
-    """One frame in a few words."""
+    """A short description of one frame."""
     kind = text(frame, "frame_type")[:40] or "frame"
     stream = integer(frame, "stream_id")
     where = "" if stream is None else f" {stream}"

@@ -1,4 +1,4 @@
-"""Where a trace file is broken, for people who must decide what to believe."""
+"""Parse errors of a trace file, with their location."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from quicedge.config.tracelimits import QLOG_MAX_PARSE_ERRORS
 
 @dataclass(frozen=True, slots=True)
 class ParseError:
-    """One place that could not be read."""
+    """One location that could not be parsed."""
 
     offset: int
     """Bytes from the start of the (uncompressed) file."""
     record: int
-    """Records, or events, read before it."""
+    """The number of records or events before it."""
     reason: str
 
     def __str__(self) -> str:
@@ -23,14 +23,14 @@ class ParseError:
 
 @dataclass(slots=True)
 class ParseErrors:
-    """The first places described, and how many there were in all."""
+    """The first parse errors, and their total number."""
 
     places: list[ParseError] = field(default_factory=list)
     count: int = 0
 
     def add(self, offset: int, record: int, reason: str) -> None:
         if self.places and self.places[-1].offset == offset and self.places[-1].record == record:
-            return  # one place, met again by whoever goes on from there
+            return  # the same error, met again on resuming
         self.count += 1
         if len(self.places) < QLOG_MAX_PARSE_ERRORS:
             self.places.append(ParseError(offset, record, reason))

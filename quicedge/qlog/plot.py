@@ -1,7 +1,7 @@
-"""The congestion graph as a picture, for documents and tickets.
+"""The congestion graph as an image, for documents and tickets.
 
-Drawn with matplotlib, an optional dependency (`quicedge[plot]`): axes, ticks, legends and fonts are
-what it does well, and the same call writes PNG, SVG or PDF. Nothing else in the project needs it.
+Drawn with matplotlib, an optional dependency (`quicedge[plot]`), which handles axes, ticks, legends
+and fonts and writes PNG, SVG and PDF. Nothing else in the project needs it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _WINDOW, _FLIGHT, _LOSS, _RTT, _SMOOTHED = "#0072b2", "#56b4e9", "#d55e00", "#b7
 
 
 class MissingLibrary(Exception):
-    """matplotlib is not installed; the message says how to get it."""
+    """matplotlib is not installed; the message tells how to install it."""
 
 
 def draw(path: Path, connection: Connection) -> None:
-    """Write a picture; its kind follows the name. Raises MissingLibrary, ValueError, OSError."""
+    """Write an image; its format follows the name. Raises MissingLibrary, ValueError, OSError."""
     if path.suffix.lower() not in _FORMATS:
         raise ValueError(f"{path.name}: write a picture to {', '.join(_FORMATS)}")
     try:
@@ -44,7 +44,7 @@ def draw(path: Path, connection: Connection) -> None:
 
 
 def _plain(text: str) -> str:
-    """Without the dollar signs that matplotlib takes for mathematics."""
+    """Escape dollar signs, which matplotlib interprets as mathematics."""
     return text.replace("$", r"\$")
 
 

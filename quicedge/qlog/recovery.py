@@ -1,4 +1,4 @@
-"""Round-trip times, congestion window and timeouts of a connection, over time."""
+"""RTT, congestion window and timeouts of a connection over time."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from quicedge.qlog.inferred import Receiver, Sender
 from quicedge.qlog.series import Quantiles, Series
 
 _WINDOW_CUT = 0.95
-"""A congestion window below this share of the last one has been cut."""
+"""A congestion window below this fraction of the previous one counts as a reduction."""
 _MAX_STATES = 500
-"""Changes of congestion state remembered."""
+"""Maximum number of congestion state changes kept."""
 
 
 class Recovery:
-    """What a trace says of recovery; where it says nothing, what follows from its packets.
+    """Recovery data of a trace; what it does not log is inferred from its packets.
 
-    Times are milliseconds, sizes bytes. `sender` and `receiver` learn what they need to say what
-    limited the transfer.
+    Times are milliseconds, sizes bytes. `sender` and `receiver` are updated with what they need to
+    determine what limited the transfer.
     """
 
     def __init__(self, sender: Sender, receiver: Receiver) -> None:
@@ -38,14 +38,14 @@ class Recovery:
         self.ssthresh_series = Series()
         self.pacing_series = Series()
         self.samples = 0
-        """Events that told of bytes in flight or of a round trip."""
+        """Events with bytes in flight or an RTT."""
         self._sender = sender
         self._receiver = receiver
         self._latest_rtt: float | None = None
         self._pto_count = 0
 
     def metrics(self, event: Event) -> None:
-        """A `recovery_metrics_updated`."""
+        """Process a `recovery_metrics_updated` event."""
         data = event.data
         in_flight = number(data, "bytes_in_flight")
         if in_flight is not None:
@@ -61,7 +61,7 @@ class Recovery:
             self.samples += in_flight is None
             self.round_trip(event.time, latest)
         smoothed = number(data, "smoothed_rtt")
-        # Until there is a sample, writers show the initial RTT (RFC 9002 section 6.2.2).
+        # Until there is a sample, writers log the initial RTT (RFC 9002 section 6.2.2).
         if smoothed and self.rtt.count:
             self._smoothed(event.time, smoothed)
         least = number(data, "min_rtt")
@@ -81,17 +81,17 @@ class Recovery:
             self.max_pto_count = max(self.max_pto_count, count)
 
     def state(self, event: Event) -> None:
-        """A `congestion_state_updated`."""
+        """Process a `congestion_state_updated` event."""
         if len(self.congestion_states) < _MAX_STATES:
             self.congestion_states.append((event.time, text(event.data, "new")[:64]))
 
     def in_flight(self, time: float, size: float) -> None:
-        """So many bytes are in flight."""
+        """Record the bytes in flight."""
         self.max_in_flight = max(self.max_in_flight, size)
         self.flight_series.add(time, size)
 
     def round_trip(self, time: float, value: float) -> None:
-        """A sample of the round-trip time."""
+        """Record an RTT sample."""
         if value <= 0:
             return
         self.rtt.add(value)

@@ -1,9 +1,9 @@
-"""One HTML page about one connection: self-contained, no script but ours, no request to anyone.
+"""The HTML report of a connection: self-contained, without external requests.
 
-A trace holds what its client chose to send (paths, reasons, header values), and the file itself
-may come from anyone. So its values travel as JSON in a `<script type="application/json">` whose
-text cannot end the element, the script writes them with `textContent` alone, and the page's
-Content-Security-Policy allows no script but the one whose hash it names.
+A trace contains what its client chose to send (paths, reasons, header values), and the file itself
+may come from anyone. Its values are therefore embedded as JSON in a `<script
+type="application/json">` whose text cannot end the element, the script renders them with
+`textContent` only, and the Content-Security-Policy allows only the script with the given hash.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from quicedge.qlog.summary import stream_rows, summary
 
 _SCRIPTS = ("chart.js", "graphs.js", "streams.js", "packets.js", "main.js")
 _MAX_ROWS = 400
-"""Streams drawn, the largest; all are in the statistics."""
+"""Maximum number of streams drawn, the largest first; the statistics have all of them."""
 _SIZE_STEP = 50
-"""Bytes a bar of the packet size histogram."""
+"""Bytes per bar of the packet size histogram."""
 
 
 def write(path: Path, sides: list[tuple[Analysis, Connection]]) -> None:
-    """Write the page; `sides` is one connection, or both ends of it. Raises OSError."""
+    """Write the page; `sides` is one connection or both ends of it. Raises OSError."""
     path.write_text(page(sides), encoding="utf-8")
 
 
 def page(sides: list[tuple[Analysis, Connection]]) -> str:
-    """The page as text."""
+    """The page as HTML."""
     style = _asset("report.css")
     script = '"use strict";\n' + "\n".join(_asset(name) for name in _SCRIPTS)
     title = " and ".join(analysis.path.name for analysis, _ in sides)
@@ -48,7 +48,7 @@ def page(sides: list[tuple[Analysis, Connection]]) -> str:
         .replace("{{policy}}", _policy(style, script))
         .replace("{{style}}", style)
         .replace("{{script}}", script)
-        # Last, so that nothing in a trace's name or data is taken for one of the marks above.
+        # Last, so that no placeholder above is replaced within the name or data of a trace.
         .replace("{{title}}", html.escape(_printable(title)))
         .replace("{{data}}", _embed(data(sides)))
     )
@@ -70,12 +70,12 @@ def _policy(style: str, script: str) -> str:
 
 
 def _printable(text: str) -> str:
-    """Without what cannot be written as UTF-8 (a file name's undecodable octets)."""
+    """Replace what cannot be encoded as UTF-8 (undecodable bytes of a file name)."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _embed(value: Any) -> str:
-    """JSON that HTML reads as mere text: ASCII, without `<`, `>` and `&`."""
+    """JSON that is plain text in HTML: ASCII, without `<`, `>` and `&`."""
     encoded = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
         encoded = encoded.replace(character, f"\\u{ord(character):04x}")
@@ -83,7 +83,7 @@ def _embed(value: Any) -> str:
 
 
 def data(sides: list[tuple[Analysis, Connection]]) -> dict[str, Any]:
-    """What the page draws. Times are milliseconds on the first side's clock."""
+    """The data of the page. Times are milliseconds on the clock of the first side."""
     offset = 0.0
     aligned = False
     if len(sides) == 2:

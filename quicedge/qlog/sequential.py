@@ -1,8 +1,8 @@
 """Record-by-record traces: JSON text sequences (RFC 7464), newline-delimited JSON, and JSON texts
-that follow each other with no separator.
+concatenated without separators.
 
-The first record is the file's header, each further one an event. A record that is no JSON is
-reported and skipped; the next separator starts afresh (RFC 7464 section 2.3).
+The first record is the header of the file, the others are events. A record that is not valid JSON
+is reported and skipped; reading resumes at the next separator (RFC 7464 section 2.3).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from quicedge.qlog.source import Source
 
 RECORD_SEPARATOR = b"\x1e"
 _NEXT_VALUE = re.compile(r"[}\]]?\s{0,16}\n(?=\{)")
-"""Where reading goes on after a broken record: a brace at the beginning of a line."""
+"""Where reading resumes after an invalid record: at a brace at the start of a line."""
 _decode_fast = msgspec.json.Decoder().decode
 
 
@@ -36,7 +36,7 @@ class Values(Protocol):
 
 
 class SequentialReader:
-    """Yields each event as it stands in the file, with the header of its trace."""
+    """Yields the raw events of a file, each with the header of its trace. Iterate once."""
 
     def __init__(
         self, values: Values, parse_errors: ParseErrors, headers: list[TraceHeader]
@@ -47,7 +47,7 @@ class SequentialReader:
 
     @property
     def records(self) -> int:
-        """Values read so far, headers among them."""
+        """Values read so far, including headers."""
         return self._values.count
 
     def __iter__(self) -> Iterator[tuple[TraceHeader, Any]]:
@@ -65,7 +65,7 @@ class SequentialReader:
 
 
 class ConcatenatedValues:
-    """JSON texts one after another with nothing but white space between them."""
+    """Concatenated JSON texts with only white space between them."""
 
     def __init__(self, stream: JsonStream, parse_errors: ParseErrors) -> None:
         self._stream = stream
@@ -78,25 +78,25 @@ class ConcatenatedValues:
             offset = stream.offset
             try:
                 value = stream.value()
-            except NotJson as broken:
-                self._parse_errors.add(broken.offset, self.count, broken.reason)
+            except NotJson as error:
+                self._parse_errors.add(error.offset, self.count, error.reason)
                 if not stream.find(_NEXT_VALUE):
                     return
                 continue
             if stream.repaired is not None:
-                self._parse_errors.add(stream.repaired, self.count, "octets that are no UTF-8")
+                self._parse_errors.add(stream.repaired, self.count, "invalid UTF-8")
                 stream.repaired = None
             self.count += 1
             yield offset, value
 
 
 class SeparatedValues:
-    """Records with a separator before (RFC 7464) or behind (newline-delimited JSON) each."""
+    """Records with a separator before (RFC 7464) or after (newline-delimited JSON) each."""
 
     def __init__(
         self, source: Source, head: bytes, offset: int, separator: bytes, parse_errors: ParseErrors
     ) -> None:
-        """`head`: what was read of the source, from `offset` in the file on."""
+        """`head`: the data that was already read from the source, starting at `offset`."""
         self._source = source
         self._head = head
         self._offset = offset
@@ -111,7 +111,7 @@ class SeparatedValues:
                 yield offset, item
 
     def _records(self) -> Iterator[tuple[int, bytes]]:
-        """Each record that is not blank and its offset in the file."""
+        """Yields non-blank records and their offsets in the file."""
         offset = self._offset
         pending = self._head
         too_long = False
@@ -140,14 +140,14 @@ class SeparatedValues:
             yield offset, pending
 
     def _parse(self, offset: int, record: bytes) -> list[Any]:
-        """What a record holds: one value; several where a separator was lost; none."""
+        """The values of a record: one, several if a separator was lost, or none."""
         try:
             return [_decode_fast(record)]
         except (ValueError, RecursionError):
             pass
         try:
             value = decode(record)
-            self._parse_errors.add(offset, self.count, "no strict JSON (text or a number)")
+            self._parse_errors.add(offset, self.count, "not strict JSON (text or a number)")
             return [value]
         except ValueError as error:
             reason = getattr(error, "msg", str(error))
@@ -167,8 +167,10 @@ class SeparatedValues:
 
 
 def decode(record: bytes) -> Any:
-    """A JSON value; raises ValueError. What a strict reader refuses (lone surrogates, NaN, octets
-    that are no UTF-8) is read as well as it can be."""
+    """Decode a JSON value leniently; raises ValueError.
+
+    Accepts lone surrogates, NaN and invalid UTF-8.
+    """
     try:
         return json.loads(record.decode("utf-8", "replace"))
     except RecursionError:
@@ -176,7 +178,7 @@ def decode(record: bytes) -> Any:
 
 
 def is_header(item: Any) -> bool:
-    """Whether a record is a file's header rather than an event."""
+    """Whether a record is a header rather than an event."""
     if not isinstance(item, dict) or "data" in item:
         return False
     return bool({"trace", "qlog_version", "qlog_format", "file_schema"} & item.keys())

@@ -1,4 +1,4 @@
-"""Values over time and their distribution, in memory that does not grow with the trace."""
+"""Time series and distributions in bounded memory."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from quicedge.config.tracelimits import QLOG_SERIES_POINTS
 
 _FINEST = 0.25
-"""Milliseconds a bucket at first."""
+"""Initial milliseconds per bucket."""
 
 
 class _Folding:
-    """Buckets of equal width over time; when they become too many, every two become one."""
+    """Buckets of equal width over time; neighbours are merged when there are too many."""
 
     def __init__(self, limit: int = QLOG_SERIES_POINTS) -> None:
         self.width = _FINEST
@@ -23,7 +23,7 @@ class _Folding:
 
 
 class Series(_Folding):
-    """A value that changes over time: its least, greatest and last in each bucket."""
+    """A value over time: minimum, maximum and last value per bucket."""
 
     def __init__(self, limit: int = QLOG_SERIES_POINTS) -> None:
         super().__init__(limit)
@@ -55,12 +55,12 @@ class Series(_Folding):
         return bool(self._buckets)
 
     def points(self) -> list[tuple[float, float, float, float]]:
-        """`(time, least, greatest, last)` of each bucket that has any, in order of time."""
+        """`(time, minimum, maximum, last)` of each non-empty bucket, in order of time."""
         return [(slot * self.width, *self._buckets[slot]) for slot in sorted(self._buckets)]
 
 
 class Sums(_Folding):
-    """Amounts by time and kind: bytes, losses, milliseconds spent in a state."""
+    """Amounts over time by kind: bytes, losses, milliseconds spent in a state."""
 
     def __init__(self, limit: int = QLOG_SERIES_POINTS) -> None:
         super().__init__(limit)
@@ -68,12 +68,12 @@ class Sums(_Folding):
         self.totals: dict[str, float] = {}
 
     def add(self, time: float, amount: float, kind: str = "") -> None:
-        """Add an amount that came at one moment."""
+        """Add an amount at one instant."""
         self.totals[kind] = self.totals.get(kind, 0.0) + amount
         self._put(self._slot(time), amount, kind)
 
     def spread(self, start: float, end: float, kind: str) -> None:
-        """Add the milliseconds from `start` to `end`, each to its bucket."""
+        """Add the milliseconds from `start` to `end`, spread over their buckets."""
         if end <= start:
             return
         self.totals[kind] = self.totals.get(kind, 0.0) + end - start
@@ -107,13 +107,13 @@ class Sums(_Folding):
         self._buckets = folded
 
     def __iter__(self) -> Iterator[tuple[float, dict[str, float]]]:
-        """`(time, amounts by kind)` of each bucket that has any, in order of time."""
+        """`(time, amounts by kind)` of each non-empty bucket, in order of time."""
         for slot in sorted(self._buckets):
             yield slot * self.width, self._buckets[slot]
 
 
 class Quantiles:
-    """The distribution of positive values, exact to one part in fifty."""
+    """The distribution of positive values, accurate to 2 %."""
 
     _STEP = math.log(1.02)
 
@@ -129,12 +129,12 @@ class Quantiles:
         self.total += value
         self.least = min(self.least, value)
         self.greatest = max(self.greatest, value)
-        # From a nanosecond to a year in milliseconds: at most some 2000 buckets.
+        # From a nanosecond to a year in milliseconds: about 2000 buckets at most.
         slot = round(math.log(min(max(value, 1e-6), 1e11)) / self._STEP)
         self._counts[slot] = self._counts.get(slot, 0) + 1
 
     def quantile(self, share: float) -> float | None:
-        """The value that `share` (0 to 1) of all do not exceed; None when there are none."""
+        """The quantile `share` (0 to 1); None if there are no values."""
         if not self.count:
             return None
         wanted = share * self.count

@@ -1,4 +1,4 @@
-"""One line an event: what `quicedge qlog show` prints."""
+"""One line per event: the output of `quicedge qlog show`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from quicedge.qlog.units import safe
 
 _LONGEST_VALUE = 60
 _LONGEST_LINE = 200
-"""Characters of an event's description."""
+"""Maximum length of an event's description."""
 
 _ARROWS: Final = {
     "quic:packet_sent": ("→", "green"),
@@ -50,10 +50,10 @@ _METRICS: Final = (
 
 @dataclass(slots=True)
 class Filter:
-    """Which events to show; what is empty or None does not restrict."""
+    """Selects the events to show; empty and None mean no restriction."""
 
     types: tuple[str, ...] = ()
-    """Names, with or without namespace, `*` allowed: `packet_*`, `http3:*`, `packet_lost`."""
+    """Event names with or without namespace, with wildcards: `packet_*`, `http3:*`."""
     packet: int | None = None
     stream: int | None = None
     since: float | None = None
@@ -78,7 +78,7 @@ class Filter:
 
 
 def _concerns_packet(event: Event, packet: int) -> bool:
-    """Whether a packet with this number was sent, received or lost, or is acknowledged here."""
+    """Whether a packet with this number is sent, received, lost or acknowledged."""
     if integer(mapping(event.data, "header"), "packet_number") == packet:
         return True
     for frame in frames(event.data):
@@ -100,7 +100,7 @@ def _concerns_stream(event: Event, stream: int) -> bool:
 
 
 def line(event: Event) -> str:
-    """An event for a terminal, coloured; all that comes from the trace is escaped."""
+    """An event for a terminal, in colour; text from the trace is escaped."""
     arrow, colour = _ARROWS.get(event.name, ("·", None))
     name = event.name.removeprefix("quic:")
     told = safe(describe(event))
@@ -113,7 +113,7 @@ def line(event: Event) -> str:
 
 
 def as_json(event: Event) -> str:
-    """An event as one line of JSON, in the vocabulary of today's drafts."""
+    """An event as one line of JSON, in the vocabulary of the current drafts."""
     record: dict[str, Any] = {"time": event.time, "name": event.name, "data": event.data}
     if event.group:
         record["group_id"] = event.group
@@ -121,12 +121,12 @@ def as_json(event: Event) -> str:
         encoded = msgspec.json.encode(record).decode()
     except (UnicodeEncodeError, RecursionError, TypeError, ValueError):
         encoded = msgspec.json.encode({**record, "data": {"unreadable": safe(event.data)}}).decode()
-    # JSON leaves DEL, C1 controls and bidi marks raw, and a terminal may obey them.
+    # JSON does not escape DEL, C1 controls and bidi marks, which a terminal may interpret.
     return encoded if encoded.isascii() and "\x7f" not in encoded else _ascii(encoded)
 
 
 def _ascii(encoded: str) -> str:
-    """The same JSON with what is unprintable as `\\uNNNN`."""
+    """The same JSON with unprintable characters as `\\uNNNN`."""
     out = []
     for character in encoded:
         if character.isprintable():
@@ -141,7 +141,7 @@ def _ascii(encoded: str) -> str:
 
 
 def describe(event: Event) -> str:
-    """What an event says, in a few words. Not escaped."""
+    """A short description of an event, not escaped."""
     describer = _DESCRIBERS.get(event.name)
     told = describer(event) if describer is not None else ""
     return told or _members(event.data)
@@ -198,7 +198,7 @@ def _state(event: Event) -> str:
 
 
 def _members(data: dict[str, Any]) -> str:
-    """Any data as `name=value`, cut short."""
+    """Any data as `name=value`, truncated."""
     parts = []
     for name, value in data.items():
         if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""The bytes of a trace file, whether compressed or not, a piece at a time."""
+"""Chunked reading of trace files, compressed or not."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 
 class Source:
-    """A trace file read once, front to back.
+    """A trace file, read once from front to back.
 
-    `progress` is told how many bytes of the file on disk have been read. A compressed file that
-    ends early or is damaged ends where the damage is; `damage` then says why.
+    `progress` is called with the bytes of the file on disk read so far. A truncated or damaged
+    compressed file ends at the damage; `damage` then describes it.
     """
 
     def __init__(self, path: str | Path, progress: Callable[[int], None] | None = None) -> None:
@@ -25,7 +25,7 @@ class Source:
         self.damage: str | None = None
         self.ended = False
         self.offset = 0
-        """Bytes handed out so far, uncompressed."""
+        """Uncompressed bytes returned so far."""
         self._progress = progress
         self._file: IO[bytes] = self.path.open("rb")
         self._stream: IO[bytes] = self._file
@@ -39,11 +39,11 @@ class Source:
         return self.path.stat().st_size
 
     def read(self) -> bytes:
-        """The next piece, uncompressed; empty at the end."""
+        """The next uncompressed chunk; empty at the end."""
         if self.damage is not None:
             return b""
         try:
-            # read1 hands over what was unpacked before a damaged place; read would lose it.
+            # read1 returns data decompressed before the damage; read would discard it.
             data: bytes = self._stream.read1(QLOG_READ_SIZE)  # type: ignore[attr-defined]
         except (EOFError, zlib.error, OSError) as error:
             self.damage = f"compressed data: {error}"

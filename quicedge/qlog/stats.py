@@ -1,4 +1,4 @@
-"""A connection on one page of a terminal."""
+"""The statistics page of a connection for terminals."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from quicedge.qlog.units import milliseconds, percent, rate, safe, size
 from quicedge.qlog.verdict import Rating
 
 _BAR = 20
-"""Characters of a full bar."""
+"""Width of a full bar in characters."""
 _STREAMS = 20
-"""Streams shown, the largest."""
+"""Maximum number of streams shown, the largest first."""
 _MARKS = {Rating.BAD: ("✗", "bold red"), Rating.NOTABLE: ("!", "yellow"), Rating.FINE: ("·", "dim")}
 _VERSIONS = {"00000001": "QUIC v1", "1": "QUIC v1", "6b3343cf": "QUIC v2"}
 
@@ -43,13 +43,13 @@ def page(analysis: Analysis, connection: Connection) -> RenderableType:
 
 
 def reading_notes(analysis: Analysis) -> list[RenderableType]:
-    """How far the file can be believed; nothing for a good one."""
+    """Notes on problems in the file; empty if there are none."""
     notes: list[RenderableType] = []
     parse_errors = analysis.parse_errors
     if parse_errors.count:
         notes += [
             Text(),
-            Text(f"The file is broken in {parse_errors.count} place(s):", style="red"),
+            Text(f"The file has {parse_errors.count} parse error(s):", style="red"),
         ]
         notes += [Text(f"  {safe(place)}") for place in parse_errors.places[:10]]
         if parse_errors.count > 10:
@@ -165,7 +165,7 @@ def _limits(facts: dict[str, Any]) -> Table:
     limits = facts["limited_by"]
     whole = sum(limits.values())
     direction = "sending" if facts["direction"] is Direction.SENT else "receiving"
-    table = Table(title=f"What held it back ({direction})", title_justify="left", box=None,
+    table = Table(title=f"What limited it ({direction})", title_justify="left", box=None,
                   title_style="bold", padding=(0, 2, 0, 0), show_header=False)  # fmt: skip
     for state, spent in limits.items():
         bar = "█" * max(1, round(_BAR * spent / whole)) if spent and whole else ""
@@ -203,7 +203,7 @@ def _streams(connection: Connection) -> Table:
 
 
 def what(row: Stream) -> str:
-    """What a stream is for, in a few words. Not escaped."""
+    """The purpose of a stream, not escaped."""
     told = " ".join(filter(None, (row.method, row.path, row.status))) or row.kind
     if not told and row.id != OTHERS:
         told = "unidirectional" if row.id & 2 else "bidirectional"

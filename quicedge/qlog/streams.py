@@ -1,4 +1,4 @@
-"""The streams of a connection: when they began and ended, and how their data was interleaved."""
+"""The streams of a connection: lifetime, bytes, and the interleaving of their data."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from quicedge.config.tracelimits import QLOG_MAX_RUNS, QLOG_MAX_STREAMS
 from quicedge.qlog.event import Direction, Event, integer, mapping, sequence, text
 
 _LONGEST_FIELD = 256
-"""Characters kept of a request's path, method or status."""
+"""Maximum length of a request's path, method or status."""
 OTHERS = -1
-"""Stream ID of the row that adds up the streams beyond the limit."""
+"""Stream ID of the row that sums the streams beyond the limit."""
 
 
 @dataclass(slots=True)
@@ -21,36 +21,36 @@ class Stream:
     id: int
     opened: float
     closed: float
-    """When the last thing concerning it happened."""
+    """The time of its last event."""
     first_sent: float | None = None
     last_sent: float | None = None
     first_received: float | None = None
     last_received: float | None = None
     sent: int = 0
-    """Bytes sent in the trace, without retransmissions."""
+    """Bytes sent during the trace, without retransmissions."""
     received: int = 0
     sent_end: int = 0
     """Highest offset sent."""
     received_end: int = 0
     retransmitted: int = 0
-    """Bytes sent again."""
+    """Retransmitted bytes."""
     late: int = 0
-    """Bytes received below the highest offset: filling a gap, or again."""
+    """Bytes received below the highest offset: gap fills or duplicates."""
     fin_sent: bool = False
     fin_received: bool = False
     reset: str = ""
     """`sent`, `received` or empty."""
     kind: str = ""
-    """HTTP/3 stream type, where told."""
+    """HTTP/3 stream type, if logged."""
     method: str = ""
     path: str = ""
     status: str = ""
 
     def due(self, server: bool) -> tuple[bool, bool]:
-        """Whether a message is due to be sent on it, and to be received (by a server or a client).
+        """Whether a message is due to be sent, and to be received, at a server or a client.
 
         A request is due from whoever opened the stream, a response once the request is complete
-        or as soon as it has begun. Unidirectional streams of HTTP/3 never end: they do not count.
+        or as soon as it has begun. Unidirectional streams of HTTP/3 never end and do not count.
         """
         if self.id & 2 or self.id < 0 or self.reset:
             return False, False
@@ -73,7 +73,7 @@ class Run:
 
 @dataclass(slots=True)
 class Interleaving:
-    """Which stream's data went when; runs that lie close together become one, of the larger."""
+    """The sequence of runs of stream data; runs close together are merged into the larger."""
 
     runs: list[Run] = field(default_factory=list)
     _quantum: float = 0.0
@@ -107,7 +107,7 @@ class Interleaving:
 
 
 class Streams:
-    """Every stream seen, up to a limit; the rest is added up in one row."""
+    """All streams up to a limit; the others are summed in one row."""
 
     def __init__(self, *, server: bool) -> None:
         """`server`: the trace is a server's."""
@@ -118,10 +118,10 @@ class Streams:
         """Streams on which a message is due to be sent."""
         self.due_to_receive = 0
         self.begins_late = False
-        """The streams of the trace may have begun before it did."""
+        """Streams may have begun before the trace."""
         self._server = server
         self.beyond_limit = 0
-        """Frames of streams that have no row of their own."""
+        """Frames of streams without a row of their own."""
 
     def get(self, identifier: int, time: float) -> Stream:
         row = self.rows.get(identifier)
@@ -140,7 +140,7 @@ class Streams:
     def data(
         self, identifier: int, time: float, offset: int, size: int, fin: bool, sent: bool
     ) -> int:
-        """A STREAM frame; returns how many of its bytes lie above all that the trace showed."""
+        """Process a STREAM frame; returns its bytes above the highest known offset."""
         row = self.get(identifier, time)
         was_due = row.due(self._server)
         known = row.sent_end if sent else row.received_end
@@ -148,7 +148,7 @@ class Streams:
         if row.id == OTHERS:
             offset = known
         elif first and self.begins_late:
-            known = offset  # what lies below went before the trace
+            known = offset  # lower offsets were before the trace
         end = offset + size
         grown = max(0, end - known)
         again = size - max(0, end - max(known, offset))
@@ -172,7 +172,7 @@ class Streams:
         return grown
 
     def reset(self, identifier: int, time: float, sent: bool) -> None:
-        """A RESET_STREAM or STOP_SENDING frame."""
+        """Process a RESET_STREAM or STOP_SENDING frame."""
         row = self.get(identifier, time)
         was_due = row.due(self._server)
         row.reset = Direction.SENT if sent else Direction.RECEIVED
@@ -184,7 +184,7 @@ class Streams:
         self.due_to_receive += due[1] - was_due[1]
 
     def http(self, event: Event) -> None:
-        """An HTTP/3 event: what the stream is for."""
+        """Process an HTTP/3 event, which tells the purpose of a stream."""
         identifier = integer(event.data, "stream_id")
         if identifier is None:
             return

@@ -1,4 +1,4 @@
-"""A connection in numbers: what `stats --json`, `diff` and the report have in common."""
+"""The figures of a connection, for `stats --json`, `diff` and the report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quicedge.qlog.verdict import findings, headline
 
 
 def summary(connection: Connection) -> dict[str, Any]:
-    """Plain values only. Times in ms, sizes in bytes, rates in bits per second; None is unknown."""
+    """JSON values: times in ms, sizes in bytes, rates in bits per second; None is unknown."""
     header = connection.trace.header
     started = connection.trace.started
     start = connection.start or 0.0

@@ -1,4 +1,4 @@
-"""Numbers as people read them, and text that a terminal can be trusted with."""
+"""Human-readable numbers, and text that is safe for terminals."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def size(value: float | None) -> str:
 
 
 def rate(bytes_: float, time: float) -> str:
-    """Bytes in milliseconds as bits per second; a dash where no time passed."""
+    """Bytes per milliseconds as bits per second; a dash for an empty interval."""
     if time <= 0:
         return "–"
     bits = bytes_ * 8000 / time
@@ -36,7 +36,7 @@ def rate(bytes_: float, time: float) -> str:
 
 
 def percent(part: float, whole: float) -> str:
-    """`2.7 %`; a dash where there is no whole."""
+    """`2.7 %`; a dash if `whole` is 0."""
     if whole <= 0:
         return "–"
     share = 100 * part / whole
@@ -44,8 +44,10 @@ def percent(part: float, whole: float) -> str:
 
 
 def safe(value: object) -> str:
-    """Text from a trace with all that is unprintable (controls, bidi marks) escaped: whoever wrote
-    the trace must not move the reader's cursor or reorder the line."""
+    """Escape unprintable characters (controls, bidi marks) in text from a trace.
+
+    The writer of a trace must not control the reader's terminal.
+    """
     text = str(value)
     if text.isprintable():
         return text

@@ -1,9 +1,8 @@
-"""Compare a trace with the drafts' definitions of its file, its events and their members, and with
-what can be true of a connection (`consistency.py`).
+"""Validates a trace against the drafts' definitions and for consistency (`consistency.py`).
 
-A trace that declares the event schemas of drafts 12 or later is compared as it stands. Older ones
-(qlog 0.1 to 0.4, quic-events up to 11) cannot conform to names they did not know; they are
-translated first, and what the translation leaves is compared.
+A trace that declares the event schemas of drafts 12 or later is validated as it is. Older ones
+(qlog 0.1 to 0.4, quic-events up to 11) cannot conform to names that did not exist yet; they are
+translated first, and the result is validated.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ from quicedge.qlog.parse_errors import ParseErrors
 
 _SCHEMA = re.compile(r"urn:ietf:params:qlog:events:([\w.~-]+?)(?:-(\d+))?(?:#[\w.~-]+)?")
 _OLDEST = 12
-"""The first draft of quic-events with the names of today."""
+"""The first draft of quic-events with the current names."""
 _CONTENT = ("trace", "traces", "events")
-"""Members of a file that hold its traces."""
+"""Members of a file that contain its traces."""
 _ENVELOPE = {
     "?tuple": "TupleID",
     "?time_format": "TimeFormat",
@@ -38,46 +37,46 @@ _ENVELOPE = {
 
 @dataclass(slots=True)
 class Finding:
-    """One kind of problem, and how often it was met."""
+    """One kind of problem, and how often it occurred."""
 
     level: Severity
     event: str
     """Event name, or `file`."""
     what: str
     first: int
-    """The first event concerned, by its number in the file."""
+    """The number of the first affected event in the file."""
     count: int = 1
     example: str = ""
-    """What the first event has that shows it, where the finding itself does not say."""
+    """A detail of the first affected event, if the finding does not contain it."""
 
 
 @dataclass(slots=True)
 class Validation:
-    """What was found in a file."""
+    """The result of validating a file."""
 
     events: int = 0
     findings: dict[tuple[str, str], Finding] = field(default_factory=dict)
     beyond_limit: int = 0
     parse_errors: ParseErrors = field(default_factory=ParseErrors)
     names: dict[str, int] = field(default_factory=dict)
-    """Events by name (of today)."""
+    """Number of events by current name."""
     importance: dict[str, int] = field(default_factory=dict)
-    """Events by importance: core, base, extra, or unknown."""
+    """Number of events by importance: core, base, extra, or unknown."""
     translated: bool = False
-    """Whether the trace is of an older dialect and was translated first."""
+    """Whether the trace uses an older dialect and was translated first."""
     version: str = ""
 
     complete: bool = True
-    """Whether the file has all events that were logged: nothing broken, none reported as lost."""
+    """Whether no events are missing: no parse errors, and none reported as lost."""
 
     @property
     def conforms(self) -> bool:
-        """Whether all of it is by the drafts: no error, and nothing that they do not define."""
+        """Whether there are neither errors nor notes."""
         return not self.findings and not self.parse_errors.count
 
     @property
     def errors(self) -> int:
-        """Kinds of errors, broken places included."""
+        """The number of kinds of errors, plus parse errors."""
         found = sum(finding.level is Severity.ERROR for finding in self.findings.values())
         return found + self.parse_errors.count
 
@@ -101,7 +100,7 @@ class Validation:
 
 
 def validate(path: str | Path, progress: Callable[[int], None] | None = None) -> Validation:
-    """Read a file and compare it with the definitions. Raises OSError only."""
+    """Validate a file. Raises only OSError."""
     return _Validator(Reader(path, progress)).run()
 
 
@@ -115,7 +114,7 @@ class _Validator:
         self._times: dict[int, float] = {}
         self._packets: dict[tuple[int, str], Consistency] = {}
         self._doubtful: dict[tuple[str, str], Finding] = {}
-        """What is an error unless the trace lost the events that would explain it."""
+        """Findings that are errors unless the trace lost the events that would explain them."""
 
     def run(self) -> Validation:
         result, reader = self._result, self._reader
@@ -168,7 +167,7 @@ class _Validator:
 
 
 def is_current(header: TraceHeader) -> bool:
-    """Whether the trace claims the vocabulary of today's drafts."""
+    """Whether the trace declares the vocabulary of the current drafts."""
     if "qlog_version" in header.file and not header.schemas:
         return False
     for uri in header.schemas:
@@ -212,7 +211,7 @@ def _check_header(result: Validation, header: TraceHeader, shape: Shape) -> None
 def _check_event(
     result: Validation, trace: Trace, raw: Any, times: dict[int, float]
 ) -> Event | None:
-    """Compare one event with its definition; returns it in today's vocabulary, if it is one."""
+    """Validate one event; returns it in the current vocabulary, None if it is not an event."""
     current = is_current(trace.header)
     if not isinstance(raw, dict) and current:
         result.add(Severity.ERROR, "event", "is no object")

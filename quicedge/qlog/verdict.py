@@ -1,4 +1,4 @@
-"""Why was it slow? The few sentences an engineer should read first."""
+"""The verdict: why was the connection slow?"""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from quicedge.qlog.event import Direction
 from quicedge.qlog.units import milliseconds, percent, rate, size
 
 _NOTABLE = 0.1
-"""Share of the time from which a limit is worth a sentence."""
+"""Minimum fraction of the time for a limit to be reported."""
 _LOSSY = 0.005
-"""Share of packets lost that hurts a loss-based congestion controller."""
+"""Loss rate that hurts a loss-based congestion controller."""
 _QUEUE_FACTOR, _QUEUE_LEAST = 2.0, 20.0
-"""A queue is building where the RTT is so many times, and milliseconds more than, the least."""
+"""There is a queue if the RTT exceeds the minimum by this factor and by these milliseconds."""
 _QUEUE_SAMPLES, _QUEUE_SHARE = 20, 0.25
-"""Samples from which that can be told, and the share of them that must show it: less may be a
-single delay, of the path or of an acknowledgement."""
+"""Minimum number of samples, and the fraction of them that must show it; less may be a single
+delay of the path or of an acknowledgement."""
 _FINE_CODES = (0, 0x100)
 """NO_ERROR of QUIC and H3_NO_ERROR."""
 _SLOW_HANDSHAKE, _SLOW_LEAST = 3.5, 30.0
 """Round trips (a handshake with Retry takes two, one with Version Negotiation three), and
-milliseconds below which nobody minds."""
+milliseconds below which a handshake is never slow."""
 
 
 class Rating(StrEnum):
@@ -43,7 +43,7 @@ class Finding:
 
 
 def headline(connection: Connection) -> str:
-    """What was transferred, how fast, and what held it back most."""
+    """What was transferred, how fast, and what limited it most."""
     span = connection.data.get(connection.direction)
     if span is None:
         return f"No stream data in {milliseconds(connection.duration)}."
@@ -75,7 +75,7 @@ PHRASES = {
 
 
 def findings(connection: Connection) -> list[Finding]:
-    """What is worth knowing, worst first."""
+    """The findings, worst first."""
     found = [*_limits(connection), *_path(connection), *_handshake(connection), *_end(connection)]
     order = list(Rating)
     return sorted(found, key=lambda finding: order.index(finding.level))
@@ -241,7 +241,7 @@ def _end(connection: Connection) -> list[Finding]:
 
 
 def _timed_out(connection: Connection, time: float) -> Finding:
-    """RFC 9000 section 10.1: nobody closed the connection, nothing came any more."""
+    """The finding for an idle timeout (RFC 9000 section 10.1)."""
     told = "The idle timeout ended it"
     if connection.received.count:
         told += f": nothing arrived for {milliseconds(time - connection.received.last)}"

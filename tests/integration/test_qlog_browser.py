@@ -47,7 +47,7 @@ def test_it_draws(tmp_path: Path, ends: int) -> None:
     assert "CONSOLE" not in said, said
     # The server's side is shown first: it has sent.
     assert "700 kB sent" in document
-    for title in ("What held it back (sending)", "Congestion", "Round-trip time", "Goodput",
+    for title in ("What limited it (sending)", "Congestion", "Round-trip time", "Goodput",
                   "Waterfall", "Packet sizes sent"):  # fmt: skip
         assert title in document
     assert document.count('role="img"') >= 9

@@ -18,7 +18,7 @@ function limitBar(parent, data) {
   const figure = html("figure", {}, parent);
   const caption = html("figcaption", {}, figure);
   const doing = data.summary.direction === "sent" ? "sending" : "receiving";
-  html("b", { textContent: `What held it back (${doing})` }, caption);
+  html("b", { textContent: `What limited it (${doing})` }, caption);
   for (const [state, spent] of limits) {
     const key = html("span", { className: "key" }, caption);
     html("i", { className: "box" }, key).style.background = colour(state);
@@ -33,7 +33,7 @@ function limitStrip(parent, data) {
   if (!buckets.length) return;
   new TimeChart(parent, {
     title: "", height: 30, axis: false,
-    describe: () => "What held the transfer back at each moment: " +
+    describe: () => "What limited the transfer at each moment: " +
       Object.entries(data.summary.limited_by).map(([state, spent]) => `${stateName(state)} ${units.time(spent)}`).join(", "),
     draw(chart) {
       for (const [time, kinds] of chart.within(buckets)) {

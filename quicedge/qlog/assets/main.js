@@ -15,7 +15,7 @@ function facts() {
   const list = byId("findings");
   list.replaceChildren();
   for (const finding of told.findings) html("li", { className: finding.level, textContent: finding.sentence }, list);
-  if (data.breaks) html("li", { className: "bad", textContent: `The trace is broken in ${data.breaks} place(s), first at ${data.broken[0]}.` }, list);
+  if (data.breaks) html("li", { className: "bad", textContent: `The trace has ${data.breaks} parse error(s), first at ${data.broken[0]}.` }, list);
   const cards = byId("facts");
   cards.replaceChildren();
   const way = told[told.direction];

@@ -121,7 +121,7 @@ def test_stats_tell_the_story(paths: tuple[Path, Path]) -> None:
     client, server = paths
     page = run("stats", server).output
     for told in ("congestion window", f"{lossy().datagrams_lost} packets lost", "Mbit/s",
-                 "GET /file2 200", "What held it back (sending)"):  # fmt: skip
+                 "GET /file2 200", "What limited it (sending)"):  # fmt: skip
         assert told in page, told
     assert "by this side, 0x100, done" in run("stats", client).output
     facts = json.loads(run("stats", "--json", client).output)
@@ -135,7 +135,7 @@ def test_stats_of_a_broken_file_say_where(tmp_path: Path) -> None:
     path.write_text(whole[: len(whole) // 2])
     page = run("stats", path)
     assert page.exit_code == 0
-    assert "broken in 1 place" in page.output
+    assert "1 parse error" in page.output
     assert "byte" in page.output
 
 
