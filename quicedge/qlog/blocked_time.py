@@ -2,8 +2,8 @@
 
 `Sending` and `Receiving` hold the facts that determine the limit, seen from one endpoint. The state
 after the last event of an instant lasts until the next event, except that pacing and silence end as
-time passes; hence `periods`. A live connection knows the facts (`quic.blocked_time`); for a trace they
-are taken from events or inferred (`inferred.py`). Times are in any one unit, sizes in bytes.
+time passes; hence `periods`. A live connection knows the facts (`quic.blocked_time`); for a trace
+they are taken from events or inferred (`inferred.py`). Times are in any one unit, sizes in bytes.
 """
 
 from __future__ import annotations

@@ -68,7 +68,6 @@ async def test_timings_tell_a_new_connection_from_a_reused_one() -> None:
         await answer.over()
         assert first.connect_seconds > 0
         assert second.connect_seconds == 0
-        assert second.queue_seconds < first.connect_seconds + first.queue_seconds
 
 
 async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
