@@ -9,13 +9,13 @@ from quicedge.cli.group import CommandGroup
 
 COMMANDS = {
     "serve": "Run the edge.",
-    "demo": "Run the edge before an embedded origin and show a first request.",
-    "check": "Say what a configuration would do and what will hurt.",
-    "validate": "Judge a configuration file alone, on any machine.",
+    "demo": "Run the edge with an embedded origin and show a first request.",
+    "check": "Check a configuration on this machine.",
+    "validate": "Check a configuration file alone, on any machine.",
     "get": "Fetch a URL over HTTP/3.",
     "top": "Show the connections of a running edge, live.",
     "qlog": "Read qlog traces: stats, show, report, plot, diff, validate.",
-    "certs": "Make or show the development certificate.",
+    "certs": "Create or show the development certificate.",
 }
 
 
@@ -27,4 +27,4 @@ COMMANDS = {
 )
 @click.version_option(__version__, prog_name="quicedge")
 def main() -> None:
-    """An HTTP/3 edge: QUIC in, HTTP/1.1 or HTTP/2 out, and its transport in plain sight."""
+    """An HTTP/3 edge that terminates QUIC and forwards to HTTP/1.1 or HTTP/2 origins."""

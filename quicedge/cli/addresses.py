@@ -1,4 +1,4 @@
-"""Where a client connects: what `--resolve` says, else what the system's resolver does."""
+"""Name resolution for the client: `--resolve` entries, then the system's resolver."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _ENTRY = re.compile(r"((?:\[[^\]]*\]|[^:\[\]]+):[1-9][0-9]*):(.*)")
 
 
 class ResolveError(ValueError):
-    """A `--resolve` entry that cannot be used; the message says why."""
+    """An invalid `--resolve` entry; the message says why."""
 
 
 class Addresses:
-    """`HOST:PORT:ADDRESS[,ADDRESS]...` entries as curl has them; a HOST of `*` stands for all."""
+    """`HOST:PORT:ADDRESS[,ADDRESS]...` entries as in curl; `*` matches any HOST."""
 
     def __init__(self, entries: Iterable[str] = ()) -> None:
         self._given: dict[tuple[str, int], list[str]] = {}

@@ -1,4 +1,4 @@
-"""The admin API of a running edge, asked by commands."""
+"""A client of the admin API, used by commands."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ import click
 
 
 class AdminError(Exception):
-    """The admin API gave no answer, or one that says no."""
+    """The admin API did not answer, or answered with an error."""
 
 
 class AdminClient:
-    """Asks the admin API at `host:port` or `unix:/path`."""
+    """Queries the admin API at `host:port` or `unix:/path`."""
 
     def __init__(self, address: str, token: str | None = None) -> None:
         self._address = address
         self._token = token
 
     def get(self, path: str) -> Any:
-        """The JSON of a resource; raises AdminError."""
+        """Get a resource as decoded JSON; raises AdminError."""
         with self._ask(path) as answer:
             return json.loads(answer.read())
 
     def events(self, path: str) -> Iterator[tuple[str, bytes]]:
-        """Server-sent events as they come, name and data; raises AdminError."""
+        """Yield server-sent events as name and data; raises AdminError."""
         with self._ask(path) as answer:
             name, data = "message", []
             for line in answer:
@@ -45,7 +45,7 @@ class AdminClient:
 
     @contextlib.contextmanager
     def _ask(self, path: str) -> Iterator[http.client.HTTPResponse]:
-        """An answer to read that says yes; what fails while it is read is an AdminError too."""
+        """Send a request and yield a successful response; errors while reading are AdminError."""
         headers = {"authorization": f"Bearer {self._token}"} if self._token else {}
         try:
             connection = self._connection()
@@ -57,9 +57,9 @@ class AdminClient:
                     raise AdminError(f"{self._address}: {found.get('error', answer.status)}")
                 yield answer
         except (OSError, http.client.HTTPException, ValueError) as error:
-            # Refused, or no such socket: mostly an edge that does not run, or runs elsewhere.
+            # Connection refused or no such socket: most likely the edge is not running.
             absent = isinstance(error, ConnectionRefusedError | FileNotFoundError)
-            hint = "; does the edge run? --admin says where its API is" if absent else ""
+            hint = "; is the edge running? Set its admin address with --admin" if absent else ""
             reason = getattr(error, "strerror", None) or error
             raise AdminError(f"{self._address}: {reason}{hint}") from error
 
@@ -74,23 +74,23 @@ class AdminClient:
 
 
 def admin_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--admin` and `--token-file`, for a command that asks a running edge."""
+    """Add the options `--admin` and `--token-file` to a command."""
     token = click.option("--token-file", type=click.File(), help="File with the bearer token.")
     address = click.option(
         "--admin", default="127.0.0.1:4480", show_default=True, metavar="ADDRESS",
-        help="Admin API, host:port or unix:/path.",
+        help="Address of the admin API, host:port or unix:/path.",
     )  # fmt: skip
     return address(token(command))
 
 
 def admin_client(admin: str, token_file: Any) -> AdminClient:
-    """What `admin_options` name."""
+    """Create the client for the values of `admin_options`."""
     if token_file is None:
         return AdminClient(admin)
     try:
         token = token_file.read().strip()
     except UnicodeDecodeError as error:
         raise click.BadParameter(
-            f"{token_file.name}: holds no token", param_hint="--token-file"
+            f"{token_file.name}: contains no token", param_hint="--token-file"
         ) from error
     return AdminClient(admin, token)

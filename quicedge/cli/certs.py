@@ -29,17 +29,17 @@ class _Host(click.ParamType):
     default=devcerts.DIRECTORY,
     show_default=True,
     type=click.Path(file_okay=False),
-    help="Where the files are.",
+    help="Directory of the files.",
 )
 @click.option(
     "--host",
     "hosts",
     multiple=True,
     type=_Host(),
-    help="A name or address to cover, besides localhost.",
+    help="Additional name or address to cover, besides localhost (repeatable).",
 )
 def command(directory: str, hosts: tuple[str, ...]) -> None:
-    """Make the development certificate if need be, and show it."""
+    """Create the development certificate if necessary, and show it."""
     files = devcerts.ensure(directory, (*devcerts.DEFAULT_HOSTS, *hosts))
     leaf = x509.load_pem_x509_certificates(files.cert.read_bytes())[0]
     san = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

@@ -1,4 +1,4 @@
-"""`quicedge check`: what a configuration would do, and what will hurt."""
+"""`quicedge check`: show what a configuration does, and check it on this machine."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from rich.console import Console
 from rich.markup import escape
 
 from quicedge.cli import findings
+from quicedge.cli.findings.finding import Level
 from quicedge.cli.options import config_options, make_config
 from quicedge.config.schema import Config
 
-_STYLE = {"error": "bold red", "warning": "yellow", "ok": "green"}
+_STYLE = {Level.ERROR: "bold red", Level.WARNING: "yellow", Level.OK: "green"}
 
 
 @click.command()
 @config_options
-@click.option("--json", "as_json", is_flag=True, help="Findings as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print findings as JSON.")
 @click.option(
     "--no-machine",
     "file_alone",
     is_flag=True,
-    help="Judge the file alone, not what it needs of this machine (as `quicedge validate`).",
+    help="Check the file alone, without this machine (as `quicedge validate`).",
 )
 def command(
     path: str | None,
@@ -35,27 +36,27 @@ def command(
     as_json: bool,
     file_alone: bool,
 ) -> None:
-    """Check a configuration on this machine; exit 1 when something would fail.
+    """Check a configuration on this machine; exits with 1 on errors.
 
-    As root it looks as the user that workers become. It knows the edge that runs with the same
-    configuration: what that holds is no obstacle.
+    As root, checks run as the user that workers run as. Resources held by an edge that is already
+    running with the same configuration are not reported as conflicts.
     """
     config = make_config(path, upstream, root, listen, workers, admin, machine=False)
     show(config, [] if file_alone else findings.examine(config, path), as_json=as_json)
 
 
 def show(config: Config, found: list[findings.Finding], *, as_json: bool) -> None:
-    """Print what the configuration would do and what was found, and exit by it."""
+    """Print the plan and the findings, and exit with 1 if there are errors."""
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=1))
     else:
         _print(config, found)
-    sys.exit(any(finding.level == "error" for finding in found))
+    sys.exit(any(finding.level is Level.ERROR for finding in found))
 
 
 def _print(config: Config, found: list[findings.Finding]) -> None:
     console = Console(highlight=False, soft_wrap=True)
-    console.print("[bold]It would[/bold]")
+    console.print("[bold]Plan[/bold]")
     for line in plan(config):
         console.print(f"  {escape(line)}")
     if found:
@@ -71,20 +72,20 @@ def _print(config: Config, found: list[findings.Finding]) -> None:
 
 
 def plan(config: Config) -> list[str]:
-    """What the configuration makes the edge do, a line each."""
+    """What the edge does with this configuration, one item per line."""
     lines = [f"listen on UDP {', '.join(config.listen)} with {config.workers} worker(s)"]
     for certificate in config.tls.certificates:
         lines.append(f"serve the certificate {certificate.cert}")
     if not config.tls.certificates:
-        lines.append("make a development certificate under certs/")
+        lines.append("create a development certificate under certs/")
     for route in config.routes:
         upstream = config.upstreams[route.upstream]
         servers = upstream.root or ", ".join(upstream.servers)
         lines.append(f"send {route.host}{route.path} to {route.upstream} ({servers})")
     lines.append(
-        f"validate addresses by Retry: {config.quic.retry}; "
-        f"control congestion by {config.quic.congestion_control}"
+        f"address validation by Retry: {config.quic.retry}; "
+        f"congestion control: {config.quic.congestion_control}"
     )
     if config.admin.enabled:
-        lines.append(f"answer administrators on {config.admin.listen}")
+        lines.append(f"serve the admin API on {config.admin.listen}")
     return lines

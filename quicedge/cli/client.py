@@ -1,4 +1,4 @@
-"""A small HTTP/3 client: one connection, one request at a time, everything measured."""
+"""A small HTTP/3 client with measurements: one connection, one request at a time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from quicedge.quic.ending import Ending
 from quicedge.quic.settings import client_configuration
 from quicedge.telemetry.text import escape
 
-# What goes wrong is told by FetchError; aioquic's own words would come on top, on stderr.
+# Errors are reported by FetchError; suppress aioquic's own log output.
 logging.getLogger("quic").addHandler(logging.NullHandler())
 
 _CERTIFICATE_ERRORS = frozenset(0x100 + alert for alert in (42, 43, 44, 45, 46, 48))
@@ -40,7 +40,7 @@ _BAD_CERTIFICATE = "; --cacert FILE names a CA to trust, -k trusts anyone"
 
 
 class FetchError(Exception):
-    """The request failed; the message says how, a server's own words in it made safe to show."""
+    """The request failed; the message is escaped, as it may contain text from the server."""
 
     def __init__(self, message: str, exit_code: ExitCode = ExitCode.RECEIVE_ERROR) -> None:
         super().__init__(escape(message))
@@ -49,7 +49,7 @@ class FetchError(Exception):
 
 @dataclass
 class Timings:
-    """Seconds since the client started to connect; None: not reached."""
+    """Seconds since the client started to connect; None when not reached."""
 
     handshake: float | None = None
     first_byte: float | None = None
@@ -58,7 +58,7 @@ class Timings:
 
 @dataclass
 class Answer:
-    """A response and what it took."""
+    """A response and its timings."""
 
     status: int = 0
     fields: Fields = field(default_factory=list)
@@ -69,20 +69,20 @@ class Answer:
 
 
 def _check_ca_file(name: str) -> None:
-    """Raises FetchError for a file that names no CA: the TLS engine finds out too late."""
+    """Raise FetchError for a file without a CA: the TLS engine would fail too late."""
     try:
         if x509.load_pem_x509_certificates(Path(name).read_bytes()):
             return
-        reason = "holds no certificate"
+        reason = "contains no certificate"
     except OSError as error:
         reason = error.strerror or str(error)
     except ValueError:
-        reason = "holds no certificate (PEM)"
+        reason = "contains no PEM certificate"
     raise FetchError(f"--cacert {name}: {reason}", ExitCode.CA_FILE_UNUSABLE)
 
 
 def _dialled(address: tuple[Any, ...]) -> tuple[str, int]:
-    """A socket address as asyncio takes it: a scope is part of the host."""
+    """A socket address for asyncio, which expects the scope as part of the host."""
     host, port = str(address[0]), int(address[1])
     if len(address) == 4 and address[3] and "%" not in host:
         host = f"{host}%{address[3]}"
@@ -90,7 +90,7 @@ def _dialled(address: tuple[Any, ...]) -> tuple[str, int]:
 
 
 def _ended(event: events.ConnectionTerminated, ending: Ending | None) -> FetchError:
-    """Why a connection ended, in words that a person can act upon."""
+    """Describe in actionable terms why a connection ended."""
     if ending is Ending.IDLE_TIMEOUT:
         return FetchError("connection timed out: the server stopped responding", ExitCode.TIMEOUT)
     if ending is Ending.HANDSHAKE_TIMEOUT:
@@ -137,7 +137,7 @@ class Client(asyncio.DatagramProtocol):
         self._method = ""
         self._stream_id = -1
         self._length: int | None = None
-        """Content that the response on the way declared; None: nothing to hold it to."""
+        """Declared content length of the current response; None when not declared."""
         connection.handler = self
 
     @classmethod
@@ -152,9 +152,9 @@ class Client(asyncio.DatagramProtocol):
         server_name: str | None = None,
         addresses: Addresses | None = None,
     ) -> Client:
-        """A connection to an HTTP/3 server, its handshake done within `timeout` seconds.
+        """Connect to an HTTP/3 server and complete the handshake within `timeout` seconds.
 
-        `server_name`: the name asked for and expected in the certificate, if not the host's.
+        `server_name`: SNI and expected certificate name, if different from the host.
         """
         if verify and ca_file is not None:
             _check_ca_file(ca_file)
@@ -173,7 +173,7 @@ class Client(asyncio.DatagramProtocol):
         name = server_name or host.partition("%")[0]
         last = FetchError(f"{host}: no address", ExitCode.COULDNT_RESOLVE_HOST)
         for tried, address in enumerate(found):
-            # Each may take its part of what is left.
+            # Each attempt gets an equal share of the remaining time.
             share = max(deadline - loop.time(), 0.0) / (len(found) - tried)
             try:
                 return await cls._connect(name, address, ca_file, verify, share)
@@ -233,7 +233,7 @@ class Client(asyncio.DatagramProtocol):
             *(fields or []),
         ]
         if isinstance(body, bytes) and body and not any(n == b"content-length" for n, _ in head):
-            # Known, so told: many an origin refuses a body of unknown length.
+            # Many origins reject bodies of unknown length.
             head.append((b"content-length", b"%d" % len(body)))
         self._started_request = started
         self._h3.send_headers(stream_id, head, end_stream=body == b"")
@@ -257,7 +257,7 @@ class Client(asyncio.DatagramProtocol):
 
     @property
     def answer(self) -> Answer:
-        """The latest response, as far as it came."""
+        """The latest response, possibly incomplete."""
         return self._answer
 
     async def _upload(self, stream_id: int, body: AsyncIterator[bytes]) -> None:
@@ -280,7 +280,7 @@ class Client(asyncio.DatagramProtocol):
     _started_request = 0.0
 
     async def close(self) -> None:
-        """Say goodbye and let the socket go."""
+        """Close the connection and the socket."""
         if self.connection.is_alive:
             self.connection.close(error_code=H3ErrorCode.NO_ERROR)
             self._flush()
@@ -301,7 +301,7 @@ class Client(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
         if self.connection.is_stateless_reset(data):
-            self._fail("connection closed: the server does not know it any more (stateless reset)")
+            self._fail("connection closed: stateless reset by the server")
             event = events.ConnectionTerminated(
                 error_code=0, frame_type=0, reason_phrase="stateless reset"
             )
@@ -313,7 +313,7 @@ class Client(asyncio.DatagramProtocol):
 
     def error_received(self, exc: Exception) -> None:
         # An ICMP error is a hint at most (RFC 9000 section 14.2.1), but before the handshake
-        # "connection refused" is what a person wants to hear.
+        # "connection refused" is the useful answer.
         if not self._ready.done():
             reason = exc.strerror if isinstance(exc, OSError) else exc
             host, port = self._address[:2]

@@ -1,4 +1,4 @@
-"""`quicedge demo`: the edge before an embedded origin, and a first request through it."""
+"""`quicedge demo`: the edge in front of an embedded origin, and a first request through it."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ START_TIMEOUT = 30.0
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="Make the request and exit, 0 when it went well.")
+@click.option("--once", is_flag=True, help="Make the request and exit, with 0 on success.")
 @click.option("--port", default=4433, show_default=True, type=click.IntRange(1, 65535),
               help="UDP port of the edge.")  # fmt: skip
 def command(once: bool, port: int) -> None:
-    """Run the edge, an embedded origin and a development certificate; show a first request."""
+    """Run the edge with an embedded origin and a development certificate; show a first request."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        # Unless it unwinds, the edge, which is in a session of its own, would outlive us.
+        # The edge runs in a session of its own; unwind to stop it.
         signal.signal(number, lambda *_: sys.exit(0))
     admin = _admin_port()
     with embedded_origin() as origin, _edge(origin, port, admin) as edge:
@@ -68,13 +68,13 @@ Try, in another terminal:
   {program} get --cacert {ca} -o /dev/null 'https://localhost:{port}/download?size=100MB'
   {program} top --admin 127.0.0.1:{admin}
 
-Ctrl-C ends it.
+Press Ctrl-C to stop.
 """
 
 
 @contextmanager
 def embedded_origin() -> Iterator[str]:
-    """The embedded origin in a thread of its own; yields its URL."""
+    """Run the embedded origin in a thread; yields its URL."""
     ready = threading.Event()
     stop: list[asyncio.Event] = []
     loops: list[asyncio.AbstractEventLoop] = []
@@ -91,7 +91,7 @@ def embedded_origin() -> Iterator[str]:
     thread = threading.Thread(target=lambda: uvloop.run(serve()), daemon=True)
     thread.start()
     if not ready.wait(START_TIMEOUT):
-        raise click.ClickException("the embedded origin did not start")
+        raise click.ClickException("the embedded origin failed to start")
     try:
         yield origin.url
     finally:
@@ -100,7 +100,7 @@ def embedded_origin() -> Iterator[str]:
 
 
 def _admin_port() -> int:
-    """The usual port of the admin API, or a free one when something else has it."""
+    """The default port of the admin API, or a free one if it is in use."""
     for port in (ADMIN_PORT, 0):
         with socket.socket() as sock:
             try:
@@ -108,19 +108,19 @@ def _admin_port() -> int:
             except OSError:
                 continue
             return int(sock.getsockname()[1])
-    raise click.ClickException("no TCP port is free on 127.0.0.1")
+    raise click.ClickException("no free TCP port on 127.0.0.1")
 
 
 @contextmanager
 def _edge(origin: str, port: int, admin: int) -> Iterator[subprocess.Popen[bytes]]:
-    """`quicedge serve` as an operator would start it."""
+    """Run `quicedge serve` as an operator would."""
     edge = subprocess.Popen(
         [
             sys.executable, "-m", "quicedge", "serve", "--upstream", origin,
             *(f"--listen={address}" for address in development_listen(port)),
             "--admin", f"127.0.0.1:{admin}",
         ],
-        # Ctrl-C is for us; we pass the word on.
+        # Ctrl-C is for this process, which stops the edge.
         start_new_session=True,
         env=os.environ,
     )  # fmt: skip
@@ -135,12 +135,12 @@ def _edge(origin: str, port: int, admin: int) -> Iterator[subprocess.Popen[bytes
 async def _first_request(
     port: int, ca: str, edge: subprocess.Popen[bytes]
 ) -> tuple[Answer, Client]:
-    """Ask until the edge answers; raises FetchError when it has ended or takes too long."""
+    """Retry until the edge answers; raises FetchError when it has exited or times out."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + START_TIMEOUT
     while True:
         try:
-            # The first handshake waits for the edge to start; the second one is shown.
+            # The first handshake waits for the edge to start; the second one is measured.
             await (await Client.connect("localhost", port, ca_file=ca, timeout=2)).close()
             client = await Client.connect("localhost", port, ca_file=ca, timeout=2)
             answer = await client.fetch("GET", f"localhost:{port}", "/")
@@ -148,7 +148,7 @@ async def _first_request(
             return answer, client
         except FetchError:
             if edge.poll() is not None:
-                raise FetchError(f"the edge ended with exit code {edge.returncode}") from None
+                raise FetchError(f"the edge exited with code {edge.returncode}") from None
             if loop.time() > deadline:
                 raise
             await asyncio.sleep(0.1)

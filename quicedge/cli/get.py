@@ -1,4 +1,4 @@
-"""`quicedge get`: fetch a URL over HTTP/3, and see how it travelled."""
+"""`quicedge get`: fetch a URL over HTTP/3, with transport measurements."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from quicedge.quic.packet import VERSION_NAMES
 from quicedge.telemetry.text import escape, text
 
 MAX_SECONDS = 86400.0
-"""Longest timeout that can be asked for: a day."""
+"""Maximum timeout in seconds: one day."""
 _NOT_IN_HTTP3 = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
 )
-"""Fields of one HTTP/1.1 connection (RFC 9114 section 4.2): not sent, as curl does it."""
+"""Connection-specific fields (RFC 9114 section 4.2), which are not sent, as in curl."""
 
 
 class Seconds(click.ParamType):
@@ -60,18 +60,18 @@ class Seconds(click.ParamType):
 
 
 def _give_up(message: str, exit_code: ExitCode) -> NoReturn:
-    """One line about what went wrong, and curl's exit code for it."""
+    """Print an error and exit with curl's exit code for it."""
     click.echo(f"Error: {message}", err=True)
     sys.exit(exit_code)
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a fetch goes about it."""
+    """Options of a fetch."""
 
     verbose: bool = False
     head: bool = False
-    """Show response heads in place of content."""
+    """Show response heads instead of content."""
     fail: bool = False
     follow: bool = False
     max_redirects: int = 50
@@ -86,25 +86,27 @@ class Options:
 
 @click.command()
 @click.argument("url")
-@click.option("-v", "--verbose", is_flag=True, help="Show fields, timings and the transport.")
-@click.option("-d", "--data", help="Send this as the request body (POST); @FILE reads a file, "
+@click.option("-v", "--verbose", is_flag=True, help="Show fields, timings and transport state.")
+@click.option("-d", "--data", help="Request body (POST); @FILE reads a file, "
               "@- standard input.")  # fmt: skip
-@click.option("-X", "--request", "method", help="Method; GET, or POST with -d, or HEAD with -I.")
+@click.option(
+    "-X", "--request", "method", help="Method [default: GET, POST with -d, HEAD with -I]."
+)
 @click.option("-H", "--header", "headers", multiple=True, metavar="NAME: VALUE",
-              help="Add a field; `Host:` becomes :authority.")  # fmt: skip
+              help="Add a header field; `Host:` becomes :authority.")  # fmt: skip
 @click.option("-I", "--head", is_flag=True, help="Send HEAD and print the response head.")
 @click.option("-L", "--location", "follow", is_flag=True, help="Follow redirects.")
 @click.option("--max-redirs", "max_redirects", default=50, show_default=True,
               type=click.IntRange(0, 1000), help="Redirects that -L follows.")  # fmt: skip
-@click.option("-f", "--fail", is_flag=True, help="Exit 22 on status 400 and above, no content.")
+@click.option("-f", "--fail", is_flag=True, help="Exit with 22 on status 400 or above, no content.")
 @click.option("-o", "--output", metavar="FILE", help="Write the body to a file.")
 @click.option("-k", "--insecure", is_flag=True, help="Do not verify the certificate.")
 @click.option("--cacert", metavar="FILE", help="CA to trust (PEM).")
 @click.option("--resolve", multiple=True, metavar="HOST:PORT:ADDRESS",
-              help="Connect there for that host and port; `*` is any host.")  # fmt: skip
+              help="Connect there for this host and port; `*` is any host.")  # fmt: skip
 @click.option("--sni", metavar="NAME",
-              help="Ask for, and expect, the certificate of this name.")  # fmt: skip
-@click.option("--path-as-is", is_flag=True, help="Send `.` and `..` in the path.")
+              help="Request and expect the certificate of this name.")  # fmt: skip
+@click.option("--path-as-is", is_flag=True, help="Send `.` and `..` in the path unchanged.")
 @click.option("--connect-timeout", default=10.0, show_default=True, type=Seconds())
 @click.option("-m", "--max-time", default=300.0, show_default=True, type=Seconds())
 def command(
@@ -128,10 +130,10 @@ def command(
 ) -> None:
     """Fetch URL over HTTP/3; the body goes to standard output.
 
-    Exit codes are curl's: 3 malformed URL, 6 host not resolved, 7 no connection, 18 content is not
-    as long as declared, 22 --fail, 23 cannot write, 26 cannot read, 28 timeout, 35 TLS, 47 too many
-    redirects, 56 connection lost, 60 certificate not verified, 77 CA file unusable, 95 HTTP/3
-    error.
+    Exit codes are curl's: 3 malformed URL, 6 host not resolved, 7 connection failed, 18 content
+    shorter than declared, 22 --fail, 23 write error, 26 read error, 28 timeout, 35 TLS error,
+    47 too many redirects, 56 connection lost, 60 certificate not verified, 77 CA file unusable,
+    95 HTTP/3 error.
     """
     request = Request(
         _target(url, path_as_is), _method(method, data, head), _fields(headers), _body(data)
@@ -146,14 +148,14 @@ def command(
     except FetchError as error:
         _give_up(str(error), error.exit_code)
     except OSError as error:
-        # What was written to a buffer may find the disk full, or the reader gone, only now.
+        # Buffered writes may fail only now: disk full or broken pipe.
         if output is None and error.errno == errno.EPIPE:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _give_up(f"cannot write the response: {error.strerror}", ExitCode.WRITE_ERROR)
 
 
 def _run(request: Request, options: Options, output: str | None) -> None:
-    """Fetch to a file or to standard output; raises FetchError, and OSError of a failed write."""
+    """Fetch to a file or standard output; raises FetchError, and OSError of failed writes."""
     with ExitStack() as stack:
         sink = sys.stdout.buffer
         if output is not None:
@@ -175,9 +177,9 @@ def _target(url: str, path_as_is: bool) -> Target:
 
 def _method(method: str | None, data: str | None, head: bool) -> str:
     if head and data is not None:
-        raise click.UsageError("-I sends no content, -d does: choose one")
+        raise click.UsageError("-I and -d are mutually exclusive")
     if head and method not in (None, "HEAD"):
-        raise click.UsageError(f"-I sends HEAD, -X says {method}: choose one")
+        raise click.UsageError(f"-I and -X {method} are mutually exclusive")
     if method is None:
         method = "HEAD" if head else "GET" if data is None else "POST"
     if not TOKEN.fullmatch(method.encode()):
@@ -197,7 +199,7 @@ def _body(data: str | None) -> bytes:
 def _fields(lines: Sequence[str]) -> list[Field]:
     fields = []
     for line in lines:
-        # As curl has it: `Name;` is a field without value, `Name:` none at all.
+        # As in curl: `Name;` sends an empty value, `Name:` no field at all.
         empty = line.endswith(";") and ":" not in line
         head, colon, rest = line.partition(";" if empty else ":")
         name, value = head.strip().lower().encode(), rest.strip().encode()
@@ -206,7 +208,7 @@ def _fields(lines: Sequence[str]) -> list[Field]:
         if name == b"host" and value and not AUTHORITY.fullmatch(value):
             raise click.UsageError(f"-H {line!r} does not name a host")
         if name in _NOT_IN_HTTP3:
-            click.echo(f"Warning: -H {head.strip()}: not sent, HTTP/3 does not allow it", err=True)
+            click.echo(f"Warning: -H {head.strip()}: not sent: not allowed in HTTP/3", err=True)
         elif value or empty:
             fields.append((name, value))
     return fields
@@ -263,7 +265,7 @@ async def _fetch(request: Request, write: Callable[[bytes], None], options: Opti
 
 
 async def _follow(request: Request, write: Callable[[bytes], None], options: Options) -> None:
-    """The request and those that redirects lead to, on one connection as long as they can be."""
+    """Send the request and follow redirects, reusing the connection where possible."""
     client: Client | None = None
     connected: Target | None = None
     try:
@@ -308,7 +310,7 @@ async def _connect(target: Target, options: Options) -> Client:
 async def _exchange(
     client: Client, request: Request, write: Callable[[bytes], None], options: Options
 ) -> Answer:
-    """One request and its response; content that is not asked for is dropped."""
+    """Send one request and receive its response; unwanted content is discarded."""
     wanted = True
 
     def on_head(answer: Answer) -> None:
@@ -347,7 +349,7 @@ def _head_of(answer: Answer) -> bytes:
 
 
 def _safe(value: bytes) -> str:
-    # A server's words: no escape sequence of theirs may reach the terminal.
+    # Untrusted text: no escape sequences may reach the terminal.
     return escape(text(value))
 
 
@@ -358,7 +360,7 @@ def _show(line: str, fields: list[Field], prefix: str) -> None:
 
 
 def show_answer(client: Client, answer: Answer) -> None:
-    """The head of a response, its timings and its transport, to standard error."""
+    """Print the head of a response, its timings and transport state to standard error."""
     for status, fields in answer.interim:
         _show(f"< HTTP/3 {status}", fields, "< ")
     _show(f"< HTTP/3 {answer.status}", answer.fields, "< ")
@@ -374,7 +376,7 @@ def show_answer(client: Client, answer: Answer) -> None:
 
 
 def transport_line(client: Client) -> str:
-    """One line about the connection."""
+    """Summarise the connection in one line."""
     connection = client.connection
     recovery, rtt = connection.recovery, connection.recovery.rtt
     return (

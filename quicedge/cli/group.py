@@ -54,7 +54,7 @@ class CommandGroup(click.Group):
 
 
 def _in_words(error: Exception) -> str:
-    """One line about what stopped a command."""
+    """Describe in one line why a command failed."""
     if isinstance(error, OSError) and error.strerror:
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
         return ": ".join([*names, error.strerror])

@@ -1,4 +1,4 @@
-"""Options that `serve` and `check` share, and the configuration they make."""
+"""Options shared by `serve` and `check`, and the resulting configuration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEVELOPMENT_PORT = 4433
 
 
 def development_listen(port: int = DEVELOPMENT_PORT) -> list[str]:
-    """The loopback addresses there are: many a container has no IPv6."""
+    """The available loopback addresses; containers often lack IPv6."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
         probe.bind(("::1", 0))
         return [f"127.0.0.1:{port}", f"[::1]:{port}"]
@@ -27,36 +27,36 @@ def development_listen(port: int = DEVELOPMENT_PORT) -> list[str]:
 
 
 class Refused(click.ClickException):
-    """A configuration that cannot be used."""
+    """An invalid configuration."""
 
     exit_code = 2
 
 
 def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--config`, or `--upstream` or `--root` and what goes with them."""
+    """Add `--config`, `--upstream` and `--root`, with their options."""
     for option in (
         click.option(
             "--workers",
             type=click.IntRange(1, MAX_WORKERS),
-            help="Worker processes; 1 unless given.",
+            help="Number of worker processes [default: 1].",
         ),
         click.option(
             "--listen",
             multiple=True,
             metavar="ADDRESS",
-            help=f"UDP address, host:port or [v6]:port, again and again; "
-            f"loopback, port {DEVELOPMENT_PORT}, unless given.",
+            help=f"UDP address, host:port or [v6]:port (repeatable) "
+            f"[default: loopback, port {DEVELOPMENT_PORT}].",
         ),
         click.option(
             "--admin",
             metavar="ADDRESS",
-            help="Admin API, host:port or unix:/path; 127.0.0.1:4480 unless given.",
+            help="Address of the admin API, host:port or unix:/path [default: 127.0.0.1:4480].",
         ),
-        click.option("--root", metavar="DIRECTORY", help="Serve the files below, with no origin."),
+        click.option("--root", metavar="DIRECTORY", help="Serve static files from this directory."),
         click.option(
             "--upstream",
             metavar="URL",
-            help="Serve this origin, with no file at all: http://127.0.0.1:8000, "
+            help="Serve this origin without a configuration file: http://127.0.0.1:8000, "
             "https://host or unix:/path.",
         ),
         click.option(
@@ -77,12 +77,12 @@ def make_config(
     *,
     machine: bool = True,
 ) -> Config:
-    """The configuration that the options name; raises click.ClickException with exit code 2.
+    """The configuration selected by the options; raises click.ClickException with exit code 2.
 
-    `machine` as `load_config` has it.
+    For `machine` see `load_config`.
     """
     if sum(option is not None for option in (path, upstream, root)) != 1:
-        raise click.UsageError("give one of --config FILE, --upstream URL and --root DIRECTORY")
+        raise click.UsageError("specify one of --config FILE, --upstream URL and --root DIRECTORY")
     try:
         if path is None:
             return config_from_options(
@@ -94,7 +94,7 @@ def make_config(
             )
         if listen or workers or admin:
             raise click.UsageError(
-                "--listen, --workers and --admin go with --upstream and --root; a file has its own"
+                "--listen, --workers and --admin cannot be combined with --config"
             )
         return load_config(path, machine=machine)
     except ConfigError as error:
@@ -104,7 +104,7 @@ def make_config(
 
 
 def with_certificate(config: Config) -> tuple[Config, devcerts.DevCertificate | None]:
-    """The configuration with the development certificate in it when it names none."""
+    """Add the development certificate to a configuration without certificates."""
     if config.tls.certificates:
         return config, None
     files = devcerts.ensure()

@@ -1,4 +1,4 @@
-"""The embedded origin of `quicedge demo`: a small HTTP/1.1 server with something of everything."""
+"""The embedded origin of `quicedge demo`: a small HTTP/1.1 server with various resources."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_DOWNLOAD = 10 * 10**9
 
 
 class _Bad(Exception):
-    """A query that makes no sense (400)."""
+    """An invalid query (400)."""
 
 
 class DemoOrigin:
@@ -87,7 +87,7 @@ class _Exchange:
         return bool(data)
 
     async def run(self) -> bool:
-        """Answer one request; whether the connection can take another."""
+        """Answer one request; returns whether the connection can be reused."""
         while not self._head_done:
             if not await self._feed():
                 return False
@@ -150,7 +150,7 @@ class _Exchange:
     async def _page(self, path: str) -> None:
         found = site.page(path)
         if found is None:
-            await self.respond(404, "text/plain", b"There is nothing here.\n")
+            await self.respond(404, "text/plain", b"Not found.\n")
         else:
             await self.respond(200, *found)
 

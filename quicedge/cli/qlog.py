@@ -1,4 +1,4 @@
-"""`quicedge qlog`: read qlog traces, ours and other implementations'."""
+"""`quicedge qlog`: analyse qlog traces of any implementation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from quicedge.qlog.units import safe
 from quicedge.qlog.validate import validate as validate_file
 
 _SHOW_PROGRESS_FROM = 4_000_000
-"""Bytes of a file below which reading takes no time worth a progress bar."""
+"""File size in bytes from which on a progress bar is shown."""
 _UNITS = {"": 1.0, "ms": 1.0, "s": 1000.0, "us": 0.001}
 
 Trace = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -51,13 +51,13 @@ class _Time(click.ParamType):
             return value
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(us|ms|s|)", str(value))
         if match is None:
-            self.fail(f"{value!r} is no time; write 250ms or 1.5s", param, ctx)
+            self.fail(f"{value!r} is not a time such as 250ms or 1.5s", param, ctx)
         return float(match[1]) * _UNITS[match[2]]
 
 
 @contextmanager
 def _progress(path: Path) -> Iterator[Callable[[int], None] | None]:
-    """A progress bar on standard error, where that is a terminal and the file is large."""
+    """A progress bar on standard error, if that is a terminal and the file is large."""
     console = Console(stderr=True)
     whole = path.stat().st_size
     if not console.is_terminal or whole < _SHOW_PROGRESS_FROM:
@@ -82,11 +82,11 @@ def _read(path: Path, detail_from: float = 0.0) -> Analysis:
 
 def _nothing(analysis: Analysis) -> NoReturn:
     place = f": {safe(analysis.parse_errors.places[0])}" if analysis.parse_errors.places else ""
-    raise click.ClickException(f"{safe(analysis.path)} holds no qlog events{place}")
+    raise click.ClickException(f"{safe(analysis.path)} contains no qlog events{place}")
 
 
 def _pick(analysis: Analysis, wanted: str | None) -> Connection:
-    """The connection asked for by its number in the file or the beginning of its ID."""
+    """Select a connection by its number in the file or a prefix of its ID."""
     if wanted is None:
         assert analysis.main is not None
         return analysis.main
@@ -97,7 +97,9 @@ def _pick(analysis: Analysis, wanted: str | None) -> Connection:
         f"{index} ({safe(connection.identifier) or 'no ID'})"
         for index, connection in enumerate(analysis.connections[:8])
     )
-    raise click.ClickException(f"no connection {wanted!r} in {safe(analysis.path)}; it has {known}")
+    raise click.ClickException(
+        f"no connection {wanted!r} in {safe(analysis.path)}; connections: {known}"
+    )
 
 
 def _warn(analysis: Analysis) -> None:
@@ -107,22 +109,22 @@ def _warn(analysis: Analysis) -> None:
 
 
 _connection = click.option(
-    "-c", "--connection", metavar="ID|N", help="One connection of a file that holds several."
+    "-c", "--connection", metavar="ID|N", help="Select one connection of a file with several."
 )
-_since = click.option("--from", "since", type=_Time(), help="Not before this time (250ms, 1.5s).")
+_since = click.option("--from", "since", type=_Time(), help="Start at this time (250ms, 1.5s).")
 
 
 @click.group("qlog")
 def command() -> None:
-    """Read qlog traces: JSON or JSON-SEQ, qlog 0.3 to today's drafts, plain or gzipped."""
+    """Analyse qlog traces: JSON or JSON-SEQ, qlog 0.3 to current drafts, plain or gzipped."""
 
 
 @command.command()
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=Trace)
-@click.option("--json", "as_data", is_flag=True, help="Print JSON, one object a connection.")
+@click.option("--json", "as_data", is_flag=True, help="Print JSON, one object per connection.")
 @_connection
 def stats(files: tuple[Path, ...], as_data: bool, connection: str | None) -> None:
-    """Say what happened: handshake, RTT, losses, goodput, and what held it back."""
+    """Summarise connections: handshake, RTT, losses, goodput, and what limited them."""
     console = Console(highlight=False)
     for path in files:
         analysis = _read(path)
@@ -148,10 +150,10 @@ def stats(files: tuple[Path, ...], as_data: bool, connection: str | None) -> Non
 @click.option("--packet", type=click.IntRange(min=0), help="Events about this packet number.")
 @click.option("--stream", type=click.IntRange(min=0), help="Events about this stream.")
 @_since
-@click.option("--to", "until", type=_Time(), help="Not after this time.")
-@click.option("-n", "--limit", type=click.IntRange(min=1), help="Stop after so many events.")
-@click.option("--json", "as_data", is_flag=True, help="Print JSON, one event a line, in the "
-              "vocabulary of today's drafts.")  # fmt: skip
+@click.option("--to", "until", type=_Time(), help="Stop at this time.")
+@click.option("-n", "--limit", type=click.IntRange(min=1), help="Stop after this many events.")
+@click.option("--json", "as_data", is_flag=True, help="Print JSON, one event per line, in the "
+              "vocabulary of the current drafts.")  # fmt: skip
 def show(
     file: Path,
     types: tuple[str, ...],
@@ -174,8 +176,8 @@ def show(
         if event_trace is not trace and not as_data:
             trace = event_trace
             header = trace.header
-            told = f"# trace {header.index}: {header.implementation} {header.vantage}, "
-            click.secho(safe(f"{told}qlog {header.version}"), dim=True)
+            title = f"# trace {header.index}: {header.implementation} {header.vantage}, "
+            click.secho(safe(f"{title}qlog {header.version}"), dim=True)
         click.echo(render(event))
         shown += 1
         if limit is not None and shown >= limit:
@@ -183,7 +185,7 @@ def show(
     for place in events.parse_errors.places:
         click.secho(f"broken: {safe(place)}", fg="red", err=True)
     if events.bad_events:
-        click.secho(f"{events.bad_events} items were no events", fg="yellow", err=True)
+        click.secho(f"{events.bad_events} items are not events", fg="yellow", err=True)
 
 
 @command.command()
@@ -197,13 +199,15 @@ def report(
 ) -> None:
     """Write one self-contained HTML page: graphs, streams, packets.
 
-    With the traces of both ends the packet sequence diagram shows both. `--from` chooses where
-    the single packets shown begin.
+    With the traces of both endpoints the packet sequence diagram shows both. `--from` selects where
+    the individually shown packets start.
     """
     from quicedge.qlog.report import write
 
     if len(files) > 2:
-        raise click.UsageError("a report shows one trace, or the two ends of a connection")
+        raise click.UsageError(
+            "a report takes one trace, or those of both endpoints of a connection"
+        )
     analyses = [_read(path, since or 0.0) for path in files]
     sides = [(analysis, _pick(analysis, connection)) for analysis in analyses]
     write(output, sides)
@@ -218,7 +222,7 @@ def report(
               help="The PNG (or SVG, PDF) to write.")  # fmt: skip
 @_connection
 def plot(file: Path, output: Path, connection: str | None) -> None:
-    """Draw the congestion graph as a picture (needs `pip install quicedge[plot]`)."""
+    """Plot the congestion graph (requires `pip install quicedge[plot]`)."""
     from quicedge.qlog.plot import MissingLibrary, draw
 
     analysis = _read(file)
@@ -236,7 +240,7 @@ def plot(file: Path, output: Path, connection: str | None) -> None:
 @click.option("--json", "as_data", is_flag=True, help="Print JSON.")
 @_connection
 def diff(first: Path, second: Path, as_data: bool, connection: str | None) -> None:
-    """Compare two traces: both ends of a connection, or two runs of a transfer."""
+    """Compare two traces: both endpoints of a connection, or two runs of a transfer."""
     analyses = [_read(first), _read(second)]
     one, other = (_pick(analysis, connection) for analysis in analyses)
     if as_data:
@@ -257,7 +261,7 @@ def diff(first: Path, second: Path, as_data: bool, connection: str | None) -> No
 @click.argument("file", type=Trace)
 @click.option("--json", "as_data", is_flag=True, help="Print JSON.")
 def validate(file: Path, as_data: bool) -> None:
-    """Compare a trace with the drafts' definitions; exit 1 where it breaks them."""
+    """Validate a trace against the drafts; exits with 1 on violations."""
     with _progress(file) as progress:
         result = validate_file(file, progress)
     if as_data:
@@ -282,7 +286,7 @@ def _print_validation(result: Any) -> None:
     counts = ", ".join(f"{count} {name}" for name, count in sorted(result.importance.items()))
     click.echo(safe(f"{result.events} events ({counts}), vocabulary {result.version}"))
     if result.translated:
-        click.echo("An older vocabulary: events were translated, then compared with the drafts.")
+        click.echo("Older vocabulary: events were translated before validation.")
     for place in result.parse_errors.places:
         click.echo(click.style("broken  ", fg="red") + safe(place))
     order = sorted(
@@ -294,14 +298,14 @@ def _print_validation(result: Any) -> None:
         first = f"first event {finding.first}"
         if finding.example:
             first += f": {finding.example}"
-        told = f"{finding.event}: {finding.what} ({finding.count}×, {first})"
-        click.echo(click.style(f"{finding.level:<8}", fg=colour) + safe(told))
+        text = f"{finding.event}: {finding.what} ({finding.count}×, {first})"
+        click.echo(click.style(f"{finding.level:<8}", fg=colour) + safe(text))
     if result.beyond_limit:
         click.echo(f"… and {result.beyond_limit} more")
     if result.conforms:
-        click.secho("It conforms to the drafts.", fg="green")
+        click.secho("The trace conforms to the drafts.", fg="green")
     elif not result.errors:
-        click.secho("No errors; the drafts do not define what is noted above.", fg="yellow")
+        click.secho("No errors; the items above are not defined by the drafts.", fg="yellow")
 
 
 command.add_command(tail)

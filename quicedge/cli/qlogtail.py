@@ -16,21 +16,21 @@ from quicedge.qlog.normalise import Trace
 from quicedge.qlog.show import Filter, as_json, line
 
 _CANDIDATES = 5
-"""Connections named when an ID is the beginning of several."""
+"""Connections listed when an ID prefix is ambiguous."""
 
 
 @click.command("tail")
 @click.argument("connection", metavar="ID")
 @click.option("--level", type=click.Choice(("core", "base", "extra")), default="base",
               show_default=True,
-              help="How much: packets and recovery; also states; all.")  # fmt: skip
+              help="Detail: core (packets, recovery), base (and states), extra (all).")  # fmt: skip
 @click.option("-t", "--type", "types", multiple=True, metavar="NAME",
               help="Events of this name; `*` allowed, repeatable: packet_*, http3:*.")  # fmt: skip
 @click.option("--packet", type=click.IntRange(min=0), help="Events about this packet number.")
 @click.option("--stream", type=click.IntRange(min=0), help="Events about this stream.")
-@click.option("-n", "--limit", type=click.IntRange(min=1), help="Stop after so many events.")
-@click.option("--json", "as_data", is_flag=True, help="Print JSON, one event a line.")
-@click.option("--raw", is_flag=True, help="Write the trace itself (JSON-SEQ), header and all.")
+@click.option("-n", "--limit", type=click.IntRange(min=1), help="Stop after this many events.")
+@click.option("--json", "as_data", is_flag=True, help="Print JSON, one event per line.")
+@click.option("--raw", is_flag=True, help="Write the raw trace (JSON-SEQ), including its header.")
 @admin_options
 def command(
     connection: str,
@@ -46,9 +46,8 @@ def command(
 ) -> None:
     """Print the events of a live connection as they happen.
 
-    ID is the connection's, as `quicedge top` and the access log have it (`conn=ID/STREAM` of the
-    console format can be pasted whole), or the beginning of any of its connection IDs. It ends with
-    the connection, or with Ctrl-C.
+    ID is the one shown by `quicedge top` and the access log (`conn=ID/STREAM` of the console format
+    is accepted), or a prefix of any of its connection IDs. Stops with the connection, or on Ctrl-C.
     """
     client = admin_client(admin, token_file)
     wanted = Filter(types, packet, stream)
@@ -70,12 +69,12 @@ def command(
 
 
 def connection_id(text: str) -> str:
-    """The ID in what somebody pasted: `conn=1a2b3c4d/8` of the access log's console format, too."""
+    """Extract the ID from pasted text, such as `conn=1a2b3c4d/8` from the access log."""
     return text.strip().removeprefix("conn=").partition("/")[0].lower()
 
 
 def _find(client: AdminClient, pasted: str) -> str:
-    """The connection that is meant; raises AdminError when it is none or not one."""
+    """Find the unique matching connection; raises AdminError otherwise."""
     wanted = connection_id(pasted)
     if not wanted or wanted.strip(hexdigits):
         raise AdminError(f"{pasted!r} is not a connection ID")
@@ -83,17 +82,17 @@ def _find(client: AdminClient, pasted: str) -> str:
     page = client.get(f"/api/v1/connections?{query}")
     found = [str(row["id"]) for row in page["connections"]]
     if not found:
-        raise AdminError(f"no live connection has an ID that begins with {wanted}; it may be over")
+        raise AdminError(f"no live connection has an ID starting with {wanted}")
     if wanted in found:
         return wanted
     if page["total"] > 1:
         more = ", ..." if page["total"] > len(found) else ""
-        raise AdminError(f"several connections begin with {wanted}: {', '.join(found)}{more}")
+        raise AdminError(f"several connections match {wanted}: {', '.join(found)}{more}")
     return found[0]
 
 
 def _events(client: AdminClient, connection: str, level: str) -> Iterator[tuple[bytes, Any]]:
-    """Each record with its event; None for a header."""
+    """Yield each record with its event, or with None for a header."""
     trace: Trace | None = None
     for name, data in client.events(f"/api/v1/connections/{quote(connection)}/events?qlog={level}"):
         if name != "qlog":

@@ -21,7 +21,7 @@ def command(
 ) -> None:
     """Run the edge until SIGTERM.
 
-    Without certificates a development one is made under certs/.
+    Without configured certificates, a development certificate is created under certs/.
     """
     from quicedge.supervisor import run
 

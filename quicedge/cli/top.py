@@ -20,7 +20,7 @@ from quicedge.cli.topscreen import KEYS, Screen
 
 @contextlib.contextmanager
 def _single_keys() -> Iterator[None]:
-    """Keys come without Enter while this lasts."""
+    """Read keys without Enter in this context."""
     import termios
     import tty
 
@@ -33,7 +33,7 @@ def _single_keys() -> Iterator[None]:
 
 
 def split_keys(text: str) -> list[str]:
-    """The keys in what a terminal sent: one character each, or a sequence of one we know."""
+    """Split terminal input into keys: single characters or known escape sequences."""
     keys = []
     while text:
         known = (key for key in KEYS if text.startswith(key))
@@ -46,12 +46,12 @@ def split_keys(text: str) -> list[str]:
 @click.command()
 @admin_options
 @click.option("--interval", default=1.0, show_default=True, type=click.FloatRange(0.1, 60))
-@click.option("--once", is_flag=True, help="Print one table and end.")
+@click.option("--once", is_flag=True, help="Print the table once and exit.")
 @click.option("--sort", "sort", default="created_at", show_default=True, metavar="FIELD")
 def command(admin: str, token_file: Any, interval: float, once: bool, sort: str) -> None:
     """Show the connections of a running edge, live.
 
-    Where the output is no terminal, all of them are printed once, with all columns.
+    If the output is not a terminal, all connections are printed once, with all columns.
     """
     console = Console()
     screen = Screen(admin_client(admin, token_file), console.width, console.height)
@@ -75,12 +75,12 @@ def command(admin: str, token_file: Any, interval: float, once: bool, sort: str)
 
 
 def _run(screen: Screen, console: Console, live: Live, interval: float) -> None:
-    """Until somebody quits: draw at each interval and after each key."""
+    """Redraw at each interval and after each key, until quit."""
     due = time.monotonic() + interval
     while True:
         ready, _, _ = select.select([sys.stdin], [], [], max(0.0, due - time.monotonic()))
         if ready:
-            # Past the buffer of `sys.stdin`: what it holds, `select` does not see.
+            # Bypass the buffer of `sys.stdin`, which `select` does not see.
             typed = os.read(sys.stdin.fileno(), 64).decode("utf-8", "replace")
             if not typed or not all(screen.press(key) for key in split_keys(typed)):
                 return

@@ -1,4 +1,4 @@
-"""What `quicedge top` shows: the table of connections, or all that is known of one."""
+"""The screen of `quicedge top`: the table of connections, or the details of one."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from rich.table import Table
 from rich.text import Text
 
 from quicedge.cli.adminclient import AdminClient, AdminError
-from quicedge.cli.units import bits, milliseconds, octets, sparkline, told
+from quicedge.cli.units import bits, formatted, milliseconds, octets, sparkline
 from quicedge.config.limits import ADMIN_MAX_ROWS
 from quicedge.telemetry.text import escape
 
 Row = dict[str, Any]
 
 SHORT_ID = 8
-"""Digits of a connection's ID in a terminal, as in the access log's console format."""
+"""Digits of an abbreviated ID, as in the console format of the access log."""
 _POINTS = 16
 _REMEMBERED = 500
-"""Connections whose recent past is kept for the sparklines."""
+"""Connections whose history is kept for the sparklines."""
 _FRAME = 3
-"""Lines of the screen that are no connections: status, column names, keys."""
+"""Lines not used for connections: status, column names, keys."""
 _DETAIL_FRAME = 1
 _WIDE = 140
-"""Columns from which sparklines have room."""
+"""Minimum width for sparklines."""
 
 
 class Key(Enum):
@@ -71,7 +71,7 @@ class Column(NamedTuple):
     title: str
     value: Callable[[Row], str]
     width: int = 0
-    """Columns of the terminal from which there is room for it."""
+    """Minimum terminal width at which it is shown."""
     is_figure: bool = True
 
 
@@ -99,18 +99,18 @@ SECTIONS = (
     ("Packets and bytes", re.compile(r"^(packets|bytes)_")),
     ("Streams and flow control",
      re.compile(r"^streams_|requests|resets|stop_sending|_window$|buffered")),
-    ("Who", re.compile(r"^(id|worker|odcid|scids|dcid|remote_address|local_address|path_validated|"
-                       r"migrations|sni|routes)$")),
+    ("Identity", re.compile(r"^(id|worker|odcid|scids|dcid|remote_address|local_address|"
+                            r"path_validated|migrations|sni|routes)$")),
     ("Lifetime", re.compile(r"^(state|close_reason|created_at|age_seconds|idle_seconds)$")),
     ("Handshake", re.compile(r"^(version|alpn|cipher|group|retry|resumed|early_data|key_updates|"
                              r"handshake_seconds)$")),
-    ("More", re.compile("")),
+    ("Other", re.compile("")),
 )  # fmt: skip
-"""Members of a connection's statistics by what they are about: the figures first."""
+"""Members of a connection snapshot by topic, in display order."""
 
 
 class Screen:
-    """A table to scroll in, and from it the connection chosen."""
+    """The state of the screen: a scrollable table, or the selected connection."""
 
     def __init__(self, client: AdminClient, width: int, height: int) -> None:
         self._client = client
@@ -119,9 +119,9 @@ class Screen:
         self._past: dict[str, tuple[deque[float], deque[float]]] = {}
         self.sort = "-created_at"
         self.cursor = 0
-        """Place of the marked connection among all of them."""
+        """Index of the selected row among all connections."""
         self.first = 0
-        """Place of the first connection shown, or the first line of the detail."""
+        """Index of the first visible connection, or the first visible line of the details."""
         self.chosen: str | None = None
         self._listed: list[str] = []
         self._total = 0
@@ -129,7 +129,7 @@ class Screen:
     # --- keys -----------------------------------------------------------------------------------
 
     def press(self, key: str) -> bool:
-        """Act on a key; False: the end."""
+        """Handle a key; returns False to quit."""
         action = KEYS.get(key)
         if action is Key.QUIT:
             return False
@@ -159,20 +159,20 @@ class Screen:
 
     @property
     def rows(self) -> int:
-        """Lines there are for connections, or for the detail of one."""
+        """Lines available for connections or details."""
         return max(self.height - (_FRAME if self.chosen is None else _DETAIL_FRAME), 1)
 
     # --- the screen -----------------------------------------------------------------------------
 
     def draw(self) -> RenderableType:
-        """The screen as it is now."""
+        """Query the edge and render the screen."""
         try:
             return self._detail(self.chosen) if self.chosen is not None else self.table()
         except AdminError as error:
-            return Text(f"{error} (trying again)", style="red")
+            return Text(f"{error} (retrying)", style="red")
 
     def table(self) -> RenderableType:
-        """Status, connections, keys; the marked connection is among those shown."""
+        """Status, connections and keys; scrolls to keep the selected row visible."""
         self.first = max(min(self.first, self.cursor), self.cursor - self.rows + 1, 0)
         self.first = min(self.first, ADMIN_MAX_ROWS - self.rows)
         rows, head = self._page(self.first, self.rows)
@@ -210,7 +210,7 @@ class Screen:
         return Group(_line(head), table, _line(_keys(), style="dim"))
 
     def plain(self) -> str:
-        """All connections with all columns, for a file or another program."""
+        """All connections with all columns as plain text."""
         rows, head = self._page(0, ADMIN_MAX_ROWS)
         lines = [[column.title for column in COLUMNS]]
         lines += [[column.value(row) for column in COLUMNS] for row in rows]
@@ -250,7 +250,7 @@ class Screen:
         return Group(*shown, _line(f"{keys}  ({below} lines below)" if below else keys, "dim"))
 
     def _lines(self, row: Row) -> list[Text]:
-        """All that is known of a connection, the figures first."""
+        """The details of a connection as lines."""
         rtts, windows = self._past[row["id"]]
         lines = [
             _fact("RTT", sparkline(rtts), "cyan"),
@@ -288,19 +288,19 @@ def _keys() -> str:
 
 
 def _order(sort: str) -> str:
-    """An order of the API, `-FIELD` for the greatest first, in words."""
+    """Describe a sort order of the API (`-FIELD`: descending)."""
     field = sort.removeprefix("-")
     name = next((name for known, name in SORTS.values() if known == field), field)
     return f"{name} {'↓' if sort.startswith('-') else '↑'}"
 
 
 def _line(text: str, style: str = "") -> Text:
-    """One line of the screen, cut where it ends."""
+    """One line, truncated to the width of the screen."""
     return Text(text, style=style, no_wrap=True, overflow="ellipsis")
 
 
 def _is_fact(name: str, value: Any) -> bool:
-    """Whether it is said in a line or few: paths, streams and parameters are not."""
+    """Whether a member is shown as a line, unlike paths, streams and parameters."""
     if value is None or name == "time" or name.endswith("_parameters"):
         return False
     return not isinstance(value, list) or all(isinstance(item, str) for item in value)
@@ -311,12 +311,12 @@ def _facts(name: str, value: Any) -> list[Text]:
     if isinstance(value, dict):
         unit = name if name.endswith("_seconds") else ""
         return [
-            _fact(f"{words}: {key.replace('_', ' ')}", escape(told(unit or key, each)))
+            _fact(f"{words}: {key.replace('_', ' ')}", escape(formatted(unit or key, each)))
             for key, each in value.items()
         ]
     if isinstance(value, list):
         return [_fact(words, escape(" ".join(value)) or "-")]
-    return [_fact(words, escape(told(name, value)))]
+    return [_fact(words, escape(formatted(name, value)))]
 
 
 def _fact(name: str, value: str, style: str = "") -> Text:

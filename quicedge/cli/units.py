@@ -1,4 +1,4 @@
-"""Statistics for people: each with the unit that its name tells."""
+"""Formatting of statistics with units, which follow from their names."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def told(name: str, value: Any) -> str:
-    """A statistic, its unit by its name."""
+def formatted(name: str, value: Any) -> str:
+    """Format a statistic with the unit that its name implies."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return str(value)
     if name == "created_at":
@@ -38,7 +38,7 @@ def bits(value: float | None) -> str:
 
 def _scaled(value: float, units: tuple[str, ...]) -> str:
     unit = 0
-    # 999.5 would be written as 1e+03.
+    # `.3g` formats 999.5 as 1e+03.
     while value >= 999.5 and unit < len(units) - 1:
         value /= 1000
         unit += 1
@@ -46,7 +46,7 @@ def _scaled(value: float, units: tuple[str, ...]) -> str:
 
 
 def sparkline(values: Iterable[float]) -> str:
-    """Values as a row of bars, the least one lowest."""
+    """Values as a row of bars, scaled between minimum and maximum."""
     values = list(values)
     if not values:
         return ""

@@ -1,4 +1,4 @@
-"""URLs as a client needs them: where to connect, and what the request says."""
+"""Parsing of https URLs into a target for the client."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from quicedge.http.grammar import AUTHORITY
 
 HTTPS_PORT = 443
 _ALLOWED = "/%:@!$&'()*+,;=-._~?[]{}|\\^`\"<>"
-"""Characters of path and query that are sent as they are; others become percent-encoded UTF-8."""
+"""Characters of path and query that are sent unchanged; others become percent-encoded UTF-8."""
 
 _USERINFO = re.compile("//[^/?#]*@")
-"""What errors do not repeat: they end up in logs."""
+"""Hidden in error messages, which end up in logs."""
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
 class UrlError(ValueError):
-    """Text that is not a URL to fetch; the message says why."""
+    """An invalid URL; the message says why."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What an https URL names."""
+    """The target of an https URL."""
 
     host: str
-    """A name in ASCII, or an address; an IPv6 address may have a zone."""
+    """An ASCII host name or IP address, with the zone of an IPv6 address if any."""
     port: int
     authority: str
-    """For `:authority`: no userinfo (RFC 9114 section 4.3.1), no zone, no usual port."""
+    """For `:authority`: no userinfo (RFC 9114 section 4.3.1), no zone, no default port."""
     path: str
     """For `:path`: with the query, and with its `?` when that is empty (RFC 3986 section 6.2.3)."""
     credentials: bytes | None = None
@@ -39,7 +39,7 @@ class Target:
 
     @property
     def url(self) -> str:
-        """The URL again, without credentials and fragment."""
+        """The URL without credentials and fragment."""
         return f"https://{self.authority}{self.path}"
 
     def is_same_origin(self, other: Target) -> bool:
@@ -47,9 +47,9 @@ class Target:
 
 
 def parse(text: str, *, path_as_is: bool = False) -> Target:
-    """The target of a URL; without a scheme it is https. Raises UrlError.
+    """Parse a URL, by default https; raises UrlError.
 
-    `path_as_is`: `.` and `..` in the path are sent, not resolved (RFC 3986 section 5.2.4).
+    `path_as_is`: send `.` and `..` in the path instead of resolving them (RFC 3986 section 5.2.4).
     """
     shown = repr(_USERINFO.sub("//***@", text))
     for character in text:
@@ -84,7 +84,7 @@ def parse(text: str, *, path_as_is: bool = False) -> Target:
 
 
 def redirected(target: Target, location: bytes) -> Target:
-    """Where a response's `location` leads from a target; raises UrlError."""
+    """Resolve a `location` field against a target; raises UrlError."""
     text = quote(location.decode("utf-8", "replace").strip(), safe=_ALLOWED + "#")
     return parse(_resolved(target, text))
 
@@ -92,7 +92,7 @@ def redirected(target: Target, location: bytes) -> Target:
 def _resolved(target: Target, reference: str) -> str:
     """RFC 3986 section 5.2.2; `urljoin` would drop the "?" of an empty query."""
     if _SCHEME.match(reference):
-        # Without "//" it is none of ours; as it is, it would be taken for a host.
+        # Without "//" it is not https; `parse` would mistake it for a host.
         return reference if "://" in reference else f"{reference.partition(':')[0]}:///"
     reference = reference.partition("#")[0]
     if reference.startswith("//"):

@@ -1,4 +1,4 @@
-"""`quicedge validate`: a configuration file judged by itself, on any machine."""
+"""`quicedge validate`: check a configuration file alone, on any machine."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from quicedge.cli.options import make_config
     required=True,
     help="Configuration file, quicedge.toml.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: an empty list.")
+@click.option("--json", "as_json", is_flag=True, help="Print findings as JSON.")
 def command(path: str, as_json: bool) -> None:
-    """Judge a configuration file alone; exit 2 when it is no good.
+    """Check a configuration file alone; exits with 2 when it is invalid.
 
-    The same as `quicedge check --no-machine`: for a file that is made on one machine and used on
-    another.
+    The same as `quicedge check --no-machine`, for files written on another machine.
     """
     config = make_config(path, None, None, (), None, None, machine=False)
     show(config, [], as_json=as_json)

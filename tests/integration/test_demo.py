@@ -25,7 +25,7 @@ def test_the_demo_shows_a_request_and_leaves_nothing_behind(tmp_path: Path) -> N
     try:
         for line in demo.stdout:
             said += line
-            if "Ctrl-C ends it" in line:
+            if "Press Ctrl-C to stop" in line:
                 break
         assert "< HTTP/3 200" in said
         assert f" get -v --cacert certs/ca.pem https://localhost:{port}/echo" in said

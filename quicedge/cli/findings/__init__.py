@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 from quicedge.cli.findings import certificates, files, network
-from quicedge.cli.findings.finding import Finding
+from quicedge.cli.findings.finding import Finding, Level
 from quicedge.cli.findings.impersonation import run_as
 from quicedge.cli.findings.running import running_edge
 from quicedge.config.machine import missing_libraries
@@ -26,7 +26,7 @@ def examine(config: Config, path: str | None = None) -> list[Finding]:
     found += files.of_supervisor(config)
     found += run_as(identity, lambda: files.of_workers(config, identity))
     lacking = list(missing_libraries(config))
-    found += [Finding("error", problem.key, problem.message) for problem in lacking]
+    found += [Finding(Level.ERROR, problem.key, problem.message) for problem in lacking]
     if not lacking:
         found += network.register(config)
     found += run_as(identity, lambda: network.origins(config))
@@ -42,14 +42,14 @@ def _identity(config: Config) -> tuple[Identity | None, Finding]:
         identity = identity_of(config.user, config.group)
     except PrivilegeError as error:
         remedy = "" if os.geteuid() == 0 else "run the edge, and this check, as root"
-        return None, Finding("error", "user", str(error), remedy)
+        return None, Finding(Level.ERROR, "user", str(error), remedy)
     if identity is None and os.geteuid() == 0:
         return None, Finding(
-            "warning", "user", "workers run as root and process untrusted input",
+            Level.WARNING, "user", "workers run as root and process untrusted input",
             'create a user and set user = "quicedge"',
         )  # fmt: skip
     uid = os.geteuid() if identity is None else identity.uid
-    return identity, Finding("ok", "user", f"workers run as user {uid}, without capabilities")
+    return identity, Finding(Level.OK, "user", f"workers run as user {uid}, without capabilities")
 
 
 def _unused(config: Config) -> Iterator[Finding]:
@@ -57,5 +57,8 @@ def _unused(config: Config) -> Iterator[Finding]:
     for name in config.upstreams:
         if name not in routed:
             yield Finding(
-                "warning", f"upstream {name}", "not used by any route", "add a route or remove it"
+                Level.WARNING,
+                f"upstream {name}",
+                "not used by any route",
+                "add a route or remove it",
             )

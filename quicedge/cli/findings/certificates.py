@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from cryptography import x509
 
-from quicedge.cli.findings.finding import Finding
+from quicedge.cli.findings.finding import Finding, Level
 from quicedge.config.limits import CERTIFICATE_EXPIRY_WARNING
 from quicedge.config.schema import Certificate, Config
 from quicedge.quic.tls import (
@@ -37,30 +37,32 @@ def _certificate(item: Certificate, covered: list[ServerCertificate]) -> Iterato
         covered.append(parse_certificate(pem))
         chain = x509.load_pem_x509_certificates(pem.cert)
     except CertificateError as error:
-        yield Finding("error", subject, str(error).removeprefix(f"{item.cert}: "))
+        yield Finding(Level.ERROR, subject, str(error).removeprefix(f"{item.cert}: "))
         return
     now = datetime.datetime.now(datetime.UTC)
     leaf = chain[0]
     left = leaf.not_valid_after_utc - now
     if left <= datetime.timedelta(0):
         yield Finding(
-            "error", subject, f"expired on {leaf.not_valid_after_utc:%Y-%m-%d}", "renew it"
+            Level.ERROR, subject, f"expired on {leaf.not_valid_after_utc:%Y-%m-%d}", "renew it"
         )
     elif leaf.not_valid_before_utc > now:
-        yield Finding("error", subject, f"not valid before {leaf.not_valid_before_utc:%Y-%m-%d}")
+        yield Finding(
+            Level.ERROR, subject, f"not valid before {leaf.not_valid_before_utc:%Y-%m-%d}"
+        )
     elif left < datetime.timedelta(seconds=CERTIFICATE_EXPIRY_WARNING):
-        yield Finding("warning", subject, f"expires in {left.days} days", "renew it")
+        yield Finding(Level.WARNING, subject, f"expires in {left.days} days", "renew it")
     else:
-        yield Finding("ok", subject, f"valid until {leaf.not_valid_after_utc:%Y-%m-%d}")
+        yield Finding(Level.OK, subject, f"valid until {leaf.not_valid_after_utc:%Y-%m-%d}")
     if not covered[-1].names:
         yield Finding(
-            "error", subject, "has no subjectAltName: clients reject it",
+            Level.ERROR, subject, "has no subjectAltName: clients reject it",
             "reissue it with one",
         )  # fmt: skip
     for lower, upper in pairwise(chain):
         if lower.issuer != upper.subject:
             yield Finding(
-                "error",
+                Level.ERROR,
                 subject,
                 "the chain is out of order",
                 "put the leaf first, then each issuer",
@@ -68,7 +70,7 @@ def _certificate(item: Certificate, covered: list[ServerCertificate]) -> Iterato
     mode = stat.S_IMODE(os.stat(item.key).st_mode)
     if mode & 0o077:
         yield Finding(
-            "error", f"key {item.key}", f"mode {mode:o}: readable by others",
+            Level.ERROR, f"key {item.key}", f"mode {mode:o}: readable by others",
             f"chmod 600 {item.key}",
         )  # fmt: skip
 
@@ -79,9 +81,9 @@ def _hosts(config: Config, certificates: list[ServerCertificate]) -> Iterator[Fi
             continue
         wanted = host.replace("*", "any", 1)
         if any(certificate.covers(wanted) for certificate in certificates):
-            yield Finding("ok", f"host {host}", "covered by a certificate")
+            yield Finding(Level.OK, f"host {host}", "covered by a certificate")
         else:
             yield Finding(
-                "error", f"host {host}", "not covered by any certificate: clients will refuse",
+                Level.ERROR, f"host {host}", "not covered by any certificate: clients will refuse",
                 "add one under [tls] certificates",
             )  # fmt: skip

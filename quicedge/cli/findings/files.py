@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator
 
 from quicedge.admin.guard import TokenError, read_token
-from quicedge.cli.findings.finding import Finding
+from quicedge.cli.findings.finding import Finding, Level
 from quicedge.config import devcerts
 from quicedge.config.schema import Config, Upstream
 from quicedge.quic.ticket_keys import SharedKeyError, read_shared_keys
@@ -55,30 +55,33 @@ def _written_file(key: str, path: str, *, given: bool) -> Finding:
         status = None
     except OSError as error:
         return Finding(
-            "error", subject, f"{error.strerror} (as {who})",
+            Level.ERROR, subject, f"{error.strerror} (as {who})",
             f"grant {who} access to {directory}, or choose another path",
         )  # fmt: skip
     if status is None:
         if not os.path.isdir(directory):
             return Finding(
-                "error", subject, f"directory {directory} does not exist", f"mkdir -p {directory}"
+                Level.ERROR,
+                subject,
+                f"directory {directory} does not exist",
+                f"mkdir -p {directory}",
             )
         if not os.access(directory, os.X_OK if given else os.W_OK | os.X_OK):
             verb = "access" if given else "create"
             return Finding(
-                "error", subject, f"{who} cannot {verb} it in {directory}",
+                Level.ERROR, subject, f"{who} cannot {verb} it in {directory}",
                 f"grant {who} access to {directory}, or choose another path",
             )  # fmt: skip
-        return Finding("ok", subject, "can be created")
+        return Finding(Level.OK, subject, "can be created")
     if stat.S_ISDIR(status.st_mode):
-        return Finding("error", subject, "is a directory", "choose a file in it")
+        return Finding(Level.ERROR, subject, "is a directory", "choose a file in it")
     is_given = given and stat.S_ISREG(status.st_mode) and status.st_nlink == 1
     if not (is_given and not os.path.islink(path)) and not os.access(path, os.W_OK):
-        return Finding("error", subject, f"{who} cannot write to it", f"chown it to {who}")
+        return Finding(Level.ERROR, subject, f"{who} cannot write to it", f"chown it to {who}")
     if stat.S_ISFIFO(status.st_mode):
-        # To try it would end its reader: that one sees the pipe's end when we close it.
-        return Finding("ok", subject, "is a pipe, which must have a reader before the edge starts")
-    return Finding("ok", subject, "is writable")
+        # Not opened here: closing it again would signal end of file to its reader.
+        return Finding(Level.OK, subject, "is a pipe: its reader must start before the edge")
+    return Finding(Level.OK, subject, "is writable")
 
 
 def _directory(key: str, path: str) -> Finding:
@@ -88,17 +91,19 @@ def _directory(key: str, path: str) -> Finding:
     except PermissionError as error:
         who = f"user {os.geteuid()}"
         return Finding(
-            "error", subject, f"{error.strerror} (as {who})",
+            Level.ERROR, subject, f"{error.strerror} (as {who})",
             f"grant {who} access to {os.path.dirname(path)}, or choose another path",
         )  # fmt: skip
     except OSError:
         pass
     if not os.path.isdir(path):
-        return Finding("error", subject, "is not a directory", f"mkdir -p {path}")
+        return Finding(Level.ERROR, subject, "is not a directory", f"mkdir -p {path}")
     if not os.access(path, os.W_OK | os.X_OK):
         user = os.geteuid()
-        return Finding("error", subject, f"user {user} cannot write there", f"chown {user} {path}")
-    return Finding("ok", subject, "is writable")
+        return Finding(
+            Level.ERROR, subject, f"user {user} cannot write there", f"chown {user} {path}"
+        )
+    return Finding(Level.OK, subject, "is writable")
 
 
 def _root(name: str, root: str) -> Finding:
@@ -107,10 +112,10 @@ def _root(name: str, root: str) -> Finding:
         os.close(os.open(root, os.O_RDONLY | os.O_DIRECTORY))
     except OSError as error:
         return Finding(
-            "error", subject, f"{error.strerror} (as user {os.geteuid()})",
+            Level.ERROR, subject, f"{error.strerror} (as user {os.geteuid()})",
             "create it, grant that user access, or choose another root",
         )  # fmt: skip
-    return Finding("ok", subject, "is a readable directory")
+    return Finding(Level.OK, subject, "is a readable directory")
 
 
 def _authority(name: str, upstream: Upstream, path: str) -> Finding:
@@ -118,10 +123,10 @@ def _authority(name: str, upstream: Upstream, path: str) -> Finding:
     try:
         ssl.create_default_context(cafile=path)
     except ssl.SSLError:
-        return Finding("error", subject, "contains no PEM certificate")
+        return Finding(Level.ERROR, subject, "contains no PEM certificate")
     except OSError as error:
-        return Finding("error", subject, f"{error.strerror} (as user {os.geteuid()})")
-    return Finding("ok", subject, "is readable")
+        return Finding(Level.ERROR, subject, f"{error.strerror} (as user {os.geteuid()})")
+    return Finding(Level.OK, subject, "is readable")
 
 
 def _development() -> Finding:
@@ -129,20 +134,22 @@ def _development() -> Finding:
     nearest = directory if os.path.exists(directory) else os.path.dirname(directory)
     if os.path.isdir(nearest) and os.access(nearest, os.W_OK | os.X_OK):
         return Finding(
-            "ok", "tls.certificates", f"a development certificate will be created in {directory}"
+            Level.OK,
+            "tls.certificates",
+            f"development certificate, created in {directory}",
         )
     return Finding(
-        "error", "tls.certificates", f"a development certificate cannot be created in {directory}",
+        Level.ERROR, "tls.certificates", f"development certificate: cannot write to {directory}",
         "configure a certificate, or run where that directory is writable",
     )  # fmt: skip
 
 
 def _shared_keys(path: str) -> Finding:
     try:
-        return Finding("ok", "tls.shared_keys", str(read_shared_keys(path)).strip("<>"))
+        return Finding(Level.OK, "tls.shared_keys", str(read_shared_keys(path)).strip("<>"))
     except SharedKeyError as error:
         return Finding(
-            "error", "tls.shared_keys", str(error), "generate a line with openssl rand -hex 32"
+            Level.ERROR, "tls.shared_keys", str(error), "generate a line with openssl rand -hex 32"
         )
 
 
@@ -151,7 +158,7 @@ def _token(path: str) -> Finding:
         read_token(path)
     except TokenError as error:
         return Finding(
-            "error", "admin.token_file", str(error).removeprefix("admin.token_file: "),
+            Level.ERROR, "admin.token_file", str(error).removeprefix("admin.token_file: "),
             f"(umask 077; openssl rand -hex 16 > {path})",
         )  # fmt: skip
-    return Finding("ok", "admin.token_file", "contains a token")
+    return Finding(Level.OK, "admin.token_file", "contains a token")

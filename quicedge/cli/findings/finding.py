@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from enum import StrEnum
 
 from msgspec import Struct
+
+
+class Level(StrEnum):
+    ERROR = "error"
+    WARNING = "warning"
+    OK = "ok"
 
 
 class Finding(Struct, frozen=True):
     """One checked subject."""
 
-    level: Literal["error", "warning", "ok"]
+    level: Level
     subject: str
     message: str
     remedy: str = ""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from quicedge.cli.findings.finding import Finding
+from quicedge.cli.findings.finding import Finding, Level
 from quicedge.worker.privileges import Identity, drop_privileges
 
 Check = Callable[[], Iterable[Finding]]
@@ -29,7 +29,9 @@ def run_as(identity: Identity | None, check: Check) -> list[Finding]:
         code = os.waitstatus_to_exitcode(status)
         return [
             Finding(
-                "error", "workers", f"the check as user {identity.uid} failed (exit code {code})"
+                Level.ERROR,
+                "workers",
+                f"the check as user {identity.uid} failed (exit code {code})",
             )
         ]
     return msgspec.json.decode(data, type=list[Finding])

@@ -9,7 +9,7 @@ import socket
 import stat
 from collections.abc import Iterator
 
-from quicedge.cli.findings.finding import Finding
+from quicedge.cli.findings.finding import Finding, Level
 from quicedge.cli.findings.running import RunningEdge, holders, name_of
 from quicedge.config import limits
 from quicedge.config.addresses import parse_listen
@@ -31,7 +31,7 @@ def listening(config: Config, edge: RunningEdge | None) -> Iterator[Finding]:
         try:
             family, bound = resolve_listen(address)
         except ListenError as error:
-            yield Finding("error", f"listen {address}", str(error))
+            yield Finding(Level.ERROR, f"listen {address}", str(error))
             continue
         wanted.append(bound)
         if edge is not None and str(bound) in (edge.addresses or ()):
@@ -58,12 +58,12 @@ def _listening(
                     return _held(subject, edge)
                 if pids:
                     reason = f"{reason} by {name_of(pids[0])}"
-            return Finding("error", subject, reason, remedy)
-    return Finding("ok", subject, "free")
+            return Finding(Level.ERROR, subject, reason, remedy)
+    return Finding(Level.OK, subject, "free")
 
 
 def _held(subject: str, edge: RunningEdge) -> Finding:
-    return Finding("ok", subject, f"held by the running edge (pid {edge.pid})")
+    return Finding(Level.OK, subject, f"held by the running edge (pid {edge.pid})")
 
 
 def _restart(config: Config, wanted: list[HostPort], edge: RunningEdge | None) -> Iterator[Finding]:
@@ -72,11 +72,11 @@ def _restart(config: Config, wanted: list[HostPort], edge: RunningEdge | None) -
         return
     if edge.addresses is not None and not _same(wanted, edge.addresses):
         has = ", ".join(edge.addresses)
-        yield Finding("warning", "listen", f"the running edge listens on {has}", RESTART)
+        yield Finding(Level.WARNING, "listen", f"the running edge listens on {has}", RESTART)
     workers = config.workers
     count = min(os.cpu_count() or 1, limits.MAX_WORKERS) if workers == "auto" else workers
     if edge.workers is not None and edge.workers != count:
-        yield Finding("warning", "workers", f"the running edge has {edge.workers}", RESTART)
+        yield Finding(Level.WARNING, "workers", f"the running edge has {edge.workers}", RESTART)
 
 
 def _same(wanted: list[HostPort], bound: list[str]) -> bool:
@@ -109,33 +109,33 @@ def _admin_port(subject: str, listen: str) -> Finding:
             probe.bind(address)
         except OSError as error:
             return Finding(
-                "error", subject, error.strerror or str(error),
+                Level.ERROR, subject, error.strerror or str(error),
                 f"`ss -ltnp 'sport = :{address.port}'` shows who holds it; or change admin.listen",
             )  # fmt: skip
-    return Finding("ok", subject, "free")
+    return Finding(Level.OK, subject, "free")
 
 
 def _admin_path(subject: str, path: str) -> Finding:
     directory = os.path.dirname(path)
     if not os.path.isdir(directory):
         return Finding(
-            "error", subject, f"directory {directory} does not exist", f"mkdir -p {directory}"
+            Level.ERROR, subject, f"directory {directory} does not exist", f"mkdir -p {directory}"
         )
     if not os.access(directory, os.W_OK | os.X_OK):
-        return Finding("error", subject, f"{directory} is not writable")
+        return Finding(Level.ERROR, subject, f"{directory} is not writable")
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return Finding("error", subject, "exists and is not a socket", f"remove {path}")
+            return Finding(Level.ERROR, subject, "exists and is not a socket", f"remove {path}")
     except FileNotFoundError:
-        return Finding("ok", subject, "can be created")
+        return Finding(Level.OK, subject, "can be created")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(path)
         except ConnectionRefusedError:
-            return Finding("ok", subject, "a stale socket; it will be replaced")
+            return Finding(Level.OK, subject, "a stale socket; it will be replaced")
         except OSError as error:
-            return Finding("error", subject, error.strerror or str(error))
-    return Finding("error", subject, "in use by another process")
+            return Finding(Level.ERROR, subject, error.strerror or str(error))
+    return Finding(Level.ERROR, subject, "in use by another process")
 
 
 def buffers() -> Iterator[Finding]:
@@ -150,10 +150,11 @@ def buffers() -> Iterator[Finding]:
             granted = probe.getsockopt(socket.SOL_SOCKET, option) // 2
             subject = f"UDP {name} buffer"
             if granted >= wanted or os.geteuid() == 0:
-                yield Finding("ok", subject, f"{wanted} bytes granted")
+                yield Finding(Level.OK, subject, f"{wanted} bytes granted")
             else:
                 yield Finding(
-                    "warning", subject, f"{granted} of {wanted} bytes granted: bursts will be lost",
+                    Level.WARNING, subject,
+                    f"{granted} of {wanted} bytes granted: bursts will be lost",
                     f"sysctl -w {key}={wanted}",
                 )  # fmt: skip
 
@@ -177,14 +178,14 @@ def _origin(name: str, url: str) -> Finding:
             socket.create_connection((address.host, address.port), CONNECT_TIMEOUT).close()
     except socket.gaierror as error:
         return Finding(
-            "warning", subject, f"name resolution failed: {error.strerror}", "check the name"
+            Level.WARNING, subject, f"name resolution failed: {error.strerror}", "check the name"
         )
     except PermissionError as error:
-        return Finding("error", subject, f"{error.strerror} (as user {os.geteuid()})")
+        return Finding(Level.ERROR, subject, f"{error.strerror} (as user {os.geteuid()})")
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        return Finding("warning", subject, f"does not answer: {reason}", "start it")
-    return Finding("ok", subject, "accepts connections")
+        return Finding(Level.WARNING, subject, f"does not answer: {reason}", "start it")
+    return Finding(Level.OK, subject, "accepts connections")
 
 
 def register(config: Config) -> Iterator[Finding]:
@@ -204,18 +205,18 @@ def _redis(url: str, early_data: bool) -> Finding:
             about: dict[str, object] = store.info()
     except redis.RedisError as error:
         return Finding(
-            "warning", subject, f"does not answer: {error}",
+            Level.WARNING, subject, f"does not answer: {error}",
             "meanwhile workers count on their own and early data waits for the handshake",
         )  # fmt: skip
     policy = about.get("maxmemory_policy", "noeviction")
     if early_data and "run_id" not in about:
-        return Finding("warning", subject, "reports no run_id: cannot be used for early data")
+        return Finding(Level.WARNING, subject, "reports no run_id: cannot be used for early data")
     if early_data and policy != "noeviction":
         return Finding(
-            "warning", subject, f"maxmemory-policy is {policy}: used tickets may be evicted",
+            Level.WARNING, subject, f"maxmemory-policy is {policy}: used tickets may be evicted",
             "set it to noeviction",
         )  # fmt: skip
-    return Finding("ok", subject, f"answers, Redis {about.get('redis_version', '')}")
+    return Finding(Level.OK, subject, f"answers, Redis {about.get('redis_version', '')}")
 
 
 def descriptors() -> Iterator[Finding]:
@@ -224,8 +225,8 @@ def descriptors() -> Iterator[Finding]:
     wanted = limits.MIN_DESCRIPTORS
     if soft < wanted:
         yield Finding(
-            "warning", "open files", f"limit {soft} is low: origins may become unreachable",
+            Level.WARNING, "open files", f"limit {soft} is low: origins may become unreachable",
             f"ulimit -n {min(hard, wanted) if hard > 0 else wanted}, or LimitNOFILE= in systemd",
         )  # fmt: skip
     else:
-        yield Finding("ok", "open files", f"limit {soft}")
+        yield Finding(Level.OK, "open files", f"limit {soft}")

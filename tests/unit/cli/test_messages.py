@@ -21,9 +21,9 @@ TRACE = "trace.qlog"
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["top", "--once", "--admin", "127.0.0.1:9"], "Connection refused; does the edge run?"),
-        (["top", "--once", "--admin", "unix:/no/such"], "does the edge run?"),
-        (["serve"], "give one of --config FILE"),
+        (["top", "--once", "--admin", "127.0.0.1:9"], "Connection refused; is the edge running?"),
+        (["top", "--once", "--admin", "unix:/no/such"], "is the edge running?"),
+        (["serve"], "specify one of --config FILE"),
         (["serve", "--config", "/no/such.toml"], "/no/such.toml: No such file"),
         (["serve", "--upstream", "8000"], "--upstream: '8000': expected"),
         (["check", "--config", "/"], "/: Is a directory"),
@@ -33,12 +33,12 @@ TRACE = "trace.qlog"
         (["certs", "--host", "https://a.example/"], "is a URL; write 'a.example'"),
         (["certs", "--host", "bücher.example"], "write 'xn--bcher-kva.example'"),
         (["demo", "--port", "70000"], "is not in the range"),
-        (["top", "--token-file", "/bin/true"], "/bin/true: holds no token"),
-        (["qlog", "stats", "/bin/true"], "holds no qlog events"),
+        (["top", "--token-file", "/bin/true"], "/bin/true: contains no token"),
+        (["qlog", "stats", "/bin/true"], "contains no qlog events"),
         (["qlog", "report", "-o", "/no/such.html", TRACE], "Error: /no/such.html: No such file"),
         (["qlog", "report", "-o", "/dev/full", TRACE], "Error: No space left on device"),
         (["qlog", "plot", "-o", "/no/such.png", TRACE], "Error: /no/such.png: No such file"),
-        (["qlog", "tail", "--admin", "127.0.0.1:9", "1a2b"], "does the edge run?"),
+        (["qlog", "tail", "--admin", "127.0.0.1:9", "1a2b"], "is the edge running?"),
     ],
 )
 def test_a_mistake_is_told_in_words(tmp_path: Path, arguments: list[str], words: str) -> None:

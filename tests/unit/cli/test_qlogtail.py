@@ -36,8 +36,8 @@ def test_a_whole_id_is_meant_even_when_another_begins_with_it() -> None:
 
 
 @pytest.mark.parametrize(("ids", "pasted", "says"), [
-    ((), "1a2b/4", "no live connection has an ID that begins with 1a2b; it may be over"),
-    (("1a2b00", "1a2b01"), "1a2b", "several connections begin with 1a2b: 1a2b00, 1a2b01"),
+    ((), "1a2b/4", "no live connection has an ID starting with 1a2b"),
+    (("1a2b00", "1a2b01"), "1a2b", "several connections match 1a2b: 1a2b00, 1a2b01"),
     (("1a0", "1a1", "1a2", "1a3", "1a4", "1a5"), "1a", "1a4, ..."),
     ((), "conn=", "is not a connection ID"),
     ((), "localhost", "'localhost' is not a connection ID"),

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from quicedge.cli.top import split_keys
 from quicedge.cli.topscreen import Screen
-from quicedge.cli.units import octets, sparkline, told
+from quicedge.cli.units import formatted, octets, sparkline
 from quicedge.telemetry.stats import ConnectionStats
 
 
@@ -31,7 +31,7 @@ from quicedge.telemetry.stats import ConnectionStats
     ],
 )
 def test_statistics_have_units(name: str, value: Any, expected: str) -> None:
-    assert told(name, value) == expected
+    assert formatted(name, value) == expected
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ def test_no_qlog_at_all(tmp_path: Path) -> None:
     ):
         result = run(*arguments)
         assert result.exit_code == 1
-        assert "holds no qlog events: byte 0" in result.output
+        assert "contains no qlog events: byte 0" in result.output
     assert run("validate", path).exit_code == 1
     assert run("stats", tmp_path / "missing").exit_code == 2
     assert run("show", path, "--from", "soon").exit_code == 2
