@@ -33,6 +33,12 @@ class Connection(Protocol):
         """Call back after the current callback has returned."""
 
 
+_LARGE_PIECE = 1024
+"""Bytes from which a piece of content is kept as it came: joining would cost more than a frame."""
+_JOINED = 16 * 1024
+"""Bytes to which smaller pieces are joined: a frame of the usual largest size."""
+
+
 class H2Stream:
     """The state of one stream, which `H2Connection` reads and writes frames for.
 
@@ -69,7 +75,7 @@ class H2Stream:
         self.uncredited = 0
         """Bytes received that were not added to the origin's window again."""
         self._connection = connection
-        self._pending: deque[bytes] = deque()
+        self._pending: deque[bytes | bytearray] = deque()
         self._left = request.content_length
 
     # --- Attempt --------------------------------------------------------------------------------
@@ -82,12 +88,23 @@ class H2Stream:
                 self._reject("more body than content-length declares")
                 return
             self._left -= len(data)
-        self._pending.append(data)
-        self.pending_bytes += len(data)
+        self._keep(data)
         self._connection.wants_to_send(self)
         if self.pending_bytes > limits.UPSTREAM_WRITE_HIGH and not self.write_paused:
             self.write_paused = True
             self.receiver.pause_request()
+
+    def _keep(self, data: bytes) -> None:
+        """Let content wait to be sent. Small pieces are joined: a client that sends two bytes per
+        DATA frame would otherwise cost an object, and the origin a frame, for each."""
+        pending = self._pending
+        if len(data) >= _LARGE_PIECE:
+            pending.append(data)
+        elif pending and isinstance(pending[-1], bytearray) and len(pending[-1]) < _JOINED:
+            pending[-1] += data
+        else:
+            pending.append(bytearray(data))
+        self.pending_bytes += len(data)
 
     def end(self, trailers: Sequence[Field]) -> None:
         if self.receiver is None or self.ending:
@@ -135,7 +152,7 @@ class H2Stream:
             self.write_paused = False
             if self.receiver is not None:
                 self.receiver.resume_request()
-        return data
+        return bytes(data)
 
     def fail(self, error: UpstreamError, retry: Retry = Retry.NEVER) -> None:
         receiver, self.receiver = self.receiver, None

@@ -302,6 +302,37 @@ async def test_the_origins_windows_hold_back_the_request() -> None:
     assert got == body
 
 
+async def test_content_in_tiny_pieces_is_joined() -> None:
+    """Two bytes per DATA frame of the client are neither an object each in our memory nor a frame
+    each at the origin."""
+    pieces = [b"%05d" % number for number in range(9000)]
+    pieces[4000:4000] = [b"L" * 2000, b"x"]
+    body = b"".join(pieces)
+    got = bytearray()
+    frames = 0
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal frames
+        peer = H2Peer(reader, writer)
+        stream_id = await peer.request()
+        while len(got) < len(body):
+            got.extend((await peer.wait(DataReceived)).data or b"")
+            frames += 1
+        await peer.respond(stream_id)
+        await reader.read()
+
+    async with origin(script) as server, upstream(server, protocol="h2") as group:
+        recorder = Recorder()
+        stream = group.open(request("PUT", body=True), recorder)
+        await eventually(lambda: bool(group.stats()[stream.server]["active"]))
+        for piece in pieces:
+            stream.write(piece)
+        stream.end()
+        assert (await recorder.over()).status == 200
+    assert got == body
+    assert frames <= 8
+
+
 async def test_streams_take_turns_sending() -> None:
     order: list[int | None] = []
 
