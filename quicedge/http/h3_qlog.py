@@ -51,6 +51,13 @@ class QlogH3Connection(H3Connection):
             self._parsed(stream_id, _data_frame(stream.left))
         return super()._request_frame(stream_id, stream, kind)
 
+    def _short_frames(self, stream_id: int, data: bytes, at: int, content: list[bytes]) -> int:
+        start = len(content)
+        at = super()._short_frames(stream_id, data, at, content)
+        for piece in content[start:]:
+            self._parsed(stream_id, _data_frame(len(piece)))
+        return at
+
     def _section(self, stream_id: int, stream: StreamState, fields: Fields, last: bool) -> None:
         self._parsed(stream_id, {"frame_type": "headers", "headers": _fields(fields)})
         super()._section(stream_id, stream, fields, last)

@@ -6,7 +6,8 @@ import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pylsqpack
 import pytest
@@ -21,6 +22,8 @@ from quicedge.config import limits
 from quicedge.http.errors import H3ErrorCode
 from quicedge.http.frames import FrameType, encode_frame, encode_settings, encode_varint
 from quicedge.http.h3 import H3Connection, H3Error, H3Settings
+from quicedge.http.h3_qlog import trace_codec
+from quicedge.telemetry.trace import Trace
 
 GET = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"a"), (b":path", b"/")]
 SETTINGS = encode_frame(FrameType.SETTINGS, b"")
@@ -372,3 +375,29 @@ def test_limits_are_what_is_announced() -> None:
     wire = Wire()
     assert limits.MAX_FIELD_SECTION_SIZE == 65536
     assert encode_settings({6: 65536}) in bytes(wire.sent[3])
+
+
+def test_tiny_data_frames_are_delivered_together() -> None:
+    wire = server()
+    deliveries: list[bytes] = []
+    wire.on_data = lambda _, data: deliveries.append(data)  # type: ignore[method-assign]
+    pieces = [b"%02d" % (number % 100) for number in range(1000)]
+    trailers = headers([(b"a", b"b")])
+    data = headers(GET) + b"".join(frame(0, piece) for piece in pieces)
+    before = wire.consumed
+    wire.h3.stream_data(REQUEST, data + trailers, True)
+    assert deliveries == [b"".join(pieces)]
+    assert [entry[0] for entry in wire.told[-2:]] == ["on_headers", "on_trailers"]
+    assert wire.consumed - before == len(data + trailers) - 2000
+
+
+def test_a_trace_shows_each_data_frame() -> None:
+    wire = server()
+    logged: list[dict[str, Any]] = []
+    trace = SimpleNamespace(log=lambda event: logged.append(getattr(event, "frame", {})))
+    trace_codec(wire.h3, cast(Trace, trace))
+    sizes = [1, 2, 63, 64, 300, 5]
+    data = headers(GET) + b"".join(frame(0, b"x" * size) for size in sizes)
+    wire.h3.stream_data(REQUEST, data, True)
+    assert [f["raw"]["payload_length"] for f in logged if f.get("frame_type") == "data"] == sizes
+    assert wire.payload == sum(sizes)
