@@ -16,6 +16,10 @@ _DEFAULT_EXPONENT = 3
 class AckReceiver:
     """Passes on what the peer acknowledges: to recovery, ECN validation and key updates."""
 
+    __slots__ = (
+        "_counters", "_handshake", "_held", "_paths", "_recovery", "_skipper", "exponent",
+    )  # fmt: skip
+
     def __init__(
         self,
         *,

@@ -32,6 +32,11 @@ class LocalConnectionIds:
     is known. Whoever routes datagrams learns of them from events.
     """
 
+    __slots__ = (
+        "_events", "_next_sequence", "_source", "_unannounced", "active", "initial",
+        "latest_used", "peer_limit",
+    )  # fmt: skip
+
     def __init__(self, source: ConnectionIdSource, events: EventQueue) -> None:
         self._source = source
         self._events = events
@@ -117,6 +122,10 @@ class RemoteConnectionId(NamedTuple):
 
 class RemoteConnectionIds:
     """IDs that we may use towards the peer: the one in use, spare ones, and those to retire."""
+
+    __slots__ = (
+        "_retire_prior_to", "_seen", "_to_retire", "current", "spare", "spin",
+    )  # fmt: skip
 
     def __init__(self, first: bytes) -> None:
         self.current = RemoteConnectionId(first, None)

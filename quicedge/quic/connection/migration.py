@@ -23,6 +23,11 @@ from quicedge.quic.rtt import RttEstimator
 class Migration:
     """Moves a connection from path to path; recovery, MTU and ECN follow."""
 
+    __slots__ = (
+        "_configuration", "_counters", "_handshake", "_local_ids", "_mtu_ceiling", "_paths",
+        "_recovery", "_remote_ids",
+    )  # fmt: skip
+
     def __init__(
         self,
         *,

@@ -7,7 +7,6 @@ connection promotes a path when the client moves there, and falls back when vali
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 from quicedge.config.limits import (
@@ -38,11 +37,11 @@ class Path:
         self.is_validated = validated
         self.bytes_received = 0
         self.bytes_sent = 0
-        self.challenges: deque[bytes] = deque(maxlen=MAX_LOCAL_CHALLENGES)
+        self.challenges: list[bytes] = []
         """Data of PATH_CHALLENGE frames sent and not answered."""
         self.challenge_due = False
         self.validation_deadline: float | None = None
-        self.responses: deque[bytes] = deque()
+        self.responses: list[bytes] = []
         """Data of PATH_CHALLENGE frames to answer."""
         self.remote_cid: RemoteConnectionId | None = None
         """Reserved for probing this path; None for the one in use."""
@@ -55,6 +54,11 @@ class Path:
     def room(self) -> int:
         """Bytes that may be sent before the address is validated."""
         return AMPLIFICATION_FACTOR * self.bytes_received - self.bytes_sent
+
+    def note_challenge(self, data: bytes) -> None:
+        """PATH_CHALLENGE was sent; the oldest of too many are forgotten."""
+        self.challenges.append(data)
+        del self.challenges[:-MAX_LOCAL_CHALLENGES]
 
     def receive_challenge(self, data: bytes) -> None:
         """PATH_CHALLENGE; beyond a number that wait they are dropped."""

@@ -33,6 +33,15 @@ ONE_RTT = Epoch.ONE_RTT
 class Recovery:
     """RTT, losses, probes and the congestion window."""
 
+    __slots__ = (
+        "_lost", "_on_stream_data", "_round_delivered", "app_limited", "bytes_in_flight",
+        "bytes_lost", "controller", "delivered", "delivered_time", "delivery_rate",
+        "handshake_confirmed", "large_datagrams", "max_ack_delay", "newest_acked_sent_time",
+        "newly_acked", "newly_lost", "on_packets_lost", "pacer", "packets_lost",
+        "packets_spuriously_lost", "path_since", "peer_validated_us", "pto_count", "pto_total",
+        "rtt", "runs", "spaces",
+    )  # fmt: skip
+
     def __init__(
         self,
         *,

@@ -3,7 +3,6 @@ PING."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 from quicedge.quic.connection.draft import Draft
@@ -27,6 +26,10 @@ _CHALLENGE_LENGTH = 8
 
 class ConfirmationSignal:
     """A server's HANDSHAKE_DONE, and the token for the client's next visit beside it."""
+
+    __slots__ = (
+        "_token", "has_frames",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.has_frames = False
@@ -108,14 +111,14 @@ class PathFrames:
             frame = PathChallenge(data).encode()
             if not draft.add(frame, path.on_challenge_delivery):
                 return False
-            path.challenges.append(data)
+            path.note_challenge(data)
             path.challenge_due = False
             draft.expand = True
         while path.responses:
             # Sent once: whoever challenged asks again when it is lost (section 8.2.2).
             if not draft.add(PathResponse(path.responses[0]).encode()):
                 return False
-            path.responses.popleft()
+            del path.responses[0]
             draft.expand = True
         return True
 
@@ -123,9 +126,13 @@ class PathFrames:
 class Pings:
     """PING frames that the application asked for."""
 
+    __slots__ = (
+        "_due", "_events",
+    )  # fmt: skip
+
     def __init__(self, events: EventQueue) -> None:
         self._events = events
-        self._due: deque[int] = deque()
+        self._due: list[int] = []
 
     def add(self, uid: int) -> None:
         self._due.append(uid)
@@ -138,7 +145,7 @@ class Pings:
         while self._due:
             if not draft.add(Ping().encode(), self._on_delivery, (self._due[0],)):
                 return False
-            self._due.popleft()
+            del self._due[0]
         return True
 
     def _on_delivery(self, delivered: bool, uid: int) -> None:

@@ -7,7 +7,6 @@ ACK", CVE-2025-4820).
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 from quicedge.config.limits import (
@@ -121,7 +120,7 @@ class NumberSkipper:
     def __init__(self, random: Callable[[int], bytes]) -> None:
         """`random(n)` gives n random bytes."""
         self._random = random
-        self.skipped: deque[int] = deque(maxlen=SKIPPED_REMEMBERED)
+        self.skipped: list[int] = []
         self.count = 0
         """Numbers left out so far."""
         self._period = SKIP_PACKETS_FIRST
@@ -136,6 +135,7 @@ class NumberSkipper:
         number = space.next_number
         if number >= self.at:
             self.skipped.append(number)
+            del self.skipped[:-SKIPPED_REMEMBERED]
             space.next_number = number + 1
             self.count += 1
             self._period = min(2 * self._period, SKIP_PACKETS_MOST)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from quicedge.config.limits import AMPLIFICATION_FACTOR, MAX_PATHS, MAX_REMOTE_CHALLENGES
+from quicedge.config.limits import (
+    AMPLIFICATION_FACTOR,
+    MAX_LOCAL_CHALLENGES,
+    MAX_PATHS,
+    MAX_REMOTE_CHALLENGES,
+)
 from quicedge.quic.connection.connection_ids import RemoteConnectionId
 from quicedge.quic.connection.paths import Path, Paths
 
@@ -34,7 +39,7 @@ def test_a_response_validates_the_path_that_was_challenged() -> None:
     path = known.known[1]
     known.begin_validation(path, 5.0)
     path.challenge_due = False
-    path.challenges.append(b"12345678")
+    path.note_challenge(b"12345678")
     assert known.receive_response(b"87654321") is None
     assert known.receive_response(b"12345678") is path
     assert path.is_validated
@@ -86,3 +91,11 @@ def test_ids_that_paths_hold_are_released_below_a_limit() -> None:
 def test_a_change_of_the_port_is_the_same_host() -> None:
     assert Path(("192.0.2.1", 1)).host() == Path(("192.0.2.1", 2)).host()
     assert Path(("192.0.2.1", 1)).host() != Path(("192.0.2.2", 1)).host()
+
+
+def test_challenges_of_ours_that_wait_for_an_answer_are_bounded() -> None:
+    path = Path("a")
+    for number in range(MAX_LOCAL_CHALLENGES + 3):
+        path.note_challenge(bytes((number,)) * 8)
+    assert len(path.challenges) == MAX_LOCAL_CHALLENGES
+    assert path.challenges[-1] == bytes((MAX_LOCAL_CHALLENGES + 2,)) * 8
