@@ -46,6 +46,14 @@ _UNI = 2
 class Streams:
     """Streams by ID, those that are open; what is not there was forgotten or is not open yet."""
 
+    __slots__ = (
+        "_awaited", "_blocked", "_blocked_due", "_counts_lost", "_credited", "_events",
+        "_flow_blocked", "_gaps", "_is_client", "_limit_bidi_ours", "_limit_bidi_theirs",
+        "_limit_uni", "_next_bidi", "_next_uni", "_open", "_ours", "_signals", "_stream_window",
+        "_touched", "_window_lost", "_written", "bytes_resent", "max_bidi", "max_uni",
+        "peer_bidi", "peer_uni", "scheduler", "send_limit", "send_used", "window",
+    )  # fmt: skip
+
     def __init__(
         self,
         *,
@@ -135,6 +143,7 @@ class Streams:
             if self._is_within(stream.id):
                 stream.blocked = False
                 self._schedule(stream)
+                self._signal(stream)
             else:
                 still.append(stream)
         self._blocked = still
@@ -324,7 +333,7 @@ class Streams:
             raise ValueError("cannot stop receiving on this stream")
         stream.receive.stop_code = error_code
         stream.receive.stop_pending = True
-        self._signals[stream_id] = stream
+        self._signal(stream)
 
     def consume(self, stream_id: int, nbytes: int) -> None:
         """Credit bytes of a stream that the application is done with."""
@@ -399,7 +408,12 @@ class Streams:
         send.buffer.discard()
         self.scheduler.remove(stream)
         self._flow_blocked.pop(stream.id, None)
-        self._signals[stream.id] = stream
+        self._signal(stream)
+
+    def _signal(self, stream: Stream) -> None:
+        """Send what is pending of RESET_STREAM and STOP_SENDING, once the stream is allowed."""
+        if not stream.blocked:
+            self._signals[stream.id] = stream
 
     # --- accessors ------------------------------------------------------------------------------
 
