@@ -6,7 +6,8 @@ Attackers come from 127.0.0.1, honest clients from ::1: another address of anoth
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 from tests.support.edge import RunningEdge, edge
@@ -78,6 +79,39 @@ async def test_bodies_that_never_come_leave_origin_connections_to_others(tmp_pat
                     client.send(stream_id, b"x")
             await eventually(running, 6)
             assert await honest_requests(running) == [200] * 10
+
+
+@asynccontextmanager
+async def origin_that_reads_no_uploads() -> AsyncIterator[str]:
+    """Answers GET, and never reads what comes with POST."""
+    over = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while (await reader.readuntil(b"\r\n\r\n")).startswith(b"GET"):
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await over.wait()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        host, port = server.sockets[0].getsockname()
+        yield f"http://{host}:{port}"
+        over.set()
+
+
+async def test_uploads_that_an_origin_does_not_read_leave_it_to_others(tmp_path: Path) -> None:
+    async with origin_that_reads_no_uploads() as origin:
+        with edge(tmp_path, origin, upstream_extra="max_connections = 9") as running:
+            async with AsyncExitStack() as stack:
+                for _ in range(2):
+                    client = await stack.enter_async_context(h3_client(running.port))
+                    for _ in range(128):
+                        client.send(client.open(b"POST", b"/upload", end=False), bytes(8_000))
+                await eventually(running, 6)
+                assert await honest_requests(running) == [200] * 10
+            await eventually(running, 0)
 
 
 async def test_readers_that_take_nothing_leave_open_files_to_others(tmp_path: Path) -> None:
