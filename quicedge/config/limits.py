@@ -263,6 +263,12 @@ PROGRESS_INTERVAL: Final = 1.0
 MEMORY_TAKE_BELOW: Final = 0.9
 """Share of the memory budget below which new work is accepted again."""
 
+MALLOC_TRIM_THRESHOLD: Final = 8 * 1024 * 1024
+"""Bytes of free heap that the C library keeps before it gives the end of the heap back."""
+
+MALLOC_MMAP_THRESHOLD: Final = 4 * 1024 * 1024
+"""Bytes of a block from which it is mapped by itself: above the largest buffer of a transfer."""
+
 MEMORY_BUDGET_SHARE: Final = 0.6
 """Share of the memory of the machine, or of the control group, for all workers together."""
 

@@ -49,6 +49,7 @@ from quicedge.worker.control import (
     WorkerSpec,
 )
 from quicedge.worker.edge import Edge, load_certificates
+from quicedge.worker.memory import tune_allocator
 from quicedge.worker.proposal import Proposal
 from quicedge.worker.roster import Roster
 from quicedge.worker.snapshots import connection_stats
@@ -62,6 +63,7 @@ def run(spec: WorkerSpec) -> None:
     Imported objects are excluded from garbage collection; connections are freed without it, so that
     it can run rarely.
     """
+    tune_allocator()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     uvloop.run(_Worker(spec).serve())
