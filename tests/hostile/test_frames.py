@@ -71,7 +71,7 @@ def early() -> Hostile:
     hostile.client = client = hostile.world.client(session_ticket=ticket)
     client.send_stream_data(0, b"early", end_stream=False)
     hostile.world.receive(*first_flight(client))
-    (hostile._server,) = hostile.world.endpoint.half_open
+    (hostile.server,) = hostile.world.endpoint.half_open
     assert hostile.server.early_data_accepted
     return hostile
 

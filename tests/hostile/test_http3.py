@@ -34,9 +34,8 @@ def stream(stream_id: int, data: bytes, fin: bool = False) -> bytes:
 def connect() -> Hostile:
     """A client of HTTP/3 whose requests nobody answers."""
     hostile = Hostile(alpn_protocols=["h3"])
-    endpoint = hostile.world.endpoint
-    edge: Any = StubEdge(NOW, endpoint.wake)
-    endpoint._accept = lambda connection: Http3Session(connection, edge, edge)
+    edge: Any = StubEdge(NOW, hostile.world.endpoint.wake)
+    hostile.world.accept = lambda connection: Http3Session(connection, edge, edge)
     return hostile.connect()
 
 

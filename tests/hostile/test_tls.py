@@ -179,6 +179,6 @@ def test_a_hello_cut_short() -> None:
     client.datagrams_to_send(NOW)
     data = hostile.packet(crypto(b"\x01\0\0\x10" + bytes(16)), tls.Epoch.INITIAL)
     hostile.world.endpoint.receive(data, CLIENT, NOW)
-    (hostile._server,) = hostile.world.endpoint.connections
+    (hostile.server,) = hostile.world.endpoint.connections
     hostile.world.endpoint.flush(NOW)
     assert hostile.verdict == DECODE_ERROR

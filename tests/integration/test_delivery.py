@@ -157,7 +157,7 @@ async def test_a_client_that_closes_before_the_end_is_gone(
     running: RunningEdge, code: int, reason: str
 ) -> None:
     async with stalled(running, f"closes={code}") as client:
-        client._quic.close(error_code=code)
+        client.quic.close(error_code=code)
         client.transmit()
         (seen,) = await records(running, f"closes={code}")
     assert (seen["outcome"], seen["reason"]) == ("client_gone", reason)
@@ -182,7 +182,7 @@ async def test_a_connection_that_the_edge_closes_is_not_the_clients_doing(
 
 async def test_a_client_that_cancels_a_buffered_response_aborted_it(running: RunningEdge) -> None:
     async with stalled(running, "cancels") as client:
-        client._quic.stop_stream(0, 0x10C)
+        client.quic.stop_stream(0, 0x10C)
         client.transmit()
         (seen,) = await records(running, "cancels")
     assert (seen["outcome"], seen["status"]) == ("client_aborted", 200)

@@ -224,7 +224,12 @@ async def test_sigterm_lets_a_running_response_finish(tmp_path: Path) -> None:
     with demo_origin() as origin, edge(tmp_path, origin) as running:
         client = await connect(running)
         task = asyncio.create_task(client.fetch("GET", "localhost", "/slow?seconds=2"))
-        await asyncio.sleep(0.3)
+
+        def is_active() -> bool:
+            rows = running.admin("/api/v1/connections")["connections"]
+            return any(row["requests_active"] for row in rows)
+
+        await asyncio.to_thread(wait_until, is_active, "the request")
         running.process.send_signal(signal.SIGTERM)
         answer = await task
         assert answer.status == 200

@@ -153,7 +153,7 @@ async def test_unread_responses_take_a_share_of_the_memory_and_are_cut(tmp_path:
             async with asyncio.timeout(30):
                 while not any(a.reset for c in clients for a in c.answers.values()):
                     for client in clients:
-                        client._quic.send_ping(1)
+                        client.quic.send_ping(1)
                         client.transmit()
                     await asyncio.sleep(0.2)
             assert status(running)["stalled"] > 0

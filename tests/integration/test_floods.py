@@ -68,8 +68,8 @@ async def rapid_reset(running: RunningEdge) -> AsyncIterator[None]:
                 async with connected(running) as client:
                     while not client.ended.done():
                         stream_id = client.ask(b"/delay?seconds=5")
-                        client._quic.reset_stream(stream_id, 0x10C)
-                        client._quic.stop_stream(stream_id, 0x10C)
+                        client.quic.reset_stream(stream_id, 0x10C)
+                        client.quic.stop_stream(stream_id, 0x10C)
                         client.transmit()
                         await asyncio.sleep(0.002)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -25,7 +26,7 @@ from quicedge.cli import main
 from quicedge.cli.exitcodes import ExitCode
 from tests.support.certs import write_certificate
 from tests.support.edge import REPOSITORY, RunningEdge, edge
-from tests.support.peers import wait_until
+from tests.support.peers import free_port, wait_until
 from tests.support.raworigin import RawOrigin, raw_origin
 
 BODY = b"the content"
@@ -269,11 +270,11 @@ def breaker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     certificate, key = write_certificate(tmp_path_factory.mktemp("breaker"), "localhost")
     configuration = QuicConfiguration(is_client=False, alpn_protocols=["h3"])
     configuration.load_cert_chain(certificate, key)
+    port = free_port(socket.SOCK_DGRAM)
     loop = asyncio.new_event_loop()
     server = loop.run_until_complete(
-        serve("127.0.0.1", 0, configuration=configuration, create_protocol=Breaker)
+        serve("127.0.0.1", port, configuration=configuration, create_protocol=Breaker)
     )
-    port = server._transport.get_extra_info("sockname")[1]
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     yield port

@@ -335,8 +335,8 @@ async def test_the_log_says_why_a_connection_was_closed(running: RunningEdge) ->
     async with h3_client(running.port) as client:
         client.open(b"GET", b"/silent")
         await client.ping()
-        control = client.h3._local_control_stream_id
-        client._quic.send_stream_data(control, b"\x04\x00")  # SETTINGS again
+        control = client.control_stream
+        client.quic.send_stream_data(control, b"\x04\x00")  # SETTINGS again
         client.transmit()
         await client.wait_closed()
     wait_until(lambda: "connection closed" in running.log(), "the log line")

@@ -31,7 +31,8 @@ class Client(QuicConnectionProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.h3 = H3Connection(self._quic)
+        self.quic = self._quic
+        self.h3 = H3Connection(self.quic)
         self.ended: asyncio.Future[ConnectionTerminated] = self._loop.create_future()
         self.received: dict[int, bytes] = {}
 
@@ -120,8 +121,8 @@ async def test_rapid_reset_ends_the_connection_and_spares_the_others(tmp_path: P
                 if client.ended.done():
                     break
                 stream_id = client.ask(b"/delay?seconds=5")
-                client._quic.reset_stream(stream_id, 0x10C)
-                client._quic.stop_stream(stream_id, 0x10C)
+                client.quic.reset_stream(stream_id, 0x10C)
+                client.quic.stop_stream(stream_id, 0x10C)
                 client.transmit()
                 await asyncio.sleep(0)
             event = await asyncio.wait_for(client.ended, 10)
@@ -137,7 +138,7 @@ async def test_resets_that_the_edge_is_made_to_send_end_the_connection(tmp_path:
             for _ in range(2000):
                 if client.ended.done():
                     break
-                stream_id = client._quic.get_next_available_stream_id()
+                stream_id = client.quic.get_next_available_stream_id()
                 fields = [(b":method", b"POST"), (b":scheme", b"https"), (b":path", b"/echo"),
                           (b":authority", b"localhost"), (b"content-length", b"1")]  # fmt: skip
                 client.h3.send_headers(stream_id, fields)
@@ -155,8 +156,8 @@ async def test_leaving_a_page_is_no_abuse(tmp_path: Path) -> None:
         async with connected(running) as client:
             streams = [client.ask(b"/delay?seconds=5") for _ in range(120)]
             for stream_id in streams:
-                client._quic.reset_stream(stream_id, 0x10C)
-                client._quic.stop_stream(stream_id, 0x10C)
+                client.quic.reset_stream(stream_id, 0x10C)
+                client.quic.stop_stream(stream_id, 0x10C)
             again = client.ask(b"/echo")
             client.transmit()
             await asyncio.wait_for(client.until(b"200", again), 5)
@@ -168,10 +169,10 @@ async def test_a_browser_that_lives_long_is_let_be(tmp_path: Path) -> None:
     ever be without use: in a row, a POST among them, on one connection."""
     with raw_origin({}) as origin, edge(tmp_path, origin.url) as running:
         async with h3_client(running.port) as client:
-            control = client.h3._local_control_stream_id
+            control = client.control_stream
             extras = frame(0x21, b"grease") + frame(0)
             for _ in range(2 * H3_OVERHEAD_BURST // 50):
-                streams = [client._quic.get_next_available_stream_id() + 4 * n for n in range(50)]
+                streams = [client.quic.get_next_available_stream_id() + 4 * n for n in range(50)]
                 for stream_id in streams:
                     client.send_raw(control, priority_update(stream_id))
                     client.send_raw(stream_id, encoded() + extras, end=True)
@@ -193,7 +194,7 @@ async def test_what_runs_is_finished_before_a_client_is_sent_away(tmp_path: Path
             no_content = [(b"content-length", b"0")]
             running_post = client.open(b"POST", b"/order", no_content)
             await client.until(lambda: bool(origin.heads))
-            control = client.h3._local_control_stream_id
+            control = client.control_stream
             client.send_raw(control, priority_update(running_post) * (H3_OVERHEAD_BURST + 100))
             await client.until(lambda: client.told_to_leave)
             late_post = client.open(b"POST", b"/order", no_content)
@@ -233,8 +234,8 @@ async def test_slow_heads_and_bodies_are_answered_408(tmp_path: Path) -> None:
     extra = '[limits]\nheader_timeout = "1s"\nbody_timeout = "1s"'
     with demo_origin() as origin, edge(tmp_path, origin, extra=extra) as running:
         async with connected(running) as client:
-            slow_head = client._quic.get_next_available_stream_id()
-            client._quic.send_stream_data(slow_head, b"\x01\x40\x80")
+            slow_head = client.quic.get_next_available_stream_id()
+            client.quic.send_stream_data(slow_head, b"\x01\x40\x80")
             slow_body = client.ask(b"/upload", b"POST", end=False)
 
             async def ping() -> None:
@@ -265,8 +266,8 @@ async def test_a_reader_that_takes_nothing_is_cut_off(tmp_path: Path) -> None:
         ) as client:
             assert isinstance(client, Client)
             # A client that never raises its limits.
-            client._quic._write_stream_limits = lambda **kwargs: None  # type: ignore[method-assign]
-            client._quic._write_connection_limits = (  # type: ignore[method-assign]
+            client.quic._write_stream_limits = lambda **kwargs: None  # type: ignore[method-assign]
+            client.quic._write_connection_limits = (  # type: ignore[method-assign]
                 lambda **kwargs: None
             )
             client.ask(b"/download?size=10MB")

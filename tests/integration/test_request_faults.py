@@ -73,14 +73,14 @@ async def connected(running: RunningEdge) -> AsyncIterator[H3Client]:
 
 async def test_a_value_that_qpack_cannot_decode_is_answered_431(running: RunningEdge) -> None:
     async with connected(running) as client:
-        stream_id = client._quic.get_next_available_stream_id()
+        stream_id = client.quic.get_next_available_stream_id()
         client.send_raw(stream_id, literals(*GET, (b"x", b"y" * 65_536)), end=True)
         assert (await client.answer(stream_id)).status == 431
 
 
 async def test_a_field_without_a_name_resets_its_stream(running: RunningEdge) -> None:
     async with connected(running) as client:
-        stream_id = client._quic.get_next_available_stream_id()
+        stream_id = client.quic.get_next_available_stream_id()
         client.send_raw(stream_id, literals(*GET, (b"", b"y")), end=True)
         assert (await client.answer(stream_id)).reset == H3ErrorCode.MESSAGE_ERROR
 
@@ -99,12 +99,12 @@ async def test_an_upload_is_stopped_when_its_response_is_unwanted(running: Runni
     async with connected(running) as client:
         stream_id = client.open(b"POST", b"/slow", end=False)
         client.send(stream_id, b"abc")
-        client._quic.stop_stream(stream_id, H3ErrorCode.REQUEST_CANCELLED)
+        client.quic.stop_stream(stream_id, H3ErrorCode.REQUEST_CANCELLED)
         client.transmit()
         answer = client.answers[stream_id]
         await client.until(lambda: answer.stopped is not None)
         assert answer.stopped == H3ErrorCode.REQUEST_CANCELLED
-        client._quic.reset_stream(stream_id, H3ErrorCode.REQUEST_CANCELLED)
+        client.quic.reset_stream(stream_id, H3ErrorCode.REQUEST_CANCELLED)
 
 
 async def test_many_cookie_crumbs_reach_the_origin_as_one_field(
@@ -141,10 +141,10 @@ async def test_a_stream_whose_beginning_never_comes_is_answered_408(running: Run
     """Pieces of a stream without its first byte hold memory, and must not do so for ever."""
     async with connected(running) as client:
         _, block = pylsqpack.Encoder().encode(0, GET)
-        stream_id = client._quic.get_next_available_stream_id()
+        stream_id = client.quic.get_next_available_stream_id()
         client.answers[stream_id] = Answer()
         head = bytes((FrameType.HEADERS, len(block))) + block
-        client._quic.send_stream_data(stream_id, head)
-        client._quic._streams[stream_id].sender._pending.subtract(0, 3)
+        client.quic.send_stream_data(stream_id, head)
+        client.quic._streams[stream_id].sender._pending.subtract(0, 3)
         client.transmit()
         assert (await client.answer(stream_id)).status == 408

@@ -53,10 +53,14 @@ class Answer:
 
 class H3Client(QuicConnectionProtocol):
     codec: ClassVar[type[Codec]] = Codec
+    control_stream = 2
+    """Its control stream: the first unidirectional one."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.h3 = self.codec(self._quic)
+        self.quic = self._quic
+        """The stock connection, for what its HTTP/3 layer does not offer."""
+        self.h3 = self.codec(self.quic)
         self.answers: dict[int, Answer] = {}
         self.closed: ConnectionTerminated | None = None
         self._control = b""

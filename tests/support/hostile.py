@@ -35,24 +35,21 @@ class Hostile:
     def __init__(self, *, early_data: bytes | None = None, **options: Any) -> None:
         self.world = World(early_data=early_data)
         self.client: QuicConnection = self.world.client(**options)
-
-    @property
-    def server(self) -> Connection:
-        """The server's side; there is one from the first packet on."""
-        return self._server
+        self.server: Connection
+        """The server's side, which exists from the first packet on."""
 
     def connect(self) -> Hostile:
         """Shake hands as one should."""
         self.world.talk(self.client)
-        (self._server,) = self.world.endpoint.connections
-        assert self._server.handshake_complete
+        (self.server,) = self.world.endpoint.connections
+        assert self.server.handshake_complete
         return self
 
     def greet(self) -> Hostile:
         """Send the first flight alone, and take what comes back."""
         for data, _ in self.client.datagrams_to_send(NOW):
             self.world.endpoint.receive(data, CLIENT, NOW)
-        (self._server,) = self.world.endpoint.connections
+        (self.server,) = self.world.endpoint.connections
         self.world.endpoint.flush(NOW)
         return self
 
@@ -97,14 +94,14 @@ class Hostile:
     def send_first(self, payload: bytes) -> Hostile:
         """Send an Initial packet that is the first of all."""
         self.world.endpoint.receive(self.packet(payload, tls.Epoch.INITIAL), CLIENT, NOW)
-        (self._server,) = self.world.endpoint.half_open
+        (self.server,) = self.world.endpoint.half_open
         self.world.endpoint.flush(NOW)
         return self
 
     @property
     def verdict(self) -> int | None:
         """The error code that the server closed the connection with; None while it lives."""
-        event = self._server.close_event
+        event = self.server.close_event
         return None if event is None else event.error_code
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import HandshakeCompleted, QuicEvent
 
 from quicedge.quic.admission import Admission, AdmissionRules
-from quicedge.quic.connection import Connection
+from quicedge.quic.connection import Connection, ConnectionHandler
 from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.endpoint import Endpoint, EndpointSettings
 from quicedge.quic.tls import CertificateStore
@@ -71,6 +72,8 @@ class World:
         self.network = Network()
         self.handlers: list[Handler] = []
         self.fail_next = False
+        self.accept: Callable[[Connection], ConnectionHandler] = self._make_handler
+        """Makes the handler of each new connection."""
         options = {"retry": "off", "retry_threshold": 10, "max_half_open": 20, **admission}
         self.endpoint = Endpoint(
             EndpointSettings(
@@ -85,10 +88,10 @@ class World:
             connection_ids=ConnectionIdIssuer(slot=3, slots=8, secret=secret),
             secret=secret,
             network=self.network,
-            accept=self._accept,
+            accept=lambda connection: self.accept(connection),
         )
 
-    def _accept(self, connection: Connection) -> Handler:
+    def _make_handler(self, connection: Connection) -> Handler:
         handler = Handler(fail=self.fail_next)
         self.handlers.append(handler)
         return handler

@@ -18,7 +18,7 @@ def test_a_request_waits_for_an_address_that_changed_in_the_handshake(needs_addr
     world = World()
     edge: Any = StubEdge(NOW, world.endpoint.wake)
     edge.policy.needs_address = needs_address
-    world.endpoint._accept = lambda connection: Http3Session(connection, edge, edge)
+    world.accept = lambda connection: Http3Session(connection, edge, edge)
     client = world.client(alpn_protocols=["h3"])
     first = exchange(world, client, OLD)
     # Flights went to both addresses: the handshake proves neither.

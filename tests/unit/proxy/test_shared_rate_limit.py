@@ -96,8 +96,13 @@ async def test_clients_that_choose_their_key_do_not_fill_memory(
 ) -> None:
     assert MAX_PREFIX_RATES > 100
     monkeypatch.setattr("quicedge.proxy.shared_rate_limit.MAX_PREFIX_RATES", 100)
-    counts = FleetCounts(Store(), Clock())
+    store = Store()
+    counts = FleetCounts(store, Clock())
+    for _ in range(10):
+        counts.take("first", 10, 60.0)
+    assert counts.take("first", 10, 60.0) > 0
     for number in range(1000):
         counts.take(str(number), 10, 60.0)
-    assert len(counts._counts) == 100
-    assert len(counts._untold) == 100
+    assert counts.take("first", 10, 60.0) == 0, "its count was evicted"
+    await counts.sync()
+    assert store.asked == 100

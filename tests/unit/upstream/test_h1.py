@@ -438,5 +438,5 @@ async def test_abort_from_within_data_stops_at_once() -> None:
         recorder = Impatient()
         stream = group.open(request(), recorder)
         await recorder.until(lambda: bool(recorder.body))
-        await asyncio.sleep(0.02)
+        await eventually(lambda: group.stats()[stream.server]["open"] == 0)
         assert (bytes(recorder.body), recorder.events) == (b"a", ["response", "data"])

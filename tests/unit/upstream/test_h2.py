@@ -447,7 +447,7 @@ async def test_goaway_streams_below_end_streams_above_are_retried() -> None:
         body = peer.codec.data_to_send()
         writer.write(head + _goaway(first) + body)
         await writer.drain()
-        await asyncio.sleep(0.05)
+        await eventually(lambda: server.connections > 1)  # the second request is retried
         peer.codec.send_data(first, b"st", end_stream=True)
         await peer.flush()
         assert await reader.read() is not None

@@ -203,8 +203,9 @@ async def test_a_retry_sends_the_same_body_again() -> None:
         await fetch(group, request())
         recorder = Recorder()
         stream = group.open(request("PUT", body=True, length=9), recorder)
+        before = group.stats()[stream.server]["bytes_sent"]
         stream.write(b"abc")
-        await asyncio.sleep(0.01)
+        await eventually(lambda: group.stats()[stream.server]["bytes_sent"] > before)
         stream.write(b"def")
         stream.write(b"ghi")
         stream.end()
@@ -397,7 +398,8 @@ async def test_a_body_waits_for_its_connection_within_bounds() -> None:
         recorder = Recorder()
         stream = group.open(request("PUT", body=True, length=size), recorder)
         stream.write(b"a" * (size // 3 - 1))
-        await asyncio.sleep(0.01)
+        for _ in range(3):
+            await asyncio.sleep(0)  # event loop iterations, in one of which it would be told
         assert not recorder.request_paused
         stream.write(b"b")
         assert recorder.events == []  # told later, not from within write
@@ -430,7 +432,7 @@ async def test_close_with_grace_lets_running_requests_end() -> None:
         recorder = send(group, request())[1]
         await eventually(lambda: server.connections == 1)
         closing = asyncio.create_task(group.close(grace=5))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)  # it starts
         late = await fetch(group, request())
         assert late.kind == "no_server"
         go.set()
