@@ -89,7 +89,7 @@ def _dialled(address: tuple[Any, ...]) -> tuple[str, int]:
     return host, port
 
 
-def _ended(event: events.ConnectionTerminated, ending: Ending | None) -> FetchError:
+def termination_error(event: events.ConnectionTerminated, ending: Ending | None) -> FetchError:
     """Describe in actionable terms why a connection ended."""
     if ending is Ending.IDLE_TIMEOUT:
         return FetchError("connection timed out: the server stopped responding", ExitCode.TIMEOUT)
@@ -375,7 +375,7 @@ class Client(asyncio.DatagramProtocol):
             self.connection.close(error_code=error.code, reason_phrase=error.reason)
 
     def _terminated(self, event: events.ConnectionTerminated) -> None:
-        error = _ended(event, self.connection.ending)
+        error = termination_error(event, self.connection.ending)
         if not self._ready.done():
             self._ready.set_exception(error)
         self._fail(str(error), error.exit_code)

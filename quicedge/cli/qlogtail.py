@@ -54,7 +54,7 @@ def command(
     render = as_json if as_data else line
     shown = 0
     try:
-        for record, event in _events(client, _find(client, connection), level):
+        for record, event in _events(client, find_connection(client, connection), level):
             if event is not None and not wanted(event):
                 continue
             if raw:
@@ -73,7 +73,7 @@ def connection_id(text: str) -> str:
     return text.strip().removeprefix("conn=").partition("/")[0].lower()
 
 
-def _find(client: AdminClient, pasted: str) -> str:
+def find_connection(client: AdminClient, pasted: str) -> str:
     """Find the unique matching connection; raises AdminError otherwise."""
     wanted = connection_id(pasted)
     if not wanted or wanted.strip(hexdigits):

@@ -10,13 +10,13 @@ from typing import Any
 
 import msgspec
 
-from quicedge.config.checks import check
 from quicedge.config.convert import convert
 from quicedge.config.limits import CONFIG_MAX_SIZE
 from quicedge.config.machine import missing
 from quicedge.config.positions import key_lines
 from quicedge.config.problems import ConfigError, Problem
 from quicedge.config.schema import Config
+from quicedge.config.validation import validate
 
 __all__ = ["ConfigError", "config_from_options", "load_config", "parse_config"]
 
@@ -73,7 +73,7 @@ def parse_config(
         config = _absolute(msgspec.convert(converted, Config), directory)
     except (msgspec.ValidationError, RecursionError) as error:
         raise ConfigError(source, [Problem("", str(error))]) from error
-    problems = list(check(config, document))
+    problems = list(validate(config, document))
     if machine:
         problems += missing(config)
     if problems:

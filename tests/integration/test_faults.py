@@ -21,7 +21,7 @@ import pytest
 
 from quicedge.cli.client import Answer, Client, FetchError
 from tests.support.edge import RunningEdge, edge
-from tests.support.faults import Faults, descriptors, faults, holdings
+from tests.support.faults import Faults, descriptors, faults, holdings, origin_connections
 from tests.support.origin import demo_origin
 from tests.support.peers import free_port, wait_until
 
@@ -157,7 +157,7 @@ def before(running: RunningEdge, switches: Faults) -> dict[str, int]:
         return held["connections"] == held["requests"] == 0
 
     wait_until(is_quiet, "quiet")
-    time.sleep(0.5)  # beyond keepalive_timeout: no origin connection is counted
+    wait_until(lambda: origin_connections(running) == 0, "the keep-alive timeout")
     held = holdings(running, switches)
     assert held["tasks"] > 0
     return held

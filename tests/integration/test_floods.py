@@ -15,6 +15,7 @@ from quicedge.config.limits import RETRY_THRESHOLD
 from tests.integration.test_limits import connected
 from tests.support.edge import REPOSITORY, RunningEdge, edge
 from tests.support.origin import demo_origin
+from tests.support.peers import wait_until
 
 NEWCOMERS = 10
 REQUESTS = 150
@@ -38,9 +39,14 @@ async def p99(running: RunningEdge) -> float:
     return sorted(took)[len(took) * 99 // 100]
 
 
+def retries_sent(running: RunningEdge) -> int:
+    stats = running.admin("/api/v1/status")["workers"][0]["stats"]
+    return int(stats["retries_sent"])
+
+
 @asynccontextmanager
 async def initials(running: RunningEdge) -> AsyncIterator[None]:
-    """A thousand handshakes a second that are begun and left."""
+    """A thousand abandoned handshakes per second."""
     flood = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.support.flood", str(running.port), "1000", "60",
         stdout=asyncio.subprocess.PIPE, cwd=REPOSITORY,
@@ -48,25 +54,30 @@ async def initials(running: RunningEdge) -> AsyncIterator[None]:
     assert flood.stdout is not None
     try:
         await flood.stdout.readline()
-        await asyncio.sleep(1)
+        await asyncio.to_thread(wait_until, lambda: retries_sent(running) > 100, "Retry packets")
         yield
     finally:
         flood.kill()
         await flood.wait()
     stats = running.admin("/api/v1/status")["workers"][0]["stats"]
     assert stats["handshakes_open"] <= RETRY_THRESHOLD + 2
-    assert stats["retries_sent"] > 100
 
 
 @asynccontextmanager
 async def rapid_reset(running: RunningEdge) -> AsyncIterator[None]:
     """A client that resets what it asks for, and comes back when it is sent away."""
 
+    under_way = asyncio.Event()
+
     async def attack() -> None:
+        resets = 0
         while True:
             with suppress(ConnectionError):
                 async with connected(running) as client:
                     while not client.ended.done():
+                        resets += 1
+                        if resets > 100:
+                            under_way.set()
                         stream_id = client.ask(b"/delay?seconds=5")
                         client.quic.reset_stream(stream_id, 0x10C)
                         client.quic.stop_stream(stream_id, 0x10C)
@@ -75,7 +86,7 @@ async def rapid_reset(running: RunningEdge) -> AsyncIterator[None]:
 
     attacking = asyncio.ensure_future(attack())
     try:
-        await asyncio.sleep(0.5)
+        await asyncio.wait_for(under_way.wait(), 20)
         yield
     finally:
         attacking.cancel()

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from hpack import Decoder
 
 from quicedge.cli.client import Answer, Client, FetchError
 from tests.support.edge import RunningEdge, edge
-from tests.support.faults import Faults, faults, holdings
+from tests.support.faults import Faults, faults, holdings, origin_connections
 from tests.support.hostile_h2 import RawH2, block_of, data, goaway, head, ping, reset, window
 from tests.support.origins import origin
 from tests.support.peers import wait_until
@@ -129,7 +128,7 @@ def running(switches: Faults, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def before(running: RunningEdge, switches: Faults) -> dict[str, int]:
     """What a quiet edge holds that has served a request."""
     assert asyncio.run(get(running, "/fine"))[1] == b"fine"
-    time.sleep(0.6)  # beyond keepalive_timeout: no origin connection is counted
+    wait_until(lambda: origin_connections(running) == 0, "the keep-alive timeout")
     wait_until(lambda: holdings(running, switches)["connections"] == 0, "quiet")
     return holdings(running, switches)
 

@@ -105,6 +105,13 @@ def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
+def origin_connections(running: RunningEdge) -> int:
+    """Connections to origins that a worker keeps alive."""
+    (worker,) = running.admin("/api/v1/status")["workers"]
+    upstreams = worker["stats"]["servers"].values()
+    return sum(values["open"] for servers in upstreams for values in servers.values())
+
+
 def holdings(running: RunningEdge, switches: Faults) -> dict[str, int]:
     """What a worker holds that must go back to what it was."""
     (worker,) = running.admin("/api/v1/status")["workers"]

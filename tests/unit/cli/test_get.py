@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from quicedge.cli import main
 from quicedge.cli.addresses import Addresses, ResolveError
-from quicedge.cli.client import _ended
+from quicedge.cli.client import termination_error
 from quicedge.cli.exitcodes import ExitCode
 from quicedge.cli.redirects import Request, location_of, next_request
 from quicedge.cli.url import parse
@@ -177,6 +177,6 @@ def closed(code: int, frame_type: int | None, reason: str = "") -> ConnectionTer
 def test_the_end_of_a_connection_is_named(
     event: Any, ending: Ending, says: str, code: ExitCode
 ) -> None:
-    error = _ended(event, ending)
+    error = termination_error(event, ending)
     assert says in str(error)
     assert error.exit_code is code

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from quicedge.cli.adminclient import AdminError
-from quicedge.cli.qlogtail import _find, connection_id
+from quicedge.cli.qlogtail import connection_id, find_connection
 
 
 class Api:
@@ -26,13 +26,13 @@ class Api:
 )
 def test_an_id_is_taken_as_logs_and_top_print_it(pasted: str) -> None:
     api = Api("1a2b3c4d5e6f7081")
-    assert _find(api, pasted) == "1a2b3c4d5e6f7081"  # type: ignore[arg-type]
+    assert find_connection(api, pasted) == "1a2b3c4d5e6f7081"  # type: ignore[arg-type]
     assert f"cid={connection_id(pasted)}&" in api.asked
     assert "1a2b3c4d5e6f7081".startswith(connection_id(pasted))
 
 
 def test_a_whole_id_is_meant_even_when_another_begins_with_it() -> None:
-    assert _find(Api("1a2b3c", "1a2b3c4d"), "1a2b3c") == "1a2b3c"  # type: ignore[arg-type]
+    assert find_connection(Api("1a2b3c", "1a2b3c4d"), "1a2b3c") == "1a2b3c"  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("ids", "pasted", "says"), [
@@ -44,5 +44,5 @@ def test_a_whole_id_is_meant_even_when_another_begins_with_it() -> None:
 ])  # fmt: skip
 def test_what_cannot_be_followed_is_explained(ids: Any, pasted: str, says: str) -> None:
     with pytest.raises(AdminError) as error:
-        _find(Api(*ids), pasted)  # type: ignore[arg-type]
+        find_connection(Api(*ids), pasted)  # type: ignore[arg-type]
     assert says in str(error.value)

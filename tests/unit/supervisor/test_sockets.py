@@ -63,9 +63,22 @@ def test_nothing_stays_open_when_one_address_fails(monkeypatch) -> None:
     assert all(sock.fileno() == -1 for sock in opened)
 
 
+class SmallBuffers(socket.socket):
+    """A socket that reports the default buffer sizes of Linux (twice the usable size)."""
+
+    def getsockopt(self, level: int, option: int, *rest: int):
+        if level == socket.SOL_SOCKET and option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            return 2 * 212992
+        return super().getsockopt(level, option, *rest)
+
+
 def test_refused_buffers_are_reported_once(monkeypatch) -> None:
-    monkeypatch.setattr(sockets_module, "UDP_RECEIVE_BUFFER", 1 << 31 - 1)
-    monkeypatch.setattr(sockets_module, "_granted", lambda sock, option: 212992)
+    real = sockets_module.open_socket
+
+    def open_small(*args, **rest):
+        return SmallBuffers(fileno=real(*args, **rest).detach())
+
+    monkeypatch.setattr(sockets_module, "open_socket", open_small)
     with structlog.testing.capture_logs() as lines:
         listeners = Listeners(["127.0.0.1:0", "127.0.0.1:0"], workers=1)
     listeners.close()

@@ -44,7 +44,7 @@ def test_what_waits_for_the_disk_is_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracefiles, "QLOG_BUFFER", 100)
-    monkeypatch.setattr(TraceFiles, "_run", lambda self: None)  # a disk that hangs
+    os.mkfifo(tmp_path / "a.sqlog")  # opening it hangs, as on a broken disk
     files = TraceFiles(str(tmp_path), max_total=1 << 30)
     file = files.new("a")
     assert file is not None
@@ -52,6 +52,9 @@ def test_what_waits_for_the_disk_is_bounded(
     assert not file.write(b"x" * 60)
     assert file.write(b"x" * 40)
     assert files.dropped == 1
+    with (tmp_path / "a.sqlog").open("rb") as reader:
+        assert reader.read(100) == b"x" * 100
+    files.close()
 
 
 def test_a_full_disk_is_counted_and_the_next_trace_works(

@@ -30,7 +30,7 @@ _HEADER_RATE = re.compile(r"header:[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 Document = dict[str, Any]
 
 
-def check(config: Config, document: Document) -> Iterator[Problem]:
+def validate(config: Config, document: Document) -> Iterator[Problem]:
     """Yield every contradiction. `document` is the file as written, without defaults."""
     yield from _listening(config)
     if config.group is not None and config.user is None:
