@@ -30,6 +30,7 @@ from quicedge.http.h3_types import (
     H3Settings,
     H3StreamError,
     Handler,
+    Observer,
     StreamState,
     Transport,
 )
@@ -64,6 +65,7 @@ class H3Connection:
     ) -> None:
         self.settings = settings
         self.received_settings: dict[int, int] | None = None
+        self.observer: Observer | None = None
         self._clock = clock
         self._overhead = WorkBudget(limits.H3_OVERHEAD_BURST, limits.H3_OVERHEAD_RATE, clock())
         """Budget for legal frames without content: unknown frames and streams, empty DATA, ..."""
@@ -120,6 +122,8 @@ class H3Connection:
         self, stream_id: int, fields: Sequence[Field], end_stream: bool = False
     ) -> None:
         """Send a field section; pseudo-header fields first."""
+        if self.observer is not None:
+            self.observer.headers_sent(stream_id, fields)
         instructions, block = self._encoder.encode(stream_id, list(fields))
         self._send(self._encoder_stream, instructions)
         self._transport.send_stream_data(
@@ -129,6 +133,8 @@ class H3Connection:
     def send_data(self, stream_id: int, data: bytes, end_stream: bool = False) -> None:
         """Send content."""
         if data:
+            if self.observer is not None:
+                self.observer.data_sent(stream_id, len(data))
             data = b"\0" + encode_varint(len(data)) + data
         self._transport.send_stream_data(stream_id, data, end_stream)
 
@@ -138,6 +144,8 @@ class H3Connection:
 
     def send_goaway(self, stream_id: int) -> None:
         """Announce that requests from `stream_id` on are not processed (RFC 9114 section 5.2)."""
+        if self.observer is not None:
+            self.observer.goaway_sent(self._control, stream_id)
         self._send(self._control, encode_frame(FrameType.GOAWAY, encode_varint(stream_id)))
 
     # --- receiving ----------------------------------------------------------------------------
@@ -325,11 +333,16 @@ class H3Connection:
             at = stop
         if len(content) > start:
             self._overhead.earn(len(content) - start)
+            if self.observer is not None:
+                for piece in content[start:]:
+                    self.observer.data_received(stream_id, len(piece))
         return at
 
     def _request_frame(self, stream_id: int, stream: StreamState, kind: int) -> int:
         """Validate a frame type against the state of its stream (RFC 9114 sections 4.1 and 7.2)."""
         if kind == FrameType.DATA:
+            if self.observer is not None:
+                self.observer.data_received(stream_id, stream.left)
             if not stream.headers_done or stream.trailers_done:
                 raise H3Error(H3ErrorCode.FRAME_UNEXPECTED, "DATA before HEADERS or after trailers")
             if stream.left:
@@ -391,6 +404,8 @@ class H3Connection:
         return True
 
     def _section(self, stream_id: int, stream: StreamState, fields: Fields, last: bool) -> None:
+        if self.observer is not None:
+            self.observer.headers_received(stream_id, fields)
         if self._exceeds_limits(fields):
             self._too_large(stream_id, stream, fields)
         elif stream.headers_done:
@@ -603,6 +618,8 @@ class H3Connection:
             blocked_streams=min(settings.get(Setting.QPACK_BLOCKED_STREAMS, 0), 0xFFFF),
         )
         self._send(self._encoder_stream, instructions)
+        if self.observer is not None:
+            self.observer.settings_received(settings)
 
     def _goaway(self, value: int) -> None:
         # Section 5.2: the identifier MUST NOT increase; from a server it names a request stream.
@@ -612,6 +629,8 @@ class H3Connection:
             raise H3Error(H3ErrorCode.ID_ERROR, "GOAWAY names no request stream")
         self._goaway_received = value
         self._handler.on_goaway(value)
+        if self.observer is not None:
+            self.observer.goaway_received(self._peer_uni[StreamType.CONTROL], value)
 
     def _priority_update(self, kind: int, element_id: int, value: bytes) -> None:
         # RFC 9218 section 7.2: only clients send it, about request streams or promised pushes.
@@ -620,6 +639,8 @@ class H3Connection:
         if kind == FrameType.PRIORITY_UPDATE_PUSH or element_id % 4:
             raise H3Error(H3ErrorCode.ID_ERROR, "PRIORITY_UPDATE of no request stream")
         self._handler.on_priority_update(element_id, parse_priority(value))
+        if self.observer is not None:
+            self.observer.priority_updated(element_id, value)
 
 
 __all__ = ["H3Connection", "H3Error", "H3Settings", "H3StreamError", "Handler", "Transport"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from quicedge.config import limits
-from quicedge.http.message import Fields
+from quicedge.http.message import Field, Fields
 from quicedge.http.priority import Priority
 
 
@@ -79,6 +80,26 @@ class Handler(Protocol):
 
     def on_exhausted(self, reason: str) -> None:
         """The peer has exhausted its budget for frames without content: accept no new requests."""
+
+
+class Observer(Protocol):
+    """Is told of frames as they are sent and received (`h3_qlog.QlogObserver`)."""
+
+    def headers_sent(self, stream_id: int, fields: Sequence[Field]) -> None: ...
+
+    def data_sent(self, stream_id: int, length: int) -> None: ...
+
+    def goaway_sent(self, control_stream: int, value: int) -> None: ...
+
+    def headers_received(self, stream_id: int, fields: Sequence[Field]) -> None: ...
+
+    def data_received(self, stream_id: int, length: int) -> None: ...
+
+    def settings_received(self, settings: dict[int, int]) -> None: ...
+
+    def goaway_received(self, control_stream: int, value: int) -> None: ...
+
+    def priority_updated(self, element_id: int, value: bytes) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

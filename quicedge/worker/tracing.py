@@ -12,7 +12,7 @@ from quicedge.config.schema import Qlog
 from quicedge.config.tracelimits import QLOG_FOLLOW_TIMEOUT, QLOG_MAX_FOLLOWERS
 from quicedge.downstream.http3 import Http3Session
 from quicedge.http.h3 import H3Connection
-from quicedge.http.h3_qlog import trace_codec, untrace_codec
+from quicedge.http.h3_qlog import trace_codec
 from quicedge.quic.connection import Connection
 from quicedge.quic.connection.observer import endpoint_of
 from quicedge.telemetry import events
@@ -197,7 +197,7 @@ class Tracer:
             return
         codec = getattr(session, "h3", None)
         if isinstance(codec, H3Connection):
-            untrace_codec(codec)
+            codec.observer = None
         session.connection.stop_trace()
 
     # --- followers ------------------------------------------------------------------------------

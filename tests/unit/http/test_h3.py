@@ -401,3 +401,15 @@ def test_a_trace_shows_each_data_frame() -> None:
     wire.h3.stream_data(REQUEST, data, True)
     assert [f["raw"]["payload_length"] for f in logged if f.get("frame_type") == "data"] == sizes
     assert wire.payload == sum(sizes)
+
+
+def test_a_trace_that_ends_is_told_of_no_further_frame() -> None:
+    wire = server()
+    logged: list[Any] = []
+    trace_codec(wire.h3, cast(Trace, SimpleNamespace(log=logged.append)))
+    wire.h3.stream_data(REQUEST, headers(GET), False)
+    before = len(logged)
+    wire.h3.observer = None
+    wire.h3.stream_data(REQUEST, frame(0, b"x"), True)
+    wire.h3.send_data(REQUEST, b"y", end_stream=True)
+    assert len(logged) == before > 0
