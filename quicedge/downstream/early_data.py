@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from quicedge import __version__
 from quicedge.config.schema import Config
-from quicedge.downstream.shared_anti_replay import FleetStrikes, RedisStrikes, StrikeStore
+from quicedge.downstream.shared_anti_replay import RedisReplayStore, ReplayStore, SharedAntiReplay
 from quicedge.quic.anti_replay import EarlyDataGuard, EarlyDataUse
 from quicedge.telemetry.outcomes import EarlyDataVerdict
 
@@ -40,12 +40,12 @@ class EarlyData:
         self,
         guard: EarlyDataGuard,
         config: Config,
-        open_store: Callable[[str], StrikeStore] = RedisStrikes,
+        open_store: Callable[[str], ReplayStore] = RedisReplayStore,
     ) -> None:
         self._guard = guard
         self._open_store = open_store
         self._url: str | None = None
-        self._fleet: FleetStrikes | None = None
+        self._fleet: SharedAntiReplay | None = None
         self._task: asyncio.Task[None] | None = None
         self._verdicts: Counter[EarlyDataVerdict] = Counter()
         self.configure(config)
@@ -62,7 +62,7 @@ class EarlyData:
         else:
             # Tickets allow early data only once the identity of the store is known.
             self._guard.register = None
-            self._fleet = FleetStrikes(self._open_store(url), self._found)
+            self._fleet = SharedAntiReplay(self._open_store(url), self._found)
             self._task = asyncio.get_running_loop().create_task(self._fleet.run())
 
     def _found(self, register: bytes) -> None:

@@ -125,7 +125,7 @@ class RequestStream:
             self._pause_if_full()
 
     def response(self, response: Response, end: bool) -> None:
-        self.session.response_came()
+        self.session.response_started()
         self._send_head(response, end)
 
     def _send_head(self, response: Response, end: bool) -> None:
@@ -251,10 +251,10 @@ class Http3Session:
         self.going_away = False
         """GOAWAY was sent: accept no new requests, and close once the running ones are done."""
         self._abandoned = AbandonedRequests(host.max_streams, gateway.now())
-        self._abusive = False
-        self._farewell = H3ErrorCode.NO_ERROR, "shutting down"
-        self._farewell_from = 0.0
-        self._sent_away = False
+        self._is_abusive = False
+        self._close_with = H3ErrorCode.NO_ERROR, "shutting down"
+        self._close_from = 0.0
+        self._closing = False
         self._negotiated = False
         self._highest_stream_id = -4
 
@@ -274,7 +274,7 @@ class Http3Session:
     # --- from the transport -------------------------------------------------------------------
 
     def handle_event(self, event: events.QuicEvent) -> None:
-        if self._sent_away and not isinstance(event, events.ConnectionTerminated):
+        if self._closing and not isinstance(event, events.ConnectionTerminated):
             return
         try:
             if isinstance(event, events.StreamDataReceived):
@@ -300,7 +300,7 @@ class Http3Session:
         except H3Error as error:
             if error.code == H3ErrorCode.EXCESSIVE_LOAD:
                 self._note_abuse()
-            self._send_away(error.code, error.reason)
+            self._close_for_abuse(error.code, error.reason)
 
     def after_transmit(self) -> None:
         """Settle deliveries, resume origins whose clients caught up, close when drained."""
@@ -390,7 +390,7 @@ class Http3Session:
     # --- from the codec (http.h3_types.Handler) -------------------------------------------------
 
     def on_headers(self, stream_id: int, fields: list[Field], end_stream: bool) -> None:
-        if self._turns_away(stream_id):
+        if self._rejects_late(stream_id):
             return
         if not self.connection.can_send_on(stream_id):
             self._stop_unwanted(stream_id)  # STOP_SENDING arrived first
@@ -425,15 +425,15 @@ class Http3Session:
             self._wait_for_memory()
             self.wake()
 
-    def _turns_away(self, stream_id: int) -> bool:
+    def _rejects_late(self, stream_id: int) -> bool:
         """Reject a request beyond the GOAWAY or on a closing connection; True if it was."""
-        if self._sent_away:
+        if self._closing:
             return True
         if self.going_away and stream_id > self._highest_stream_id:
             # RFC 9114 section 5.2: requests above the GOAWAY id are not processed.
             self.reset(stream_id, H3ErrorCode.REQUEST_REJECTED)
             self.stop(stream_id, H3ErrorCode.REQUEST_REJECTED)
-            self._judge(self._abandoned.refused(self._gateway.now()))
+            self._apply_standing(self._abandoned.refused(self._gateway.now()))
             return True
         self._highest_stream_id = max(self._highest_stream_id, stream_id)
         return False
@@ -543,7 +543,7 @@ class Http3Session:
             stream.exchange.request_end(trailers)
 
     def on_reset(self, stream_id: int, error_code: int) -> None:
-        self._note_broken_off(stream_id)
+        self._count_cancelled(stream_id)
         self._forget_held(stream_id)
         stream = self.streams.get(stream_id)
         if stream is not None and stream.exchange is not None:
@@ -553,7 +553,7 @@ class Http3Session:
             self.reset(stream_id, H3ErrorCode.REQUEST_CANCELLED)
 
     def on_stop_sending(self, stream_id: int, error_code: int) -> None:
-        self._note_broken_off(stream_id)
+        self._count_cancelled(stream_id)
         self._forget_held(stream_id)
         stream = self.streams.get(stream_id)
         if stream is not None and stream.exchange is not None:
@@ -576,7 +576,7 @@ class Http3Session:
 
     def on_field_section_too_large(self, stream_id: int, fields: list[Field]) -> None:
         """Answer a request head that exceeds our limits with 431."""
-        if self._turns_away(stream_id):
+        if self._rejects_late(stream_id):
             return
         self._reject(
             RequestStream(self, stream_id),
@@ -598,47 +598,47 @@ class Http3Session:
         error = MessageError(reason, status_hint=status)
         self._reject(RequestStream(self, stream_id), (), error, end_stream=False)
 
-    def _note_broken_off(self, stream_id: int) -> None:
+    def _count_cancelled(self, stream_id: int) -> None:
         """Account for a stream that the client reset or stopped before its response."""
         stream = self.streams.get(stream_id)
         now = self._gateway.now()
         if stream is None or stream.exchange is None:
             if stream_id in self.held or stream_id > self._highest_stream_id:
-                self._judge(self._abandoned.cancelled(0.0, now))
+                self._apply_standing(self._abandoned.cancelled(0.0, now))
         elif not stream.exchange.response_started:
             lifetime = now - stream.exchange.started_at
-            self._judge(self._abandoned.cancelled(lifetime, now))
+            self._apply_standing(self._abandoned.cancelled(lifetime, now))
 
-    def _judge(self, standing: Standing) -> None:
+    def _apply_standing(self, standing: Standing) -> None:
         """Act on the client's standing after another abandoned request."""
         reason = "too many requests abandoned"
         if standing is Standing.EXHAUSTED:
             self.on_exhausted(reason)
-        elif standing is Standing.HOSTILE and not self._sent_away:
+        elif standing is Standing.HOSTILE and not self._closing:
             self._note_abuse()
-            self._send_away(H3ErrorCode.EXCESSIVE_LOAD, reason)
+            self._close_for_abuse(H3ErrorCode.EXCESSIVE_LOAD, reason)
 
     def on_exhausted(self, reason: str) -> None:
         """The client has exhausted a budget: refuse new requests, let running ones finish.
 
         After an abrupt close it would resend requests whose outcome it cannot know.
         """
-        if self._abusive or self._sent_away:
+        if self._is_abusive or self._closing:
             return
         self._note_abuse()
-        self._farewell = H3ErrorCode.EXCESSIVE_LOAD, reason
-        self._farewell_from = self._gateway.now() + DRAIN_NOTICE
+        self._close_with = H3ErrorCode.EXCESSIVE_LOAD, reason
+        self._close_from = self._gateway.now() + DRAIN_NOTICE
         if not self.going_away:
             self.drain()
 
     def _note_abuse(self) -> None:
-        if not self._abusive:
-            self._abusive = True
+        if not self._is_abusive:
+            self._is_abusive = True
             self._gateway.policy.count(Refusal.ABUSE)
 
-    def _send_away(self, code: int, reason: str) -> None:
+    def _close_for_abuse(self, code: int, reason: str) -> None:
         """Close because of the client's behaviour."""
-        self._sent_away = True
+        self._closing = True
         self._gateway.policy.note_closed(self.client, code, reason)
         self.close(code, reason)
         self._end_exchanges()
@@ -656,7 +656,7 @@ class Http3Session:
 
         `fields`: its field section, as far as it could be decoded.
         """
-        self._judge(self._abandoned.refused(self._gateway.now()))
+        self._apply_standing(self._abandoned.refused(self._gateway.now()))
         method = next((value for name, value in fields if name == b":method"), None)
         head, body = error_response(error.status_hint, method)
         # RFC 9110 section 6.6.1: an origin server with a clock MUST generate Date in 4xx responses.
@@ -674,7 +674,7 @@ class Http3Session:
 
     def on_stream_error(self, error: H3StreamError) -> None:
         """Reset the stream of a malformed message; the connection continues."""
-        self._judge(self._abandoned.refused(self._gateway.now()))
+        self._apply_standing(self._abandoned.refused(self._gateway.now()))
         self._forget_held(error.stream_id)
         # Reset before the exchange does so with H3_REQUEST_CANCELLED. A complete response is still
         # delivered, whatever the client sent after its request.
@@ -719,12 +719,12 @@ class Http3Session:
             + EXCHANGE_MEMORY * len(self.streams)
         )
 
-    def expect_nothing(self) -> None:
+    def release_reservations(self) -> None:
         """Stop reserving memory for responses that did not start within a second."""
         self._unanswered = 0
         self.settle_memory()
 
-    def response_came(self) -> None:
+    def response_started(self) -> None:
         """A response has started: from now on its actual size is accounted for."""
         if self._unanswered:
             self._unanswered -= 1
@@ -736,7 +736,7 @@ class Http3Session:
             return SEND_BUFFER_FLOOR
         return SEND_BUFFER_HIGH
 
-    def cut_stalled(self) -> int:
+    def reset_stalled(self) -> int:
         """Reset stalled streams of a client that holds its share of the memory; returns their
         number."""
         cut = 0
@@ -783,11 +783,11 @@ class Http3Session:
             or self.streams
             or self.held
             or not self.connection.responses_delivered
-            or self._gateway.now() < self._farewell_from
+            or self._gateway.now() < self._close_from
         ):
             return
-        code, reason = self._farewell
+        code, reason = self._close_with
         if code is H3ErrorCode.NO_ERROR:
             self.close(code, reason)
-        elif not self._sent_away:
-            self._send_away(code, reason)
+        elif not self._closing:
+            self._close_for_abuse(code, reason)

@@ -37,7 +37,7 @@ REMEMBERED = int(EARLY_DATA_LIFETIME + 2 * EARLY_DATA_AGE_TOLERANCE)
 """Seconds to remember a use: longer than any ticket is valid for early data."""
 
 
-class StrikeStore(Protocol):
+class ReplayStore(Protocol):
     """A set of used keys shared by all its users."""
 
     async def identity(self) -> str:
@@ -49,8 +49,8 @@ class StrikeStore(Protocol):
     async def close(self) -> None: ...
 
 
-class RedisStrikes:
-    """A Redis server as `StrikeStore`.
+class RedisReplayStore:
+    """A Redis server as `ReplayStore`.
 
     Its identity is the `run_id`, which changes with every start and differs between replicas: a
     server that may have lost uses, or never received some, does not vouch for older tickets.
@@ -84,7 +84,7 @@ class RedisStrikes:
         await self._redis.aclose()
 
 
-class FleetStrikes:
+class SharedAntiReplay:
     """This worker's access to the register.
 
     `run` must be running for `ask` to succeed. `named` is called with the name of the register when
@@ -93,7 +93,7 @@ class FleetStrikes:
 
     def __init__(
         self,
-        store: StrikeStore,
+        store: ReplayStore,
         named: Callable[[bytes], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -104,7 +104,7 @@ class FleetStrikes:
         self._clock = clock
         self._waiting: set[asyncio.Task[None]] = set()
         self._last_error = ""
-        self._failures = BoundedLog(self._say_failed, REFUSAL_LOG_INTERVAL)
+        self._failures = BoundedLog(self._log_failure, REFUSAL_LOG_INTERVAL)
 
     async def run(self) -> None:
         """Poll the identity of the store until cancelled, then close it."""
@@ -154,7 +154,7 @@ class FleetStrikes:
         self._last_error = str(error)[:200]
         self._failures.note(type(error).__name__, self._clock())
 
-    def _say_failed(self, reason: str, count: int) -> None:
+    def _log_failure(self, reason: str, count: int) -> None:
         log.warning(
             "0-RTT register unavailable; early requests wait for the handshake",
             reason=f"{reason}: {self._last_error}",

@@ -113,14 +113,14 @@ class StreamTimeouts:
         exchange = stream.exchange
         if exchange is None or exchange.request_over:
             return 0
-        exchange.check_wait(now)
+        exchange.check_held_head(now)
         got = exchange.bytes_received
         mark = self._bodies.setdefault(stream.stream_id, _Mark(got, now))
         if exchange.request_paused or exchange.response_started:
             mark.excuse(got, now)
             return 0
         least = max(int(timeout * MIN_BODY_RATE), 1)
-        if exchange.may_rest:
+        if exchange.may_pause:
             least, timeout = 1, max(timeout, MESSAGE_REST)
         if mark.is_late(got, now, timeout, least):
             exchange.refuse(408, Outcome.REQUEST_TIMEOUT)

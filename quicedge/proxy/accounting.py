@@ -118,7 +118,7 @@ def route_label(route: Route | None) -> str:
     return f"{route.host}{route.path}" if route is not None else NO_ROUTE
 
 
-def expect_series(metrics: Metrics, config: Config) -> None:
+def create_series(metrics: Metrics, config: Config) -> None:
     """Create all metric series of a configuration with the value 0.
 
     A rate over a counter that appears with its first event would miss that event.

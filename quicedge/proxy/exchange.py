@@ -194,7 +194,7 @@ class Exchange:
         return self._paused_request
 
     @property
-    def may_rest(self) -> bool:
+    def may_pause(self) -> bool:
         """Whether the request is a stream of messages, whose sender may pause between them."""
         media_type = semantics.media_type(self.request.fields)
         if media_type == b"application/grpc":
@@ -213,12 +213,12 @@ class Exchange:
         if limit is not None and declared is not None and declared > limit:
             self.refuse(413, Outcome.REQUEST_TOO_LARGE)
             return
-        if self._may_turn_out_empty():
+        if self._may_lack_content():
             self._waiting_for_end = origin
         else:
             self._open(origin)
 
-    def _may_turn_out_empty(self) -> bool:
+    def _may_lack_content(self) -> bool:
         """Whether to hold the head until it is known if content follows.
 
         Some clients send the end of their stream in a separate packet. Forwarding the head without
@@ -239,7 +239,7 @@ class Exchange:
         request = self.filters.on_request(self.request, self)
         self._origin = origin.open(request, self, self.client.share)
 
-    def check_wait(self, now: float) -> None:
+    def check_held_head(self, now: float) -> None:
         """Forward a head that was held for `REQUEST_END_WAIT`; call it about once per second."""
         if self._waiting_for_end is not None and now - self.started_at >= REQUEST_END_WAIT:
             self._open(self._waiting_for_end)

@@ -13,7 +13,7 @@ from quicedge.proxy.accounting import (
     access_record,
     count_exchange,
     count_rejected,
-    expect_series,
+    create_series,
     rejected_record,
 )
 from quicedge.proxy.client import ClientInfo
@@ -79,7 +79,7 @@ class Gateway:
         self.message_limits = MessageLimits(
             max_size=config.http3.max_field_section_size, max_fields=config.http3.max_fields
         )
-        expect_series(self.metrics, config)
+        create_series(self.metrics, config)
 
     # --- requests -------------------------------------------------------------------------------
 

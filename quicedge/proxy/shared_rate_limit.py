@@ -72,8 +72,8 @@ class FleetCounts:
         self._store = store
         self._wall = wall
         self._counts: OrderedDict[str, _Count] = OrderedDict()
-        self._untold: dict[str, _Count] = {}
-        self._failures = BoundedLog(self._say_failed, REFUSAL_LOG_INTERVAL)
+        self._pending: dict[str, _Count] = {}
+        self._failures = BoundedLog(self._log_failure, REFUSAL_LOG_INTERVAL)
 
     def take(self, key: str, most: int, seconds: float) -> float:
         """Count one request of at most `most` per `seconds`; returns 0 or the seconds to wait."""
@@ -85,13 +85,13 @@ class FleetCounts:
             count = self._counts[name] = _Count(int(seconds) + 1)
             if len(self._counts) > MAX_PREFIX_RATES:
                 forgotten, _ = self._counts.popitem(last=False)
-                self._untold.pop(forgotten, None)
+                self._pending.pop(forgotten, None)
         else:
             self._counts.move_to_end(name)
         if count.known + count.pending >= most:
             return (window + 1) * seconds - now
         count.pending += 1
-        self._untold[name] = count
+        self._pending[name] = count
         return 0.0
 
     async def run(self) -> None:
@@ -102,7 +102,7 @@ class FleetCounts:
 
     async def sync(self) -> None:
         """Add pending requests to the store and read the sums."""
-        untold, self._untold = list(self._untold.items()), {}
+        untold, self._pending = list(self._pending.items()), {}
         for at in range(0, len(untold), FLEET_SYNC_CONCURRENCY):
             some = untold[at : at + FLEET_SYNC_CONCURRENCY]
             if not all(await asyncio.gather(*(self._tell(name, count) for name, count in some))):
@@ -119,5 +119,5 @@ class FleetCounts:
         return True
 
     @staticmethod
-    def _say_failed(reason: str, count: int) -> None:
+    def _log_failure(reason: str, count: int) -> None:
         log.warning("request rate store unavailable", reason=reason, count=count)

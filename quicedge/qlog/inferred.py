@@ -39,7 +39,7 @@ class Sender:
         """Sum of the streams' highest offsets."""
         self.blocked_streams: set[int] = set()
         self.smoothed_rtt: float | None = None
-        self.tells_pto = False
+        self.logs_pto = False
         """Whether the trace logs probe timeouts; otherwise they are inferred from silence."""
         self._unanswered: float | None = None
         """When the newest unacknowledged packet was sent."""
@@ -84,7 +84,7 @@ class Sender:
         """Packets were acknowledged; `outstanding` bytes are still unacknowledged."""
         self._unanswered = time if outstanding > 0 else None
         self._answered = True
-        if not self.tells_pto:
+        if not self.logs_pto:
             self.facts.pto_count = 0
 
     def periods(self, since: float, until: float) -> Iterator[Period]:
@@ -101,7 +101,7 @@ class Sender:
     def _probe_timeout(self) -> float | None:
         """When an unlogged probe timeout would expire (RFC 9002 section 6.2.1, with the variance of
         a first sample)."""
-        if self.tells_pto or not self._answered or self.facts.in_flight <= 0:
+        if self.logs_pto or not self._answered or self.facts.in_flight <= 0:
             return None
         if self._unanswered is None or not self.smoothed_rtt:
             return None

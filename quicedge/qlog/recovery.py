@@ -77,7 +77,7 @@ class Recovery:
         if count is not None:
             self.probe_timeouts += max(0, count - self._pto_count)
             self._pto_count = self._sender.facts.pto_count = count
-            self._sender.tells_pto = True
+            self._sender.logs_pto = True
             self.max_pto_count = max(self.max_pto_count, count)
 
     def state(self, event: Event) -> None:

@@ -106,5 +106,5 @@ class Owner(Protocol):
     def closed(self, connection: OriginConnection) -> None:
         """The connection is closed."""
 
-    def found_odd(self, what: str) -> None:
+    def repaired_response(self, what: str) -> None:
         """Its responses deviated from HTTP and were repaired; `what` is one of a few constants."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 
-def _nobody() -> None:
+def _cancelled() -> None:
     """The callback after `cancel`."""
 
 
@@ -42,7 +42,7 @@ class Deadline:
     def cancel(self) -> None:
         """Stop permanently: cancel the timer and drop the reference to the callback."""
         self._at = None
-        self._expired = _nobody
+        self._expired = _cancelled
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None

@@ -259,9 +259,9 @@ class H1Connection(asyncio.Protocol):
             lines, data = heads.take(data)
             if lines:
                 parser.feed_data(lines)
-        if heads.mended:
-            heads.mended = False
-            self._owner.found_odd("whitespace before the colon of a header was removed")
+        if heads.repaired:
+            heads.repaired = False
+            self._owner.repaired_response("whitespace before the colon of a header was removed")
         if self._method == b"HEAD":
             if self._complete:
                 self._parser = None

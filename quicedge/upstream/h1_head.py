@@ -16,7 +16,7 @@ _MAX_NAME = 256
 class HeadFilter:
     """Separates heads from the bytes of a response and repairs their field lines."""
 
-    __slots__ = ("_begun", "_in_fields", "_in_line", "_line", "mended")
+    __slots__ = ("_begun", "_in_fields", "_in_line", "_line", "repaired")
 
     def __init__(self) -> None:
         self._begun = False
@@ -27,7 +27,7 @@ class HeadFilter:
         """The start of a field line, before its colon."""
         self._in_line = False
         """Past the colon: the rest of the line passes unchanged."""
-        self.mended = False
+        self.repaired = False
         """Whether whitespace was removed."""
 
     def is_plain(self, data: bytes) -> bool:
@@ -71,6 +71,6 @@ class HeadFilter:
         return self._mend(data[:end]), data[end:]
 
     def _mend(self, lines: bytes) -> bytes:
-        mended, count = _SPACED.subn(rb"\1:", lines)
-        self.mended |= count > 0
-        return mended
+        repaired, count = _SPACED.subn(rb"\1:", lines)
+        self.repaired |= count > 0
+        return repaired

@@ -79,7 +79,7 @@ class Server:
         self._waiting: FairQueue[Waiter] = FairQueue(limits.UPSTREAM_MAX_WAITING)
         self._served: dict[Waiter, None] = {}
         self._connecting: set[asyncio.Task[None]] = set()
-        self._oddities: set[str] = set()
+        self._logged_repairs: set[str] = set()
         """Deviations that were already logged, once each."""
         self._closing = False
         self._empty: asyncio.Event | None = None
@@ -201,9 +201,9 @@ class Server:
         self._connect_more()
         self._tell_empty()
 
-    def found_odd(self, what: str) -> None:
-        if what not in self._oddities:
-            self._oddities.add(what)
+    def repaired_response(self, what: str) -> None:
+        if what not in self._logged_repairs:
+            self._logged_repairs.add(what)
             log.warning("origin sends malformed responses", server=self.address.text, problem=what)
 
     def _connect_more(self) -> None:

@@ -95,12 +95,12 @@ class Overload:
         return session.memory.held + max(unread, 0)
 
     def _check_stalls(self, session: Http3Session, now: float, contended: bool) -> None:
-        session.expect_nothing()
+        session.release_reservations()
         short = session.memory.is_short
         if contended or short:
             session.stalls.check(session, now)
         else:
             session.stalls.forget()
-        if short and (cut := session.cut_stalled()):
+        if short and (cut := session.reset_stalled()):
             self._policy.count(Refusal.STALLED, cut)
         session.check_held(now)

@@ -277,7 +277,7 @@ class _Owner:
     def available(self, connection: object) -> None:
         pass
 
-    retired = closed = found_odd = available
+    retired = closed = repaired_response = available
 
 
 class _Receiver:

@@ -10,7 +10,7 @@ import structlog.testing
 
 from quicedge.config.schema import Config, Limits, Quic
 from quicedge.downstream.early_data import EarlyData
-from quicedge.downstream.shared_anti_replay import FleetStrikes
+from quicedge.downstream.shared_anti_replay import SharedAntiReplay
 from quicedge.quic.anti_replay import EarlyDataGuard, EarlyDataUse
 
 
@@ -58,7 +58,7 @@ class Store:
 class Worker:
     def __init__(self, store: Store) -> None:
         self.register = b""
-        self.strikes = FleetStrikes(store, self._named, lambda: 0.0)
+        self.anti_replay = SharedAntiReplay(store, self._named, lambda: 0.0)
         self.first: list[bytes] = []
 
     def _named(self, register: bytes) -> None:
@@ -66,17 +66,17 @@ class Worker:
 
     async def start(self) -> None:
         """As long as it takes to learn the register's name."""
-        task = asyncio.ensure_future(self.strikes.run())
+        task = asyncio.ensure_future(self.anti_replay.run())
         await settle()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
     async def ask(self, ticket: bytes, register: bytes | None = None) -> bool:
         use = EarlyDataUse(self.register if register is None else register, ticket)
-        before = self.strikes.verdicts.total()
-        self.strikes.ask(use, lambda: self.first.append(ticket))
+        before = self.anti_replay.verdicts.total()
+        self.anti_replay.ask(use, lambda: self.first.append(ticket))
         async with asyncio.timeout(10):
-            while self.strikes.verdicts.total() == before:
+            while self.anti_replay.verdicts.total() == before:
                 await asyncio.sleep(0)
         return ticket in self.first
 
@@ -95,8 +95,8 @@ async def test_a_ticket_is_used_once_by_all_workers() -> None:
     assert await one.ask(b"ticket")
     assert not await two.ask(b"ticket")
     assert await two.ask(b"another")
-    assert one.strikes.verdicts == {"first": 1}
-    assert two.strikes.verdicts == {"used": 1, "first": 1}
+    assert one.anti_replay.verdicts == {"first": 1}
+    assert two.anti_replay.verdicts == {"used": 1, "first": 1}
 
 
 async def test_another_register_answers_for_no_older_ticket() -> None:
@@ -122,7 +122,7 @@ async def test_a_store_that_fails_lets_nobody_early(
     with structlog.testing.capture_logs() as lines:
         assert not await worker.ask(b"ticket")
         assert not await worker.ask(b"second")
-    assert worker.strikes.verdicts == {"unknown": 2}
+    assert worker.anti_replay.verdicts == {"unknown": 2}
     assert len(lines) == 1, "said at a bounded rate"
 
 
@@ -133,10 +133,10 @@ async def test_questions_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) 
     worker = Worker(store)
     use = EarlyDataUse(b"register", b"ticket")
     for _ in range(100):
-        worker.strikes.ask(use, lambda: None)
+        worker.anti_replay.ask(use, lambda: None)
     await settle()
     assert store.asked == 10
-    assert worker.strikes.verdicts == {"busy": 90}
+    assert worker.anti_replay.verdicts == {"busy": 90}
     await worker.start()  # its end is theirs
     await settle()
     assert store.waiting == 0

@@ -18,7 +18,7 @@ from quicedge.admin.view import EdgeState, Status, WorkerState, WorkerStatus
 from quicedge.config.accessfields import ACCESS_FIELDS
 from quicedge.config.schema import Config, Route, Upstream
 from quicedge.http.errors import OriginFailure
-from quicedge.proxy.accounting import expect_series
+from quicedge.proxy.accounting import create_series
 from quicedge.proxy.policy import Policy
 from quicedge.telemetry.access import AccessRecord
 from quicedge.telemetry.metrics import (
@@ -82,7 +82,7 @@ def test_series_of_a_configuration_exist_at_zero_before_the_first_request() -> N
         upstreams={"app": Upstream(servers=["http://a"])},
         routes=[Route(upstream="app", host="a.test", path="/x")],
     )
-    expect_series(metrics, config)
+    create_series(metrics, config)
     metrics.listener("[::]:443")
     shown = exposition(metrics)
     outcomes = shown["quicedge_route_outcomes_total"]

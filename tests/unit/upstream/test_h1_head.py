@@ -64,7 +64,7 @@ def test_where_the_bytes_are_cut_does_not_matter(cuts: list[int]) -> None:
             lines, left = heads.take(left)
             got += lines
     assert got == MENDED
-    assert heads.mended
+    assert heads.repaired
 
 
 def test_no_more_than_a_name_is_kept_back() -> None:

@@ -151,7 +151,7 @@ class _Owner:
     def closed(self, connection: OriginConnection) -> None:
         pass
 
-    def found_odd(self, what: str) -> None:
+    def repaired_response(self, what: str) -> None:
         pass
 
 

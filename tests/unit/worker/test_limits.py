@@ -200,10 +200,10 @@ class FakeExchange:
     request_paused: bool = False
     response_started: bool = False
     response_over: bool = False
-    may_rest: bool = False
+    may_pause: bool = False
     ended: list[Any] = field(default_factory=list)
 
-    def check_wait(self, now: float) -> None:
+    def check_held_head(self, now: float) -> None:
         """It waits for nothing."""
 
     def refuse(self, status: int, outcome: str) -> None:
