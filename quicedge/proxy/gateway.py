@@ -161,4 +161,4 @@ def _answer(exchange: Exchange, own: LocalReply) -> None:
     elif own is LocalReply.NOT_SERVED:
         exchange.refuse(501, Outcome.NOT_SERVED, reason="TRACE is not served")
     else:
-        exchange.refuse(400, Outcome.MALFORMED, reason="max-forwards is no number")
+        exchange.refuse(400, Outcome.MALFORMED, reason="max-forwards is not a number")

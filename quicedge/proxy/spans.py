@@ -45,7 +45,7 @@ _CREDENTIALS = re.compile(r"(^|&)(AWSAccessKeyId|Signature|sig|X-Goog-Signature)
 class SpanRecorder:
     """The spans of one worker. `clock` is the exchanges' clock.
 
-    `send` takes a batch, or says that it has no room; it is set once somebody listens.
+    `send` accepts a batch, or returns that its queue is full; it is set when there is a consumer.
     """
 
     def __init__(
@@ -232,7 +232,7 @@ def _full_url(origin: OriginStream, request: Request) -> str:
 
 
 def _authority(authority: str) -> HostPort:
-    """Where a client says that it connected to; one that is malformed stands as it came."""
+    """Host and port of an authority; a malformed one is returned unchanged."""
     try:
         return HostPort.parse(authority, default_port=_HTTPS_PORT)
     except ValueError:

@@ -82,7 +82,7 @@ class Sending:
         self.due = False
         """The application has a message to start or to finish."""
 
-    def held_back(self, now: float) -> Limit | None:
+    def blocked_by(self, now: float) -> Limit | None:
         """What blocks pending data, other than probe timeouts; None: nothing."""
         if self.waiting is not False:
             window = self.window
@@ -102,9 +102,9 @@ class Sending:
             return Limit.HANDSHAKE
         if self.pto_count and self.in_flight > 0:
             return Limit.LOSS_RECOVERY
-        held_back = self.held_back(now)
-        if held_back is not None:
-            return held_back
+        blocked_by = self.blocked_by(now)
+        if blocked_by is not None:
+            return blocked_by
         return Limit.APPLICATION if self.due else Limit.IDLE
 
     def periods(self, since: float, until: float) -> Iterator[Period]:

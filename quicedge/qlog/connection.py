@@ -441,7 +441,7 @@ class Connection:
         self.mtu = integer(event.data, "new")
 
     def _on_blocked(self, event: Event) -> None:
-        self.sender.told(event)
+        self.sender.reason_logged(event)
 
     def _on_http(self, event: Event) -> None:
         self.streams.http(event)

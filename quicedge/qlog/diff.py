@@ -119,7 +119,7 @@ def ends(first: Connection, second: Connection) -> list[str]:
 
 def _way(sender: Connection, receiver: Connection, offset: float | None) -> str:
     """One direction; `offset` converts receiver times to the sender's clock by subtraction."""
-    told = f"{sender.label} → {receiver.label}: {sender.sent.count} packets sent, "
+    description = f"{sender.label} → {receiver.label}: {sender.sent.count} packets sent, "
     later = 0
     if offset is not None:
         # Packets that would have arrived after the receiver closed do not count as lost (RFC 9000
@@ -128,11 +128,11 @@ def _way(sender: Connection, receiver: Connection, offset: float | None) -> str:
         end = receiver.end if close is None else close["time"]
         later = sender.sent.after(end - offset - (sender.recovery.min_rtt or 0.0) / 2)
     if later:
-        told += f"{later} of them after the receiver's end, "
+        description += f"{later} of them after the receiver's end, "
     due = sender.sent.count - later
     lost = max(0, due - receiver.received.count)
     return (
-        f"{told}{receiver.received.count} arrived; {lost} lost or dropped on the way "
+        f"{description}{receiver.received.count} arrived; {lost} lost or dropped on the way "
         f"({percent(lost, due)}); the sender declared {sender.lost} lost."
     )
 

@@ -89,7 +89,7 @@ class TraceHeader:
     @property
     def implementation(self) -> str:
         """The implementation that wrote the trace, as far as the header tells."""
-        told = " ".join(
+        names = " ".join(
             (
                 text(mapping(self.trace, "vantage_point"), "name"),
                 text(self.trace, "title"),
@@ -99,7 +99,7 @@ class TraceHeader:
         ).lower()
         for name in ("quicedge", "aioquic", "ngtcp2", "picoquic", "quic-go", "quiche", "quinn",
                      "mvfst", "lsquic", "neqo", "msquic", "s2n"):  # fmt: skip
-            if name in told:
+            if name in names:
                 return name
         return text(mapping(self.trace, "vantage_point"), "name") or "unknown"
 

@@ -52,7 +52,7 @@ class Sender:
         self._burst = 0
         self._more = False
 
-    def told(self, event: Event) -> None:
+    def reason_logged(self, event: Event) -> None:
         """Process a `*_data_blocked_updated` event, which states the reason."""
         key = f"{event.name}{event.data.get('stream_id', '')}"
         if text(event.data, "new") == "blocked":
@@ -161,5 +161,5 @@ class Receiver:
     def periods(self, since: float, until: float) -> Iterator[Period]:
         """What limited receiving during an interval without events."""
         for state, start, end in self.facts.periods(since, until):
-            told = self._complaints and state in (Limit.RECEIVING, Limit.PEER)
-            yield Limit.RECEIVE_WINDOW if told else state, start, end
+            complained = self._complaints and state in (Limit.RECEIVING, Limit.PEER)
+            yield Limit.RECEIVE_WINDOW if complained else state, start, end

@@ -72,8 +72,8 @@ class Trace:
         at = self.first_time
         try:
             if isinstance(reference, dict):
-                told = text(reference, "wall_clock_time") or text(reference, "epoch")
-                start = datetime.fromisoformat(told).timestamp() * 1000
+                started = text(reference, "wall_clock_time") or text(reference, "epoch")
+                start = datetime.fromisoformat(started).timestamp() * 1000
                 # Absolute times count from the given epoch, monotonic ones from the start.
                 at = start + at
             elif self._time_format.startswith("relative") or at < 1e11:

@@ -103,12 +103,12 @@ def line(event: Event) -> str:
     """An event for a terminal, in colour; text from the trace is escaped."""
     arrow, colour = _ARROWS.get(event.name, ("·", None))
     name = event.name.removeprefix("quic:")
-    told = safe(describe(event))
-    if len(told) > _LONGEST_LINE:
-        told = told[: _LONGEST_LINE - 1] + "…"
+    description = safe(describe(event))
+    if len(description) > _LONGEST_LINE:
+        description = description[: _LONGEST_LINE - 1] + "…"
     return (
         f"{event.time:>12.3f}  {click.style(arrow, fg=colour)} "
-        f"{click.style(f'{safe(name):<26}', fg=colour)} {told}"
+        f"{click.style(f'{safe(name):<26}', fg=colour)} {description}"
     ).rstrip()
 
 
@@ -143,8 +143,8 @@ def _ascii(encoded: str) -> str:
 def describe(event: Event) -> str:
     """A short description of an event, not escaped."""
     describer = _DESCRIBERS.get(event.name)
-    told = describer(event) if describer is not None else ""
-    return told or _members(event.data)
+    description = describer(event) if describer is not None else ""
+    return description or _members(event.data)
 
 
 def _packet(event: Event) -> str:
@@ -156,9 +156,9 @@ def _packet(event: Event) -> str:
     size = integer(mapping(event.data, "raw"), "length")
     if size is not None:
         parts.append(f"{size} B")
-    told = note(frames(event.data))
-    if told:
-        parts.append(f"[{told}]")
+    description = note(frames(event.data))
+    if description:
+        parts.append(f"[{description}]")
     trigger = text(event.data, "trigger")
     if trigger:
         parts.append(trigger)
@@ -193,8 +193,8 @@ def _http(event: Event) -> str:
 def _state(event: Event) -> str:
     old, new = text(event.data, "old"), text(event.data, "new")
     trigger = text(event.data, "trigger")
-    told = f"{old} → {new}" if old else new
-    return f"{told} ({trigger})" if trigger and told else told
+    description = f"{old} → {new}" if old else new
+    return f"{description} ({trigger})" if trigger and description else description
 
 
 def _members(data: dict[str, Any]) -> str:

@@ -84,14 +84,14 @@ def _rows(connection: Connection, facts: dict[str, Any]) -> Iterator[tuple[str, 
     if protocol:
         yield "protocol", protocol
     handshake = facts["handshake"]
-    told = f"complete after {milliseconds(handshake['complete'])}"
+    description = f"complete after {milliseconds(handshake['complete'])}"
     if handshake["before_trace"]:
-        told = "before the trace, which begins in mid-connection"
+        description = "before the trace, which begins in mid-connection"
     elif handshake["complete"] is None:
-        told = "not in the trace"
+        description = "not in the trace"
     if handshake["confirmed"] is not None:
-        told += f", confirmed after {milliseconds(handshake['confirmed'])}"
-    yield "handshake", told + (", with 0-RTT" if handshake["early_data"] else "")
+        description += f", confirmed after {milliseconds(handshake['confirmed'])}"
+    yield "handshake", description + (", with 0-RTT" if handshake["early_data"] else "")
     yield "duration", milliseconds(facts["duration"])
     rtt = facts["rtt"]
     if rtt["samples"]:
@@ -105,20 +105,20 @@ def _rows(connection: Connection, facts: dict[str, Any]) -> Iterator[tuple[str, 
         yield way, _way(connection, facts, way)
     loss = facts["loss"]
     sent = facts["sent"]["packets"]
-    told = f"{loss['lost']} packets lost ({percent(loss['lost'], sent)})"
+    description = f"{loss['lost']} packets lost ({percent(loss['lost'], sent)})"
     if loss["inferred"]:
-        told += " by inference"
-    told += f", {loss['spurious']} spuriously"
+        description += " by inference"
+    description += f", {loss['spurious']} spuriously"
     if loss["probe_timeouts"]:
-        told += f", {loss['probe_timeouts']} probe timeouts"
+        description += f", {loss['probe_timeouts']} probe timeouts"
     if loss["never_received"]:
-        told += f"; {loss['never_received']} never received"
+        description += f"; {loss['never_received']} never received"
     skipped = loss["numbers_missing"] - loss["never_received"]
     if skipped:
-        told += f"; {skipped} numbers missing without a hole in the data"
+        description += f"; {skipped} numbers missing without a hole in the data"
     if loss["reordered"]:
-        told += f", {loss['reordered']} reordered"
-    yield "loss", told
+        description += f", {loss['reordered']} reordered"
+    yield "loss", description
     if loss["dropped"]:
         yield "dropped", ", ".join(f"{count} {why}" for why, count in loss["dropped"].items())
     window = facts["congestion"]
@@ -134,31 +134,31 @@ def _rows(connection: Connection, facts: dict[str, Any]) -> Iterator[tuple[str, 
 
 def _way(connection: Connection, facts: dict[str, Any], way: Direction) -> str:
     packets = facts[way]
-    told = f"{packets['packets']} packets, {size(packets['bytes'])}"
+    description = f"{packets['packets']} packets, {size(packets['bytes'])}"
     if packets["stream_bytes"]:
         first, last, data = connection.data[way]
-        told += f"; {size(packets['stream_bytes'])} of streams"
+        description += f"; {size(packets['stream_bytes'])} of streams"
         if last > first:
-            told += f" at {rate(data, last - first)}"
+            description += f" at {rate(data, last - first)}"
         if way is Direction.SENT and packets["retransmitted"]:
-            told += f", {size(packets['retransmitted'])} again"
+            description += f", {size(packets['retransmitted'])} again"
     if packets["size_max"]:
-        told += f"; packets of {packets['size_p50']} B (median) to {packets['size_max']} B"
-    return told
+        description += f"; packets of {packets['size_p50']} B (median) to {packets['size_max']} B"
+    return description
 
 
 def _close(close: dict[str, Any] | None) -> str:
     if close is None:
         return "not in the trace"
     by = {"local": "by this side", "remote": "by the peer"}.get(close["by"], "")
-    told = f"after {milliseconds(close['time'])} {by}".rstrip()
+    description = f"after {milliseconds(close['time'])} {by}".rstrip()
     error = close["error"] if close["error"] != "unknown" else ""
     if close["code"] is not None:
         error = f"{error} {close['code']:#x}".strip()
     for part in (error, close["trigger"], close["reason"]):
         if part:
-            told += f", {part}"
-    return told
+            description += f", {part}"
+    return description
 
 
 def _limits(facts: dict[str, Any]) -> Table:
@@ -204,7 +204,7 @@ def _streams(connection: Connection) -> Table:
 
 def what(row: Stream) -> str:
     """The purpose of a stream, not escaped."""
-    told = " ".join(filter(None, (row.method, row.path, row.status))) or row.kind
-    if not told and row.id != OTHERS:
-        told = "unidirectional" if row.id & 2 else "bidirectional"
-    return f"{told} (reset {row.reset})" if row.reset else told
+    description = " ".join(filter(None, (row.method, row.path, row.status))) or row.kind
+    if not description and row.id != OTHERS:
+        description = "unidirectional" if row.id & 2 else "bidirectional"
+    return f"{description} (reset {row.reset})" if row.reset else description

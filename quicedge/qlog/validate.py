@@ -186,10 +186,10 @@ def _check_header(result: Validation, header: TraceHeader, shape: Shape) -> None
     described = {name: value for name, value in header.file.items() if name not in _CONTENT}
     result.take("file", check(described, "LogFile", ""))
     result.take("file", check(header.trace, kind, "trace"))
-    told = text(header.file, "file_schema")
-    if told and told != f"urn:ietf:params:qlog:file:{schema}":
+    value = text(header.file, "file_schema")
+    if value and value != f"urn:ietf:params:qlog:file:{schema}":
         result.add(
-            Severity.ERROR, "file", f"file_schema is {told[:80]!r}, but the file is {schema}"
+            Severity.ERROR, "file", f"file_schema is {value[:80]!r}, but the file is {schema}"
         )
     format_ = text(header.file, "serialization_format")
     if format_ and format_.lower() != wanted:
@@ -214,7 +214,7 @@ def _check_event(
     """Validate one event; returns it in the current vocabulary, None if it is not an event."""
     current = is_current(trace.header)
     if not isinstance(raw, dict) and current:
-        result.add(Severity.ERROR, "event", "is no object")
+        result.add(Severity.ERROR, "event", "is not an object")
         return None
     if current:
         envelope = {key: value for key, value in raw.items() if key != "data"}

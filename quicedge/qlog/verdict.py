@@ -48,15 +48,17 @@ def headline(connection: Connection) -> str:
     if span is None:
         return f"No stream data in {milliseconds(connection.duration)}."
     time = span[1] - span[0]
-    told = f"{size(span[2])} {connection.direction} in {milliseconds(time)} ({rate(span[2], time)})"
+    sentence = (
+        f"{size(span[2])} {connection.direction} in {milliseconds(time)} ({rate(span[2], time)})"
+    )
     totals = {Limit(state): spent for state, spent in connection.limits.totals.items()}
     idle = totals.pop(Limit.IDLE, 0.0)
     busy = sum(totals.values())
     if busy <= 0:
-        return f"{told}; {PHRASES[Limit.IDLE]}." if idle else f"{told}."
+        return f"{sentence}; {PHRASES[Limit.IDLE]}." if idle else f"{sentence}."
     state = max(totals, key=lambda state: totals[state])
     when = "of the time" if idle < busy / 100 else "of the time that was not idle"
-    return f"{told}; {percent(totals[state], busy)} {when} {PHRASES[state]}."
+    return f"{sentence}; {percent(totals[state], busy)} {when} {PHRASES[state]}."
 
 
 PHRASES = {
@@ -173,12 +175,12 @@ def _path(connection: Connection) -> list[Finding]:
         )
     if connection.lost:
         level = Rating.BAD if connection.lost > sent * _LOSSY else Rating.FINE
-        told = "" if connection.flight.lost else " (inferred from acknowledgements)"
+        source = "" if connection.flight.lost else " (inferred from acknowledgements)"
         found.append(
             Finding(
                 level,
                 f"{connection.lost} of {sent} packets sent ({percent(connection.lost, sent)}) were"
-                f" lost{told}.",
+                f" lost{source}.",
             )
         )
     if connection.spurious:
@@ -242,10 +244,12 @@ def _end(connection: Connection) -> list[Finding]:
 
 def _timed_out(connection: Connection, time: float) -> Finding:
     """The finding for an idle timeout (RFC 9000 section 10.1)."""
-    told = "The idle timeout ended it"
+    sentence = "The idle timeout ended it"
     if connection.received.count:
-        told += f": nothing arrived for {milliseconds(time - connection.received.last)}"
+        sentence += f": nothing arrived for {milliseconds(time - connection.received.last)}"
     unanswered = connection.sender.facts.pto_count
     if unanswered:
-        return Finding(Rating.BAD, f"{told}, and {unanswered} probe timeouts expired unanswered.")
-    return Finding(Rating.FINE, f"{told}.")
+        return Finding(
+            Rating.BAD, f"{sentence}, and {unanswered} probe timeouts expired unanswered."
+        )
+    return Finding(Rating.FINE, f"{sentence}.")

@@ -34,9 +34,9 @@ class Connection(Protocol):
 
 
 _LARGE_PIECE = 1024
-"""Bytes from which a piece of content is kept as it came: joining would cost more than a frame."""
+"""Chunks of at least this size are not joined: copying would cost more than a frame."""
 _JOINED = 16 * 1024
-"""Bytes to which smaller pieces are joined: a frame of the usual largest size."""
+"""Maximum size of joined chunks: the default maximum frame size."""
 
 
 class H2Stream:

@@ -273,15 +273,15 @@ class UpstreamStream:
             self._refused = True
             self._holding = False
             self._pause_request(False)
-        self._response_came()
+        self._note_response()
         self._handler.response(response)
 
     def data(self, data: bytes) -> None:
         if self._handler is not None:
-            self._response_came()
+            self._note_response()
             self._handler.data(data)
 
-    def _response_came(self) -> None:
+    def _note_response(self) -> None:
         if self._paused:
             self._deadline.clear()
         else:

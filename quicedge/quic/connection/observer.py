@@ -293,7 +293,7 @@ class Observer:
             path.address if path is not None else None,
             connection.max_datagram_size,
             path.ecn.state if path is not None and path.ecn is not None else None,
-            connection.limits.sending.held_back(self.trace.now),
+            connection.limits.sending.blocked_by(self.trace.now),
         )
         before = self._watched or (None,) * len(watched)
         if watched == before:
