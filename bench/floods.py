@@ -1,4 +1,4 @@
-"""Attacks of the soak, each from other loopback addresses than the honest clients'.
+"""Floods of the soak test, from other loopback addresses than those of the honest clients.
 
 Usage: floods.py KIND PORT RATE; says `{"ready": ...}`, floods until standard input ends, then
 prints how much it sent. RATE is datagrams, streams or connections per second.
@@ -36,7 +36,7 @@ BATCH = 20
 
 
 def hello_begun() -> bytes:
-    """The first kilobyte of a ClientHello of four: the server has to wait for the rest."""
+    """The first kilobyte of a ClientHello of 4 KB: the server has to wait for the rest."""
     return crypto_frame(0, b"\x01\0\x10\0\x03\x03" + os.urandom(900))
 
 
@@ -45,7 +45,7 @@ def initials() -> list[bytes]:
 
 
 def garbage() -> list[bytes]:
-    """Short headers of nobody, long headers of any version, and noise."""
+    """Short headers with unknown connection IDs, long headers of any version, and noise."""
     heads = (b"\x40", b"\xc0\0\0\0\1\x08", b"\xe0\0\0\0\1\x08", b"\xc0\x6b\x33\x43\xcf", b"")
     return [head + os.urandom(random.choice((20, 200, 1200))) for head in heads for _ in range(200)]
 
@@ -82,7 +82,7 @@ def _cycle(prepared: list[bytes]) -> Iterator[bytes]:
 
 
 class Attacker(QuicConnectionProtocol):
-    """An HTTP/3 client that does not mean it."""
+    """A hostile HTTP/3 client."""
 
     ended = False
     _http: H3Connection | None = None
@@ -112,7 +112,7 @@ class Attacker(QuicConnectionProtocol):
 
 @asynccontextmanager
 async def attacker(port: int) -> AsyncIterator[Attacker]:
-    """A connection from some other address of 127.0.0.0/8."""
+    """Connect from a random address of 127.0.0.0/8."""
     loop = asyncio.get_running_loop()
     connection = QuicConnection(
         configuration=QuicConfiguration(
@@ -134,7 +134,7 @@ async def attacker(port: int) -> AsyncIterator[Attacker]:
 
 
 async def rapid_resets(port: int, rate: float) -> None:
-    """Requests that are taken back at once; reconnects when it is thrown out."""
+    """Reset requests immediately; reconnect when the connection is closed."""
     while True:
         try:
             async with attacker(port) as client:
@@ -149,7 +149,7 @@ async def rapid_resets(port: int, rate: float) -> None:
 
 
 async def slow_clients(port: int, rate: float) -> None:
-    """Bodies that come byte by byte, from connections that come again when they are dropped."""
+    """Send bodies byte by byte; reconnect when the connection is closed."""
 
     async def one() -> None:
         while True:

@@ -110,7 +110,7 @@ async def requests(port: int, connections: int, streams: int, total: int) -> dic
 
 
 async def handshakes(port: int, total: int) -> dict[str, float]:
-    """`total` full handshakes, some at once; nothing is asked."""
+    """`total` full handshakes, several concurrently, without requests."""
     limit = asyncio.Semaphore(HANDSHAKES_AT_ONCE)
 
     async def one() -> None:
@@ -122,7 +122,7 @@ async def handshakes(port: int, total: int) -> dict[str, float]:
 
 
 async def idle(port: int, total: int) -> dict[str, float]:
-    """Open `total` connections, say so, and hold them until standard input ends."""
+    """Open `total` connections, report it, and hold them until standard input ends."""
     async with AsyncExitStack() as stack:
         for _ in range(total):
             await stack.enter_async_context(connection(port))

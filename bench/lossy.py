@@ -1,4 +1,4 @@
-"""A bad way to a server: loss, and a NAT that gives each client a new port now and then.
+"""A lossy path to a server behind a NAT that rebinds each client to a new port now and then.
 
 Usage: lossy.py SERVER_PORT LOSS REBIND_SECONDS; prints the port that clients should talk to.
 """
@@ -22,7 +22,7 @@ BUFFER = 4 << 20
 
 
 class Flow:
-    """One client's binding."""
+    """The NAT binding of one client."""
 
     def __init__(self, forwarder: Forwarder, client: tuple[str, int]) -> None:
         self._forwarder = forwarder

@@ -21,7 +21,7 @@ SERVER_CORE = 0
 
 @dataclass
 class Setting:
-    """Where things are during a run."""
+    """Paths and addresses of a run."""
 
     directory: Path
     origin_port: int
@@ -32,7 +32,7 @@ class Setting:
 
 @dataclass
 class Proxy:
-    """A running server, all its processes together."""
+    """A running server with all its processes."""
 
     name: str
     port: int
@@ -68,7 +68,7 @@ class Proxy:
         return total / 1e9
 
     def resident_bytes(self) -> int:
-        """Resident memory of all its processes; what they share is counted once (PSS)."""
+        """Resident memory of all its processes; shared pages are counted once (PSS)."""
         total = 0
         for pid in self.pids():
             try:
@@ -98,7 +98,7 @@ class Kind:
 
 
 def available() -> tuple[list[Kind], list[str]]:
-    """The kinds that can run here, and a line for each that cannot."""
+    """The kinds that can run on this machine, and the reason for each that cannot."""
     kinds = [Kind("quicedge", "quicedge")]
     missing = []
     caddy = _caddy_program()
@@ -219,7 +219,7 @@ def _hypercorn(setting: Setting, port: int) -> list[str]:
 
 @contextmanager
 def running(kind: Kind, setting: Setting) -> Iterator[Proxy]:
-    """Start a server on its core; the caller finds out when it answers."""
+    """Start a server on its core, without waiting until it answers."""
     port = _free_port()
     command = kind.command(setting, port)
     environment = {**os.environ, "HOME": str(setting.directory), "PYTHONPATH": str(ROOT)}
@@ -255,7 +255,7 @@ def _free_port() -> int:
 
 
 def pinned(command: list[str], core: int) -> list[str]:
-    """The command, held to one core where there are several."""
+    """The command, pinned to one core if there are several."""
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2 or shutil.which("taskset") is None:
         return command

@@ -13,11 +13,11 @@ from bench.proxies import Kind
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
 MEASURES = {
-    "down_cpu_s_per_gb": "CPU s a GB down",
-    "up_cpu_s_per_gb": "CPU s a GB up",
-    "request_cpu_us": "CPU us a small request",
-    "handshake_cpu_ms": "CPU ms a handshake",
-    "idle_connection_kb": "KB an idle connection",
+    "down_cpu_s_per_gb": "CPU s per GB down",
+    "up_cpu_s_per_gb": "CPU s per GB up",
+    "request_cpu_us": "CPU us per small request",
+    "handshake_cpu_ms": "CPU ms per handshake",
+    "idle_connection_kb": "KB per idle connection",
     "resident_mb": "MB at start",
     "peak_mb": "MB after load",
     "request_p99_ms": "p99 ms of a small request",

@@ -36,7 +36,7 @@ IDLE, IDLE_SLOW = 500, 100
 
 
 class Wrong(Exception):
-    """A server answered wrongly or not at all."""
+    """A server gave a wrong response or none."""
 
 
 def load(*arguments: object, timeout: float = 120) -> dict[str, float]:
@@ -69,7 +69,7 @@ def spent(proxy: Proxy, work: Callable[[], object]) -> float:
 def measure(kind: Kind, proxy: Proxy, setting: Setting) -> dict[str, float]:
     """All measures of one server."""
     figures = {"resident_mb": proxy.resident_bytes() / 1e6}
-    # First, while no freed memory of other loads is there to be used again.
+    # First, before other loads leave freed memory that could be reused.
     figures["idle_connection_kb"] = _idle(proxy, IDLE_SLOW if kind.slow else IDLE)
 
     size = DOWN_SLOW if kind.slow else DOWN
@@ -116,7 +116,7 @@ def measure(kind: Kind, proxy: Proxy, setting: Setting) -> dict[str, float]:
 
 
 def _idle(proxy: Proxy, count: int) -> float:
-    """Kilobytes that an idle connection takes."""
+    """Kilobytes per idle connection."""
     before = proxy.resident_bytes()
     command = [sys.executable, "-m", "bench.loader", "idle", str(proxy.port), str(count)]
     with subprocess.Popen(
@@ -136,7 +136,7 @@ async def _answers(port: int) -> None:
 
 
 def wait_for(proxy: Proxy, setting: Setting) -> None:
-    """Until a server answers a request rightly; raises Wrong after 20 seconds."""
+    """Wait until a server answers a request correctly; raises Wrong after 20 seconds."""
     deadline = time.monotonic() + 20
     while True:
         try:

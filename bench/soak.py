@@ -28,27 +28,27 @@ LOSS = 0.01
 REBIND_SECONDS = 20.0
 
 PING_SECONDS = 20.0
-"""What idle clients say something after: an edge drops those that are silent for a minute."""
+"""Seconds between PINGs of idle clients: the edge closes silent connections after a minute."""
 
 QUIET_CLIENTS, QUIET_INTERVAL = 10, 0.1
 FLOODS = {"initials": 1000, "garbage": 2000, "resets": 500, "slow": 100}
-"""What is sent a second."""
+"""Datagrams, streams or connections per second of each flood."""
 
 GROWTH = 0.15
 """Share by which memory may grow between the middle of the soak and its end."""
 
 GROWTH_FLOOR = 16 << 20
-"""Bytes of growth that are noise."""
+"""Bytes of growth that count as noise."""
 
 SLOWDOWN = 5.0
-"""p99 of a small request during a flood, in quiet ones."""
+"""Allowed p99 of small requests during a flood, as a multiple of the quiet p99."""
 
 SLOWDOWN_FLOOR = 0.05
-"""Seconds of p99 that nobody minds: below it the scheduler of a shared machine is measured."""
+"""Seconds of p99 below which only the scheduler of a shared machine is measured."""
 
 
 class Program:
-    """A helper that says when it is ready and, told to end, what happened."""
+    """A helper process that reports when it is ready and, at the end, its results."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -96,7 +96,7 @@ def origin() -> Iterator[str]:
 
 @dataclass
 class Held:
-    """What a worker holds."""
+    """Resources held by the worker."""
 
     resident: int
     descriptors: int
@@ -119,7 +119,7 @@ def is_at_peace(running: RunningEdge) -> bool:
 
 
 class Verdict:
-    """What was found, printed as it comes."""
+    """Collects and prints the findings."""
 
     def __init__(self) -> None:
         self.wrong: list[str] = []
@@ -147,7 +147,7 @@ def soak(
     rebind: float = REBIND_SECONDS,
     ping: float = PING_SECONDS,
 ) -> None:
-    """The first part: many connections, churn, rebinding and loss."""
+    """First phase: many connections, churn, rebinding and loss."""
     before = held(running)
     with (
         program("bench.lossy", running.port, loss, rebind) as lossy,
@@ -180,7 +180,7 @@ def soak(
 
 
 def peace(running: RunningEdge, verdict: Verdict, before: Held) -> None:
-    """When all clients have gone, so has what they took."""
+    """Check that all resources are released after the clients have left."""
     try:
         wait_until(lambda: is_at_peace(running), "no connection", 90)
     except AssertionError:
@@ -190,7 +190,7 @@ def peace(running: RunningEdge, verdict: Verdict, before: Held) -> None:
 
 
 def attack(running: RunningEdge, verdict: Verdict, seconds: float) -> None:
-    """The second part: floods, while honest clients are served."""
+    """Second phase: floods while honest clients are served."""
     quiet = honest(running, seconds)
     verdict.note("quiet: p99 (ms)", milliseconds(quiet["p99"]))
     verdict.expect(not quiet["failed"], f"honest requests failed: {quiet['failed']}")
@@ -214,7 +214,7 @@ def attack(running: RunningEdge, verdict: Verdict, seconds: float) -> None:
 
 
 def honest(running: RunningEdge, seconds: float) -> dict[str, Any]:
-    """What a few honest clients saw in some seconds."""
+    """Latencies and failures of a few honest clients."""
     arguments = ("active", running.port, QUIET_CLIENTS, QUIET_INTERVAL)
     with program("bench.soakload", *arguments) as clients:
         time.sleep(seconds)

@@ -39,7 +39,7 @@ async def until_told() -> None:
 
 
 async def idle(port: int, total: int, ping: float) -> None:
-    """Connections that only stay; each is asked something in the end, to see that it lives."""
+    """Idle connections; each makes a request at the end to prove that it is alive."""
     clients: list[Client] = []
     limit = asyncio.Semaphore(AT_ONCE)
 
@@ -80,7 +80,7 @@ async def idle(port: int, total: int, ping: float) -> None:
 
 
 async def active(port: int, total: int, interval: float) -> None:
-    """Connections that come, fetch a few things, mostly small, and go."""
+    """Short-lived connections with a few, mostly small requests."""
     stopping = asyncio.Event()
     latencies: list[float] = []
     handshakes: list[float] = []

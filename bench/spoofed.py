@@ -21,7 +21,7 @@ from tests.support.initials import crypto_frame, initial
 from tests.support.peers import free_port
 
 RATE = 300
-"""Initials a second: slow enough that none is lost."""
+"""Initials per second: slow enough that none is lost."""
 
 KINDS: dict[str, Callable[[], bytes]] = {
     "a hello begun": hello_begun,

@@ -1,4 +1,4 @@
-"""`python -m bench.workers`: what a second worker adds, where there are too few cores to see it.
+"""`python -m bench.workers`: scaling from one to two workers on machines with few cores.
 
 With many cores one would just count. Here the kernel gives every worker the same share of a core (a
 cgroup each), and the load and the origin what is left, so that only workers are scarce: the
@@ -20,14 +20,14 @@ from quicedge.config import devcerts
 
 PERIOD_US = 10_000
 SHARE = 0.15
-"""Of one core, for each worker."""
+"""Share of one core per worker."""
 CONNECTIONS, STREAMS, REQUESTS = 40, 2, 2000
 ROUNDS = 3
 CGROUPS = Path("/sys/fs/cgroup")
 
 
 def _group(name: str) -> Path:
-    """A fresh cgroup with the share; raises OSError where cgroups cannot be made."""
+    """Create a cgroup with the share; raises OSError where that is not possible."""
     first = (CGROUPS / "cpu").is_dir()  # version 1, or hybrid
     group = CGROUPS / "cpu" / name if first else CGROUPS / name
     group.mkdir()
@@ -42,7 +42,7 @@ def _group(name: str) -> Path:
 
 @contextlib.contextmanager
 def rationed(pids: list[int]) -> Iterator[None]:
-    """Each process in a cgroup of its own while the block runs."""
+    """Run each process in its own cgroup within the block."""
     groups: list[Path] = []
     home = CGROUPS / "cpu" if (CGROUPS / "cpu").is_dir() else CGROUPS
     try:
@@ -66,7 +66,7 @@ def workers_of(proxy: Proxy) -> list[int]:
 
 
 def rate(workers: int, setting: Setting) -> float:
-    """Small requests per second that so many workers answer."""
+    """Small requests per second served by this many workers."""
     kind = Kind("quicedge", "quicedge", workers=workers)
     with running(kind, setting) as proxy:
         wait_for(proxy, setting)

@@ -1,5 +1,5 @@
 "use strict";
-// The dashboard. Whatever clients chose (names, paths, reasons) is written by textContent alone.
+// The dashboard. Untrusted text (names, paths, reasons) is only written through textContent.
 
 const PERIOD = 1000, HISTORY = 300, ROWS = 50;
 const $ = (id) => document.getElementById(id);
@@ -16,7 +16,7 @@ const svg = (name, attributes) => {
   return node;
 };
 
-// --- words and numbers -----------------------------------------------------------------------
+// --- formatting ------------------------------------------------------------------------------
 
 const scaled = (value, units, step) => {
   let unit = 0;
@@ -128,7 +128,7 @@ const figure = (title, keys, graph) => {
 
 const COLUMNS = [
   ["remote_address", "Client", plain, "text"], ["sni", "Server name", plain, "text"], ["state", "State", plain, "text"],
-  ["smoothed_rtt", "RTT", ms], ["min_rtt", "Least RTT", ms], ["congestion_window", "Window", bytes],
+  ["smoothed_rtt", "RTT", ms], ["min_rtt", "Min RTT", ms], ["congestion_window", "Window", bytes],
   ["bytes_in_flight", "In flight", bytes], ["delivery_rate", "Delivery", rate], ["packets_lost", "Lost", count],
   ["requests", "Requests", count], ["bytes_sent", "Sent", bytes], ["bytes_received", "Received", bytes],
   ["age_seconds", "Age", seconds],
@@ -163,13 +163,13 @@ const showOverview = async () => {
   rates = [...rates, each("requests")].slice(-HISTORY);
   const tiles = [
     ["Connections", count(status.connections)],
-    ["Requests a second", known((value) => value.toFixed(1))(each("requests"))],
-    ["Handshakes a second", known((value) => value.toFixed(1))(each("handshakes"))],
-    ["Requests in all", count(now.requests)],
-    ["Answered with 5xx", count(serverErrors(status))],
-    ["Handshakes failed", count(total(status, "handshakes_failed"))],
-    ["Requests refused", count(reasons(status, "requests_refused"))],
-    ["Datagrams dropped", count(reasons(status, "datagrams_dropped"))],
+    ["Requests per second", known((value) => value.toFixed(1))(each("requests"))],
+    ["Handshakes per second", known((value) => value.toFixed(1))(each("handshakes"))],
+    ["Total requests", count(now.requests)],
+    ["5xx responses", count(serverErrors(status))],
+    ["Failed handshakes", count(total(status, "handshakes_failed"))],
+    ["Refused requests", count(reasons(status, "requests_refused"))],
+    ["Dropped datagrams", count(reasons(status, "datagrams_dropped"))],
   ];
   previous = now;
   $("tiles").replaceChildren(...tiles.map(([name, value]) => {
@@ -177,19 +177,19 @@ const showOverview = async () => {
     tile.append(el("b", value), el("span", name));
     return tile;
   }));
-  $("rate-graph").replaceChildren(lines("Requests a second", [["one", rates]], (value) => value.toFixed(1)));
+  $("rate-graph").replaceChildren(lines("Requests per second", [["one", rates]], (value) => value.toFixed(1)));
   const spread = RTT_LABELS.map(() => 0);
   page.connections.forEach((one) => {
     if (one.smoothed_rtt === null) return;
     const index = RTT_STEPS.findIndex((step) => one.smoothed_rtt < step);
     spread[index < 0 ? RTT_STEPS.length : index] += 1;
   });
-  $("rtt-bars").replaceChildren(bars("Smoothed RTT of the connections shown", spread, RTT_LABELS));
+  $("rtt-bars").replaceChildren(bars("Smoothed RTT of the listed connections", spread, RTT_LABELS));
   fill($("connections"), COLUMNS, page.connections, (one) => `#/c/${one.id}`, true);
   $("page").textContent = page.total ? `${offset + 1} to ${offset + page.connections.length} of ${page.total}` : "none";
   $("previous").disabled = offset === 0;
   $("next").disabled = offset + page.connections.length >= page.total;
-  notice(page.unanswered.length ? `No answer from worker ${page.unanswered.join(", ")}: its connections are missing.` : "");
+  notice(page.unanswered.length ? `Worker ${page.unanswered.join(", ")} did not answer; its connections are missing.` : "");
 };
 
 const fill = (table, columns, rows, link, sortable) => {
@@ -232,7 +232,7 @@ const STREAMS = [
 ];
 let watched = null, history = [];
 
-// The states of quicedge/qlog/limited.py.
+// The states of quicedge/qlog/blocked_time.py.
 const LIMITS = {
   handshake: "went into the handshake", loss_recovery: "probe timeouts expired unanswered",
   congestion_control: "the congestion window was full", pacing: "data waited for the pacer",
@@ -261,7 +261,7 @@ const showConnection = async (id) => {
   let one;
   try { one = await api(`/api/v1/connections/${id}`); } catch (error) {
     if (error.status !== 404) throw error;
-    notice("This connection is over; what is shown is how it was last.");
+    notice("This connection has ended; showing its last state.");
     return;
   }
   notice("");
@@ -275,22 +275,22 @@ const showConnection = async (id) => {
   $("title").textContent = `${one.remote_address} → ${one.sni || one.local_address}`;
   $("verdict").textContent = verdict(one);
   $("graphs").replaceChildren(
-    figure("Round-trip time", [["one", "smoothed"], ["two", "least"]], lines("Round-trip time", [["one", of("smoothed_rtt")], ["two", of("min_rtt")]], ms)),
+    figure("Round-trip time", [["one", "smoothed"], ["two", "min"]], lines("Round-trip time", [["one", of("smoothed_rtt")], ["two", of("min_rtt")]], ms)),
     figure("Congestion", [["one", "window"], ["two", "in flight"]], lines("Congestion window and bytes in flight", [["one", of("congestion_window")], ["two", of("bytes_in_flight")]], bytes, lost)),
-    figure("Sent and received a second", [["one", "sent"], ["two", "received"]], lines("Bytes a second", [["one", growth("bytes_sent")], ["two", growth("bytes_received")]], bytes)),
-    figure("Packets lost a second", [["one", "lost"]], lines("Packets lost", [["one", lost]], (value) => value.toFixed(1))),
+    figure("Sent and received per second", [["one", "sent"], ["two", "received"]], lines("Bytes per second", [["one", growth("bytes_sent")], ["two", growth("bytes_received")]], bytes)),
+    figure("Packets lost per second", [["one", "lost"]], lines("Packets lost", [["one", lost]], (value) => value.toFixed(1))),
   );
   fill($("streams"), STREAMS, one.streams || []);
   $("facts").replaceChildren(...facts(one));
 };
 
-// Members by what they are about; what is named nowhere comes last.
+// Members by topic; unlisted ones come last.
 const SECTIONS = [
   ["Who", /^(id|worker|odcid|scids|dcid|remote_address|local_address|path_validated|migrations|sni|routes)$/],
   ["Handshake", /^(version|alpn|cipher|group|retry|resumed|early_data|key_updates|handshake_seconds)$/],
   ["Lifetime", /^(state|close_reason|created_at|age_seconds|idle_seconds)$/],
   ["Round-trip time and congestion", /rtt|congestion_(controller|state|window)|in_flight|ssthresh|^pto|_rate$|^mtu$/],
-  ["What limited it", /^limited_by$|^main_direction$|_limited_seconds$/],
+  ["Limited by", /^limited_by$|^main_direction$|_limited_seconds$/],
   ["Packets and bytes", /^(packets|bytes)_/],
   ["ECN", /^ecn_/],
   ["Streams and flow control", /streams|requests|resets|stop_sending|_window$|buffered/],
@@ -342,11 +342,11 @@ $("trace").addEventListener("click", async () => {
     $("trace").textContent = action === "start" ? "Stop qlog" : "Start qlog";
     if (file) { $("report").href = `/api/v1/qlog/${file}/report`; $("report").hidden = false; }
     answered("");
-  } catch (error) { answered(`No trace: ${error.message}`); }
+  } catch (error) { answered(`Cannot trace: ${error.message}`); }
 });
 $("close").addEventListener("click", async () => {
   if (!confirm("Close this connection?")) return;
-  try { await api(`/api/v1/connections/${watched}/close`, { reason: "closed by an operator" }); answered(""); } catch (error) { answered(`Not closed: ${error.message}`); }
+  try { await api(`/api/v1/connections/${watched}/close`, { reason: "closed by operator" }); answered(""); } catch (error) { answered(`Cannot close: ${error.message}`); }
 });
 
 // --- the page ----------------------------------------------------------------------------------
@@ -358,7 +358,7 @@ const tick = async () => {
   const match = /^#\/c\/([0-9a-f]+)$/.exec(location.hash);
   $("overview").hidden = Boolean(match);
   $("connection").hidden = !match;
-  try { await (match ? showConnection(match[1]) : showOverview()); } catch (error) { notice(`No answer from the edge: ${error.message}`); }
+  try { await (match ? showConnection(match[1]) : showOverview()); } catch (error) { notice(`The edge does not answer: ${error.message}`); }
   running = false;
 };
 $("filter").addEventListener("input", () => { offset = 0; tick(); });
