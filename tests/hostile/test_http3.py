@@ -1,4 +1,4 @@
-"""Clients that break RFC 9114 and 9204 on a whole connection, and how it is closed.
+"""Clients that violate RFC 9114 and 9204 on a whole connection, and how it is closed.
 
 The codec's own tests hold it to more; these see that the CONNECTION_CLOSE says the same.
 """

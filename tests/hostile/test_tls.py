@@ -1,4 +1,4 @@
-"""Clients that break the TLS handshake (RFC 8446, RFC 9001), and the alert they are closed with."""
+"""Clients that violate the TLS handshake (RFC 8446, RFC 9001), and the resulting alerts."""
 
 from __future__ import annotations
 

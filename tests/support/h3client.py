@@ -1,4 +1,4 @@
-"""A stock aioquic client that sends requests piece by piece and keeps what comes back."""
+"""A stock aioquic client that sends requests in parts and records responses."""
 
 from __future__ import annotations
 

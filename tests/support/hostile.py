@@ -1,4 +1,4 @@
-"""A client that breaks the rules: stock aioquic, with frames, parameters and messages of ours."""
+"""A misbehaving client: stock aioquic with arbitrary frames, parameters and messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Origins that follow a script, in the test's own loop, and a handler that records responses."""
+"""Scripted origins on the test's event loop, and a handler that records responses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs that nobody here wrote, run as clients and origins of the edge."""
+"""Third-party programs, run as clients and origins of the edge."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An HTTP/1.1 origin that answers raw bytes by path, in a thread, and keeps what heads it got."""
+"""A threaded HTTP/1.1 origin that answers raw bytes by path and records request heads."""
 
 from __future__ import annotations
 

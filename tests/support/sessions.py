@@ -1,4 +1,4 @@
-"""HTTP/3 sessions of the edge before an origin that a test plays."""
+"""HTTP/3 sessions of the edge, with the test as the origin."""
 
 from __future__ import annotations
 

@@ -55,6 +55,14 @@ def test_every_package_is_on_the_map() -> None:
     assert set(re.findall(r"^  (\w+)/ ", block, re.MULTILINE)) == packages
 
 
+def test_the_map_names_modules_that_exist() -> None:
+    """Paths below `quicedge/` may be written without it."""
+    packages = "|".join(p.name for p in (ROOT / "quicedge").iterdir() if p.is_dir())
+    named = re.findall(rf"`((?:{packages})/[\w/]+\.py)`", MAP)
+    assert len(named) > 20
+    assert [name for name in named if not (ROOT / "quicedge" / name).exists()] == []
+
+
 PROGRAMS: dict[str, click.Command] = {"quicedge": main, "python -m interop": interop}
 
 

@@ -1,4 +1,4 @@
-"""Requests wait while a rule asks for an address that nothing has proved yet."""
+"""Requests wait for address validation while a rule uses the address."""
 
 from __future__ import annotations
 

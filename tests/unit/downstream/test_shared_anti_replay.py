@@ -1,4 +1,4 @@
-"""The register of used tickets that workers share, with a store in memory."""
+"""The anti-replay register shared by workers, with an in-memory store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slow requests on a virtual clock: which are let be, and which are attacks."""
+"""Stream timeouts on a virtual clock: slow honest clients, and attacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP dates, read in three formats and written in one."""
+"""HTTP dates: parsing of three formats, generation of one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""QPACK: what costs a request alone, and what costs the connection."""
+"""QPACK: errors that concern one request, and errors that end the connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the edge does to messages that cross it."""
+"""Transformation of forwarded messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Paths in normal form, and those that mean two things."""
+"""Path normalization and ambiguous paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every request that has broken another edge is refused, by name (security record, 4b)."""
+"""Validation of messages: known request smuggling vectors are rejected, by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When an exchange is done, by whose doing, and with how many bytes delivered."""
+"""The end of an exchange: time, outcome, and delivered bytes."""
 
 from __future__ import annotations
 

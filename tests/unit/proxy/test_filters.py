@@ -1,4 +1,4 @@
-"""Filters: their phases, what each writes, and what no client may."""
+"""Filters: phases, added fields, and reserved fields of clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gateway with fake ends: what it refuses, answers, sends on and logs."""
+"""The gateway with fake ends: refusals, local replies, forwarding, logging."""
 
 from __future__ import annotations
 

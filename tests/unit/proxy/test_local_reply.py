@@ -1,4 +1,4 @@
-"""Requests that end at the edge, and what it says of itself."""
+"""Requests that the edge answers itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Request rates that several workers share, with a store in memory."""
+"""Request rates shared by several workers, with an in-memory store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The analysis against what really happened on a link of known delay, rate and loss."""
+"""The analysis against ground truth on a link of known delay, rate and loss."""
 
 from __future__ import annotations
 

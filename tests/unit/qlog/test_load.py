@@ -1,4 +1,4 @@
-"""Reading files: shapes, damage, limits."""
+"""Reading files: formats, damage, limits."""
 
 from __future__ import annotations
 

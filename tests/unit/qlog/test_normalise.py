@@ -1,4 +1,4 @@
-"""Dialects become one vocabulary; clocks become milliseconds since the first event."""
+"""Translation of dialects to one vocabulary, and of clocks to milliseconds since the start."""
 
 from __future__ import annotations
 

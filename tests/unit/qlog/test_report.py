@@ -1,4 +1,4 @@
-"""The HTML page as text, and the picture."""
+"""The HTML report, and the plot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folding series and distributions."""
+"""Downsampled series, and distributions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people see of a trace in a terminal: lines, pages, and nothing that a trace smuggles in."""
+"""Terminal output of traces: lines, pages, and escaping of hostile content."""
 
 from __future__ import annotations
 

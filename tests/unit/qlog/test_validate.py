@@ -1,4 +1,4 @@
-"""The drafts' definitions as data, and traces compared with them."""
+"""The drafts' definitions as data, and validation of traces against them."""
 
 from __future__ import annotations
 

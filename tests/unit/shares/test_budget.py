@@ -1,4 +1,4 @@
-"""Budgets by rate and by share of work."""
+"""Budgets by rate and by share of useful work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fair shares of a scarce thing."""
+"""Fair shares of a pool."""
 
 from __future__ import annotations
 

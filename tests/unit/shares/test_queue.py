@@ -1,4 +1,4 @@
-"""Whose turn it is among those that wait."""
+"""The order of service in a fair queue."""
 
 from __future__ import annotations
 

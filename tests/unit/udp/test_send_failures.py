@@ -1,4 +1,4 @@
-"""Sends that the kernel refuses: nothing raises, what can be sent later is, the rest is counted."""
+"""Failed sends: nothing raises, temporary failures are queued, the rest is counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every test of this room runs on both loops and must leave neither tasks nor sockets behind."""
+"""All tests of this package run on both event loops and must not leak tasks or sockets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exchanges in which both sides speak, on a virtual clock: whose silence ends them."""
+"""Idle timeouts of bidirectional exchanges, on a virtual clock."""
 
 from __future__ import annotations
 

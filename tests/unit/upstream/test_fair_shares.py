@@ -1,4 +1,4 @@
-"""Origin connections and waiting places, shared out fairly among clients."""
+"""Fair sharing of origin connections and queue places between clients."""
 
 from __future__ import annotations
 

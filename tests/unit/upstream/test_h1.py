@@ -1,4 +1,4 @@
-"""HTTP/1.1 to origins that behave: framing both ways, interim responses, keep-alive."""
+"""HTTP/1.1 to well-behaved origins: framing, interim responses, keep-alive, backpressure."""
 
 from __future__ import annotations
 

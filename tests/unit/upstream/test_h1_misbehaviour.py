@@ -1,4 +1,4 @@
-"""Origins that break HTTP/1.1, and requests that break their own framing."""
+"""Origins that violate HTTP/1.1, and requests that violate their own framing."""
 
 from __future__ import annotations
 

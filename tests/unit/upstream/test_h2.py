@@ -1,4 +1,4 @@
-"""HTTP/2 to origins, good and bad."""
+"""HTTP/2 to origins: requests, flow control, GOAWAY, timeouts."""
 
 from __future__ import annotations
 

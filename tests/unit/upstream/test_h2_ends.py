@@ -1,4 +1,4 @@
-"""HTTP/2 origins that reset streams, go away, allow no streams, or end or fall silent midway."""
+"""HTTP/2 origins that reset streams, send GOAWAY, allow no streams, or close or hang midway."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Origins that break HTTP/2 (RFC 9113), frame by frame, on a real socket.
+"""Origins that violate HTTP/2 (RFC 9113), frame by frame, on a real socket.
 
 Whatever one does, its request has one outcome, other requests go on or fail with it, and the next
 request is served. `conftest` sees that no task and no socket is left.

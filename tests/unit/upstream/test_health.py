@@ -1,4 +1,4 @@
-"""Servers that are down get no requests, and come back; how requests are shared out."""
+"""Health: servers that are down get no requests and recover; load balancing."""
 
 from __future__ import annotations
 

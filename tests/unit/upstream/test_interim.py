@@ -1,4 +1,4 @@
-"""Interim responses are bounded by how fast they come, not by how many there are."""
+"""Interim responses are limited by rate, not by number."""
 
 from __future__ import annotations
 

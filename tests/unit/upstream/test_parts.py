@@ -1,4 +1,4 @@
-"""The parts that need no connection, and properties of the HTTP/1.1 codec."""
+"""Parts that need no connection, and property tests of the HTTP/1.1 codec."""
 
 from __future__ import annotations
 

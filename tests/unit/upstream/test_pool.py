@@ -1,4 +1,4 @@
-"""Connections of a server: limits, waiting, dead ones, retries, timeouts, the end."""
+"""The connection pool: limits, queueing, dead connections, retries, timeouts, shutdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files as an upstream: what is served, how it is read, and that nothing else is reached."""
+"""Static files: what is served, backpressure, and no access outside of the directory."""
 
 from __future__ import annotations
 
