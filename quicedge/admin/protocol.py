@@ -1,8 +1,7 @@
-"""HTTP/1.1 as uvicorn speaks it, with the limits it lacks.
+"""uvicorn's HTTP/1.1 protocol, with the limits it lacks.
 
-Whoever reaches the admin port reaches this before any token is looked at: how large a request may
-be, how long it may take, how many connections may wait, and how long a client may leave its
-response unread are bounded here.
+Requests reach this code before any token is checked. It bounds the size and duration of requests,
+the number of waiting connections, and how long a client may leave a response unread.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ class AdminProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._received = 0
-        """Bytes of the request that is being read."""
+        """Bytes of the current request received so far."""
         self._waits_since = self.loop.time()
-        """When it was opened, or had answered its last request."""
+        """Time of the connection's start or of its last complete response."""
         self._request_deadline: asyncio.TimerHandle | None = None
         self._send_deadline: asyncio.TimerHandle | None = None
 
@@ -39,12 +38,12 @@ class AdminProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._await_request()
+        self._start_request_deadline()
         if len(self.connections) >= ADMIN_MAX_CONCURRENCY:
             self._make_room()
 
     def _make_room(self) -> None:
-        """Close the connection that has waited longest for a request."""
+        """Close the connection that has been waiting longest for a request."""
         waiting = [
             other
             for other in self.connections
@@ -59,12 +58,12 @@ class AdminProtocol(HttpToolsProtocol):
             self._abort()
             return
         if self._request_deadline is None:
-            self._await_request()
+            self._start_request_deadline()
         super().data_received(data)
 
     def on_message_complete(self) -> None:
         self._received = 0
-        self._request_came()
+        self._cancel_request_deadline()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -78,22 +77,22 @@ class AdminProtocol(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._sent()
+        self._cancel_send_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._request_came()
-        self._sent()
+        self._cancel_request_deadline()
+        self._cancel_send_deadline()
         super().connection_lost(exc)
 
-    def _await_request(self) -> None:
+    def _start_request_deadline(self) -> None:
         self._request_deadline = self.loop.call_later(ADMIN_REQUEST_TIMEOUT, self._abort)
 
-    def _request_came(self) -> None:
+    def _cancel_request_deadline(self) -> None:
         if self._request_deadline is not None:
             self._request_deadline.cancel()
             self._request_deadline = None
 
-    def _sent(self) -> None:
+    def _cancel_send_deadline(self) -> None:
         if self._send_deadline is not None:
             self._send_deadline.cancel()
             self._send_deadline = None

@@ -63,7 +63,7 @@ class AdminServer:
                 lifespan="off",
                 ws="none",
                 log_config=None,
-                log_level="error",  # what strangers send must not fill the log
+                log_level="error",  # untrusted input must not fill the log
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,

@@ -50,7 +50,7 @@ def unreadable_kinds(config: Config) -> Iterator[Problem]:
         try:
             mode = os.stat(name).st_mode
         except OSError:
-            continue  # whoever reads it says why it cannot
+            continue  # reported when it is read
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             yield Problem(key, f"{name} is a pipe or a device, not a file")
 
