@@ -12,7 +12,7 @@ from tests.support.quicpair import make_pair
 from tests.support.simnet import Link
 
 RATE = 250_000
-"""Bytes a second: a packet takes six milliseconds, so pacing never lets two go at once."""
+"""Bytes per second: a packet takes six milliseconds, so pacing never lets two go at once."""
 
 
 @pytest.mark.parametrize("controller", ["bbr", "cubic"])

@@ -15,7 +15,7 @@ from aioquic.quic.events import QuicEvent
 
 @dataclass
 class Link:
-    """One direction of a path. Rates in bytes a second, times in seconds, loss as a fraction."""
+    """One direction of a path. Rates in bytes per second, times in seconds, loss as a fraction."""
 
     delay: float = 0.01
     loss: float = 0.0

@@ -176,7 +176,7 @@ function layout(page, both) {
 function drawArrow(picture, arrow, [sent, received], { left, right, both }) {
   const [time, type, number, size, note] = arrow.packet;
   const [from, to] = arrow.rightward ? [left, right] : [right, left];
-  // With one end alone a packet's other end is drawn level: nobody knows when it was there.
+  // With the trace of one end only, the other end of a packet is drawn at the same time.
   const y1 = sent === null ? received : sent;
   const y2 = received === null ? y1 + (both ? 12 : 0) : received;
   const colour = arrow.lost ? "var(--loss)" : PACKET_COLOURS[type] || "var(--muted)";
