@@ -68,7 +68,8 @@ def trace_routes(edge: EdgeView) -> list[Route]:
             raise HTTPException(404, "no such connection")
         if answer.file is None and asked.action is TraceAction.START:
             raise HTTPException(503, "too many traces are running")
-        log.info("trace command", action=asked.action, connection=connection_id, file=answer.file)
+        event = "trace started" if asked.action is TraceAction.START else "trace stopped"
+        log.info(event, connection=connection_id, file=answer.file)
         return _json({"file": answer.file})
 
     async def listing(request: Request) -> Response:
