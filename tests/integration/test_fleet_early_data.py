@@ -175,7 +175,9 @@ def test_without_the_register_requests_wait_for_the_handshake(
             assert fields["x-forwarded-for"] == "127.0.0.1"
             visitor.close()
             assert verdicts(running) == {"unknown": 1}
-            wait_until(lambda edge=running: "does not answer" in edge.log(), "a line that says so")
+            wait_until(
+                lambda edge=running: "0-RTT register unavailable" in edge.log(), "the warning"
+            )
 
         # A register that was started anew does not know what was used before.
         unused = ticket_of(first)

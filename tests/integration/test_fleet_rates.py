@@ -47,4 +47,4 @@ def test_a_store_that_is_not_there_costs_nobody_an_answer(tmp_path: Path) -> Non
     )
     with demo_origin() as origin, edge(tmp_path, origin, extra=extra) as running:
         assert [is_refused(running) for _ in range(4)] == [False, False, True, True]
-        wait_until(lambda: "does not answer" in running.log(), "a line that says so")
+        wait_until(lambda: "request rate store unavailable" in running.log(), "a line that says so")
