@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from enum import Enum
+from typing import Any
 
 from quicedge.config.limits import (
     ECN_BLACK_HOLE_FLIGHTS,
@@ -16,16 +17,24 @@ from quicedge.quic.selectiveloss import SelectiveLoss
 NOT_ECT, ECT_1, ECT_0, CE = 0, 1, 2, 3
 """Codepoints of the IP header's ECN field."""
 
-State = Literal["testing", "unknown", "capable", "failed"]
 Counts = tuple[int, int, int]
 """ECT(0), ECT(1) and CE, as an ACK frame has them (RFC 9000 section 19.3.2)."""
+
+
+class EcnState(Enum):
+    """Of the validation of one path (appendix A.4). Values are qlog's."""
+
+    TESTING = "testing"
+    UNKNOWN = "unknown"
+    CAPABLE = "capable"
+    FAILED = "failed"
 
 
 class EcnValidation:
     """Whether the path in use carries our marks (RFC 9000 section 13.4.2 and appendix A.4)."""
 
     def __init__(self) -> None:
-        self.state: State = "testing"
+        self.state = EcnState.TESTING
         self.congestion_reported = 0
         """Packets of ours that the peer saw marked CE."""
         self._marked: dict[Any, list[tuple[int, int]]] = {}
@@ -43,11 +52,11 @@ class EcnValidation:
 
     def codepoint(self, probe_timeouts: int) -> int:
         """What to mark the next packets with; `probe_timeouts` in a row so far."""
-        if self.state == "testing" and (
+        if self.state is EcnState.TESTING and (
             self._marked_on_path >= ECN_TESTING_PACKETS or probe_timeouts >= ECN_TESTING_TIMEOUTS
         ):
-            self.state = "unknown"
-        return ECT_0 if self.state in ("testing", "capable") else NOT_ECT
+            self.state = EcnState.UNKNOWN
+        return ECT_0 if self.state in (EcnState.TESTING, EcnState.CAPABLE) else NOT_ECT
 
     def on_sent(self, space: Any, first: int, stop: int) -> None:
         """Packets `first` to `stop - 1` of a packet number space were sent marked."""
@@ -75,13 +84,13 @@ class EcnValidation:
         RFC 9000 section 13.4.2: if all packets marked with non-zero ECN codepoints are lost, an
         endpoint can disable marking on the assumption that the marking caused the loss.
         """
-        if self.state == "failed":
+        if self.state is EcnState.FAILED:
             return
         marked = [sent for first, stop, sent in lost if self.marked_among(space, [(first, stop)])]
         if marked:
             self._swallowed.on_lost(max(marked), now)
             if self._swallowed.is_black_hole:
-                self.state = "failed"
+                self.state = EcnState.FAILED
 
     def on_ack(
         self, space: Any, counts: Counts | None, acked: Iterable[tuple[int, int]], advanced: bool
@@ -91,7 +100,7 @@ class EcnValidation:
         `acked` are the packets it newly acknowledges; `advanced` says that its largest one is
         larger than any before.
         """
-        if self.state == "failed":
+        if self.state is EcnState.FAILED:
             return 0
         marked = self.marked_among(space, acked)
         if marked:
@@ -100,7 +109,7 @@ class EcnValidation:
             # RFC 9000 section 13.4.2.1: if an ACK frame newly acknowledges a packet that was sent
             # with ECT, validation fails if the counts are not present.
             if marked:
-                self.state = "failed"
+                self.state = EcnState.FAILED
             return 0
         # The same: an endpoint MUST NOT fail validation for an ACK frame that does not increase
         # the largest acknowledged packet number.
@@ -115,11 +124,11 @@ class EcnValidation:
             or counts[1]  # we never send ECT(1)
             or counts[0] + counts[2] > self.marked_total
         ):
-            self.state = "failed"
+            self.state = EcnState.FAILED
             return 0
         self.seen[space] = counts
         if marked:
-            self.state = "capable"
+            self.state = EcnState.CAPABLE
         congestion = counts[2] - seen[2]
         self.congestion_reported += congestion
         return congestion

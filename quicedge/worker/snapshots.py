@@ -100,8 +100,10 @@ def connection_stats(
         packets_spuriously_lost=recovery.packets_spuriously_lost,
         packets_reordered=connection.packets_reordered,
         bytes_retransmitted=connection.stream_bytes_retransmitted,
-        packets_dropped=dict(connection.packets_dropped),
-        ecn_state=connection.ecn_state,
+        packets_dropped={
+            reason.value: count for reason, count in connection.packets_dropped.items()
+        },
+        ecn_state=connection.ecn_state.value,
         ecn_ect0_received=ect0,
         ecn_ect1_received=ect1,
         ecn_ce_received=ce,

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from enum import Enum
 
 from quicedge.config.limits import PACING_BURST, PACING_QUANTUM
 from quicedge.quic.congestion.base import CongestionController
 
 STARTUP_PACING_GAIN = 2.77
 DRAIN_PACING_GAIN = 0.5
-PACING_GAINS = {"down": 0.9, "cruise": 1.0, "refill": 1.0, "up": 1.25}
 PACING_MARGIN = 0.99
 """A little below the estimate, so that queues drain."""
 CWND_GAIN = 2.0
@@ -27,14 +27,30 @@ FULL_PIPE_GROWTH = 1.25
 FULL_PIPE_ROUNDS = 3
 STARTUP_LOST_DATAGRAMS = 6
 BANDWIDTH_CYCLES = 2
-"""Probing cycles whose greatest rate is believed."""
+"""Probing cycles over which the maximum rate is taken."""
 PHASE_ROUNDS = 10
-"""Rounds that draining or probing takes at most."""
+"""Maximum rounds of draining or probing."""
 MIN_RTT_WINDOW = 10.0
 PROBE_RTT_TIME = 0.2
 PROBE_RTT_GAIN = 0.5
 CRUISE_TIME = 2.5
 """Seconds between probes for bandwidth; the draft draws from 2 to 3."""
+
+
+class Phase(Enum):
+    """Of the state machine; DOWN to UP are the draft's ProbeBW. Values are for operators."""
+
+    STARTUP = "startup"
+    DRAIN = "drain"
+    DOWN = "down"
+    CRUISE = "cruise"
+    REFILL = "refill"
+    UP = "up"
+    PROBE_RTT = "probe_rtt"
+
+
+PACING_GAINS = {Phase.DOWN: 0.9, Phase.CRUISE: 1.0, Phase.REFILL: 1.0, Phase.UP: 1.25}
+_PROBE_BW = frozenset(PACING_GAINS)
 
 
 class Bbr(CongestionController):
@@ -44,7 +60,7 @@ class Bbr(CongestionController):
 
     def __init__(self, max_datagram_size: int) -> None:
         super().__init__(max_datagram_size)
-        self.phase = "startup"
+        self.phase = Phase.STARTUP
         self._round = 0
         self._cycle = 0
         self._round_ended = False
@@ -69,7 +85,7 @@ class Bbr(CongestionController):
 
     @property
     def bandwidth(self) -> float:
-        """The rate it believes in; 0 before there is a sample."""
+        """Estimated bottleneck rate; 0 before there is a sample."""
         return min(self._rates[0][1], self._rate_low) if self._rates else 0.0
 
     @property
@@ -81,9 +97,9 @@ class Bbr(CongestionController):
     def pacing_rate(self) -> float | None:
         if not self._rates or self._min_rtt == math.inf:
             return None
-        if self.phase == "startup":
+        if self.phase is Phase.STARTUP:
             gain = STARTUP_PACING_GAIN
-        elif self.phase == "drain":
+        elif self.phase is Phase.DRAIN:
             gain = DRAIN_PACING_GAIN
         else:
             gain = PACING_GAINS.get(self.phase, 1.0)
@@ -91,13 +107,13 @@ class Bbr(CongestionController):
 
     @property
     def in_slow_start(self) -> bool:
-        return self.phase == "startup"
+        return self.phase is Phase.STARTUP
 
     @property
     def state(self) -> str:
-        return self.phase if self.phase in ("startup", "drain", "probe_rtt") else "probe_bw"
+        return "probe_bw" if self.phase in _PROBE_BW else self.phase.value
 
-    # --- what it is told ------------------------------------------------------------------------
+    # --- signals from recovery ------------------------------------------------------------------
 
     def on_delivery_rate(self, rate: float, *, app_limited: bool) -> None:
         self._round_rate = max(self._round_rate, rate)
@@ -137,9 +153,9 @@ class Bbr(CongestionController):
         sample, self._rtt_sample = self._rtt_sample, None
         expired = now - self._min_rtt_at > MIN_RTT_WINDOW
         if sample is not None and (sample <= self._min_rtt or expired):
-            if expired and self._min_rtt != math.inf and self.phase != "probe_rtt":
+            if expired and self._min_rtt != math.inf and self.phase is not Phase.PROBE_RTT:
                 self._window_before_probe = self.congestion_window
-                self._enter("probe_rtt", now)
+                self._enter(Phase.PROBE_RTT, now)
             self._min_rtt = sample
             self._min_rtt_at = now
 
@@ -148,15 +164,15 @@ class Bbr(CongestionController):
         self._round += 1
         total = self._round_delivered + self._round_lost
         lossy = self._round_lost > LOSS_THRESHOLD * total
-        if self.phase == "startup" and limited:
+        if self.phase is Phase.STARTUP and limited:
             self._check_full_pipe(lossy, now)
-        elif self.phase == "up" and lossy:
+        elif self.phase is Phase.UP and lossy:
             self._inflight_high = max(self.in_flight, BETA * CWND_GAIN * self._bdp)
-            self._enter("down", now)
+            self._enter(Phase.DOWN, now)
         elif (
             self._congested
             and self._rates
-            and self.phase in ("drain", "down", "cruise", "probe_rtt")
+            and self.phase in (Phase.DRAIN, Phase.DOWN, Phase.CRUISE, Phase.PROBE_RTT)
         ):
             self._rate_low = max(self._round_rate, BETA * self._rates[0][1])
             self._inflight_low = max(self._round_delivered, CWND_GAIN * self._bdp)
@@ -175,56 +191,56 @@ class Bbr(CongestionController):
             if full_of_loss:
                 self._inflight_high = max(self._bdp, self._round_delivered)
             self.ssthresh = self.congestion_window
-            self._enter("drain", now)
+            self._enter(Phase.DRAIN, now)
 
-    def _enter(self, phase: str, now: float) -> None:
+    def _enter(self, phase: Phase, now: float) -> None:
         self.phase = phase
         self._phase_since = now
         self._phase_round = self._round
-        if phase == "up":
+        if phase is Phase.UP:
             self._cycle += 1
             while len(self._rates) > 1 and self._rates[0][0] <= self._cycle - BANDWIDTH_CYCLES:
                 self._rates.popleft()
-        elif phase == "refill":
+        elif phase is Phase.REFILL:
             self._rate_low = self._inflight_low = math.inf
 
     def _advance(self, nbytes: int, now: float) -> None:
         elapsed = now - self._phase_since
         rounds = self._round - self._phase_round
-        if self.phase == "drain" and self.in_flight <= self._bdp:
-            self._enter("down", now)
-        elif self.phase == "down":
+        if self.phase is Phase.DRAIN and self.in_flight <= self._bdp:
+            self._enter(Phase.DOWN, now)
+        elif self.phase is Phase.DOWN:
             if (
                 rounds and self.in_flight <= min(self._bdp, HEADROOM * self._inflight_high)
             ) or rounds > PHASE_ROUNDS:
-                self._enter("cruise", now)
-        elif self.phase == "cruise" and elapsed > CRUISE_TIME:
-            self._enter("refill", now)
-        elif self.phase == "refill" and rounds:
-            self._enter("up", now)
-        elif self.phase == "up":
+                self._enter(Phase.CRUISE, now)
+        elif self.phase is Phase.CRUISE and elapsed > CRUISE_TIME:
+            self._enter(Phase.REFILL, now)
+        elif self.phase is Phase.REFILL and rounds:
+            self._enter(Phase.UP, now)
+        elif self.phase is Phase.UP:
             if self.in_flight >= self._inflight_high:
                 self._inflight_high += nbytes
             if (rounds > 1 and self.in_flight >= 1.25 * self._bdp) or rounds > PHASE_ROUNDS:
-                self._enter("down", now)
-        elif self.phase == "probe_rtt" and elapsed > PROBE_RTT_TIME and rounds:
+                self._enter(Phase.DOWN, now)
+        elif self.phase is Phase.PROBE_RTT and elapsed > PROBE_RTT_TIME and rounds:
             self.congestion_window = max(self.congestion_window, self._window_before_probe)
             self._min_rtt_at = now
-            self._enter("cruise", now)
+            self._enter(Phase.CRUISE, now)
 
     def _set_window(self, nbytes: int) -> None:
-        if self.phase == "startup" and not self._rates:
+        if self.phase is Phase.STARTUP and not self._rates:
             self.congestion_window += nbytes
             return
         # Room for bursts that wait for one another: ours, and the receiver's delayed ACKs.
         burst = 3 * min(PACING_BURST, self.bandwidth * PACING_QUANTUM)
         target = CWND_GAIN * self._bdp + burst
         window = float(self.congestion_window + nbytes)
-        if self.phase != "startup":
+        if self.phase is not Phase.STARTUP:
             window = min(window, target)
-        if self.phase == "probe_rtt":
+        if self.phase is Phase.PROBE_RTT:
             window = min(window, PROBE_RTT_GAIN * self._bdp)
-        elif self.phase in ("down", "cruise", "drain"):
+        elif self.phase in (Phase.DOWN, Phase.CRUISE, Phase.DRAIN):
             window = min(window, HEADROOM * self._inflight_high, self._inflight_low)
         else:
             window = min(window, self._inflight_high)

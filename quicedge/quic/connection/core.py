@@ -41,6 +41,7 @@ from quicedge.quic.connection.connection_ids import (
     RemoteConnectionIds,
 )
 from quicedge.quic.connection.deferred import DeferredPackets
+from quicedge.quic.connection.drops import Accounted, DropReason, Outcome
 from quicedge.quic.connection.events import EventQueue
 from quicedge.quic.connection.flood import FloodGuard
 from quicedge.quic.connection.handshake import Handshake
@@ -58,7 +59,7 @@ from quicedge.quic.connection.spaces import NumberSkipper, PacketSpace
 from quicedge.quic.connection.stats import ConnectionCounters
 from quicedge.quic.connection.streams import Streams
 from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
-from quicedge.quic.ecn import Counts
+from quicedge.quic.ecn import Counts, EcnState
 from quicedge.quic.ending import Delivery, Ending
 from quicedge.quic.errors import ErrorCode, TransportError
 from quicedge.quic.events import (
@@ -117,10 +118,6 @@ _SHORT_RESERVED, _LONG_RESERVED = 0x18, 0x0C
 """Bits of the first byte that must be zero (RFC 9000 section 17)."""
 _SPIN = 0x20
 _parse_stream = StreamFrame.parse
-_HELD = "held"
-"""A packet was kept, not dropped."""
-_COUNTED = "counted"
-"""A packet was dropped, and that is accounted for."""
 _MIN_PROBE_ROOM = 60
 """Bytes that an ACK or a probe takes at most on a path under validation."""
 
@@ -441,7 +438,7 @@ class Connection:
         if path is None:
             if self._is_client:
                 # RFC 9000 section 9: clients discard packets from unknown server addresses.
-                self._drop(len(data), "general")
+                self._drop(len(data), DropReason.GENERAL)
                 return
             path = Path(address)
         # Section 8.1: all of a datagram counts, whatever becomes of its packets.
@@ -449,13 +446,13 @@ class Connection:
         if self.idle.deadline is None:
             self.idle.on_received(now, self.recovery.probe_timeout())
         before = counters.packets_received
-        dropped = ""
+        dropped: Outcome = None
         held = False
         at = 0
         while at < len(data) and self._life.is_alive:
             if data[at] & 0x80:
                 packet, reason = self._long_packet(data, at)
-                if packet is not None and not reason:
+                if packet is not None and reason is None:
                     reason = self._receive_long(data, at, packet, path, now, ecn)
                 # RFC 9000 section 12.2: coalesced packets are processed individually; what is
                 # dropped does not take those behind it along.
@@ -463,24 +460,24 @@ class Connection:
             else:
                 reason = self._receive_short(data[at:], path, now, ecn)
                 at = len(data)
-            if reason is _HELD and not counted and not held:
+            if reason is Accounted.DEFERRED and not counted and not held:
                 held = True
                 self.datagrams_held += 1
-            if not dropped or reason in (_HELD, _COUNTED):
+            if dropped is None or isinstance(reason, Accounted):
                 dropped = reason
         if counters.packets_received == before:
-            if dropped not in (_HELD, _COUNTED):
-                self._drop(len(data), dropped or "general")
+            if not isinstance(dropped, Accounted):
+                self._drop(len(data), dropped or DropReason.GENERAL)
         else:
             counters.received_at = now
 
-    def _drop(self, size: int, reason: str) -> None:
+    def _drop(self, size: int, reason: DropReason) -> None:
         self.counters.packets_dropped[reason] += 1
         self.counters.bytes_dropped += size
         if self._observer is not None:
             self._observer.packet_dropped(size, reason)
 
-    def _long_packet(self, data: bytes, at: int) -> tuple[LongPacket | None, str]:
+    def _long_packet(self, data: bytes, at: int) -> tuple[LongPacket | None, Outcome]:
         """The long header packet at `at`, and why it must not be opened, if so.
 
         None where its end cannot be known.
@@ -489,31 +486,31 @@ class Connection:
         if version == 0:
             if self._is_client and at == 0 and not self._is_settled:
                 self._receive_version_negotiation(data)
-            return None, "general"
+            return None, DropReason.GENERAL
         if version not in self.configuration.supported_versions:
-            return None, "unsupported"
+            return None, DropReason.UNSUPPORTED_VERSION
         packet = parse_long_packet(data, at)
         if packet is None:
-            return None, "invalid"
+            return None, DropReason.INVALID
         if self._is_settled:
-            return packet, "key_unavailable"  # RFC 9001 section 4.9
+            return packet, DropReason.KEY_UNAVAILABLE  # RFC 9001 section 4.9
         if packet.kind is PacketKind.INITIAL and not self._is_client and (
             len(data) < MIN_INITIAL_DATAGRAM
         ):  # fmt: skip
-            return packet, "invalid"
+            return packet, DropReason.INVALID
         if packet.destination_cid not in self.local_ids.active and (
             self._is_client or packet.kind not in (PacketKind.INITIAL, PacketKind.ZERO_RTT)
         ):
-            return packet, "connection_unknown"
+            return packet, DropReason.UNKNOWN_CONNECTION_ID
         if packet.kind is PacketKind.RETRY:
             if self._is_client:
                 self._receive_retry(data[at:], packet)
-            return packet, "general"
-        return packet, ""
+            return packet, DropReason.GENERAL
+        return packet, None
 
     def _receive_long(
         self, data: bytes, at: int, packet: LongPacket, path: Path, now: float, ecn: int
-    ) -> str:
+    ) -> Outcome:
         """Initial, 0-RTT and Handshake packets; returns why one was dropped."""
         handshake = self.handshake
         epoch = _EPOCHS[packet.kind]
@@ -523,10 +520,10 @@ class Connection:
             and packet.source_cid != handshake.remote_source_cid
         ):
             # RFC 9000 section 7.2: packets with another Source Connection ID MUST be discarded.
-            return "general"
+            return DropReason.GENERAL
         if self.state is State.FIRST_FLIGHT and not self._is_client:
             if epoch is not INITIAL:
-                return "key_unavailable"
+                return DropReason.KEY_UNAVAILABLE
             if handshake.tls is None:
                 handshake.version = packet.version
                 handshake.start(packet.destination_cid, now)
@@ -537,9 +534,9 @@ class Connection:
         opened = open_packet(keys, data[at : packet.end], packet.pn_at - at, space.expected)
         if opened is None or opened.payload is None:
             self._count_failure()
-            return "decryption_failure"
+            return DropReason.DECRYPTION_FAILURE
         if space.is_duplicate(opened.number):
-            return "duplicate"
+            return DropReason.DUPLICATE
         if opened.first_byte & _LONG_RESERVED:
             self._violate(FrameType.PADDING, "Reserved bits must be zero")
         handshake.packet_version = packet.version
@@ -557,10 +554,10 @@ class Connection:
         must_have_crypto = not self._is_client and epoch is INITIAL and opened.number == 0
         eliciting, probing = self._receive_frames(opened.payload, crypto=must_have_crypto)
         if not self._life.is_alive:
-            return ""
+            return None
         self._packet_done(space, opened.number, eliciting, now, ecn)
         self._note_path(path, space, opened.number, probing, changed_cid=None)
-        return ""
+        return None
 
     def _meet(self, packet: LongPacket, path: Path, now: float) -> None:
         """The first packet of the peer that is authentic."""
@@ -571,15 +568,15 @@ class Connection:
             path.is_validated = path.is_validated or self._address_validated
             self._migration.start(path, now)
 
-    def _receive_short(self, data: bytes, path: Path, now: float, ecn: int) -> str:
+    def _receive_short(self, data: bytes, path: Path, now: float, ecn: int) -> Outcome:
         """One 1-RTT packet out of the ordinary; returns why it was dropped."""
         cid = data[1:_PN_AT]
         if len(data) < _MIN_SHORT_PACKET or not data[0] & 0x40 or cid not in self.local_ids.active:
-            return _COUNTED if self._note_reset(data) else "connection_unknown"
+            return Accounted.COUNTED if self._note_reset(data) else DropReason.UNKNOWN_CONNECTION_ID
         if self.handshake.phases.recv is None:
             return self._defer(data, path, ecn, ONE_RTT)
         self._receive_shorts([data], path, now, ecn)
-        return _COUNTED
+        return Accounted.COUNTED
 
     def _receive_shorts(self, run: list[bytes], path: Path, now: float, ecn: int) -> None:
         """1-RTT packets to one connection ID on one path."""
@@ -612,7 +609,7 @@ class Connection:
             # RFC 9000 section 12.3: a receiver MUST discard a newly unprotected packet unless it
             # is certain that it has not processed another with the same packet number.
             if first <= number < stop or space.is_duplicate(number):
-                self._drop(size, "duplicate")
+                self._drop(size, DropReason.DUPLICATE)
                 continue
             lowest = phases.first_received
             if (lowest is None or number < lowest) and (first_byte >> 2) & 1 == phases.phase:
@@ -666,7 +663,7 @@ class Connection:
             return result
         if not self._note_reset(data):
             self._count_failure()
-            self._drop(len(data), "decryption_failure")
+            self._drop(len(data), DropReason.DECRYPTION_FAILURE)
         return None
 
     def _count_failure(self) -> None:
@@ -732,24 +729,24 @@ class Connection:
             space.want_ack(now)
         self.idle.on_received(now, self.recovery.probe_timeout())
 
-    def _defer(self, packet: bytes, path: Path, ecn: int, epoch: Epoch) -> str:
+    def _defer(self, packet: bytes, path: Path, ecn: int, epoch: Epoch) -> Outcome:
         """Keep a packet whose keys may still come (RFC 9001 section 5.7), or say why it is
         dropped."""
         engine = self.handshake.tls
         if engine is None or self.handshake.is_complete or epoch is INITIAL:
-            return "key_unavailable"
+            return DropReason.KEY_UNAVAILABLE
         # Once the client's hello is read, 0-RTT keys are there or never will be.
         if epoch is not ONE_RTT and self.handshake.read_keys(HANDSHAKE, 0) is not None:
-            return "key_unavailable"
+            return DropReason.KEY_UNAVAILABLE
         if isinstance(engine, ClientTls) and engine.awaits_server_hello and not self._resent_early:
             # RFC 9002 section 6.2.3: the server's Initial was probably lost.
             self._resent_early = True
             self.recovery.probe(self.spaces[INITIAL])
         if not self.deferred.add(packet, path.address, ecn):
-            return "key_unavailable"
+            return DropReason.KEY_UNAVAILABLE
         if self._observer is not None and not self._is_retrying:
             self._observer.packet_buffered(len(packet))
-        return _HELD
+        return Accounted.DEFERRED
 
     def _receive_deferred(self, now: float) -> None:
         """Try those packets again whose keys may have come since."""
@@ -1494,10 +1491,12 @@ class Connection:
         return active.mtu.current
 
     @property
-    def ecn_state(self) -> str:
+    def ecn_state(self) -> EcnState:
         """Whether the path in use carries our ECN marks."""
         active = self.active
-        return active.ecn.state if active is not None and active.ecn is not None else "testing"
+        if active is None or active.ecn is None:
+            return EcnState.TESTING
+        return active.ecn.state
 
     @property
     def ecn_congestion_reported(self) -> int:
@@ -1535,7 +1534,7 @@ class Connection:
         return self.counters.packets_received
 
     @property
-    def packets_dropped(self) -> Counter[str]:
+    def packets_dropped(self) -> Counter[DropReason]:
         return self.counters.packets_dropped
 
     @property

@@ -14,6 +14,7 @@ import msgspec
 
 from quicedge.quic.blocked_time import LimitClock
 from quicedge.quic.connection.closing import State
+from quicedge.quic.connection.drops import DropReason
 from quicedge.quic.connection.handshake import Handshake
 from quicedge.quic.connection.paths import Path
 from quicedge.quic.connection.recovery import PACKET_THRESHOLD, TIME_THRESHOLD, Recovery
@@ -145,8 +146,8 @@ class Observer:
             )
         )
 
-    def packet_dropped(self, size: int, trigger: str) -> None:
-        self.trace.log(events.PacketDropped(raw=events.RawInfo(size), trigger=trigger))
+    def packet_dropped(self, size: int, reason: DropReason) -> None:
+        self.trace.log(events.PacketDropped(raw=events.RawInfo(size), trigger=reason.value))
 
     def packet_buffered(self, size: int) -> None:
         """A packet is kept until its keys are there."""
@@ -284,7 +285,7 @@ class Observer:
 
     def _look_at_states(self, connection: Observed) -> None:
         state = _STATES[connection.state]
-        if state == "handshake_started" and connection.handshake_complete:
+        if connection.state is State.CONNECTED and connection.handshake_complete:
             state = "handshake_complete"
         path = connection.active
         watched = (
@@ -292,7 +293,7 @@ class Observer:
             connection.recovery.controller.state,
             path.address if path is not None else None,
             connection.max_datagram_size,
-            path.ecn.state if path is not None and path.ecn is not None else None,
+            path.ecn.state.value if path is not None and path.ecn is not None else None,
             connection.limits.sending.blocked_by(self.trace.now),
         )
         before = self._watched or (None,) * len(watched)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from quicedge.quic.connection.drops import DropReason
 from quicedge.quic.ecn import CE, ECT_0, ECT_1
 
 
@@ -24,7 +25,7 @@ class ConnectionCounters:
         self.bytes_received = 0
         self.bytes_dropped = 0
         """Of those, the bytes of datagrams that held nothing new: anybody may send them."""
-        self.packets_dropped: Counter[str] = Counter()
+        self.packets_dropped: Counter[DropReason] = Counter()
         """Datagrams that held nothing new, by reason (qlog's triggers)."""
         self.packets_reordered = 0
         """1-RTT packets that came after one with a higher number."""

@@ -8,7 +8,7 @@ import pytest
 from aioquic.quic.events import StreamDataReceived
 
 from quicedge.config.limits import BASE_DATAGRAM_SIZE
-from quicedge.quic.ecn import ECT_0, NOT_ECT
+from quicedge.quic.ecn import ECT_0, NOT_ECT, EcnState
 from quicedge.quic.selectiveloss import SelectiveLoss
 from tests.support.quicpair import make_pair
 from tests.support.simnet import Link, Pair, Peer, datagrams
@@ -105,7 +105,7 @@ def test_a_path_that_shrinks_in_mid_transfer_is_survived(
     assert sender.max_datagram_size == BASE_DATAGRAM_SIZE
     flow.finish(30)
     # It was the size, not the mark.
-    assert sender.ecn_state == "capable"
+    assert sender.ecn_state is EcnState.CAPABLE
 
 
 @pytest.mark.parametrize("upward", [False, True], ids=["down", "up"])
@@ -158,7 +158,7 @@ def test_ordinary_loss_leaves_size_and_marks_alone(seed: int) -> None:
     server = flow.sender.connection
     assert server.recovery.packets_lost > 50
     assert server.max_datagram_size == CEILING
-    assert server.ecn_state == "capable"
+    assert server.ecn_state is EcnState.CAPABLE
 
 
 def test_an_outage_leaves_size_and_marks_alone() -> None:
@@ -174,7 +174,7 @@ def test_an_outage_leaves_size_and_marks_alone() -> None:
         flow.finish(60)
     assert server.recovery.pto_total > 4
     assert server.max_datagram_size == CEILING
-    assert server.ecn_state == "capable"
+    assert server.ecn_state is EcnState.CAPABLE
 
 
 def test_after_a_migration_no_datagram_is_larger_than_every_path_carries() -> None:
@@ -216,14 +216,14 @@ def test_a_path_that_is_only_probed_gets_datagrams_that_every_path_carries() -> 
 def test_a_path_that_swallows_marks_in_mid_transfer_is_survived(upward: bool, loss: float) -> None:
     flow, link = transfer(upward=upward, loss=loss)
     sender = flow.sender.connection
-    assert sender.ecn_state == "capable"
+    assert sender.ecn_state is EcnState.CAPABLE
     start_mid_transfer(flow)
     link.swallows_marked = True
     before = flow.received
     start = flow.pair.now
     flow.pair.run(lambda: flow.received > before + 300_000, limit=10)
     assert flow.pair.now - start < 3
-    assert sender.ecn_state == "failed"
+    assert sender.ecn_state is EcnState.FAILED
     seen = sizes_and_marks(flow.sender)
     flow.finish(30)
     assert {mark for _, mark in seen} == {NOT_ECT}
@@ -236,13 +236,13 @@ def test_a_new_path_is_marked_on_again() -> None:
     start_mid_transfer(flow)
     link.swallows_marked = True
     flow.finish(30)
-    assert flow.sender.connection.ecn_state == "failed"
+    assert flow.sender.connection.ecn_state is EcnState.FAILED
     link.swallows_marked = False
     flow.pair.client.address = ("192.0.2.77", 61000)
     flow.receiver.connection.send_ping(1)
     flow.send(MEGABYTE)
     flow.finish(30)
-    assert flow.sender.connection.ecn_state == "capable"
+    assert flow.sender.connection.ecn_state is EcnState.CAPABLE
 
 
 def test_a_path_that_swallows_large_and_marked_datagrams_is_survived() -> None:

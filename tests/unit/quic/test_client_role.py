@@ -13,6 +13,7 @@ from aioquic.quic.packet import (
 )
 
 from quicedge.quic.connection import Connection
+from quicedge.quic.connection.drops import DropReason
 from quicedge.quic.connection.handshake import Handshake
 from quicedge.quic.ending import Ending
 from quicedge.quic.frames import Epoch, FrameType, NewToken
@@ -177,7 +178,7 @@ def test_packets_from_an_unknown_server_address_are_dropped() -> None:
     for data in datagrams(server, pair.now):
         client.receive_datagram(data, ("203.0.113.9", 443), pair.now)
     assert client.packets_received == before
-    assert client.packets_dropped["general"] == 1
+    assert client.packets_dropped[DropReason.GENERAL] == 1
     assert len(client.paths) == 1
 
 

@@ -6,7 +6,7 @@ from aioquic.quic.connection import QuicConnection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicedge.quic.ecn import ECT_0, NOT_ECT, EcnValidation
+from quicedge.quic.ecn import ECT_0, NOT_ECT, EcnState, EcnValidation
 from tests.support.quicpair import CLIENT_ADDRESS, make_pair
 from tests.support.simnet import Link, Pair
 
@@ -43,7 +43,7 @@ def test_a_clean_path_is_capable_and_every_packet_is_marked() -> None:
     pair = marking_pair()
     transfer(pair)
     client, server = pair.client.connection, pair.server.connection
-    assert server.ecn_state == client.ecn_state == "capable"
+    assert server.ecn_state is client.ecn_state is EcnState.CAPABLE
     assert server.sending_ecn == ECT_0
     assert server.ecn_congestion_reported == 0
 
@@ -53,7 +53,7 @@ def test_a_mark_of_congestion_halves_nothing_but_is_heeded_like_a_loss() -> None
     transfer(clean)
     transfer(marked)
     server = marked.server.connection
-    assert server.ecn_state == "capable"
+    assert server.ecn_state is EcnState.CAPABLE
     seen = marked.client.connection.ecn_received[2]
     assert server.ecn_congestion_reported == seen > 10
     assert server.recovery.packets_lost == 0
@@ -63,10 +63,10 @@ def test_a_mark_of_congestion_halves_nothing_but_is_heeded_like_a_loss() -> None
 def test_a_path_that_bleaches_marks_is_not_marked_on_any_more() -> None:
     pair = marking_pair(down=Link(bleach=True))
     transfer(pair)
-    assert pair.server.connection.ecn_state == "failed"
+    assert pair.server.connection.ecn_state is EcnState.FAILED
     assert pair.server.connection.sending_ecn == NOT_ECT
     # The other direction is a path of its own.
-    assert pair.client.connection.ecn_state == "capable"
+    assert pair.client.connection.ecn_state is EcnState.CAPABLE
 
 
 def test_a_peer_without_ecn_ends_the_marks() -> None:
@@ -75,7 +75,7 @@ def test_a_peer_without_ecn_ends_the_marks() -> None:
     server = pair.server.connection
     pair.run(lambda: server.handshake_complete)
     pair.client.connection.send_stream_data(0, b"x" * 10_000, end_stream=True)
-    pair.run(lambda: server.ecn_state == "failed")
+    pair.run(lambda: server.ecn_state is EcnState.FAILED)
     assert pair.client.address == CLIENT_ADDRESS
 
 
@@ -96,14 +96,14 @@ def test_counts_that_cannot_be_fail_validation() -> None:
         ecn = EcnValidation()
         ecn.on_sent("space", 0, 10)
         ecn.on_ack("space", counts, [(0, 5)], True)
-        assert ecn.state == "failed", counts
+        assert ecn.state is EcnState.FAILED, counts
     ecn = EcnValidation()
     ecn.on_sent("space", 0, 10)
     assert ecn.on_ack("space", (3, 0, 2), [(0, 5)], True) == 2
-    assert ecn.state == "capable"
+    assert ecn.state is EcnState.CAPABLE
     # Fewer than before, but of an ACK that came late: it proves nothing.
     assert ecn.on_ack("space", (1, 0, 0), [], False) == 0
-    assert ecn.state == "capable"
+    assert ecn.state is EcnState.CAPABLE
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 9), st.booleans()), max_size=20),

@@ -8,6 +8,7 @@ import pytest
 from aioquic import tls
 
 from quicedge.config.limits import OLD_KEYS_PTOS
+from quicedge.quic.connection.drops import DropReason
 from tests.support.quicpair import make_pair
 from tests.support.simnet import Link, Pair, transmit
 from tests.unit.quic.test_pair import shake_hands, transfer_both_ways
@@ -82,7 +83,11 @@ def test_one_update_after_the_other_is_followed_in_any_order_of_the_last_two(giv
             give(pair, flights[1][:1])
         give(pair, flights[number])
     assert received(pair, 0) == b"a" * 3000 + b"b" * 3000 + b"c" * 3000
-    assert server.packets_dropped.keys() <= {"duplicate", "general", "decryption_failure"}
+    assert server.packets_dropped.keys() <= {
+        DropReason.DUPLICATE,
+        DropReason.GENERAL,
+        DropReason.DECRYPTION_FAILURE,
+    }
     assert sum(server.packets_dropped.values()) == 1  # the one that was given twice
 
 
@@ -100,7 +105,7 @@ def test_old_keys_are_gone_three_probe_timeouts_after_the_update() -> None:
     server.handle_timeout(pair.now)
     deliver(pair, late)
     assert received(pair, 0) == b""
-    assert server.packets_dropped["decryption_failure"] == len(late)
+    assert server.packets_dropped[DropReason.DECRYPTION_FAILURE] == len(late)
 
 
 def test_updates_in_mid_transfer_lose_no_packet_to_reordering() -> None:

@@ -10,6 +10,7 @@ from aioquic.quic.events import StreamDataReceived
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quicedge.quic.connection.drops import DropReason
 from quicedge.quic.connection.recovery import Recovery
 from tests.support.quicpair import make_pair
 from tests.support.simnet import Pair, datagrams
@@ -104,7 +105,7 @@ def test_a_damaged_packet_costs_no_other_of_its_run() -> None:
     run.insert(2, run[2][:-1] + bytes((run[2][-1] ^ 1,)))
     deliver(pair, run)
     assert len(received(pair, 0)) == 8000
-    assert pair.server.connection.packets_dropped == {"decryption_failure": 1}
+    assert pair.server.connection.packets_dropped == {DropReason.DECRYPTION_FAILURE: 1}
 
 
 def test_acks_of_one_run_are_settled_once_and_all() -> None:

@@ -8,6 +8,7 @@ import pytest
 from aioquic.quic.recovery import K_GRANULARITY
 
 from quicedge.qlog.blocked_time import Limit
+from quicedge.quic.connection.drops import DropReason
 from tests.support.quicpair import make_pair
 from tests.support.simnet import Link, Pair
 
@@ -125,5 +126,11 @@ def test_what_is_dropped_and_when_something_came() -> None:
     late = bytes((0xE3,)) + b"\0\0\0\1" + bytes(40)
     server.receive_datagram(late, path, pair.now + 2)
     assert server.received_at >= pair.now + 1
-    dropped = {name: count - before.get(name, 0) for name, count in server.packets_dropped.items()}
-    assert dropped == {"duplicate": 1, "decryption_failure": 1, "key_unavailable": 1}
+    dropped = {
+        reason: count - before.get(reason, 0) for reason, count in server.packets_dropped.items()
+    }
+    assert dropped == {
+        DropReason.DUPLICATE: 1,
+        DropReason.DECRYPTION_FAILURE: 1,
+        DropReason.KEY_UNAVAILABLE: 1,
+    }
