@@ -66,17 +66,18 @@ class Stalls:
         """Check every stream; a stream that is seen for the first time is not stalled yet."""
         delivered = session.connection.recovery.delivered
         if self._connection is None:
-            self._connection = _Mark(delivered, now)
-        moves = self._connection.moves(delivered, now)
+            self._connection = _Mark(delivered, STALLED_BYTES, now)
+        moves = self._connection.moves(delivered, STALLED_BYTES, now)
         marks, self._streams = self._streams, {}
         for stream_id, stream in session.streams.items():
             exchange = stream.exchange
             if exchange is None:
                 continue
-            mark = self._streams[stream_id] = marks.get(stream_id) or _Mark(0, now)
-            got_on = mark.moves(
-                session.connection.acknowledged_bytes(stream_id) + exchange.bytes_received, now
-            )
+            amount = session.connection.acknowledged_bytes(stream_id) + exchange.bytes_received
+            owed = _owed(session.connection.unacknowledged_bytes(stream_id), exchange)
+            mark = marks.get(stream_id) or _Mark(amount, owed, now)
+            self._streams[stream_id] = mark
+            got_on = mark.moves(amount, owed, now)
             exchange.set_stalled(
                 not got_on and _waits_for_client(session, stream_id, exchange, moves)
             )
@@ -97,18 +98,29 @@ def _waits_for_client(
     return not (exchange.request_over or exchange.request_paused or exchange.response_started)
 
 
+def _owed(unacknowledged: int, exchange: Exchange) -> int:
+    """Bytes that can be expected of the client: to acknowledge, else to send.
+
+    Of a response in small pieces (server-sent events) that is less than `STALLED_BYTES`.
+    """
+    if unacknowledged:
+        return unacknowledged
+    return 0 if exchange.request_over else STALLED_BYTES
+
+
 class _Mark:
-    """The amount and time of the last sufficient progress."""
+    """The time of the last sufficient progress, and the amount that will be sufficient next."""
 
-    __slots__ = ("_amount", "_at")
+    __slots__ = ("_at", "_target")
 
-    def __init__(self, amount: int, at: float) -> None:
-        self._amount = amount
+    def __init__(self, amount: int, owed: int, at: float) -> None:
+        self._target = amount + min(owed, STALLED_BYTES)
         self._at = at
 
-    def moves(self, amount: int, now: float) -> bool:
-        """Whether there was progress by `STALLED_BYTES` in the last `STALLED_AFTER` seconds."""
-        if amount >= self._amount + STALLED_BYTES:
-            self._amount = amount
+    def moves(self, amount: int, owed: int, now: float) -> bool:
+        """Whether, in the last `STALLED_AFTER` seconds, there was progress by `STALLED_BYTES`, or
+        by all that was owed when it was last sufficient."""
+        if amount >= self._target:
+            self._target = amount + min(owed, STALLED_BYTES)
             self._at = now
         return now - self._at < STALLED_AFTER

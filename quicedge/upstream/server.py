@@ -13,7 +13,7 @@ from quicedge.config import limits
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.http.errors import OriginFailure
 from quicedge.http.semantics import is_idempotent
-from quicedge.shares import Client, FairQueue, Pool
+from quicedge.shares import Client, FairQueue, Pool, to_reclaim
 from quicedge.upstream.address import Address
 from quicedge.upstream.base import UpstreamError
 from quicedge.upstream.connect import Connector
@@ -130,15 +130,9 @@ class Server:
         return bool(self._waiting)
 
     def reclaim(self) -> None:
-        """End requests of stalled clients for waiting ones, those of the largest holder first."""
-        wanted = len(self._waiting)
-        if not wanted:
-            return
+        """End requests of stalled clients for waiting ones of clients that hold less."""
         stalled = [waiter for waiter in self._served if waiter.stalled]
-        stalled.sort(
-            key=lambda waiter: (waiter.client and -self._slots.held_by(waiter.client)) or 0
-        )
-        for waiter in stalled[:wanted]:
+        for waiter in to_reclaim(self._slots, stalled, self._waiting):
             waiter.give_up()
 
     def _attach(self, waiter: Waiter, connection: OriginConnection) -> None:

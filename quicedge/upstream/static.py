@@ -17,7 +17,7 @@ from quicedge.http.errors import OriginFailure
 from quicedge.http.message import Field, Fields, HttpVersion, Request, Response
 from quicedge.http.phrases import reason_phrase
 from quicedge.http.semantics import response_has_body
-from quicedge.shares import Client, FairQueue, Pool
+from quicedge.shares import Client, FairQueue, Pool, to_reclaim
 from quicedge.upstream.base import OriginStream, ResponseHandler, UpstreamError
 from quicedge.upstream.deadline import Deadline
 from quicedge.upstream.files import Directory, MovedTo, NotServed, OpenFile
@@ -120,13 +120,11 @@ class StaticUpstream:
         return bool(self._waiting)
 
     def reclaim(self) -> None:
-        """Take files that others wait for from stalled clients; call about once per second."""
-        wanted = len(self._waiting)
-        if wanted:
-            stalled = [s for s in self.running if s.stalled and s.holds_file]
-            stalled.sort(key=lambda s: self._files.held_by(s.client), reverse=True)
-            for stream in stalled[:wanted]:
-                stream.fail(OriginFailure.STALLED, "others wait for an open file")
+        """Take files from stalled clients for waiting ones that hold less; call about once per
+        second."""
+        stalled = [stream for stream in self.running if stream.stalled and stream.holds_file]
+        for stream in to_reclaim(self._files, stalled, self._waiting):
+            stream.fail(OriginFailure.STALLED, "others wait for an open file")
 
     def done(self, stream: StaticStream) -> None:
         """A stream has ended."""

@@ -104,7 +104,8 @@ async def test_a_request_that_makes_progress_keeps_its_connection() -> None:
 
 async def test_only_as_many_stalled_requests_end_as_others_wait() -> None:
     async with origin(slow_or_quick) as server, upstream(server, max_connections=4) as group:
-        held = [send(group, request(), client=None) for _ in range(4)]
+        crowd = [Client(bytes((192, 0, n, 1)), bytes((192, 0, n))) for n in range(4)]
+        held = [send(group, request(), client=client) for client in crowd]
         for _, recorder in held:
             await eventually(lambda recorder=recorder: recorder.head is not None)
         for stream, _ in held:
@@ -113,3 +114,22 @@ async def test_only_as_many_stalled_requests_end_as_others_wait() -> None:
         group.reclaim()
         assert (await recorder.over()).status == 200
         assert sum(r.error is not None for _, r in held) == 1
+
+
+async def test_a_stalled_request_keeps_its_connection_from_clients_that_hold_more() -> None:
+    """A phone in a tunnel loses nothing to a client that waits because it holds its share."""
+    async with origin(slow_or_quick) as server, upstream(server, max_connections=9) as group:
+        phone = send(group, request(), client=HONEST)
+        await eventually(lambda: phone[1].head is not None)
+        greedy = [send(group, request(), client=GREEDY) for _ in range(40)]
+        name = phone[0].server
+        await eventually(lambda: group.stats()[name]["active"] == 7)
+        assert group.stats()[name]["waiting"] == 34
+        phone[0].stalled = True
+        group.reclaim()
+        assert phone[1].error is None
+        greedy[0][0].stalled = True
+        group.reclaim()
+        assert (await greedy[0][1].over()).kind == "stalled", "its own it may have"
+        await eventually(lambda: server.connections == 8)
+        assert phone[1].error is None

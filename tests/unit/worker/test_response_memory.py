@@ -177,6 +177,28 @@ def test_a_slow_phone_is_not_stalled() -> None:
     assert not session.streams[0].exchange.stalled
 
 
+def test_a_response_of_small_events_that_are_taken_is_not_stalled() -> None:
+    """Fewer than STALLED_BYTES in STALLED_AFTER seconds, and at each check one is in flight."""
+    session = FakeSession({0: FakeStream(FakeExchange(response_started=True), unacknowledged=50)})
+
+    def step() -> None:
+        assert not session.streams[0].exchange.stalled
+        session.streams[0].acknowledged += 50
+        session.delivered += 50
+
+    watch(session, step, count=60)
+
+
+def test_a_response_of_small_events_that_nobody_takes_is_stalled() -> None:
+    session = FakeSession({0: FakeStream(FakeExchange(response_started=True), unacknowledged=50)})
+
+    def step() -> None:
+        session.streams[0].unacknowledged += 50
+
+    watch(session, step)
+    assert session.streams[0].exchange.stalled
+
+
 def test_a_stream_whose_turn_has_not_come_is_not_stalled() -> None:
     session = FakeSession({0: reading(), 4: reading()})
 
