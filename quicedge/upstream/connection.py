@@ -106,5 +106,8 @@ class Owner(Protocol):
     def closed(self, connection: OriginConnection) -> None:
         """The connection is closed."""
 
+    def limited(self, max_streams: int) -> None:
+        """The origin allows this many concurrent requests per connection (HTTP/2 only)."""
+
     def repaired_response(self, what: str) -> None:
         """Its responses deviated from HTTP and were repaired; `what` is one of a few constants."""

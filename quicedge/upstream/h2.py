@@ -442,6 +442,7 @@ class H2Connection(asyncio.Protocol):
         codec = self._codec
         theirs = codec.remote_settings.max_concurrent_streams
         self._max_streams = min(theirs, limits.UPSTREAM_H2_MAX_STREAMS)
+        self._owner.limited(self._max_streams)
         # Whatever size the origin allows, a larger table is not worth its memory.
         table = min(codec.encoder.header_table_size, limits.UPSTREAM_H2_HEADER_TABLE)
         if table != codec.encoder.header_table_size:

@@ -87,6 +87,7 @@ class Server:
         self._shared: bool | None = config.protocol == "h2"
         if config.protocol == "auto" and address.tls:
             self._shared = None
+        self._max_streams = limits.UPSTREAM_H2_MAX_STREAMS
         self._slots = Pool(self._most_requests())
 
     # --- requests -------------------------------------------------------------------------------
@@ -143,7 +144,7 @@ class Server:
     def _most_requests(self) -> int:
         """Maximum number of concurrent requests; that of HTTP/1.1 until the protocol is known."""
         if self._shared:
-            return limits.UPSTREAM_H2_CONNECTIONS * limits.UPSTREAM_H2_MAX_STREAMS
+            return limits.UPSTREAM_H2_CONNECTIONS * self._max_streams
         return self._config.max_connections
 
     def _take(self, method: bytes) -> OriginConnection | None:
@@ -194,6 +195,12 @@ class Server:
         self._connections.pop(connection, None)
         self._connect_more()
         self._tell_empty()
+
+    def limited(self, max_streams: int) -> None:
+        # Otherwise the shares would be those of a capacity that does not exist. An origin that
+        # allows none for now is still connected to, and may then allow some.
+        self._max_streams = max(max_streams, 1)
+        self._slots.capacity = self._most_requests()
 
     def repaired_response(self, what: str) -> None:
         if what not in self._logged_repairs:

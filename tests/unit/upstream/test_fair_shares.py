@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+from h2.events import RequestReceived, SettingsAcknowledged
+
 from quicedge.config import limits
 from quicedge.shares import Client
 from tests.support.origins import (
+    H2Peer,
     eventually,
+    fetch,
     origin,
     read_head,
     request,
@@ -131,5 +136,48 @@ async def test_a_stalled_request_keeps_its_connection_from_clients_that_hold_mor
         greedy[0][0].stalled = True
         group.reclaim()
         assert (await greedy[0][1].over()).kind == "stalled", "its own it may have"
-        await eventually(lambda: server.connections == 8)
+        await eventually(lambda: server.connections == 9)  # none is under way
         assert phone[1].error is None
+
+
+async def test_shares_are_those_of_the_streams_that_an_http2_origin_allows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "UPSTREAM_H2_CONNECTIONS", 1)
+
+    async def silent_unless_quick(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        peer = H2Peer(reader, writer, _3=9)
+        while True:
+            event = await peer.wait(RequestReceived)
+            assert event.stream_id is not None
+            if (b":path", b"/quick") in (event.headers or ()):
+                await peer.respond(event.stream_id, b"ok")
+
+    quick = request(path="/quick")
+    async with origin(silent_unless_quick) as server, upstream(server, protocol="h2") as group:
+        await fetch(group, quick)  # SETTINGS are known from here on
+        held = [send(group, request(), client=GREEDY) for _ in range(40)]
+        name = held[0][0].server
+        assert group.stats()[name]["active"] == 6
+        for _ in range(20):
+            _, recorder = send(group, quick, client=HONEST)
+            assert (await recorder.over()).status == 200
+
+
+async def test_an_http2_origin_that_allows_no_streams_may_allow_some_later() -> None:
+    async def none_at_first(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = H2Peer(reader, writer, _3=0 if server.connections == 1 else 9)
+        if server.connections == 1:
+            await peer.flush()
+            await peer.wait(SettingsAcknowledged)
+            return
+        while True:
+            await peer.respond(await peer.request(), b"ok")
+
+    async with origin(none_at_first) as server, upstream(server, protocol="h2") as group:
+        early = await fetch(group, request())  # sent before SETTINGS were known
+        assert early.error is not None
+        _, recorder = send(group, request(), client=GREEDY)
+        assert (await recorder.over()).status == 200
