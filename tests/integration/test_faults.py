@@ -224,6 +224,7 @@ async def test_an_origin_killed_within_its_response(tmp_path: Path) -> None:
             origin.kill()
             with pytest.raises(FetchError, match="reset"):
                 await asyncio.wait_for(task, 10)
+            wait_until(lambda: _refuses(port), "the origin's end")
             # The connection goes on; the origin is gone, and the client is told so.
             assert (await client.fetch("GET", "localhost", "/")).status == 502
             await client.close()

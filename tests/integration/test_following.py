@@ -75,7 +75,7 @@ def test_tail_prints_what_happens_and_can_write_a_trace(tmp_path: Path) -> None:
             assert len(done.stdout.splitlines()) == 1
         done = tail(running, "00ff00ff")
         assert done.returncode == 1
-        assert b"no live connection has an ID that begins with 00ff00ff" in done.stderr
+        assert b"no live connection has an ID starting with 00ff00ff" in done.stderr
 
 
 def test_the_stream_has_both_kinds_of_events_and_ends_with_the_connection(tmp_path: Path) -> None:
