@@ -52,7 +52,7 @@ class Kind(Enum):
 _KINDS_V1 = {0: Kind.INITIAL, 1: Kind.EARLY, 2: Kind.HANDSHAKE, 3: Kind.RETRY}
 _KINDS_V2 = {1: Kind.INITIAL, 2: Kind.EARLY, 3: Kind.HANDSHAKE, 0: Kind.RETRY}
 
-# Opened, not opened for want of a key, and short header: tshark shows one of these a packet.
+# Opened, not opened for want of a key, and short header: tshark shows one of these per packet.
 _PAYLOADS = {"quic.payload", "quic.remaining_payload", "quic.protected_payload"}
 
 _FILTERS = {

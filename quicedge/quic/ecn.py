@@ -35,8 +35,6 @@ class EcnValidation:
 
     def __init__(self) -> None:
         self.state = EcnState.TESTING
-        self.congestion_reported = 0
-        """Packets of ours that the peer saw marked CE."""
         self._marked: dict[Any, list[tuple[int, int]]] = {}
         self._swallowed = SelectiveLoss(ECN_BLACK_HOLE_FLIGHTS)
         self._marked_on_path = 0
@@ -129,6 +127,4 @@ class EcnValidation:
         self.seen[space] = counts
         if marked:
             self.state = EcnState.CAPABLE
-        congestion = counts[2] - seen[2]
-        self.congestion_reported += congestion
-        return congestion
+        return counts[2] - seen[2]

@@ -57,7 +57,7 @@ function contents(parent, data, way) {
 
 const space = (type) => (type === "initial" || type === "handshake" ? type : "application");
 
-// One arrow a packet: [sent at, received at or null, left to right?, packet, lost?]
+// One arrow per packet: [sent at, received at or null, left to right?, packet, lost?]
 function arrows(sides, both) {
   const found = [];
   const one = (sender, receiver, rightward) => {

@@ -18,6 +18,7 @@ from quicedge.quic.frames import (
     Stream,
     StreamsBlockedBidi,
     StreamsBlockedUni,
+    parse_frame,
 )
 
 WINDOW = 1000
@@ -189,3 +190,18 @@ def test_more_streams_are_allowed_as_earlier_ones_end() -> None:
     assert server.get(0) is None
     assert control_frames(server) == [MaxStreamsBidi(3).encode()]
     received(server, 8, 0, b"x")
+
+
+def test_an_end_without_data_waits_for_a_packet_with_room() -> None:
+    made = streams()
+    made.write(0, b"data", False)
+    assert send_all(made) == {0: 4}
+    made.write(0, b"", True)
+    found = made.next_sendable()
+    assert found is not None
+    assert not made.write_data(Draft(Epoch.ONE_RTT, 3), *found)
+    assert made.next_sendable() == found
+    draft = Draft(Epoch.ONE_RTT, 100)
+    assert made.write_data(draft, *found)
+    assert parse_frame(draft.parts[0], 0)[1] == Stream(0, 4, b"", True)
+    assert made.next_sendable() is None
