@@ -1,4 +1,4 @@
-"""One QUIC connection, either side, without sockets or clock: composed of parts, one per file."""
+"""A sans-IO QUIC connection for both roles, composed of parts, one per module."""
 
 from quicedge.quic.connection.core import Connection, ConnectionHandler, PathView
 from quicedge.quic.connection.packer import Transmit

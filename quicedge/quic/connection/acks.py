@@ -1,4 +1,8 @@
-"""ACK frames of the peer: checked, held back while a newer one says more, then acted upon."""
+"""Received ACK frames: validated, coalesced within a run, then applied.
+
+Call `receive` per frame and `settle` once after each run of datagrams: until then the newest ACK of
+1-RTT packets is pending.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,10 @@ _DEFAULT_EXPONENT = 3
 
 
 class AckReceiver:
-    """Passes on what the peer acknowledges: to recovery, ECN validation and key updates."""
+    """Applies ACK frames to recovery, ECN validation and key updates.
+
+    Invariant: at most one frame is pending, and it covers those it replaced.
+    """
 
     __slots__ = (
         "_counters", "_handshake", "_held", "_paths", "_recovery", "_skipper", "exponent",
@@ -35,11 +42,12 @@ class AckReceiver:
         self._skipper = skipper
         self._counters = counters
         self.exponent = _DEFAULT_EXPONENT
-        """Of the delays that the peer reports (RFC 9000 section 18.2)."""
+        """The peer's ack_delay_exponent (RFC 9000 section 18.2)."""
         self._held: tuple[PacketSpace, Ack] | None = None
 
     def receive(self, frame: Ack, kind: int, space: PacketSpace, now: float) -> None:
-        """An ACK frame; one for 1-RTT packets waits for `settle`, or for one that says other."""
+        """Validate an ACK frame; one of 1-RTT packets stays pending until `settle`, or until one
+        arrives that does not cover it."""
         ranges = frame.ranges
         is_application = space.epoch is Epoch.ONE_RTT
         skipper = self._skipper
@@ -61,7 +69,7 @@ class AckReceiver:
         self._held = space, frame
 
     def settle(self, now: float) -> None:
-        """Act on the frame that is held: one that says more, in the same run, replaced others."""
+        """Apply the pending frame."""
         if self._held is not None:
             (space, frame), self._held = self._held, None
             self._apply(space, frame, now)
@@ -80,12 +88,12 @@ class AckReceiver:
         if increase:
             self._counters.ecn_ce_reported += increase
             recovery.on_ecn_ce(sent_time=recovery.newest_acked_sent_time, now=now)
-        # After the ACK: a mark that it shows to have arrived ends the flight before.
+        # After the ACK, because an acknowledged mark ends the current flight.
         for epoch, first, stop, sent in lost:
             ecn.on_lost(epoch, [(first, stop, sent)], now)
 
 
 def _covers(ranges: list[tuple[int, int]], older: list[tuple[int, int]]) -> bool:
-    """Whether ranges of an ACK are those of an older one but for a newest one that has grown."""
+    """Whether the ranges equal the older ones except that the newest range has grown."""
     (start, stop), (older_start, older_stop) = ranges[-1], older[-1]
     return start <= older_start and stop >= older_stop and ranges[:-1] == older[:-1]

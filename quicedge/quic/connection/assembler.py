@@ -1,8 +1,8 @@
-"""Bytes that arrive in any order, put back in order.
+"""Reassembly of stream and CRYPTO data.
 
-Memory follows what has arrived, not where: a byte at the far end of a window takes what one byte
-takes. The number of gaps is bounded, per stream and per connection, and a gap is found by
-bisection, so a peer that sends every other byte costs no more than one that sends them all.
+Memory is proportional to the bytes received, wherever in the window they are. The number of gaps is
+bounded per stream and per connection, and gaps are found by bisection, so that a peer that sends
+every other byte costs no more than one that sends them all.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from quicedge.config.limits import ASSEMBLER_CHUNKS
 
 
 class TooManyGaps(Exception):
-    """More pieces wait for what is before them than are kept."""
+    """More gaps in the data than permitted."""
 
 
 class GapBudget:
-    """Gaps that the streams of one connection may have between them."""
+    """Gaps that all streams of a connection may have together."""
 
     __slots__ = ("held", "limit")
 
@@ -27,39 +27,39 @@ class GapBudget:
 
 
 class Assembler:
-    """One direction of one stream, read as it becomes contiguous.
+    """One direction of one stream, delivered as it becomes contiguous.
 
-    `max_gaps`: pieces that may wait for what is before them. `budget` bounds those of several
-    streams together.
+    `max_gaps` bounds the gaps of this stream, `budget` those of several streams together. After
+    TooManyGaps the connection must be closed.
     """
 
     __slots__ = ("_budget", "_max_gaps", "_waiting", "start")
 
     def __init__(self, max_gaps: int, budget: GapBudget | None = None) -> None:
         self.start = 0
-        """Offset of the next byte to be read; all below it were."""
+        """Offset of the next byte to deliver."""
         self._max_gaps = max_gaps
         self._budget = budget
         self._waiting: _Pieces | None = None
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing waits for a gap to be filled."""
+        """Whether no data is buffered."""
         return self._waiting is None
 
     @property
     def gaps(self) -> int:
-        """Pieces that wait for what is before them."""
+        """Buffered ranges, each preceded by a gap."""
         return 0 if self._waiting is None else len(self._waiting.starts)
 
     @property
     def held(self) -> int:
-        """Bytes that wait."""
+        """Bytes buffered."""
         waiting = self._waiting
         return 0 if waiting is None else sum(waiting.stops) - sum(waiting.starts)
 
     def insert(self, offset: int, data: bytes) -> bytes:
-        """Take data and return what can be read now; raises TooManyGaps."""
+        """Insert data and return what is now contiguous; raises TooManyGaps."""
         end = offset + len(data)
         if end <= self.start or not data:
             return b""
@@ -84,7 +84,7 @@ class Assembler:
         return ready
 
     def clear(self) -> None:
-        """Forget what waits: it will not be read any more."""
+        """Release buffered data that will not be delivered."""
         self._note_gaps(-self.gaps)
         self._waiting = None
 
@@ -99,7 +99,7 @@ class Assembler:
 
 
 class _Pieces:
-    """Ranges in ascending order that do not touch, and the buffers that each is made of."""
+    """Ascending, non-adjacent ranges and the chunks of data in each."""
 
     __slots__ = ("_chunks", "starts", "stops")
 
@@ -109,7 +109,7 @@ class _Pieces:
         self._chunks: list[list[bytes]] = []
 
     def fill(self, offset: int, end: int, data: bytes) -> None:
-        """Put what of some data is new into the gaps that it covers."""
+        """Insert the parts of data that fill gaps."""
         starts, stops = self.starts, self.stops
         at = offset
         index = bisect_right(stops, at)
@@ -122,13 +122,13 @@ class _Pieces:
             index += 1
 
     def pop_first(self) -> bytes:
-        """Remove the first range; its bytes."""
+        """Remove the first range and return its bytes."""
         chunks = self._chunks[0]
         self._drop(0)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _put(self, index: int, start: int, stop: int, piece: bytes) -> int:
-        """Put a piece into the gap before a range; returns the index of the range it is in."""
+        """Insert a piece into the gap before a range; returns the index of the range it joins."""
         starts, stops = self.starts, self.stops
         joins_last = index > 0 and stops[index - 1] == start
         joins_next = index < len(starts) and starts[index] == stop

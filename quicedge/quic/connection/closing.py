@@ -1,5 +1,4 @@
-"""How a connection ends (RFC 9000 section 10.2): closing when we say so, draining when the peer
-does."""
+"""Connection states, and retransmission of CONNECTION_CLOSE (RFC 9000 section 10.2)."""
 
 from __future__ import annotations
 
@@ -7,7 +6,7 @@ from enum import Enum
 
 
 class State(Enum):
-    """Of a connection's life; the values are what operators read."""
+    """State of a connection, in order. Values are shown to operators."""
 
     FIRST_FLIGHT = "firstflight"
     CONNECTED = "connected"
@@ -17,10 +16,10 @@ class State(Enum):
 
 
 class ClosingPackets:
-    """CONNECTION_CLOSE once more for what still comes, at a falling rate.
+    """Repeats CONNECTION_CLOSE in response to datagrams, at a decreasing rate.
 
-    Section 10.2.1 lets us send the same packets again. The 1st, 2nd, 4th, 8th ... datagram that
-    comes is answered: a peer that has not heard it learns of it, and a flood gains nothing.
+    Section 10.2.1 permits sending the same packets again. The 1st, 2nd, 4th, 8th ... datagram is
+    answered: a peer that missed the close learns of it, and a flood is not amplified.
     """
 
     __slots__ = ("_datagrams", "_received", "due")
@@ -31,11 +30,11 @@ class ClosingPackets:
         self.due = False
 
     def receive(self) -> None:
-        """A datagram came."""
+        """A datagram arrived."""
         self._received += 1
         self.due |= self._received.bit_count() == 1
 
     def take(self) -> list[bytes]:
-        """What is to be sent now."""
+        """Datagrams to send now."""
         due, self.due = self.due, False
         return self._datagrams if due else []

@@ -1,4 +1,4 @@
-"""Connection IDs of both sides (RFC 9000 section 5.1)."""
+"""Connection IDs of both endpoints (RFC 9000 section 5.1)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quicedge.quic.events import ConnectionIdIssued, ConnectionIdRetired
 from quicedge.quic.frames import FrameType, NewConnectionId, RetireConnectionId
 
 MIN_STATELESS_RESET = 21
-"""Bytes of a stateless reset at least (RFC 9000 section 10.3)."""
+"""Minimum size of a stateless reset, in bytes (RFC 9000 section 10.3)."""
 
 
 class ConnectionIdSource(Protocol):
@@ -26,10 +26,11 @@ class ConnectionIdSource(Protocol):
 
 
 class LocalConnectionIds:
-    """IDs that the peer may use towards us.
+    """IDs that the peer uses to address us.
 
-    `active` are those issued and not retired, by ID; `replenish` issues more once the peer's limit
-    is known. Whoever routes datagrams learns of them from events.
+    Set `peer_limit` from the transport parameters, then call `replenish` once the handshake is
+    complete; retired IDs are replaced. Every ID issued and retired is reported by an event, which
+    the router of datagrams must process before the next input.
     """
 
     __slots__ = (
@@ -41,17 +42,17 @@ class LocalConnectionIds:
         self._source = source
         self._events = events
         self.initial = source.new()
-        """Our first one: the Source Connection ID of the handshake."""
+        """The first ID: Source Connection ID of the handshake."""
         self.active: dict[bytes, int] = {self.initial: 0}
-        """Sequence numbers by ID."""
+        """Sequence numbers of issued and unretired IDs."""
         self.latest_used = self.initial
-        """What the peer used last in a packet that was not a probe."""
+        """Destination of the peer's last non-probing packet."""
         self.peer_limit = 2
         self._next_sequence = 1
         self._unannounced: list[int] = []
 
     def issue_unframed(self) -> bytes:
-        """One more, that the peer learns of by other means than a frame (preferred address)."""
+        """Issue an ID that is sent outside a NEW_CONNECTION_ID frame (preferred address)."""
         cid = self._source.new()
         self.active[cid] = self._next_sequence
         self._next_sequence += 1
@@ -62,7 +63,7 @@ class LocalConnectionIds:
         return self._source.reset_token(cid)
 
     def replenish(self) -> None:
-        """Issue as many as the peer takes and we like."""
+        """Issue IDs up to the smaller of both limits."""
         while len(self.active) < min(ACTIVE_CONNECTION_IDS, self.peer_limit):
             self._unannounced.append(self._next_sequence)
             self.issue_unframed()
@@ -89,7 +90,7 @@ class LocalConnectionIds:
             self._unannounced.append(sequence)
 
     def receive_retire(self, sequence: int, packet_cid: bytes) -> None:
-        """RETIRE_CONNECTION_ID in a packet sent to `packet_cid`."""
+        """Process RETIRE_CONNECTION_ID from a packet with destination `packet_cid`."""
         if sequence >= self._next_sequence:
             raise TransportError(
                 ErrorCode.PROTOCOL_VIOLATION,
@@ -113,7 +114,7 @@ class LocalConnectionIds:
 
 
 class RemoteConnectionId(NamedTuple):
-    """An ID of the peer. The sequence number is None until the peer has chosen its first one."""
+    """An ID of the peer. `sequence` is None until the peer has chosen its first ID."""
 
     cid: bytes
     sequence: int | None
@@ -121,7 +122,11 @@ class RemoteConnectionId(NamedTuple):
 
 
 class RemoteConnectionIds:
-    """IDs that we may use towards the peer: the one in use, spare ones, and those to retire."""
+    """IDs to address the peer with: the current one, spare ones, and those to retire.
+
+    Invariant: `current` is neither spare nor retired. Before the peer's first packet is processed,
+    only `redirect` may be called; `adopt` follows.
+    """
 
     __slots__ = (
         "_retire_prior_to", "_seen", "_to_retire", "current", "spare", "spin",
@@ -130,34 +135,34 @@ class RemoteConnectionIds:
     def __init__(self, first: bytes) -> None:
         self.current = RemoteConnectionId(first, None)
         self.spin = False
-        """The spin bit of what is sent to the ID in use (RFC 9000 section 17.4)."""
+        """Spin bit of packets sent to `current` (RFC 9000 section 17.4)."""
         self.spare: list[RemoteConnectionId] = []
         self._seen: set[int] = {0}
         self._retire_prior_to = 0
         self._to_retire: list[int] = []
 
     def adopt(self, cid: bytes) -> None:
-        """The peer's first packet named its own."""
+        """Use the Source Connection ID of the peer's first packet."""
         self.current = RemoteConnectionId(cid, 0, self.current.reset_token)
 
     def redirect(self, cid: bytes) -> None:
-        """A Retry packet chose another ID for our next Initial packets."""
+        """Use the Source Connection ID of a Retry packet."""
         self.current = RemoteConnectionId(cid, None)
 
     def use_token(self, token: bytes) -> None:
-        """The reset token of the first ID, from the transport parameters."""
+        """Set the reset token of the first ID, from the transport parameters."""
         self.current = RemoteConnectionId(self.current.cid, self.current.sequence, token)
 
     def add_preferred(self, cid: bytes, token: bytes) -> None:
-        """The ID of the server's preferred address, sequence number 1."""
+        """Add the ID of the server's preferred address, sequence number 1."""
         self.spare.append(RemoteConnectionId(cid, 1, token))
         self._seen.add(1)
 
     def receive_new(
         self, frame: NewConnectionId, taken: Callable[[int], list[RemoteConnectionId]]
     ) -> None:
-        """NEW_CONNECTION_ID. `taken(limit)` gives the IDs that paths hold and makes them release
-        those below `limit`."""
+        """Process NEW_CONNECTION_ID. `taken(limit)` returns the IDs reserved by paths and releases
+        those with a sequence number less than `limit`."""
         held = taken(0)
         self._check_reuse(frame, held)
         self._retire_prior_to = limit = max(frame.retire_prior_to, self._retire_prior_to)
@@ -223,7 +228,7 @@ class RemoteConnectionIds:
             self._to_retire.append(known.sequence)
 
     def is_stateless_reset(self, data: bytes) -> bool:
-        """Whether the peer has forgotten the connection and says so (RFC 9000 section 10.3.1)."""
+        """Whether a datagram ends with the reset token of `current` (RFC 9000 section 10.3.1)."""
         if len(data) < MIN_STATELESS_RESET or data[0] & 0x80:
             return False
         token = self.current.reset_token
@@ -233,7 +238,7 @@ class RemoteConnectionIds:
 
     @property
     def waiting(self) -> int:
-        """IDs that the peer has not been told we retire."""
+        """RETIRE_CONNECTION_ID frames pending."""
         return len(self._to_retire)
 
     @property

@@ -1,8 +1,9 @@
-"""The connection: its parts, what it does with a packet, and what the application may ask.
+"""A sans-IO QUIC connection, client or server, composed of the parts in this package.
 
-Methods come in kinds. `receive_*` take input from the network and `handle_timeout` from the clock;
-`poll_transmit`, `poll_event` and `poll_timeout` give output, to be asked for after either and after
-application calls; accessors change nothing. Times are seconds, addresses are opaque.
+Methods are named by kind. `receive_*` take input from the network, `handle_timeout` from the clock.
+After any of them, and after application calls, drain `poll_event`, then call `poll_transmit`, then
+`poll_timeout` for the next deadline. Accessors change nothing. Times are in seconds and never
+decrease from call to call; addresses are opaque.
 """
 
 from __future__ import annotations
@@ -119,11 +120,11 @@ _SHORT_RESERVED, _LONG_RESERVED = 0x18, 0x0C
 _SPIN = 0x20
 _parse_stream = StreamFrame.parse
 _MIN_PROBE_ROOM = 60
-"""Bytes that an ACK or a probe takes at most on a path under validation."""
+"""Maximum size of an ACK or a probe on an unvalidated path, in bytes."""
 
 
 class ConnectionHandler(Protocol):
-    """What sits on a connection (an HTTP/3 session, for one)."""
+    """The application on a connection, such as an HTTP/3 session."""
 
     def handle_event(self, event: QuicEvent) -> None:
         """One event, in order. An exception closes this connection alone."""
@@ -142,16 +143,21 @@ class PathView(NamedTuple):
 
 
 def _streams(method: Callable[[Streams, Any], None]) -> Callable[[Any, Any, int], None]:
-    """A receiver that leaves the frame to the streams."""
+    """A receiver that passes the frame to the streams."""
     return lambda connection, frame, kind: method(connection.streams, frame)
 
 
 class Connection:
-    """See the module. A server is made for a client's first Initial; a client calls `connect`."""
+    """One connection.
+
+    A server creates it for a client's first Initial packet and passes that to `receive_datagram`; a
+    client calls `connect` first. Once `is_terminated`, the connection ignores all input and sends
+    nothing; its last event is ConnectionTerminated.
+    """
 
     handler: ConnectionHandler
     came_from: Any = None
-    """The network path of the first datagram: what it claims, not yet proven."""
+    """Network path of the first datagram; its address is not validated."""
 
     def __init__(
         self,
@@ -175,9 +181,9 @@ class Connection:
         token_handler: Callable[[bytes], None] | None = None,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        """`address_validated`: the first Initial bore a token of ours for the address it came from.
-        `make_token` gives the token of a path, a QUIC version and a time; the client is sent one.
-        `early_data`: who judges 0-RTT data, and its stamp in tickets; None: none is taken.
+        """`address_validated`: the first Initial carried a valid token for its source address.
+        `make_token` returns the NEW_TOKEN token for a path, a QUIC version and a time.
+        `early_data`: the replay guard for 0-RTT data and its stamp in tickets; None rejects 0-RTT.
         """
         self.configuration = configuration
         self._is_client = configuration.is_client
@@ -279,7 +285,7 @@ class Connection:
         self.deferred = DeferredPackets(EARLY_PACKETS_HELD)
         self._observer: Observer | None = None
         self.datagrams_held = 0
-        """Datagrams kept so far because keys were missing."""
+        """Datagrams deferred so far because their keys were missing."""
         self._secrets_seen = 0
         self._is_retrying = False
         self._parameters_applied = False
@@ -288,13 +294,13 @@ class Connection:
         self._resent_early = False
         self._spin_number = -1
         self._key_updates_seen = 0
-        # of the packet that is handled
+        # context of the packet being processed
         self._path: Path
         self._cid = b""
         self._space: PacketSpace = self.spaces[INITIAL]
         self._epoch = INITIAL
 
-    # --- the handshake's needs ------------------------------------------------------------------
+    # --- setup ----------------------------------------------------------------------------------
 
     def _make_tls(self, hooks: Handshake) -> ServerTls | ClientTls:
         configuration = self.configuration
@@ -312,7 +318,7 @@ class Connection:
         )
 
     def _make_parameters(self) -> TransportParameters:
-        """What we declare, but for what the handshake knows."""
+        """Our transport parameters, without those that `Handshake` fills in."""
         configuration = self.configuration
         window = configuration.max_stream_data
         parameters = TransportParameters(
@@ -341,7 +347,7 @@ class Connection:
         return parameters
 
     def connect(self, address: Any, now: float) -> None:
-        """Begin the handshake (clients)."""
+        """Start the handshake; clients only, once, before any other method."""
         self._now = now
         path = Path(address, validated=True)
         self._migration.start(path, now)
@@ -357,15 +363,15 @@ class Connection:
     # --- input: datagrams -----------------------------------------------------------------------
 
     def receive_datagram(self, data: bytes, address: Any, now: float, ecn: int = 0) -> None:
-        """Handle one datagram that came on a network path with an ECN codepoint."""
+        """Process one datagram received on a network path with an ECN codepoint."""
         self.receive_run([data], 0, address, now, ecn)
 
     def receive_run(
         self, datagrams: list[bytes], at: int, address: Any, now: float, ecn: int = 0
     ) -> int:
-        """Handle datagrams from index `at` on that came together; returns how many it handled.
+        """Process datagrams received together, from index `at`; returns how many were processed.
 
-        Short header packets in a row are opened in one pass and settled once.
+        Consecutive short header packets are opened in one pass and settled once.
         """
         self._now = now
         observer = self._observer
@@ -400,7 +406,7 @@ class Connection:
         return len(run) or 1
 
     def _receive_when_over(self, datagrams: list[bytes], at: int, address: Any) -> int:
-        """A closing connection answers now and then; others are deaf."""
+        """A closing connection repeats its CONNECTION_CLOSE; others ignore datagrams."""
         for data in datagrams[at:]:
             self.counters.bytes_received += len(data)
             active = self.network_paths.known[0] if self.network_paths.known else None
@@ -410,7 +416,7 @@ class Connection:
         return len(datagrams) - at
 
     def _short_run(self, datagrams: list[bytes], at: int, path: Path) -> list[bytes]:
-        """Short header packets to the ID in use, on the path in use, up to the first other one."""
+        """The leading short header packets to the active connection ID on the active path."""
         if path is not self.network_paths.known[0] or not path.is_validated:
             return []
         cid = self.local_ids.latest_used
@@ -431,7 +437,7 @@ class Connection:
         *,
         counted: bool = False,
     ) -> None:
-        """One datagram, whatever is in it; `counted` if it was kept and comes again."""
+        """Process any datagram; `counted`: it was deferred and is already in the counters."""
         counters = self.counters
         size = 0 if counted else len(data)
         counters.bytes_received += size
@@ -441,7 +447,7 @@ class Connection:
                 self._drop(len(data), DropReason.GENERAL)
                 return
             path = Path(address)
-        # Section 8.1: all of a datagram counts, whatever becomes of its packets.
+        # Section 8.1: the whole datagram counts, even if its packets are discarded.
         path.bytes_received += size
         if self.idle.deadline is None:
             self.idle.on_received(now, self.recovery.probe_timeout())
@@ -454,8 +460,8 @@ class Connection:
                 packet, reason = self._long_packet(data, at)
                 if packet is not None and reason is None:
                     reason = self._receive_long(data, at, packet, path, now, ecn)
-                # RFC 9000 section 12.2: coalesced packets are processed individually; what is
-                # dropped does not take those behind it along.
+                # RFC 9000 section 12.2: coalesced packets are processed individually; discarding
+                # one does not discard those that follow.
                 at = packet.end if packet is not None else len(data)
             else:
                 reason = self._receive_short(data[at:], path, now, ecn)
@@ -478,9 +484,9 @@ class Connection:
             self._observer.packet_dropped(size, reason)
 
     def _long_packet(self, data: bytes, at: int) -> tuple[LongPacket | None, Outcome]:
-        """The long header packet at `at`, and why it must not be opened, if so.
+        """Parse the long header packet at `at`; returns it and why it must be discarded, if so.
 
-        None where its end cannot be known.
+        No packet is returned if its end cannot be determined.
         """
         version = int.from_bytes(data[at + 1 : at + 5], "big")
         if version == 0:
@@ -511,7 +517,7 @@ class Connection:
     def _receive_long(
         self, data: bytes, at: int, packet: LongPacket, path: Path, now: float, ecn: int
     ) -> Outcome:
-        """Initial, 0-RTT and Handshake packets; returns why one was dropped."""
+        """Process an Initial, 0-RTT or Handshake packet."""
         handshake = self.handshake
         epoch = _EPOCHS[packet.kind]
         if (
@@ -541,7 +547,7 @@ class Connection:
             self._violate(FrameType.PADDING, "Reserved bits must be zero")
         handshake.packet_version = packet.version
         if self.state is State.FIRST_FLIGHT:
-            self._meet(packet, path, now)
+            self._on_first_authentic_packet(packet, path, now)
         if epoch is HANDSHAKE and not self._is_client:
             self._discard(INITIAL)  # RFC 9001 section 4.9.1
             self._migration.receive_handshake_packet()
@@ -550,7 +556,7 @@ class Connection:
             self._observer.packet_received(epoch, opened.number, opened.payload, size)
         self._set_context(path, packet.destination_cid, space, epoch)
         # RFC 9000 section 17.2.2: the first packet that a client sends, which is number 0, always
-        # includes a CRYPTO frame. After a loss another may come first.
+        # includes a CRYPTO frame. After a loss, a later packet may arrive first.
         must_have_crypto = not self._is_client and epoch is INITIAL and opened.number == 0
         eliciting, probing = self._receive_frames(opened.payload, crypto=must_have_crypto)
         if not self._life.is_alive:
@@ -559,8 +565,8 @@ class Connection:
         self._note_path(path, space, opened.number, probing, changed_cid=None)
         return None
 
-    def _meet(self, packet: LongPacket, path: Path, now: float) -> None:
-        """The first packet of the peer that is authentic."""
+    def _on_first_authentic_packet(self, packet: LongPacket, path: Path, now: float) -> None:
+        """Adopt the peer's connection ID; a server also adopts the path."""
         self._life.state = State.CONNECTED
         self.handshake.remote_source_cid = packet.source_cid
         self.remote_ids.adopt(packet.source_cid)
@@ -569,7 +575,7 @@ class Connection:
             self._migration.start(path, now)
 
     def _receive_short(self, data: bytes, path: Path, now: float, ecn: int) -> Outcome:
-        """One 1-RTT packet out of the ordinary; returns why it was dropped."""
+        """Process one 1-RTT packet that is not part of a run."""
         cid = data[1:_PN_AT]
         if len(data) < _MIN_SHORT_PACKET or not data[0] & 0x40 or cid not in self.local_ids.active:
             return Accounted.COUNTED if self._note_reset(data) else DropReason.UNKNOWN_CONNECTION_ID
@@ -579,7 +585,7 @@ class Connection:
         return Accounted.COUNTED
 
     def _receive_shorts(self, run: list[bytes], path: Path, now: float, ecn: int) -> None:
-        """1-RTT packets to one connection ID on one path."""
+        """Process 1-RTT packets to one connection ID on one path."""
         phases = self.handshake.phases
         space = self.spaces[ONE_RTT]
         counters = self.counters
@@ -645,7 +651,7 @@ class Connection:
                 self.handshake.discard_keys(ZERO_RTT)
 
     def _open_again(self, data: bytes, item: Any, phase: int, now: float) -> Any:
-        """A packet that the keys in use did not open: another key phase, or none of ours."""
+        """Retry a packet that the current keys did not open: other key phase, or not authentic."""
         phases = self.handshake.phases
         space = self.spaces[ONE_RTT]
         bit = (item.first_byte >> 2) & 1
@@ -667,7 +673,7 @@ class Connection:
         return None
 
     def _count_failure(self) -> None:
-        """RFC 9001 section 6.6: the integrity limit."""
+        """Enforce the integrity limit (RFC 9001 section 6.6)."""
         phases = self.handshake.phases
         phases.failures += 1
         if phases.failures > AEAD_FAILURES:
@@ -682,7 +688,7 @@ class Connection:
             self._observer.keys_updated(phases.updates)
 
     def _note_reset(self, data: bytes) -> bool:
-        """Whether a packet that nothing opens is a stateless reset; the connection is then over."""
+        """Drain if a packet that cannot be opened is a stateless reset; returns whether it is."""
         if not self.remote_ids.is_stateless_reset(data):
             return False
         self._drain(
@@ -720,7 +726,7 @@ class Connection:
     def _packet_done(
         self, space: PacketSpace, number: int, eliciting: bool, now: float, ecn: int
     ) -> None:
-        """A long header packet was processed."""
+        """Account for a processed long header packet."""
         space.note_received(number, number + 1, now)
         if ecn:
             space.note_marked(ecn, 1)
@@ -730,12 +736,12 @@ class Connection:
         self.idle.on_received(now, self.recovery.probe_timeout())
 
     def _defer(self, packet: bytes, path: Path, ecn: int, epoch: Epoch) -> Outcome:
-        """Keep a packet whose keys may still come (RFC 9001 section 5.7), or say why it is
-        dropped."""
+        """Buffer a packet whose keys may still become available (RFC 9001 section 5.7), or return
+        why it is dropped."""
         engine = self.handshake.tls
         if engine is None or self.handshake.is_complete or epoch is INITIAL:
             return DropReason.KEY_UNAVAILABLE
-        # Once the client's hello is read, 0-RTT keys are there or never will be.
+        # After the ClientHello is processed, 0-RTT keys exist or never will.
         if epoch is not ONE_RTT and self.handshake.read_keys(HANDSHAKE, 0) is not None:
             return DropReason.KEY_UNAVAILABLE
         if isinstance(engine, ClientTls) and engine.awaits_server_hello and not self._resent_early:
@@ -749,7 +755,7 @@ class Connection:
         return Accounted.DEFERRED
 
     def _receive_deferred(self, now: float) -> None:
-        """Try those packets again whose keys may have come since."""
+        """Process deferred packets again once TLS has provided new keys."""
         secrets = self.handshake.read_secrets
         if secrets == self._secrets_seen:
             return
@@ -771,7 +777,8 @@ class Connection:
     # --- input: version negotiation and Retry (clients) -----------------------------------------
 
     def _receive_version_negotiation(self, data: bytes) -> None:
-        """RFC 9000 section 6.2: only in answer to the first flight, and only once."""
+        """Restart with a common version; only in response to the first flight, and only once (RFC
+        9000 section 6.2)."""
         versions = parse_version_negotiation(data)
         handshake = self.handshake
         if (
@@ -798,7 +805,7 @@ class Connection:
         self._start_client(self._now)
 
     def _receive_retry(self, packet: bytes, header: LongPacket) -> None:
-        """RFC 9000 section 17.2.5.2: at most one, before any other packet."""
+        """Accept at most one Retry, before any other packet (RFC 9000 section 17.2.5.2)."""
         if (
             self.state is not State.FIRST_FLIGHT
             or self._retried
@@ -826,7 +833,7 @@ class Connection:
         self._path, self._cid, self._space, self._epoch = path, cid, space, epoch
 
     def _receive_frames(self, payload: bytes, *, crypto: bool = False) -> tuple[bool, bool]:
-        """Handle the frames of a packet; whether it elicits an ACK, and whether it is a probe."""
+        """Dispatch the frames of a packet; returns whether it is ack-eliciting and probing."""
         self.counters.packets_received += 1
         end = len(payload)
         at = 0
@@ -884,7 +891,7 @@ class Connection:
         space = self._space
         if frame.offset + len(frame.data) > MAX_CRYPTO_OFFSET:
             raise TransportError(
-                ErrorCode.CRYPTO_BUFFER_EXCEEDED, kind, "CRYPTO data beyond what a handshake needs"
+                ErrorCode.CRYPTO_BUFFER_EXCEEDED, kind, "CRYPTO offset exceeds limit"
             )
         try:
             ready = space.crypto_in.insert(frame.offset, frame.data)
@@ -908,7 +915,7 @@ class Connection:
             self.recovery.probe(space)
 
     def _after_tls(self) -> None:
-        """Act on what TLS has learned."""
+        """Queue TLS output; apply the peer's transport parameters once they are known."""
         self._take_output()
         handshake = self.handshake
         if handshake.remote is not None and not self._parameters_applied:
@@ -922,7 +929,7 @@ class Connection:
         self.handshake.output.clear()
 
     def _apply_parameters(self, remote: TransportParameters) -> None:
-        """The peer's transport parameters have come, and are consistent."""
+        """Apply the peer's validated transport parameters."""
         self._parameters_applied = True
         self._apply_limits(remote)
         if remote.ack_delay_exponent is not None:
@@ -957,12 +964,12 @@ class Connection:
             self.idle.limit(remote.max_idle_timeout / 1000)
 
     def _complete(self) -> None:
-        """The handshake is complete; for a server, confirmed (RFC 9001 section 4.1.2)."""
+        """The handshake is complete; a server also confirms it (RFC 9001 section 4.1.2)."""
         handshake = self.handshake
         engine = handshake.tls
         assert engine is not None
         if self._is_client and handshake.remembered is not None and not engine.early_data_accepted:
-            # RFC 9001 section 4.6.2: what was sent as 0-RTT was dropped.
+            # RFC 9001 section 4.6.2: the server discarded 0-RTT packets.
             self.recovery.resend_all(self.spaces[ONE_RTT])
         self.local_ids.replenish()
         self.events.append(
@@ -988,7 +995,7 @@ class Connection:
         self._migration.on_confirmed(self._now)
 
     def _discard(self, epoch: Epoch) -> None:
-        """Keys and packet number space of an epoch are over (RFC 9001 section 4.9)."""
+        """Discard keys and packet number space of an epoch (RFC 9001 section 4.9)."""
         space = self.spaces.get(epoch)
         if space is not None:
             self.handshake.discard_keys(epoch)
@@ -996,7 +1003,7 @@ class Connection:
             del self.spaces[epoch]
 
     def _settle(self) -> None:
-        """Let go of what only the handshake needed."""
+        """Release handshake-only state."""
         self._is_settled = True
         self.handshake.settle()
         if self._is_client:
@@ -1039,7 +1046,7 @@ class Connection:
 
     def _receive_datagram_frame(self, frame: Datagram, kind: int) -> None:
         limit = self.configuration.max_datagram_frame_size
-        # RFC 9221 section 3: type and length count.
+        # RFC 9221 section 3: the limit includes frame type and length.
         if limit is None or len(frame.data) + 1 > limit:
             self._violate(kind, "Unexpected DATAGRAM frame")
         self.events.append(DatagramFrameReceived(data=frame.data))
@@ -1063,18 +1070,18 @@ class Connection:
         return min((time for time in times if time is not None), default=None)
 
     def _amplification_limits(self) -> tuple[bool, bool]:
-        """Whether an ACK and a probe have to wait for more from the peer (RFC 9002 section
+        """Whether the anti-amplification limit blocks an ACK and a probe (RFC 9002 section
         6.2.2.1)."""
         known = self.network_paths.known
         if not known or known[0].is_validated:
             return False, False
         room = known[0].room()
-        # Before the handshake is complete a probe may be an Initial packet.
+        # Before the handshake completes, a probe may be an Initial packet.
         least = _MIN_PROBE_ROOM if self.handshake.is_complete else MIN_INITIAL_DATAGRAM
         return room < _MIN_PROBE_ROOM, room < least
 
     def handle_timeout(self, now: float) -> None:
-        """A time that `poll_timeout` gave has come."""
+        """Run what is due; call it at or after the time that `poll_timeout` returned."""
         self._now = now
         if self._observer is not None:
             self._observer.trace.now = now
@@ -1085,7 +1092,7 @@ class Connection:
                 self.close_silently(self.close_event)
             return
         if self.handshake_seconds is None and now >= self._handshake_deadline:
-            # Silently, as an idle timeout (RFC 9000 section 10.1): the address is unproven.
+            # Silently, as an idle timeout (RFC 9000 section 10.1): the address is not validated.
             self._time_out("Handshake timeout", Ending.HANDSHAKE_TIMEOUT)
             return
         if self.idle.deadline is not None and now >= self.idle.deadline:
@@ -1121,12 +1128,12 @@ class Connection:
         return self.events.pop()
 
     def poll_transmit(self, now: float) -> list[Transmit]:
-        """All that may be sent now; ask `poll_timeout` afterwards."""
+        """All datagrams that may be sent now; call `poll_timeout` afterwards."""
         self._now = now
         if self._observer is not None:
             self._observer.trace.now = now
         if not self.network_paths.known:
-            return []  # nothing authentic has arrived yet: there is nobody to answer
+            return []  # no authentic packet received yet
         if not self._life.is_alive:
             return self._begin_closing(now) if self._life.is_close_due else self._close_again()
         self._migration.look_for_black_holes(now)
@@ -1153,7 +1160,7 @@ class Connection:
             paced=self._packer.pacing_at is not None,
         )
 
-    # --- the end --------------------------------------------------------------------------------
+    # --- closing --------------------------------------------------------------------------------
 
     def close(
         self,
@@ -1161,7 +1168,7 @@ class Connection:
         frame_type: int | None = None,
         reason_phrase: str = "",
     ) -> None:
-        """Say that the connection is over; without a frame type it is the application's word."""
+        """Close with CONNECTION_CLOSE; without `frame_type`, an application close."""
         self._life.close(
             ConnectionTerminated(
                 error_code=error_code, frame_type=frame_type, reason_phrase=reason_phrase
@@ -1196,7 +1203,7 @@ class Connection:
         self._life.drain(event, ending, self._now + 3 * self.recovery.probe_timeout())
 
     def close_silently(self, event: ConnectionTerminated, ending: Ending = Ending.ABORTED) -> None:
-        """End at once, sending nothing more; an earlier reason for the end stays."""
+        """Terminate immediately without sending; an earlier close reason is kept."""
         life = self._life
         if life.state is State.TERMINATED:
             return
@@ -1217,7 +1224,7 @@ class Connection:
         return self._flood.check_at
 
     def check_flood(self, now: float) -> Standing:
-        """Judge how much of what came is stream data; closes the connection of a hostile peer."""
+        """Check the share of received bytes that is overhead; closes on a hostile peer."""
         standing = self._flood.judge(self.stream_bytes, now)
         if standing is Standing.HOSTILE:
             self.close(
@@ -1230,23 +1237,23 @@ class Connection:
     # --- application calls ----------------------------------------------------------------------
 
     def get_next_available_stream_id(self, is_unidirectional: bool = False) -> int:
-        """The ID of the next stream that we open by sending on it."""
+        """The ID of the next local stream; sending on it opens it."""
         return self.streams.next_id(unidirectional=is_unidirectional)
 
     def send_stream_data(self, stream_id: int, data: bytes, end_stream: bool = False) -> None:
-        """Send data on a stream; raises ValueError when it cannot send."""
+        """Send data on a stream; raises ValueError if the stream cannot send."""
         self.streams.write(stream_id, data, end_stream)
 
     def reset_stream(self, stream_id: int, error_code: int) -> None:
-        """Break the sending half of a stream off."""
+        """Reset the sending half of a stream."""
         self.streams.reset(stream_id, error_code)
 
     def stop_stream(self, stream_id: int, error_code: int) -> None:
-        """Ask the peer to send no more on a stream; raises ValueError when it does not send."""
+        """Send STOP_SENDING; raises ValueError if the stream has no receiving half."""
         self.streams.stop(stream_id, error_code)
 
     def consume(self, stream_id: int, nbytes: int) -> None:
-        """Credit `nbytes` of a stream that the application is done with.
+        """Return flow-control credit for `nbytes` that the application has consumed.
 
         RFC 9000 section 4.2 leaves it to the receiver when to extend its limits; extending them
         only here keeps at most one window of bytes in memory, however slow the origin.
@@ -1254,29 +1261,30 @@ class Connection:
         self.streams.consume(stream_id, nbytes)
 
     def prioritize(self, stream_id: int, urgency: int, incremental: bool) -> None:
-        """Order a stream of the peer among those with data to send (RFC 9218).
+        """Set the priority of a peer-initiated stream (RFC 9218).
 
-        Urgency is 0 (first) to 7. A stream that is not open yet is remembered within the limit.
+        Urgency ranges from 0 (first) to 7. A priority for a stream that is not open yet is kept if
+        the stream is within the stream limit.
         """
         self.streams.prioritize(stream_id, urgency, incremental)
 
     def send_ping(self, uid: int) -> None:
-        """Send a PING; its acknowledgment is an event that bears `uid`."""
+        """Send a PING; a PingAcknowledged event with `uid` follows."""
         self._pings.add(uid)
 
     def request_key_update(self) -> None:
-        """Update the 1-RTT keys as soon as that is allowed (RFC 9001 section 6.1)."""
+        """Update the 1-RTT keys as soon as permitted (RFC 9001 section 6.1)."""
         self.handshake.phases.requested = True
 
     def change_connection_id(self) -> None:
-        """Use another of the peer's connection IDs, if there is a spare one."""
+        """Switch to a spare connection ID of the peer, if there is one."""
         self.remote_ids.change()
 
     # --- the trace ------------------------------------------------------------------------------
 
     @property
     def trace(self) -> Trace | None:
-        """Where the connection's events are written; None: nowhere."""
+        """The trace that events are written to, if any."""
         return self._observer.trace if self._observer is not None else None
 
     def start_trace(self, trace: Trace) -> None:
@@ -1289,7 +1297,7 @@ class Connection:
         self.trace_opening()
 
     def trace_opening(self) -> None:
-        """Write what a trace begins with, and again all that is only written when it changes."""
+        """Write the opening events of a trace and all values otherwise logged on change."""
         assert self._observer is not None
         self._observer.open(self)
 
@@ -1308,12 +1316,12 @@ class Connection:
 
     @property
     def close_event(self) -> ConnectionTerminated | None:
-        """Why the connection is over, once it is."""
+        """Why the connection closed, once it is closing."""
         return self._life.event
 
     @property
     def ending(self) -> Ending | None:
-        """What ended the connection, from the moment it is known; None while it lives."""
+        """What ended the connection; None while it is alive."""
         return self._life.ending
 
     @property
@@ -1345,12 +1353,12 @@ class Connection:
 
     @property
     def host_cids(self) -> list[bytes]:
-        """Connection IDs that the peer may use towards us."""
+        """Connection IDs issued to the peer and not retired."""
         return list(self.local_ids.active)
 
     @property
     def host_cid(self) -> bytes:
-        """The one that the peer used last."""
+        """Our connection ID that the peer used last."""
         return self.local_ids.latest_used
 
     @property
@@ -1358,20 +1366,20 @@ class Connection:
         return self.remote_ids.current.cid
 
     def is_stateless_reset(self, data: bytes) -> bool:
-        """Whether the peer has forgotten the connection and says so (RFC 9000 section 10.3.1)."""
+        """Whether a datagram is a stateless reset for this connection (RFC 9000 section 10.3.1)."""
         return self.remote_ids.is_stateless_reset(data)
 
-    # --- accessors: what was agreed -------------------------------------------------------------
+    # --- accessors: negotiated ------------------------------------------------------------------
 
     @property
     def server_name(self) -> str | None:
-        """The server name that the client asked for (servers only)."""
+        """Server name in the ClientHello (servers only)."""
         facts = self.handshake.facts
         return facts.server_name if facts is not None else None
 
     @property
     def certificate(self) -> ServerCertificate | None:
-        """The certificate this connection was served (servers only)."""
+        """The certificate sent on this connection (servers only)."""
         facts = self.handshake.facts
         return facts.certificate if facts is not None else None
 
@@ -1389,13 +1397,13 @@ class Connection:
 
     @property
     def group(self) -> str | None:
-        """The key exchange group, by its name in TLS; None before there is one."""
+        """TLS name of the key exchange group, once negotiated."""
         facts = self.handshake.facts
         return facts.group if facts is not None else None
 
     @property
     def resumed(self) -> bool:
-        """Whether a session ticket replaced the certificate."""
+        """Whether the session was resumed from a ticket."""
         facts = self.handshake.facts
         return facts.resumed if facts is not None else False
 
@@ -1406,13 +1414,13 @@ class Connection:
 
     @property
     def early_data_accepted(self) -> bool:
-        """Whether 0-RTT data was taken."""
+        """Whether 0-RTT data was accepted."""
         facts = self.handshake.facts
         return facts.early_data_accepted if facts is not None else False
 
     @property
     def early_data_use(self) -> EarlyDataUse | None:
-        """The ticket that 0-RTT data came under; None without, or once the client is proven."""
+        """The ticket use behind 0-RTT data; None without any or once the handshake is complete."""
         engine = self.handshake.tls
         if self.handshake.is_complete or not isinstance(engine, ServerTls):
             return None
@@ -1425,7 +1433,7 @@ class Connection:
 
     @property
     def remote_parameters(self) -> TransportParameters:
-        """Transport parameters of the peer; all unset before they came."""
+        """Transport parameters of the peer; all unset until received."""
         return self.handshake.remote or TransportParameters()
 
     @property
@@ -1445,7 +1453,7 @@ class Connection:
 
     @property
     def active_path(self) -> Any | None:
-        """The address that packets are sent to."""
+        """Address of the active path."""
         active = self.active
         return active.address if active is not None else None
 
@@ -1456,11 +1464,11 @@ class Connection:
 
     @property
     def validated_path(self) -> Any | None:
-        """The network path in use once its address is validated, else the last validated one.
+        """The active path once its address is validated, else the last validated one.
 
-        Access rules and logs see this one: an address that a packet merely claims proves nothing
+        Access rules and logs use this one, because the source address of a packet may be spoofed
         (RFC 9000 section 9.3). None before the handshake is complete: until then the client's
-        first flight, with its token and its early data, may all be a copy that somebody else sends.
+        first flight, with its token and early data, may be a replay from another host.
         """
         if not self.handshake.is_complete:
             return None
@@ -1469,7 +1477,7 @@ class Connection:
 
     @property
     def paths(self) -> list[PathView]:
-        """Network paths, the one in use first."""
+        """Known network paths, the active one first."""
         return [
             PathView(path.address, path.is_validated, path.bytes_received, path.bytes_sent)
             for path in self.network_paths.known
@@ -1477,14 +1485,14 @@ class Connection:
 
     @property
     def mtu(self) -> PathMtu:
-        """Path MTU discovery of the path in use."""
+        """Path MTU discovery of the active path."""
         mtu = self.network_paths.active.mtu
         assert mtu is not None
         return mtu
 
     @property
     def max_datagram_size(self) -> int:
-        """UDP payload bytes of the packets sent."""
+        """Maximum UDP payload of datagrams sent on the active path, in bytes."""
         active = self.active
         if active is None or active.mtu is None:
             return self.configuration.max_datagram_size
@@ -1492,7 +1500,7 @@ class Connection:
 
     @property
     def ecn_state(self) -> EcnState:
-        """Whether the path in use carries our ECN marks."""
+        """State of ECN validation on the active path."""
         active = self.active
         if active is None or active.ecn is None:
             return EcnState.TESTING
@@ -1500,17 +1508,17 @@ class Connection:
 
     @property
     def ecn_congestion_reported(self) -> int:
-        """Packets of ours that the peer saw marked CE."""
+        """Packets sent that the peer reported as CE-marked."""
         return self.counters.ecn_ce_reported
 
     @property
     def ecn_received(self) -> Counts:
-        """Packets that came marked ECT(0), ECT(1) and CE."""
+        """Packets received with ECT(0), ECT(1) and CE."""
         return self.counters.ecn_received
 
     @property
     def sending_ecn(self) -> int:
-        """The ECN codepoint of what was sent last on the path in use."""
+        """ECN codepoint of the last datagram sent on the active path."""
         return self._packer.ecn
 
     # --- accessors: counts ----------------------------------------------------------------------
@@ -1521,12 +1529,12 @@ class Connection:
 
     @property
     def numbers_skipped(self) -> int:
-        """Packet numbers left out on purpose so far."""
+        """Packet numbers skipped so far (optimistic ACK detection)."""
         return self.skipper.count
 
     @property
     def frames_received(self) -> int:
-        """Frames handled, runs of PADDING counted as one."""
+        """Frames processed; consecutive PADDING counts as one."""
         return self.counters.frames_received
 
     @property
@@ -1574,23 +1582,23 @@ class Connection:
         )
 
     def can_reset(self, stream_id: int) -> bool:
-        """Whether a reset would still keep anything of the stream from the peer."""
+        """Whether a reset would still have an effect."""
         return self.delivery(stream_id) not in (Delivery.DELIVERED, Delivery.RESET)
 
     def delivery(self, stream_id: int) -> Delivery:
-        """How far what we write on a stream has come; streams that are forgotten are delivered."""
+        """Delivery state of the sending half; closed streams count as delivered."""
         return self.streams.delivery(stream_id)
 
     def delivered_streams(self, stream_ids: Iterable[int]) -> list[int]:
-        """Those whose `delivery` is DELIVERED; one look at many, after each ACK."""
+        """The streams whose `delivery` is DELIVERED; cheap enough to call after each ACK."""
         return self.streams.delivered(stream_ids)
 
     def is_flow_blocked(self, stream_id: int) -> bool:
-        """Whether the peer's limits for the stream or the connection hold its data back."""
+        """Whether the peer's stream or connection flow-control limit blocks the stream."""
         return self.streams.is_flow_blocked(stream_id)
 
     def unacknowledged_bytes(self, stream_id: int) -> int:
-        """Bytes written to a stream, sent or not, from the first that is not acknowledged."""
+        """Bytes written to a stream from the first unacknowledged one on, sent or not."""
         return self.streams.unacknowledged(stream_id)
 
     def can_receive_on(self, stream_id: int) -> bool:
@@ -1599,75 +1607,75 @@ class Connection:
         return stream is not None and stream.receive is not None and not stream.receive.is_finished
 
     def is_prioritized(self, stream_id: int) -> bool:
-        """Whether `prioritize` was told of a stream."""
+        """Whether `prioritize` was called for the stream."""
         return self.streams.is_prioritized(stream_id)
 
     def unsent_bytes(self, stream_id: int) -> int:
-        """Bytes written to a stream that were never sent."""
+        """Bytes written to a stream and not yet sent."""
         return self.streams.unsent(stream_id)
 
     def acknowledged_bytes(self, stream_id: int) -> int:
-        """Bytes of a stream, from its start, that the peer has acknowledged."""
+        """Length of the acknowledged prefix of a stream, in bytes."""
         stream = self.streams.get(stream_id)
         return stream.send.buffer.base if stream is not None and stream.send is not None else 0
 
     @property
     def streams_open(self) -> int:
-        """Bidirectional streams that the peer has opened and that are not finished."""
+        """Peer-initiated bidirectional streams that are open."""
         return self.streams.peer_bidi_open
 
     def streams_without_beginning(self) -> list[int]:
-        """Bidirectional streams of the peer of which something came, but not their first byte."""
+        """Peer-initiated bidirectional streams with data but without their first byte."""
         return self.streams.without_beginning()
 
     @property
     def streams_total(self) -> int:
-        """Bidirectional streams that the peer has opened."""
+        """Peer-initiated bidirectional streams opened so far."""
         return self.streams.peer_bidi.opened
 
     @property
     def streams_allowed(self) -> int:
-        """Bidirectional streams that the peer may have opened in all."""
+        """Limit on peer-initiated bidirectional streams opened so far (MAX_STREAMS)."""
         return self.streams.peer_bidi.granted
 
     @property
     def responses_delivered(self) -> bool:
-        """Whether all that was sent on the peer's bidirectional streams is acknowledged."""
+        """Whether everything sent on peer-initiated bidirectional streams is acknowledged."""
         return self.streams.responses_delivered
 
     @property
     def receive_window(self) -> int:
-        """Bytes the peer may still send on the connection."""
+        """Connection flow-control credit of the peer, in bytes."""
         return self.streams.window.granted - self.streams.window.used
 
     @property
     def send_window(self) -> int:
-        """Bytes we may still send on the connection."""
+        """Our connection flow-control credit, in bytes."""
         return self.streams.send_credit
 
     @property
     def send_buffered(self) -> int:
-        """Bytes written to all streams that were never sent."""
+        """Bytes written to all streams and not yet sent."""
         return self.streams.unsent_total
 
     @property
     def mostly_receives(self) -> bool:
-        """Whether more stream data came than went."""
+        """Whether more stream data was received than sent."""
         return self.streams.window.used > self.streams.send_used
 
     def limited_by(self, now: float) -> Limit | None:
-        """What has limited the main direction most of the time that was not idle."""
+        """What limited the main direction for most of its active time."""
         limits = self.limits
         return main_limit(limits.received(now) if self.mostly_receives else limits.sent(now))
 
     @property
     def token_accepted(self) -> bool:
-        """Whether the first Initial bore a token of ours for the address it came from."""
+        """Whether the first Initial carried a valid token for its source address."""
         return self._address_validated
 
     @property
     def stream_bytes(self) -> int:
-        """Bytes that streams carried both ways, each counted once."""
+        """Stream bytes in both directions, without retransmissions."""
         return self.streams.window.used + self.streams.send_used
 
     _RECEIVERS: ClassVar[dict[int, Callable[[Any, Any, int], None]]] = {
@@ -1696,4 +1704,4 @@ class Connection:
         FrameType.DATAGRAM: _receive_datagram_frame,
         FrameType.DATAGRAM_WITH_LENGTH: _receive_datagram_frame,
     }
-    """What is done with a frame; types that are not here ask for nothing."""
+    """Handlers by frame type; types without one need no action."""

@@ -1,4 +1,4 @@
-"""Packets that arrive before the keys that open them (RFC 9001 section 5.7)."""
+"""Packets received before their keys are available (RFC 9001 section 5.7)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 
 class Deferred(NamedTuple):
-    """A packet and how it came."""
+    """A packet with its source address and ECN codepoint."""
 
     packet: bytes
     address: Any
@@ -14,10 +14,11 @@ class Deferred(NamedTuple):
 
 
 class DeferredPackets:
-    """A bounded number of bytes of them.
+    """A buffer of deferred packets, bounded in bytes.
 
-    Without it, a client's first requests and a server's first flight wait for a probe timeout when
-    they were reordered before the handshake packet that brings their keys.
+    Without it, a client's first requests or a server's first flight would be delayed by a probe
+    timeout when reordered ahead of the handshake packet that provides their keys. `take` them when
+    new keys are available, and `add` again those that still cannot be opened.
     """
 
     __slots__ = ("_limit", "_size", "held")
@@ -28,7 +29,7 @@ class DeferredPackets:
         self.held: list[Deferred] = []
 
     def add(self, packet: bytes, address: Any, ecn: int) -> bool:
-        """Keep a packet; whether there was room."""
+        """Buffer a packet; returns whether there was room."""
         if self._size + len(packet) > self._limit:
             return False
         self.held.append(Deferred(packet, address, ecn))
@@ -36,7 +37,7 @@ class DeferredPackets:
         return True
 
     def take(self) -> list[Deferred]:
-        """Those that are kept, which are then not any more."""
+        """Remove and return all packets."""
         held, self.held = self.held, []
         self._size = 0
         return held

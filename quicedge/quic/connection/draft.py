@@ -1,4 +1,4 @@
-"""A packet under construction: frames, and whom to tell what becomes of each."""
+"""A packet under construction: frames, and delivery callbacks for them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from quicedge.quic.frames import Epoch
 
 
 class Draft:
-    """Frames are added while they fit into `room`, the bytes that are left for them."""
+    """Collects frames; `room` is the number of payload bytes left."""
 
     __slots__ = ("deliveries", "eliciting", "epoch", "expand", "in_flight", "parts", "room")
 
@@ -21,9 +21,9 @@ class Draft:
         self.deliveries: list[Delivery] = []
         self.eliciting = False
         self.in_flight = False
-        """Whether it counts for congestion control (RFC 9002 section 2)."""
+        """Whether it counts towards bytes in flight (RFC 9002 section 2)."""
         self.expand = False
-        """Whether its datagram must have 1200 bytes at least (RFC 9000 sections 8.2 and 14.1)."""
+        """Whether its datagram must be at least 1200 bytes (RFC 9000 sections 8.2 and 14.1)."""
 
     @property
     def is_empty(self) -> bool:
@@ -37,7 +37,8 @@ class Draft:
         *,
         eliciting: bool = True,
     ) -> bool:
-        """Add a frame if it fits; whether it did."""
+        """Add a frame if it fits; returns whether it did. `delivery` is called with True
+        (acknowledged) or False (lost), then `args`."""
         if len(frame) > self.room:
             return False
         self.parts.append(frame)

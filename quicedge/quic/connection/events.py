@@ -1,4 +1,4 @@
-"""Events that wait for the application."""
+"""Queue of events for the application."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from quicedge.quic.events import QuicEvent, StreamDataReceived
 
 
 class EventQueue:
-    """Events in order. Data of one stream that came in several packets in a row is one event."""
+    """Events in order. Consecutive data of one stream is coalesced into one event."""
 
     __slots__ = ("_chunks", "_events", "_stream_id")
 

@@ -1,7 +1,7 @@
-"""How much of what arrives may be anything but stream data.
+"""Flood protection: bounds on received bytes that are not stream data.
 
-Every frame costs us something. Those that carry no stream data (PING, PATH_CHALLENGE,
-NEW_CONNECTION_ID, MAX_DATA, empty STREAM frames, ...) are bounded by rate and by share.
+Every frame costs CPU time. Frames without stream data (PING, PATH_CHALLENGE, NEW_CONNECTION_ID,
+MAX_DATA, empty STREAM frames, ...) are bounded by rate and by their share of useful work.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from quicedge.shares import Standing, WorkBudget
 
 
 class FloodGuard:
-    """Judges a peer by the overhead that it causes."""
+    """Classifies a peer by its overhead. Call `judge` once `check_at` bytes are received."""
 
     __slots__ = ("_budget", "_counters", "_seen", "check_at")
 
@@ -20,14 +20,14 @@ class FloodGuard:
         self._counters = counters
         self._budget = WorkBudget(FLOOD_BURST, FLOOD_RATE, now)
         self._seen = 0
-        """Overhead up to the last look, in bytes; negative where streams carried more."""
+        """Overhead up to the last check, in bytes; negative if stream data outweighs it."""
         self.check_at = FLOOD_CHECK_EVERY
-        """Bytes received from which `judge` should be called again."""
+        """Received bytes at which `judge` is to be called next."""
 
     def judge(self, stream_bytes: int, now: float) -> Standing:
-        """Account for what came since the last look, with what streams carried so far.
+        """Account for bytes received since the last check; `stream_bytes` is the total so far.
 
-        Forged and replayed datagrams do not count: the peer did not send them.
+        Forged and replayed datagrams do not count, as the peer did not send them.
         """
         counters = self._counters
         self.check_at = counters.bytes_received + FLOOD_CHECK_EVERY

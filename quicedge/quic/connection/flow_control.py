@@ -1,11 +1,14 @@
-"""Flow control (RFC 9000 section 4) by consumption: credit follows what the application is done
-with, so at most one window of bytes is in memory however slow the origin."""
+"""Flow control (RFC 9000 section 4) by consumption: credit is granted as the application consumes
+data, so at most one window of bytes is buffered however slow the origin is."""
 
 from __future__ import annotations
 
 
 class ReceiveWindow:
-    """What the peer may send, on a stream or in all."""
+    """Bytes that the peer may send on a stream or on the connection.
+
+    Invariant: used <= announced <= granted. Raise `granted`; when `is_due`, `announce` it.
+    """
 
     __slots__ = ("_size", "announced", "granted", "used")
 
@@ -13,22 +16,25 @@ class ReceiveWindow:
         self._size = size
         self.granted = size
         self.announced = size
-        """What the peer was told of; it is held to that."""
+        """The limit last sent to the peer, and enforced."""
         self.used = 0
 
     @property
     def is_due(self) -> bool:
-        """Whether the raise is worth a frame."""
+        """Whether the increase is worth a frame."""
         return self.granted - self.announced >= self._size // 2
 
     def announce(self) -> int:
-        """The limit, to be told now."""
+        """Mark the current limit as announced and return it."""
         self.announced = self.granted
         return self.granted
 
 
 class StreamCount:
-    """How many streams of one kind the peer may open."""
+    """How many streams of one type the peer may open, in total.
+
+    Invariant: opened <= announced <= granted.
+    """
 
     __slots__ = ("announced", "granted", "opened")
 
@@ -39,7 +45,7 @@ class StreamCount:
 
     @property
     def is_due(self) -> bool:
-        """Not while the peer has more streams left to open than a raise would grant."""
+        """False while the peer may still open more streams than the increase would add."""
         grant = self.granted - self.announced
         return grant > 0 and grant > self.announced - self.opened
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 
 class IdleTimer:
-    """Restarts with every packet processed, and with the first ack-eliciting one sent after it."""
+    """Restarts on every processed packet, and on the first ack-eliciting packet sent after it.
+
+    `limit` applies to restarts after it; the owner terminates the connection at `deadline`.
+    """
 
     __slots__ = ("_sent_since", "_timeout", "deadline")
 
@@ -12,10 +15,10 @@ class IdleTimer:
         self._timeout = timeout
         self._sent_since = False
         self.deadline: float | None = None
-        """None until something came or was sent."""
+        """None until the first packet is received or sent."""
 
     def limit(self, timeout: float) -> None:
-        """The peer's: the smaller one holds."""
+        """Apply the peer's timeout; the smaller one is effective."""
         self._timeout = min(self._timeout, timeout)
 
     def on_received(self, now: float, pto: float) -> None:

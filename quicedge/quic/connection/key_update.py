@@ -1,7 +1,7 @@
-"""1-RTT keys through their phases (RFC 9001 section 6).
+"""1-RTT keys and key updates (RFC 9001 section 6).
 
-Reading keys of three phases are at hand: the one in use, the next (a packet of it is an update by
-the peer) and for a while the one before (packets that an update overtook).
+Read keys exist for three phases: the current one, the next (a packet under it is an update by the
+peer) and, for a limited time, the previous one (for reordered packets).
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from quicedge.quic.protection import Opened, PacketKeys, open_packet
 
 
 class KeyPhases:
-    """The 1-RTT keys of both directions; each exists from the time TLS gives it."""
+    """The 1-RTT keys of both directions, None until TLS provides them.
+
+    Before sealing call `prepare_send`, then use `send`. Open packets of the current phase with
+    `recv`, others with `open_other`, and report packets of the current phase to `note_received`.
+    """
 
     __slots__ = (
         "_acked_in_phase",
@@ -38,11 +42,11 @@ class KeyPhases:
         self.recv: PacketKeys | None = None
         self.phase = 0
         self.requested = False
-        """Whether we want an update as soon as one is allowed."""
+        """Whether to initiate an update as soon as permitted."""
         self.updates = 0
-        """Updates of either side."""
+        """Key updates initiated by either side."""
         self.sealed = 0
-        """Packets sealed with the keys in use."""
+        """Packets sealed with the current keys."""
         self.failures = 0
         """Packets that failed authentication, in all phases."""
         self._next: PacketKeys | None = None
@@ -57,7 +61,7 @@ class KeyPhases:
     # --- sending --------------------------------------------------------------------------------
 
     def prepare_send(self, number: int, packets: int) -> None:
-        """Before packets from `number` on are sealed: update first when asked to and allowed."""
+        """Prepare to seal packets from `number` on; updates the keys if requested and permitted."""
         if self.sealed + packets > KEY_UPDATE_PACKETS:
             self.requested = True
         if self.requested and self.can_update:
@@ -75,7 +79,7 @@ class KeyPhases:
         return self.updates == 0 or self._acked_in_phase
 
     def on_acked(self, ranges: list[tuple[int, int]]) -> None:
-        """The peer acknowledges packets, the newest range last."""
+        """The peer acknowledged packets; ranges are ascending."""
         if self._first_sent is not None and ranges[-1][1] > self._first_sent:
             self._acked_in_phase = True
 
@@ -96,7 +100,7 @@ class KeyPhases:
     def open_other(
         self, packet: bytes, pn_at: int, opened: Opened, expected: int, now: float, pto: float
     ) -> Opened | None:
-        """Open a packet of the other phase; raises TransportError when the peer breaks a rule."""
+        """Open a packet of the other key phase; raises TransportError on a protocol violation."""
         assert self.recv is not None
         is_older = self.first_received is None or opened.number < self.first_received
         if is_older and self._previous is not None and now < self._previous_until:

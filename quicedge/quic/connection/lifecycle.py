@@ -1,6 +1,6 @@
-"""Where a connection is in its life, and how it ends (RFC 9000 section 10.2).
+"""Connection state and termination (RFC 9000 section 10.2).
 
-Closing when we say so, draining when the peer does, terminated in the end.
+Closing after a local close, draining after one by the peer, finally terminated.
 """
 
 from __future__ import annotations
@@ -11,7 +11,11 @@ from quicedge.quic.events import ConnectionTerminated
 
 
 class Lifecycle:
-    """The state, and from the moment that the end is known, why the connection ends."""
+    """State, and the reason for termination once known.
+
+    Invariants: states only advance; the first reason is kept. A local close is `close`, then
+    `begin_closing` once CONNECTION_CLOSE is built; `terminate` follows at `deadline` at the latest.
+    """
 
     __slots__ = ("_packets", "deadline", "ending", "event", "is_close_due", "state")
 
@@ -20,9 +24,9 @@ class Lifecycle:
         self.event: ConnectionTerminated | None = None
         self.ending: Ending | None = None
         self.is_close_due = False
-        """CONNECTION_CLOSE is to be sent for the first time."""
+        """Whether CONNECTION_CLOSE has yet to be sent."""
         self.deadline: float | None = None
-        """When closing or draining is over."""
+        """When closing or draining ends."""
         self._packets: ClosingPackets | None = None
 
     @property
@@ -31,36 +35,36 @@ class Lifecycle:
         return self.event is None
 
     def close(self, event: ConnectionTerminated) -> None:
-        """We end the connection, and will say so."""
+        """Close locally; CONNECTION_CLOSE is sent next."""
         if self.event is None:
             self.event, self.ending = event, Ending.LOCAL_CLOSE
             self.is_close_due = True
 
     def begin_closing(self, datagrams: list[bytes], deadline: float) -> None:
-        """CONNECTION_CLOSE is sent: these datagrams, once more for what still comes."""
+        """CONNECTION_CLOSE is being sent; keep its datagrams for retransmission."""
         self.is_close_due = False
         self.state = State.CLOSING
         self.deadline = deadline
         self._packets = ClosingPackets(datagrams)
 
     def receive_late(self) -> None:
-        """A datagram came after the end."""
+        """A datagram arrived after the close."""
         if self._packets is not None:
             self._packets.receive()
 
     def take_closing(self) -> list[bytes]:
-        """Datagrams with CONNECTION_CLOSE that are due once more."""
+        """Datagrams with CONNECTION_CLOSE to send again, if due."""
         return self._packets.take() if self._packets is not None else []
 
     def drain(self, event: ConnectionTerminated, ending: Ending, deadline: float) -> None:
-        """The peer says that the connection is over (section 10.2.2)."""
+        """The peer closed the connection (section 10.2.2)."""
         if self.event is None:
             self.event, self.ending = event, ending
             self.state = State.DRAINING
             self.deadline = deadline
 
     def terminate(self, event: ConnectionTerminated, ending: Ending) -> ConnectionTerminated:
-        """The end, at once; returns why: the first reason counts."""
+        """Terminate immediately; returns the effective close event."""
         if self.event is None:
             self.event, self.ending = event, ending
         self.state = State.TERMINATED

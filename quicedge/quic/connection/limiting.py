@@ -1,7 +1,7 @@
-"""What limits the connection, from what its parts know after each turn.
+"""Collects the facts that determine what limits the connection, after each transmit.
 
-Only streams that something happened to since the last turn are looked at, and most turns cost one
-comparison, so nothing depends on how many streams are open.
+Only streams that changed since the last transmit are examined, and most calls cost one comparison,
+so the cost does not depend on the number of open streams.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from quicedge.quic.connection.stream import Stream
 from quicedge.quic.connection.streams import Streams
 
 _UNI = 2
-"""Bit of a stream ID; HTTP/3's unidirectional streams never end."""
+"""Stream ID bit: unidirectional. Such streams of HTTP/3 never end."""
 
 
 def note_limits(
@@ -28,7 +28,7 @@ def note_limits(
     datagram_size: int,
     paced: bool,
 ) -> None:
-    """Take the facts that hold after a turn, from now on."""
+    """Update `clock` with the facts that hold from `now` on."""
     sending, receiving = clock.sending, clock.receiving
     touched = streams.take_touched()
     granted = streams.window.announced != receiving.connection.limit
@@ -94,19 +94,19 @@ def _note_receiving(
 
 
 def _blocked(streams: Streams) -> Limit | None:
-    """The flow control that holds data back."""
+    """The flow-control limit that blocks data."""
     if streams.is_stream_blocked:
         return Limit.STREAM
     return Limit.CONNECTION if streams.scheduler else None
 
 
 def _is_received(stream: Stream) -> bool:
-    """Whether nothing more can come on the stream."""
+    """Whether the stream is fully received."""
     return stream.receive is None or stream.receive.is_finished
 
 
 def _may_send(stream: Stream) -> bool:
-    """Whether the application may give the stream more to send."""
+    """Whether the application may write to the stream."""
     return stream.send is not None and stream.send.is_writable
 
 

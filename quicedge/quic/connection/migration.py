@@ -1,6 +1,5 @@
-"""Which network path is used: validation, migration, the preferred address, black holes.
-
-RFC 9000 sections 8 and 9. The paths themselves are in `paths`.
+"""Connection migration (RFC 9000 section 9): which path is active, path validation, the preferred
+address, black holes. The state of each path is in `paths`.
 """
 
 from __future__ import annotations
@@ -21,7 +20,12 @@ from quicedge.quic.rtt import RttEstimator
 
 
 class Migration:
-    """Moves a connection from path to path; recovery, MTU and ECN follow."""
+    """Switches the active path; recovery, MTU discovery and ECN validation follow.
+
+    Call `start` with the first path before anything else, `receive_packet` after the frames of each
+    packet, `handle_timeout` at the deadline of `Paths`, and `look_for_black_holes` before packing.
+    Invariant: recovery uses the RTT, window and pacer of the active path.
+    """
 
     __slots__ = (
         "_configuration", "_counters", "_handshake", "_local_ids", "_mtu_ceiling", "_paths",
@@ -50,12 +54,12 @@ class Migration:
         self._counters = counters
 
     def start(self, path: Path, now: float) -> None:
-        """Use the first path."""
+        """Make the first path active."""
         self._paths.add(path)
         self._enter(path, None, now)
 
     def limit_datagrams(self, size: int) -> None:
-        """The peer takes UDP payloads up to `size`."""
+        """Apply the peer's max_udp_payload_size."""
         self._mtu_ceiling = min(self._mtu_ceiling, size)
         for path in self._paths.known:
             if path.mtu is not None:
@@ -66,32 +70,32 @@ class Migration:
     def receive_packet(
         self, path: Path, now: float, *, changed_cid: bytes | None, probing: bool, newest: bool
     ) -> None:
-        """A packet came on a path: remember it, and move when the client has moved.
+        """Track the path of a packet, and follow a client that migrated.
 
-        `changed_cid`: the ID of ours that a 1-RTT packet was sent to, if it is not the one in use.
+        `changed_cid`: destination connection ID of a 1-RTT packet if it is not the current one.
         """
         paths = self._paths
         is_client = self._configuration.is_client
         if path not in paths.known:
             paths.add(path)
-            # Challenged at once, a path that the client only probes is proven when it moves there.
+            # Validate a path while the client probes it, so that it is validated on migration.
             path.challenge_due = self._handshake.is_complete and not is_client
         if is_client or probing:
             return
         if changed_cid is not None:
-            # RFC 9000 section 9.5: an endpoint that changes its ID wants us to change ours.
+            # RFC 9000 section 9.5: respond to a change of connection ID with a change of our own.
             self._local_ids.latest_used = changed_cid
             if path.remote_cid is None:
                 self._remote_ids.change()
         if path is not paths.active and newest:
-            self._move(path, now)
+            self._migrate(path, now)
 
     def receive_handshake_packet(self) -> None:
-        """A Handshake packet of the client came.
+        """Validate the address on a client's Handshake packet.
 
-        RFC 9000 section 8.1: it shows that the client has our Initial packets, so it validates the
-        address that they were sent to, whatever address it comes from. Where our packets went to
-        several addresses, it shows of none that the client is there.
+        RFC 9000 section 8.1: it proves that the client received our Initial packets, so it
+        validates the address they were sent to, whatever its own source address. If they were sent
+        to several addresses, it validates none.
         """
         if not self._handshake.is_complete:
             addressed = [known for known in self._paths.known if known.bytes_sent]
@@ -99,20 +103,20 @@ class Migration:
                 addressed[0].is_validated = True
 
     def receive_response(self, data: bytes, now: float) -> None:
-        """PATH_RESPONSE."""
+        """Process PATH_RESPONSE data."""
         path = self._paths.receive_response(data)
-        # A client moves to the preferred address once that has answered.
+        # A client migrates to the preferred address once that is validated.
         if path is not None and self._configuration.is_client and path.remote_cid is not None:
-            self._move(path, now)
+            self._migrate(path, now)
 
     def on_confirmed(self, now: float) -> None:
-        """The handshake is confirmed: validate the path in use if nothing did."""
+        """Start to validate the active path unless it is validated."""
         active = self._paths.active
         if not active.is_validated:
             self._begin_validation(active, now)
 
     def probe_preferred_address(self) -> None:
-        """RFC 9000 section 9.6.1: a client validates the server's preferred address."""
+        """Validate the server's preferred address (clients, RFC 9000 section 9.6.1)."""
         remote = self._handshake.remote
         if remote is None or remote.preferred_address is None:
             return
@@ -127,7 +131,7 @@ class Migration:
         self._paths.add(path)
 
     def handle_timeout(self, now: float) -> bool:
-        """Give up a path that was not validated in time (section 9.3.2); False if none is left."""
+        """Abandon a path that failed validation (section 9.3.2); False if no path is left."""
         deadline = self._paths.deadline()
         if deadline is None or now < deadline:
             return True
@@ -138,7 +142,7 @@ class Migration:
         return fallback is not None
 
     def look_for_black_holes(self, now: float) -> None:
-        """A path may swallow full-size or marked packets, and carry the others."""
+        """Act on paths that drop only full-size or only ECN-marked packets."""
         recovery = self._recovery
         active = self._paths.active
         if recovery.newly_lost and active.ecn is not None:
@@ -149,10 +153,10 @@ class Migration:
             recovery.large_datagrams.reset()
             recovery.use_datagram_size(active.mtu.current)
 
-    # --- the path in use ------------------------------------------------------------------------
+    # --- the active path ------------------------------------------------------------------------
 
-    def _move(self, path: Path, now: float) -> None:
-        """Send on another path from now on (RFC 9000 section 9)."""
+    def _migrate(self, path: Path, now: float) -> None:
+        """Migrate to another known path."""
         paths = self._paths
         previous = paths.active
         paths.promote(path)
@@ -165,12 +169,12 @@ class Migration:
         self._enter(path, previous, now)
 
     def _begin_validation(self, path: Path, now: float) -> None:
-        """RFC 9000 section 8.2.4: give it three times the larger PTO."""
+        """Start path validation, with three times the larger PTO as timeout (section 8.2.4)."""
         pto = max(self._recovery.probe_timeout(), 2 * self._configuration.initial_rtt)
         self._paths.begin_validation(path, now + 3 * pto)
 
     def _enter(self, path: Path, previous: Path | None, now: float) -> None:
-        """Give a path that will be used its own state; recovery follows it."""
+        """Create what the path lacks, and switch recovery to it."""
         recovery = self._recovery
         if path.mtu is None:
             path.mtu = PathMtu(self._mtu_ceiling)
@@ -180,7 +184,7 @@ class Migration:
             path.ecn.follow(previous.ecn)
         if path.rtt is None or path.controller is None or path.pacer is None:
             if previous is None or previous.host() == path.host():
-                # RFC 9000 section 9.4: a change of the port alone is a NAT's doing.
+                # RFC 9000 section 9.4: a change of the port alone is a NAT rebinding.
                 path.rtt, path.controller = recovery.rtt, recovery.controller
                 path.pacer = recovery.pacer
             else:

@@ -1,8 +1,8 @@
-"""What a connection writes into its qlog trace.
+"""Writes the events of a connection to its qlog trace.
 
-A connection without a trace has no observer and pays one attribute check per run of packets.
-Packets are described after they were built or opened, by the table that parses them. What changes
-slowly (metrics, states) is looked at once per call of the connection.
+A connection without a trace has no observer and pays one attribute check per run of packets. The
+frame table describes packets after they are built or opened. Metrics and states are compared once
+per call of the connection, and logged on change.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _PARAMETERS = frozenset(events.ParametersSet.__struct_fields__)
 
 
 class Observed(Protocol):
-    """What an observer looks at."""
+    """The parts of a connection that an observer reads."""
 
     recovery: Recovery
     handshake: Handshake
@@ -75,7 +75,7 @@ class Observed(Protocol):
 
 
 class Observer:
-    """Writes events into a trace until `close`."""
+    """Writes events to a trace. Call `open` first, `look` after input and output, `close` last."""
 
     def __init__(self, trace: Trace, ack_delay_exponent: int) -> None:
         self.trace = trace
@@ -83,13 +83,13 @@ class Observer:
         self.remote_exponent = 3
         self._metrics: tuple[Any, ...] = ()
         self._watched: tuple[Any, ...] = ()
-        self._agreement_told = False
+        self._negotiation_logged = False
 
     def open(self, connection: Observed) -> None:
-        """Write what a trace begins with, and again all that is only written when it changes."""
+        """Write the opening events of a trace and all values otherwise logged on change."""
         recovery = connection.recovery
         self._metrics = self._watched = ()
-        self._agreement_told = False
+        self._negotiation_logged = False
         self.trace.log(
             events.RecoveryParametersSet(
                 reordering_threshold=PACKET_THRESHOLD,
@@ -100,9 +100,9 @@ class Observer:
                 initial_congestion_window=recovery.controller.initial_window,
             )
         )
-        # A trace that starts late begins with what was agreed.
+        # A trace that starts late begins with the negotiated parameters.
         handshake = connection.handshake
-        self._tell_agreement(handshake)
+        self._log_negotiation(handshake)
         if handshake.local:
             self.parameters("local", handshake.local)
         if handshake.remote_raw:
@@ -150,7 +150,7 @@ class Observer:
         self.trace.log(events.PacketDropped(raw=events.RawInfo(size), trigger=reason.value))
 
     def packet_buffered(self, size: int) -> None:
-        """A packet is kept until its keys are there."""
+        """A packet was deferred until its keys are available."""
         self.trace.log(events.PacketBuffered(raw=events.RawInfo(size), trigger="keys_unavailable"))
 
     def packets_lost(self, epoch: Epoch, runs: list[tuple[int, int]], largest_acked: int) -> None:
@@ -165,10 +165,10 @@ class Observer:
                     )
                 )
 
-    # --- what is agreed -------------------------------------------------------------------------
+    # --- negotiation ----------------------------------------------------------------------------
 
     def parameters(self, owner: str, encoded: bytes) -> None:
-        """Transport parameters as they went over the wire."""
+        """Log transport parameters as encoded on the wire."""
         unknown = unknown_parameters(encoded)
         found: dict[str, Any] = {
             "initiator": owner,
@@ -185,15 +185,15 @@ class Observer:
                 found[name] = value.hex() if isinstance(value, bytes) else value
         self.trace.log(msgspec.convert(found, events.ParametersSet))
 
-    def _tell_agreement(self, handshake: Handshake) -> None:
-        """Write once what versions and application protocols there were, and which were chosen.
+    def _log_negotiation(self, handshake: Handshake) -> None:
+        """Log once the versions and application protocols offered and chosen.
 
-        A client's hello tells, even one with whose protocols there is no agreement.
+        Known from the ClientHello, even if negotiation fails.
         """
         facts = handshake.facts
         if facts is None or (facts.alpn_offered is None and facts.alpn is None):
             return
-        self._agreement_told = True
+        self._negotiation_logged = True
         remote = handshake.remote.version_information if handshake.remote is not None else None
         ours, theirs = handshake.versions, remote.available if remote is not None else ()
         names = [_identifier(name.encode()) for name in handshake.alpn_protocols]
@@ -219,7 +219,7 @@ class Observer:
             self.trace.log(events.KeyUpdated(key_type=f"{side}_1rtt_secret", key_phase=updates))
 
     def closed(self, event: ConnectionTerminated, ending: Ending) -> None:
-        """The end of a connection; an error code is there only when one of the two sent it."""
+        """Log termination; the error code only if one endpoint sent it."""
         initiator = "remote" if ending in _BY_PEER else "local"
         if not ending.has_code:
             self.trace.log(
@@ -240,13 +240,13 @@ class Observer:
             )
         )
 
-    # --- what changes slowly --------------------------------------------------------------------
+    # --- metrics and states ---------------------------------------------------------------------
 
     def look(self, connection: Observed) -> None:
-        """Write what has changed since the last look."""
+        """Log what has changed since the last call."""
         trace = self.trace
-        if not self._agreement_told:
-            self._tell_agreement(connection.handshake)
+        if not self._negotiation_logged:
+            self._log_negotiation(connection.handshake)
         recovery = connection.recovery
         rtt, rate = recovery.rtt, recovery.pacer.rate
         known = rtt.initialized
@@ -332,14 +332,14 @@ def _hexadecimal(versions: Sequence[int]) -> list[str] | None:
 
 
 def _identifier(alpn: bytes) -> dict[str, str]:
-    """An application protocol as text where it is text; greased ones are any octets."""
+    """An application protocol as text if printable; GREASE values may be any octets."""
     if alpn.isascii() and (text := alpn.decode("ascii")).isprintable():
         return {"string_value": text}
     return {"byte_value": alpn.hex()}
 
 
 def endpoint_of(path: Any) -> dict[str, Any]:
-    """A network path's far end as qlog's TupleEndpointInfo."""
+    """Remote address of a path as qlog's TupleEndpointInfo."""
     remote = getattr(path, "remote", path)
     family = "v6" if ":" in str(remote[0]) else "v4"
     return {f"ip_{family}": str(remote[0]), f"port_{family}": remote[1]}

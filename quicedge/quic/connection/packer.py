@@ -1,9 +1,9 @@
-"""What to send: frames into packets, packets into datagrams and runs.
+"""Packs frames into packets, and packets into datagrams and runs.
 
-Each part says whether it has frames (`has_frames`) and writes those that fit (`write_frames`). Once
-the handshake is confirmed, stream data goes in runs of full packets that are sealed in one pass and
-remembered as one record; whatever else there is goes in single packets, with an ACK that is pending
-and with the data that fits beside it. Before that, packets of several epochs share datagrams.
+Each part tells whether it has frames (`has_frames`) and writes those that fit (`write_frames`).
+Once the handshake is confirmed, stream data is sent in runs of full packets that are sealed in one
+pass and recorded as one `SentPacketRun`; everything else is sent in single packets, together with a
+pending ACK and the stream data that fits. Before that, packets of several epochs share datagrams.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ _KINDS = {
     Epoch.HANDSHAKE: PacketKind.HANDSHAKE,
 }
 _MIN_SHORT = 40
-"""Bytes below which a datagram is not worth its headers."""
+"""Minimum size of a datagram worth sending, in bytes."""
 _PING = bytes((FrameType.PING,))
 
 
 class Transmit(NamedTuple):
-    """Datagrams for one path: `data` cut every `segment` bytes, the last may be shorter."""
+    """Datagrams for one path: `data` in segments of `segment` bytes, the last may be shorter."""
 
     data: bytes
     segment: int
@@ -67,11 +67,15 @@ class FrameSource(Protocol):
     def has_frames(self) -> bool: ...
 
     def write_frames(self, draft: Draft) -> bool:
-        """Add those that fit; whether all did."""
+        """Add the frames that fit; returns whether all did."""
 
 
 class Packer:
-    """Builds what is to be sent from the connection's parts."""
+    """Builds datagrams from the parts of a connection.
+
+    Call `pack` when the connection is alive and `pack_close` once when it closes. Invariant: every
+    packet sealed is recorded in `recovery` and every datagram in its path's `bytes_sent`.
+    """
 
     def __init__(
         self,
@@ -94,7 +98,7 @@ class Packer:
     ) -> None:
         self._is_client = is_client
         self.token = token
-        """Goes into a client's Initial packets."""
+        """Token in a client's Initial packets."""
         self._handshake = handshake
         self._spaces = spaces
         self._streams = streams
@@ -118,12 +122,12 @@ class Packer:
         )
         self.observer: Observer | None = None
         self.pacing_at: float | None = None
-        """When pacing lets more go; None: it does not hold anything back."""
+        """When pacing permits the next packet; None if pacing blocks nothing."""
         self.ecn = NOT_ECT
-        """Codepoint of what is sent on the path in use."""
+        """ECN codepoint of datagrams on the active path."""
 
     def pack(self, now: float, challenge: Any) -> list[Transmit]:
-        """All that may be sent now. `challenge(n)` gives n random bytes."""
+        """All datagrams that may be sent now. `challenge(n)` returns n random bytes."""
         path = self._paths.active
         self._path_frames.use(path, challenge)
         self.ecn = path.ecn.codepoint(self._recovery.pto_count) if path.ecn else NOT_ECT
@@ -169,7 +173,7 @@ class Packer:
             if room < size:
                 blocked = sendable is not None
                 if ack_due or has_frames:
-                    # ACKs are not congestion controlled; control frames are worth their few bytes.
+                    # ACKs are not congestion controlled; control frames are small and urgent.
                     self._pack_packet(runs, path, size, now, data=False)
                 break
             if (
@@ -186,11 +190,11 @@ class Packer:
     def _pack_probes(
         self, runs: list[Transmit], path: Path, space: PacketSpace, now: float
     ) -> None:
-        """What a PTO sends, whatever congestion control says (RFC 9002 section 7.5).
+        """Send PTO probes regardless of the congestion window (RFC 9002 section 7.5).
 
-        The two packets differ in what a faulty path may swallow, so that one gets through and shows
-        which it is: the first is full-size and unmarked, the second marked and of the base size.
-        When a PTO has brought nothing, both are of the base size and unmarked.
+        The two packets differ in what a faulty path may drop, so that one arrives and shows which:
+        the first is full-size and unmarked, the second of the base size and marked. From the
+        second consecutive PTO on, both are of the base size and unmarked.
         """
         assert path.mtu is not None
         usual = self.ecn
@@ -210,7 +214,7 @@ class Packer:
     def _pack_packet(
         self, runs: list[Transmit], path: Path, size: int, now: float, *, data: bool
     ) -> bool:
-        """One packet of what there is; whether there was anything."""
+        """Send one packet; returns whether there was anything to send."""
         space = self._spaces[Epoch.ONE_RTT]
         keys = self._prepare_short(space)
         cid = self._remote_ids.current.cid
@@ -233,7 +237,7 @@ class Packer:
     def _write_application(
         self, draft: Draft, space: PacketSpace, now: float, *, data: bool
     ) -> None:
-        """ACK, control frames, data, and a PING where a probe has nothing else to say."""
+        """Add ACK, control frames, data, and a PING if a probe would not be ack-eliciting."""
         ranges = 0
         if space.ack_at is not None:
             ranges = self._write_ack(draft, space, now, min(ACK_ROOM, draft.room))
@@ -244,7 +248,7 @@ class Packer:
             self._write_data(draft)
         if not draft.eliciting and (
             space.probes
-            # Else the peer never acknowledges our ACKs, and ranges pile up.
+            # Otherwise the peer never acknowledges our ACKs, and ranges accumulate.
             or (ranges > 1 and space.next_number % 8 == 0)
         ):
             draft.add(_PING)
@@ -258,7 +262,7 @@ class Packer:
                 break
 
     def _write_ack(self, draft: Draft, space: PacketSpace, now: float, room: int) -> int:
-        """Add the ACK frame of a space; how many ranges it has."""
+        """Add the ACK frame of a space; returns its number of ranges."""
         if not space.acks:
             space.ack_at = None
             return 0
@@ -293,7 +297,7 @@ class Packer:
     def _sent_packet(
         self, space: PacketSpace, draft: Draft, size: int, now: float, *, in_flight: bool = True
     ) -> None:
-        """Remember the packet numbered last."""
+        """Record the packet with the last number assigned."""
         recovery = self._recovery
         number = space.next_number - 1
         self._counters.packets_sent += 1
@@ -330,9 +334,9 @@ class Packer:
     def _pack_run(
         self, runs: list[Transmit], path: Path, stream: Stream, until: int, room: int, now: float
     ) -> bool:
-        """Full packets of a stream, sealed in one pass; False when it has but one.
+        """Send full packets of a stream, sealed in one pass; False if there are fewer than two.
 
-        `room` is what congestion control and pacing let go, in bytes on the wire.
+        `room`: bytes on the wire that congestion control and pacing permit.
         """
         send = stream.send
         assert send is not None
@@ -405,14 +409,14 @@ class Packer:
         draft.add(_PING, self._on_mtu_probe, (path, size))
         ack = b""
         if space.ack_at is not None and space.acks:
-            # The pending ACK goes along but stays pending: the probe is likelier to be lost than
-            # other packets are (RFC 9000 section 14.4).
+            # Include the pending ACK but keep it pending: a probe is more likely to be lost than
+            # other packets (RFC 9000 section 14.4).
             due = space.ack_at
             ack, _ = space.encode_ack(now, self._exponent, ACK_ROOM)
             space.ack_at = due
         payload = (ack + _PING).ljust(size - 1 - len(cid) - pn_length - TAG_LENGTH, b"\0")
         packet = self._seal_short(keys, cid, space, pn_length, payload)
-        # Its loss says something of its size, not of congestion (RFC 9000 section 14.4).
+        # Its loss indicates its size, not congestion (RFC 9000 section 14.4).
         self._sent_packet(space, draft, len(packet), now, in_flight=False)
         if self.observer is not None:
             self.observer.packet_sent(
@@ -426,14 +430,14 @@ class Packer:
             self._recovery.use_datagram_size(path.mtu.current)
 
     def _pack_probe(self, runs: list[Transmit], path: Path, now: float, challenge: Any) -> None:
-        """Probing frames on a path that is not in use, with a connection ID of its own (RFC 9000
+        """Send probing frames on an inactive path, with a connection ID of its own (RFC 9000
         section 9.5)."""
         if path.remote_cid is None:
             if not self._remote_ids.spare:
                 return
             path.remote_cid = self._remote_ids.spare.pop(0)
         size = MIN_INITIAL_DATAGRAM
-        # A client challenges the server's preferred address before anything came from it.
+        # A client probes the server's preferred address before receiving anything from it.
         if not path.is_validated and not (self._is_client and not path.bytes_sent):
             size = min(size, path.room())
         space = self._spaces[Epoch.ONE_RTT]
@@ -451,7 +455,7 @@ class Packer:
         keys = self._prepare_short(space)
         payload = b"".join(draft.parts).ljust(size - overhead, b"\0")
         packet = self._seal_short(keys, cid, space, pn_length, payload)
-        # It is not sent on the path that congestion control knows.
+        # Not in flight: congestion control covers the active path only.
         ecn, self.ecn = self.ecn, NOT_ECT
         self._sent_packet(space, draft, len(packet), now, in_flight=False)
         self.ecn = ecn
@@ -462,7 +466,7 @@ class Packer:
     # --- the handshake --------------------------------------------------------------------------
 
     def _pack_handshake(self, runs: list[Transmit], path: Path, now: float) -> None:
-        """Datagrams of several epochs' packets."""
+        """Send datagrams with packets of several epochs."""
         while self._pack_datagram(runs, path, now):
             pass
 
@@ -489,16 +493,18 @@ class Packer:
             draft = Draft(epoch, room)
             may_send = window >= size or bool(space.probes)
             if epoch is Epoch.INITIAL:
-                # RFC 9000 section 14.1: ack-eliciting ones take a full datagram.
+                # RFC 9000 section 14.1: ack-eliciting Initial packets need a full datagram.
                 self._write_handshake(
                     draft,
                     space,
                     now,
-                    data=size >= MIN_INITIAL_DATAGRAM and self._may(space, may_send),
+                    data=size >= MIN_INITIAL_DATAGRAM and self._may_send_crypto(space, may_send),
                 )
                 expand |= draft.eliciting or (self._is_client and not draft.is_empty)
             elif epoch is Epoch.HANDSHAKE:
-                self._write_handshake(draft, space, now, data=self._may(space, may_send))
+                self._write_handshake(
+                    draft, space, now, data=self._may_send_crypto(space, may_send)
+                )
             elif epoch is Epoch.ZERO_RTT:
                 if may_send:
                     self._write_early(draft)
@@ -514,8 +520,8 @@ class Packer:
         self._seal_datagram(runs, path, drafts, left if expand else 0, now)
         return True
 
-    def _may(self, space: PacketSpace, may_send: bool) -> bool:
-        """Data of the handshake may go beyond the window when no timer would ever send it."""
+    def _may_send_crypto(self, space: PacketSpace, may_send: bool) -> bool:
+        """Handshake data may exceed the window if nothing in flight would trigger it later."""
         return may_send or not space.eliciting_in_flight
 
     def _overhead(self, epoch: Epoch, space: PacketSpace) -> int:
@@ -531,7 +537,7 @@ class Packer:
     def _write_handshake(self, draft: Draft, space: PacketSpace, now: float, *, data: bool) -> None:
         crypto = CryptoFrames(space)
         if space.probes and not crypto.has_frames:
-            # A second probe repeats the data too: either of them may be lost.
+            # A second probe repeats the data as well, as either may be lost.
             space.crypto_out.repeat()
         sends = data and (crypto.has_frames or space.probes)
         if space.ack_at is not None and (space.ack_at <= now or sends):
@@ -544,7 +550,7 @@ class Packer:
                 space.probes -= 1
 
     def _write_early(self, draft: Draft) -> None:
-        """0-RTT: stream data and what belongs to it."""
+        """Add 0-RTT frames: stream data and flow control."""
         if self._streams.has_frames:
             self._streams.write_frames(draft)
         self._write_data(draft)
@@ -557,7 +563,7 @@ class Packer:
         padding: int,
         now: float,
     ) -> None:
-        """Seal packets one behind the other; `padding` goes into the last one."""
+        """Seal coalesced packets into one datagram; `padding` is added to the last one."""
         parts = []
         eliciting = False
         cid = self._remote_ids.current.cid
@@ -588,10 +594,10 @@ class Packer:
             parts.append(packet)
         self._emit(runs, path, b"".join(parts), now, eliciting)
 
-    # --- the end --------------------------------------------------------------------------------
+    # --- closing --------------------------------------------------------------------------------
 
     def pack_close(self, close: ConnectionClose, now: float) -> list[bytes]:
-        """The datagram that says the connection is over, in every epoch the peer may read."""
+        """Datagrams with CONNECTION_CLOSE in every epoch that the peer may be able to read."""
         path = self._paths.active
         assert path.mtu is not None
         size = path.mtu.current
@@ -622,9 +628,9 @@ class Packer:
 
 
 def _fitted(close: ConnectionClose, epoch: Epoch, room: int) -> bytes | None:
-    """CONNECTION_CLOSE as packets of an epoch may carry it, its reason cut to the room."""
+    """CONNECTION_CLOSE as permitted in an epoch, its reason truncated to fit."""
     if close.frame_type is None and epoch is not Epoch.ONE_RTT:
-        # RFC 9000 section 10.2.3: an application's close says nothing of itself before 1-RTT.
+        # RFC 9000 section 10.2.3: no application error details before 1-RTT.
         close = ConnectionClose(0x0C, FrameType.PADDING, b"")
     frame = close.encode()
     over = len(frame) - room
@@ -637,6 +643,6 @@ def _fitted(close: ConnectionClose, epoch: Epoch, room: int) -> bytes | None:
 
 
 def _pn_length(space: PacketSpace) -> int:
-    """Bytes of a packet number, enough for what is unacknowledged (RFC 9000 appendix A.2)."""
+    """Encoded length of a packet number (RFC 9000 appendix A.2)."""
     unacked = space.next_number - space.largest_acked
     return 2 if unacked < 0x3FFF - MAX_BATCH_PACKETS else 4

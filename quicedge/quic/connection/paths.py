@@ -1,8 +1,8 @@
-"""Network paths of a connection: the one in use first, others under validation or left behind.
+"""Network paths of a connection: the active one, and others being validated or no longer used.
 
-Each has what belongs to a path: its validation (RFC 9000 section 8.2), the anti-amplification
-limit (section 8.1), MTU discovery, ECN validation, RTT, window and pacing (section 9.4). The
-connection promotes a path when the client moves there, and falls back when validation fails.
+A path owns its validation (RFC 9000 section 8.2), anti-amplification limit (section 8.1), MTU
+discovery, ECN validation, RTT, congestion window and pacer (section 9.4). `migration` decides which
+path is active.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class Path:
         self.bytes_received = 0
         self.bytes_sent = 0
         self.challenges: list[bytes] = []
-        """Data of PATH_CHALLENGE frames sent and not answered."""
+        """Data of unanswered PATH_CHALLENGE frames."""
         self.challenge_due = False
         self.validation_deadline: float | None = None
         self.responses: list[bytes] = []
         """Data of PATH_CHALLENGE frames to answer."""
         self.remote_cid: RemoteConnectionId | None = None
-        """Reserved for probing this path; None for the one in use."""
+        """Reserved for probing this path; None for the active path."""
         self.mtu: PathMtu | None = None
         self.ecn: EcnValidation | None = None
         self.rtt: RttEstimator | None = None
@@ -56,18 +56,18 @@ class Path:
         return AMPLIFICATION_FACTOR * self.bytes_received - self.bytes_sent
 
     def note_challenge(self, data: bytes) -> None:
-        """PATH_CHALLENGE was sent; the oldest of too many are forgotten."""
+        """A PATH_CHALLENGE was sent; only the latest are remembered."""
         self.challenges.append(data)
         del self.challenges[:-MAX_LOCAL_CHALLENGES]
 
     def receive_challenge(self, data: bytes) -> None:
-        """PATH_CHALLENGE; beyond a number that wait they are dropped."""
+        """Queue a response to PATH_CHALLENGE; dropped if too many are pending."""
         if len(self.responses) < MAX_REMOTE_CHALLENGES:
             self.responses.append(data)
 
     def on_challenge_delivery(self, delivered: bool) -> None:
-        # RFC 9000 section 8.2.2: a PATH_RESPONSE is sent once, so when it is lost the peer has
-        # acknowledged the challenge and will never answer it; only another one brings an answer.
+        # RFC 9000 section 8.2.2: a PATH_RESPONSE is sent once. If it is lost, the peer has
+        # acknowledged the challenge but will not answer it again, so send another one.
         if not self.is_validated and self.validation_deadline is not None:
             self.challenge_due = True
 
@@ -76,13 +76,17 @@ class Path:
         return self.challenge_due or bool(self.responses)
 
     def host(self) -> Any:
-        """What of the address stays the same when a NAT picks another port."""
+        """The address without its port, which a NAT rebinding may change."""
         remote = getattr(self.address, "remote", self.address)
         return remote[0] if isinstance(remote, tuple) and remote else remote
 
 
 class Paths:
-    """The paths of one connection; `active` is the one packets are sent on."""
+    """The paths of one connection.
+
+    Invariants: `known` is empty until the first `add`, then never again; its first element is the
+    active path; it holds at most MAX_PATHS.
+    """
 
     def __init__(self) -> None:
         self.known: list[Path] = []
@@ -99,25 +103,25 @@ class Paths:
         return None
 
     def add(self, path: Path) -> None:
-        """Remember a path; an old one that is not in use makes room, unvalidated ones first."""
+        """Add a path; if there are too many, evict an inactive one, unvalidated ones first."""
         if len(self.known) >= MAX_PATHS:
             others = self.known[1:]
             self.known.remove(next((old for old in others if not old.is_validated), others[0]))
         self.known.append(path)
 
     def promote(self, path: Path) -> None:
-        """Send on this path from now on."""
+        """Make a known path the active one."""
         self.known.remove(path)
         self.known.insert(0, path)
 
     def begin_validation(self, path: Path, deadline: float) -> None:
-        """Challenge a path until it answers or the deadline passes."""
+        """Challenge a path until it responds or the deadline passes."""
         path.challenge_due = True
         path.validation_deadline = deadline
 
     def receive_response(self, data: bytes) -> Path | None:
-        """PATH_RESPONSE: the path that it validates. One that fits nothing is ignored (section
-        19.18 leaves that to us: its challenge may have been forgotten)."""
+        """Validate the path whose challenge a PATH_RESPONSE answers, and return it. A response that
+        matches none is ignored (section 19.18), as its challenge may have been evicted."""
         for path in self.known:
             if data in path.challenges:
                 path.is_validated = True
@@ -128,15 +132,15 @@ class Paths:
         return None
 
     def validated(self) -> Path | None:
-        """The validated path used last."""
+        """The validated path used most recently."""
         return next((path for path in self.known if path.is_validated), None)
 
     def deadline(self) -> float | None:
-        """When the validation of the path in use is given up."""
+        """When validation of the active path fails."""
         return self.known[0].validation_deadline if self.known else None
 
     def give_up_active(self) -> Path | None:
-        """The path in use did not answer: return to one that did, or None."""
+        """Drop the active path and fall back to a validated one, if any."""
         fallback = self.validated()
         if fallback is None:
             return None
@@ -145,7 +149,7 @@ class Paths:
         return fallback
 
     def reserved_ids(self, below: int) -> list[RemoteConnectionId]:
-        """IDs that paths hold; those with a sequence number below `below` are released."""
+        """IDs reserved by paths; those with a sequence number less than `below` are released."""
         held = []
         for path in self.known:
             if path.remote_cid is not None:
@@ -155,5 +159,5 @@ class Paths:
         return held
 
     def probing(self) -> list[Path]:
-        """Paths other than the one in use with something to send."""
+        """Inactive paths with frames to send."""
         return [path for path in self.known[1:] if path.has_frames]

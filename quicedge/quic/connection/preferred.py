@@ -1,4 +1,4 @@
-"""Whether a client may follow the server's preferred address (RFC 9000 sections 9.6 and 21.5.6)."""
+"""Which preferred addresses of servers a client accepts (RFC 9000 sections 9.6 and 21.5.6)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 
 
 def usable_address(preferred: PreferredAddressParameter, current: Any) -> Any | None:
-    """The preferred address in the family and the form of the address in use, or None.
+    """The preferred address in the family and format of the current address, or None.
 
-    Malformed ones, and those that would make us send to somebody else's service, are refused.
+    Malformed addresses, and those usable for request forgery, are rejected.
     """
     try:
         host = ipaddress.ip_address(current[0])
@@ -22,7 +22,7 @@ def usable_address(preferred: PreferredAddressParameter, current: Any) -> Any | 
     prefix = ""
     candidate = preferred.ipv4 if host.version == 4 else preferred.ipv6
     if isinstance(host, ipaddress.IPv6Address) and host.ipv4_mapped is not None:
-        # A dual-stack socket reports IPv4 peers so.
+        # A dual-stack socket reports IPv4 peers this way.
         host, prefix, candidate = host.ipv4_mapped, "::ffff:", preferred.ipv4
     if candidate is None:
         return None

@@ -1,7 +1,7 @@
-"""Which stream's data goes first (RFC 9218).
+"""Stream scheduling by priority (RFC 9218).
 
-Only streams with data that their own flow control lets go are here, so nothing depends on how many
-idle streams are open.
+Only streams with data and stream flow-control credit are scheduled, so the cost does not depend on
+the number of idle streams.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ from quicedge.quic.connection.stream import Stream
 
 
 class Scheduler:
-    """Streams with something to send, in the order they are served."""
+    """Streams with data to send, in sending order.
+
+    Invariant: sorted by rank, in order of insertion among equals. `stream.scheduled` mirrors
+    membership.
+    """
 
     __slots__ = ("_ready",)
 
@@ -28,25 +32,25 @@ class Scheduler:
         return iter(self._ready)
 
     def add(self, stream: Stream) -> None:
-        """A stream has something to send; it goes behind its equals."""
+        """Schedule a stream behind those of equal rank; no effect if it is scheduled."""
         if not stream.scheduled:
             stream.scheduled = True
             at = bisect_right(self._ready, stream.rank, key=_rank)
             self._ready.insert(at, stream)
 
     def remove(self, stream: Stream) -> None:
-        """Nothing of it can be sent now."""
+        """Unschedule a stream; no effect if it is not scheduled."""
         if stream.scheduled:
             stream.scheduled = False
             self._ready.remove(stream)
 
     def rotate(self, stream: Stream) -> None:
-        """It had its turn and has more to send."""
+        """Move a stream behind those of equal rank."""
         self.remove(stream)
         self.add(stream)
 
     def rerank(self, stream: Stream, rank: Rank) -> None:
-        """Its priority has changed."""
+        """Change the rank of a stream."""
         was_scheduled = stream.scheduled
         self.remove(stream)
         stream.rank = rank

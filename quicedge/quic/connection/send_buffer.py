@@ -1,4 +1,4 @@
-"""Bytes written by the application, kept until the peer has acknowledged them."""
+"""Stream data written by the application, buffered until acknowledged."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from quicedge.quic.ranges import Ranges
 
 
 class SendBuffer:
-    """What of one stream is to be sent, in flight or acknowledged.
+    """Send state of one stream or CRYPTO stream.
 
-    Written bytes are pending; `take` moves some into flight; `acked` and `lost` settle them. The
-    end of the stream (`fin`) is settled with the last byte.
+    `write` makes bytes pending, `take` moves the first pending ones in flight, `acked` or `lost`
+    settles them. The end of the stream (`fin`) is settled with the last byte. Invariant: `base` <=
+    `highest` <= `end`; only bytes from `base` on are buffered.
     """
 
     __slots__ = ("_acked", "_buffer", "_fin_acked", "base", "end", "fin_offset", "fin_pending",
@@ -17,13 +18,13 @@ class SendBuffer:
 
     def __init__(self) -> None:
         self.base = 0
-        """All bytes below are acknowledged and gone."""
+        """All bytes below are acknowledged and released."""
         self.end = 0
         """Bytes written so far."""
         self.highest = 0
         """All bytes below were sent at least once."""
         self.fin_offset: int | None = None
-        """Where the stream ends, once that is known."""
+        """Final size of the stream, once known."""
         self.fin_pending = False
         self.pending = Ranges()
         self._acked: Ranges | None = None
@@ -31,9 +32,9 @@ class SendBuffer:
         self._fin_acked = False
 
     def write(self, data: bytes, fin: bool) -> None:
-        """Append; raises ValueError behind the end."""
+        """Append data; raises ValueError after the end."""
         if self.fin_offset is not None:
-            raise ValueError("cannot write behind the end of a stream")
+            raise ValueError("cannot write after the end of the stream")
         if data:
             self.pending.add(self.end, self.end + len(data))
             self._buffer += data
@@ -48,24 +49,24 @@ class SendBuffer:
 
     @property
     def is_acknowledged(self) -> bool:
-        """Whether the peer has all of it, the end included."""
+        """Whether all of it, including the end, is acknowledged."""
         return self._fin_acked and self.base == self.fin_offset
 
     @property
     def unsent(self) -> int:
-        """Bytes written that were never sent."""
+        """Bytes written and not yet sent."""
         return self.end - self.highest
 
     def view(self) -> memoryview:
-        """The bytes from `base` on; to be released before the next call."""
+        """The buffered bytes from `base` on; release it before the next call."""
         return memoryview(self._buffer)
 
     def read(self, start: int, stop: int) -> bytes:
         return bytes(self._buffer[start - self.base : stop - self.base])
 
     def take(self, start: int, stop: int) -> bool:
-        """Bytes `start` to `stop - 1`, the first pending ones, are sent; returns whether the end
-        goes with them."""
+        """Bytes `start` to `stop - 1`, the first pending ones, are sent; returns whether they
+        include the end."""
         if stop > start:
             self.pending.subtract(start, stop)
             if stop > self.highest:
@@ -76,7 +77,7 @@ class SendBuffer:
         return fin
 
     def acked(self, start: int, stop: int, fin: bool) -> None:
-        """The peer has received them."""
+        """Bytes `start` to `stop - 1` are acknowledged."""
         if fin:
             self._fin_acked = True
         if stop <= self.base or start == stop:
@@ -97,7 +98,7 @@ class SendBuffer:
                 self._acked = None
 
     def lost(self, start: int, stop: int, fin: bool) -> None:
-        """They may not have arrived: they are sent again, but for what was acknowledged."""
+        """Bytes `start` to `stop - 1` are lost: retransmit those not acknowledged."""
         if fin and not self._fin_acked:
             self.fin_pending = True
         start = max(start, self.base)
@@ -110,11 +111,11 @@ class SendBuffer:
                     self.pending.subtract(acked_start, acked_stop)
 
     def repeat(self) -> None:
-        """Send all again that is not acknowledged."""
+        """Retransmit everything that is not acknowledged."""
         self.lost(self.base, self.highest, fin=False)
 
     def discard(self) -> None:
-        """Forget the content: the stream was reset."""
+        """Release all data: the stream was reset."""
         self.pending.clear()
         self.fin_pending = False
         self._buffer = bytearray()

@@ -1,7 +1,7 @@
-"""What is remembered of packets in flight: single packets, and runs that are remembered as one.
+"""Records of packets in flight: single packets, and runs of packets recorded as one.
 
-A run of packets that carry consecutive bytes of one stream is a record of a few numbers. ACKs and
-losses settle parts of it by packet number ranges; no object stands for a single packet of it.
+A run of packets with consecutive bytes of one stream is one record of a few numbers. ACKs and
+losses settle parts of it by packet number ranges, without an object per packet.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Delivery = tuple[Callable[..., None], tuple[Any, ...]]
 
 
 class SentPacket:
-    """A packet by itself."""
+    """A single packet in flight."""
 
     __slots__ = (
         "ack_eliciting",
@@ -48,20 +48,20 @@ class SentPacket:
         self.ack_eliciting = ack_eliciting
         self.in_flight = in_flight
         self.deliveries = deliveries
-        """Whom to tell what became of each frame."""
+        """Delivery callbacks of its frames."""
         self.delivered = delivered
-        """Bytes delivered in all when it was sent, and when the last of them were."""
+        """Total bytes delivered when it was sent; `delivered_time`: when the last of them were."""
         self.delivered_time = delivered_time
         self.app_limited = app_limited
         self.resent = False
-        """Whether a probe repeats what it carried, so that its loss costs nothing more."""
+        """Whether a probe has repeated its content, so that its loss retransmits nothing."""
 
 
 class SentPacketRun:
-    """Packets `first` to `stop - 1`, each but the last with `chunk` bytes of `stream`.
+    """Packets `first` to `stop - 1`, each except the last with `chunk` bytes of `stream`.
 
-    `size` is the bytes on the wire of every packet but the last, `last_size` that of the last;
-    `offset` to `end` the stream bytes they carry, `fin` whether the last one ends the stream.
+    `size`: bytes on the wire of each packet except the last, `last_size`: of the last. `offset` to
+    `end`: the stream bytes they carry. `fin`: whether the last one ends the stream.
     """
 
     __slots__ = (
@@ -106,16 +106,16 @@ class SentPacketRun:
 
     @property
     def wire_bytes(self) -> int:
-        """Bytes of all its packets on the wire."""
+        """Total size on the wire, in bytes."""
         return (self.stop - self.first - 1) * self.size + self.last_size
 
     @property
     def largest(self) -> int:
-        """Bytes on the wire of its largest packet."""
+        """Size on the wire of the largest packet, in bytes."""
         return self.size if self.stop - self.first > 1 else self.last_size
 
     def split(self, packet_number: int) -> SentPacketRun:
-        """Keep the packets below `packet_number` and return the rest as a run of its own."""
+        """Truncate the run at `packet_number` and return the rest as a separate run."""
         cut = self.offset + (packet_number - self.first) * self.chunk
         rest = SentPacketRun(
             packet_number, self.stop, self.stream, cut, self.end, self.chunk, self.fin,
@@ -130,7 +130,7 @@ class SentPacketRun:
 
 
 class RunLog:
-    """The runs in flight, by packet number."""
+    """Runs in flight. Invariant: ascending and disjoint packet numbers."""
 
     __slots__ = ("runs",)
 
@@ -144,7 +144,7 @@ class RunLog:
         self.runs.append(run)
 
     def take(self, ranges: list[tuple[int, int]]) -> list[SentPacketRun]:
-        """Remove and return what lies in the ranges (ascending, disjoint, `stop` exclusive)."""
+        """Remove and return the packets in the ranges (ascending, disjoint, `stop` exclusive)."""
         taken: list[SentPacketRun] = []
         if not self.runs:
             return taken
@@ -180,14 +180,14 @@ class RunLog:
         return taken
 
     def oldest_unrepeated(self) -> tuple[int, SentPacketRun] | None:
-        """The oldest run that no probe repeats, and where it is."""
+        """The oldest run not repeated by a probe, with its index."""
         for index, run in enumerate(self.runs):
             if not run.resent:
                 return index, run
         return None
 
     def split_first(self, index: int) -> SentPacketRun:
-        """The first packet of a run as a run of its own, both still in flight."""
+        """Split off the first packet of a run and return it; both stay in flight."""
         run = self.runs[index]
         if len(run) > 1:
             self.runs.insert(index + 1, run.split(run.first + 1))

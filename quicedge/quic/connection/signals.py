@@ -1,5 +1,7 @@
-"""Small things with frames of their own: the end of the handshake, CRYPTO data, path validation,
-PING."""
+"""Frame sources without state elsewhere: HANDSHAKE_DONE, CRYPTO data, path validation, PING.
+
+Each has `has_frames` and `write_frames`, which returns whether all of them fitted.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ _CHALLENGE_LENGTH = 8
 
 
 class ConfirmationSignal:
-    """A server's HANDSHAKE_DONE, and the token for the client's next visit beside it."""
+    """HANDSHAKE_DONE and NEW_TOKEN of a server."""
 
     __slots__ = (
         "_token", "has_frames",
@@ -44,7 +46,7 @@ class ConfirmationSignal:
         if not draft.add(HandshakeDone().encode(), self._on_delivery):
             return False
         if self._token:
-            # Lost with this packet, it is written again with it; without room, it is not sent.
+            # Retransmitted together with HANDSHAKE_DONE; omitted if there is no room.
             draft.add(NewToken(self._token).encode())
         self.has_frames = False
         return True
@@ -57,7 +59,7 @@ class ConfirmationSignal:
 
 
 class CryptoFrames:
-    """The CRYPTO stream of a space."""
+    """CRYPTO data of one packet number space."""
 
     __slots__ = ("_buffer",)
 
@@ -96,7 +98,7 @@ class PathFrames:
         self._random: Callable[[int], bytes] = bytes
 
     def use(self, path: Path, random: Callable[[int], bytes]) -> None:
-        """Speak of this path from now on."""
+        """Write frames of this path from now on."""
         self._path, self._random = path, random
 
     @property
@@ -115,7 +117,7 @@ class PathFrames:
             path.challenge_due = False
             draft.expand = True
         while path.responses:
-            # Sent once: whoever challenged asks again when it is lost (section 8.2.2).
+            # Sent once; if it is lost, the challenger sends another challenge (section 8.2.2).
             if not draft.add(PathResponse(path.responses[0]).encode()):
                 return False
             del path.responses[0]
@@ -124,7 +126,7 @@ class PathFrames:
 
 
 class Pings:
-    """PING frames that the application asked for."""
+    """PING frames requested by the application; repeated until acknowledged."""
 
     __slots__ = (
         "_due", "_events",

@@ -1,8 +1,7 @@
-"""A packet number space (RFC 9000 section 12.3): numbers, what to acknowledge, what is in flight.
+"""Packet number spaces (RFC 9000 section 12.3): numbers, ACKs, packets in flight, CRYPTO data.
 
-Also the CRYPTO stream that belongs to it, and the packet numbers left out on purpose: a peer that
-acknowledges one of them, or one not reached yet, makes a sender faster than its path ("optimistic
-ACK", CVE-2025-4820).
+`NumberSkipper` detects optimistic ACKs: a peer that acknowledges packets it has not received, a
+skipped number among them, makes the sender exceed the capacity of its path (CVE-2025-4820).
 """
 
 from __future__ import annotations
@@ -28,7 +27,11 @@ _ECN_INDEX = {ECT_0: 0, ECT_1: 1, CE: 2}
 
 
 class PacketSpace:
-    """Numbers and acknowledgments of one space. Times are seconds."""
+    """State of one packet number space. Times are in seconds.
+
+    For each received packet call `is_duplicate`, process its frames, then `note_received` and, if
+    it is ack-eliciting, `want_ack`. `recovery` maintains the fields about sent packets.
+    """
 
     __slots__ = (
         "ack_at", "acks", "crypto_in", "crypto_out", "ecn_received", "eliciting_in_flight",
@@ -41,21 +44,21 @@ class PacketSpace:
         self.epoch = epoch
         self.crypto_in = Assembler(MAX_CRYPTO_GAPS)
         self.crypto_out = SendBuffer()
-        # what came
+        # receiving
         self.expected = 0
         """One more than the largest packet number received."""
         self.largest_received = -1
         self.largest_received_at = 0.0
         self.received = Ranges()
         self.received_floor = 0
-        """Packets below count as received: what came of them is not remembered any more."""
+        """Packets below it count as received; which of them were is no longer recorded."""
         self.acks = Ranges()
-        """Packets to tell of in the next ACK frame."""
+        """Packets to report in the next ACK frame."""
         self.ack_at: float | None = None
-        """When an ACK frame is due; None: nothing ack-eliciting waits for one."""
+        """When an ACK frame is due; None if no ack-eliciting packet is unacknowledged."""
         self.ecn_received: list[int] | None = None
-        """Packets that came marked ECT(0), ECT(1) and CE; None: none did."""
-        # what went
+        """Packets received with ECT(0), ECT(1) and CE; None if none had a mark."""
+        # sending
         self.next_number = 0
         self.largest_acked = -1
         self.sent: dict[int, SentPacket] = {}
@@ -63,9 +66,9 @@ class PacketSpace:
         self.last_eliciting_sent = 0.0
         self.loss_time: float | None = None
         self.probes = 0
-        """Packets to send whatever the congestion window says (RFC 9002 section 6.2.4)."""
+        """Probe packets to send regardless of the congestion window (RFC 9002 section 6.2.4)."""
 
-    # --- what came ------------------------------------------------------------------------------
+    # --- receiving ------------------------------------------------------------------------------
 
     def is_duplicate(self, number: int) -> bool:
         return number < self.received_floor or (number < self.expected and number in self.received)
@@ -79,26 +82,26 @@ class PacketSpace:
             self.expected = stop
         self.acks.add(first, stop)
         self.received.add(first, stop)
-        # RFC 9000 section 13.2.3: ranges that are not kept count as received.
+        # RFC 9000 section 13.2.3: packets of discarded ranges count as received.
         if len(self.acks) > MAX_ACK_RANGES:
             self.acks.pop_first()
         if len(self.received) > MAX_ACK_RANGES:
             self.received_floor = self.received.pop_first()[1]
 
     def note_marked(self, codepoint: int, packets: int) -> None:
-        """Packets were processed that came with this ECN codepoint."""
+        """Count processed packets with this ECN codepoint."""
         if self.ecn_received is None:
             self.ecn_received = [0, 0, 0]
         self.ecn_received[_ECN_INDEX[codepoint]] += packets
 
     def want_ack(self, now: float) -> None:
-        """Something ack-eliciting came."""
+        """Schedule an ACK for an ack-eliciting packet."""
         if self.ack_at is None:
             # RFC 9000 section 13.2.1: Initial and Handshake packets are acknowledged at once.
             self.ack_at = now if self.epoch is not Epoch.ONE_RTT else now + ACK_DELAY
 
     def encode_ack(self, now: float, exponent: int, room: int) -> tuple[bytes, int]:
-        """An ACK frame of what came, and how many ranges it has; it is then due no more."""
+        """An ACK frame and its number of ranges; clears the ACK timer."""
         delay = max(int((now - self.largest_received_at) * 1e6), 0)
         ecn = self.ecn_received
         self.ack_at = None
@@ -107,31 +110,34 @@ class PacketSpace:
         )
 
     def on_ack_delivery(self, delivered: bool, largest: int) -> None:
-        """An ACK frame up to `largest` arrived: the peer need not be told again."""
+        """Stop reporting packets up to `largest` once an ACK frame of them is acknowledged."""
         if delivered:
             self.acks.subtract(0, largest + 1)
 
 
 class NumberSkipper:
-    """Leaves packet numbers out, ever more rarely: optimistic ACK detection."""
+    """Skips packet numbers at random, with growing intervals: optimistic ACK detection.
+
+    Call `advance` before numbering each 1-RTT packet or run, `is_acknowledged` for each ACK.
+    """
 
     __slots__ = ("_period", "_random", "at", "count", "skipped")
 
     def __init__(self, random: Callable[[int], bytes]) -> None:
-        """`random(n)` gives n random bytes."""
+        """`random(n)` returns n random bytes."""
         self._random = random
         self.skipped: list[int] = []
         self.count = 0
-        """Numbers left out so far."""
+        """Numbers skipped so far."""
         self._period = SKIP_PACKETS_FIRST
         self.at = self._draw(SKIP_PACKETS_FIRST)
-        """The first number that may be left out next."""
+        """The first number assigned at or above this is skipped."""
 
     def _draw(self, below: int) -> int:
         return 1 + int.from_bytes(self._random(4), "big") % (below - 1)
 
     def advance(self, space: PacketSpace) -> None:
-        """Before a packet is numbered: perhaps leave a number out."""
+        """Skip the next number if it is due."""
         number = space.next_number
         if number >= self.at:
             self.skipped.append(number)
@@ -142,5 +148,5 @@ class NumberSkipper:
             self.at = space.next_number + self._draw(self._period)
 
     def is_acknowledged(self, ranges: list[tuple[int, int]]) -> bool:
-        """Whether an ACK names a number that was left out."""
+        """Whether an ACK covers a skipped number."""
         return any(start <= number < stop for number in self.skipped for start, stop in ranges)

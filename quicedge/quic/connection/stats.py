@@ -1,4 +1,4 @@
-"""What is counted of a connection."""
+"""Counters of a connection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from quicedge.quic.ecn import CE, ECT_0, ECT_1
 
 
 class ConnectionCounters:
-    """Packets and bytes, both ways. Bytes are UDP payload."""
+    """Packets and bytes in both directions. Bytes are UDP payload.
+
+    Counters only increase; the parts that send and receive update them.
+    """
 
     __slots__ = (
         "bytes_dropped", "bytes_received", "bytes_sent", "ecn_ce_reported", "ecn_received",
@@ -24,21 +27,21 @@ class ConnectionCounters:
         self.bytes_sent = 0
         self.bytes_received = 0
         self.bytes_dropped = 0
-        """Of those, the bytes of datagrams that held nothing new: anybody may send them."""
+        """Of `bytes_received`, those in datagrams without a new authentic packet."""
         self.packets_dropped: Counter[DropReason] = Counter()
-        """Datagrams that held nothing new, by reason (qlog's triggers)."""
+        """Datagrams without a new authentic packet, by reason."""
         self.packets_reordered = 0
-        """1-RTT packets that came after one with a higher number."""
+        """1-RTT packets received after one with a higher number."""
         self.received_at: float | None = None
-        """When the last datagram came that held something."""
+        """When the last datagram with a new authentic packet arrived."""
         self.migrations = 0
         self.ecn_received = 0, 0, 0
-        """Packets that came marked ECT(0), ECT(1) and CE."""
+        """Packets received with ECT(0), ECT(1) and CE."""
         self.ecn_ce_reported = 0
-        """Packets of ours that the peer saw marked CE."""
+        """Packets sent that the peer reported as CE-marked."""
 
     def note_marked(self, codepoint: int, packets: int) -> None:
-        """Packets were processed that came with this ECN codepoint."""
+        """Count processed packets with this ECN codepoint."""
         ect0, ect1, ce = self.ecn_received
         self.ecn_received = (
             ect0 + packets * (codepoint == ECT_0),

@@ -10,26 +10,26 @@ from quicedge.quic.connection.send_buffer import SendBuffer
 
 
 class FinalSizeError(Exception):
-    """The peer changed where a stream ends (RFC 9000 section 4.5)."""
+    """The peer changed the final size of a stream (RFC 9000 section 4.5)."""
 
 
 class ReceiveHalf:
-    """What the peer sends. It is finished once all was delivered, or a reset came."""
+    """The receiving half, finished once all data is delivered or a reset is received."""
 
     __slots__ = ("assembler", "final_size", "is_finished", "stop_code", "stop_pending", "window")
 
     def __init__(self, window: int, gaps: GapBudget) -> None:
-        """`window` in bytes; `gaps` are those of all streams of the connection."""
+        """`window` in bytes; `gaps` is shared by all streams of the connection."""
         self.assembler = Assembler(window // BYTES_PER_GAP, gaps)
         self.window = ReceiveWindow(window)
-        """Its `used` is the highest offset seen."""
+        """Its `used` is the highest offset received."""
         self.final_size: int | None = None
         self.is_finished = False
         self.stop_code: int | None = None
         self.stop_pending = False
 
     def check_end(self, end: int, fin: bool) -> None:
-        """Data that ends at `end` came; raises FinalSizeError."""
+        """Check the final size against data that ends at `end`; raises FinalSizeError."""
         final = self.final_size
         if final is not None:
             if end > final:
@@ -42,7 +42,7 @@ class ReceiveHalf:
             self.final_size = end
 
     def check_reset(self, final_size: int) -> None:
-        """A reset came; raises FinalSizeError."""
+        """Check the final size of a reset; raises FinalSizeError."""
         if self.final_size is not None and final_size != self.final_size:
             raise FinalSizeError("Cannot change final size")
         if final_size < self.window.used:
@@ -50,7 +50,7 @@ class ReceiveHalf:
 
 
 class SendHalf:
-    """What we send. It is finished once the peer acknowledged all of it, or a reset."""
+    """The sending half, finished once all data or a reset is acknowledged."""
 
     __slots__ = ("buffer", "is_finished", "limit", "reset_code", "reset_pending")
 
@@ -68,9 +68,9 @@ class SendHalf:
         return self.reset_code is None and self.buffer.fin_offset is None
 
     def sendable_until(self, credit: int) -> int | None:
-        """The offset up to which the first pending range may go; None when nothing may.
+        """The offset up to which the first pending range may be sent; None if nothing may be sent.
 
-        `credit` is how many bytes never sent before the connection lets go.
+        `credit`: connection flow-control credit, in bytes.
         """
         buffer = self.buffer
         pending = buffer.pending
@@ -81,13 +81,13 @@ class SendHalf:
 
     @property
     def is_flow_blocked(self) -> bool:
-        """Whether the stream's own limit holds its first pending byte back."""
+        """Whether the stream's flow-control limit blocks its first pending byte."""
         starts = self.buffer.pending.starts
         return bool(starts) and starts[0] >= self.limit
 
 
 class Stream:
-    """A stream; a half that does not exist (unidirectional streams) is None."""
+    """A stream; the missing half of a unidirectional stream is None."""
 
     __slots__ = ("blocked", "id", "prioritized", "rank", "receive", "scheduled", "send")
 
@@ -96,10 +96,10 @@ class Stream:
         self.receive = receive
         self.send = send
         self.blocked = False
-        """Whether the peer does not allow so many streams yet."""
+        """Whether the peer's stream limit does not cover it yet."""
         self.scheduled = False
         self.prioritized = False
-        """Whether somebody gave it a priority."""
+        """Whether its priority was set explicitly."""
         self.rank: Rank = CONTROL_RANK if stream_id & 2 else DEFAULT_RANK
 
     @property

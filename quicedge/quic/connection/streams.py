@@ -1,8 +1,8 @@
-"""All streams of a connection: opening, flow control, order, and forgetting them once finished.
+"""All streams of a connection: opening, flow control, scheduling, and removal once finished.
 
-`receive_*` take frames of the peer and raise TransportError when one breaks a rule. The packer asks
-`has_frames` and `write_frames` for control frames and `next_sendable` for data. The application
-writes, resets, stops and says what it has consumed.
+`receive_*` process frames of the peer and raise TransportError on violations. The packer uses
+`has_frames` and `write_frames` for control frames, `next_sendable` and then `write_data` or `sent`
+for data. The application calls `write`, `reset`, `stop`, `consume` and `prioritize`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,12 @@ _UNI = 2
 
 
 class Streams:
-    """Streams by ID, those that are open; what is not there was forgotten or is not open yet."""
+    """Open streams by ID; any other stream is finished or not open yet.
+
+    Invariants: a stream is in the scheduler or in `_flow_blocked`, never both; open streams of the
+    peer are bounded by the announced limits. Nothing can be sent before `apply_limits` with the
+    peer's parameters, or with remembered ones for 0-RTT.
+    """
 
     __slots__ = (
         "_awaited", "_blocked", "_blocked_due", "_counts_lost", "_credited", "_events",
@@ -73,41 +78,41 @@ class Streams:
         self._gaps = GapBudget(connection_window // BYTES_PER_GAP)
         self.peer_bidi = StreamCount(max_bidi)
         self.peer_uni = StreamCount(max_uni)
-        # what the peer allows
+        # limits of the peer
         self.send_limit = 0
-        """Bytes on all streams."""
+        """Bytes on all streams (MAX_DATA)."""
         self.send_used = 0
         self.max_bidi = 0
         self.max_uni = 0
         self._limit_bidi_ours = 0
         self._limit_bidi_theirs = 0
         self._limit_uni = 0
-        # what we have opened
+        # local streams
         self._next_bidi = self._ours
         self._next_uni = self._ours | _UNI
         self._blocked: list[Stream] = []
-        """Streams of ours beyond what the peer allows."""
+        """Local streams beyond the peer's stream limit."""
         self._blocked_due = [False, False]
-        """Whether STREAMS_BLOCKED is to be sent, bidirectional and unidirectional."""
-        # what waits to be sent
+        """Whether STREAMS_BLOCKED is due, bidirectional and unidirectional."""
+        # pending output
         self.scheduler = Scheduler()
         self._flow_blocked: dict[int, Stream] = {}
-        """Streams whose own limit holds their data back."""
+        """Streams blocked by their flow-control limit."""
         self._credited: dict[int, Stream] = {}
-        """Streams whose raised limit is to be told."""
+        """Streams with MAX_STREAM_DATA due."""
         self._signals: dict[int, Stream] = {}
-        """Streams with RESET_STREAM or STOP_SENDING to be sent."""
+        """Streams with RESET_STREAM or STOP_SENDING due."""
         self._window_lost = False
         self._counts_lost = [False, False]
         self._awaited: dict[int, tuple[int, bool]] = {}
         """Priorities of streams that are not open yet."""
         self._touched: dict[int, Stream] = {}
-        """Streams that something happened to since somebody last asked."""
+        """Streams that changed since the last `take_touched`."""
         self.bytes_resent = 0
         self._written = 0
-        """Bytes written to streams, less those that a reset kept from being sent."""
+        """Bytes written to streams, without those discarded unsent by a reset."""
 
-    # --- what was agreed ------------------------------------------------------------------------
+    # --- limits of the peer ---------------------------------------------------------------------
 
     def apply_limits(
         self,
@@ -119,9 +124,9 @@ class Streams:
         max_bidi: int,
         max_uni: int,
     ) -> None:
-        """The peer's transport parameters; limits only grow (RFC 9000 section 7.4.1)."""
+        """Apply the peer's transport parameters; limits only grow (RFC 9000 section 7.4.1)."""
         self.send_limit = max(self.send_limit, max_data)
-        # "Local" is whoever sent the parameters: those are the streams that the peer opens.
+        # "Local" refers to the sender of the parameters: streams that the peer opens.
         self._limit_bidi_theirs = max(self._limit_bidi_theirs, bidi_local)
         self._limit_bidi_ours = max(self._limit_bidi_ours, bidi_remote)
         self._limit_uni = max(self._limit_uni, uni)
@@ -152,13 +157,13 @@ class Streams:
         return stream_id >> 2 < (self.max_uni if stream_id & _UNI else self.max_bidi)
 
     def is_ours(self, stream_id: int) -> bool:
-        """Whether we open streams with this ID."""
+        """Whether the stream ID is initiated by this endpoint."""
         return stream_id & 1 == self._ours
 
-    # --- frames of the peer ---------------------------------------------------------------------
+    # --- receiving ------------------------------------------------------------------------------
 
     def receive_stream(self, frame: StreamFrame, kind: int) -> None:
-        """STREAM: data, in order or not."""
+        """Process a STREAM frame."""
         stream_id = frame.stream_id
         stream = self._open.get(stream_id) or self._find(stream_id, kind, receiving=True)
         if stream is None:
@@ -193,10 +198,10 @@ class Streams:
         if finished:
             receive.is_finished = True
             self._credited.pop(stream_id, None)
-            self._forget_if_finished(stream)
+            self._remove_if_finished(stream)
 
     def _check_credit(self, window: ReceiveWindow, end: int, kind: int) -> None:
-        """Check a new highest offset of a stream against both limits."""
+        """Check the new highest offset of a stream against both flow-control limits."""
         if end > window.announced:
             self._refuse(kind, ErrorCode.FLOW_CONTROL_ERROR, "Over stream data limit")
         if self.window.used + end - window.used > self.window.announced:
@@ -223,12 +228,12 @@ class Streams:
             return
         receive.final_size = frame.final_size
         receive.is_finished = True
-        # What was never delivered will never be consumed: give it back to the connection.
+        # Undelivered bytes will never be consumed: return their connection credit.
         self.window.granted += window.used - receive.assembler.start
         receive.assembler.clear()
         self._credited.pop(stream.id, None)
         self._events.append(StreamReset(error_code=frame.error_code, stream_id=stream.id))
-        self._forget_if_finished(stream)
+        self._remove_if_finished(stream)
 
     def receive_stop_sending(self, frame: StopSending) -> None:
         stream = self._find(frame.stream_id, FrameType.STOP_SENDING, receiving=False)
@@ -261,7 +266,7 @@ class Streams:
         self._find(frame.stream_id, FrameType.STREAM_DATA_BLOCKED, receiving=True)
 
     def _find(self, stream_id: int, kind: int, *, receiving: bool) -> Stream | None:
-        """The stream a frame is about, opened by it if need be; None when it was forgotten."""
+        """The stream of a frame, opened if necessary; None if it is finished."""
         ours = self.is_ours(stream_id)
         if stream_id & _UNI and ours is receiving:
             reason = "Stream is send-only" if receiving else "Stream is receive-only"
@@ -304,11 +309,11 @@ class Streams:
     # --- application calls ----------------------------------------------------------------------
 
     def next_id(self, *, unidirectional: bool) -> int:
-        """The ID of the next stream that we open."""
+        """The ID of the next local stream."""
         return self._next_uni if unidirectional else self._next_bidi
 
     def write(self, stream_id: int, data: bytes, end: bool) -> None:
-        """Send data; raises ValueError on a stream that cannot send."""
+        """Write data; raises ValueError if the stream cannot send."""
         stream = self._for_sending(stream_id)
         assert stream.send is not None
         if stream.send.reset_code is not None:
@@ -319,15 +324,15 @@ class Streams:
         self._schedule(stream)
 
     def reset(self, stream_id: int, error_code: int) -> None:
-        """Break our half off. It has no effect when that is over already."""
-        if self._is_forgotten(stream_id):
+        """Reset the sending half; no effect if it is finished."""
+        if self._is_closed(stream_id):
             return
         stream = self._for_sending(stream_id)
         assert stream.send is not None
         self._reset(stream, stream.send, error_code)
 
     def stop(self, stream_id: int, error_code: int) -> None:
-        """Ask the peer to send no more; raises ValueError for a stream that receives nothing."""
+        """Send STOP_SENDING; raises ValueError if there is no receiving half."""
         stream = self._open.get(stream_id)
         if stream is None or stream.receive is None:
             raise ValueError("cannot stop receiving on this stream")
@@ -336,7 +341,7 @@ class Streams:
         self._signal(stream)
 
     def consume(self, stream_id: int, nbytes: int) -> None:
-        """Credit bytes of a stream that the application is done with."""
+        """Return flow-control credit for bytes that the application has consumed."""
         self.window.granted += nbytes
         stream = self._open.get(stream_id)
         if stream is None or stream.receive is None or stream.receive.is_finished:
@@ -347,10 +352,10 @@ class Streams:
             self._credited[stream_id] = stream
 
     def prioritize(self, stream_id: int, urgency: int, incremental: bool) -> None:
-        """Order a stream of the peer among those with data to send (RFC 9218).
+        """Set the priority of a peer-initiated stream (RFC 9218).
 
-        A stream that is not open yet is remembered within the limit of streams; RFC 9218 section
-        7 leaves what is beyond to be discarded.
+        A priority for a stream that is not open yet is kept if the stream is within the stream
+        limit; RFC 9218 section 7 permits discarding others.
         """
         stream = self._open.get(stream_id)
         if stream is not None:
@@ -362,7 +367,7 @@ class Streams:
             self._awaited[stream_id] = urgency, incremental
 
     def is_prioritized(self, stream_id: int) -> bool:
-        """Whether `prioritize` was told of a stream."""
+        """Whether `prioritize` was called for the stream."""
         stream = self._open.get(stream_id)
         if stream is None:
             return stream_id in self._awaited
@@ -374,7 +379,7 @@ class Streams:
             if stream.send is None:
                 raise ValueError("stream is receive-only")
             return stream
-        if not self.is_ours(stream_id) or self._is_forgotten(stream_id):
+        if not self.is_ours(stream_id) or self._is_closed(stream_id):
             raise ValueError("stream is not open")
         uni = bool(stream_id & _UNI)
         limit = self._limit_uni if uni else self._limit_bidi_ours
@@ -390,7 +395,7 @@ class Streams:
             self._blocked_due[uni] = True
         return stream
 
-    def _is_forgotten(self, stream_id: int) -> bool:
+    def _is_closed(self, stream_id: int) -> bool:
         if stream_id in self._open:
             return False
         if self.is_ours(stream_id):
@@ -411,7 +416,7 @@ class Streams:
         self._signal(stream)
 
     def _signal(self, stream: Stream) -> None:
-        """Send what is pending of RESET_STREAM and STOP_SENDING, once the stream is allowed."""
+        """Queue pending RESET_STREAM and STOP_SENDING unless the stream limit blocks the stream."""
         if not stream.blocked:
             self._signals[stream.id] = stream
 
@@ -428,11 +433,11 @@ class Streams:
 
     @property
     def send_credit(self) -> int:
-        """Bytes that the peer still takes on the connection."""
+        """Connection flow-control credit, in bytes."""
         return self.send_limit - self.send_used
 
     def unsent(self, stream_id: int) -> int:
-        """Bytes written to a stream that were never sent."""
+        """Bytes written to a stream and not yet sent."""
         stream = self._open.get(stream_id)
         if stream is None or stream.send is None or stream.send.reset_code is not None:
             return 0
@@ -440,12 +445,12 @@ class Streams:
 
     @property
     def unsent_total(self) -> int:
-        """Bytes written to all streams that were never sent."""
+        """Bytes written to all streams and not yet sent."""
         return self._written - self.send_used
 
     @property
     def held(self) -> int:
-        """Bytes that wait for what is before them."""
+        """Bytes buffered behind gaps."""
         return sum(
             stream.receive.assembler.held
             for stream in self._open.values()
@@ -453,7 +458,7 @@ class Streams:
         )
 
     def without_beginning(self) -> list[int]:
-        """Bidirectional streams of the peer of which something came, but not their first byte."""
+        """Peer-initiated bidirectional streams with data but without their first byte."""
         return [
             stream.id
             for stream in self._open.values()
@@ -466,19 +471,19 @@ class Streams:
 
     @property
     def peer_bidi_open(self) -> int:
-        """Bidirectional streams that the peer has opened and that are not finished."""
+        """Peer-initiated bidirectional streams that are open."""
         theirs = self._ours ^ 1
         return sum(stream_id & 3 == theirs for stream_id in self._open)
 
     def unacknowledged(self, stream_id: int) -> int:
-        """Bytes written to a stream, sent or not, from the first that is not acknowledged."""
+        """Bytes written to a stream from the first unacknowledged one on, sent or not."""
         stream = self._open.get(stream_id)
         if stream is None or stream.send is None:
             return 0
         return stream.send.buffer.end - stream.send.buffer.base
 
     def delivery(self, stream_id: int) -> Delivery:
-        """How far what we write on a stream has come; streams that are forgotten are delivered."""
+        """Delivery state of the sending half; closed streams count as delivered."""
         stream = self._open.get(stream_id)
         send = stream.send if stream is not None else None
         if send is None:
@@ -492,7 +497,7 @@ class Streams:
         return Delivery.QUEUED if send.buffer.has_pending else Delivery.IN_FLIGHT
 
     def delivered(self, stream_ids: Iterable[int]) -> list[int]:
-        """Those of which all is acknowledged, or that are forgotten."""
+        """The streams of which everything is acknowledged, or that are closed."""
         known = self._open
         found = []
         for stream_id in stream_ids:
@@ -503,7 +508,7 @@ class Streams:
         return found
 
     def is_flow_blocked(self, stream_id: int) -> bool:
-        """Whether the peer's limits for the stream or the connection hold its data back."""
+        """Whether the peer's stream or connection flow-control limit blocks the stream."""
         stream = self._open.get(stream_id)
         return (
             stream is not None
@@ -514,7 +519,7 @@ class Streams:
         )
 
     def take_touched(self) -> list[Stream]:
-        """Streams that something happened to since the last call."""
+        """Streams that changed since the last call."""
         if not self._touched:
             return []
         touched, self._touched = list(self._touched.values()), {}
@@ -522,7 +527,7 @@ class Streams:
 
     @property
     def responses_delivered(self) -> bool:
-        """Whether all that was sent on the peer's bidirectional streams is acknowledged."""
+        """Whether everything sent on peer-initiated bidirectional streams is acknowledged."""
         theirs = self._ours ^ 1
         return all(
             stream.send is None or stream.send.is_finished
@@ -532,14 +537,14 @@ class Streams:
 
     @property
     def is_stream_blocked(self) -> bool:
-        """Whether data waits for a stream's own limit."""
+        """Whether the flow-control limit of any stream blocks data."""
         return bool(self._flow_blocked)
 
-    # --- what is sent ---------------------------------------------------------------------------
+    # --- sending --------------------------------------------------------------------------------
 
     @property
     def has_frames(self) -> bool:
-        """Whether control frames are due. Data is asked for with `next_sendable`."""
+        """Whether control frames are due; for data see `next_sendable`."""
         return bool(
             self._credited
             or self._signals
@@ -554,7 +559,7 @@ class Streams:
         )
 
     def write_frames(self, draft: Draft) -> bool:
-        """Add the control frames that fit; whether all did."""
+        """Add the control frames that fit; returns whether all did."""
         if (self.window.is_due or self._window_lost) and not self._write_max_data(draft):
             return False
         for uni, count in ((False, self.peer_bidi), (True, self.peer_uni)):
@@ -611,7 +616,7 @@ class Streams:
         return True
 
     def next_sendable(self) -> tuple[Stream, int] | None:
-        """The stream whose turn it is, and the offset up to which its pending data may go."""
+        """The next stream to send, and the offset up to which its pending data may be sent."""
         if not self.scheduler:
             return None
         credit = self.send_limit - self.send_used
@@ -629,7 +634,7 @@ class Streams:
         return None
 
     def write_data(self, draft: Draft, stream: Stream, until: int) -> bool:
-        """Add a STREAM frame of what fits; whether anything did."""
+        """Add a STREAM frame with the data that fits; returns whether any did."""
         send = stream.send
         assert send is not None
         buffer = send.buffer
@@ -655,7 +660,7 @@ class Streams:
         )
 
     def sent(self, stream: Stream, start: int, stop: int) -> bool:
-        """Pending bytes of a stream are sent; whether its end goes with them."""
+        """Record that pending bytes are sent; returns whether they include the end."""
         assert stream.send is not None
         buffer = stream.send.buffer
         highest = buffer.highest
@@ -683,12 +688,12 @@ class Streams:
         ):
             self.scheduler.add(stream)
 
-    # --- what became of it ----------------------------------------------------------------------
+    # --- delivery -------------------------------------------------------------------------------
 
     def on_data_delivery(
         self, delivered: bool, stream: Stream, start: int, stop: int, fin: bool
     ) -> None:
-        """STREAM frames were acknowledged or lost."""
+        """Bytes `start` to `stop - 1` were acknowledged or lost."""
         send = stream.send
         assert send is not None
         if send.is_finished:
@@ -697,7 +702,7 @@ class Streams:
             send.buffer.acked(start, stop, fin)
             if send.buffer.is_acknowledged:
                 send.is_finished = True
-                self._forget_if_finished(stream)
+                self._remove_if_finished(stream)
         elif send.reset_code is None:
             send.buffer.lost(start, stop, fin)
             self._flow_blocked.pop(stream.id, None)
@@ -720,7 +725,7 @@ class Streams:
         assert send is not None
         if delivered:
             send.is_finished = True
-            self._forget_if_finished(stream)
+            self._remove_if_finished(stream)
         elif not send.is_finished:
             send.reset_pending = True
             self._signals[stream.id] = stream
@@ -732,7 +737,7 @@ class Streams:
             receive.stop_pending = True
             self._signals[stream.id] = stream
 
-    def _forget_if_finished(self, stream: Stream) -> None:
+    def _remove_if_finished(self, stream: Stream) -> None:
         if not stream.is_finished or self._open.pop(stream.id, None) is None:
             return
         self._touched[stream.id] = stream
@@ -740,5 +745,5 @@ class Streams:
         self._flow_blocked.pop(stream.id, None)
         self._signals.pop(stream.id, None)
         if not self.is_ours(stream.id):
-            # RFC 9000 section 4.6: the peer may open another one for it.
+            # RFC 9000 section 4.6: let the peer open another stream in its place.
             (self.peer_uni if stream.id & _UNI else self.peer_bidi).granted += 1
