@@ -573,6 +573,10 @@ UPSTREAM_H2_FLOOD_BURST: Final = 1000
 UPSTREAM_H2_FLOOD_RATE: Final = 100.0
 """Such frames per second, besides eight per unit of useful work (HAProxy: glitches)."""
 
+UPSTREAM_H2_FRAMES_PER_TURN: Final = 256
+"""Frames of one HTTP/2 origin connection that are handled per turn of the loop: 3 ms of it. The
+256 KB that are read at once hold fewer, unless most are below 1 KB."""
+
 STATIC_READ_SIZE: Final = 64 * 1024
 """Bytes per read of a file: a GSO batch, and the whole of most pages."""
 

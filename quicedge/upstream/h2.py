@@ -48,6 +48,8 @@ class H2Connection(asyncio.Protocol):
 
     Flow control: the window of the connection is reopened immediately, so that one slow client does
     not block the others; that of a stream only as its client consumes the bytes.
+
+    Input of many small frames is handled in several turns of the loop; reading pauses meanwhile.
     """
 
     is_shared = True
@@ -83,6 +85,11 @@ class H2Connection(asyncio.Protocol):
         self._uncredited = 0
         self._flush_scheduled = False
         self._write_paused = False
+        self._unhandled = b""
+        """Received bytes that wait for the next turn of the loop."""
+        self._reading_paused = False
+        self._ended_by: UpstreamError | None = None
+        """The transport is closed, but complete responses may be among `_unhandled`."""
 
     @property
     def capacity(self) -> int:
@@ -252,8 +259,34 @@ class H2Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._counters.bytes_received += len(data)
+        if self._reading_paused:
+            self._unhandled += data  # TLS had received it already
+            return
+        self._unhandled = self._receive(data)
+        if self._unhandled:
+            self._reading_paused = True
+            if not self._transport.is_closing():
+                self._transport.pause_reading()
+            self._loop.call_soon(self._receive_more)
+
+    def _receive_more(self) -> None:
+        """Handle the frames of the next turn; a turn of its own reads again."""
+        if not self._is_open:
+            return
+        if not self._unhandled:
+            self._reading_paused = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+            return
+        self._unhandled = self._receive(self._unhandled)
+        self._loop.call_soon(self._receive_more)
+        if self._ended_by is not None:
+            self._finish_if_handled(self._ended_by)
+
+    def _receive(self, data: bytes) -> bytes:
+        """Handle the frames of one turn of the loop; returns the bytes left for the next."""
         self._probe.clear()
-        events, error = self._codec.feed(data, self._loop.time())
+        events, taken, error = self._codec.feed(data, self._loop.time())
         if error is not None:
             self._broken = True
             self._retire()
@@ -261,24 +294,31 @@ class H2Connection(asyncio.Protocol):
             self._handle(event)
         if error is None:
             self._flush_soon()
-            return
+            return data[taken:]
         self._flush()  # sends the GOAWAY with the reason
         detail = str(error) if isinstance(error, H2Error) else repr(error)
         self._lost(UpstreamError(OriginFailure.PROTOCOL, detail))
         self._close_transport()
+        return b""
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._is_open:
+            return
+        self._retire()
+        self._ended_by = UpstreamError(
+            OriginFailure.RESET, str(exc) if exc else "the origin closed the connection"
+        )
+        self._finish_if_handled(self._ended_by)
+
+    def _finish_if_handled(self, error: UpstreamError) -> None:
+        """Release everything, unless received bytes still wait that some stream needs."""
+        if self._unhandled and self._streams:
             return
         self._is_open = False
         self._idle.cancel()
         self._probe.cancel()
         self._linger.cancel()
-        self._lost(
-            UpstreamError(
-                OriginFailure.RESET, str(exc) if exc else "the origin closed the connection"
-            )
-        )
+        self._lost(error)
         self._owner.closed(self)
 
     def _lost(self, error: UpstreamError) -> None:

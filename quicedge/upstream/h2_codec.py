@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection as _H2Connection
@@ -34,6 +35,9 @@ _FRAMES_FOR_WORK = 8
 """Frames without content allowed per frame with content: WINDOW_UPDATE for stream and connection,
 PING to measure the path, SETTINGS."""
 
+_SMALL = 1024
+"""Content of smaller frames is joined; that of larger ones costs more to copy than to deliver."""
+
 _SETTINGS = SettingsFrame.type
 _OF_THE_CONNECTION = (DenialOfServiceError, FlowControlError, StreamClosedError)
 """Errors that h2 raises for HEADERS and DATA and that concern the connection, not a stream."""
@@ -45,6 +49,16 @@ class Malformed(Event):
 
     stream_id: int
     detail: str
+
+
+class Fed(NamedTuple):
+    """The result of `Codec.feed`."""
+
+    events: list[Event]
+    taken: int
+    """Bytes received; the rest belongs to a later turn of the loop."""
+    error: Exception | None
+    """The error that ended the connection: usually a ProtocolError, but any exception of h2."""
 
 
 class FloodError(ProtocolError):
@@ -82,6 +96,8 @@ class Codec(_H2Connection):
         )
         self.decoder.max_header_list_size = limits.UPSTREAM_MAX_HEAD
         self._events: list[Event] = []
+        self._joining: dict[int, tuple[DataReceived, list[bytes]]] = {}
+        """By stream: the event that its next small frames extend, and their content."""
         self._frame_header = bytearray()
         self._now = now
         self._overhead = WorkBudget(
@@ -90,40 +106,46 @@ class Codec(_H2Connection):
         self._frame_left = 0
         self._has_preface = False
 
-    def feed(self, data: bytes, now: float) -> tuple[list[Event], Exception | None]:
-        """Receive data; returns events and the error that ended the connection, if any.
-
-        The error is usually a ProtocolError; any other exception of the codec is returned as well.
-        """
+    def feed(self, data: bytes, now: float) -> Fed:
+        """Receive data, up to UPSTREAM_H2_FRAMES_PER_TURN frames of it."""
         self._now = now
         events: list[Event] = []
         self._events = events
         usable, error = self._check_frames(data)
+        fault: Exception | None = error
         try:
             self.receive_data(data[:usable])
-        except Exception as fault:
-            return events, fault
-        if error is not None:
-            self._terminate_connection(error.error_code)
-        return events, error
+        except Exception as raised:
+            fault = raised
+        else:
+            if error is not None:
+                self._terminate_connection(error.error_code)
+        for event, pieces in self._joining.values():
+            event.data = b"".join(pieces)
+        self._joining.clear()
+        return Fed(events, usable, fault)
 
     def worked(self) -> None:
         """A request or response, or a part of one, was transferred."""
         self._overhead.earn(_FRAMES_FOR_WORK)
 
     def _check_frames(self, data: bytes) -> tuple[int, ProtocolError | None]:
-        """Check frame headers on arrival; returns the number of acceptable bytes, and the error.
+        """Check frame headers on arrival; returns the number of bytes to receive, and the error.
 
         h2 checks complete frames only. If an origin answers in HTTP/1.1, what looks like a frame
         takes megabytes to complete, if it ever does.
         """
         position = 0
+        frames = limits.UPSTREAM_H2_FRAMES_PER_TURN
         while position < len(data):
             if self._frame_left:
                 step = min(self._frame_left, len(data) - position)
                 self._frame_left -= step
                 position += step
                 continue
+            if not frames:
+                break
+            frames -= 1
             header = self._frame_header
             step = 9 - len(header)
             header += data[position : position + step]
@@ -139,18 +161,43 @@ class Codec(_H2Connection):
             self._has_preface = True
             self._frame_left = length
             header.clear()
-        return len(data), None
+        return position, None
 
     def _receive_frame(self, frame: Frame) -> list[Event]:
         """Keep events as they occur: what was complete before an error counts."""
         events = self._receive(frame)
+        content = next((event for event in events if isinstance(event, DataReceived)), None)
+        if content is not None and self._join(content):
+            events.remove(content)
         self._events += events
         if not isinstance(frame, DataFrame) or not frame.data:
             if self._overhead.spend(1, self._now) is not Standing.GOOD:
                 raise FloodError("too many frames without content")
-        elif any(isinstance(event, DataReceived) for event in events):
+        elif content is not None:
             self.worked()
         return []
+
+    def _join(self, event: DataReceived) -> bool:
+        """Join content of small frames to that of earlier ones of the same stream and turn.
+
+        No other event of a stream depends on its place between two DATA frames.
+        """
+        stream_id, data = event.stream_id or 0, event.data or b""
+        if len(data) >= _SMALL:
+            if stream_id in self._joining:
+                earlier, pieces = self._joining.pop(stream_id)
+                earlier.data = b"".join(pieces)
+            return False
+        if stream_id not in self._joining:
+            self._joining[stream_id] = event, [data]
+            return False
+        earlier, pieces = self._joining[stream_id]
+        pieces.append(data)
+        earlier.flow_controlled_length = (earlier.flow_controlled_length or 0) + (
+            event.flow_controlled_length or 0
+        )
+        earlier.stream_ended = event.stream_ended
+        return True
 
     def _receive(self, frame: Frame) -> list[Event]:
         """Turn a malformed response into a stream error (RFC 9113 section 8.1.1).
