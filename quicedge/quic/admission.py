@@ -1,4 +1,4 @@
-"""Who may start a handshake: decided before any state or cryptography is spent."""
+"""Admission of new connections, decided before any state or cryptography is spent."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from quicedge.quic.prefixes import AccessList, packed, prefix_of
 
 
 class Decision(Enum):
-    """What to do with the first packet of a would-be connection."""
+    """How to handle the first packet of a new connection."""
 
     ACCEPT = auto()
     RETRY = auto()
     DROP = auto()
     REFUSE = auto()
-    """Say CONNECTION_REFUSED, so that the client goes elsewhere at once."""
+    """Close with CONNECTION_REFUSED, so that the client fails over immediately."""
 
 
 class Verdict(NamedTuple):
-    """A decision, and why for one that is not to accept."""
+    """A decision, with a reason unless it is ACCEPT."""
 
     decision: Decision
     reason: str = ""
@@ -35,16 +35,16 @@ _ACCEPT = Verdict(Decision.ACCEPT)
 
 @dataclass(slots=True, kw_only=True)
 class AdmissionRules:
-    """What the operator allows, a worker. None: no limit of this kind."""
+    """Limits configured by the operator, per worker. None: unlimited."""
 
     retry: Literal["off", "always", "auto"] = "auto"
     retry_threshold: int
-    """Half-open handshakes of unvalidated addresses from which newcomers are sent a Retry."""
+    """Half-open handshakes of unvalidated addresses at which new clients are sent a Retry."""
     max_half_open: int
-    """Such handshakes at most, for when `retry` is off."""
+    """Maximum of such handshakes if `retry` is off."""
     max_half_open_per_prefix: int | None = None
-    """Half-open handshakes of one network from which its newcomers are sent a Retry, or refused
-    when `retry` is off."""
+    """Half-open handshakes per network at which its new clients are sent a Retry, or refused if
+    `retry` is off."""
     max_connections: int | None = None
     max_connections_per_address: int | None = None
     max_connections_per_prefix: int | None = None
@@ -54,29 +54,31 @@ class AdmissionRules:
 
 
 class Admission:
-    """The rules for new connections, and what they count.
+    """Applies the rules for new connections, and keeps the counts they need.
 
-    A client that returned a valid token has proved its address: it is not asked again, and no
-    number of half-open handshakes keeps it out, for a crowd behind one address (an office, CGNAT)
-    is no attack. One that has not may have forged its address, so what is counted by address never
-    refuses it for good: it is sent a Retry first. `note_*` keep the counts; every connection noted
-    is forgotten again, so the tables are no larger than the connections are many.
+    A client with a valid token has proved its address: it is sent no Retry, and half-open
+    handshakes never exclude it, as many clients may share an address (an office, CGNAT). Others may
+    spoof their address, so limits per address answer them with a Retry before refusing them.
+
+    Call `decide` for a first packet, `note_opened` for each accepted connection, then
+    `note_handshake_over` and `note_closed` once each. Invariant: the tables hold only
+    addresses with open connections.
     """
 
     def __init__(self, rules: AdmissionRules) -> None:
         self.closed: Verdict | None = None
-        """For everybody, while draining or out of memory; None: all is well."""
+        """Verdict for all clients while draining or out of memory; None otherwise."""
         self._addresses: Counter[bytes] = Counter()
         self._prefixes: Counter[bytes] = Counter()
         self._half_open_prefixes: Counter[bytes] = Counter()
         self._connections = 0
         self._half_open = 0
         self._unvalidated = 0
-        """Half-open handshakes of clients that have not proved their address."""
+        """Half-open handshakes of clients with an unvalidated address."""
         self.configure(rules)
 
     def configure(self, rules: AdmissionRules) -> None:
-        """Decide by these from now on."""
+        """Replace the rules."""
         self.rules = rules
         rate = rules.handshakes_per_second
         self._rate = RateLimit(rate) if rate is not None else None
@@ -88,7 +90,7 @@ class Admission:
         return self._half_open
 
     def decide(self, host: str, *, address_validated: bool, now: float) -> Verdict:
-        """About the first packet of a client at `host`."""
+        """Decide about the first packet of a client at `host`."""
         rules = self.rules
         if self.closed is not None:
             return self.closed
@@ -115,7 +117,7 @@ class Admission:
                 return Verdict(Decision.RETRY)
             elif prefix_full:
                 return Verdict(Decision.RETRY, "prefix_half_open")
-        # Last, so that only those who would be let in use up the rate.
+        # Last, so that only otherwise acceptable clients use up the rate.
         if self._rate is not None and not self._rate.allow(now):
             return Verdict(Decision.DROP, "handshake_rate")
         if not self._prefix_rates.allow(prefix_of(address), now):
@@ -123,7 +125,7 @@ class Admission:
         return _ACCEPT
 
     def _crowded(self, address: bytes) -> str | None:
-        """The limit that connections of the same address or network have reached."""
+        """The limit per address or network that is reached, if any."""
         rules = self.rules
         prefix = prefix_of(address)
         if _reached(self._addresses[address], rules.max_connections_per_address):
@@ -132,10 +134,10 @@ class Admission:
             return "prefix_connections"
         return None
 
-    # --- what is counted ------------------------------------------------------------------------
+    # --- counts ---------------------------------------------------------------------------------
 
     def note_opened(self, host: str, *, address_validated: bool = False) -> None:
-        """A client at `host` was let in."""
+        """A connection from `host` was accepted."""
         address = packed(host)
         prefix = prefix_of(address)
         self._connections += 1
@@ -146,8 +148,7 @@ class Admission:
         self._half_open_prefixes[prefix] += 1
 
     def note_handshake_over(self, host: str, *, address_validated: bool = False) -> None:
-        """Its handshake is complete, or the connection is gone before; the rest as `note_opened`
-        was told."""
+        """Its handshake completed or failed; same arguments as for `note_opened`."""
         self._half_open -= 1
         self._unvalidated -= not address_validated
         _decrease(self._half_open_prefixes, prefix_of(packed(host)))
@@ -171,7 +172,7 @@ def _decrease(counts: Counter[bytes], key: bytes) -> None:
 
 
 class RateLimit:
-    """A token bucket: `rate` actions a second, `burst` of them at once (as many as a second's)."""
+    """A token bucket: `rate` actions per second, `burst` at once (default: one second's worth)."""
 
     __slots__ = ("_burst", "_level", "_rate", "_updated")
 

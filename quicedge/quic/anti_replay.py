@@ -1,4 +1,4 @@
-"""Whether 0-RTT data may be taken: once a ticket, soon after it was made (RFC 8446 section 8)."""
+"""0-RTT anti-replay: once per ticket, for a fresh ClientHello (RFC 8446 section 8)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class EarlyDataUse(NamedTuple):
 
 
 class StrikeRegister:
-    """Remembers what was used for `window` seconds at least; at most `capacity` a window.
+    """Remembers what was used for `window` seconds at least; at most `capacity` per window.
 
     When it is full, it takes nothing for unused: a replay never gets through for want of room.
     """
@@ -91,7 +91,7 @@ class EarlyDataGuard:
             bool(stamp)
             and session.early_data == stamp
             and age <= EARLY_DATA_LIFETIME
-            # RFC 8446 section 8.3: a hello that was held back shows by its age.
+            # RFC 8446 section 8.3: the ticket age reveals a delayed ClientHello.
             and abs(age - stated_age) <= EARLY_DATA_AGE_TOLERANCE
             and self._register.strike(ticket_id(ticket), now)
         )

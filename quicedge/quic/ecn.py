@@ -1,4 +1,4 @@
-"""Explicit congestion notification of one connection (RFC 9000 section 13.4, RFC 3168)."""
+"""Explicit congestion notification (RFC 9000 section 13.4, RFC 3168)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ NOT_ECT, ECT_1, ECT_0, CE = 0, 1, 2, 3
 """Codepoints of the IP header's ECN field."""
 
 Counts = tuple[int, int, int]
-"""ECT(0), ECT(1) and CE, as an ACK frame has them (RFC 9000 section 19.3.2)."""
+"""ECT(0), ECT(1) and CE counts, as in ACK frames (RFC 9000 section 19.3.2)."""
 
 
 class EcnState(Enum):
-    """Of the validation of one path (appendix A.4). Values are qlog's."""
+    """State of ECN validation of one path (RFC 9000 appendix A.4). Values are qlog's."""
 
     TESTING = "testing"
     UNKNOWN = "unknown"
@@ -31,7 +31,11 @@ class EcnState(Enum):
 
 
 class EcnValidation:
-    """Whether the path in use carries our marks (RFC 9000 section 13.4.2 and appendix A.4)."""
+    """ECN validation of one path (RFC 9000 section 13.4.2 and appendix A.4).
+
+    Call `follow` when the path becomes active after another one. Mark packets with `codepoint` and
+    report marked ones to `on_sent` before `on_ack` or `on_lost`. FAILED is final.
+    """
 
     def __init__(self) -> None:
         self.state = EcnState.TESTING
@@ -42,14 +46,14 @@ class EcnValidation:
         self.seen: dict[Any, Counts] = {}
 
     def follow(self, previous: EcnValidation) -> None:
-        """Packets take this path from now on: the counts of the peer go on from the one before."""
+        """Continue with the peer's counts of the previously active path."""
         self.seen = previous.seen
         self.marked_total = previous.marked_total
         self._marked.clear()
         self._swallowed.reset()
 
     def codepoint(self, probe_timeouts: int) -> int:
-        """What to mark the next packets with; `probe_timeouts` in a row so far."""
+        """ECN codepoint of the next packets, after `probe_timeouts` consecutive PTOs."""
         if self.state is EcnState.TESTING and (
             self._marked_on_path >= ECN_TESTING_PACKETS or probe_timeouts >= ECN_TESTING_TIMEOUTS
         ):
@@ -65,11 +69,11 @@ class EcnValidation:
             marked[-1] = (marked[-1][0], stop)
         else:
             marked.append((first, stop))
-            # Forgotten marks make the comparison with an ACK's counts lenient, never strict.
+            # Forgotten marks make the comparison with ACK counts more lenient, never stricter.
             del marked[:-ECN_MARKED_RUNS]
 
     def marked_among(self, space: Any, spans: Iterable[tuple[int, int]]) -> int:
-        """How many packets of the spans (`stop` exclusive) were marked on this path."""
+        """Number of packets in the spans (`stop` exclusive) that were marked on this path."""
         return sum(
             max(0, min(stop, marked_stop) - max(first, marked_first))
             for first, stop in spans
@@ -93,10 +97,10 @@ class EcnValidation:
     def on_ack(
         self, space: Any, counts: Counts | None, acked: Iterable[tuple[int, int]], advanced: bool
     ) -> int:
-        """Judge an ACK frame; returns how many more packets the peer reports marked CE.
+        """Validate the ECN counts of an ACK frame; returns the increase of its CE count.
 
-        `acked` are the packets it newly acknowledges; `advanced` says that its largest one is
-        larger than any before.
+        `acked`: newly acknowledged packets; `advanced`: whether the largest acknowledged packet
+        number increased.
         """
         if self.state is EcnState.FAILED:
             return 0

@@ -1,4 +1,4 @@
-"""A QUIC server endpoint without sockets or clock: datagrams and time in, datagrams out."""
+"""A sans-IO QUIC server endpoint: datagrams and time in, datagrams out."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ log = structlog.get_logger("quicedge.quic")
 
 
 class Network(Protocol):
-    """Takes datagrams towards one path; what the kernel will not take may be lost."""
+    """Sends datagrams on a path; datagrams that the kernel rejects may be lost."""
 
     def send(self, datagrams: list[bytes], path: Any, ecn: int = 0) -> None: ...
 
@@ -56,35 +56,35 @@ class Network(Protocol):
 
 
 class Roster(Protocol):
-    """Keeps where clients are, for whoever has to tell them should this process die."""
+    """Records client addresses, so that clients can be sent resets if this process dies."""
 
     def put(self, connection: Connection) -> None:
         """A connection is alive; its path and connection ID may have changed."""
 
     def remove(self, connection: Connection) -> None:
-        """It is over, if it was known at all."""
+        """The connection ended; no effect if it is not recorded."""
 
 
 Accept = Callable[[Connection], ConnectionHandler]
 """Called once for each new connection; returns what handles its events."""
 
 Forward = Callable[[bytes, Any, int], bool]
-"""Takes a datagram of no known connection; whether it went to another worker, whose it is."""
+"""Forwards a datagram of an unknown connection; returns whether another worker owns it."""
 
 
 @dataclass(slots=True)
 class EndpointSettings:
-    """What the endpoint does with newcomers."""
+    """Settings of new connections."""
 
     configuration: QuicConfiguration
     handshake_timeout: float
     max_streams: int
     max_datagram_size: int
-    """UDP payload bytes at most, over IPv4."""
+    """Maximum UDP payload over IPv4, in bytes."""
     early_data_terms: bytes | None = None
-    """Stands for all limits that 0-RTT data is sent under; None: it is not taken."""
+    """Digest of all limits that apply to 0-RTT data; None rejects 0-RTT."""
     preferred_address: Callable[[Any], PreferredAddress | None] | None = None
-    """Where a client that came on a path should move to."""
+    """The preferred address for clients that connect on a path."""
 
 
 _FLOOD = Verdict(Decision.REFUSE, "flood")
@@ -95,12 +95,12 @@ _OUTCOMES = {
 }
 
 
-def _say_refused(verdict: Verdict, count: int) -> None:
+def _log_refused(verdict: Verdict, count: int) -> None:
     log.warning(_OUTCOMES[verdict.decision], reason=verdict.reason, count=count)
 
 
-class _Nobody:
-    """Handles what comes of a connection that is over: nothing."""
+class _NullHandler:
+    """Handler of terminated connections."""
 
     def handle_event(self, event: QuicEvent) -> None:
         pass
@@ -109,14 +109,16 @@ class _Nobody:
         pass
 
 
-_NOBODY = _Nobody()
+_NULL_HANDLER = _NullHandler()
 
 
 class Endpoint:
     """All connections of one worker.
 
-    Call `receive` for every datagram of a wake-up, then `flush` once: everything received is
-    handled before anything is sent. `wake` marks a connection that the application wrote to.
+    Per wake-up call `receive_run` for all datagrams, `handle_timers` if due, then `flush` once, and
+    `next_timer` for the next deadline. `wake` marks a connection that the application wrote to, for
+    the next `flush`. Invariants: an exception in one connection ends that connection only; every
+    connection ID in the routing table belongs to a connection in `connections`.
     """
 
     def __init__(
@@ -134,7 +136,7 @@ class Endpoint:
     ) -> None:
         self.settings = settings
         self.admission = admission
-        self._refusals = BoundedLog(_say_refused, limits.REFUSAL_LOG_INTERVAL)
+        self._refusals = BoundedLog(_log_refused, limits.REFUSAL_LOG_INTERVAL)
         self.certificates = certificates
         self.counters: Counter[str] = Counter()
         self.connections: set[Connection] = set()
@@ -157,16 +159,16 @@ class Endpoint:
         self._negotiations = RateLimit(limits.VERSION_NEGOTIATIONS_PER_SECOND)
 
     def use_keys(self, fleet: Fleet | None) -> None:
-        """Tickets and tokens under the keys of a fleet from now on; None: under our host's."""
+        """Seal tickets and tokens under the keys of a fleet; None: of this host."""
         self._tokens = TokenKeys(self._secret, fleet)
         self._tickets = Tickets(self._secret, fleet)
 
     # --- input ----------------------------------------------------------------------------------
 
     def receive_run(self, datagrams: list[bytes], path: Any, now: float, ecn: int = 0) -> None:
-        """Handle datagrams that came together on one path; never raises for what a peer sends.
+        """Process datagrams received together on one path; never raises for peer input.
 
-        Those of a client that has had its share of this turn wait (`receive_waiting`).
+        Datagrams of a client that has used its share of this turn wait (`receive_waiting`).
         """
         client = str(path.remote[0])
         if not self._turns.may_work(client):
@@ -183,7 +185,7 @@ class Endpoint:
             most = self._turns.run_length(client)
 
     def receive_waiting(self, now: float) -> None:
-        """Give every client a turn whose datagrams wait."""
+        """Start a turn and process waiting datagrams."""
         self._turns.begin()
         for client, runs in self._turns.take():
             while runs and self._turns.may_work(client):
@@ -194,7 +196,7 @@ class Endpoint:
 
     @property
     def has_waiting(self) -> bool:
-        """Whether `receive_waiting` has something to do."""
+        """Whether datagrams wait for `receive_waiting`."""
         return bool(self._turns)
 
     def _wait(self, client: str, run: WaitingRun) -> None:
@@ -204,8 +206,8 @@ class Endpoint:
     def _receive_some(
         self, datagrams: list[bytes], path: Any, now: float, ecn: int
     ) -> tuple[int, int]:
-        """Handle the first of some datagrams, and what goes with it; how many that were, and how
-        many frames they held."""
+        """Process a prefix of the datagrams; returns the numbers of datagrams and frames
+        processed."""
         data = datagrams[0]
         connection = None
         if data and not is_long(data):
@@ -222,11 +224,11 @@ class Endpoint:
         return handled, connection.frames_received - before
 
     def receive(self, data: bytes, path: Any, now: float, ecn: int = 0) -> None:
-        """Handle one datagram and its ECN codepoint; never raises for what a peer sends."""
+        """Process one datagram with its ECN codepoint; never raises for peer input."""
         self.receive_run([data], path, now, ecn)
 
     def _receive_one(self, data: bytes, path: Any, now: float, ecn: int) -> int:
-        """Handle one datagram that begins a connection, or is out of the ordinary; its frames."""
+        """Process a datagram that is not part of a run; returns its number of frames."""
         if not data:
             self.counters["dropped_empty"] += 1
             return 0
@@ -257,7 +259,7 @@ class Endpoint:
         if connection.packets_received:
             self._awake[connection] = None
         else:
-            # Not one packet in it was authentic: no client stands behind this connection.
+            # No packet in it was authentic, so there is no client.
             self.counters["dropped_undecryptable"] += 1
             self._end(connection, ErrorCode.NO_ERROR, "no authentic packet")
         return connection.frames_received - before
@@ -284,7 +286,7 @@ class Endpoint:
         return self._deadlines.next()
 
     def flush(self, now: float) -> None:
-        """Deliver events, send what is to be sent, set deadlines."""
+        """Deliver events, transmit, arm timers."""
         self._turns.begin()
         while self._awake:
             awake, self._awake = self._awake, {}
@@ -322,7 +324,7 @@ class Endpoint:
         self._transmit(connection, now)
 
     def _transmit(self, connection: Connection, now: float) -> bool:
-        """Hand what the connection sends to the network; whether there was anything."""
+        """Send pending datagrams of the connection; returns whether there were any."""
         singles: list[bytes] = []
         path: Any = None
         runs = connection.poll_transmit(now)
@@ -353,12 +355,12 @@ class Endpoint:
         if connection.handshake_complete:
             self._handshake_over(connection)
 
-    # --- newcomers ------------------------------------------------------------------------------
+    # --- new connections ------------------------------------------------------------------------
 
     def _first_packet(
         self, data: bytes, header: LongHeader, path: Any, now: float
     ) -> Connection | None:
-        """Decide about a long header packet of no known connection."""
+        """Process a long header packet of an unknown connection."""
         # RFC 9000 section 5.2.2: servers MUST drop smaller packets that specify unsupported
         # versions, and section 14.1 says the same of Initial packets.
         if len(data) < limits.MIN_INITIAL_DATAGRAM:
@@ -387,7 +389,7 @@ class Endpoint:
             retried = self._tokens.open_retry(token, path.remote[:2], header.destination_cid, now)
             validated = retried is not None
         elif token:
-            # RFC 9000 section 8.1.3: an invalid one counts as none.
+            # RFC 9000 section 8.1.3: an invalid token is ignored.
             validated = self._tokens.open_new(token, path.remote[0], header.version, now)
             self.counters["new_tokens_accepted" if validated else "new_tokens_ignored"] += 1
         verdict = self.admission.decide(path.remote[0], address_validated=validated, now=now)
@@ -401,7 +403,7 @@ class Endpoint:
             return None
         if decision is Decision.RETRY:
             if from_retry:
-                # RFC 9000 section 8.1.2: a client accepts one Retry; a second would be lost on it.
+                # RFC 9000 section 8.1.2: a client ignores a second Retry.
                 self.counters["refused_token"] += 1
                 self._refuse(header, ErrorCode.INVALID_TOKEN, path, now)
             else:
@@ -445,7 +447,7 @@ class Endpoint:
         self.half_open.add(connection)
         self.admission.note_opened(path.remote[0], address_validated=address_validated)
         self._cids[connection] = set()
-        # Until the client has our first packet it addresses us by the ID it chose.
+        # Until the client receives our first packet, it uses the ID that it chose.
         self._learn(connection, header.destination_cid)
         for cid in connection.host_cids:
             self._learn(connection, cid)
@@ -458,8 +460,8 @@ class Endpoint:
         self._cids[connection].add(cid)
 
     def _negotiate_version(self, header: LongHeader, path: Any, now: float) -> None:
-        # RFC 9000 section 6.1: a server MUST NOT send a Version Negotiation packet in answer to
-        # one; theirs says version 0.
+        # RFC 9000 section 6.1: MUST NOT respond to a Version Negotiation packet (version 0) with
+        # another one.
         if header.version == 0 or not self._negotiations.allow(now):
             self.counters["dropped_version"] += 1
             return
@@ -485,7 +487,7 @@ class Endpoint:
         self._network.send([answer], path)
 
     def _refuse(self, header: LongHeader, code: int, path: Any, now: float) -> None:
-        """Say why there is no connection, as long as that does not become work of its own."""
+        """Send CONNECTION_CLOSE for a refused connection, within a rate limit."""
         if self._closes.allow(now):
             self.counters["refusals_sent"] += 1
             self._network.send([initial_close(header, code)], path)
@@ -494,7 +496,7 @@ class Endpoint:
         return self._tokens.seal_new(path.remote[0], version, now)
 
     def _reset_unknown(self, data: bytes, path: Any, now: float) -> None:
-        """Answer a short header packet of no known connection with a stateless reset."""
+        """Send a stateless reset for a short header packet of an unknown connection."""
         token = self._connection_ids.reset_token(short_destination_cid(data))
         reset = stateless_reset(len(data), token)
         if reset is None or not self._resets.allow(now):
@@ -503,10 +505,10 @@ class Endpoint:
         self.counters["stateless_resets"] += 1
         self._network.send([reset], path)
 
-    # --- ends -----------------------------------------------------------------------------------
+    # --- termination ----------------------------------------------------------------------------
 
     def _fail(self, connection: Connection, where: str, now: float) -> None:
-        """An exception of ours: it costs this connection and no other."""
+        """Contain an internal exception to its connection."""
         self.counters["internal_errors"] += 1
         log.exception("connection failed", where=where, connection=connection.id)
         try:
@@ -517,7 +519,7 @@ class Endpoint:
         self._end(connection, ErrorCode.INTERNAL_ERROR, "internal error")
 
     def _end(self, connection: Connection, code: ErrorCode, reason: str) -> None:
-        """Forget a connection without a word to its peer, and tell its handler."""
+        """Remove a connection without notifying its peer, and notify its handler."""
         connection.close_silently(
             ConnectionTerminated(
                 error_code=code, frame_type=FrameType.PADDING, reason_phrase=reason
@@ -551,4 +553,4 @@ class Endpoint:
         for cid in self._cids.pop(connection, ()):
             if self._by_cid.get(cid) is connection:
                 del self._by_cid[cid]
-        connection.handler = _NOBODY  # they name each other: neither would be freed
+        connection.handler = _NULL_HANDLER  # breaks the reference cycle

@@ -10,11 +10,11 @@ from quicedge.config.limits import (
 )
 
 _STEPS = (1404, 1352, 1280)
-"""Sizes tried below the ceiling: what tunnels over Ethernet leave (PPPoE, WireGuard, IPv6)."""
+"""Sizes tried below the ceiling: MTUs of common tunnels over Ethernet (PPPoE, WireGuard, IPv6)."""
 
 
 class PathMtu:
-    """Finds the largest datagram a path carries: from the ceiling down, a few probes a size.
+    """Finds the largest datagram a path carries: from the ceiling down, a few probes per size.
 
     Starts at 1200 bytes, which every QUIC path carries, and never listens to ICMP. Sizes are UDP
     payload bytes, times seconds.
@@ -39,14 +39,14 @@ class PathMtu:
         self.current = min(self.current, self._ceiling)
 
     def next_probe(self, now: float) -> int | None:
-        """The size of the probe to send now, if any; `on_probe` must tell how it went."""
+        """Size of the probe to send now, if any; report its outcome to `on_probe`."""
         if self._outstanding or self.current >= self._ceiling or now < self._next_search:
             return None
         for size in (self._ceiling, *_STEPS):
             if self.current < size <= self._ceiling and size < self._searching_until_below:
                 self._outstanding = True
                 return size
-        # Nothing larger works: look again in a while, paths change.
+        # Nothing larger works: search again later, as paths change.
         self._searching_until_below = self._ceiling + 1
         self._next_search = now + MTU_RAISE_INTERVAL
         return None
@@ -54,13 +54,13 @@ class PathMtu:
     def on_probe(self, size: int, delivered: bool) -> bool:
         """A probe was acknowledged or lost; whether `current` grew."""
         if not self._outstanding:
-            return False  # from before a black hole was found: it says nothing of the path as it is
+            return False  # sent before a black hole was detected: outdated
         self._outstanding = False
         if delivered:
             self._lost = 0
             self.current = max(self.current, min(size, self._ceiling))
             return True
-        # RFC 8899 section 4.3: a lost probe is no sign of congestion, only of size.
+        # RFC 8899 section 4.3: a lost probe indicates its size, not congestion.
         self._lost += 1
         if self._lost >= MTU_PROBES:
             self._lost = 0
@@ -68,12 +68,12 @@ class PathMtu:
         return False
 
     def on_black_hole(self, now: float) -> None:
-        """The path swallows datagrams larger than the base (RFC 8899 section 4.3)."""
+        """The path drops datagrams larger than the base size (RFC 8899 section 4.3)."""
         self.reset()
         self._next_search = now + MTU_BLACK_HOLE_COOLDOWN
 
     def reset(self) -> None:
-        """A new path: nothing is known of it."""
+        """Start over on a new path."""
         self.current = self.base
         self._outstanding = False
         self._lost = 0

@@ -88,7 +88,7 @@ class KeyringSealer:
     """`Sealing` under keys that the operator gives and rotates: the first seals, all open.
 
     `purpose` separates the uses, as above. The nonces are random: NIST SP 800-38D section 8.3
-    allows a key 2**32 of them, a week at seven thousand handshakes a second.
+    allows a key 2**32 of them, a week at seven thousand handshakes per second.
     """
 
     def __init__(self, keys: Sequence[bytes], *, purpose: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Congestion controllers by name. They are told bytes, never packets."""
+"""Congestion controllers by name. They account in bytes, not packets."""
 
 from __future__ import annotations
 

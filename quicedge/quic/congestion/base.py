@@ -1,4 +1,4 @@
-"""What a congestion controller is told and what it answers (RFC 9002 section 7)."""
+"""The interface of congestion controllers (RFC 9002 section 7)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ LOSS_REDUCTION_FACTOR = 0.5
 class CongestionController(ABC):
     """Window in bytes, times in seconds.
 
-    A loss or CE mark reduces the window once a round trip: `on_congestion` ignores packets sent
-    before the current recovery period began (RFC 9002 section 7.3.2).
+    For each ACK, `recovery` calls `on_delivery_rate`, `on_rtt`, then `on_lost` and `on_congestion`
+    for losses it reveals, then `on_acked`. The window is reduced at most once per round trip:
+    `on_congestion` ignores packets sent before the current recovery period began (RFC 9002 section
+    7.3.2). To add a controller, implement `on_acked` and `_reduce`.
     """
 
     name: ClassVar[str]
@@ -29,7 +31,7 @@ class CongestionController(ABC):
         self.ssthresh: int | None = None
         self.recovery_start: float | None = None
         self.in_flight = 0
-        """Bytes in flight, as recovery last said."""
+        """Bytes in flight, set by recovery."""
         self.congestion_events = 0
 
     @property
@@ -41,7 +43,7 @@ class CongestionController(ABC):
         return self.ssthresh is None or self.congestion_window < self.ssthresh
 
     def in_recovery(self, sent_time: float) -> bool:
-        """Whether a packet sent then belongs to the current recovery period or before it."""
+        """Whether `sent_time` is before the start of the current recovery period."""
         return self.recovery_start is not None and sent_time <= self.recovery_start
 
     @abstractmethod
@@ -50,8 +52,8 @@ class CongestionController(ABC):
     ) -> None:
         """`nbytes` in flight were acknowledged, the newest of them sent at `sent_time`.
 
-        `limited`: the window was in use; RFC 9002 section 7.8 says it SHOULD NOT be increased
-        otherwise.
+        `limited`: whether the window was fully used; otherwise it SHOULD NOT be increased (RFC 9002
+        section 7.8).
         """
 
     def on_congestion(self, *, sent_time: float, now: float) -> None:
@@ -73,11 +75,11 @@ class CongestionController(ABC):
 
     @property
     def pacing_rate(self) -> float | None:
-        """Bytes per second to send at; None: what spreads the window over a round trip."""
+        """Pacing rate in bytes per second; None: derived from window and RTT."""
         return None
 
     def on_delivery_rate(self, rate: float, *, app_limited: bool) -> None:
-        """A sample of what the path delivered, bytes per second."""
+        """A delivery rate sample, in bytes per second."""
         return
 
     def on_lost(self, nbytes: int) -> None:
@@ -85,7 +87,7 @@ class CongestionController(ABC):
         return
 
     def on_rtt(self, latest_rtt: float, *, round_ended: bool) -> None:
-        """A round-trip sample; `round_ended`: packets sent since the last such call are acked."""
+        """An RTT sample; `round_ended`: packets sent since the last round ended are acked."""
         return
 
     @property
@@ -96,7 +98,7 @@ class CongestionController(ABC):
         return "congestion_avoidance"
 
     def metrics(self) -> dict[str, float | int | str | None]:
-        """What an operator may see."""
+        """Metrics for operators."""
         return {
             "congestion_controller": self.name,
             "congestion_state": self.state,

@@ -6,7 +6,7 @@ from quicedge.quic.congestion.base import LOSS_REDUCTION_FACTOR, CongestionContr
 
 
 class NewReno(CongestionController):
-    """Doubles a round in slow start, adds a packet a round in congestion avoidance."""
+    """Doubles per round in slow start, adds one packet per round in congestion avoidance."""
 
     name = "reno"
 

@@ -1,7 +1,7 @@
-"""The handshake: TLS, the keys of each epoch, transport parameters and the version agreed on.
+"""The handshake: TLS, keys of each epoch, transport parameters and version negotiation.
 
-TLS engines are `ServerTls` (ours) and `ClientTls` (aioquic's). Once the handshake is confirmed,
-`settle` lets go of all that only it needed; what was agreed stays readable.
+TLS engines are `ServerTls` (ours) and `ClientTls` (aioquic's). `settle` releases handshake-only
+state once the handshake is confirmed; the negotiated values stay readable.
 """
 
 from __future__ import annotations
@@ -41,10 +41,12 @@ _SECRET_LABELS = {
 
 
 class Handshake:
-    """One handshake of either side.
+    """A handshake of either role.
 
-    `start` first (a server with its client's first Initial), then `receive_crypto` for CRYPTO data
-    in order; what TLS answers goes to `output`. Look at `remote` and `is_complete` afterwards.
+    Call `start` first (a server on the client's first Initial packet), then `receive_crypto` with
+    contiguous CRYPTO data. After each, send and clear `output`, and check `remote` and
+    `is_complete`. Call `settle` once the handshake is confirmed, `close` when the connection ends.
+    Invariant: `remote` is only set to validated transport parameters.
     """
 
     def __init__(
@@ -57,12 +59,12 @@ class Handshake:
         make_tls: Callable[[Handshake], ServerTls | ClientTls],
         make_parameters: Callable[[], TransportParameters],
     ) -> None:
-        """`make_parameters` gives what we declare, but for what this class knows."""
+        """`make_parameters` returns our transport parameters without those known only here."""
         self._configuration = configuration
         self.is_client = configuration.is_client
         self.version = version
         self.packet_version = version
-        """Of the packet that is handled."""
+        """Version of the packet being processed."""
         self.original_destination_cid = original_destination_cid
         self.retry_source_cid = retry_source_cid
         self.remote_source_cid: bytes | None = None
@@ -77,23 +79,24 @@ class Handshake:
         self.phases = KeyPhases()
         """The 1-RTT keys."""
         self.local: bytes = b""
-        """Our transport parameters as we sent them."""
+        """Our transport parameters as encoded on the wire."""
         self.remote: TransportParameters | None = None
         self.remote_raw = b""
         self.remembered: TransportParameters | None = None
-        """Those of the server in the session before, which 0-RTT data is sent under."""
+        """Remembered parameters of the server that apply to 0-RTT data (clients)."""
         self.is_complete = False
         self.is_confirmed = False
         self.negotiated_incompatibly = False
-        """Whether a Version Negotiation packet made us choose the version."""
+        """Whether the version was chosen in response to a Version Negotiation packet."""
         self._version_agreed = False
         self.read_secrets = 0
-        """Secrets to read with that TLS has given so far."""
+        """Number of read secrets provided by TLS so far."""
         self.output: list[tuple[Epoch, bytes]] = []
-        """Handshake messages to be sent."""
+        """Handshake messages to send, by epoch."""
 
     def start(self, destination_cid: bytes, now: float) -> None:
-        """Begin: Initial keys follow from the ID that the client's first packet is sent to."""
+        """Start with the Destination Connection ID of the client's first packet, which determines
+        the Initial keys."""
         self.use_initial_cid(destination_cid)
         self.tls = engine = self._make_tls(self)
         if isinstance(engine, ClientTls):
@@ -108,18 +111,18 @@ class Handshake:
 
     @property
     def versions(self) -> list[int]:
-        """Versions that we speak."""
+        """Supported versions."""
         return self._configuration.supported_versions
 
     @property
     def alpn_protocols(self) -> list[str]:
-        """Application protocols that we speak."""
+        """Supported application protocols."""
         return self._configuration.alpn_protocols or []
 
     # --- keys -----------------------------------------------------------------------------------
 
     def _initial_pair(self, version: int) -> tuple[PacketKeys, PacketKeys] | None:
-        """Keys to read and to write with, derived for the versions that come."""
+        """Initial read and write keys, derived on demand per version."""
         if self._initial is None:
             return None
         pair = self._initial.get(version)
@@ -129,7 +132,7 @@ class Handshake:
         return pair
 
     def read_keys(self, epoch: Epoch, version: int) -> PacketKeys | None:
-        """Keys for packets of the peer; 1-RTT ones are in `phases`."""
+        """Keys to open packets of the peer; those for 1-RTT are in `phases`."""
         if epoch is Epoch.INITIAL:
             pair = self._initial_pair(version)
             return pair[0] if pair is not None else None
@@ -183,7 +186,7 @@ class Handshake:
     # --- TLS ------------------------------------------------------------------------------------
 
     def receive_crypto(self, epoch: Epoch, data: bytes, now: float) -> None:
-        """CRYPTO data in order; raises TransportError."""
+        """Process contiguous CRYPTO data; raises TransportError."""
         if self.tls is None:
             # RFC 9001 section 6: a server expects nothing more, and KeyUpdate least of all.
             raise TransportError(
@@ -289,23 +292,23 @@ class Handshake:
         return self.local
 
     def settle(self) -> None:
-        """Let go of secrets and TLS state: all that was agreed stays readable."""
+        """Release secrets and TLS state; negotiated values stay readable."""
         engine = self.tls
         if isinstance(engine, ServerTls):
-            self.agreed = Agreed(engine)
+            self.agreed = Negotiated(engine)
             self.tls = None
 
-    agreed: Agreed | None = None
+    agreed: Negotiated | None = None
 
     def close(self) -> None:
-        """The connection is over: free what refers back to this object."""
+        """Release reference cycles once the connection is terminated."""
         if self.tls is not None and self.agreed is None:
-            self.agreed = Agreed(self.tls)
+            self.agreed = Negotiated(self.tls)
         self.tls = None
         self._make_tls = self._make_parameters = _gone
 
     @property
-    def facts(self) -> Agreed | ServerTls | ClientTls | None:
+    def facts(self) -> Negotiated | ServerTls | ClientTls | None:
         return self.agreed or self.tls
 
 
@@ -313,8 +316,8 @@ def _gone(*_: Any) -> Any:
     raise RuntimeError("the handshake is over")
 
 
-class Agreed:
-    """What remains of a TLS handshake: no secrets."""
+class Negotiated:
+    """Negotiated values of a TLS handshake, without secrets."""
 
     __slots__ = (
         "alpn",

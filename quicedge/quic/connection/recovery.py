@@ -1,8 +1,8 @@
 """Loss detection and congestion control of one connection (RFC 9002).
 
-It is told of packets sent (`on_sent`, `on_run_sent`), ACK frames (`on_ack`) and its own timer
-(`handle_timeout`, when `timeout` has come), and tells whoever sent a frame what became of it.
-Times are seconds, sizes bytes. RTT, window and pacing belong to a path (`use_path`).
+Report packets sent (`on_sent`, `on_run_sent`) before any ACK frame of them (`on_ack`), and call
+`handle_timeout` at `timeout`; the delivery callbacks of frames are called with the outcome. Times
+are in seconds, sizes in bytes. RTT, congestion window and pacer belong to a path (`use_path`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,11 @@ ONE_RTT = Epoch.ONE_RTT
 
 
 class Recovery:
-    """RTT, losses, probes and the congestion window."""
+    """RTT, loss detection, probes and the congestion window.
+
+    Invariant: `bytes_in_flight` is the size of all in-flight packets recorded and not yet settled;
+    each packet is settled once, as acknowledged, lost or discarded.
+    """
 
     __slots__ = (
         "_lost", "_on_stream_data", "_round_delivered", "app_limited", "bytes_in_flight",
@@ -51,13 +55,13 @@ class Recovery:
         peer_validated_us: bool,
         on_stream_data: Callable[[bool, Any, int, int, bool], None],
     ) -> None:
-        """`peer_validated_us`: the peer needs nothing from us to validate our address (clients
-        never do). `on_stream_data` is told of stream, offsets and end when a run is settled."""
+        """`peer_validated_us`: whether the peer has validated our address; always true for servers.
+        `on_stream_data` is called with outcome, stream, offsets and end when a run is settled."""
         self.controller = controller
         self.rtt = RttEstimator(initial_rtt)
         self.pacer = Pacer(max_datagram_size)
         self.path_since = 0.0
-        """Packets sent before took another path: they say nothing of this one."""
+        """Packets sent earlier used another path and give no RTT sample for this one."""
         self.runs = RunLog()
         self.bytes_in_flight = 0
         self.handshake_confirmed = False
@@ -66,27 +70,27 @@ class Recovery:
         self.pto_count = 0
         self.spaces: list[PacketSpace] = []
         self.app_limited = True
-        """Whether the sender last stopped for want of data, not of window."""
+        """Whether the sender last stopped for lack of data, not of window."""
 
         self.newly_acked: list[tuple[int, int]] = []
-        """Packets that the last ACK frame settled, `stop` exclusive."""
+        """Packets newly acknowledged by the last ACK frame, `stop` exclusive."""
         self.newest_acked_sent_time = 0.0
         self.newly_lost: list[tuple[Epoch, int, int, float]] = []
-        """Packets in flight that were lost since the list was last taken (`take_newly_lost`)."""
+        """In-flight packets lost since the last `take_newly_lost`."""
         self.large_datagrams = SelectiveLoss(MTU_BLACK_HOLE_FLIGHTS)
-        """Fate of datagrams above the size that every path carries; path MTU probes set aside."""
+        """Losses of datagrams above the base size, without PMTU probes."""
         self.packets_lost = 0
         self.bytes_lost = 0
         self.packets_spuriously_lost = 0
-        """1-RTT packets declared lost and acknowledged after all."""
+        """1-RTT packets declared lost and acknowledged later."""
         self.on_packets_lost: Callable[[Epoch, list[tuple[int, int]], int], None] | None = None
-        """Told of each loss: the space, runs of packet numbers, the largest acknowledged."""
+        """Called on each loss with epoch, runs of packet numbers and largest acknowledged."""
         self.pto_total = 0
         self.delivered = 0
-        """Bytes acknowledged in all."""
+        """Total bytes acknowledged."""
         self.delivered_time = 0.0
         self.delivery_rate: float | None = None
-        """Bytes per second, the latest sample that was not application limited."""
+        """Latest sample that was not application-limited, in bytes per second."""
 
         self._on_stream_data = on_stream_data
         self._lost = LostPackets()
@@ -130,7 +134,7 @@ class Recovery:
                 if found is None or at < found[0]:
                     found = at, space
         if found is None and not self.peer_validated_us and self.spaces:
-            # Section 6.2.2.1: the server may be blocked until something of ours reaches it.
+            # Section 6.2.2.1: the server may be blocked until it receives more from us.
             space = self.spaces[0]
             at = max(space.last_eliciting_sent for space in self.spaces)
             found = at + self.rtt.probe_timeout(0.0) * backoff, space
@@ -139,7 +143,7 @@ class Recovery:
     # --- packets sent ---------------------------------------------------------------------------
 
     def on_sent(self, packet: SentPacket, space: PacketSpace) -> None:
-        """A packet left."""
+        """Record a packet sent."""
         space.sent[packet.number] = packet
         if packet.ack_eliciting:
             space.eliciting_in_flight += 1
@@ -149,7 +153,7 @@ class Recovery:
             self.pacer.on_sent(packet.size)
 
     def on_run_sent(self, run: SentPacketRun, space: PacketSpace) -> None:
-        """A run of packets left."""
+        """Record a run of packets sent."""
         self.runs.append(run)
         nbytes = run.wire_bytes
         space.last_eliciting_sent = run.sent_time
@@ -173,7 +177,7 @@ class Recovery:
             self.spaces.remove(space)
 
     def resend_all(self, space: PacketSpace) -> None:
-        """The peer cannot have read what was sent in this space: send it again."""
+        """Retransmit everything sent in a space, as the peer cannot have processed it."""
         for packet in list(space.sent.values()):
             self._take(packet, space)
             for delivery, args in packet.deliveries:
@@ -201,7 +205,7 @@ class Recovery:
         space.probes = PTO_PROBES
         left = PTO_PROBES
         if space.epoch is not ONE_RTT:
-            # All of what the handshake waits for: it is short.
+            # Repeat all handshake data: it is short, and both ends wait for it.
             left = len(space.sent)
         while left and self._repeat_oldest(space):
             left -= 1
@@ -229,10 +233,10 @@ class Recovery:
     def on_ack(
         self, ranges: list[tuple[int, int]], ack_delay: float, now: float, space: PacketSpace
     ) -> None:
-        """Settle what an ACK frame acknowledges (RFC 9002 appendix A.7).
+        """Settle newly acknowledged packets (RFC 9002 appendix A.7).
 
-        `ranges` are packet numbers, ascending and disjoint, their `stop` exclusive; `ack_delay`
-        is what the peer says it waited.
+        `ranges`: packet numbers, ascending and disjoint, `stop` exclusive; `ack_delay`: as
+        reported by the peer.
         """
         largest = ranges[-1][1] - 1
         if largest > space.largest_acked:
@@ -307,10 +311,9 @@ class Recovery:
             self.pto_count = 0
 
     def take_newly_lost(self) -> list[tuple[Epoch, int, int, float]]:
-        """Epoch, first and last packet number (exclusive) and time of what was lost; it is
-        forgotten.
+        """Remove and return lost packets as (epoch, first, stop, sent time).
 
-        Path MTU probes are not among them: their loss is a matter of their size.
+        PMTU probes are not included, as their loss only indicates their size.
         """
         lost, self.newly_lost = self.newly_lost, []
         return lost
@@ -326,13 +329,13 @@ class Recovery:
         """Packets take another path from now on (RFC 9000 section 9.4)."""
         self.rtt, self.controller, self.pacer = rtt, controller, pacer
         self.path_since = now
-        # What is still on the old path says nothing of this one.
+        # Losses of packets sent on the old path must not reduce the window of this one.
         controller.recovery_start = now
         self.large_datagrams.reset()
         self.pto_count = 0
 
     def use_datagram_size(self, size: int) -> None:
-        """Full datagrams have this size from now on."""
+        """Set the size of full datagrams."""
         self.controller.max_datagram_size = size
         self.pacer.datagram_size = size
 
@@ -391,13 +394,13 @@ class Recovery:
         space.loss_time = None
         lost_before = self.bytes_lost
         lost: list[tuple[int, int, float, bool]] = []  # first, stop, sent time, in flight
-        large_sent: list[float] = []  # when datagrams above the base size left
+        large_sent: list[float] = []  # send times of datagrams above the base size
 
         packets = []
         for number, packet in space.sent.items():
             if number > largest:
                 break
-            # The sum, as the timer has it: a difference may round the other way, for ever.
+            # Compare the same sum as the timer: a difference may round the other way for ever.
             due = packet.sent_time + delay
             if number <= threshold or due <= now:
                 packets.append(packet)
@@ -497,8 +500,8 @@ class Recovery:
 
 
 def _within(sent: dict[int, SentPacket], ranges: list[tuple[int, int]]) -> list[SentPacket]:
-    """The packets in the ranges; the peer chooses how many ranges there are, so the walk is over
-    what was sent."""
+    """The packets in the ranges. Iterates over sent packets, as the peer chooses the number of
+    ranges."""
     found: list[SentPacket] = []
     index = 0
     for number, packet in sent.items():
