@@ -737,16 +737,18 @@ class Http3Session:
         return SEND_BUFFER_HIGH
 
     def reset_stalled(self) -> int:
-        """Reset stalled streams of a client that holds its share of the memory; returns their
-        number."""
-        cut = 0
-        for stream in list(self.streams.values()):
-            exchange = stream.exchange
-            if exchange is not None and exchange.stalled:
-                self.reset(stream.stream_id, H3ErrorCode.EXCESSIVE_LOAD)
-                exchange.response_timed_out()
-                cut += 1
-        return cut
+        """Reset stalled streams, those that hold most first, until the client holds less than its
+        share of the memory; returns their number."""
+        stalled = [s for s in self.streams.values() if s.exchange and s.exchange.stalled]
+        stalled.sort(key=lambda stream: stream.undelivered, reverse=True)
+        for count, stream in enumerate(stalled):
+            if not self.memory.is_short:
+                return count
+            self.reset(stream.stream_id, H3ErrorCode.EXCESSIVE_LOAD)
+            if stream.exchange is not None:
+                stream.exchange.response_timed_out()
+            self.settle_memory()
+        return len(stalled)
 
     # --- drain ------------------------------------------------------------------------------------
 

@@ -64,8 +64,8 @@ class FrameTurns:
     def worked(self, client: str, packets: int, frames: int) -> bool:
         """Note what was handled; whether the client may go on."""
         spent = self._spent[client] = self._spent.get(client, 0) + frames
+        self._dense.pop(client, None)
         if frames > packets * DENSE_FRAMES_PER_PACKET:
-            self._dense.pop(client, None)
             self._dense[client] = None
             if len(self._dense) > DENSE_CLIENTS_REMEMBERED:
                 del self._dense[next(iter(self._dense))]

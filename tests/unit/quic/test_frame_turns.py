@@ -61,6 +61,8 @@ def test_dense_packets_are_handled_few_at_a_time() -> None:
     turns.worked(ONE, 4, 4 * DENSE_FRAMES_PER_PACKET + 1)
     assert turns.run_length(ONE) == DENSE_RUN
     assert turns.run_length(OTHER) == MAX_BATCH_PACKETS
+    turns.worked(ONE, 4, 8)
+    assert turns.run_length(ONE) == MAX_BATCH_PACKETS, "one odd packet is soon forgotten"
 
 
 def test_no_honest_client_meets_it_with_all_that_is_read_in_a_turn() -> None:
