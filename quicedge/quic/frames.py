@@ -139,7 +139,7 @@ class _Integers(Frame, frozen=True, gc=False):
 
     def encode(self) -> bytes:
         values = [encode_varint(getattr(self, name)) for name in self.__struct_fields__]
-        return bytes((self.kind,)) + b"".join(values)
+        return encode_varint(self.kind) + b"".join(values)
 
     def describe(self) -> dict[str, Any]:
         members = {name: getattr(self, name) for name in self.__struct_fields__}

@@ -143,3 +143,10 @@ def test_every_type_belongs_to_the_epochs_of_table_3() -> None:
 def test_describing_never_fails(payload: bytes) -> None:
     for frame in describe(payload, 3):
         assert frame["frame_type"]
+
+
+def test_a_frame_type_of_two_bytes_is_encoded_as_such() -> None:
+    class Extension(frames.MaxData, frozen=True, gc=False):
+        kind = 0x40
+
+    assert Extension(7).encode() == b"\x40\x40\x07"
