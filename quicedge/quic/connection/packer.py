@@ -160,8 +160,9 @@ class Packer:
                 if size < _MIN_SHORT:
                     break
             ack_due = space.ack_at is not None and space.ack_at <= now
-            has_frames = any(source.has_frames for source in self._sources)
+            # First, as it makes DATA_BLOCKED and STREAM_DATA_BLOCKED due.
             sendable = streams.next_sendable()
+            has_frames = any(source.has_frames for source in self._sources)
             if not (ack_due or has_frames or sendable):
                 break
             room = recovery.congestion_window - recovery.bytes_in_flight

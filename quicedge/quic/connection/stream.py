@@ -52,12 +52,14 @@ class ReceiveHalf:
 class SendHalf:
     """The sending half, finished once all data or a reset is acknowledged."""
 
-    __slots__ = ("buffer", "is_finished", "limit", "reset_code", "reset_pending")
+    __slots__ = ("blocked_at", "buffer", "is_finished", "limit", "reset_code", "reset_pending")
 
     def __init__(self, limit: int) -> None:
         self.buffer = SendBuffer()
         self.limit = limit
         """The peer's flow control limit."""
+        self.blocked_at = -1
+        """The limit that STREAM_DATA_BLOCKED last reported."""
         self.is_finished = False
         self.reset_code: int | None = None
         self.reset_pending = False

@@ -25,6 +25,7 @@ from quicedge.quic.frames import (
     STREAM_FIN,
     STREAM_LENGTH,
     STREAM_OFFSET,
+    DataBlocked,
     FrameType,
     MaxData,
     MaxStreamData,
@@ -52,11 +53,12 @@ class Streams:
     """
 
     __slots__ = (
-        "_awaited", "_blocked", "_blocked_due", "_counts_lost", "_credited", "_events",
-        "_flow_blocked", "_gaps", "_is_client", "_limit_bidi_ours", "_limit_bidi_theirs",
-        "_limit_uni", "_next_bidi", "_next_uni", "_open", "_ours", "_signals", "_stream_window",
-        "_touched", "_window_lost", "_written", "bytes_resent", "max_bidi", "max_uni",
-        "peer_bidi", "peer_uni", "scheduler", "send_limit", "send_used", "window",
+        "_awaited", "_blocked", "_blocked_due", "_counts_lost", "_credited", "_data_blocked_at",
+        "_data_blocked_due", "_events", "_flow_blocked", "_gaps", "_is_client",
+        "_limit_bidi_ours", "_limit_bidi_theirs", "_limit_uni", "_next_bidi", "_next_uni",
+        "_open", "_ours", "_signals", "_stalled", "_stream_window", "_touched", "_window_lost",
+        "_written", "bytes_resent", "max_bidi", "max_uni", "peer_bidi", "peer_uni", "scheduler",
+        "send_limit", "send_used", "window",
     )  # fmt: skip
 
     def __init__(
@@ -98,6 +100,11 @@ class Streams:
         self.scheduler = Scheduler()
         self._flow_blocked: dict[int, Stream] = {}
         """Streams blocked by their flow-control limit."""
+        self._stalled: dict[int, Stream] = {}
+        """Streams with STREAM_DATA_BLOCKED due."""
+        self._data_blocked_at = -1
+        """The connection limit that DATA_BLOCKED last reported."""
+        self._data_blocked_due = False
         self._credited: dict[int, Stream] = {}
         """Streams with MAX_STREAM_DATA due."""
         self._signals: dict[int, Stream] = {}
@@ -125,7 +132,7 @@ class Streams:
         max_uni: int,
     ) -> None:
         """Apply the peer's transport parameters; limits only grow (RFC 9000 section 7.4.1)."""
-        self.send_limit = max(self.send_limit, max_data)
+        self.receive_max_data(MaxData(max_data))
         # "Local" refers to the sender of the parameters: streams that the peer opens.
         self._limit_bidi_theirs = max(self._limit_bidi_theirs, bidi_local)
         self._limit_bidi_ours = max(self._limit_bidi_ours, bidi_remote)
@@ -133,7 +140,10 @@ class Streams:
         for stream in self._open.values():
             if stream.send is not None and self.is_ours(stream.id):
                 limit = self._limit_uni if stream.id & _UNI else self._limit_bidi_ours
-                stream.send.limit = max(stream.send.limit, limit)
+                if limit > stream.send.limit:
+                    stream.send.limit = limit
+                    self._flow_blocked.pop(stream.id, None)
+                    self._stalled.pop(stream.id, None)
                 self._schedule(stream)
         self._allow(max_bidi, uni=False)
         self._allow(max_uni, uni=True)
@@ -246,13 +256,16 @@ class Streams:
         )
 
     def receive_max_data(self, frame: MaxData) -> None:
-        self.send_limit = max(self.send_limit, frame.maximum)
+        if frame.maximum > self.send_limit:
+            self.send_limit = frame.maximum
+            self._data_blocked_due = False
 
     def receive_max_stream_data(self, frame: MaxStreamData) -> None:
         stream = self._find(frame.stream_id, FrameType.MAX_STREAM_DATA, receiving=False)
         if stream is None or stream.send is None or frame.maximum <= stream.send.limit:
             return
         stream.send.limit = frame.maximum
+        self._stalled.pop(stream.id, None)
         if self._flow_blocked.pop(stream.id, None) is not None:
             self._schedule(stream)
 
@@ -413,6 +426,7 @@ class Streams:
         send.buffer.discard()
         self.scheduler.remove(stream)
         self._flow_blocked.pop(stream.id, None)
+        self._stalled.pop(stream.id, None)
         self._signal(stream)
 
     def _signal(self, stream: Stream) -> None:
@@ -548,6 +562,8 @@ class Streams:
         return bool(
             self._credited
             or self._signals
+            or self._stalled
+            or self._data_blocked_due
             or self._window_lost
             or self.window.is_due
             or self.peer_bidi.is_due
@@ -586,6 +602,16 @@ class Streams:
             window.announce()
             self._touched[stream_id] = stream
             del self._credited[stream_id]
+        if self._data_blocked_due and not self._write_data_blocked(draft):
+            return False
+        while self._stalled:
+            stream_id, stream = next(iter(self._stalled.items()))
+            assert stream.send is not None
+            limit = stream.send.limit
+            stalled = StreamDataBlocked(stream_id, limit).encode()
+            if not draft.add(stalled, self._on_stalled_delivery, (stream, limit)):
+                return False
+            del self._stalled[stream_id]
         while self._signals:
             stream_id, stream = next(iter(self._signals.items()))
             if not self._write_signals(draft, stream):
@@ -599,6 +625,13 @@ class Streams:
             return False
         self.window.announce()
         self._window_lost = False
+        return True
+
+    def _write_data_blocked(self, draft: Draft) -> bool:
+        limit = self.send_limit
+        if not draft.add(DataBlocked(limit).encode(), self._on_data_blocked_delivery, (limit,)):
+            return False
+        self._data_blocked_due = False
         return True
 
     def _write_signals(self, draft: Draft, stream: Stream) -> bool:
@@ -631,6 +664,12 @@ class Streams:
             elif send.is_flow_blocked:
                 self.scheduler.remove(stream)
                 self._flow_blocked[stream.id] = stream
+                if send.blocked_at < send.limit:
+                    send.blocked_at = send.limit
+                    self._stalled[stream.id] = stream
+            elif self._data_blocked_at < self.send_limit:
+                self._data_blocked_at = self.send_limit
+                self._data_blocked_due = True
         return None
 
     def write_data(self, draft: Draft, stream: Stream, until: int) -> bool:
@@ -716,6 +755,17 @@ class Streams:
         if not delivered:
             self._counts_lost[uni] = True
 
+    def _on_data_blocked_delivery(self, delivered: bool, limit: int) -> None:
+        # RFC 9000 section 13.3: sent again only while still blocked on the same limit.
+        if not delivered and limit == self.send_limit <= self.send_used and self.scheduler:
+            self._data_blocked_due = True
+
+    def _on_stalled_delivery(self, delivered: bool, stream: Stream, limit: int) -> None:
+        send = stream.send
+        assert send is not None
+        if not delivered and limit == send.limit and stream.id in self._flow_blocked:
+            self._stalled[stream.id] = stream
+
     def _on_credit_delivery(self, delivered: bool, stream: Stream) -> None:
         if not delivered and stream.receive is not None and not stream.receive.is_finished:
             self._credited[stream.id] = stream
@@ -743,6 +793,7 @@ class Streams:
         self._touched[stream.id] = stream
         self.scheduler.remove(stream)
         self._flow_blocked.pop(stream.id, None)
+        self._stalled.pop(stream.id, None)
         self._signals.pop(stream.id, None)
         if not self.is_ours(stream.id):
             # RFC 9000 section 4.6: let the peer open another stream in its place.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 from aioquic.quic.events import HandshakeCompleted, StreamDataReceived
 
+from quicedge.quic.frames import FRAME_TYPES, FrameSpec, FrameType, StreamDataBlocked
 from tests.support.quicpair import make_pair
 from tests.support.simnet import Link, Pair
 
@@ -144,3 +146,29 @@ def test_a_handshake_that_stalls_is_dropped_at_its_deadline() -> None:
     pair.run(lambda: pair.server.connection.is_terminated, limit=30)
     assert pair.server.connection.close_event.reason_phrase == "Handshake timeout"
     assert pair.now - 1000.0 == pytest.approx(10, abs=1)
+
+
+def test_a_sender_held_back_by_a_limit_tells_the_peer_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = []
+    for kind in (FrameType.DATA_BLOCKED, FrameType.STREAM_DATA_BLOCKED):
+        spec = FRAME_TYPES[kind]
+
+        def parse(data: bytes, at: int, kind: int, spec: FrameSpec = spec) -> tuple[Any, int]:
+            frame, at = spec.parse(data, at, kind)
+            told.append(frame)
+            return frame, at
+
+        monkeypatch.setitem(FRAME_TYPES, kind, spec._replace(parse=parse))
+    pair = make_pair(own_client=True)
+    client: Any = pair.client.connection
+    server = pair.server.connection
+    pair.run(lambda: client.handshake_confirmed and server.handshake_confirmed)
+    stream_id = client.get_next_available_stream_id()
+    client.send_stream_data(stream_id, bytes(64 << 20), end_stream=True)
+    pair.run(lambda: client.streams.is_flow_blocked(stream_id), limit=60)
+    end = pair.now + 1
+    while pair.step(end):  # the server consumes nothing
+        pass
+    assert told == [StreamDataBlocked(stream_id, client.streams.get(stream_id).send.limit)]

@@ -9,6 +9,7 @@ from quicedge.quic.connection.events import EventQueue
 from quicedge.quic.connection.streams import Streams
 from quicedge.quic.errors import ErrorCode, TransportError
 from quicedge.quic.frames import (
+    DataBlocked,
     Epoch,
     MaxData,
     MaxStreamData,
@@ -16,6 +17,7 @@ from quicedge.quic.frames import (
     ResetStream,
     StopSending,
     Stream,
+    StreamDataBlocked,
     StreamsBlockedBidi,
     StreamsBlockedUni,
     parse_frame,
@@ -205,3 +207,65 @@ def test_an_end_without_data_waits_for_a_packet_with_room() -> None:
     assert made.write_data(draft, *found)
     assert parse_frame(draft.parts[0], 0)[1] == Stream(0, 4, b"", True)
     assert made.next_sendable() is None
+
+
+def test_a_blocked_stream_says_so_once_per_limit() -> None:
+    made = streams()
+    made.write(0, bytes(500), False)
+    assert send_all(made) == {0: 500}
+    assert control_frames(made) == []  # all was sent: it is not blocked
+    made.write(0, bytes(700), False)
+    for limit in (500, 800):
+        made.receive_max_stream_data(MaxStreamData(0, limit))
+        send_all(made)
+        assert control_frames(made) == [StreamDataBlocked(0, limit).encode()]
+        made.write(0, b"more", False)
+        send_all(made)
+        assert not made.has_frames
+    made.receive_max_stream_data(MaxStreamData(0, 5000))
+    send_all(made)
+    assert not made.has_frames
+
+
+def test_a_blocked_connection_says_so_once_per_limit() -> None:
+    made = streams(max_data=600)
+    made.write(0, bytes(400), False)
+    made.write(4, bytes(400), False)
+    send_all(made)
+    assert control_frames(made) == [DataBlocked(600).encode()]
+    send_all(made)
+    assert not made.has_frames
+    made.receive_max_data(MaxData(700))
+    send_all(made)
+    assert control_frames(made) == [DataBlocked(700).encode()]
+    made.receive_max_data(MaxData(5000))
+    send_all(made)
+    assert not made.has_frames
+
+
+def test_lost_blocked_frames_are_sent_again_only_while_still_blocked() -> None:
+    made = streams(max_data=700)
+    made.write(0, bytes(600), False)
+    made.write(4, bytes(400), False)
+    send_all(made)
+    draft = Draft(Epoch.ONE_RTT, 1000)
+    assert made.write_frames(draft)
+    expected = [DataBlocked(700).encode(), StreamDataBlocked(0, 500).encode()]
+    assert draft.parts == expected
+    for delivery, args in draft.deliveries:
+        delivery(False, *args)
+    assert control_frames(made) == expected
+    made.receive_max_data(MaxData(5000))
+    made.receive_max_stream_data(MaxStreamData(0, 5000))
+    send_all(made)
+    for delivery, args in draft.deliveries:
+        delivery(False, *args)
+    assert not made.has_frames
+
+
+def test_a_reset_stream_is_not_blocked() -> None:
+    made = streams()
+    made.write(0, bytes(600), False)
+    send_all(made)
+    made.reset(0, 7)
+    assert control_frames(made) == [ResetStream(0, 7, 500).encode()]
