@@ -20,13 +20,12 @@ from typing import Any
 
 import uvloop
 from aioquic import tls
-from aioquic.asyncio import QuicConnectionProtocol
 from aioquic.buffer import encode_uint_var
-from aioquic.h3.connection import H3_ALPN, H3Connection
+from aioquic.h3.connection import H3_ALPN
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
-from aioquic.quic.events import ConnectionTerminated, ProtocolNegotiated, QuicEvent
 
+from bench.hostile_client import HostileClient
 from bench.soakload import say, until_told
 from tests.support.initials import crypto_frame, initial
 
@@ -79,24 +78,8 @@ class Total:
         return min(RATE / 2, self._level + (time.monotonic() - self._at) * RATE)
 
 
-class Attacker(QuicConnectionProtocol):
+class Attacker(HostileClient):
     """One connection, and packets of any content in it."""
-
-    ended = False
-    _http: H3Connection | None = None
-
-    def quic_event_received(self, event: QuicEvent) -> None:
-        if isinstance(event, ProtocolNegotiated):
-            self._http = H3Connection(self._quic)
-        self.ended |= isinstance(event, ConnectionTerminated)
-
-    def ask(self, path: bytes, method: bytes = b"GET", end: bool = True) -> int:
-        assert self._http is not None
-        stream_id = self._quic.get_next_available_stream_id()
-        fields = [(b":method", method), (b":scheme", b"https"), (b":authority", b"localhost"),
-                  (b":path", path)]  # fmt: skip
-        self._http.send_headers(stream_id, fields, end_stream=end)
-        return stream_id
 
     def write(self, stream_id: int, data: bytes) -> None:
         assert self._http is not None

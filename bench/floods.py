@@ -18,12 +18,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 
 import uvloop
-from aioquic.asyncio import QuicConnectionProtocol
-from aioquic.h3.connection import H3_ALPN, H3Connection
+from aioquic.h3.connection import H3_ALPN
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
-from aioquic.quic.events import ConnectionTerminated, ProtocolNegotiated, QuicEvent
 
+from bench.hostile_client import HostileClient
 from bench.soakload import say, until_told
 from tests.support.initials import crypto_frame, initial
 
@@ -81,24 +80,8 @@ def _cycle(prepared: list[bytes]) -> Iterator[bytes]:
         yield from prepared
 
 
-class Attacker(QuicConnectionProtocol):
+class Attacker(HostileClient):
     """A hostile HTTP/3 client."""
-
-    ended = False
-    _http: H3Connection | None = None
-
-    def quic_event_received(self, event: QuicEvent) -> None:
-        if isinstance(event, ProtocolNegotiated):
-            self._http = H3Connection(self._quic)
-        self.ended |= isinstance(event, ConnectionTerminated)
-
-    def ask(self, path: bytes, method: bytes = b"GET", end: bool = True) -> int:
-        assert self._http is not None
-        stream_id = self._quic.get_next_available_stream_id()
-        fields = [(b":method", method), (b":scheme", b"https"), (b":authority", b"localhost"),
-                  (b":path", path)]  # fmt: skip
-        self._http.send_headers(stream_id, fields, end_stream=end)
-        return stream_id
 
     def trickle(self, stream_id: int) -> None:
         assert self._http is not None
