@@ -277,7 +277,7 @@ class _Owner:
     def available(self, connection: object) -> None:
         pass
 
-    retired = closed = repaired_response = available
+    retired = closed = repaired_response = limited = available
 
 
 class _Receiver:

@@ -276,8 +276,8 @@ def test_frame_headers_are_found_wherever_the_bytes_are_cut(
     codec = Codec(now=0.0)
     codec.initiate_connection()
     for piece in _split(settings + frames, cuts):
-        assert codec.feed(piece, 0.0)[1] is None
+        assert codec.feed(piece, 0.0).error is None
     too_long = (2**20).to_bytes(3, "big") + b"\0\0\0\0\0\1"
     for byte in too_long[:-1]:
-        assert codec.feed(bytes([byte]), 0.0)[1] is None
-    assert isinstance(codec.feed(too_long[-1:], 0.0)[1], FrameTooLargeError)
+        assert codec.feed(bytes([byte]), 0.0).error is None
+    assert isinstance(codec.feed(too_long[-1:], 0.0).error, FrameTooLargeError)
