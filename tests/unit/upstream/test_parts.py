@@ -151,6 +151,9 @@ class _Owner:
     def closed(self, connection: OriginConnection) -> None:
         pass
 
+    def limited(self, max_streams: int) -> None:
+        pass
+
     def repaired_response(self, what: str) -> None:
         pass
 
