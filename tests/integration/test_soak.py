@@ -67,7 +67,7 @@ def test_honest_clients_are_served_beside_one_that_takes_all_it_can(
             sent = attacker.finish()["sent"]
         assert sent > 10_000
         assert not during["failed"]
-        assert during["small"] > 20
+        assert during["small"] > 5
         # How slow, and at what cost per byte, is `make soak`'s to say.
         assert during["p99"] < 3
         assert end.resident - before.resident < attacks.MEMORY_MOST
