@@ -1,8 +1,8 @@
 """How much of the loop one client may have: frames per turn, and what waits for the next.
 
 A packet may hold hundreds of frames, each of which costs as much as a full packet of one. So work
-is counted in frames, by the address that datagrams claim to come from; those of a client that has
-had its turn wait, bounded, while others are served.
+is counted in frames, by the address that datagrams claim to come from. Once a client has used up
+its turn, its further datagrams wait, within bounds, while others are served.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class FrameTurns:
     `begin` starts a turn. `take` hands out what waits, a client's runs in their order.
     """
 
-    __slots__ = ("_dense", "_spent", "_waiting", "_waiting_bytes")
+    __slots__ = ("_dense", "_spent", "_waiting", "_waiting_bytes", "waiting_bytes")
 
     def __init__(self) -> None:
         self._spent: dict[str, int] = {}
@@ -44,6 +44,8 @@ class FrameTurns:
         """Clients whose packets held many frames lately, the latest last."""
         self._waiting: dict[str, deque[WaitingRun]] = {}
         self._waiting_bytes: dict[str, int] = {}
+        self.waiting_bytes = 0
+        """Bytes of datagrams that wait."""
 
     def __bool__(self) -> bool:
         """Whether anything waits."""
@@ -79,15 +81,12 @@ class FrameTurns:
             return False
         self._waiting.setdefault(client, deque()).append(run)
         self._waiting_bytes[client] = held + size
+        self.waiting_bytes += size
         return True
-
-    @property
-    def waiting_bytes(self) -> int:
-        """Bytes of datagrams that wait."""
-        return sum(self._waiting_bytes.values())
 
     def take(self) -> Iterator[tuple[str, deque[WaitingRun]]]:
         """What waits, by client; it waits no longer."""
         waiting, self._waiting = self._waiting, {}
         self._waiting_bytes.clear()
+        self.waiting_bytes = 0
         yield from waiting.items()
