@@ -11,20 +11,15 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from aioquic.quic.configuration import QuicConfiguration
 
 from quicedge.config.limits import (
-    ACK_DELAY,
     ACK_DELAY_EXPONENT,
-    ACTIVE_CONNECTION_IDS,
-    AEAD_FAILURES,
     CONNECTION_ID_LENGTH,
     EARLY_PACKETS_HELD,
     HANDSHAKE_TIMEOUT,
-    MAX_ACK_DELAY,
-    MAX_CRYPTO_OFFSET,
     MAX_STREAMS_BIDI,
     MAX_STREAMS_UNI,
     MIN_INITIAL_DATAGRAM,
@@ -34,7 +29,6 @@ from quicedge.quic.anti_replay import EarlyDataGuard, EarlyDataUse
 from quicedge.quic.blocked_time import LimitClock, main_limit
 from quicedge.quic.congestion import make_controller
 from quicedge.quic.connection.acks import AckReceiver
-from quicedge.quic.connection.assembler import TooManyGaps
 from quicedge.quic.connection.closing import State
 from quicedge.quic.connection.connection_ids import (
     ConnectionIdSource,
@@ -42,19 +36,23 @@ from quicedge.quic.connection.connection_ids import (
     RemoteConnectionIds,
 )
 from quicedge.quic.connection.deferred import DeferredPackets
-from quicedge.quic.connection.drops import Accounted, DropReason, Outcome
+from quicedge.quic.connection.drops import DropReason
+from quicedge.quic.connection.establishment import Establishment, MakeToken
 from quicedge.quic.connection.events import EventQueue
+from quicedge.quic.connection.first_flight import FirstFlight, NoCommonVersion
 from quicedge.quic.connection.flood import FloodGuard
+from quicedge.quic.connection.frame_dispatch import FrameDispatch, TokenHandler
 from quicedge.quic.connection.handshake import Handshake
 from quicedge.quic.connection.idle import IdleTimer
 from quicedge.quic.connection.lifecycle import Lifecycle
 from quicedge.quic.connection.limiting import note_limits
 from quicedge.quic.connection.migration import Migration
 from quicedge.quic.connection.observer import Observer
+from quicedge.quic.connection.offer import Offer
 from quicedge.quic.connection.packer import Packer, Transmit
 from quicedge.quic.connection.paths import Path, Paths
+from quicedge.quic.connection.receiver import Receiver
 from quicedge.quic.connection.recovery import Recovery
-from quicedge.quic.connection.send_buffer import SendBuffer
 from quicedge.quic.connection.signals import ConfirmationSignal, Pings
 from quicedge.quic.connection.spaces import NumberSkipper, PacketSpace
 from quicedge.quic.connection.stats import ConnectionCounters
@@ -62,63 +60,28 @@ from quicedge.quic.connection.streams import Streams
 from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.ecn import Counts, EcnState
 from quicedge.quic.ending import Delivery, Ending
-from quicedge.quic.errors import ErrorCode, TransportError
+from quicedge.quic.errors import ErrorCode
 from quicedge.quic.events import (
     ConnectionTerminated,
-    DatagramFrameReceived,
-    HandshakeCompleted,
-    ProtocolNegotiated,
     QuicEvent,
 )
 from quicedge.quic.frames import (
-    FRAME_TYPES,
-    Ack,
     ConnectionClose,
-    Crypto,
-    Datagram,
     Epoch,
-    FrameError,
     FrameType,
-    NewToken,
-    RetireConnectionId,
-    decode_varint,
-)
-from quicedge.quic.frames import Stream as StreamFrame
-from quicedge.quic.packet import (
-    LongPacket,
-    PacketKind,
-    parse_long_packet,
-    parse_version_negotiation,
 )
 from quicedge.quic.pmtud import PathMtu
-from quicedge.quic.protection import MAX_NUMBER_LENGTH, SAMPLE_LENGTH, open_packet, open_run
-from quicedge.quic.retry import is_authentic_retry
 from quicedge.quic.tickets import Tickets
 from quicedge.quic.tls import CertificateStore, ServerCertificate
-from quicedge.quic.tls_client import ClientTls, TicketHandler
+from quicedge.quic.tls_client import TicketHandler
 from quicedge.quic.tls_server import ServerTls
 from quicedge.quic.transport_parameters import (
     PreferredAddress,
-    PreferredAddressParameter,
     TransportParameters,
 )
 from quicedge.shares import Standing
 from quicedge.telemetry.trace import Trace
 
-INITIAL, ZERO_RTT = Epoch.INITIAL, Epoch.ZERO_RTT
-HANDSHAKE, ONE_RTT = Epoch.HANDSHAKE, Epoch.ONE_RTT
-
-_PN_AT = 1 + CONNECTION_ID_LENGTH
-_MIN_SHORT_PACKET = _PN_AT + MAX_NUMBER_LENGTH + SAMPLE_LENGTH
-_EPOCHS = {
-    PacketKind.INITIAL: INITIAL,
-    PacketKind.ZERO_RTT: ZERO_RTT,
-    PacketKind.HANDSHAKE: HANDSHAKE,
-}
-_SHORT_RESERVED, _LONG_RESERVED = 0x18, 0x0C
-"""Bits of the first byte that must be zero (RFC 9000 section 17)."""
-_SPIN = 0x20
-_parse_stream = StreamFrame.parse
 _MIN_PROBE_ROOM = 60
 """Maximum size of an ACK or a probe on an unvalidated path, in bytes."""
 
@@ -140,11 +103,6 @@ class PathView(NamedTuple):
     validated: bool
     bytes_received: int
     bytes_sent: int
-
-
-def _streams(method: Callable[[Streams, Any], None]) -> Callable[[Any, Any, int], None]:
-    """A receiver that passes the frame to the streams."""
-    return lambda connection, frame, kind: method(connection.streams, frame)
 
 
 class Connection:
@@ -173,12 +131,12 @@ class Connection:
         preferred_address: PreferredAddress | None = None,
         tickets: Tickets | None = None,
         address_validated: bool = False,
-        make_token: Callable[[Any, int, float], bytes] | None = None,
+        make_token: MakeToken | None = None,
         early_data: tuple[EarlyDataGuard, bytes] | None = None,
         original_destination_connection_id: bytes | None = None,
         retry_source_connection_id: bytes | None = None,
         session_ticket_handler: TicketHandler | None = None,
-        token_handler: Callable[[bytes], None] | None = None,
+        token_handler: TokenHandler | None = None,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         """`address_validated`: the first Initial carried a valid token for its source address.
@@ -188,15 +146,8 @@ class Connection:
         self.configuration = configuration
         self._is_client = configuration.is_client
         self._random = random
-        self._certificates = certificates
-        self._tickets = tickets
-        self._early_data = early_data
-        self._preferred_address = preferred_address
-        self._address_validated = address_validated
-        self._make_token = make_token
-        self._ticket_handler = session_ticket_handler
-        self._token_handler = token_handler
-        self._max_streams = max_streams_bidi, max_streams_uni
+        self.token_accepted = address_validated
+        """Whether the first Initial carried a valid token for its source address."""
         self._now = now
 
         first_cid = original_destination_connection_id or random(CONNECTION_ID_LENGTH)
@@ -226,14 +177,25 @@ class Connection:
             connection_ids or ConnectionIdIssuer(secret=random(32)), self.events
         )
         self.remote_ids = RemoteConnectionIds(first_cid)
-        self.spaces = {epoch: PacketSpace(epoch) for epoch in (INITIAL, HANDSHAKE, ONE_RTT)}
+        self.spaces = {
+            epoch: PacketSpace(epoch) for epoch in (Epoch.INITIAL, Epoch.HANDSHAKE, Epoch.ONE_RTT)
+        }
         self.handshake = Handshake(
             configuration,
             version=configuration.original_version or configuration.supported_versions[0],
             original_destination_cid=first_cid,
             retry_source_cid=retry_source_connection_id,
-            make_tls=self._make_tls,
-            make_parameters=self._make_parameters,
+            offer=Offer(
+                configuration,
+                local_ids=self.local_ids,
+                max_streams=(max_streams_bidi, max_streams_uni),
+                random=random,
+                certificates=certificates,
+                tickets=tickets,
+                early_data=early_data,
+                preferred_address=preferred_address,
+                ticket_handler=session_ticket_handler,
+            ),
         )
         self.recovery = Recovery(
             controller=make_controller(
@@ -246,7 +208,7 @@ class Connection:
         )
         self.recovery.spaces = list(self.spaces.values())
         self.skipper = NumberSkipper(random)
-        self._confirmation = ConfirmationSignal()
+        confirmation = ConfirmationSignal()
         self._pings = Pings(self.events)
         self._packer = Packer(
             is_client=self._is_client,
@@ -261,7 +223,7 @@ class Connection:
             idle=self.idle,
             skipper=self.skipper,
             counters=self.counters,
-            confirmation=self._confirmation,
+            confirmation=confirmation,
             pings=self._pings,
             ack_delay_exponent=ACK_DELAY_EXPONENT,
         )
@@ -282,69 +244,68 @@ class Connection:
             recovery=self.recovery,
             counters=self.counters,
         )
+        self._establishment = Establishment(
+            handshake=self.handshake,
+            spaces=self.spaces,
+            streams=self.streams,
+            recovery=self.recovery,
+            acks=self._acks,
+            migration=self._migration,
+            local_ids=self.local_ids,
+            remote_ids=self.remote_ids,
+            idle=self.idle,
+            events=self.events,
+            confirmation=confirmation,
+            address_validated=address_validated,
+            make_token=make_token,
+        )
         self.deferred = DeferredPackets(EARLY_PACKETS_HELD)
+        self._receiver = Receiver(
+            versions=configuration.supported_versions,
+            life=self._life,
+            handshake=self.handshake,
+            establishment=self._establishment,
+            first_flight=self._make_first_flight() if self._is_client else None,
+            frames=FrameDispatch(
+                is_client=self._is_client,
+                datagram_limit=configuration.max_datagram_frame_size,
+                life=self._life,
+                establishment=self._establishment,
+                streams=self.streams,
+                paths=self.network_paths,
+                migration=self._migration,
+                local_ids=self.local_ids,
+                remote_ids=self.remote_ids,
+                recovery=self.recovery,
+                acks=self._acks,
+                events=self.events,
+                counters=self.counters,
+                token_handler=token_handler,
+            ),
+            spaces=self.spaces,
+            paths=self.network_paths,
+            migration=self._migration,
+            local_ids=self.local_ids,
+            remote_ids=self.remote_ids,
+            recovery=self.recovery,
+            acks=self._acks,
+            idle=self.idle,
+            deferred=self.deferred,
+            counters=self.counters,
+        )
         self._observer: Observer | None = None
-        self.datagrams_held = 0
-        """Datagrams deferred so far because their keys were missing."""
-        self._secrets_seen = 0
-        self._is_retrying = False
-        self._parameters_applied = False
-        self._is_settled = False
-        self._retried = False
-        self._resent_early = False
-        self._spin_number = -1
-        self._key_updates_seen = 0
-        # context of the packet being processed
-        self._path: Path
-        self._cid = b""
-        self._space: PacketSpace = self.spaces[INITIAL]
-        self._epoch = INITIAL
 
-    # --- setup ----------------------------------------------------------------------------------
-
-    def _make_tls(self, hooks: Handshake) -> ServerTls | ClientTls:
-        configuration = self.configuration
-        if self._is_client:
-            return ClientTls(hooks, configuration, hooks.encode_parameters(), self._ticket_handler)
-        assert self._certificates is not None
-        return ServerTls(
-            hooks,
-            certificates=self._certificates,
-            alpn_protocols=configuration.alpn_protocols or [],
-            cipher_suites=configuration.cipher_suites,
-            random=self._random,
-            tickets=self._tickets,
-            early_data=self._early_data,
+    def _make_first_flight(self) -> FirstFlight:
+        return FirstFlight(
+            versions=self.configuration.supported_versions,
+            original_cid=self.original_destination_connection_id,
+            handshake=self.handshake,
+            establishment=self._establishment,
+            spaces=self.spaces,
+            recovery=self.recovery,
+            remote_ids=self.remote_ids,
+            packer=self._packer,
         )
-
-    def _make_parameters(self) -> TransportParameters:
-        """Our transport parameters, without those that `Handshake` fills in."""
-        configuration = self.configuration
-        window = configuration.max_stream_data
-        parameters = TransportParameters(
-            max_idle_timeout=int(configuration.idle_timeout * 1000),
-            initial_max_data=configuration.max_data,
-            initial_max_stream_data_bidi_local=window,
-            initial_max_stream_data_bidi_remote=window,
-            initial_max_stream_data_uni=window,
-            initial_max_streams_bidi=self._max_streams[0],
-            initial_max_streams_uni=self._max_streams[1],
-            ack_delay_exponent=ACK_DELAY_EXPONENT,
-            max_ack_delay=MAX_ACK_DELAY,
-            active_connection_id_limit=ACTIVE_CONNECTION_IDS,
-            max_datagram_frame_size=configuration.max_datagram_frame_size,
-            initial_source_connection_id=self.local_ids.initial,
-        )
-        if self._is_client:
-            return parameters
-        parameters.stateless_reset_token = self.local_ids.reset_token(self.local_ids.initial)
-        if self._preferred_address is not None:
-            # RFC 9000 section 5.1.1: the sequence number of this connection ID is 1.
-            cid = self.local_ids.issue_unframed()
-            parameters.preferred_address = PreferredAddressParameter(
-                *self._preferred_address, cid, self.local_ids.reset_token(cid)
-            )
-        return parameters
 
     def connect(self, address: Any, now: float) -> None:
         """Start the handshake; clients only, once, before any other method."""
@@ -352,13 +313,7 @@ class Connection:
         path = Path(address, validated=True)
         self._migration.start(path, now)
         self.idle.on_received(now, self.recovery.probe_timeout())
-        self._start_client(now)
-
-    def _start_client(self, now: float) -> None:
-        self.handshake.start(self.remote_ids.current.cid, now)
-        if self.handshake.remembered is not None:
-            self._apply_limits(self.handshake.remembered)
-        self._take_output()
+        self._establishment.start(now)
 
     # --- input: datagrams -----------------------------------------------------------------------
 
@@ -377,679 +332,16 @@ class Connection:
         observer = self._observer
         if observer is not None:
             observer.trace.now = now
-        if not self._life.is_alive:
-            return self._receive_when_over(datagrams, at, address)
-        path = self.network_paths.find(address)
-        run: list[bytes] = []
-        if path is not None and self._is_settled and not datagrams[at][0] & 0x80:
-            run = self._short_run(datagrams, at, path)
         try:
-            if run:
-                assert path is not None
-                size = sum(map(len, run))
-                self.counters.bytes_received += size
-                path.bytes_received += size
-                self._receive_shorts(run, path, now, ecn)
-            else:
-                self._receive_any(datagrams[at], path, address, now, ecn)
-            self._acks.settle(now)
-        except TransportError as error:
-            self._close_for(error)
-        if self.handshake.is_confirmed and not self._is_settled:
-            self._settle()
-        if self.deferred.held:
-            self._receive_deferred(now)
+            processed = self._receiver.receive_run(datagrams, at, address, now, ecn)
+        except NoCommonVersion:
+            self._fail("Could not find a common protocol version")
+            return len(datagrams) - at
         if self.handshake_seconds is None and self.handshake.is_complete:
             self.handshake_seconds = now - self.created_at
         if observer is not None and self._observer is not None:
             observer.look(self)
-        return len(run) or 1
-
-    def _receive_when_over(self, datagrams: list[bytes], at: int, address: Any) -> int:
-        """A closing connection repeats its CONNECTION_CLOSE; others ignore datagrams."""
-        for data in datagrams[at:]:
-            self.counters.bytes_received += len(data)
-            active = self.network_paths.known[0] if self.network_paths.known else None
-            if active is not None and active.address == address:
-                active.bytes_received += len(data)
-                self._life.receive_late()
-        return len(datagrams) - at
-
-    def _short_run(self, datagrams: list[bytes], at: int, path: Path) -> list[bytes]:
-        """The leading short header packets to the active connection ID on the active path."""
-        if path is not self.network_paths.known[0] or not path.is_validated:
-            return []
-        cid = self.local_ids.latest_used
-        stop = at
-        for data in datagrams[at:] if at else datagrams:
-            if len(data) < _MIN_SHORT_PACKET or data[0] & 0x80 or data[1:_PN_AT] != cid:
-                break
-            stop += 1
-        return datagrams[at:stop]
-
-    def _receive_any(
-        self,
-        data: bytes,
-        path: Path | None,
-        address: Any,
-        now: float,
-        ecn: int,
-        *,
-        counted: bool = False,
-    ) -> None:
-        """Process any datagram; `counted`: it was deferred and is already in the counters."""
-        counters = self.counters
-        size = 0 if counted else len(data)
-        counters.bytes_received += size
-        if path is None:
-            if self._is_client:
-                # RFC 9000 section 9: clients discard packets from unknown server addresses.
-                self._drop(len(data), DropReason.GENERAL)
-                return
-            path = Path(address)
-        # Section 8.1: the whole datagram counts, even if its packets are discarded.
-        path.bytes_received += size
-        if self.idle.deadline is None:
-            self.idle.on_received(now, self.recovery.probe_timeout())
-        before = counters.packets_received
-        dropped: Outcome = None
-        held = False
-        at = 0
-        while at < len(data) and self._life.is_alive:
-            if data[at] & 0x80:
-                packet, reason = self._long_packet(data, at)
-                if packet is not None and reason is None:
-                    reason = self._receive_long(data, at, packet, path, now, ecn)
-                # RFC 9000 section 12.2: coalesced packets are processed individually; discarding
-                # one does not discard those that follow.
-                at = packet.end if packet is not None else len(data)
-            else:
-                reason = self._receive_short(data[at:], path, now, ecn)
-                at = len(data)
-            if reason is Accounted.DEFERRED and not counted and not held:
-                held = True
-                self.datagrams_held += 1
-            if dropped is None or isinstance(reason, Accounted):
-                dropped = reason
-        if counters.packets_received == before:
-            if not isinstance(dropped, Accounted):
-                self._drop(len(data), dropped or DropReason.GENERAL)
-        else:
-            counters.received_at = now
-
-    def _drop(self, size: int, reason: DropReason) -> None:
-        self.counters.packets_dropped[reason] += 1
-        self.counters.bytes_dropped += size
-        if self._observer is not None:
-            self._observer.packet_dropped(size, reason)
-
-    def _long_packet(self, data: bytes, at: int) -> tuple[LongPacket | None, Outcome]:
-        """Parse the long header packet at `at`; returns it and why it must be discarded, if so.
-
-        No packet is returned if its end cannot be determined.
-        """
-        version = int.from_bytes(data[at + 1 : at + 5], "big")
-        if version == 0:
-            if self._is_client and at == 0 and not self._is_settled:
-                self._receive_version_negotiation(data)
-            return None, DropReason.GENERAL
-        if version not in self.configuration.supported_versions:
-            return None, DropReason.UNSUPPORTED_VERSION
-        packet = parse_long_packet(data, at)
-        if packet is None:
-            return None, DropReason.INVALID
-        if self._is_settled:
-            return packet, DropReason.KEY_UNAVAILABLE  # RFC 9001 section 4.9
-        if packet.kind is PacketKind.INITIAL and not self._is_client and (
-            len(data) < MIN_INITIAL_DATAGRAM
-        ):  # fmt: skip
-            return packet, DropReason.INVALID
-        if packet.destination_cid not in self.local_ids.active and (
-            self._is_client or packet.kind not in (PacketKind.INITIAL, PacketKind.ZERO_RTT)
-        ):
-            return packet, DropReason.UNKNOWN_CONNECTION_ID
-        if packet.kind is PacketKind.RETRY:
-            if self._is_client:
-                self._receive_retry(data[at:], packet)
-            return packet, DropReason.GENERAL
-        return packet, None
-
-    def _receive_long(
-        self, data: bytes, at: int, packet: LongPacket, path: Path, now: float, ecn: int
-    ) -> Outcome:
-        """Process an Initial, 0-RTT or Handshake packet."""
-        handshake = self.handshake
-        epoch = _EPOCHS[packet.kind]
-        if (
-            self._is_client
-            and handshake.remote_source_cid is not None
-            and packet.source_cid != handshake.remote_source_cid
-        ):
-            # RFC 9000 section 7.2: packets with another Source Connection ID MUST be discarded.
-            return DropReason.GENERAL
-        if self.state is State.FIRST_FLIGHT and not self._is_client:
-            if epoch is not INITIAL:
-                return DropReason.KEY_UNAVAILABLE
-            if handshake.tls is None:
-                handshake.version = packet.version
-                handshake.start(packet.destination_cid, now)
-        keys = handshake.read_keys(epoch, packet.version)
-        space = self.spaces.get(ONE_RTT if epoch is ZERO_RTT else epoch)
-        if keys is None or space is None:
-            return self._defer(data[at : packet.end], path, ecn, epoch)
-        opened = open_packet(keys, data[at : packet.end], packet.pn_at - at, space.expected)
-        if opened is None or opened.payload is None:
-            self._count_failure()
-            return DropReason.DECRYPTION_FAILURE
-        if space.is_duplicate(opened.number):
-            return DropReason.DUPLICATE
-        if opened.first_byte & _LONG_RESERVED:
-            self._violate(FrameType.PADDING, "Reserved bits must be zero")
-        handshake.packet_version = packet.version
-        if self.state is State.FIRST_FLIGHT:
-            self._on_first_authentic_packet(packet, path, now)
-        if epoch is HANDSHAKE and not self._is_client:
-            self._discard(INITIAL)  # RFC 9001 section 4.9.1
-            self._migration.receive_handshake_packet()
-        if self._observer is not None:
-            size = packet.end - at
-            self._observer.packet_received(epoch, opened.number, opened.payload, size)
-        self._set_context(path, packet.destination_cid, space, epoch)
-        # RFC 9000 section 17.2.2: the first packet that a client sends, which is number 0, always
-        # includes a CRYPTO frame. After a loss, a later packet may arrive first.
-        must_have_crypto = not self._is_client and epoch is INITIAL and opened.number == 0
-        eliciting, probing = self._receive_frames(opened.payload, crypto=must_have_crypto)
-        if not self._life.is_alive:
-            return None
-        self._packet_done(space, opened.number, eliciting, now, ecn)
-        self._note_path(path, space, opened.number, probing, changed_cid=None)
-        return None
-
-    def _on_first_authentic_packet(self, packet: LongPacket, path: Path, now: float) -> None:
-        """Adopt the peer's connection ID; a server also adopts the path."""
-        self._life.state = State.CONNECTED
-        self.handshake.remote_source_cid = packet.source_cid
-        self.remote_ids.adopt(packet.source_cid)
-        if not self._is_client:
-            path.is_validated = path.is_validated or self._address_validated
-            self._migration.start(path, now)
-
-    def _receive_short(self, data: bytes, path: Path, now: float, ecn: int) -> Outcome:
-        """Process one 1-RTT packet that is not part of a run."""
-        cid = data[1:_PN_AT]
-        if len(data) < _MIN_SHORT_PACKET or not data[0] & 0x40 or cid not in self.local_ids.active:
-            return Accounted.COUNTED if self._note_reset(data) else DropReason.UNKNOWN_CONNECTION_ID
-        if self.handshake.phases.recv is None:
-            return self._defer(data, path, ecn, ONE_RTT)
-        self._receive_shorts([data], path, now, ecn)
-        return Accounted.COUNTED
-
-    def _receive_shorts(self, run: list[bytes], path: Path, now: float, ecn: int) -> None:
-        """Process 1-RTT packets to one connection ID on one path."""
-        phases = self.handshake.phases
-        space = self.spaces[ONE_RTT]
-        counters = self.counters
-        recv = phases.recv
-        assert recv is not None
-        cid = run[0][1:_PN_AT]
-        phase = phases.phase
-        opened = open_run(recv, phase, run, _PN_AT, space.expected)
-        self._set_context(path, cid, space, ONE_RTT)
-        observer = self._observer
-        ordinary = path is self.network_paths.known[0] and cid == self.local_ids.latest_used
-        first = stop = -1
-        counted = 0
-        eliciting = False
-        for data, item in zip(run, opened, strict=True):
-            size = len(data)
-            if item.payload is None:
-                again = self._open_again(data, item, phase, now)
-                if again is None:
-                    if not self._life.is_alive:
-                        return
-                    continue
-                item = again
-            first_byte, number, payload = item
-            if first_byte & _SHORT_RESERVED:
-                self._violate(FrameType.PADDING, "Reserved bits must be zero")
-            # RFC 9000 section 12.3: a receiver MUST discard a newly unprotected packet unless it
-            # is certain that it has not processed another with the same packet number.
-            if first <= number < stop or space.is_duplicate(number):
-                self._drop(size, DropReason.DUPLICATE)
-                continue
-            lowest = phases.first_received
-            if (lowest is None or number < lowest) and (first_byte >> 2) & 1 == phases.phase:
-                phases.note_received(number, now, self.recovery.probe_timeout())
-            if number > self._spin_number:
-                self._spin_number = number
-                self.remote_ids.spin = bool(first_byte & _SPIN) is not self._is_client
-            if observer is not None:
-                observer.packet_received(ONE_RTT, number, payload or b"", size)
-            if number != stop:
-                if stop > first:
-                    self._note_numbers(space, first, stop, now)
-                first = number
-            stop = number + 1
-            counted += 1
-            asks, probing = self._receive_frames(payload or b"")
-            eliciting |= asks
-            if not self._life.is_alive:
-                return
-            if not ordinary:
-                changed = cid if cid != self.local_ids.latest_used else None
-                self._note_path(path, space, number, probing, changed_cid=changed)
-        if counted:
-            self._note_numbers(space, first, stop, now)
-            counters.received_at = now
-            if ecn:
-                space.note_marked(ecn, counted)
-                counters.note_marked(ecn, counted)
-            if eliciting and space.ack_at is None:
-                space.ack_at = now + ACK_DELAY
-            self.idle.on_received(now, self.recovery.probe_timeout())
-            if not self._is_client:
-                self.handshake.discard_keys(ZERO_RTT)
-
-    def _open_again(self, data: bytes, item: Any, phase: int, now: float) -> Any:
-        """Retry a packet that the current keys did not open: other key phase, or not authentic."""
-        phases = self.handshake.phases
-        space = self.spaces[ONE_RTT]
-        bit = (item.first_byte >> 2) & 1
-        result = None
-        if bit != phases.phase:
-            result = phases.open_other(
-                data, _PN_AT, item, space.expected, now, self.recovery.probe_timeout()
-            )
-        elif bit != phase and phases.recv is not None:
-            # An earlier packet of this run has updated the keys.
-            result = open_packet(phases.recv, data, _PN_AT, space.expected)
-        if result is not None and result.payload is not None:
-            if phases.updates != self._key_updates_seen:
-                self._note_key_update()
-            return result
-        if not self._note_reset(data):
-            self._count_failure()
-            self._drop(len(data), DropReason.DECRYPTION_FAILURE)
-        return None
-
-    def _count_failure(self) -> None:
-        """Enforce the integrity limit (RFC 9001 section 6.6)."""
-        phases = self.handshake.phases
-        phases.failures += 1
-        if phases.failures > AEAD_FAILURES:
-            raise TransportError(
-                ErrorCode.AEAD_LIMIT_REACHED, FrameType.PADDING, "Too many forged packets"
-            )
-
-    def _note_key_update(self) -> None:
-        phases = self.handshake.phases
-        self._key_updates_seen = phases.updates
-        if self._observer is not None:
-            self._observer.keys_updated(phases.updates)
-
-    def _note_reset(self, data: bytes) -> bool:
-        """Drain if a packet that cannot be opened is a stateless reset; returns whether it is."""
-        if not self.remote_ids.is_stateless_reset(data):
-            return False
-        self._drain(
-            ConnectionTerminated(
-                error_code=ErrorCode.NO_ERROR,
-                frame_type=FrameType.PADDING,
-                reason_phrase="Stateless reset",
-            ),
-            Ending.STATELESS_RESET,
-        )
-        return True
-
-    def _note_numbers(self, space: PacketSpace, first: int, stop: int, now: float) -> None:
-        if first < space.largest_received:
-            self.counters.packets_reordered += stop - first
-        space.note_received(first, stop, now)
-
-    def _note_path(
-        self,
-        path: Path,
-        space: PacketSpace,
-        number: int,
-        probing: bool,
-        *,
-        changed_cid: bytes | None,
-    ) -> None:
-        self._migration.receive_packet(
-            path,
-            self._now,
-            changed_cid=changed_cid,
-            probing=probing,
-            newest=number >= space.largest_received,
-        )
-
-    def _packet_done(
-        self, space: PacketSpace, number: int, eliciting: bool, now: float, ecn: int
-    ) -> None:
-        """Account for a processed long header packet."""
-        space.note_received(number, number + 1, now)
-        if ecn:
-            space.note_marked(ecn, 1)
-            self.counters.note_marked(ecn, 1)
-        if eliciting:
-            space.want_ack(now)
-        self.idle.on_received(now, self.recovery.probe_timeout())
-
-    def _defer(self, packet: bytes, path: Path, ecn: int, epoch: Epoch) -> Outcome:
-        """Buffer a packet whose keys may still become available (RFC 9001 section 5.7), or return
-        why it is dropped."""
-        engine = self.handshake.tls
-        if engine is None or self.handshake.is_complete or epoch is INITIAL:
-            return DropReason.KEY_UNAVAILABLE
-        # After the ClientHello is processed, 0-RTT keys exist or never will.
-        if epoch is not ONE_RTT and self.handshake.read_keys(HANDSHAKE, 0) is not None:
-            return DropReason.KEY_UNAVAILABLE
-        if isinstance(engine, ClientTls) and engine.awaits_server_hello and not self._resent_early:
-            # RFC 9002 section 6.2.3: the server's Initial was probably lost.
-            self._resent_early = True
-            self.recovery.probe(self.spaces[INITIAL])
-        if not self.deferred.add(packet, path.address, ecn):
-            return DropReason.KEY_UNAVAILABLE
-        if self._observer is not None and not self._is_retrying:
-            self._observer.packet_buffered(len(packet))
-        return Accounted.DEFERRED
-
-    def _receive_deferred(self, now: float) -> None:
-        """Process deferred packets again once TLS has provided new keys."""
-        secrets = self.handshake.read_secrets
-        if secrets == self._secrets_seen:
-            return
-        self._secrets_seen = secrets
-        self._is_retrying = True
-        for packet, address, ecn in self.deferred.take():
-            if not self._life.is_alive:
-                break
-            path = self.network_paths.find(address)
-            try:
-                self._receive_any(packet, path, address, now, ecn, counted=True)
-                self._acks.settle(now)
-            except TransportError as error:
-                self._close_for(error)
-        self._is_retrying = False
-        if self.handshake.is_confirmed and not self._is_settled:
-            self._settle()
-
-    # --- input: version negotiation and Retry (clients) -----------------------------------------
-
-    def _receive_version_negotiation(self, data: bytes) -> None:
-        """Restart with a common version; only in response to the first flight, and only once (RFC
-        9000 section 6.2)."""
-        versions = parse_version_negotiation(data)
-        handshake = self.handshake
-        if (
-            self.state is not State.FIRST_FLIGHT
-            or handshake.negotiated_incompatibly
-            or handshake.version in versions
-        ):
-            return
-        ours = self.configuration.supported_versions
-        chosen = next((version for version in ours if version in versions), None)
-        if chosen is None:
-            self.close_silently(
-                ConnectionTerminated(
-                    error_code=ErrorCode.INTERNAL_ERROR,
-                    frame_type=FrameType.PADDING,
-                    reason_phrase="Could not find a common protocol version",
-                )
-            )
-            return
-        handshake.negotiated_incompatibly = True
-        handshake.version = chosen
-        self._resend_first_flight()
-        self.spaces[INITIAL].crypto_out = SendBuffer()
-        self._start_client(self._now)
-
-    def _receive_retry(self, packet: bytes, header: LongPacket) -> None:
-        """Accept at most one Retry, before any other packet (RFC 9000 section 17.2.5.2)."""
-        if (
-            self.state is not State.FIRST_FLIGHT
-            or self._retried
-            or header.source_cid == self.remote_ids.current.cid
-            or not header.token
-            or not is_authentic_retry(
-                packet, self.original_destination_connection_id, header.version
-            )
-        ):
-            return
-        self._retried = True
-        self.handshake.retry_source_cid = header.source_cid
-        self.remote_ids.redirect(header.source_cid)
-        self._packer.token = header.token
-        self.handshake.use_initial_cid(header.source_cid)
-        self._resend_first_flight()
-
-    def _resend_first_flight(self) -> None:
-        for epoch in (INITIAL, ONE_RTT):
-            self.recovery.resend_all(self.spaces[epoch])
-
-    # --- input: frames --------------------------------------------------------------------------
-
-    def _set_context(self, path: Path, cid: bytes, space: PacketSpace, epoch: Epoch) -> None:
-        self._path, self._cid, self._space, self._epoch = path, cid, space, epoch
-
-    def _receive_frames(self, payload: bytes, *, crypto: bool = False) -> tuple[bool, bool]:
-        """Dispatch the frames of a packet; returns whether it is ack-eliciting and probing."""
-        self.counters.packets_received += 1
-        end = len(payload)
-        at = 0
-        eliciting, probing = False, True
-        permitted = 1 << self._epoch
-        is_application = self._epoch is ONE_RTT
-        receive_stream = self.streams.receive_stream
-        kind = 0
-        frames = 0
-        try:
-            while at < end:
-                frames += 1
-                kind = payload[at]
-                if is_application and 0x08 <= kind <= 0x0F:
-                    frame, at = _parse_stream(payload, at + 1, kind)
-                    receive_stream(frame, kind)
-                    eliciting, probing = True, False
-                    continue
-                kind, at = decode_varint(payload, at)
-                spec = FRAME_TYPES.get(kind)
-                if spec is None:
-                    raise FrameError("unknown frame type")
-                if not spec.epochs & permitted:
-                    # RFC 9000 section 12.4: MUST be treated as PROTOCOL_VIOLATION.
-                    self._violate(kind, f"{spec.name} is not permitted in this packet")
-                frame, at = spec.parse(payload, at, kind)
-                eliciting |= spec.eliciting
-                probing = probing and spec.probing
-                crypto = crypto and kind != FrameType.CRYPTO
-                receive = self._RECEIVERS.get(kind)
-                if receive is not None:
-                    receive(self, frame, kind)
-                    if not self._life.is_alive:
-                        return eliciting, probing
-        except FrameError as error:
-            raise TransportError(ErrorCode.FRAME_ENCODING_ERROR, kind, str(error)) from error
-        finally:
-            self.counters.frames_received += frames
-        if not end:
-            # RFC 9000 section 12.4: an endpoint MUST treat receipt of a packet containing no
-            # frames as a connection error of type PROTOCOL_VIOLATION.
-            self._violate(FrameType.PADDING, "Packet contains no frames")
-        if crypto:
-            self._violate(FrameType.PADDING, "Packet contains no CRYPTO frame")
-        return eliciting, probing
-
-    @staticmethod
-    def _violate(kind: int, reason: str) -> NoReturn:
-        raise TransportError(ErrorCode.PROTOCOL_VIOLATION, kind, reason)
-
-    def _receive_ack(self, frame: Ack, kind: int) -> None:
-        self._acks.receive(frame, kind, self._space, self._now)
-
-    def _receive_crypto(self, frame: Crypto, kind: int) -> None:
-        space = self._space
-        if frame.offset + len(frame.data) > MAX_CRYPTO_OFFSET:
-            raise TransportError(
-                ErrorCode.CRYPTO_BUFFER_EXCEEDED, kind, "CRYPTO offset exceeds limit"
-            )
-        try:
-            ready = space.crypto_in.insert(frame.offset, frame.data)
-        except TooManyGaps:
-            self._violate(kind, "Too many gaps in CRYPTO data")
-        if ready:
-            was_complete = self.handshake.is_complete
-            self.handshake.receive_crypto(self._epoch, ready, self._now)
-            self._after_tls()
-            if self.handshake.is_complete and not was_complete:
-                self._complete()
-        elif (
-            frame.data
-            and frame.offset + len(frame.data) <= space.crypto_in.start
-            and self._epoch is INITIAL
-            and not self._is_client
-            and not self._resent_early
-        ):
-            # RFC 9002 section 6.2.3: the client has not received what we sent.
-            self._resent_early = True
-            self.recovery.probe(space)
-
-    def _after_tls(self) -> None:
-        """Queue TLS output; apply the peer's transport parameters once they are known."""
-        self._take_output()
-        handshake = self.handshake
-        if handshake.remote is not None and not self._parameters_applied:
-            self._apply_parameters(handshake.remote)
-
-    def _take_output(self) -> None:
-        for epoch, message in self.handshake.output:
-            space = self.spaces.get(epoch)
-            if space is not None:
-                space.crypto_out.write(message, fin=False)
-        self.handshake.output.clear()
-
-    def _apply_parameters(self, remote: TransportParameters) -> None:
-        """Apply the peer's validated transport parameters."""
-        self._parameters_applied = True
-        self._apply_limits(remote)
-        if remote.ack_delay_exponent is not None:
-            self._acks.exponent = remote.ack_delay_exponent
-        if remote.max_ack_delay is not None:
-            self.recovery.max_ack_delay = remote.max_ack_delay / 1000
-        if remote.max_udp_payload_size is not None:
-            self._migration.limit_datagrams(remote.max_udp_payload_size)
-        if remote.stateless_reset_token is not None:
-            self.remote_ids.use_token(remote.stateless_reset_token)
-        if remote.preferred_address is not None:
-            preferred = remote.preferred_address
-            self.remote_ids.add_preferred(preferred.connection_id, preferred.reset_token)
-        observer = self._observer
-        if observer is not None:
-            observer.remote_exponent = self._acks.exponent
-            observer.parameters("remote", self.handshake.remote_raw)
-            observer.parameters("local", self.handshake.local)
-        self.events.append(ProtocolNegotiated(alpn_protocol=self.alpn))
-
-    def _apply_limits(self, remote: TransportParameters) -> None:
-        self.streams.apply_limits(
-            max_data=remote.initial_max_data or 0,
-            bidi_local=remote.initial_max_stream_data_bidi_local or 0,
-            bidi_remote=remote.initial_max_stream_data_bidi_remote or 0,
-            uni=remote.initial_max_stream_data_uni or 0,
-            max_bidi=remote.initial_max_streams_bidi or 0,
-            max_uni=remote.initial_max_streams_uni or 0,
-        )
-        self.local_ids.peer_limit = remote.active_connection_id_limit or 2
-        if remote.max_idle_timeout:
-            self.idle.limit(remote.max_idle_timeout / 1000)
-
-    def _complete(self) -> None:
-        """The handshake is complete; a server also confirms it (RFC 9001 section 4.1.2)."""
-        handshake = self.handshake
-        engine = handshake.tls
-        assert engine is not None
-        if self._is_client and handshake.remembered is not None and not engine.early_data_accepted:
-            # RFC 9001 section 4.6.2: the server discarded 0-RTT packets.
-            self.recovery.resend_all(self.spaces[ONE_RTT])
-        self.local_ids.replenish()
-        self.events.append(
-            HandshakeCompleted(
-                alpn_protocol=engine.alpn,
-                early_data_accepted=engine.early_data_accepted,
-                session_resumed=engine.resumed,
-            )
-        )
-        if not self._is_client:
-            self._confirm()
-            token = b""
-            if self._make_token is not None:
-                token = self._make_token(self._path.address, handshake.version, self._now)
-            self._confirmation.announce(token)
-
-    def _confirm(self) -> None:
-        self.handshake.is_confirmed = True
-        self.recovery.handshake_confirmed = True
-        self.recovery.peer_validated_us = True
-        self._discard(INITIAL)
-        self._discard(HANDSHAKE)
-        self._migration.on_confirmed(self._now)
-
-    def _discard(self, epoch: Epoch) -> None:
-        """Discard keys and packet number space of an epoch (RFC 9001 section 4.9)."""
-        space = self.spaces.get(epoch)
-        if space is not None:
-            self.handshake.discard_keys(epoch)
-            self.recovery.discard(space)
-            del self.spaces[epoch]
-
-    def _settle(self) -> None:
-        """Release handshake-only state."""
-        self._is_settled = True
-        self.handshake.settle()
-        if self._is_client:
-            self._migration.probe_preferred_address()
-
-    def _receive_handshake_done(self, frame: object, kind: int) -> None:
-        if not self._is_client:
-            self._violate(kind, "Clients must not send HANDSHAKE_DONE frames")
-        if not self.handshake.is_confirmed:
-            self._confirm()
-
-    def _receive_new_token(self, frame: NewToken, kind: int) -> None:
-        if not self._is_client:
-            self._violate(kind, "Clients must not send NEW_TOKEN frames")
-        if not frame.token:
-            raise FrameError("empty token")
-        if self._token_handler is not None:
-            self._token_handler(frame.token)
-
-    def _receive_close(self, frame: ConnectionClose, kind: int) -> None:
-        reason = frame.reason.decode("utf-8", "replace")
-        self._drain(
-            ConnectionTerminated(
-                error_code=frame.error_code, frame_type=frame.frame_type, reason_phrase=reason
-            ),
-            Ending.PEER_CLOSE,
-        )
-
-    def _receive_new_connection_id(self, frame: Any, kind: int) -> None:
-        self.remote_ids.receive_new(frame, self.network_paths.reserved_ids)
-
-    def _receive_retire_connection_id(self, frame: RetireConnectionId, kind: int) -> None:
-        self.local_ids.receive_retire(frame.sequence_number, self._cid)
-
-    def _receive_path_challenge(self, frame: Any, kind: int) -> None:
-        self._path.receive_challenge(frame.data)
-
-    def _receive_path_response(self, frame: Any, kind: int) -> None:
-        self._migration.receive_response(frame.data, self._now)
-
-    def _receive_datagram_frame(self, frame: Datagram, kind: int) -> None:
-        limit = self.configuration.max_datagram_frame_size
-        # RFC 9221 section 3: the limit includes frame type and length.
-        if limit is None or len(frame.data) + 1 > limit:
-            self._violate(kind, "Unexpected DATAGRAM frame")
-        self.events.append(DatagramFrameReceived(data=frame.data))
+        return processed
 
     # --- input: the clock -----------------------------------------------------------------------
 
@@ -1093,30 +385,28 @@ class Connection:
             return
         if self.handshake_seconds is None and now >= self._handshake_deadline:
             # Silently, as an idle timeout (RFC 9000 section 10.1): the address is not validated.
-            self._time_out("Handshake timeout", Ending.HANDSHAKE_TIMEOUT)
+            self._fail("Handshake timeout", ending=Ending.HANDSHAKE_TIMEOUT)
             return
         if self.idle.deadline is not None and now >= self.idle.deadline:
-            self._time_out("Idle timeout", Ending.IDLE_TIMEOUT)
+            self._fail("Idle timeout", ending=Ending.IDLE_TIMEOUT)
             return
         recovery = self.recovery
         at = recovery.timeout(amplification_limited=self._amplification_limits()[1])
         if at is not None and now >= at:
             recovery.handle_timeout(now)
         if not self._migration.handle_timeout(now):
-            self.close_silently(
-                ConnectionTerminated(
-                    error_code=ErrorCode.NO_VIABLE_PATH,
-                    frame_type=FrameType.PADDING,
-                    reason_phrase="No validated network path",
-                )
-            )
+            self._fail("No validated network path", ErrorCode.NO_VIABLE_PATH)
 
-    def _time_out(self, reason: str, ending: Ending) -> None:
+    def _fail(
+        self,
+        reason: str,
+        code: ErrorCode = ErrorCode.INTERNAL_ERROR,
+        ending: Ending = Ending.ABORTED,
+    ) -> None:
+        """Terminate without notifying the peer."""
         self.close_silently(
             ConnectionTerminated(
-                error_code=ErrorCode.INTERNAL_ERROR,
-                frame_type=FrameType.PADDING,
-                reason_phrase=reason,
+                error_code=code, frame_type=FrameType.PADDING, reason_phrase=reason
             ),
             ending,
         )
@@ -1138,15 +428,19 @@ class Connection:
             return self._begin_closing(now) if self._life.is_close_due else self._close_again()
         self._migration.look_for_black_holes(now)
         runs = self._packer.pack(now, self._random)
-        phases = self.handshake.phases
-        if phases.updates != self._key_updates_seen:
-            self._note_key_update()
-        if self._is_client and INITIAL in self.spaces and self.spaces[HANDSHAKE].next_number:
+        observer = self._observer
+        if observer is not None:
+            observer.look_at_keys(self.handshake.phases.updates)
+        if (
+            self._is_client
+            and Epoch.INITIAL in self.spaces
+            and self.spaces[Epoch.HANDSHAKE].next_number
+        ):
             # RFC 9001 section 4.9.1: with the first Handshake packet that a client sends.
-            self._discard(INITIAL)
+            self._establishment.discard(Epoch.INITIAL)
         self._note_limits(now)
-        if self._observer is not None:
-            self._observer.look(self)
+        if observer is not None:
+            observer.look(self)
         return runs
 
     def _note_limits(self, now: float) -> None:
@@ -1175,9 +469,6 @@ class Connection:
             )
         )
 
-    def _close_for(self, error: TransportError) -> None:
-        self.close(error_code=error.code, frame_type=error.frame_type, reason_phrase=error.reason)
-
     def _begin_closing(self, now: float) -> list[Transmit]:
         event = self.close_event
         assert event is not None
@@ -1199,9 +490,6 @@ class Connection:
                 sent.append(Transmit(data, len(data), path.address, 0))
         return sent
 
-    def _drain(self, event: ConnectionTerminated, ending: Ending) -> None:
-        self._life.drain(event, ending, self._now + 3 * self.recovery.probe_timeout())
-
     def close_silently(self, event: ConnectionTerminated, ending: Ending = Ending.ABORTED) -> None:
         """Terminate immediately without sending; an earlier close reason is kept."""
         life = self._life
@@ -1212,7 +500,7 @@ class Connection:
             self._observer.closed(event, life.ending or ending)
         self.stop_trace()
         for epoch in list(self.spaces):
-            self._discard(epoch)
+            self._establishment.discard(epoch)
         self.handshake.close()
         self.limits.stop(self._now)
         self.deferred.take()
@@ -1290,10 +578,9 @@ class Connection:
     def start_trace(self, trace: Trace) -> None:
         """Write events from now on; the trace is closed with the connection, or by `stop_trace`."""
         self.stop_trace()
-        self._observer = observer = Observer(trace, ACK_DELAY_EXPONENT)
+        observer = Observer(trace, ACK_DELAY_EXPONENT)
         observer.remote_exponent = self._acks.exponent
-        self._packer.observer = observer
-        self.recovery.on_packets_lost = observer.packets_lost
+        self._use_observer(observer)
         self.trace_opening()
 
     def trace_opening(self) -> None:
@@ -1302,11 +589,15 @@ class Connection:
         self._observer.open(self)
 
     def stop_trace(self) -> None:
-        observer, self._observer = self._observer, None
-        self._packer.observer = None
-        self.recovery.on_packets_lost = None
+        observer = self._observer
         if observer is not None:
+            self._use_observer(None)
             observer.close()
+
+    def _use_observer(self, observer: Observer | None) -> None:
+        self._observer = self._packer.observer = observer
+        self._receiver.observer = self._establishment.observer = observer
+        self.recovery.on_packets_lost = observer.packets_lost if observer is not None else None
 
     # --- accessors: state -----------------------------------------------------------------------
 
@@ -1669,39 +960,6 @@ class Connection:
         return main_limit(limits.received(now) if self.mostly_receives else limits.sent(now))
 
     @property
-    def token_accepted(self) -> bool:
-        """Whether the first Initial carried a valid token for its source address."""
-        return self._address_validated
-
-    @property
     def stream_bytes(self) -> int:
         """Stream bytes in both directions, without retransmissions."""
         return self.streams.window.used + self.streams.send_used
-
-    _RECEIVERS: ClassVar[dict[int, Callable[[Any, Any, int], None]]] = {
-        FrameType.ACK: _receive_ack,
-        FrameType.ACK_ECN: _receive_ack,
-        FrameType.RESET_STREAM: _streams(Streams.receive_reset),
-        FrameType.STOP_SENDING: _streams(Streams.receive_stop_sending),
-        FrameType.CRYPTO: _receive_crypto,
-        FrameType.NEW_TOKEN: _receive_new_token,
-        **{
-            kind: lambda connection, frame, kind: connection.streams.receive_stream(frame, kind)
-            for kind in range(FrameType.STREAM, FrameType.STREAM_LAST + 1)
-        },
-        FrameType.MAX_DATA: _streams(Streams.receive_max_data),
-        FrameType.MAX_STREAM_DATA: _streams(Streams.receive_max_stream_data),
-        FrameType.MAX_STREAMS_BIDI: _streams(Streams.receive_max_streams_bidi),
-        FrameType.MAX_STREAMS_UNI: _streams(Streams.receive_max_streams_uni),
-        FrameType.STREAM_DATA_BLOCKED: _streams(Streams.receive_stream_data_blocked),
-        FrameType.NEW_CONNECTION_ID: _receive_new_connection_id,
-        FrameType.RETIRE_CONNECTION_ID: _receive_retire_connection_id,
-        FrameType.PATH_CHALLENGE: _receive_path_challenge,
-        FrameType.PATH_RESPONSE: _receive_path_response,
-        FrameType.TRANSPORT_CLOSE: _receive_close,
-        FrameType.APPLICATION_CLOSE: _receive_close,
-        FrameType.HANDSHAKE_DONE: _receive_handshake_done,
-        FrameType.DATAGRAM: _receive_datagram_frame,
-        FrameType.DATAGRAM_WITH_LENGTH: _receive_datagram_frame,
-    }
-    """Handlers by frame type; types without one need no action."""

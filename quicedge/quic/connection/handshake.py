@@ -6,14 +6,12 @@ state once the handshake is confirmed; the negotiated values stay readable.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from aioquic import tls
 from aioquic.quic.configuration import QuicConfiguration
 
 from quicedge.quic.anti_replay import EarlyDataUse
 from quicedge.quic.connection.key_update import KeyPhases
+from quicedge.quic.connection.offer import Offer
 from quicedge.quic.errors import ErrorCode, TransportError
 from quicedge.quic.frames import Epoch, FrameType
 from quicedge.quic.packet import VERSION_1, VERSION_2
@@ -56,10 +54,8 @@ class Handshake:
         version: int,
         original_destination_cid: bytes,
         retry_source_cid: bytes | None,
-        make_tls: Callable[[Handshake], ServerTls | ClientTls],
-        make_parameters: Callable[[], TransportParameters],
+        offer: Offer,
     ) -> None:
-        """`make_parameters` returns our transport parameters without those known only here."""
         self._configuration = configuration
         self.is_client = configuration.is_client
         self.version = version
@@ -69,8 +65,7 @@ class Handshake:
         self.retry_source_cid = retry_source_cid
         self.remote_source_cid: bytes | None = None
         """Source Connection ID of the peer's first packet."""
-        self._make_tls = make_tls
-        self._make_parameters = make_parameters
+        self._offer = offer
         self.tls: ServerTls | ClientTls | None = None
         self._initial_cid = b""
         self._initial: dict[int, tuple[PacketKeys, PacketKeys]] | None = {}
@@ -98,8 +93,10 @@ class Handshake:
         """Start with the Destination Connection ID of the client's first packet, which determines
         the Initial keys."""
         self.use_initial_cid(destination_cid)
-        self.tls = engine = self._make_tls(self)
-        if isinstance(engine, ClientTls):
+        if not self.is_client:
+            self.tls = self._offer.make_server_tls(self)
+        else:
+            self.tls = engine = self._offer.make_client_tls(self, self.encode_parameters())
             remembered = remembered_parameters(engine.session)
             if remembered is not None:
                 self.remembered = TransportParameters.decode(remembered)
@@ -281,7 +278,7 @@ class Handshake:
 
     def encode_parameters(self) -> bytes:
         """Our transport parameters."""
-        parameters = self._make_parameters()
+        parameters = self._offer.make_parameters()
         parameters.version_information = VersionInformation(
             self.version, tuple(self._configuration.supported_versions)
         )
@@ -305,15 +302,18 @@ class Handshake:
         if self.tls is not None and self.agreed is None:
             self.agreed = Negotiated(self.tls)
         self.tls = None
-        self._make_tls = self._make_parameters = _gone
+
+    # --- negotiated values: None or False until they are known -----------------------------------
+
+    @property
+    def alpn(self) -> str | None:
+        """The application protocol."""
+        facts = self.facts
+        return facts.alpn if facts is not None else None
 
     @property
     def facts(self) -> Negotiated | ServerTls | ClientTls | None:
         return self.agreed or self.tls
-
-
-def _gone(*_: Any) -> Any:
-    raise RuntimeError("the handshake is over")
 
 
 class Negotiated:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from quicedge.quic.connection.closing import ClosingPackets, State
 from quicedge.quic.ending import Ending
+from quicedge.quic.errors import TransportError
 from quicedge.quic.events import ConnectionTerminated
 
 
@@ -39,6 +40,14 @@ class Lifecycle:
         if self.event is None:
             self.event, self.ending = event, Ending.LOCAL_CLOSE
             self.is_close_due = True
+
+    def close_for(self, error: TransportError) -> None:
+        """Close because the peer violated the protocol."""
+        self.close(
+            ConnectionTerminated(
+                error_code=error.code, frame_type=error.frame_type, reason_phrase=error.reason
+            )
+        )
 
     def begin_closing(self, datagrams: list[bytes], deadline: float) -> None:
         """CONNECTION_CLOSE is being sent; keep its datagrams for retransmission."""

@@ -84,6 +84,7 @@ class Observer:
         self._metrics: tuple[Any, ...] = ()
         self._watched: tuple[Any, ...] = ()
         self._negotiation_logged = False
+        self._key_updates = 0
 
     def open(self, connection: Observed) -> None:
         """Write the opening events of a trace and all values otherwise logged on change."""
@@ -102,11 +103,12 @@ class Observer:
         )
         # A trace that starts late begins with the negotiated parameters.
         handshake = connection.handshake
+        self._key_updates = handshake.phases.updates
         self._log_negotiation(handshake)
         if handshake.local:
-            self.parameters("local", handshake.local)
+            self.parameters_set("local", handshake.local)
         if handshake.remote_raw:
-            self.parameters("remote", handshake.remote_raw)
+            self.parameters_set("remote", handshake.remote_raw)
 
     # --- packets --------------------------------------------------------------------------------
 
@@ -167,7 +169,7 @@ class Observer:
 
     # --- negotiation ----------------------------------------------------------------------------
 
-    def parameters(self, owner: str, encoded: bytes) -> None:
+    def parameters_set(self, owner: str, encoded: bytes) -> None:
         """Log transport parameters as encoded on the wire."""
         unknown = unknown_parameters(encoded)
         found: dict[str, Any] = {
@@ -214,7 +216,11 @@ class Observer:
             )
         )
 
-    def keys_updated(self, updates: int) -> None:
+    def look_at_keys(self, updates: int) -> None:
+        """Log a key update since the last call; `updates` counts those of either side."""
+        if updates == self._key_updates:
+            return
+        self._key_updates = updates
         for side in ("server", "client"):
             self.trace.log(events.KeyUpdated(key_type=f"{side}_1rtt_secret", key_phase=updates))
 

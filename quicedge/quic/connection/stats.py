@@ -15,8 +15,8 @@ class ConnectionCounters:
     """
 
     __slots__ = (
-        "bytes_dropped", "bytes_received", "bytes_sent", "ecn_ce_reported", "ecn_received",
-        "frames_received", "migrations", "packets_dropped", "packets_received",
+        "bytes_dropped", "bytes_received", "bytes_sent", "datagrams_deferred", "ecn_ce_reported",
+        "ecn_received", "frames_received", "migrations", "packets_dropped", "packets_received",
         "packets_reordered", "packets_sent", "received_at",
     )  # fmt: skip
 
@@ -30,6 +30,8 @@ class ConnectionCounters:
         """Of `bytes_received`, those in datagrams without a new authentic packet."""
         self.packets_dropped: Counter[DropReason] = Counter()
         """Datagrams without a new authentic packet, by reason."""
+        self.datagrams_deferred = 0
+        """Datagrams with a packet that was deferred because its keys were missing."""
         self.packets_reordered = 0
         """1-RTT packets received after one with a higher number."""
         self.received_at: float | None = None

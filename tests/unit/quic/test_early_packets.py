@@ -52,7 +52,7 @@ def test_a_request_that_overtakes_the_finished_of_its_client_is_answered_at_once
     world.receive(*finish)
     assert stream_data(handler.events) == b"a request"
     (connection,) = world.endpoint.connections
-    assert connection.datagrams_held == len(request)
+    assert connection.counters.datagrams_deferred == len(request)
     assert not connection.packets_dropped
     assert not connection.deferred.held
 
@@ -106,7 +106,7 @@ def test_early_data_before_the_rest_of_a_long_hello_waits() -> None:
     assert rest, "the early data comes behind the rest of the hello"
     world.receive(*rest)
     (connection,) = world.endpoint.half_open
-    assert connection.datagrams_held == len(rest)
+    assert connection.counters.datagrams_deferred == len(rest)
     world.receive(start)
     assert stream_data(world.handlers[-1].events) == b"early"
 
@@ -120,7 +120,7 @@ def test_our_client_takes_a_servers_flight_in_any_order() -> None:
     for data in reversed(answers):
         client.receive_datagram(data, SERVER, NOW)
     assert client.handshake_complete
-    assert client.datagrams_held == len(answers) - 1
+    assert client.counters.datagrams_deferred == len(answers) - 1
     assert not client.packets_dropped
 
 
