@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from quicedge.config.limits import (
-    DRAIN_NOTICE,
-    EXCHANGE_MEMORY,
-    HELD_REQUEST_TIMEOUT,
-    RESPONSE_MEMORY_GRAIN,
-    SEND_BUFFER_CONNECTION,
-    SEND_BUFFER_FLOOR,
-    SEND_BUFFER_HIGH,
-    SEND_BUFFER_LOW,
-    UNANSWERED_UNCOUNTED,
-)
+from quicedge.config.limits import RESPONSE_MEMORY_GRAIN, SEND_BUFFER_HIGH, SEND_BUFFER_LOW
 from quicedge.downstream.close_reason import close_reason
+from quicedge.downstream.conduct import Conduct
 from quicedge.downstream.early_data import SAFE_METHODS, EarlyData
+from quicedge.downstream.held_requests import HeldRequests
 from quicedge.downstream.http3_client import Http3Client
-from quicedge.downstream.rapid_reset import AbandonedRequests
+from quicedge.downstream.progress import Progress
+from quicedge.downstream.response_account import ResponseAccount
 from quicedge.downstream.stalls import Stalls
 from quicedge.downstream.stream_timeouts import StreamTimeouts
 from quicedge.http.errors import H3ErrorCode
@@ -36,8 +28,8 @@ from quicedge.proxy.gateway import Gateway
 from quicedge.quic import events
 from quicedge.quic.connection import Connection
 from quicedge.quic.ending import Delivery, Ending
-from quicedge.shares import Client, Standing
-from quicedge.telemetry.outcomes import Outcome, Refusal
+from quicedge.shares import Client
+from quicedge.telemetry.outcomes import Outcome
 
 MAX_REQUEST_STREAM_ID = 2**62 - 4
 """The highest possible ID of a request stream (RFC 9000 section 2.1)."""
@@ -125,7 +117,7 @@ class RequestStream:
             self._pause_if_full()
 
     def response(self, response: Response, end: bool) -> None:
-        self.session.response_started()
+        self.session.memory.answered()
         self._send_head(response, end)
 
     def _send_head(self, response: Response, end: bool) -> None:
@@ -191,22 +183,6 @@ class RequestStream:
         self.session.stop(self.stream_id, H3ErrorCode.NO_ERROR)
 
 
-@dataclass(slots=True)
-class HeldRequest:
-    """A request that waits, and the body received so far.
-
-    The body is not credited to the client, so the stream's flow-control window bounds it.
-    """
-
-    stream: RequestStream
-    request: Request
-    since: float
-    """When it was received."""
-    body: bytearray = field(default_factory=bytearray)
-    ended: bool = False
-    trailers: Sequence[Field] = ()
-
-
 class Http3Session:
     """The HTTP/3 server side of one QUIC connection.
 
@@ -232,12 +208,17 @@ class Http3Session:
         self._acknowledged = 0
         """`Recovery.delivered` when `delivering` was last checked."""
         self.requests = 0
-        self.held: dict[int, HeldRequest] = {}
+        self.memory = ResponseAccount(gateway.policy.response_memory, self.client.share)
+        self.held: HeldRequests[RequestStream] = HeldRequests(
+            gateway,
+            self.memory,
+            self,
+            may_run=self._may_run,
+            start=self._start,
+            refuse=self._refuse_late,
+        )
         """Requests that wait for the handshake to complete, for the verdict on their early data,
         for the client's address to be validated, or for memory."""
-        self.memory = gateway.policy.response_memory.account(self.client.share)
-        self._unanswered = 0
-        """Requests that were just started: each response may add SEND_BUFFER_HIGH at once."""
         self.stalls = Stalls()
         self._runs_early: bool | None = None
         """Whether requests may run before the handshake is complete; None: not yet decided."""
@@ -250,13 +231,15 @@ class Http3Session:
         self.timeouts = StreamTimeouts()
         self.going_away = False
         """GOAWAY was sent: accept no new requests, and close once the running ones are done."""
-        self._abandoned = AbandonedRequests(host.max_streams, gateway.now())
-        self._is_abusive = False
-        self._close_with = H3ErrorCode.NO_ERROR, "shutting down"
-        self._close_from = 0.0
+        self._conduct = Conduct(self, gateway, host.max_streams)
         self._closing = False
         self._negotiated = False
         self._highest_stream_id = -4
+
+    @property
+    def progress(self) -> Progress:
+        """Progress of its streams."""
+        return self.connection
 
     @property
     def share(self) -> Client:
@@ -292,15 +275,15 @@ class Http3Session:
                 self._host.negotiated(self)
             elif isinstance(event, events.HandshakeCompleted):
                 self._host.handshake_completed(self)
-                self._release_held()
+                self.held.release()
             elif isinstance(event, events.OverheadExhausted):
                 self.on_exhausted("too many packets without stream data")
             elif isinstance(event, events.ConnectionTerminated):
                 self._lost()
         except H3Error as error:
             if error.code == H3ErrorCode.EXCESSIVE_LOAD:
-                self._note_abuse()
-            self._close_for_abuse(error.code, error.reason)
+                self._conduct.note()
+            self._close_at_fault(error.code, error.reason)
 
     def after_transmit(self) -> None:
         """Settle deliveries, resume origins whose clients caught up, close when drained."""
@@ -311,7 +294,7 @@ class Http3Session:
         self.settle_memory()
         if self.held and self.connection.handshake_complete:
             # An address that changed during the handshake may be validated only now.
-            self._release_held()
+            self.held.release()
         if self.going_away:
             self.close_if_drained()
         if self.paused:
@@ -380,8 +363,7 @@ class Http3Session:
         self.held.clear()
         self.paused.clear()
         self.delivering.clear()
-        self.memory.settle(0)
-        self._gateway.policy.response_memory.leave(self)
+        self.memory.account.settle(0)
         self._host.session_ended(self)
         if self._negotiated:
             self._negotiated = False
@@ -411,18 +393,13 @@ class Http3Session:
         if self._may_run(request):
             self._start(stream, request)
         else:
-            self.held[stream_id] = HeldRequest(stream, request, self._gateway.now())
-            self._wait_for_memory()
-
-    def _wait_for_memory(self) -> None:
-        if self.held and self.memory.is_short:
-            self._gateway.policy.response_memory.wait(self)
+            self.held.hold(stream, request)
 
     def memory_is_free(self) -> None:
         """Start requests that waited for memory (`response_memory.Waiter`)."""
         if self.connection.is_alive:
-            self._release_held()
-            self._wait_for_memory()
+            self.held.release()
+            self.held.wait_for_memory()
             self.wake()
 
     def _rejects_late(self, stream_id: int) -> bool:
@@ -433,7 +410,7 @@ class Http3Session:
             # RFC 9114 section 5.2: requests above the GOAWAY id are not processed.
             self.reset(stream_id, H3ErrorCode.REQUEST_REJECTED)
             self.stop(stream_id, H3ErrorCode.REQUEST_REJECTED)
-            self._apply_standing(self._abandoned.refused(self._gateway.now()))
+            self._conduct.refused()
             return True
         self._highest_stream_id = max(self._highest_stream_id, stream_id)
         return False
@@ -446,8 +423,7 @@ class Http3Session:
         self.streams[stream.stream_id] = stream
         if exchange.route is not None:
             self.routes.add(route_label(exchange.route))
-        self._unanswered += 1
-        if self._unanswered > UNANSWERED_UNCOUNTED:
+        if self.memory.started():
             self.settle_memory()
 
     def _may_run(self, request: Request) -> bool:
@@ -471,39 +447,20 @@ class Http3Session:
         if self.connection.handshake_complete or not self.connection.is_alive:
             return
         self._runs_early = True
-        self._release_held()
+        self.held.release()
         self.wake()
-
-    def _release_held(self) -> None:
-        """Start the held requests that no longer have to wait."""
-        for stream_id, held in list(self.held.items()):
-            if self.memory.is_short:
-                return
-            if not self._may_run(held.request):
-                continue
-            del self.held[stream_id]
-            self._start(held.stream, held.request)
-            if held.body:
-                self.on_data(stream_id, bytes(held.body))
-            if held.ended and held.stream.exchange is not None:
-                held.stream.exchange.request_end(held.trailers)
 
     def check_held(self, now: float) -> None:
         """Start held requests that no longer have to wait; refuse those that waited too long."""
         if not self.held:
             return
         if self.connection.handshake_complete:
-            self._release_held()
-        late = [held for held in self.held.values() if now - held.since > HELD_REQUEST_TIMEOUT]
-        for held in late:
-            self._forget_held(held.stream.stream_id)
-            self._gateway.refuse_late(held.request, held.stream, self.client)
+            self.held.release()
+        self.held.refuse_late(now)
         self.wake()
 
-    def _forget_held(self, stream_id: int) -> None:
-        held = self.held.pop(stream_id, None)
-        if held is not None and held.body:
-            self.connection.consume(stream_id, len(held.body))
+    def _refuse_late(self, stream: RequestStream, request: Request) -> None:
+        self._gateway.refuse_late(request, stream, self.client)
 
     def _prioritize(self, stream_id: int, fields: list[Field]) -> None:
         for name, value in fields:
@@ -513,7 +470,7 @@ class Http3Session:
 
     def on_data(self, stream_id: int, data: bytes) -> None:
         if stream_id in self.held:
-            self.held[stream_id].body += data
+            self.held.data(stream_id, data)
             return
         stream = self.streams.get(stream_id)
         if stream is None or stream.exchange is None:
@@ -523,28 +480,28 @@ class Http3Session:
 
     def on_end(self, stream_id: int) -> None:
         if stream_id in self.held:
-            self.held[stream_id].ended = True
+            self.held.end(stream_id)
         stream = self.streams.get(stream_id)
         if stream is not None and stream.exchange is not None:
             stream.exchange.request_end()
 
     def on_trailers(self, stream_id: int, fields: list[Field]) -> None:
         stream = self.streams.get(stream_id)
-        held = self.held.get(stream_id)
-        if held is None and (stream is None or stream.exchange is None):
+        is_held = stream_id in self.held
+        if not is_held and (stream is None or stream.exchange is None):
             return
         try:
             trailers = validate_trailers(fields, limits=self._gateway.message_limits)
         except MessageError as error:
             raise H3StreamError(H3ErrorCode.MESSAGE_ERROR, str(error), stream_id) from error
-        if held is not None:
-            held.ended, held.trailers = True, trailers
+        if is_held:
+            self.held.end(stream_id, trailers)
         elif stream is not None and stream.exchange is not None:
             stream.exchange.request_end(trailers)
 
     def on_reset(self, stream_id: int, error_code: int) -> None:
         self._count_cancelled(stream_id)
-        self._forget_held(stream_id)
+        self.held.forget(stream_id)
         stream = self.streams.get(stream_id)
         if stream is not None and stream.exchange is not None:
             stream.exchange.request_aborted()
@@ -554,7 +511,7 @@ class Http3Session:
 
     def on_stop_sending(self, stream_id: int, error_code: int) -> None:
         self._count_cancelled(stream_id)
-        self._forget_held(stream_id)
+        self.held.forget(stream_id)
         stream = self.streams.get(stream_id)
         if stream is not None and stream.exchange is not None:
             stream.exchange.response_stopped()
@@ -601,42 +558,23 @@ class Http3Session:
     def _count_cancelled(self, stream_id: int) -> None:
         """Account for a stream that the client reset or stopped before its response."""
         stream = self.streams.get(stream_id)
-        now = self._gateway.now()
         if stream is None or stream.exchange is None:
             if stream_id in self.held or stream_id > self._highest_stream_id:
-                self._apply_standing(self._abandoned.cancelled(0.0, now))
+                self._conduct.cancelled(0.0)
         elif not stream.exchange.response_started:
-            lifetime = now - stream.exchange.started_at
-            self._apply_standing(self._abandoned.cancelled(lifetime, now))
-
-    def _apply_standing(self, standing: Standing) -> None:
-        """Act on the client's standing after another abandoned request."""
-        reason = "too many requests abandoned"
-        if standing is Standing.EXHAUSTED:
-            self.on_exhausted(reason)
-        elif standing is Standing.HOSTILE and not self._closing:
-            self._note_abuse()
-            self._close_for_abuse(H3ErrorCode.EXCESSIVE_LOAD, reason)
+            self._conduct.cancelled(self._gateway.now() - stream.exchange.started_at)
 
     def on_exhausted(self, reason: str) -> None:
-        """The client has exhausted a budget: refuse new requests, let running ones finish.
+        """The client has exhausted a budget of its transport or codec."""
+        if not self._closing:
+            self._conduct.exhausted(reason)
 
-        After an abrupt close it would resend requests whose outcome it cannot know.
-        """
-        if self._is_abusive or self._closing:
-            return
-        self._note_abuse()
-        self._close_with = H3ErrorCode.EXCESSIVE_LOAD, reason
-        self._close_from = self._gateway.now() + DRAIN_NOTICE
-        if not self.going_away:
-            self.drain()
+    def close_for_abuse(self, reason: str) -> None:
+        """Close because of the load that the client causes."""
+        if not self._closing:
+            self._close_at_fault(H3ErrorCode.EXCESSIVE_LOAD, reason)
 
-    def _note_abuse(self) -> None:
-        if not self._is_abusive:
-            self._is_abusive = True
-            self._gateway.policy.count(Refusal.ABUSE)
-
-    def _close_for_abuse(self, code: int, reason: str) -> None:
+    def _close_at_fault(self, code: int, reason: str) -> None:
         """Close because of the client's behaviour."""
         self._closing = True
         self._gateway.policy.note_closed(self.client, code, reason)
@@ -656,7 +594,7 @@ class Http3Session:
 
         `fields`: its field section, as far as it could be decoded.
         """
-        self._apply_standing(self._abandoned.refused(self._gateway.now()))
+        self._conduct.refused()
         method = next((value for name, value in fields if name == b":method"), None)
         head, body = error_response(error.status_hint, method)
         # RFC 9110 section 6.6.1: an origin server with a clock MUST generate Date in 4xx responses.
@@ -674,8 +612,8 @@ class Http3Session:
 
     def on_stream_error(self, error: H3StreamError) -> None:
         """Reset the stream of a malformed message; the connection continues."""
-        self._apply_standing(self._abandoned.refused(self._gateway.now()))
-        self._forget_held(error.stream_id)
+        self._conduct.refused()
+        self.held.forget(error.stream_id)
         # Reset before the exchange does so with H3_REQUEST_CANCELLED. A complete response is still
         # delivered, whatever the client sent after its request.
         if self.connection.can_send_on(error.stream_id):
@@ -701,7 +639,7 @@ class Http3Session:
 
     def exchange_done(self, stream_id: int, complete: bool) -> None:
         if complete:
-            self._abandoned.completed()
+            self._conduct.completed()
         self.streams.pop(stream_id, None)
         self.paused.pop(stream_id, None)
         self.delivering.pop(stream_id, None)
@@ -713,28 +651,25 @@ class Http3Session:
         """Account for the memory of responses: unsent and unacknowledged bytes, exchanges."""
         connection = self.connection
         self.memory.settle(
-            connection.send_buffered
-            + connection.recovery.bytes_in_flight
-            + max(self._unanswered - UNANSWERED_UNCOUNTED, 0) * SEND_BUFFER_HIGH
-            + EXCHANGE_MEMORY * len(self.streams)
+            connection.send_buffered + connection.recovery.bytes_in_flight, len(self.streams)
         )
 
     def release_reservations(self) -> None:
         """Stop reserving memory for responses that did not start within a second."""
-        self._unanswered = 0
+        self.memory.release_reservations()
         self.settle_memory()
-
-    def response_started(self) -> None:
-        """A response has started: from now on its actual size is accounted for."""
-        if self._unanswered:
-            self._unanswered -= 1
 
     @property
     def send_buffer_limit(self) -> int:
         """Unsent bytes per stream above which its origin is paused."""
-        if self.connection.send_buffered > SEND_BUFFER_CONNECTION or self.memory.is_short:
-            return SEND_BUFFER_FLOOR
-        return SEND_BUFFER_HIGH
+        return self.memory.send_buffer_limit(self.connection.send_buffered)
+
+    @property
+    def unread_bytes(self) -> int:
+        """Request bytes received that no origin has taken."""
+        connection = self.connection
+        window = connection.local_parameters.initial_max_data or 0
+        return max(window - connection.receive_window, 0)
 
     def reset_stalled(self) -> int:
         """Reset stalled streams, those that hold most first, until the client holds less than its
@@ -765,9 +700,9 @@ class Http3Session:
 
     def drain(self) -> None:
         """Send the final GOAWAY: finish running requests, reject new ones."""
-        self.going_away = True
-        if self._negotiated and self.connection.is_alive:
+        if not self.going_away and self._negotiated and self.connection.is_alive:
             self.h3.send_goaway(self._highest_stream_id + 4)
+        self.going_away = True
         self.close_if_drained()
         self.wake()
 
@@ -785,11 +720,10 @@ class Http3Session:
             or self.streams
             or self.held
             or not self.connection.responses_delivered
-            or self._gateway.now() < self._close_from
+            or self._gateway.now() < self._conduct.leave_from
         ):
             return
-        code, reason = self._close_with
-        if code is H3ErrorCode.NO_ERROR:
-            self.close(code, reason)
-        elif not self._closing:
-            self._close_for_abuse(code, reason)
+        if self._conduct.reason is None:
+            self.close(H3ErrorCode.NO_ERROR, "shutting down")
+        else:
+            self.close_for_abuse(self._conduct.reason)

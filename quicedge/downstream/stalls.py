@@ -10,26 +10,8 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from quicedge.config.limits import STALLED_AFTER, STALLED_BYTES
+from quicedge.downstream.progress import Progress
 from quicedge.proxy.exchange import Exchange
-
-
-class Recovery(Protocol):
-    @property
-    def delivered(self) -> int:
-        """Bytes that the client has acknowledged, over all streams."""
-
-
-class Connection(Protocol):
-    """Progress of the streams of a connection (`quic.connection.Connection`)."""
-
-    @property
-    def recovery(self) -> Recovery: ...
-
-    def acknowledged_bytes(self, stream_id: int) -> int: ...
-
-    def unacknowledged_bytes(self, stream_id: int) -> int: ...
-
-    def is_flow_blocked(self, stream_id: int) -> bool: ...
 
 
 class Stream(Protocol):
@@ -38,10 +20,10 @@ class Stream(Protocol):
 
 
 class Session(Protocol):
-    """The session whose streams are checked (`http3.Http3Session`)."""
+    """The session whose streams are checked of any protocol."""
 
     @property
-    def connection(self) -> Connection: ...
+    def progress(self) -> Progress: ...
 
     @property
     def streams(self) -> Mapping[int, Stream]: ...
@@ -64,7 +46,7 @@ class Stalls:
 
     def check(self, session: Session, now: float) -> None:
         """Check every stream; a stream that is seen for the first time is not stalled yet."""
-        delivered = session.connection.recovery.delivered
+        delivered = session.progress.delivered
         if self._connection is None:
             self._connection = _Mark(delivered, STALLED_BYTES, now)
         moves = self._connection.moves(delivered, STALLED_BYTES, now)
@@ -73,8 +55,8 @@ class Stalls:
             exchange = stream.exchange
             if exchange is None:
                 continue
-            amount = session.connection.acknowledged_bytes(stream_id) + exchange.bytes_received
-            owed = _owed(session.connection.unacknowledged_bytes(stream_id), exchange)
+            amount = session.progress.acknowledged_bytes(stream_id) + exchange.bytes_received
+            owed = _owed(session.progress.unacknowledged_bytes(stream_id), exchange)
             mark = marks.get(stream_id) or _Mark(amount, owed, now)
             self._streams[stream_id] = mark
             got_on = mark.moves(amount, owed, now)
@@ -92,9 +74,9 @@ def _waits_for_client(
     session: Session, stream_id: int, exchange: Exchange, connection_moves: bool
 ) -> bool:
     """Whether an exchange makes no progress without its client."""
-    connection = session.connection
-    if connection.unacknowledged_bytes(stream_id):
-        return connection.is_flow_blocked(stream_id) or not connection_moves
+    progress = session.progress
+    if progress.unacknowledged_bytes(stream_id):
+        return progress.is_flow_blocked(stream_id) or not connection_moves
     return not (exchange.request_over or exchange.request_paused or exchange.response_started)
 
 

@@ -16,19 +16,10 @@ from typing import Protocol
 
 from quicedge.config.limits import MESSAGE_REST, MIN_BODY_RATE, MIN_PROGRESS
 from quicedge.config.schema import Limits
+from quicedge.downstream.progress import Progress
 from quicedge.http.errors import H3ErrorCode
 from quicedge.proxy.exchange import Exchange
 from quicedge.telemetry.outcomes import Outcome
-
-
-class Progress(Protocol):
-    """Progress of the streams of a connection, in bytes (`quic.connection.Connection`)."""
-
-    def acknowledged_bytes(self, stream_id: int) -> int: ...
-
-    def unacknowledged_bytes(self, stream_id: int) -> int: ...
-
-    def unsent_bytes(self, stream_id: int) -> int: ...
 
 
 class Stream(Protocol):
@@ -39,10 +30,10 @@ class Stream(Protocol):
 
 
 class Session(Protocol):
-    """The session whose streams are timed (`http3.Http3Session`)."""
+    """The session whose streams are timed of any protocol."""
 
     @property
-    def connection(self) -> Progress: ...
+    def progress(self) -> Progress: ...
 
     @property
     def streams(self) -> Mapping[int, Stream]: ...
@@ -131,15 +122,15 @@ class StreamTimeouts:
         exchange = stream.exchange
         if exchange is None:
             return 0
-        connection, stream_id = session.connection, stream.stream_id
-        taken = connection.acknowledged_bytes(stream_id)
+        progress, stream_id = session.progress, stream.stream_id
+        taken = progress.acknowledged_bytes(stream_id)
         mark = self._readers.setdefault(stream_id, _Mark(taken, now))
         # While the origin may still write, data in flight is not the client's delay; of a complete
         # response the last byte must be acknowledged.
         waiting = (
-            connection.unacknowledged_bytes(stream_id)
+            progress.unacknowledged_bytes(stream_id)
             if exchange.response_over
-            else connection.unsent_bytes(stream_id)
+            else progress.unsent_bytes(stream_id)
         )
         if not waiting:
             mark.excuse(taken, now)

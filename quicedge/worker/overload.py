@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 
 from quicedge.config.schema import Config
-from quicedge.downstream.http3 import Http3Session
+from quicedge.downstream.session import Session
 from quicedge.http.errors import H3ErrorCode
 from quicedge.proxy.policy import Policy
 from quicedge.quic.admission import Admission, AdmissionRules, Decision, Verdict
@@ -65,7 +65,7 @@ class Overload:
         self._draining = True
         self.admission.closed = Verdict(Decision.REFUSE, "draining")
 
-    def check(self, sessions: Iterable[Http3Session], now: float, *, contended: bool) -> None:
+    def check(self, sessions: Iterable[Session], now: float, *, contended: bool) -> None:
         """Check progress deadlines and memory.
 
         `contended`: requests are waiting for origin connections that others hold.
@@ -89,12 +89,11 @@ class Overload:
             full = Verdict(Decision.REFUSE, "memory")
             self.admission.closed = full if self._memory.full else None
 
-    def _weight(self, session: Http3Session) -> int:
+    def _weight(self, session: Session) -> int:
         """Bytes buffered for a session: responses, and requests not yet taken by origins."""
-        unread = self._config.quic.max_data - session.connection.receive_window
-        return session.memory.held + max(unread, 0)
+        return session.memory.account.held + session.unread_bytes
 
-    def _check_stalls(self, session: Http3Session, now: float, contended: bool) -> None:
+    def _check_stalls(self, session: Session, now: float, contended: bool) -> None:
         session.release_reservations()
         short = session.memory.is_short
         if contended or short:

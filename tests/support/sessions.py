@@ -180,6 +180,10 @@ class StubConnection:
     def is_alive(self) -> bool:
         return self.closed is None
 
+    @property
+    def delivered(self) -> int:
+        return self.recovery.delivered
+
     def streams_without_beginning(self) -> list[int]:
         return []
 

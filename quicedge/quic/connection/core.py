@@ -905,6 +905,11 @@ class Connection:
         """Bytes written to a stream and not yet sent."""
         return self.streams.unsent(stream_id)
 
+    @property
+    def delivered(self) -> int:
+        """Bytes of stream data that the peer has acknowledged, over all streams."""
+        return self.recovery.delivered
+
     def acknowledged_bytes(self, stream_id: int) -> int:
         """Length of the acknowledged prefix of a stream, in bytes."""
         stream = self.streams.get(stream_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from quicedge.downstream.response_account import ResponseAccount
 from quicedge.proxy.response_memory import ResponseMemory
 from tests.support.sessions import Client
 
@@ -12,7 +13,7 @@ def test_no_more_stalled_streams_are_reset_than_memory_needs() -> None:
     client = Client()
     session, connection = client.session, client.connection
     streams = [client.ask() for _ in range(3)]
-    session.memory = ResponseMemory(4 * MB, lambda call: call()).account(session.share)
+    session.memory = ResponseAccount(ResponseMemory(4 * MB, lambda call: call()), session.share)
     connection.send_buffered = 3 * MB
     reset_stream = connection.reset_stream
 

@@ -33,7 +33,7 @@ class Client:
         self.last_sent = b""
         self.ended = False
         self.http_version = HttpVersion(origin_version)
-        self.session = self.connection = self
+        self.session = self.progress = self
         self.streams = {0: self}
         request = Request(method, b"https", b"a.test", b"/", list(fields))
         self.exchange = Exchange(

@@ -215,7 +215,7 @@ class FakeExchange:
 
 class FakeSession:
     def __init__(self) -> None:
-        self.connection = FakeConnection()
+        self.connection = self.progress = FakeConnection()
         self.exchange = FakeExchange()
         self.session = self
         self.stream_id = 0

@@ -118,11 +118,7 @@ class FakeSession:
     delivered: int = 0
 
     @property
-    def connection(self) -> Any:
-        return self
-
-    @property
-    def recovery(self) -> Any:
+    def progress(self) -> Any:
         return self
 
     def acknowledged_bytes(self, stream_id: int) -> int:
