@@ -5,8 +5,8 @@ from __future__ import annotations
 from quicedge.proxy.client import Transport
 from quicedge.quic.connection import Connection
 from quicedge.quic.packet import VERSION_NAMES
-from quicedge.quic.prefixes import packed, prefix_of
 from quicedge.shares import Client
+from quicedge.shares.prefixes import packed, prefix_of
 
 
 class Http3Client:

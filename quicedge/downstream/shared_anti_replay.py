@@ -27,8 +27,8 @@ from quicedge.config.limits import (
     FLEET_TIMEOUT,
     REFUSAL_LOG_INTERVAL,
 )
-from quicedge.quic.admission import BoundedLog
 from quicedge.quic.anti_replay import REGISTER_LENGTH, EarlyDataUse
+from quicedge.telemetry.bounded_log import BoundedLog
 from quicedge.telemetry.outcomes import EarlyDataVerdict
 
 log = structlog.get_logger(__name__)

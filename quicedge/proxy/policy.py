@@ -17,8 +17,9 @@ from quicedge.proxy.exchange import Exchange
 from quicedge.proxy.request_rates import RequestRates
 from quicedge.proxy.response_memory import ResponseMemory
 from quicedge.proxy.shared_rate_limit import FleetCounts, open_store
-from quicedge.quic.admission import BoundedLog, RateLimit
-from quicedge.quic.prefixes import AccessList, packed
+from quicedge.shares.prefixes import AccessList, packed
+from quicedge.shares.rates import RateLimit
+from quicedge.telemetry.bounded_log import BoundedLog
 from quicedge.telemetry.outcomes import Outcome, Refusal
 
 log = structlog.get_logger(__name__)

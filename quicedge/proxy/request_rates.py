@@ -10,8 +10,8 @@ from quicedge.config.rates import parse_rate
 from quicedge.config.schema import RequestRate
 from quicedge.http.message import Request
 from quicedge.proxy.shared_rate_limit import FleetCounts
-from quicedge.quic.admission import RateTable
-from quicedge.quic.prefixes import packed, prefix_of
+from quicedge.shares.prefixes import packed, prefix_of
+from quicedge.shares.rates import RateTable
 
 
 class _Key(Enum):

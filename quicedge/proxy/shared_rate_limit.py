@@ -23,7 +23,7 @@ from quicedge.config.limits import (
     MAX_PREFIX_RATES,
     REFUSAL_LOG_INTERVAL,
 )
-from quicedge.quic.admission import BoundedLog
+from quicedge.telemetry.bounded_log import BoundedLog
 
 log = structlog.get_logger(__name__)
 

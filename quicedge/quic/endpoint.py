@@ -12,7 +12,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.packet import encode_quic_retry, encode_quic_version_negotiation
 
 from quicedge.config import limits
-from quicedge.quic.admission import Admission, BoundedLog, Decision, RateLimit, Verdict
+from quicedge.quic.admission import Admission, Decision, Verdict
 from quicedge.quic.anti_replay import EarlyDataGuard
 from quicedge.quic.connection import Connection, ConnectionHandler
 from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
@@ -42,6 +42,8 @@ from quicedge.quic.token_sealer import Fleet
 from quicedge.quic.tokens import TokenKeys, is_retry_token
 from quicedge.quic.transport_parameters import PreferredAddress
 from quicedge.shares import Standing
+from quicedge.shares.rates import RateLimit
+from quicedge.telemetry.bounded_log import BoundedLog
 
 log = structlog.get_logger("quicedge.quic")
 

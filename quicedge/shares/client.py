@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Client(NamedTuple):
-    """A client by address and by network, packed as in `quic.prefixes`."""
+    """A client by address and by network, packed as in `shares.prefixes`."""
 
     address: bytes
     """4 or 16 bytes."""

@@ -261,7 +261,7 @@ class _Worker:
             uptime_seconds=time.monotonic() - self._started,
             resident_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             connections=len(edge.sessions),
-            handshakes_open=endpoint.admission.half_open,
+            handshakes_open=endpoint.admission.connections.half_open,
             requests_active=sum(len(session.streams) for session in edge.sessions),
             connections_total=endpoint.counters["accepted"],
             handshakes_completed=edge.handshakes_completed,

@@ -10,26 +10,34 @@ from quicedge.config.schema import Config
 from quicedge.downstream.session import Session
 from quicedge.http.errors import H3ErrorCode
 from quicedge.proxy.policy import Policy
-from quicedge.quic.admission import Admission, AdmissionRules, Decision, Verdict
-from quicedge.quic.prefixes import AccessList
+from quicedge.quic.admission import Admission, AdmissionRules
+from quicedge.shares.connections import Closed, ConnectionRules, Connections
+from quicedge.shares.prefixes import AccessList
 from quicedge.telemetry.outcomes import Refusal
 from quicedge.worker.memory import MemoryBudget, default_budget
 
 
+def connection_rules(config: Config) -> ConnectionRules:
+    """The limits of a configuration on connections of all protocols."""
+    limits = config.limits
+    return ConnectionRules(
+        max_connections=limits.max_connections,
+        max_connections_per_address=limits.max_connections_per_address,
+        max_connections_per_prefix=limits.max_connections_per_prefix,
+        max_half_open_per_prefix=limits.max_half_open_per_prefix,
+        handshakes_per_second=limits.handshakes_per_second,
+        handshakes_per_second_per_prefix=limits.handshakes_per_second_per_prefix,
+        access=AccessList(limits.allow, limits.deny),
+    )
+
+
 def admission_rules(config: Config) -> AdmissionRules:
-    """The admission rules of a configuration."""
-    quic, limits = config.quic, config.limits
+    """The limits of a configuration that only QUIC has."""
+    quic = config.quic
     return AdmissionRules(
         retry=quic.retry,
         retry_threshold=quic.retry_threshold,
         max_half_open=quic.max_half_open,
-        max_half_open_per_prefix=limits.max_half_open_per_prefix,
-        max_connections=limits.max_connections,
-        max_connections_per_address=limits.max_connections_per_address,
-        max_connections_per_prefix=limits.max_connections_per_prefix,
-        handshakes_per_second=limits.handshakes_per_second,
-        handshakes_per_second_per_prefix=limits.handshakes_per_second_per_prefix,
-        access=AccessList(limits.allow, limits.deny),
     )
 
 
@@ -49,7 +57,8 @@ class Overload:
 
     def __init__(self, config: Config, policy: Policy) -> None:
         self._policy = policy
-        self.admission = Admission(admission_rules(config))
+        self.connections = Connections(connection_rules(config))
+        self.admission = Admission(admission_rules(config), self.connections)
         self._memory = MemoryBudget(memory_budget(config))
         self._draining = False
         self._config = config
@@ -57,13 +66,14 @@ class Overload:
     def configure(self, config: Config) -> None:
         """Apply these limits from now on."""
         self._config = config
-        self.admission.configure(admission_rules(config))
+        self.connections.configure(connection_rules(config))
+        self.admission.rules = admission_rules(config)
         self._memory.budget = memory_budget(config)
 
     def drain(self) -> None:
         """Refuse every new client immediately, so that it can go elsewhere."""
         self._draining = True
-        self.admission.closed = Verdict(Decision.REFUSE, "draining")
+        self.connections.closed = Closed.DRAINING
 
     def check(self, sessions: Iterable[Session], now: float, *, contended: bool) -> None:
         """Check progress deadlines and memory.
@@ -86,8 +96,7 @@ class Overload:
                 session.close(H3ErrorCode.EXCESSIVE_LOAD, "out of memory")
         self._policy.memory_is_full = self._memory.full
         if not self._draining:
-            full = Verdict(Decision.REFUSE, "memory")
-            self.admission.closed = full if self._memory.full else None
+            self.connections.closed = Closed.MEMORY if self._memory.full else None
 
     def _weight(self, session: Session) -> int:
         """Bytes buffered for a session: responses, and requests not yet taken by origins."""

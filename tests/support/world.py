@@ -14,6 +14,7 @@ from quicedge.quic.connection import Connection, ConnectionHandler
 from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.endpoint import Endpoint, EndpointSettings
 from quicedge.quic.tls import CertificateStore
+from quicedge.shares.connections import ConnectionRules, Connections
 from tests.support.quicpair import SECRET, client_configuration, server_configuration, store
 
 NOW = 5000.0
@@ -58,6 +59,12 @@ class Handler:
         pass
 
 
+def admission(**rules: Any) -> Admission:
+    """Admission by rules of QUIC and of all protocols."""
+    own = {name: rules.pop(name) for name in AdmissionRules.__slots__ if name in rules}
+    return Admission(AdmissionRules(**own), Connections(ConnectionRules(**rules)))
+
+
 class World:
     """An endpoint and stock aioquic clients."""
 
@@ -67,14 +74,14 @@ class World:
         *,
         secret: bytes = SECRET,
         early_data: bytes | None = None,
-        **admission: Any,
+        **rules: Any,
     ) -> None:
         self.network = Network()
         self.handlers: list[Handler] = []
         self.fail_next = False
         self.accept: Callable[[Connection], ConnectionHandler] = self._make_handler
         """Makes the handler of each new connection."""
-        options = {"retry": "off", "retry_threshold": 10, "max_half_open": 20, **admission}
+        options = {"retry": "off", "retry_threshold": 10, "max_half_open": 20, **rules}
         self.endpoint = Endpoint(
             EndpointSettings(
                 configuration=server_configuration(max_datagram_size=1200),
@@ -83,7 +90,7 @@ class World:
                 max_datagram_size=1472,
                 early_data_terms=early_data,
             ),
-            admission=Admission(AdmissionRules(**options)),
+            admission=admission(**options),
             certificates=certificates or store(),
             connection_ids=ConnectionIdIssuer(slot=3, slots=8, secret=secret),
             secret=secret,

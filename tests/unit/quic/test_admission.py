@@ -12,23 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quicedge.config import limits
-from quicedge.quic.admission import (
-    Admission,
-    AdmissionRules,
-    BoundedLog,
-    Decision,
-    RateTable,
-    Verdict,
-)
-from quicedge.quic.prefixes import AccessList, packed, prefix_of
+from quicedge.quic.admission import Admission, Decision, Verdict
 from quicedge.quic.tokens import TokenKeys
+from quicedge.shares.connections import Closed, ConnectionRules
+from quicedge.shares.prefixes import AccessList, packed, prefix_of
+from quicedge.shares.rates import RateTable
+from quicedge.telemetry.bounded_log import BoundedLog
+from tests.support import world as worlds
 from tests.support.world import CLIENT, NOW, Path, World, is_connected
 
 ONE, NEIGHBOUR, FAR = "192.0.2.1", "192.0.2.200", "198.51.100.9"
 
 
 def admission(**rules: Any) -> Admission:
-    return Admission(AdmissionRules(**{"retry_threshold": 100, "max_half_open": 1000, **rules}))
+    return worlds.admission(**{"retry_threshold": 100, "max_half_open": 1000, **rules})
 
 
 def decide(one: Admission, host: str, *, validated: bool = False, now: float = 0.0) -> Verdict:
@@ -104,7 +101,7 @@ def test_a_thousand_connections_opened_at_once_from_one_address_all_succeed() ->
     assert all(is_connected(client) for client in clients.values())
     assert world.endpoint.counters["retries"] == 1000 - limits.RETRY_THRESHOLD
     assert not any("dropped" in name for name in world.endpoint.counters)
-    assert world.endpoint.admission.half_open == 0
+    assert world.endpoint.admission.connections.half_open == 0
 
 
 @pytest.mark.parametrize(
@@ -166,7 +163,7 @@ def test_handshakes_a_second_are_limited_and_come_back() -> None:
 
 def test_while_draining_newcomers_are_refused_at_once_and_no_retry_is_claimed() -> None:
     world = World(retry="always")
-    world.endpoint.admission.closed = Verdict(Decision.REFUSE, "draining")
+    world.endpoint.admission.connections.closed = Closed.DRAINING
     late = world.client()
     with structlog.testing.capture_logs() as lines:
         world.talk(late)
@@ -185,7 +182,7 @@ def test_denied_clients_cost_neither_state_nor_an_answer() -> None:
     assert world.endpoint.counters["dropped_denied"] == 1
     assert not world.endpoint.connections
     client = world.client()
-    world.endpoint.admission.configure(AdmissionRules(retry_threshold=10, max_half_open=10))
+    world.endpoint.admission.connections.configure(ConnectionRules())
     world.talk(client)
     assert len(world.endpoint.connections) == 1
 
@@ -197,21 +194,18 @@ def test_counts_return_to_nothing_however_connections_end() -> None:
     for data, _ in silent.datagrams_to_send(NOW):
         world.receive(data, path=Path(("2001:db8::1", 5)))
     world.receive(b"\xc0\0\0\0\x01\x08" + bytes(1200))
-    one = world.endpoint.admission
-    assert (one._connections, one.half_open) == (2, 1)
+    one = world.endpoint.admission.connections
+    assert (one.open, one.half_open) == (2, 1)
     done.close()
     world.talk(done)
     world.endpoint.handle_timers(NOW + 100)
     world.endpoint.flush(NOW + 100)
     assert not world.endpoint.connections
-    assert (one._connections, one.half_open) == (0, 0)
-    assert not one._addresses
-    assert not one._prefixes
-    assert not one._half_open_prefixes
+    assert not one
 
 
 def test_rates_are_remembered_for_so_many_networks_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("quicedge.quic.admission.MAX_PREFIX_RATES", 10)
+    monkeypatch.setattr("quicedge.shares.rates.MAX_PREFIX_RATES", 10)
     table = RateTable(1.0)
     for number in range(1000):
         assert table.allow(number.to_bytes(3, "big"), 0.0)

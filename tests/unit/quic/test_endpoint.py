@@ -10,11 +10,11 @@ from aioquic.quic.packet import QuicPacketType, pull_quic_header
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicedge.quic.admission import RateLimit
 from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.packet import VERSION_1, VERSION_2, stateless_reset
 from quicedge.quic.tls import CertificateStore
 from quicedge.quic.tokens import TokenKeys
+from quicedge.shares.rates import RateLimit
 from tests.support.certs import make_certificate
 from tests.support.quicpair import SECRET
 from tests.support.world import NOW, Path, World, first_flight, is_connected
