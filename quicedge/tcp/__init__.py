@@ -1,0 +1,1 @@
+"""TCP sockets and the kernel; knows nothing of HTTP."""
