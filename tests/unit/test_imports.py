@@ -16,12 +16,13 @@ ROOT = CHECKOUT / "quicedge"
 
 PACKAGES = (
     "cli", "supervisor", "admin", "worker", "downstream", "proxy", "upstream", "http", "quic",
-    "udp", "telemetry", "qlog", "shares", "config",
+    "udp", "tcp", "telemetry", "qlog", "shares", "config",
 )  # fmt: skip
 """From the top down: a package imports only packages below itself."""
 
 FORBIDDEN = {
-    "udp": {"quic", "http"},
+    "udp": {"quic", "http", "tcp"},
+    "tcp": {"quic", "http"},
     "quic": {"http"},
     "upstream": {"quic", "proxy", "worker"},
     "downstream": {"upstream"},
