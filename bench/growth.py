@@ -1,0 +1,229 @@
+"""`make bench ARGS=growth`: how CPU time per request grows with the amount of work, over HTTP/3.
+
+One axis grows at a time. Work that grows linearly costs the same per request however much there is
+of it or, where the request itself grows (bodies, fields), at most in proportion.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench import environment, loads, proxies, report
+from bench.loads import LOAD_CORE
+from bench.measures import spent
+from bench.proxies import ROOT, Kind, Proxy, Setting, pinned
+from bench.python_build import Build
+
+REQUESTS = 4000
+LARGEST_LOAD = 100_000_000
+"""Body bytes per measurement, at most."""
+NOISE = 1.25
+"""A figure may exceed the linear prediction by this factor."""
+BEGIN, END = "<!-- growth: begin -->", "<!-- growth: end -->"
+
+Cost = Callable[[Proxy, int], float]
+"""CPU microseconds per request, given the value of the axis."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One dimension along which the work grows."""
+
+    name: str
+    title: str
+    values: tuple[int, ...]
+    cost: Cost
+    in_proportion: bool = False
+    """A single request grows with the value."""
+    restart: bool = False
+    """Each value needs a server configured for it (`configured`); quicedge only."""
+
+    def excess(self, costs: dict[int, float]) -> list[int]:
+        """Values whose cost grew faster than linearly from the previous value."""
+        found = []
+        for before, value in zip(self.values, self.values[1:], strict=False):
+            growth = value / before if self.in_proportion else 1.0
+            cheapest = min(costs[known] for known in self.values if known <= before)
+            if costs[value] > cheapest * NOISE * growth:
+                found.append(value)
+        return found
+
+
+def _microseconds(proxy: Proxy, total: int, load: Callable[[], object]) -> float:
+    return spent(proxy, load) / total * 1e6
+
+
+def _load(
+    proxy: Proxy,
+    *,
+    connections: int = 10,
+    streams: int = 10,
+    size: int = 100,
+    fields: int = 5,
+    total: int = REQUESTS,
+) -> float:
+    """Cost of requests; their number is a multiple of connections x streams."""
+    at_once = connections * streams
+    total = max(total // at_once, 1) * at_once
+
+    def load() -> None:
+        loads.go(proxy, "requests", connections=connections, streams=streams, total=total,
+                 size=size, fields=fields)  # fmt: skip
+
+    return _microseconds(proxy, total, load)
+
+
+def _beside_idle(proxy: Proxy, idle: int) -> float:
+    with loads.idle(proxy, idle, "h3") if idle else nullcontext():
+        return _load(proxy)
+
+
+def _body(proxy: Proxy, size: int) -> float:
+    return _load(proxy, size=size, streams=1, total=min(REQUESTS, LARGEST_LOAD // size))
+
+
+def _loss(proxy: Proxy, percent: int) -> float:
+    with _lossy(proxy, percent / 100) as lossy:
+        return _load(lossy, connections=4, streams=1, size=1_000_000, total=40)
+
+
+@contextmanager
+def _lossy(proxy: Proxy, loss: float) -> Iterator[Proxy]:
+    """The same server behind a path that loses datagrams both ways."""
+    never = 1e9  # rebindings are not part of this measure
+    command = [sys.executable, "-m", "bench.lossy", str(proxy.port), str(loss), str(never)]
+    with subprocess.Popen(
+        pinned(command, LOAD_CORE), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as forwarder:
+        assert forwarder.stdout is not None
+        yield replace(proxy, port=json.loads(forwarder.stdout.readline())["port"])
+        forwarder.communicate()
+
+
+AXES = (
+    Axis("connections_1", "connections with 1 stream each", (1, 10, 100, 1000),
+         lambda proxy, value: _load(proxy, connections=value, streams=1)),
+    Axis("connections_10", "connections with 10 streams each", (1, 10, 100, 1000),
+         lambda proxy, value: _load(proxy, connections=value, total=max(REQUESTS, 20 * value))),
+    Axis("streams", "streams on one connection", (1, 10, 100),
+         lambda proxy, value: _load(proxy, connections=1, streams=value)),
+    Axis("body", "bytes of the body", (100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000), _body,
+         in_proportion=True),
+    Axis("fields", "request fields", (5, 20, 60),
+         lambda proxy, value: _load(proxy, fields=value), in_proportion=True),
+    Axis("routes", "routes", (1, 10, 100, 1000, 5000), lambda proxy, _: _load(proxy), restart=True),
+    Axis("idle", "idle connections beside", (0, 300, 1000, 3000), _beside_idle),
+    Axis("loss", "% loss (1 MB bodies)", (0, 1, 3), _loss),
+)  # fmt: skip
+
+
+def configured(axis: Axis, kind: Kind, value: int) -> Kind | None:
+    """The server for one value of an axis that needs its own; None if it cannot be configured."""
+    if not axis.restart:
+        return kind
+    if kind.name not in ("quicedge", "quicedge_pure"):
+        return None
+    # Of one host: the worst case, because hosts are found by name.
+    routes = "".join(
+        f'[[routes]]\nupstream = "origin"\npath = "/route/{number}/"\n' for number in range(value)
+    )
+
+    def command(setting: Setting, port: int) -> list[str]:
+        found = kind.command(setting, port)
+        config = Path(found[-1])
+        config.write_text(config.read_text() + routes)
+        return found
+
+    return replace(kind, command=command)
+
+
+def measure(axis: Axis, kind: Kind, setting: Setting, rounds: int) -> dict[int, float]:
+    """Median cost by value; empty if the server cannot be configured for it."""
+    found: dict[int, list[float]] = defaultdict(list)
+    for value in axis.values:
+        server = configured(axis, kind, value)
+        if server is None:
+            return {}
+        with environment.serving(server, setting) as proxy:
+            axis.cost(proxy, value)  # caches, and memory that the allocator keeps
+            for _ in range(rounds):
+                found[value].append(axis.cost(proxy, value))
+    return {value: statistics.median(costs) for value, costs in found.items()}
+
+
+Results = dict[str, dict[Kind, dict[int, float]]]
+
+
+def markdown(results: Results, rounds: int, build: Build) -> str:
+    """One table per axis; figures above the linear prediction are bold."""
+    lines = [
+        f"Run of {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by `make bench ARGS=growth` on {build}:"
+        f" CPU microseconds per request, medians of {rounds}. Bold: more than {NOISE} times what"
+        " linear growth predicts.",
+    ]
+    for axis in AXES:
+        lines += ["", f"| {axis.title} | " + " | ".join(f"{v:,}" for v in axis.values) + " |"]
+        lines.append("| --- |" + " --- |" * len(axis.values))
+        for kind, costs in results[axis.name].items():
+            excess = axis.excess(costs)
+            cells = [
+                f"**{costs[value]:.3g}**" if value in excess else f"{costs[value]:.3g}"
+                for value in axis.values
+            ]
+            lines.append(f"| {kind.label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def chart(path: Path, results: Results) -> None:
+    """Cost by value, one panel per axis, both logarithmic."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(2, len(AXES) // 2, figsize=(15, 7))
+    for panel, axis in zip(panels.flat, AXES, strict=True):
+        for kind, costs in results[axis.name].items():
+            panel.plot([max(v, 0.5) for v in axis.values], list(costs.values()), "o-",
+                       label=kind.label)  # fmt: skip
+        panel.set_xscale("log")
+        panel.set_yscale("log")
+        panel.set_title(axis.title, fontsize=10)
+        panel.set_ylabel("CPU us per request", fontsize=8)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels.flat[0].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+    pyplot.close(figure)
+
+
+def main(kinds: list[Kind], build: Build, rounds: int, *, write: bool) -> None:
+    """Measure every axis of every server that speaks HTTP/3 and can take the load."""
+    kinds = [kind for kind in kinds if "h3" in kind.protocols and not kind.slow]
+    results: Results = {}
+    with environment.setting() as setting:
+        for axis in AXES:
+            results[axis.name] = {}
+            for kind in kinds:
+                try:
+                    costs = measure(axis, kind, setting, rounds)
+                except (loads.WrongAnswer, subprocess.TimeoutExpired) as error:
+                    sys.exit(f"bench: {kind.label}: {axis.title}: {error}")
+                if costs:
+                    results[axis.name][kind] = costs
+                    print(axis.name, kind.label, {v: round(c, 1) for v, c in costs.items()},
+                          flush=True)  # fmt: skip
+    text = markdown(results, rounds, build)
+    print("\n" + text)
+    if write:
+        report.replace_section(proxies.ROOT / "bench/RESULTS.md", BEGIN, END, text)
+        chart(proxies.ROOT / "bench/growth.png", results)
