@@ -28,7 +28,7 @@ from quicedge.http.validation import FORBIDDEN_TRAILERS, MessageError, validate_
 from quicedge.upstream.base import UpstreamError
 from quicedge.upstream.connection import Owner, Receiver
 from quicedge.upstream.deadline import Deadline
-from quicedge.upstream.h1_head import HeadFilter
+from quicedge.upstream.h1_head import HeadFilter, is_plain
 from quicedge.upstream.h1_request import encode_head, encode_trailers
 from quicedge.upstream.interim import InterimRate
 from quicedge.upstream.retry import Retry
@@ -75,8 +75,9 @@ class H1Connection(asyncio.Protocol):
         self._fields: Fields = []
         self._size = 0  # of the field section being read
         self._unproductive = 0  # bytes since the last parser event
-        self._heads = HeadFilter()
-        self._interim = InterimRate()
+        self._body_left = 0  # bytes of content of known length still to come
+        self._heads: HeadFilter | None = None  # of heads that need more than the parser
+        self._interim: InterimRate | None = None
         self._answered = False  # any byte was received
         self._head_done = False  # of the final response
         self._until_close = False
@@ -109,8 +110,8 @@ class H1Connection(asyncio.Protocol):
         self._left = request.content_length
         self._fields = []
         self._size = self._unproductive = 0
-        self._interim = InterimRate()
-        self._heads = HeadFilter()
+        self._body_left = 0
+        self._interim = self._heads = None
         self._answered = self._head_done = self._until_close = self._complete = False
         if self._parser is None:
             self._parser = HttpResponseParser(self)
@@ -218,6 +219,9 @@ class H1Connection(asyncio.Protocol):
             self.abort()
             return
         self._answered = True
+        if self._body_left:
+            self._pass_on(data)
+            return
         self._unproductive += len(data)
         try:
             excess = self._feed(data)
@@ -252,7 +256,12 @@ class H1Connection(asyncio.Protocol):
         """
         parser = cast(HttpResponseParser, self._parser)
         heads = self._heads
-        if self._head_done or (self._method != b"HEAD" and heads.is_plain(data)):
+        if self._head_done or (heads is None and self._method != b"HEAD" and is_plain(data)):
+            parser.feed_data(data)
+            return False
+        if heads is None:
+            heads = self._heads = HeadFilter()
+        elif self._method != b"HEAD" and heads.is_plain(data):
             parser.feed_data(data)
             return False
         while data and not self._head_done:
@@ -269,6 +278,23 @@ class H1Connection(asyncio.Protocol):
         if data:
             parser.feed_data(data)
         return False
+
+    def _pass_on(self, data: bytes) -> None:
+        """Pass content of known length on, past the parser, which would copy it."""
+        receiver = self._receiver
+        assert receiver is not None
+        left = self._body_left - len(data)
+        self._body_left = max(left, 0)
+        try:
+            receiver.data(data if left >= 0 else data[:left])
+        except Exception as error:
+            self._callback_failed(error)
+            return
+        if left <= 0:
+            # It still waits for content that it has not seen.
+            self._parser = None
+            self._complete = True
+            self._finish(reusable=left == 0)
 
     def _callback_failed(self, cause: BaseException | None) -> None:
         if isinstance(cause, UpstreamError):
@@ -332,6 +358,8 @@ class H1Connection(asyncio.Protocol):
             # RFC 9110 section 7.8: a server MUST NOT switch to a protocol that was not asked for.
             raise UpstreamError(OriginFailure.PROTOCOL, f"the origin answered with status {status}")
         if status < 200:
+            if self._interim is None:
+                self._interim = InterimRate()
             if not self._interim.allow(self._loop.time()):
                 raise UpstreamError(OriginFailure.PROTOCOL, "too many interim responses at once")
             receiver.informational(Response(status, fields))
@@ -340,7 +368,10 @@ class H1Connection(asyncio.Protocol):
         self._keep_alive = parser.should_keep_alive()
         version = parser.get_http_version()
         framed = self._has_framing(fields, version)
-        self._until_close = not framed and response_has_body(self._method, status)
+        if not response_has_body(self._method, status):
+            self._body_left = 0
+        elif not framed:
+            self._until_close = True
         if self._method == b"HEAD":
             self._complete = True
             # Without a length the parser reads the body until the connection is closed.
@@ -357,6 +388,7 @@ class H1Connection(asyncio.Protocol):
         for name, value in fields:
             if name == b"content-length":
                 framed = True
+                self._body_left = int(value)
             elif name == b"transfer-encoding":
                 if framed or value.lower() != b"chunked" or version != "1.1":
                     # RFC 9112 section 6.1: in HTTP/1.0 the framing MUST be treated as faulty; we
@@ -374,6 +406,8 @@ class H1Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._unproductive = 0
+        if self._body_left:
+            self._body_left -= len(body)
         if self._receiver is not None and not self._complete:
             self._receiver.data(body)
 

@@ -13,6 +13,17 @@ _MAX_NAME = 256
 """Bytes that are buffered until a colon is found; longer names are not repaired."""
 
 
+def is_plain(data: bytes) -> bool:
+    """Whether data at the start of a response holds one complete head that needs no repair."""
+    end = data.find(b"\r\n\r\n")
+    return (
+        end >= 0
+        and data[9:10] != b"1"  # interim status: another head follows
+        and data.find(b" :", 0, end) < 0
+        and data.find(b"\t:", 0, end) < 0
+    )
+
+
 class HeadFilter:
     """Separates heads from the bytes of a response and repairs their field lines."""
 
@@ -32,14 +43,7 @@ class HeadFilter:
 
     def is_plain(self, data: bytes) -> bool:
         """Whether the first bytes of a response hold one complete head that needs no repair."""
-        end = data.find(b"\r\n\r\n")
-        return (
-            end >= 0
-            and not self._begun
-            and data[9:10] != b"1"  # interim status: another head follows
-            and data.find(b" :", 0, end) < 0
-            and data.find(b"\t:", 0, end) < 0
-        )
+        return not self._begun and is_plain(data)
 
     def take(self, data: bytes) -> tuple[bytes, bytes]:
         """Split data into the part for the parser and the rest.

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from quicedge.config import limits
+from quicedge.http.errors import OriginFailure
+from quicedge.upstream.h1 import H1Connection
 from tests.support.origins import (
     Recorder,
     eventually,
@@ -340,6 +342,54 @@ async def test_an_origin_may_answer_while_it_reads() -> None:
             await recorder.until(lambda count=count: len(recorder.body) == count)  # type: ignore[misc]
         stream.end()
         assert (await recorder.over()).events[-1] == "end"
+
+
+SIZE = 3_000_000
+LONG = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % SIZE + bytes(SIZE)
+"""A response that takes many reads."""
+
+
+async def test_content_of_known_length_passes_the_parser_by(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would copy each piece; what the first read holds with the head is all that it sees."""
+    parsed: list[int] = []
+    on_body = H1Connection.on_body
+
+    def counting(connection: H1Connection, body: bytes) -> None:
+        parsed.append(len(body))
+        on_body(connection, body)
+
+    monkeypatch.setattr(H1Connection, "on_body", counting)
+    async with origin(says(LONG)) as server, upstream(server) as group:
+        for _ in range(2):
+            answer = await fetch(group, request())
+            assert bytes(answer.body) == bytes(SIZE)
+            assert answer.events.count("end") == 1
+        assert server.connections == 1
+    assert sum(parsed) < SIZE
+
+
+async def test_bytes_behind_content_of_known_length_end_the_connection() -> None:
+    async with origin(says(LONG + b"HTTP")) as server, upstream(server) as group:
+        for connections in (1, 2):
+            answer = await fetch(group, request())
+            assert bytes(answer.body) == bytes(SIZE)
+            await eventually(lambda: next(iter(group.stats().values()))["open"] == 0)
+            assert server.connections == connections
+
+
+async def test_content_of_known_length_that_breaks_off_fails() -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(LONG[:-1])
+        await writer.drain()
+        writer.close()
+
+    async with origin(script) as server, upstream(server) as group:
+        answer = await fetch(group, request())
+    assert len(answer.body) == SIZE - 1
+    assert answer.kind == OriginFailure.RESET
 
 
 async def test_a_slow_client_stops_the_origin() -> None:
