@@ -155,6 +155,9 @@ class Endpoint:
         self._roster = roster
         self._turns = FrameTurns()
         self._awake: dict[Connection, None] = {}
+        self._is_flushing = False
+        self._delivering: Connection | None = None
+        """The connection that events are delivered for, and that is sent right after."""
         self._deadlines = Deadlines()
         self._resets = RateLimit(limits.STATELESS_RESETS_PER_SECOND)
         self._closes = RateLimit(limits.REFUSALS_PER_SECOND)
@@ -266,20 +269,28 @@ class Endpoint:
             self._end(connection, ErrorCode.NO_ERROR, "no authentic packet")
         return connection.frames_received - before
 
-    def wake(self, connection: Connection) -> None:
-        """The application has written to, reset or closed something on the connection."""
-        self._awake[connection] = None
+    def wake(self, connection: Connection) -> bool:
+        """The application has written to, reset or closed something on the connection.
+
+        Returns whether `flush` must be called for it: one that is running sends it by itself.
+        """
+        if connection is not self._delivering:
+            self._awake[connection] = None
+        return not self._is_flushing
 
     def handle_timers(self, now: float) -> None:
         """Run what is due; call `flush` afterwards."""
         for connection in self._deadlines.due(now):
             timer = connection.poll_timeout()
-            if timer is not None and timer <= now:
-                try:
-                    connection.handle_timeout(now)
-                except Exception:
-                    self._fail(connection, "timer", now)
+            if timer is None or timer > now:
+                # What it was armed for has been done, or has moved.
+                self._deadlines.arm(connection, timer)
+                continue
             self._awake[connection] = None
+            try:
+                connection.handle_timeout(now)
+            except Exception:
+                self._fail(connection, "timer", now)
 
     # --- output ---------------------------------------------------------------------------------
 
@@ -290,16 +301,23 @@ class Endpoint:
     def flush(self, now: float) -> None:
         """Deliver events, transmit, arm timers."""
         self._turns.begin()
-        while self._awake:
-            awake, self._awake = self._awake, {}
-            for connection in awake:
-                try:
-                    self._pump(connection, now)
-                except Exception:
-                    self._fail(connection, "application", now)
+        self._is_flushing = True
+        try:
+            while self._awake:
+                awake, self._awake = self._awake, {}
+                for connection in awake:
+                    try:
+                        self._pump(connection, now)
+                    except Exception:
+                        self._fail(connection, "application", now)
+        finally:
+            self._is_flushing = False
+            self._delivering = None
 
     def _pump(self, connection: Connection, now: float) -> None:
+        self._delivering = connection
         self._deliver(connection)
+        self._delivering = None
         if self._transmit(connection, now):
             # Sending issues connection IDs; they must be known before the peer uses them.
             self._deliver(connection)

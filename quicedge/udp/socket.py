@@ -8,6 +8,7 @@ import struct
 from collections import Counter, deque
 from collections.abc import Callable
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from quicedge.config import limits
@@ -146,7 +147,7 @@ class UdpSocket:
     def fileno(self) -> int:
         return self._sock.fileno()
 
-    @property
+    @cached_property
     def address(self) -> tuple[object, ...]:
         """The sockaddr that the socket is bound to."""
         return self._sock.getsockname()

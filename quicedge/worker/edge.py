@@ -242,8 +242,7 @@ class Edge:
 
     def wake(self, connection: Connection) -> None:
         """The connection has something to send: flush at the end of this turn of the loop."""
-        self.endpoint.wake(connection)
-        if not self._flush_scheduled:
+        if self.endpoint.wake(connection) and not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush_soon)
 

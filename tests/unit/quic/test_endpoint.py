@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import pytest
 from aioquic.buffer import Buffer
 from aioquic.quic.connection import QuicConnection
@@ -10,14 +12,16 @@ from aioquic.quic.packet import QuicPacketType, pull_quic_header
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quicedge.quic.connection import Connection
 from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
+from quicedge.quic.events import QuicEvent, StreamDataReceived
 from quicedge.quic.packet import VERSION_1, VERSION_2, stateless_reset
 from quicedge.quic.tls import CertificateStore
 from quicedge.quic.tokens import TokenKeys
 from quicedge.shares.rates import RateLimit
 from tests.support.certs import make_certificate
 from tests.support.quicpair import SECRET
-from tests.support.world import NOW, Path, World, first_flight, is_connected
+from tests.support.world import NOW, Handler, Path, World, first_flight, is_connected
 
 
 @pytest.mark.parametrize("versions", [[VERSION_1], [VERSION_2], [VERSION_1, VERSION_2]])
@@ -255,3 +259,56 @@ def test_a_token_is_good_for_one_client_for_a_short_time(
 @given(st.binary(max_size=100))
 def test_forged_tokens_open_nothing(token: bytes) -> None:
     assert TokenKeys(SECRET).open_retry(token, ("192.0.2.1", 5), b"cid", NOW) is None
+
+
+def test_a_deadline_that_has_moved_costs_no_transmit() -> None:
+    """An ACK that left with other data leaves its deadline behind."""
+    world = World()
+    client = world.client()
+    world.talk(client)
+    (connection,) = world.endpoint.connections
+    world.endpoint.flush(NOW)
+    client.send_ping(1)
+    world.receive(*first_flight(client))
+    armed = world.endpoint.next_timer()
+    assert armed is not None
+    connection.send_ping(1)
+    world.endpoint.wake(connection)
+    world.endpoint.flush(NOW + 0.001)
+    assert world.network.take()  # the PING, and the ACK with it
+
+    with patch.object(Connection, "poll_transmit") as transmit:
+        world.endpoint.handle_timers(armed)
+        world.endpoint.flush(armed)
+        transmit.assert_not_called()
+    later = world.endpoint.next_timer()
+    assert later is not None
+    assert later > armed
+    world.endpoint.handle_timers(later)
+    world.endpoint.flush(later)
+    assert world.network.take()  # a probe, as nobody has answered the PING
+
+
+def test_what_is_written_while_events_are_delivered_is_sent_once() -> None:
+    """Credit that is returned for each event must not make the connection transmit again."""
+
+    class Consuming(Handler):
+        def handle_event(self, event: QuicEvent) -> None:
+            if isinstance(event, StreamDataReceived):
+                connection.consume(event.stream_id, len(event.data))
+                assert world.endpoint.wake(connection) is False  # `flush` is running
+
+    world = World()
+    client = world.client()
+    world.talk(client)
+    (connection,) = world.endpoint.connections
+    connection.handler = Consuming()
+    assert world.endpoint.wake(connection) is True
+    world.endpoint.flush(NOW)
+    client.send_stream_data(0, b"x" * 1000)
+    datagrams = [data for data, _ in client.datagrams_to_send(NOW + 1)]
+    with patch.object(
+        Connection, "poll_transmit", autospec=True, side_effect=Connection.poll_transmit
+    ) as transmit:
+        world.receive(*datagrams, now=NOW + 1)
+        assert transmit.call_count == 1
