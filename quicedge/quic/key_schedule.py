@@ -24,7 +24,7 @@ class Algorithm(Protocol):
 
 
 @cache
-def _label(label: bytes, length: int) -> bytes:
+def _info(label: bytes, length: int) -> bytes:
     """HkdfLabel up to its context. The labels are those of the program, so they are few."""
     name = b"tls13 " + label
     return length.to_bytes(2, "big") + bytes((len(name),)) + name
@@ -39,7 +39,7 @@ def expand_label(
     """
     if length > algorithm.digest_size:
         raise ValueError(f"{length} bytes are more than one block of {algorithm.name}")
-    info = b"%b%c%b\x01" % (_label(label, length), len(hash_value), hash_value)
+    info = b"%b%c%b\x01" % (_info(label, length), len(hash_value), hash_value)
     return hmac.digest(secret, info, algorithm.name)[:length]
 
 
@@ -48,16 +48,36 @@ def extract(algorithm: Algorithm, salt: bytes, key_material: bytes) -> bytes:
     return hmac.digest(salt, key_material, algorithm.name)
 
 
+class _Suite:
+    """What is the same in all handshakes with a cipher suite."""
+
+    __slots__ = ("algorithm", "early_secret", "nothing", "salt", "zeros")
+
+    def __init__(self, cipher_suite: CipherSuite) -> None:
+        self.algorithm: Algorithm = cipher_suite_hash(cipher_suite)
+        size = self.algorithm.digest_size
+        self.zeros = bytes(size)
+        self.nothing = hashlib.new(self.algorithm.name).digest()
+        """The hash of no messages."""
+        self.early_secret = extract(self.algorithm, self.zeros, self.zeros)
+        """The first secret without a pre-shared key, and the salt that follows from it."""
+        self.salt = expand_label(self.algorithm, self.early_secret, b"derived", self.nothing, size)
+
+
+_suite = cache(_Suite)
+
+
 class KeySchedule:
     """The secrets of one handshake and the hash of its transcript."""
 
     def __init__(self, cipher_suite: CipherSuite) -> None:
-        self.algorithm = cipher_suite_hash(cipher_suite)
+        self._suite = suite = _suite(cipher_suite)
+        self.algorithm = suite.algorithm
         self.cipher_suite = cipher_suite
         self.generation = 0
         """How many times a secret was mixed in: 1 early, 2 handshake, 3 main secret."""
         self.hash = hashlib.new(self.algorithm.name)
-        self.secret = bytes(self.algorithm.digest_size)
+        self.secret = suite.zeros
 
     def update_hash(self, message: bytes) -> None:
         """Add handshake messages to the transcript."""
@@ -65,13 +85,17 @@ class KeySchedule:
 
     def extract(self, key_material: bytes | None = None) -> None:
         """Go on to the next secret; without key material, with zeros."""
-        if self.generation:
-            nothing = hashlib.new(self.algorithm.name).digest()
-            self.secret = self._expand(self.secret, b"derived", nothing)
+        suite = self._suite
         self.generation += 1
-        self.secret = extract(
-            self.algorithm, self.secret, key_material or bytes(self.algorithm.digest_size)
-        )
+        if self.generation == 1 and key_material is None:
+            self.secret = suite.early_secret
+            return
+        salt = self.secret
+        if salt is suite.early_secret:
+            salt = suite.salt
+        elif self.generation > 1:
+            salt = self._expand(salt, b"derived", suite.nothing)
+        self.secret = extract(self.algorithm, salt, key_material or suite.zeros)
 
     def derive_secret(self, label: bytes) -> bytes:
         """Derive-Secret over the transcript so far."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+from aioquic.tls import SignatureAlgorithm, signature_algorithm_params
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
@@ -43,6 +44,27 @@ def handshake_message(kind: int, body: bytes) -> bytes:
     return bytes((kind,)) + len(body).to_bytes(3, "big") + body
 
 
+def _signatures(key: PrivateKey) -> dict[int, tuple[Any, ...]]:
+    """Algorithms of the signatures that a key gives, most preferred first, and how it is asked."""
+    algorithms = SignatureAlgorithm
+    usable: tuple[SignatureAlgorithm, ...]
+    if isinstance(key, rsa.RSAPrivateKey):
+        # RFC 8446 section 4.4.3: RSA signatures MUST use an RSASSA-PSS algorithm.
+        usable = algorithms.RSA_PSS_RSAE_SHA256, algorithms.RSA_PSS_RSAE_SHA384
+    elif isinstance(key, ed25519.Ed25519PrivateKey):
+        usable = (algorithms.ED25519,)
+    elif isinstance(key, ed448.Ed448PrivateKey):
+        usable = (algorithms.ED448,)
+    else:
+        by_curve = {
+            "secp256r1": (algorithms.ECDSA_SECP256R1_SHA256,),
+            "secp384r1": (algorithms.ECDSA_SECP384R1_SHA384,),
+            "secp521r1": (algorithms.ECDSA_SECP521R1_SHA512,),
+        }
+        usable = by_curve.get(key.curve.name, ())
+    return {int(algorithm): signature_algorithm_params(algorithm) for algorithm in usable}
+
+
 @dataclass(frozen=True, slots=True)
 class ServerCertificate:
     """A chain ready to be sent, its key, and the names it covers."""
@@ -52,6 +74,11 @@ class ServerCertificate:
     private_key: PrivateKey
     names: frozenset[str]
     """Lower-case DNS names (`*.example.com` for wildcards) and IP addresses in text."""
+    signatures: dict[int, tuple[Any, ...]] = field(init=False)
+    """TLS signature algorithms that the key is for, and the arguments of `sign` for each."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "signatures", _signatures(self.private_key))
 
     def covers(self, host: str) -> bool:
         """Whether a request for `host` (no port) may be answered under this certificate."""

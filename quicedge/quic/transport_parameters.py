@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -123,33 +124,42 @@ class TransportParameters(msgspec.Struct, kw_only=True):
             if value is None or value is False:
                 continue
             if kind is int:
-                content = encode_varint(value)
-            elif kind is bytes:
-                content = value
-            else:
-                content = b"" if kind is bool else value.encode()
+                parts.append(_encode_integer(number, value))
+                continue
+            content = value if kind is bytes else b"" if kind is bool else value.encode()
             parts += (encode_varint(number), encode_varint(len(content)), content)
         return b"".join(parts)
 
     @classmethod
     def decode(cls, data: bytes) -> TransportParameters:
         """Parse and check each by itself; raises ParameterError."""
-        parameters = cls()
-        seen: set[int] = set()
+        values: dict[str, Any] = {}
+        others: set[int] = set()
         for number, content in split_parameters(data):
+            name, kind = _PARAMETERS.get(number, _UNKNOWN)
             # RFC 9000 section 7.4: an endpoint SHOULD treat receipt of duplicate transport
             # parameters as a connection error of type TRANSPORT_PARAMETER_ERROR.
-            if number in seen:
+            if name in values or number in others:
                 raise ParameterError("a transport parameter is repeated")
-            seen.add(number)
-            known = _PARAMETERS.get(number)
-            if known is not None:
-                name, kind = known
-                setattr(parameters, name, _value(name, kind, content))
+            if kind is int:
+                values[name] = _integer(name, content)
+            elif name:
+                values[name] = _value(name, kind, content)
+            else:
+                others.add(number)
+        parameters = cls(**values)
         _check(parameters)
         return parameters
 
 
+@lru_cache(maxsize=256)
+def _encode_integer(number: int, value: int) -> bytes:
+    """One of our integers, which are those of the configuration: the same in all connections."""
+    content = encode_varint(value)
+    return encode_varint(number) + encode_varint(len(content)) + content
+
+
+_UNKNOWN: tuple[str, type] = ("", bytes)
 _PARAMETERS: dict[int, tuple[str, type]] = {
     0x00: ("original_destination_connection_id", bytes),
     0x01: ("max_idle_timeout", int),
@@ -182,17 +192,19 @@ SERVER_ONLY = (
 """A client MUST NOT send them (RFC 9000 section 18.2)."""
 
 
+_INTEGER_LENGTHS = (1, 2, 4, 8)
+"""Bytes of a variable-length integer by its first two bits."""
+
+
+def _integer(name: str, content: bytes) -> int:
+    if not content or _INTEGER_LENGTHS[content[0] >> 6] != len(content):
+        raise ParameterError(f"{name} is not one integer")
+    return int.from_bytes(content, "big") & ((1 << (8 * len(content) - 2)) - 1)
+
+
 def _value(name: str, kind: type, content: bytes) -> object:
     if kind is bytes:
         return content
-    if kind is int:
-        try:
-            value, end = decode_varint(content, 0)
-        except FrameError:
-            end = -1
-        if end != len(content):
-            raise ParameterError(f"{name} is not one integer")
-        return value
     if kind is bool:
         if content:
             raise ParameterError(f"{name} has content")
@@ -210,9 +222,10 @@ def _check(parameters: TransportParameters) -> None:
         raise ParameterError("ack_delay_exponent must be <= 20")
     if (parameters.max_ack_delay or 0) >= 1 << 14:
         raise ParameterError("max_ack_delay must be < 2^14")
-    for name in ("initial_max_streams_bidi", "initial_max_streams_uni"):
-        if (getattr(parameters, name) or 0) > MAX_STREAM_COUNT:
-            raise ParameterError(f"{name} cannot exceed 2^60")
+    if (parameters.initial_max_streams_bidi or 0) > MAX_STREAM_COUNT:
+        raise ParameterError("initial_max_streams_bidi cannot exceed 2^60")
+    if (parameters.initial_max_streams_uni or 0) > MAX_STREAM_COUNT:
+        raise ParameterError("initial_max_streams_uni cannot exceed 2^60")
     size = parameters.max_udp_payload_size
     if size is not None and size < MIN_INITIAL_DATAGRAM:
         raise ParameterError(f"max_udp_payload_size must be >= {MIN_INITIAL_DATAGRAM}")
@@ -224,17 +237,22 @@ def _check(parameters: TransportParameters) -> None:
 def split_parameters(data: bytes) -> list[tuple[int, bytes]]:
     """Numbers with their values as they stand there; raises ParameterError when cut short."""
     found: list[tuple[int, bytes]] = []
-    at = 0
+    at, stop = 0, len(data)
     try:
-        while at < len(data):
-            parameter, at = decode_varint(data, at)
-            length, at = decode_varint(data, at)
+        while at < stop:
+            # Almost all numbers and lengths take one byte.
+            number, length = data[at], data[at + 1]
+            if number < 0x40 and length < 0x40:
+                at += 2
+            else:
+                number, at = decode_varint(data, at)
+                length, at = decode_varint(data, at)
             end = at + length
-            if end > len(data):
+            if end > stop:
                 raise ParameterError("truncated transport parameter")
-            found.append((parameter, data[at:end]))
+            found.append((number, data[at:end]))
             at = end
-    except FrameError as error:
+    except (FrameError, IndexError) as error:
         raise ParameterError("truncated transport parameter") from error
     return found
 

@@ -98,6 +98,13 @@ def test_every_group(group: tls.Group) -> None:
     assert connection.group == group.name.lower()
 
 
+def test_the_cheapest_group_is_chosen_among_the_shares_offered() -> None:
+    world = World()
+    connect(world)  # it sends shares of P-256 and X25519, in this order
+    (connection,) = world.endpoint.connections
+    assert connection.group == "x25519"
+
+
 @pytest.mark.parametrize(
     ("offered", "chosen"),
     [
