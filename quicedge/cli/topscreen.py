@@ -63,7 +63,7 @@ SORTS = {
     "w": ("congestion_window", "window"),
     "l": ("packets_lost", "lost"),
     "s": ("bytes_sent", "sent"),
-    "d": ("delivery_rate", "delivery"),
+    "d": ("delivery_rate", "rate"),
 }
 
 
@@ -75,14 +75,27 @@ class Column(NamedTuple):
     is_figure: bool = True
 
 
+_PROTOCOLS = {"h3": "h3", "h2": "h2", "http/1.1": "h1"}
+"""Short names of the values of `protocol`, in the order that `p` shows them alone."""
+
+
+def _protocol(row: Row) -> str:
+    return _PROTOCOLS.get(row["protocol"], str(row["transport"]))
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else str(value)
+
+
 COLUMNS = (
     Column("RTT", lambda row: milliseconds(row["smoothed_rtt"])),
     Column("window", lambda row: octets(row["congestion_window"])),
     Column("in flight", lambda row: octets(row["bytes_in_flight"]), 100),
     Column("delivery", lambda row: bits(row["delivery_rate"])),
-    Column("lost", lambda row: str(row["packets_lost"])),
+    Column("lost", lambda row: _number(row["packets_lost"])),
     Column("req", lambda row: str(row["requests"])),
     Column("sent", lambda row: octets(row["bytes_sent"])),
+    Column("on", lambda row: _protocol(row), is_figure=False),
     Column("ID", lambda row: row["id"], is_figure=False),
     Column("client", lambda row: escape(row["remote_address"]), is_figure=False),
     Column(
@@ -94,16 +107,16 @@ COLUMNS = (
 
 SECTIONS = (
     ("Round-trip time and congestion",
-     re.compile(r"rtt|congestion_(controller|state|window)|in_flight|ssthresh|^pto|_rate$|^mtu$")),
+     re.compile(r"rtt|congestion_|in_flight|ssthresh|^pto|_rate$|^mtu$|^reordering$")),
     ("What limited it", re.compile(r"^(main_direction|limited_by)$|_limited_seconds$")),
     ("Packets and bytes", re.compile(r"^(packets|bytes)_")),
     ("Streams and flow control",
      re.compile(r"^streams_|requests|resets|stop_sending|_window$|buffered")),
     ("Identity", re.compile(r"^(id|worker|odcid|scids|dcid|remote_address|local_address|"
-                            r"path_validated|migrations|sni|routes)$")),
+                            r"path_validated|migrations|sni|routes|transport|protocol)$")),
     ("Lifetime", re.compile(r"^(state|close_reason|created_at|age_seconds|idle_seconds)$")),
-    ("Handshake", re.compile(r"^(version|alpn|cipher|group|retry|resumed|early_data|key_updates|"
-                             r"handshake_seconds)$")),
+    ("Handshake", re.compile(r"^(version|tls_version|alpn|cipher|group|retry|resumed|early_data|"
+                             r"key_updates|handshake_seconds|first_byte_seconds)$")),
     ("Other", re.compile("")),
 )  # fmt: skip
 """Members of a connection snapshot by topic, in display order."""
@@ -118,6 +131,8 @@ class Screen:
         self.height = height
         self._past: dict[str, tuple[deque[float], deque[float]]] = {}
         self.sort = "-created_at"
+        self.protocol: str | None = None
+        """Only connections of this protocol are shown; None: all."""
         self.cursor = 0
         """Index of the selected row among all connections."""
         self.first = 0
@@ -143,6 +158,10 @@ class Screen:
             at = min(max(self.cursor - self.first, 0), len(self._listed) - 1)
             self.chosen = self._listed[at]
             self.first = 0
+        elif key == "p":
+            following = [None, *_PROTOCOLS, None]
+            self.protocol = following[following.index(self.protocol) + 1]
+            self.cursor = self.first = 0
         elif key in SORTS:
             field = SORTS[key][0]
             self.sort = field if self.sort == f"-{field}" else f"-{field}"
@@ -191,7 +210,7 @@ class Screen:
                 if wide and column.title in ("RTT", "window"):
                     table.add_column("", no_wrap=True)
             else:
-                ratio = None if column.title in ("ID", "state") else 1
+                ratio = None if column.title in ("on", "ID", "state") else 1
                 table.add_column(column.title, no_wrap=True, overflow="ellipsis", ratio=ratio)
         for place, row in enumerate(rows, self.first):
             cells: list[Text] = []
@@ -226,17 +245,24 @@ class Screen:
         return "\n".join(text)
 
     def _page(self, offset: int, limit: int) -> tuple[list[Row], str]:
-        query = urlencode({"sort": self.sort, "limit": limit, "offset": offset})
-        page = self._client.get(f"/api/v1/connections?{query}")
+        query = {"sort": self.sort, "limit": str(limit), "offset": str(offset)}
+        if self.protocol is not None:
+            query["protocol"] = self.protocol
+        page = self._client.get(f"/api/v1/connections?{urlencode(query)}")
         status = self._client.get("/api/v1/status")
         self._total = min(page["total"], ADMIN_MAX_ROWS)
         beyond = f" (the first {self._total} listed)" if page["total"] > self._total else ""
         head = (
             f"quicedge {status['version']} {status['state']}, "
-            f"{_counted(page['total'], 'connection')}{beyond}, "
+            f"{_counted(page['total'], self._kind)}{beyond}, "
             f"{_counted(len(status['workers']), 'worker')}, by {_order(self.sort)}"
         )
         return page["connections"], head
+
+    @property
+    def _kind(self) -> str:
+        name = _PROTOCOLS.get(self.protocol or "")
+        return f"{name} connection" if name else "connection"
 
     def _detail(self, connection_id: str) -> RenderableType:
         row = self._client.get(f"/api/v1/connections/{quote(connection_id)}")
@@ -276,7 +302,8 @@ class Screen:
             past = self._past.setdefault(row["id"], (deque(maxlen=_POINTS), deque(maxlen=_POINTS)))
             if row["smoothed_rtt"] is not None:
                 past[0].append(row["smoothed_rtt"])
-            past[1].append(row["congestion_window"])
+            if row["congestion_window"] is not None:
+                past[1].append(row["congestion_window"])
         while len(self._past) > _REMEMBERED:
             del self._past[next(iter(self._past))]
 
@@ -284,7 +311,7 @@ class Screen:
 def _keys() -> str:
     """What keys do, in 80 columns."""
     sorts = "  ".join(f"{key} {name}" for key, (_, name) in SORTS.items())
-    return f"{sorts}  j/k move  ⏎ open  q quit"
+    return f"{sorts}  p proto  j/k  ⏎ open  q quit"
 
 
 def _order(sort: str) -> str:

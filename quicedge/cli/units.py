@@ -19,6 +19,8 @@ def formatted(name: str, value: Any) -> str:
         return milliseconds(value) if value < 1 else f"{value:.1f} s"
     if name.endswith("_rate"):
         return bits(value)
+    if name.endswith("_packets"):
+        return str(value)
     if any(part in name for part in ("bytes", "window", "buffered", "ssthresh")):
         return octets(value)
     return str(value)

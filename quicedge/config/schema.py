@@ -199,7 +199,7 @@ class Forwarding(_Section, frozen=True):
     """Fields that the edge adds to forwarded messages, and client fields that it lets through."""
 
     transport_headers: bool = False
-    """Send `X-Quic-RTT-Ms` and others to origins; those of clients are dropped."""
+    """Send `X-Transport-RTT-Ms` and others to origins; those of clients are dropped."""
     server_timing: bool = False
     """Send `Server-Timing` to clients: time in the edge, time of the origin, and the RTT."""
     underscores: bool = False

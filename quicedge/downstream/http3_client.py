@@ -7,6 +7,7 @@ from quicedge.quic.connection import Connection
 from quicedge.quic.packet import VERSION_NAMES
 from quicedge.shares import Client
 from quicedge.shares.prefixes import packed, prefix_of
+from quicedge.telemetry.protocols import TransportKind
 
 
 class Http3Client:
@@ -39,6 +40,7 @@ class Http3Client:
         connection = self._connection
         recovery, rtt = connection.recovery, connection.recovery.rtt
         return Transport(
+            kind=TransportKind.QUIC,
             connection_id=connection.id,
             version=VERSION_NAMES.get(connection.version, hex(connection.version)),
             smoothed_rtt=rtt.smoothed if rtt.initialized else None,

@@ -12,6 +12,7 @@ from quicedge.proxy.exchange import Exchange
 from quicedge.telemetry.access import AccessRecord
 from quicedge.telemetry.metrics import Metrics
 from quicedge.telemetry.outcomes import Outcome
+from quicedge.telemetry.protocols import http_protocol
 from quicedge.telemetry.text import text
 
 NO_ROUTE = "none"
@@ -51,6 +52,7 @@ def access_record(exchange: Exchange) -> AccessRecord:
         upstream=exchange.route.upstream if exchange.route is not None else None,
         server=(origin.server or None) if origin is not None else None,
         client=address_of(client),
+        protocol=http_protocol(client.http_version),
         quic_version=transport.version,
         connection_id=transport.connection_id,
         stream_id=exchange.stream_id,
@@ -92,6 +94,7 @@ def rejected_record(
         bytes_sent=bytes_sent,
         total_seconds=0.0,
         client=address_of(client),
+        protocol=http_protocol(client.http_version),
         quic_version=transport.version,
         connection_id=transport.connection_id,
         stream_id=stream_id,

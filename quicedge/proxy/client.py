@@ -6,27 +6,34 @@ from typing import NamedTuple, Protocol
 
 from quicedge.config.host_port import HostPort
 from quicedge.shares import Client
+from quicedge.telemetry.protocols import TransportKind
 
 
 class Transport(NamedTuple):
-    """A snapshot of a connection's transport; None means unknown."""
+    """A snapshot of a connection's transport; None means unknown.
 
+    The figures mean what those of the same names in `telemetry.stats.ConnectionStats` mean.
+    """
+
+    kind: TransportKind
     connection_id: str
     version: str | None
-    """The QUIC version."""
+    """The QUIC version; None on TCP."""
     smoothed_rtt: float | None
     """Seconds."""
     min_rtt: float | None
-    congestion_window: int
-    bytes_in_flight: int
-    packets_sent: int
-    packets_lost: int
+    congestion_window: int | None
+    bytes_in_flight: int | None
+    packets_sent: int | None
+    packets_lost: int | None
     early_data: bool
     """The handshake is not complete: received data may be a replay."""
 
     @property
-    def loss_ratio(self) -> float:
+    def loss_ratio(self) -> float | None:
         """The fraction of sent packets that were lost."""
+        if self.packets_sent is None or self.packets_lost is None:
+            return None
         return self.packets_lost / self.packets_sent if self.packets_sent else 0.0
 
 

@@ -21,6 +21,7 @@ from quicedge.config.tracelimits import OTEL_MAX_TEXT, OTEL_WORKER_BATCH, OTEL_W
 from quicedge.http.message import Field, Request
 from quicedge.proxy.exchange import Exchange
 from quicedge.proxy.trace_context import SpanContext, new_span_id, new_trace_id, parent_of
+from quicedge.telemetry.protocols import TransportKind
 from quicedge.telemetry.spans import Attribute, SamplerError, Span, is_disabled, sampler_of
 from quicedge.telemetry.text import text
 from quicedge.upstream.base import OriginStream
@@ -110,23 +111,19 @@ def _server_span(context: SpanContext, exchange: Exchange, epoch: float) -> Span
     name, attributes = _method(request.method)
     path, _, query = text(request.path).partition("?")
     host, port = _authority(text(request.authority))
+    kind = transport.kind.value
     attributes |= {
         "url.scheme": "https",
         "url.path": path[:OTEL_MAX_TEXT],
         "server.address": host[:OTEL_MAX_TEXT],
         "server.port": port,
         "network.protocol.name": "http",
-        "network.protocol.version": "3",
-        "network.transport": "quic",
+        "network.protocol.version": exchange.client.http_version.decode(),
+        "network.transport": kind,
         "http.request.body.size": exchange.bytes_received,
         "http.response.body.size": exchange.bytes_delivered,
-        "quic.connection_id": transport.connection_id,
-        "quic.stream_id": exchange.stream_id,
-        "quic.version": transport.version or "",
-        "quic.early_data": exchange.early_data,
-        "quic.congestion_window": transport.congestion_window,
-        "quic.packets_sent": transport.packets_sent,
-        "quic.packets_lost": transport.packets_lost,
+        f"{kind}.connection_id": transport.connection_id,
+        f"{kind}.stream_id": exchange.stream_id,
         "quicedge.outcome": str(exchange.outcome),
     }
     if query:
@@ -137,10 +134,18 @@ def _server_span(context: SpanContext, exchange: Exchange, epoch: float) -> Span
     agent = next((value for name, value in request.fields if name == b"user-agent"), None)
     if agent is not None:
         attributes["user_agent.original"] = text(agent)[:OTEL_MAX_TEXT]
-    if transport.smoothed_rtt is not None:
-        attributes["quic.smoothed_rtt"] = transport.smoothed_rtt
-    if transport.min_rtt is not None:
-        attributes["quic.min_rtt"] = transport.min_rtt
+    for figure, value in (
+        ("smoothed_rtt", transport.smoothed_rtt),
+        ("min_rtt", transport.min_rtt),
+        ("congestion_window", transport.congestion_window),
+        ("packets_sent", transport.packets_sent),
+        ("packets_lost", transport.packets_lost),
+    ):
+        if value is not None:
+            attributes[f"{kind}.{figure}"] = value
+    if transport.kind is TransportKind.QUIC:
+        attributes["quic.version"] = transport.version or ""
+        attributes["quic.early_data"] = exchange.early_data
     if exchange.route is not None:
         attributes["http.route"] = exchange.route.path
         attributes["quicedge.upstream"] = exchange.route.upstream

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from quicedge.telemetry.outcomes import Outcome
+from quicedge.telemetry.protocols import HttpProtocol
 from quicedge.telemetry.text import escape, escape_json
 from quicedge.telemetry.writer import LineWriter
 
@@ -51,8 +52,9 @@ class AccessRecord(msgspec.Struct, kw_only=True):
     """The origin server that answered."""
     client: str = ""
     """Validated address of the client, `host:port` or `[v6]:port`."""
-    protocol: str = "h3"
+    protocol: HttpProtocol = HttpProtocol.HTTP_3
     quic_version: str | None = None
+    """None on TCP."""
     connection_id: str | None = None
     """`ConnectionStats.id`."""
     stream_id: int | None = None
@@ -61,7 +63,7 @@ class AccessRecord(msgspec.Struct, kw_only=True):
     congestion_window: int | None = None
     bytes_in_flight: int | None = None
     packets_lost: int | None = None
-    """On the connection since its start."""
+    """On the connection since its start; on TCP segments retransmitted."""
     limited_by: str | None = None
     """`ConnectionStats.limited_by`."""
     user_agent: str | None = None

@@ -1,8 +1,9 @@
 """Immutable snapshots of connections and workers, and queries over them.
 
-Names follow qlog (draft-ietf-quic-qlog-quic-events, `recovery_metrics_updated`). Times are in
-seconds, sizes in bytes, rates in bits per second. `None` means unknown or not measured; zero is a
-measured zero.
+Names follow qlog (draft-ietf-quic-qlog-quic-events, `recovery_metrics_updated`); connections on TCP
+have the kernel's facts (TCP_INFO) under the same names, with segments as packets. Times are in
+seconds, sizes in bytes, rates in bits per second. `None` means unknown, not measured, or that the
+protocol has no such thing; zero is a measured zero.
 """
 
 from __future__ import annotations
@@ -17,6 +18,20 @@ from msgspec import Meta, Struct, field, structs
 from quicedge.config.host_port import HostPort
 from quicedge.config.limits import ADMIN_DEFAULT_ROWS, ADMIN_MAX_ROWS
 from quicedge.telemetry.metrics import Metrics
+from quicedge.telemetry.protocols import HttpProtocol, TransportKind
+
+
+class TcpLimit(StrEnum):
+    """What limited sending on TCP, as far as the kernel tells; the first is also QUIC's name."""
+
+    RECEIVE_WINDOW = "connection_flow_control"
+    """The client's receive window was full."""
+    SEND_BUFFER = "send_buffer"
+    """The kernel's send buffer was full, and the client's window was not."""
+    PATH = "path"
+    """Data was on its way and not acknowledged: the path set the pace."""
+    IDLE = "idle"
+    """Everything sent was acknowledged."""
 
 
 class PathStats(Struct, frozen=True, kw_only=True):
@@ -55,11 +70,14 @@ class ConnectionStats(Struct, frozen=True, kw_only=True):
 
     # --- identity ---------------------------------------------------------------------------
     id: str
-    """Stable name: the original destination connection ID in hex."""
+    """Stable name, hex: the original destination connection ID on QUIC, a random one on TCP."""
     worker: int
     """Slot of the worker that holds it."""
     time: float
     """When the snapshot was taken, seconds since the epoch."""
+    transport: TransportKind = TransportKind.QUIC
+    protocol: HttpProtocol | None = None
+    """What is spoken on it."""
     odcid: str = ""
     """Original destination connection ID, hex."""
     scids: list[str] = field(default_factory=list)
@@ -73,12 +91,14 @@ class ConnectionStats(Struct, frozen=True, kw_only=True):
     local_address: str = ""
     """The address that the client sends to."""
     path_validated: bool = False
-    migrations: int = 0
-    """Changes of the active path since the handshake, including NAT rebindings."""
+    migrations: int | None = None
+    """Changes of the active path since the handshake, including NAT rebindings; QUIC only."""
 
     # --- negotiation ------------------------------------------------------------------------
     version: str = ""
-    """`v1`, `v2`, or the version number in hex."""
+    """QUIC version: `v1`, `v2`, or its number in hex; empty on TCP."""
+    tls_version: str | None = None
+    """`TLSv1.3` or `TLSv1.2`."""
     alpn: str | None = None
     cipher: str | None = None
     """TLS cipher suite by its registered name."""
@@ -103,7 +123,10 @@ class ConnectionStats(Struct, frozen=True, kw_only=True):
     idle_seconds: float | None = None
     """Since the last packet was received."""
     handshake_seconds: float | None = None
-    """From the first packet to a complete handshake."""
+    """From the first packet to a complete TLS handshake; on TCP including the round trip of SYN and
+    SYN-ACK."""
+    first_byte_seconds: float | None = None
+    """From the first packet to the head of the first response that an origin gave."""
 
     # --- recovery and congestion ------------------------------------------------------------
     smoothed_rtt: float | None = None
@@ -111,39 +134,47 @@ class ConnectionStats(Struct, frozen=True, kw_only=True):
     latest_rtt: float | None = None
     """Seconds, the latest sample."""
     min_rtt: float | None = None
-    """Seconds, the minimum sample (RFC 9002 section 5.2)."""
+    """Seconds, the minimum sample (RFC 9002 section 5.2); on TCP of the last five minutes."""
     rtt_variance: float | None = None
     """Seconds, `rttvar` of RFC 9002 section 5.3."""
     congestion_controller: str = ""
     """`cubic`, `reno`, ..."""
     congestion_state: str | None = None
     """`slow_start`, `congestion_avoidance`, `application_limited` or `recovery`."""
-    congestion_window: int = 0
-    bytes_in_flight: int = 0
+    congestion_window: int | None = None
+    congestion_window_packets: int | None = None
+    """The same in segments of `mtu` bytes; TCP only."""
+    bytes_in_flight: int | None = None
     ssthresh: int | None = None
     """Bytes; None before the first congestion event."""
-    pto_count: int = 0
-    """Current number of consecutive probe timeouts."""
+    pto_count: int | None = None
+    """Current number of consecutive probe timeouts, or retransmission timeouts on TCP."""
     pto_total: int | None = None
-    """Probe timeouts since the start."""
+    """Probe timeouts, or retransmission timeouts on TCP, since the start."""
     pacing_rate: float | None = None
     """Bits per second."""
     delivery_rate: float | None = None
     """Recent rate of acknowledged data, bits per second."""
     mtu: int | None = None
-    """Maximum UDP payload, in bytes."""
+    """Maximum UDP payload, or segment on TCP, in bytes."""
+    reordering: int | None = None
+    """Packets by which the path is taken to reorder; TCP only."""
 
     # --- packets and bytes ------------------------------------------------------------------
-    packets_sent: int = 0
-    packets_received: int = 0
+    packets_sent: int | None = None
+    packets_received: int | None = None
     bytes_sent: int = 0
-    """UDP payload."""
+    """UDP payload, or TCP payload with retransmissions."""
     bytes_received: int = 0
-    packets_lost: int = 0
+    bytes_acknowledged: int | None = None
+    """Payload that the client has acknowledged, UDP's or TCP's."""
+    packets_lost: int | None = None
+    """Declared lost; on TCP segments retransmitted."""
     bytes_lost: int | None = None
     packets_spuriously_lost: int | None = None
-    """Declared lost and later acknowledged."""
+    """Declared lost and later acknowledged; on TCP segments that arrived twice."""
     packets_reordered: int | None = None
+    """Received after a later one."""
     bytes_retransmitted: int | None = None
     """Stream bytes retransmitted."""
     packets_dropped: dict[str, int] = field(default_factory=dict)
@@ -168,23 +199,23 @@ class ConnectionStats(Struct, frozen=True, kw_only=True):
     requests_active: int = 0
     routes: list[str] = field(default_factory=list)
     """Routes that its requests matched, `HOST` and `PATH` as configured."""
-    resets_sent: int = 0
-    """RESET_STREAM frames."""
-    resets_received: int = 0
+    resets_sent: int | None = None
+    """RESET_STREAM frames, or RST_STREAM in HTTP/2."""
+    resets_received: int | None = None
     stop_sending_sent: int | None = None
     """STOP_SENDING frames."""
     stop_sending_received: int | None = None
     receive_window: int | None = None
-    """Connection flow-control credit of the client, in bytes."""
+    """Connection flow-control credit of the client, in bytes; our receive window on TCP."""
     send_window: int | None = None
-    """Our connection flow-control credit, in bytes."""
+    """Our connection flow-control credit, in bytes; the client's receive window on TCP."""
     send_buffered: int | None = None
     """Bytes written to all streams and not yet sent."""
     main_direction: str = "sending"
     """`sending` or `receiving`: the direction of most stream data."""
     limited_by: str | None = None
     """What limited that direction for most of the time that it was not idle, a value of
-    `quicedge.qlog.blocked_time.Limit`."""
+    `quicedge.qlog.blocked_time.Limit`, or of `TcpLimit` on TCP."""
     sending_limited_seconds: dict[str, float] = field(default_factory=dict)
     """Seconds of the connection's life by what limited sending, with the same names."""
     receiving_limited_seconds: dict[str, float] = field(default_factory=dict)
@@ -277,7 +308,8 @@ class WorkerStats(Struct, frozen=True, kw_only=True):
 SORT_KEYS = frozenset(
     item.name
     for item in structs.fields(ConnectionStats)
-    if item.type in (str, int, float, int | None, float | None, str | None)
+    if item.type
+    in (str, int, float, int | None, float | None, str | None, TransportKind, HttpProtocol | None)
 )
 """Fields that connections can be sorted by."""
 
@@ -291,6 +323,10 @@ class ConnectionQuery(Struct, frozen=True, kw_only=True):
     cid: str | None = None
     """Prefix of the connection's id or of any of its connection IDs, hex."""
     state: str | None = None
+    protocol: HttpProtocol | None = None
+    """`h3`, `h2` or `http/1.1`."""
+    transport: TransportKind | None = None
+    """`quic` or `tcp`."""
     route: str | None = None
     """`HOST` and `PATH` of a route, as configured: `www.example.com/api`."""
     sort: str = "-created_at"
@@ -361,6 +397,10 @@ def _matcher(query: ConnectionQuery) -> Callable[[ConnectionStats], bool]:
         tests.append(lambda connection: (connection.sni or "").lower() == sni)
     if query.state is not None:
         tests.append(lambda connection: connection.state == query.state)
+    if query.protocol is not None:
+        tests.append(lambda connection: connection.protocol is query.protocol)
+    if query.transport is not None:
+        tests.append(lambda connection: connection.transport is query.transport)
     if query.route is not None:
         tests.append(lambda connection: query.route in connection.routes)
     if query.cid is not None:

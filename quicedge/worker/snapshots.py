@@ -15,6 +15,7 @@ from quicedge.quic.connection import Connection
 from quicedge.quic.packet import VERSION_NAMES
 from quicedge.quic.transport_parameters import TransportParameters
 from quicedge.telemetry.metrics import Metrics
+from quicedge.telemetry.protocols import TransportKind, http_protocol
 from quicedge.telemetry.stats import ConnectionStats, PathStats, StreamStats
 from quicedge.telemetry.text import text
 
@@ -55,6 +56,9 @@ def connection_stats(
         id=connection.id,
         worker=worker,
         time=wall,
+        transport=TransportKind.QUIC,
+        protocol=http_protocol(session.client.http_version),
+        tls_version="TLSv1.3",
         odcid=connection.original_destination_connection_id.hex(),
         scids=[cid.hex() for cid in connection.host_cids],
         dcid=connection.peer_cid.hex(),
@@ -95,6 +99,7 @@ def connection_stats(
         packets_received=connection.packets_received,
         bytes_sent=connection.bytes_sent,
         bytes_received=connection.bytes_received,
+        bytes_acknowledged=recovery.delivered,
         packets_lost=recovery.packets_lost,
         bytes_lost=recovery.bytes_lost,
         packets_spuriously_lost=recovery.packets_spuriously_lost,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from quicedge.proxy.client import Transport
 from quicedge.shares import Client
+from quicedge.telemetry.protocols import TransportKind
 
 
 @dataclass
@@ -19,7 +20,9 @@ class StubClient:
     authoritative: bool = True
     share: Client = field(default_factory=lambda: Client(b"\xc0\x00\x02\x01", b"\xc0\x00\x02"))
     transport: Transport = field(
-        default_factory=lambda: Transport("c0", "v1", 0.0123, 0.01, 14720, 0, 1000, 2, False)
+        default_factory=lambda: Transport(
+            TransportKind.QUIC, "c0", "v1", 0.0123, 0.01, 14720, 0, 1000, 2, False
+        )
     )
 
     def limited_by(self, now: float) -> str | None:

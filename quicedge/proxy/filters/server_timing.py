@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from quicedge.http.message import Response
+from quicedge.proxy.client import Transport
 from quicedge.proxy.exchange import Exchange
 from quicedge.proxy.filters.base import Filter
+from quicedge.telemetry.protocols import TransportKind
 
 
 class ServerTiming(Filter):
@@ -17,18 +19,20 @@ class ServerTiming(Filter):
         total = exchange.first_byte_at - exchange.started_at
         # Time until there is a connection to the origin counts as the edge's.
         ours = (origin.queue_seconds or 0.0) if origin is not None else 0.0
-        value = server_timing(total - ours, ours, exchange.client.transport.smoothed_rtt)
+        value = server_timing(total - ours, ours, exchange.client.transport)
         fields = [*response.fields, (b"server-timing", value)]
         return Response(response.status, fields, response.version)
 
 
-def server_timing(
-    origin_seconds: float | None, edge_seconds: float, rtt_seconds: float | None
-) -> bytes:
+_TRANSPORT_NAMES = {TransportKind.QUIC: b"QUIC", TransportKind.TCP: b"TCP"}
+
+
+def server_timing(origin_seconds: float | None, edge_seconds: float, transport: Transport) -> bytes:
     """A `server-timing` value, in milliseconds."""
     parts = [b"edge;dur=%.1f" % (max(edge_seconds, 0.0) * 1000)]
     if origin_seconds is not None:
         parts.append(b"origin;dur=%.1f" % (origin_seconds * 1000))
-    if rtt_seconds is not None:
-        parts.append(b'quic;desc="smoothed RTT";dur=%.1f' % (rtt_seconds * 1000))
+    rtt = transport.smoothed_rtt
+    if rtt is not None:
+        parts.append(b'rtt;desc="%b";dur=%.1f' % (_TRANSPORT_NAMES[transport.kind], rtt * 1000))
     return b", ".join(parts)

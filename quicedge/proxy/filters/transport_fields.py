@@ -1,4 +1,4 @@
-"""`X-Quic-*`: describes the client's transport to origins."""
+"""`X-Transport-*`: describes the client's transport to origins."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from quicedge.http.message import Fields, Request
 from quicedge.proxy.client import Transport
 from quicedge.proxy.exchange import Exchange
 from quicedge.proxy.filters.base import Filter
+from quicedge.telemetry.protocols import TransportKind
+
+_FORMER = (b"x-quic-rtt-ms", b"x-quic-min-rtt-ms", b"x-quic-loss", b"x-quic-congestion-window")
+"""Names that releases without TCP sent: an origin may still read and trust them."""
 
 
 class TransportFields(Filter):
@@ -15,8 +19,9 @@ class TransportFields(Filter):
 
     reserved: ClassVar[frozenset[bytes]] = frozenset(
         (
-            b"x-quic-version", b"x-quic-rtt-ms", b"x-quic-min-rtt-ms", b"x-quic-loss",
-            b"x-quic-congestion-window", b"x-quic-0rtt",
+            b"x-transport-protocol", b"x-transport-rtt-ms", b"x-transport-min-rtt-ms",
+            b"x-transport-loss", b"x-transport-congestion-window", b"x-quic-version",
+            b"x-quic-0rtt", *_FORMER,
         )
     )  # fmt: skip
 
@@ -27,14 +32,17 @@ class TransportFields(Filter):
 
 def transport_fields(transport: Transport) -> Fields:
     """The fields for a transport; unknown values are omitted."""
-    fields: Fields = [
-        (b"x-quic-version", (transport.version or "").encode()),
-        (b"x-quic-loss", b"%.4f" % transport.loss_ratio),
-        (b"x-quic-congestion-window", b"%d" % transport.congestion_window),
-        (b"x-quic-0rtt", b"1" if transport.early_data else b"0"),
-    ]
+    fields: Fields = [(b"x-transport-protocol", transport.kind.value.encode())]
+    if transport.kind is TransportKind.QUIC:
+        fields.append((b"x-quic-version", (transport.version or "").encode()))
+        fields.append((b"x-quic-0rtt", b"1" if transport.early_data else b"0"))
+    loss = transport.loss_ratio
+    if loss is not None:
+        fields.append((b"x-transport-loss", b"%.4f" % loss))
+    if transport.congestion_window is not None:
+        fields.append((b"x-transport-congestion-window", b"%d" % transport.congestion_window))
     if transport.smoothed_rtt is not None:
-        fields.append((b"x-quic-rtt-ms", b"%.3f" % (transport.smoothed_rtt * 1000)))
+        fields.append((b"x-transport-rtt-ms", b"%.3f" % (transport.smoothed_rtt * 1000)))
     if transport.min_rtt is not None:
-        fields.append((b"x-quic-min-rtt-ms", b"%.3f" % (transport.min_rtt * 1000)))
+        fields.append((b"x-transport-min-rtt-ms", b"%.3f" % (transport.min_rtt * 1000)))
     return fields

@@ -48,8 +48,9 @@ def row(number: int = 0, **members: Any) -> dict[str, Any]:
             **{
                 "id": f"{number:04x}abcdef012345", "worker": 0, "time": 1.0,
                 "remote_address": f"192.0.2.7:{40000 + number}", "sni": "www.example.com",
-                "state": "connected", "smoothed_rtt": 0.1234, "congestion_window": 16811,
-                "bytes_in_flight": 9100, "delivery_rate": 149683245.0, "packets_lost": 12345,
+                "state": "connected", "protocol": "h3", "smoothed_rtt": 0.1234,
+                "congestion_window": 16811, "bytes_in_flight": 9100,
+                "delivery_rate": 149683245.0, "packets_lost": 12345,
                 "requests": 17, "bytes_sent": 123_400_000, **members,
             }
         )
@@ -69,8 +70,10 @@ class Api:
         if url.path == "/api/v1/connections":
             query = {name: values[0] for name, values in parse_qs(url.query).items()}
             start = int(query["offset"])
-            page = self.rows[start : start + int(query["limit"])]
-            return {"connections": page, "total": len(self.rows)}
+            wanted = query.get("protocol")
+            rows = [row for row in self.rows if wanted in (None, row["protocol"])]
+            page = rows[start : start + int(query["limit"])]
+            return {"connections": page, "total": len(rows)}
         return next(row for row in self.rows if url.path.endswith(row["id"]))
 
 
@@ -91,19 +94,49 @@ def test_eighty_columns_hold_the_figures_and_an_id_without_a_cut() -> None:
     assert len(lines) == 4, "no line is broken in two"
     assert lines[0].endswith("1 connection, 2 workers, by start ↓")
     assert lines[3].endswith("q quit"), "no key is cut off"
-    assert lines[1].split() == ["RTT", "window", "delivery", "lost", "req", "sent", "ID", "client"]
+    assert lines[1].split() == ["RTT", "window", "delivery", "lost", "req", "sent", "on", "ID",
+                                "client"]  # fmt: skip
     cells = re.split(r"\s{2,}", lines[2].strip())
-    assert cells == ["123.4 ms", "16.8 KB", "150 Mbit/s", "12345", "17", "123 MB", "0000abcd",
+    assert cells == ["123.4 ms", "16.8 KB", "150 Mbit/s", "12345", "17", "123 MB", "h3", "0000abcd",
                      "192.0.2.7:40000"]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("width", "titles"), [(100, ["in flight", "state"]), (120, ["in flight", "server name"])]
+    ("width", "titles"),
+    [(100, ["in flight", "state"]), (120, ["in flight", "server name"])],
 )
 def test_wider_terminals_show_more(width: int, titles: list[str]) -> None:
     lines = shown(screen_of(row(), width=width))
     assert all(title in lines[1] for title in titles)
     assert all(len(line) <= width for line in lines)
+
+
+def test_p_shows_one_protocol_after_the_other() -> None:
+    protocols = ("h3", "h2", "h2", "http/1.1")
+    screen = screen_of(*(row(n, protocol=name) for n, name in enumerate(protocols)), width=100)
+    seen = []
+    for _ in range(5):
+        lines = shown(screen)
+        seen.append((re.findall(r" (h\d) ", "\n".join(lines[2:-1])), lines[0].split(", ")[1]))
+        screen.press("p")
+    assert seen == [
+        (["h3", "h2", "h2", "h1"], "4 connections"),
+        (["h3"], "1 h3 connection"),
+        (["h2", "h2"], "2 h2 connections"),
+        (["h1"], "1 h1 connection"),
+        (["h3", "h2", "h2", "h1"], "4 connections"),
+    ]
+
+
+def test_a_connection_without_kernel_facts_is_shown_with_dashes() -> None:
+    bare = row(
+        transport="tcp", protocol="h2", smoothed_rtt=None, congestion_window=None,
+        bytes_in_flight=None, delivery_rate=None, packets_lost=None,
+    )  # fmt: skip
+    screen = screen_of(bare, width=160)
+    assert shown(screen)[2].split()[:5] == ["-"] * 5
+    screen.press("\r")
+    assert shown(screen)
 
 
 def test_wide_terminals_have_sparklines() -> None:

@@ -19,6 +19,7 @@ from quicedge.proxy.filters.server_timing import server_timing
 from quicedge.proxy.filters.transport_fields import transport_fields
 from quicedge.proxy.spans import SpanRecorder
 from quicedge.proxy.trace_context import trace_context
+from quicedge.telemetry.protocols import TransportKind
 from tests.support.client_info import StubClient
 
 TRACE = b"4bf92f3577b34da6a3ce929d0e0e4736"
@@ -61,25 +62,42 @@ def test_any_octets_give_a_valid_trace(parent: bytes) -> None:
     assert re.fullmatch(r"[0-9a-f]{32}", trace_context([(b"traceparent", parent)]).trace_id)
 
 
+NEW_QUIC = Transport(TransportKind.QUIC, "c", "v2", None, None, 12000, 0, 0, 0, True)
+TCP = Transport(TransportKind.TCP, "c", None, 0.02, 0.01, 14480, 0, 500, 1, False)
+NO_FACTS = Transport(TransportKind.TCP, "c", None, None, None, None, None, None, None, False)
+
+
 def test_the_transport_in_fields() -> None:
-    fields = dict(transport_fields(Transport("c", "v1", 0.0123, 0.01, 14720, 0, 1000, 2, False)))
-    assert fields == {
+    assert dict(transport_fields(StubClient().transport)) == {
+        b"x-transport-protocol": b"quic",
+        b"x-transport-rtt-ms": b"12.300",
+        b"x-transport-min-rtt-ms": b"10.000",
+        b"x-transport-loss": b"0.0020",
+        b"x-transport-congestion-window": b"14720",
         b"x-quic-version": b"v1",
-        b"x-quic-rtt-ms": b"12.300",
-        b"x-quic-min-rtt-ms": b"10.000",
-        b"x-quic-loss": b"0.0020",
-        b"x-quic-congestion-window": b"14720",
         b"x-quic-0rtt": b"0",
     }
-    unknown = dict(transport_fields(Transport("c", "v2", None, None, 12000, 0, 0, 0, True)))
-    assert b"x-quic-rtt-ms" not in unknown
+    unknown = dict(transport_fields(NEW_QUIC))
+    assert b"x-transport-rtt-ms" not in unknown
     assert unknown[b"x-quic-0rtt"] == b"1"
 
 
+def test_a_tcp_connection_in_fields() -> None:
+    assert dict(transport_fields(TCP)) == {
+        b"x-transport-protocol": b"tcp",
+        b"x-transport-rtt-ms": b"20.000",
+        b"x-transport-min-rtt-ms": b"10.000",
+        b"x-transport-loss": b"0.0020",
+        b"x-transport-congestion-window": b"14480",
+    }
+    assert transport_fields(NO_FACTS) == [(b"x-transport-protocol", b"tcp")]
+
+
 def test_server_timing_in_milliseconds() -> None:
-    value = server_timing(0.25, 0.001, 0.02)
-    assert value == b'edge;dur=1.0, origin;dur=250.0, quic;desc="smoothed RTT";dur=20.0'
-    assert server_timing(None, 0.0, None) == b"edge;dur=0.0"
+    value = server_timing(0.25, 0.001, StubClient().transport)
+    assert value == b'edge;dur=1.0, origin;dur=250.0, rtt;desc="QUIC";dur=12.3'
+    assert server_timing(None, 0.0, TCP) == b'edge;dur=0.0, rtt;desc="TCP";dur=20.0'
+    assert server_timing(None, 0.0, NO_FACTS) == b"edge;dur=0.0"
 
 
 # --- phases -------------------------------------------------------------------------------------
@@ -125,11 +143,17 @@ def chain_of(**options: bool) -> FilterChain:
 
 def test_a_configured_filter_drops_a_clients_own_fields() -> None:
     chain = chain_of(transport_headers=True, trace_context=True)
-    forged = [(b"x-quic-version", b"v9"), (b"traceparent", b"nonsense"), (b"accept", b"*/*")]
+    forged = [
+        (b"x-quic-version", b"v9"),
+        (b"x-quic-rtt-ms", b"1"),
+        (b"traceparent", b"nonsense"),
+        (b"accept", b"*/*"),
+    ]
     about = exchange(StubClient(), *forged)
     chain.on_accept(about)
     fields = chain.on_request(about.request, about).fields
     assert [v for n, v in fields if n == b"x-quic-version"] == [b"v1"]
+    assert b"x-quic-rtt-ms" not in dict(fields), "the name that former releases sent"
     assert about.trace is not None
     (parent,) = [v for n, v in fields if n == b"traceparent"]
     assert about.trace.trace_id.encode() in parent
@@ -170,4 +194,4 @@ def test_server_timing_is_told_of_origins_alone() -> None:
     assert b"server-timing" not in dict(chain.on_response(Response(404), about).fields)
     about.first_byte_at = 1.25
     value = dict(chain.on_response(Response(200, [], b"1.1"), about).fields)[b"server-timing"]
-    assert value == b'edge;dur=0.0, origin;dur=250.0, quic;desc="smoothed RTT";dur=12.3'
+    assert value == b'edge;dur=0.0, origin;dur=250.0, rtt;desc="QUIC";dur=12.3'
