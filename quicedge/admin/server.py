@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import uvicorn
 
 from quicedge.admin.app import make_app
+from quicedge.admin.errors import AdminAddressError
 from quicedge.admin.guard import TokenError, read_token
 from quicedge.admin.protocol import AdminProtocol
 from quicedge.admin.view import EdgeView
@@ -22,10 +23,6 @@ from quicedge.config.limits import ADMIN_KEEPALIVE_TIMEOUT, ADMIN_MAX_CONCURRENC
 from quicedge.config.schema import Admin
 
 _BACKLOG = 64
-
-
-class AdminAddressError(ValueError):
-    """An admin address that is unusable or unsafe; the message names it."""
 
 
 class _Server(uvicorn.Server):

@@ -23,6 +23,7 @@ def command(
 
     Without configured certificates, a development certificate is created under certs/.
     """
+    import quicedge.plain_structlog  # noqa: F401  before all others
     from quicedge.supervisor import run
 
     config, development = with_certificate(

@@ -33,8 +33,8 @@ from quicedge.quic.packet import (
     parse_long_header,
     parse_long_packet,
     short_destination_cid,
-    stateless_reset,
 )
+from quicedge.quic.stateless_reset import stateless_reset
 from quicedge.quic.tickets import Tickets
 from quicedge.quic.timers import Deadlines
 from quicedge.quic.tls import CertificateStore

@@ -3,12 +3,10 @@ connection behind them."""
 
 from __future__ import annotations
 
-import os
 from enum import IntEnum
 from typing import NamedTuple
 
 from quicedge.config.limits import CONNECTION_ID_LENGTH
-from quicedge.quic.connection_id_issuer import STATELESS_RESET_TOKEN_LENGTH
 from quicedge.quic.frames import (
     MAX_CONNECTION_ID_LENGTH,
     ConnectionClose,
@@ -21,9 +19,6 @@ from quicedge.quic.protection import TAG_LENGTH, VERSION_2, initial_keys, seal
 VERSION_1 = 1
 VERSION_NAMES = {VERSION_1: "v1", VERSION_2: "v2"}
 VERSION_NUMBERS = {name: number for number, name in VERSION_NAMES.items()}
-
-MIN_STATELESS_RESET = 5 + STATELESS_RESET_TOKEN_LENGTH
-"""Bytes; RFC 9000 section 10.3: shorter ones are not taken for a reset."""
 
 
 class PacketKind(IntEnum):
@@ -130,21 +125,6 @@ def parse_version_negotiation(data: bytes) -> list[int]:
         return []
     at = 7 + len(header.destination_cid) + len(header.source_cid)
     return [int.from_bytes(data[i : i + 4], "big") for i in range(at, len(data) - 3, 4)]
-
-
-def stateless_reset(trigger_size: int, token: bytes) -> bytes | None:
-    """A stateless reset that answers a datagram of `trigger_size` bytes, or None.
-
-    RFC 9000 section 10.3.3: an endpoint MUST ensure that every Stateless Reset that it sends is
-    smaller than the packet that triggered it, unless it maintains state sufficient to prevent
-    looping.
-    """
-    size = min(trigger_size - 1, 41 + os.urandom(1)[0] % 8)
-    if size < MIN_STATELESS_RESET:
-        return None
-    noise = bytearray(os.urandom(size - STATELESS_RESET_TOKEN_LENGTH))
-    noise[0] = noise[0] & 0x3F | 0x40
-    return bytes(noise) + token
 
 
 def long_header(

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
-from aioquic.tls import SignatureAlgorithm, signature_algorithm_params
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -45,24 +45,27 @@ def handshake_message(kind: int, body: bytes) -> bytes:
 
 
 def _signatures(key: PrivateKey) -> dict[int, tuple[Any, ...]]:
-    """Algorithms of the signatures that a key gives, most preferred first, and how it is asked."""
-    algorithms = SignatureAlgorithm
-    usable: tuple[SignatureAlgorithm, ...]
+    """Algorithms of the signatures that a key gives, most preferred first, and how it is asked.
+
+    Numbers are those of RFC 8446 section 4.2.3.
+    """
     if isinstance(key, rsa.RSAPrivateKey):
         # RFC 8446 section 4.4.3: RSA signatures MUST use an RSASSA-PSS algorithm.
-        usable = algorithms.RSA_PSS_RSAE_SHA256, algorithms.RSA_PSS_RSAE_SHA384
-    elif isinstance(key, ed25519.Ed25519PrivateKey):
-        usable = (algorithms.ED25519,)
-    elif isinstance(key, ed448.Ed448PrivateKey):
-        usable = (algorithms.ED448,)
-    else:
-        by_curve = {
-            "secp256r1": (algorithms.ECDSA_SECP256R1_SHA256,),
-            "secp384r1": (algorithms.ECDSA_SECP384R1_SHA384,),
-            "secp521r1": (algorithms.ECDSA_SECP521R1_SHA512,),
-        }
-        usable = by_curve.get(key.curve.name, ())
-    return {int(algorithm): signature_algorithm_params(algorithm) for algorithm in usable}
+        return {0x0804: _pss(hashes.SHA256()), 0x0805: _pss(hashes.SHA384())}
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return {0x0807: ()}
+    if isinstance(key, ed448.Ed448PrivateKey):
+        return {0x0808: ()}
+    return {
+        "secp256r1": {0x0403: (ec.ECDSA(hashes.SHA256()),)},
+        "secp384r1": {0x0503: (ec.ECDSA(hashes.SHA384()),)},
+        "secp521r1": {0x0603: (ec.ECDSA(hashes.SHA512()),)},
+    }.get(key.curve.name, {})
+
+
+def _pss(algorithm: hashes.HashAlgorithm) -> tuple[Any, ...]:
+    salt_length = algorithm.digest_size
+    return padding.PSS(mgf=padding.MGF1(algorithm), salt_length=salt_length), algorithm
 
 
 @dataclass(frozen=True, slots=True)

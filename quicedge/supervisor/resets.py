@@ -16,7 +16,7 @@ from quicedge.config.limits import (
     UNSOLICITED_RESET_SIZE,
 )
 from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
-from quicedge.quic.packet import stateless_reset
+from quicedge.quic.stateless_reset import stateless_reset
 from quicedge.supervisor.sockets import Listeners
 from quicedge.udp import kernel
 from quicedge.udp.socket import UdpSocket

@@ -10,12 +10,12 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from quicedge import __version__
-from quicedge.admin.server import AdminAddressError, AdminServer
+from quicedge.admin.errors import AdminAddressError
 from quicedge.admin.view import Connections, EdgeState, QlogLevel, Status, WorkerStatus
 from quicedge.config.limits import MAX_WORKERS
 from quicedge.config.schema import Config
@@ -52,6 +52,9 @@ from quicedge.worker.control import (
     WorkerSpec,
 )
 from quicedge.worker.privileges import Identity, PrivilegeError, identity_of
+
+if TYPE_CHECKING:
+    from quicedge.admin.server import AdminServer
 
 log = structlog.get_logger("quicedge.supervisor")
 
@@ -142,9 +145,7 @@ class Supervisor:
         )
         admin: AdminServer | None = None
         try:
-            if self._config.admin.enabled:
-                admin = AdminServer(self._config.admin, self)
-                admin.start()
+            admin = self._start_admin()
             self._handle_signals()
             self._spawn(self._certificates.run())
             await self._spans.configure(self._config.otel)
@@ -159,6 +160,16 @@ class Supervisor:
             await self._resets.close()
             self._listeners.close()
             self._rosters.close()
+
+    def _start_admin(self) -> AdminServer | None:
+        """Start the admin API if it is enabled; only then is it imported (12 MB)."""
+        if not self._config.admin.enabled:
+            return None
+        from quicedge.admin.server import AdminServer
+
+        admin = AdminServer(self._config.admin, self)
+        admin.start()
+        return admin
 
     async def _run_workers(self, admin: AdminServer | None) -> int:
         starting = asyncio.create_task(self._pool.start())

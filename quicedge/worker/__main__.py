@@ -11,6 +11,7 @@ import importlib
 import signal
 import sys
 
+import quicedge.plain_structlog  # noqa: F401  before all others
 from quicedge.worker.control import ControlError, StartError, read_spec, report_failure
 from quicedge.worker.privileges import PrivilegeError, drop_privileges
 

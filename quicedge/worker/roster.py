@@ -15,11 +15,14 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 from mmap import mmap
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from quicedge.config.limits import CONNECTION_ID_LENGTH
-from quicedge.quic.connection import Connection
-from quicedge.udp.socket import FourTuple, UdpSocket
+
+if TYPE_CHECKING:
+    # The supervisor, which only reads rosters, needs neither.
+    from quicedge.quic.connection import Connection
+    from quicedge.udp.socket import FourTuple, UdpSocket
 
 _HEAD = struct.Struct("=I")
 """Number of rows ever used."""

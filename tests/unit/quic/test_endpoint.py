@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from quicedge.quic.connection import Connection
 from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.events import QuicEvent, StreamDataReceived
-from quicedge.quic.packet import VERSION_1, VERSION_2, stateless_reset
+from quicedge.quic.packet import VERSION_1, VERSION_2
+from quicedge.quic.stateless_reset import stateless_reset
 from quicedge.quic.tls import CertificateStore
 from quicedge.quic.tokens import TokenKeys
 from quicedge.shares.rates import RateLimit
