@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 
+from quicedge import native
 from quicedge.quic.ecn import Counts
 from quicedge.quic.errors import transport_error_name
 
@@ -188,31 +189,11 @@ class Ack(Frame, frozen=True, gc=False):
 
     @classmethod
     def parse(cls, data: bytes, at: int, kind: int) -> tuple[Ack, int]:
-        largest, at = decode_varint(data, at)
-        delay, at = decode_varint(data, at)
-        count, at = decode_varint(data, at)
-        first, at = decode_varint(data, at)
-        start = largest - first
-        # RFC 9000 section 19.3.1: if any computed packet number is negative, an endpoint MUST
-        # generate a connection error of type FRAME_ENCODING_ERROR.
-        if start < 0:
-            raise FrameError("negative packet number")
-        ranges = [(start, largest + 1)]
-        for _ in range(count):
-            gap, at = decode_varint(data, at)
-            length, at = decode_varint(data, at)
-            stop = start - gap - 1
-            start = stop - length - 1
-            if start < 0:
-                raise FrameError("negative packet number")
-            ranges.append((start, stop))
-        ranges.reverse()
-        if kind != FrameType.ACK_ECN:
-            return cls(ranges, delay), at
-        ect0, at = decode_varint(data, at)
-        ect1, at = decode_varint(data, at)
-        ce, at = decode_varint(data, at)
-        return cls(ranges, delay, (ect0, ect1, ce)), at
+        found = parse_ack(data, at, kind)
+        if found is None:
+            raise FrameError("ACK is cut short, or of a negative packet number")
+        ranges, delay, ecn, end = found
+        return cls(ranges, delay, ecn), end
 
     def encode(self) -> bytes:
         return encode_ack(self.ranges, self.delay, 1 << 16, self.ecn)[0]
@@ -228,6 +209,42 @@ class Ack(Frame, frozen=True, gc=False):
         if self.ecn is not None:
             frame["ect0"], frame["ect1"], frame["ce"] = self.ecn
         return frame
+
+
+@native.twin
+def parse_ack(
+    payload: bytes, at: int, kind: int
+) -> tuple[list[tuple[int, int]], int, Counts | None, int] | None:
+    """The ACK frame of type `kind` whose fields start at `at`: its ranges, ascending, its delay and
+    ECN counts, and where it ends; None when it is malformed."""
+    try:
+        largest, at = decode_varint(payload, at)
+        delay, at = decode_varint(payload, at)
+        count, at = decode_varint(payload, at)
+        first, at = decode_varint(payload, at)
+        start = largest - first
+        # RFC 9000 section 19.3.1: if any computed packet number is negative, an endpoint MUST
+        # generate a connection error of type FRAME_ENCODING_ERROR.
+        if start < 0:
+            return None
+        ranges = [(start, largest + 1)]
+        for _ in range(count):
+            gap, at = decode_varint(payload, at)
+            length, at = decode_varint(payload, at)
+            stop = start - gap - 1
+            start = stop - length - 1
+            if start < 0:
+                return None
+            ranges.append((start, stop))
+        ranges.reverse()
+        if kind != FrameType.ACK_ECN:
+            return ranges, delay, None, at
+        ect0, at = decode_varint(payload, at)
+        ect1, at = decode_varint(payload, at)
+        ce, at = decode_varint(payload, at)
+        return ranges, delay, (ect0, ect1, ce), at
+    except FrameError:
+        return None
 
 
 def encode_ack(

@@ -14,7 +14,8 @@ from quicedge.quic.frames import (
     decode_varint,
     encode_varint,
 )
-from quicedge.quic.protection import TAG_LENGTH, VERSION_2, initial_keys, seal
+from quicedge.quic.packet_cipher import TAG_LENGTH
+from quicedge.quic.protection import VERSION_2, initial_keys
 
 VERSION_1 = 1
 VERSION_NAMES = {VERSION_1: "v1", VERSION_2: "v2"}
@@ -156,4 +157,4 @@ def initial_close(header: LongHeader, error_code: int) -> bytes:
         PacketKind.INITIAL, header.version, header.source_cid, header.destination_cid, b"",
         1 + len(payload) + TAG_LENGTH, 0, 1,
     )  # fmt: skip
-    return seal(keys, head, payload, 0)
+    return keys.cipher.seal_one(head, payload, 0)

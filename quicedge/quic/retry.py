@@ -6,7 +6,7 @@ from hmac import compare_digest
 
 from aioquic.quic.packet import get_retry_integrity_tag
 
-from quicedge.quic.protection import TAG_LENGTH
+from quicedge.quic.packet_cipher import TAG_LENGTH
 
 
 def is_authentic_retry(packet: bytes, original_destination_cid: bytes, version: int) -> bool:

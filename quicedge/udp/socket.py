@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
 from collections import Counter, deque
 from collections.abc import Callable
 from enum import StrEnum
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 from quicedge.config import limits
 from quicedge.config.host_port import HostPort
 from quicedge.udp import kernel
+from quicedge.udp.receiver import DatagramReceiver, PlainReceiver, Run
 
 
 class FourTuple(NamedTuple):
@@ -40,9 +40,6 @@ class FourTuple(NamedTuple):
 
 Handler = Callable[[list[bytes], FourTuple, int], None]
 """Receives consecutive datagrams of one path with the same ECN mark."""
-
-_TRAFFIC_CLASS = struct.Struct("=i")
-_GRO_SIZE = struct.Struct("=i")
 
 
 class SendFailure(StrEnum):
@@ -139,8 +136,8 @@ class UdpSocket:
         self._paths: dict[tuple[tuple[object, ...], bytes], FourTuple] = {}
         self._queue: deque[tuple[bytes, int, FourTuple, int]] = deque()
         self._queued_bytes = 0
-        self._buffer = bytearray(limits.UDP_READ_SIZE)
-        self._view = memoryview(self._buffer)
+        self._receiver = DatagramReceiver(sock) if self._ancillary else PlainReceiver(sock)
+        self._undelivered: deque[Run] = deque()
         self.on_blocked: Callable[[], None] | None = None
         """Called when datagrams start to queue up: arrange for `flush` when writable."""
 
@@ -160,82 +157,39 @@ class UdpSocket:
     def receive(self, handler: Handler, clock: Callable[[], float] | None = None) -> int:
         """Deliver a bounded batch of received datagrams; returns their number.
 
-        With a `clock`, in seconds, reading ends once handlers have taken UDP_SECONDS_PER_WAKEUP.
+        With a `clock`, in seconds, delivery ends once handlers have taken UDP_SECONDS_PER_WAKEUP;
+        what was read and not delivered `is_waiting` for the next call.
         """
-        counters = self.counters
+        runs = self._undelivered
+        if not runs:
+            counters = self.counters
+            batch, reads, nbytes, truncated, coalesced, errors = self._receiver.receive(
+                limits.UDP_READS_PER_WAKEUP, limits.UDP_BYTES_PER_WAKEUP
+            )
+            runs.extend(batch)
+            counters["reads"] += reads
+            counters["bytes_received"] += nbytes
+            if coalesced:
+                counters["gro_batches"] += coalesced
+            if truncated:
+                counters["dropped_truncated"] += truncated
+            if errors:
+                counters["receive_errors"] += errors
         until = clock() + limits.UDP_SECONDS_PER_WAKEUP if clock is not None else 0.0
-        total = nbytes = 0
-        datagrams: list[bytes] = []
-        path: FourTuple | None = None
-        ecn = segment = 0
-        last: tuple[object, object] | None = None
-        out_of_time = False
-        for _ in range(limits.UDP_READS_PER_WAKEUP):
-            if nbytes > limits.UDP_BYTES_PER_WAKEUP or out_of_time:
-                break
-            try:
-                if self._ancillary:
-                    size, messages, flags, remote = self._sock.recvmsg_into(
-                        [self._buffer], kernel.CONTROL_SPACE
-                    )
-                else:
-                    size, remote = self._sock.recvfrom_into(self._buffer)
-                    messages, flags = [], 0
-            except (BlockingIOError, InterruptedError):
-                break
-            except OSError:
-                # An ICMP error of an earlier send; the next read continues.
-                counters["receive_errors"] += 1
-                continue
-            counters["reads"] += 1
-            if flags & kernel.MSG_TRUNC:
-                counters["dropped_truncated"] += 1
-                continue
-            if (remote, messages) != last:
-                # Most datagrams of a wake-up come from one peer: reuse the parsed control data.
-                if datagrams and path is not None:
-                    handler(datagrams, path, ecn)
-                    total += len(datagrams)
-                    datagrams = []
-                    out_of_time = clock is not None and clock() > until
-                last = remote, messages
-                local, ecn, segment = self._control(messages)
-                path = self.path(remote, local)
-            nbytes += size
-            # Copy once out of the reused buffer, then slice.
-            data = bytes(self._view[:size])
-            if not segment or size <= segment:
-                datagrams.append(data)
-            else:
-                counters["gro_batches"] += 1
-                datagrams += [data[at : at + segment] for at in range(0, size, segment)]
-        if datagrams and path is not None:
-            handler(datagrams, path, ecn)
+        total = 0
+        while runs:
+            remote, local, ecn, datagrams = runs.popleft()
             total += len(datagrams)
-        counters["bytes_received"] += nbytes
-        counters["datagrams_received"] += total
+            handler(datagrams, self.path(remote, local), ecn)
+            if clock is not None and runs and clock() > until:
+                break
+        self.counters["datagrams_received"] += total
         return total
 
-    def _control(self, messages: list[tuple[int, int, bytes]]) -> tuple[bytes, int, int]:
-        """Local address, ECN mark and GRO segment size from control messages."""
-        local, ecn, segment = b"", 0, 0
-        for level, kind, data in messages:
-            if level == kernel.SOL_UDP:
-                if kind == kernel.UDP_GRO:
-                    segment = _GRO_SIZE.unpack_from(data)[0]
-            elif level == socket.IPPROTO_IP:
-                if kind == kernel.IP_PKTINFO:
-                    # Reply from the address that the peer sent to, on any interface with a route.
-                    local = b"\0\0\0\0" + data[4:8] + b"\0\0\0\0"
-                elif kind == kernel.IP_TOS:
-                    ecn = data[0] & 3
-            elif level == socket.IPPROTO_IPV6:
-                if kind == kernel.IPV6_PKTINFO:
-                    # Only a link-local address needs its interface.
-                    local = data if data[0] == 0xFE else data[:16] + b"\0\0\0\0"
-                elif kind == kernel.IPV6_TCLASS:
-                    ecn = _TRAFFIC_CLASS.unpack_from(data)[0] & 3
-        return local, ecn, segment
+    @property
+    def is_waiting(self) -> bool:
+        """Whether datagrams were read and wait for `receive`: the socket need not be readable."""
+        return bool(self._undelivered)
 
     def path(self, remote: tuple[object, ...], local: bytes) -> FourTuple:
         """The path between a peer and a local address; the same object each time."""

@@ -102,6 +102,8 @@ class Edge:
         self._codecs = {**extra_codecs, ALPN_H3: self._make_h3}
         self._flush_scheduled = False
         self._waiting_scheduled = False
+        self._unfinished: set[UdpSocket] = set()
+        """Sockets that hold datagrams for the next turn of the loop."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
         self._drained: asyncio.Future[None] | None = None
@@ -229,7 +231,14 @@ class Edge:
 
     def _readable(self, sock: UdpSocket) -> None:
         sock.receive(self._received, self._clock)
+        if sock.is_waiting and sock not in self._unfinished:
+            self._unfinished.add(sock)
+            self._loop.call_soon(self._read_on, sock)
         self._flush()
+
+    def _read_on(self, sock: UdpSocket) -> None:
+        self._unfinished.discard(sock)
+        self._readable(sock)
 
     def _received(self, datagrams: list[bytes], path: FourTuple, ecn: int) -> None:
         self.endpoint.receive_run(datagrams, path, self._clock(), ecn)

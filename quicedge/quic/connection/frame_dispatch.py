@@ -33,6 +33,7 @@ from quicedge.quic.frames import (
     decode_varint,
 )
 from quicedge.quic.frames import Stream as StreamFrame
+from quicedge.quic.packet_cipher import Piece
 
 _ONE_RTT = Epoch.ONE_RTT
 _parse_stream = StreamFrame.parse
@@ -129,7 +130,7 @@ class FrameDispatch:
                 kind = payload[at]
                 if is_application and 0x08 <= kind <= 0x0F:
                     frame, at = _parse_stream(payload, at + 1, kind)
-                    receive_stream(frame, kind)
+                    receive_stream(frame.stream_id, frame.offset, frame.data, frame.fin, kind)
                     eliciting, probing = True, False
                     continue
                 kind, at = decode_varint(payload, at)
@@ -160,7 +161,18 @@ class FrameDispatch:
             raise violation(FrameType.PADDING, "Packet contains no CRYPTO frame")
         return eliciting, probing
 
+    def receive_streams(self, pieces: list[Piece], packets: int, frames: int) -> None:
+        """Process packets that hold only stream data, which was joined to pieces."""
+        self._counters.packets_received += packets
+        self._counters.frames_received += frames
+        receive_stream = self.streams.receive_stream
+        for piece in pieces:
+            receive_stream(*piece)
+
     # --- receivers ------------------------------------------------------------------------------
+
+    def _receive_stream(self, frame: StreamFrame, kind: int) -> None:
+        self.streams.receive_stream(frame.stream_id, frame.offset, frame.data, frame.fin, kind)
 
     def _receive_ack(self, frame: Ack, kind: int) -> None:
         self._acks.receive(frame, kind, self._space, self._now)
@@ -219,10 +231,7 @@ class FrameDispatch:
         FrameType.STOP_SENDING: _streams(Streams.receive_stop_sending),
         FrameType.CRYPTO: _receive_crypto,
         FrameType.NEW_TOKEN: _receive_new_token,
-        **{
-            kind: lambda dispatch, frame, kind: dispatch.streams.receive_stream(frame, kind)
-            for kind in range(FrameType.STREAM, FrameType.STREAM_LAST + 1)
-        },
+        **dict.fromkeys(range(FrameType.STREAM, FrameType.STREAM_LAST + 1), _receive_stream),
         FrameType.MAX_DATA: _streams(Streams.receive_max_data),
         FrameType.MAX_STREAM_DATA: _streams(Streams.receive_max_stream_data),
         FrameType.MAX_STREAMS_BIDI: _streams(Streams.receive_max_streams_bidi),

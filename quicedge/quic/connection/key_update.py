@@ -11,7 +11,8 @@ from math import inf
 from quicedge.config.limits import KEY_UPDATE_PACKETS, OLD_KEYS_PTOS
 from quicedge.quic.errors import ErrorCode, TransportError
 from quicedge.quic.frames import FrameType
-from quicedge.quic.protection import Opened, PacketKeys, open_packet
+from quicedge.quic.packet_cipher import Opened
+from quicedge.quic.protection import PacketKeys
 
 
 class KeyPhases:
@@ -98,33 +99,36 @@ class KeyPhases:
         self._previous_until = now + OLD_KEYS_PTOS * pto
 
     def open_other(
-        self, packet: bytes, pn_at: int, opened: Opened, expected: int, now: float, pto: float
+        self, packet: bytes, pn_at: int, number: int, expected: int, now: float, pto: float
     ) -> Opened | None:
-        """Open a packet of the other key phase; raises TransportError on a protocol violation."""
+        """Open a packet of the other key phase; raises TransportError on a protocol violation.
+
+        `number`: its packet number, which tells whether it is older than this phase.
+        """
         assert self.recv is not None
-        is_older = self.first_received is None or opened.number < self.first_received
+        is_older = self.first_received is None or number < self.first_received
         if is_older and self._previous is not None and now < self._previous_until:
-            result = open_packet(self._previous, packet, pn_at, expected)
-            if result is not None and result.payload is not None:
+            result = self._previous.cipher.open_one(packet, pn_at, expected)
+            if result is not None and result[2] is not None:
                 return result
         if self._next is None:
             self._next = self.recv.next_phase()
-        result = open_packet(self._next, packet, pn_at, expected)
-        if result is None or result.payload is None:
+        result = self._next.cipher.open_one(packet, pn_at, expected)
+        if result is None or result[2] is None:
             self._check_old_keys(packet, pn_at, expected, now)
             return None
         self._rotate()
         self._retire_previous(now, pto)
-        self.first_received = result.number
+        self.first_received = result[1]
         return result
 
     def _check_old_keys(self, packet: bytes, pn_at: int, expected: int, now: float) -> None:
         """Section 6.4: old keys on a packet with a higher number than one with newer keys."""
         if self._previous is None or self.first_received is None or now >= self._previous_until:
             return
-        result = open_packet(self._previous, packet, pn_at, expected)
-        if result is not None and result.payload is not None and (
-            result.number > self.first_received
+        result = self._previous.cipher.open_one(packet, pn_at, expected)
+        if result is not None and result[2] is not None and (
+            result[1] > self.first_received
         ):  # fmt: skip
             raise TransportError(
                 ErrorCode.KEY_UPDATE_ERROR, FrameType.PADDING, "Old keys after a key update"

@@ -31,15 +31,14 @@ from quicedge.quic.connection.stream import Stream
 from quicedge.quic.connection.streams import Streams
 from quicedge.quic.ecn import NOT_ECT
 from quicedge.quic.frames import (
-    STREAM_FIN,
-    STREAM_OFFSET,
     ConnectionClose,
     Epoch,
     FrameType,
     encode_varint,
 )
 from quicedge.quic.packet import PacketKind, long_header
-from quicedge.quic.protection import TAG_LENGTH, PacketKeys, seal, seal_run
+from quicedge.quic.packet_cipher import TAG_LENGTH
+from quicedge.quic.protection import PacketKeys
 
 _KINDS = {
     Epoch.INITIAL: PacketKind.INITIAL,
@@ -288,12 +287,7 @@ class Packer:
     ) -> bytes:
         number = space.next_number
         space.next_number += 1
-        header = (
-            bytes((self._first_byte(pn_length),))
-            + cid
-            + (number & ((1 << 8 * pn_length) - 1)).to_bytes(pn_length, "big")
-        )
-        return seal(keys, header, payload, number)
+        return keys.cipher.seal_short(self._first_byte(pn_length), cid, number, payload)
 
     def _sent_packet(
         self, space: PacketSpace, draft: Draft, size: int, now: float, *, in_flight: bool = True
@@ -350,33 +344,25 @@ class Packer:
         space = self._spaces[Epoch.ONE_RTT]
         cid = self._remote_ids.current.cid
         pn_length = _pn_length(space)
-        stream_id = encode_varint(stream.id)
         # One width of offsets per run keeps all its packets but the last the same size.
-        offset_length, offset_mark = (4, 1 << 31) if until < 1 << 30 else (8, 3 << 62)
-        overhead = 1 + len(cid) + pn_length + TAG_LENGTH + 1 + len(stream_id) + offset_length
+        wide = until >= 1 << 30
+        overhead = len(encode_varint(stream.id)) + (9 if wide else 5)
+        overhead += 1 + len(cid) + pn_length + TAG_LENGTH
         chunk = size - overhead
         packets = min(-(-(until - start) // chunk), room // size, MAX_BATCH_PACKETS)
         if packets < 2:
             return False
         end = min(until, start + packets * chunk)
         fin = end == buffer.fin_offset
-        kind = FrameType.STREAM | STREAM_OFFSET
-        plain = bytes((kind,)) + stream_id
-        last_plain = bytes((kind | STREAM_FIN,)) + stream_id if fin else plain
-        base = buffer.base
-        with buffer.view() as view:
-            payloads = [
-                b"".join((
-                    plain if at + chunk < end else last_plain,
-                    (at | offset_mark).to_bytes(offset_length, "big"),
-                    view[at - base : min(at + chunk, end) - base],
-                ))
-                for at in range(start, end, chunk)
-            ]  # fmt: skip
         keys = self._prepare_short(space, packets)
         first = space.next_number
         space.next_number += packets
-        data, last_size = seal_run(keys, self._first_byte(pn_length), cid, first, payloads)
+        base = buffer.base
+        data = keys.cipher.seal_run(
+            self._first_byte(pn_length), cid, first, stream.id,
+            buffer.data, start - base, end - base, start, chunk, wide, fin,
+        )  # fmt: skip
+        last_size = overhead + end - start - (packets - 1) * chunk
         self._streams.sent(stream, start, end)
         recovery = self._recovery
         run = SentPacketRun(
@@ -587,7 +573,7 @@ class Packer:
                     _KINDS[draft.epoch], self._handshake.version, cid, self._local_ids.initial,
                     self.token, pn_length + len(payload) + TAG_LENGTH, number, pn_length,
                 )  # fmt: skip
-                packet = seal(keys, header, payload, number)
+                packet = keys.cipher.seal_one(header, payload, number)
             self._sent_packet(space, draft, len(packet), now)
             if self.observer is not None:
                 self.observer.packet_sent(draft.epoch, number, payload, len(packet))

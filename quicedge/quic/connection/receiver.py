@@ -36,13 +36,7 @@ from quicedge.quic.errors import ErrorCode, TransportError
 from quicedge.quic.events import ConnectionTerminated
 from quicedge.quic.frames import Epoch, FrameType
 from quicedge.quic.packet import LongPacket, PacketKind, parse_long_packet
-from quicedge.quic.protection import (
-    MAX_NUMBER_LENGTH,
-    SAMPLE_LENGTH,
-    Opened,
-    open_packet,
-    open_run,
-)
+from quicedge.quic.packet_cipher import MAX_NUMBER_LENGTH, SAMPLE_LENGTH, Opened
 from quicedge.quic.tls_client import ClientTls
 
 INITIAL, ZERO_RTT = Epoch.INITIAL, Epoch.ZERO_RTT
@@ -286,13 +280,14 @@ class Receiver:
         space = self._spaces.get(ONE_RTT if epoch is ZERO_RTT else epoch)
         if keys is None or space is None:
             return self._defer(data[at : packet.end], path, ecn, epoch)
-        opened = open_packet(keys, data[at : packet.end], packet.pn_at - at, space.expected)
-        if opened is None or opened.payload is None:
+        opened = keys.cipher.open_one(data[at : packet.end], packet.pn_at - at, space.expected)
+        if opened is None or (payload := opened[2]) is None:
             self._count_failure()
             return DropReason.DECRYPTION_FAILURE
-        if space.is_duplicate(opened.number):
+        first_byte, number, _ = opened
+        if space.is_duplicate(number):
             return DropReason.DUPLICATE
-        if opened.first_byte & _LONG_RESERVED:
+        if first_byte & _LONG_RESERVED:
             raise violation(FrameType.PADDING, "Reserved bits must be zero")
         handshake.packet_version = packet.version
         if self._is_first_flight:
@@ -303,16 +298,16 @@ class Receiver:
             self._migration.receive_handshake_packet()
         if self.observer is not None:
             size = packet.end - at
-            self.observer.packet_received(epoch, opened.number, opened.payload, size)
+            self.observer.packet_received(epoch, number, payload, size)
         self._frames.enter(path, packet.destination_cid, space, epoch, now)
         # RFC 9000 section 17.2.2: the first packet that a client sends, which is number 0, always
         # includes a CRYPTO frame. After a loss, a later packet may arrive first.
-        must_have_crypto = not self._is_client and epoch is INITIAL and opened.number == 0
-        eliciting, probing = self._frames.receive(opened.payload, crypto=must_have_crypto)
+        must_have_crypto = not self._is_client and epoch is INITIAL and number == 0
+        eliciting, probing = self._frames.receive(payload, crypto=must_have_crypto)
         if not self._life.is_alive:
             return None
-        self._packet_done(space, opened.number, eliciting, now, ecn)
-        newest = opened.number >= space.largest_received
+        self._packet_done(space, number, eliciting, now, ecn)
+        newest = number >= space.largest_received
         self._migration.receive_packet(path, now, changed_cid=None, probing=probing, newest=newest)
         return None
 
@@ -337,46 +332,60 @@ class Receiver:
         assert recv is not None
         cid = run[0][1:_PN_AT]
         phase = phases.phase
-        opened = open_run(recv, phase, run, _PN_AT, space.expected)
         frames = self._frames
         frames.enter(path, cid, space, ONE_RTT, now)
         observer = self.observer
         ordinary = path is self._paths.known[0] and cid == self._local_ids.latest_used
+        # A trace and a changing path ask for each packet.
+        join = ordinary and observer is None
         first = stop = -1
-        counted = 0
+        at = counted = 0
         eliciting = False
-        for data, item in zip(run, opened, strict=True):
-            size = len(data)
-            if item.payload is None:
-                again = self._open_again(data, item, phase, now)
+        for number, end, first_byte, content, held in recv.cipher.open_run(
+            phase, run, _PN_AT, space.expected, join
+        ):
+            data = run[at]
+            packets = end - number
+            at += packets
+
+            if content is None:
+                again = self._open_again(data, first_byte, number, phase, now)
                 if again is None:
                     if not self._life.is_alive:
                         return
                     continue
-                item = again
-            first_byte, number, payload = item
+                first_byte, number, content = again
+                assert content is not None
+                end = number + 1
             if first_byte & _SHORT_RESERVED:
                 raise violation(FrameType.PADDING, "Reserved bits must be zero")
             # RFC 9000 section 12.3: a receiver MUST discard a newly unprotected packet unless it
             # is certain that it has not processed another with the same packet number.
-            if first <= number < stop or space.is_duplicate(number):
-                self._drop(size, DropReason.DUPLICATE)
+            if (number < stop and end > first) or (
+                number < space.expected and any(map(space.is_duplicate, range(number, end)))
+            ):
+                for data in run[at - packets : at]:
+                    self._drop(len(data), DropReason.DUPLICATE)
                 continue
             lowest = phases.first_received
             if (lowest is None or number < lowest) and (first_byte >> 2) & 1 == phases.phase:
                 phases.note_received(number, now, self._recovery.probe_timeout())
-            if number > self._spin_number:
-                self._spin_number = number
+            if end > self._spin_number + 1:
+                self._spin_number = end - 1
                 self._remote_ids.spin = bool(first_byte & _SPIN) is not self._is_client
-            if observer is not None:
-                observer.packet_received(ONE_RTT, number, payload or b"", size)
             if number != stop:
                 if stop > first:
                     self._note_numbers(space, first, stop, now)
                 first = number
-            stop = number + 1
-            counted += 1
-            asks, probing = frames.receive(payload or b"")
+            stop = end
+            counted += packets
+            if isinstance(content, list):
+                eliciting = True
+                frames.receive_streams(content, packets, held)
+                continue
+            if observer is not None:
+                observer.packet_received(ONE_RTT, number, content, len(data))
+            asks, probing = frames.receive(content)
             eliciting |= asks
             if not self._life.is_alive:
                 return
@@ -398,20 +407,22 @@ class Receiver:
             if not self._is_client:
                 self._handshake.discard_keys(ZERO_RTT)
 
-    def _open_again(self, data: bytes, item: Opened, phase: int, now: float) -> Opened | None:
+    def _open_again(
+        self, data: bytes, first_byte: int, number: int, phase: int, now: float
+    ) -> Opened | None:
         """Retry a packet that the current keys did not open: other key phase, or not authentic."""
         phases = self._handshake.phases
         space = self._spaces[ONE_RTT]
-        bit = (item.first_byte >> 2) & 1
+        bit = (first_byte >> 2) & 1
         result = None
         if bit != phases.phase:
             result = phases.open_other(
-                data, _PN_AT, item, space.expected, now, self._recovery.probe_timeout()
+                data, _PN_AT, number, space.expected, now, self._recovery.probe_timeout()
             )
         elif bit != phase and phases.recv is not None:
             # An earlier packet of this run has updated the keys.
-            result = open_packet(phases.recv, data, _PN_AT, space.expected)
-        if result is not None and result.payload is not None:
+            result = phases.recv.cipher.open_one(data, _PN_AT, space.expected)
+        if result is not None and result[2] is not None:
             if self.observer is not None:
                 self.observer.look_at_keys(phases.updates)
             return result

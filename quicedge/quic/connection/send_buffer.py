@@ -57,9 +57,10 @@ class SendBuffer:
         """Bytes written and not yet sent."""
         return self.end - self.highest
 
-    def view(self) -> memoryview:
-        """The buffered bytes from `base` on; release it before the next call."""
-        return memoryview(self._buffer)
+    @property
+    def data(self) -> bytearray:
+        """The buffered bytes from `base` on, until the next call."""
+        return self._buffer
 
     def read(self, start: int, stop: int) -> bytes:
         return bytes(self._buffer[start - self.base : stop - self.base])

@@ -38,7 +38,6 @@ from quicedge.quic.frames import (
     StreamsBlockedUni,
     stream_head,
 )
-from quicedge.quic.frames import Stream as StreamFrame
 
 _UNI = 2
 """Bit of a stream ID: unidirectional. Bit 1: initiated by the server (RFC 9000 section 2.1)."""
@@ -172,9 +171,10 @@ class Streams:
 
     # --- receiving ------------------------------------------------------------------------------
 
-    def receive_stream(self, frame: StreamFrame, kind: int) -> None:
-        """Process a STREAM frame."""
-        stream_id = frame.stream_id
+    def receive_stream(
+        self, stream_id: int, offset: int, data: bytes, fin: bool, kind: int
+    ) -> None:
+        """Process a STREAM frame, or several of consecutive bytes; `kind` is the (last) type."""
         stream = self._open.get(stream_id) or self._find(stream_id, kind, receiving=True)
         if stream is None:
             return
@@ -182,8 +182,7 @@ class Streams:
         if receive is None:
             self._refuse(kind, ErrorCode.STREAM_STATE_ERROR, "Stream is send-only")
         self._touched[stream_id] = stream
-        data, fin = frame.data, frame.fin
-        end = frame.offset + len(data)
+        end = offset + len(data)
         window = receive.window
         fresh = end - window.used
         if fresh > 0:
@@ -199,7 +198,7 @@ class Streams:
         if receive.is_finished:
             return
         try:
-            ready = receive.assembler.insert(frame.offset, data)
+            ready = receive.assembler.insert(offset, data)
         except TooManyGaps:
             self._refuse(kind, ErrorCode.PROTOCOL_VIOLATION, "Too many gaps in stream data")
         finished = receive.assembler.start == receive.final_size

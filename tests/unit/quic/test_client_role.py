@@ -18,7 +18,6 @@ from quicedge.quic.connection.handshake import Handshake
 from quicedge.quic.ending import Ending
 from quicedge.quic.frames import Epoch, FrameType, NewToken
 from quicedge.quic.packet import LongPacket, parse_long_packet
-from quicedge.quic.protection import seal
 from quicedge.quic.transport_parameters import PreferredAddress
 from tests.support.quicpair import SERVER_ADDRESS, client_configuration, make_pair
 from tests.support.simnet import Pair, datagrams, transmit
@@ -218,7 +217,7 @@ def send_frame(pair: Pair, frame: bytes) -> Connection:
     number = space.next_number
     space.next_number += 1
     header = b"\x41" + server.peer_cid + (number & 0xFFFF).to_bytes(2, "big")
-    packet = seal(keys, header, frame.ljust(4, b"\0"), number)
+    packet = keys.cipher.seal_one(header, frame.ljust(4, b"\0"), number)
     client.receive_datagram(packet, SERVER_ADDRESS, pair.now)
     assert isinstance(client, Connection)
     return client

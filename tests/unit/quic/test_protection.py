@@ -9,15 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quicedge.quic.packet import VERSION_1, VERSION_2
-from quicedge.quic.protection import (
-    PacketKeys,
-    decode_number,
-    initial_keys,
-    open_packet,
-    open_run,
-    seal,
-    seal_run,
-)
+from quicedge.quic.packet_cipher import decode_number
+from quicedge.quic.protection import PacketKeys, initial_keys
 
 CID = bytes.fromhex("8394c8f03e515708")
 SUITES = [
@@ -48,10 +41,8 @@ def test_the_servers_initial_packet_of_rfc_9001() -> None:
         "2158407dd074ee"
     )
     _, server = initial_keys(CID, VERSION_1)
-    assert seal(server, header, payload, 1) == sealed
-    opened = open_packet(server, sealed, len(header) - 2, 0)
-    assert opened is not None
-    assert (opened.first_byte, opened.number, opened.payload) == (0xC1, 1, payload)
+    assert server.cipher.seal_one(header, payload, 1) == sealed
+    assert server.cipher.open_one(sealed, len(header) - 2, 0) == (0xC1, 1, payload)
 
 
 def test_the_chacha20_packet_of_rfc_9001() -> None:
@@ -59,7 +50,7 @@ def test_the_chacha20_packet_of_rfc_9001() -> None:
     secret = bytes.fromhex("9ac312a7f877468ebe69422748ad00a15443f18203a07d6060f688f30f21632b")
     keys = PacketKeys(CipherSuite.CHACHA20_POLY1305_SHA256, secret, VERSION_1)
     sealed = bytes.fromhex("4cfe4189655e5cd55c41f69080575d7999c25a5bfb")
-    assert seal(keys, bytes.fromhex("4200bff4"), b"\x01", 654360564) == sealed
+    assert keys.cipher.seal_one(bytes.fromhex("4200bff4"), b"\x01", 654360564) == sealed
 
 
 @pytest.mark.parametrize("version", [VERSION_1, VERSION_2])
@@ -68,53 +59,58 @@ def test_initial_keys_are_aioquics(version: int) -> None:
     pair.setup_initial(cid=CID, is_client=True, version=version)
     client, server = initial_keys(CID, version)
     header = b"\xc3" + bytes(20)
-    assert seal(client, header, bytes(100), 0) == pair.encrypt_packet(header, bytes(100), 0)
-    sealed = seal(server, header, bytes(100), 0)
+    assert client.cipher.seal_one(header, bytes(100), 0) == pair.encrypt_packet(
+        header, bytes(100), 0
+    )
+    sealed = server.cipher.seal_one(header, bytes(100), 0)
     assert pair.decrypt_packet(sealed, len(header) - 4, 0)[1] == bytes(100)
 
 
 @pytest.mark.parametrize("suite", SUITES)
 @given(
-    payloads=st.lists(st.binary(min_size=4, max_size=60), min_size=1, max_size=8),
+    data=st.binary(min_size=1, max_size=400),
+    chunk=st.integers(1, 60),
     number=st.integers(0, 1 << 30),
     pn_length=st.integers(1, 4),
 )
 def test_a_run_is_sealed_and_opened_as_its_packets_are(
-    suite: CipherSuite, payloads: list[bytes], number: int, pn_length: int
+    suite: CipherSuite, data: bytes, chunk: int, number: int, pn_length: int
 ) -> None:
-    keys = keys_of(suite)
+    cipher = keys_of(suite).cipher
     first = 0x40 | (pn_length - 1)
-    mask = (1 << 8 * pn_length) - 1
-    joined, last = seal_run(keys, first, CID, number, payloads)
+    payloads = [
+        bytes((0x0D if at + chunk >= len(data) else 0x0C, 8))
+        + (at | 1 << 31).to_bytes(4, "big")
+        + data[at : at + chunk]
+        for at in range(0, len(data), chunk)
+    ]
+    joined = cipher.seal_run(
+        first, CID, number, 8, bytearray(data), 0, len(data), 0, chunk, False, True
+    )
     singles = [
-        seal(
-            keys,
-            bytes((first,)) + CID + ((number + index) & mask).to_bytes(pn_length, "big"),
-            payload,
-            number + index,
-        )
+        cipher.seal_short(first, CID, number + index, payload)
         for index, payload in enumerate(payloads)
     ]
     assert joined == b"".join(singles)
-    assert last == len(singles[-1])
-    opened = open_run(keys, 0, singles, 1 + len(CID), number)
-    assert [item.payload for item in opened] == payloads
-    assert [item.number for item in opened] == [number + n for n in range(len(payloads))]
+    opened = cipher.open_run(0, singles, 1 + len(CID), number, False)
+    assert opened == [
+        (number + n, number + n + 1, first, payload, 0) for n, payload in enumerate(payloads)
+    ]
 
 
 @pytest.mark.parametrize("suite", SUITES)
 def test_a_changed_packet_and_another_phase_stay_sealed(suite: CipherSuite) -> None:
     keys = keys_of(suite)
     header = b"\x43" + CID + bytes(4)
-    sealed = seal(keys, header, b"payload", 0)
+    sealed = keys.cipher.seal_one(header, b"payload", 0)
     damaged = sealed[:-1] + bytes((sealed[-1] ^ 1,))
-    updated = seal(keys.next_phase(), b"\x47" + CID + b"\0\0\0\1", b"payload", 1)
-    opened = open_run(keys, 0, [damaged, updated, sealed], 1 + len(CID), 0)
-    assert [item.payload for item in opened] == [None, None, b"payload"]
-    assert (opened[1].first_byte >> 2) & 1 == 1
-    again = open_packet(keys.next_phase(), updated, 1 + len(CID), 0)
+    updated = keys.next_phase().cipher.seal_one(b"\x47" + CID + b"\0\0\0\1", b"payload", 1)
+    opened = keys.cipher.open_run(0, [damaged, updated, sealed], 1 + len(CID), 0, True)
+    assert [item[3] for item in opened] == [None, None, b"payload"]
+    assert (opened[1][2] >> 2) & 1 == 1
+    again = keys.next_phase().cipher.open_one(updated, 1 + len(CID), 0)
     assert again is not None
-    assert again.payload == b"payload"
+    assert again[2] == b"payload"
 
 
 def test_packet_numbers_are_completed_as_appendix_a_3_says() -> None:

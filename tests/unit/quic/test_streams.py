@@ -66,7 +66,7 @@ def send_all(of: Streams) -> dict[int, int]:
 
 
 def received(of: Streams, stream_id: int, offset: int, data: bytes, *, fin: bool = False) -> None:
-    of.receive_stream(Stream(stream_id, offset, data, fin), 0x0F)
+    of.receive_stream(stream_id, offset, data, fin, 0x0F)
 
 
 def test_ids_go_up_by_four_for_each_kind() -> None:

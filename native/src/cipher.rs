@@ -1,0 +1,427 @@
+//! Packet protection with one key (RFC 9001 section 5): packets sealed and opened, alone or in runs.
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyBytes, PyList};
+use ring::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey, quic};
+
+use crate::frames::{Frame, Reader, StreamFrame, count_if_only_streams};
+
+const TAG_LENGTH: usize = 16;
+const SAMPLE_LENGTH: usize = 16;
+/// Bytes of a packet number at most: the sample starts as many behind where it starts.
+const MAX_NUMBER_LENGTH: usize = 4;
+
+const LONG_HEADER: u8 = 0x80;
+/// Bits of the first byte that header protection covers (RFC 9001 section 5.4.1).
+const LONG_BITS: u8 = 0x0f;
+const SHORT_BITS: u8 = 0x1f;
+const RESERVED_BITS: u8 = 0x18;
+const STREAM_KIND: u8 = 0x0c;
+
+fn covered(first: u8) -> u8 {
+    if first & LONG_HEADER != 0 { LONG_BITS } else { SHORT_BITS }
+}
+
+fn number_length(first: u8) -> usize {
+    usize::from(first & 0x03) + 1
+}
+
+/// A packet number from its last bytes (RFC 9000 appendix A.3).
+fn decode_number(truncated: u64, length: usize, expected: u64) -> u64 {
+    let window = 1u64 << (8 * length);
+    let half = window / 2;
+    let candidate = (expected & !(window - 1)) | truncated;
+    if candidate + half <= expected && candidate < (1 << 62) - window {
+        candidate + window
+    } else if candidate > expected + half && candidate >= window {
+        candidate - window
+    } else {
+        candidate
+    }
+}
+
+/// The shortest form of a variable-length integer: its bytes, and how many of them count.
+fn varint(value: u64) -> ([u8; 8], usize) {
+    let (size, marked) = match value {
+        0..0x40 => (1, value),
+        0x40..0x4000 => (2, value | 0x4000),
+        0x4000..0x4000_0000 => (4, value | 0x8000_0000),
+        _ => (8, value | 0xc000_0000_0000_0000),
+    };
+    ((marked << (64 - 8 * size)).to_be_bytes(), size)
+}
+
+fn refused(reason: &'static str) -> PyErr {
+    PyValueError::new_err(reason)
+}
+
+/// The key of one direction and phase, and the header protection of its epoch.
+#[pyclass(frozen, module = "quicedge._native")]
+pub struct PacketCipher {
+    aead: LessSafeKey,
+    hp: quic::HeaderProtectionKey,
+    iv: [u8; 12],
+}
+
+/// A packet of which header protection is removed.
+struct Unmasked {
+    first: u8,
+    number: u64,
+    number_end: usize,
+    /// The packet number as sent.
+    sent: [u8; MAX_NUMBER_LENGTH],
+}
+
+impl PacketCipher {
+    fn nonce(&self, number: u64) -> Nonce {
+        let mut nonce = self.iv;
+        for (byte, other) in nonce[4..].iter_mut().zip(number.to_be_bytes()) {
+            *byte ^= other;
+        }
+        Nonce::assume_unique_for_key(nonce)
+    }
+
+    /// Seals a packet in place: its header, `head` bytes long, its payload, and room for the tag.
+    fn seal(&self, packet: &mut [u8], head: usize, number: u64) -> PyResult<()> {
+        let (header, rest) = packet.split_at_mut(head);
+        let length = number_length(header[0]);
+        let (body, tag) = rest.split_at_mut(rest.len() - TAG_LENGTH);
+        let sealed = self
+            .aead
+            .seal_in_place_separate_tag(self.nonce(number), Aad::from(&*header), body)
+            .map_err(|_| refused("payload too long"))?;
+        tag.copy_from_slice(sealed.as_ref());
+        let skip = MAX_NUMBER_LENGTH - length;
+        let mask = rest
+            .get(skip..skip + SAMPLE_LENGTH)
+            .and_then(|sample| self.hp.new_mask(sample).ok())
+            .ok_or_else(|| refused("payload too short"))?;
+        header[0] ^= mask[0] & covered(header[0]);
+        for (byte, other) in header[head - length..].iter_mut().zip(&mask[1..]) {
+            *byte ^= other;
+        }
+        Ok(())
+    }
+
+    /// Removes header protection; None when the packet is too short to have been sealed.
+    fn unmask(&self, packet: &[u8], pn_at: usize, expected: u64) -> Option<Unmasked> {
+        let sample_at = pn_at.checked_add(MAX_NUMBER_LENGTH)?;
+        let sample = packet.get(sample_at..sample_at.checked_add(SAMPLE_LENGTH)?)?;
+        let mask = self.hp.new_mask(sample).ok()?;
+        let first = packet[0] ^ (mask[0] & covered(packet[0]));
+        let length = number_length(first);
+        let mut sent = [0; MAX_NUMBER_LENGTH];
+        let mut truncated = 0;
+        for (index, byte) in packet[pn_at..pn_at + length].iter().enumerate() {
+            sent[index] = byte ^ mask[1 + index];
+            truncated = truncated << 8 | u64::from(sent[index]);
+        }
+        Some(Unmasked {
+            first,
+            number: decode_number(truncated, length, expected),
+            number_end: pn_at + length,
+            sent,
+        })
+    }
+
+    /// The payload of a packet, in `scratch`; None when it is not authentic.
+    fn open<'s>(
+        &self,
+        packet: &[u8],
+        pn_at: usize,
+        unmasked: &Unmasked,
+        scratch: &'s mut Vec<u8>,
+    ) -> Option<&'s [u8]> {
+        let end = unmasked.number_end;
+        scratch.clear();
+        scratch.extend_from_slice(packet);
+        let (header, body) = scratch.split_at_mut(end);
+        header[0] = unmasked.first;
+        header[pn_at..].copy_from_slice(&unmasked.sent[..end - pn_at]);
+        let nonce = self.nonce(unmasked.number);
+        match self.aead.open_in_place(nonce, Aad::from(&*header), body) {
+            Ok(payload) => Some(payload),
+            Err(_) => None,
+        }
+    }
+}
+
+#[pymethods]
+impl PacketCipher {
+    /// `suite` is TLS's number of the cipher suite.
+    #[new]
+    fn new(suite: u16, key: &[u8], iv: &[u8], hp: &[u8]) -> PyResult<Self> {
+        let (algorithm, masks) = match suite {
+            0x1301 => (&aead::AES_128_GCM, &quic::AES_128),
+            0x1302 => (&aead::AES_256_GCM, &quic::AES_256),
+            0x1303 => (&aead::CHACHA20_POLY1305, &quic::CHACHA20),
+            _ => return Err(refused("unknown cipher suite")),
+        };
+        let key = UnboundKey::new(algorithm, key).map_err(|_| refused("wrong key length"))?;
+        Ok(PacketCipher {
+            aead: LessSafeKey::new(key),
+            hp: quic::HeaderProtectionKey::new(masks, hp)
+                .map_err(|_| refused("wrong key length"))?,
+            iv: iv.try_into().map_err(|_| refused("wrong key length"))?,
+        })
+    }
+
+    fn seal_one<'py>(
+        &self,
+        py: Python<'py>,
+        header: &[u8],
+        payload: &[u8],
+        number: u64,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let head = header.len();
+        if head == 0 || head < number_length(header[0]) {
+            return Err(refused("header too short"));
+        }
+        PyBytes::new_with(py, head + payload.len() + TAG_LENGTH, |packet| {
+            packet[..head].copy_from_slice(header);
+            packet[head..head + payload.len()].copy_from_slice(payload);
+            self.seal(packet, head, number)
+        })
+    }
+
+    fn seal_short<'py>(
+        &self,
+        py: Python<'py>,
+        first: u8,
+        cid: &[u8],
+        number: u64,
+        payload: &[u8],
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let length = number_length(first);
+        let head = 1 + cid.len() + length;
+        PyBytes::new_with(py, head + payload.len() + TAG_LENGTH, |packet| {
+            packet[0] = first;
+            packet[1..=cid.len()].copy_from_slice(cid);
+            packet[1 + cid.len()..head].copy_from_slice(&number.to_be_bytes()[8 - length..]);
+            packet[head..head + payload.len()].copy_from_slice(payload);
+            self.seal(packet, head, number)
+        })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a run is described by plain numbers")]
+    fn seal_run<'py>(
+        &self,
+        py: Python<'py>,
+        first: u8,
+        cid: &[u8],
+        number: u64,
+        stream_id: u64,
+        data: &Bound<'py, PyByteArray>,
+        start: usize,
+        stop: usize,
+        offset: u64,
+        chunk: usize,
+        wide: bool,
+        fin: bool,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        if start >= stop || stop > data.len() || chunk == 0 {
+            return Err(refused("empty run"));
+        }
+        if !wide && offset + (stop - start) as u64 > 1 << 30 {
+            return Err(refused("offset too large"));
+        }
+        let length = number_length(first);
+        let number_at = 1 + cid.len();
+        let head = number_at + length;
+        let (id, id_length) = varint(stream_id);
+        let (offset_length, offset_mark) = if wide { (8, 3 << 62) } else { (4, 1 << 31) };
+        let frame = 1 + id_length + offset_length;
+        let packets = (stop - start).div_ceil(chunk);
+        let total = stop - start + packets * (head + frame + TAG_LENGTH);
+        PyBytes::new_with(py, total, |joined| {
+            // SAFETY: the GIL is held and nothing in here runs Python code, so nothing can resize
+            // or change the bytearray while this slice of it lives.
+            let plain = unsafe { &data.as_bytes()[start..stop] };
+            let (mut number, mut offset) = (number, offset);
+            let mut rest = joined;
+            for (index, piece) in plain.chunks(chunk).enumerate() {
+                let packet;
+                (packet, rest) = rest.split_at_mut(head + frame + piece.len() + TAG_LENGTH);
+                packet[0] = first;
+                packet[1..number_at].copy_from_slice(cid);
+                packet[number_at..head].copy_from_slice(&number.to_be_bytes()[8 - length..]);
+                let last = index + 1 == packets;
+                packet[head] = STREAM_KIND | u8::from(fin && last);
+                packet[head + 1..head + 1 + id_length].copy_from_slice(&id[..id_length]);
+                packet[head + 1 + id_length..head + frame]
+                    .copy_from_slice(&(offset | offset_mark).to_be_bytes()[8 - offset_length..]);
+                packet[head + frame..head + frame + piece.len()].copy_from_slice(piece);
+                self.seal(packet, head, number)?;
+                number += 1;
+                offset += piece.len() as u64;
+            }
+            Ok(())
+        })
+    }
+
+    /// (first byte, number, payload or None); None when it is too short to have been sealed.
+    fn open_one<'py>(
+        &self,
+        py: Python<'py>,
+        packet: &[u8],
+        pn_at: usize,
+        expected: u64,
+    ) -> Option<(u8, u64, Option<Bound<'py, PyBytes>>)> {
+        let unmasked = self.unmask(packet, pn_at, expected)?;
+        let mut scratch = Vec::with_capacity(packet.len());
+        let payload = self.open(packet, pn_at, &unmasked, &mut scratch);
+        Some((unmasked.first, unmasked.number, payload.map(|payload| PyBytes::new(py, payload))))
+    }
+
+    fn open_run<'py>(
+        &self,
+        py: Python<'py>,
+        phase: u8,
+        datagrams: &Bound<'py, PyList>,
+        pn_at: usize,
+        mut expected: u64,
+        join: bool,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let items = PyList::empty(py);
+        let mut run: Option<StreamRun<'py>> = None;
+        let mut scratch = Vec::new();
+        for datagram in datagrams.iter() {
+            let datagram = datagram.cast_into::<PyBytes>()?;
+            let packet = datagram.as_bytes();
+            let unmasked = self.unmask(packet, pn_at, expected);
+            let payload = match &unmasked {
+                Some(unmasked) if (unmasked.first >> 2) & 1 == phase => {
+                    self.open(packet, pn_at, unmasked, &mut scratch)
+                }
+                _ => None,
+            };
+            let (first, number) = unmasked
+                .map_or((packet.first().copied().unwrap_or(0), 0), |it| (it.first, it.number));
+            if let Some(payload) = payload {
+                let is_newest = number >= expected;
+                if is_newest {
+                    expected = number + 1;
+                }
+                if join
+                    && is_newest
+                    && first & RESERVED_BITS == 0
+                    && let Some(frames) = count_if_only_streams(payload)
+                {
+                    if run.as_ref().is_some_and(|run| run.stop != number)
+                        && let Some(run) = run.take()
+                    {
+                        items.append(run.finish(py)?)?;
+                    }
+                    run.get_or_insert_with(|| StreamRun::new(py, number))
+                        .add(py, first, frames, payload)?;
+                    continue;
+                }
+            }
+            if let Some(run) = run.take() {
+                items.append(run.finish(py)?)?;
+            }
+            let payload = payload.map(|payload| PyBytes::new(py, payload));
+            items.append((number, number + 1, first, payload, 0))?;
+        }
+        if let Some(run) = run.take() {
+            items.append(run.finish(py)?)?;
+        }
+        Ok(items)
+    }
+}
+
+/// Packets of consecutive numbers that hold only STREAM frames, joined to pieces of streams.
+struct StreamRun<'py> {
+    start: u64,
+    stop: u64,
+    /// Of the last packet.
+    first: u8,
+    frames: u32,
+    pieces: Bound<'py, PyList>,
+    piece: Option<Piece>,
+}
+
+/// Consecutive bytes of one stream.
+struct Piece {
+    stream_id: u64,
+    offset: u64,
+    data: Vec<u8>,
+    kind: u8,
+    fin: bool,
+}
+
+impl Piece {
+    fn joins(&self, frame: &StreamFrame) -> bool {
+        !self.fin
+            && self.stream_id == frame.stream_id
+            && self.offset + self.data.len() as u64 == frame.offset
+    }
+}
+
+impl<'py> StreamRun<'py> {
+    fn new(py: Python<'py>, start: u64) -> Self {
+        let pieces = PyList::empty(py);
+        StreamRun { start, stop: start, first: 0, frames: 0, pieces, piece: None }
+    }
+
+    fn add(&mut self, py: Python<'py>, first: u8, frames: u32, payload: &[u8]) -> PyResult<()> {
+        self.stop += 1;
+        self.first = first;
+        self.frames += frames;
+        for frame in Reader::new(payload) {
+            let Some(Frame::Stream(frame)) = frame else { continue };
+            match &mut self.piece {
+                Some(piece) if piece.joins(&frame) => {
+                    piece.data.extend_from_slice(frame.data);
+                    piece.kind = frame.kind;
+                    piece.fin = frame.fin();
+                }
+                _ => {
+                    self.end_piece(py)?;
+                    self.piece = Some(Piece {
+                        stream_id: frame.stream_id,
+                        offset: frame.offset,
+                        data: frame.data.to_vec(),
+                        kind: frame.kind,
+                        fin: frame.fin(),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn end_piece(&mut self, py: Python<'py>) -> PyResult<()> {
+        if let Some(piece) = self.piece.take() {
+            let data = PyBytes::new(py, &piece.data);
+            self.pieces.append((piece.stream_id, piece.offset, data, piece.fin, piece.kind))?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, py: Python<'py>) -> PyResult<(u64, u64, u8, Bound<'py, PyList>, u32)> {
+        self.end_piece(py)?;
+        Ok((self.start, self.stop, self.first, self.pieces, self.frames))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_completed_as_appendix_a_3_says() {
+        assert_eq!(decode_number(0x9b32, 2, 0xa82f_30ea + 1), 0xa82f_9b32);
+        assert_eq!(decode_number(0xff, 1, 0x100), 0xff);
+        assert_eq!(decode_number(0, 1, 0xff), 0x100);
+    }
+
+    #[test]
+    fn integers_take_their_shortest_form() {
+        assert_eq!(varint(63), ([63, 0, 0, 0, 0, 0, 0, 0], 1));
+        assert_eq!(varint(64).0[..2], [0x40, 64]);
+        assert_eq!(varint(16384).0[..4], [0x80, 0, 0x40, 0]);
+        assert_eq!(varint(1 << 30).1, 8);
+    }
+}

@@ -1,0 +1,136 @@
+//! The frames of bulk transfers: STREAM, in runs of packets that hold nothing else, and ACK.
+
+use pyo3::prelude::*;
+
+const MAX_VARINT: u64 = (1 << 62) - 1;
+
+const STREAM: u8 = 0x08;
+const STREAM_FIN: u8 = 0x01;
+const STREAM_LENGTH: u8 = 0x02;
+const STREAM_OFFSET: u8 = 0x04;
+const ACK_ECN: u8 = 0x03;
+
+/// Reads a packet's payload from its start.
+pub struct Reader<'a> {
+    data: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(data: &'a [u8]) -> Self {
+        Reader { data, at: 0 }
+    }
+
+    /// A variable-length integer (RFC 9000 section 16); None when it is cut short.
+    fn varint(&mut self) -> Option<u64> {
+        let first = *self.data.get(self.at)?;
+        let size = 1usize << (first >> 6);
+        let rest = self.data.get(self.at + 1..self.at + size)?;
+        self.at += size;
+        let first = u64::from(first & 0x3f);
+        Some(rest.iter().fold(first, |value, byte| value << 8 | u64::from(*byte)))
+    }
+
+    fn bytes(&mut self, length: u64) -> Option<&'a [u8]> {
+        let length = usize::try_from(length).ok()?;
+        let found = self.data.get(self.at..self.at.checked_add(length)?)?;
+        self.at += length;
+        Some(found)
+    }
+
+    fn skip_padding(&mut self) {
+        let rest = &self.data[self.at..];
+        self.at += rest.iter().position(|byte| *byte != 0).unwrap_or(rest.len());
+    }
+}
+
+/// A STREAM frame (RFC 9000 section 19.8).
+pub struct StreamFrame<'a> {
+    pub kind: u8,
+    pub stream_id: u64,
+    pub offset: u64,
+    pub data: &'a [u8],
+}
+
+impl StreamFrame<'_> {
+    pub fn fin(&self) -> bool {
+        self.kind & STREAM_FIN != 0
+    }
+}
+
+pub enum Frame<'a> {
+    Padding,
+    Stream(StreamFrame<'a>),
+}
+
+impl<'a> Iterator for Reader<'a> {
+    /// None for a frame of another type, or a malformed one.
+    type Item = Option<Frame<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let kind = *self.data.get(self.at)?;
+        if kind == 0 {
+            self.skip_padding();
+            return Some(Some(Frame::Padding));
+        }
+        if !(STREAM..STREAM + 8).contains(&kind) {
+            return Some(None);
+        }
+        self.at += 1;
+        Some(self.stream(kind).map(Frame::Stream))
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// The rest of a STREAM frame, behind its type.
+    fn stream(&mut self, kind: u8) -> Option<StreamFrame<'a>> {
+        let stream_id = self.varint()?;
+        let offset = if kind & STREAM_OFFSET != 0 { self.varint()? } else { 0 };
+        let length = if kind & STREAM_LENGTH != 0 {
+            self.varint()?
+        } else {
+            (self.data.len() - self.at) as u64
+        };
+        let data = self.bytes(length)?;
+        // A sum of two integers below 2^62 fits.
+        (offset + length <= MAX_VARINT).then_some(StreamFrame { kind, stream_id, offset, data })
+    }
+}
+
+/// The number of frames of a packet with STREAM frames, and PADDING, and nothing else. None for
+/// any other packet, and for a malformed one. Consecutive PADDING counts as one frame.
+pub fn count_if_only_streams(payload: &[u8]) -> Option<u32> {
+    let (mut frames, mut streams) = (0, false);
+    for frame in Reader::new(payload) {
+        frames += 1;
+        streams |= matches!(frame?, Frame::Stream(_));
+    }
+    streams.then_some(frames)
+}
+
+/// Ranges in ascending order, the delay, ECN counts, and where the frame ends.
+type Ack = (Vec<(u64, u64)>, u64, Option<(u64, u64, u64)>, usize);
+
+/// The ACK frame of type `kind` whose fields start at `at`; None when it is malformed.
+#[pyfunction]
+pub fn parse_ack(payload: &[u8], at: usize, kind: u8) -> Option<Ack> {
+    let mut reader = Reader { data: payload, at };
+    let largest = reader.varint()?;
+    let delay = reader.varint()?;
+    let count = reader.varint()?;
+    let mut start = largest.checked_sub(reader.varint()?)?;
+    // Each further range takes at least two bytes, which bounds what a count can ask for.
+    let mut ranges = vec![(start, largest + 1)];
+    for _ in 0..count {
+        let stop = start.checked_sub(reader.varint()? + 1)?;
+        start = stop.checked_sub(reader.varint()? + 1)?;
+        ranges.push((start, stop));
+    }
+    ranges.reverse();
+    let ecn = if kind == ACK_ECN {
+        Some((reader.varint()?, reader.varint()?, reader.varint()?))
+    } else {
+        None
+    };
+    Some((ranges, delay, ecn, reader.at))
+}

@@ -1,0 +1,340 @@
+"""Packets sealed and opened with one key (RFC 9001 section 5), alone or in runs.
+
+This class and its compiled twin (`native/src/cipher.rs`) alone touch AEAD and header protection.
+Runs are bytes and integers: in Python, the AEAD packet by packet, and header protection in one call
+of the cipher for the whole run.
+"""
+
+from __future__ import annotations
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+
+from quicedge import native
+from quicedge.quic.frames import (
+    STREAM_OFFSET,
+    FrameError,
+    FrameType,
+    Stream,
+    encode_varint,
+)
+
+TAG_LENGTH = 16
+SAMPLE_LENGTH = 16
+MAX_NUMBER_LENGTH = 4
+"""Bytes of a packet number at most: the sample starts as many behind where it starts."""
+
+Opened = tuple[int, int, bytes | None]
+"""First byte, packet number and payload; None instead of a payload that is not authentic."""
+
+Piece = tuple[int, int, bytes, bool, int]
+"""Consecutive bytes of a stream: its ID, their offset, the bytes, whether they end the stream, and
+the type of the last frame that they came in."""
+
+Item = tuple[int, int, int, bytes | list[Piece] | None, int]
+"""What a run holds next: first packet number and the one behind the last, the (last) first byte,
+and what was in it. Bytes are the payload of one packet, None one that was not opened. Pieces are
+the content of packets that held nothing but stream data, followed by their number of frames."""
+
+_CHACHA20 = 0x1303
+_KEY_LENGTHS = {0x1301: 16, 0x1302: 32, _CHACHA20: 32}
+"""By TLS's numbers of cipher suites (RFC 8446 appendix B.4)."""
+_IV_LENGTH = 12
+_LONG_BITS, _SHORT_BITS = 0x0F, 0x1F
+"""Bits of the first byte that header protection covers (RFC 9001 section 5.4.1)."""
+_RESERVED_BITS = 0x18
+_ECB = modes.ECB()  # RFC 9001 section 5.4.3 masks headers with single blocks
+_STREAM, _STREAM_LAST = int(FrameType.STREAM), int(FrameType.STREAM_LAST)
+_parse_stream = Stream.parse
+
+
+def decode_number(truncated: int, pn_length: int, expected: int) -> int:
+    """A packet number from its last bytes (RFC 9000 appendix A.3)."""
+    window = 1 << (8 * pn_length)
+    candidate = (expected & ~(window - 1)) | truncated
+    if candidate <= expected - window // 2 and candidate < (1 << 62) - window:
+        return candidate + window
+    if candidate > expected + window // 2 and candidate >= window:
+        return candidate - window
+    return candidate
+
+
+@native.twin
+class PacketCipher:
+    """The key of one direction and phase, and the header protection of its epoch.
+
+    Sealing raises ValueError for what cannot be a packet: a payload too short to be sampled, an
+    offset that does not fit.
+    """
+
+    __slots__ = ("_chacha20", "_decrypt", "_encrypt", "_hp", "_iv")
+
+    def __init__(self, suite: int, key: bytes, iv: bytes, hp: bytes) -> None:
+        """`suite` is TLS's number of the cipher suite."""
+        length = _KEY_LENGTHS.get(suite)
+        if length is None:
+            raise ValueError("unknown cipher suite")
+        if len(key) != length or len(hp) != length or len(iv) != _IV_LENGTH:
+            raise ValueError("wrong key length")
+        self._chacha20 = suite == _CHACHA20
+        aead = ChaCha20Poly1305(key) if self._chacha20 else AESGCM(key)
+        self._encrypt, self._decrypt = aead.encrypt, aead.decrypt
+        self._iv = int.from_bytes(iv, "big")
+        if self._chacha20:
+            # Its nonce is set anew for each packet.
+            self._hp = Cipher(algorithms.ChaCha20(hp, bytes(16)), mode=None).encryptor()
+        else:
+            self._hp = Cipher(algorithms.AES(hp), _ECB).encryptor()
+
+    def _masks(self, samples: list[bytes]) -> bytes:
+        """Header protection masks, 16 bytes each of which the first five count."""
+        hp = self._hp
+        if not self._chacha20:
+            return hp.update(b"".join(samples))
+        parts = []
+        for sample in samples:
+            hp.reset_nonce(sample)
+            parts.append(hp.update(bytes(SAMPLE_LENGTH)))
+        return b"".join(parts)
+
+    # --- sealing --------------------------------------------------------------------------------
+
+    def seal_one(self, header: bytes, payload: bytes, number: int) -> bytes:
+        """One packet; `header` ends with the packet number in the length that its first byte
+        tells."""
+        first = header[0] if header else 0xFF
+        pn_length = (first & 0x03) + 1
+        if len(header) < pn_length:
+            raise ValueError("header too short")
+        skip = MAX_NUMBER_LENGTH - pn_length
+        if len(payload) < skip:
+            raise ValueError("payload too short")
+        body = self._encrypt((self._iv ^ number).to_bytes(12, "big"), payload, header)
+        mask = self._masks([body[skip : skip + SAMPLE_LENGTH]])
+        pn_at = len(header) - pn_length
+        masked = int.from_bytes(header[pn_at:], "big") ^ int.from_bytes(
+            mask[1 : 1 + pn_length], "big"
+        )
+        covered = _LONG_BITS if first & 0x80 else _SHORT_BITS
+        return b"".join((
+            bytes((first ^ (mask[0] & covered),)), header[1:pn_at],
+            masked.to_bytes(pn_length, "big"), body,
+        ))  # fmt: skip
+
+    def seal_short(self, first_byte: int, cid: bytes, number: int, payload: bytes) -> bytes:
+        """One packet with a short header."""
+        pn_length = (first_byte & 0x03) + 1
+        truncated = number & ((1 << 8 * pn_length) - 1)
+        header = bytes((first_byte,)) + cid + truncated.to_bytes(pn_length, "big")
+        return self.seal_one(header, payload, number)
+
+    def seal_run(
+        self,
+        first_byte: int,
+        cid: bytes,
+        number: int,
+        stream_id: int,
+        data: bytearray,
+        start: int,
+        stop: int,
+        offset: int,
+        chunk: int,
+        wide: bool,
+        fin: bool,
+    ) -> bytes:
+        """Short header packets of consecutive numbers, joined, each with one STREAM frame.
+
+        `data[start:stop]` is at `offset` of the stream and goes out in chunks; `fin` is for the
+        last one. Offsets take 8 bytes where they are `wide`, else 4: one width per run keeps all
+        its packets but the last the same size.
+        """
+        if not 0 <= start < stop <= len(data) or not chunk:
+            raise ValueError("empty run")
+        if not wide and offset + stop - start > 1 << 30:
+            raise ValueError("offset too large")
+        encrypt, iv = self._encrypt, self._iv
+        pn_length = (first_byte & 0x03) + 1
+        mask_number = (1 << 8 * pn_length) - 1
+        prefix = bytes((first_byte,)) + cid
+        kind = FrameType.STREAM | STREAM_OFFSET
+        frame = bytes((kind,)) + encode_varint(stream_id)
+        offset_length, offset_mark = (8, 3 << 62) if wide else (4, 1 << 31)
+        at = number
+        sealed = []
+        with memoryview(data) as view:
+            for begin in range(start, stop, chunk):
+                end = begin + chunk
+                if end >= stop:
+                    end = stop
+                    frame = bytes((kind | fin,)) + frame[1:]
+                header = prefix + (at & mask_number).to_bytes(pn_length, "big")
+                where = (offset + begin - start | offset_mark).to_bytes(offset_length, "big")
+                payload = b"".join((frame, where, view[begin:end]))
+                sealed.append(encrypt((iv ^ at).to_bytes(12, "big"), payload, header))
+                at += 1
+        skip = MAX_NUMBER_LENGTH - pn_length
+        masks = self._masks([body[skip : skip + SAMPLE_LENGTH] for body in sealed])
+        parts: list[bytes] = []
+        at = 0
+        for body in sealed:
+            mask = int.from_bytes(masks[at + 1 : at + 1 + pn_length], "big")
+            parts += (
+                bytes((first_byte ^ (masks[at] & _SHORT_BITS),)),
+                cid,
+                ((number & mask_number) ^ mask).to_bytes(pn_length, "big"),
+                body,
+            )
+            number += 1
+            at += SAMPLE_LENGTH
+        return b"".join(parts)
+
+    # --- opening --------------------------------------------------------------------------------
+
+    def open_one(self, packet: bytes, pn_at: int, expected: int) -> Opened | None:
+        """One packet, whose number starts at `pn_at`; None when it is too short to have been
+        sealed."""
+        sample = packet[pn_at + MAX_NUMBER_LENGTH : pn_at + MAX_NUMBER_LENGTH + SAMPLE_LENGTH]
+        if len(sample) < SAMPLE_LENGTH:
+            return None
+        mask = self._masks([sample])
+        first = packet[0]
+        first ^= mask[0] & (_LONG_BITS if first & 0x80 else _SHORT_BITS)
+        pn_length = (first & 0x03) + 1
+        pn_end = pn_at + pn_length
+        truncated = int.from_bytes(packet[pn_at:pn_end], "big") ^ int.from_bytes(
+            mask[1 : 1 + pn_length], "big"
+        )
+        number = decode_number(truncated, pn_length, expected)
+        header = bytes((first,)) + packet[1:pn_at] + truncated.to_bytes(pn_length, "big")
+        try:
+            payload = self._decrypt(
+                (self._iv ^ number).to_bytes(12, "big"), packet[pn_end:], header
+            )
+        except InvalidTag:
+            return first, number, None
+        return first, number, payload
+
+    def open_run(
+        self, phase: int, datagrams: list[bytes], pn_at: int, expected: int, join: bool
+    ) -> list[Item]:
+        """Short header packets, one per datagram, whose numbers start at `pn_at`.
+
+        Packets of another key `phase`, not authentic or too short are not opened: `open_one` with
+        other keys may open them. With `join`, packets of ascending numbers that hold only STREAM
+        frames are joined to pieces; what they say is otherwise the same.
+        """
+        decrypt, iv = self._decrypt, self._iv
+        sample_at = pn_at + MAX_NUMBER_LENGTH
+        end = sample_at + SAMPLE_LENGTH
+        samples = [data[sample_at:end] for data in datagrams]
+        if min(map(len, samples), default=SAMPLE_LENGTH) < SAMPLE_LENGTH:
+            samples = [sample.ljust(SAMPLE_LENGTH, b"\0") for sample in samples]
+        masks = self._masks(samples)
+        items: list[Item] = []
+        run: _StreamRun | None = None
+        at = 0
+        for data in datagrams:
+            if len(data) < end:
+                first, number, payload = data[0] if data else 0, 0, None
+            else:
+                first = data[0]
+                first ^= masks[at] & (_LONG_BITS if first & 0x80 else _SHORT_BITS)
+                pn_length = (first & 0x03) + 1
+                pn_end = pn_at + pn_length
+                truncated = int.from_bytes(data[pn_at:pn_end], "big") ^ int.from_bytes(
+                    masks[at + 1 : at + 1 + pn_length], "big"
+                )
+                number = decode_number(truncated, pn_length, expected)
+                payload = None
+                if (first >> 2) & 1 == phase:
+                    header = bytes((first,)) + data[1:pn_at] + truncated.to_bytes(pn_length, "big")
+                    try:
+                        payload = decrypt((iv ^ number).to_bytes(12, "big"), data[pn_end:], header)
+                    except InvalidTag:
+                        payload = None
+            at += SAMPLE_LENGTH
+            if payload is not None and number >= expected:
+                expected = number + 1
+                if join and not first & _RESERVED_BITS:
+                    frames = _only_streams(payload)
+                    if frames is not None:
+                        if run is not None and run.stop != number:
+                            items.append(run.finish())
+                            run = None
+                        if run is None:
+                            run = _StreamRun(number)
+                        run.add(first, *frames)
+                        continue
+            if run is not None:
+                items.append(run.finish())
+                run = None
+            items.append((number, number + 1, first, payload, 0))
+        if run is not None:
+            items.append(run.finish())
+        return items
+
+
+def _only_streams(payload: bytes) -> tuple[list[tuple[Stream, int]], int] | None:
+    """The STREAM frames, with their types, of a packet that holds nothing else but PADDING, and its
+    number of frames; None for any other packet, and for a malformed one."""
+    frames: list[tuple[Stream, int]] = []
+    at, end = 0, len(payload)
+    count = 0
+    try:
+        while at < end:
+            kind = payload[at]
+            count += 1
+            if _STREAM <= kind <= _STREAM_LAST:
+                frame, at = _parse_stream(payload, at + 1, kind)
+                frames.append((frame, kind))
+            elif kind:
+                return None
+            else:
+                at = end - len(payload[at:].lstrip(b"\0"))
+    except FrameError:
+        return None
+    return (frames, count) if frames else None
+
+
+class _StreamRun:
+    """Packets of consecutive numbers that hold only STREAM frames, joined to pieces of streams."""
+
+    __slots__ = ("_chunks", "_fin", "_first", "_frames", "_kind", "_offset", "_pieces", "_start",
+                 "_stream_id", "_until", "stop")  # fmt: skip
+
+    def __init__(self, start: int) -> None:
+        self._start = self.stop = start
+        self._first = self._frames = 0
+        self._pieces: list[Piece] = []
+        # the piece that may go on
+        self._chunks: list[bytes] = []
+        self._stream_id = self._until = -1
+        self._offset = self._kind = 0
+        self._fin = False
+
+    def add(self, first: int, frames: list[tuple[Stream, int]], count: int) -> None:
+        """The next packet: its first byte, its STREAM frames, and the number of all."""
+        self.stop += 1
+        self._first = first
+        self._frames += count
+        for frame, kind in frames:
+            if frame.offset == self._until and frame.stream_id == self._stream_id:
+                self._chunks.append(frame.data)
+            else:
+                self._end_piece()
+                self._stream_id, self._offset = frame.stream_id, frame.offset
+                self._chunks = [frame.data]
+            self._kind, self._fin = kind, frame.fin
+            # Nothing joins the end of a stream.
+            self._until = -1 if frame.fin else frame.offset + len(frame.data)
+
+    def _end_piece(self) -> None:
+        chunks = self._chunks
+        if chunks:
+            data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            self._pieces.append((self._stream_id, self._offset, data, self._fin, self._kind))
+
+    def finish(self) -> Item:
+        self._end_piece()
+        return self._start, self.stop, self._first, self._pieces, self._frames

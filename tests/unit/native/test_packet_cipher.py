@@ -1,0 +1,292 @@
+"""The compiled packet cipher and its twin in Python, fed alike, answer alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quicedge import native
+from quicedge.quic.frames import Ack, Ping, Stream
+from quicedge.quic.packet_cipher import MAX_NUMBER_LENGTH, SAMPLE_LENGTH, Item, PacketCipher
+from tests.support.twins import both
+
+CID = bytes(range(8))
+PN_AT = 1 + len(CID)
+KEY_LENGTHS = {0x1301: 16, 0x1302: 32, 0x1303: 32}
+SUITES = st.sampled_from(sorted(KEY_LENGTHS))
+NUMBERS = st.one_of(
+    st.integers(0, 1 << 40),
+    # around the windows of 1 to 4 bytes
+    st.builds(
+        lambda power, times, off: max((1 << power) * times + off, 0),
+        st.sampled_from([7, 8, 15, 16, 23, 24, 31, 32]), st.integers(1, 3), st.integers(-3, 3),
+    ),
+)  # fmt: skip
+
+PURE, COMPILED = both("PacketCipher")
+
+
+def ciphers(suite: int, seed: bytes = b"k") -> list[PacketCipher]:
+    """The same key in both."""
+    length = KEY_LENGTHS[suite]
+    return [
+        twin(suite, (seed * length)[:length], (seed * 12)[:12], b"h" * length)
+        for twin in (PURE, COMPILED)
+    ]
+
+
+def alike(call: Callable[[Any], Any], twins: list[PacketCipher]) -> Any:
+    """The answer of both, or the type of the exception that both raise."""
+    answers = []
+    for twin in twins:
+        try:
+            answers.append(call(twin))
+        except (ValueError, OverflowError) as error:
+            answers.append(type(error))
+    assert answers[0] == answers[1]
+    return answers[0]
+
+
+@given(
+    suite=SUITES,
+    number=NUMBERS,
+    pn_length=st.integers(1, 4),
+    long=st.booleans(),
+    rest=st.binary(max_size=40),
+    payload=st.binary(max_size=1500),
+)
+def test_packets_are_sealed_and_opened_alike(
+    suite: int, number: int, pn_length: int, long: bool, rest: bytes, payload: bytes
+) -> None:
+    twins = ciphers(suite)
+    first = (0xC0 if long else 0x40) | (pn_length - 1)
+    truncated = (number & ((1 << 8 * pn_length) - 1)).to_bytes(pn_length, "big")
+    header = bytes((first,)) + rest + truncated
+    sealed = alike(lambda twin: twin.seal_one(header, payload, number), twins)
+    if len(payload) < MAX_NUMBER_LENGTH - pn_length:
+        assert sealed is ValueError
+        return
+    if not long:
+        short = alike(lambda twin: twin.seal_short(first, rest, number, payload), twins)
+        assert short == sealed
+    opened = alike(lambda twin: twin.open_one(sealed, len(header) - pn_length, number), twins)
+    assert opened == (first, number, payload)
+
+
+@given(
+    suite=SUITES,
+    number=NUMBERS,
+    pn_length=st.integers(1, 4),
+    stream_id=st.sampled_from([0, 63, 64, 16383, 16384, 1 << 30, (1 << 62) - 1]),
+    data=st.binary(min_size=1, max_size=400),
+    skip=st.integers(0, 20),
+    offset=st.one_of(st.integers(0, 1 << 20), st.integers((1 << 30) - 400, (1 << 30) + 400)),
+    chunk=st.integers(1, 90),
+    wide=st.booleans(),
+    fin=st.booleans(),
+)
+def test_runs_are_sealed_alike_and_are_the_packets_one_by_one(
+    suite: int, number: int, pn_length: int, stream_id: int, data: bytes, skip: int, offset: int,
+    chunk: int, wide: bool, fin: bool,
+) -> None:  # fmt: skip
+    twins = ciphers(suite)
+    first = 0x40 | (pn_length - 1)
+    buffer = bytearray(b"x" * skip + data + b"y" * skip)
+    stop = skip + len(data)
+    joined = alike(
+        lambda twin: twin.seal_run(
+            first, CID, number, stream_id, buffer, skip, stop, offset, chunk, wide, fin
+        ),
+        twins,
+    )
+    if joined is ValueError:
+        assert not wide
+        assert offset + len(data) > 1 << 30
+        return
+    datagrams = []
+    end = 0
+    while end < len(joined):
+        at = len(datagrams) * chunk
+        piece = data[at : at + chunk]
+        last = at + chunk >= len(data)
+        size = PN_AT + pn_length + 16 + len(piece) + (8 if wide else 4) + 1
+        size += next(n for n in (1, 2, 4, 8) if stream_id < 1 << (8 * n - 2))
+        packet = joined[end : end + size]
+        end += size
+        opened = PURE.open_one(twins[0], packet, PN_AT, number + len(datagrams))
+        frame, _ = Stream.parse(opened[2], 1, opened[2][0])
+        assert frame == Stream(stream_id, offset + at, piece, fin and last)
+        datagrams.append(packet)
+    assert end == len(joined)
+    (item,) = alike(lambda twin: twin.open_run(0, datagrams, PN_AT, number, True), twins)
+    assert item[:2] == (number, number + len(datagrams))
+    assert b"".join(piece[2] for piece in item[3]) == data
+
+
+# --- runs as they arrive ------------------------------------------------------------------------
+
+STREAMS = st.builds(
+    lambda stream, start, size, fin: Stream(stream, start, b"d" * size, fin),
+    st.sampled_from([0, 4, 400]), st.integers(0, 4).map(lambda n: n * 50),
+    st.sampled_from([0, 50, 50, 50, 60]), st.sampled_from([False, False, False, True]),
+)  # fmt: skip
+FRAMES = st.one_of(
+    STREAMS.map(lambda frame: frame.encode()),
+    STREAMS.map(lambda frame: frame.encode()),
+    st.integers(1, 30).map(bytes),  # PADDING
+    st.just(Ping().encode()),
+    st.lists(st.integers(1, 9), min_size=1, max_size=200).map(
+        lambda gaps: Ack([(20 * n, 20 * n + gap) for n, gap in enumerate(gaps)], 5).encode()
+    ),
+    st.just(b"\x40\x0a\x00"),  # a STREAM frame's type in two bytes
+    st.binary(min_size=1, max_size=20),  # anything
+)
+PAYLOADS = st.lists(FRAMES, max_size=4).map(lambda frames: b"".join(frames).ljust(4, b"\0"))
+
+
+@st.composite
+def arrivals(draw: st.DrawFn) -> tuple[int, int, list[bytes], int]:
+    """Suite, expected number and datagrams as a path may deliver them, and the key phase."""
+    suite = draw(SUITES)
+    twins = ciphers(suite)
+    later = ciphers(suite, b"n")
+    start = draw(NUMBERS)
+    pn_length = draw(st.integers(1, 4))
+    sent: list[bytes] = []
+    number = start
+    for payload in draw(st.lists(PAYLOADS, min_size=1, max_size=12)):
+        kind = draw(st.sampled_from(["right"] * 8 + ["updated", "reserved", "gap", "spin"]))
+        number += 1 + (kind == "gap")
+        first = 0x40 | (pn_length - 1)
+        first |= {"updated": 0x04, "reserved": 0x18, "spin": 0x20}.get(kind, 0)
+        keys = later if kind == "updated" else twins
+        sent.append(keys[0].seal_short(first, CID, number, payload))
+    datagrams = list(sent)
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(datagrams) - 1))
+        match draw(st.sampled_from(["swap", "repeat", "damage", "cut"])):
+            case "swap":
+                datagrams.append(datagrams.pop(at))
+            case "repeat":
+                datagrams.append(datagrams[at])
+            case "damage" if datagrams[at]:
+                bit = draw(st.integers(0, 8 * len(datagrams[at]) - 1))
+                changed = bytearray(datagrams[at])
+                changed[bit // 8] ^= 1 << bit % 8
+                datagrams[at] = bytes(changed)
+            case "cut":
+                datagrams[at] = datagrams[at][: draw(st.integers(0, 40))]
+    return suite, max(start + draw(st.integers(-2, 2)), 0), datagrams, draw(st.integers(0, 1))
+
+
+@settings(max_examples=300)
+@given(arrivals())
+def test_runs_are_opened_alike_whatever_arrives(arrived: tuple[int, int, list[bytes], int]) -> None:
+    suite, expected, datagrams, phase = arrived
+    twins = ciphers(suite)
+    for join in (False, True):
+        alike(lambda twin, j=join: twin.open_run(phase, datagrams, PN_AT, expected, j), twins)
+    for data in datagrams:
+        alike(lambda twin, packet=data: twin.open_one(packet, PN_AT, expected), twins)
+
+
+def flat(items: list[Item]) -> list[tuple[int, int, bytes]]:
+    """Stream bytes of items of a run: stream, offset and byte for each."""
+    found = []
+    for _, _, _, content, _ in items:
+        if isinstance(content, list):
+            for stream_id, offset, data, _, _ in content:
+                found += [(stream_id, offset + n, data[n : n + 1]) for n in range(len(data))]
+        elif content is not None:
+            at = 0
+            while at < len(content):
+                kind = content[at]
+                if 0x08 <= kind <= 0x0F:
+                    frame, at = Stream.parse(content, at + 1, kind)
+                    found += [
+                        (frame.stream_id, frame.offset + n, frame.data[n : n + 1])
+                        for n in range(len(frame.data))
+                    ]
+                else:
+                    assert kind == 0
+                    at += 1
+    return found
+
+
+@pytest.mark.parametrize("twin", [PURE, COMPILED], ids=["pure", "compiled"])
+@given(st.lists(st.lists(STREAMS, min_size=1, max_size=3), min_size=1, max_size=10))
+def test_joined_packets_hold_what_they_held_apart(twin: Any, packets: list[list[Stream]]) -> None:
+    cipher = twin(0x1301, b"k" * 16, b"i" * 12, b"h" * 16)
+    datagrams = [
+        cipher.seal_short(0x43, CID, number, b"".join(frame.encode() for frame in frames))
+        for number, frames in enumerate(packets)
+    ]
+    apart = cipher.open_run(0, datagrams, PN_AT, 0, False)
+    joined = cipher.open_run(0, datagrams, PN_AT, 0, True)
+    assert flat(joined) == flat(apart)
+    assert len(joined) == 1
+    assert joined[0][4] == sum(map(len, packets)), "every frame is counted"
+    ends = [(frame.stream_id, frame.offset + len(frame.data)) for frames in packets
+            for frame in frames if frame.fin]  # fmt: skip
+    assert [(p[0], p[1] + len(p[2])) for p in joined[0][3] if p[3]] == ends
+
+
+@pytest.mark.parametrize("twin", [PURE, COMPILED], ids=["pure", "compiled"])
+def test_a_transfer_in_order_is_one_piece(twin: Any) -> None:
+    cipher = twin(0x1301, b"k" * 16, b"i" * 12, b"h" * 16)
+    data = bytes(range(256)) * 200
+    joined = cipher.seal_run(
+        0x41, CID, 7, 4, bytearray(data), 0, len(data), 1000, 1200, False, True
+    )
+    size = PN_AT + 2 + 6 + 1200 + 16
+    datagrams = [joined[at : at + size] for at in range(0, len(joined), size)]
+    (item,) = cipher.open_run(0, datagrams, PN_AT, 7, True)
+    assert item == (7, 7 + len(datagrams), 0x41, [(4, 1000, data, True, 0x0D)], len(datagrams))
+
+
+@given(suite=st.sampled_from([0, 0x1300, 0x1304, *KEY_LENGTHS]), sizes=st.tuples(
+    *[st.sampled_from([0, 8, 12, 15, 16, 24, 32])] * 3))  # fmt: skip
+def test_keys_of_wrong_length_are_refused_alike(suite: int, sizes: tuple[int, int, int]) -> None:
+    accepted = []
+    for twin in (PURE, COMPILED):
+        try:
+            twin(suite, *(b"k" * size for size in sizes))
+        except ValueError:
+            accepted.append(False)
+        else:
+            accepted.append(True)
+    right = KEY_LENGTHS.get(suite)
+    assert accepted == [sizes == (right, 12, right)] * 2
+
+
+def test_other_than_bytes_is_refused_without_harm() -> None:
+    cipher = COMPILED(0x1301, b"k" * 16, b"i" * 12, b"h" * 16)
+    with pytest.raises(TypeError):
+        cipher.open_run(0, [b"x" * 40, "text"], PN_AT, 0, True)
+    with pytest.raises(TypeError):
+        cipher.seal_run(0x40, CID, 0, 0, b"immutable", 0, 5, 0, 1200, False, False)
+    assert cipher.open_run(0, [], PN_AT, 0, True) == []
+    short = [b"", b"x" * (PN_AT + MAX_NUMBER_LENGTH + SAMPLE_LENGTH - 1)]
+    assert cipher.open_run(0, short, PN_AT, 0, True) == [(0, 1, 0, None, 0), (0, 1, 120, None, 0)]
+
+
+def test_a_run_is_of_the_bytes_as_they_were() -> None:
+    """The send buffer may change as soon as the call has returned."""
+    twins = ciphers(0x1301)
+    buffer = bytearray(b"a" * 3000)
+    before = alike(
+        lambda twin: twin.seal_run(0x41, CID, 0, 0, buffer, 0, 3000, 0, 1200, False, False), twins
+    )
+    kept = bytes(before)
+    buffer[:] = b"b" * 3000
+    del buffer[:2000]
+    assert before == kept
+
+
+def test_the_core_in_use_is_the_one_that_was_chosen() -> None:
+    chosen = COMPILED if native.compiled is not None else PURE
+    assert PacketCipher is chosen
