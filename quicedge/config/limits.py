@@ -476,6 +476,63 @@ reserved frames and an empty DATA."""
 MAX_CONTROL_FRAME: Final = 4096
 """Bytes of a frame on the control stream."""
 
+H1_KEEPALIVE_TIMEOUT: Final = 60.0
+"""Seconds without a request after which an HTTP/1.1 connection is closed (nginx: 75, Caddy: 300);
+browsers keep theirs for longer, and connect again."""
+
+H1_PIPELINED: Final = 64 * 1024
+"""Bytes that a client may send ahead of the request that is being answered, before reading from its
+connection stops."""
+
+H1_UNTAKEN_HIGH: Final = 256 * 1024
+"""Bytes of request content not taken by the origin from which reading from the client pauses."""
+
+H1_UNTAKEN_LOW: Final = 64 * 1024
+"""The same, below which it resumes."""
+
+H1_WRITE_SIZE: Final = 64 * 1024
+"""Bytes of a response that are written at once rather than at the end of the turn of the loop."""
+
+H1_DRAINED: Final = 64 * 1024
+"""Bytes of a refused request, still to come, that are read and dropped so that its connection
+persists."""
+
+DELIVERY_CHECK_FIRST: Final = 0.005
+"""Seconds after a long response until the kernel is first asked whether the client has all."""
+
+DELIVERY_CHECK_LAST: Final = 1.0
+"""Maximum seconds between such questions; they double each time."""
+
+H1_REMEMBERED_BLOCKS: Final = 1024
+"""Validated field sections of HTTP/1.1 requests that are remembered per worker: a client repeats
+most of them."""
+
+H1_REMEMBERED_BLOCK: Final = 4096
+"""Bytes of a field section that is remembered: at most 4 MB in all."""
+
+H1_REMEMBERED_LINES: Final = 4096
+"""Validated request lines that are remembered per worker."""
+
+H1_REMEMBERED_LINE: Final = 256
+"""Bytes of a request line that is remembered: at most 1 MB in all."""
+
+H1_PIECE: Final = 2048
+"""Bytes per chunk, on average, below which the chunks of a read are joined before they are
+forwarded."""
+
+H1_CHUNK_LINE: Final = 256
+"""Bytes of the line before a chunk, extensions included; known clients send none."""
+
+H1_CHUNK_BURST: Final = 4096
+"""Chunks of an HTTP/1.1 request, beyond their share, that are decoded at once: 4 ms of work."""
+
+H1_CHUNK_RATE: Final = 2000.0
+"""Chunks per second and connection that may be of any size: readings of a few bytes, each sent by
+itself."""
+
+H1_CHUNK_SHARE: Final = 16
+"""Bytes of content per chunk from which chunks may come at any rate."""
+
 # --- proxy ----------------------------------------------------------------------------------
 
 REQUEST_END_WAIT: Final = 5.0

@@ -122,6 +122,10 @@ def validate_request(section: Sequence[Field], limits: MessageLimits) -> Request
                 if has_te or value.lower() != b"trailers":
                     raise MessageError("te other than trailers")
                 has_te = True
+            elif name == b"expect" and value.lower() != b"100-continue":
+                # RFC 9110 section 10.1.1: MAY respond with 417 to any other expectation. Servers
+                # disagree about obfuscated ones, and hence about where the content ends.
+                raise MessageError("an expectation other than 100-continue", status_hint=417)
             fields.append((name, value))
     if size > limits.max_size or len(section) > limits.max_fields < count_lines(section):
         raise MessageError("field section too large", status_hint=431)

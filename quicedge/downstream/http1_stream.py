@@ -1,0 +1,212 @@
+"""The client's side of the exchanges of an HTTP/1.1 connection, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum, auto
+from typing import Protocol
+
+from quicedge.config.limits import H1_WRITE_SIZE
+from quicedge.http.h1_head import RequestHead
+from quicedge.http.h1_response import encode_response, encode_trailers
+from quicedge.http.message import Field, Response
+from quicedge.http.semantics import response_has_body
+from quicedge.http.validation import FORBIDDEN_TRAILERS, MessageError, parse_content_length
+from quicedge.proxy.exchange import Exchange
+
+
+class _Framing(Enum):
+    """What delimits the content of the response (RFC 9112 section 6.3)."""
+
+    NONE = auto()
+    """There is no content."""
+    LENGTH = auto()
+    CHUNKED = auto()
+    CLOSE = auto()
+    """The end of the connection, for HTTP/1.0 clients."""
+
+
+class Session(Protocol):
+    """The connection of the stream (`http1.Http1Session`)."""
+
+    @property
+    def may_persist(self) -> bool:
+        """Whether another request may follow, when the head of a response is written."""
+
+    def accepted(self, exchange: Exchange) -> None: ...
+
+    def exchange_done(self, exchange: Exchange) -> None: ...
+
+    def wake(self) -> None:
+        """Write what is pending at the end of this turn of the loop."""
+
+    def flush(self) -> None:
+        """Write what is pending now."""
+
+    def response_ended(self) -> None:
+        """The last byte of a response is pending."""
+
+    def break_off(self, truncated: bool) -> None:
+        """Close, because a response cannot be completed; `truncated`: only an abrupt end tells the
+        client."""
+
+    def consumed(self, nbytes: int) -> None:
+        """Return the credit of request body bytes."""
+
+    def stop_request(self) -> None:
+        """The rest of the request is not wanted."""
+
+    @property
+    def undelivered(self) -> int:
+        """Bytes written that the client has not acknowledged."""
+
+
+class RequestStream:
+    """A `proxy.exchange.Downstream` that is used for one exchange after the other.
+
+    `begin` is called before each. Pieces of a response gather in `pending` and are written at once.
+    """
+
+    __slots__ = (
+        "_framing", "_left", "_session", "exchange", "head", "pending", "pending_bytes",
+        "persistent", "stream_id",
+    )  # fmt: skip
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.stream_id = 0
+        """The number of the request on its connection, from 1."""
+        self.exchange: Exchange | None = None
+        self.head: RequestHead
+        self.persistent = True
+        """Whether the connection stays open after the response."""
+        self.pending: list[bytes] = []
+        """Pieces of the response that are not written yet."""
+        self.pending_bytes = 0
+        self._framing = _Framing.NONE
+        self._left = 0
+        """Bytes of content still to be written, if the response declares a length."""
+
+    def begin(self, head: RequestHead) -> None:
+        """A request was received."""
+        self.stream_id += 1
+        self.head = head
+        self.persistent = head.persistent
+        self._framing = _Framing.NONE
+
+    # --- proxy.exchange.Downstream ----------------------------------------------------------------
+
+    def accepted(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self._session.accepted(exchange)
+
+    def done(self, exchange: Exchange) -> None:
+        self.exchange = None
+        self._session.exchange_done(exchange)
+
+    def informational(self, response: Response) -> None:
+        # RFC 9110 section 15.2: a server MUST NOT send one to an HTTP/1.0 client.
+        if self.head.minor:
+            self._put(encode_response(response.status, response.fields))
+
+    def response(self, response: Response, end: bool) -> None:
+        status, fields, head = response.status, response.fields, self.head
+        self._left = -1
+        for name, value in fields:
+            if name == b"content-length":
+                fields = self._declare(fields, value)
+                break
+        lines = b""
+        if not response_has_body(head.request.method, status):
+            self._framing = _Framing.NONE
+        elif self._left >= 0:
+            self._framing = _Framing.LENGTH
+        elif end:
+            self._framing = _Framing.LENGTH
+            self._left = 0
+            lines = b"content-length: 0\r\n"
+        elif head.minor:
+            self._framing = _Framing.CHUNKED
+            lines = b"transfer-encoding: chunked\r\n"
+        else:
+            self._framing = _Framing.CLOSE
+            self.persistent = False
+        if self.persistent and not self._session.may_persist:
+            self.persistent = False
+        if not self.persistent:
+            lines += b"connection: close\r\n"
+        elif not head.minor:
+            lines += b"connection: keep-alive\r\n"
+        self._put(encode_response(status, fields, lines))
+        if end:
+            self._session.response_ended()
+
+    def _declare(self, fields: list[Field], value: bytes) -> list[Field]:
+        """Take the declared length; a faulty declaration is left out."""
+        try:
+            lengths = [value for name, value in fields if name == b"content-length"]
+            self._left = parse_content_length(value)
+            if len(lengths) == 1:
+                return fields
+            for other in lengths:
+                parse_content_length(other, self._left)
+        except MessageError:
+            self._left = -1
+            return [field for field in fields if field[0] != b"content-length"]
+        kept = [field for field in fields if field[0] != b"content-length"]
+        return [*kept, (b"content-length", value)]
+
+    def write(self, data: bytes) -> None:
+        framing, size = self._framing, len(data)
+        if not size or framing is _Framing.NONE:
+            return
+        if framing is _Framing.LENGTH:
+            if size > self._left:
+                # The client would take the rest for another response.
+                self.reset(internal=True)
+                return
+            self._left -= size
+            self.pending.append(data)
+        elif framing is _Framing.CHUNKED:
+            self.pending += (b"%x\r\n" % size, data, b"\r\n")
+        else:
+            self.pending.append(data)
+        self.pending_bytes += size
+        if self.pending_bytes >= H1_WRITE_SIZE:
+            self._session.flush()
+        else:
+            self._session.wake()
+
+    def end(self, trailers: Sequence[Field]) -> None:
+        if self._framing is _Framing.CHUNKED:
+            # RFC 9110 section 6.5.1: only to a client that has said that it takes them.
+            taken = self.head.takes_trailers
+            self._put(encode_trailers(_permitted(trailers) if taken and trailers else ()))
+        elif self._framing is _Framing.LENGTH and self._left:
+            # The client must not wait for the rest.
+            self.reset(internal=True)
+            return
+        self._session.response_ended()
+
+    def _put(self, data: bytes) -> None:
+        self.pending.append(data)
+        self.pending_bytes += len(data)
+        self._session.wake()
+
+    def reset(self, internal: bool) -> None:
+        self.persistent = False
+        self._session.break_off(truncated=self._framing is _Framing.CLOSE)
+
+    def consumed(self, nbytes: int) -> None:
+        self._session.consumed(nbytes)
+
+    def stop_request(self) -> None:
+        self._session.stop_request()
+
+    @property
+    def undelivered(self) -> int:
+        return self._session.undelivered
+
+
+def _permitted(trailers: Sequence[Field]) -> list[Field]:
+    return [field for field in trailers if field[0] not in FORBIDDEN_TRAILERS]
