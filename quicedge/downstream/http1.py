@@ -425,7 +425,6 @@ class Http1Session(asyncio.Protocol):
         data = pending[0] if len(pending) == 1 else b"".join(pending)
         pending.clear()
         stream.pending_bytes = 0
-        self.connection.bytes_sent += len(data)
         self._transport.write(data)
         if len(data) >= RESPONSE_MEMORY_GRAIN:
             self._settle_memory()

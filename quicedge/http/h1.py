@@ -111,6 +111,7 @@ class RequestReader:
         if state is _State.HEAD:
             if self._data:
                 data = self._data[self._at :] + data
+                self._searched = max(self._searched - self._at, 0)
             self._data = data
             self._at = 0
             self._read_head()
@@ -172,7 +173,7 @@ class RequestReader:
         self._line_checked = self._blank_line = False
         try:
             if end - at > self._heads.limits.max_size:
-                raise _too_large(data, at)
+                raise self._too_large(data, at)
             head = self._heads.read(data[at:end], self._authority)
         except MessageError as error:
             self._fail(error, data[at:end])
@@ -210,7 +211,7 @@ class RequestReader:
         data, at = self._data, self._at
         try:
             if len(data) - at > self._heads.limits.max_size:
-                raise _too_large(data, at)
+                raise self._too_large(data, at)
             if not TOKEN.match(data, at):
                 raise MessageError("the request does not begin with a method")
             if not self._line_checked and (end := data.find(b"\n", at)) >= 0:
@@ -225,6 +226,12 @@ class RequestReader:
             self._fail(error, data[at:])
             return
         self._searched = max(len(data) - 3, at)
+
+    def _too_large(self, data: bytes, at: int) -> MessageError:
+        """A head is too large: because of its request line, or of its fields."""
+        if data.find(b"\r\n", at, at + self._heads.limits.max_size) < 0:
+            return MessageError("the request line is too long", status_hint=414)
+        return MessageError("field section too large", status_hint=431)
 
     # --- content ----------------------------------------------------------------------------------
 
@@ -281,10 +288,3 @@ class RequestReader:
     def _fail(self, error: MessageError, head: bytes | None) -> None:
         self.close()
         self._handler.on_malformed(error, head)
-
-
-def _too_large(data: bytes, at: int) -> MessageError:
-    """A head is too large: because of its request line, or of its fields."""
-    if data.find(b"\r\n", at) < 0:
-        return MessageError("the request line is too long", status_hint=414)
-    return MessageError("field section too large", status_hint=431)

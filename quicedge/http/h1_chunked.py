@@ -108,9 +108,9 @@ class ChunkedDecoder:
 
     def _read_trailers(self, data: bytes) -> None:
         end = 0 if data[:2] == b"\r\n" else data.find(b"\r\n\r\n")
+        if (len(data) if end < 0 else end) > self._max_trailers:
+            raise MessageError("trailer section too large", status_hint=431)
         if end < 0:
-            if len(data) > self._max_trailers:
-                raise MessageError("trailer section too large", status_hint=431)
             if data.count(b"\n") != data.count(b"\r\n"):
                 raise MessageError("a line of the trailer section does not end with CRLF")
             self._pending = data

@@ -101,6 +101,11 @@ class HeadReader:
         self._lines: dict[bytes, _Line] = {}
         self._blocks: dict[bytes, _Block] = {}
 
+    @property
+    def remembered(self) -> tuple[int, int]:
+        """The number of request lines and field sections that are remembered."""
+        return len(self._lines), len(self._blocks)
+
     def read(self, head: bytes, default_authority: bytes) -> RequestHead:
         """Read a head without the empty line at its end; raises MessageError.
 
