@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -19,7 +19,6 @@ from pathlib import Path
 
 from bench import environment, loads, proxies, report
 from bench.loads import LOAD_CORE
-from bench.measures import spent
 from bench.proxies import ROOT, Kind, Proxy, Setting, pinned
 from bench.python_build import Build
 
@@ -47,19 +46,15 @@ class Axis:
     restart: bool = False
     """Each value needs a server configured for it (`configured`); quicedge only."""
 
-    def excess(self, costs: dict[int, float]) -> list[int]:
-        """Values whose cost grew faster than linearly from the previous value."""
+    def excess(self, costs: Mapping[int, float]) -> list[int]:
+        """Values whose cost grew faster than linearly from a smaller value."""
         found = []
-        for before, value in zip(self.values, self.values[1:], strict=False):
-            growth = value / before if self.in_proportion else 1.0
-            cheapest = min(costs[known] for known in self.values if known <= before)
-            if costs[value] > cheapest * NOISE * growth:
+        for value in costs:
+            smaller = [known for known in costs if known < value]
+            growth = value / smaller[-1] if smaller and self.in_proportion else 1.0
+            if smaller and costs[value] > min(map(costs.__getitem__, smaller)) * NOISE * growth:
                 found.append(value)
         return found
-
-
-def _microseconds(proxy: Proxy, total: int, load: Callable[[], object]) -> float:
-    return spent(proxy, load) / total * 1e6
 
 
 def _load(
@@ -74,12 +69,11 @@ def _load(
     """Cost of requests; their number is a multiple of connections x streams."""
     at_once = connections * streams
     total = max(total // at_once, 1) * at_once
-
-    def load() -> None:
-        loads.go(proxy, "requests", connections=connections, streams=streams, total=total,
-                 size=size, fields=fields)  # fmt: skip
-
-    return _microseconds(proxy, total, load)
+    cpu, _ = loads.measured(
+        proxy, "requests", connections=connections, streams=streams, total=total, size=size,
+        fields=fields,
+    )  # fmt: skip
+    return cpu / total * 1e6
 
 
 def _beside_idle(proxy: Proxy, idle: int) -> float:
@@ -147,16 +141,24 @@ def configured(axis: Axis, kind: Kind, value: int) -> Kind | None:
 
 
 def measure(axis: Axis, kind: Kind, setting: Setting, rounds: int) -> dict[int, float]:
-    """Median cost by value; empty if the server cannot be configured for it."""
+    """Median cost by value, without values that the server cannot be configured for or fails at.
+
+    A failure of quicedge itself raises WrongAnswer.
+    """
     found: dict[int, list[float]] = defaultdict(list)
     for value in axis.values:
         server = configured(axis, kind, value)
         if server is None:
             return {}
-        with environment.serving(server, setting) as proxy:
-            axis.cost(proxy, value)  # caches, and memory that the allocator keeps
-            for _ in range(rounds):
-                found[value].append(axis.cost(proxy, value))
+        try:
+            with environment.serving(server, setting) as proxy:
+                for _ in range(rounds):
+                    found[value].append(axis.cost(proxy, value))
+        except (loads.WrongAnswer, subprocess.TimeoutExpired) as error:
+            if kind.name.startswith("quicedge"):
+                raise
+            print(f"{kind.label} fails with {value} {axis.title}: {error}", flush=True)
+            found.pop(value, None)
     return {value: statistics.median(costs) for value, costs in found.items()}
 
 
@@ -176,7 +178,11 @@ def markdown(results: Results, rounds: int, build: Build) -> str:
         for kind, costs in results[axis.name].items():
             excess = axis.excess(costs)
             cells = [
-                f"**{costs[value]:.3g}**" if value in excess else f"{costs[value]:.3g}"
+                "failed"
+                if value not in costs
+                else f"**{costs[value]:.3g}**"
+                if value in excess
+                else f"{costs[value]:.3g}"
                 for value in axis.values
             ]
             lines.append(f"| {kind.label} | " + " | ".join(cells) + " |")
@@ -193,8 +199,7 @@ def chart(path: Path, results: Results) -> None:
     figure, panels = pyplot.subplots(2, len(AXES) // 2, figsize=(15, 7))
     for panel, axis in zip(panels.flat, AXES, strict=True):
         for kind, costs in results[axis.name].items():
-            panel.plot([max(v, 0.5) for v in axis.values], list(costs.values()), "o-",
-                       label=kind.label)  # fmt: skip
+            panel.plot([max(v, 0.5) for v in costs], list(costs.values()), "o-", label=kind.label)
         panel.set_xscale("log")
         panel.set_yscale("log")
         panel.set_title(axis.title, fontsize=10)

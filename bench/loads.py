@@ -85,6 +85,25 @@ def go(proxy: Proxy, mode: str, protocol: str = "h3", **options: float) -> dict[
     return dict(json.loads(run(_goload(proxy, mode, protocol, options))))
 
 
+def measured(
+    proxy: Proxy, mode: str, protocol: str = "h3", **options: float
+) -> tuple[float, dict[str, float]]:
+    """CPU seconds of the server for a load, and the load's figures; without the handshakes."""
+    command = pinned([*_goload(proxy, mode, protocol, options), "-hold"], LOAD_CORE)
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as client:
+        assert client.stdout is not None
+        if not client.stdout.readline():
+            raise WrongAnswer(client.communicate()[1].strip())
+        before = proxy.cpu_seconds()
+        output, errors = client.communicate("go\n", timeout=TIMEOUT)
+        after = proxy.cpu_seconds()
+    if client.returncode:
+        raise WrongAnswer(errors.strip())
+    return after - before, dict(json.loads(output))
+
+
 @contextmanager
 def idle(proxy: Proxy, total: int, protocol: str) -> Iterator[None]:
     """Hold idle connections, each of which has made one request."""

@@ -94,25 +94,17 @@ def _transfers(kind: Kind, proxy: Proxy, protocol: str) -> dict[str, float]:
 def _requests(kind: Kind, proxy: Proxy, protocol: str) -> dict[str, float]:
     """Saturated: 10 connections of 10 concurrent requests; HTTP/1.1: 100 connections."""
     total = REQUESTS_SLOW if kind.slow else REQUESTS
-
-    def load() -> None:
-        if protocol == "h3":
-            loads.go(proxy, "requests", connections=10, streams=10, total=total)
-        elif protocol == "h2":
-            loads.h2load(proxy, protocol, total, 10, 10)
-        else:
-            loads.h2load(proxy, protocol, total, HTTP1_CONNECTIONS, 1)
-
-    return {"request_us": spent(proxy, load) / total * 1e6}
+    if protocol == "h3":
+        cpu, _ = loads.measured(proxy, "requests", connections=10, streams=10, total=total)
+    else:
+        connections, streams = (10, 10) if protocol == "h2" else (HTTP1_CONNECTIONS, 1)
+        cpu = spent(proxy, lambda: loads.h2load(proxy, protocol, total, connections, streams))
+    return {"request_us": cpu / total * 1e6}
 
 
 def _fixed_rate(proxy: Proxy, protocol: str) -> dict[str, float]:
-    found: dict[str, float] = {}
-    cpu = spent(
-        proxy,
-        lambda: found.update(
-            loads.go(proxy, "rate", protocol, connections=RATE_CONNECTIONS, total=RATE_REQUESTS)
-        ),
+    cpu, found = loads.measured(
+        proxy, "rate", protocol, connections=RATE_CONNECTIONS, total=RATE_REQUESTS
     )
     return {
         "rate_us": cpu / RATE_REQUESTS * 1e6,

@@ -165,6 +165,7 @@ workers = {workers}
 certificates = [{{ cert = "{setting.cert}", key = "{setting.key}" }}]
 [upstreams.origin]
 servers = ["http://127.0.0.1:{setting.origin_port}"]
+max_connections = 20000  # the others have no limit either
 [[routes]]
 upstream = "origin"
 [log]

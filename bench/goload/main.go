@@ -5,6 +5,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -30,6 +31,7 @@ type options struct {
 	size        int
 	fields      int
 	path        string
+	hold        bool
 }
 
 func main() {
@@ -44,6 +46,7 @@ func main() {
 	flag.IntVar(&o.size, "size", 100, "bytes of each response body")
 	flag.IntVar(&o.fields, "fields", 1, "request fields beside the pseudo-header fields")
 	flag.StringVar(&o.path, "path", "/download", "path of the requests")
+	flag.BoolVar(&o.hold, "hold", false, "once connected, wait for a line on standard input")
 	flag.Parse()
 	if err := run(context.Background(), o); err != nil {
 		fmt.Fprintln(os.Stderr, "goload:", err)
@@ -69,7 +72,7 @@ func run(ctx context.Context, o options) error {
 
 // requests sends total requests, streams at a time on each connection.
 func requests(ctx context.Context, o options) error {
-	clients, err := connect(ctx, o, o.connections)
+	clients, err := prepare(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -96,7 +99,7 @@ func requests(ctx context.Context, o options) error {
 // fixedRate starts total requests at their scheduled times, whatever became of earlier ones, and
 // measures each latency from its scheduled time: a stall of the edge delays all that follow.
 func fixedRate(ctx context.Context, o options) error {
-	clients, err := connect(ctx, o, o.connections)
+	clients, err := prepare(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -157,6 +160,20 @@ func idle(ctx context.Context, o options) error {
 	}
 	_, err = io.Copy(io.Discard, os.Stdin)
 	return err
+}
+
+// prepare connects and, if asked to hold, reports it and waits for a line on standard input, so that
+// handshakes are not part of what is measured.
+func prepare(ctx context.Context, o options) ([]*client, error) {
+	clients, err := connect(ctx, o, o.connections)
+	if err != nil || !o.hold {
+		return clients, err
+	}
+	if err := printJSON(map[string]float64{"connected": float64(len(clients))}); err != nil {
+		return nil, err
+	}
+	_, err = bufio.NewReader(os.Stdin).ReadString('\n')
+	return clients, err
 }
 
 func connect(ctx context.Context, o options, count int) ([]*client, error) {
