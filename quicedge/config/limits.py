@@ -544,6 +544,10 @@ ALT_SVC_MAX_AGE: Final = 86400
 
 # --- upstream -------------------------------------------------------------------------------
 
+UPSTREAM_JOINED: Final = 64 * 1024
+"""Bytes of a request up to which pieces are joined for one write to an HTTP/1.1 origin; more are
+written from where they are."""
+
 UPSTREAM_CONNECT_TIMEOUT: Final = 5.0
 """Seconds for TCP and TLS to an origin."""
 

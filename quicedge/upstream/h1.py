@@ -176,9 +176,13 @@ class H1Connection(asyncio.Protocol):
         """Write everything produced in one event loop iteration at once."""
         self._flush_scheduled = False
         if self._out and self._is_open and not self._transport.is_closing():
-            data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
-            self._counters.bytes_sent += len(data)
-            self._transport.write(data)
+            out = self._out
+            size = len(out[0]) if len(out) == 1 else sum(map(len, out))
+            self._counters.bytes_sent += size
+            if size > limits.UPSTREAM_JOINED:
+                self._transport.writelines(out)
+            else:
+                self._transport.write(out[0] if len(out) == 1 else b"".join(out))
         self._out.clear()
 
     def pause(self) -> None:
