@@ -107,10 +107,10 @@ class Http1Session(asyncio.Protocol):
 
     __slots__ = (
         "_backlogged", "_check_after", "_chunks", "_close_reason", "_closed", "_delivering",
-        "_ended", "_eof", "_gateway", "_host", "_idle_since", "_is_draining", "_is_written",
-        "_last_route", "_loop", "_reader", "_reading_paused", "_short", "_transport", "_untaken",
-        "_wake_scheduled", "_writing_paused", "client", "connection", "going_away", "held",
-        "memory", "requests", "routes", "stalls", "stream", "timeouts",
+        "_ended", "_eof", "_gateway", "_host", "_idle_since", "_is_written", "_last_route",
+        "_loop", "_reader", "_reading_paused", "_short", "_transport", "_untaken",
+        "_writing_paused", "client", "connection", "going_away", "held", "is_draining", "memory",
+        "requests", "routes", "stalls", "stream", "timeouts", "wake_scheduled",
     )  # fmt: skip
 
     def __init__(
@@ -147,9 +147,9 @@ class Http1Session(asyncio.Protocol):
         self.timeouts = StreamTimeouts()
         self.going_away = False
         """The connection closes once its exchange is done."""
-        self._is_draining = False
+        self.is_draining = False
         """Responses say that the connection closes."""
-        self._wake_scheduled = False
+        self.wake_scheduled = False
         self._ended = False
         """The last byte of a response is pending."""
         self._is_written = True
@@ -245,11 +245,11 @@ class Http1Session(asyncio.Protocol):
 
     def announce_drain(self) -> None:
         """Responses say from now on that the connection closes."""
-        self._is_draining = True
+        self.is_draining = True
 
     def drain(self) -> None:
         """Close once the running exchange is done."""
-        self._is_draining = self.going_away = True
+        self.is_draining = self.going_away = True
         self.close_if_drained()
 
     def close_if_drained(self) -> None:
@@ -276,9 +276,6 @@ class Http1Session(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._reader.receive(data)
-        if self._reader.buffered > H1_PIPELINED and not self._backlogged:
-            self._backlogged = True
-            self._control_reading()
 
     def eof_received(self) -> bool:
         """The client sends nothing more; whether the transport stays open for the response."""
@@ -290,7 +287,10 @@ class Http1Session(asyncio.Protocol):
 
     def _check_eof(self) -> None:
         """Nothing more comes: give up a request that is not complete."""
-        if self._reader.is_complete or self.held:
+        reader = self._reader
+        if self._closed or reader.is_complete or self.held:
+            if not reader.buffered:
+                self.stream.persistent = False
             return
         exchange = self.stream.exchange
         if exchange is not None and not exchange.request_over:
@@ -355,9 +355,14 @@ class Http1Session(asyncio.Protocol):
 
     def on_end(self, trailers: Fields) -> None:
         if self._is_written:
-            self._finish()
+            self._go_on()
         elif self.stream.exchange is not None:
             self.stream.exchange.request_end(trailers)
+
+    def on_ahead(self, size: int) -> None:
+        if size > H1_PIPELINED and not self._backlogged:
+            self._backlogged = True
+            self._control_reading()
 
     def on_small_chunks(self, count: int) -> None:
         now = self._gateway.now()
@@ -390,12 +395,9 @@ class Http1Session(asyncio.Protocol):
             self._last_route = route
             self.routes.add(route_label(route))
 
-    @property
     def may_persist(self) -> bool:
-        """Whether another request may follow the response whose head is written now."""
-        if self._is_draining or (self._eof and not self._reader.buffered):
-            return False
-        # The rest of the request has to be read first, or the connection is of no further use.
+        """Whether another request may follow although the running one is not complete."""
+        # Its rest has to be read first, or the connection is of no further use.
         left = self._reader.left
         return left is not None and left <= H1_DRAINED and not self._awaits_continue()
 
@@ -406,12 +408,12 @@ class Http1Session(asyncio.Protocol):
 
     def wake(self) -> None:
         """Write what is pending at the end of this turn of the loop."""
-        if not self._wake_scheduled:
-            self._wake_scheduled = True
+        if not self.wake_scheduled:
+            self.wake_scheduled = True
             self._loop.call_soon(self._woken)
 
     def _woken(self) -> None:
-        self._wake_scheduled = False
+        self.wake_scheduled = False
         self.flush()
         if self._ended:
             self._written()
@@ -434,7 +436,8 @@ class Http1Session(asyncio.Protocol):
     def response_ended(self) -> None:
         """The last byte of a response is pending."""
         self._ended = True
-        self.wake()
+        if not self.wake_scheduled:
+            self.wake()
 
     def break_off(self, truncated: bool) -> None:
         """Close, because a response cannot be completed; `truncated`: only an abrupt end tells the
@@ -467,16 +470,36 @@ class Http1Session(asyncio.Protocol):
     def _written(self) -> None:
         """The response is written: account for it, and go on with the connection."""
         self._ended = False
-        self._is_written = self._delivering = True
+        self._is_written = True
         exchange = self.stream.exchange
-        if exchange is None or exchange.bytes_sent < H1_WRITE_SIZE:
-            # What the kernel takes at once is as good as delivered.
-            self._deliver()
-        else:
-            self._check_delivery()
-        if self._reader.is_complete or not self.stream.persistent:
-            self._finish()
-        # Else the rest of a refused request is still to come.
+        if exchange is not None:
+            if exchange.bytes_sent < H1_WRITE_SIZE:
+                # What the kernel takes at once is as good as delivered.
+                exchange.delivered()
+            else:
+                self._delivering = True
+                self._check_delivery()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """The response is written, and the request complete, if another one may follow."""
+        if not self.stream.persistent or self.going_away:
+            # The transport goes on reading for a while: closing with unread bytes would destroy the
+            # response (RFC 9112 section 9.6).
+            self._close_transport()
+        elif self._reader.proceed():
+            self._loop.call_soon(self._read_ahead)
+        elif self._eof:
+            self._check_eof()
+
+    def _read_ahead(self) -> None:
+        """Read a request that was sent ahead."""
+        self._reader.read_ahead()
+        if self._backlogged and self._reader.buffered <= H1_PIPELINED:
+            self._backlogged = False
+            self._control_reading()
+        if self._eof:
+            self._check_eof()
 
     def _check_delivery(self) -> None:
         """See whether the client has all of a long response."""
@@ -503,30 +526,6 @@ class Http1Session(asyncio.Protocol):
         self._idle_since = exchange.ended_at or self._gateway.now()
         if self.memory.account.held:
             self._settle_memory()
-
-    def _finish(self) -> None:
-        """The response is written, and the request complete or given up."""
-        if not self.stream.persistent or self.going_away:
-            # The transport goes on reading for a while: closing with unread bytes would destroy the
-            # response (RFC 9112 section 9.6).
-            self._close_transport()
-        elif self._reader.buffered:
-            self._loop.call_soon(self._proceed)
-        else:
-            self._reader.proceed()
-            if self._eof:
-                self._close_transport()
-
-    def _proceed(self) -> None:
-        """Read the request that was sent ahead."""
-        if self._closed:
-            return
-        self._reader.proceed()
-        if self._backlogged and self._reader.buffered <= H1_PIPELINED:
-            self._backlogged = False
-            self._control_reading()
-        if self._eof:
-            self._check_eof()
 
     def _reject(self, error: MessageError, head: bytes) -> None:
         """Answer a malformed head; nothing that follows it can be trusted."""

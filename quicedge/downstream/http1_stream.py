@@ -11,8 +11,11 @@ from quicedge.http.h1_head import RequestHead
 from quicedge.http.h1_response import encode_response, encode_trailers
 from quicedge.http.message import Field, Response
 from quicedge.http.semantics import response_has_body
-from quicedge.http.validation import FORBIDDEN_TRAILERS, MessageError, parse_content_length
+from quicedge.http.validation import FORBIDDEN_TRAILERS
 from quicedge.proxy.exchange import Exchange
+
+_MAX_DIGITS = 19
+"""Of a length: more exceed any."""
 
 
 class _Framing(Enum):
@@ -29,9 +32,13 @@ class _Framing(Enum):
 class Session(Protocol):
     """The connection of the stream (`http1.Http1Session`)."""
 
-    @property
+    is_draining: bool
+    """No request may follow the running one."""
+    wake_scheduled: bool
+    """What is pending is written at the end of this turn of the loop."""
+
     def may_persist(self) -> bool:
-        """Whether another request may follow, when the head of a response is written."""
+        """Whether another request may follow although the running one is not complete."""
 
     def accepted(self, exchange: Exchange) -> None: ...
 
@@ -107,54 +114,53 @@ class RequestStream:
     def informational(self, response: Response) -> None:
         # RFC 9110 section 15.2: a server MUST NOT send one to an HTTP/1.0 client.
         if self.head.minor:
-            self._put(encode_response(response.status, response.fields))
+            self.pending.append(encode_response(response.status, response.fields))
+            self._session.wake()
 
     def response(self, response: Response, end: bool) -> None:
         status, fields, head = response.status, response.fields, self.head
-        self._left = -1
+        request = head.request
+        declared = None
         for name, value in fields:
             if name == b"content-length":
-                fields = self._declare(fields, value)
-                break
+                if declared is not None or not value.isdigit() or len(value) > _MAX_DIGITS:
+                    fields = self._without_length(fields)
+                    declared = None
+                    break
+                declared = value
         lines = b""
-        if not response_has_body(head.request.method, status):
+        if not response_has_body(request.method, status):
             self._framing = _Framing.NONE
-        elif self._left >= 0:
+        elif declared is not None or end:
             self._framing = _Framing.LENGTH
-        elif end:
-            self._framing = _Framing.LENGTH
-            self._left = 0
-            lines = b"content-length: 0\r\n"
+            self._left = int(declared or 0)
+            if declared is None:
+                lines = b"content-length: 0\r\n"
         elif head.minor:
             self._framing = _Framing.CHUNKED
             lines = b"transfer-encoding: chunked\r\n"
         else:
             self._framing = _Framing.CLOSE
             self.persistent = False
-        if self.persistent and not self._session.may_persist:
+        session = self._session
+        if self.persistent and (
+            session.is_draining or not (request.ended or session.may_persist())
+        ):
             self.persistent = False
         if not self.persistent:
             lines += b"connection: close\r\n"
         elif not head.minor:
             lines += b"connection: keep-alive\r\n"
-        self._put(encode_response(status, fields, lines))
+        self.pending.append(encode_response(status, fields, lines))
         if end:
-            self._session.response_ended()
+            session.response_ended()
+        elif not session.wake_scheduled:
+            session.wake()
 
-    def _declare(self, fields: list[Field], value: bytes) -> list[Field]:
-        """Take the declared length; a faulty declaration is left out."""
-        try:
-            lengths = [value for name, value in fields if name == b"content-length"]
-            self._left = parse_content_length(value)
-            if len(lengths) == 1:
-                return fields
-            for other in lengths:
-                parse_content_length(other, self._left)
-        except MessageError:
-            self._left = -1
-            return [field for field in fields if field[0] != b"content-length"]
-        kept = [field for field in fields if field[0] != b"content-length"]
-        return [*kept, (b"content-length", value)]
+    @staticmethod
+    def _without_length(fields: Sequence[Field]) -> list[Field]:
+        """The fields without a faulty declaration of a length: the framing is ours."""
+        return [field for field in fields if field[0] != b"content-length"]
 
     def write(self, data: bytes) -> None:
         framing, size = self._framing, len(data)
@@ -172,26 +178,22 @@ class RequestStream:
         else:
             self.pending.append(data)
         self.pending_bytes += size
+        session = self._session
         if self.pending_bytes >= H1_WRITE_SIZE:
-            self._session.flush()
-        else:
-            self._session.wake()
+            session.flush()
+        elif not session.wake_scheduled:
+            session.wake()
 
     def end(self, trailers: Sequence[Field]) -> None:
         if self._framing is _Framing.CHUNKED:
             # RFC 9110 section 6.5.1: only to a client that has said that it takes them.
             taken = self.head.takes_trailers
-            self._put(encode_trailers(_permitted(trailers) if taken and trailers else ()))
+            self.pending.append(encode_trailers(_permitted(trailers) if taken and trailers else ()))
         elif self._framing is _Framing.LENGTH and self._left:
             # The client must not wait for the rest.
             self.reset(internal=True)
             return
         self._session.response_ended()
-
-    def _put(self, data: bytes) -> None:
-        self.pending.append(data)
-        self.pending_bytes += len(data)
-        self._session.wake()
 
     def reset(self, internal: bool) -> None:
         self.persistent = False

@@ -28,6 +28,9 @@ class Handler(Protocol):
 
     def on_end(self, trailers: Fields) -> None: ...
 
+    def on_ahead(self, size: int) -> None:
+        """So many bytes of further requests, or of content that is held, are kept."""
+
     def on_small_chunks(self, count: int) -> None:
         """Received that many chunks more than their content justifies."""
 
@@ -122,6 +125,7 @@ class RequestReader:
         elif state is not _State.CLOSED:
             self._data = self._data[self._at :] + data
             self._at = 0
+            self._handler.on_ahead(len(self._data))
 
     def hold(self) -> None:
         """Keep back the content of the request whose head is being handled, until `release`."""
@@ -135,15 +139,21 @@ class RequestReader:
             self._state = self._content
             self._read_rest()
 
-    def proceed(self) -> None:
-        """Read the next request: the last one and its response are complete."""
-        if self._state is _State.COMPLETE:
-            self._state = _State.HEAD
-            if len(self._data) > self._at:
-                self._read_head()
-            else:
-                self._data = b""
-                self._at = 0
+    def proceed(self) -> bool:
+        """The response is complete: a request that comes from now on is read. Returns whether more
+        was sent ahead, to be read by `read_ahead`."""
+        if self._state is not _State.COMPLETE:
+            return False  # content is still to come
+        self._state = _State.HEAD
+        if self._data:
+            return True
+        self._at = 0
+        return False
+
+    def read_ahead(self) -> None:
+        """Read the next request of what was sent ahead."""
+        if self._state is _State.HEAD and self._data:
+            self._read_head()
 
     def close(self) -> None:
         """Ignore everything from now on."""
@@ -164,6 +174,8 @@ class RequestReader:
                 at += 2
                 self._at = at
                 if len(data) == at:
+                    self._data = b""
+                    self._at = 0
                     return
         end = data.find(b"\r\n\r\n", max(at, self._searched))
         if end < 0:
@@ -196,6 +208,8 @@ class RequestReader:
         self._handler.on_request(head)
         if self._data:
             self._read_rest()
+            if self._data:
+                self._handler.on_ahead(len(self._data) - self._at)
 
     def _read_rest(self) -> None:
         """Read what was received together with the head."""
@@ -248,6 +262,8 @@ class RequestReader:
         self._left = 0
         self._handler.on_data(data)
         self._end([])
+        if left < 0:
+            self._handler.on_ahead(len(self._data))
 
     def _read_chunks(self, data: bytes) -> None:
         decoder, handler = self._chunks, self._handler
@@ -279,6 +295,8 @@ class RequestReader:
                 return
             self._state = _State.COMPLETE
             self._end(trailers)
+            if self._data:
+                self._handler.on_ahead(len(self._data))
 
     def _end(self, trailers: Fields) -> None:
         # The handler may have closed.

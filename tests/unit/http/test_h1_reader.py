@@ -45,6 +45,8 @@ class Reading:
 
     def on_small_chunks(self, count: int) -> None: ...
 
+    def on_ahead(self, size: int) -> None: ...
+
     def on_malformed(self, error: MessageError, head: bytes | None) -> None:
         assert self.error is None, "told twice"
         self.error = error
@@ -52,11 +54,8 @@ class Reading:
     def read(self, *pieces: bytes) -> Reading:
         for piece in pieces:
             self.reader.receive(piece)
-            while self.reader.is_complete:
-                before = self.reader.buffered
-                self.reader.proceed()
-                if not before:
-                    break
+            while self.reader.proceed():
+                self.reader.read_ahead()
         return self
 
     @property
