@@ -95,6 +95,12 @@ first round trip; a migration uses one up."""
 MAX_SERVER_NAME: Final = 255
 """Bytes of a server name (SNI): what the DNS allows (RFC 1035 section 2.3.4; BoringSSL: 255)."""
 
+MAX_AUTHORITY: Final = MAX_SERVER_NAME + 8
+"""Bytes of an authority that is remembered: a server name and a port."""
+
+AUTHORITIES_REMEMBERED: Final = 1024
+"""Authorities for which the routes and the fields for origins are remembered, per worker."""
+
 MAX_CRYPTO_OFFSET: Final = 64 * 1024
 """Highest CRYPTO offset buffered; post-quantum ClientHellos with certificates stay below."""
 

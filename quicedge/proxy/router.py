@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import quote
 
+from quicedge.config.limits import AUTHORITIES_REMEMBERED, MAX_AUTHORITY
 from quicedge.config.schema import Route
 from quicedge.http.target import normal_path
 
 
-@dataclass(frozen=True, slots=True)
-class _PathRoute:
-    prefix: bytes
-    route: Route
+class _PathTable:
+    """The routes of one host by path prefix; a lookup does not depend on their number."""
 
-    def matches(self, path: bytes) -> bool:
-        prefix = self.prefix
-        if not path.startswith(prefix):
-            return False
-        # "/api" matches "/api" and "/api/x", but not "/apiary".
-        end = len(prefix)
-        return prefix.endswith(b"/") or len(path) == end or path[end : end + 1] == b"/"
+    __slots__ = ("_depth", "_routes")
+
+    def __init__(self) -> None:
+        self._routes: dict[bytes, Route] = {}
+        self._depth = 0
+        """Slashes of the prefix that has the most."""
+
+    def add(self, prefix: bytes, route: Route) -> None:
+        """Add a route; of equal prefixes the first one counts."""
+        self._routes.setdefault(prefix, route)
+        self._depth = max(self._depth, prefix.count(b"/"))
+
+    def find(self, path: bytes) -> Route | None:
+        """The route with the longest prefix: "/api" matches "/api" and "/api/x", not "/apiary"."""
+        routes = self._routes
+        # From the whole path to its first slash, each time without and with the slash at the end.
+        cuts = []
+        at = path.find(b"/")
+        while at >= 0 and len(cuts) <= self._depth:
+            cuts.append(at)
+            at = path.find(b"/", at + 1)
+        if at < 0 and (route := routes.get(path)) is not None:
+            return route
+        for cut in reversed(cuts):
+            route = routes.get(path[: cut + 1]) or routes.get(path[:cut])
+            if route is not None:
+                return route
+        return None
 
 
 class Router:
@@ -32,12 +52,13 @@ class Router:
     """
 
     def __init__(self, routes: Iterable[Route]) -> None:
-        self._hosts: dict[str, list[_PathRoute]] = {}
+        self._hosts: dict[str, _PathTable] = {}
         for route in routes:
-            table = self._hosts.setdefault(route.host.lower().rstrip("."), [])
-            table.append(_PathRoute(_prefix(route.path), route))
-        for table in self._hosts.values():
-            table.sort(key=lambda entry: len(entry.prefix), reverse=True)
+            host = route.host.lower().rstrip(".")
+            table = self._hosts.setdefault(host, _PathTable())
+            table.add(_prefix(route.path), route)
+        self._tables: dict[bytes, tuple[_PathTable, ...]] = {}
+        """The tables of the hosts that match an authority, most specific first."""
 
     def find(self, authority: bytes, path: bytes) -> Route | None:
         """The route for an authority (`host[:port]`) and a path (with its query), or None.
@@ -46,11 +67,22 @@ class Router:
         `OPTIONS *` concerns the whole server (RFC 9110 section 9.3.7) and is routed like `/`.
         """
         path = b"/" if path == b"*" else normal_path(path)
-        for host in _candidates(host_of(authority)):
-            for entry in self._hosts.get(host, ()):
-                if entry.matches(path):
-                    return entry.route
+        tables = self._tables.get(authority)
+        for table in self._match(authority) if tables is None else tables:
+            route = table.find(path)
+            if route is not None:
+                return route
         return None
+
+    def _match(self, authority: bytes) -> tuple[_PathTable, ...]:
+        """Look the tables of an authority up, and remember them."""
+        found = (self._hosts.get(host) for host in _candidates(host_of(authority)))
+        tables = tuple(table for table in found if table is not None)
+        if len(authority) <= MAX_AUTHORITY:
+            if len(self._tables) >= AUTHORITIES_REMEMBERED:
+                self._tables.clear()
+            self._tables[authority] = tables
+        return tables
 
 
 def _prefix(path: str) -> bytes:
@@ -60,10 +92,17 @@ def _prefix(path: str) -> bytes:
 
 def host_of(authority: bytes) -> str:
     """The host of `host[:port]` in lower case, without brackets and trailing dot."""
+    return _short_host(authority) if len(authority) <= MAX_AUTHORITY else _host(authority)
+
+
+def _host(authority: bytes) -> str:
     text = authority.decode("ascii", "replace").lower()
     if text.startswith("["):
         return text[1:].partition("]")[0]
     return text.partition(":")[0].rstrip(".")
+
+
+_short_host = lru_cache(maxsize=AUTHORITIES_REMEMBERED)(_host)
 
 
 def _candidates(host: str) -> Iterable[str]:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+import sys
+import tracemalloc
+from collections.abc import Callable, Iterable
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quicedge.config.limits import AUTHORITIES_REMEMBERED, MAX_AUTHORITY
 from quicedge.config.schema import Route
 from quicedge.proxy.router import Router, host_of
 
@@ -84,3 +91,68 @@ def test_no_route() -> None:
 )
 def test_the_host_of_an_authority(authority: bytes, host: str) -> None:
     assert host_of(authority) == host
+
+
+@given(
+    st.lists(st.text("ab/", max_size=6).map(lambda text: "/" + text), min_size=1, max_size=12),
+    st.text("ab/", max_size=12).map(lambda text: "/" + text),
+)
+def test_the_longest_prefix_wins_whatever_the_table_is(prefixes: list[str], path: str) -> None:
+    routes = [Route(upstream=f"{number}", path=prefix) for number, prefix in enumerate(prefixes)]
+    matching = [
+        route
+        for route in routes
+        if path.startswith(route.path)
+        and (route.path.endswith("/") or path[len(route.path) :][:1] in ("", "/"))
+    ]
+    longest = max(matching, key=lambda route: len(route.path), default=None)  # of equals the first
+    assert Router(routes).find(b"x", path.encode()) is longest
+
+
+def calls(work: Callable[[], object]) -> int:
+    """The calls that work makes, of functions in C too."""
+    count = 0
+
+    def note(frame: object, event: str, argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_a_lookup_does_not_depend_on_the_number_of_routes() -> None:
+    few, many = (
+        Router([Route(upstream="a", path=f"/service/{number}") for number in range(routes)])
+        for routes in (10, 10_000)
+    )
+    for router in (few, many):
+        assert router.find(b"x", b"/service/7/and/more") is not None
+    assert calls(lambda: many.find(b"x", b"/service/7/and/more")) == calls(
+        lambda: few.find(b"x", b"/service/7/and/more")
+    )
+
+
+def test_a_path_of_many_slashes_is_looked_up_no_deeper_than_the_routes() -> None:
+    router = Router([Route(upstream="a", path="/a/b")])
+    assert router.find(b"x", b"/" * 8000) is None
+    assert calls(lambda: router.find(b"x", b"/" * 8000)) < 50
+
+
+def test_authorities_are_remembered_within_bounds() -> None:
+    router = Router([Route(upstream="any")])
+
+    def held(authorities: Iterable[bytes]) -> int:
+        tracemalloc.start()
+        for authority in authorities:
+            assert router.find(authority, b"/") is not None
+        used, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return used
+
+    assert held(b"%d.example" % number for number in range(20 * AUTHORITIES_REMEMBERED)) < 1 << 20
+    assert held(b"%d" % number + b"x" * MAX_AUTHORITY for number in range(5000)) < 1 << 16
