@@ -13,10 +13,12 @@ from quicedge.telemetry.protocols import TransportKind
 class Http3Client:
     """A `proxy.client.ClientInfo` on top of a QUIC connection."""
 
-    __slots__ = ("_connection", "http_version", "share")
+    __slots__ = ("_authoritative", "_connection", "http_version", "share")
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._authoritative: str | None = None
+        """A host that the connection may carry requests for."""
         self.http_version = b"3"
         address = packed(str(connection.came_from.remote[0]))
         self.share = Client(address, prefix_of(address))
@@ -56,10 +58,15 @@ class Http3Client:
         return self._connection.limited_by(now)
 
     def is_authoritative(self, host: str) -> bool:
+        if host == self._authoritative:
+            return True
         connection = self._connection
         certificate = connection.certificate
-        return (
+        if (
             certificate is None
             or host == (connection.server_name or host).lower()
             or certificate.covers(host)
-        )
+        ):
+            self._authoritative = host
+            return True
+        return False

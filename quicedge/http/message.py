@@ -17,7 +17,8 @@ FIELD_OVERHEAD = 32
 
 def section_size(fields: Sequence[Field]) -> int:
     """The size of a field section as limits count it (RFC 9114 section 4.2.2)."""
-    return sum(len(name) + len(value) + FIELD_OVERHEAD for name, value in fields)
+    lengths = [len(name) + len(value) for name, value in fields]
+    return sum(lengths) + FIELD_OVERHEAD * len(lengths)
 
 
 def count_lines(fields: Sequence[Field]) -> int:

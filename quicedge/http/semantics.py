@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache, lru_cache
 
+from quicedge.config.limits import AUTHORITIES_REMEMBERED, MAX_AUTHORITY
 from quicedge.http.forwarding import HOP_BY_HOP, ORDINARY, Reserved
 from quicedge.http.message import Field, Fields, Request, Response
 
@@ -71,9 +73,25 @@ def response_has_body(method: bytes, status: int) -> bool:
 
 def request_to_origin(request: Request, context: EdgeContext) -> Request:
     """Transform a request for the origin: drop hop-by-hop fields, set forwarding fields."""
-    fields: Fields = []
+    fields = [line for line in request.fields if line[0] in ORDINARY]
     via: list[bytes] = []
-    reserved = context.reserved
+    if len(fields) < len(request.fields):
+        fields = _forwarded_lines(request, context.reserved, via)
+    if context.early_data:
+        # RFC 8470 section 5.1: an intermediary that forwards such a request MUST add it.
+        fields.append((b"early-data", b"1"))
+    fields.append(_via_field(context.version) if not via else (b"via", _via(via, context.version)))
+    authority = request.authority
+    remembered = len(authority) <= MAX_AUTHORITY
+    fields += (_client_fields if remembered else _make_client_fields)(
+        context.client_host, authority
+    )
+    return request.with_fields(fields)
+
+
+def _forwarded_lines(request: Request, reserved: Reserved, via: list[bytes]) -> Fields:
+    """The field lines that are forwarded; those of Via are moved to `via`."""
+    fields: Fields = []
     for line in request.fields:
         name, value = line
         if name in ORDINARY:
@@ -87,24 +105,33 @@ def request_to_origin(request: Request, context: EdgeContext) -> Request:
             fields.append((name, _one_forward_less(value)))
         elif name not in reserved:
             fields.append(line)
-    if context.early_data:
-        # RFC 8470 section 5.1: an intermediary that forwards such a request MUST add it.
-        fields.append((b"early-data", b"1"))
-    host = context.client_host.encode()
+    return fields
+
+
+def _make_client_fields(client_host: str, authority: bytes) -> tuple[Field, ...]:
+    """The fields that describe the client and what it asked for."""
+    host = client_host.encode()
     node = b'"[%b]"' % host if b":" in host else host
-    fields += (
-        (b"via", _via(via, context.version)),
-        (b"forwarded", b'for=%b;host="%b";proto=https' % (node, request.authority)),
+    return (
+        (b"forwarded", b'for=%b;host="%b";proto=https' % (node, authority)),
         (b"x-forwarded-for", host),
-        (b"x-forwarded-host", request.authority),
+        (b"x-forwarded-host", authority),
         (b"x-forwarded-proto", b"https"),
     )
-    return request.with_fields(fields)
+
+
+_client_fields = lru_cache(maxsize=AUTHORITIES_REMEMBERED)(_make_client_fields)
 
 
 def _via(received: Sequence[bytes], version: bytes) -> bytes:
     """Append our entry to the received ones, combined into one list (RFC 9110 section 5.3)."""
     return b", ".join((*(value for value in received if value), version + b" " + PSEUDONYM))
+
+
+@cache
+def _via_field(version: bytes) -> Field:
+    """Via with our entry alone; there are few versions of HTTP."""
+    return b"via", _via((), version)
 
 
 def _one_forward_less(value: bytes) -> bytes:
@@ -118,39 +145,37 @@ def response_fields(fields: Sequence[Field]) -> Fields:
 
     RFC 9110 section 7.6.1: an intermediary MUST remove the fields that Connection names.
     """
-    named = frozenset(
+    kept = [field for field in fields if field[0] not in HOP_BY_HOP]
+    if len(kept) == len(fields):
+        return kept
+    named = {
         option.strip().lower()
         for name, value in fields
         if name == b"connection"
         for option in value.split(b",")
-    )
-    dropped = HOP_BY_HOP | named if named else HOP_BY_HOP
-    return [field for field in fields if field[0] not in dropped]
+    }
+    return [field for field in kept if field[0] not in named] if named else kept
 
 
 def response_to_client(response: Response, date: bytes) -> Response:
     """Transform a response for the client. `date` is the current time as an HTTP date."""
-    status = response.status
-    via: list[bytes] = []
-    kept: Fields = []
-    dated = False
-    for name, value in response_fields(response.fields):
-        if name == b"via":
-            via.append(value)
-        elif name == b"content-length" and status == 204:
-            # RFC 9110 section 8.6: a server MUST NOT send it with 204.
-            continue
-        else:
-            dated |= name == b"date"
-            kept.append((name, value))
-    if not dated:
+    fields = response_fields(response.fields)
+    names = {name for name, _ in fields}
+    if response.status == 204 and b"content-length" in names:
+        # RFC 9110 section 8.6: a server MUST NOT send it with 204.
+        fields = [field for field in fields if field[0] != b"content-length"]
+    if b"date" not in names:
         # RFC 9110 section 6.6.1: a recipient that forwards a response without Date MUST append one.
-        kept.append((b"date", date))
+        fields.append((b"date", date))
+    if b"via" in names:
+        via = [field for field in fields if field[0] == b"via"]
+        fields = [field for field in fields if field[0] != b"via"]
+        if response.version is not None:
+            # Separate lines: combined, they might exceed the length that can be encoded.
+            fields += via
     if response.version is not None:
-        # Separate lines: combined, they might exceed the length that can be encoded.
-        kept += ((b"via", value) for value in via)
-        kept.append((b"via", _via((), response.version)))
-    return Response(status, kept, response.version)
+        fields.append(_via_field(response.version))
+    return Response(response.status, fields, response.version)
 
 
 def interim_to_client(response: Response) -> Response:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from quicedge.config import limits as defaults
 from quicedge.http.forwarding import hyphenated
@@ -49,6 +50,10 @@ FORBIDDEN_TRAILERS = frozenset(
 
 _REQUEST_PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path", b":protocol"))
 
+_KNOWN_METHODS = frozenset(
+    (b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"CONNECT")
+)
+
 # The most frequent names: a set lookup is faster than matching the grammar.
 _KNOWN_NAMES = frozenset(
     (
@@ -60,6 +65,18 @@ _KNOWN_NAMES = frozenset(
         b"sec-fetch-mode", b"sec-fetch-site", b"sec-fetch-user", b"te", b"traceparent",
         b"tracestate", b"upgrade-insecure-requests", b"user-agent", b"x-forwarded-for",
         b"x-forwarded-host", b"x-forwarded-proto",
+    )
+)  # fmt: skip
+
+
+_KNOWN_RESPONSE_NAMES = frozenset(
+    (
+        b"accept-ranges", b"access-control-allow-origin", b"age", b"alt-svc", b"cache-control",
+        b"connection", b"content-encoding", b"content-length", b"content-security-policy",
+        b"content-type", b"date", b"etag", b"expires", b"keep-alive", b"last-modified", b"link",
+        b"location", b"referrer-policy", b"server", b"set-cookie", b"strict-transport-security",
+        b"transfer-encoding", b"vary", b"via", b"x-content-type-options", b"x-frame-options",
+        b"x-powered-by", b"x-request-id",
     )
 )  # fmt: skip
 
@@ -143,7 +160,7 @@ def _request(
     limits: MessageLimits,
 ) -> Request:
     method = pseudo.get(b":method", b"")
-    if not TOKEN.fullmatch(method):
+    if method not in _KNOWN_METHODS and not TOKEN.fullmatch(method):
         raise MessageError(":method is missing or not a token")
     protocol = pseudo.get(b":protocol")
     if protocol is not None and method != b"CONNECT":
@@ -159,7 +176,7 @@ def _request(
             raise MessageError("CONNECT is not served here", status_hint=501)
     elif scheme is None or path is None:
         raise MessageError(":scheme or :path is missing")
-    elif not SCHEME.fullmatch(scheme):
+    elif scheme != b"https" and not SCHEME.fullmatch(scheme):
         raise MessageError(":scheme is malformed")
     elif not PATH.fullmatch(path) and not (path == b"*" and method == b"OPTIONS"):
         raise MessageError(":path is malformed")
@@ -194,9 +211,16 @@ def _authority(authority: bytes | None, host: bytes | None) -> bytes:
     if authority is not None and host is not None and authority != host:
         raise MessageError(":authority and host differ")
     value = authority if authority is not None else host
-    if not value or not AUTHORITY.fullmatch(value):
+    if not value or not (
+        _is_authority(value) if len(value) <= defaults.MAX_AUTHORITY else AUTHORITY.fullmatch(value)
+    ):
         raise MessageError("the authority is missing or malformed")
     return value
+
+
+@lru_cache(maxsize=defaults.AUTHORITIES_REMEMBERED)
+def _is_authority(value: bytes) -> bool:
+    return AUTHORITY.fullmatch(value) is not None
 
 
 def _validate_field(name: bytes, value: bytes) -> None:
@@ -265,7 +289,7 @@ def validate_response_fields(fields: Sequence[Field]) -> None:
     for name, value in fields:
         if len(name) > defaults.MAX_QPACK_STRING or len(value) > defaults.MAX_QPACK_STRING:
             raise MessageError(f"an origin's field {_text(name[:40])} is too long")
-        if not FIELD_NAME.fullmatch(name):
+        if name not in _KNOWN_RESPONSE_NAMES and not FIELD_NAME.fullmatch(name):
             raise MessageError("an origin's field name is not a lower-case token")
         if not FIELD_VALUE.fullmatch(value):
             raise MessageError(f"the value of an origin's {_text(name)} is malformed")

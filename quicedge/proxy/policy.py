@@ -66,6 +66,7 @@ class Policy:
             for route in config.routes
             if route.requests
         }
+        self._rules_by_client = bool(self._access or self._rates or self._route_rates)
         self._needs_address = (
             bool(self._access)
             or self._rates.needs_address
@@ -99,7 +100,7 @@ class Policy:
 
     def refuses(self, exchange: Exchange) -> bool:
         """Whether a request is refused; a refused one has been answered."""
-        host = host_of(exchange.client)
+        host = host_of(exchange.client) if self._rules_by_client else ""
         if self._access and not self._access.permits(packed(host)):
             # The client has migrated since its connection was admitted (CVE-2026-40460).
             self.count(Refusal.DENIED)

@@ -30,7 +30,7 @@ class _PathTable:
         """The route with the longest prefix: "/api" matches "/api" and "/api/x", not "/apiary"."""
         routes = self._routes
         # From the whole path to its first slash, each time without and with the slash at the end.
-        cuts = []
+        cuts: list[int] = []
         at = path.find(b"/")
         while at >= 0 and len(cuts) <= self._depth:
             cuts.append(at)

@@ -21,16 +21,23 @@ class Forwarding(Filter):
 
     def __init__(self, reserved: Reserved, date: Callable[[], bytes]) -> None:
         self._reserved = reserved
+        self._context = semantics.EdgeContext("", reserved=reserved)
+        """That of the last request."""
         self._date = date
 
     def on_request(self, request: Request, exchange: Exchange) -> Request:
         client = exchange.client
-        context = semantics.EdgeContext(
-            client_host=host_of(client),
-            early_data=exchange.early_data,
-            version=client.http_version,
-            reserved=self._reserved,
-        )
+        context = self._context
+        host, version = host_of(client), client.http_version
+        # Consecutive requests often come from one client.
+        if (
+            context.client_host != host
+            or context.early_data is not exchange.early_data
+            or context.version != version
+        ):
+            context = self._context = semantics.EdgeContext(
+                host, exchange.early_data, version, self._reserved
+            )
         return semantics.request_to_origin(request, context)
 
     def on_response(self, response: Response, exchange: Exchange) -> Response:
