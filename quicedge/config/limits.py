@@ -584,6 +584,9 @@ UPSTREAM_CHECK_FALL: Final = 2
 UPSTREAM_MAX_WAITING: Final = 1024
 """Requests per server that wait for a connection; further ones are refused (503)."""
 
+UPSTREAM_SPARE_DEADLINES: Final = 1024
+"""Timers per upstream that wait for the next request: as many as requests usually run at once."""
+
 UPSTREAM_QUEUE_TIMEOUT: Final = 10.0
 """Seconds that a request waits for a connection, in addition to the connect timeout."""
 

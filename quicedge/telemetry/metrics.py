@@ -146,7 +146,7 @@ class Metrics(Struct):
             return
         of_upstream = self.upstream(upstream)
         of_upstream.requests += 1
-        if kind := outcome.origin_failure:
+        if outcome is not Outcome.COMPLETE and (kind := outcome.origin_failure):
             of_upstream.errors[kind] += 1
         if first_byte_seconds is not None:
             of_upstream.first_byte.observe(first_byte_seconds, DURATIONS)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from quicedge.config import limits
+
 
 def _cancelled() -> None:
     """The callback after `cancel`."""
@@ -47,6 +49,15 @@ class Deadline:
             self._handle.cancel()
             self._handle = None
 
+    def serve(self, expired: Callable[[], None]) -> None:
+        """Call `expired` from now on (`DeadlinePool`)."""
+        self._expired = expired
+
+    def rest(self) -> None:
+        """Forget the callback, but leave a running timer to whom it serves next."""
+        self._at = None
+        self._expired = _cancelled
+
     def _arm(self, at: float) -> None:
         self._armed = at
         self._handle = self._loop.call_at(at, self._fire)
@@ -61,3 +72,32 @@ class Deadline:
             return
         self._at = None
         self._expired()
+
+
+class DeadlinePool:
+    """Deadlines for requests, which mostly end before theirs: one timer serves many in turn.
+
+    Each must be given back, and not be used afterwards.
+    """
+
+    __slots__ = ("_free", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._free: list[Deadline] = []
+
+    def take(self, expired: Callable[[], None]) -> Deadline:
+        """A deadline that is not set."""
+        if not self._free:
+            return Deadline(self._loop, expired)
+        deadline = self._free.pop()
+        deadline.serve(expired)
+        return deadline
+
+    def give_back(self, deadline: Deadline) -> None:
+        """It will not be used any more."""
+        if len(self._free) < limits.UPSTREAM_SPARE_DEADLINES:
+            deadline.rest()
+            self._free.append(deadline)
+        else:
+            deadline.cancel()

@@ -15,6 +15,7 @@ from quicedge.upstream.address import parse_server
 from quicedge.upstream.balancer import Balancer, make_balancer
 from quicedge.upstream.base import OriginStream, ResponseHandler
 from quicedge.upstream.connect import Connector, tls_context
+from quicedge.upstream.deadline import DeadlinePool
 from quicedge.upstream.health import Prober
 from quicedge.upstream.server import Server
 from quicedge.upstream.stream import UpstreamStream
@@ -27,6 +28,7 @@ class OneServer:
         # One attempt: a failure is the result.
         self.config = msgspec.structs.replace(group.config, retries=0)
         self.loop = group.loop
+        self.deadlines = group.deadlines
         self._server = server
 
     def open(self, request: Request, handler: ResponseHandler) -> OriginStream:
@@ -52,6 +54,7 @@ class Upstream:
         self.name = name
         self.config = config
         self.loop = loop or asyncio.get_running_loop()
+        self.deadlines = DeadlinePool(self.loop)
         try:
             addresses = [parse_server(url) for url in config.servers]
         except ValueError as error:
@@ -94,6 +97,8 @@ class Upstream:
         not cause an outage.
         """
         candidates = self.servers
+        if len(candidates) == 1 and not failed:
+            return candidates[0]
         if failed:
             candidates = tuple(server for server in candidates if server not in failed)
         if len(candidates) > 1:

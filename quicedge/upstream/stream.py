@@ -12,7 +12,7 @@ from quicedge.http.message import Field, HttpVersion, Request, Response
 from quicedge.shares import Client
 from quicedge.upstream.base import ResponseHandler, UpstreamError
 from quicedge.upstream.connection import Attempt, OriginConnection
-from quicedge.upstream.deadline import Deadline
+from quicedge.upstream.deadline import Deadline, DeadlinePool
 from quicedge.upstream.retry import ReplayBody, Retry, may_retry
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class Servers(Protocol):
 
     config: UpstreamConfig
     loop: asyncio.AbstractEventLoop
+    deadlines: DeadlinePool
 
     def choose(self, request: Request, failed: frozenset[Server]) -> Server | None:
         """The server for an attempt; None: there is no other."""
@@ -69,7 +70,8 @@ class UpstreamStream:
         self._loop = group.loop
         self._request = request
         self._handler: ResponseHandler | None = handler
-        self._deadline = Deadline(group.loop, self._expired)
+        self._deadline: Deadline | None = group.deadlines.take(self._expired)
+        """None once the request is over."""
         self._waits_for: OriginFailure | None = None
         self._server: Server | None = None
         self._failed_servers: frozenset[Server] = frozenset()
@@ -137,7 +139,7 @@ class UpstreamStream:
             self._holding = True
             self._wait(None, limits.UPSTREAM_CONTINUE_TIMEOUT)
         else:
-            self._deadline.clear()
+            self._wait_for_nothing()
             self._send_kept()
 
     def _send_kept(self) -> None:
@@ -146,7 +148,7 @@ class UpstreamStream:
         attempt = self._attempt
         assert attempt is not None
         self._pause_request(False)
-        self._deadline.clear()
+        self._wait_for_nothing()
         data = self._body.replay()
         if data:
             attempt.write(data)  # which may pause again
@@ -187,7 +189,9 @@ class UpstreamStream:
         if handler is not None:
             self._leave_server()
         self._attempt = None
-        self._deadline.cancel()
+        deadline, self._deadline = self._deadline, None
+        if deadline is not None:
+            self._group.deadlines.give_back(deadline)
         return handler
 
     def _leave_server(self) -> None:
@@ -235,7 +239,7 @@ class UpstreamStream:
         self._paused = True
         if self._attempt is not None:
             if self._responded:
-                self._deadline.clear()
+                self._wait_for_nothing()
             self._attempt.pause()
 
     def resume(self) -> None:
@@ -283,7 +287,7 @@ class UpstreamStream:
 
     def _note_response(self) -> None:
         if self._paused:
-            self._deadline.clear()
+            self._wait_for_nothing()
         else:
             self._wait(OriginFailure.IDLE_TIMEOUT, self._config.idle_timeout)
 
@@ -300,7 +304,7 @@ class UpstreamStream:
     def resume_request(self) -> None:
         self._pause_request(False)
         if not self._responded and not self._ended:
-            self._deadline.clear()
+            self._wait_for_nothing()
 
     # --- backpressure and time ------------------------------------------------------------------
 
@@ -323,7 +327,13 @@ class UpstreamStream:
     def _wait(self, kind: OriginFailure | None, seconds: float) -> None:
         """Start the timer: fail as `kind` when it expires; None: send the body held for 100."""
         self._waits_for = kind
-        self._deadline.set(seconds)
+        if self._deadline is not None:
+            self._deadline.set(seconds)
+
+    def _wait_for_nothing(self) -> None:
+        """Stop the timer."""
+        if self._deadline is not None:
+            self._deadline.clear()
 
     def _expired(self) -> None:
         kind = self._waits_for

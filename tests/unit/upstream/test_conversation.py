@@ -10,6 +10,7 @@ import pytest
 
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.http.message import Response
+from quicedge.upstream.deadline import DeadlinePool
 from quicedge.upstream.stream import UpstreamStream
 from tests.support.origins import Recorder, request
 
@@ -81,7 +82,11 @@ def loop() -> Loop:
 def conversation(loop: Loop) -> tuple[UpstreamStream, Recorder]:
     """A request whose response has begun while its content still comes."""
     recorder = Recorder()
-    group: Any = SimpleNamespace(config=CONFIG, loop=loop)
+    group: Any = SimpleNamespace(
+        config=CONFIG,
+        loop=loop,
+        deadlines=DeadlinePool(loop),  # type: ignore[arg-type]
+    )
     stream = UpstreamStream(group, request("POST", body=True), recorder)
     stream.attach(Attempt())  # type: ignore[arg-type]
     stream.response(Response(200, [], b"2"))

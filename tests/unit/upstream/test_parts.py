@@ -15,7 +15,7 @@ from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.http.message import Request
 from quicedge.upstream.address import Address, parse_server
 from quicedge.upstream.connection import Counters, OriginConnection
-from quicedge.upstream.deadline import Deadline
+from quicedge.upstream.deadline import Deadline, DeadlinePool
 from quicedge.upstream.h1 import H1Connection
 from quicedge.upstream.h1_request import encode_head, encode_trailers
 from quicedge.upstream.h2_codec import Codec
@@ -67,18 +67,41 @@ def test_when_a_request_is_tried_again(retry: Retry, method: bytes, left: int, m
     assert not may_retry(retry, method, lost, left)
 
 
+class Loop:
+    """A clock that tests move, and the timers that were asked for."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.timers: list[tuple[float, object]] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(self, when: float, callback: object) -> asyncio.TimerHandle:
+        self.timers.append((when, callback))
+        return asyncio.get_running_loop().call_later(3600, lambda: None)
+
+
+async def test_one_timer_serves_the_deadlines_of_many_requests() -> None:
+    loop, fired = Loop(), []
+    pool = DeadlinePool(loop)  # type: ignore[arg-type]
+    for number in range(50):
+        deadline = pool.take(lambda number=number: fired.append(number))  # type: ignore[misc]
+        deadline.set(10)
+        loop.now += 0.1
+        if number < 49:
+            pool.give_back(deadline)
+    assert len(loop.timers) == 1
+    while not fired:
+        loop.now, fire = loop.timers[-1]
+        fire()  # type: ignore[operator]
+    assert fired == [49]
+    assert loop.now == pytest.approx(14.9)
+    pool.give_back(deadline)
+    assert len(loop.timers) == 2
+
+
 async def test_a_deadline_moves_without_a_new_timer() -> None:
-    class Loop:
-        now = 0.0
-        timers: list[tuple[float, object]] = []  # noqa: RUF012
-
-        def time(self) -> float:
-            return self.now
-
-        def call_at(self, when: float, callback: object) -> asyncio.TimerHandle:
-            self.timers.append((when, callback))
-            return asyncio.get_running_loop().call_later(3600, lambda: None)
-
     loop, fired = Loop(), []
     deadline = Deadline(loop, lambda: fired.append(loop.now))  # type: ignore[arg-type]
     deadline.set(10)
