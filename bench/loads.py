@@ -30,14 +30,11 @@ class WrongAnswer(Exception):
 
 
 @functools.cache
-def goload() -> str | None:
-    """Path of the Go client, built on first use; None without Go."""
-    go = shutil.which("go")
-    if go is None:
-        return None
-    program = ROOT / "build" / "goload"
+def built(name: str) -> str:
+    """Path of a Go program of `bench/`, built on first use."""
+    program = ROOT / "build" / name
     program.parent.mkdir(exist_ok=True)
-    subprocess.run([go, "build", "-o", program, "."], cwd=ROOT / "bench/goload", check=True)
+    subprocess.run(["go", "build", "-o", program, "."], cwd=ROOT / "bench" / name, check=True)
     return str(program)
 
 
@@ -49,11 +46,10 @@ def missing() -> list[str]:
             ("gtlsclient", "ngtcp2-client"),
             ("h2load", "nghttp2-client"),
             ("curl", "curl"),
+            ("go", "golang"),
         )
         if shutil.which(program) is None
     ]
-    if goload() is None:
-        reasons.append("goload: no Go toolchain in PATH")
     return reasons
 
 
@@ -69,10 +65,8 @@ def run(command: list[str]) -> str:
 
 
 def _goload(proxy: Proxy, mode: str, protocol: str, options: dict[str, float]) -> list[str]:
-    program = goload()
-    assert program is not None, "missing() is checked first"
     return [
-        program,
+        built("goload"),
         f"-address=127.0.0.1:{proxy.port}",
         f"-mode={mode}",
         f"-protocol={protocol}",

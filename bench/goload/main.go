@@ -32,11 +32,14 @@ type options struct {
 	fields      int
 	path        string
 	hold        bool
+	interval    time.Duration
+	warmUp      time.Duration
+	measured    time.Duration
 }
 
 func main() {
 	var o options
-	flag.StringVar(&o.mode, "mode", "requests", "requests, rate, handshakes or idle")
+	flag.StringVar(&o.mode, "mode", "requests", "requests, rate, handshakes, idle or goodput")
 	flag.StringVar(&o.address, "address", "", "host:port of the edge")
 	flag.StringVar(&o.protocol, "protocol", "h3", "h3, h2 or http/1.1")
 	flag.IntVar(&o.connections, "connections", 10, "connections; for handshakes: concurrent ones")
@@ -47,6 +50,9 @@ func main() {
 	flag.IntVar(&o.fields, "fields", 1, "request fields beside the pseudo-header fields")
 	flag.StringVar(&o.path, "path", "/download", "path of the requests")
 	flag.BoolVar(&o.hold, "hold", false, "once connected, wait for a line on standard input")
+	flag.DurationVar(&o.interval, "interval", 0, "goodput: time between the starts of connections")
+	flag.DurationVar(&o.warmUp, "warm-up", 2*time.Second, "goodput: not measured")
+	flag.DurationVar(&o.measured, "measured", 8*time.Second, "goodput: measured")
 	flag.Parse()
 	if err := run(context.Background(), o); err != nil {
 		fmt.Fprintln(os.Stderr, "goload:", err)
@@ -66,6 +72,8 @@ func run(ctx context.Context, o options) error {
 		return handshakes(ctx, o)
 	case "idle":
 		return idle(ctx, o)
+	case "goodput":
+		return goodput(ctx, o)
 	}
 	return fmt.Errorf("unknown mode %q", o.mode)
 }
