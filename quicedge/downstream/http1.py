@@ -399,7 +399,9 @@ class Http1Session(asyncio.Protocol):
         """Whether another request may follow although the running one is not complete."""
         # Its rest has to be read first, or the connection is of no further use.
         left = self._reader.left
-        return left is not None and left <= H1_DRAINED and not self._awaits_continue()
+        return left == 0 or (
+            left is not None and left <= H1_DRAINED and not self._awaits_continue()
+        )
 
     def _awaits_continue(self) -> bool:
         """Whether the client may omit the content: what follows could be another request."""

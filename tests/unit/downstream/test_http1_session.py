@@ -329,6 +329,16 @@ def test_after_an_early_response_a_connection_that_cannot_go_on_closes(
     assert len(client.origin) == 1
 
 
+def test_a_connection_persists_after_content_that_waited_for_100(client: H1Client) -> None:
+    client.send(get("/", "Content-Length: 2", "Expect: 100-continue", method="POST"))
+    client.origin[0].handler.informational(Response(100))
+    client.loop.run()
+    client.send(b"hi")
+    client.answer(fields=OK)
+    assert client.received.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
+    assert not client.is_over
+
+
 def test_a_response_that_ends_before_its_request_is_complete_and_delivered(
     client: H1Client,
 ) -> None:
