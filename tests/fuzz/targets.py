@@ -100,7 +100,7 @@ def datagram(data: bytes) -> None:
     world.endpoint.receive(data, CLIENT, NOW)
     world.endpoint.receive(data.ljust(1200, b"\0"), CLIENT, NOW)
     (connection,) = list(world.endpoint.connections)[:1]
-    cid = connection.host_cids[0]
+    cid = connection.local_ids.initial
     world.endpoint.receive_run([data[:1] + cid + data, b"\x41" + cid + data], CLIENT, NOW)
     world.endpoint.flush(NOW)
     world.network.take()
