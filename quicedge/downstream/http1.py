@@ -308,6 +308,8 @@ class Http1Session(asyncio.Protocol):
         if self.stream.exchange is not None:
             self.stream.exchange.resume_response()
         self._settle_memory()
+        if self._is_written and not self._closed:
+            self._go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
         by_edge = self._closed
@@ -475,7 +477,7 @@ class Http1Session(asyncio.Protocol):
         self._is_written = True
         exchange = self.stream.exchange
         if exchange is not None:
-            if exchange.bytes_sent < H1_WRITE_SIZE:
+            if exchange.bytes_sent < H1_WRITE_SIZE and not self._writing_paused:
                 # What the kernel takes at once is as good as delivered.
                 exchange.delivered()
             else:
@@ -489,6 +491,8 @@ class Http1Session(asyncio.Protocol):
             # The transport goes on reading for a while: closing with unread bytes would destroy the
             # response (RFC 9112 section 9.6).
             self._close_transport()
+        elif self._writing_paused:
+            pass  # the client has to read before it is answered again
         elif self._reader.proceed():
             self._loop.call_soon(self._read_ahead)
         elif self._eof:
