@@ -336,15 +336,18 @@ class Connection:
             return None
         if self._life.deadline is not None:
             return self._life.deadline
-        times = [self.idle.deadline, self._packer.pacing_at]
-        if self.handshake_seconds is None:
-            times.append(self._handshake_deadline)
         ack_blocked, probe_blocked = self._amplification_limits()
+        paths = self.paths.known
+        times = [
+            self.idle.deadline,
+            self._packer.pacing_at,
+            self._handshake_deadline if self.handshake_seconds is None else None,
+            self.recovery.timeout(amplification_limited=probe_blocked),
+            paths[0].validation_deadline if paths else None,
+        ]
         if not ack_blocked:
             times += [space.ack_at for space in self.spaces.values()]
-        times.append(self.recovery.timeout(amplification_limited=probe_blocked))
-        times.append(self.paths.deadline())
-        return min((time for time in times if time is not None), default=None)
+        return min([time for time in times if time is not None], default=None)
 
     def _amplification_limits(self) -> tuple[bool, bool]:
         """Whether the anti-amplification limit blocks an ACK and a probe (RFC 9002 section

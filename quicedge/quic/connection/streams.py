@@ -688,6 +688,11 @@ class Streams:
         if not self.scheduler:
             return None
         credit = self.send_limit - self.send_used
+        first = next(iter(self.scheduler))
+        assert first.send is not None
+        until = first.send.sendable_until(credit)
+        if until is not None:
+            return first, until
         for stream in list(self.scheduler):
             send = stream.send
             assert send is not None
