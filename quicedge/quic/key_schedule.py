@@ -30,6 +30,12 @@ def _info(label: bytes, length: int) -> bytes:
     return length.to_bytes(2, "big") + bytes((len(name),)) + name
 
 
+@cache
+def _whole_info(label: bytes, length: int) -> bytes:
+    """HkdfLabel with an empty context, and the number of the block."""
+    return _info(label, length) + b"\0\x01"
+
+
 def expand_label(
     algorithm: Algorithm, secret: bytes, label: bytes, hash_value: bytes, length: int
 ) -> bytes:
@@ -39,7 +45,10 @@ def expand_label(
     """
     if length > algorithm.digest_size:
         raise ValueError(f"{length} bytes are more than one block of {algorithm.name}")
-    info = b"%b%c%b\x01" % (_info(label, length), len(hash_value), hash_value)
+    if hash_value:
+        info = b"%b%c%b\x01" % (_info(label, length), len(hash_value), hash_value)
+    else:
+        info = _whole_info(label, length)
     return hmac.digest(secret, info, algorithm.name)[:length]
 
 

@@ -45,6 +45,7 @@ _KINDS = {
     Epoch.ZERO_RTT: PacketKind.ZERO_RTT,
     Epoch.HANDSHAKE: PacketKind.HANDSHAKE,
 }
+_EPOCHS = tuple(Epoch)
 _MIN_SHORT = 40
 """Minimum size of a datagram worth sending, in bytes."""
 _PING = bytes((FrameType.PING,))
@@ -471,7 +472,7 @@ class Packer:
         drafts: list[tuple[PacketSpace, Draft, PacketKeys]] = []
         left = size
         expand = False
-        for epoch in Epoch:
+        for epoch in _EPOCHS:
             keys = handshake.write_keys(epoch)
             if keys is None:
                 continue
