@@ -448,6 +448,9 @@ class Http3Session:
         self.held.release()
         self.wake()
 
+    def check_idle(self, now: float, timeout: float) -> None:
+        """QUIC has an idle timeout of its own (RFC 9000 section 10.1)."""
+
     def check_held(self, now: float) -> None:
         """Start held requests that no longer have to wait; refuse those that waited too long."""
         if not self.held:
