@@ -5,6 +5,7 @@ Those of a fleet (`quic.token_sealer.Fleet`) are valid at all its hosts and carr
 
 from __future__ import annotations
 
+import ipaddress
 import struct
 from typing import NamedTuple
 
@@ -15,7 +16,6 @@ from quicedge.config.limits import (
     TOKEN_KEY_LIFETIME,
 )
 from quicedge.quic.token_sealer import Fleet, Sealer, Sealing
-from quicedge.shares.prefixes import packed
 
 # RFC 9000 section 8.1.1: a token MUST be constructed so that the server can tell how it was
 # provided to a client. The first byte says so, readable even when the key is gone.
@@ -105,10 +105,14 @@ class TokenKeys:
         return self._is_fresh(issued_at, NEW_TOKEN_LIFETIME, now)
 
 
+def _packed(host: str) -> bytes:
+    return ipaddress.ip_address(host.partition("%")[0]).packed
+
+
 def _new_binding(host: str, version: int) -> bytes:
-    return packed(host) + version.to_bytes(4, "big")
+    return _packed(host) + version.to_bytes(4, "big")
 
 
 def _retry_binding(address: tuple[str, int], connection_id: bytes) -> bytes:
     """A Retry token works from one address and port, towards one connection ID."""
-    return packed(address[0]) + address[1].to_bytes(2, "big") + connection_id
+    return _packed(address[0]) + address[1].to_bytes(2, "big") + connection_id

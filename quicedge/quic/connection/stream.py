@@ -5,8 +5,8 @@ from __future__ import annotations
 from quicedge.config.limits import BYTES_PER_GAP
 from quicedge.quic.connection.assembler import Assembler, GapBudget
 from quicedge.quic.connection.flow_control import ReceiveWindow
-from quicedge.quic.connection.priority import CONTROL_RANK, DEFAULT_RANK, Rank
 from quicedge.quic.connection.send_buffer import SendBuffer
+from quicedge.shares.rank import CONTROL_RANK, DEFAULT_RANK, Rank
 
 
 class FinalSizeError(Exception):

@@ -15,8 +15,6 @@ from quicedge.quic.connection.assembler import GapBudget, TooManyGaps
 from quicedge.quic.connection.draft import Draft
 from quicedge.quic.connection.events import EventQueue
 from quicedge.quic.connection.flow_control import ReceiveWindow, StreamCount
-from quicedge.quic.connection.priority import rank_of
-from quicedge.quic.connection.scheduler import Scheduler
 from quicedge.quic.connection.stream import FinalSizeError, ReceiveHalf, SendHalf, Stream
 from quicedge.quic.ending import Delivery
 from quicedge.quic.errors import ErrorCode, TransportError
@@ -38,6 +36,8 @@ from quicedge.quic.frames import (
     StreamsBlockedUni,
     stream_head,
 )
+from quicedge.shares.rank import rank_of
+from quicedge.shares.scheduler import Scheduler
 
 _UNI = 2
 """Bit of a stream ID: unidirectional. Bit 1: initiated by the server (RFC 9000 section 2.1)."""
@@ -96,7 +96,7 @@ class Streams:
         self._blocked_due = [False, False]
         """Whether STREAMS_BLOCKED is due, bidirectional and unidirectional."""
         # pending output
-        self.scheduler = Scheduler()
+        self.scheduler: Scheduler[Stream] = Scheduler()
         self._flow_blocked: dict[int, Stream] = {}
         """Streams blocked by their flow-control limit."""
         self._stalled: dict[int, Stream] = {}
@@ -446,39 +446,8 @@ class Streams:
 
     @property
     def send_credit(self) -> int:
-        """Our connection flow-control credit, in bytes."""
+        """Connection flow-control credit, in bytes."""
         return self.send_limit - self.send_used
-
-    @property
-    def receive_credit(self) -> int:
-        """Connection flow-control credit of the peer, in bytes."""
-        return self.window.granted - self.window.used
-
-    @property
-    def bytes_total(self) -> int:
-        """Stream bytes in both directions, without retransmissions."""
-        return self.window.used + self.send_used
-
-    @property
-    def mostly_receives(self) -> bool:
-        """Whether more stream data was received than sent."""
-        return self.window.used > self.send_used
-
-    def can_send(self, stream_id: int) -> bool:
-        """Whether data written to the stream would still be sent."""
-        stream = self._open.get(stream_id)
-        send = stream.send if stream is not None else None
-        return send is not None and not send.is_finished and send.is_writable
-
-    def can_reset(self, stream_id: int) -> bool:
-        """Whether a reset would still have an effect."""
-        return self.delivery(stream_id) not in (Delivery.DELIVERED, Delivery.RESET)
-
-    def can_receive(self, stream_id: int) -> bool:
-        """Whether more data of the stream may arrive."""
-        stream = self._open.get(stream_id)
-        receive = stream.receive if stream is not None else None
-        return receive is not None and not receive.is_finished
 
     def unsent(self, stream_id: int) -> int:
         """Bytes written to a stream and not yet sent."""
@@ -526,11 +495,6 @@ class Streams:
             return 0
         return stream.send.buffer.end - stream.send.buffer.base
 
-    def acknowledged(self, stream_id: int) -> int:
-        """Length of the acknowledged prefix of a stream, in bytes."""
-        stream = self._open.get(stream_id)
-        return stream.send.buffer.base if stream is not None and stream.send is not None else 0
-
     def delivery(self, stream_id: int) -> Delivery:
         """Delivery state of the sending half; closed streams count as delivered."""
         stream = self._open.get(stream_id)
@@ -546,7 +510,7 @@ class Streams:
         return Delivery.QUEUED if send.buffer.has_pending else Delivery.IN_FLIGHT
 
     def delivered(self, stream_ids: Iterable[int]) -> list[int]:
-        """The streams whose `delivery` is DELIVERED; cheap enough to call after each ACK."""
+        """The streams of which everything is acknowledged, or that are closed."""
         known = self._open
         found = []
         for stream_id in stream_ids:
@@ -688,11 +652,6 @@ class Streams:
         if not self.scheduler:
             return None
         credit = self.send_limit - self.send_used
-        first = next(iter(self.scheduler))
-        assert first.send is not None
-        until = first.send.sendable_until(credit)
-        if until is not None:
-            return first, until
         for stream in list(self.scheduler):
             send = stream.send
             assert send is not None

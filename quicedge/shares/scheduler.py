@@ -1,4 +1,4 @@
-"""Stream scheduling by priority (RFC 9218).
+"""Turns of the streams that share a connection, by priority (RFC 9218).
 
 Only streams with data and stream flow-control credit are scheduled, so the cost does not depend on
 the number of idle streams.
@@ -8,12 +8,23 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from typing import Generic, Protocol, TypeVar
 
-from quicedge.quic.connection.priority import Rank
-from quicedge.quic.connection.stream import Stream
+from quicedge.shares.rank import Rank
 
 
-class Scheduler:
+class Ranked(Protocol):
+    """A stream, as far as its turn depends on it."""
+
+    rank: Rank
+    scheduled: bool
+    """Whether it is in its scheduler, which sets it."""
+
+
+AnyStream = TypeVar("AnyStream", bound=Ranked)
+
+
+class Scheduler(Generic[AnyStream]):
     """Streams with data to send, in sending order.
 
     Invariant: sorted by rank, in order of insertion among equals. `stream.scheduled` mirrors
@@ -23,33 +34,38 @@ class Scheduler:
     __slots__ = ("_ready",)
 
     def __init__(self) -> None:
-        self._ready: list[Stream] = []
+        self._ready: list[AnyStream] = []
 
     def __bool__(self) -> bool:
         return bool(self._ready)
 
-    def __iter__(self) -> Iterator[Stream]:
+    def __iter__(self) -> Iterator[AnyStream]:
         return iter(self._ready)
 
-    def add(self, stream: Stream) -> None:
+    @property
+    def first(self) -> AnyStream:
+        """The stream whose turn it is; there must be one."""
+        return self._ready[0]
+
+    def add(self, stream: AnyStream) -> None:
         """Schedule a stream behind those of equal rank; no effect if it is scheduled."""
         if not stream.scheduled:
             stream.scheduled = True
             at = bisect_right(self._ready, stream.rank, key=_rank)
             self._ready.insert(at, stream)
 
-    def remove(self, stream: Stream) -> None:
+    def remove(self, stream: AnyStream) -> None:
         """Unschedule a stream; no effect if it is not scheduled."""
         if stream.scheduled:
             stream.scheduled = False
             self._ready.remove(stream)
 
-    def rotate(self, stream: Stream) -> None:
+    def rotate(self, stream: AnyStream) -> None:
         """Move a stream behind those of equal rank."""
         self.remove(stream)
         self.add(stream)
 
-    def rerank(self, stream: Stream, rank: Rank) -> None:
+    def rerank(self, stream: AnyStream, rank: Rank) -> None:
         """Change the rank of a stream."""
         was_scheduled = stream.scheduled
         self.remove(stream)
@@ -61,5 +77,5 @@ class Scheduler:
         self._ready.clear()
 
 
-def _rank(stream: Stream) -> Rank:
+def _rank(stream: Ranked) -> Rank:
     return stream.rank
