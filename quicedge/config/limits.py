@@ -260,10 +260,6 @@ RESPONSE_TIMEOUT: Final = 60.0
 RETRY_AFTER: Final = 1
 """Seconds after which a refused client may try again (`retry-after`)."""
 
-KEEPALIVE_TIMEOUT: Final = 60.0
-"""Seconds without a request after which a connection on TCP is closed (nginx: 75, Caddy: 300):
-browsers keep theirs for longer, and connect again."""
-
 MIN_PROGRESS: Final = 1024
 """Bytes that count as progress."""
 
@@ -486,6 +482,10 @@ reserved frames and an empty DATA."""
 MAX_CONTROL_FRAME: Final = 4096
 """Bytes of a frame on the control stream."""
 
+H1_KEEPALIVE_TIMEOUT: Final = 60.0
+"""Seconds without a request after which an HTTP/1.1 connection is closed (nginx: 75, Caddy: 300);
+browsers keep theirs for longer, and connect again."""
+
 H1_PIPELINED: Final = 64 * 1024
 """Bytes that a client may send ahead of the request that is being answered, before reading from its
 connection stops."""
@@ -538,6 +538,64 @@ itself."""
 
 H1_CHUNK_SHARE: Final = 16
 """Bytes of content per chunk from which chunks may come at any rate."""
+
+H2_MAX_FRAME_SIZE: Final = 16_384
+"""Bytes of a frame's payload that we accept: the least that RFC 9113 section 4.2 allows, so that a
+frame of one stream never delays those of others for long."""
+
+H2_HEADER_TABLE: Final = 4096
+"""Bytes of the HPACK tables in either direction: the default of RFC 7541, whatever a client
+offers; each connection holds two."""
+
+H2_MAX_STRING: Final = 65_535
+"""Bytes of a field name or value that are decoded; longer ones make the section too large."""
+
+H2_SECTION_FACTOR: Final = 2
+"""Header blocks up to this multiple of the allowed section size, encoded and decoded, are answered
+431; larger ones are not decoded and end the connection, whose HPACK state is lost with them."""
+
+H2_CACHED_SECTIONS: Final = 16
+"""Decoded header blocks remembered per connection: clients repeat themselves."""
+
+H2_CACHED_BLOCK: Final = 1024
+"""Bytes of a header block that is remembered."""
+
+H2_CACHED_FIELDS: Final = 64
+"""Encoded response fields remembered per connection."""
+
+H2_OVERHEAD_BURST: Final = 1000
+"""Frames without content (PING, SETTINGS, WINDOW_UPDATE, PRIORITY, CONTINUATION, empty DATA,
+unknown types, ...) tolerated as a burst per HTTP/2 connection, as H3_OVERHEAD_BURST."""
+
+H2_OVERHEAD_RATE: Final = 100.0
+"""Such frames per second tolerated per connection."""
+
+H2_OVERHEAD_PER_REQUEST: Final = 8
+"""Such frames allowed per request: its priority, resets, window updates for its response."""
+
+H2_OVERHEAD_PER_DATA: Final = 4
+"""Such frames allowed per DATA frame in either direction: WINDOW_UPDATE for stream and connection,
+and a PING to measure the bandwidth (gRPC)."""
+
+H2_BYTES_PER_UPDATE: Final = 256
+"""Bytes of a DATA frame that was cut short by the client's window per such frame allowed: windows
+of a few bytes make us send a frame for each."""
+
+H2_FRAMES_PER_TURN: Final = 256
+"""Frames of one client that are handled per turn of the loop, as UPSTREAM_H2_FRAMES_PER_TURN."""
+
+H2_RESETS_REMEMBERED: Final = 256
+"""Streams per connection that we have reset, or that are over, whose late frames are recognised."""
+
+H2_WRITE_HIGH: Final = 256 * 1024
+"""Bytes waiting for a client's socket above which no more DATA is written."""
+
+H2_WRITE_LOW: Final = 64 * 1024
+"""Bytes waiting for a client's socket below which DATA is written again."""
+
+H2_UNSENT_FRAMES: Final = 2 * 1024 * 1024
+"""Bytes of heads and control frames that may wait for a client that does not read: MAX_STREAMS_BIDI
+response heads of 16 KB each."""
 
 # --- proxy ----------------------------------------------------------------------------------
 

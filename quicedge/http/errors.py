@@ -30,6 +30,51 @@ class H3ErrorCode(IntEnum):
     QPACK_DECODER_STREAM_ERROR = 0x202
 
 
+class H2ErrorCode(IntEnum):
+    """RFC 9113 section 7."""
+
+    NO_ERROR = 0x0
+    PROTOCOL_ERROR = 0x1
+    INTERNAL_ERROR = 0x2
+    FLOW_CONTROL_ERROR = 0x3
+    SETTINGS_TIMEOUT = 0x4
+    STREAM_CLOSED = 0x5
+    FRAME_SIZE_ERROR = 0x6
+    REFUSED_STREAM = 0x7
+    CANCEL = 0x8
+    COMPRESSION_ERROR = 0x9
+    CONNECT_ERROR = 0xA
+    ENHANCE_YOUR_CALM = 0xB
+    INADEQUATE_SECURITY = 0xC
+    HTTP_1_1_REQUIRED = 0xD
+
+
+_H2_CODES = {
+    H3ErrorCode.NO_ERROR: H2ErrorCode.NO_ERROR,
+    H3ErrorCode.INTERNAL_ERROR: H2ErrorCode.INTERNAL_ERROR,
+    H3ErrorCode.EXCESSIVE_LOAD: H2ErrorCode.ENHANCE_YOUR_CALM,
+    H3ErrorCode.REQUEST_REJECTED: H2ErrorCode.REFUSED_STREAM,
+    H3ErrorCode.REQUEST_CANCELLED: H2ErrorCode.CANCEL,
+    H3ErrorCode.REQUEST_INCOMPLETE: H2ErrorCode.PROTOCOL_ERROR,
+    H3ErrorCode.CONNECT_ERROR: H2ErrorCode.CONNECT_ERROR,
+    H3ErrorCode.VERSION_FALLBACK: H2ErrorCode.HTTP_1_1_REQUIRED,
+    H3ErrorCode.QPACK_DECOMPRESSION_FAILED: H2ErrorCode.COMPRESSION_ERROR,
+}
+
+
+def h2_error_name(code: int) -> str:
+    """The RFC name of an HTTP/2 error code; hexadecimal if it has none."""
+    try:
+        return H2ErrorCode(code).name
+    except ValueError:
+        return f"{code:#x}"
+
+
+def to_h2(code: int) -> H2ErrorCode:
+    """The HTTP/2 error code with the meaning of an HTTP/3 one; PROTOCOL_ERROR if there is none."""
+    return _H2_CODES.get(code, H2ErrorCode.PROTOCOL_ERROR)  # type: ignore[call-overload]
+
+
 _TRANSPORT_ERRORS = (
     "NO_ERROR", "INTERNAL_ERROR", "CONNECTION_REFUSED", "FLOW_CONTROL_ERROR", "STREAM_LIMIT_ERROR",
     "STREAM_STATE_ERROR", "FINAL_SIZE_ERROR", "FRAME_ENCODING_ERROR", "TRANSPORT_PARAMETER_ERROR",

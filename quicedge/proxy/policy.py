@@ -11,7 +11,7 @@ import structlog
 
 from quicedge.config.limits import CLOSES_LOGGED_PER_SECOND, REFUSAL_LOG_INTERVAL, RETRY_AFTER
 from quicedge.config.schema import Config
-from quicedge.http.errors import error_name
+from quicedge.http.errors import error_name, h2_error_name
 from quicedge.proxy.client import ClientInfo, address_of, host_of
 from quicedge.proxy.exchange import Exchange
 from quicedge.proxy.request_rates import RequestRates
@@ -139,12 +139,17 @@ class Policy:
         self._refusals.note(reason, self._clock())
 
     def note_closed(self, client: ClientInfo, code: int, reason: str) -> None:
-        """Log that a connection was closed because of its client's behaviour."""
+        """Log that a connection was closed because of its client's behaviour; `code` is one of the
+        client's HTTP version."""
         if self._closes_logged.allow(self._clock()):
             log.warning(
                 "connection closed",
                 connection=client.transport.connection_id,
                 client=address_of(client),
-                code=error_name(code, application=True),
+                code=(
+                    h2_error_name(code)
+                    if client.http_version == b"2"
+                    else error_name(code, application=True)
+                ),
                 reason=reason,
             )

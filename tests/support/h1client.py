@@ -25,8 +25,15 @@ class FakeLoop:
     def call_soon(self, call: Callable[..., object], *arguments: Any) -> None:
         self._ready.append((call, arguments))
 
-    def call_later(self, after: float, call: Callable[..., object], *arguments: Any) -> None:
-        heapq.heappush(self._timers, (self.now + after, id(call), call, arguments))
+    def call_later(self, after: float, call: Callable[..., object], *arguments: Any) -> Any:
+        timer = self.now + after, id(call), call, arguments
+        heapq.heappush(self._timers, timer)
+        return SimpleNamespace(cancel=lambda: self._cancel(timer))
+
+    def _cancel(self, timer: Any) -> None:
+        if timer in self._timers:
+            self._timers.remove(timer)
+            heapq.heapify(self._timers)
 
     def run(self) -> None:
         """Run until nothing is ready."""
@@ -52,7 +59,7 @@ class FakeTransport:
         self.buffered = 0
         self.high, self.low = 65536, 16384
         self.closed = self.aborted = self.reading_paused = False
-        self.session: Http1Session
+        self.session: Any
 
     def write(self, data: bytes) -> None:
         assert not self.is_closing(), "a write after the end"
@@ -95,7 +102,10 @@ class FakeConnection:
 
     def __init__(self, transport: FakeTransport) -> None:
         self.transport = transport
-        self.bytes_received = self.bytes_sent = 0
+
+    @property
+    def bytes_sent(self) -> int:
+        return sum(map(len, self.transport.writes))
 
     def undelivered(self) -> int:
         return self.transport.buffered
