@@ -121,16 +121,13 @@ def route_label(route: Route | None) -> str:
     return f"{route.host}{route.path}" if route is not None else NO_ROUTE
 
 
-def create_series(metrics: Metrics, config: Config) -> None:
-    """Create all metric series of a configuration with the value 0.
+def use_series(metrics: Metrics, config: Config) -> None:
+    """Create all metric series of a configuration with the value 0; drop those of removed routes
+    and upstreams.
 
     A rate over a counter that appears with its first event would miss that event.
     """
-    for route in config.routes:
-        metrics.route(route_label(route))
-    metrics.route(NO_ROUTE)
-    for name in config.upstreams:
-        metrics.upstream(name)
+    metrics.keep([NO_ROUTE, *map(route_label, config.routes)], config.upstreams)
 
 
 def count_exchange(metrics: Metrics, exchange: Exchange) -> None:

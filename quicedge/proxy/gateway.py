@@ -13,8 +13,8 @@ from quicedge.proxy.accounting import (
     access_record,
     count_exchange,
     count_rejected,
-    create_series,
     rejected_record,
+    use_series,
 )
 from quicedge.proxy.client import ClientInfo
 from quicedge.proxy.exchange import Downstream, Exchange, Origin
@@ -79,7 +79,7 @@ class Gateway:
         self.message_limits = MessageLimits(
             max_size=config.http3.max_field_section_size, max_fields=config.http3.max_fields
         )
-        create_series(self.metrics, config)
+        use_series(self.metrics, config)
 
     # --- requests -------------------------------------------------------------------------------
 

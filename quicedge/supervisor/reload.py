@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from pathlib import Path
 
 import msgspec
 import structlog
@@ -53,6 +54,9 @@ def reread(path: str | None, current: Config) -> Settings:
     if path is None:
         new = current
     else:
+        if Path(path).exists() and not Path(path).is_file():
+            # Reading a pipe a second time would block the supervisor until data arrives.
+            raise ReloadError(f"{path}: is not a regular file and cannot be read again")
         try:
             new = load_config(path)
         except ConfigError as error:

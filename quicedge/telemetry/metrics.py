@@ -7,6 +7,7 @@ of series depends only on the configuration and the constants below.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Collection
 
 from msgspec import Struct, field
 
@@ -120,6 +121,12 @@ class Metrics(Struct):
         if found is None:
             found = self.listeners[name] = ListenerMetrics()
         return found
+
+    def keep(self, routes: Collection[str], upstreams: Collection[str]) -> None:
+        """Keep these routes and upstreams only, created if new; repeated reloads with new names
+        would otherwise add series without bound."""
+        self.routes = {name: self.route(name) for name in routes}
+        self.upstreams = {name: self.upstream(name) for name in upstreams}
 
     def exchange(
         self,

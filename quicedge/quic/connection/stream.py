@@ -28,6 +28,11 @@ class ReceiveHalf:
         self.stop_code: int | None = None
         self.stop_pending = False
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nothing was received and reception was not stopped."""
+        return not self.window.used and self.final_size is None and self.stop_code is None
+
     def check_end(self, end: int, fin: bool) -> None:
         """Check the final size against data that ends at `end`; raises FinalSizeError."""
         final = self.final_size

@@ -540,10 +540,16 @@ class Streams:
 
     @property
     def responses_delivered(self) -> bool:
-        """Whether everything sent on peer-initiated bidirectional streams is acknowledged."""
+        """Whether everything sent on peer-initiated bidirectional streams is acknowledged.
+
+        A stream on which nothing was received was opened by one with a higher number (RFC 9000
+        section 2.1): it owes no response.
+        """
         theirs = self._ours ^ 1
         return all(
-            stream.send is None or stream.send.is_finished
+            stream.send is None
+            or stream.send.is_finished
+            or (stream.receive is not None and stream.receive.is_untouched)
             for stream_id, stream in self._open.items()
             if stream_id & 3 == theirs
         )

@@ -116,6 +116,19 @@ def test_an_unanswered_handshake_ends_by_its_timeout() -> None:
     assert pair.server.connection.ending is Ending.HANDSHAKE_TIMEOUT
 
 
+def test_streams_opened_only_by_a_higher_number_owe_no_response() -> None:
+    """They would otherwise keep a draining connection until its idle timeout."""
+    pair = connected()  # the client has opened stream 0
+    client, server = pair.client.connection, pair.server.connection
+    client.send_stream_data(12, b"?", end_stream=True)
+    pair.run(lambda: server.streams.peer_bidi.opened == 4)
+    for stream_id in (0, 12):
+        assert not server.streams.responses_delivered
+        server.send_stream_data(stream_id, b"!", end_stream=True)
+        pair.run(lambda s=stream_id: server.streams.delivery(s) is Delivery.DELIVERED)
+    assert server.streams.responses_delivered
+
+
 def test_open_streams_are_those_the_client_opened() -> None:
     """The control and QPACK streams of both sides are no streams of the client's requests."""
     pair = connected()

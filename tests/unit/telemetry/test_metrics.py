@@ -18,7 +18,7 @@ from quicedge.admin.view import EdgeState, Status, WorkerState, WorkerStatus
 from quicedge.config.accessfields import ACCESS_FIELDS
 from quicedge.config.schema import Config, Route, Upstream
 from quicedge.http.errors import OriginFailure
-from quicedge.proxy.accounting import create_series
+from quicedge.proxy.accounting import use_series
 from quicedge.proxy.policy import Policy
 from quicedge.telemetry.access import AccessRecord
 from quicedge.telemetry.metrics import (
@@ -82,7 +82,7 @@ def test_series_of_a_configuration_exist_at_zero_before_the_first_request() -> N
         upstreams={"app": Upstream(servers=["http://a"])},
         routes=[Route(upstream="app", host="a.test", path="/x")],
     )
-    create_series(metrics, config)
+    use_series(metrics, config)
     metrics.listener("[::]:443")
     shown = exposition(metrics)
     outcomes = shown["quicedge_route_outcomes_total"]
@@ -199,3 +199,14 @@ def test_the_exposition_is_well_formed_without_workers() -> None:
 
 def test_the_names_of_access_fields_are_those_of_a_record() -> None:
     assert set(ACCESS_FIELDS) == set(AccessRecord.__struct_fields__)
+
+
+def test_routes_and_upstreams_that_a_reload_removes_leave_no_series() -> None:
+    metrics = Metrics()
+    for generation in range(100):
+        metrics.keep([f"a.test/{generation}", "kept"], [f"origin{generation}", "kept"])
+        metrics.route("kept").bytes_sent += 1
+        metrics.upstream("kept").requests += 1
+    assert set(metrics.routes) == {"a.test/99", "kept"}
+    assert set(metrics.upstreams) == {"origin99", "kept"}
+    assert metrics.routes["kept"].bytes_sent == metrics.upstreams["kept"].requests == 100
