@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Protocol
 
 from msgspec import Meta, Struct
 
+from quicedge.proxy.alt_svc import Advertising
 from quicedge.telemetry.spans import SpanCounts
 from quicedge.telemetry.stats import (
     ConnectionQuery,
@@ -78,6 +79,40 @@ class CertificateStatus(Struct, frozen=True, kw_only=True):
     """When it or an intermediate certificate of its chain expires."""
 
 
+class AltSvcReason(StrEnum):
+    """Why clients that were told of HTTP/3 probably do not arrive."""
+
+    NO_DATAGRAMS = "no UDP datagram arrives"
+    """A firewall or a port that is not forwarded."""
+    NO_HANDSHAKES = "UDP datagrams arrive, but no handshake begins"
+    """See `datagrams_dropped` for what became of them."""
+    HANDSHAKES_FAIL = "handshakes fail"
+    """Our answers may not reach clients, or large datagrams are lost."""
+
+
+class AltSvcStatus(Struct, frozen=True, kw_only=True):
+    """Whether clients of a TCP listener are told of HTTP/3, and whether they arrive."""
+
+    listener: str
+    state: Advertising
+    withdrawn_seconds: float | None
+    """Since HTTP/3 was withdrawn; None: it is advertised."""
+    reason: AltSvcReason | None
+    """Why it is withdrawn, probably."""
+    told: int
+    """Client addresses told since the start; `arrived` over QUIC, `missed` the time, or still
+    `waiting`."""
+    arrived: int
+    missed: int
+    waiting: int
+    networks_missing: int
+    """Networks of clients told in vain since any client arrived; from `networks_needed` on,
+    HTTP/3 is withdrawn."""
+    networks_needed: int
+    withdrawals: int
+    """Since the start."""
+
+
 class Status(Struct, frozen=True, kw_only=True):
     """The edge as a whole."""
 
@@ -94,6 +129,8 @@ class Status(Struct, frozen=True, kw_only=True):
     listeners: list[ListenerStatus]
     workers: list[WorkerStatus]
     certificates: list[CertificateStatus] = []
+    alt_svc: list[AltSvcStatus] = []
+    """By TCP listener, where HTTP/3 is served too."""
     spans: SpanCounts | None = None
     """None when spans are not exported."""
     trace_directory: str | None = None

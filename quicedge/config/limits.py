@@ -606,6 +606,43 @@ stream before it is forwarded with a body of unknown length: several PTOs of a s
 ALT_SVC_MAX_AGE: Final = 86400
 """Seconds that a client may cache Alt-Svc (RFC 7838 section 3.1)."""
 
+ALT_SVC_PATIENCE: Final = 300.0
+"""Seconds that a client told of HTTP/3 has to arrive: browsers try it at their next connection, and
+come back to a broken one after five minutes."""
+
+ALT_SVC_ENOUGH: Final = 20
+"""Networks whose clients were told of HTTP/3, of which none arrived, before it is withdrawn: one
+network that drops UDP says nothing about the others."""
+
+ALT_SVC_CERTAINTY: Final = 7.0
+"""As many times the usual number of told networks per arrival must be told in vain: by chance that
+happens once in a thousand times (exp(-7))."""
+
+ALT_SVC_MOST: Final = 2000
+"""Told networks without an arrival that are enough however rarely clients arrive."""
+
+ALT_SVC_RETRY: Final = 600.0
+"""Seconds from the withdrawal of Alt-Svc to the first trial."""
+
+ALT_SVC_TRIAL_SHARE: Final = 20
+"""One client in so many is told of HTTP/3 during a trial."""
+
+ALT_SVC_TRIAL_PERIOD: Final = 600.0
+"""Seconds until other clients are on trial: a few connections of a browser."""
+
+ALT_SVC_ARRIVAL_MEMORY: Final = 3600.0
+"""Seconds for which an arrived client counts as one that can speak HTTP/3."""
+
+ALT_SVC_TABLE: Final = 16384
+"""Client addresses remembered per listener, of those told and of those arrived: 1 to 2 MB each."""
+
+ALT_SVC_REPORT_MAX: Final = 1024
+"""Client addresses per listener in one report of a worker, about one per second; others are not
+counted."""
+
+ALT_SVC_CHECK_INTERVAL: Final = 5.0
+"""Seconds between checks of whether told clients have arrived."""
+
 # --- upstream -------------------------------------------------------------------------------
 
 UPSTREAM_JOINED: Final = 64 * 1024
