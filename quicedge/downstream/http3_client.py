@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from quicedge.proxy.alt_svc import QuicSource
 from quicedge.proxy.client import Transport
 from quicedge.quic.connection import Connection
 from quicedge.quic.packet import VERSION_NAMES
@@ -13,13 +14,14 @@ from quicedge.telemetry.protocols import TransportKind
 class Http3Client:
     """A `proxy.client.ClientInfo` on top of a QUIC connection."""
 
-    __slots__ = ("_authoritative", "_connection", "http_version", "share")
+    __slots__ = ("_authoritative", "_connection", "alt_svc", "http_version", "share")
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._authoritative: str | None = None
         """A host that the connection may carry requests for."""
         self.http_version = b"3"
+        self.alt_svc: QuicSource | None = None
         address = packed(str(connection.came_from.remote[0]))
         self.share = Client(address, prefix_of(address))
 
@@ -27,11 +29,6 @@ class Http3Client:
     def address(self) -> tuple[str, int] | None:
         path = self._connection.validated_path
         return None if path is None else (str(path.remote[0]), path.remote[1])
-
-    @property
-    def local_port(self) -> int | None:
-        path = self._connection.active_path
-        return path.socket.address[1] if path is not None else None
 
     @property
     def early_data(self) -> bool:

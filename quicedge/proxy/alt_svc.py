@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from zlib import crc32
 
 from msgspec import Struct, field
@@ -60,14 +60,11 @@ class AltSvcReport(Struct, array_like=True):
     arrivals: dict[str, Arrivals] = field(default_factory=dict)
 
 
-class QuicCounts(Protocol):
+class QuicCounts(NamedTuple):
     """Counters of a UDP listener since the worker's start."""
 
-    @property
-    def datagrams(self) -> int: ...
-
-    @property
-    def handshakes_failed(self) -> int: ...
+    datagrams: int
+    handshakes_failed: int
 
 
 def lead_to(listener: str, quic: Iterable[str], port: int | None) -> tuple[str, ...]:
@@ -75,7 +72,10 @@ def lead_to(listener: str, quic: Iterable[str], port: int | None) -> tuple[str, 
 
     None of them may have that port: it is then translated on the way, to whichever of them.
     """
+    quic = tuple(quic)
     place = HostPort.parse(listener)
+    if listener in quic and port in (None, place.port):
+        return (listener,)
     family = [name for name in quic if (":" in HostPort.parse(name).host) == (":" in place.host)]
     wanted = port or place.port
     return tuple(name for name in family if HostPort.parse(name).port == wanted) or (
@@ -167,7 +167,7 @@ class AltSvcBoard:
         self._clock = clock
         self._tcp: dict[str, TcpSource] = {}
         self._quic: dict[str, QuicSource] = {}
-        self._reported: dict[str, tuple[int, int]] = {}
+        self._reported: dict[str, QuicCounts] = {}
 
     def configure(self, config: AltSvcConfig, *, tcp: Iterable[str], quic: Iterable[str]) -> None:
         """Use a configuration from now on, for live connections too."""
@@ -204,11 +204,13 @@ class AltSvcBoard:
         return AltSvcReport(told, arrivals) if told or arrivals else None
 
     def _arrivals(self, name: str, source: QuicSource, counts: QuicCounts | None) -> Arrivals:
-        now = (counts.datagrams, counts.handshakes_failed) if counts is not None else (0, 0)
-        before = self._reported.get(name, (0, 0))
-        self._reported[name] = now
+        before = self._reported.get(name, QuicCounts(0, 0))
+        now = self._reported[name] = counts or before
         found = Arrivals(
-            list(source.addresses), source.is_used, now[0] - before[0], now[1] - before[1]
+            list(source.addresses),
+            source.is_used,
+            now.datagrams - before.datagrams,
+            now.handshakes_failed - before.handshakes_failed,
         )
         source.addresses.clear()
         source.is_used = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from quicedge.config.host_port import HostPort
+from quicedge.proxy.alt_svc import AltSvcSource
 from quicedge.shares import Client
 from quicedge.telemetry.protocols import TransportKind
 
@@ -50,8 +51,8 @@ class ClientInfo(Protocol):
         """IP address and port; None until validated, because source addresses can be forged."""
 
     @property
-    def local_port(self) -> int | None:
-        """The local port that it connected to."""
+    def alt_svc(self) -> AltSvcSource | None:
+        """What it is told of HTTP/3; None: nothing."""
 
     @property
     def early_data(self) -> bool:

@@ -11,6 +11,7 @@ arrival.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Iterable
 
@@ -20,6 +21,7 @@ from quicedge.admin.view import AltSvcReason, AltSvcStatus
 from quicedge.config.limits import (
     ALT_SVC_ARRIVAL_MEMORY,
     ALT_SVC_CERTAINTY,
+    ALT_SVC_CHECK_INTERVAL,
     ALT_SVC_ENOUGH,
     ALT_SVC_MOST,
     ALT_SVC_PATIENCE,
@@ -239,6 +241,12 @@ class AltSvcEvidence:
         for evidence in self._listeners.values():
             evidence.check(now)
         self._announce(before)
+
+    async def run(self) -> None:
+        """Decide periodically."""
+        while True:
+            await asyncio.sleep(ALT_SVC_CHECK_INTERVAL)
+            self.check()
 
     def _announce(self, before: dict[str, Advertising]) -> None:
         changed = {name: new for name, new in self.states.items() if before.get(name) is not new}

@@ -20,7 +20,9 @@ from quicedge.admin.view import Connections, EdgeState, QlogLevel, Status, Worke
 from quicedge.config.limits import MAX_WORKERS
 from quicedge.config.schema import Config
 from quicedge.config.unusable import UnusableError
+from quicedge.proxy.alt_svc import Advertising
 from quicedge.supervisor import notify
+from quicedge.supervisor.alt_svc import AltSvcEvidence
 from quicedge.supervisor.current import CurrentSettings
 from quicedge.supervisor.expiry import CertificateWatch
 from quicedge.supervisor.reload import (
@@ -122,6 +124,7 @@ class Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._spans = Spans()
         self._certificates = CertificateWatch()
+        self._alt_svc = AltSvcEvidence(time.monotonic, self._tell_of_alt_svc)
 
     async def serve(self) -> int:
         """Run until shutdown; returns 1 if the start failed or a worker was killed, else 0."""
@@ -132,6 +135,7 @@ class Supervisor:
         except ListenError as error:
             log.error("cannot listen", error=str(error))
             return 1
+        self._configure_alt_svc()
         self._rosters = Rosters(self._workers)
         self._resets = UnsolicitedResets(self._listeners, self._secret)
         self._pool = WorkerPool(
@@ -140,14 +144,15 @@ class Supervisor:
             entry=self._worker_entry,
             on_ready=self._worker_ready,
             on_dead=self._worker_dead,
-            on_spans=self._spans.put,
             on_failed=self._worker_failed,
+            notices={"spans": self._spans.put, "alt_svc": self._alt_svc.receive},
         )
         admin: AdminServer | None = None
         try:
             admin = self._start_admin()
             self._handle_signals()
             self._spawn(self._certificates.run())
+            self._spawn(self._alt_svc.run())
             await self._spans.configure(self._config.otel)
             return await self._run_workers(admin)
         except AdminAddressError as error:
@@ -223,8 +228,16 @@ class Supervisor:
     def _config(self) -> Config:
         return self.current.config
 
+    def _configure_alt_svc(self) -> None:
+        quic = [listener.address for listener in self._listeners.status()]
+        self._alt_svc.configure(self._config.alt_svc, tcp=(), quic=quic)
+
+    def _tell_of_alt_svc(self, states: dict[str, Advertising]) -> None:
+        self._spawn(self._broadcast("set_alt_svc", states))
+
     async def _changed(self, settings: Settings) -> None:
         self._certificates.use(settings.certificates)
+        self._configure_alt_svc()
         await self._spans.configure(settings.config.otel)
 
     def _ready_workers(self) -> list[Worker]:
@@ -245,16 +258,16 @@ class Supervisor:
         try:
             if worker.started_at < self._logs_reopened_at:
                 await worker.channel.call("reopen_logs")
+            await worker.channel.call("set_alt_svc", self._alt_svc.states)
         except ControlError as error:
             log.error("worker failed to reopen its logs", slot=worker.slot, error=str(error))
 
-    async def _broadcast(self, method: str, parameter: Any = None) -> int:
+    async def _broadcast(self, method: str, parameter: Any = None) -> None:
         """Send a command to every worker and log rejections; starting workers catch up later."""
         _, errors = await self._pool.ask(method, parameter)
         failed = {k: error for k, error in errors.items() if not isinstance(error, NoWorkerError)}
         for slot, error in failed.items():
             log.error("worker rejected the command", slot=slot, command=method, error=str(error))
-        return len(failed)
 
     # --- signals ----------------------------------------------------------------------------
 
@@ -334,6 +347,7 @@ class Supervisor:
             listeners=self._listeners.status(),
             workers=workers,
             certificates=self._certificates.status,
+            alt_svc=self._alt_svc.status,
             spans=self._spans.counts,
             trace_directory=self.trace_directory,
         )

@@ -15,8 +15,9 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -32,8 +33,7 @@ from quicedge.config.limits import (
     WORKER_STABLE,
     WORKER_START_TIMEOUT,
 )
-from quicedge.telemetry.spans import Span
-from quicedge.worker.control import ControlChannel, ControlError, WorkerSpec
+from quicedge.worker.control import ControlChannel, ControlError, Handler, WorkerSpec
 
 log = structlog.get_logger(__name__)
 
@@ -41,8 +41,6 @@ _PACKAGE_PARENT = str(Path(quicedge.__file__).resolve().parent.parent)
 
 MakeSpec = Callable[[int, int], WorkerSpec]
 """Slot and number of the control descriptor -> the worker's specification."""
-
-OnSpans = Callable[[list[Span]], None]
 
 
 class WorkerError(Exception):
@@ -73,7 +71,7 @@ class Worker:
 
     @classmethod
     async def start(
-        cls, slot: int, make_spec: MakeSpec, entry: str | None, on_spans: OnSpans
+        cls, slot: int, make_spec: MakeSpec, entry: str | None, notices: Mapping[str, Handler]
     ) -> Worker:
         """Spawn a process and send it its specification; raises OSError."""
         ours, theirs = socket.socketpair()
@@ -103,7 +101,7 @@ class Worker:
                 "ready": worker._on_ready,
                 "drained": worker._on_drained,
                 "failed": worker._on_failed,
-                "spans": on_spans,
+                **notices,
             },
         )
         await worker.channel.start()
@@ -152,8 +150,8 @@ class WorkerPool:
     """Keeps one worker running in each slot. Call `start` once, then `stop`.
 
     `entry` (`module:function`) replaces the worker's main function in tests. `on_ready` is called
-    with every worker that becomes ready, `on_dead` with every one that ended, `on_spans` with the
-    spans they record, `on_failed` with the reason when a replacement ends before it is ready.
+    with every worker that becomes ready, `on_dead` with every one that ended, `on_failed` with the
+    reason when a replacement ends before it is ready. `notices`: handlers of further notices.
     """
 
     def __init__(
@@ -164,8 +162,8 @@ class WorkerPool:
         entry: str | None = None,
         on_ready: Callable[[Worker], None] = lambda worker: None,
         on_dead: Callable[[Worker], None] = lambda worker: None,
-        on_spans: OnSpans = lambda spans: None,
         on_failed: Callable[[str], None] = lambda reason: None,
+        notices: Mapping[str, Handler] = MappingProxyType({}),
     ) -> None:
         self.current: list[Worker | None] = [None] * workers
         self.restarts = [0] * workers
@@ -175,7 +173,7 @@ class WorkerPool:
         self._entry = entry
         self._on_ready = on_ready
         self._on_dead = on_dead
-        self._on_spans = on_spans
+        self._notices = notices
         self._on_failed = on_failed
         self._stopping = asyncio.Event()
         self._keepers: list[asyncio.Task[None]] = []
@@ -288,7 +286,7 @@ class WorkerPool:
     async def _live(self, slot: int, first: asyncio.Future[None]) -> str:
         """Run one worker to its end; returns how it ended, in words."""
         try:
-            worker = await Worker.start(slot, self._make_spec, self._entry, self._on_spans)
+            worker = await Worker.start(slot, self._make_spec, self._entry, self._notices)
         except (OSError, ControlError) as error:
             return str(error)
         self.current[slot] = worker

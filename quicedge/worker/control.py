@@ -19,6 +19,7 @@ import structlog
 
 from quicedge.config.limits import CONTROL_MAX_PENDING, CONTROL_MESSAGE_MAX, CONTROL_TIMEOUT
 from quicedge.config.schema import Config
+from quicedge.proxy.alt_svc import Advertising, AltSvcReport
 from quicedge.quic.ticket_keys import SharedKeys
 from quicedge.quic.tls import CertificatePem
 from quicedge.telemetry.spans import Span
@@ -136,6 +137,8 @@ METHODS: Mapping[str, Method] = {
     "prepare_settings": Method(Settings, None),
     "commit_settings": Method(None, None),
     "abort_settings": Method(None, None),
+    # What the TCP listeners tell clients of HTTP/3, for those whose state has changed.
+    "set_alt_svc": Method(dict[str, Advertising], None),
     "reopen_logs": Method(None, None),
     "set_log_level": Method(str, None),
     # Notified by a worker.
@@ -143,6 +146,7 @@ METHODS: Mapping[str, Method] = {
     "drained": Method(None, None),
     "failed": Method(str, None),
     "spans": Method(list[Span], None),
+    "alt_svc": Method(AltSvcReport, None),
 }
 
 

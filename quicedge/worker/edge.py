@@ -20,6 +20,7 @@ from quicedge.downstream.http3 import Codec, CodecFactory, Http3Session
 from quicedge.http.dates import CurrentDate
 from quicedge.http.errors import H3ErrorCode
 from quicedge.http.h3 import H3Connection, H3Settings
+from quicedge.proxy.alt_svc import AltSvcBoard, AltSvcReport, QuicCounts
 from quicedge.proxy.gateway import Gateway
 from quicedge.proxy.policy import Policy
 from quicedge.proxy.spans import SpanRecorder
@@ -111,6 +112,9 @@ class Edge:
         self.handshakes_completed = 0
         self.handshakes_failed = 0
         self._upstreams: dict[str, AnyUpstream] = {}
+        self.alt_svc = AltSvcBoard()
+        self.send_alt_svc: Callable[[AltSvcReport], None] = lambda report: None
+        """Sends what became of clients told of HTTP/3 to the supervisor."""
         self.spans = SpanRecorder(config.otel, self._clock)
         self.policy = Policy(config, self._clock)
         self.gateway = Gateway(
@@ -199,6 +203,8 @@ class Edge:
             max_field_section_size=config.http3.max_field_section_size,
             max_fields=config.http3.max_fields,
         )
+        quic = [str(HostPort.of(sock.address)) for sock in self.sockets]
+        self.alt_svc.configure(config.alt_svc, tcp=(), quic=quic)
         replaced, self._upstreams = self._upstreams, proposal.upstreams
         self.gateway.use(config, proposal.router, proposal.upstreams)
         for name, upstream in replaced.items():
@@ -297,6 +303,8 @@ class Edge:
 
     def _accept(self, connection: Connection) -> Http3Session:
         session = Http3Session(connection, self.gateway, self)
+        listener = str(HostPort.of(connection.came_from.socket.address))
+        session.client.alt_svc = self.alt_svc.of_quic(listener)
         self.tracer.accepted(session)
         self.sessions.add(session)
         return session
@@ -326,6 +334,8 @@ class Edge:
 
     def handshake_completed(self, session: Http3Session) -> None:
         self.handshakes_completed += 1
+        if session.client.alt_svc is not None:
+            session.client.alt_svc.arrived(session.client.share.address)
 
     def session_ended(self, session: Http3Session) -> None:
         """The session's connection has ended."""
@@ -350,6 +360,17 @@ class Edge:
             self.gateway.reclaim()
         self._losses.check(self._lost(), now)
         self.tracer.check()
+        self._report_alt_svc()
+
+    def _report_alt_svc(self) -> None:
+        counts = {}
+        for sock in self.sockets:
+            name = str(HostPort.of(sock.address))
+            failed = self.gateway.metrics.listener(name).handshakes["failed"]
+            counts[name] = QuicCounts(sock.counters["datagrams_received"], failed)
+        report = self.alt_svc.report(counts)
+        if report is not None:
+            self.send_alt_svc(report)
 
     def _lost(self) -> Counter[str]:
         lost: Counter[str] = Counter()

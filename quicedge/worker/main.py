@@ -173,6 +173,7 @@ class _Worker:
                 "prepare_settings": self.prepare_settings,
                 "commit_settings": self.commit_settings,
                 "abort_settings": self.abort_settings,
+                "set_alt_svc": self._edge.alt_svc.set_states,
                 "reopen_logs": self.reopen_logs,
                 "set_log_level": self.set_log_level,
             },
@@ -187,6 +188,7 @@ class _Worker:
             return True
 
         self._edge.spans.send = send_spans
+        self._edge.send_alt_svc = lambda report: channel.notify("alt_svc", report)
         channel.notify("ready")
         await self._ended.wait()
         channel.notify("drained")

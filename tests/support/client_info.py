@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from quicedge.proxy.alt_svc import AltSvcSource
 from quicedge.proxy.client import Transport
 from quicedge.shares import Client
 from quicedge.telemetry.protocols import TransportKind
@@ -15,7 +16,7 @@ class StubClient:
 
     address: tuple[str, int] | None = ("192.0.2.1", 50000)
     http_version: bytes = b"3"
-    local_port: int | None = 443
+    alt_svc: AltSvcSource | None = None
     early_data: bool = False
     authoritative: bool = True
     share: Client = field(default_factory=lambda: Client(b"\xc0\x00\x02\x01", b"\xc0\x00\x02"))

@@ -26,7 +26,7 @@ def build_filters(config: Config, spans: SpanRecorder, date: Callable[[], bytes]
     elif options.trace_context:
         added.append(ContinueTrace())
     if config.alt_svc.enabled:
-        added.append(AltSvc(config.alt_svc))
+        added.append(AltSvc())
     if options.server_timing:
         added.append(ServerTiming())
     further = frozenset[bytes]().union(*(item.reserved for item in added))

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicedge.config.schema import AltSvc as AltSvcConfig
 from quicedge.config.schema import Config, Forwarding
 from quicedge.http.message import Request, Response
 from quicedge.proxy.client import Transport
@@ -175,17 +174,37 @@ def test_early_data_is_marked_and_an_unproven_address_is_unknown() -> None:
     assert fields[b"x-forwarded-for"] == b"unknown"
 
 
-def alt_svc_of(response: Response, client: StubClient, **config: object) -> list[bytes]:
-    item = AltSvc(AltSvcConfig(**config))  # type: ignore[arg-type]
+def alt_svc_of(response: Response, client: StubClient) -> list[bytes]:
+    item = AltSvc()
     fields = item.on_response(response, exchange(client)).fields
     return [value for name, value in fields if name == b"alt-svc"]
 
 
-def test_alt_svc_names_the_port_that_the_client_came_to() -> None:
+class Told:
+    """A listener that has something to tell, or nothing."""
+
+    def __init__(self, value: bytes | None) -> None:
+        self.value = value
+        self.addresses: list[bytes] = []
+
+    def value_for(self, address: bytes) -> bytes | None:
+        self.addresses.append(address)
+        return self.value
+
+
+def test_alt_svc_is_what_the_listener_tells_its_client() -> None:
     theirs = Response(200, [(b"alt-svc", b'h3=":8443"')], b"1.1")
-    assert alt_svc_of(theirs, StubClient(local_port=4433)) == [b'h3=":4433"; ma=86400']
-    assert alt_svc_of(theirs, StubClient(), port=443, max_age=60) == [b'h3=":443"; ma=60']
-    assert alt_svc_of(theirs, StubClient(local_port=None)) == [b'h3=":8443"']
+    told = Told(b'h3=":4433"; ma=60')
+    client = StubClient(alt_svc=told)
+    assert alt_svc_of(theirs, client) == [told.value]
+    assert told.addresses == [client.share.address]
+
+
+def test_an_origins_alt_svc_is_dropped_where_the_edge_has_none() -> None:
+    """It names a port of the origin, which clients of the edge do not reach."""
+    theirs = Response(200, [(b"alt-svc", b'h3=":8443"')], b"1.1")
+    assert alt_svc_of(theirs, StubClient(alt_svc=Told(None))) == []
+    assert alt_svc_of(theirs, StubClient(alt_svc=None)) == []
 
 
 def test_server_timing_is_told_of_origins_alone() -> None:
