@@ -7,13 +7,51 @@ PYTHON := $(shell for p in python3.14 python3.13 python3.12 python3.11 python3; 
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: run test lint types interop bench soak fuzz clean
+# The compiled core is built where cargo is. QUICEDGE_PURE=1 does without: no build, and Python at
+# run time.
+CORE := quicedge/_native.abi3.so
+CORE_LOG := native/build.log
+CORE_WANTED := $(if $(filter-out 0,$(QUICEDGE_PURE)),,$(shell command -v cargo 2>/dev/null))
 
+.PHONY: run test core core-if-possible wheels lint types interop bench soak fuzz clean
+
+# The demo answers at once: a core that has still to be built is for the next start.
 run: $(VENV)/.installed
+	@if [ -n "$(CORE_WANTED)" ] && ! $(MAKE) --question core 2>/dev/null; then \
+		echo "building the compiled core in the background ($(CORE_LOG)); the next start uses it"; \
+		{ nice $(MAKE) --no-print-directory core >$(CORE_LOG) 2>&1 \
+			&& echo "compiled core built: the next start uses it" \
+			|| echo "compiled core not built, see $(CORE_LOG); Python does its work"; } & \
+	fi; \
 	$(BIN)/quicedge demo
 
-test: $(VENV)/.installed-test
+test: $(VENV)/.installed-test core-if-possible
 	$(PYTEST) $(ARGS)
+
+core: $(CORE)
+
+core-if-possible: | $(VENV)/bin/python
+	@[ -z "$(CORE_WANTED)" ] || $(MAKE) --no-print-directory core \
+		|| echo "compiled core not built: Python does its work"
+
+$(CORE): native/Cargo.toml native/Cargo.lock $(wildcard native/src/*.rs) | $(VENV)/bin/python
+	@echo "building the compiled core ..."
+	PYO3_PYTHON=$(abspath $(BIN)/python) PYO3_BUILD_EXTENSION_MODULE=1 \
+		cargo build --release --locked --manifest-path native/Cargo.toml --target-dir native/target
+	@cp native/target/release/lib_native.so $@.new && mv $@.new $@
+
+# Wheels for every Python from 3.11 on, on x86_64 and aarch64 with glibc 2.17 or newer, and the source
+# distribution. zig links for both; rustup adds the targets' standard libraries.
+WHEEL_TARGETS := x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu
+wheels: | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet 'setuptools>=68' 'setuptools-rust>=1.12' \
+		'maturin>=1.9,<2' 'ziglang>=0.14'
+	$(BIN)/python setup.py --quiet sdist --dist-dir dist
+	@for target in $(WHEEL_TARGETS); do \
+		rustup target add $$target && PATH="$(abspath $(BIN)):$$PATH" $(BIN)/maturin build --release \
+			--zig --target $$target --compatibility manylinux2014 --out dist || exit 1; \
+	done
+	@ls -l dist
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -22,19 +60,19 @@ lint: $(VENV)/.installed-test
 types: $(VENV)/.installed-test
 	$(BIN)/mypy
 
-interop: $(VENV)/.installed-test
+interop: $(VENV)/.installed-test core-if-possible
 	$(BIN)/python -m interop run $(ARGS)
 
-bench: $(VENV)/.installed-test
+bench: $(VENV)/.installed-test core-if-possible
 	$(BIN)/python -m bench.run $(ARGS)
 
 # SOAK_SECONDS: duration of the first phase (default 300).
-soak: $(VENV)/.installed-test
+soak: $(VENV)/.installed-test core-if-possible
 	$(BIN)/python -m bench.soak $(ARGS)
 
 # Where atheris is not available, a plain mutator is used.
 fuzz: $(VENV)/.installed-test
-	-$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
+	-QUICEDGE_PURE=1 $(BIN)/python -m pip install --quiet --editable '.[fuzz]'
 	$(BIN)/python -m tests.fuzz.run $(ARGS)
 
 $(VENV)/bin/python:
@@ -42,12 +80,12 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable .
+	QUICEDGE_PURE=1 $(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
 $(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	QUICEDGE_PURE=1 $(BIN)/python -m pip install --quiet --editable '.[test]'
 	@touch $(VENV)/.installed $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist *.egg-info native/target native/build.log $(CORE)

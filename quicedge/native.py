@@ -28,9 +28,13 @@ class Core(StrEnum):
     PURE = "pure"
 
 
+is_forced = os.environ.get(VARIABLE, "0") not in ("", "0")
+"""Whether Python was chosen, whatever is installed."""
+
+
 def _load() -> tuple[ModuleType | None, str]:
     """The compiled core, or None and the reason."""
-    if os.environ.get(VARIABLE, "0") not in ("", "0"):
+    if is_forced:
         return None, f"{VARIABLE} is set"
     try:
         from quicedge import _native  # type: ignore[attr-defined, unused-ignore]

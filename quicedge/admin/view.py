@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Protocol
 
 from msgspec import Meta, Struct
 
+from quicedge.native import Core
 from quicedge.proxy.alt_svc import Advertising
 from quicedge.telemetry.spans import SpanCounts
 from quicedge.telemetry.stats import (
@@ -117,6 +118,8 @@ class Status(Struct, frozen=True, kw_only=True):
     """The edge as a whole."""
 
     version: str
+    core: Core
+    """What packets pass through: the compiled core, or Python."""
     state: EdgeState
     pid: int
     uptime_seconds: float

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from quicedge import __version__
+from quicedge import __version__, native
 from quicedge.admin.errors import AdminAddressError
 from quicedge.admin.view import Connections, EdgeState, QlogLevel, Status, WorkerStatus
 from quicedge.config.limits import MAX_WORKERS
@@ -196,6 +196,7 @@ class Supervisor:
                 listen=[listener.address for listener in self._listeners.status()],
                 workers=self._workers,
                 admin=admin.address if admin else None,
+                core=native.describe(),
             )
             await self._stop.wait()
         self._state = EdgeState.DRAINING
@@ -336,6 +337,7 @@ class Supervisor:
             for slot, worker in enumerate(self._pool.current)
         ]
         return Status(
+            core=native.core,
             version=__version__,
             state=self._state,
             pid=os.getpid(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from quicedge import native
 from quicedge.cli.findings import certificates, files, network
 from quicedge.cli.findings.finding import Finding, Level
 from quicedge.cli.findings.impersonation import run_as
@@ -32,8 +33,23 @@ def examine(config: Config, path: str | None = None) -> list[Finding]:
     found += run_as(identity, lambda: network.origins(config))
     found += _unused(config)
     found += network.descriptors()
-    found.append(user)
+    found += [user, _core()]
     return found
+
+
+def _core() -> Finding:
+    """Whether packets pass through the compiled core."""
+    if native.compiled is not None:
+        return Finding(Level.OK, "core", "packets are protected by the compiled core")
+    remedy = ""
+    if not native.is_forced:
+        remedy = "install a wheel, or install with cargo in PATH (`make core` in a checkout)"
+    return Finding(
+        Level.OK,
+        "core",
+        f"packets are protected in Python, at more cost: {native.why_pure}",
+        remedy,
+    )
 
 
 def _identity(config: Config) -> tuple[Identity | None, Finding]:

@@ -12,6 +12,7 @@ from quicedge.admin.guard import is_loopback_host
 from quicedge.admin.server import AdminAddressError, AdminServer, open_admin_socket
 from quicedge.admin.view import Connections, EdgeState, Status
 from quicedge.config.schema import Admin
+from quicedge.native import Core
 from quicedge.telemetry.stats import ConnectionQuery, ConnectionStats, select
 
 ROWS = [
@@ -40,6 +41,7 @@ class FakeEdge:
         if self.broken:
             raise RuntimeError("secret insides")
         return Status(
+            core=Core.COMPILED,
             version="0", state=self.state, pid=1, uptime_seconds=2.5, config_path=None, reloads=0,
             last_reload_error=None, connections=5, listeners=[], workers=[],
         )  # fmt: skip
