@@ -167,7 +167,7 @@ impl Scratch {
             .map(|header| Message {
                 size: (header.msg_len as usize).min(STRIDE),
                 flags: header.msg_hdr.msg_flags,
-                control: (header.msg_hdr.msg_controllen as usize).min(CONTROL),
+                control: header.msg_hdr.msg_controllen.min(CONTROL),
             })
             .collect())
     }

@@ -44,12 +44,8 @@ def _core() -> Finding:
     remedy = ""
     if not native.is_forced:
         remedy = "install a wheel, or install with cargo in PATH (`make core` in a checkout)"
-    return Finding(
-        Level.OK,
-        "core",
-        f"packets are protected in Python, at more cost: {native.why_pure}",
-        remedy,
-    )
+    message = f"packets are protected in Python, at more cost: {native.why_pure}"
+    return Finding(Level.OK, "core", message, remedy)
 
 
 def _identity(config: Config) -> tuple[Identity | None, Finding]:

@@ -32,7 +32,7 @@ def test_the_compiled_core_runs_where_it_is_installed(value: str) -> None:
 
 def test_the_variable_chooses_python_for_all_twins() -> None:
     program = (
-        "import sys; from quicedge import native; import quicedge.udp.socket, quicedge.quic.endpoint;"
+        "import sys, quicedge.udp.socket, quicedge.quic.endpoint; from quicedge import native;"
         "from quicedge.quic.packet_cipher import PacketCipher as c;"
         "from quicedge.quic.frames import parse_ack as p;"
         "from quicedge.udp.receiver import DatagramReceiver as r;"

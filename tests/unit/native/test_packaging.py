@@ -1,4 +1,4 @@
-"""The package builds with and without cargo, and its source distribution holds the core's sources."""
+"""The package builds with and without cargo; its source distribution holds all of the core."""
 
 from __future__ import annotations
 
