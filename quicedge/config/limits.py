@@ -105,8 +105,8 @@ MAX_CRYPTO_OFFSET: Final = 64 * 1024
 """Highest CRYPTO offset buffered; post-quantum ClientHellos with certificates stay below."""
 
 FRAMES_PER_TURN: Final = 1024
-"""Frames of one client that are handled per turn of the loop: 5 ms of it, or 60 ms if each begins
-a request. Full packets of an upload hold fewer in all that a turn reads (UDP_BYTES_PER_WAKEUP)."""
+"""Frames of one client per event loop iteration: about 5 ms, or 60 ms if each begins a request. The
+full packets of an upload that one iteration reads (UDP_BYTES_PER_WAKEUP) hold fewer."""
 
 DENSE_FRAMES_PER_PACKET: Final = 32
 """Frames per packet above which few packets of a client are handled in one go."""
@@ -388,7 +388,7 @@ MAX_ACK_DELAY: Final = 25
 """Milliseconds that we declare as the longest such wait (RFC 9000 section 18.2, its default)."""
 
 ACK_DELAY_EXPONENT: Final = 3
-"""Power of two of the microseconds that ACK delays are told in (RFC 9000 section 18.2)."""
+"""Power of two of the microseconds in which ACK delays are encoded (RFC 9000 section 18.2)."""
 
 ACK_ROOM: Final = 512
 """Bytes of a packet that an ACK frame may take, so that data still fits beside it."""
@@ -497,7 +497,7 @@ H1_UNTAKEN_LOW: Final = 64 * 1024
 """The same, below which it resumes."""
 
 H1_WRITE_SIZE: Final = 64 * 1024
-"""Bytes of a response that are written at once rather than at the end of the turn of the loop."""
+"""Response bytes written immediately rather than at the end of the event loop iteration."""
 
 H1_DRAINED: Final = 64 * 1024
 """Bytes of a refused request, still to come, that are read and dropped so that its connection
@@ -582,7 +582,7 @@ H2_BYTES_PER_UPDATE: Final = 256
 of a few bytes make us send a frame for each."""
 
 H2_FRAMES_PER_TURN: Final = 256
-"""Frames of one client that are handled per turn of the loop, as UPSTREAM_H2_FRAMES_PER_TURN."""
+"""Frames of one client per event loop iteration, as UPSTREAM_H2_FRAMES_PER_TURN."""
 
 H2_RESETS_REMEMBERED: Final = 256
 """Streams per connection that we have reset, or that are over, whose late frames are recognised."""
@@ -739,7 +739,7 @@ UPSTREAM_H2_FLOOD_RATE: Final = 100.0
 """Such frames per second, besides eight per unit of useful work (HAProxy: glitches)."""
 
 UPSTREAM_H2_FRAMES_PER_TURN: Final = 256
-"""Frames of one HTTP/2 origin connection that are handled per turn of the loop: 3 ms of it. The
+"""Frames of one HTTP/2 origin connection that are handled per event loop iteration: 3 ms of it. The
 256 KB that are read at once hold fewer, unless most are below 1 KB."""
 
 STATIC_READ_SIZE: Final = 64 * 1024

@@ -14,21 +14,21 @@ from quicedge.config.limits import (
 from quicedge.quic.tickets import Session, ticket_id
 
 REGISTER_LENGTH = 8
-"""Bytes of a register's name."""
+"""Length of a register's name, in bytes."""
 
 
 class EarlyDataUse(NamedTuple):
     """A ticket that was used for early data."""
 
     register: bytes
-    """The name of the register that must know of it."""
+    """Name of the register that must record the use."""
     ticket_id: bytes
 
 
 class StrikeRegister:
-    """Remembers what was used for `window` seconds at least; at most `capacity` per window.
+    """Remembers used keys for at least `window` seconds, at most `capacity` per window.
 
-    When it is full, it takes nothing for unused: a replay never gets through for want of room.
+    When full, it reports every key as used: lack of room never admits a replay.
     """
 
     def __init__(self, window: float, capacity: int) -> None:
@@ -39,7 +39,7 @@ class StrikeRegister:
         self._previous: set[bytes] = set()
 
     def strike(self, key: bytes, now: float) -> bool:
-        """Use `key`; False when it was used before, or may have been."""
+        """Record the use of `key`; False if it was, or may have been, used before."""
         generation = int(now // self._window)
         if generation != self._generation:
             self._previous = self._current if generation == self._generation + 1 else set()
@@ -52,27 +52,27 @@ class StrikeRegister:
 
 
 class EarlyDataGuard:
-    """The judge of one worker process, with a register of its own.
+    """Decides about the early data of one worker process, with a register of its own.
 
-    A ticket names the register that answers for it. That of this process knows nothing of what
-    another worker, or the one that died, may have seen: only the process that issued a ticket
-    takes early data under it. A register of the whole fleet knows of all, but has to be asked
-    before the data is made use of (`early_data_use` of a connection). Everybody else resumes the
-    session without early data, which costs the client a round trip.
+    A ticket names the register responsible for it. The register of this process does not know what
+    other workers, or one that died, have seen: early data is accepted only by the process that
+    issued the ticket. A register of the whole fleet knows all uses, but must be asked before the
+    data is processed (`Handshake.early_data_use`). Anyone else resumes the session without early
+    data, which costs the client a round trip.
     """
 
     def __init__(self) -> None:
         self.process = os.urandom(REGISTER_LENGTH)
-        """The name of this process's own register."""
+        """Name of this process's register."""
         self.register: bytes | None = self.process
-        """The register that new tickets name; None: there is none just now."""
+        """The register that new tickets name; None if none is available."""
         self._register = StrikeRegister(EARLY_DATA_LIFETIME, EARLY_DATA_STRIKES)
 
     def stamp(self, terms: bytes) -> bytes:
-        """What a ticket says about early data: who answers for it, and under which terms.
+        """The early data member of a ticket: the responsible register and the terms.
 
-        `terms` stands for the limits that the client remembers (RFC 9000 section 7.4.1, RFC 9114
-        section 7.2.4.2); under others, its early data is refused.
+        `terms` represents the limits that the client remembers (RFC 9000 section 7.4.1, RFC 9114
+        section 7.2.4.2); if they have changed, its early data is rejected.
         """
         if self.register is None:
             return b""
@@ -81,10 +81,10 @@ class EarlyDataGuard:
     def admit(
         self, session: Session, ticket: bytes, stated_age: float, stamp: bytes, now: float
     ) -> bool:
-        """Whether early data under the ticket is taken; it is used up then.
+        """Whether to accept early data with the ticket; this uses the ticket up.
 
-        `stated_age`: seconds since the client got the ticket, by its own clock. Call this only
-        once the binder has shown that the client knows the session.
+        `stated_age`: seconds since the client received the ticket, by its own clock. Call this only
+        after the binder was verified.
         """
         age = now - session.issued_at
         return (

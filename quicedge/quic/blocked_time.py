@@ -1,4 +1,4 @@
-"""For how long what has limited a live connection, by the definition that traces are read by."""
+"""How long a live connection was limited by what, by the definition that trace analysis uses."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ _QUIET: Final = 0.05
 
 
 class LimitClock:
-    """Seconds spent in each state, both ways.
+    """Seconds spent in each state, in both directions.
 
-    A live connection knows when its facts change: `turn` is called after each change of those of
-    sending, and `receives` before one of those of receiving. Most turns change nothing, and cost
-    hardly more than the comparison.
+    Call `turn` after the facts of sending (`sending`) may have changed, and `receives` before those
+    of receiving change. Most calls find no change and cost little more than a comparison.
     """
 
     __slots__ = (
@@ -27,7 +26,7 @@ class LimitClock:
         self.sending = Sending()
         self.receiving = Receiving(_QUIET)
         self.answering: dict[int, None] = {}
-        """Streams on which a message of ours is due."""
+        """Streams on which we owe a message."""
         self.incoming: dict[int, None] = {}
         """Streams on which the peer has more to send."""
         self._state = Limit.HANDSHAKE
@@ -38,7 +37,7 @@ class LimitClock:
         self._received: dict[Limit, float] = {}
 
     def turn(self, now: float) -> None:
-        """The facts of sending hold from now on; a live pacer holds back until the next turn."""
+        """The facts of sending hold from now on; pacing blocks until the next call."""
         state = self.sending.state(now)
         if self._sent_at is None:
             self._sent_at, self._state = now, state
@@ -58,7 +57,7 @@ class LimitClock:
                     self._received[state] = self._received.get(state, 0.0) + end - start
 
     def stop(self, now: float) -> None:
-        """The connection is over: nothing limits it any more."""
+        """The connection ended: nothing limits it any more."""
         self.receives(now)
         self._settle_sent(now)
         self._stopped = True
@@ -71,17 +70,17 @@ class LimitClock:
                 self._sent[self._state] = self._sent.get(self._state, 0.0) + now - since
 
     def sent(self, now: float) -> dict[Limit, float]:
-        """Seconds until `now` by what limited sending."""
+        """Seconds until `now`, by what limited sending."""
         self._settle_sent(now)
         return dict(self._sent)
 
     def received(self, now: float) -> dict[Limit, float]:
-        """Seconds until `now` by what limited receiving."""
+        """Seconds until `now`, by what limited receiving."""
         self.receives(now)
         return dict(self._received)
 
 
 def main_limit(spent: dict[Limit, float]) -> Limit | None:
-    """What limited most of the time that was not idle; None where all of it was."""
+    """What limited most of the time that was not idle; None if all of it was."""
     busy = {state: seconds for state, seconds in spent.items() if state is not Limit.IDLE}
     return max(busy, key=lambda state: busy[state], default=None)

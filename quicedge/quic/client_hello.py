@@ -1,4 +1,4 @@
-"""The ClientHello of TLS 1.3 (RFC 8446 section 4.1.2), read in one walk."""
+"""The ClientHello of TLS 1.3 (RFC 8446 section 4.1.2), parsed in one pass."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _HEAD = struct.Struct("!B3sH32s")
 
 
 class OfferedPsk(NamedTuple):
-    """The first pre-shared key a client offers (RFC 8446 section 4.2.11)."""
+    """The first pre-shared key that a client offers (RFC 8446 section 4.2.11)."""
 
     identity: bytes
     obfuscated_age: int
     """Milliseconds modulo 2^32, with the ticket's `ticket_age_add` added."""
     binder: bytes
     binders_at: int
-    """Where in the message the binders begin: the binder covers what stands before."""
+    """Offset of the binders in the message: a binder covers what precedes them."""
 
 
 class ClientHello(msgspec.Struct):
-    """What a client says first. None where an extension is absent."""
+    """A parsed ClientHello. Members are None if the extension is absent."""
 
     random: bytes
     session_id: bytes
@@ -52,15 +52,15 @@ class ClientHello(msgspec.Struct):
     supported_versions: tuple[int, ...] | None = None
     key_exchange_modes: bytes | None = None
     key_shares: list[tuple[int, bytes]] | None = None
-    """Group and public key, as the client prefers them."""
+    """Group and public key, in the client's order of preference."""
     pre_shared_key: OfferedPsk | None = None
     early_data: bool = False
     others: dict[int, bytes] = {}
-    """Extensions that TLS itself does not read, by type."""
+    """Extensions that TLS itself does not interpret, by type."""
 
 
 def read_client_hello(message: bytes) -> ClientHello:
-    """Read a whole ClientHello message; raises `aioquic.tls.Alert` with what is wrong in it."""
+    """Parse a complete ClientHello message; raises `aioquic.tls.Alert`."""
     try:
         return _read(message)
     except (IndexError, struct.error):
@@ -163,7 +163,7 @@ def _pre_shared_key(body: bytes, end: int) -> OfferedPsk:
 
 
 def _opaque(data: bytes, at: int, width: int) -> tuple[bytes, int]:
-    """The vector at `at`, whose length takes `width` bytes, and the position behind it."""
+    """The vector at `at` with a length prefix of `width` bytes, and the offset after it."""
     start = at + width
     end = start + int.from_bytes(data[at:start], "big")
     if end > len(data) or start > len(data):
@@ -172,7 +172,7 @@ def _opaque(data: bytes, at: int, width: int) -> tuple[bytes, int]:
 
 
 def _all_of(data: bytes, width: int) -> bytes:
-    """The one vector that `data` is."""
+    """The content of `data`, which must be exactly one vector."""
     value, end = _opaque(data, 0, width)
     if end != len(data):
         raise tls.AlertDecodeError("extra bytes at the end of a block")

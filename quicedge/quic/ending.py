@@ -1,4 +1,4 @@
-"""How a connection ends, and how far what was written on a stream has come."""
+"""How a connection ended, and the delivery state of a stream."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ class Ending(Enum):
     HANDSHAKE_TIMEOUT = "handshake timeout"
     STATELESS_RESET = "stateless reset"
     ABORTED = "aborted"
-    """Given up without a word: no viable path, no version in common, a failure of ours."""
+    """Abandoned silently: no viable path, no common version, an internal error."""
 
     @property
     def has_code(self) -> bool:
-        """Whether somebody said why: the others send nothing, so no error code is anybody's."""
+        """Whether an endpoint sent an error code; the other endings are silent."""
         return self in (Ending.LOCAL_CLOSE, Ending.PEER_CLOSE)
 
 
 class Delivery(Enum):
-    """How far what we write on a stream has come."""
+    """Delivery state of what we write on a stream."""
 
     OPEN = "open"
     """More may be written."""
     QUEUED = "queued"
-    """The end is written; some of it has yet to be sent, or sent again."""
+    """The end is written; some data has yet to be sent, or retransmitted."""
     IN_FLIGHT = "in flight"
     """All of it is sent, some not acknowledged."""
     DELIVERED = "delivered"
     """All of it is acknowledged, the end included."""
     RESET = "reset"
-    """Broken off, by us or by the peer's STOP_SENDING."""
+    """Reset, by us or because of the peer's STOP_SENDING."""

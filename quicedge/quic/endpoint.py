@@ -38,7 +38,7 @@ from quicedge.quic.stateless_reset import stateless_reset
 from quicedge.quic.tickets import Tickets
 from quicedge.quic.timers import Deadlines
 from quicedge.quic.tls import CertificateStore
-from quicedge.quic.token_sealer import Fleet
+from quicedge.quic.token_sealer import FleetKeys
 from quicedge.quic.tokens import TokenKeys, is_retry_token
 from quicedge.quic.transport_parameters import PreferredAddress
 from quicedge.shares import Standing
@@ -163,7 +163,7 @@ class Endpoint:
         self._closes = RateLimit(limits.REFUSALS_PER_SECOND)
         self._negotiations = RateLimit(limits.VERSION_NEGOTIATIONS_PER_SECOND)
 
-    def use_keys(self, fleet: Fleet | None) -> None:
+    def use_keys(self, fleet: FleetKeys | None) -> None:
         """Seal tickets and tokens under the keys of a fleet; None: of this host."""
         self._tokens = TokenKeys(self._secret, fleet)
         self._tickets = Tickets(self._secret, fleet)

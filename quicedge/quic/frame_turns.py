@@ -1,8 +1,9 @@
-"""How much of the loop one client may have: frames per turn, and what waits for the next.
+"""Fair sharing of an event loop iteration between clients, measured in frames.
 
-A packet may hold hundreds of frames, each of which costs as much as a full packet of one. So work
-is counted in frames, by the address that datagrams claim to come from. Once a client has used up
-its turn, its further datagrams wait, within bounds, while others are served.
+A packet may contain hundreds of frames, each as expensive as a full packet with one. Work is
+therefore counted in frames, per source address of the datagrams. Once a client has used up its
+share of an iteration (its turn), its further datagrams are queued, within bounds, while others are
+served.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from quicedge.config.limits import (
 
 
 class WaitingRun(NamedTuple):
-    """Datagrams that came together on one path with one ECN codepoint."""
+    """Datagrams received together on one path with one ECN codepoint."""
 
     datagrams: list[bytes]
     path: Any
@@ -31,9 +32,10 @@ class WaitingRun(NamedTuple):
 
 
 class FrameTurns:
-    """Counts frames by client. Ask `may_work`, then `worked`; `wait` with what is left over.
+    """Counts frames by client.
 
-    `begin` starts a turn. `take` hands out what waits, a client's runs in their order.
+    Call `begin` per iteration; per run `may_work`, then `worked`; `wait` with what is left over.
+    `take` returns what was queued, the runs of a client in order.
     """
 
     __slots__ = ("_dense", "_spent", "_waiting", "_waiting_bytes", "waiting_bytes")
@@ -41,30 +43,30 @@ class FrameTurns:
     def __init__(self) -> None:
         self._spent: dict[str, int] = {}
         self._dense: dict[str, None] = {}
-        """Clients whose packets held many frames lately, the latest last."""
+        """Clients whose packets recently held many frames, the latest last."""
         self._waiting: dict[str, deque[WaitingRun]] = {}
         self._waiting_bytes: dict[str, int] = {}
         self.waiting_bytes = 0
-        """Bytes of datagrams that wait."""
+        """Bytes of queued datagrams."""
 
     def __bool__(self) -> bool:
-        """Whether anything waits."""
+        """Whether anything is queued."""
         return bool(self._waiting)
 
     def begin(self) -> None:
-        """Start a turn: every client may work again."""
+        """Start an iteration: every client has a full share."""
         self._spent.clear()
 
     def may_work(self, client: str) -> bool:
-        """Whether a client has frames left in this turn, and nothing of it waits."""
+        """Whether a client has a share left and nothing queued."""
         return client not in self._waiting and self._spent.get(client, 0) < FRAMES_PER_TURN
 
     def run_length(self, client: str) -> int:
-        """Packets to hand over in one go: few of a client whose packets hold many frames."""
+        """Maximum packets per run: few for a client whose packets hold many frames."""
         return DENSE_RUN if client in self._dense else MAX_BATCH_PACKETS
 
     def worked(self, client: str, packets: int, frames: int) -> bool:
-        """Note what was handled; whether the client may go on."""
+        """Record what was processed; returns whether the client has a share left."""
         spent = self._spent[client] = self._spent.get(client, 0) + frames
         self._dense.pop(client, None)
         if frames > packets * DENSE_FRAMES_PER_PACKET:
@@ -74,7 +76,7 @@ class FrameTurns:
         return spent < FRAMES_PER_TURN
 
     def wait(self, client: str, run: WaitingRun) -> bool:
-        """Keep datagrams for a later turn; False when there is no room, and they are lost."""
+        """Queue datagrams for a later iteration; False if there is no room and they are dropped."""
         size = sum(map(len, run.datagrams))
         held = self._waiting_bytes.get(client, 0)
         if held + size > WAITING_BYTES_PER_CLIENT or self.waiting_bytes + size > WAITING_BYTES:
@@ -85,7 +87,7 @@ class FrameTurns:
         return True
 
     def take(self) -> Iterator[tuple[str, deque[WaitingRun]]]:
-        """What waits, by client; it waits no longer."""
+        """Remove and return what was queued, by client."""
         waiting, self._waiting = self._waiting, {}
         self._waiting_bytes.clear()
         self.waiting_bytes = 0

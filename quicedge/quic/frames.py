@@ -69,7 +69,7 @@ STREAM_OFFSET = 0x04
 
 
 class FrameError(ValueError):
-    """Bytes that are no frame: a connection error FRAME_ENCODING_ERROR."""
+    """A malformed frame: connection error FRAME_ENCODING_ERROR."""
 
 
 # --- variable-length integers (RFC 9000 section 16) ---------------------------------------------
@@ -87,7 +87,7 @@ def encode_varint(value: int) -> bytes:
 
 
 def decode_varint(data: bytes, at: int) -> tuple[int, int]:
-    """The integer at `at` and the position behind it; raises FrameError when cut short."""
+    """The integer at `at` and the offset after it; raises FrameError if truncated."""
     try:
         first = data[at]
         if first < 0x40:
@@ -114,7 +114,7 @@ def _bytes(data: bytes, at: int, length: int) -> tuple[bytes, int]:
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
-    """A parsed frame. `encode` gives its bytes, `describe` what qlog says of it."""
+    """A parsed frame. `encode` returns its bytes, `describe` its qlog representation."""
 
     def encode(self) -> bytes:
         raise NotImplementedError
@@ -124,7 +124,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Integers(Frame, frozen=True, gc=False):
-    """A frame that is a row of integers; its members are named as qlog names them."""
+    """A frame that consists of integers; members have qlog's names."""
 
     kind: ClassVar[int]
     qlog_type: ClassVar[str]
@@ -148,7 +148,7 @@ class _Integers(Frame, frozen=True, gc=False):
 
 
 class _StreamCount(_Integers, frozen=True, gc=False):
-    """A frame about a number of streams, which cannot exceed 2^60."""
+    """A frame with a number of streams, which cannot exceed 2^60."""
 
     @classmethod
     def parse(cls, data: bytes, at: int, kind: int) -> tuple[Frame, int]:
@@ -329,7 +329,7 @@ class NewToken(Frame, frozen=True, gc=False):
         return bytes((FrameType.NEW_TOKEN,)) + encode_varint(len(self.token)) + self.token
 
     def describe(self) -> dict[str, Any]:
-        """Only the size of the token: whoever has it can use it."""
+        """Only the size of the token, as anyone could use it."""
         token = {"type": "resumption", "raw": {"length": len(self.token)}}
         return {"frame_type": "new_token", "token": token}
 
@@ -475,7 +475,7 @@ class NewConnectionId(Frame, frozen=True, gc=False):
         ))  # fmt: skip
 
     def describe(self) -> dict[str, Any]:
-        """Without the stateless reset token, which would let a reader end the connection."""
+        """Without the stateless reset token, with which a reader could terminate the connection."""
         return {
             "frame_type": "new_connection_id",
             "sequence_number": self.sequence_number,
@@ -521,7 +521,7 @@ class PathResponse(_PathData, frozen=True, gc=False):
 
 
 class ConnectionClose(Frame, frozen=True, gc=False):
-    """CONNECTION_CLOSE; `frame_type` is None for one of the application."""
+    """CONNECTION_CLOSE; `frame_type` is None if the application closed."""
 
     error_code: int
     frame_type: int | None
@@ -589,7 +589,7 @@ class Datagram(Frame, frozen=True, gc=False):
 
 
 class FrameSpec(NamedTuple):
-    """What holds for a frame type."""
+    """Properties of a frame type."""
 
     name: str
     parse: Callable[[bytes, int, int], tuple[Any, int]]
@@ -640,7 +640,7 @@ FRAME_TYPES: dict[int, FrameSpec] = {
     FrameType.STREAMS_BLOCKED_BIDI: _spec("STREAMS_BLOCKED", StreamsBlockedBidi, "01"),
     FrameType.STREAMS_BLOCKED_UNI: _spec("STREAMS_BLOCKED", StreamsBlockedUni, "01"),
     FrameType.NEW_CONNECTION_ID: _spec("NEW_CONNECTION_ID", NewConnectionId, "01", probing=True),
-    # Section 12.5 leaves this one out of 0-RTT: nothing has come yet that it could answer.
+    # Section 12.5 excludes it from 0-RTT: nothing was received yet that it could answer.
     FrameType.RETIRE_CONNECTION_ID: _spec("RETIRE_CONNECTION_ID", RetireConnectionId, "1"),
     FrameType.PATH_CHALLENGE: _spec("PATH_CHALLENGE", PathChallenge, "01", probing=True),
     FrameType.PATH_RESPONSE: _spec("PATH_RESPONSE", PathResponse, "1", probing=True),
@@ -654,7 +654,7 @@ FRAME_TYPES: dict[int, FrameSpec] = {
 
 
 def parse_frame(payload: bytes, at: int) -> tuple[int, Any, int]:
-    """The type, the frame at `at` and the position behind it; raises FrameError."""
+    """The type and the frame at `at`, and the offset after it; raises FrameError."""
     kind, at = decode_varint(payload, at)
     spec = FRAME_TYPES.get(kind)
     if spec is None:
@@ -664,7 +664,7 @@ def parse_frame(payload: bytes, at: int) -> tuple[int, Any, int]:
 
 
 def describe(payload: bytes, ack_delay_exponent: int) -> list[dict[str, Any]]:
-    """The frames of a packet for qlog; what cannot be read ends the list as an unknown frame."""
+    """The frames of a packet for qlog; an unreadable rest ends the list as an unknown frame."""
     frames: list[dict[str, Any]] = []
     at, end = 0, len(payload)
     kind = 0
@@ -676,7 +676,7 @@ def describe(payload: bytes, ack_delay_exponent: int) -> list[dict[str, Any]]:
             if isinstance(frame, Ack):
                 frames.append(frame.describe(ack_delay_exponent))
             elif isinstance(frame, Padding):
-                # The type may be written in more than one byte.
+                # The type may be encoded in more than one byte.
                 frames.append(Padding(at - start).describe())
             else:
                 frames.append(frame.describe())
@@ -686,7 +686,7 @@ def describe(payload: bytes, ack_delay_exponent: int) -> list[dict[str, Any]]:
 
 
 def lone_stream_frame(payload: bytes) -> Stream | None:
-    """The STREAM frame without FIN that fills a packet, if one does: what an upload is made of."""
+    """The STREAM frame without FIN that fills a packet, if any, as in bulk transfers."""
     kind = payload[0] if payload else 0
     if not FrameType.STREAM <= kind <= FrameType.STREAM_LAST or kind & STREAM_FIN:
         return None

@@ -1,4 +1,4 @@
-"""Packets declared lost, remembered for a while: an ACK that comes late shows the mistake."""
+"""Packets declared lost, remembered for a while to detect spurious losses by late ACKs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class LostPackets:
                 del self._runs[0]
 
     def acknowledged(self, ranges: list[tuple[int, int]]) -> int:
-        """How many of them lie in the ranges of an ACK (`stop` exclusive); they are forgotten."""
+        """Forget the packets in the ranges of an ACK (`stop` exclusive); returns their number."""
         spurious = 0
         kept: list[tuple[int, int]] = []
         for run in self._runs:

@@ -1,4 +1,4 @@
-"""Pacing in bursts (RFC 9002 section 7.7): a token bucket that one GSO call may empty."""
+"""Pacing in bursts (RFC 9002 section 7.7): a token bucket that one GSO call may drain."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class Pacer:
 
     def __init__(self, max_datagram_size: int) -> None:
         self.rate: float | None = None
-        """Bytes per second; None until there is a round-trip sample: no pacing."""
+        """Bytes per second; None, and no pacing, until there is an RTT sample."""
         self.datagram_size = max_datagram_size
-        """Bytes of a full datagram: less in the bucket is as good as nothing."""
+        """Size of a full datagram: with fewer bytes in the bucket, nothing is sent."""
         self._capacity = float(PACING_BURST)
         self._level = float(PACING_BURST)
         self._updated = 0.0
 
     def set_rate(self, congestion_window: int, smoothed_rtt: float, *, slow_start: bool) -> None:
-        """Spread a window over a round trip, a little faster so that pacing is not the limit."""
+        """Spread the window over a round trip, slightly faster so that pacing does not limit."""
         # RFC 9002 section 7.7: N = 1.25; slow start doubles the window, so it needs twice that.
         gain = 2.0 if slow_start else 1.25
         self.pace(gain * congestion_window / max(smoothed_rtt, 1e-6), congestion_window)
@@ -38,7 +38,7 @@ class Pacer:
         )
 
     def budget(self, now: float) -> float:
-        """Bytes that may leave now; below one datagram, wait until `next_send_time`."""
+        """Bytes that may be sent now; if less than a datagram, wait until `next_send_time`."""
         if self.rate is None:
             return float(PACING_BURST)
         if now > self._updated:
@@ -47,14 +47,14 @@ class Pacer:
         return self._level
 
     def on_sent(self, nbytes: int) -> None:
-        """Take `nbytes` out; the bucket may go below zero by the last packet."""
+        """Consume `nbytes`; the last packet may overdraw the bucket."""
         if self.rate is not None:
             self._level -= nbytes
 
     def next_send_time(self, now: float) -> float | None:
-        """When to send next, or None for now."""
+        """When to send next; None: now."""
         if self.rate is None or self.budget(now) >= self.datagram_size:
             return None
-        # The bucket will then hold what is worth a wake-up.
+        # Then the bucket holds enough to be worth a wake-up.
         worth = min(self._capacity, max(2 * self.datagram_size, self.rate * PACING_QUANTUM))
         return now + (worth - self._level) / self.rate

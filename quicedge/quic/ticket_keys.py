@@ -1,4 +1,4 @@
-"""The file of keys for tickets and tokens that the hosts of a fleet share."""
+"""The key file for tickets and tokens that the hosts of a fleet share."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _KEY_LENGTH = 32
 
 
 class SharedKeyError(ValueError):
-    """A file of keys that cannot be used; the message names it and the line."""
+    """An unusable key file; the message names the file and the line."""
 
 
 class SharedKeys(msgspec.Struct, frozen=True):
-    """Keys of 32 bytes; the first seals, all open."""
+    """Keys of 32 bytes; the first one seals, all of them open."""
 
     file: str
     keys: list[bytes]
@@ -43,11 +43,11 @@ def read_shared_keys(path: str | Path) -> SharedKeys:
             key = bytes.fromhex(digits)
         except ValueError:
             key = b""
-        # What the line holds may be a key with a typing error: it is not shown.
+        # The line may be a mistyped key: do not show it.
         if len(key) != _KEY_LENGTH or len(digits) != 2 * _KEY_LENGTH:
             raise SharedKeyError(f"{path}: line {number}: is not 64 hexadecimal digits")
         if key in keys:
-            raise SharedKeyError(f"{path}: line {number}: this key stands there already")
+            raise SharedKeyError(f"{path}: line {number}: duplicate key")
         keys.append(key)
     if not 0 < len(keys) <= FLEET_KEYS:
         raise SharedKeyError(f"{path}: has {len(keys)} keys, 1 to {FLEET_KEYS} are needed")

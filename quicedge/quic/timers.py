@@ -1,4 +1,4 @@
-"""The deadlines of many connections behind one timer."""
+"""The deadlines of many connections, multiplexed onto one timer."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from quicedge.config.limits import STALE_DEADLINES
 from quicedge.quic.connection import Connection
 
 _CONNECTION = 2
-"""Where an entry of the heap (deadline, order, connection) names its connection."""
+"""Index of the connection in a heap entry (deadline, order, connection)."""
 
 
 class Deadlines:
     """A lazy heap: a deadline that moves later costs nothing until it fires.
 
-    A connection has at most one live entry. An entry that a nearer one replaced, or whose
-    connection is gone, lets go of the connection at once and is skipped when its turn comes.
+    A connection has at most one live entry. An entry that an earlier deadline replaced, or whose
+    connection ended, drops its reference to the connection at once and is skipped when it is due.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Deadlines:
         self._order = count()
 
     def arm(self, connection: Connection, deadline: float | None) -> None:
-        """Make sure that `due` asks about the connection at `deadline` or before."""
+        """Make `due` return the connection at `deadline` or before."""
         armed = self._armed.get(connection)
         if deadline is not None and armed is not None and armed[0] <= deadline:
             return
@@ -53,7 +53,7 @@ class Deadlines:
         return heap[0][0] if heap else None
 
     def due(self, now: float) -> list[Connection]:
-        """Connections whose deadline may have come; each must be armed anew."""
+        """Connections whose deadline may have passed; each must be armed again."""
         ready = []
         while (deadline := self.next()) is not None and deadline <= now:
             connection = heapq.heappop(self._heap)[_CONNECTION]

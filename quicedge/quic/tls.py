@@ -1,4 +1,4 @@
-"""Certificates and their choice by server name (RFC 6066 section 3)."""
+"""Certificates and their selection by server name (RFC 6066 section 3)."""
 
 from __future__ import annotations
 
@@ -70,21 +70,21 @@ def _pss(algorithm: hashes.HashAlgorithm) -> tuple[Any, ...]:
 
 @dataclass(frozen=True, slots=True)
 class ServerCertificate:
-    """A chain ready to be sent, its key, and the names it covers."""
+    """A parsed chain, its key, and the names it covers."""
 
     message: bytes
-    """The Certificate message (RFC 8446 section 4.4.2), alike for every client."""
+    """The Certificate message (RFC 8446 section 4.4.2), the same for every client."""
     private_key: PrivateKey
     names: frozenset[str]
     """Lower-case DNS names (`*.example.com` for wildcards) and IP addresses in text."""
     signatures: dict[int, tuple[Any, ...]] = field(init=False)
-    """TLS signature algorithms that the key is for, and the arguments of `sign` for each."""
+    """TLS signature algorithms of the key, and the arguments of `sign` for each."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "signatures", _signatures(self.private_key))
 
     def covers(self, host: str) -> bool:
-        """Whether a request for `host` (no port) may be answered under this certificate."""
+        """Whether the certificate covers `host` (without port)."""
         host = host.lower().rstrip(".").strip("[]")
         if host in self.names:
             return True
@@ -96,7 +96,7 @@ class ServerCertificate:
 
 
 class CertificatePem(msgspec.Struct, frozen=True, kw_only=True):
-    """A chain and its key as they stand in their files, which only the supervisor need read."""
+    """A chain and its key as PEM; only the supervisor reads the files."""
 
     cert_file: str
     key_file: str
@@ -144,7 +144,7 @@ def parse_certificate(pem: CertificatePem) -> ServerCertificate:
     try:
         private_key: Any = load_pem_private_key(pem.key, None)
     except TypeError as error:
-        # What `cryptography` raises for a password that is not there.
+        # `cryptography` raises this if the key is encrypted.
         raise CertificateError(
             f"{key_file}: the key is encrypted, and nobody is there to type a password "
             f"(openssl pkey -in {key_file} -out plain.key)"
@@ -171,7 +171,7 @@ class Validity(NamedTuple):
 
     not_before: float
     not_after: float
-    """The earliest end in the chain, but for a root: clients have their own."""
+    """The earliest expiry in the chain without roots: clients have their own."""
     names: frozenset[str]
 
 
@@ -188,7 +188,7 @@ def validity(pem: CertificatePem) -> Validity:
 
 
 def _weakness(key: PrivateKey, chain: Iterable[x509.Certificate]) -> str | None:
-    """Why every client of today would refuse a chain, and what to make instead."""
+    """Why all current clients would reject a chain, and what to use instead."""
     if isinstance(key, rsa.RSAPrivateKey) and key.key_size < _MIN_RSA_BITS:
         return (
             f"an RSA key of {key.key_size} bits is too short; make one of {_MIN_RSA_BITS} bits, or "
@@ -229,7 +229,7 @@ def load_certificate(cert_file: str | Path, key_file: str | Path) -> ServerCerti
 
 
 class CertificateStore:
-    """The certificates of a listener, immutable: a reload makes a new one."""
+    """The certificates of a listener; immutable, a reload creates a new store."""
 
     def __init__(
         self, certificates: Iterable[ServerCertificate], default: ServerCertificate | None = None

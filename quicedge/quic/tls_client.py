@@ -1,4 +1,4 @@
-"""The client side of TLS 1.3: aioquic's engine, through its public face, as QUIC needs it."""
+"""The client side of TLS 1.3: aioquic's engine through its public interface."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class ClientTls:
         context.alpn_cb = self._on_alpn
         context.update_traffic_key_cb = self._on_traffic_key
         self.session = ticket = _usable(configuration)
-        """The ticket that is offered."""
+        """The ticket offered for resumption."""
         context.session_ticket = ticket
         if ticket_handler is not None:
             self._ticket_handler = ticket_handler
@@ -135,7 +135,7 @@ def _usable(configuration: QuicConfiguration) -> tls.SessionTicket | None:
 
 
 def remembered_parameters(ticket: tls.SessionTicket | None) -> bytes | None:
-    """The server's transport parameters of the session before, when 0-RTT data may be sent."""
+    """Transport parameters of the resumed session, if 0-RTT data may be sent."""
     if ticket is None or ticket.max_early_data_size != MAX_EARLY_DATA:
         return None
     return dict(ticket.other_extensions).get(QUIC_TRANSPORT_PARAMETERS)

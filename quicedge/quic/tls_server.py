@@ -1,9 +1,9 @@
 """The server side of TLS 1.3 for QUIC (RFC 8446 section 4, RFC 9001 section 4).
 
-From ClientHello to the ticket behind the client's Finished, with certificates chosen by name and
-sessions that tickets keep. It stands beside aioquic's engine, which clients use (`tls_client`);
-alerts and constants are shared. CRYPTO data goes in through `receive`, messages come out of it;
-keys and transport parameters go through `TlsHooks` while that runs.
+From the ClientHello to the ticket that follows the client's Finished, with certificates selected by
+name and stateless resumption. Clients use aioquic's engine (`tls_client`); alerts and constants are
+shared. `receive` takes CRYPTO data and returns messages; keys and transport parameters are passed
+to `TlsHooks` meanwhile.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from quicedge.quic.tls import CertificateStore, ServerCertificate, handshake_mes
 QUIC_TRANSPORT_PARAMETERS = 57
 """TLS extension (RFC 9001 section 8.2)."""
 MAX_EARLY_DATA = 0xFFFFFFFF
-"""RFC 9001 section 4.6.1: in QUIC no other value is allowed."""
+"""The only value that QUIC allows (RFC 9001 section 4.6.1)."""
 
 _CHACHA20 = tls.CipherSuite.CHACHA20_POLY1305_SHA256
 _SUITES = (tls.CipherSuite.AES_128_GCM_SHA256, tls.CipherSuite.AES_256_GCM_SHA384, _CHACHA20)
-"""In the order we prefer; AES-128 is what every TLS 1.3 client has (RFC 8446 section 9.1)."""
+"""In order of preference; every TLS 1.3 client has AES-128 (RFC 8446 section 9.1)."""
 _CURVES = {
     tls.Group.SECP256R1: ec.SECP256R1(),
     tls.Group.SECP384R1: ec.SECP384R1(),
     tls.Group.SECP521R1: ec.SECP521R1(),
 }
 _GROUPS = (tls.Group.X25519, tls.Group.SECP256R1, tls.Group.SECP384R1, tls.Group.X448)
-"""In the order we prefer: X25519 costs a quarter of the others."""
+"""In order of preference: X25519 costs a quarter of the others."""
 _RETRY_RANDOM = hashlib.sha256(b"HelloRetryRequest").digest()
-"""RFC 8446 section 4.1.3: what tells a HelloRetryRequest from a ServerHello."""
+"""Distinguishes a HelloRetryRequest from a ServerHello (RFC 8446 section 4.1.3)."""
 _PSK_DHE_KE = 1
 _TICKET_HEAD = struct.Struct("!II")
 """Lifetime in seconds and `ticket_age_add` of a NewSessionTicket (RFC 8446 section 4.6.1)."""
@@ -59,7 +59,7 @@ Messages = list[tuple[Epoch, bytes]]
 
 
 class TlsHooks(Protocol):
-    """What TLS tells QUIC while it handles a message."""
+    """What TLS reports to QUIC while it processes a message."""
 
     version: int
     """The QUIC version in use."""
@@ -67,10 +67,10 @@ class TlsHooks(Protocol):
     def on_secret(
         self, epoch: Epoch, suite: tls.CipherSuite, secret: bytes, *, sending: bool
     ) -> None:
-        """Keys are to be made of a traffic secret."""
+        """A traffic secret is available; keys are derived from it."""
 
     def on_peer_parameters(self, parameters: bytes | None, alpn: str | None) -> bytes:
-        """The peer's transport parameters, None when it sent none; returns ours."""
+        """The peer's transport parameters, None if it sent none; returns ours."""
 
 
 class _State(Enum):
@@ -85,21 +85,21 @@ class _Retried(NamedTuple):
     group: int
     suite: tls.CipherSuite
     transcript: bytes
-    """What the transcript holds before the second ClientHello."""
+    """The transcript before the second ClientHello."""
 
     def check_answer(self, hello: ClientHello, suite: tls.CipherSuite) -> None:
-        """RFC 8446 section 4.1.2: what may differ in the second ClientHello, and must."""
+        """Check the changes in the second ClientHello (RFC 8446 section 4.1.2)."""
         if [group for group, _ in hello.key_shares or ()] != [self.group]:
-            raise tls.AlertIllegalParameter("ClientHello has not the one key share asked for")
+            raise tls.AlertIllegalParameter("ClientHello lacks the requested key share")
         if suite != self.suite:
-            raise tls.AlertIllegalParameter("ClientHello has other cipher suites than the first")
+            raise tls.AlertIllegalParameter("Second ClientHello selects another cipher suite")
         # RFC 8446 section 4.2.10: a client MUST NOT include it in its followup ClientHello.
         if hello.early_data:
             raise tls.AlertIllegalParameter("ClientHello offers early data again")
 
 
 class ServerTls:
-    """One handshake. `random(n)` gives n random bytes."""
+    """One handshake. `random(n)` returns n random bytes."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class ServerTls:
         tickets: Tickets | None = None,
         early_data: tuple[EarlyDataGuard, bytes] | None = None,
     ) -> None:
-        """`early_data`: who judges 0-RTT data, and its stamp in tickets; None: none is taken."""
+        """`early_data`: the replay guard and its stamp in tickets; None rejects 0-RTT data."""
         self._hooks = hooks
         self._store = certificates
         self._alpn_protocols = alpn_protocols
@@ -124,7 +124,7 @@ class ServerTls:
         self._received = b""
         self._now = 0.0
         self._offered: tuple[Session, bytes, int] | None = None
-        """The session a client resumes, its ticket, and the obfuscated age it states."""
+        """The session that the client offers to resume, its ticket and obfuscated ticket age."""
         self._takes_psk = False
         self._key_schedule: KeySchedule
         self._expected_finished = b""
@@ -132,12 +132,12 @@ class ServerTls:
         self.client_random = b""
         self.alpn: str | None = None
         self.alpn_offered: list[bytes] | None = None
-        """What the client offers, once its hello is read."""
+        """What the client offers, once its ClientHello is parsed."""
         self._retried: _Retried | None = None
         self.server_name: str | None = None
         self.certificate = certificates.default
         self.group: str | None = None
-        """Name of the group of the key exchange, once it is agreed."""
+        """Name of the key exchange group, once negotiated."""
         self.resumed = False
         self.early_data_accepted = False
 
@@ -147,7 +147,7 @@ class ServerTls:
 
     @property
     def early_data_use(self) -> EarlyDataUse | None:
-        """The use of a ticket that taking its early data was."""
+        """The ticket use recorded when early data was accepted."""
         if not self.early_data_accepted or self._offered is None:
             return None
         session, ticket, _ = self._offered
@@ -225,7 +225,7 @@ class ServerTls:
 
     def _handle_finished(self, message: bytes, out: Messages) -> None:
         if not hmac.compare_digest(message, self._expected_finished):
-            raise tls.AlertDecryptError("Finished is wrong")
+            raise tls.AlertDecryptError("Finished does not verify")
         suite = self._key_schedule.cipher_suite
         self._hooks.on_secret(Epoch.ONE_RTT, suite, self._application_secret, sending=False)
         if self._tickets is not None and self._takes_psk:
@@ -236,10 +236,10 @@ class ServerTls:
         self._key_schedule.update_hash(message)
         out.append((epoch, message))
 
-    # --- what is agreed -------------------------------------------------------------------------
+    # --- negotiation ----------------------------------------------------------------------------
 
     def _negotiate(self, hello: ClientHello) -> tls.CipherSuite:
-        """Check what every hello must have, and agree on protocol and cipher suite."""
+        """Check mandatory extensions; negotiate application protocol and cipher suite."""
         if TLS_1_3 not in (hello.supported_versions or ()):
             raise tls.AlertProtocolVersion("No supported protocol version")
         # RFC 8446 section 4.1.2: this vector MUST contain exactly one byte, set to zero.
@@ -283,11 +283,11 @@ class ServerTls:
 
     @property
     def _transcript_before(self) -> bytes:
-        """What was said before the ClientHello that is being answered."""
+        """The transcript before the ClientHello being answered."""
         return b"" if self._retried is None else self._retried.transcript
 
     def _resume(self, hello: ClientHello, message: bytes, suite: tls.CipherSuite) -> bool:
-        """Whether the session of a ticket is resumed; its secret is then in the key schedule."""
+        """Resume the session of a ticket, if valid, with its secret; returns whether it is."""
         offered = hello.pre_shared_key
         if offered is None or not self._takes_psk:
             return False
@@ -301,7 +301,7 @@ class ServerTls:
         # RFC 8446 section 4.2.11: prior to accepting PSK key establishment, the server MUST
         # validate the corresponding binder value. If it does not validate, the server MUST abort.
         if not hmac.compare_digest(schedule.finished_verify_data(binder_key), offered.binder):
-            raise tls.AlertDecryptError("PSK binder is wrong")
+            raise tls.AlertDecryptError("PSK binder does not verify")
         schedule.update_hash(message[offered.binders_at :])
         self._key_schedule = schedule
         self._offered = session, offered.identity, offered.obfuscated_age
@@ -335,7 +335,7 @@ class ServerTls:
         return guard.admit(session, offered.identity, age, stamp, self._now)
 
     def _exchange(self, hello: ClientHello) -> tuple[int, bytes, bytes]:
-        """Group, our public key and the shared secret, by the share that we prefer."""
+        """Group, our public key and the shared secret, for the most preferred key share."""
         shares = dict(reversed(hello.key_shares or ()))
         for group in _GROUPS:
             theirs = shares.get(group)
@@ -352,7 +352,7 @@ class ServerTls:
             return group, ours, shared
         raise tls.AlertHandshakeFailure("No supported key share")
 
-    # --- what is said ---------------------------------------------------------------------------
+    # --- messages -------------------------------------------------------------------------------
 
     def _server_hello(
         self, hello: ClientHello, suite: tls.CipherSuite, group: int, public_key: bytes
@@ -411,7 +411,7 @@ class ServerTls:
 
 
 def _group_to_ask_for(hello: ClientHello) -> int | None:
-    """The group that the client should send a key share of; None when it has, or cannot."""
+    """The group to request a key share of; None if the client sent one, or supports none."""
     if any(group in _GROUPS for group, _ in hello.key_shares or ()):
         return None
     offered = hello.supported_groups or ()
@@ -437,7 +437,7 @@ def _cipher_suite(supported: Sequence[tls.CipherSuite], hello: ClientHello) -> t
     common = [suite for suite in _SUITES if suite in offered and suite in supported]
     if not common:
         raise tls.AlertHandshakeFailure("No supported cipher suite")
-    # Whoever puts ChaCha20 first has no AES in hardware: it costs them more than it costs us.
+    # A client that prefers ChaCha20 has no AES in hardware: it costs it more than us.
     if _CHACHA20 in common and next(suite for suite in offered if suite in common) == _CHACHA20:
         return _CHACHA20
     return common[0]
@@ -484,7 +484,7 @@ def _extension(kind: int, value: bytes) -> bytes:
 
 _NO_EXTENSIONS = _opaque16(b"")
 _TAKES_EARLY_DATA = _opaque16(_extension(client.EARLY_DATA, MAX_EARLY_DATA.to_bytes(4, "big")))
-"""Extensions of a NewSessionTicket under which 0-RTT data is taken."""
+"""Extensions of a NewSessionTicket that permits 0-RTT data."""
 _WITH_VERSION = _extension(client.SUPPORTED_VERSIONS, _uint16(TLS_1_3))
 _WITH_PSK = _extension(client.PRE_SHARED_KEY, _uint16(0))
-"""The client's first pre-shared key is taken."""
+"""The client's first pre-shared key is selected."""

@@ -1,6 +1,6 @@
-"""Small secrets that clients keep for us, sealed under keys that all workers share.
+"""Authenticated encryption of what clients keep for us: session tickets and tokens.
 
-The keys follow from a secret of this host, or they are given by the operator for a whole fleet.
+Keys are derived from a secret of this host, or configured by the operator for a whole fleet.
 """
 
 from __future__ import annotations
@@ -17,36 +17,35 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 NONCE_LENGTH = 12
 
 
-class Sealing(Protocol):
-    """Seals byte strings and opens them: one byte that names the key, a nonce, AES-256-GCM."""
+class TokenSealer(Protocol):
+    """Seals byte strings with AES-256-GCM; one byte that identifies the key and a nonce precede."""
 
     def seal(self, plain: bytes, binding: bytes, now: float) -> bytes:
-        """`plain`, readable only to who has the key and names the same `binding`."""
+        """Encrypt `plain`; only the same key and `binding` open it."""
 
     def open(self, sealed: bytes, binding: bytes, now: float) -> bytes | None:
-        """What was sealed, or None when it is not ours, bound otherwise, or its key is gone."""
+        """Decrypt; None if it is not ours, has another binding, or its key has expired."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fleet:
-    """What the hosts of a fleet have in common."""
+class FleetKeys:
+    """Keys that the hosts of a fleet share."""
 
     keys: Sequence[bytes]
-    """The first seals, all open."""
+    """The first one seals; all of them open."""
     wall_offset: Callable[[], float]
-    """Seconds to add to the time of this host's clock for that of the wall clock."""
+    """Seconds from the time of this host's clock to wall clock time."""
 
-    def sealing(self, purpose: bytes) -> KeyringSealer:
+    def sealer(self, purpose: bytes) -> KeyringSealer:
         return KeyringSealer(self.keys, purpose=purpose)
 
 
 class Sealer:
-    """`Sealing` under keys of this host.
+    """A `TokenSealer` with keys of this host.
 
-    They follow from the shared `secret` and the time, so every worker has the same ones without a
-    word. A key seals for `key_lifetime` seconds and opens for as long again. Times are seconds
-    of a clock that all workers of the host share. `purpose` keeps the keys of one use from
-    opening what was sealed for another.
+    Keys are derived from the shared `secret` and the time, so all workers have the same ones
+    without communicating. A key seals for `key_lifetime` seconds and opens for as long again. Times
+    are seconds of a clock that all workers of the host share. `purpose` separates key domains.
     """
 
     def __init__(self, secret: bytes, *, purpose: bytes, key_lifetime: float) -> None:
@@ -63,17 +62,17 @@ class Sealer:
         return aead
 
     def seal(self, plain: bytes, binding: bytes, now: float) -> bytes:
-        """`plain`, readable only to who knows the secret and names the same `binding`."""
+        """Encrypt `plain`; only the same secret and `binding` open it."""
         epoch = int(now // self._key_lifetime)
         nonce = os.urandom(NONCE_LENGTH)
         return bytes((epoch & 0xFF,)) + nonce + self._aead(epoch).encrypt(nonce, plain, binding)
 
     def open(self, sealed: bytes, binding: bytes, now: float) -> bytes | None:
-        """What was sealed, or None when it is not ours, bound otherwise, or its key is gone."""
+        """Decrypt; None if it is not ours, has another binding, or its key has expired."""
         if len(sealed) < 1 + NONCE_LENGTH:
             return None
         current = int(now // self._key_lifetime)
-        # The byte tells this period's key from the last one's; older keys are gone.
+        # The byte identifies the current or the previous key; older ones have expired.
         epoch = current - ((current - sealed[0]) & 0xFF)
         if epoch < max(current - 1, 0):
             return None
@@ -85,10 +84,11 @@ class Sealer:
 
 
 class KeyringSealer:
-    """`Sealing` under keys that the operator gives and rotates: the first seals, all open.
+    """A `TokenSealer` with keys that the operator configures and rotates: the first one seals, all
+    of them open.
 
-    `purpose` separates the uses, as above. The nonces are random: NIST SP 800-38D section 8.3
-    allows a key 2**32 of them, a week at seven thousand handshakes per second.
+    `purpose` separates key domains, as above. Nonces are random: NIST SP 800-38D section 8.3
+    permits 2**32 of them per key, a week at 7000 handshakes per second.
     """
 
     def __init__(self, keys: Sequence[bytes], *, purpose: bytes) -> None:
@@ -112,5 +112,5 @@ class KeyringSealer:
             try:
                 return aead.decrypt(nonce, body, binding)
             except InvalidTag:
-                continue  # two keys may have the same name
+                continue  # two keys may have the same identifier
         return None

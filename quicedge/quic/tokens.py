@@ -1,6 +1,7 @@
 """Address validation tokens (RFC 9000 section 8.1), sealed under keys that all workers share.
 
-Those of a fleet (`quic.token_sealer.Fleet`) are valid at all its hosts and carry wall clock time.
+Under the keys of a fleet (`quic.token_sealer.FleetKeys`) they are valid at all of its hosts and
+carry wall clock time.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from quicedge.config.limits import (
     RETRY_TOKEN_LIFETIME,
     TOKEN_KEY_LIFETIME,
 )
-from quicedge.quic.token_sealer import Fleet, Sealer, Sealing
+from quicedge.quic.token_sealer import FleetKeys, Sealer, TokenSealer
 
 # RFC 9000 section 8.1.1: a token MUST be constructed so that the server can tell how it was
-# provided to a client. The first byte says so, readable even when the key is gone.
+# provided to a client. The first byte indicates it, even if the key has expired.
 _RETRY = b"\x01"
 _NEW_TOKEN = b"\x02"
 
@@ -27,32 +28,32 @@ _NEW_TOKEN_HEAD = struct.Struct("!d")  # issue time in seconds
 
 
 class RetryToken(NamedTuple):
-    """What a valid Retry token says."""
+    """Content of a valid Retry token."""
 
     original_destination_cid: bytes
 
 
 def is_retry_token(token: bytes) -> bool:
-    """Whether a token claims to come from a Retry packet; a wrong one is then an error."""
+    """Whether a token claims to be from a Retry packet, so that an invalid one is an error."""
     return token.startswith(_RETRY)
 
 
 class TokenKeys:
-    """Makes and opens tokens. Times are seconds of a clock that all workers of the host share."""
+    """Issues and validates tokens. Times are seconds of a clock that all workers share."""
 
-    def __init__(self, secret: bytes, fleet: Fleet | None = None) -> None:
-        """`secret` is this host's; a fleet's keys take its place."""
+    def __init__(self, secret: bytes, fleet: FleetKeys | None = None) -> None:
+        """`secret` is this host's; the keys of a fleet, if any, replace it."""
         self._fleet = fleet
-        self._retry = self._sealing(secret, b"Retry token", TOKEN_KEY_LIFETIME)
-        self._new = self._sealing(secret, b"NEW_TOKEN token", NEW_TOKEN_LIFETIME)
+        self._retry = self._sealer(secret, b"Retry token", TOKEN_KEY_LIFETIME)
+        self._new = self._sealer(secret, b"NEW_TOKEN token", NEW_TOKEN_LIFETIME)
 
-    def _sealing(self, secret: bytes, purpose: bytes, key_lifetime: float) -> Sealing:
+    def _sealer(self, secret: bytes, purpose: bytes, key_lifetime: float) -> TokenSealer:
         if self._fleet is not None:
-            return self._fleet.sealing(purpose)
+            return self._fleet.sealer(purpose)
         return Sealer(secret, purpose=purpose, key_lifetime=key_lifetime)
 
     def _stamp(self, now: float) -> float:
-        """The time that a token bears."""
+        """Issue time to put into a token."""
         return now if self._fleet is None else now + self._fleet.wall_offset()
 
     def _is_fresh(self, issued_at: float, lifetime: float, now: float) -> bool:
@@ -66,7 +67,7 @@ class TokenKeys:
         retry_source_cid: bytes,
         now: float,
     ) -> bytes:
-        """A Retry token for a client at `address`, who must send it to `retry_source_cid`."""
+        """A Retry token, valid from `address` and towards `retry_source_cid` only."""
         plain = _RETRY_HEAD.pack(self._stamp(now), len(original_destination_cid))
         plain += original_destination_cid
         return _RETRY + self._retry.seal(plain, _retry_binding(address, retry_source_cid), now)
@@ -74,7 +75,7 @@ class TokenKeys:
     def open_retry(
         self, token: bytes, address: tuple[str, int], destination_cid: bytes, now: float
     ) -> RetryToken | None:
-        """The token's content, or None when it is not ours, not this client's, or too old."""
+        """Content of a token, or None if it is not ours, not this client's, or expired."""
         if not is_retry_token(token):
             return None
         plain = self._retry.open(token[1:], _retry_binding(address, destination_cid), now)
@@ -87,15 +88,15 @@ class TokenKeys:
         return RetryToken(plain[_RETRY_HEAD.size : _RETRY_HEAD.size + length])
 
     def seal_new(self, host: str, version: int, now: float) -> bytes:
-        """A NEW_TOKEN token for the client's next connections from `host`, whatever the port.
+        """A NEW_TOKEN token for later connections of the client from `host`, from any port.
 
-        RFC 9369 section 5: it works in the QUIC version of the connection that issued it alone.
+        RFC 9369 section 5: it is valid for the QUIC version of the issuing connection only.
         """
         plain = _NEW_TOKEN_HEAD.pack(self._stamp(now))
         return _NEW_TOKEN + self._new.seal(plain, _new_binding(host, version), now)
 
     def open_new(self, token: bytes, host: str, version: int, now: float) -> bool:
-        """Whether it is a NEW_TOKEN token of ours, for this host and version and not too old."""
+        """Whether it is a NEW_TOKEN token of ours, for this host and version, and not expired."""
         if not token.startswith(_NEW_TOKEN):
             return False
         plain = self._new.open(token[1:], _new_binding(host, version), now)
@@ -114,5 +115,5 @@ def _new_binding(host: str, version: int) -> bytes:
 
 
 def _retry_binding(address: tuple[str, int], connection_id: bytes) -> bytes:
-    """A Retry token works from one address and port, towards one connection ID."""
+    """A Retry token is bound to address, port and connection ID."""
     return _packed(address[0]) + address[1].to_bytes(2, "big") + connection_id

@@ -49,7 +49,7 @@ class H2Connection(asyncio.Protocol):
     Flow control: the window of the connection is reopened immediately, so that one slow client does
     not block the others; that of a stream only as its client consumes the bytes.
 
-    Input of many small frames is handled in several turns of the loop; reading pauses meanwhile.
+    Many small frames are processed in several event loop iterations; reading pauses meanwhile.
     """
 
     is_shared = True
@@ -86,7 +86,7 @@ class H2Connection(asyncio.Protocol):
         self._flush_scheduled = False
         self._write_paused = False
         self._unhandled = b""
-        """Received bytes that wait for the next turn of the loop."""
+        """Received bytes that wait for the next event loop iteration."""
         self._reading_paused = False
         self._ended_by: UpstreamError | None = None
         """The transport is closed, but complete responses may be among `_unhandled`."""
@@ -284,7 +284,7 @@ class H2Connection(asyncio.Protocol):
             self._finish_if_handled(self._ended_by)
 
     def _receive(self, data: bytes) -> bytes:
-        """Handle the frames of one turn of the loop; returns the bytes left for the next."""
+        """Handle the frames of one event loop iteration; returns the bytes left for the next."""
         self._probe.clear()
         events, taken, error = self._codec.feed(data, self._loop.time())
         if error is not None:

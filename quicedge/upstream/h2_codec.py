@@ -56,7 +56,7 @@ class Fed(NamedTuple):
 
     events: list[Event]
     taken: int
-    """Bytes received; the rest belongs to a later turn of the loop."""
+    """Bytes received; the rest belongs to a later event loop iteration."""
     error: Exception | None
     """The error that ended the connection: usually a ProtocolError, but any exception of h2."""
 

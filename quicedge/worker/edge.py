@@ -30,7 +30,7 @@ from quicedge.quic.endpoint import Endpoint, EndpointSettings
 from quicedge.quic.settings import ALPN_H3
 from quicedge.quic.ticket_keys import SharedKeys
 from quicedge.quic.tls import CertificatePem, CertificateStore, parse_certificate
-from quicedge.quic.token_sealer import Fleet
+from quicedge.quic.token_sealer import FleetKeys
 from quicedge.quic.transport_parameters import PreferredAddress
 from quicedge.telemetry.access import AccessLog
 from quicedge.udp.forwarding import Forwarder
@@ -71,8 +71,8 @@ class Edge:
     """Everything between the sockets of one worker and its origins.
 
     All datagrams of a wake-up are processed before anything is sent; data from origins is sent once
-    per turn of the loop, however many exchanges wrote. Settings change by `propose` and `adopt`;
-    at the end call `drain`, then `close`.
+    per event loop iteration, however many exchanges wrote. Settings change by `propose` and
+    `adopt`; at the end call `drain`, then `close`.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Edge:
         self._flush_scheduled = False
         self._waiting_scheduled = False
         self._unfinished: set[UdpSocket] = set()
-        """Sockets that hold datagrams for the next turn of the loop."""
+        """Sockets that hold datagrams for the next event loop iteration."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
         self._drained: asyncio.Future[None] | None = None
@@ -214,7 +214,7 @@ class Edge:
     def use_shared_keys(self, shared: SharedKeys | None) -> None:
         """Use the fleet's ticket and token keys from now on; None: keys of this host."""
         self.endpoint.use_keys(
-            None if shared is None else Fleet(shared.keys, lambda: time.time() - self._clock())
+            None if shared is None else FleetKeys(shared.keys, lambda: time.time() - self._clock())
         )
 
     def _preferred_address(self, path: FourTuple) -> PreferredAddress | None:
@@ -256,7 +256,7 @@ class Edge:
         self._flush()
 
     def wake(self, connection: Connection) -> None:
-        """The connection has something to send: flush at the end of this turn of the loop."""
+        """The connection has something to send: flush at the end of this event loop iteration."""
         if self.endpoint.wake(connection) and not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush_soon)

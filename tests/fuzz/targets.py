@@ -36,7 +36,7 @@ from quicedge.quic.errors import TransportError
 from quicedge.quic.events import ConnectionTerminated
 from quicedge.quic.frames import describe, encode_varint
 from quicedge.quic.tickets import Tickets
-from quicedge.quic.token_sealer import Fleet
+from quicedge.quic.token_sealer import FleetKeys
 from quicedge.quic.tokens import TokenKeys
 from quicedge.upstream.connection import Counters
 from quicedge.upstream.h1 import H1Connection
@@ -152,7 +152,7 @@ def transport_parameters(data: bytes) -> None:
 
 @target(lambda: [bytes(64), b"\x01" * 90])
 def tokens(data: bytes) -> None:
-    for fleet in (None, Fleet([b"k" * 32, b"l" * 32], lambda: 1e9)):
+    for fleet in (None, FleetKeys([b"k" * 32, b"l" * 32], lambda: 1e9)):
         keys, tickets = TokenKeys(b"s" * 32, fleet), Tickets(b"s" * 32, fleet)
         assert keys.open_retry(data, ("192.0.2.1", 5), b"12345678", NOW) is None
         assert not keys.open_new(data, "192.0.2.1", 1, NOW)

@@ -1,4 +1,4 @@
-"""quicedge in the interop runner's cases: a subset, in both roles, against foreign stacks."""
+"""quicedge in the interop runner's cases: a subset, in both roles, against other stacks."""
 
 from __future__ import annotations
 

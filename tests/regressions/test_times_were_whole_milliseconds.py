@@ -1,5 +1,5 @@
-"""The edge took its time from uvloop's clock, which has whole milliseconds and stands still within
-a turn of the loop: a first byte came after 0.0 seconds and a round trip on a LAN was 0 or 1 ms."""
+"""The edge read uvloop's clock, which has whole milliseconds and stands still within an event loop
+iteration: a first byte took 0.0 seconds, and a round trip on a LAN 0 or 1 ms."""
 
 from __future__ import annotations
 

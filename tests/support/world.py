@@ -104,7 +104,7 @@ class World:
         return handler
 
     def turn(self, now: float = NOW) -> None:
-        """The end of a turn of the loop, and those that what waits takes."""
+        """Finish the event loop iteration, and those that waiting datagrams need."""
         self.endpoint.flush(now)
         while self.endpoint.has_waiting:
             self.endpoint.receive_waiting(now)

@@ -513,7 +513,7 @@ class Connection:
 
     def check_flood(self, now: float) -> Standing:
         """Check the share of received bytes that is overhead; closes on a hostile peer."""
-        standing = self._flood.judge(self.stream_bytes, now)
+        standing = self._flood.assess(self.stream_bytes, now)
         if standing is Standing.HOSTILE:
             self.close(
                 error_code=ErrorCode.PROTOCOL_VIOLATION,

@@ -12,7 +12,7 @@ from quicedge.shares import Standing, WorkBudget
 
 
 class FloodGuard:
-    """Classifies a peer by its overhead. Call `judge` once `check_at` bytes are received."""
+    """Classifies a peer by its overhead. Call `assess` once `check_at` bytes are received."""
 
     __slots__ = ("_budget", "_counters", "_seen", "check_at")
 
@@ -22,9 +22,9 @@ class FloodGuard:
         self._seen = 0
         """Overhead up to the last check, in bytes; negative if stream data outweighs it."""
         self.check_at = FLOOD_CHECK_EVERY
-        """Received bytes at which `judge` is to be called next."""
+        """Received bytes at which `assess` is to be called next."""
 
-    def judge(self, stream_bytes: int, now: float) -> Standing:
+    def assess(self, stream_bytes: int, now: float) -> Standing:
         """Account for bytes received since the last check; `stream_bytes` is the total so far.
 
         Forged and replayed datagrams do not count, as the peer did not send them.

@@ -157,7 +157,7 @@ class Handshake:
         self, epoch: Epoch, suite: tls.CipherSuite, secret: bytes, *, sending: bool
     ) -> None:
         if self.is_client and not self._version_agreed and epoch is not Epoch.ZERO_RTT:
-            # RFC 9368 section 2.3: the server's first Initial tells the version it chose.
+            # RFC 9368 section 2.3: the server's first Initial indicates the version it chose.
             self.version = self.packet_version
             self._version_agreed = True
         self._log_secret(epoch, secret, sending=sending)

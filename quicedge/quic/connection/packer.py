@@ -1,6 +1,6 @@
 """Packs frames into packets, and packets into datagrams and runs.
 
-Each part tells whether it has frames (`has_frames`) and writes those that fit (`write_frames`).
+Each part reports whether it has frames (`has_frames`) and writes those that fit (`write_frames`).
 Once the handshake is confirmed, stream data is sent in runs of full packets that are sealed in one
 pass and recorded as one `SentPacketRun`; everything else is sent in single packets, together with a
 pending ACK and the stream data that fits. Before that, packets of several epochs share datagrams.

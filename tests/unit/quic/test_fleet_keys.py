@@ -20,7 +20,7 @@ from quicedge.quic.anti_replay import EarlyDataUse
 from quicedge.quic.packet import VERSION_1
 from quicedge.quic.ticket_keys import SharedKeyError, read_shared_keys
 from quicedge.quic.tickets import Session, Tickets, ticket_id
-from quicedge.quic.token_sealer import NONCE_LENGTH, Fleet, KeyringSealer
+from quicedge.quic.token_sealer import NONCE_LENGTH, FleetKeys, KeyringSealer
 from quicedge.quic.tokens import TokenKeys
 from tests.support.world import NOW, World, first_flight, is_connected
 
@@ -32,7 +32,7 @@ CLOCKS = (WALL - NOW, WALL - 70.0)
 
 def host(*keys: bytes, offset: float = CLOCKS[0], secret: bytes = b"a" * 32) -> World:
     world = World(secret=secret, early_data=b"terms")
-    world.endpoint.use_keys(Fleet(keys, lambda: offset))
+    world.endpoint.use_keys(FleetKeys(keys, lambda: offset))
     return world
 
 
@@ -78,7 +78,7 @@ def test_rotation_costs_no_resumption_until_a_key_is_gone() -> None:
 )
 def test_a_ticket_tells_its_age_to_every_host(later: float, good: bool) -> None:
     session = Session(VERSION_1, 0x1301, b"r" * 32, "localhost", "h3", 7, NOW)
-    here, there = (Tickets(b"", Fleet([OLD], lambda o=offset: o)) for offset in CLOCKS)
+    here, there = (Tickets(b"", FleetKeys([OLD], lambda o=offset: o)) for offset in CLOCKS)
     opened = there.open(here.seal(session, NOW), 70.0 + later)
     assert (opened is not None) == good
     if opened is not None:
@@ -87,7 +87,7 @@ def test_a_ticket_tells_its_age_to_every_host(later: float, good: bool) -> None:
 
 @pytest.mark.parametrize(("later", "good"), [(-4, True), (-6, False), (1, True)])
 def test_tokens_are_good_at_every_host(later: float, good: bool) -> None:
-    here, there = (TokenKeys(b"", Fleet([OLD], lambda o=offset: o)) for offset in CLOCKS)
+    here, there = (TokenKeys(b"", FleetKeys([OLD], lambda o=offset: o)) for offset in CLOCKS)
     address = ("192.0.2.1", 4433)
     retry = here.seal_retry(address, b"original", b"retryscid", NOW)
     opened = there.open_retry(retry, address, b"retryscid", 70.0 + later)
@@ -180,7 +180,7 @@ def test_keys_that_others_can_read_are_refused(tmp_path: Path, mode: int) -> Non
         (f"{OLD.hex()}\n{NEW.hex()[1:]}", "line 2: is not 64"),
         (f"{OLD.hex()}\n{NEW.hex()}x", "line 2: is not 64"),
         (f"{NEW.hex()[:60]}    \n", "line 1: is not 64"),
-        (f"{OLD.hex()}\n{OLD.hex()}", "line 2: this key stands there already"),
+        (f"{OLD.hex()}\n{OLD.hex()}", "line 2: duplicate key"),
         ("\n".join(bytes([n]).hex() * 32 for n in range(FLEET_KEYS + 1)), "has 17 keys"),
         ("\u00fc", "is not text"),
     ],

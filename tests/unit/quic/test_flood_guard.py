@@ -23,7 +23,7 @@ class Peer:
         self.now += seconds
         self.counters.bytes_received += size
         self.stream_bytes += useful
-        return self.guard.judge(self.stream_bytes, self.now)
+        return self.guard.assess(self.stream_bytes, self.now)
 
 
 def test_overhead_beyond_the_burst_exhausts_and_beyond_two_is_hostile() -> None:

@@ -1,4 +1,4 @@
-"""One client's frames take no more than its turn of the loop."""
+"""One client's frames take no more than its event loop iteration."""
 
 from __future__ import annotations
 
