@@ -7,7 +7,7 @@ that is not DATA payload; the application returns it for DATA payload once it ha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 
 from quicedge.config import limits
 from quicedge.http import qpack
@@ -42,6 +42,22 @@ _TWO_BYTES = 0x40
 """First byte of a variable-length integer from which it has more than one byte."""
 _SKIPPED = -1
 """Pseudo frame type for frames whose payload is discarded."""
+
+
+_CONTROL = encode_varint(StreamType.CONTROL)
+_QPACK_ENCODER = encode_varint(StreamType.QPACK_ENCODER)
+_QPACK_DECODER = encode_varint(StreamType.QPACK_DECODER)
+
+
+@lru_cache(maxsize=16)
+def _settings_frame(settings: H3Settings) -> bytes:
+    """Our SETTINGS, the same for all connections of a configuration."""
+    announced: dict[int, int] = {
+        Setting.QPACK_MAX_TABLE_CAPACITY: settings.qpack_max_table_capacity,
+        Setting.QPACK_BLOCKED_STREAMS: settings.qpack_blocked_streams,
+        Setting.MAX_FIELD_SECTION_SIZE: settings.max_field_section_size,
+    }
+    return encode_frame(FrameType.SETTINGS, encode_settings(announced))
 
 
 class H3Connection:
@@ -83,19 +99,14 @@ class H3Connection:
         self._encoder = qpack.Encoder()
         self._max_push_id = -1
         self._goaway_received: int | None = None
-        self._control = self._open(StreamType.CONTROL)
-        announced: dict[int, int] = {
-            Setting.QPACK_MAX_TABLE_CAPACITY: settings.qpack_max_table_capacity,
-            Setting.QPACK_BLOCKED_STREAMS: settings.qpack_blocked_streams,
-            Setting.MAX_FIELD_SECTION_SIZE: settings.max_field_section_size,
-        }
-        self._send(self._control, encode_frame(FrameType.SETTINGS, encode_settings(announced)))
-        self._encoder_stream = self._open(StreamType.QPACK_ENCODER)
-        self._decoder_stream = self._open(StreamType.QPACK_DECODER)
+        self._control = self._open(_CONTROL + _settings_frame(settings))
+        self._encoder_stream = self._open(_QPACK_ENCODER)
+        self._decoder_stream = self._open(_QPACK_DECODER)
 
-    def _open(self, kind: StreamType) -> int:
+    def _open(self, beginning: bytes) -> int:
+        """Open a unidirectional stream that begins with its type."""
         stream_id = self._transport.get_next_available_stream_id(is_unidirectional=True)
-        self._send(stream_id, encode_varint(kind))
+        self._transport.send_stream_data(stream_id, beginning)
         return stream_id
 
     def _send(self, stream_id: int, data: bytes) -> None:

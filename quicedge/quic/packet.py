@@ -3,6 +3,7 @@ connection behind them."""
 
 from __future__ import annotations
 
+import struct
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -29,6 +30,11 @@ class PacketKind(IntEnum):
     ZERO_RTT = 1
     HANDSHAKE = 2
     RETRY = 3
+
+
+_KINDS = tuple(PacketKind)
+_LONG_HEAD = struct.Struct("!BIB")
+"""First byte, version, and length of the destination connection ID."""
 
 
 class LongHeader(NamedTuple):
@@ -85,38 +91,37 @@ class LongPacket(NamedTuple):
 def parse_long_packet(data: bytes, at: int) -> LongPacket | None:
     """The long header packet that starts at `at`, or None when it cannot be one."""
     try:
-        first = data[at]
-        version = int.from_bytes(data[at + 1 : at + 5], "big")
-        dcid_end = at + 6 + data[at + 5]
-        scid_end = dcid_end + 1 + data[dcid_end]
+        first, version, dcid_length = _LONG_HEAD.unpack_from(data, at)
+        dcid_at = at + _LONG_HEAD.size
+        dcid_end = dcid_at + dcid_length
+        scid_length = data[dcid_end]
+        scid_end = dcid_end + 1 + scid_length
+        size = len(data)
         if (
             not first & 0x40
-            or data[at + 5] > MAX_CONNECTION_ID_LENGTH
-            or data[dcid_end] > MAX_CONNECTION_ID_LENGTH
-            or scid_end > len(data)
+            or dcid_length > MAX_CONNECTION_ID_LENGTH
+            or scid_length > MAX_CONNECTION_ID_LENGTH
+            or scid_end > size
         ):
             return None
+        destination, source = data[dcid_at:dcid_end], data[dcid_end + 1 : scid_end]
         # RFC 9369 section 3.2: version 2 numbers the types differently.
-        kind = PacketKind((first >> 4) - (1 if version == VERSION_2 else 0) & 3)
+        kind = _KINDS[(first >> 4) - (1 if version == VERSION_2 else 0) & 3]
         position, token = scid_end, b""
         if kind is PacketKind.RETRY:
-            return LongPacket(
-                kind, version, data[at + 6 : dcid_end], data[dcid_end + 1 : scid_end],
-                data[scid_end:-TAG_LENGTH], scid_end, len(data),
-            )  # fmt: skip
+            token = data[scid_end:-TAG_LENGTH]
+            return LongPacket(kind, version, destination, source, token, scid_end, size)
         if kind is PacketKind.INITIAL:
             length, position = decode_varint(data, position)
             token = data[position : position + length]
             position += length
         length, position = decode_varint(data, position)
-    except (IndexError, FrameError):
+    except (IndexError, struct.error, FrameError):
         return None
     end = position + length
-    if end > len(data):
+    if end > size:
         return None
-    return LongPacket(
-        kind, version, data[at + 6 : dcid_end], data[dcid_end + 1 : scid_end], token, position, end
-    )
+    return LongPacket(kind, version, destination, source, token, position, end)
 
 
 def parse_version_negotiation(data: bytes) -> list[int]:
