@@ -384,6 +384,11 @@ MAX_ACK_RANGES: Final = 64
 ACK_DELAY: Final = 0.001
 """Seconds that an ACK of 1-RTT packets waits for company: what a timer resolves."""
 
+LONE_ACK_DELAY: Final = 0.02
+"""Seconds that an ACK of a single 1-RTT packet waits, below MAX_ACK_DELAY by what timers may be
+late: the response to the request in it mostly comes sooner and takes the ACK along. A second
+packet is acknowledged promptly (RFC 9000 section 13.2.2)."""
+
 MAX_ACK_DELAY: Final = 25
 """Milliseconds that we declare as the longest such wait (RFC 9000 section 18.2, its default)."""
 

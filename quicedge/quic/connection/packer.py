@@ -119,6 +119,8 @@ class Packer:
             streams,
             pings,
         )
+        self._is_drained = False
+        """Whether the last packet took all that there was to send."""
         self.observer: Observer | None = None
         self.pacing_at: float | None = None
         """When pacing permits the next packet; None if pacing blocks nothing."""
@@ -185,6 +187,8 @@ class Packer:
                 continue
             if not self._pack_packet(runs, path, size, now, data=True):
                 break
+            if self._is_drained:
+                break
         recovery.app_limited = not blocked
 
     def _pack_probes(
@@ -241,11 +245,14 @@ class Packer:
         ranges = 0
         if space.ack_at is not None:
             ranges = self._write_ack(draft, space, now, min(ACK_ROOM, draft.room))
+        drained = data
         for source in self._sources:
             if source.has_frames and not source.write_frames(draft):
+                drained = False
                 break
         if data:
             self._write_data(draft)
+        self._is_drained = drained and not self._streams.has_output
         if not draft.eliciting and (
             space.probes
             # Otherwise the peer never acknowledges our ACKs, and ranges accumulate.

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from quicedge.config.limits import (
-    ACK_DELAY,
     AEAD_FAILURES,
     CONNECTION_ID_LENGTH,
     MIN_INITIAL_DATAGRAM,
@@ -31,6 +30,7 @@ from quicedge.quic.connection.paths import Path, Paths
 from quicedge.quic.connection.recovery import Recovery
 from quicedge.quic.connection.spaces import PacketSpace
 from quicedge.quic.connection.stats import ConnectionCounters
+from quicedge.quic.ecn import CE
 from quicedge.quic.ending import Ending
 from quicedge.quic.errors import ErrorCode, TransportError
 from quicedge.quic.events import ConnectionTerminated
@@ -338,6 +338,7 @@ class Receiver:
         ordinary = path is self._paths.known[0] and cid == self._local_ids.latest_used
         # A trace and a changing path ask for each packet.
         join = ordinary and observer is None
+        expected = space.expected
         first = stop = -1
         at = counted = 0
         eliciting = False
@@ -401,8 +402,10 @@ class Receiver:
             if ecn:
                 space.note_marked(ecn, counted)
                 counters.note_marked(ecn, counted)
-            if eliciting and space.ack_at is None:
-                space.ack_at = now + ACK_DELAY
+            if eliciting:
+                # Packets that are lost or out of order, or a mark, are told of promptly (RFC 9000
+                # section 13.2.1).
+                space.want_ack_of(counted, now, prompt=stop != expected + counted or ecn == CE)
             self._idle.on_received(now, self._recovery.probe_timeout())
             if not self._is_client:
                 self._handshake.discard_keys(ZERO_RTT)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from quicedge.config.limits import (
     ACK_DELAY,
+    LONE_ACK_DELAY,
     MAX_ACK_RANGES,
     MAX_CRYPTO_GAPS,
     SKIP_PACKETS_FIRST,
@@ -37,7 +38,7 @@ class PacketSpace:
         "ack_at", "acks", "crypto_in", "crypto_out", "ecn_received", "eliciting_in_flight",
         "epoch", "expected", "largest_acked", "largest_received", "largest_received_at",
         "last_eliciting_sent", "loss_time", "next_number", "probes", "received", "received_floor",
-        "sent",
+        "sent", "unacknowledged",
     )  # fmt: skip
 
     def __init__(self, epoch: Epoch) -> None:
@@ -56,6 +57,8 @@ class PacketSpace:
         """Packets to report in the next ACK frame."""
         self.ack_at: float | None = None
         """When an ACK frame is due; None if no ack-eliciting packet is unacknowledged."""
+        self.unacknowledged = 0
+        """1-RTT packets received since the last ACK, from the first ack-eliciting one on."""
         self.ecn_received: list[int] | None = None
         """Packets received with ECT(0), ECT(1) and CE; None if none had a mark."""
         # sending
@@ -100,11 +103,20 @@ class PacketSpace:
             # RFC 9000 section 13.2.1: Initial and Handshake packets are acknowledged at once.
             self.ack_at = now if self.epoch is not Epoch.ONE_RTT else now + ACK_DELAY
 
+    def want_ack_of(self, packets: int, now: float, *, prompt: bool) -> None:
+        """Schedule an ACK for 1-RTT packets, some of them ack-eliciting: promptly from the second
+        one on since the last ACK, or if `prompt`."""
+        self.unacknowledged += packets
+        due = now + (ACK_DELAY if prompt or self.unacknowledged > 1 else LONE_ACK_DELAY)
+        if self.ack_at is None or due < self.ack_at:
+            self.ack_at = due
+
     def encode_ack(self, now: float, exponent: int, room: int) -> tuple[bytes, int]:
         """An ACK frame and its number of ranges; clears the ACK timer."""
         delay = max(int((now - self.largest_received_at) * 1e6), 0)
         ecn = self.ecn_received
         self.ack_at = None
+        self.unacknowledged = 0
         return encode_ack(
             list(self.acks), delay >> exponent, room, (ecn[0], ecn[1], ecn[2]) if ecn else None
         )

@@ -579,6 +579,11 @@ class Streams:
             or self._blocked_due[1]
         )
 
+    @property
+    def has_output(self) -> bool:
+        """Whether there may be data to send, or control frames are due."""
+        return bool(self.scheduler) or self.has_frames
+
     def write_frames(self, draft: Draft) -> bool:
         """Add the control frames that fit; returns whether all did."""
         if (self.window.is_due or self._window_lost) and not self._write_max_data(draft):

@@ -7,13 +7,11 @@ from collections.abc import Callable
 import pytest
 from aioquic.quic.events import StreamDataReceived
 
+from quicedge.config.limits import ACK_DELAY, LONE_ACK_DELAY, MAX_ACK_DELAY
 from quicedge.quic.connection import Connection, Transmit
 from quicedge.quic.frames import Epoch
 from tests.support.quicpair import CLIENT_ADDRESS, SERVER_ADDRESS, make_pair
 from tests.support.simnet import Pair, datagrams, transmit
-
-ACK_DELAY = 0.001
-"""Seconds until our ACK timer fires (aioquic's kGranularity)."""
 
 
 def confirmed_pair(*, own_client: bool = True, settled: bool = True) -> Pair:
@@ -116,7 +114,51 @@ def test_what_is_sent_takes_the_pending_ack_along(send: Callable[[Connection], N
     sent = transmit(server, pair.now)
     deliver(pair, sent[:1])
     assert client.recovery.bytes_in_flight == 0
-    assert not transmit(server, pair.now + ACK_DELAY)
+    assert not transmit(server, pair.now + LONE_ACK_DELAY)
+
+
+def send(pair: Pair, packets: int, *, lost: int = 0) -> None:
+    """The client sends ack-eliciting packets, of which the first ones may be lost."""
+    client, server = pair.client.connection, pair.server.connection
+    sent = []
+    for number in range(packets + lost):
+        client.send_ping(number)
+        sent += datagrams(client, pair.now)
+    assert len(sent) == packets + lost
+    for data in sent[lost:]:
+        server.receive_datagram(data, CLIENT_ADDRESS, pair.now)
+
+
+def test_a_lone_packet_is_acknowledged_within_what_is_declared() -> None:
+    """Its response may take a while; the ACK waits for that, but not for long."""
+    pair = confirmed_pair()
+    server = pair.server.connection
+    send(pair, 1)
+    assert transmit(server, pair.now + 10 * ACK_DELAY) == []
+    due = server.poll_timeout()
+    assert due == pytest.approx(pair.now + LONE_ACK_DELAY)
+    assert LONE_ACK_DELAY < MAX_ACK_DELAY / 1000
+    deliver(pair, transmit(server, due))
+    assert pair.client.connection.recovery.bytes_in_flight == 0
+
+
+@pytest.mark.parametrize(("packets", "lost"), [(2, 0), (9, 0), (1, 1)])
+def test_a_second_packet_or_a_gap_is_acknowledged_promptly(packets: int, lost: int) -> None:
+    pair = confirmed_pair()
+    server = pair.server.connection
+    send(pair, packets, lost=lost)
+    due = server.poll_timeout()
+    assert due == pytest.approx(pair.now + ACK_DELAY)
+    assert transmit(server, due)
+
+
+def test_each_lone_packet_waits_anew() -> None:
+    pair = confirmed_pair()
+    server = pair.server.connection
+    for _ in range(3):
+        send(pair, 1)
+        assert server.poll_timeout() == pytest.approx(pair.now + LONE_ACK_DELAY)
+        assert transmit(server, pair.now + LONE_ACK_DELAY)
 
 
 def test_a_packet_without_anything_new_to_acknowledge_carries_no_ack() -> None:
@@ -141,7 +183,7 @@ def test_a_path_mtu_probe_carries_the_ack_and_leaves_it_pending() -> None:
     deliver(pair, probes)
     assert client.recovery.bytes_in_flight == 0
     # Probes are likelier lost than other packets (RFC 9000 section 14.4): the ACK leaves again.
-    assert server.poll_timeout() <= pair.now + ACK_DELAY + 1e-9
+    assert server.poll_timeout() <= pair.now + LONE_ACK_DELAY + 1e-9
 
 
 def test_handshake_packets_carry_the_ack_of_their_space() -> None:
