@@ -107,7 +107,7 @@ class Flow:
         if isinstance(self.server, Stock):
             sender = self.server._streams[0].sender
             return sender._buffer_stop - sender.highest_offset
-        return int(self.server.unsent_bytes(0))
+        return int(self.server.streams.unsent(0))
 
     def refill(self) -> None:
         """Keep some seconds of data waiting."""

@@ -126,5 +126,5 @@ def http09_codec(session: Http3Session) -> Http09Connection:
     """The codec of a session that negotiated HTTP/0.9 (`downstream.http3.CodecFactory`)."""
     connection = session.connection
     session.client.http_version = b"0.9"
-    authority = (connection.server_name or "localhost").encode()
+    authority = (connection.handshake.server_name or "localhost").encode()
     return Http09Connection(connection, session, authority=authority)

@@ -8,6 +8,7 @@
 
 mod cipher;
 mod frames;
+mod keys;
 #[cfg(target_os = "linux")]
 mod receiver;
 
@@ -21,6 +22,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("INTERFACE", INTERFACE)?;
     module.add_class::<cipher::PacketCipher>()?;
     module.add_function(wrap_pyfunction!(frames::parse_ack, module)?)?;
+    module.add_function(wrap_pyfunction!(keys::expand_block, module)?)?;
+    module.add_function(wrap_pyfunction!(keys::hmac_sha2, module)?)?;
     #[cfg(target_os = "linux")]
     module.add_class::<receiver::DatagramReceiver>()?;
     Ok(())

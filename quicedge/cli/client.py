@@ -263,16 +263,16 @@ class Client(asyncio.DatagramProtocol):
     async def _upload(self, stream_id: int, body: AsyncIterator[bytes]) -> None:
         assert self._h3 is not None
         async for data in body:
-            while self.connection.unsent_bytes(stream_id) > limits.SEND_BUFFER_HIGH:
+            while self.connection.streams.unsent(stream_id) > limits.SEND_BUFFER_HIGH:
                 if self._done is not None and self._done.done():
                     return
                 self._room = self._loop.create_future()
                 await self._room
-            if not self.connection.can_send_on(stream_id):
+            if not self.connection.streams.can_send(stream_id):
                 return
             self._h3.send_data(stream_id, data)
             self._flush()
-        if self.connection.can_send_on(stream_id):
+        if self.connection.streams.can_send(stream_id):
             self._h3.send_data(stream_id, b"", end_stream=True)
             self._flush()
 
@@ -300,7 +300,7 @@ class Client(asyncio.DatagramProtocol):
         self._transport = transport  # type: ignore[assignment]  # uvloop's is no subclass
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
-        if self.connection.is_stateless_reset(data):
+        if self.connection.remote_ids.is_stateless_reset(data):
             self._fail("connection closed: stateless reset by the server")
             event = events.ConnectionTerminated(
                 error_code=0, frame_type=0, reason_phrase="stateless reset"
@@ -459,9 +459,9 @@ class Client(asyncio.DatagramProtocol):
             reason, exit_code = f"{reason} of {self._length} bytes", ExitCode.PARTIAL_FILE
         if error.stream_id == self._stream_id:
             self._fail(f"malformed response: {reason}", exit_code)
-        if self.connection.can_receive_on(error.stream_id):
+        if self.connection.streams.can_receive(error.stream_id):
             self.connection.stop_stream(error.stream_id, error.code)
-        if self.connection.can_reset(error.stream_id):
+        if self.connection.streams.can_reset(error.stream_id):
             self.connection.reset_stream(error.stream_id, error.code)
 
     def on_exhausted(self, reason: str) -> None:

@@ -379,12 +379,13 @@ def transport_line(client: Client) -> str:
     """Summarise the connection in one line."""
     connection = client.connection
     recovery, rtt = connection.recovery, connection.recovery.rtt
+    handshake, counters = connection.handshake, connection.counters
     return (
-        f"QUIC {VERSION_NAMES.get(connection.version, '?')} {connection.cipher}, "
+        f"QUIC {VERSION_NAMES.get(handshake.version, '?')} {handshake.cipher}, "
         f"smoothed_rtt {_ms(rtt.smoothed if rtt.initialized else None)}, "
         f"min_rtt {_ms(rtt.min if rtt.initialized else None)}, "
         f"congestion_window {recovery.congestion_window} B, "
-        f"packets sent {connection.packets_sent} received {connection.packets_received} "
+        f"packets sent {counters.packets_sent} received {counters.packets_received} "
         f"lost {recovery.packets_lost}"
     )
 

@@ -260,6 +260,10 @@ RESPONSE_TIMEOUT: Final = 60.0
 RETRY_AFTER: Final = 1
 """Seconds after which a refused client may try again (`retry-after`)."""
 
+KEEPALIVE_TIMEOUT: Final = 60.0
+"""Seconds without a request after which a connection on TCP is closed (nginx: 75, Caddy: 300):
+browsers keep theirs for longer, and connect again."""
+
 MIN_PROGRESS: Final = 1024
 """Bytes that count as progress."""
 
@@ -486,10 +490,6 @@ reserved frames and an empty DATA."""
 
 MAX_CONTROL_FRAME: Final = 4096
 """Bytes of a frame on the control stream."""
-
-H1_KEEPALIVE_TIMEOUT: Final = 60.0
-"""Seconds without a request after which an HTTP/1.1 connection is closed (nginx: 75, Caddy: 300);
-browsers keep theirs for longer, and connect again."""
 
 H1_PIPELINED: Final = 64 * 1024
 """Bytes that a client may send ahead of the request that is being answered, before reading from its

@@ -122,6 +122,8 @@ class Limits(_Section, frozen=True):
     applies backpressure; otherwise: 408."""
     response_timeout: Seconds = limits.RESPONSE_TIMEOUT
     """Without the client taking any of a response; beyond: stream reset."""
+    keepalive_timeout: Seconds = limits.KEEPALIVE_TIMEOUT
+    """Without a request on an HTTP/1.1 or HTTP/2 connection; beyond, it is closed."""
     memory: Annotated[int, Meta(gt=0, extra={"unit": "bytes"})] | None = None
     """Memory per worker above which new work is refused (503); by default the worker's share of 60%
     of the memory of the machine or control group."""

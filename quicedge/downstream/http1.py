@@ -46,10 +46,9 @@ class Connection(Protocol):
     """What a session needs of its connection (`tcp.connection.TcpConnection`)."""
 
     transport: asyncio.Transport
-
-    @property
-    def bytes_sent(self) -> int:
-        """Bytes that were written."""
+    bytes_received: int
+    bytes_sent: int
+    """Bytes of HTTP in both directions, counted by the session."""
 
     def undelivered(self) -> int:
         """Bytes that were written and that the client has not acknowledged."""
@@ -275,6 +274,7 @@ class Http1Session(asyncio.Protocol):
     # --- from the transport -----------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
+        self.connection.bytes_received += len(data)
         self._reader.receive(data)
 
     def eof_received(self) -> bool:
@@ -308,6 +308,8 @@ class Http1Session(asyncio.Protocol):
         if self.stream.exchange is not None:
             self.stream.exchange.resume_response()
         self._settle_memory()
+        if self._is_written and not self._closed:
+            self._go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
         by_edge = self._closed
@@ -399,7 +401,9 @@ class Http1Session(asyncio.Protocol):
         """Whether another request may follow although the running one is not complete."""
         # Its rest has to be read first, or the connection is of no further use.
         left = self._reader.left
-        return left is not None and left <= H1_DRAINED and not self._awaits_continue()
+        return left == 0 or (
+            left is not None and left <= H1_DRAINED and not self._awaits_continue()
+        )
 
     def _awaits_continue(self) -> bool:
         """Whether the client may omit the content: what follows could be another request."""
@@ -427,6 +431,7 @@ class Http1Session(asyncio.Protocol):
         data = pending[0] if len(pending) == 1 else b"".join(pending)
         pending.clear()
         stream.pending_bytes = 0
+        self.connection.bytes_sent += len(data)
         self._transport.write(data)
         if len(data) >= RESPONSE_MEMORY_GRAIN:
             self._settle_memory()
@@ -473,7 +478,7 @@ class Http1Session(asyncio.Protocol):
         self._is_written = True
         exchange = self.stream.exchange
         if exchange is not None:
-            if exchange.bytes_sent < H1_WRITE_SIZE:
+            if exchange.bytes_sent < H1_WRITE_SIZE and not self._writing_paused:
                 # What the kernel takes at once is as good as delivered.
                 exchange.delivered()
             else:
@@ -487,6 +492,8 @@ class Http1Session(asyncio.Protocol):
             # The transport goes on reading for a while: closing with unread bytes would destroy the
             # response (RFC 9112 section 9.6).
             self._close_transport()
+        elif self._writing_paused:
+            pass  # the client has to read before it is answered again
         elif self._reader.proceed():
             self._loop.call_soon(self._read_ahead)
         elif self._eof:

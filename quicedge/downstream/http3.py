@@ -12,6 +12,7 @@ from quicedge.downstream.conduct import Conduct
 from quicedge.downstream.early_data import SAFE_METHODS, EarlyData
 from quicedge.downstream.held_requests import HeldRequests
 from quicedge.downstream.http3_client import Http3Client
+from quicedge.downstream.http3_progress import Http3Progress
 from quicedge.downstream.progress import Progress
 from quicedge.downstream.response_account import ResponseAccount
 from quicedge.downstream.stalls import Stalls
@@ -122,7 +123,7 @@ class RequestStream:
 
     def _send_head(self, response: Response, end: bool) -> None:
         session = self.session
-        if not session.connection.can_send_on(self.stream_id):
+        if not session.connection.streams.can_send(self.stream_id):
             return
         head = [(b":status", b"%d" % response.status), *response.fields]
         if not session.h3.can_send(head):
@@ -134,7 +135,7 @@ class RequestStream:
 
     def write(self, data: bytes) -> None:
         session = self.session
-        if not session.connection.can_send_on(self.stream_id):
+        if not session.connection.streams.can_send(self.stream_id):
             return
         session.h3.send_data(self.stream_id, data)
         if len(data) >= RESPONSE_MEMORY_GRAIN:
@@ -145,7 +146,7 @@ class RequestStream:
     def _pause_if_full(self) -> None:
         """Stop reading from the origin while the client is behind."""
         session = self.session
-        unsent = session.connection.unsent_bytes(self.stream_id)
+        unsent = session.connection.streams.unsent(self.stream_id)
         if not self.paused and unsent > session.send_buffer_limit:
             self.paused = True
             session.paused[self.stream_id] = self
@@ -154,7 +155,7 @@ class RequestStream:
 
     def end(self, trailers: Sequence[Field]) -> None:
         session = self.session
-        if session.connection.can_send_on(self.stream_id):
+        if session.connection.streams.can_send(self.stream_id):
             # Trailers beyond the client's limit are discarded, as RFC 9110 section 6.5.1 allows.
             if trailers and session.h3.can_send(trailers):
                 session.h3.send_trailers(self.stream_id, list(trailers))
@@ -169,7 +170,7 @@ class RequestStream:
 
     @property
     def undelivered(self) -> int:
-        return self.session.connection.unacknowledged_bytes(self.stream_id)
+        return self.session.connection.streams.unacknowledged(self.stream_id)
 
     def reset(self, internal: bool) -> None:
         code = H3ErrorCode.INTERNAL_ERROR if internal else H3ErrorCode.REQUEST_CANCELLED
@@ -228,6 +229,8 @@ class Http3Session:
         self.stops_sent = 0
         self.routes: set[str] = set()
         """Routes of its requests, as `HOST` and `PATH` of the configuration."""
+        self.progress: Progress = Http3Progress(connection)
+        """Progress of its streams."""
         self.timeouts = StreamTimeouts()
         self.going_away = False
         """GOAWAY was sent: accept no new requests, and close once the running ones are done."""
@@ -237,11 +240,6 @@ class Http3Session:
         self._highest_stream_id = -4
 
     @property
-    def progress(self) -> Progress:
-        """Progress of its streams."""
-        return self.connection
-
-    @property
     def share(self) -> Client:
         """The client that its resources are charged to."""
         return self.client.share
@@ -249,7 +247,7 @@ class Http3Session:
     @property
     def is_busy(self) -> bool:
         """Whether any deadline on progress is running."""
-        return bool(self.streams) or self.connection.streams_open > 0
+        return bool(self.streams) or self.connection.streams.peer_bidi_open > 0
 
     def wake(self) -> None:
         self._host.wake(self.connection)
@@ -303,7 +301,7 @@ class Http3Session:
     def _resume_paused(self) -> None:
         plenty = self.send_buffer_limit == SEND_BUFFER_HIGH
         for stream in list(self.paused.values()):
-            unsent = self.connection.unsent_bytes(stream.stream_id)
+            unsent = self.connection.streams.unsent(stream.stream_id)
             # One with nothing left is resumed in any case: nothing else would wake it.
             if not unsent or (plenty and unsent < SEND_BUFFER_LOW):
                 self.paused.pop(stream.stream_id, None)
@@ -316,7 +314,7 @@ class Http3Session:
         if acknowledged == self._acknowledged:
             return
         self._acknowledged = acknowledged
-        for stream_id in self.connection.delivered_streams(self.delivering):
+        for stream_id in self.connection.streams.delivered(self.delivering):
             self._delivered(self.delivering[stream_id])
 
     def _delivered(self, stream: RequestStream) -> None:
@@ -337,7 +335,7 @@ class Http3Session:
         satisfied = self._client_is_satisfied
         for stream in list(self.streams.values()):
             stream_id = stream.stream_id
-            state = self.connection.delivery(stream_id)
+            state = self.connection.streams.delivery(stream_id)
             if stream_id in self.delivering and (
                 state is Delivery.DELIVERED or (satisfied and state is Delivery.IN_FLIGHT)
             ):
@@ -374,7 +372,7 @@ class Http3Session:
     def on_headers(self, stream_id: int, fields: list[Field], end_stream: bool) -> None:
         if self._rejects_late(stream_id):
             return
-        if not self.connection.can_send_on(stream_id):
+        if not self.connection.streams.can_send(stream_id):
             self._stop_unwanted(stream_id)  # STOP_SENDING arrived first
             return
         self.requests += 1
@@ -438,7 +436,7 @@ class Http3Session:
         if request.method not in SAFE_METHODS:
             return False
         if self._runs_early is None:
-            use = self.connection.early_data_use
+            use = self.connection.handshake.early_data_use
             self._runs_early = self._host.early_data.is_first(use, self._early_data_is_first)
         return self._runs_early
 
@@ -449,6 +447,9 @@ class Http3Session:
         self._runs_early = True
         self.held.release()
         self.wake()
+
+    def check_idle(self, now: float, timeout: float) -> None:
+        """QUIC has an idle timeout of its own (RFC 9000 section 10.1)."""
 
     def check_held(self, now: float) -> None:
         """Start held requests that no longer have to wait; refuse those that waited too long."""
@@ -465,7 +466,7 @@ class Http3Session:
     def _prioritize(self, stream_id: int, fields: list[Field]) -> None:
         for name, value in fields:
             # RFC 9218 section 7: a PRIORITY_UPDATE received before the request overrides it.
-            if name == b"priority" and not self.connection.is_prioritized(stream_id):
+            if name == b"priority" and not self.connection.streams.is_prioritized(stream_id):
                 self.connection.prioritize(stream_id, *parse_priority(value))
 
     def on_data(self, stream_id: int, data: bytes) -> None:
@@ -505,7 +506,7 @@ class Http3Session:
         stream = self.streams.get(stream_id)
         if stream is not None and stream.exchange is not None:
             stream.exchange.request_aborted()
-        elif self.connection.can_send_on(stream_id):
+        elif self.connection.streams.can_send(stream_id):
             # Its head never arrived: leaving our half open would occupy a stream slot forever.
             self.reset(stream_id, H3ErrorCode.REQUEST_CANCELLED)
 
@@ -527,7 +528,7 @@ class Http3Session:
 
     def on_priority_update(self, element_id: int, priority: Priority) -> None:
         # RFC 9218 section 7.2: one beyond the stream limits SHOULD be treated as H3_ID_ERROR.
-        if element_id >> 2 >= self.connection.streams_allowed:
+        if element_id >> 2 >= self.connection.streams.peer_bidi.granted:
             raise H3Error(H3ErrorCode.ID_ERROR, "PRIORITY_UPDATE beyond the stream limit")
         self.connection.prioritize(element_id, *priority)
 
@@ -547,7 +548,7 @@ class Http3Session:
         if not self._negotiated:
             return []
         # The codec has not heard of streams whose beginning is missing.
-        return self.h3.unfinished_heads() + self.connection.streams_without_beginning()
+        return self.h3.unfinished_heads() + self.connection.streams.without_beginning()
 
     def refuse_head(self, stream_id: int, status: int, reason: str) -> None:
         """Answer a request whose head was never completed."""
@@ -616,7 +617,7 @@ class Http3Session:
         self.held.forget(error.stream_id)
         # Reset before the exchange does so with H3_REQUEST_CANCELLED. A complete response is still
         # delivered, whatever the client sent after its request.
-        if self.connection.can_send_on(error.stream_id):
+        if self.connection.streams.can_send(error.stream_id):
             self.reset(error.stream_id, error.code)
         self.stop(error.stream_id, error.code)
         stream = self.streams.get(error.stream_id)
@@ -625,14 +626,14 @@ class Http3Session:
 
     def reset(self, stream_id: int, code: int) -> None:
         """Reset our half of a stream, even if the response is completely written."""
-        if self.connection.can_reset(stream_id):
+        if self.connection.streams.can_reset(stream_id):
             self.resets_sent += 1
             self.connection.reset_stream(stream_id, code)
             self.wake()
 
     def stop(self, stream_id: int, code: int) -> None:
         """Ask the client to stop sending."""
-        if self.connection.can_receive_on(stream_id):
+        if self.connection.streams.can_receive(stream_id):
             self.stops_sent += 1
             self.connection.stop_stream(stream_id, code)
             self.wake()
@@ -651,7 +652,7 @@ class Http3Session:
         """Account for the memory of responses: unsent and unacknowledged bytes, exchanges."""
         connection = self.connection
         self.memory.settle(
-            connection.send_buffered + connection.recovery.bytes_in_flight, len(self.streams)
+            connection.streams.unsent_total + connection.recovery.bytes_in_flight, len(self.streams)
         )
 
     def release_reservations(self) -> None:
@@ -662,14 +663,12 @@ class Http3Session:
     @property
     def send_buffer_limit(self) -> int:
         """Unsent bytes per stream above which its origin is paused."""
-        return self.memory.send_buffer_limit(self.connection.send_buffered)
+        return self.memory.send_buffer_limit(self.connection.streams.unsent_total)
 
     @property
     def unread_bytes(self) -> int:
         """Request bytes received that no origin has taken."""
-        connection = self.connection
-        window = connection.local_parameters.initial_max_data or 0
-        return max(window - connection.receive_window, 0)
+        return self.connection.streams.window.unread
 
     def reset_stalled(self) -> int:
         """Reset stalled streams, those that hold most first, until the client holds less than its
@@ -719,7 +718,7 @@ class Http3Session:
             not self.going_away
             or self.streams
             or self.held
-            or not self.connection.responses_delivered
+            or not self.connection.streams.responses_delivered
             or self._gateway.now() < self._conduct.leave_from
         ):
             return

@@ -37,16 +37,17 @@ class Http3Client:
     @property
     def transport(self) -> Transport:
         connection = self._connection
+        version = connection.handshake.version
         recovery, rtt = connection.recovery, connection.recovery.rtt
         return Transport(
             kind=TransportKind.QUIC,
             connection_id=connection.id,
-            version=VERSION_NAMES.get(connection.version, hex(connection.version)),
+            version=VERSION_NAMES.get(version, hex(version)),
             smoothed_rtt=rtt.smoothed if rtt.initialized else None,
             min_rtt=rtt.min if rtt.initialized else None,
             congestion_window=recovery.congestion_window,
             bytes_in_flight=recovery.bytes_in_flight,
-            packets_sent=connection.packets_sent,
+            packets_sent=connection.counters.packets_sent,
             packets_lost=recovery.packets_lost,
             early_data=not connection.handshake_complete,
         )
@@ -57,11 +58,11 @@ class Http3Client:
     def is_authoritative(self, host: str) -> bool:
         if host == self._authoritative:
             return True
-        connection = self._connection
-        certificate = connection.certificate
+        handshake = self._connection.handshake
+        certificate = handshake.certificate
         if (
             certificate is None
-            or host == (connection.server_name or host).lower()
+            or host == (handshake.server_name or host).lower()
             or certificate.covers(host)
         ):
             self._authoritative = host

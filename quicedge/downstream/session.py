@@ -52,6 +52,9 @@ class Session(Protocol):
     def unread_bytes(self) -> int:
         """Request bytes received that no origin has taken."""
 
+    def check_idle(self, now: float, timeout: float) -> None:
+        """Close a connection without requests, unless its transport does so itself."""
+
     def unfinished_heads(self) -> list[int]:
         """Streams whose request head is incomplete."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -23,6 +24,13 @@ SUPPORTED_VERSIONS = 43
 PSK_KEY_EXCHANGE_MODES = 45
 KEY_SHARE = 51
 
+_TOO_LONG = "A vector of the ClientHello is longer than what holds it"
+_WRONG_LENGTH = "A vector of the ClientHello has not the length of what holds it"
+_REMEMBERED_LENGTH = 128
+"""Bytes of a list that is remembered at most."""
+
+_EXTENSION = struct.Struct("!HH")
+"""Type and length of an extension, group and length of a key share."""
 _HEAD = struct.Struct("!B3sH32s")
 """Message type and length, legacy version, random."""
 
@@ -81,17 +89,19 @@ def _read(message: bytes) -> ClientHello:
     seen: set[int] = set()
     at = end - len(extensions)
     while at < end:
-        kind = message[at] << 8 | message[at + 1]
-        body, after = _opaque(message, at + 2, 2)
+        kind, size = _EXTENSION.unpack_from(message, at)
+        start = at + _EXTENSION.size
+        at = start + size
+        if at > end:
+            raise tls.AlertDecodeError(_TOO_LONG)
         # RFC 8446 section 4.2: there MUST NOT be more than one extension of the same type.
         if kind in seen:
             raise tls.AlertIllegalParameter(f"Extension {kind} is repeated")
         seen.add(kind)
         # RFC 8446 section 4.2.11: the pre_shared_key extension MUST be the last extension.
-        if kind == PRE_SHARED_KEY and after != end:
+        if kind == PRE_SHARED_KEY and at != end:
             raise tls.AlertIllegalParameter("PreSharedKey is not the last extension")
-        _take(hello, kind, body, after)
-        at = after
+        _take(hello, kind, message[start:at], at)
     return hello
 
 
@@ -100,17 +110,17 @@ def _take(hello: ClientHello, kind: int, body: bytes, end: int) -> None:
     if kind == SERVER_NAME:
         hello.server_name = _server_name(_all_of(body, 2))
     elif kind == SUPPORTED_GROUPS:
-        hello.supported_groups = _uint16s(_all_of(body, 2))
+        hello.supported_groups = _list_of_uint16s(body, 2)
     elif kind == SIGNATURE_ALGORITHMS:
-        hello.signature_algorithms = _uint16s(_all_of(body, 2))
+        hello.signature_algorithms = _list_of_uint16s(body, 2)
     elif kind == ALPN:
         hello.alpn_protocols = list(_opaques(_all_of(body, 2), 1))
     elif kind == SUPPORTED_VERSIONS:
-        hello.supported_versions = _uint16s(_all_of(body, 1))
+        hello.supported_versions = _list_of_uint16s(body, 1)
     elif kind == PSK_KEY_EXCHANGE_MODES:
         hello.key_exchange_modes = _all_of(body, 1)
     elif kind == KEY_SHARE:
-        hello.key_shares = list(_key_shares(_all_of(body, 2)))
+        hello.key_shares = _key_shares(body)
     elif kind == EARLY_DATA:
         if body:
             raise tls.AlertDecodeError("EarlyData has content")
@@ -135,12 +145,19 @@ def _server_name(names: bytes) -> str:
         raise tls.AlertDecodeError("ServerName is not ASCII") from None
 
 
-def _key_shares(data: bytes) -> Iterator[tuple[int, bytes]]:
-    at = 0
-    while at < len(data):
-        group = data[at] << 8 | data[at + 1]
-        key, at = _opaque(data, at + 2, 2)
-        yield group, key
+def _key_shares(body: bytes) -> list[tuple[int, bytes]]:
+    shares = []
+    at, end = 2, len(body)
+    if int.from_bytes(body[:2], "big") != end - at:
+        raise tls.AlertDecodeError(_WRONG_LENGTH)
+    while at < end:
+        group, size = _EXTENSION.unpack_from(body, at)
+        start = at + _EXTENSION.size
+        at = start + size
+        if at > end:
+            raise tls.AlertDecodeError(_TOO_LONG)
+        shares.append((group, body[start:at]))
+    return shares
 
 
 def _pre_shared_key(body: bytes, end: int) -> OfferedPsk:
@@ -167,16 +184,15 @@ def _opaque(data: bytes, at: int, width: int) -> tuple[bytes, int]:
     start = at + width
     end = start + int.from_bytes(data[at:start], "big")
     if end > len(data) or start > len(data):
-        raise tls.AlertDecodeError("A vector of the ClientHello is longer than what holds it")
+        raise tls.AlertDecodeError(_TOO_LONG)
     return data[start:end], end
 
 
 def _all_of(data: bytes, width: int) -> bytes:
     """The content of `data`, which must be exactly one vector."""
-    value, end = _opaque(data, 0, width)
-    if end != len(data):
-        raise tls.AlertDecodeError("extra bytes at the end of a block")
-    return value
+    if len(data) < width or int.from_bytes(data[:width], "big") != len(data) - width:
+        raise tls.AlertDecodeError(_WRONG_LENGTH)
+    return data[width:]
 
 
 def _opaques(data: bytes, width: int) -> Iterator[bytes]:
@@ -184,6 +200,19 @@ def _opaques(data: bytes, width: int) -> Iterator[bytes]:
     while at < len(data):
         value, at = _opaque(data, at, width)
         yield value
+
+
+def _list_of_uint16s(body: bytes, width: int) -> tuple[int, ...]:
+    """The vector of 16-bit integers that an extension is."""
+    if len(body) <= _REMEMBERED_LENGTH:
+        return _remembered(body, width)
+    return _uint16s(_all_of(body, width))
+
+
+@lru_cache(maxsize=256)
+def _remembered(body: bytes, width: int) -> tuple[int, ...]:
+    """Most clients are of few kinds, and each kind says the same every time."""
+    return _uint16s(_all_of(body, width))
 
 
 def _uint16s(data: bytes) -> tuple[int, ...]:

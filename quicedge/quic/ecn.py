@@ -74,11 +74,15 @@ class EcnValidation:
 
     def marked_among(self, space: Any, spans: Iterable[tuple[int, int]]) -> int:
         """Number of packets in the spans (`stop` exclusive) that were marked on this path."""
-        return sum(
-            max(0, min(stop, marked_stop) - max(first, marked_first))
-            for first, stop in spans
-            for marked_first, marked_stop in self._marked.get(space, ())
-        )
+        marked = self._marked.get(space)
+        count = 0
+        if marked:
+            for first, stop in spans:
+                for marked_first, marked_stop in marked:
+                    inside = min(stop, marked_stop) - max(first, marked_first)
+                    if inside > 0:
+                        count += inside
+        return count
 
     def on_lost(self, space: Any, lost: Iterable[tuple[int, int, float]], now: float) -> None:
         """Packets were declared lost: numbers `first` to `stop - 1`, and when they were sent.

@@ -220,13 +220,13 @@ class Endpoint:
         if connection is None:
             return 1, self._receive_one(data, path, now, ecn)
         self._awake[connection] = None
-        before = connection.frames_received
+        before = connection.counters.frames_received
         try:
             handled = connection.receive_run(datagrams, 0, path, now, ecn)
         except Exception:
             self._fail(connection, "datagram", now)
             handled = 1
-        return handled, connection.frames_received - before
+        return handled, connection.counters.frames_received - before
 
     def receive(self, data: bytes, path: Any, now: float, ecn: int = 0) -> None:
         """Process one datagram with its ECN codepoint; never raises for peer input."""
@@ -255,19 +255,19 @@ class Endpoint:
             connection = self._first_packet(data, header, path, now)
             if connection is None:
                 return 0
-        before = connection.frames_received
+        before = connection.counters.frames_received
         try:
             connection.receive_datagram(data, path, now, ecn)
         except Exception:
             self._fail(connection, "datagram", now)
             return 0
-        if connection.packets_received:
+        if connection.counters.packets_received:
             self._awake[connection] = None
         else:
             # No packet in it was authentic, so there is no client.
             self.counters["dropped_undecryptable"] += 1
             self._end(connection, ErrorCode.NO_ERROR, "no authentic packet")
-        return connection.frames_received - before
+        return connection.counters.frames_received - before
 
     def wake(self, connection: Connection) -> bool:
         """The application has written to, reset or closed something on the connection.
@@ -322,7 +322,7 @@ class Endpoint:
             # Sending issues connection IDs; they must be known before the peer uses them.
             self._deliver(connection)
         connection.handler.after_transmit()
-        if connection.bytes_received >= connection.flood_check_at and connection.is_alive:
+        if connection.counters.bytes_received >= connection.flood_check_at and connection.is_alive:
             self._check_flood(connection, now)
         if connection.is_terminated:
             self._forget(connection)
@@ -469,7 +469,7 @@ class Endpoint:
         self._cids[connection] = set()
         # Until the client receives our first packet, it uses the ID that it chose.
         self._learn(connection, header.destination_cid)
-        for cid in connection.host_cids:
+        for cid in connection.local_ids.active:
             self._learn(connection, cid)
         self.counters["accepted"] += 1
         connection.handler = self._accept(connection)

@@ -247,6 +247,9 @@ def parse_ack(
         return None
 
 
+_ACK = bytes((FrameType.ACK,))
+
+
 def encode_ack(
     ranges: Sequence[tuple[int, int]], delay: int, room: int, ecn: Counts | None = None
 ) -> tuple[bytes, int]:
@@ -256,6 +259,9 @@ def encode_ack(
     holds.
     """
     start, stop = ranges[-1]
+    if len(ranges) == 1 and ecn is None:
+        first = encode_varint(stop - start - 1)
+        return b"".join((_ACK, encode_varint(stop - 1), encode_varint(delay), b"\0", first)), 1
     tail = b"" if ecn is None else b"".join(map(encode_varint, ecn))
     head = encode_varint(stop - 1) + encode_varint(delay)
     first = encode_varint(stop - start - 1)

@@ -13,6 +13,8 @@ from typing import Protocol
 
 from aioquic.tls import CipherSuite, cipher_suite_hash
 
+from quicedge import native
+
 
 class Algorithm(Protocol):
     """A hash of `cryptography`, of which only these two are asked."""
@@ -23,11 +25,46 @@ class Algorithm(Protocol):
     def digest_size(self) -> int: ...
 
 
+_HASHES = {32: "sha256", 48: "sha384"}
+
+
+@native.twin
+def hmac_sha2(digest_size: int, key: bytes, message: bytes) -> bytes:
+    """HMAC (RFC 2104) with the SHA-2 hash of this size; raises ValueError for another."""
+    name = _HASHES.get(digest_size)
+    if name is None:
+        raise ValueError("unknown hash")
+    return hmac.digest(key, message, name)
+
+
+@native.twin
+def expand_block(
+    digest_size: int, secret: bytes, label: bytes, context: bytes, length: int
+) -> bytes:
+    """HKDF-Expand-Label (RFC 8446 section 7.1) of at most one block, else ValueError."""
+    name = _HASHES.get(digest_size)
+    if name is None:
+        raise ValueError("unknown hash")
+    if length > digest_size:
+        raise ValueError("more than one block")
+    if context:
+        info = b"%b%c%b\x01" % (_info(label, length), len(context), context)
+    else:
+        info = _whole_info(label, length)
+    return hmac.digest(secret, info, name)[:length]
+
+
 @cache
 def _info(label: bytes, length: int) -> bytes:
     """HkdfLabel up to its context. The labels are those of the program, so they are few."""
     name = b"tls13 " + label
     return length.to_bytes(2, "big") + bytes((len(name),)) + name
+
+
+@cache
+def _whole_info(label: bytes, length: int) -> bytes:
+    """HkdfLabel with an empty context, and the number of the block."""
+    return _info(label, length) + b"\0\x01"
 
 
 def expand_label(
@@ -37,25 +74,22 @@ def expand_label(
 
     Raises ValueError when more is asked for, which neither TLS 1.3 nor QUIC do.
     """
-    if length > algorithm.digest_size:
-        raise ValueError(f"{length} bytes are more than one block of {algorithm.name}")
-    info = b"%b%c%b\x01" % (_info(label, length), len(hash_value), hash_value)
-    return hmac.digest(secret, info, algorithm.name)[:length]
+    return expand_block(algorithm.digest_size, secret, label, hash_value, length)
 
 
 def extract(algorithm: Algorithm, salt: bytes, key_material: bytes) -> bytes:
     """HKDF-Extract (RFC 5869 section 2.2)."""
-    return hmac.digest(salt, key_material, algorithm.name)
+    return hmac_sha2(algorithm.digest_size, salt, key_material)
 
 
 class _Suite:
     """What is the same in all handshakes with a cipher suite."""
 
-    __slots__ = ("algorithm", "early_secret", "nothing", "salt", "zeros")
+    __slots__ = ("algorithm", "early_secret", "nothing", "salt", "size", "zeros")
 
     def __init__(self, cipher_suite: CipherSuite) -> None:
         self.algorithm: Algorithm = cipher_suite_hash(cipher_suite)
-        size = self.algorithm.digest_size
+        self.size = size = self.algorithm.digest_size
         self.zeros = bytes(size)
         self.nothing = hashlib.new(self.algorithm.name).digest()
         """The hash of no messages."""
@@ -104,7 +138,7 @@ class KeySchedule:
     def finished_verify_data(self, secret: bytes) -> bytes:
         """What a Finished message holds, or a PSK binder (RFC 8446 section 4.4.4)."""
         key = self._expand(secret, b"finished", b"")
-        return hmac.digest(key, self.hash.digest(), self.algorithm.name)
+        return hmac_sha2(self.algorithm.digest_size, key, self.hash.digest())
 
     def resumption_secret(self, nonce: bytes) -> bytes:
         """The secret that a ticket keeps; the transcript ends with the client's Finished."""
@@ -115,4 +149,5 @@ class KeySchedule:
         return b" " * 64 + context + b"\0" + self.hash.digest()
 
     def _expand(self, secret: bytes, label: bytes, hash_value: bytes) -> bytes:
-        return expand_label(self.algorithm, secret, label, hash_value, self.algorithm.digest_size)
+        size = self._suite.size
+        return expand_block(size, secret, label, hash_value, size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aioquic.tls import CipherSuite, cipher_suite_hash
 
-from quicedge.quic.key_schedule import expand_label, extract
+from quicedge.quic.key_schedule import expand_block, expand_label, extract
 from quicedge.quic.packet_cipher import PacketCipher
 
 VERSION_2 = 0x6B3343CF
@@ -26,13 +26,13 @@ class PacketKeys:
         self, suite: CipherSuite, secret: bytes, version: int, hp: bytes | None = None
     ) -> None:
         """`hp` is the header protection key that a key update keeps."""
-        algorithm = cipher_suite_hash(suite)
+        size = len(secret)  # that of the suite's hash
         length = 16 if suite is CipherSuite.AES_128_GCM_SHA256 else 32
         prefix = b"quicv2 " if version == VERSION_2 else b"quic "
-        key = expand_label(algorithm, secret, prefix + b"key", b"", length)
-        iv = expand_label(algorithm, secret, prefix + b"iv", b"", 12)
+        key = expand_block(size, secret, prefix + b"key", b"", length)
+        iv = expand_block(size, secret, prefix + b"iv", b"", 12)
         if hp is None:
-            hp = expand_label(algorithm, secret, prefix + b"hp", b"", length)
+            hp = expand_block(size, secret, prefix + b"hp", b"", length)
         self._hp = hp
         self._secret = secret
         self.suite = suite
@@ -42,9 +42,9 @@ class PacketKeys:
 
     def next_phase(self) -> PacketKeys:
         """The keys after a key update (RFC 9001 section 6.1)."""
-        algorithm = cipher_suite_hash(self.suite)
+        size = len(self._secret)
         label = b"quicv2 ku" if self.version == VERSION_2 else b"quic ku"
-        secret = expand_label(algorithm, self._secret, label, b"", algorithm.digest_size)
+        secret = expand_block(size, self._secret, label, b"", size)
         return PacketKeys(self.suite, secret, self.version, self._hp)
 
 

@@ -6,7 +6,6 @@ carry wall clock time.
 
 from __future__ import annotations
 
-import ipaddress
 import struct
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from quicedge.config.limits import (
     TOKEN_KEY_LIFETIME,
 )
 from quicedge.quic.token_sealer import FleetKeys, Sealer, TokenSealer
+from quicedge.shares.prefixes import packed
 
 # RFC 9000 section 8.1.1: a token MUST be constructed so that the server can tell how it was
 # provided to a client. The first byte indicates it, even if the key has expired.
@@ -106,14 +106,10 @@ class TokenKeys:
         return self._is_fresh(issued_at, NEW_TOKEN_LIFETIME, now)
 
 
-def _packed(host: str) -> bytes:
-    return ipaddress.ip_address(host.partition("%")[0]).packed
-
-
 def _new_binding(host: str, version: int) -> bytes:
-    return _packed(host) + version.to_bytes(4, "big")
+    return packed(host) + version.to_bytes(4, "big")
 
 
 def _retry_binding(address: tuple[str, int], connection_id: bytes) -> bytes:
     """A Retry token is bound to address, port and connection ID."""
-    return _packed(address[0]) + address[1].to_bytes(2, "big") + connection_id
+    return packed(address[0]) + address[1].to_bytes(2, "big") + connection_id

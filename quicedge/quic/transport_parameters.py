@@ -118,16 +118,26 @@ class TransportParameters(msgspec.Struct, kw_only=True):
     max_datagram_frame_size: int | None = None
 
     def encode(self) -> bytes:
-        parts: list[bytes] = []
-        for number, (name, kind) in _PARAMETERS.items():
-            value = getattr(self, name)
-            if value is None or value is False:
-                continue
-            if kind is int:
-                parts.append(_encode_integer(number, value))
-                continue
-            content = value if kind is bytes else b"" if kind is bool else value.encode()
-            parts += (encode_varint(number), encode_varint(len(content)), content)
+        parts = [
+            _encode_integers(
+                self.max_idle_timeout, self.max_udp_payload_size, self.initial_max_data,
+                self.initial_max_stream_data_bidi_local, self.initial_max_stream_data_bidi_remote,
+                self.initial_max_stream_data_uni, self.initial_max_streams_bidi,
+                self.initial_max_streams_uni, self.ack_delay_exponent, self.max_ack_delay,
+                self.active_connection_id_limit, self.max_datagram_frame_size,
+            )
+        ]  # fmt: skip
+        for number, content in (
+            (0x00, self.original_destination_connection_id),
+            (0x02, self.stateless_reset_token),
+            (0x0C, b"" if self.disable_active_migration else None),
+            (0x0D, self.preferred_address and self.preferred_address.encode()),
+            (0x0F, self.initial_source_connection_id),
+            (0x10, self.retry_source_connection_id),
+            (0x11, self.version_information and self.version_information.encode()),
+        ):
+            if content is not None:
+                parts += (bytes((number,)), encode_varint(len(content)), content)
         return b"".join(parts)
 
     @classmethod
@@ -142,7 +152,10 @@ class TransportParameters(msgspec.Struct, kw_only=True):
             if name in values or number in others:
                 raise ParameterError("a transport parameter is repeated")
             if kind is int:
-                values[name] = _integer(name, content)
+                length = len(content)
+                if not length or _INTEGER_LENGTHS[content[0] >> 6] != length:
+                    raise ParameterError(f"{name} is not one integer")
+                values[name] = int.from_bytes(content, "big") & ((1 << (8 * length - 2)) - 1)
             elif name:
                 values[name] = _value(name, kind, content)
             else:
@@ -152,11 +165,20 @@ class TransportParameters(msgspec.Struct, kw_only=True):
         return parameters
 
 
-@lru_cache(maxsize=256)
-def _encode_integer(number: int, value: int) -> bytes:
-    """One of our integers, which are those of the configuration: the same in all connections."""
-    content = encode_varint(value)
-    return encode_varint(number) + encode_varint(len(content)) + content
+_INTEGERS = (0x01, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x09, 0x0A, 0x0B, 0x0E, 0x20)
+"""Numbers of the integer parameters."""
+
+
+@lru_cache(maxsize=16)
+def _encode_integers(*values: int | None) -> bytes:
+    """Our integers, in the order of `_INTEGERS`: the same for all connections of a configuration,
+    and for the peers of a client that remembers theirs."""
+    parts: list[bytes] = []
+    for number, value in zip(_INTEGERS, values, strict=True):
+        if value is not None:
+            content = encode_varint(value)
+            parts += (bytes((number,)), encode_varint(len(content)), content)
+    return b"".join(parts)
 
 
 _UNKNOWN: tuple[str, type] = ("", bytes)
@@ -194,12 +216,6 @@ SERVER_ONLY = (
 
 _INTEGER_LENGTHS = (1, 2, 4, 8)
 """Bytes of a variable-length integer by its first two bits."""
-
-
-def _integer(name: str, content: bytes) -> int:
-    if not content or _INTEGER_LENGTHS[content[0] >> 6] != len(content):
-        raise ParameterError(f"{name} is not one integer")
-    return int.from_bytes(content, "big") & ((1 << (8 * len(content) - 2)) - 1)
 
 
 def _value(name: str, kind: type, content: bytes) -> object:

@@ -76,7 +76,7 @@ class Overload:
         self.connections.closed = Closed.DRAINING
 
     def check(self, sessions: Iterable[Session], now: float, *, contended: bool) -> None:
-        """Check progress deadlines and memory.
+        """Check progress deadlines, idle connections and memory.
 
         `contended`: requests are waiting for origin connections that others hold.
         """
@@ -89,6 +89,8 @@ class Overload:
                 if late:
                     self._policy.count(Refusal.TOO_SLOW, late)
                 self._check_stalls(session, now, contended)
+            else:
+                session.check_idle(now, self._config.limits.keepalive_timeout)
         surplus = self._memory.check(len(sessions), now)
         if surplus:
             self._policy.count(Refusal.SHED, surplus)

@@ -68,8 +68,8 @@ class Roster:
         Called after every event of the connection, and cheap when neither has changed. Connections
         beyond the number of rows are not recorded: their clients are reset when they next send.
         """
-        path: Any = connection.active_path
-        cid = connection.host_cid
+        path: Any = connection.paths.address
+        cid = connection.local_ids.latest_used
         entry = self._entries.get(connection)
         if entry is None:
             row = self._take_row()

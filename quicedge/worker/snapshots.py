@@ -30,8 +30,8 @@ def count_connection(metrics: Metrics, connection: Connection, now: float) -> No
     if rtt.initialized:
         observed["smoothed_rtt_seconds"] = rtt.smoothed
         observed["min_rtt_seconds"] = rtt.min
-    if connection.packets_sent:
-        observed["loss_ratio"] = recovery.packets_lost / connection.packets_sent
+    if connection.counters.packets_sent:
+        observed["loss_ratio"] = recovery.packets_lost / connection.counters.packets_sent
     metrics.connection(
         str(HostPort.of(connection.came_from.socket.address)),
         completed=connection.handshake_seconds is not None,
@@ -45,13 +45,13 @@ def connection_stats(
     """A snapshot of a connection; `detail` adds paths and streams. `now` is the loop's time."""
     connection = session.connection
     recovery, rtt = connection.recovery, connection.recovery.rtt
-    path = connection.active_path
+    path = connection.paths.address
     age = now - connection.created_at
     wall = time.time()
     pace = recovery.pacer.rate
     limits = connection.limits
-    ect0, ect1, ce = connection.ecn_received
-    received_at = connection.received_at
+    ect0, ect1, ce = connection.counters.ecn_received
+    received_at = connection.counters.received_at
     return ConnectionStats(
         id=connection.id,
         worker=worker,
@@ -60,21 +60,21 @@ def connection_stats(
         protocol=http_protocol(session.client.http_version),
         tls_version="TLSv1.3",
         odcid=connection.original_destination_connection_id.hex(),
-        scids=[cid.hex() for cid in connection.host_cids],
-        dcid=connection.peer_cid.hex(),
+        scids=[cid.hex() for cid in connection.local_ids.active],
+        dcid=connection.remote_ids.current.cid.hex(),
         remote_address=str(HostPort.of(path.remote)) if path is not None else "",
         local_address=_local_address(path) if path is not None else "",
-        path_validated=connection.active_path_validated,
-        migrations=connection.migrations,
-        version=VERSION_NAMES.get(connection.version, hex(connection.version)),
-        alpn=connection.alpn,
-        cipher=connection.cipher,
-        group=connection.group,
-        sni=connection.server_name,
-        retry=connection.retried,
-        resumed=connection.resumed,
-        early_data=connection.early_data_accepted,
-        key_updates=connection.key_updates,
+        path_validated=connection.paths.active.is_validated,
+        migrations=connection.counters.migrations,
+        version=VERSION_NAMES.get(connection.handshake.version, hex(connection.handshake.version)),
+        alpn=connection.handshake.alpn,
+        cipher=connection.handshake.cipher,
+        group=connection.handshake.group,
+        sni=connection.handshake.server_name,
+        retry=connection.handshake.is_retried,
+        resumed=connection.handshake.resumed,
+        early_data=connection.handshake.early_data_accepted,
+        key_updates=connection.handshake.phases.updates,
         state=connection.state_name,
         created_at=wall - age,
         age_seconds=age,
@@ -95,26 +95,26 @@ def connection_stats(
         pacing_rate=pace * 8 if pace is not None else None,
         delivery_rate=recovery.delivery_rate * 8 if recovery.delivery_rate is not None else None,
         mtu=connection.max_datagram_size,
-        packets_sent=connection.packets_sent,
-        packets_received=connection.packets_received,
-        bytes_sent=connection.bytes_sent,
-        bytes_received=connection.bytes_received,
+        packets_sent=connection.counters.packets_sent,
+        packets_received=connection.counters.packets_received,
+        bytes_sent=connection.counters.bytes_sent,
+        bytes_received=connection.counters.bytes_received,
         bytes_acknowledged=recovery.delivered,
         packets_lost=recovery.packets_lost,
         bytes_lost=recovery.bytes_lost,
         packets_spuriously_lost=recovery.packets_spuriously_lost,
-        packets_reordered=connection.packets_reordered,
-        bytes_retransmitted=connection.stream_bytes_retransmitted,
+        packets_reordered=connection.counters.packets_reordered,
+        bytes_retransmitted=connection.streams.bytes_resent,
         packets_dropped={
-            reason.value: count for reason, count in connection.packets_dropped.items()
+            reason.value: count for reason, count in connection.counters.packets_dropped.items()
         },
-        ecn_state=connection.ecn_state.value,
+        ecn_state=connection.paths.ecn_state.value,
         ecn_ect0_received=ect0,
         ecn_ect1_received=ect1,
         ecn_ce_received=ce,
-        ecn_ce_reported=connection.ecn_congestion_reported,
-        streams_open=connection.streams_open,
-        streams_total=connection.streams_total,
+        ecn_ce_reported=connection.counters.ecn_ce_reported,
+        streams_open=connection.streams.peer_bidi_open,
+        streams_total=connection.streams.peer_bidi.opened,
         requests=session.requests,
         requests_active=len(session.streams),
         routes=sorted(session.routes),
@@ -122,16 +122,16 @@ def connection_stats(
         resets_received=session.resets_received,
         stop_sending_sent=session.stops_sent,
         stop_sending_received=session.stops_received,
-        receive_window=connection.receive_window,
-        send_window=connection.send_window,
-        send_buffered=connection.send_buffered,
-        main_direction="receiving" if connection.mostly_receives else "sending",
+        receive_window=connection.streams.receive_credit,
+        send_window=connection.streams.send_credit,
+        send_buffered=connection.streams.unsent_total,
+        main_direction="receiving" if connection.streams.mostly_receives else "sending",
         limited_by=connection.limited_by(now),
         sending_limited_seconds=_by_name(limits.sent(now)),
         receiving_limited_seconds=_by_name(limits.received(now)),
         paths=_paths(connection) if detail else None,
-        local_parameters=_parameters(connection.local_parameters) if detail else None,
-        remote_parameters=_parameters(connection.remote_parameters) if detail else None,
+        local_parameters=_parameters(connection.handshake.local_parameters) if detail else None,
+        remote_parameters=_parameters(connection.handshake.remote_parameters) if detail else None,
         streams=[_stream(stream, now) for stream in session.streams.values()] if detail else None,
     )
 
@@ -165,12 +165,12 @@ def _paths(connection: Connection) -> list[PathStats]:
         PathStats(
             local_address=_local_address(path.address),
             remote_address=str(HostPort.of(path.address.remote)),
-            validated=path.validated,
+            validated=path.is_validated,
             active=index == 0,
             bytes_received=path.bytes_received,
             bytes_sent=path.bytes_sent,
         )
-        for index, path in enumerate(connection.paths)
+        for index, path in enumerate(connection.paths.known)
     ]
 
 
@@ -185,7 +185,7 @@ def _stream(stream: RequestStream, now: float) -> StreamStats:
         direction="bidirectional",
         bytes_received=exchange.bytes_received,
         bytes_sent=exchange.bytes_sent,
-        send_buffered=connection.unsent_bytes(stream.stream_id),
+        send_buffered=connection.streams.unsent(stream.stream_id),
         method=text(request.method),
         authority=text(request.authority),
         path=text(request.path),

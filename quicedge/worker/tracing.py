@@ -97,7 +97,7 @@ class Tracer:
         if trace is None:
             return
         if trace.tentative:
-            if (connection.server_name or "").lower() in self._names:
+            if (connection.handshake.server_name or "").lower() in self._names:
                 trace.keep()
             else:
                 trace.discard()
@@ -154,10 +154,10 @@ class Tracer:
         """Attach a sink to the connection's events, preceded by its start."""
 
         def log_start() -> None:
-            path = connection.active_path or connection.came_from
+            path = connection.paths.address or connection.came_from
             trace.log(
                 events.ConnectionStarted(
-                    local={"connection_ids": [cid.hex() for cid in connection.host_cids]},
+                    local={"connection_ids": [cid.hex() for cid in connection.local_ids.active]},
                     remote=endpoint_of(path),
                 )
             )

@@ -38,10 +38,14 @@ from quicedge.quic.frames import describe, encode_varint
 from quicedge.quic.tickets import Tickets
 from quicedge.quic.token_sealer import FleetKeys
 from quicedge.quic.tokens import TokenKeys
+from quicedge.telemetry.outcomes import Outcome
 from quicedge.upstream.connection import Counters
 from quicedge.upstream.h1 import H1Connection
+from quicedge.upstream.h1_request import encode_head
 from quicedge.upstream.h2 import H2Connection
+from tests.support.h1client import H1Client
 from tests.support.hostile import Hostile, varints
+from tests.support.smuggling import SHAPES
 from tests.support.world import CLIENT, NOW, World
 
 MAX_GROWTH = 4 * 1024 * 1024
@@ -96,7 +100,7 @@ def datagram(data: bytes) -> None:
     world.endpoint.receive(data, CLIENT, NOW)
     world.endpoint.receive(data.ljust(1200, b"\0"), CLIENT, NOW)
     (connection,) = list(world.endpoint.connections)[:1]
-    cid = connection.host_cids[0]
+    cid = connection.local_ids.initial
     world.endpoint.receive_run([data[:1] + cid + data, b"\x41" + cid + data], CLIENT, NOW)
     world.endpoint.flush(NOW)
     world.network.take()
@@ -215,6 +219,44 @@ def http3(data: bytes) -> None:
             h3.stream_data(stream_id, piece, bool(kind & 0x80))
             http09.stream_data(stream_id & ~3, piece, bool(kind & 0x80))
     assert wire.told < MAX_GROWTH
+
+
+@target(
+    lambda: [
+        bytes((cut,)) + shape.data[:2000]
+        for cut in (0, 40)
+        for shape in SHAPES.values()
+    ]
+)  # fmt: skip
+def http1_client(data: bytes) -> None:
+    """Requests over HTTP/1.1, cut at one place: what reaches the origin is one message each."""
+    client = H1Client()
+    cut, data = data[:1], data[1:]
+    for piece in (data[: cut[0]], data[cut[0] :]) if cut else ():
+        if piece and not client.is_over:
+            client.send(piece)
+        answered = 0
+        while answered < len(client.origin):
+            request = client.origin[answered]
+            answered += 1
+            text = encode_head(request.request)
+            assert text.endswith(b"\r\n\r\n")
+            assert text.count(b"\r\n\r\n") == 1, "one head is two"
+            if request.ended and not request.aborted and request.handler.outcome is None:
+                client.answer(answered - 1, fields=[(b"content-length", b"2")])
+    if not client.is_over:
+        client.end()
+    complete = [request for request in client.origin if request.ended and not request.aborted]
+    rejected = len(client.edge.rejections)
+    refused = [r for r in client.origin if r.handler.outcome is Outcome.MALFORMED and r.aborted]
+    assert rejected + len(refused) <= 1, "something was read after a malformed request"
+    statuses = [reply.status for reply in client.replies()]
+    # Of a request that is malformed before its origin is asked only the answer is seen.
+    unseen = len(statuses) - len(complete) - rejected - len(refused)
+    assert unseen == 0 or (unseen == 1 and statuses[-1] == 400 and not rejected)
+    assert client.is_over
+    client.lose()
+    assert all(request.handler.outcome is not None for request in client.origin)
 
 
 @target(

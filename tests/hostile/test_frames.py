@@ -72,7 +72,7 @@ def early() -> Hostile:
     client.send_stream_data(0, b"early", end_stream=False)
     hostile.world.receive(*first_flight(client))
     (hostile.server,) = hostile.world.endpoint.half_open
-    assert hostile.server.early_data_accepted
+    assert hostile.server.handshake.early_data_accepted
     return hostile
 
 

@@ -48,7 +48,7 @@ def test_a_slow_link_is_filled_after_the_mtu_grew() -> None:
     client, server = pair.client.connection, pair.server.connection
     stream_id = client.get_next_available_stream_id()
     client.send_stream_data(stream_id, b"GET", end_stream=True)
-    pair.run(lambda: server.streams_total == 1)
+    pair.run(lambda: server.streams.peer_bidi.opened == 1)
     server.send_stream_data(stream_id, bytes(200_000), end_stream=True)
     pair.run(
         lambda: any(isinstance(e, StreamDataReceived) and e.end_stream for e in pair.client.events),

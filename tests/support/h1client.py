@@ -102,10 +102,7 @@ class FakeConnection:
 
     def __init__(self, transport: FakeTransport) -> None:
         self.transport = transport
-
-    @property
-    def bytes_sent(self) -> int:
-        return sum(map(len, self.transport.writes))
+        self.bytes_received = self.bytes_sent = 0
 
     def undelivered(self) -> int:
         return self.transport.buffered

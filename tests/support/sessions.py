@@ -151,19 +151,54 @@ class StubEdge:
         self.rejections.append(error)
 
 
+class StubStreams:
+    """The streams of a `StubConnection`."""
+
+    responses_delivered = True
+    unsent_total = 0
+    peer_bidi = SimpleNamespace(granted=1 << 60)
+    peer_bidi_open = 0
+
+    def __init__(self, connection: StubConnection) -> None:
+        self._connection = connection
+
+    def without_beginning(self) -> list[int]:
+        return []
+
+    def can_send(self, stream_id: int) -> bool:
+        return stream_id not in self._connection.ended and stream_id not in self._connection.resets
+
+    can_reset = can_send
+
+    def can_receive(self, stream_id: int) -> bool:
+        return stream_id not in self._connection.stops
+
+    def delivery(self, stream_id: int) -> Delivery:
+        return Delivery.DELIVERED if stream_id in self._connection.ended else Delivery.OPEN
+
+    def delivered(self, stream_ids: Iterable[int]) -> list[int]:
+        return [stream_id for stream_id in stream_ids if stream_id in self._connection.ended]
+
+    def is_prioritized(self, stream_id: int) -> bool:
+        return False
+
+    def unsent(self, stream_id: int) -> int:
+        return 0
+
+    unacknowledged = unsent
+
+
 class StubConnection:
     """A connection whose packets arrive at once: what is sent is delivered."""
 
     id = "0"
     handshake_complete = True
     validated_path = None
-    server_name = "localhost"
+    handshake = SimpleNamespace(server_name="localhost", certificate=None, early_data_use=None)
+    paths = SimpleNamespace(address=None)
     ending = Ending.LOCAL_CLOSE
     close_event = None
-    responses_delivered = True
     came_from = SimpleNamespace(remote=("192.0.2.1", 50000))
-    send_buffered = 0
-    streams_allowed = 1 << 60
 
     def __init__(self) -> None:
         self.recovery = SimpleNamespace(delivered=0, bytes_in_flight=0)
@@ -174,22 +209,12 @@ class StubConnection:
         self.stops: dict[int, int] = {}
         self.sent: dict[int, bytes] = {}
         self.ended: set[int] = set()
+        self.streams = StubStreams(self)
         self._uni = 3 - 4
 
     @property
     def is_alive(self) -> bool:
         return self.closed is None
-
-    @property
-    def delivered(self) -> int:
-        return self.recovery.delivered
-
-    def streams_without_beginning(self) -> list[int]:
-        return []
-
-    @property
-    def streams_open(self) -> int:
-        return 0
 
     def get_next_available_stream_id(self, is_unidirectional: bool = False) -> int:
         self._uni += 4
@@ -204,38 +229,15 @@ class StubConnection:
             if end_stream:
                 self.ended.add(stream_id)
 
-    def can_send_on(self, stream_id: int) -> bool:
-        return stream_id not in self.ended and stream_id not in self.resets
-
-    can_reset = can_send_on
-
-    def can_receive_on(self, stream_id: int) -> bool:
-        return stream_id not in self.stops
-
     def reset_stream(self, stream_id: int, code: int) -> None:
         self.resets[stream_id] = code
 
     def stop_stream(self, stream_id: int, code: int) -> None:
         self.stops[stream_id] = code
 
-    def delivery(self, stream_id: int) -> Delivery:
-        return Delivery.DELIVERED if stream_id in self.ended else Delivery.OPEN
-
-    def delivered_streams(self, stream_ids: Iterable[int]) -> list[int]:
-        return [stream_id for stream_id in stream_ids if stream_id in self.ended]
-
     def consume(self, stream_id: int, nbytes: int) -> None: ...
 
     def prioritize(self, stream_id: int, urgency: int, incremental: bool) -> None: ...
-
-    def is_prioritized(self, stream_id: int) -> bool:
-        return False
-
-    def unsent_bytes(self, stream_id: int) -> int:
-        return 0
-
-    def unacknowledged_bytes(self, stream_id: int) -> int:
-        return 0
 
     def close(self, error_code: int, reason_phrase: str) -> None:
         self.closed = error_code, reason_phrase

@@ -203,7 +203,9 @@ SHAPES: dict[str, Shape] = {
     "too many fields": Shape(_get(_HOST, *(b"X-%d: y" % n for n in range(200))) + SMUGGLED, 431),
     "field too long": Shape(_get(_HOST, b"X: " + b"y" * 70_000) + SMUGGLED, 431),
     "line too long": Shape(b"GET /" + b"y" * 70_000 + b" HTTP/1.1\r\n" + SMUGGLED, 414),
-    "path too long": Shape(_get(_HOST, line=b"GET /%b HTTP/1.1" % (b"y" * 20_000)), 414),
+    "path too long": Shape(
+        _get(_HOST, b"Connection: close", line=b"GET /%b HTTP/1.1" % (b"y" * 20_000)), 414
+    ),
     # The request line.
     "HTTP/0.9": Shape(b"GET /first\r\n" + SMUGGLED, 400),
     "HTTP/0.9 with a version": Shape(_get(_HOST, line=b"GET /first HTTP/0.9") + SMUGGLED, 505),

@@ -165,12 +165,21 @@ class RemoteConnectionIds:
         those with a sequence number less than `limit`."""
         held = taken(0)
         self._check_reuse(frame, held)
+        number = frame.sequence_number
+        if frame.retire_prior_to <= self._retire_prior_to <= number:
+            # Nothing is to be retired.
+            if number not in self._seen:
+                self.spare.append(
+                    RemoteConnectionId(frame.connection_id, number, frame.reset_token)
+                )
+                self._seen.add(number)
+                self._check_limit(held)
+            return
         self._retire_prior_to = limit = max(frame.retire_prior_to, self._retire_prior_to)
         for known in [*self.spare, *taken(limit)]:
             if known.sequence is not None and known.sequence < limit:
                 self.retire(known)
         self.spare = [known for known in self.spare if (known.sequence or 0) >= limit]
-        number = frame.sequence_number
         if number < limit:
             # RFC 9000 section 19.15: MUST immediately be retired, unless that was done.
             if number not in self._seen:
@@ -183,13 +192,16 @@ class RemoteConnectionIds:
             if not self.spare:
                 raise self._error(ErrorCode.PROTOCOL_VIOLATION, "No connection ID is left")
             self.use(self.spare.pop(0))
-        if 1 + len(self.spare) + len(taken(0)) > ACTIVE_CONNECTION_IDS:
-            raise self._error(ErrorCode.CONNECTION_ID_LIMIT_ERROR, "Too many active connection IDs")
+        self._check_limit(taken(0))
         # RFC 9000 section 5.1.2 lets us bound those that wait to be retired (CVE-2024-22189).
         if len(self._to_retire) > MAX_RETIRED_CONNECTION_IDS:
             raise self._error(
                 ErrorCode.CONNECTION_ID_LIMIT_ERROR, "Too many retired connection IDs"
             )
+
+    def _check_limit(self, held: list[RemoteConnectionId]) -> None:
+        if 1 + len(self.spare) + len(held) > ACTIVE_CONNECTION_IDS:
+            raise self._error(ErrorCode.CONNECTION_ID_LIMIT_ERROR, "Too many active connection IDs")
 
     def _check_reuse(self, frame: NewConnectionId, held: list[RemoteConnectionId]) -> None:
         """RFC 9000 section 19.15: a connection ID that is repeated with a different Stateless

@@ -9,9 +9,8 @@ decrease from call to call; addresses are opaque.
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from aioquic.quic.configuration import QuicConfiguration
 
@@ -25,7 +24,7 @@ from quicedge.config.limits import (
     MIN_INITIAL_DATAGRAM,
 )
 from quicedge.qlog.blocked_time import Limit
-from quicedge.quic.anti_replay import EarlyDataGuard, EarlyDataUse
+from quicedge.quic.anti_replay import EarlyDataGuard
 from quicedge.quic.blocked_time import LimitClock, main_limit
 from quicedge.quic.congestion import make_controller
 from quicedge.quic.connection.acks import AckReceiver
@@ -36,7 +35,6 @@ from quicedge.quic.connection.connection_ids import (
     RemoteConnectionIds,
 )
 from quicedge.quic.connection.deferred import DeferredPackets
-from quicedge.quic.connection.drops import DropReason
 from quicedge.quic.connection.establishment import Establishment, MakeToken
 from quicedge.quic.connection.events import EventQueue
 from quicedge.quic.connection.first_flight import FirstFlight, NoCommonVersion
@@ -58,8 +56,7 @@ from quicedge.quic.connection.spaces import NumberSkipper, PacketSpace
 from quicedge.quic.connection.stats import ConnectionCounters
 from quicedge.quic.connection.streams import Streams
 from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
-from quicedge.quic.ecn import Counts, EcnState
-from quicedge.quic.ending import Delivery, Ending
+from quicedge.quic.ending import Ending
 from quicedge.quic.errors import ErrorCode
 from quicedge.quic.events import (
     ConnectionTerminated,
@@ -70,14 +67,11 @@ from quicedge.quic.frames import (
     Epoch,
     FrameType,
 )
-from quicedge.quic.pmtud import PathMtu
 from quicedge.quic.tickets import Tickets
-from quicedge.quic.tls import CertificateStore, ServerCertificate
+from quicedge.quic.tls import CertificateStore
 from quicedge.quic.tls_client import TicketHandler
-from quicedge.quic.tls_server import ServerTls
 from quicedge.quic.transport_parameters import (
     PreferredAddress,
-    TransportParameters,
 )
 from quicedge.shares import Standing
 from quicedge.telemetry.trace import Trace
@@ -94,15 +88,6 @@ class ConnectionHandler(Protocol):
 
     def after_transmit(self) -> None:
         """Events were delivered and packets sent: send buffers may have room, or be empty."""
-
-
-class PathView(NamedTuple):
-    """A network path and what crossed it, in bytes."""
-
-    address: Any
-    validated: bool
-    bytes_received: int
-    bytes_sent: int
 
 
 class Connection:
@@ -163,7 +148,7 @@ class Connection:
         self._flood = FloodGuard(self.counters, now)
         self.limits = LimitClock()
         """What has limited the connection, and for how long."""
-        self.network_paths = Paths()
+        self.paths = Paths()
         self.idle = IdleTimer(configuration.idle_timeout)
         self.streams = Streams(
             is_client=self._is_client,
@@ -217,7 +202,7 @@ class Connection:
             spaces=self.spaces,
             streams=self.streams,
             recovery=self.recovery,
-            paths=self.network_paths,
+            paths=self.paths,
             local_ids=self.local_ids,
             remote_ids=self.remote_ids,
             idle=self.idle,
@@ -229,7 +214,7 @@ class Connection:
         )
         self._acks = AckReceiver(
             recovery=self.recovery,
-            paths=self.network_paths,
+            paths=self.paths,
             handshake=self.handshake,
             skipper=self.skipper,
             counters=self.counters,
@@ -237,7 +222,7 @@ class Connection:
         self._migration = Migration(
             configuration=configuration,
             mtu_ceiling=mtu_ceiling or configuration.max_datagram_size,
-            paths=self.network_paths,
+            paths=self.paths,
             local_ids=self.local_ids,
             remote_ids=self.remote_ids,
             handshake=self.handshake,
@@ -272,7 +257,7 @@ class Connection:
                 life=self._life,
                 establishment=self._establishment,
                 streams=self.streams,
-                paths=self.network_paths,
+                paths=self.paths,
                 migration=self._migration,
                 local_ids=self.local_ids,
                 remote_ids=self.remote_ids,
@@ -283,7 +268,7 @@ class Connection:
                 token_handler=token_handler,
             ),
             spaces=self.spaces,
-            paths=self.network_paths,
+            paths=self.paths,
             migration=self._migration,
             local_ids=self.local_ids,
             remote_ids=self.remote_ids,
@@ -351,20 +336,23 @@ class Connection:
             return None
         if self._life.deadline is not None:
             return self._life.deadline
-        times = [self.idle.deadline, self._packer.pacing_at]
-        if self.handshake_seconds is None:
-            times.append(self._handshake_deadline)
         ack_blocked, probe_blocked = self._amplification_limits()
+        paths = self.paths.known
+        times = [
+            self.idle.deadline,
+            self._packer.pacing_at,
+            self._handshake_deadline if self.handshake_seconds is None else None,
+            self.recovery.timeout(amplification_limited=probe_blocked),
+            paths[0].validation_deadline if paths else None,
+        ]
         if not ack_blocked:
             times += [space.ack_at for space in self.spaces.values()]
-        times.append(self.recovery.timeout(amplification_limited=probe_blocked))
-        times.append(self.network_paths.deadline())
-        return min((time for time in times if time is not None), default=None)
+        return min([time for time in times if time is not None], default=None)
 
     def _amplification_limits(self) -> tuple[bool, bool]:
         """Whether the anti-amplification limit blocks an ACK and a probe (RFC 9002 section
         6.2.2.1)."""
-        known = self.network_paths.known
+        known = self.paths.known
         if not known or known[0].is_validated:
             return False, False
         room = known[0].room()
@@ -422,7 +410,7 @@ class Connection:
         self._now = now
         if self._observer is not None:
             self._observer.trace.now = now
-        if not self.network_paths.known:
+        if not self.paths.known:
             return []  # no authentic packet received yet
         if not self._life.is_alive:
             return self._begin_closing(now) if self._life.is_close_due else self._close_again()
@@ -477,11 +465,11 @@ class Connection:
         self._life.begin_closing(datagrams, now + 3 * self.recovery.probe_timeout())
         if self._observer is not None:
             self._observer.look(self)
-        address = self.network_paths.active.address
+        address = self.paths.active.address
         return [Transmit(data, len(data), address, 0) for data in datagrams]
 
     def _close_again(self) -> list[Transmit]:
-        path = self.network_paths.active
+        path = self.paths.active
         sent = []
         for data in self._life.take_closing():
             if path.is_validated or path.room() >= len(data):
@@ -513,7 +501,7 @@ class Connection:
 
     def check_flood(self, now: float) -> Standing:
         """Check the share of received bytes that is overhead; closes on a hostile peer."""
-        standing = self._flood.assess(self.stream_bytes, now)
+        standing = self._flood.assess(self.streams.bytes_total, now)
         if standing is Standing.HOSTILE:
             self.close(
                 error_code=ErrorCode.PROTOCOL_VIOLATION,
@@ -568,38 +556,7 @@ class Connection:
         """Switch to a spare connection ID of the peer, if there is one."""
         self.remote_ids.change()
 
-    # --- the trace ------------------------------------------------------------------------------
-
-    @property
-    def trace(self) -> Trace | None:
-        """The trace that events are written to, if any."""
-        return self._observer.trace if self._observer is not None else None
-
-    def start_trace(self, trace: Trace) -> None:
-        """Write events from now on; the trace is closed with the connection, or by `stop_trace`."""
-        self.stop_trace()
-        observer = Observer(trace, ACK_DELAY_EXPONENT)
-        observer.remote_exponent = self._acks.exponent
-        self._use_observer(observer)
-        self.trace_opening()
-
-    def trace_opening(self) -> None:
-        """Write the opening events of a trace and all values otherwise logged on change."""
-        assert self._observer is not None
-        self._observer.open(self)
-
-    def stop_trace(self) -> None:
-        observer = self._observer
-        if observer is not None:
-            self._use_observer(None)
-            observer.close()
-
-    def _use_observer(self, observer: Observer | None) -> None:
-        self._observer = self._packer.observer = observer
-        self._receiver.observer = self._establishment.observer = observer
-        self.recovery.on_packets_lost = observer.packets_lost if observer is not None else None
-
-    # --- accessors: state -----------------------------------------------------------------------
+    # --- accessors ------------------------------------------------------------------------------
 
     @property
     def state(self) -> State:
@@ -639,121 +596,6 @@ class Connection:
         return self.handshake.is_confirmed
 
     @property
-    def version(self) -> int:
-        return self.handshake.version if self.handshake.remote_source_cid is not None else 0
-
-    @property
-    def host_cids(self) -> list[bytes]:
-        """Connection IDs issued to the peer and not retired."""
-        return list(self.local_ids.active)
-
-    @property
-    def host_cid(self) -> bytes:
-        """Our connection ID that the peer used last."""
-        return self.local_ids.latest_used
-
-    @property
-    def peer_cid(self) -> bytes:
-        return self.remote_ids.current.cid
-
-    def is_stateless_reset(self, data: bytes) -> bool:
-        """Whether a datagram is a stateless reset for this connection (RFC 9000 section 10.3.1)."""
-        return self.remote_ids.is_stateless_reset(data)
-
-    # --- accessors: negotiated ------------------------------------------------------------------
-
-    @property
-    def server_name(self) -> str | None:
-        """Server name in the ClientHello (servers only)."""
-        facts = self.handshake.facts
-        return facts.server_name if facts is not None else None
-
-    @property
-    def certificate(self) -> ServerCertificate | None:
-        """The certificate sent on this connection (servers only)."""
-        facts = self.handshake.facts
-        return facts.certificate if facts is not None else None
-
-    @property
-    def alpn(self) -> str | None:
-        """The application protocol, once negotiated."""
-        facts = self.handshake.facts
-        return facts.alpn if facts is not None else None
-
-    @property
-    def cipher(self) -> str | None:
-        """The cipher suite's name, once negotiated."""
-        suite = self.handshake.suite
-        return suite.name if suite is not None else None
-
-    @property
-    def group(self) -> str | None:
-        """TLS name of the key exchange group, once negotiated."""
-        facts = self.handshake.facts
-        return facts.group if facts is not None else None
-
-    @property
-    def resumed(self) -> bool:
-        """Whether the session was resumed from a ticket."""
-        facts = self.handshake.facts
-        return facts.resumed if facts is not None else False
-
-    @property
-    def retried(self) -> bool:
-        """Whether the client was sent a Retry."""
-        return self.handshake.retry_source_cid is not None
-
-    @property
-    def early_data_accepted(self) -> bool:
-        """Whether 0-RTT data was accepted."""
-        facts = self.handshake.facts
-        return facts.early_data_accepted if facts is not None else False
-
-    @property
-    def early_data_use(self) -> EarlyDataUse | None:
-        """The ticket use behind 0-RTT data; None without any or once the handshake is complete."""
-        engine = self.handshake.tls
-        if self.handshake.is_complete or not isinstance(engine, ServerTls):
-            return None
-        return engine.early_data_use
-
-    @property
-    def local_parameters(self) -> TransportParameters:
-        """Transport parameters that we sent."""
-        return TransportParameters.decode(self.handshake.local)
-
-    @property
-    def remote_parameters(self) -> TransportParameters:
-        """Transport parameters of the peer; all unset until received."""
-        return self.handshake.remote or TransportParameters()
-
-    @property
-    def key_phase(self) -> int:
-        return self.handshake.phases.phase
-
-    @property
-    def key_updates(self) -> int:
-        """Key updates of either side (RFC 9001 section 6)."""
-        return self.handshake.phases.updates
-
-    # --- accessors: paths -----------------------------------------------------------------------
-
-    @property
-    def active(self) -> Path | None:
-        return self.network_paths.known[0] if self.network_paths.known else None
-
-    @property
-    def active_path(self) -> Any | None:
-        """Address of the active path."""
-        active = self.active
-        return active.address if active is not None else None
-
-    @property
-    def active_path_validated(self) -> bool:
-        active = self.active
-        return active is not None and active.is_validated
-
-    @property
     def validated_path(self) -> Any | None:
         """The active path once its address is validated, else the last validated one.
 
@@ -763,208 +605,50 @@ class Connection:
         """
         if not self.handshake.is_complete:
             return None
-        path = self.network_paths.validated()
+        path = self.paths.validated()
         return path.address if path is not None else None
-
-    @property
-    def paths(self) -> list[PathView]:
-        """Known network paths, the active one first."""
-        return [
-            PathView(path.address, path.is_validated, path.bytes_received, path.bytes_sent)
-            for path in self.network_paths.known
-        ]
-
-    @property
-    def mtu(self) -> PathMtu:
-        """Path MTU discovery of the active path."""
-        mtu = self.network_paths.active.mtu
-        assert mtu is not None
-        return mtu
 
     @property
     def max_datagram_size(self) -> int:
         """Maximum UDP payload of datagrams sent on the active path, in bytes."""
-        active = self.active
-        if active is None or active.mtu is None:
-            return self.configuration.max_datagram_size
-        return active.mtu.current
-
-    @property
-    def ecn_state(self) -> EcnState:
-        """State of ECN validation on the active path."""
-        active = self.active
-        if active is None or active.ecn is None:
-            return EcnState.TESTING
-        return active.ecn.state
-
-    @property
-    def ecn_congestion_reported(self) -> int:
-        """Packets sent that the peer reported as CE-marked."""
-        return self.counters.ecn_ce_reported
-
-    @property
-    def ecn_received(self) -> Counts:
-        """Packets received with ECT(0), ECT(1) and CE."""
-        return self.counters.ecn_received
-
-    @property
-    def sending_ecn(self) -> int:
-        """ECN codepoint of the last datagram sent on the active path."""
-        return self._packer.ecn
-
-    # --- accessors: counts ----------------------------------------------------------------------
-
-    @property
-    def packets_sent(self) -> int:
-        return self.counters.packets_sent
-
-    @property
-    def numbers_skipped(self) -> int:
-        """Packet numbers skipped so far (optimistic ACK detection)."""
-        return self.skipper.count
-
-    @property
-    def frames_received(self) -> int:
-        """Frames processed; consecutive PADDING counts as one."""
-        return self.counters.frames_received
-
-    @property
-    def packets_received(self) -> int:
-        return self.counters.packets_received
-
-    @property
-    def packets_dropped(self) -> Counter[DropReason]:
-        return self.counters.packets_dropped
-
-    @property
-    def packets_reordered(self) -> int:
-        return self.counters.packets_reordered
-
-    @property
-    def bytes_sent(self) -> int:
-        return self.counters.bytes_sent
-
-    @property
-    def bytes_received(self) -> int:
-        return self.counters.bytes_received
-
-    @property
-    def received_at(self) -> float | None:
-        return self.counters.received_at
-
-    @property
-    def migrations(self) -> int:
-        return self.counters.migrations
-
-    @property
-    def stream_bytes_retransmitted(self) -> int:
-        return self.streams.bytes_resent
-
-    # --- accessors: streams ---------------------------------------------------------------------
-
-    def can_send_on(self, stream_id: int) -> bool:
-        """Whether data written to the stream would still be sent."""
-        stream = self.streams.get(stream_id)
-        return (
-            stream is not None
-            and stream.send is not None
-            and not stream.send.is_finished
-            and stream.send.is_writable
-        )
-
-    def can_reset(self, stream_id: int) -> bool:
-        """Whether a reset would still have an effect."""
-        return self.delivery(stream_id) not in (Delivery.DELIVERED, Delivery.RESET)
-
-    def delivery(self, stream_id: int) -> Delivery:
-        """Delivery state of the sending half; closed streams count as delivered."""
-        return self.streams.delivery(stream_id)
-
-    def delivered_streams(self, stream_ids: Iterable[int]) -> list[int]:
-        """The streams whose `delivery` is DELIVERED; cheap enough to call after each ACK."""
-        return self.streams.delivered(stream_ids)
-
-    def is_flow_blocked(self, stream_id: int) -> bool:
-        """Whether the peer's stream or connection flow-control limit blocks the stream."""
-        return self.streams.is_flow_blocked(stream_id)
-
-    def unacknowledged_bytes(self, stream_id: int) -> int:
-        """Bytes written to a stream from the first unacknowledged one on, sent or not."""
-        return self.streams.unacknowledged(stream_id)
-
-    def can_receive_on(self, stream_id: int) -> bool:
-        """Whether more data of the stream may arrive."""
-        stream = self.streams.get(stream_id)
-        return stream is not None and stream.receive is not None and not stream.receive.is_finished
-
-    def is_prioritized(self, stream_id: int) -> bool:
-        """Whether `prioritize` was called for the stream."""
-        return self.streams.is_prioritized(stream_id)
-
-    def unsent_bytes(self, stream_id: int) -> int:
-        """Bytes written to a stream and not yet sent."""
-        return self.streams.unsent(stream_id)
-
-    @property
-    def delivered(self) -> int:
-        """Bytes of stream data that the peer has acknowledged, over all streams."""
-        return self.recovery.delivered
-
-    def acknowledged_bytes(self, stream_id: int) -> int:
-        """Length of the acknowledged prefix of a stream, in bytes."""
-        stream = self.streams.get(stream_id)
-        return stream.send.buffer.base if stream is not None and stream.send is not None else 0
-
-    @property
-    def streams_open(self) -> int:
-        """Peer-initiated bidirectional streams that are open."""
-        return self.streams.peer_bidi_open
-
-    def streams_without_beginning(self) -> list[int]:
-        """Peer-initiated bidirectional streams with data but without their first byte."""
-        return self.streams.without_beginning()
-
-    @property
-    def streams_total(self) -> int:
-        """Peer-initiated bidirectional streams opened so far."""
-        return self.streams.peer_bidi.opened
-
-    @property
-    def streams_allowed(self) -> int:
-        """Limit on peer-initiated bidirectional streams opened so far (MAX_STREAMS)."""
-        return self.streams.peer_bidi.granted
-
-    @property
-    def responses_delivered(self) -> bool:
-        """Whether everything sent on peer-initiated bidirectional streams is acknowledged."""
-        return self.streams.responses_delivered
-
-    @property
-    def receive_window(self) -> int:
-        """Connection flow-control credit of the peer, in bytes."""
-        return self.streams.window.granted - self.streams.window.used
-
-    @property
-    def send_window(self) -> int:
-        """Our connection flow-control credit, in bytes."""
-        return self.streams.send_credit
-
-    @property
-    def send_buffered(self) -> int:
-        """Bytes written to all streams and not yet sent."""
-        return self.streams.unsent_total
-
-    @property
-    def mostly_receives(self) -> bool:
-        """Whether more stream data was received than sent."""
-        return self.streams.window.used > self.streams.send_used
+        known = self.paths.known
+        mtu = known[0].mtu if known else None
+        return mtu.current if mtu is not None else self.configuration.max_datagram_size
 
     def limited_by(self, now: float) -> Limit | None:
         """What limited the main direction for most of its active time."""
         limits = self.limits
-        return main_limit(limits.received(now) if self.mostly_receives else limits.sent(now))
+        return main_limit(
+            limits.received(now) if self.streams.mostly_receives else limits.sent(now)
+        )
+
+    # --- the trace ------------------------------------------------------------------------------
 
     @property
-    def stream_bytes(self) -> int:
-        """Stream bytes in both directions, without retransmissions."""
-        return self.streams.window.used + self.streams.send_used
+    def trace(self) -> Trace | None:
+        """The trace that events are written to, if any."""
+        return self._observer.trace if self._observer is not None else None
+
+    def start_trace(self, trace: Trace) -> None:
+        """Write events from now on; the trace is closed with the connection, or by `stop_trace`."""
+        self.stop_trace()
+        observer = Observer(trace, ACK_DELAY_EXPONENT)
+        observer.remote_exponent = self._acks.exponent
+        self._use_observer(observer)
+        self.trace_opening()
+
+    def trace_opening(self) -> None:
+        """Write the opening events of a trace and all values otherwise logged on change."""
+        assert self._observer is not None
+        self._observer.open(self)
+
+    def stop_trace(self) -> None:
+        observer = self._observer
+        if observer is not None:
+            self._use_observer(None)
+            observer.close()
+
+    def _use_observer(self, observer: Observer | None) -> None:
+        self._observer = self._packer.observer = observer
+        self._receiver.observer = self._establishment.observer = observer
+        self.recovery.on_packets_lost = observer.packets_lost if observer is not None else None

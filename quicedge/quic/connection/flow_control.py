@@ -24,6 +24,11 @@ class ReceiveWindow:
         """Whether the increase is worth a frame."""
         return self.granted - self.announced >= self._size // 2
 
+    @property
+    def unread(self) -> int:
+        """Bytes received that the application has not consumed."""
+        return self.used - self.granted + self._size
+
     def announce(self) -> int:
         """Mark the current limit as announced and return it."""
         self.announced = self.granted

@@ -312,6 +312,65 @@ class Handshake:
         return facts.alpn if facts is not None else None
 
     @property
+    def cipher(self) -> str | None:
+        """Name of the cipher suite."""
+        suite = self.suite
+        return suite.name if suite is not None else None
+
+    @property
+    def group(self) -> str | None:
+        """TLS name of the key exchange group."""
+        facts = self.facts
+        return facts.group if facts is not None else None
+
+    @property
+    def server_name(self) -> str | None:
+        """Server name in the ClientHello (servers only)."""
+        facts = self.facts
+        return facts.server_name if facts is not None else None
+
+    @property
+    def certificate(self) -> ServerCertificate | None:
+        """The certificate sent (servers only)."""
+        facts = self.facts
+        return facts.certificate if facts is not None else None
+
+    @property
+    def resumed(self) -> bool:
+        """Whether the session was resumed from a ticket."""
+        facts = self.facts
+        return facts.resumed if facts is not None else False
+
+    @property
+    def is_retried(self) -> bool:
+        """Whether the server sent a Retry."""
+        return self.retry_source_cid is not None
+
+    @property
+    def early_data_accepted(self) -> bool:
+        """Whether 0-RTT data was accepted."""
+        facts = self.facts
+        return facts.early_data_accepted if facts is not None else False
+
+    @property
+    def early_data_use(self) -> EarlyDataUse | None:
+        """The ticket use behind 0-RTT data; None without any or once the handshake is complete."""
+        engine = self.tls
+        if self.is_complete or not isinstance(engine, ServerTls):
+            return None
+        return engine.early_data_use
+
+    @property
+    def local_parameters(self) -> TransportParameters:
+        """Transport parameters that we sent."""
+        return TransportParameters.decode(self.local)
+
+    @property
+    def remote_parameters(self) -> TransportParameters:
+        """Transport parameters of the peer; all unset until received."""
+        return self.remote or TransportParameters()
+
+    @property
     def facts(self) -> Negotiated | ServerTls | ClientTls | None:
         return self.agreed or self.tls
 

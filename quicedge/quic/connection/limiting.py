@@ -46,6 +46,7 @@ def note_limits(
     ):
         return
     sending.handshake = handshake
+    touched = [stream for stream in touched if not stream.id & _UNI]
     for stream in touched:
         if _owes(stream, streams):
             clock.answering[stream.id] = None
@@ -61,9 +62,7 @@ def note_limits(
     sending.blocked = None if sending.waiting else _blocked(streams)
     clock.turn(now)
     changed = [
-        stream
-        for stream in touched
-        if not stream.id & _UNI and (stream.id in clock.incoming or not _is_received(stream))
+        stream for stream in touched if stream.id in clock.incoming or not _is_received(stream)
     ]
     if changed or granted or receiving.handshake:
         clock.receives(now)
@@ -113,13 +112,7 @@ def _may_send(stream: Stream) -> bool:
 def _owes(stream: Stream, streams: Streams) -> bool:
     """Whether a message of ours is due on a bidirectional stream: a request of our own, or the
     response to one that is complete or being answered."""
-    return (
-        not stream.id & _UNI
-        and stream.id in streams
-        and _may_send(stream)
-        and (
-            streams.is_ours(stream.id)
-            or _is_received(stream)
-            or (stream.send is not None and stream.send.buffer.highest > 0)
-        )
-    )
+    send = stream.send
+    if send is None or not send.is_writable or stream.id not in streams:
+        return False
+    return streams.is_ours(stream.id) or _is_received(stream) or send.buffer.highest > 0

@@ -16,9 +16,10 @@ from quicedge.quic.blocked_time import LimitClock
 from quicedge.quic.connection.closing import State
 from quicedge.quic.connection.drops import DropReason
 from quicedge.quic.connection.handshake import Handshake
-from quicedge.quic.connection.paths import Path
+from quicedge.quic.connection.paths import Paths
 from quicedge.quic.connection.recovery import PACKET_THRESHOLD, TIME_THRESHOLD, Recovery
 from quicedge.quic.connection.sent_packets import SentPacketRun
+from quicedge.quic.connection.stats import ConnectionCounters
 from quicedge.quic.ending import Ending
 from quicedge.quic.errors import transport_error_name
 from quicedge.quic.events import ConnectionTerminated
@@ -61,15 +62,13 @@ class Observed(Protocol):
     recovery: Recovery
     handshake: Handshake
     limits: LimitClock
+    paths: Paths
+    counters: ConnectionCounters
 
     @property
     def state(self) -> State: ...
     @property
-    def migrations(self) -> int: ...
-    @property
     def handshake_complete(self) -> bool: ...
-    @property
-    def active(self) -> Path | None: ...
     @property
     def max_datagram_size(self) -> int: ...
 
@@ -293,7 +292,7 @@ class Observer:
         state = _STATES[connection.state]
         if connection.state is State.CONNECTED and connection.handshake_complete:
             state = "handshake_complete"
-        path = connection.active
+        path = connection.paths.known[0] if connection.paths.known else None
         watched = (
             state,
             connection.recovery.controller.state,
@@ -315,7 +314,8 @@ class Observer:
         if address != before[2] and address is not None:
             trace.log(
                 events.TupleAssigned(
-                    tuple_id=f"path{connection.migrations}", tuple_remote=endpoint_of(address)
+                    tuple_id=f"path{connection.counters.migrations}",
+                    tuple_remote=endpoint_of(address),
                 )
             )
         if mtu != before[3]:

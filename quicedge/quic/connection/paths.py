@@ -17,7 +17,7 @@ from quicedge.config.limits import (
 )
 from quicedge.quic.congestion import CongestionController
 from quicedge.quic.connection.connection_ids import RemoteConnectionId
-from quicedge.quic.ecn import EcnValidation
+from quicedge.quic.ecn import EcnState, EcnValidation
 from quicedge.quic.pacer import Pacer
 from quicedge.quic.pmtud import PathMtu
 from quicedge.quic.rtt import RttEstimator
@@ -95,6 +95,17 @@ class Paths:
     @property
     def active(self) -> Path:
         return self.known[0]
+
+    @property
+    def address(self) -> Any | None:
+        """Address of the active path; None before the first `add`."""
+        return self.known[0].address if self.known else None
+
+    @property
+    def ecn_state(self) -> EcnState:
+        """State of ECN validation on the active path."""
+        ecn = self.known[0].ecn if self.known else None
+        return ecn.state if ecn is not None else EcnState.TESTING
 
     def find(self, address: Any) -> Path | None:
         for path in self.known:

@@ -108,9 +108,10 @@ class Recovery:
 
     def timeout(self, *, amplification_limited: bool) -> float | None:
         """When `handle_timeout` is due, or None (RFC 9002 appendix A.8)."""
-        earliest = self._earliest_loss_time()
-        if earliest is not None:
-            return earliest[0]
+        for space in self.spaces:
+            if space.loss_time is not None:
+                earliest = self._earliest_loss_time()
+                return None if earliest is None else earliest[0]
         # RFC 9002 section 6.2.2.1: a server at its anti-amplification limit does not arm the PTO.
         if amplification_limited:
             return None
@@ -386,12 +387,15 @@ class Recovery:
 
     def _detect_loss(self, space: PacketSpace, now: float) -> None:
         """Declare packets lost by reordering or by time (RFC 9002 section 6.1)."""
+        largest = space.largest_acked
+        space.loss_time = None
+        runs = space.epoch is ONE_RTT and bool(self.runs)
+        if not runs and not (space.sent and next(iter(space.sent)) <= largest):
+            return  # nothing was sent before what is acknowledged
         delay = TIME_THRESHOLD * max(self.rtt.latest, self.rtt.smoothed, GRANULARITY)
         if not self.rtt.initialized:
             delay = TIME_THRESHOLD * self.rtt.initial
-        largest = space.largest_acked
         threshold = largest - PACKET_THRESHOLD
-        space.loss_time = None
         lost_before = self.bytes_lost
         lost: list[tuple[int, int, float, bool]] = []  # first, stop, sent time, in flight
         large_sent: list[float] = []  # send times of datagrams above the base size
@@ -417,7 +421,7 @@ class Recovery:
             if not packet.resent:
                 for delivery, args in packet.deliveries:
                     delivery(False, *args)
-        if space.epoch is ONE_RTT and self.runs:
+        if runs:
             lost += self._lose_runs(space, now, delay, large_sent)
         if not lost:
             return

@@ -34,7 +34,6 @@ class SentPacket:
         number: int,
         size: int,
         sent_time: float,
-        *,
         ack_eliciting: bool,
         in_flight: bool,
         deliveries: list[Delivery],

@@ -446,8 +446,39 @@ class Streams:
 
     @property
     def send_credit(self) -> int:
-        """Connection flow-control credit, in bytes."""
+        """Our connection flow-control credit, in bytes."""
         return self.send_limit - self.send_used
+
+    @property
+    def receive_credit(self) -> int:
+        """Connection flow-control credit of the peer, in bytes."""
+        return self.window.granted - self.window.used
+
+    @property
+    def bytes_total(self) -> int:
+        """Stream bytes in both directions, without retransmissions."""
+        return self.window.used + self.send_used
+
+    @property
+    def mostly_receives(self) -> bool:
+        """Whether more stream data was received than sent."""
+        return self.window.used > self.send_used
+
+    def can_send(self, stream_id: int) -> bool:
+        """Whether data written to the stream would still be sent."""
+        stream = self._open.get(stream_id)
+        send = stream.send if stream is not None else None
+        return send is not None and not send.is_finished and send.is_writable
+
+    def can_reset(self, stream_id: int) -> bool:
+        """Whether a reset would still have an effect."""
+        return self.delivery(stream_id) not in (Delivery.DELIVERED, Delivery.RESET)
+
+    def can_receive(self, stream_id: int) -> bool:
+        """Whether more data of the stream may arrive."""
+        stream = self._open.get(stream_id)
+        receive = stream.receive if stream is not None else None
+        return receive is not None and not receive.is_finished
 
     def unsent(self, stream_id: int) -> int:
         """Bytes written to a stream and not yet sent."""
@@ -495,6 +526,11 @@ class Streams:
             return 0
         return stream.send.buffer.end - stream.send.buffer.base
 
+    def acknowledged(self, stream_id: int) -> int:
+        """Length of the acknowledged prefix of a stream, in bytes."""
+        stream = self._open.get(stream_id)
+        return stream.send.buffer.base if stream is not None and stream.send is not None else 0
+
     def delivery(self, stream_id: int) -> Delivery:
         """Delivery state of the sending half; closed streams count as delivered."""
         stream = self._open.get(stream_id)
@@ -510,7 +546,7 @@ class Streams:
         return Delivery.QUEUED if send.buffer.has_pending else Delivery.IN_FLIGHT
 
     def delivered(self, stream_ids: Iterable[int]) -> list[int]:
-        """The streams of which everything is acknowledged, or that are closed."""
+        """The streams whose `delivery` is DELIVERED; cheap enough to call after each ACK."""
         known = self._open
         found = []
         for stream_id in stream_ids:
@@ -663,6 +699,11 @@ class Streams:
         if not self.scheduler:
             return None
         credit = self.send_limit - self.send_used
+        first = next(iter(self.scheduler))
+        assert first.send is not None
+        until = first.send.sendable_until(credit)
+        if until is not None:
+            return first, until
         for stream in list(self.scheduler):
             send = stream.send
             assert send is not None

@@ -226,6 +226,22 @@ def test_an_origin_stops_while_the_client_does_not_read(client: H1Client) -> Non
     assert paused[-1] is False
 
 
+def test_who_sends_ahead_but_does_not_read_is_not_answered_further(client: H1Client) -> None:
+    client.transport.stuck = True
+    client.send(GET * 500)
+    for _ in range(500):
+        if client.origin[-1].handler.outcome is None:
+            client.answer(content=bytes(10_000), fields=[(b"content-length", b"10000")])
+    assert client.transport.buffered < 300_000
+    assert len(client.origin) < 50
+    client.transport.stuck = False
+    client.transport.take()
+    client.loop.run()
+    while client.origin[-1].handler.outcome is None:
+        client.answer(content=bytes(10_000), fields=[(b"content-length", b"10000")])
+    assert len(client.replies()) == 500
+
+
 def test_a_response_is_delivered_when_the_client_has_all_of_it(client: H1Client) -> None:
     client.send(GET)
     client.transport.stuck = True
@@ -244,7 +260,7 @@ def test_a_response_is_delivered_when_the_client_has_all_of_it(client: H1Client)
 def test_a_request_after_a_long_response_is_answered_at_once(client: H1Client) -> None:
     client.send(GET)
     client.transport.stuck = True
-    client.answer(content=bytes(500_000))
+    client.answer(content=bytes(100_000))
     client.send(get("/next"))
     assert len(client.origin) == 2
     assert client.origin[0].handler.outcome is Outcome.COMPLETE
@@ -327,6 +343,16 @@ def test_after_an_early_response_a_connection_that_cannot_go_on_closes(
     assert client.is_over
     client.send(b"10\r\n" + GET)
     assert len(client.origin) == 1
+
+
+def test_a_connection_persists_after_content_that_waited_for_100(client: H1Client) -> None:
+    client.send(get("/", "Content-Length: 2", "Expect: 100-continue", method="POST"))
+    client.origin[0].handler.informational(Response(100))
+    client.loop.run()
+    client.send(b"hi")
+    client.answer(fields=OK)
+    assert client.received.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
+    assert not client.is_over
 
 
 def test_a_response_that_ends_before_its_request_is_complete_and_delivered(

@@ -14,12 +14,12 @@ def test_no_more_stalled_streams_are_reset_than_memory_needs() -> None:
     session, connection = client.session, client.connection
     streams = [client.ask() for _ in range(3)]
     session.memory = ResponseAccount(ResponseMemory(4 * MB, lambda call: call()), session.share)
-    connection.send_buffered = 3 * MB
+    connection.streams.unsent_total = 3 * MB
     reset_stream = connection.reset_stream
 
     def reset(stream_id: int, code: int) -> None:
         reset_stream(stream_id, code)
-        connection.send_buffered -= MB
+        connection.streams.unsent_total -= MB
 
     connection.reset_stream = reset  # type: ignore[method-assign]
     for stream_id in streams:

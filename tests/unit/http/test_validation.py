@@ -126,8 +126,9 @@ def test_rejected(section: list[Field]) -> None:
         (head(*[(b"x-%d" % n, b"") for n in range(200)]), 431),
         (head((b"x", b"y" * 70_000)), 431),
         (head(method=b"CONNECT", scheme=None, path=None), 501),
+        (head((b"expect", b"y 100-continue"), method=b"POST"), 417),
     ],
-    ids=["too many fields", "too large", "CONNECT"],
+    ids=["too many fields", "too large", "CONNECT", "an expectation in disguise"],
 )
 def test_refused_with_another_status(section: list[Field], status: int) -> None:
     with pytest.raises(MessageError) as caught:

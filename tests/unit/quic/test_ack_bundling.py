@@ -176,7 +176,7 @@ def test_a_packet_without_anything_new_to_acknowledge_carries_no_ack() -> None:
 def test_a_path_mtu_probe_carries_the_ack_and_leaves_it_pending() -> None:
     pair = confirmed_pair(settled=False)
     client, server = pair.client.connection, pair.server.connection
-    server.mtu.reset()
+    server.paths.active.mtu.reset()
     receive_something(pair)
     probes = [run for run in transmit(server, pair.now) if len(run[0]) > 1200]
     assert len(probes) == 1

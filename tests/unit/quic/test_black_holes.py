@@ -29,7 +29,7 @@ class Transfer:
         )
         self.stream_id = client.connection.get_next_available_stream_id()
         client.connection.send_stream_data(self.stream_id, b"?")
-        pair.run(lambda: server.connection.streams_total == 1)
+        pair.run(lambda: server.connection.streams.peer_bidi.opened == 1)
         self.received = 0
         self.wanted = 0
         self.receiver.on_event = self._count
@@ -105,7 +105,7 @@ def test_a_path_that_shrinks_in_mid_transfer_is_survived(
     assert sender.max_datagram_size == BASE_DATAGRAM_SIZE
     flow.finish(30)
     # It was the size, not the mark.
-    assert sender.ecn_state is EcnState.CAPABLE
+    assert sender.paths.ecn_state is EcnState.CAPABLE
 
 
 @pytest.mark.parametrize("upward", [False, True], ids=["down", "up"])
@@ -158,7 +158,7 @@ def test_ordinary_loss_leaves_size_and_marks_alone(seed: int) -> None:
     server = flow.sender.connection
     assert server.recovery.packets_lost > 50
     assert server.max_datagram_size == CEILING
-    assert server.ecn_state is EcnState.CAPABLE
+    assert server.paths.ecn_state is EcnState.CAPABLE
 
 
 def test_an_outage_leaves_size_and_marks_alone() -> None:
@@ -174,7 +174,7 @@ def test_an_outage_leaves_size_and_marks_alone() -> None:
         flow.finish(60)
     assert server.recovery.pto_total > 4
     assert server.max_datagram_size == CEILING
-    assert server.ecn_state is EcnState.CAPABLE
+    assert server.paths.ecn_state is EcnState.CAPABLE
 
 
 def test_after_a_migration_no_datagram_is_larger_than_every_path_carries() -> None:
@@ -185,9 +185,9 @@ def test_after_a_migration_no_datagram_is_larger_than_every_path_carries() -> No
     flow.pair.client.address = ("192.0.2.77", 61000)
     server = flow.sender.connection
     flow.receiver.connection.send_ping(1)
-    flow.pair.run(lambda: server.migrations == 1)
+    flow.pair.run(lambda: server.counters.migrations == 1)
     moved = len(seen)
-    flow.pair.run(lambda: server.active_path_validated, limit=2)
+    flow.pair.run(lambda: server.paths.active.is_validated, limit=2)
     # At most the one that asks for more.
     assert sum(size > BASE_DATAGRAM_SIZE for size, _ in seen[moved:]) <= 1
     assert server.max_datagram_size == BASE_DATAGRAM_SIZE
@@ -198,12 +198,12 @@ def test_a_path_that_is_only_probed_gets_datagrams_that_every_path_carries() -> 
     flow, _ = transfer(upward=False)
     client, server = flow.receiver.connection, flow.sender.connection
     # A probing packet from another address: the client looks, and does not move (RFC 9000 9.1).
-    client.network_paths.active.challenge_due = True
+    client.paths.active.challenge_due = True
     (data,) = datagrams(client, flow.pair.now)
     seen = sizes_and_marks(flow.sender)
     server.receive_datagram(data, ("192.0.2.77", 61000), flow.pair.now)
     server.poll_transmit(flow.pair.now)
-    assert server.migrations == 0
+    assert server.counters.migrations == 0
     assert seen
     assert max(size for size, _ in seen) <= BASE_DATAGRAM_SIZE
 
@@ -216,14 +216,14 @@ def test_a_path_that_is_only_probed_gets_datagrams_that_every_path_carries() -> 
 def test_a_path_that_swallows_marks_in_mid_transfer_is_survived(upward: bool, loss: float) -> None:
     flow, link = transfer(upward=upward, loss=loss)
     sender = flow.sender.connection
-    assert sender.ecn_state is EcnState.CAPABLE
+    assert sender.paths.ecn_state is EcnState.CAPABLE
     start_mid_transfer(flow)
     link.swallows_marked = True
     before = flow.received
     start = flow.pair.now
     flow.pair.run(lambda: flow.received > before + 300_000, limit=10)
     assert flow.pair.now - start < 3
-    assert sender.ecn_state is EcnState.FAILED
+    assert sender.paths.ecn_state is EcnState.FAILED
     seen = sizes_and_marks(flow.sender)
     flow.finish(30)
     assert {mark for _, mark in seen} == {NOT_ECT}
@@ -236,13 +236,13 @@ def test_a_new_path_is_marked_on_again() -> None:
     start_mid_transfer(flow)
     link.swallows_marked = True
     flow.finish(30)
-    assert flow.sender.connection.ecn_state is EcnState.FAILED
+    assert flow.sender.connection.paths.ecn_state is EcnState.FAILED
     link.swallows_marked = False
     flow.pair.client.address = ("192.0.2.77", 61000)
     flow.receiver.connection.send_ping(1)
     flow.send(MEGABYTE)
     flow.finish(30)
-    assert flow.sender.connection.ecn_state is EcnState.CAPABLE
+    assert flow.sender.connection.paths.ecn_state is EcnState.CAPABLE
 
 
 def test_a_path_that_swallows_large_and_marked_datagrams_is_survived() -> None:
@@ -250,7 +250,7 @@ def test_a_path_that_swallows_large_and_marked_datagrams_is_survived() -> None:
     start_mid_transfer(flow)
     link.mtu, link.swallows_marked = 1300, True
     flow.finish(30)
-    assert flow.sender.connection.sending_ecn == NOT_ECT
+    assert flow.sender.connection.paths.active.ecn.codepoint(0) == NOT_ECT
     assert flow.sender.connection.max_datagram_size == BASE_DATAGRAM_SIZE
 
 
@@ -282,4 +282,4 @@ def test_flights_in_a_row_are_the_evidence(spare: Callable[[SelectiveLoss], None
 
 def test_marks_are_sent_in_the_beginning() -> None:
     flow, _ = transfer(upward=False)
-    assert flow.sender.connection.sending_ecn == ECT_0
+    assert flow.sender.connection.paths.active.ecn.codepoint(0) == ECT_0

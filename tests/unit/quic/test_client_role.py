@@ -76,7 +76,7 @@ def test_a_second_retry_is_ignored() -> None:
     first_initial(client, NOW)
     client.receive_datagram(retry(initial, source=b"another!"), SERVER_ADDRESS, NOW)
     assert datagrams(client, NOW) == []
-    assert client.peer_cid == RETRY_CID
+    assert client.remote_ids.current.cid == RETRY_CID
 
 
 @pytest.mark.parametrize("fault", ["forged", "no token", "same id"])
@@ -102,9 +102,9 @@ def test_a_retry_after_the_servers_first_packet_is_ignored() -> None:
         pair.server.connection.receive_datagram(data, pair.client.address, pair.now)
     for data in datagrams(pair.server.connection, pair.now):
         client.receive_datagram(data, SERVER_ADDRESS, pair.now)
-    peer_cid = client.peer_cid
+    peer_cid = client.remote_ids.current.cid
     client.receive_datagram(retry(initial), SERVER_ADDRESS, pair.now)
-    assert client.peer_cid == peer_cid
+    assert client.remote_ids.current.cid == peer_cid
     pair.run(lambda: client.handshake_confirmed)
 
 
@@ -147,7 +147,7 @@ def test_a_forged_version_negotiation_does_not_downgrade() -> None:
     initial = first_initial(client, pair.now)
     client.receive_datagram(versions(initial, [V2]), SERVER_ADDRESS, pair.now)
     pair.run(lambda: client.handshake_confirmed)
-    assert client.version == V1
+    assert client.handshake.version == V1
 
 
 def test_a_downgrade_that_stands_is_found_out_by_the_handshake() -> None:
@@ -173,12 +173,12 @@ def test_packets_from_an_unknown_server_address_are_dropped() -> None:
     pair = connected()
     client, server = pair.client.connection, pair.server.connection
     server.send_ping(1)
-    before = client.packets_received
+    before = client.counters.packets_received
     for data in datagrams(server, pair.now):
         client.receive_datagram(data, ("203.0.113.9", 443), pair.now)
-    assert client.packets_received == before
-    assert client.packets_dropped[DropReason.GENERAL] == 1
-    assert len(client.paths) == 1
+    assert client.counters.packets_received == before
+    assert client.counters.packets_dropped[DropReason.GENERAL] == 1
+    assert len(client.paths.known) == 1
 
 
 def test_a_new_source_connection_id_in_the_handshake_is_dropped() -> None:
@@ -188,13 +188,13 @@ def test_a_new_source_connection_id_in_the_handshake_is_dropped() -> None:
         server.receive_datagram(data, pair.client.address, pair.now)
     first, *_ = datagrams(server, pair.now)
     client.receive_datagram(first, SERVER_ADDRESS, pair.now)
-    before = client.packets_received
+    before = client.counters.packets_received
     packet = parse_long_packet(first, 0)
     assert packet is not None
     stranger = first.replace(packet.source_cid, bytes(len(packet.source_cid)), 1)
     client.receive_datagram(stranger, SERVER_ADDRESS, pair.now)
-    assert client.packets_received == before
-    assert client.peer_cid == packet.source_cid
+    assert client.counters.packets_received == before
+    assert client.remote_ids.current.cid == packet.source_cid
 
 
 def test_the_token_for_the_next_visit_reaches_its_handler() -> None:
@@ -216,7 +216,7 @@ def send_frame(pair: Pair, frame: bytes) -> Connection:
     space = server.spaces[Epoch.ONE_RTT]
     number = space.next_number
     space.next_number += 1
-    header = b"\x41" + server.peer_cid + (number & 0xFFFF).to_bytes(2, "big")
+    header = b"\x41" + server.remote_ids.current.cid + (number & 0xFFFF).to_bytes(2, "big")
     packet = keys.cipher.seal_one(header, frame.ljust(4, b"\0"), number)
     client.receive_datagram(packet, SERVER_ADDRESS, pair.now)
     assert isinstance(client, Connection)
@@ -250,7 +250,7 @@ def test_a_stateless_reset_ends_the_connection_in_silence() -> None:
     pair = connected()
     client, server = pair.client.connection, pair.server.connection
     pair.run(lambda: client.remote_ids.current.reset_token is not None)
-    token = server.local_ids.reset_token(client.peer_cid)
+    token = server.local_ids.reset_token(client.remote_ids.current.cid)
     client.receive_datagram(b"\x40" + bytes(30) + token, SERVER_ADDRESS, pair.now)
     assert client.ending is Ending.STATELESS_RESET
     assert datagrams(client, pair.now) == []
@@ -260,7 +260,7 @@ def test_the_client_moves_to_the_preferred_address_once_that_has_answered() -> N
     preferred = PreferredAddress(("198.51.100.2", 8443), None)
     pair = make_pair(own_client=True, preferred_address=preferred)
     client, server = pair.client.connection, pair.server.connection
-    first_id = client.peer_cid
+    first_id = client.remote_ids.current.cid
     reached: list[tuple[str, int]] = []
 
     def exchange() -> None:
@@ -277,10 +277,10 @@ def test_the_client_moves_to_the_preferred_address_once_that_has_answered() -> N
             connection.handle_timeout(pair.now)
         exchange()
     assert ("198.51.100.2", 8443) in reached
-    assert client.active_path == ("198.51.100.2", 8443)
-    assert client.active_path_validated
-    assert client.peer_cid not in (first_id, b"")
-    assert client.migrations == 1
+    assert client.paths.address == ("198.51.100.2", 8443)
+    assert client.paths.active.is_validated
+    assert client.remote_ids.current.cid not in (first_id, b"")
+    assert client.counters.migrations == 1
 
 
 def test_a_preferred_address_that_does_not_answer_is_left_alone() -> None:
@@ -297,5 +297,5 @@ def test_a_preferred_address_that_does_not_answer_is_left_alone() -> None:
         for data in datagrams(server, pair.now):
             client.receive_datagram(data, SERVER_ADDRESS, pair.now)
     assert client.handshake_confirmed
-    assert client.active_path == SERVER_ADDRESS
-    assert client.migrations == 0
+    assert client.paths.address == SERVER_ADDRESS
+    assert client.counters.migrations == 0

@@ -84,7 +84,7 @@ def test_an_address_not_validated_is_not_sent_more_than_three_times_what_came() 
     connection.close(error_code=QuicErrorCode.INTERNAL_ERROR, frame_type=0)
     world.endpoint.wake(connection)
     sent += world.receive()
-    small = b"\x40" + connection.host_cid + bytes(30)
+    small = b"\x40" + connection.local_ids.latest_used + bytes(30)
     for _ in range(64):
         received.append(small)
         sent += world.receive(small)

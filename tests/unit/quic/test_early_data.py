@@ -52,7 +52,7 @@ def test_early_data_is_delivered_before_the_handshake_is_complete() -> None:
     answers = world.receive(*first_flight(client))
     assert delivered(world) == [b"request"]
     (connection,) = world.endpoint.half_open
-    assert connection.early_data_accepted
+    assert connection.handshake.early_data_accepted
     assert not connection.handshake_complete
     assert connection.validated_path is None
     for data in answers:

@@ -53,7 +53,7 @@ def test_a_request_that_overtakes_the_finished_of_its_client_is_answered_at_once
     assert stream_data(handler.events) == b"a request"
     (connection,) = world.endpoint.connections
     assert connection.counters.datagrams_deferred == len(request)
-    assert not connection.packets_dropped
+    assert not connection.counters.packets_dropped
     assert not connection.deferred.held
 
 
@@ -63,11 +63,11 @@ def test_what_waits_for_keys_is_bounded_and_harms_no_handshake() -> None:
     finish = answered(world, client)
     (connection,) = world.endpoint.connections
     for _ in range(100):
-        world.receive(b"\x40" + connection.host_cid + os.urandom(1200))
+        world.receive(b"\x40" + connection.local_ids.latest_used + os.urandom(1200))
         held = sum(len(item.packet) for item in connection.deferred.held)
         assert held <= EARLY_PACKETS_HELD
     assert held > EARLY_PACKETS_HELD / 2
-    assert connection.packets_dropped
+    assert connection.counters.packets_dropped
     world.receive(*finish)
     assert connection.handshake_complete
     assert not connection.deferred.held
@@ -79,9 +79,9 @@ def test_packets_held_count_once_towards_what_an_unproven_address_may_be_sent() 
     sent = flight(client)
     answers = world.receive(*sent)
     (connection,) = world.endpoint.connections
-    early = b"\x40" + connection.host_cid + bytes(100)
+    early = b"\x40" + connection.local_ids.latest_used + bytes(100)
     world.receive(early)
-    (path,) = connection.paths
+    (path,) = connection.paths.known
     assert path.bytes_received == sum(map(len, sent)) + len(early)
     # The Finished brings the keys: what is kept is tried again, and not counted again.
     for data in answers:
@@ -90,7 +90,7 @@ def test_packets_held_count_once_towards_what_an_unproven_address_may_be_sent() 
     world.receive(*finish)
     assert not connection.deferred.held
     total = sum(map(len, (*sent, early, *finish)))
-    assert connection.paths[0].bytes_received == total
+    assert connection.paths.known[0].bytes_received == total
 
 
 def test_early_data_before_the_rest_of_a_long_hello_waits() -> None:
@@ -121,7 +121,7 @@ def test_our_client_takes_a_servers_flight_in_any_order() -> None:
         client.receive_datagram(data, SERVER, NOW)
     assert client.handshake_complete
     assert client.counters.datagrams_deferred == len(answers) - 1
-    assert not client.packets_dropped
+    assert not client.counters.packets_dropped
 
 
 def test_a_trace_says_buffered_of_what_waits_and_dropped_of_what_does_not(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_trace_says_buffered_of_what_waits_and_dropped_of_what_does_not(tmp_pa
     client = world.client()
     finish = answered(world, client)
     (connection,) = world.endpoint.connections
-    junk = b"\x40" + connection.host_cid + bytes(EARLY_PACKETS_HELD)
+    junk = b"\x40" + connection.local_ids.latest_used + bytes(EARLY_PACKETS_HELD)
     client.send_stream_data(0, b"a request", end_stream=True)
     world.receive(*flight(client, NOW + 1), junk, *finish)
     connection.stop_trace()

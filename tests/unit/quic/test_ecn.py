@@ -24,7 +24,7 @@ def transfer(pair: Pair, nbytes: int = MEGABYTE) -> None:
     pair.run(lambda: client.handshake_complete and server.handshake_complete)
     stream_id = client.get_next_available_stream_id()
     client.send_stream_data(stream_id, b"?", end_stream=True)
-    pair.run(lambda: server.streams_total == 1)
+    pair.run(lambda: server.streams.peer_bidi.opened == 1)
     server.send_stream_data(stream_id, bytes(nbytes), end_stream=True)
     received = 0
 
@@ -43,9 +43,9 @@ def test_a_clean_path_is_capable_and_every_packet_is_marked() -> None:
     pair = marking_pair()
     transfer(pair)
     client, server = pair.client.connection, pair.server.connection
-    assert server.ecn_state is client.ecn_state is EcnState.CAPABLE
-    assert server.sending_ecn == ECT_0
-    assert server.ecn_congestion_reported == 0
+    assert server.paths.ecn_state is client.paths.ecn_state is EcnState.CAPABLE
+    assert server.paths.active.ecn.codepoint(0) == ECT_0
+    assert server.counters.ecn_ce_reported == 0
 
 
 def test_a_mark_of_congestion_halves_nothing_but_is_heeded_like_a_loss() -> None:
@@ -53,9 +53,9 @@ def test_a_mark_of_congestion_halves_nothing_but_is_heeded_like_a_loss() -> None
     transfer(clean)
     transfer(marked)
     server = marked.server.connection
-    assert server.ecn_state is EcnState.CAPABLE
-    seen = marked.client.connection.ecn_received[2]
-    assert server.ecn_congestion_reported == seen > 10
+    assert server.paths.ecn_state is EcnState.CAPABLE
+    seen = marked.client.connection.counters.ecn_received[2]
+    assert server.counters.ecn_ce_reported == seen > 10
     assert server.recovery.packets_lost == 0
     assert server.recovery.congestion_window < clean.server.connection.recovery.congestion_window
 
@@ -63,10 +63,10 @@ def test_a_mark_of_congestion_halves_nothing_but_is_heeded_like_a_loss() -> None
 def test_a_path_that_bleaches_marks_is_not_marked_on_any_more() -> None:
     pair = marking_pair(down=Link(bleach=True))
     transfer(pair)
-    assert pair.server.connection.ecn_state is EcnState.FAILED
-    assert pair.server.connection.sending_ecn == NOT_ECT
+    assert pair.server.connection.paths.ecn_state is EcnState.FAILED
+    assert pair.server.connection.paths.active.ecn.codepoint(0) == NOT_ECT
     # The other direction is a path of its own.
-    assert pair.client.connection.ecn_state is EcnState.CAPABLE
+    assert pair.client.connection.paths.ecn_state is EcnState.CAPABLE
 
 
 def test_a_peer_without_ecn_ends_the_marks() -> None:
@@ -75,7 +75,7 @@ def test_a_peer_without_ecn_ends_the_marks() -> None:
     server = pair.server.connection
     pair.run(lambda: server.handshake_complete)
     pair.client.connection.send_stream_data(0, b"x" * 10_000, end_stream=True)
-    pair.run(lambda: server.ecn_state is EcnState.FAILED)
+    pair.run(lambda: server.paths.ecn_state is EcnState.FAILED)
     assert pair.client.address == CLIENT_ADDRESS
 
 
@@ -88,7 +88,7 @@ def test_marks_that_are_swallowed_do_not_keep_a_connection_from_starting() -> No
 
     pair.server.connection.poll_transmit = swallow
     transfer(pair, 10_000)
-    assert pair.server.connection.sending_ecn == NOT_ECT
+    assert pair.server.connection.paths.active.ecn.codepoint(0) == NOT_ECT
 
 
 def test_counts_that_cannot_be_fail_validation() -> None:

@@ -39,7 +39,7 @@ def connected(**options: Any) -> Pair:
     server = pair.server.connection
     pair.run(lambda: server.handshake_confirmed and pair.client.connection._handshake_confirmed)
     pair.client.connection.send_stream_data(0, b"?", end_stream=True)
-    pair.run(lambda: server.streams_total == 1)
+    pair.run(lambda: server.streams.peer_bidi.opened == 1)
     return pair
 
 
@@ -137,40 +137,40 @@ def test_open_streams_are_those_the_client_opened() -> None:
         server.send_stream_data(server.get_next_available_stream_id(is_unidirectional=True), b"\0")
         client.send_stream_data(client.get_next_available_stream_id(is_unidirectional=True), b"\0")
     pair.run(lambda: len(server.streams) == 7)
-    assert (server.streams_open, server.streams_total) == (1, 1)
+    assert (server.streams.peer_bidi_open, server.streams.peer_bidi.opened) == (1, 1)
     server.send_stream_data(0, b"!", end_stream=True)
-    pair.run(lambda: server.streams_open == 0)
-    assert server.streams_total == 1
+    pair.run(lambda: server.streams.peer_bidi_open == 0)
+    assert server.streams.peer_bidi.opened == 1
 
 
 def test_delivery_follows_a_response_to_its_last_acknowledged_byte() -> None:
     pair = connected()
     server = pair.server.connection
-    assert server.delivery(0) is Delivery.OPEN
+    assert server.streams.delivery(0) is Delivery.OPEN
     server.send_stream_data(0, bytes(200_000), end_stream=True)
-    assert server.delivery(0) is Delivery.QUEUED
-    assert server.unacknowledged_bytes(0) == 200_000
-    pair.run(lambda: server.delivery(0) is Delivery.IN_FLIGHT)
-    assert 0 < server.unacknowledged_bytes(0) < 200_000
-    assert server.can_reset(0)
-    assert server.delivered_streams([0]) == []
-    pair.run(lambda: server.delivery(0) is Delivery.DELIVERED)
-    assert server.delivered_streams([0]) == [0]
-    assert server.unacknowledged_bytes(0) == 0
-    assert not server.can_reset(0)
+    assert server.streams.delivery(0) is Delivery.QUEUED
+    assert server.streams.unacknowledged(0) == 200_000
+    pair.run(lambda: server.streams.delivery(0) is Delivery.IN_FLIGHT)
+    assert 0 < server.streams.unacknowledged(0) < 200_000
+    assert server.streams.can_reset(0)
+    assert server.streams.delivered([0]) == []
+    pair.run(lambda: server.streams.delivery(0) is Delivery.DELIVERED)
+    assert server.streams.delivered([0]) == [0]
+    assert server.streams.unacknowledged(0) == 0
+    assert not server.streams.can_reset(0)
 
 
 def test_a_lost_end_is_queued_again() -> None:
     pair = connected()
     server = pair.server.connection
     server.send_stream_data(0, b"x" * 5000)
-    pair.run(lambda: server.unacknowledged_bytes(0) == 0)
+    pair.run(lambda: server.streams.unacknowledged(0) == 0)
     pair.down.loss = 1.0
     server.send_stream_data(0, b"", end_stream=True)
     pair.transmit()
-    assert server.delivery(0) is Delivery.IN_FLIGHT
+    assert server.streams.delivery(0) is Delivery.IN_FLIGHT
     pair.down.loss = 0.0
-    pair.run(lambda: server.delivery(0) is Delivery.DELIVERED)
+    pair.run(lambda: server.streams.delivery(0) is Delivery.DELIVERED)
 
 
 def test_a_complete_response_can_still_be_reset() -> None:
@@ -178,12 +178,12 @@ def test_a_complete_response_can_still_be_reset() -> None:
     server = pair.server.connection
     server.send_stream_data(0, bytes(50_000), end_stream=True)
     pair.transmit()
-    assert not server.can_send_on(0)
-    assert server.can_reset(0)
+    assert not server.streams.can_send(0)
+    assert server.streams.can_reset(0)
     server.reset_stream(0, 0x10C)
-    assert server.delivery(0) is Delivery.RESET
-    assert server.delivered_streams([0]) == []
-    pair.run(lambda: server.streams_open == 0)
+    assert server.streams.delivery(0) is Delivery.RESET
+    assert server.streams.delivered([0]) == []
+    pair.run(lambda: server.streams.peer_bidi_open == 0)
 
 
 def test_a_close_behind_packets_of_the_handshake_is_heard() -> None:

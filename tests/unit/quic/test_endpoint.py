@@ -133,7 +133,7 @@ def test_an_unknown_connection_gets_a_stateless_reset_that_its_owner_would_belie
     world.talk(client)
     assert is_connected(client)
     connection = next(iter(world.endpoint.connections))
-    cid = connection.host_cids[0]
+    cid = connection.local_ids.initial
     restarted = World()
     (reset,) = restarted.receive(b"\x40" + cid + b"p" * 100)
     assert len(reset) < 1 + 8 + 100
@@ -162,8 +162,8 @@ def test_every_connection_id_carries_the_slot() -> None:
     world = World()
     world.talk(world.client())
     connection = next(iter(world.endpoint.connections))
-    assert len(connection.host_cids) > 1
-    assert {cid[0] % 8 for cid in connection.host_cids} == {3}
+    assert len(connection.local_ids.active) > 1
+    assert {cid[0] % 8 for cid in connection.local_ids.active} == {3}
 
 
 def test_a_fault_of_ours_costs_one_connection_alone() -> None:
@@ -217,8 +217,8 @@ def test_the_certificate_follows_the_server_name(server_name: str, expected: str
     world.talk(client)
     assert is_connected(client)
     connection = next(iter(world.endpoint.connections))
-    assert connection.server_name == server_name
-    assert connection.certificate is certificates[expected]
+    assert connection.handshake.server_name == server_name
+    assert connection.handshake.certificate is certificates[expected]
 
 
 @given(st.binary(max_size=1500))

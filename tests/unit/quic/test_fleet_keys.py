@@ -137,8 +137,10 @@ def test_early_data_under_a_register_in_common_says_what_must_be_asked() -> None
     client.send_stream_data(0, b"request", end_stream=True)
     there.receive(*first_flight(client), now=71.0)
     (connection,) = there.endpoint.half_open
-    assert connection.early_data_accepted
-    assert connection.early_data_use == EarlyDataUse(b"register", ticket_id(ticket.ticket))
+    assert connection.handshake.early_data_accepted
+    assert connection.handshake.early_data_use == EarlyDataUse(
+        b"register", ticket_id(ticket.ticket)
+    )
     assert len(ticket_id(ticket.ticket)) == NONCE_LENGTH
 
 

@@ -94,7 +94,7 @@ def test_paths_are_bounded_and_get_no_more_than_three_times_what_they_brought() 
     for data, path in world.network.sent:
         sent[path] = sent.get(path, 0) + len(data)
     assert len(received) == 100
-    assert len(connection.paths) <= 8
+    assert len(connection.paths.known) <= 8
     assert connection.validated_path == CLIENT
     assert all(sent.get(path, 0) <= 3 * size for path, size in received.items())
 
@@ -105,7 +105,7 @@ def test_packets_whose_keys_are_not_there_yet_are_not_kept() -> None:
     client = world.client()
     world.receive(*first_flight(client))
     (connection,) = world.endpoint.connections
-    cid = connection.host_cids[0]
+    cid = connection.local_ids.initial
     early = b"\x40" + cid + bytes(1100)
     world.receive(early)
     tracemalloc.start()

@@ -79,10 +79,10 @@ def test_a_connection_of_many_small_frames_does_not_hold_the_loop() -> None:
         b"\x0e" + encode_varint(0) + encode_varint(2 * n + 1) + b"\x01x" for n in range(50)
     )
     flood = [hostile.packet(pieces * 4) for _ in range(100)]
-    before = hostile.server.frames_received
+    before = hostile.server.counters.frames_received
     endpoint.receive_run(flood, CLIENT, NOW)
     # Nobody knew that its packets are dense: the first run goes through whole.
-    first = hostile.server.frames_received - before
+    first = hostile.server.counters.frames_received - before
     assert first <= MAX_BATCH_PACKETS * 201
     assert endpoint.has_waiting
 
@@ -93,9 +93,9 @@ def test_a_connection_of_many_small_frames_does_not_hold_the_loop() -> None:
     endpoint.flush(NOW)
     assert any(path == stranger for _, path in hostile.world.network.sent), "served at once"
 
-    before = hostile.server.frames_received
+    before = hostile.server.counters.frames_received
     endpoint.receive_waiting(NOW)
-    assert hostile.server.frames_received - before <= FRAMES_PER_TURN + DENSE_RUN * 201
+    assert hostile.server.counters.frames_received - before <= FRAMES_PER_TURN + DENSE_RUN * 201
     hostile.world.turn()
     assert not endpoint.has_waiting
-    assert hostile.server.frames_received - before + first >= 100 * 200
+    assert hostile.server.counters.frames_received - before + first >= 100 * 200

@@ -126,7 +126,7 @@ def test_the_client_is_asked_for_a_share_of_a_common_group(shares: bool) -> None
     assert is_connected(client)
     assert peer.requests == [tls.Group.X25519]
     (connection,) = world.endpoint.connections
-    assert connection.group == "x25519"
+    assert connection.handshake.group == "x25519"
 
 
 def test_a_session_is_resumed_across_the_request() -> None:

@@ -123,7 +123,7 @@ def test_frames_that_break_a_rule_end_the_connection(rule: str, payload: bytes, 
 def test_more_than_max_data_over_many_streams() -> None:
     hostile = Hostile().connect()
     window = CONNECTION_WINDOW
-    limit = hostile.server.receive_window
+    limit = hostile.server.streams.receive_credit
     assert limit <= window
     stream_window = hostile.server.configuration.max_stream_data
     used, stream_id = 0, 0

@@ -36,7 +36,7 @@ def with_idle_streams(*, complete: bool) -> tuple[Pair, list[Stream]]:
     end = pair.now + 1
     while pair.step(end):
         pass
-    assert server.streams_open == IDLE
+    assert server.streams.peer_bidi_open == IDLE
     return pair, [server.streams.get(stream_id) for stream_id in idle]
 
 
@@ -99,7 +99,7 @@ def test_finished_streams_are_let_go_of_whatever_else_is_sent() -> None:
             server.send_ping(1)
         pair.transmit()
         assert stream_id not in server.streams
-        assert not server.is_prioritized(stream_id)
+        assert not server.streams.is_prioritized(stream_id)
 
 
 def test_a_blocked_stream_goes_on_when_its_limit_is_raised() -> None:

@@ -40,12 +40,12 @@ def test_packets_from_before_an_update_by_the_peer_are_opened_late(give: Deliver
     client.request_key_update()
     client.send_stream_data(0, b"b" * 5000)
     give(pair, flight(pair))
-    assert server.key_phase == 1
+    assert server.handshake.phases.phase == 1
     assert received(pair, 0) == b""
     give(pair, late)
     assert received(pair, 0) == b"a" * 5000 + b"b" * 5000
-    assert not server.packets_dropped
-    assert server.key_phase == 1
+    assert not server.counters.packets_dropped
+    assert server.handshake.phases.phase == 1
 
 
 @PATHS
@@ -57,7 +57,7 @@ def test_packets_on_their_way_when_we_update_are_opened(give: Deliver) -> None:
     server.request_key_update()
     server.send_ping(1)
     answers = transmit(server, pair.now)
-    assert server.key_phase == 1
+    assert server.handshake.phases.phase == 1
     give(pair, under_way)
     assert received(pair, 0) == b"a" * 5000
     for data, *_ in answers:
@@ -65,7 +65,7 @@ def test_packets_on_their_way_when_we_update_are_opened(give: Deliver) -> None:
     client.send_stream_data(0, b"b" * 5000)
     give(pair, flight(pair))
     assert received(pair, 0) == b"a" * 5000 + b"b" * 5000
-    assert not server.packets_dropped
+    assert not server.counters.packets_dropped
 
 
 @PATHS
@@ -83,12 +83,12 @@ def test_one_update_after_the_other_is_followed_in_any_order_of_the_last_two(giv
             give(pair, flights[1][:1])
         give(pair, flights[number])
     assert received(pair, 0) == b"a" * 3000 + b"b" * 3000 + b"c" * 3000
-    assert server.packets_dropped.keys() <= {
+    assert server.counters.packets_dropped.keys() <= {
         DropReason.DUPLICATE,
         DropReason.GENERAL,
         DropReason.DECRYPTION_FAILURE,
     }
-    assert sum(server.packets_dropped.values()) == 1  # the one that was given twice
+    assert sum(server.counters.packets_dropped.values()) == 1  # the one that was given twice
 
 
 def test_old_keys_are_gone_three_probe_timeouts_after_the_update() -> None:
@@ -105,7 +105,7 @@ def test_old_keys_are_gone_three_probe_timeouts_after_the_update() -> None:
     server.handle_timeout(pair.now)
     deliver(pair, late)
     assert received(pair, 0) == b""
-    assert server.packets_dropped[DropReason.DECRYPTION_FAILURE] == len(late)
+    assert server.counters.packets_dropped[DropReason.DECRYPTION_FAILURE] == len(late)
 
 
 def test_updates_in_mid_transfer_lose_no_packet_to_reordering() -> None:
@@ -116,7 +116,7 @@ def test_updates_in_mid_transfer_lose_no_packet_to_reordering() -> None:
         transfer_both_ways(pair, 50_000)
         pair.server.connection.request_key_update()
         transfer_both_ways(pair, 50_000)
-    assert not pair.server.connection.packets_dropped
+    assert not pair.server.connection.counters.packets_dropped
 
 
 def test_keys_that_sealed_many_packets_are_updated_again_and_again(
@@ -128,15 +128,15 @@ def test_keys_that_sealed_many_packets_are_updated_again_and_again(
     for _ in range(3):
         transfer_both_ways(pair, 500_000)
     server = pair.server.connection
-    assert server.key_updates >= 3
+    assert server.handshake.phases.updates >= 3
     server.send_ping(1)
     keys = pair.client.connection._cryptos[tls.Epoch.ONE_RTT]
-    pair.run(lambda: keys.key_phase == server.key_phase)
-    assert not server.packets_dropped
+    pair.run(lambda: keys.key_phase == server.handshake.phases.phase)
+    assert not server.counters.packets_dropped
 
 
 def test_an_ordinary_connection_needs_no_update() -> None:
     pair = make_pair()
     shake_hands(pair)
     transfer_both_ways(pair, 500_000)
-    assert pair.server.connection.key_updates == 0
+    assert pair.server.connection.handshake.phases.updates == 0

@@ -72,23 +72,23 @@ def test_a_flood_is_warned_then_ends_the_connection(frames: bytes) -> None:
     visit = Visit()
     frames = frames or again(visit)
     received_when_warned = 0
-    while visit.server.is_alive and visit.server.bytes_received < 10 * BURST:
+    while visit.server.is_alive and visit.server.counters.bytes_received < 10 * BURST:
         visit.send_frames(frames, 0.0001)
         if visit.warned and not received_when_warned:
             assert visit.server.is_alive
-            received_when_warned = visit.server.bytes_received
+            received_when_warned = visit.server.counters.bytes_received
     assert visit.server.close_event is not None
     assert visit.server.close_event.reason_phrase == "flood"
     assert visit.world.endpoint.counters["floods_closed"] == 1
     assert BURST <= received_when_warned < 2 * BURST
-    assert visit.server.bytes_received < 3 * BURST
+    assert visit.server.counters.bytes_received < 3 * BURST
 
 
 @pytest.mark.parametrize("frames", FRAMES.values(), ids=FRAMES.keys())
 def test_the_same_at_a_low_rate_is_let_be_without_end(frames: bytes) -> None:
     visit = Visit()
     frames = frames or again(visit)
-    while visit.server.bytes_received < 5 * BURST:
+    while visit.server.counters.bytes_received < 5 * BURST:
         visit.send_frames(frames, 0.03)
     assert visit.server.is_alive
     assert not visit.warned
@@ -97,9 +97,9 @@ def test_the_same_at_a_low_rate_is_let_be_without_end(frames: bytes) -> None:
 def test_what_others_send_is_not_held_against_the_client() -> None:
     """Forged datagrams to its connection, and a packet of its own again and again."""
     visit = Visit()
-    forged = b"\x40" + visit.server.host_cids[0] + bytes(1_000)
+    forged = b"\x40" + visit.server.local_ids.initial + bytes(1_000)
     genuine = visit.packet(FRAMES["PING"])
-    while visit.server.bytes_received < 5 * BURST:
+    while visit.server.counters.bytes_received < 5 * BURST:
         for datagram in (forged, genuine):
             visit.world.endpoint.receive(datagram, CLIENT, visit.now)
             visit.world.endpoint.flush(visit.now)
@@ -112,7 +112,7 @@ def test_small_messages_downstream_are_no_overhead() -> None:
     visit = Visit()
     visit.client.send_stream_data(0, b"events", end_stream=True)
     visit.talk(0.01)
-    while visit.server.bytes_received < 4 * BURST:
+    while visit.server.counters.bytes_received < 4 * BURST:
         visit.server.send_stream_data(0, b"\0\x01x")
         visit.world.endpoint.wake(visit.server)
         visit.talk(0.01)
@@ -124,7 +124,7 @@ def test_what_streams_carry_pays_for_the_rest() -> None:
     """As many PING as a flood has, beside an upload."""
     visit = Visit()
     server: Connection = visit.server
-    while server.bytes_received < 10 * BURST:
+    while server.counters.bytes_received < 10 * BURST:
         visit.client.send_ping(1)
         visit.client.send_stream_data(0, b"x" * 10)
         visit.talk(0.0001)

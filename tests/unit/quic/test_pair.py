@@ -76,8 +76,8 @@ def test_the_connection_survives_a_nat_rebinding() -> None:
     transfer_both_ways(pair, MEGABYTE // 10)
     assert before == ("192.0.2.1", 50000)
     assert pair.server.connection.validated_path == ("192.0.2.77", 61000)
-    assert pair.server.connection.active_path_validated
-    assert pair.server.connection.migrations == 1
+    assert pair.server.connection.paths.active.is_validated
+    assert pair.server.connection.counters.migrations == 1
 
 
 def test_an_address_that_never_answers_the_challenge_is_not_taken_for_the_client() -> None:
@@ -86,7 +86,7 @@ def test_an_address_that_never_answers_the_challenge_is_not_taken_for_the_client
     pair.client.connection.send_ping(1)
     for data, _ in pair.client.connection.datagrams_to_send(pair.now):
         pair.server.connection.receive_datagram(data, ("203.0.113.9", 4444), pair.now)
-    assert pair.server.connection.active_path == ("203.0.113.9", 4444)
+    assert pair.server.connection.paths.address == ("203.0.113.9", 4444)
     assert pair.server.connection.validated_path == ("192.0.2.1", 50000)
 
 
@@ -95,10 +95,10 @@ def test_the_keys_are_updated_by_either_side() -> None:
     shake_hands(pair)
     pair.client.connection.request_key_update()
     transfer_both_ways(pair, 10_000)
-    assert pair.server.connection.key_phase == 1
+    assert pair.server.connection.handshake.phases.phase == 1
     pair.server.connection.request_key_update()
     transfer_both_ways(pair, 10_000)
-    assert pair.server.connection.key_phase == 0
+    assert pair.server.connection.handshake.phases.phase == 0
 
 
 def test_a_slow_application_bounds_what_the_client_may_send() -> None:
@@ -127,17 +127,17 @@ def test_a_reset_stream_gives_its_window_back_to_the_connection() -> None:
     for _ in range(5):
         stream_id = client.get_next_available_stream_id()
         client.send_stream_data(stream_id, bytes(window // 2))
-        arrived = server.streams_total
-        pair.run(lambda arrived=arrived: server.streams_total > arrived, limit=5)
+        arrived = server.streams.peer_bidi.opened
+        pair.run(lambda arrived=arrived: server.streams.peer_bidi.opened > arrived, limit=5)
         client.reset_stream(stream_id, 7)
-        pair.run(lambda s=stream_id: not server.can_receive_on(s), limit=5)
+        pair.run(lambda s=stream_id: not server.streams.can_receive(s), limit=5)
         delivered = sum(
             len(event.data)
             for event in pair.server.events
             if isinstance(event, StreamDataReceived) and event.stream_id == stream_id
         )
         server.consume(stream_id, delivered)
-    assert server.receive_window == window
+    assert server.streams.receive_credit == window
 
 
 def test_a_handshake_that_stalls_is_dropped_at_its_deadline() -> None:

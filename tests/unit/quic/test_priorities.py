@@ -20,7 +20,7 @@ def finish_order(prepare: Callable[[Pair], None], sizes: dict[int, int]) -> list
     pair.run(lambda: server.handshake_confirmed and bool(client._handshake_confirmed))
     for stream_id in sizes:
         client.send_stream_data(stream_id, b"?", end_stream=True)
-    pair.run(lambda: server.streams_total == len(sizes))
+    pair.run(lambda: server.streams.peer_bidi.opened == len(sizes))
     prepare(pair)
     for stream_id, size in sizes.items():
         server.send_stream_data(stream_id, bytes(size), end_stream=True)
@@ -73,4 +73,4 @@ def test_only_streams_that_can_be_are_remembered() -> None:
     ids = range(0, 100_000, 4)
     for stream_id in ids:
         server.prioritize(stream_id, 1, False)
-    assert sum(server.is_prioritized(stream_id) for stream_id in ids) == MAX_STREAMS_BIDI
+    assert sum(server.streams.is_prioritized(stream_id) for stream_id in ids) == MAX_STREAMS_BIDI

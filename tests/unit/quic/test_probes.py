@@ -76,14 +76,14 @@ def test_a_path_mtu_probe_is_not_taken_for_lost_before_it_can_be_answered() -> N
     timeouts = server.recovery.pto_total
     pair.now += 30  # nothing has been sent for long: the timer must run from the probe
     size = server.max_datagram_size
-    server.mtu.reset()
+    server.paths.active.mtu.reset()
     pair.transmit()
     assert server.poll_timeout() > pair.now + server.recovery.rtt.smoothed
     end = pair.now + 1
     while pair.step(end):
         pass
     assert server.recovery.pto_total == timeouts
-    assert server.max_datagram_size == server.mtu.current == size
+    assert server.max_datagram_size == server.paths.active.mtu.current == size
 
 
 def seconds_to_a_response(seed: int, loss: float) -> float:

@@ -46,24 +46,24 @@ def rebound() -> tuple[World, QuicConnection, Connection, list[tuple[bytes, Path
 def test_the_new_address_is_challenged_with_the_end_of_the_handshake() -> None:
     world, client, connection, sent = rebound()
     assert {path for _, path in sent} == {NEW}
-    assert connection.active_path == NEW
-    assert not connection.active_path_validated
+    assert connection.paths.address == NEW
+    assert not connection.paths.active.is_validated
     # What the client could only know at its old address proves that one.
     assert connection.validated_path == OLD
-    assert connection.network_paths.known[0].challenges
-    assert not connection.network_paths.known[1].challenges
+    assert connection.paths.known[0].challenges
+    assert not connection.paths.known[1].challenges
     take(client, sent)
     assert client._handshake_confirmed
     exchange(world, client, NEW, NOW + 0.01)
-    assert connection.active_path_validated
+    assert connection.paths.active.is_validated
     assert connection.validated_path == NEW
 
 
 def test_a_new_address_that_never_answers_is_given_up_for_the_proven_one() -> None:
     world, _, connection, sent = rebound()
     later = NOW
-    received = connection.paths[0].bytes_received
-    while (timer := connection.poll_timeout()) is not None and connection.active_path == NEW:
+    received = connection.paths.known[0].bytes_received
+    while (timer := connection.poll_timeout()) is not None and connection.paths.address == NEW:
         later = timer + 1e-6
         world.endpoint.handle_timers(later)
         world.endpoint.flush(later)
@@ -72,7 +72,7 @@ def test_a_new_address_that_never_answers_is_given_up_for_the_proven_one() -> No
         to_new = sum(len(data) for data, path in sent if path == NEW)
         assert to_new <= 3 * received
     assert connection.is_alive
-    assert connection.active_path == OLD
+    assert connection.paths.address == OLD
     assert later < NOW + 5
 
 
@@ -84,12 +84,12 @@ def test_a_handshake_from_an_address_used_in_its_midst_proves_none() -> None:
     client._loss.reschedule_data(now=NOW)
     exchange(world, client, NEW, NOW + 1)
     (connection,) = world.endpoint.connections
-    assert connection.active_path == NEW
+    assert connection.paths.address == NEW
     take(client, first, NOW + 1)
     sent = exchange(world, client, NEW, NOW + 2)
     assert connection.handshake_complete
     assert connection.validated_path is None
-    assert connection.network_paths.known[0].challenges
+    assert connection.paths.known[0].challenges
     take(client, sent, NOW + 2)
     exchange(world, client, NEW, NOW + 2.01)
     assert connection.validated_path == NEW

@@ -52,7 +52,7 @@ def test_every_byte_arrives_once_in_order_and_nothing_stays_in_flight(
     pair.client.on_event = take
     for stream_id in bodies:
         client.send_stream_data(stream_id, b"?", end_stream=True)
-    pair.run(lambda: server.streams_total == len(bodies), 600)
+    pair.run(lambda: server.streams.peer_bidi.opened == len(bodies), 600)
     for stream_id, body in bodies.items():
         server.send_stream_data(stream_id, body, end_stream=True)
     pair.run(lambda: len(ended) == len(bodies), 600)

@@ -18,7 +18,8 @@ from tests.support.simnet import Pair, datagrams
 
 def connected() -> Pair:
     pair = make_pair()
-    pair.run(lambda: pair.server.connection.handshake_confirmed and pair.server.connection.alpn)
+    server = pair.server.connection
+    pair.run(lambda: server.handshake_confirmed and server.handshake.alpn)
     pair.run(lambda: not pair._wire)
     return pair
 
@@ -93,7 +94,7 @@ def test_a_key_update_within_a_run_is_followed() -> None:
     run += flight(pair)
     deliver(pair, run)
     assert received(pair, 0) == b"a" * 5000 + b"b" * 5000
-    assert pair.server.connection.key_phase == 1
+    assert pair.server.connection.handshake.phases.phase == 1
 
 
 def test_a_damaged_packet_costs_no_other_of_its_run() -> None:
@@ -105,7 +106,7 @@ def test_a_damaged_packet_costs_no_other_of_its_run() -> None:
     run.insert(2, run[2][:-1] + bytes((run[2][-1] ^ 1,)))
     deliver(pair, run)
     assert len(received(pair, 0)) == 8000
-    assert pair.server.connection.packets_dropped == {DropReason.DECRYPTION_FAILURE: 1}
+    assert pair.server.connection.counters.packets_dropped == {DropReason.DECRYPTION_FAILURE: 1}
 
 
 def test_acks_of_one_run_are_settled_once_and_all() -> None:

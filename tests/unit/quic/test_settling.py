@@ -29,14 +29,14 @@ def test_a_confirmed_handshake_leaves_no_keys_and_no_tls_state() -> None:
     (connection,) = world.endpoint.connections
     assert list(connection.spaces) == [Epoch.ONE_RTT]
     for epoch in (Epoch.INITIAL, Epoch.HANDSHAKE, Epoch.ZERO_RTT):
-        assert connection.handshake.read_keys(epoch, connection.version) is None
+        assert connection.handshake.read_keys(epoch, connection.handshake.version) is None
     for epoch in (Epoch.INITIAL, Epoch.HANDSHAKE):
         assert connection.handshake.write_keys(epoch) is None
     assert connection.handshake.tls is None
-    assert connection.alpn == "test"
-    assert connection.server_name == "localhost"
-    assert connection.certificate is world.endpoint.certificates.default
-    assert not connection.resumed
+    assert connection.handshake.alpn == "test"
+    assert connection.handshake.server_name == "localhost"
+    assert connection.handshake.certificate is world.endpoint.certificates.default
+    assert not connection.handshake.resumed
 
 
 def test_initial_packets_of_any_version_are_dropped_after_the_handshake() -> None:
@@ -48,9 +48,9 @@ def test_initial_packets_of_any_version_are_dropped_after_the_handshake() -> Non
     world.talk(client)
     (connection,) = world.endpoint.connections
     assert connection.handshake_confirmed
-    handled = connection.packets_received
+    handled = connection.counters.packets_received
     world.receive(*flight)
-    assert connection.packets_received == handled
+    assert connection.counters.packets_received == handled
     for version in (QuicProtocolVersion.VERSION_1, QuicProtocolVersion.VERSION_2):
         assert connection.handshake.read_keys(Epoch.INITIAL, version) is None
 
@@ -86,12 +86,12 @@ def test_few_connection_ids_are_given_and_taken() -> None:
     world = World()
     client = connected(world)
     (connection,) = world.endpoint.connections
-    assert len(connection.host_cids) == ACTIVE_CONNECTION_IDS
+    assert len(connection.local_ids.active) == ACTIVE_CONNECTION_IDS
     assert client._remote_active_connection_id_limit == ACTIVE_CONNECTION_IDS
     assert len(connection.remote_ids.spare) == ACTIVE_CONNECTION_IDS - 1
     client.change_connection_id()
     world.talk(client)
-    assert len(connection.host_cids) == ACTIVE_CONNECTION_IDS
+    assert len(connection.local_ids.active) == ACTIVE_CONNECTION_IDS
 
 
 def test_a_connection_that_is_over_is_freed_at_once() -> None:

@@ -46,7 +46,7 @@ def test_path_challenges_that_wait_for_their_answer_are_bounded() -> None:
     hostile = Hostile().connect()
     for _ in range(10):
         hostile.world.endpoint.receive(hostile.packet(challenges), CLIENT, NOW)
-    path = hostile.server.network_paths.active
+    path = hostile.server.paths.active
     answered = len(path.responses)
     assert 0 < answered <= MAX_REMOTE_CHALLENGES
     assert hostile.verdict is None

@@ -82,7 +82,7 @@ def test_losses_in_a_full_queue_are_counted_exactly() -> None:
     assert recovery.pto_total == 0
     assert recovery.packets_lost == lost > 0
     # What was lost was sent again, and nothing else.
-    retransmitted = pair.server.connection.stream_bytes_retransmitted
+    retransmitted = pair.server.connection.streams.bytes_resent
     assert retransmitted == pytest.approx(recovery.bytes_lost, rel=0.05)
 
 
@@ -110,24 +110,25 @@ def test_reordering_is_no_loss_and_is_told() -> None:
 def test_what_is_dropped_and_when_something_came() -> None:
     pair, _, _ = download(delay=0.01)
     server, client = pair.server.connection, pair.client.connection
-    assert server.paths[0].bytes_received == server.bytes_received
-    came = server.received_at
+    assert server.paths.known[0].bytes_received == server.counters.bytes_received
+    came = server.counters.received_at
     assert came is not None
     client.send_stream_data(4, b"x")
     (datagrams,) = ([data for data, _ in client.datagrams_to_send(pair.now)],)
-    path = server.active_path
+    path = server.paths.address
     for data in datagrams:
         server.receive_datagram(data, path, pair.now + 1)
-    assert server.received_at == pair.now + 1
-    before = dict(server.packets_dropped)
+    assert server.counters.received_at == pair.now + 1
+    before = dict(server.counters.packets_dropped)
     server.receive_datagram(datagrams[-1], path, pair.now + 2)
     damaged = datagrams[-1][:-1] + bytes((datagrams[-1][-1] ^ 1,))
     server.receive_datagram(damaged, path, pair.now + 2)
     late = bytes((0xE3,)) + b"\0\0\0\1" + bytes(40)
     server.receive_datagram(late, path, pair.now + 2)
-    assert server.received_at >= pair.now + 1
+    assert server.counters.received_at >= pair.now + 1
     dropped = {
-        reason: count - before.get(reason, 0) for reason, count in server.packets_dropped.items()
+        reason: count - before.get(reason, 0)
+        for reason, count in server.counters.packets_dropped.items()
     }
     assert dropped == {
         DropReason.DUPLICATE: 1,

@@ -95,14 +95,14 @@ def test_every_group(group: tls.Group) -> None:
     world.talk(client)
     assert is_connected(client)
     (connection,) = world.endpoint.connections
-    assert connection.group == group.name.lower()
+    assert connection.handshake.group == group.name.lower()
 
 
 def test_the_cheapest_group_is_chosen_among_the_shares_offered() -> None:
     world = World()
     connect(world)  # it sends shares of P-256 and X25519, in this order
     (connection,) = world.endpoint.connections
-    assert connection.group == "x25519"
+    assert connection.handshake.group == "x25519"
 
 
 @pytest.mark.parametrize(

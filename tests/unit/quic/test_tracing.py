@@ -93,10 +93,10 @@ def test_every_packet_and_loss_is_there(tmp_path: Path) -> None:
     pair = transfer(path, loss=0.02)
     server = pair.server.connection
     sent = named(path, "quic:packet_sent")
-    assert len(sent) == server.packets_sent
-    assert sum(packet["raw"]["length"] for packet in sent) <= server.bytes_sent
+    assert len(sent) == server.counters.packets_sent
+    assert sum(packet["raw"]["length"] for packet in sent) <= server.counters.bytes_sent
     assert len(named(path, "quic:packet_lost")) == server.recovery.packets_lost > 0
-    assert len(named(path, "quic:packet_received")) == server.packets_received
+    assert len(named(path, "quic:packet_received")) == server.counters.packets_received
     frames = [f for packet in sent for f in packet["frames"] if f["frame_type"] == "stream"]
     covered = {(f["offset"], f["raw"]["payload_length"]) for f in frames if f["stream_id"] == 0}
     assert sum(length for _, length in covered) >= SIZE
@@ -209,7 +209,7 @@ def test_a_trace_holds_no_secret(tmp_path: Path) -> None:
     pair = transfer(path)
     text = path.read_text()
     ids = ConnectionIdIssuer(secret=SECRET)
-    for cid in pair.server.connection.host_cids:
+    for cid in pair.server.connection.local_ids.active:
         assert ids.reset_token(cid).hex() not in text
 
 

@@ -1,0 +1,46 @@
+"""Keys are derived alike by the compiled core and by its twins in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import quicedge.quic.key_schedule  # noqa: F401  registers the twins
+from tests.support.twins import both
+
+PURE_HMAC, COMPILED_HMAC = both("hmac_sha2")
+PURE_EXPAND, COMPILED_EXPAND = both("expand_block")
+SIZES = st.sampled_from([32, 48])
+
+
+@given(SIZES, st.binary(max_size=200), st.binary(max_size=200))
+def test_hmac_is_alike(size: int, key: bytes, message: bytes) -> None:
+    mac = PURE_HMAC(size, key, message)
+    assert COMPILED_HMAC(size, key, message) == mac
+    assert len(mac) == size
+
+
+@given(
+    SIZES,
+    st.binary(min_size=1, max_size=64),
+    st.sampled_from([b"quic key", b"quicv2 hp", b"c hs traffic", b""]),
+    st.binary(max_size=64),
+    st.integers(0, 32),
+)
+def test_labels_are_expanded_alike(
+    size: int, secret: bytes, label: bytes, context: bytes, length: int
+) -> None:
+    block = PURE_EXPAND(size, secret, label, context, length)
+    assert COMPILED_EXPAND(size, secret, label, context, length) == block
+    assert len(block) == length
+
+
+@pytest.mark.parametrize("expand", [PURE_EXPAND, COMPILED_EXPAND])
+def test_what_is_more_than_a_block_is_refused(expand: Callable[..., bytes]) -> None:
+    with pytest.raises(ValueError, match="more than one block"):
+        expand(32, b"s" * 32, b"quic key", b"", 33)
+    with pytest.raises(ValueError, match="unknown hash"):
+        expand(20, b"s" * 20, b"quic key", b"", 16)
