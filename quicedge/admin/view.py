@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal, Protocol
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from quicedge.native import Core
 from quicedge.proxy.alt_svc import Advertising
@@ -40,12 +40,15 @@ class WorkerState(StrEnum):
 
 
 class ListenerStatus(Struct, frozen=True, kw_only=True):
-    """One UDP address that the edge listens on."""
+    """One address that the edge listens on."""
 
     address: str
     """The bound address, `host:port` or `[v6]:port`."""
+    protocols: list[str] = field(default_factory=list)
+    """Offered protocols by ALPN name, as configured at start."""
     sockets: int
-    """One per worker."""
+    """UDP sockets: one per worker, or none without HTTP/3."""
+    tcp_sockets: int = 0
     receive_buffer: int
     """Bytes that the kernel granted each socket."""
     receive_buffer_wanted: int

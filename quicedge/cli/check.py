@@ -12,6 +12,7 @@ from rich.markup import escape
 from quicedge.cli import findings
 from quicedge.cli.findings.finding import Level
 from quicedge.cli.options import config_options, make_config
+from quicedge.config.listeners import listeners
 from quicedge.config.schema import Config
 
 _STYLE = {Level.ERROR: "bold red", Level.WARNING: "yellow", Level.OK: "green"}
@@ -73,7 +74,11 @@ def _print(config: Config, found: list[findings.Finding]) -> None:
 
 def plan(config: Config) -> list[str]:
     """What the edge does with this configuration, one item per line."""
-    lines = [f"listen on UDP {', '.join(config.listen)} with {config.workers} worker(s)"]
+    lines = [
+        f"listen on {' and '.join(item.transports)} {item.address}: {', '.join(item.protocols)}"
+        for item in listeners(config)
+    ]
+    lines.append(f"run {config.workers} worker(s)")
     for certificate in config.tls.certificates:
         lines.append(f"serve the certificate {certificate.cert}")
     if not config.tls.certificates:

@@ -37,7 +37,7 @@ def convert(value: Any, hint: Any, path: str, problems: Problems) -> Any:
         return _union(value, bare, path, problems)
     if get_origin(bare) is Literal:
         return _choice(value, get_args(bare), path, problems)
-    if isinstance(bare, type) and issubclass(bare, msgspec.Struct):
+    if _is_table(bare):
         if isinstance(value, dict):
             return _table(value, bare, path, problems)
     elif get_origin(bare) is list:
@@ -100,6 +100,10 @@ def _unwrapped(hint: Any) -> tuple[Any, dict[str, Any], str | None]:
     return hint, bounds, unit
 
 
+def _is_table(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, msgspec.Struct)
+
+
 def _expected(hint: Any) -> str:
     """The expected value, in words."""
     bare, bounds, unit = _unwrapped(hint)
@@ -111,9 +115,8 @@ def _expected(hint: Any) -> str:
         return f"one of {one_of}" if len(get_args(bare)) > 1 else one_of
     if get_origin(bare) is list:
         item = get_args(bare)[0]
-        is_table = isinstance(item, type) and issubclass(item, msgspec.Struct)
-        return "a list of tables" if is_table else "a list"
-    if get_origin(bare) is dict or (isinstance(bare, type) and issubclass(bare, msgspec.Struct)):
+        return "a list of tables" if _is_table(item) else "a list"
+    if get_origin(bare) is dict or _is_table(bare):
         return "a table"
     kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
     kind = {"seconds": DURATION, "bytes": SIZE}.get(unit or "") or kinds[bare]
@@ -190,6 +193,8 @@ def _union(value: Any, hint: Any, path: str, problems: Problems) -> Any:
     options = [one for one in get_args(hint) if one is not types.NoneType]
     if len(options) == 1:
         return convert(value, options[0], path, problems)
+    if isinstance(value, dict) and (tables := [one for one in options if _is_table(one)]):
+        return convert(value, tables[0], path, problems)
     for option in options:
         found: Problems = []
         converted = convert(value, option, path, found)

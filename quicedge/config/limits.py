@@ -77,6 +77,48 @@ UDP_SEND_QUEUE: Final = 4 * 1024 * 1024
 UDP_PATHS_REMEMBERED: Final = 16384
 """Addresses per socket whose path objects are cached."""
 
+# --- tcp ------------------------------------------------------------------------------------
+
+TCP_BACKLOG: Final = 4096
+"""Connections per listening socket that wait to be accepted (Linux: net.core.somaxconn)."""
+
+TCP_DEFER_ACCEPT: Final = 5
+"""Seconds that the kernel keeps a connection on which the client has sent nothing to itself."""
+
+TCP_NOTSENT_LOWAT: Final = 128 * 1024
+"""Bytes per connection that the kernel takes ahead of the congestion window: 100 ms at 10 Mbit/s.
+More would delay urgent responses behind others (Cloudflare and h2o use 16 to 128 KB)."""
+
+TCP_ACCEPTS_PER_WAKEUP: Final = 32
+"""Connections accepted per wake-up and socket, about a millisecond, before other work runs."""
+
+TCP_ACCEPT_PAUSE: Final = 0.5
+"""Seconds without accepting after the process has run out of descriptors."""
+
+TCP_READ_SIZE: Final = 256 * 1024
+"""Bytes of the read buffer that all connections of a worker share."""
+
+TCP_WRITE_HIGH: Final = 256 * 1024
+"""Bytes waiting for a client's socket above which its session pauses origins."""
+
+TCP_WRITE_LOW: Final = 64 * 1024
+"""Bytes waiting for a client's socket below which its session resumes them."""
+
+TCP_CLOSE_CHECK: Final = 5.0
+"""Seconds in which a client must take something of what is left when we close, and then close its
+own half (nginx: lingering_timeout)."""
+
+TLS_MAX_DISCARDED: Final = 4 * 1024 * 1024
+"""Bytes read from a client after we closed, so that it gets our last response: what an upload has
+in flight at 300 Mbit/s and 100 ms."""
+
+HANDSHAKE_GRACE: Final = 1.0
+"""Seconds that a TLS handshake on TCP has before it gives way to newer ones of a network that has
+MAX_HALF_OPEN_PER_PREFIX in progress: several round trips."""
+
+TCP_INFO_AGE: Final = 1.0
+"""Seconds for which what the kernel said of a connection is used again."""
+
 # --- quic -----------------------------------------------------------------------------------
 
 MIN_INITIAL_DATAGRAM: Final = 1200
@@ -779,6 +821,9 @@ Encrypt certificate has left when it is due for renewal."""
 
 CERTIFICATE_CHECK_INTERVAL: Final = 86400.0
 """Seconds between checks of certificate expiry."""
+
+PORT_ATTEMPTS: Final = 16
+"""Attempts to find a port that is free for both UDP and TCP, when the configuration says 0."""
 
 MAX_WORKERS: Final = 64
 """Workers per edge: two generations share the 128 slots of connection IDs."""

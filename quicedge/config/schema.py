@@ -17,6 +17,8 @@ Bytes = Annotated[int, Meta(ge=0, le=limits.MAX_VARINT, extra={"unit": "bytes"})
 Window = Annotated[int, Meta(ge=1024, le=limits.MAX_VARINT, extra={"unit": "bytes"})]
 """A flow-control window; HTTP/3 requires 1024 bytes on its own streams (RFC 9114 section 6.2)."""
 Count = Annotated[int, Meta(ge=1, le=(1 << 31) - 1)]
+ListenerProtocol = Literal["h3", "h2", "http/1.1"]
+"""An application protocol by its ALPN name; HTTP/3 is on QUIC, the others on TLS over TCP."""
 
 RENAMED_KEYS = {"pass_on": "forwarding"}
 """Renamed keys: the old path and the new name."""
@@ -115,6 +117,8 @@ class Limits(_Section, frozen=True):
     without it, each worker is on its own."""
     max_uri: Count = limits.MAX_URI
     """Bytes of path and query; beyond: 414."""
+    handshake_timeout: Seconds = limits.HANDSHAKE_TIMEOUT
+    """For TLS on TCP, from accepting a connection; that of QUIC is in `[quic]`."""
     header_timeout: Seconds = limits.HEADER_TIMEOUT
     """For the request head; beyond: 408."""
     body_timeout: Seconds = limits.BODY_TIMEOUT
@@ -254,9 +258,20 @@ class Admin(_Section, frozen=True):
     """Host names that the API is reached by, in addition to loopback ones."""
 
 
+class Listen(_Section, frozen=True):
+    """A listening address with settings of its own."""
+
+    address: str
+    """`host:port` or `[v6]:port`."""
+    protocols: list[ListenerProtocol] | None = None
+    """Overrides `protocols`."""
+
+
 class Config(_Section, frozen=True):
-    listen: list[str] = field(default_factory=lambda: ["0.0.0.0:443", "[::]:443"])
-    """UDP addresses, `host:port` or `[v6]:port`."""
+    listen: list[str | Listen] = field(default_factory=lambda: ["0.0.0.0:443", "[::]:443"])
+    """Addresses, `host:port` or `[v6]:port`, each for UDP and TCP as `protocols` requires."""
+    protocols: list[ListenerProtocol] = field(default_factory=lambda: ["h3", "h2", "http/1.1"])
+    """Offered protocols, those on TCP in order of preference."""
     workers: Annotated[int, Meta(ge=1, le=limits.MAX_WORKERS)] | Literal["auto"] = 1
     user: str | None = None
     """User that workers run as once the sockets are bound (name or number); requires root."""

@@ -18,6 +18,7 @@ from quicedge.config.addresses import (
 from quicedge.config.convert import join
 from quicedge.config.host_port import HostPort
 from quicedge.config.hostnames import host_problem
+from quicedge.config.listeners import listeners
 from quicedge.config.problems import Problem, nearest
 from quicedge.config.rates import parse_rate
 from quicedge.config.schema import Admin, Config, Limits, Qlog, RequestRate, Route, Tls, Upstream
@@ -84,26 +85,39 @@ def _idle(section: str, document: Document, switch: str) -> Iterator[Problem]:
 def _listening(config: Config) -> Iterator[Problem]:
     if not config.listen:
         yield Problem("listen", "at least one address is required")
+    if not config.protocols:
+        yield Problem("protocols", "must not be empty: no client could connect")
     known: list[tuple[str, HostPort]] = []
-    for index, text in enumerate(config.listen):
+    on_quic: set[str] = set()
+    for index, listening in enumerate(listeners(config)):
+        where, text = f"listen[{index}]", listening.address
+        if not isinstance(config.listen[index], str):
+            if not listening.protocols and config.protocols:
+                yield Problem(f"{where}.protocols", "must not be empty: no client could connect")
+            where = f"{where}.address"
+        if listening.quic:
+            on_quic.add(text)
         try:
             address = parse_listen(text)
         except ValueError as error:
-            yield Problem(f"listen[{index}]", str(error))
+            yield Problem(where, str(error))
             continue
         for other_text, other in known:
-            if text != other_text and overlap(address, other):
+            if overlap(address, other):
                 same = address.ip == other.ip
                 how = "is the same address as" if same else "and"
                 rest = "" if same else " overlap; remove one"
-                yield Problem(f"listen[{index}]", f"{text!r} {how} {other_text!r}{rest}")
+                yield Problem(where, f"{text!r} {how} {other_text!r}{rest}")
                 break
         known.append((text, address))
     families: dict[int, str] = {}
     for index, text in enumerate(config.quic.preferred_address):
         where = f"quic.preferred_address[{index}]"
-        if text not in config.listen:
+        if text not in (listening.address for listening in listeners(config)):
             yield Problem(where, f"{text!r} is not in listen")
+            continue
+        if text not in on_quic:
+            yield Problem(where, f"{text!r} does not speak h3")
             continue
         try:
             ip = parse_listen(text).ip

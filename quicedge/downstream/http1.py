@@ -45,10 +45,12 @@ from quicedge.telemetry.outcomes import Outcome, Refusal
 class Connection(Protocol):
     """What a session needs of its connection (`tcp.connection.TcpConnection`)."""
 
-    transport: asyncio.Transport
-    bytes_received: int
-    bytes_sent: int
-    """Bytes of HTTP in both directions, counted by the session."""
+    @property
+    def transport(self) -> asyncio.Transport: ...
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes that were written."""
 
     def undelivered(self) -> int:
         """Bytes that were written and that the client has not acknowledged."""
@@ -274,7 +276,6 @@ class Http1Session(asyncio.Protocol):
     # --- from the transport -----------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        self.connection.bytes_received += len(data)
         self._reader.receive(data)
 
     def eof_received(self) -> bool:
@@ -431,7 +432,6 @@ class Http1Session(asyncio.Protocol):
         data = pending[0] if len(pending) == 1 else b"".join(pending)
         pending.clear()
         stream.pending_bytes = 0
-        self.connection.bytes_sent += len(data)
         self._transport.write(data)
         if len(data) >= RESPONSE_MEMORY_GRAIN:
             self._settle_memory()

@@ -77,6 +77,9 @@ class ServerCertificate:
     private_key: PrivateKey
     names: frozenset[str]
     """Lower-case DNS names (`*.example.com` for wildcards) and IP addresses in text."""
+    chain_pem: bytes
+    key_pem: bytes = field(repr=False)
+    """The same for OpenSSL, which serves TCP."""
     signatures: dict[int, tuple[Any, ...]] = field(init=False)
     """TLS signature algorithms of the key, and the arguments of `sign` for each."""
 
@@ -162,7 +165,11 @@ def parse_certificate(pem: CertificatePem) -> ServerCertificate:
     if weakness:
         raise CertificateError(f"{cert_file}: {weakness}")
     return ServerCertificate(
-        _certificate_message(certificates), private_key, frozenset(_names(certificates[0]))
+        _certificate_message(certificates),
+        private_key,
+        frozenset(_names(certificates[0])),
+        pem.cert,
+        pem.key,
     )
 
 
@@ -235,14 +242,19 @@ class CertificateStore:
         self, certificates: Iterable[ServerCertificate], default: ServerCertificate | None = None
     ) -> None:
         self._by_name: dict[str, ServerCertificate] = {}
+        self._all = list(certificates)
         first = default
-        for certificate in certificates:
+        for certificate in self._all:
             first = first or certificate
             for name in certificate.names:
                 self._by_name.setdefault(name, certificate)
         if first is None:
             raise CertificateError("no certificate to serve")
         self.default = first
+
+    def certificates(self) -> Iterable[ServerCertificate]:
+        """All of them, each once."""
+        return self._all
 
     def select(self, server_name: str | None) -> ServerCertificate:
         """Exact name, else the wildcard one label up, else the default certificate."""

@@ -10,6 +10,7 @@ import msgspec
 import structlog
 
 from quicedge.config.limits import WORKER_START_TIMEOUT
+from quicedge.config.listeners import listeners
 from quicedge.config.loader import ConfigError, load_config
 from quicedge.config.schema import Config
 from quicedge.quic.ticket_keys import SharedKeyError, read_shared_keys
@@ -19,8 +20,8 @@ from quicedge.worker.control import ControlError, Settings
 
 log = structlog.get_logger(__name__)
 
-FIXED_AT_START = ("listen", "workers", "admin", "user", "group")
-"""Keys that determine sockets and processes; changing them requires a restart."""
+FIXED_AT_START = ("workers", "admin", "user", "group")
+"""Keys that determine processes; changing them, or the sockets of `listen`, requires a restart."""
 
 
 class ReloadError(Exception):
@@ -68,6 +69,10 @@ def reread(path: str | None, current: Config) -> Settings:
         new = msgspec.structs.replace(
             new, tls=msgspec.structs.replace(new.tls, certificates=current.tls.certificates)
         )
+    if [(item.address, item.transports) for item in listeners(new)] != [
+        (item.address, item.transports) for item in listeners(current)
+    ]:
+        raise ReloadError(f"{path}: listen: requires a restart")
     for key in FIXED_AT_START:
         if getattr(new, key) != getattr(current, key):
             raise ReloadError(f"{path}: {key}: requires a restart")

@@ -1,21 +1,24 @@
 """The listening sockets: opened once, inherited by workers, closed when the supervisor exits.
 
-Each address has one socket per worker, in one SO_REUSEPORT group in the order of the slots. Closing
-a socket would change the indices of the others in the group, so none is closed before the end; the
-sockets of a second bank of workers are appended.
+Each address has one UDP and one TCP socket per worker, each kind in one SO_REUSEPORT group in the
+order of the slots. Closing a socket would change the indices of the others in the group, so none is
+closed before the end; the sockets of a second bank of workers are appended.
 """
 
 from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import structlog
 
 from quicedge.admin.view import ListenerStatus
 from quicedge.config.host_port import HostPort
-from quicedge.config.limits import UDP_RECEIVE_BUFFER, UDP_SEND_BUFFER
+from quicedge.config.limits import PORT_ATTEMPTS, UDP_RECEIVE_BUFFER, UDP_SEND_BUFFER
+from quicedge.config.listeners import Listening, Transport
+from quicedge.tcp.sockets import open_listening_socket
 from quicedge.udp.connection_id_codec import ConnectionIdCodec
 from quicedge.udp.socket import open_socket
 from quicedge.worker.control import ListeningSocket
@@ -33,30 +36,42 @@ class Listener:
 
     address: str
     """Where it is bound, `host:port` or `[v6]:port`."""
+    listening: Listening
+    entry: int
+    """Index in `listen`."""
     sockets: list[socket.socket] = field(default_factory=list)
+    """UDP; none without HTTP/3."""
+    tcp: list[socket.socket] = field(default_factory=list)
+    """None without a protocol on TCP."""
     steering: bool = False
 
     def status(self) -> ListenerStatus:
         return ListenerStatus(
             address=self.address,
+            protocols=list(self.listening.protocols),
             sockets=len(self.sockets),
-            receive_buffer=_granted(self.sockets[0], socket.SO_RCVBUF),
+            tcp_sockets=len(self.tcp),
+            receive_buffer=_granted(self.sockets, socket.SO_RCVBUF),
             receive_buffer_wanted=UDP_RECEIVE_BUFFER,
-            send_buffer=_granted(self.sockets[0], socket.SO_SNDBUF),
+            send_buffer=_granted(self.sockets, socket.SO_SNDBUF),
             send_buffer_wanted=UDP_SEND_BUFFER,
             steering=self.steering,
         )
+
+    def close(self) -> None:
+        for sock in (*self.sockets, *self.tcp):
+            sock.close()
 
 
 class Listeners:
     """All listening sockets. The constructor opens them, or raises ListenError and opens none."""
 
-    def __init__(self, addresses: list[str], workers: int) -> None:
+    def __init__(self, wanted: Iterable[Listening], workers: int) -> None:
         self._listeners: list[Listener] = []
         self._mailboxes: list[tuple[socket.socket, socket.socket]] = []
         try:
-            for address in addresses:
-                self._listeners.append(_open(address, workers))
+            for entry, listening in enumerate(wanted):
+                self._listeners.append(_open(listening, entry, workers))
             if workers > 1:
                 self._mailboxes = [_mailbox() for _ in range(workers)]
         except BaseException:
@@ -74,23 +89,31 @@ class Listeners:
         return self._mailboxes[slot][0].fileno() if self._mailboxes else -1
 
     def of_slot(self, slot: int) -> list[ListeningSocket]:
-        """The sockets that the worker in `slot` inherits."""
+        """The UDP sockets that the worker in `slot` inherits."""
         return [
-            ListeningSocket(listener.sockets[slot].fileno(), listener.address)
+            ListeningSocket(listener.sockets[slot].fileno(), listener.address, listener.entry)
             for listener in self._listeners
+            if listener.sockets
+        ]
+
+    def tcp_of_slot(self, slot: int) -> list[ListeningSocket]:
+        """The listening TCP sockets that the worker in `slot` inherits."""
+        return [
+            ListeningSocket(listener.tcp[slot].fileno(), listener.address, listener.entry)
+            for listener in self._listeners
+            if listener.tcp
         ]
 
     def sockets_of_slot(self, slot: int) -> list[socket.socket]:
-        """The supervisor's own ends of the same sockets."""
-        return [listener.sockets[slot] for listener in self._listeners]
+        """The supervisor's own ends of the same UDP sockets."""
+        return [listener.sockets[slot] for listener in self._listeners if listener.sockets]
 
     def status(self) -> list[ListenerStatus]:
         return [listener.status() for listener in self._listeners]
 
     def close(self) -> None:
         for listener in self._listeners:
-            for sock in listener.sockets:
-                sock.close()
+            listener.close()
         for pair in self._mailboxes:
             for sock in pair:
                 sock.close()
@@ -102,7 +125,8 @@ class Listeners:
             refused = [
                 (granted, wanted)
                 for state in states
-                if (granted := getattr(state, f"{name}_buffer"))
+                if state.sockets
+                and (granted := getattr(state, f"{name}_buffer"))
                 < (wanted := getattr(state, f"{name}_buffer_wanted"))
             ]
             if refused:
@@ -129,10 +153,11 @@ def resolve_listen(text: str) -> tuple[socket.AddressFamily, HostPort]:
     return family, HostPort.of(sockaddr)
 
 
-def explain(error: OSError, port: int) -> str:
-    """Why a UDP address cannot be bound, with a remedy."""
+def explain(error: OSError, port: int, transport: Transport = Transport.UDP) -> str:
+    """Why a UDP or TCP address cannot be bound, with a remedy."""
+    which = "u" if transport is Transport.UDP else "t"
     remedy = {
-        errno.EADDRINUSE: f"`ss -ulpn 'sport = :{port}'` shows who holds it",
+        errno.EADDRINUSE: f"`ss -{which}lpn 'sport = :{port}'` shows who holds it",
         errno.EACCES: "ports below 1024 require CAP_NET_BIND_SERVICE "
         "(see deploy/quicedge.service); or listen on 4433",
         errno.EADDRNOTAVAIL: "no local interface has this address; 0.0.0.0 and [::] mean all",
@@ -150,53 +175,80 @@ def _mailbox() -> tuple[socket.socket, socket.socket]:
     return inbox, outbox
 
 
-def _open(text: str, workers: int) -> Listener:
-    family, (host, port) = resolve_listen(text)
-    listener = Listener(text)
-    try:
-        if port and workers > 1:
-            _ensure_unused(family, host, port)
-        for _ in range(workers):
-            sock = open_socket(
-                family,
-                host,
-                port,
-                reuse_port=workers > 1,
-                receive_buffer=UDP_RECEIVE_BUFFER,
-                send_buffer=UDP_SEND_BUFFER,
-            )
-            listener.sockets.append(sock)
-            port = sock.getsockname()[1]
-    except OSError as error:
-        for sock in listener.sockets:
-            sock.close()
-        raise ListenError(f"listen: {text}: {explain(error, port)}") from error
-    listener.address = str(HostPort(host, port))
-    if workers > 1:
+def _open(listening: Listening, entry: int, workers: int) -> Listener:
+    text = listening.address
+    family, wanted = resolve_listen(text)
+    for attempt in range(PORT_ATTEMPTS):
+        listener = Listener(text, listening, entry)
+        transport, port = Transport.UDP, wanted.port
         try:
-            ConnectionIdCodec(workers).steer(listener.sockets[0])
-            listener.steering = True
+            if listening.quic:
+                port = _bind(listener.sockets, family, wanted, workers, _open_udp)
+            transport = Transport.TCP
+            if listening.tcp_protocols:
+                address = HostPort(wanted.host, port)
+                port = _bind(listener.tcp, family, address, workers, open_listening_socket)
         except OSError as error:
-            log.warning(
-                "no steering by connection ID; workers forward datagrams",
-                address=listener.address,
-                error=str(error),
-            )
+            listener.close()
+            # A port that the kernel chose for UDP may be taken on TCP.
+            by_kernel = wanted.port == 0 and error.errno == errno.EADDRINUSE
+            if by_kernel and attempt < PORT_ATTEMPTS - 1:
+                continue
+            raise ListenError(f"listen: {text}: {explain(error, port, transport)}") from error
+        break
+    listener.address = str(HostPort(wanted.host, port))
+    if workers > 1 and listener.sockets:
+        _steer(listener, workers)
     return listener
 
 
-def _ensure_unused(family: socket.AddressFamily, host: str, port: int) -> None:
-    """Fail when another process has the address.
-
-    With SO_REUSEPORT a second edge of the same user would silently join the first one's group
-    and take a share of its datagrams.
-    """
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        if family == socket.AF_INET6:
-            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        probe.bind((host, port))
+_OpenSocket = Callable[..., socket.socket]
 
 
-def _granted(sock: socket.socket, option: int) -> int:
+def _open_udp(
+    family: socket.AddressFamily, host: str, port: int, *, reuse_port: bool
+) -> socket.socket:
+    return open_socket(
+        family,
+        host,
+        port,
+        reuse_port=reuse_port,
+        receive_buffer=UDP_RECEIVE_BUFFER,
+        send_buffer=UDP_SEND_BUFFER,
+    )
+
+
+def _bind(
+    sockets: list[socket.socket],
+    family: socket.AddressFamily,
+    wanted: HostPort,
+    workers: int,
+    open_one: _OpenSocket,
+) -> int:
+    """Add one socket per worker to `sockets`; returns the bound port."""
+    host, port = wanted
+    if port and workers > 1:
+        # With SO_REUSEPORT a second edge of the same user would silently join the first one's group
+        # and take a share of its clients.
+        open_one(family, host, port, reuse_port=False).close()
+    for _ in range(workers):
+        sockets.append(open_one(family, host, port, reuse_port=workers > 1))
+        port = sockets[-1].getsockname()[1]
+    return port
+
+
+def _steer(listener: Listener, workers: int) -> None:
+    try:
+        ConnectionIdCodec(workers).steer(listener.sockets[0])
+        listener.steering = True
+    except OSError as error:
+        log.warning(
+            "no steering by connection ID; workers forward datagrams",
+            address=listener.address,
+            error=str(error),
+        )
+
+
+def _granted(sockets: list[socket.socket], option: int) -> int:
     # Linux reports twice what it grants (socket(7)).
-    return sock.getsockopt(socket.SOL_SOCKET, option) // 2
+    return sockets[0].getsockopt(socket.SOL_SOCKET, option) // 2 if sockets else 0

@@ -1,1 +1,1 @@
-"""TCP sockets and the kernel; knows nothing of HTTP."""
+"""TCP: sockets, TLS, the PROXY protocol, and the kernel's facts. Knows nothing of HTTP."""

@@ -38,11 +38,13 @@ log = structlog.get_logger(__name__)
 
 
 class ListeningSocket(msgspec.Struct, frozen=True):
-    """A UDP socket that the supervisor opened and the worker inherits."""
+    """A UDP or TCP socket that the supervisor opened and the worker inherits."""
 
     fd: int
     address: str
     """The bound address, `host:port` or `[v6]:port`."""
+    entry: int = 0
+    """Index in `listen`."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +69,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Serve as much as possible when a configured resource is unavailable: the worker replaces one
     that served, and one broken route must not take down the others."""
     sockets: list[ListeningSocket]
+    """UDP."""
+    tcp_sockets: list[ListeningSocket] = msgspec.field(default_factory=list)
     identity: Identity | None = None
     """User that the worker runs as before it reads any datagram; None: unchanged."""
     control_fd: int
@@ -85,7 +89,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
         """Descriptors that the process inherits besides the control socket."""
         inbox = [self.inbox_fd] if self.inbox_fd >= 0 else []
         roster = [self.roster_fd] if self.roster_fd >= 0 else []
-        return [*(item.fd for item in self.sockets), *inbox, *self.outbox_fds, *roster]
+        listening = [item.fd for item in (*self.sockets, *self.tcp_sockets)]
+        return [*listening, *inbox, *self.outbox_fds, *roster]
 
 
 class CloseCommand(msgspec.Struct, frozen=True, array_like=True):

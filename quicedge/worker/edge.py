@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 import structlog
@@ -17,6 +17,7 @@ from quicedge.config.schema import Config
 from quicedge.downstream.close_reason import close_reason
 from quicedge.downstream.early_data import EarlyData, early_data_terms
 from quicedge.downstream.http3 import Codec, CodecFactory, Http3Session
+from quicedge.downstream.session import Session
 from quicedge.http.dates import CurrentDate
 from quicedge.http.errors import H3ErrorCode
 from quicedge.http.h3 import H3Connection, H3Settings
@@ -40,6 +41,7 @@ from quicedge.worker.overload import Overload
 from quicedge.worker.proposal import AnyUpstream, Proposal
 from quicedge.worker.roster import Roster
 from quicedge.worker.snapshots import count_connection
+from quicedge.worker.tcp_front import TcpFront, TcpSocket
 from quicedge.worker.tracing import Tracer
 
 log = structlog.get_logger(__name__)
@@ -79,6 +81,7 @@ class Edge:
         self,
         config: Config,
         sockets: list[UdpSocket],
+        tcp_sockets: Sequence[TcpSocket] = (),
         *,
         certificates: CertificateStore,
         connection_ids: ConnectionIdIssuer,
@@ -134,6 +137,16 @@ class Edge:
             self.gateway.metrics.listener(str(HostPort.of(sock.address)))
         self._losses = LossReport()
         self._ticker = self._loop.call_later(PROGRESS_INTERVAL, self._tick)
+        self.tcp = TcpFront(
+            config,
+            tcp_sockets,
+            proposal.tls,
+            gateway=self.gateway,
+            connections=self._overload.connections,
+            loop=self._loop,
+            clock=self._clock,
+            on_ended=self._check_drained,
+        )
         self.endpoint = Endpoint(
             EndpointSettings(
                 configuration=proposal.quic,
@@ -175,6 +188,7 @@ class Edge:
             tuple(self._codecs),
             running=self.config,
             upstreams=self._upstreams,
+            running_tls=self.tcp.contexts,
             loop=self._loop,
         )
 
@@ -186,6 +200,7 @@ class Edge:
         self.policy.configure(config)
         self._overload.configure(config)
         self.tracer.configure(config.qlog)
+        self.tcp.adopt(config, proposal.tls)
         self.endpoint.certificates = proposal.certificates
         settings = self.endpoint.settings
         settings.configuration = proposal.quic
@@ -350,12 +365,18 @@ class Edge:
         )
         self._check_drained()
 
+    @property
+    def all_sessions(self) -> list[Session]:
+        """The sessions of all protocols."""
+        return [*self.sessions, *self.tcp.sessions]
+
     def _tick(self) -> None:
         """Runs once per second: progress deadlines, memory, local losses."""
         self._ticker = self._loop.call_later(PROGRESS_INTERVAL, self._tick)
         now = self._clock()
         contended = self.gateway.is_contended
-        self._overload.check(self.sessions, now, contended=contended)
+        self.tcp.check(now)
+        self._overload.check(self.all_sessions, now, contended=contended)
         if contended:
             self.gateway.reclaim()
         self._losses.check(self._lost(), now)
@@ -388,18 +409,19 @@ class Edge:
         """Refuse new connections, finish exchanges within `timeout` seconds, then close all."""
         self._overload.drain()
         self._drained = self._loop.create_future()
-        for session in list(self.sessions):
+        self.tcp.stop()
+        for session in self.all_sessions:
             session.announce_drain()
         deadline = self._loop.time() + timeout
         await asyncio.sleep(min(DRAIN_NOTICE, timeout / 2))
-        for session in list(self.sessions):
+        for session in self.all_sessions:
             session.drain()
         self._check_drained()
         try:
             await asyncio.wait_for(self._drained, max(deadline - self._loop.time(), 0))
         except TimeoutError:
-            log.warning("drain timed out", connections=len(self.sessions))
-        for session in list(self.sessions):
+            log.warning("drain timed out", connections=len(self.all_sessions))
+        for session in self.all_sessions:
             session.close(H3ErrorCode.NO_ERROR, "shutting down")
         self._flush()
 
@@ -407,6 +429,7 @@ class Edge:
         if (
             self._drained is not None
             and not self._drained.done()
+            and self.tcp.is_idle
             and not any(session.connection.is_alive for session in self.sessions)
         ):
             self._drained.set_result(None)
@@ -414,6 +437,7 @@ class Edge:
     async def close(self) -> None:
         """Stop reading and close the upstreams; the supervisor owns the sockets."""
         self._ticker.cancel()
+        self.tcp.close()
         self.policy.close()
         self.early_data.close()
         if self._timer is not None:

@@ -53,6 +53,7 @@ from quicedge.worker.memory import tune_allocator
 from quicedge.worker.proposal import Proposal
 from quicedge.worker.roster import Roster
 from quicedge.worker.snapshots import connection_stats
+from quicedge.worker.tcp_front import TcpSocket
 
 log = structlog.get_logger(__name__)
 
@@ -136,6 +137,7 @@ class _Worker:
         self._edge = Edge(
             settings.config,
             sockets,
+            [TcpSocket(socket.socket(fileno=item.fd), item.entry) for item in spec.tcp_sockets],
             certificates=load_certificates(settings.certificates),
             connection_ids=ConnectionIdIssuer(
                 slot=spec.bank * spec.workers + spec.slot,
@@ -242,7 +244,7 @@ class _Worker:
 
     def stats(self) -> WorkerStats:
         edge = self._edge
-        endpoint = edge.endpoint
+        endpoint, arrivals = edge.endpoint, edge.tcp.arrivals
         network: Counter[str] = Counter()
         for sock in edge.sockets:
             network.update(sock.counters)
@@ -262,12 +264,12 @@ class _Worker:
             draining=self._draining is not None,
             uptime_seconds=time.monotonic() - self._started,
             resident_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            connections=len(edge.sessions),
+            connections=len(edge.all_sessions),
             handshakes_open=endpoint.admission.connections.half_open,
-            requests_active=sum(len(session.streams) for session in edge.sessions),
-            connections_total=endpoint.counters["accepted"],
-            handshakes_completed=edge.handshakes_completed,
-            handshakes_failed=edge.handshakes_failed,
+            requests_active=sum(len(session.streams) for session in edge.all_sessions),
+            connections_total=endpoint.counters["accepted"] + arrivals.accepted,
+            handshakes_completed=edge.handshakes_completed + arrivals.completed,
+            handshakes_failed=edge.handshakes_failed + arrivals.failures,
             requests_total=edge.gateway.requests_total,
             retries_sent=endpoint.counters["retries"],
             version_negotiations_sent=endpoint.counters["version_negotiations"],

@@ -15,9 +15,11 @@ from quicedge.config.unusable import UnusableError
 from quicedge.proxy.router import Router
 from quicedge.quic.settings import QuicConfiguration, server_configuration
 from quicedge.quic.tls import CertificateStore
+from quicedge.tcp.tls import TlsError
 from quicedge.upstream.group import Upstream
 from quicedge.upstream.static import StaticUpstream
 from quicedge.upstream.unusable import UnusableUpstream
+from quicedge.worker.tcp_front import Contexts, build_contexts
 
 log = structlog.get_logger(__name__)
 
@@ -42,10 +44,12 @@ class Proposal:
         *,
         running: Config | None = None,
         upstreams: Mapping[str, AnyUpstream] | None = None,
+        running_tls: Contexts | None = None,
         tolerant: bool = False,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        """`running` and its `upstreams`: unchanged parts are kept and not checked again."""
+        """`running`, its `upstreams` and TLS contexts: unchanged parts are kept and not checked
+        again."""
         self.config = config
         self.certificates = certificates
         self.router = Router(config.routes)
@@ -57,6 +61,7 @@ class Proposal:
             if running is None or running.qlog.directory != config.qlog.directory:
                 self._check_directory(config.qlog)
             self.quic = self._quic(alpn_protocols)
+            self.tls = self._tls(running_tls or {})
             for name, wanted in config.upstreams.items():
                 self.upstreams[name] = self._upstream(name, wanted, (upstreams or {}).get(name))
         except UnusableError:
@@ -99,6 +104,16 @@ class Proposal:
             return server_configuration(
                 self.config, self.certificates, alpn_protocols, keylog=False
             )
+
+    def _tls(self, running: Contexts) -> Contexts:
+        """TLS on TCP: each context appends to the key log that `_quic` has created."""
+        keylog = self.config.tls.keylog or os.environ.get("SSLKEYLOGFILE") or None
+        if self.quic.secrets_log_file is None:
+            keylog = None
+        try:
+            return build_contexts(self.config, self.certificates, keylog, running)
+        except TlsError as error:
+            raise UnusableError("tls.certificates", str(error)) from error
 
     def _check_directory(self, qlog: Qlog) -> None:
         if qlog.directory is None or self._tolerant:

@@ -49,8 +49,9 @@ def test_edit_check_and_reload_work_beside_the_running_edge(tmp_path: Path) -> N
         config.write_text(config.read_text().replace('"5s"', '"6s"'))
         code, found = check(config)
         assert code == 0, found
-        assert found[f"listen 127.0.0.1:{running.port}"] == held
-        assert found[f"listen [::1]:{running.port}"] == held
+        for transport in ("UDP", "TCP"):
+            assert found[f"listen 127.0.0.1:{running.port} {transport}"] == held
+            assert found[f"listen [::1]:{running.port} {transport}"] == held
         assert found[f"admin 127.0.0.1:{running.admin_port}"] == held
         running.process.send_signal(signal.SIGHUP)
         wait_until(lambda: running.admin("/api/v1/status")["reloads"] == 1, "the reload")
@@ -80,14 +81,16 @@ log = {{ file = "edge.log", format = "json" }}
     )
     try:
         wait_until(lambda: log.exists() and '"ready"' in log.read_text(), "the edge")
-        subject, held = f"listen 127.0.0.1:{port}", f"held by the running edge (pid {running.pid})"
-        assert check(config)[1][subject] == ("ok", held)
+        held = f"held by the running edge (pid {running.pid})"
+        subjects = [f"listen 127.0.0.1:{port} {transport}" for transport in ("UDP", "TCP")]
+        assert {check(config)[1][subject] for subject in subjects} == {("ok", held)}
         other = tmp_path / "other.toml"
         other.write_text(config.read_text())
         code, found = check(other)
         assert code == 1
-        assert found[subject][0] == "error"
-        assert f"(pid {running.pid})" in found[subject][1]
+        for subject in subjects:
+            assert found[subject][0] == "error"
+            assert f"(pid {running.pid})" in found[subject][1]
     finally:
         running.terminate()
         assert running.wait(30) == 0

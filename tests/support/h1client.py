@@ -102,7 +102,10 @@ class FakeConnection:
 
     def __init__(self, transport: FakeTransport) -> None:
         self.transport = transport
-        self.bytes_received = self.bytes_sent = 0
+
+    @property
+    def bytes_sent(self) -> int:
+        return sum(map(len, self.transport.writes))
 
     def undelivered(self) -> int:
         return self.transport.buffered

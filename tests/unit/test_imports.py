@@ -22,7 +22,7 @@ PACKAGES = (
 
 FORBIDDEN = {
     "udp": {"quic", "http", "tcp"},
-    "tcp": {"quic", "http"},
+    "tcp": {"quic", "http", "udp"},
     "quic": {"http"},
     "upstream": {"quic", "proxy", "worker"},
     "downstream": {"upstream"},

@@ -14,6 +14,7 @@ from quicedge.cli.findings.running import RunningEdge, holders, name_of
 from quicedge.config import limits
 from quicedge.config.addresses import parse_listen
 from quicedge.config.host_port import HostPort
+from quicedge.config.listeners import Transport, listeners
 from quicedge.config.schema import Admin, Config
 from quicedge.supervisor.sockets import ListenError, explain, resolve_listen
 from quicedge.upstream.address import parse_server
@@ -25,35 +26,43 @@ RESTART = "restart the edge: a reload would be rejected"
 
 
 def listening(config: Config, edge: RunningEdge | None) -> Iterator[Finding]:
-    """Check that every UDP address is free, or held by the edge running with this configuration."""
+    """Check that every address is free, or held by the edge running with this configuration."""
     wanted = []
-    for address in config.listen:
+    for item in listeners(config):
+        address = item.address
         try:
             family, bound = resolve_listen(address)
         except ListenError as error:
             yield Finding(Level.ERROR, f"listen {address}", str(error))
             continue
         wanted.append(bound)
-        if edge is not None and str(bound) in (edge.addresses or ()):
-            yield _held(f"listen {address}", edge)
-        else:
-            yield _listening(address, family, bound, edge)
+        for transport in item.transports:
+            if edge is not None and str(bound) in (edge.addresses or ()):
+                yield _held(f"listen {address} {transport}", edge)
+            else:
+                yield _listening(address, transport, family, bound, edge)
     yield from _restart(config, wanted, edge)
 
 
 def _listening(
-    address: str, family: socket.AddressFamily, wanted: HostPort, edge: RunningEdge | None
+    address: str,
+    transport: Transport,
+    family: socket.AddressFamily,
+    wanted: HostPort,
+    edge: RunningEdge | None,
 ) -> Finding:
-    subject = f"listen {address}"
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+    subject = f"listen {address} {transport}"
+    with socket.socket(family, transport.socket_kind) as probe:
         try:
+            if transport is Transport.TCP:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             probe.bind(wanted)
         except OSError as error:
-            reason, _, remedy = explain(error, wanted.port).partition(": ")
+            reason, _, remedy = explain(error, wanted.port, transport).partition(": ")
             if error.errno == errno.EADDRINUSE:
-                pids = holders(family, wanted.port)
+                pids = holders(transport, family, wanted.port)
                 if edge is not None and (edge.pid in pids or not pids):
                     return _held(subject, edge)
                 if pids:

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from quicedge.admin.guard import TokenError, read_token
 from quicedge.cli.adminclient import AdminClient, AdminError
+from quicedge.config.listeners import Transport
 from quicedge.config.schema import Admin
 
 _PROC = Path("/proc")
@@ -32,9 +33,10 @@ def running_edge(admin: Admin, path: str | None) -> RunningEdge | None:
     return _by_admin_api(admin) or (_by_command_line(path) if path is not None else None)
 
 
-def holders(family: socket.AddressFamily, port: int) -> list[int]:
-    """Processes that hold a UDP port, as far as they are visible."""
-    table = _PROC / "net" / ("udp6" if family == socket.AF_INET6 else "udp")
+def holders(transport: Transport, family: socket.AddressFamily, port: int) -> list[int]:
+    """Processes that hold a port, as far as they are visible."""
+    version = "6" if family == socket.AF_INET6 else ""
+    table = _PROC / "net" / f"{transport.lower()}{version}"
     inodes = set()
     with contextlib.suppress(OSError):
         for line in table.read_text().splitlines()[1:]:

@@ -76,6 +76,20 @@ def route(**keys: str) -> str:
          "listen[1]: '192.0.2.1:443' and '0.0.0.0:443' overlap; remove one"),
         (f'listen = ["[2001:db8::1]:443", "[::]:443"]\n{GOOD}',
          "listen[1]: '[::]:443' and '[2001:db8::1]:443' overlap; remove one"),
+        (f'listen = [{{ address = "0.0.0.0:443", protocols = ["h2"] }}, "0.0.0.0:443"]\n{GOOD}',
+         "listen[1]: '0.0.0.0:443' is the same address as '0.0.0.0:443'"),
+        (f'listen = [{{ address = "443" }}]\n{GOOD}', "listen[0].address: '443' is not host:port "
+         "or [v6]:port; write '0.0.0.0:443' or '[::]:443'"),
+        (f'listen = [{{ adress = "0.0.0.0:443" }}]\n{GOOD}',
+         "listen[0].adress: unknown key; did you mean 'address'?"),
+        (f'listen = [{{ address = "0.0.0.0:443", protocols = [] }}]\n{GOOD}',
+         "listen[0].protocols: must not be empty: no client could connect"),
+        (f'protocols = []\n{GOOD}', "protocols: must not be empty: no client could connect"),
+        (f'protocols = ["http/1.0"]\n{GOOD}', "protocols[0]: 'http/1.0' is not one of 'h3', 'h2', "
+         "'http/1.1'; did you mean 'http/1.1'?"),
+        (f'listen = ["192.0.2.1:443"]\nprotocols = ["h2"]\n'
+         f'quic.preferred_address = ["192.0.2.1:443"]\n{GOOD}',
+         "quic.preferred_address[0]: '192.0.2.1:443' does not speak h3"),
         (f'listen = ["443"]\n{GOOD}', "listen[0]: '443' is not host:port or [v6]:port; write "
                                       "'0.0.0.0:443' or '[::]:443'"),
         (f'listen = [":443"]\n{GOOD}', "listen[0]: ':443' has no address; write '0.0.0.0:443' or "

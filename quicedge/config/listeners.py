@@ -1,0 +1,60 @@
+"""The listeners of a configuration: each address with what it speaks."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import NamedTuple
+
+from quicedge.config.schema import Config, ListenerProtocol
+
+QUIC_PROTOCOLS: frozenset[ListenerProtocol] = frozenset({"h3"})
+
+
+class Transport(StrEnum):
+    """What carries a connection to the edge."""
+
+    UDP = "UDP"
+    TCP = "TCP"
+
+    @property
+    def socket_kind(self) -> socket.SocketKind:
+        return socket.SOCK_DGRAM if self is Transport.UDP else socket.SOCK_STREAM
+
+
+class Listening(NamedTuple):
+    """One entry of `listen`, with the defaults filled in."""
+
+    address: str
+    """`host:port` or `[v6]:port`, as written."""
+    protocols: tuple[ListenerProtocol, ...]
+    """In order of preference."""
+
+    @property
+    def quic(self) -> bool:
+        """Whether it needs a UDP socket."""
+        return not QUIC_PROTOCOLS.isdisjoint(self.protocols)
+
+    @property
+    def tcp_protocols(self) -> tuple[ListenerProtocol, ...]:
+        """What it speaks over TLS on TCP; none: no TCP socket."""
+        return tuple(name for name in self.protocols if name not in QUIC_PROTOCOLS)
+
+    @property
+    def transports(self) -> tuple[Transport, ...]:
+        """The kinds of sockets that it needs."""
+        return (
+            *((Transport.UDP,) if self.quic else ()),
+            *((Transport.TCP,) if self.tcp_protocols else ()),
+        )
+
+
+def listeners(config: Config) -> Iterator[Listening]:
+    """All listeners, in the order of `listen`."""
+    for item in config.listen:
+        if isinstance(item, str):
+            yield Listening(item, tuple(config.protocols))
+        else:
+            protocols = config.protocols if item.protocols is None else item.protocols
+            yield Listening(item.address, tuple(protocols))

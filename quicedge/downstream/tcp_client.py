@@ -1,0 +1,63 @@
+"""The client of a connection on TCP, as seen by policy, filters and logs."""
+
+from __future__ import annotations
+
+from quicedge.proxy.client import Transport
+from quicedge.shares import Client
+from quicedge.tcp.connection import TcpConnection
+from quicedge.telemetry.protocols import TransportKind
+
+
+class TcpClient:
+    """A `proxy.client.ClientInfo` on top of a TCP connection."""
+
+    __slots__ = ("_address", "_connection", "http_version", "local_port", "share")
+
+    def __init__(self, connection: TcpConnection, http_version: bytes) -> None:
+        self._connection = connection
+        self._address = (connection.remote.host, connection.remote.port)
+        self.http_version = http_version
+        self.local_port: int | None = connection.local_port
+        self.share: Client = connection.share
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        return self._address
+
+    @property
+    def listener(self) -> str | None:
+        """The listening address that it connected to."""
+        return self._connection.listener
+
+    @property
+    def early_data(self) -> bool:
+        return False
+
+    @property
+    def transport(self) -> Transport:
+        connection = self._connection
+        info = connection.info()
+        return Transport(
+            kind=TransportKind.TCP,
+            connection_id=connection.id,
+            version=None,
+            smoothed_rtt=info.smoothed_rtt if info is not None else None,
+            min_rtt=info.minimum_rtt if info is not None else None,
+            congestion_window=info.congestion_window if info is not None else None,
+            bytes_in_flight=info.bytes_in_flight if info is not None else None,
+            packets_sent=info.data_segs_out if info is not None else None,
+            packets_lost=info.total_retrans if info is not None else None,
+            early_data=False,
+        )
+
+    def limited_by(self, now: float) -> str | None:
+        return None
+
+    def is_authoritative(self, host: str) -> bool:
+        connection = self._connection
+        certificate = connection.certificate
+        return (
+            certificate is None
+            or host == (connection.server_name or host).lower()
+            or certificate.covers(host)
+        )

@@ -1,0 +1,209 @@
+"""Connections from accept to the end of the handshake: limits first, then TLS, then a session."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+import structlog
+
+from quicedge.config.host_port import HostPort
+from quicedge.config.limits import HANDSHAKE_GRACE, REFUSAL_LOG_INTERVAL
+from quicedge.shares import Client
+from quicedge.shares.connections import Connections
+from quicedge.shares.prefixes import packed, prefix_of
+from quicedge.tcp.connection import TcpConnection
+from quicedge.tcp.listener import Listener
+from quicedge.tcp.sockets import reset
+from quicedge.tcp.transport import HandshakeFailure, Session, TlsTransport
+from quicedge.telemetry.bounded_log import BoundedLog
+
+log = structlog.get_logger("quicedge.tcp")
+
+MakeSession = Callable[[TcpConnection], Session | None]
+"""Makes the session of an established connection; None: there is no protocol in common."""
+
+AnswerPlain = Callable[[bytes], bytes | None]
+"""What to answer to a client that begins with these bytes instead of TLS; None: nothing."""
+
+
+class _Arrival(NamedTuple):
+    """A connection that is counted, and until its handshake is complete may give way to others."""
+
+    remote: HostPort
+    listener: Listener
+    share: Client
+    at: float
+
+
+class Arrivals:
+    """Everything that happens to TCP connections of one worker before they have a session.
+
+    Implements `transport.Owner`. Connections are counted in `connections`, together with those of
+    QUIC, from accept until they are gone. Call `check` about once per second.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        make_session: MakeSession,
+        *,
+        plain: AnswerPlain,
+        handshake_timeout: float,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float],
+    ) -> None:
+        self.handshake_timeout = handshake_timeout
+        self.counters: Counter[str] = Counter()
+        """`accepted`, `completed`, `failed_*`, `refused_*`."""
+        self.plain = plain
+        self._connections = connections
+        self._make_session = make_session
+        self._loop = loop
+        self._clock = clock
+        self._all: dict[TlsTransport, _Arrival] = {}
+        """Every connection until it is gone."""
+        self._open: dict[TlsTransport, float] = {}
+        """Since when handshakes are in progress; oldest first."""
+        self._by_prefix: dict[bytes, dict[TlsTransport, None]] = {}
+        """Handshakes in progress by network; oldest first."""
+        self._attaching: set[asyncio.Task[Any]] = set()
+        self._refusals: BoundedLog[str] = BoundedLog(_log_refused, REFUSAL_LOG_INTERVAL)
+
+    @property
+    def handshakes(self) -> int:
+        """Handshakes in progress."""
+        return len(self._open)
+
+    @property
+    def accepted(self) -> int:
+        """Connections that were let in."""
+        return self.counters["accepted"]
+
+    @property
+    def completed(self) -> int:
+        """Handshakes that were completed."""
+        return self.counters["completed"]
+
+    @property
+    def failures(self) -> int:
+        """Connections that ended before they were established."""
+        return sum(n for name, n in self.counters.items() if name.startswith("failed_"))
+
+    def accept(self, sock: socket.socket, sockaddr: tuple[Any, ...], listener: Listener) -> None:
+        """Take an accepted connection (`listener.Accepted`)."""
+        remote = HostPort.of(sockaddr)
+        address = packed(remote.host)
+        now = self._clock()
+        reason = self._refuses(address, now)
+        if reason is not None:
+            self.counters[f"refused_{reason}"] += 1
+            self._refusals.note(reason, now)
+            reset(sock)
+            return
+        self.counters["accepted"] += 1
+        share = Client(address, prefix_of(address))
+        transport = TlsTransport(self, listener.contexts, self._loop)
+        self._all[transport] = _Arrival(remote, listener, share, now)
+        self._open[transport] = now
+        self._by_prefix.setdefault(share.prefix, {})[transport] = None
+        self._connections.note_opened(address)
+        task = self._loop.create_task(self._attach(transport, sock))
+        self._attaching.add(task)
+        task.add_done_callback(self._attaching.discard)
+
+    async def _attach(self, transport: TlsTransport, sock: socket.socket) -> None:
+        # A buffered protocol by its methods, which is all that the loop asks for.
+        protocol = cast(asyncio.BaseProtocol, transport)
+        try:
+            await self._loop.connect_accepted_socket(lambda: protocol, sock)
+        except OSError as error:
+            log.debug("cannot take over a connection", error=str(error))
+            sock.close()
+            transport.connection_lost(error)
+
+    def _refuses(self, address: bytes, now: float) -> str | None:
+        """Why a client is not let in; None if it is."""
+        connections = self._connections
+        if connections.closed is not None:
+            return connections.closed
+        if not connections.permits(address):
+            return "denied"
+        crowded = connections.crowded(address)
+        if crowded is not None:
+            return crowded
+        if connections.handshakes_crowded(address) and not self._make_room(address, now):
+            return "prefix_half_open"
+        return connections.too_fast(address, now)
+
+    def _make_room(self, address: bytes, now: float) -> bool:
+        """End the oldest handshake of a network with too many, unless it had no time yet.
+
+        Honest clients need a round trip or two; who opens connections and stays silent gives way
+        to them.
+        """
+        oldest = next(iter(self._by_prefix.get(prefix_of(address), ())), None)
+        if oldest is None or now - self._open[oldest] < HANDSHAKE_GRACE:
+            return False
+        oldest.refuse(HandshakeFailure.CROWDED_OUT)
+        return True
+
+    def check(self, now: float) -> None:
+        """Cut off slow handshakes."""
+        late = now - self.handshake_timeout
+        for transport, since in list(self._open.items()):
+            if since > late:
+                return
+            transport.refuse(HandshakeFailure.TIMEOUT)
+
+    def close(self) -> None:
+        """End the handshakes in progress."""
+        for transport in list(self._open):
+            transport.refuse(HandshakeFailure.GONE)
+
+    # --- transport.Owner --------------------------------------------------------------------------
+
+    def established(self, transport: TlsTransport) -> None:
+        arrival = self._all[transport]
+        self._handshake_over(transport, arrival)
+        self.counters["completed"] += 1
+        connection = TcpConnection(
+            transport,
+            remote=arrival.remote,
+            listener=str(arrival.listener.address),
+            share=arrival.share,
+            created_at=arrival.at,
+            clock=self._clock,
+        )
+        session = self._make_session(connection)
+        if session is None:
+            self.counters["no_protocol"] += 1
+            transport.abort()
+            return
+        transport.start(session)
+        session.start()
+
+    def failed(self, transport: TlsTransport, failure: HandshakeFailure) -> None:
+        if transport in self._open:
+            self.counters[f"failed_{failure.value}"] += 1
+            self._handshake_over(transport, self._all[transport])
+
+    def lost(self, transport: TlsTransport) -> None:
+        arrival = self._all.pop(transport)
+        self._connections.note_closed(arrival.share.address)
+
+    def _handshake_over(self, transport: TlsTransport, arrival: _Arrival) -> None:
+        del self._open[transport]
+        prefix = arrival.share.prefix
+        of_prefix = self._by_prefix[prefix]
+        del of_prefix[transport]
+        if not of_prefix:
+            del self._by_prefix[prefix]
+        self._connections.note_handshake_over(arrival.share.address)
+
+
+def _log_refused(reason: str, count: int) -> None:
+    log.warning("TCP clients refused", reason=reason, count=count)

@@ -1,0 +1,106 @@
+"""Facts and control of one accepted, TLS-complete TCP connection."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+from quicedge.config.host_port import HostPort
+from quicedge.config.limits import TCP_INFO_AGE
+from quicedge.shares import Client
+from quicedge.tcp.info import TcpInfo, read_info, unacknowledged
+from quicedge.tcp.tls import Certificate
+from quicedge.tcp.transport import TlsTransport
+
+
+class TcpConnection:
+    """What a session, logs and statistics know of a connection below HTTP."""
+
+    __slots__ = (
+        "_clock", "_info", "_info_at", "_socket", "alpn", "created_at", "handshake_seconds", "id",
+        "listener", "local", "remote", "share", "syn_rtt", "transport",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        transport: TlsTransport,
+        *,
+        remote: HostPort,
+        listener: str,
+        share: Client,
+        created_at: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self.id = secrets.token_hex(8)
+        self.transport = transport
+        """What the session writes to."""
+        self.remote = remote
+        """The client."""
+        self.listener = listener
+        """The listening address, which may be a wildcard: `0.0.0.0:443`."""
+        sockaddr = transport.get_extra_info("sockname")
+        self.local = HostPort.of(sockaddr) if sockaddr else HostPort.parse(listener)
+        """The address that the client connected to."""
+        self.share = share
+        """The client that its resources are charged to."""
+        self.alpn = transport.tls.selected_alpn_protocol()
+        """None: the client offered none of ours."""
+        self.created_at = created_at
+        self.handshake_seconds = clock() - created_at
+        """From accepting it to the end of the handshake."""
+        self._clock = clock
+        self._socket = transport.get_extra_info("socket")
+        self._info: TcpInfo | None = None
+        self._info_at = float("-inf")
+        info = self.info()
+        self.syn_rtt = info.smoothed_rtt if info is not None else None
+        """The round trip before TLS, in seconds, as far as the kernel knows it."""
+
+    @property
+    def local_port(self) -> int:
+        return self.local.port
+
+    @property
+    def server_name(self) -> str | None:
+        return self.transport.tls.server_name
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """What the edge proved to be."""
+        return self.transport.tls.certificate
+
+    @property
+    def tls_version(self) -> str | None:
+        return self.transport.tls.version()
+
+    @property
+    def cipher(self) -> str | None:
+        found = self.transport.tls.cipher()
+        return None if found is None else found[0]
+
+    @property
+    def resumed(self) -> bool:
+        return bool(self.transport.tls.session_reused)
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes that were written, TLS included."""
+        return self.transport.bytes_sent
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes that were read, TLS included."""
+        return self.transport.bytes_received
+
+    def info(self, *, fresh: bool = False) -> TcpInfo | None:
+        """What the kernel knows, at most TCP_INFO_AGE old unless `fresh`; the last known of a
+        closed connection."""
+        now = self._clock()
+        if fresh or now - self._info_at > TCP_INFO_AGE:
+            self._info_at = now
+            self._info = read_info(self._socket) or self._info
+        return self._info
+
+    def undelivered(self) -> int:
+        """Bytes that are written and that the client's kernel has not acknowledged."""
+        return self.transport.get_write_buffer_size() + (unacknowledged(self._socket) or 0)

@@ -1,0 +1,131 @@
+"""TLS 1.2 and 1.3 on the standard library's `ssl`: one context per certificate, chosen by SNI."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+_CIPHERS_TLS12 = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""Forward secrecy and AEAD only; of TLS 1.3, OpenSSL's defaults are."""
+
+
+class TlsError(ValueError):
+    """A certificate that OpenSSL refuses, or a key log that cannot be written."""
+
+
+class Certificate(Protocol):
+    """A certificate chain with its key and the names it covers."""
+
+    @property
+    def chain_pem(self) -> bytes: ...
+
+    @property
+    def key_pem(self) -> bytes: ...
+
+    def covers(self, host: str) -> bool: ...
+
+
+class CertificateStore(Protocol):
+    """Chooses certificates by server name."""
+
+    @property
+    def default(self) -> Certificate: ...
+
+    def certificates(self) -> Iterable[Certificate]:
+        """All of them, each once."""
+
+    def select(self, server_name: str | None) -> Certificate: ...
+
+
+class ServerSide(ssl.SSLObject):
+    """The TLS state of one connection, with what its ClientHello asked for."""
+
+    server_name: str | None = None
+    certificate: Certificate | None = None
+
+
+class ServerContexts:
+    """The TLS contexts of a certificate store, immutable: a reload makes new ones.
+
+    Tickets are sealed with keys of `default`: OpenSSL opens them before it looks at SNI.
+    """
+
+    def __init__(
+        self,
+        store: CertificateStore,
+        alpn: Sequence[str],
+        keylog: str | None = None,
+        previous: ServerContexts | None = None,
+    ) -> None:
+        """Raises TlsError. `alpn`: protocols in order of preference.
+
+        Contexts of `previous` for unchanged certificates are used again: clients can go on
+        resuming their sessions.
+        """
+        self.alpn = tuple(alpn)
+        self._store = store
+        self._keylog = keylog
+        kept = previous.by_content if previous is not None and previous.matches(self) else {}
+        self.by_content: dict[tuple[bytes, bytes], ssl.SSLContext] = {}
+        self._contexts: dict[int, ssl.SSLContext] = {}
+        for certificate in store.certificates():
+            content = certificate.chain_pem, certificate.key_pem
+            context = kept.get(content) or self.by_content.get(content)
+            if context is None:
+                context = _context(certificate, self.alpn, keylog)
+            self.by_content[content] = self._contexts[id(certificate)] = context
+        self.default = self._contexts[id(store.default)]
+        self.default.sni_callback = self._select
+        self.default.sslobject_class = ServerSide
+
+    def matches(self, other: ServerContexts) -> bool:
+        """Whether both differ in their certificates only."""
+        return (self.alpn, self._keylog) == (other.alpn, other._keylog)
+
+    def wrap(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ServerSide:
+        """The TLS state of a new connection."""
+        tls = self.default.wrap_bio(incoming, outgoing, server_side=True)
+        assert isinstance(tls, ServerSide)
+        return tls
+
+    def _select(self, tls: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+        assert isinstance(tls, ServerSide)
+        certificate = self._store.select(name)
+        tls.server_name = name
+        tls.certificate = certificate
+        context = self._contexts[id(certificate)]
+        if context is not self.default:
+            tls.context = context
+
+
+def _context(certificate: Certificate, alpn: Sequence[str], keylog: str | None) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_CIPHERS_TLS12)
+    # Clients know best whether they have AES in hardware.
+    context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.num_tickets = 1
+    context.set_alpn_protocols(list(alpn))
+    try:
+        _load(context, certificate)
+    except ssl.SSLError as error:
+        raise TlsError(f"OpenSSL refuses the certificate: {error.reason or error}") from error
+    if keylog is not None:
+        try:
+            context.keylog_filename = keylog
+        except OSError as error:
+            raise TlsError(f"{keylog}: {error.strerror}") from error
+    return context
+
+
+def _load(context: ssl.SSLContext, certificate: Certificate) -> None:
+    """Load chain and key, which `ssl` takes from files only: one in memory has the name of its
+    descriptor."""
+    fd = os.memfd_create("certificate", os.MFD_CLOEXEC)
+    with open(fd, "wb", closefd=True) as file:
+        file.write(certificate.chain_pem + b"\n" + certificate.key_pem)
+        file.flush()
+        context.load_cert_chain(f"/proc/self/fd/{fd}")

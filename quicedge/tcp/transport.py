@@ -1,0 +1,417 @@
+"""TLS between a TCP transport of the event loop and the session of a connection.
+
+uvloop has TLS of its own. This one differs where a server in front of strangers needs it to: the
+read buffer is shared by all connections instead of 256 KB for each; the first bytes are seen before
+TLS is (PROXY protocol, plain HTTP); a client may close its half and still get its response; a
+connection is closed without cutting off what is in flight; and there is no task, no timer and no
+future per connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Iterable
+from enum import Enum, auto
+from typing import Any, Protocol, cast
+
+from quicedge.config.limits import (
+    TCP_CLOSE_CHECK,
+    TCP_READ_SIZE,
+    TCP_WRITE_HIGH,
+    TCP_WRITE_LOW,
+    TLS_MAX_DISCARDED,
+)
+from quicedge.tcp.tls import ServerContexts, ServerSide
+
+_HANDSHAKE_RECORD = 0x16
+"""Content type of the first record of every TLS connection (RFC 8446 section 5.1)."""
+
+MAX_RECORD = 16 * 1024
+"""Bytes of plaintext in a record (RFC 8446 section 5.1)."""
+
+_buffer = memoryview(bytearray(TCP_READ_SIZE))
+"""What any connection of this process reads into: its content is used before the next read."""
+
+_PLAIN_SIZE = TCP_READ_SIZE + 2 * MAX_RECORD
+"""Bytes that one read and what was left of the one before can be decrypted to."""
+_plain = memoryview(bytearray(_PLAIN_SIZE))
+"""What is decrypted into, likewise."""
+
+
+class HandshakeFailure(Enum):
+    """Why a connection ended before it was established, as counted."""
+
+    GONE = "gone"
+    """The client closed the connection."""
+    NOT_TLS = "not_tls"
+    PLAIN_HTTP = "plain_http"
+    PROXY_HEADER = "proxy_header"
+    TIMEOUT = "timeout"
+    CROWDED_OUT = "crowded_out"
+    """A newer handshake of the same network took its place."""
+    ALERT = "alert"
+    """The client refused our certificate or parameters."""
+    PROTOCOL = "protocol"
+    """No TLS version, cipher or group in common, or not TLS after all."""
+
+
+class Session(Protocol):
+    """What a connection speaks once it is established: an `asyncio.Protocol`."""
+
+    def start(self) -> None:
+        """The session is the protocol of its transport: it may write."""
+
+    def data_received(self, data: bytes) -> None: ...
+
+    def eof_received(self) -> bool | None: ...
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
+
+    def connection_lost(self, exc: Exception | None) -> None: ...
+
+
+class Owner(Protocol):
+    """Who accepted a connection, and decides what becomes of it."""
+
+    def plain(self, data: bytes) -> bytes | None:
+        """What to answer to a client that begins with `data` instead of TLS; None: nothing."""
+
+    def established(self, transport: TlsTransport) -> None:
+        """The handshake is complete: call `TlsTransport.start`, or close it."""
+
+    def failed(self, transport: TlsTransport, failure: HandshakeFailure) -> None:
+        """The connection ends before it was established."""
+
+    def lost(self, transport: TlsTransport) -> None:
+        """The connection is gone; called once, last."""
+
+
+class _State(Enum):
+    FIRST = auto()
+    """Nothing was received."""
+    HANDSHAKE = auto()
+    OPEN = auto()
+    CLOSING = auto()
+    """Everything is written; input is discarded until the client closes too."""
+    CLOSED = auto()
+
+
+class TlsTransport(asyncio.Transport):
+    """The transport of a session, and the protocol of the TCP transport below.
+
+    No call of the session comes from within its calls of `write`, `close` and the others, except
+    `pause_writing`. After `close` or `abort` it gets `connection_lost` and nothing else.
+    """
+
+    def __init__(
+        self, owner: Owner, contexts: ServerContexts, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        super().__init__()
+        self._owner = owner
+        self._contexts = contexts
+        self._loop = loop
+        self._state = _State.FIRST
+        self._session: Session | None = None
+        self._tcp: asyncio.Transport
+        self.tls: ServerSide
+        """From the first bytes of the handshake on."""
+        self._outgoing: ssl.MemoryBIO
+        self._reading_paused = False
+        self._client_closed = False
+        """The client sent close_notify or a FIN: nothing more comes."""
+        self._eof_told = False
+        self._discarded = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._unsent = 0
+        self.bytes_received = 0
+        """From the network, TLS included."""
+        self.bytes_sent = 0
+
+    # --- from the TCP transport (asyncio.BufferedProtocol) ----------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are not subclasses of asyncio's.
+        self._tcp = cast(asyncio.Transport, transport)
+        self._tcp.set_write_buffer_limits(TCP_WRITE_HIGH, TCP_WRITE_LOW)
+        if self._state is _State.CLOSED:
+            self._tcp.abort()  # while the loop was taking it over
+
+    def get_buffer(self, _: int) -> memoryview:
+        return _buffer
+
+    def buffer_updated(self, size: int) -> None:
+        self.bytes_received += size
+        state = self._state
+        if state is _State.OPEN and not self._client_closed:
+            self._incoming_write(_buffer[:size])
+            if not self._reading_paused:
+                self._deliver()
+        elif state is _State.HANDSHAKE:
+            self._incoming_write(_buffer[:size])
+            self._handshake()
+        elif state is _State.FIRST:
+            self._first(_buffer[:size])
+        else:
+            self._discard(size)
+
+    def eof_received(self) -> bool:
+        """The client has closed its half; the return value says whether ours stays open."""
+        state = self._state
+        if state is _State.OPEN:
+            self._client_closed = True
+            if not self._reading_paused:
+                self._tell_eof()
+            return self._state is _State.OPEN
+        if state in (_State.FIRST, _State.HANDSHAKE):
+            self._fail(HandshakeFailure.GONE)
+        return False
+
+    def pause_writing(self) -> None:
+        """Replaced by the session's own when it starts."""
+
+    def resume_writing(self) -> None:
+        """Replaced by the session's own when it starts."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._state in (_State.FIRST, _State.HANDSHAKE):
+            self._owner.failed(self, HandshakeFailure.GONE)
+        self._state = _State.CLOSED
+        if self._timer is not None:
+            self._timer.cancel()
+        session, self._session = self._session, None
+        try:
+            if session is not None:
+                session.connection_lost(exc)
+        finally:
+            # Break the reference cycles.
+            for name in ("pause_writing", "resume_writing"):
+                self.__dict__.pop(name, None)
+            self._owner.lost(self)
+
+    # --- the handshake ------------------------------------------------------------------------
+
+    def _first(self, data: memoryview) -> None:
+        if data[0] != _HANDSHAKE_RECORD:
+            answer = self._owner.plain(bytes(data[:64]))
+            if answer is None:
+                self._fail(HandshakeFailure.NOT_TLS)
+            else:
+                self._owner.failed(self, HandshakeFailure.PLAIN_HTTP)
+                self._tcp.write(answer)
+                self._finish()
+            return
+        incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._incoming = incoming
+        self._incoming_write = incoming.write
+        self.tls = self._contexts.wrap(incoming, self._outgoing)
+        self._tls_read = cast(Callable[[int, memoryview], int], self.tls.read)
+        self._tls_write = self.tls.write
+        self._outgoing_read = self._outgoing.read
+        self._state = _State.HANDSHAKE
+        incoming.write(data)
+        self._handshake()
+
+    def _handshake(self) -> None:
+        tls = self.tls
+        try:
+            tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self._flush()
+            return
+        except ssl.SSLError as error:
+            self._flush()  # the alert
+            self._fail(_failure_of(error))
+            return
+        self._owner.established(self)
+        # What is left of the handshake goes out with the first words of the session, if it has any.
+        # It must not wait for a response: clients with Nagle's algorithm wait for an ACK.
+        self._flush()
+        if self._state is _State.OPEN and self._incoming.pending and not self._reading_paused:
+            self._deliver()
+
+    def start(self, session: Session) -> None:
+        """The handshake is complete and was accepted: deliver what comes to the session."""
+        self._state = _State.OPEN
+        self.set_protocol(cast(asyncio.BaseProtocol, session))
+
+    def refuse(self, failure: HandshakeFailure) -> None:
+        """End a connection whose handshake is not complete."""
+        if self._state in (_State.FIRST, _State.HANDSHAKE):
+            self._fail(failure)
+
+    def _fail(self, failure: HandshakeFailure) -> None:
+        self._owner.failed(self, failure)
+        if failure is HandshakeFailure.PROTOCOL:
+            self._finish()  # the client should get our alert
+        else:
+            self.abort()
+
+    # --- input ------------------------------------------------------------------------------------
+
+    def _deliver(self) -> None:
+        """Give the session what is decrypted."""
+        incoming, read = self._incoming, self._tls_read
+        # Into one buffer: `read` would allocate as much as it may return, for each record.
+        size = 0
+        try:
+            while incoming.pending:
+                got = read(_PLAIN_SIZE, _plain[size:] if size else _plain)
+                if not got:
+                    self._client_closed = True
+                    break
+                size += got
+        except ssl.SSLWantReadError:
+            pass  # a part of a record
+        except ssl.SSLZeroReturnError:
+            self._client_closed = True
+        except ssl.SSLError:
+            # A forged or broken record: nothing after it can be trusted.
+            self._flush()
+            self.abort()
+            return
+        if size:
+            session = self._session
+            assert session is not None
+            session.data_received(bytes(_plain[:size]))
+        if self._outgoing.pending and self._state is _State.OPEN:
+            self._flush()  # an answer to a key update
+        if self._client_closed and self._state is _State.OPEN and not self._reading_paused:
+            self._tell_eof()
+
+    def _tell_eof(self) -> None:
+        if self._eof_told:
+            return
+        self._eof_told = True
+        session = self._session
+        assert session is not None
+        if not session.eof_received():
+            self.close()
+
+    def _discard(self, size: int) -> None:
+        """Input after we closed: read, so that what we sent is not cut off by a reset."""
+        self._discarded += size
+        if self._discarded > TLS_MAX_DISCARDED:
+            self.abort()
+
+    # --- asyncio.Transport ------------------------------------------------------------------------
+
+    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
+        if self._state is not _State.OPEN or not data:
+            return
+        self._tls_write(data)
+        sealed = self._outgoing_read()
+        self.bytes_sent += len(sealed)
+        self._tcp.write(sealed)
+
+    def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview[Any]]) -> None:
+        self.write(b"".join(list_of_data))
+
+    def _flush(self) -> None:
+        sealed = self._outgoing.read()
+        if sealed:
+            self.bytes_sent += len(sealed)
+            self._tcp.write(sealed)
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        """Send what is written, then close_notify and FIN, and wait for the client's."""
+        if self._state is not _State.OPEN:
+            if self._state is not _State.CLOSING:
+                self.abort()
+            return
+        try:
+            self.tls.unwrap()
+        except ssl.SSLError:
+            pass  # the client's close_notify is not there yet
+        self._flush()
+        self._finish()
+
+    def _finish(self) -> None:
+        """Close our half; the rest when the client has closed its own, or does not move."""
+        self._state = _State.CLOSING
+        self._tcp.resume_reading()
+        if self._client_closed:
+            self._tcp.close()
+            return
+        self._tcp.write_eof()
+        self._unsent = self._tcp.get_write_buffer_size()
+        self._timer = self._loop.call_later(TCP_CLOSE_CHECK, self._check_closing)
+
+    def _check_closing(self) -> None:
+        """End it once everything is written and the client had its time, or takes nothing."""
+        left = self._tcp.get_write_buffer_size()
+        if not left or left >= self._unsent:
+            self.abort()
+            return
+        self._unsent = left
+        self._timer = self._loop.call_later(TCP_CLOSE_CHECK, self._check_closing)
+
+    def abort(self) -> None:
+        """Close at once; what is not sent is lost."""
+        self._state = _State.CLOSED
+        if hasattr(self, "_tcp"):
+            self._tcp.abort()
+
+    def is_closing(self) -> bool:
+        return self._state in (_State.CLOSING, _State.CLOSED)
+
+    def pause_reading(self) -> None:
+        if not self._reading_paused:
+            self._reading_paused = True
+            self._tcp.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._reading_paused:
+            self._reading_paused = False
+            if self._state is _State.OPEN:
+                self._tcp.resume_reading()
+                if self._incoming.pending or self._client_closed:
+                    self._loop.call_soon(self._resume_delivery)
+
+    def _resume_delivery(self) -> None:
+        """Deliver what came in one read with data after which the session paused."""
+        if self._state is _State.OPEN and not self._reading_paused:
+            self._deliver()
+
+    def is_reading(self) -> bool:
+        return not self._reading_paused and self._state is _State.OPEN
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        session = cast(Session, protocol)
+        self._session = session
+        # The TCP transport calls these without a step in between.
+        self.__dict__["pause_writing"] = session.pause_writing
+        self.__dict__["resume_writing"] = session.resume_writing
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return cast(asyncio.BaseProtocol, self._session)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._tcp.set_write_buffer_limits(high, low)
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        return self._tcp.get_write_buffer_limits()
+
+    def get_write_buffer_size(self) -> int:
+        return self._tcp.get_write_buffer_size()
+
+    @property
+    def alpn_offered(self) -> tuple[str, ...]:
+        """The protocols that the listener offers."""
+        return self._contexts.alpn
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        if name == "ssl_object":
+            return self.tls
+        return self._tcp.get_extra_info(name, default)
+
+
+def _failure_of(error: ssl.SSLError) -> HandshakeFailure:
+    """Whether the client ended a failed handshake, or we did."""
+    by_client = "ALERT" in (error.reason or "")
+    return HandshakeFailure.ALERT if by_client else HandshakeFailure.PROTOCOL

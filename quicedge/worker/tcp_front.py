@@ -1,0 +1,154 @@
+"""The TCP side of one worker: listeners, TLS, and the sessions of HTTP/1.1 and HTTP/2."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
+
+import structlog
+
+from quicedge.config.limits import H1_KEEPALIVE_TIMEOUT
+from quicedge.config.listeners import listeners
+from quicedge.config.schema import Config
+from quicedge.downstream.http1 import Http1Session
+from quicedge.downstream.tcp_client import TcpClient
+from quicedge.http.h1_head import HeadReader
+from quicedge.http.h1_on_tls import answer_plain_http
+from quicedge.proxy.gateway import Gateway
+from quicedge.quic.tls import CertificateStore
+from quicedge.shares.connections import Connections
+from quicedge.tcp.arrivals import Arrivals
+from quicedge.tcp.connection import TcpConnection
+from quicedge.tcp.listener import Listener
+from quicedge.tcp.tls import ServerContexts
+
+log = structlog.get_logger(__name__)
+
+TcpSession: TypeAlias = Http1Session
+
+HTTP_1_1 = "http/1.1"
+
+SERVED = frozenset({HTTP_1_1})
+"""Protocols on TCP that there is a session for, by ALPN name."""
+
+Contexts: TypeAlias = Mapping[int, ServerContexts]
+"""TLS contexts by index in `listen`; none for those without a protocol on TCP."""
+
+
+class TcpSocket(NamedTuple):
+    """A listening socket, and its index in `listen`."""
+
+    sock: socket.socket
+    entry: int
+
+
+def build_contexts(
+    config: Config, store: CertificateStore, keylog: str | None, running: Contexts
+) -> Contexts:
+    """The TLS contexts of all listeners; raises TlsError.
+
+    Contexts of `running` that are still right are kept, and with them the keys of session tickets.
+    """
+    by_alpn: dict[tuple[str, ...], ServerContexts] = {}
+    found = {}
+    for entry, listening in enumerate(listeners(config)):
+        alpn = tuple(name for name in listening.tcp_protocols if name in SERVED)
+        if not listening.tcp_protocols:
+            continue
+        if alpn not in by_alpn:
+            by_alpn[alpn] = ServerContexts(store, alpn, keylog, running.get(entry))
+        found[entry] = by_alpn[alpn]
+    return found
+
+
+class TcpFront:
+    """All TCP connections of one worker.
+
+    Implements `downstream.http1.Host`. Call `check` about once per second; at the end `drain`, then
+    `close`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        sockets: Sequence[TcpSocket],
+        contexts: Contexts,
+        *,
+        gateway: Gateway,
+        connections: Connections,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float],
+        on_ended: Callable[[], None],
+    ) -> None:
+        """`on_ended` is called after the end of each session."""
+        self.loop = loop
+        self.sessions: set[TcpSession] = set()
+        self.contexts = contexts
+        self.heads = HeadReader(gateway.message_limits)
+        self._gateway = gateway
+        self._on_ended = on_ended
+        self._draining = False
+        self.arrivals = Arrivals(
+            connections,
+            self._make_session,
+            plain=answer_plain_http,
+            handshake_timeout=config.limits.handshake_timeout,
+            loop=loop,
+            clock=clock,
+        )
+        self._listeners = [
+            (
+                item.entry,
+                Listener(item.sock, contexts[item.entry], loop, self.arrivals.accept, clock),
+            )
+            for item in sockets
+        ]
+
+    def adopt(self, config: Config, contexts: Contexts) -> None:
+        """Apply a configuration to new connections."""
+        self.contexts = contexts
+        self.arrivals.handshake_timeout = config.limits.handshake_timeout
+        self.heads = HeadReader(self._gateway.message_limits)
+        for entry, listener in self._listeners:
+            listener.contexts = contexts[entry]
+
+    def _make_session(self, connection: TcpConnection) -> TcpSession | None:
+        if connection.alpn is None and HTTP_1_1 not in connection.transport.alpn_offered:
+            return None
+        client = TcpClient(connection, b"1.1")
+        authority = connection.server_name or connection.local.url_host
+        session = Http1Session(connection, client, self._gateway, self, authority.encode("latin-1"))
+        self.sessions.add(session)
+        if self._draining:
+            session.announce_drain()
+        return session
+
+    def session_ended(self, session: TcpSession) -> None:
+        """The session's connection has ended."""
+        self.sessions.discard(session)
+        self._on_ended()
+
+    def check(self, now: float) -> None:
+        """Cut off slow handshakes and idle connections."""
+        self.arrivals.check(now)
+        for session in list(self.sessions):
+            session.check_idle(now, H1_KEEPALIVE_TIMEOUT)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is neither a session nor a handshake."""
+        return not self.sessions and not self.arrivals.handshakes
+
+    def stop(self) -> None:
+        """Refuse new clients from now on; those that the kernel has accepted are still served."""
+        self._draining = True
+        for _, listener in self._listeners:
+            listener.stop()
+
+    def close(self) -> None:
+        """Stop reading the listening sockets, and end handshakes in progress."""
+        for _, listener in self._listeners:
+            listener.close()
+        self.arrivals.close()

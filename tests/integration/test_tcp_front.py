@@ -1,0 +1,237 @@
+"""The edge on TCP, as real clients meet it: TLS, plain HTTP, certificates, drain and reload."""
+
+from __future__ import annotations
+
+import http.client
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from quicedge.config import devcerts
+from tests.support.edge import RunningEdge, edge
+from tests.support.origin import demo_origin
+from tests.support.peers import wait_until
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEdge]:
+    with demo_origin() as origin, edge(tmp_path_factory.mktemp("edge"), origin) as one:
+        yield one
+
+
+def context(running: RunningEdge, *alpn: str) -> ssl.SSLContext:
+    found = ssl.create_default_context(cafile=str(running.certificate.ca))
+    if alpn:
+        found.set_alpn_protocols(list(alpn))
+    return found
+
+
+def connect(running: RunningEdge, made: ssl.SSLContext, **options) -> ssl.SSLSocket:
+    raw = socket.create_connection(("127.0.0.1", running.port), timeout=10)
+    return made.wrap_socket(raw, server_hostname="localhost", **options)
+
+
+def exchange(sock: ssl.SSLSocket, request: bytes = b"GET /echo HTTP/1.1\r\n") -> bytes:
+    """The response to a request that asks to close."""
+    sock.sendall(request + b"host: localhost\r\nconnection: close\r\n\r\n")
+    answer = b""
+    while data := sock.recv(65536):
+        answer += data
+    return answer
+
+
+def test_an_ordinary_client_gets_a_page_over_tcp_at_the_same_port(running: RunningEdge) -> None:
+    client = http.client.HTTPSConnection("localhost", running.port, context=context(running))
+    client.request("GET", "/")
+    response = client.getresponse()
+    assert response.status == 200
+    assert b"It works" in response.read()
+    client.request("GET", "/echo")
+    assert client.getresponse().status == 200
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="requires curl")
+def test_curl_needs_nothing_but_the_ca(running: RunningEdge) -> None:
+    done = subprocess.run(
+        ["curl", "-sS", "--cacert", str(running.certificate.ca),
+         f"https://localhost:{running.port}/status/418", "-o", "/dev/null", "-w", "%{http_code}"],
+        capture_output=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == (b"418", b"")
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_tls_1_2_and_1_3_are_served_and_older_ones_are_not(
+    running: RunningEdge, version: ssl.TLSVersion
+) -> None:
+    made = context(running, "http/1.1")
+    made.minimum_version = made.maximum_version = version
+    with connect(running, made) as sock:
+        assert sock.version() == version.name.replace("v1_", "v1.")
+        assert sock.selected_alpn_protocol() == "http/1.1"
+        assert sock.compression() is None
+        assert exchange(sock).startswith(b"HTTP/1.1 200 ")
+
+
+def test_ciphers_without_forward_secrecy_or_aead_are_refused(running: RunningEdge) -> None:
+    for ciphers in ("kRSA", "ECDHE+AESGCM:!ECDHE+AESGCM:ECDHE+AES+SHA1"):
+        made = context(running)
+        made.maximum_version = ssl.TLSVersion.TLSv1_2
+        made.set_ciphers(f"{ciphers}:@SECLEVEL=0")
+        with pytest.raises(ssl.SSLError, match="HANDSHAKE_FAILURE"):
+            connect(running, made)
+
+
+def test_a_client_resumes_its_session_also_after_a_reload(running: RunningEdge) -> None:
+    made = context(running, "http/1.1")
+    with connect(running, made) as sock:
+        assert not sock.session_reused
+        exchange(sock)
+        session = sock.session
+    with connect(running, made, session=session) as sock:
+        assert sock.session_reused
+        exchange(sock)
+        session = sock.session
+    reloads = running.admin("/api/v1/status")["reloads"]
+    running.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: running.admin("/api/v1/status")["reloads"] > reloads, "the reload")
+    with connect(running, made, session=session) as sock:
+        assert sock.session_reused
+
+
+def test_plain_http_on_the_tls_port_is_answered_with_a_sentence(running: RunningEdge) -> None:
+    with socket.create_connection(("127.0.0.1", running.port), timeout=10) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        answer = b""
+        while data := sock.recv(65536):
+            answer += data
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"https://" in answer
+
+
+def test_garbage_is_dropped_without_a_word_in_the_log(running: RunningEdge) -> None:
+    for first in (b"\0" * 100, b"SSH-2.0-client\r\n", b"\x16\x03\x01\0\x05hello"):
+        with socket.create_connection(("127.0.0.1", running.port), timeout=10) as sock:
+            sock.sendall(first)
+            answer = b""
+            try:
+                while data := sock.recv(65536):
+                    answer += data
+            except ConnectionResetError:
+                pass
+        assert len(answer) < 10, "no more than an alert"
+    assert '"level": "error"' not in running.log()
+
+
+def test_a_client_that_closes_its_half_still_gets_the_response(running: RunningEdge) -> None:
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context(running).wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with socket.create_connection(("127.0.0.1", running.port), timeout=10) as sock:
+
+        def drive(step) -> object:
+            while True:
+                try:
+                    return step()
+                except ssl.SSLWantReadError:
+                    sock.sendall(outgoing.read())
+                    incoming.write(sock.recv(65536))
+
+        drive(tls.do_handshake)
+        tls.write(b"GET /delay?seconds=0.3 HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        with pytest.raises(ssl.SSLWantReadError):
+            tls.unwrap()  # close_notify, then the FIN
+        sock.sendall(outgoing.read())
+        sock.shutdown(socket.SHUT_WR)
+        answer = b""
+        while data := sock.recv(65536):
+            incoming.write(data)
+            answer += data
+    # OpenSSL gives out no data after its own close_notify; a response is longer than a close.
+    assert len(answer) > 200
+
+
+def test_the_certificate_follows_the_server_name_and_a_reload(tmp_path: Path) -> None:
+    other = devcerts.ensure(tmp_path / "other", ("other.example",))
+    with demo_origin() as origin, edge(tmp_path, origin) as one:
+        config = tmp_path / "quicedge.toml"
+        text = config.read_text()
+
+        def names(server_name: str) -> set[str]:
+            made = ssl.create_default_context(cafile=str(one.certificate.ca))
+            made.load_verify_locations(str(other.ca))
+            made.check_hostname = False
+            raw = socket.create_connection(("127.0.0.1", one.port), timeout=10)
+            with made.wrap_socket(raw, server_hostname=server_name) as sock:
+                return {name for _, name in sock.getpeercert()["subjectAltName"]}
+
+        assert "localhost" in names("other.example")
+        both = text.replace(
+            'certificates = [{ cert = "certs/dev.pem", key = "certs/dev.key" }]',
+            'certificates = [{ cert = "certs/dev.pem", key = "certs/dev.key" },'
+            ' { cert = "other/dev.pem", key = "other/dev.key" }]',
+        )
+        assert both != text
+        config.write_text(both)
+        one.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: one.admin("/api/v1/status")["reloads"] == 1, "the reload")
+        assert names("other.example") == {"other.example"}
+        assert "localhost" in names("localhost")
+        assert "localhost" in names("unknown.example")
+
+
+def test_a_drain_finishes_what_runs_and_refuses_new_clients_at_once(tmp_path: Path) -> None:
+    with demo_origin() as origin, edge(tmp_path, origin, options="workers = 2") as one:
+        client = http.client.HTTPSConnection("localhost", one.port, context=context(one))
+        client.request("GET", "/delay?seconds=1.5")
+        wait_until(
+            lambda: any(
+                worker["stats"]["requests_active"]
+                for worker in one.admin("/api/v1/status")["workers"]
+            ),
+            "the request",
+        )
+        one.process.send_signal(signal.SIGTERM)
+
+        def refused() -> bool:
+            try:
+                socket.create_connection(("127.0.0.1", one.port), timeout=10).close()
+            except ConnectionRefusedError:
+                return True
+            return False
+
+        wait_until(refused, "refusal")
+        response = client.getresponse()
+        assert response.status == 200
+        assert response.getheader("connection") == "close"
+        response.read()
+
+
+def test_protocols_choose_what_is_opened_and_offered(tmp_path: Path) -> None:
+    with demo_origin() as origin, edge(tmp_path, origin, options='protocols = ["http/1.1"]') as one:
+        with connect(one, context(one, "h2", "http/1.1")) as sock:
+            assert sock.selected_alpn_protocol() == "http/1.1"
+        listener = one.admin("/api/v1/status")["listeners"][0]
+        assert (listener["sockets"], listener["tcp_sockets"]) == (0, 1)
+        config = tmp_path / "quicedge.toml"
+        config.write_text(config.read_text().replace('["http/1.1"]', '["h3", "http/1.1"]'))
+        one.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: one.admin("/api/v1/status")["last_reload_error"], "the refusal")
+        assert "requires a restart" in one.admin("/api/v1/status")["last_reload_error"]
+
+
+def test_denied_clients_are_reset_before_tls(tmp_path: Path) -> None:
+    with (
+        demo_origin() as origin,
+        edge(tmp_path, origin, extra='[limits]\ndeny = ["127.0.0.1"]') as one,
+    ):
+        with pytest.raises(ConnectionResetError):
+            connect(one, context(one))
+        raw = socket.create_connection(("::1", one.port), timeout=10)
+        with context(one).wrap_socket(raw, server_hostname="localhost") as sock:
+            assert exchange(sock).startswith(b"HTTP/1.1 200 ")
