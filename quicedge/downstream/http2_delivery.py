@@ -18,7 +18,8 @@ from quicedge.proxy.exchange import Exchange
 class Connection(Protocol):
     """What a session needs of its connection (`tcp.connection.TcpConnection`)."""
 
-    transport: asyncio.Transport
+    @property
+    def transport(self) -> asyncio.Transport: ...
 
     def undelivered(self) -> int:
         """Bytes that were written and that the client has not acknowledged."""

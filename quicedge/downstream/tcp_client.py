@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from quicedge.proxy.alt_svc import AltSvcSource
 from quicedge.proxy.client import Transport
 from quicedge.shares import Client
 from quicedge.tcp.connection import TcpConnection
@@ -11,23 +12,22 @@ from quicedge.telemetry.protocols import TransportKind
 class TcpClient:
     """A `proxy.client.ClientInfo` on top of a TCP connection."""
 
-    __slots__ = ("_address", "_connection", "http_version", "local_port", "share")
+    __slots__ = ("_address", "_authoritative", "_connection", "alt_svc", "http_version", "share")
 
-    def __init__(self, connection: TcpConnection, http_version: bytes) -> None:
+    def __init__(
+        self, connection: TcpConnection, http_version: bytes, alt_svc: AltSvcSource | None
+    ) -> None:
         self._connection = connection
         self._address = (connection.remote.host, connection.remote.port)
         self.http_version = http_version
-        self.local_port: int | None = connection.local_port
+        self.alt_svc = alt_svc
+        self._authoritative: str | None = None
+        """A host that the connection may carry requests for."""
         self.share: Client = connection.share
 
     @property
     def address(self) -> tuple[str, int] | None:
         return self._address
-
-    @property
-    def listener(self) -> str | None:
-        """The listening address that it connected to."""
-        return self._connection.listener
 
     @property
     def early_data(self) -> bool:
@@ -54,10 +54,15 @@ class TcpClient:
         return None
 
     def is_authoritative(self, host: str) -> bool:
+        if host == self._authoritative:
+            return True
         connection = self._connection
         certificate = connection.certificate
-        return (
+        if (
             certificate is None
             or host == (connection.server_name or host).lower()
             or certificate.covers(host)
-        )
+        ):
+            self._authoritative = host
+            return True
+        return False

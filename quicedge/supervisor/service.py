@@ -232,8 +232,9 @@ class Supervisor:
         return self.current.config
 
     def _configure_alt_svc(self) -> None:
-        quic = [listener.address for listener in self._listeners.status()]
-        self._alt_svc.configure(self._config.alt_svc, tcp=(), quic=quic)
+        quic = [item.address for item in self._listeners.of_slot(0)]
+        tcp = [item.address for item in self._listeners.tcp_of_slot(0)]
+        self._alt_svc.configure(self._config.alt_svc, tcp=tcp, quic=quic)
 
     def _tell_of_alt_svc(self, states: dict[str, Advertising]) -> None:
         self._spawn(self._broadcast("set_alt_svc", states))

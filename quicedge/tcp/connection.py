@@ -57,10 +57,6 @@ class TcpConnection:
         """The round trip before TLS, in seconds, as far as the kernel knows it."""
 
     @property
-    def local_port(self) -> int:
-        return self.local.port
-
-    @property
     def server_name(self) -> str | None:
         return self.transport.tls.server_name
 

@@ -144,6 +144,10 @@ class TlsTransport(asyncio.Transport):
 
     def buffer_updated(self, size: int) -> None:
         self.bytes_received += size
+        if size == TCP_READ_SIZE:
+            # The loop would read on, up to 32 times: let other connections have their turn first.
+            self._tcp.pause_reading()
+            self._loop.call_soon(self._read_on)
         state = self._state
         if state is _State.OPEN and not self._client_closed:
             self._incoming_write(_buffer[:size])
@@ -156,6 +160,10 @@ class TlsTransport(asyncio.Transport):
             self._first(_buffer[:size])
         else:
             self._discard(size)
+
+    def _read_on(self) -> None:
+        if not self._reading_paused and self._state is not _State.CLOSED:
+            self._tcp.resume_reading()
 
     def eof_received(self) -> bool:
         """The client has closed its half; the return value says whether ours stays open."""

@@ -101,6 +101,7 @@ class Edge:
         # Not the loop's clock: uvloop's has millisecond resolution and stands still within a turn.
         self._clock: Callable[[], float] = time.monotonic
         self.sockets = sockets
+        self._tcp_addresses = [str(HostPort.of(item.sock.getsockname())) for item in tcp_sockets]
         self._connection_ids = connection_ids
         self._secret = secret
         self._codecs = {**extra_codecs, ALPN_H3: self._make_h3}
@@ -142,6 +143,7 @@ class Edge:
             tcp_sockets,
             proposal.tls,
             gateway=self.gateway,
+            alt_svc=self.alt_svc,
             connections=self._overload.connections,
             loop=self._loop,
             clock=self._clock,
@@ -219,7 +221,7 @@ class Edge:
             max_fields=config.http3.max_fields,
         )
         quic = [str(HostPort.of(sock.address)) for sock in self.sockets]
-        self.alt_svc.configure(config.alt_svc, tcp=(), quic=quic)
+        self.alt_svc.configure(config.alt_svc, tcp=self._tcp_addresses, quic=quic)
         replaced, self._upstreams = self._upstreams, proposal.upstreams
         self.gateway.use(config, proposal.router, proposal.upstreams)
         for name, upstream in replaced.items():

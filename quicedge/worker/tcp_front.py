@@ -7,15 +7,16 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
-import structlog
-
 from quicedge.config.limits import H1_KEEPALIVE_TIMEOUT
 from quicedge.config.listeners import listeners
 from quicedge.config.schema import Config
 from quicedge.downstream.http1 import Http1Session
+from quicedge.downstream.http2 import Http2Session
 from quicedge.downstream.tcp_client import TcpClient
 from quicedge.http.h1_head import HeadReader
 from quicedge.http.h1_on_tls import answer_plain_http
+from quicedge.http.h2_types import H2Settings
+from quicedge.proxy.alt_svc import AltSvcBoard
 from quicedge.proxy.gateway import Gateway
 from quicedge.quic.tls import CertificateStore
 from quicedge.shares.connections import Connections
@@ -24,14 +25,10 @@ from quicedge.tcp.connection import TcpConnection
 from quicedge.tcp.listener import Listener
 from quicedge.tcp.tls import ServerContexts
 
-log = structlog.get_logger(__name__)
+TcpSession: TypeAlias = Http1Session | Http2Session
 
-TcpSession: TypeAlias = Http1Session
-
-HTTP_1_1 = "http/1.1"
-
-SERVED = frozenset({HTTP_1_1})
-"""Protocols on TCP that there is a session for, by ALPN name."""
+HTTP_1_1, HTTP_2 = "http/1.1", "h2"
+"""ALPN names."""
 
 Contexts: TypeAlias = Mapping[int, ServerContexts]
 """TLS contexts by index in `listen`; none for those without a protocol on TCP."""
@@ -54,8 +51,8 @@ def build_contexts(
     by_alpn: dict[tuple[str, ...], ServerContexts] = {}
     found = {}
     for entry, listening in enumerate(listeners(config)):
-        alpn = tuple(name for name in listening.tcp_protocols if name in SERVED)
-        if not listening.tcp_protocols:
+        alpn = listening.tcp_protocols
+        if not alpn:
             continue
         if alpn not in by_alpn:
             by_alpn[alpn] = ServerContexts(store, alpn, keylog, running.get(entry))
@@ -66,8 +63,8 @@ def build_contexts(
 class TcpFront:
     """All TCP connections of one worker.
 
-    Implements `downstream.http1.Host`. Call `check` about once per second; at the end `drain`, then
-    `close`.
+    Implements `Host` of `downstream.http1` and `downstream.http2`. Call `check` about once per
+    second; at the end `stop`, then `close`.
     """
 
     def __init__(
@@ -77,6 +74,7 @@ class TcpFront:
         contexts: Contexts,
         *,
         gateway: Gateway,
+        alt_svc: AltSvcBoard,
         connections: Connections,
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float],
@@ -86,8 +84,9 @@ class TcpFront:
         self.loop = loop
         self.sessions: set[TcpSession] = set()
         self.contexts = contexts
-        self.heads = HeadReader(gateway.message_limits)
         self._gateway = gateway
+        self._alt_svc = alt_svc
+        self._configure(config)
         self._on_ended = on_ended
         self._draining = False
         self.arrivals = Arrivals(
@@ -110,16 +109,32 @@ class TcpFront:
         """Apply a configuration to new connections."""
         self.contexts = contexts
         self.arrivals.handshake_timeout = config.limits.handshake_timeout
-        self.heads = HeadReader(self._gateway.message_limits)
+        self._configure(config)
         for entry, listener in self._listeners:
             listener.contexts = contexts[entry]
 
+    def _configure(self, config: Config) -> None:
+        self.heads = HeadReader(self._gateway.message_limits)
+        self.h2_settings = H2Settings(
+            max_streams=config.quic.max_streams,
+            stream_window=config.quic.max_stream_data,
+            connection_window=config.quic.max_data,
+            max_field_section_size=config.http3.max_field_section_size,
+            max_fields=config.http3.max_fields,
+        )
+
     def _make_session(self, connection: TcpConnection) -> TcpSession | None:
-        if connection.alpn is None and HTTP_1_1 not in connection.transport.alpn_offered:
+        alt_svc = self._alt_svc.of_tcp(connection.listener)
+        session: TcpSession
+        if connection.alpn == HTTP_2:
+            client = TcpClient(connection, b"2", alt_svc)
+            session = Http2Session(connection, client, self._gateway, self)
+        elif connection.alpn is not None or HTTP_1_1 in connection.transport.alpn_offered:
+            client = TcpClient(connection, b"1.1", alt_svc)
+            authority = connection.server_name or connection.local.url_host
+            session = Http1Session(connection, client, self._gateway, self, authority.encode())
+        else:
             return None
-        client = TcpClient(connection, b"1.1")
-        authority = connection.server_name or connection.local.url_host
-        session = Http1Session(connection, client, self._gateway, self, authority.encode("latin-1"))
         self.sessions.add(session)
         if self._draining:
             session.announce_drain()
