@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
-from quicedge.config.limits import H1_KEEPALIVE_TIMEOUT
+from quicedge.config.limits import DRAIN_NOTICE
 from quicedge.config.listeners import listeners
 from quicedge.config.schema import Config
 from quicedge.downstream.http1 import Http1Session
@@ -138,7 +138,13 @@ class TcpFront:
         self.sessions.add(session)
         if self._draining:
             session.announce_drain()
+            self.loop.call_later(DRAIN_NOTICE, self._drain_late, session)
         return session
+
+    def _drain_late(self, session: TcpSession) -> None:
+        """A client that came as the drain began had its time for a request."""
+        if session in self.sessions:
+            session.drain()
 
     def session_ended(self, session: TcpSession) -> None:
         """The session's connection has ended."""
@@ -146,10 +152,8 @@ class TcpFront:
         self._on_ended()
 
     def check(self, now: float) -> None:
-        """Cut off slow handshakes and idle connections."""
+        """Cut off slow handshakes."""
         self.arrivals.check(now)
-        for session in list(self.sessions):
-            session.check_idle(now, H1_KEEPALIVE_TIMEOUT)
 
     @property
     def is_idle(self) -> bool:

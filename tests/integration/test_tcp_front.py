@@ -66,6 +66,17 @@ def test_curl_needs_nothing_but_the_ca(running: RunningEdge) -> None:
     assert (done.stdout, done.stderr) == (b"418", b"")
 
 
+@pytest.mark.skipif(shutil.which("nghttp") is None, reason="requires nghttp")
+def test_nghttp_gets_a_page_over_http_2(running: RunningEdge) -> None:
+    done = subprocess.run(
+        ["nghttp", "-v", "--no-verify-peer", f"https://localhost:{running.port}/echo"],
+        capture_output=True, timeout=30, check=False, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "The negotiated protocol: h2" in done.stdout
+    assert ":status: 200" in done.stdout
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_tls_1_2_and_1_3_are_served_and_older_ones_are_not(
     running: RunningEdge, version: ssl.TLSVersion
