@@ -81,7 +81,7 @@ class AckReceiver:
         recovery.on_ack(frame.ranges, (frame.delay << self.exponent) / 1e6, now, space)
         ecn = self._paths.active.ecn
         assert ecn is not None
-        lost = recovery.take_newly_lost() if recovery.newly_lost else ()
+        lost = recovery.take_newly_lost()
         # RFC 9002 section 7.1: an increase of CE counts is a congestion event.
         advanced = space.largest_acked > largest
         increase = ecn.on_ack(space.epoch, frame.ecn, recovery.newly_acked, advanced)
