@@ -21,6 +21,27 @@ from quicedge.telemetry.metrics import Metrics
 from quicedge.telemetry.protocols import HttpProtocol, TransportKind
 
 
+class ConnectionState(StrEnum):
+    """State of a connection, in order."""
+
+    FIRST_FLIGHT = "firstflight"
+    """No authentic packet of the client was processed."""
+    HANDSHAKE = "handshake"
+    CONNECTED = "connected"
+    CLOSING = "closing"
+    """Closed by us (RFC 9000 section 10.2.1)."""
+    DRAINING = "draining"
+    """Closed by the client (section 10.2.2)."""
+    TERMINATED = "terminated"
+
+
+class Direction(StrEnum):
+    """The direction in which a connection transfers most."""
+
+    SENDING = "sending"
+    RECEIVING = "receiving"
+
+
 class TcpLimit(StrEnum):
     """What limited sending on TCP, as far as the kernel tells; the first is also QUIC's name."""
 
@@ -115,7 +136,7 @@ class ConnectionStats(Struct, frozen=True, kw_only=True):
     key_updates: int | None = None
 
     # --- lifetime ---------------------------------------------------------------------------
-    state: str = "handshake"
+    state: ConnectionState = ConnectionState.HANDSHAKE
     """`firstflight`, `handshake`, `connected`, `closing`, `draining` or `terminated`."""
     created_at: float = 0.0
     """First packet, seconds since the epoch."""
@@ -211,7 +232,7 @@ class ConnectionStats(Struct, frozen=True, kw_only=True):
     """Our connection flow-control credit, in bytes; the client's receive window on TCP."""
     send_buffered: int | None = None
     """Bytes written to all streams and not yet sent."""
-    main_direction: str = "sending"
+    main_direction: Direction = Direction.SENDING
     """`sending` or `receiving`: the direction of most stream data."""
     limited_by: str | None = None
     """What limited that direction for most of the time that it was not idle, a value of
@@ -322,7 +343,7 @@ class ConnectionQuery(Struct, frozen=True, kw_only=True):
     sni: str | None = None
     cid: str | None = None
     """Prefix of the connection's id or of any of its connection IDs, hex."""
-    state: str | None = None
+    state: ConnectionState | None = None
     protocol: HttpProtocol | None = None
     """`h3`, `h2` or `http/1.1`."""
     transport: TransportKind | None = None
@@ -396,7 +417,7 @@ def _matcher(query: ConnectionQuery) -> Callable[[ConnectionStats], bool]:
         sni = query.sni.lower()
         tests.append(lambda connection: (connection.sni or "").lower() == sni)
     if query.state is not None:
-        tests.append(lambda connection: connection.state == query.state)
+        tests.append(lambda connection: connection.state is query.state)
     if query.protocol is not None:
         tests.append(lambda connection: connection.protocol is query.protocol)
     if query.transport is not None:

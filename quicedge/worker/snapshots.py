@@ -12,11 +12,18 @@ from quicedge.downstream.close_reason import close_reason
 from quicedge.downstream.http3 import Http3Session, RequestStream
 from quicedge.qlog.blocked_time import Limit
 from quicedge.quic.connection import Connection
+from quicedge.quic.connection.closing import State
 from quicedge.quic.packet import VERSION_NAMES
 from quicedge.quic.transport_parameters import TransportParameters
 from quicedge.telemetry.metrics import Metrics
 from quicedge.telemetry.protocols import TransportKind, http_protocol
-from quicedge.telemetry.stats import ConnectionStats, PathStats, StreamStats
+from quicedge.telemetry.stats import (
+    ConnectionState,
+    ConnectionStats,
+    Direction,
+    PathStats,
+    StreamStats,
+)
 from quicedge.telemetry.text import text
 
 
@@ -75,7 +82,7 @@ def connection_stats(
         resumed=connection.handshake.resumed,
         early_data=connection.handshake.early_data_accepted,
         key_updates=connection.handshake.phases.updates,
-        state=connection.state_name,
+        state=_state(connection),
         created_at=wall - age,
         age_seconds=age,
         idle_seconds=now - received_at if received_at is not None else None,
@@ -125,7 +132,9 @@ def connection_stats(
         receive_window=connection.streams.receive_credit,
         send_window=connection.streams.send_credit,
         send_buffered=connection.streams.unsent_total,
-        main_direction="receiving" if connection.streams.mostly_receives else "sending",
+        main_direction=(
+            Direction.RECEIVING if connection.streams.mostly_receives else Direction.SENDING
+        ),
         limited_by=connection.limited_by(now),
         sending_limited_seconds=_by_name(limits.sent(now)),
         receiving_limited_seconds=_by_name(limits.received(now)),
@@ -134,6 +143,12 @@ def connection_stats(
         remote_parameters=_parameters(connection.handshake.remote_parameters) if detail else None,
         streams=[_stream(stream, now) for stream in session.streams.values()] if detail else None,
     )
+
+
+def _state(connection: Connection) -> ConnectionState:
+    if connection.state is State.CONNECTED and not connection.handshake_complete:
+        return ConnectionState.HANDSHAKE
+    return ConnectionState(connection.state.value)
 
 
 def _by_name(spent: dict[Limit, float]) -> dict[str, float]:

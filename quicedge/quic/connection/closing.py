@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class State(Enum):
-    """State of a connection, in order. Values are shown to operators."""
+    """State of a connection, in order. Values are those of `telemetry.stats.ConnectionState`."""
 
     FIRST_FLIGHT = "firstflight"
     CONNECTED = "connected"

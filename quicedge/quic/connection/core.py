@@ -582,12 +582,6 @@ class Connection:
         return self.state is State.TERMINATED
 
     @property
-    def state_name(self) -> str:
-        if self.state is State.CONNECTED and not self.handshake.is_complete:
-            return "handshake"
-        return self.state.value
-
-    @property
     def handshake_complete(self) -> bool:
         return self.handshake.is_complete
 

@@ -18,6 +18,7 @@ from quicedge.admin.view import EdgeState, Status, WorkerState, WorkerStatus
 from quicedge.config.accessfields import ACCESS_FIELDS
 from quicedge.config.schema import Config, Route, Upstream
 from quicedge.http.errors import OriginFailure
+from quicedge.native import Core
 from quicedge.proxy.accounting import use_series
 from quicedge.proxy.policy import Policy
 from quicedge.telemetry.access import AccessRecord
@@ -60,7 +61,8 @@ def exposition(*workers: Metrics) -> dict[str, dict[tuple[str, ...], float]]:
     ]  # fmt: skip
     text = render(
         Status(version="1", state=EdgeState.RUNNING, pid=1, uptime_seconds=1.0, config_path=None,
-               reloads=0, last_reload_error=None, connections=0, listeners=[], workers=statuses)
+               core=Core.PURE, reloads=0, last_reload_error=None, connections=0, listeners=[],
+               workers=statuses)
     ).decode()  # fmt: skip
     found: dict[str, dict[tuple[str, ...], float]] = {}
     for family in text_string_to_metric_families(text):

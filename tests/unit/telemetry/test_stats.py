@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from quicedge.telemetry.stats import (
     ConnectionQuery,
+    ConnectionState,
     ConnectionStats,
     QueryError,
     check_query,
@@ -36,7 +37,7 @@ def test_a_record_is_immutable() -> None:
 ROWS = [
     _connection("aa", remote_address="192.0.2.1:4433", sni="a.example", created_at=1.0),
     _connection("bb", remote_address="192.0.2.2:4433", sni="B.example", created_at=3.0,
-                state="connected", smoothed_rtt=0.1),
+                state=ConnectionState.CONNECTED, smoothed_rtt=0.1),
     _connection("cc", remote_address="[2001:db8::1]:99", scids=["beef01"], created_at=2.0,
                 smoothed_rtt=0.01),
 ]  # fmt: skip
@@ -56,7 +57,7 @@ ROWS = [
         ({"sni": "b.EXAMPLE"}, ["bb"]),
         ({"cid": "BEEF"}, ["cc"]),
         ({"cid": "a"}, ["aa"]),
-        ({"state": "connected"}, ["bb"]),
+        ({"state": ConnectionState.CONNECTED}, ["bb"]),
         ({"sort": "smoothed_rtt"}, ["cc", "bb", "aa"]),
         ({"sort": "-smoothed_rtt"}, ["bb", "cc", "aa"]),
         ({"sort": "id", "limit": 1, "offset": 1}, ["bb"]),
