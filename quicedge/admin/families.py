@@ -70,6 +70,8 @@ def _routes(workers: list[Metrics]) -> Iterator[Metric]:
     outcomes: Counter[tuple[str, ...]] = Counter()
     received: Counter[tuple[str, ...]] = Counter()
     sent: Counter[tuple[str, ...]] = Counter()
+    tunnels: Counter[str] = Counter()
+    tunnels_ended: Counter[tuple[str, ...]] = Counter()
     routes = [item for worker in workers for item in worker.routes.items()]
     for name, route in routes:
         for status, count in route.statuses.items():
@@ -78,6 +80,8 @@ def _routes(workers: list[Metrics]) -> Iterator[Metric]:
             outcomes[name, outcome] += count
         received[(name,)] += route.bytes_received
         sent[(name,)] += route.bytes_sent
+        tunnels[name] += route.tunnels
+        tunnels_ended[(name,)] += route.tunnels_ended
     yield _counter(
         "quicedge_route_requests", "Requests answered, by status.", ["route", "status"], statuses
     )
@@ -94,6 +98,15 @@ def _routes(workers: list[Metrics]) -> Iterator[Metric]:
         "From the request head to the acknowledgment of the last byte of the response.",
         "route", DURATIONS, ((name, route.duration) for name, route in routes),
     )  # fmt: skip
+    open_tunnels = GaugeMetricFamily(
+        "quicedge_route_tunnels", "Tunnels (WebSockets) now.", labels=["route"]
+    )
+    for name, count in tunnels.items():
+        open_tunnels.add_metric([name], count)
+    yield open_tunnels
+    yield _counter(
+        "quicedge_route_tunnels_ended", "Tunnels that have ended.", ["route"], tunnels_ended
+    )
 
 
 def _upstreams(workers: list[Metrics]) -> Iterator[Metric]:

@@ -9,5 +9,5 @@ ACCESS_FIELDS: Final = (
     "bytes_sent", "total_seconds", "queue_seconds", "connect_seconds", "first_byte_seconds",
     "response_seconds", "upstream", "server", "client", "protocol", "quic_version",
     "connection_id", "stream_id", "smoothed_rtt", "min_rtt", "congestion_window",
-    "bytes_in_flight", "packets_lost", "limited_by", "user_agent", "trace_id",
+    "bytes_in_flight", "packets_lost", "limited_by", "user_agent", "trace_id", "tunnel",
 )  # fmt: skip

@@ -690,6 +690,32 @@ counted."""
 ALT_SVC_CHECK_INTERVAL: Final = 5.0
 """Seconds between checks of whether told clients have arrived."""
 
+TUNNEL_IDLE_TIMEOUT: Final = 3600.0
+"""Seconds without a byte in either direction after which a tunnel (WebSocket) ends (HAProxy's
+documentation: `timeout tunnel 1h`): pings every minute keep it open, forgotten ones end."""
+
+TUNNEL_HALF_CLOSED: Final = 60.0
+"""Seconds without a byte that a tunnel may stay half-closed: one side has nothing more to say."""
+
+TUNNEL_CLOSE_TIMEOUT: Final = 5.0
+"""Seconds that the peers of a tunnel have for the closing handshake once it has begun, or to end
+their half once the other side has closed (several round trips of a bad mobile path)."""
+
+TUNNEL_DRAIN_SPREAD: Final = 10.0
+"""Maximum seconds over which a draining worker closes its WebSockets, so that their clients do not
+reconnect all at once; half of the drain timeout if that is less."""
+
+TUNNEL_FRAMES_PER_READ: Final = 4096
+"""WebSocket frames in one read (up to 256 KB) above which frames are no longer followed: a
+millisecond of work. Messages of 64 bytes on average stay below it."""
+
+NEVER_TUNNELLED: Final = frozenset(("h2", "h2c", "h3", "http", "tls"))
+"""Protocols that clients never switch to: they would hide requests from routing, policy and logs
+(h2c smuggling), or end at the edge."""
+
+MAX_TUNNELS: Final = 10_000
+"""Tunnels per route and worker; each costs about 20 KB and a connection to the origin."""
+
 # --- upstream -------------------------------------------------------------------------------
 
 UPSTREAM_JOINED: Final = 64 * 1024

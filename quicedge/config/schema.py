@@ -178,6 +178,12 @@ class Route(_Section, frozen=True):
     """Bytes of path and query; overrides `[limits]`."""
     requests: list[RequestRate] = field(default_factory=list)
     """Request rates of this route, in addition to those of `[limits]`."""
+    upgrade: list[str] = field(default_factory=lambda: ["websocket"])
+    """Protocols that clients may switch to (Upgrade, extended CONNECT); empty: none."""
+    tunnel_idle_timeout: Seconds = limits.TUNNEL_IDLE_TIMEOUT
+    """Without a byte in either direction of a tunnel; then a WebSocket is closed with 1001."""
+    max_tunnels: Count = limits.MAX_TUNNELS
+    """Tunnels per worker, shared fairly among clients; beyond: 503."""
 
 
 class AltSvc(_Section, frozen=True):

@@ -18,6 +18,7 @@ from quicedge.config.addresses import (
 from quicedge.config.convert import join
 from quicedge.config.host_port import HostPort
 from quicedge.config.hostnames import host_problem
+from quicedge.config.limits import NEVER_TUNNELLED
 from quicedge.config.listeners import listeners
 from quicedge.config.problems import Problem, nearest
 from quicedge.config.rates import parse_rate
@@ -26,6 +27,8 @@ from quicedge.config.schema import Admin, Config, Limits, Qlog, RequestRate, Rou
 _SEGMENT = re.compile(r"(?:[A-Za-z0-9._~!$&'()+,;=:@/-]|%[0-9A-Fa-f]{2})*")
 """RFC 3986 section 3.3, without `*`."""
 _REQUEST_PATH = re.compile(r"/[!-~]*")
+_PROTOCOL = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+(?:/[A-Za-z0-9!#$%&'*+.^_`|~-]+)?")
+"""RFC 9110 section 7.8: a name, perhaps with a version."""
 _HEADER_RATE = re.compile(r"header:[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 Document = dict[str, Any]
@@ -301,6 +304,18 @@ def _routes(config: Config) -> Iterator[Problem]:
             yield Problem(where, f"duplicate route for host {route.host!r} and path {route.path!r}")
         seen.add(place)
         yield from _rates(f"{where}.requests", route.requests)
+        for place_in_list, name in enumerate(route.upgrade):
+            if problem := _protocol(name):
+                yield Problem(f"{where}.upgrade[{place_in_list}]", f"{name!r}{problem}")
+
+
+def _protocol(name: str) -> str | None:
+    """Describe why a protocol cannot be tunnelled; None when it can."""
+    if not _PROTOCOL.fullmatch(name):
+        return " is not the name of a protocol, such as 'websocket'"
+    if name.lower().partition("/")[0] in NEVER_TUNNELLED:
+        return " would hide requests from the edge and is never forwarded"
+    return None
 
 
 def _path(route: Route) -> str | None:

@@ -32,6 +32,7 @@ from quicedge.http.h1 import RequestReader
 from quicedge.http.h1_head import HeadReader, RequestHead, describe_head
 from quicedge.http.h1_response import encode_response
 from quicedge.http.message import Fields, Request
+from quicedge.http.upgrade import tunnel_request
 from quicedge.http.validation import MessageError
 from quicedge.proxy.accounting import route_label
 from quicedge.proxy.client import ClientInfo
@@ -108,7 +109,8 @@ class Http1Session(asyncio.Protocol):
 
     __slots__ = (
         "_backlogged", "_check_after", "_chunks", "_close_reason", "_closed", "_delivering",
-        "_ended", "_eof", "_gateway", "_host", "_idle_since", "_is_written", "_last_route",
+        "_ended", "_eof", "_gateway", "_host", "_idle_since", "_is_tunnel", "_is_written",
+        "_last_route",
         "_loop", "_reader", "_reading_paused", "_short", "_transport", "_untaken",
         "_writing_paused", "client", "connection", "going_away", "held", "is_draining", "memory",
         "requests", "routes", "stalls", "stream", "timeouts", "wake_scheduled",
@@ -171,6 +173,8 @@ class Http1Session(asyncio.Protocol):
         self._idle_since = gateway.now()
         self._eof = False
         """The client will send nothing more."""
+        self._is_tunnel = False
+        """The client has switched protocols."""
         self._closed = False
         self._close_reason: str | None = None
 
@@ -289,6 +293,10 @@ class Http1Session(asyncio.Protocol):
     def _check_eof(self) -> None:
         """Nothing more comes: give up a request that is not complete."""
         reader = self._reader
+        if self._is_tunnel:
+            if self.stream.exchange is not None:
+                self.stream.exchange.request_end()
+            return
         if self._closed or reader.is_complete or self.held:
             if not reader.buffered:
                 self.stream.persistent = False
@@ -315,12 +323,12 @@ class Http1Session(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         by_edge = self._closed
         self._closed = True
+        if self._delivering and exc is None and not self._writing_paused:
+            # Many clients close as soon as they have the last byte.
+            self._deliver()
         exchange = self.stream.exchange
         if exchange is not None:
-            if self._delivering and exc is None and not self._writing_paused:
-                # Many clients close as soon as they have the last byte.
-                self._deliver()
-            elif by_edge:
+            if by_edge:
                 exchange.connection_lost(Outcome.CONNECTION_CLOSED, self._close_reason or "")
             else:
                 exchange.connection_lost(Outcome.CLIENT_GONE, str(exc) if exc is not None else "")
@@ -341,11 +349,18 @@ class Http1Session(asyncio.Protocol):
         stream.begin(head)
         self._is_written = False
         self.client.http_version = b"1.1" if head.minor else b"1.0"
+        request = head.request
+        if head.upgrade:
+            try:
+                request = tunnel_request(request, head.upgrade) or request
+            except MessageError as error:
+                self._refuse_upgrade(head, error)
+                return
         if self.memory.is_short:
             self._reader.hold()
-            self.held.hold(stream, head.request)
+            self.held.hold(stream, request)
         else:
-            self._gateway.handle(head.request, stream, self.client)
+            self._gateway.handle(request, stream, self.client)
 
     def on_data(self, data: bytes) -> None:
         exchange = self.stream.exchange
@@ -388,6 +403,20 @@ class Http1Session(asyncio.Protocol):
             self.stream.persistent = False
             exchange.refuse(error.status_hint, Outcome.MALFORMED, reason=str(error))
             exchange.request_malformed(str(error))
+
+    def _refuse_upgrade(self, head: RequestHead, error: MessageError) -> None:
+        """Answer a malformed opening handshake; the connection persists, as after any request."""
+        stream, request = self.stream, head.request
+        response, body = error_response(error.status_hint, request.method)
+        response.fields.append((b"date", self._gateway.date()))
+        fields = [
+            (b":method", request.method), (b":authority", request.authority),
+            (b":path", request.path), *request.fields,
+        ]  # fmt: skip
+        self._gateway.rejected(self.client, stream.stream_id, fields, error, len(body))
+        stream.response(response, end=False)
+        stream.write(body)
+        stream.end(())
 
     # --- from the stream (http1_stream.Session) ---------------------------------------------------
 
@@ -443,6 +472,37 @@ class Http1Session(asyncio.Protocol):
         self._ended = True
         if not self.wake_scheduled:
             self.wake()
+
+    def switch_protocols(self) -> None:
+        """Bytes of the client belong to the tunnel, those that came ahead too."""
+        self._is_tunnel = True
+        self._loop.call_soon(self._switch)
+
+    def _switch(self) -> None:
+        self._reader.switch()
+        if self._backlogged:
+            self._backlogged = False
+            self._control_reading()
+        if self._eof:
+            self._check_eof()
+
+    def tunnel_ended(self) -> None:
+        """The origin's half of a tunnel has ended: end ours, or both if the transport cannot."""
+        self._delivering = True
+        self._loop.call_soon(self._end_tunnel)
+
+    def _end_tunnel(self) -> None:
+        if self._closed:
+            return
+        self.flush()
+        exchange = self.stream.exchange
+        if exchange is not None and not exchange.request_over and self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:
+            if exchange is not None:
+                exchange.request_end()
+            self._close_transport()
+        self._check_delivery()
 
     def break_off(self, truncated: bool) -> None:
         """Close, because a response cannot be completed; `truncated`: only an abrupt end tells the

@@ -11,6 +11,7 @@ from quicedge.http.h1_head import RequestHead
 from quicedge.http.h1_response import encode_response, encode_trailers
 from quicedge.http.message import Field, Response
 from quicedge.http.semantics import response_has_body
+from quicedge.http.upgrade import switching_fields
 from quicedge.http.validation import FORBIDDEN_TRAILERS
 from quicedge.proxy.exchange import Exchange
 
@@ -27,6 +28,8 @@ class _Framing(Enum):
     CHUNKED = auto()
     CLOSE = auto()
     """The end of the connection, for HTTP/1.0 clients."""
+    TUNNEL = auto()
+    """Nothing: the protocol is another."""
 
 
 class Session(Protocol):
@@ -52,6 +55,12 @@ class Session(Protocol):
 
     def response_ended(self) -> None:
         """The last byte of a response is pending."""
+
+    def switch_protocols(self) -> None:
+        """The pending head switches protocols: what the client sends belongs to the tunnel."""
+
+    def tunnel_ended(self) -> None:
+        """The last byte of the origin's half of a tunnel is pending."""
 
     def break_off(self, truncated: bool) -> None:
         """Close, because a response cannot be completed; `truncated`: only an abrupt end tells the
@@ -119,6 +128,9 @@ class RequestStream:
 
     def response(self, response: Response, end: bool) -> None:
         status, fields, head = response.status, response.fields, self.head
+        if status == 101:
+            self._switch(response)
+            return
         request = head.request
         declared = None
         for name, value in fields:
@@ -157,6 +169,16 @@ class RequestStream:
         elif not session.wake_scheduled:
             session.wake()
 
+    def _switch(self, response: Response) -> None:
+        """Switch protocols (RFC 9110 section 7.8)."""
+        assert self.exchange is not None
+        self._framing = _Framing.TUNNEL
+        self.persistent = False
+        fields = switching_fields(self.exchange.request, response.fields)
+        self.pending.append(encode_response(101, fields))
+        self._session.switch_protocols()
+        self._session.wake()
+
     @staticmethod
     def _without_length(fields: Sequence[Field]) -> list[Field]:
         """The fields without a faulty declaration of a length: the framing is ours."""
@@ -185,6 +207,9 @@ class RequestStream:
             session.wake()
 
     def end(self, trailers: Sequence[Field]) -> None:
+        if self._framing is _Framing.TUNNEL:
+            self._session.tunnel_ended()
+            return
         if self._framing is _Framing.CHUNKED:
             # RFC 9110 section 6.5.1: only to a client that has said that it takes them.
             taken = self.head.takes_trailers
@@ -197,7 +222,8 @@ class RequestStream:
 
     def reset(self, internal: bool) -> None:
         self.persistent = False
-        self._session.break_off(truncated=self._framing is _Framing.CLOSE)
+        abruptly = self._framing is _Framing.CLOSE or self._framing is _Framing.TUNNEL
+        self._session.break_off(truncated=abruptly)
 
     def consumed(self, nbytes: int) -> None:
         self._session.consumed(nbytes)

@@ -340,7 +340,8 @@ class Http3Session:
                 state is Delivery.DELIVERED or (satisfied and state is Delivery.IN_FLIGHT)
             ):
                 self._delivered(stream)
-            elif stream.exchange is not None:
+            # A tunnel goes on after its origin's half is delivered.
+            if stream.exchange is not None:
                 stream.exchange.connection_lost(outcome, told or "")
 
     @property
@@ -491,6 +492,9 @@ class Http3Session:
         is_held = stream_id in self.held
         if not is_held and (stream is None or stream.exchange is None):
             return
+        if stream is not None and stream.exchange is not None and stream.exchange.is_tunnel:
+            # RFC 9114 section 4.4: only DATA is permitted; H3_FRAME_UNEXPECTED.
+            raise H3Error(H3ErrorCode.FRAME_UNEXPECTED, "HEADERS in a tunnel")
         try:
             trailers = validate_trailers(fields, limits=self._gateway.message_limits)
         except MessageError as error:

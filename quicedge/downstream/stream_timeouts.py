@@ -107,7 +107,8 @@ class StreamTimeouts:
         exchange.check_held_head(now)
         got = exchange.bytes_received
         mark = self._bodies.setdefault(stream.stream_id, _Mark(got, now))
-        if exchange.request_paused or exchange.response_started:
+        # A tunnel has an idle timeout of its own, and until it is open it waits for its origin.
+        if exchange.request_paused or exchange.response_started or exchange.tunnel is not None:
             mark.excuse(got, now)
             return 0
         least = max(int(timeout * MIN_BODY_RATE), 1)
@@ -120,7 +121,7 @@ class StreamTimeouts:
 
     def _check_reader(self, session: Session, stream: Stream, timeout: float, now: float) -> int:
         exchange = stream.exchange
-        if exchange is None:
+        if exchange is None or exchange.is_tunnel:
             return 0
         progress, stream_id = session.progress, stream.stream_id
         taken = progress.acknowledged_bytes(stream_id)

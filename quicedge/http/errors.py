@@ -134,6 +134,8 @@ class OriginFailure(StrEnum):
     """The request violated its own framing."""
     NO_SERVER = "no_server"
     OVERLOADED = "overloaded"
+    NO_TUNNEL = "no_tunnel"
+    """It does not switch protocols, or does not offer extended CONNECT (RFC 8441)."""
     STALLED = "stalled"
     """The client made no progress while other requests waited for the connection."""
 
@@ -153,6 +155,7 @@ _FAILURE_STATUS = {
     OriginFailure.FIRST_BYTE_TIMEOUT: 504,
     OriginFailure.IDLE_TIMEOUT: 504,
     OriginFailure.NO_SERVER: 503,
+    OriginFailure.NO_TUNNEL: 501,
     OriginFailure.OVERLOADED: 503,
     OriginFailure.STALLED: 408,
 }

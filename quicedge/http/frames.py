@@ -31,11 +31,12 @@ class StreamType(IntEnum):
 
 
 class Setting(IntEnum):
-    """RFC 9114 section 7.2.4.1 and RFC 9204 section 5."""
+    """RFC 9114 section 7.2.4.1, RFC 9204 section 5 and RFC 9220 section 5."""
 
     QPACK_MAX_TABLE_CAPACITY = 0x1
     MAX_FIELD_SECTION_SIZE = 0x6
     QPACK_BLOCKED_STREAMS = 0x7
+    ENABLE_CONNECT_PROTOCOL = 0x8
 
 
 CONTROL_FRAMES = frozenset(

@@ -49,6 +49,8 @@ class _State(Enum):
     """Before content that `hold` keeps back."""
     COMPLETE = auto()
     """After a request, until `proceed`."""
+    TUNNEL = auto()
+    """The connection has switched protocols: bytes are passed on as they are."""
     CLOSED = auto()
     """Everything else is ignored: nothing after a malformed message can be trusted."""
 
@@ -122,6 +124,8 @@ class RequestReader:
             self._read_length(data)
         elif state is _State.CHUNKED:
             self._read_chunks(data)
+        elif state is _State.TUNNEL:
+            self._handler.on_data(data)
         elif state is not _State.CLOSED:
             self._data = self._data[self._at :] + data
             self._at = 0
@@ -154,6 +158,15 @@ class RequestReader:
         """Read the next request of what was sent ahead."""
         if self._state is _State.HEAD and self._data:
             self._read_head()
+
+    def switch(self) -> None:
+        """The response switches protocols: everything after the request belongs to the tunnel."""
+        if self._state is _State.COMPLETE:
+            self._state = _State.TUNNEL
+            data, self._data = self._data[self._at :], b""
+            self._at = 0
+            if data:
+                self._handler.on_data(data)
 
     def close(self) -> None:
         """Ignore everything from now on."""

@@ -57,6 +57,8 @@ def _settings_frame(settings: H3Settings) -> bytes:
         Setting.QPACK_BLOCKED_STREAMS: settings.qpack_blocked_streams,
         Setting.MAX_FIELD_SECTION_SIZE: settings.max_field_section_size,
     }
+    if settings.extended_connect:
+        announced[Setting.ENABLE_CONNECT_PROTOCOL] = 1
     return encode_frame(FrameType.SETTINGS, encode_settings(announced))
 
 

@@ -110,6 +110,8 @@ class H3Settings:
     qpack_blocked_streams: int = 0
     max_field_section_size: int = limits.MAX_FIELD_SECTION_SIZE
     max_fields: int = limits.MAX_FIELDS
+    extended_connect: bool = False
+    """Clients may request tunnels (RFC 9220)."""
 
 
 class StreamState:

@@ -49,7 +49,7 @@ class Request:
     ended: bool = False
     """The head is the whole request: no body and no trailers follow."""
     protocol: bytes | None = None
-    """The `:protocol` of an extended CONNECT (RFC 9220)."""
+    """The protocol of a tunnel, in lower case (`http.upgrade`); None for ordinary requests."""
 
     def with_fields(self, fields: Fields) -> Request:
         """The same request with other field lines."""

@@ -98,7 +98,7 @@ class MessageLimits:
     max_fields: int = defaults.MAX_FIELDS
     allow_connect: bool = False
     extended_connect: bool = False
-    """SETTINGS_ENABLE_CONNECT_PROTOCOL was announced (RFC 9220 section 3)."""
+    """SETTINGS_ENABLE_CONNECT_PROTOCOL was announced (RFC 8441 and RFC 9220, section 3)."""
 
 
 def validate_request(section: Sequence[Field], limits: MessageLimits) -> Request:
@@ -176,12 +176,19 @@ def _request(
             raise MessageError("CONNECT is not served here", status_hint=501)
     elif scheme is None or path is None:
         raise MessageError(":scheme or :path is missing")
+    if scheme is None or path is None:
+        pass  # CONNECT to a host, which is all that it names
     elif scheme != b"https" and not SCHEME.fullmatch(scheme):
         raise MessageError(":scheme is malformed")
     elif not PATH.fullmatch(path) and not (path == b"*" and method == b"OPTIONS"):
         raise MessageError(":path is malformed")
     elif is_ambiguous(path):
         raise MessageError(":path has dot segments that servers disagree about")
+    if protocol is not None:
+        protocol = protocol.lower()
+        # RFC 8441 section 5: not used in extended CONNECT. Inside the edge it marks clients of
+        # HTTP/1.1 (`http.upgrade`).
+        fields = [field for field in fields if field[0] != b"sec-websocket-key"]
     authority = _authority(pseudo.get(b":authority"), host)
     return Request(
         method=method,

@@ -9,7 +9,8 @@ from quicedge.http.message import Field
 from quicedge.http.validation import MessageError
 from quicedge.proxy.client import ClientInfo, address_of
 from quicedge.proxy.exchange import Exchange
-from quicedge.telemetry.access import AccessRecord
+from quicedge.proxy.tunnel import Tunnel
+from quicedge.telemetry.access import AccessRecord, TunnelFacts
 from quicedge.telemetry.metrics import Metrics
 from quicedge.telemetry.outcomes import Outcome
 from quicedge.telemetry.protocols import http_protocol
@@ -63,7 +64,18 @@ def access_record(exchange: Exchange) -> AccessRecord:
         packets_lost=transport.packets_lost,
         limited_by=client.limited_by(exchange.ended_at or exchange.started_at),
         trace_id=exchange.trace.trace_id if exchange.trace is not None else None,
+        tunnel=_tunnel_facts(exchange.tunnel) if exchange.is_tunnel else None,
         user_agent=text(agent) if agent is not None else None,
+    )
+
+
+def _tunnel_facts(tunnel: Tunnel | None) -> TunnelFacts:
+    assert tunnel is not None, "the exchange is one"
+    return TunnelFacts(
+        protocol=text(tunnel.protocol),
+        client_close_code=tunnel.client_close_code,
+        origin_close_code=tunnel.origin_close_code,
+        ended_first=tunnel.ended_first,
     )
 
 
@@ -144,4 +156,5 @@ def count_exchange(metrics: Metrics, exchange: Exchange) -> None:
         first_byte_seconds=(
             exchange.first_byte_at - started if exchange.first_byte_at is not None else None
         ),
+        tunnel=exchange.is_tunnel,
     )

@@ -22,9 +22,10 @@ from quicedge.http.message import Field, HttpVersion, Request, Response
 from quicedge.proxy.client import ClientInfo
 from quicedge.proxy.error_response import error_response
 from quicedge.proxy.trace_context import SpanContext, TraceContext
+from quicedge.proxy.tunnel import Tunnel
 from quicedge.shares import Client
 from quicedge.telemetry.outcomes import Outcome
-from quicedge.upstream.base import OriginStream, UpstreamError
+from quicedge.upstream.base import OriginStream, ResponseHandler, UpstreamError
 
 
 class HeadTooLarge(Exception):
@@ -49,6 +50,9 @@ class Downstream(Protocol):
     Called in this order: `accepted`; `informational` any number of times; `response`, `write`,
     `end`; `done`. A `response` with `end` set replaces `end`; `reset` may come at any time after
     `accepted` and ends the response.
+
+    In a tunnel (`Exchange.is_tunnel`) the response has status 101 for HTTP/1.1 and 200 otherwise,
+    and `end` ends our half only: the client's goes on until it ends, or `stop_request`.
     """
 
     stream_id: int
@@ -88,16 +92,19 @@ class Downstream(Protocol):
 class Origin(Protocol):
     """A group of servers that requests can be sent to (`upstream.group.Upstream`)."""
 
-    def open(self, request: Request, handler: Exchange, client: Client | None) -> OriginStream: ...
+    def open(
+        self, request: Request, handler: ResponseHandler, client: Client | None
+    ) -> OriginStream: ...
 
 
 class Exchange:
     """One request and its response. Times are seconds of `clock`; body counts are bytes.
 
-    Call `start`, `answer` or `refuse` first, once. From the client: `request_data` any number of
-    times, then `request_end`, `request_aborted` or `request_malformed`; `response_stopped` and
-    `connection_lost` at any time; `delivered` when the complete response is acknowledged. From the
-    origin: the methods of `upstream.base.ResponseHandler`. Calls after the end are ignored.
+    Call `start`, `start_tunnel`, `answer` or `refuse` first, once. From the client: `request_data`
+    any number of times, then `request_end`, `request_aborted` or `request_malformed`;
+    `response_stopped` and `connection_lost` at any time; `delivered` when the complete response is
+    acknowledged. From the origin: the methods of `upstream.base.ResponseHandler`. Calls after the
+    end are ignored.
 
     `on_done` is called exactly once: when the request is over and the response is delivered, or
     never will be. `outcome` is final then.
@@ -108,7 +115,7 @@ class Exchange:
         "_paused_request", "_request_over", "_response_over", "_uncredited", "_waiting_for_end",
         "bytes_delivered", "bytes_received", "bytes_sent", "client", "early_data", "ended_at",
         "filters", "first_byte_at", "outcome", "reason", "request", "response_at",
-        "response_started", "route", "stalled", "started_at", "status", "trace",
+        "response_started", "route", "stalled", "started_at", "status", "trace", "tunnel",
     )  # fmt: skip
 
     def __init__(
@@ -149,6 +156,8 @@ class Exchange:
         For a truncated response it is too low by the framing of the missing part.
         """
         self.response_started = False
+        self.tunnel: Tunnel | None = None
+        """The tunnel that is requested, or open."""
         self.stalled = False
         self._clock = clock
         self.filters = filters
@@ -194,6 +203,16 @@ class Exchange:
         return self._paused_request
 
     @property
+    def is_tunnel(self) -> bool:
+        """Whether it has become a tunnel: deadlines on progress do not apply."""
+        return self.tunnel is not None and self.tunnel.is_open
+
+    @property
+    def speaks_http1(self) -> bool:
+        """Whether the client speaks HTTP/1.1."""
+        return self.client.http_version == b"1.1"
+
+    @property
     def may_pause(self) -> bool:
         """Whether the request is a stream of messages, whose sender may pause between them."""
         media_type = semantics.media_type(self.request.fields)
@@ -218,6 +237,11 @@ class Exchange:
         else:
             self._open(origin)
 
+    def start_tunnel(self, origin: Origin, tunnel: Tunnel) -> None:
+        """Forward a request for a tunnel to `origin`."""
+        self.tunnel = tunnel
+        self._open(origin)
+
     def _may_lack_content(self) -> bool:
         """Whether to hold the head until it is known if content follows.
 
@@ -237,7 +261,8 @@ class Exchange:
     def _open(self, origin: Origin) -> None:
         self._waiting_for_end = None
         request = self.filters.on_request(self.request, self)
-        self._origin = origin.open(request, self, self.client.share)
+        handler: ResponseHandler = self if self.tunnel is None else self.tunnel
+        self._origin = origin.open(request, handler, self.client.share)
 
     def check_held_head(self, now: float) -> None:
         """Forward a head that was held for `REQUEST_END_WAIT`; call it about once per second."""
@@ -256,7 +281,9 @@ class Exchange:
         if self._response_over or self._origin is None or self._request_over:
             self._downstream.consumed(size)
             return
-        if limit is not None and self.bytes_received > limit:
+        if self.tunnel is not None:
+            self.tunnel.client_sent(data)
+        elif limit is not None and self.bytes_received > limit:
             self._downstream.consumed(size)
             self.refuse(413, Outcome.REQUEST_TOO_LARGE)
             return
@@ -276,6 +303,8 @@ class Exchange:
             self._open(self._waiting_for_end)
         if self._origin is not None and not self._response_over and not self.request.ended:
             self._origin.end(self.filters.reserved.pass_trailers(trailers))
+        if self.tunnel is not None:
+            self.tunnel.client_ended()
         self._maybe_done()
 
     def request_aborted(self) -> None:
@@ -364,11 +393,47 @@ class Exchange:
         outcome = Outcome.of_origin(error.kind)
         if self.response_started:
             self.reason = error.detail
-            self._downstream.reset(internal=True)
+            # RFC 8441 section 5 and RFC 9220 section 3: a lost connection behind a tunnel is told
+            # as a cancelled stream.
+            self._downstream.reset(internal=self.tunnel is None)
             self._stop_request()
             self._finish(outcome)
         else:
             self.refuse(error.kind.status, outcome, reason=error.detail)
+
+    # --- of a tunnel (tunnel.Tunnel) ------------------------------------------------------------
+
+    def open_tunnel(self, response: Response) -> None:
+        """The origin has opened the tunnel: tell the client."""
+        if self._response_over:
+            return
+        self.first_byte_at = self._clock()
+        response.status = 101 if self.speaks_http1 else 200
+        try:
+            self._downstream.response(self.filters.on_response(response, self), end=False)
+        except HeadTooLarge:
+            self.refuse(502, Outcome.RESPONSE_TOO_LARGE)
+            return
+        self.status = response.status
+        self.response_started = True
+
+    def end_response_half(self) -> None:
+        """The origin has ended its half; the client's goes on."""
+        if self._response_over or self.response_at is not None:
+            return
+        self.response_at = self._clock()
+        self._in_delivery = True
+        self._downstream.end(())
+
+    def end_tunnel(self, outcome: Outcome) -> None:
+        """End both halves, whatever is left of them."""
+        if self._response_over:
+            return
+        self.end_response_half()
+        if self._origin is not None:
+            self._origin.abort()
+        self._stop_request()
+        self._finish(outcome, in_delivery=self._in_delivery)
 
     def pause_request(self) -> None:
         self._paused_request = True
@@ -420,6 +485,8 @@ class Exchange:
         self._request_over = True
         if not self._response_over:
             self.reason = reason
+            if self.is_tunnel and self.tunnel is not None and self.tunnel.is_settled:
+                outcome, self.reason = Outcome.COMPLETE, ""
             self._abort_origin()
             self._finish(outcome)
             return

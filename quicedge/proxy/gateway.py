@@ -23,6 +23,7 @@ from quicedge.proxy.local_reply import LocalReply, local_reply
 from quicedge.proxy.policy import Policy
 from quicedge.proxy.router import Router, host_of
 from quicedge.proxy.spans import SpanRecorder
+from quicedge.proxy.tunnels import Tunnels
 from quicedge.telemetry.access import AccessLog
 from quicedge.telemetry.metrics import Metrics
 from quicedge.telemetry.outcomes import Outcome
@@ -66,6 +67,7 @@ class Gateway:
         self.message_limits = MessageLimits()
         self.now = clock
         self.date = date
+        self.tunnels = Tunnels(policy, self.metrics)
         self._spans = spans
         self._router = Router(())
         self._upstreams: Mapping[str, AnyUpstream] = {}
@@ -77,8 +79,11 @@ class Gateway:
         self._upstreams = upstreams
         self._filters = build_filters(config, self._spans, self.date)
         self.message_limits = MessageLimits(
-            max_size=config.http3.max_field_section_size, max_fields=config.http3.max_fields
+            max_size=config.http3.max_field_section_size,
+            max_fields=config.http3.max_fields,
+            extended_connect=True,
         )
+        self.tunnels.configure(config)
         use_series(self.metrics, config)
 
     # --- requests -------------------------------------------------------------------------------
@@ -94,7 +99,11 @@ class Gateway:
         elif exchange.route is None:
             exchange.refuse(404, Outcome.NO_ROUTE)
         elif not self.policy.refuses(exchange):
-            exchange.start(self._upstreams[exchange.route.upstream])
+            upstream = self._upstreams[exchange.route.upstream]
+            if exchange.request.protocol is None:
+                exchange.start(upstream)
+            else:
+                self.tunnels.start(exchange, upstream, self.now())
         return exchange
 
     def refuse_late(self, request: Request, downstream: Downstream, client: ClientInfo) -> None:
@@ -104,10 +113,13 @@ class Gateway:
 
     def _accept(self, request: Request, downstream: Downstream, client: ClientInfo) -> Exchange:
         self.requests_total += 1
+        route = self._router.find(request.authority, request.path)
+        if request.protocol is not None:
+            request = self.tunnels.served_form(request, route, client)
         exchange = Exchange(
             request,
             downstream,
-            self._router.find(request.authority, request.path),
+            route,
             client,
             self._filters,
             clock=self.now,
@@ -123,6 +135,9 @@ class Gateway:
         exchange.filters.on_done(exchange)
         if self.access_log is not None:
             self.access_log.log(access_record(exchange))
+        if exchange.tunnel is not None:
+            self.tunnels.ended(exchange)
+            exchange.tunnel = None  # break the reference cycle
 
     def rejected(
         self,

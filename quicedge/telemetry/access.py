@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, TypedDict
 
 import msgspec
 
@@ -13,6 +13,17 @@ from quicedge.telemetry.outcomes import Outcome
 from quicedge.telemetry.protocols import HttpProtocol
 from quicedge.telemetry.text import escape, escape_json
 from quicedge.telemetry.writer import LineWriter
+
+
+class TunnelFacts(TypedDict):
+    """How a tunnel ended."""
+
+    protocol: str
+    client_close_code: int | None
+    """Of the client's WebSocket Close frame; 1005 if it had no code."""
+    origin_close_code: int | None
+    ended_first: str | None
+    """Who ended its half first: `client`, `origin` or `edge`."""
 
 
 class AccessRecord(msgspec.Struct, kw_only=True):
@@ -69,6 +80,8 @@ class AccessRecord(msgspec.Struct, kw_only=True):
     user_agent: str | None = None
     trace_id: str | None = None
     """ID of the request's distributed trace (W3C Trace Context)."""
+    tunnel: TunnelFacts | None = None
+    """Of a tunnel (WebSocket); its bytes and duration are those of the record."""
 
 
 class AccessLog:
@@ -159,6 +172,9 @@ def encode_console(record: AccessRecord) -> bytes:
         parts.append(f"cwnd={_size(record.congestion_window)}")
     if record.packets_lost:
         parts.append(f"lost={record.packets_lost}")
+    if record.tunnel is not None:
+        codes = record.tunnel["client_close_code"], record.tunnel["origin_close_code"]
+        parts.append(f"{record.tunnel['protocol']}={codes[0] or '-'}/{codes[1] or '-'}")
     if record.connection_id:
         parts.append(f"conn={record.connection_id[:8]}/{record.stream_id}")
     return escape(" ".join(parts)).encode("utf-8", "backslashreplace") + b"\n"

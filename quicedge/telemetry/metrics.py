@@ -70,7 +70,11 @@ class RouteMetrics(Struct):
     bytes_sent: int = 0
     """Content that clients acknowledged."""
     duration: Histogram = field(default_factory=lambda: Histogram.over(DURATIONS))
-    """From the request head until the last byte of the response was acknowledged."""
+    """From the request head until the last byte of the response was acknowledged; not of tunnels,
+    which last as long as their peers like."""
+    tunnels: int = 0
+    """Tunnels that are open now, or requested."""
+    tunnels_ended: int = 0
 
 
 class UpstreamMetrics(Struct):
@@ -139,6 +143,7 @@ class Metrics(Struct):
         bytes_sent: int,
         seconds: float,
         first_byte_seconds: float | None,
+        tunnel: bool = False,
     ) -> None:
         """Record an exchange that has ended; `status` is 0 when there was none."""
         found = self.route(route)
@@ -148,7 +153,10 @@ class Metrics(Struct):
         found.outcomes[outcome] += 1
         found.bytes_received += bytes_received
         found.bytes_sent += bytes_sent
-        found.duration.observe(seconds, DURATIONS)
+        if tunnel:
+            found.tunnels_ended += 1
+        else:
+            found.duration.observe(seconds, DURATIONS)
         if upstream is None:
             return
         of_upstream = self.upstream(upstream)

@@ -35,6 +35,10 @@ class Outcome(StrEnum):
     OVERLOADED = "overloaded"
     STALLED = "stalled"
     """The client made no progress while others waited for the resources it held."""
+    TUNNEL_IDLE = "tunnel_idle"
+    """A tunnel had no traffic for too long."""
+    TUNNEL_DRAINED = "tunnel_drained"
+    """The edge closed a tunnel because it shuts down."""
     # Of `http.errors.OriginFailure`.
     ORIGIN_CONNECT = "origin_connect"
     ORIGIN_CONNECT_TIMEOUT = "origin_connect_timeout"
@@ -46,6 +50,7 @@ class Outcome(StrEnum):
     ORIGIN_REQUEST = "origin_request"
     ORIGIN_NO_SERVER = "origin_no_server"
     ORIGIN_OVERLOADED = "origin_overloaded"
+    ORIGIN_NO_TUNNEL = "origin_no_tunnel"
 
     @property
     def origin_failure(self) -> str | None:
@@ -72,6 +77,8 @@ class Refusal(StrEnum):
     URI_TOO_LONG = "uri_too_long"
     OVERLOADED = "overloaded"
     RATE_LIMITED = "rate_limited"
+    TUNNELS = "tunnels"
+    """More tunnels than the route allows."""
     TOO_SLOW = "too_slow"
     STALLED = "stalled"
     """A stream reset because its client read nothing while holding its share of the memory."""

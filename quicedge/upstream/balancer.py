@@ -32,8 +32,8 @@ class LeastRequests(RoundRobin):
     """The server with the fewest active requests; round robin between equals."""
 
     def choose(self, candidates: Sequence[Server], request: Request) -> Server:
-        least = min(server.running for server in candidates)
-        return super().choose([s for s in candidates if s.running == least], request)
+        least = min(server.load for server in candidates)
+        return super().choose([s for s in candidates if s.load == least], request)
 
 
 class ClientAddress:

@@ -53,6 +53,17 @@ class ResponseHandler(Protocol):
         """The origin accepts request bytes again."""
 
 
+class TunnelHandler(ResponseHandler, Protocol):
+    """The handler of a request for a tunnel (`Request.protocol`).
+
+    If the origin opens it, `established` replaces `response`. `end` then tells that the origin's
+    half has ended; the client's goes on until `OriginStream.end`, and may still fail.
+    """
+
+    def established(self, response: Response) -> None:
+        """The origin has opened the tunnel; the status is 200."""
+
+
 class OriginStream(Protocol):
     """One request to an origin: `write` any number of times, then `end` once; or `abort`."""
 

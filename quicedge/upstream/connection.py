@@ -16,6 +16,8 @@ class Attempt(Protocol):
 
     is_duplex: bool
     """Whether the origin may respond early and still want the rest of the body."""
+    takes_more: bool
+    """Whether, in a tunnel, the origin still takes bytes once it has ended its half."""
 
     def write(self, data: bytes) -> None: ...
 
@@ -34,6 +36,10 @@ class Receiver(Protocol):
     def informational(self, response: Response) -> None: ...
 
     def response(self, response: Response) -> None: ...
+
+    def established(self, response: Response, attempt: Attempt) -> None:
+        """The origin has opened the requested tunnel, in place of `response`: `attempt` replaces
+        the earlier one, and the halves end separately (`end_of_response` is the origin's)."""
 
     def data(self, data: bytes) -> None: ...
 
@@ -108,6 +114,9 @@ class Owner(Protocol):
 
     def limited(self, max_streams: int) -> None:
         """The origin allows this many concurrent requests per connection (HTTP/2 only)."""
+
+    def lacks_tunnels(self) -> None:
+        """The server speaks HTTP/2 but does not offer extended CONNECT (RFC 8441)."""
 
     def repaired_response(self, what: str) -> None:
         """Its responses deviated from HTTP and were repaired; `what` is one of a few constants."""

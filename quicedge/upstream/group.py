@@ -76,11 +76,31 @@ class Upstream:
             )
             for address in addresses
         )
+        self._pools = self.servers
+        if tls is not None and config.protocol == "auto":
+            self._pools += self._add_tunnel_pools()
         self._balancer: Balancer = make_balancer(config.balance)
         self._probers = [
             Prober(server.address, config, server.health, OneServer(self, server).open, self.loop)
             for server in (self.servers if config.health_path else ())
         ]
+
+    def _add_tunnel_pools(self) -> tuple[Server, ...]:
+        """Give origins whose HTTP version ALPN decides a second pool, of HTTP/1.1, for tunnels.
+
+        Every origin that serves WebSockets at all does so in HTTP/1.1; few that speak HTTP/2 also
+        offer extended CONNECT (RFC 8441).
+        """
+        config = msgspec.structs.replace(self.config, protocol="http/1.1")
+        tls = tls_context(config)
+        added = []
+        for server in self.servers:
+            if server.address.tls:
+                connector = Connector(server.address, config, tls)
+                pool = Server(server.address, config, connector, self.loop, main=server)
+                server.tunnels = pool
+                added.append(pool)
+        return tuple(added)
 
     def open(
         self, request: Request, handler: ResponseHandler, client: Client | None = None
@@ -108,12 +128,12 @@ class Upstream:
     @property
     def is_contended(self) -> bool:
         """Whether requests wait for resources that others hold."""
-        return any(server.is_contended for server in self.servers)
+        return any(pool.is_contended for pool in self._pools)
 
     def reclaim(self) -> None:
         """Take resources that others wait for from stalled clients; call about once per second."""
-        for server in self.servers:
-            server.reclaim()
+        for pool in self._pools:
+            pool.reclaim()
 
     def stats(self) -> dict[str, dict[str, int]]:
         """Gauges and counters per server (`Server.stats`)."""
@@ -123,10 +143,10 @@ class Upstream:
         """Accept no more requests: close idle connections now, the others when they become idle."""
         for prober in self._probers:
             prober.close()
-        for server in self.servers:
-            server.retire()
+        for pool in self._pools:
+            pool.retire()
 
     async def close(self, grace: float = 0.0) -> None:
         """Retire, wait up to `grace` seconds for running requests, then fail the rest and close."""
         self.retire()
-        await asyncio.gather(*(server.close(grace) for server in self.servers))
+        await asyncio.gather(*(pool.close(grace) for pool in self._pools))

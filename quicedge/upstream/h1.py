@@ -7,6 +7,7 @@ exchange did not end cleanly is closed, so nothing can be smuggled into the next
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import select
 from collections.abc import Sequence
@@ -24,12 +25,14 @@ from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.http.errors import OriginFailure
 from quicedge.http.message import Field, Fields, Request, Response
 from quicedge.http.semantics import response_has_body
+from quicedge.http.upgrade import encode_key, expects_accept, switched
 from quicedge.http.validation import FORBIDDEN_TRAILERS, MessageError, validate_response_fields
 from quicedge.upstream.base import UpstreamError
 from quicedge.upstream.connection import Owner, Receiver
 from quicedge.upstream.deadline import Deadline
 from quicedge.upstream.h1_head import HeadFilter, is_plain
-from quicedge.upstream.h1_request import encode_head, encode_trailers
+from quicedge.upstream.h1_request import encode_head, encode_trailers, encode_upgrade
+from quicedge.upstream.h1_tunnel import H1Tunnel
 from quicedge.upstream.interim import InterimRate
 from quicedge.upstream.retry import Retry
 
@@ -37,10 +40,15 @@ _KEEP_ALIVE_TIMEOUT = re.compile(rb"(?:^|[,;\s])timeout=([0-9]{1,6})(?:$|[,;\s])
 
 
 class H1Connection(asyncio.Protocol):
-    """An HTTP/1.1 `OriginConnection`, and the `Attempt` of its running request."""
+    """An HTTP/1.1 `OriginConnection`, and the `Attempt` of its running request.
+
+    Once the origin has switched protocols, the transport belongs to an `H1Tunnel`, and this only
+    stands for it in the pool, which never reuses it.
+    """
 
     is_shared = False
     is_duplex = False
+    takes_more = False
 
     def __init__(
         self,
@@ -84,6 +92,10 @@ class H1Connection(asyncio.Protocol):
         self._keep_alive = False
         self._keepalive = config.keepalive_timeout  # seconds, after this response
         self._complete = False
+        # A request for a tunnel.
+        self._protocol: bytes | None = None
+        self._key: bytes | None = None  # generated here, because the client sent none
+        self._tunnel: H1Tunnel | None = None
 
     @property
     def capacity(self) -> int:
@@ -115,16 +127,25 @@ class H1Connection(asyncio.Protocol):
         self._answered = self._head_done = self._until_close = self._complete = False
         if self._parser is None:
             self._parser = HttpResponseParser(self)
+        self._protocol = request.protocol
         try:
-            self._out.append(encode_head(request))
+            self._out.append(
+                encode_head(request) if request.protocol is None else self._upgrade(request)
+            )
         except ValueError as error:
             self._reject(str(error))
             return self
-        if request.ended:
+        if self._request_done:
             self._flush()
         else:
             self._flush_soon()
         return self
+
+    def _upgrade(self, request: Request) -> bytes:
+        """The head of a request for a tunnel, which has no content."""
+        self._request_done = True
+        self._key = None if expects_accept(request) else encode_key(os.urandom(16))
+        return encode_upgrade(request, self._key)
 
     def write(self, data: bytes) -> None:
         if self._receiver is None or self._request_done or not data:
@@ -271,7 +292,16 @@ class H1Connection(asyncio.Protocol):
         while data and not self._head_done:
             lines, data = heads.take(data)
             if lines:
-                parser.feed_data(lines)
+                try:
+                    parser.feed_data(lines)
+                except HttpParserUpgrade:
+                    if self._tunnel is None:
+                        raise
+            if self._tunnel is not None:
+                self._parser = None
+                if data:
+                    self._tunnel.data_received(data)
+                return False
         if heads.repaired:
             heads.repaired = False
             self._owner.repaired_response("whitespace before the colon of a header was removed")
@@ -358,6 +388,9 @@ class H1Connection(asyncio.Protocol):
         fields, self._fields = self._fields, []
         validate_response_fields(fields)
         status = parser.get_status_code()
+        if status == 101 and self._protocol is not None:
+            self._switch(receiver, fields, parser.get_http_version().encode())
+            return
         if status < 100 or status == 101:
             # RFC 9110 section 7.8: a server MUST NOT switch to a protocol that was not asked for.
             raise UpstreamError(OriginFailure.PROTOCOL, f"the origin answered with status {status}")
@@ -381,6 +414,23 @@ class H1Connection(asyncio.Protocol):
             # Without a length the parser reads the body until the connection is closed.
             self._keep_alive |= version == "1.1" and not _says_close(fields)
         receiver.response(Response(status, fields, version.encode()))
+
+    def _switch(self, receiver: Receiver, fields: Fields, version: bytes) -> None:
+        """The origin switches protocols: what follows the head belongs to the tunnel."""
+        assert self._protocol is not None
+        response = Response(200, switched(fields, self._protocol, self._key), version)
+        self._owner.retired(self)
+        tunnel = self._tunnel = H1Tunnel(
+            self._transport, receiver, self._counters, self._tunnel_closed
+        )
+        self._transport.set_protocol(tunnel)
+        receiver.established(response, tunnel)
+
+    def _tunnel_closed(self) -> None:
+        self._receiver = self._tunnel = None
+        self._is_open = False
+        self._idle.cancel()
+        self._owner.closed(self)
 
     def _has_framing(self, fields: Fields, version: str) -> bool:
         """Whether the message delimits its body (RFC 9112 section 6.3).

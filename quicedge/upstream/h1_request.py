@@ -13,6 +13,9 @@ _FRAMING = frozenset(
 )
 """Written only by the edge; a copy from the client could contradict the framing."""
 
+_NOT_FOR_UPGRADE = frozenset((b"expect", b"te"))
+"""A request for a tunnel has no content, and no trailers come back."""
+
 
 def encode_head(request: Request) -> bytes:
     """Request line and field section; raises ValueError for what HTTP/1.1 cannot represent.
@@ -42,6 +45,31 @@ def encode_head(request: Request) -> bytes:
         lines.append(b"content-length: %d" % request.content_length)
     else:
         lines.append(b"transfer-encoding: chunked")
+    return _join(lines)
+
+
+def encode_upgrade(request: Request, key: bytes | None) -> bytes:
+    """The head of a request to switch protocols (RFC 9110 section 7.8); raises ValueError.
+
+    `key`: a `sec-websocket-key` to add.
+    """
+    if request.protocol is None:
+        raise ValueError("no protocol to switch to")
+    lines = [
+        b"GET %b HTTP/1.1" % request.path,
+        b"host: " + request.authority,
+        b"connection: upgrade",
+        b"upgrade: " + request.protocol,
+    ]
+    if lines[0].count(b" ") != 2:
+        raise ValueError("the request line has an extra space")
+    lines += (
+        name + b": " + value
+        for name, value in request.fields
+        if name not in _FRAMING and name not in _NOT_FOR_UPGRADE
+    )
+    if key is not None:
+        lines.append(b"sec-websocket-key: " + key)
     return _join(lines)
 
 

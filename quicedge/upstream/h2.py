@@ -26,6 +26,7 @@ from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.http.errors import OriginFailure
 from quicedge.http.message import Field, Request, Response
 from quicedge.http.semantics import response_has_body
+from quicedge.http.upgrade import opened, without_key
 from quicedge.http.validation import (
     CONNECTION_SPECIFIC,
     FORBIDDEN_TRAILERS,
@@ -81,6 +82,10 @@ class H2Connection(asyncio.Protocol):
         self._streams: dict[int, H2Stream] = {}
         self._sending: dict[H2Stream, None] = {}  # in round-robin order
         self._max_streams = limits.UPSTREAM_H2_MAX_STREAMS
+        self._unopened: dict[H2Stream, Request] = {}
+        """Requests for tunnels, which wait for the origin's SETTINGS."""
+        self._settings_seen = False
+        self._tunnels = 0
         self._answered = False
         self._uncredited = 0
         self._flush_scheduled = False
@@ -95,11 +100,11 @@ class H2Connection(asyncio.Protocol):
     def capacity(self) -> int:
         if self._retired or not self._is_open or self._transport.is_closing():
             return 0
-        return max(self._max_streams - len(self._streams), 0)
+        return max(self._max_streams - len(self._streams) - len(self._unopened), 0)
 
     @property
     def active(self) -> int:
-        return len(self._streams)
+        return len(self._streams) + len(self._unopened)
 
     def is_readable(self) -> bool:
         """Always False: GOAWAY and refused streams already tell what was not processed."""
@@ -110,6 +115,8 @@ class H2Connection(asyncio.Protocol):
     def start(self, request: Request, receiver: Receiver) -> H2Stream:
         """Send a request head on a new stream."""
         self._idle.clear()
+        if request.protocol is not None:
+            return self._start_tunnel(request, receiver)
         codec = self._codec
         codec.worked()
         stream_id = codec.get_next_available_stream_id()
@@ -136,6 +143,62 @@ class H2Connection(asyncio.Protocol):
         self._flush_soon()
         return stream
 
+    def _start_tunnel(self, request: Request, receiver: Receiver) -> H2Stream:
+        """Request a tunnel, once the origin's SETTINGS allow it.
+
+        RFC 8441 section 3: without SETTINGS_ENABLE_CONNECT_PROTOCOL, :protocol MUST NOT be sent.
+        """
+        stream = H2Stream(self, 0, request, receiver)
+        self._unopened[stream] = request
+        if self._settings_seen:
+            self._open_tunnels()
+        return stream
+
+    def _open_tunnels(self) -> None:
+        """Send the requests for tunnels that waited for SETTINGS."""
+        unopened, self._unopened = self._unopened, {}
+        allowed = self._codec.remote_settings.enable_connect_protocol == 1
+        for stream, request in unopened.items():
+            receiver = stream.receiver
+            if receiver is None:
+                continue
+            if not allowed:
+                stream.receiver = None
+                self._owner.lacks_tunnels()
+                failure = UpstreamError(
+                    OriginFailure.NO_TUNNEL, "the origin does not offer extended CONNECT (RFC 8441)"
+                )
+                self.later(receiver.attempt_failed, failure, Retry.NEVER)
+                continue
+            stream.stream_id = self._codec.get_next_available_stream_id()
+            self._streams[stream.stream_id] = stream
+            self._tunnels += 1
+            head = [
+                (b":method", b"CONNECT"),
+                (b":protocol", request.protocol or b""),
+                (b":scheme", self._scheme),
+                (b":authority", request.authority),
+                (b":path", request.path),
+                *without_key(request.fields),
+            ]
+            try:
+                self._codec.send_headers(stream.stream_id, head)
+            except H2Error as error:
+                del self._streams[stream.stream_id]
+                stream.receiver = None
+                failure = UpstreamError(OriginFailure.RESET, f"stream not opened: {error}")
+                self.later(receiver.attempt_failed, failure, Retry.ALWAYS)
+        self._flush_soon()
+        # Half of them are for requests: further ones get another connection.
+        if self._tunnels >= max(self._max_streams // 2, 1) or self._ids_used_up:
+            self._retire()
+        if not self._streams:
+            self._released()
+
+    @property
+    def _ids_used_up(self) -> bool:
+        return self._codec.highest_outbound_stream_id + 2 > _LAST_STREAM_ID
+
     def later(self, callback: Callable[..., None], *arguments: Any) -> None:
         self._loop.call_soon(callback, *arguments)
 
@@ -147,9 +210,11 @@ class H2Connection(asyncio.Protocol):
 
     def reset(self, stream: H2Stream, code: ErrorCodes) -> None:
         """Abandon a stream."""
-        if self._streams.pop(stream.stream_id, None) is None:
+        if stream.stream_id not in self._streams:
+            if self._unopened.pop(stream, None) is not None:
+                self._released()
             return
-        self._sending.pop(stream, None)
+        self._forget(stream)
         try:
             self._codec.reset_stream(stream.stream_id, code)
         except ProtocolError:
@@ -197,6 +262,8 @@ class H2Connection(asyncio.Protocol):
                 codec.send_headers(stream_id, list(stream.trailers), end_stream=True)
             else:
                 codec.end_stream(stream_id)
+            if stream.response_done:
+                self._close_tunnel(stream)
             return 0
         room = min(codec.local_flow_control_window(stream_id), codec.max_outbound_frame_size)
         if room <= 0:
@@ -206,6 +273,8 @@ class H2Connection(asyncio.Protocol):
         codec.send_data(stream_id, data, end_stream=last)
         codec.worked()
         stream.request_done = last
+        if last and stream.response_done:
+            self._close_tunnel(stream)
         if stream.wants_to_send:
             self._sending[stream] = None
         return len(data)
@@ -326,7 +395,10 @@ class H2Connection(asyncio.Protocol):
         # As with HTTP/1.1: a connection that worked before may have been closing already.
         stale = self._answered and error.kind is OriginFailure.RESET
         streams, self._streams = self._streams, {}
+        unopened, self._unopened = self._unopened, {}
         self._sending.clear()
+        for stream in unopened:
+            stream.fail(error, Retry.ALWAYS)
         for stream in streams.values():
             idle_when_sent = stale and not stream.responded and not stream.interim_seen
             stream.fail(error, Retry.IDEMPOTENT if idle_when_sent else Retry.NEVER)
@@ -376,6 +448,13 @@ class H2Connection(asyncio.Protocol):
             return
         response = self._checked(event.headers)
         stream.responded = True
+        if stream.is_tunnel and 200 <= response.status < 300:
+            response.status, response.fields = 200, opened(response.fields)
+            stream.receiver.established(response, stream)
+            return
+        if stream.is_tunnel:
+            self._tunnels -= 1
+            stream.is_tunnel = False
         lengths = {value for name, value in response.fields if name == b"content-length"}
         if not response_has_body(stream.method, response.status):
             stream.body_left = 0
@@ -432,9 +511,14 @@ class H2Connection(asyncio.Protocol):
     def _end(self, stream: H2Stream, trailers: Sequence[Field]) -> None:
         if stream.body_left:
             raise UpstreamError(OriginFailure.PROTOCOL, "less content than the origin declared")
+        if stream.is_tunnel and not stream.request_done:
+            stream.response_done = True
+            if stream.receiver is not None:
+                stream.receiver.end_of_response(())
+            return
         receiver, stream.receiver = stream.receiver, None
         if stream.request_done:
-            del self._streams[stream.stream_id]
+            self._forget(stream)
             self._released()
         else:
             # RFC 9113 section 8.1: it responded without reading all; the rest is not sent.
@@ -442,11 +526,24 @@ class H2Connection(asyncio.Protocol):
         if receiver is not None:
             receiver.end_of_response(trailers)
 
+    def _forget(self, stream: H2Stream) -> None:
+        del self._streams[stream.stream_id]
+        self._sending.pop(stream, None)
+        self._tunnels -= stream.is_tunnel
+
+    def _close_tunnel(self, stream: H2Stream) -> None:
+        """Both halves of a tunnel have ended."""
+        self._forget(stream)
+        self.later(self._tunnel_closed)
+
+    def _tunnel_closed(self) -> None:
+        if self._is_open:
+            self._released()
+
     def _on_reset(self, stream: H2Stream | None, event: StreamReset) -> None:
         if stream is None:
             return
-        del self._streams[stream.stream_id]
-        self._sending.pop(stream, None)
+        self._forget(stream)
         code = event.error_code
         # RFC 9113 section 8.7: REFUSED_STREAM means that nothing was processed.
         refused = code == ErrorCodes.REFUSED_STREAM
@@ -463,11 +560,13 @@ class H2Connection(asyncio.Protocol):
         for stream_id, unprocessed in list(self._streams.items()):
             # RFC 9113 section 6.8: streams above the last one were not processed.
             if last is not None and stream_id > last:
-                del self._streams[stream_id]
-                self._sending.pop(unprocessed, None)
+                self._forget(unprocessed)
                 unprocessed.fail(
                     UpstreamError(OriginFailure.RESET, "the origin goes away"), Retry.ALWAYS
                 )
+        unopened, self._unopened = self._unopened, {}
+        for waiting in unopened:
+            waiting.fail(UpstreamError(OriginFailure.RESET, "the origin goes away"), Retry.ALWAYS)
         if not self._streams:
             self.close()
 
@@ -488,6 +587,9 @@ class H2Connection(asyncio.Protocol):
         if table != codec.encoder.header_table_size:
             codec.encoder.header_table_size = table
         self._all_may_send()
+        self._settings_seen = True
+        if self._unopened:
+            self._open_tunnels()
         if self.capacity:
             self._owner.available(self)
 
@@ -500,7 +602,7 @@ class H2Connection(asyncio.Protocol):
 
     def _released(self) -> None:
         """A stream has ended: another may start, or the connection becomes idle."""
-        if not self._streams:
+        if not self.active:
             if self._retired:
                 self.close()
                 return

@@ -49,18 +49,24 @@ class H2Stream:
 
     __slots__ = (
         "_connection", "_left", "_pending", "body_left", "ending", "interim", "interim_seen",
-        "method", "paused", "pending_bytes", "receiver", "request_done", "responded", "stream_id",
-        "trailers", "uncredited", "write_paused",
+        "is_tunnel", "method", "paused", "pending_bytes", "receiver", "request_done", "responded",
+        "response_done", "stream_id", "trailers", "uncredited", "write_paused",
     )  # fmt: skip
 
     is_duplex = True
+    takes_more = True
 
     def __init__(
         self, connection: Connection, stream_id: int, request: Request, receiver: Receiver
     ) -> None:
         self.stream_id = stream_id
+        """0: not yet opened."""
         self.receiver: Receiver | None = receiver
         self.method = request.method
+        self.is_tunnel = request.protocol is not None
+        """A tunnel is requested, or open."""
+        self.response_done = False
+        """The origin has ended its half of a tunnel."""
         self.request_done = request.ended
         self.ending = request.ended
         self.trailers: Sequence[Field] = ()

@@ -63,10 +63,16 @@ class Server:
         config: UpstreamConfig,
         connector: Connector,
         loop: asyncio.AbstractEventLoop,
+        *,
+        main: Server | None = None,
     ) -> None:
+        """`main`: this is a second pool for the same address, for its tunnels."""
         self.address = address
-        self.counters = Counters()
-        self.health = Health(address.text)
+        self.main: Server = self if main is None else main
+        self.tunnels: Server = self
+        """The pool for requests for tunnels."""
+        self.counters: Counters = Counters() if main is None else main.counters
+        self.health: Health = Health(address.text) if main is None else main.health
         self.running = 0
         """Running requests that chose this server (`stream.UpstreamStream`)."""
         self._recheck: asyncio.TimerHandle | None = None
@@ -81,6 +87,8 @@ class Server:
         self._connecting: set[asyncio.Task[None]] = set()
         self._logged_repairs: set[str] = set()
         """Deviations that were already logged, once each."""
+        self._lacks_tunnels = False
+        """Logged that it offers no extended CONNECT."""
         self._closing = False
         self._empty: asyncio.Event | None = None
         # Whether connections are shared (HTTP/2); None until ALPN has decided.
@@ -202,6 +210,16 @@ class Server:
         self._max_streams = max(max_streams, 1)
         self._slots.capacity = self._most_requests()
 
+    def lacks_tunnels(self) -> None:
+        if not self._lacks_tunnels:
+            self._lacks_tunnels = True
+            log.warning(
+                "origin offers no WebSockets over HTTP/2",
+                server=self.address.text,
+                problem="SETTINGS_ENABLE_CONNECT_PROTOCOL (RFC 8441) is missing",
+                remedy='protocol = "http/1.1" or "auto" for this upstream',
+            )
+
     def repaired_response(self, what: str) -> None:
         if what not in self._logged_repairs:
             self._logged_repairs.add(what)
@@ -271,16 +289,25 @@ class Server:
 
     # --- the whole --------------------------------------------------------------------------------
 
+    @property
+    def load(self) -> int:
+        """Running requests and tunnels, for balancing."""
+        return self.running if self.tunnels is self else self.running + self.tunnels.running
+
     def stats(self) -> dict[str, int]:
         """`up`, connections (`open`, `idle`), requests (`active`, `waiting`), and `Counters`."""
         everything = [*self._connections, *self._retired]
+        waiting = len(self._waiting)
+        if self.tunnels is not self:
+            everything += (*self.tunnels._connections, *self.tunnels._retired)
+            waiting += len(self.tunnels._waiting)
         counters = self.counters
         return {
             "up": int(self.health.is_up),
             "open": len(everything),
             "idle": sum(not connection.active for connection in everything),
             "active": sum(connection.active for connection in everything),
-            "waiting": len(self._waiting),
+            "waiting": waiting,
             "requests": counters.requests,
             "failures": counters.failures,
             "retries": counters.retries,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from quicedge.config import limits
 from quicedge.http.errors import OriginFailure
 from quicedge.http.message import Field, HttpVersion, Request, Response
 from quicedge.shares import Client
-from quicedge.upstream.base import ResponseHandler, UpstreamError
+from quicedge.upstream.base import ResponseHandler, TunnelHandler, UpstreamError
 from quicedge.upstream.connection import Attempt, OriginConnection
 from quicedge.upstream.deadline import Deadline, DeadlinePool
 from quicedge.upstream.retry import ReplayBody, Retry, may_retry
@@ -42,11 +42,12 @@ class UpstreamStream:
     """
 
     __slots__ = (
-        "_attempt", "_body", "_config", "_deadline", "_ended", "_failed_servers", "_group",
-        "_handler", "_holding", "_loop", "_paused", "_queued_at", "_refused", "_relayed",
-        "_report_scheduled", "_request", "_request_paused", "_responded", "_server",
-        "_told_paused", "_trailers", "_tries_left", "_waits_for", "client", "connect_seconds",
-        "http_version", "method", "queue_seconds", "retries", "scheme", "server", "stalled",
+        "_attempt", "_body", "_config", "_deadline", "_ended", "_established", "_failed_servers",
+        "_group", "_handler", "_holding", "_loop", "_paused", "_queued_at", "_refused", "_relayed",
+        "_report_scheduled", "_request", "_request_paused", "_responded", "_response_ended",
+        "_server", "_told_paused", "_trailers", "_tries_left", "_tunnel", "_waits_for", "client",
+        "connect_seconds", "http_version", "method", "queue_seconds", "retries", "scheme",
+        "server", "stalled",
     )  # fmt: skip
 
     def __init__(
@@ -85,6 +86,9 @@ class UpstreamStream:
         self._refused = False  # the origin has responded and wants no (more) body
         self._relayed = False  # part of a response was passed to the exchange
         self._responded = False
+        self._tunnel = False  # a tunnel is requested
+        self._established = False  # it is open
+        self._response_ended = False  # the origin has ended its half of it
         self._paused = False
         self._request_paused = False
         self._told_paused = False
@@ -95,9 +99,14 @@ class UpstreamStream:
     def start(self) -> None:
         """Start the first attempt."""
         if self.method == b"CONNECT":
-            self._fail_later(UpstreamError(OriginFailure.NO_SERVER, "CONNECT is not forwarded"))
-        else:
-            self._try(fresh=False)
+            if self._request.protocol is None:
+                self._fail_later(UpstreamError(OriginFailure.NO_SERVER, "CONNECT is not forwarded"))
+                return
+            # What the origin gets is a GET, in HTTP/1.1 literally: nothing of the tunnel is sent
+            # before it is open.
+            self.method = b"GET"
+            self._tunnel = True
+        self._try(fresh=False)
 
     def _try(self, fresh: bool, because: UpstreamError | None = None) -> None:
         server = self._group.choose(self._request, self._failed_servers)
@@ -106,6 +115,8 @@ class UpstreamStream:
                 because or UpstreamError(OriginFailure.NO_SERVER, "no server is configured")
             )
             return
+        if self._tunnel:
+            server = server.tunnels
         self._server = server
         self.server = server.address.text
         self.scheme = "https" if server.address.tls else "http"
@@ -134,6 +145,9 @@ class UpstreamStream:
         if self._paused:
             attempt.pause()
         if request.ended:
+            self._wait(OriginFailure.FIRST_BYTE_TIMEOUT, self._config.first_byte_timeout)
+        elif self._tunnel:
+            self._holding = True
             self._wait(OriginFailure.FIRST_BYTE_TIMEOUT, self._config.first_byte_timeout)
         elif any(n == b"expect" and v.lower() == b"100-continue" for n, v in request.fields):
             self._holding = True
@@ -172,7 +186,7 @@ class UpstreamStream:
         server.counters.retries += 1
         self._leave_server()
         if error.kind.is_unreachable:
-            self._failed_servers |= {server}
+            self._failed_servers |= {server.main}
         self._pause_request(self._body.is_full)
         self._try(fresh=retry is Retry.IDEMPOTENT, because=error)
 
@@ -212,7 +226,7 @@ class UpstreamStream:
         else:
             self._attempt.write(data)
             self._body.sent(data)
-            if self._responded and not self._paused:
+            if self._responded and not self._paused and not self._established:
                 # Bidirectional: activity of either side extends the deadline.
                 self._wait(OriginFailure.IDLE_TIMEOUT, self._config.idle_timeout)
 
@@ -225,6 +239,8 @@ class UpstreamStream:
             self._attempt.end(trailers)
             if not self._responded:
                 self._wait(OriginFailure.FIRST_BYTE_TIMEOUT, self._config.first_byte_timeout)
+            elif self._response_ended:
+                self._finish()
 
     def abort(self) -> None:
         attempt, server = self._attempt, self._server
@@ -245,7 +261,7 @@ class UpstreamStream:
     def resume(self) -> None:
         self._paused = False
         if self._attempt is not None:
-            if self._responded:
+            if self._responded and not self._established:
                 self._wait(OriginFailure.IDLE_TIMEOUT, self._config.idle_timeout)
             self._attempt.resume()
 
@@ -255,7 +271,9 @@ class UpstreamStream:
         if self._handler is None:
             return
         self._relayed = True
-        if self._holding and response.status == 100:
+        if self._tunnel:
+            self._wait(OriginFailure.FIRST_BYTE_TIMEOUT, self._config.first_byte_timeout)
+        elif self._holding and response.status == 100:
             self._send_kept()
         elif self._ended:
             self._wait(OriginFailure.FIRST_BYTE_TIMEOUT, self._config.first_byte_timeout)
@@ -280,6 +298,33 @@ class UpstreamStream:
         self._note_response()
         self._handler.response(response)
 
+    def established(self, response: Response, attempt: Attempt) -> None:
+        """The tunnel is open; only its own idle timeout applies from now on.
+
+        It leaves the server's pool, so that tunnels do not use up what is there for requests.
+        """
+        if self._handler is None or self._server is None:
+            attempt.abort()
+            return
+        self._relayed = self._responded = self._established = True
+        self._attempt = attempt
+        self._wait_for_nothing()
+        self._server.leave(self)
+        # Whoever requests a tunnel has a handler for it.
+        cast(TunnelHandler, self._handler).established(response)
+        if self._attempt is None:
+            return  # the exchange has ended meanwhile
+        self._holding = False
+        if self._paused:
+            attempt.pause()
+        self._pause_request(False)
+        data = self._body.replay()
+        self._body.drop()
+        if data:
+            attempt.write(data)
+        if self._ended:
+            attempt.end(())
+
     def data(self, data: bytes) -> None:
         if self._handler is not None:
             self._note_response()
@@ -288,22 +333,28 @@ class UpstreamStream:
     def _note_response(self) -> None:
         if self._paused:
             self._wait_for_nothing()
-        else:
+        elif not self._established:
             self._wait(OriginFailure.IDLE_TIMEOUT, self._config.idle_timeout)
 
     def end_of_response(self, trailers: Sequence[Field]) -> None:
+        attempt = self._attempt
+        if self._established and not self._ended and attempt is not None and attempt.takes_more:
+            if not self._response_ended and self._handler is not None:
+                self._response_ended = True
+                self._handler.end(())
+            return
         handler = self._finish()
         if handler is not None:
             handler.end(trailers)
 
     def pause_request(self) -> None:
         self._pause_request(True)
-        if not self._responded and not self._ended:
+        if not (self._responded or self._ended or self._tunnel):
             self._wait(OriginFailure.IDLE_TIMEOUT, self._config.idle_timeout)
 
     def resume_request(self) -> None:
         self._pause_request(False)
-        if not self._responded and not self._ended:
+        if not (self._responded or self._ended or self._tunnel):
             self._wait_for_nothing()
 
     # --- backpressure and time ------------------------------------------------------------------

@@ -219,6 +219,7 @@ class Edge:
             qpack_blocked_streams=config.http3.qpack_blocked_streams,
             max_field_section_size=config.http3.max_field_section_size,
             max_fields=config.http3.max_fields,
+            extended_connect=True,
         )
         quic = [str(HostPort.of(sock.address)) for sock in self.sockets]
         self.alt_svc.configure(config.alt_svc, tcp=self._tcp_addresses, quic=quic)
@@ -381,6 +382,7 @@ class Edge:
         self._overload.check(self.all_sessions, now, contended=contended)
         if contended:
             self.gateway.reclaim()
+        self.gateway.tunnels.check(now)
         self._losses.check(self._lost(), now)
         self.tracer.check()
         self._report_alt_svc()
@@ -418,6 +420,7 @@ class Edge:
         await asyncio.sleep(min(DRAIN_NOTICE, timeout / 2))
         for session in self.all_sessions:
             session.drain()
+        self.gateway.tunnels.drain(timeout, self._clock())
         self._check_drained()
         try:
             await asyncio.wait_for(self._drained, max(deadline - self._loop.time(), 0))

@@ -63,6 +63,13 @@ def route(**keys: str) -> str:
          "routes[0].host: '*a.example': a wildcard must be * or *.example.com"),
         (f'{GOOD}host = "A.example."\n[[routes]]\nupstream = "app"\nhost = "a.example"\n',
          "routes[1]: duplicate route for host 'a.example' and path '/'"),
+        (f'{GOOD}upgrade = ["websocket", "H2C"]\n',
+         "routes[0].upgrade[1]: 'H2C' would hide requests from the edge and is never forwarded"),
+        (f'{GOOD}upgrade = ["http/2.0"]\n',
+         "routes[0].upgrade[0]: 'http/2.0' would hide requests from the edge and is never "
+         "forwarded"),
+        (f'{GOOD}upgrade = ["web socket"]\n',
+         "routes[0].upgrade[0]: 'web socket' is not the name of a protocol, such as 'websocket'"),
         (f"{UPSTREAM}[[routes]]\n", "routes[0]: upstream is required"),
         (f'{UPSTREAM}[routes]\nupstream = "app"\n',
          "routes: a table is not a list of tables; write [[routes]]"),

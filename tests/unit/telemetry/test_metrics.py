@@ -125,6 +125,8 @@ def test_every_failure_of_an_origin_has_an_outcome_and_a_status(kind: OriginFail
     assert outcome.origin_failure == (None if outcome is Outcome.STALLED else kind.value)
     # A stalled client's place was given away: that one is the client's doing.
     expected = (408,) if kind is OriginFailure.STALLED else (502, 503, 504)
+    if kind is OriginFailure.NO_TUNNEL:
+        expected = (501,)
     assert kind.status in expected
 
 

@@ -201,6 +201,8 @@ class FakeExchange:
     response_started: bool = False
     response_over: bool = False
     may_pause: bool = False
+    tunnel: object = None
+    is_tunnel: bool = False
     ended: list[Any] = field(default_factory=list)
 
     def check_held_head(self, now: float) -> None:
@@ -285,3 +287,13 @@ def test_a_complete_response_is_owed_an_ack_of_its_last_byte(unsent: int, in_fli
     assert run(session, 25) >= 1
     assert session.resets[0] == 0
     assert session.exchange.ended[0] == "response"
+
+
+def test_a_tunnel_has_no_deadline_on_progress() -> None:
+    """Neither while it waits for its origin, nor open, with a reader that takes nothing."""
+    session = FakeSession()
+    session.exchange.tunnel = object()
+    assert run(session, 100) == 0
+    session.exchange.is_tunnel = session.exchange.response_started = True
+    session.connection.unsent = 100_000
+    assert run(session, 1000) == 0
