@@ -224,7 +224,7 @@ class H2Peer:
         self.codec.initiate_connection()
         if settings:
             self.codec.update_settings({int(code[1:]): value for code, value in settings.items()})
-        self._events: list[Event] = []
+        self.events: list[Event] = []
 
     async def flush(self) -> None:
         self.writer.write(self.codec.data_to_send())
@@ -233,16 +233,16 @@ class H2Peer:
     async def wait(self, kind: type[E], stream_id: int | None = None) -> E:
         """The next event of a kind (on a stream); others are kept for later."""
         while True:
-            for event in self._events:
+            for event in self.events:
                 of_stream = stream_id is None or getattr(event, "stream_id", None) == stream_id
                 if isinstance(event, kind) and of_stream:
-                    self._events.remove(event)
+                    self.events.remove(event)
                     return event
             await self.flush()
             data = await self.reader.read(65536)
             if not data:
                 raise ConnectionError("the edge closed")
-            self._events += self.codec.receive_data(data)
+            self.events += self.codec.receive_data(data)
 
     async def request(self) -> int:
         """The stream of the next request."""
