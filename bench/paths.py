@@ -16,7 +16,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,7 +31,8 @@ LOSSES = (0.0, 0.01, 0.03)
 LEAST_QUEUE = 30_000
 """Bytes; the bandwidth-delay product of a short path would hold but a few packets."""
 SERVER, CLIENT = "10.213.0.1", "10.213.0.2"
-PORT = 4433
+PORT, RIVAL_PORT = 4433, 4434
+ORIGIN_PORT = 8000
 ENDLESS = 10_000_000_000
 CONVERGENCE = 10.0
 """Seconds after which two flows must share the bottleneck."""
@@ -102,8 +104,18 @@ def path(rtt_ms: int, loss: float) -> Iterator[tuple[str, str, dict[str, float]]
         summary |= json.loads(output)
 
 
+RIVALRIES = (
+    ("quicedge, cubic", "quic-go, cubic"),
+    ("quicedge, cubic", "kernel TCP, reno"),
+    ("quicedge, bbr", "quic-go, cubic"),
+    ("quicedge, bbr", "kernel TCP, reno"),
+    ("quicedge, bbr", "kernel TCP, bbr"),
+)
+"""Senders that compete for one bottleneck."""
+
+
 @contextlib.contextmanager
-def sending(sender: Sender, namespace: str, setting: Setting, origin: int) -> Iterator[None]:
+def sending(sender: Sender, namespace: str, setting: Setting, port: int = PORT) -> Iterator[None]:
     """The sender's server in its namespace, with an origin of its own beside it."""
     inside = ["ip", "netns", "exec", namespace]
     if sender.protocol != "h3":
@@ -111,16 +123,15 @@ def sending(sender: Sender, namespace: str, setting: Setting, origin: int) -> It
         command(*inside, "sysctl", "-qw", controller)
     commands = []
     if sender.server == "go":
-        commands.append([loads.built("goserver"), "-listen", f"{SERVER}:{PORT}",
+        commands.append([loads.built("goserver"), "-listen", f"{SERVER}:{port}",
                          "-cert", str(setting.cert), "-key", str(setting.key)])  # fmt: skip
     else:
         extra = f'[quic]\ncongestion_control = "{sender.controller}"\n'
         kind = quicedge(extra=extra)
-        here = Setting(setting.directory, origin, setting.cert, setting.key, setting.ca)
-        serve = kind.command(here, PORT)
+        serve = kind.command(replace(setting, origin_port=ORIGIN_PORT), port)
         config = setting.directory / "quicedge.toml"
-        config.write_text(config.read_text().replace("127.0.0.1:4433", f"{SERVER}:{PORT}"))
-        commands += [[sys.executable, "-m", "bench.origin", str(origin)], serve]
+        config.write_text(config.read_text().replace(f"127.0.0.1:{port}", f"{SERVER}:{port}"))
+        commands += [[sys.executable, "-m", "bench.origin", str(ORIGIN_PORT)], serve]
     with contextlib.ExitStack() as stack:
         for words in commands:
             process = stack.enter_context(
@@ -131,11 +142,17 @@ def sending(sender: Sender, namespace: str, setting: Setting, origin: int) -> It
 
 
 def goodput(
-    sender: Sender, client: str, connections: int, interval: float, warm_up: float, measured: float
+    sender: Sender,
+    client: str,
+    connections: int,
+    interval: float,
+    warm_up: float,
+    measured: float,
+    port: int = PORT,
 ) -> list[float]:
     """Bytes per second of each flow; retries until the server is up."""
     words = ["ip", "netns", "exec", client, loads.built("goload"), "-mode=goodput",
-             f"-address={SERVER}:{PORT}", f"-protocol={sender.protocol}", f"-size={ENDLESS}",
+             f"-address={SERVER}:{port}", f"-protocol={sender.protocol}", f"-size={ENDLESS}",
              f"-connections={connections}", f"-interval={interval}s", f"-warm-up={warm_up}s",
              f"-measured={measured}s"]  # fmt: skip
     deadline = time.monotonic() + environment.START_TIMEOUT
@@ -150,7 +167,7 @@ def goodput(
 
 def single(sender: Sender, rtt_ms: int, loss: float, setting: Setting) -> tuple[float, float]:
     """Share of the bottleneck that one flow fills, and its mean queue in BDPs."""
-    with path(rtt_ms, loss) as (server, client, summary), sending(sender, server, setting, 8000):
+    with path(rtt_ms, loss) as (server, client, summary), sending(sender, server, setting):
         warm_up = 2 + 10 * rtt_ms / 1e3
         (rate,) = goodput(sender, client, 1, 0, warm_up, 8)
     return rate / RATE, summary["mean_backlog_bytes"] / max(RATE * rtt_ms / 1e3, LEAST_QUEUE)
@@ -158,8 +175,26 @@ def single(sender: Sender, rtt_ms: int, loss: float, setting: Setting) -> tuple[
 
 def shared(sender: Sender, setting: Setting, rtt_ms: int = 50) -> list[float]:
     """Shares of two flows, the second started 3 seconds later, from CONVERGENCE seconds on."""
-    with path(rtt_ms, 0) as (server, client, _), sending(sender, server, setting, 8000):
+    with path(rtt_ms, 0) as (server, client, _), sending(sender, server, setting):
         rates = goodput(sender, client, 2, 3, CONVERGENCE, 8)
+    return [rate / RATE for rate in rates]
+
+
+def rivals(first: Sender, second: Sender, setting: Setting, rtt_ms: int = 50) -> list[float]:
+    """Shares of two different senders that start together, from CONVERGENCE seconds on."""
+    with (
+        path(rtt_ms, 0) as (server, client, _),
+        sending(first, server, setting),
+        sending(second, server, setting, RIVAL_PORT),
+        ThreadPoolExecutor(2) as pool,
+    ):
+        for sender, port in ((first, PORT), (second, RIVAL_PORT)):
+            goodput(sender, client, 1, 0, 0, 0.1, port)  # both servers are up
+        flows = [
+            pool.submit(goodput, sender, client, 1, 0, CONVERGENCE, 16, port)
+            for sender, port in ((first, PORT), (second, RIVAL_PORT))
+        ]
+        rates = [flow.result()[0] for flow in flows]
     return [rate / RATE for rate in rates]
 
 
@@ -199,6 +234,21 @@ def main() -> None:
             taken = [shared(sender, setting) for _ in range(options.rounds)]
             first, second = (statistics.median(values) for values in zip(*taken, strict=True))
             lines.append(f"| {sender.label} | {first:.0%} | {second:.0%} |")
+            print(lines[-1], flush=True)
+        lines += [
+            "",
+            f"Two different senders at 50 ms, {CONVERGENCE:.0f} seconds after both began:",
+            "",
+            "| first, second | first | second |\n| --- | --- | --- |",
+        ]
+        by_label = {sender.label: sender for sender in senders}
+        for pair in RIVALRIES:
+            if not all(label in by_label for label in pair):
+                continue
+            one, two = (by_label[label] for label in pair)
+            taken = [rivals(one, two, setting) for _ in range(options.rounds)]
+            first, second = (statistics.median(values) for values in zip(*taken, strict=True))
+            lines.append(f"| {one.label}; {two.label} | {first:.0%} | {second:.0%} |")
             print(lines[-1], flush=True)
     lines += ["", *(f"Not measured: {line}." for line in missing)]
     text = "\n".join(lines) + "\n"
