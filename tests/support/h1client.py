@@ -205,12 +205,14 @@ class H1Client:
         return reply
 
 
-GET = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"
+GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def get(path: str = "/", *lines: str, version: str = "1.1", method: str = "GET") -> bytes:
     host = (
-        () if any(re.match("host:", line, re.IGNORECASE) for line in lines) else ("Host: a.test",)
+        ()
+        if any(re.match("host:", line, re.IGNORECASE) for line in lines)
+        else ("Host: localhost",)
     )
     return "\r\n".join((f"{method} {path} HTTP/{version}", *host, *lines, "", "")).encode("latin-1")
 

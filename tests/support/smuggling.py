@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: a.test\r\n\r\n"
+SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 class Shape(NamedTuple):
@@ -22,7 +22,7 @@ class Shape(NamedTuple):
 
 
 def _post(*lines: bytes, body: bytes = b"") -> bytes:
-    return b"\r\n".join((b"POST /first HTTP/1.1", b"Host: a.test", *lines, b"", b"")) + body
+    return b"\r\n".join((b"POST /first HTTP/1.1", b"Host: localhost", *lines, b"", b"")) + body
 
 
 def _get(*lines: bytes, line: bytes = b"GET /first HTTP/1.1") -> bytes:
@@ -31,7 +31,7 @@ def _get(*lines: bytes, line: bytes = b"GET /first HTTP/1.1") -> bytes:
 
 _CHUNKED = b"Transfer-Encoding: chunked"
 _LAST = b"0\r\n\r\n"
-_HOST = b"Host: a.test"
+_HOST = b"Host: localhost"
 _EMBEDDED = b"%x\r\n%b\r\n0\r\n\r\n" % (len(SMUGGLED), SMUGGLED)
 
 
@@ -174,16 +174,16 @@ SHAPES: dict[str, Shape] = {
     ),
     # Lines and fields.
     "head with bare LF": Shape(
-        b"GET /first HTTP/1.1\nHost: a.test\n\n" + SMUGGLED, 400
+        b"GET /first HTTP/1.1\nHost: localhost\n\n" + SMUGGLED, 400
     ),
     "request line with bare LF": Shape(
-        b"GET /first HTTP/1.1\nHost: a.test\r\n\r\n" + SMUGGLED, 400
+        b"GET /first HTTP/1.1\nHost: localhost\r\n\r\n" + SMUGGLED, 400
     ),
     "request line with bare CR": Shape(
-        b"GET /first HTTP/1.1\rHost: a.test\r\n\r\n" + SMUGGLED, 400
+        b"GET /first HTTP/1.1\rHost: localhost\r\n\r\n" + SMUGGLED, 400
     ),
     "head that ends with LF CR LF": Shape(
-        b"GET /first HTTP/1.1\r\nHost: a.test\n\r\n" + SMUGGLED, 400
+        b"GET /first HTTP/1.1\r\nHost: localhost\n\r\n" + SMUGGLED, 400
     ),
     "bare CR in a value": _field(b"X: a\rb"),
     "bare LF in a value": _field(b"X: a\nb"),
@@ -228,33 +228,33 @@ SHAPES: dict[str, Shape] = {
         _get(_HOST, line=b"GET /first/..%2fadmin HTTP/1.1") + SMUGGLED, 400
     ),
     "asterisk for GET": Shape(_get(_HOST, line=b"GET * HTTP/1.1") + SMUGGLED, 400),
-    "CONNECT": Shape(_get(_HOST, line=b"CONNECT a.test:443 HTTP/1.1") + SMUGGLED, 501),
+    "CONNECT": Shape(_get(_HOST, line=b"CONNECT localhost:443 HTTP/1.1") + SMUGGLED, 501),
     "empty lines before": Shape(b"\r\n\r\n" + _get(_HOST) + SMUGGLED, 400),
     # The host.
     "no Host": Shape(_get() + SMUGGLED, 400),
     "empty Host": Shape(_get(b"Host:") + SMUGGLED, 400),
     "Host twice": Shape(_get(_HOST, b"Host: b.test") + SMUGGLED, 400),
     "Host twice, equal": Shape(_get(_HOST, _HOST) + SMUGGLED, 400),
-    "Host with a path": Shape(_get(b"Host: a.test/x") + SMUGGLED, 400),
-    "Host with userinfo": Shape(_get(b"Host: u@a.test") + SMUGGLED, 400),
-    "Host with a space": Shape(_get(b"Host: a.test b") + SMUGGLED, 400),
-    "Host as a list": Shape(_get(b"Host: a.test, b.test") + SMUGGLED, 400),
-    "Host with a port that is no number": Shape(_get(b"Host: a.test:x") + SMUGGLED, 400),
-    "Host with space before the colon": Shape(_get(b"Host : a.test") + SMUGGLED, 400),
+    "Host with a path": Shape(_get(b"Host: localhost/x") + SMUGGLED, 400),
+    "Host with userinfo": Shape(_get(b"Host: u@localhost") + SMUGGLED, 400),
+    "Host with a space": Shape(_get(b"Host: localhost b") + SMUGGLED, 400),
+    "Host as a list": Shape(_get(b"Host: localhost, b.test") + SMUGGLED, 400),
+    "Host with a port that is no number": Shape(_get(b"Host: localhost:x") + SMUGGLED, 400),
+    "Host with space before the colon": Shape(_get(b"Host : localhost") + SMUGGLED, 400),
     "absolute form with userinfo": Shape(
-        _get(_HOST, line=b"GET https://u@a.test/first HTTP/1.1") + SMUGGLED, 400
+        _get(_HOST, line=b"GET https://u@localhost/first HTTP/1.1") + SMUGGLED, 400
     ),
     "absolute form of another scheme": Shape(
-        _get(_HOST, line=b"GET ftp://a.test/first HTTP/1.1") + SMUGGLED, 421
+        _get(_HOST, line=b"GET ftp://localhost/first HTTP/1.1") + SMUGGLED, 421
     ),
     "absolute form without authority": Shape(
         _get(_HOST, line=b"GET https:///first HTTP/1.1") + SMUGGLED, 400
     ),
     "absolute form without Host": Shape(
-        _get(line=b"GET https://a.test/first HTTP/1.1") + SMUGGLED, 400
+        _get(line=b"GET https://localhost/first HTTP/1.1") + SMUGGLED, 400
     ),
     "absolute form, another Host": Shape(
-        _get(b"Host: b.test", line=b"GET https://a.test/first HTTP/1.1") + SMUGGLED,
+        _get(b"Host: b.test", line=b"GET https://localhost/first HTTP/1.1") + SMUGGLED,
         200, then=True,
     ),
     # Upgrades and expectations.
