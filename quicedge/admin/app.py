@@ -48,6 +48,9 @@ def make_app(
     async def status(request: Request) -> Response:
         return _json(await edge.status())
 
+    async def comparison(request: Request) -> Response:
+        return _json(await edge.comparison())
+
     async def metrics(request: Request) -> Response:
         return Response(render(await edge.status()), media_type=CONTENT_TYPE)
 
@@ -89,6 +92,7 @@ def make_app(
             *dashboard_routes(),
             Route("/metrics", metrics),
             Route("/api/v1/status", status),
+            Route("/api/v1/comparison", comparison),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
         ],

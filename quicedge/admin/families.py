@@ -12,7 +12,13 @@ from prometheus_client.core import (
     Metric,
 )
 
-from quicedge.telemetry.metrics import CONNECTION_HISTOGRAMS, DURATIONS, Histogram, Metrics
+from quicedge.telemetry.metrics import (
+    CONNECTION_HISTOGRAMS,
+    DURATIONS,
+    PROTOCOL_HISTOGRAMS,
+    Histogram,
+    Metrics,
+)
 from quicedge.telemetry.stats import WorkerStats
 
 _ENDED = {
@@ -25,6 +31,14 @@ _ENDED = {
 }
 
 
+_BY_PROTOCOL = {
+    "smoothed_rtt_seconds": "Smoothed RTT of connections that ended.",
+    "handshake_seconds": "From the first packet to a complete handshake.",
+    "first_byte_seconds": "From the first packet to the first response of an origin.",
+    "loss_ratio": "Share of packets lost, or of segments retransmitted.",
+}
+
+
 def families(workers: Iterable[Metrics]) -> Iterator[Metric]:
     """One time series per route, upstream or listener, summed over the workers.
 
@@ -34,6 +48,7 @@ def families(workers: Iterable[Metrics]) -> Iterator[Metric]:
     yield from _routes(workers)
     yield from _upstreams(workers)
     yield from _listeners(workers)
+    yield from _protocols(workers)
 
 
 def _counter(name: str, text: str, labels: list[str], counts: Counter[tuple[str, ...]]) -> Metric:
@@ -46,22 +61,22 @@ def _counter(name: str, text: str, labels: list[str], counts: Counter[tuple[str,
 def _histogram(
     name: str,
     text: str,
-    label: str,
+    labels: list[str],
     bounds: tuple[float, ...],
-    found: Iterable[tuple[str, Histogram]],
+    found: Iterable[tuple[tuple[str, ...], Histogram]],
 ) -> Metric:
-    sums: dict[str, Histogram] = {}
-    for value, histogram in found:
-        total = sums.setdefault(value, Histogram.over(bounds))
+    sums: dict[tuple[str, ...], Histogram] = {}
+    for values, histogram in found:
+        total = sums.setdefault(values, Histogram.over(bounds))
         total.counts = [a + b for a, b in zip(total.counts, histogram.counts, strict=True)]
         total.sum += histogram.sum
-    family = HistogramMetricFamily(name, text, labels=[label])
-    for value, total in sorted(sums.items()):
+    family = HistogramMetricFamily(name, text, labels=labels)
+    for values, total in sorted(sums.items(), key=lambda item: item[0]):
         buckets, running = [], 0
         for bound, count in zip((*map(str, bounds), "+Inf"), total.counts, strict=True):
             running += count
             buckets.append((bound, float(running)))
-        family.add_metric([value], buckets, total.sum)
+        family.add_metric(list(values), buckets, total.sum)
     return family
 
 
@@ -96,7 +111,7 @@ def _routes(workers: list[Metrics]) -> Iterator[Metric]:
     yield _histogram(
         "quicedge_route_duration_seconds",
         "From the request head to the acknowledgment of the last byte of the response.",
-        "route", DURATIONS, ((name, route.duration) for name, route in routes),
+        ["route"], DURATIONS, (((name,), route.duration) for name, route in routes),
     )  # fmt: skip
     open_tunnels = GaugeMetricFamily(
         "quicedge_route_tunnels", "Tunnels (WebSockets) now.", labels=["route"]
@@ -126,7 +141,8 @@ def _upstreams(workers: list[Metrics]) -> Iterator[Metric]:
     )
     yield _histogram(
         "quicedge_upstream_first_byte_seconds", "From the request head to the response head.",
-        "upstream", DURATIONS, ((name, upstream.first_byte) for name, upstream in upstreams),
+        ["upstream"], DURATIONS,
+        (((name,), upstream.first_byte) for name, upstream in upstreams),
     )  # fmt: skip
 
 
@@ -146,16 +162,36 @@ def servers_up(workers: list[WorkerStats]) -> Metric:
 
 def _listeners(workers: list[Metrics]) -> Iterator[Metric]:
     handshakes: Counter[tuple[str, ...]] = Counter()
-    listeners = [item for worker in workers for item in worker.listeners.items()]
-    for name, listener in listeners:
+    listeners = [each for worker in workers for each in worker.listeners.values()]
+    for listener in listeners:
         for outcome, count in listener.handshakes.items():
-            handshakes[name, outcome] += count
+            handshakes[listener.address, listener.transport.value, outcome] += count
     yield _counter(
         "quicedge_listener_handshakes", "Handshakes of connections that ended, by outcome.",
-        ["listener", "outcome"], handshakes,
+        ["listener", "transport", "outcome"], handshakes,
     )  # fmt: skip
     for key, text in _ENDED.items():
         yield _histogram(
-            f"quicedge_connection_{key}", text, "listener", CONNECTION_HISTOGRAMS[key],
-            ((name, listener.ended[key]) for name, listener in listeners),
+            f"quicedge_connection_{key}", text, ["listener", "transport"],
+            CONNECTION_HISTOGRAMS[key],
+            (((each.address, each.transport.value), each.ended[key]) for each in listeners),
+        )  # fmt: skip
+
+
+def _protocols(workers: list[Metrics]) -> Iterator[Metric]:
+    requests: Counter[tuple[str, ...]] = Counter()
+    connections: Counter[tuple[str, ...]] = Counter()
+    protocols = [item for worker in workers for item in worker.protocols.items()]
+    for protocol, found in protocols:
+        requests[(protocol.value,)] += found.requests
+        connections[(protocol.value,)] += found.connections
+    yield _counter("quicedge_protocol_requests", "Requests answered.", ["protocol"], requests)
+    yield _counter(
+        "quicedge_protocol_connections", "Connections that ended after a complete handshake.",
+        ["protocol"], connections,
+    )  # fmt: skip
+    for key, text in _BY_PROTOCOL.items():
+        yield _histogram(
+            f"quicedge_protocol_{key}", text, ["protocol"], PROTOCOL_HISTOGRAMS[key],
+            (((protocol.value,), found.ended[key]) for protocol, found in protocols),
         )  # fmt: skip

@@ -12,7 +12,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from quicedge.admin.families import families, servers_up
-from quicedge.admin.view import EdgeState, Status
+from quicedge.admin.view import AltSvcStatus, EdgeState, Status
+from quicedge.proxy.alt_svc import Advertising
+from quicedge.telemetry.protocols import HttpProtocol
 from quicedge.telemetry.spans import SpanCounts
 from quicedge.telemetry.stats import WorkerStats
 
@@ -72,6 +74,8 @@ class _Collector:
             for stats in workers:
                 gauge.add_metric([str(stats.slot)], getattr(stats, field))
             yield gauge
+        yield _open_by_protocol(workers)
+        yield from _alt_svc(self._status.alt_svc)
         yield _handshakes(workers)
         yield _by_reason(
             workers,
@@ -137,6 +141,37 @@ def _handshakes(workers: list[WorkerStats]) -> Metric:
         family.add_metric([str(stats.slot), "completed"], stats.handshakes_completed)
         family.add_metric([str(stats.slot), "failed"], stats.handshakes_failed)
     return family
+
+
+def _open_by_protocol(workers: list[WorkerStats]) -> Metric:
+    family = GaugeMetricFamily(
+        "quicedge_protocol_connections_open", "Open connections.", labels=["protocol"]
+    )
+    for protocol in HttpProtocol:
+        count = sum(stats.connections_by_protocol.get(protocol, 0) for stats in workers)
+        family.add_metric([protocol.value], count)
+    return family
+
+
+def _alt_svc(listeners: list[AltSvcStatus]) -> Iterator[Metric]:
+    """Whether clients on TCP are told of HTTP/3, and whether they arrive."""
+    advertised = GaugeMetricFamily(
+        "quicedge_alt_svc_advertised",
+        "Whether clients are told of HTTP/3: 1, or 0 when it is withdrawn.", labels=["listener"],
+    )  # fmt: skip
+    clients = CounterMetricFamily(
+        "quicedge_alt_svc_clients", "Clients told of HTTP/3, and those that arrived or did not.",
+        labels=["listener", "result"],
+    )  # fmt: skip
+    withdrawals = CounterMetricFamily(
+        "quicedge_alt_svc_withdrawals", "Withdrawals of HTTP/3.", labels=["listener"]
+    )
+    for each in listeners:
+        advertised.add_metric([each.listener], each.state is Advertising.ON)
+        for result in ("told", "arrived", "missed"):
+            clients.add_metric([each.listener, result], getattr(each, result))
+        withdrawals.add_metric([each.listener], each.withdrawals)
+    yield from (advertised, clients, withdrawals)
 
 
 def _spans(counts: SpanCounts | None, workers: list[WorkerStats]) -> Iterator[Metric]:

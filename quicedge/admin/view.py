@@ -9,6 +9,7 @@ from msgspec import Meta, Struct, field
 
 from quicedge.native import Core
 from quicedge.proxy.alt_svc import Advertising
+from quicedge.telemetry.comparison import Comparison
 from quicedge.telemetry.spans import SpanCounts
 from quicedge.telemetry.stats import (
     ConnectionQuery,
@@ -183,6 +184,9 @@ class EdgeView(Protocol):
 
     async def connections(self, query: ConnectionQuery) -> Connections:
         """The page that a validated query selects."""
+
+    async def comparison(self) -> Comparison:
+        """Recent connections by protocol, side by side."""
 
     async def connection(self, connection_id: str) -> ConnectionStats | None:
         """One connection in detail; None when no worker has it."""

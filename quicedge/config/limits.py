@@ -941,3 +941,19 @@ LOG_FLUSH_INTERVAL: Final = 0.25
 
 LOG_CLOSE_TIMEOUT: Final = 2.0
 """Seconds that a process waits at exit for its last log lines to be written."""
+
+COMPARISON_CONNECTIONS: Final = 256
+"""Recent connections per protocol and worker that protocols are compared by: enough for a 95th
+percentile, 100 KB."""
+
+COMPARISON_ENOUGH: Final = 30
+"""Connections from which on medians are shown without a warning; of fewer, a 95th percentile is
+hardly more than the maximum."""
+
+COMPARISON_GOODPUT_BYTES: Final = 256 * 1024
+COMPARISON_GOODPUT_SECONDS: Final = 0.01
+"""Acknowledged bytes, and seconds of sending, from which on a connection has a goodput: what fits
+into the first windows says more of the round trip than of the rate."""
+
+COMPARISON_LOSS_PACKETS: Final = 50
+"""Packets sent from which on a connection has a loss ratio: one of 50 is 2%."""

@@ -14,7 +14,14 @@ from quicedge.telemetry.protocols import TransportKind
 class Http3Client:
     """A `proxy.client.ClientInfo` on top of a QUIC connection."""
 
-    __slots__ = ("_authoritative", "_connection", "alt_svc", "http_version", "share")
+    __slots__ = (
+        "_authoritative",
+        "_connection",
+        "alt_svc",
+        "first_byte_at",
+        "http_version",
+        "share",
+    )
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -22,6 +29,7 @@ class Http3Client:
         """A host that the connection may carry requests for."""
         self.http_version = b"3"
         self.alt_svc: QuicSource | None = None
+        self.first_byte_at: float | None = None
         address = packed(str(connection.came_from.remote[0]))
         self.share = Client(address, prefix_of(address))
 

@@ -6,13 +6,17 @@ from quicedge.proxy.alt_svc import AltSvcSource
 from quicedge.proxy.client import Transport
 from quicedge.shares import Client
 from quicedge.tcp.connection import TcpConnection
+from quicedge.tcp.limits import limited_seconds, main_limit
 from quicedge.telemetry.protocols import TransportKind
 
 
 class TcpClient:
     """A `proxy.client.ClientInfo` on top of a TCP connection."""
 
-    __slots__ = ("_address", "_authoritative", "_connection", "alt_svc", "http_version", "share")
+    __slots__ = (
+        "_address", "_authoritative", "_connection", "alt_svc", "first_byte_at", "http_version",
+        "share",
+    )  # fmt: skip
 
     def __init__(
         self, connection: TcpConnection, http_version: bytes, alt_svc: AltSvcSource | None
@@ -21,6 +25,7 @@ class TcpClient:
         self._address = (connection.remote.host, connection.remote.port)
         self.http_version = http_version
         self.alt_svc = alt_svc
+        self.first_byte_at: float | None = None
         self._authoritative: str | None = None
         """A host that the connection may carry requests for."""
         self.share: Client = connection.share
@@ -51,7 +56,8 @@ class TcpClient:
         )
 
     def limited_by(self, now: float) -> str | None:
-        return None
+        info = self._connection.info()
+        return None if info is None else main_limit(limited_seconds(info))
 
     def is_authoritative(self, host: str) -> bool:
         if host == self._authoritative:

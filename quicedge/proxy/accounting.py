@@ -114,9 +114,12 @@ def rejected_record(
     )
 
 
-def count_rejected(metrics: Metrics, error: MessageError, bytes_sent: int) -> None:
+def count_rejected(
+    metrics: Metrics, client: ClientInfo, error: MessageError, bytes_sent: int
+) -> None:
     """Count a malformed request, which never became an exchange."""
     metrics.exchange(
+        protocol=http_protocol(client.http_version),
         route=NO_ROUTE,
         upstream=None,
         status=error.status_hint,
@@ -148,6 +151,7 @@ def count_exchange(metrics: Metrics, exchange: Exchange) -> None:
     metrics.exchange(
         route=route_label(route),
         upstream=route.upstream if route is not None and exchange.origin is not None else None,
+        protocol=http_protocol(exchange.client.http_version),
         status=exchange.status,
         outcome=_outcome(exchange),
         bytes_received=exchange.bytes_received,

@@ -45,6 +45,8 @@ class ClientInfo(Protocol):
     """The client that its resources are charged to; unaffected by migration."""
     http_version: bytes
     """As in Via: `3`, `0.9`."""
+    first_byte_at: float | None
+    """When an origin began to respond to the first request that was done; set by the gateway."""
 
     @property
     def address(self) -> tuple[str, int] | None:

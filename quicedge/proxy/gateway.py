@@ -131,6 +131,9 @@ class Gateway:
 
     def _done(self, exchange: Exchange) -> None:
         exchange.downstream.done(exchange)
+        client = exchange.client
+        if client.first_byte_at is None:
+            client.first_byte_at = exchange.first_byte_at
         count_exchange(self.metrics, exchange)
         exchange.filters.on_done(exchange)
         if self.access_log is not None:
@@ -151,7 +154,7 @@ class Gateway:
         self.requests_total += 1
         if self.access_log is not None:
             self.access_log.log(rejected_record(client, stream_id, fields, error, bytes_sent))
-        count_rejected(self.metrics, error, bytes_sent)
+        count_rejected(self.metrics, client, error, bytes_sent)
 
     # --- upstreams ------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ from quicedge.supervisor.resets import Rosters, UnsolicitedResets
 from quicedge.supervisor.sockets import ListenError, Listeners
 from quicedge.supervisor.spans import Spans
 from quicedge.supervisor.workers import NoWorkerError, Worker, WorkerError, WorkerPool, WorkerState
+from quicedge.telemetry.comparison import Comparison, compare
 from quicedge.telemetry.logs import Logs
 from quicedge.telemetry.stats import (
     ConnectionPage,
@@ -368,6 +369,10 @@ class Supervisor:
             unanswered=sorted(errors),
             connections=page.connections,
         )
+
+    async def comparison(self) -> Comparison:
+        answers, _ = await self._pool.ask("samples")
+        return compare(answers.values())
 
     async def connection(self, connection_id: str) -> ConnectionStats | None:
         answers, _ = await self._pool.ask("connection", connection_id)

@@ -7,11 +7,12 @@ of series depends only on the configuration and the constants below.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from msgspec import Struct, field
 
 from quicedge.telemetry.outcomes import ORIGIN_FAILURES, Outcome
+from quicedge.telemetry.protocols import HttpProtocol, TransportKind
 
 DURATIONS = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
@@ -87,13 +88,37 @@ class UpstreamMetrics(Struct):
 
 
 class ListenerMetrics(Struct):
-    """Connections to one listening address."""
+    """Connections to one listening address over one transport."""
 
+    address: str
+    transport: TransportKind
     handshakes: dict[str, int] = field(default_factory=lambda: {"completed": 0, "failed": 0})
     """By outcome: `completed`, `failed`."""
     ended: dict[str, Histogram] = field(
         default_factory=lambda: {
             name: Histogram.over(bounds) for name, bounds in CONNECTION_HISTOGRAMS.items()
+        }
+    )
+
+
+PROTOCOL_HISTOGRAMS = {
+    "smoothed_rtt_seconds": RTTS,
+    "handshake_seconds": DURATIONS,
+    "first_byte_seconds": DURATIONS,
+    "loss_ratio": RATIOS,
+}
+"""Observed when a connection ends, the same for QUIC and TCP."""
+
+
+class ProtocolMetrics(Struct):
+    """Requests and ended connections of one HTTP version."""
+
+    requests: int = 0
+    connections: int = 0
+    """Connections that ended after a complete handshake."""
+    ended: dict[str, Histogram] = field(
+        default_factory=lambda: {
+            name: Histogram.over(bounds) for name, bounds in PROTOCOL_HISTOGRAMS.items()
         }
     )
 
@@ -104,6 +129,10 @@ class Metrics(Struct):
     routes: dict[str, RouteMetrics] = field(default_factory=dict)
     upstreams: dict[str, UpstreamMetrics] = field(default_factory=dict)
     listeners: dict[str, ListenerMetrics] = field(default_factory=dict)
+    """By `listener_key`."""
+    protocols: dict[HttpProtocol, ProtocolMetrics] = field(
+        default_factory=lambda: {protocol: ProtocolMetrics() for protocol in HttpProtocol}
+    )
 
     def route(self, name: str) -> RouteMetrics:
         """The metrics of a route, created on first use."""
@@ -119,11 +148,12 @@ class Metrics(Struct):
             found = self.upstreams[name] = UpstreamMetrics()
         return found
 
-    def listener(self, name: str) -> ListenerMetrics:
-        """The metrics of a listener, created on first use."""
-        found = self.listeners.get(name)
+    def listener(self, address: str, transport: TransportKind) -> ListenerMetrics:
+        """The metrics of a listening address, created on first use."""
+        key = listener_key(address, transport)
+        found = self.listeners.get(key)
         if found is None:
-            found = self.listeners[name] = ListenerMetrics()
+            found = self.listeners[key] = ListenerMetrics(address, transport)
         return found
 
     def keep(self, routes: Collection[str], upstreams: Collection[str]) -> None:
@@ -137,6 +167,7 @@ class Metrics(Struct):
         *,
         route: str,
         upstream: str | None,
+        protocol: HttpProtocol,
         status: int,
         outcome: Outcome,
         bytes_received: int,
@@ -146,6 +177,7 @@ class Metrics(Struct):
         tunnel: bool = False,
     ) -> None:
         """Record an exchange that has ended; `status` is 0 when there was none."""
+        self.protocols[protocol].requests += 1
         found = self.route(route)
         # Origins choose status codes; three digits bound the number of series.
         code = str(status) if 100 <= status <= 999 else "none"
@@ -166,10 +198,27 @@ class Metrics(Struct):
         if first_byte_seconds is not None:
             of_upstream.first_byte.observe(first_byte_seconds, DURATIONS)
 
-    def connection(self, listener: str, *, completed: bool, observed: dict[str, float]) -> None:
-        """Record a connection that has ended; `observed` has the known `CONNECTION_HISTOGRAMS`."""
-        found = self.listener(listener)
-        outcome = "completed" if completed else "failed"
-        found.handshakes[outcome] += 1
+    def connection(
+        self,
+        listener: ListenerMetrics,
+        *,
+        protocol: HttpProtocol | None,
+        observed: Mapping[str, float],
+    ) -> None:
+        """Record a connection that has ended; `observed` has the known `CONNECTION_HISTOGRAMS` and
+        `PROTOCOL_HISTOGRAMS`. `protocol`: None when the handshake was never complete."""
+        listener.handshakes["failed" if protocol is None else "completed"] += 1
         for name, value in observed.items():
-            found.ended[name].observe(value, CONNECTION_HISTOGRAMS[name])
+            if name in CONNECTION_HISTOGRAMS:
+                listener.ended[name].observe(value, CONNECTION_HISTOGRAMS[name])
+        if protocol is None:
+            return
+        found = self.protocols[protocol]
+        found.connections += 1
+        for name, value in observed.items():
+            if name in PROTOCOL_HISTOGRAMS:
+                found.ended[name].observe(value, PROTOCOL_HISTOGRAMS[name])
+
+
+def listener_key(address: str, transport: TransportKind) -> str:
+    return f"{transport.value} {address}"

@@ -288,6 +288,7 @@ class WorkerStats(Struct, frozen=True, kw_only=True):
     resident_bytes: int = 0
     connections: int = 0
     """Open connections, including handshakes in progress."""
+    connections_by_protocol: dict[HttpProtocol, int] = field(default_factory=dict)
     handshakes_open: int = 0
     """Handshakes in progress."""
     requests_active: int = 0

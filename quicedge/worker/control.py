@@ -22,6 +22,7 @@ from quicedge.config.schema import Config
 from quicedge.proxy.alt_svc import Advertising, AltSvcReport
 from quicedge.quic.ticket_keys import SharedKeys
 from quicedge.quic.tls import CertificatePem
+from quicedge.telemetry.comparison import Samples
 from quicedge.telemetry.spans import Span
 from quicedge.telemetry.stats import (
     ConnectionPage,
@@ -129,6 +130,7 @@ METHODS: Mapping[str, Method] = {
     "connections": Method(ConnectionQuery, ConnectionPage),
     "connection": Method(str, ConnectionStats | None),
     "stats": Method(None, WorkerStats),
+    "samples": Method(None, Samples),
     "close_connection": Method(CloseCommand, bool),
     "trace_connection": Method(TraceCommand, TraceAnswer),
     "follow_connection": Method(FollowCommand, FollowAnswer),

@@ -7,12 +7,13 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from types import MappingProxyType
 
 import structlog
 
 from quicedge.config.host_port import HostPort
-from quicedge.config.limits import DRAIN_NOTICE, PROGRESS_INTERVAL
+from quicedge.config.limits import COMPARISON_CONNECTIONS, DRAIN_NOTICE, PROGRESS_INTERVAL
 from quicedge.config.schema import Config
 from quicedge.downstream.close_reason import close_reason
 from quicedge.downstream.early_data import EarlyData, early_data_terms
@@ -34,13 +35,15 @@ from quicedge.quic.tls import CertificatePem, CertificateStore, parse_certificat
 from quicedge.quic.token_sealer import FleetKeys
 from quicedge.quic.transport_parameters import PreferredAddress
 from quicedge.telemetry.access import AccessLog
+from quicedge.telemetry.comparison import RecentConnections, Samples
+from quicedge.telemetry.protocols import TransportKind, http_protocol
 from quicedge.udp.forwarding import Forwarder
 from quicedge.udp.socket import FourTuple, UdpSocket
 from quicedge.worker.losses import LossReport
 from quicedge.worker.overload import Overload
 from quicedge.worker.proposal import AnyUpstream, Proposal
 from quicedge.worker.roster import Roster
-from quicedge.worker.snapshots import count_connection
+from quicedge.worker.snapshots import count_quic, quic_sample
 from quicedge.worker.tcp_front import TcpFront, TcpSocket
 from quicedge.worker.tracing import Tracer
 
@@ -116,6 +119,7 @@ class Edge:
         self.handshakes_completed = 0
         self.handshakes_failed = 0
         self._upstreams: dict[str, AnyUpstream] = {}
+        self.recent = RecentConnections()
         self.alt_svc = AltSvcBoard()
         self.send_alt_svc: Callable[[AltSvcReport], None] = lambda report: None
         """Sends what became of clients told of HTTP/3 to the supervisor."""
@@ -135,7 +139,7 @@ class Edge:
         self.tracer = Tracer(config.qlog, self._clock)
         self._overload = Overload(config, self.policy)
         for sock in sockets:
-            self.gateway.metrics.listener(str(HostPort.of(sock.address)))
+            self.gateway.metrics.listener(str(HostPort.of(sock.address)), TransportKind.QUIC)
         self._losses = LossReport()
         self._ticker = self._loop.call_later(PROGRESS_INTERVAL, self._tick)
         self.tcp = TcpFront(
@@ -358,9 +362,13 @@ class Edge:
     def session_ended(self, session: Http3Session) -> None:
         """The session's connection has ended."""
         self.sessions.discard(session)
-        if session.connection.handshake_seconds is None:
+        now = self._clock()
+        sample = quic_sample(session, now)
+        if sample.handshake_seconds is None:
             self.handshakes_failed += 1
-        count_connection(self.gateway.metrics, session.connection, self._clock())
+        else:
+            self.recent.ended(http_protocol(session.client.http_version), sample)
+        count_quic(self.gateway.metrics, session, sample, now)
         log.debug(
             "connection ended",
             connection=session.connection.id,
@@ -372,6 +380,16 @@ class Edge:
     def all_sessions(self) -> list[Session]:
         """The sessions of all protocols."""
         return [*self.sessions, *self.tcp.sessions]
+
+    def samples(self) -> Samples:
+        """Samples of live connections and of those that ended last."""
+        now = self._clock()
+        live: Samples = {}
+        for session in islice(self.sessions, COMPARISON_CONNECTIONS):
+            sample = quic_sample(session, now)
+            if sample.handshake_seconds is not None:
+                live.setdefault(http_protocol(session.client.http_version), []).append(sample)
+        return self.recent.samples(live)
 
     def _tick(self) -> None:
         """Runs once per second: progress deadlines, memory, local losses."""
@@ -391,8 +409,10 @@ class Edge:
         counts = {}
         for sock in self.sockets:
             name = str(HostPort.of(sock.address))
-            failed = self.gateway.metrics.listener(name).handshakes["failed"]
-            counts[name] = QuicCounts(sock.counters["datagrams_received"], failed)
+            listener = self.gateway.metrics.listener(name, TransportKind.QUIC)
+            counts[name] = QuicCounts(
+                sock.counters["datagrams_received"], listener.handshakes["failed"]
+            )
         report = self.alt_svc.report(counts)
         if report is not None:
             self.send_alt_svc(report)

@@ -10,6 +10,7 @@ import resource
 import socket
 import time
 from collections import Counter
+from collections.abc import Iterable
 from mmap import mmap
 from typing import NamedTuple
 
@@ -20,11 +21,13 @@ import uvloop
 from quicedge.config.limits import GC_THRESHOLDS
 from quicedge.config.tracelimits import OTEL_WORKER_BACKLOG
 from quicedge.config.unusable import UnusableError
+from quicedge.downstream.session import Session
 from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.ticket_keys import SharedKeys
 from quicedge.quic.tls import CertificateError
 from quicedge.telemetry.logs import Logs
 from quicedge.telemetry.outcomes import DATAGRAM_DROPS, EarlyDataVerdict, from_zero
+from quicedge.telemetry.protocols import HttpProtocol, http_protocol
 from quicedge.telemetry.spans import Span
 from quicedge.telemetry.stats import (
     ConnectionPage,
@@ -109,6 +112,13 @@ def _roster(spec: WorkerSpec, sockets: list[UdpSocket]) -> Roster | None:
     return Roster(memory, sockets)
 
 
+def _by_protocol(sessions: Iterable[Session]) -> dict[HttpProtocol, int]:
+    found = dict.fromkeys(HttpProtocol, 0)
+    for session in sessions:
+        found[http_protocol(session.client.http_version)] += 1
+    return found
+
+
 class _Prepared(NamedTuple):
     """Settings that are ready to be committed."""
 
@@ -167,6 +177,7 @@ class _Worker:
                 "connections": self.connections,
                 "connection": self.connection,
                 "stats": self.stats,
+                "samples": self._edge.samples,
                 "close_connection": self.close_connection,
                 "trace_connection": self.trace_connection,
                 "follow_connection": self.follow_connection,
@@ -267,6 +278,7 @@ class _Worker:
             connections=len(edge.all_sessions),
             handshakes_open=endpoint.admission.connections.half_open,
             requests_active=sum(len(session.streams) for session in edge.all_sessions),
+            connections_by_protocol=_by_protocol(edge.all_sessions),
             connections_total=endpoint.counters["accepted"] + arrivals.accepted,
             handshakes_completed=edge.handshakes_completed + arrivals.completed,
             handshakes_failed=edge.handshakes_failed + arrivals.failures,

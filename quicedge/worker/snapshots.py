@@ -15,6 +15,7 @@ from quicedge.quic.connection import Connection
 from quicedge.quic.connection.closing import State
 from quicedge.quic.packet import VERSION_NAMES
 from quicedge.quic.transport_parameters import TransportParameters
+from quicedge.telemetry.comparison import Sample, goodput
 from quicedge.telemetry.metrics import Metrics
 from quicedge.telemetry.protocols import TransportKind, http_protocol
 from quicedge.telemetry.stats import (
@@ -27,23 +28,55 @@ from quicedge.telemetry.stats import (
 from quicedge.telemetry.text import text
 
 
-def count_connection(metrics: Metrics, connection: Connection, now: float) -> None:
+def quic_sample(session: Http3Session, now: float) -> Sample:
+    """What a connection was like so far."""
+    connection = session.connection
+    recovery, rtt = connection.recovery, connection.recovery.rtt
+    first_byte_at = session.client.first_byte_at
+    spent = connection.limits.sent(now)
+    busy = sum(seconds for limit, seconds in spent.items() if limit not in _NOT_SENDING)
+    return Sample(
+        smoothed_rtt=rtt.smoothed if rtt.initialized else None,
+        handshake_seconds=connection.handshake_seconds,
+        first_byte_seconds=(
+            first_byte_at - connection.created_at if first_byte_at is not None else None
+        ),
+        goodput=goodput(recovery.delivered, busy),
+        packets_sent=connection.counters.packets_sent,
+        packets_lost=recovery.packets_lost,
+    )
+
+
+_NOT_SENDING = frozenset({Limit.HANDSHAKE, Limit.APPLICATION, Limit.IDLE})
+
+
+def count_quic(metrics: Metrics, session: Http3Session, sample: Sample, now: float) -> None:
     """Record the metrics of a connection that has ended."""
-    rtt, recovery = connection.recovery.rtt, connection.recovery
-    observed = {"age_seconds": now - connection.created_at}
-    if connection.handshake_seconds is not None:
-        observed["handshake_seconds"] = connection.handshake_seconds
-        observed["congestion_window_bytes"] = recovery.congestion_window
-    if rtt.initialized:
-        observed["smoothed_rtt_seconds"] = rtt.smoothed
-        observed["min_rtt_seconds"] = rtt.min
-    if connection.counters.packets_sent:
-        observed["loss_ratio"] = recovery.packets_lost / connection.counters.packets_sent
+    connection = session.connection
+    is_complete = sample.handshake_seconds is not None
+    observed = observed_of(sample, now - connection.created_at)
+    if is_complete:
+        observed["congestion_window_bytes"] = connection.recovery.congestion_window
+    if connection.recovery.rtt.initialized:
+        observed["min_rtt_seconds"] = connection.recovery.rtt.min
+    address = str(HostPort.of(connection.came_from.socket.address))
     metrics.connection(
-        str(HostPort.of(connection.came_from.socket.address)),
-        completed=connection.handshake_seconds is not None,
+        metrics.listener(address, TransportKind.QUIC),
+        protocol=http_protocol(session.client.http_version) if is_complete else None,
         observed=observed,
     )
+
+
+def observed_of(sample: Sample, age: float) -> dict[str, float]:
+    """The known figures of a sample by their names in histograms."""
+    found = {
+        "age_seconds": age,
+        "smoothed_rtt_seconds": sample.smoothed_rtt,
+        "handshake_seconds": sample.handshake_seconds,
+        "first_byte_seconds": sample.first_byte_seconds,
+        "loss_ratio": sample.packets_lost / sample.packets_sent if sample.packets_sent else None,
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def connection_stats(

@@ -17,6 +17,7 @@ class StubClient:
     address: tuple[str, int] | None = ("192.0.2.1", 50000)
     http_version: bytes = b"3"
     alt_svc: AltSvcSource | None = None
+    first_byte_at: float | None = None
     early_data: bool = False
     authoritative: bool = True
     share: Client = field(default_factory=lambda: Client(b"\xc0\x00\x02\x01", b"\xc0\x00\x02"))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -14,12 +16,20 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from quicedge.admin.metrics import render
-from quicedge.admin.view import EdgeState, Status, WorkerState, WorkerStatus
+from quicedge.admin.view import (
+    AltSvcReason,
+    AltSvcStatus,
+    EdgeState,
+    Status,
+    WorkerState,
+    WorkerStatus,
+)
 from quicedge.config.accessfields import ACCESS_FIELDS
 from quicedge.config.schema import Config, Route, Upstream
 from quicedge.http.errors import OriginFailure
 from quicedge.native import Core
 from quicedge.proxy.accounting import use_series
+from quicedge.proxy.alt_svc import Advertising
 from quicedge.proxy.policy import Policy
 from quicedge.telemetry.access import AccessRecord
 from quicedge.telemetry.metrics import (
@@ -36,6 +46,7 @@ from quicedge.telemetry.outcomes import (
     Refusal,
     from_zero,
 )
+from quicedge.telemetry.protocols import HttpProtocol, TransportKind
 from quicedge.telemetry.stats import WorkerStats
 from quicedge.udp.socket import SendFailure
 
@@ -46,23 +57,29 @@ DASHBOARD = ROOT / "deploy" / "grafana" / "quicedge.json"
 def exchange(metrics: Metrics, **options: Any) -> None:
     metrics.exchange(
         **{
-            "route": "*/", "upstream": "app", "status": 200, "outcome": Outcome.COMPLETE,
+            "route": "*/", "upstream": "app", "protocol": HttpProtocol.HTTP_3,
+            "status": 200, "outcome": Outcome.COMPLETE,
             "bytes_received": 10, "bytes_sent": 1000, "seconds": 0.02, "first_byte_seconds": 0.01,
             **options,
         }
     )  # fmt: skip
 
 
-def exposition(*workers: Metrics) -> dict[str, dict[tuple[str, ...], float]]:
+def exposition(
+    *workers: Metrics,
+    alt_svc: Sequence[AltSvcStatus] = (),
+    open_connections: Mapping[HttpProtocol, int] = MappingProxyType({}),
+) -> dict[str, dict[tuple[str, ...], float]]:
     statuses = [
         WorkerStatus(slot=slot, state=WorkerState.READY, pid=1, restarts=0, uptime_seconds=1.0,
-                     stats=WorkerStats(slot=slot, pid=1, metrics=metrics))
+                     stats=WorkerStats(slot=slot, pid=1, metrics=metrics,
+                                       connections_by_protocol=dict(open_connections)))
         for slot, metrics in enumerate(workers)
     ]  # fmt: skip
     text = render(
         Status(version="1", state=EdgeState.RUNNING, pid=1, uptime_seconds=1.0, config_path=None,
                core=Core.PURE, reloads=0, last_reload_error=None, connections=0, listeners=[],
-               workers=statuses)
+               workers=statuses, alt_svc=list(alt_svc))
     ).decode()  # fmt: skip
     found: dict[str, dict[tuple[str, ...], float]] = {}
     for family in text_string_to_metric_families(text):
@@ -85,7 +102,7 @@ def test_series_of_a_configuration_exist_at_zero_before_the_first_request() -> N
         routes=[Route(upstream="app", host="a.test", path="/x")],
     )
     use_series(metrics, config)
-    metrics.listener("[::]:443")
+    metrics.listener("[::]:443", TransportKind.QUIC)
     shown = exposition(metrics)
     outcomes = shown["quicedge_route_outcomes_total"]
     assert outcomes == {(o.value, r): 0 for o in Outcome for r in ("a.test/x", "none")}
@@ -95,7 +112,7 @@ def test_series_of_a_configuration_exist_at_zero_before_the_first_request() -> N
     assert requests == {(r, code): 0 for code in USUAL_STATUSES for r in ("a.test/x", "none")}
     assert shown["quicedge_upstream_requests_total"] == {("app",): 0}
     assert shown["quicedge_listener_handshakes_total"] == {
-        ("[::]:443", "completed"): 0, ("[::]:443", "failed"): 0,
+        ("[::]:443", "completed", "quic"): 0, ("[::]:443", "failed", "quic"): 0,
     }  # fmt: skip
 
 
@@ -156,14 +173,60 @@ def test_origins_cannot_make_series_without_end() -> None:
 
 def test_connections_are_observed_when_they_end() -> None:
     metrics = Metrics()
-    metrics.connection("[::]:443", completed=True, observed={"min_rtt_seconds": 0.02})
-    metrics.connection("[::]:443", completed=False, observed={})
+    quic = metrics.listener("[::]:443", TransportKind.QUIC)
+    tcp = metrics.listener("[::]:443", TransportKind.TCP)
+    observed = {"min_rtt_seconds": 0.02}
+    metrics.connection(quic, protocol=HttpProtocol.HTTP_3, observed=observed)
+    metrics.connection(quic, protocol=None, observed={})
+    metrics.connection(tcp, protocol=HttpProtocol.HTTP_2, observed={})
     shown = exposition(metrics)
     assert shown["quicedge_listener_handshakes_total"] == {
-        ("[::]:443", "completed"): 1, ("[::]:443", "failed"): 1,
+        ("[::]:443", "completed", "quic"): 1, ("[::]:443", "failed", "quic"): 1,
+        ("[::]:443", "completed", "tcp"): 1, ("[::]:443", "failed", "tcp"): 0,
     }  # fmt: skip
-    assert shown["quicedge_connection_min_rtt_seconds_bucket"][("0.02", "[::]:443")] == 1
-    assert shown["quicedge_connection_min_rtt_seconds_count"][("[::]:443",)] == 1
+    name = "quicedge_connection_min_rtt_seconds"
+    assert shown[f"{name}_bucket"][("0.02", "[::]:443", "quic")] == 1
+    assert shown[f"{name}_count"] == {("[::]:443", "quic"): 1, ("[::]:443", "tcp"): 0}
+
+
+def test_protocols_are_counted_and_observed_side_by_side() -> None:
+    metrics = Metrics()
+    exchange(metrics)
+    exchange(metrics, protocol=HttpProtocol.HTTP_2)
+    exchange(metrics, protocol=HttpProtocol.HTTP_2)
+    quic = metrics.listener("[::]:443", TransportKind.QUIC)
+    observed = {"smoothed_rtt_seconds": 0.04, "first_byte_seconds": 0.2, "age_seconds": 9.0}
+    metrics.connection(quic, protocol=HttpProtocol.HTTP_3, observed=observed)
+    metrics.connection(quic, protocol=None, observed={"smoothed_rtt_seconds": 0.04})
+    shown = exposition(metrics, Metrics())
+    assert shown["quicedge_protocol_requests_total"] == {("h3",): 1, ("h2",): 2, ("http/1.1",): 0}
+    assert shown["quicedge_protocol_connections_total"][("h3",)] == 1
+    assert shown["quicedge_protocol_smoothed_rtt_seconds_count"] == {
+        ("h3",): 1, ("h2",): 0, ("http/1.1",): 0,
+    }  # fmt: skip
+    assert shown["quicedge_protocol_first_byte_seconds_sum"][("h3",)] == 0.2
+
+
+def test_the_state_of_alt_svc_is_exposed_by_listener() -> None:
+    withdrawn = AltSvcStatus(
+        listener="0.0.0.0:443", state=Advertising.TRIAL, withdrawn_seconds=5.0,
+        reason=AltSvcReason.NO_DATAGRAMS, told=30, arrived=1, missed=25, waiting=4,
+        networks_missing=25, networks_needed=20, withdrawals=2,
+    )  # fmt: skip
+    shown = exposition(alt_svc=[withdrawn])
+    assert shown["quicedge_alt_svc_advertised"] == {("0.0.0.0:443",): 0}
+    assert shown["quicedge_alt_svc_clients_total"] == {
+        ("0.0.0.0:443", "told"): 30, ("0.0.0.0:443", "arrived"): 1, ("0.0.0.0:443", "missed"): 25,
+    }  # fmt: skip
+    assert shown["quicedge_alt_svc_withdrawals_total"] == {("0.0.0.0:443",): 2}
+
+
+def test_open_connections_are_exposed_by_protocol() -> None:
+    counts = {HttpProtocol.HTTP_3: 3, HttpProtocol.HTTP_2: 1}
+    shown = exposition(Metrics(), Metrics(), open_connections=counts)
+    assert shown["quicedge_protocol_connections_open"] == {
+        ("h3",): 6, ("h2",): 2, ("http/1.1",): 0,
+    }  # fmt: skip
 
 
 @given(st.lists(st.floats(0, 1e6)))
@@ -181,7 +244,9 @@ def test_a_value_is_counted_below_its_bound(values: list[float]) -> None:
 def test_the_grafana_dashboard_asks_for_what_there_is() -> None:
     metrics = Metrics()
     exchange(metrics, outcome=Outcome.ORIGIN_CONNECT)
-    metrics.connection("a", completed=True, observed=dict.fromkeys(CONNECTION_HISTOGRAMS, 0.1))
+    listener = metrics.listener("a", TransportKind.QUIC)
+    observed = dict.fromkeys(CONNECTION_HISTOGRAMS, 0.1)
+    metrics.connection(listener, protocol=HttpProtocol.HTTP_3, observed=observed)
     known = set(exposition(metrics))
     dashboard = json.loads(DASHBOARD.read_text())
     asked = {
