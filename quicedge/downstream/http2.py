@@ -239,6 +239,8 @@ class Http2Session(asyncio.Protocol):
         self.held.clear()
         self.memory.account.settle(0)
         self._host.session_ended(self)
+        # Break the reference cycles.
+        del self.codec, self.delivery, self.held, self._conduct
 
     def _end_exchanges(self, outcome: Outcome, reason: str) -> None:
         for stream in list(self.streams.values()):
@@ -357,7 +359,7 @@ class Http2Session(asyncio.Protocol):
         if h2.id in self.held:
             self.held.data(h2.id, data)
             return
-        exchange = h2.app.exchange
+        exchange = _exchange_of(h2)
         if exchange is None:
             self.codec.consume(h2, len(data))
         else:
@@ -366,12 +368,12 @@ class Http2Session(asyncio.Protocol):
     def on_end(self, h2: H2Stream) -> None:
         if h2.id in self.held:
             self.held.end(h2.id)
-        elif (exchange := h2.app.exchange) is not None:
+        elif (exchange := _exchange_of(h2)) is not None:
             exchange.request_end()
 
     def on_trailers(self, h2: H2Stream, fields: Fields) -> None:
         is_held = h2.id in self.held
-        exchange = h2.app.exchange
+        exchange = _exchange_of(h2)
         if not is_held and exchange is None:
             return
         try:
@@ -385,7 +387,7 @@ class Http2Session(asyncio.Protocol):
 
     def on_reset(self, h2: H2Stream, code: int) -> None:
         self.resets_received += 1
-        exchange = h2.app.exchange
+        exchange = _exchange_of(h2)
         if exchange is None:
             if h2.id in self.held:
                 self._conduct.cancelled(0.0)
@@ -399,11 +401,9 @@ class Http2Session(asyncio.Protocol):
         self.resets_sent += 1
         self._conduct.refused()
         self.held.forget(h2.id)
-        stream: RequestStream | None = h2.app
-        if stream is not None and stream.exchange is not None:
-            stream.exchange.request_malformed(error.reason)
-        if stream is not None and stream.exchange is not None:
-            stream.exchange.response_stopped()  # it was complete, but not sent
+        if (exchange := _exchange_of(h2)) is not None:
+            exchange.request_malformed(error.reason)
+            exchange.response_stopped()  # in case it was complete, but not sent
 
     def on_refused(self) -> None:
         self.resets_sent += 1
@@ -563,3 +563,9 @@ class Http2Session(asyncio.Protocol):
         self._transport.write(frames)
         self._transport.close()
         self._end_exchanges(Outcome.CONNECTION_CLOSED, reason)
+
+
+def _exchange_of(h2: H2Stream) -> Exchange | None:
+    """The exchange of a stream, while it has one."""
+    stream: RequestStream | None = h2.app
+    return None if stream is None else stream.exchange

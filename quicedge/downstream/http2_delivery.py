@@ -60,7 +60,10 @@ class Delivery:
         """The last byte of these responses was written."""
         for h2 in finished:
             stream: Stream | None = h2.app
-            if stream is None or stream.exchange is None:
+            if stream is None:
+                continue
+            if stream.exchange is None:
+                h2.app = None  # its request was rejected; break the reference cycle
                 continue
             if h2.sent < H2_WRITE_LOW:
                 stream.exchange.delivered()

@@ -67,7 +67,8 @@ class RequestStream:
 
     def done(self, exchange: Exchange) -> None:
         self.session.exchange_done(self, exchange.outcome is Outcome.COMPLETE)
-        self.exchange = None  # break the reference cycle
+        # Break the reference cycles.
+        self.exchange = self.h2.app = None
 
     def informational(self, response: Response) -> None:
         # One that exceeds the client's limit, or that it would not read soon, is omitted: the final

@@ -19,11 +19,19 @@ import pylsqpack
 from aioquic import tls
 
 from interop.endpoint.http09 import Http09Connection
+from quicedge.config.limits import CONNECTION_WINDOW
 from quicedge.config.loader import ConfigError, parse_config
 from quicedge.config.positions import key_lines
 from quicedge.config.schema import Upstream
 from quicedge.http.conditional import Validators, select
 from quicedge.http.frames import encode_frame, encode_settings
+from quicedge.http.h2_frames import (
+    PREFACE,
+    frame_header,
+    reset_frame,
+    settings_frame,
+    window_update,
+)
 from quicedge.http.h3 import H3Connection, H3Error, H3Settings
 from quicedge.http.message import Request
 from quicedge.http.priority import parse_priority
@@ -44,6 +52,7 @@ from quicedge.upstream.h1 import H1Connection
 from quicedge.upstream.h1_request import encode_head
 from quicedge.upstream.h2 import H2Connection
 from tests.support.h1client import H1Client
+from tests.support.h2client import SessionHarness
 from tests.support.hostile import Hostile, varints
 from tests.support.smuggling import SHAPES
 from tests.support.world import CLIENT, NOW, World
@@ -219,6 +228,34 @@ def http3(data: bytes) -> None:
             h3.stream_data(stream_id, piece, bool(kind & 0x80))
             http09.stream_data(stream_id & ~3, piece, bool(kind & 0x80))
     assert wire.told < MAX_GROWTH
+
+
+def _h2_seeds() -> list[bytes]:
+    greeting = PREFACE + settings_frame({4: 70_000, 5: 20_000})
+    block = b"\x83\x87\x84\x41\x01a"  # a POST
+    head = frame_header(1, 4, 1, len(block)) + block
+    return [
+        greeting + head + frame_header(0, 1, 1, 2) + b"hi" + window_update(0, 5),
+        greeting + head + frame_header(1, 5, 1, 6) + b"\x40\x01x\x02yz" + reset_frame(1, 8),
+        greeting + frame_header(1, 1, 3, 2) + block[:2] + frame_header(9, 4, 3, 4) + block[2:],
+        greeting + frame_header(0x10, 0, 0, 7) + b"\0\0\0\x01u=1" + head + frame_header(6, 0, 0, 8),
+    ]
+
+
+@target(_h2_seeds)
+def http2(data: bytes) -> None:
+    """Bytes of a client, as they come and behind a greeting, on a session whose origin echoes."""
+    for greeting in (b"", PREFACE + settings_frame({})):
+        client = SessionHarness()
+        client.edge.answers_at_once = True
+        half = len(data) // 2
+        client.deliver(greeting + data[:half])
+        client.deliver(data[half:])
+        codec = client.session.codec
+        assert 0 <= codec.unread_bytes <= CONNECTION_WINDOW
+        assert len(client.output()) + codec.sender.unsent < MAX_GROWTH
+        client.lose()
+        assert not client.session.streams
 
 
 @target(

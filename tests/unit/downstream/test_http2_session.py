@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from quicedge.config.limits import (
@@ -13,7 +15,7 @@ from quicedge.config.limits import (
 )
 from quicedge.downstream.response_account import ResponseAccount
 from quicedge.http.errors import H2ErrorCode, H3ErrorCode
-from quicedge.http.h2 import H2Settings
+from quicedge.http.h2 import H2Connection, H2Settings, H2Stream
 from quicedge.http.message import Response
 from quicedge.proxy.response_memory import ResponseMemory
 from quicedge.telemetry.outcomes import Outcome
@@ -512,6 +514,35 @@ def test_a_request_that_waits_for_memory_and_is_cancelled_is_forgotten() -> None
     client.send(frame(DATA, 0, stream, b"body"), frame(RST_STREAM, 0, stream, bytes(4)))
     assert not session.held
     assert session.unread_bytes == 0
+
+
+def living(kind: type) -> list[object]:
+    return [thing for thing in gc.get_objects() if isinstance(thing, kind)]
+
+
+def test_requests_and_connections_leave_no_garbage_behind() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        client = RawClient()
+        for fields in (GET, POST, [*GET, (b"connection", b"close")]) * 5:
+            client.ask(fields)
+        client.send(frame(RST_STREAM, 0, 1, bytes(4)))
+        for request in client.origin:
+            request.answer()
+            del request.handler
+        client.run()
+        client.origin.clear()
+        client.edge.rejections.clear()  # their tracebacks hold frames
+        del request
+        assert not living(H2Stream)
+        client.ask()
+        del client.origin.pop().handler
+        client.lose()
+        assert not living(H2Connection)
+        assert not living(H2Stream)
+    finally:
+        gc.enable()
 
 
 # --- turns of the loop ------------------------------------------------------------------------
