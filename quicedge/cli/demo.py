@@ -30,7 +30,7 @@ START_TIMEOUT = 30.0
 @click.command()
 @click.option("--once", is_flag=True, help="Make the request and exit, with 0 on success.")
 @click.option("--port", default=4433, show_default=True, type=click.IntRange(1, 65535),
-              help="UDP port of the edge.")  # fmt: skip
+              help="Port of the edge, UDP and TCP.")  # fmt: skip
 def command(once: bool, port: int) -> None:
     """Run the edge with an embedded origin and a development certificate; show a first request."""
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -61,9 +61,10 @@ def command(once: bool, port: int) -> None:
 
 
 _NEXT = """
-The edge listens on UDP {port}; its dashboard is http://127.0.0.1:{admin}/
+The edge listens on UDP and TCP {port}; its dashboard is http://127.0.0.1:{admin}/
 Try, in another terminal:
 
+  curl --cacert {ca} https://localhost:{port}/
   {program} get -v --cacert {ca} https://localhost:{port}/echo
   {program} get --cacert {ca} -o /dev/null 'https://localhost:{port}/download?size=100MB'
   {program} top --admin 127.0.0.1:{admin}

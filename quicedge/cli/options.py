@@ -44,7 +44,7 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--listen",
             multiple=True,
             metavar="ADDRESS",
-            help=f"UDP address, host:port or [v6]:port (repeatable) "
+            help=f"Address, host:port or [v6]:port, for UDP and TCP (repeatable) "
             f"[default: loopback, port {DEVELOPMENT_PORT}].",
         ),
         click.option(

@@ -7,6 +7,8 @@ import sys
 import click
 
 from quicedge.cli.options import config_options, make_config, with_certificate
+from quicedge.config.addresses import parse_listen
+from quicedge.config.listeners import listeners
 
 
 @click.command()
@@ -31,4 +33,7 @@ def command(
     )
     if development is not None:
         click.echo(f"development certificate; clients must trust {development.ca}", err=True)
+        port = next((parse_listen(item.address).port for item in listeners(config)), None)
+        if port:
+            click.echo(f"try: curl --cacert {development.ca} https://localhost:{port}/", err=True)
     sys.exit(run(config, path))

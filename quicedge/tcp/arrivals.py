@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -116,10 +116,8 @@ class Arrivals:
         task.add_done_callback(self._attaching.discard)
 
     async def _attach(self, transport: TlsTransport, sock: socket.socket) -> None:
-        # A buffered protocol by its methods, which is all that the loop asks for.
-        protocol = cast(asyncio.BaseProtocol, transport)
         try:
-            await self._loop.connect_accepted_socket(lambda: protocol, sock)
+            await self._loop.connect_accepted_socket(lambda: transport, sock)
         except OSError as error:
             log.debug("cannot take over a connection", error=str(error))
             sock.close()

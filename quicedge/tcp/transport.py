@@ -99,7 +99,7 @@ class _State(Enum):
     CLOSED = auto()
 
 
-class TlsTransport(asyncio.Transport):
+class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
     """The transport of a session, and the protocol of the TCP transport below.
 
     No call of the session comes from within its calls of `write`, `close` and the others, except
@@ -139,7 +139,7 @@ class TlsTransport(asyncio.Transport):
         if self._state is _State.CLOSED:
             self._tcp.abort()  # while the loop was taking it over
 
-    def get_buffer(self, _: int) -> memoryview:
+    def get_buffer(self, sizehint: int) -> memoryview:
         return _buffer
 
     def buffer_updated(self, size: int) -> None:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.peers import require
+
 
 def test_the_demo_shows_a_request_and_leaves_nothing_behind(tmp_path: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused:
@@ -29,6 +31,12 @@ def test_the_demo_shows_a_request_and_leaves_nothing_behind(tmp_path: Path) -> N
                 break
         assert "< HTTP/3 200" in said
         assert f" get -v --cacert certs/ca.pem https://localhost:{port}/echo" in said
+        (curl,) = [line.split() for line in said.splitlines() if line.strip().startswith("curl ")]
+        require(curl[0])
+        page = subprocess.run(
+            [*curl, "-sS"], cwd=tmp_path, capture_output=True, timeout=30, check=True
+        )
+        assert b"It works" in page.stdout
         demo.send_signal(signal.SIGTERM)
         # The edge writes to the same pipe: its end is the end of the edge, too.
         assert "draining" in demo.stdout.read()

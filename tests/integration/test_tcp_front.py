@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import shutil
 import signal
 import socket
 import ssl
@@ -16,7 +15,7 @@ import pytest
 from quicedge.config import devcerts
 from tests.support.edge import RunningEdge, edge
 from tests.support.origin import demo_origin
-from tests.support.peers import wait_until
+from tests.support.peers import require, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -56,20 +55,18 @@ def test_an_ordinary_client_gets_a_page_over_tcp_at_the_same_port(running: Runni
     assert client.getresponse().status == 200
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="requires curl")
 def test_curl_needs_nothing_but_the_ca(running: RunningEdge) -> None:
     done = subprocess.run(
-        ["curl", "-sS", "--cacert", str(running.certificate.ca),
+        [require("curl"), "-sS", "--cacert", str(running.certificate.ca),
          f"https://localhost:{running.port}/status/418", "-o", "/dev/null", "-w", "%{http_code}"],
         capture_output=True, timeout=30, check=False,
     )  # fmt: skip
     assert (done.stdout, done.stderr) == (b"418", b"")
 
 
-@pytest.mark.skipif(shutil.which("nghttp") is None, reason="requires nghttp")
 def test_nghttp_gets_a_page_over_http_2(running: RunningEdge) -> None:
     done = subprocess.run(
-        ["nghttp", "-v", "--no-verify-peer", f"https://localhost:{running.port}/echo"],
+        [require("nghttp"), "-v", "--no-verify-peer", f"https://localhost:{running.port}/echo"],
         capture_output=True, timeout=30, check=False, text=True,
     )  # fmt: skip
     assert done.returncode == 0

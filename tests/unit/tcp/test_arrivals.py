@@ -1,0 +1,302 @@
+"""TCP connections before they have a session: limits, TLS failures, and what they leave behind."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from quicedge.config import limits
+from quicedge.quic.tls import CertificateStore
+from quicedge.shares.connections import Closed, ConnectionRules, Connections
+from quicedge.tcp.arrivals import Arrivals
+from quicedge.tcp.connection import TcpConnection
+from quicedge.tcp.listener import Listener
+from quicedge.tcp.sockets import open_listening_socket
+from quicedge.tcp.tls import ServerContexts
+from tests.support.certs import make_certificate
+
+
+class Echo(asyncio.Protocol):
+    """The least session there can be."""
+
+    def __init__(self, connection: TcpConnection) -> None:
+        self.connection = connection
+        self.lost = False
+
+    def start(self) -> None: ...
+
+    def data_received(self, data: bytes) -> None:
+        self.connection.transport.write(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+
+
+class Front:
+    """A listener whose time is moved by hand."""
+
+    def __init__(self, **rules: Any) -> None:
+        self.now = 100.0
+        self.connections = Connections(ConnectionRules(**rules))
+        self.sessions: list[Echo] = []
+        self.clients: list[asyncio.StreamWriter] = []
+        """A stream that nobody refers to closes its connection."""
+        loop = asyncio.get_running_loop()
+        self.arrivals = Arrivals(
+            self.connections, self._session, plain=lambda data: None, handshake_timeout=10.0,
+            loop=loop, clock=lambda: self.now,
+        )  # fmt: skip
+        contexts = ServerContexts(CertificateStore([make_certificate("localhost")]), ["http/1.1"])
+        self.sock = open_listening_socket(socket.AF_INET, "127.0.0.1", 0)
+        self.listener = Listener(self.sock, contexts, loop, self.arrivals.accept, lambda: self.now)
+
+    def _session(self, connection: TcpConnection) -> Echo:
+        self.sessions.append(Echo(connection))
+        return self.sessions[-1]
+
+    async def dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A TCP connection without TLS."""
+        reader, writer = await asyncio.open_connection(*self.sock.getsockname())
+        self.clients.append(writer)
+        return reader, writer
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        reader, writer = await asyncio.open_connection(*self.sock.getsockname(), ssl=context)
+        self.clients.append(writer)
+        return reader, writer
+
+    async def start_handshake(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A client that sends the beginning of a ClientHello and no more."""
+        before = self.arrivals.accepted
+        reader, writer = await self.dial()
+        writer.write(b"\x16\x03\x01\x02\x00\x01")
+        await until(lambda: self.arrivals.accepted > before)
+        return reader, writer
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def front(**rules: Any) -> AsyncIterator[Front]:
+    one = Front(**rules)
+    try:
+        yield one
+    finally:
+        one.listener.close()
+        one.arrivals.close()
+        for session in one.sessions:
+            session.connection.transport.abort()
+        await until(lambda: not one.connections)
+        one.sock.close()
+        for writer in one.clients:
+            writer.transport.abort()
+
+
+async def is_reset(reader: asyncio.StreamReader) -> bool:
+    async with asyncio.timeout(20):
+        try:
+            return await reader.read() == b""
+        except ConnectionResetError:
+            return True
+
+
+async def test_a_connection_is_counted_until_it_is_gone() -> None:
+    async with front() as one:
+        reader, writer = await one.connect()
+        writer.write(b"hello")
+        assert await reader.readexactly(5) == b"hello"
+        assert (one.connections.open, one.connections.half_open) == (1, 0)
+        connection = one.sessions[0].connection
+        assert connection.alpn is None
+        assert connection.tls_version == "TLSv1.3"
+        assert connection.remote == writer.get_extra_info("sockname")
+        assert connection.local == one.sock.getsockname()
+        writer.close()
+        await until(lambda: not one.connections)
+        assert one.sessions[0].lost
+
+
+@pytest.mark.parametrize(
+    ("rules", "reason"),
+    [
+        ({"max_connections": 1}, "connections"),
+        ({"max_connections_per_address": 1}, "address_connections"),
+        ({"max_connections_per_prefix": 1}, "prefix_connections"),
+        ({"handshakes_per_second": 1}, "handshake_rate"),
+        ({"handshakes_per_second_per_prefix": 1}, "prefix_handshake_rate"),
+    ],
+)
+async def test_each_limit_on_connections_resets_the_next_one(
+    rules: dict[str, Any], reason: str
+) -> None:
+    async with front(**rules) as one:
+        await one.start_handshake()
+        reader, writer = await one.dial()
+        writer.write(b"\x16")
+        assert await is_reset(reader)
+        assert one.arrivals.counters[f"refused_{reason}"] == 1
+
+
+async def test_connections_of_quic_count_against_the_same_limit() -> None:
+    async with front(max_connections=1) as one:
+        one.connections.note_opened(b"\xc0\0\x02\x01")
+        reader, writer = await one.dial()
+        writer.write(b"\x16")
+        assert await is_reset(reader)
+        one.connections.note_handshake_over(b"\xc0\0\x02\x01")
+        one.connections.note_closed(b"\xc0\0\x02\x01")
+        await one.connect()
+
+
+@pytest.mark.parametrize("why", list(Closed))
+async def test_clients_are_reset_at_once_while_memory_is_full_or_the_edge_drains(
+    why: Closed,
+) -> None:
+    async with front() as one:
+        one.connections.closed = why
+        reader, writer = await one.dial()
+        writer.write(b"\x16")
+        assert await is_reset(reader)
+        assert one.arrivals.counters[f"refused_{why}"] == 1
+
+
+async def test_a_slow_handshake_is_cut_off_and_an_open_connection_is_not() -> None:
+    async with front() as one:
+        await one.connect()
+        reader, _ = await one.start_handshake()
+        one.now += 9.9
+        one.arrivals.check(one.now)
+        assert one.arrivals.handshakes == 1
+        one.now += 0.2
+        one.arrivals.check(one.now)
+        assert await is_reset(reader)
+        assert one.arrivals.counters["failed_timeout"] == 1
+        assert one.connections.open == 1
+
+
+async def test_silent_handshakes_of_a_network_give_way_to_newer_ones() -> None:
+    async with front(max_half_open_per_prefix=3) as one:
+        silent = [(await one.start_handshake())[0] for _ in range(3)]
+        # They had no time yet: another one is refused.
+        reader, writer = await one.dial()
+        writer.write(b"\x16")
+        assert await is_reset(reader)
+        assert one.arrivals.counters["refused_prefix_half_open"] == 1
+        one.now += limits.HANDSHAKE_GRACE
+        for _ in range(3):
+            _, writer = await one.connect()
+            writer.close()
+        assert await is_reset(silent[0])
+        assert one.arrivals.counters["failed_crowded_out"] >= 1
+
+
+async def test_a_crowd_of_honest_clients_of_one_network_is_let_in() -> None:
+    async with front(max_half_open_per_prefix=limits.MAX_HALF_OPEN_PER_PREFIX) as one:
+        for _ in range(10):
+            pairs = await asyncio.gather(*(one.connect() for _ in range(20)))
+            for _, writer in pairs:
+                writer.close()
+        assert one.arrivals.completed == 200
+        assert one.arrivals.failures == 0
+
+
+async def test_running_out_of_descriptors_suspends_accepting_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("quicedge.tcp.listener.TCP_ACCEPT_PAUSE", 0.05)
+    async with front() as one:
+        real, failures = one.sock, 3
+
+        class Exhausted:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(real, name)
+
+            def accept(self) -> Any:
+                nonlocal failures
+                if failures:
+                    failures -= 1
+                    raise OSError(errno.EMFILE, "Too many open files")
+                return real.accept()
+
+        one.listener.sock = Exhausted()  # type: ignore[assignment]
+        reader, writer = await one.connect()
+        writer.write(b"x")
+        assert await reader.readexactly(1) == b"x"
+        # One attempt per pause: no busy loop.
+        assert one.listener.accept_failures == 3
+
+
+async def test_tls_failures_are_counted_by_reason() -> None:
+    async with front() as one:
+        for first, reason in (
+            (b"\x16\x03\x01\x00\x05hello", "protocol"),
+            (b"hello", "not_tls"),
+        ):
+            reader, writer = await one.dial()
+            writer.write(first)
+            await is_reset(reader)
+            writer.close()
+            await until(lambda reason=reason: one.arrivals.counters[f"failed_{reason}"])
+        _, writer = await one.start_handshake()
+        writer.close()
+        await until(lambda: one.arrivals.counters["failed_gone"])
+        await until(lambda: not one.connections)
+
+
+async def test_a_stopped_listener_serves_who_is_there_and_refuses_others() -> None:
+    async with front() as one:
+        early = socket.create_connection(one.sock.getsockname())
+        early.send(b"\x16")
+        one.listener.stop()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(one.sock.getsockname())
+        await until(lambda: one.arrivals.accepted == 1)
+        early.close()
+
+
+async def test_a_response_is_not_cut_off_when_the_edge_closes_an_upload() -> None:
+    """Closing a socket with unread data would reset it, and with it the response in flight."""
+    async with front() as one:
+        reader, writer = await one.connect()
+        writer.write(b"x")
+        assert await reader.readexactly(1) == b"x"
+        transport = one.sessions[0].connection.transport
+        transport.write(b"no more, please")
+        transport.close()
+        writer.write(bytes(500_000))  # on its way before the client knows
+        assert await reader.read() == b"no more, please"
+        writer.close()
+
+
+async def test_large_uploads_arrive_whole_through_pauses() -> None:
+    async with front() as one:
+        reader, writer = await one.connect()
+        writer.write(b"x")
+        await reader.readexactly(1)
+        session, got = one.sessions[0], bytearray()
+        loop = asyncio.get_running_loop()
+
+        def receive(data: bytes) -> None:
+            got.extend(data)
+            session.connection.transport.pause_reading()
+            loop.call_later(0.001, session.connection.transport.resume_reading)
+
+        session.data_received = receive  # type: ignore[method-assign]
+        sent = bytes(range(256)) * 12_000
+        writer.write(sent)
+        await until(lambda: len(got) == len(sent))
+        assert bytes(got) == sent
