@@ -50,7 +50,7 @@ class Http3Client:
         return Transport(
             kind=TransportKind.QUIC,
             connection_id=connection.id,
-            version=VERSION_NAMES.get(version, hex(version)),
+            version=VERSION_NAMES.get(version) or hex(version),
             smoothed_rtt=rtt.smoothed if rtt.initialized else None,
             min_rtt=rtt.min if rtt.initialized else None,
             congestion_window=recovery.congestion_window,

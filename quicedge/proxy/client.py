@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from quicedge.config.host_port import HostPort
@@ -74,7 +75,13 @@ class ClientInfo(Protocol):
 def address_of(client: ClientInfo) -> str:
     """The client's `host:port`; `-` until its address is validated."""
     address = client.address
-    return "-" if address is None else str(HostPort.of(address))
+    return "-" if address is None else _text_of(address)
+
+
+@lru_cache(maxsize=1024)
+def _text_of(address: tuple[str, int]) -> str:
+    """Most clients make many requests."""
+    return str(HostPort.of(address))
 
 
 def host_of(client: ClientInfo) -> str:

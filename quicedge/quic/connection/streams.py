@@ -326,14 +326,18 @@ class Streams:
 
     def write(self, stream_id: int, data: bytes, end: bool) -> None:
         """Write data; raises ValueError if the stream cannot send."""
-        stream = self._for_sending(stream_id)
-        assert stream.send is not None
-        if stream.send.reset_code is not None:
+        stream = self._open.get(stream_id)
+        if stream is None or stream.send is None:
+            stream = self._for_sending(stream_id)
+        send = stream.send
+        assert send is not None
+        if send.reset_code is not None:
             return
-        stream.send.buffer.write(data, end)
+        send.buffer.write(data, end)
         self._written += len(data)
         self._touched[stream_id] = stream
-        self._schedule(stream)
+        if not stream.scheduled:
+            self._schedule(stream)
 
     def reset(self, stream_id: int, error_code: int) -> None:
         """Reset the sending half; no effect if it is finished."""
@@ -468,7 +472,12 @@ class Streams:
         """Whether data written to the stream would still be sent."""
         stream = self._open.get(stream_id)
         send = stream.send if stream is not None else None
-        return send is not None and not send.is_finished and send.is_writable
+        return (
+            send is not None
+            and not send.is_finished
+            and send.reset_code is None
+            and send.buffer.fin_offset is None
+        )
 
     def can_reset(self, stream_id: int) -> bool:
         """Whether a reset would still have an effect."""
