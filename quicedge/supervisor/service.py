@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import secrets
@@ -55,6 +56,7 @@ from quicedge.worker.control import (
     TraceCommand,
     WorkerSpec,
 )
+from quicedge.worker.memory import trim
 from quicedge.worker.privileges import Identity, PrivilegeError, identity_of
 
 if TYPE_CHECKING:
@@ -191,6 +193,9 @@ class Supervisor:
                 failed = True
         if not failed and not self._stop.is_set():
             self._state = EdgeState.RUNNING
+            # Starting leaves garbage, and from now on little happens here.
+            gc.collect()
+            trim()
             notify.notify("READY=1", f"STATUS={self._workers} workers")
             log.info(
                 "ready",

@@ -52,7 +52,7 @@ from quicedge.worker.control import (
     WorkerSpec,
 )
 from quicedge.worker.edge import Edge, load_certificates
-from quicedge.worker.memory import tune_allocator
+from quicedge.worker.memory import trim, tune_allocator
 from quicedge.worker.proposal import Proposal
 from quicedge.worker.roster import Roster
 from quicedge.worker.snapshots import connection_stats
@@ -64,9 +64,11 @@ log = structlog.get_logger(__name__)
 def run(spec: WorkerSpec) -> None:
     """Serve until drained; raises StartError.
 
-    Imported objects are excluded from garbage collection; connections are freed without it, so that
-    it can run rarely.
+    What imports leave behind goes back to the system first. Imported objects are then excluded from
+    garbage collection; connections are freed without it, so that it can run rarely.
     """
+    gc.collect()
+    trim()
     tune_allocator()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
