@@ -12,16 +12,15 @@ from quicedge.config.limits import (
     H2_UNSENT_FRAMES,
     H2_WRITE_HIGH,
     H2_WRITE_LOW,
-    SEND_BUFFER_HIGH,
-    SEND_BUFFER_LOW,
 )
 from quicedge.downstream.conduct import Conduct
 from quicedge.downstream.held_requests import HeldRequests
 from quicedge.downstream.http2_delivery import Connection, Delivery
 from quicedge.downstream.http2_stream import RequestStream
+from quicedge.downstream.paused_origins import PausedOrigins
 from quicedge.downstream.progress import Progress
 from quicedge.downstream.response_account import ResponseAccount
-from quicedge.downstream.stalls import Stalls
+from quicedge.downstream.stalls import Stalls, reset_stalled
 from quicedge.downstream.stream_timeouts import StreamTimeouts
 from quicedge.http.errors import H2ErrorCode, H3ErrorCode, to_h2
 from quicedge.http.h2 import H2Connection, H2Error, H2Settings, H2Stream, H2StreamError
@@ -81,8 +80,7 @@ class Http2Session(asyncio.Protocol):
         self._transport = connection.transport
         self.codec = H2Connection(self, host.h2_settings, gateway.now)
         self.streams: dict[int, RequestStream] = {}
-        self.paused: dict[int, RequestStream] = {}
-        """Streams whose origin is paused because the client does not keep up."""
+        self.paused: PausedOrigins[RequestStream] = PausedOrigins()
         self.delivery = Delivery(connection, self.codec, self.streams, host.loop)
         self.memory = ResponseAccount(gateway.policy.response_memory, client.share)
         self.held: HeldRequests[RequestStream] = HeldRequests(
@@ -272,7 +270,7 @@ class Http2Session(asyncio.Protocol):
         if sender.finished:
             self.delivery.written(codec.take_finished())
         if self.paused:
-            self._resume_paused()
+            self.paused.resume(self.send_buffer_limit)
         if sender.has_turn and not self.writing_paused:
             self.wake()
         if sender.unsent or self.memory.account.held:
@@ -287,17 +285,6 @@ class Http2Session(asyncio.Protocol):
             self._conduct.note()
             self._close_at_fault(H2ErrorCode.ENHANCE_YOUR_CALM, "replies are not read")
             self._transport.abort()
-
-    def _resume_paused(self) -> None:
-        plenty = self.send_buffer_limit == SEND_BUFFER_HIGH
-        for stream in list(self.paused.values()):
-            unsent = stream.h2.unsent
-            # One with nothing left is resumed in any case: nothing else would wake it.
-            if not unsent or (plenty and unsent < SEND_BUFFER_LOW):
-                self.paused.pop(stream.stream_id, None)
-                stream.paused = False
-                if stream.exchange is not None:
-                    stream.exchange.resume_response()
 
     # --- from the codec (http.h2_types.Handler) ---------------------------------------------------
 
@@ -461,7 +448,7 @@ class Http2Session(asyncio.Protocol):
         stream_id = stream.stream_id
         self.streams.pop(stream_id, None)
         if stream.paused:
-            self.paused.pop(stream_id, None)
+            self.paused.forget(stream_id)
         if not self.streams:
             self._idle_since = self._gateway.now()
             if self.going_away:
@@ -488,16 +475,13 @@ class Http2Session(asyncio.Protocol):
     def reset_stalled(self) -> int:
         """Reset stalled streams, those that hold most first, until the client holds less than its
         share of the memory; returns their number."""
-        stalled = [s for s in self.streams.values() if s.exchange and s.exchange.stalled]
-        stalled.sort(key=lambda stream: stream.undelivered, reverse=True)
-        for count, stream in enumerate(stalled):
-            if not self.memory.is_short:
-                return count
-            self.reset_stream(stream.h2, H2ErrorCode.ENHANCE_YOUR_CALM)
-            if stream.exchange is not None:
-                stream.exchange.response_timed_out()
-            self.settle_memory()
-        return len(stalled)
+        return reset_stalled(self.streams, self.memory, self._abandon_stalled)
+
+    def _abandon_stalled(self, stream: RequestStream) -> None:
+        self.reset_stream(stream.h2, H2ErrorCode.ENHANCE_YOUR_CALM)
+        if stream.exchange is not None:
+            stream.exchange.response_timed_out()
+        self.settle_memory()
 
     # --- drain ------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from quicedge.config.limits import RESPONSE_MEMORY_GRAIN, SEND_BUFFER_FLOOR
 from quicedge.downstream.http2_delivery import Delivery
+from quicedge.downstream.paused_origins import PausedOrigins
 from quicedge.downstream.response_account import ResponseAccount
 from quicedge.http.errors import H2ErrorCode
 from quicedge.http.h2 import H2Connection, H2Stream
@@ -24,7 +25,7 @@ class Session(Protocol):
     codec: H2Connection
     delivery: Delivery
     memory: ResponseAccount
-    paused: dict[int, RequestStream]
+    paused: PausedOrigins[RequestStream]
     writing_paused: bool
 
     @property
@@ -103,10 +104,7 @@ class RequestStream:
             and h2.unsent > session.send_buffer_limit
         ):
             # Stop reading from the origin while the client is behind.
-            self.paused = True
-            session.paused[self.stream_id] = self
-            if self.exchange is not None:
-                self.exchange.pause_response()
+            session.paused.pause(self)
         session.wake()
 
     def end(self, trailers: Sequence[Field]) -> None:
@@ -116,6 +114,11 @@ class RequestStream:
             trailers = ()
         session.codec.end(self.h2, trailers)
         session.wake()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of content written and not yet sent."""
+        return self.h2.unsent
 
     @property
     def undelivered(self) -> int:

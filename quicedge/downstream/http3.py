@@ -6,16 +6,17 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol, TypeAlias
 
-from quicedge.config.limits import RESPONSE_MEMORY_GRAIN, SEND_BUFFER_HIGH, SEND_BUFFER_LOW
+from quicedge.config.limits import RESPONSE_MEMORY_GRAIN
 from quicedge.downstream.close_reason import close_reason
 from quicedge.downstream.conduct import Conduct
 from quicedge.downstream.early_data import SAFE_METHODS, EarlyData
 from quicedge.downstream.held_requests import HeldRequests
 from quicedge.downstream.http3_client import Http3Client
 from quicedge.downstream.http3_progress import Http3Progress
+from quicedge.downstream.paused_origins import PausedOrigins
 from quicedge.downstream.progress import Progress
 from quicedge.downstream.response_account import ResponseAccount
-from quicedge.downstream.stalls import Stalls
+from quicedge.downstream.stalls import Stalls, reset_stalled
 from quicedge.downstream.stream_timeouts import StreamTimeouts
 from quicedge.http.errors import H3ErrorCode
 from quicedge.http.h3 import H3Error, H3StreamError
@@ -146,12 +147,13 @@ class RequestStream:
     def _pause_if_full(self) -> None:
         """Stop reading from the origin while the client is behind."""
         session = self.session
-        unsent = session.connection.streams.unsent(self.stream_id)
-        if not self.paused and unsent > session.send_buffer_limit:
-            self.paused = True
-            session.paused[self.stream_id] = self
-            if self.exchange is not None:
-                self.exchange.pause_response()
+        if not self.paused and self.unsent > session.send_buffer_limit:
+            session.paused.pause(self)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes written and not yet sent."""
+        return self.session.connection.streams.unsent(self.stream_id)
 
     def end(self, trailers: Sequence[Field]) -> None:
         session = self.session
@@ -203,7 +205,7 @@ class Http3Session:
         self._gateway = gateway
         self._host = host
         self.streams: dict[int, RequestStream] = {}
-        self.paused: dict[int, RequestStream] = {}
+        self.paused: PausedOrigins[RequestStream] = PausedOrigins()
         self.delivering: dict[int, RequestStream] = {}
         """Streams whose response is completely written but not completely acknowledged."""
         self._acknowledged = 0
@@ -296,18 +298,7 @@ class Http3Session:
         if self.going_away:
             self.close_if_drained()
         if self.paused:
-            self._resume_paused()
-
-    def _resume_paused(self) -> None:
-        plenty = self.send_buffer_limit == SEND_BUFFER_HIGH
-        for stream in list(self.paused.values()):
-            unsent = self.connection.streams.unsent(stream.stream_id)
-            # One with nothing left is resumed in any case: nothing else would wake it.
-            if not unsent or (plenty and unsent < SEND_BUFFER_LOW):
-                self.paused.pop(stream.stream_id, None)
-                stream.paused = False
-                if stream.exchange is not None:
-                    stream.exchange.resume_response()
+            self.paused.resume(self.send_buffer_limit)
 
     def _settle_deliveries(self) -> None:
         acknowledged = self.connection.recovery.delivered
@@ -646,7 +637,7 @@ class Http3Session:
         if complete:
             self._conduct.completed()
         self.streams.pop(stream_id, None)
-        self.paused.pop(stream_id, None)
+        self.paused.forget(stream_id)
         self.delivering.pop(stream_id, None)
         self.close_if_drained()
 
@@ -677,16 +668,13 @@ class Http3Session:
     def reset_stalled(self) -> int:
         """Reset stalled streams, those that hold most first, until the client holds less than its
         share of the memory; returns their number."""
-        stalled = [s for s in self.streams.values() if s.exchange and s.exchange.stalled]
-        stalled.sort(key=lambda stream: stream.undelivered, reverse=True)
-        for count, stream in enumerate(stalled):
-            if not self.memory.is_short:
-                return count
-            self.reset(stream.stream_id, H3ErrorCode.EXCESSIVE_LOAD)
-            if stream.exchange is not None:
-                stream.exchange.response_timed_out()
-            self.settle_memory()
-        return len(stalled)
+        return reset_stalled(self.streams, self.memory, self._abandon_stalled)
+
+    def _abandon_stalled(self, stream: RequestStream) -> None:
+        self.reset(stream.stream_id, H3ErrorCode.EXCESSIVE_LOAD)
+        if stream.exchange is not None:
+            stream.exchange.response_timed_out()
+        self.settle_memory()
 
     # --- drain ------------------------------------------------------------------------------------
 

@@ -6,11 +6,12 @@ A stalled client keeps its resources as long as no other client needs them. The 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeVar
 
 from quicedge.config.limits import STALLED_AFTER, STALLED_BYTES
 from quicedge.downstream.progress import Progress
+from quicedge.downstream.response_account import ResponseAccount
 from quicedge.proxy.exchange import Exchange
 
 
@@ -68,6 +69,31 @@ class Stalls:
         """Discard all recorded progress."""
         self._connection = None
         self._streams.clear()
+
+
+class Holder(Stream, Protocol):
+    @property
+    def undelivered(self) -> int:
+        """Bytes of its response that the client has not taken."""
+
+
+AnyHolder = TypeVar("AnyHolder", bound=Holder)
+
+
+def reset_stalled(
+    streams: Mapping[int, AnyHolder],
+    memory: ResponseAccount,
+    abandon: Callable[[AnyHolder], None],
+) -> int:
+    """Abandon stalled streams, those that hold most first, until the client holds less than its
+    share of the memory, which `abandon` settles; returns their number."""
+    stalled = [stream for stream in streams.values() if stream.exchange and stream.exchange.stalled]
+    stalled.sort(key=lambda stream: stream.undelivered, reverse=True)
+    for count, stream in enumerate(stalled):
+        if not memory.is_short:
+            return count
+        abandon(stream)
+    return len(stalled)
 
 
 def _waits_for_client(

@@ -1,0 +1,63 @@
+"""Backpressure from clients to origins: who does not take a response stops the reads of it."""
+
+from __future__ import annotations
+
+from typing import Generic, Protocol, TypeVar
+
+from quicedge.config.limits import SEND_BUFFER_HIGH, SEND_BUFFER_LOW
+from quicedge.proxy.exchange import Exchange
+
+
+class Stream(Protocol):
+    """A stream with a response."""
+
+    stream_id: int
+    exchange: Exchange | None
+    paused: bool
+    """Whether its origin is paused; set here."""
+
+    @property
+    def unsent(self) -> int:
+        """Bytes written to it and not yet sent."""
+
+
+AnyStream = TypeVar("AnyStream", bound=Stream)
+
+
+class PausedOrigins(Generic[AnyStream]):
+    """The streams of one session whose origins are paused."""
+
+    __slots__ = ("_streams",)
+
+    def __init__(self) -> None:
+        self._streams: dict[int, AnyStream] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._streams)
+
+    def pause(self, stream: AnyStream) -> None:
+        """Stop reading a response: its client is behind."""
+        if not stream.paused:
+            stream.paused = True
+            self._streams[stream.stream_id] = stream
+            if stream.exchange is not None:
+                stream.exchange.pause_response()
+
+    def resume(self, limit: int) -> None:
+        """Go on with those whose clients have caught up; `limit`: unsent bytes per stream now."""
+        plenty = limit == SEND_BUFFER_HIGH
+        for stream in list(self._streams.values()):
+            unsent = stream.unsent
+            # One with nothing left is resumed in any case: nothing else would wake it.
+            if not unsent or (plenty and unsent < SEND_BUFFER_LOW):
+                self._streams.pop(stream.stream_id, None)
+                stream.paused = False
+                if stream.exchange is not None:
+                    stream.exchange.resume_response()
+
+    def forget(self, stream_id: int) -> None:
+        """The exchange of a stream has ended."""
+        self._streams.pop(stream_id, None)
+
+    def clear(self) -> None:
+        self._streams.clear()
