@@ -19,6 +19,7 @@ from quicedge.config.limits import (
     ADMIN_MAX_EVENT_STREAMS,
 )
 from quicedge.config.tracelimits import QLOG_FOLLOW_BUFFER, QLOG_FOLLOW_PAUSE
+from quicedge.telemetry.protocols import TransportKind
 
 
 def event_routes(edge: EdgeView) -> list[Route]:
@@ -29,8 +30,11 @@ def event_routes(edge: EdgeView) -> list[Route]:
         interval = _interval(request.query_params.get("interval", "1"))
         level = _level(request.query_params.get("qlog"))
         connection_id = request.path_params["id"]
-        if await edge.connection(connection_id) is None:
+        found = await edge.connection(connection_id)
+        if found is None:
             raise HTTPException(404, "no such connection")
+        if level is not None and found.transport is not TransportKind.QUIC:
+            raise HTTPException(409, "qlog events are of QUIC connections only")
         if places.locked():
             raise HTTPException(503, "too many event streams")
         return StreamingResponse(

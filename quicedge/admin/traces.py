@@ -16,6 +16,7 @@ from starlette.routing import Route
 from quicedge.admin.view import EdgeView
 from quicedge.qlog.analyse import analyse
 from quicedge.qlog.report import page
+from quicedge.telemetry.protocols import TransportKind
 from quicedge.telemetry.stats import TraceAction
 
 log = structlog.get_logger(__name__)
@@ -63,6 +64,9 @@ def trace_routes(edge: EdgeView) -> list[Route]:
         except msgspec.DecodeError as error:
             raise HTTPException(400, str(error)) from error
         directory()
+        found = await edge.connection(connection_id)
+        if found is not None and found.transport is not TransportKind.QUIC:
+            raise HTTPException(409, "qlog traces are of QUIC connections only")
         answer = await edge.trace_connection(connection_id, asked.action)
         if not answer.found:
             raise HTTPException(404, "no such connection")

@@ -47,7 +47,7 @@ class ClientInfo(Protocol):
     http_version: bytes
     """As in Via: `3`, `0.9`."""
     first_byte_at: float | None
-    """When an origin began to respond to the first request that was done; set by the gateway."""
+    """When an origin first began to respond on its connection; set by exchanges."""
 
     @property
     def address(self) -> tuple[str, int] | None:

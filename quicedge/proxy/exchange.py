@@ -361,6 +361,8 @@ class Exchange:
         if self._response_over:
             return
         self.first_byte_at = self._clock()
+        if self.client.first_byte_at is None:
+            self.client.first_byte_at = self.first_byte_at
         try:
             self._downstream.response(self.filters.on_response(response, self), end=False)
         except HeadTooLarge:
@@ -408,6 +410,8 @@ class Exchange:
         if self._response_over:
             return
         self.first_byte_at = self._clock()
+        if self.client.first_byte_at is None:
+            self.client.first_byte_at = self.first_byte_at
         response.status = 101 if self.speaks_http1 else 200
         try:
             self._downstream.response(self.filters.on_response(response, self), end=False)

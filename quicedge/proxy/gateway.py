@@ -131,9 +131,6 @@ class Gateway:
 
     def _done(self, exchange: Exchange) -> None:
         exchange.downstream.done(exchange)
-        client = exchange.client
-        if client.first_byte_at is None:
-            client.first_byte_at = exchange.first_byte_at
         count_exchange(self.metrics, exchange)
         exchange.filters.on_done(exchange)
         if self.access_log is not None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from quicedge.config.host_port import HostPort
 from quicedge.config.limits import TCP_INFO_AGE
 from quicedge.shares import Client
-from quicedge.tcp.info import TcpInfo, read_info, unacknowledged
+from quicedge.tcp.info import TcpInfo, congestion_control, read_info, unacknowledged
 from quicedge.tcp.tls import Certificate
 from quicedge.tcp.transport import TlsTransport
 
@@ -77,6 +77,11 @@ class TcpConnection:
     @property
     def resumed(self) -> bool:
         return bool(self.transport.tls.session_reused)
+
+    @property
+    def congestion_control(self) -> str | None:
+        """The name of the kernel's congestion control."""
+        return congestion_control(self._socket)
 
     @property
     def bytes_sent(self) -> int:

@@ -7,13 +7,12 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import islice
 from types import MappingProxyType
 
 import structlog
 
 from quicedge.config.host_port import HostPort
-from quicedge.config.limits import COMPARISON_CONNECTIONS, DRAIN_NOTICE, PROGRESS_INTERVAL
+from quicedge.config.limits import DRAIN_NOTICE, PROGRESS_INTERVAL
 from quicedge.config.schema import Config
 from quicedge.downstream.close_reason import close_reason
 from quicedge.downstream.early_data import EarlyData, early_data_terms
@@ -34,17 +33,19 @@ from quicedge.quic.ticket_keys import SharedKeys
 from quicedge.quic.tls import CertificatePem, CertificateStore, parse_certificate
 from quicedge.quic.token_sealer import FleetKeys
 from quicedge.quic.transport_parameters import PreferredAddress
+from quicedge.tcp.connection import TcpConnection
 from quicedge.telemetry.access import AccessLog
-from quicedge.telemetry.comparison import RecentConnections, Samples
+from quicedge.telemetry.comparison import RecentConnections
 from quicedge.telemetry.protocols import TransportKind, http_protocol
 from quicedge.udp.forwarding import Forwarder
 from quicedge.udp.socket import FourTuple, UdpSocket
 from quicedge.worker.losses import LossReport
 from quicedge.worker.overload import Overload
 from quicedge.worker.proposal import AnyUpstream, Proposal
+from quicedge.worker.quic_snapshots import count_quic, quic_sample
 from quicedge.worker.roster import Roster
-from quicedge.worker.snapshots import count_quic, quic_sample
-from quicedge.worker.tcp_front import TcpFront, TcpSocket
+from quicedge.worker.tcp_front import TcpFront, TcpSession, TcpSocket
+from quicedge.worker.tcp_snapshots import count_tcp, tcp_sample
 from quicedge.worker.tracing import Tracer
 
 log = structlog.get_logger(__name__)
@@ -140,6 +141,8 @@ class Edge:
         self._overload = Overload(config, self.policy)
         for sock in sockets:
             self.gateway.metrics.listener(str(HostPort.of(sock.address)), TransportKind.QUIC)
+        for address in self._tcp_addresses:
+            self.gateway.metrics.listener(address, TransportKind.TCP)
         self._losses = LossReport()
         self._ticker = self._loop.call_later(PROGRESS_INTERVAL, self._tick)
         self.tcp = TcpFront(
@@ -151,7 +154,7 @@ class Edge:
             connections=self._overload.connections,
             loop=self._loop,
             clock=self._clock,
-            on_ended=self._check_drained,
+            on_ended=self._tcp_ended,
         )
         self.endpoint = Endpoint(
             EndpointSettings(
@@ -376,20 +379,16 @@ class Edge:
         )
         self._check_drained()
 
+    def _tcp_ended(self, session: TcpSession, connection: TcpConnection) -> None:
+        sample = tcp_sample(connection, session)
+        self.recent.ended(http_protocol(session.client.http_version), sample)
+        count_tcp(self.gateway.metrics, connection, session, sample, self._clock())
+        self._check_drained()
+
     @property
     def all_sessions(self) -> list[Session]:
         """The sessions of all protocols."""
         return [*self.sessions, *self.tcp.sessions]
-
-    def samples(self) -> Samples:
-        """Samples of live connections and of those that ended last."""
-        now = self._clock()
-        live: Samples = {}
-        for session in islice(self.sessions, COMPARISON_CONNECTIONS):
-            sample = quic_sample(session, now)
-            if sample.handshake_seconds is not None:
-                live.setdefault(http_protocol(session.client.http_version), []).append(sample)
-        return self.recent.samples(live)
 
     def _tick(self) -> None:
         """Runs once per second: progress deadlines, memory, local losses."""

@@ -10,7 +10,6 @@ import resource
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterable
 from mmap import mmap
 from typing import NamedTuple
 
@@ -21,13 +20,12 @@ import uvloop
 from quicedge.config.limits import GC_THRESHOLDS
 from quicedge.config.tracelimits import OTEL_WORKER_BACKLOG
 from quicedge.config.unusable import UnusableError
-from quicedge.downstream.session import Session
 from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.ticket_keys import SharedKeys
 from quicedge.quic.tls import CertificateError
+from quicedge.telemetry.comparison import Samples
 from quicedge.telemetry.logs import Logs
 from quicedge.telemetry.outcomes import DATAGRAM_DROPS, EarlyDataVerdict, from_zero
-from quicedge.telemetry.protocols import HttpProtocol, http_protocol
 from quicedge.telemetry.spans import Span
 from quicedge.telemetry.stats import (
     ConnectionPage,
@@ -55,7 +53,13 @@ from quicedge.worker.edge import Edge, load_certificates
 from quicedge.worker.memory import trim, tune_allocator
 from quicedge.worker.proposal import Proposal
 from quicedge.worker.roster import Roster
-from quicedge.worker.snapshots import connection_stats
+from quicedge.worker.snapshots import (
+    all_stats,
+    counts_by_protocol,
+    samples,
+    session_of,
+    stats_of,
+)
 from quicedge.worker.tcp_front import TcpSocket
 
 log = structlog.get_logger(__name__)
@@ -112,13 +116,6 @@ def _roster(spec: WorkerSpec, sockets: list[UdpSocket]) -> Roster | None:
     memory = mmap(spec.roster_fd, 0)
     os.close(spec.roster_fd)
     return Roster(memory, sockets)
-
-
-def _by_protocol(sessions: Iterable[Session]) -> dict[HttpProtocol, int]:
-    found = dict.fromkeys(HttpProtocol, 0)
-    for session in sessions:
-        found[http_protocol(session.client.http_version)] += 1
-    return found
 
 
 class _Prepared(NamedTuple):
@@ -179,7 +176,7 @@ class _Worker:
                 "connections": self.connections,
                 "connection": self.connection,
                 "stats": self.stats,
-                "samples": self._edge.samples,
+                "samples": self.samples,
                 "close_connection": self.close_connection,
                 "trace_connection": self.trace_connection,
                 "follow_connection": self.follow_connection,
@@ -222,25 +219,20 @@ class _Worker:
 
     def connections(self, query: ConnectionQuery) -> ConnectionPage:
         now = time.monotonic()
-        rows = [
-            connection_stats(session, worker=self._spec.slot, now=now)
-            for session in self._edge.sessions
-        ]
-        return select(rows, query)
+        return select(all_stats(self._edge, worker=self._spec.slot, now=now), query)
 
     def connection(self, connection_id: str) -> ConnectionStats | None:
-        for session in self._edge.sessions:
-            if session.connection.id == connection_id:
-                now = time.monotonic()
-                return connection_stats(session, worker=self._spec.slot, now=now, detail=True)
-        return None
+        now = time.monotonic()
+        return stats_of(self._edge, connection_id, worker=self._spec.slot, now=now)
+
+    def samples(self) -> Samples:
+        return samples(self._edge, time.monotonic())
 
     def close_connection(self, command: CloseCommand) -> bool:
-        for session in self._edge.sessions:
-            if session.connection.id == command.connection_id:
-                session.close(command.code, command.reason)
-                return True
-        return False
+        session = session_of(self._edge, command.connection_id)
+        if session is not None:
+            session.close(command.code, command.reason)
+        return session is not None
 
     def trace_connection(self, command: TraceCommand) -> TraceAnswer:
         tracer = self._edge.tracer
@@ -280,7 +272,7 @@ class _Worker:
             connections=len(edge.all_sessions),
             handshakes_open=endpoint.admission.connections.half_open,
             requests_active=sum(len(session.streams) for session in edge.all_sessions),
-            connections_by_protocol=_by_protocol(edge.all_sessions),
+            connections_by_protocol=counts_by_protocol(edge),
             connections_total=endpoint.counters["accepted"] + arrivals.accepted,
             handshakes_completed=edge.handshakes_completed + arrivals.completed,
             handshakes_failed=edge.handshakes_failed + arrivals.failures,

@@ -1,242 +1,68 @@
-"""Snapshots of live connections as telemetry structures."""
+"""The connections of one worker, of all protocols, as telemetry structures."""
 
 from __future__ import annotations
 
-import time
-from typing import Any
+from collections.abc import Iterator
+from itertools import islice
 
-import msgspec
-
-from quicedge.config.host_port import HostPort
-from quicedge.downstream.close_reason import close_reason
-from quicedge.downstream.http3 import Http3Session, RequestStream
-from quicedge.qlog.blocked_time import Limit
-from quicedge.quic.connection import Connection
-from quicedge.quic.connection.closing import State
-from quicedge.quic.packet import VERSION_NAMES
-from quicedge.quic.transport_parameters import TransportParameters
-from quicedge.telemetry.comparison import Sample, goodput
-from quicedge.telemetry.metrics import Metrics
-from quicedge.telemetry.protocols import TransportKind, http_protocol
-from quicedge.telemetry.stats import (
-    ConnectionState,
-    ConnectionStats,
-    Direction,
-    PathStats,
-    StreamStats,
-)
-from quicedge.telemetry.text import text
+from quicedge.config.limits import COMPARISON_CONNECTIONS
+from quicedge.downstream.http3 import Http3Session
+from quicedge.downstream.session import Session
+from quicedge.telemetry.comparison import Samples
+from quicedge.telemetry.protocols import HttpProtocol, http_protocol
+from quicedge.telemetry.stats import ConnectionStats
+from quicedge.worker.edge import Edge
+from quicedge.worker.quic_snapshots import quic_sample, quic_stats
+from quicedge.worker.tcp_snapshots import tcp_sample, tcp_stats
 
 
-def quic_sample(session: Http3Session, now: float) -> Sample:
-    """What a connection was like so far."""
-    connection = session.connection
-    recovery, rtt = connection.recovery, connection.recovery.rtt
-    first_byte_at = session.client.first_byte_at
-    spent = connection.limits.sent(now)
-    busy = sum(seconds for limit, seconds in spent.items() if limit not in _NOT_SENDING)
-    return Sample(
-        smoothed_rtt=rtt.smoothed if rtt.initialized else None,
-        handshake_seconds=connection.handshake_seconds,
-        first_byte_seconds=(
-            first_byte_at - connection.created_at if first_byte_at is not None else None
-        ),
-        goodput=goodput(recovery.delivered, busy),
-        packets_sent=connection.counters.packets_sent,
-        packets_lost=recovery.packets_lost,
-    )
+def all_stats(edge: Edge, *, worker: int, now: float) -> Iterator[ConnectionStats]:
+    """Snapshots of all connections."""
+    for session in edge.sessions:
+        yield quic_stats(session, worker=worker, now=now)
+    for tcp_session, connection in edge.tcp.sessions.items():
+        yield tcp_stats(connection, tcp_session, worker=worker, now=now)
 
 
-_NOT_SENDING = frozenset({Limit.HANDSHAKE, Limit.APPLICATION, Limit.IDLE})
+def stats_of(edge: Edge, connection_id: str, *, worker: int, now: float) -> ConnectionStats | None:
+    """A snapshot of one connection with all details; None: there is none of that ID."""
+    for session in edge.sessions:
+        if session.connection.id == connection_id:
+            return quic_stats(session, worker=worker, now=now, detail=True)
+    for tcp_session, connection in edge.tcp.sessions.items():
+        if connection.id == connection_id:
+            return tcp_stats(connection, tcp_session, worker=worker, now=now, detail=True)
+    return None
 
 
-def count_quic(metrics: Metrics, session: Http3Session, sample: Sample, now: float) -> None:
-    """Record the metrics of a connection that has ended."""
-    connection = session.connection
-    is_complete = sample.handshake_seconds is not None
-    observed = observed_of(sample, now - connection.created_at)
-    if is_complete:
-        observed["congestion_window_bytes"] = connection.recovery.congestion_window
-    if connection.recovery.rtt.initialized:
-        observed["min_rtt_seconds"] = connection.recovery.rtt.min
-    address = str(HostPort.of(connection.came_from.socket.address))
-    metrics.connection(
-        metrics.listener(address, TransportKind.QUIC),
-        protocol=http_protocol(session.client.http_version) if is_complete else None,
-        observed=observed,
-    )
+def session_of(edge: Edge, connection_id: str) -> Session | None:
+    """The session of a connection."""
+    session: Http3Session
+    for session in edge.sessions:
+        if session.connection.id == connection_id:
+            return session
+    for tcp_session, connection in edge.tcp.sessions.items():
+        if connection.id == connection_id:
+            return tcp_session
+    return None
 
 
-def observed_of(sample: Sample, age: float) -> dict[str, float]:
-    """The known figures of a sample by their names in histograms."""
-    found = {
-        "age_seconds": age,
-        "smoothed_rtt_seconds": sample.smoothed_rtt,
-        "handshake_seconds": sample.handshake_seconds,
-        "first_byte_seconds": sample.first_byte_seconds,
-        "loss_ratio": sample.packets_lost / sample.packets_sent if sample.packets_sent else None,
-    }
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def connection_stats(
-    session: Http3Session, *, worker: int, now: float, detail: bool = False
-) -> ConnectionStats:
-    """A snapshot of a connection; `detail` adds paths and streams. `now` is the loop's time."""
-    connection = session.connection
-    recovery, rtt = connection.recovery, connection.recovery.rtt
-    path = connection.paths.address
-    age = now - connection.created_at
-    wall = time.time()
-    pace = recovery.pacer.rate
-    limits = connection.limits
-    ect0, ect1, ce = connection.counters.ecn_received
-    received_at = connection.counters.received_at
-    return ConnectionStats(
-        id=connection.id,
-        worker=worker,
-        time=wall,
-        transport=TransportKind.QUIC,
-        protocol=http_protocol(session.client.http_version),
-        tls_version="TLSv1.3",
-        odcid=connection.original_destination_connection_id.hex(),
-        scids=[cid.hex() for cid in connection.local_ids.active],
-        dcid=connection.remote_ids.current.cid.hex(),
-        remote_address=str(HostPort.of(path.remote)) if path is not None else "",
-        local_address=_local_address(path) if path is not None else "",
-        path_validated=connection.paths.active.is_validated,
-        migrations=connection.counters.migrations,
-        version=VERSION_NAMES.get(connection.handshake.version, hex(connection.handshake.version)),
-        alpn=connection.handshake.alpn,
-        cipher=connection.handshake.cipher,
-        group=connection.handshake.group,
-        sni=connection.handshake.server_name,
-        retry=connection.handshake.is_retried,
-        resumed=connection.handshake.resumed,
-        early_data=connection.handshake.early_data_accepted,
-        key_updates=connection.handshake.phases.updates,
-        state=_state(connection),
-        created_at=wall - age,
-        age_seconds=age,
-        idle_seconds=now - received_at if received_at is not None else None,
-        handshake_seconds=connection.handshake_seconds,
-        close_reason=close_reason(connection),
-        smoothed_rtt=rtt.smoothed if rtt.initialized else None,
-        latest_rtt=rtt.latest if rtt.initialized else None,
-        min_rtt=rtt.min if rtt.initialized else None,
-        rtt_variance=rtt.variance if rtt.initialized else None,
-        congestion_controller=recovery.controller.name,
-        congestion_state=recovery.controller.state,
-        congestion_window=recovery.congestion_window,
-        bytes_in_flight=recovery.bytes_in_flight,
-        ssthresh=recovery.controller.ssthresh,
-        pto_count=recovery.pto_count,
-        pto_total=recovery.pto_total,
-        pacing_rate=pace * 8 if pace is not None else None,
-        delivery_rate=recovery.delivery_rate * 8 if recovery.delivery_rate is not None else None,
-        mtu=connection.max_datagram_size,
-        packets_sent=connection.counters.packets_sent,
-        packets_received=connection.counters.packets_received,
-        bytes_sent=connection.counters.bytes_sent,
-        bytes_received=connection.counters.bytes_received,
-        bytes_acknowledged=recovery.delivered,
-        packets_lost=recovery.packets_lost,
-        bytes_lost=recovery.bytes_lost,
-        packets_spuriously_lost=recovery.packets_spuriously_lost,
-        packets_reordered=connection.counters.packets_reordered,
-        bytes_retransmitted=connection.streams.bytes_resent,
-        packets_dropped={
-            reason.value: count for reason, count in connection.counters.packets_dropped.items()
-        },
-        ecn_state=connection.paths.ecn_state.value,
-        ecn_ect0_received=ect0,
-        ecn_ect1_received=ect1,
-        ecn_ce_received=ce,
-        ecn_ce_reported=connection.counters.ecn_ce_reported,
-        streams_open=connection.streams.peer_bidi_open,
-        streams_total=connection.streams.peer_bidi.opened,
-        requests=session.requests,
-        requests_active=len(session.streams),
-        routes=sorted(session.routes),
-        resets_sent=session.resets_sent,
-        resets_received=session.resets_received,
-        stop_sending_sent=session.stops_sent,
-        stop_sending_received=session.stops_received,
-        receive_window=connection.streams.receive_credit,
-        send_window=connection.streams.send_credit,
-        send_buffered=connection.streams.unsent_total,
-        main_direction=(
-            Direction.RECEIVING if connection.streams.mostly_receives else Direction.SENDING
-        ),
-        limited_by=connection.limited_by(now),
-        sending_limited_seconds=_by_name(limits.sent(now)),
-        receiving_limited_seconds=_by_name(limits.received(now)),
-        paths=_paths(connection) if detail else None,
-        local_parameters=_parameters(connection.handshake.local_parameters) if detail else None,
-        remote_parameters=_parameters(connection.handshake.remote_parameters) if detail else None,
-        streams=[_stream(stream, now) for stream in session.streams.values()] if detail else None,
-    )
-
-
-def _state(connection: Connection) -> ConnectionState:
-    if connection.state is State.CONNECTED and not connection.handshake_complete:
-        return ConnectionState.HANDSHAKE
-    return ConnectionState(connection.state.value)
-
-
-def _by_name(spent: dict[Limit, float]) -> dict[str, float]:
-    """Seconds by limit, longest first."""
-    longest = sorted(spent, key=lambda limit: -spent[limit])
-    return {limit.value: spent[limit] for limit in longest}
-
-
-def _local_address(path: object) -> str:
-    host, port = getattr(path, "local_host", ""), path.socket.address[1]  # type: ignore[attr-defined]
-    return str(HostPort(host or path.socket.address[0], port))  # type: ignore[attr-defined]
-
-
-def _parameters(parameters: TransportParameters) -> dict[str, Any]:
-    """The transport parameters that are set, as JSON values."""
-    found: dict[str, Any] = {}
-    for name, value in msgspec.structs.asdict(parameters).items():
-        if isinstance(value, bytes):
-            # Anyone who knows the token can terminate the connection.
-            if name != "stateless_reset_token":
-                found[name] = value.hex()
-        elif isinstance(value, bool | int):
-            found[name] = value
+def counts_by_protocol(edge: Edge) -> dict[HttpProtocol, int]:
+    """How many connections there are, handshakes on QUIC included."""
+    found = dict.fromkeys(HttpProtocol, 0)
+    for session in edge.all_sessions:
+        found[http_protocol(session.client.http_version)] += 1
     return found
 
 
-def _paths(connection: Connection) -> list[PathStats]:
-    return [
-        PathStats(
-            local_address=_local_address(path.address),
-            remote_address=str(HostPort.of(path.address.remote)),
-            validated=path.is_validated,
-            active=index == 0,
-            bytes_received=path.bytes_received,
-            bytes_sent=path.bytes_sent,
-        )
-        for index, path in enumerate(connection.paths.known)
-    ]
-
-
-def _stream(stream: RequestStream, now: float) -> StreamStats:
-    exchange = stream.exchange
-    connection = stream.session.connection
-    if exchange is None:
-        return StreamStats(stream_id=stream.stream_id, direction="bidirectional")
-    request = exchange.request
-    return StreamStats(
-        stream_id=stream.stream_id,
-        direction="bidirectional",
-        bytes_received=exchange.bytes_received,
-        bytes_sent=exchange.bytes_sent,
-        send_buffered=connection.streams.unsent(stream.stream_id),
-        method=text(request.method),
-        authority=text(request.authority),
-        path=text(request.path),
-        status=exchange.status or None,
-        age_seconds=now - exchange.started_at,
-    )
+def samples(edge: Edge, now: float) -> Samples:
+    """Samples of live connections and of those that ended last."""
+    live: Samples = {}
+    for session in islice(edge.sessions, COMPARISON_CONNECTIONS):
+        sample = quic_sample(session, now)
+        if sample.handshake_seconds is not None:
+            live.setdefault(http_protocol(session.client.http_version), []).append(sample)
+    for tcp_session, connection in islice(edge.tcp.sessions.items(), COMPARISON_CONNECTIONS):
+        protocol = http_protocol(tcp_session.client.http_version)
+        live.setdefault(protocol, []).append(tcp_sample(connection, tcp_session))
+    return edge.recent.samples(live)

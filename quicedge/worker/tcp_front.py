@@ -78,11 +78,11 @@ class TcpFront:
         connections: Connections,
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float],
-        on_ended: Callable[[], None],
+        on_ended: Callable[[TcpSession, TcpConnection], None],
     ) -> None:
         """`on_ended` is called after the end of each session."""
         self.loop = loop
-        self.sessions: set[TcpSession] = set()
+        self.sessions: dict[TcpSession, TcpConnection] = {}
         self.contexts = contexts
         self._gateway = gateway
         self._alt_svc = alt_svc
@@ -135,7 +135,7 @@ class TcpFront:
             session = Http1Session(connection, client, self._gateway, self, authority.encode())
         else:
             return None
-        self.sessions.add(session)
+        self.sessions[session] = connection
         if self._draining:
             session.announce_drain()
             self.loop.call_later(DRAIN_NOTICE, self._drain_late, session)
@@ -148,8 +148,9 @@ class TcpFront:
 
     def session_ended(self, session: TcpSession) -> None:
         """The session's connection has ended."""
-        self.sessions.discard(session)
-        self._on_ended()
+        connection = self.sessions.pop(session, None)
+        if connection is not None:
+            self._on_ended(session, connection)
 
     def check(self, now: float) -> None:
         """Cut off slow handshakes."""
