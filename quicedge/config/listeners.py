@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
+from quicedge.config.host_port import HostPort
 from quicedge.config.schema import Config, ListenerProtocol
+
+HTTP_PORT, HTTPS_PORT = 80, 443
 
 QUIC_PROTOCOLS: frozenset[ListenerProtocol] = frozenset({"h3"})
 
@@ -58,3 +61,25 @@ def listeners(config: Config) -> Iterator[Listening]:
         else:
             protocols = config.protocols if item.protocols is None else item.protocols
             yield Listening(item.address, tuple(protocols))
+
+
+class Redirecting(NamedTuple):
+    """An address on which plain HTTP is redirected."""
+
+    address: str
+    required: bool
+    """The configuration asks for it: failing to listen is an error."""
+
+
+def redirecting(config: Config) -> Iterator[Redirecting]:
+    """The addresses of `redirect_http`."""
+    wanted = config.redirect_http
+    if isinstance(wanted, list):
+        yield from (Redirecting(address, required=True) for address in wanted)
+        return
+    if wanted is False:
+        return
+    for item in listeners(config):
+        host, port = HostPort.parse(item.address)
+        if item.tcp_protocols and (wanted or port == HTTPS_PORT):
+            yield Redirecting(str(HostPort(host, HTTP_PORT)), required=wanted is True)

@@ -278,6 +278,9 @@ class Config(_Section, frozen=True):
     """Addresses, `host:port` or `[v6]:port`, each for UDP and TCP as `protocols` requires."""
     protocols: list[ListenerProtocol] = field(default_factory=lambda: ["h3", "h2", "http/1.1"])
     """Offered protocols, those on TCP in order of preference."""
+    redirect_http: bool | list[str] | None = None
+    """Redirect plain HTTP to https, on port 80 of the listening addresses or on these addresses. By
+    default where the edge listens on port 443, if port 80 is free."""
     workers: Annotated[int, Meta(ge=1, le=limits.MAX_WORKERS)] | Literal["auto"] = 1
     user: str | None = None
     """User that workers run as once the sockets are bound (name or number); requires root."""

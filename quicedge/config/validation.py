@@ -113,6 +113,7 @@ def _listening(config: Config) -> Iterator[Problem]:
                 yield Problem(where, f"{text!r} {how} {other_text!r}{rest}")
                 break
         known.append((text, address))
+    yield from _redirect(config, known)
     families: dict[int, str] = {}
     for index, text in enumerate(config.quic.preferred_address):
         where = f"quic.preferred_address[{index}]"
@@ -134,6 +135,27 @@ def _listening(config: Config) -> Iterator[Problem]:
             )
         else:
             families[ip.version] = text
+
+
+def _redirect(config: Config, listening: list[tuple[str, HostPort]]) -> Iterator[Problem]:
+    """Addresses of `redirect_http` that are none, or that the edge listens on for TLS."""
+    if config.redirect_http and not any(item.tcp_protocols for item in listeners(config)):
+        yield Problem("redirect_http", "has no effect: no address speaks h2 or http/1.1")
+    if not isinstance(config.redirect_http, list):
+        return
+    known = list(listening)
+    for index, text in enumerate(config.redirect_http):
+        where = f"redirect_http[{index}]"
+        try:
+            address = parse_listen(text)
+        except ValueError as error:
+            yield Problem(where, str(error))
+            continue
+        for other_text, other in known:
+            if overlap(address, other):
+                yield Problem(where, f"{text!r} and {other_text!r} overlap; remove one")
+                break
+        known.append((text, address))
 
 
 def _admin(admin: Admin) -> Iterator[Problem]:

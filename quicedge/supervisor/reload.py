@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from quicedge.config.limits import WORKER_START_TIMEOUT
-from quicedge.config.listeners import listeners
+from quicedge.config.listeners import listeners, redirecting
 from quicedge.config.loader import ConfigError, load_config
 from quicedge.config.schema import Config
 from quicedge.quic.ticket_keys import SharedKeyError, read_shared_keys
@@ -73,6 +73,8 @@ def reread(path: str | None, current: Config) -> Settings:
         (item.address, item.transports) for item in listeners(current)
     ]:
         raise ReloadError(f"{path}: listen: requires a restart")
+    if list(redirecting(new)) != list(redirecting(current)):
+        raise ReloadError(f"{path}: redirect_http: requires a restart")
     for key in FIXED_AT_START:
         if getattr(new, key) != getattr(current, key):
             raise ReloadError(f"{path}: {key}: requires a restart")

@@ -19,7 +19,7 @@ from quicedge import __version__, native
 from quicedge.admin.errors import AdminAddressError
 from quicedge.admin.view import Connections, EdgeState, QlogLevel, Status, WorkerStatus
 from quicedge.config.limits import MAX_WORKERS
-from quicedge.config.listeners import listeners
+from quicedge.config.listeners import listeners, redirecting
 from quicedge.config.schema import Config
 from quicedge.config.unusable import UnusableError
 from quicedge.proxy.alt_svc import Advertising
@@ -135,7 +135,9 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._certificates.use(self.current.settings.certificates)
         try:
-            self._listeners = Listeners(listeners(self._config), self._workers)
+            self._listeners = Listeners(
+                listeners(self._config), self._workers, redirecting(self._config)
+            )
         except ListenError as error:
             log.error("cannot listen", error=str(error))
             return 1
@@ -225,6 +227,7 @@ class Supervisor:
             tolerant=self._state is not EdgeState.STARTING,
             sockets=self._listeners.of_slot(slot),
             tcp_sockets=self._listeners.tcp_of_slot(slot),
+            redirect_sockets=self._listeners.redirects_of_slot(slot),
             inbox_fd=self._listeners.inbox_of(slot),
             outbox_fds=self._listeners.outboxes,
             roster_fd=self._rosters.of_slot(slot),

@@ -17,7 +17,7 @@ import structlog
 from quicedge.admin.view import ListenerStatus
 from quicedge.config.host_port import HostPort
 from quicedge.config.limits import PORT_ATTEMPTS, UDP_RECEIVE_BUFFER, UDP_SEND_BUFFER
-from quicedge.config.listeners import Listening, Transport
+from quicedge.config.listeners import Listening, Redirecting, Transport
 from quicedge.tcp.sockets import open_listening_socket
 from quicedge.udp.connection_id_codec import ConnectionIdCodec
 from quicedge.udp.socket import open_socket
@@ -66,12 +66,21 @@ class Listener:
 class Listeners:
     """All listening sockets. The constructor opens them, or raises ListenError and opens none."""
 
-    def __init__(self, wanted: Iterable[Listening], workers: int) -> None:
+    def __init__(
+        self,
+        wanted: Iterable[Listening],
+        workers: int,
+        redirects: Iterable[Redirecting] = (),
+    ) -> None:
         self._listeners: list[Listener] = []
+        self._redirects: list[list[socket.socket]] = []
         self._mailboxes: list[tuple[socket.socket, socket.socket]] = []
         try:
             for entry, listening in enumerate(wanted):
                 self._listeners.append(_open(listening, entry, workers))
+            for item in redirects:
+                if sockets := _open_redirect(item, workers):
+                    self._redirects.append(sockets)
             if workers > 1:
                 self._mailboxes = [_mailbox() for _ in range(workers)]
         except BaseException:
@@ -104,6 +113,15 @@ class Listeners:
             if listener.tcp
         ]
 
+    def redirects_of_slot(self, slot: int) -> list[ListeningSocket]:
+        """The sockets for plain HTTP that the worker in `slot` inherits."""
+        return [
+            ListeningSocket(
+                sockets[slot].fileno(), str(HostPort.of(sockets[slot].getsockname())), entry
+            )
+            for entry, sockets in enumerate(self._redirects)
+        ]
+
     def sockets_of_slot(self, slot: int) -> list[socket.socket]:
         """The supervisor's own ends of the same UDP sockets."""
         return [listener.sockets[slot] for listener in self._listeners if listener.sockets]
@@ -114,6 +132,8 @@ class Listeners:
     def close(self) -> None:
         for listener in self._listeners:
             listener.close()
+        for sock in (sock for sockets in self._redirects for sock in sockets):
+            sock.close()
         for pair in self._mailboxes:
             for sock in pair:
                 sock.close()
@@ -200,6 +220,23 @@ def _open(listening: Listening, entry: int, workers: int) -> Listener:
     if workers > 1 and listener.sockets:
         _steer(listener, workers)
     return listener
+
+
+def _open_redirect(wanted: Redirecting, workers: int) -> list[socket.socket]:
+    """The sockets of one address for plain HTTP; none if it is not required and cannot be had."""
+    sockets: list[socket.socket] = []
+    family, address = resolve_listen(wanted.address)
+    try:
+        _bind(sockets, family, address, workers, open_listening_socket)
+    except OSError as error:
+        for sock in sockets:
+            sock.close()
+        reason = explain(error, address.port, Transport.TCP)
+        if wanted.required:
+            raise ListenError(f"redirect_http: {wanted.address}: {reason}") from error
+        log.warning("plain HTTP is not redirected", address=wanted.address, reason=reason)
+        return []
+    return sockets
 
 
 _OpenSocket = Callable[..., socket.socket]

@@ -17,6 +17,7 @@ from quicedge.shares.connections import Connections
 from quicedge.shares.prefixes import packed, prefix_of
 from quicedge.tcp.connection import TcpConnection
 from quicedge.tcp.listener import Listener
+from quicedge.tcp.plain import refusal
 from quicedge.tcp.sockets import reset
 from quicedge.tcp.transport import HandshakeFailure, Session, TlsTransport
 from quicedge.telemetry.bounded_log import BoundedLog
@@ -104,6 +105,7 @@ class Arrivals:
             self._refusals.note(reason, now)
             reset(sock)
             return
+        assert listener.contexts is not None, "a listener without TLS has PlainArrivals"
         self.counters["accepted"] += 1
         share = Client(address, prefix_of(address))
         transport = TlsTransport(self, listener.contexts, self._loop)
@@ -126,13 +128,9 @@ class Arrivals:
     def _refuses(self, address: bytes, now: float) -> str | None:
         """Why a client is not let in; None if it is."""
         connections = self._connections
-        if connections.closed is not None:
-            return connections.closed
-        if not connections.permits(address):
-            return "denied"
-        crowded = connections.crowded(address)
-        if crowded is not None:
-            return crowded
+        reason = refusal(connections, address)
+        if reason is not None:
+            return reason
         if connections.handshakes_crowded(address) and not self._make_room(address, now):
             return "prefix_half_open"
         return connections.too_fast(address, now)

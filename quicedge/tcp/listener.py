@@ -39,7 +39,7 @@ class Listener:
     def __init__(
         self,
         sock: socket.socket,
-        contexts: ServerContexts,
+        contexts: ServerContexts | None,
         loop: asyncio.AbstractEventLoop,
         accepted: Accepted,
         clock: Callable[[], float],
@@ -47,7 +47,7 @@ class Listener:
         self.sock = sock
         self.address = HostPort.of(sock.getsockname())
         self.contexts = contexts
-        """TLS of new connections; may be replaced at any time."""
+        """TLS of new connections; may be replaced at any time. None: no TLS."""
         self.accept_failures = 0
         """How often accepting was suspended for want of descriptors or memory."""
         self._loop = loop

@@ -72,6 +72,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     sockets: list[ListeningSocket]
     """UDP."""
     tcp_sockets: list[ListeningSocket] = msgspec.field(default_factory=list)
+    redirect_sockets: list[ListeningSocket] = msgspec.field(default_factory=list)
+    """TCP, for plain HTTP."""
     identity: Identity | None = None
     """User that the worker runs as before it reads any datagram; None: unchanged."""
     control_fd: int
@@ -90,7 +92,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
         """Descriptors that the process inherits besides the control socket."""
         inbox = [self.inbox_fd] if self.inbox_fd >= 0 else []
         roster = [self.roster_fd] if self.roster_fd >= 0 else []
-        listening = [item.fd for item in (*self.sockets, *self.tcp_sockets)]
+        listening = [item.fd for item in (*self.sockets, *self.tcp_sockets, *self.redirect_sockets)]
         return [*listening, *inbox, *self.outbox_fds, *roster]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -86,6 +87,7 @@ class Edge:
         config: Config,
         sockets: list[UdpSocket],
         tcp_sockets: Sequence[TcpSocket] = (),
+        redirect_sockets: Sequence[socket.socket] = (),
         *,
         certificates: CertificateStore,
         connection_ids: ConnectionIdIssuer,
@@ -149,6 +151,7 @@ class Edge:
             config,
             tcp_sockets,
             proposal.tls,
+            redirect_sockets,
             gateway=self.gateway,
             alt_svc=self.alt_svc,
             connections=self._overload.connections,

@@ -147,6 +147,7 @@ class _Worker:
             settings.config,
             sockets,
             [TcpSocket(socket.socket(fileno=item.fd), item.entry) for item in spec.tcp_sockets],
+            [socket.socket(fileno=item.fd) for item in spec.redirect_sockets],
             certificates=load_certificates(settings.certificates),
             connection_ids=ConnectionIdIssuer(
                 slot=spec.bank * spec.workers + spec.slot,

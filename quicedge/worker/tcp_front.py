@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from quicedge.config.limits import DRAIN_NOTICE
-from quicedge.config.listeners import listeners
+from quicedge.config.listeners import HTTPS_PORT, listeners
 from quicedge.config.schema import Config
 from quicedge.downstream.http1 import Http1Session
 from quicedge.downstream.http2 import Http2Session
+from quicedge.downstream.redirect import RedirectSession, RedirectSite
 from quicedge.downstream.tcp_client import TcpClient
 from quicedge.http.h1_head import HeadReader
 from quicedge.http.h1_on_tls import answer_plain_http
@@ -23,6 +24,7 @@ from quicedge.shares.connections import Connections
 from quicedge.tcp.arrivals import Arrivals
 from quicedge.tcp.connection import TcpConnection
 from quicedge.tcp.listener import Listener
+from quicedge.tcp.plain import PlainArrivals
 from quicedge.tcp.tls import ServerContexts
 
 TcpSession: TypeAlias = Http1Session | Http2Session
@@ -72,6 +74,7 @@ class TcpFront:
         config: Config,
         sockets: Sequence[TcpSocket],
         contexts: Contexts,
+        redirects: Sequence[socket.socket] = (),
         *,
         gateway: Gateway,
         alt_svc: AltSvcBoard,
@@ -97,6 +100,16 @@ class TcpFront:
             loop=loop,
             clock=clock,
         )
+        ports = [item.sock.getsockname()[1] for item in sockets]
+        self.redirects = RedirectSite(
+            self._plain_heads(),
+            HTTPS_PORT if HTTPS_PORT in ports or not ports else ports[0],
+            header_timeout=config.limits.header_timeout,
+            date=gateway.date,
+            clock=clock,
+        )
+        plain = PlainArrivals(connections, lambda lost: RedirectSession(self.redirects, lost), loop)
+        self._plain = [Listener(sock, None, loop, plain.accept, clock) for sock in redirects]
         self._listeners = [
             (
                 item.entry,
@@ -110,8 +123,13 @@ class TcpFront:
         self.contexts = contexts
         self.arrivals.handshake_timeout = config.limits.handshake_timeout
         self._configure(config)
+        self.redirects.heads = self._plain_heads()
+        self.redirects.header_timeout = config.limits.header_timeout
         for entry, listener in self._listeners:
             listener.contexts = contexts[entry]
+
+    def _plain_heads(self) -> HeadReader:
+        return HeadReader(self._gateway.message_limits, b"http")
 
     def _configure(self, config: Config) -> None:
         self.heads = HeadReader(self._gateway.message_limits)
@@ -155,20 +173,26 @@ class TcpFront:
     def check(self, now: float) -> None:
         """Cut off slow handshakes."""
         self.arrivals.check(now)
+        self.redirects.check(now)
 
     @property
     def is_idle(self) -> bool:
         """Whether there is neither a session nor a handshake."""
         return not self.sessions and not self.arrivals.handshakes
 
+    def _all_listeners(self) -> Iterator[Listener]:
+        yield from (listener for _, listener in self._listeners)
+        yield from self._plain
+
     def stop(self) -> None:
         """Refuse new clients from now on; those that the kernel has accepted are still served."""
         self._draining = True
-        for _, listener in self._listeners:
+        for listener in self._all_listeners():
             listener.stop()
+        self.redirects.drain()
 
     def close(self) -> None:
         """Stop reading the listening sockets, and end handshakes in progress."""
-        for _, listener in self._listeners:
+        for listener in self._all_listeners():
             listener.close()
         self.arrivals.close()

@@ -15,7 +15,7 @@ import pytest
 from quicedge.config import devcerts
 from tests.support.edge import RunningEdge, edge
 from tests.support.origin import demo_origin
-from tests.support.peers import require, wait_until
+from tests.support.peers import free_port, require, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -243,3 +243,18 @@ def test_denied_clients_are_reset_before_tls(tmp_path: Path) -> None:
         raw = socket.create_connection(("::1", one.port), timeout=10)
         with context(one).wrap_socket(raw, server_hostname="localhost") as sock:
             assert exchange(sock).startswith(b"HTTP/1.1 200 ")
+
+
+def test_plain_http_is_redirected_to_the_port_of_https(tmp_path: Path) -> None:
+    port = free_port()
+    with (
+        demo_origin() as origin,
+        edge(tmp_path, origin, options=f'redirect_http = ["127.0.0.1:{port}"]') as one,
+    ):
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        for _ in range(2):
+            client.request("GET", "/a?b", headers={"host": f"localhost:{port}"})
+            response = client.getresponse()
+            response.read()
+            assert response.status == 308
+            assert response.getheader("location") == f"https://localhost:{one.port}/a?b"
