@@ -139,6 +139,7 @@ class TcpFront:
             connection_window=config.quic.max_data,
             max_field_section_size=config.http3.max_field_section_size,
             max_fields=config.http3.max_fields,
+            extended_connect=True,
         )
 
     def _make_session(self, connection: TcpConnection) -> TcpSession | None:
