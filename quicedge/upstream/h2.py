@@ -450,6 +450,7 @@ class H2Connection(asyncio.Protocol):
         stream.responded = True
         if stream.is_tunnel and 200 <= response.status < 300:
             response.status, response.fields = 200, opened(response.fields)
+            self._codec.ignore_length(stream.stream_id)
             stream.receiver.established(response, stream)
             return
         if stream.is_tunnel:

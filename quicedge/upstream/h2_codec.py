@@ -125,6 +125,12 @@ class Codec(_H2Connection):
         self._joining.clear()
         return Fed(events, usable, fault)
 
+    def ignore_length(self, stream_id: int) -> None:
+        """Ignore Content-Length in a 2xx response to CONNECT (RFC 9110 section 9.3.6)."""
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            stream._expected_content_length = None
+
     def worked(self) -> None:
         """A request or response, or a part of one, was transferred."""
         self._overhead.earn(_FRAMES_FOR_WORK)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from quicedge.config import devcerts
-from tests.support.peers import free_port, wait_until
+from tests.support.peers import free_edge_port, free_port, wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -34,6 +34,12 @@ class RunningEdge:
         url = f"http://127.0.0.1:{self.admin_port}{path}"
         with urllib.request.urlopen(url, timeout=10) as answer:
             return json.load(answer)
+
+    def metrics(self) -> str:
+        """What Prometheus would scrape."""
+        url = f"http://127.0.0.1:{self.admin_port}/metrics"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return str(answer.read().decode())
 
     def is_ready(self) -> bool:
         try:
@@ -86,9 +92,7 @@ def edge(
     tls: str = "",
 ) -> Iterator[RunningEdge]:
     """Run the edge before an origin; asserts that it drains and exits 0 in the end."""
-    import socket
-
-    port, admin_port = free_port(socket.SOCK_DGRAM), free_port()
+    port, admin_port = free_edge_port(), free_port()
     certificate = devcerts.ensure(directory / "certs")
     config = directory / "quicedge.toml"
     addresses = [f"127.0.0.1:{port}", f"[::1]:{port}", *(f"127.0.0.1:{p}" for p in listen)]
