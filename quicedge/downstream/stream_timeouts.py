@@ -84,8 +84,10 @@ class StreamTimeouts:
         """End streams that are past a deadline; returns their number."""
         late = self._check_heads(session, limits.header_timeout, now)
         for stream in list(session.streams.values()):
-            late += self._check_body(stream, limits.body_timeout, now)
-            late += self._check_reader(session, stream, limits.response_timeout, now)
+            # An answer to a slow body is not sent yet: its reader cannot be late.
+            late += self._check_body(stream, limits.body_timeout, now) or self._check_reader(
+                session, stream, limits.response_timeout, now
+            )
         for marks in (self._bodies, self._readers):
             for stream_id in marks.keys() - session.streams.keys():
                 del marks[stream_id]
