@@ -119,7 +119,8 @@ class FieldDecoder:
     def __init__(
         self, capacity: int, blocked_streams: int, max_fields: int, max_section: int
     ) -> None:
-        self._decoder = Decoder(capacity, blocked_streams)
+        self._settings = capacity, blocked_streams
+        self._made: Decoder | None = None
         self._dynamic = capacity > 0
         self._capacity_set = False
         # Each line adds FIELD_OVERHEAD to the size of its section.
@@ -128,6 +129,14 @@ class FieldDecoder:
         # Each line takes at least one byte, so shorter blocks need no outline.
         self._outlined_from = min(self._max_lines, self._max_dynamic)
         self._blocked: dict[int, Outline] = {}
+
+    @property
+    def _decoder(self) -> Decoder:
+        """Made when it is needed, as it takes 4 KB: many connections are opened in advance."""
+        decoder = self._made
+        if decoder is None:
+            decoder = self._made = Decoder(*self._settings)
+        return decoder
 
     def decode(self, stream_id: int, block: bytes) -> tuple[bytes, Fields]:
         """Decode a section; returns bytes for the decoder stream, and the fields.
@@ -166,7 +175,7 @@ class FieldDecoder:
             if data[0] & _INSTRUCTION != _SET_CAPACITY:
                 raise EncoderStreamError("an insertion before the capacity is set")
             self._capacity_set = True
-        return self._decoder.feed_encoder(data)
+        return self._decoder.feed_encoder(data) if data else []
 
     def cancel(self, stream_id: int) -> bytes:
         """Cancel a stream (RFC 9204 section 4.4.2); returns bytes for the decoder stream."""

@@ -8,7 +8,6 @@ they are taken from events or inferred (`inferred.py`). Times are in any one uni
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from enum import StrEnum
 from math import inf
@@ -127,19 +126,20 @@ class Credit:
         self.limit = limit
         """The last limit sent; None: unknown."""
         self._known = limit
-        self._raises: deque[tuple[float, int]] = deque(maxlen=LIMITS_MAX_RAISES)
+        self._raises: list[tuple[float, int]] = []
 
     def raise_to(self, limit: int, shows_at: float) -> None:
         """A higher limit was sent; data it allows can arrive from `shows_at` on."""
         if self.limit is None or limit > self.limit:
             self.limit = limit
             self._raises.append((shows_at, limit))
+            del self._raises[:-LIMITS_MAX_RAISES]
 
     def blocked_until(self, now: float) -> float:
         """Until when the peer is blocked: 0 if it is not, infinity until the next raise."""
         raises = self._raises
         while raises and (raises[0][0] <= now or raises[0][1] <= self.used):
-            self._known = raises.popleft()[1]
+            self._known = raises.pop(0)[1]
         if self._known is None or self.used < self._known:
             return 0.0
         return raises[0][0] if raises else inf

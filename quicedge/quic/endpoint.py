@@ -144,7 +144,7 @@ class Endpoint:
         self.connections: set[Connection] = set()
         self.half_open: set[Connection] = set()
         self._by_cid: dict[bytes, Connection] = {}
-        self._cids: dict[Connection, set[bytes]] = {}
+        self._cids: dict[Connection, list[bytes]] = {}
         self._connection_ids = connection_ids
         self._secret = secret
         self.use_keys(None)
@@ -369,7 +369,7 @@ class Endpoint:
                 self._learn(connection, event.connection_id)
             elif isinstance(event, ConnectionIdRetired):
                 self._by_cid.pop(event.connection_id, None)
-                self._cids[connection].discard(event.connection_id)
+                self._cids[connection].remove(event.connection_id)
             else:
                 connection.handler.handle_event(event)
         if connection.handshake_complete:
@@ -466,7 +466,7 @@ class Endpoint:
         self.connections.add(connection)
         self.half_open.add(connection)
         self.admission.note_opened(path.remote[0], address_validated=address_validated)
-        self._cids[connection] = set()
+        self._cids[connection] = []
         # Until the client receives our first packet, it uses the ID that it chose.
         self._learn(connection, header.destination_cid)
         for cid in connection.local_ids.active:
@@ -477,7 +477,7 @@ class Endpoint:
 
     def _learn(self, connection: Connection, cid: bytes) -> None:
         self._by_cid[cid] = connection
-        self._cids[connection].add(cid)
+        self._cids[connection].append(cid)
 
     def _negotiate_version(self, header: LongHeader, path: Any, now: float) -> None:
         # RFC 9000 section 6.1: MUST NOT respond to a Version Negotiation packet (version 0) with

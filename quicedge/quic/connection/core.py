@@ -98,9 +98,16 @@ class Connection:
     nothing; its last event is ConnectionTerminated.
     """
 
+    __slots__ = (
+        "__dict__", "__weakref__", "_acks", "_establishment", "_flood", "_handshake_deadline",
+        "_is_client", "_life", "_migration", "_now", "_observer", "_packer", "_pings", "_random",
+        "_receiver", "came_from", "configuration", "counters", "created_at", "deferred", "events",
+        "handler", "handshake", "handshake_seconds", "id", "idle", "limits", "local_ids",
+        "original_destination_connection_id", "paths", "recovery", "remote_ids", "skipper",
+        "spaces", "streams", "token_accepted",
+    )  # fmt: skip
+
     handler: ConnectionHandler
-    came_from: Any = None
-    """Network path of the first datagram; its address is not validated."""
 
     def __init__(
         self,
@@ -128,6 +135,8 @@ class Connection:
         `make_token` returns the NEW_TOKEN token for a path, a QUIC version and a time.
         `early_data`: the replay guard for 0-RTT data and its stamp in tickets; None rejects 0-RTT.
         """
+        self.came_from: Any = None
+        """Network path of the first datagram; its address is not validated."""
         self.configuration = configuration
         self._is_client = configuration.is_client
         self._random = random

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from quicedge.quic.events import QuicEvent, StreamDataReceived
 
 
 class EventQueue:
     """Events in order. Consecutive data of one stream is coalesced into one event."""
 
-    __slots__ = ("_chunks", "_events", "_stream_id")
+    __slots__ = ("_chunks", "_events", "_next", "_stream_id")
 
     def __init__(self) -> None:
-        self._events: deque[QuicEvent] = deque()
+        self._events: list[QuicEvent] = []
+        self._next = 0
+        """Of those above, which is popped next. An empty list is a tenth of an empty deque."""
         self._chunks: list[bytes] = []
         self._stream_id = -1
 
@@ -43,12 +43,17 @@ class EventQueue:
             )
 
     def pop(self) -> QuicEvent | None:
-        if self._events:
-            return self._events.popleft()
-        if self._chunks:
+        events = self._events
+        if not events:
+            if not self._chunks:
+                return None
             self._flush()
-            return self._events.popleft()
-        return None
+        event = events[self._next]
+        self._next += 1
+        if self._next == len(events):
+            events.clear()
+            self._next = 0
+        return event
 
     def __bool__(self) -> bool:
         return bool(self._events or self._chunks)
