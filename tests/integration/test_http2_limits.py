@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,30 @@ def test_rapid_reset_ends_the_connection_and_spares_the_others(tmp_path: Path) -
         assert client.goaways[-1] == H2ErrorCode.ENHANCE_YOUR_CALM
         origin.release()
         assert other.status(waiting) == b"200"
+
+
+def test_readers_that_take_nothing_leave_origin_connections_to_others(tmp_path: Path) -> None:
+    """As over HTTP/3 (`test_fair_shares.py`); the honest client comes from another network."""
+
+    def active(running: RunningEdge) -> int:
+        stats = running.admin("/api/v1/status")["workers"][0]["stats"]["servers"]["app"]
+        (figures,) = stats.values()
+        return int(figures["active"])
+
+    with (
+        demo_origin() as origin,
+        edge(tmp_path, origin, upstream_extra="max_connections = 9") as running,
+        ExitStack() as stack,
+    ):
+        for _ in range(3):
+            attacker = stack.enter_context(h2_socket(running, NO_WINDOW))
+            for _ in range(100):
+                attacker.ask(b"/download?size=1MB")
+        wait_until(lambda: active(running) == 6, "the attackers' share")
+        with h2_socket(running, host="::1") as honest:
+            for _ in range(10):
+                assert honest.status(honest.ask(b"/echo")) == b"200"
+        assert active(running) == 6
 
 
 def test_a_drain_finishes_what_runs_and_refuses_the_rest(tmp_path: Path) -> None:

@@ -116,12 +116,14 @@ class H2Socket:
 
 
 @contextmanager
-def h2_socket(running: RunningEdge, settings: bytes = b"") -> Iterator[H2Socket]:
+def h2_socket(
+    running: RunningEdge, settings: bytes = b"", host: str = "127.0.0.1"
+) -> Iterator[H2Socket]:
     """A connection to the edge's TCP port; `settings`: the payload of its SETTINGS frame."""
     context = ssl.create_default_context(cafile=str(running.certificate.ca))
     context.set_alpn_protocols(["h2"])
     with (
-        socket.create_connection(("localhost", running.port), timeout=DEADLINE) as plain,
+        socket.create_connection((host, running.port), timeout=DEADLINE) as plain,
         context.wrap_socket(plain, server_hostname="localhost") as connection,
     ):
         assert connection.selected_alpn_protocol() == "h2"
