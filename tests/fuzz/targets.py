@@ -243,7 +243,7 @@ def _h2_seeds() -> list[bytes]:
 
 
 @target(_h2_seeds)
-def http2(data: bytes) -> None:
+def http2_client(data: bytes) -> None:
     """Bytes of a client, as they come and behind a greeting, on a session whose origin echoes."""
     for greeting in (b"", PREFACE + settings_frame({})):
         client = SessionHarness()
