@@ -14,6 +14,7 @@ from quicedge.downstream.http3 import Http3Session
 from quicedge.http.frames import FrameType, encode_frame, encode_settings, encode_varint
 from quicedge.http.h3 import H3Connection, H3Settings
 from quicedge.http.message import Field, Request, Response
+from quicedge.http.upgrade import ordinary_request
 from quicedge.http.validation import MessageError, MessageLimits
 from quicedge.proxy.client import ClientInfo
 from quicedge.proxy.exchange import Downstream, Exchange
@@ -126,6 +127,9 @@ class StubEdge:
         )
 
     def handle(self, request: Request, downstream: Downstream, client: ClientInfo) -> Exchange:
+        """No tunnel is served, so that an upgrade is ignored (RFC 9110 section 7.8)."""
+        if request.protocol is not None and client.http_version == b"1.1":
+            request = ordinary_request(request)
         exchange = self._accept(request, downstream, client)
         exchange.start(self)
         return exchange
