@@ -472,3 +472,72 @@ async def test_a_chatty_tunnel_meets_no_limit(client: str) -> None:
 
 def test_the_closing_handshake_takes_less_than_the_drain() -> None:
     assert limits.TUNNEL_CLOSE_TIMEOUT < limits.DRAIN_TIMEOUT / 2
+
+
+async def test_bytes_behind_a_refused_upgrade_are_the_next_request() -> None:
+    """Whoever believes in a tunnel that the origin has refused lets requests be smuggled."""
+    paths: list[str] = []
+
+    async def refuse(end: Any) -> None:
+        while True:
+            paths.append(end.path)
+            await end.answer(404, b"no such socket")
+            await end.start()
+
+    async with (
+        tunnel_origin("http/1.1", refuse) as url,
+        tunnel_edge(url, "http/1.1", route={"path": "/open"}) as edge,
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.ports["http/1.1"])
+        writer.write(
+            b"GET /open HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            b"GET /secret HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        )
+        async with asyncio.timeout(10):
+            got = await reader.read()
+        writer.close()
+        assert got.count(b"HTTP/1.1 404") == 2
+        assert paths == ["/open"], "the other has no route"
+        assert [record.path for record in edge.records] == ["/open", "/secret"]
+
+
+async def test_bytes_that_come_before_the_101_belong_to_the_tunnel() -> None:
+    async with tunnel_origin("http/1.1", echo) as url, tunnel_edge(url, "http/1.1") as edge:
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.ports["http/1.1"])
+        writer.write(
+            b"GET /echo HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            + ws_frame(TEXT, b"eager", mask=MASK)
+        )
+        async with asyncio.timeout(10):
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 101 ")
+            assert await reader.readexactly(7) == ws_frame(TEXT, b"eager")
+        writer.close()
+
+
+@pytest.mark.parametrize("key", [b"", b"Sec-WebSocket-Key: short\r\n"])
+async def test_a_malformed_opening_handshake_is_answered_400(key: bytes) -> None:
+    async with tunnel_origin("http/1.1", echo) as url, tunnel_edge(url, "http/1.1") as edge:
+        reader, writer = await asyncio.open_connection("127.0.0.1", edge.ports["http/1.1"])
+        writer.write(
+            b"GET /echo HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            + key
+            + b"\r\n"
+        )
+        async with asyncio.timeout(10):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
+        writer.close()
+
+
+async def test_a_field_section_in_an_http3_tunnel_ends_the_connection() -> None:
+    async with (
+        tunnel_origin("http/1.1", echo) as url,
+        tunnel_edge(url, "http/1.1") as edge,
+        tunnel_client(edge, "h3") as end,
+    ):
+        end.client.h3.send_headers(end.stream_id, [(b"a", b"b")])
+        end.client.transmit()
+        await end.client.until(lambda: end.client.closed is not None)
+        assert end.client.closed.error_code == 0x105
