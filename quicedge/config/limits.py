@@ -116,6 +116,9 @@ HANDSHAKE_GRACE: Final = 1.0
 """Seconds that a TLS handshake on TCP has before it gives way to newer ones of a network that has
 MAX_HALF_OPEN_PER_PREFIX in progress: several round trips."""
 
+PROXY_HEADER_MAX: Final = 4096
+"""Bytes of a PROXY header, version 2: addresses take 52, TLVs of cloud load balancers some 300."""
+
 REDIRECT_IDLE: Final = 5.0
 """Seconds that a connection to port 80 is kept open without a request, or after we closed it."""
 

@@ -33,6 +33,8 @@ class Listening(NamedTuple):
     """`host:port` or `[v6]:port`, as written."""
     protocols: tuple[ListenerProtocol, ...]
     """In order of preference."""
+    proxy_protocol: tuple[str, ...] | None = None
+    """Networks that begin TCP connections with a PROXY header; None: nobody does."""
 
     @property
     def quic(self) -> bool:
@@ -60,7 +62,8 @@ def listeners(config: Config) -> Iterator[Listening]:
             yield Listening(item, tuple(config.protocols))
         else:
             protocols = config.protocols if item.protocols is None else item.protocols
-            yield Listening(item.address, tuple(protocols))
+            proxies = None if item.proxy_protocol is None else tuple(item.proxy_protocol)
+            yield Listening(item.address, tuple(protocols), proxies)
 
 
 class Redirecting(NamedTuple):

@@ -271,6 +271,9 @@ class Listen(_Section, frozen=True):
     """`host:port` or `[v6]:port`."""
     protocols: list[ListenerProtocol] | None = None
     """Overrides `protocols`."""
+    proxy_protocol: list[str] | None = None
+    """Networks of load balancers that begin each TCP connection with a PROXY header; only they may
+    connect."""
 
 
 class Config(_Section, frozen=True):

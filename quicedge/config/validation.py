@@ -97,6 +97,14 @@ def _listening(config: Config) -> Iterator[Problem]:
         if not isinstance(config.listen[index], str):
             if not listening.protocols and config.protocols:
                 yield Problem(f"{where}.protocols", "must not be empty: no client could connect")
+            proxies = listening.proxy_protocol
+            if proxies is not None:
+                key = f"{where}.proxy_protocol"
+                yield from _networks(key, list(proxies))
+                if not proxies:
+                    yield Problem(key, "must name the networks of the load balancers")
+                if not listening.tcp_protocols:
+                    yield Problem(key, "has no effect: the address speaks neither h2 nor http/1.1")
             where = f"{where}.address"
         if listening.quic:
             on_quic.add(text)

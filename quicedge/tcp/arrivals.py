@@ -13,11 +13,12 @@ import structlog
 from quicedge.config.host_port import HostPort
 from quicedge.config.limits import HANDSHAKE_GRACE, REFUSAL_LOG_INTERVAL
 from quicedge.shares import Client
-from quicedge.shares.connections import Connections
-from quicedge.shares.prefixes import packed, prefix_of
+from quicedge.shares.connections import Connections, Crowded
+from quicedge.shares.prefixes import Networks, packed, prefix_of
 from quicedge.tcp.connection import TcpConnection
 from quicedge.tcp.listener import Listener
 from quicedge.tcp.plain import refusal
+from quicedge.tcp.proxy_protocol import ProxyHeader
 from quicedge.tcp.sockets import reset
 from quicedge.tcp.transport import HandshakeFailure, Session, TlsTransport
 from quicedge.telemetry.bounded_log import BoundedLog
@@ -35,9 +36,15 @@ class _Arrival(NamedTuple):
     """A connection that is counted, and until its handshake is complete may give way to others."""
 
     remote: HostPort
+    local: HostPort | None
+    """The address that it connected to, as a proxy says."""
     listener: Listener
     share: Client
     at: float
+
+
+_UNKNOWN = Client(b"", b"")
+"""What connections are counted as until their PROXY header says who the client is."""
 
 
 class Arrivals:
@@ -99,23 +106,36 @@ class Arrivals:
         remote = HostPort.of(sockaddr)
         address = packed(remote.host)
         now = self._clock()
-        reason = self._refuses(address, now)
+        proxies = listener.proxies
+        if proxies is None:
+            reason = self._refuses(address, now)
+            share = Client(address, prefix_of(address))
+        else:
+            reason = self._refuses_proxy(address, proxies)
+            share = _UNKNOWN
         if reason is not None:
-            self.counters[f"refused_{reason}"] += 1
-            self._refusals.note(reason, now)
+            self._count_refusal(reason, now)
             reset(sock)
             return
         assert listener.contexts is not None, "a listener without TLS has PlainArrivals"
         self.counters["accepted"] += 1
-        share = Client(address, prefix_of(address))
-        transport = TlsTransport(self, listener.contexts, self._loop)
-        self._all[transport] = _Arrival(remote, listener, share, now)
+        transport = TlsTransport(self, listener.contexts, self._loop, proxied=proxies is not None)
         self._open[transport] = now
-        self._by_prefix.setdefault(share.prefix, {})[transport] = None
-        self._connections.note_opened(address)
+        self._begin(transport, _Arrival(remote, None, listener, share, now))
         task = self._loop.create_task(self._attach(transport, sock))
         self._attaching.add(task)
         task.add_done_callback(self._attaching.discard)
+
+    def _begin(self, transport: TlsTransport, arrival: _Arrival) -> None:
+        """Count a connection under its client's address."""
+        share = arrival.share
+        self._all[transport] = arrival
+        self._by_prefix.setdefault(share.prefix, {})[transport] = None
+        self._connections.note_opened(share.address)
+
+    def _count_refusal(self, reason: str, now: float) -> None:
+        self.counters[f"refused_{reason}"] += 1
+        self._refusals.note(reason, now)
 
     async def _attach(self, transport: TlsTransport, sock: socket.socket) -> None:
         try:
@@ -134,6 +154,15 @@ class Arrivals:
         if connections.handshakes_crowded(address) and not self._make_room(address, now):
             return "prefix_half_open"
         return connections.too_fast(address, now)
+
+    def _refuses_proxy(self, address: bytes, proxies: Networks) -> str | None:
+        """Why a proxy is not let in, before it says for whom it speaks."""
+        if proxies.longest(address) < 0:
+            return "untrusted_proxy"
+        connections = self._connections
+        if connections.closed is not None:
+            return connections.closed
+        return Crowded.ALL if connections.crowded(b"") is Crowded.ALL else None
 
     def _make_room(self, address: bytes, now: float) -> bool:
         """End the oldest handshake of a network with too many, unless it had no time yet.
@@ -162,6 +191,25 @@ class Arrivals:
 
     # --- transport.Owner --------------------------------------------------------------------------
 
+    def proxied(self, transport: TlsTransport, header: ProxyHeader) -> bool:
+        before = self._all[transport]
+        remote = header.source or before.remote
+        address = packed(remote.host)
+        now = self._clock()
+        reason = self._refuses(address, now)
+        if reason is not None:
+            self._count_refusal(reason, now)
+            transport.abort()
+            return False
+        self._forget_prefix(transport, before)
+        self._connections.note_handshake_over(before.share.address)
+        self._connections.note_closed(before.share.address)
+        share = Client(address, prefix_of(address))
+        self._begin(
+            transport, before._replace(remote=remote, local=header.destination, share=share)
+        )
+        return True
+
     def established(self, transport: TlsTransport) -> None:
         arrival = self._all[transport]
         self._handshake_over(transport, arrival)
@@ -169,6 +217,7 @@ class Arrivals:
         connection = TcpConnection(
             transport,
             remote=arrival.remote,
+            local=arrival.local,
             listener=str(arrival.listener.address),
             share=arrival.share,
             created_at=arrival.at,
@@ -188,17 +237,22 @@ class Arrivals:
             self._handshake_over(transport, self._all[transport])
 
     def lost(self, transport: TlsTransport) -> None:
+        if transport in self._open:  # aborted, and counted by reason
+            self._handshake_over(transport, self._all[transport])
         arrival = self._all.pop(transport)
         self._connections.note_closed(arrival.share.address)
 
     def _handshake_over(self, transport: TlsTransport, arrival: _Arrival) -> None:
         del self._open[transport]
+        self._forget_prefix(transport, arrival)
+        self._connections.note_handshake_over(arrival.share.address)
+
+    def _forget_prefix(self, transport: TlsTransport, arrival: _Arrival) -> None:
         prefix = arrival.share.prefix
         of_prefix = self._by_prefix[prefix]
         del of_prefix[transport]
         if not of_prefix:
             del self._by_prefix[prefix]
-        self._connections.note_handshake_over(arrival.share.address)
 
 
 def _log_refused(reason: str, count: int) -> None:

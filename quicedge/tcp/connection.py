@@ -28,6 +28,7 @@ class TcpConnection:
         remote: HostPort,
         listener: str,
         share: Client,
+        local: HostPort | None = None,
         created_at: float,
         clock: Callable[[], float],
     ) -> None:
@@ -38,8 +39,10 @@ class TcpConnection:
         """The client."""
         self.listener = listener
         """The listening address, which may be a wildcard: `0.0.0.0:443`."""
-        sockaddr = transport.get_extra_info("sockname")
-        self.local = HostPort.of(sockaddr) if sockaddr else HostPort.parse(listener)
+        if local is None:
+            sockaddr = transport.get_extra_info("sockname")
+            local = HostPort.of(sockaddr) if sockaddr else HostPort.parse(listener)
+        self.local = local
         """The address that the client connected to."""
         self.share = share
         """The client that its resources are charged to."""

@@ -17,6 +17,7 @@ from quicedge.config.limits import (
     TCP_ACCEPTS_PER_WAKEUP,
     TCP_BACKLOG,
 )
+from quicedge.shares.prefixes import Networks
 from quicedge.tcp.sockets import stop_listening
 from quicedge.tcp.tls import ServerContexts
 from quicedge.telemetry.bounded_log import BoundedLog
@@ -48,6 +49,9 @@ class Listener:
         self.address = HostPort.of(sock.getsockname())
         self.contexts = contexts
         """TLS of new connections; may be replaced at any time. None: no TLS."""
+        self.proxies: Networks | None = None
+        """Who begins connections with a PROXY header, and alone may connect; may be replaced at any
+        time. None: nobody does."""
         self.accept_failures = 0
         """How often accepting was suspended for want of descriptors or memory."""
         self._loop = loop

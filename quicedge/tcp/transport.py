@@ -22,6 +22,7 @@ from quicedge.config.limits import (
     TCP_WRITE_LOW,
     TLS_MAX_DISCARDED,
 )
+from quicedge.tcp.proxy_protocol import ProxyHeader, ProxyHeaderError, read_header
 from quicedge.tcp.tls import ServerContexts, ServerSide
 
 _HANDSHAKE_RECORD = 0x16
@@ -79,6 +80,9 @@ class Owner(Protocol):
     def plain(self, data: bytes) -> bytes | None:
         """What to answer to a client that begins with `data` instead of TLS; None: nothing."""
 
+    def proxied(self, transport: TlsTransport, header: ProxyHeader) -> bool:
+        """A PROXY header was received; whether its client is let in."""
+
     def established(self, transport: TlsTransport) -> None:
         """The handshake is complete: call `TlsTransport.start`, or close it."""
 
@@ -90,6 +94,8 @@ class Owner(Protocol):
 
 
 class _State(Enum):
+    PROXY = auto()
+    """The PROXY header is not complete."""
     FIRST = auto()
     """Nothing was received."""
     HANDSHAKE = auto()
@@ -97,6 +103,10 @@ class _State(Enum):
     CLOSING = auto()
     """Everything is written; input is discarded until the client closes too."""
     CLOSED = auto()
+
+
+_BEFORE = frozenset({_State.PROXY, _State.FIRST, _State.HANDSHAKE})
+"""States in which a connection is not established."""
 
 
 class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
@@ -107,13 +117,20 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
     """
 
     def __init__(
-        self, owner: Owner, contexts: ServerContexts, loop: asyncio.AbstractEventLoop
+        self,
+        owner: Owner,
+        contexts: ServerContexts,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        proxied: bool = False,
     ) -> None:
+        """`proxied`: the connection begins with a PROXY header."""
         super().__init__()
         self._owner = owner
         self._contexts = contexts
         self._loop = loop
-        self._state = _State.FIRST
+        self._state = _State.PROXY if proxied else _State.FIRST
+        self._header = b""
         self._session: Session | None = None
         self._tcp: asyncio.Transport
         self.tls: ServerSide
@@ -158,6 +175,8 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             self._handshake()
         elif state is _State.FIRST:
             self._first(_buffer[:size])
+        elif state is _State.PROXY:
+            self._read_proxy_header(bytes(_buffer[:size]))
         else:
             self._discard(size)
 
@@ -173,7 +192,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             if not self._reading_paused:
                 self._tell_eof()
             return self._state is _State.OPEN
-        if state in (_State.FIRST, _State.HANDSHAKE):
+        if state in _BEFORE:
             self._fail(HandshakeFailure.GONE)
         return False
 
@@ -184,7 +203,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         """Replaced by the session's own when it starts."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._state in (_State.FIRST, _State.HANDSHAKE):
+        if self._state in _BEFORE:
             self._owner.failed(self, HandshakeFailure.GONE)
         self._state = _State.CLOSED
         if self._timer is not None:
@@ -200,6 +219,21 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             self._owner.lost(self)
 
     # --- the handshake ------------------------------------------------------------------------
+
+    def _read_proxy_header(self, data: bytes) -> None:
+        data = self._header + data
+        try:
+            header = read_header(data)
+        except ProxyHeaderError:
+            self._fail(HandshakeFailure.PROXY_HEADER)
+            return
+        if header is None:
+            self._header = data
+            return
+        self._header = b""
+        self._state = _State.FIRST
+        if self._owner.proxied(self, header) and len(data) > header.size:
+            self._first(memoryview(data)[header.size :])
 
     def _first(self, data: memoryview) -> None:
         if data[0] != _HANDSHAKE_RECORD:
@@ -247,7 +281,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     def refuse(self, failure: HandshakeFailure) -> None:
         """End a connection whose handshake is not complete."""
-        if self._state in (_State.FIRST, _State.HANDSHAKE):
+        if self._state in _BEFORE:
             self._fail(failure)
 
     def _fail(self, failure: HandshakeFailure) -> None:

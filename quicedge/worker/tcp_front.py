@@ -21,6 +21,7 @@ from quicedge.proxy.alt_svc import AltSvcBoard
 from quicedge.proxy.gateway import Gateway
 from quicedge.quic.tls import CertificateStore
 from quicedge.shares.connections import Connections
+from quicedge.shares.prefixes import Networks
 from quicedge.tcp.arrivals import Arrivals
 from quicedge.tcp.connection import TcpConnection
 from quicedge.tcp.listener import Listener
@@ -117,16 +118,24 @@ class TcpFront:
             )
             for item in sockets
         ]
+        self._trust_proxies(config)
 
     def adopt(self, config: Config, contexts: Contexts) -> None:
         """Apply a configuration to new connections."""
         self.contexts = contexts
         self.arrivals.handshake_timeout = config.limits.handshake_timeout
         self._configure(config)
+        self._trust_proxies(config)
         self.redirects.heads = self._plain_heads()
         self.redirects.header_timeout = config.limits.header_timeout
         for entry, listener in self._listeners:
             listener.contexts = contexts[entry]
+
+    def _trust_proxies(self, config: Config) -> None:
+        entries = list(listeners(config))
+        for entry, listener in self._listeners:
+            proxies = entries[entry].proxy_protocol
+            listener.proxies = None if proxies is None else Networks(proxies)
 
     def _plain_heads(self) -> HeadReader:
         return HeadReader(self._gateway.message_limits, b"http")

@@ -15,6 +15,7 @@ import pytest
 from quicedge.config import limits
 from quicedge.quic.tls import CertificateStore
 from quicedge.shares.connections import Closed, ConnectionRules, Connections
+from quicedge.shares.prefixes import AccessList, Networks
 from quicedge.tcp.arrivals import Arrivals
 from quicedge.tcp.connection import TcpConnection
 from quicedge.tcp.listener import Listener
@@ -300,3 +301,79 @@ async def test_large_uploads_arrive_whole_through_pauses() -> None:
         writer.write(sent)
         await until(lambda: len(got) == len(sent))
         assert bytes(got) == sent
+
+
+# --- the PROXY protocol ---------------------------------------------------------------------------
+
+HEADER = b"PROXY TCP4 192.0.2.7 198.51.100.2 1234 8443\r\n"
+
+
+def tls_after(one: Front, header: bytes) -> TcpConnection:
+    """A connection that begins with a header, as a blocking client makes it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with socket.create_connection(one.sock.getsockname(), timeout=10) as raw:
+        # In two pieces, the second together with nothing of TLS.
+        raw.sendall(header[:20])
+        raw.sendall(header[20:])
+        with context.wrap_socket(raw) as sock:
+            sock.sendall(b"hello")
+            assert sock.recv(5) == b"hello"
+            return one.sessions[-1].connection
+
+
+async def test_the_client_that_a_proxy_names_is_the_one_that_is_counted() -> None:
+    async with front() as one:
+        one.listener.proxies = Networks(["127.0.0.1/32"])
+        connection = await asyncio.to_thread(tls_after, one, HEADER)
+        assert connection.remote == ("192.0.2.7", 1234)
+        assert connection.local == ("198.51.100.2", 8443)
+        assert connection.share.address == socket.inet_aton("192.0.2.7")
+        await until(lambda: not one.connections)
+
+
+async def test_a_proxy_that_speaks_for_itself_is_its_own_client() -> None:
+    async with front() as one:
+        one.listener.proxies = Networks(["127.0.0.1/32"])
+        connection = await asyncio.to_thread(tls_after, one, b"PROXY UNKNOWN" + b"\r\n")
+        assert connection.remote.host == "127.0.0.1"
+
+
+async def test_nobody_but_trusted_proxies_may_say_who_they_are() -> None:
+    async with front() as one:
+        one.listener.proxies = Networks(["192.0.2.0/24"])
+        reader, writer = await one.dial()
+        writer.write(HEADER)
+        assert await is_reset(reader)
+        assert one.arrivals.counters["refused_untrusted_proxy"] == 1
+
+
+async def test_denied_clients_of_a_proxy_and_bad_headers_end_before_tls() -> None:
+    async with front(access=AccessList(deny=["192.0.2.0/24"])) as one:
+        one.listener.proxies = Networks(["127.0.0.1/32"])
+        for first in (HEADER + b"\x16\x03\x01", b"\x16\x03\x01\x02\0"):
+            reader, writer = await one.dial()
+            writer.write(first)
+            assert await is_reset(reader)
+        assert one.arrivals.counters["refused_denied"] == 1
+        assert one.arrivals.counters["failed_proxy_header"] == 1
+        # A header that does not end is cut off as a slow handshake is.
+        reader, writer = await one.dial()
+        writer.write(HEADER[:10])
+        await until(lambda: one.arrivals.handshakes)
+        one.now += 11
+        one.arrivals.check(one.now)
+        assert await is_reset(reader)
+        await until(lambda: not one.connections)
+
+
+async def test_many_clients_behind_one_proxy_are_not_one_address() -> None:
+    async with front(max_connections_per_address=2, max_connections=2000) as one:
+        one.listener.proxies = Networks(["127.0.0.1/32"])
+        for number in range(20):
+            header = HEADER.replace(b"192.0.2.7", b"192.0.2.%d" % number)
+            _, writer = await one.dial()
+            writer.write(header)
+        await until(lambda: one.connections.open == 20)
+        assert not any("refused" in name for name in one.arrivals.counters)
