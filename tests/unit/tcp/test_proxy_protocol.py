@@ -39,7 +39,8 @@ def with_checksum(error: int = 0) -> bytes:
     ("data", "source", "destination"),
     [
         (b"PROXY TCP4 192.0.2.1 198.51.100.2 1234 443\r\n", "192.0.2.1:1234", "198.51.100.2:443"),
-        (b"PROXY TCP6 2001:db8::1 2001:db8::2 1 65535\r\n", "[2001:db8::1]:1", "[2001:db8::2]:65535"),
+        (b"PROXY TCP6 2001:db8::1 2001:db8::2 1 65535\r\n", "[2001:db8::1]:1",
+         "[2001:db8::2]:65535"),
         (b"PROXY UNKNOWN\r\n", None, None),
         (b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n", None, None),
         (v2(0x11, V4), "192.0.2.1:1234", "198.51.100.2:443"),
