@@ -153,7 +153,11 @@ class Http2Session(asyncio.Protocol):
 
     def check_idle(self, now: float, timeout: float) -> None:
         """Close a connection that has had no requests for `timeout` seconds."""
-        if not self.is_busy and now - self._idle_since > timeout:
+        if self.is_busy or self._closing:
+            return
+        if self.memory.account.held:
+            self.settle_memory()  # the transport has written the rest of its responses
+        if now - self._idle_since > timeout:
             self.close(H3ErrorCode.NO_ERROR, "idle")
 
     def check_held(self, now: float) -> None:
@@ -187,9 +191,7 @@ class Http2Session(asyncio.Protocol):
             self._close_at_fault(error.code, error.reason)
             return
         except Exception as error:
-            context = {"message": "handling HTTP/2 failed", "exception": error}
-            self._loop.call_exception_handler(context)
-            self._close(H2ErrorCode.INTERNAL_ERROR, "internal error")
+            self._fail(error)
             return
         finally:
             self._is_corked = False
@@ -254,10 +256,21 @@ class Http2Session(asyncio.Protocol):
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        """Write what all streams have, settle what became of it, resume origins."""
         self._flush_scheduled = False
-        if self._closing:
-            return
+        if not self._closing:
+            try:
+                self._write()
+            except Exception as error:
+                self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """A fault of ours costs this connection alone."""
+        context = {"message": "handling HTTP/2 failed", "exception": error}
+        self._loop.call_exception_handler(context)
+        self._close(H2ErrorCode.INTERNAL_ERROR, "internal error")
+
+    def _write(self) -> None:
+        """Write what all streams have, settle what became of it, resume origins."""
         codec = self.codec
         out = codec.poll(0 if self.writing_paused else H2_WRITE_HIGH)
         if out:

@@ -489,6 +489,34 @@ def test_a_fault_of_ours_costs_one_connection_alone() -> None:
     assert len(other.origin) == 1
 
 
+def test_a_fault_while_writing_costs_one_connection_alone() -> None:
+    faults: list[object] = []
+    client = RawClient()
+    client.loop.call_exception_handler = faults.append  # type: ignore[attr-defined]
+    client.ask()
+    client.session.delivery.bytes_written = None  # type: ignore[assignment]
+    client.origin[0].answer()
+    client.run()
+    client.read()
+    assert faults
+    assert client.goaway == H2ErrorCode.INTERNAL_ERROR
+
+
+def test_memory_is_given_back_when_a_connection_is_idle() -> None:
+    client = RawClient()
+    client.send(settings(_4=MB), window(0, MB))
+    client.transport.stuck = True
+    client.ask()
+    client.origin[0].answer(bytes(60_000))
+    client.session.settle_memory()
+    client.run()
+    client.session.settle_memory()
+    assert client.session.memory.account.held >= 60_000
+    client.transport.buffered = 0
+    client.session.check_idle(1.0, 60.0)
+    assert client.session.memory.account.held == 0
+
+
 def test_requests_wait_for_memory_and_run_when_there_is_some() -> None:
     client = RawClient()
     session = client.session
