@@ -55,6 +55,10 @@ class Conduct:
         """A request was completed."""
         self._abandoned.completed()
 
+    def end(self) -> None:
+        """The connection is lost: let go of the session. Only `completed` may follow."""
+        del self._session
+
     def _judge(self, standing: Standing) -> None:
         if standing is Standing.EXHAUSTED:
             self.exhausted(_ABANDONED)

@@ -98,9 +98,11 @@ class HeldRequests(Generic[AnyStream]):
             held.stream.consumed(len(held.body))
 
     def clear(self) -> None:
-        """The connection is lost."""
+        """The connection is lost: call it last, and once."""
         self._held.clear()
         self._gateway.policy.response_memory.leave(self._waiter)
+        # They lead to the session, which leads here: without them it is freed at once.
+        del self._waiter, self._may_run, self._start, self._refuse
 
     def wait_for_memory(self) -> None:
         """Queue for memory if that is what the requests wait for."""

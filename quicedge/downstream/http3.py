@@ -355,6 +355,7 @@ class Http3Session:
         self.delivering.clear()
         self.memory.account.settle(0)
         self._host.session_ended(self)
+        self._conduct.end()
         if self._negotiated:
             self._negotiated = False
             del self.h3  # break the reference cycle
