@@ -11,7 +11,6 @@ import asyncio
 import os
 import random
 import socket
-import ssl
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -19,14 +18,10 @@ from contextlib import suppress
 from typing import Any
 
 import uvloop
-from aioquic import tls
 from aioquic.buffer import encode_uint_var
-from aioquic.h3.connection import H3_ALPN
-from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import QuicConnection
 
-from bench.hostile_client import HostileClient
 from bench.soakload import say, until_told
+from tests.support.hostile_h3 import HostileClient, hostile_client
 from tests.support.initials import crypto_frame, initial
 
 ADDRESS = "127.7.7.7"
@@ -78,30 +73,7 @@ class Total:
         return min(RATE / 2, self._level + (time.monotonic() - self._at) * RATE)
 
 
-class Attacker(HostileClient):
-    """One connection, and packets of any content in it."""
-
-    def write(self, stream_id: int, data: bytes) -> None:
-        assert self._http is not None
-        self._http.send_data(stream_id, data, end_stream=False)
-
-    def may_open(self) -> bool:
-        opened = self._quic._local_next_stream_id_bidi // 4
-        return bool(opened < self._quic._remote_max_streams_bidi)
-
-    def send_frames(self, frames: bytes) -> None:
-        """One 1-RTT packet with these frames."""
-        quic = self._quic
-        crypto = quic._cryptos[tls.Epoch.ONE_RTT]
-        number = quic._packet_number
-        quic._packet_number += 1
-        header = bytes((0x41 | crypto.key_phase << 2,)) + quic._peer_cid.cid
-        header += (number & 0xFFFF).to_bytes(2, "big")
-        packet = crypto.send.encrypt_packet(header, frames.ljust(4, b"\0"), number)
-        self._transport.sendto(packet, quic._network_paths[0].addr)
-
-
-Attack = Callable[[Attacker], Awaitable[None]]
+Attack = Callable[[HostileClient], Awaitable[None]]
 
 
 async def connections(port: int, total: Total, attack: Attack, **options: Any) -> None:
@@ -117,34 +89,20 @@ async def connections(port: int, total: Total, attack: Attack, **options: Any) -
 
 
 async def live(port: int, total: Total, attack: Attack, **options: Any) -> None:
-    configuration = QuicConfiguration(
-        is_client=True, alpn_protocols=H3_ALPN, verify_mode=ssl.CERT_NONE,
-        server_name="localhost", **options,
-    )  # fmt: skip
-    quic = QuicConnection(configuration=configuration)
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.bind((ADDRESS, 0))
-    loop = asyncio.get_running_loop()
-    transport, client = await loop.create_datagram_endpoint(lambda: Attacker(quic), sock=sock)
-    try:
-        client._transport = Meter(transport, total)  # type: ignore[assignment]
-        client.connect(("127.0.0.1", port))
-        async with asyncio.timeout(5):
-            await client.wait_connected()
+    def metered(transport: asyncio.DatagramTransport) -> Meter:
+        return Meter(transport, total)
+
+    async with hostile_client(port, ADDRESS, metered, **options) as client:
         attacking = asyncio.ensure_future(attack(client))
         try:
             while not client.ended and not attacking.done():
-                client._quic.send_ping(1)
-                client.transmit()
+                client.ping()
                 await asyncio.wait((attacking,), timeout=PING_SECONDS)
         finally:
             attacking.cancel()
-    finally:
-        client.close()
-        transport.close()
 
 
-async def ask_for(client: Attacker, path: bytes) -> None:
+async def ask_for(client: HostileClient, path: bytes) -> None:
     """Keep STREAMS requests going; whatever the edge resets is asked for again."""
     while True:
         for _ in range(STREAMS):
@@ -155,19 +113,19 @@ async def ask_for(client: Attacker, path: bytes) -> None:
         await asyncio.sleep(0.5)
 
 
-async def unread_large(client: Attacker) -> None:
+async def unread_large(client: HostileClient) -> None:
     await ask_for(client, b"/download?size=1MB")
 
 
-async def unread_small(client: Attacker) -> None:
+async def unread_small(client: HostileClient) -> None:
     await ask_for(client, b"/download?size=240KB")
 
 
-async def unread_files(client: Attacker) -> None:
+async def unread_files(client: HostileClient) -> None:
     await ask_for(client, b"/files/large")
 
 
-async def begun_bodies(client: Attacker) -> None:
+async def begun_bodies(client: HostileClient) -> None:
     """One byte of each of many bodies."""
     while True:
         for _ in range(STREAMS):
@@ -178,7 +136,7 @@ async def begun_bodies(client: Attacker) -> None:
         await asyncio.sleep(0.5)
 
 
-async def trickling_readers(client: Attacker) -> None:
+async def trickling_readers(client: HostileClient) -> None:
     """1.5 KB of each response every 20 seconds."""
     streams = [client.ask(b"/download?size=240KB") for _ in range(STREAMS)]
     client.transmit()
@@ -190,7 +148,7 @@ async def trickling_readers(client: Attacker) -> None:
             client.send_frames(b"\x11" + encode_uint_var(stream_id) + encode_uint_var(limit))
 
 
-async def stalled_uploads(client: Attacker) -> None:
+async def stalled_uploads(client: HostileClient) -> None:
     """As much of many bodies as the edge lets in, for an origin that reads nothing for an hour."""
     streams: list[int] = []
     while True:
@@ -207,7 +165,7 @@ def stream_frame(stream_id: int, offset: int, data: bytes) -> bytes:
     return head + encode_uint_var(len(data)) + data
 
 
-async def sparse_streams(client: Attacker) -> None:
+async def sparse_streams(client: HostileClient) -> None:
     """One byte every 4 KB over four streams, never their first."""
     while True:
         for number in range(4):
@@ -221,7 +179,7 @@ async def sparse_streams(client: Attacker) -> None:
         await asyncio.sleep(5)
 
 
-async def stream_pieces(client: Attacker) -> None:
+async def stream_pieces(client: HostileClient) -> None:
     """Every other byte of a window, and then the farthest one again and again."""
     for first in range(2, 2000, 240):
         client.send_frames(
@@ -233,7 +191,7 @@ async def stream_pieces(client: Attacker) -> None:
         await asyncio.sleep(len(again) * CONNECTIONS / RATE)
 
 
-async def crypto_pieces(client: Attacker) -> None:
+async def crypto_pieces(client: HostileClient) -> None:
     """The same in the CRYPTO stream after the handshake."""
     for first in range(2, 2000, 240):
         client.send_frames(

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
-from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import StreamDataReceived
 
-from tests.support.quicpair import make_pair, server_configuration
+from tests.support.quicpair import has_stream, is_confirmed, make_pair, unsent
 from tests.support.simnet import Link
 
 RATE = 2_500_000
@@ -31,13 +30,6 @@ DOWNLOAD_LOSS = 0.02
 DOWNLOAD_RTTS = (0.03, 0.08)
 PAYLOAD = 1440
 """Stream bytes of a full packet."""
-
-
-class Stock(QuicConnection):
-    """aioquic's server, which cannot be asked what to send before it has heard from anyone."""
-
-    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
-        return super().datagrams_to_send(now) if self._network_paths else []
 
 
 @dataclass
@@ -70,21 +62,14 @@ class Flow:
             seed=seed,
             client_options=options,
             server_options={"congestion_control_algorithm": controller},
+            stock_server=stock,
         )
-        if stock:
-            self._use_stock(controller)
         self.received = 0
         self.pair.client.on_event = self._count
         server, client = self.server, self.pair.client.connection
-        stock = isinstance(server, Stock)
-        self.pair.run(
-            lambda: bool(
-                (server._handshake_confirmed if stock else server.handshake_confirmed)
-                and client._handshake_confirmed
-            )
-        )
+        self.pair.run(lambda: is_confirmed(server) and is_confirmed(client))
         client.send_stream_data(0, b"?")
-        self.pair.run(lambda: 0 in (server._streams if stock else server.streams))
+        self.pair.run(lambda: has_stream(server, 0))
         if endless:
             self.refill()
 
@@ -92,26 +77,13 @@ class Flow:
     def server(self) -> Any:
         return self.pair.server.connection
 
-    def _use_stock(self, controller: str) -> None:
-        client = self.pair.client.connection
-        self.pair.server.connection = Stock(
-            configuration=server_configuration(congestion_control_algorithm=controller),
-            original_destination_connection_id=client.original_destination_connection_id,
-        )
-
     def _count(self, event: object) -> None:
         if isinstance(event, StreamDataReceived):
             self.received += len(event.data)
 
-    def _unsent(self) -> int:
-        if isinstance(self.server, Stock):
-            sender = self.server._streams[0].sender
-            return sender._buffer_stop - sender.highest_offset
-        return int(self.server.streams.unsent(0))
-
     def refill(self) -> None:
         """Keep some seconds of data waiting."""
-        if self._unsent() < RATE:
+        if unsent(self.server, 0) < RATE:
             self.server.send_stream_data(0, bytes(2 * RATE))
 
 

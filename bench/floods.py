@@ -10,20 +10,16 @@ import asyncio
 import os
 import random
 import socket
-import ssl
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import uvloop
-from aioquic.h3.connection import H3_ALPN
-from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import QuicConnection
 
-from bench.hostile_client import HostileClient
 from bench.soakload import say, until_told
+from tests.support.hostile_h3 import hostile_client
 from tests.support.initials import crypto_frame, initial
 
 PREPARED = 3000
@@ -80,50 +76,19 @@ def _cycle(prepared: list[bytes]) -> Iterator[bytes]:
         yield from prepared
 
 
-class Attacker(HostileClient):
-    """A hostile HTTP/3 client."""
-
-    def trickle(self, stream_id: int) -> None:
-        assert self._http is not None
-        self._http.send_data(stream_id, b"x", end_stream=False)
-        self.transmit()
-
-    def reset(self, stream_id: int) -> None:
-        self._quic.reset_stream(stream_id, 0x10C)
-        self._quic.stop_stream(stream_id, 0x10C)
-
-
-@asynccontextmanager
-async def attacker(port: int) -> AsyncIterator[Attacker]:
-    """Connect from a random address of 127.0.0.0/8."""
-    loop = asyncio.get_running_loop()
-    connection = QuicConnection(
-        configuration=QuicConfiguration(
-            is_client=True, alpn_protocols=H3_ALPN, verify_mode=ssl.CERT_NONE,
-            server_name="localhost",
-        )
-    )  # fmt: skip
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.bind((f"127.0.{random.randint(1, 250)}.9", 0))
-    transport, client = await loop.create_datagram_endpoint(lambda: Attacker(connection), sock=sock)
-    try:
-        client.connect(("127.0.0.1", port))
-        async with asyncio.timeout(5):
-            await client.wait_connected()
-        yield client
-    finally:
-        client.close()
-        transport.close()
+def source() -> str:
+    """A random address of 127.0.0.0/16."""
+    return f"127.0.{random.randint(1, 250)}.9"
 
 
 async def rapid_resets(port: int, rate: float) -> None:
     """Reset requests immediately; reconnect when the connection is closed."""
     while True:
         try:
-            async with attacker(port) as client:
+            async with hostile_client(port, source()) as client:
                 while not client.ended:
                     for _ in range(BATCH):
-                        client.reset(client.ask(b"/download?size=100000"))
+                        client.cancel(client.ask(b"/download?size=100000"))
                     _sent[0] += BATCH
                     client.transmit()
                     await asyncio.sleep(BATCH / rate)
@@ -137,10 +102,11 @@ async def slow_clients(port: int, rate: float) -> None:
     async def one() -> None:
         while True:
             try:
-                async with attacker(port) as client:
+                async with hostile_client(port, source()) as client:
                     stream_id = client.ask(b"/upload", b"POST", end=False)
                     while not client.ended:
-                        client.trickle(stream_id)
+                        client.write(stream_id, b"x")
+                        client.transmit()
                         _sent[0] += 1
                         await asyncio.sleep(SLOW_CONNECTIONS / rate)
             except (ConnectionError, TimeoutError, ValueError):

@@ -279,7 +279,7 @@ backend origin
 
 
 def _stock_aioquic(setting: Setting, port: int) -> list[str]:
-    return [sys.executable, "-m", "bench.stock_aioquic", str(port), str(setting.cert),
+    return [sys.executable, "-m", "tests.support.stock_server", str(port), str(setting.cert),
             str(setting.key)]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack
 
 import uvloop
 
-from bench.loader import SIZE, Client, connection
+from tests.support.download_client import SIZE, DownloadClient, download_client
 
 AT_ONCE = 16
 """Handshakes in progress."""
@@ -40,21 +40,20 @@ async def until_told() -> None:
 
 async def idle(port: int, total: int, ping: float) -> None:
     """Idle connections; each makes a request at the end to prove that it is alive."""
-    clients: list[Client] = []
+    clients: list[DownloadClient] = []
     limit = asyncio.Semaphore(AT_ONCE)
 
     async with AsyncExitStack() as stack:
 
         async def one() -> None:
             async with limit:
-                clients.append(await stack.enter_async_context(connection(port)))
+                clients.append(await stack.enter_async_context(download_client(port)))
 
         async def keep() -> None:
             while True:
                 started = time.monotonic()
                 for at, client in enumerate(list(clients)):
-                    client._quic.send_ping(at)
-                    client.transmit()
+                    client.ping()
                     if at % 50 == 49:
                         await asyncio.sleep(ping * 40 / max(len(clients), 1000))
                 await asyncio.sleep(max(0.1, ping - (time.monotonic() - started)))
@@ -65,7 +64,7 @@ async def idle(port: int, total: int, ping: float) -> None:
         await until_told()
         failed: Counter[str] = Counter()
 
-        async def ask(client: Client) -> None:
+        async def ask(client: DownloadClient) -> None:
             async with limit:
                 try:
                     await asyncio.wait_for(client.request(), REQUEST_TIMEOUT)
@@ -90,7 +89,7 @@ async def active(port: int, total: int, interval: float) -> None:
     async def live() -> None:
         nonlocal connected
         started = time.perf_counter()
-        async with connection(port) as client:
+        async with download_client(port) as client:
             handshakes.append(time.perf_counter() - started)
             connected += 1
             try:

@@ -51,7 +51,14 @@ def stock(directory: Path) -> Iterator[tuple[int, int]]:
     port = free_port(socket.SOCK_DGRAM)
     files = devcerts.ensure(directory / "certs")
     process = subprocess.Popen(
-        [sys.executable, "-m", "bench.stock_aioquic", str(port), str(files.cert), str(files.key)],
+        [
+            sys.executable,
+            "-m",
+            "tests.support.stock_server",
+            str(port),
+            str(files.cert),
+            str(files.key),
+        ],
         cwd=REPOSITORY,
     )
     try:

@@ -1,4 +1,4 @@
-"""A client, stock aioquic's or ours, against our server connection, over `simnet`."""
+"""A client and a server connection, either stock aioquic's or ours, over `simnet`."""
 
 from __future__ import annotations
 
@@ -68,10 +68,14 @@ def make_pair(
     server_options: dict[str, Any] | None = None,
     mtu_ceiling: int | None = None,
     own_client: bool = False,
+    stock_server: bool = False,
     token_handler: Callable[[bytes], None] | None = None,
     **server_arguments: Any,
 ) -> Pair:
-    """A pair about to shake hands; the client is stock aioquic's, or ours with `own_client`.
+    """A pair about to shake hands.
+
+    The client is stock aioquic's, or ours with `own_client`; the server is ours, or stock
+    aioquic's with `stock_server`.
 
     `server_arguments` are more of those that our server connection takes.
     """
@@ -88,15 +92,23 @@ def make_pair(
     else:
         client = QuicConnection(configuration=configuration)
     client.connect(SERVER_ADDRESS, now)
-    server = Connection(
-        configuration=server_configuration(**(server_options or {})),
-        now=now,
-        certificates=store(),
-        connection_ids=ConnectionIdIssuer(secret=SECRET),
-        mtu_ceiling=mtu_ceiling,
-        original_destination_connection_id=client.original_destination_connection_id,
-        **server_arguments,
-    )
+    server: Any
+    server_side = server_configuration(**(server_options or {}))
+    if stock_server:
+        server = QuicConnection(
+            configuration=server_side,
+            original_destination_connection_id=client.original_destination_connection_id,
+        )
+    else:
+        server = Connection(
+            configuration=server_side,
+            now=now,
+            certificates=store(),
+            connection_ids=ConnectionIdIssuer(secret=SECRET),
+            mtu_ceiling=mtu_ceiling,
+            original_destination_connection_id=client.original_destination_connection_id,
+            **server_arguments,
+        )
     return Pair(
         Peer(client, CLIENT_ADDRESS),
         Peer(server, SERVER_ADDRESS),
@@ -105,3 +117,24 @@ def make_pair(
         seed,
         now,
     )
+
+
+def is_confirmed(connection: Any) -> bool:
+    """Whether the handshake of a connection, ours or aioquic's, is confirmed."""
+    if isinstance(connection, QuicConnection):
+        return bool(connection._handshake_confirmed)
+    return bool(connection.handshake_confirmed)
+
+
+def has_stream(connection: Any, stream_id: int) -> bool:
+    if isinstance(connection, QuicConnection):
+        return stream_id in connection._streams
+    return stream_id in connection.streams
+
+
+def unsent(connection: Any, stream_id: int) -> int:
+    """Bytes of a stream that were written and have never been sent."""
+    if isinstance(connection, QuicConnection):
+        sender = connection._streams[stream_id].sender
+        return int(sender._buffer_stop - sender.highest_offset)
+    return int(connection.streams.unsent(stream_id))

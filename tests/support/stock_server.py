@@ -1,6 +1,6 @@
 """Stock aioquic as a server that answers `/download` and `/upload` itself.
 
-Usage: stock_aioquic.py PORT CERT KEY
+Usage: stock_server.py PORT CERT KEY
 """
 
 from __future__ import annotations
