@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import os
 
 from quicedge.config.limits import CONNECTION_ID_LENGTH
+from quicedge.quic.hkdf import hmac_sha2
 from quicedge.udp.connection_id_codec import ConnectionIdCodec
 
 STATELESS_RESET_TOKEN_LENGTH = 16
@@ -30,5 +30,5 @@ class ConnectionIdIssuer:
 
     def reset_token(self, connection_id: bytes) -> bytes:
         """The stateless reset token of a connection ID (RFC 9000 section 10.3.2)."""
-        mac = hmac.digest(self._reset_key, connection_id, "sha256")
+        mac = hmac_sha2(len(self._reset_key), self._reset_key, connection_id)
         return mac[:STATELESS_RESET_TOKEN_LENGTH]

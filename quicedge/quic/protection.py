@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from aioquic.tls import CipherSuite, cipher_suite_hash
 
-from quicedge.quic.key_schedule import expand_block, expand_label, extract
+from quicedge.quic.hkdf import expand_block
+from quicedge.quic.key_schedule import expand_label, extract
 from quicedge.quic.packet_cipher import PacketCipher
 
 VERSION_2 = 0x6B3343CF

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import quicedge.quic.key_schedule  # noqa: F401  registers the twins
+import quicedge.quic.hkdf  # noqa: F401  registers the twins
 from tests.support.twins import both
 
 PURE_HMAC, COMPILED_HMAC = both("hmac_sha2")
