@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+
 from quicedge.config.limits import MAX_LOST_REMEMBERED
 
 
@@ -26,12 +28,20 @@ class LostPackets:
                 del self._runs[0]
 
     def acknowledged(self, ranges: list[tuple[int, int]]) -> int:
-        """Forget the packets in the ranges of an ACK (`stop` exclusive); returns their number."""
+        """Forget the packets in the ascending ranges of an ACK (`stop` exclusive); returns their
+        number."""
         spurious = 0
         kept: list[tuple[int, int]] = []
+        stops = [stop for _, stop in ranges]
         for run in self._runs:
+            at = bisect_right(stops, run[0])
+            if at == len(ranges) or ranges[at][0] >= run[1]:
+                kept.append(run)
+                continue
             pieces = [run]
-            for start, stop in ranges:
+            for start, stop in ranges[at:]:
+                if start >= run[1]:
+                    break
                 left = []
                 for first, end in pieces:
                     inside = min(end, stop) - max(first, start)
