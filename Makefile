@@ -10,16 +10,19 @@ PYTEST := $(BIN)/python -m pytest
 # The compiled core is built where cargo is. QUICEDGE_PURE=1 does without: no build, and Python at
 # run time.
 CORE := quicedge/_native.abi3.so
+CORE_SOURCES := native/Cargo.toml native/Cargo.lock $(wildcard native/src/*.rs)
 CORE_LOG := native/build.log
+BUILD_CORE := $(MAKE) --no-print-directory core
 CORE_WANTED := $(if $(filter-out 0,$(QUICEDGE_PURE)),,$(shell command -v cargo 2>/dev/null))
 
 .PHONY: run test core core-if-possible wheels lint types interop bench soak fuzz clean
 
 # The demo answers at once: a core that has still to be built is for the next start.
 run: $(VENV)/.installed
-	@if [ -n "$(CORE_WANTED)" ] && ! $(MAKE) --question core 2>/dev/null; then \
+	@if [ -n "$(CORE_WANTED)" ] \
+		&& { [ ! -e $(CORE) ] || [ -n "$$(find $(CORE_SOURCES) -newer $(CORE))" ]; }; then \
 		echo "building the compiled core in the background ($(CORE_LOG)); the next start uses it"; \
-		{ nice $(MAKE) --no-print-directory core >$(CORE_LOG) 2>&1 \
+		{ nice $(BUILD_CORE) >$(CORE_LOG) 2>&1 \
 			&& echo "compiled core built: the next start uses it" \
 			|| echo "compiled core not built, see $(CORE_LOG); Python does its work"; } & \
 	fi; \
@@ -34,7 +37,7 @@ core-if-possible: | $(VENV)/bin/python
 	@[ -z "$(CORE_WANTED)" ] || $(MAKE) --no-print-directory core \
 		|| echo "compiled core not built: Python does its work"
 
-$(CORE): native/Cargo.toml native/Cargo.lock $(wildcard native/src/*.rs) | $(VENV)/bin/python
+$(CORE): $(CORE_SOURCES) | $(VENV)/bin/python
 	@echo "building the compiled core ..."
 	PYO3_PYTHON=$(abspath $(BIN)/python) PYO3_BUILD_EXTENSION_MODULE=1 \
 		cargo build --release --locked --manifest-path native/Cargo.toml --target-dir native/target
