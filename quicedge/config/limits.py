@@ -741,6 +741,15 @@ UPSTREAM_IDLE_TIMEOUT: Final = 60.0
 UPSTREAM_KEEPALIVE_TIMEOUT: Final = 60.0
 """Seconds that an idle origin connection is kept open."""
 
+UPSTREAM_KEEPALIVE_IDLE: Final = 60
+"""Seconds without a segment until the kernel probes an origin's connection (TCP_KEEPIDLE)."""
+
+UPSTREAM_KEEPALIVE_INTERVAL: Final = 10
+"""Seconds between such probes (TCP_KEEPINTVL)."""
+
+UPSTREAM_KEEPALIVE_PROBES: Final = 6
+"""Unanswered probes after which the connection is dead (TCP_KEEPCNT): two minutes in all."""
+
 UPSTREAM_MAX_CONNECTIONS: Final = 256
 """HTTP/1.1 connections per server and worker."""
 

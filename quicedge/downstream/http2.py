@@ -376,6 +376,9 @@ class Http2Session(asyncio.Protocol):
         exchange = _exchange_of(h2)
         if not is_held and exchange is None:
             return
+        if exchange is not None and exchange.is_tunnel:
+            # RFC 8441 section 5 with RFC 9113 section 8.5: only DATA is permitted.
+            raise H2StreamError(H2ErrorCode.PROTOCOL_ERROR, "HEADERS in a tunnel")
         try:
             trailers = validate_trailers(fields, limits=self._gateway.message_limits)
         except MessageError as error:

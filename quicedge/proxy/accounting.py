@@ -64,13 +64,14 @@ def access_record(exchange: Exchange) -> AccessRecord:
         packets_lost=transport.packets_lost,
         limited_by=client.limited_by(exchange.ended_at or exchange.started_at),
         trace_id=exchange.trace.trace_id if exchange.trace is not None else None,
-        tunnel=_tunnel_facts(exchange.tunnel) if exchange.is_tunnel else None,
+        tunnel=_tunnel_facts(exchange.tunnel) if exchange.tunnel is not None else None,
         user_agent=text(agent) if agent is not None else None,
     )
 
 
-def _tunnel_facts(tunnel: Tunnel | None) -> TunnelFacts:
-    assert tunnel is not None, "the exchange is one"
+def _tunnel_facts(tunnel: Tunnel) -> TunnelFacts | None:
+    if not tunnel.is_open:
+        return None
     return TunnelFacts(
         protocol=text(tunnel.protocol),
         client_close_code=tunnel.client_close_code,
@@ -160,5 +161,5 @@ def count_exchange(metrics: Metrics, exchange: Exchange) -> None:
         first_byte_seconds=(
             exchange.first_byte_at - started if exchange.first_byte_at is not None else None
         ),
-        tunnel=exchange.is_tunnel,
+        tunnel=exchange.tunnel is not None and exchange.tunnel.is_open,
     )

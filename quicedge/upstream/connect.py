@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable
 
+from quicedge.config.limits import (
+    UPSTREAM_KEEPALIVE_IDLE,
+    UPSTREAM_KEEPALIVE_INTERVAL,
+    UPSTREAM_KEEPALIVE_PROBES,
+)
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.http.errors import OriginFailure
 from quicedge.upstream.address import Address
@@ -43,10 +49,26 @@ class _Negotiating(asyncio.Protocol):
             self.error = error
             transport.close()
             return
+        _detect_dead_peers(transport)
         connection = self.connection = self._make(http2)
         # Before any byte is read, so that the connection gets all of them.
         transport.set_protocol(connection)
         connection.connection_made(transport)
+
+
+def _detect_dead_peers(transport: asyncio.BaseTransport) -> None:
+    """Let the kernel probe an idle connection: a tunnel may be silent for an hour."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", UPSTREAM_KEEPALIVE_IDLE),
+        ("TCP_KEEPINTVL", UPSTREAM_KEEPALIVE_INTERVAL),
+        ("TCP_KEEPCNT", UPSTREAM_KEEPALIVE_PROBES),
+    ):
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 class Connector:

@@ -421,7 +421,7 @@ class H1Connection(asyncio.Protocol):
         response = Response(200, switched(fields, self._protocol, self._key), version)
         self._owner.retired(self)
         tunnel = self._tunnel = H1Tunnel(
-            self._transport, receiver, self._counters, self._tunnel_closed
+            self._transport, receiver, self._counters, self._tunnel_closed, self._loop
         )
         self._transport.set_protocol(tunnel)
         receiver.established(response, tunnel)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from quicedge.config.limits import TUNNEL_CLOSE_TIMEOUT
 from quicedge.http.errors import OriginFailure
 from quicedge.http.message import Field
 from quicedge.upstream.base import UpstreamError
@@ -16,7 +17,8 @@ class H1Tunnel(asyncio.Protocol):
     """The protocol of the transport from the 101 response on, and the `Attempt` of its tunnel.
 
     Bytes are written as they come. The halves end separately, except in TLS, whose transports
-    cannot be half-closed. `on_closed` is called once, when the connection is closed.
+    cannot be half-closed: once the client has ended its half, the origin has some seconds to end
+    its own. `on_closed` is called once, when the connection is closed.
     """
 
     is_duplex = True
@@ -27,6 +29,7 @@ class H1Tunnel(asyncio.Protocol):
         receiver: Receiver,
         counters: Counters,
         on_closed: Callable[[], None],
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.takes_more = transport.can_write_eof()
         """Whether the origin still takes bytes once it has ended its half."""
@@ -34,6 +37,8 @@ class H1Tunnel(asyncio.Protocol):
         self._receiver: Receiver | None = receiver
         self._counters = counters
         self._on_closed = on_closed
+        self._loop = loop
+        self._ending: asyncio.TimerHandle | None = None
         self._write_ended = False
         self._read_ended = False
         self._read_paused = False
@@ -51,17 +56,16 @@ class H1Tunnel(asyncio.Protocol):
         self._write_ended = True
         if self._read_ended:
             self._transport.close()
-        elif self.takes_more and not self._transport.is_closing():
+        elif self._transport.is_closing():
+            return
+        elif self.takes_more:
             self._transport.write_eof()
+        else:
+            self._ending = self._loop.call_later(TUNNEL_CLOSE_TIMEOUT, self._transport.close)
 
     def abort(self) -> None:
         self._receiver = None
         self._transport.abort()
-
-    def close(self) -> None:
-        """Close; what was written is still sent."""
-        self._receiver = None
-        self._transport.close()
 
     def pause(self) -> None:
         if not self._read_paused and not self._transport.is_closing():
@@ -97,6 +101,8 @@ class H1Tunnel(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         receiver, self._receiver = self._receiver, None
+        if self._ending is not None:
+            self._ending.cancel()
         self._on_closed()
         if receiver is None:
             return

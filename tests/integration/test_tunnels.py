@@ -245,6 +245,39 @@ async def test_a_client_that_ends_its_half_still_gets_what_follows(
 
 
 @every_pair
+async def test_an_origin_that_ends_its_half_still_gets_what_follows(
+    client: str, origin: str
+) -> None:
+    got: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def early(end: Any) -> None:
+        await end.accept()
+        await end.write(b"that is all")
+        await end.end()
+        heard = b""
+        while data := await end.read():
+            heard += data
+        got.set_result(heard)
+
+    async with (
+        tunnel_origin(origin, early) as url,
+        tunnel_edge(url, origin) as edge,
+        tunnel_client(edge, client) as end,
+    ):
+        said = b""
+        while data := await end.read():
+            said += data
+        assert said == b"that is all"
+        await end.write(b"not yet")
+        await end.end()
+        assert await asyncio.wait_for(got, 10) == b"not yet"
+        record = await edge.record()
+        assert record.outcome is Outcome.COMPLETE
+        assert record.tunnel is not None
+        assert record.tunnel["ended_first"] == "origin"
+
+
+@every_pair
 async def test_a_client_that_does_not_read_holds_the_origin_back(client: str, origin: str) -> None:
     written = 0
 
@@ -529,6 +562,17 @@ async def test_a_malformed_opening_handshake_is_answered_400(key: bytes) -> None
         async with asyncio.timeout(10):
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
         writer.close()
+
+
+async def test_a_field_section_in_an_http2_tunnel_resets_the_stream() -> None:
+    async with (
+        tunnel_origin("h2", echo) as url,
+        tunnel_edge(url, "h2") as edge,
+        tunnel_client(edge, "h2") as end,
+    ):
+        end.h2.send_headers(end.stream_id, [(b"a", b"b")], end_stream=True)
+        end.flush()
+        assert not await Peer(end).over()
 
 
 async def test_a_field_section_in_an_http3_tunnel_ends_the_connection() -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from pathlib import Path
 
 import pytest
 from h2.events import DataReceived, RequestReceived, StreamEnded
 
+from quicedge.config.limits import UPSTREAM_KEEPALIVE_IDLE
 from quicedge.http.message import Field, Request, Response
 from quicedge.http.upgrade import accept_value
+from quicedge.upstream.connect import Connector
 from quicedge.upstream.group import Upstream
 from tests.support.certs import write_certificate
 from tests.support.origins import (
@@ -281,3 +284,57 @@ async def test_tunnels_of_origins_with_both_versions_use_http1(tmp_path: Path) -
         (stats,) = group.stats().values()
         assert (stats["open"], stats["active"], stats["requests"]) == (2, 1, 2)
         stream.abort()  # type: ignore[attr-defined]
+
+
+async def test_a_tls_origin_is_told_soon_that_its_client_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TLS cannot be half-closed: the origin gets some time, then the end of the connection."""
+    monkeypatch.setattr("quicedge.upstream.h1_tunnel.TUNNEL_CLOSE_TIMEOUT", 0.1)
+    cert, key = write_certificate(tmp_path, "localhost")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(cert, key)
+    told = asyncio.Event()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(switch(await read_head(reader)))
+        assert await reader.readexactly(3) == b"bye"
+        writer.write(b"bye to you")
+        assert await reader.read() == b""
+        told.set()
+
+    async with origin(script, tls=tls) as server, upstream(server, tls_verify=False) as group:
+        stream, handler = open_tunnel(group)
+        await handler.until(lambda: bool(handler.events))
+        stream.write(b"bye")  # type: ignore[attr-defined]
+        stream.end()  # type: ignore[attr-defined]
+        await asyncio.wait_for(told.wait(), 10)
+        await handler.over()
+        assert handler.events == ["established", "data", "end"]
+        assert bytes(handler.body) == b"bye to you"
+
+
+async def test_the_kernel_probes_silent_connections() -> None:
+    """An origin that has lost its power says nothing, and a tunnel may be silent for an hour."""
+    async with origin(says(SWITCH + b"\r\n")) as server, upstream(server) as group:
+        seen: list[int] = []
+
+        def made(http2: bool) -> asyncio.Protocol:
+            return Probe(seen)
+
+        connector = Connector(group.servers[0].address, group.config, None)
+        await connector.connect(made)
+        assert seen == [1, UPSTREAM_KEEPALIVE_IDLE]
+
+
+class Probe(asyncio.Protocol):
+    def __init__(self, seen: list[int]) -> None:
+        self._seen = seen
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        sock = transport.get_extra_info("socket")
+        self._seen += (
+            sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+            sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+        )
+        transport.close()
