@@ -103,7 +103,13 @@ def _waits_for_client(
     progress = session.progress
     if progress.unacknowledged_bytes(stream_id):
         return progress.is_flow_blocked(stream_id) or not connection_moves
-    return not (exchange.request_over or exchange.request_paused or exchange.response_started)
+    return not (
+        exchange.request_over
+        or exchange.request_paused
+        or exchange.response_started
+        # One that asks for a tunnel waits for its origin to open it.
+        or exchange.tunnel is not None
+    )
 
 
 def _owed(unacknowledged: int, exchange: Exchange) -> int:

@@ -31,7 +31,7 @@ def access_record(exchange: Exchange) -> AccessRecord:
     transport = client.transport
     agent = next((value for name, value in request.fields if name == b"user-agent"), None)
     return AccessRecord(
-        method=text(request.method),
+        method=text(_sent_method(exchange)),
         authority=text(request.authority),
         path=text(request.path),
         status=exchange.status or None,
@@ -67,6 +67,12 @@ def access_record(exchange: Exchange) -> AccessRecord:
         tunnel=_tunnel_facts(exchange.tunnel) if exchange.tunnel is not None else None,
         user_agent=text(agent) if agent is not None else None,
     )
+
+
+def _sent_method(exchange: Exchange) -> bytes:
+    """The method as the client has sent it: that of an HTTP/1.1 request to switch is GET."""
+    request = exchange.request
+    return b"GET" if request.protocol is not None and exchange.speaks_http1 else request.method
 
 
 def _tunnel_facts(tunnel: Tunnel) -> TunnelFacts | None:

@@ -105,6 +105,7 @@ async def test_messages_pings_and_the_closing_handshake(client: str, origin: str
         await end.end()
         record = await edge.record()
         assert (record.outcome, record.status) == (Outcome.COMPLETE, end.status)
+        assert record.method == ("GET" if client == "http/1.1" else "CONNECT"), "as it was sent"
         assert record.tunnel == {
             "protocol": "websocket", "client_close_code": 4001, "origin_close_code": 4001,
             "ended_first": "origin",

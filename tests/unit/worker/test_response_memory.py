@@ -104,6 +104,7 @@ class FakeExchange:
     request_over: bool = True
     request_paused: bool = False
     response_started: bool = False
+    tunnel: object = None
     stalled: bool = False
 
     def set_stalled(self, stalled: bool) -> None:
@@ -233,6 +234,18 @@ def test_an_upload_is_stalled_only_while_its_client_has_the_word(
     session = FakeSession({0: FakeStream(exchange)})
     watch(session)
     assert exchange.stalled is stalled
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_a_tunnel_is_stalled_only_while_its_client_does_not_read(is_open: bool) -> None:
+    """Neither one that the origin has not opened yet, nor one in which nobody speaks."""
+    exchange = FakeExchange(request_over=False, response_started=is_open, tunnel=object())
+    session = FakeSession({0: FakeStream(exchange)})
+    watch(session)
+    assert not exchange.stalled
+    session.streams[0].unacknowledged = 100_000
+    watch(session)
+    assert exchange.stalled
 
 
 def test_an_upload_that_comes_slowly_is_not_stalled() -> None:
