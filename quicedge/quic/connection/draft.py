@@ -39,10 +39,11 @@ class Draft:
     ) -> bool:
         """Add a frame if it fits; returns whether it did. `delivery` is called with True
         (acknowledged) or False (lost), then `args`."""
-        if len(frame) > self.room:
+        left = self.room - len(frame)
+        if left < 0:
             return False
         self.parts.append(frame)
-        self.room -= len(frame)
+        self.room = left
         if delivery is not None:
             self.deliveries.append((delivery, args))
         if eliciting:

@@ -133,7 +133,10 @@ class FrameDispatch:
                     receive_stream(frame.stream_id, frame.offset, frame.data, frame.fin, kind)
                     eliciting, probing = True, False
                     continue
-                kind, at = decode_varint(payload, at)
+                if kind < 0x40:
+                    at += 1
+                else:
+                    kind, at = decode_varint(payload, at)
                 spec = FRAME_TYPES.get(kind)
                 if spec is None:
                     raise FrameError("unknown frame type")
