@@ -324,7 +324,7 @@ class Exchange:
         if self._response_over:
             self._maybe_done()
             return
-        self.reason = reason
+        outcome, self.reason = self._judge(outcome, reason)
         self._abort_origin()
         self._downstream.reset(internal=False)
         self._finish(outcome)
@@ -488,9 +488,7 @@ class Exchange:
         """Abort the response."""
         self._request_over = True
         if not self._response_over:
-            self.reason = reason
-            if self.is_tunnel and self.tunnel is not None and self.tunnel.is_settled:
-                outcome, self.reason = Outcome.COMPLETE, ""
+            outcome, self.reason = self._judge(outcome, reason)
             self._abort_origin()
             self._finish(outcome)
             return
@@ -499,6 +497,13 @@ class Exchange:
             self.outcome, self.reason = outcome, reason
         self._in_delivery = False
         self._maybe_done()
+
+    def _judge(self, outcome: Outcome, reason: str) -> tuple[Outcome, str]:
+        """What became of an exchange that the client has left: of a tunnel whose peers had no more
+        to say to each other, nothing is missing."""
+        if self.tunnel is not None and self.tunnel.is_open and self.tunnel.is_settled:
+            return Outcome.COMPLETE, ""
+        return outcome, reason
 
     def answer(self, response: Response) -> None:
         """Answer with a response from the edge, without content."""

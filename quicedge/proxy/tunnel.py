@@ -76,18 +76,8 @@ class Tunnel:
     """
 
     __slots__ = (
-        "_active_at",
-        "_close_sent",
-        "_closing",
-        "_ends_at",
-        "_exchange",
-        "_from_client",
-        "_from_origin",
-        "_idle_timeout",
-        "_moved",
-        "ended_first",
-        "is_open",
-        "origin_ended",
+        "_active_at", "_close_sent", "_closing", "_ends_at", "_exchange", "_from_client",
+        "_from_origin", "_idle_timeout", "_moved", "ended_first", "is_open", "origin_ended",
         "protocol",
     )  # fmt: skip
 

@@ -257,15 +257,27 @@ def test_peers_that_have_closed_but_do_not_hang_up_are_helped() -> None:
     assert world.outcome is Outcome.COMPLETE
 
 
+LEAVES: dict[str, tuple[Callable[[Exchange], None], Outcome]] = {
+    "lost": (lambda e: e.connection_lost(Outcome.CLIENT_GONE, "reset"), Outcome.CLIENT_GONE),
+    "reset": (lambda e: e.request_aborted(), Outcome.CLIENT_ABORTED),
+    "stopped": (lambda e: e.response_stopped(), Outcome.CLIENT_ABORTED),
+}
+
+
 @pytest.mark.parametrize("closed", [False, True])
-def test_a_lost_client_is_no_loss_after_the_closing_handshake(closed: bool) -> None:
+@pytest.mark.parametrize("how", LEAVES)
+def test_a_client_that_leaves_is_no_loss_after_the_closing_handshake(
+    how: str, closed: bool
+) -> None:
+    leave, outcome = LEAVES[how]
     world = World()
     _, origin, exchange = world.open()
     if closed:
         exchange.request_data(ws_frame(CLOSE, close_payload(1000), mask=MASK))
         origin.handler.data(ws_frame(CLOSE, close_payload(1000)))
-    exchange.connection_lost(Outcome.CLIENT_GONE, "idle timeout")
-    assert world.outcome is (Outcome.COMPLETE if closed else Outcome.CLIENT_GONE)
+    leave(exchange)
+    assert world.outcome is (Outcome.COMPLETE if closed else outcome)
+    assert exchange.reason == ("reset" if how == "lost" and not closed else "")
     assert origin.aborted
 
 
