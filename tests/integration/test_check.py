@@ -18,7 +18,7 @@ import pytest
 from tests.support.certs import write_certificate
 from tests.support.edge import REPOSITORY, edge
 from tests.support.origin import demo_origin
-from tests.support.peers import free_port, wait_until
+from tests.support.peers import free_edge_port, wait_until
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="changing the user requires root")
 
@@ -65,7 +65,7 @@ def test_edit_check_and_reload_work_beside_the_running_edge(tmp_path: Path) -> N
 
 def test_an_edge_without_an_admin_api_is_known_by_its_file(tmp_path: Path) -> None:
     write_certificate(tmp_path, "localhost")
-    port = free_port(socket.SOCK_DGRAM)
+    port = free_edge_port()
     config = tmp_path / "quicedge.toml"
     config.write_text(f"""
 listen = ["127.0.0.1:{port}"]

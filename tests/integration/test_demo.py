@@ -8,13 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.peers import require
+from tests.support.peers import free_edge_port, require
 
 
 def test_the_demo_shows_a_request_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
+    port = free_edge_port()
     demo = subprocess.Popen(
         [sys.executable, "-m", "quicedge", "demo", "--port", str(port)],
         cwd=tmp_path,

@@ -22,7 +22,7 @@ from quicedge.config import devcerts
 from tests.support.certs import write_certificate
 from tests.support.edge import REPOSITORY, RunningEdge, edge
 from tests.support.origin import demo_origin
-from tests.support.peers import caddy, free_port, wait_until
+from tests.support.peers import caddy, free_edge_port, free_port, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -304,9 +304,8 @@ def test_get_refuses_a_certificate_it_does_not_trust(through_demo: RunningEdge) 
 
 
 def test_the_demo_shows_a_first_request(tmp_path: Path) -> None:
-    import socket
 
-    port = free_port(socket.SOCK_DGRAM)
+    port = free_edge_port()
     done = subprocess.run(
         [sys.executable, "-m", "quicedge", "demo", "--once", "--port", str(port)],
         capture_output=True, cwd=tmp_path, timeout=60, check=False,

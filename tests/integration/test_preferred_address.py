@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 from tests.support.edge import edge
 from tests.support.origin import demo_origin
-from tests.support.peers import free_port, process, require, wait_until
+from tests.support.peers import free_edge_port, process, require, wait_until
 
 
 def test_a_client_moves_to_the_preferred_address_and_nothing_is_lost(tmp_path: Path) -> None:
     program = require("gtlsclient")
-    port = free_port(socket.SOCK_DGRAM)
+    port = free_edge_port()
     extra = f'[quic]\npreferred_address = ["127.0.0.1:{port}"]\n'
     with demo_origin() as origin, edge(tmp_path, origin, extra, listen=(port,)) as running:
         url = f"https://localhost:{running.port}/slow?seconds=3"

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.certs import write_certificate
-from tests.support.supervised import Supervised, free_port, steered, wait_for, write_config
+from tests.support.peers import free_edge_port
+from tests.support.supervised import Supervised, steered, wait_for, write_config
 
 Start = Callable[..., Supervised]
 
@@ -235,7 +236,7 @@ def test_a_bad_address_fails_the_start_and_is_named(start: Start, config, words)
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_taken_port_fails_the_start(start: Start, workers: int) -> None:
-    port = free_port()
+    port = free_edge_port()
     first = start(workers=2, listen=[f"127.0.0.1:{port}"])
     first.log.unlink()
     second = start(ready=False, workers=workers, listen=[f"127.0.0.1:{port}"])

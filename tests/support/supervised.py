@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests.support.peers import free_edge_port, free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
 
@@ -31,12 +33,6 @@ def wait_for(question: Callable[[], T | None], what: str, timeout: float = 20.0)
             return answer
         time.sleep(0.02)
     raise AssertionError(f"not within {timeout} s: {what}")
-
-
-def free_port(kind: socket.SocketKind = socket.SOCK_DGRAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 def write_config(edge_config: dict, path: Path, **changes) -> None:
@@ -85,8 +81,8 @@ class Supervised:
         self, folder: Path, config: dict[str, Any], config_path: Path | None = None, **env: str
     ) -> None:
         self._turn = itertools.count()
-        self.port = free_port()
-        self.admin_port = free_port(socket.SOCK_STREAM)
+        self.port = free_edge_port()
+        self.admin_port = free_port()
         self.log = folder / "edge.log"
         self.config = {
             "listen": [f"127.0.0.1:{self.port}"],
