@@ -161,4 +161,8 @@ class NumberSkipper:
 
     def is_acknowledged(self, ranges: list[tuple[int, int]]) -> bool:
         """Whether an ACK covers a skipped number."""
-        return any(start <= number < stop for number in self.skipped for start, stop in ranges)
+        for start, stop in ranges:
+            for number in self.skipped:
+                if start <= number < stop:
+                    return True
+        return False

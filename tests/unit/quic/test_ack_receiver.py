@@ -6,12 +6,15 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from quicedge.quic.connection.acks import AckReceiver
+from quicedge.quic.connection.acks import AckReceiver, _covers
 from quicedge.quic.connection.spaces import NumberSkipper, PacketSpace
 from quicedge.quic.connection.stats import ConnectionCounters
 from quicedge.quic.errors import ErrorCode, TransportError
 from quicedge.quic.frames import Ack, Epoch, FrameType
+from quicedge.quic.ranges import Ranges
 
 SENT = 10
 
@@ -94,19 +97,20 @@ def test_an_ack_of_a_skipped_number_is_refused() -> None:
         acks.receive((0, SENT))
 
 
-def test_acks_that_say_more_replace_the_one_that_is_held() -> None:
+@pytest.mark.parametrize("later", [[(0, 2), (4, 8)], [(0, 2), (4, 5), (7, 8)], [(0, 3), (4, 8)]])
+def test_acks_that_say_more_replace_the_one_that_is_held(later: list[tuple[int, int]]) -> None:
     acks = Acks()
     acks.receive((0, 2), (4, 5))
-    acks.receive((0, 2), (4, 8))
+    acks.receive(*later)
     assert acks.passed_on == []
     acks.receiver.settle(6.0)
-    assert acks.passed_on == [[(0, 2), (4, 8)]]
-    assert acks.acked_by_phase == [[(0, 2), (4, 8)]]
+    assert acks.passed_on == [later]
+    assert acks.acked_by_phase == [later]
     acks.receiver.settle(6.0)
     assert len(acks.passed_on) == 1
 
 
-@pytest.mark.parametrize("later", [[(1, 2), (4, 8)], [(5, 8)], [(0, 2), (4, 5), (7, 8)]])
+@pytest.mark.parametrize("later", [[(1, 2), (4, 8)], [(5, 8)], [(0, 2), (5, 8)]])
 def test_an_ack_that_says_other_lets_the_held_one_through(later: list[tuple[int, int]]) -> None:
     acks = Acks()
     acks.receive((0, 2), (4, 5))
@@ -140,3 +144,20 @@ def test_marks_that_the_peer_reports_are_a_congestion_event() -> None:
     acks.receiver.settle(6.0)
     assert acks.recovery.congestion == [FakeRecovery.newest_acked_sent_time]
     assert acks.counters.ecn_ce_reported == 1
+
+
+@given(
+    st.lists(st.integers(0, 40), min_size=1, max_size=12),
+    st.lists(st.integers(0, 40), min_size=1, max_size=30),
+)
+def test_a_frame_covers_another_when_it_acknowledges_all_of_it(
+    older: list[int], newer: list[int]
+) -> None:
+    def ranges(numbers: list[int]) -> list[tuple[int, int]]:
+        found = Ranges()
+        for number in numbers:
+            found.add(number, number + 1)
+        return list(found)
+
+    assert _covers(ranges(newer), ranges(older)) is (set(older) <= set(newer))
+    assert _covers(ranges(newer + older), ranges(older))
