@@ -47,7 +47,8 @@ class ServerSide(ssl.SSLObject):
 
 
 class ServerContexts:
-    """The TLS contexts of a certificate store, immutable: a reload makes new ones.
+    """The TLS contexts of a certificate store, immutable: a reload makes new ones and activates
+    them.
 
     Tickets are sealed with keys of `default`: OpenSSL opens them before it looks at SNI.
     """
@@ -77,6 +78,13 @@ class ServerContexts:
                 context = _context(certificate, self.alpn, keylog)
             self.by_content[content] = self._contexts[id(certificate)] = context
         self.default = self._contexts[id(store.default)]
+
+    def activate(self) -> None:
+        """Choose certificates by this store from now on: call it before `wrap`.
+
+        Not done when they are built: contexts may be shared with the ones in use, and these may be
+        dropped.
+        """
         self.default.sni_callback = self._select
         self.default.sslobject_class = ServerSide
 

@@ -87,7 +87,7 @@ class TcpFront:
         """`on_ended` is called after the end of each session."""
         self.loop = loop
         self.sessions: dict[TcpSession, TcpConnection] = {}
-        self.contexts = contexts
+        self._activate(contexts)
         self._gateway = gateway
         self._alt_svc = alt_svc
         self._configure(config)
@@ -120,9 +120,14 @@ class TcpFront:
         ]
         self._trust_proxies(config)
 
+    def _activate(self, contexts: Contexts) -> None:
+        self.contexts = contexts
+        for item in contexts.values():
+            item.activate()
+
     def adopt(self, config: Config, contexts: Contexts) -> None:
         """Apply a configuration to new connections."""
-        self.contexts = contexts
+        self._activate(contexts)
         self.arrivals.handshake_timeout = config.limits.handshake_timeout
         self._configure(config)
         self._trust_proxies(config)

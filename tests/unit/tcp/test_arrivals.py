@@ -55,6 +55,7 @@ class Front:
             loop=loop, clock=lambda: self.now,
         )  # fmt: skip
         contexts = ServerContexts(CertificateStore([make_certificate("localhost")]), ["http/1.1"])
+        contexts.activate()
         self.sock = open_listening_socket(socket.AF_INET, "127.0.0.1", 0)
         self.listener = Listener(self.sock, contexts, loop, self.arrivals.accept, lambda: self.now)
 
