@@ -17,8 +17,8 @@ class TcpConnection:
     """What a session, logs and statistics know of a connection below HTTP."""
 
     __slots__ = (
-        "_clock", "_info", "_info_at", "_socket", "alpn", "created_at", "handshake_seconds", "id",
-        "listener", "local", "remote", "share", "syn_rtt", "transport",
+        "_clock", "_info", "_info_at", "_local", "_socket", "alpn", "created_at", "handshake_seconds",
+        "id", "listener", "remote", "share", "syn_rtt", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -39,11 +39,7 @@ class TcpConnection:
         """The client."""
         self.listener = listener
         """The listening address, which may be a wildcard: `0.0.0.0:443`."""
-        if local is None:
-            sockaddr = transport.get_extra_info("sockname")
-            local = HostPort.of(sockaddr) if sockaddr else HostPort.parse(listener)
-        self.local = local
-        """The address that the client connected to."""
+        self._local = local
         self.share = share
         """The client that its resources are charged to."""
         self.alpn = transport.tls.selected_alpn_protocol()
@@ -58,6 +54,14 @@ class TcpConnection:
         info = self.info()
         self.syn_rtt = info.smoothed_rtt if info is not None else None
         """The round trip before TLS, in seconds, as far as the kernel knows it."""
+
+    @property
+    def local(self) -> HostPort:
+        """The address that the client connected to."""
+        if self._local is None:
+            sockaddr = self.transport.get_extra_info("sockname")
+            self._local = HostPort.of(sockaddr) if sockaddr else HostPort.parse(self.listener)
+        return self._local
 
     @property
     def server_name(self) -> str | None:

@@ -258,3 +258,19 @@ def test_plain_http_is_redirected_to_the_port_of_https(tmp_path: Path) -> None:
             response.read()
             assert response.status == 308
             assert response.getheader("location") == f"https://localhost:{one.port}/a?b"
+
+
+def test_a_reload_changes_the_protocols_that_new_connections_are_offered(tmp_path: Path) -> None:
+    with (
+        demo_origin() as origin,
+        edge(tmp_path, origin, options='protocols = ["h3", "h2", "http/1.1"]') as one,
+    ):
+        with connect(one, context(one, "h2", "http/1.1")) as sock:
+            assert sock.selected_alpn_protocol() == "h2"
+        config = tmp_path / "quicedge.toml"
+        config.write_text(config.read_text().replace('"h3", "h2", "http/1.1"', '"h3", "http/1.1"'))
+        one.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: one.admin("/api/v1/status")["reloads"] == 1, "the reload")
+        with connect(one, context(one, "h2", "http/1.1")) as sock:
+            assert sock.selected_alpn_protocol() == "http/1.1"
+            assert exchange(sock).startswith(b"HTTP/1.1 200 ")
