@@ -17,8 +17,8 @@ class TcpConnection:
     """What a session, logs and statistics know of a connection below HTTP."""
 
     __slots__ = (
-        "_clock", "_info", "_info_at", "_local", "_socket", "alpn", "created_at", "handshake_seconds",
-        "id", "listener", "remote", "share", "syn_rtt", "transport",
+        "_clock", "_info", "_info_at", "_local", "_socket", "alpn", "created_at",
+        "handshake_seconds", "id", "listener", "remote", "share", "syn_rtt", "transport",
     )  # fmt: skip
 
     def __init__(
