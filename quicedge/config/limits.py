@@ -637,6 +637,10 @@ of a few bytes make us send a frame for each."""
 H2_FRAMES_PER_TURN: Final = 256
 """Frames of one client per event loop iteration, as UPSTREAM_H2_FRAMES_PER_TURN."""
 
+H2_EARLY_RESPONSE_LEAD: Final = 0.1
+"""Seconds between an early response and the reset that stops the rest of its request: a client that
+gets both at once may report the reset alone (curl 7.88)."""
+
 H2_RESETS_REMEMBERED: Final = 256
 """Streams per connection that we have reset, or that are over, whose late frames are recognised."""
 

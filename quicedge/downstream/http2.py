@@ -9,6 +9,7 @@ from typing import Protocol
 import structlog
 
 from quicedge.config.limits import (
+    H2_EARLY_RESPONSE_LEAD,
     H2_UNSENT_FRAMES,
     H2_WRITE_HIGH,
     H2_WRITE_LOW,
@@ -282,14 +283,21 @@ class Http2Session(asyncio.Protocol):
         sender = codec.sender
         if sender.finished:
             self.delivery.written(codec.take_finished())
+            for h2 in codec.take_stopping():
+                self._loop.call_later(H2_EARLY_RESPONSE_LEAD, self._stop, h2)
         if self.paused:
             self.paused.resume(self.send_buffer_limit)
-        if sender.has_turn and not self.writing_paused:
+        if sender.has_output and not self.writing_paused:
             self.wake()
         if sender.unsent or self.memory.account.held:
             self.settle_memory()
         if self.going_away:
             self.close_if_drained()
+
+    def _stop(self, h2: H2Stream) -> None:
+        """Stop the rest of a request whose response was sent."""
+        if not self._closing and h2.remote_open and h2.stop_code is not None:
+            self.reset_stream(h2, h2.stop_code)
 
     def _bound_unread(self, nbytes: int) -> None:
         """Bound what a client that does not read makes us write: heads and control frames."""
@@ -431,10 +439,11 @@ class Http2Session(asyncio.Protocol):
         # RFC 9110 section 6.6.1: an origin server with a clock MUST generate Date in 4xx responses.
         head.fields.append((b"date", self._gateway.date()))
         self._gateway.rejected(self.client, stream.stream_id, fields, error, len(body))
-        if error.status_hint == 400:
-            self.codec.stop_request(stream.h2, H2ErrorCode.PROTOCOL_ERROR)
-        elif not ended:
+        if not ended:
+            # Clients that are still sending would take an error for the end of the response too.
             self.codec.stop_request(stream.h2)
+        elif error.status_hint == 400:
+            self.codec.stop_request(stream.h2, H2ErrorCode.PROTOCOL_ERROR)
         try:
             stream.response(head, end=not body)
         except HeadTooLarge:

@@ -63,7 +63,8 @@ class H2Connection:
         "_block", "_block_flags", "_block_stream", "_buffer", "_clock", "_closed",
         "_connection_due", "_connection_window", "_credit", "_decoder", "_handler", "_highest",
         "_overhead", "_priorities", "_receive_window", "_rest", "_settings_seen", "_skipped",
-        "_stream_due", "_stream_window", "_touched", "has_waiting", "sender", "settings", "streams",
+        "_stopping", "_stream_due", "_stream_window", "_touched", "has_waiting", "sender",
+        "settings", "streams",
     )  # fmt: skip
 
     def __init__(self, handler: Handler, settings: H2Settings, clock: Callable[[], float]) -> None:
@@ -101,6 +102,7 @@ class H2Connection:
         self._credit = 0
         self._connection_due = self._connection_window // 2
         self._stream_due = settings.stream_window // 2
+        self._stopping: list[H2Stream] = []
         self._touched: list[H2Stream] = []
         """Streams with content to deliver."""
 
@@ -149,18 +151,19 @@ class H2Connection:
             self.sender.control(reset_frame(stream.id, code))
 
     def stop_request(self, stream: H2Stream, code: int = H2ErrorCode.NO_ERROR) -> None:
-        """Reset the stream once the response is sent. NO_ERROR asks the client to stop sending, and
-        is only sent if it has not finished."""
+        """Reset the stream once the response is sent.
+
+        RFC 9113 section 8.1: NO_ERROR asks the client to stop sending the rest of its request, and
+        clients MUST NOT discard the response. The caller decides when: see `take_stopping`.
+        """
         stream.stop_code = code
-        if not stream.local_open and stream.remote_open:
-            self.reset(stream, code)
 
     def consume(self, stream: H2Stream, nbytes: int) -> None:
         """Return the flow-control credit of content."""
         self._credit_connection(nbytes)
         if stream.remote_open:
             stream.credit += nbytes
-            if stream.credit >= self._stream_due:
+            if stream.credit >= self._stream_due and stream.stop_code is None:
                 self.sender.control(window_update(stream.id, stream.credit))
                 stream.receive_window += stream.credit
                 stream.credit = 0
@@ -190,10 +193,17 @@ class H2Connection:
         sender = self.sender
         finished, sender.finished = sender.finished, []
         for stream in finished:
-            if not stream.remote_open and self.streams.pop(stream.id, None) is not None:
-                is_reset = stream.stop_code is not None
-                self._remember(stream.id, stream.receive_window if is_reset else _ENDED)
+            if stream.remote_open:
+                if stream.stop_code is not None:
+                    self._stopping.append(stream)
+            elif self.streams.pop(stream.id, None) is not None:
+                self._remember(stream.id, _ENDED)
         return finished
+
+    def take_stopping(self) -> list[H2Stream]:
+        """The streams whose response was output, and whose rest is to be stopped by `reset`."""
+        stopping, self._stopping = self._stopping, []
+        return stopping
 
     # --- state ----------------------------------------------------------------------------------
 

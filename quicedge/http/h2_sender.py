@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quicedge.config import limits
-from quicedge.http.errors import H2ErrorCode
 from quicedge.http.h2_frames import (
     DEFAULT_WINDOW,
     MAX_WINDOW,
@@ -258,10 +257,6 @@ class Sender:
 
     def _finish(self, stream: H2Stream) -> None:
         stream.local_open = False
-        code = stream.stop_code
-        if code is not None and (stream.remote_open or code != H2ErrorCode.NO_ERROR):
-            # RFC 9113 section 8.1: after a complete response a server may ask the client to stop
-            # sending with NO_ERROR; clients MUST NOT discard the response.
-            stream.remote_open = False
-            self._out.append(reset_frame(stream.id, code))
+        if stream.stop_code and not stream.remote_open:
+            self._out.append(reset_frame(stream.id, stream.stop_code))
         self.finished.append(stream)

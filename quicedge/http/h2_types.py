@@ -87,7 +87,8 @@ class H2Stream:
         """The response is completely written."""
         self.trailers: Sequence[Field] = ()
         self.stop_code: int | None = None
-        """Reset the stream with this code once the response is sent."""
+        """Reset the stream with this code once the response is sent; NO_ERROR: if the request is
+        not complete by then."""
         self.rank = rank
         self.scheduled = False
         self.is_new = False

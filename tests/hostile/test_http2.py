@@ -9,6 +9,7 @@ import pytest
 from quicedge.config.limits import (
     ABANDONED_PAGES,
     DRAIN_NOTICE,
+    H2_EARLY_RESPONSE_LEAD,
     H2_MAX_FRAME_SIZE,
     H2_OVERHEAD_BURST,
     H2_RESETS_REMEMBERED,
@@ -440,7 +441,8 @@ def test_uploads_cut_short_by_early_answers_are_let_be() -> None:
         stream = client.ask(POST, end=False)
         client.origin.pop().answer()
         client.run()
+        client.send(frame(DATA, 0, stream, bytes(16_384)))
+        client.loop.advance(H2_EARLY_RESPONSE_LEAD)
         client.send(*[frame(DATA, 0, stream, bytes(16_384)) for _ in range(4)])
-        client.read()
     assert not client.session.going_away
     assert client.session.unread_bytes == 0

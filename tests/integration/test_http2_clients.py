@@ -58,6 +58,19 @@ def test_curl(running: RunningEdge, tmp_path: Path) -> None:
     assert "2" in str(logged()[0])
 
 
+def test_curl_gets_an_answer_that_comes_before_the_end_of_its_upload(
+    running: RunningEdge, tmp_path: Path
+) -> None:
+    large = tmp_path / "large"
+    large.write_bytes(bytes(50 * MEGABYTE))
+    for path in ("/a/..%2fb", "/status/403"):
+        told = curl(
+            running, path, "--path-as-is", "-X", "POST", "-T", str(large), "-o", "/dev/null",
+            "-w", "%{http_code}",
+        )  # fmt: skip
+        assert told in (b"400", b"403")
+
+
 def test_an_authority_that_the_certificate_does_not_cover(running: RunningEdge) -> None:
     told = curl(running, "/", "-H", "Host: other.example", "-o", "/dev/null", "-w", "%{http_code}")
     assert told == b"421"

@@ -8,6 +8,7 @@ import pytest
 
 from quicedge.config.limits import (
     DRAIN_NOTICE,
+    H2_EARLY_RESPONSE_LEAD,
     H2_FRAMES_PER_TURN,
     H2_UNSENT_FRAMES,
     SEND_BUFFER_HIGH,
@@ -82,8 +83,34 @@ def test_an_early_response_asks_the_client_to_stop() -> None:
     stream = client.ask(POST, end=False)
     client.answer(content=b"no, thanks")
     assert client.bodies[stream] == b"no, thanks"
-    assert client.resets == {stream: H2ErrorCode.NO_ERROR}
     assert not client.session.streams
+    assert not client.resets, "the client gets the response first"
+    client.loop.advance(H2_EARLY_RESPONSE_LEAD)
+    client.exchange()
+    assert client.resets == {stream: H2ErrorCode.NO_ERROR}
+    assert not client.session.codec.streams
+
+
+def test_a_request_that_ends_after_its_response_is_not_reset() -> None:
+    client = H2Client()
+    stream = client.ask(POST, end=False)
+    client.answer()
+    client.send(stream, b"the rest", end=True)
+    client.loop.advance(H2_EARLY_RESPONSE_LEAD)
+    client.exchange()
+    assert not client.resets
+    assert not client.session.codec.streams
+
+
+def test_the_rest_of_a_request_with_an_early_response_is_bounded_by_its_window() -> None:
+    client = RawClient()
+    stream = client.ask(POST, end=False)
+    client.origin[0].answer()
+    client.run()
+    for _ in range(STREAM_WINDOW // 16_384 + 1):
+        client.send(frame(DATA, 0, stream, bytes(16_384)))
+    assert client.resets == {stream: H2ErrorCode.FLOW_CONTROL_ERROR}
+    assert client.session.unread_bytes == 0
 
 
 def test_content_still_on_its_way_after_an_early_response_costs_no_credit() -> None:
@@ -91,6 +118,7 @@ def test_content_still_on_its_way_after_an_early_response_costs_no_credit() -> N
     stream = client.ask(POST, end=False)
     client.origin[0].answer()
     client.run()
+    client.loop.advance(H2_EARLY_RESPONSE_LEAD)
     for _ in range(STREAM_WINDOW // 16_384):
         client.send(frame(DATA, 0, stream, bytes(16_384)))
     assert not client.is_closed
