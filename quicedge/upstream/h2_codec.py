@@ -227,6 +227,17 @@ class Codec(_H2Connection):
                 self.increment_flow_control_window(frame.flow_controlled_length)
             return [Malformed(stream_id=frame.stream_id, detail=str(error))]
 
+    def _receive_headers_frame(self, frame: HeadersFrame) -> tuple[list[Frame], list[Event]]:
+        # RFC 9113 section 5.4.2: what the origin sent before it knew of our reset MUST be ignored,
+        # but for its effect on HPACK. h2 takes it for a new stream once it has forgotten the old.
+        if frame.stream_id in self.streams or not self._stream_is_closed_by_reset(frame.stream_id):
+            return super()._receive_headers_frame(frame)
+        try:
+            self.decoder.decode(frame.data, raw=True)
+        except HPACKError as error:
+            raise ProtocolError("a field section cannot be decoded") from error
+        return [], []
+
     def _receive_rst_stream_frame(self, frame: RstStreamFrame) -> tuple[list[Frame], list[Event]]:
         # RFC 9113 section 6.4: RST_STREAM frames MUST NOT be sent for a stream in the "idle"
         # state; it MUST be a connection error of type PROTOCOL_ERROR. h2 ignores it.

@@ -11,6 +11,7 @@ from hpack import Encoder
 from quicedge.config import limits
 from tests.support.hostile_h2 import (
     BIG,
+    STATUS,
     Frames,
     RawH2,
     block_of,
@@ -79,6 +80,31 @@ async def test_a_flood_of_resets_costs_its_requests_alone() -> None:
         for _ in range(20):
             sent = [send(group, request())[1] for _ in range(100)]
             assert {(await recorder.over()).kind for recorder in sent} == {"reset"}
+        assert server.connections == 1
+
+
+async def test_a_response_that_crosses_the_reset_of_its_request_costs_no_other() -> None:
+    encoder = Encoder()
+
+    async def act(peer: RawH2, stream_id: int) -> None:
+        await peer.send(block_of(stream_id, encoder.encode([STATUS])))
+        while stream_id not in peer.resets:
+            await peer.frame()
+        second = await peer.request()
+        late = block_of(stream_id, encoder.encode([(b"late", b"yes")]), end=True)
+        answer = block_of(second, encoder.encode([STATUS, (b"late", b"yes")]), end=True)
+        await peer.send(late, answer)
+
+    script, peers = misbehaves_once(act)
+    async with origin(script) as server, upstream(server, protocol="h2") as group:
+        stream, recorder = send(group, request())
+        await recorder.until(lambda: recorder.head is not None)
+        stream.abort()
+        other = await fetch(group, request())
+        assert other.status == 200
+        assert other.head is not None
+        assert (b"late", b"yes") in other.head.fields
+        assert peers[0].goaway is None
         assert server.connections == 1
 
 
