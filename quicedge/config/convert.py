@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import types
+from enum import StrEnum
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -35,8 +36,8 @@ def convert(value: Any, hint: Any, path: str, problems: Problems) -> Any:
     bare = _unwrapped(hint)[0]
     if get_origin(bare) in (Union, types.UnionType):
         return _union(value, bare, path, problems)
-    if get_origin(bare) is Literal:
-        return _choice(value, get_args(bare), path, problems)
+    if (options := _options(bare)) is not None:
+        return _choice(value, options, path, problems)
     if _is_table(bare):
         if isinstance(value, dict):
             return _table(value, bare, path, problems)
@@ -104,15 +105,28 @@ def _is_table(hint: Any) -> bool:
     return isinstance(hint, type) and issubclass(hint, msgspec.Struct)
 
 
+def _options(hint: Any) -> tuple[Any, ...] | None:
+    """The values that a choice is between; None for other types."""
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return tuple(option.value for option in hint)
+    return None
+
+
+def _one_of(options: tuple[Any, ...]) -> str:
+    one_of = ", ".join(map(repr, options))
+    return f"one of {one_of}" if len(options) > 1 else one_of
+
+
 def _expected(hint: Any) -> str:
     """The expected value, in words."""
     bare, bounds, unit = _unwrapped(hint)
     if get_origin(bare) in (Union, types.UnionType):
         options = [one for one in get_args(bare) if one is not types.NoneType]
         return " or ".join(_expected(one) for one in options)
-    if get_origin(bare) is Literal:
-        one_of = ", ".join(repr(option) for option in get_args(bare))
-        return f"one of {one_of}" if len(get_args(bare)) > 1 else one_of
+    if (choices := _options(bare)) is not None:
+        return _one_of(choices)
     if get_origin(bare) is list:
         item = get_args(bare)[0]
         return "a list of tables" if _is_table(item) else "a list"
@@ -185,7 +199,7 @@ def _text(value: str, path: str, problems: Problems) -> None:
 def _choice(value: Any, options: tuple[Any, ...], path: str, problems: Problems) -> Any:
     if value not in options or isinstance(value, bool):
         near = nearest(value, options) if isinstance(value, str) else ""
-        problems.append(Problem(path, f"{shown(value)} is not {_expected(Literal[options])}{near}"))
+        problems.append(Problem(path, f"{shown(value)} is not {_one_of(options)}{near}"))
     return value
 
 

@@ -6,6 +6,7 @@ accepts `"30s"`, `"500ms"`, `"16KB"` as well as plain numbers.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
@@ -19,6 +20,38 @@ Window = Annotated[int, Meta(ge=1024, le=limits.MAX_VARINT, extra={"unit": "byte
 Count = Annotated[int, Meta(ge=1, le=(1 << 31) - 1)]
 ListenerProtocol = Literal["h3", "h2", "http/1.1"]
 """An application protocol by its ALPN name; HTTP/3 is on QUIC, the others on TLS over TCP."""
+
+
+class Retry(StrEnum):
+    """When clients are sent a Retry."""
+
+    OFF = "off"
+    ALWAYS = "always"
+    AUTO = "auto"
+
+
+class OriginProtocol(StrEnum):
+    """What an upstream's servers speak."""
+
+    AUTO = "auto"
+    HTTP_1_1 = "http/1.1"
+    H2 = "h2"
+
+
+class Balance(StrEnum):
+    """How requests are distributed over an upstream's servers."""
+
+    ROUND_ROBIN = "round_robin"
+    LEAST_REQUESTS = "least_requests"
+    CLIENT_ADDRESS = "client_address"
+
+
+class LogFormat(StrEnum):
+    """How log records are written."""
+
+    JSON = "json"
+    CONSOLE = "console"
+
 
 RENAMED_KEYS = {"pass_on": "forwarding"}
 """Renamed keys: the old path and the new name."""
@@ -49,7 +82,7 @@ class Tls(_Section, frozen=True):
 class Quic(_Section, frozen=True):
     versions: list[Literal["v1", "v2"]] = field(default_factory=lambda: ["v1", "v2"])
     """Offered versions, in order of preference."""
-    retry: Literal["off", "always", "auto"] = "auto"
+    retry: Retry = Retry.AUTO
     """Address validation by Retry (RFC 9000 section 8.1.2); `auto` means above
     `retry_threshold`."""
     retry_threshold: Count = limits.RETRY_THRESHOLD
@@ -142,9 +175,9 @@ class Upstream(_Section, frozen=True):
     """`http://host:port`, `https://host`, `unix:/path` (HTTP over a unix socket)."""
     root: str | None = None
     """Directory of static files, instead of servers (GET and HEAD; no dot files)."""
-    protocol: Literal["auto", "http/1.1", "h2"] = "auto"
+    protocol: OriginProtocol = OriginProtocol.AUTO
     """`auto`: ALPN on https, HTTP/1.1 on http; `h2` on http means prior knowledge (h2c)."""
-    balance: Literal["round_robin", "least_requests", "client_address"] = "round_robin"
+    balance: Balance = Balance.ROUND_ROBIN
     """Load balancing; with `client_address` each client stays with its server."""
     health_path: str | None = None
     """Health check path; a server that does not answer 2xx or 3xx gets no requests."""
@@ -197,7 +230,7 @@ class AltSvc(_Section, frozen=True):
 
 class Log(_Section, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["json", "console"] = "console"
+    format: LogFormat = LogFormat.CONSOLE
     file: str | None = None
     """Log file; default: standard error."""
     access: bool = True

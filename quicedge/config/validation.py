@@ -22,7 +22,17 @@ from quicedge.config.limits import NEVER_TUNNELLED
 from quicedge.config.listeners import listeners
 from quicedge.config.problems import Problem, nearest
 from quicedge.config.rates import parse_rate
-from quicedge.config.schema import Admin, Config, Limits, Qlog, RequestRate, Route, Tls, Upstream
+from quicedge.config.schema import (
+    Admin,
+    Config,
+    Limits,
+    Qlog,
+    RequestRate,
+    Retry,
+    Route,
+    Tls,
+    Upstream,
+)
 
 _SEGMENT = re.compile(r"(?:[A-Za-z0-9._~!$&'()+,;=:@/-]|%[0-9A-Fa-f]{2})*")
 """RFC 3986 section 3.3, without `*`."""
@@ -221,7 +231,7 @@ def _quic(config: Config, document: Document) -> Iterator[Problem]:
             "quic.early_data",
             "with tls.shared_keys requires limits.redis, where all hosts record used tickets",
         )
-    if quic.retry != "auto" and "retry_threshold" in document.get("quic", {}):
+    if quic.retry is not Retry.AUTO and "retry_threshold" in document.get("quic", {}):
         yield Problem("quic.retry_threshold", f"has no effect with retry = {quic.retry!r}")
 
 

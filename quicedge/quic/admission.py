@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from quicedge.shares.connections import Connections, Crowded
+from quicedge.config.schema import Quic, Retry
+from quicedge.shares.connections import AdmissionReason, Connections
 from quicedge.shares.prefixes import packed
 
 
@@ -24,21 +24,10 @@ class Verdict(NamedTuple):
     """A decision, with a reason unless it is ACCEPT."""
 
     decision: Decision
-    reason: str = ""
+    reason: AdmissionReason | None = None
 
 
 _ACCEPT = Verdict(Decision.ACCEPT)
-
-
-@dataclass(slots=True, kw_only=True)
-class AdmissionRules:
-    """Limits that only QUIC has, configured by the operator, per worker."""
-
-    retry: Literal["off", "always", "auto"] = "auto"
-    retry_threshold: int
-    """Half-open handshakes of unvalidated addresses at which new clients are sent a Retry."""
-    max_half_open: int
-    """Maximum of such handshakes if `retry` is off."""
 
 
 class Admission:
@@ -53,37 +42,38 @@ class Admission:
     too.
     """
 
-    def __init__(self, rules: AdmissionRules, connections: Connections) -> None:
+    def __init__(self, settings: Quic, connections: Connections) -> None:
         self.connections = connections
-        self.rules = rules
+        self.settings = settings
         """May be replaced at any time."""
         self._unvalidated = 0
         """Half-open handshakes of clients with an unvalidated address."""
 
     def decide(self, host: str, *, address_validated: bool, now: float) -> Verdict:
         """Decide about the first packet of a client at `host`."""
-        rules, connections = self.rules, self.connections
+        settings, connections = self.settings, self.connections
         if connections.closed is not None:
             return Verdict(Decision.REFUSE, connections.closed)
         address = packed(host)
         if not connections.permits(address):
-            return Verdict(Decision.DROP, "denied")
+            return Verdict(Decision.DROP, AdmissionReason.DENIED)
         crowded = connections.crowded(address)
         if crowded is not None:
-            if crowded is Crowded.ALL or address_validated or rules.retry == "off":
+            is_total = crowded is AdmissionReason.CONNECTIONS
+            if is_total or address_validated or settings.retry is Retry.OFF:
                 return Verdict(Decision.REFUSE, crowded)
             return Verdict(Decision.RETRY, crowded)
         if not address_validated:
             prefix_full = connections.handshakes_crowded(address)
-            if rules.retry == "off":
+            if settings.retry is Retry.OFF:
                 if prefix_full:
-                    return Verdict(Decision.REFUSE, "prefix_half_open")
-                if self._unvalidated >= rules.max_half_open:
-                    return Verdict(Decision.DROP, "half_open")
-            elif rules.retry == "always" or self._unvalidated >= rules.retry_threshold:
+                    return Verdict(Decision.REFUSE, AdmissionReason.PREFIX_HALF_OPEN)
+                if self._unvalidated >= settings.max_half_open:
+                    return Verdict(Decision.DROP, AdmissionReason.HALF_OPEN)
+            elif settings.retry is Retry.ALWAYS or self._unvalidated >= settings.retry_threshold:
                 return Verdict(Decision.RETRY)
             elif prefix_full:
-                return Verdict(Decision.RETRY, "prefix_half_open")
+                return Verdict(Decision.RETRY, AdmissionReason.PREFIX_HALF_OPEN)
         too_fast = connections.too_fast(address, now)
         return _ACCEPT if too_fast is None else Verdict(Decision.DROP, too_fast)
 

@@ -12,6 +12,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.packet import encode_quic_retry, encode_quic_version_negotiation
 
 from quicedge.config import limits
+from quicedge.config.schema import Quic
 from quicedge.quic.admission import Admission, Decision, Verdict
 from quicedge.quic.anti_replay import EarlyDataGuard
 from quicedge.quic.connection import Connection, ConnectionHandler
@@ -42,6 +43,7 @@ from quicedge.quic.token_sealer import FleetKeys
 from quicedge.quic.tokens import TokenKeys, is_retry_token
 from quicedge.quic.transport_parameters import PreferredAddress
 from quicedge.shares import Standing
+from quicedge.shares.connections import AdmissionReason
 from quicedge.shares.rates import RateLimit
 from quicedge.telemetry.bounded_log import BoundedLog
 
@@ -79,17 +81,14 @@ class EndpointSettings:
     """Settings of new connections."""
 
     configuration: QuicConfiguration
-    handshake_timeout: float
-    max_streams: int
-    max_datagram_size: int
-    """Maximum UDP payload over IPv4, in bytes."""
+    quic: Quic
     early_data_terms: bytes | None = None
     """Digest of all limits that apply to 0-RTT data; None rejects 0-RTT."""
     preferred_address: Callable[[Any], PreferredAddress | None] | None = None
     """The preferred address for clients that connect on a path."""
 
 
-_FLOOD = Verdict(Decision.REFUSE, "flood")
+_FLOOD = Verdict(Decision.REFUSE, AdmissionReason.FLOOD)
 _OUTCOMES = {
     Decision.RETRY: "clients sent a Retry",
     Decision.DROP: "clients dropped",
@@ -414,7 +413,7 @@ class Endpoint:
             self.counters["new_tokens_accepted" if validated else "new_tokens_ignored"] += 1
         verdict = self.admission.decide(path.remote[0], address_validated=validated, now=now)
         decision, reason = verdict
-        if reason:
+        if reason is not None:
             self._refusals.note(verdict, now)
         if decision in (Decision.DROP, Decision.REFUSE):
             self.counters[f"dropped_{reason}"] += 1
@@ -443,18 +442,18 @@ class Endpoint:
         settings = self.settings
         guard, terms = self.early_data_guard, settings.early_data_terms
         # The IPv6 header is 20 bytes longer than that of IPv4.
-        mtu_ceiling = settings.max_datagram_size - (20 if ":" in path.remote[0] else 0)
+        mtu_ceiling = settings.quic.max_datagram_size - (20 if ":" in path.remote[0] else 0)
         connection = Connection(
             configuration=settings.configuration,
             now=now,
-            handshake_timeout=settings.handshake_timeout,
+            handshake_timeout=settings.quic.handshake_timeout,
             certificates=self.certificates,
             tickets=self._tickets,
             address_validated=address_validated,
             make_token=self._make_token,
             early_data=(guard, guard.stamp(terms)) if terms is not None else None,
             connection_ids=self._connection_ids,
-            max_streams_bidi=settings.max_streams,
+            max_streams_bidi=settings.quic.max_streams,
             mtu_ceiling=mtu_ceiling,
             preferred_address=settings.preferred_address(path)
             if settings.preferred_address is not None

@@ -10,26 +10,22 @@ from quicedge.shares.prefixes import AccessList, prefix_of
 from quicedge.shares.rates import RateLimit, RateTable
 
 
-class Closed(StrEnum):
-    """Why no new connection is accepted at all."""
+class AdmissionReason(StrEnum):
+    """Why a new connection is refused, dropped or sent a Retry; part of the counters' names."""
 
     DRAINING = "draining"
     MEMORY = "memory"
-
-
-class Crowded(StrEnum):
-    """The limit on connections that is reached."""
-
-    ALL = "connections"
-    ADDRESS = "address_connections"
-    PREFIX = "prefix_connections"
-
-
-class TooFast(StrEnum):
-    """The rate of handshakes that is reached."""
-
-    ALL = "handshake_rate"
-    PREFIX = "prefix_handshake_rate"
+    DENIED = "denied"
+    UNTRUSTED_PROXY = "untrusted_proxy"
+    CONNECTIONS = "connections"
+    ADDRESS_CONNECTIONS = "address_connections"
+    PREFIX_CONNECTIONS = "prefix_connections"
+    HALF_OPEN = "half_open"
+    PREFIX_HALF_OPEN = "prefix_half_open"
+    HANDSHAKE_RATE = "handshake_rate"
+    PREFIX_HANDSHAKE_RATE = "prefix_handshake_rate"
+    FLOOD = "flood"
+    """An established connection's: too many packets without stream data."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,7 +51,7 @@ class Connections:
     """
 
     def __init__(self, rules: ConnectionRules) -> None:
-        self.closed: Closed | None = None
+        self.closed: AdmissionReason | None = None
         """Why every new client is refused; None: they are not."""
         self.open = 0
         self.half_open = 0
@@ -87,15 +83,15 @@ class Connections:
         access = self.rules.access
         return not access or access.permits(address)
 
-    def crowded(self, address: bytes) -> Crowded | None:
+    def crowded(self, address: bytes) -> AdmissionReason | None:
         """The limit that one more connection of this address would exceed, if any."""
         rules = self.rules
         if _reached(self.open, rules.max_connections):
-            return Crowded.ALL
+            return AdmissionReason.CONNECTIONS
         if _reached(self._addresses[address], rules.max_connections_per_address):
-            return Crowded.ADDRESS
+            return AdmissionReason.ADDRESS_CONNECTIONS
         if _reached(self._prefixes[prefix_of(address)], rules.max_connections_per_prefix):
-            return Crowded.PREFIX
+            return AdmissionReason.PREFIX_CONNECTIONS
         return None
 
     def handshakes_crowded(self, address: bytes) -> bool:
@@ -104,15 +100,15 @@ class Connections:
             self._half_open_prefixes[prefix_of(address)], self.rules.max_half_open_per_prefix
         )
 
-    def too_fast(self, address: bytes, now: float) -> TooFast | None:
+    def too_fast(self, address: bytes, now: float) -> AdmissionReason | None:
         """Use up the rates of handshakes for one more; the rate that does not allow it, if any.
 
         To be asked last, so that only otherwise acceptable clients use them up.
         """
         if self._rate is not None and not self._rate.allow(now):
-            return TooFast.ALL
+            return AdmissionReason.HANDSHAKE_RATE
         if not self._prefix_rates.allow(prefix_of(address), now):
-            return TooFast.PREFIX
+            return AdmissionReason.PREFIX_HANDSHAKE_RATE
         return None
 
     def note_opened(self, address: bytes) -> None:

@@ -13,7 +13,7 @@ import structlog
 from quicedge.config.host_port import HostPort
 from quicedge.config.limits import HANDSHAKE_GRACE, REFUSAL_LOG_INTERVAL
 from quicedge.shares import Client
-from quicedge.shares.connections import Connections, Crowded
+from quicedge.shares.connections import AdmissionReason, Connections
 from quicedge.shares.prefixes import Networks, packed, prefix_of
 from quicedge.tcp.connection import TcpConnection
 from quicedge.tcp.listener import Listener
@@ -79,7 +79,7 @@ class Arrivals:
         self._by_prefix: dict[bytes, dict[TlsTransport, None]] = {}
         """Handshakes in progress by network; oldest first."""
         self._attaching: set[asyncio.Task[Any]] = set()
-        self._refusals: BoundedLog[str] = BoundedLog(_log_refused, REFUSAL_LOG_INTERVAL)
+        self._refusals: BoundedLog[AdmissionReason] = BoundedLog(_log_refused, REFUSAL_LOG_INTERVAL)
 
     @property
     def handshakes(self) -> int:
@@ -133,7 +133,7 @@ class Arrivals:
         self._by_prefix.setdefault(share.prefix, {})[transport] = None
         self._connections.note_opened(share.address)
 
-    def _count_refusal(self, reason: str, now: float) -> None:
+    def _count_refusal(self, reason: AdmissionReason, now: float) -> None:
         self.counters[f"refused_{reason}"] += 1
         self._refusals.note(reason, now)
 
@@ -145,24 +145,25 @@ class Arrivals:
             sock.close()
             transport.connection_lost(error)
 
-    def _refuses(self, address: bytes, now: float) -> str | None:
+    def _refuses(self, address: bytes, now: float) -> AdmissionReason | None:
         """Why a client is not let in; None if it is."""
         connections = self._connections
         reason = refusal(connections, address)
         if reason is not None:
             return reason
         if connections.handshakes_crowded(address) and not self._make_room(address, now):
-            return "prefix_half_open"
+            return AdmissionReason.PREFIX_HALF_OPEN
         return connections.too_fast(address, now)
 
-    def _refuses_proxy(self, address: bytes, proxies: Networks) -> str | None:
+    def _refuses_proxy(self, address: bytes, proxies: Networks) -> AdmissionReason | None:
         """Why a proxy is not let in, before it says for whom it speaks."""
         if proxies.longest(address) < 0:
-            return "untrusted_proxy"
+            return AdmissionReason.UNTRUSTED_PROXY
         connections = self._connections
         if connections.closed is not None:
             return connections.closed
-        return Crowded.ALL if connections.crowded(b"") is Crowded.ALL else None
+        crowded = connections.crowded(b"")
+        return crowded if crowded is AdmissionReason.CONNECTIONS else None
 
     def _make_room(self, address: bytes, now: float) -> bool:
         """End the oldest handshake of a network with too many, unless it had no time yet.
@@ -255,5 +256,5 @@ class Arrivals:
             del self._by_prefix[prefix]
 
 
-def _log_refused(reason: str, count: int) -> None:
+def _log_refused(reason: AdmissionReason, count: int) -> None:
     log.warning("TCP clients refused", reason=reason, count=count)

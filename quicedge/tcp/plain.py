@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from quicedge.config.host_port import HostPort
-from quicedge.shares.connections import Connections
+from quicedge.shares.connections import AdmissionReason, Connections
 from quicedge.shares.prefixes import packed
 from quicedge.tcp.listener import Listener
 from quicedge.tcp.sockets import reset
@@ -22,12 +22,12 @@ MakeProtocol = Callable[[Callable[[], None]], asyncio.Protocol]
 """Makes what a connection speaks; it calls its argument when the connection is lost."""
 
 
-def refusal(connections: Connections, address: bytes) -> str | None:
+def refusal(connections: Connections, address: bytes) -> AdmissionReason | None:
     """Why a client is not let in, apart from handshakes and rates; None if it is."""
     if connections.closed is not None:
         return connections.closed
     if not connections.permits(address):
-        return "denied"
+        return AdmissionReason.DENIED
     return connections.crowded(address)
 
 

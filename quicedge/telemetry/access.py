@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 import msgspec
 
+from quicedge.config.schema import LogFormat
 from quicedge.telemetry.outcomes import Outcome
 from quicedge.telemetry.protocols import HttpProtocol
 from quicedge.telemetry.text import escape, escape_json
@@ -90,14 +91,14 @@ class AccessLog:
     def __init__(
         self,
         writer: LineWriter,
-        format: Literal["json", "console"],
+        format: LogFormat,
         *,
         fields: Sequence[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`fields`: members of a record in output order; empty for the default set."""
         self._writer = writer
-        usual = encode_json if format == "json" else encode_console
+        usual = encode_json if format is LogFormat.JSON else encode_console
         self._encode = _encoder_of(fields, format) if fields else usual
         self._clock = clock
         self._second = -1
@@ -132,14 +133,12 @@ def encode_json(record: AccessRecord) -> bytes:
     return escape_json(line) + b"\n"
 
 
-def _encoder_of(
-    fields: Sequence[str], format: Literal["json", "console"]
-) -> Callable[[AccessRecord], bytes]:
+def _encoder_of(fields: Sequence[str], format: LogFormat) -> Callable[[AccessRecord], bytes]:
     """An encoder of selected members: a JSON object, or `name=value` pairs."""
 
     def encode(record: AccessRecord) -> bytes:
         chosen = {name: getattr(record, name) for name in fields}
-        if format == "json":
+        if format is LogFormat.JSON:
             return escape_json(json.dumps(chosen).encode()) + b"\n"
         pairs = " ".join(f"{name}={value}" for name, value in chosen.items() if value is not None)
         return escape(pairs).encode("utf-8", "backslashreplace") + b"\n"

@@ -15,7 +15,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from quicedge.config.limits import LOG_FLUSH_INTERVAL
-from quicedge.config.schema import Log
+from quicedge.config.schema import Log, LogFormat
 from quicedge.config.unusable import UnusableError
 from quicedge.telemetry.access import AccessLog
 from quicedge.telemetry.text import escape, escape_json
@@ -168,7 +168,7 @@ def _formatter(config: Log, process: str | None) -> logging.Formatter:
         return event_dict
 
     render: Processor
-    if config.format == "json":
+    if config.format is LogFormat.JSON:
         render = _render_json
     else:
         colors = config.file is None and sys.stderr.isatty()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
+from quicedge.config.schema import Balance
 from quicedge.http.message import Request
 from quicedge.upstream.server import Server
 
@@ -52,11 +53,11 @@ def _weight(client: bytes, server: Server) -> bytes:
     return hashlib.blake2b(client + b" " + server.address.text.encode(), digest_size=8).digest()
 
 
-def make_balancer(name: Literal["round_robin", "least_requests", "client_address"]) -> Balancer:
-    """Create the policy with this name (`balance` in the configuration)."""
-    policies: dict[str, type[Balancer]] = {
-        "round_robin": RoundRobin,
-        "least_requests": LeastRequests,
-        "client_address": ClientAddress,
+def make_balancer(balance: Balance) -> Balancer:
+    """Create the policy that the configuration chooses."""
+    policies: dict[Balance, type[Balancer]] = {
+        Balance.ROUND_ROBIN: RoundRobin,
+        Balance.LEAST_REQUESTS: LeastRequests,
+        Balance.CLIENT_ADDRESS: ClientAddress,
     }
-    return policies[name]()
+    return policies[balance]()

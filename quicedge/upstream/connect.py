@@ -12,6 +12,7 @@ from quicedge.config.limits import (
     UPSTREAM_KEEPALIVE_INTERVAL,
     UPSTREAM_KEEPALIVE_PROBES,
 )
+from quicedge.config.schema import OriginProtocol
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.http.errors import OriginFailure
 from quicedge.upstream.address import Address
@@ -125,9 +126,9 @@ class Connector:
         """By ALPN over TLS, by configuration (prior knowledge) otherwise."""
         tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         if tls is None:
-            return self._config.protocol == "h2"
+            return self._config.protocol is OriginProtocol.H2
         negotiated = tls.selected_alpn_protocol()
-        if self._config.protocol == "h2" and negotiated != "h2":
+        if self._config.protocol is OriginProtocol.H2 and negotiated != "h2":
             # RFC 9113 section 3.3: implementations MUST use protocol negotiation in TLS.
             raise UpstreamError(
                 OriginFailure.TLS, f"{self._address.text}: does not negotiate h2 by ALPN"

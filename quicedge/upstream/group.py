@@ -7,6 +7,7 @@ import ssl
 
 import msgspec
 
+from quicedge.config.schema import OriginProtocol
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.config.unusable import UnusableError
 from quicedge.http.message import Request
@@ -77,7 +78,7 @@ class Upstream:
             for address in addresses
         )
         self._pools = self.servers
-        if tls is not None and config.protocol == "auto":
+        if tls is not None and config.protocol is OriginProtocol.AUTO:
             self._pools += self._add_tunnel_pools()
         self._balancer: Balancer = make_balancer(config.balance)
         self._probers = [
@@ -91,7 +92,7 @@ class Upstream:
         Every origin that serves WebSockets at all does so in HTTP/1.1; few that speak HTTP/2 also
         offer extended CONNECT (RFC 8441).
         """
-        config = msgspec.structs.replace(self.config, protocol="http/1.1")
+        config = msgspec.structs.replace(self.config, protocol=OriginProtocol.HTTP_1_1)
         tls = tls_context(config)
         added = []
         for server in self.servers:

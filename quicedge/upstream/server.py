@@ -10,6 +10,7 @@ from typing import Protocol
 import structlog
 
 from quicedge.config import limits
+from quicedge.config.schema import OriginProtocol
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.http.errors import OriginFailure
 from quicedge.http.semantics import is_idempotent
@@ -92,8 +93,8 @@ class Server:
         self._closing = False
         self._empty: asyncio.Event | None = None
         # Whether connections are shared (HTTP/2); None until ALPN has decided.
-        self._shared: bool | None = config.protocol == "h2"
-        if config.protocol == "auto" and address.tls:
+        self._shared: bool | None = config.protocol is OriginProtocol.H2
+        if config.protocol is OriginProtocol.AUTO and address.tls:
             self._shared = None
         self._max_streams = limits.UPSTREAM_H2_MAX_STREAMS
         self._slots = Pool(self._most_requests())

@@ -162,9 +162,7 @@ class Edge:
         self.endpoint = Endpoint(
             EndpointSettings(
                 configuration=proposal.quic,
-                handshake_timeout=config.quic.handshake_timeout,
-                max_streams=config.quic.max_streams,
-                max_datagram_size=config.quic.max_datagram_size,
+                quic=config.quic,
                 early_data_terms=early_data_terms(config),
                 preferred_address=self._preferred_address,
             ),
@@ -216,9 +214,7 @@ class Edge:
         self.endpoint.certificates = proposal.certificates
         settings = self.endpoint.settings
         settings.configuration = proposal.quic
-        settings.handshake_timeout = config.quic.handshake_timeout
-        settings.max_streams = config.quic.max_streams
-        settings.max_datagram_size = config.quic.max_datagram_size
+        settings.quic = config.quic
         settings.early_data_terms = early_data_terms(config)
         self.early_data.configure(config)
 

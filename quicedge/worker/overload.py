@@ -10,8 +10,8 @@ from quicedge.config.schema import Config
 from quicedge.downstream.session import Session
 from quicedge.http.errors import H3ErrorCode
 from quicedge.proxy.policy import Policy
-from quicedge.quic.admission import Admission, AdmissionRules
-from quicedge.shares.connections import Closed, ConnectionRules, Connections
+from quicedge.quic.admission import Admission
+from quicedge.shares.connections import AdmissionReason, ConnectionRules, Connections
 from quicedge.shares.prefixes import AccessList
 from quicedge.telemetry.outcomes import Refusal
 from quicedge.worker.memory import MemoryBudget, default_budget
@@ -28,16 +28,6 @@ def connection_rules(config: Config) -> ConnectionRules:
         handshakes_per_second=limits.handshakes_per_second,
         handshakes_per_second_per_prefix=limits.handshakes_per_second_per_prefix,
         access=AccessList(limits.allow, limits.deny),
-    )
-
-
-def admission_rules(config: Config) -> AdmissionRules:
-    """The limits of a configuration that only QUIC has."""
-    quic = config.quic
-    return AdmissionRules(
-        retry=quic.retry,
-        retry_threshold=quic.retry_threshold,
-        max_half_open=quic.max_half_open,
     )
 
 
@@ -58,7 +48,7 @@ class Overload:
     def __init__(self, config: Config, policy: Policy) -> None:
         self._policy = policy
         self.connections = Connections(connection_rules(config))
-        self.admission = Admission(admission_rules(config), self.connections)
+        self.admission = Admission(config.quic, self.connections)
         self._memory = MemoryBudget(memory_budget(config))
         self._draining = False
         self._config = config
@@ -67,13 +57,13 @@ class Overload:
         """Apply these limits from now on."""
         self._config = config
         self.connections.configure(connection_rules(config))
-        self.admission.rules = admission_rules(config)
+        self.admission.settings = config.quic
         self._memory.budget = memory_budget(config)
 
     def drain(self) -> None:
         """Refuse every new client immediately, so that it can go elsewhere."""
         self._draining = True
-        self.connections.closed = Closed.DRAINING
+        self.connections.closed = AdmissionReason.DRAINING
 
     def check(self, sessions: Iterable[Session], now: float, *, contended: bool) -> None:
         """Check progress deadlines, idle connections and memory.
@@ -98,7 +88,7 @@ class Overload:
                 session.close(H3ErrorCode.EXCESSIVE_LOAD, "out of memory")
         self._policy.memory_is_full = self._memory.full
         if not self._draining:
-            self.connections.closed = Closed.MEMORY if self._memory.full else None
+            self.connections.closed = AdmissionReason.MEMORY if self._memory.full else None
 
     def _weight(self, session: Session) -> int:
         """Bytes buffered for a session: responses, and requests not yet taken by origins."""

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+import msgspec
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import Event, RequestReceived
@@ -275,7 +276,7 @@ def config_of(*origins: Origin | str, **options: Any) -> Any:
     from quicedge.config.schema import Upstream as UpstreamConfig
 
     urls = [item if isinstance(item, str) else item.url for item in origins]
-    return UpstreamConfig(servers=urls, **options)
+    return msgspec.convert({"servers": urls, **options}, UpstreamConfig)
 
 
 @asynccontextmanager

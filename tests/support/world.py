@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import msgspec
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import HandshakeCompleted, QuicEvent
 
-from quicedge.quic.admission import Admission, AdmissionRules
+from quicedge.config.schema import Quic
+from quicedge.quic.admission import Admission
 from quicedge.quic.connection import Connection, ConnectionHandler
 from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.endpoint import Endpoint, EndpointSettings
@@ -61,8 +63,8 @@ class Handler:
 
 def admission(**rules: Any) -> Admission:
     """Admission by rules of QUIC and of all protocols."""
-    own = {name: rules.pop(name) for name in AdmissionRules.__slots__ if name in rules}
-    return Admission(AdmissionRules(**own), Connections(ConnectionRules(**rules)))
+    own = {name: rules.pop(name) for name in Quic.__struct_fields__ if name in rules}
+    return Admission(msgspec.convert(own, Quic), Connections(ConnectionRules(**rules)))
 
 
 class World:
@@ -85,9 +87,7 @@ class World:
         self.endpoint = Endpoint(
             EndpointSettings(
                 configuration=server_configuration(max_datagram_size=1200),
-                handshake_timeout=10,
-                max_streams=100,
-                max_datagram_size=1472,
+                quic=Quic(handshake_timeout=10, max_streams=100, max_datagram_size=1472),
                 early_data_terms=early_data,
             ),
             admission=admission(**options),

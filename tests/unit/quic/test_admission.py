@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from quicedge.config import limits
 from quicedge.quic.admission import Admission, Decision, Verdict
 from quicedge.quic.tokens import TokenKeys
-from quicedge.shares.connections import Closed, ConnectionRules
+from quicedge.shares.connections import AdmissionReason, ConnectionRules
 from quicedge.shares.prefixes import AccessList, packed, prefix_of
 from quicedge.shares.rates import RateTable
 from quicedge.telemetry.bounded_log import BoundedLog
@@ -163,7 +163,7 @@ def test_handshakes_a_second_are_limited_and_come_back() -> None:
 
 def test_while_draining_newcomers_are_refused_at_once_and_no_retry_is_claimed() -> None:
     world = World(retry="always")
-    world.endpoint.admission.connections.closed = Closed.DRAINING
+    world.endpoint.admission.connections.closed = AdmissionReason.DRAINING
     late = world.client()
     with structlog.testing.capture_logs() as lines:
         world.talk(late)

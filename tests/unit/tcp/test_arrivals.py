@@ -14,7 +14,7 @@ import pytest
 
 from quicedge.config import limits
 from quicedge.quic.tls import CertificateStore
-from quicedge.shares.connections import Closed, ConnectionRules, Connections
+from quicedge.shares.connections import AdmissionReason, ConnectionRules, Connections
 from quicedge.shares.prefixes import AccessList, Networks
 from quicedge.tcp.arrivals import Arrivals
 from quicedge.tcp.connection import TcpConnection
@@ -164,9 +164,9 @@ async def test_connections_of_quic_count_against_the_same_limit() -> None:
         await one.connect()
 
 
-@pytest.mark.parametrize("why", list(Closed))
+@pytest.mark.parametrize("why", [AdmissionReason.DRAINING, AdmissionReason.MEMORY])
 async def test_clients_are_reset_at_once_while_memory_is_full_or_the_edge_drains(
-    why: Closed,
+    why: AdmissionReason,
 ) -> None:
     async with front() as one:
         one.connections.closed = why

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from quicedge.cli import get
 from quicedge.cli.client import Answer, FetchError
-from quicedge.config.schema import Log
+from quicedge.config.schema import Log, LogFormat
 from quicedge.proxy.error_response import error_response
 from quicedge.telemetry import logs
 from quicedge.telemetry.text import escape, text
@@ -27,10 +27,12 @@ def test_any_octets_become_one_printable_line(octets: bytes) -> None:
     assert escape(text(octets)).isprintable()
 
 
-@pytest.mark.parametrize("format", ["json", "console"])
+@pytest.mark.parametrize("format", LogFormat)
 @given(said=st.text(), octets=st.binary())
-def test_any_words_stay_in_their_line_of_the_log(format: str, said: str, octets: bytes) -> None:
-    formatter = logs._formatter(Log(format=format), "worker 0")  # type: ignore[arg-type]
+def test_any_words_stay_in_their_line_of_the_log(
+    format: LogFormat, said: str, octets: bytes
+) -> None:
+    formatter = logs._formatter(Log(format=format), "worker 0")
     event = {
         "event": said, "server_name": said, "path": octets, "reason": [said], "level": "info",
         "timestamp": "2026-01-02T03:04:05Z",
@@ -40,7 +42,7 @@ def test_any_words_stay_in_their_line_of_the_log(format: str, said: str, octets:
     record._logger, record._name = structlog.get_logger(), "info"  # type: ignore[attr-defined]
     line = formatter.format(record).encode("utf-8", "backslashreplace").decode()
     assert line.isprintable()
-    if format == "json":
+    if format is LogFormat.JSON:
         assert json.loads(line)["level"] == "info"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from quicedge.config.schema import Log
+from quicedge.config.schema import Log, LogFormat
 from quicedge.config.unusable import UnusableError
 from quicedge.telemetry.logs import Logs
 
@@ -28,7 +28,7 @@ def _json_lines(path: Path) -> list[dict]:
 
 def test_json_lines_of_structlog_and_of_libraries(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    with _logs(Log(format="json", file=str(path)), process="worker 0"):
+    with _logs(Log(format=LogFormat.JSON, file=str(path)), process="worker 0"):
         structlog.get_logger("edge").info("started", port=4433)
         logging.getLogger("some.library").warning("odd: %s", "thing")
     ours, theirs = _json_lines(path)
@@ -43,7 +43,7 @@ def test_json_lines_of_structlog_and_of_libraries(tmp_path: Path) -> None:
 
 def test_level_filters_and_libraries_are_quieter(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    with _logs(Log(format="json", file=str(path), level="info")):
+    with _logs(Log(format=LogFormat.JSON, file=str(path), level="info")):
         structlog.get_logger().debug("hidden")
         logging.getLogger("quic").info("hidden")
         structlog.get_logger().info("shown")
@@ -52,7 +52,7 @@ def test_level_filters_and_libraries_are_quieter(tmp_path: Path) -> None:
 
 def test_exceptions_are_one_json_line(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    with _logs(Log(format="json", file=str(path))):
+    with _logs(Log(format=LogFormat.JSON, file=str(path))):
         for logger in (structlog.get_logger("a"), logging.getLogger("b")):
             try:
                 raise ValueError("bad\nthing\x1b[0m")
@@ -63,7 +63,7 @@ def test_exceptions_are_one_json_line(tmp_path: Path) -> None:
     assert all("ValueError: bad" in line["exception"] for line in lines)
 
 
-@pytest.mark.parametrize("format", ["json", "console"])
+@pytest.mark.parametrize("format", LogFormat)
 def test_hostile_text_is_escaped(tmp_path: Path, format) -> None:
     path = tmp_path / "log"
     hostile = "x\r\n2026-01-01 [info] forged\x1b[2J\x9b\u2028"
@@ -83,7 +83,7 @@ def test_hostile_text_is_escaped(tmp_path: Path, format) -> None:
 def test_warnings_are_logged(tmp_path: Path) -> None:
     path = tmp_path / "log"
     logging.captureWarnings(False)
-    with warnings.catch_warnings(), _logs(Log(format="json", file=str(path))):
+    with warnings.catch_warnings(), _logs(Log(format=LogFormat.JSON, file=str(path))):
         warnings.simplefilter("always")
         warnings.warn("careful", stacklevel=1)
         logging.captureWarnings(False)
@@ -92,7 +92,7 @@ def test_warnings_are_logged(tmp_path: Path) -> None:
 
 def test_reopen_moves_log_and_access_log(tmp_path: Path) -> None:
     log, access = tmp_path / "log", tmp_path / "access"
-    with _logs(Log(format="json", file=str(log), access_file=str(access))) as logs:
+    with _logs(Log(format=LogFormat.JSON, file=str(log), access_file=str(access))) as logs:
         structlog.get_logger().info("before")
         log.rename(tmp_path / "log.1")
         access.rename(tmp_path / "access.1")
@@ -104,15 +104,18 @@ def test_reopen_moves_log_and_access_log(tmp_path: Path) -> None:
 
 
 def test_a_successor_is_open_and_unused_until_it_replaces(tmp_path: Path) -> None:
-    first = Log(format="json", file=str(tmp_path / "a"), level="warning")
+    first = Log(format=LogFormat.JSON, file=str(tmp_path / "a"), level="warning")
     logs = Logs(first)
-    assert logs.successor(Log(format="json", file=str(tmp_path / "a"), level="warning")) is logs
+    assert (
+        logs.successor(Log(format=LogFormat.JSON, file=str(tmp_path / "a"), level="warning"))
+        is logs
+    )
     logger = structlog.get_logger()
-    dropped = logs.successor(Log(format="json", file=str(tmp_path / "c"), level="info"))
+    dropped = logs.successor(Log(format=LogFormat.JSON, file=str(tmp_path / "c"), level="info"))
     logger.info("hidden")
     logs.discard(dropped)
     assert (tmp_path / "c").read_text() == ""
-    successor = logs.successor(Log(format="json", file=str(tmp_path / "b"), level="info"))
+    successor = logs.successor(Log(format=LogFormat.JSON, file=str(tmp_path / "b"), level="info"))
     logger.info("hidden")
     logs = logs.replace_by(successor)
     logger.info("shown")

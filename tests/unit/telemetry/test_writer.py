@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from quicedge.config.schema import LogFormat
 from quicedge.telemetry.access import AccessLog, AccessRecord
 from quicedge.telemetry.writer import LineWriter
 
@@ -172,7 +173,7 @@ def test_access_records_are_json_lines_with_their_time(tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     writer = LineWriter(str(path), flush_interval=0.01)
     now = [1_700_000_000.25]
-    log = AccessLog(writer, "json", clock=lambda: now[0])
+    log = AccessLog(writer, LogFormat.JSON, clock=lambda: now[0])
     log.log(_record())
     now[0] += 1.5
     log.log(_record())
@@ -186,7 +187,7 @@ def test_access_records_are_json_lines_with_their_time(tmp_path: Path) -> None:
 
 def test_a_record_is_cheap(tmp_path: Path) -> None:
     writer = LineWriter(str(tmp_path / "access.log"), flush_interval=0.25)
-    log = AccessLog(writer, "json")
+    log = AccessLog(writer, LogFormat.JSON)
     best = float("inf")
     for _ in range(5):
         started = time.thread_time()
