@@ -76,6 +76,8 @@ def test_the_dashboard_shows_connections_as_they_are(tmp_path: Path) -> None:
             assert row["remote_address"] in document
             assert ">running<" in document
             assert document.count('role="img"') == 2
+            assert '<th scope="row">HTTP/3</th>' in document
+            assert "Too few connections to compare" in document
             screenshot(running, "", "dashboard.png")
             document, said = browse(running, f"#/c/{row['id']}")
             assert not said

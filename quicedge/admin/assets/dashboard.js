@@ -127,7 +127,7 @@ const figure = (title, keys, graph) => {
 // --- overview ----------------------------------------------------------------------------------
 
 const COLUMNS = [
-  ["remote_address", "Client", plain, "text"], ["sni", "Server name", plain, "text"], ["state", "State", plain, "text"],
+  ["remote_address", "Client", plain, "text"], ["protocol", "Protocol", plain, "text"], ["sni", "Server name", plain, "text"], ["state", "State", plain, "text"],
   ["smoothed_rtt", "RTT", ms], ["min_rtt", "Min RTT", ms], ["congestion_window", "Window", bytes],
   ["bytes_in_flight", "In flight", bytes], ["delivery_rate", "Delivery", rate], ["packets_lost", "Lost", count],
   ["requests", "Requests", count], ["bytes_sent", "Sent", bytes], ["bytes_received", "Received", bytes],
@@ -153,8 +153,12 @@ const showState = (status) => {
 const showOverview = async () => {
   const query = new URLSearchParams({ sort, offset, limit: ROWS });
   for (const [key, value] of new FormData($("filter"))) if (value) query.set(key, value);
-  const [status, page] = await Promise.all([api("/api/v1/status"), api(`/api/v1/connections?${query}`)]);
+  const [status, page, comparison] = await Promise.all([
+    api("/api/v1/status"), api(`/api/v1/connections?${query}`), api("/api/v1/comparison"),
+  ]);
   showState(status);
+  showVersions(comparison);
+  showAltSvc(status.alt_svc);
   const now = {
     at: status.uptime_seconds, requests: total(status, "requests_total"), handshakes: total(status, "handshakes_completed"),
   };
@@ -190,6 +194,54 @@ const showOverview = async () => {
   $("previous").disabled = offset === 0;
   $("next").disabled = offset + page.connections.length >= page.total;
   notice(page.unanswered.length ? `Worker ${page.unanswered.join(", ")} did not answer; its connections are missing.` : "");
+};
+
+// --- HTTP versions side by side --------------------------------------------------------------------
+
+const VERSION_NAMES = { h3: "HTTP/3", h2: "HTTP/2", "http/1.1": "HTTP/1.1" };
+const percent = known((value) => `${(100 * value).toFixed(value < 0.01 ? 2 : 1)} %`);
+// Member, heading, format, what it means, and whether more is better.
+const FIGURES = [
+  ["smoothed_rtt", "RTT", ms, "Smoothed round-trip time.", false],
+  ["handshake_seconds", "Handshake", ms, "From the first packet, the SYN on TCP, to a complete TLS handshake.", false],
+  ["first_byte_seconds", "First byte", ms, "From the first packet to the head of the first response, the origin's time included.", false],
+  ["goodput", "Goodput", rate, "Acknowledged bits per second of the time spent sending, of connections with at least 256 KB.", true],
+  ["loss_ratio", "Loss", percent, "Packets lost, or segments retransmitted, of connections with at least 50 packets.", false],
+];
+
+const showVersions = ({ enough, protocols }) => {
+  const table = $("versions"), head = el("tr");
+  head.append(el("th", "Protocol", { scope: "col" }), el("th", "Connections", { scope: "col", title: "Recent ones that the figures are of." }));
+  FIGURES.forEach(([, name, , title]) => head.append(el("th", name, { scope: "col", title })));
+  table.tHead.replaceChildren(head);
+  table.tBodies[0].replaceChildren(...protocols.map((one) => {
+    const line = el("tr");
+    line.append(el("th", VERSION_NAMES[one.protocol], { scope: "row" }), el("td", count(one.connections)));
+    FIGURES.forEach(([key, , format, , more]) => {
+      const { median, p95, connections, is_sparse } = one[key];
+      const cell = el("td", format(median), { class: is_sparse ? "sparse" : "" });
+      // Only figures that can be compared are: those of enough connections of at least two protocols.
+      const rivals = protocols.map((each) => each[key]).filter((each) => !each.is_sparse);
+      const medians = rivals.map((each) => each.median);
+      if (!is_sparse && rivals.length > 1 && median === (more ? Math.max(...medians) : Math.min(...medians)) && new Set(medians).size > 1) cell.classList.add("best");
+      if (connections) cell.append(el("i", `p95 ${format(p95)} · ${count(connections)}${is_sparse ? " (few)" : ""}`));
+      line.append(cell);
+    });
+    return line;
+  }));
+  const few = protocols.filter((one) => one.connections && one.connections < enough).map((one) => `${VERSION_NAMES[one.protocol]} (${one.connections})`);
+  $("versions-note").textContent = "Medians; below them the 95th percentile and of how many recent connections. " + (few.length
+    ? `Too few connections to compare, fewer than ${enough}: ${few.join(", ")}.`
+    : "Clients choose their protocol, so the groups differ in more than the protocol.");
+};
+
+const showAltSvc = (listeners) => {
+  $("alt-svc").replaceChildren(...listeners.map((one) => {
+    const counted = `${count(one.told)} clients told, ${count(one.arrived)} arrived, ${count(one.missed)} did not`;
+    if (one.state === "on") return el("li", `${one.listener}: HTTP/3 is advertised (Alt-Svc): ${counted}.`);
+    const trial = one.state === "trial" ? "; a few clients are told again" : "";
+    return el("li", `${one.listener}: HTTP/3 is not advertised since ${seconds(one.withdrawn_seconds)}: ${one.reason}. ${counted}, in ${one.networks_missing} networks${trial}.`, { class: "bad" });
+  }));
 };
 
 const fill = (table, columns, rows, link, sortable) => {
@@ -238,6 +290,7 @@ const LIMITS = {
   congestion_control: "the congestion window was full", pacing: "data waited for the pacer",
   connection_flow_control: "the client's flow control for the connection held it back",
   stream_flow_control: "the client's flow control for its streams held it back",
+  path: "data was on its way to the client", send_buffer: "the kernel's send buffer was full",
   application: "there was nothing to send", receiving: "data was arriving",
   receive_window: "our flow control held the client back", peer: "nothing came from the client",
 };
@@ -246,17 +299,16 @@ const verdict = (one) => {
   const spent = Object.entries(one[`${one.main_direction}_limited_seconds`]).filter(([state]) => state !== "idle");
   const all = spent.reduce((sum, [, value]) => sum + value, 0);
   spent.sort((a, b) => b[1] - a[1]);
+  const lost = one.transport === "tcp" ? "segments retransmitted" : "packets lost";
   const share = one.packets_sent ? (100 * one.packets_lost) / one.packets_sent : 0;
   const held = all ? `${Math.round((100 * spent[0][1]) / all)} % of the time that was not idle ${LIMITS[spent[0][0]]}` : "Nothing sent yet";
-  return `${held}. ${count(one.packets_lost)} of ${count(one.packets_sent)} packets lost (${share.toFixed(2)} %). RTT ${ms(one.smoothed_rtt)}, at least ${ms(one.min_rtt)}.`;
+  return `${held}. ${count(one.packets_lost)} of ${count(one.packets_sent)} ${lost} (${share.toFixed(2)} %). RTT ${ms(one.smoothed_rtt)}, at least ${ms(one.min_rtt)}.`;
 };
 
 const showConnection = async (id) => {
   if (watched !== id) { watched = id; history = []; $("report").hidden = true; $("trace").textContent = "Start qlog"; answered(""); }
   const status = await api("/api/v1/status");
   showState(status);
-  $("trace").disabled = status.trace_directory === null;
-  $("no-trace").hidden = status.trace_directory !== null;
   $("tail-id").textContent = id;
   let one;
   try { one = await api(`/api/v1/connections/${id}`); } catch (error) {
@@ -265,6 +317,9 @@ const showConnection = async (id) => {
     return;
   }
   notice("");
+  $("trace").hidden = one.transport !== "quic";
+  $("trace").disabled = status.trace_directory === null;
+  $("no-trace").hidden = status.trace_directory !== null || $("trace").hidden;
   history = [...history, one].slice(-HISTORY);
   const of = (key) => history.map((item) => item[key]);
   const growth = (key) => history.map((item, index) => {
@@ -286,10 +341,10 @@ const showConnection = async (id) => {
 
 // Members by topic; unlisted ones come last.
 const SECTIONS = [
-  ["Who", /^(id|worker|odcid|scids|dcid|remote_address|local_address|path_validated|migrations|sni|routes)$/],
-  ["Handshake", /^(version|alpn|cipher|group|retry|resumed|early_data|key_updates|handshake_seconds)$/],
+  ["Who", /^(id|worker|odcid|scids|dcid|transport|protocol|remote_address|local_address|path_validated|migrations|sni|routes)$/],
+  ["Handshake", /^(version|tls_version|alpn|cipher|group|retry|resumed|early_data|key_updates|handshake_seconds|first_byte_seconds)$/],
   ["Lifetime", /^(state|close_reason|created_at|age_seconds|idle_seconds)$/],
-  ["Round-trip time and congestion", /rtt|congestion_(controller|state|window)|in_flight|ssthresh|^pto|_rate$|^mtu$/],
+  ["Round-trip time and congestion", /rtt|congestion_|in_flight|ssthresh|^pto|_rate$|^mtu$|^reordering$/],
   ["Limited by", /^limited_by$|^main_direction$|_limited_seconds$/],
   ["Packets and bytes", /^(packets|bytes)_/],
   ["ECN", /^ecn_/],
@@ -302,6 +357,7 @@ const fact = (key, value) => {
   if (typeof value !== "number") return String(value);
   if (/_seconds$|rtt/.test(key)) return value < 1 ? ms(value) : seconds(value);
   if (/_rate$/.test(key)) return rate(value);
+  if (/_packets$/.test(key)) return count(value);
   return /bytes|window|buffered|ssthresh/.test(key) ? bytes(value) : count(value);
 };
 const section = (title, entries) => {
@@ -331,7 +387,7 @@ const facts = (one) => {
   const all = (value) => Object.entries(value).map(([key, each]) => [words(key), fact(key, each)]);
   (one.paths || []).forEach((path, index) => boxes.push(section(`Path ${index + 1}`, all(path))));
   const told = (value) => Object.entries(value || {}).map(([key, each]) => [words(key), typeof each === "number" ? count(each) : String(each)]);
-  boxes.push(section("Our transport parameters", told(one.local_parameters)), section("The client's transport parameters", told(one.remote_parameters)));
+  if (one.transport === "quic") boxes.push(section("Our transport parameters", told(one.local_parameters)), section("The client's transport parameters", told(one.remote_parameters)));
   return boxes;
 };
 
