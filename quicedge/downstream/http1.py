@@ -110,8 +110,7 @@ class Http1Session(asyncio.Protocol):
     __slots__ = (
         "_backlogged", "_check_after", "_chunks", "_close_reason", "_closed", "_delivering",
         "_ended", "_eof", "_gateway", "_host", "_idle_since", "_is_tunnel", "_is_written",
-        "_last_route",
-        "_loop", "_reader", "_reading_paused", "_short", "_transport", "_untaken",
+        "_last_route", "_loop", "_reader", "_reading_paused", "_short", "_transport", "_untaken",
         "_writing_paused", "client", "connection", "going_away", "held", "is_draining", "memory",
         "requests", "routes", "stalls", "stream", "timeouts", "wake_scheduled",
     )  # fmt: skip
