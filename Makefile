@@ -28,8 +28,15 @@ run: $(VENV)/.installed
 	fi; \
 	$(BIN)/quicedge demo
 
+# JOBS: processes that share the test files. Tests that measure time under load run alone afterwards.
+JOBS ?= 2
 test: $(VENV)/.installed-test core-if-possible
+ifdef ARGS
 	$(PYTEST) $(ARGS)
+else
+	$(PYTEST) -q -n $(JOBS) --dist loadfile -m "not alone"
+	$(PYTEST) -q -m alone
+endif
 
 core: $(CORE)
 

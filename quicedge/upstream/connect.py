@@ -18,7 +18,11 @@ from quicedge.http.errors import OriginFailure
 from quicedge.upstream.address import Address
 from quicedge.upstream.base import UpstreamError
 
-_ALPN = {"auto": ["h2", "http/1.1"], "h2": ["h2"], "http/1.1": ["http/1.1"]}
+_ALPN = {
+    OriginProtocol.AUTO: ["h2", "http/1.1"],
+    OriginProtocol.H2: ["h2"],
+    OriginProtocol.HTTP_1_1: ["http/1.1"],
+}
 
 
 def tls_context(config: UpstreamConfig) -> ssl.SSLContext:

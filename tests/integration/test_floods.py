@@ -17,6 +17,8 @@ from tests.support.edge import REPOSITORY, RunningEdge, edge
 from tests.support.origin import demo_origin
 from tests.support.peers import wait_until
 
+pytestmark = pytest.mark.alone
+
 NEWCOMERS = 10
 REQUESTS = 150
 TIMES_QUIET = 5

@@ -6,10 +6,14 @@ import time
 from pathlib import Path
 from statistics import median
 
+import pytest
+
 from bench.soak import program
 from tests.support.edge import edge
 from tests.support.h3client import h3_client
 from tests.support.origin import demo_origin
+
+pytestmark = pytest.mark.alone
 
 CONNECTIONS = 1000
 

@@ -10,6 +10,8 @@ from bench import attacks, soak
 from tests.support.edge import edge
 from tests.support.origin import demo_origin
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(("loss", "rebind"), [(0.01, 1000), (0.0, 2)], ids=["loss", "rebinding"])
