@@ -23,6 +23,7 @@ from quicedge.cli.client import Answer, Client, FetchError
 from tests.support.edge import RunningEdge, edge
 from tests.support.faults import Faults, descriptors, faults, holdings, origin_connections
 from tests.support.origin import demo_origin
+from tests.support.origins import eventually
 from tests.support.peers import free_port, wait_until
 
 TIMEOUTS = """
@@ -365,9 +366,11 @@ async def test_sends_that_fail_for_a_while(
     client = await connect(running)
     assert (await client.fetch("GET", "localhost", "/ok")).status == 200
     said = running.log().count("local loss")
+    failed = switches.failed_sends
     with switches.sends_fail(number):
         task = asyncio.create_task(client.fetch("GET", "localhost", "/ok", timeout=20))
-        await asyncio.sleep(1.5)
+        # The answer, its repetition, and a probe after it.
+        await eventually(lambda: switches.failed_sends >= failed + 3)
         assert not task.done()
     assert (await task).status == 200  # nothing is lost, only late
     await client.close()

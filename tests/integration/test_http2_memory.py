@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.integration.test_memory import GROWTH_ALLOWED, slow_sink, watched
+from tests.integration.test_memory import GROWTH_ALLOWED, slow_sink, stop_now_and_then, watched
 from tests.support.edge import RunningEdge, edge
 from tests.support.origin import demo_origin
 from tests.support.peers import require
@@ -35,12 +33,7 @@ def test_a_long_response_to_a_slow_client(tmp_path: Path) -> None:
         )
         with watched(running.worker_pid()) as samples:
             client = subprocess.Popen(told, stdout=subprocess.PIPE)
-            # The client stops now and then, for longer than its windows last.
-            for _ in range(4):
-                time.sleep(0.1)
-                client.send_signal(signal.SIGSTOP)
-                time.sleep(0.4)
-                client.send_signal(signal.SIGCONT)
+            stop_now_and_then(running, client)
             output, _ = client.communicate(timeout=150)
         assert client.returncode == 0
     assert output == b"%d" % SIZE

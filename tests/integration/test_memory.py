@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import threading
-import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +21,9 @@ from tests.support.peers import free_port, nginx, require, wait_until
 
 GIGABYTE = 10**9
 GROWTH_ALLOWED = 32 * 2**20
+STOPS = 4
+PROGRESS = 10**7
+"""Bytes of a download between two stops."""
 
 
 def resident(pid: int) -> int:
@@ -50,6 +53,31 @@ def watched(pid: int) -> Iterator[list[int]]:
         thread.join()
 
 
+def sent_by(running: RunningEdge) -> int:
+    """Bytes that the edge has sent to those who are connected."""
+    return sum(row["bytes_sent"] for row in running.admin("/api/v1/connections")["connections"])
+
+
+def stop_now_and_then(running: RunningEdge, client: subprocess.Popen[bytes]) -> None:
+    """Stop the client four times during its download, until the edge can send no more."""
+    for _ in range(STOPS):
+        before = sent_by(running)
+        wait_until(
+            lambda before=before: sent_by(running) > before + PROGRESS or client.poll() is not None,
+            "the download",
+        )
+        assert client.poll() is None, "the download was over too soon"
+        client.send_signal(signal.SIGSTOP)
+        seen: deque[int] = deque(maxlen=5)
+
+        def is_blocked(seen: deque[int] = seen) -> bool:
+            seen.append(sent_by(running))
+            return len(seen) == seen.maxlen and len(set(seen)) == 1
+
+        wait_until(is_blocked, "full windows")
+        client.send_signal(signal.SIGCONT)
+
+
 def warm_up(running: RunningEdge, path: str) -> None:
     """Code, buffers and pools are not growth."""
     assert running.get(path, "-o", "/dev/null").returncode == 0
@@ -72,12 +100,7 @@ def test_a_gigabyte_to_a_slow_client(tmp_path: Path) -> None:
         with watched(running.worker_pid()) as samples:
             quiet = subprocess.DEVNULL
             client = subprocess.Popen(command, stdout=quiet, stderr=quiet)
-            # The client stops now and then, for longer than its windows last.
-            for _ in range(4):
-                time.sleep(0.7)
-                client.send_signal(signal.SIGSTOP)
-                time.sleep(0.7)
-                client.send_signal(signal.SIGCONT)
+            stop_now_and_then(running, client)
             assert client.wait(150) == 0
 
         def record() -> list[dict[str, object]]:

@@ -33,6 +33,8 @@ def failing(send):
     def instead(self, *arguments):
         number = self.type == socket.SOCK_DGRAM and order("send")
         if number:
+            with open(os.path.join(HERE, "failed"), "a") as file:
+                file.write(".")
             raise OSError(int(number), os.strerror(int(number)))
         return send(self, *arguments)
     return instead
@@ -72,6 +74,12 @@ class Faults:
         assert errno.errorcode[number]
         with self._order("send", str(number)):
             yield
+
+    @property
+    def failed_sends(self) -> int:
+        """UDP sends that have failed by order."""
+        path = self._directory / "failed"
+        return path.stat().st_size if path.exists() else 0
 
     @contextmanager
     def _order(self, name: str, value: str) -> Iterator[None]:
