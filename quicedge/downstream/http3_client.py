@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from quicedge.downstream.authority import is_authoritative
 from quicedge.proxy.alt_svc import QuicSource
 from quicedge.proxy.client import Transport
 from quicedge.quic.connection import Connection
@@ -67,12 +68,7 @@ class Http3Client:
         if host == self._authoritative:
             return True
         handshake = self._connection.handshake
-        certificate = handshake.certificate
-        if (
-            certificate is None
-            or host == (handshake.server_name or host).lower()
-            or certificate.covers(host)
-        ):
+        if is_authoritative(handshake.certificate, handshake.server_name, host):
             self._authoritative = host
             return True
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from quicedge.downstream.authority import is_authoritative
 from quicedge.proxy.alt_svc import AltSvcSource
 from quicedge.proxy.client import Transport
 from quicedge.shares import Client
@@ -63,12 +64,7 @@ class TcpClient:
         if host == self._authoritative:
             return True
         connection = self._connection
-        certificate = connection.certificate
-        if (
-            certificate is None
-            or host == (connection.server_name or host).lower()
-            or certificate.covers(host)
-        ):
+        if is_authoritative(connection.certificate, connection.server_name, host):
             self._authoritative = host
             return True
         return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from interop.runner import environment, topology
+from interop.runner import topology
 from interop.runner.cases import BY_NAME, Case
 from interop.runner.implementations import PEERS, Implementation, find
 from interop.runner.trial import Outcome, Pair, Result, Site, run_trial
-from tests.support.peers import require
+from tests.support.peers import require, require_namespaces
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -30,11 +29,7 @@ REBIND = dataclasses.replace(
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    obstacle = environment.missing_for_namespaces()
-    if obstacle is not None:
-        if os.environ.get("QUICEDGE_REQUIRE_PEERS") == "1":
-            pytest.fail(obstacle)
-        pytest.skip(obstacle)
+    require_namespaces()
     with topology.topology() as names:
         yield Site(names)
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from interop.runner import environment, topology
+from interop.runner import topology
 from interop.runner.cases import BY_NAME
 from interop.runner.implementations import INTEROP, Implementation, find
 from interop.runner.trial import Pair, Result, Site, compliant, run_trial
-from tests.support.peers import free_port, require
+from tests.support.peers import free_port, require, require_namespaces
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -25,11 +25,7 @@ OURS = find("quicedge")
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    obstacle = environment.missing_for_namespaces()
-    if obstacle is not None:
-        if os.environ.get("QUICEDGE_REQUIRE_PEERS") == "1":
-            pytest.fail(obstacle)
-        pytest.skip(obstacle)
+    require_namespaces()
     with topology.topology() as names:
         yield Site(names)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from interop.runner import addresses, environment
+from interop.runner import addresses
 from interop.runner.network import link
 from interop.runner.topology import Topology, topology
+from tests.support.peers import require_namespaces
 
 ROOT = Path(__file__).resolve().parents[2]
 PORT = 4433
@@ -49,11 +49,7 @@ with socket.create_connection(("{addresses.SERVER_V4}", {PORT}), 20) as sock:
 
 @pytest.fixture(scope="module")
 def names() -> Iterator[Topology]:
-    obstacle = environment.missing_for_namespaces()
-    if obstacle is not None:
-        if os.environ.get("QUICEDGE_REQUIRE_PEERS") == "1":
-            pytest.fail(obstacle)
-        pytest.skip(obstacle)
+    require_namespaces()
     with topology() as found:
         yield found
 

@@ -7,6 +7,7 @@ import random
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from interop.runner import environment
 
 START_TIMEOUT = 20.0
 
@@ -198,3 +201,26 @@ def gtlsclient(
     return Download(
         done.returncode, (done.stdout + done.stderr).decode(errors="replace"), directory
     )
+
+
+def require_namespaces() -> None:
+    """Skip the test, or fail it where every peer has to be there, without network namespaces."""
+    obstacle = environment.missing_for_namespaces()
+    if obstacle is not None:
+        if os.environ.get("QUICEDGE_REQUIRE_PEERS") == "1":
+            pytest.fail(obstacle)
+        pytest.skip(obstacle)
+
+
+def serve_in_threads(listener: socket.socket, serve: Callable[[socket.socket], None]) -> None:
+    """Serve every connection in a thread of its own until the listener is closed."""
+
+    def accept() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()

@@ -7,6 +7,8 @@ import socket
 import threading
 from collections.abc import Iterator
 
+from tests.support.peers import serve_in_threads
+
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
@@ -22,7 +24,7 @@ class RawOrigin:
         """Every byte, of whatever connection."""
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        serve_in_threads(self._listener, self._serve)
 
     def head(self, path: bytes) -> bytes:
         """The last request head for a target."""
@@ -44,14 +46,6 @@ class RawOrigin:
     def close(self) -> None:
         self._listener.close()
         self.release()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):

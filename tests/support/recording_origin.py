@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from io import BufferedReader
+
+from tests.support.peers import serve_in_threads
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
@@ -41,7 +42,7 @@ class RecordingOrigin:
         """What came, by connection."""
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        serve_in_threads(self._listener, self._serve)
 
     def forget(self) -> None:
         """Begin a new record; open connections keep theirs."""
@@ -55,14 +56,6 @@ class RecordingOrigin:
 
     def close(self) -> None:
         self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
         record = bytearray()

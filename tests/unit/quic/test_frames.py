@@ -19,6 +19,7 @@ from quicedge.quic.frames import (
     encode_ack,
     parse_frame,
 )
+from tests.support.ranges import runs
 
 INTEGER = st.integers(0, (1 << 62) - 1)
 COUNT = st.integers(0, 1 << 60)
@@ -85,17 +86,6 @@ def test_a_frame_cut_short_is_refused(frame: Any, data: Any) -> None:
     size = data.draw(st.integers(0, len(encoded) - 1))
     with pytest.raises(FrameError):
         parse_frame(encoded[:size], 0)
-
-
-def runs(numbers: set[int]) -> list[tuple[int, int]]:
-    """Ascending, disjoint ranges of a set of numbers."""
-    out: list[tuple[int, int]] = []
-    for number in sorted(numbers):
-        if out and out[-1][1] == number:
-            out[-1] = out[-1][0], number + 1
-        else:
-            out.append((number, number + 1))
-    return out
 
 
 RANGES = st.sets(st.integers(0, 5000), min_size=1, max_size=60).map(runs)

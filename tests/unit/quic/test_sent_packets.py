@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quicedge.quic.connection.sent_packets import RunLog, SentPacketRun
+from tests.support.ranges import runs
 
 CHUNK, SIZE = 1000, 1040
 
@@ -16,17 +17,6 @@ def run_of(first: int, packets: int, offset: int, last: int = 300) -> SentPacket
         end=offset + (packets - 1) * CHUNK + last, chunk=CHUNK, fin=True, size=SIZE,
         last_size=last + 40, sent_time=1.0, delivered=0, delivered_time=0.0, app_limited=False,
     )  # fmt: skip
-
-
-def runs(numbers: set[int]) -> list[tuple[int, int]]:
-    """Ascending, disjoint ranges of a set of numbers."""
-    out: list[tuple[int, int]] = []
-    for number in sorted(numbers):
-        if out and out[-1][1] == number:
-            out[-1] = out[-1][0], number + 1
-        else:
-            out.append((number, number + 1))
-    return out
 
 
 def packets_of(items: list[SentPacketRun]) -> dict[int, tuple[int, int, int, bool]]:
