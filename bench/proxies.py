@@ -161,6 +161,7 @@ def _quicedge(setting: Setting, port: int, python: str, workers: int, extra: str
     config.write_text(f"""
 listen = ["127.0.0.1:{port}"]
 workers = {workers}
+redirect_http = false
 [tls]
 certificates = [{{ cert = "{setting.cert}", key = "{setting.key}" }}]
 [upstreams.origin]
