@@ -122,6 +122,10 @@ PROXY_HEADER_MAX: Final = 4096
 REDIRECT_IDLE: Final = 5.0
 """Seconds that a connection to port 80 is kept open without a request, or after we closed it."""
 
+REDIRECTS_PER_TURN: Final = 32
+"""Requests of one connection to port 80 that are answered per event loop iteration: 1 ms of it. The
+256 KB that are read at once may hold thousands."""
+
 TCP_INFO_AGE: Final = 1.0
 """Seconds for which what the kernel said of a connection is used again."""
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import cast
 
-from quicedge.config.limits import MAX_URI, REDIRECT_IDLE
+from quicedge.config.limits import MAX_URI, REDIRECT_IDLE, REDIRECTS_PER_TURN
 from quicedge.http.h1_head import HeadReader, RequestHead
 from quicedge.http.h1_response import encode_response
 from quicedge.http.message import Field
@@ -32,6 +32,7 @@ class RedirectSite:
         header_timeout: float,
         date: Callable[[], bytes],
         clock: Callable[[], float],
+        loop: asyncio.AbstractEventLoop,
         challenge: Challenge = lambda path: None,
     ) -> None:
         self.heads = heads
@@ -42,6 +43,7 @@ class RedirectSite:
         self.draining = False
         self.date = date
         self.clock = clock
+        self.loop = loop
         self.counters: Counter[int] = Counter()
         """Responses by status."""
         self.sessions: set[RedirectSession] = set()
@@ -74,7 +76,10 @@ class RedirectSite:
 
 
 class RedirectSession(asyncio.Protocol):
-    """One connection to port 80: requests without content, one after the other."""
+    """One connection to port 80: requests without content, one after the other.
+
+    What is sent ahead waits, unread, for a turn of its own, and until the client takes responses.
+    """
 
     def __init__(self, site: RedirectSite, on_lost: Callable[[], None]) -> None:
         self._site = site
@@ -84,32 +89,73 @@ class RedirectSession(asyncio.Protocol):
         self._since = site.clock()
         """When the connection was opened, became idle, or was closed by us."""
         self._closing = False
+        self._waiting = False
+        """Reading is paused, and goes on in the next turn of the loop."""
+        self._writing_paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._site.sessions.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._closing = True
         self._site.sessions.discard(self)
         self._on_lost()
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
             return  # read, so that the response is not cut off by a reset
+        self._buffer += data
+        if not self._waiting and not self._writing_paused:
+            self._read()
+
+    def _read(self) -> None:
+        """Answer what was received, up to REDIRECTS_PER_TURN requests."""
         buffer = self._buffer
-        buffer += data
         most = MAX_URI + self._site.heads.limits.max_size
+        left = REDIRECTS_PER_TURN
+        at = 0
         while not self._closing:
-            while buffer.startswith(b"\r\n"):
-                del buffer[:2]  # RFC 9112 section 2.2
-            end = buffer.find(b"\r\n\r\n", 0, most)
+            while buffer.startswith(b"\r\n", at):
+                at += 2  # RFC 9112 section 2.2
+            end = buffer.find(b"\r\n\r\n", at, at + most)
             if end < 0:
+                del buffer[:at]
                 if len(buffer) >= most:
                     self._refuse(431)
                 return
-            head = bytes(buffer[:end])
-            del buffer[: end + 4]
+            if not left or self._writing_paused:
+                del buffer[:at]
+                if not self._writing_paused:
+                    self._wait()
+                return
+            left -= 1
+            head = bytes(buffer[at:end])
+            at = end + 4
             self._respond(head)
+
+    def _wait(self) -> None:
+        """Read on in a turn of its own."""
+        self._transport.pause_reading()
+        self._waiting = True
+        self._site.loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        self._waiting = False
+        if self._closing or self._writing_paused:
+            return
+        self._transport.resume_reading()
+        self._read()
+
+    def pause_writing(self) -> None:
+        self._writing_paused = True
+        if not self._closing:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        if not self._closing and not self._waiting:
+            self._wait()
 
     def eof_received(self) -> bool:
         return False
@@ -117,7 +163,10 @@ class RedirectSession(asyncio.Protocol):
     def check(self, now: float) -> None:
         """Close the connection if it is past its deadline."""
         waited = now - self._since
-        if self._closing or not self._buffer:
+        if self._writing_paused:
+            if waited > REDIRECT_IDLE:
+                self._transport.abort()  # it does not take responses
+        elif self._closing or not self._buffer:
             if waited > REDIRECT_IDLE:
                 self._transport.abort() if self._closing else self._close()
         elif waited > self._site.header_timeout:
@@ -161,4 +210,5 @@ class RedirectSession(asyncio.Protocol):
         self._closing = True
         self._since = self._site.clock()
         self._buffer.clear()
+        self._transport.resume_reading()  # unread bytes would cut off the response
         self._transport.write_eof()

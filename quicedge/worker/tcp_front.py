@@ -108,6 +108,7 @@ class TcpFront:
             header_timeout=config.limits.header_timeout,
             date=gateway.date,
             clock=clock,
+            loop=loop,
         )
         plain = PlainArrivals(connections, lambda lost: RedirectSession(self.redirects, lost), loop)
         self._plain = [Listener(sock, None, loop, plain.accept, clock) for sock in redirects]

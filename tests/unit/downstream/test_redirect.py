@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,12 +13,34 @@ from quicedge.http.h1_head import HeadReader
 from quicedge.http.validation import MessageLimits
 
 
+class Loop:
+    """Keeps what is to run in the next turn."""
+
+    def __init__(self) -> None:
+        self.soon: list[Callable[[], None]] = []
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self.soon.append(callback)
+
+    def turn(self) -> None:
+        soon, self.soon = self.soon, []
+        for callback in soon:
+            callback()
+
+
 class Wire:
     """A transport that keeps what is written."""
 
     def __init__(self) -> None:
         self.sent = b""
         self.ended = self.aborted = False
+        self.reading = True
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
 
     def write(self, data: bytes) -> None:
         assert not self.ended
@@ -33,9 +56,11 @@ class Wire:
 class Port80:
     def __init__(self, https_port: int = 443) -> None:
         self.now = 0.0
+        self.loop: Any = Loop()
         self.site = RedirectSite(
             HeadReader(MessageLimits(), b"http"), https_port, header_timeout=10.0,
             date=lambda: b"Thu, 01 Jan 1970 00:00:00 GMT", clock=lambda: self.now,
+            loop=self.loop,
         )  # fmt: skip
         self.wire: Any = Wire()
         self.lost = 0
@@ -158,3 +183,50 @@ def test_a_drain_closes_idle_connections_and_others_after_their_response() -> No
     busy.session.data_received(b"host: a\r\n\r\n")
     assert b"connection: close" in busy.wire.sent
     assert busy.wire.ended
+
+
+_AHEAD = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n" * 1000
+
+
+def test_requests_sent_ahead_are_answered_a_few_per_turn_while_no_more_is_read() -> None:
+    port80 = Port80()
+    port80.session.data_received(_AHEAD)
+    assert port80.wire.sent.count(b"HTTP/1.1 308 ") == limits.REDIRECTS_PER_TURN
+    assert not port80.wire.reading
+    for _ in range(1000 // limits.REDIRECTS_PER_TURN):
+        assert not port80.wire.reading
+        port80.loop.turn()
+    assert port80.wire.sent.count(b"HTTP/1.1 308 ") == 1000
+    assert port80.wire.reading
+    assert not port80.loop.soon
+
+
+def test_a_client_that_takes_no_responses_is_not_read_from_and_is_cut_off() -> None:
+    port80 = Port80()
+    port80.session.data_received(_AHEAD)
+    port80.session.pause_writing()
+    answered = len(port80.wire.sent)
+    for _ in range(10):
+        port80.loop.turn()
+        port80.session.data_received(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+    assert len(port80.wire.sent) == answered
+    assert not port80.wire.reading
+    port80.now += limits.REDIRECT_IDLE + 1
+    port80.site.check(port80.now)
+    assert port80.wire.aborted
+
+
+def test_a_slow_reader_gets_all_its_responses() -> None:
+    port80 = Port80()
+    port80.session.data_received(_AHEAD)
+    for _ in range(1000):
+        port80.session.pause_writing()
+        port80.loop.turn()
+        port80.now += limits.REDIRECT_IDLE / 2
+        port80.site.check(port80.now)
+        port80.session.resume_writing()
+        port80.loop.turn()
+        if not port80.loop.soon and port80.wire.reading:
+            break
+    assert port80.wire.sent.count(b"HTTP/1.1 308 ") == 1000
+    assert not port80.wire.aborted
