@@ -15,7 +15,7 @@ class CheckFailed(Exception):
 
 
 class CheckUnsupported(Exception):
-    """The case cannot be judged, for want of a key log."""
+    """The case cannot be checked without a key log."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from interop.runner.trial import Result
 
 _BY_VALUE = {result.value: result for result in Result}
 _SHARE = re.compile(r"(\d+) of \d+: ")
-"""How the matrix tells that some of several repetitions failed."""
+"""How the matrix shows that some of several repetitions failed."""
 _WORST_FIRST = (Result.FAILED, Result.UNSUPPORTED, Result.SUCCEEDED)
 
 

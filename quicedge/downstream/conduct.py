@@ -14,7 +14,7 @@ _ABANDONED = "too many requests abandoned"
 
 
 class Session(Protocol):
-    """The session whose client is judged."""
+    """The session whose client is rated."""
 
     def drain(self) -> None:
         """Finish running requests, reject new ones."""
@@ -45,11 +45,11 @@ class Conduct:
 
     def cancelled(self, lifetime: float) -> None:
         """The client cancelled a request before its response, `lifetime` seconds after its head."""
-        self._judge(self._abandoned.cancelled(lifetime, self._gateway.now()))
+        self._act_on(self._abandoned.cancelled(lifetime, self._gateway.now()))
 
     def refused(self) -> None:
         """A request was malformed, or was sent after GOAWAY."""
-        self._judge(self._abandoned.refused(self._gateway.now()))
+        self._act_on(self._abandoned.refused(self._gateway.now()))
 
     def completed(self) -> None:
         """A request was completed."""
@@ -59,7 +59,7 @@ class Conduct:
         """The connection is lost: let go of the session. Only `completed` may follow."""
         del self._session
 
-    def _judge(self, standing: Standing) -> None:
+    def _act_on(self, standing: Standing) -> None:
         if standing is Standing.EXHAUSTED:
             self.exhausted(_ABANDONED)
         elif standing is Standing.HOSTILE:

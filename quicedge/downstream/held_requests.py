@@ -46,7 +46,7 @@ class HeldRequest(Generic[AnyStream]):
 class HeldRequests(Generic[AnyStream]):
     """The held requests of one session, by stream.
 
-    `may_run` tells whether a request may be started, `start` starts one, `refuse` answers one that
+    `may_run` returns whether a request may start, `start` starts one, `refuse` answers one that
     waited for HELD_REQUEST_TIMEOUT. While the client's share of the memory is used up, nothing is
     started and `waiter` queues for it.
     """

@@ -104,7 +104,7 @@ class Http1Session(asyncio.Protocol):
     ahead wait in the reader; one is started per turn.
 
     Invariants: a request is held, or has an exchange (`stream.exchange`), or its response is
-    complete; the reader is told to proceed only then, and only if the connection persists.
+    complete; the reader proceeds only then, and only if the connection persists.
     """
 
     __slots__ = (

@@ -185,7 +185,7 @@ class RedirectSession(asyncio.Protocol):
         except MessageError as error:
             self._refuse(error.status_hint)
             return
-        # Content is not read: what follows it could not be told from it.
+        # Content is not read: what follows could not be distinguished from it.
         last = site.draining or not head.persistent or head.chunked or not head.request.ended
         shown = b"" if head.request.method == b"HEAD" else content
         self._write(status, fields, content, shown, last)

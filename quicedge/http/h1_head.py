@@ -1,8 +1,8 @@
 """Reads the heads of HTTP/1.1 requests (RFC 9112 sections 2 to 6), strictly.
 
 What servers interpret differently is rejected, not repaired: a head that passes has one reading.
-Field sections are judged by `http.validation`, as those of HTTP/2 and HTTP/3 are. A client repeats
-most of its field section from request to request, so validated sections are remembered.
+Field sections are validated by `http.validation`, as those of HTTP/2 and HTTP/3 are. Clients repeat
+most of their field section from request to request, so validated sections are remembered.
 """
 
 from __future__ import annotations

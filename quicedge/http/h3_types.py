@@ -83,7 +83,7 @@ class Handler(Protocol):
 
 
 class Observer(Protocol):
-    """Is told of frames as they are sent and received (`h3_qlog.QlogObserver`)."""
+    """Observes frames as they are sent and received (`h3_qlog.QlogObserver`)."""
 
     def headers_sent(self, stream_id: int, fields: Sequence[Field]) -> None: ...
 

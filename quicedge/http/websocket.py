@@ -1,6 +1,6 @@
 """The frames of a WebSocket (RFC 6455 section 5), as far as an intermediary needs to see them.
 
-The edge passes bytes through. It only follows where frames begin, to tell how a connection was
+The edge passes bytes through. It only follows where frames begin, to know how a connection was
 closed and to insert a Close frame of its own between two frames.
 """
 

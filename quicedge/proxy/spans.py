@@ -1,7 +1,7 @@
 """Spans of exchanges for distributed tracing: a server span, and below it a client span for the
 request to the origin.
 
-Identifiers are generated when a request arrives, because the origin is told; the spans are written
+Identifiers are generated on arrival, because origins receive them; the spans are written
 once, when the exchange has ended, and only for recorded traces.
 """
 

@@ -59,7 +59,7 @@ class TunnelledExchange(Protocol):
     def resume_request(self) -> None: ...
 
     def open_tunnel(self, response: Response) -> None:
-        """Tell the client that the tunnel is open."""
+        """Confirm to the client that the tunnel is open."""
 
     def end_response_half(self) -> None:
         """Tell the client that nothing follows; its own half goes on."""
@@ -219,11 +219,11 @@ class Tunnel:
 
     @property
     def may_close_cleanly(self) -> bool:
-        """Whether the client can be told that the edge closes the tunnel."""
+        """Whether the tunnel's protocol has a message for a close by the edge."""
         return self.is_open and self._from_origin is not None and not self._from_origin.is_lost
 
     def close(self, outcome: Outcome, now: float) -> None:
-        """Close the tunnel from the edge: a WebSocket client is told 1001 between two frames.
+        """Close the tunnel from the edge: a WebSocket client is sent 1001 between two frames.
 
         Its answer goes to the origin, which then closes its side. Both have TUNNEL_CLOSE_TIMEOUT.
         """

@@ -146,7 +146,7 @@ class Credit:
 
 
 class Receiving:
-    """What limits the data that this endpoint receives, as far as it can tell."""
+    """What limits the data that this endpoint receives, as far as it can know."""
 
     __slots__ = (
         "_streams", "connection", "due", "handshake", "last_data", "quiet_after", "round_trip",

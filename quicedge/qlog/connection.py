@@ -140,7 +140,7 @@ class Connection:
         if self.start is None:
             self.start = self._now = event.time
         if self.begins_late is None:
-            self._judge_beginning(event)
+            self._find_beginning(event)
         if event.time > self._now:
             self._let_time_pass(event.time)
         self.end = max(self.end, event.time)
@@ -165,8 +165,8 @@ class Connection:
                 self.receiving_limits.spread(start, end, state)
         self._now = now
 
-    def _judge_beginning(self, event: Event) -> None:
-        """Determine whether the trace includes the handshake, from the first event that tells."""
+    def _find_beginning(self, event: Event) -> None:
+        """Determine whether the trace includes the handshake, by the first event that shows it."""
         if event.name in ("quic:packet_sent", "quic:packet_received"):
             kind = text(mapping(event.data, "header"), "packet_type")
             if kind in _HANDSHAKE_PACKETS:

@@ -88,7 +88,7 @@ class TraceHeader:
 
     @property
     def implementation(self) -> str:
-        """The implementation that wrote the trace, as far as the header tells."""
+        """The implementation that wrote the trace, as named by the header."""
         names = " ".join(
             (
                 text(mapping(self.trace, "vantage_point"), "name"),
@@ -154,7 +154,7 @@ def frames(data: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def frame_length(frame: dict[str, Any]) -> int:
-    """Payload bytes of a STREAM, CRYPTO or DATAGRAM frame; 0 if the trace does not tell."""
+    """Payload bytes of a STREAM, CRYPTO or DATAGRAM frame; 0 if the trace does not say."""
     raw = frame.get("raw")
     if not isinstance(raw, dict):
         return 0

@@ -21,7 +21,7 @@ _WINDOW, _FLIGHT, _LOSS, _RTT, _SMOOTHED = "#0072b2", "#56b4e9", "#d55e00", "#b7
 
 
 class MissingLibrary(Exception):
-    """matplotlib is not installed; the message tells how to install it."""
+    """matplotlib is not installed; the message says how to install it."""
 
 
 def draw(path: Path, connection: Connection) -> None:

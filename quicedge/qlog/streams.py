@@ -184,7 +184,7 @@ class Streams:
         self.due_to_receive += due[1] - was_due[1]
 
     def http(self, event: Event) -> None:
-        """Process an HTTP/3 event, which tells the purpose of a stream."""
+        """Process an HTTP/3 event, which shows the purpose of a stream."""
         identifier = integer(event.data, "stream_id")
         if identifier is None:
             return

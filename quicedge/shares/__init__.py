@@ -1,7 +1,7 @@
 """Fair sharing of scarce resources between clients.
 
 A resource (origin connections, open files, memory for responses) is a `Pool`; clients that may not
-take from it yet wait in a `FairQueue`, and `to_reclaim` tells which stalled requests make room.
+take from it yet wait in a `FairQueue`, and `to_reclaim` chooses stalled requests that make room.
 A `WorkBudget` bounds how much useless work one client may cause. They identify clients by address
 and network and know nothing else: no packets, no requests, no clock.
 """

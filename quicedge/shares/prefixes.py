@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterable
 
 PREFIX_V4 = 24
-"""Bits of an IPv4 address that tell one network from another."""
+"""Bits of an IPv4 address that distinguish networks."""
 PREFIX_V6 = 56
 """Bits of an IPv6 address: what a household is given (RFC 6177)."""
 

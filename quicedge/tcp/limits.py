@@ -1,4 +1,4 @@
-"""What limited sending on a TCP connection, as far as the kernel tells."""
+"""What limited sending on a TCP connection, as far as the kernel reports it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from quicedge.telemetry.stats import TcpLimit
 def limited_seconds(info: TcpInfo, age: float | None = None) -> dict[TcpLimit, float]:
     """Seconds by limit, longest first; with the connection's `age` also those in which it was idle.
 
-    Empty where the kernel does not tell (before Linux 4.10).
+    Empty where the kernel does not report it (before Linux 4.10).
     """
     busy = info.busy_seconds
     if busy is None:

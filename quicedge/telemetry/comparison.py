@@ -24,7 +24,7 @@ from quicedge.telemetry.protocols import HttpProtocol
 
 
 class Sample(Struct, frozen=True, array_like=True):
-    """What one connection was like; None: unknown, or too little to tell."""
+    """What one connection was like; None: unknown, or too few samples."""
 
     smoothed_rtt: float | None = None
     handshake_seconds: float | None = None

@@ -43,7 +43,7 @@ class Direction(StrEnum):
 
 
 class TcpLimit(StrEnum):
-    """What limited sending on TCP, as far as the kernel tells; the first is also QUIC's name."""
+    """What limited sending on TCP, as the kernel reports it; the first is also QUIC's name."""
 
     RECEIVE_WINDOW = "connection_flow_control"
     """The client's receive window was full."""

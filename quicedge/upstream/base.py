@@ -56,7 +56,7 @@ class ResponseHandler(Protocol):
 class TunnelHandler(ResponseHandler, Protocol):
     """The handler of a request for a tunnel (`Request.protocol`).
 
-    If the origin opens it, `established` replaces `response`. `end` then tells that the origin's
+    If the origin opens it, `established` replaces `response`. `end` then means that the origin's
     half has ended; the client's goes on until `OriginStream.end`, and may still fail.
     """
 

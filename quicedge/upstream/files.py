@@ -16,7 +16,7 @@ INDEX = b"index.html"
 
 
 class NotServed(Exception):
-    """The file does not exist or is not served; clients cannot tell the difference."""
+    """The file does not exist or is not served; clients see no difference."""
 
 
 class MovedTo(Exception):

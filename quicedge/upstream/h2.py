@@ -107,7 +107,7 @@ class H2Connection(asyncio.Protocol):
         return len(self._streams) + len(self._unopened)
 
     def is_readable(self) -> bool:
-        """Always False: GOAWAY and refused streams already tell what was not processed."""
+        """Always False: GOAWAY and refused streams already say what was not processed."""
         return False
 
     # --- the request ----------------------------------------------------------------------------

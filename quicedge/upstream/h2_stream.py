@@ -43,7 +43,7 @@ class H2Stream:
     """The state of one stream, which `H2Connection` reads and writes frames for.
 
     It is an `Attempt` towards its request: `write` any number of times, `end` once; `abort` at any
-    time. After `abort`, or after the receiver was told of a failure, `receiver` is None and every
+    time. After `abort`, or after the receiver learned of a failure, `receiver` is None and every
     call is ignored.
     """
 

@@ -146,7 +146,7 @@ METHODS: Mapping[str, Method] = {
     "prepare_settings": Method(Settings, None),
     "commit_settings": Method(None, None),
     "abort_settings": Method(None, None),
-    # What the TCP listeners tell clients of HTTP/3, for those whose state has changed.
+    # What the TCP listeners advertise to clients, for those whose state has changed.
     "set_alt_svc": Method(dict[str, Advertising], None),
     "reopen_logs": Method(None, None),
     "set_log_level": Method(str, None),

@@ -37,7 +37,7 @@ def _digest(path: Path) -> bytes:
 
 
 def key_log(evidence: Evidence) -> None:
-    """One side wrote a key log; without it the case cannot be judged."""
+    """One side wrote a key log; without it the case cannot be checked."""
     if evidence.key_log is None:
         raise CheckUnsupported("neither side wrote a key log")
 

@@ -386,8 +386,8 @@ const facts = (one) => {
   }
   const all = (value) => Object.entries(value).map(([key, each]) => [words(key), fact(key, each)]);
   (one.paths || []).forEach((path, index) => boxes.push(section(`Path ${index + 1}`, all(path))));
-  const told = (value) => Object.entries(value || {}).map(([key, each]) => [words(key), typeof each === "number" ? count(each) : String(each)]);
-  if (one.transport === "quic") boxes.push(section("Our transport parameters", told(one.local_parameters)), section("The client's transport parameters", told(one.remote_parameters)));
+  const rows = (value) => Object.entries(value || {}).map(([key, each]) => [words(key), typeof each === "number" ? count(each) : String(each)]);
+  if (one.transport === "quic") boxes.push(section("Our transport parameters", rows(one.local_parameters)), section("The client's transport parameters", rows(one.remote_parameters)));
   return boxes;
 };
 

@@ -206,8 +206,8 @@ class TimeChart {
     if (this.dragging) return;
     const time = this.time(event);
     view.cursor(time);
-    const told = this.options.hover ? this.options.hover(time, event) : "";
-    tip.show(event, units.time(time) + (told ? "\n" + told : ""));
+    const text = this.options.hover ? this.options.hover(time, event) : "";
+    tip.show(event, units.time(time) + (text ? "\n" + text : ""));
   }
 
   press(event) {

@@ -25,7 +25,7 @@ function limitBar(parent, data) {
     key.append(`${stateName(state)} ${units.percent(spent, whole)} (${units.time(spent)})`);
     key.title = report.meanings[state] || "";
   }
-  if (!limits.length) caption.append("not to be told from this trace");
+  if (!limits.length) caption.append("cannot be determined from this trace");
 }
 
 function limitStrip(parent, data) {
@@ -93,20 +93,20 @@ function congestion(parent, data) {
       markHandshake(chart, data);
     },
     hover(time) {
-      const told = [];
+      const text = [];
       const windowNow = at(windows, time), flightNow = at(flight, time), lossNow = at(losses, time);
-      if (windowNow) told.push(`congestion window: ${units.size(windowNow[3])}`);
-      if (flightNow) told.push(`in flight: ${units.size(flightNow[3])}`);
+      if (windowNow) text.push(`congestion window: ${units.size(windowNow[3])}`);
+      if (flightNow) text.push(`in flight: ${units.size(flightNow[3])}`);
       const threshold = at(ssthresh, time);
-      if (threshold) told.push(`slow start threshold: ${units.size(threshold[3])}`);
+      if (threshold) text.push(`slow start threshold: ${units.size(threshold[3])}`);
       const state = at(data.states, time);
-      if (state) told.push(`state: ${state[1]}`);
+      if (state) text.push(`state: ${state[1]}`);
       const near = Math.max(data.losses.width, (view.end - view.start) / 150);
       if (lossNow && time - lossNow[0] < near) {
         const count = Object.values(lossNow[1]).reduce((sum, number) => sum + number, 0);
-        told.push(`lost here: ${count} packet${count === 1 ? "" : "s"}`);
+        text.push(`lost here: ${count} packet${count === 1 ? "" : "s"}`);
       }
-      return told.join("\n");
+      return text.join("\n");
     },
   });
 }
@@ -144,10 +144,10 @@ function roundTrips(parent, data) {
     },
     hover(time) {
       const sample = at(rtt, time), mean = at(smoothed, time);
-      const told = [];
-      if (sample) told.push(`sample: ${units.time(sample[1])}` + (sample[1] < sample[2] ? ` to ${units.time(sample[2])}` : ""));
-      if (mean) told.push(`smoothed: ${units.time(mean[3])}`);
-      return told.join("\n");
+      const text = [];
+      if (sample) text.push(`sample: ${units.time(sample[1])}` + (sample[1] < sample[2] ? ` to ${units.time(sample[2])}` : ""));
+      if (mean) text.push(`smoothed: ${units.time(mean[3])}`);
+      return text.join("\n");
     },
   });
 }

@@ -2,36 +2,36 @@
 
 const report = JSON.parse(document.getElementById("data").textContent);
 const both = report.sides.length === 2;
-// What was sent tells most: the window and the losses are the sender's.
+// What was sent shows most: the window and the losses are the sender's.
 let chosen = both && report.sides[0].summary.direction === "received" && report.sides[1].summary.direction === "sent" ? 1 : 0;
 const side = () => report.sides[chosen];
 const byId = (id) => document.getElementById(id);
 
 function facts() {
-  const data = side(), told = data.summary;
+  const data = side(), summary = data.summary;
   byId("files").textContent = report.sides.map((one) => `${one.file}: ${one.summary.label}, qlog ${one.summary.qlog}`).join("   ·   ") +
-    (told.connection ? `   ·   connection ${told.connection}` : "") + (told.started ? `   ·   ${told.started}` : "");
-  byId("headline").textContent = told.headline;
+    (summary.connection ? `   ·   connection ${summary.connection}` : "") + (summary.started ? `   ·   ${summary.started}` : "");
+  byId("headline").textContent = summary.headline;
   const list = byId("findings");
   list.replaceChildren();
-  for (const finding of told.findings) html("li", { className: finding.level, textContent: finding.sentence }, list);
+  for (const finding of summary.findings) html("li", { className: finding.level, textContent: finding.sentence }, list);
   if (data.breaks) html("li", { className: "bad", textContent: `The trace has ${data.breaks} parse error(s), first at ${data.broken[0]}.` }, list);
   const cards = byId("facts");
   cards.replaceChildren();
-  const way = told[told.direction];
-  const complete = told.handshake.complete;
+  const way = summary[summary.direction];
+  const complete = summary.handshake.complete;
   for (const [name, value, more] of [
-    ["Goodput", units.rate(way.goodput), `${units.size(way.stream_bytes)} ${told.direction}`],
-    ["Duration", units.time(told.duration), `${told.events} events`],
-    ["RTT", `${units.time(told.rtt.min)} min`, `median ${units.time(told.rtt.p50)}, 95 % ${units.time(told.rtt.p95)}`],
-    told.direction === "sent"
-      ? ["Packets lost", `${told.loss.lost} (${units.percent(told.loss.lost, told.sent.packets)})`,
-        `${told.loss.spurious} spurious, ${told.loss.probe_timeouts} probe timeouts`]
-      : ["Never arrived", `${told.loss.never_received} (${units.percent(told.loss.never_received, told.loss.never_received + told.received.packets)})`,
-        `${told.loss.reordered} reordered`],
-    ["Congestion window", told.congestion.window_max === null ? "–" : `${units.size(told.congestion.window_max)} max`,
-      `cut ${told.congestion.window_cuts} times`],
-    ["Handshake", told.handshake.before_trace ? "before the trace" : units.time(complete), complete !== null && told.rtt.min ? `${(complete / told.rtt.min).toFixed(1)} × least RTT` : ""],
+    ["Goodput", units.rate(way.goodput), `${units.size(way.stream_bytes)} ${summary.direction}`],
+    ["Duration", units.time(summary.duration), `${summary.events} events`],
+    ["RTT", `${units.time(summary.rtt.min)} min`, `median ${units.time(summary.rtt.p50)}, 95 % ${units.time(summary.rtt.p95)}`],
+    summary.direction === "sent"
+      ? ["Packets lost", `${summary.loss.lost} (${units.percent(summary.loss.lost, summary.sent.packets)})`,
+        `${summary.loss.spurious} spurious, ${summary.loss.probe_timeouts} probe timeouts`]
+      : ["Never arrived", `${summary.loss.never_received} (${units.percent(summary.loss.never_received, summary.loss.never_received + summary.received.packets)})`,
+        `${summary.loss.reordered} reordered`],
+    ["Congestion window", summary.congestion.window_max === null ? "–" : `${units.size(summary.congestion.window_max)} max`,
+      `cut ${summary.congestion.window_cuts} times`],
+    ["Handshake", summary.handshake.before_trace ? "before the trace" : units.time(complete), complete !== null && summary.rtt.min ? `${(complete / summary.rtt.min).toFixed(1)} × least RTT` : ""],
   ]) {
     const card = html("div", {}, cards);
     html("dt", { textContent: name }, card);

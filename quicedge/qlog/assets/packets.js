@@ -185,10 +185,10 @@ function drawArrow(picture, arrow, [sent, received], { left, right, both }) {
   const line = svg("line", { x1: from, y1, x2, y2: yEnd, stroke: colour, "stroke-width": 1.4, "stroke-dasharray": arrow.lost ? "4 3" : "none" }, picture);
   if (arrow.lost) svg("path", { d: `M${x2 - 5},${yEnd - 5}l10,10m0,-10l-10,10`, stroke: colour, "stroke-width": 2.2, fill: "none" }, picture);
   else svg("path", { d: `M${x2},${yEnd}l${arrow.rightward ? -9 : 9},-4v8z`, fill: colour }, picture);
-  const told = `${units.time(time)}\n${type} ${number === null ? "" : number}, ${size} B\n${note}` +
+  const details = `${units.time(time)}\n${type} ${number === null ? "" : number}, ${size} B\n${note}` +
     (arrow.lost ? "\nnever arrived" : arrow.sent !== null && arrow.received !== null ? `\narrived ${units.time(arrow.received)} (${units.time(arrow.received - arrow.sent)} under way)` : "");
   const wide = svg("line", { x1: from, y1, x2: to, y2, stroke: "transparent", "stroke-width": 11 }, picture);
-  wide.addEventListener("pointermove", (event) => { tip.show(event, told); line.style.setProperty("stroke-width", "3"); });
+  wide.addEventListener("pointermove", (event) => { tip.show(event, details); line.style.setProperty("stroke-width", "3"); });
   wide.addEventListener("pointerleave", () => { tip.hide(); line.style.setProperty("stroke-width", "1.4"); });
   // The words stand at the end that sent it; with one end alone, always at that end.
   const atLeft = both ? arrow.rightward : true;

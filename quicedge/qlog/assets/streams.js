@@ -66,13 +66,13 @@ function waterfall(parent, data) {
           svg("rect", { x: from, y: y + 3, width: to - from, height: 13, rx: 2, fill: streamColour(row.id) }, chart.plot);
         }
         label(chart.svg, MARGIN.left - 8, y + 13, row.id < 0 ? "others" : String(row.id), { "text-anchor": "end" });
-        const told = `${row.what}  ${units.size(Math.max(row.sent, row.received))}`.slice(0, 90);
+        const caption = `${row.what}  ${units.size(Math.max(row.sent, row.received))}`.slice(0, 90);
         const room = chart.width - right;
         // Where the bar leaves no room on its right, the text stands on it, on a piece of paper.
         const beside = room > 220;
         const start = beside ? right + 6 : Math.max(MARGIN.left + 6, x + 6);
         const paper = beside ? null : svg("rect", { x: start - 3, y: y + 3, height: 13, fill: "var(--paper)", "fill-opacity": 0.85 }, chart.plot);
-        const text = label(chart.plot, start, y + 13, told, { class: "label" });
+        const text = label(chart.plot, start, y + 13, caption, { class: "label" });
         if (paper) paper.setAttribute("width", text.getComputedTextLength() + 6);
       });
     },

@@ -10,7 +10,7 @@ MAX_RTT_THRESHOLD = 0.016
 """Seconds."""
 MIN_RTT_DIVISOR = 8
 N_RTT_SAMPLE = 8
-"""Samples a round needs before it is judged."""
+"""Samples a round needs before it is evaluated."""
 CSS_GROWTH_DIVISOR = 4
 """How much slower conservative slow start grows."""
 CSS_ROUNDS = 5
@@ -18,7 +18,7 @@ CSS_ROUNDS = 5
 
 
 class HyStart:
-    """Judges rounds of slow start by their smallest round-trip time."""
+    """Evaluates rounds of slow start by their smallest round-trip time."""
 
     def __init__(self) -> None:
         self._last_round_min = math.inf

@@ -103,7 +103,7 @@ class KeyPhases:
     ) -> Opened | None:
         """Open a packet of the other key phase; raises TransportError on a protocol violation.
 
-        `number`: its packet number, which tells whether it is older than this phase.
+        `number`: its packet number, which shows whether it is older than this phase.
         """
         assert self.recv is not None
         is_older = self.first_received is None or number < self.first_received

@@ -403,7 +403,7 @@ class Receiver:
                 space.note_marked(ecn, counted)
                 counters.note_marked(ecn, counted)
             if eliciting:
-                # Packets that are lost or out of order, or a mark, are told of promptly (RFC 9000
+                # Loss, reordering and marks are acknowledged promptly (RFC 9000
                 # section 13.2.1).
                 space.want_ack_of(counted, now, prompt=stop != expected + counted or ecn == CE)
             self._idle.on_received(now, self._recovery.probe_timeout())
