@@ -668,8 +668,14 @@ ALT_SVC_MAX_AGE: Final = 86400
 """Seconds that a client may cache Alt-Svc (RFC 7838 section 3.1)."""
 
 ALT_SVC_PATIENCE: Final = 300.0
-"""Seconds that a client told of HTTP/3 has to arrive: browsers try it at their next connection, and
-come back to a broken one after five minutes."""
+"""Default of `alt_svc.patience` in seconds: browsers try HTTP/3 at their next connection, and come
+back to a broken one after five minutes."""
+
+ALT_SVC_PATIENCE_MIN: Final = 1.0
+"""Minimum of `alt_svc.patience` in seconds: a handshake over a bad path, and a worker's report."""
+
+ALT_SVC_PATIENCE_MAX: Final = 86400.0
+"""Maximum of `alt_svc.patience` in seconds: clients remember no longer by default."""
 
 ALT_SVC_ENOUGH: Final = 20
 """Networks whose clients were told of HTTP/3, of which none arrived, before it is withdrawn: one

@@ -226,6 +226,15 @@ class AltSvc(_Section, frozen=True):
     )
     port: Annotated[int, Meta(ge=1, le=65535)] | None = None
     """Advertised port; default: the listening port."""
+    patience: Annotated[
+        float,
+        Meta(
+            ge=limits.ALT_SVC_PATIENCE_MIN,
+            le=limits.ALT_SVC_PATIENCE_MAX,
+            extra={"unit": "seconds"},
+        ),
+    ] = limits.ALT_SVC_PATIENCE
+    """How long a told client has to arrive over QUIC before it counts as missing."""
 
 
 class Log(_Section, frozen=True):

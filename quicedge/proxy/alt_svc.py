@@ -17,7 +17,6 @@ from msgspec import Struct, field
 
 from quicedge.config.host_port import HostPort
 from quicedge.config.limits import (
-    ALT_SVC_PATIENCE,
     ALT_SVC_REPORT_MAX,
     ALT_SVC_TABLE,
     ALT_SVC_TRIAL_PERIOD,
@@ -113,11 +112,22 @@ class QuicSource:
 class TcpSource:
     """Clients on TCP."""
 
-    __slots__ = ("_clock", "_former", "_fresh", "_recent", "_turned_at", "state", "value")
+    __slots__ = (
+        "_clock",
+        "_former",
+        "_fresh",
+        "_recent",
+        "_turned_at",
+        "patience",
+        "state",
+        "value",
+    )
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], patience: float) -> None:
         self.value: bytes | None = None
         """None: there is no HTTP/3 to tell of."""
+        self.patience = patience
+        """Seconds after which a client is reported anew."""
         self.state = Advertising.ON
         self._clock = clock
         self._recent: set[bytes] = set()
@@ -153,7 +163,7 @@ class TcpSource:
     def take(self) -> list[bytes]:
         """The clients told since the last call that had not been told lately."""
         now = self._clock()
-        if now - self._turned_at >= ALT_SVC_PATIENCE:
+        if now - self._turned_at >= self.patience:
             self._turned_at = now
             self._former, self._recent = self._recent, set()
         fresh, self._fresh = self._fresh, []
@@ -176,7 +186,8 @@ class AltSvcBoard:
             source = self._quic.setdefault(name, QuicSource())
             source.value = _value(config.port or HostPort.parse(name).port, config.max_age)
         for name in tcp:
-            told = self._tcp.setdefault(name, TcpSource(self._clock))
+            told = self._tcp.setdefault(name, TcpSource(self._clock, config.patience))
+            told.patience = config.patience
             is_reachable = bool(lead_to(name, quic, config.port))
             port = config.port or HostPort.parse(name).port
             told.value = _value(port, config.max_age) if is_reachable else None

@@ -2,7 +2,7 @@
 
 Evidence is kept per TCP listener, and so per address family. A client counts as told from the first
 response that said so, and as missing when neither its address has arrived over QUIC within
-`ALT_SVC_PATIENCE`, nor anybody else. Some clients never arrive, such as curl, crawlers, and
+`alt_svc.patience`, nor anybody else. Some clients never arrive, such as curl, crawlers, and
 visitors of a single page: they are no evidence as long as others arrive, so any arrival ends the
 count. What is counted is networks, not clients: one network that drops UDP, or a crowd behind one
 address, is no evidence either. How many must be missing depends on how many usually come per
@@ -24,7 +24,6 @@ from quicedge.config.limits import (
     ALT_SVC_CHECK_INTERVAL,
     ALT_SVC_ENOUGH,
     ALT_SVC_MOST,
-    ALT_SVC_PATIENCE,
     ALT_SVC_RETRY,
     ALT_SVC_TABLE,
 )
@@ -41,8 +40,10 @@ _ODDS_MEMORY = 1000.0
 class Evidence:
     """What is known about the clients of one TCP listener. Times are in seconds of one clock."""
 
-    def __init__(self, listener: str) -> None:
+    def __init__(self, listener: str, patience: float) -> None:
         self.listener = listener
+        self.patience = patience
+        """Seconds that told clients have to arrive."""
         self.state = Advertising.ON
         self.since: float | None = None
         """When HTTP/3 was withdrawn; None: it is not."""
@@ -52,7 +53,7 @@ class Evidence:
         self.missed = 0
         self.withdrawals = 0
         self._waiting: dict[bytes, float] = {}
-        """Deadlines of told clients, earliest first."""
+        """When told clients were told, earliest first."""
         self._seen: dict[bytes, float] = {}
         """When clients arrived last, earliest first."""
         self._arrived_at = -math.inf
@@ -94,7 +95,7 @@ class Evidence:
             if now - self._seen.get(address, -math.inf) < ALT_SVC_ARRIVAL_MEMORY:
                 self.arrived += 1  # it came before, and still speaks TCP at times
             elif len(self._waiting) < ALT_SVC_TABLE:
-                self._waiting[address] = now + ALT_SVC_PATIENCE
+                self._waiting[address] = now
 
     def arrive(self, arrivals: Arrivals, now: float) -> None:
         """Something happened at a UDP listener that clients are told of."""
@@ -116,11 +117,11 @@ class Evidence:
         """Count the clients that did not arrive in time, and decide."""
         while self._waiting:
             address = next(iter(self._waiting))
-            deadline = self._waiting[address]
-            if deadline > now:
+            told_at = self._waiting[address]
+            if told_at + self.patience > now:
                 break
             del self._waiting[address]
-            self._miss(prefix_of(address), told_at=deadline - ALT_SVC_PATIENCE)
+            self._miss(prefix_of(address), told_at)
         while self._seen:
             address = next(iter(self._seen))
             if now - self._seen[address] < ALT_SVC_ARRIVAL_MEMORY:
@@ -212,7 +213,8 @@ class AltSvcEvidence:
         for name in tcp if config.enabled else ():
             places = lead_to(name, quic, config.port)
             if places:
-                kept[name] = self._listeners.get(name) or Evidence(name)
+                kept[name] = self._listeners.get(name) or Evidence(name, config.patience)
+                kept[name].patience = config.patience
             for place in places:
                 self._places[place].append(kept[name])
         self._listeners = kept

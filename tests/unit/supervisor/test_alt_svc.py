@@ -79,6 +79,18 @@ def test_it_is_withdrawn_once_enough_networks_were_told_and_nobody_arrived() -> 
     assert status.withdrawals == 1
 
 
+def test_the_patience_is_as_configured_also_for_clients_told_before_a_reload() -> None:
+    world = World(AltSvc(patience=100))
+    world.tell(*(v4(n) for n in range(ALT_SVC_ENOUGH)))
+    world.wait(99)
+    assert world.state() is Advertising.ON
+    world.evidence.configure(AltSvc(patience=120), tcp=[V4, V6], quic=[V4, V6])
+    world.wait(20)
+    assert world.state() is Advertising.ON
+    world.wait(1)
+    assert world.state() is Advertising.WITHDRAWN
+
+
 def test_few_networks_never_suffice_however_often_they_are_told() -> None:
     world = World()
     for _ in range(100):
