@@ -349,6 +349,10 @@ MEMORY_SHED_SHARE: Final = 0.05
 MAX_URI: Final = 16 * 1024
 """Bytes of a request's path and query (Caddy and nginx accept heads of 8 to 32 KB)."""
 
+LOGGED_VALUE: Final = MAX_URI
+"""Bytes of a path, an authority or a user agent that an access record shows: whole as far as the
+edge serves them, and no more of what it refuses."""
+
 RETRY_TOKEN_LIFETIME: Final = 30.0
 """Seconds; a Retry token is used at once (RFC 9000 section 8.1.4)."""
 

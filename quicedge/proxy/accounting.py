@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from quicedge.config.limits import LOGGED_VALUE
 from quicedge.config.schema import Config, Route
 from quicedge.http.message import Field
 from quicedge.http.validation import MessageError
@@ -31,9 +32,9 @@ def access_record(exchange: Exchange) -> AccessRecord:
     transport = client.transport
     agent = next((value for name, value in request.fields if name == b"user-agent"), None)
     return AccessRecord(
-        method=text(_sent_method(exchange)),
-        authority=text(request.authority),
-        path=text(request.path),
+        method=_shown(_sent_method(exchange)),
+        authority=_shown(request.authority),
+        path=_shown(request.path),
         status=exchange.status or None,
         outcome=_outcome(exchange),
         reason=exchange.reason or None,
@@ -65,8 +66,15 @@ def access_record(exchange: Exchange) -> AccessRecord:
         limited_by=client.limited_by(exchange.ended_at or exchange.started_at),
         trace_id=exchange.trace.trace_id if exchange.trace is not None else None,
         tunnel=_tunnel_facts(exchange.tunnel) if exchange.tunnel is not None else None,
-        user_agent=text(agent) if agent is not None else None,
+        user_agent=_shown(agent) if agent is not None else None,
     )
+
+
+def _shown(value: bytes) -> str:
+    """What a client has sent, for a record: no client decides how large that is."""
+    if len(value) > LOGGED_VALUE:
+        return text(value[:LOGGED_VALUE]) + "..."
+    return text(value)
 
 
 def _sent_method(exchange: Exchange) -> bytes:
@@ -79,7 +87,7 @@ def _tunnel_facts(tunnel: Tunnel) -> TunnelFacts | None:
     if not tunnel.is_open:
         return None
     return TunnelFacts(
-        protocol=text(tunnel.protocol),
+        protocol=_shown(tunnel.protocol),
         client_close_code=tunnel.client_close_code,
         origin_close_code=tunnel.origin_close_code,
         ended_first=tunnel.ended_first,
@@ -103,9 +111,9 @@ def rejected_record(
     transport = client.transport
     agent = known.get(b"user-agent")
     return AccessRecord(
-        method=text(known.get(b":method", b"")),
-        authority=text(known.get(b":authority", b"")),
-        path=text(known.get(b":path", b"")),
+        method=_shown(known.get(b":method", b"")),
+        authority=_shown(known.get(b":authority", b"")),
+        path=_shown(known.get(b":path", b"")),
         status=error.status_hint,
         outcome=Outcome.MALFORMED,
         reason=str(error),
@@ -117,7 +125,7 @@ def rejected_record(
         quic_version=transport.version,
         connection_id=transport.connection_id,
         stream_id=stream_id,
-        user_agent=text(agent) if agent is not None else None,
+        user_agent=_shown(agent) if agent is not None else None,
     )
 
 

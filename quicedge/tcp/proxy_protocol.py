@@ -28,6 +28,9 @@ _ADDRESSES = {0x11: (socket.AF_INET, 4), 0x21: (socket.AF_INET6, 16)}
 """Family and length of an address, for TCP over IPv4 and IPv6."""
 _WITHOUT_ADDRESS = {0x00: 0, 0x31: 216}
 """Unspecified, and a unix stream: the client has no IP address."""
+_MAPPED = bytes(10) + b"\xff\xff"
+"""What IPv4-mapped IPv6 addresses begin with (RFC 4291 section 2.5.5.2): load balancers with one
+socket for both families know their IPv4 clients by them."""
 _TLV = struct.Struct("!BH")
 _CRC32C_TLV = 0x03
 
@@ -90,6 +93,8 @@ def _v1_end(host: bytes, port: bytes, version: int) -> HostPort:
         or port != b"%d" % int(port)
     ):
         raise ProxyHeaderError("an address or port is malformed")
+    if isinstance(address, ipaddress.IPv6Address):
+        return HostPort(str(address.ipv4_mapped or address), int(port))
     return HostPort(str(address), int(port))
 
 
@@ -115,7 +120,7 @@ def _read_v2(data: bytes) -> ProxyHeader | None:
         tlvs = at + 2 * width + 4
         if tlvs > size:
             raise ProxyHeaderError("the addresses are cut off")
-        hosts = [socket.inet_ntop(family, header[at + n * width :][:width]) for n in (0, 1)]
+        hosts = [_v2_host(family, header[at + n * width :][:width]) for n in (0, 1)]
         ports = struct.unpack_from("!HH", header, at + 2 * width)
         source, destination = (HostPort(*end) for end in zip(hosts, ports, strict=True))
     elif kind in _WITHOUT_ADDRESS:
@@ -124,6 +129,12 @@ def _read_v2(data: bytes) -> ProxyHeader | None:
         raise ProxyHeaderError("unknown family or protocol")
     _check_tlvs(header, tlvs)
     return ProxyHeader(size, source, destination)
+
+
+def _v2_host(family: socket.AddressFamily, address: bytes) -> str:
+    if address.startswith(_MAPPED):
+        return socket.inet_ntop(socket.AF_INET, address[len(_MAPPED) :])
+    return socket.inet_ntop(family, address)
 
 
 def _check_tlvs(header: bytes, at: int) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from quicedge.config.limits import LOGGED_VALUE
 from quicedge.config.schema import Config, Limits, Otel, RequestRate, Route
 from quicedge.http.message import Field, Request, Response
 from quicedge.http.validation import MessageError
@@ -214,6 +215,16 @@ async def test_a_malformed_request_is_logged_with_what_could_be_read() -> None:
     (record,) = world.log.records
     assert (record.status, record.reason, record.path) == (400, "no authority", "/p")
     assert (record.stream_id, record.user_agent) == (8, "me")
+
+
+async def test_a_record_shows_no_more_of_a_huge_request_than_could_be_served() -> None:
+    world = World()
+    fields = [(b":path", b"/" * 300_000), (b":method", b"X" * 300_000), (b"user-agent", b"u" * 9)]
+    world.gateway.rejected(StubClient(), 8, fields, MessageError("too long", status_hint=414), 16)
+    (record,) = world.log.records
+    assert record.path == "/" * LOGGED_VALUE + "..."
+    assert record.method == "X" * LOGGED_VALUE + "..."
+    assert record.user_agent == "u" * 9
 
 
 async def test_upstreams_with_requests_that_wait_are_told_to_reclaim() -> None:

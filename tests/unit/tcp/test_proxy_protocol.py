@@ -130,7 +130,22 @@ def test_every_pair_of_addresses_is_read_back(ends, source, destination, values,
         (found.destination, ends[1], destination),
     ):
         assert end is not None
-        assert (ipaddress.ip_address(end.host), end.port) == (host, port)
+        plain = getattr(host, "ipv4_mapped", None) or host
+        assert (ipaddress.ip_address(end.host), end.port) == (plain, port)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"PROXY TCP6 ::ffff:192.0.2.1 ::ffff:198.51.100.2 1234 443\r\n",
+        v2(0x21, b"".join(bytes(10) + b"\xff\xff" + V4[at : at + 4] for at in (0, 4)) + V4[8:]),
+    ],
+)
+def test_an_ipv4_mapped_client_is_known_by_its_ipv4_address(data: bytes) -> None:
+    header = read_header(data)
+    assert header is not None
+    assert header.source == HostPort("192.0.2.1", 1234)
+    assert header.destination == HostPort("198.51.100.2", 443)
 
 
 @given(st.one_of(st.binary(), st.binary().map(lambda rest: SIGNATURE + rest),
