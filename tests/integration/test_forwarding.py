@@ -78,7 +78,7 @@ def test_metrics_tell_routes_upstreams_and_connections(tmp_path: Path) -> None:
                 for sample in family.samples
             }
 
-        listener = json.dumps({"listener": f"127.0.0.1:{running.port}"})
+        listener = json.dumps({"listener": f"127.0.0.1:{running.port}", "transport": "quic"})
         ended = f"quicedge_connection_min_rtt_seconds_count{listener}"
         other = ended.replace("127.0.0.1", "[::1]")
         wait_until(
