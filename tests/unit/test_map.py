@@ -113,3 +113,18 @@ def test_make_targets_that_pages_name_exist() -> None:
     for page in PAGES:
         named = re.findall(r"(?:^\$ |`)make ([a-z ]+)", page.read_text(), re.MULTILINE)
         assert {word for words in named for word in words.split()} <= targets, page
+
+
+def test_the_conformance_table_names_tests_that_exist() -> None:
+    """`path.py` and `path.py::name` below `tests/`; `::name` is of the path before it."""
+    tests = ROOT / "tests"
+    named = 0
+    for line in (tests / "conformance" / "README.md").read_text().splitlines():
+        path = tests
+        for file, name in re.findall(r"`((?:unit|hostile|integration|regressions)/[\w/]+\.py)?"
+                                     r"(?:::(\w+))?`", line):  # fmt: skip
+            path = tests / file if file else path
+            if file or name:
+                named += 1
+                assert re.search(rf"def {name}\b", path.read_text()), f"{path}::{name}"
+    assert named > 80
