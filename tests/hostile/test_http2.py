@@ -163,7 +163,7 @@ def test_more_streams_than_allowed_are_refused_and_no_others() -> None:
     assert len(client.origin) == MAX_STREAMS_BIDI + 1
 
 
-def test_frames_of_streams_that_are_over_are_told_apart() -> None:
+def test_frames_of_closed_streams_are_distinguished() -> None:
     client = RawClient()
     ended = client.ask()
     client.origin[0].answer()
@@ -291,7 +291,7 @@ FLOODS: dict[str, Callable[[RawClient], bytes]] = {
 
 
 @pytest.mark.parametrize("flood", FLOODS)
-def test_a_flood_is_told_to_leave_then_cut_off(flood: str) -> None:
+def test_a_flood_is_sent_goaway_then_cut_off(flood: str) -> None:
     """With a request in progress, which a client that stops in time still gets answered."""
     client = RawClient()
     client.ask(POST, end=False)

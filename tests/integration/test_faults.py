@@ -339,7 +339,7 @@ async def test_a_jump_of_the_clock_moves_nothing(
     await client.close()
 
 
-async def test_a_worker_killed_tells_its_clients_and_is_replaced(tmp_path: Path) -> None:
+async def test_clients_of_a_killed_worker_are_reset_and_it_is_replaced(tmp_path: Path) -> None:
     with demo_origin() as origin, edge(tmp_path, origin) as running:
         client = await connect(running)
         assert (await client.fetch("GET", "localhost", "/echo")).status == 200

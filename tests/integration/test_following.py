@@ -111,7 +111,7 @@ def test_the_stream_has_both_kinds_of_events_and_ends_with_the_connection(tmp_pa
     assert all(data["name"] != "quic:mtu_updated" for data in qlog[1:]), "that would be extra"
 
 
-def test_who_does_not_keep_up_loses_events_and_is_told(tmp_path: Path) -> None:
+def test_a_slow_follower_loses_events_and_learns_how_many(tmp_path: Path) -> None:
     with (
         demo_origin() as origin,
         edge(tmp_path, origin) as running,

@@ -16,7 +16,7 @@ FORWARDING = "[forwarding]\ntransport_headers = true\nserver_timing = true\ntrac
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
-def test_origins_and_clients_are_told_when_configured(tmp_path: Path) -> None:
+def test_origins_and_clients_get_transport_facts_when_configured(tmp_path: Path) -> None:
     with demo_origin() as origin, edge(tmp_path, origin, extra=FORWARDING) as running:
         done = running.get("/echo", "-v", "-H", "X-Transport-RTT-Ms: 0.001", "-H", "X-Quic-0RTT: 1",
                            "-H", f"traceparent: {PARENT}")  # fmt: skip
@@ -33,7 +33,7 @@ def test_origins_and_clients_are_told_when_configured(tmp_path: Path) -> None:
         assert running.access()[0]["trace_id"] == PARENT[3:35]
 
 
-def test_nobody_is_told_unless_configured(tmp_path: Path) -> None:
+def test_transport_facts_are_not_forwarded_unless_configured(tmp_path: Path) -> None:
     with demo_origin() as origin, edge(tmp_path, origin) as running:
         done = running.get("/echo", "-v")
         assert b"x-transport-rtt" not in done.stdout.lower()
@@ -41,7 +41,7 @@ def test_nobody_is_told_unless_configured(tmp_path: Path) -> None:
         assert b"traceparent" not in done.stdout.lower()
 
 
-def test_names_with_underscores_pass_where_origins_tell_them_apart(tmp_path: Path) -> None:
+def test_names_with_underscores_pass_where_origins_distinguish_them(tmp_path: Path) -> None:
     forged = ("-H", "x_forwarded_for: 6.6.6.6", "-H", "X-Real_IP: 6.6.6.6", "-H", "x_key: 7.7.7.7")
     for extra, passed in (("", False), ("[forwarding]\nunderscores = true", True)):
         directory = tmp_path / str(passed)
@@ -64,7 +64,7 @@ def test_access_records_hold_the_fields_that_were_chosen(tmp_path: Path) -> None
         assert record["status"] == 200
 
 
-def test_metrics_tell_routes_upstreams_and_connections(tmp_path: Path) -> None:
+def test_metrics_count_routes_upstreams_and_connections(tmp_path: Path) -> None:
     with demo_origin() as origin, edge(tmp_path, origin) as running:
         for _ in range(3):
             assert running.get("/download?size=5000").returncode == 0

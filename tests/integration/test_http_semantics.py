@@ -212,7 +212,7 @@ async def test_a_response_field_too_long_for_http3_is_answered_502(
     assert "too long" in str(record_of(running, path=path.decode())["reason"])
 
 
-async def test_only_the_edge_tells_origins_who_asks(
+async def test_only_the_edge_names_the_client_to_origins(
     running: RunningEdge, origin: RawOrigin
 ) -> None:
     forged = [

@@ -105,7 +105,9 @@ def test_an_operator_can_close_a_tcp_connection_but_not_trace_it(running: Runnin
 
 @linux
 @pytest.mark.parametrize("protocol", HTTP)
-def test_origins_clients_and_the_log_are_told_of_tcp(running: RunningEdge, protocol: str) -> None:
+def test_origins_clients_and_the_log_get_the_facts_of_tcp(
+    running: RunningEdge, protocol: str
+) -> None:
     before = len(running.access())
     said = fetch(running, "/echo", HTTP[protocol], "-D", "-").lower()
     assert "x-transport-protocol" in said
@@ -169,7 +171,7 @@ def test_metrics_are_by_protocol(running: RunningEdge, protocol: str) -> None:
     assert metric(running, "connections_total", protocol) > 0
 
 
-def test_clients_on_tcp_are_told_of_http3_and_their_arrival_is_counted(
+def test_http3_is_advertised_on_tcp_and_arrivals_are_counted(
     running: RunningEdge,
 ) -> None:
     said = fetch(running, "/", "-4", "-D", "-").lower()

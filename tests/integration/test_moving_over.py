@@ -93,7 +93,7 @@ def visit(running: RunningEdge, network: int) -> str | None:
         return answer.headers["alt-svc"]
 
 
-def test_http3_is_withdrawn_once_nobody_who_is_told_arrives_and_restored_by_an_arrival(
+def test_http3_is_withdrawn_when_no_client_arrives_and_restored_by_an_arrival(
     tmp_path: Path,
 ) -> None:
     with silent_port() as silent, demo_origin() as origin:

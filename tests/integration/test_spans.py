@@ -140,7 +140,7 @@ def test_what_is_not_recorded_is_said_to_the_origin(tmp_path: Path) -> None:
         assert spans(got, 2)[SERVER].trace_id.hex() == PARENT[3:35]
 
 
-def test_an_origin_that_fails_is_told(tmp_path: Path) -> None:
+def test_an_origin_that_fails_is_reported(tmp_path: Path) -> None:
     dead = f"http://127.0.0.1:{free_port()}"
     with collector() as got, edge(tmp_path, dead, extra=otel(got.url)) as running:
         running.get("/", "-X", "BREW")

@@ -361,7 +361,7 @@ def test_logs_rotate_by_renaming_and_sigusr1(start: Start, tmp_path: Path) -> No
     assert "/2/1/0" in (tmp_path / "access.log.2").read_text()
 
 
-def test_certificates_that_expire_are_told_and_measured(start: Start, tmp_path: Path) -> None:
+def test_certificates_that_expire_are_logged_and_measured(start: Start, tmp_path: Path) -> None:
     soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=5)
     cert, key = write_certificate(tmp_path, "a.example", expires=soon)
     edge = start(tls={"certificates": [{"cert": str(cert), "key": str(key)}]})
@@ -395,7 +395,7 @@ def test_a_signal_without_meaning_is_ignored(start: Start) -> None:
     assert edge.wait() == 0
 
 
-def test_systemd_is_told(start: Start, tmp_path: Path) -> None:
+def test_systemd_is_notified(start: Start, tmp_path: Path) -> None:
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(path)

@@ -136,7 +136,7 @@ def test_qlogdir_asks_for_every_connection(tmp_path: Path, monkeypatch: pytest.M
     assert len(traces(directory)) == 2
 
 
-def test_both_ends_tell_the_same(tmp_path: Path) -> None:
+def test_both_ends_traces_agree(tmp_path: Path) -> None:
     """Our trace against that of ngtcp2's client: packets, losses, round-trip times."""
     extra = qlog(tmp_path, rate=1.0)
     theirs = tmp_path / "client.qlog"

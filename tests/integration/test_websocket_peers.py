@@ -193,7 +193,7 @@ async def test_other_origins_and_an_rfc_9220_client(origin: Any, tmp_path: Path)
         assert record["tunnel"]["origin_close_code"] == 1000
 
 
-async def test_a_stopping_edge_tells_every_client_1001(tmp_path: Path) -> None:
+async def test_a_stopping_edge_sends_every_client_1001(tmp_path: Path) -> None:
     """HTTP/1.1 and HTTP/3 clients; the process exits as soon as they have closed."""
     async with (
         uvicorn_origin(application([])) as url,

@@ -94,7 +94,7 @@ def migrate(running: RunningEdge, visitor: Visitor) -> None:
     visitor.run(arrived)
 
 
-def test_clients_that_wait_for_a_dead_worker_are_told_at_once(tmp_path: Path) -> None:
+def test_clients_that_wait_for_a_dead_worker_are_reset_at_once(tmp_path: Path) -> None:
     with silent_origin() as origin, edge(tmp_path, origin, options="workers = 2") as running:
         waiting: dict[int, list[Visitor]] = {0: [], 1: []}
         while min(len(visitors) for visitors in waiting.values()) < 2:

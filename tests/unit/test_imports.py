@@ -210,7 +210,7 @@ def test_the_installed_product_imports_nothing_of_the_checkout_beside_it() -> No
 
 
 @pytest.mark.parametrize("folder", ["runner", "peers"])
-def test_interop_judges_import_nothing_of_the_judged(folder: str) -> None:
+def test_the_interop_runner_imports_nothing_of_quicedge(folder: str) -> None:
     for path in (CHECKOUT / "interop" / folder).rglob("*.py"):
         assert imports_of(path.read_text(), {"quicedge"}) == [], path
 

@@ -103,7 +103,7 @@ def test_unknown_commands_and_options_are_found() -> None:
 
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_pages_tell_of_commands_that_exist(page: Path, program: str) -> None:
+def test_pages_name_commands_that_exist(page: Path, program: str) -> None:
     for arguments in commands(page.read_text(), program):
         assert unknown(arguments, program) == [], arguments
 

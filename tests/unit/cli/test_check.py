@@ -216,7 +216,7 @@ def test_a_taken_admin_port_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["validate"], ["check", "--no-machine"]])
-def test_a_file_is_judged_alone(tmp_path: Path, arguments: list[str]) -> None:
+def test_a_file_is_validated_alone(tmp_path: Path, arguments: list[str]) -> None:
     config = tmp_path / "quicedge.toml"
     config.write_text(
         """

@@ -41,7 +41,7 @@ TRACE = "trace.qlog"
         (["qlog", "tail", "--admin", "127.0.0.1:9", "1a2b"], "is the edge running?"),
     ],
 )
-def test_a_mistake_is_told_in_words(tmp_path: Path, arguments: list[str], words: str) -> None:
+def test_a_mistake_is_reported_in_words(tmp_path: Path, arguments: list[str], words: str) -> None:
     trace = tmp_path / TRACE
     event = {
         "time": 1.0,

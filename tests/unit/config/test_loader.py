@@ -133,7 +133,7 @@ def test_problems_of_a_command_line_name_options(options: dict[str, Any], expect
     assert str(caught.value).startswith(expected)
 
 
-def test_all_unknown_keys_are_told_at_once() -> None:
+def test_all_unknown_keys_are_reported_at_once() -> None:
     assert len(problems(worker=1, admn={}, lissten=[])) == 3
 
 

@@ -26,7 +26,7 @@ def test_all_three_formats_name_one_moment(value: bytes) -> None:
 
 @pytest.mark.parametrize("value", FORMATS)
 @pytest.mark.parametrize("name", [b"if-modified-since", b"if-unmodified-since", b"if-range"])
-def test_conditions_are_judged_in_every_format(name: bytes, value: bytes) -> None:
+def test_conditions_are_evaluated_in_every_format(name: bytes, value: bytes) -> None:
     def status(modified: int) -> int:
         fields = [(name, value), (b"range", b"bytes=0-0")]
         return select(b"GET", fields, Validators(b'"a"', modified, 10), NOW).status

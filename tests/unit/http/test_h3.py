@@ -242,7 +242,7 @@ def test_a_stream_that_ends_before_its_head() -> None:
     ],
     ids=["declared too large", "decoded too large", "too many lines"],
 )
-def test_a_head_over_the_limits_is_told_and_the_rest_dropped(head: bytes) -> None:
+def test_a_head_over_the_limits_is_reported_and_the_rest_dropped(head: bytes) -> None:
     wire = server()
     wire.h3.stream_data(0, head, False)
     assert [entry[:2] for entry in wire.told] == [("on_field_section_too_large", 0)]
@@ -289,7 +289,7 @@ MESSAGE = (
 
 
 @given(st.lists(st.integers(0, 2000), max_size=8))
-def test_any_fragmentation_tells_the_same_and_credits_every_byte(at: list[int]) -> None:
+def test_any_fragmentation_reads_the_same_and_credits_every_byte(at: list[int]) -> None:
     wire = server()
     start = wire.consumed
     pieces = cut(MESSAGE, at)
@@ -403,7 +403,7 @@ def test_a_trace_shows_each_data_frame() -> None:
     assert wire.payload == sum(sizes)
 
 
-def test_a_trace_that_ends_is_told_of_no_further_frame() -> None:
+def test_a_trace_that_has_ended_gets_no_further_frame() -> None:
     wire = server()
     logged: list[Any] = []
     trace_codec(wire.h3, cast(Trace, SimpleNamespace(log=logged.append)))

@@ -141,7 +141,7 @@ def test_every_stream_given_up_is_cancelled_for_the_peer_s_encoder() -> None:
 
 
 @pytest.mark.parametrize("is_reset", [False, True], ids=["by us", "by the peer"])
-def test_a_blocked_stream_that_is_given_up_tells_nothing_once_it_could_go_on(
+def test_an_abandoned_blocked_stream_delivers_nothing_when_unblocked(
     is_reset: bool,
 ) -> None:
     peer = Indexing()
@@ -218,7 +218,7 @@ def test_an_outline_counts_as_the_decoder_does() -> None:
         assert seen.longest >= max(len(value) for _, value in fields[4:]) if fields[4:] else True
 
 
-def test_negative_base_is_judged_by_the_required_insert_count() -> None:
+def test_negative_base_is_checked_against_the_required_insert_count() -> None:
     """RFC 9204 section 4.5.1.2: a Base of Required Insert Count - Delta Base - 1 is fine."""
     peer = Indexing()
     peer.instruct(b"\x41a\x01b")

@@ -46,7 +46,7 @@ def test_pairs_of_others_are_left_out(tmp_path: Path) -> None:
     assert "Nothing failed." in page
 
 
-def test_a_fault_that_is_known_to_be_the_peers_is_told(tmp_path: Path) -> None:
+def test_a_known_fault_of_the_peer_is_named(tmp_path: Path) -> None:
     write(tmp_path / "a", ["quicedge"], ["qh3"], [entry("v2", "failed", "not done")])
     assert "- ✕ quicedge → qh3, v2: not done (qh3's server raises" in summarize(
         tmp_path, "quicedge"

@@ -190,7 +190,7 @@ SCENARIOS = [a_spoiled_run, a_key_update_within_a_run, a_close_within_a_run]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_both_cores_and_single_packets_tell_the_same_facts(
+def test_both_cores_and_single_packets_yield_the_same_facts(
     scenario: Callable[[Pair], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = given(Apart, monkeypatch, scenario)

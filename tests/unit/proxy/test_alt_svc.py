@@ -57,7 +57,7 @@ class World:
         return self.board.report(known)
 
 
-def test_clients_of_both_transports_are_told_the_port_of_the_listener() -> None:
+def test_clients_of_both_transports_are_sent_the_port_of_the_listener() -> None:
     world = World()
     assert world.tcp.value_for(CLIENT) == b'h3=":443"; ma=86400'
     assert world.quic.value_for(CLIENT) == b'h3=":443"; ma=86400'
@@ -109,7 +109,7 @@ def test_withdrawn_is_said_to_all_clients_of_that_listener() -> None:
     assert world.quic.value_for(CLIENT) == b'h3=":443"; ma=86400', "it works for this one"
 
 
-def test_a_trial_tells_a_small_share_the_same_all_the_time_and_in_every_worker() -> None:
+def test_a_trial_advertises_to_the_same_small_share_in_every_worker() -> None:
     one, two = World(), World()
     for world in (one, two):
         world.board.set_states({V4: Advertising.TRIAL})
@@ -126,7 +126,7 @@ def test_a_trial_tells_a_small_share_the_same_all_the_time_and_in_every_worker()
     assert later != chosen, "others have their turn"
 
 
-def test_a_client_is_reported_once_in_a_while_however_many_responses_tell_it() -> None:
+def test_a_client_is_reported_once_in_a_while_however_many_responses_it_gets() -> None:
     world = World()
     for _ in range(100):
         world.tcp.value_for(CLIENT)

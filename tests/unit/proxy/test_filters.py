@@ -192,7 +192,7 @@ class Told:
         return self.value
 
 
-def test_alt_svc_is_what_the_listener_tells_its_client() -> None:
+def test_alt_svc_is_what_the_listener_advertises() -> None:
     theirs = Response(200, [(b"alt-svc", b'h3=":8443"')], b"1.1")
     told = Told(b'h3=":4433"; ma=60')
     client = StubClient(alt_svc=told)
@@ -207,7 +207,7 @@ def test_an_origins_alt_svc_is_dropped_where_the_edge_has_none() -> None:
     assert alt_svc_of(theirs, StubClient(alt_svc=None)) == []
 
 
-def test_server_timing_is_told_of_origins_alone() -> None:
+def test_server_timing_is_added_to_responses_of_origins_only() -> None:
     chain = chain_of(server_timing=True)
     about = exchange(StubClient())
     assert b"server-timing" not in dict(chain.on_response(Response(404), about).fields)

@@ -80,7 +80,7 @@ async def test_without_the_store_a_worker_counts_for_itself() -> None:
     assert accepted(rates, 20) == 0
 
 
-async def test_refused_requests_are_not_told() -> None:
+async def test_refused_requests_are_not_reported_to_the_store() -> None:
     store, clock = Store(), Clock()
     counts, rates = worker(store, clock)
     accepted(rates, 1000)

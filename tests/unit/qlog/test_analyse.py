@@ -359,7 +359,7 @@ def test_missing_numbers_remembered_are_bounded() -> None:
         ([20.0] * 20 + [200.0 + at for at in range(20)], True),
     ],
 )
-def test_a_queue_is_told_from_many_samples_alone(
+def test_a_queue_is_inferred_from_many_samples_only(
     tmp_path: Path, samples: list[float], told: bool
 ) -> None:
     metrics = [
@@ -420,7 +420,7 @@ def test_packets_after_the_other_end_are_lost_to_nobody(tmp_path: Path) -> None:
     assert int(match[2]) == pytest.approx(len(lost), abs=3)
 
 
-def test_both_ends_of_which_one_begins_late_tell_no_losses(tmp_path: Path) -> None:
+def test_traces_of_which_one_begins_late_show_no_losses(tmp_path: Path) -> None:
     client, server = both(tmp_path, lossy())
     server.begins_late = True
     assert ends(client, server) == [

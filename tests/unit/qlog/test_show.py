@@ -117,7 +117,7 @@ def test_json_of_what_json_cannot_hold() -> None:
     assert json.loads(text)["name"] == "quic:packet_sent"
 
 
-def test_stats_tell_the_story(paths: tuple[Path, Path]) -> None:
+def test_stats_count_what_happened(paths: tuple[Path, Path]) -> None:
     client, server = paths
     page = run("stats", server).output
     for told in ("congestion window", f"{lossy().datagrams_lost} packets lost", "Mbit/s",

@@ -150,7 +150,7 @@ def test_answers_to_those_not_let_in_are_limited_in_rate(rules: dict[str, Any]) 
     assert sent == limits.REFUSALS_PER_SECOND
 
 
-def test_handshakes_a_second_are_limited_and_come_back() -> None:
+def test_handshakes_per_second_are_limited_and_come_back() -> None:
     one = admission(handshakes_per_second=5)
     first = [decide(one, ONE, now=10.0).decision for _ in range(6)]
     assert first == [Decision.ACCEPT] * 5 + [Decision.DROP]

@@ -76,7 +76,7 @@ def test_rotation_costs_no_resumption_until_a_key_is_gone() -> None:
         (TICKET_LIFETIME + 1, False),
     ],
 )
-def test_a_ticket_tells_its_age_to_every_host(later: float, good: bool) -> None:
+def test_every_host_knows_the_age_of_a_ticket(later: float, good: bool) -> None:
     session = Session(VERSION_1, 0x1301, b"r" * 32, "localhost", "h3", 7, NOW)
     here, there = (Tickets(b"", FleetKeys([OLD], lambda o=offset: o)) for offset in CLOCKS)
     opened = there.open(here.seal(session, NOW), 70.0 + later)

@@ -318,7 +318,7 @@ def test_a_client_that_stops_in_its_upload_is_waited_for(tmp_path: Path) -> None
     assert spent[Limit.PEER] > 3.5
 
 
-def test_a_trace_begun_in_mid_connection_tells_of_its_own_time(tmp_path: Path) -> None:
+def test_a_trace_begun_in_mid_connection_covers_its_own_time(tmp_path: Path) -> None:
     run = Run(tmp_path, rate=1_250_000)
     run.shake_hands()
     run.ask()

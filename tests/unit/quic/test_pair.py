@@ -148,7 +148,7 @@ def test_a_handshake_that_stalls_is_dropped_at_its_deadline() -> None:
     assert pair.now - 1000.0 == pytest.approx(10, abs=1)
 
 
-def test_a_sender_held_back_by_a_limit_tells_the_peer_once(
+def test_a_sender_held_back_by_a_limit_sends_one_blocked_frame(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told = []

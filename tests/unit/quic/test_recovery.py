@@ -171,7 +171,7 @@ def test_an_older_packet_is_lost_after_nine_eighths_of_the_rtt() -> None:
     assert sender.recovery.bytes_in_flight == 0
 
 
-def test_a_loss_of_what_a_probe_repeated_is_told_once() -> None:
+def test_a_loss_of_what_a_probe_repeated_is_reported_once() -> None:
     sender = with_sample()
     first = sender.send(2.0)
     at = sender.timeout()

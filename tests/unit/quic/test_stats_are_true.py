@@ -98,7 +98,7 @@ def test_the_delivery_rate_is_that_of_the_link(rate: float, delay: float) -> Non
     assert sent[Limit.CONGESTION] > 0.7 * congested
 
 
-def test_reordering_is_no_loss_and_is_told() -> None:
+def test_reordering_is_reported_and_is_no_loss() -> None:
     """Jitter beyond the reordering threshold: losses are declared, and taken back."""
     pair, lost, _ = download(delay=0.02, jitter=0.02, rate=2_500_000)
     recovery = pair.server.connection.recovery

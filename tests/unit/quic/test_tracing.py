@@ -155,7 +155,7 @@ def test_version_and_protocol_are_told_once(tmp_path: Path, level: str, late: bo
     assert (found.version, found.alpn) == ("00000001", "test")
 
 
-def test_protocols_without_agreement_are_told(tmp_path: Path) -> None:
+def test_protocols_without_agreement_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "t.sqlog"
     pair = make_pair(client_options={"alpn_protocols": ["other"]})
     server = pair.server.connection

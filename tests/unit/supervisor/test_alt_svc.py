@@ -65,7 +65,7 @@ class World:
         assert self.state() is Advertising.WITHDRAWN
 
 
-def test_it_is_withdrawn_once_enough_networks_were_told_and_nobody_arrived() -> None:
+def test_it_is_withdrawn_once_clients_of_enough_networks_do_not_arrive() -> None:
     world = World()
     world.tell(*(v4(n) for n in range(ALT_SVC_ENOUGH)))
     world.wait(ALT_SVC_PATIENCE - 1)
@@ -91,7 +91,7 @@ def test_the_patience_is_as_configured_also_for_clients_told_before_a_reload() -
     assert world.state() is Advertising.WITHDRAWN
 
 
-def test_few_networks_never_suffice_however_often_they_are_told() -> None:
+def test_few_networks_never_suffice_however_often_they_are_advertised_to() -> None:
     world = World()
     for _ in range(100):
         world.tell(*(v4(n) for n in range(ALT_SVC_ENOUGH - 1)))
@@ -257,7 +257,7 @@ def test_it_is_restored_when_a_client_arrives(waited: float) -> None:
     assert status.withdrawals == 1
 
 
-def test_a_client_told_after_it_arrived_is_not_missing() -> None:
+def test_a_client_advertised_to_after_it_arrived_is_not_missing() -> None:
     """Browsers keep TCP connections beside QUIC; reports of two workers come in any order."""
     world = World()
     world.arrive(*(v4(n) for n in range(100)))

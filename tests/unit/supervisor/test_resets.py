@@ -31,7 +31,7 @@ def received(sock: socket.socket) -> list[tuple[bytes, Any]]:
         return found
 
 
-def test_every_client_is_told_twice_whatever_else_the_memory_holds() -> None:
+def test_every_client_is_reset_twice_whatever_else_the_memory_holds() -> None:
     listener, clients = udp(), [udp() for _ in range(3)]
     good = [
         Client(0, sock.getsockname(), UNKNOWN, bytes((number,)) * 8)

@@ -30,6 +30,6 @@ def test_the_main_limit_is_the_longest_that_is_not_idleness() -> None:
     assert main_limit(limited_seconds(info(0), age=100)) is None
 
 
-def test_an_old_kernel_does_not_tell() -> None:
+def test_an_old_kernel_reports_no_limits() -> None:
     assert limited_seconds(NOTHING, age=10) == {}
     assert main_limit({}) is None

@@ -201,7 +201,7 @@ def test_what_the_collector_refuses_is_counted(result: SpanExportResult | Except
     export.close()
 
 
-def test_closing_waits_for_a_hanging_collector_no_longer_than_told() -> None:
+def test_closing_waits_for_a_hanging_collector_no_longer_than_configured() -> None:
     gate = Gate()
     export = SpanExport(Otel(enabled=True), exporter=gate, environment=SMALL)
     export.put([span()])

@@ -62,7 +62,7 @@ def test_all_values_of_a_slot_are_used() -> None:
 
 
 @pytest.mark.parametrize("slots", [0, 129])
-def test_numbers_of_slots_that_one_byte_does_not_tell_are_refused(slots: int) -> None:
+def test_numbers_of_slots_that_one_byte_cannot_encode_are_refused(slots: int) -> None:
     with pytest.raises(ValueError, match="number of slots"):
         ConnectionIdCodec(slots)
 

@@ -454,7 +454,7 @@ async def test_a_slow_origin_holds_back_the_request() -> None:
         assert "resume" in recorder.events
 
 
-async def test_an_aborted_exchange_closes_its_connection_and_tells_nothing() -> None:
+async def test_an_aborted_exchange_closes_its_connection_and_reports_nothing() -> None:
     closed = asyncio.Event()
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

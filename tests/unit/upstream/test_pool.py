@@ -278,7 +278,7 @@ async def test_when_no_server_takes_connections_the_last_reason_is_told() -> Non
         assert sum(stats["failures"] for stats in group.stats().values()) == 2
 
 
-async def test_all_that_wait_for_a_dead_server_are_told() -> None:
+async def test_all_that_wait_for_a_dead_server_fail() -> None:
     async with upstream(refused(), max_connections=1) as group:
         recorders = [send(group, request())[1] for _ in range(20)]
         for recorder in recorders:

@@ -67,7 +67,7 @@ async def test_h2_needs_alpn(tmp_path: Path, ca: str) -> None:
         assert recorder.kind == "tls"
 
 
-async def test_an_unknown_issuer_is_refused_and_told(tmp_path: Path) -> None:
+async def test_an_unknown_issuer_is_refused_and_reported(tmp_path: Path) -> None:
     tls = server_context(tmp_path, "localhost")
     async with origin(says(OK), tls=tls) as server, upstream(server) as group:
         recorder = await fetch(group, request())

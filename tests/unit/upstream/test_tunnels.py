@@ -286,7 +286,7 @@ async def test_tunnels_of_origins_with_both_versions_use_http1(tmp_path: Path) -
         stream.abort()  # type: ignore[attr-defined]
 
 
-async def test_a_tls_origin_is_told_soon_that_its_client_has_ended(
+async def test_a_tls_origin_learns_soon_that_its_client_has_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """TLS cannot be half-closed: the origin gets some time, then the end of the connection."""

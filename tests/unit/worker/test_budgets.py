@@ -138,7 +138,7 @@ ATTACKS: dict[str, Callable[[Client], None]] = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
-def test_a_flood_is_told_to_leave_then_cut_off(attack: Callable[[Client], None]) -> None:
+def test_a_flood_is_sent_goaway_then_cut_off(attack: Callable[[Client], None]) -> None:
     client = Client()
     client.ask(end=False)
     bursts = [ABANDONED_BURST, H3_OVERHEAD_BURST]
