@@ -28,8 +28,9 @@ run: $(VENV)/.installed
 	fi; \
 	$(BIN)/quicedge demo
 
-# JOBS: processes that share the test files. Tests that measure time under load run alone afterwards.
-JOBS ?= 2
+# JOBS: processes that share the test files; most tests wait more than they compute.
+# Tests that measure time under load run alone afterwards.
+JOBS ?= 3
 test: $(VENV)/.installed-test core-if-possible
 ifdef ARGS
 	$(PYTEST) $(ARGS)
