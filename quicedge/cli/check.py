@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from quicedge.cli import findings
 from quicedge.cli.findings.finding import Level
-from quicedge.cli.options import config_options, make_config
+from quicedge.cli.options import Options, config_options, make_config
 from quicedge.config.listeners import listeners
 from quicedge.config.schema import Config
 
@@ -27,23 +27,14 @@ _STYLE = {Level.ERROR: "bold red", Level.WARNING: "yellow", Level.OK: "green"}
     is_flag=True,
     help="Check the file alone, without this machine (as `quicedge validate`).",
 )
-def command(
-    path: str | None,
-    upstream: str | None,
-    root: str | None,
-    listen: tuple[str, ...],
-    workers: int | None,
-    admin: str | None,
-    as_json: bool,
-    file_alone: bool,
-) -> None:
+def command(options: Options, as_json: bool, file_alone: bool) -> None:
     """Check a configuration on this machine; exits with 1 on errors.
 
     As root, checks run as the user that workers run as. Resources held by an edge that is already
     running with the same configuration are not reported as conflicts.
     """
-    config = make_config(path, upstream, root, listen, workers, admin, machine=False)
-    show(config, [] if file_alone else findings.examine(config, path), as_json=as_json)
+    config = make_config(options, machine=False)
+    show(config, [] if file_alone else findings.examine(config, options.path), as_json=as_json)
 
 
 def show(config: Config, found: list[findings.Finding], *, as_json: bool) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -32,8 +34,33 @@ class Refused(click.ClickException):
     exit_code = 2
 
 
-def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--config`, `--upstream` and `--root`, with their options."""
+@dataclass(frozen=True)
+class Options:
+    """A configuration file, or what to serve without one."""
+
+    path: str | None = None
+    upstream: str | None = None
+    root: str | None = None
+    listen: tuple[str, ...] = ()
+    workers: int | None = None
+    admin: str | None = None
+
+
+def config_options(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--config`, `--upstream` and `--root`, with their options; a command gets `Options`."""
+
+    @functools.wraps(run)
+    def command(
+        path: str | None,
+        upstream: str | None,
+        root: str | None,
+        listen: tuple[str, ...],
+        workers: int | None,
+        admin: str | None,
+        **others: Any,
+    ) -> Any:
+        return run(Options(path, upstream, root, listen, workers, admin), **others)
+
     for option in (
         click.option(
             "--workers",
@@ -67,32 +94,24 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def make_config(
-    path: str | None,
-    upstream: str | None,
-    root: str | None,
-    listen: tuple[str, ...],
-    workers: int | None,
-    admin: str | None,
-    *,
-    machine: bool = True,
-) -> Config:
+def make_config(options: Options, *, machine: bool = True) -> Config:
     """The configuration selected by the options; raises click.ClickException with exit code 2.
 
     For `machine` see `load_config`.
     """
-    if sum(option is not None for option in (path, upstream, root)) != 1:
+    path = options.path
+    if sum(option is not None for option in (path, options.upstream, options.root)) != 1:
         raise click.UsageError("specify one of --config FILE, --upstream URL and --root DIRECTORY")
     try:
         if path is None:
             return config_from_options(
-                upstream,
-                root=root,
-                listen=list(listen) or development_listen(),
-                workers=workers,
-                admin=admin,
+                options.upstream,
+                root=options.root,
+                listen=list(options.listen) or development_listen(),
+                workers=options.workers,
+                admin=options.admin,
             )
-        if listen or workers or admin:
+        if options.listen or options.workers or options.admin:
             raise click.UsageError(
                 "--listen, --workers and --admin cannot be combined with --config"
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from quicedge.cli.check import show
-from quicedge.cli.options import make_config
+from quicedge.cli.options import Options, make_config
 
 
 @click.command()
@@ -23,5 +23,5 @@ def command(path: str, as_json: bool) -> None:
 
     The same as `quicedge check --no-machine`, for files written on another machine.
     """
-    config = make_config(path, None, None, (), None, None, machine=False)
+    config = make_config(Options(path), machine=False)
     show(config, [], as_json=as_json)
