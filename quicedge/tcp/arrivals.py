@@ -119,7 +119,9 @@ class Arrivals:
             return
         assert listener.contexts is not None, "a listener without TLS has PlainArrivals"
         self.counters["accepted"] += 1
-        transport = TlsTransport(self, listener.contexts, self._loop, proxied=proxies is not None)
+        transport = TlsTransport(
+            self, listener.contexts, self._loop, sock, proxied=proxies is not None
+        )
         self._open[transport] = now
         self._begin(transport, _Arrival(remote, None, listener, share, now))
         task = self._loop.create_task(self._attach(transport, sock))

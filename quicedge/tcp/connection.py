@@ -8,7 +8,7 @@ from collections.abc import Callable
 from quicedge.config.host_port import HostPort
 from quicedge.config.limits import TCP_INFO_AGE
 from quicedge.shares import Client
-from quicedge.tcp.info import TcpInfo, congestion_control, read_info, unacknowledged
+from quicedge.tcp.info import TcpInfo, congestion_control, read_info, read_rtt, unacknowledged
 from quicedge.tcp.tls import Certificate
 from quicedge.tcp.transport import TlsTransport
 
@@ -48,11 +48,10 @@ class TcpConnection:
         self.handshake_seconds = clock() - created_at
         """From accepting it to the end of the handshake."""
         self._clock = clock
-        self._socket = transport.get_extra_info("socket")
+        self._socket = transport.socket
         self._info: TcpInfo | None = None
         self._info_at = float("-inf")
-        info = self.info()
-        self.syn_rtt = info.smoothed_rtt if info is not None else None
+        self.syn_rtt = read_rtt(self._socket)
         """The round trip before TLS, in seconds, as far as the kernel knows it."""
 
     @property

@@ -215,6 +215,8 @@ _LAYOUT = struct.Struct("=8B24I4Q6I4Q2I2Q6I2H9I")
 """The longest known `struct tcp_info`; the last number is bit fields that differ by release."""
 _MINIMUM_SIZE = 104
 """Up to `tcpi_total_retrans`: Linux 2.6.10."""
+_RTT = struct.Struct("=68xI")
+"""Up to `tcpi_rtt`."""
 _DEFAULTS = len(TcpInfo._field_defaults)
 
 
@@ -252,6 +254,18 @@ def read_info(sock: Socket) -> TcpInfo | None:
         return parse_info(sock.getsockopt(socket.IPPROTO_TCP, TCP_INFO, _LAYOUT.size))
     except OSError:
         return None  # closed, or not TCP
+
+
+def read_rtt(sock: Socket) -> float | None:
+    """The smoothed round trip alone, in seconds, for a fraction of the cost; None: unknown."""
+    if not IS_LINUX:
+        return None
+    try:
+        facts = sock.getsockopt(socket.IPPROTO_TCP, TCP_INFO, _RTT.size)
+    except OSError:
+        return None  # closed, or not TCP
+    (rtt,) = _RTT.unpack(facts)
+    return rtt * _MICROSECONDS or None
 
 
 def unacknowledged(sock: Socket) -> int | None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import socket
 import ssl
+import sys
+import termios
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import uvloop
 
 from quicedge.config import limits
+from quicedge.config.limits import TCP_READ_SIZE
 from quicedge.quic.tls import CertificateStore
 from quicedge.shares.connections import AdmissionReason, ConnectionRules, Connections
 from quicedge.shares.prefixes import AccessList, Networks
@@ -302,6 +307,43 @@ async def test_large_uploads_arrive_whole_through_pauses() -> None:
         writer.write(sent)
         await until(lambda: len(got) == len(sent))
         assert bytes(got) == sent
+
+
+def test_every_connection_has_its_turn_beside_an_uploader() -> None:
+    """libuv goes on reading a socket while its reads fill the buffer: megabytes, all of which would
+    be decrypted before anybody else's request is looked at."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        most = runner.run(_most_read_in_one_turn())
+    assert TCP_READ_SIZE // 2 < most <= TCP_READ_SIZE
+
+
+async def _most_read_in_one_turn() -> int:
+    """Bytes that an uploader with a full socket gets in, at most, between two turns of the loop."""
+    async with front() as one:
+        reader, writer = await one.connect()
+        writer.write(b"x")
+        await reader.readexactly(1)
+        session = one.sessions[0]
+        transport = session.connection.transport
+        session.data_received = lambda data: None  # type: ignore[method-assign]
+        transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+        transport.pause_reading()
+        writer.write(bytes(3 << 20))
+        size = transport.bytes_received
+
+        def waiting() -> bool:
+            # Peeking does not tell how much there is.
+            queued = fcntl.ioctl(transport.socket.fileno(), termios.FIONREAD, bytes(4))
+            return int.from_bytes(queued, sys.byteorder) >= 4 * TCP_READ_SIZE
+
+        await until(waiting)
+        transport.resume_reading()
+        most, before = 0, size
+        while transport.bytes_received < size + 4 * TCP_READ_SIZE:
+            most = max(most, transport.bytes_received - before)
+            before = transport.bytes_received
+            await asyncio.sleep(0)
+        return max(most, transport.bytes_received - before)
 
 
 # --- the PROXY protocol ---------------------------------------------------------------------------

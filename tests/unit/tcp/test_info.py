@@ -15,6 +15,7 @@ from quicedge.tcp.info import (
     congestion_control,
     parse_info,
     read_info,
+    read_rtt,
     unacknowledged,
 )
 from tests.support.peers import wait_until
@@ -48,6 +49,7 @@ def test_facts_of_a_new_connection(pair: Pair) -> None:
     assert facts.congestion_window == facts.snd_cwnd * facts.snd_mss
     assert facts.smoothed_rtt is not None, "the SYN-ACK was the first sample"
     assert 0 < facts.smoothed_rtt < 5
+    assert read_rtt(server) == facts.smoothed_rtt
     assert facts.ssthresh is None
     assert facts.delivery_bits is None
     assert facts.bytes_in_flight == facts.total_retrans == 0
@@ -108,6 +110,7 @@ def test_a_closed_socket_has_no_facts(pair: Pair) -> None:
     server, _ = pair
     server.close()
     assert read_info(server) is None
+    assert read_rtt(server) is None
     assert unacknowledged(server) is None
     assert congestion_control(server) is None
 
@@ -116,6 +119,7 @@ def test_a_closed_socket_has_no_facts(pair: Pair) -> None:
 def test_a_udp_socket_has_no_facts() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         assert read_info(sock) is None
+        assert read_rtt(sock) is None
         assert congestion_control(sock) is None
 
 
