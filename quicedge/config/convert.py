@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import types
-from enum import StrEnum
+from enum import Enum
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -109,7 +109,7 @@ def _options(hint: Any) -> tuple[Any, ...] | None:
     """The values that a choice is between; None for other types."""
     if get_origin(hint) is Literal:
         return get_args(hint)
-    if isinstance(hint, type) and issubclass(hint, StrEnum):
+    if isinstance(hint, type) and issubclass(hint, Enum):
         return tuple(option.value for option in hint)
     return None
 

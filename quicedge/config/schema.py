@@ -6,7 +6,7 @@ accepts `"30s"`, `"500ms"`, `"16KB"` as well as plain numbers.
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
@@ -36,6 +36,13 @@ class OriginProtocol(StrEnum):
     AUTO = "auto"
     HTTP_1_1 = "http/1.1"
     H2 = "h2"
+
+
+class ProxyVersion(IntEnum):
+    """Of the PROXY protocol."""
+
+    V1 = 1
+    V2 = 2
 
 
 class Balance(StrEnum):
@@ -196,6 +203,11 @@ class Upstream(_Section, frozen=True):
     """PEM bundle that https origins are verified against; default: the system's."""
     tls_server_name: str | None = None
     """SNI and the name to verify; default: the server's host."""
+    proxy_protocol: ProxyVersion | None = None
+    """Begin connections with a PROXY header of this version; only HTTP/1.1 without TLS.
+
+    Each connection then carries the requests of one client address and port.
+    """
 
 
 class Route(_Section, frozen=True):

@@ -26,6 +26,7 @@ from quicedge.config.schema import (
     Admin,
     Config,
     Limits,
+    OriginProtocol,
     Qlog,
     RequestRate,
     Retry,
@@ -416,6 +417,15 @@ def _upstream(where: str, upstream: Upstream, written: Document) -> Iterator[Pro
             yield Problem(join(where, key), "has no effect: no server uses https://")
     if upstream.tls_ca and not upstream.tls_verify:
         yield Problem(join(where, "tls_ca"), "has no effect with tls_verify = false")
+    if upstream.proxy_protocol is not None:
+        where_told = join(where, "proxy_protocol")
+        if https:
+            yield Problem(where_told, "not supported for servers with https://")
+        if upstream.protocol is OriginProtocol.H2:
+            yield Problem(
+                where_told,
+                'not supported with protocol = "h2": a connection carries one client\'s requests',
+            )
     name = upstream.tls_server_name
     if name is not None and (problem := host_problem(name)):
         yield Problem(join(where, "tls_server_name"), f"{name!r} {problem}")

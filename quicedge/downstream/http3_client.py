@@ -40,6 +40,14 @@ class Http3Client:
         return None if path is None else (str(path.remote[0]), path.remote[1])
 
     @property
+    def local_address(self) -> tuple[str, int] | None:
+        path = self._connection.validated_path
+        if path is None:
+            return None
+        bound = path.socket.address
+        return path.local_host or bound[0], bound[1]
+
+    @property
     def early_data(self) -> bool:
         return not self._connection.handshake_complete
 

@@ -36,6 +36,11 @@ class TcpClient:
         return self._address
 
     @property
+    def local_address(self) -> tuple[str, int] | None:
+        local = self._connection.local
+        return local.host, local.port
+
+    @property
     def early_data(self) -> bool:
         return False
 

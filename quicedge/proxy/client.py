@@ -54,6 +54,10 @@ class ClientInfo(Protocol):
         """IP address and port; None until validated, because source addresses can be forged."""
 
     @property
+    def local_address(self) -> tuple[str, int] | None:
+        """IP address and port that it connected to; None: unknown."""
+
+    @property
     def alt_svc(self) -> AltSvcSource | None:
         """What it is told of HTTP/3; None: nothing."""
 

@@ -93,7 +93,11 @@ class Origin(Protocol):
     """A group of servers that requests can be sent to (`upstream.group.Upstream`)."""
 
     def open(
-        self, request: Request, handler: ResponseHandler, client: Client | None
+        self,
+        request: Request,
+        handler: ResponseHandler,
+        client: Client | None,
+        peer: ClientInfo | None,
     ) -> OriginStream: ...
 
 
@@ -262,7 +266,7 @@ class Exchange:
         self._waiting_for_end = None
         request = self.filters.on_request(self.request, self)
         handler: ResponseHandler = self if self.tunnel is None else self.tunnel
-        self._origin = origin.open(request, handler, self.client.share)
+        self._origin = origin.open(request, handler, self.client.share, self.client)
 
     def check_held_head(self, now: float) -> None:
         """Forward a head that was held for `REQUEST_END_WAIT`; call it about once per second."""

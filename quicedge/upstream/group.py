@@ -18,6 +18,7 @@ from quicedge.upstream.base import OriginStream, ResponseHandler
 from quicedge.upstream.connect import Connector, tls_context
 from quicedge.upstream.deadline import DeadlinePool
 from quicedge.upstream.health import Prober
+from quicedge.upstream.proxy_header import Peer
 from quicedge.upstream.server import Server
 from quicedge.upstream.stream import UpstreamStream
 
@@ -104,10 +105,14 @@ class Upstream:
         return tuple(added)
 
     def open(
-        self, request: Request, handler: ResponseHandler, client: Client | None = None
+        self,
+        request: Request,
+        handler: ResponseHandler,
+        client: Client | None = None,
+        peer: Peer | None = None,
     ) -> OriginStream:
         """Send a client's request; failures are reported to the handler after this returns."""
-        stream = UpstreamStream(self, request, handler, client)
+        stream = UpstreamStream(self, request, handler, client, peer)
         stream.start()
         return stream
 

@@ -112,6 +112,10 @@ class H1Connection(asyncio.Protocol):
 
     # --- the request ----------------------------------------------------------------------------
 
+    def introduce(self, header: bytes) -> None:
+        """Send a PROXY header before the first request; call it right before `start`."""
+        self._out.append(header)
+
     def start(self, request: Request, receiver: Receiver) -> H1Connection:
         """Send a request head; `write` and `end` send the body."""
         self._idle.clear()

@@ -36,6 +36,9 @@ class Waiter(Protocol):
     stalled: bool
     """Its client makes no progress (`base.OriginStream`)."""
 
+    introduction: bytes | None
+    """The PROXY header of connections that may carry it; None: any may."""
+
     def give_up(self) -> None:
         """Others wait for its slot: fail, and call `Server.leave`."""
 
@@ -83,6 +86,8 @@ class Server:
         self._connections: dict[OriginConnection, None] = {}
         self._retired: dict[OriginConnection, None] = {}
         self._ready: dict[OriginConnection, None] = {}
+        self._introduced: dict[OriginConnection, bytes] = {}
+        """The PROXY header that was sent on connections, if the server wants any."""
         self._waiting: FairQueue[Waiter] = FairQueue(limits.UPSTREAM_MAX_WAITING)
         self._served: dict[Waiter, None] = {}
         self._connecting: set[asyncio.Task[None]] = set()
@@ -113,7 +118,7 @@ class Server:
                 if not connection.active:
                     connection.close()
         if self._slots.may_take(waiter.client):
-            ready = self._take(waiter.method)
+            ready = self._take(waiter)
             if ready is not None:
                 self._attach(waiter, ready)
                 return
@@ -148,6 +153,11 @@ class Server:
     def _attach(self, waiter: Waiter, connection: OriginConnection) -> None:
         self._slots.take(waiter.client)
         self._served[waiter] = None
+        header = waiter.introduction
+        if header is not None and connection not in self._introduced:
+            assert isinstance(connection, H1Connection)
+            self._introduced[connection] = header
+            connection.introduce(header)
         waiter.attach(connection)
 
     def _most_requests(self) -> int:
@@ -156,10 +166,15 @@ class Server:
             return limits.UPSTREAM_H2_CONNECTIONS * self._max_streams
         return self._config.max_connections
 
-    def _take(self, method: bytes) -> OriginConnection | None:
-        ready = self._ready
+    def _take(self, waiter: Waiter) -> OriginConnection | None:
+        ready, method = self._ready, waiter.method
         while ready:
             connection = next(reversed(ready))
+            if waiter.introduction is not None:
+                found = self._of_client(waiter.introduction)
+                if found is None:
+                    return None
+                connection = found
             capacity = connection.capacity
             if capacity <= 1:
                 del ready[connection]
@@ -171,9 +186,26 @@ class Server:
             connection.terminate()
         return None
 
+    def _of_client(self, header: bytes) -> OriginConnection | None:
+        """The most recently used idle connection that is the client's, or nobody's yet."""
+        introduced = self._introduced
+        for connection in reversed(self._ready):
+            if introduced.get(connection, header) == header:
+                return connection
+        return None
+
+    def _make_room(self, count: int) -> None:
+        """Close idle connections of other clients, for requests that cannot use them."""
+        idle = [connection for connection in self._ready if connection in self._introduced]
+        for connection in idle[:count]:
+            # Before it says so itself: the caller goes on connecting.
+            del self._connections[connection]
+            self._retired[connection] = None
+            connection.close()
+
     def _serve(self) -> None:
         while (waiter := self._waiting.next(self._slots.may_take)) is not None:
-            connection = self._take(waiter.method)
+            connection = self._take(waiter)
             if connection is None:
                 return
             self._waiting.take(waiter, waiter.client)
@@ -190,9 +222,12 @@ class Server:
             return
         self._ready[connection] = None
         self._serve()
+        if self._introduced and self._waiting:
+            self._connect_more()  # who waits may not use it
 
     def retired(self, connection: OriginConnection) -> None:
         self._ready.pop(connection, None)
+        self._introduced.pop(connection, None)
         if connection in self._connections:
             del self._connections[connection]
             self._retired[connection] = None
@@ -200,6 +235,7 @@ class Server:
 
     def closed(self, connection: OriginConnection) -> None:
         self._ready.pop(connection, None)
+        self._introduced.pop(connection, None)
         self._retired.pop(connection, None)
         self._connections.pop(connection, None)
         self._connect_more()
@@ -234,6 +270,9 @@ class Server:
         if self._shared is False:
             wanted = waiting - under_way
             room = self._config.max_connections - len(self._connections) - under_way
+            if room < wanted and self._introduced:
+                self._make_room(wanted - room)
+                room = self._config.max_connections - len(self._connections) - under_way
         else:
             # With HTTP/2 one connection may suffice: wait for the first one.
             wanted = 1 - under_way

@@ -21,6 +21,7 @@ from quicedge.shares import Client, FairQueue, Pool, to_reclaim
 from quicedge.upstream.base import OriginStream, ResponseHandler, UpstreamError
 from quicedge.upstream.deadline import Deadline
 from quicedge.upstream.files import Directory, MovedTo, NotServed, OpenFile
+from quicedge.upstream.proxy_header import Peer
 
 _METHODS = (b"GET", b"HEAD")
 _ALLOW = (b"allow", b"GET, HEAD, OPTIONS")
@@ -72,7 +73,11 @@ class StaticUpstream:
             raise UnusableError(f"upstreams.{name}.root", error) from None
 
     def open(
-        self, request: Request, handler: ResponseHandler, client: Client | None = None
+        self,
+        request: Request,
+        handler: ResponseHandler,
+        client: Client | None = None,
+        peer: Peer | None = None,
     ) -> OriginStream:
         """Serve a request; the handler is not called before this returns."""
         stream = StaticStream(self, request, handler, client)

@@ -13,6 +13,7 @@ from quicedge.shares import Client
 from quicedge.upstream.base import ResponseHandler, TunnelHandler, UpstreamError
 from quicedge.upstream.connection import Attempt, OriginConnection
 from quicedge.upstream.deadline import Deadline, DeadlinePool
+from quicedge.upstream.proxy_header import Peer, proxy_header
 from quicedge.upstream.retry import ReplayBody, Retry, may_retry
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ class UpstreamStream:
         "_group", "_handler", "_holding", "_loop", "_paused", "_queued_at", "_refused", "_relayed",
         "_report_scheduled", "_request", "_request_paused", "_responded", "_response_ended",
         "_server", "_told_paused", "_trailers", "_tries_left", "_tunnel", "_waits_for", "client",
-        "connect_seconds", "http_version", "method", "queue_seconds", "retries", "scheme",
-        "server", "stalled",
+        "connect_seconds", "http_version", "introduction", "method", "queue_seconds",
+        "retries", "scheme", "server", "stalled",
     )  # fmt: skip
 
     def __init__(
@@ -56,7 +57,9 @@ class UpstreamStream:
         request: Request,
         handler: ResponseHandler,
         client: Client | None = None,
+        peer: Peer | None = None,
     ) -> None:
+        """`peer`: who origins are told the client is, if they are told."""
         self.server = ""
         self.queue_seconds = 0.0
         self.connect_seconds = 0.0
@@ -65,6 +68,8 @@ class UpstreamStream:
         self.retries = 0
         self.method = request.method
         self.client = client
+        version = group.config.proxy_protocol
+        self.introduction = None if version is None else proxy_header(version, peer)
         self.stalled = False
         self._group = group
         self._config = group.config

@@ -10,6 +10,7 @@ from quicedge.http.errors import OriginFailure
 from quicedge.http.message import Field, HttpVersion, Request
 from quicedge.shares import Client
 from quicedge.upstream.base import OriginStream, ResponseHandler, UpstreamError
+from quicedge.upstream.proxy_header import Peer
 
 
 class UnusableUpstream:
@@ -27,7 +28,11 @@ class UnusableUpstream:
         self.loop = loop
 
     def open(
-        self, request: Request, handler: ResponseHandler, client: Client | None = None
+        self,
+        request: Request,
+        handler: ResponseHandler,
+        client: Client | None = None,
+        peer: Peer | None = None,
     ) -> OriginStream:
         """Fail a request; the handler is called after this returns."""
         return _FailedStream(self, handler)

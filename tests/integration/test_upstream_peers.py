@@ -16,6 +16,7 @@ import pytest
 from quicedge.http.message import Request
 from quicedge.upstream.group import Upstream
 from tests.support.certs import write_certificate
+from tests.support.client_info import StubClient
 from tests.support.origins import Recorder, config_of, fetch, send, upstream
 from tests.support.peers import answers, caddy, free_port, nginx, process, wait_until
 
@@ -85,6 +86,32 @@ async def test_nginx(tmp_path: Path, root: Path) -> None:
                 assert (await fetch(group, ask(url, "/small"))).status == 200
             (stats,) = group.stats().values()
             assert stats["open"] == before  # all of them on connections that were there
+
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_nginx_learns_clients_from_the_proxy_protocol(
+    tmp_path: Path, root: Path, version: int
+) -> None:
+    port = free_port()
+    locations = f"""
+        listen 127.0.0.1:{port} proxy_protocol;
+        location /client {{
+          return 200 "$proxy_protocol_addr $proxy_protocol_port $proxy_protocol_server_addr";
+        }}
+    """
+    with nginx(tmp_path, root, locations):
+        url = f"http://127.0.0.1:{port}"
+        async with upstream(url, proxy_protocol=version) as group:
+            for host, local in (("192.0.2.1", "198.51.100.1"), ("2001:db8::7", "2001:db8::1")):
+                client = StubClient(address=(host, 5000), local_address=(local, 443))
+                for _ in range(3):
+                    recorder = Recorder()
+                    group.open(ask(url, "/client"), recorder, client.share, client)
+                    answer = await recorder.over()
+                    assert (answer.status, answer.body.decode()) == (200, f"{host} 5000 {local}")
+            assert (await fetch(group, ask(url, "/small"))).body == b"hello"
+            (stats,) = group.stats().values()
+            assert (stats["open"], stats["failures"]) == (3, 0)
 
 
 async def test_nginx_refuses_a_large_body_early_and_goes_on(tmp_path: Path, root: Path) -> None:

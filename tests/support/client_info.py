@@ -15,6 +15,7 @@ class StubClient:
     """Known and complete, unless the test says otherwise."""
 
     address: tuple[str, int] | None = ("192.0.2.1", 50000)
+    local_address: tuple[str, int] | None = ("198.51.100.1", 443)
     http_version: bytes = b"3"
     alt_svc: AltSvcSource | None = None
     first_byte_at: float | None = None

@@ -139,7 +139,15 @@ def route(**keys: str) -> str:
          "limits.deny[0]: '192.0.2.0/24' is also in allow"),
         (f'{UPSTREAM}tls_verify = true\n[[routes]]\nupstream = "app"\n',
          "upstreams.app.tls_verify: has no effect: no server uses https://"),
+        (f'{UPSTREAM}proxy_protocol = 1\nprotocol = "h2"\n[[routes]]\nupstream = "app"\n',
+         "upstreams.app.proxy_protocol: not supported with protocol = \"h2\": a connection carries "
+         "one client's requests"),
+        ('[upstreams.app]\nservers = ["https://a.test"]\nproxy_protocol = 2\n'
+         '[[routes]]\nupstream = "app"\n',
+         "upstreams.app.proxy_protocol: not supported for servers with https://"),
         # --- choices, lists, numbers, text
+        (f'{UPSTREAM}proxy_protocol = 3\n[[routes]]\nupstream = "app"\n',
+         "upstreams.app.proxy_protocol: 3 is not one of 1, 2"),
         (f"{GOOD}[quic]\nversions = []\n",
          "quic.versions: must not be empty: no client could connect"),
         (f'{GOOD}[quic]\nversions = ["v1", "v1"]\n',

@@ -54,7 +54,7 @@ class Client:
                 return
 
     # As an origin, and as its stream.
-    def open(self, request: Request, handler: Any, client: Any) -> Client:
+    def open(self, request: Request, handler: Any, *_: Any) -> Client:
         self.opened = request
         return self
 

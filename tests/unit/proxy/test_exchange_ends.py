@@ -57,7 +57,7 @@ class Origin:
 
     aborted = False
 
-    def open(self, request: Any, handler: Any, client: Any) -> Any:
+    def open(self, request: Any, handler: Any, *_: Any) -> Any:
         return self
 
     def abort(self) -> None:

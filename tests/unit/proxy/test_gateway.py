@@ -81,7 +81,7 @@ class Upstream:
         self.is_contended = contended
         self.reclaimed = 0
 
-    def open(self, request: Request, handler: Any, client: Any) -> Any:
+    def open(self, request: Request, handler: Any, client: Any, *_: Any) -> Any:
         self.requests.append(request)
         self.handler = handler
         return self

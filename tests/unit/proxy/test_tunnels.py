@@ -81,7 +81,7 @@ class FakeOrigin:
         self.got = b""
         self.ended = self.aborted = False
 
-    def open(self, request: Request, handler: Any, client: Client | None) -> Any:
+    def open(self, request: Request, handler: Any, client: Client | None, *_: Any) -> Any:
         self.handler = handler
         return self
 
