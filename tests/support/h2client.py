@@ -1,7 +1,7 @@
 """An HTTP/2 session on a fake transport and a loop moved by hand, with the test as the origin.
 
-`H2Client` speaks through the library h2, which judges every frame of the edge's; `RawClient` writes
-whatever frames it is told to.
+`H2Client` speaks through the library h2, which validates every frame it gets; `RawClient` writes
+arbitrary frames.
 """
 
 from __future__ import annotations

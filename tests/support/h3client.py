@@ -160,7 +160,7 @@ class H3Client(QuicConnectionProtocol):
 
     @property
     def told_to_leave(self) -> bool:
-        """Whether GOAWAY came, which aioquic does not tell."""
+        """Whether GOAWAY came, for which aioquic has no event."""
         at = 1  # behind the stream's type
         while at < len(self._control):
             kind, at = decode_varint(self._control, at)

@@ -121,7 +121,7 @@ def with_parameters(change: Callable[[Any], None] | None = None, raw: bytes = b"
         return buf.data + raw
 
     original = client._serialize_transport_parameters
-    # The first flight was built when the client was told to connect: build it again.
+    # The first flight was built by `connect`: build it again.
     fresh = QuicConnection(configuration=client.configuration)
     original = fresh._serialize_transport_parameters
     fresh._serialize_transport_parameters = serialize  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""An HTTP/2 origin that writes whatever frames it is told to, and nothing by itself."""
+"""An HTTP/2 origin that writes the frames of a script, and nothing by itself."""
 
 from __future__ import annotations
 

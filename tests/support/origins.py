@@ -24,7 +24,7 @@ Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Recorder:
-    """A `ResponseHandler` that keeps what it is told, in order."""
+    """A `ResponseHandler` that keeps its calls, in order."""
 
     def __init__(self) -> None:
         self.events: list[str] = []

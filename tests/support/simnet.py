@@ -79,7 +79,7 @@ def datagrams(connection: Any, now: float) -> list[bytes]:
 
 @dataclass
 class Peer:
-    """A connection, ours or aioquic's, on the link and what it told us."""
+    """A connection, ours or aioquic's, on the link and its events."""
 
     connection: Any
     address: Any

@@ -67,7 +67,7 @@ PROGRAMS: dict[str, click.Command] = {"quicedge": main, "python -m interop": int
 
 
 def commands(text: str, program: str) -> list[list[str]]:
-    """What pages tell people to run: `PROGRAM ...` in console blocks and in backticks."""
+    """What pages say to run: `PROGRAM ...` in console blocks and in backticks."""
     blocks = "\n".join(re.findall(r"```(?:console|sh|bash)\n(.*?)```", text, re.DOTALL))
     blocks = re.sub(r"\s#.*", "", blocks.replace("\\\n", " "))
     lines = [line.removeprefix("$ ") for line in blocks.splitlines()]

@@ -1,4 +1,4 @@
-"""Clients of every HTTP version with one interface: `exchange` sends a case and tells what came."""
+"""Clients of all HTTP versions, one interface: `exchange` sends a case and returns the answer."""
 
 from __future__ import annotations
 

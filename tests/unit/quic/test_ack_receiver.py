@@ -20,7 +20,7 @@ SENT = 10
 
 
 class FakeRecovery:
-    """Records what it is told of."""
+    """Records the calls it gets."""
 
     newly_acked: tuple[tuple[int, int], ...] = ()
     newest_acked_sent_time = 4.0

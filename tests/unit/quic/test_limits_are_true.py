@@ -124,8 +124,8 @@ def traced(run: Run, use: Callable[[], None], *, received: bool = False) -> dict
         limits = connection.receiving_limits if received else connection.sending_limits
         assert connection.direction == ("received" if received else "sent")
         for limit in {*whole, *limits.totals}:
-            told = limits.totals.get(limit, 0.0) / 1000
-            assert told == pytest.approx(whole.get(limit, 0.0), abs=0.12 * total), (level, limit)
+            seen = limits.totals.get(limit, 0.0) / 1000
+            assert seen == pytest.approx(whole.get(limit, 0.0), abs=0.12 * total), (level, limit)
         assert main_limit(limits.totals) is main_limit(whole)  # type: ignore[arg-type]
     return spent
 
@@ -167,9 +167,9 @@ def test_a_black_hole_is_read_from_a_trace_without_probe_timeouts(tmp_path: Path
     for event in events:
         event.get("data", {}).pop("pto_count", None)
     run.paths["core"].write_bytes(sequential(events))
-    told = run.read("core").sending_limits.totals
-    assert told[Limit.LOSS_RECOVERY] / 1000 == pytest.approx(live[Limit.LOSS_RECOVERY], rel=0.1)
-    assert told[Limit.CONGESTION] / 1000 == pytest.approx(live[Limit.CONGESTION], abs=0.5)
+    seen = run.read("core").sending_limits.totals
+    assert seen[Limit.LOSS_RECOVERY] / 1000 == pytest.approx(live[Limit.LOSS_RECOVERY], rel=0.1)
+    assert seen[Limit.CONGESTION] / 1000 == pytest.approx(live[Limit.CONGESTION], abs=0.5)
 
 
 def test_a_full_window_is_congestion_control(tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_an_upload_that_the_client_paces_is_receiving(tmp_path: Path) -> None:
     spent = traced(run, use, received=True)
     assert spent[Limit.RECEIVING] > 0.8 * sum(spent.values())
     assert run.server.limited_by(run.pair.now) is Limit.RECEIVING
-    # Nor is it told that sending lacks data: no response is due before the upload is over.
+    # Nor is sending reported to lack data: no response is due before the upload is over.
     assert run.live().get(Limit.APPLICATION, 0.0) < 0.1
 
 

@@ -21,7 +21,7 @@ def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Visit(Hostile):
-    """A client on a connection, and what the connection's handler was told."""
+    """A client on a connection, and the events of the connection's handler."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -151,13 +151,13 @@ def test_a_handshake_that_stalls_is_dropped_at_its_deadline() -> None:
 def test_a_sender_held_back_by_a_limit_sends_one_blocked_frame(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told = []
+    sent_frames = []
     for kind in (FrameType.DATA_BLOCKED, FrameType.STREAM_DATA_BLOCKED):
         spec = FRAME_TYPES[kind]
 
         def parse(data: bytes, at: int, kind: int, spec: FrameSpec = spec) -> tuple[Any, int]:
             frame, at = spec.parse(data, at, kind)
-            told.append(frame)
+            sent_frames.append(frame)
             return frame, at
 
         monkeypatch.setitem(FRAME_TYPES, kind, spec._replace(parse=parse))
@@ -171,4 +171,4 @@ def test_a_sender_held_back_by_a_limit_sends_one_blocked_frame(
     end = pair.now + 1
     while pair.step(end):  # the server consumes nothing
         pass
-    assert told == [StreamDataBlocked(stream_id, client.streams.get(stream_id).send.limit)]
+    assert sent_frames == [StreamDataBlocked(stream_id, client.streams.get(stream_id).send.limit)]

@@ -74,7 +74,7 @@ def test_a_validated_address_is_not_held_to_three_times_its_bytes() -> None:
         world.receive(*first_flight(world.client(token=brought)), path=HOME)
         (connection,) = world.endpoint.connections
         assert connection.paths.active.is_validated == free
-        # Only a complete handshake shows that it is not somebody else's copy.
+        # Only a complete handshake shows that it is not a copy of another client's.
         assert connection.validated_path is None
 
 
