@@ -10,12 +10,30 @@ from rich.console import Console
 from rich.markup import escape
 
 from quicedge.cli import findings
+from quicedge.cli.dns.resolver import DNS_PORT
 from quicedge.cli.findings.finding import Level
 from quicedge.cli.options import Options, config_options, make_config
+from quicedge.config.host_port import HostPort
 from quicedge.config.listeners import listeners
 from quicedge.config.schema import Config
 
 _STYLE = {Level.ERROR: "bold red", Level.WARNING: "yellow", Level.OK: "green"}
+
+
+def parse_resolvers(
+    context: click.Context, parameter: click.Parameter, given: tuple[str, ...]
+) -> list[HostPort] | None:
+    """The value of `--resolver`; None: it is not given."""
+    found = []
+    for text in given:
+        try:
+            resolver = HostPort.parse(text, DNS_PORT)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from error
+        if resolver.ip is None:
+            raise click.BadParameter(f"{resolver.host!r} is not an IP address")
+        found.append(resolver)
+    return found or None
 
 
 @click.command()
@@ -27,14 +45,26 @@ _STYLE = {Level.ERROR: "bold red", Level.WARNING: "yellow", Level.OK: "green"}
     is_flag=True,
     help="Check the file alone, without this machine (as `quicedge validate`).",
 )
-def command(options: Options, as_json: bool, file_alone: bool) -> None:
+@click.option(
+    "--resolver",
+    "resolvers",
+    multiple=True,
+    metavar="ADDRESS",
+    callback=parse_resolvers,
+    help="DNS server to ask for HTTPS records, address or address:port (repeatable) "
+    "[default: those of /etc/resolv.conf].",
+)
+def command(
+    options: Options, as_json: bool, file_alone: bool, resolvers: list[HostPort] | None
+) -> None:
     """Check a configuration on this machine; exits with 1 on errors.
 
     As root, checks run as the user that workers run as. Resources held by an edge that is already
     running with the same configuration are not reported as conflicts.
     """
     config = make_config(options, machine=False)
-    show(config, [] if file_alone else findings.examine(config, options.path), as_json=as_json)
+    found = [] if file_alone else findings.examine(config, options.path, resolvers)
+    show(config, found, as_json=as_json)
 
 
 def show(config: Config, found: list[findings.Finding], *, as_json: bool) -> None:

@@ -714,6 +714,21 @@ counted."""
 ALT_SVC_CHECK_INTERVAL: Final = 5.0
 """Seconds between checks of whether told clients have arrived."""
 
+DNS_DEADLINE: Final = 2.0
+"""Seconds in which all HTTPS records of a `quicedge check` are looked up, or not."""
+
+DNS_TRIES: Final = 3
+"""Queries for one name within that time: resolvers answer from their cache or within a second."""
+
+DNS_MAX_RESPONSE: Final = 4096
+"""Bytes of a DNS response that are read: more than resolvers send over UDP."""
+
+HTTPS_RECORD_TTL: Final = 3600
+"""Seconds of life of the HTTPS records that `quicedge check` suggests."""
+
+HTTPS_RECORD_NAMES: Final = 64
+"""Hosts whose HTTPS records one `quicedge check` looks up; of others it says what to publish."""
+
 TUNNEL_IDLE_TIMEOUT: Final = 3600.0
 """Seconds without a byte in either direction after which a tunnel (WebSocket) ends (HAProxy's
 documentation: `timeout tunnel 1h`): pings every minute keep it open, forgotten ones end."""

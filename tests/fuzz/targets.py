@@ -19,6 +19,7 @@ import pylsqpack
 from aioquic import tls
 
 from interop.endpoint.http09 import Http09Connection
+from quicedge.cli.dns.message import DnsError, answers, encode_query, parse_response
 from quicedge.config.limits import CONNECTION_WINDOW
 from quicedge.config.loader import ConfigError, parse_config
 from quicedge.config.positions import key_lines
@@ -51,6 +52,7 @@ from quicedge.upstream.connection import Counters
 from quicedge.upstream.h1 import H1Connection
 from quicedge.upstream.h1_request import encode_head
 from quicedge.upstream.h2 import H2Connection
+from tests.support.dnsserver import https_record, response
 from tests.support.h1client import H1Client
 from tests.support.h2client import SessionHarness
 from tests.support.hostile import Hostile, varints
@@ -494,3 +496,18 @@ def qlog_reader(data: bytes) -> None:
         for connection in analysis.connections:
             assert len(page([(analysis, connection)])) < MAX_GROWTH
         validate(file.name)
+
+
+_DNS_QUERY = encode_query(7, "www.example.com")
+
+
+@target(
+    lambda: [
+        response(_DNS_QUERY, https_record("h3", "h2", port=443), https_record(target="a.example")),
+        response(_DNS_QUERY, rcode=2),
+    ]
+)
+def dns_response(data: bytes) -> None:
+    answers(data, _DNS_QUERY)
+    with suppress(DnsError):
+        assert len(parse_response(data)) <= len(data)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from quicedge import native
-from quicedge.cli.findings import certificates, files, network
+from quicedge.cli.findings import certificates, files, https_records, network
 from quicedge.cli.findings.finding import Finding, Level
 from quicedge.cli.findings.impersonation import run_as
 from quicedge.cli.findings.running import running_edge
+from quicedge.config.host_port import HostPort
 from quicedge.config.machine import missing_libraries
 from quicedge.config.schema import Config
 from quicedge.worker.privileges import Identity, PrivilegeError, identity_of
@@ -17,13 +18,19 @@ from quicedge.worker.privileges import Identity, PrivilegeError, identity_of
 __all__ = ["Finding", "examine"]
 
 
-def examine(config: Config, path: str | None = None) -> list[Finding]:
-    """Run every check that does not start the edge. `path`: the configuration file, if any."""
+def examine(
+    config: Config, path: str | None = None, resolvers: Sequence[HostPort] | None = None
+) -> list[Finding]:
+    """Run every check that does not start the edge. `path`: the configuration file, if any.
+
+    `resolvers`: of DNS; default: those of this machine.
+    """
     identity, user = _identity(config)
     edge = running_edge(config.admin, path)
     found = [*network.listening(config, edge), *network.administration(config.admin, edge)]
     found += network.buffers()
     found += certificates.of_config(config)
+    found += https_records.of_config(config, resolvers)
     found += files.of_supervisor(config)
     found += run_as(identity, lambda: files.of_workers(config, identity))
     lacking = list(missing_libraries(config))
