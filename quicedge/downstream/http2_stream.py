@@ -67,7 +67,10 @@ class RequestStream:
         self.session.accepted(self, exchange)
 
     def done(self, exchange: Exchange) -> None:
-        self.session.exchange_done(self, exchange.outcome is Outcome.COMPLETE)
+        session = self.session
+        session.exchange_done(self, exchange.outcome is Outcome.COMPLETE)
+        if not exchange.status and session.memory.abandoned():
+            session.settle_memory()
         # Break the reference cycles.
         self.exchange = self.h2.app = None
 

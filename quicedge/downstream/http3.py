@@ -107,7 +107,10 @@ class RequestStream:
         self.session.accepted(self, exchange)
 
     def done(self, exchange: Exchange) -> None:
-        self.session.exchange_done(self.stream_id, exchange.outcome is Outcome.COMPLETE)
+        session = self.session
+        session.exchange_done(self.stream_id, exchange.outcome is Outcome.COMPLETE)
+        if not exchange.status and session.memory.abandoned():
+            session.settle_memory()
         self.exchange = None  # break the reference cycle
 
     def informational(self, response: Response) -> None:

@@ -42,6 +42,12 @@ class ResponseAccount:
         if self._unanswered:
             self._unanswered -= 1
 
+    def abandoned(self) -> bool:
+        """A request ended before its response started; whether to settle now, because it may have
+        counted."""
+        self.answered()
+        return self.account.held > 0
+
     def release_reservations(self) -> None:
         """Reserve nothing more for responses that did not start within a second."""
         self._unanswered = 0

@@ -545,6 +545,23 @@ def test_memory_is_given_back_when_a_connection_is_idle() -> None:
     assert client.session.memory.account.held == 0
 
 
+def test_cancelled_requests_reserve_no_memory_for_their_responses() -> None:
+    client = RawClient()
+    streams = [client.ask() for _ in range(40)]
+    assert client.session.memory.account.held >= 30 * SEND_BUFFER_HIGH
+    for stream in streams:
+        client.send(frame(RST_STREAM, 0, stream, bytes(4)))
+    assert client.session.memory.account.held == 0
+
+
+def test_a_connection_closed_for_abuse_reserves_no_memory_while_it_ends() -> None:
+    client = RawClient()
+    for _ in range(40):
+        client.ask()
+    client.session.close_for_abuse("test")
+    assert client.session.memory.account.held == 0
+
+
 def test_requests_wait_for_memory_and_run_when_there_is_some() -> None:
     client = RawClient()
     session = client.session

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import pylsqpack
 import pytest
 
+from quicedge.config.limits import SEND_BUFFER_HIGH
 from quicedge.http.errors import H3ErrorCode
 from quicedge.http.frames import FrameType, Setting, decode_varint, encode_varint
 from quicedge.http.message import Field, Fields, Response
@@ -193,6 +194,15 @@ def test_a_request_reset_before_its_head_gives_its_stream_back() -> None:
 
 
 # --- the end --------------------------------------------------------------------------------------
+
+
+def test_cancelled_requests_reserve_no_memory_for_their_responses() -> None:
+    client = Client()
+    streams = [client.ask() for _ in range(40)]
+    assert client.session.memory.account.held >= 30 * SEND_BUFFER_HIGH
+    for stream_id in streams:
+        client.cancel(stream_id)
+    assert client.session.memory.account.held == 0
 
 
 def test_goaway_never_names_a_higher_stream_than_before() -> None:
