@@ -3,7 +3,8 @@
 Each part reports whether it has frames (`has_frames`) and writes those that fit (`write_frames`).
 Once the handshake is confirmed, stream data is sent in runs of full packets that are sealed in one
 pass and recorded as one `SentPacketRun`; everything else is sent in single packets, together with a
-pending ACK and the stream data that fits. Before that, packets of several epochs share datagrams.
+pending ACK and the stream data that fits. An ACK that is not due yet lets a run go first if data
+remains after it. Before that, packets of several epochs share datagrams.
 """
 
 from __future__ import annotations
@@ -181,7 +182,8 @@ class Packer:
                 break
             if (
                 sendable is not None
-                and not (has_frames or space.ack_at is not None)
+                and not has_frames
+                and (space.ack_at is None or (not ack_due and _exceeds(*sendable, room)))
                 and path.is_validated
                 and self._pack_run(runs, path, *sendable, room, now)
             ):
@@ -637,6 +639,12 @@ def _fitted(close: ConnectionClose, epoch: Epoch, room: int) -> bytes | None:
         kept = close.reason[: len(close.reason) - over].decode("utf-8", "ignore").encode()
         frame = ConnectionClose(close.error_code, close.frame_type, kept).encode()
     return frame
+
+
+def _exceeds(stream: Stream, until: int, room: int) -> bool:
+    """Whether a stream has more than `room` bytes to send: later packets can take an ACK along."""
+    assert stream.send is not None
+    return until - stream.send.buffer.highest > room
 
 
 def _pn_length(space: PacketSpace) -> int:

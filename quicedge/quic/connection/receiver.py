@@ -340,8 +340,7 @@ class Receiver:
         join = ordinary and observer is None
         expected = space.expected
         first = stop = -1
-        at = counted = 0
-        eliciting = False
+        at = counted = eliciting = 0
         for number, end, first_byte, content, held in recv.cipher.open_run(
             phase, run, _PN_AT, space.expected, join
         ):
@@ -381,13 +380,13 @@ class Receiver:
             stop = end
             counted += packets
             if isinstance(content, list):
-                eliciting = True
+                eliciting += packets
                 frames.receive_streams(content, packets, held)
                 continue
             if observer is not None:
                 observer.packet_received(ONE_RTT, number, content, len(data))
             asks, probing = frames.receive(content)
-            eliciting |= asks
+            eliciting += asks
             if not self._life.is_alive:
                 return
             if not ordinary:
@@ -405,7 +404,7 @@ class Receiver:
             if eliciting:
                 # Loss, reordering and marks are acknowledged promptly (RFC 9000
                 # section 13.2.1).
-                space.want_ack_of(counted, now, prompt=stop != expected + counted or ecn == CE)
+                space.want_ack_of(eliciting, now, prompt=stop != expected + counted or ecn == CE)
             self._idle.on_received(now, self._recovery.probe_timeout())
             if not self._is_client:
                 self._handshake.discard_keys(ZERO_RTT)

@@ -58,7 +58,7 @@ class PacketSpace:
         self.ack_at: float | None = None
         """When an ACK frame is due; None if no ack-eliciting packet is unacknowledged."""
         self.unacknowledged = 0
-        """1-RTT packets received since the last ACK, from the first ack-eliciting one on."""
+        """Ack-eliciting 1-RTT packets received since the last ACK."""
         self.ecn_received: list[int] | None = None
         """Packets received with ECT(0), ECT(1) and CE; None if none had a mark."""
         # sending
@@ -104,8 +104,8 @@ class PacketSpace:
             self.ack_at = now if self.epoch is not Epoch.ONE_RTT else now + ACK_DELAY
 
     def want_ack_of(self, packets: int, now: float, *, prompt: bool) -> None:
-        """Schedule an ACK for 1-RTT packets, some of them ack-eliciting: promptly from the second
-        one on since the last ACK, or if `prompt`."""
+        """Schedule an ACK for ack-eliciting 1-RTT packets: promptly from the second one on since
+        the last ACK, or if `prompt`."""
         self.unacknowledged += packets
         due = now + (ACK_DELAY if prompt or self.unacknowledged > 1 else LONE_ACK_DELAY)
         if self.ack_at is None or due < self.ack_at:

@@ -18,6 +18,9 @@ def confirmed_pair(*, own_client: bool = True, settled: bool = True) -> Pair:
     """A pair that has shaken hands; `settled`: with nothing left to send or to acknowledge."""
     pair = make_pair(own_client=own_client, mtu_ceiling=1452)
     client, server = pair.client.connection, pair.server.connection
+    if own_client:
+        # A skipped number would look like a loss, which is acknowledged promptly.
+        client.skipper.at = 1 << 60
     pair.run(
         lambda: (
             (client.handshake_confirmed if own_client else client._handshake_confirmed)
@@ -150,6 +153,47 @@ def test_a_second_packet_or_a_gap_is_acknowledged_promptly(packets: int, lost: i
     due = server.poll_timeout()
     assert due == pytest.approx(pair.now + ACK_DELAY)
     assert transmit(server, due)
+
+
+def test_acks_of_the_peer_do_not_hurry_the_ack_of_a_lone_packet() -> None:
+    pair = confirmed_pair()
+    client, server = pair.client.connection, pair.server.connection
+    run = []
+    for number in range(3):
+        server.send_ping(number)
+        deliver(pair, transmit(server, pair.now))
+        run += datagrams(client, pair.now + 0.1)
+    assert len(run) == 3  # none of them elicits an ACK
+    client.send_ping(9)
+    run += datagrams(client, pair.now + 0.1)
+    assert len(run) == 4
+    pair.now += 0.1
+    assert server.receive_run(run, 0, CLIENT_ADDRESS, pair.now) == 4
+    assert server.poll_timeout() == pytest.approx(pair.now + LONE_ACK_DELAY)
+
+
+def test_a_long_response_sends_full_runs_while_an_ack_is_not_due() -> None:
+    pair = confirmed_pair()
+    client, server = pair.client.connection, pair.server.connection
+    receive_something(pair)
+    server.send_stream_data(0, bytes(500_000))
+    runs = server.poll_transmit(pair.now)
+    assert runs
+    assert all(len(run.data) > run.segment for run in runs)
+    assert client.recovery.bytes_in_flight > 0
+    # The ACK leaves when it is due, with data if there is room for any.
+    deliver(pair, transmit(server, pair.now + LONE_ACK_DELAY))
+    assert client.recovery.bytes_in_flight == 0
+
+
+def test_a_response_that_leaves_at_once_takes_the_ack_along() -> None:
+    pair = confirmed_pair()
+    client, server = pair.client.connection, pair.server.connection
+    receive_something(pair)
+    server.send_stream_data(0, bytes(3_000), end_stream=True)
+    deliver(pair, transmit(server, pair.now))
+    assert client.recovery.bytes_in_flight == 0
+    assert server.spaces[Epoch.ONE_RTT].ack_at is None
 
 
 def test_each_lone_packet_waits_anew() -> None:

@@ -55,11 +55,14 @@ class Transfer:
 
 def transfer(*, upward: bool, loss: float = 0.0, seed: int = 1) -> tuple[Transfer, Link]:
     """A transfer on a path found to carry CEILING bytes, and the link that its data takes."""
-    up, down = Link(loss=loss), Link(loss=loss)
+    up, down = Link(), Link()
     pair = make_pair(up, down, seed=seed, mtu_ceiling=CEILING, own_client=True)
     flow = Transfer(pair, upward=upward)
     flow.send(MEGABYTE)
     flow.finish(60)
+    assert flow.sender.connection.max_datagram_size == CEILING
+    # Only now, as it may take the few probes of the size along.
+    up.loss = down.loss = loss
     return flow, up if upward else down
 
 
