@@ -14,7 +14,7 @@ from quicedge.cli.dns.resolver import DNS_PORT
 from quicedge.cli.findings.finding import Level
 from quicedge.cli.options import Options, config_options, make_config
 from quicedge.config.host_port import HostPort
-from quicedge.config.listeners import listeners
+from quicedge.config.listeners import listeners, redirecting
 from quicedge.config.schema import Config
 
 _STYLE = {Level.ERROR: "bold red", Level.WARNING: "yellow", Level.OK: "green"}
@@ -98,6 +98,15 @@ def plan(config: Config) -> list[str]:
     lines = [
         f"listen on {' and '.join(item.transports)} {item.address}: {', '.join(item.protocols)}"
         for item in listeners(config)
+    ]
+    for item in listeners(config):
+        if item.proxy_protocol is not None:
+            lines.append(
+                f"take the clients of {item.address} on TCP from the PROXY headers of "
+                + ", ".join(item.proxy_protocol)
+            )
+    lines += [
+        f"redirect plain HTTP on {redirect.address} to https" for redirect in redirecting(config)
     ]
     lines.append(f"run {config.workers} worker(s)")
     for certificate in config.tls.certificates:

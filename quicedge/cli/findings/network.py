@@ -14,7 +14,7 @@ from quicedge.cli.findings.running import RunningEdge, holders, name_of
 from quicedge.config import limits
 from quicedge.config.addresses import parse_listen
 from quicedge.config.host_port import HostPort
-from quicedge.config.listeners import Transport, listeners
+from quicedge.config.listeners import Transport, listeners, redirecting
 from quicedge.config.schema import Admin, Config
 from quicedge.supervisor.sockets import ListenError, explain, resolve_listen
 from quicedge.upstream.address import parse_server
@@ -40,18 +40,30 @@ def listening(config: Config, edge: RunningEdge | None) -> Iterator[Finding]:
             if edge is not None and str(bound) in (edge.addresses or ()):
                 yield _held(f"listen {address} {transport}", edge)
             else:
-                yield _listening(address, transport, family, bound, edge)
+                subject = f"listen {address} {transport}"
+                yield _listening(subject, transport, family, bound, edge)
+    for redirect in redirecting(config):
+        subject = f"redirect_http {redirect.address}"
+        try:
+            family, bound = resolve_listen(redirect.address)
+        except ListenError as error:
+            yield Finding(Level.ERROR, subject, str(error))
+            continue
+        found = _listening(subject, Transport.TCP, family, bound, edge)
+        if found.level is Level.ERROR and not redirect.required:
+            message = f"{found.message}; plain HTTP is not redirected"
+            found = Finding(Level.WARNING, subject, message, found.remedy)
+        yield found
     yield from _restart(config, wanted, edge)
 
 
 def _listening(
-    address: str,
+    subject: str,
     transport: Transport,
     family: socket.AddressFamily,
     wanted: HostPort,
     edge: RunningEdge | None,
 ) -> Finding:
-    subject = f"listen {address} {transport}"
     with socket.socket(family, transport.socket_kind) as probe:
         try:
             if transport is Transport.TCP:

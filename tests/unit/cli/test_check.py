@@ -212,6 +212,51 @@ def test_a_taken_admin_port_is_an_error(tmp_path: Path) -> None:
     assert findings(config)[f"admin {listen}"] == ("ok", "free")
 
 
+def test_the_address_of_redirects_is_shown_and_looked_at(tmp_path: Path) -> None:
+    write_certificate(tmp_path, "localhost")
+    config = write_config(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        config.write_text(f'redirect_http = ["{address}"]\n' + config.read_text())
+        level, message = findings(config)[f"redirect_http {address}"]
+        assert level == "error"
+        assert (
+            f"in use by {Path('/proc/self/comm').read_text().strip()} (pid {os.getpid()})"
+            in message
+        )
+    assert findings(config)[f"redirect_http {address}"] == ("ok", "free")
+    assert f"redirect plain HTTP on {address} to https" in check(config)[1]
+
+
+def test_a_default_port_for_redirects_that_is_taken_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_certificate(tmp_path, "localhost")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        socket.create_server(("127.0.0.1", 0)) as https,
+    ):
+        monkeypatch.setattr("quicedge.config.listeners.HTTP_PORT", taken.getsockname()[1])
+        monkeypatch.setattr("quicedge.config.listeners.HTTPS_PORT", port := https.getsockname()[1])
+        https.close()
+        found = findings(write_config(tmp_path, listen=f"127.0.0.1:{port}"))
+        level, message = found[f"redirect_http 127.0.0.1:{taken.getsockname()[1]}"]
+    assert level == "warning"
+    assert message.endswith("; plain HTTP is not redirected")
+
+
+def test_the_proxies_whose_headers_name_clients_are_shown(tmp_path: Path) -> None:
+    write_certificate(tmp_path, "localhost")
+    config = write_config(tmp_path)
+    config.write_text(
+        config.read_text().replace(
+            '["127.0.0.1:0"]', '[{ address = "127.0.0.1:0", proxy_protocol = ["192.0.2.0/24"] }]'
+        )
+    )
+    _, output = check(config)
+    assert "take the clients of 127.0.0.1:0 on TCP from the PROXY headers of 192.0.2.0/24" in output
+
+
 # --- the file alone -----------------------------------------------------------------------------
 
 
