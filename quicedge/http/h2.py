@@ -15,6 +15,7 @@ from quicedge.http.h2_frames import (
     DEFAULT_WINDOW,
     FRAME_HEADER,
     LARGEST_MAX_FRAME,
+    MAX_STREAM_ID,
     MAX_WINDOW,
     PREFACE,
     SETTINGS_ACK,
@@ -61,10 +62,10 @@ class H2Connection:
 
     __slots__ = (
         "_block", "_block_flags", "_block_stream", "_buffer", "_clock", "_closed",
-        "_connection_due", "_connection_window", "_credit", "_decoder", "_handler", "_highest",
-        "_overhead", "_priorities", "_receive_window", "_rest", "_settings_seen", "_skipped",
-        "_stopping", "_stream_due", "_stream_window", "_touched", "has_waiting", "sender",
-        "settings", "streams",
+        "_connection_due", "_connection_window", "_credit", "_decoder", "_goaway_limit", "_handler",
+        "_highest", "_overhead", "_priorities", "_receive_window", "_rest", "_settings_seen",
+        "_skipped", "_stopping", "_stream_due", "_stream_window", "_touched", "has_waiting",
+        "sender", "settings", "streams",
     )  # fmt: skip
 
     def __init__(self, handler: Handler, settings: H2Settings, clock: Callable[[], float]) -> None:
@@ -90,6 +91,8 @@ class H2Connection:
         self._block_stream = self._block_flags = 0
         self._highest = 0
         """The highest stream ID that the client has used."""
+        self._goaway_limit = MAX_STREAM_ID + 1
+        """The latest ID of our GOAWAY frames."""
         self._closed: dict[int, int] = {}
         """Closed streams, the last ones: how they were closed, or what the client may still send
         before it knows of our reset."""
@@ -181,7 +184,16 @@ class H2Connection:
             self.sender.rerank(stream, rank_of(stream.id, *priority))
 
     def send_goaway(self, last_stream_id: int, code: int = 0, reason: str = "") -> None:
-        """Announce that streams above `last_stream_id` are not processed."""
+        """Announce that streams above `last_stream_id` are not processed.
+
+        The number never grows (RFC 9113 section 6.8), and what was announced is not repeated
+        without a reason.
+        """
+        if last_stream_id >= self._goaway_limit:
+            if code == 0:
+                return
+            last_stream_id = min(last_stream_id, self._goaway_limit)
+        self._goaway_limit = last_stream_id
         self.sender.control(goaway_frame(last_stream_id, code, reason))
 
     def poll(self, room: int) -> list[bytes | memoryview]:

@@ -441,6 +441,21 @@ def test_a_drain_in_two_steps_finishes_what_runs() -> None:
     client.read()
     assert client.goaway == H2ErrorCode.NO_ERROR
     assert len([f for f in client.of(DATA) if f.flags & 1]) == 2
+    last = [int.from_bytes(f.payload[:4], "big") for f in client.of(GOAWAY)]
+    assert last == [2**31 - 1, second], "it never grows, and is not repeated"
+
+
+def test_a_connection_closed_during_a_drain_does_not_accept_what_it_has_refused() -> None:
+    client = RawClient()
+    first = client.ask()
+    client.session.drain()
+    client.run()
+    client.ask()
+    client.session.close_for_abuse("too much")
+    client.read()
+    last = [int.from_bytes(f.payload[:4], "big") for f in client.of(GOAWAY)]
+    assert last == [first, first]
+    assert client.goaway == H2ErrorCode.ENHANCE_YOUR_CALM
 
 
 def test_a_drained_connection_closes_when_its_last_request_is_cancelled() -> None:
