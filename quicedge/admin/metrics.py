@@ -85,6 +85,19 @@ class _Collector:
         )
         yield _by_reason(
             workers,
+            "quicedge_tcp_connections_refused",
+            "TCP connections refused before TLS, by reason.",
+            lambda stats: stats.tcp_refused,
+        )
+        yield _by_reason(
+            workers,
+            "quicedge_tcp_handshakes_failed",
+            "TCP connections that ended before a session began, by reason.",
+            lambda stats: stats.tcp_failed,
+        )
+        yield _redirects(workers)
+        yield _by_reason(
+            workers,
             "quicedge_requests_refused",
             "Requests refused and streams ended by a limit, by reason.",
             lambda stats: stats.requests_refused,
@@ -140,6 +153,16 @@ def _handshakes(workers: list[WorkerStats]) -> Metric:
     for stats in workers:
         family.add_metric([str(stats.slot), "completed"], stats.handshakes_completed)
         family.add_metric([str(stats.slot), "failed"], stats.handshakes_failed)
+    return family
+
+
+def _redirects(workers: list[WorkerStats]) -> Metric:
+    family = CounterMetricFamily(
+        "quicedge_redirects", "Responses of port 80, by status.", labels=["worker", "status"]
+    )
+    for stats in workers:
+        for status, count in stats.redirects.items():
+            family.add_metric([str(stats.slot), status], count)
     return family
 
 

@@ -48,6 +48,11 @@ class RedirectSite:
         """Responses by status."""
         self.sessions: set[RedirectSession] = set()
 
+    @property
+    def by_status(self) -> dict[str, int]:
+        """`counters`, for telemetry."""
+        return {str(status): count for status, count in self.counters.items()}
+
     def check(self, now: float) -> None:
         """Close connections that are idle, slow, or do not end; call about once per second."""
         for session in list(self.sessions):

@@ -307,6 +307,12 @@ class WorkerStats(Struct, frozen=True, kw_only=True):
     bytes_sent: int = 0
     datagrams_dropped: dict[str, int] = field(default_factory=dict)
     """By reason."""
+    tcp_refused: dict[str, int] = field(default_factory=dict)
+    """TCP connections refused before TLS, those of port 80 included, by reason."""
+    tcp_failed: dict[str, int] = field(default_factory=dict)
+    """TCP connections that ended before a session began, by reason."""
+    redirects: dict[str, int] = field(default_factory=dict)
+    """Responses of port 80, by status."""
     requests_refused: dict[str, int] = field(default_factory=dict)
     """Requests refused and streams ended by a limit, by reason."""
     early_data: dict[str, int] = field(default_factory=dict)

@@ -20,18 +20,22 @@ from quicedge.http.h2_types import H2Settings
 from quicedge.proxy.alt_svc import AltSvcBoard
 from quicedge.proxy.gateway import Gateway
 from quicedge.quic.tls import CertificateStore
-from quicedge.shares.connections import Connections
+from quicedge.shares.connections import AdmissionReason, Connections
 from quicedge.shares.prefixes import Networks
 from quicedge.tcp.arrivals import Arrivals
 from quicedge.tcp.connection import TcpConnection
 from quicedge.tcp.listener import Listener
 from quicedge.tcp.plain import PlainArrivals
 from quicedge.tcp.tls import ServerContexts
+from quicedge.tcp.transport import HandshakeFailure
 
 TcpSession: TypeAlias = Http1Session | Http2Session
 
 HTTP_1_1, HTTP_2 = "http/1.1", "h2"
 """ALPN names."""
+
+TCP_REFUSALS = frozenset(AdmissionReason) - {AdmissionReason.HALF_OPEN, AdmissionReason.FLOOD}
+"""Why a connection on TCP may not be let in."""
 
 Contexts: TypeAlias = Mapping[int, ServerContexts]
 """TLS contexts by index in `listen`; none for those without a protocol on TCP."""
@@ -110,8 +114,12 @@ class TcpFront:
             clock=clock,
             loop=loop,
         )
-        plain = PlainArrivals(connections, lambda lost: RedirectSession(self.redirects, lost), loop)
-        self._plain = [Listener(sock, None, loop, plain.accept, clock) for sock in redirects]
+        self._plain_arrivals = PlainArrivals(
+            connections, lambda lost: RedirectSession(self.redirects, lost), loop
+        )
+        self._plain = [
+            Listener(sock, None, loop, self._plain_arrivals.accept, clock) for sock in redirects
+        ]
         self._listeners = [
             (
                 item.entry,
@@ -185,6 +193,19 @@ class TcpFront:
         connection = self.sessions.pop(session, None)
         if connection is not None:
             self._on_ended(session, connection)
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """Connections that were not let in, those of port 80 included, by reason."""
+        counters = self.arrivals.counters + self._plain_arrivals.counters
+        return {str(reason): counters[f"refused_{reason}"] for reason in TCP_REFUSALS}
+
+    @property
+    def failed(self) -> dict[str, int]:
+        """Connections that ended before a session began, by reason."""
+        counters = self.arrivals.counters
+        found = {one.value: counters[f"failed_{one.value}"] for one in HandshakeFailure}
+        return {**found, "no_protocol": counters["no_protocol"]}
 
     def check(self, now: float) -> None:
         """Cut off slow handshakes."""

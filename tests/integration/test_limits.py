@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -291,6 +292,12 @@ def test_without_memory_new_work_is_refused(tmp_path: Path) -> None:
         assert running.get("/echo", "--connect-timeout", "1").returncode != 0
         stats = running.admin("/api/v1/status")["workers"][0]["stats"]
         assert stats["datagrams_dropped"]["dropped_memory"] >= 1
+        with socket.create_connection(("127.0.0.1", running.port), timeout=10) as client:
+            client.sendall(b"\x16")
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+        refused = 'quicedge_tcp_connections_refused_total{reason="memory",worker="0"} 1.0'
+        assert refused in running.metrics()
 
 
 @pytest.mark.parametrize("paths", [["/echo"] * 20])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import signal
 import socket
@@ -14,6 +15,7 @@ import pytest
 
 from quicedge.config import devcerts
 from tests.support.edge import RunningEdge, edge
+from tests.support.h2socket import h2_socket
 from tests.support.origin import demo_origin
 from tests.support.peers import free_port, require, wait_until
 
@@ -258,6 +260,7 @@ def test_plain_http_is_redirected_to_the_port_of_https(tmp_path: Path) -> None:
             response.read()
             assert response.status == 308
             assert response.getheader("location") == f"https://localhost:{one.port}/a?b"
+        assert 'quicedge_redirects_total{status="308",worker="0"} 2.0' in one.metrics()
 
 
 def test_a_reload_changes_the_protocols_that_new_connections_are_offered(tmp_path: Path) -> None:
@@ -274,3 +277,45 @@ def test_a_reload_changes_the_protocols_that_new_connections_are_offered(tmp_pat
         with connect(one, context(one, "h2", "http/1.1")) as sock:
             assert sock.selected_alpn_protocol() == "http/1.1"
             assert exchange(sock).startswith(b"HTTP/1.1 200 ")
+
+
+def test_connections_that_fail_before_a_session_are_counted_by_reason(running: RunningEdge) -> None:
+    def failed(reason: str) -> float:
+        name = f'quicedge_tcp_handshakes_failed_total{{reason="{reason}",worker="0"}}'
+        (line,) = (line for line in running.metrics().splitlines() if line.startswith(name))
+        return float(line.split()[-1])
+
+    hellos = {
+        "not_tls": b"\0\1garbage",
+        "plain_http": b"GET / HTTP/1.1\r\n\r\n",
+        "protocol": b"\x16\3\1\0\4nope",
+    }
+    before = {reason: failed(reason) for reason in hellos}
+    for hello in hellos.values():
+        with socket.create_connection(("127.0.0.1", running.port), timeout=10) as sock:
+            sock.sendall(hello)
+            with contextlib.suppress(ConnectionResetError):
+                while sock.recv(4096):
+                    pass
+    for reason, count in before.items():
+        wait_until(lambda reason=reason, count=count: failed(reason) == count + 1, reason)
+
+
+def test_a_drain_lets_an_http_2_connection_finish_its_response(tmp_path: Path) -> None:
+    with demo_origin() as origin, edge(tmp_path, origin) as one, h2_socket(one) as client:
+        stream = client.ask(b"/delay?seconds=2")
+
+        def is_running() -> bool:
+            workers = one.admin("/api/v1/status")["workers"]
+            return any(worker["stats"]["requests_active"] for worker in workers)
+
+        wait_until(is_running, "the request")
+        one.process.send_signal(signal.SIGTERM)
+        client.until(lambda: client.goaways, "the notice")
+        assert not client.has_ended(stream), "the response came before the notice"
+        client.until(lambda: client.has_ended(stream), "the response")
+        assert client.status(stream) == b"200"
+        client.until_closed()
+        assert client.goaways == [0, 0]
+        last = [int.from_bytes(f.payload[:4], "big") for f in client.frames if f.kind == 7]
+        assert last == [(1 << 31) - 1, stream], "first a notice, then what is still served"
