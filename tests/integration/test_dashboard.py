@@ -60,7 +60,7 @@ def screenshot(running: RunningEdge, fragment: str, name: str, *options: str) ->
 @pytest.mark.timeout(180)
 def test_the_dashboard_shows_connections_as_they_are(tmp_path: Path) -> None:
     """A lossy transfer and a name that tries to be a script."""
-    client = require("gtlsclient")
+    client, curl = require("gtlsclient"), require("curl")
     (tmp_path / "traces").mkdir()
     extra = '[qlog]\ndirectory = "traces"'
     with demo_origin() as origin, edge(tmp_path, origin, extra=extra) as running:
@@ -71,12 +71,19 @@ def test_the_dashboard_shows_connections_as_they_are(tmp_path: Path) -> None:
         with process(lossy, tmp_path / "client.log"):
             wait_until(lambda: bool(live(running)), "a request")
             row = live(running)[0]
+            for protocol in ("--http2", "--http1.1") * 2:
+                subprocess.run(
+                    [curl, "-sS", protocol, "--cacert", str(running.certificate.ca), "-o",
+                     os.devnull, f"https://localhost:{running.port}/download?size=20MB"],
+                    timeout=60, check=True,
+                )  # fmt: skip
             document, said = browse(running, "")
             assert not said
             assert row["remote_address"] in document
             assert ">running<" in document
             assert document.count('role="img"') == 2
-            assert '<th scope="row">HTTP/3</th>' in document
+            for version in ("HTTP/3", "HTTP/2", "HTTP/1.1"):
+                assert f'<th scope="row">{version}</th>' in document
             assert "Too few connections to compare" in document
             screenshot(running, "", "dashboard.png")
             document, said = browse(running, f"#/c/{row['id']}")

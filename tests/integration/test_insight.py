@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import ssl
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -143,6 +146,41 @@ def test_the_protocols_are_compared_over_the_connections_that_came(running: Runn
         for figure in ("smoothed_rtt", "handshake_seconds", "first_byte_seconds"):
             assert 0 < one[figure]["median"] <= one[figure]["p95"]
             assert one[figure]["is_sparse"], "of a handful of connections"
+
+
+@linux
+def test_a_request_over_tcp_ends_when_the_client_has_acknowledged_the_response(
+    running: RunningEdge,
+) -> None:
+    """A client whose window is small and closed for a second; the edge has the response at once."""
+    context = ssl.create_default_context(cafile=running.certificate.ca)
+    path = f"/download?size={400_000}"
+
+    def logged() -> list[dict[str, Any]]:
+        return [record for record in running.access() if record["path"] == path]
+
+    with socket.socket() as plain:
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        plain.settimeout(30)
+        plain.connect(("127.0.0.1", running.port))
+        with context.wrap_socket(plain, server_hostname="localhost") as client:
+            client.sendall(b"GET %b HTTP/1.1\r\nhost: localhost\r\n\r\n" % path.encode())
+            begun = time.monotonic()
+            client.recv(1)
+            time.sleep(1)  # what is measured
+            assert not logged()
+            held = time.monotonic() - begun
+            received = 1
+            while received < 400_000:
+                received += len(client.recv(65536))
+            done = time.monotonic() - begun
+            wait_until(lambda: bool(logged()), "the access record")
+    (record,) = logged()
+    assert record["outcome"] == "complete"
+    assert record["bytes_sent"] == 400_000
+    assert record["response_seconds"] < record["total_seconds"]
+    assert 0.9 < held < record["total_seconds"] + 0.1
+    assert record["total_seconds"] < 2 * done + 2, "the kernel is asked again in time"
 
 
 def metric(running: RunningEdge, name: str, protocol: str) -> float:
