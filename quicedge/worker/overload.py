@@ -51,6 +51,8 @@ class Overload:
         self.admission = Admission(config.quic, self.connections)
         self._memory = MemoryBudget(memory_budget(config))
         self._draining = False
+        self._shed: set[Session] = set()
+        """Sessions closed for want of memory whose clients have not left yet."""
         self._config = config
 
     def configure(self, config: Config) -> None:
@@ -82,9 +84,13 @@ class Overload:
             else:
                 session.check_idle(now, self._config.limits.keepalive_timeout)
         surplus = self._memory.check(len(sessions), now)
+        self._shed.intersection_update(sessions)
         if surplus:
-            self._policy.count(Refusal.SHED, surplus)
-            for session in heapq.nlargest(surplus, sessions, key=self._weight):
+            left = [session for session in sessions if session not in self._shed]
+            heaviest = heapq.nlargest(surplus, left, key=self._weight)
+            self._policy.count(Refusal.SHED, len(heaviest))
+            self._shed.update(heaviest)
+            for session in heaviest:
                 session.close(H3ErrorCode.EXCESSIVE_LOAD, "out of memory")
         self._policy.memory_is_full = self._memory.full
         if not self._draining:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from quicedge.config import devcerts
+from quicedge.http.errors import H2ErrorCode
 from tests.support.edge import RunningEdge, edge
 from tests.support.h2socket import h2_socket
 from tests.support.origin import demo_origin
@@ -319,3 +320,42 @@ def test_a_drain_lets_an_http_2_connection_finish_its_response(tmp_path: Path) -
         assert client.goaways == [0, 0]
         last = [int.from_bytes(f.payload[:4], "big") for f in client.frames if f.kind == 7]
         assert last == [(1 << 31) - 1, stream], "first a notice, then what is still served"
+
+
+def test_without_memory_connections_are_shed_and_later_ones_served_again(tmp_path: Path) -> None:
+    def reload(old: str, new: str) -> None:
+        reloads = one.admin("/api/v1/status")["reloads"]
+        config = tmp_path / "quicedge.toml"
+        config.write_text(config.read_text().replace(old, new))
+        one.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: one.admin("/api/v1/status")["reloads"] > reloads, "the reload")
+
+    large, small = 'memory = "8GB"', 'memory = "1MB"'
+    with (
+        demo_origin() as origin,
+        edge(tmp_path, origin, extra=f"[limits]\n{large}") as one,
+        h2_socket(one) as h2,
+    ):
+        h1 = http.client.HTTPSConnection("localhost", one.port, context=context(one), timeout=20)
+        h1.request("GET", "/echo")
+        assert h1.getresponse().read()
+        stream = h2.ask(b"/echo")
+        h2.until(lambda: h2.has_ended(stream), "the response")
+        reload(large, small)
+        h2.until_closed()
+        assert h2.goaways == [H2ErrorCode.ENHANCE_YOUR_CALM]
+        assert h1.sock.recv(1) == b"", "a connection of HTTP/1.1 is closed"
+        (worker,) = one.admin("/api/v1/status")["workers"]
+        assert worker["stats"]["requests_refused"]["shed"] == 2
+        with pytest.raises(OSError):
+            connect(one, context(one))
+        reload(small, large)
+
+        def is_served() -> bool:
+            try:
+                with connect(one, context(one)) as sock:
+                    return exchange(sock).startswith(b"HTTP/1.1 200 ")
+            except OSError:
+                return False
+
+        wait_until(is_served, "service")
