@@ -73,10 +73,14 @@ def test_the_dashboard_shows_connections_as_they_are(tmp_path: Path) -> None:
             row = live(running)[0]
             for protocol in ("--http2", "--http1.1") * 2:
                 subprocess.run(
-                    [curl, "-sS", protocol, "--cacert", str(running.certificate.ca), "-o",
+                    [curl, "-4sS", protocol, "--cacert", str(running.certificate.ca), "-o",
                      os.devnull, f"https://localhost:{running.port}/download?size=20MB"],
                     timeout=60, check=True,
                 )  # fmt: skip
+            wait_until(
+                lambda: any(one["arrived"] for one in running.admin("/api/v1/status")["alt_svc"]),
+                "the report of the client",
+            )
             document, said = browse(running, "")
             assert not said
             assert row["remote_address"] in document
@@ -85,6 +89,10 @@ def test_the_dashboard_shows_connections_as_they_are(tmp_path: Path) -> None:
             for version in ("HTTP/3", "HTTP/2", "HTTP/1.1"):
                 assert f'<th scope="row">{version}</th>' in document
             assert "Too few connections to compare" in document
+            assert (
+                "HTTP/3 is advertised (Alt-Svc); clients told: 1, arrived: 1, missing: 0."
+                in document
+            )
             screenshot(running, "", "dashboard.png")
             document, said = browse(running, f"#/c/{row['id']}")
             assert not said
