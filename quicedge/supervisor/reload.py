@@ -69,10 +69,15 @@ def reread(path: str | None, current: Config) -> Settings:
         new = msgspec.structs.replace(
             new, tls=msgspec.structs.replace(new.tls, certificates=current.tls.certificates)
         )
-    if [(item.address, item.transports) for item in listeners(new)] != [
-        (item.address, item.transports) for item in listeners(current)
-    ]:
+    listening, before = list(listeners(new)), list(listeners(current))
+    if [item.address for item in listening] != [item.address for item in before]:
         raise ReloadError(f"{path}: listen: requires a restart")
+    for item, was in zip(listening, before, strict=True):
+        if item.transports != was.transports:
+            raise ReloadError(
+                f"{path}: protocols: {item.address} is open for {' and '.join(was.transports)}; "
+                f"opening it for {' and '.join(item.transports)} requires a restart"
+            )
     if list(redirecting(new)) != list(redirecting(current)):
         raise ReloadError(f"{path}: redirect_http: requires a restart")
     for key in FIXED_AT_START:
