@@ -27,6 +27,13 @@ from tests.support.peers import answers, free_port, wait_until
 LOSS = 0.01
 REBIND_SECONDS = 20.0
 
+ONE_ADDRESS = """
+[limits]
+max_connections_per_address = 20000
+max_connections_per_prefix = 20000
+"""
+"""All clients of the soak share one address, and are more than the default lets an address have."""
+
 PING_SECONDS = 20.0
 """Seconds between PINGs of idle clients: the edge closes silent connections after a minute."""
 
@@ -231,7 +238,7 @@ def run(
     verdict = Verdict()
     with ExitStack() as stack:
         url = stack.enter_context(origin())
-        running = stack.enter_context(edge(directory, url))
+        running = stack.enter_context(edge(directory, url, extra=ONE_ADDRESS))
         wait_until(lambda: held(running).connections == 0, "the edge")
         if seconds:
             soak(running, verdict, seconds, idle=idle, active=active, interval=interval)
