@@ -92,8 +92,7 @@ def chart(path: Path, medians: Medians) -> None:
         colours = ["#2563eb" if kind.name.startswith("quicedge") else "#9ca3af" for kind in kinds]
         bars = panel.barh(labels, values, color=colours)
         panel.bar_label(bars, fmt="%.3g", padding=2)
-        panel.set_xscale("log")
-        panel.set_xlim(right=max(values) * 4)
+        panel.set_xlim(0, max(values) * 1.3)
         panel.set_title(TITLES["h3"][name.split()[1]], fontsize=10)
         panel.invert_yaxis()
         if panel is not panels[0]:
