@@ -24,6 +24,7 @@ from quicedge.config.loader import parse_config
 from quicedge.config.schema import Config
 from tests.support.certs import write_certificate
 from tests.support.dnsserver import dns_server, encode_name, https_record, response
+from tests.support.peers import free_edge_port
 
 HOST = "www.example.com"
 QUERY = encode_query(7, HOST)
@@ -248,9 +249,7 @@ def test_check_prints_the_record_to_publish_and_whether_it_exists(tmp_path: Path
     """As an operator runs it; a route for any host has the names of the certificate."""
     write_certificate(tmp_path, HOST, "api.example.com", "127.0.0.1", "localhost")
     file = tmp_path / "quicedge.toml"
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_edge_port()
     file.write_text(f"""
 listen = ["127.0.0.1:{port}"]
 alt_svc.port = 443
