@@ -851,6 +851,9 @@ UPSTREAM_H2_HEADER_TABLE: Final = 4096
 UPSTREAM_PROBE_TIMEOUT: Final = 5.0
 """Seconds that an HTTP/2 origin has to answer a PING after a request timed out unanswered."""
 
+UPSTREAM_TERMINATE_TIMEOUT: Final = 1.0
+"""Seconds that a stopping worker waits for terminated origin connections to be gone."""
+
 UPSTREAM_CLOSE_TIMEOUT: Final = 5.0
 """Seconds that an HTTP/2 origin has to take pending data when its connection closes."""
 

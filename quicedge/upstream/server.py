@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
+from contextlib import suppress
 from typing import Protocol
 
 import structlog
@@ -381,7 +382,10 @@ class Server:
         except TimeoutError:
             for connection in [*self._connections, *self._retired]:
                 connection.terminate()
-            await self._empty.wait()
+            # What the event loop has not reported as closed by then ends with the process.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(limits.UPSTREAM_TERMINATE_TIMEOUT):
+                    await self._empty.wait()
 
     def _tell_empty(self) -> None:
         held = self._connections or self._retired or self._connecting

@@ -311,7 +311,10 @@ class _Worker:
         self._draining = asyncio.ensure_future(self._drain(timeout))
 
     async def _drain(self, timeout: float) -> None:
-        await self._edge.drain(timeout)
+        try:
+            await self._edge.drain(timeout)
+        except Exception:
+            log.exception("drain failed; closing at once")
         self._ended.set()
 
     def prepare_settings(self, settings: Settings) -> None:
