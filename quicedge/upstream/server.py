@@ -279,7 +279,18 @@ class Server:
             wanted = 1 - under_way
             room = limits.UPSTREAM_H2_CONNECTIONS - len(self._connections)
         for _ in range(min(wanted, room)):
-            self._connecting.add(self._loop.create_task(self._connect()))
+            self._start_connecting()
+
+    def _start_connecting(self) -> None:
+        task = self._loop.create_task(self._connect())
+        self._connecting.add(task)
+        # Not at the end of the coroutine: a task that is cancelled early never begins.
+        task.add_done_callback(self._attempt_ended)
+
+    def _attempt_ended(self, task: asyncio.Task[None]) -> None:
+        self._connecting.discard(task)
+        self._connect_more()
+        self._tell_empty()
 
     async def _connect(self) -> None:
         task = asyncio.current_task()
@@ -289,10 +300,6 @@ class Server:
         except UpstreamError as error:
             self._connecting.discard(task)
             self._connect_failed(error)
-        finally:
-            self._connecting.discard(task)
-            self._connect_more()
-            self._tell_empty()
 
     def _made(
         self, task: asyncio.Task[None], started: float, http2: bool
@@ -326,7 +333,7 @@ class Server:
         """Try to reconnect, so that no client has to find out whether the server is back."""
         self._recheck = None
         if not self.health.is_reachable and not self._connecting:
-            self._connecting.add(self._loop.create_task(self._connect()))
+            self._start_connecting()
 
     # --- the whole --------------------------------------------------------------------------------
 

@@ -480,6 +480,18 @@ async def test_close_while_connecting_leaves_nothing() -> None:
         assert recorder.kind == "no_server"
 
 
+async def test_connection_attempts_that_have_not_begun_do_not_delay_the_end() -> None:
+    async with origin(silent) as running:
+        group = Upstream("test", config_of(running))
+        _, recorder = send(group, request())
+        # No iteration of the event loop in between: the attempt is cancelled before it begins.
+        async with asyncio.timeout(limits.UPSTREAM_TERMINATE_TIMEOUT / 2):
+            await group.close()
+        await recorder.over()
+        assert recorder.kind == "no_server"
+        assert running.connections == 0
+
+
 @pytest.mark.parametrize(
     "url",
     [
