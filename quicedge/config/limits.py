@@ -893,6 +893,9 @@ DRAIN_TIMEOUT: Final = 30.0
 STOP_GRACE: Final = 3.0
 """Seconds that a worker has to exit after the drain timeout, before SIGKILL."""
 
+STATE_FILE_MAX: Final = 1024 * 1024
+"""Bytes of a file in the state directory: secrets, keys and certificates are far smaller."""
+
 CERTIFICATE_EXPIRY_WARNING: Final = 14 * 86400.0
 """Seconds before a certificate's expiry from which on warnings are logged: half of what a Let's
 Encrypt certificate has left when it is due for renewal."""

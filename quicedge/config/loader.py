@@ -147,4 +147,12 @@ def _absolute(config: Config, directory: Path) -> Config:
     }
     admin = replace(config.admin, token_file=at(config.admin.token_file))
     qlog = replace(config.qlog, directory=at(config.qlog.directory))
-    return replace(config, tls=tls, log=log, upstreams=upstreams, qlog=qlog, admin=admin)
+    return replace(
+        config,
+        tls=tls,
+        log=log,
+        upstreams=upstreams,
+        qlog=qlog,
+        admin=admin,
+        state_directory=at(config.state_directory),
+    )

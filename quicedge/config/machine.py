@@ -29,6 +29,9 @@ def missing_directories(config: Config) -> Iterator[Problem]:
             yield from _directory(f"upstreams.{name}.root", upstream.root)
     if config.qlog.directory is not None:
         yield from _directory("qlog.directory", config.qlog.directory)
+    if config.state_directory is not None:
+        # The edge creates it, but not where it belongs.
+        yield from _directory("state_directory", str(Path(config.state_directory).parent))
 
 
 def _directory(key: str, name: str) -> Iterator[Problem]:

@@ -344,6 +344,9 @@ class Config(_Section, frozen=True):
     group: str | None = None
     """Group that workers run as; default: the primary group of `user`."""
     drain_timeout: Seconds = limits.DRAIN_TIMEOUT
+    state_directory: str | None = None
+    """Directory of what must outlive the processes: secrets, certificates of ACME. Default:
+    STATE_DIRECTORY, which systemd sets, or `/var/lib/quicedge` if it belongs to the edge."""
     tls: Tls = field(default_factory=Tls)
     quic: Quic = field(default_factory=Quic)
     http3: Http3 = field(default_factory=Http3)

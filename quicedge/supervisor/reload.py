@@ -20,7 +20,7 @@ from quicedge.worker.control import ControlError, Settings
 
 log = structlog.get_logger(__name__)
 
-FIXED_AT_START = ("workers", "admin", "user", "group")
+FIXED_AT_START = ("workers", "admin", "user", "group", "state_directory")
 """Keys that determine processes; changing them, or the sockets of `listen`, requires a restart."""
 
 

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import logging
 import os
-import secrets
 import signal
 import sys
 import time
@@ -34,6 +33,7 @@ from quicedge.supervisor.reload import (
 from quicedge.supervisor.resets import Rosters, UnsolicitedResets
 from quicedge.supervisor.sockets import ListenError, Listeners
 from quicedge.supervisor.spans import Spans
+from quicedge.supervisor.state import StateDirectory, StateError, load_secret, open_state
 from quicedge.supervisor.workers import NoWorkerError, Worker, WorkerError, WorkerPool, WorkerState
 from quicedge.telemetry.comparison import Comparison, compare
 from quicedge.telemetry.logs import Logs
@@ -64,8 +64,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("quicedge.supervisor")
 
-_SECRET_LENGTH = 32
-
 
 def run(config: Config, config_path: str | None, *, worker_entry: str | None = None) -> int:
     """Run the edge until shutdown is requested; returns the exit code.
@@ -85,11 +83,13 @@ def run(config: Config, config_path: str | None, *, worker_entry: str | None = N
     try:
         identity = identity_of(config.user, config.group)
         settings = read_settings(config)
-    except (PrivilegeError, ReloadError) as error:
+        state = open_state(config)
+        secret = load_secret(state)
+    except (PrivilegeError, ReloadError, StateError) as error:
         log.error("cannot start", error=str(error))
         logs.close()
         return 1
-    supervisor = Supervisor(settings, config_path, logs, identity, worker_entry)
+    supervisor = Supervisor(settings, config_path, logs, identity, state, secret, worker_entry)
     try:
         return asyncio.run(supervisor.serve())
     finally:
@@ -105,8 +105,12 @@ class Supervisor:
         config_path: str | None,
         logs: Logs,
         identity: Identity | None,
+        state: StateDirectory | None,
+        secret: bytes,
         worker_entry: str | None,
     ) -> None:
+        self.state_directory = state
+        """None: nothing outlives a restart."""
         self.current = CurrentSettings(
             settings,
             config_path,
@@ -119,7 +123,7 @@ class Supervisor:
         self._identity = identity
         self._config_path = config_path
         self._worker_entry = worker_entry
-        self._secret = secrets.token_bytes(_SECRET_LENGTH)
+        self._secret = secret
         workers = settings.config.workers
         self._workers = min(os.cpu_count() or 1, MAX_WORKERS) if workers == "auto" else workers
         self._started_at = time.monotonic()

@@ -68,6 +68,27 @@ def test_workers_serve_and_a_signal_drains(start: Start) -> None:
     assert edge.events("stopped")[0]["killed"] == 0
 
 
+def test_the_secret_of_tokens_and_resets_survives_a_restart(start: Start, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    secrets = set()
+    for _ in range(2):
+        edge = start(state_directory=str(state))
+        secrets.add((edge.who() or {})["secret"])
+        edge.signal(signal.SIGTERM)
+        assert edge.wait() == 0
+    assert secrets == {(state / "secret").read_bytes().hex()}
+
+
+def test_a_state_directory_that_is_unsafe_fails_the_start(start: Start, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    state.chmod(0o777)
+    edge = start(ready=False, state_directory=str(state))
+    assert edge.wait() == 1
+    (failure,) = edge.events("cannot start")
+    assert f"state_directory: {state}: mode 777" in failure["error"]
+
+
 def test_connections_of_all_workers_are_one_list(start: Start) -> None:
     edge = start(workers=2)
     _, page = edge.get("/api/v1/connections?sort=id&offset=2&limit=2")
