@@ -33,7 +33,6 @@ from quicedge.quic.packet import (
     is_long,
     parse_long_header,
     parse_long_packet,
-    short_destination_cid,
 )
 from quicedge.quic.stateless_reset import stateless_reset
 from quicedge.quic.tickets import Tickets
@@ -145,6 +144,8 @@ class Endpoint:
         self._by_cid: dict[bytes, Connection] = {}
         self._cids: dict[Connection, list[bytes]] = {}
         self._connection_ids = connection_ids
+        self._cid_end = 1 + connection_ids.length
+        """Where the destination connection ID of a short header ends."""
         self._secret = secret
         self.use_keys(None)
         self.early_data_guard = EarlyDataGuard()
@@ -215,7 +216,7 @@ class Endpoint:
         data = datagrams[0]
         connection = None
         if data and not is_long(data):
-            connection = self._by_cid.get(short_destination_cid(data))
+            connection = self._by_cid.get(data[1 : self._cid_end])
         if connection is None:
             return 1, self._receive_one(data, path, now, ecn)
         self._awake[connection] = None
@@ -244,7 +245,7 @@ class Endpoint:
                 return 0
             connection = self._by_cid.get(header.destination_cid)
         else:
-            connection = self._by_cid.get(short_destination_cid(data))
+            connection = self._by_cid.get(data[1 : self._cid_end])
         if connection is None:
             if self._forward is not None and self._forward(data, path, ecn):
                 return 0
@@ -516,7 +517,7 @@ class Endpoint:
 
     def _reset_unknown(self, data: bytes, path: Any, now: float) -> None:
         """Send a stateless reset for a short header packet of an unknown connection."""
-        token = self._connection_ids.reset_token(short_destination_cid(data))
+        token = self._connection_ids.reset_token(data[1 : self._cid_end])
         reset = stateless_reset(len(data), token)
         if reset is None or not self._resets.allow(now):
             self.counters["dropped_unknown_connection"] += 1

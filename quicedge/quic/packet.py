@@ -7,7 +7,6 @@ import struct
 from enum import IntEnum
 from typing import NamedTuple
 
-from quicedge.config.limits import CONNECTION_ID_LENGTH
 from quicedge.quic.frames import (
     MAX_CONNECTION_ID_LENGTH,
     ConnectionClose,
@@ -48,11 +47,6 @@ class LongHeader(NamedTuple):
 
 def is_long(datagram: bytes) -> bool:
     return datagram[0] & 0x80 != 0
-
-
-def short_destination_cid(datagram: bytes) -> bytes:
-    """The destination connection ID of a short header packet sent to us."""
-    return datagram[1 : 1 + CONNECTION_ID_LENGTH]
 
 
 def parse_long_header(datagram: bytes) -> LongHeader | None:

@@ -1,8 +1,8 @@
 """Worker slots in connection IDs: encoding, decoding, and steering by the kernel.
 
-The first byte of a connection ID modulo the number of slots is the slot of the worker that owns the
-connection. A classic BPF program on the SO_REUSEPORT group reads it, so datagrams reach their
-worker from any client address. It needs no privileges.
+A connection ID has a slot value (`udp.connection_id_layout`); modulo the number of slots it is the
+slot of the worker that owns the connection. A classic BPF program on the SO_REUSEPORT group reads
+it, so datagrams reach their worker from any client address. It needs no privileges.
 """
 
 from __future__ import annotations
@@ -11,18 +11,24 @@ import ctypes
 import socket
 import struct
 
-from quicedge.config.limits import CONNECTION_ID_LENGTH
 from quicedge.udp import kernel
+from quicedge.udp.connection_id_layout import (
+    JUMP_EQUAL,
+    JUMP_GE,
+    JUMP_SET,
+    LOAD_BYTE,
+    LOAD_LENGTH,
+    MODULO,
+    PLAIN,
+    RETURN,
+    RETURN_A,
+    ConnectionIdLayout,
+    Instruction,
+)
 
-_LD_ABS_BYTE = 0x30
-_LD_LEN = 0x80
-_JSET = 0x45
-_JGE = 0x35
-_ALU_MOD = 0x94
-_RETURN_A = 0x16
-_RETURN = 0x06
 _INSTRUCTION = struct.Struct("=HBBI")
 
+_LONG_HEADER_LENGTH_AT = 5
 _LONG_HEADER_CID_AT = 6
 _SHORT_HEADER_CID_AT = 1
 _MAX_SLOTS = 128
@@ -31,42 +37,63 @@ _MAX_SLOTS = 128
 class ConnectionIdCodec:
     """The codec for a number of slots."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, layout: ConnectionIdLayout = PLAIN) -> None:
         if not 0 < slots <= _MAX_SLOTS:
             raise ValueError(f"{slots} is not a number of slots from 1 to {_MAX_SLOTS}")
         self._slots = slots
+        self._layout = layout
+        self._min_datagram = _LONG_HEADER_CID_AT + layout.length
+
+    @property
+    def length(self) -> int:
+        """Of the connection IDs, in bytes."""
+        return self._layout.length
+
+    @property
+    def entropy(self) -> int:
+        """Random bytes that `make` needs."""
+        return 1 + self._layout.entropy
 
     def make(self, slot: int, random: bytes) -> bytes:
-        """A connection ID for `slot`, made of `CONNECTION_ID_LENGTH` random bytes."""
+        """A connection ID for `slot`, made of `entropy` random bytes."""
         if not 0 <= slot < self._slots:
             raise ValueError(f"slot {slot} is not one of {self._slots}")
         values = 256 // self._slots
-        return bytes((slot + random[0] % values * self._slots,)) + random[1:CONNECTION_ID_LENGTH]
+        return self._layout.make(slot + random[0] % values * self._slots, random[1:])
 
     def slot_of(self, datagram: bytes) -> int:
         """The slot that a datagram belongs to, computed like the program."""
-        if len(datagram) <= _LONG_HEADER_CID_AT:
+        if len(datagram) < self._min_datagram:
             return 0
-        at = _LONG_HEADER_CID_AT if datagram[0] & 0x80 else _SHORT_HEADER_CID_AT
-        return datagram[at] % self._slots
+        if not datagram[0] & 0x80:
+            value = self._layout.value_at(datagram, _SHORT_HEADER_CID_AT)
+        elif datagram[_LONG_HEADER_LENGTH_AT] == self._layout.length:
+            value = self._layout.value_at(datagram, _LONG_HEADER_CID_AT)
+        else:
+            # Chosen by a client: all its first packets have this byte in common.
+            value = datagram[_LONG_HEADER_CID_AT]
+        return value % self._slots
 
     def program(self) -> bytes:
         """The instructions of the BPF program, which sees the UDP payload.
 
         A read past the end makes a classic BPF program return 0, hence the length check.
         """
+        finish = Instruction(MODULO, k=self._slots), Instruction(RETURN_A)
+        short = *self._layout.load(_SHORT_HEADER_CID_AT), *finish
+        ours = *self._layout.load(_LONG_HEADER_CID_AT), *finish
+        chosen = Instruction(LOAD_BYTE, k=_LONG_HEADER_CID_AT), *finish
         instructions = (
-            (_LD_LEN, 0, 0, 0),
-            (_JGE, 0, 8, _LONG_HEADER_CID_AT + 1),
-            (_LD_ABS_BYTE, 0, 0, 0),
-            (_JSET, 0, 3, 0x80),
-            (_LD_ABS_BYTE, 0, 0, _LONG_HEADER_CID_AT),
-            (_ALU_MOD, 0, 0, self._slots),
-            (_RETURN_A, 0, 0, 0),
-            (_LD_ABS_BYTE, 0, 0, _SHORT_HEADER_CID_AT),
-            (_ALU_MOD, 0, 0, self._slots),
-            (_RETURN_A, 0, 0, 0),
-            (_RETURN, 0, 0, 0),
+            Instruction(LOAD_LENGTH),
+            Instruction(JUMP_GE, 1, 0, self._min_datagram),
+            Instruction(RETURN, k=0),
+            Instruction(LOAD_BYTE, k=0),
+            Instruction(JUMP_SET, len(short), 0, 0x80),
+            *short,
+            Instruction(LOAD_BYTE, k=_LONG_HEADER_LENGTH_AT),
+            Instruction(JUMP_EQUAL, 0, len(ours), self._layout.length),
+            *ours,
+            *chosen,
         )
         return b"".join(_INSTRUCTION.pack(*instruction) for instruction in instructions)
 

@@ -16,7 +16,8 @@ import msgspec
 
 from quicedge.config.limits import FORWARD_MESSAGE, FORWARDED_PER_WAKEUP
 from quicedge.udp.connection_id_codec import ConnectionIdCodec
-from quicedge.udp.socket import FourTuple, UdpSocket
+from quicedge.udp.connection_id_layout import PLAIN, ConnectionIdLayout
+from quicedge.udp.socket import FourTuple, Sender, UdpSocket
 
 
 class _Forwarded(msgspec.Struct, array_like=True):
@@ -41,14 +42,15 @@ class Forwarder:
 
     def __init__(
         self, slot: int, inbox: socket.socket, outboxes: list[socket.socket],
-        sockets: list[UdpSocket],
+        sockets: list[UdpSocket], layout: ConnectionIdLayout = PLAIN,
     ) -> None:  # fmt: skip
         self.counters: Counter[str] = Counter()
         self._slot = slot
         self._inbox = inbox
         self._outboxes = outboxes
-        self._codec = ConnectionIdCodec(len(outboxes))
+        self._codec = ConnectionIdCodec(len(outboxes), layout)
         self._sockets = sockets
+        self._index: dict[Sender, int] = {sock: at for at, sock in enumerate(sockets)}
 
     def fileno(self) -> int:
         return self._inbox.fileno()
@@ -58,7 +60,7 @@ class Forwarder:
         owner = self._codec.slot_of(data)
         if owner == self._slot:
             return False
-        listener = self._sockets.index(path.socket)
+        listener = self._index[path.socket]
         message = _Forwarded(listener, ecn, path.local, path.remote, data)
         try:
             self._outboxes[owner].send(_encoder.encode(message))

@@ -8,12 +8,24 @@ from collections import Counter, deque
 from collections.abc import Callable
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from quicedge.config import limits
 from quicedge.config.host_port import HostPort
 from quicedge.udp import kernel
 from quicedge.udp.receiver import DatagramReceiver, PlainReceiver, Run
+
+
+class Sender(Protocol):
+    """What a path's datagrams are sent by: a socket, or what stands for one of another host."""
+
+    @property
+    def address(self) -> tuple[Any, ...]:
+        """The sockaddr that clients are answered from."""
+
+    def send(self, datagrams: list[bytes], path: FourTuple, ecn: int = 0) -> None: ...
+
+    def send_segments(self, data: bytes, segment: int, path: FourTuple, ecn: int = 0) -> None: ...
 
 
 class FourTuple(NamedTuple):
@@ -23,7 +35,7 @@ class FourTuple(NamedTuple):
     """The peer's sockaddr."""
     local: bytes
     """A pktinfo control message that makes replies leave from that address; b"" when unknown."""
-    socket: UdpSocket
+    socket: Sender
 
     @property
     def local_host(self) -> str:
@@ -145,7 +157,7 @@ class UdpSocket:
         return self._sock.fileno()
 
     @cached_property
-    def address(self) -> tuple[object, ...]:
+    def address(self) -> tuple[Any, ...]:
         """The sockaddr that the socket is bound to."""
         return self._sock.getsockname()
 
@@ -191,7 +203,7 @@ class UdpSocket:
         """Whether datagrams were read and wait for `receive`: the socket need not be readable."""
         return bool(self._undelivered)
 
-    def path(self, remote: tuple[object, ...], local: bytes) -> FourTuple:
+    def path(self, remote: tuple[Any, ...], local: bytes) -> FourTuple:
         """The path between a peer and a local address; the same object each time."""
         key = remote, local
         path = self._paths.get(key)

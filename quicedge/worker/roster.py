@@ -17,18 +17,16 @@ from collections.abc import Iterator, Sequence
 from mmap import mmap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from quicedge.config.limits import CONNECTION_ID_LENGTH
-
 if TYPE_CHECKING:
     # The supervisor, which only reads rosters, needs neither.
     from quicedge.quic.connection import Connection
-    from quicedge.udp.socket import FourTuple, UdpSocket
+    from quicedge.udp.socket import FourTuple, Sender, UdpSocket
 
 _HEAD = struct.Struct("=I")
 """Number of rows ever used."""
-_ROW = struct.Struct(f"=BBHH4xI16s20s{CONNECTION_ID_LENGTH}s")
-"""IP version or 0 for none, length of the local address, listener, port, IPv6 scope, host, local
-address (a pktinfo message), connection ID."""
+_ROW = struct.Struct("=BBHHB3xI16s20s20s")
+"""IP version or 0 for none, length of the local address, listener, port, length of the connection
+ID, IPv6 scope, host, local address (a pktinfo message), connection ID."""
 _FREE = 0
 
 
@@ -56,7 +54,7 @@ class Roster:
 
     def __init__(self, memory: mmap, sockets: Sequence[UdpSocket]) -> None:
         self._memory = memory
-        self._listeners = {sock: number for number, sock in enumerate(sockets)}
+        self._listeners: dict[Sender, int] = {sock: at for at, sock in enumerate(sockets)}
         self._rows = (len(memory) - _HEAD.size) // _ROW.size
         self._used = 0
         self._free: list[int] = []
@@ -66,16 +64,22 @@ class Roster:
         """Record the connection's current path and connection ID.
 
         Called after every event of the connection, and cheap when neither has changed. Connections
-        beyond the number of rows are not recorded: their clients are reset when they next send.
+        beyond the number of rows, and those whose client another host of the fleet relays, are not
+        recorded: their clients are reset when they next send.
         """
         path: Any = connection.paths.address
         cid = connection.local_ids.latest_used
         entry = self._entries.get(connection)
         if entry is None:
+            if path.socket not in self._listeners:
+                return
             row = self._take_row()
             if row is None:
                 return
         elif entry[1] is path and entry[2] is cid:
+            return
+        elif path.socket not in self._listeners:
+            self.remove(connection)
             return
         else:
             row = entry[0]
@@ -105,6 +109,7 @@ class Roster:
             len(path.local),
             self._listeners[path.socket],
             port,
+            len(cid),
             rest[1] if len(rest) > 1 else 0,
             socket.inet_pton(family, host.partition("%")[0]),
             path.local,
@@ -123,8 +128,8 @@ def read_roster(memory: bytes) -> Iterator[Client]:
     (used,) = _HEAD.unpack_from(memory)
     rows = min(used, (len(memory) - _HEAD.size) // _ROW.size)
     for row in range(rows):
-        version, local_length, listener, port, scope, host, local, cid = _ROW.unpack_from(
-            memory, _HEAD.size + row * _ROW.size
+        version, local_length, listener, port, cid_length, scope, host, local, cid = (
+            _ROW.unpack_from(memory, _HEAD.size + row * _ROW.size)
         )
         if version == 4:
             remote: tuple[Any, ...] = socket.inet_ntop(socket.AF_INET, host[:4]), port
@@ -132,4 +137,4 @@ def read_roster(memory: bytes) -> Iterator[Client]:
             remote = socket.inet_ntop(socket.AF_INET6, host), port, 0, scope
         else:
             continue
-        yield Client(listener, remote, local[:local_length], cid)
+        yield Client(listener, remote, local[:local_length], cid[:cid_length])

@@ -17,6 +17,7 @@ from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.endpoint import Endpoint, EndpointSettings
 from quicedge.quic.tls import CertificateStore
 from quicedge.shares.connections import ConnectionRules, Connections
+from quicedge.udp.connection_id_layout import PLAIN, ConnectionIdLayout
 from tests.support.quicpair import SECRET, client_configuration, server_configuration, store
 
 NOW = 5000.0
@@ -76,6 +77,7 @@ class World:
         *,
         secret: bytes = SECRET,
         early_data: bytes | None = None,
+        layout: ConnectionIdLayout = PLAIN,
         **rules: Any,
     ) -> None:
         self.network = Network()
@@ -92,7 +94,7 @@ class World:
             ),
             admission=admission(**options),
             certificates=certificates or store(),
-            connection_ids=ConnectionIdIssuer(slot=3, slots=8, secret=secret),
+            connection_ids=ConnectionIdIssuer(slot=3, slots=8, secret=secret, layout=layout),
             secret=secret,
             network=self.network,
             accept=lambda connection: self.accept(connection),

@@ -20,6 +20,9 @@ MIN_STATELESS_RESET = 21
 class ConnectionIdSource(Protocol):
     """Where connection IDs and their reset tokens come from (`quic.connection_id_issuer`)."""
 
+    length: int
+    """Of every connection ID, in bytes."""
+
     def new(self) -> bytes: ...
 
     def reset_token(self, connection_id: bytes) -> bytes: ...
@@ -35,12 +38,13 @@ class LocalConnectionIds:
 
     __slots__ = (
         "_events", "_next_sequence", "_source", "_unannounced", "active", "initial",
-        "latest_used", "peer_limit",
+        "latest_used", "length", "peer_limit",
     )  # fmt: skip
 
     def __init__(self, source: ConnectionIdSource, events: EventQueue) -> None:
         self._source = source
         self._events = events
+        self.length = source.length
         self.initial = source.new()
         """The first ID: Source Connection ID of the handshake."""
         self.active: dict[bytes, int] = {self.initial: 0}

@@ -10,7 +10,6 @@ from typing import Any
 
 from quicedge.config.limits import (
     AEAD_FAILURES,
-    CONNECTION_ID_LENGTH,
     MIN_INITIAL_DATAGRAM,
 )
 from quicedge.quic.connection.acks import AckReceiver
@@ -42,8 +41,6 @@ from quicedge.quic.tls_client import ClientTls
 INITIAL, ZERO_RTT = Epoch.INITIAL, Epoch.ZERO_RTT
 HANDSHAKE, ONE_RTT = Epoch.HANDSHAKE, Epoch.ONE_RTT
 
-_PN_AT = 1 + CONNECTION_ID_LENGTH
-_MIN_SHORT_PACKET = _PN_AT + MAX_NUMBER_LENGTH + SAMPLE_LENGTH
 _EPOCHS = {
     PacketKind.INITIAL: INITIAL,
     PacketKind.ZERO_RTT: ZERO_RTT,
@@ -64,8 +61,8 @@ class Receiver:
     __slots__ = (
         "_acks", "_counters", "_deferred", "_establishment", "_first_flight", "_frames",
         "_handshake", "_idle", "_is_client", "_is_retrying", "_life", "_local_ids", "_migration",
-        "_paths", "_recovery", "_remote_ids", "_secrets_seen", "_spaces", "_spin_number",
-        "_versions", "observer",
+        "_min_short", "_paths", "_pn_at", "_recovery", "_remote_ids", "_secrets_seen", "_spaces",
+        "_spin_number", "_versions", "observer",
     )  # fmt: skip
 
     def __init__(
@@ -100,6 +97,9 @@ class Receiver:
         self._paths = paths
         self._migration = migration
         self._local_ids = local_ids
+        self._pn_at = 1 + local_ids.length
+        """Where the packet number of a short header packet starts."""
+        self._min_short = self._pn_at + MAX_NUMBER_LENGTH + SAMPLE_LENGTH
         self._remote_ids = remote_ids
         self._recovery = recovery
         self._acks = acks
@@ -158,9 +158,10 @@ class Receiver:
         if path is not self._paths.known[0] or not path.is_validated:
             return []
         cid = self._local_ids.latest_used
+        pn_at, least = self._pn_at, self._min_short
         stop = at
         for data in datagrams[at:] if at else datagrams:
-            if len(data) < _MIN_SHORT_PACKET or data[0] & 0x80 or data[1:_PN_AT] != cid:
+            if len(data) < least or data[0] & 0x80 or data[1:pn_at] != cid:
                 break
             stop += 1
         return datagrams[at:stop]
@@ -313,8 +314,8 @@ class Receiver:
 
     def _receive_short(self, data: bytes, path: Path, now: float, ecn: int) -> Outcome:
         """Process one 1-RTT packet that is not part of a run."""
-        cid = data[1:_PN_AT]
-        if len(data) < _MIN_SHORT_PACKET or not data[0] & 0x40 or cid not in self._local_ids.active:
+        cid = data[1 : self._pn_at]
+        if len(data) < self._min_short or not data[0] & 0x40 or cid not in self._local_ids.active:
             return (
                 Accounted.COUNTED if self._is_reset(data, now) else DropReason.UNKNOWN_CONNECTION_ID
             )
@@ -330,7 +331,7 @@ class Receiver:
         counters = self._counters
         recv = phases.recv
         assert recv is not None
-        cid = run[0][1:_PN_AT]
+        cid = run[0][1 : self._pn_at]
         phase = phases.phase
         frames = self._frames
         frames.enter(path, cid, space, ONE_RTT, now)
@@ -342,7 +343,7 @@ class Receiver:
         first = stop = -1
         at = counted = eliciting = 0
         for number, end, first_byte, content, held in recv.cipher.open_run(
-            phase, run, _PN_AT, space.expected, join
+            phase, run, self._pn_at, space.expected, join
         ):
             data = run[at]
             packets = end - number
@@ -419,11 +420,11 @@ class Receiver:
         result = None
         if bit != phases.phase:
             result = phases.open_other(
-                data, _PN_AT, number, space.expected, now, self._recovery.probe_timeout()
+                data, self._pn_at, number, space.expected, now, self._recovery.probe_timeout()
             )
         elif bit != phase and phases.recv is not None:
             # An earlier packet of this run has updated the keys.
-            result = phases.recv.cipher.open_one(data, _PN_AT, space.expected)
+            result = phases.recv.cipher.open_one(data, self._pn_at, space.expected)
         if result is not None and result[2] is not None:
             if self.observer is not None:
                 self.observer.look_at_keys(phases.updates)

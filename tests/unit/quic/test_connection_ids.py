@@ -20,6 +20,8 @@ from quicedge.quic.frames import Epoch, NewConnectionId
 
 
 class Source:
+    length = 8
+
     def __init__(self) -> None:
         self._numbers = count()
 
