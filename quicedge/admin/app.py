@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 import structlog
@@ -17,6 +17,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from quicedge.admin.answers import answer_json
+from quicedge.admin.configuration import configuration_routes
 from quicedge.admin.dashboard import dashboard_routes
 from quicedge.admin.guard import Guard
 from quicedge.admin.metrics import CONTENT_TYPE, render
@@ -37,19 +39,19 @@ def make_app(
 
     async def connections(request: Request) -> Response:
         page = await edge.connections(_query(request))
-        return _json(page)
+        return answer_json(page)
 
     async def connection(request: Request) -> Response:
         found = await edge.connection(request.path_params["id"])
         if found is None:
             raise HTTPException(404, "no such connection")
-        return _json(found)
+        return answer_json(found)
 
     async def status(request: Request) -> Response:
-        return _json(await edge.status())
+        return answer_json(await edge.status())
 
     async def comparison(request: Request) -> Response:
-        return _json(await edge.comparison())
+        return answer_json(await edge.comparison())
 
     async def metrics(request: Request) -> Response:
         return Response(render(await edge.status()), media_type=CONTENT_TYPE)
@@ -65,13 +67,13 @@ def make_app(
             code=asked.code,
             reason=asked.reason,
         )
-        return _json({"closed": connection_id})
+        return answer_json({"closed": connection_id})
 
     async def log_level(request: Request) -> Response:
         asked = await _body(request, LogLevelRequest)
         await edge.set_log_level(asked.level)
         log.warning("log level changed by operator", level=asked.level)
-        return _json({"level": asked.level})
+        return answer_json({"level": asked.level})
 
     async def healthz(request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -89,6 +91,8 @@ def make_app(
             Route("/api/v1/log-level", log_level, methods=["POST"]),
             *event_routes(edge),
             *trace_routes(edge),
+            # Only a unix socket has no hosts.
+            *configuration_routes(edge, may_change=token is not None or hosts is None),
             *dashboard_routes(),
             Route("/metrics", metrics),
             Route("/api/v1/status", status),
@@ -130,22 +134,13 @@ def _query(request: Request) -> ConnectionQuery:
     return query
 
 
-def _json(value: Any, status: int = 200) -> Response:
-    return Response(
-        msgspec.json.encode(value) + b"\n",
-        status,
-        {"cache-control": "no-store", "x-content-type-options": "nosniff"},
-        media_type="application/json",
-    )
-
-
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    response = _json({"error": error.detail}, error.status_code)
+    response = answer_json({"error": error.detail}, error.status_code)
     response.headers.update(error.headers or {})
     return response
 
 
 async def _failed(request: Request, error: Exception) -> Response:
     # The server logs the exception; internals are not disclosed to the client.
-    return _json({"error": "internal error"}, 500)
+    return answer_json({"error": "internal error"}, 500)

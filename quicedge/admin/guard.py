@@ -27,6 +27,11 @@ MIN_TOKEN = 16
 """Minimum length of a token, in characters."""
 
 
+_JSON = ("application/json",)
+_CONTENT_TYPES = {"/api/v1/config": ("application/toml", "application/json")}
+"""Of POST requests, by path; forms of other sites can send none of these."""
+
+
 class TokenError(ValueError):
     """A token file that is unusable or unsafe; the message names it."""
 
@@ -79,9 +84,9 @@ class Guard:
         if self._hosts is not None and (len(hosts) != 1 or not self._is_ours(hosts[0])):
             return 403, "Host must be localhost, a loopback address or one of admin.hosts"
         if scope["method"] == "POST":
-            kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-            if kind != "application/json":
-                return 415, "content-type must be application/json"
+            allowed = _CONTENT_TYPES.get(scope["path"], _JSON)
+            if content_type(headers) not in allowed:
+                return 415, f"content-type must be {' or '.join(allowed)}"
             origin = headers.get("origin")
             if origin is not None and urlsplit(origin).netloc != headers.get("host"):
                 return 403, "cross-origin request"
@@ -100,6 +105,11 @@ class Guard:
         except ValueError:
             return False
         return is_loopback_host(host) or name.lower() in self._hosts
+
+
+def content_type(headers: Headers) -> str:
+    """The media type of a request's content, without parameters."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def is_loopback_host(host: str) -> bool:

@@ -8,7 +8,6 @@ import errno
 import ipaddress
 import os
 import socket
-import stat
 from collections.abc import Iterator
 
 import uvicorn
@@ -17,6 +16,7 @@ from quicedge.admin.app import make_app
 from quicedge.admin.errors import AdminAddressError
 from quicedge.admin.guard import TokenError, read_token
 from quicedge.admin.protocol import AdminProtocol
+from quicedge.admin.unix_socket import open_unix_socket
 from quicedge.admin.view import EdgeView
 from quicedge.config.host_port import HostPort
 from quicedge.config.limits import ADMIN_KEEPALIVE_TIMEOUT, ADMIN_MAX_CONCURRENCY
@@ -92,7 +92,10 @@ def open_admin_socket(listen: str, *, guarded: bool = False) -> socket.socket:
     Unless `guarded` by a token, TCP is restricted to loopback addresses.
     """
     if listen.startswith("unix:"):
-        return _open_unix(listen.removeprefix("unix:"))
+        try:
+            return open_unix_socket(listen.removeprefix("unix:"))
+        except OSError as error:
+            raise AdminAddressError(f"admin.listen: {listen}: {error}") from error
     try:
         host, port = HostPort.parse(listen)
         address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
@@ -115,34 +118,3 @@ def open_admin_socket(listen: str, *, guarded: bool = False) -> socket.socket:
             reason = f"{reason}, possibly by another edge: see --admin and admin.listen"
         raise AdminAddressError(f"admin.listen: {listen}: {reason}") from error
     return sock
-
-
-def _open_unix(path: str) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        _remove_stale(path)
-        # umask instead of chmod: the mode must be right from the start.
-        mask = os.umask(0o177)
-        try:
-            sock.bind(path)
-        finally:
-            os.umask(mask)
-        sock.listen(_BACKLOG)
-    except OSError as error:
-        sock.close()
-        raise AdminAddressError(f"admin.listen: unix:{path}: {error}") from error
-    return sock
-
-
-def _remove_stale(path: str) -> None:
-    """Remove a socket file that no process listens on."""
-    try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            raise FileExistsError(f"{path} exists and is not a socket")
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)

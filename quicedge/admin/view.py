@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Protocol
 
 from msgspec import Meta, Struct, field
 
+from quicedge.config.schema import Config
 from quicedge.native import Core
 from quicedge.proxy.alt_svc import Advertising
 from quicedge.telemetry.comparison import Comparison
@@ -181,6 +182,17 @@ class EdgeView(Protocol):
         """Whether the edge is running and every worker is ready."""
 
     async def status(self) -> Status: ...
+
+    @property
+    def config(self) -> Config:
+        """The configuration in use, with all its passwords."""
+
+    async def configure(self, document: bytes, *, is_json: bool, dry_run: bool) -> list[str]:
+        """Change to the configuration in a TOML or JSON document until the next reload.
+
+        Returns what has changed, or with `dry_run` would change. Raises RefusedError; then nothing
+        has.
+        """
 
     async def connections(self, query: ConnectionQuery) -> Connections:
         """The page that a validated query selects."""

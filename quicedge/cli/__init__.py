@@ -10,6 +10,9 @@ from quicedge.cli.group import CommandGroup
 COMMANDS = {
     "serve": "Run the edge.",
     "demo": "Run the edge with an embedded origin and show a first request.",
+    "reload": "Reload the configuration of a running edge.",
+    "status": "Show how a running edge is.",
+    "stop": "Stop a running edge.",
     "check": "Check a configuration on this machine.",
     "validate": "Check a configuration file alone, on any machine.",
     "get": "Fetch a URL over HTTP/3.",

@@ -948,6 +948,15 @@ CONTROL_MAX_PENDING: Final = 16
 CONTROL_TIMEOUT: Final = 5.0
 """Seconds that an answer on the control channel may take."""
 
+COMMAND_MAX: Final = 64 * 1024
+"""Bytes of a request on the control socket."""
+
+COMMAND_REQUEST_TIMEOUT: Final = 5.0
+"""Seconds that a client of the control socket may take for its request, and to read the reply."""
+
+COMMANDS_AT_ONCE: Final = 16
+"""Commands in progress on the control socket; more are refused."""
+
 ADMIN_DEFAULT_ROWS: Final = 100
 """Connections per page by default."""
 
@@ -958,8 +967,8 @@ ADMIN_MAX_CONCURRENCY: Final = 32
 """Concurrent admin connections: a new one replaces the one that has waited longest for its request;
 requests are answered 503 only while all connections are being answered."""
 
-ADMIN_MAX_REQUEST: Final = 64 * 1024
-"""Bytes per admin request, head and content; the largest legitimate ones have a few KB."""
+ADMIN_MAX_REQUEST: Final = 512 * 1024
+"""Bytes per admin request, head and content: a configuration with two thousand routes."""
 
 ADMIN_REQUEST_TIMEOUT: Final = 10.0
 """Seconds from the start of an admin connection, or the first byte of a later request, to the end

@@ -18,7 +18,7 @@ from quicedge.config.problems import ConfigError, Problem
 from quicedge.config.schema import Config
 from quicedge.config.validation import validate
 
-__all__ = ["ConfigError", "config_from_options", "load_config", "parse_config"]
+__all__ = ["ConfigError", "config_from_options", "load_config", "parse_config", "parse_document"]
 
 
 def load_config(path: str | Path, *, machine: bool = True) -> Config:
@@ -35,6 +35,25 @@ def load_config(path: str | Path, *, machine: bool = True) -> Config:
         )
     document, lines = _parse_toml(data, str(path))
     return parse_config(document, str(path), path.parent, lines=lines, machine=machine)
+
+
+def parse_document(data: bytes, source: str, directory: Path, *, is_json: bool) -> Config:
+    """The configuration in a TOML or JSON document; raises ConfigError."""
+    if not is_json:
+        document, lines = _parse_toml(data, source)
+        return parse_config(document, source, directory, lines=lines)
+    try:
+        found = msgspec.json.decode(data, type=dict[str, Any])
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise ConfigError(source, [Problem("", f"is not a JSON object: {error}")]) from error
+    return parse_config(_without_nulls(found), source, directory)
+
+
+def _without_nulls(value: Any) -> Any:
+    """A key that is null is one that is not set: TOML has no null."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def _parse_toml(data: bytes, source: str) -> tuple[dict[str, Any], dict[str, int]]:
@@ -155,4 +174,5 @@ def _absolute(config: Config, directory: Path) -> Config:
         qlog=qlog,
         admin=admin,
         state_directory=at(config.state_directory),
+        control_socket=at(config.control_socket),
     )

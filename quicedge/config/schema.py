@@ -347,6 +347,9 @@ class Config(_Section, frozen=True):
     state_directory: str | None = None
     """Directory of what must outlive the processes: secrets, certificates of ACME. Default:
     STATE_DIRECTORY, which systemd sets, or `/var/lib/quicedge` if it belongs to the edge."""
+    control_socket: str | None = None
+    """Unix socket for `quicedge reload`, `stop` and `status`. Default: `control.sock` in the
+    runtime directory of systemd, else in `state_directory`, else in a directory of the user."""
     tls: Tls = field(default_factory=Tls)
     quic: Quic = field(default_factory=Quic)
     http3: Http3 = field(default_factory=Http3)

@@ -7,18 +7,22 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from quicedge.config.changes import changes
 from quicedge.config.limits import WORKER_FAILED_STARTS
 from quicedge.config.schema import Config
 from quicedge.config.unusable import UnusableError
 from quicedge.supervisor import notify
 from quicedge.supervisor.ownership import chown_logs, restore_owners
-from quicedge.supervisor.reload import ReloadError, commit, prepare, reread
+from quicedge.supervisor.reload import ReloadError, abort, commit, prepare, reread
 from quicedge.supervisor.workers import Worker, WorkerState
 from quicedge.telemetry.logs import Logs
 from quicedge.worker.control import Settings
 from quicedge.worker.privileges import Identity
 
 log = structlog.get_logger("quicedge.supervisor")
+
+ReadSettings = Callable[[Config], Settings]
+"""Reads new settings, given the current configuration; raises ReloadError."""
 
 
 class CurrentSettings:
@@ -63,23 +67,54 @@ class CurrentSettings:
         """Create the log files that unprivileged workers append to."""
         chown_logs(self.config.log, self._identity)
 
-    async def reload(self) -> None:
-        """Reload the configuration; errors are logged and kept in `error`."""
+    async def reload(self, read: ReadSettings | None = None) -> list[str]:
+        """Change to the settings that `read` returns, by default those of the configuration file.
+
+        Returns what has changed, in the words of the file. Raises ReloadError, which is logged and
+        kept in `error`; then nothing has changed.
+        """
         async with self._lock:
             notify.notify(*notify.reloading())
             try:
-                await self._change(reread(self._path, self.config))
+                settings = self._read(read)
+                found = self._differences(settings)
+                await self._change(settings)
             except (ReloadError, UnusableError) as error:
                 self.error = str(error)
                 log.error("reload failed; configuration unchanged", error=str(error))
-                status = "reload failed; configuration unchanged"
-            else:
-                self._failed_starts = 0
-                self.error = None
-                self.reloads += 1
-                log.info("configuration reloaded", config=self._path)
-                status = "configuration reloaded"
-            notify.notify("READY=1", f"STATUS={status}")
+                notify.notify("READY=1", "STATUS=reload failed; configuration unchanged")
+                raise ReloadError(str(error)) from error
+            self._failed_starts = 0
+            self.error = None
+            self.reloads += 1
+            log.info("configuration reloaded", config=self._path, changes=found)
+            notify.notify("READY=1", "STATUS=configuration reloaded")
+            return found
+
+    async def validate(self, read: ReadSettings | None = None) -> list[str]:
+        """What `reload` would change; raises ReloadError where it would."""
+        async with self._lock:
+            try:
+                settings = self._read(read)
+                await self._try(settings)
+            except UnusableError as error:
+                raise ReloadError(str(error)) from error
+            return self._differences(settings)
+
+    def _read(self, read: ReadSettings | None) -> Settings:
+        return reread(self._path, self.config) if read is None else read(self.config)
+
+    def _differences(self, new: Settings) -> list[str]:
+        """Changes of the configuration and of the files that it names."""
+        old = self.settings
+        found = changes(old.config, new.config)
+        known = {item.cert_file: item for item in old.certificates}
+        for item in new.certificates:
+            if item.cert_file in known and item != known[item.cert_file]:
+                found.append(f"tls.certificates: {item.cert_file}: content changed")
+        if new.shared_keys != old.shared_keys and new.config.tls == old.config.tls:
+            found.append(f"tls.shared_keys: {new.config.tls.shared_keys}: content changed")
+        return found
 
     async def started(self, worker: Worker) -> None:
         """A worker is ready: apply changes made while it started."""
@@ -116,6 +151,18 @@ class CurrentSettings:
                 failed_starts=self._failed_starts,
             )
             notify.notify("STATUS=configuration reverted; workers failed to start with the new one")
+
+    async def _try(self, settings: Settings) -> None:
+        """Have everybody prepare the settings, and drop them; raises as `_change` does."""
+        logs = self.logs.successor(settings.config.log)
+        owners = chown_logs(settings.config.log, self._identity)
+        try:
+            workers = self._workers()
+            await prepare(workers, settings)
+            await abort(workers)
+        finally:
+            restore_owners(owners)
+            self.logs.discard(logs)
 
     async def _change(self, settings: Settings) -> None:
         """Switch to other settings, here and in every worker; raises UnusableError or ReloadError,

@@ -9,9 +9,10 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from quicedge.config.changes import with_passwords
 from quicedge.config.limits import WORKER_START_TIMEOUT
 from quicedge.config.listeners import listeners, redirecting
-from quicedge.config.loader import ConfigError, load_config
+from quicedge.config.loader import ConfigError, load_config, parse_document
 from quicedge.config.schema import Config
 from quicedge.quic.ticket_keys import SharedKeyError, read_shared_keys
 from quicedge.quic.tls import CertificateError, parse_certificate, read_certificate
@@ -20,8 +21,12 @@ from quicedge.worker.control import ControlError, Settings
 
 log = structlog.get_logger(__name__)
 
-FIXED_AT_START = ("workers", "admin", "user", "group", "state_directory")
+FIXED_AT_START = ("workers", "admin", "user", "group", "state_directory", "control_socket")
 """Keys that determine processes; changing them, or the sockets of `listen`, requires a restart."""
+
+
+DOCUMENT = "request"
+"""Names a configuration that came in a request, in the place of its file."""
 
 
 class ReloadError(Exception):
@@ -52,18 +57,35 @@ def reread(path: str | None, current: Config) -> Settings:
 
     Raises ReloadError if any change requires a restart: there is no partial reload.
     """
+    return settings_of(_read_file(path, current), path or "command line", current)
+
+
+def read_document(data: bytes, path: str | None, current: Config, *, is_json: bool) -> Settings:
+    """The same for a document that takes the place of the file, whose relative names it has."""
+    directory = Path.cwd() if path is None else Path(path).parent
+    try:
+        new = parse_document(data, DOCUMENT, directory, is_json=is_json)
+    except ConfigError as error:
+        raise ReloadError(str(error)) from error
+    return settings_of(with_passwords(new, current), DOCUMENT, current)
+
+
+def _read_file(path: str | None, current: Config) -> Config:
     if path is None:
-        new = current
-    else:
-        if Path(path).exists() and not Path(path).is_file():
-            # Reading a pipe a second time would block the supervisor until data arrives.
-            raise ReloadError(f"{path}: is not a regular file and cannot be read again")
-        try:
-            new = load_config(path)
-        except ConfigError as error:
-            raise ReloadError(str(error)) from error
-        except OSError as error:
-            raise ReloadError(f"{path}: {error.strerror}") from error
+        return current
+    if Path(path).exists() and not Path(path).is_file():
+        # Reading a pipe a second time would block the supervisor until data arrives.
+        raise ReloadError(f"{path}: is not a regular file and cannot be read again")
+    try:
+        return load_config(path)
+    except ConfigError as error:
+        raise ReloadError(str(error)) from error
+    except OSError as error:
+        raise ReloadError(f"{path}: {error.strerror}") from error
+
+
+def settings_of(new: Config, source: str, current: Config) -> Settings:
+    """The settings of a configuration that takes the place of `current`; raises ReloadError."""
     if not new.tls.certificates:
         # The development certificate, generated at start.
         new = msgspec.structs.replace(
@@ -71,18 +93,18 @@ def reread(path: str | None, current: Config) -> Settings:
         )
     listening, before = list(listeners(new)), list(listeners(current))
     if [item.address for item in listening] != [item.address for item in before]:
-        raise ReloadError(f"{path}: listen: requires a restart")
+        raise ReloadError(f"{source}: listen: requires a restart")
     for item, was in zip(listening, before, strict=True):
         if item.transports != was.transports:
             raise ReloadError(
-                f"{path}: protocols: {item.address} is open for {' and '.join(was.transports)}; "
+                f"{source}: protocols: {item.address} is open for {' and '.join(was.transports)}; "
                 f"opening it for {' and '.join(item.transports)} requires a restart"
             )
     if list(redirecting(new)) != list(redirecting(current)):
-        raise ReloadError(f"{path}: redirect_http: requires a restart")
+        raise ReloadError(f"{source}: redirect_http: requires a restart")
     for key in FIXED_AT_START:
         if getattr(new, key) != getattr(current, key):
-            raise ReloadError(f"{path}: {key}: requires a restart")
+            raise ReloadError(f"{source}: {key}: requires a restart")
     return read_settings(new)
 
 

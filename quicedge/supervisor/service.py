@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -10,13 +11,17 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import structlog
 
 from quicedge import __version__, native
-from quicedge.admin.errors import AdminAddressError
+from quicedge.admin.command_messages import Command, CommandReply
+from quicedge.admin.errors import AdminAddressError, RefusedError
 from quicedge.admin.view import Connections, EdgeState, QlogLevel, Status, WorkerStatus
+from quicedge.config.control_path import control_path
 from quicedge.config.limits import MAX_WORKERS
 from quicedge.config.listeners import listeners, redirecting
 from quicedge.config.schema import Config
@@ -24,16 +29,19 @@ from quicedge.config.unusable import UnusableError
 from quicedge.proxy.alt_svc import Advertising
 from quicedge.supervisor import notify
 from quicedge.supervisor.alt_svc import AltSvcEvidence
-from quicedge.supervisor.current import CurrentSettings
+from quicedge.supervisor.commands import CommandFailure, CommandServer, Run
+from quicedge.supervisor.current import CurrentSettings, ReadSettings
 from quicedge.supervisor.expiry import CertificateWatch
 from quicedge.supervisor.reload import (
     ReloadError,
+    read_document,
     read_settings,
 )
 from quicedge.supervisor.resets import Rosters, UnsolicitedResets
 from quicedge.supervisor.sockets import ListenError, Listeners
 from quicedge.supervisor.spans import Spans
 from quicedge.supervisor.state import StateDirectory, StateError, load_secret, open_state
+from quicedge.supervisor.status import summary
 from quicedge.supervisor.workers import NoWorkerError, Worker, WorkerError, WorkerPool, WorkerState
 from quicedge.telemetry.comparison import Comparison, compare
 from quicedge.telemetry.logs import Logs
@@ -96,6 +104,10 @@ def run(config: Config, config_path: str | None, *, worker_entry: str | None = N
         supervisor.current.logs.close()
 
 
+class ControlSocketError(Exception):
+    """The configured control socket cannot be opened; the message names it."""
+
+
 class Supervisor:
     """The edge as a whole; implements `admin.view.EdgeView`."""
 
@@ -140,7 +152,7 @@ class Supervisor:
         self._certificates.use(self.current.settings.certificates)
         try:
             self._listeners = Listeners(
-                listeners(self._config), self._workers, redirecting(self._config)
+                listeners(self.config), self._workers, redirecting(self.config)
             )
         except ListenError as error:
             log.error("cannot listen", error=str(error))
@@ -158,17 +170,21 @@ class Supervisor:
             notices={"spans": self._spans.put, "alt_svc": self._alt_svc.receive},
         )
         admin: AdminServer | None = None
+        commands: CommandServer | None = None
         try:
+            commands = self._serve_commands()
             admin = self._start_admin()
             self._handle_signals()
             self._spawn(self._certificates.run())
             self._spawn(self._alt_svc.run())
-            await self._spans.configure(self._config.otel)
+            await self._spans.configure(self.config.otel)
             return await self._run_workers(admin)
-        except AdminAddressError as error:
+        except (AdminAddressError, ControlSocketError) as error:
             log.error("cannot listen", error=str(error))
             return 1
         finally:
+            if commands is not None:
+                commands.close()
             if admin is not None:
                 await admin.close()
             await self._spans.close()
@@ -178,11 +194,11 @@ class Supervisor:
 
     def _start_admin(self) -> AdminServer | None:
         """Start the admin API if it is enabled; only then is it imported (12 MB)."""
-        if not self._config.admin.enabled:
+        if not self.config.admin.enabled:
             return None
         from quicedge.admin.server import AdminServer
 
-        admin = AdminServer(self._config.admin, self)
+        admin = AdminServer(self.config.admin, self)
         admin.start()
         return admin
 
@@ -214,10 +230,10 @@ class Supervisor:
             await self._stop.wait()
         self._state = EdgeState.DRAINING
         notify.notify("STOPPING=1")
-        log.info("draining", seconds=0 if failed else self._config.drain_timeout)
+        log.info("draining", seconds=0 if failed else self.config.drain_timeout)
         starting.cancel()
         stopped.cancel()
-        await self._pool.stop(0.0 if failed else self._config.drain_timeout)
+        await self._pool.stop(0.0 if failed else self.config.drain_timeout)
         log.info("stopped", killed=self._pool.killed)
         return 1 if failed or self._pool.killed else 0
 
@@ -240,14 +256,10 @@ class Supervisor:
             secret=self._secret,
         )
 
-    @property
-    def _config(self) -> Config:
-        return self.current.config
-
     def _configure_alt_svc(self) -> None:
         quic = [item.address for item in self._listeners.of_slot(0)]
         tcp = [item.address for item in self._listeners.tcp_of_slot(0)]
-        self._alt_svc.configure(self._config.alt_svc, tcp=tcp, quic=quic)
+        self._alt_svc.configure(self.config.alt_svc, tcp=tcp, quic=quic)
 
     def _tell_of_alt_svc(self, states: dict[str, Advertising]) -> None:
         self._spawn(self._broadcast("set_alt_svc", states))
@@ -305,16 +317,18 @@ class Supervisor:
         task.add_done_callback(self._tasks.discard)
 
     def _on_stop(self, number: signal.Signals) -> None:
-        log.info("shutdown requested", signal=number.name, immediate=self._stop.is_set())
-        if self._stop.is_set():
-            self._spawn(self._pool.stop(0.0))
+        self._request_stop(number.name, immediate=self._stop.is_set())
+
+    def _request_stop(self, by: str, *, immediate: bool) -> None:
+        log.info("shutdown requested", by=by, immediate=immediate)
         self._stop.set()
+        if immediate:
+            self._spawn(self._pool.stop(0.0))
 
     async def _reload(self) -> None:
-        if self._state is EdgeState.DRAINING:
-            log.warning("reload ignored: draining")
-            return
-        await self.current.reload()
+        """SIGHUP: nobody waits for the outcome, which is in the log and the status."""
+        with contextlib.suppress(ReloadError):
+            await self.reload()
 
     async def _reopen_logs(self) -> None:
         try:
@@ -326,6 +340,50 @@ class Supervisor:
         await self._broadcast("reopen_logs")
         log.info("logs reopened")
 
+    # --- commands -----------------------------------------------------------------------------
+
+    def _serve_commands(self) -> CommandServer | None:
+        path = control_path(self.config, self._config_path)
+        commands: dict[Command, Run] = {
+            Command.RELOAD: self._command_reload,
+            Command.VALIDATE: self._command_validate,
+            Command.STATUS: self._command_status,
+            Command.STOP: partial(self._command_stop, immediate=False),
+            Command.STOP_NOW: partial(self._command_stop, immediate=True),
+        }
+        until_end = frozenset({Command.STOP, Command.STOP_NOW})
+        try:
+            return CommandServer(path, commands, keep_open=until_end)
+        except OSError as error:
+            if self.config.control_socket is not None:
+                raise ControlSocketError(f"control_socket: {path}: {error}") from error
+            log.warning(
+                "no control socket; only signals are obeyed", path=str(path), reason=str(error)
+            )
+            return None
+
+    async def _command_reload(self) -> CommandReply:
+        try:
+            found = await self.reload()
+        except ReloadError as error:
+            raise CommandFailure(f"reload failed; configuration unchanged\n{error}") from error
+        return CommandReply(lines=["reloaded", *(found or ["nothing has changed"])], data=found)
+
+    async def _command_validate(self) -> CommandReply:
+        try:
+            found = await self.validate()
+        except ReloadError as error:
+            raise CommandFailure(str(error)) from error
+        return CommandReply(lines=found or ["nothing would change"], data=found)
+
+    async def _command_status(self) -> CommandReply:
+        status = await self.status()
+        return CommandReply(lines=list(summary(status)), data=msgspec.to_builtins(status))
+
+    async def _command_stop(self, *, immediate: bool) -> CommandReply:
+        self._request_stop("stop-now" if immediate else "stop", immediate=immediate)
+        return CommandReply(lines=["stopping"])
+
     # --- admin.view.EdgeView ------------------------------------------------------------------
 
     @property
@@ -335,6 +393,32 @@ class Supervisor:
     @property
     def ready(self) -> bool:
         return self._state is EdgeState.RUNNING and self._pool.ready
+
+    async def reload(self, read: ReadSettings | None = None) -> list[str]:
+        self._refuse_while_draining()
+        return await self.current.reload(read)
+
+    async def validate(self, read: ReadSettings | None = None) -> list[str]:
+        self._refuse_while_draining()
+        return await self.current.validate(read)
+
+    @property
+    def config(self) -> Config:
+        return self.current.config
+
+    async def configure(self, document: bytes, *, is_json: bool, dry_run: bool) -> list[str]:
+        def read(current: Config) -> Settings:
+            return read_document(document, self._config_path, current, is_json=is_json)
+
+        try:
+            return await (self.validate(read) if dry_run else self.reload(read))
+        except ReloadError as error:
+            raise RefusedError(str(error)) from error
+
+    def _refuse_while_draining(self) -> None:
+        if self._state is EdgeState.DRAINING:
+            log.warning("reload refused: draining")
+            raise ReloadError("the edge is draining")
 
     async def status(self) -> Status:
         answers, _ = await self._pool.ask("stats")
@@ -401,7 +485,7 @@ class Supervisor:
 
     @property
     def trace_directory(self) -> str | None:
-        return trace_directory(self._config.qlog)
+        return trace_directory(self.config.qlog)
 
     async def trace_connection(self, connection_id: str, action: TraceAction) -> TraceAnswer:
         answers, _ = await self._pool.ask("trace_connection", TraceCommand(connection_id, action))

@@ -100,6 +100,7 @@ def edge(
         f"""
 listen = {json.dumps(addresses)}
 drain_timeout = "5s"
+control_socket = "control.sock"
 {options}
 
 [tls]

@@ -78,16 +78,27 @@ class Supervised:
     """A running supervisor."""
 
     def __init__(
-        self, folder: Path, config: dict[str, Any], config_path: Path | None = None, **env: str
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        config_path: Path | None = None,
+        *,
+        token: Path | None = None,
+        **env: str,
     ) -> None:
+        self._token = token
         self._turn = itertools.count()
         self.port = free_edge_port()
         self.admin_port = free_port()
         self.log = folder / "edge.log"
         self.config = {
             "listen": [f"127.0.0.1:{self.port}"],
-            "admin": {"listen": f"127.0.0.1:{self.admin_port}"},
+            "admin": {
+                "listen": f"127.0.0.1:{self.admin_port}",
+                **({"token_file": str(token)} if token is not None else {}),
+            },
             "log": {"format": "json", "file": str(self.log)},
+            "control_socket": str(folder / "control.sock"),
             **config,
         }
         self.process = subprocess.Popen(
@@ -106,7 +117,9 @@ class Supervised:
         """Ask the admin API; status 0 when nobody answers."""
         connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=10)
         try:
-            connection.request("GET", path)
+            token = self._token.read_text() if self._token is not None else ""
+            headers = {"authorization": f"Bearer {token}"} if token else {}
+            connection.request("GET", path, headers=headers)
             response = connection.getresponse()
             body = response.read()
         except OSError:
