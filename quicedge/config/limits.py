@@ -921,6 +921,15 @@ CONFIG_MAX_SIZE: Final = 4 * 1024 * 1024
 WORKER_START_TIMEOUT: Final = 30.0
 """Seconds from spawn to `ready`: an interpreter, imports and certificates on a loaded machine."""
 
+FORK_MESSAGE_MAX: Final = 4096
+"""Bytes of a message between the supervisor and its fork server."""
+
+FORK_DESCRIPTORS: Final = 253
+"""File descriptors per message on a unix socket (SCM_MAX_FD of Linux)."""
+
+ORPHAN_POLL: Final = 0.1
+"""Seconds between looks at workers whose fork server has died."""
+
 WORKER_BACKOFF_MIN: Final = 0.1
 """Seconds before a dead worker is first replaced; doubles with each early death."""
 

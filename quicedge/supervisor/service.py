@@ -32,6 +32,7 @@ from quicedge.supervisor.alt_svc import AltSvcEvidence
 from quicedge.supervisor.commands import CommandFailure, CommandServer, Run
 from quicedge.supervisor.current import CurrentSettings, ReadSettings
 from quicedge.supervisor.expiry import CertificateWatch
+from quicedge.supervisor.forks import ForkServer, can_fork
 from quicedge.supervisor.reload import (
     ReloadError,
     read_document,
@@ -40,6 +41,7 @@ from quicedge.supervisor.reload import (
 from quicedge.supervisor.resets import Rosters, UnsolicitedResets
 from quicedge.supervisor.sockets import ListenError, Listeners
 from quicedge.supervisor.spans import Spans
+from quicedge.supervisor.spawning import FreshInterpreters, Spawner
 from quicedge.supervisor.state import StateDirectory, StateError, load_secret, open_state
 from quicedge.supervisor.status import summary
 from quicedge.supervisor.workers import NoWorkerError, Worker, WorkerError, WorkerPool, WorkerState
@@ -83,6 +85,16 @@ def run(config: Config, config_path: str | None, *, worker_entry: str | None = N
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         # Until handlers are installed: the default action is to terminate.
         signal.signal(number, signal.SIG_IGN)
+    spawner: Spawner = ForkServer() if can_fork else FreshInterpreters()
+    try:
+        return _run(config, config_path, spawner, worker_entry)
+    finally:
+        spawner.close()
+
+
+def _run(
+    config: Config, config_path: str | None, spawner: Spawner, worker_entry: str | None
+) -> int:
     try:
         logs = Logs(config.log, process="supervisor", exchanges=False)
     except UnusableError as error:
@@ -97,7 +109,9 @@ def run(config: Config, config_path: str | None, *, worker_entry: str | None = N
         log.error("cannot start", error=str(error))
         logs.close()
         return 1
-    supervisor = Supervisor(settings, config_path, logs, identity, state, secret, worker_entry)
+    supervisor = Supervisor(
+        settings, config_path, logs, identity, state, secret, spawner, worker_entry
+    )
     try:
         return asyncio.run(supervisor.serve())
     finally:
@@ -119,6 +133,7 @@ class Supervisor:
         identity: Identity | None,
         state: StateDirectory | None,
         secret: bytes,
+        spawner: Spawner,
         worker_entry: str | None,
     ) -> None:
         self.state_directory = state
@@ -134,6 +149,7 @@ class Supervisor:
         self._pool: WorkerPool
         self._identity = identity
         self._config_path = config_path
+        self._spawner = spawner
         self._worker_entry = worker_entry
         self._secret = secret
         workers = settings.config.workers
@@ -163,6 +179,7 @@ class Supervisor:
         self._pool = WorkerPool(
             self._workers,
             self._make_spec,
+            spawner=self._spawner,
             entry=self._worker_entry,
             on_ready=self._worker_ready,
             on_dead=self._worker_dead,

@@ -1,28 +1,23 @@
 """Worker processes: started, monitored, replaced when they die, drained at shutdown.
 
-A worker is a fresh interpreter, not a fork: it inherits no loop, thread, lock or half-written
-buffer of the supervisor, and a replacement starts exactly as the first worker did. It inherits its
-sockets by number (`pass_fds`) and receives everything else over its control socket, so that no
-secret is visible in its arguments or environment.
+A worker inherits no loop, thread, lock or half-written buffer of the supervisor, however it is
+spawned (`spawning`), and a replacement starts exactly as the first worker did. It inherits its
+sockets by number and receives everything else over its control socket.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import structlog
 
-import quicedge
 from quicedge.admin.view import WorkerState
 from quicedge.config.limits import (
     STOP_GRACE,
@@ -33,11 +28,11 @@ from quicedge.config.limits import (
     WORKER_STABLE,
     WORKER_START_TIMEOUT,
 )
+from quicedge.supervisor.spawning import Process, Spawner
 from quicedge.worker.control import ControlChannel, ControlError, Handler, WorkerSpec
+from quicedge.worker.process import DEFAULT_ENTRY
 
 log = structlog.get_logger(__name__)
-
-_PACKAGE_PARENT = str(Path(quicedge.__file__).resolve().parent.parent)
 
 MakeSpec = Callable[[int, int], WorkerSpec]
 """Slot and number of the control descriptor -> the worker's specification."""
@@ -54,7 +49,7 @@ class NoWorkerError(ControlError):
 class Worker:
     """One worker process and the supervisor's end of its control channel."""
 
-    def __init__(self, slot: int, spec: WorkerSpec, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, slot: int, spec: WorkerSpec, process: Process) -> None:
         self.slot = slot
         self.spec = spec
         self.settings = spec.settings
@@ -71,24 +66,18 @@ class Worker:
 
     @classmethod
     async def start(
-        cls, slot: int, make_spec: MakeSpec, entry: str | None, notices: Mapping[str, Handler]
+        cls,
+        slot: int,
+        make_spec: MakeSpec,
+        spawner: Spawner,
+        entry: str,
+        notices: Mapping[str, Handler],
     ) -> Worker:
         """Spawn a process and send it its specification; raises OSError."""
         ours, theirs = socket.socketpair()
         try:
             spec = make_spec(slot, theirs.fileno())
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",  # do not import from the current directory
-                "-m",
-                "quicedge.worker",
-                str(theirs.fileno()),
-                *([entry] if entry else []),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=[theirs.fileno(), *spec.inherited_fds],
-                env=_environment(),
-                process_group=0,  # Ctrl-C in a terminal is for the supervisor alone
-            )
+            process = await spawner.spawn(entry, theirs.fileno(), spec.inherited_fds)
         except BaseException:
             ours.close()
             raise
@@ -149,9 +138,10 @@ class Worker:
 class WorkerPool:
     """Keeps one worker running in each slot. Call `start` once, then `stop`.
 
-    `entry` (`module:function`) replaces the worker's main function in tests. `on_ready` is called
-    with every worker that becomes ready, `on_dead` with every one that ended, `on_failed` with the
-    reason when a replacement ends before it is ready. `notices`: handlers of further notices.
+    `spawner` creates the processes. `entry` (`module:function`) replaces the worker's main function
+    in tests. `on_ready` is called with every worker that becomes ready, `on_dead` with every one
+    that ended, `on_failed` with the reason when a replacement ends before it is ready. `notices`:
+    handlers of further notices.
     """
 
     def __init__(
@@ -159,6 +149,7 @@ class WorkerPool:
         workers: int,
         make_spec: MakeSpec,
         *,
+        spawner: Spawner,
         entry: str | None = None,
         on_ready: Callable[[Worker], None] = lambda worker: None,
         on_dead: Callable[[Worker], None] = lambda worker: None,
@@ -170,7 +161,8 @@ class WorkerPool:
         self.killed = 0
         """Workers that had to be killed at shutdown."""
         self._make_spec = make_spec
-        self._entry = entry
+        self._spawner = spawner
+        self._entry = entry or DEFAULT_ENTRY
         self._on_ready = on_ready
         self._on_dead = on_dead
         self._notices = notices
@@ -286,7 +278,9 @@ class WorkerPool:
     async def _live(self, slot: int, first: asyncio.Future[None]) -> str:
         """Run one worker to its end; returns how it ended, in words."""
         try:
-            worker = await Worker.start(slot, self._make_spec, self._entry, self._notices)
+            worker = await Worker.start(
+                slot, self._make_spec, self._spawner, self._entry, self._notices
+            )
         except (OSError, ControlError) as error:
             return str(error)
         self.current[slot] = worker
@@ -343,15 +337,6 @@ async def _dismiss_once_drained(workers: list[Worker]) -> None:
         await worker.drained.wait()
     for worker in workers:
         worker.channel.notify("dismiss")
-
-
-def _environment() -> dict[str, str]:
-    """The environment of a worker, which must import the same code as its supervisor."""
-    inherited = os.environ.get("PYTHONPATH")
-    path = os.pathsep.join([_PACKAGE_PARENT, inherited] if inherited else [_PACKAGE_PARENT])
-    environment = {**os.environ, "PYTHONPATH": path}
-    environment.pop("NOTIFY_SOCKET", None)  # only the supervisor notifies systemd
-    return environment
 
 
 def _ending(code: int) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import socket
 import sys
 import time
@@ -156,6 +157,7 @@ class FakeWorker(asyncio.DatagramProtocol):
             "ids": [os.getresuid(), os.getresgid(), os.getgroups()],
             "argv": sys.argv,
             "environ": sorted(os.environ),
+            "random": random.random(),
         }
 
 

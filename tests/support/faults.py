@@ -18,7 +18,7 @@ import pytest
 from tests.support.edge import RunningEdge
 
 _SITECUSTOMIZE = """
-import asyncio, os, socket, sys, threading, time
+import asyncio, os, socket, threading, time
 HERE = os.path.dirname(os.path.abspath(__file__))
 wall = time.time
 
@@ -51,10 +51,17 @@ def tell_tasks():
         time.sleep(0.05)
 
 time.time = lambda: wall() + float(order("clock") or 0)
-if "quicedge.worker" in sys.orig_argv:
-    socket.socket.sendmsg = failing(socket.socket.sendmsg)
-    socket.socket.sendto = failing(socket.socket.sendto)
-    threading.Thread(target=tell_tasks, daemon=True).start()
+def forked():
+    # The edge forks its fork server, which forks the workers.
+    global forks
+    forks += 1
+    if forks == 2:
+        socket.socket.sendmsg = failing(socket.socket.sendmsg)
+        socket.socket.sendto = failing(socket.socket.sendto)
+        threading.Thread(target=tell_tasks, daemon=True).start()
+
+forks = 0
+os.register_at_fork(after_in_child=forked)
 """
 
 

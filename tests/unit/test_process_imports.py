@@ -17,16 +17,20 @@ def imported_by(*modules: str) -> set[str]:
     return {name.partition(".")[0] for name in done.stdout.decode().split()}
 
 
-def test_a_worker_imports_nothing_of_the_admin_api_and_no_rich() -> None:
+UNNEEDED = {"rich", "pygments", "uvicorn", "starlette", "prometheus_client"}
+
+
+def test_what_all_processes_share_has_nothing_of_the_admin_api_and_no_rich() -> None:
+    imported = imported_by(
+        "quicedge.plain_structlog", "quicedge.supervisor", "quicedge.worker.main"
+    )
+    assert {"structlog", "aioquic", "cryptography"} <= imported
+    assert not imported & UNNEEDED
+
+
+def test_a_worker_that_is_a_fresh_interpreter_does_not_import_the_supervisor() -> None:
     imported = imported_by("quicedge.worker.__main__", "quicedge.worker.main")
-    assert {"structlog", "aioquic"} <= imported
-    assert not imported & {"rich", "pygments", "uvicorn", "starlette", "prometheus_client", "click"}
-
-
-def test_a_supervisor_without_the_admin_api_imports_neither_that_nor_quic() -> None:
-    imported = imported_by("quicedge.plain_structlog", "quicedge.supervisor")
-    assert {"structlog", "cryptography"} <= imported
-    assert not imported & {"rich", "uvicorn", "starlette", "prometheus_client", "aioquic"}
+    assert not imported & {*UNNEEDED, "click"}
 
 
 @pytest.mark.parametrize("first", ["structlog", "rich"])

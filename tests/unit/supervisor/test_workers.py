@@ -9,6 +9,7 @@ import pytest
 from quicedge.admin.view import WorkerState
 from quicedge.config.schema import Admin, Config, Log
 from quicedge.supervisor import workers as workers_module
+from quicedge.supervisor.spawning import FreshInterpreters
 from quicedge.supervisor.workers import Worker, WorkerError, WorkerPool
 from quicedge.worker.control import ControlError, ListeningSocket, Settings, WorkerSpec
 from tests.support.supervised import steered
@@ -39,7 +40,9 @@ async def make_pool(sock, tmp_path) -> AsyncIterator[Callable[..., WorkerPool]]:
         )
 
     def make_pool(workers: int = 1, **rest) -> WorkerPool:
-        pool = WorkerPool(workers, make_spec, **{"entry": ENTRY, **rest})
+        pool = WorkerPool(
+            workers, make_spec, **{"spawner": FreshInterpreters(), "entry": ENTRY, **rest}
+        )
         pools.append(pool)
         return pool
 

@@ -1,0 +1,158 @@
+"""Workers are forked from a process that was prepared for it: what they share with the supervisor,
+what they do not, and what becomes of them when one of the three ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.supervised import Supervised, wait_for
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks workers on Linux only")
+
+Start = Callable[..., Supervised]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    started: list[Supervised] = []
+
+    def start(**config) -> Supervised:
+        started.append(Supervised(tmp_path, config))
+        started[-1].wait_ready()
+        return started[-1]
+
+    yield start
+    for supervised in started:
+        supervised.close()
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def fork_server(edge: Supervised) -> int:
+    (pid,) = children(edge.process.pid)
+    return pid
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def sockets(pid: int) -> set[str]:
+    """The sockets that a process has open, by inode."""
+    links = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            links.append(str(entry.readlink()))
+        except OSError:
+            continue
+    return {link for link in links if link.startswith("socket:")}
+
+
+def rollup(pid: int) -> dict[str, int]:
+    """Sums over the memory of a process, in KB."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    return {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
+
+
+def test_a_worker_shares_the_memory_of_what_all_import(start: Start) -> None:
+    edge = start()
+    (worker,) = edge.workers()
+    memory = rollup(worker["pid"])
+    private = memory["Private_Dirty"] + memory["Private_Clean"]
+    assert private < memory["Rss"] / 2, memory
+
+
+def test_the_fork_server_is_a_child_with_one_thread_and_one_socket_to_the_supervisor(
+    start: Start,
+) -> None:
+    edge = start(workers=2)
+    server = fork_server(edge)
+    assert sorted(children(server)) == sorted(worker["pid"] for worker in edge.workers())
+    assert len(list(Path(f"/proc/{server}/task").iterdir())) == 1
+    # To the supervisor, and the pair that wakes it when a worker ends.
+    assert len(sockets(server)) == 3
+    assert not sockets(server) & sockets(edge.process.pid)
+
+
+def test_a_worker_has_no_descriptor_of_the_supervisor_but_its_own_sockets(start: Start) -> None:
+    edge = start(workers=2)
+    supervisor = sockets(edge.process.pid)
+    first, second = (sockets(worker["pid"]) & supervisor for worker in edge.workers())
+    # The UDP and the TCP socket, the inbox, and the two outboxes, which both have.
+    assert len(first) == len(second) == 5
+    assert len(first & second) == 2
+
+
+def test_more_descriptors_than_a_message_carries_reach_a_worker(start: Start) -> None:
+    edge = start(listen=["127.0.0.1:0"] * 130)
+    (worker,) = edge.workers()
+    assert len(sockets(worker["pid"]) & sockets(edge.process.pid)) == 260
+
+
+def test_workers_draw_different_random_numbers(start: Start) -> None:
+    edge = start(workers=2)
+    assert edge.who_is(0)["random"] != edge.who_is(1)["random"]
+
+
+def test_the_exit_code_of_a_forked_worker_is_known_and_it_is_replaced(start: Start) -> None:
+    edge = start()
+    (before,) = edge.workers()
+    edge.tell("crash")
+    assert edge.wait_event("worker died; replacing it")["ending"] == "exit code 3"
+    edge.wait_event("worker ready", 2)
+    (after,) = edge.workers()
+    assert after["pid"] in children(fork_server(edge))
+    assert after["pid"] != before["pid"]
+
+
+def test_workers_outlive_the_fork_server_and_are_replaced_without_it(start: Start) -> None:
+    edge = start(workers=2)
+    first, second = (worker["pid"] for worker in edge.workers())
+    os.kill(fork_server(edge), signal.SIGKILL)
+    lost = edge.wait_event("fork server died; workers start as fresh interpreters")
+    assert lost["code"] == -signal.SIGKILL
+    assert edge.who_is(0)["pid"] == first
+    os.kill(first, signal.SIGKILL)
+    assert edge.wait_event("worker died; replacing it")["ending"] == "killed by SIGKILL"
+    edge.wait_event("worker ready", 3)
+    assert edge.who_is(0)["pid"] not in (first, second)
+    assert edge.who_is(1)["pid"] == second
+    edge.signal(signal.SIGTERM)
+    assert edge.wait() == 0
+    assert not is_alive(second)
+
+
+def test_the_fork_server_and_the_workers_end_with_a_supervisor_that_is_killed(
+    start: Start,
+) -> None:
+    edge = start(workers=2)
+    pids = [fork_server(edge), *(worker["pid"] for worker in edge.workers())]
+    edge.process.kill()
+    wait_for(lambda: not any(map(is_alive, pids)), "the end of all processes")
+
+
+def test_a_terminal_that_interrupts_the_group_reaches_the_supervisor_alone(start: Start) -> None:
+    edge = start(drain_timeout=600)
+    (worker,) = edge.workers()
+    server = fork_server(edge)
+    assert edge.tell("hold") == b"held"
+    os.killpg(edge.process.pid, signal.SIGINT)
+    edge.wait_event("draining")
+    time.sleep(0.1)  # nothing says that a signal did not arrive
+    assert is_alive(worker["pid"])
+    assert is_alive(server)
+    edge.tell("release")
+    assert edge.wait() == 0
