@@ -53,8 +53,8 @@ def write_config(edge_config: dict, path: Path, **changes) -> None:
 
 def steered(slot: int, command: bytes) -> bytes:
     """A datagram that looks like a short header packet to a connection of the worker in `slot`:
-    the kernel steers it there."""
-    return bytes((0x40, slot % 256)) + b"steer" + command
+    the kernel steers it there. Shorter ones than any packet go to slot 0."""
+    return (bytes((0x40, slot % 256)) + b"steer" + command).ljust(20)
 
 
 class Steered:
