@@ -25,7 +25,7 @@ from quicedge.admin.metrics import CONTENT_TYPE, render
 from quicedge.admin.stream import event_routes
 from quicedge.admin.traces import trace_routes
 from quicedge.admin.view import CloseRequest, EdgeView, LogLevelRequest
-from quicedge.telemetry.stats import ConnectionQuery, QueryError, check_query
+from quicedge.telemetry.stats import ConnectionQuery, KeyUpdateVerdict, QueryError, check_query
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +69,16 @@ def make_app(
         )
         return answer_json({"closed": connection_id})
 
+    async def update_keys(request: Request) -> Response:
+        connection_id = request.path_params["id"]
+        verdict = await edge.update_keys(connection_id)
+        if verdict is KeyUpdateVerdict.NOT_FOUND:
+            raise HTTPException(404, verdict)
+        if verdict is not KeyUpdateVerdict.REQUESTED:
+            raise HTTPException(409, verdict)
+        log.info("key update requested by operator", connection=connection_id)
+        return answer_json({"requested": connection_id}, 202)
+
     async def log_level(request: Request) -> Response:
         asked = await _body(request, LogLevelRequest)
         await edge.set_log_level(asked.level)
@@ -88,6 +98,7 @@ def make_app(
             Route("/api/v1/connections", connections),
             Route("/api/v1/connections/{id}", connection),
             Route("/api/v1/connections/{id}/close", close, methods=["POST"]),
+            Route("/api/v1/connections/{id}/key-update", update_keys, methods=["POST"]),
             Route("/api/v1/log-level", log_level, methods=["POST"]),
             *event_routes(edge),
             *trace_routes(edge),

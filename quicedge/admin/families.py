@@ -49,6 +49,7 @@ def families(workers: Iterable[Metrics]) -> Iterator[Metric]:
     yield from _upstreams(workers)
     yield from _listeners(workers)
     yield from _protocols(workers)
+    yield from _tls(workers)
 
 
 def _counter(name: str, text: str, labels: list[str], counts: Counter[tuple[str, ...]]) -> Metric:
@@ -195,3 +196,27 @@ def _protocols(workers: list[Metrics]) -> Iterator[Metric]:
             f"quicedge_protocol_{key}", text, ["protocol"], PROTOCOL_HISTOGRAMS[key],
             (((protocol.value,), found.ended[key]) for protocol, found in protocols),
         )  # fmt: skip
+
+
+def _tls(workers: list[Metrics]) -> Iterator[Metric]:
+    groups: Counter[tuple[str, ...]] = Counter()
+    certificates: Counter[tuple[str, ...]] = Counter()
+    retries: Counter[tuple[str, ...]] = Counter()
+    for worker in workers:
+        for transport, found in worker.tls.items():
+            for group, count in found.groups.items():
+                groups[transport.value, group] += count
+            for compression, count in found.certificates.items():
+                certificates[transport.value, compression] += count
+            retries[(transport.value,)] += found.hello_retries
+    yield _counter(
+        "quicedge_tls_key_exchanges", "Completed handshakes, by key exchange group.",
+        ["transport", "group"], groups,
+    )  # fmt: skip
+    yield _counter(
+        "quicedge_tls_certificates_sent", "Certificates sent, by compression.",
+        ["transport", "compression"], certificates,
+    )  # fmt: skip
+    yield _counter(
+        "quicedge_tls_hello_retry_requests", "HelloRetryRequests sent.", ["transport"], retries
+    )

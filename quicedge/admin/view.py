@@ -16,6 +16,7 @@ from quicedge.telemetry.stats import (
     ConnectionQuery,
     ConnectionStats,
     FollowAnswer,
+    KeyUpdateVerdict,
     TraceAction,
     TraceAnswer,
     WorkerStats,
@@ -205,6 +206,9 @@ class EdgeView(Protocol):
 
     async def close_connection(self, connection_id: str, code: int, reason: str) -> bool:
         """Close a connection; False when no worker has it."""
+
+    async def update_keys(self, connection_id: str) -> KeyUpdateVerdict:
+        """Have a connection update its keys as soon as its peer permits."""
 
     async def set_log_level(self, level: str) -> None:
         """Set the log level of this process and all workers."""

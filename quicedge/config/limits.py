@@ -207,6 +207,10 @@ KEY_UPDATE_PACKETS: Final = 1 << 22
 """Packets sealed with the same keys before we update them, half of what RFC 9001 section 6.6 allows
 for AES-GCM: some 6 GB."""
 
+MAX_SEALED_PACKETS: Final = (1 << 23) - (1 << 12)
+"""Packets sealed with the same keys after which the connection is closed, if the peer never let us
+update them: what RFC 9001 section 6.6 allows for AES-GCM, less what one call may seal."""
+
 OLD_KEYS_PTOS: Final = 3
 """Probe timeouts after which the keys before a key update are discarded (RFC 9001 section 6.5)."""
 

@@ -7,7 +7,7 @@ accepts `"30s"`, `"500ms"`, `"16KB"` as well as plain numbers.
 from __future__ import annotations
 
 from enum import IntEnum, StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from msgspec import Meta, Struct, field
 
@@ -20,6 +20,11 @@ Window = Annotated[int, Meta(ge=1024, le=limits.MAX_VARINT, extra={"unit": "byte
 Count = Annotated[int, Meta(ge=1, le=(1 << 31) - 1)]
 ListenerProtocol = Literal["h3", "h2", "http/1.1"]
 """An application protocol by its ALPN name; HTTP/3 is on QUIC, the others on TLS over TCP."""
+
+KeyExchangeGroup = Literal[
+    "X25519MLKEM768", "SecP256r1MLKEM768", "x25519", "secp256r1", "secp384r1", "secp521r1", "x448"
+]
+"""A TLS key exchange group by its registered name."""
 
 
 class Retry(StrEnum):
@@ -80,6 +85,8 @@ class Certificate(_Section, frozen=True):
 class Tls(_Section, frozen=True):
     certificates: list[Certificate] = field(default_factory=list)
     """When empty, a development certificate is generated under `certs/`."""
+    groups: list[KeyExchangeGroup] = field(default_factory=lambda: list(get_args(KeyExchangeGroup)))
+    """Key exchange groups, in order of preference."""
     keylog: str | None = None
     """NSS key log file (debugging only); the SSLKEYLOGFILE variable is honoured as well."""
     shared_keys: str | None = None

@@ -221,6 +221,11 @@ def _tls(tls: Tls) -> Iterator[Problem]:
         if item.cert in seen:
             yield Problem(f"tls.certificates[{index}].cert", f"{item.cert} is listed twice")
         seen.add(item.cert)
+    if not tls.groups:
+        yield Problem("tls.groups", "must not be empty: no client could connect")
+    for index, group in enumerate(tls.groups):
+        if group in tls.groups[:index]:
+            yield Problem(f"tls.groups[{index}]", f"{group} is listed twice")
 
 
 def _quic(config: Config, document: Document) -> Iterator[Problem]:

@@ -18,6 +18,7 @@ SERVER_NAME = 0
 SUPPORTED_GROUPS = 10
 SIGNATURE_ALGORITHMS = 13
 ALPN = 16
+COMPRESS_CERTIFICATE = 27
 PRE_SHARED_KEY = 41
 EARLY_DATA = 42
 SUPPORTED_VERSIONS = 43
@@ -59,8 +60,10 @@ class ClientHello(msgspec.Struct):
     alpn_protocols: list[bytes] | None = None
     supported_versions: tuple[int, ...] | None = None
     key_exchange_modes: bytes | None = None
-    key_shares: list[tuple[int, bytes]] | None = None
-    """Group and public key, in the client's order of preference."""
+    key_shares: dict[int, bytes] | None = None
+    """Public keys by group, in the client's order of preference."""
+    certificate_compression: tuple[int, ...] | None = None
+    """Algorithms that the client decompresses certificates with (RFC 8879)."""
     pre_shared_key: OfferedPsk | None = None
     early_data: bool = False
     others: dict[int, bytes] = {}
@@ -121,6 +124,8 @@ def _take(hello: ClientHello, kind: int, body: bytes, end: int) -> None:
         hello.key_exchange_modes = _all_of(body, 1)
     elif kind == KEY_SHARE:
         hello.key_shares = _key_shares(body)
+    elif kind == COMPRESS_CERTIFICATE:
+        hello.certificate_compression = _list_of_uint16s(body, 1)
     elif kind == EARLY_DATA:
         if body:
             raise tls.AlertDecodeError("EarlyData has content")
@@ -145,8 +150,8 @@ def _server_name(names: bytes) -> str:
         raise tls.AlertDecodeError("ServerName is not ASCII") from None
 
 
-def _key_shares(body: bytes) -> list[tuple[int, bytes]]:
-    shares = []
+def _key_shares(body: bytes) -> dict[int, bytes]:
+    shares: dict[int, bytes] = {}
     at, end = 2, len(body)
     if int.from_bytes(body[:2], "big") != end - at:
         raise tls.AlertDecodeError(_WRONG_LENGTH)
@@ -156,7 +161,12 @@ def _key_shares(body: bytes) -> list[tuple[int, bytes]]:
         at = start + size
         if at > end:
             raise tls.AlertDecodeError(_TOO_LONG)
-        shares.append((group, body[start:at]))
+        if not size:
+            raise tls.AlertDecodeError("A key share is empty")
+        # RFC 8446 section 4.2.8: clients MUST NOT offer multiple shares for the same group.
+        if group in shares:
+            raise tls.AlertIllegalParameter("Two key shares are of one group")
+        shares[group] = body[start:at]
     return shares
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,6 +27,7 @@ from quicedge.quic.events import (
 )
 from quicedge.quic.frame_turns import FrameTurns, WaitingRun
 from quicedge.quic.frames import FrameType
+from quicedge.quic.key_exchange import DEFAULT_GROUPS, Group
 from quicedge.quic.packet import (
     LongHeader,
     initial_close,
@@ -81,6 +82,8 @@ class EndpointSettings:
 
     configuration: QuicConfiguration
     quic: Quic
+    groups: Sequence[Group] = DEFAULT_GROUPS
+    """Key exchange groups, most preferred first."""
     early_data_terms: bytes | None = None
     """Digest of all limits that apply to 0-RTT data; None rejects 0-RTT."""
     preferred_address: Callable[[Any], PreferredAddress | None] | None = None
@@ -449,6 +452,7 @@ class Endpoint:
             now=now,
             handshake_timeout=settings.quic.handshake_timeout,
             certificates=self.certificates,
+            groups=settings.groups,
             tickets=self._tickets,
             address_validated=address_validated,
             make_token=self._make_token,

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from quicedge.quic.certificate_compression import UNCOMPRESSED, choose, compressed_message
 from quicedge.quic.privatefile import PrivateFileError, read_private
 
 PrivateKey = (
@@ -82,9 +83,25 @@ class ServerCertificate:
     """The same for OpenSSL, which serves TCP."""
     signatures: dict[int, tuple[Any, ...]] = field(init=False)
     """TLS signature algorithms of the key, and the arguments of `sign` for each."""
+    _compressed: dict[str, bytes] = field(init=False, default_factory=dict, compare=False)
+    """Messages by the compression that was asked for."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "signatures", _signatures(self.private_key))
+
+    def message_for(self, compressions: Iterable[int]) -> tuple[str, bytes]:
+        """The message for a client that takes these algorithms (RFC 8879), and the compression that
+        it has; compressed once for all clients."""
+        compression = choose(compressions)
+        if compression is None:
+            return UNCOMPRESSED, self.message
+        name = compression.name
+        found = self._compressed.get(name)
+        if found is None:
+            found = compressed_message(compression, self.message)
+            # What grows is sent as it is.
+            found = self._compressed[name] = min(found, self.message, key=len)
+        return (UNCOMPRESSED if found is self.message else name), found
 
     def covers(self, host: str) -> bool:
         """Whether the certificate covers `host` (without port)."""

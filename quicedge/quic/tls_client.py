@@ -11,6 +11,7 @@ from aioquic.quic.configuration import QuicConfiguration
 
 from quicedge.quic.errors import ErrorCode, TransportError
 from quicedge.quic.frames import Epoch, FrameType
+from quicedge.quic.key_exchange import Group
 from quicedge.quic.tls_server import (
     MAX_EARLY_DATA,
     QUIC_TRANSPORT_PARAMETERS,
@@ -29,7 +30,9 @@ class ClientTls:
 
     server_name: str | None = None
     certificate: Any = None
-    group: str | None = None
+    group: Group | None = None
+    hello_retried = False
+    compression: str | None = None
     early_data_use = None
     alpn_offered: list[bytes] | None = None
 

@@ -16,7 +16,6 @@ from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
 from aioquic import tls
-from cryptography.hazmat.primitives.asymmetric import ec, x448, x25519
 
 from quicedge.quic import client_hello as client
 from quicedge.quic.anti_replay import REGISTER_LENGTH, EarlyDataGuard, EarlyDataUse, stated_age
@@ -29,6 +28,7 @@ from quicedge.quic.client_hello import (
 )
 from quicedge.quic.errors import ErrorCode, TransportError
 from quicedge.quic.frames import Epoch, FrameType
+from quicedge.quic.key_exchange import DEFAULT_GROUPS, Group
 from quicedge.quic.key_schedule import KeySchedule
 from quicedge.quic.tickets import Session, Tickets, ticket_id
 from quicedge.quic.tls import CertificateStore, ServerCertificate, handshake_message
@@ -41,13 +41,6 @@ MAX_EARLY_DATA = 0xFFFFFFFF
 _CHACHA20 = tls.CipherSuite.CHACHA20_POLY1305_SHA256
 _SUITES = (tls.CipherSuite.AES_128_GCM_SHA256, tls.CipherSuite.AES_256_GCM_SHA384, _CHACHA20)
 """In order of preference; every TLS 1.3 client has AES-128 (RFC 8446 section 9.1)."""
-_CURVES = {
-    tls.Group.SECP256R1: ec.SECP256R1(),
-    tls.Group.SECP384R1: ec.SECP384R1(),
-    tls.Group.SECP521R1: ec.SECP521R1(),
-}
-_GROUPS = (tls.Group.X25519, tls.Group.SECP256R1, tls.Group.SECP384R1, tls.Group.X448)
-"""In order of preference: X25519 costs a quarter of the others."""
 _RETRY_RANDOM = hashlib.sha256(b"HelloRetryRequest").digest()
 """Distinguishes a HelloRetryRequest from a ServerHello (RFC 8446 section 4.1.3)."""
 _PSK_DHE_KE = 1
@@ -82,20 +75,36 @@ class _State(Enum):
 class _Retried(NamedTuple):
     """A HelloRetryRequest that was sent."""
 
-    group: int
+    group: Group
     suite: tls.CipherSuite
+    hello: ClientHello
+    """The first ClientHello, without its key shares and ticket."""
     transcript: bytes
     """The transcript before the second ClientHello."""
 
     def check_answer(self, hello: ClientHello, suite: tls.CipherSuite) -> None:
         """Check the changes in the second ClientHello (RFC 8446 section 4.1.2)."""
-        if [group for group, _ in hello.key_shares or ()] != [self.group]:
+        if [*(hello.key_shares or ())] != [self.group.number]:
             raise tls.AlertIllegalParameter("ClientHello lacks the requested key share")
         if suite != self.suite:
             raise tls.AlertIllegalParameter("Second ClientHello selects another cipher suite")
         # RFC 8446 section 4.2.10: a client MUST NOT include it in its followup ClientHello.
         if hello.early_data:
             raise tls.AlertIllegalParameter("ClientHello offers early data again")
+        for name in _UNCHANGED:
+            if getattr(hello, name) != getattr(self.hello, name):
+                raise tls.AlertIllegalParameter(f"Second ClientHello has other {name}")
+        if _parameters_of(hello) != _parameters_of(self.hello):
+            raise tls.AlertIllegalParameter("Second ClientHello has other transport parameters")
+
+
+_UNCHANGED = (
+    "random", "session_id", "cipher_suites", "compression_methods", "server_name",
+    "supported_groups", "signature_algorithms", "alpn_protocols", "supported_versions",
+    "key_exchange_modes", "certificate_compression",
+)  # fmt: skip
+"""Members of a ClientHello that are the same after a HelloRetryRequest. Extensions that we do not
+know may have rules of their own."""
 
 
 class ServerTls:
@@ -108,15 +117,18 @@ class ServerTls:
         certificates: CertificateStore,
         alpn_protocols: list[str],
         cipher_suites: list[tls.CipherSuite] | None,
+        groups: Sequence[Group] = DEFAULT_GROUPS,
         random: Callable[[int], bytes],
         tickets: Tickets | None = None,
         early_data: tuple[EarlyDataGuard, bytes] | None = None,
     ) -> None:
-        """`early_data`: the replay guard and its stamp in tickets; None rejects 0-RTT data."""
+        """`groups`: most preferred first. `early_data`: the replay guard and its stamp in tickets;
+        None rejects 0-RTT data."""
         self._hooks = hooks
         self._store = certificates
         self._alpn_protocols = alpn_protocols
         self._cipher_suites = cipher_suites or _SUITES
+        self._groups = groups
         self._random = random
         self._tickets = tickets
         self._early_data = early_data
@@ -136,14 +148,21 @@ class ServerTls:
         self._retried: _Retried | None = None
         self.server_name: str | None = None
         self.certificate = certificates.default
-        self.group: str | None = None
-        """Name of the key exchange group, once negotiated."""
+        self.group: Group | None = None
+        """The key exchange group, once negotiated."""
+        self.compression: str | None = None
+        """How the certificate was compressed; None: none was sent."""
         self.resumed = False
         self.early_data_accepted = False
 
     @property
     def is_complete(self) -> bool:
         return self._state is _State.COMPLETE
+
+    @property
+    def hello_retried(self) -> bool:
+        """Whether a HelloRetryRequest was sent."""
+        return self._retried is not None
 
     @property
     def early_data_use(self) -> EarlyDataUse | None:
@@ -188,22 +207,21 @@ class ServerTls:
         self.server_name = hello.server_name
         self.certificate = certificate = self._store.select(hello.server_name)
         suite = self._negotiate(hello)
-        if self._retried is None and (wanted := _group_to_ask_for(hello)) is not None:
+        if self._retried is None and (wanted := self._group_to_ask_for(hello)) is not None:
             out.append((Epoch.INITIAL, self._ask_for(wanted, suite, hello, message)))
             return
         if self._retried is not None:
             self._retried.check_answer(hello, suite)
-        theirs = hello.others.get(QUIC_TRANSPORT_PARAMETERS)
-        parameters = self._hooks.on_peer_parameters(theirs, self.alpn)
+        parameters = self._hooks.on_peer_parameters(_parameters_of(hello), self.alpn)
         if not self._resume(hello, message, suite):
             self._key_schedule = KeySchedule(suite)
             self._key_schedule.extract(None)
             self._key_schedule.update_hash(self._transcript_before + message)
         schedule = self._key_schedule
-        group, public_key, shared_key = self._exchange(hello)
+        share, shared_key = self._exchange(hello)
         hooks = self._hooks
 
-        self._send(out, Epoch.INITIAL, self._server_hello(hello, suite, group, public_key))
+        self._send(out, Epoch.INITIAL, self._server_hello(hello, suite, share))
         schedule.extract(shared_key)
         sending = schedule.derive_secret(b"s hs traffic")
         receiving = schedule.derive_secret(b"c hs traffic")
@@ -211,7 +229,8 @@ class ServerTls:
         hooks.on_secret(Epoch.HANDSHAKE, suite, receiving, sending=False)
         self._send(out, Epoch.HANDSHAKE, self._encrypted_extensions(parameters))
         if not self.resumed:
-            self._send(out, Epoch.HANDSHAKE, certificate.message)
+            self.compression, chain = certificate.message_for(hello.certificate_compression or ())
+            self._send(out, Epoch.HANDSHAKE, chain)
             self._send(out, Epoch.HANDSHAKE, self._certificate_verify(certificate, hello))
         self._send(out, Epoch.HANDSHAKE, _finished(schedule, sending))
 
@@ -269,16 +288,32 @@ class ServerTls:
         self.client_random = hello.random
         return suite
 
+    def _group_to_ask_for(self, hello: ClientHello) -> Group | None:
+        """The group to request a key share of; None if the client sent one, or supports none.
+
+        A share of a less preferred group will do: another round trip costs the client more.
+        """
+        shares = hello.key_shares or {}
+        offered = hello.supported_groups or ()
+        wanted = None
+        for group in self._groups:
+            if group.number in shares:
+                return None
+            if wanted is None and group.number in offered:
+                wanted = group
+        return wanted
+
     def _ask_for(
-        self, group: int, suite: tls.CipherSuite, hello: ClientHello, message: bytes
+        self, group: Group, suite: tls.CipherSuite, hello: ClientHello, message: bytes
     ) -> bytes:
         """A HelloRetryRequest (RFC 8446 section 4.1.4), in answer to a ClientHello."""
-        extensions = _WITH_VERSION + _extension(client.KEY_SHARE, _uint16(group))
+        extensions = _WITH_VERSION + _extension(client.KEY_SHARE, _uint16(group.number))
         request = _hello_message(_RETRY_RANDOM, hello.session_id, suite, extensions)
         digest = hashlib.new(tls.cipher_suite_hash(suite).name, message).digest()
         # RFC 8446 section 4.4.1: a hash of the first ClientHello takes its place.
         transcript = handshake_message(tls.HandshakeType.MESSAGE_HASH, digest) + request
-        self._retried = _Retried(group, suite, transcript)
+        hello.key_shares = hello.pre_shared_key = None
+        self._retried = _Retried(group, suite, hello, transcript)
         return request
 
     @property
@@ -334,32 +369,28 @@ class ServerTls:
         age = stated_age(offered.obfuscated_age, session.age_add)
         return guard.admit(session, offered.identity, age, stamp, self._now)
 
-    def _exchange(self, hello: ClientHello) -> tuple[int, bytes, bytes]:
-        """Group, our public key and the shared secret, for the most preferred key share."""
-        shares = dict(reversed(hello.key_shares or ()))
-        for group in _GROUPS:
-            theirs = shares.get(group)
+    def _exchange(self, hello: ClientHello) -> tuple[bytes, bytes]:
+        """Our key share and the shared secret, for the most preferred share of the client."""
+        shares = hello.key_shares or {}
+        for group in self._groups:
+            theirs = shares.get(group.number)
             if theirs is None:
                 continue
             # RFC 8446 section 4.2.8: each key share MUST correspond to a group offered.
-            if group not in (hello.supported_groups or ()):
+            if group.number not in (hello.supported_groups or ()):
                 raise tls.AlertIllegalParameter("A key share is of a group that was not offered")
             try:
-                name, ours, shared = _diffie_hellman(group, theirs)
+                ours, shared = group.agree(theirs)
             except ValueError:
                 raise tls.AlertIllegalParameter("ClientHello has an invalid key share") from None
-            self.group = name
-            return group, ours, shared
+            self.group = group
+            return _uint16(group.number) + _opaque16(ours), shared
         raise tls.AlertHandshakeFailure("No supported key share")
 
     # --- messages -------------------------------------------------------------------------------
 
-    def _server_hello(
-        self, hello: ClientHello, suite: tls.CipherSuite, group: int, public_key: bytes
-    ) -> bytes:
-        extensions = _WITH_VERSION + _extension(
-            client.KEY_SHARE, _uint16(group) + _opaque16(public_key)
-        )
+    def _server_hello(self, hello: ClientHello, suite: tls.CipherSuite, share: bytes) -> bytes:
+        extensions = _WITH_VERSION + _extension(client.KEY_SHARE, share)
         if self.resumed:
             extensions += _WITH_PSK
         return _hello_message(self._random(32), hello.session_id, suite, extensions)
@@ -410,12 +441,9 @@ class ServerTls:
         return handshake_message(tls.HandshakeType.NEW_SESSION_TICKET, body)
 
 
-def _group_to_ask_for(hello: ClientHello) -> int | None:
-    """The group to request a key share of; None if the client sent one, or supports none."""
-    if any(group in _GROUPS for group, _ in hello.key_shares or ()):
-        return None
-    offered = hello.supported_groups or ()
-    return next((group for group in _GROUPS if group in offered), None)
+def _parameters_of(hello: ClientHello) -> bytes | None:
+    """The client's transport parameters."""
+    return hello.others.get(QUIC_TRANSPORT_PARAMETERS)
 
 
 def _hello_message(
@@ -451,23 +479,6 @@ def _alpn(supported: list[str], hello: ClientHello) -> str:
     # RFC 9001 section 8.1: endpoints MUST immediately close a connection with a
     # no_application_protocol TLS alert if an application protocol is not negotiated.
     raise tls.AlertNoApplicationProtocol("No common ALPN protocols")
-
-
-def _diffie_hellman(group: int, theirs: bytes) -> tuple[str, bytes, bytes]:
-    """Name of the group, a fresh public key and the shared secret; raises ValueError."""
-    if group == tls.Group.X25519:
-        key = x25519.X25519PrivateKey.generate()
-        shared = key.exchange(x25519.X25519PublicKey.from_public_bytes(theirs))
-        return "x25519", key.public_key().public_bytes_raw(), shared
-    if group == tls.Group.X448:
-        key448 = x448.X448PrivateKey.generate()
-        shared = key448.exchange(x448.X448PublicKey.from_public_bytes(theirs))
-        return "x448", key448.public_key().public_bytes_raw(), shared
-    curve = _CURVES[tls.Group(group)]
-    point = ec.EllipticCurvePublicKey.from_encoded_point(curve, theirs)
-    private = ec.generate_private_key(curve)
-    _, ours = tls.encode_public_key(private.public_key())
-    return curve.name, ours, private.exchange(ec.ECDH(), point)
 
 
 def _uint16(value: int) -> bytes:

@@ -52,6 +52,7 @@ from quicedge.telemetry.stats import (
     ConnectionQuery,
     ConnectionStats,
     FollowAnswer,
+    KeyUpdateVerdict,
     TraceAction,
     TraceAnswer,
     first_rows,
@@ -495,6 +496,11 @@ class Supervisor:
         command = CloseCommand(connection_id, code, reason)
         answers, _ = await self._pool.ask("close_connection", command)
         return any(answers.values())
+
+    async def update_keys(self, connection_id: str) -> KeyUpdateVerdict:
+        answers, _ = await self._pool.ask("update_keys", connection_id)
+        found = (one for one in answers.values() if one is not KeyUpdateVerdict.NOT_FOUND)
+        return next(found, KeyUpdateVerdict.NOT_FOUND)
 
     async def set_log_level(self, level: str) -> None:
         logging.getLogger().setLevel(level.upper())

@@ -101,6 +101,23 @@ class ListenerMetrics(Struct):
     )
 
 
+class TlsMetrics(Struct):
+    """What TLS handshakes over one transport negotiated."""
+
+    groups: dict[str, int] = field(default_factory=dict)
+    """Completed handshakes by key exchange group."""
+    certificates: dict[str, int] = field(default_factory=dict)
+    """Completed handshakes by the compression of our certificate: `none`, or the algorithm."""
+    hello_retries: int = 0
+    """HelloRetryRequests sent."""
+
+    def handshake(self, group: str, compression: str | None) -> None:
+        """Record a completed handshake; `compression` is None if it sent no certificate."""
+        self.groups[group] = self.groups.get(group, 0) + 1
+        if compression is not None:
+            self.certificates[compression] = self.certificates.get(compression, 0) + 1
+
+
 PROTOCOL_HISTOGRAMS = {
     "smoothed_rtt_seconds": RTTS,
     "handshake_seconds": DURATIONS,
@@ -132,6 +149,9 @@ class Metrics(Struct):
     """By `listener_key`."""
     protocols: dict[HttpProtocol, ProtocolMetrics] = field(
         default_factory=lambda: {protocol: ProtocolMetrics() for protocol in HttpProtocol}
+    )
+    tls: dict[TransportKind, TlsMetrics] = field(
+        default_factory=lambda: {transport: TlsMetrics() for transport in TransportKind}
     )
 
     def route(self, name: str) -> RouteMetrics:

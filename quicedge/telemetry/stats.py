@@ -252,6 +252,15 @@ class ConnectionStats(Struct, frozen=True, kw_only=True):
     remote_parameters: dict[str, Any] | None = None
 
 
+class KeyUpdateVerdict(StrEnum):
+    """What becomes of a request to update the keys of a connection."""
+
+    REQUESTED = "requested"
+    NOT_FOUND = "no such connection"
+    NO_HANDSHAKE = "its handshake is not complete"
+    ON_TCP = "Python's ssl module has no key update; only connections on QUIC have one"
+
+
 class TraceAction(StrEnum):
     START = "start"
     STOP = "stop"

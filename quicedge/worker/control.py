@@ -29,6 +29,7 @@ from quicedge.telemetry.stats import (
     ConnectionQuery,
     ConnectionStats,
     FollowAnswer,
+    KeyUpdateVerdict,
     TraceAction,
     TraceAnswer,
     WorkerStats,
@@ -134,6 +135,7 @@ METHODS: Mapping[str, Method] = {
     "stats": Method(None, WorkerStats),
     "samples": Method(None, Samples),
     "close_connection": Method(CloseCommand, bool),
+    "update_keys": Method(str, KeyUpdateVerdict),
     "trace_connection": Method(TraceCommand, TraceAnswer),
     "follow_connection": Method(FollowCommand, FollowAnswer),
     # Refuse new connections, send GOAWAY, and notify `drained` when all exchanges are done or after

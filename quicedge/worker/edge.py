@@ -163,6 +163,7 @@ class Edge:
             EndpointSettings(
                 configuration=proposal.quic,
                 quic=config.quic,
+                groups=proposal.groups,
                 early_data_terms=early_data_terms(config),
                 preferred_address=self._preferred_address,
             ),
@@ -215,6 +216,7 @@ class Edge:
         settings = self.endpoint.settings
         settings.configuration = proposal.quic
         settings.quic = config.quic
+        settings.groups = proposal.groups
         settings.early_data_terms = early_data_terms(config)
         self.early_data.configure(config)
 
@@ -358,6 +360,11 @@ class Edge:
 
     def handshake_completed(self, session: Http3Session) -> None:
         self.handshakes_completed += 1
+        handshake = session.connection.handshake
+        assert handshake.group is not None
+        found = self.gateway.metrics.tls[TransportKind.QUIC]
+        found.handshake(handshake.group.name, handshake.compression)
+        found.hello_retries += handshake.hello_retried
         if session.client.alt_svc is not None:
             session.client.alt_svc.arrived(session.client.share.address)
 
@@ -368,6 +375,8 @@ class Edge:
         sample = quic_sample(session, now)
         if sample.handshake_seconds is None:
             self.handshakes_failed += 1
+            retried = session.connection.handshake.hello_retried
+            self.gateway.metrics.tls[TransportKind.QUIC].hello_retries += retried
         else:
             self.recent.ended(http_protocol(session.client.http_version), sample)
         count_quic(self.gateway.metrics, session, sample, now)

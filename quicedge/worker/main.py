@@ -20,6 +20,7 @@ import uvloop
 from quicedge.config.limits import GC_THRESHOLDS
 from quicedge.config.tracelimits import OTEL_WORKER_BACKLOG
 from quicedge.config.unusable import UnusableError
+from quicedge.downstream.http3 import Http3Session
 from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.ticket_keys import SharedKeys
 from quicedge.quic.tls import CertificateError
@@ -32,6 +33,7 @@ from quicedge.telemetry.stats import (
     ConnectionQuery,
     ConnectionStats,
     FollowAnswer,
+    KeyUpdateVerdict,
     TraceAction,
     TraceAnswer,
     WorkerStats,
@@ -179,6 +181,7 @@ class _Worker:
                 "stats": self.stats,
                 "samples": self.samples,
                 "close_connection": self.close_connection,
+                "update_keys": self.update_keys,
                 "trace_connection": self.trace_connection,
                 "follow_connection": self.follow_connection,
                 "drain": self.drain,
@@ -234,6 +237,21 @@ class _Worker:
         if session is not None:
             session.close(command.code, command.reason)
         return session is not None
+
+    def update_keys(self, connection_id: str) -> KeyUpdateVerdict:
+        session = session_of(self._edge, connection_id)
+        if session is None:
+            return KeyUpdateVerdict.NOT_FOUND
+        if not isinstance(session, Http3Session):
+            return KeyUpdateVerdict.ON_TCP
+        connection = session.connection
+        if not connection.handshake_confirmed:
+            return KeyUpdateVerdict.NO_HANDSHAKE
+        connection.request_key_update()
+        # An idle connection would send nothing that says so.
+        connection.send_ping(0)
+        self._edge.wake(connection)
+        return KeyUpdateVerdict.REQUESTED
 
     def trace_connection(self, command: TraceCommand) -> TraceAnswer:
         tracer = self._edge.tracer

@@ -13,6 +13,7 @@ from quicedge.config.schema import Config, Qlog
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.config.unusable import UnusableError
 from quicedge.proxy.router import Router
+from quicedge.quic.key_exchange import MLKEM_MISSING, Group, usable_by_name
 from quicedge.quic.settings import QuicConfiguration, server_configuration
 from quicedge.quic.tls import CertificateStore
 from quicedge.tcp.tls import TlsError
@@ -61,6 +62,7 @@ class Proposal:
             if running is None or running.qlog.directory != config.qlog.directory:
                 self._check_directory(config.qlog)
             self.quic = self._quic(alpn_protocols)
+            self.groups = self._groups()
             self.tls = self._tls(running_tls or {})
             for name, wanted in config.upstreams.items():
                 self.upstreams[name] = self._upstream(name, wanted, (upstreams or {}).get(name))
@@ -104,6 +106,13 @@ class Proposal:
             return server_configuration(
                 self.config, self.certificates, alpn_protocols, keylog=False
             )
+
+    def _groups(self) -> tuple[Group, ...]:
+        """The key exchange groups of QUIC."""
+        groups = usable_by_name(self.config.tls.groups)
+        if not groups:
+            raise UnusableError("tls.groups", f"none of them can be used: {MLKEM_MISSING}")
+        return groups
 
     def _tls(self, running: Contexts) -> Contexts:
         """TLS on TCP: each context appends to the key log that `_quic` has created."""

@@ -96,7 +96,7 @@ def quic_stats(
         version=VERSION_NAMES.get(connection.handshake.version, hex(connection.handshake.version)),
         alpn=connection.handshake.alpn,
         cipher=connection.handshake.cipher,
-        group=connection.handshake.group,
+        group=connection.handshake.group.name if connection.handshake.group is not None else None,
         sni=connection.handshake.server_name,
         retry=connection.handshake.is_retried,
         resumed=connection.handshake.resumed,

@@ -142,6 +142,8 @@ def _extensions(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 PSK = bytes.fromhex("0007000174000000050021") + b"\x20" + bytes(32)
 SMALL_ORDER = bytes.fromhex("0024001d0020") + bytes(32)
+EMPTY_SHARE = bytes.fromhex("0004001d0000")
+ONE_GROUP_TWICE = bytes.fromhex("0048" + 2 * ("001d0020" + "09" * 32))
 NOT_OFFERED = bytes.fromhex("0024001d0020") + b"\x09" * 32
 
 
@@ -155,7 +157,9 @@ NOT_OFFERED = bytes.fromhex("0024001d0020") + b"\x09" * 32
         ((ALPN,), {}, NO_APPLICATION_PROTOCOL),
         ((ALPN,), {ALPN: b"\x00\x05\x04none"}, NO_APPLICATION_PROTOCOL),
         ((KEY_EXCHANGE_MODES,), {PRE_SHARED_KEY: PSK}, MISSING_EXTENSION),
-        ((KEY_SHARE, GROUPS), {KEY_SHARE: b"\0\0", GROUPS: b"\0\2\0\x19"}, HANDSHAKE_FAILURE),
+        ((KEY_SHARE, GROUPS), {KEY_SHARE: b"\0\0", GROUPS: b"\0\2\0\1"}, HANDSHAKE_FAILURE),
+        ((KEY_SHARE,), {KEY_SHARE: EMPTY_SHARE}, DECODE_ERROR),
+        ((KEY_SHARE,), {KEY_SHARE: ONE_GROUP_TWICE}, ILLEGAL_PARAMETER),
         ((KEY_SHARE,), {KEY_SHARE: SMALL_ORDER}, ILLEGAL_PARAMETER),
         ((KEY_SHARE, GROUPS), {KEY_SHARE: NOT_OFFERED, GROUPS: b"\0\2\0\x17"}, ILLEGAL_PARAMETER),
         ((), {KEY_SHARE: b"\0\4\0\x1d\0\x20"}, DECODE_ERROR),

@@ -103,7 +103,7 @@ def make_pair(
         server = Connection(
             configuration=server_side,
             now=now,
-            certificates=store(),
+            certificates=server_arguments.pop("certificates", None) or store(),
             connection_ids=ConnectionIdIssuer(secret=SECRET),
             mtu_ceiling=mtu_ceiling,
             original_destination_connection_id=client.original_destination_connection_id,

@@ -9,7 +9,7 @@ decrease from call to call; addresses are opaque.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from aioquic.quic.configuration import QuicConfiguration
@@ -57,7 +57,7 @@ from quicedge.quic.connection.stats import ConnectionCounters
 from quicedge.quic.connection.streams import Streams
 from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.ending import Ending
-from quicedge.quic.errors import ErrorCode
+from quicedge.quic.errors import ErrorCode, TransportError
 from quicedge.quic.events import (
     ConnectionTerminated,
     QuicEvent,
@@ -67,6 +67,7 @@ from quicedge.quic.frames import (
     Epoch,
     FrameType,
 )
+from quicedge.quic.key_exchange import DEFAULT_GROUPS, Group
 from quicedge.quic.tickets import Tickets
 from quicedge.quic.tls import CertificateStore
 from quicedge.quic.tls_client import TicketHandler
@@ -116,6 +117,7 @@ class Connection:
         now: float,
         handshake_timeout: float = HANDSHAKE_TIMEOUT,
         certificates: CertificateStore | None = None,
+        groups: Sequence[Group] = DEFAULT_GROUPS,
         connection_ids: ConnectionIdSource | None = None,
         max_streams_bidi: int = MAX_STREAMS_BIDI,
         max_streams_uni: int = MAX_STREAMS_UNI,
@@ -185,6 +187,7 @@ class Connection:
                 max_streams=(max_streams_bidi, max_streams_uni),
                 random=random,
                 certificates=certificates,
+                groups=groups,
                 tickets=tickets,
                 early_data=early_data,
                 preferred_address=preferred_address,
@@ -424,7 +427,11 @@ class Connection:
         if not self._life.is_alive:
             return self._begin_closing(now) if self._life.is_close_due else self._close_again()
         self._migration.look_for_black_holes(now)
-        runs = self._packer.pack(now, self._random)
+        try:
+            runs = self._packer.pack(now, self._random)
+        except TransportError as error:
+            self._life.close_for(error)
+            return self._begin_closing(now)
         observer = self._observer
         if observer is not None:
             observer.look_at_keys(self.handshake.phases.updates)

@@ -14,6 +14,7 @@ from quicedge.quic.connection.key_update import KeyPhases
 from quicedge.quic.connection.offer import Offer
 from quicedge.quic.errors import ErrorCode, TransportError
 from quicedge.quic.frames import Epoch, FrameType
+from quicedge.quic.key_exchange import Group
 from quicedge.quic.packet import VERSION_1, VERSION_2
 from quicedge.quic.protection import PacketKeys, initial_keys
 from quicedge.quic.tls import ServerCertificate
@@ -318,10 +319,16 @@ class Handshake:
         return suite.name if suite is not None else None
 
     @property
-    def group(self) -> str | None:
-        """TLS name of the key exchange group."""
+    def group(self) -> Group | None:
+        """The key exchange group (servers only)."""
         facts = self.facts
         return facts.group if facts is not None else None
+
+    @property
+    def hello_retried(self) -> bool:
+        """Whether the client was sent a HelloRetryRequest (servers only)."""
+        facts = self.facts
+        return facts.hello_retried if facts is not None else False
 
     @property
     def server_name(self) -> str | None:
@@ -334,6 +341,12 @@ class Handshake:
         """The certificate sent (servers only)."""
         facts = self.facts
         return facts.certificate if facts is not None else None
+
+    @property
+    def compression(self) -> str | None:
+        """How our certificate was compressed; None: none was sent."""
+        facts = self.facts
+        return facts.compression if facts is not None else None
 
     @property
     def resumed(self) -> bool:
@@ -382,8 +395,10 @@ class Negotiated:
         "alpn",
         "alpn_offered",
         "certificate",
+        "compression",
         "early_data_accepted",
         "group",
+        "hello_retried",
         "resumed",
         "server_name",
     )
@@ -395,6 +410,8 @@ class Negotiated:
         self.early_data_accepted = engine.early_data_accepted
         self.server_name: str | None = engine.server_name
         self.certificate: ServerCertificate | None = engine.certificate
-        self.group: str | None = engine.group
+        self.group: Group | None = engine.group
+        self.hello_retried = engine.hello_retried
+        self.compression = engine.compression
 
     early_data_use: EarlyDataUse | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from math import inf
 
-from quicedge.config.limits import KEY_UPDATE_PACKETS, OLD_KEYS_PTOS
+from quicedge.config.limits import KEY_UPDATE_PACKETS, MAX_SEALED_PACKETS, OLD_KEYS_PTOS
 from quicedge.quic.errors import ErrorCode, TransportError
 from quicedge.quic.frames import FrameType
 from quicedge.quic.packet_cipher import Opened
@@ -18,8 +18,9 @@ from quicedge.quic.protection import PacketKeys
 class KeyPhases:
     """The 1-RTT keys of both directions, None until TLS provides them.
 
-    Before sealing call `prepare_send`, then use `send`. Open packets of the current phase with
-    `recv`, others with `open_other`, and report packets of the current phase to `note_received`.
+    Call `update` when `wants_update`. Before sealing call `prepare_send`, then use `send`. Open
+    packets of the current phase with `recv`, others with `open_other`, and report packets of the
+    current phase to `note_received`.
     """
 
     __slots__ = (
@@ -61,23 +62,33 @@ class KeyPhases:
 
     # --- sending --------------------------------------------------------------------------------
 
-    def prepare_send(self, number: int, packets: int) -> None:
-        """Prepare to seal packets from `number` on; updates the keys if requested and permitted."""
-        if self.sealed + packets > KEY_UPDATE_PACKETS:
-            self.requested = True
-        if self.requested and self.can_update:
+    @property
+    def wants_update(self) -> bool:
+        """Whether `update` has something to do."""
+        return self.requested or self.sealed > KEY_UPDATE_PACKETS
+
+    def update(self, now: float) -> None:
+        """Update the keys if permitted; call it once the handshake is confirmed, before sealing.
+
+        Raises TransportError when the keys are worn out and the peer never let us update them.
+        """
+        # RFC 9001 section 6.1: MUST NOT initiate a subsequent update before a packet of the current
+        # phase is acknowledged; section 6.5: SHOULD wait until the peer has discarded the keys
+        # before the last one.
+        if self.updates == 0 or (self._acked_in_phase and now >= self._previous_until):
             self._rotate()
             self.first_received = None
             self._previous_until = inf
+        elif self.sealed > MAX_SEALED_PACKETS:
+            raise TransportError(
+                ErrorCode.AEAD_LIMIT_REACHED, FrameType.PADDING, "The keys cannot be updated"
+            )
+
+    def prepare_send(self, number: int, packets: int) -> None:
+        """Prepare to seal packets from `number` on."""
         if self._first_sent is None:
             self._first_sent = number
         self.sealed += packets
-
-    @property
-    def can_update(self) -> bool:
-        """RFC 9001 section 6.1: MUST NOT initiate a subsequent update before a packet of the
-        current phase is acknowledged."""
-        return self.updates == 0 or self._acked_in_phase
 
     def on_acked(self, ranges: list[tuple[int, int]]) -> None:
         """The peer acknowledged packets; ranges are ascending."""
@@ -117,6 +128,12 @@ class KeyPhases:
         if result is None or result[2] is None:
             self._check_old_keys(packet, pn_at, expected, now)
             return None
+        # Section 6.2: a peer MUST NOT update twice without an acknowledgment in between, which it
+        # has from us in a packet of the current phase.
+        if self.updates and self._first_sent is None:
+            raise TransportError(
+                ErrorCode.KEY_UPDATE_ERROR, FrameType.PADDING, "Consecutive key updates"
+            )
         self._rotate()
         self._retire_previous(now, pto)
         self.first_received = result[1]

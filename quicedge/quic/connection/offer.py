@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from aioquic.quic.configuration import QuicConfiguration
 
@@ -13,6 +13,7 @@ from quicedge.config.limits import (
 )
 from quicedge.quic.anti_replay import EarlyDataGuard
 from quicedge.quic.connection.connection_ids import LocalConnectionIds
+from quicedge.quic.key_exchange import Group
 from quicedge.quic.tickets import Tickets
 from quicedge.quic.tls import CertificateStore
 from quicedge.quic.tls_client import ClientTls, TicketHandler
@@ -28,7 +29,7 @@ class Offer:
     """The offer of one connection, client or server. `Handshake` calls both methods."""
 
     __slots__ = (
-        "_certificates", "_configuration", "_early_data", "_local_ids", "_max_streams",
+        "_certificates", "_configuration", "_early_data", "_groups", "_local_ids", "_max_streams",
         "_preferred_address", "_random", "_ticket_handler", "_tickets",
     )  # fmt: skip
 
@@ -40,6 +41,7 @@ class Offer:
         max_streams: tuple[int, int],
         random: Callable[[int], bytes],
         certificates: CertificateStore | None,
+        groups: Sequence[Group],
         tickets: Tickets | None,
         early_data: tuple[EarlyDataGuard, bytes] | None,
         preferred_address: PreferredAddress | None,
@@ -51,6 +53,7 @@ class Offer:
         self._max_streams = max_streams
         self._random = random
         self._certificates = certificates
+        self._groups = groups
         self._tickets = tickets
         self._early_data = early_data
         self._preferred_address = preferred_address
@@ -66,6 +69,7 @@ class Offer:
             certificates=self._certificates,
             alpn_protocols=self._configuration.alpn_protocols or [],
             cipher_suites=self._configuration.cipher_suites,
+            groups=self._groups,
             random=self._random,
             tickets=self._tickets,
             early_data=self._early_data,

@@ -130,13 +130,19 @@ class Packer:
         """ECN codepoint of datagrams on the active path."""
 
     def pack(self, now: float, challenge: Any) -> list[Transmit]:
-        """All datagrams that may be sent now. `challenge(n)` returns n random bytes."""
+        """All datagrams that may be sent now. `challenge(n)` returns n random bytes.
+
+        Raises TransportError when no key may seal them.
+        """
         path = self._paths.active
         self._path_frames.use(path, challenge)
         self.ecn = path.ecn.codepoint(self._recovery.pto_count) if path.ecn else NOT_ECT
         runs: list[Transmit] = []
         self.pacing_at = None
         if self._handshake.is_confirmed:
+            phases = self._handshake.phases
+            if phases.wants_update:
+                phases.update(now)
             self._pack_application(runs, path, now)
         else:
             self._pack_handshake(runs, path, now)

@@ -2,158 +2,127 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
-from unittest.mock import patch
+from collections.abc import Sequence
 
 import pytest
 from aioquic import tls
-from aioquic.buffer import Buffer
 from aioquic.quic.connection import QuicConnection
-from cryptography.hazmat.primitives.asymmetric import ec, x25519
 
-from tests.support.world import World, is_connected
+from quicedge.quic.key_exchange import GROUPS, usable_by_name
+from tests.support.tlsclient import NUMBERS, Change, TlsClient, new_share
+from tests.support.world import CLIENT, NOW, World, is_connected
 
-P521 = 0x0019
-RETRY_RANDOM = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
-Change = Callable[[tls.ClientHello], None]
-
-
-class Retrying:
-    """What a stock client lacks: it sends a share of P-521 or none, and answers the request."""
-
-    def __init__(self, groups: list[int], change: Change, shares: bool) -> None:
-        self.groups = groups
-        self.shares = shares
-        self.change = change
-        self.requests: list[int] = []
-
-    def hello(self, context: Any, output: Buffer, shares: list[Any], before: bytes) -> None:
-        """Write a ClientHello behind a transcript."""
-        ticket = context.session_ticket
-        hello = tls.ClientHello(
-            random=context.client_random,
-            legacy_session_id=context.legacy_session_id,
-            cipher_suites=[int(suite) for suite in context._cipher_suites],
-            legacy_compression_methods=context._legacy_compression_methods,
-            alpn_protocols=context._alpn_protocols,
-            key_share=shares,
-            psk_key_exchange_modes=context._psk_key_exchange_modes,
-            server_name=context._server_name,
-            signature_algorithms=context._signature_algorithms,
-            supported_groups=self.groups,
-            supported_versions=context._supported_versions,
-            other_extensions=context.handshake_extensions,
-        )
-        if before:
-            self.change(hello)
-        if ticket is not None:
-            hello.pre_shared_key = tls.OfferedPsks(
-                identities=[(ticket.ticket, ticket.obfuscated_age)], binders=[bytes(32)]
-            )
-        message = Buffer(capacity=4000)
-        tls.push_client_hello(message, hello)
-        data = message.data
-        if ticket is not None:
-            schedule = tls.KeySchedule(ticket.cipher_suite)
-            schedule.extract(ticket.resumption_secret)
-            key = schedule.derive_secret(b"res binder")
-            schedule.update_hash(before + data[:-35])
-            data = data[:-32] + schedule.finished_verify_data(key)
-            schedule.update_hash(data[-35:])
-            context._key_schedule_psk = schedule
-        context._key_schedule_proxy = tls.KeyScheduleProxy(context._cipher_suites)
-        context._key_schedule_proxy.extract(None)
-        context._key_schedule_proxy.update_hash(before + data)
-        output.push_bytes(data)
-        self.sent = data
-
-    @contextmanager
-    def patched(self) -> Iterator[None]:
-        handle = tls.Context._client_handle_hello
-
-        def send(context: Any, output: Buffer) -> None:
-            point = ec.generate_private_key(ec.SECP521R1()).public_key()
-            self.hello(context, output, [(P521, _encoded(point))] if self.shares else [], b"")
-            context._set_state(tls.State.CLIENT_EXPECT_SERVER_HELLO)
-
-        def receive(context: Any, message: Buffer, output: Buffer) -> None:
-            data = message.data_slice(0, message.capacity)
-            if data[6:38] != RETRY_RANDOM:
-                handle(context, message, output)
-                return
-            message.seek(message.capacity)
-            group = int.from_bytes(data[-2:], "big")
-            self.requests.append(group)
-            digest = hashlib.sha256(self.sent).digest()
-            context._x25519_private_key = x25519.X25519PrivateKey.generate()
-            share = tls.encode_public_key(context._x25519_private_key.public_key())
-            self.hello(context, output, [share], b"\xfe\0\0\x20" + digest + data)
-
-        with (
-            patch.object(tls.Context, "_client_send_hello", send),
-            patch.object(tls.Context, "_client_handle_hello", receive),
-        ):
-            yield
+ILLEGAL_PARAMETER = 0x100 + tls.AlertDescription.illegal_parameter
 
 
-def _encoded(point: ec.EllipticCurvePublicKey) -> bytes:
-    numbers = point.public_numbers()
-    return b"\4" + numbers.x.to_bytes(66, "big") + numbers.y.to_bytes(66, "big")
+def world_with(*groups: str, **rules: object) -> World:
+    world = World(**rules)  # type: ignore[arg-type]
+    world.endpoint.settings.groups = usable_by_name(groups)
+    return world
 
 
 def visit(
     world: World,
-    groups: list[int],
+    groups: Sequence[str],
+    shares: Sequence[str] | None = None,
     change: Change = lambda hello: None,
-    shares: bool = True,
-    **options: Any,
-) -> tuple[QuicConnection, Retrying]:
-    peer = Retrying(groups, change, shares)
+    **options: object,
+) -> tuple[QuicConnection, TlsClient]:
     options.setdefault("cipher_suites", [tls.CipherSuite.AES_128_GCM_SHA256])
-    with peer.patched():
+    with TlsClient(groups, shares, change=change).patched() as peer:
         client = world.client(**options)
         world.talk(client)
     return client, peer
 
 
-@pytest.mark.parametrize("shares", [True, False], ids=["another group's", "none"])
-def test_the_client_is_asked_for_a_share_of_a_common_group(shares: bool) -> None:
-    world = World()
-    client, peer = visit(world, [P521, tls.Group.SECP384R1, tls.Group.X25519], shares=shares)
+@pytest.mark.parametrize("shares", [["secp521r1"], []], ids=["another group's", "none"])
+def test_the_client_is_asked_for_a_share_of_a_common_group(shares: list[str]) -> None:
+    world = world_with("x25519", "secp384r1")
+    client, peer = visit(world, ["secp521r1", "secp384r1", "x25519"], shares)
     assert is_connected(client)
-    assert peer.requests == [tls.Group.X25519]
+    assert peer.requests == [NUMBERS["x25519"]]
     (connection,) = world.endpoint.connections
-    assert connection.handshake.group == "x25519"
+    assert connection.handshake.group is GROUPS["x25519"]
+    assert connection.handshake.hello_retried
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("suite", list(tls.CipherSuite)[:3])
+def test_a_share_of_every_group_can_be_asked_for(group: str, suite: tls.CipherSuite) -> None:
+    world = world_with(group)
+    first = "secp256r1" if group != "secp256r1" else "x25519"
+    client, peer = visit(world, [first, group], cipher_suites=[suite])
+    assert is_connected(client)
+    assert peer.requests == [NUMBERS[group]]
+    (connection,) = world.endpoint.connections
+    assert connection.handshake.group is GROUPS[group]
+
+
+def test_a_hybrid_is_asked_for_rather_than_a_curve() -> None:
+    world = World()
+    client, peer = visit(world, ["x25519", "X25519MLKEM768"], [])
+    assert is_connected(client)
+    assert peer.requests == [NUMBERS["X25519MLKEM768"]]
 
 
 def test_a_session_is_resumed_across_the_request() -> None:
-    world = World()
+    world = world_with("x25519")
     first = world.client(cipher_suites=[tls.CipherSuite.AES_128_GCM_SHA256])
     world.talk(first)
     ticket = first.last_ticket  # type: ignore[attr-defined]
-    client, peer = visit(world, [P521, tls.Group.X25519], session_ticket=ticket)
+    client, peer = visit(world, ["secp521r1", "x25519"], session_ticket=ticket)
     assert is_connected(client)
     assert client.tls.session_resumed
     assert len(peer.requests) == 1
 
 
 def test_without_a_common_group_the_handshake_fails() -> None:
-    client, peer = visit(World(), [P521])
+    client, peer = visit(world_with("x25519"), ["secp521r1"])
     assert not peer.requests
     assert client._close_event is not None
     assert client._close_event.error_code == 0x100 + tls.AlertDescription.handshake_failure
 
 
+def test_where_retry_is_on_nothing_is_held_before_the_address_is_validated() -> None:
+    """A HelloRetryRequest needs state, its Retry packet none (RFC 9001 section 4.7)."""
+    world = world_with("x25519", retry="always")
+    with TlsClient(["secp521r1", "x25519"]).patched() as peer:
+        client = world.client()
+        for data, _ in client.datagrams_to_send(NOW):
+            answers = world.receive(data)
+        assert not world.endpoint.connections
+        assert world.endpoint.counters["retries"]
+        assert not peer.requests
+        client.receive_datagram(answers[0], ("server", 443), NOW)
+        world.talk(client)
+    assert is_connected(client)
+    assert len(peer.requests) == 1
+    (connection,) = world.endpoint.connections
+    assert connection.token_accepted
+
+
+def test_what_a_request_holds_is_a_hash_and_not_the_key_shares() -> None:
+    world = world_with("x25519")
+    with TlsClient(["X25519MLKEM768", "x25519"]).patched():
+        client = world.client()
+        for data, _ in client.datagrams_to_send(NOW):
+            world.endpoint.receive(data, CLIENT, NOW)
+    (connection,) = world.endpoint.connections
+    retried = connection.handshake.tls._retried  # type: ignore[union-attr]
+    assert retried is not None
+    assert retried.hello.key_shares is None
+    assert len(retried.transcript) < 200
+
+
 def _same_group_again(hello: tls.ClientHello) -> None:
-    point = ec.generate_private_key(ec.SECP521R1()).public_key()
-    hello.key_share = [(P521, _encoded(point))]
+    hello.key_share = [(NUMBERS["secp521r1"], new_share("secp521r1")[0])]
 
 
-def _two_shares(hello: tls.ClientHello) -> None:
-    assert hello.key_share
+def _two_groups(hello: tls.ClientHello) -> None:
+    hello.key_share = [*hello.key_share, (NUMBERS["secp384r1"], new_share("secp384r1")[0])]
+
+
+def _twice(hello: tls.ClientHello) -> None:
     hello.key_share = [*hello.key_share, *hello.key_share]
 
 
@@ -161,9 +130,79 @@ def _early_data(hello: tls.ClientHello) -> None:
     hello.early_data = True
 
 
-@pytest.mark.parametrize("change", [_same_group_again, _two_shares, _early_data])
+def _other_random(hello: tls.ClientHello) -> None:
+    hello.random = b"r" * 32
+
+
+def _other_suites(hello: tls.ClientHello) -> None:
+    hello.cipher_suites = [*hello.cipher_suites, 0x1303]
+
+
+def _other_name(hello: tls.ClientHello) -> None:
+    hello.server_name = "other"
+
+
+def _no_name(hello: tls.ClientHello) -> None:
+    hello.server_name = None
+
+
+def _other_groups(hello: tls.ClientHello) -> None:
+    assert hello.supported_groups
+    hello.supported_groups = hello.supported_groups[1:]
+
+
+def _other_signatures(hello: tls.ClientHello) -> None:
+    assert hello.signature_algorithms
+    hello.signature_algorithms = hello.signature_algorithms[:1]
+
+
+def _other_protocols(hello: tls.ClientHello) -> None:
+    assert hello.alpn_protocols
+    hello.alpn_protocols = [*hello.alpn_protocols, "h3"]
+
+
+def _other_parameters(hello: tls.ClientHello) -> None:
+    hello.other_extensions = [(0x39, b"\x01\x02\x40\x64" + value) if kind == 0x39 else (kind, value)
+                              for kind, value in hello.other_extensions]  # fmt: skip
+
+
+def _new_compression(hello: tls.ClientHello) -> None:
+    hello.other_extensions = [*hello.other_extensions, (27, b"\x02\x00\x02")]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _same_group_again, _two_groups, _twice, _early_data, _other_random, _other_suites,
+        _other_name, _no_name, _other_groups, _other_signatures, _other_protocols,
+        _other_parameters, _new_compression,
+    ],
+)  # fmt: skip
 def test_an_answer_that_is_not_what_was_asked_for_aborts_the_handshake(change: Change) -> None:
-    client, peer = visit(World(), [P521, tls.Group.X25519], change)
+    client, peer = visit(world_with("x25519"), ["secp521r1", "x25519", "secp384r1"], change=change)
     assert len(peer.requests) == 1, "it is asked once"
     assert client._close_event is not None
-    assert client._close_event.error_code == 0x100 + tls.AlertDescription.illegal_parameter
+    assert client._close_event.error_code == ILLEGAL_PARAMETER
+
+
+def _padding(hello: tls.ClientHello) -> None:
+    hello.other_extensions = [*hello.other_extensions, (21, bytes(40))]
+
+
+def _unknown_extension(hello: tls.ClientHello) -> None:
+    hello.other_extensions = [*hello.other_extensions, (0xFE0D, b"changes by rules of its own")]
+
+
+@pytest.mark.parametrize("change", [_padding, _unknown_extension])
+def test_what_may_change_after_the_request_may_change(change: Change) -> None:
+    client, _ = visit(world_with("x25519"), ["secp521r1", "x25519"], change=change)
+    assert is_connected(client)
+
+
+def test_a_malformed_share_after_the_request_aborts_the_handshake() -> None:
+    def small_order(hello: tls.ClientHello) -> None:
+        hello.key_share = [(NUMBERS["x25519"], bytes(32))]
+
+    client, _ = visit(world_with("x25519"), ["secp521r1", "x25519"], change=small_order)
+    assert client._close_event is not None
+    assert client._close_event.error_code == ILLEGAL_PARAMETER

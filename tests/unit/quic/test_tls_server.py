@@ -6,11 +6,9 @@ import tempfile
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 from aioquic import tls
-from aioquic.buffer import Buffer
 from aioquic.quic.connection import QuicConnection
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -77,32 +75,6 @@ def test_every_kind_of_key_and_a_chain(kind: str) -> None:
     assert is_connected(client)  # it has checked the signature with the leaf's key
     assert client.tls._peer_certificate == chain[0]
     assert client.tls._peer_certificate_chain == chain[1:]
-
-
-@pytest.mark.parametrize(
-    "group", [tls.Group.SECP256R1, tls.Group.SECP384R1, tls.Group.X25519, tls.Group.X448]
-)
-def test_every_group(group: tls.Group) -> None:
-    world = World()
-    send_hello = tls.Context._client_send_hello
-
-    def with_one_group(context: tls.Context, output_buf: Buffer) -> None:
-        context._supported_groups = [group]
-        send_hello(context, output_buf)
-
-    with patch.object(tls.Context, "_client_send_hello", with_one_group):
-        client = world.client()
-    world.talk(client)
-    assert is_connected(client)
-    (connection,) = world.endpoint.connections
-    assert connection.handshake.group == group.name.lower()
-
-
-def test_the_cheapest_group_is_chosen_among_the_shares_offered() -> None:
-    world = World()
-    connect(world)  # it sends shares of P-256 and X25519, in this order
-    (connection,) = world.endpoint.connections
-    assert connection.handshake.group == "x25519"
 
 
 @pytest.mark.parametrize(
