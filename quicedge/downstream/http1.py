@@ -109,8 +109,9 @@ class Http1Session(asyncio.Protocol):
 
     __slots__ = (
         "_backlogged", "_check_after", "_chunks", "_close_reason", "_closed", "_delivering",
-        "_ended", "_eof", "_gateway", "_host", "_idle_since", "_is_tunnel", "_is_written",
-        "_last_route", "_loop", "_reader", "_reading_paused", "_short", "_transport", "_untaken",
+        "_ended", "_eof", "_gateway", "_host", "_idle_since", "_is_half_closed", "_is_tunnel",
+        "_is_written", "_last_route", "_loop", "_reader", "_reading_paused", "_short", "_transport",
+        "_untaken",
         "_writing_paused", "client", "connection", "going_away", "held", "is_draining", "memory",
         "requests", "routes", "stalls", "stream", "timeouts", "wake_scheduled",
     )  # fmt: skip
@@ -174,6 +175,8 @@ class Http1Session(asyncio.Protocol):
         """The client will send nothing more."""
         self._is_tunnel = False
         """The client has switched protocols."""
+        self._is_half_closed = False
+        """Our half of a tunnel has ended."""
         self._closed = False
         self._close_reason: str | None = None
 
@@ -295,6 +298,8 @@ class Http1Session(asyncio.Protocol):
         if self._is_tunnel:
             if self.stream.exchange is not None:
                 self.stream.exchange.request_end()
+            if self._is_half_closed:
+                self._close_transport()
             return
         if self._closed or reader.is_complete or self.held:
             if not reader.buffered:
@@ -496,6 +501,7 @@ class Http1Session(asyncio.Protocol):
         self.flush()
         exchange = self.stream.exchange
         if exchange is not None and not exchange.request_over and self._transport.can_write_eof():
+            self._is_half_closed = True
             self._transport.write_eof()
         else:
             if exchange is not None:

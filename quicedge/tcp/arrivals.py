@@ -228,7 +228,7 @@ class Arrivals:
         )
         session = self._make_session(connection)
         if session is None:
-            self.counters["no_protocol"] += 1
+            self.counters[f"failed_{HandshakeFailure.NO_PROTOCOL.value}"] += 1
             transport.abort()
             return
         transport.start(session)

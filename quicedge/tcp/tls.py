@@ -5,7 +5,15 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Protocol
+
+import structlog
+
+from quicedge.tcp.openssl import SharedTickets, UnsupportedError, prove
+from quicedge.tcp.ticket_keys import TicketKeys
+
+log = structlog.get_logger("quicedge.tcp")
 
 _CIPHERS_TLS12 = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Forward secrecy and AEAD only; of TLS 1.3, OpenSSL's defaults are."""
@@ -47,10 +55,9 @@ class ServerSide(ssl.SSLObject):
 
 
 class ServerContexts:
-    """The TLS contexts of a certificate store, immutable: a reload makes new ones and activates
-    them.
+    """The TLS contexts of a certificate store; a reload builds new ones, then calls `activate`.
 
-    Tickets are sealed with keys of `default`: OpenSSL opens them before it looks at SNI.
+    Handshakes begin with `default`: OpenSSL opens tickets before it looks at SNI.
     """
 
     def __init__(
@@ -59,15 +66,18 @@ class ServerContexts:
         alpn: Sequence[str],
         keylog: str | None = None,
         previous: ServerContexts | None = None,
+        *,
+        tickets: SharedTickets | None = None,
     ) -> None:
         """Raises TlsError. `alpn`: protocols in order of preference.
 
-        Contexts of `previous` for unchanged certificates are used again: clients can go on
-        resuming their sessions.
+        Contexts of `previous` for unchanged certificates are used again. Without `tickets` each
+        has ticket keys of its own, and sessions resume only as long as it is `default`.
         """
         self.alpn = tuple(alpn)
         self._store = store
         self._keylog = keylog
+        self._tickets = tickets
         kept = previous.by_content if previous is not None and previous.matches(self) else {}
         self.by_content: dict[tuple[bytes, bytes], ssl.SSLContext] = {}
         self._contexts: dict[int, ssl.SSLContext] = {}
@@ -76,6 +86,8 @@ class ServerContexts:
             context = kept.get(content) or self.by_content.get(content)
             if context is None:
                 context = _context(certificate, self.alpn, keylog)
+                if tickets is not None:
+                    tickets.install(context)
             self.by_content[content] = self._contexts[id(certificate)] = context
         self.default = self._contexts[id(store.default)]
 
@@ -85,18 +97,36 @@ class ServerContexts:
         Not done when they are built: contexts may be shared with the ones in use, and these may be
         dropped.
         """
-        self.default.sni_callback = self._select
-        self.default.sslobject_class = ServerSide
+        self._prepare(self.default)
+
+    def _prepare(self, context: ssl.SSLContext) -> None:
+        context.sni_callback = self._select
+        context.sslobject_class = ServerSide
 
     def matches(self, other: ServerContexts) -> bool:
         """Whether both differ in their certificates only."""
         return (self.alpn, self._keylog) == (other.alpn, other._keylog)
 
-    def wrap(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ServerSide:
-        """The TLS state of a new connection."""
-        tls = self.default.wrap_bio(incoming, outgoing, server_side=True)
-        assert isinstance(tls, ServerSide)
+    def wrap(
+        self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, hello: bytes | bytearray = b""
+    ) -> ServerSide:
+        """The TLS state of a new connection; `hello`: its first bytes, as far as they came."""
+        older = self._tickets is not None and self._tickets.is_older(hello)
+        context = self._for_older_tickets if older else self.default
+        tls: ServerSide = context.wrap_bio(incoming, outgoing, server_side=True)  # type: ignore[assignment]
         return tls
+
+    @cached_property
+    def _for_older_tickets(self) -> ssl.SSLContext:
+        """What stands in for `default` after a change of the ticket keys."""
+        assert self._tickets is not None
+        try:
+            context = _context(self._store.default, self.alpn, self._keylog)
+        except TlsError:
+            return self.default  # the key log is gone
+        self._tickets.install_all(context)
+        self._prepare(context)
+        return context
 
     def _select(self, tls: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
         assert isinstance(tls, ServerSide)
@@ -106,6 +136,24 @@ class ServerContexts:
         context = self._contexts[id(certificate)]
         if context is not self.default:
             tls.context = context
+
+
+def shared_tickets(keys: TicketKeys, certificate: Certificate) -> SharedTickets | None:
+    """Session tickets under `keys`; None, with a line in the log, where that is not possible.
+
+    `certificate`: any one, to try it out.
+    """
+    try:
+        tickets = SharedTickets(keys)
+        prove(tickets, lambda: _context(certificate, (), None))
+    except TlsError:
+        return None  # those who want to serve the certificate will report it
+    except UnsupportedError as error:
+        log.warning(
+            "TLS sessions on TCP resume only at the worker they began at", reason=str(error)
+        )
+        return None
+    return tickets
 
 
 def _context(certificate: Certificate, alpn: Sequence[str], keylog: str | None) -> ssl.SSLContext:

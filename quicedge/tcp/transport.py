@@ -23,11 +23,15 @@ from quicedge.config.limits import (
     TCP_WRITE_LOW,
     TLS_MAX_DISCARDED,
 )
+from quicedge.tcp.client_hello import offered_protocols
 from quicedge.tcp.proxy_protocol import ProxyHeader, ProxyHeaderError, read_header
 from quicedge.tcp.tls import ServerContexts, ServerSide
 
 _HANDSHAKE_RECORD = 0x16
 """Content type of the first record of every TLS connection (RFC 8446 section 5.1)."""
+
+_NO_APPLICATION_PROTOCOL = bytes((0x15, 3, 3, 0, 2, 2, 120))
+"""A record with a fatal alert (RFC 7301 section 3.2), for before the ServerHello."""
 
 MAX_RECORD = 16 * 1024
 """Bytes of plaintext in a record (RFC 8446 section 5.1)."""
@@ -56,6 +60,12 @@ class HandshakeFailure(Enum):
     """The client refused our certificate or parameters."""
     PROTOCOL = "protocol"
     """No TLS version, cipher or group in common, or not TLS after all."""
+    NO_PROTOCOL = "no_protocol"
+    """None of the client's application protocols (ALPN) is offered."""
+
+
+_ALERTED = frozenset({HandshakeFailure.PROTOCOL, HandshakeFailure.NO_PROTOCOL})
+"""Failures of which the client gets an alert."""
 
 
 class Session(Protocol):
@@ -101,6 +111,8 @@ class _State(Enum):
     """Nothing was received."""
     HANDSHAKE = auto()
     OPEN = auto()
+    HALF_CLOSED = auto()
+    """Nothing more is written; input is delivered."""
     CLOSING = auto()
     """Everything is written; input is discarded until the client closes too."""
     CLOSED = auto()
@@ -108,6 +120,9 @@ class _State(Enum):
 
 _BEFORE = frozenset({_State.PROXY, _State.FIRST, _State.HANDSHAKE})
 """States in which a connection is not established."""
+
+_RECEIVING = frozenset({_State.OPEN, _State.HALF_CLOSED})
+"""States in which input is delivered."""
 
 
 class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
@@ -136,6 +151,8 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._loop = loop
         self._state = _State.PROXY if proxied else _State.FIRST
         self._header = b""
+        self._hello: bytearray | None = None
+        """What was received until our first answer."""
         self._session: Session | None = None
         self._tcp: asyncio.Transport
         self.tls: ServerSide
@@ -176,12 +193,18 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             if not self._reading_paused:
                 self._deliver()
         elif state is _State.HANDSHAKE:
+            if self._hello is not None:
+                self._hello += _buffer[:size]
             self._incoming_write(_buffer[:size])
             self._handshake()
         elif state is _State.FIRST:
             self._first(_buffer[:size])
         elif state is _State.PROXY:
             self._read_proxy_header(bytes(_buffer[:size]))
+        elif state is _State.HALF_CLOSED and not self._client_closed:
+            self._incoming_write(_buffer[:size])
+            if not self._reading_paused:
+                self._deliver()
         else:
             self._discard(size)
 
@@ -192,11 +215,11 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """The client has closed its half; the return value says whether ours stays open."""
         state = self._state
-        if state is _State.OPEN:
+        if state in _RECEIVING:
             self._client_closed = True
             if not self._reading_paused:
                 self._tell_eof()
-            return self._state is _State.OPEN
+            return self._state in _RECEIVING
         if state in _BEFORE:
             self._fail(HandshakeFailure.GONE)
         return False
@@ -250,10 +273,11 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
                 self._tcp.write(answer)
                 self._finish()
             return
+        self._hello = bytearray(data)
         incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._incoming = incoming
         self._incoming_write = incoming.write
-        self.tls = self._contexts.wrap(incoming, self._outgoing)
+        self.tls = self._contexts.wrap(incoming, self._outgoing, self._hello)
         self._tls_read = cast(Callable[[int, memoryview], int], self.tls.read)
         self._tls_write = self.tls.write
         self._outgoing_read = self._outgoing.read
@@ -266,6 +290,13 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         try:
             tls.do_handshake()
         except ssl.SSLWantReadError:
+            if self._hello is not None and self._outgoing.pending:
+                if tls.selected_alpn_protocol() is None and not self._has_common_protocol():
+                    # OpenSSL would go on without one: what it has to say is never sent.
+                    self._tcp.write(_NO_APPLICATION_PROTOCOL)
+                    self._fail(HandshakeFailure.NO_PROTOCOL)
+                    return
+                self._hello = None
             self._flush()
             return
         except ssl.SSLError as error:
@@ -279,6 +310,12 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         if self._state is _State.OPEN and self._incoming.pending and not self._reading_paused:
             self._deliver()
 
+    def _has_common_protocol(self) -> bool:
+        """Whether the client leaves the choice to us, or offers a protocol that we do."""
+        assert self._hello is not None
+        offered = offered_protocols(self._hello)
+        return not offered or any(name.encode() in offered for name in self.alpn_offered)
+
     def start(self, session: Session) -> None:
         """The handshake is complete and was accepted: deliver what comes to the session."""
         self._state = _State.OPEN
@@ -291,8 +328,8 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     def _fail(self, failure: HandshakeFailure) -> None:
         self._owner.failed(self, failure)
-        if failure is HandshakeFailure.PROTOCOL:
-            self._finish()  # the client should get our alert
+        if failure in _ALERTED:
+            self._finish()
         else:
             self.abort()
 
@@ -325,7 +362,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             session.data_received(bytes(_plain[:size]))
         if self._outgoing.pending and self._state is _State.OPEN:
             self._flush()  # an answer to a key update
-        if self._client_closed and self._state is _State.OPEN and not self._reading_paused:
+        if self._client_closed and self._state in _RECEIVING and not self._reading_paused:
             self._tell_eof()
 
     def _tell_eof(self) -> None:
@@ -363,20 +400,38 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             self._tcp.write(sealed)
 
     def can_write_eof(self) -> bool:
-        return False
+        """Whether our half can end alone: before TLS 1.3, close_notify ended both
+        (RFC 5246 section 7.2.1, RFC 8446 section 6.1)."""
+        return self.tls.version() == "TLSv1.3"
 
-    def close(self) -> None:
-        """Send what is written, then close_notify and FIN, and wait for the client's."""
-        if self._state is not _State.OPEN:
-            if self._state is not _State.CLOSING:
-                self.abort()
-            return
+    def write_eof(self) -> None:
+        """Send what is written, then close_notify and FIN; go on reading."""
+        if self._state is _State.OPEN:
+            self._state = _State.HALF_CLOSED
+            self._end_writing()
+            self._tcp.write_eof()
+
+    def _end_writing(self) -> None:
+        """Send close_notify."""
+        # `unwrap` also looks for the client's: it must not meet what is still to be delivered.
+        kept = self._incoming.read() if self._incoming.pending else b""
         try:
             self.tls.unwrap()
         except ssl.SSLError:
-            pass  # the client's close_notify is not there yet
+            pass  # the client's is not there yet
+        if kept:
+            self._incoming.write(kept)
         self._flush()
-        self._finish()
+
+    def close(self) -> None:
+        """Send what is written, then close_notify and FIN, and wait for the client's."""
+        if self._state is _State.OPEN:
+            self._end_writing()
+            self._finish()
+        elif self._state is _State.HALF_CLOSED:
+            self._finish()
+        elif self._state is not _State.CLOSING:
+            self.abort()
 
     def _finish(self) -> None:
         """Close our half; the rest when the client has closed its own, or does not move."""
@@ -415,18 +470,18 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
     def resume_reading(self) -> None:
         if self._reading_paused:
             self._reading_paused = False
-            if self._state is _State.OPEN:
+            if self._state in _RECEIVING:
                 self._tcp.resume_reading()
                 if self._incoming.pending or self._client_closed:
                     self._loop.call_soon(self._resume_delivery)
 
     def _resume_delivery(self) -> None:
         """Deliver what came in one read with data after which the session paused."""
-        if self._state is _State.OPEN and not self._reading_paused:
+        if self._state in _RECEIVING and not self._reading_paused:
             self._deliver()
 
     def is_reading(self) -> bool:
-        return not self._reading_paused and self._state is _State.OPEN
+        return not self._reading_paused and self._state in _RECEIVING
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         session = cast(Session, protocol)

@@ -35,6 +35,8 @@ from quicedge.quic.tls import CertificatePem, CertificateStore, parse_certificat
 from quicedge.quic.token_sealer import FleetKeys
 from quicedge.quic.transport_parameters import PreferredAddress
 from quicedge.tcp.connection import TcpConnection
+from quicedge.tcp.ticket_keys import FleetTicketKeys, HostKeys
+from quicedge.tcp.tls import shared_tickets
 from quicedge.telemetry.access import AccessLog
 from quicedge.telemetry.comparison import RecentConnections
 from quicedge.telemetry.protocols import TransportKind, http_protocol
@@ -135,8 +137,14 @@ class Edge:
             clock=self._clock,
             date=CurrentDate(time.time),
         )
+        self._tcp_tickets = shared_tickets(self._host_ticket_keys(), certificates.default)
         proposal = Proposal(
-            config, certificates, tuple(self._codecs), tolerant=tolerant, loop=self._loop
+            config,
+            certificates,
+            tuple(self._codecs),
+            tickets=self._tcp_tickets,
+            tolerant=tolerant,
+            loop=self._loop,
         )
         self._use(proposal)
         self.tracer = Tracer(config.qlog, self._clock)
@@ -200,6 +208,7 @@ class Edge:
             running=self.config,
             upstreams=self._upstreams,
             running_tls=self.tcp.contexts,
+            tickets=self._tcp_tickets,
             loop=self._loop,
         )
 
@@ -242,6 +251,13 @@ class Edge:
         self.endpoint.use_keys(
             None if shared is None else FleetKeys(shared.keys, lambda: time.time() - self._clock())
         )
+        if self._tcp_tickets is not None:
+            self._tcp_tickets.use(
+                self._host_ticket_keys() if shared is None else FleetTicketKeys(shared.keys)
+            )
+
+    def _host_ticket_keys(self) -> HostKeys:
+        return HostKeys(self._secret, self._clock)
 
     def _preferred_address(self, path: FourTuple) -> PreferredAddress | None:
         """The configured preferred address for a client that connected on `path`, if any."""
@@ -404,6 +420,8 @@ class Edge:
         now = self._clock()
         contended = self.gateway.is_contended
         self.tcp.check(now)
+        if self._tcp_tickets is not None:
+            self._tcp_tickets.refresh()
         self._overload.check(self.all_sessions, now, contended=contended)
         if contended:
             self.gateway.reclaim()

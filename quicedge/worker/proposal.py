@@ -16,6 +16,7 @@ from quicedge.proxy.router import Router
 from quicedge.quic.key_exchange import MLKEM_MISSING, Group, usable_by_name
 from quicedge.quic.settings import QuicConfiguration, server_configuration
 from quicedge.quic.tls import CertificateStore
+from quicedge.tcp.openssl import SharedTickets
 from quicedge.tcp.tls import TlsError
 from quicedge.upstream.group import Upstream
 from quicedge.upstream.static import StaticUpstream
@@ -46,11 +47,12 @@ class Proposal:
         running: Config | None = None,
         upstreams: Mapping[str, AnyUpstream] | None = None,
         running_tls: Contexts | None = None,
+        tickets: SharedTickets | None = None,
         tolerant: bool = False,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         """`running`, its `upstreams` and TLS contexts: unchanged parts are kept and not checked
-        again."""
+        again. `tickets`: of sessions on TCP."""
         self.config = config
         self.certificates = certificates
         self.router = Router(config.routes)
@@ -63,7 +65,7 @@ class Proposal:
                 self._check_directory(config.qlog)
             self.quic = self._quic(alpn_protocols)
             self.groups = self._groups()
-            self.tls = self._tls(running_tls or {})
+            self.tls = self._tls(running_tls or {}, tickets)
             for name, wanted in config.upstreams.items():
                 self.upstreams[name] = self._upstream(name, wanted, (upstreams or {}).get(name))
         except UnusableError:
@@ -114,13 +116,13 @@ class Proposal:
             raise UnusableError("tls.groups", f"none of them can be used: {MLKEM_MISSING}")
         return groups
 
-    def _tls(self, running: Contexts) -> Contexts:
+    def _tls(self, running: Contexts, tickets: SharedTickets | None) -> Contexts:
         """TLS on TCP: each context appends to the key log that `_quic` has created."""
         keylog = self.config.tls.keylog or os.environ.get("SSLKEYLOGFILE") or None
         if self.quic.secrets_log_file is None:
             keylog = None
         try:
-            return build_contexts(self.config, self.certificates, keylog, running)
+            return build_contexts(self.config, self.certificates, keylog, running, tickets)
         except TlsError as error:
             raise UnusableError("tls.certificates", str(error)) from error
 

@@ -25,6 +25,7 @@ from quicedge.shares.prefixes import Networks
 from quicedge.tcp.arrivals import Arrivals
 from quicedge.tcp.connection import TcpConnection
 from quicedge.tcp.listener import Listener
+from quicedge.tcp.openssl import SharedTickets
 from quicedge.tcp.plain import PlainArrivals
 from quicedge.tcp.tls import ServerContexts
 from quicedge.tcp.transport import HandshakeFailure
@@ -49,11 +50,15 @@ class TcpSocket(NamedTuple):
 
 
 def build_contexts(
-    config: Config, store: CertificateStore, keylog: str | None, running: Contexts
+    config: Config,
+    store: CertificateStore,
+    keylog: str | None,
+    running: Contexts,
+    tickets: SharedTickets | None,
 ) -> Contexts:
     """The TLS contexts of all listeners; raises TlsError.
 
-    Contexts of `running` that are still right are kept, and with them the keys of session tickets.
+    Contexts of `running` that are still right are kept.
     """
     by_alpn: dict[tuple[str, ...], ServerContexts] = {}
     found = {}
@@ -62,7 +67,7 @@ def build_contexts(
         if not alpn:
             continue
         if alpn not in by_alpn:
-            by_alpn[alpn] = ServerContexts(store, alpn, keylog, running.get(entry))
+            by_alpn[alpn] = ServerContexts(store, alpn, keylog, running.get(entry), tickets=tickets)
         found[entry] = by_alpn[alpn]
     return found
 
@@ -204,8 +209,7 @@ class TcpFront:
     def failed(self) -> dict[str, int]:
         """Connections that ended before a session began, by reason."""
         counters = self.arrivals.counters
-        found = {one.value: counters[f"failed_{one.value}"] for one in HandshakeFailure}
-        return {**found, "no_protocol": counters["no_protocol"]}
+        return {one.value: counters[f"failed_{one.value}"] for one in HandshakeFailure}
 
     def check(self, now: float) -> None:
         """Cut off slow handshakes."""

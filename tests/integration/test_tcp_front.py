@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import signal
 import socket
 import ssl
@@ -114,6 +115,37 @@ def test_a_client_resumes_its_session_also_after_a_reload(running: RunningEdge) 
     wait_until(lambda: running.admin("/api/v1/status")["reloads"] > reloads, "the reload")
     with connect(running, made, session=session) as sock:
         assert sock.session_reused
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_client_resumes_its_session_at_every_worker_and_after_the_death_of_one(
+    tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    with demo_origin() as origin, edge(tmp_path, origin, options="workers = 2") as running:
+        made = context(running, "http/1.1")
+        made.maximum_version = version
+        session: ssl.SSLSession | None = None
+
+        def resumed() -> bool:
+            nonlocal session
+            with connect(running, made, session=session) as sock:
+                exchange(sock)
+                session = sock.session
+                return bool(sock.session_reused)
+
+        def workers() -> list[dict]:
+            return running.admin("/api/v1/status")["workers"]
+
+        assert not resumed()
+        # The kernel chooses the worker: all ten go to the same one once in 512 runs.
+        assert all(resumed() for _ in range(10))
+        doomed = workers()[0]["pid"]
+        os.kill(doomed, signal.SIGKILL)
+        wait_until(
+            lambda: all(w["stats"] is not None and w["pid"] != doomed for w in workers()),
+            "a new worker",
+        )
+        assert all(resumed() for _ in range(10))
 
 
 def test_plain_http_on_the_tls_port_is_answered_with_a_sentence(running: RunningEdge) -> None:

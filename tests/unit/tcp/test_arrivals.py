@@ -41,6 +41,9 @@ class Echo(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.connection.transport.write(data)
 
+    def eof_received(self) -> bool:
+        return False
+
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
 
@@ -51,6 +54,8 @@ class Front:
     def __init__(self, **rules: Any) -> None:
         self.now = 100.0
         self.connections = Connections(ConnectionRules(**rules))
+        self.kind: type[Echo] = Echo
+        """What sessions are."""
         self.sessions: list[Echo] = []
         self.clients: list[asyncio.StreamWriter] = []
         """A stream that nobody refers to closes its connection."""
@@ -65,8 +70,9 @@ class Front:
         self.listener = Listener(self.sock, contexts, loop, self.arrivals.accept, lambda: self.now)
 
     def _session(self, connection: TcpConnection) -> Echo:
-        self.sessions.append(Echo(connection))
-        return self.sessions[-1]
+        session = self.kind(connection)
+        self.sessions.append(session)
+        return session
 
     async def dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A TCP connection without TLS."""
@@ -344,6 +350,100 @@ async def _most_read_in_one_turn() -> int:
             before = transport.bytes_received
             await asyncio.sleep(0)
         return max(most, transport.bytes_received - before)
+
+
+# --- ALPN -----------------------------------------------------------------------------------------
+
+
+def refused_for(one: Front, *protocols: str, maximum: ssl.TLSVersion) -> str:
+    """Why the edge refuses a client that offers these protocols."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.maximum_version = maximum
+    context.set_alpn_protocols(list(protocols))
+    with (
+        socket.create_connection(one.sock.getsockname(), timeout=10) as raw,
+        pytest.raises(ssl.SSLError) as refused,
+    ):
+        context.wrap_socket(raw)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("maximum", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_client_whose_protocols_are_not_offered_gets_the_alert(
+    maximum: ssl.TLSVersion,
+) -> None:
+    async with front() as one:
+        for protocols in (("h2",), ("spdy/3.1", "http/1.0")):
+            reason = await asyncio.to_thread(refused_for, one, *protocols, maximum=maximum)
+            assert "no application protocol" in reason
+        assert one.arrivals.counters["failed_no_protocol"] == 2
+        assert not one.sessions
+        await until(lambda: not one.connections)
+
+
+async def test_a_client_hello_that_comes_octet_by_octet_gets_the_same_alert() -> None:
+    async with front() as one:
+        context = ssl.create_default_context()
+        context.set_alpn_protocols(["h2"])
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+        with pytest.raises(ssl.SSLWantReadError):
+            client.do_handshake()
+        reader, writer = await one.dial()
+        for octet in outgoing.read():
+            writer.write(bytes([octet]))
+            await asyncio.sleep(0)
+        assert await reader.read() == bytes((0x15, 3, 3, 0, 2, 2, 120))
+        writer.close()
+
+
+# --- one half at a time ---------------------------------------------------------------------------
+
+
+def talk_on_after_the_end(one: Front) -> bytes:
+    """A client that hears the edge out, then sends more and closes; what it heard."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with (
+        socket.create_connection(one.sock.getsockname(), timeout=10) as raw,
+        context.wrap_socket(raw, suppress_ragged_eofs=False) as sock,
+    ):
+        sock.sendall(b"one ")
+        heard = b""
+        while data := sock.recv(100):
+            heard += data
+        sock.sendall(b"two")
+        sock.unwrap()
+        return heard
+
+
+async def test_a_session_that_ends_its_half_goes_on_receiving() -> None:
+    async with front() as one:
+        got, over = bytearray(), asyncio.Event()
+
+        class Ending(Echo):
+            def data_received(self, data: bytes) -> None:
+                transport = self.connection.transport
+                if not got:
+                    assert transport.can_write_eof()
+                    transport.write(b"that is all")
+                    transport.write_eof()
+                    transport.write(b"not sent")
+                got.extend(data)
+
+            def eof_received(self) -> bool:
+                over.set()
+                return True
+
+        one.kind = Ending
+        assert await asyncio.to_thread(talk_on_after_the_end, one) == b"that is all"
+        await until(over.is_set)
+        assert bytes(got) == b"one two"
+        one.sessions[0].connection.transport.close()
+        await until(lambda: not one.connections)
 
 
 # --- the PROXY protocol ---------------------------------------------------------------------------
