@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from quicedge.admin.families import families, servers_up
-from quicedge.admin.view import AltSvcStatus, EdgeState, Status
+from quicedge.admin.view import AltSvcStatus, EdgeState, FleetStatus, Status
 from quicedge.proxy.alt_svc import Advertising
 from quicedge.telemetry.protocols import HttpProtocol
 from quicedge.telemetry.spans import SpanCounts
@@ -95,6 +95,7 @@ class _Collector:
             "TCP connections that ended before a session began, by reason.",
             lambda stats: stats.tcp_failed,
         )
+        yield from _fleet(self._status.fleet, workers)
         yield _redirects(workers)
         yield _by_reason(
             workers,
@@ -224,6 +225,28 @@ def _by_reason(
         for reason, count in sorted(counts(stats).items()):
             family.add_metric([str(stats.slot), reason], count)
     return family
+
+
+def _fleet(status: FleetStatus | None, workers: list[WorkerStats]) -> Iterator[Metric]:
+    if status is None:
+        return
+    peers = GaugeMetricFamily(
+        "quicedge_fleet_peers", "Other hosts of the fleet, by state.", labels=["state"]
+    )
+    others = [peer for peer in status.peers if not peer.this_host]
+    up = sum(peer.up for peer in others)
+    peers.add_metric(["up"], up)
+    peers.add_metric(["down"], len(others) - up)
+    yield peers
+    messages = CounterMetricFamily(
+        "quicedge_fleet_messages",
+        "Messages between hosts of the fleet, by what became of them.",
+        labels=["worker", "outcome"],
+    )
+    for stats in workers:
+        for name, count in sorted(stats.fleet_messages.items()):
+            messages.add_metric([str(stats.slot), name.removeprefix("fleet_")], count)
+    yield messages
 
 
 def render(status: Status) -> bytes:

@@ -86,6 +86,26 @@ class CertificateStatus(Struct, frozen=True, kw_only=True):
     """When it or an intermediate certificate of its chain expires."""
 
 
+class PeerStatus(Struct, frozen=True, kw_only=True):
+    """An address of the fleet."""
+
+    address: str
+    server_id: str | None
+    """Hexadecimal; None: it never answered."""
+    up: bool
+    this_host: bool
+    answered_seconds: float | None
+    """Since its last answer."""
+    round_trip_seconds: float | None
+
+
+class FleetStatus(Struct, frozen=True, kw_only=True):
+    """The hosts that forward datagrams to each other."""
+
+    server_id: str
+    peers: list[PeerStatus]
+
+
 class AltSvcReason(StrEnum):
     """Why clients that were told of HTTP/3 probably do not arrive."""
 
@@ -142,6 +162,8 @@ class Status(Struct, frozen=True, kw_only=True):
     """By TCP listener, where HTTP/3 is served too."""
     spans: SpanCounts | None = None
     """None when spans are not exported."""
+    fleet: FleetStatus | None = None
+    """None: hosts do not forward to each other."""
     trace_directory: str | None = None
     """Where traces are written; None when tracing is not configured."""
 

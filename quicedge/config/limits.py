@@ -264,6 +264,42 @@ handshake."""
 FLEET_REGISTER_CHECK: Final = 5.0
 """Seconds between checks of the store's identity."""
 
+FLEET_HOPS: Final = 1
+"""Hosts that a datagram may be forwarded to: the owner either has the connection or lost it."""
+
+FLEET_DATAGRAMS_PER_SECOND: Final = 50_000.0
+"""Messages to other hosts per worker: what a core can seal (`docs/scale.md`). Beyond, they are
+dropped: forwarding must not take more than the rest of the work."""
+
+FLEET_PROBE_INTERVAL: Final = 1.0
+"""Seconds between probes of each peer."""
+
+FLEET_PEER_TIMEOUT: Final = 3.5
+"""Seconds without an answer after which a peer is taken to be down: three lost probes."""
+
+FLEET_RESOLVE_INTERVAL: Final = 5.0
+"""Seconds between look-ups of the names of peers."""
+
+FLEET_PEERS: Final = 1024
+"""Addresses of peers; each is probed once per interval."""
+
+FLEET_ADDRESS_CHECK: Final = 10.0
+"""Seconds for which a host remembers whether it has an address: a virtual one may move."""
+
+FLEET_SENDERS_REMEMBERED: Final = 16_384
+"""Sending processes whose keys and replay windows are kept: 128 hosts with 64 workers, twice."""
+
+FLEET_REPLAY_WINDOW: Final = 1024
+"""Messages by which those of one sender may overtake each other (RFC 4303 appendix A2 has 64;
+paths between hosts may be many)."""
+
+FLEET_NONCE: Final = 8
+"""Bytes of the nonce in a fleet's connection IDs: random, and repeated once in 2**32."""
+
+FLEET_MAX_SERVER_ID: Final = 10
+"""Bytes of a server ID: those of 20 (RFC 9000 section 17.2) that the first one, the nonce and the
+slot leave."""
+
 REFUSAL_LOG_INTERVAL: Final = 10.0
 """Seconds between log lines about the same kind of refusal."""
 

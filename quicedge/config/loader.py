@@ -160,6 +160,11 @@ def _absolute(config: Config, directory: Path) -> Config:
         ],
     )
     log = replace(config.log, file=at(config.log.file), access_file=at(config.log.access_file))
+    fleet = replace(
+        config.fleet,
+        connection_id_keys=at(config.fleet.connection_id_keys),
+        secret_file=at(config.fleet.secret_file),
+    )
     upstreams = {
         name: replace(item, tls_ca=at(item.tls_ca), root=at(item.root))
         for name, item in config.upstreams.items()
@@ -170,6 +175,7 @@ def _absolute(config: Config, directory: Path) -> Config:
         config,
         tls=tls,
         log=log,
+        fleet=fleet,
         upstreams=upstreams,
         qlog=qlog,
         admin=admin,

@@ -64,6 +64,9 @@ def _files_read(config: Config) -> Iterator[tuple[str, str]]:
         yield f"tls.certificates[{at}].key", certificate.key
     if config.tls.shared_keys is not None:
         yield "tls.shared_keys", config.tls.shared_keys
+    for key in ("connection_id_keys", "secret_file"):
+        if (name := getattr(config.fleet, key)) is not None:
+            yield f"fleet.{key}", name
     for name, upstream in config.upstreams.items():
         if upstream.tls_ca is not None:
             yield f"upstreams.{name}.tls_ca", upstream.tls_ca

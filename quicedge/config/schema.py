@@ -182,6 +182,26 @@ class Limits(_Section, frozen=True):
     """Memory per worker for responses in flight, shared fairly among clients."""
 
 
+class Fleet(_Section, frozen=True):
+    """Several hosts behind one address."""
+
+    server_id: str | None = None
+    """Of this host, in every connection ID (QUIC-LB): hexadecimal digits, `ordinal` or
+    `address`; `ordinal:8` and `address:8` are 8 bytes long. Without it there is no fleet."""
+    config_rotation: Annotated[int, Meta(ge=0, le=6)] = 0
+    """Of server IDs in the clear; that of encrypted ones is in `connection_id_keys`."""
+    nonce_length: Annotated[int, Meta(ge=limits.FLEET_NONCE, le=17)] = limits.FLEET_NONCE
+    """Random bytes after the server ID."""
+    connection_id_keys: str | None = None
+    """File of the keys that encrypt server IDs, `ROTATION KEY` per line; the first one encrypts,
+    all of them decrypt; mode 600."""
+    secret_file: str | None = None
+    """File of the secret that all hosts share, 64 hexadecimal digits; mode 600."""
+    peers: list[str] = field(default_factory=list)
+    """`host:port` of UDP listeners of the hosts; all addresses of a name, looked up again and
+    again. Datagrams of their connections are forwarded to them."""
+
+
 class Upstream(_Section, frozen=True):
     """A named group of origin servers, or a directory of files."""
 
@@ -361,6 +381,7 @@ class Config(_Section, frozen=True):
     quic: Quic = field(default_factory=Quic)
     http3: Http3 = field(default_factory=Http3)
     limits: Limits = field(default_factory=Limits)
+    fleet: Fleet = field(default_factory=Fleet)
     upstreams: dict[str, Upstream] = field(default_factory=dict)
     routes: list[Route] = field(default_factory=list)
     alt_svc: AltSvc = field(default_factory=AltSvc)

@@ -16,6 +16,7 @@ from quicedge.config.addresses import (
     unix_problem,
 )
 from quicedge.config.convert import join
+from quicedge.config.fleet_validation import fleet_problems
 from quicedge.config.host_port import HostPort
 from quicedge.config.hostnames import host_problem
 from quicedge.config.limits import NEVER_TUNNELLED
@@ -61,6 +62,7 @@ def validate(config: Config, document: Document) -> Iterator[Problem]:
             "http3.qpack_blocked_streams", "has no effect without qpack_max_table_capacity"
         )
     yield from _limits(config, document)
+    yield from fleet_problems(config, document.get("fleet", {}))
     yield from _routes(config)
     for name, upstream in config.upstreams.items():
         written = document.get("upstreams", {}).get(name, {})

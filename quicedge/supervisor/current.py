@@ -13,7 +13,14 @@ from quicedge.config.schema import Config
 from quicedge.config.unusable import UnusableError
 from quicedge.supervisor import notify
 from quicedge.supervisor.ownership import chown_logs, restore_owners
-from quicedge.supervisor.reload import ReloadError, abort, commit, prepare, reread
+from quicedge.supervisor.reload import (
+    ReloadError,
+    abort,
+    commit,
+    prepare,
+    require_same_place,
+    reread,
+)
 from quicedge.supervisor.workers import Worker, WorkerState
 from quicedge.telemetry.logs import Logs
 from quicedge.worker.control import Settings
@@ -102,7 +109,9 @@ class CurrentSettings:
             return self._differences(settings)
 
     def _read(self, read: ReadSettings | None) -> Settings:
-        return reread(self._path, self.config) if read is None else read(self.config)
+        settings = reread(self._path, self.config) if read is None else read(self.config)
+        require_same_place(settings, self.settings)
+        return settings
 
     def _differences(self, new: Settings) -> list[str]:
         """Changes of the configuration and of the files that it names."""
@@ -114,6 +123,9 @@ class CurrentSettings:
                 found.append(f"tls.certificates: {item.cert_file}: content changed")
         if new.shared_keys != old.shared_keys and new.config.tls == old.config.tls:
             found.append(f"tls.shared_keys: {new.config.tls.shared_keys}: content changed")
+        if new.fleet != old.fleet and new.config.fleet == old.config.fleet:
+            name = new.config.fleet.connection_id_keys
+            found.append(f"fleet.connection_id_keys: {name}: content changed")
         return found
 
     async def started(self, worker: Worker) -> None:

@@ -14,6 +14,7 @@ from quicedge.config.limits import WORKER_START_TIMEOUT
 from quicedge.config.listeners import listeners, redirecting
 from quicedge.config.loader import ConfigError, load_config, parse_document
 from quicedge.config.schema import Config
+from quicedge.quic.fleet_identity import FleetIdentityError, read_identity
 from quicedge.quic.ticket_keys import SharedKeyError, read_shared_keys
 from quicedge.quic.tls import CertificateError, parse_certificate, read_certificate
 from quicedge.supervisor.workers import Worker
@@ -49,7 +50,20 @@ def read_settings(config: Config) -> Settings:
         shared = None if path is None else read_shared_keys(path)
     except SharedKeyError as error:
         raise ReloadError(f"tls.shared_keys: {error}") from error
-    return Settings(config=config, certificates=found, shared_keys=shared)
+    try:
+        fleet = read_identity(config.fleet)
+    except FleetIdentityError as error:
+        raise ReloadError(str(error)) from error
+    return Settings(config=config, certificates=found, shared_keys=shared, fleet=fleet)
+
+
+def require_same_place(new: Settings, current: Settings) -> None:
+    """Raise ReloadError if a live connection would be lost: its ID or reset token would change."""
+    one, other = new.fleet, current.fleet
+    for key in ("server_id", "nonce_length", "secret"):
+        if getattr(one, key, None) != getattr(other, key, None):
+            name = "secret_file" if key == "secret" else key
+            raise ReloadError(f"fleet.{name}: requires a restart")
 
 
 def reread(path: str | None, current: Config) -> Settings:

@@ -32,6 +32,7 @@ from quicedge.supervisor.alt_svc import AltSvcEvidence
 from quicedge.supervisor.commands import CommandFailure, CommandServer, Run
 from quicedge.supervisor.current import CurrentSettings, ReadSettings
 from quicedge.supervisor.expiry import CertificateWatch
+from quicedge.supervisor.fleet import FleetDirectory
 from quicedge.supervisor.forks import ForkServer, can_fork
 from quicedge.supervisor.reload import (
     ReloadError,
@@ -59,10 +60,12 @@ from quicedge.telemetry.stats import (
     merge,
 )
 from quicedge.telemetry.tracefiles import trace_directory
+from quicedge.udp.connection_id_layout import PLAIN, ConnectionIdLayout
 from quicedge.worker.control import (
     CloseCommand,
     ControlError,
     FollowCommand,
+    Peer,
     Settings,
     TraceCommand,
     WorkerSpec,
@@ -162,6 +165,7 @@ class Supervisor:
         self._spans = Spans()
         self._certificates = CertificateWatch()
         self._alt_svc = AltSvcEvidence(time.monotonic, self._tell_of_alt_svc)
+        self._fleet = FleetDirectory(secret, self._tell_of_peers)
 
     async def serve(self) -> int:
         """Run until shutdown; returns 1 if the start failed or a worker was killed, else 0."""
@@ -169,14 +173,21 @@ class Supervisor:
         self._certificates.use(self.current.settings.certificates)
         try:
             self._listeners = Listeners(
-                listeners(self.config), self._workers, redirecting(self.config)
+                listeners(self.config),
+                self._workers,
+                redirecting(self.config),
+                layout=self._layout(),
             )
         except ListenError as error:
             log.error("cannot listen", error=str(error))
             return 1
         self._configure_alt_svc()
         self._rosters = Rosters(self._workers)
-        self._resets = UnsolicitedResets(self._listeners, self._secret)
+        identity = self.current.settings.fleet
+        self._resets = UnsolicitedResets(
+            self._listeners,
+            self._secret if identity is None else identity.reset_secret(self._secret),
+        )
         self._pool = WorkerPool(
             self._workers,
             self._make_spec,
@@ -195,6 +206,8 @@ class Supervisor:
             self._handle_signals()
             self._spawn(self._certificates.run())
             self._spawn(self._alt_svc.run())
+            self._fleet.configure(identity, self.config.fleet.peers)
+            self._spawn(self._fleet.run())
             await self._spans.configure(self.config.otel)
             return await self._run_workers(admin)
         except (AdminAddressError, ControlSocketError) as error:
@@ -206,6 +219,7 @@ class Supervisor:
             if admin is not None:
                 await admin.close()
             await self._spans.close()
+            self._fleet.close()
             await self._resets.close()
             self._listeners.close()
             self._rosters.close()
@@ -282,7 +296,15 @@ class Supervisor:
     def _tell_of_alt_svc(self, states: dict[str, Advertising]) -> None:
         self._spawn(self._broadcast("set_alt_svc", states))
 
+    def _layout(self) -> ConnectionIdLayout:
+        fleet = self.current.settings.fleet
+        return PLAIN if fleet is None else fleet.layout(self._secret)
+
+    def _tell_of_peers(self, peers: list[Peer]) -> None:
+        self._spawn(self._broadcast("set_peers", peers))
+
     async def _changed(self, settings: Settings) -> None:
+        self._fleet.configure(settings.fleet, settings.config.fleet.peers)
         self._certificates.use(settings.certificates)
         self._configure_alt_svc()
         await self._spans.configure(settings.config.otel)
@@ -306,6 +328,8 @@ class Supervisor:
             if worker.started_at < self._logs_reopened_at:
                 await worker.channel.call("reopen_logs")
             await worker.channel.call("set_alt_svc", self._alt_svc.states)
+            if self._fleet.peers:
+                await worker.channel.call("set_peers", self._fleet.peers)
         except ControlError as error:
             log.error("worker failed to reopen its logs", slot=worker.slot, error=str(error))
 
@@ -469,6 +493,7 @@ class Supervisor:
             certificates=self._certificates.status,
             alt_svc=self._alt_svc.status,
             spans=self._spans.counts,
+            fleet=self._fleet.status,
             trace_directory=self.trace_directory,
         )
 

@@ -20,6 +20,7 @@ from quicedge.config.limits import PORT_ATTEMPTS, UDP_RECEIVE_BUFFER, UDP_SEND_B
 from quicedge.config.listeners import Listening, Redirecting, Transport
 from quicedge.tcp.sockets import open_listening_socket
 from quicedge.udp.connection_id_codec import ConnectionIdCodec
+from quicedge.udp.connection_id_layout import PLAIN, ConnectionIdLayout
 from quicedge.udp.socket import open_socket
 from quicedge.worker.control import ListeningSocket
 
@@ -71,13 +72,15 @@ class Listeners:
         wanted: Iterable[Listening],
         workers: int,
         redirects: Iterable[Redirecting] = (),
+        *,
+        layout: ConnectionIdLayout = PLAIN,
     ) -> None:
         self._listeners: list[Listener] = []
         self._redirects: list[list[socket.socket]] = []
         self._mailboxes: list[tuple[socket.socket, socket.socket]] = []
         try:
             for entry, listening in enumerate(wanted):
-                self._listeners.append(_open(listening, entry, workers))
+                self._listeners.append(_open(listening, entry, workers, layout))
             for item in redirects:
                 if sockets := _open_redirect(item, workers):
                     self._redirects.append(sockets)
@@ -195,7 +198,7 @@ def _mailbox() -> tuple[socket.socket, socket.socket]:
     return inbox, outbox
 
 
-def _open(listening: Listening, entry: int, workers: int) -> Listener:
+def _open(listening: Listening, entry: int, workers: int, layout: ConnectionIdLayout) -> Listener:
     text = listening.address
     family, wanted = resolve_listen(text)
     for attempt in range(PORT_ATTEMPTS):
@@ -218,7 +221,7 @@ def _open(listening: Listening, entry: int, workers: int) -> Listener:
         break
     listener.address = str(HostPort(wanted.host, port))
     if workers > 1 and listener.sockets:
-        _steer(listener, workers)
+        _steer(listener, workers, layout)
     return listener
 
 
@@ -274,9 +277,9 @@ def _bind(
     return port
 
 
-def _steer(listener: Listener, workers: int) -> None:
+def _steer(listener: Listener, workers: int, layout: ConnectionIdLayout) -> None:
     try:
-        ConnectionIdCodec(workers).steer(listener.sockets[0])
+        ConnectionIdCodec(workers, layout).steer(listener.sockets[0])
         listener.steering = True
     except OSError as error:
         log.warning(

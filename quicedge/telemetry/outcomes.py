@@ -94,12 +94,29 @@ DATAGRAM_DROPS: Final = (
     "dropped_draining", "dropped_empty", "dropped_half_open", "dropped_handshake_rate",
     "dropped_header", "dropped_memory", "dropped_prefix_connections",
     "dropped_prefix_half_open", "dropped_prefix_handshake_rate", "dropped_short",
-    "dropped_truncated", "dropped_undecryptable", "dropped_unknown_connection", "dropped_version",
-    "forward_dropped", "send_dropped_address_gone", "send_dropped_error",
+    "dropped_server_id", "dropped_truncated", "dropped_undecryptable",
+    "dropped_unknown_connection", "dropped_version", "fleet_dropped_hops", "fleet_dropped_peer",
+    "fleet_dropped_rate", "fleet_dropped_send", "forward_dropped", "send_dropped_address_gone",
+    "send_dropped_error",
     "send_dropped_not_permitted", "send_dropped_queue", "send_dropped_refused",
     "send_dropped_too_large", "send_dropped_unreachable",
 )  # fmt: skip
 """Reasons for discarding datagrams."""
+
+
+class FleetMessages(StrEnum):
+    """What became of messages between the hosts of a fleet; the names of their counters."""
+
+    FORWARDED = "fleet_forwarded"
+    """To the owner of a connection."""
+    RECEIVED = "fleet_received"
+    """Datagrams of our connections that arrived at another host."""
+    RELAYED = "fleet_relayed"
+    """Answers, to the host that the client's datagrams arrive at."""
+    RELAYS_SENT = "fleet_relays_sent"
+    """Answers of another host, to the client."""
+    REFUSED = "fleet_refused"
+    """Not from a host of the fleet, replayed, or late."""
 
 
 class EarlyDataVerdict(StrEnum):

@@ -310,6 +310,8 @@ class WorkerStats(Struct, frozen=True, kw_only=True):
     stateless_resets_sent: int = 0
     datagrams_received: int = 0
     datagrams_forwarded: int = 0
+    fleet_messages: dict[str, int] = field(default_factory=dict)
+    """Messages between hosts, by what became of them; empty without peers."""
     """Forwarded to the worker of their connection."""
     datagrams_sent: int = 0
     bytes_received: int = 0

@@ -16,6 +16,8 @@ IP_TOS = 1
 IP_RECVTOS = 13
 IP_MTU_DISCOVER = 10
 IPV6_MTU_DISCOVER = 23
+PMTUDISC_DONT = 0
+"""Fragment what is larger than the path MTU."""
 PMTUDISC_PROBE = 3
 """Set don't-fragment and ignore the path MTU that ICMP reports (RFC 8899 section 4.6.2)."""
 SO_RXQ_OVFL = 40
@@ -50,6 +52,13 @@ def pktinfo_message(family: int, local: bytes) -> tuple[int, int, bytes]:
     if family == socket.AF_INET6:
         return socket.IPPROTO_IPV6, IPV6_PKTINFO, local
     return socket.IPPROTO_IP, IP_PKTINFO, local
+
+
+def pktinfo(host: str) -> bytes:
+    """The pktinfo that makes a datagram leave from an address, on any interface with a route."""
+    if ":" in host:
+        return socket.inet_pton(socket.AF_INET6, host) + b"\0\0\0\0"
+    return b"\0\0\0\0" + socket.inet_aton(host) + b"\0\0\0\0"
 
 
 def ecn_message(family: int, ecn: int) -> tuple[int, int, bytes]:

@@ -20,6 +20,7 @@ import structlog
 from quicedge.config.limits import CONTROL_MAX_PENDING, CONTROL_MESSAGE_MAX, CONTROL_TIMEOUT
 from quicedge.config.schema import Config
 from quicedge.proxy.alt_svc import Advertising, AltSvcReport
+from quicedge.quic.fleet_identity import FleetIdentity
 from quicedge.quic.ticket_keys import SharedKeys
 from quicedge.quic.tls import CertificatePem
 from quicedge.telemetry.comparison import Samples
@@ -56,6 +57,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     certificates: list[CertificatePem] = msgspec.field(default_factory=list)
     shared_keys: SharedKeys | None = None
     """Ticket and token keys, if the operator configured them for a fleet."""
+    fleet: FleetIdentity | None = None
+
+
+class Peer(msgspec.Struct, frozen=True, array_like=True):
+    """A host of the fleet that answers."""
+
+    server_id: bytes
+    host: str
+    port: int
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,6 +160,8 @@ METHODS: Mapping[str, Method] = {
     "abort_settings": Method(None, None),
     # What the TCP listeners advertise to clients, for those whose state has changed.
     "set_alt_svc": Method(dict[str, Advertising], None),
+    # The hosts that datagrams are forwarded to.
+    "set_peers": Method(list[Peer], None),
     "reopen_logs": Method(None, None),
     "set_log_level": Method(str, None),
     # Notified by a worker.

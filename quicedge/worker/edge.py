@@ -40,6 +40,7 @@ from quicedge.tcp.tls import shared_tickets
 from quicedge.telemetry.access import AccessLog
 from quicedge.telemetry.comparison import RecentConnections
 from quicedge.telemetry.protocols import TransportKind, http_protocol
+from quicedge.udp.fleet import FleetForwarder
 from quicedge.udp.forwarding import Forwarder
 from quicedge.udp.socket import FourTuple, UdpSocket
 from quicedge.worker.losses import LossReport
@@ -97,6 +98,7 @@ class Edge:
         access_log: AccessLog | None,
         extra_codecs: Mapping[str, CodecFactory] = MappingProxyType({}),
         forwarder: Forwarder | None = None,
+        fleet: FleetForwarder | None = None,
         roster: Roster | None = None,
         tolerant: bool = False,
     ) -> None:
@@ -167,6 +169,10 @@ class Edge:
             clock=self._clock,
             on_ended=self._tcp_ended,
         )
+        self.fleet = fleet
+        if fleet is not None:
+            fleet.deliver = self._from_fleet
+        steering = fleet or forwarder
         self.endpoint = Endpoint(
             EndpointSettings(
                 configuration=proposal.quic,
@@ -181,7 +187,7 @@ class Edge:
             secret=secret,
             network=_Network(),
             accept=self._accept,
-            forward=forwarder.forward if forwarder is not None else None,
+            forward=steering.forward if steering is not None else None,
             roster=roster,
         )
         self.early_data = EarlyData(self.endpoint.early_data_guard, config)
@@ -296,6 +302,9 @@ class Edge:
         now = self._clock()
         self.forwarder.receive(lambda data, path, ecn: self.endpoint.receive(data, path, now, ecn))
         self._flush()
+
+    def _from_fleet(self, data: bytes, path: FourTuple, ecn: int) -> None:
+        self.endpoint.receive(data, path, self._clock(), ecn)
 
     def wake(self, connection: Connection) -> None:
         """The connection has something to send: flush at the end of this event loop iteration."""
@@ -497,6 +506,8 @@ class Edge:
             self._loop.remove_writer(sock.fileno())
         if self.forwarder is not None:
             self._loop.remove_reader(self.forwarder.fileno())
+        if self.fleet is not None:
+            self.fleet.close()
         for upstream in self._upstreams.values():
             await upstream.close()
         self.tracer.close()

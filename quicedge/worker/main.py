@@ -22,11 +22,17 @@ from quicedge.config.tracelimits import OTEL_WORKER_BACKLOG
 from quicedge.config.unusable import UnusableError
 from quicedge.downstream.http3 import Http3Session
 from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
+from quicedge.quic.fleet_identity import FleetIdentity, instance_of
 from quicedge.quic.ticket_keys import SharedKeys
 from quicedge.quic.tls import CertificateError
 from quicedge.telemetry.comparison import Samples
 from quicedge.telemetry.logs import Logs
-from quicedge.telemetry.outcomes import DATAGRAM_DROPS, EarlyDataVerdict, from_zero
+from quicedge.telemetry.outcomes import (
+    DATAGRAM_DROPS,
+    EarlyDataVerdict,
+    FleetMessages,
+    from_zero,
+)
 from quicedge.telemetry.spans import Span
 from quicedge.telemetry.stats import (
     ConnectionPage,
@@ -39,6 +45,8 @@ from quicedge.telemetry.stats import (
     WorkerStats,
     select,
 )
+from quicedge.udp.connection_id_layout import PLAIN, ConnectionIdLayout, QuicLbLayout
+from quicedge.udp.fleet import FleetForwarder
 from quicedge.udp.forwarding import Forwarder
 from quicedge.udp.socket import UdpSocket
 from quicedge.worker.control import (
@@ -46,6 +54,7 @@ from quicedge.worker.control import (
     ControlChannel,
     ControlError,
     FollowCommand,
+    Peer,
     Settings,
     StartError,
     TraceCommand,
@@ -104,12 +113,30 @@ def _open_logs(spec: WorkerSpec) -> Logs:
     raise problem
 
 
-def _forwarder(spec: WorkerSpec, sockets: list[UdpSocket]) -> Forwarder | None:
+def _forwarder(
+    spec: WorkerSpec, sockets: list[UdpSocket], layout: ConnectionIdLayout
+) -> Forwarder | None:
     if spec.inbox_fd < 0:
         return None
     inbox = socket.socket(fileno=spec.inbox_fd)
     outboxes = [socket.socket(fileno=fd) for fd in spec.outbox_fds]
-    return Forwarder(spec.slot, inbox, outboxes, sockets)
+    return Forwarder(spec.slot, inbox, outboxes, sockets, layout)
+
+
+def _fleet(
+    spec: WorkerSpec, sockets: list[UdpSocket], local: Forwarder | None
+) -> FleetForwarder | None:
+    identity = spec.settings.fleet
+    if identity is None or identity.secret is None:
+        return None
+    return FleetForwarder(
+        identity.server_id,
+        identity.server_ids(),
+        identity.secret,
+        instance=instance_of(spec.secret),
+        sockets=sockets,
+        local=local,
+    )
 
 
 def _roster(spec: WorkerSpec, sockets: list[UdpSocket]) -> Roster | None:
@@ -126,6 +153,7 @@ class _Prepared(NamedTuple):
     logs: Logs
     proposal: Proposal
     shared_keys: SharedKeys | None
+    fleet: FleetIdentity | None
 
 
 class _Worker:
@@ -145,6 +173,11 @@ class _Worker:
         spec, settings = self._spec, self._spec.settings
         self._logs = _open_logs(spec)
         sockets = [UdpSocket(socket.socket(fileno=item.fd)) for item in spec.sockets]
+        identity = settings.fleet
+        layout: ConnectionIdLayout
+        layout = PLAIN if identity is None else identity.layout(spec.secret)
+        self._layout = layout
+        forwarder = _forwarder(spec, sockets, layout)
         self._edge = Edge(
             settings.config,
             sockets,
@@ -154,11 +187,13 @@ class _Worker:
             connection_ids=ConnectionIdIssuer(
                 slot=spec.bank * spec.workers + spec.slot,
                 slots=2 * spec.workers,
-                secret=spec.secret,
+                secret=spec.secret if identity is None else identity.reset_secret(spec.secret),
+                layout=layout,
             ),
             secret=spec.secret,
             access_log=self._logs.access,
-            forwarder=_forwarder(spec, sockets),
+            forwarder=forwarder,
+            fleet=_fleet(spec, sockets, forwarder),
             roster=_roster(spec, sockets),
             tolerant=spec.tolerant,
         )
@@ -190,6 +225,7 @@ class _Worker:
                 "commit_settings": self.commit_settings,
                 "abort_settings": self.abort_settings,
                 "set_alt_svc": self._edge.alt_svc.set_states,
+                "set_peers": self.set_peers,
                 "reopen_logs": self.reopen_logs,
                 "set_log_level": self.set_log_level,
             },
@@ -272,8 +308,9 @@ class _Worker:
         network: Counter[str] = Counter()
         for sock in edge.sockets:
             network.update(sock.counters)
-        if edge.forwarder is not None:
-            network.update(edge.forwarder.counters)
+        for forwarder in (edge.forwarder, edge.fleet):
+            if forwarder is not None:
+                network.update(forwarder.counters)
         refused = dict(edge.policy.counters)
         dropped = {
             name: count
@@ -301,6 +338,7 @@ class _Worker:
             stateless_resets_sent=endpoint.counters["stateless_resets"],
             datagrams_received=network["datagrams_received"],
             datagrams_forwarded=network["datagrams_forwarded"],
+            fleet_messages=from_zero(FleetMessages, network) if edge.fleet is not None else {},
             datagrams_sent=network["datagrams_sent"],
             bytes_received=network["bytes_received"],
             bytes_sent=network["bytes_sent"],
@@ -348,7 +386,7 @@ class _Worker:
                 raise
         except (UnusableError, CertificateError) as error:
             raise ControlError(str(error)) from error
-        self._prepared = _Prepared(logs, proposal, settings.shared_keys)
+        self._prepared = _Prepared(logs, proposal, settings.shared_keys, settings.fleet)
 
     def commit_settings(self) -> None:
         prepared, self._prepared = self._prepared, None
@@ -356,14 +394,28 @@ class _Worker:
             raise ControlError("no settings are prepared")
         self._edge.adopt(prepared.proposal)
         self._edge.use_shared_keys(prepared.shared_keys)
+        self._use_fleet(prepared.fleet)
         self._logs = self._logs.replace_by(prepared.logs)
         self._edge.gateway.access_log = self._logs.access
+
+    def _use_fleet(self, identity: FleetIdentity | None) -> None:
+        """Encode server IDs as the new settings say; those of earlier ones are still decoded."""
+        if identity is None or not isinstance(self._layout, QuicLbLayout):
+            return
+        configurations = identity.configurations()
+        self._layout.use(configurations[0], identity.server_id)
+        if self._edge.fleet is not None:
+            self._edge.fleet.use_configurations(configurations)
 
     def abort_settings(self) -> None:
         prepared, self._prepared = self._prepared, None
         if prepared is not None:
             prepared.proposal.drop()
             self._logs.discard(prepared.logs)
+
+    def set_peers(self, peers: list[Peer]) -> None:
+        if self._edge.fleet is not None:
+            self._edge.fleet.use_peers({peer.server_id: (peer.host, peer.port) for peer in peers})
 
     def set_log_level(self, level: str) -> None:
         logging.getLogger().setLevel(level.upper())
