@@ -268,7 +268,7 @@ FLEET_HOPS: Final = 1
 """Hosts that a datagram may be forwarded to: the owner either has the connection or lost it."""
 
 FLEET_DATAGRAMS_PER_SECOND: Final = 50_000.0
-"""Messages to other hosts per worker: what a core can seal (`docs/scale.md`). Beyond, they are
+"""Messages to other hosts per worker: what a core can seal. Beyond, they are
 dropped: forwarding must not take more than the rest of the work."""
 
 FLEET_PROBE_INTERVAL: Final = 1.0
