@@ -59,6 +59,14 @@ FORWARD_MESSAGE: Final = 66_000
 FORWARDED_PER_WAKEUP: Final = 64
 """Forwarded datagrams handled per wake-up, before other work runs."""
 
+FORWARD_LOOK_BACK: Final = 30.0
+"""Seconds after a change of generations in which first packets may belong to handshakes that began
+in the previous one: three times the default timeout of a handshake."""
+
+FORWARD_RETURNED: Final = 4096
+"""Connection IDs remembered of new connections that the previous generation does not know: one
+handshake each, for the few round trips until the connection is open."""
+
 UDP_BYTES_PER_WAKEUP: Final = 512 * 1024
 """Bytes read per wake-up, a few milliseconds of work, before other work runs."""
 

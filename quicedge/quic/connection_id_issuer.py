@@ -23,12 +23,11 @@ class ConnectionIdIssuer:
         self,
         *,
         slot: int = 0,
-        slots: int = 1,
         secret: bytes,
         layout: ConnectionIdLayout = PLAIN,
     ) -> None:
         self._slot = slot
-        self._codec = ConnectionIdCodec(slots, layout)
+        self._codec = ConnectionIdCodec(layout)
         self.length = layout.length
         """Of every connection ID, in bytes."""
         self._reset_key = hashlib.sha256(b"quicedge stateless reset" + secret).digest()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import socket
+from collections.abc import Sequence
 
 import structlog
 
@@ -17,7 +19,6 @@ from quicedge.config.limits import (
 )
 from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.stateless_reset import stateless_reset
-from quicedge.supervisor.sockets import Listeners
 from quicedge.udp import kernel
 from quicedge.udp.socket import UdpSocket
 from quicedge.worker.roster import Client, read_roster, roster_size
@@ -65,17 +66,16 @@ def _shared_memory(size: int) -> int:
 class UnsolicitedResets:
     """Sends stateless resets to the clients of dead workers."""
 
-    def __init__(self, listeners: Listeners, secret: bytes) -> None:
-        self._listeners = listeners
+    def __init__(self, secret: bytes) -> None:
         self._connection_ids = ConnectionIdIssuer(secret=secret)
         self._sending: set[asyncio.Task[None]] = set()
 
-    def send(self, slot: int, clients: list[Client]) -> None:
-        """Start sending to each client of the worker that was in `slot`."""
+    def send(self, slot: int, clients: list[Client], sockets: Sequence[socket.socket]) -> None:
+        """Start sending to each client of the worker that was in `slot`, from its sockets."""
         if not clients:
             return
         log.info("resetting clients of dead worker", slot=slot, count=len(clients))
-        task = asyncio.create_task(self._send_all(slot, clients))
+        task = asyncio.create_task(self._send_all(clients, sockets))
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
 
@@ -86,9 +86,9 @@ class UnsolicitedResets:
             for task in late:
                 task.cancel()
 
-    async def _send_all(self, slot: int, clients: list[Client]) -> None:
+    async def _send_all(self, clients: list[Client], listening: Sequence[socket.socket]) -> None:
         """Send to each client twice: the first datagram may be lost."""
-        sockets = [UdpSocket(sock) for sock in self._listeners.sockets_of_slot(slot)]
+        sockets = [UdpSocket(sock) for sock in listening]
         for delay in (0.0, RESET_REPEAT_AFTER):
             await asyncio.sleep(delay)
             for start in range(0, len(clients), RESET_BURST):

@@ -185,8 +185,7 @@ class Supervisor:
         self._rosters = Rosters(self._workers)
         identity = self.current.settings.fleet
         self._resets = UnsolicitedResets(
-            self._listeners,
-            self._secret if identity is None else identity.reset_secret(self._secret),
+            self._secret if identity is None else identity.reset_secret(self._secret)
         )
         self._pool = WorkerPool(
             self._workers,
@@ -290,7 +289,8 @@ class Supervisor:
 
     def _configure_alt_svc(self) -> None:
         quic = [item.address for item in self._listeners.of_slot(0)]
-        tcp = [item.address for item in self._listeners.tcp_of_slot(0)]
+        # A worker may have several sockets of one address.
+        tcp = list(dict.fromkeys(item.address for item in self._listeners.tcp_of_slot(0)))
         self._alt_svc.configure(self.config.alt_svc, tcp=tcp, quic=quic)
 
     def _tell_of_alt_svc(self, states: dict[str, Advertising]) -> None:
@@ -316,7 +316,9 @@ class Supervisor:
         self._spawn(self._catch_up(worker))
 
     def _worker_dead(self, worker: Worker) -> None:
-        self._resets.send(worker.slot, self._rosters.take(worker.slot))
+        slot = worker.slot
+        sockets = self._listeners.sockets_of_slot(slot)
+        self._resets.send(slot, self._rosters.take(slot), sockets)
 
     def _worker_failed(self, reason: str) -> None:
         self._spawn(self.current.failed_to_start(reason))

@@ -1,16 +1,15 @@
-"""The listening sockets: opened once, inherited by workers, closed when the supervisor exits.
+"""The sockets of one generation of workers: those it listens on, and those between its workers.
 
-Each address has one UDP and one TCP socket per worker, each kind in one SO_REUSEPORT group in the
-order of the slots. Closing a socket would change the indices of the others in the group, so none is
-closed before the end; the sockets of a second bank of workers are appended.
+Listening sockets are shared with the generation before and the one after (`socket_groups`), so that
+no client notices when workers are replaced.
 """
 
 from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import structlog
 
@@ -18,54 +17,53 @@ from quicedge.admin.view import ListenerStatus
 from quicedge.config.host_port import HostPort
 from quicedge.config.limits import PORT_ATTEMPTS, UDP_RECEIVE_BUFFER, UDP_SEND_BUFFER
 from quicedge.config.listeners import Listening, Redirecting, Transport
-from quicedge.tcp.sockets import open_listening_socket
-from quicedge.udp.connection_id_codec import ConnectionIdCodec
+from quicedge.supervisor.socket_groups import (
+    ListenError,
+    TcpGroup,
+    UdpGroup,
+    explain,
+    resolve_listen,
+)
+from quicedge.udp.connection_id_codec import ConnectionIdCodec, slot_number
 from quicedge.udp.connection_id_layout import PLAIN, ConnectionIdLayout
-from quicedge.udp.socket import open_socket
 from quicedge.worker.control import ListeningSocket
 
 log = structlog.get_logger(__name__)
 
-
-class ListenError(Exception):
-    """An address that cannot be listened on; the message names it."""
+__all__ = ["ListenError", "Listeners", "explain", "resolve_listen"]
 
 
 @dataclass
 class Listener:
-    """One address and its sockets; `sockets[k]` belongs to the worker in slot k."""
+    """One entry of `listen` and its sockets."""
 
     address: str
     """Where it is bound, `host:port` or `[v6]:port`."""
     listening: Listening
     entry: int
     """Index in `listen`."""
-    sockets: list[socket.socket] = field(default_factory=list)
-    """UDP; none without HTTP/3."""
-    tcp: list[socket.socket] = field(default_factory=list)
+    udp: UdpGroup | None = None
+    """None without HTTP/3."""
+    tcp: TcpGroup | None = None
     """None without a protocol on TCP."""
-    steering: bool = False
 
-    def status(self) -> ListenerStatus:
-        return ListenerStatus(
-            address=self.address,
-            protocols=list(self.listening.protocols),
-            sockets=len(self.sockets),
-            tcp_sockets=len(self.tcp),
-            receive_buffer=_granted(self.sockets, socket.SO_RCVBUF),
-            receive_buffer_wanted=UDP_RECEIVE_BUFFER,
-            send_buffer=_granted(self.sockets, socket.SO_SNDBUF),
-            send_buffer_wanted=UDP_SEND_BUFFER,
-            steering=self.steering,
-        )
 
-    def close(self) -> None:
-        for sock in (*self.sockets, *self.tcp):
-            sock.close()
+@dataclass
+class Redirect:
+    """One address for plain HTTP."""
+
+    text: str
+    """As configured."""
+    group: TcpGroup
 
 
 class Listeners:
-    """All listening sockets. The constructor opens them, or raises ListenError and opens none."""
+    """All sockets of one generation.
+
+    The constructor opens what `previous`, the generation that it replaces, does not have, or raises
+    ListenError and leaves everything as it was. Call `activate` once the workers serve, `retire`
+    when they are gone.
+    """
 
     def __init__(
         self,
@@ -74,72 +72,244 @@ class Listeners:
         redirects: Iterable[Redirecting] = (),
         *,
         layout: ConnectionIdLayout = PLAIN,
+        bank: int = 0,
+        previous: Listeners | None = None,
     ) -> None:
-        self._listeners: list[Listener] = []
-        self._redirects: list[list[socket.socket]] = []
-        self._mailboxes: list[tuple[socket.socket, socket.socket]] = []
+        self.bank = bank
+        self.workers = workers
+        self.listeners: list[Listener] = []
+        self.redirects: list[Redirect] = []
+        self.codec = ConnectionIdCodec(layout)
+        self.mailboxes: list[tuple[socket.socket, socket.socket]] = []
+        """The inbox of each worker and its sending end."""
+        self._previous = previous
+        self._opened: list[UdpGroup | TcpGroup] = []
         try:
             for entry, listening in enumerate(wanted):
-                self._listeners.append(_open(listening, entry, workers, layout))
+                self.listeners.append(self._open(listening, entry))
             for item in redirects:
-                if sockets := _open_redirect(item, workers):
-                    self._redirects.append(sockets)
-            if workers > 1:
-                self._mailboxes = [_mailbox() for _ in range(workers)]
+                self._open_redirect(item)
+            self.mailboxes = [_mailbox() for _ in range(workers)]
         except BaseException:
-            self.close()
+            self.abandon()
             raise
+        if previous is None:
+            self._steer_if_several()
         self._report()
 
+    # --- what a worker gets ---------------------------------------------------------------------
+
     @property
-    def outboxes(self) -> list[int]:
-        """Descriptors for sending to the workers' inboxes, by slot; empty with one worker."""
-        return [outbox.fileno() for _, outbox in self._mailboxes]
+    def outboxes(self) -> dict[int, int]:
+        """Descriptors for sending to the workers' inboxes, by slot."""
+        return {
+            slot_number(self.bank, worker): outbox.fileno()
+            for worker, (_, outbox) in enumerate(self.mailboxes)
+        }
 
-    def inbox_of(self, slot: int) -> int:
-        """The descriptor on which `slot` receives forwarded datagrams (`udp.forwarding`), or -1."""
-        return self._mailboxes[slot][0].fileno() if self._mailboxes else -1
+    def inbox_of(self, worker: int) -> int:
+        """The descriptor on which a worker receives forwarded datagrams (`udp.forwarding`)."""
+        return self.mailboxes[worker][0].fileno()
 
-    def of_slot(self, slot: int) -> list[ListeningSocket]:
-        """The UDP sockets that the worker in `slot` inherits."""
+    def of_slot(self, worker: int) -> list[ListeningSocket]:
+        """The UDP sockets that a worker inherits."""
         return [
-            ListeningSocket(listener.sockets[slot].fileno(), listener.address, listener.entry)
-            for listener in self._listeners
-            if listener.sockets
+            ListeningSocket(item.udp.of_bank(self.bank)[worker].fileno(), item.address, item.entry)
+            for item in self.listeners
+            if item.udp is not None
         ]
 
-    def tcp_of_slot(self, slot: int) -> list[ListeningSocket]:
-        """The listening TCP sockets that the worker in `slot` inherits."""
+    def tcp_of_slot(self, worker: int) -> list[ListeningSocket]:
+        """The listening TCP sockets that a worker inherits."""
         return [
-            ListeningSocket(listener.tcp[slot].fileno(), listener.address, listener.entry)
-            for listener in self._listeners
-            if listener.tcp
+            ListeningSocket(sock.fileno(), item.address, item.entry)
+            for item in self.listeners
+            if item.tcp is not None
+            for sock in item.tcp.of_worker(worker, self.workers)
         ]
 
-    def redirects_of_slot(self, slot: int) -> list[ListeningSocket]:
-        """The sockets for plain HTTP that the worker in `slot` inherits."""
+    def redirects_of_slot(self, worker: int) -> list[ListeningSocket]:
+        """The sockets for plain HTTP that a worker inherits."""
         return [
-            ListeningSocket(
-                sockets[slot].fileno(), str(HostPort.of(sockets[slot].getsockname())), entry
-            )
-            for entry, sockets in enumerate(self._redirects)
+            ListeningSocket(sock.fileno(), str(item.group.address), entry)
+            for entry, item in enumerate(self.redirects)
+            for sock in item.group.of_worker(worker, self.workers)
         ]
 
-    def sockets_of_slot(self, slot: int) -> list[socket.socket]:
+    def sockets_of_slot(self, worker: int) -> list[socket.socket]:
         """The supervisor's own ends of the same UDP sockets."""
-        return [listener.sockets[slot] for listener in self._listeners if listener.sockets]
+        return [
+            item.udp.of_bank(self.bank)[worker] for item in self.listeners if item.udp is not None
+        ]
 
-    def status(self) -> list[ListenerStatus]:
-        return [listener.status() for listener in self._listeners]
+    # --- its life -------------------------------------------------------------------------------
+
+    def activate(self) -> None:
+        """From now on newcomers come to these workers; raises ListenError."""
+        for item in self.listeners:
+            if item.udp is not None:
+                self._steer(item.udp)
+        self._previous = None
+        self._opened = []
+
+    def abandon(self) -> None:
+        """Undo the constructor: the workers did not start."""
+        for item in self.listeners:
+            if item.udp is not None and item.udp not in self._opened:
+                item.udp.close_bank(self.bank)
+        for group in self._opened:
+            group.close()
+        self._close_mailboxes()
+
+    def retire(self, successor: Listeners) -> None:
+        """The workers of these sockets are gone; the successor has taken over what it needs."""
+        kept = {id(group) for group in successor.groups()}
+        for group in self.groups():
+            if id(group) not in kept:
+                group.close()
+            elif isinstance(group, UdpGroup):
+                group.close_bank(self.bank)
+        successor.activate()
+        self._close_mailboxes()
 
     def close(self) -> None:
-        for listener in self._listeners:
-            listener.close()
-        for sock in (sock for sockets in self._redirects for sock in sockets):
-            sock.close()
-        for pair in self._mailboxes:
+        """Close everything at the end."""
+        for group in self.groups():
+            group.close()
+        self._close_mailboxes()
+
+    def groups(self) -> list[UdpGroup | TcpGroup]:
+        """All groups that this generation uses."""
+        of_listeners = [group for item in self.listeners for group in (item.udp, item.tcp)]
+        return [
+            *(group for group in of_listeners if group is not None),
+            *(item.group for item in self.redirects),
+        ]
+
+    def status(self) -> list[ListenerStatus]:
+        return [self._status(item) for item in self.listeners]
+
+    def _status(self, item: Listener) -> ListenerStatus:
+        udp = item.udp.of_bank(self.bank) if item.udp is not None else []
+        return ListenerStatus(
+            address=item.address,
+            protocols=list(item.listening.protocols),
+            sockets=len(udp),
+            tcp_sockets=len(item.tcp.sockets) if item.tcp is not None else 0,
+            receive_buffer=_granted(udp, socket.SO_RCVBUF),
+            receive_buffer_wanted=UDP_RECEIVE_BUFFER,
+            send_buffer=_granted(udp, socket.SO_SNDBUF),
+            send_buffer_wanted=UDP_SEND_BUFFER,
+            steering=item.udp is not None and item.udp.is_steered,
+        )
+
+    def _close_mailboxes(self) -> None:
+        for pair in self.mailboxes:
             for sock in pair:
                 sock.close()
+        self.mailboxes = []
+
+    # --- opening --------------------------------------------------------------------------------
+
+    def _open(self, listening: Listening, entry: int) -> Listener:
+        text = listening.address
+        family, wanted = resolve_listen(text)
+        before = self._before(text)
+        if before is not None:
+            # Whatever port the kernel chose when it was opened first.
+            wanted = HostPort(wanted.host, HostPort.parse(before.address).port)
+        for attempt in range(PORT_ATTEMPTS):
+            listener = Listener(text, listening, entry)
+            opened = len(self._opened)
+            transport, address = Transport.UDP, wanted
+            try:
+                if listening.quic:
+                    listener.udp = self._open_udp(before, family, address)
+                    address = HostPort(wanted.host, listener.udp.address.port)
+                transport = Transport.TCP
+                if listening.tcp_protocols:
+                    listener.tcp = self._open_tcp(
+                        None if before is None else before.tcp, family, address
+                    )
+                    address = HostPort(wanted.host, listener.tcp.address.port)
+            except OSError as error:
+                for group in self._opened[opened:]:
+                    group.close()
+                del self._opened[opened:]
+                if before is not None and before.udp is not None:
+                    before.udp.close_bank(self.bank)
+                # A port that the kernel chose for UDP may be taken on TCP.
+                by_kernel = wanted.port == 0 and error.errno == errno.EADDRINUSE
+                if by_kernel and attempt < PORT_ATTEMPTS - 1:
+                    continue
+                reason = explain(error, address.port, transport)
+                raise ListenError(f"listen: {text}: {reason}") from error
+            break
+        listener.address = str(address)
+        return listener
+
+    def _before(self, text: str) -> Listener | None:
+        """What the previous generation has at an address."""
+        known = self._previous.listeners if self._previous is not None else []
+        return next((item for item in known if item.listening.address == text), None)
+
+    def _open_udp(
+        self, before: Listener | None, family: socket.AddressFamily, at: HostPort
+    ) -> UdpGroup:
+        if before is None or before.udp is None:
+            group = UdpGroup()
+            self._opened.append(group)
+        else:
+            assert self._previous is not None
+            group = before.udp
+            # From now on new sockets of the group get nothing by chance.
+            group.steer(self.codec, self._previous.bank)
+        group.open_bank(family, at, self.bank, self.workers)
+        return group
+
+    def _open_tcp(
+        self, before: TcpGroup | None, family: socket.AddressFamily, at: HostPort
+    ) -> TcpGroup:
+        group = before
+        if group is None:
+            group = TcpGroup()
+            self._opened.append(group)
+        group.open(family, at, self.workers)
+        return group
+
+    def _open_redirect(self, wanted: Redirecting) -> None:
+        family, address = resolve_listen(wanted.address)
+        known = self._previous.redirects if self._previous is not None else []
+        before = next((item.group for item in known if item.text == wanted.address), None)
+        opened = len(self._opened)
+        try:
+            group = self._open_tcp(before, family, address)
+        except OSError as error:
+            for failed in self._opened[opened:]:
+                failed.close()
+            del self._opened[opened:]
+            reason = explain(error, address.port, Transport.TCP)
+            if wanted.required:
+                raise ListenError(f"redirect_http: {wanted.address}: {reason}") from error
+            log.warning("plain HTTP is not redirected", address=wanted.address, reason=reason)
+            return
+        self.redirects.append(Redirect(wanted.address, group))
+
+    def _steer_if_several(self) -> None:
+        """One worker alone needs no program."""
+        for item in self.listeners:
+            if item.udp is not None and len(item.udp.sockets) > 1:
+                self._steer(item.udp)
+
+    def _steer(self, group: UdpGroup) -> None:
+        try:
+            group.steer(self.codec, self.bank)
+        except OSError as error:
+            log.warning(
+                "no steering by connection ID; workers forward datagrams",
+                address=str(group.address),
+                error=str(error),
+            )
 
     def _report(self) -> None:
         """Log once which buffer sizes the kernel refused."""
@@ -162,33 +332,6 @@ class Listeners:
                 )
 
 
-def resolve_listen(text: str) -> tuple[socket.AddressFamily, HostPort]:
-    """Family, address and port of `host:port` or `[v6]:port`; raises ListenError."""
-    try:
-        wanted = HostPort.parse(text)
-    except ValueError as error:
-        raise ListenError(f"listen: {error}") from None
-    try:
-        found = socket.getaddrinfo(*wanted, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError) as error:
-        raise ListenError(f"listen: {text}: {getattr(error, 'strerror', error)}") from error
-    family, *_, sockaddr = found[0]
-    return family, HostPort.of(sockaddr)
-
-
-def explain(error: OSError, port: int, transport: Transport = Transport.UDP) -> str:
-    """Why a UDP or TCP address cannot be bound, with a remedy."""
-    which = "u" if transport is Transport.UDP else "t"
-    remedy = {
-        errno.EADDRINUSE: f"`ss -{which}lpn 'sport = :{port}'` shows who holds it",
-        errno.EACCES: "ports below 1024 require CAP_NET_BIND_SERVICE "
-        "(see deploy/quicedge.service); or listen on 4433",
-        errno.EADDRNOTAVAIL: "no local interface has this address; 0.0.0.0 and [::] mean all",
-        errno.EAFNOSUPPORT: "this machine has no IPv6; remove the address from `listen`",
-    }.get(error.errno or 0)
-    return f"{error.strerror}: {remedy}" if remedy else str(error.strerror or error)
-
-
 def _mailbox() -> tuple[socket.socket, socket.socket]:
     """A pair of datagram sockets, the inbox and its sending end, which any worker can write to."""
     inbox, outbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -196,97 +339,6 @@ def _mailbox() -> tuple[socket.socket, socket.socket]:
         sock.setblocking(False)
     outbox.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UDP_SEND_BUFFER)
     return inbox, outbox
-
-
-def _open(listening: Listening, entry: int, workers: int, layout: ConnectionIdLayout) -> Listener:
-    text = listening.address
-    family, wanted = resolve_listen(text)
-    for attempt in range(PORT_ATTEMPTS):
-        listener = Listener(text, listening, entry)
-        transport, port = Transport.UDP, wanted.port
-        try:
-            if listening.quic:
-                port = _bind(listener.sockets, family, wanted, workers, _open_udp)
-            transport = Transport.TCP
-            if listening.tcp_protocols:
-                address = HostPort(wanted.host, port)
-                port = _bind(listener.tcp, family, address, workers, open_listening_socket)
-        except OSError as error:
-            listener.close()
-            # A port that the kernel chose for UDP may be taken on TCP.
-            by_kernel = wanted.port == 0 and error.errno == errno.EADDRINUSE
-            if by_kernel and attempt < PORT_ATTEMPTS - 1:
-                continue
-            raise ListenError(f"listen: {text}: {explain(error, port, transport)}") from error
-        break
-    listener.address = str(HostPort(wanted.host, port))
-    if workers > 1 and listener.sockets:
-        _steer(listener, workers, layout)
-    return listener
-
-
-def _open_redirect(wanted: Redirecting, workers: int) -> list[socket.socket]:
-    """The sockets of one address for plain HTTP; none if it is not required and cannot be had."""
-    sockets: list[socket.socket] = []
-    family, address = resolve_listen(wanted.address)
-    try:
-        _bind(sockets, family, address, workers, open_listening_socket)
-    except OSError as error:
-        for sock in sockets:
-            sock.close()
-        reason = explain(error, address.port, Transport.TCP)
-        if wanted.required:
-            raise ListenError(f"redirect_http: {wanted.address}: {reason}") from error
-        log.warning("plain HTTP is not redirected", address=wanted.address, reason=reason)
-        return []
-    return sockets
-
-
-_OpenSocket = Callable[..., socket.socket]
-
-
-def _open_udp(
-    family: socket.AddressFamily, host: str, port: int, *, reuse_port: bool
-) -> socket.socket:
-    return open_socket(
-        family,
-        host,
-        port,
-        reuse_port=reuse_port,
-        receive_buffer=UDP_RECEIVE_BUFFER,
-        send_buffer=UDP_SEND_BUFFER,
-    )
-
-
-def _bind(
-    sockets: list[socket.socket],
-    family: socket.AddressFamily,
-    wanted: HostPort,
-    workers: int,
-    open_one: _OpenSocket,
-) -> int:
-    """Add one socket per worker to `sockets`; returns the bound port."""
-    host, port = wanted
-    if port and workers > 1:
-        # With SO_REUSEPORT a second edge of the same user would silently join the first one's group
-        # and take a share of its clients.
-        open_one(family, host, port, reuse_port=False).close()
-    for _ in range(workers):
-        sockets.append(open_one(family, host, port, reuse_port=workers > 1))
-        port = sockets[-1].getsockname()[1]
-    return port
-
-
-def _steer(listener: Listener, workers: int, layout: ConnectionIdLayout) -> None:
-    try:
-        ConnectionIdCodec(workers, layout).steer(listener.sockets[0])
-        listener.steering = True
-    except OSError as error:
-        log.warning(
-            "no steering by connection ID; workers forward datagrams",
-            address=listener.address,
-            error=str(error),
-        )
 
 
 def _granted(sockets: list[socket.socket], option: int) -> int:

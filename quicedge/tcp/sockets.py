@@ -9,11 +9,16 @@ from quicedge.config import limits
 
 
 def open_listening_socket(
-    family: socket.AddressFamily, host: str, port: int, *, reuse_port: bool = False
+    family: socket.AddressFamily,
+    host: str,
+    port: int,
+    *,
+    reuse_port: bool = False,
+    listen: bool = True,
 ) -> socket.socket:
     """A listening, non-blocking TCP socket; raises OSError if the address cannot be bound.
 
-    On Linux, accepted sockets inherit the options.
+    On Linux, accepted sockets inherit the options. With `listen=False` it is only bound.
     """
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -26,7 +31,8 @@ def open_listening_socket(
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind((host, port))
         _tune(sock)
-        sock.listen(limits.TCP_BACKLOG)
+        if listen:
+            sock.listen(limits.TCP_BACKLOG)
     except BaseException:
         sock.close()
         raise

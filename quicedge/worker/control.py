@@ -75,7 +75,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """0 to `workers - 1`."""
     workers: int
     bank: int = 0
-    """Generation of workers, 0 or 1; connection IDs carry `bank * workers + slot`."""
+    """Generation of workers, 0 or 1; connection IDs carry it and `slot`."""
     settings: Settings
     tolerant: bool = False
     """Serve as much as possible when a configured resource is unavailable: the worker replaces one
@@ -90,8 +90,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     control_fd: int
     inbox_fd: int = -1
     """Receives datagrams forwarded by other workers; -1 with a single worker."""
-    outbox_fds: list[int] = msgspec.field(default_factory=list)
-    """The sending ends of all workers' inboxes, by slot."""
+    outbox_fds: dict[int, int] = msgspec.field(default_factory=dict)
+    """The sending ends of all workers' inboxes, by slot (`udp.connection_id_codec`)."""
     roster_fd: int = -1
     """Shared memory in which the worker lists its clients (`worker.roster`); -1: none."""
     secret: bytes
@@ -104,7 +104,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
         inbox = [self.inbox_fd] if self.inbox_fd >= 0 else []
         roster = [self.roster_fd] if self.roster_fd >= 0 else []
         listening = [item.fd for item in (*self.sockets, *self.tcp_sockets, *self.redirect_sockets)]
-        return [*listening, *inbox, *self.outbox_fds, *roster]
+        return [*listening, *inbox, *self.outbox_fds.values(), *roster]
 
 
 class CloseCommand(msgspec.Struct, frozen=True, array_like=True):

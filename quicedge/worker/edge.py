@@ -111,7 +111,9 @@ class Edge:
         # Not the loop's clock: uvloop's has millisecond resolution and stands still within a turn.
         self._clock: Callable[[], float] = time.monotonic
         self.sockets = sockets
-        self._tcp_addresses = [str(HostPort.of(item.sock.getsockname())) for item in tcp_sockets]
+        # A worker may have several sockets of one address.
+        addresses = (str(HostPort.of(item.sock.getsockname())) for item in tcp_sockets)
+        self._tcp_addresses = list(dict.fromkeys(addresses))
         self._connection_ids = connection_ids
         self._secret = secret
         self._codecs = {**extra_codecs, ALPN_H3: self._make_h3}

@@ -45,6 +45,7 @@ from quicedge.telemetry.stats import (
     WorkerStats,
     select,
 )
+from quicedge.udp.connection_id_codec import slot_number
 from quicedge.udp.connection_id_layout import PLAIN, ConnectionIdLayout, QuicLbLayout
 from quicedge.udp.fleet import FleetForwarder
 from quicedge.udp.forwarding import Forwarder
@@ -119,8 +120,9 @@ def _forwarder(
     if spec.inbox_fd < 0:
         return None
     inbox = socket.socket(fileno=spec.inbox_fd)
-    outboxes = [socket.socket(fileno=fd) for fd in spec.outbox_fds]
-    return Forwarder(spec.slot, inbox, outboxes, sockets, layout)
+    outboxes = {slot: socket.socket(fileno=fd) for slot, fd in spec.outbox_fds.items()}
+    slot = slot_number(spec.bank, spec.slot)
+    return Forwarder(slot, inbox, outboxes, sockets, clock=time.monotonic, layout=layout)
 
 
 def _fleet(
@@ -185,8 +187,7 @@ class _Worker:
             [socket.socket(fileno=item.fd) for item in spec.redirect_sockets],
             certificates=load_certificates(settings.certificates),
             connection_ids=ConnectionIdIssuer(
-                slot=spec.bank * spec.workers + spec.slot,
-                slots=2 * spec.workers,
+                slot=slot_number(spec.bank, spec.slot),
                 secret=spec.secret if identity is None else identity.reset_secret(spec.secret),
                 layout=layout,
             ),

@@ -57,7 +57,7 @@ async def test_what_is_over_is_freed_without_the_collector(work: tuple[object, .
             config,
             [UdpSocket(sock)],
             certificates=CertificateStore([make_certificate("localhost")]),
-            connection_ids=ConnectionIdIssuer(slot=0, slots=2, secret=SECRET),
+            connection_ids=ConnectionIdIssuer(secret=SECRET),
             secret=SECRET,
             access_log=None,
         )

@@ -53,8 +53,9 @@ def write_config(edge_config: dict, path: Path, **changes) -> None:
 
 def steered(slot: int, command: bytes) -> bytes:
     """A datagram that looks like a short header packet to a connection of the worker in `slot`:
-    the kernel steers it there. Shorter ones than any packet go to slot 0."""
-    return (bytes((0x40, slot % 256)) + b"steer" + command).ljust(20)
+    the kernel steers it there, or, where no such worker is, to those of the active bank in turn.
+    Shorter ones than any packet go to the first."""
+    return (bytes((0x40, slot % 256)) + b"stee" + bytes((slot % 256,)) + command).ljust(20)
 
 
 class Steered:

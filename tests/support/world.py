@@ -94,7 +94,7 @@ class World:
             ),
             admission=admission(**options),
             certificates=certificates or store(),
-            connection_ids=ConnectionIdIssuer(slot=3, slots=8, secret=secret, layout=layout),
+            connection_ids=ConnectionIdIssuer(slot=3, secret=secret, layout=layout),
             secret=secret,
             network=self.network,
             accept=lambda connection: self.accept(connection),

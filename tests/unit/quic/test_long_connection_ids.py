@@ -38,7 +38,7 @@ def test_a_connection_with_them_works_and_its_ids_lead_to_its_server_and_worker(
     world.talk(client)
     assert is_connected(client)
     (connection,) = world.endpoint.connections
-    codec = ConnectionIdCodec(8, layout)
+    codec = ConnectionIdCodec(layout)
     assert len(connection.local_ids.active) > 1
     for cid in connection.local_ids.active:
         assert len(cid) == layout.length
@@ -58,6 +58,6 @@ def test_a_connection_with_them_works_and_its_ids_lead_to_its_server_and_worker(
 def test_a_lost_connection_is_reset_by_the_token_of_its_id() -> None:
     layout = layouts()[1]
     world = World(layout=layout)
-    cid = ConnectionIdIssuer(slot=3, slots=8, secret=SECRET, layout=layout).new()
+    cid = ConnectionIdIssuer(slot=3, secret=SECRET, layout=layout).new()
     (reset,) = world.receive(b"\x40" + cid + bytes(40), path=CLIENT, now=NOW)
     assert reset[-16:] == ConnectionIdIssuer(secret=SECRET).reset_token(cid)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from types import SimpleNamespace
 from typing import Any
 
 from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
@@ -46,9 +45,8 @@ def test_every_client_is_reset_twice_whatever_else_the_memory_holds() -> None:
     ]
 
     async def send() -> None:
-        listeners: Any = SimpleNamespace(sockets_of_slot=lambda slot: [listener])
-        resets = UnsolicitedResets(listeners, SECRET)
-        resets.send(0, [*nonsense, *good])
+        resets = UnsolicitedResets(SECRET)
+        resets.send(0, [*nonsense, *good], [listener])
         await resets.close()
 
     asyncio.run(send())

@@ -5,7 +5,7 @@ import pytest
 import structlog
 
 from quicedge.config.listeners import Listening
-from quicedge.supervisor import sockets as sockets_module
+from quicedge.supervisor import socket_groups
 from quicedge.supervisor.sockets import ListenError, Listeners, resolve_listen
 from quicedge.udp.connection_id_codec import ConnectionIdCodec
 
@@ -55,13 +55,13 @@ def test_each_worker_has_a_socket_of_each_address() -> None:
 
 def test_nothing_stays_open_when_one_address_fails(monkeypatch) -> None:
     opened = []
-    real = sockets_module.open_socket
+    real = socket_groups.open_socket
 
     def recording(*args, **rest):
         opened.append(real(*args, **rest))
         return opened[-1]
 
-    monkeypatch.setattr(sockets_module, "open_socket", recording)
+    monkeypatch.setattr(socket_groups, "open_socket", recording)
     with pytest.raises(ListenError, match=r"192\.0\.2\.1:443"):
         listen_on(["127.0.0.1:0", "192.0.2.1:443"], workers=2)
     assert len(opened) == 2
@@ -78,12 +78,12 @@ class SmallBuffers(socket.socket):
 
 
 def test_refused_buffers_are_reported_once(monkeypatch) -> None:
-    real = sockets_module.open_socket
+    real = socket_groups.open_socket
 
     def open_small(*args, **rest):
         return SmallBuffers(fileno=real(*args, **rest).detach())
 
-    monkeypatch.setattr(sockets_module, "open_socket", open_small)
+    monkeypatch.setattr(socket_groups, "open_socket", open_small)
     with structlog.testing.capture_logs() as lines:
         listeners = listen_on(["127.0.0.1:0", "127.0.0.1:0"], workers=1)
     listeners.close()
@@ -118,7 +118,7 @@ def test_an_address_refused_by_the_kernel_comes_with_a_remedy(monkeypatch, numbe
     def refuse(*args: object, **kwargs: object) -> None:
         raise OSError(number, "refused")
 
-    monkeypatch.setattr(sockets_module, "open_socket", refuse)
+    monkeypatch.setattr(socket_groups, "open_socket", refuse)
     with pytest.raises(ListenError, match=r"127\.0\.0\.1:443: refused: ") as caught:
         listen_on(["127.0.0.1:443"], 1)
     assert words in str(caught.value)
@@ -141,13 +141,13 @@ def test_a_port_that_is_free_for_udp_alone_is_not_taken(monkeypatch) -> None:
     """Port 0 means one that both kinds of sockets can have."""
     with socket.create_server(("127.0.0.1", 0)) as occupied:
         port = occupied.getsockname()[1]
-        real, asked = sockets_module.open_socket, []
+        real, asked = socket_groups.open_socket, []
 
         def choose(family, host, wanted, **rest):
             asked.append(wanted)
             return real(family, host, port if len(asked) == 1 else wanted, **rest)
 
-        monkeypatch.setattr(sockets_module, "open_socket", choose)
+        monkeypatch.setattr(socket_groups, "open_socket", choose)
         listeners = listen_on(["127.0.0.1:0"], workers=1, protocols=("h3", "http/1.1"))
         assert asked == [0, 0]
         assert listeners.of_slot(0)[0].address == listeners.tcp_of_slot(0)[0].address

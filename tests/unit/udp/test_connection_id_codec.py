@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import struct
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicedge.config.limits import CONNECTION_ID_LENGTH
-from quicedge.udp.connection_id_codec import ConnectionIdCodec
+from quicedge.config.limits import CONNECTION_ID_LENGTH, MAX_WORKERS
+from quicedge.udp.connection_id_codec import ConnectionIdCodec, Routes, bank_of, slot_number
 from quicedge.udp.connection_id_layout import PLAIN, ConnectionIdLayout, QuicLbLayout
 from quicedge.udp.quic_lb import QuicLb
 
@@ -51,6 +53,14 @@ def run(program: bytes, packet: bytes) -> int:
             at += jump_true if accumulator >= k else jump_false
         elif code == 0x45:  # JSET
             at += jump_true if accumulator & k else jump_false
+        elif code == 0x25:  # JGT
+            at += jump_true if accumulator > k else jump_false
+        elif code == 0x05:  # JA
+            at += k
+        elif code == 0x04:  # ADD
+            accumulator = (accumulator + k) % (1 << 32)
+        elif code == 0x54:  # AND
+            accumulator &= k
         elif code == 0x94:  # MOD
             accumulator %= k
         elif code == 0x16:  # RET A
@@ -60,38 +70,109 @@ def run(program: bytes, packet: bytes) -> int:
             return k
 
 
-@given(st.integers(1, 128), LAYOUTS, st.data())
-def test_an_id_leads_to_its_slot_in_packets_of_both_forms(
-    slots: int, layout: ConnectionIdLayout, data: st.DataObject
+@st.composite
+def routings(draw: st.DrawFn) -> Routes:
+    """One or two banks of workers, some of which may be gone, on sockets in any order."""
+    active = draw(st.integers(0, 1))
+    slots = [slot_number(active, worker) for worker in range(draw(st.integers(1, MAX_WORKERS)))]
+    others = range(slot_number(1 - active, 0), slot_number(1 - active, 0) + MAX_WORKERS)
+    slots += draw(st.lists(st.sampled_from(others), unique=True, max_size=MAX_WORKERS))
+    numbers = draw(st.one_of(st.just(list(range(len(slots)))), st.permutations(range(len(slots)))))
+    return Routes(active, dict(zip(slots, numbers, strict=True)))
+
+
+def packets_to(cid: bytes) -> dict[str, bytes]:
+    """Packets of all kinds with this destination connection ID."""
+    long = bytes((len(cid),)) + cid + bytes(40)
+    return {
+        "short": b"\x40" + cid + bytes(40),
+        "initial": b"\xc0\0\0\0\1" + long,
+        "0-RTT": b"\xd0\0\0\0\1" + long,
+        "handshake": b"\xe0\0\0\0\1" + long,
+        "initial v2": b"\xd0\x6b\x33\x43\xcf" + long,
+        "0-RTT v2": b"\xe0\x6b\x33\x43\xcf" + long,
+        "handshake v2": b"\xf0\x6b\x33\x43\xcf" + long,
+    }
+
+
+@given(routings(), LAYOUTS, st.data())
+def test_settled_packets_go_to_the_slot_in_their_id_and_first_ones_to_the_active_bank(
+    routes: Routes, layout: ConnectionIdLayout, data: st.DataObject
 ) -> None:
-    codec = ConnectionIdCodec(slots, layout)
-    slot = data.draw(st.integers(0, slots - 1))
+    codec = ConnectionIdCodec(layout)
+    slot = data.draw(st.sampled_from(sorted(routes.sockets)))
     cid = codec.make(slot, data.draw(st.binary(min_size=codec.entropy, max_size=codec.entropy)))
     assert len(cid) == codec.length == layout.length
-    for packet in (
-        b"\x40" + cid + bytes(40), b"\xc0\0\0\0\1" + bytes((len(cid),)) + cid + bytes(40)
-    ):  # fmt: skip
+    for kind, packet in packets_to(cid).items():
         assert codec.slot_of(packet) == slot
-        assert run(codec.program(), packet) == slot
+        to = codec.route(packet, routes)
+        if kind in ("short", "handshake", "handshake v2") or bank_of(slot) == routes.active:
+            assert to == slot, kind
+        else:
+            assert bank_of(to) == routes.active, kind
+        assert run(codec.program(routes), packet) == routes.sockets[to], kind
 
 
-@given(st.integers(1, 128), LAYOUTS, st.binary(max_size=60))
+@given(routings(), LAYOUTS, st.binary(min_size=1, max_size=60))
 def test_the_kernel_and_workers_agree_on_any_datagram(
-    slots: int, layout: ConnectionIdLayout, packet: bytes
+    routes: Routes, layout: ConnectionIdLayout, packet: bytes
 ) -> None:
-    codec = ConnectionIdCodec(slots, layout)
-    assert run(codec.program(), packet) == codec.slot_of(packet) < slots
+    codec = ConnectionIdCodec(layout)
+    to = codec.route(packet, routes)
+    assert run(codec.program(routes), packet) == routes.sockets[to]
 
 
-@given(LAYOUTS, st.binary(min_size=8, max_size=20), st.binary(max_size=20), st.binary(max_size=70))
+@given(st.integers(0, 127), st.integers(1, MAX_WORKERS))
+def test_what_a_worker_that_is_gone_would_get_goes_to_the_active_bank(
+    slot: int, workers: int
+) -> None:
+    """They answer with stateless resets."""
+    codec = ConnectionIdCodec()
+    routes = Routes(0, {worker: worker for worker in range(workers)})
+    for packet in packets_to(codec.make(slot, bytes(codec.entropy))).values():
+        assert run(codec.program(routes), packet) < workers
+
+
+@given(
+    routings(),
+    LAYOUTS,
+    st.binary(min_size=8, max_size=20),
+    st.binary(max_size=20),
+    st.binary(max_size=70),
+)
 def test_the_first_packets_of_a_client_reach_one_worker(
-    layout: ConnectionIdLayout, chosen: bytes, source: bytes, token: bytes
+    routes: Routes, layout: ConnectionIdLayout, chosen: bytes, source: bytes, token: bytes
 ) -> None:
-    codec = ConnectionIdCodec(16, layout)
+    codec = ConnectionIdCodec(layout)
     start = bytes((len(chosen),)) + chosen + bytes((len(source),)) + source
     initial = b"\xc0\0\0\0\1" + start + bytes((len(token),)) + token + bytes(40)
     early = b"\xd0\0\0\0\1" + start + b"\x44\xb0" + bytes(40)
-    assert codec.slot_of(initial) == codec.slot_of(early)
+    assert codec.route(initial, routes) == codec.route(early, routes)
+    assert bank_of(codec.route(initial, routes)) == routes.active
+
+
+def test_the_longest_program_is_one_that_the_kernel_takes() -> None:
+    """64 workers on sockets in the order that is longest to describe."""
+    slots = [*range(MAX_WORKERS), *range(64, 64 + MAX_WORKERS)]
+    routes = Routes(1, dict(zip(slots, reversed(range(128)), strict=True)))
+    with contextlib.ExitStack() as stack:
+        port, group = 0, []
+        for _ in range(128):
+            sock = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind(("127.0.0.1", port))
+            port = sock.getsockname()[1]
+            group.append(sock)
+        codec = ConnectionIdCodec()
+        codec.steer(group[0], routes)
+        client = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        client.connect(("127.0.0.1", port))
+        for slot in (0, 5, 63, 64, 99, 127):
+            for kind, packet in packets_to(codec.make(slot, bytes(codec.entropy))).items():
+                client.send(packet)
+                receiver = group[routes.sockets[codec.route(packet, routes)]]
+                receiver.settimeout(5)
+                assert receiver.recv(2048) == packet, (slot, kind)
 
 
 def test_plain_ids_are_a_slot_value_and_random_bytes() -> None:
@@ -99,7 +180,7 @@ def test_plain_ids_are_a_slot_value_and_random_bytes() -> None:
 
 
 def test_ids_of_a_fleet_begin_as_balancers_expect_and_end_with_the_slot() -> None:
-    codec = ConnectionIdCodec(8, AWS)
+    codec = ConnectionIdCodec(AWS)
     cid = codec.make(5, bytes(range(codec.entropy)))
     assert cid.hex().startswith("0d010203040506070801020304")
     assert len(cid) == 14
@@ -107,14 +188,14 @@ def test_ids_of_a_fleet_begin_as_balancers_expect_and_end_with_the_slot() -> Non
 
 def test_the_slot_of_a_fleet_is_not_visible() -> None:
     """All IDs of one slot: with one slot value only, the last byte still takes all values."""
-    codec = ConnectionIdCodec(128, ENCRYPTED)
+    codec = ConnectionIdCodec(ENCRYPTED)
     last = {codec.make(7, bytes(5) + bytes((n, n ^ 5, 0, n)))[-1] for n in range(256)}
     assert len(last) > 128
 
 
 def test_another_key_makes_other_ids_that_lead_to_the_same_slot() -> None:
     layout = QuicLbLayout(QuicLb(0, 2, 8, b"k" * 16), b"\1\2", b"secretly")
-    codec = ConnectionIdCodec(4, layout)
+    codec = ConnectionIdCodec(layout)
     old = codec.make(3, bytes(codec.entropy))
     layout.use(QuicLb(1, 2, 8, b"K" * 16), b"\1\2")
     new = codec.make(3, bytes(codec.entropy))
@@ -125,17 +206,11 @@ def test_another_key_makes_other_ids_that_lead_to_the_same_slot() -> None:
 
 
 def test_all_values_of_a_slot_are_used() -> None:
-    codec = ConnectionIdCodec(8)
+    codec = ConnectionIdCodec()
     first = {codec.make(3, bytes((byte,)) + bytes(7))[0] for byte in range(256)}
-    assert first == set(range(3, 256, 8))
-
-
-@pytest.mark.parametrize("slots", [0, 129])
-def test_numbers_of_slots_that_one_byte_cannot_encode_are_refused(slots: int) -> None:
-    with pytest.raises(ValueError, match="number of slots"):
-        ConnectionIdCodec(slots)
+    assert first == {3, 3 + 128}
 
 
 def test_a_slot_out_of_range_is_refused() -> None:
-    with pytest.raises(ValueError, match="slot 8"):
-        ConnectionIdCodec(8).make(8, bytes(8))
+    with pytest.raises(ValueError, match="slot 128"):
+        ConnectionIdCodec().make(128, bytes(8))

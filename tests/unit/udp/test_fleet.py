@@ -122,7 +122,7 @@ def test_what_another_host_owns_is_forwarded_with_its_client_and_mark(
     assert (body.data, body.remote, body.ecn) == (short(THERE), CLIENT, 2)
     assert (body.host, body.port, body.via) == ("198.51.100.1", 443, HERE)
     # The kernel at the other host steers it as it steers the datagram itself.
-    codec = ConnectionIdCodec(16, QuicLbLayout(LB, THERE, b"the slot mask of the other host"))
+    codec = ConnectionIdCodec(QuicLbLayout(LB, THERE, b"the slot mask of the other host"))
     assert codec.slot_of(message) == codec.slot_of(short(THERE))
 
 
