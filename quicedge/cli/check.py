@@ -15,7 +15,8 @@ from quicedge.cli.findings.finding import Level
 from quicedge.cli.options import Options, config_options, make_config
 from quicedge.config.host_port import HostPort
 from quicedge.config.listeners import listeners, redirecting
-from quicedge.config.schema import Config
+from quicedge.config.routes import filters_of, route_text
+from quicedge.config.schema import Config, Route
 
 _STYLE = {Level.ERROR: "bold red", Level.WARNING: "yellow", Level.OK: "green"}
 
@@ -93,6 +94,18 @@ def _print(config: Config, found: list[findings.Finding]) -> None:
             console.print(f"          -> {escape(finding.remedy)}")
 
 
+def describe_route(config: Config, route: Route) -> str:
+    """Where the requests of a route go, and what filters they pass."""
+    entries = filters_of(config, route)
+    kinds = [entry.kind for entry in entries]
+    if route.upstream is None:
+        return f"answer {route_text(route)} by {', '.join(kinds)}"
+    upstream = config.upstreams[route.upstream]
+    servers = upstream.root or ", ".join(upstream.servers)
+    through = f" through {', '.join(kinds)}" if kinds else ""
+    return f"send {route_text(route)}{through} to {route.upstream} ({servers})"
+
+
 def plan(config: Config) -> list[str]:
     """What the edge does with this configuration, one item per line."""
     lines = [
@@ -114,9 +127,7 @@ def plan(config: Config) -> list[str]:
     if not config.tls.certificates:
         lines.append("create a development certificate under certs/")
     for route in config.routes:
-        upstream = config.upstreams[route.upstream]
-        servers = upstream.root or ", ".join(upstream.servers)
-        lines.append(f"send {route.host}{route.path} to {route.upstream} ({servers})")
+        lines.append(describe_route(config, route))
     lines.append(
         f"address validation by Retry: {config.quic.retry}; "
         f"congestion control: {config.quic.congestion_control}"

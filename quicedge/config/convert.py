@@ -214,6 +214,10 @@ def _union(value: Any, hint: Any, path: str, problems: Problems) -> Any:
         converted = convert(value, option, path, found)
         if not found:
             return converted
+        bare = _unwrapped(option)[0]
+        if isinstance(value, str | list) and type(value) in (bare, get_origin(bare)):
+            problems += found  # of the right kind
+            return value
     problems.append(Problem(path, f"{shown(value)} is not {_expected(hint)}"))
     return value
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 from enum import IntEnum, StrEnum
 from typing import Annotated, Literal, get_args
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, field
 
 from quicedge.config import limits, tracelimits
+from quicedge.config.filters import FilterEntry
+from quicedge.config.section import Bytes, Count, Seconds
+from quicedge.config.section import Section as _Section
 
-Seconds = Annotated[float, Meta(gt=0, le=limits.MAX_DURATION, extra={"unit": "seconds"})]
-Bytes = Annotated[int, Meta(ge=0, le=limits.MAX_VARINT, extra={"unit": "bytes"})]
 Window = Annotated[int, Meta(ge=1024, le=limits.MAX_VARINT, extra={"unit": "bytes"})]
 """A flow-control window; HTTP/3 requires 1024 bytes on its own streams (RFC 9114 section 6.2)."""
-Count = Annotated[int, Meta(ge=1, le=(1 << 31) - 1)]
 ListenerProtocol = Literal["h3", "h2", "http/1.1"]
 """An application protocol by its ALPN name; HTTP/3 is on QUIC, the others on TLS over TCP."""
 
@@ -67,10 +67,6 @@ class LogFormat(StrEnum):
 
 RENAMED_KEYS = {"pass_on": "forwarding"}
 """Renamed keys: the old path and the new name."""
-
-
-class _Section(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """A table of the configuration file; unknown keys are rejected."""
 
 
 class Certificate(_Section, frozen=True):
@@ -237,13 +233,43 @@ class Upstream(_Section, frozen=True):
     """
 
 
+class TlsFacts(_Section, frozen=True):
+    """Conditions on the client's TLS connection."""
+
+    versions: list[Literal["TLSv1.2", "TLSv1.3"]] = field(default_factory=list)
+    server_names: list[str] = field(default_factory=list)
+    """Names (SNI) that the client has connected to."""
+    early_data: bool | None = None
+    """Whether the request arrived in early data."""
+
+
 class Route(_Section, frozen=True):
     """Requests for `host` under `path` go to `upstream`; the longest path wins."""
 
-    upstream: str
-    host: str = "*"
-    """Exact name, `*.example.com`, or `*`."""
+    upstream: str | None = None
+    """Not required if a filter answers all requests."""
+    host: str | list[str] = "*"
+    """Exact names, `*.example.com`, or `*`."""
     path: str = "/"
+    """A prefix of whole segments."""
+    path_exact: str | None = None
+    """A whole path, in place of `path`; it precedes all prefixes."""
+    path_regex: str | None = None
+    """A regular expression (RE2) that matches somewhere in the path."""
+    extensions: list[str] = field(default_factory=list)
+    """Endings of the path behind a dot, in lower case: `png`, `tar.gz`."""
+    methods: list[str] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
+    """Values of header fields: `*` any, `!` none, `~...` a regular expression, else the value."""
+    query: dict[str, str] = field(default_factory=dict)
+    """Values of parameters of the query, in the same notation."""
+    cookies: dict[str, str] = field(default_factory=dict)
+    """Values of cookies, in the same notation."""
+    clients: list[str] = field(default_factory=list)
+    """Addresses and networks of clients."""
+    protocols: list[ListenerProtocol] = field(default_factory=list)
+    tls: TlsFacts | None = None
+    """Facts of the client's TLS connection."""
     max_body: Bytes | None = None
     """Request body limit; beyond: 413. None: no limit."""
     max_uri: Count | None = None
@@ -256,6 +282,23 @@ class Route(_Section, frozen=True):
     """Without a byte in either direction of a tunnel; then a WebSocket is closed with 1001."""
     max_tunnels: Count = limits.MAX_TUNNELS
     """Tunnels per worker, shared fairly among clients; beyond: 503."""
+    filters: list[FilterEntry] = field(default_factory=list)
+    """In the order in which requests pass them, after those of the top level."""
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether more than host and path decide that a request belongs to the route."""
+        return bool(
+            self.path_regex is not None
+            or self.extensions
+            or self.methods
+            or self.headers
+            or self.query
+            or self.cookies
+            or self.clients
+            or self.protocols
+            or self.tls is not None
+        )
 
 
 class AltSvc(_Section, frozen=True):
@@ -384,6 +427,8 @@ class Config(_Section, frozen=True):
     fleet: Fleet = field(default_factory=Fleet)
     upstreams: dict[str, Upstream] = field(default_factory=dict)
     routes: list[Route] = field(default_factory=list)
+    filters: list[FilterEntry] = field(default_factory=list)
+    """Filters of all routes, before their own."""
     alt_svc: AltSvc = field(default_factory=AltSvc)
     log: Log = field(default_factory=Log)
     forwarding: Forwarding = field(default_factory=Forwarding)

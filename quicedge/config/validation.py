@@ -15,7 +15,14 @@ from quicedge.config.addresses import (
     server_problem,
     unix_problem,
 )
+from quicedge.config.conditions import validate_conditions
 from quicedge.config.convert import join
+from quicedge.config.filter_validation import (
+    answers_all,
+    match_problem,
+    templates_in,
+    validate_filters,
+)
 from quicedge.config.fleet_validation import fleet_problems
 from quicedge.config.host_port import HostPort
 from quicedge.config.hostnames import host_problem
@@ -23,6 +30,7 @@ from quicedge.config.limits import NEVER_TUNNELLED
 from quicedge.config.listeners import listeners
 from quicedge.config.problems import Problem, nearest
 from quicedge.config.rates import parse_rate
+from quicedge.config.routes import hosts_of, route_text
 from quicedge.config.schema import (
     Admin,
     Config,
@@ -334,27 +342,67 @@ def _networks(where: str, networks: list[str]) -> Iterator[Problem]:
 
 
 def _routes(config: Config) -> Iterator[Problem]:
-    if not config.upstreams:
+    needed = not config.routes or any(route.upstream is not None for route in config.routes)
+    if not config.upstreams and needed:
         yield Problem("upstreams", "at least one [upstreams.NAME] with servers is required")
     elif not config.routes:
         yield Problem("routes", "at least one [[routes]] with upstream is required")
+    yield from validate_filters("filters", config.filters)
     seen: set[tuple[str, str]] = set()
     for index, route in enumerate(config.routes):
         where = f"routes[{index}]"
-        if route.upstream not in config.upstreams:
-            near = nearest(route.upstream, config.upstreams)
-            yield Problem(f"{where}.upstream", f"unknown upstream {route.upstream!r}{near}")
-        for key, problem in (("path", _path(route)), ("host", _host(route))):
-            if problem:
-                yield Problem(join(where, key), f"{getattr(route, key)!r}{problem}")
-        place = route.host.lower().rstrip("."), route.path
-        if place in seen:
-            yield Problem(where, f"duplicate route for host {route.host!r} and path {route.path!r}")
-        seen.add(place)
+        yield from _destination(where, route, config)
+        yield from _place(where, route)
+        yield from validate_conditions(where, route)
+        texts = {(host, route_text(route).partition(" ")[2]) for host in hosts_of(route)}
+        path = route.path if route.path_exact is None else f"={route.path_exact}"
+        for host, conditions in texts:
+            place = host, f"{path} {conditions}"
+            if place in seen:
+                shown = path.removeprefix("=")
+                yield Problem(where, f"duplicate route for host {host!r} and path {shown!r}")
+            seen.add(place)
         yield from _rates(f"{where}.requests", route.requests)
+        yield from validate_filters(f"{where}.filters", route.filters)
+        for at, entry in enumerate(route.filters):
+            for key, text in templates_in(entry):
+                if problem := match_problem(text, route.path_regex):
+                    yield Problem(f"{where}.filters[{at}].{key}", problem)
         for place_in_list, name in enumerate(route.upgrade):
             if problem := _protocol(name):
                 yield Problem(f"{where}.upgrade[{place_in_list}]", f"{name!r}{problem}")
+
+
+def _destination(where: str, route: Route, config: Config) -> Iterator[Problem]:
+    """Where requests of a route go: to an upstream, or no further than a filter."""
+    answered = answers_all([*config.filters, *route.filters])
+    if route.upstream is None:
+        if not answered:
+            yield Problem(where, "upstream is required, or a filter that answers (redirect, ...)")
+    elif route.upstream not in config.upstreams:
+        near = nearest(route.upstream, config.upstreams)
+        yield Problem(f"{where}.upstream", f"unknown upstream {route.upstream!r}{near}")
+    elif answered:
+        yield Problem(f"{where}.upstream", "has no effect: a filter answers all requests")
+
+
+def _place(where: str, route: Route) -> Iterator[Problem]:
+    """Host and path of a route."""
+    hosts = [route.host] if isinstance(route.host, str) else route.host
+    if not hosts:
+        yield Problem(f"{where}.host", "must not be empty; omit the key for all hosts")
+    for index, host in enumerate(hosts):
+        if problem := _host(host):
+            key = "host" if isinstance(route.host, str) else f"host[{index}]"
+            yield Problem(join(where, key), f"{host!r}{problem}")
+    if problem := _path(route.path):
+        yield Problem(f"{where}.path", f"{route.path!r}{problem}")
+    if route.path_exact is not None:
+        if problem := _path(route.path_exact):
+            yield Problem(f"{where}.path_exact", f"{route.path_exact!r}{problem}")
+        for key in ("path", "path_regex"):
+            if getattr(route, key) != getattr(Route(), key):
+                yield Problem(f"{where}.{key}", "has no effect with path_exact")
 
 
 def _protocol(name: str) -> str | None:
@@ -366,9 +414,8 @@ def _protocol(name: str) -> str | None:
     return None
 
 
-def _path(route: Route) -> str | None:
+def _path(path: str) -> str | None:
     """Describe what is wrong with a route's path and what to write; None when it is valid."""
-    path = route.path
     if "://" in path:
         return " is a URL; host and path are separate keys"
     if not path.startswith("/"):
@@ -386,9 +433,8 @@ def _path(route: Route) -> str | None:
     return None
 
 
-def _host(route: Route) -> str | None:
+def _host(host: str) -> str | None:
     """Describe what is wrong with a route's host and what to write; None when it is valid."""
-    host = route.host
     if host == "*":
         return None
     name = host.removeprefix("*.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quicedge.downstream.authority import is_authoritative
 from quicedge.proxy.alt_svc import QuicSource
-from quicedge.proxy.client import Transport
+from quicedge.proxy.client import TlsFacts, Transport
 from quicedge.quic.connection import Connection
 from quicedge.quic.packet import VERSION_NAMES
 from quicedge.shares import Client
@@ -46,6 +46,11 @@ class Http3Client:
             return None
         bound = path.socket.address
         return path.local_host or bound[0], bound[1]
+
+    @property
+    def tls(self) -> TlsFacts:
+        handshake = self._connection.handshake
+        return TlsFacts("TLSv1.3", handshake.cipher, handshake.server_name)
 
     @property
     def early_data(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quicedge.downstream.authority import is_authoritative
 from quicedge.proxy.alt_svc import AltSvcSource
-from quicedge.proxy.client import Transport
+from quicedge.proxy.client import TlsFacts, Transport
 from quicedge.shares import Client
 from quicedge.tcp.connection import TcpConnection
 from quicedge.tcp.limits import limited_seconds, main_limit
@@ -39,6 +39,11 @@ class TcpClient:
     def local_address(self) -> tuple[str, int] | None:
         local = self._connection.local
         return local.host, local.port
+
+    @property
+    def tls(self) -> TlsFacts:
+        connection = self._connection
+        return TlsFacts(connection.tls_version, connection.cipher, connection.server_name)
 
     @property
     def early_data(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quicedge.config.limits import LOGGED_VALUE
+from quicedge.config.routes import route_text
 from quicedge.config.schema import Config, Route
 from quicedge.http.message import Field
 from quicedge.http.validation import MessageError
@@ -147,8 +148,8 @@ def count_rejected(
 
 
 def route_label(route: Route | None) -> str:
-    """The metric label of a route: its configured host and path."""
-    return f"{route.host}{route.path}" if route is not None else NO_ROUTE
+    """The metric label of a route: its configured host and path, and its conditions."""
+    return route_text(route) if route is not None else NO_ROUTE
 
 
 def use_series(metrics: Metrics, config: Config) -> None:

@@ -39,6 +39,16 @@ class Transport(NamedTuple):
         return self.packets_lost / self.packets_sent if self.packets_sent else 0.0
 
 
+class TlsFacts(NamedTuple):
+    """What the TLS handshake of a connection has settled; None: unknown."""
+
+    version: str | None = None
+    """`TLSv1.3`."""
+    cipher: str | None = None
+    server_name: str | None = None
+    """The name (SNI) that the client asked for."""
+
+
 class ClientInfo(Protocol):
     """The client at the other end of a connection; all properties are current values."""
 
@@ -60,6 +70,10 @@ class ClientInfo(Protocol):
     @property
     def alt_svc(self) -> AltSvcSource | None:
         """What it is told of HTTP/3; None: nothing."""
+
+    @property
+    def tls(self) -> TlsFacts:
+        """Facts of its TLS connection."""
 
     @property
     def early_data(self) -> bool:

@@ -18,9 +18,11 @@ from quicedge.config.limits import REQUEST_END_WAIT
 from quicedge.config.schema import Route
 from quicedge.http import semantics
 from quicedge.http.forwarding import Reserved
-from quicedge.http.message import Field, HttpVersion, Request, Response
+from quicedge.http.message import Field, Fields, HttpVersion, Request, Response
+from quicedge.proxy.body import BodyPath, BodyStage, Sink, Source
 from quicedge.proxy.client import ClientInfo
 from quicedge.proxy.error_response import error_response
+from quicedge.proxy.reply import Reply
 from quicedge.proxy.trace_context import SpanContext, TraceContext
 from quicedge.proxy.tunnel import Tunnel
 from quicedge.shares import Client
@@ -32,10 +34,54 @@ class HeadTooLarge(Exception):
     """A response head exceeds the client's limit, or what its protocol can encode."""
 
 
+class Body(Sink, Source, Protocol):
+    """What a body passes (`body.BodyPath`)."""
+
+
+class FilterRun(Protocol):
+    """The way of one exchange through the filters of its route (`filters.run.FilterRun`)."""
+
+    holds_request: bool
+    """The request has not been forwarded yet: what arrives of its body is held."""
+    is_broken: bool
+    """A filter has failed: responses pass none of them any more."""
+
+    def transform_request(self, stage: BodyStage) -> None: ...
+
+    def transform_response(self, stage: BodyStage) -> None: ...
+
+    def begin(self, origin: Origin | None, request: Request) -> None:
+        """Pass a request through the filters, then forward it, or reply."""
+
+    def hold(self, data: bytes) -> None:
+        """A part of the body of a held request."""
+
+    def hold_end(self, trailers: Sequence[Field]) -> None:
+        """A held request is complete."""
+
+    def request_path(self) -> BodyPath | None:
+        """The stages that the body of the request passes."""
+
+    def respond(self, response: Response) -> None:
+        """Pass the head of the origin's response through the filters."""
+
+    def reply(self, reply: Reply) -> None:
+        """Pass a response that is not the origin's through the filters."""
+
+    def guard(self, call: Callable[..., None], *arguments: object) -> None:
+        """Call a body stage; if it fails, end the exchange."""
+
+    def close(self) -> None:
+        """The exchange is over: cancel what runs and release what is held."""
+
+
 class Filters(Protocol):
     """The filters that heads pass through (`filters.FilterChain`)."""
 
     reserved: Reserved
+    has_route_filters: bool
+
+    def new_run(self, exchange: Exchange) -> FilterRun: ...
 
     def on_request(self, request: Request, exchange: Exchange) -> Request: ...
 
@@ -115,11 +161,12 @@ class Exchange:
     """
 
     __slots__ = (
-        "_clock", "_downstream", "_in_delivery", "_on_done", "_origin",
-        "_paused_request", "_request_over", "_response_over", "_uncredited", "_waiting_for_end",
-        "bytes_delivered", "bytes_received", "bytes_sent", "client", "early_data", "ended_at",
-        "filters", "first_byte_at", "outcome", "reason", "request", "response_at",
-        "response_started", "route", "stalled", "started_at", "status", "trace", "tunnel",
+        "_clock", "_downstream", "_filtered", "_in_delivery", "_intended", "_on_done", "_origin",
+        "_origin_ended", "_paused_request", "_replying", "_request_body", "_request_over",
+        "_response_body", "_response_over", "_uncredited", "_waiting_for_end", "bytes_delivered",
+        "bytes_received", "bytes_sent", "client", "early_data", "ended_at", "filters",
+        "first_byte_at", "outcome", "reason", "request", "response_at", "response_started",
+        "route", "run", "stalled", "started_at", "status", "trace", "tunnel",
     )  # fmt: skip
 
     def __init__(
@@ -175,6 +222,19 @@ class Exchange:
         self._in_delivery = False
         self._paused_request = False
         self._uncredited = 0
+        self.run: FilterRun | None = None
+        """Its way through the filters of its route; None: there are none, or not yet."""
+        self._filtered: Request | None = None
+        """The request as the filters of its route have made it."""
+        self._request_body: BodyPath | None = None
+        """The stages that the body of the request passes; None: it goes straight to the origin."""
+        self._response_body: Body | None = None
+        self._replying = False
+        """A response that is not the origin's is on its way through filters that take time."""
+        self._intended = Outcome.COMPLETE
+        """The outcome once the response is delivered."""
+        self._origin_ended = False
+        """The origin's response is complete, but stages may hold some of it."""
 
     @property
     def stream_id(self) -> int:
@@ -203,8 +263,8 @@ class Exchange:
 
     @property
     def request_paused(self) -> bool:
-        """The request is paused because the origin does not keep up."""
-        return self._paused_request
+        """The request is paused because the origin, or a filter, does not keep up."""
+        return self._paused_request or (self.run is not None and self.run.holds_request)
 
     @property
     def is_tunnel(self) -> bool:
@@ -229,22 +289,57 @@ class Exchange:
     def _max_body(self) -> int | None:
         return self.route.max_body if self.route is not None else None
 
-    def start(self, origin: Origin) -> None:
-        """Forward the request to `origin`."""
+    def start(self, origin: Origin | None) -> None:
+        """Forward the request to `origin`; None: only a filter of its route can answer it."""
         limit = self._max_body
         declared = self.request.content_length
         if limit is not None and declared is not None and declared > limit:
             self.refuse(413, Outcome.REQUEST_TOO_LARGE)
-            return
-        if self._may_lack_content():
+        elif self.filters.has_route_filters:
+            self._filter(origin)
+        elif origin is None:
+            self.refuse(404, Outcome.NO_ROUTE)
+        elif self._may_lack_content():
             self._waiting_for_end = origin
         else:
             self._open(origin)
 
-    def start_tunnel(self, origin: Origin, tunnel: Tunnel) -> None:
+    def start_tunnel(self, origin: Origin | None, tunnel: Tunnel) -> None:
         """Forward a request for a tunnel to `origin`."""
         self.tunnel = tunnel
+        if self.filters.has_route_filters:
+            self._filter(origin)
+        elif origin is None:
+            self.refuse(404, Outcome.NO_ROUTE)
+        else:
+            self._open(origin)
+
+    def _filter(self, origin: Origin | None) -> None:
+        """Pass the request through the filters of its route."""
+        self.run = self.filters.new_run(self)
+        self.run.begin(origin, self.filters.on_request(self.request, self))
+
+    def forward(
+        self, origin: Origin | None, request: Request, held: Sequence[bytes], end: Fields | None
+    ) -> None:
+        """Forward a request that has passed the filters of its route (`FilterRun`).
+
+        `held`: what has arrived of its body meanwhile; `end`: its trailers if it is complete.
+        """
+        self._filtered = request
+        if origin is None:
+            self.refuse(404, Outcome.NO_ROUTE, reason="no filter of the route has answered")
+            return
+        if end is not None:
+            self.request.ended = not held and not end
+        elif not held and self.tunnel is None and self._may_lack_content():
+            self._waiting_for_end = origin
+            return
         self._open(origin)
+        for data in held:
+            self._pass_on(data)
+        if end is not None and not self._response_over:
+            self._end_request(end)
 
     def _may_lack_content(self) -> bool:
         """Whether to hold the head until it is known if content follows.
@@ -264,9 +359,15 @@ class Exchange:
 
     def _open(self, origin: Origin) -> None:
         self._waiting_for_end = None
-        request = self.filters.on_request(self.request, self)
+        request = self._filtered
+        if request is None:
+            request = self.filters.on_request(self.request, self)
+        else:
+            request.ended = self.request.ended
         handler: ResponseHandler = self if self.tunnel is None else self.tunnel
         self._origin = origin.open(request, handler, self.client.share, self.client)
+        if self.run is not None and self.tunnel is None:
+            self._request_body = self.run.request_path()
 
     def check_held_head(self, now: float) -> None:
         """Forward a head that was held for `REQUEST_END_WAIT`; call it about once per second."""
@@ -282,18 +383,33 @@ class Exchange:
         limit = self._max_body
         if self._waiting_for_end is not None and data:
             self._open(self._waiting_for_end)
-        if self._response_over or self._origin is None or self._request_over:
+        if self._response_over or self._request_over or self._replying:
+            self._downstream.consumed(size)
+        elif limit is not None and self.bytes_received > limit and self.tunnel is None:
+            self._downstream.consumed(size)
+            self.refuse(413, Outcome.REQUEST_TOO_LARGE)
+        elif self._origin is not None:
+            self._pass_on(data)
+        elif self.run is not None and self.run.holds_request:
+            self.run.hold(data)
+        else:
+            self._downstream.consumed(size)
+
+    def _pass_on(self, data: bytes) -> None:
+        """Send a part of the request's body to the origin."""
+        size = len(data)
+        if self._response_over or self._origin is None:
             self._downstream.consumed(size)
             return
         if self.tunnel is not None:
             self.tunnel.client_sent(data)
-        elif limit is not None and self.bytes_received > limit:
-            self._downstream.consumed(size)
-            self.refuse(413, Outcome.REQUEST_TOO_LARGE)
-            return
         if self._paused_request:
             self._uncredited += size
-        self._origin.write(data)
+        if self._request_body is None:
+            self._origin.write(data)
+        else:
+            assert self.run is not None
+            self.run.guard(self._request_body.write, data)
         if not self._paused_request:
             self._downstream.consumed(size)
 
@@ -305,11 +421,23 @@ class Exchange:
         if self._waiting_for_end is not None:
             self.request.ended = not trailers
             self._open(self._waiting_for_end)
-        if self._origin is not None and not self._response_over and not self.request.ended:
-            self._origin.end(self.filters.reserved.pass_trailers(trailers))
+        if self.run is not None and self.run.holds_request:
+            self.run.hold_end(trailers)
+        elif not self._response_over:
+            self._end_request(trailers)
+        self._maybe_done()
+
+    def _end_request(self, trailers: Sequence[Field]) -> None:
+        """Tell the origin that the request is complete."""
+        if self._origin is not None and not self.request.ended:
+            passed = self.filters.reserved.pass_trailers(trailers)
+            if self._request_body is None:
+                self._origin.end(passed)
+            else:
+                assert self.run is not None
+                self.run.guard(self._request_body.end, passed)
         if self.tunnel is not None:
             self.tunnel.client_ended()
-        self._maybe_done()
 
     def request_aborted(self) -> None:
         """The client reset its request.
@@ -348,11 +476,20 @@ class Exchange:
 
     def pause_response(self) -> None:
         """Stop reading from the origin: the client does not keep up."""
-        if self._origin is not None and not self._response_over:
+        if self._response_over:
+            return
+        if self._response_body is not None:
+            self._response_body.pause()
+        elif self._origin is not None:
             self._origin.pause()
 
     def resume_response(self) -> None:
-        if self._origin is not None and not self._response_over:
+        if self._response_over:
+            return
+        if self._response_body is not None:
+            assert self.run is not None
+            self.run.guard(self._response_body.resume)
+        elif self._origin is not None:
             self._origin.resume()
 
     # --- from the origin (upstream.base.ResponseHandler) --------------------------------------
@@ -367,20 +504,68 @@ class Exchange:
         self.first_byte_at = self._clock()
         if self.client.first_byte_at is None:
             self.client.first_byte_at = self.first_byte_at
+        head = self.filters.on_response(response, self)
+        if self.run is None or self.run.is_broken:
+            self.send_head(head)
+        else:
+            self.run.respond(head)
+
+    def send_head(self, response: Response) -> None:
+        """Send the head of the origin's response."""
         try:
-            self._downstream.response(self.filters.on_response(response, self), end=False)
+            self._downstream.response(response, end=False)
         except HeadTooLarge:
             self.refuse(502, Outcome.RESPONSE_TOO_LARGE)
             return
         self.status = response.status
         self.response_started = True
 
+    def replace_response(self, *, may_run_out: bool) -> None:
+        """A filter replies in place of the origin's response, whose rest is ignored.
+
+        `may_run_out`: read it, so that its connection can be used again.
+        """
+        self._replying = True
+        self._response_body = None
+        if self._origin is not None and not self._origin_ended:
+            if may_run_out and self._request_over:
+                self._origin.resume()
+            else:
+                self._origin.abort()
+
+    def route_response_through(self, body: Body | None) -> None:
+        """Let what follows of the response's body pass `body` (`FilterRun`)."""
+        self._response_body = body
+
     def data(self, data: bytes) -> None:
-        if not self._response_over:
+        if self._response_over or self._replying:
+            return
+        if self._response_body is None:
+            self.bytes_sent += len(data)
+            self._downstream.write(data)
+        else:
+            assert self.run is not None
+            self.run.guard(self._response_body.write, data)
+
+    def end(self, trailers: Sequence[Field]) -> None:
+        if self._response_over or self._replying:
+            return
+        self.response_at = self._clock()
+        if self._response_body is None:
+            self.deliver_end(trailers)
+        else:
+            assert self.run is not None
+            self._origin_ended = True
+            self.run.guard(self._response_body.end, trailers)
+
+    def deliver(self, data: bytes) -> None:
+        """Send the client what the last body stage has made of the response."""
+        if data and not self._response_over:
             self.bytes_sent += len(data)
             self._downstream.write(data)
 
-    def end(self, trailers: Sequence[Field]) -> None:
+    def deliver_end(self, trailers: Sequence[Field]) -> None:
+        """Complete the response."""
         if self._response_over:
             return
         self._downstream.end(semantics.response_trailers(trailers))
@@ -390,11 +575,10 @@ class Exchange:
             self._downstream.stop_request()
             self._request_over = True
         self._credit()
-        self.response_at = self._clock()
-        self._finish(Outcome.COMPLETE, in_delivery=True)
+        self._finish(self._intended, in_delivery=True)
 
     def failed(self, error: UpstreamError) -> None:
-        if self._response_over:
+        if self._response_over or self._replying:
             return
         outcome = Outcome.of_origin(error.kind)
         if self.response_started:
@@ -406,6 +590,21 @@ class Exchange:
             self._finish(outcome)
         else:
             self.refuse(error.kind.status, outcome, reason=error.detail)
+
+    # --- for the filters of its route -----------------------------------------------------------
+
+    def transform_request(self, stage: BodyStage) -> None:
+        """Let the body of the request pass a stage, after those added so far."""
+        assert self.run is not None
+        self.run.transform_request(stage)
+
+    def transform_response(self, stage: BodyStage) -> None:
+        """Let the body of the response pass a stage, after those added so far.
+
+        A response without a body passes none.
+        """
+        assert self.run is not None
+        self.run.transform_response(stage)
 
     # --- of a tunnel (tunnel.Tunnel) ------------------------------------------------------------
 
@@ -444,9 +643,24 @@ class Exchange:
         self._finish(outcome, in_delivery=self._in_delivery)
 
     def pause_request(self) -> None:
-        self._paused_request = True
+        if self._request_body is None:
+            self.pause_client()
+        else:
+            self._request_body.pause()
 
     def resume_request(self) -> None:
+        if self._request_body is None or self._response_over:
+            self.resume_client()
+        else:
+            assert self.run is not None
+            self.run.guard(self._request_body.resume)
+
+    def pause_client(self) -> None:
+        """Give the client no credit for what it sends from now on."""
+        self._paused_request = True
+
+    def resume_client(self) -> None:
+        """The client gets its credit again."""
         self._paused_request = False
         self._credit()
 
@@ -475,18 +689,27 @@ class Exchange:
             return
         self.reason = reason
         self._abort_origin()
-        answered = False
         if self.response_started:
             self._downstream.reset(internal=True)
-        else:
-            head, body = error_response(status, self.request.method)
-            if retry_after is not None:
-                head.fields.append((b"retry-after", b"%d" % retry_after))
-            self.status = status
-            self.response_started = True
-            answered = self._respond(head, body)
-        self._stop_request()
-        self._finish(outcome, in_delivery=answered)
+            self._stop_request()
+            self._finish(outcome)
+            return
+        head, body = error_response(status, self.request.method)
+        if retry_after is not None:
+            head.fields.append((b"retry-after", b"%d" % retry_after))
+        self._reply(head, body, outcome)
+
+    def reply(self, reply: Reply) -> None:
+        """Answer with the reply of a filter."""
+        if self._response_over:
+            return
+        self.reason = reply.reason
+        self._abort_origin()
+        self._reply(reply.response, reply.body, reply.outcome)
+
+    def filter_failed(self, reason: str) -> None:
+        """A filter of the route has failed, with its name and error in `reason`."""
+        self.refuse(500, Outcome.FILTER_FAILED, reason=reason)
 
     def _break_off(self, outcome: Outcome, reason: str = "") -> None:
         """Abort the response."""
@@ -511,26 +734,47 @@ class Exchange:
 
     def answer(self, response: Response) -> None:
         """Answer with a response from the edge, without content."""
+        if not self._response_over:
+            self._reply(response, b"", Outcome.COMPLETE)
+
+    def _reply(self, response: Response, body: bytes, outcome: Outcome) -> None:
+        """Send a response from the edge, through the filters of the route."""
+        head = self.filters.on_response(response, self)
+        if self.run is None and self.filters.has_route_filters:
+            self.run = self.filters.new_run(self)
+        if self.run is None or self.run.is_broken or self._replying:
+            self.send_reply(Reply(head, body, outcome))
+        else:
+            self._replying = True
+            self.run.reply(Reply(head, body, outcome))
+
+    def send_reply(self, reply: Reply, path: BodyPath | None = None) -> None:
+        """Send a response that is not the origin's; its body passes `path`."""
         if self._response_over:
             return
-        self.status = response.status
+        head, body = reply.response, reply.body
+        self.status = head.status
         self.response_started = True
-        answered = self._respond(response)
-        self._stop_request()
-        self._finish(Outcome.COMPLETE, in_delivery=answered)
-
-    def _respond(self, response: Response, body: bytes = b"") -> bool:
-        """Send a response from the edge; False if it exceeds the client's limits."""
         try:
-            self._downstream.response(self.filters.on_response(response, self), end=not body)
+            self._downstream.response(head, end=not body)
         except HeadTooLarge:
             self._downstream.reset(internal=True)
-            return False
+            self._stop_request()
+            self._finish(reply.outcome)
+            return
+        if body and path is not None:
+            assert self.run is not None
+            self._intended = reply.outcome
+            self._response_body = path
+            self.run.guard(path.write, body)
+            self.run.guard(path.end, ())
+            return
         if body:
             self.bytes_sent += len(body)
             self._downstream.write(body)
             self._downstream.end(())
-        return True
+        self._stop_request()
+        self._finish(reply.outcome, in_delivery=True)
 
     def _stop_request(self) -> None:
         if not self._request_over:
@@ -539,7 +783,7 @@ class Exchange:
 
     def _abort_origin(self) -> None:
         self._waiting_for_end = None
-        if self._origin is not None and not self._response_over:
+        if self._origin is not None and not self._response_over and not self._origin_ended:
             self._origin.abort()
 
     def _credit(self) -> None:
@@ -552,6 +796,9 @@ class Exchange:
         self._response_over = True
         self._in_delivery = in_delivery
         self.outcome = outcome
+        if self.run is not None:
+            self._request_body = self._response_body = None
+            self.run.close()
         self._credit()
         self._maybe_done()
 

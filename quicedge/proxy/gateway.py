@@ -18,7 +18,7 @@ from quicedge.proxy.accounting import (
 )
 from quicedge.proxy.client import ClientInfo
 from quicedge.proxy.exchange import Downstream, Exchange, Origin
-from quicedge.proxy.filters import FilterChain, build_filters
+from quicedge.proxy.filters import FilterChain, Phases, RouteFilters, build_filters
 from quicedge.proxy.local_reply import LocalReply, local_reply
 from quicedge.proxy.policy import Policy
 from quicedge.proxy.router import Router, host_of
@@ -72,12 +72,24 @@ class Gateway:
         self._router = Router(())
         self._upstreams: Mapping[str, AnyUpstream] = {}
         self._filters = FilterChain()
+        self._chains: dict[int, FilterChain] = {}
+        """Of routes with filters of their own, by identity."""
 
-    def use(self, config: Config, router: Router, upstreams: Mapping[str, AnyUpstream]) -> None:
+    def use(
+        self,
+        config: Config,
+        router: Router,
+        upstreams: Mapping[str, AnyUpstream],
+        route_filters: RouteFilters | None = None,
+    ) -> None:
         """Apply a configuration to new requests; running exchanges keep theirs."""
         self._router = router
         self._upstreams = upstreams
         self._filters = build_filters(config, self._spans, self.date)
+        self._chains = {
+            route: self._filters.with_phases(Phases(filters, self.now))
+            for route, filters in (route_filters or {}).items()
+        }
         self.message_limits = MessageLimits(
             max_size=config.http3.max_field_section_size,
             max_fields=config.http3.max_fields,
@@ -99,7 +111,8 @@ class Gateway:
         elif exchange.route is None:
             exchange.refuse(404, Outcome.NO_ROUTE)
         elif not self.policy.refuses(exchange):
-            upstream = self._upstreams[exchange.route.upstream]
+            name = exchange.route.upstream
+            upstream = None if name is None else self._upstreams[name]
             if exchange.request.protocol is None:
                 exchange.start(upstream)
             else:
@@ -113,7 +126,10 @@ class Gateway:
 
     def _accept(self, request: Request, downstream: Downstream, client: ClientInfo) -> Exchange:
         self.requests_total += 1
-        route = self._router.find(request.authority, request.path)
+        route = self._router.find(request.authority, request.path, request, client)
+        filters = self._filters
+        if self._chains:
+            filters = self._chains.get(id(route), filters)
         if request.protocol is not None:
             request = self.tunnels.served_form(request, route, client)
         exchange = Exchange(
@@ -121,11 +137,11 @@ class Gateway:
             downstream,
             route,
             client,
-            self._filters,
+            filters,
             clock=self.now,
             on_done=self._done,
         )
-        self._filters.on_accept(exchange)
+        filters.on_accept(exchange)
         downstream.accepted(exchange)
         return exchange
 
@@ -138,6 +154,7 @@ class Gateway:
         if exchange.tunnel is not None:
             self.tunnels.ended(exchange)
             exchange.tunnel = None  # break the reference cycle
+        exchange.run = None  # this one, too
 
     def rejected(
         self,

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import structlog
 
 from quicedge.config.limits import CLOSES_LOGGED_PER_SECOND, REFUSAL_LOG_INTERVAL, RETRY_AFTER
+from quicedge.config.routes import route_text
 from quicedge.config.schema import Config
 from quicedge.http.errors import error_name, h2_error_name
 from quicedge.proxy.client import ClientInfo, address_of, host_of
@@ -62,7 +63,7 @@ class Policy:
         self._rates = RequestRates(config.limits.requests, fleet=fleet)
         # Keyed by identity: equal routes may occur in different configurations.
         self._route_rates = {
-            id(route): RequestRates(route.requests, f"{route.host}{route.path}", fleet)
+            id(route): RequestRates(route.requests, route_text(route), fleet)
             for route in config.routes
             if route.requests
         }
@@ -71,6 +72,7 @@ class Policy:
             bool(self._access)
             or self._rates.needs_address
             or any(rates.needs_address for rates in self._route_rates.values())
+            or any(route.clients for route in config.routes)
         )
 
     @property

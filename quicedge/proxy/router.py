@@ -1,14 +1,26 @@
-"""Routing of requests: by host, then by the longest path prefix."""
+"""Routing of requests: by host, then by path, then by further conditions.
+
+A host matches exactly, else by a wildcard one or more labels up (nearest first), else by `*`. Of
+the routes of a host, one with the exact path wins, else those with the longest path prefix. Of
+those with the same host and path, the ones with conditions are tried in the order of the
+configuration, and then the one without. If none applies, the next shorter prefix is tried, then the
+next host.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import quote
 
 from quicedge.config.limits import AUTHORITIES_REMEMBERED, MAX_AUTHORITY
+from quicedge.config.routes import hosts_of
 from quicedge.config.schema import Route
+from quicedge.http.message import Request
 from quicedge.http.target import normal_path
+from quicedge.proxy.client import ClientInfo
+from quicedge.proxy.conditions import Asked, Condition, conditions_of
 
 
 class _PathTable:
@@ -26,7 +38,14 @@ class _PathTable:
         self._routes.setdefault(prefix, route)
         self._depth = max(self._depth, prefix.count(b"/"))
 
-    def find(self, path: bytes) -> Route | None:
+    def conditional(self) -> _ConditionalTable:
+        """The same routes in the other kind of table, to be listed."""
+        table = _ConditionalTable()
+        for route in self._routes.values():
+            table.add(route)
+        return table
+
+    def find(self, path: bytes, request: Request | None, client: ClientInfo | None) -> Route | None:
         """The route with the longest prefix: "/api" matches "/api" and "/api/x", not "/apiary"."""
         routes = self._routes
         # From the whole path to its first slash, each time without and with the slash at the end.
@@ -44,37 +63,115 @@ class _PathTable:
         return None
 
 
-class Router:
-    """Finds the route of a request in a table built once per configuration.
+class Place(NamedTuple):
+    """Where routes were looked for, and those that are there, in the order of preference."""
 
-    A host matches exactly, else by a wildcard one or more labels up (nearest first), else by `*`.
-    Of the routes of the matching hosts, in that order, the one with the longest path prefix wins.
-    """
+    host: str
+    path: str
+    routes: tuple[tuple[Route, tuple[Condition, ...]], ...]
+
+
+class _ConditionalTable:
+    """The routes of one host if any has conditions or an exact path."""
+
+    __slots__ = ("_depth", "_exact", "_prefixes")
+
+    def __init__(self) -> None:
+        self._exact: dict[bytes, list[tuple[Route, tuple[Condition, ...]]]] = {}
+        self._prefixes: dict[bytes, list[tuple[Route, tuple[Condition, ...]]]] = {}
+        self._depth = 0
+
+    def add(self, route: Route) -> None:
+        conditions = conditions_of(route)
+        if route.path_exact is not None:
+            found = self._exact.setdefault(_prefix(route.path_exact), [])
+        else:
+            prefix = _prefix(route.path)
+            found = self._prefixes.setdefault(prefix, [])
+            self._depth = max(self._depth, prefix.count(b"/"))
+        # Those with conditions in their order, then the one without.
+        if conditions and found and not found[-1][1]:
+            found.insert(-1, (route, conditions))
+        elif conditions or not found or found[-1][1]:
+            found.append((route, conditions))
+
+    def find(self, path: bytes, request: Request | None, client: ClientInfo | None) -> Route | None:
+        """The first route, in the order of preference, whose conditions are met."""
+        asked = Asked(request, client, path) if request is not None and client is not None else None
+        for _, routes in self.places(path):
+            for route, conditions in routes:
+                for condition in conditions:
+                    if asked is None or not condition.holds(asked):
+                        break
+                else:
+                    return route
+        return None
+
+    def places(
+        self, path: bytes
+    ) -> Iterator[tuple[bytes, list[tuple[Route, tuple[Condition, ...]]]]]:
+        """The routes that a path may belong to, in the order of preference."""
+        if (found := self._exact.get(path)) is not None:
+            yield path, found
+        prefixes = self._prefixes
+        cuts: list[int] = []
+        at = path.find(b"/")
+        while at >= 0 and len(cuts) <= self._depth:
+            cuts.append(at)
+            at = path.find(b"/", at + 1)
+        if at < 0 and not path.endswith(b"/") and (found := prefixes.get(path)) is not None:
+            yield path, found
+        for cut in reversed(cuts):
+            for prefix in (path[: cut + 1], path[:cut]):
+                if (found := prefixes.get(prefix)) is not None:
+                    yield prefix, found
+
+
+class Router:
+    """Finds the route of a request in tables built once per configuration."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
-        self._hosts: dict[str, _PathTable] = {}
+        by_host: dict[str, list[Route]] = {}
         for route in routes:
-            host = route.host.lower().rstrip(".")
-            table = self._hosts.setdefault(host, _PathTable())
-            table.add(_prefix(route.path), route)
-        self._tables: dict[bytes, tuple[_PathTable, ...]] = {}
+            for host in hosts_of(route):
+                by_host.setdefault(host, []).append(route)
+        self._hosts = {host: _table(found) for host, found in by_host.items()}
+        self._tables: dict[bytes, tuple[_PathTable | _ConditionalTable, ...]] = {}
         """The tables of the hosts that match an authority, most specific first."""
 
-    def find(self, authority: bytes, path: bytes) -> Route | None:
+    def find(
+        self,
+        authority: bytes,
+        path: bytes,
+        request: Request | None = None,
+        client: ClientInfo | None = None,
+    ) -> Route | None:
         """The route for an authority (`host[:port]`) and a path (with its query), or None.
 
         Paths are compared in normal form (`http.target`).
         `OPTIONS *` concerns the whole server (RFC 9110 section 9.3.7) and is routed like `/`.
+        Without request and client no conditions are met.
         """
         path = b"/" if path == b"*" else normal_path(path)
         tables = self._tables.get(authority)
         for table in self._match(authority) if tables is None else tables:
-            route = table.find(path)
+            route = table.find(path, request, client)
             if route is not None:
                 return route
         return None
 
-    def _match(self, authority: bytes) -> tuple[_PathTable, ...]:
+    def places(self, authority: bytes, path: bytes) -> Iterator[Place]:
+        """Where `find` looks, in this order."""
+        path = b"/" if path == b"*" else normal_path(path)
+        for host in _candidates(host_of(authority)):
+            table = self._hosts.get(host)
+            if isinstance(table, _PathTable):
+                table = table.conditional()
+            if table is not None:
+                for at, routes in table.places(path):
+                    yield Place(host, at.decode("ascii", "replace"), tuple(routes))
+
+    def _match(self, authority: bytes) -> tuple[_PathTable | _ConditionalTable, ...]:
         """Look the tables of an authority up, and remember them."""
         found = (self._hosts.get(host) for host in _candidates(host_of(authority)))
         tables = tuple(table for table in found if table is not None)
@@ -83,6 +180,19 @@ class Router:
                 self._tables.clear()
             self._tables[authority] = tables
         return tables
+
+
+def _table(routes: Sequence[Route]) -> _PathTable | _ConditionalTable:
+    """The table of a host: the simple one if paths alone decide."""
+    if any(route.path_exact is not None or route.is_conditional for route in routes):
+        conditional = _ConditionalTable()
+        for route in routes:
+            conditional.add(route)
+        return conditional
+    table = _PathTable()
+    for route in routes:
+        table.add(_prefix(route.path), route)
+    return table
 
 
 def _prefix(path: str) -> bytes:

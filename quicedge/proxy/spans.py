@@ -147,9 +147,10 @@ def _server_span(context: SpanContext, exchange: Exchange, epoch: float) -> Span
         attributes["quic.version"] = transport.version or ""
         attributes["quic.early_data"] = exchange.early_data
     if exchange.route is not None:
-        attributes["http.route"] = exchange.route.path
-        attributes["quicedge.upstream"] = exchange.route.upstream
-        name = f"{name} {exchange.route.path}"
+        attributes["http.route"] = exchange.route.path_exact or exchange.route.path
+        if exchange.route.upstream is not None:
+            attributes["quicedge.upstream"] = exchange.route.upstream
+        name = f"{name} {attributes['http.route']}"
     if exchange.status:
         attributes["http.response.status_code"] = exchange.status
     # Semantic conventions: on server spans, client errors (4xx) are not errors.

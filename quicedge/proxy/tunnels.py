@@ -51,7 +51,7 @@ class Tunnels:
             label = route_label(route)
             pool = self._pools[label] = previous.get(label) or Pool(route.max_tunnels)
             pool.capacity = route.max_tunnels
-            upstream = config.upstreams.get(route.upstream)
+            upstream = config.upstreams.get(route.upstream or "")
             # Files answer no handshake.
             names = route.upgrade if upstream is None or upstream.root is None else ()
             self._allowed[label] = frozenset(name.lower().encode() for name in names)
@@ -69,7 +69,7 @@ class Tunnels:
     def _allows(self, route: Route, request: Request) -> bool:
         return request.protocol in self._allowed[route_label(route)]
 
-    def start(self, exchange: Exchange, origin: Origin, now: float) -> None:
+    def start(self, exchange: Exchange, origin: Origin | None, now: float) -> None:
         """Forward a request for a tunnel, or refuse it."""
         route, request = exchange.route, exchange.request
         assert route is not None

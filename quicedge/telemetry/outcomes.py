@@ -33,6 +33,8 @@ class Outcome(StrEnum):
     DENIED = "denied"
     RATE_LIMITED = "rate_limited"
     OVERLOADED = "overloaded"
+    FILTER_FAILED = "filter_failed"
+    """A filter of the route raised an exception or took too long."""
     STALLED = "stalled"
     """The client made no progress while others waited for the resources it held."""
     TUNNEL_IDLE = "tunnel_idle"

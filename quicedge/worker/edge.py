@@ -249,7 +249,7 @@ class Edge:
         quic = [str(HostPort.of(sock.address)) for sock in self.sockets]
         self.alt_svc.configure(config.alt_svc, tcp=self._tcp_addresses, quic=quic)
         replaced, self._upstreams = self._upstreams, proposal.upstreams
-        self.gateway.use(config, proposal.router, proposal.upstreams)
+        self.gateway.use(config, proposal.router, proposal.upstreams, proposal.route_filters)
         for name, upstream in replaced.items():
             if self._upstreams.get(name) is not upstream:
                 upstream.retire()

@@ -12,6 +12,7 @@ import structlog
 from quicedge.config.schema import Config, Qlog
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.config.unusable import UnusableError
+from quicedge.proxy.filters import build_route_filters
 from quicedge.proxy.router import Router
 from quicedge.quic.key_exchange import MLKEM_MISSING, Group, usable_by_name
 from quicedge.quic.settings import QuicConfiguration, server_configuration
@@ -68,6 +69,7 @@ class Proposal:
             self.tls = self._tls(running_tls or {}, tickets)
             for name, wanted in config.upstreams.items():
                 self.upstreams[name] = self._upstream(name, wanted, (upstreams or {}).get(name))
+            self.route_filters = build_route_filters(config)
         except UnusableError:
             self.drop()
             raise

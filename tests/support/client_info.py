@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from quicedge.proxy.alt_svc import AltSvcSource
-from quicedge.proxy.client import Transport
+from quicedge.proxy.client import TlsFacts, Transport
 from quicedge.shares import Client
 from quicedge.telemetry.protocols import TransportKind
 
@@ -21,6 +21,9 @@ class StubClient:
     first_byte_at: float | None = None
     early_data: bool = False
     authoritative: bool = True
+    tls: TlsFacts = field(
+        default_factory=lambda: TlsFacts("TLSv1.3", "TLS_AES_128_GCM_SHA256", "a.test")
+    )
     share: Client = field(default_factory=lambda: Client(b"\xc0\x00\x02\x01", b"\xc0\x00\x02"))
     transport: Transport = field(
         default_factory=lambda: Transport(

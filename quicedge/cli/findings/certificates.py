@@ -12,6 +12,7 @@ from cryptography import x509
 
 from quicedge.cli.findings.finding import Finding, Level
 from quicedge.config.limits import CERTIFICATE_EXPIRY_WARNING
+from quicedge.config.routes import hosts_of
 from quicedge.config.schema import Certificate, Config
 from quicedge.quic.tls import (
     CertificateError,
@@ -76,7 +77,7 @@ def _certificate(item: Certificate, covered: list[ServerCertificate]) -> Iterato
 
 
 def _hosts(config: Config, certificates: list[ServerCertificate]) -> Iterator[Finding]:
-    for host in dict.fromkeys(route.host for route in config.routes):
+    for host in dict.fromkeys(host for route in config.routes for host in hosts_of(route)):
         if host == "*":
             continue
         wanted = host.replace("*", "any", 1)

@@ -15,6 +15,7 @@ from quicedge.cli.findings.finding import Finding, Level
 from quicedge.config.host_port import HostPort
 from quicedge.config.limits import HTTPS_RECORD_NAMES, HTTPS_RECORD_TTL
 from quicedge.config.listeners import HTTPS_PORT, listeners
+from quicedge.config.routes import hosts_of
 from quicedge.config.schema import Config
 from quicedge.quic.tls import CertificateError, parse_certificate, read_certificate
 
@@ -110,7 +111,7 @@ def _service(config: Config) -> Service | None:
 
 def _hosts(config: Config, service: Service) -> list[str]:
     """Names that routes serve; where they serve any, those of the certificates."""
-    hosts = dict.fromkeys(route.host for route in config.routes)
+    hosts = dict.fromkeys(host for route in config.routes for host in hosts_of(route))
     if "*" in hosts:
         hosts |= dict.fromkeys(_certified(config))
     return [host.removesuffix(".") for host in hosts if _is_public(host, service)]

@@ -1,7 +1,8 @@
-"""The phases of a filter, and the chain that runs them.
+"""The phases of the edge's own filters, and the chain that runs them.
 
-A filter overrides the phases it needs, and a chain calls only those: a phase without filters costs
-an empty loop. Filters keep no state per exchange: later phases read the exchange.
+Those of a route's filters are in `route_filter`. A filter overrides the phases it needs, and a
+chain calls only those: a phase without filters costs an empty loop. Filters keep no state per
+exchange: later phases read the exchange.
 
 Per exchange the phases run in this order, each at most once: `on_accept`, `on_request` (not if the
 edge answers the request itself), `on_response` (not if there is no response), `on_done`.
@@ -15,6 +16,8 @@ from typing import ClassVar
 from quicedge.http.forwarding import Reserved
 from quicedge.http.message import Request, Response
 from quicedge.proxy.exchange import Exchange
+from quicedge.proxy.filters.phases import Phases
+from quicedge.proxy.filters.run import FilterRun
 
 
 class Filter:
@@ -39,17 +42,39 @@ class Filter:
 
 
 class FilterChain:
-    """Filters in the order in which both requests and responses pass through them."""
+    """The edge's own filters, in the order in which both requests and responses pass them, and
+    the filters of a route."""
 
-    __slots__ = ("_accept", "_done", "_request", "_response", "reserved")
+    __slots__ = (
+        "_accept", "_done", "_filters", "_phases", "_request", "_response", "has_route_filters",
+        "reserved",
+    )  # fmt: skip
 
-    def __init__(self, filters: Sequence[Filter] = (), reserved: Reserved | None = None) -> None:
+    def __init__(
+        self,
+        filters: Sequence[Filter] = (),
+        reserved: Reserved | None = None,
+        phases: Phases | None = None,
+    ) -> None:
+        """`phases`: the filters of a route, which exchanges pass in addition."""
         self.reserved = reserved or Reserved()
         """Request fields and trailers that are dropped if a client sends them."""
+        self.has_route_filters = phases is not None
+        self._filters = filters
+        self._phases = phases
         self._accept = tuple(f.on_accept for f in filters if _has(f, "on_accept"))
         self._request = tuple(f.on_request for f in filters if _has(f, "on_request"))
         self._response = tuple(f.on_response for f in filters if _has(f, "on_response"))
         self._done = tuple(f.on_done for f in filters if _has(f, "on_done"))
+
+    def with_phases(self, phases: Phases) -> FilterChain:
+        """The chain of a route: these filters, and those of the route."""
+        return FilterChain(self._filters, self.reserved, phases)
+
+    def new_run(self, exchange: Exchange) -> FilterRun:
+        """The way of an exchange through the filters of the route."""
+        assert self._phases is not None
+        return FilterRun(exchange, self._phases)
 
     def on_accept(self, exchange: Exchange) -> None:
         for phase in self._accept:
@@ -68,6 +93,8 @@ class FilterChain:
     def on_done(self, exchange: Exchange) -> None:
         for phase in self._done:
             phase(exchange)
+        if self._phases is not None:
+            self._phases.on_done(exchange)
 
 
 def _has(item: Filter, phase: str) -> bool:

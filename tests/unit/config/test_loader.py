@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import re
+import typing
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicedge.config import schema
+from quicedge.config import filters, schema
 from quicedge.config.loader import ConfigError, config_from_options, load_config, parse_config
+from quicedge.config.placeholders import PLAIN
 
 GOOD: dict[str, Any] = {
     "upstreams": {"app": {"servers": ["http://127.0.0.1:8000"]}},
@@ -182,6 +185,30 @@ def test_the_documentation_names_every_key_and_no_other() -> None:
     documented = set(re.findall(r"^\| `([a-z_0-9]+)`", text, re.MULTILINE))
     known = {field for section in sections() for field in section.__struct_fields__}
     assert documented == known
+
+
+def test_the_documentation_of_filters_names_every_kind_key_and_placeholder() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "filters.md").read_text()
+    sections = dict(re.findall(r"^## `(\w+)`\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+    assert sections.keys() == set(filters.KINDS)
+    for kind, section in sections.items():
+        documented = set(re.findall(r"^\| `([a-z_0-9]+)`", section, re.MULTILINE))
+        assert documented == set(keys_of(kind)), kind
+    placeholders = set(re.findall(r"`\{([a-z_.0-9]+)\}`", text))
+    assert placeholders - {"match.1"} == PLAIN
+
+
+def keys_of(kind: str) -> Iterator[str]:
+    """The keys of a filter, and those of tables in it."""
+    settings = typing.get_type_hints(filters.FilterEntry)[kind]
+    waiting = [settings]
+    while waiting:
+        hint = waiting.pop()
+        if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+            yield from hint.__struct_fields__
+            waiting += typing.get_type_hints(hint).values()
+        else:
+            waiting += typing.get_args(hint)
 
 
 def test_a_root_takes_the_place_of_servers(tmp_path: Path) -> None:

@@ -70,7 +70,8 @@ def route(**keys: str) -> str:
          "forwarded"),
         (f'{GOOD}upgrade = ["web socket"]\n',
          "routes[0].upgrade[0]: 'web socket' is not the name of a protocol, such as 'websocket'"),
-        (f"{UPSTREAM}[[routes]]\n", "routes[0]: upstream is required"),
+        (f"{UPSTREAM}[[routes]]\n",
+         "routes[0]: upstream is required, or a filter that answers (redirect, ...)"),
         (f'{UPSTREAM}[routes]\nupstream = "app"\n',
          "routes: a table is not a list of tables; write [[routes]]"),
         (f"routes = [3]\n{UPSTREAM}", "routes[0]: 3 is not a table"),
@@ -266,7 +267,7 @@ def test_each_problem_has_its_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(path)
     lines = {line.partition(": ")[0].rpartition(":")[2] for line in str(caught.value).splitlines()}
-    assert lines == {"6", "8", "11", "12", "14"}
+    assert lines == {"6", "8", "12", "14"}
     text = path.read_text()
     for wrong, right in (
         ("workers = 0", ""), ("retri", "max_streams"), (", 5]", "]"),

@@ -1,0 +1,195 @@
+"""Semantic validation of the filters of routes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from quicedge.config import filters
+from quicedge.config.convert import join
+from quicedge.config.filters import ANSWERING, KINDS, FilterEntry
+from quicedge.config.patterns import check_replacement, compile_pattern
+from quicedge.config.placeholders import Placeholder, parse_template
+from quicedge.config.problems import Problem
+
+_FIELD_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_PATH = re.compile(r"/[!-~]*")
+_URL = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*://[^/{]|[A-Za-z][A-Za-z0-9+.-]*://\{(?:host|authority)\}"
+)
+
+FRAMING = frozenset(
+    (
+        "connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer",
+        "transfer-encoding", "upgrade",
+    )
+)  # fmt: skip
+"""Fields by which messages are delimited, or that concern one connection: they are the edge's."""
+
+Check = Callable[[str, Any], Iterator[Problem]]
+
+
+def validate_filters(where: str, entries: Sequence[FilterEntry]) -> Iterator[Problem]:
+    """Yield what is wrong with a list of filters."""
+    for index, entry in enumerate(entries):
+        place = f"{where}[{index}]"
+        kind = entry.kind
+        if not kind:
+            given = [name for name in KINDS if getattr(entry, name) is not None]
+            what = f"has {' and '.join(given)}" if given else "is empty"
+            yield Problem(place, f"{what}; a filter has one key of {', '.join(KINDS)}")
+            continue
+        yield from _CHECKS[kind](join(place, kind), getattr(entry, kind))
+        if kind in ANSWERING and index + 1 < len(entries):
+            yield Problem(
+                f"{where}[{index + 1}]", f"is never reached: the {kind} before it answers"
+            )
+            return
+
+
+def answers_all(entries: Sequence[FilterEntry]) -> bool:
+    """Whether a filter answers every request, so that no upstream is needed."""
+    return any(entry.kind in ANSWERING for entry in entries)
+
+
+def template_problem(text: str) -> str | None:
+    """Describe what is wrong with a template; None: nothing."""
+    try:
+        parse_template(text)
+    except ValueError as error:
+        return f"{text!r} {error}"
+    return None
+
+
+def match_problem(text: str, pattern: str | None) -> str | None:
+    """Describe which `{match...}` of a template the path_regex of the route does not have."""
+    try:
+        parts = parse_template(text)
+        compiled = None if pattern is None else compile_pattern(pattern)
+    except ValueError:
+        return None  # reported in its own place
+    for part in parts:
+        if isinstance(part, Placeholder) and part.name == "match":
+            if compiled is None:
+                return f"{{match.{part.argument}}} has no effect: the route has no path_regex"
+            try:
+                check_replacement(compiled, f"\\g<{part.argument}>")
+            except ValueError as error:
+                return f"{{match.{part.argument}}} {error}"
+    return None
+
+
+def templates_in(entry: FilterEntry) -> Iterator[tuple[str, str]]:
+    """The key and text of every template of a filter."""
+    if entry.redirect is not None:
+        yield "redirect.to", entry.redirect.to
+    if entry.respond is not None:
+        yield "respond.body", entry.respond.body
+    if entry.rewrite is not None:
+        for key in ("path", "host"):
+            if (text := getattr(entry.rewrite, key)) is not None:
+                yield f"rewrite.{key}", text
+    if entry.headers is not None:
+        for side in ("request", "response"):
+            rules = getattr(entry.headers, side)
+            for key in ("set", "default", "add") if rules is not None else ():
+                for name, text in getattr(rules, key).items():
+                    yield f"headers.{side}.{key}.{name}", text
+
+
+# --- kinds ----------------------------------------------------------------------------------------
+
+
+def _redirect(where: str, settings: filters.Redirect) -> Iterator[Problem]:
+    key, to = f"{where}.to", settings.to
+    if problem := template_problem(to):
+        yield Problem(key, problem)
+    elif to.startswith("//"):
+        yield Problem(key, f"{to!r} has no scheme; write {'https:' + to!r}")
+    elif not to.startswith(("/", "{uri}", "{path}")) and not _URL.match(to):
+        yield Problem(key, f"{to!r} is neither a path nor a URL; write {'https://' + to!r}")
+    elif not re.fullmatch(r"[!-~]+", to):
+        yield Problem(key, f"{to!r} has characters that must be percent-encoded in a URL")
+
+
+def _respond(where: str, settings: filters.Respond) -> Iterator[Problem]:
+    if problem := template_problem(settings.body):
+        yield Problem(f"{where}.body", problem)
+    if settings.status in (204, 205, 304) and settings.body:
+        yield Problem(f"{where}.body", f"has no effect with the status {settings.status}")
+
+
+def _rewrite(where: str, settings: filters.Rewrite) -> Iterator[Problem]:
+    steps = ("strip_prefix", "pattern", "add_prefix", "path", "host")
+    if all(getattr(settings, key) is None for key in steps) and settings.query == "keep":
+        yield Problem(where, f"changes nothing; set one of {', '.join(steps)}")
+    for key in ("strip_prefix", "add_prefix"):
+        prefix = getattr(settings, key)
+        if prefix is not None and not _PATH.fullmatch(prefix):
+            yield Problem(f"{where}.{key}", f"{prefix!r} is not a path such as /app")
+    if settings.pattern is not None:
+        try:
+            pattern = compile_pattern(settings.pattern)
+        except ValueError as error:
+            yield Problem(f"{where}.pattern", f"{settings.pattern!r} {error}")
+        else:
+            try:
+                check_replacement(pattern, settings.replacement)
+            except ValueError as error:
+                yield Problem(f"{where}.replacement", f"{settings.replacement!r} {error}")
+    elif settings.replacement:
+        yield Problem(f"{where}.replacement", "has no effect without pattern")
+    if settings.path is not None:
+        if problem := template_problem(settings.path):
+            yield Problem(f"{where}.path", problem)
+        elif not settings.path.startswith(("/", "{path}", "{uri}")):
+            yield Problem(f"{where}.path", f"{settings.path!r} does not start with /")
+        for key in ("strip_prefix", "pattern", "add_prefix"):
+            if getattr(settings, key) is not None:
+                yield Problem(f"{where}.{key}", "has no effect with path, which replaces it all")
+    if settings.host is not None and (problem := template_problem(settings.host)):
+        yield Problem(f"{where}.host", problem)
+
+
+def _headers(where: str, settings: filters.Headers) -> Iterator[Problem]:
+    if settings.request is None and settings.response is None:
+        yield Problem(where, "changes nothing; set request or response")
+    for side in ("request", "response"):
+        rules = getattr(settings, side)
+        if rules is not None:
+            yield from _field_rules(f"{where}.{side}", rules, is_request=side == "request")
+
+
+def _field_rules(where: str, rules: filters.FieldRules, *, is_request: bool) -> Iterator[Problem]:
+    if not (rules.remove or rules.set or rules.default or rules.add):
+        yield Problem(where, "changes nothing; set remove, set, default or add")
+    for index, name in enumerate(rules.remove):
+        yield from _field_name(f"{where}.remove[{index}]", name.removesuffix("*") or name)
+        if name.lower() == "host":
+            yield Problem(f"{where}.remove[{index}]", "requests always have a host")
+    for key in ("set", "default", "add"):
+        for name, value in getattr(rules, key).items():
+            place = f"{where}.{key}.{name}"
+            yield from _field_name(place, name)
+            if name.lower() == "host" and (key != "set" or not is_request):
+                yield Problem(place, "can only be set, and only in requests")
+            if problem := template_problem(value):
+                yield Problem(place, problem)
+            elif not value.isascii():
+                yield Problem(place, f"{value!r} is not ASCII, as values of fields must be")
+
+
+def _field_name(where: str, name: str) -> Iterator[Problem]:
+    if not _FIELD_NAME.fullmatch(name):
+        yield Problem(where, f"{name!r} is not the name of a header field")
+    elif name.lower() in FRAMING:
+        yield Problem(where, f"{name!r} frames messages and is the edge's own")
+
+
+_CHECKS: dict[str, Check] = {
+    "redirect": _redirect,
+    "respond": _respond,
+    "rewrite": _rewrite,
+    "headers": _headers,
+}

@@ -1,0 +1,114 @@
+"""Filters and conditions that are refused: each with its place and what to write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from quicedge.config.loader import ConfigError, load_config
+
+HEAD = '[upstreams.app]\nservers = ["http://127.0.0.1:8000"]\n[[routes]]\n'
+"""Three lines; the filter or condition is on the fourth."""
+
+CONDITIONS = [
+    ('path_regex = "("', "routes[0].path_regex: '(' is not a regular expression of RE2: missing )"),
+    (r"path_regex = '(a)\1'", "invalid escape sequence"),
+    ('path_regex = "ä"', "'ä' is not ASCII; write other characters percent-encoded"),
+    ('methods = ["get"]', "'get' would match no request: methods are case-sensitive; write 'GET'"),
+    ('methods = ["A B"]', "routes[0].methods[0]: 'A B' is not a method"),
+    ('extensions = ["*.PNG"]', "routes[0].extensions[0]: '*.PNG' must be written 'png'"),
+    ('headers = { "a b" = "1" }', "'a b' is not a name that can occur"),
+    ('headers = { host = "a" }', "routes[0].headers.host: never matches; use the key host"),
+    ('headers = { a = "~(" }', "routes[0].headers.a: '(' is not a regular expression"),
+    ('query = { "a=b" = "1" }', "'a=b' is not a name that can occur"),
+    ('clients = ["10.0.0.1/8"]', "routes[0].clients[0]: 10.0.0.1/8 has host bits set"),
+    ("tls = {}", "routes[0].tls: is empty; set versions, server_names or early_data"),
+    ('tls = { versions = ["TLSv1.1"] }', "'TLSv1.1' is not one of 'TLSv1.2', 'TLSv1.3'"),
+    ('host = ["a.test", "https://b.test"]', "routes[0].host[1]: 'https://b.test' is a URL"),
+    ("host = []", "routes[0].host: must not be empty; omit the key for all hosts"),
+    ('path_exact = "x"', "routes[0].path_exact: 'x' does not start with /; write '/x'"),
+    ('path_exact = "/x"\npath = "/y"', "routes[0].path: has no effect with path_exact"),
+    (
+        'headers = { a = "1" }\n[[routes]]\nupstream = "app"\nheaders = { a = "1" }',
+        "routes[1]: duplicate route for host '*' and path '/'",
+    ),
+]
+
+FILTERS = [
+    ("{}", "routes[0].filters[0]: is empty; a filter has one key of redirect, "),
+    (
+        '{ redirect = { to = "/" }, rewrite = { query = "drop" } }',
+        "has redirect and rewrite; a filter has one key of",
+    ),
+    ("{ redirekt = {} }", "routes[0].filters[0].redirekt: unknown key; did you mean 'redirect'?"),
+    ('{ redirect = { to = "b.test" } }', "is neither a path nor a URL; write 'https://b.test'"),
+    ('{ redirect = { to = "//b.test" } }', "has no scheme; write 'https://b.test'"),
+    ('{ redirect = { to = "/{pfad}" } }', "has an unknown placeholder {pfad}; did you mean 'path'"),
+    ('{ redirect = { to = "/{header}" } }', "{header} needs a name: {header.NAME}"),
+    ('{ redirect = { to = "/{x" } }', "has a single '{'; write '{{' for a brace"),
+    ('{ redirect = { to = "/a b" } }', "characters that must be percent-encoded in a URL"),
+    (
+        '{ redirect = { to = "/{match.1}" } }',
+        "{match.1} has no effect: the route has no path_regex",
+    ),
+    ('{ redirect = { to = "/", status = 200 } }', "200 is not one of 301, 302, 303, 307, 308"),
+    (
+        '{ redirect = { to = "/" } }, { rewrite = { query = "drop" } }',
+        "routes[0].filters[1]: is never reached: the redirect before it answers",
+    ),
+    ('{ respond = { status = 204, body = "x" } }', "has no effect with the status 204"),
+    ("{ respond = { status = 100 } }", "100 is not a whole number from 200 to 599"),
+    ("{ rewrite = {} }", "changes nothing; set one of strip_prefix, pattern, "),
+    ('{ rewrite = { strip_prefix = "x" } }', "'x' is not a path such as /app"),
+    ('{ rewrite = { pattern = "*" } }', "is not a regular expression of RE2"),
+    (
+        r"{ rewrite = { pattern = 'a', replacement = '\1' } }",
+        "names the group 1, but the pattern has 0",
+    ),
+    ('{ rewrite = { replacement = "/x", query = "drop" } }', "has no effect without pattern"),
+    ('{ rewrite = { path = "x" } }', "rewrite.path: 'x' does not start with /"),
+    ('{ rewrite = { path = "/x", add_prefix = "/y" } }', "add_prefix: has no effect with path"),
+    ("{ headers = {} }", "changes nothing; set request or response"),
+    ("{ headers = { request = {} } }", "changes nothing; set remove, set, default or add"),
+    ('{ headers.request.remove = ["host"] }', "requests always have a host"),
+    ('{ headers.response.set = { host = "x" } }', "can only be set, and only in requests"),
+    ('{ headers.request.set = { "content-length" = "1" } }', "frames messages and is the edge's"),
+    ('{ headers.request.add = { "Connection" = "1" } }', "frames messages and is the edge's own"),
+    ('{ headers.request.set = { "a b" = "1" } }', "'a b' is not the name of a header field"),
+    ('{ headers.response.add = { a = "ä" } }', "is not ASCII, as values of fields must be"),
+    ('{ headers.response.add = { a = "{x}" } }', "has an unknown placeholder {x}"),
+]
+
+
+def refusal(directory: Path, text: str) -> str:
+    file = directory / "quicedge.toml"
+    file.write_text(HEAD + text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(file, machine=False)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "message"), CONDITIONS)
+def test_a_condition_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    found = refusal(tmp_path, f'upstream = "app"\n{text}')
+    assert message in found
+    assert "quicedge.toml:" in found
+
+
+@pytest.mark.parametrize(("text", "message"), FILTERS)
+def test_a_filter_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    found = refusal(tmp_path, f'upstream = "app"\nfilters = [{text}]\n')
+    assert message in found
+    assert "quicedge.toml:5: " in found
+
+
+def test_a_route_goes_to_an_upstream_or_a_filter_that_answers(tmp_path: Path) -> None:
+    answers = 'filters = [{ redirect = { to = "/x" } }]'
+    assert "routes[0]: upstream is required, or a filter" in refusal(tmp_path, 'host = "a.test"')
+    assert "has no effect: a filter answers all" in refusal(
+        tmp_path, f'upstream = "app"\n{answers}'
+    )
+    file = tmp_path / "quicedge.toml"
+    file.write_text(f"[[routes]]\n{answers}")
+    assert load_config(file, machine=False).routes[0].upstream is None
