@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from quicedge.cli import findings
 from quicedge.cli.dns.resolver import DNS_PORT
+from quicedge.cli.explain import explain, parse_supposed
 from quicedge.cli.findings.finding import Level
 from quicedge.cli.options import Options, config_options, make_config
 from quicedge.config.host_port import HostPort
@@ -55,8 +56,37 @@ def parse_resolvers(
     help="DNS server to ask for HTTPS records, address or address:port (repeatable) "
     "[default: those of /etc/resolv.conf].",
 )
+@click.option(
+    "--explain",
+    "request",
+    metavar="'GET https://HOST/PATH'",
+    help="Only show which route a request takes, and why; exits with 1 if there is none.",
+)
+@click.option(
+    "-H",
+    "--header",
+    "headers",
+    multiple=True,
+    metavar="'NAME: VALUE'",
+    help="A header field of the request to explain (repeatable).",
+)
+@click.option("--client", metavar="ADDRESS", help="Who sends the request to explain.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["h3", "h2", "http/1.1"]),
+    default="h3",
+    show_default=True,
+    help="The protocol of the request to explain.",
+)
 def command(
-    options: Options, as_json: bool, file_alone: bool, resolvers: list[HostPort] | None
+    options: Options,
+    as_json: bool,
+    file_alone: bool,
+    resolvers: list[HostPort] | None,
+    request: str | None,
+    headers: tuple[str, ...],
+    client: str | None,
+    protocol: str,
 ) -> None:
     """Check a configuration on this machine; exits with 1 on errors.
 
@@ -64,6 +94,10 @@ def command(
     running with the same configuration are not reported as conflicts.
     """
     config = make_config(options, machine=False)
+    if request is not None:
+        lines, is_routed = explain(config, parse_supposed(request, headers, client, protocol))
+        click.echo("\n".join(lines))
+        sys.exit(not is_routed)
     found = [] if file_alone else findings.examine(config, options.path, resolvers)
     show(config, found, as_json=as_json)
 
