@@ -2,10 +2,11 @@
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyList};
+use pyo3::types::{PyBytes, PyList};
 use ring::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey, quic};
 
 use crate::frames::{Frame, Reader, StreamFrame, count_if_only_streams};
+use crate::send_buffer::SendBuffer;
 
 const TAG_LENGTH: usize = 16;
 const SAMPLE_LENGTH: usize = 16;
@@ -212,49 +213,50 @@ impl PacketCipher {
         cid: &[u8],
         number: u64,
         stream_id: u64,
-        data: &Bound<'py, PyByteArray>,
-        start: usize,
-        stop: usize,
-        offset: u64,
+        buffer: &Bound<'py, PyAny>,
+        start: u64,
+        stop: u64,
         chunk: usize,
         wide: bool,
         fin: bool,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        if start >= stop || stop > data.len() || chunk == 0 {
+        if start >= stop || chunk == 0 {
             return Err(refused("empty run"));
         }
-        if !wide && offset + (stop - start) as u64 > 1 << 30 {
+        if !wide && stop > 1 << 30 {
             return Err(refused("offset too large"));
         }
+        let source = Source::new(buffer, start, stop)?;
+        let size = (stop - start) as usize;
         let length = number_length(first);
         let number_at = 1 + cid.len();
         let head = number_at + length;
         let (id, id_length) = varint(stream_id);
         let (offset_length, offset_mark) = if wide { (8, 3 << 62) } else { (4, 1 << 31) };
         let frame = 1 + id_length + offset_length;
-        let packets = (stop - start).div_ceil(chunk);
-        let total = stop - start + packets * (head + frame + TAG_LENGTH);
+        let packets = size.div_ceil(chunk);
+        let total = size + packets * (head + frame + TAG_LENGTH);
         PyBytes::new_with(py, total, |joined| {
-            // SAFETY: the GIL is held and nothing in here runs Python code, so nothing can resize
-            // or change the bytearray while this slice of it lives.
-            let plain = unsafe { &data.as_bytes()[start..stop] };
-            let (mut number, mut offset) = (number, offset);
+            let (mut number, mut offset) = (number, start);
             let mut rest = joined;
-            for (index, piece) in plain.chunks(chunk).enumerate() {
+            while offset < stop {
+                let piece = chunk.min((stop - offset) as usize);
                 let packet;
-                (packet, rest) = rest.split_at_mut(head + frame + piece.len() + TAG_LENGTH);
+                (packet, rest) = rest.split_at_mut(head + frame + piece + TAG_LENGTH);
                 packet[0] = first;
                 packet[1..number_at].copy_from_slice(cid);
                 packet[number_at..head].copy_from_slice(&number.to_be_bytes()[8 - length..]);
-                let last = index + 1 == packets;
+                let last = rest.is_empty();
                 packet[head] = STREAM_KIND | u8::from(fin && last);
                 packet[head + 1..head + 1 + id_length].copy_from_slice(&id[..id_length]);
                 packet[head + 1 + id_length..head + frame]
                     .copy_from_slice(&(offset | offset_mark).to_be_bytes()[8 - offset_length..]);
-                packet[head + frame..head + frame + piece.len()].copy_from_slice(piece);
+                if !source.copy_to(py, offset, &mut packet[head + frame..head + frame + piece]) {
+                    return Err(refused("bytes that are not buffered"));
+                }
                 self.seal(packet, head, number)?;
                 number += 1;
-                offset += piece.len() as u64;
+                offset += piece as u64;
             }
             Ok(())
         })
@@ -328,6 +330,40 @@ impl PacketCipher {
             items.append(run.finish(py)?)?;
         }
         Ok(items)
+    }
+}
+
+/// The send buffer that a run takes its bytes from: compiled, or Python's.
+enum Source<'py> {
+    Compiled(PyRef<'py, SendBuffer>),
+    Python { start: u64, data: Bound<'py, PyBytes> },
+}
+
+impl<'py> Source<'py> {
+    fn new(buffer: &Bound<'py, PyAny>, start: u64, stop: u64) -> PyResult<Self> {
+        if let Ok(compiled) = buffer.cast::<SendBuffer>() {
+            let compiled = compiled.try_borrow()?;
+            if stop > compiled.end {
+                return Err(refused("bytes that are not buffered"));
+            }
+            return Ok(Source::Compiled(compiled));
+        }
+        let data = buffer.call_method1("read", (start, stop))?.cast_into()?;
+        Ok(Source::Python { start, data })
+    }
+
+    fn copy_to(&self, py: Python<'_>, offset: u64, out: &mut [u8]) -> bool {
+        match self {
+            Source::Compiled(buffer) => buffer.copy_to(py, offset, out),
+            Source::Python { start, data } => {
+                let at = (offset - start) as usize;
+                let found = data.as_bytes().get(at..at + out.len());
+                if let Some(found) = found {
+                    out.copy_from_slice(found);
+                }
+                found.is_some()
+            }
+        }
     }
 }
 

@@ -456,6 +456,10 @@ PACING_BURST: Final = 64 * 1024
 MAX_BATCH_PACKETS: Final = 44
 """Packets sealed in one pass: 64 KB of full datagrams, below the kernel's 64 segments."""
 
+SEND_BUFFER_JOINED: Final = 1024
+"""Bytes below which pieces written to a stream are joined in its send buffer: an object of Python
+takes some fifty bytes of its own."""
+
 PACING_QUANTUM: Final = 0.001
 """Minimum seconds between bursts, so that pacing costs no timer per packet."""
 

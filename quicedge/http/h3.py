@@ -40,6 +40,8 @@ from quicedge.shares import Standing, WorkBudget
 
 _TWO_BYTES = 0x40
 """First byte of a variable-length integer from which it has more than one byte."""
+_SMALL = 4096
+"""Bytes of content below which joining it with its frame header costs less than another write."""
 _SKIPPED = -1
 """Pseudo frame type for frames whose payload is discarded."""
 
@@ -148,7 +150,11 @@ class H3Connection:
         if data:
             if self.observer is not None:
                 self.observer.data_sent(stream_id, len(data))
-            data = b"\0" + encode_varint(len(data)) + data
+            head = b"\0" + encode_varint(len(data))
+            if len(data) < _SMALL:
+                data = head + data
+            else:
+                self._transport.send_stream_data(stream_id, head)
         self._transport.send_stream_data(stream_id, data, end_stream)
 
     def send_trailers(self, stream_id: int, fields: Sequence[Field]) -> None:

@@ -7,6 +7,8 @@ of the cipher for the whole run.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
@@ -58,6 +60,13 @@ def decode_number(truncated: int, pn_length: int, expected: int) -> int:
     if candidate > expected + window // 2 and candidate >= window:
         return candidate - window
     return candidate
+
+
+class Readable(Protocol):
+    """A send buffer (`connection.send_buffer`)."""
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Bytes `start` to `stop - 1` of the stream; raises ValueError if they are not there."""
 
 
 @native.twin
@@ -135,24 +144,25 @@ class PacketCipher:
         cid: bytes,
         number: int,
         stream_id: int,
-        data: bytearray,
+        buffer: Readable,
         start: int,
         stop: int,
-        offset: int,
         chunk: int,
         wide: bool,
         fin: bool,
     ) -> bytes:
         """Short header packets of consecutive numbers, joined, each with one STREAM frame.
 
-        `data[start:stop]` is at `offset` of the stream and goes out in chunks; `fin` is for the
-        last one. Offsets take 8 bytes where they are `wide`, else 4: one width per run keeps all
-        its packets but the last the same size.
+        Bytes `start` to `stop - 1` of the stream, which `buffer` holds, go out in chunks; `fin` is
+        for the last one. Offsets take 8 bytes where they are `wide`, else 4: one width per run
+        keeps all its packets but the last the same size.
         """
-        if not 0 <= start < stop <= len(data) or not chunk:
+        if start >= stop or not chunk:
             raise ValueError("empty run")
-        if not wide and offset + stop - start > 1 << 30:
+        if not wide and stop > 1 << 30:
             raise ValueError("offset too large")
+        data = buffer.read(start, stop)
+        size = stop - start
         encrypt, iv = self._encrypt, self._iv
         pn_length = (first_byte & 0x03) + 1
         mask_number = (1 << 8 * pn_length) - 1
@@ -163,13 +173,13 @@ class PacketCipher:
         at = number
         sealed = []
         with memoryview(data) as view:
-            for begin in range(start, stop, chunk):
+            for begin in range(0, size, chunk):
                 end = begin + chunk
-                if end >= stop:
-                    end = stop
+                if end >= size:
+                    end = size
                     frame = bytes((kind | fin,)) + frame[1:]
                 header = prefix + (at & mask_number).to_bytes(pn_length, "big")
-                where = (offset + begin - start | offset_mark).to_bytes(offset_length, "big")
+                where = (start + begin | offset_mark).to_bytes(offset_length, "big")
                 payload = b"".join((frame, where, view[begin:end]))
                 sealed.append(encrypt((iv ^ at).to_bytes(12, "big"), payload, header))
                 at += 1

@@ -18,7 +18,6 @@ from quicedge.quic.connection.drops import DropReason
 from quicedge.quic.connection.handshake import Handshake
 from quicedge.quic.connection.paths import Paths
 from quicedge.quic.connection.recovery import PACKET_THRESHOLD, TIME_THRESHOLD, Recovery
-from quicedge.quic.connection.sent_packets import SentPacketRun
 from quicedge.quic.connection.stats import ConnectionCounters
 from quicedge.quic.ending import Ending
 from quicedge.quic.errors import transport_error_name
@@ -123,14 +122,24 @@ class Observer:
             )
         )
 
-    def run_sent(self, run: SentPacketRun) -> None:
-        full = len(run) - 1
-        stream_id = run.stream.id
-        self.trace.stream_packets_sent(run.first, full, run.size, stream_id, run.offset, run.chunk)
-        last = run.offset + full * run.chunk
-        self.trace.stream_packet_sent(
-            run.stop - 1, run.last_size, stream_id, last, run.end - last, run.fin
-        )
+    def run_sent(
+        self,
+        first: int,
+        packets: int,
+        stream_id: int,
+        start: int,
+        end: int,
+        chunk: int,
+        fin: bool,
+        size: int,
+        last_size: int,
+    ) -> None:
+        """Packets from `first` on carry bytes `start` to `end - 1` of a stream, and the end of it
+        if `fin`; sizes are on the wire."""
+        full = packets - 1
+        self.trace.stream_packets_sent(first, full, size, stream_id, start, chunk)
+        last = start + full * chunk
+        self.trace.stream_packet_sent(first + full, last_size, stream_id, last, end - last, fin)
 
     def packet_received(self, epoch: Epoch, number: int, payload: bytes, size: int) -> None:
         frame = lone_stream_frame(payload) if epoch is Epoch.ONE_RTT else None

@@ -2,9 +2,9 @@
 
 Each part reports whether it has frames (`has_frames`) and writes those that fit (`write_frames`).
 Once the handshake is confirmed, stream data is sent in runs of full packets that are sealed in one
-pass and recorded as one `SentPacketRun`; everything else is sent in single packets, together with a
-pending ACK and the stream data that fits. An ACK that is not due yet lets a run go first if data
-remains after it. Before that, packets of several epochs share datagrams.
+pass and recorded as one in `Recovery.runs`; everything else is sent in single packets, together
+with a pending ACK and the stream data that fits. An ACK that is not due yet lets a run go first if
+data remains after it. Before that, packets of several epochs share datagrams.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from quicedge.quic.connection.idle import IdleTimer
 from quicedge.quic.connection.observer import Observer
 from quicedge.quic.connection.paths import Path, Paths
 from quicedge.quic.connection.recovery import Recovery
-from quicedge.quic.connection.sent_packets import SentPacket, SentPacketRun
+from quicedge.quic.connection.sent_packets import SentPacket
 from quicedge.quic.connection.signals import ConfirmationSignal, CryptoFrames, PathFrames, Pings
 from quicedge.quic.connection.spaces import NumberSkipper, PacketSpace
 from quicedge.quic.connection.stats import ConnectionCounters
@@ -355,9 +355,10 @@ class Packer:
         assert send is not None
         assert path.mtu is not None
         buffer = send.buffer
-        if not buffer.pending.starts:
+        pending = buffer.pending
+        if pending is None:
             return False
-        start = buffer.pending.starts[0]
+        start = pending[0]
         size = path.mtu.current
         space = self._spaces[Epoch.ONE_RTT]
         cid = self._remote_ids.current.cid
@@ -375,24 +376,24 @@ class Packer:
         keys = self._prepare_short(space, packets)
         first = space.next_number
         space.next_number += packets
-        base = buffer.base
         data = keys.cipher.seal_run(
-            self._first_byte(pn_length), cid, first, stream.id,
-            buffer.data, start - base, end - base, start, chunk, wide, fin,
-        )  # fmt: skip
+            self._first_byte(pn_length), cid, first, stream.id, buffer, start, end, chunk, wide, fin
+        )
         last_size = overhead + end - start - (packets - 1) * chunk
         self._streams.sent(stream, start, end)
         recovery = self._recovery
-        run = SentPacketRun(
+        recovery.runs.append(
             first, first + packets, stream, start, end, chunk, fin, size, last_size, now,
             recovery.delivered, recovery.delivered_time or now, recovery.app_limited,
         )  # fmt: skip
-        recovery.on_run_sent(run, space)
+        recovery.on_run_sent(len(data), now, space)
         self._counters.packets_sent += packets
         if self.ecn and path.ecn is not None:
             path.ecn.on_sent(space.epoch, first, first + packets)
         if self.observer is not None:
-            self.observer.run_sent(run)
+            self.observer.run_sent(
+                first, packets, stream.id, start, end, chunk, fin, size, last_size
+            )
         path.bytes_sent += len(data)
         self._counters.bytes_sent += len(data)
         self._idle.on_sent_eliciting(now, recovery.probe_timeout())

@@ -12,7 +12,7 @@ from typing import Any
 
 from quicedge.config.limits import BASE_DATAGRAM_SIZE, MTU_BLACK_HOLE_FLIGHTS, PTO_PROBES
 from quicedge.quic.congestion import CongestionController
-from quicedge.quic.connection.sent_packets import RunLog, SentPacket, SentPacketRun
+from quicedge.quic.connection.sent_packets import RunLog, SentPacket
 from quicedge.quic.connection.spaces import PacketSpace
 from quicedge.quic.frames import Epoch
 from quicedge.quic.losses import LostPackets
@@ -153,11 +153,9 @@ class Recovery:
             self.bytes_in_flight += packet.size
             self.pacer.on_sent(packet.size)
 
-    def on_run_sent(self, run: SentPacketRun, space: PacketSpace) -> None:
-        """Record a run of packets sent."""
-        self.runs.append(run)
-        nbytes = run.wire_bytes
-        space.last_eliciting_sent = run.sent_time
+    def on_run_sent(self, nbytes: int, now: float, space: PacketSpace) -> None:
+        """Account for packets appended to `runs`, `nbytes` on the wire."""
+        space.last_eliciting_sent = now
         self.bytes_in_flight += nbytes
         self.pacer.on_sent(nbytes)
 
@@ -168,8 +166,7 @@ class Recovery:
                 self.bytes_in_flight -= packet.size
         space.sent.clear()
         if space.epoch is ONE_RTT:
-            for run in self.runs.clear():
-                self.bytes_in_flight -= run.wire_bytes
+            self.bytes_in_flight -= self.runs.clear()
         space.ack_at = None
         space.eliciting_in_flight = space.probes = 0
         space.loss_time = None
@@ -217,10 +214,8 @@ class Recovery:
             None,
         )
         found = self.runs.oldest_unrepeated() if space.epoch is ONE_RTT else None
-        if found is not None and (oldest is None or found[1].first < oldest.number):
-            run = self.runs.split_first(found[0])
-            run.resent = True
-            self._on_stream_data(False, run.stream, run.offset, run.end, run.fin)
+        if found is not None and (oldest is None or found < oldest.number):
+            self._on_stream_data(False, *self.runs.repeat_oldest())
             return True
         if oldest is None:
             return False
@@ -251,7 +246,7 @@ class Recovery:
         newly_acked = self.newly_acked = []
         acked_bytes = 0
         eliciting = large = False
-        sampled: SentPacketRun | SentPacket | None = None
+        sampled: tuple[float, int, float, bool] | None = None
 
         for packet in _within(space.sent, ranges):
             self._take(packet, space)
@@ -259,34 +254,34 @@ class Recovery:
             large |= packet.size > BASE_DATAGRAM_SIZE
             if packet.in_flight:
                 acked_bytes += packet.size
-                sampled = packet
+                sampled = (
+                    packet.sent_time, packet.delivered, packet.delivered_time, packet.app_limited
+                )  # fmt: skip
             newest, newest_sent = packet.number, packet.sent_time
             newly_acked.append((newest, newest + 1))
             for delivery, args in packet.deliveries:
                 delivery(True, *args)
-        if is_application and self.runs:
-            taken = self.runs.take(ranges)
-            for run in taken:
-                nbytes = run.wire_bytes
-                self.bytes_in_flight -= nbytes
-                acked_bytes += nbytes
-                large |= run.largest > BASE_DATAGRAM_SIZE
-                newly_acked.append((run.first, run.stop))
-                self._on_stream_data(True, run.stream, run.offset, run.end, run.fin)
-            if taken:
-                eliciting = True
-                last = taken[-1]
-                if last.stop - 1 > newest:
-                    newest, newest_sent = last.stop - 1, last.sent_time
-                    sampled = last
+        if is_application and (settled := self.runs.acknowledge(ranges)) is not None:
+            spans, pieces, nbytes, largest_size = settled[:4]
+            eliciting = True
+            large |= largest_size > BASE_DATAGRAM_SIZE
+            self.bytes_in_flight -= nbytes
+            acked_bytes += nbytes
+            newly_acked += spans
+            last = spans[-1][1] - 1
+            if last > newest:
+                sampled = settled[4:]
+                newest, newest_sent = last, sampled[0]
+            for stream, start, stop, fin in pieces:
+                self._on_stream_data(True, stream, start, stop, fin)
         if newest < 0:
             return
         if large:
             self.large_datagrams.on_acked()
         round_ended = False
         if sampled is not None:
-            self._sample_delivery_rate(sampled, acked_bytes, now)
-            round_ended = sampled.delivered >= self._round_delivered
+            self._sample_delivery_rate(*sampled, acked_bytes, now)
+            round_ended = sampled[1] >= self._round_delivered
         self.newest_acked_sent_time = newest_sent
 
         self.delivered += acked_bytes
@@ -355,14 +350,21 @@ class Recovery:
         return in_flight * 2 > window if self.controller.in_slow_start else in_flight >= window
 
     def _sample_delivery_rate(
-        self, sent: SentPacketRun | SentPacket, acked_bytes: int, now: float
+        self,
+        sent_time: float,
+        delivered: int,
+        delivered_time: float,
+        app_limited: bool,
+        acked_bytes: int,
+        now: float,
     ) -> None:
-        elapsed = now - max(sent.delivered_time, sent.sent_time)
+        """A sample from the newest packet acknowledged: what `SentPacket` says of it."""
+        elapsed = now - max(delivered_time, sent_time)
         if elapsed > 0:
-            rate = (self.delivered + acked_bytes - sent.delivered) / elapsed
-            if not sent.app_limited or self.delivery_rate is None or rate > self.delivery_rate:
+            rate = (self.delivered + acked_bytes - delivered) / elapsed
+            if not app_limited or self.delivery_rate is None or rate > self.delivery_rate:
                 self.delivery_rate = rate
-            self.controller.on_delivery_rate(rate, app_limited=sent.app_limited)
+            self.controller.on_delivery_rate(rate, app_limited=app_limited)
 
     def _set_pace(self) -> None:
         if self.rtt.initialized:
@@ -455,30 +457,19 @@ class Recovery:
         self, space: PacketSpace, now: float, delay: float, large_sent: list[float]
     ) -> list[tuple[int, int, float, bool]]:
         largest = space.largest_acked
-        threshold = largest - PACKET_THRESHOLD
-        late: list[tuple[int, int]] = []
-        for run in self.runs.runs:
-            if run.first > largest:
-                break
-            due = run.sent_time + delay
-            if due <= now:
-                late.append((run.first, min(run.stop, largest + 1)))
-                continue
-            if run.first <= threshold:
-                late.append((run.first, min(run.stop, threshold + 1)))
-            if run.stop - 1 > threshold and (space.loss_time is None or due < space.loss_time):
-                space.loss_time = due
+        due, found = self.runs.lose(largest, largest - PACKET_THRESHOLD, delay, now)
+        if due is not None and (space.loss_time is None or due < space.loss_time):
+            space.loss_time = due
         lost = []
-        for run in self.runs.take(late):
-            nbytes = run.wire_bytes
+        for first, stop, sent_time, nbytes, largest_size, piece in found:
             self.bytes_in_flight -= nbytes
             self.bytes_lost += nbytes
-            self.packets_lost += len(run)
-            lost.append((run.first, run.stop, run.sent_time, True))
-            if run.largest > BASE_DATAGRAM_SIZE:
-                large_sent.append(run.sent_time)
-            if not run.resent:
-                self._on_stream_data(False, run.stream, run.offset, run.end, run.fin)
+            self.packets_lost += stop - first
+            lost.append((first, stop, sent_time, True))
+            if largest_size > BASE_DATAGRAM_SIZE:
+                large_sent.append(sent_time)
+            if piece is not None:
+                self._on_stream_data(False, *piece)
         return lost
 
     def _is_persistent(self, lost: list[tuple[int, int, float, bool]]) -> bool:

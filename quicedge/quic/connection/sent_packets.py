@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from quicedge import native
+
 Delivery = tuple[Callable[..., None], tuple[Any, ...]]
 """Called with True (acknowledged) or False (lost), then with the arguments."""
 
@@ -56,16 +58,32 @@ class SentPacket:
         """Whether a probe has repeated its content, so that its loss retransmits nothing."""
 
 
-class SentPacketRun:
+Span = tuple[int, int]
+"""Packet numbers, the end exclusive."""
+
+Piece = tuple[Any, int, int, bool]
+"""Bytes of a stream that packets carried: the stream, start, stop, whether they include its end."""
+
+Settled = tuple[list[Span], list[Piece], int, int, float, int, float, bool]
+"""Acknowledged packets: their numbers and the stream bytes in them, both joined where they are
+consecutive; their size and that of the largest on the wire; of the newest packet the time it was
+sent, and `delivered`, `delivered_time` and `app_limited` as in `SentPacket`."""
+
+Lost = tuple[int, int, float, int, int, Piece | None]
+"""Lost packets: numbers (the end exclusive), when they were sent, their size and that of the
+largest on the wire, and the stream bytes to send again, None if a probe has repeated them."""
+
+
+class _Run:
     """Packets `first` to `stop - 1`, each except the last with `chunk` bytes of `stream`.
 
-    `size`: bytes on the wire of each packet except the last, `last_size`: of the last. `offset` to
+    `size`: bytes on the wire of each packet except the last, `last_size`: of the last. `start` to
     `end`: the stream bytes they carry. `fin`: whether the last one ends the stream.
     """
 
     __slots__ = (
         "app_limited", "chunk", "delivered", "delivered_time", "end", "fin", "first", "last_size",
-        "offset", "resent", "sent_time", "size", "stop", "stream",
+        "resent", "sent_time", "size", "start", "stop", "stream",
     )  # fmt: skip
 
     def __init__(
@@ -73,7 +91,7 @@ class SentPacketRun:
         first: int,
         stop: int,
         stream: Any,
-        offset: int,
+        start: int,
         end: int,
         chunk: int,
         fin: bool,
@@ -88,7 +106,7 @@ class SentPacketRun:
         self.first = first
         self.stop = stop
         self.stream = stream
-        self.offset = offset
+        self.start = start
         self.end = end
         self.chunk = chunk
         self.fin = fin
@@ -100,9 +118,6 @@ class SentPacketRun:
         self.app_limited = app_limited
         self.resent = resent
 
-    def __len__(self) -> int:
-        return self.stop - self.first
-
     @property
     def wire_bytes(self) -> int:
         """Total size on the wire, in bytes."""
@@ -113,10 +128,14 @@ class SentPacketRun:
         """Size on the wire of the largest packet, in bytes."""
         return self.size if self.stop - self.first > 1 else self.last_size
 
-    def split(self, packet_number: int) -> SentPacketRun:
+    @property
+    def piece(self) -> Piece:
+        return self.stream, self.start, self.end, self.fin
+
+    def split(self, packet_number: int) -> _Run:
         """Truncate the run at `packet_number` and return the rest as a separate run."""
-        cut = self.offset + (packet_number - self.first) * self.chunk
-        rest = SentPacketRun(
+        cut = self.start + (packet_number - self.first) * self.chunk
+        rest = _Run(
             packet_number, self.stop, self.stream, cut, self.end, self.chunk, self.fin,
             self.size, self.last_size, self.sent_time, self.delivered, self.delivered_time,
             self.app_limited, self.resent,
@@ -128,35 +147,137 @@ class SentPacketRun:
         return rest
 
 
+@native.twin
 class RunLog:
-    """Runs in flight. Invariant: ascending and disjoint packet numbers."""
+    """Runs of packets in flight, each packet of which carries bytes of one stream and nothing else.
 
-    __slots__ = ("runs",)
+    `append` them in the order of their numbers; `acknowledge`, `lose` and `clear` settle each
+    packet once.
+    """
+
+    __slots__ = ("_runs",)
 
     def __init__(self) -> None:
-        self.runs: list[SentPacketRun] = []
+        self._runs: list[_Run] = []
+        """Invariant: ascending and disjoint packet numbers."""
 
     def __bool__(self) -> bool:
-        return bool(self.runs)
+        return bool(self._runs)
 
-    def append(self, run: SentPacketRun) -> None:
-        self.runs.append(run)
+    def append(
+        self,
+        first: int,
+        stop: int,
+        stream: Any,
+        start: int,
+        end: int,
+        chunk: int,
+        fin: bool,
+        size: int,
+        last_size: int,
+        sent_time: float,
+        delivered: int,
+        delivered_time: float,
+        app_limited: bool,
+    ) -> None:
+        """Packets `first` to `stop - 1` were sent, each except the last with `chunk` bytes of
+        `stream` and `size` bytes on the wire; together they carry `start` to `end - 1`, and the end
+        of the stream if `fin`. The rest is as in `SentPacket`."""
+        self._runs.append(
+            _Run(
+                first, stop, stream, start, end, chunk, fin, size, last_size, sent_time,
+                delivered, delivered_time, app_limited,
+            )
+        )  # fmt: skip
 
-    def take(self, ranges: list[tuple[int, int]]) -> list[SentPacketRun]:
-        """Remove and return the packets in the ranges (ascending, disjoint, `stop` exclusive)."""
-        taken: list[SentPacketRun] = []
-        if not self.runs:
-            return taken
-        kept: list[SentPacketRun] = []
+    def acknowledge(self, ranges: list[Span]) -> Settled | None:
+        """Settle the packets in the ranges of an ACK (ascending, disjoint); None if there are
+        none."""
+        taken = self._take(ranges)
+        if not taken:
+            return None
+        spans: list[Span] = []
+        pieces: list[Piece] = []
+        nbytes = largest = 0
+        stop = end = -1
+        stream = None
+        for run in taken:
+            nbytes += run.wire_bytes
+            largest = max(largest, run.largest)
+            if run.first == stop:
+                spans[-1] = spans[-1][0], run.stop
+            else:
+                spans.append((run.first, run.stop))
+            if run.start == end and run.stream is stream:
+                pieces[-1] = stream, pieces[-1][1], run.end, run.fin
+            else:
+                pieces.append(run.piece)
+            stop = run.stop
+            # Nothing joins the end of a stream.
+            stream, end = run.stream, -1 if run.fin else run.end
+        return (
+            spans, pieces, nbytes, largest, run.sent_time, run.delivered, run.delivered_time,
+            run.app_limited,
+        )  # fmt: skip
+
+    def lose(
+        self, largest_acked: int, threshold: int, delay: float, now: float
+    ) -> tuple[float | None, list[Lost]]:
+        """Settle packets that are lost by reordering or by time (RFC 9002 section 6.1): below
+        `largest_acked`, and either up to `threshold` or sent `delay` ago. Returns when the next one
+        will be lost by time, if any, and those that are."""
+        late: list[Span] = []
+        next_time: float | None = None
+        for run in self._runs:
+            if run.first > largest_acked:
+                break
+            # Compare the same sum as the timer: a difference may round the other way for ever.
+            due = run.sent_time + delay
+            if due <= now:
+                late.append((run.first, min(run.stop, largest_acked + 1)))
+                continue
+            if run.first <= threshold:
+                late.append((run.first, min(run.stop, threshold + 1)))
+            if run.stop - 1 > threshold and (next_time is None or due < next_time):
+                next_time = due
+        return next_time, [
+            (
+                run.first, run.stop, run.sent_time, run.wire_bytes, run.largest,
+                None if run.resent else run.piece,
+            )
+            for run in (self._take(late) if late else ())
+        ]  # fmt: skip
+
+    def oldest_unrepeated(self) -> int | None:
+        """Number of the oldest packet that no probe has repeated."""
+        return next((run.first for run in self._runs if not run.resent), None)
+
+    def repeat_oldest(self) -> Piece:
+        """Mark that packet as repeated and return its stream bytes; it stays in flight."""
+        index, run = next((index, run) for index, run in enumerate(self._runs) if not run.resent)
+        if run.stop - run.first > 1:
+            self._runs.insert(index + 1, run.split(run.first + 1))
+        run.resent = True
+        return run.piece
+
+    def clear(self) -> int:
+        """Forget all packets; returns their size on the wire."""
+        runs, self._runs = self._runs, []
+        return sum(run.wire_bytes for run in runs)
+
+    def _take(self, ranges: list[Span]) -> list[_Run]:
+        """Remove and return the packets in the ranges."""
+        taken: list[_Run] = []
+        kept: list[_Run] = []
         index = 0
         count = len(ranges)
-        for position, run in enumerate(self.runs):
+        for position, run in enumerate(self._runs):
             while index < count and ranges[index][1] <= run.first:
                 index += 1
             if index == count:
-                kept.extend(self.runs[position:])
+                kept.extend(self._runs[position:])
                 break
-            cursor: SentPacketRun | None = run
+            cursor: _Run | None = run
             at = index
             while cursor is not None:
                 if at == count or ranges[at][0] >= cursor.stop:
@@ -175,23 +296,5 @@ class RunLog:
                 else:
                     taken.append(cursor)
                     cursor = None
-        self.runs = kept
+        self._runs = kept
         return taken
-
-    def oldest_unrepeated(self) -> tuple[int, SentPacketRun] | None:
-        """The oldest run not repeated by a probe, with its index."""
-        for index, run in enumerate(self.runs):
-            if not run.resent:
-                return index, run
-        return None
-
-    def split_first(self, index: int) -> SentPacketRun:
-        """Split off the first packet of a run and return it; both stay in flight."""
-        run = self.runs[index]
-        if len(run) > 1:
-            self.runs.insert(index + 1, run.split(run.first + 1))
-        return run
-
-    def clear(self) -> list[SentPacketRun]:
-        runs, self.runs = self.runs, []
-        return runs

@@ -68,16 +68,16 @@ class CryptoFrames:
 
     @property
     def has_frames(self) -> bool:
-        return bool(self._buffer.pending.starts)
+        return self._buffer.pending is not None
 
     def write_frames(self, draft: Draft) -> bool:
         buffer = self._buffer
-        while buffer.pending.starts:
-            start = buffer.pending.starts[0]
+        while (pending := buffer.pending) is not None:
+            start, stop = pending
             room = draft.room - 1 - len(encode_varint(start)) - 2
             if room < 1:
                 return False
-            stop = min(buffer.pending.stops[0], start + room)
+            stop = min(stop, start + room)
             frame = Crypto(start, buffer.read(start, stop))
             draft.add(frame.encode(), _on_crypto, (buffer, start, stop))
             buffer.take(start, stop)

@@ -74,23 +74,11 @@ class SendHalf:
         """Whether data written would still be sent."""
         return self.reset_code is None and self.buffer.fin_offset is None
 
-    def sendable_until(self, credit: int) -> int | None:
-        """The offset up to which the first pending range may be sent; None if nothing may be sent.
-
-        `credit`: connection flow-control credit, in bytes.
-        """
-        buffer = self.buffer
-        pending = buffer.pending
-        if not pending.starts:
-            return buffer.end if buffer.fin_pending else None
-        until = min(pending.stops[0], self.limit, buffer.highest + credit)
-        return until if until > pending.starts[0] else None
-
     @property
     def is_flow_blocked(self) -> bool:
         """Whether the stream's flow-control limit blocks its first pending byte."""
-        starts = self.buffer.pending.starts
-        return bool(starts) and starts[0] >= self.limit
+        pending = self.buffer.pending
+        return pending is not None and pending[0] >= self.limit
 
 
 class Stream:

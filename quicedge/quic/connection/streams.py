@@ -710,13 +710,13 @@ class Streams:
         credit = self.send_limit - self.send_used
         first = next(iter(self.scheduler))
         assert first.send is not None
-        until = first.send.sendable_until(credit)
+        until = first.send.buffer.sendable_until(first.send.limit, credit)
         if until is not None:
             return first, until
         for stream in list(self.scheduler):
             send = stream.send
             assert send is not None
-            until = send.sendable_until(credit)
+            until = send.buffer.sendable_until(send.limit, credit)
             if until is not None:
                 return stream, until
             if not send.buffer.has_pending:
@@ -738,11 +738,11 @@ class Streams:
         assert send is not None
         buffer = send.buffer
         pending = buffer.pending
-        start = pending.starts[0] if pending.starts else buffer.end
+        start = pending[0] if pending is not None else buffer.end
         head = stream_head(stream.id, start)
         room = draft.room - len(head) - 3
         stop = min(until, start + room)
-        if room < 0 or (stop <= start and (pending.starts or not buffer.fin_pending)):
+        if room < 0 or (stop <= start and (pending is not None or not buffer.fin_pending)):
             return False
         data = buffer.read(start, stop)
         fin = self.sent(stream, start, stop)

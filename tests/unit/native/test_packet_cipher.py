@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quicedge import native
+from quicedge.quic.connection.send_buffer import SendBuffer
 from quicedge.quic.frames import Ack, Ping, Stream
 from quicedge.quic.packet_cipher import MAX_NUMBER_LENGTH, SAMPLE_LENGTH, Item, PacketCipher
 from tests.support.twins import both
@@ -28,6 +29,18 @@ NUMBERS = st.one_of(
 )  # fmt: skip
 
 PURE, COMPILED = both("PacketCipher")
+
+
+class Window:
+    """Bytes of a stream from `offset` on."""
+
+    def __init__(self, data: bytes, offset: int) -> None:
+        self.data, self.offset = data, offset
+
+    def read(self, start: int, stop: int) -> bytes:
+        if start < self.offset or stop > self.offset + len(self.data):
+            raise ValueError("bytes that are not buffered")
+        return self.data[start - self.offset : stop - self.offset]
 
 
 def ciphers(suite: int, seed: bytes = b"k") -> list[PacketCipher]:
@@ -83,23 +96,22 @@ def test_packets_are_sealed_and_opened_alike(
     pn_length=st.integers(1, 4),
     stream_id=st.sampled_from([0, 63, 64, 16383, 16384, 1 << 30, (1 << 62) - 1]),
     data=st.binary(min_size=1, max_size=400),
-    skip=st.integers(0, 20),
     offset=st.one_of(st.integers(0, 1 << 20), st.integers((1 << 30) - 400, (1 << 30) + 400)),
     chunk=st.integers(1, 90),
     wide=st.booleans(),
     fin=st.booleans(),
 )
 def test_runs_are_sealed_alike_and_are_the_packets_one_by_one(
-    suite: int, number: int, pn_length: int, stream_id: int, data: bytes, skip: int, offset: int,
-    chunk: int, wide: bool, fin: bool,
+    suite: int, number: int, pn_length: int, stream_id: int, data: bytes, offset: int, chunk: int,
+    wide: bool, fin: bool,
 ) -> None:  # fmt: skip
     twins = ciphers(suite)
     first = 0x40 | (pn_length - 1)
-    buffer = bytearray(b"x" * skip + data + b"y" * skip)
-    stop = skip + len(data)
+    buffer = Window(data, offset)
+    stop = offset + len(data)
     joined = alike(
         lambda twin: twin.seal_run(
-            first, CID, number, stream_id, buffer, skip, stop, offset, chunk, wide, fin
+            first, CID, number, stream_id, buffer, offset, stop, chunk, wide, fin
         ),
         twins,
     )
@@ -240,7 +252,7 @@ def test_a_transfer_in_order_is_one_piece(twin: Any) -> None:
     cipher = twin(0x1301, b"k" * 16, b"i" * 12, b"h" * 16)
     data = bytes(range(256)) * 200
     joined = cipher.seal_run(
-        0x41, CID, 7, 4, bytearray(data), 0, len(data), 1000, 1200, False, True
+        0x41, CID, 7, 4, Window(data, 1000), 1000, 1000 + len(data), 1200, False, True
     )
     size = PN_AT + 2 + 6 + 1200 + 16
     datagrams = [joined[at : at + size] for at in range(0, len(joined), size)]
@@ -263,28 +275,62 @@ def test_keys_of_wrong_length_are_refused_alike(suite: int, sizes: tuple[int, in
     assert accepted == [sizes == (right, 12, right)] * 2
 
 
+class Text:
+    def read(self, start: int, stop: int) -> str:
+        return "x" * (stop - start)
+
+
 def test_other_than_bytes_is_refused_without_harm() -> None:
     cipher = COMPILED(0x1301, b"k" * 16, b"i" * 12, b"h" * 16)
     with pytest.raises(TypeError):
         cipher.open_run(0, [b"x" * 40, "text"], PN_AT, 0, True)
     with pytest.raises(TypeError):
-        cipher.seal_run(0x40, CID, 0, 0, b"immutable", 0, 5, 0, 1200, False, False)
+        cipher.seal_run(0x40, CID, 0, 0, Text(), 0, 5, 1200, False, False)
+    with pytest.raises(AttributeError):
+        cipher.seal_run(0x40, CID, 0, 0, b"no buffer", 0, 5, 1200, False, False)
     assert cipher.open_run(0, [], PN_AT, 0, True) == []
     short = [b"", b"x" * (PN_AT + MAX_NUMBER_LENGTH + SAMPLE_LENGTH - 1)]
     assert cipher.open_run(0, short, PN_AT, 0, True) == [(0, 1, 0, None, 0), (0, 1, 120, None, 0)]
 
 
-def test_a_run_is_of_the_bytes_as_they_were() -> None:
-    """The send buffer may change as soon as the call has returned."""
-    twins = ciphers(0x1301)
-    buffer = bytearray(b"a" * 3000)
-    before = alike(
-        lambda twin: twin.seal_run(0x41, CID, 0, 0, buffer, 0, 3000, 0, 1200, False, False), twins
+@given(
+    pieces=st.lists(st.sampled_from([1, 30, 500, 1023, 1024, 3000]), min_size=1, max_size=12),
+    chunk=st.sampled_from([100, 1200, 1417]),
+    data=st.data(),
+)
+def test_runs_take_the_bytes_of_either_send_buffer(
+    pieces: list[int], chunk: int, data: st.DataObject
+) -> None:
+    content = bytes(range(251)) * 180
+    end = sum(pieces)
+    acked = data.draw(st.integers(0, end - 1))
+    start = data.draw(st.integers(acked, end - 1))
+    stop = data.draw(st.integers(start + 1, end))
+    expected = None
+    for make in (native.PURE["SendBuffer"], SendBuffer):
+        buffer = make()
+        for size in pieces:
+            buffer.write(content[buffer.end : buffer.end + size], False)
+        buffer.take(0, end)
+        buffer.acked(0, acked, False)
+        sealed = alike(
+            lambda twin, b=buffer: twin.seal_run(
+                0x41, CID, 9, 0, b, start, stop, chunk, False, False
+            ),
+            ciphers(0x1301),
+        )
+        assert expected in (None, sealed)
+        expected = sealed
+        assert alike(
+            lambda twin, b=buffer: twin.seal_run(
+                0x41, CID, 9, 0, b, start, end + 1, chunk, False, False
+            ),
+            ciphers(0x1301),
+        ) is ValueError  # fmt: skip
+    whole = Window(content, 0)
+    assert expected == ciphers(0x1301)[0].seal_run(
+        0x41, CID, 9, 0, whole, start, stop, chunk, False, False
     )
-    kept = bytes(before)
-    buffer[:] = b"b" * 3000
-    del buffer[:2000]
-    assert before == kept
 
 
 def test_the_core_in_use_is_the_one_that_was_chosen() -> None:

@@ -8,6 +8,7 @@ from aioquic.tls import CipherSuite
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quicedge.quic.connection.send_buffer import SendBuffer
 from quicedge.quic.packet import VERSION_1, VERSION_2
 from quicedge.quic.packet_cipher import decode_number
 from quicedge.quic.protection import PacketKeys, initial_keys
@@ -84,9 +85,9 @@ def test_a_run_is_sealed_and_opened_as_its_packets_are(
         + data[at : at + chunk]
         for at in range(0, len(data), chunk)
     ]
-    joined = cipher.seal_run(
-        first, CID, number, 8, bytearray(data), 0, len(data), 0, chunk, False, True
-    )
+    buffer = SendBuffer()
+    buffer.write(data, fin=True)
+    joined = cipher.seal_run(first, CID, number, 8, buffer, 0, len(data), chunk, False, True)
     singles = [
         cipher.seal_short(first, CID, number + index, payload)
         for index, payload in enumerate(payloads)
