@@ -12,7 +12,7 @@ from aioquic import tls
 
 from quicedge.config.limits import MAX_SERVER_NAME
 
-TLS_1_2, TLS_1_3 = 0x0303, 0x0304
+_SSL_3, TLS_1_2, TLS_1_3 = 0x0300, 0x0303, 0x0304
 
 SERVER_NAME = 0
 SUPPORTED_GROUPS = 10
@@ -27,6 +27,8 @@ KEY_SHARE = 51
 
 _TOO_LONG = "A vector of the ClientHello is longer than what holds it"
 _WRONG_LENGTH = "A vector of the ClientHello has not the length of what holds it"
+_SHORTEST_BINDER = 32
+"""Bytes (RFC 8446 section 4.2.11)."""
 _REMEMBERED_LENGTH = 128
 """Bytes of a list that is remembered at most."""
 
@@ -80,8 +82,10 @@ def read_client_hello(message: bytes) -> ClientHello:
 
 def _read(message: bytes) -> ClientHello:
     _, _, version, random = _HEAD.unpack_from(message)
-    if version != TLS_1_2:
-        raise tls.AlertDecodeError("ClientHello version is not 1.2")
+    # RFC 8446 section 4.2.1: the legacy version MUST NOT be used for negotiation; appendix D.5:
+    # that of SSL 3.0 MUST be refused with a "protocol_version" alert.
+    if version <= _SSL_3:
+        raise tls.AlertProtocolVersion("ClientHello of SSL")
     session_id, at = _opaque(message, _HEAD.size, 1)
     suites, at = _opaque(message, at, 2)
     compression, at = _opaque(message, at, 1)
@@ -117,7 +121,7 @@ def _take(hello: ClientHello, kind: int, body: bytes, end: int) -> None:
     elif kind == SIGNATURE_ALGORITHMS:
         hello.signature_algorithms = _list_of_uint16s(body, 2)
     elif kind == ALPN:
-        hello.alpn_protocols = list(_opaques(_all_of(body, 2), 1))
+        hello.alpn_protocols = list(_opaques(_all_of(body, 2), least=1))
     elif kind == SUPPORTED_VERSIONS:
         hello.supported_versions = _list_of_uint16s(body, 1)
     elif kind == PSK_KEY_EXCHANGE_MODES:
@@ -144,10 +148,9 @@ def _server_name(names: bytes) -> str:
     # The name is kept, logged and listed for as long as its connection lives.
     if not 0 < len(name) <= MAX_SERVER_NAME:
         raise tls.AlertDecodeError(f"ServerName has {len(name)} bytes")
-    try:
-        return name.decode("ascii")
-    except UnicodeDecodeError:
-        raise tls.AlertDecodeError("ServerName is not ASCII") from None
+    if not name.isascii() or b"\0" in name:
+        raise tls.AlertDecodeError("ServerName is not a name in ASCII")
+    return name.decode("ascii")
 
 
 def _key_shares(body: bytes) -> dict[int, bytes]:
@@ -173,13 +176,15 @@ def _key_shares(body: bytes) -> dict[int, bytes]:
 def _pre_shared_key(body: bytes, end: int) -> OfferedPsk:
     identities, at = _opaque(body, 0, 2)
     identity, age_at = _opaque(identities, 0, 2)
+    if not identity:
+        raise tls.AlertDecodeError("PreSharedKey has an empty identity")
     ages = struct.Struct("!I")
     (age,) = ages.unpack_from(identities, age_at)
     count, next_at = 1, age_at + ages.size
     while next_at < len(identities):
         next_at = _opaque(identities, next_at, 2)[1] + ages.size
         count += 1
-    binders = list(_opaques(_all_of(body[at:], 2), 1))
+    binders = list(_opaques(_all_of(body[at:], 2), least=_SHORTEST_BINDER))
     # RFC 8446 section 4.2.11: one binder for each identity, in the same order.
     if len(binders) != count or next_at != len(identities):
         raise tls.AlertIllegalParameter("PreSharedKey has not one binder for each identity")
@@ -199,16 +204,19 @@ def _opaque(data: bytes, at: int, width: int) -> tuple[bytes, int]:
 
 
 def _all_of(data: bytes, width: int) -> bytes:
-    """The content of `data`, which must be exactly one vector."""
-    if len(data) < width or int.from_bytes(data[:width], "big") != len(data) - width:
+    """The content of `data`, which must be exactly one vector, and not empty."""
+    if len(data) <= width or int.from_bytes(data[:width], "big") != len(data) - width:
         raise tls.AlertDecodeError(_WRONG_LENGTH)
     return data[width:]
 
 
-def _opaques(data: bytes, width: int) -> Iterator[bytes]:
+def _opaques(data: bytes, least: int) -> Iterator[bytes]:
+    """Vectors of at least `least` bytes, each with a length prefix of one byte."""
     at = 0
     while at < len(data):
-        value, at = _opaque(data, at, width)
+        value, at = _opaque(data, at, 1)
+        if len(value) < least:
+            raise tls.AlertDecodeError("A vector of the ClientHello is too short")
         yield value
 
 

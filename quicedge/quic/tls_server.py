@@ -268,6 +268,9 @@ class ServerTls:
         # requirements MUST abort the handshake with a "missing_extension" alert.
         if hello.key_shares is None or hello.supported_groups is None:
             raise tls.AlertMissingExtension("ClientHello has no key share or no groups")
+        # RFC 8446 section 4.2.8: clients MUST NOT offer shares for groups that they do not list.
+        if not hello.key_shares.keys() <= set(hello.supported_groups):
+            raise tls.AlertIllegalParameter("A key share is of a group that was not offered")
         if hello.pre_shared_key is None and hello.signature_algorithms is None:
             raise tls.AlertMissingExtension("ClientHello has no signature algorithms")
         # RFC 8446 section 4.2.9: if clients offer "pre_shared_key" without a
@@ -376,9 +379,6 @@ class ServerTls:
             theirs = shares.get(group.number)
             if theirs is None:
                 continue
-            # RFC 8446 section 4.2.8: each key share MUST correspond to a group offered.
-            if group.number not in (hello.supported_groups or ()):
-                raise tls.AlertIllegalParameter("A key share is of a group that was not offered")
             try:
                 ours, shared = group.agree(theirs)
             except ValueError:

@@ -19,6 +19,13 @@ def inputs(seeds: Sequence[bytes], rng: random.Random) -> Iterator[bytes]:
         yield bytes(data[:MOST])
 
 
+def mutate(data: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
+    """`data` with one change, which may take a piece of `others`."""
+    changed = bytearray(data)
+    _mutate(changed, others, rng)
+    return bytes(changed)
+
+
 def _mutate(data: bytearray, seeds: Sequence[bytes], rng: random.Random) -> None:
     at = rng.randrange(len(data) + 1)
     end = min(len(data), at + rng.randint(1, 16))

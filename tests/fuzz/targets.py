@@ -7,6 +7,7 @@ A target is a function of bytes with seeds to begin from; exceptions that are pa
 from __future__ import annotations
 
 import asyncio
+import random
 import tempfile
 import tomllib
 from collections.abc import Callable
@@ -41,6 +42,7 @@ from quicedge.proxy.trace_context import trace_context
 from quicedge.qlog.analyse import analyse
 from quicedge.qlog.report import page
 from quicedge.qlog.validate import validate
+from quicedge.quic.client_hello import read_client_hello
 from quicedge.quic.errors import TransportError
 from quicedge.quic.events import ConnectionTerminated
 from quicedge.quic.frames import describe, encode_varint
@@ -52,6 +54,7 @@ from quicedge.upstream.connection import Counters
 from quicedge.upstream.h1 import H1Connection
 from quicedge.upstream.h1_request import encode_head
 from quicedge.upstream.h2 import H2Connection
+from tests.support import hellos
 from tests.support.dnsserver import https_record, response
 from tests.support.h1client import H1Client
 from tests.support.h2client import SessionHarness
@@ -163,6 +166,16 @@ def transport_parameters(data: bytes) -> None:
     server = Hostile().greet().server
     with suppress(TransportError):
         server.handshake.on_peer_parameters(data, "test")
+
+
+@target(lambda: [bytes(8), b"\x01" * 8, *(hello.encode() for hello in hellos.seeds())])
+def client_hello(data: bytes) -> None:
+    """A ClientHello: what OpenSSL and aioquic make of it, and bytes that are none."""
+    hello = hellos.mutated(random.Random(data))
+    hellos.compare_with_openssl(hello)
+    hellos.compare_with_aioquic(hello)
+    with suppress(tls.Alert):
+        read_client_hello(data)
 
 
 @target(lambda: [bytes(64), b"\x01" * 90])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from aioquic import tls
 from aioquic.buffer import Buffer
@@ -9,14 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quicedge.quic.client_hello import read_client_hello
+from tests.support.hellos import compare_with_aioquic, compare_with_openssl, mutated, read_alike
 
 NAMES = st.from_regex(r"[a-z0-9.-]{1,60}", fullmatch=True)
-UINT16S = st.lists(st.integers(0, 0xFFFF), max_size=20)
+UINT16S = st.lists(st.integers(0, 0xFFFF), min_size=1, max_size=20)
 TICKETS = st.lists(
     st.tuples(st.binary(min_size=1, max_size=200), st.integers(0, 2**32 - 1)),
     min_size=1,
     max_size=3,
 )
+ONE_IDENTITY = b"\x00\x07\x00\x01t\x00\x00\x00\x05"
 
 
 def encoded(hello: tls.ClientHello) -> bytes:
@@ -49,7 +53,7 @@ def sample(**changes: object) -> tls.ClientHello:
         random=st.binary(min_size=32, max_size=32),
         legacy_session_id=st.binary(max_size=32),
         cipher_suites=UINT16S,
-        alpn_protocols=st.none() | st.lists(NAMES, max_size=4),
+        alpn_protocols=st.none() | st.lists(NAMES, min_size=1, max_size=4),
         early_data=st.booleans(),
         key_share=st.lists(
             st.tuples(st.integers(0, 0xFFFF), st.binary(min_size=1, max_size=80)),
@@ -58,7 +62,7 @@ def sample(**changes: object) -> tls.ClientHello:
         ),
         pre_shared_key=st.none()
         | TICKETS.map(lambda offered: tls.OfferedPsks(offered, [b"b" * 32] * len(offered))),
-        psk_key_exchange_modes=st.none() | st.lists(st.integers(0, 255), max_size=3),
+        psk_key_exchange_modes=st.none() | st.lists(st.integers(0, 255), min_size=1, max_size=3),
         server_name=st.none() | NAMES,
         signature_algorithms=UINT16S,
         supported_groups=UINT16S,
@@ -69,29 +73,7 @@ def test_it_agrees_with_aioquic(written: tls.ClientHello) -> None:
     message = encoded(written)
     theirs = tls.pull_client_hello(Buffer(data=message))
     ours = read_client_hello(message)
-    assert ours.random == theirs.random
-    assert ours.session_id == theirs.legacy_session_id
-    assert list(ours.cipher_suites) == theirs.cipher_suites
-    assert list(ours.compression_methods) == theirs.legacy_compression_methods
-    assert ours.server_name == theirs.server_name
-    assert ours.early_data == theirs.early_data
-    assert list((ours.key_shares or {}).items()) == theirs.key_share
-    assert list(ours.others.items()) == theirs.other_extensions
-    for mine, other in (
-        (ours.signature_algorithms, theirs.signature_algorithms),
-        (ours.supported_groups, theirs.supported_groups),
-        (ours.supported_versions, theirs.supported_versions),
-        (ours.key_exchange_modes, theirs.psk_key_exchange_modes),
-    ):
-        assert (None if mine is None else list(mine)) == other
-    assert [name.decode() for name in ours.alpn_protocols or []] == (theirs.alpn_protocols or [])
-    offered = theirs.pre_shared_key
-    assert (ours.pre_shared_key is None) == (offered is None)
-    if ours.pre_shared_key is not None and offered is not None:
-        assert ours.pre_shared_key[:2] == offered.identities[0]
-        assert ours.pre_shared_key.binder == offered.binders[0]
-        binders = b"".join(b"\x20" + binder for binder in offered.binders)
-        assert message[ours.pre_shared_key.binders_at :] == len(binders).to_bytes(2) + binders
+    read_alike(ours, theirs, message)
 
 
 @given(st.data())
@@ -116,15 +98,26 @@ def test_garbage_raises_an_alert_and_nothing_else(data: st.DataObject) -> None:
         ([(0x29, b"\x00\x00\x00\x00"), (0x39, b"")], tls.AlertIllegalParameter),  # PSK not last
         ([(0x29, b"\x00\x00\x00\x00")], tls.AlertDecodeError),  # no identity at all
         (
-            [(0x29, b"\x00\x07\x00\x01t\x00\x00\x00\x05" + b"\x00\x00")],
-            tls.AlertIllegalParameter,  # no binder
+            [(0x29, ONE_IDENTITY + b"\x00\x00")],
+            tls.AlertDecodeError,  # no binder
         ),
         (
-            [(0x29, b"\x00\x07\x00\x01t\x00\x00\x00\x05" + b"\x00\x04\x01b\x01b")],
+            [(0x29, ONE_IDENTITY + b"\x00\x20\x1f" + b"b" * 31)],
+            tls.AlertDecodeError,  # a binder shorter than any hash
+        ),
+        (
+            [(0x29, b"\x00\x06\x00\x00\x00\x00\x00\x05\x00\x21\x20" + b"b" * 32)],
+            tls.AlertDecodeError,  # an empty identity
+        ),
+        (
+            [(0x29, ONE_IDENTITY + b"\x00\x42" + 2 * (b"\x20" + b"b" * 32))],
             tls.AlertIllegalParameter,  # two binders for one identity
         ),
         ([(0x2D, b"\x05\x01")], tls.AlertDecodeError),  # longer than its extension
         ([(0x2D, b"\x01\x01\x01")], tls.AlertDecodeError),  # shorter than its extension
+        ([(0x2D, b"\x00")], tls.AlertDecodeError),  # empty
+        ([(0x1B, b"\x00")], tls.AlertDecodeError),
+        ([(0x1B, b"\x03\x00\x01\x00")], tls.AlertDecodeError),  # half an integer
     ],
 )
 def test_what_a_hello_may_not_hold(
@@ -138,6 +131,7 @@ def test_what_a_hello_may_not_hold(
     ("name", "alert"),
     [
         (b"\x00\x04\x00\x00\x01\xe9", tls.AlertDecodeError),  # not ASCII
+        (b"\x00\x05\x00\x00\x02a\x00", tls.AlertDecodeError),  # ends early for some
         (b"\x00\x04\x01\x00\x01a", tls.AlertIllegalParameter),  # no host name
         (b"\x00\x08\x00\x00\x01a\x00\x00\x01b", tls.AlertDecodeError),  # two names
         (b"\x00\x00", tls.AlertDecodeError),  # no name
@@ -157,9 +151,36 @@ def test_the_longest_server_name() -> None:
     assert hello.server_name == name.decode()
 
 
-def test_a_hello_of_another_version_and_bytes_behind_it() -> None:
+@pytest.mark.parametrize(
+    "member", ["alpn_protocols", "signature_algorithms", "supported_groups", "supported_versions"]
+)
+def test_lists_are_not_empty(member: str) -> None:
+    with pytest.raises(tls.AlertDecodeError):
+        read_client_hello(encoded(sample(**{member: []})))
+
+
+def test_the_legacy_version_does_not_matter() -> None:
+    message = encoded(sample())
+    assert read_client_hello(message[:4] + b"\x03\x01" + message[6:]) == read_client_hello(message)
+    with pytest.raises(tls.AlertProtocolVersion):
+        read_client_hello(message[:4] + b"\x03\x00" + message[6:])
+
+
+def test_bytes_behind_a_hello() -> None:
     message = encoded(sample())
     with pytest.raises(tls.AlertDecodeError):
-        read_client_hello(message[:4] + b"\x03\x01" + message[6:])
-    with pytest.raises(tls.AlertDecodeError):
         read_client_hello(message + b"\0")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_openssl_accepts_and_refuses_the_same(seed: int) -> None:
+    rng = random.Random(seed)
+    for _ in range(500):
+        compare_with_openssl(mutated(rng))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_aioquic_reads_the_same_in_what_we_accept(seed: int) -> None:
+    rng = random.Random(seed)
+    for _ in range(500):
+        compare_with_aioquic(mutated(rng))
