@@ -19,6 +19,8 @@ class Command(StrEnum):
     VALIDATE = "validate"
     """Everything that a reload does, up to the point where it would change something."""
     STATUS = "status"
+    RENEW = "renew"
+    """Order certificates by ACME now: those named in the arguments, or all."""
     STOP = "stop"
     STOP_NOW = "stop-now"
 
@@ -26,6 +28,7 @@ class Command(StrEnum):
 class CommandRequest(Struct, frozen=True):
     command: str
     """A `Command`; a newer program may send one that this one does not know."""
+    arguments: list[str] = []
 
 
 class CommandReply(Struct, frozen=True, kw_only=True):

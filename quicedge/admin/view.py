@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Protocol
 
 from msgspec import Meta, Struct, field
 
+from quicedge.acme.status import AcmeStatus
 from quicedge.config.schema import Config
 from quicedge.native import Core
 from quicedge.proxy.alt_svc import Advertising
@@ -158,6 +159,8 @@ class Status(Struct, frozen=True, kw_only=True):
     listeners: list[ListenerStatus]
     workers: list[WorkerStatus]
     certificates: list[CertificateStatus] = []
+    acme: AcmeStatus | None = None
+    """None: certificates are not ordered by ACME."""
     alt_svc: list[AltSvcStatus] = []
     """By TCP listener, where HTTP/3 is served too."""
     spans: SpanCounts | None = None

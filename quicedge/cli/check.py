@@ -9,6 +9,7 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 
+from quicedge.acme.names import wanted
 from quicedge.cli import findings
 from quicedge.cli.dns.resolver import DNS_PORT
 from quicedge.cli.explain import explain, parse_supposed
@@ -158,7 +159,9 @@ def plan(config: Config) -> list[str]:
     lines.append(f"run {config.workers} worker(s)")
     for certificate in config.tls.certificates:
         lines.append(f"serve the certificate {certificate.cert}")
-    if not config.tls.certificates:
+    if config.tls.acme is not None:
+        lines.append(f"order certificates by ACME for {', '.join(wanted(config)) or 'no host'}")
+    elif not config.tls.certificates:
         lines.append("create a development certificate under certs/")
     for route in config.routes:
         lines.append(describe_route(config, route))

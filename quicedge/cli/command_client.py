@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,14 +32,19 @@ def control_options(command: F) -> F:
 
 
 def ask(
-    command: Command, config: str | None, path: str | None, *, until_end: bool = False
+    command: Command,
+    config: str | None,
+    path: str | None,
+    arguments: Iterable[str] = (),
+    *,
+    until_end: bool = False,
 ) -> CommandReply:
     """The edge's reply; raises click.ClickException when it refuses or cannot be reached.
 
     `until_end`: return only when the edge has ended.
     """
     with _connect(config, path) as edge, edge.makefile("rb") as answer:
-        edge.sendall(msgspec.json.encode(CommandRequest(command)) + b"\n")
+        edge.sendall(msgspec.json.encode(CommandRequest(command, list(arguments))) + b"\n")
         line = answer.readline()
         if not line:
             raise click.ClickException("the edge closed the connection; see its log")

@@ -13,6 +13,7 @@ import click
 import msgspec
 
 from quicedge.config import devcerts
+from quicedge.config.control_path import user_state_directory
 from quicedge.config.limits import MAX_WORKERS
 from quicedge.config.loader import ConfigError, config_from_options, load_config
 from quicedge.config.schema import Certificate, Config
@@ -44,6 +45,22 @@ class Options:
     listen: tuple[str, ...] = ()
     workers: int | None = None
     admin: str | None = None
+    hosts: tuple[str, ...] = ()
+    email: str | None = None
+    agree_to_terms: bool = False
+    staging: bool = False
+
+    @property
+    def acme(self) -> dict[str, Any] | None:
+        """`[tls.acme]`; None: no certificate is ordered."""
+        if self.email is None:
+            return None
+        keys = {
+            "email": self.email,
+            "agree_to_terms": self.agree_to_terms,
+            "staging": self.staging,
+        }
+        return {key: value for key, value in keys.items() if value}
 
 
 def config_options(run: Callable[..., Any]) -> Callable[..., Any]:
@@ -57,9 +74,16 @@ def config_options(run: Callable[..., Any]) -> Callable[..., Any]:
         listen: tuple[str, ...],
         workers: int | None,
         admin: str | None,
+        hosts: tuple[str, ...],
+        email: str | None,
+        agree_to_terms: bool,
+        staging: bool,
         **others: Any,
     ) -> Any:
-        return run(Options(path, upstream, root, listen, workers, admin), **others)
+        options = Options(
+            path, upstream, root, listen, workers, admin, hosts, email, agree_to_terms, staging
+        )
+        return run(options, **others)
 
     for option in (
         click.option(
@@ -72,7 +96,27 @@ def config_options(run: Callable[..., Any]) -> Callable[..., Any]:
             multiple=True,
             metavar="ADDRESS",
             help=f"Address, host:port or [v6]:port, for UDP and TCP (repeatable) "
-            f"[default: loopback, port {DEVELOPMENT_PORT}].",
+            f"[default: loopback, port {DEVELOPMENT_PORT}; with --email all, port 443].",
+        ),
+        click.option(
+            "--staging", is_flag=True, help="With --email: order certificates to try it out."
+        ),
+        click.option(
+            "--agree-to-terms",
+            is_flag=True,
+            help="With --email: accept the terms of service of Let's Encrypt.",
+        ),
+        click.option(
+            "--email",
+            metavar="ADDRESS",
+            help="Order certificates for the hosts from Let's Encrypt, with this contact.",
+        ),
+        click.option(
+            "--host",
+            "hosts",
+            multiple=True,
+            metavar="NAME",
+            help="With --email: serve this host (repeatable).",
         ),
         click.option(
             "--admin",
@@ -102,18 +146,27 @@ def make_config(options: Options, *, machine: bool = True) -> Config:
     path = options.path
     if sum(option is not None for option in (path, options.upstream, options.root)) != 1:
         raise click.UsageError("specify one of --config FILE, --upstream URL and --root DIRECTORY")
+    if bool(options.hosts) != (options.email is not None):
+        raise click.UsageError("--host and --email require each other")
+    if options.email is None and (options.agree_to_terms or options.staging):
+        raise click.UsageError("--agree-to-terms and --staging require --email")
     try:
         if path is None:
+            acme = options.acme
+            default = [] if acme is not None else development_listen()
             return config_from_options(
                 options.upstream,
                 root=options.root,
-                listen=list(options.listen) or development_listen(),
+                listen=list(options.listen) or default,
                 workers=options.workers,
                 admin=options.admin,
+                hosts=options.hosts,
+                acme=acme,
+                state_directory=None if acme is None else str(user_state_directory()),
             )
-        if options.listen or options.workers or options.admin:
+        if options.listen or options.workers or options.admin or options.hosts:
             raise click.UsageError(
-                "--listen, --workers and --admin cannot be combined with --config"
+                "--listen, --workers, --admin and --host cannot be combined with --config"
             )
         return load_config(path, machine=machine)
     except ConfigError as error:
@@ -124,7 +177,7 @@ def make_config(options: Options, *, machine: bool = True) -> Config:
 
 def with_certificate(config: Config) -> tuple[Config, devcerts.DevCertificate | None]:
     """Add the development certificate to a configuration without certificates."""
-    if config.tls.certificates:
+    if config.tls.certificates or config.tls.acme is not None:
         return config, None
     files = devcerts.ensure()
     certificate = Certificate(cert=str(files.cert.absolute()), key=str(files.key.absolute()))

@@ -49,22 +49,34 @@ def _written(value: Any) -> Any:
 
 def without_passwords(config: Config) -> Config:
     """The configuration as it may be shown."""
-    redis = config.limits.redis
-    if redis is None:
-        return config
-    limits = msgspec.structs.replace(config.limits, redis=_USERINFO.sub(HIDDEN, redis))
-    return msgspec.structs.replace(config, limits=limits)
+    return _with_urls(config, [url and _USERINFO.sub(HIDDEN, url) for url in _urls(config)])
 
 
 def with_passwords(config: Config, current: Config) -> Config:
     """The passwords of `current` in a configuration that was shown, and perhaps changed."""
-    if (
-        config.limits.redis is None
-        or config.limits.redis != without_passwords(current).limits.redis
-    ):
+    shown = _urls(without_passwords(current))
+    return _with_urls(
+        config,
+        [
+            known if url == hidden else url
+            for url, hidden, known in zip(_urls(config), shown, _urls(current), strict=True)
+        ],
+    )
+
+
+def _urls(config: Config) -> list[str | None]:
+    """The values that may hold a password."""
+    acme = config.tls.acme
+    return [config.limits.redis, None if acme is None else acme.storage]
+
+
+def _with_urls(config: Config, urls: list[str | None]) -> Config:
+    redis, storage = urls
+    replace = msgspec.structs.replace
+    config = replace(config, limits=replace(config.limits, redis=redis))
+    if config.tls.acme is None:
         return config
-    limits = msgspec.structs.replace(config.limits, redis=current.limits.redis)
-    return msgspec.structs.replace(config, limits=limits)
+    return replace(config, tls=replace(config.tls, acme=replace(config.tls.acme, storage=storage)))
 
 
 def _changes(old: Any, new: Any, path: str) -> Iterator[str]:

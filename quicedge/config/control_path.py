@@ -36,6 +36,18 @@ def known_paths(config: Config, config_path: str | None) -> Iterator[Path]:
     yield control_path(config, config_path)
     if config.control_socket is None:
         yield _RUNTIME / _NAME
+        yield user_state_directory() / _NAME
+
+
+def user_state_directory() -> Path:
+    """The state directory of an edge without a configuration file that has to keep something."""
+    named = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    if named:
+        return Path(named)
+    if os.geteuid() == 0:
+        return Path("/var/lib/quicedge")
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data) / "quicedge"
 
 
 def prepare_directory(path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,15 +107,22 @@ def config_from_options(
     listen: list[str] | None = None,
     workers: int | None = None,
     admin: str | None = None,
+    hosts: Sequence[str] = (),
+    acme: dict[str, Any] | None = None,
+    state_directory: str | None = None,
 ) -> Config:
     """The configuration for `quicedge serve --upstream URL` or `--root DIRECTORY`.
 
-    Raises ConfigError, which names options instead of keys.
+    Raises ConfigError, which names options instead of keys. `acme`: keys of `[tls.acme]`.
     """
     document: dict[str, Any] = {
         "upstreams": {"default": {"servers": [upstream]} if root is None else {"root": root}},
-        "routes": [{"upstream": "default"}],
+        "routes": [{"upstream": "default", "host": host} for host in hosts or ["*"]],
     }
+    if acme is not None:
+        document["tls"] = {"acme": acme}
+    if state_directory is not None:
+        document["state_directory"] = state_directory
     if listen:
         document["listen"] = listen
     if workers:
@@ -134,12 +141,16 @@ _OPTIONS = {
     "admin.listen": "--admin",
     "listen": "--listen",
     "workers": "--workers",
+    "tls.acme.email": "--email",
+    "tls.acme.agree_to_terms": "--agree-to-terms",
 }
 
 
 def _with_option(problem: Problem) -> Problem:
     """Name the option instead of the key: `--listen` for `listen[0]`."""
     key = _OPTIONS.get(problem.key) or _OPTIONS.get(re.sub(r"\[\d+\]$", "", problem.key))
+    if re.fullmatch(r"routes\[\d+\]\.host", problem.key):
+        key = "--host"
     message = problem.message.replace("set admin.token_file", "use --config with admin.token_file")
     return Problem(key or problem.key, message)
 
@@ -151,8 +162,21 @@ def _absolute(config: Config, directory: Path) -> Config:
     def at(name: str | None) -> str | None:
         return None if name is None else str((directory / name).absolute())
 
+    acme = config.tls.acme
+    if acme is not None:
+        acme = replace(
+            acme,
+            ca=at(acme.ca),
+            eab_hmac_key_file=at(acme.eab_hmac_key_file),
+            storage=acme.storage if _is_url(acme.storage) else at(acme.storage),
+            issuers=[
+                replace(item, ca=at(item.ca), eab_hmac_key_file=at(item.eab_hmac_key_file))
+                for item in acme.issuers
+            ],
+        )
     tls = replace(
         config.tls,
+        acme=acme,
         keylog=at(config.tls.keylog),
         shared_keys=at(config.tls.shared_keys),
         certificates=[
@@ -182,3 +206,7 @@ def _absolute(config: Config, directory: Path) -> Config:
         state_directory=at(config.state_directory),
         control_socket=at(config.control_socket),
     )
+
+
+def _is_url(text: str | None) -> bool:
+    return text is not None and "://" in text

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from quicedge.config.problems import Problem
-from quicedge.config.schema import Config
+from quicedge.config.schema import Acme, AcmeIssuer, Config
 
 _OTEL_MODULES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
+_ACME_MODULES = ("acme.client", "josepy")
 _REDIS_MODULES = ("limits", "redis")
 
 
@@ -70,14 +71,32 @@ def _files_read(config: Config) -> Iterator[tuple[str, str]]:
     for name, upstream in config.upstreams.items():
         if upstream.tls_ca is not None:
             yield f"upstreams.{name}.tls_ca", upstream.tls_ca
+    acme = config.tls.acme
+    if acme is not None:
+        yield from _issuers_files("tls.acme", acme)
+        for index, issuer in enumerate(acme.issuers):
+            yield from _issuers_files(f"tls.acme.issuers[{index}]", issuer)
     if config.admin.token_file is not None:
         yield "admin.token_file", config.admin.token_file
+
+
+def _issuers_files(where: str, issuer: Acme | AcmeIssuer) -> Iterator[tuple[str, str]]:
+    for key in ("ca", "eab_hmac_key_file"):
+        name = getattr(issuer, key)
+        if name is not None:
+            yield f"{where}.{key}", name
 
 
 def missing_libraries(config: Config) -> Iterator[Problem]:
     """Libraries that an optional extra installs."""
     if config.limits.redis is not None and not _are_installed(_REDIS_MODULES):
         yield Problem("limits.redis", "requires `pip install 'quicedge[redis]'`")
+    acme = config.tls.acme
+    if acme is not None and not _are_installed(_ACME_MODULES):
+        yield Problem("tls.acme", "requires `pip install 'quicedge[acme]'`")
+    is_in_redis = acme is not None and acme.storage is not None and "://" in acme.storage
+    if is_in_redis and not _are_installed(_REDIS_MODULES):
+        yield Problem("tls.acme.storage", "requires `pip install 'quicedge[redis]'`")
     if config.otel.enabled and not _are_installed(_OTEL_MODULES):
         yield Problem("otel.enabled", "requires `pip install 'quicedge[otel]'`")
 

@@ -78,9 +78,63 @@ class Certificate(_Section, frozen=True):
     """Served when no certificate covers the server name; otherwise the first one is."""
 
 
+class AcmeIssuer(_Section, frozen=True):
+    """An issuer of several; each is tried when those before it failed."""
+
+    directory: str
+    """URL of the ACME directory."""
+    ca: str | None = None
+    """PEM bundle that the issuer's own certificate is verified against; default: public ones."""
+    eab_key_id: str | None = None
+    """External account binding, as the issuer hands it out."""
+    eab_hmac_key_file: str | None = None
+    """File with its key in base64url; mode 600."""
+    profile: str | None = None
+    """Overrides `profile`."""
+
+
+class Acme(_Section, frozen=True):
+    """Certificates ordered and renewed by ACME, for the hosts of the routes."""
+
+    email: str | None = None
+    """Contact of the account."""
+    agree_to_terms: bool = False
+    """The operator accepts the issuers' terms of service; required."""
+    hosts: list[str] = field(default_factory=list)
+    """Names to have certificates for, besides the hosts of the routes."""
+    staging: bool = False
+    """Order from Let's Encrypt's staging environment, whose certificates no client trusts."""
+    directory: str | None = None
+    """URL of another ACME directory than Let's Encrypt's."""
+    ca: str | None = None
+    """PEM bundle that the certificate of `directory` is verified against; default: public ones."""
+    eab_key_id: str | None = None
+    """External account binding with `directory`."""
+    eab_hmac_key_file: str | None = None
+    """File with its key in base64url; mode 600."""
+    profile: str | None = None
+    """Certificate profile of the issuer, such as `shortlived`."""
+    issuers: list[AcmeIssuer] = field(default_factory=list)
+    """Several issuers in place of `directory`, most preferred first."""
+    challenges: list[Literal["http-01", "tls-alpn-01"]] = field(
+        default_factory=lambda: ["http-01", "tls-alpn-01"]
+    )
+    """Challenges to use, in this order, each after a failure of the one before; unused with
+    `dns_command`."""
+    dns_command: list[str] = field(default_factory=list)
+    """Program and arguments that publish TXT records (DNS-01), called with `add NAME VALUE` or
+    `remove NAME VALUE`."""
+    key_type: Literal["p256", "p384", "rsa2048", "rsa4096"] = "p256"
+    storage: str | None = None
+    """Directory, or `redis://host:port/db`, that a fleet keeps accounts and certificates in;
+    default: `acme` in `state_directory`, for this host alone."""
+
+
 class Tls(_Section, frozen=True):
+    acme: Acme | None = None
+    """Order certificates by ACME."""
     certificates: list[Certificate] = field(default_factory=list)
-    """When empty, a development certificate is generated under `certs/`."""
+    """When empty and without `acme`, a development certificate is generated under `certs/`."""
     groups: list[KeyExchangeGroup] = field(default_factory=lambda: list(get_args(KeyExchangeGroup)))
     """Key exchange groups, in order of preference."""
     keylog: str | None = None

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from quicedge.config.accessfields import ACCESS_FIELDS
+from quicedge.config.acmevalidation import acme_problems
 from quicedge.config.addresses import (
     overlap,
     parse_listen,
@@ -64,6 +65,7 @@ def validate(config: Config, document: Document) -> Iterator[Problem]:
             "user", f"workers must not run as {config.user!r}; choose an unprivileged user"
         )
     yield from _tls(config.tls)
+    yield from acme_problems(config)
     yield from _quic(config, document)
     if config.http3.qpack_blocked_streams and not config.http3.qpack_max_table_capacity:
         yield Problem(

@@ -14,7 +14,6 @@ from quicedge.config import limits
 from quicedge.config.schema import Config
 from quicedge.config.unusable import UnusableError
 from quicedge.quic.packet import VERSION_NUMBERS
-from quicedge.quic.tls import CertificateStore
 from quicedge.telemetry.appending import open_append
 
 ALPN_H3 = "h3"
@@ -49,7 +48,6 @@ def keylog_file(configured: str | None) -> TextIO | None:
 
 def server_configuration(
     config: Config,
-    certificates: CertificateStore,
     alpn_protocols: Sequence[str] = (ALPN_H3,),
     *,
     keylog: bool = True,
@@ -59,7 +57,7 @@ def server_configuration(
     Raises UnusableError when the key log (none with `keylog` false) cannot be opened.
     """
     quic = config.quic
-    configuration = QuicConfiguration(
+    return QuicConfiguration(
         is_client=False,
         alpn_protocols=list(alpn_protocols),
         congestion_control_algorithm=quic.congestion_control,
@@ -70,10 +68,6 @@ def server_configuration(
         secrets_log_file=keylog_file(config.tls.keylog) if keylog else None,
         supported_versions=[VERSION_NUMBERS[name] for name in quic.versions],
     )
-    # aioquic insists on a certificate up front; the one served is chosen by name later.
-    configuration.certificate = certificates.default
-    configuration.private_key = certificates.default.private_key
-    return configuration
 
 
 def client_configuration(

@@ -253,28 +253,37 @@ def load_certificate(cert_file: str | Path, key_file: str | Path) -> ServerCerti
 
 
 class CertificateStore:
-    """The certificates of a listener; immutable, a reload creates a new store."""
+    """The certificates of a listener; immutable, a reload creates a new store.
+
+    Clients that ask for a name without a certificate get the default one: the first of the
+    operator's. There is none among those that are `managed`, ordered by name: without one of the
+    operator's, such clients are refused.
+    """
 
     def __init__(
-        self, certificates: Iterable[ServerCertificate], default: ServerCertificate | None = None
+        self,
+        certificates: Iterable[ServerCertificate],
+        default: ServerCertificate | None = None,
+        *,
+        managed: Iterable[ServerCertificate] | None = None,
     ) -> None:
+        """`managed` may be empty; None: none are ordered, and there must be others."""
         self._by_name: dict[str, ServerCertificate] = {}
-        self._all = list(certificates)
-        first = default
+        given = list(certificates)
+        self.default = default or next(iter(given), None)
+        self._all = [*given, *(managed or ())]
         for certificate in self._all:
-            first = first or certificate
             for name in certificate.names:
                 self._by_name.setdefault(name, certificate)
-        if first is None:
+        if self.default is None and managed is None:
             raise CertificateError("no certificate to serve")
-        self.default = first
 
     def certificates(self) -> Iterable[ServerCertificate]:
         """All of them, each once."""
         return self._all
 
-    def select(self, server_name: str | None) -> ServerCertificate:
-        """Exact name, else the wildcard one label up, else the default certificate."""
+    def select(self, server_name: str | None) -> ServerCertificate | None:
+        """Exact name, else the wildcard one label up, else the default certificate if any."""
         if server_name is None:
             return self.default
         name = server_name.lower().rstrip(".")

@@ -66,6 +66,12 @@ class TlsHooks(Protocol):
         """The peer's transport parameters, None if it sent none; returns ours."""
 
 
+class AlertUnrecognizedName(tls.Alert):
+    """There is no certificate for the name that the client asks for (RFC 6066 section 3)."""
+
+    description = tls.AlertDescription.unrecognized_name
+
+
 class _State(Enum):
     EXPECT_HELLO = 0
     EXPECT_FINISHED = 1
@@ -147,7 +153,7 @@ class ServerTls:
         """What the client offers, once its ClientHello is parsed."""
         self._retried: _Retried | None = None
         self.server_name: str | None = None
-        self.certificate = certificates.default
+        self.certificate: ServerCertificate | None = certificates.default
         self.group: Group | None = None
         """The key exchange group, once negotiated."""
         self.compression: str | None = None
@@ -206,6 +212,8 @@ class ServerTls:
         hello = read_client_hello(message)
         self.server_name = hello.server_name
         self.certificate = certificate = self._store.select(hello.server_name)
+        if certificate is None:
+            raise AlertUnrecognizedName("No certificate for the server name")
         suite = self._negotiate(hello)
         if self._retried is None and (wanted := self._group_to_ask_for(hello)) is not None:
             out.append((Epoch.INITIAL, self._ask_for(wanted, suite, hello, message)))

@@ -20,7 +20,8 @@ from quicedge.config.limits import COMMAND_MAX, COMMAND_REQUEST_TIMEOUT, COMMAND
 
 log = structlog.get_logger(__name__)
 
-Run = Callable[[], Awaitable[CommandReply]]
+Run = Callable[[list[str]], Awaitable[CommandReply]]
+"""Carries out a command with its arguments; raises CommandFailure."""
 
 _CREDENTIALS = struct.Struct("=iII")
 """struct ucred: pid, uid, gid."""
@@ -127,7 +128,7 @@ class CommandServer:
             return None, CommandReply(error=text, pid=os.getpid())
         log.info("command received", command=command)
         try:
-            reply = await run()
+            reply = await run(request.arguments)
         except CommandFailure as error:
             reply = CommandReply(error=str(error))
         except Exception as error:

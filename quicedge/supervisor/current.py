@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import structlog
 
 from quicedge.config.changes import changes
 from quicedge.config.limits import WORKER_FAILED_STARTS
 from quicedge.config.schema import Config
 from quicedge.config.unusable import UnusableError
+from quicedge.quic.tls import CertificatePem
 from quicedge.supervisor import notify
 from quicedge.supervisor.ownership import chown_logs, restore_owners
 from quicedge.supervisor.reload import (
@@ -35,9 +37,10 @@ ReadSettings = Callable[[Config], Settings]
 class CurrentSettings:
     """Settings are changed one at a time, in this process and all workers or in none.
 
-    `workers` returns the ready workers; `on_change` is called with the new settings after each
-    change. `started` must be called for every worker that becomes ready, `failed_to_start` for
-    every replacement that ends before.
+    `workers` returns the ready workers, `managed` the certificates that are ordered by name;
+    `check` raises ReloadError for settings that this process could not use; `on_change` is called
+    with the new settings after each change. `started` must be called for every worker that becomes
+    ready, `failed_to_start` for every replacement that ends before.
     """
 
     def __init__(
@@ -48,6 +51,8 @@ class CurrentSettings:
         identity: Identity | None,
         *,
         workers: Callable[[], list[Worker]],
+        managed: Callable[[], list[CertificatePem]],
+        check: Callable[[Settings], None],
         on_change: Callable[[Settings], Awaitable[None]],
     ) -> None:
         self.settings = settings
@@ -59,6 +64,8 @@ class CurrentSettings:
         self._path = path
         self._identity = identity
         self._workers = workers
+        self._managed = managed
+        self._check = check
         self._on_change = on_change
         self._lock = asyncio.Lock()
         self._proven = settings
@@ -111,7 +118,26 @@ class CurrentSettings:
     def _read(self, read: ReadSettings | None) -> Settings:
         settings = reread(self._path, self.config) if read is None else read(self.config)
         require_same_place(settings, self.settings)
-        return settings
+        self._check(settings)
+        return msgspec.structs.replace(settings, managed=self._managed())
+
+    async def refresh_certificates(self) -> None:
+        """Serve the certificates that there are now, with the same configuration.
+
+        Errors are logged; the former ones are then served on.
+        """
+        async with self._lock:
+            settings = msgspec.structs.replace(self.settings, managed=self._managed())
+            if settings == self.settings:
+                return
+            was_proven = self.settings is self._proven
+            try:
+                await self._change(settings)
+            except (ReloadError, UnusableError) as error:
+                log.error("certificates not replaced", error=str(error))
+                return
+            if was_proven:
+                self._proven = settings
 
     def _differences(self, new: Settings) -> list[str]:
         """Changes of the configuration and of the files that it names."""

@@ -59,7 +59,7 @@ class CertificateWatch:
                     valid_from=_date(status.not_before),
                     **about,
                 )
-            elif left < CERTIFICATE_EXPIRY_WARNING:
+            elif left < _warned_before(status):
                 log.warning(
                     "certificate expires soon",
                     days_left=int(left // 86400),
@@ -72,6 +72,12 @@ class CertificateWatch:
         while True:
             await asyncio.sleep(self._interval)
             self.report()
+
+
+def _warned_before(status: CertificateStatus) -> float:
+    """Seconds before the expiry from which on to warn: a sixth of a short life, when a renewal at
+    two thirds of it is long overdue."""
+    return min(CERTIFICATE_EXPIRY_WARNING, (status.not_after - status.not_before) / 6)
 
 
 def _date(seconds: float) -> str:

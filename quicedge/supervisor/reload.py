@@ -100,7 +100,9 @@ def _read_file(path: str | None, current: Config) -> Config:
 
 def settings_of(new: Config, source: str, current: Config) -> Settings:
     """The settings of a configuration that takes the place of `current`; raises ReloadError."""
-    if not new.tls.certificates:
+    if not new.tls.certificates and new.tls.acme is None:
+        if current.tls.acme is not None and not current.tls.certificates:
+            raise ReloadError(f"{source}: tls: no certificate is left to serve")
         # The development certificate, generated at start.
         new = msgspec.structs.replace(
             new, tls=msgspec.structs.replace(new.tls, certificates=current.tls.certificates)

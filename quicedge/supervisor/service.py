@@ -11,13 +11,13 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
 
 from quicedge import __version__, native
+from quicedge.acme.challenge import Challenges
 from quicedge.admin.command_messages import Command, CommandReply
 from quicedge.admin.errors import AdminAddressError, RefusedError
 from quicedge.admin.view import Connections, EdgeState, QlogLevel, Status, WorkerStatus
@@ -27,7 +27,9 @@ from quicedge.config.listeners import listeners, redirecting
 from quicedge.config.schema import Config
 from quicedge.config.unusable import UnusableError
 from quicedge.proxy.alt_svc import Advertising
+from quicedge.quic.tls import CertificatePem
 from quicedge.supervisor import notify
+from quicedge.supervisor.acme import AcmeError, AcmeManager, Reach, plan
 from quicedge.supervisor.alt_svc import AltSvcEvidence
 from quicedge.supervisor.commands import CommandFailure, CommandServer, Run
 from quicedge.supervisor.current import CurrentSettings, ReadSettings
@@ -148,6 +150,8 @@ class Supervisor:
             logs,
             identity,
             workers=self._ready_workers,
+            managed=self._managed_certificates,
+            check=self._check_acme,
             on_change=self._changed,
         )
         self._pool: WorkerPool
@@ -164,13 +168,16 @@ class Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._spans = Spans()
         self._certificates = CertificateWatch()
+        self._acme: AcmeManager | None = None
+        self._followed_by_acme: tuple[Config, list[CertificatePem]] | None = None
+        """The configuration and the operator's certificates that it knows."""
         self._alt_svc = AltSvcEvidence(time.monotonic, self._tell_of_alt_svc)
         self._fleet = FleetDirectory(secret, self._tell_of_peers)
 
     async def serve(self) -> int:
         """Run until shutdown; returns 1 if the start failed or a worker was killed, else 0."""
         self._stop = asyncio.Event()
-        self._certificates.use(self.current.settings.certificates)
+        self._running = asyncio.Event()
         try:
             self._listeners = Listeners(
                 listeners(self.config),
@@ -208,15 +215,25 @@ class Supervisor:
             self._fleet.configure(identity, self.config.fleet.peers)
             self._spawn(self._fleet.run())
             await self._spans.configure(self.config.otel)
+            self._check_acme(self.current.settings)
+            await self._configure_acme()
+            self._certificates.use(
+                [*self.current.settings.certificates, *self._managed_certificates()]
+            )
             return await self._run_workers(admin)
         except (AdminAddressError, ControlSocketError) as error:
             log.error("cannot listen", error=str(error))
+            return 1
+        except ReloadError as error:
+            log.error("cannot start", error=str(error))
             return 1
         finally:
             if commands is not None:
                 commands.close()
             if admin is not None:
                 await admin.close()
+            if self._acme is not None:
+                await self._acme.close()
             await self._spans.close()
             self._fleet.close()
             await self._resets.close()
@@ -246,6 +263,7 @@ class Supervisor:
                 failed = True
         if not failed and not self._stop.is_set():
             self._state = EdgeState.RUNNING
+            self._running.set()
             # Starting leaves garbage, and from now on little happens here.
             gc.collect()
             trim()
@@ -305,9 +323,62 @@ class Supervisor:
 
     async def _changed(self, settings: Settings) -> None:
         self._fleet.configure(settings.fleet, settings.config.fleet.peers)
-        self._certificates.use(settings.certificates)
+        self._certificates.use([*settings.certificates, *settings.managed])
         self._configure_alt_svc()
         await self._spans.configure(settings.config.otel)
+        self._spawn(self._configure_acme())
+
+    # --- certificates by ACME (supervisor.acme.Front) -------------------------------------------
+
+    def _managed_certificates(self) -> list[CertificatePem]:
+        return [] if self._acme is None else self._acme.certificates()
+
+    @property
+    def _reach(self) -> Reach:
+        return Reach(
+            http=bool(self._listeners.redirects_of_slot(0)),
+            tls=bool(self._listeners.tcp_of_slot(0)),
+        )
+
+    def _check_acme(self, settings: Settings) -> None:
+        """Raise ReloadError if certificates cannot be ordered as configured."""
+        if settings.config.tls.acme is None:
+            return
+        state = self.state_directory
+        try:
+            plan(settings, None if state is None else state.path, self._reach)
+        except AcmeError as error:
+            raise ReloadError(str(error)) from error
+
+    async def _configure_acme(self) -> None:
+        """Order certificates as configured, and serve those that there are."""
+        settings = self.current.settings
+        followed = settings.config, settings.certificates
+        if followed == self._followed_by_acme:
+            return
+        self._followed_by_acme = followed
+        if self._acme is None:
+            if settings.config.tls.acme is None:
+                return
+            state = self.state_directory
+            path = None if state is None else state.path
+            self._acme = AcmeManager(self, path, self._identity)
+            self._spawn(self._order_certificates(self._acme))
+        await self._acme.configure(settings, self._reach)
+        await self.use_certificates()
+
+    async def _order_certificates(self, acme: AcmeManager) -> None:
+        """Once there are workers, which issuers can ask."""
+        await self._running.wait()
+        await acme.run()
+
+    async def use_certificates(self) -> None:
+        await self.current.refresh_certificates()
+
+    async def use_challenges(self, challenges: Challenges) -> str | None:
+        _, errors = await self._pool.ask("use_challenges", challenges)
+        failed = [error for error in errors.values() if not isinstance(error, NoWorkerError)]
+        return str(failed[0]) if failed else None
 
     def _ready_workers(self) -> list[Worker]:
         return self._pool.ready_workers()
@@ -332,6 +403,8 @@ class Supervisor:
             await worker.channel.call("set_alt_svc", self._alt_svc.states)
             if self._fleet.peers:
                 await worker.channel.call("set_peers", self._fleet.peers)
+            if self._acme is not None:
+                await worker.channel.call("use_challenges", self._acme.challenges())
         except ControlError as error:
             log.error("worker failed to reopen its logs", slot=worker.slot, error=str(error))
 
@@ -389,11 +462,12 @@ class Supervisor:
     def _serve_commands(self) -> CommandServer | None:
         path = control_path(self.config, self._config_path)
         commands: dict[Command, Run] = {
-            Command.RELOAD: self._command_reload,
-            Command.VALIDATE: self._command_validate,
-            Command.STATUS: self._command_status,
-            Command.STOP: partial(self._command_stop, immediate=False),
-            Command.STOP_NOW: partial(self._command_stop, immediate=True),
+            Command.RELOAD: lambda _: self._command_reload(),
+            Command.VALIDATE: lambda _: self._command_validate(),
+            Command.STATUS: lambda _: self._command_status(),
+            Command.RENEW: self._command_renew,
+            Command.STOP: lambda _: self._command_stop(immediate=False),
+            Command.STOP_NOW: lambda _: self._command_stop(immediate=True),
         }
         until_end = frozenset({Command.STOP, Command.STOP_NOW})
         try:
@@ -423,6 +497,15 @@ class Supervisor:
     async def _command_status(self) -> CommandReply:
         status = await self.status()
         return CommandReply(lines=list(summary(status)), data=msgspec.to_builtins(status))
+
+    async def _command_renew(self, hosts: list[str]) -> CommandReply:
+        if self._acme is None:
+            raise CommandFailure("no certificates are ordered by ACME ([tls.acme])")
+        try:
+            found = await self._acme.renew(hosts)
+        except AcmeError as error:
+            raise CommandFailure(str(error)) from error
+        return CommandReply(lines=[f"renewing {host}" for host in found], data=found)
 
     async def _command_stop(self, *, immediate: bool) -> CommandReply:
         self._request_stop("stop-now" if immediate else "stop", immediate=immediate)
@@ -493,6 +576,7 @@ class Supervisor:
             listeners=self._listeners.status(),
             workers=workers,
             certificates=self._certificates.status,
+            acme=None if self._acme is None else self._acme.status,
             alt_svc=self._alt_svc.status,
             spans=self._spans.counts,
             fleet=self._fleet.status,

@@ -20,6 +20,7 @@ from quicedge.tcp.listener import Listener
 from quicedge.tcp.plain import refusal
 from quicedge.tcp.proxy_protocol import ProxyHeader
 from quicedge.tcp.sockets import reset
+from quicedge.tcp.tls import ACME_TLS
 from quicedge.tcp.transport import HandshakeFailure, Session, TlsTransport
 from quicedge.telemetry.bounded_log import BoundedLog
 
@@ -66,7 +67,7 @@ class Arrivals:
     ) -> None:
         self.handshake_timeout = handshake_timeout
         self.counters: Counter[str] = Counter()
-        """`accepted`, `completed`, `failed_*`, `refused_*`."""
+        """`accepted`, `completed`, `validations`, `failed_*`, `refused_*`."""
         self.plain = plain
         self._connections = connections
         self._make_session = make_session
@@ -226,6 +227,10 @@ class Arrivals:
             created_at=arrival.at,
             clock=self._clock,
         )
+        if connection.alpn == ACME_TLS:
+            self.counters["validations"] += 1
+            transport.dismiss()
+            return
         session = self._make_session(connection)
         if session is None:
             self.counters[f"failed_{HandshakeFailure.NO_PROTOCOL.value}"] += 1

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Protocol
 
 import structlog
 
+from quicedge.tcp.client_hello import offered_protocols
 from quicedge.tcp.openssl import SharedTickets, UnsupportedError, prove
 from quicedge.tcp.ticket_keys import TicketKeys
 
@@ -17,6 +18,10 @@ log = structlog.get_logger("quicedge.tcp")
 
 _CIPHERS_TLS12 = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Forward secrecy and AEAD only; of TLS 1.3, OpenSSL's defaults are."""
+
+
+ACME_TLS = "acme-tls/1"
+"""ALPN name of a validation, which is the only one that its client offers (RFC 8737 section 4)."""
 
 
 class TlsError(ValueError):
@@ -39,12 +44,12 @@ class CertificateStore(Protocol):
     """Chooses certificates by server name."""
 
     @property
-    def default(self) -> Certificate: ...
+    def default(self) -> Certificate | None: ...
 
     def certificates(self) -> Iterable[Certificate]:
         """All of them, each once."""
 
-    def select(self, server_name: str | None) -> Certificate: ...
+    def select(self, server_name: str | None) -> Certificate | None: ...
 
 
 class ServerSide(ssl.SSLObject):
@@ -52,6 +57,34 @@ class ServerSide(ssl.SSLObject):
 
     server_name: str | None = None
     certificate: Certificate | None = None
+    hello: bytearray | None = None
+    """What was received of its ClientHello, as long as there are validations."""
+    is_refused = False
+    """There is no certificate for the name that it asks for."""
+
+
+class Validations:
+    """The certificates that issuers are shown, by name; shared by all listeners of a worker."""
+
+    def __init__(self) -> None:
+        self._contexts: dict[str, ssl.SSLContext] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._contexts)
+
+    def replace(self, certificates: Mapping[str, Certificate]) -> None:
+        """Show these from now on; raises TlsError."""
+        self._contexts = {
+            name: _context(certificate, (ACME_TLS,), None)
+            for name, certificate in certificates.items()
+        }
+
+    def context(self, tls: ServerSide, name: str | None) -> ssl.SSLContext | None:
+        """The context for a client that wants to validate a name; None for all others."""
+        context = self._contexts.get((name or "").lower())
+        if context is None or tls.hello is None:
+            return None
+        return context if list(offered_protocols(tls.hello)) == [ACME_TLS.encode()] else None
 
 
 class ServerContexts:
@@ -68,6 +101,7 @@ class ServerContexts:
         previous: ServerContexts | None = None,
         *,
         tickets: SharedTickets | None = None,
+        validations: Validations | None = None,
     ) -> None:
         """Raises TlsError. `alpn`: protocols in order of preference.
 
@@ -78,18 +112,32 @@ class ServerContexts:
         self._store = store
         self._keylog = keylog
         self._tickets = tickets
+        self._validations = Validations() if validations is None else validations
         kept = previous.by_content if previous is not None and previous.matches(self) else {}
         self.by_content: dict[tuple[bytes, bytes], ssl.SSLContext] = {}
-        self._contexts: dict[int, ssl.SSLContext] = {}
-        for certificate in store.certificates():
+        self._contexts = {
+            id(certificate): self._context_for(certificate, kept)
+            for certificate in store.certificates()
+        }
+        if store.default is None:
+            # Handshakes begin with it, and are refused unless there is a certificate for the name.
+            self.default = self._context_for(None, kept)
+        else:
+            self.default = self._contexts[id(store.default)]
+
+    def _context_for(
+        self, certificate: Certificate | None, kept: Mapping[tuple[bytes, bytes], ssl.SSLContext]
+    ) -> ssl.SSLContext:
+        content = _NO_CERTIFICATE
+        if certificate is not None:
             content = certificate.chain_pem, certificate.key_pem
-            context = kept.get(content) or self.by_content.get(content)
-            if context is None:
-                context = _context(certificate, self.alpn, keylog)
-                if tickets is not None:
-                    tickets.install(context)
-            self.by_content[content] = self._contexts[id(certificate)] = context
-        self.default = self._contexts[id(store.default)]
+        context = kept.get(content) or self.by_content.get(content)
+        if context is None:
+            context = _context(certificate, self.alpn, self._keylog)
+            if self._tickets is not None:
+                self._tickets.install(context)
+        self.by_content[content] = context
+        return context
 
     def activate(self) -> None:
         """Choose certificates by this store from now on: call it before `wrap`.
@@ -128,14 +176,23 @@ class ServerContexts:
         self._prepare(context)
         return context
 
-    def _select(self, tls: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+    def _select(self, tls: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> int | None:
         assert isinstance(tls, ServerSide)
-        certificate = self._store.select(name)
         tls.server_name = name
+        if self._validations:
+            validation = self._validations.context(tls, name)
+            if validation is not None:
+                tls.context = validation
+                return None
+        certificate = self._store.select(name)
+        if certificate is None:
+            tls.is_refused = True
+            return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
         tls.certificate = certificate
         context = self._contexts[id(certificate)]
         if context is not self.default:
             tls.context = context
+        return None
 
 
 def shared_tickets(keys: TicketKeys, certificate: Certificate) -> SharedTickets | None:
@@ -156,7 +213,12 @@ def shared_tickets(keys: TicketKeys, certificate: Certificate) -> SharedTickets 
     return tickets
 
 
-def _context(certificate: Certificate, alpn: Sequence[str], keylog: str | None) -> ssl.SSLContext:
+_NO_CERTIFICATE = (b"", b"")
+
+
+def _context(
+    certificate: Certificate | None, alpn: Sequence[str], keylog: str | None
+) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_CIPHERS_TLS12)
@@ -166,7 +228,8 @@ def _context(certificate: Certificate, alpn: Sequence[str], keylog: str | None) 
     context.num_tickets = 1
     context.set_alpn_protocols(list(alpn))
     try:
-        _load(context, certificate)
+        if certificate is not None:
+            _load(context, certificate)
     except ssl.SSLError as error:
         raise TlsError(f"OpenSSL refuses the certificate: {error.reason or error}") from error
     if keylog is not None:

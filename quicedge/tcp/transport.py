@@ -60,11 +60,15 @@ class HandshakeFailure(Enum):
     """The client refused our certificate or parameters."""
     PROTOCOL = "protocol"
     """No TLS version, cipher or group in common, or not TLS after all."""
+    UNKNOWN_NAME = "unknown_name"
+    """There is no certificate for the name that it asks for."""
     NO_PROTOCOL = "no_protocol"
     """None of the client's application protocols (ALPN) is offered."""
 
 
-_ALERTED = frozenset({HandshakeFailure.PROTOCOL, HandshakeFailure.NO_PROTOCOL})
+_ALERTED = frozenset(
+    {HandshakeFailure.PROTOCOL, HandshakeFailure.UNKNOWN_NAME, HandshakeFailure.NO_PROTOCOL}
+)
 """Failures of which the client gets an alert."""
 
 
@@ -278,6 +282,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._incoming = incoming
         self._incoming_write = incoming.write
         self.tls = self._contexts.wrap(incoming, self._outgoing, self._hello)
+        self.tls.hello = self._hello
         self._tls_read = cast(Callable[[int, memoryview], int], self.tls.read)
         self._tls_write = self.tls.write
         self._outgoing_read = self._outgoing.read
@@ -296,12 +301,12 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
                     self._tcp.write(_NO_APPLICATION_PROTOCOL)
                     self._fail(HandshakeFailure.NO_PROTOCOL)
                     return
-                self._hello = None
+                self._hello = tls.hello = None
             self._flush()
             return
         except ssl.SSLError as error:
             self._flush()  # the alert
-            self._fail(_failure_of(error))
+            self._fail(HandshakeFailure.UNKNOWN_NAME if tls.is_refused else _failure_of(error))
             return
         self._owner.established(self)
         # What is left of the handshake goes out with the first words of the session, if it has any.
@@ -320,6 +325,11 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         """The handshake is complete and was accepted: deliver what comes to the session."""
         self._state = _State.OPEN
         self.set_protocol(cast(asyncio.BaseProtocol, session))
+
+    def dismiss(self) -> None:
+        """The handshake is complete, and all that the client wanted."""
+        self._flush()
+        self._finish()
 
     def refuse(self, failure: HandshakeFailure) -> None:
         """End a connection whose handshake is not complete."""

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple, cast
 import msgspec
 import structlog
 
+from quicedge.acme.challenge import Challenges
 from quicedge.config.limits import CONTROL_MAX_PENDING, CONTROL_MESSAGE_MAX, CONTROL_TIMEOUT
 from quicedge.config.schema import Config
 from quicedge.proxy.alt_svc import Advertising, AltSvcReport
@@ -55,6 +56,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     config: Config
     certificates: list[CertificatePem] = msgspec.field(default_factory=list)
+    managed: list[CertificatePem] = msgspec.field(default_factory=list)
+    """Certificates by ACME, which change without a reload."""
     shared_keys: SharedKeys | None = None
     """Ticket and token keys, if the operator configured them for a fleet."""
     fleet: FleetIdentity | None = None
@@ -162,6 +165,8 @@ METHODS: Mapping[str, Method] = {
     "set_alt_svc": Method(dict[str, Advertising], None),
     # The hosts that datagrams are forwarded to.
     "set_peers": Method(list[Peer], None),
+    # All that is answered to issuers of certificates, in place of what was before.
+    "use_challenges": Method(Challenges, None),
     "reopen_logs": Method(None, None),
     "set_log_level": Method(str, None),
     # Notified by a worker.

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 import structlog
 
+from quicedge.acme.challenge import self_signed
 from quicedge.config.host_port import HostPort
 from quicedge.config.limits import DRAIN_NOTICE, PROGRESS_INTERVAL
 from quicedge.config.schema import Config
@@ -31,12 +32,17 @@ from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.endpoint import Endpoint, EndpointSettings
 from quicedge.quic.settings import ALPN_H3
 from quicedge.quic.ticket_keys import SharedKeys
-from quicedge.quic.tls import CertificatePem, CertificateStore, parse_certificate
+from quicedge.quic.tls import (
+    CertificatePem,
+    CertificateStore,
+    ServerCertificate,
+    parse_certificate,
+)
 from quicedge.quic.token_sealer import FleetKeys
 from quicedge.quic.transport_parameters import PreferredAddress
 from quicedge.tcp.connection import TcpConnection
 from quicedge.tcp.ticket_keys import FleetTicketKeys, HostKeys
-from quicedge.tcp.tls import shared_tickets
+from quicedge.tcp.tls import Validations, shared_tickets
 from quicedge.telemetry.access import AccessLog
 from quicedge.telemetry.comparison import RecentConnections
 from quicedge.telemetry.protocols import TransportKind, http_protocol
@@ -65,16 +71,32 @@ class _Network:
         path.socket.send_segments(data, segment, path, ecn)
 
 
-def load_certificates(certificates: Iterable[CertificatePem]) -> CertificateStore:
-    """Load certificates that the supervisor has read; raises CertificateError."""
+def load_certificates(
+    certificates: Iterable[CertificatePem],
+    managed: Iterable[CertificatePem] | None = None,
+    known: CertificateStore | None = None,
+) -> CertificateStore:
+    """Load certificates that the supervisor has read; raises CertificateError.
+
+    `managed`: as in `CertificateStore`. Those that are in `known` are not parsed again.
+    """
+    parsed = {}
+    if known is not None:
+        parsed = {(item.chain_pem, item.key_pem): item for item in known.certificates()}
+
+    def load(pem: CertificatePem) -> ServerCertificate:
+        return parsed.get((pem.cert, pem.key)) or parse_certificate(pem)
+
     default = None
     loaded = []
     for item in certificates:
-        certificate = parse_certificate(item)
+        certificate = load(item)
         loaded.append(certificate)
         if item.default:
             default = certificate
-    return CertificateStore(loaded, default)
+    return CertificateStore(
+        loaded, default, managed=None if managed is None else [load(item) for item in managed]
+    )
 
 
 class Edge:
@@ -141,12 +163,16 @@ class Edge:
             clock=self._clock,
             date=CurrentDate(time.time),
         )
-        self._tcp_tickets = shared_tickets(self._host_ticket_keys(), certificates.default)
+        self._validations = Validations()
+        self._tcp_tickets = shared_tickets(
+            self._host_ticket_keys(), certificates.default or self_signed("localhost")
+        )
         proposal = Proposal(
             config,
             certificates,
             tuple(self._codecs),
             tickets=self._tcp_tickets,
+            validations=self._validations,
             tolerant=tolerant,
             loop=self._loop,
         )
@@ -169,6 +195,7 @@ class Edge:
             connections=self._overload.connections,
             loop=self._loop,
             clock=self._clock,
+            validations=self._validations,
             on_ended=self._tcp_ended,
         )
         self.fleet = fleet
@@ -217,6 +244,7 @@ class Edge:
             upstreams=self._upstreams,
             running_tls=self.tcp.contexts,
             tickets=self._tcp_tickets,
+            validations=self._validations,
             loop=self._loop,
         )
 

@@ -24,7 +24,7 @@ from quicedge.downstream.http3 import Http3Session
 from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.fleet_identity import FleetIdentity, instance_of
 from quicedge.quic.ticket_keys import SharedKeys
-from quicedge.quic.tls import CertificateError
+from quicedge.quic.tls import CertificateError, CertificateStore
 from quicedge.telemetry.comparison import Samples
 from quicedge.telemetry.logs import Logs
 from quicedge.telemetry.outcomes import (
@@ -149,6 +149,12 @@ def _roster(spec: WorkerSpec, sockets: list[UdpSocket]) -> Roster | None:
     return Roster(memory, sockets)
 
 
+def _certificates(settings: Settings, known: CertificateStore | None = None) -> CertificateStore:
+    """All certificates of the settings; raises CertificateError."""
+    managed = settings.managed if settings.config.tls.acme is not None else None
+    return load_certificates(settings.certificates, managed, known)
+
+
 class _Prepared(NamedTuple):
     """Settings that are ready to be committed."""
 
@@ -185,7 +191,7 @@ class _Worker:
             sockets,
             [TcpSocket(socket.socket(fileno=item.fd), item.entry) for item in spec.tcp_sockets],
             [socket.socket(fileno=item.fd) for item in spec.redirect_sockets],
-            certificates=load_certificates(settings.certificates),
+            certificates=_certificates(settings),
             connection_ids=ConnectionIdIssuer(
                 slot=slot_number(spec.bank, spec.slot),
                 secret=spec.secret if identity is None else identity.reset_secret(spec.secret),
@@ -227,6 +233,7 @@ class _Worker:
                 "abort_settings": self.abort_settings,
                 "set_alt_svc": self._edge.alt_svc.set_states,
                 "set_peers": self.set_peers,
+                "use_challenges": self._edge.tcp.use_challenges,
                 "reopen_logs": self.reopen_logs,
                 "set_log_level": self.set_log_level,
             },
@@ -379,9 +386,8 @@ class _Worker:
         try:
             logs = self._logs.successor(settings.config.log)
             try:
-                proposal = self._edge.propose(
-                    settings.config, load_certificates(settings.certificates)
-                )
+                known = self._edge.endpoint.certificates
+                proposal = self._edge.propose(settings.config, _certificates(settings, known))
             except BaseException:
                 self._logs.discard(logs)
                 raise

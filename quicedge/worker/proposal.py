@@ -18,7 +18,7 @@ from quicedge.quic.key_exchange import MLKEM_MISSING, Group, usable_by_name
 from quicedge.quic.settings import QuicConfiguration, server_configuration
 from quicedge.quic.tls import CertificateStore
 from quicedge.tcp.openssl import SharedTickets
-from quicedge.tcp.tls import TlsError
+from quicedge.tcp.tls import TlsError, Validations
 from quicedge.upstream.group import Upstream
 from quicedge.upstream.static import StaticUpstream
 from quicedge.upstream.unusable import UnusableUpstream
@@ -49,11 +49,12 @@ class Proposal:
         upstreams: Mapping[str, AnyUpstream] | None = None,
         running_tls: Contexts | None = None,
         tickets: SharedTickets | None = None,
+        validations: Validations | None = None,
         tolerant: bool = False,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         """`running`, its `upstreams` and TLS contexts: unchanged parts are kept and not checked
-        again. `tickets`: of sessions on TCP."""
+        again. `tickets`: of sessions on TCP; `validations`: what it shows to issuers."""
         self.config = config
         self.certificates = certificates
         self.router = Router(config.routes)
@@ -66,7 +67,7 @@ class Proposal:
                 self._check_directory(config.qlog)
             self.quic = self._quic(alpn_protocols)
             self.groups = self._groups()
-            self.tls = self._tls(running_tls or {}, tickets)
+            self.tls = self._tls(running_tls or {}, tickets, validations)
             for name, wanted in config.upstreams.items():
                 self.upstreams[name] = self._upstream(name, wanted, (upstreams or {}).get(name))
             self.route_filters = build_route_filters(config)
@@ -102,14 +103,12 @@ class Proposal:
 
     def _quic(self, alpn_protocols: Sequence[str]) -> QuicConfiguration:
         try:
-            return server_configuration(self.config, self.certificates, alpn_protocols)
+            return server_configuration(self.config, alpn_protocols)
         except UnusableError as error:
             if not self._tolerant:
                 raise
             log.error("TLS key log disabled", reason=str(error))
-            return server_configuration(
-                self.config, self.certificates, alpn_protocols, keylog=False
-            )
+            return server_configuration(self.config, alpn_protocols, keylog=False)
 
     def _groups(self) -> tuple[Group, ...]:
         """The key exchange groups of QUIC."""
@@ -118,13 +117,17 @@ class Proposal:
             raise UnusableError("tls.groups", f"none of them can be used: {MLKEM_MISSING}")
         return groups
 
-    def _tls(self, running: Contexts, tickets: SharedTickets | None) -> Contexts:
+    def _tls(
+        self, running: Contexts, tickets: SharedTickets | None, validations: Validations | None
+    ) -> Contexts:
         """TLS on TCP: each context appends to the key log that `_quic` has created."""
         keylog = self.config.tls.keylog or os.environ.get("SSLKEYLOGFILE") or None
         if self.quic.secrets_log_file is None:
             keylog = None
         try:
-            return build_contexts(self.config, self.certificates, keylog, running, tickets)
+            return build_contexts(
+                self.config, self.certificates, keylog, running, tickets, validations
+            )
         except TlsError as error:
             raise UnusableError("tls.certificates", str(error)) from error
 

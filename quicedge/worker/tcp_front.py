@@ -7,12 +7,13 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
+from quicedge.acme.challenge import Challenges
 from quicedge.config.limits import DRAIN_NOTICE
 from quicedge.config.listeners import HTTPS_PORT, listeners
 from quicedge.config.schema import Config
 from quicedge.downstream.http1 import Http1Session
 from quicedge.downstream.http2 import Http2Session
-from quicedge.downstream.redirect import RedirectSession, RedirectSite
+from quicedge.downstream.redirect import CHALLENGE_PATH, RedirectSession, RedirectSite
 from quicedge.downstream.tcp_client import TcpClient
 from quicedge.http.h1_head import HeadReader
 from quicedge.http.h1_on_tls import answer_plain_http
@@ -27,7 +28,7 @@ from quicedge.tcp.connection import TcpConnection
 from quicedge.tcp.listener import Listener
 from quicedge.tcp.openssl import SharedTickets
 from quicedge.tcp.plain import PlainArrivals
-from quicedge.tcp.tls import ServerContexts
+from quicedge.tcp.tls import ServerContexts, Validations
 from quicedge.tcp.transport import HandshakeFailure
 
 TcpSession: TypeAlias = Http1Session | Http2Session
@@ -55,6 +56,7 @@ def build_contexts(
     keylog: str | None,
     running: Contexts,
     tickets: SharedTickets | None,
+    validations: Validations | None,
 ) -> Contexts:
     """The TLS contexts of all listeners; raises TlsError.
 
@@ -67,7 +69,14 @@ def build_contexts(
         if not alpn:
             continue
         if alpn not in by_alpn:
-            by_alpn[alpn] = ServerContexts(store, alpn, keylog, running.get(entry), tickets=tickets)
+            by_alpn[alpn] = ServerContexts(
+                store,
+                alpn,
+                keylog,
+                running.get(entry),
+                tickets=tickets,
+                validations=validations,
+            )
         found[entry] = by_alpn[alpn]
     return found
 
@@ -91,12 +100,15 @@ class TcpFront:
         connections: Connections,
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float],
+        validations: Validations,
         on_ended: Callable[[TcpSession, TcpConnection], None],
     ) -> None:
-        """`on_ended` is called after the end of each session."""
+        """`on_ended` is called after the end of each session. `validations`: those of
+        `contexts`."""
         self.loop = loop
         self.sessions: dict[TcpSession, TcpConnection] = {}
         self._activate(contexts)
+        self._validations = validations
         self._gateway = gateway
         self._alt_svc = alt_svc
         self._configure(config)
@@ -149,6 +161,15 @@ class TcpFront:
         self.redirects.header_timeout = config.limits.header_timeout
         for entry, listener in self._listeners:
             listener.contexts = contexts[entry]
+
+    def use_challenges(self, challenges: Challenges) -> None:
+        """Answer these to issuers of certificates, and no others."""
+        self._validations.replace({item.name: item for item in challenges.tls})
+        by_path = {
+            CHALLENGE_PATH + token.encode(): content.encode()
+            for token, content in challenges.http.items()
+        }
+        self.redirects.challenge = by_path.get
 
     def _trust_proxies(self, config: Config) -> None:
         entries = list(listeners(config))

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 from cryptography import x509
 
+from quicedge.acme.names import wanted
 from quicedge.cli.findings.finding import Finding, Level
 from quicedge.config.limits import CERTIFICATE_EXPIRY_WARNING
 from quicedge.config.routes import hosts_of
@@ -27,7 +28,7 @@ def of_config(config: Config) -> Iterator[Finding]:
     covered: list[ServerCertificate] = []
     for certificate in config.tls.certificates:
         yield from _certificate(certificate, covered)
-    if config.tls.certificates:
+    if config.tls.certificates or config.tls.acme is not None:
         yield from _hosts(config, covered)
 
 
@@ -77,12 +78,15 @@ def _certificate(item: Certificate, covered: list[ServerCertificate]) -> Iterato
 
 
 def _hosts(config: Config, certificates: list[ServerCertificate]) -> Iterator[Finding]:
+    by_acme = wanted(config)
     for host in dict.fromkeys(host for route in config.routes for host in hosts_of(route)):
         if host == "*":
             continue
-        wanted = host.replace("*", "any", 1)
-        if any(certificate.covers(wanted) for certificate in certificates):
+        name = host.replace("*", "any", 1)
+        if any(certificate.covers(name) for certificate in certificates):
             yield Finding(Level.OK, f"host {host}", "covered by a certificate")
+        elif host.lower().rstrip(".") in by_acme:
+            yield Finding(Level.OK, f"host {host}", "its certificate is ordered by ACME")
         else:
             yield Finding(
                 Level.ERROR, f"host {host}", "not covered by any certificate: clients will refuse",

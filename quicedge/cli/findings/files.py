@@ -17,7 +17,7 @@ from quicedge.worker.privileges import Identity
 
 def of_supervisor(config: Config) -> Iterator[Finding]:
     """Files that the supervisor reads with its own privileges."""
-    if not config.tls.certificates:
+    if not config.tls.certificates and config.tls.acme is None:
         yield _development()
     if config.tls.shared_keys is not None:
         yield _shared_keys(config.tls.shared_keys)
