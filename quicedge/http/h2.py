@@ -6,6 +6,7 @@ consumed, the codec that of everything else.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -111,19 +112,7 @@ class H2Connection:
 
     def start(self) -> None:
         """Output our settings; the client need not have sent anything."""
-        settings = self.settings
-        announced: dict[int, int] = {
-            Setting.MAX_CONCURRENT_STREAMS: settings.max_streams,
-            Setting.INITIAL_WINDOW_SIZE: settings.stream_window,
-            Setting.MAX_HEADER_LIST_SIZE: settings.max_field_section_size,
-            Setting.NO_RFC7540_PRIORITIES: 1,
-        }
-        if settings.extended_connect:
-            announced[Setting.ENABLE_CONNECT_PROTOCOL] = 1
-        frames = settings_frame(announced)
-        if settings.connection_window > DEFAULT_WINDOW:
-            frames += window_update(0, settings.connection_window - DEFAULT_WINDOW)
-        self.sender.control(frames)
+        self.sender.control(_opening(self.settings))
 
     # --- sending ------------------------------------------------------------------------------
 
@@ -713,6 +702,23 @@ class H2Connection:
                     del priorities[skipped]
             if prioritized in priorities or len(priorities) < self.settings.max_streams:
                 priorities[prioritized] = priority
+
+
+@functools.lru_cache(maxsize=4)
+def _opening(settings: H2Settings) -> bytes:
+    """The frames that begin a connection."""
+    announced: dict[int, int] = {
+        Setting.MAX_CONCURRENT_STREAMS: settings.max_streams,
+        Setting.INITIAL_WINDOW_SIZE: settings.stream_window,
+        Setting.MAX_HEADER_LIST_SIZE: settings.max_field_section_size,
+        Setting.NO_RFC7540_PRIORITIES: 1,
+    }
+    if settings.extended_connect:
+        announced[Setting.ENABLE_CONNECT_PROTOCOL] = 1
+    frames = settings_frame(announced)
+    if settings.connection_window > DEFAULT_WINDOW:
+        frames += window_update(0, settings.connection_window - DEFAULT_WINDOW)
+    return frames
 
 
 _FLAG_SETTINGS = frozenset(

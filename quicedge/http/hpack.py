@@ -8,6 +8,7 @@ dictionary lookup each; so do the fields of responses.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import pylsqpack
@@ -58,10 +59,18 @@ class FieldDecoder:
     def __init__(self, max_section: int, max_fields: int) -> None:
         self._max_section = max_section
         self._max_fields = max_fields
-        self._table = HeaderTable()
-        self._table.maxsize = limits.H2_HEADER_TABLE
-        self._huffman = pylsqpack.Decoder(0, 0)
         self._sections: dict[bytes, Section] = {}
+
+    @cached_property
+    def _table(self) -> HeaderTable:
+        # Not before it is needed: many connections are opened in advance and not used.
+        table = HeaderTable()
+        table.maxsize = limits.H2_HEADER_TABLE
+        return table
+
+    @cached_property
+    def _huffman(self) -> pylsqpack.Decoder:
+        return pylsqpack.Decoder(0, 0)
 
     def decode(self, block: bytes) -> Section:
         """Decode a section; raises HpackError or SectionBomb."""
@@ -197,8 +206,7 @@ class FieldEncoder:
     """
 
     def __init__(self) -> None:
-        self._encoder = Encoder()
-        self._encoder.header_table_size = limits.H2_HEADER_TABLE
+        self._table_size = limits.H2_HEADER_TABLE
         self._smallest = limits.H2_HEADER_TABLE
         self._resized = False
         self._known: dict[Field, bytes] = {}
@@ -208,11 +216,18 @@ class FieldEncoder:
         self._inserted: dict[Field, int] = {}
         """Fields in the dynamic table, by the number of their insertion."""
 
+    @cached_property
+    def _encoder(self) -> Encoder:
+        # As the decoder's table.
+        encoder = Encoder()
+        encoder.header_table_size = self._table_size
+        return encoder
+
     def use_table(self, size: int) -> None:
         """The client's decoder keeps a table of `size` bytes."""
         size = min(size, limits.H2_HEADER_TABLE)
-        if size != self._encoder.header_table_size:
-            self._encoder.header_table_size = size
+        if size != self._table_size:
+            self._table_size = self._encoder.header_table_size = size
             self._smallest = min(self._smallest, size)
             self._resized = True
             self._known.clear()
@@ -226,7 +241,7 @@ class FieldEncoder:
 
     def _size_updates(self) -> bytes:
         # RFC 7541 section 4.2: the smallest size since the last block, then the current one.
-        size = self._encoder.header_table_size
+        size = self._table_size
         updates = _prefixed(0x20, 0x1F, self._smallest) if self._smallest < size else b""
         self._smallest = size
         self._resized = False

@@ -222,7 +222,7 @@ class Arrivals:
             transport,
             remote=arrival.remote,
             local=arrival.local,
-            listener=str(arrival.listener.address),
+            listener=arrival.listener.name,
             share=arrival.share,
             created_at=arrival.at,
             clock=self._clock,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
+from random import getrandbits
 
 from quicedge.config.host_port import HostPort
 from quicedge.config.limits import TCP_INFO_AGE
@@ -32,7 +32,7 @@ class TcpConnection:
         created_at: float,
         clock: Callable[[], float],
     ) -> None:
-        self.id = secrets.token_hex(8)
+        self.id = f"{getrandbits(64):016x}"
         self.transport = transport
         """What the session writes to."""
         self.remote = remote

@@ -47,6 +47,7 @@ class Listener:
     ) -> None:
         self.sock = sock
         self.address = HostPort.of(sock.getsockname())
+        self.name = str(self.address)
         self.contexts = contexts
         """TLS of new connections; may be replaced at any time. None: no TLS."""
         self.proxies: Networks | None = None
@@ -104,7 +105,6 @@ class Listener:
                 return False
             # The client was gone before we came to it (accept(2) reports its errors).
             return error.errno != errno.EINVAL
-        sock.setblocking(False)
         self._accepted(sock, address, self)
         return True
 
