@@ -169,6 +169,8 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._discarded = 0
         self._timer: asyncio.TimerHandle | None = None
         self._unsent = 0
+        self._corked: list[bytes] = []
+        """What is to be written together, while it is gathered."""
         self.bytes_received = 0
         """From the network, TLS included."""
         self.bytes_sent = 0
@@ -178,6 +180,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are not subclasses of asyncio's.
         self._tcp = cast(asyncio.Transport, transport)
+        self._tcp_write: Callable[[bytes], object] = self._tcp.write
         self._tcp.set_write_buffer_limits(TCP_WRITE_HIGH, TCP_WRITE_LOW)
         if self._state is _State.CLOSED:
             self._tcp.abort()  # while the loop was taking it over
@@ -308,12 +311,24 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             self._flush()  # the alert
             self._fail(HandshakeFailure.UNKNOWN_NAME if tls.is_refused else _failure_of(error))
             return
-        self._owner.established(self)
-        # What is left of the handshake goes out with the first words of the session, if it has any.
-        # It must not wait for a response: clients with Nagle's algorithm wait for an ACK.
-        self._flush()
-        if self._state is _State.OPEN and self._incoming.pending and not self._reading_paused:
-            self._deliver()
+        # What is left of the handshake, the first words of the session and its answer to what came
+        # with the end of the client's handshake go out at once. They must not wait for a response:
+        # clients with Nagle's algorithm wait for an ACK.
+        self._tcp_write = self._corked.append
+        try:
+            self._owner.established(self)
+            self._flush()
+            if self._state is _State.OPEN and self._incoming.pending and not self._reading_paused:
+                self._deliver()
+        finally:
+            self._uncork()
+
+    def _uncork(self) -> None:
+        """Write what was gathered, if any, and from now on at once."""
+        self._tcp_write = self._tcp.write
+        if self._corked:
+            self._tcp.write(b"".join(self._corked))
+            self._corked.clear()
 
     def _has_common_protocol(self) -> bool:
         """Whether the client leaves the choice to us, or offers a protocol that we do."""
@@ -398,7 +413,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._tls_write(data)
         sealed = self._outgoing_read()
         self.bytes_sent += len(sealed)
-        self._tcp.write(sealed)
+        self._tcp_write(sealed)
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview[Any]]) -> None:
         self.write(b"".join(list_of_data))
@@ -407,7 +422,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         sealed = self._outgoing.read()
         if sealed:
             self.bytes_sent += len(sealed)
-            self._tcp.write(sealed)
+            self._tcp_write(sealed)
 
     def can_write_eof(self) -> bool:
         """Whether our half can end alone: before TLS 1.3, close_notify ended both
@@ -432,6 +447,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         if kept:
             self._incoming.write(kept)
         self._flush()
+        self._uncork()
 
     def close(self) -> None:
         """Send what is written, then close_notify and FIN, and wait for the client's."""

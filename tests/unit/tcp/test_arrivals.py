@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import socket
@@ -279,6 +280,53 @@ async def test_a_stopped_listener_serves_who_is_there_and_refuses_others() -> No
             socket.create_connection(one.sock.getsockname())
         await until(lambda: one.arrivals.accepted == 1)
         early.close()
+
+
+async def test_the_end_of_the_handshake_and_the_first_answer_are_one_write() -> None:
+    async with front() as one:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = context.wrap_bio(incoming, outgoing)
+
+        class Greeting(Echo):
+            def start(self) -> None:
+                self.connection.transport.write(b"welcome, ")
+
+        one.kind = Greeting
+        with pytest.raises(ssl.SSLWantReadError):
+            client.do_handshake()
+        reader, writer = await one.dial()
+        writer.write(outgoing.read())
+        while True:
+            incoming.write(await reader.read(65536))
+            with contextlib.suppress(ssl.SSLWantReadError):
+                client.do_handshake()
+                break
+        client.write(b"friend")
+        written: list[bytes] = []
+        transport = next(iter(one.arrivals._open))
+        tcp = transport._tcp
+
+        class Recorded:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(tcp, name)
+
+            def write(self, data: bytes) -> None:
+                written.append(data)
+                tcp.write(data)
+
+        transport._tcp = Recorded()  # type: ignore[assignment]
+        writer.write(outgoing.read())
+        got = b""
+        while len(got) < len(b"welcome, friend"):
+            incoming.write(await reader.read(65536))
+            with contextlib.suppress(ssl.SSLWantReadError):
+                while True:
+                    got += client.read(100)
+        assert got == b"welcome, friend"
+        assert len(written) == 1
 
 
 async def test_a_response_is_not_cut_off_when_the_edge_closes_an_upload() -> None:
