@@ -178,21 +178,23 @@ def _open_by_protocol(workers: list[WorkerStats]) -> Metric:
 
 
 def _alt_svc(listeners: list[AltSvcStatus]) -> Iterator[Metric]:
-    """Whether clients on TCP are told of HTTP/3, and whether they arrive."""
+    """Whether HTTP/3 is advertised to clients on TCP, and whether they arrive."""
     advertised = GaugeMetricFamily(
         "quicedge_alt_svc_advertised",
-        "Whether clients are told of HTTP/3: 1, or 0 when it is withdrawn.", labels=["listener"],
-    )  # fmt: skip
+        "Whether HTTP/3 is advertised to clients: 1, or 0 when it is withdrawn.",
+        labels=["listener"],
+    )
     clients = CounterMetricFamily(
-        "quicedge_alt_svc_clients", "Clients told of HTTP/3, and those that arrived or did not.",
+        "quicedge_alt_svc_clients",
+        "Clients that HTTP/3 was advertised to, and those that arrived or did not.",
         labels=["listener", "result"],
-    )  # fmt: skip
+    )
     withdrawals = CounterMetricFamily(
         "quicedge_alt_svc_withdrawals", "Withdrawals of HTTP/3.", labels=["listener"]
     )
     for each in listeners:
         advertised.add_metric([each.listener], each.state is Advertising.ON)
-        for result in ("told", "arrived", "missed"):
+        for result in ("advertised", "arrived", "missed"):
             clients.add_metric([each.listener, result], getattr(each, result))
         withdrawals.add_metric([each.listener], each.withdrawals)
     yield from (advertised, clients, withdrawals)

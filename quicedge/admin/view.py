@@ -108,7 +108,7 @@ class FleetStatus(Struct, frozen=True, kw_only=True):
 
 
 class AltSvcReason(StrEnum):
-    """Why clients that were told of HTTP/3 probably do not arrive."""
+    """Why clients that HTTP/3 was advertised to probably do not arrive."""
 
     NO_DATAGRAMS = "no UDP datagram arrives"
     """A firewall or a port that is not forwarded."""
@@ -119,7 +119,7 @@ class AltSvcReason(StrEnum):
 
 
 class AltSvcStatus(Struct, frozen=True, kw_only=True):
-    """Whether clients of a TCP listener are told of HTTP/3, and whether they arrive."""
+    """Whether a TCP listener advertises HTTP/3, and whether clients arrive."""
 
     listener: str
     state: Advertising
@@ -127,14 +127,14 @@ class AltSvcStatus(Struct, frozen=True, kw_only=True):
     """Since HTTP/3 was withdrawn; None: it is advertised."""
     reason: AltSvcReason | None
     """Why it is withdrawn, probably."""
-    told: int
-    """Client addresses told since the start; `arrived` over QUIC, `missed` the time, or still
-    `waiting`."""
+    advertised: int
+    """Client addresses that got an advertisement since the start; `arrived` over QUIC, `missed` the
+    time, or are still `waiting`."""
     arrived: int
     missed: int
     waiting: int
     networks_missing: int
-    """Networks of clients told in vain since any client arrived; from `networks_needed` on,
+    """Networks of clients that did not arrive since any client did; from `networks_needed` on,
     HTTP/3 is withdrawn."""
     networks_needed: int
     withdrawals: int

@@ -734,21 +734,21 @@ ALT_SVC_PATIENCE_MAX: Final = 86400.0
 """Maximum of `alt_svc.patience` in seconds: clients remember no longer by default."""
 
 ALT_SVC_ENOUGH: Final = 20
-"""Networks whose clients were told of HTTP/3, of which none arrived, before it is withdrawn: one
+"""Networks to whose clients HTTP/3 was advertised and none arrived, before it is withdrawn: one
 network that drops UDP says nothing about the others."""
 
 ALT_SVC_CERTAINTY: Final = 7.0
-"""As many times the usual number of told networks per arrival must be told in vain: by chance that
-happens once in a thousand times (exp(-7))."""
+"""As many times the usual number of networks per arrival must get the advertisement in vain: by
+chance that happens once in a thousand times (exp(-7))."""
 
 ALT_SVC_MOST: Final = 2000
-"""Told networks without an arrival that are enough however rarely clients arrive."""
+"""Networks without an arrival that are enough however rarely clients arrive."""
 
 ALT_SVC_RETRY: Final = 600.0
 """Seconds from the withdrawal of Alt-Svc to the first trial."""
 
 ALT_SVC_TRIAL_SHARE: Final = 20
-"""One client in so many is told of HTTP/3 during a trial."""
+"""HTTP/3 is advertised to one client in so many during a trial."""
 
 ALT_SVC_TRIAL_PERIOD: Final = 600.0
 """Seconds until other clients are on trial: a few connections of a browser."""
@@ -757,14 +757,14 @@ ALT_SVC_ARRIVAL_MEMORY: Final = 3600.0
 """Seconds for which an arrived client counts as one that can speak HTTP/3."""
 
 ALT_SVC_TABLE: Final = 16384
-"""Client addresses remembered per listener, of those told and of those arrived: 1 to 2 MB each."""
+"""Client addresses remembered per listener, with and without an arrival: 1 to 2 MB each."""
 
 ALT_SVC_REPORT_MAX: Final = 1024
 """Client addresses per listener in one report of a worker, about one per second; others are not
 counted."""
 
 ALT_SVC_CHECK_INTERVAL: Final = 5.0
-"""Seconds between checks of whether told clients have arrived."""
+"""Seconds between checks of whether clients have arrived."""
 
 DNS_DEADLINE: Final = 2.0
 """Seconds in which all HTTPS records of a `quicedge check` are looked up, or not."""

@@ -370,7 +370,7 @@ class AltSvc(_Section, frozen=True):
             extra={"unit": "seconds"},
         ),
     ] = limits.ALT_SVC_PATIENCE
-    """How long a told client has to arrive over QUIC before it counts as missing."""
+    """How long a client has to arrive over QUIC, after the advertisement; then it is missing."""
 
 
 class Log(_Section, frozen=True):

@@ -473,12 +473,12 @@ def _upstream(where: str, upstream: Upstream, written: Document) -> Iterator[Pro
     if upstream.tls_ca and not upstream.tls_verify:
         yield Problem(join(where, "tls_ca"), "has no effect with tls_verify = false")
     if upstream.proxy_protocol is not None:
-        where_told = join(where, "proxy_protocol")
+        key = join(where, "proxy_protocol")
         if https:
-            yield Problem(where_told, "not supported for servers with https://")
+            yield Problem(key, "not supported for servers with https://")
         if upstream.protocol is OriginProtocol.H2:
             yield Problem(
-                where_told,
+                key,
                 'not supported with protocol = "h2": a connection carries one client\'s requests',
             )
     name = upstream.tls_server_name

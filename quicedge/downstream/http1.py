@@ -222,9 +222,9 @@ class Http1Session(asyncio.Protocol):
         self._reject(MessageError(reason, status_hint=status), b"")
 
     def reset(self, stream_id: int, code: int) -> None:
-        """Break off the response, whatever of it the client has not read."""
+        """Cut off the response, whatever of it the client has not read."""
         if stream_id == self.stream.stream_id:
-            self.break_off(truncated=True)
+            self.cut_off()
 
     def check_idle(self, now: float, timeout: float) -> None:
         """Close a connection without requests."""
@@ -240,7 +240,7 @@ class Http1Session(asyncio.Protocol):
         exchange = self.stream.exchange
         if exchange is None or not exchange.stalled or not self.memory.is_short:
             return 0
-        self.break_off(truncated=True)
+        self.cut_off()
         exchange.response_timed_out()
         return 1
 
@@ -265,13 +265,13 @@ class Http1Session(asyncio.Protocol):
             self.close(0, "shutting down")
 
     def close(self, code: int, reason: str) -> None:
-        """Close the connection now."""
+        """Close the connection now, whatever runs on it."""
         if not self._closed:
             self._close_reason = reason
             if self.stream.exchange is None:
-                self._close_transport()
+                self.finish()
             else:
-                self.break_off(truncated=True)
+                self.cut_off()
 
     def memory_is_free(self) -> None:
         """Start a request that waited for memory (`response_memory.Waiter`)."""
@@ -299,7 +299,7 @@ class Http1Session(asyncio.Protocol):
             if self.stream.exchange is not None:
                 self.stream.exchange.request_end()
             if self._is_half_closed:
-                self._close_transport()
+                self.finish()
             return
         if self._closed or reader.is_complete or self.held:
             if not reader.buffered:
@@ -309,7 +309,7 @@ class Http1Session(asyncio.Protocol):
         if exchange is not None and not exchange.request_over:
             exchange.request_aborted()
         else:
-            self._close_transport()
+            self.finish()
 
     def pause_writing(self) -> None:
         self._writing_paused = True
@@ -402,7 +402,7 @@ class Http1Session(asyncio.Protocol):
                 self._deliver()
             self._reject(error, head)
         elif exchange is None or self._is_written:
-            self._close_transport()
+            self.finish()
         else:
             self.stream.persistent = False
             exchange.refuse(error.status_hint, Outcome.MALFORMED, reason=str(error))
@@ -506,20 +506,23 @@ class Http1Session(asyncio.Protocol):
         else:
             if exchange is not None:
                 exchange.request_end()
-            self._close_transport()
+            self.finish()
         self._check_delivery()
 
-    def break_off(self, truncated: bool) -> None:
-        """Close, because a response cannot be completed; `truncated`: only an abrupt end tells the
-        client."""
-        if self._closed:
-            return
-        self._reader.close()
-        if truncated:
+    def cut_off(self) -> None:
+        """Close abruptly, which shows the client that its response is incomplete."""
+        if not self._closed:
             self._closed = True
+            self._reader.close()
             self._transport.abort()
-        else:
-            self._close_transport()
+
+    def finish(self) -> None:
+        """Close when everything written is sent."""
+        if not self._closed:
+            self.flush()
+            self._closed = True
+            self._reader.close()
+            self._transport.close()
 
     def stop_request(self) -> None:
         """The rest of the request is dropped from now on (`on_data`)."""
@@ -556,7 +559,7 @@ class Http1Session(asyncio.Protocol):
         if not self.stream.persistent or self.going_away:
             # The transport goes on reading for a while: closing with unread bytes would destroy the
             # response (RFC 9112 section 9.6).
-            self._close_transport()
+            self.finish()
         elif self._writing_paused:
             pass  # the client has to read before it is answered again
         elif self._reader.proceed():
@@ -612,15 +615,7 @@ class Http1Session(asyncio.Protocol):
         self._gateway.rejected(self.client, stream.stream_id, fields, error, len(body))
         text = encode_response(response.status, response.fields, b"connection: close\r\n")
         stream.pending.append(text + body)
-        self._close_transport()
-
-    def _close_transport(self) -> None:
-        """Close when everything written is sent."""
-        if not self._closed:
-            self.flush()
-            self._closed = True
-            self._reader.close()
-            self._transport.close()
+        self.finish()
 
     # --- held requests ----------------------------------------------------------------------------
 

@@ -62,9 +62,11 @@ class Session(Protocol):
     def tunnel_ended(self) -> None:
         """The last byte of the origin's half of a tunnel is pending."""
 
-    def break_off(self, truncated: bool) -> None:
-        """Close, because a response cannot be completed; `truncated`: only an abrupt end tells the
-        client."""
+    def cut_off(self) -> None:
+        """Close abruptly, which shows the client that its response is incomplete."""
+
+    def finish(self) -> None:
+        """Close when everything written is sent."""
 
     def consumed(self, nbytes: int) -> None:
         """Return the credit of request body bytes."""
@@ -222,8 +224,10 @@ class RequestStream:
 
     def reset(self, internal: bool) -> None:
         self.persistent = False
-        abruptly = self._framing is _Framing.CLOSE or self._framing is _Framing.TUNNEL
-        self._session.break_off(truncated=abruptly)
+        if self._framing is _Framing.CLOSE or self._framing is _Framing.TUNNEL:
+            self._session.cut_off()  # an orderly end would look like that of the content
+        else:
+            self._session.finish()
 
     def consumed(self, nbytes: int) -> None:
         self._session.consumed(nbytes)

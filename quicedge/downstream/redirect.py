@@ -22,7 +22,7 @@ CHALLENGE_PATH = b"/.well-known/acme-challenge/"
 
 
 class RedirectSite:
-    """What all connections to port 80 share; its attributes may be replaced at any time."""
+    """What all connections to port 80 share."""
 
     def __init__(
         self,
@@ -47,6 +47,11 @@ class RedirectSite:
         self.counters: Counter[int] = Counter()
         """Responses by status."""
         self.sessions: set[RedirectSession] = set()
+
+    def configure(self, heads: HeadReader, header_timeout: float) -> None:
+        """Apply a configuration to the next request of each connection."""
+        self.heads = heads
+        self.header_timeout = header_timeout
 
     @property
     def by_status(self) -> dict[str, int]:

@@ -1,8 +1,8 @@
-"""Alt-Svc in one worker: what each listener tells its clients, and what becomes of them (RFC 7838).
+"""Alt-Svc in one worker: what each listener advertises, and what becomes of its clients (RFC 7838).
 
-Clients on TCP are told of HTTP/3 as long as it is seen to work. A client may arrive at another
-worker than the one that told it, so workers only report who was told and who arrived; the
-supervisor counts (`supervisor.alt_svc`) and tells all workers what to do at each listener.
+HTTP/3 is advertised to clients on TCP as long as it is seen to work. A client may arrive at another
+worker than the one that advertised it, so workers only report who got an advertisement and who
+arrived; the supervisor counts (`supervisor.alt_svc`) and instructs all workers.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ CLEAR = b"clear"
 
 
 class Advertising(StrEnum):
-    """Whom a TCP listener tells of HTTP/3."""
+    """Whom a TCP listener advertises HTTP/3 to."""
 
     ON = "on"
     """Every client."""
     WITHDRAWN = "withdrawn"
-    """None; those that were told are told to forget it."""
+    """Nobody; those that got an advertisement are asked to forget it."""
     TRIAL = "trial"
     """As withdrawn, but for a small share of the clients."""
 
@@ -54,8 +54,8 @@ class Arrivals(Struct, array_like=True):
 class AltSvcReport(Struct, array_like=True):
     """What happened in one worker since its last report, by listener."""
 
-    told: dict[str, list[bytes]] = field(default_factory=dict)
-    """Clients on TCP that were told of HTTP/3 and had not been told lately."""
+    advertised: dict[str, list[bytes]] = field(default_factory=dict)
+    """Clients on TCP that got an advertisement, and had got none lately."""
     arrivals: dict[str, Arrivals] = field(default_factory=dict)
 
 
@@ -67,7 +67,7 @@ class QuicCounts(NamedTuple):
 
 
 def lead_to(listener: str, quic: Iterable[str], port: int | None) -> tuple[str, ...]:
-    """The UDP listeners that clients of a TCP listener reach when they are told of a port.
+    """The UDP listeners that clients of a TCP listener reach when a port is advertised.
 
     None of them may have that port: it is then translated on the way, to whichever of them.
     """
@@ -83,7 +83,7 @@ def lead_to(listener: str, quic: Iterable[str], port: int | None) -> tuple[str, 
 
 
 class AltSvcSource(Protocol):
-    """What clients of one listener are told."""
+    """What is advertised to clients of one listener."""
 
     def value_for(self, address: bytes) -> bytes | None:
         """The field value for a response to a client at `address`; None: no field."""
@@ -125,13 +125,13 @@ class TcpSource:
 
     def __init__(self, clock: Callable[[], float], patience: float) -> None:
         self.value: bytes | None = None
-        """None: there is no HTTP/3 to tell of."""
+        """None: there is no HTTP/3 to advertise."""
         self.patience = patience
         """Seconds after which a client is reported anew."""
         self.state = Advertising.ON
         self._clock = clock
         self._recent: set[bytes] = set()
-        """Clients told in this period and, in `_former`, in the one before."""
+        """Clients that got an advertisement in this period and, in `_former`, in the one before."""
         self._former: set[bytes] = set()
         self._fresh: list[bytes] = []
         self._turned_at = clock()
@@ -161,7 +161,7 @@ class TcpSource:
             self._fresh.append(address)
 
     def take(self) -> list[bytes]:
-        """The clients told since the last call that had not been told lately."""
+        """Clients that got an advertisement since the last call, and had got none lately."""
         now = self._clock()
         if now - self._turned_at >= self.patience:
             self._turned_at = now
@@ -186,11 +186,11 @@ class AltSvcBoard:
             source = self._quic.setdefault(name, QuicSource())
             source.value = _value(config.port or HostPort.parse(name).port, config.max_age)
         for name in tcp:
-            told = self._tcp.setdefault(name, TcpSource(self._clock, config.patience))
-            told.patience = config.patience
+            on_tcp = self._tcp.setdefault(name, TcpSource(self._clock, config.patience))
+            on_tcp.patience = config.patience
             is_reachable = bool(lead_to(name, quic, config.port))
             port = config.port or HostPort.parse(name).port
-            told.value = _value(port, config.max_age) if is_reachable else None
+            on_tcp.value = _value(port, config.max_age) if is_reachable else None
 
     def of_tcp(self, listener: str) -> TcpSource | None:
         return self._tcp.get(listener)
@@ -206,13 +206,13 @@ class AltSvcBoard:
 
     def report(self, counts: Mapping[str, QuicCounts]) -> AltSvcReport | None:
         """What happened since the last call; None: nothing. `counts`: by UDP listener."""
-        told = {name: fresh for name, source in self._tcp.items() if (fresh := source.take())}
+        advertised = {name: fresh for name, source in self._tcp.items() if (fresh := source.take())}
         arrivals = {}
         for name, source in self._quic.items():
             found = self._arrivals(name, source, counts.get(name))
             if found != Arrivals():
                 arrivals[name] = found
-        return AltSvcReport(told, arrivals) if told or arrivals else None
+        return AltSvcReport(advertised, arrivals) if advertised or arrivals else None
 
     def _arrivals(self, name: str, source: QuicSource, counts: QuicCounts | None) -> Arrivals:
         before = self._reported.get(name, QuicCounts(0, 0))

@@ -69,7 +69,7 @@ class ClientInfo(Protocol):
 
     @property
     def alt_svc(self) -> AltSvcSource | None:
-        """What it is told of HTTP/3; None: nothing."""
+        """What is advertised to it; None: nothing."""
 
     @property
     def tls(self) -> TlsFacts:

@@ -1,8 +1,8 @@
-"""Whether HTTP/3 works for clients that are told of it: the evidence, and what follows from it.
+"""Whether HTTP/3 works for those it is advertised to: the evidence, and what follows from it.
 
-Evidence is kept per TCP listener, and so per address family. A client counts as told from the first
-response that said so, and as missing when neither its address has arrived over QUIC within
-`alt_svc.patience`, nor anybody else. Some clients never arrive, such as curl, crawlers, and
+Evidence is kept per TCP listener, and so per address family. A client counts from the first
+response with the advertisement, and as missing when neither its address has arrived over QUIC
+within `alt_svc.patience`, nor anybody else. Some clients never arrive, such as curl, crawlers, and
 visitors of a single page: they are no evidence as long as others arrive, so any arrival ends the
 count. What is counted is networks, not clients: one network that drops UDP, or a crowd behind one
 address, is no evidence either. How many must be missing depends on how many usually come per
@@ -43,23 +43,23 @@ class Evidence:
     def __init__(self, listener: str, patience: float) -> None:
         self.listener = listener
         self.patience = patience
-        """Seconds that told clients have to arrive."""
+        """Seconds that clients have to arrive after an advertisement."""
         self.state = Advertising.ON
         self.since: float | None = None
         """When HTTP/3 was withdrawn; None: it is not."""
-        self.told = 0
-        """Clients told since the start, and what became of them."""
+        self.advertised = 0
+        """Clients that HTTP/3 was advertised to since the start, and what became of them."""
         self.arrived = 0
         self.missed = 0
         self.withdrawals = 0
         self._waiting: dict[bytes, float] = {}
-        """When told clients were told, earliest first."""
+        """When HTTP/3 was advertised to clients that have not arrived, earliest first."""
         self._seen: dict[bytes, float] = {}
         """When clients arrived last, earliest first."""
         self._arrived_at = -math.inf
         """When anybody arrived last."""
         self._missing: set[bytes] = set()
-        """Networks of clients that were told since then and did not arrive in time."""
+        """Networks of clients that got an advertisement since then and did not arrive in time."""
         self._counted: set[bytes] = set()
         """Networks of all clients that did not arrive in time, since then."""
         self._datagrams = 0
@@ -86,19 +86,19 @@ class Evidence:
             return AltSvcReason.HANDSHAKES_FAIL
         return AltSvcReason.NO_HANDSHAKES
 
-    def tell(self, addresses: Iterable[bytes], now: float) -> None:
-        """Clients at these addresses were told."""
+    def note_advertised(self, addresses: Iterable[bytes], now: float) -> None:
+        """Clients at these addresses got an advertisement."""
         for address in addresses:
             if address in self._waiting:
                 continue
-            self.told += 1
+            self.advertised += 1
             if now - self._seen.get(address, -math.inf) < ALT_SVC_ARRIVAL_MEMORY:
                 self.arrived += 1  # it came before, and still speaks TCP at times
             elif len(self._waiting) < ALT_SVC_TABLE:
                 self._waiting[address] = now
 
     def arrive(self, arrivals: Arrivals, now: float) -> None:
-        """Something happened at a UDP listener that clients are told of."""
+        """Something happened at a UDP listener that is advertised."""
         self._datagrams += arrivals.datagrams
         self._handshakes_failed += arrivals.handshakes_failed
         for address in arrivals.addresses:
@@ -117,11 +117,11 @@ class Evidence:
         """Count the clients that did not arrive in time, and decide."""
         while self._waiting:
             address = next(iter(self._waiting))
-            told_at = self._waiting[address]
-            if told_at + self.patience > now:
+            advertised_at = self._waiting[address]
+            if advertised_at + self.patience > now:
                 break
             del self._waiting[address]
-            self._miss(prefix_of(address), told_at)
+            self._miss(prefix_of(address), advertised_at)
         while self._seen:
             address = next(iter(self._seen))
             if now - self._seen[address] < ALT_SVC_ARRIVAL_MEMORY:
@@ -137,11 +137,11 @@ class Evidence:
             self.state = Advertising.TRIAL
             log.info("alt-svc on trial", listener=self.listener)
 
-    def _miss(self, network: bytes, told_at: float) -> None:
+    def _miss(self, network: bytes, advertised_at: float) -> None:
         self.missed += 1
         if len(self._counted) < ALT_SVC_MOST:
             self._counted.add(network)
-        if told_at >= self._arrived_at and len(self._missing) < ALT_SVC_MOST:
+        if advertised_at >= self._arrived_at and len(self._missing) < ALT_SVC_MOST:
             self._missing.add(network)
 
     def _learn(self) -> None:
@@ -181,7 +181,7 @@ class Evidence:
             state=self.state,
             withdrawn_seconds=None if self.since is None else now - self.since,
             reason=None if self.state is Advertising.ON else self.reason,
-            told=self.told,
+            advertised=self.advertised,
             arrived=self.arrived,
             missed=self.missed,
             waiting=len(self._waiting),
@@ -228,9 +228,9 @@ class AltSvcEvidence:
         """Take a worker's report."""
         now = self._clock()
         before = self.states
-        for name, addresses in report.told.items():
+        for name, addresses in report.advertised.items():
             if name in self._listeners:
-                self._listeners[name].tell(addresses, now)
+                self._listeners[name].note_advertised(addresses, now)
         for name, arrivals in report.arrivals.items():
             for evidence in self._places.get(name, ()):
                 evidence.arrive(arrivals, now)

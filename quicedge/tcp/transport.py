@@ -165,7 +165,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._reading_paused = False
         self._client_closed = False
         """The client sent close_notify or a FIN: nothing more comes."""
-        self._eof_told = False
+        self._eof_reported = False
         self._discarded = 0
         self._timer: asyncio.TimerHandle | None = None
         self._unsent = 0
@@ -225,7 +225,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         if state in _RECEIVING:
             self._client_closed = True
             if not self._reading_paused:
-                self._tell_eof()
+                self._report_eof()
             return self._state in _RECEIVING
         if state in _BEFORE:
             self._fail(HandshakeFailure.GONE)
@@ -388,12 +388,12 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         if self._outgoing.pending and self._state is _State.OPEN:
             self._flush()  # an answer to a key update
         if self._client_closed and self._state in _RECEIVING and not self._reading_paused:
-            self._tell_eof()
+            self._report_eof()
 
-    def _tell_eof(self) -> None:
-        if self._eof_told:
+    def _report_eof(self) -> None:
+        if self._eof_reported:
             return
-        self._eof_told = True
+        self._eof_reported = True
         session = self._session
         assert session is not None
         if not session.eof_received():

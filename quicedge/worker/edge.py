@@ -153,7 +153,7 @@ class Edge:
         self.recent = RecentConnections()
         self.alt_svc = AltSvcBoard()
         self.send_alt_svc: Callable[[AltSvcReport], None] = lambda report: None
-        """Sends what became of clients told of HTTP/3 to the supervisor."""
+        """Reports to the supervisor what became of clients that HTTP/3 was advertised to."""
         self.spans = SpanRecorder(config.otel, self._clock)
         self.policy = Policy(config, self._clock)
         self.gateway = Gateway(

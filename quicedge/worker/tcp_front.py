@@ -16,8 +16,8 @@ from quicedge.downstream.http2 import Http2Session
 from quicedge.downstream.redirect import CHALLENGE_PATH, RedirectSession, RedirectSite
 from quicedge.downstream.tcp_client import TcpClient
 from quicedge.http.h1_head import HeadReader
-from quicedge.http.h1_on_tls import answer_plain_http
 from quicedge.http.h2_types import H2Settings
+from quicedge.http.plain_http import answer_plain_http
 from quicedge.proxy.alt_svc import AltSvcBoard
 from quicedge.proxy.gateway import Gateway
 from quicedge.quic.tls import CertificateStore
@@ -157,8 +157,7 @@ class TcpFront:
         self.arrivals.handshake_timeout = config.limits.handshake_timeout
         self._configure(config)
         self._trust_proxies(config)
-        self.redirects.heads = self._plain_heads()
-        self.redirects.header_timeout = config.limits.header_timeout
+        self.redirects.configure(self._plain_heads(), config.limits.header_timeout)
         for entry, listener in self._listeners:
             listener.contexts = contexts[entry]
 

@@ -90,7 +90,7 @@ def test_the_dashboard_shows_connections_as_they_are(tmp_path: Path) -> None:
                 assert f'<th scope="row">{version}</th>' in document
             assert "Too few connections to compare" in document
             assert (
-                "HTTP/3 is advertised (Alt-Svc); clients told: 1, arrived: 1, missing: 0."
+                "HTTP/3 is advertised (Alt-Svc); clients reached: 1, arrived: 1, missing: 0."
                 in document
             )
             screenshot(running, "", "dashboard.png")

@@ -220,7 +220,7 @@ def test_http3_is_advertised_on_tcp_and_arrivals_are_counted(
         found: list[dict[str, Any]] = running.admin("/api/v1/status")["alt_svc"]
         return next(one for one in found if one["listener"] == listener)
 
-    wait_until(lambda: status()["told"] > 0, "the report of who was told")
+    wait_until(lambda: status()["advertised"] > 0, "the report of the advertisement")
     assert status()["state"] == "on"
     to = ("--resolve", f"localhost:{running.port}:127.0.0.1")
     assert running.get("/", *to).returncode == 0

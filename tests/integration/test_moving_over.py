@@ -51,7 +51,7 @@ def withdrawing(silent: socket.socket) -> str:
 
 
 def visit(running: RunningEdge, network: int) -> str | None:
-    """The Alt-Svc that a client in a network of its own is told over TCP."""
+    """The Alt-Svc that a client in a network of its own gets over TCP."""
     context = ssl.create_default_context(cafile=running.certificate.ca)
     client = http.client.HTTPSConnection(
         "localhost", running.port, timeout=30, context=context,
@@ -77,7 +77,7 @@ async def test_chromium_moves_over_by_itself(tmp_path: Path) -> None:
             assert set(await tab.evaluate(tiles)) == {"h3"}
         wait_until(
             lambda: any(one["arrived"] for one in running.admin("/api/v1/status")["alt_svc"]),
-            "the arrival of a client that was told",
+            "the arrival of a client that got an advertisement",
         )
         protocols = [record["protocol"] for record in running.access()]
         assert protocols.index("h2") < protocols.index("h3")
@@ -138,7 +138,7 @@ def test_http3_is_withdrawn_when_no_client_arrives_and_restored_by_an_arrival(
         assert metric("advertised") == 1
         assert visit(running, ALT_SVC_ENOUGH) == advertised
         wait_until(lambda: status()["state"] == "withdrawn", "the withdrawal")
-        wait_until(lambda: visit(running, 1) == "clear", "the workers to be told")
+        wait_until(lambda: visit(running, 1) == "clear", "the workers to know")
         assert status()["reason"] == "no UDP datagram arrives"
         assert metric("advertised") == 0
         assert metric("withdrawals_total") == 1
@@ -147,10 +147,10 @@ def test_http3_is_withdrawn_when_no_client_arrives_and_restored_by_an_arrival(
         assert record["listener"] == listener
         assert record["networks"] == ALT_SVC_ENOUGH
         assert record["reason"] == "no UDP datagram arrives"
-        # It arrives though nobody told it.
+        # It arrives without an advertisement.
         resolve = ("--resolve", f"localhost:{running.port}:127.0.0.1")
         assert running.get("/", *resolve).returncode == 0
         wait_until(lambda: status()["state"] == "on", "the restoration")
-        wait_until(lambda: visit(running, 1) == advertised, "the workers to be told")
+        wait_until(lambda: visit(running, 1) == advertised, "the workers to know")
         assert metric("advertised") == 1
         assert "alt-svc restored" in running.log()

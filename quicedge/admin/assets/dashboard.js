@@ -237,9 +237,9 @@ const showVersions = ({ enough, protocols }) => {
 
 const showAltSvc = (listeners) => {
   $("alt-svc").replaceChildren(...listeners.map((one) => {
-    const counted = `clients told: ${count(one.told)}, arrived: ${count(one.arrived)}, missing: ${count(one.missed)}`;
+    const counted = `clients reached: ${count(one.advertised)}, arrived: ${count(one.arrived)}, missing: ${count(one.missed)}`;
     if (one.state === "on") return el("li", `${one.listener}: HTTP/3 is advertised (Alt-Svc); ${counted}.`);
-    const trial = one.state === "trial" ? "; a few clients are told again" : "";
+    const trial = one.state === "trial" ? "; advertised to a few clients again" : "";
     return el("li", `${one.listener}: HTTP/3 is not advertised since ${seconds(one.withdrawn_seconds)}: ${one.reason}; ${counted}, in ${one.networks_missing} networks${trial}.`, { class: "bad" });
   }));
 };

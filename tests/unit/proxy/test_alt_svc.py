@@ -1,4 +1,4 @@
-"""What listeners tell their clients of HTTP/3, and what workers report of it."""
+"""What listeners advertise to their clients, and what workers report of it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_reload_reaches_live_connections() -> None:
     assert tcp.value_for(CLIENT) == quic.value_for(CLIENT) == b'h3=":8443"; ma=60'
 
 
-def test_without_http3_nothing_is_told() -> None:
+def test_without_http3_nothing_is_advertised() -> None:
     world = World()
     world.configure(quic=())
     assert world.tcp.value_for(CLIENT) is None
@@ -92,7 +92,7 @@ def test_without_http3_nothing_is_told() -> None:
         ("192.0.2.1:443", ("0.0.0.0:443",), None, ("0.0.0.0:443",)),
     ],
 )  # fmt: skip
-def test_where_clients_that_are_told_of_a_port_arrive(
+def test_where_clients_arrive_that_a_port_is_advertised_to(
     listener: str, quic: tuple[str, ...], port: int | None, places: tuple[str, ...]
 ) -> None:
     assert lead_to(listener, quic, port) == places
@@ -102,7 +102,7 @@ def test_withdrawn_is_said_to_all_clients_of_that_listener() -> None:
     world = World()
     world.board.set_states({V4: Advertising.WITHDRAWN, "no.such:1": Advertising.TRIAL})
     assert {world.tcp.value_for(client(n)) for n in range(200)} == {b"clear"}
-    assert world.report() is None, "who is told to forget it, is not told of it"
+    assert world.report() is None, "who is asked to forget it, got no advertisement"
     other = world.board.of_tcp(V6)
     assert other is not None
     assert other.value_for(CLIENT) == b'h3=":443"; ma=86400'
@@ -120,7 +120,7 @@ def test_a_trial_advertises_to_the_same_small_share_in_every_worker() -> None:
         assert chosen == {each for each in clients if world.tcp.value_for(each) != b"clear"}
     report = one.report()
     assert report is not None
-    assert set(report.told[V4]) == chosen
+    assert set(report.advertised[V4]) == chosen
     one.now += ALT_SVC_TRIAL_PERIOD
     later = {each for each in clients if one.tcp.value_for(each) != b"clear"}
     assert later != chosen, "others have their turn"
@@ -133,7 +133,7 @@ def test_a_client_is_reported_once_in_a_while_however_many_responses_it_gets() -
         world.tcp.value_for(client(1))
     report = world.report()
     assert report is not None
-    assert report.told == {V4: [CLIENT, client(1)]}
+    assert report.advertised == {V4: [CLIENT, client(1)]}
     world.tcp.value_for(CLIENT)
     assert world.report() is None
     for _ in range(10):
@@ -164,7 +164,7 @@ def test_what_a_worker_remembers_and_reports_is_bounded() -> None:
         world.quic.arrived(client(n))
     report = world.report()
     assert report is not None
-    assert len(report.told[V4]) == ALT_SVC_REPORT_MAX
+    assert len(report.advertised[V4]) == ALT_SVC_REPORT_MAX
     assert len(report.arrivals[V4].addresses) == ALT_SVC_REPORT_MAX
 
 

@@ -211,14 +211,16 @@ def test_protocols_are_counted_and_observed_side_by_side() -> None:
 def test_the_state_of_alt_svc_is_exposed_by_listener() -> None:
     withdrawn = AltSvcStatus(
         listener="0.0.0.0:443", state=Advertising.TRIAL, withdrawn_seconds=5.0,
-        reason=AltSvcReason.NO_DATAGRAMS, told=30, arrived=1, missed=25, waiting=4,
+        reason=AltSvcReason.NO_DATAGRAMS, advertised=30, arrived=1, missed=25, waiting=4,
         networks_missing=25, networks_needed=20, withdrawals=2,
     )  # fmt: skip
     shown = exposition(alt_svc=[withdrawn])
     assert shown["quicedge_alt_svc_advertised"] == {("0.0.0.0:443",): 0}
     assert shown["quicedge_alt_svc_clients_total"] == {
-        ("0.0.0.0:443", "told"): 30, ("0.0.0.0:443", "arrived"): 1, ("0.0.0.0:443", "missed"): 25,
-    }  # fmt: skip
+        ("0.0.0.0:443", "advertised"): 30,
+        ("0.0.0.0:443", "arrived"): 1,
+        ("0.0.0.0:443", "missed"): 25,
+    }
     assert shown["quicedge_alt_svc_withdrawals_total"] == {("0.0.0.0:443",): 2}
 
 
