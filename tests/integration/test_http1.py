@@ -22,7 +22,7 @@ LIMITS = """
 [limits]
 header_timeout = "1s"
 """
-BIG = 200_000_000
+BIG = 1_000_000_000
 
 
 def answer(seen: Seen) -> bytes:
