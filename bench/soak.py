@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.attacks import ALL_KINDS, attacks, configuration
+from bench.fleet import soak_fleet
 from tests.support.edge import REPOSITORY, RunningEdge, edge
 from tests.support.peers import answers, free_port, wait_until
 
@@ -36,6 +37,9 @@ max_connections_per_prefix = 20000
 
 PING_SECONDS = 20.0
 """Seconds between PINGs of idle clients: the edge closes silent connections after a minute."""
+
+FLEET_CLIENTS, FLEET_SECONDS = 300, 20.0
+"""Clients of the three hosts, and how long each phase takes."""
 
 QUIET_CLIENTS, QUIET_INTERVAL = 10, 0.1
 FLOODS = {"initials": 1000, "garbage": 2000, "resets": 500, "slow": 100}
@@ -258,7 +262,7 @@ def run_attacks(directory: Path, kinds: list[str], seconds: float) -> Verdict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", nargs="?", choices=("all", "attacks"), default="all")
+    parser.add_argument("part", nargs="?", choices=("all", "attacks", "fleet"), default="all")
     parser.add_argument("--kind", action="append", choices=ALL_KINDS, help="of attacks")
     parser.add_argument("--seconds", type=float, default=os.environ.get("SOAK_SECONDS", 300))
     parser.add_argument("--idle", type=int, default=5000)
@@ -271,6 +275,12 @@ def main() -> None:
             kinds = options.kind or list(ALL_KINDS)
             verdict = run_attacks(Path(directory), kinds, options.flood_seconds)
             sys.exit("\n".join(verdict.wrong) or 0)
+        if options.part == "fleet":
+            reports = [
+                soak_fleet(Path(directory), scene, FLEET_CLIENTS, FLEET_SECONDS)
+                for scene in ("ecmp", "balancer")
+            ]
+            sys.exit("\n".join(line for report in reports for line in report.wrong) or 0)
         verdict = run(
             Path(directory), options.seconds, options.idle, options.active, options.interval,
             options.flood_seconds,

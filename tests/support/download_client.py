@@ -29,13 +29,17 @@ class DownloadClient(QuicConnectionProtocol):
             self._http = H3Connection(self._quic)
             self._waiting: dict[int, tuple[asyncio.Future[None], list[bytes], int]] = {}
         elif isinstance(event, ConnectionTerminated | StreamReset):
-            self.broken = repr(event)
-            for future, *_ in getattr(self, "_waiting", {}).values():
-                if not future.done():
-                    future.set_exception(RuntimeError(self.broken))
+            self.fail(repr(event))
         if self._http is not None:
             for item in self._http.handle_event(event):
                 self._handle(item)
+
+    def fail(self, reason: str) -> None:
+        """The connection has ended."""
+        self.broken = reason
+        for future, *_ in getattr(self, "_waiting", {}).values():
+            if not future.done():
+                future.set_exception(RuntimeError(reason))
 
     def _handle(self, item: H3Event) -> None:
         if not isinstance(item, HeadersReceived | DataReceived):
