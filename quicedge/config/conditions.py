@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator
 
+from quicedge.config.networks import network_problems
 from quicedge.config.patterns import compile_pattern
 from quicedge.config.problems import Problem
 from quicedge.config.schema import Route
@@ -40,11 +40,7 @@ def validate_conditions(where: str, route: Route) -> Iterator[Problem]:
                 yield Problem(f"{where}.{key}.{name}", problem)
     if any(name.lower() == "host" for name in route.headers):
         yield Problem(f"{where}.headers.host", "never matches; use the key host of the route")
-    for index, text in enumerate(route.clients):
-        try:
-            ipaddress.ip_network(text)
-        except ValueError as error:
-            yield Problem(f"{where}.clients[{index}]", str(error))
+    yield from network_problems(f"{where}.clients", route.clients)
     if route.tls is not None:
         tls = route.tls
         if not tls.versions and not tls.server_names and tls.early_data is None:

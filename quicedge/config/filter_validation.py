@@ -9,6 +9,8 @@ from typing import Any
 from quicedge.config import filters
 from quicedge.config.convert import join
 from quicedge.config.filters import ANSWERING, KINDS, FilterEntry
+from quicedge.config.networks import network_problems
+from quicedge.config.passwords import bcrypt_problem
 from quicedge.config.patterns import check_replacement, compile_pattern
 from quicedge.config.placeholders import Placeholder, parse_template
 from quicedge.config.problems import Problem
@@ -80,6 +82,12 @@ def match_problem(text: str, pattern: str | None) -> str | None:
     return None
 
 
+def upstreams_in(entry: FilterEntry) -> Iterator[tuple[str, str]]:
+    """The key and name of every upstream that a filter uses."""
+    if entry.forward_auth is not None:
+        yield "forward_auth.upstream", entry.forward_auth.upstream
+
+
 def templates_in(entry: FilterEntry) -> Iterator[tuple[str, str]]:
     """The key and text of every template of a filter."""
     if entry.redirect is not None:
@@ -90,6 +98,8 @@ def templates_in(entry: FilterEntry) -> Iterator[tuple[str, str]]:
         for key in ("path", "host"):
             if (text := getattr(entry.rewrite, key)) is not None:
                 yield f"rewrite.{key}", text
+    if entry.forward_auth is not None:
+        yield "forward_auth.path", entry.forward_auth.path
     if entry.headers is not None:
         for side in ("request", "response"):
             rules = getattr(entry.headers, side)
@@ -187,7 +197,116 @@ def _field_name(where: str, name: str) -> Iterator[Problem]:
         yield Problem(where, f"{name!r} frames messages and is the edge's own")
 
 
+def _compress(where: str, settings: filters.Compress) -> Iterator[Problem]:
+    if settings.encodings is not None and not settings.encodings:
+        yield Problem(f"{where}.encodings", "must not be empty")
+    for index, name in enumerate(settings.types):
+        if not re.fullmatch(r"[a-z0-9.+-]+/(?:[a-z0-9.+-]+|[a-z0-9.+-]*\*)", name):
+            yield Problem(f"{where}.types[{index}]", f"{name!r} is not a media type or text/*")
+    yield from _names(f"{where}.except_with", settings.except_with)
+
+
+def _access(where: str, settings: filters.Access) -> Iterator[Problem]:
+    if not settings.allow and not settings.deny:
+        yield Problem(where, "lets everybody pass; set allow or deny")
+    for key in ("allow", "deny"):
+        yield from network_problems(f"{where}.{key}", getattr(settings, key))
+    for index, text in enumerate(settings.deny):
+        if text in settings.allow:
+            yield Problem(f"{where}.deny[{index}]", f"{text!r} is also in allow")
+
+
+def _cors(where: str, settings: filters.Cors) -> Iterator[Problem]:
+    if not settings.origins:
+        yield Problem(f"{where}.origins", "must not be empty; '*' stands for any")
+    for index, origin in enumerate(settings.origins):
+        place = f"{where}.origins[{index}]"
+        if origin == "*":
+            if len(settings.origins) > 1:
+                yield Problem(place, "'*' stands for all others; remove them")
+            if settings.credentials:
+                yield Problem(place, "'*' is not allowed with credentials; name the origins")
+        elif not _ORIGIN.fullmatch(origin):
+            yield Problem(place, f"{origin!r} is not an origin such as https://app.example.com")
+    for key in ("methods", "headers", "expose"):
+        names = [name for name in getattr(settings, key) if (key, name) != ("headers", "*")]
+        yield from _names(f"{where}.{key}", names)
+
+
+def _security_headers(where: str, settings: filters.SecurityHeaders) -> Iterator[Problem]:
+    for key in ("hsts_subdomains", "hsts_preload"):
+        if getattr(settings, key) and not settings.hsts_max_age:
+            yield Problem(f"{where}.{key}", "has no effect with hsts_max_age = 0")
+    if settings.hsts_preload and not (
+        settings.hsts_subdomains and settings.hsts_max_age >= _HSTS_PRELOAD_MIN
+    ):
+        yield Problem(
+            f"{where}.hsts_preload", "requires hsts_subdomains and a hsts_max_age of one year"
+        )
+    for key in ("referrer_policy", "opener_policy", "content_security_policy",
+                "permissions_policy"):  # fmt: skip
+        value = getattr(settings, key)
+        if value is not None and not value.isascii():
+            yield Problem(f"{where}.{key}", f"{value!r} is not ASCII, as values of fields must be")
+
+
+def _basic_auth(where: str, settings: filters.BasicAuth) -> Iterator[Problem]:
+    if settings.htpasswd is None and not settings.users:
+        yield Problem(where, "lets nobody pass; set htpasswd or users")
+    for name, hashed in settings.users.items():
+        place = f"{where}.users.{name}"
+        if ":" in name:
+            yield Problem(place, "names cannot contain a colon (RFC 7617 section 2)")
+        if problem := bcrypt_problem(hashed.encode()):
+            yield Problem(place, problem)
+    if settings.user_header is not None:
+        yield from _field_name(f"{where}.user_header", settings.user_header)
+    if not settings.realm.isascii():
+        yield Problem(f"{where}.realm", f"{settings.realm!r} is not ASCII")
+
+
+def _forward_auth(where: str, settings: filters.ForwardAuth) -> Iterator[Problem]:
+    if problem := template_problem(settings.path):
+        yield Problem(f"{where}.path", problem)
+    elif not settings.path.startswith(("/", "{path}", "{uri}")):
+        yield Problem(f"{where}.path", f"{settings.path!r} does not start with /")
+    yield from _names(f"{where}.request_headers", settings.request_headers or ())
+    for index, name in enumerate(settings.copy_headers):
+        yield from _field_name(f"{where}.copy_headers[{index}]", name)
+
+
+def _error_pages(where: str, settings: filters.ErrorPages) -> Iterator[Problem]:
+    if not settings.pages:
+        yield Problem(f"{where}.pages", "must not be empty")
+    for key in settings.pages:
+        if not re.fullmatch(r"[45](?:[0-9][0-9]|xx)", key):
+            yield Problem(f"{where}.pages.{key}", f"{key!r} is not an error such as 404 or 5xx")
+
+
+def _maintenance(where: str, settings: filters.Maintenance) -> Iterator[Problem]:
+    yield from network_problems(f"{where}.allow", settings.allow)
+
+
+def _names(where: str, names: Sequence[str]) -> Iterator[Problem]:
+    for index, name in enumerate(names):
+        if not _FIELD_NAME.fullmatch(name):
+            yield Problem(f"{where}[{index}]", f"{name!r} is not a name that can occur")
+
+
+_ORIGIN = re.compile(
+    r"[a-z][a-z0-9+.-]*://(?:\*\.)?(?:[A-Za-z0-9._-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?"
+)
+_HSTS_PRELOAD_MIN = 365 * 86400
+
 _CHECKS: dict[str, Check] = {
+    "compress": _compress,
+    "access": _access,
+    "cors": _cors,
+    "security_headers": _security_headers,
+    "basic_auth": _basic_auth,
+    "forward_auth": _forward_auth,
+    "error_pages": _error_pages,
+    "maintenance": _maintenance,
     "redirect": _redirect,
     "respond": _respond,
     "rewrite": _rewrite,

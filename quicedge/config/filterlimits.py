@@ -26,3 +26,35 @@ PATTERN_MAX_LENGTH: Final = 1024
 
 PATTERN_MEMORY: Final = 8 * 1024 * 1024
 """Bytes that RE2 may use for one regular expression, its own default; larger ones are rejected."""
+
+COMPRESSING_STREAMS: Final = 128
+"""Responses that a worker compresses at once, shared fairly among clients: each takes up to 1.4 MB.
+Further ones are sent as they are."""
+
+ENCODINGS_REMEMBERED: Final = 256
+"""Values of Accept-Encoding whose meaning is kept: browsers send a handful."""
+
+HTPASSWD_MAX_SIZE: Final = 4 * 1024 * 1024
+"""Bytes of a file of users: fifty thousand of them."""
+
+PASSWORD_MAX_ROUNDS: Final = 14
+"""The highest cost of a bcrypt hash that is accepted: one second per password; 12 is usual."""
+
+PASSWORD_MAX_LENGTH: Final = 1024
+"""Bytes of a password; bcrypt itself looks at 72 of them."""
+
+PASSWORDS_CHECKED: Final = 2
+"""Threads per worker that check passwords: a flood of wrong ones leaves the event loop its core."""
+
+PASSWORDS_WAITING: Final = 64
+"""Passwords that wait to be checked, shared fairly among clients; beyond: 503. They take about ten
+seconds at a cost of 12."""
+
+PASSWORDS_REMEMBERED: Final = 4096
+"""Credentials that were right and are not checked again, per filter."""
+
+PAGE_MAX_SIZE: Final = 1024 * 1024
+"""Bytes of an error page, which is kept in memory."""
+
+AUTH_ANSWER_MAX_SIZE: Final = 256 * 1024
+"""Bytes of a response of an authentication service that is passed on to the client."""

@@ -5,11 +5,14 @@ Each entry is a table with one key, the kind of the filter, whose value is a tab
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta, field
 
-from quicedge.config.section import Section
+from quicedge.config import limits
+from quicedge.config.section import Bytes, Seconds, Section
 
 Status = Annotated[int, Meta(ge=200, le=599)]
 
@@ -72,6 +75,127 @@ class Headers(Section, frozen=True):
     """Of responses to the client."""
 
 
+COMPRESSIBLE = (
+    "text/*", "application/atom+xml", "application/javascript", "application/json",
+    "application/ld+json", "application/manifest+json", "application/problem+json",
+    "application/rss+xml", "application/wasm", "application/x-javascript", "application/xhtml+xml",
+    "application/xml", "font/otf", "font/ttf", "image/bmp", "image/svg+xml",
+    "image/vnd.microsoft.icon", "image/x-icon",
+)  # fmt: skip
+"""Media types that gain by compression; the others are compressed already."""
+
+
+class Compress(Section, frozen=True):
+    """Compress responses."""
+
+    encodings: list[Literal["zstd", "br", "gzip"]] | None = None
+    """Offered codings, the preferred one first; default: all three, as far as installed."""
+    types: list[str] = field(default_factory=lambda: list(COMPRESSIBLE))
+    """Media types; `text/*` stands for all that begin so."""
+    min_size: Bytes = 1024
+    """Shorter responses are sent as they are."""
+    except_with: list[str] = field(default_factory=list)
+    """Request fields whose senders get responses as they are: what is secret, and in one response
+    with what an attacker chooses, is told by its compressed length (BREACH)."""
+    zstd_level: Annotated[int, Meta(ge=1, le=12)] = 3
+    brotli_level: Annotated[int, Meta(ge=0, le=9)] = 4
+    gzip_level: Annotated[int, Meta(ge=1, le=9)] = 5
+
+
+class Access(Section, frozen=True):
+    """Let only some clients pass; others get 403."""
+
+    allow: list[str] = field(default_factory=list)
+    """Addresses and networks; when empty, all that are not denied."""
+    deny: list[str] = field(default_factory=list)
+    """Addresses and networks; the longest match of both lists wins."""
+
+
+class Cors(Section, frozen=True):
+    """Let scripts of other origins read responses."""
+
+    origins: list[str]
+    """`https://app.example.com`, `https://*.example.com`, or `*`."""
+    methods: list[str] = field(default_factory=lambda: ["GET", "HEAD", "POST"])
+    headers: list[str] = field(default_factory=list)
+    """Request fields that scripts may set; `*`: whatever they ask for."""
+    expose: list[str] = field(default_factory=list)
+    """Response fields that scripts may read."""
+    credentials: bool = False
+    """Whether cookies are sent."""
+    max_age: Seconds = 600.0
+    """How long browsers may remember the answer to a preflight request."""
+
+
+class SecurityHeaders(Section, frozen=True):
+    """Tell browsers to be strict, where responses do not say it themselves."""
+
+    hsts_max_age: Annotated[
+        float, Meta(ge=0, le=limits.MAX_DURATION, extra={"unit": "seconds"})
+    ] = 365 * 86400.0
+    """Strict-Transport-Security: how long browsers use https only; 0: it is not sent."""
+    hsts_subdomains: bool = False
+    hsts_preload: bool = False
+    """The domain asks to be in the list that browsers come with."""
+    frame: Literal["deny", "sameorigin", "allow"] = "sameorigin"
+    """Who may show the site in a frame."""
+    referrer_policy: str | None = "strict-origin-when-cross-origin"
+    opener_policy: str | None = "same-origin"
+    content_security_policy: str | None = None
+    permissions_policy: str | None = None
+
+
+class BasicAuth(Section, frozen=True):
+    """Ask for a name and a password."""
+
+    htpasswd: str | None = None
+    """File of users and their bcrypt hashes (`htpasswd -B`), read at start and on a reload."""
+    users: dict[str, str] = field(default_factory=dict)
+    """Users and their bcrypt hashes."""
+    realm: str = "restricted"
+    user_header: str | None = None
+    """Request field that tells the origin the name of the user."""
+    forward_credentials: bool = False
+    """Whether the origin gets Authorization."""
+
+
+class ForwardAuth(Section, frozen=True):
+    """Ask another service whether a request may pass."""
+
+    upstream: str
+    """Name of the upstream of the service."""
+    path: str = "/"
+    """What it is asked for, with placeholders."""
+    request_headers: list[str] | None = None
+    """Request fields that it gets; default: all. X-Forwarded ones are always sent."""
+    copy_headers: list[str] = field(default_factory=list)
+    """Fields of its answer that the origin gets; those of clients are dropped."""
+    timeout: Seconds = 5.0
+
+
+class ErrorPages(Section, frozen=True):
+    """Send pages in place of error responses."""
+
+    pages: dict[str, str]
+    """Files by status (`404`) or class (`5xx`), read at start and on a reload."""
+    origin: bool = False
+    """Whether to replace the errors of origins, too."""
+
+
+class Maintenance(Section, frozen=True):
+    """Answer 503."""
+
+    while_exists: str | None = None
+    """File as long as which exists; default: always."""
+    page: str | None = None
+    """File to send."""
+    retry_after: (
+        Annotated[float, Meta(ge=1, le=limits.MAX_DURATION, extra={"unit": "seconds"})] | None
+    ) = None
+    allow: list[str] = field(default_factory=list)
+    """Addresses and networks that pass all the same."""
+
+
 class FilterEntry(Section, frozen=True):
     """One filter: exactly one of these keys."""
 
@@ -79,12 +203,41 @@ class FilterEntry(Section, frozen=True):
     respond: Respond | None = None
     rewrite: Rewrite | None = None
     headers: Headers | None = None
+    compress: Compress | None = None
+    access: Access | None = None
+    cors: Cors | None = None
+    security_headers: SecurityHeaders | None = None
+    basic_auth: BasicAuth | None = None
+    forward_auth: ForwardAuth | None = None
+    error_pages: ErrorPages | None = None
+    maintenance: Maintenance | None = None
 
     @property
     def kind(self) -> str:
         """The key that is given; empty if there is none, or more than one."""
         given = [name for name in KINDS if getattr(self, name) is not None]
         return given[0] if len(given) == 1 else ""
+
+    @property
+    def needs_address(self) -> bool:
+        """Whether it judges by the client's address, which must be validated then."""
+        maintenance = self.maintenance
+        return self.access is not None or (maintenance is not None and bool(maintenance.allow))
+
+    def with_paths(self, at: Callable[[str | None], str | None]) -> FilterEntry:
+        """The same with its file names resolved by `at`."""
+        replace = msgspec.structs.replace
+        if self.basic_auth is not None:
+            auth = replace(self.basic_auth, htpasswd=at(self.basic_auth.htpasswd))
+            return replace(self, basic_auth=auth)
+        if self.error_pages is not None:
+            pages = {key: at(name) for key, name in self.error_pages.pages.items()}
+            return replace(self, error_pages=replace(self.error_pages, pages=pages))
+        if self.maintenance is not None:
+            switch, page = at(self.maintenance.while_exists), at(self.maintenance.page)
+            changed = replace(self.maintenance, while_exists=switch, page=page)
+            return replace(self, maintenance=changed)
+        return self
 
 
 KINDS = FilterEntry.__struct_fields__

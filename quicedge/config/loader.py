@@ -193,6 +193,11 @@ def _absolute(config: Config, directory: Path) -> Config:
         name: replace(item, tls_ca=at(item.tls_ca), root=at(item.root))
         for name, item in config.upstreams.items()
     }
+    filters = [entry.with_paths(at) for entry in config.filters]
+    routes = [
+        replace(route, filters=[entry.with_paths(at) for entry in route.filters])
+        for route in config.routes
+    ]
     admin = replace(config.admin, token_file=at(config.admin.token_file))
     qlog = replace(config.qlog, directory=at(config.qlog.directory))
     return replace(
@@ -201,6 +206,8 @@ def _absolute(config: Config, directory: Path) -> Config:
         log=log,
         fleet=fleet,
         upstreams=upstreams,
+        routes=routes,
+        filters=filters,
         qlog=qlog,
         admin=admin,
         state_directory=at(config.state_directory),

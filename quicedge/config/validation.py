@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -22,13 +21,16 @@ from quicedge.config.filter_validation import (
     answers_all,
     match_problem,
     templates_in,
+    upstreams_in,
     validate_filters,
 )
+from quicedge.config.filters import FilterEntry
 from quicedge.config.fleet_validation import fleet_problems
 from quicedge.config.host_port import HostPort
 from quicedge.config.hostnames import host_problem
 from quicedge.config.limits import NEVER_TUNNELLED
 from quicedge.config.listeners import listeners
+from quicedge.config.networks import network_problems
 from quicedge.config.problems import Problem, nearest
 from quicedge.config.rates import parse_rate
 from quicedge.config.routes import hosts_of, route_text
@@ -123,7 +125,7 @@ def _listening(config: Config) -> Iterator[Problem]:
             proxies = listening.proxy_protocol
             if proxies is not None:
                 key = f"{where}.proxy_protocol"
-                yield from _networks(key, list(proxies))
+                yield from network_problems(key, list(proxies))
                 if not proxies:
                     yield Problem(key, "must name the networks of the load balancers")
                 if not listening.tcp_protocols:
@@ -254,7 +256,7 @@ def _quic(config: Config, document: Document) -> Iterator[Problem]:
 
 
 def _qlog(qlog: Qlog) -> Iterator[Problem]:
-    yield from _networks("qlog.addresses", qlog.addresses)
+    yield from network_problems("qlog.addresses", qlog.addresses)
     for index, name in enumerate(qlog.server_names):
         problem = "is a wildcard; only exact names match" if "*" in name else host_problem(name)
         if problem:
@@ -272,7 +274,7 @@ def _qlog(qlog: Qlog) -> Iterator[Problem]:
 def _limits(config: Config, document: Document) -> Iterator[Problem]:
     limits = config.limits
     for key in ("allow", "deny"):
-        yield from _networks(f"limits.{key}", getattr(limits, key))
+        yield from network_problems(f"limits.{key}", getattr(limits, key))
     for index, text in enumerate(limits.deny):
         if text in limits.allow:
             yield Problem(f"limits.deny[{index}]", f"{text!r} is also in allow")
@@ -326,20 +328,6 @@ def _rates(where: str, rates: list[RequestRate]) -> Iterator[Problem]:
             yield Problem(f"{where}[{index}]", "duplicate rate")
 
 
-def _networks(where: str, networks: list[str]) -> Iterator[Problem]:
-    for index, text in enumerate(networks):
-        try:
-            ipaddress.ip_network(text)
-        except ValueError as error:
-            try:
-                meant = (
-                    f"{text!r} has host bits set; write {str(ipaddress.ip_network(text, False))!r}"
-                )
-            except ValueError:
-                meant = str(error)
-            yield Problem(f"{where}[{index}]", meant)
-
-
 # --- routes and upstreams ---------------------------------------------------------------------
 
 
@@ -349,7 +337,7 @@ def _routes(config: Config) -> Iterator[Problem]:
         yield Problem("upstreams", "at least one [upstreams.NAME] with servers is required")
     elif not config.routes:
         yield Problem("routes", "at least one [[routes]] with upstream is required")
-    yield from validate_filters("filters", config.filters)
+    yield from _filters("filters", config.filters, config)
     seen: set[tuple[str, str]] = set()
     for index, route in enumerate(config.routes):
         where = f"routes[{index}]"
@@ -365,7 +353,7 @@ def _routes(config: Config) -> Iterator[Problem]:
                 yield Problem(where, f"duplicate route for host {host!r} and path {shown!r}")
             seen.add(place)
         yield from _rates(f"{where}.requests", route.requests)
-        yield from validate_filters(f"{where}.filters", route.filters)
+        yield from _filters(f"{where}.filters", route.filters, config)
         for at, entry in enumerate(route.filters):
             for key, text in templates_in(entry):
                 if problem := match_problem(text, route.path_regex):
@@ -373,6 +361,15 @@ def _routes(config: Config) -> Iterator[Problem]:
         for place_in_list, name in enumerate(route.upgrade):
             if problem := _protocol(name):
                 yield Problem(f"{where}.upgrade[{place_in_list}]", f"{name!r}{problem}")
+
+
+def _filters(where: str, entries: list[FilterEntry], config: Config) -> Iterator[Problem]:
+    yield from validate_filters(where, entries)
+    for index, entry in enumerate(entries):
+        for key, name in upstreams_in(entry):
+            if name not in config.upstreams:
+                near = nearest(name, config.upstreams)
+                yield Problem(f"{where}[{index}].{key}", f"unknown upstream {name!r}{near}")
 
 
 def _destination(where: str, route: Route, config: Config) -> Iterator[Problem]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import structlog
 
 from quicedge.config.limits import CLOSES_LOGGED_PER_SECOND, REFUSAL_LOG_INTERVAL, RETRY_AFTER
-from quicedge.config.routes import route_text
+from quicedge.config.routes import filters_of, route_text
 from quicedge.config.schema import Config
 from quicedge.http.errors import error_name, h2_error_name
 from quicedge.proxy.client import ClientInfo, address_of, host_of
@@ -73,6 +73,11 @@ class Policy:
             or self._rates.needs_address
             or any(rates.needs_address for rates in self._route_rates.values())
             or any(route.clients for route in config.routes)
+            or any(
+                entry.needs_address
+                for route in config.routes
+                for entry in filters_of(config, route)
+            )
         )
 
     @property

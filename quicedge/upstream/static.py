@@ -14,6 +14,7 @@ from quicedge.config.unusable import UnusableError
 from quicedge.http.conditional import Range, Validators, select
 from quicedge.http.dates import format_date
 from quicedge.http.errors import OriginFailure
+from quicedge.http.media_types import content_type
 from quicedge.http.message import Field, Fields, HttpVersion, Request, Response
 from quicedge.http.phrases import reason_phrase
 from quicedge.http.semantics import response_has_body
@@ -26,24 +27,6 @@ from quicedge.upstream.proxy_header import Peer
 _METHODS = (b"GET", b"HEAD")
 _ALLOW = (b"allow", b"GET, HEAD, OPTIONS")
 _PRESENT_ONLY = getattr(os, "RWF_NOWAIT", 0)
-
-
-# Our own table: responses must not depend on what is installed on the machine.
-_TEXT = {
-    b"html": b"text/html", b"htm": b"text/html", b"css": b"text/css", b"txt": b"text/plain",
-    b"js": b"text/javascript", b"mjs": b"text/javascript", b"csv": b"text/csv",
-    b"md": b"text/markdown", b"xml": b"text/xml", b"ics": b"text/calendar",
-}  # fmt: skip
-_TYPES = {name: kind + b"; charset=utf-8" for name, kind in _TEXT.items()} | {
-    b"json": b"application/json", b"map": b"application/json", b"pdf": b"application/pdf",
-    b"webmanifest": b"application/manifest+json", b"wasm": b"application/wasm",
-    b"gz": b"application/gzip", b"tgz": b"application/gzip", b"zip": b"application/zip",
-    b"svg": b"image/svg+xml", b"png": b"image/png", b"jpg": b"image/jpeg",
-    b"jpeg": b"image/jpeg", b"gif": b"image/gif", b"webp": b"image/webp", b"avif": b"image/avif",
-    b"ico": b"image/vnd.microsoft.icon", b"woff": b"font/woff", b"woff2": b"font/woff2",
-    b"ttf": b"font/ttf", b"otf": b"font/otf", b"mp3": b"audio/mpeg", b"ogg": b"audio/ogg",
-    b"wav": b"audio/wav", b"mp4": b"video/mp4", b"webm": b"video/webm",
-}  # fmt: skip
 
 
 class StaticUpstream:
@@ -399,9 +382,3 @@ def validators(status: os.stat_result) -> Validators:
     if time.time() - status.st_mtime < 1:
         etag = b"W/" + etag
     return Validators(etag, int(status.st_mtime), status.st_size)
-
-
-def content_type(name: bytes) -> bytes:
-    """The media type for the extension of a file name; text is assumed to be UTF-8."""
-    extension = name.lower().rpartition(b".")[2]
-    return _TYPES.get(extension, b"application/octet-stream")

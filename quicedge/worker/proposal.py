@@ -70,7 +70,7 @@ class Proposal:
             self.tls = self._tls(running_tls or {}, tickets, validations)
             for name, wanted in config.upstreams.items():
                 self.upstreams[name] = self._upstream(name, wanted, (upstreams or {}).get(name))
-            self.route_filters = build_route_filters(config)
+            self.route_filters = build_route_filters(config, self.upstreams, tolerant=tolerant)
         except UnusableError:
             self.drop()
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -11,7 +12,7 @@ from quicedge.http.message import Fields
 from tests.support.edge import RunningEdge, edge
 from tests.support.matrix.clients import CLIENTS, exchange
 from tests.support.matrix.origins import http1
-from tests.support.matrix.spec import Arrivals, Case, Got, Seen
+from tests.support.matrix.spec import PIECE, Arrivals, Case, Got, Seen
 from tests.support.origins import origin
 from tests.support.peers import free_port
 
@@ -59,6 +60,62 @@ CASES: dict[str, Filtered] = {
 }
 
 
+HASH = "$2b$04$/5nR9sZHRAsasGCeOeG1HeCox9SN7sVGVTbxDd0wsJyfBZSR99LS2"
+"""Of the password `secret`, at the lowest cost."""
+
+CASES |= {
+    "compress": Filtered(
+        "{ compress = { encodings = ['gzip'] } }",
+        lambda got: (
+            got.values(b"content-encoding") == [b"gzip"]
+            and zlib.decompress(bytes(got.body), 31) == PIECE * 2
+        ),
+        lambda seen: True,
+        fields=[(b"accept-encoding", b"gzip")],
+        case=Case(
+            "answer", response=(PIECE, PIECE), response_fields=[(b"content-type", b"text/plain")]
+        ),
+    ),
+    "access": Filtered("{ access = { deny = ['127.0.0.1'] } }", lambda got: got.status == 403),
+    "cors": Filtered(
+        "{ cors = { origins = ['https://app.test'] } }",
+        lambda got: got.values(b"access-control-allow-origin") == [b"https://app.test"],
+        lambda seen: True,
+        fields=[(b"origin", b"https://app.test")],
+    ),
+    "security_headers": Filtered(
+        "{ security_headers = {} }",
+        lambda got: got.values(b"x-content-type-options") == [b"nosniff"],
+        lambda seen: True,
+    ),
+    "basic_auth": Filtered(
+        f"{{ basic_auth = {{ users = {{ ann = '{HASH}' }}, user_header = 'x-user' }} }}",
+        lambda got: bytes(got.body) == b"hello",
+        lambda seen: seen.values(b"x-user") == [b"ann"] and bytes(seen.body) == PIECE,
+        fields=[(b"authorization", b"Basic YW5uOnNlY3JldA==")],
+        case=Case("answer", method=b"POST", body=(PIECE,)),
+    ),
+    "basic_auth/wrong": Filtered(
+        f"{{ basic_auth = {{ users = {{ ann = '{HASH}' }} }} }}",
+        lambda got: got.status == 401,
+        fields=[(b"authorization", b"Basic YW5uOndyb25n")],
+    ),
+    "forward_auth": Filtered(
+        "{ forward_auth = { upstream = 'gone' } }", lambda got: got.status == 502
+    ),
+    "error_pages": Filtered(
+        "{ error_pages = { pages = { 4xx = 'page.html' }, origin = true } }",
+        lambda got: (got.status, bytes(got.body)) == (404, b"<p>nothing here"),
+        lambda seen: True,
+        case=Case("answer", status=404),
+    ),
+    "maintenance": Filtered(
+        "{ maintenance = { page = 'page.html' } }",
+        lambda got: (got.status, bytes(got.body)) == (503, b"<p>nothing here"),
+    ),
+}
+
+
 class Setting:
     def __init__(self, running: RunningEdge, port: int) -> None:
         self.edge = running
@@ -72,8 +129,10 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
     for name, case in CASES.items():
         answers = case.filters.startswith(("{ redirect", "{ respond"))
         upstream = "" if answers else 'upstream = "app"\n'
-        routes += f'[[routes]]\npath = "/{name}"\n{upstream}filters = [{case.filters}]\n'
+        routes += f'\n[[routes]]\npath = "/{name}"\n{upstream}filters = [{case.filters}]\n'
+    routes += f'[upstreams.gone]\nservers = ["http://127.0.0.1:{free_port()}"]\n'
     directory = tmp_path_factory.mktemp("filters")
+    (directory / "page.html").write_text("<p>nothing here")
     with edge(directory, f"http://127.0.0.1:{port}", routes) as running:
         yield Setting(running, port)
 

@@ -183,7 +183,7 @@ class World:
             clock=clock, date=lambda: b"now",
         )  # fmt: skip
         upstreams: dict[str, Any] = dict.fromkeys(config.upstreams, self.origin)
-        route_filters: RouteFilters = build_route_filters(config)
+        route_filters: RouteFilters = build_route_filters(config, upstreams)
         if filters:
             first = id(config.routes[0])
             for index, item in enumerate(filters):

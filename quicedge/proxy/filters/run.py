@@ -209,6 +209,9 @@ class FilterRun:
         if isinstance(result, Reply):
             if self._reply is None:
                 self._exchange.replace_response(may_run_out=_is_short(given))
+            else:
+                # Another page for the same error.
+                result.outcome, result.reason = self._reply.outcome, self._reply.reason
             self._take(result)
             result = result.response
         if isinstance(result, Response):

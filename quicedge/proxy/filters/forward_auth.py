@@ -1,0 +1,76 @@
+"""Authentication by another service, which is asked about each request."""
+
+from __future__ import annotations
+
+from quicedge.config import filters as config
+from quicedge.config.filterlimits import AUTH_ANSWER_MAX_SIZE
+from quicedge.http.message import Request, Response
+from quicedge.http.semantics import response_fields
+from quicedge.proxy.exchange import Exchange, Origin
+from quicedge.proxy.filters.route_filter import RequestResult, RouteFilter
+from quicedge.proxy.filters.subrequest import ResponseTooLarge, fetch
+from quicedge.proxy.reply import Reply, text_reply
+from quicedge.proxy.templates import Template
+from quicedge.telemetry.outcomes import Outcome
+from quicedge.upstream.base import UpstreamError
+
+_OF_THE_BODY = frozenset(
+    (b"content-length", b"content-type", b"content-encoding", b"expect", b"trailer", b"te")
+)
+
+
+class ForwardAuth(RouteFilter):
+    """Asks a service with a GET that has the request's fields, and its target and method in
+    X-Forwarded-Uri and X-Forwarded-Method.
+
+    2xx lets the request pass, with the chosen fields of the answer; any other answer goes to the
+    client. If there is no answer, the request is refused.
+    """
+
+    def __init__(self, settings: config.ForwardAuth, origin: Origin) -> None:
+        self._origin = origin
+        self._path = Template(settings.path, for_url=True)
+        self._sent = None
+        if settings.request_headers is not None:
+            self._sent = frozenset(name.lower().encode() for name in settings.request_headers)
+        self._copied = frozenset(name.lower().encode() for name in settings.copy_headers)
+        self.timeout = settings.timeout
+
+    async def on_request(self, request: Request, exchange: Exchange) -> RequestResult:
+        try:
+            answer = await fetch(
+                self._origin, self._question(request, exchange), exchange, AUTH_ANSWER_MAX_SIZE
+            )
+        except (UpstreamError, ResponseTooLarge) as error:
+            outcome = Outcome.DENIED
+            status = 502
+            if isinstance(error, UpstreamError):
+                outcome, status = Outcome.of_origin(error.kind), error.kind.status
+            return text_reply(status, outcome=outcome, reason=f"{self.name}: {error}")
+        response = answer.response
+        if not 200 <= response.status < 300:
+            head = Response(response.status, response_fields(response.fields), response.version)
+            return Reply(head, answer.body, Outcome.DENIED)
+        return self._passed(request, response)
+
+    def _question(self, request: Request, exchange: Exchange) -> Request:
+        fields = [
+            line
+            for line in request.fields
+            if line[0] not in _OF_THE_BODY and (self._sent is None or line[0] in self._sent)
+        ]
+        if self._sent is not None:
+            fields += [line for line in request.fields if line[0].startswith(b"x-forwarded-")]
+        fields.append((b"x-forwarded-method", exchange.request.method))
+        fields.append((b"x-forwarded-uri", exchange.request.path))
+        path = self._path.fill(exchange)
+        return Request(b"GET", request.scheme, request.authority, path, fields, ended=True)
+
+    def _passed(self, request: Request, answer: Response) -> Request:
+        """The request with what the service says of its sender: never what the client says."""
+        copied = self._copied
+        if not copied:
+            return request
+        fields = [line for line in request.fields if line[0] not in copied]
+        fields += [line for line in answer.fields if line[0] in copied]
+        return request.with_fields(fields)
