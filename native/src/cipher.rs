@@ -2,10 +2,12 @@
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList};
+use pyo3::types::{PyBytes, PyList, PyTuple};
 use ring::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey, quic};
 
-use crate::frames::{Frame, Reader, StreamFrame, count_if_only_streams};
+use crate::frames::{
+    AckFrame, Frame, Reader, StreamFrame, count_if_only_streams, covers, only_ack,
+};
 use crate::send_buffer::SendBuffer;
 
 const TAG_LENGTH: usize = 16;
@@ -276,30 +278,40 @@ impl PacketCipher {
         Some((unmasked.first, unmasked.number, payload.map(|payload| PyBytes::new(py, payload))))
     }
 
+    #[expect(clippy::too_many_arguments, reason = "a run is described by plain numbers")]
     fn open_run<'py>(
         &self,
         py: Python<'py>,
         phase: u8,
         datagrams: &Bound<'py, PyList>,
-        pn_at: usize,
+        start: usize,
+        cid: &[u8],
         mut expected: u64,
         join: bool,
-    ) -> PyResult<Bound<'py, PyList>> {
+    ) -> PyResult<(usize, usize, Bound<'py, PyList>)> {
         let items = PyList::empty(py);
-        let mut run: Option<StreamRun<'py>> = None;
+        let mut run: Option<Joined<'py>> = None;
         let mut scratch = Vec::new();
-        for datagram in datagrams.iter() {
-            let datagram = datagram.cast_into::<PyBytes>()?;
+        let pn_at = 1 + cid.len();
+        let (mut stop, mut nbytes) = (start, 0);
+        for index in start..datagrams.len() {
+            let datagram = datagrams.get_item(index)?.cast_into::<PyBytes>()?;
             let packet = datagram.as_bytes();
-            let unmasked = self.unmask(packet, pn_at, expected);
-            let payload = match &unmasked {
-                Some(unmasked) if (unmasked.first >> 2) & 1 == phase => {
-                    self.open(packet, pn_at, unmasked, &mut scratch)
-                }
-                _ => None,
+            if packet.len() < pn_at + MAX_NUMBER_LENGTH + SAMPLE_LENGTH
+                || packet[0] & LONG_HEADER != 0
+                || &packet[1..pn_at] != cid
+            {
+                break;
+            }
+            let Some(unmasked) = self.unmask(packet, pn_at, expected) else { break };
+            stop += 1;
+            nbytes += packet.len();
+            let (first, number) = (unmasked.first, unmasked.number);
+            let payload = if (first >> 2) & 1 == phase {
+                self.open(packet, pn_at, &unmasked, &mut scratch)
+            } else {
+                None
             };
-            let (first, number) = unmasked
-                .map_or((packet.first().copied().unwrap_or(0), 0), |it| (it.first, it.number));
             if let Some(payload) = payload {
                 let is_newest = number >= expected;
                 if is_newest {
@@ -308,15 +320,15 @@ impl PacketCipher {
                 if join
                     && is_newest
                     && first & RESERVED_BITS == 0
-                    && let Some(frames) = count_if_only_streams(payload)
+                    && let Some(content) = Content::of(payload)
                 {
-                    if run.as_ref().is_some_and(|run| run.stop != number)
+                    if run.as_ref().is_some_and(|run| !run.takes(number, &content))
                         && let Some(run) = run.take()
                     {
                         items.append(run.finish(py)?)?;
                     }
-                    run.get_or_insert_with(|| StreamRun::new(py, number))
-                        .add(py, first, frames, payload)?;
+                    run.get_or_insert_with(|| Joined::new(py, number, &content))
+                        .add(py, first, content)?;
                     continue;
                 }
             }
@@ -329,7 +341,7 @@ impl PacketCipher {
         if let Some(run) = run.take() {
             items.append(run.finish(py)?)?;
         }
-        Ok(items)
+        Ok((stop, nbytes, items))
     }
 }
 
@@ -367,15 +379,37 @@ impl<'py> Source<'py> {
     }
 }
 
-/// Packets of consecutive numbers that hold only STREAM frames, joined to pieces of streams.
-struct StreamRun<'py> {
+/// What a packet holds that can be joined with others.
+enum Content<'a> {
+    /// STREAM frames, and how many frames with PADDING.
+    Streams(&'a [u8], u32),
+    /// One ACK frame, likewise.
+    Ack(AckFrame, u32),
+}
+
+impl<'a> Content<'a> {
+    fn of(payload: &'a [u8]) -> Option<Self> {
+        if let Some((ack, frames)) = only_ack(payload) {
+            return Some(Content::Ack(ack, frames));
+        }
+        count_if_only_streams(payload).map(|frames| Content::Streams(payload, frames))
+    }
+}
+
+/// Packets of consecutive numbers that hold only STREAM frames, joined to pieces of streams, or
+/// only ACK frames, of which those remain that no later one covers.
+struct Joined<'py> {
     start: u64,
     stop: u64,
     /// Of the last packet.
     first: u8,
     frames: u32,
-    pieces: Bound<'py, PyList>,
-    piece: Option<Piece>,
+    held: Held<'py>,
+}
+
+enum Held<'py> {
+    Streams { pieces: Bound<'py, PyList>, piece: Option<Piece> },
+    Acks(Vec<AckFrame>),
 }
 
 /// Consecutive bytes of one stream.
@@ -395,51 +429,82 @@ impl Piece {
     }
 }
 
-impl<'py> StreamRun<'py> {
-    fn new(py: Python<'py>, start: u64) -> Self {
-        let pieces = PyList::empty(py);
-        StreamRun { start, stop: start, first: 0, frames: 0, pieces, piece: None }
+impl<'py> Joined<'py> {
+    fn new(py: Python<'py>, start: u64, content: &Content) -> Self {
+        let held = match content {
+            Content::Streams(..) => Held::Streams { pieces: PyList::empty(py), piece: None },
+            Content::Ack(..) => Held::Acks(Vec::new()),
+        };
+        Joined { start, stop: start, first: 0, frames: 0, held }
     }
 
-    fn add(&mut self, py: Python<'py>, first: u8, frames: u32, payload: &[u8]) -> PyResult<()> {
+    /// Whether packet `number` with this content goes on with what is held.
+    fn takes(&self, number: u64, content: &Content) -> bool {
+        let same = matches!(self.held, Held::Acks(_)) == matches!(content, Content::Ack(..));
+        same && self.stop == number
+    }
+
+    fn add(&mut self, py: Python<'py>, first: u8, content: Content) -> PyResult<()> {
         self.stop += 1;
         self.first = first;
-        self.frames += frames;
-        for frame in Reader::new(payload) {
-            let Some(Frame::Stream(frame)) = frame else { continue };
-            match &mut self.piece {
-                Some(piece) if piece.joins(&frame) => {
-                    piece.data.extend_from_slice(frame.data);
-                    piece.kind = frame.kind;
-                    piece.fin = frame.fin();
+        match (&mut self.held, content) {
+            (Held::Acks(acks), Content::Ack(ack, frames)) => {
+                self.frames += frames;
+                if acks.last().is_some_and(|last| covers(&ack.1, &last.1)) {
+                    acks.pop();
                 }
-                _ => {
-                    self.end_piece(py)?;
-                    self.piece = Some(Piece {
-                        stream_id: frame.stream_id,
-                        offset: frame.offset,
-                        data: frame.data.to_vec(),
-                        kind: frame.kind,
-                        fin: frame.fin(),
-                    });
+                acks.push(ack);
+            }
+            (Held::Streams { pieces, piece }, Content::Streams(payload, frames)) => {
+                self.frames += frames;
+                for frame in Reader::new(payload) {
+                    let Some(Frame::Stream(frame)) = frame else { continue };
+                    match piece {
+                        Some(piece) if piece.joins(&frame) => {
+                            piece.data.extend_from_slice(frame.data);
+                            piece.kind = frame.kind;
+                            piece.fin = frame.fin();
+                        }
+                        _ => {
+                            end_piece(py, pieces, piece)?;
+                            *piece = Some(Piece {
+                                stream_id: frame.stream_id,
+                                offset: frame.offset,
+                                data: frame.data.to_vec(),
+                                kind: frame.kind,
+                                fin: frame.fin(),
+                            });
+                        }
+                    }
                 }
             }
+            _ => unreachable!("`takes` was asked"),
         }
         Ok(())
     }
 
-    fn end_piece(&mut self, py: Python<'py>) -> PyResult<()> {
-        if let Some(piece) = self.piece.take() {
-            let data = PyBytes::new(py, &piece.data);
-            self.pieces.append((piece.stream_id, piece.offset, data, piece.fin, piece.kind))?;
-        }
-        Ok(())
+    fn finish(self, py: Python<'py>) -> PyResult<(u64, u64, u8, Bound<'py, PyAny>, u32)> {
+        let content = match self.held {
+            Held::Streams { pieces, mut piece } => {
+                end_piece(py, &pieces, &mut piece)?;
+                pieces.into_any()
+            }
+            Held::Acks(acks) => PyTuple::new(py, acks)?.into_any(),
+        };
+        Ok((self.start, self.stop, self.first, content, self.frames))
     }
+}
 
-    fn finish(mut self, py: Python<'py>) -> PyResult<(u64, u64, u8, Bound<'py, PyList>, u32)> {
-        self.end_piece(py)?;
-        Ok((self.start, self.stop, self.first, self.pieces, self.frames))
+fn end_piece<'py>(
+    py: Python<'py>,
+    pieces: &Bound<'py, PyList>,
+    piece: &mut Option<Piece>,
+) -> PyResult<()> {
+    if let Some(piece) = piece.take() {
+        let data = PyBytes::new(py, &piece.data);
+        pieces.append((piece.stream_id, piece.offset, data, piece.fin, piece.kind))?;
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ const STREAM: u8 = 0x08;
 const STREAM_FIN: u8 = 0x01;
 const STREAM_LENGTH: u8 = 0x02;
 const STREAM_OFFSET: u8 = 0x04;
+const ACK: u8 = 0x02;
 const ACK_ECN: u8 = 0x03;
 
 /// Reads a packet's payload from its start.
@@ -108,6 +109,59 @@ pub fn count_if_only_streams(payload: &[u8]) -> Option<u32> {
     streams.then_some(frames)
 }
 
+/// An ACK frame (RFC 9000 section 19.3): type, ranges in ascending order, delay, ECN counts.
+pub type AckFrame = (u8, Vec<(u64, u64)>, u64, Option<(u64, u64, u64)>);
+
+impl Reader<'_> {
+    /// The rest of an ACK frame of type `kind`, behind its type.
+    fn ack(&mut self, kind: u8) -> Option<AckFrame> {
+        let largest = self.varint()?;
+        let delay = self.varint()?;
+        let count = self.varint()?;
+        let mut start = largest.checked_sub(self.varint()?)?;
+        // Each further range takes at least two bytes, which bounds what a count can ask for.
+        let mut ranges = vec![(start, largest + 1)];
+        for _ in 0..count {
+            let stop = start.checked_sub(self.varint()? + 1)?;
+            start = stop.checked_sub(self.varint()? + 1)?;
+            ranges.push((start, stop));
+        }
+        ranges.reverse();
+        let ecn = if kind == ACK_ECN {
+            Some((self.varint()?, self.varint()?, self.varint()?))
+        } else {
+            None
+        };
+        Some((kind, ranges, delay, ecn))
+    }
+}
+
+/// The ACK frame of a packet that holds nothing else but PADDING behind it, and its number of
+/// frames; None for any other packet, and for a malformed one.
+pub fn only_ack(payload: &[u8]) -> Option<(AckFrame, u32)> {
+    let kind = *payload.first()?;
+    if kind != ACK && kind != ACK_ECN {
+        return None;
+    }
+    let mut reader = Reader { data: payload, at: 1 };
+    let ack = reader.ack(kind)?;
+    let frames = 1 + u32::from(reader.at < payload.len());
+    reader.skip_padding();
+    (reader.at == payload.len()).then_some((ack, frames))
+}
+
+/// Whether ascending ranges contain all the older ones.
+pub fn covers(ranges: &[(u64, u64)], older: &[(u64, u64)]) -> bool {
+    let mut later = ranges.iter();
+    let mut range = later.next();
+    older.iter().all(|old| {
+        while range.is_some_and(|range| range.1 < old.1) {
+            range = later.next();
+        }
+        range.is_some_and(|range| range.0 <= old.0)
+    })
+}
+
 /// Ranges in ascending order, the delay, ECN counts, and where the frame ends.
 type Ack = (Vec<(u64, u64)>, u64, Option<(u64, u64, u64)>, usize);
 
@@ -115,22 +169,6 @@ type Ack = (Vec<(u64, u64)>, u64, Option<(u64, u64, u64)>, usize);
 #[pyfunction]
 pub fn parse_ack(payload: &[u8], at: usize, kind: u8) -> Option<Ack> {
     let mut reader = Reader { data: payload, at };
-    let largest = reader.varint()?;
-    let delay = reader.varint()?;
-    let count = reader.varint()?;
-    let mut start = largest.checked_sub(reader.varint()?)?;
-    // Each further range takes at least two bytes, which bounds what a count can ask for.
-    let mut ranges = vec![(start, largest + 1)];
-    for _ in 0..count {
-        let stop = start.checked_sub(reader.varint()? + 1)?;
-        start = stop.checked_sub(reader.varint()? + 1)?;
-        ranges.push((start, stop));
-    }
-    ranges.reverse();
-    let ecn = if kind == ACK_ECN {
-        Some((reader.varint()?, reader.varint()?, reader.varint()?))
-    } else {
-        None
-    };
+    let (_, ranges, delay, ecn) = reader.ack(kind)?;
     Some((ranges, delay, ecn, reader.at))
 }

@@ -19,7 +19,7 @@ mod send_buffer;
 use pyo3::prelude::*;
 
 /// Version of the interface; `quicedge/native.py` uses no other.
-const INTERFACE: u32 = 2;
+const INTERFACE: u32 = 3;
 
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {

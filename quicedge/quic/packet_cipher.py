@@ -7,7 +7,7 @@ of the cipher for the whole run.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -16,11 +16,14 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from quicedge import native
 from quicedge.quic.frames import (
     STREAM_OFFSET,
+    Counts,
     FrameError,
     FrameType,
     Stream,
     encode_varint,
+    parse_ack,
 )
+from quicedge.quic.ranges import covers
 
 TAG_LENGTH = 16
 SAMPLE_LENGTH = 16
@@ -34,10 +37,14 @@ Piece = tuple[int, int, bytes, bool, int]
 """Consecutive bytes of a stream: its ID, their offset, the bytes, whether they end the stream, and
 the type of the last frame that they came in."""
 
-Item = tuple[int, int, int, bytes | list[Piece] | None, int]
+AckFields = tuple[int, list[tuple[int, int]], int, Counts | None]
+"""An ACK frame: its type, ranges in ascending order, delay and ECN counts."""
+
+Item = tuple[int, int, int, bytes | list[Piece] | tuple[AckFields, ...] | None, int]
 """What a run holds next: first packet number and the one behind the last, the (last) first byte,
-and what was in it. Bytes are the payload of one packet, None one that was not opened. Pieces are
-the content of packets that held nothing but stream data, followed by their number of frames."""
+and what was in it. Bytes are the payload of one packet, None one that was not opened. A list of
+pieces is the content of packets that held nothing but stream data, a tuple of ACK frames that of
+packets with nothing else; either is followed by their number of frames."""
 
 _CHACHA20 = 0x1303
 _KEY_LENGTHS = {0x1301: 16, 0x1302: 32, _CHACHA20: 32}
@@ -47,6 +54,7 @@ _LONG_BITS, _SHORT_BITS = 0x0F, 0x1F
 """Bits of the first byte that header protection covers (RFC 9001 section 5.4.1)."""
 _RESERVED_BITS = 0x18
 _ECB = modes.ECB()  # RFC 9001 section 5.4.3 masks headers with single blocks
+_ACK, _ACK_ECN = int(FrameType.ACK), int(FrameType.ACK_ECN)
 _STREAM, _STREAM_LAST = int(FrameType.STREAM), int(FrameType.STREAM_LAST)
 _parse_stream = Stream.parse
 
@@ -226,55 +234,69 @@ class PacketCipher:
         return first, number, payload
 
     def open_run(
-        self, phase: int, datagrams: list[bytes], pn_at: int, expected: int, join: bool
-    ) -> list[Item]:
-        """Short header packets, one per datagram, whose numbers start at `pn_at`.
+        self,
+        phase: int,
+        datagrams: list[bytes],
+        start: int,
+        cid: bytes,
+        expected: int,
+        join: bool,
+    ) -> tuple[int, int, list[Item]]:
+        """The short header packets to `cid` that lead `datagrams` from index `start` on, one per
+        datagram; returns the index behind them, their size in bytes, and what is in them.
 
-        Packets of another key `phase`, not authentic or too short are not opened: `open_one` with
-        other keys may open them. With `join`, packets of ascending numbers that hold only STREAM
-        frames are joined to pieces; what they say is otherwise the same.
+        Packets of another key `phase` and those not authentic are not opened: `open_one` with other
+        keys may open them. With `join`, packets of ascending numbers that hold only STREAM frames,
+        or only ACK frames, are joined; what they say is otherwise the same.
         """
         decrypt, iv = self._decrypt, self._iv
+        pn_at = 1 + len(cid)
         sample_at = pn_at + MAX_NUMBER_LENGTH
         end = sample_at + SAMPLE_LENGTH
-        samples = [data[sample_at:end] for data in datagrams]
-        if min(map(len, samples), default=SAMPLE_LENGTH) < SAMPLE_LENGTH:
-            samples = [sample.ljust(SAMPLE_LENGTH, b"\0") for sample in samples]
+        samples = []
+        nbytes = 0
+        for data in datagrams[start:] if start else datagrams:
+            if len(data) < end or data[0] & 0x80 or data[1:pn_at] != cid:
+                break
+            samples.append(data[sample_at:end])
+            nbytes += len(data)
+        stop = start + len(samples)
         masks = self._masks(samples)
         items: list[Item] = []
-        run: _StreamRun | None = None
+        run: _StreamRun | _AckRun | None = None
         at = 0
-        for data in datagrams:
-            if len(data) < end:
-                first, number, payload = data[0] if data else 0, 0, None
-            else:
-                first = data[0]
-                first ^= masks[at] & (_LONG_BITS if first & 0x80 else _SHORT_BITS)
-                pn_length = (first & 0x03) + 1
-                pn_end = pn_at + pn_length
-                truncated = int.from_bytes(data[pn_at:pn_end], "big") ^ int.from_bytes(
-                    masks[at + 1 : at + 1 + pn_length], "big"
-                )
-                number = decode_number(truncated, pn_length, expected)
-                payload = None
-                if (first >> 2) & 1 == phase:
-                    header = bytes((first,)) + data[1:pn_at] + truncated.to_bytes(pn_length, "big")
-                    try:
-                        payload = decrypt((iv ^ number).to_bytes(12, "big"), data[pn_end:], header)
-                    except InvalidTag:
-                        payload = None
+        for data in datagrams[start:stop]:
+            first = data[0] ^ (masks[at] & _SHORT_BITS)
+            pn_length = (first & 0x03) + 1
+            pn_end = pn_at + pn_length
+            truncated = int.from_bytes(data[pn_at:pn_end], "big") ^ int.from_bytes(
+                masks[at + 1 : at + 1 + pn_length], "big"
+            )
+            number = decode_number(truncated, pn_length, expected)
+            payload = None
+            if (first >> 2) & 1 == phase:
+                header = bytes((first,)) + cid + truncated.to_bytes(pn_length, "big")
+                try:
+                    payload = decrypt((iv ^ number).to_bytes(12, "big"), data[pn_end:], header)
+                except InvalidTag:
+                    payload = None
             at += SAMPLE_LENGTH
             if payload is not None and number >= expected:
                 expected = number + 1
-                if join and not first & _RESERVED_BITS:
-                    frames = _only_streams(payload)
-                    if frames is not None:
-                        if run is not None and run.stop != number:
+                if join and payload and not first & _RESERVED_BITS:
+                    kind: type[_StreamRun | _AckRun]
+                    content: Any
+                    if payload[0] == _ACK or payload[0] == _ACK_ECN:
+                        kind, content = _AckRun, _only_ack(payload)
+                    else:
+                        kind, content = _StreamRun, _only_streams(payload)
+                    if content is not None:
+                        if run is not None and (run.stop != number or type(run) is not kind):
                             items.append(run.finish())
                             run = None
                         if run is None:
-                            run = _StreamRun(number)
-                        run.add(first, *frames)
+                            run = kind(number)
+                        run.add(first, *content)
                         continue
             if run is not None:
                 items.append(run.finish())
@@ -282,7 +304,44 @@ class PacketCipher:
             items.append((number, number + 1, first, payload, 0))
         if run is not None:
             items.append(run.finish())
-        return items
+        return stop, nbytes, items
+
+
+def _only_ack(payload: bytes) -> tuple[AckFields, int] | None:
+    """The ACK frame of a packet that holds nothing else but PADDING behind it, and its number of
+    frames; None for any other packet, and for a malformed one."""
+    kind = payload[0]
+    found = parse_ack(payload, 1, kind)
+    if found is None:
+        return None
+    ranges, delay, ecn, end = found
+    if payload[end:].strip(b"\0"):
+        return None
+    return (kind, ranges, delay, ecn), 1 if end == len(payload) else 2
+
+
+class _AckRun:
+    """Packets of consecutive numbers that hold only an ACK frame; those remain that no later one
+    covers."""
+
+    __slots__ = ("_acks", "_first", "_frames", "_start", "stop")
+
+    def __init__(self, start: int) -> None:
+        self._start = self.stop = start
+        self._first = self._frames = 0
+        self._acks: list[AckFields] = []
+
+    def add(self, first: int, ack: AckFields, count: int) -> None:
+        """The next packet: its first byte, its ACK frame, and the number of all."""
+        self.stop += 1
+        self._first = first
+        self._frames += count
+        if self._acks and covers(ack[1], self._acks[-1][1]):
+            self._acks.pop()
+        self._acks.append(ack)
+
+    def finish(self) -> Item:
+        return self._start, self.stop, self._first, tuple(self._acks), self._frames
 
 
 def _only_streams(payload: bytes) -> tuple[list[tuple[Stream, int]], int] | None:

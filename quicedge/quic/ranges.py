@@ -74,3 +74,18 @@ class Ranges:
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return zip(self.starts, self.stops, strict=True)
+
+
+def covers(ranges: list[tuple[int, int]], older: list[tuple[int, int]]) -> bool:
+    """Whether the ranges contain all the older ones; both ascend."""
+    (start, stop), (older_start, older_stop) = ranges[-1], older[-1]
+    if start <= older_start and stop >= older_stop and ranges[:-1] == older[:-1]:
+        return True
+    later = iter(ranges)
+    start = stop = -1
+    for older_start, older_stop in older:
+        while stop < older_stop:
+            start, stop = next(later, (older_stop, older_stop))
+        if start > older_start:
+            return False
+    return True

@@ -31,39 +31,41 @@ class Scheduler(Generic[AnyStream]):
     membership.
     """
 
-    __slots__ = ("_ready",)
+    __slots__ = ("ready",)
 
     def __init__(self) -> None:
-        self._ready: list[AnyStream] = []
+        self.ready: list[AnyStream] = []
+        """The streams in sending order, to be read only."""
 
     def __bool__(self) -> bool:
-        return bool(self._ready)
+        return bool(self.ready)
 
     def __iter__(self) -> Iterator[AnyStream]:
-        return iter(self._ready)
+        return iter(self.ready)
 
     @property
     def first(self) -> AnyStream:
         """The stream whose turn it is; there must be one."""
-        return self._ready[0]
+        return self.ready[0]
 
     def add(self, stream: AnyStream) -> None:
         """Schedule a stream behind those of equal rank; no effect if it is scheduled."""
         if not stream.scheduled:
             stream.scheduled = True
-            at = bisect_right(self._ready, stream.rank, key=_rank)
-            self._ready.insert(at, stream)
+            at = bisect_right(self.ready, stream.rank, key=_rank)
+            self.ready.insert(at, stream)
 
     def remove(self, stream: AnyStream) -> None:
         """Unschedule a stream; no effect if it is not scheduled."""
         if stream.scheduled:
             stream.scheduled = False
-            self._ready.remove(stream)
+            self.ready.remove(stream)
 
     def rotate(self, stream: AnyStream) -> None:
         """Move a stream behind those of equal rank."""
-        self.remove(stream)
-        self.add(stream)
+        if self.ready[-1] is not stream:
+            self.remove(stream)
+            self.add(stream)
 
     def rerank(self, stream: AnyStream, rank: Rank) -> None:
         """Change the rank of a stream."""
@@ -74,7 +76,7 @@ class Scheduler(Generic[AnyStream]):
             self.add(stream)
 
     def clear(self) -> None:
-        self._ready.clear()
+        self.ready.clear()
 
 
 def _rank(stream: Ranked) -> Rank:

@@ -13,6 +13,7 @@ from quicedge.quic.connection.spaces import NumberSkipper, PacketSpace
 from quicedge.quic.connection.stats import ConnectionCounters
 from quicedge.quic.errors import ErrorCode, TransportError
 from quicedge.quic.frames import Ack, Epoch
+from quicedge.quic.ranges import covers
 
 _DEFAULT_EXPONENT = 3
 
@@ -64,7 +65,7 @@ class AckReceiver:
         if not is_application:
             self._apply(space, frame, now)
             return
-        if self._held is not None and not _covers(ranges, self._held[1].ranges):
+        if self._held is not None and not covers(ranges, self._held[1].ranges):
             self.settle(now)
         self._held = space, frame
 
@@ -91,18 +92,3 @@ class AckReceiver:
         # After the ACK, because an acknowledged mark ends the current flight.
         for epoch, first, stop, sent in lost:
             ecn.on_lost(epoch, [(first, stop, sent)], now)
-
-
-def _covers(ranges: list[tuple[int, int]], older: list[tuple[int, int]]) -> bool:
-    """Whether the ranges contain all the older ones; both ascend."""
-    (start, stop), (older_start, older_stop) = ranges[-1], older[-1]
-    if start <= older_start and stop >= older_stop and ranges[:-1] == older[:-1]:
-        return True
-    later = iter(ranges)
-    start = stop = -1
-    for older_start, older_stop in older:
-        while stop < older_stop:
-            start, stop = next(later, (older_stop, older_stop))
-        if start > older_start:
-            return False
-    return True

@@ -350,16 +350,28 @@ class Connection:
             return self._life.deadline
         ack_blocked, probe_blocked = self._amplification_limits()
         paths = self.paths.known
-        times = [
-            self.idle.deadline,
-            self._packer.pacing_at,
-            self._handshake_deadline if self.handshake_seconds is None else None,
-            self.recovery.timeout(amplification_limited=probe_blocked),
-            paths[0].validation_deadline if paths else None,
-        ]
+        found = self.idle.deadline
+        # A loop over candidates would cost more steps than it saves: this runs at every wake-up.
+        at = self.recovery.timeout(amplification_limited=probe_blocked)
+        if at is not None and (found is None or at < found):
+            found = at
+        at = self._packer.pacing_at
+        if at is not None and (found is None or at < found):
+            found = at
         if not ack_blocked:
-            times += [space.ack_at for space in self.spaces.values()]
-        return min([time for time in times if time is not None], default=None)
+            for space in self.spaces.values():
+                at = space.ack_at
+                if at is not None and (found is None or at < found):
+                    found = at
+        if paths:
+            at = paths[0].validation_deadline
+            if at is not None and (found is None or at < found):
+                found = at
+        if self.handshake_seconds is None:
+            at = self._handshake_deadline
+            if found is None or at < found:
+                found = at
+        return found
 
     def _amplification_limits(self) -> tuple[bool, bool]:
         """Whether the anti-amplification limit blocks an ACK and a probe (RFC 9002 section
@@ -442,12 +454,6 @@ class Connection:
         ):
             # RFC 9001 section 4.9.1: with the first Handshake packet that a client sends.
             self._establishment.discard(Epoch.INITIAL)
-        self._note_limits(now)
-        if observer is not None:
-            observer.look(self)
-        return runs
-
-    def _note_limits(self, now: float) -> None:
         note_limits(
             self.limits,
             now,
@@ -456,7 +462,11 @@ class Connection:
             streams=self.streams,
             datagram_size=self.max_datagram_size,
             paced=self._packer.pacing_at is not None,
+            waiting=self._packer.waiting,
         )
+        if observer is not None:
+            observer.look(self)
+        return runs
 
     # --- closing --------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ from quicedge.quic.frames import (
     decode_varint,
 )
 from quicedge.quic.frames import Stream as StreamFrame
-from quicedge.quic.packet_cipher import Piece
+from quicedge.quic.packet_cipher import AckFields, Piece
 
 _ONE_RTT = Epoch.ONE_RTT
 _parse_stream = StreamFrame.parse
@@ -171,6 +171,13 @@ class FrameDispatch:
         receive_stream = self.streams.receive_stream
         for piece in pieces:
             receive_stream(*piece)
+
+    def receive_acks(self, acks: tuple[AckFields, ...], packets: int, frames: int) -> None:
+        """Process packets that hold only an ACK frame, of which these remain."""
+        self._counters.packets_received += packets
+        self._counters.frames_received += frames
+        for kind, ranges, delay, ecn in acks:
+            self._acks.receive(Ack(ranges, delay, ecn), kind, self._space, self._now)
 
     # --- receivers ------------------------------------------------------------------------------
 

@@ -9,11 +9,12 @@ class IdleTimer:
     `limit` applies to restarts after it; the owner terminates the connection at `deadline`.
     """
 
-    __slots__ = ("_sent_since", "_timeout", "deadline")
+    __slots__ = ("_timeout", "deadline", "sent_since")
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
-        self._sent_since = False
+        self.sent_since = False
+        """Whether an ack-eliciting packet was sent after the last one received."""
         self.deadline: float | None = None
         """None until the first packet is received or sent."""
 
@@ -24,9 +25,9 @@ class IdleTimer:
     def on_received(self, now: float, pto: float) -> None:
         # RFC 9000 section 10.1: at least three times the PTO.
         self.deadline = now + max(self._timeout, 3 * pto)
-        self._sent_since = False
+        self.sent_since = False
 
     def on_sent_eliciting(self, now: float, pto: float) -> None:
-        if not self._sent_since:
-            self._sent_since = True
+        if not self.sent_since:
+            self.sent_since = True
             self.deadline = now + max(self._timeout, 3 * pto)

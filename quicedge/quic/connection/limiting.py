@@ -27,15 +27,19 @@ def note_limits(
     streams: Streams,
     datagram_size: int,
     paced: bool,
+    waiting: bool | None,
 ) -> None:
-    """Update `clock` with the facts that hold from `now` on."""
+    """Update `clock` with the facts that hold from `now` on.
+
+    `waiting`: whether there is data that flow control permits to send; None: not yet known.
+    """
     sending, receiving = clock.sending, clock.receiving
     touched = streams.take_touched()
     granted = streams.window.announced != receiving.connection.limit
     if not (
         touched
         or granted
-        or streams.scheduler
+        or streams.scheduler.ready
         or streams.is_stream_blocked
         or sending.waiting
         or sending.blocked is not None
@@ -46,22 +50,25 @@ def note_limits(
     ):
         return
     sending.handshake = handshake
-    touched = [stream for stream in touched if not stream.id & _UNI]
-    for stream in touched:
-        if _owes(stream, streams):
-            clock.answering[stream.id] = None
-        else:
-            clock.answering.pop(stream.id, None)
-    sending.due = bool(clock.answering)
+    if touched:
+        touched = [stream for stream in touched if not stream.id & _UNI]
+        for stream in touched:
+            if _owes(stream, streams):
+                clock.answering[stream.id] = None
+            else:
+                clock.answering.pop(stream.id, None)
+        sending.due = bool(clock.answering)
     sending.pto_count = recovery.pto_count
     sending.in_flight = recovery.bytes_in_flight
     sending.window = recovery.congestion_window
     sending.datagram_size = datagram_size
     sending.paced_until = inf if paced else 0.0
-    sending.waiting = streams.next_sendable() is not None
-    sending.blocked = None if sending.waiting else _blocked(streams)
+    if waiting is None:
+        waiting = streams.next_sendable() is not None
+    sending.waiting = waiting
+    sending.blocked = None if waiting else _blocked(streams)
     clock.turn(now)
-    changed = [
+    changed = touched and [
         stream for stream in touched if stream.id in clock.incoming or not _is_received(stream)
     ]
     if changed or granted or receiving.handshake:

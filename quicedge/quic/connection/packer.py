@@ -102,6 +102,7 @@ class Packer:
         """Token in a client's Initial packets."""
         self._handshake = handshake
         self._spaces = spaces
+        self._space = spaces[Epoch.ONE_RTT]
         self._streams = streams
         self._recovery = recovery
         self._paths = paths
@@ -126,6 +127,8 @@ class Packer:
         self.observer: Observer | None = None
         self.pacing_at: float | None = None
         """When pacing permits the next packet; None if pacing blocks nothing."""
+        self.waiting: bool | None = None
+        """Whether `pack` left data that flow control permits to send; None: it did not ask."""
         self.ecn = NOT_ECT
         """ECN codepoint of datagrams on the active path."""
 
@@ -138,7 +141,7 @@ class Packer:
         self._path_frames.use(path, challenge)
         self.ecn = path.ecn.codepoint(self._recovery.pto_count) if path.ecn else NOT_ECT
         runs: list[Transmit] = []
-        self.pacing_at = None
+        self.pacing_at = self.waiting = None
         if self._handshake.is_confirmed:
             phases = self._handshake.phases
             if phases.wants_update:
@@ -155,24 +158,27 @@ class Packer:
 
     def _pack_application(self, runs: list[Transmit], path: Path, now: float) -> None:
         recovery, streams = self._recovery, self._streams
-        space = self._spaces[Epoch.ONE_RTT]
-        assert path.mtu is not None
+        space = self._space
+        mtu = path.mtu
+        assert mtu is not None
+        is_validated = path.is_validated
         if space.probes:
             self._pack_probes(runs, path, space, now)
-        if path.is_validated:
-            self._probe_mtu(runs, path, now)
+        if is_validated and (size := mtu.next_probe(now)) is not None:
+            self._probe_mtu(runs, path, size, now)
         blocked = False
+        has_frames = self._has_frames
         while True:
-            size = path.mtu.current
-            if not path.is_validated:
+            size = mtu.current
+            if not is_validated:
                 size = min(size, path.room())
                 if size < _MIN_SHORT:
                     break
             ack_due = space.ack_at is not None and space.ack_at <= now
-            # First, as it makes DATA_BLOCKED and STREAM_DATA_BLOCKED due.
             sendable = streams.next_sendable()
-            has_frames = self._has_frames
-            if not (ack_due or has_frames or sendable):
+            has_frames = has_frames or streams.has_blocked_frames
+            if sendable is None and not (has_frames or ack_due):
+                self.waiting = False
                 break
             room = recovery.congestion_window - recovery.bytes_in_flight
             if room >= size:
@@ -181,7 +187,7 @@ class Packer:
                     self.pacing_at = recovery.pacer.next_send_time(now)
                 room = min(room, int(budget))
             if room < size:
-                blocked = sendable is not None
+                self.waiting = blocked = sendable is not None
                 if ack_due or has_frames:
                     # ACKs are not congestion controlled; control frames are small and urgent.
                     self._pack_packet(runs, path, size, now, data=False)
@@ -190,14 +196,13 @@ class Packer:
                 sendable is not None
                 and not has_frames
                 and (space.ack_at is None or (not ack_due and _exceeds(*sendable, room)))
-                and path.is_validated
+                and is_validated
                 and self._pack_run(runs, path, *sendable, room, now)
             ):
                 continue
-            if not self._pack_packet(runs, path, size, now, data=True):
+            if not self._pack_packet(runs, path, size, now, data=True) or self._is_drained:
                 break
-            if self._is_drained:
-                break
+            has_frames = self._has_frames
         recovery.app_limited = not blocked
 
     @property
@@ -337,7 +342,7 @@ class Packer:
     ) -> None:
         path.bytes_sent += len(datagram)
         self._counters.bytes_sent += len(datagram)
-        if eliciting:
+        if eliciting and not self._idle.sent_since:
             self._idle.on_sent_eliciting(now, self._recovery.probe_timeout())
         ecn = self.ecn if path is self._paths.active else NOT_ECT
         runs.append(Transmit(datagram, len(datagram), path.address, ecn))
@@ -360,13 +365,13 @@ class Packer:
             return False
         start = pending[0]
         size = path.mtu.current
-        space = self._spaces[Epoch.ONE_RTT]
+        space = self._space
         cid = self._remote_ids.current.cid
         pn_length = _pn_length(space)
         # One width of offsets per run keeps all its packets but the last the same size.
         wide = until >= 1 << 30
-        overhead = len(encode_varint(stream.id)) + (9 if wide else 5)
-        overhead += 1 + len(cid) + pn_length + TAG_LENGTH
+        overhead = (9 if wide else 5) + 1 + len(cid) + pn_length + TAG_LENGTH
+        overhead += 1 if stream.id < 0x40 else len(encode_varint(stream.id))
         chunk = size - overhead
         packets = min(-(-(until - start) // chunk), room // size, MAX_BATCH_PACKETS)
         if packets < 2:
@@ -396,17 +401,15 @@ class Packer:
             )
         path.bytes_sent += len(data)
         self._counters.bytes_sent += len(data)
-        self._idle.on_sent_eliciting(now, recovery.probe_timeout())
+        if not self._idle.sent_since:
+            self._idle.on_sent_eliciting(now, recovery.probe_timeout())
         runs.append(Transmit(data, size, path.address, self.ecn))
         return True
 
     # --- MTU and path probes --------------------------------------------------------------------
 
-    def _probe_mtu(self, runs: list[Transmit], path: Path, now: float) -> None:
-        assert path.mtu is not None
-        size = path.mtu.next_probe(now)
-        if size is None:
-            return
+    def _probe_mtu(self, runs: list[Transmit], path: Path, size: int, now: float) -> None:
+        """Send a probe of `size` bytes."""
         space = self._spaces[Epoch.ONE_RTT]
         keys = self._prepare_short(space)
         cid = self._remote_ids.current.cid

@@ -35,7 +35,7 @@ from quicedge.quic.errors import ErrorCode, TransportError
 from quicedge.quic.events import ConnectionTerminated
 from quicedge.quic.frames import Epoch, FrameType
 from quicedge.quic.packet import LongPacket, PacketKind, parse_long_packet
-from quicedge.quic.packet_cipher import MAX_NUMBER_LENGTH, SAMPLE_LENGTH, Opened
+from quicedge.quic.packet_cipher import MAX_NUMBER_LENGTH, SAMPLE_LENGTH, Item, Opened
 from quicedge.quic.tls_client import ClientTls
 
 INITIAL, ZERO_RTT = Epoch.INITIAL, Epoch.ZERO_RTT
@@ -118,30 +118,46 @@ class Receiver:
 
         Consecutive short header packets are opened in one pass and settled once.
         """
-        if not self._life.is_alive:
+        if self._life.event is not None:
             return self._receive_when_over(datagrams, at, address)
         path = self._paths.find(address)
-        run: list[bytes] = []
-        if path is not None and self._establishment.is_settled and not datagrams[at][0] & 0x80:
-            run = self._short_run(datagrams, at, path)
+        establishment = self._establishment
+        is_settled = establishment.is_settled
+        stop = at
         try:
-            if run:
-                assert path is not None
-                size = sum(map(len, run))
-                self._counters.bytes_received += size
-                path.bytes_received += size
-                self._receive_shorts(run, path, now, ecn)
-            else:
+            if (
+                is_settled
+                and path is self._paths.known[0]
+                and path.is_validated
+                and not datagrams[at][0] & 0x80
+            ):
+                cid = self._local_ids.latest_used
+                stop, nbytes, items = self._open(datagrams, at, cid, join=self.observer is None)
+                if nbytes:
+                    self._counters.bytes_received += nbytes
+                    path.bytes_received += nbytes
+                    self._receive_shorts(items, datagrams, at, cid, path, now, ecn)
+            if stop == at:
+                stop = at + 1
                 self._receive_any(datagrams[at], path, address, now, ecn)
             self._acks.settle(now)
         except TransportError as error:
             self._life.close_for(error)
-        establishment = self._establishment
-        if not establishment.is_settled and self._handshake.is_confirmed:
+        if not is_settled and self._handshake.is_confirmed:
             establishment.settle()
         if self._deferred.held:
             self._receive_deferred(now)
-        return len(run) or 1
+        return stop - at
+
+    def _open(
+        self, datagrams: list[bytes], at: int, cid: bytes, *, join: bool
+    ) -> tuple[int, int, list[Item]]:
+        """Open the short header packets to a connection ID that lead the datagrams from `at` on."""
+        phases = self._handshake.phases
+        assert phases.recv is not None
+        return phases.recv.cipher.open_run(
+            phases.phase, datagrams, at, cid, self._spaces[ONE_RTT].expected, join
+        )
 
     def _receive_when_over(self, datagrams: list[bytes], at: int, address: Any) -> int:
         """A closing connection repeats its CONNECTION_CLOSE; others ignore datagrams."""
@@ -152,19 +168,6 @@ class Receiver:
                 active.bytes_received += len(data)
                 self._life.receive_late()
         return len(datagrams) - at
-
-    def _short_run(self, datagrams: list[bytes], at: int, path: Path) -> list[bytes]:
-        """The leading short header packets to the active connection ID on the active path."""
-        if path is not self._paths.known[0] or not path.is_validated:
-            return []
-        cid = self._local_ids.latest_used
-        pn_at, least = self._pn_at, self._min_short
-        stop = at
-        for data in datagrams[at:] if at else datagrams:
-            if len(data) < least or data[0] & 0x80 or data[1:pn_at] != cid:
-                break
-            stop += 1
-        return datagrams[at:stop]
 
     def _receive_any(
         self,
@@ -321,34 +324,38 @@ class Receiver:
             )
         if self._handshake.phases.recv is None:
             return self._defer(data, path, ecn, ONE_RTT)
-        self._receive_shorts([data], path, now, ecn)
+        _, _, items = self._open([data], 0, cid, join=False)
+        self._receive_shorts(items, [data], 0, cid, path, now, ecn)
         return Accounted.COUNTED
 
-    def _receive_shorts(self, run: list[bytes], path: Path, now: float, ecn: int) -> None:
-        """Process 1-RTT packets to one connection ID on one path."""
+    def _receive_shorts(
+        self,
+        items: list[Item],
+        datagrams: list[bytes],
+        at: int,
+        cid: bytes,
+        path: Path,
+        now: float,
+        ecn: int,
+    ) -> None:
+        """Process 1-RTT packets to one connection ID on one path: `items` are what the datagrams
+        from index `at` on hold."""
         phases = self._handshake.phases
+        phase = phases.phase
         space = self._spaces[ONE_RTT]
         counters = self._counters
-        recv = phases.recv
-        assert recv is not None
-        cid = run[0][1 : self._pn_at]
-        phase = phases.phase
         frames = self._frames
         frames.enter(path, cid, space, ONE_RTT, now)
         observer = self.observer
+        # A changing path asks for each packet.
         ordinary = path is self._paths.known[0] and cid == self._local_ids.latest_used
-        # A trace and a changing path ask for each packet.
-        join = ordinary and observer is None
         expected = space.expected
         first = stop = -1
-        at = counted = eliciting = 0
-        for number, end, first_byte, content, held in recv.cipher.open_run(
-            phase, run, self._pn_at, space.expected, join
-        ):
-            data = run[at]
+        counted = eliciting = 0
+        for number, end, first_byte, content, held in items:
+            data = datagrams[at]
             packets = end - number
             at += packets
-
             if content is None:
                 again = self._open_again(data, first_byte, number, phase, now)
                 if again is None:
@@ -365,7 +372,7 @@ class Receiver:
             if (number < stop and end > first) or (
                 number < space.expected and any(map(space.is_duplicate, range(number, end)))
             ):
-                for data in run[at - packets : at]:
+                for data in datagrams[at - packets : at]:
                     self._drop(len(data), DropReason.DUPLICATE)
                 continue
             lowest = phases.first_received
@@ -383,6 +390,9 @@ class Receiver:
             if isinstance(content, list):
                 eliciting += packets
                 frames.receive_streams(content, packets, held)
+                continue
+            if isinstance(content, tuple):
+                frames.receive_acks(content, packets, held)
                 continue
             if observer is not None:
                 observer.packet_received(ONE_RTT, number, content, len(data))

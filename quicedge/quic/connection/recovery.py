@@ -108,19 +108,20 @@ class Recovery:
 
     def timeout(self, *, amplification_limited: bool) -> float | None:
         """When `handle_timeout` is due, or None (RFC 9002 appendix A.8)."""
+        earliest = None
         for space in self.spaces:
-            if space.loss_time is not None:
-                earliest = self._earliest_loss_time()
-                return None if earliest is None else earliest[0]
+            at = space.loss_time
+            if at is not None and (earliest is None or at < earliest):
+                earliest = at
         # RFC 9002 section 6.2.2.1: a server at its anti-amplification limit does not arm the PTO.
-        if amplification_limited:
-            return None
+        if earliest is not None or amplification_limited:
+            return earliest
         found = self._pto()
         return None if found is None else found[0]
 
     def _pto(self) -> tuple[float, PacketSpace] | None:
         found: tuple[float, PacketSpace] | None = None
-        backoff = 2**self.pto_count
+        backoff = 1 << self.pto_count
         for space in self.spaces:
             delay = 0.0
             waiting = bool(space.eliciting_in_flight)

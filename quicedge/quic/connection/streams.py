@@ -616,18 +616,21 @@ class Streams:
             or self._data_blocked_due
             or self._window_lost
             or self.window.is_due
-            or self.peer_bidi.is_due
-            or self.peer_uni.is_due
-            or self._counts_lost[0]
-            or self._counts_lost[1]
-            or self._blocked_due[0]
-            or self._blocked_due[1]
+            or (self.peer_bidi.granted != self.peer_bidi.announced and self.peer_bidi.is_due)
+            or (self.peer_uni.granted != self.peer_uni.announced and self.peer_uni.is_due)
+            or True in self._counts_lost
+            or True in self._blocked_due
         )
 
     @property
     def has_output(self) -> bool:
         """Whether there may be data to send, or control frames are due."""
-        return bool(self.scheduler) or self.has_frames
+        return bool(self.scheduler.ready) or self.has_frames
+
+    @property
+    def has_blocked_frames(self) -> bool:
+        """Whether DATA_BLOCKED or STREAM_DATA_BLOCKED is due, as `next_sendable` may find."""
+        return bool(self._data_blocked_due or self._stalled)
 
     def write_frames(self, draft: Draft) -> bool:
         """Add the control frames that fit; returns whether all did."""
@@ -705,12 +708,14 @@ class Streams:
 
     def next_sendable(self) -> tuple[Stream, int] | None:
         """The next stream to send, and the offset up to which its pending data may be sent."""
-        if not self.scheduler:
+        ready = self.scheduler.ready
+        if not ready:
             return None
         credit = self.send_limit - self.send_used
-        first = next(iter(self.scheduler))
-        assert first.send is not None
-        until = first.send.buffer.sendable_until(first.send.limit, credit)
+        first = ready[0]
+        send = first.send
+        assert send is not None
+        until = send.buffer.sendable_until(send.limit, credit)
         if until is not None:
             return first, until
         for stream in list(self.scheduler):

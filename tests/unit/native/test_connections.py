@@ -35,9 +35,18 @@ class Watched:
             pure, compiled = (getattr(twin, name)(*arguments) for twin in self._twins)
             assert pure == compiled, name
             Watched.calls[name] += 1
+            if name == "open_run":
+                for _, _, _, content, _ in compiled[2]:
+                    if isinstance(content, tuple):
+                        note_ranges(*(len(ack[1]) for ack in content))
             return compiled
 
         return call
+
+
+def note_ranges(*counts: int) -> None:
+    """Keep the largest number of ranges of an ACK frame."""
+    Watched.calls["ranges"] = max(Watched.calls["ranges"], *counts)
 
 
 @pytest.fixture
@@ -47,7 +56,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     def parse_ack(*arguments: Any) -> Any:
         pure, compiled = PURE_ACK(*arguments), COMPILED_ACK(*arguments)
         assert pure == compiled
-        Watched.calls["ranges"] = max(Watched.calls["ranges"], len(pure[0]) if pure else 0)
+        note_ranges(len(pure[0]) if pure else 0)
         return compiled
 
     Watched.calls = Counter()
@@ -118,8 +127,10 @@ class Apart:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cipher, name)
 
-    def open_run(self, phase: int, run: list[bytes], at: int, expected: int, join: bool) -> Any:
-        return self._cipher.open_run(phase, run, at, expected, False)
+    def open_run(
+        self, phase: int, run: list[bytes], at: int, cid: bytes, expected: int, join: bool
+    ) -> Any:
+        return self._cipher.open_run(phase, run, at, cid, expected, False)
 
 
 def facts(pair: Pair, before: tuple[int, int]) -> dict[str, Any]:

@@ -134,7 +134,10 @@ def test_runs_are_sealed_alike_and_are_the_packets_one_by_one(
         assert frame == Stream(stream_id, offset + at, piece, fin and last)
         datagrams.append(packet)
     assert end == len(joined)
-    (item,) = alike(lambda twin: twin.open_run(0, datagrams, PN_AT, number, True), twins)
+    stop, nbytes, (item,) = alike(
+        lambda twin: twin.open_run(0, datagrams, 0, CID, number, True), twins
+    )
+    assert (stop, nbytes) == (len(datagrams), len(joined))
     assert item[:2] == (number, number + len(datagrams))
     assert b"".join(piece[2] for piece in item[3]) == data
 
@@ -201,7 +204,14 @@ def test_runs_are_opened_alike_whatever_arrives(arrived: tuple[int, int, list[by
     suite, expected, datagrams, phase = arrived
     twins = ciphers(suite)
     for join in (False, True):
-        alike(lambda twin, j=join: twin.open_run(phase, datagrams, PN_AT, expected, j), twins)
+        at = 0
+        while at < len(datagrams):
+            stop, nbytes, _ = alike(
+                lambda twin, n=at, j=join: twin.open_run(phase, datagrams, n, CID, expected, j),
+                twins,
+            )
+            assert nbytes == sum(map(len, datagrams[at:stop]))
+            at = max(stop, at + 1)
     for data in datagrams:
         alike(lambda twin, packet=data: twin.open_one(packet, PN_AT, expected), twins)
 
@@ -237,8 +247,8 @@ def test_joined_packets_hold_what_they_held_apart(twin: Any, packets: list[list[
         cipher.seal_short(0x43, CID, number, b"".join(frame.encode() for frame in frames))
         for number, frames in enumerate(packets)
     ]
-    apart = cipher.open_run(0, datagrams, PN_AT, 0, False)
-    joined = cipher.open_run(0, datagrams, PN_AT, 0, True)
+    _, _, apart = cipher.open_run(0, datagrams, 0, CID, 0, False)
+    _, _, joined = cipher.open_run(0, datagrams, 0, CID, 0, True)
     assert flat(joined) == flat(apart)
     assert len(joined) == 1
     assert joined[0][4] == sum(map(len, packets)), "every frame is counted"
@@ -256,7 +266,7 @@ def test_a_transfer_in_order_is_one_piece(twin: Any) -> None:
     )
     size = PN_AT + 2 + 6 + 1200 + 16
     datagrams = [joined[at : at + size] for at in range(0, len(joined), size)]
-    (item,) = cipher.open_run(0, datagrams, PN_AT, 7, True)
+    _, _, (item,) = cipher.open_run(0, datagrams, 0, CID, 7, True)
     assert item == (7, 7 + len(datagrams), 0x41, [(4, 1000, data, True, 0x0D)], len(datagrams))
 
 
@@ -283,14 +293,49 @@ class Text:
 def test_other_than_bytes_is_refused_without_harm() -> None:
     cipher = COMPILED(0x1301, b"k" * 16, b"i" * 12, b"h" * 16)
     with pytest.raises(TypeError):
-        cipher.open_run(0, [b"x" * 40, "text"], PN_AT, 0, True)
+        cipher.open_run(0, [b"\x40" + CID + b"x" * 40, "text"], 0, CID, 0, True)
     with pytest.raises(TypeError):
         cipher.seal_run(0x40, CID, 0, 0, Text(), 0, 5, 1200, False, False)
     with pytest.raises(AttributeError):
         cipher.seal_run(0x40, CID, 0, 0, b"no buffer", 0, 5, 1200, False, False)
-    assert cipher.open_run(0, [], PN_AT, 0, True) == []
-    short = [b"", b"x" * (PN_AT + MAX_NUMBER_LENGTH + SAMPLE_LENGTH - 1)]
-    assert cipher.open_run(0, short, PN_AT, 0, True) == [(0, 1, 0, None, 0), (0, 1, 120, None, 0)]
+
+
+def test_a_run_ends_before_what_is_not_a_short_header_packet_to_the_connection_id() -> None:
+    twins = ciphers(0x1301)
+    right = twins[0].seal_short(0x40, CID, 3, b"\0" * 30)
+    least = PN_AT + MAX_NUMBER_LENGTH + SAMPLE_LENGTH
+    for other in (b"", right[: least - 1], b"\xc0" + right[1:], b"\x40" + b"other id" + right[9:]):
+        found = alike(
+            lambda twin, o=other: twin.open_run(0, [b"", right, right, o, right], 1, CID, 3, True),
+            twins,
+        )
+        assert found == (
+            3, 2 * len(right), [(3, 4, 0x40, b"\0" * 30, 0), (3, 4, 0x40, b"\0" * 30, 0)]
+        )  # fmt: skip
+        assert alike(
+            lambda twin, o=other: twin.open_run(0, [o, right], 0, CID, 3, True), twins
+        ) == (0, 0, [])  # fmt: skip
+    assert alike(lambda twin: twin.open_run(0, [], 0, CID, 0, True), twins) == (0, 0, [])
+
+
+def test_of_acks_in_a_row_those_remain_that_no_later_one_covers() -> None:
+    twins = ciphers(0x1301)
+    acks = [
+        Ack([(0, 3)], 5), Ack([(0, 7)], 6, (7, 0, 0)), Ack([(2, 9)], 7), Ack([(0, 1), (2, 12)], 8),
+    ]  # fmt: skip
+    datagrams = [
+        twins[0].seal_short(0x40, CID, number, ack.encode() + b"\0" * (number % 2))
+        for number, ack in enumerate(acks)
+    ]
+    datagrams.append(twins[0].seal_short(0x40, CID, 4, acks[0].encode() + Ping().encode()))
+    datagrams.append(twins[0].seal_short(0x40, CID, 5, acks[0].encode()))
+    _, _, items = alike(lambda twin: twin.open_run(0, datagrams, 0, CID, 0, True), twins)
+    joined = ((3, [(0, 7)], 6, (7, 0, 0)), (2, [(0, 1), (2, 12)], 8, None))
+    assert items == [
+        (0, 4, 0x40, joined, 6),
+        (4, 5, 0x40, acks[0].encode() + Ping().encode(), 0),
+        (5, 6, 0x40, ((2, [(0, 3)], 5, None),), 1),
+    ]
 
 
 @given(

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicedge.quic.connection.acks import AckReceiver, _covers
+from quicedge.quic.connection.acks import AckReceiver
 from quicedge.quic.connection.spaces import NumberSkipper, PacketSpace
 from quicedge.quic.connection.stats import ConnectionCounters
 from quicedge.quic.errors import ErrorCode, TransportError
 from quicedge.quic.frames import Ack, Epoch, FrameType
-from quicedge.quic.ranges import Ranges
+from quicedge.quic.ranges import Ranges, covers
 
 SENT = 10
 
@@ -159,5 +159,5 @@ def test_a_frame_covers_another_when_it_acknowledges_all_of_it(
             found.add(number, number + 1)
         return list(found)
 
-    assert _covers(ranges(newer), ranges(older)) is (set(older) <= set(newer))
-    assert _covers(ranges(newer + older), ranges(older))
+    assert covers(ranges(newer), ranges(older)) is (set(older) <= set(newer))
+    assert covers(ranges(newer + older), ranges(older))

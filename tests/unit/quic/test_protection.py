@@ -93,10 +93,12 @@ def test_a_run_is_sealed_and_opened_as_its_packets_are(
         for index, payload in enumerate(payloads)
     ]
     assert joined == b"".join(singles)
-    opened = cipher.open_run(0, singles, 1 + len(CID), number, False)
-    assert opened == [
-        (number + n, number + n + 1, first, payload, 0) for n, payload in enumerate(payloads)
-    ]
+    opened = cipher.open_run(0, singles, 0, CID, number, False)
+    assert opened == (
+        len(singles),
+        len(joined),
+        [(number + n, number + n + 1, first, payload, 0) for n, payload in enumerate(payloads)],
+    )
 
 
 @pytest.mark.parametrize("suite", SUITES)
@@ -106,7 +108,7 @@ def test_a_changed_packet_and_another_phase_stay_sealed(suite: CipherSuite) -> N
     sealed = keys.cipher.seal_one(header, b"payload", 0)
     damaged = sealed[:-1] + bytes((sealed[-1] ^ 1,))
     updated = keys.next_phase().cipher.seal_one(b"\x47" + CID + b"\0\0\0\1", b"payload", 1)
-    opened = keys.cipher.open_run(0, [damaged, updated, sealed], 1 + len(CID), 0, True)
+    _, _, opened = keys.cipher.open_run(0, [damaged, updated, sealed], 0, CID, 0, True)
     assert [item[3] for item in opened] == [None, None, b"payload"]
     assert (opened[1][2] >> 2) & 1 == 1
     again = keys.next_phase().cipher.open_one(updated, 1 + len(CID), 0)
