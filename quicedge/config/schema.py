@@ -7,12 +7,13 @@ accepts `"30s"`, `"500ms"`, `"16KB"` as well as plain numbers.
 from __future__ import annotations
 
 from enum import IntEnum, StrEnum
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
 from quicedge.config import limits, tracelimits
 from quicedge.config.filters import FilterEntry
+from quicedge.config.groups import ALL_GROUPS, KeyExchangeGroup
 from quicedge.config.section import Bytes, Count, Seconds
 from quicedge.config.section import Section as _Section
 
@@ -20,11 +21,6 @@ Window = Annotated[int, Meta(ge=1024, le=limits.MAX_VARINT, extra={"unit": "byte
 """A flow-control window; HTTP/3 requires 1024 bytes on its own streams (RFC 9114 section 6.2)."""
 ListenerProtocol = Literal["h3", "h2", "http/1.1"]
 """An application protocol by its ALPN name; HTTP/3 is on QUIC, the others on TLS over TCP."""
-
-KeyExchangeGroup = Literal[
-    "X25519MLKEM768", "SecP256r1MLKEM768", "x25519", "secp256r1", "secp384r1", "secp521r1", "x448"
-]
-"""A TLS key exchange group by its registered name."""
 
 
 class Retry(StrEnum):
@@ -135,7 +131,7 @@ class Tls(_Section, frozen=True):
     """Order certificates by ACME."""
     certificates: list[Certificate] = field(default_factory=list)
     """When empty and without `acme`, a development certificate is generated under `certs/`."""
-    groups: list[KeyExchangeGroup] = field(default_factory=lambda: list(get_args(KeyExchangeGroup)))
+    groups: list[KeyExchangeGroup] = field(default_factory=lambda: list(ALL_GROUPS))
     """Key exchange groups, in order of preference."""
     keylog: str | None = None
     """NSS key log file (debugging only); the SSLKEYLOGFILE variable is honoured as well."""

@@ -14,6 +14,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, mlkem, x448, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from quicedge.config.groups import ALL_GROUPS, GROUP_NUMBERS, HYBRIDS
+
 Agreement = Callable[[bytes], tuple[bytes, bytes]]
 """From a client's key share to ours and the shared secret; raises ValueError for no key share."""
 
@@ -26,11 +28,13 @@ _UNCOMPRESSED = 4
 class Group(NamedTuple):
     """A group that servers can agree on keys in."""
 
-    number: int
-    """As in IANA's registry of supported groups."""
     name: str
+    number: int
     agree: Agreement
-    is_post_quantum: bool = False
+
+    @property
+    def is_post_quantum(self) -> bool:
+        return self.name in HYBRIDS
 
 
 def _x25519(theirs: bytes) -> tuple[bytes, bytes]:
@@ -93,17 +97,17 @@ def _with_mlkem(on_curve: Agreement, share: int, *, mlkem_first: bool) -> Agreem
 
 _P256 = _on_curve(ec.SECP256R1())
 
-GROUPS = {
-    group.name: group
-    for group in (
-        Group(0x11EC, "X25519MLKEM768", _with_mlkem(_x25519, 32, mlkem_first=True), True),
-        Group(0x11EB, "SecP256r1MLKEM768", _with_mlkem(_P256, 65, mlkem_first=False), True),
-        Group(0x001D, "x25519", _x25519),
-        Group(0x0017, "secp256r1", _P256),
-        Group(0x0018, "secp384r1", _on_curve(ec.SECP384R1())),
-        Group(0x0019, "secp521r1", _on_curve(ec.SECP521R1())),
-        Group(0x001E, "x448", _x448),
-    )
+_AGREEMENTS: dict[str, Agreement] = {
+    "X25519MLKEM768": _with_mlkem(_x25519, 32, mlkem_first=True),
+    "SecP256r1MLKEM768": _with_mlkem(_P256, 65, mlkem_first=False),
+    "x25519": _x25519,
+    "secp256r1": _P256,
+    "secp384r1": _on_curve(ec.SECP384R1()),
+    "secp521r1": _on_curve(ec.SECP521R1()),
+    "x448": _x448,
+}
+GROUPS: dict[str, Group] = {
+    name: Group(name, GROUP_NUMBERS[name], _AGREEMENTS[name]) for name in ALL_GROUPS
 }
 """By registered name, most preferred first: X25519 costs a quarter of the other curves."""
 

@@ -81,6 +81,15 @@ class TcpConnection:
         return None if found is None else found[0]
 
     @property
+    def group(self) -> str | None:
+        """The key exchange group by its registered name."""
+        return self.transport.group
+
+    @property
+    def hello_retried(self) -> bool:
+        return self.transport.hello_retried
+
+    @property
     def resumed(self) -> bool:
         return bool(self.transport.tls.session_reused)
 

@@ -1,4 +1,5 @@
-"""Session tickets under keys of our own, which OpenSSL can do and Python's `ssl` does not offer.
+"""What OpenSSL can do and Python's `ssl` does not offer: session tickets under keys of our own, and
+lists of key exchange groups.
 
 Contexts of `ssl` seal tickets with random keys: a client resumes in the process that issued its
 ticket, and nowhere else. `SharedTickets` sets the keys, by functions of the very libssl that `_ssl`
@@ -19,11 +20,12 @@ import functools
 import os
 import ssl
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
 
+from quicedge.config.groups import HYBRIDS
 from quicedge.config.limits import FLEET_KEYS
 from quicedge.tcp.ticket_keys import NAME_SIZE, TicketKey, TicketKeys
 
@@ -31,6 +33,9 @@ _IV_SIZE = 16
 _POINTER = ctypes.sizeof(ctypes.c_void_p)
 _SET_TICKET_KEYS = 59
 """SSL_CTRL_SET_TLSEXT_TICKET_KEYS: name, HMAC key and AES key."""
+_SET_GROUPS = 92
+"""SSL_CTRL_SET_GROUPS_LIST: names, joined by colons."""
+_FIRST_WITH_MLKEM = (3, 5)
 _OCTET_STRING, _UTF8_STRING = 5, 4
 """Types of OSSL_PARAM (OSSL_PARAM(3))."""
 
@@ -49,7 +54,7 @@ _TicketCallback = ctypes.CFUNCTYPE(
 
 
 class UnsupportedError(Exception):
-    """This Python or OpenSSL does not let us set ticket keys; says why."""
+    """This Python or OpenSSL does not let us do what `ssl` does not offer; says why."""
 
 
 class _Parameter(ctypes.Structure):
@@ -124,6 +129,28 @@ def _pointer(library: ctypes.CDLL, context: ssl.SSLContext) -> int:
         raise UnsupportedError("no SSL_CTX where `ssl` was expected to have it")
     assert pointer is not None
     return pointer
+
+
+def known_groups(names: Iterable[str]) -> list[str]:
+    """The groups that this OpenSSL has."""
+    has_mlkem = ssl.OPENSSL_VERSION_INFO >= _FIRST_WITH_MLKEM
+    return [name for name in names if has_mlkem or name not in HYBRIDS]
+
+
+def set_groups(context: ssl.SSLContext, names: Iterable[str]) -> None:
+    """Let a context exchange keys in these groups alone, in order of preference; raises
+    UnsupportedError. Those that OpenSSL does not have are left out."""
+    known = known_groups(names)
+    if not known:
+        raise UnsupportedError(f"{ssl.OPENSSL_VERSION} has none of {', '.join(names)}")
+    library = _library()
+    listed = ":".join(_OPENSSL_NAMES.get(name, name) for name in known).encode()
+    if library.SSL_CTX_ctrl(_pointer(library, context), _SET_GROUPS, 0, listed) != 1:
+        raise UnsupportedError(f"OpenSSL does not take the groups {', '.join(known)}")
+
+
+_OPENSSL_NAMES = {"x25519": "X25519", "x448": "X448"}
+"""Where they differ from the registered ones."""
 
 
 class SharedTickets:

@@ -11,7 +11,7 @@ from typing import Protocol
 import structlog
 
 from quicedge.tcp.client_hello import offered_protocols
-from quicedge.tcp.openssl import SharedTickets, UnsupportedError, prove
+from quicedge.tcp.openssl import SharedTickets, UnsupportedError, prove, set_groups
 from quicedge.tcp.ticket_keys import TicketKeys
 
 log = structlog.get_logger("quicedge.tcp")
@@ -25,7 +25,12 @@ ACME_TLS = "acme-tls/1"
 
 
 class TlsError(ValueError):
-    """A certificate that OpenSSL refuses, or a key log that cannot be written."""
+    """A certificate that OpenSSL refuses, or settings that cannot be applied."""
+
+    def __init__(self, message: str, key: str = "tls.certificates") -> None:
+        super().__init__(message)
+        self.key = key
+        """Of the configuration."""
 
 
 class Certificate(Protocol):
@@ -102,8 +107,10 @@ class ServerContexts:
         *,
         tickets: SharedTickets | None = None,
         validations: Validations | None = None,
+        groups: Sequence[str] | None = None,
     ) -> None:
-        """Raises TlsError. `alpn`: protocols in order of preference.
+        """Raises TlsError. `alpn`: protocols in order of preference; `groups`: key exchange groups,
+        likewise, None: OpenSSL's own.
 
         Contexts of `previous` for unchanged certificates are used again. Without `tickets` each
         has ticket keys of its own, and sessions resume only as long as it is `default`.
@@ -113,6 +120,7 @@ class ServerContexts:
         self._keylog = keylog
         self._tickets = tickets
         self._validations = Validations() if validations is None else validations
+        self._groups = groups
         kept = previous.by_content if previous is not None and previous.matches(self) else {}
         self.by_content: dict[tuple[bytes, bytes], ssl.SSLContext] = {}
         self._contexts = {
@@ -133,7 +141,7 @@ class ServerContexts:
             content = certificate.chain_pem, certificate.key_pem
         context = kept.get(content) or self.by_content.get(content)
         if context is None:
-            context = _context(certificate, self.alpn, self._keylog)
+            context = _context(certificate, self.alpn, self._keylog, self._groups)
             if self._tickets is not None:
                 self._tickets.install(context)
         self.by_content[content] = context
@@ -153,7 +161,7 @@ class ServerContexts:
 
     def matches(self, other: ServerContexts) -> bool:
         """Whether both differ in their certificates only."""
-        return (self.alpn, self._keylog) == (other.alpn, other._keylog)
+        return (self.alpn, self._keylog, self._groups) == (other.alpn, other._keylog, other._groups)
 
     def wrap(
         self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, hello: bytes | bytearray = b""
@@ -169,7 +177,7 @@ class ServerContexts:
         """What stands in for `default` after a change of the ticket keys."""
         assert self._tickets is not None
         try:
-            context = _context(self._store.default, self.alpn, self._keylog)
+            context = _context(self._store.default, self.alpn, self._keylog, self._groups)
         except TlsError:
             return self.default  # the key log is gone
         self._tickets.install_all(context)
@@ -217,7 +225,10 @@ _NO_CERTIFICATE = (b"", b"")
 
 
 def _context(
-    certificate: Certificate | None, alpn: Sequence[str], keylog: str | None
+    certificate: Certificate | None,
+    alpn: Sequence[str],
+    keylog: str | None,
+    groups: Sequence[str] | None = None,
 ) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -227,6 +238,11 @@ def _context(
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.num_tickets = 1
     context.set_alpn_protocols(list(alpn))
+    if groups is not None:
+        try:
+            set_groups(context, groups)
+        except UnsupportedError as error:
+            raise TlsError(f"cannot be set on TCP: {error}", "tls.groups") from error
     try:
         if certificate is not None:
             _load(context, certificate)

@@ -25,6 +25,7 @@ from quicedge.config.limits import (
 )
 from quicedge.tcp.client_hello import offered_protocols
 from quicedge.tcp.proxy_protocol import ProxyHeader, ProxyHeaderError, read_header
+from quicedge.tcp.server_hello import key_exchange
 from quicedge.tcp.tls import ServerContexts, ServerSide
 
 _HANDSHAKE_RECORD = 0x16
@@ -157,6 +158,10 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._header = b""
         self._hello: bytearray | None = None
         """What was received until our first answer."""
+        self.group: str | None = None
+        """The key exchange group by its registered name; None: none yet, or none at all."""
+        self.hello_retried = False
+        """Whether the client was sent a HelloRetryRequest."""
         self._session: Session | None = None
         self._tcp: asyncio.Transport
         self.tls: ServerSide
@@ -305,7 +310,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
                     self._fail(HandshakeFailure.NO_PROTOCOL)
                     return
                 self._hello = tls.hello = None
-            self._flush()
+            self._flush_hello()
             return
         except ssl.SSLError as error:
             self._flush()  # the alert
@@ -329,6 +334,19 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         if self._corked:
             self._tcp.write(b"".join(self._corked))
             self._corked.clear()
+
+    def _flush_hello(self) -> None:
+        """Send a flight of the handshake, and note what it says of the key exchange."""
+        sealed = self._outgoing.read()
+        if not sealed:
+            return
+        found = key_exchange(sealed)
+        if found.is_retry:
+            self.hello_retried = True
+        elif found.group is not None:
+            self.group = found.group
+        self.bytes_sent += len(sealed)
+        self._tcp_write(sealed)
 
     def _has_common_protocol(self) -> bool:
         """Whether the client leaves the choice to us, or offers a protocol that we do."""

@@ -111,9 +111,12 @@ class TlsMetrics(Struct):
     hello_retries: int = 0
     """HelloRetryRequests sent."""
 
-    def handshake(self, group: str, compression: str | None) -> None:
-        """Record a completed handshake; `compression` is None if it sent no certificate."""
-        self.groups[group] = self.groups.get(group, 0) + 1
+    def handshake(self, group: str | None, compression: str | None, *, retried: bool) -> None:
+        """Record a completed handshake; None: it exchanged no key in a group, or sent no
+        certificate, or there is no telling. `retried`: after a HelloRetryRequest."""
+        self.hello_retries += retried
+        if group is not None:
+            self.groups[group] = self.groups.get(group, 0) + 1
         if compression is not None:
             self.certificates[compression] = self.certificates.get(compression, 0) + 1
 

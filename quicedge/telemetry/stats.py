@@ -125,6 +125,8 @@ class ConnectionStats(Struct, frozen=True, kw_only=True):
     """TLS cipher suite by its registered name."""
     group: str | None = None
     """Key exchange group by its registered name."""
+    hello_retry: bool | None = None
+    """The client was sent a HelloRetryRequest."""
     sni: str | None = None
     """Server name requested by the client."""
     retry: bool | None = None

@@ -418,8 +418,9 @@ class Edge:
         handshake = session.connection.handshake
         assert handshake.group is not None
         found = self.gateway.metrics.tls[TransportKind.QUIC]
-        found.handshake(handshake.group.name, handshake.compression)
-        found.hello_retries += handshake.hello_retried
+        found.handshake(
+            handshake.group.name, handshake.compression, retried=handshake.hello_retried
+        )
         if session.client.alt_svc is not None:
             session.client.alt_svc.arrived(session.client.share.address)
 

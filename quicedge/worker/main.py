@@ -23,6 +23,7 @@ from quicedge.config.unusable import UnusableError
 from quicedge.downstream.http3 import Http3Session
 from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.fleet_identity import FleetIdentity, instance_of
+from quicedge.quic.key_exchange import MLKEM_MISSING
 from quicedge.quic.ticket_keys import SharedKeys
 from quicedge.quic.tls import CertificateError, CertificateStore
 from quicedge.telemetry.comparison import Samples
@@ -204,6 +205,9 @@ class _Worker:
             roster=_roster(spec, sockets),
             tolerant=spec.tolerant,
         )
+        usable = self._edge.endpoint.settings.groups
+        if spec.slot == 0 and len(usable) < len(settings.config.tls.groups):
+            log.warning("no post-quantum key exchange on QUIC", reason=MLKEM_MISSING)
         self._edge.use_shared_keys(settings.shared_keys)
 
     async def serve(self) -> None:

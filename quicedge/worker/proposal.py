@@ -129,7 +129,7 @@ class Proposal:
                 self.config, self.certificates, keylog, running, tickets, validations
             )
         except TlsError as error:
-            raise UnusableError("tls.certificates", str(error)) from error
+            raise UnusableError(error.key, str(error)) from error
 
     def _check_directory(self, qlog: Qlog) -> None:
         if qlog.directory is None or self._tolerant:

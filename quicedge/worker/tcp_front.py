@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from quicedge.acme.challenge import Challenges
+from quicedge.config.groups import ALL_GROUPS
 from quicedge.config.limits import DRAIN_NOTICE
 from quicedge.config.listeners import HTTPS_PORT, listeners
 from quicedge.config.schema import Config
@@ -30,6 +31,7 @@ from quicedge.tcp.openssl import SharedTickets
 from quicedge.tcp.plain import PlainArrivals
 from quicedge.tcp.tls import ServerContexts, Validations
 from quicedge.tcp.transport import HandshakeFailure
+from quicedge.telemetry.protocols import TransportKind
 
 TcpSession: TypeAlias = Http1Session | Http2Session
 
@@ -62,6 +64,8 @@ def build_contexts(
 
     Contexts of `running` that are still right are kept.
     """
+    # OpenSSL's own list has hybrids first too, from the version on that has them.
+    groups = config.tls.groups if config.tls.groups != list(ALL_GROUPS) else None
     by_alpn: dict[tuple[str, ...], ServerContexts] = {}
     found = {}
     for entry, listening in enumerate(listeners(config)):
@@ -76,6 +80,7 @@ def build_contexts(
                 running.get(entry),
                 tickets=tickets,
                 validations=validations,
+                groups=groups,
             )
         found[entry] = by_alpn[alpn]
     return found
@@ -203,6 +208,8 @@ class TcpFront:
         else:
             return None
         self.sessions[session] = connection
+        found = self._gateway.metrics.tls[TransportKind.TCP]
+        found.handshake(connection.group, None, retried=connection.hello_retried)
         if self._draining:
             session.announce_drain()
             self.loop.call_later(DRAIN_NOTICE, self._drain_late, session)

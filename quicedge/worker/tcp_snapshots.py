@@ -77,6 +77,8 @@ def tcp_stats(
         path_validated=True,
         alpn=connection.alpn,
         cipher=connection.cipher,
+        group=connection.group,
+        hello_retry=connection.hello_retried,
         sni=connection.server_name,
         resumed=connection.resumed,
         early_data=False,

@@ -133,6 +133,8 @@ def test_connections_on_tcp_have_no_key_update(tmp_path: Path) -> None:
                 return found
 
             wait_until(lambda: bool(rows()), "the connection")
+            assert rows()[0]["group"]
+            assert rows()[0]["hello_retry"] is False
             with pytest.raises(urllib.error.HTTPError, match="409") as refused:
                 post(running, f"/api/v1/connections/{rows()[0]['id']}/key-update", b"")
             assert b"ssl module" in refused.value.read()

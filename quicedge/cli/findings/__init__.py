@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from quicedge import native
-from quicedge.cli.findings import certificates, files, https_records, network
+from quicedge.cli.findings import certificates, files, https_records, key_exchange, network
 from quicedge.cli.findings.finding import Finding, Level
 from quicedge.cli.findings.impersonation import run_as
 from quicedge.cli.findings.running import running_edge
@@ -30,6 +30,7 @@ def examine(
     found = [*network.listening(config, edge), *network.administration(config.admin, edge)]
     found += network.buffers()
     found += certificates.of_config(config)
+    found += key_exchange.of_config(config)
     found += https_records.of_config(config, resolvers)
     found += files.of_supervisor(config)
     found += run_as(identity, lambda: files.of_workers(config, identity))

@@ -284,3 +284,34 @@ directory = "/no/such/directory"
     bad = CliRunner().invoke(main, [*arguments, "--config", str(config)])
     assert bad.exit_code == 2
     assert f"{config}:11: qlog.rate: 3 is too large" in bad.output
+
+
+def test_it_tells_how_keys_are_exchanged_on_both_transports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_certificate(tmp_path, "localhost")
+    code, output = check(write_config(tmp_path))
+    assert code == 0, output
+    assert "key exchange on QUIC: X25519MLKEM768, SecP256r1MLKEM768, x25519, " in output
+    assert "key exchange on TCP: " in output
+    monkeypatch.setattr("quicedge.quic.key_exchange.MLKEM_MISSING", "too old")
+    monkeypatch.setattr("quicedge.cli.findings.key_exchange.MLKEM_MISSING", "too old")
+    code, output = check(write_config(tmp_path))
+    assert code == 0, output
+    assert "no hybrids with ML-KEM: too old" in output
+    assert "install cryptography's wheel" in output
+
+
+def test_groups_that_cannot_be_used_are_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_certificate(tmp_path, "localhost")
+    config = write_config(tmp_path)
+    config.write_text(config.read_text().replace("[tls]", '[tls]\ngroups = ["X25519MLKEM768"]'))
+    monkeypatch.setattr("quicedge.quic.key_exchange.MLKEM_MISSING", "too old")
+    monkeypatch.setattr("quicedge.cli.findings.key_exchange.MLKEM_MISSING", "too old")
+    monkeypatch.setattr("ssl.OPENSSL_VERSION_INFO", (3, 0, 0, 0, 0))
+    code, output = check(config)
+    assert code == 1
+    assert "key exchange on QUIC: no configured group can be used: too old" in output
+    assert "key exchange on TCP: tls.groups cannot be set" in output

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import pytest
 from aioquic import tls
 from cryptography.hazmat.primitives.asymmetric import ec, mlkem, x25519
 
-from quicedge.config.schema import KeyExchangeGroup, Tls
+from quicedge.config.groups import ALL_GROUPS
+from quicedge.config.schema import Tls
 from quicedge.quic import key_exchange
 from quicedge.quic.key_exchange import DEFAULT_GROUPS, GROUPS, usable_by_name
 from tests.support.tlsclient import CURVES, TlsClient, new_share, point_of
@@ -176,5 +175,5 @@ def test_without_mlkem_clients_of_hybrids_get_a_curve(monkeypatch: pytest.Monkey
 
 
 def test_the_configuration_knows_the_same_groups_in_the_same_order() -> None:
-    assert list(get_args(KeyExchangeGroup)) == list(GROUPS) == Tls().groups
+    assert list(ALL_GROUPS) == list(GROUPS) == Tls().groups
     assert usable_by_name(Tls().groups) == DEFAULT_GROUPS

@@ -224,6 +224,23 @@ def test_the_state_of_alt_svc_is_exposed_by_listener() -> None:
     assert shown["quicedge_alt_svc_withdrawals_total"] == {("0.0.0.0:443",): 2}
 
 
+def test_handshakes_are_exposed_by_what_they_negotiated() -> None:
+    first, second = Metrics(), Metrics()
+    for metrics in (first, second):
+        metrics.tls[TransportKind.QUIC].handshake("X25519MLKEM768", "brotli", retried=False)
+    first.tls[TransportKind.QUIC].handshake("secp384r1", "none", retried=True)
+    second.tls[TransportKind.QUIC].handshake("x25519", None, retried=False)  # resumed
+    second.tls[TransportKind.TCP].handshake(None, None, retried=False)
+    shown = exposition(first, second)
+    assert shown["quicedge_tls_key_exchanges_total"] == {
+        ("X25519MLKEM768", "quic"): 2, ("secp384r1", "quic"): 1, ("x25519", "quic"): 1,
+    }  # fmt: skip
+    assert shown["quicedge_tls_certificates_sent_total"] == {
+        ("brotli", "quic"): 2, ("none", "quic"): 1,
+    }  # fmt: skip
+    assert shown["quicedge_tls_hello_retry_requests_total"] == {("quic",): 1, ("tcp",): 0}
+
+
 def test_open_connections_are_exposed_by_protocol() -> None:
     counts = {HttpProtocol.HTTP_3: 3, HttpProtocol.HTTP_2: 1}
     shown = exposition(Metrics(), Metrics(), open_connections=counts)
@@ -250,6 +267,7 @@ def test_the_grafana_dashboard_asks_for_what_there_is() -> None:
     listener = metrics.listener("a", TransportKind.QUIC)
     observed = dict.fromkeys(CONNECTION_HISTOGRAMS, 0.1)
     metrics.connection(listener, protocol=HttpProtocol.HTTP_3, observed=observed)
+    metrics.tls[TransportKind.QUIC].handshake("X25519MLKEM768", "brotli", retried=True)
     known = set(exposition(metrics))
     dashboard = json.loads(DASHBOARD.read_text())
     asked = {
