@@ -272,6 +272,10 @@ handshake."""
 FLEET_REGISTER_CHECK: Final = 5.0
 """Seconds between checks of the store's identity."""
 
+RENEWALS_PER_TICK: Final = 500
+"""Connections per second whose IDs are replaced after a change of their key: each costs some 100
+us, so that others wait for 50 ms at most."""
+
 FLEET_HOPS: Final = 1
 """Hosts that a datagram may be forwarded to: the owner either has the connection or lost it."""
 

@@ -157,6 +157,8 @@ class Endpoint:
         self._forward = forward
         self._roster = roster
         self._turns = FrameTurns()
+        self._renewing: list[Connection] = []
+        """Connections whose IDs are to be replaced."""
         self._awake: dict[Connection, None] = {}
         self._is_flushing = False
         self._delivering: Connection | None = None
@@ -280,6 +282,23 @@ class Endpoint:
         if connection is not self._delivering:
             self._awake[connection] = None
         return not self._is_flushing
+
+    def renew_connection_ids(self) -> None:
+        """Replace all connection IDs, a few connections per call of `renew_some`."""
+        self._renewing = list(self.connections)
+
+    def renew_some(self) -> None:
+        """Go on replacing connection IDs; call `flush` afterwards."""
+        some = self._renewing[-limits.RENEWALS_PER_TICK :]
+        del self._renewing[-limits.RENEWALS_PER_TICK :]
+        for connection in some:
+            if connection in self.connections:
+                connection.renew_connection_ids()
+                self._awake[connection] = None
+
+    @property
+    def is_renewing(self) -> bool:
+        return bool(self._renewing)
 
     def handle_timers(self, now: float) -> None:
         """Run what is due; call `flush` afterwards."""

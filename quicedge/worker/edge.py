@@ -469,6 +469,9 @@ class Edge:
         self._losses.check(self._lost(), now)
         self.tracer.check()
         self._report_alt_svc()
+        if self.endpoint.is_renewing:
+            self.endpoint.renew_some()
+            self._flush()
 
     def _report_alt_svc(self) -> None:
         counts = {}

@@ -186,6 +186,7 @@ class _Worker:
         layout: ConnectionIdLayout
         layout = PLAIN if identity is None else identity.layout(spec.secret)
         self._layout = layout
+        self._encoding = None if identity is None else identity.id_keys[0]
         forwarder = _forwarder(spec, sockets, layout)
         self._edge = Edge(
             settings.config,
@@ -414,7 +415,11 @@ class _Worker:
         if identity is None or not isinstance(self._layout, QuicLbLayout):
             return
         configurations = identity.configurations()
-        self._layout.use(configurations[0], identity.server_id)
+        if identity.id_keys[0] != self._encoding:
+            self._encoding = identity.id_keys[0]
+            self._layout.use(configurations[0], identity.server_id)
+            # The draft, section 3.1: clients are to use IDs of the new configuration.
+            self._edge.endpoint.renew_connection_ids()
         if self._edge.fleet is not None:
             self._edge.fleet.use_configurations(configurations)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from itertools import count
 from pathlib import Path
 
 from tests.support.balancer import balancer
-from tests.support.edge import REPOSITORY
-from tests.support.fleet import Fleet, fleet
+from tests.support.edge import REPOSITORY, RunningEdge
+from tests.support.fleet import fleet
 from tests.support.origin import demo_origin
 from tests.support.peers import wait_until
 
@@ -17,16 +18,26 @@ KEYS = "3 8f95f09245765f80256934e50c66207f\n"
 SIZE = 3_000_000
 
 
-def get(running: Fleet, port: int, path: str) -> bytes:
+def getting(port: int, path: str) -> subprocess.Popen[bytes]:
     """`quicedge get` of a path through the balancer."""
-    done = subprocess.run(
+    return subprocess.Popen(
         [
             sys.executable, "-m", "quicedge", "get", "--insecure", f"https://localhost:{port}{path}",
         ],
-        capture_output=True, timeout=60, cwd=REPOSITORY, check=False,
+        cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr.decode()
-    return done.stdout
+
+
+def got(client: subprocess.Popen[bytes]) -> bytes:
+    body, errors = client.communicate(timeout=90)
+    assert client.returncode == 0, errors.decode()
+    return body
+
+
+def reload(host: RunningEdge) -> None:
+    before = host.admin("/api/v1/status")["reloads"]
+    host.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: host.admin("/api/v1/status")["reloads"] == before + 1, "the reload")
 
 
 def test_a_download_survives_a_balancer_that_changes_its_mind(tmp_path: Path) -> None:
@@ -40,8 +51,7 @@ def test_a_download_survives_a_balancer_that_changes_its_mind(tmp_path: Path) ->
         with balancer(
             lambda data, client: ("127.0.0.1", ports[next(numbers) // 40 % len(ports)])
         ) as box:
-            body = get(running, box.port, f"/download?size={SIZE}")
-            assert len(body) == SIZE
+            assert len(got(getting(box.port, f"/download?size={SIZE}"))) == SIZE
             assert box.moves >= 2
         wait_until(lambda: any(host.access() for host in running.hosts), "the access record")
         owner = 0 if running.hosts[0].access() else 1
@@ -52,3 +62,51 @@ def test_a_download_survives_a_balancer_that_changes_its_mind(tmp_path: Path) ->
         assert running.messages(owner, "relayed") > 0
         assert running.messages(other, "relays_sent") > 0
         assert running.messages(owner, "refused") == running.messages(other, "refused") == 0
+
+
+def test_keys_are_rotated_by_reloads_without_losing_a_connection(tmp_path: Path) -> None:
+    """Hosts change one after the other, while clients reach the wrong one all the time."""
+    size = 12_000_000
+    new = "5 aaf09245765f80256934e50c66207f8f\n"
+    with demo_origin() as origin, fleet(tmp_path, origin, keys=KEYS) as running:
+        ports = [host.port for host in running.hosts]
+        keys = tmp_path / "quic-lb.keys"
+        numbers = count()
+        with balancer(
+            lambda data, client: ("127.0.0.1", ports[next(numbers) // 25 % len(ports)])
+        ) as box:
+            clients = [getting(box.port, f"/download?size={size}") for _ in range(2)]
+            wait_until(lambda: next(numbers) > 200, "the downloads")
+            for text in (KEYS + new, new + KEYS, new):
+                keys.write_text(text)
+                for host in running.hosts:
+                    reload(host)
+            assert all(client.poll() is None for client in clients), "they outlast the change"
+            assert [len(got(client)) for client in clients] == [size, size]
+            assert len(got(getting(box.port, "/download?size=1000"))) == 1000
+        for host in range(2):
+            workers = running.hosts[host].admin("/api/v1/status")["workers"]
+            assert workers[0]["stats"]["stateless_resets_sent"] == 0
+            assert running.messages(host, "refused") == 0
+
+
+def test_a_reload_that_would_lose_connections_is_refused(tmp_path: Path) -> None:
+    with demo_origin() as origin, fleet(tmp_path, origin) as running:
+        host = running.hosts[0]
+        config = host.directory / "quicedge.toml"
+        good = config.read_text()
+        for bad, key in (
+            (good.replace('server_id = "0a00"', 'server_id = "0a09"'), "fleet.server_id"),
+            (good.replace('"0a00"', '"0a00"\nnonce_length = 9'), "fleet.nonce_length"),
+        ):
+            config.write_text(bad)
+            host.process.send_signal(signal.SIGHUP)
+            wait_until(
+                lambda key=key: (
+                    f"{key}: requires a restart"
+                    in str(host.admin("/api/v1/status")["last_reload_error"])
+                ),
+                "the refusal",
+            )
+        config.write_text(good)
+        reload(host)

@@ -37,8 +37,8 @@ class LocalConnectionIds:
     """
 
     __slots__ = (
-        "_events", "_next_sequence", "_source", "_unannounced", "active", "initial",
-        "latest_used", "length", "peer_limit",
+        "_events", "_next_sequence", "_retire_prior_to", "_source", "_unannounced", "active",
+        "initial", "latest_used", "length", "peer_limit",
     )  # fmt: skip
 
     def __init__(self, source: ConnectionIdSource, events: EventQueue) -> None:
@@ -53,6 +53,7 @@ class LocalConnectionIds:
         """Destination of the peer's last non-probing packet."""
         self.peer_limit = 2
         self._next_sequence = 1
+        self._retire_prior_to = 0
         self._unannounced: list[int] = []
 
     def issue_unframed(self) -> bytes:
@@ -72,6 +73,19 @@ class LocalConnectionIds:
             self._unannounced.append(self._next_sequence)
             self.issue_unframed()
 
+    def renew(self) -> None:
+        """Issue other IDs in place of all active ones, which the peer is told to retire.
+
+        RFC 9000 section 5.1.1: the peer's limit may be exceeded until it has done so. A peer that
+        has not yet done so the last time keeps what it has.
+        """
+        if len(self.active) > ACTIVE_CONNECTION_IDS:
+            return
+        self._retire_prior_to = self._next_sequence
+        for _ in range(min(ACTIVE_CONNECTION_IDS, self.peer_limit)):
+            self._unannounced.append(self._next_sequence)
+            self.issue_unframed()
+
     @property
     def has_frames(self) -> bool:
         return bool(self._unannounced)
@@ -81,7 +95,8 @@ class LocalConnectionIds:
         while self._unannounced:
             sequence = self._unannounced[0]
             cid = next(cid for cid, number in self.active.items() if number == sequence)
-            frame = NewConnectionId(sequence, 0, cid, self._source.reset_token(cid))
+            retire = min(self._retire_prior_to, sequence)
+            frame = NewConnectionId(sequence, retire, cid, self._source.reset_token(cid))
             if not draft.add(frame.encode(), self._on_delivery, (sequence,)):
                 return False
             del self._unannounced[0]

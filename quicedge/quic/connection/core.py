@@ -574,6 +574,11 @@ class Connection:
         """Send a PING; a PingAcknowledged event with `uid` follows."""
         self._pings.add(uid)
 
+    def renew_connection_ids(self) -> None:
+        """Have the peer use other connection IDs of ours from now on."""
+        if self.handshake_complete and self.is_alive:
+            self.local_ids.renew()
+
     def request_key_update(self) -> None:
         """Update the 1-RTT keys as soon as permitted (RFC 9001 section 6.1)."""
         self.handshake.phases.requested = True

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from aioquic.quic.connection import QuicConnection
 
+from quicedge.config.limits import ACTIVE_CONNECTION_IDS
 from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.events import StreamDataReceived
 from quicedge.udp.connection_id_codec import ConnectionIdCodec
@@ -61,3 +63,57 @@ def test_a_lost_connection_is_reset_by_the_token_of_its_id() -> None:
     cid = ConnectionIdIssuer(slot=3, secret=SECRET, layout=layout).new()
     (reset,) = world.receive(b"\x40" + cid + bytes(40), path=CLIENT, now=NOW)
     assert reset[-16:] == ConnectionIdIssuer(secret=SECRET).reset_token(cid)
+
+
+def connected() -> tuple[World, QuicLbLayout, QuicConnection]:
+    layout = QuicLbLayout(QuicLb(0, 2, 8, b"k" * 16), b"\0\7", b"unlinked")
+    world = World(layout=layout)
+    client = world.client()
+    world.talk(client)
+    return world, layout, client
+
+
+def test_a_new_key_replaces_the_ids_of_living_connections() -> None:
+    world, layout, client = connected()
+    (connection,) = world.endpoint.connections
+    layout.use(QuicLb(1, 2, 8, b"K" * 16), b"\0\7")
+    world.endpoint.renew_connection_ids()
+    assert world.endpoint.is_renewing
+    world.endpoint.renew_some()
+    assert not world.endpoint.is_renewing
+    world.talk(client, now=NOW + 1)
+    assert {cid[0] >> 5 for cid in connection.local_ids.active} == {1}
+    assert client._peer_cid.cid[0] >> 5 == 1
+    # The connection goes on, also from elsewhere, and old IDs lead nowhere.
+    client.change_connection_id()
+    client.send_stream_data(0, b"y", end_stream=True)
+    world.talk(client, path=Path(("192.0.2.9", 999)), now=NOW + 2)
+    assert received(world, 0) == 1
+    assert {cid[0] >> 5 for cid in world.endpoint._by_cid if len(cid) == layout.length} == {1}
+
+
+def test_a_peer_that_retires_nothing_is_not_given_ever_more_ids() -> None:
+    world, _, _ = connected()
+    (connection,) = world.endpoint.connections
+    for _ in range(10):
+        connection.renew_connection_ids()
+    assert len(connection.local_ids.active) <= 2 * ACTIVE_CONNECTION_IDS
+
+
+def test_connections_are_renewed_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quicedge.config.limits.RENEWALS_PER_TICK", 2)
+    layout = layouts()[1]
+    world = World(layout=layout)
+    clients = [world.client() for _ in range(5)]
+    for number, client in enumerate(clients):
+        world.talk(client, path=Path(("192.0.2.7", 40000 + number)))
+    before = {id(item): item.local_ids.latest_used for item in world.endpoint.connections}
+    world.endpoint.renew_connection_ids()
+    turns = 0
+    while world.endpoint.is_renewing:
+        world.endpoint.renew_some()
+        turns += 1
+    assert turns == 3
+    for connection in world.endpoint.connections:
+        assert connection.local_ids.active.keys() - {before[id(connection)]}
+        assert len(connection.local_ids.active) == 2 * ACTIVE_CONNECTION_IDS
