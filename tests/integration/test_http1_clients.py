@@ -7,10 +7,12 @@ import http.client
 import json
 import os
 import random
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import requests
 
@@ -139,6 +141,46 @@ def test_requests_keeps_a_session(running: RunningEdge, upload: Path) -> None:
             said = session.post(url(running, "/upload"), data=content).json()
         assert said["sha256"] == sha256(upload)
         assert session.head(url(running, "/download?size=5")).headers["content-length"] == "5"
+
+
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/2"])
+def test_httpx_keeps_a_connection(running: RunningEdge, upload: Path, version: str) -> None:
+    http2 = version == "HTTP/2"
+    with httpx.Client(
+        verify=context(running), http1=not http2, http2=http2, trust_env=False, timeout=30
+    ) as client:
+        for number in range(10):
+            answer = client.get(url(running, f"/download?size={number * 50_000}"))
+            assert (answer.http_version, len(answer.content)) == (version, number * 50_000)
+        with upload.open("rb") as content:
+            said = client.post(url(running, "/upload"), content=content).json()
+        assert said["sha256"] == sha256(upload)
+
+
+# --- load generators ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [(), ("-k",)], ids=["closing", "keep-alive"])
+def test_ab_finds_no_fault(running: RunningEdge, options: tuple[str, ...]) -> None:
+    said = run(
+        require("ab"), "-q", "-n", "200", "-c", "10", *options,
+        url(running, "/download?size=5000"),
+    )  # fmt: skip
+    assert re.search(r"Complete requests: +200\n", said), said
+    assert re.search(r"Failed requests: +0\n", said), said
+    assert "Non-2xx" not in said
+    assert re.search(r"HTML transferred: +1000000 bytes", said), said
+
+
+def test_wrk_finds_no_fault(running: RunningEdge) -> None:
+    said = run(
+        require("wrk"), "-t1", "-c10", "-d2s", "--latency", url(running, "/download?size=5000")
+    )
+    done = re.search(r"(\d+) requests in", said)
+    assert done is not None, said
+    assert int(done[1]) > 100
+    assert "Socket errors" not in said
+    assert "Non-2xx" not in said
 
 
 # --- Go and node ----------------------------------------------------------------------------------

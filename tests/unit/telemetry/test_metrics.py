@@ -277,7 +277,11 @@ def test_the_grafana_dashboard_asks_for_what_there_is() -> None:
         for name in re.findall(r"quicedge_\w+", target["expr"])
     }
     # Series with a label for a reason appear with the first reason.
-    known |= {"quicedge_datagrams_dropped_total", "quicedge_requests_refused_total"}
+    known |= {
+        "quicedge_datagrams_dropped_total", "quicedge_requests_refused_total",
+        "quicedge_tcp_connections_refused_total", "quicedge_tcp_handshakes_failed_total",
+        "quicedge_redirects_total", "quicedge_alt_svc_clients_total", "quicedge_alt_svc_advertised",
+    }  # fmt: skip
     assert len(asked) > 15
     assert asked <= known, asked - known
 
