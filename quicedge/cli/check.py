@@ -154,7 +154,9 @@ def plan(config: Config) -> list[str]:
                 + ", ".join(item.proxy_protocol)
             )
     lines += [
-        f"redirect plain HTTP on {redirect.address} to https" for redirect in redirecting(config)
+        f"redirect plain HTTP on {redirect.address} to https"
+        + ("" if redirect.proxy_protocol is None else ", clients as PROXY headers name them")
+        for redirect in redirecting(config)
     ]
     lines.append(f"run {config.workers} worker(s)")
     for certificate in config.tls.certificates:

@@ -72,17 +72,26 @@ class Redirecting(NamedTuple):
     address: str
     required: bool
     """The configuration asks for it: failing to listen is an error."""
+    proxy_protocol: tuple[str, ...] | None = None
+    """Who begins connections with a PROXY header, and alone may connect."""
 
 
 def redirecting(config: Config) -> Iterator[Redirecting]:
     """The addresses of `redirect_http`."""
     wanted = config.redirect_http
     if isinstance(wanted, list):
-        yield from (Redirecting(address, required=True) for address in wanted)
+        for given in wanted:
+            if isinstance(given, str):
+                yield Redirecting(given, required=True)
+            else:
+                proxies = None if given.proxy_protocol is None else tuple(given.proxy_protocol)
+                yield Redirecting(given.address, True, proxies)
         return
     if wanted is False:
         return
     for item in listeners(config):
         host, port = HostPort.parse(item.address)
         if item.tcp_protocols and (wanted or port == HTTPS_PORT):
-            yield Redirecting(str(HostPort(host, HTTP_PORT)), required=wanted is True)
+            address = str(HostPort(host, HTTP_PORT))
+            # Load balancers in front of an address are in front of its port 80 too.
+            yield Redirecting(address, wanted is True, item.proxy_protocol)

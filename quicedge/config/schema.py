@@ -450,12 +450,21 @@ class Listen(_Section, frozen=True):
     connect."""
 
 
+class Redirect(_Section, frozen=True):
+    """An address for plain HTTP with settings of its own."""
+
+    address: str
+    """`host:port` or `[v6]:port`."""
+    proxy_protocol: list[str] | None = None
+    """As `Listen.proxy_protocol`."""
+
+
 class Config(_Section, frozen=True):
     listen: list[str | Listen] = field(default_factory=lambda: ["0.0.0.0:443", "[::]:443"])
     """Addresses, `host:port` or `[v6]:port`, each for UDP and TCP as `protocols` requires."""
     protocols: list[ListenerProtocol] = field(default_factory=lambda: ["h3", "h2", "http/1.1"])
     """Offered protocols, those on TCP in order of preference."""
-    redirect_http: bool | list[str] | None = None
+    redirect_http: bool | list[str | Redirect] | None = None
     """Redirect plain HTTP to https, on port 80 of the listening addresses or on these addresses. By
     default where the edge listens on port 443, if port 80 is free."""
     workers: Annotated[int, Meta(ge=1, le=limits.MAX_WORKERS)] | Literal["auto"] = 1

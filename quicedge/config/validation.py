@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -125,9 +125,7 @@ def _listening(config: Config) -> Iterator[Problem]:
             proxies = listening.proxy_protocol
             if proxies is not None:
                 key = f"{where}.proxy_protocol"
-                yield from network_problems(key, list(proxies))
-                if not proxies:
-                    yield Problem(key, "must name the networks of the load balancers")
+                yield from _proxies(key, proxies)
                 if not listening.tcp_protocols:
                     yield Problem(key, "has no effect: the address speaks neither h2 nor http/1.1")
             where = f"{where}.address"
@@ -170,6 +168,13 @@ def _listening(config: Config) -> Iterator[Problem]:
             families[ip.version] = text
 
 
+def _proxies(where: str, networks: Sequence[str]) -> Iterator[Problem]:
+    """What is wrong with the networks of load balancers."""
+    yield from network_problems(where, list(networks))
+    if not networks:
+        yield Problem(where, "must name the networks of the load balancers")
+
+
 def _redirect(config: Config, listening: list[tuple[str, HostPort]]) -> Iterator[Problem]:
     """Addresses of `redirect_http` that are none, or that the edge listens on for TLS."""
     if config.redirect_http and not any(item.tcp_protocols for item in listeners(config)):
@@ -177,8 +182,13 @@ def _redirect(config: Config, listening: list[tuple[str, HostPort]]) -> Iterator
     if not isinstance(config.redirect_http, list):
         return
     known = list(listening)
-    for index, text in enumerate(config.redirect_http):
+    for index, given in enumerate(config.redirect_http):
         where = f"redirect_http[{index}]"
+        text = given if isinstance(given, str) else given.address
+        if not isinstance(given, str):
+            if given.proxy_protocol is not None:
+                yield from _proxies(f"{where}.proxy_protocol", given.proxy_protocol)
+            where = f"{where}.address"
         try:
             address = parse_listen(text)
         except ValueError as error:

@@ -116,7 +116,7 @@ def settings_of(new: Config, source: str, current: Config) -> Settings:
                 f"{source}: protocols: {item.address} is open for {' and '.join(was.transports)}; "
                 f"opening it for {' and '.join(item.transports)} requires a restart"
             )
-    if list(redirecting(new)) != list(redirecting(current)):
+    if _redirect_addresses(new) != _redirect_addresses(current):
         raise ReloadError(f"{source}: redirect_http: requires a restart")
     for key in FIXED_AT_START:
         if getattr(new, key) != getattr(current, key):
@@ -180,3 +180,7 @@ async def commit(workers: Iterable[Worker], settings: Settings) -> None:
             worker.settings = settings
 
     await asyncio.gather(*(one(worker) for worker in workers))
+
+
+def _redirect_addresses(config: Config) -> list[tuple[str, bool]]:
+    return [(item.address, item.required) for item in redirecting(config)]

@@ -55,6 +55,8 @@ class Redirect:
     text: str
     """As configured."""
     group: TcpGroup
+    entry: int
+    """Index in `redirecting`."""
 
 
 class Listeners:
@@ -87,8 +89,8 @@ class Listeners:
         try:
             for entry, listening in enumerate(wanted):
                 self.listeners.append(self._open(listening, entry))
-            for item in redirects:
-                self._open_redirect(item)
+            for entry, item in enumerate(redirects):
+                self._open_redirect(item, entry)
             self.mailboxes = [_mailbox() for _ in range(workers)]
         except BaseException:
             self.abandon()
@@ -131,8 +133,8 @@ class Listeners:
     def redirects_of_slot(self, worker: int) -> list[ListeningSocket]:
         """The sockets for plain HTTP that a worker inherits."""
         return [
-            ListeningSocket(sock.fileno(), str(item.group.address), entry)
-            for entry, item in enumerate(self.redirects)
+            ListeningSocket(sock.fileno(), str(item.group.address), item.entry)
+            for item in self.redirects
             for sock in item.group.of_worker(worker, self.workers)
         ]
 
@@ -277,7 +279,7 @@ class Listeners:
         group.open(family, at, self.workers)
         return group
 
-    def _open_redirect(self, wanted: Redirecting) -> None:
+    def _open_redirect(self, wanted: Redirecting, entry: int) -> None:
         family, address = resolve_listen(wanted.address)
         known = self._previous.redirects if self._previous is not None else []
         before = next((item.group for item in known if item.text == wanted.address), None)
@@ -293,7 +295,7 @@ class Listeners:
                 raise ListenError(f"redirect_http: {wanted.address}: {reason}") from error
             log.warning("plain HTTP is not redirected", address=wanted.address, reason=reason)
             return
-        self.redirects.append(Redirect(wanted.address, group))
+        self.redirects.append(Redirect(wanted.address, group, entry))
 
     def _steer_if_several(self) -> None:
         """One worker alone needs no program."""

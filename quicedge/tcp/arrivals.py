@@ -14,10 +14,10 @@ from quicedge.config.host_port import HostPort
 from quicedge.config.limits import HANDSHAKE_GRACE, REFUSAL_LOG_INTERVAL
 from quicedge.shares import Client
 from quicedge.shares.connections import AdmissionReason, Connections
-from quicedge.shares.prefixes import Networks, packed, prefix_of
+from quicedge.shares.prefixes import packed, prefix_of
 from quicedge.tcp.connection import TcpConnection
 from quicedge.tcp.listener import Listener
-from quicedge.tcp.plain import refusal
+from quicedge.tcp.plain import proxy_refusal, refusal
 from quicedge.tcp.proxy_protocol import ProxyHeader
 from quicedge.tcp.sockets import reset
 from quicedge.tcp.tls import ACME_TLS
@@ -112,7 +112,7 @@ class Arrivals:
             reason = self._refuses(address, now)
             share = Client(address, prefix_of(address))
         else:
-            reason = self._refuses_proxy(address, proxies)
+            reason = proxy_refusal(self._connections, address, proxies)
             share = _UNKNOWN
         if reason is not None:
             self._count_refusal(reason, now)
@@ -157,16 +157,6 @@ class Arrivals:
         if connections.handshakes_crowded(address) and not self._make_room(address, now):
             return AdmissionReason.PREFIX_HALF_OPEN
         return connections.too_fast(address, now)
-
-    def _refuses_proxy(self, address: bytes, proxies: Networks) -> AdmissionReason | None:
-        """Why a proxy is not let in, before it says for whom it speaks."""
-        if proxies.longest(address) < 0:
-            return AdmissionReason.UNTRUSTED_PROXY
-        connections = self._connections
-        if connections.closed is not None:
-            return connections.closed
-        crowded = connections.crowded(b"")
-        return crowded if crowded is AdmissionReason.CONNECTIONS else None
 
     def _make_room(self, address: bytes, now: float) -> bool:
         """End the oldest handshake of a network with too many, unless it had no time yet.

@@ -48,7 +48,7 @@ class ListeningSocket(msgspec.Struct, frozen=True):
     address: str
     """The bound address, `host:port` or `[v6]:port`."""
     entry: int = 0
-    """Index in `listen`."""
+    """Index in `listen`; of a socket for plain HTTP, in `config.listeners.redirecting`."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

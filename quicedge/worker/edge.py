@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -112,7 +111,7 @@ class Edge:
         config: Config,
         sockets: list[UdpSocket],
         tcp_sockets: Sequence[TcpSocket] = (),
-        redirect_sockets: Sequence[socket.socket] = (),
+        redirect_sockets: Sequence[TcpSocket] = (),
         *,
         certificates: CertificateStore,
         connection_ids: ConnectionIdIssuer,

@@ -192,7 +192,10 @@ class _Worker:
             settings.config,
             sockets,
             [TcpSocket(socket.socket(fileno=item.fd), item.entry) for item in spec.tcp_sockets],
-            [socket.socket(fileno=item.fd) for item in spec.redirect_sockets],
+            [
+                TcpSocket(socket.socket(fileno=item.fd), item.entry)
+                for item in spec.redirect_sockets
+            ],
             certificates=_certificates(settings),
             connection_ids=ConnectionIdIssuer(
                 slot=slot_number(spec.bank, spec.slot),

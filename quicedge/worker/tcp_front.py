@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeAlias
 from quicedge.acme.challenge import Challenges
 from quicedge.config.groups import ALL_GROUPS
 from quicedge.config.limits import DRAIN_NOTICE
-from quicedge.config.listeners import HTTPS_PORT, listeners
+from quicedge.config.listeners import HTTPS_PORT, listeners, redirecting
 from quicedge.config.schema import Config
 from quicedge.downstream.http1 import Http1Session
 from quicedge.downstream.http2 import Http2Session
@@ -46,7 +46,7 @@ Contexts: TypeAlias = Mapping[int, ServerContexts]
 
 
 class TcpSocket(NamedTuple):
-    """A listening socket, and its index in `listen`."""
+    """A listening socket, and its index in `listen` or, for plain HTTP, in `redirecting`."""
 
     sock: socket.socket
     entry: int
@@ -98,7 +98,7 @@ class TcpFront:
         config: Config,
         sockets: Sequence[TcpSocket],
         contexts: Contexts,
-        redirects: Sequence[socket.socket] = (),
+        redirects: Sequence[TcpSocket] = (),
         *,
         gateway: Gateway,
         alt_svc: AltSvcBoard,
@@ -137,10 +137,15 @@ class TcpFront:
             loop=loop,
         )
         self._plain_arrivals = PlainArrivals(
-            connections, lambda lost: RedirectSession(self.redirects, lost), loop
+            connections,
+            lambda lost: RedirectSession(self.redirects, lost),
+            header_timeout=config.limits.handshake_timeout,
+            loop=loop,
+            clock=clock,
         )
         self._plain = [
-            Listener(sock, None, loop, self._plain_arrivals.accept, clock) for sock in redirects
+            (item.entry, Listener(item.sock, None, loop, self._plain_arrivals.accept, clock))
+            for item in redirects
         ]
         self._listeners = [
             (
@@ -159,7 +164,8 @@ class TcpFront:
     def adopt(self, config: Config, contexts: Contexts) -> None:
         """Apply a configuration to new connections."""
         self._activate(contexts)
-        self.arrivals.handshake_timeout = config.limits.handshake_timeout
+        timeout = config.limits.handshake_timeout
+        self.arrivals.handshake_timeout = self._plain_arrivals.header_timeout = timeout
         self._configure(config)
         self._trust_proxies(config)
         self.redirects.configure(self._plain_heads(), config.limits.header_timeout)
@@ -176,10 +182,13 @@ class TcpFront:
         self.redirects.challenge = by_path.get
 
     def _trust_proxies(self, config: Config) -> None:
-        entries = list(listeners(config))
-        for entry, listener in self._listeners:
-            proxies = entries[entry].proxy_protocol
-            listener.proxies = None if proxies is None else Networks(proxies)
+        for ours, entries in (
+            (self._listeners, [item.proxy_protocol for item in listeners(config)]),
+            (self._plain, [item.proxy_protocol for item in redirecting(config)]),
+        ):
+            for entry, listener in ours:
+                proxies = entries[entry]
+                listener.proxies = None if proxies is None else Networks(proxies)
 
     def _plain_heads(self) -> HeadReader:
         return HeadReader(self._gateway.message_limits, b"http")
@@ -235,13 +244,14 @@ class TcpFront:
     @property
     def failed(self) -> dict[str, int]:
         """Connections that ended before a session began, by reason."""
-        counters = self.arrivals.counters
+        counters = self.arrivals.counters + self._plain_arrivals.counters
         return {one.value: counters[f"failed_{one.value}"] for one in HandshakeFailure}
 
     def check(self, now: float) -> None:
         """Cut off slow handshakes."""
         self.arrivals.check(now)
         self.redirects.check(now)
+        self._plain_arrivals.check(now)
 
     @property
     def is_idle(self) -> bool:
@@ -250,7 +260,7 @@ class TcpFront:
 
     def _all_listeners(self) -> Iterator[Listener]:
         yield from (listener for _, listener in self._listeners)
-        yield from self._plain
+        yield from (listener for _, listener in self._plain)
 
     def stop(self) -> None:
         """Refuse new clients from now on; those that the kernel has accepted are still served."""

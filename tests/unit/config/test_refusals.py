@@ -146,6 +146,8 @@ def route(**keys: str) -> str:
         ('[upstreams.app]\nservers = ["https://a.test"]\nproxy_protocol = 2\n'
          '[[routes]]\nupstream = "app"\n',
          "upstreams.app.proxy_protocol: not supported for servers with https://"),
+        (f'redirect_http = [{{ address = "127.0.0.1:80", proxy_protocol = [] }}]\n{GOOD}',
+         "redirect_http[0].proxy_protocol: must name the networks of the load balancers"),
         # --- choices, lists, numbers, text
         (f'{UPSTREAM}proxy_protocol = 3\n[[routes]]\nupstream = "app"\n',
          "upstreams.app.proxy_protocol: 3 is not one of 1, 2"),
