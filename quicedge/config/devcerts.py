@@ -53,6 +53,21 @@ def ensure(
     return files
 
 
+def self_signed(host: str) -> tuple[bytes, bytes]:
+    """A certificate for one host that nobody trusts, and its key (PEM)."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+    certificate = (
+        _builder(name, name, key, LEAF_LIFETIME)
+        .add_extension(x509.SubjectAlternativeName([_name(host)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return (
+        certificate.public_bytes(Encoding.PEM),
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+    )
+
+
 def spki_sha256(cert: Path) -> str:
     """Base64 of the SHA-256 of the leaf's public key, in the format of
     Chromium's `--ignore-certificate-errors-spki-list`."""

@@ -983,9 +983,6 @@ FORK_MESSAGE_MAX: Final = 4096
 FORK_DESCRIPTORS: Final = 253
 """File descriptors per message on a unix socket (SCM_MAX_FD of Linux)."""
 
-ORPHAN_POLL: Final = 0.1
-"""Seconds between looks at workers whose fork server has died."""
-
 WORKER_BACKOFF_MIN: Final = 0.1
 """Seconds before a dead worker is first replaced; doubles with each early death."""
 

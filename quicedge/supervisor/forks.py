@@ -1,21 +1,27 @@
-"""The supervisor's end of the fork server (`worker.fork_server`)."""
+"""Spawning workers by having a fork server (`worker.fork_server`) fork them.
+
+The first fork server is forked from the supervisor itself, so that the first workers share memory
+with it; it exits when they are ready, and the supervisor becomes their parent. Later ones are fresh
+interpreters, as the supervisor is no longer fit to be forked, and serve until all workers are ready
+again.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
-import gc
 import os
 import signal
 import socket
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
-from quicedge.config.limits import FORK_DESCRIPTORS, FORK_MESSAGE_MAX, ORPHAN_POLL
-from quicedge.supervisor.spawning import FreshInterpreters, Process
+from quicedge.config.limits import FORK_DESCRIPTORS, FORK_MESSAGE_MAX
+from quicedge.supervisor.spawning import Process, worker_environment
 from quicedge.worker.fork_server import (
     Attach,
     Ended,
@@ -24,24 +30,33 @@ from quicedge.worker.fork_server import (
     ForkFailed,
     Kill,
     encoder,
+    prepare,
     reports,
     run_fork_server,
 )
-from quicedge.worker.memory import trim
 
 log = structlog.get_logger(__name__)
 
 _PR_SET_CHILD_SUBREAPER = 36
 
-can_fork = sys.platform == "linux"
-"""Elsewhere workers are fresh interpreters: system libraries of macOS abort in a forked process
-that has not called exec, and /proc and prctl are Linux's."""
+
+def can_fork() -> bool:
+    """Whether workers can be forked here.
+
+    Elsewhere they are fresh interpreters: system libraries of macOS abort in a forked process that
+    has not called exec, and the rest (prctl, pidfd of Linux 5.3, /proc) is Linux's.
+    """
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return sys.platform == "linux"
 
 
 class ForkedProcess:
-    """A worker process that the fork server has started."""
+    """A worker process that a fork server has started."""
 
-    def __init__(self, pid: int, server: ForkServer) -> None:
+    def __init__(self, pid: int, server: _Server) -> None:
         self.pid = pid
         self.code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._server = server
@@ -54,42 +69,25 @@ class ForkedProcess:
         return await asyncio.shield(self.code)
 
 
-class ForkServer:
-    """Spawns workers by having the fork server fork them.
+class _Server:
+    """The supervisor's end of one fork server.
 
-    The constructor forks it, and must run before this process has an event loop, threads, or
-    anything open that workers must not share. Should the fork server die, its workers become
-    children of this process and go on; later ones are fresh interpreters.
+    Reports of the server settle `spawn` and the ends of its workers. When it is gone, retired or
+    dead, the ends of its workers are those of children of this process.
     """
 
-    def __init__(self) -> None:
-        import quicedge.worker.main  # noqa: F401  once for all processes
-
-        gc.collect()
-        trim()
-        gc.freeze()  # a collection would write to every object, and so copy its page
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        self.pid = os.fork()
-        if self.pid == 0:
-            ours.close()
-            run_fork_server(theirs)
-        theirs.close()
-        ours.setblocking(False)
-        self._socket = ours
+    def __init__(self, pid: int, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.pid = pid
+        self.is_gone = False
+        self._socket = sock
+        self._is_retired = False
         self._reading = False
-        self._lost = False
         self._requests: deque[asyncio.Future[ForkedProcess]] = deque()
         """Not answered yet."""
         self._processes: dict[int, ForkedProcess] = {}
-        self._watches: set[asyncio.Task[None]] = set()
-        self._fallback = FreshInterpreters()
 
     async def spawn(self, entry: str, control_fd: int, inherited_fds: Sequence[int]) -> Process:
-        if self._lost:
-            return await self._fallback.spawn(entry, control_fd, inherited_fds)
         loop = asyncio.get_running_loop()
         if not self._reading:
             self._reading = True
@@ -104,17 +102,29 @@ class ForkServer:
         self._requests.append(request)
         return await request
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is unanswered."""
+        return not self._requests
+
+    def retire(self) -> None:
+        """Have it exit, once it has reported everything."""
+        self._is_retired = True
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
     def kill(self, pid: int) -> None:
-        """Kill a worker that has not been reported to have ended."""
+        """Kill a worker whose end is not known."""
         try:
             self._socket.send(encoder.encode(Kill(pid)))
-        except OSError:  # the fork server is gone or hangs
+        except OSError:
+            # Without the server nobody but this process collects its workers.
             os.kill(pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """End the fork server. Called when there is no worker and no event loop any more."""
+        """End it at once; there is no worker and no event loop any more."""
         self._socket.close()
-        if not self._lost:
+        if not self.is_gone:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
 
@@ -126,7 +136,10 @@ class ForkServer:
         except ConnectionError:
             data = b""
         if not data:
-            self._on_lost()
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self.is_gone = True
+            # Its workers are ours when it has exited, which it is about to.
+            _on_exit(self.pid, self._exited)
             return
         report = reports.decode(data)
         match report:
@@ -152,30 +165,94 @@ class ForkServer:
         if process is not None:
             process.code.set_result(code)
 
-    def _on_lost(self) -> None:
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(self._socket)
-        self._lost = True
-        _, status = os.waitpid(self.pid, 0)
-        log.error(
-            "fork server died; workers start as fresh interpreters",
-            pid=self.pid,
-            code=os.waitstatus_to_exitcode(status),
-        )
+    def _exited(self, pid: int, code: int) -> None:
+        self._socket.close()
+        if not self._is_retired:
+            log.error("fork server died", pid=pid, code=code)
         while self._requests:
             self._settle(OSError("the fork server died"))
-        for pid in list(self._processes):
-            watch = loop.create_task(self._watch_orphan(pid))
-            self._watches.add(watch)
-            watch.add_done_callback(self._watches.discard)
+        for worker in list(self._processes):
+            _on_exit(worker, self._ended)
 
-    async def _watch_orphan(self, pid: int) -> None:
-        """Wait for the end of a worker that has become our child."""
-        try:
-            while (found := os.waitpid(pid, os.WNOHANG))[0] == 0:  # noqa: ASYNC222  does not wait
-                await asyncio.sleep(ORPHAN_POLL)
-            code = os.waitstatus_to_exitcode(found[1])
-        except ChildProcessError:
-            # The fork server reaped it, and died before it could tell.
-            code = -signal.SIGKILL
-        self._ended(pid, code)
+
+class Forking:
+    """A `Spawner` on fork servers.
+
+    The constructor forks the first one, and must run before this process has an event loop,
+    threads, or anything open that workers must not share.
+    """
+
+    def __init__(self) -> None:
+        prepare()
+        # The parent of workers whose fork server has exited.
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            run_fork_server(theirs)
+        theirs.close()
+        self._server: _Server | None = _Server(pid, ours)
+
+    async def spawn(self, entry: str, control_fd: int, inherited_fds: Sequence[int]) -> Process:
+        if self._server is None or self._server.is_gone:
+            self._server = _fresh_server()
+        return await self._server.spawn(entry, control_fd, inherited_fds)
+
+    def rest(self) -> None:
+        if self._server is not None and self._server.is_idle:
+            self._server.retire()
+            self._server = None
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+
+
+def _fresh_server() -> _Server:
+    """Start a fork server as a fresh interpreter; raises OSError."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        theirs.set_inheritable(True)
+        pid = os.posix_spawn(
+            sys.executable,
+            # -P: do not import from the current directory
+            [sys.executable, "-P", "-m", "quicedge.worker.fork_server", str(theirs.fileno())],
+            worker_environment(),
+            setpgroup=0,
+        )
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return _Server(pid, ours)
+
+
+def _on_exit(pid: int, exited: Callable[[int, int], None]) -> None:
+    """Call `exited(pid, code)` once a child, present or soon to be, has exited."""
+    loop = asyncio.get_running_loop()
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError:
+        exited(pid, _collect(pid))
+        return
+
+    def readable() -> None:
+        loop.remove_reader(fd)
+        os.close(fd)
+        exited(pid, _collect(pid))
+
+    loop.add_reader(fd, readable)
+
+
+def _collect(pid: int) -> int:
+    """The exit code of a child that has exited."""
+    try:
+        _, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        # The fork server collected it, and died before it could tell.
+        return -signal.SIGKILL
+    return os.waitstatus_to_exitcode(status)

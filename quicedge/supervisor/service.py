@@ -35,7 +35,7 @@ from quicedge.supervisor.commands import CommandFailure, CommandServer, Run
 from quicedge.supervisor.current import CurrentSettings, ReadSettings
 from quicedge.supervisor.expiry import CertificateWatch
 from quicedge.supervisor.fleet import FleetDirectory
-from quicedge.supervisor.forks import ForkServer, can_fork
+from quicedge.supervisor.forks import Forking, can_fork
 from quicedge.supervisor.reload import (
     ReloadError,
     read_document,
@@ -91,7 +91,7 @@ def run(config: Config, config_path: str | None, *, worker_entry: str | None = N
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         # Until handlers are installed: the default action is to terminate.
         signal.signal(number, signal.SIG_IGN)
-    spawner: Spawner = ForkServer() if can_fork else FreshInterpreters()
+    spawner: Spawner = Forking() if can_fork() else FreshInterpreters()
     try:
         return _run(config, config_path, spawner, worker_entry)
     finally:
@@ -384,6 +384,8 @@ class Supervisor:
         return self._pool.ready_workers()
 
     def _worker_ready(self, worker: Worker) -> None:
+        if self._pool.ready:
+            self._spawner.rest()
         self._spawn(self._catch_up(worker))
 
     def _worker_dead(self, worker: Worker) -> None:

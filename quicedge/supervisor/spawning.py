@@ -37,8 +37,11 @@ class Spawner(Protocol):
         numbers, and no other descriptor of ours.
         """
 
+    def rest(self) -> None:
+        """All workers run: release what is only needed to spawn more."""
+
     def close(self) -> None:
-        """Release everything, when there is no worker any more."""
+        """Release everything; there is no worker and no event loop any more."""
 
 
 class FreshInterpreters:
@@ -58,15 +61,18 @@ class FreshInterpreters:
             entry,
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=[control_fd, *inherited_fds],
-            env=_environment(),
+            env=worker_environment(),
             process_group=0,  # Ctrl-C in a terminal is for the supervisor alone
         )
 
-    def close(self) -> None:
+    def rest(self) -> None:
         """Nothing is held between workers."""
 
+    def close(self) -> None:
+        """Nothing is held after the last one."""
 
-def _environment() -> dict[str, str]:
+
+def worker_environment() -> dict[str, str]:
     """The environment of a worker, which must import the same code as its supervisor."""
     inherited = os.environ.get("PYTHONPATH")
     path = os.pathsep.join([_PACKAGE_PARENT, inherited] if inherited else [_PACKAGE_PARENT])

@@ -1,9 +1,11 @@
 """The fork server: a process with one thread that forks workers on request.
 
-The supervisor forks it from itself once, when everything that a worker runs is imported and nothing
-else has begun: no event loop, thread, log, socket or secret. Workers are forked from it in that
-state whenever one is needed, and share those pages with it and the supervisor. A supervisor that
-forked them itself would hand down whatever locks its threads held at that moment.
+Everything that a worker runs is imported in it, and nothing else has begun: no event loop, thread,
+log, socket or secret. Workers share the memory of that state. A supervisor that forked them itself
+would hand down whatever locks its threads held at that moment.
+
+It is forked from the supervisor at its start (`supervisor.forks`), or a fresh interpreter:
+`python -m quicedge.worker.fork_server SOCKET`.
 
 Requests and reports are messages of a unix socket (SOCK_SEQPACKET). A worker's descriptors come
 with the request and keep their numbers, as across an exec.
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import gc
 import os
 import select
 import signal
@@ -24,7 +27,9 @@ from typing import NoReturn
 
 import msgspec
 
+import quicedge.plain_structlog  # noqa: F401  before all others
 from quicedge.config.limits import FORK_DESCRIPTORS, FORK_MESSAGE_MAX
+from quicedge.worker.memory import trim
 from quicedge.worker.process import ignore_signals, run_worker
 
 _PR_SET_NAME = 15
@@ -75,6 +80,16 @@ requests: msgspec.msgpack.Decoder[Attach | Fork | Kill] = msgspec.msgpack.Decode
 reports: msgspec.msgpack.Decoder[Forked | ForkFailed | Ended] = msgspec.msgpack.Decoder(
     Forked | ForkFailed | Ended
 )
+
+
+def prepare() -> None:
+    """Import and initialise what workers run, in memory that they will share."""
+    from quicedge.worker.rehearsal import rehearse
+
+    rehearse()
+    gc.collect()
+    trim()
+    gc.freeze()  # a collection would write to every object, and so copy its page
 
 
 def run_fork_server(control: socket.socket) -> NoReturn:
@@ -230,3 +245,8 @@ def _exit(code: int) -> NoReturn:
         except (OSError, ValueError):
             continue
     os._exit(code)
+
+
+if __name__ == "__main__":
+    prepare()
+    run_fork_server(socket.socket(fileno=int(sys.argv[1])))

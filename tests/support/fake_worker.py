@@ -88,6 +88,8 @@ class FakeWorker(asyncio.DatagramProtocol):
         await channel.start()
         how = os.environ.get("FAKE_WORKER", "")
         while how.startswith("/") and not os.path.exists(how):  # noqa: ASYNC240
+            if self.dismissed.is_set():
+                return
             await asyncio.sleep(0.02)
         if how != "silent":
             channel.notify("ready")
