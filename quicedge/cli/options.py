@@ -49,6 +49,8 @@ class Options:
     email: str | None = None
     agree_to_terms: bool = False
     staging: bool = False
+    listing: bool = False
+    spa: bool = False
 
     @property
     def acme(self) -> dict[str, Any] | None:
@@ -78,11 +80,14 @@ def config_options(run: Callable[..., Any]) -> Callable[..., Any]:
         email: str | None,
         agree_to_terms: bool,
         staging: bool,
+        listing: bool,
+        spa: bool,
         **others: Any,
     ) -> Any:
         options = Options(
-            path, upstream, root, listen, workers, admin, hosts, email, agree_to_terms, staging
-        )
+            path, upstream, root, listen, workers, admin, hosts, email, agree_to_terms, staging,
+            listing, spa,
+        )  # fmt: skip
         return run(options, **others)
 
     for option in (
@@ -123,6 +128,14 @@ def config_options(run: Callable[..., Any]) -> Callable[..., Any]:
             metavar="ADDRESS",
             help="Address of the admin API, host:port or unix:/path [default: 127.0.0.1:4480].",
         ),
+        click.option(
+            "--spa",
+            is_flag=True,
+            help="With --root: serve /index.html for pages that do not exist.",
+        ),
+        click.option(
+            "--listing", is_flag=True, help="With --root: list directories without an index."
+        ),
         click.option("--root", metavar="DIRECTORY", help="Serve static files from this directory."),
         click.option(
             "--upstream",
@@ -150,6 +163,8 @@ def make_config(options: Options, *, machine: bool = True) -> Config:
         raise click.UsageError("--host and --email require each other")
     if options.email is None and (options.agree_to_terms or options.staging):
         raise click.UsageError("--agree-to-terms and --staging require --email")
+    if options.root is None and (options.listing or options.spa):
+        raise click.UsageError("--listing and --spa require --root")
     try:
         if path is None:
             acme = options.acme
@@ -157,6 +172,8 @@ def make_config(options: Options, *, machine: bool = True) -> Config:
             return config_from_options(
                 options.upstream,
                 root=options.root,
+                listing=options.listing,
+                spa=options.spa,
                 listen=list(options.listen) or default,
                 workers=options.workers,
                 admin=options.admin,

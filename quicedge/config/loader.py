@@ -104,6 +104,8 @@ def config_from_options(
     upstream: str | None,
     *,
     root: str | None = None,
+    listing: bool = False,
+    spa: bool = False,
     listen: list[str] | None = None,
     workers: int | None = None,
     admin: str | None = None,
@@ -113,12 +115,19 @@ def config_from_options(
 ) -> Config:
     """The configuration for `quicedge serve --upstream URL` or `--root DIRECTORY`.
 
-    Raises ConfigError, which names options instead of keys. `acme`: keys of `[tls.acme]`.
+    Raises ConfigError, which names options instead of keys. `acme`: keys of `[tls.acme]`. Files are
+    compressed, or sent in compressed form where there is one.
     """
     document: dict[str, Any] = {
-        "upstreams": {"default": {"servers": [upstream]} if root is None else {"root": root}},
+        "upstreams": {"default": {"servers": [upstream]}},
         "routes": [{"upstream": "default", "host": host} for host in hosts or ["*"]],
     }
+    if root is not None:
+        site = {"root": root, "precompressed": ["zstd", "br", "gzip"], "listing": listing}
+        if spa:
+            site["fallback"] = "/index.html"
+        document["upstreams"]["default"] = site
+        document["filters"] = [{"compress": {}}]
     if acme is not None:
         document["tls"] = {"acme": acme}
     if state_directory is not None:

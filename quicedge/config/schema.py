@@ -255,6 +255,22 @@ class Upstream(_Section, frozen=True):
     """`http://host:port`, `https://host`, `unix:/path` (HTTP over a unix socket)."""
     root: str | None = None
     """Directory of static files, instead of servers (GET and HEAD; no dot files)."""
+    index: list[str] = field(default_factory=lambda: ["index.html"])
+    """Files that are sent for a directory, the first that exists."""
+    listing: bool = False
+    """List directories without an index."""
+    clean_urls: bool = False
+    """`/about` is `about.html`, to which `/about.html` is redirected."""
+    fallback: str | None = None
+    """Path of the file for all pages that do not exist (single-page applications)."""
+    not_found: str | None = None
+    """Path of the page for what does not exist, with status 404."""
+    precompressed: list[Literal["zstd", "br", "gzip"]] = field(default_factory=list)
+    """Codings of compressed files beside the others (`.zst`, `.br`, `.gz`), the preferred first."""
+    cache_control: dict[str, str] = field(default_factory=dict)
+    """Cache-Control by pattern of paths (`*.html`, `/assets/**`); the first that matches."""
+    mime_types: dict[str, str] = field(default_factory=dict)
+    """Media types by extension, in addition to the usual ones."""
     protocol: OriginProtocol = OriginProtocol.AUTO
     """`auto`: ALPN on https, HTTP/1.1 on http; `h2` on http means prior knowledge (h2c)."""
     balance: Balance = Balance.ROUND_ROBIN

@@ -46,6 +46,7 @@ from quicedge.config.schema import (
     Tls,
     Upstream,
 )
+from quicedge.config.site_validation import SITE_KEYS, site_problems
 
 _SEGMENT = re.compile(r"(?:[A-Za-z0-9._~!$&'()+,;=:@/-]|%[0-9A-Fa-f]{2})*")
 """RFC 3986 section 3.3, without `*`."""
@@ -457,10 +458,14 @@ def _host(host: str) -> str | None:
 
 def _upstream(where: str, upstream: Upstream, written: Document) -> Iterator[Problem]:
     if upstream.root is not None:
+        yield from site_problems(where, upstream)
         for key in written:
-            if key != "root":
+            if key != "root" and key not in SITE_KEYS:
                 yield Problem(join(where, key), "has no effect with root")
         return
+    for key in written:
+        if key in SITE_KEYS:
+            yield Problem(join(where, key), "has no effect without root")
     if not upstream.servers:
         yield Problem(join(where, "servers"), "at least one server, or root, is required")
     path = upstream.health_path

@@ -6,9 +6,11 @@ import errno
 import os
 import stat
 from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+from quicedge.config.filterlimits import STATIC_LISTED
 from quicedge.config.limits import STATIC_MAX_DEPTH, STATIC_MAX_LINKS
 from quicedge.http.target import normal_path
 
@@ -36,6 +38,20 @@ class OpenFile:
     """The last path segment, or the name of the index file."""
     status: os.stat_result
 
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry of a directory."""
+
+    name: bytes
+    is_directory: bool
+    size: int
+    modified: float
+    """Seconds since 1970."""
+
 
 class Directory:
     """A directory whose files can be opened by request path.
@@ -51,28 +67,38 @@ class Directory:
     def close(self) -> None:
         os.close(self._descriptor)
 
-    def open(self, target: bytes) -> OpenFile:
-        """Open the file for a request path (with its query).
+    def open(self, target: bytes, index: bytes = INDEX) -> OpenFile:
+        """Open the file for a request path (with its query); `index`: that of a directory.
 
         Raises NotServed, MovedTo, or OSError if the machine is out of resources.
         """
         _, mark, query = target.partition(b"?")
         path = normal_path(target)
-        names = [unquote_to_bytes(part) for part in path.split(b"/") if part]
-        # No dot files: `.git` and `.env` are often deployed by accident.
-        if any(name.startswith(b".") or b"/" in name or b"\0" in name for name in names):
+        names = _names(path)
+        as_directory = path.endswith(b"/") or not names
+        found = self._walk([*names, index] if as_directory else names)
+        if found is not None:
+            return found
+        if as_directory:  # the index is a directory itself
             raise NotServed
-        try:
-            return self._walk(names, path)
-        except MovedTo as moved:
-            raise MovedTo(moved.path + mark + query) from None
+        moved = b"".join(b"/" + quote_from_bytes(name).encode() for name in names)
+        raise MovedTo(moved + b"/" + mark + query)
 
-    def _walk(self, names: list[bytes], path: bytes) -> OpenFile:
+    def entries(self, target: bytes) -> list[Entry]:
+        """What is in the directory of a request path, dot files left out, at most
+        STATIC_LISTED of them; raises NotServed or OSError like `open`."""
+        found: list[Entry] = []
+        if self._walk(_names(normal_path(target)), lambda at: found.extend(_entries(at))) is None:
+            return found
+        raise NotServed
+
+    def _walk(
+        self, names: Sequence[bytes], visit: Callable[[int], None] | None = None
+    ) -> OpenFile | None:
+        """Open the file that names lead to; None if it is a directory, which is visited then."""
         opened: list[int] = []
         pending = deque(names)
-        as_directory = path.endswith(b"/") or not names
-        if as_directory:
-            pending.append(INDEX)
+        asked = names[-1] if names else b""
         links = 0
         try:
             while pending:
@@ -96,9 +122,11 @@ class Directory:
                         raise NotServed
                     opened.append(os.open(name, _DIRECTORY_FLAGS, dir_fd=here))
                 elif stat.S_ISREG(mode) and not pending:
-                    return _open_file(name, here, INDEX if as_directory else names[-1])
+                    return _open_file(name, here, asked)
                 else:
                     raise NotServed
+            if visit is not None:
+                visit(opened[-1] if opened else self._descriptor)
         except OSError as error:
             if error.errno in _SHORTAGES:
                 raise
@@ -106,9 +134,35 @@ class Directory:
         finally:
             for descriptor in opened:
                 os.close(descriptor)
-        if as_directory:  # the index is a directory itself
-            raise NotServed
-        raise MovedTo(b"".join(b"/" + quote_from_bytes(name).encode() for name in names) + b"/")
+        return None
+
+
+def _names(path: bytes) -> list[bytes]:
+    """The names in a path in normal form; raises NotServed."""
+    names = [unquote_to_bytes(part) for part in path.split(b"/") if part]
+    # No dot files: `.git` and `.env` are often deployed by accident.
+    if any(name.startswith(b".") or b"/" in name or b"\0" in name for name in names):
+        raise NotServed
+    return names
+
+
+def _entries(descriptor: int) -> Iterator[Entry]:
+    count = 0
+    with os.scandir(descriptor) as found:
+        for item in found:
+            if item.name.startswith("."):
+                continue
+            count += 1
+            if count > STATIC_LISTED:
+                return
+            try:
+                status = item.stat()
+            except OSError:  # a link that leads nowhere
+                continue
+            is_directory = stat.S_ISDIR(status.st_mode)
+            if is_directory or stat.S_ISREG(status.st_mode):
+                name = os.fsencode(item.name)
+                yield Entry(name, is_directory, status.st_size, status.st_mtime)
 
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

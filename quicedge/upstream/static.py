@@ -11,18 +11,18 @@ from collections.abc import Sequence
 from quicedge.config import limits
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.config.unusable import UnusableError
-from quicedge.http.conditional import Range, Validators, select
+from quicedge.http.conditional import Range, Selection, Validators, select
 from quicedge.http.dates import format_date
 from quicedge.http.errors import OriginFailure
-from quicedge.http.media_types import content_type
 from quicedge.http.message import Field, Fields, HttpVersion, Request, Response
 from quicedge.http.phrases import reason_phrase
 from quicedge.http.semantics import response_has_body
 from quicedge.shares import Client, FairQueue, Pool, to_reclaim
 from quicedge.upstream.base import OriginStream, ResponseHandler, UpstreamError
 from quicedge.upstream.deadline import Deadline
-from quicedge.upstream.files import Directory, MovedTo, NotServed, OpenFile
+from quicedge.upstream.files import Directory, OpenFile
 from quicedge.upstream.proxy_header import Peer
+from quicedge.upstream.site import Answer, Found, Site
 
 _METHODS = (b"GET", b"HEAD")
 _ALLOW = (b"allow", b"GET, HEAD, OPTIONS")
@@ -54,6 +54,7 @@ class StaticUpstream:
             self.directory = Directory(self.root)
         except OSError as error:
             raise UnusableError(f"upstreams.{name}.root", error) from None
+        self.site = Site(self.directory, config)
 
     def open(
         self,
@@ -232,34 +233,40 @@ class StaticStream:
         if handler is None:
             return
         try:
-            self._file = self._upstream.directory.open(self._request.path)
-        except NotServed:
-            self._answer(404)
-        except MovedTo as moved:
-            self._answer(301, [(b"location", moved.path)])
+            found = self._upstream.site.find(self._request.path, self._request.fields)
         except OSError as error:
             kind = OriginFailure.OVERLOADED if error.errno == errno.EMFILE else OriginFailure.RESET
             self.fail(kind, str(error))
+            return
+        if isinstance(found, Answer):
+            self._answer(found.status, found.fields, found.body)
         else:
-            self._serve(handler, self._file)
+            self._file = found.file
+            self._serve(handler, found)
 
-    def _answer(self, status: int, fields: Sequence[Field] = ()) -> None:
-        """Respond without a file; the content, if any, is one line of text."""
-        body = f"{status} {reason_phrase(status)}\n".encode()
+    def _answer(self, status: int, fields: Sequence[Field] = (), body: bytes = b"") -> None:
+        """Respond without a file; by default, the content is one line of text."""
+        if not body and status != 204:
+            body = f"{status} {reason_phrase(status)}\n".encode()
+            fields = [(b"content-type", b"text/plain"), *fields]
         handler = self._finish()
         if handler is None:
             return
-        head: Fields = []
+        head: Fields = list(fields)
         if status != 204:
-            head += ((b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body)))
-        handler.response(Response(status, [*head, *fields]))
+            head.append((b"content-length", b"%d" % len(body)))
+        handler.response(Response(status, head))
         if response_has_body(self._request.method, status):
             handler.data(body)
         handler.end(())
 
-    def _serve(self, handler: ResponseHandler, file: OpenFile) -> None:
-        current = validators(file.status)
-        status, part = select(self._request.method, self._request.fields, current, time.time())
+    def _serve(self, handler: ResponseHandler, found: Found) -> None:
+        current = validators(found.file.status, found.coding)
+        if found.status == 200:
+            selection = select(self._request.method, self._request.fields, current, time.time())
+        else:
+            selection = Selection(found.status)  # an error has neither conditions nor ranges
+        status, part = selection
         fields: Fields = [(b"accept-ranges", b"bytes")]
         if status == 416:
             self._answer(416, [*fields, (b"content-range", b"bytes */%d" % current.size)])
@@ -267,15 +274,18 @@ class StaticStream:
         if status == 412:
             self._answer(412)
             return
-        fields += ((b"etag", current.etag), (b"last-modified", format_date(current.modified)))
+        if status != 404:
+            fields += ((b"etag", current.etag), (b"last-modified", format_date(current.modified)))
         if status == 304:
             self._finish()
+            # RFC 9110 section 15.4.5: what caches go by.
+            fields += [line for line in found.fields if line[0] in (b"cache-control", b"vary")]
             handler.response(Response(304, fields))
             handler.end(())
             return
         whole = Range(0, current.size)
         self._offset, self._stop = part or whole
-        fields.append((b"content-type", content_type(file.name)))
+        fields += found.fields
         fields.append((b"content-length", b"%d" % (self._stop - self._offset)))
         if part is not None:
             where = (part.first, part.stop - 1, current.size)
@@ -372,13 +382,14 @@ def _read_slowly(descriptor: int, size: int, offset: int) -> bytes:
         os.close(descriptor)
 
 
-def validators(status: os.stat_result) -> Validators:
-    """The validators of the current state of a file.
+def validators(status: os.stat_result, coding: bytes | None = None) -> Validators:
+    """The validators of the current state of a file; `coding` is that of its content.
 
     RFC 9110 section 8.8.1: a tag derived from a timestamp is weak as long as the file may change
     again without changing the timestamp; one second covers the clocks of all file systems.
     """
-    etag = b'"%x-%x"' % (status.st_mtime_ns, status.st_size)
+    coded = b"" if coding is None else b"-" + coding
+    etag = b'"%x-%x%b"' % (status.st_mtime_ns, status.st_size, coded)
     if time.time() - status.st_mtime < 1:
         etag = b"W/" + etag
     return Validators(etag, int(status.st_mtime), status.st_size)

@@ -26,6 +26,7 @@ class Filtered:
     got: Callable[[Got], bool]
     seen: Callable[[Seen], bool] | None = None
     """None: the request does not reach the origin."""
+    upstream: str = "app"
     path: bytes = b"/"
     """Behind the path of the route."""
     fields: Fields = field(default_factory=list)
@@ -109,6 +110,23 @@ CASES |= {
         lambda seen: True,
         case=Case("answer", status=404),
     ),
+    "site": Filtered(
+        "{ rewrite = { strip_prefix = '/site' } }",
+        lambda got: (
+            (got.status, bytes(got.body)) == (200, b"as brotli")
+            and got.values(b"content-encoding") == [b"br"]
+            and got.values(b"cache-control") == [b"no-cache"]
+        ),
+        upstream="site",
+        path=b"/about",
+        fields=[(b"accept-encoding", b"br")],
+    ),
+    "site/moved": Filtered(
+        "{ rewrite = { strip_prefix = '/site/moved' } }",
+        lambda got: got.status == 301 and got.values(b"location") == [b"./about"],
+        upstream="site",
+        path=b"/about.html",
+    ),
     "maintenance": Filtered(
         "{ maintenance = { page = 'page.html' } }",
         lambda got: (got.status, bytes(got.body)) == (503, b"<p>nothing here"),
@@ -128,10 +146,15 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
     routes = ""
     for name, case in CASES.items():
         answers = case.filters.startswith(("{ redirect", "{ respond"))
-        upstream = "" if answers else 'upstream = "app"\n'
+        upstream = "" if answers else f'upstream = "{case.upstream}"\n'
         routes += f'\n[[routes]]\npath = "/{name}"\n{upstream}filters = [{case.filters}]\n'
     routes += f'[upstreams.gone]\nservers = ["http://127.0.0.1:{free_port()}"]\n'
     directory = tmp_path_factory.mktemp("filters")
+    routes += '[upstreams.site]\nroot = "www"\nclean_urls = true\nprecompressed = ["br"]\n'
+    routes += 'cache_control = { "*.html" = "no-cache" }\n'
+    (directory / "www").mkdir()
+    (directory / "www" / "about.html").write_text("about us")
+    (directory / "www" / "about.html.br").write_text("as brotli")
     (directory / "page.html").write_text("<p>nothing here")
     with edge(directory, f"http://127.0.0.1:{port}", routes) as running:
         yield Setting(running, port)

@@ -110,6 +110,36 @@ FILTERS = [
 ]
 
 
+SITES = [
+    ("index = []", "index: must not be empty; omit the key for index.html"),
+    ("index = ['a/b']", "index[0]: 'a/b' is not the name of a file"),
+    ("fallback = 'index.html'", "fallback: 'index.html' is not a path such as /fallback.html"),
+    ("cache_control = { '*' = 'ä' }", "'ä' is not the value of a field"),
+    ("cache_control = { 'ä' = 'x' }", "'ä' is not ASCII"),
+    ("mime_types = { '.js' = 'text/x' }", "'.js' is not an extension such as wasm, without a dot"),
+    ("mime_types = { js = 'x' }", "'x' is not a media type such as application/wasm"),
+    ("precompressed = ['deflate']", "'deflate' is not one of 'zstd', 'br', 'gzip'"),
+    ("retries = 3", "upstreams.app.retries: has no effect with root"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), SITES)
+def test_a_site_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "quicedge.toml"
+    file.write_text(f"[upstreams.app]\nroot = '.'\n{text}\n[[routes]]\nupstream = 'app'\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(file)
+    assert message in str(caught.value)
+    assert "quicedge.toml:3: " in str(caught.value)
+
+
+def test_keys_of_sites_are_refused_for_servers(tmp_path: Path) -> None:
+    file = tmp_path / "quicedge.toml"
+    file.write_text(HEAD.replace("[[routes]]", "listing = true\n[[routes]]") + 'upstream = "app"')
+    with pytest.raises(ConfigError, match="listing: has no effect without root"):
+        load_config(file)
+
+
 def refusal(directory: Path, text: str) -> str:
     file = directory / "quicedge.toml"
     file.write_text(HEAD + text)

@@ -218,6 +218,10 @@ def test_a_root_takes_the_place_of_servers(tmp_path: Path) -> None:
     assert config.upstreams["app"].root == str(tmp_path / "www")
     served = config_from_options(None, root=str(tmp_path))
     assert served.upstreams["default"].root == str(tmp_path)
+    spa = config_from_options(None, root=str(tmp_path), listing=True, spa=True)
+    site = spa.upstreams["default"]
+    assert (site.listing, site.fallback) == (True, "/index.html")
+    assert [entry.kind for entry in spa.filters] == ["compress"]
     both = {"app": {"root": "www", "servers": ["http://127.0.0.1:1"], "retries": 3}}
     assert problems(upstreams=both) == [
         "upstreams.app.servers: has no effect with root",
