@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from typing import cast
+from typing import NamedTuple, cast
 
+from quicedge.config.host_port import HostPort
 from quicedge.config.limits import MAX_URI, REDIRECT_IDLE, REDIRECTS_PER_TURN
 from quicedge.http.h1_head import HeadReader, RequestHead
 from quicedge.http.h1_response import encode_response
-from quicedge.http.message import Field
+from quicedge.http.message import Field, Request
 from quicedge.http.validation import MessageError
 from quicedge.proxy.error_response import error_response
 from quicedge.proxy.router import host_of
@@ -19,6 +20,19 @@ Challenge = Callable[[bytes], bytes | None]
 """The content that a certificate authority asks for under a path (RFC 8555 section 8.3)."""
 
 CHALLENGE_PATH = b"/.well-known/acme-challenge/"
+
+
+class Answered(NamedTuple):
+    """A request on port 80 and its response, for the access log."""
+
+    client: HostPort
+    request: Request | None
+    """None: it is malformed, or never came to its end."""
+    status: int
+    reason: str | None
+    """Why it is refused."""
+    bytes_sent: int
+    """Content of the response."""
 
 
 class RedirectSite:
@@ -34,12 +48,15 @@ class RedirectSite:
         clock: Callable[[], float],
         loop: asyncio.AbstractEventLoop,
         challenge: Challenge = lambda path: None,
+        on_answered: Callable[[Answered], None] = lambda answered: None,
     ) -> None:
+        """`on_answered` is called for each response."""
         self.heads = heads
         """Of scheme http."""
         self.https_port = https_port
         self.header_timeout = header_timeout
         self.challenge = challenge
+        self.on_answered = on_answered
         self.draining = False
         self.date = date
         self.clock = clock
@@ -91,8 +108,9 @@ class RedirectSession(asyncio.Protocol):
     What is sent ahead waits, unread, for a turn of its own, and until the client takes responses.
     """
 
-    def __init__(self, site: RedirectSite, on_lost: Callable[[], None]) -> None:
+    def __init__(self, site: RedirectSite, client: HostPort, on_lost: Callable[[], None]) -> None:
         self._site = site
+        self._client = client
         self._on_lost = on_lost
         self._transport: asyncio.Transport
         self._buffer = bytearray()
@@ -132,7 +150,7 @@ class RedirectSession(asyncio.Protocol):
             if end < 0:
                 del buffer[:at]
                 if len(buffer) >= most:
-                    self._refuse(431)
+                    self._refuse(431, "the head is too long")
                 return
             if not left or self._writing_paused:
                 del buffer[:at]
@@ -180,7 +198,7 @@ class RedirectSession(asyncio.Protocol):
             if waited > REDIRECT_IDLE:
                 self._transport.abort() if self._closing else self._close()
         elif waited > self._site.header_timeout:
-            self._refuse(408)
+            self._refuse(408, "the head did not come in time")
 
     def close_if_idle(self) -> None:
         if not self._buffer and not self._closing:
@@ -193,17 +211,19 @@ class RedirectSession(asyncio.Protocol):
             head = site.heads.read(head_bytes, b"")
             status, fields, content = site.answer(head)
         except MessageError as error:
-            self._refuse(error.status_hint)
+            self._refuse(error.status_hint, str(error))
             return
         # Content is not read: what follows could not be distinguished from it.
         last = site.draining or not head.persistent or head.chunked or not head.request.ended
         shown = b"" if head.request.method == b"HEAD" else content
         self._write(status, fields, content, shown, last)
+        self._site.on_answered(Answered(self._client, head.request, status, None, len(shown)))
 
-    def _refuse(self, status: int) -> None:
+    def _refuse(self, status: int, reason: str) -> None:
         response, _ = error_response(status, None)
         fields = [field for field in response.fields if field[0] != b"content-length"]
         self._write(status, fields, b"", b"", last=True)
+        self._site.on_answered(Answered(self._client, None, status, reason, 0))
 
     def _write(
         self, status: int, fields: list[Field], content: bytes, shown: bytes, last: bool

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from quicedge.config.limits import LOGGED_VALUE
 from quicedge.config.routes import route_text
 from quicedge.config.schema import Config, Route
-from quicedge.http.message import Field
+from quicedge.http.message import Field, Request
 from quicedge.http.validation import MessageError
 from quicedge.proxy.client import ClientInfo, address_of
 from quicedge.proxy.exchange import Exchange
@@ -15,7 +15,7 @@ from quicedge.proxy.tunnel import Tunnel
 from quicedge.telemetry.access import AccessRecord, TunnelFacts
 from quicedge.telemetry.metrics import Metrics
 from quicedge.telemetry.outcomes import Outcome
-from quicedge.telemetry.protocols import http_protocol
+from quicedge.telemetry.protocols import HttpProtocol, http_protocol
 from quicedge.telemetry.text import text
 
 NO_ROUTE = "none"
@@ -126,6 +126,28 @@ def rejected_record(
         quic_version=transport.version,
         connection_id=transport.connection_id,
         stream_id=stream_id,
+        user_agent=_shown(agent) if agent is not None else None,
+    )
+
+
+def plain_record(
+    client: str, request: Request | None, status: int, reason: str | None, bytes_sent: int
+) -> AccessRecord:
+    """The access-log record of a request on port 80, which never becomes an exchange."""
+    fields = request.fields if request is not None else ()
+    agent = next((value for name, value in fields if name == b"user-agent"), None)
+    return AccessRecord(
+        method=_shown(request.method) if request is not None else "",
+        authority=_shown(request.authority) if request is not None else "",
+        path=_shown(request.path) if request is not None else "",
+        status=status,
+        outcome=Outcome.COMPLETE if reason is None else Outcome.MALFORMED,
+        reason=reason,
+        bytes_received=0,
+        bytes_sent=bytes_sent,
+        total_seconds=0.0,
+        client=client,
+        protocol=HttpProtocol.HTTP_1_1,
         user_agent=_shown(agent) if agent is not None else None,
     )
 

@@ -20,8 +20,8 @@ from quicedge.tcp.transport import HandshakeFailure
 
 log = structlog.get_logger("quicedge.tcp")
 
-MakeProtocol = Callable[[Callable[[], None]], asyncio.Protocol]
-"""Makes what a connection speaks; it calls its argument when the connection is lost."""
+MakeProtocol = Callable[[HostPort, Callable[[], None]], asyncio.Protocol]
+"""Makes what the connection of a client speaks; it calls its argument when that is lost."""
 
 _UNKNOWN = b""
 """The address of clients whose PROXY header is still to come."""
@@ -74,7 +74,8 @@ class PlainArrivals:
 
     def accept(self, sock: socket.socket, sockaddr: tuple[Any, ...], listener: Listener) -> None:
         """Take an accepted connection (`listener.Accepted`)."""
-        address = packed(HostPort.of(sockaddr).host)
+        remote = HostPort.of(sockaddr)
+        address = packed(remote.host)
         proxies = listener.proxies
         if proxies is None:
             reason = refusal(self._connections, address)
@@ -88,10 +89,10 @@ class PlainArrivals:
         protocol: asyncio.Protocol
         if proxies is None:
             lost = self._open(address)
-            protocol = self._make(lost)
+            protocol = self._make(remote, lost)
         else:
             lost = self._open(_UNKNOWN)
-            protocol = introduction = _Introduction(self, address, lost)
+            protocol = introduction = _Introduction(self, remote, lost)
             self._introducing[introduction] = self._clock()
         task = self._loop.create_task(self._attach(protocol, sock, lost))
         self._attaching.add(task)
@@ -113,13 +114,14 @@ class PlainArrivals:
             sock.close()
             lost()
 
-    def introduced(self, client: bytes) -> asyncio.Protocol | None:
+    def introduced(self, client: HostPort) -> asyncio.Protocol | None:
         """A PROXY header has named the client: what the connection speaks; None: it is refused."""
-        reason = refusal(self._connections, client)
+        address = packed(client.host)
+        reason = refusal(self._connections, address)
         if reason is not None:
             self.counters[f"refused_{reason}"] += 1
             return None
-        return self._make(self._open(client))
+        return self._make(client, self._open(address))
 
     def introduction_over(self, introduction: _Introduction) -> None:
         """The header is complete, or the connection lost."""
@@ -137,7 +139,9 @@ class PlainArrivals:
 class _Introduction(asyncio.Protocol):
     """Reads the PROXY header of a connection, then makes way for what the connection speaks."""
 
-    def __init__(self, arrivals: PlainArrivals, proxy: bytes, on_lost: Callable[[], None]) -> None:
+    def __init__(
+        self, arrivals: PlainArrivals, proxy: HostPort, on_lost: Callable[[], None]
+    ) -> None:
         self._arrivals = arrivals
         self._proxy = proxy
         self._on_lost = on_lost
@@ -156,10 +160,9 @@ class _Introduction(asyncio.Protocol):
             return
         if header is None:
             return
-        client = self._proxy if header.source is None else packed(header.source.host)
         transport = self._transport
         assert transport is not None
-        protocol = self._arrivals.introduced(client)
+        protocol = self._arrivals.introduced(header.source or self._proxy)
         if protocol is None:
             transport.abort()
             return

@@ -14,11 +14,12 @@ from quicedge.config.listeners import HTTPS_PORT, listeners, redirecting
 from quicedge.config.schema import Config
 from quicedge.downstream.http1 import Http1Session
 from quicedge.downstream.http2 import Http2Session
-from quicedge.downstream.redirect import CHALLENGE_PATH, RedirectSession, RedirectSite
+from quicedge.downstream.redirect import CHALLENGE_PATH, Answered, RedirectSession, RedirectSite
 from quicedge.downstream.tcp_client import TcpClient
 from quicedge.http.h1_head import HeadReader
 from quicedge.http.h2_types import H2Settings
 from quicedge.http.plain_http import answer_plain_http
+from quicedge.proxy.accounting import plain_record
 from quicedge.proxy.alt_svc import AltSvcBoard
 from quicedge.proxy.gateway import Gateway
 from quicedge.quic.tls import CertificateStore
@@ -135,10 +136,11 @@ class TcpFront:
             date=gateway.date,
             clock=clock,
             loop=loop,
+            on_answered=self._log_answered,
         )
         self._plain_arrivals = PlainArrivals(
             connections,
-            lambda lost: RedirectSession(self.redirects, lost),
+            lambda client, lost: RedirectSession(self.redirects, client, lost),
             header_timeout=config.limits.handshake_timeout,
             loop=loop,
             clock=clock,
@@ -192,6 +194,15 @@ class TcpFront:
 
     def _plain_heads(self) -> HeadReader:
         return HeadReader(self._gateway.message_limits, b"http")
+
+    def _log_answered(self, answered: Answered) -> None:
+        """Log a request on port 80."""
+        if self._gateway.access_log is not None:
+            record = plain_record(
+                str(answered.client), answered.request, answered.status, answered.reason,
+                answered.bytes_sent,
+            )  # fmt: skip
+            self._gateway.access_log.log(record)
 
     def _configure(self, config: Config) -> None:
         self.heads = HeadReader(self._gateway.message_limits)

@@ -294,6 +294,11 @@ def test_plain_http_is_redirected_to_the_port_of_https(tmp_path: Path) -> None:
             assert response.status == 308
             assert response.getheader("location") == f"https://localhost:{one.port}/a?b"
         assert 'quicedge_redirects_total{status="308",worker="0"} 2.0' in one.metrics()
+        wait_until(lambda: len(one.access()) == 2, "the access log")
+        logged = one.access()[0]
+        assert (logged["status"], logged["outcome"], logged["path"]) == (308, "complete", "/a?b")
+        assert logged["client"].startswith("127.0.0.1:")
+        assert logged["connection_id"] is None
 
 
 def test_a_reload_changes_the_protocols_that_new_connections_are_offered(tmp_path: Path) -> None:

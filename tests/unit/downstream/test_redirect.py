@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from quicedge.config import limits
-from quicedge.downstream.redirect import RedirectSession, RedirectSite
+from quicedge.config.host_port import HostPort
+from quicedge.downstream.redirect import Answered, RedirectSession, RedirectSite
 from quicedge.http.h1_head import HeadReader
 from quicedge.http.validation import MessageLimits
 
@@ -57,14 +58,15 @@ class Port80:
     def __init__(self, https_port: int = 443) -> None:
         self.now = 0.0
         self.loop: Any = Loop()
+        self.answered: list[Answered] = []
         self.site = RedirectSite(
             HeadReader(MessageLimits(), b"http"), https_port, header_timeout=10.0,
             date=lambda: b"Thu, 01 Jan 1970 00:00:00 GMT", clock=lambda: self.now,
-            loop=self.loop,
+            loop=self.loop, on_answered=lambda answered: self.answered.append(answered),
         )  # fmt: skip
         self.wire: Any = Wire()
         self.lost = 0
-        self.session = RedirectSession(self.site, self._lost)
+        self.session = RedirectSession(self.site, HostPort("192.0.2.7", 1234), self._lost)
         self.session.connection_made(self.wire)
 
     def _lost(self) -> None:
@@ -230,3 +232,16 @@ def test_a_slow_reader_gets_all_its_responses() -> None:
             break
     assert port80.wire.sent.count(b"HTTP/1.1 308 ") == 1000
     assert not port80.wire.aborted
+
+
+def test_redirects_and_refusals_are_reported_for_the_access_log() -> None:
+    port = Port80()
+    port.ask("GET /a HTTP/1.1")
+    port.ask("GET / HTTP/1.1", "a b")
+    redirected, refused = port.answered
+    assert (redirected.status, redirected.reason, redirected.bytes_sent) == (308, None, 0)
+    assert redirected.request is not None
+    assert redirected.request.path == b"/a"
+    assert (refused.request, refused.status) == (None, 400)
+    assert refused.reason
+    assert redirected.client == refused.client == ("192.0.2.7", 1234)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from quicedge.config.host_port import HostPort
 from quicedge.shares.connections import AdmissionReason, ConnectionRules, Connections
 from quicedge.shares.prefixes import AccessList, Networks
 from quicedge.tcp.listener import Listener
@@ -19,7 +20,8 @@ CLIENT = socket.inet_aton("192.0.2.7")
 
 
 class Echo(asyncio.Protocol):
-    def __init__(self, lost: Callable[[], None]) -> None:
+    def __init__(self, client: HostPort, lost: Callable[[], None]) -> None:
+        self._client = client
         self._lost = lost
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -27,7 +29,7 @@ class Echo(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self._transport.write(data)
+        self._transport.write(data.replace(b"name?", self._client.host.encode()))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost()
@@ -89,8 +91,8 @@ async def is_reset(reader: asyncio.StreamReader) -> bool:
 
 async def test_the_client_that_the_balancer_names_is_counted_and_served() -> None:
     async with front(max_connections_per_address=1) as one:
-        reader = await one.dial(HEADER[:20], HEADER[20:] + b"hel", b"lo")
-        assert await reader.readexactly(5) == b"hello"
+        reader = await one.dial(HEADER[:20], HEADER[20:] + b"hello, ", b"name?")
+        assert await reader.readexactly(16) == b"hello, 192.0.2.7"
         assert one.connections.crowded(CLIENT) is AdmissionReason.ADDRESS_CONNECTIONS
         assert await is_reset(await one.dial(HEADER + b"again"))
         assert one.arrivals.counters["refused_address_connections"] == 1
