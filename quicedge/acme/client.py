@@ -48,7 +48,8 @@ class Issuer:
         self._key = jose.JWKEC(key=jose.ComparableECKey(account_key))
         self._network = Network(self._key, ca=job.ca, user_agent=job.user_agent)
         try:
-            directory = client.ClientV2.get_directory(job.account.directory, self._network)
+            with self._network.impatience():  # nothing is lost yet
+                directory = client.ClientV2.get_directory(job.account.directory, self._network)
         except (ValueError, errors.Error) as error:
             raise OrderError(_unusable(job.account.directory)) from error
         self._directory = directory

@@ -3,10 +3,11 @@ they fail. Imported only in the process that speaks to an issuer."""
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import email.utils
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import josepy as jose
@@ -69,7 +70,17 @@ class Network(client.ClientNetwork):
             timeout=int(REQUEST_TIMEOUT),
         )
         self._last: requests.Response | None = None
+        self._attempts = REQUEST_ATTEMPTS
         self.session.hooks["response"].append(self._note)
+
+    @contextlib.contextmanager
+    def impatience(self) -> Iterator[None]:
+        """Requests in this block are not repeated."""
+        self._attempts = 1
+        try:
+            yield
+        finally:
+            self._attempts = REQUEST_ATTEMPTS
 
     def _note(self, response: requests.Response, *_: Any, **__: Any) -> None:
         self._last = response
@@ -99,7 +110,7 @@ class Network(client.ClientNetwork):
             delay = failure.retry_after
             if delay is None:
                 delay = 2.0 ** (attempts - 1)
-            is_worth_it = failure.cause is Cause.UNAVAILABLE and attempts < REQUEST_ATTEMPTS
+            is_worth_it = failure.cause is Cause.UNAVAILABLE and attempts < self._attempts
             if not is_worth_it or delay > REQUEST_PATIENCE:
                 raise OrderError(failure)
             time.sleep(delay)

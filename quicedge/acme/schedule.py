@@ -24,6 +24,7 @@ from quicedge.config.acmelimits import (
     ISSUER_REFUSES,
     ORDERS_BURST,
     ORDERS_PER_SECOND,
+    RENEW_AGE_MIN,
     RENEWAL_INFO_INTERVAL,
     RENEWAL_INFO_MAX,
     RENEWAL_INFO_MIN,
@@ -38,6 +39,7 @@ class HostRecord(Struct, kw_only=True):
 
     issuer: str | None = None
     """The directory URL that its certificate came from."""
+    obtained_at: float = 0.0
     renew_at: float | None = None
     """None: not decided yet."""
     window: Window | None = None
@@ -164,9 +166,13 @@ class Schedule:
         lifetime, record = host.lifetime, host.record
         assert lifetime is not None
         if record.window is not None:
-            record.renew_at = record.window.renewal(lifetime, self._chance())
+            renewal = record.window.renewal(lifetime, self._chance())
         else:
-            record.renew_at = lifetime.renewal(self._chance())
+            renewal = lifetime.renewal(self._chance())
+        # Where clocks differ, or an issuer suggests the past for every certificate, each renewal
+        # would be due at once.
+        age = min(RENEW_AGE_MIN, lifetime.seconds / 2)
+        record.renew_at = max(renewal, record.obtained_at + age)
 
     # --- what is due ------------------------------------------------------------------------------
 
@@ -234,7 +240,7 @@ class Schedule:
 
     # --- what became of orders --------------------------------------------------------------------
 
-    def succeeded(self, host: str, issuer: str, lifetime: Lifetime) -> None:
+    def succeeded(self, host: str, issuer: str, lifetime: Lifetime, now: float) -> None:
         """There is a new certificate."""
         if issuer in self._issuers:
             self._issuers[issuer].outages = 0
@@ -245,7 +251,7 @@ class Schedule:
         found.is_ordered = False
         found.tried.clear()
         found.lifetime = lifetime
-        found.record = HostRecord(issuer=issuer)
+        found.record = HostRecord(issuer=issuer, obtained_at=now)
         self._decide(found)
 
     def failed(self, host: str, issuer: str, failure: Failure, now: float) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from quicedge.acme.failure import Cause
+from quicedge.acme.status import AcmeStatus
 from quicedge.admin.families import families, servers_up
 from quicedge.admin.view import AltSvcStatus, EdgeState, FleetStatus, Status
 from quicedge.proxy.alt_svc import Advertising
@@ -129,6 +131,8 @@ class _Collector:
             "Whether the last reload succeeded; 1 before the first.",
             self._status.last_reload_error is None,
         )
+        if self._status.acme is not None:
+            yield from _acme(self._status.acme)
         expires = GaugeMetricFamily(
             "quicedge_certificate_expires_timestamp_seconds",
             "When a served certificate, or one of its chain, expires, in seconds since the epoch.",
@@ -198,6 +202,32 @@ def _alt_svc(listeners: list[AltSvcStatus]) -> Iterator[Metric]:
             clients.add_metric([each.listener, result], getattr(each, result))
         withdrawals.add_metric([each.listener], each.withdrawals)
     yield from (advertised, clients, withdrawals)
+
+
+def _acme(status: AcmeStatus) -> Iterator[Metric]:
+    """Certificates by ACME: what alerts are made of."""
+    failing = GaugeMetricFamily(
+        "quicedge_acme_failing_since_timestamp_seconds",
+        "Since when no certificate could be ordered for a host, in seconds since the epoch; only "
+        "hosts for which that is so.",
+        labels=["host"],
+    )
+    renewal = GaugeMetricFamily(
+        "quicedge_acme_renewal_timestamp_seconds",
+        "When the certificate of a host is due for renewal, in seconds since the epoch.",
+        labels=["host"],
+    )
+    for one in status.hosts:
+        if one.failing_since is not None:
+            failing.add_metric([one.host], one.failing_since)
+        if one.renew_at is not None:
+            renewal.add_metric([one.host], one.renew_at)
+    orders = CounterMetricFamily(
+        "quicedge_acme_orders", "Orders of certificates that ended, by result.", labels=["result"]
+    )
+    for result in ("issued", *(cause.value for cause in Cause)):
+        orders.add_metric([result], status.orders.get(result, 0))
+    yield from (failing, renewal, orders)
 
 
 def _spans(counts: SpanCounts | None, workers: list[WorkerStats]) -> Iterator[Metric]:

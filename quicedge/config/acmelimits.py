@@ -10,6 +10,10 @@ RENEW_JITTER: Final = 0.05
 """Share of a certificate's life by which renewals are spread, earlier: certificates that were
 ordered together are not renewed together."""
 
+RENEW_AGE_MIN: Final = 3600.0
+"""Seconds, or half of its life, that a certificate is served before it is renewed, whatever its
+dates and its issuer say: with a clock that is wrong, orders would not end."""
+
 BACKOFF_MIN: Final = 120.0
 """Seconds after a first failure; doubles with each: five attempts in the first hour, which is Let's
 Encrypt's limit on failed validations per account, name and hour."""

@@ -192,6 +192,8 @@ class AcmeManager:
         for host in [host for host in self._schedule.hosts() if host not in new.hosts]:
             self._forget(host)
         await self._sync()
+        # Workers that start now answer for orders that other hosts have begun.
+        await self._sync_challenges()
         self._wake.set()
 
     def certificates(self) -> list[CertificatePem]:
@@ -389,7 +391,7 @@ class AcmeManager:
         finally:
             await self._withdraw(host)
         self._counts["issued"] += 1
-        self._schedule.succeeded(host, order.issuer, lifetime)
+        self._schedule.succeeded(host, order.issuer, lifetime, self._clock())
         if host in self._schedule:
             self._certificates[host] = pem
             await self._remember(host)
@@ -533,18 +535,23 @@ class AcmeManager:
         """Answer the challenges of other hosts of the fleet, too: issuers may ask any."""
         while True:
             await asyncio.sleep(CHALLENGE_SYNC_INTERVAL)
-            if self._plan is None or not self._is_shared:
-                continue
-            try:
-                versions = await self._stored(self._records.challenge_versions)
-                if versions == self._others_versions:
-                    continue
-                self._others = await self._stored(self._records.challenges)
-                self._others_versions = versions
-            except StorageError as error:
-                self._storage_failed(error)
-                continue
-            await self._publish()
+            if await self._sync_challenges():
+                await self._publish()
+
+    async def _sync_challenges(self) -> bool:
+        """Take over the challenges of other hosts; returns whether they have changed."""
+        if self._plan is None or not self._is_shared:
+            return False
+        try:
+            versions = await self._stored(self._records.challenge_versions)
+            if versions == self._others_versions:
+                return False
+            self._others = await self._stored(self._records.challenges)
+        except StorageError as error:
+            self._storage_failed(error)
+            return False
+        self._others_versions = versions
+        return True
 
     # --- renewal information ----------------------------------------------------------------------
 

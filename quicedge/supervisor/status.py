@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from quicedge.acme.status import AcmeStatus
 from quicedge.admin.view import Status, WorkerStatus
 
 
@@ -16,9 +17,19 @@ def summary(status: Status) -> Iterator[str]:
     yield f"connections  {status.connections}"
     for worker in status.workers:
         yield f"worker {worker.slot:<5} {_worker(worker)}"
+    if status.acme is not None:
+        yield from _acme(status.acme)
     yield f"reloads      {status.reloads}"
     if status.last_reload_error is not None:
         yield f"last reload  failed: {status.last_reload_error}"
+
+
+def _acme(acme: AcmeStatus) -> Iterator[str]:
+    served = sum(one.not_after is not None for one in acme.hosts)
+    yield f"certificates {served} by ACME for {len(acme.hosts)} hosts"
+    for one in acme.hosts:
+        if one.error is not None:
+            yield f"  {one.host}: {one.error}"
 
 
 def _worker(worker: WorkerStatus) -> str:

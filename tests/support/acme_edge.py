@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,6 +76,12 @@ class AcmeEdge:
     def host(self, name: str) -> dict[str, Any]:
         """The state of one name."""
         return next(one for one in self.status()["acme"]["hosts"] if one["host"] == name)
+
+    def metrics(self) -> str:
+        """What Prometheus would scrape."""
+        url = f"http://127.0.0.1:{self.ports.admin}/metrics"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return str(answer.read().decode())
 
     def renew(self, *hosts: str) -> None:
         done = self.quicedge("certs", "renew", "--config", self.config, *hosts)

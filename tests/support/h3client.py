@@ -197,9 +197,8 @@ async def h3_client(
     port: int, host: str = "127.0.0.1", create: type[H3Client] = H3Client, **options: Any
 ) -> AsyncIterator[H3Client]:
     """A connection to an edge on loopback; `options` as aioquic's configuration has them."""
-    configuration = QuicConfiguration(
-        alpn_protocols=["h3"], verify_mode=ssl.CERT_NONE, server_name="localhost", **options
-    )
+    given = {"verify_mode": ssl.CERT_NONE, "server_name": "localhost", **options}
+    configuration = QuicConfiguration(alpn_protocols=["h3"], **given)
     async with connect(host, port, configuration=configuration, create_protocol=create) as client:
         assert isinstance(client, H3Client)
         yield client

@@ -16,6 +16,7 @@ from quicedge.config.acmelimits import (
     ISSUER_DOWN_MAX,
     ISSUER_REFUSES,
     ORDERS_BURST,
+    RENEW_AGE_MIN,
     RENEW_JITTER,
     RENEWAL_INFO_INTERVAL,
     RETRY_AFTER_MAX,
@@ -62,7 +63,7 @@ def fail_with(failure: Failure):
 
 def succeed(days: float):
     def answer(made: Schedule, order: Order, now: float) -> None:
-        made.succeeded(order.host, order.issuer, Lifetime(now, now + days * DAY))
+        made.succeeded(order.host, order.issuer, Lifetime(now, now + days * DAY), now)
 
     return answer
 
@@ -179,7 +180,7 @@ def test_a_rate_limit_is_respected_for_the_name_and_leaves_others_alone() -> Non
     second = one(made, NOW)
     assert second is not None
     assert second.host != first.host
-    made.succeeded(second.host, MAIN, Lifetime(NOW, NOW + 90 * DAY))
+    made.succeeded(second.host, MAIN, Lifetime(NOW, NOW + 90 * DAY), NOW)
     assert one(made, NOW + 7199) is None
     assert one(made, NOW + 7200) == first
 
@@ -254,7 +255,7 @@ def test_the_next_issuer_is_tried_at_once_and_the_first_again_for_the_renewal() 
         if order.issuer == MAIN:
             made.failed(order.host, MAIN, REJECTED, now)
         else:
-            made.succeeded(order.host, SPARE, Lifetime(now, now + 90 * DAY))
+            made.succeeded(order.host, SPARE, Lifetime(now, now + 90 * DAY), now)
 
     placed = run(made, 70 * DAY, answer)
     assert [order.issuer for _, order in placed] == [MAIN, SPARE, MAIN, SPARE]
@@ -268,7 +269,7 @@ def test_an_issuer_that_is_down_is_replaced_by_the_next() -> None:
         if order.issuer == MAIN:
             made.failed(order.host, MAIN, DOWN, now)
         else:
-            made.succeeded(order.host, SPARE, Lifetime(now, now + 90 * DAY))
+            made.succeeded(order.host, SPARE, Lifetime(now, now + 90 * DAY), now)
 
     issuers = [order.issuer for at, order in run(made, 300, answer)]
     assert issuers.count(SPARE) == 10
@@ -327,6 +328,30 @@ def test_a_window_in_the_past_renews_at_once_because_the_certificate_is_to_be_re
     made = with_certificate()
     made.suggested("a.example.com", Window(NOW - 2 * DAY, NOW - DAY), None, NOW)
     assert one(made, NOW) is not None
+
+
+def test_a_certificate_that_was_just_obtained_is_not_renewed_whatever_is_suggested() -> None:
+    made = schedule("a.example.com")
+    run(made, 0, succeed(90))
+    made.suggested("a.example.com", Window(NOW - 2 * DAY, NOW - DAY), None, NOW)
+    assert one(made, NOW + RENEW_AGE_MIN - 1) is None
+    assert one(made, NOW + RENEW_AGE_MIN) is not None
+
+
+def test_a_clock_that_is_wrong_does_not_make_orders_without_end() -> None:
+    made = schedule("a.example.com")
+
+    def expired(made: Schedule, order: Order, now: float) -> None:
+        made.succeeded(order.host, MAIN, Lifetime(now - 400 * DAY, now - 310 * DAY), now)
+
+    assert len(run(made, DAY, expired)) <= 25
+
+
+@pytest.mark.parametrize("minutes", [5, 60])
+def test_a_certificate_of_minutes_is_renewed_in_time(minutes: int) -> None:
+    made = schedule("a.example.com")
+    placed = run(made, 3600, succeed(minutes / 1440))
+    assert placed[1][0] == pytest.approx(minutes * 40, rel=0.01)
 
 
 @pytest.mark.parametrize(
