@@ -35,16 +35,22 @@ class _Server(uvicorn.Server):
 class AdminServer:
     """The server of the admin API (`host:port`, `[v6]:port` or `unix:/path`).
 
-    The constructor binds and raises AdminAddressError; then call `start`, and `close` at the end.
+    The constructor binds, unless it has `inherited` the socket of a previous server, and raises
+    AdminAddressError; then call `start`, and `close` at the end.
     """
 
-    def __init__(self, config: Admin, edge: EdgeView) -> None:
-        listen = config.listen
+    def __init__(
+        self, config: Admin, edge: EdgeView, inherited: socket.socket | None = None
+    ) -> None:
+        listen = self.listen = config.listen
+        self.is_inherited = inherited is not None
         try:
             token = read_token(config.token_file) if config.token_file is not None else None
         except TokenError as error:
+            if inherited is not None:
+                inherited.close()
             raise AdminAddressError(str(error)) from error
-        self._socket = open_admin_socket(listen, guarded=token is not None)
+        self._socket = inherited or open_admin_socket(listen, guarded=token is not None)
         is_unix = self._socket.family == socket.AF_UNIX
         self._unix_path = listen.removeprefix("unix:") if is_unix else None
         self.address = listen if is_unix else str(HostPort.of(self._socket.getsockname()))
@@ -75,13 +81,20 @@ class AdminServer:
         """Start serving; requires a running loop."""
         self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
 
-    async def close(self) -> None:
-        """Stop listening and end open requests within one second."""
+    def duplicate(self) -> socket.socket:
+        """Another descriptor of the listening socket, for the next server of this address."""
+        return self._socket.dup()
+
+    async def close(self, *, keep_path: bool = False) -> None:
+        """Stop listening and end open requests within one second.
+
+        `keep_path`: another server has the unix socket.
+        """
         self._server.should_exit = True
         if self._task is not None:
             await self._task
         self._socket.close()
-        if self._unix_path is not None:
+        if self._unix_path is not None and not keep_path:
             with contextlib.suppress(OSError):
                 os.unlink(self._unix_path)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -100,17 +101,15 @@ def _paths(config: str | None) -> list[Path]:
 
 def _control_keys(path: str) -> Config:
     """The keys that say where the socket is, of a file whose others are wrong."""
-    import tomllib
-
     try:
-        with open(path, "rb") as file:
-            document = tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+        text = Path(path).read_text(errors="replace")
+    except OSError:
         return Config()
     directory = Path(path).parent
 
     def at(key: str) -> str | None:
-        value = document.get(key)
-        return str((directory / value).absolute()) if isinstance(value, str) else None
+        # Not by a parser of TOML: the file may be none.
+        found = re.search(rf"""^{key}\s*=\s*["']([^"']+)["']""", text, re.MULTILINE)
+        return str((directory / found[1]).absolute()) if found else None
 
     return Config(control_socket=at("control_socket"), state_directory=at("state_directory"))

@@ -59,6 +59,11 @@ FORWARD_MESSAGE: Final = 66_000
 FORWARDED_PER_WAKEUP: Final = 64
 """Forwarded datagrams handled per wake-up, before other work runs."""
 
+ANNOUNCE_ATTEMPTS: Final = 200
+ANNOUNCE_RETRY: Final = 0.01
+"""How often, and after how many seconds, the supervisor tries again to tell a worker of others
+whose inbox is full of forwarded datagrams."""
+
 FORWARD_LOOK_BACK: Final = 30.0
 """Seconds after a change of generations in which first packets may belong to handshakes that began
 in the previous one: three times the default timeout of a handshake."""
@@ -945,6 +950,10 @@ DRAIN_NOTICE: Final = 0.5
 
 DRAIN_TIMEOUT: Final = 30.0
 """Seconds that exchanges in progress have to finish after SIGTERM."""
+
+UPGRADE_DRAIN: Final = 3600.0
+"""Seconds that requests in progress have at workers whose successors serve already: nobody waits
+for their end."""
 
 STOP_GRACE: Final = 3.0
 """Seconds that a worker has to exit after the drain timeout, before SIGKILL."""

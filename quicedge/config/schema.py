@@ -488,7 +488,15 @@ class Config(_Section, frozen=True):
     """User that workers run as once the sockets are bound (name or number); requires root."""
     group: str | None = None
     """Group that workers run as; default: the primary group of `user`."""
+    drain_lead: Annotated[float, Meta(ge=0, le=limits.MAX_DURATION, extra={"unit": "seconds"})] = 0
+    """Before a shutdown refuses new connections, `/readyz` fails for this long."""
     drain_timeout: Seconds = limits.DRAIN_TIMEOUT
+    """For requests in progress at a shutdown."""
+    long_drain: Seconds | None = None
+    """The same for requests without an end in sight: tunnels (WebSockets), event streams, and those
+    that wait for their response. Default: `drain_timeout`."""
+    upgrade_drain: Seconds = limits.UPGRADE_DRAIN
+    """For requests in progress at workers that a reload or an upgrade has replaced."""
     state_directory: str | None = None
     """Directory of what must outlive the processes: secrets, certificates of ACME. Default:
     STATE_DIRECTORY, which systemd sets, or `/var/lib/quicedge` if it belongs to the edge."""

@@ -161,12 +161,12 @@ class Exchange:
     """
 
     __slots__ = (
-        "_clock", "_downstream", "_filtered", "_in_delivery", "_intended", "_on_done", "_origin",
-        "_origin_ended", "_paused_request", "_replying", "_request_body", "_request_over",
-        "_response_body", "_response_over", "_uncredited", "_waiting_for_end", "bytes_delivered",
-        "bytes_received", "bytes_sent", "client", "early_data", "ended_at", "filters",
-        "first_byte_at", "outcome", "reason", "request", "response_at", "response_started",
-        "route", "run", "stalled", "started_at", "status", "trace", "tunnel",
+        "_clock", "_downstream", "_filtered", "_head", "_in_delivery", "_intended", "_on_done",
+        "_origin", "_origin_ended", "_paused_request", "_replying", "_request_body",
+        "_request_over", "_response_body", "_response_over", "_uncredited", "_waiting_for_end",
+        "bytes_delivered", "bytes_received", "bytes_sent", "client", "early_data", "ended_at",
+        "filters", "first_byte_at", "outcome", "reason", "request", "response_at",
+        "response_started", "route", "run", "stalled", "started_at", "status", "trace", "tunnel",
     )  # fmt: skip
 
     def __init__(
@@ -194,6 +194,8 @@ class Exchange:
         self.ended_at: float | None = None
         """When the client acknowledged the last byte, or the exchange ended in another way."""
         self.status = 0
+        self._head: Response | None = None
+        """Of a response whose content comes from the origin."""
         self.outcome: Outcome | None = None
         """None while the response is running; final when the exchange has ended."""
         self.reason = ""
@@ -270,6 +272,17 @@ class Exchange:
     def is_tunnel(self) -> bool:
         """Whether it has become a tunnel: deadlines on progress do not apply."""
         return self.tunnel is not None and self.tunnel.is_open
+
+    @property
+    def is_long_lived(self) -> bool:
+        """Whether it has no end in sight: a tunnel, a long poll, or a stream of events."""
+        if self.is_tunnel or (self._request_over and not self.response_started):
+            return True
+        head = self._head
+        return head is not None and any(
+            name == b"content-type" and value.startswith(b"text/event-stream")
+            for name, value in head.fields
+        )
 
     @property
     def speaks_http1(self) -> bool:
@@ -519,6 +532,7 @@ class Exchange:
             return
         self.status = response.status
         self.response_started = True
+        self._head = response
 
     def replace_response(self, *, may_run_out: bool) -> None:
         """A filter replies in place of the origin's response, whose rest is ignored.

@@ -14,10 +14,10 @@ from quicedge.config.schema import Config
 from quicedge.config.unusable import UnusableError
 from quicedge.quic.tls import CertificatePem
 from quicedge.supervisor import notify
+from quicedge.supervisor.change import Change, abort_all, prepare_all
 from quicedge.supervisor.ownership import chown_logs, restore_owners
 from quicedge.supervisor.reload import (
     ReloadError,
-    abort,
     commit,
     prepare,
     require_same_place,
@@ -37,10 +37,10 @@ ReadSettings = Callable[[Config], Settings]
 class CurrentSettings:
     """Settings are changed one at a time, in this process and all workers or in none.
 
-    `workers` returns the ready workers, `managed` the certificates that are ordered by name;
-    `check` raises ReloadError for settings that this process could not use; `on_change` is called
-    with the new settings after each change. `started` must be called for every worker that becomes
-    ready, `failed_to_start` for every replacement that ends before.
+    `begin` returns the parts of a change to other settings, `managed` the certificates that are
+    ordered by name; `check` raises ReloadError for settings that this process could not use;
+    `on_change` is called with the new settings after each change. `started` must be called for
+    every worker that becomes ready, `failed_to_start` for every replacement that ends before.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class CurrentSettings:
         logs: Logs,
         identity: Identity | None,
         *,
-        workers: Callable[[], list[Worker]],
+        begin: Callable[[Settings], list[Change]],
         managed: Callable[[], list[CertificatePem]],
         check: Callable[[Settings], None],
         on_change: Callable[[Settings], Awaitable[None]],
@@ -63,7 +63,7 @@ class CurrentSettings:
         """Why the last reload failed or was reverted."""
         self._path = path
         self._identity = identity
-        self._workers = workers
+        self._begin = begin
         self._managed = managed
         self._check = check
         self._on_change = on_change
@@ -195,9 +195,7 @@ class CurrentSettings:
         logs = self.logs.successor(settings.config.log)
         owners = chown_logs(settings.config.log, self._identity)
         try:
-            workers = self._workers()
-            await prepare(workers, settings)
-            await abort(workers)
+            await abort_all(await prepare_all(self._begin(settings)))
         finally:
             restore_owners(owners)
             self.logs.discard(logs)
@@ -208,8 +206,7 @@ class CurrentSettings:
         logs = self.logs.successor(settings.config.log)
         owners = chown_logs(settings.config.log, self._identity)
         try:
-            workers = self._workers()
-            await prepare(workers, settings)
+            parts = await prepare_all(self._begin(settings))
         except BaseException:
             restore_owners(owners)
             self.logs.discard(logs)
@@ -217,5 +214,6 @@ class CurrentSettings:
         # From here on new workers start with them; those that are starting catch up in `started`.
         self.settings = settings
         self.logs = self.logs.replace_by(logs)
-        await commit(workers, settings)
+        for part in parts:
+            await part.commit()
         await self._on_change(settings)

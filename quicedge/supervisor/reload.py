@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import msgspec
 import structlog
 
 from quicedge.config.changes import with_passwords
-from quicedge.config.limits import WORKER_START_TIMEOUT
-from quicedge.config.listeners import listeners, redirecting
+from quicedge.config.limits import MAX_WORKERS, WORKER_START_TIMEOUT
+from quicedge.config.listeners import Transport, listeners, redirecting
 from quicedge.config.loader import ConfigError, load_config, parse_document
 from quicedge.config.schema import Config
 from quicedge.quic.fleet_identity import FleetIdentityError, read_identity
@@ -22,9 +23,8 @@ from quicedge.worker.control import ControlError, Settings
 
 log = structlog.get_logger(__name__)
 
-FIXED_AT_START = ("workers", "admin", "user", "group", "state_directory", "control_socket")
-"""Keys that determine processes; changing them, or the sockets of `listen`, requires a restart."""
-
+FIXED_AT_START = ("user", "group", "state_directory", "control_socket")
+"""Keys that this process has acted upon for good; changing them requires a restart."""
 
 DOCUMENT = "request"
 """Names a configuration that came in a request, in the place of its file."""
@@ -55,6 +55,26 @@ def read_settings(config: Config) -> Settings:
     except FleetIdentityError as error:
         raise ReloadError(str(error)) from error
     return Settings(config=config, certificates=found, shared_keys=shared, fleet=fleet)
+
+
+def number_of_workers(config: Config) -> int:
+    """How many workers a configuration asks for."""
+    if config.workers == "auto":
+        return min(os.cpu_count() or 1, MAX_WORKERS)
+    return config.workers
+
+
+def needs_new_workers(new: Config, current: Config) -> bool:
+    """Whether a change is one of processes or sockets, which no worker can make by itself."""
+    return (
+        number_of_workers(new) != number_of_workers(current)
+        or _sockets(new) != _sockets(current)
+        or _redirect_addresses(new) != _redirect_addresses(current)
+    )
+
+
+def _sockets(config: Config) -> list[tuple[str, tuple[Transport, ...]]]:
+    return [(item.address, item.transports) for item in listeners(config)]
 
 
 def require_same_place(new: Settings, current: Settings) -> None:
@@ -107,17 +127,6 @@ def settings_of(new: Config, source: str, current: Config) -> Settings:
         new = msgspec.structs.replace(
             new, tls=msgspec.structs.replace(new.tls, certificates=current.tls.certificates)
         )
-    listening, before = list(listeners(new)), list(listeners(current))
-    if [item.address for item in listening] != [item.address for item in before]:
-        raise ReloadError(f"{source}: listen: requires a restart")
-    for item, was in zip(listening, before, strict=True):
-        if item.transports != was.transports:
-            raise ReloadError(
-                f"{source}: protocols: {item.address} is open for {' and '.join(was.transports)}; "
-                f"opening it for {' and '.join(item.transports)} requires a restart"
-            )
-    if _redirect_addresses(new) != _redirect_addresses(current):
-        raise ReloadError(f"{source}: redirect_http: requires a restart")
     for key in FIXED_AT_START:
         if getattr(new, key) != getattr(current, key):
             raise ReloadError(f"{source}: {key}: requires a restart")

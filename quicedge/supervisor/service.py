@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import structlog
@@ -22,32 +22,35 @@ from quicedge.admin.command_messages import Command, CommandReply
 from quicedge.admin.errors import AdminAddressError, RefusedError
 from quicedge.admin.view import Connections, EdgeState, QlogLevel, Status, WorkerStatus
 from quicedge.config.control_path import control_path
-from quicedge.config.limits import MAX_WORKERS
-from quicedge.config.listeners import listeners, redirecting
 from quicedge.config.schema import Config
 from quicedge.config.unusable import UnusableError
 from quicedge.proxy.alt_svc import Advertising
 from quicedge.quic.tls import CertificatePem
 from quicedge.supervisor import notify
 from quicedge.supervisor.acme import AcmeError, AcmeManager, Reach, plan
+from quicedge.supervisor.administration import Administration, ChangeOfAdmin
 from quicedge.supervisor.alt_svc import AltSvcEvidence
+from quicedge.supervisor.change import Change, ChangeOfWorkers
 from quicedge.supervisor.commands import CommandFailure, CommandServer, Run
 from quicedge.supervisor.current import CurrentSettings, ReadSettings
 from quicedge.supervisor.expiry import CertificateWatch
 from quicedge.supervisor.fleet import FleetDirectory
 from quicedge.supervisor.forks import Forking, can_fork
+from quicedge.supervisor.generation import Staff
+from quicedge.supervisor.generations import Generations
 from quicedge.supervisor.reload import (
     ReloadError,
+    needs_new_workers,
     read_document,
     read_settings,
 )
-from quicedge.supervisor.resets import Rosters, UnsolicitedResets
+from quicedge.supervisor.resets import UnsolicitedResets
 from quicedge.supervisor.sockets import ListenError, Listeners
 from quicedge.supervisor.spans import Spans
 from quicedge.supervisor.spawning import FreshInterpreters, Spawner
 from quicedge.supervisor.state import StateDirectory, StateError, load_secret, open_state
 from quicedge.supervisor.status import summary
-from quicedge.supervisor.workers import NoWorkerError, Worker, WorkerError, WorkerPool, WorkerState
+from quicedge.supervisor.workers import NoWorkerError, Worker, WorkerError, WorkerState
 from quicedge.telemetry.comparison import Comparison, compare
 from quicedge.telemetry.logs import Logs
 from quicedge.telemetry.stats import (
@@ -64,19 +67,17 @@ from quicedge.telemetry.stats import (
 from quicedge.telemetry.tracefiles import trace_directory
 from quicedge.udp.connection_id_layout import PLAIN, ConnectionIdLayout
 from quicedge.worker.control import (
+    AT_ONCE,
     CloseCommand,
     ControlError,
     FollowCommand,
     Peer,
     Settings,
     TraceCommand,
-    WorkerSpec,
+    shutdown_order,
 )
 from quicedge.worker.memory import trim
 from quicedge.worker.privileges import Identity, PrivilegeError, identity_of
-
-if TYPE_CHECKING:
-    from quicedge.admin.server import AdminServer
 
 log = structlog.get_logger("quicedge.supervisor")
 
@@ -149,19 +150,18 @@ class Supervisor:
             config_path,
             logs,
             identity,
-            workers=self._ready_workers,
+            begin=self._begin_change,
             managed=self._managed_certificates,
             check=self._check_acme,
             on_change=self._changed,
         )
-        self._pool: WorkerPool
+        self._generations: Generations
+        self._administration = Administration(self)
         self._identity = identity
         self._config_path = config_path
         self._spawner = spawner
         self._worker_entry = worker_entry
         self._secret = secret
-        workers = settings.config.workers
-        self._workers = min(os.cpu_count() or 1, MAX_WORKERS) if workers == "auto" else workers
         self._started_at = time.monotonic()
         self._state = EdgeState.STARTING
         self._logs_reopened_at = 0.0
@@ -178,41 +178,21 @@ class Supervisor:
         """Run until shutdown; returns 1 if the start failed or a worker was killed, else 0."""
         self._stop = asyncio.Event()
         self._running = asyncio.Event()
+        self._stop_now = asyncio.Event()
         try:
-            self._listeners = Listeners(
-                listeners(self.config),
-                self._workers,
-                redirecting(self.config),
-                layout=self._layout(),
-            )
+            self._generations = Generations(self._staff(), self.current.settings, self._layout())
         except ListenError as error:
             log.error("cannot listen", error=str(error))
             return 1
         self._configure_alt_svc()
-        self._rosters = Rosters(self._workers)
-        identity = self.current.settings.fleet
-        self._resets = UnsolicitedResets(
-            self._secret if identity is None else identity.reset_secret(self._secret)
-        )
-        self._pool = WorkerPool(
-            self._workers,
-            self._make_spec,
-            spawner=self._spawner,
-            entry=self._worker_entry,
-            on_ready=self._worker_ready,
-            on_dead=self._worker_dead,
-            on_failed=self._worker_failed,
-            notices={"spans": self._spans.put, "alt_svc": self._alt_svc.receive},
-        )
-        admin: AdminServer | None = None
         commands: CommandServer | None = None
         try:
             commands = self._serve_commands()
-            admin = self._start_admin()
+            self._administration.start(self.config.admin)
             self._handle_signals()
             self._spawn(self._certificates.run())
             self._spawn(self._alt_svc.run())
-            self._fleet.configure(identity, self.config.fleet.peers)
+            self._fleet.configure(self.current.settings.fleet, self.config.fleet.peers)
             self._spawn(self._fleet.run())
             await self._spans.configure(self.config.otel)
             self._check_acme(self.current.settings)
@@ -220,7 +200,7 @@ class Supervisor:
             self._certificates.use(
                 [*self.current.settings.certificates, *self._managed_certificates()]
             )
-            return await self._run_workers(admin)
+            return await self._run_workers()
         except (AdminAddressError, ControlSocketError) as error:
             log.error("cannot listen", error=str(error))
             return 1
@@ -230,28 +210,34 @@ class Supervisor:
         finally:
             if commands is not None:
                 commands.close()
-            if admin is not None:
-                await admin.close()
+            await self._administration.close()
             if self._acme is not None:
                 await self._acme.close()
             await self._spans.close()
             self._fleet.close()
             await self._resets.close()
-            self._listeners.close()
-            self._rosters.close()
+            self._generations.close()
 
-    def _start_admin(self) -> AdminServer | None:
-        """Start the admin API if it is enabled; only then is it imported (12 MB)."""
-        if not self.config.admin.enabled:
-            return None
-        from quicedge.admin.server import AdminServer
+    def _staff(self) -> Staff:
+        identity = self.current.settings.fleet
+        self._resets = UnsolicitedResets(
+            self._secret if identity is None else identity.reset_secret(self._secret)
+        )
+        return Staff(
+            spawner=self._spawner,
+            secret=self._secret,
+            identity=self._identity,
+            resets=self._resets,
+            entry=self._worker_entry,
+            # An unprivileged worker cannot recreate a log file that was removed.
+            before_start=self.current.chown_logs,
+            on_ready=self._worker_ready,
+            on_failed=self._worker_failed,
+            notices={"spans": self._spans.put, "alt_svc": self._alt_svc.receive},
+        )
 
-        admin = AdminServer(self.config.admin, self)
-        admin.start()
-        return admin
-
-    async def _run_workers(self, admin: AdminServer | None) -> int:
-        starting = asyncio.create_task(self._pool.start())
+    async def _run_workers(self) -> int:
+        starting = asyncio.create_task(self._generations.current.start())
         stopped = asyncio.create_task(self._stop.wait())
         await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
         failed = False
@@ -267,43 +253,39 @@ class Supervisor:
             # Starting leaves garbage, and from now on little happens here.
             gc.collect()
             trim()
-            notify.notify("READY=1", f"STATUS={self._workers} workers")
+            notify.notify("READY=1", f"STATUS={self._listeners.workers} workers")
             log.info(
                 "ready",
                 version=__version__,
                 listen=[listener.address for listener in self._listeners.status()],
-                workers=self._workers,
-                admin=admin.address if admin else None,
+                workers=self._listeners.workers,
+                admin=self._administration.address,
                 core=native.describe(),
             )
             await self._stop.wait()
         self._state = EdgeState.DRAINING
         notify.notify("STOPPING=1")
-        log.info("draining", seconds=0 if failed else self.config.drain_timeout)
+        order = AT_ONCE if failed else shutdown_order(self.config)
         starting.cancel()
         stopped.cancel()
-        await self._pool.stop(0.0 if failed else self.config.drain_timeout)
-        log.info("stopped", killed=self._pool.killed)
-        return 1 if failed or self._pool.killed else 0
+        if not failed:
+            await self._lead()
+        log.info("draining", seconds=order.seconds)
+        await self._generations.stop(order)
+        killed = self._generations.killed
+        log.info("stopped", killed=killed)
+        return 1 if failed or killed else 0
 
-    def _make_spec(self, slot: int, control_fd: int) -> WorkerSpec:
-        # An unprivileged worker cannot recreate a log file that was removed.
-        self.current.chown_logs()
-        return WorkerSpec(
-            slot=slot,
-            workers=self._workers,
-            settings=self.current.settings,
-            tolerant=self._state is not EdgeState.STARTING,
-            sockets=self._listeners.of_slot(slot),
-            tcp_sockets=self._listeners.tcp_of_slot(slot),
-            redirect_sockets=self._listeners.redirects_of_slot(slot),
-            inbox_fd=self._listeners.inbox_of(slot),
-            outbox_fds=self._listeners.outboxes,
-            roster_fd=self._rosters.of_slot(slot),
-            identity=self._identity,
-            control_fd=control_fd,
-            secret=self._secret,
-        )
+    async def _lead(self) -> None:
+        """Let load balancers see that this edge is going before anybody is refused."""
+        if self.config.drain_lead and not self._stop_now.is_set():
+            log.info("leaving", seconds=self.config.drain_lead)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop_now.wait(), self.config.drain_lead)
+
+    @property
+    def _listeners(self) -> Listeners:
+        return self._generations.current.listeners
 
     def _configure_alt_svc(self) -> None:
         quic = [item.address for item in self._listeners.of_slot(0)]
@@ -322,6 +304,7 @@ class Supervisor:
         self._spawn(self._broadcast("set_peers", peers))
 
     async def _changed(self, settings: Settings) -> None:
+        self._generations.current.settings = settings
         self._fleet.configure(settings.fleet, settings.config.fleet.peers)
         self._certificates.use([*settings.certificates, *settings.managed])
         self._configure_alt_svc()
@@ -376,22 +359,26 @@ class Supervisor:
         await self.current.refresh_certificates()
 
     async def use_challenges(self, challenges: Challenges) -> str | None:
-        _, errors = await self._pool.ask("use_challenges", challenges)
+        _, errors = await self._generations.ask("use_challenges", challenges)
         failed = [error for error in errors.values() if not isinstance(error, NoWorkerError)]
         return str(failed[0]) if failed else None
 
-    def _ready_workers(self) -> list[Worker]:
-        return self._pool.ready_workers()
+    def _begin_change(self, settings: Settings) -> list[Change]:
+        """The parts of a reload."""
+        parts: list[Change] = []
+        if settings.config.admin != self.config.admin:
+            parts.append(ChangeOfAdmin(self._administration, settings.config.admin))
+        if needs_new_workers(settings.config, self.config):
+            parts.append(self._generations.begin(settings))
+        else:
+            workers = self._generations.current.pool.ready_workers()
+            parts.append(ChangeOfWorkers(workers, settings))
+        return parts
 
     def _worker_ready(self, worker: Worker) -> None:
-        if self._pool.ready:
+        if self._generations.current.pool.ready:
             self._spawner.rest()
         self._spawn(self._catch_up(worker))
-
-    def _worker_dead(self, worker: Worker) -> None:
-        slot = worker.slot
-        sockets = self._listeners.sockets_of_slot(slot)
-        self._resets.send(slot, self._rosters.take(slot), sockets)
 
     def _worker_failed(self, reason: str) -> None:
         self._spawn(self.current.failed_to_start(reason))
@@ -412,7 +399,7 @@ class Supervisor:
 
     async def _broadcast(self, method: str, parameter: Any = None) -> None:
         """Send a command to every worker and log rejections; starting workers catch up later."""
-        _, errors = await self._pool.ask(method, parameter)
+        _, errors = await self._generations.ask(method, parameter)
         failed = {k: error for k, error in errors.items() if not isinstance(error, NoWorkerError)}
         for slot, error in failed.items():
             log.error("worker rejected the command", slot=slot, command=method, error=str(error))
@@ -442,7 +429,8 @@ class Supervisor:
         log.info("shutdown requested", by=by, immediate=immediate)
         self._stop.set()
         if immediate:
-            self._spawn(self._pool.stop(0.0))
+            self._stop_now.set()
+            self._spawn(self._generations.stop(AT_ONCE))
 
     async def _reload(self) -> None:
         """SIGHUP: nobody waits for the outcome, which is in the log and the status."""
@@ -521,7 +509,7 @@ class Supervisor:
 
     @property
     def ready(self) -> bool:
-        return self._state is EdgeState.RUNNING and self._pool.ready
+        return self._state is EdgeState.RUNNING and self._generations.current.pool.ready
 
     async def reload(self, read: ReadSettings | None = None) -> list[str]:
         self._refuse_while_draining()
@@ -550,20 +538,20 @@ class Supervisor:
             raise ReloadError("the edge is draining")
 
     async def status(self) -> Status:
-        answers, _ = await self._pool.ask("stats")
+        answers, _ = await self._generations.ask("stats")
         now = time.monotonic()
         workers = [
             WorkerStatus(
                 slot=slot,
                 state=worker.state if worker else WorkerState.STARTING,
                 pid=worker.pid if worker and worker.state is not WorkerState.DEAD else None,
-                restarts=self._pool.restarts[slot],
+                restarts=pool.restarts[slot],
                 uptime_seconds=now - worker.started_at
                 if worker and worker.state is not WorkerState.DEAD
                 else None,
                 stats=answers.get(slot),
             )
-            for slot, worker in enumerate(self._pool.current)
+            for slot, worker, pool in self._generations.workers()
         ]
         return Status(
             core=native.core,
@@ -587,7 +575,7 @@ class Supervisor:
 
     async def connections(self, query: ConnectionQuery) -> Connections:
         answers: dict[int, ConnectionPage]
-        answers, errors = await self._pool.ask("connections", first_rows(query))
+        answers, errors = await self._generations.ask("connections", first_rows(query))
         page = merge(answers.values(), query)
         return Connections(
             total=page.total,
@@ -598,20 +586,20 @@ class Supervisor:
         )
 
     async def comparison(self) -> Comparison:
-        answers, _ = await self._pool.ask("samples")
+        answers, _ = await self._generations.ask("samples")
         return compare(answers.values())
 
     async def connection(self, connection_id: str) -> ConnectionStats | None:
-        answers, _ = await self._pool.ask("connection", connection_id)
+        answers, _ = await self._generations.ask("connection", connection_id)
         return next((found for found in answers.values() if found is not None), None)
 
     async def close_connection(self, connection_id: str, code: int, reason: str) -> bool:
         command = CloseCommand(connection_id, code, reason)
-        answers, _ = await self._pool.ask("close_connection", command)
+        answers, _ = await self._generations.ask("close_connection", command)
         return any(answers.values())
 
     async def update_keys(self, connection_id: str) -> KeyUpdateVerdict:
-        answers, _ = await self._pool.ask("update_keys", connection_id)
+        answers, _ = await self._generations.ask("update_keys", connection_id)
         found = (one for one in answers.values() if one is not KeyUpdateVerdict.NOT_FOUND)
         return next(found, KeyUpdateVerdict.NOT_FOUND)
 
@@ -624,7 +612,9 @@ class Supervisor:
         return trace_directory(self.config.qlog)
 
     async def trace_connection(self, connection_id: str, action: TraceAction) -> TraceAnswer:
-        answers, _ = await self._pool.ask("trace_connection", TraceCommand(connection_id, action))
+        answers, _ = await self._generations.ask(
+            "trace_connection", TraceCommand(connection_id, action)
+        )
         return next((one for one in answers.values() if one.found), TraceAnswer(found=False))
 
     async def follow_connection(
@@ -632,7 +622,9 @@ class Supervisor:
     ) -> FollowAnswer:
         command = FollowCommand(connection_id, follower, level)
         try:
-            answer: FollowAnswer = await self._pool.ask_one(worker, "follow_connection", command)
+            answer: FollowAnswer = await self._generations.ask_one(
+                worker, "follow_connection", command
+            )
         except ControlError as error:
             log.debug("cannot follow connection", connection=connection_id, error=str(error))
             return FollowAnswer(found=False)

@@ -84,6 +84,8 @@ class Listeners:
         self.codec = ConnectionIdCodec(layout)
         self.mailboxes: list[tuple[socket.socket, socket.socket]] = []
         """The inbox of each worker and its sending end."""
+        self._dead: set[int] = set()
+        """Slots of the bank before without a worker."""
         self._previous = previous
         self._opened: list[UdpGroup | TcpGroup] = []
         try:
@@ -154,6 +156,13 @@ class Listeners:
         self._previous = None
         self._opened = []
 
+    def answer_for(self, slot: int) -> None:
+        """A worker of the bank before is gone: answer what comes for it with resets."""
+        self._dead.add(slot)
+        for item in self.listeners:
+            if item.udp is not None and item.udp.is_steered:
+                self._steer(item.udp)
+
     def abandon(self) -> None:
         """Undo the constructor: the workers did not start."""
         for item in self.listeners:
@@ -171,6 +180,7 @@ class Listeners:
                 group.close()
             elif isinstance(group, UdpGroup):
                 group.close_bank(self.bank)
+        successor._dead.clear()
         successor.activate()
         self._close_mailboxes()
 
@@ -187,6 +197,10 @@ class Listeners:
             *(group for group in of_listeners if group is not None),
             *(item.group for item in self.redirects),
         ]
+
+    def tcp_groups(self) -> list[TcpGroup]:
+        """Those of all listening TCP sockets."""
+        return [group for group in self.groups() if isinstance(group, TcpGroup)]
 
     def status(self) -> list[ListenerStatus]:
         return [self._status(item) for item in self.listeners]
@@ -305,7 +319,7 @@ class Listeners:
 
     def _steer(self, group: UdpGroup) -> None:
         try:
-            group.steer(self.codec, self.bank)
+            group.steer(self.codec, self.bank, self._dead)
         except OSError as error:
             log.warning(
                 "no steering by connection ID; workers forward datagrams",

@@ -21,6 +21,7 @@ import structlog
 from quicedge.admin.view import WorkerState
 from quicedge.config.limits import (
     STOP_GRACE,
+    TUNNEL_DRAIN_SPREAD,
     WORKER_BACKOFF_MAX,
     WORKER_BACKOFF_MIN,
     WORKER_HEARTBEAT,
@@ -29,7 +30,8 @@ from quicedge.config.limits import (
     WORKER_START_TIMEOUT,
 )
 from quicedge.supervisor.spawning import Process, Spawner
-from quicedge.worker.control import ControlChannel, ControlError, Handler, WorkerSpec
+from quicedge.udp.connection_id_codec import slot_number
+from quicedge.worker.control import ControlChannel, ControlError, DrainOrder, Handler, WorkerSpec
 from quicedge.worker.process import DEFAULT_ENTRY
 
 log = structlog.get_logger(__name__)
@@ -113,12 +115,16 @@ class Worker:
     def pid(self) -> int:
         return self._process.pid
 
-    async def drain(self, seconds: float) -> None:
+    @property
+    def is_alive(self) -> bool:
+        return self.state is not WorkerState.DEAD
+
+    async def drain(self, order: DrainOrder) -> None:
         """Ask it to drain; a starting worker reads the request once it is up."""
         if self.state is not WorkerState.DEAD:
             self.state = WorkerState.DRAINING
         try:
-            await self.channel.call("drain", seconds)
+            await self.channel.call("drain", order)
         except ControlError as error:
             log.debug("drain not confirmed", slot=self.slot, pid=self.pid, error=str(error))
 
@@ -142,6 +148,8 @@ class WorkerPool:
     in tests. `on_ready` is called with every worker that becomes ready, `on_dead` with every one
     that ended, `on_failed` with the reason when a replacement ends before it is ready. `notices`:
     handlers of further notices.
+
+    Workers are known by their slots, which are those of `bank`.
     """
 
     def __init__(
@@ -150,14 +158,16 @@ class WorkerPool:
         make_spec: MakeSpec,
         *,
         spawner: Spawner,
+        bank: int = 0,
         entry: str | None = None,
         on_ready: Callable[[Worker], None] = lambda worker: None,
         on_dead: Callable[[Worker], None] = lambda worker: None,
         on_failed: Callable[[str], None] = lambda reason: None,
         notices: Mapping[str, Handler] = MappingProxyType({}),
     ) -> None:
-        self.current: list[Worker | None] = [None] * workers
-        self.restarts = [0] * workers
+        self.slots = [slot_number(bank, worker) for worker in range(workers)]
+        self.current: dict[int, Worker | None] = dict.fromkeys(self.slots)
+        self.restarts = dict.fromkeys(self.slots, 0)
         self.killed = 0
         """Workers that had to be killed at shutdown."""
         self._make_spec = make_spec
@@ -176,12 +186,16 @@ class WorkerPool:
 
     def ready_workers(self) -> list[Worker]:
         """The workers that are currently ready."""
-        return [worker for worker in self.current if worker and worker.state is WorkerState.READY]
+        return [
+            worker
+            for worker in self.current.values()
+            if worker is not None and worker.state is WorkerState.READY
+        ]
 
     def _alive(self) -> list[Worker]:
         return [
             worker
-            for worker in self.current
+            for worker in self.current.values()
             if worker is not None and worker.state is not WorkerState.DEAD
         ]
 
@@ -193,27 +207,30 @@ class WorkerPool:
         then be stopped.
         """
         loop = asyncio.get_running_loop()
-        first = [loop.create_future() for _ in self.current]
-        self._keepers = [
-            asyncio.create_task(self._keep(slot, first[slot])) for slot in range(len(self.current))
-        ]
+        first: dict[int, asyncio.Future[None]] = {slot: loop.create_future() for slot in self.slots}
+        self._keepers = [asyncio.create_task(self._keep(slot, first[slot])) for slot in self.slots]
         try:
-            await asyncio.gather(*first)
+            await asyncio.gather(*first.values())
         finally:
-            for future in first:
+            for future in first.values():
                 future.cancel()
 
-    async def stop(self, seconds: float) -> None:
-        """Drain all workers within `seconds`, and kill the rest `STOP_GRACE` later.
+    async def stop(self, order: DrainOrder) -> None:
+        """Drain all workers, and kill those that take longer than `STOP_GRACE` more.
 
         May be called again meanwhile; the shorter time counts.
         """
         self._stopping.set()
         alive = self._alive()
+        # Without successors each refuses new clients until the last has drained.
+        groups = [[worker] for worker in alive] if order.succeeded else [alive]
         draining = asyncio.gather(
-            _dismiss_once_drained(alive), *(worker.drain(seconds) for worker in alive)
+            *(_dismiss_once_drained(group) for group in groups),
+            *(worker.drain(order) for worker in alive),
         )
         if self._keepers:
+            spread = TUNNEL_DRAIN_SPREAD if order.long > order.seconds or order.succeeded else 0.0
+            seconds = max(order.seconds, order.long) + spread
             _, running = await asyncio.wait(self._keepers, timeout=seconds + STOP_GRACE)
             if running:
                 self._kill_all()
@@ -238,12 +255,12 @@ class WorkerPool:
             except ControlError as error:
                 errors[slot] = error
 
-        await asyncio.gather(*(one(slot) for slot in range(len(self.current))))
+        await asyncio.gather(*(one(slot) for slot in self.slots))
         return answers, errors
 
     async def ask_one(self, slot: int, method: str, parameter: Any = None) -> Any:
         """The answer of the worker in a slot; raises ControlError."""
-        worker = self.current[slot] if 0 <= slot < len(self.current) else None
+        worker = self.current.get(slot)
         if worker is None or worker.state in (WorkerState.STARTING, WorkerState.DEAD):
             raise NoWorkerError("no worker is ready")
         return await worker.channel.call(method, parameter)
@@ -332,7 +349,7 @@ class WorkerPool:
 
 
 async def _dismiss_once_drained(workers: list[Worker]) -> None:
-    """Dismiss all workers at once: until the last has drained, each refuses new clients."""
+    """Dismiss these workers at once, when the last of them has drained."""
     for worker in workers:
         await worker.drained.wait()
     for worker in workers:

@@ -18,7 +18,12 @@ import msgspec
 import structlog
 
 from quicedge.acme.challenge import Challenges
-from quicedge.config.limits import CONTROL_MAX_PENDING, CONTROL_MESSAGE_MAX, CONTROL_TIMEOUT
+from quicedge.config.limits import (
+    CONTROL_MAX_PENDING,
+    CONTROL_MESSAGE_MAX,
+    CONTROL_TIMEOUT,
+    DRAIN_NOTICE,
+)
 from quicedge.config.schema import Config
 from quicedge.proxy.alt_svc import Advertising, AltSvcReport
 from quicedge.quic.fleet_identity import FleetIdentity
@@ -75,10 +80,9 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a worker process starts from."""
 
     slot: int
-    """0 to `workers - 1`."""
+    """Bank and number of the worker, as connection IDs carry them (`udp.connection_id_codec`)."""
     workers: int
-    bank: int = 0
-    """Generation of workers, 0 or 1; connection IDs carry it and `slot`."""
+    """In its bank."""
     settings: Settings
     tolerant: bool = False
     """Serve as much as possible when a configured resource is unavailable: the worker replaces one
@@ -108,6 +112,43 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
         roster = [self.roster_fd] if self.roster_fd >= 0 else []
         listening = [item.fd for item in (*self.sockets, *self.tcp_sockets, *self.redirect_sockets)]
         return [*listening, *inbox, *self.outbox_fds.values(), *roster]
+
+
+class DrainOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """How a worker drains; all times are in seconds from now."""
+
+    notice: float
+    """Until it rejects new requests on open connections, which it asks to go elsewhere at once."""
+    seconds: float
+    """Until it closes connections with requests in progress."""
+    long: float
+    """The same for requests without an end in sight."""
+    succeeded: bool = False
+    """Other workers have taken its place: new connections are theirs, not refused."""
+
+
+def shutdown_order(config: Config) -> DrainOrder:
+    """How all workers drain at a shutdown."""
+    long = config.drain_timeout if config.long_drain is None else config.long_drain
+    notice = min(DRAIN_NOTICE, config.drain_timeout / 2)
+    return DrainOrder(notice=notice, seconds=config.drain_timeout, long=long)
+
+
+def succession_order(config: Config) -> DrainOrder:
+    """How workers drain that others have replaced.
+
+    Clients have `drain_timeout` to go to the successors by themselves; nobody waits for those that
+    still have requests in progress.
+    """
+    return DrainOrder(
+        notice=config.drain_timeout,
+        seconds=max(config.upgrade_drain, config.drain_timeout),
+        long=max(config.upgrade_drain, config.drain_timeout),
+        succeeded=True,
+    )
+
+
+AT_ONCE = DrainOrder(notice=0.0, seconds=0.0, long=0.0)
 
 
 class CloseCommand(msgspec.Struct, frozen=True, array_like=True):
@@ -151,10 +192,10 @@ METHODS: Mapping[str, Method] = {
     "update_keys": Method(str, KeyUpdateVerdict),
     "trace_connection": Method(TraceCommand, TraceAnswer),
     "follow_connection": Method(FollowCommand, FollowAnswer),
-    # Refuse new connections, send GOAWAY, and notify `drained` when all exchanges are done or after
-    # that many seconds. May be repeated; the shorter time counts, and 0 means immediately.
-    "drain": Method(float, None),
-    # Every worker has drained: exit. Until then new clients are still refused.
+    # Take no new connections, send GOAWAY, and notify `drained` when all exchanges are done or
+    # their time is over. May be repeated; the shorter time counts, and 0 means immediately.
+    "drain": Method(DrainOrder, None),
+    # Every worker has drained, or the successors serve: exit. Until then new clients are refused.
     "dismiss": Method(None, None),
     # Two-phase change of settings: prepare builds and opens everything they need; commit applies it
     # (live connections keep theirs) and abort discards it. The last prepare counts.

@@ -13,7 +13,7 @@ import structlog
 
 from quicedge.acme.challenge import self_signed
 from quicedge.config.host_port import HostPort
-from quicedge.config.limits import DRAIN_NOTICE, PROGRESS_INTERVAL
+from quicedge.config.limits import PROGRESS_INTERVAL, TUNNEL_DRAIN_SPREAD
 from quicedge.config.schema import Config
 from quicedge.downstream.close_reason import close_reason
 from quicedge.downstream.early_data import EarlyData, early_data_terms
@@ -48,6 +48,7 @@ from quicedge.telemetry.protocols import TransportKind, http_protocol
 from quicedge.udp.fleet import FleetForwarder
 from quicedge.udp.forwarding import Forwarder
 from quicedge.udp.socket import FourTuple, UdpSocket
+from quicedge.worker.control import DrainOrder
 from quicedge.worker.losses import LossReport
 from quicedge.worker.overload import Overload
 from quicedge.worker.proposal import AnyUpstream, Proposal
@@ -96,6 +97,12 @@ def load_certificates(
     return CertificateStore(
         loaded, default, managed=None if managed is None else [load(item) for item in managed]
     )
+
+
+def _is_long_lived(session: Session) -> bool:
+    """Whether any of its requests has no end in sight."""
+    exchanges = (stream.exchange for stream in session.streams.values())
+    return any(exchange is not None and exchange.is_long_lived for exchange in exchanges)
 
 
 class Edge:
@@ -496,24 +503,50 @@ class Edge:
 
     # --- the end ----------------------------------------------------------------------------------
 
-    async def drain(self, timeout: float) -> None:
-        """Refuse new connections, finish exchanges within `timeout` seconds, then close all."""
-        self._overload.drain()
+    async def drain(self, order: DrainOrder) -> None:
+        """Take no new connections, finish exchanges in the time that they have, then close all."""
+        started = self._loop.time()
         self._drained = self._loop.create_future()
-        self.tcp.stop()
+        if order.succeeded:
+            self.tcp.leave()
+        else:
+            self._overload.drain()
+            self.tcp.stop()
         for session in self.all_sessions:
             session.announce_drain()
-        deadline = self._loop.time() + timeout
-        await asyncio.sleep(min(DRAIN_NOTICE, timeout / 2))
+        self._check_drained()
+        if await self._drained_by(started + order.notice):
+            return
         for session in self.all_sessions:
             session.drain()
-        self.gateway.tunnels.drain(timeout, self._clock())
+        # WebSockets that have less time than all others are closed before it is over.
+        spread = order.long <= order.seconds and not order.succeeded
+        if spread:
+            self.gateway.tunnels.drain(order.long, self._clock())
         self._check_drained()
-        try:
-            await asyncio.wait_for(self._drained, max(deadline - self._loop.time(), 0))
-        except TimeoutError:
-            log.warning("drain timed out", connections=len(self.all_sessions))
-        for session in self.all_sessions:
+        if await self._drained_by(started + order.seconds):
+            return
+        long_lived = [item for item in self.all_sessions if _is_long_lived(item)]
+        if order.long > order.seconds:
+            self._close_sessions(set(self.all_sessions) - set(long_lived))
+            self._check_drained()
+            if await self._drained_by(started + order.long):
+                return
+        if not spread:
+            self.gateway.tunnels.drain(TUNNEL_DRAIN_SPREAD * 2, self._clock())
+            if await self._drained_by(self._loop.time() + TUNNEL_DRAIN_SPREAD):
+                return
+        log.warning("drain timed out", connections=len(self.all_sessions))
+        self._close_sessions(self.all_sessions)
+
+    async def _drained_by(self, deadline: float) -> bool:
+        """Wait until all connections are gone, or for the deadline; whether they are."""
+        assert self._drained is not None
+        await asyncio.wait({self._drained}, timeout=max(deadline - self._loop.time(), 0))
+        return self._drained.done()
+
+    def _close_sessions(self, sessions: Iterable[Session]) -> None:
+        for session in list(sessions):
             session.close(H3ErrorCode.NO_ERROR, "shutting down")
         self._flush()
 

@@ -46,7 +46,7 @@ from quicedge.telemetry.stats import (
     WorkerStats,
     select,
 )
-from quicedge.udp.connection_id_codec import slot_number
+from quicedge.udp.connection_id_codec import bank_of
 from quicedge.udp.connection_id_layout import PLAIN, ConnectionIdLayout, QuicLbLayout
 from quicedge.udp.fleet import FleetForwarder
 from quicedge.udp.forwarding import Forwarder
@@ -55,12 +55,14 @@ from quicedge.worker.control import (
     CloseCommand,
     ControlChannel,
     ControlError,
+    DrainOrder,
     FollowCommand,
     Peer,
     Settings,
     StartError,
     TraceCommand,
     WorkerSpec,
+    shutdown_order,
 )
 from quicedge.worker.edge import Edge, load_certificates
 from quicedge.worker.memory import trim, tune_allocator
@@ -122,8 +124,7 @@ def _forwarder(
         return None
     inbox = socket.socket(fileno=spec.inbox_fd)
     outboxes = {slot: socket.socket(fileno=fd) for slot, fd in spec.outbox_fds.items()}
-    slot = slot_number(spec.bank, spec.slot)
-    return Forwarder(slot, inbox, outboxes, sockets, clock=time.monotonic, layout=layout)
+    return Forwarder(spec.slot, inbox, outboxes, sockets, clock=time.monotonic, layout=layout)
 
 
 def _fleet(
@@ -174,7 +175,7 @@ class _Worker:
         self._edge: Edge
         self._prepared: _Prepared | None = None
         self._draining: asyncio.Task[None] | None = None
-        self._drain_timeout = float("inf")
+        self._drain_end = float("inf")
         self._ended = asyncio.Event()
         self._dismissed = asyncio.Event()
 
@@ -198,7 +199,7 @@ class _Worker:
             ],
             certificates=_certificates(settings),
             connection_ids=ConnectionIdIssuer(
-                slot=slot_number(spec.bank, spec.slot),
+                slot=spec.slot,
                 secret=spec.secret if identity is None else identity.reset_secret(spec.secret),
                 layout=layout,
             ),
@@ -268,7 +269,7 @@ class _Worker:
         self._logs.close()
 
     def _supervisor_lost(self) -> None:
-        self.drain(self._edge.config.drain_timeout)
+        self.drain(shutdown_order(self._edge.config))
         self._dismissed.set()
 
     # --- methods of the control channel ---------------------------------------------------------
@@ -337,7 +338,7 @@ class _Worker:
         return WorkerStats(
             slot=self._spec.slot,
             pid=os.getpid(),
-            bank=self._spec.bank,
+            bank=bank_of(self._spec.slot),
             draining=self._draining is not None,
             uptime_seconds=time.monotonic() - self._started,
             resident_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -373,18 +374,19 @@ class _Worker:
             spans_dropped=edge.spans.dropped,
         )
 
-    def drain(self, timeout: float) -> None:
+    def drain(self, order: DrainOrder) -> None:
         """Start draining; when called again, the shorter time counts."""
-        if timeout >= self._drain_timeout:
+        end = time.monotonic() + max(order.seconds, order.long)
+        if end >= self._drain_end:
             return
-        self._drain_timeout = timeout
+        self._drain_end = end
         if self._draining is not None:
             self._draining.cancel()
-        self._draining = asyncio.ensure_future(self._drain(timeout))
+        self._draining = asyncio.ensure_future(self._drain(order))
 
-    async def _drain(self, timeout: float) -> None:
+    async def _drain(self, order: DrainOrder) -> None:
         try:
-            await self._edge.drain(timeout)
+            await self._edge.drain(order)
         except Exception:
             log.exception("drain failed; closing at once")
         self._ended.set()

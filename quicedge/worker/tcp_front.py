@@ -280,6 +280,13 @@ class TcpFront:
             listener.stop()
         self.redirects.drain()
 
+    def leave(self) -> None:
+        """Leave the listening sockets, and all that waits in them, to the successor."""
+        self._draining = True
+        for listener in self._all_listeners():
+            listener.close()
+        self.redirects.drain()
+
     def close(self) -> None:
         """Stop reading the listening sockets, and end handshakes in progress."""
         for listener in self._all_listeners():

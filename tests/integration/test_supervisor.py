@@ -330,8 +330,8 @@ def test_a_bad_reload_changes_nothing_and_says_where(start: Start, tmp_path, fau
         write_config(edge.config, path, drain_timeout=7.0, certificates=[(missing, missing)])
         words = str(missing)
     elif fault == "listen":
-        write_config(edge.config, path, drain_timeout=7.0, listen=["127.0.0.1:1"])
-        words = "listen: requires a restart"
+        write_config(edge.config, path, drain_timeout=7.0, listen=["192.0.2.1:4433"])
+        words = "listen: 192.0.2.1:4433: Cannot assign"
     else:
         words = f"{path}: No such file or directory"
     edge.signal(signal.SIGHUP)

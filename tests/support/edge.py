@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -51,6 +52,11 @@ class RunningEdge:
         except ValueError:
             return True
         return True
+
+    def is_listening(self) -> bool:
+        """Whether anybody answers at the address of the admin API."""
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.admin_port)) == 0
 
     def log(self) -> str:
         return (self.directory / "edge.out").read_text()

@@ -26,8 +26,10 @@ from quicedge.telemetry.stats import (
     select,
 )
 from quicedge.worker.control import (
+    AT_ONCE,
     ControlChannel,
     ControlError,
+    DrainOrder,
     Settings,
     StartError,
     WorkerSpec,
@@ -101,14 +103,15 @@ class FakeWorker(asyncio.DatagramProtocol):
     def select(self, query: ConnectionQuery) -> ConnectionPage:
         return select(self.connections, query)
 
-    def drain(self, seconds: float) -> None:
+    def drain(self, order: DrainOrder) -> None:
         self.draining = True
         if not self.held:
             self.finished.set()
+        seconds = max(order.seconds, order.long)
         asyncio.get_running_loop().call_later(seconds, self.finished.set)
 
     def supervisor_lost(self) -> None:
-        self.drain(0)
+        self.drain(AT_ONCE)
         self.dismissed.set()
 
     def prepare_settings(self, settings: Settings) -> None:

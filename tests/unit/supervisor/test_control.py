@@ -18,6 +18,7 @@ from quicedge.telemetry.stats import (
 from quicedge.worker.control import (
     ControlChannel,
     ControlError,
+    DrainOrder,
     ListeningSocket,
     Settings,
     WorkerSpec,
@@ -68,6 +69,9 @@ class Pair:
         await self.release.wait()
 
 
+ORDER = DrainOrder(notice=0.5, seconds=1.5, long=2.0)
+
+
 @pytest.fixture
 async def pair() -> AsyncIterator[Pair]:
     pair = Pair()
@@ -88,8 +92,8 @@ async def test_typed_questions_and_answers(pair: Pair) -> None:
     assert (await pair.supervisor.call("stats")).datagrams_dropped == {"unknown": 4}
     settings = Settings(config=Config(listen=["127.0.0.1:1"]))
     assert await pair.supervisor.call("prepare_settings", settings) is None
-    await pair.supervisor.call("drain", 1.5)
-    assert pair.heard == [settings, 1.5]
+    await pair.supervisor.call("drain", ORDER)
+    assert pair.heard == [settings, ORDER]
 
 
 async def test_many_questions_at_once_keep_their_answers(pair: Pair) -> None:
@@ -173,18 +177,18 @@ async def test_garbage_closes_the_channel(garbage: bytes) -> None:
 
 async def test_messages_arrive_in_pieces() -> None:
     ours, theirs = socket.socketpair()
-    heard: list[float] = []
+    heard: list[DrainOrder] = []
     got = asyncio.Event()
-    worker = ControlChannel(theirs, {"drain": lambda seconds: (heard.append(seconds), got.set())})
+    worker = ControlChannel(theirs, {"drain": lambda order: (heard.append(order), got.set())})
     await worker.start()
-    body = msgspec.msgpack.encode(["notice", "drain", 2.0])
+    body = msgspec.msgpack.encode(["notice", "drain", ORDER])
     ours.setblocking(False)
     loop = asyncio.get_running_loop()
     for octet in struct.pack("!I", len(body)) + body:
         await loop.sock_sendall(ours, bytes([octet]))
         await asyncio.sleep(0)
     await asyncio.wait_for(got.wait(), 5)
-    assert heard == [2.0]
+    assert heard == [ORDER]
     worker.close()
     ours.close()
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
-from quicedge.config.schema import Config
-from quicedge.supervisor.reload import ReloadError, reread
+from quicedge.config.schema import Admin, Config
+from quicedge.supervisor.reload import ReloadError, needs_new_workers, reread
 
 
 def test_a_pipe_is_not_read_again(tmp_path: Path) -> None:
@@ -25,26 +27,22 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("protocols", "words"),
+    ("changed", "needed"),
     [
-        ('["h3"]', "is open for UDP and TCP; opening it for UDP requires a restart"),
-        ('["h2"]', "is open for UDP and TCP; opening it for TCP requires a restart"),
+        ({"workers": 2}, True),
+        ({"listen": ["127.0.0.1:4434"]}, True),
+        ({"listen": ["127.0.0.1:4433", "127.0.0.1:4434"]}, True),
+        ({"protocols": ["h3"]}, True),
+        ({"protocols": ["h2", "http/1.1"]}, True),
+        ({"protocols": ["h3", "http/1.1", "h2"]}, False),
+        ({"redirect_http": ["127.0.0.1:8080"]}, True),
+        ({"drain_timeout": 7.0}, False),
+        ({"admin": Admin(enabled=False)}, False),
     ],
 )
-def test_protocols_that_would_open_or_close_sockets_are_named(
-    tmp_path: Path, protocols: str, words: str
+def test_changes_of_processes_and_sockets_need_new_workers(
+    changed: dict[str, Any], needed: bool
 ) -> None:
-    path = tmp_path / "edge.toml"
-    path.write_text(
-        f"""
-listen = ["127.0.0.1:4433"]
-protocols = {protocols}
-[upstreams.app]
-servers = ["http://127.0.0.1:9"]
-[[routes]]
-upstream = "app"
-"""
-    )
-    current = Config(upstreams={}, routes=[], listen=["127.0.0.1:4433"])
-    with pytest.raises(ReloadError, match=f"protocols: 127.0.0.1:4433 {words}"):
-        reread(str(path), current)
+    current = Config(listen=["127.0.0.1:4433"])
+    new = msgspec.structs.replace(current, **changed)
+    assert needs_new_workers(new, current) is needed

@@ -11,7 +11,7 @@ from quicedge.config.schema import Admin, Config, Log
 from quicedge.supervisor import workers as workers_module
 from quicedge.supervisor.spawning import FreshInterpreters
 from quicedge.supervisor.workers import Worker, WorkerError, WorkerPool
-from quicedge.worker.control import ControlError, ListeningSocket, Settings, WorkerSpec
+from quicedge.worker.control import AT_ONCE, ControlError, ListeningSocket, Settings, WorkerSpec
 from tests.support.supervised import steered
 
 ENTRY = "tests.support.fake_worker:run"
@@ -48,7 +48,7 @@ async def make_pool(sock, tmp_path) -> AsyncIterator[Callable[..., WorkerPool]]:
 
     yield make_pool
     for pool in pools:
-        await pool.stop(0.0)
+        await pool.stop(AT_ONCE)
     sock.close()
 
 
@@ -65,7 +65,7 @@ async def test_a_hung_worker_is_replaced(make_pool, sock, monkeypatch) -> None:
         second = await ready.get()
     assert second.pid != first.pid
     assert first.state is WorkerState.DEAD
-    assert pool.restarts == [1]
+    assert pool.restarts == {0: 1}
 
 
 async def test_a_worker_that_never_becomes_ready_fails_the_start(make_pool, monkeypatch) -> None:
@@ -94,6 +94,8 @@ async def test_a_pool_stops_before_it_has_started(make_pool) -> None:
     pool = make_pool(workers=2)
     starting = asyncio.create_task(pool.start())
     await asyncio.sleep(0)
-    await pool.stop(0.0)
+    await pool.stop(AT_ONCE)
     starting.cancel()
-    assert all(worker is None or worker.state is WorkerState.DEAD for worker in pool.current)
+    assert all(
+        worker is None or worker.state is WorkerState.DEAD for worker in pool.current.values()
+    )

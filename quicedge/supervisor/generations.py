@@ -1,0 +1,154 @@
+"""The generation of workers that serves, and the one before it as long as that drains."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import structlog
+
+from quicedge.config.listeners import listeners, redirecting
+from quicedge.supervisor.generation import Generation, Staff
+from quicedge.supervisor.reload import ReloadError, number_of_workers
+from quicedge.supervisor.sockets import ListenError, Listeners
+from quicedge.supervisor.workers import NoWorkerError, Worker, WorkerError, WorkerPool
+from quicedge.udp.connection_id_codec import BANKS
+from quicedge.udp.connection_id_layout import ConnectionIdLayout
+from quicedge.worker.control import AT_ONCE, DrainOrder, Settings, succession_order
+
+log = structlog.get_logger("quicedge.supervisor")
+
+
+class Generations:
+    """All workers. The constructor opens the sockets of the first generation, or raises
+    ListenError."""
+
+    def __init__(self, staff: Staff, settings: Settings, layout: ConnectionIdLayout) -> None:
+        self._staff = staff
+        self._layout = layout
+        self._retiring: asyncio.Task[None] | None = None
+        self.current = Generation(staff, settings, self._open(settings))
+
+    def _open(self, settings: Settings, previous: Listeners | None = None) -> Listeners:
+        config = settings.config
+        return Listeners(
+            listeners(config),
+            number_of_workers(config),
+            redirecting(config),
+            layout=self._layout,
+            bank=0 if previous is None else (previous.bank + 1) % BANKS,
+            previous=previous,
+        )
+
+    @property
+    def all(self) -> list[Generation]:
+        """The generations with workers, the current one first."""
+        before = self.current.before
+        return [self.current] if before is None else [self.current, before]
+
+    def workers(self) -> Iterator[tuple[int, Worker | None, WorkerPool]]:
+        """Slot, process and pool of each worker."""
+        for generation in self.all:
+            for slot, worker in generation.pool.current.items():
+                yield slot, worker, generation.pool
+
+    def begin(self, settings: Settings) -> ChangeOfGeneration:
+        """The part of a reload that replaces all workers."""
+        return ChangeOfGeneration(self, settings)
+
+    async def prepare(self, settings: Settings) -> Generation:
+        """Start workers beside those that serve; raises ReloadError."""
+        before = self.current.before
+        if before is not None:
+            left = sum(
+                worker is not None and worker.is_alive for worker in before.pool.current.values()
+            )
+            raise ReloadError(
+                "it needs new workers, and those of the change before still finish requests "
+                f"({left} left, at most upgrade_drain); try again later"
+            )
+        try:
+            generation = Generation(
+                self._staff, settings, self._open(settings, self.current.listeners)
+            )
+        except ListenError as error:
+            raise ReloadError(str(error)) from error
+        generation.before = self.current
+        try:
+            await generation.start()
+        except BaseException as error:
+            await generation.abandon(AT_ONCE)
+            if isinstance(error, WorkerError):
+                raise ReloadError(str(error)) from error
+            raise
+        return generation
+
+    async def adopt(self, generation: Generation) -> None:
+        """Newcomers come to this generation from now on, and the one before it drains."""
+        before, self.current = self.current, generation
+        await generation.succeed(before)
+        order = succession_order(before.settings.config)
+        self._retiring = asyncio.create_task(before.retire(order))
+        log.info(
+            "workers replaced",
+            bank=generation.bank,
+            workers=generation.listeners.workers,
+            drain_seconds=order.seconds,
+        )
+
+    async def stop(self, order: DrainOrder) -> None:
+        """Drain all workers; may be called again, and then the shorter time counts."""
+        await asyncio.gather(*(generation.pool.stop(order) for generation in self.all))
+        if self._retiring is not None:
+            await self._retiring
+
+    def close(self) -> None:
+        for generation in self.all:
+            generation.close()
+
+    @property
+    def killed(self) -> int:
+        """Workers that had to be killed at shutdown."""
+        return sum(generation.pool.killed for generation in self.all)
+
+    async def ask(
+        self, method: str, parameter: Any = None
+    ) -> tuple[dict[int, Any], dict[int, Exception]]:
+        """As `WorkerPool.ask`, of the workers of all generations."""
+        found = await asyncio.gather(
+            *(generation.pool.ask(method, parameter) for generation in self.all)
+        )
+        answers: dict[int, Any] = {}
+        errors: dict[int, Exception] = {}
+        for some_answers, some_errors in found:
+            answers.update(some_answers)
+            errors.update(some_errors)
+        return answers, errors
+
+    async def ask_one(self, slot: int, method: str, parameter: Any = None) -> Any:
+        """As `WorkerPool.ask_one`."""
+        for generation in self.all:
+            if slot in generation.pool.current:
+                return await generation.pool.ask_one(slot, method, parameter)
+        raise NoWorkerError("no worker is ready")
+
+
+class ChangeOfGeneration:
+    """Other workers take the place of those that run (`supervisor.change.Change`)."""
+
+    def __init__(self, generations: Generations, settings: Settings) -> None:
+        self._generations = generations
+        self._settings = settings
+        self._prepared: Generation | None = None
+
+    async def prepare(self) -> None:
+        self._prepared = await self._generations.prepare(self._settings)
+
+    async def abort(self) -> None:
+        assert self._prepared is not None
+        await self._prepared.abandon(AT_ONCE)
+
+    async def commit(self) -> None:
+        assert self._prepared is not None
+        await self._generations.adopt(self._prepared)
