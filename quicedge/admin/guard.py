@@ -11,6 +11,7 @@ from __future__ import annotations
 import hmac
 import os
 from collections.abc import Collection
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,6 +20,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from quicedge.config.host_port import HostPort
+from quicedge.quic.privatefile import is_private
 
 OPEN_PATHS = frozenset({"/", "/dashboard.css", "/dashboard.js", "/healthz", "/readyz"})
 """Accessible without a token: the page that asks for it, and the probes."""
@@ -40,14 +42,15 @@ def read_token(path: str) -> str:
     """Read the token from a file that only its owner may read."""
     try:
         with open(path, "rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
+            status = os.fstat(file.fileno())
             text = file.read(4096).decode("ascii").strip()
     except OSError as error:
         raise TokenError(f"admin.token_file: {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise TokenError(f"admin.token_file: {path}: contains no ASCII text") from error
-    if mode & 0o077:
-        raise TokenError(f"admin.token_file: {path}: mode {mode & 0o777:03o}, must be 600")
+    if not is_private(status):
+        mode = status.st_mode & 0o777
+        raise TokenError(f"admin.token_file: {path}: mode {mode:03o}, must be 600")
     if len(text) < MIN_TOKEN or not text.isprintable() or " " in text:
         raise TokenError(
             f"admin.token_file: {path}: requires at least {MIN_TOKEN} printable characters"
@@ -81,8 +84,8 @@ class Guard:
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         headers = Headers(scope=scope)
         hosts = headers.getlist("host")
-        if self._hosts is not None and (len(hosts) != 1 or not self._is_ours(hosts[0])):
-            return 403, "Host must be localhost, a loopback address or one of admin.hosts"
+        if self._hosts is not None and (len(hosts) != 1 or not self._is_ours(hosts[0], scope)):
+            return 403, "Host must be localhost, our address or one of admin.hosts"
         if scope["method"] == "POST":
             allowed = _CONTENT_TYPES.get(scope["path"], _JSON)
             if content_type(headers) not in allowed:
@@ -98,13 +101,24 @@ class Guard:
                 return 401, "a bearer token is required"
         return None
 
-    def _is_ours(self, host: str) -> bool:
+    def _is_ours(self, host: str, scope: Scope) -> bool:
         assert self._hosts is not None
         try:
-            name = HostPort.parse(host, default_port=0).host
+            found = HostPort.parse(host, default_port=0)
         except ValueError:
             return False
-        return is_loopback_host(host) or name.lower() in self._hosts
+        if is_loopback_host(host) or found.host.lower() in self._hosts:
+            return True
+        # The address that the caller connected to; a name that resolves to it is somebody else's.
+        server = scope.get("server")
+        return found.ip is not None and server is not None and found.ip == ip_of(server[0])
+
+
+def ip_of(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
 
 
 def content_type(headers: Headers) -> str:

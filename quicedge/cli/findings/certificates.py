@@ -15,6 +15,7 @@ from quicedge.cli.findings.finding import Finding, Level
 from quicedge.config.limits import CERTIFICATE_EXPIRY_WARNING
 from quicedge.config.routes import hosts_of
 from quicedge.config.schema import Certificate, Config
+from quicedge.quic.privatefile import is_private
 from quicedge.quic.tls import (
     CertificateError,
     ServerCertificate,
@@ -69,8 +70,9 @@ def _certificate(item: Certificate, covered: list[ServerCertificate]) -> Iterato
                 "the chain is out of order",
                 "put the leaf first, then each issuer",
             )
-    mode = stat.S_IMODE(os.stat(item.key).st_mode)
-    if mode & 0o077:
+    status = os.stat(item.key)
+    if not is_private(status):
+        mode = stat.S_IMODE(status.st_mode)
         yield Finding(
             Level.ERROR, f"key {item.key}", f"mode {mode:o}: readable by others",
             f"chmod 600 {item.key}",

@@ -41,6 +41,7 @@ class Client:
         given = {"host": "localhost:4480", **headers}
         scope = {
             "type": "http", "method": method, "path": path, "query_string": b"", "root_path": "",
+            "server": ("192.0.2.1", 4480),
             "headers": [(k.replace("_", "-").encode(), v.encode("latin-1"))
                         for k, v in given.items()],
         }  # fmt: skip
@@ -67,6 +68,14 @@ async def test_a_page_of_another_site_cannot_act() -> None:
     assert (await here.ask("/api", "POST", content_type=json, origin=foreign)).status == 403
     own = "http://localhost:4480"
     assert (await here.ask("/api", "POST", content_type=json, origin=own)).status == 200
+
+
+async def test_the_address_that_a_caller_connected_to_is_ours() -> None:
+    """Probes and scrapers of Kubernetes name pods by address, which no name can stand for."""
+    here = Client()
+    assert (await here.ask("/api", host="192.0.2.1:4480")).status == 200
+    for other in ("192.0.2.2:4480", "192.0.2.1.nip.example:4480", "[2001:db8::1]:4480"):
+        assert (await here.ask("/api", host=other)).status == 403
 
 
 async def test_rebound_names_are_refused_and_listed_ones_are_not() -> None:
