@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import re
 import signal
 import socket
 import ssl
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import pytest
 
 from quicedge.config import devcerts
 from quicedge.http.errors import H2ErrorCode
+from quicedge.http.upgrade import accept_value
 from tests.support.edge import RunningEdge, edge
 from tests.support.h2socket import h2_socket
 from tests.support.origin import demo_origin
@@ -197,6 +200,59 @@ def test_a_client_that_closes_its_half_still_gets_the_response(running: RunningE
             answer += data
     # OpenSSL gives out no data after its own close_notify; a response is longer than a close.
     assert len(answer) > 200
+
+
+@contextlib.contextmanager
+def half_closing_origin() -> Iterator[tuple[str, list[bytes]]]:
+    """Opens a WebSocket, says a word and ends its half; yields its URL and what it heard then."""
+    heard: list[bytes] = []
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += connection.recv(65536)
+            key = re.search(rb"(?i)sec-websocket-key: (\S+)", head)
+            assert key is not None
+            connection.sendall(
+                b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n"
+                b"connection: upgrade\r\nsec-websocket-accept: %b\r\n\r\nthat is all"
+                % accept_value(key[1])
+            )
+            connection.shutdown(socket.SHUT_WR)
+            while data := connection.recv(65536):
+                heard.append(data)
+            heard.append(b"")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", heard
+
+
+def test_an_origin_that_ends_its_half_of_a_tunnel_still_hears_the_client(tmp_path: Path) -> None:
+    with half_closing_origin() as (url, heard), edge(tmp_path, url) as running:
+        with connect(running, context(running, "http/1.1"), suppress_ragged_eofs=False) as sock:
+            sock.sendall(
+                b"GET /ws HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\n"
+                b"upgrade: websocket\r\nsec-websocket-version: 13\r\n"
+                b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            )
+            said = b""
+            while data := sock.recv(65536):
+                said += data
+            assert said.startswith(b"HTTP/1.1 101 ")
+            assert said.endswith(b"\r\n\r\nthat is all")
+            sock.sendall(b"not yet")
+            sock.unwrap()
+        wait_until(lambda: heard[-1:] == [b""], "the end of the client's half")
+        assert b"".join(heard) == b"not yet"
+        wait_until(lambda: bool(running.access()), "the access log")
+        assert running.access()[0]["outcome"] == "complete"
+        wait_until(
+            lambda: running.admin("/api/v1/connections")["connections"] == [],
+            "the end of the connection",
+        )
 
 
 def test_the_certificate_follows_the_server_name_and_a_reload(tmp_path: Path) -> None:
