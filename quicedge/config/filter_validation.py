@@ -275,6 +275,13 @@ def _forward_auth(where: str, settings: filters.ForwardAuth) -> Iterator[Problem
         yield from _field_name(f"{where}.copy_headers[{index}]", name)
 
 
+def _buffer(where: str, settings: filters.Buffer) -> Iterator[Problem]:
+    if not settings.request and not settings.response:
+        yield Problem(where, "buffers nothing; set request or response")
+    if settings.max_size < settings.memory:
+        yield Problem(f"{where}.max_size", f"is less than memory ({settings.memory})")
+
+
 def _error_pages(where: str, settings: filters.ErrorPages) -> Iterator[Problem]:
     if not settings.pages:
         yield Problem(f"{where}.pages", "must not be empty")
@@ -305,6 +312,7 @@ _CHECKS: dict[str, Check] = {
     "security_headers": _security_headers,
     "basic_auth": _basic_auth,
     "forward_auth": _forward_auth,
+    "buffer": _buffer,
     "error_pages": _error_pages,
     "maintenance": _maintenance,
     "redirect": _redirect,

@@ -64,3 +64,14 @@ STATIC_LISTED: Final = 5000
 
 STATIC_RULES: Final = 64
 """Patterns of `cache_control` per root: each is tried for every file that is served."""
+
+BUFFERED_IN_MEMORY: Final = 16 * 1024 * 1024
+"""Bytes of buffered bodies per worker that are kept in memory, shared fairly among clients; further
+ones go to disk at once."""
+
+BUFFERED_ON_DISK: Final = 4 * 1024 * 1024 * 1024
+"""Bytes of buffered bodies per worker on disk, shared fairly among clients. Beyond, requests are
+answered 503 and origins wait."""
+
+BUFFER_PIECE: Final = 64 * 1024
+"""Bytes of a buffered body that are passed on at once, before other work runs."""

@@ -173,6 +173,19 @@ class ForwardAuth(Section, frozen=True):
     timeout: Seconds = 5.0
 
 
+class Buffer(Section, frozen=True):
+    """Buffer bodies in memory, and on disk when they get long."""
+
+    request: bool = False
+    """Send requests to the origin when they are complete."""
+    response: bool = False
+    """Take responses from the origin as fast as it sends them."""
+    memory: Bytes = 64 * 1024
+    """Bytes per body in memory; what is more goes to disk."""
+    max_size: Bytes = 1024 * 1024 * 1024
+    """Bytes per body; longer requests are answered 413, of longer responses the origin waits."""
+
+
 class ErrorPages(Section, frozen=True):
     """Send pages in place of error responses."""
 
@@ -209,6 +222,7 @@ class FilterEntry(Section, frozen=True):
     security_headers: SecurityHeaders | None = None
     basic_auth: BasicAuth | None = None
     forward_auth: ForwardAuth | None = None
+    buffer: Buffer | None = None
     error_pages: ErrorPages | None = None
     maintenance: Maintenance | None = None
 

@@ -23,6 +23,7 @@ from quicedge.proxy.body import BodyPath, BodyStage, Sink, Source
 from quicedge.proxy.client import ClientInfo
 from quicedge.proxy.error_response import error_response
 from quicedge.proxy.reply import Reply
+from quicedge.proxy.spill import Spill
 from quicedge.proxy.trace_context import SpanContext, TraceContext
 from quicedge.proxy.tunnel import Tunnel
 from quicedge.shares import Client
@@ -43,12 +44,19 @@ class FilterRun(Protocol):
 
     holds_request: bool
     """The request has not been forwarded yet: what arrives of its body is held."""
+
+    @property
+    def keeps_client_waiting(self) -> bool:
+        """Whether what is held of the request is not credited to the client."""
+
     is_broken: bool
     """A filter has failed: responses pass none of them any more."""
 
     def transform_request(self, stage: BodyStage) -> None: ...
 
     def transform_response(self, stage: BodyStage) -> None: ...
+
+    async def collect_request(self, spill: Spill, max_size: int) -> None: ...
 
     def begin(self, origin: Origin | None, request: Request) -> None:
         """Pass a request through the filters, then forward it, or reply."""
@@ -266,7 +274,7 @@ class Exchange:
     @property
     def request_paused(self) -> bool:
         """The request is paused because the origin, or a filter, does not keep up."""
-        return self._paused_request or (self.run is not None and self.run.holds_request)
+        return self._paused_request or (self.run is not None and self.run.keeps_client_waiting)
 
     @property
     def is_tunnel(self) -> bool:
@@ -333,18 +341,25 @@ class Exchange:
         self.run.begin(origin, self.filters.on_request(self.request, self))
 
     def forward(
-        self, origin: Origin | None, request: Request, held: Sequence[bytes], end: Fields | None
+        self,
+        origin: Origin | None,
+        request: Request,
+        held: Sequence[bytes],
+        end: Fields | None,
+        *,
+        is_collected: bool = False,
     ) -> None:
         """Forward a request that has passed the filters of its route (`FilterRun`).
 
-        `held`: what has arrived of its body meanwhile; `end`: its trailers if it is complete.
+        `held`: what has arrived of its body meanwhile; `end`: its trailers if it is complete;
+        `is_collected`: the body is in the first of its stages.
         """
         self._filtered = request
         if origin is None:
             self.refuse(404, Outcome.NO_ROUTE, reason="no filter of the route has answered")
             return
         if end is not None:
-            self.request.ended = not held and not end
+            self.request.ended = not held and not end and not is_collected
         elif not held and self.tunnel is None and self._may_lack_content():
             self._waiting_for_end = origin
             return
@@ -619,6 +634,14 @@ class Exchange:
         """
         assert self.run is not None
         self.run.transform_response(stage)
+
+    async def collect_request(self, spill: Spill, max_size: int) -> None:
+        """Wait until the whole body of the request is in `spill`, from which it is forwarded then.
+
+        A body of more than `max_size` bytes is refused.
+        """
+        assert self.run is not None
+        await self.run.collect_request(spill, max_size)
 
     # --- of a tunnel (tunnel.Tunnel) ------------------------------------------------------------
 

@@ -110,6 +110,21 @@ CASES |= {
         lambda seen: True,
         case=Case("answer", status=404),
     ),
+    "buffer": Filtered(
+        "{ buffer = { request = true, response = true, memory = 1000 } }",
+        lambda got: bytes(got.body) == PIECE * 3,
+        lambda seen: (
+            bytes(seen.body) == PIECE * 3 and seen.values(b"content-length") == [b"196608"]
+        ),
+        case=Case(
+            "answer",
+            method=b"POST",
+            body=(PIECE, PIECE, PIECE),
+            declared=False,
+            expects_continue=True,
+            response=(PIECE, PIECE, PIECE),
+        ),
+    ),
     "site": Filtered(
         "{ rewrite = { strip_prefix = '/site' } }",
         lambda got: (

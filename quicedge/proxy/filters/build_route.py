@@ -18,6 +18,7 @@ from quicedge.http.message import Request
 from quicedge.proxy.exchange import Exchange, Origin
 from quicedge.proxy.filters.access import Access
 from quicedge.proxy.filters.basic_auth import BasicAuth
+from quicedge.proxy.filters.buffer import Buffer
 from quicedge.proxy.filters.compress import MODULES, Compress, compressing_pool
 from quicedge.proxy.filters.cors import Cors
 from quicedge.proxy.filters.forward_auth import ForwardAuth
@@ -29,6 +30,7 @@ from quicedge.proxy.filters.rewrite import Rewrite
 from quicedge.proxy.filters.route_filter import RouteFilter
 from quicedge.proxy.filters.security_headers import SecurityHeaders
 from quicedge.proxy.reply import Reply, text_reply
+from quicedge.proxy.spill import SpillPools
 from quicedge.shares import Pool
 from quicedge.telemetry.outcomes import Outcome
 
@@ -45,6 +47,7 @@ class Resources:
 
     upstreams: Mapping[str, Origin]
     compressing: Pool
+    spilling: SpillPools
 
 
 def build_route_filters(
@@ -55,7 +58,7 @@ def build_route_filters(
     Those of the top level are built once, and are in front of the route's own. `tolerant`: what
     cannot be built is logged, and answers 503 in its place.
     """
-    resources = Resources(upstreams, compressing_pool())
+    resources = Resources(upstreams, compressing_pool(), SpillPools.of_worker())
     build = _tolerant if tolerant else _build
     common = tuple(build("filters", config.filters, resources))
     built: RouteFilters = {}
@@ -146,6 +149,10 @@ def _forward_auth(
     yield ForwardAuth(given, resources.upstreams[given.upstream])
 
 
+def _buffer(given: settings.Buffer, where: str, resources: Resources) -> Iterator[RouteFilter]:
+    yield Buffer(given, resources.spilling)
+
+
 def _error_pages(
     given: settings.ErrorPages, where: str, resources: Resources
 ) -> Iterator[RouteFilter]:
@@ -187,6 +194,7 @@ _BUILDERS: dict[str, Builder] = {
     "security_headers": _simple(SecurityHeaders),
     "basic_auth": _basic_auth,
     "forward_auth": _forward_auth,
+    "buffer": _buffer,
     "error_pages": _error_pages,
     "maintenance": _maintenance,
 }

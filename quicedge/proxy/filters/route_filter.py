@@ -33,8 +33,8 @@ class RouteFilter:
 
     name = ""
     """Where it is configured and what it is, for logs: `routes[0].filters[1] (redirect)`."""
-    timeout: float = FILTER_TIMEOUT
-    """Seconds that a phase may take."""
+    timeout: float | None = FILTER_TIMEOUT
+    """Seconds that a phase may take; None: its own limits bound it."""
 
     def on_request(
         self, request: Request, exchange: Exchange

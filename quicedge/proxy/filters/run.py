@@ -9,14 +9,18 @@ from inspect import isawaitable
 from typing import Any
 
 from quicedge.config.filterlimits import REPLACED_BODY
+from quicedge.config.limits import RETRY_AFTER
 from quicedge.http.message import Field, Fields, Request, Response
 from quicedge.http.semantics import response_has_body
 from quicedge.proxy.body import BodyPath, BodyStage
 from quicedge.proxy.exchange import Exchange, Origin
+from quicedge.proxy.filters.buffer_stage import BufferStage
 from quicedge.proxy.filters.held_body import HeldBody
 from quicedge.proxy.filters.phases import Phases
 from quicedge.proxy.filters.route_filter import RouteFilter
 from quicedge.proxy.reply import Reply
+from quicedge.proxy.spill import Spill
+from quicedge.telemetry.outcomes import Outcome
 
 
 class _FromOrigin:
@@ -63,8 +67,9 @@ class FilterRun:
     """
 
     __slots__ = (
-        "_end", "_exchange", "_held", "_held_body", "_origin", "_paths", "_phases", "_reply",
-        "_request_stages", "_response_stages", "_running", "_task", "holds_request", "is_broken",
+        "_collected", "_end", "_exchange", "_held", "_held_body", "_max_collected", "_origin",
+        "_paths", "_phases", "_reply", "_request_stages", "_response_stages", "_running", "_spill",
+        "_task", "holds_request", "is_broken",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, phases: Phases) -> None:
@@ -77,6 +82,10 @@ class FilterRun:
         window bounds it."""
         self._end: Fields | None = None
         """Trailers of a request that is complete."""
+        self._spill: Spill | None = None
+        """The body of a request that is collected before it is forwarded."""
+        self._max_collected = 0
+        self._collected: asyncio.Future[None] | None = None
         self._request_stages: list[BodyStage] = []
         self._response_stages: list[BodyStage] = []
         self._paths: list[BodyPath] = []
@@ -106,11 +115,40 @@ class FilterRun:
         self.holds_request = True
         self._filter_request(0, request)
 
+    @property
+    def keeps_client_waiting(self) -> bool:
+        return self.holds_request and self._spill is None
+
     def hold(self, data: bytes) -> None:
-        self._held.append(data)
+        spill = self._spill
+        if spill is None:
+            self._held.append(data)
+            return
+        exchange = self._exchange
+        exchange.downstream.consumed(len(data))
+        if spill.size + len(data) > self._max_collected:
+            exchange.refuse(413, Outcome.REQUEST_TOO_LARGE)
+        elif not spill.may_grow:
+            reason = "too much is buffered"
+            exchange.refuse(503, Outcome.OVERLOADED, reason=reason, retry_after=RETRY_AFTER)
+        else:
+            self.guard(spill.append, data)
 
     def hold_end(self, trailers: Sequence[Field]) -> None:
         self._end = list(trailers)
+        if self._collected is not None and not self._collected.done():
+            self._collected.set_result(None)
+
+    async def collect_request(self, spill: Spill, max_size: int) -> None:
+        """Wait until the whole body of the request is in `spill`, from which it is forwarded."""
+        self._spill, self._max_collected = spill, max_size
+        self._collected = asyncio.get_running_loop().create_future()
+        held, self._held = self._held, []
+        for data in held:
+            self.hold(data)
+        if self._end is not None and not self._collected.done():
+            self._collected.set_result(None)
+        await self._collected
 
     def _filter_request(self, start: int, request: Request) -> None:
         """Pass a request through the filters from number `start` on."""
@@ -135,7 +173,12 @@ class FilterRun:
                 return
         self.holds_request = False
         held, self._held = self._held, []
-        exchange.forward(self._origin, request, held, self._end)
+        if self._spill is not None and self._spill.size:
+            # Before the stages of all filters: it holds what the client has sent.
+            self._request_stages.insert(0, BufferStage(self._spill, self._spill.size))
+            exchange.forward(self._origin, request, (), self._end, is_collected=True)
+        else:
+            exchange.forward(self._origin, request, held, self._end)
 
     def _request_filtered(self, at: int, result: object) -> None:
         """The filter `at` has returned a result, other than at once a request."""
@@ -314,6 +357,8 @@ class FilterRun:
         self._stop_waiting()
         if self.holds_request:
             self._drop_held()
+        if self._spill is not None:
+            self._spill.close()
         for path in self._paths:
             path.disconnect()
         self._paths.clear()
@@ -345,7 +390,7 @@ class _TookTooLong(Exception):
     """A filter has not finished within its timeout."""
 
 
-async def _within(awaitable: Awaitable[Any], timeout: float) -> Any:
+async def _within(awaitable: Awaitable[Any], timeout: float | None) -> Any:
     try:
         async with asyncio.timeout(timeout) as deadline:
             return await awaitable

@@ -104,6 +104,8 @@ FILTERS = [
     ("{ forward_auth = { upstream = 'ap' } }", "unknown upstream 'ap'; did you mean 'app'?"),
     ("{ forward_auth = { upstream = 'app', path = 'x' } }", "path: 'x' does not start with /"),
     ("{ forward_auth = { upstream = 'app', copy_headers = ['te'] } }", "frames messages"),
+    ("{ buffer = {} }", "buffers nothing; set request or response"),
+    ("{ buffer = { request = true, max_size = 10 } }", "max_size: is less than memory (65536)"),
     ("{ error_pages = { pages = {} } }", "error_pages.pages: must not be empty"),
     ("{ error_pages = { pages = { 200 = 'x' } } }", "'200' is not an error such as 404 or 5xx"),
     ("{ maintenance = { allow = ['x'] } }", "maintenance.allow[0]: 'x' does not appear to be"),

@@ -1,0 +1,214 @@
+"""Buffering of bodies, in memory and on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quicedge.config.filterlimits import BUFFER_PIECE
+from quicedge.proxy.spill import Spill, SpillPools
+from quicedge.shares import Client, Pool
+from quicedge.telemetry.outcomes import Outcome
+from tests.support.filtered import World, turns
+
+BIG = bytes(range(256)) * 2000
+"""512 KB."""
+ME = Client(b"\x01\x02\x03\x04", b"\x01\x02\x03")
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def world(settings: str) -> World:
+    return World(f"[[routes]]\nupstream = 'app'\nfilters = [{{ buffer = {{ {settings} }} }}]")
+
+
+@pytest.mark.parametrize("memory", [1000, 1_000_000])
+async def test_a_request_is_sent_when_it_is_complete(memory: int) -> None:
+    before = descriptors()
+    here = world(f"request = true, memory = {memory}")
+    client = here.send(method=b"POST", ended=False)
+    exchange = client.exchange
+    assert exchange is not None
+    await turns()
+    for start in range(0, len(BIG), 50_000):
+        exchange.request_data(BIG[start : start + 50_000])
+    assert client.credit == len(BIG), "the client is not held up"
+    assert not exchange.request_paused, "nor excused"
+    assert not here.origin.requests
+    exchange.request_end([(b"x-trailer", b"1")])
+    await turns(30)
+    assert here.asked(b"content-length") == b"%d" % len(BIG)
+    assert here.request.content_length == len(BIG)
+    assert (here.origin.body, here.origin.ended) == (BIG, True)
+    assert here.origin.trailers == [(b"x-trailer", b"1")]
+    here.origin.respond(200, {}, b"ok")
+    assert client.body == b"ok"
+    assert descriptors() == before
+
+
+async def test_an_origin_that_is_slow_gets_a_buffered_request_at_its_pace() -> None:
+    here = world("request = true")
+    client = here.send(method=b"POST", ended=False)
+    exchange = client.exchange
+    assert exchange is not None
+    await turns()
+    exchange.request_data(BIG)
+    exchange.request_end()
+    await turns(2)
+    exchange.pause_request()
+    await turns(30)
+    assert len(here.origin.body) <= 2 * BUFFER_PIECE
+    exchange.resume_request()
+    await turns(30)
+    assert (here.origin.body, here.origin.ended) == (BIG, True)
+
+
+async def test_a_client_that_waits_for_permission_gets_it() -> None:
+    here = world("request = true")
+    client = here.send(b"/", (b"expect", b"100-continue"), method=b"POST", ended=False, length=3)
+    assert client.exchange is not None
+    await turns()
+    assert [response.status for response in client.interim] == [100]
+    client.exchange.request_data(b"abc")
+    client.exchange.request_end()
+    await turns()
+    assert here.asked(b"expect") is None
+    assert here.asked(b"content-length") == b"3"
+    assert here.origin.body == b"abc"
+
+
+async def test_a_request_without_a_body_does_not_wait() -> None:
+    here = world("request = true")
+    here.send()
+    assert here.request.ended
+    client = here.send(method=b"POST", ended=False)
+    assert client.exchange is not None
+    client.exchange.request_end()
+    await turns()
+    assert here.request.ended
+    assert here.asked(b"content-length") is None
+
+
+async def test_a_request_beyond_the_buffer_is_refused_and_leaves_nothing() -> None:
+    before = descriptors()
+    here = world("request = true, memory = 1000, max_size = 100000")
+    client = here.send(method=b"POST", ended=False)
+    assert client.exchange is not None
+    await turns()
+    client.exchange.request_data(BIG[:90_000])
+    assert descriptors() == before + 1
+    client.exchange.request_data(BIG[:20_000])
+    assert client.status == 413
+    assert not here.origin.requests
+    assert descriptors() == before
+
+
+async def test_a_client_that_leaves_leaves_nothing() -> None:
+    before = descriptors()
+    here = world("request = true, memory = 1000")
+    client = here.send(method=b"POST", ended=False)
+    assert client.exchange is not None
+    await turns()
+    client.exchange.request_data(BIG)
+    client.exchange.connection_lost(Outcome.CLIENT_GONE)
+    await turns()
+    assert descriptors() == before
+
+
+@pytest.mark.parametrize("memory", [1000, 1_000_000])
+async def test_an_origin_is_free_before_its_client_has_the_response(memory: int) -> None:
+    before = descriptors()
+    here = world(f"response = true, memory = {memory}")
+    client = here.send()
+    exchange = client.exchange
+    assert exchange is not None
+    here.origin.respond(200, {}, BIG[:1000], end=False)
+    exchange.pause_response()
+    for start in range(1000, len(BIG), 50_000):
+        here.origin.handler.data(BIG[start : start + 50_000])
+    here.origin.handler.end([(b"x-trailer", b"1")])
+    assert not here.origin.paused
+    assert client.body == BIG[:1000]
+    assert not exchange.response_over
+    await turns()
+    assert len(client.body) == 1000
+    exchange.resume_response()
+    await turns(30)
+    assert (client.body, client.ended, client.trailers) == (BIG, True, [(b"x-trailer", b"1")])
+    exchange.delivered()
+    assert here.log.records[0].outcome is Outcome.COMPLETE
+    assert not here.origin.aborted
+    assert descriptors() == before
+
+
+async def test_an_origin_waits_when_the_buffer_is_full() -> None:
+    here = world("response = true, memory = 1000, max_size = 100000")
+    client = here.send()
+    exchange = client.exchange
+    assert exchange is not None
+    here.origin.respond(200, {}, declared=False, end=False)
+    exchange.pause_response()
+    here.origin.handler.data(BIG[:99_000])
+    assert not here.origin.paused
+    here.origin.handler.data(BIG[:10_000])
+    assert here.origin.paused
+    exchange.resume_response()
+    await turns()
+    assert not here.origin.paused
+    assert client.body == BIG[:99_000] + BIG[:10_000]
+
+
+async def test_a_client_that_leaves_a_buffered_response_leaves_nothing() -> None:
+    before = descriptors()
+    here = world("response = true, memory = 0")
+    client = here.send()
+    assert client.exchange is not None
+    here.origin.respond(200, {}, declared=False, end=False)
+    client.exchange.pause_response()
+    here.origin.handler.data(BIG)
+    here.origin.handler.end(())
+    assert descriptors() == before + 1
+    client.exchange.connection_lost(Outcome.CLIENT_GONE)
+    await asyncio.sleep(0)
+    assert descriptors() == before
+    assert not here.origin.aborted, "it was done"
+
+
+async def test_what_a_worker_buffers_is_shared_fairly() -> None:
+    pools = SpillPools(Pool(3000), Pool(3000))
+    spill = Spill(1000, pools, ME)
+    while spill.may_grow:
+        spill.append(b"x" * 100)
+    assert spill.size < 4000, "some is left for others"
+    assert Spill(0, pools, Client(b"\x05", b"\x05")).may_grow
+    spill.close()
+    assert (pools.memory.held, pools.disk.held) == (0, 0)
+
+
+@given(
+    st.lists(st.one_of(st.binary(min_size=1, max_size=300), st.integers(1, 400)), max_size=40),
+    st.integers(0, 500),
+)
+def test_a_spill_is_a_queue_of_bytes(steps: list[bytes | int], memory: int) -> None:
+    pools = SpillPools(Pool(1 << 20), Pool(1 << 20))
+    spill = Spill(memory, pools, ME)
+    given_, taken = b"", b""
+    for step in steps:
+        if isinstance(step, bytes):
+            spill.append(step)
+            given_ += step
+        else:
+            taken += spill.read(step)
+        assert spill.size == len(given_) - len(taken)
+    while spill.size:
+        taken += spill.read(100)
+    assert taken == given_
+    assert spill.read(100) == b""
+    spill.close()
+    assert (pools.memory.held, pools.disk.held) == (0, 0)
