@@ -15,6 +15,7 @@ from quicedge.cli.dns.resolver import DNS_PORT
 from quicedge.cli.explain import explain, parse_supposed
 from quicedge.cli.findings.finding import Level
 from quicedge.cli.options import Options, config_options, make_config
+from quicedge.config.certificate_files import has_certificates
 from quicedge.config.host_port import HostPort
 from quicedge.config.listeners import listeners, redirecting
 from quicedge.config.routes import filters_of, route_text
@@ -160,10 +161,13 @@ def plan(config: Config) -> list[str]:
     ]
     lines.append(f"run {config.workers} worker(s)")
     for certificate in config.tls.certificates:
-        lines.append(f"serve the certificate {certificate.cert}")
+        several = "certificates" if "*" in certificate.cert else "certificate"
+        lines.append(f"serve the {several} {certificate.cert}")
+    for directory in config.tls.certificate_directories:
+        lines.append(f"serve the certificates in {directory}")
     if config.tls.acme is not None:
         lines.append(f"order certificates by ACME for {', '.join(wanted(config)) or 'no host'}")
-    elif not config.tls.certificates:
+    elif not has_certificates(config.tls):
         lines.append("create a development certificate under certs/")
     for route in config.routes:
         lines.append(describe_route(config, route))

@@ -13,6 +13,7 @@ import click
 import msgspec
 
 from quicedge.config import devcerts
+from quicedge.config.certificate_files import has_certificates
 from quicedge.config.control_path import user_state_directory
 from quicedge.config.limits import MAX_WORKERS
 from quicedge.config.loader import ConfigError, config_from_options, load_config
@@ -194,7 +195,7 @@ def make_config(options: Options, *, machine: bool = True) -> Config:
 
 def with_certificate(config: Config) -> tuple[Config, devcerts.DevCertificate | None]:
     """Add the development certificate to a configuration without certificates."""
-    if config.tls.certificates or config.tls.acme is not None:
+    if has_certificates(config.tls):
         return config, None
     files = devcerts.ensure()
     certificate = Certificate(cert=str(files.cert.absolute()), key=str(files.key.absolute()))

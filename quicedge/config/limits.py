@@ -965,6 +965,9 @@ CERTIFICATE_EXPIRY_WARNING: Final = 14 * 86400.0
 """Seconds before a certificate's expiry from which on warnings are logged: half of what a Let's
 Encrypt certificate has left when it is due for renewal."""
 
+PEM_POLL_INTERVAL: Final = 5.0
+"""Seconds between looks at the files of certificates; a look costs microseconds."""
+
 CERTIFICATE_CHECK_INTERVAL: Final = 86400.0
 """Seconds between checks of certificate expiry."""
 

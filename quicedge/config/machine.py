@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from quicedge.config.certificate_files import certificate_files
 from quicedge.config.problems import Problem
 from quicedge.config.schema import Acme, AcmeIssuer, Config
 
@@ -28,6 +29,8 @@ def missing_directories(config: Config) -> Iterator[Problem]:
     for name, upstream in config.upstreams.items():
         if upstream.root is not None:
             yield from _directory(f"upstreams.{name}.root", upstream.root)
+    for index, name in enumerate(config.tls.certificate_directories):
+        yield from _directory(f"tls.certificate_directories[{index}]", name)
     if config.qlog.directory is not None:
         yield from _directory("qlog.directory", config.qlog.directory)
     if config.state_directory is not None:
@@ -60,9 +63,9 @@ def unreadable_kinds(config: Config) -> Iterator[Problem]:
 
 
 def _files_read(config: Config) -> Iterator[tuple[str, str]]:
-    for at, certificate in enumerate(config.tls.certificates):
-        yield f"tls.certificates[{at}].cert", certificate.cert
-        yield f"tls.certificates[{at}].key", certificate.key
+    for files in certificate_files(config.tls):
+        yield f"{files.place}.cert", files.cert
+        yield f"{files.place}.key", files.key
     if config.tls.shared_keys is not None:
         yield "tls.shared_keys", config.tls.shared_keys
     for key in ("connection_id_keys", "secret_file"):

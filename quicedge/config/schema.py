@@ -66,7 +66,7 @@ RENAMED_KEYS = {"pass_on": "forwarding"}
 
 
 class Certificate(_Section, frozen=True):
-    """One certificate chain (PEM, leaf first) and its private key (PEM)."""
+    """One certificate chain (PEM, leaf first) and its private key (PEM), or several by `*`."""
 
     cert: str
     key: str
@@ -131,6 +131,9 @@ class Tls(_Section, frozen=True):
     """Order certificates by ACME."""
     certificates: list[Certificate] = field(default_factory=list)
     """When empty and without `acme`, a development certificate is generated under `certs/`."""
+    certificate_directories: list[str] = field(default_factory=list)
+    """Directories of certificates: `NAME.pem` or `NAME.crt` with `NAME.key`, `tls.crt` with
+    `tls.key`, `fullchain.pem` with `privkey.pem`, there or one level below."""
     groups: list[KeyExchangeGroup] = field(default_factory=lambda: list(ALL_GROUPS))
     """Key exchange groups, in order of preference."""
     keylog: str | None = None

@@ -15,6 +15,7 @@ from quicedge.config.addresses import (
     server_problem,
     unix_problem,
 )
+from quicedge.config.certificate_files import pattern_problem
 from quicedge.config.conditions import validate_conditions
 from quicedge.config.convert import join
 from quicedge.config.filter_validation import (
@@ -243,6 +244,8 @@ def _tls(tls: Tls) -> Iterator[Problem]:
         yield Problem("tls.certificates", "more than one certificate is marked as default")
     seen: set[str] = set()
     for index, item in enumerate(tls.certificates):
+        if problem := pattern_problem(item):
+            yield Problem(f"tls.certificates[{index}]", problem)
         if item.cert in seen:
             yield Problem(f"tls.certificates[{index}].cert", f"{item.cert} is listed twice")
         seen.add(item.cert)

@@ -12,7 +12,7 @@ from quicedge.config.changes import changes
 from quicedge.config.limits import WORKER_FAILED_STARTS
 from quicedge.config.schema import Config
 from quicedge.config.unusable import UnusableError
-from quicedge.quic.tls import CertificatePem
+from quicedge.quic.tls import CertificateError, CertificatePem
 from quicedge.supervisor import notify
 from quicedge.supervisor.change import Change, abort_all, prepare_all
 from quicedge.supervisor.ownership import chown_logs, restore_owners
@@ -20,6 +20,7 @@ from quicedge.supervisor.reload import (
     ReloadError,
     commit,
     prepare,
+    read_certificates,
     require_same_place,
     reread,
 )
@@ -121,13 +122,23 @@ class CurrentSettings:
         self._check(settings)
         return msgspec.structs.replace(settings, managed=self._managed())
 
-    async def refresh_certificates(self) -> None:
-        """Serve the certificates that there are now, with the same configuration.
+    async def refresh_certificates(self, *, files: bool = False) -> None:
+        """Serve the certificates that there are now, with the same configuration; with `files`,
+        read those of the operator again.
 
         Errors are logged; the former ones are then served on.
         """
         async with self._lock:
-            settings = msgspec.structs.replace(self.settings, managed=self._managed())
+            certificates = self.settings.certificates
+            if files:
+                try:
+                    certificates = read_certificates(self.config.tls)
+                except CertificateError as error:
+                    log.error("certificates not replaced", error=str(error))
+                    return
+            settings = msgspec.structs.replace(
+                self.settings, certificates=certificates, managed=self._managed()
+            )
             if settings == self.settings:
                 return
             was_proven = self.settings is self._proven

@@ -10,14 +10,15 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from quicedge.config.certificate_files import certificate_files, has_certificates
 from quicedge.config.changes import with_passwords
 from quicedge.config.limits import MAX_WORKERS, WORKER_START_TIMEOUT
 from quicedge.config.listeners import Transport, listeners, redirecting
 from quicedge.config.loader import ConfigError, load_config, parse_document
-from quicedge.config.schema import Config
+from quicedge.config.schema import Config, Tls
 from quicedge.quic.fleet_identity import FleetIdentityError, read_identity
 from quicedge.quic.ticket_keys import SharedKeyError, read_shared_keys
-from quicedge.quic.tls import CertificateError, parse_certificate, read_certificate
+from quicedge.quic.tls import CertificateError, CertificatePem, parse_certificate, read_certificate
 from quicedge.supervisor.workers import Worker
 from quicedge.worker.control import ControlError, Settings
 
@@ -34,17 +35,25 @@ class ReloadError(Exception):
     """The new configuration cannot be applied; the message says where and why."""
 
 
+def read_certificates(tls: Tls) -> list[CertificatePem]:
+    """The certificates in files, readable and complete; raises CertificateError."""
+    found = [
+        read_certificate(item.cert, item.key, default=item.default)
+        for item in certificate_files(tls)
+    ]
+    for pem in found:
+        parse_certificate(pem)
+    return found
+
+
 def read_settings(config: Config) -> Settings:
     """Read and validate the certificates and shared keys of `config`; raises ReloadError."""
     try:
-        found = [
-            read_certificate(item.cert, item.key, default=item.default)
-            for item in config.tls.certificates
-        ]
-        for pem in found:
-            parse_certificate(pem)
+        found = read_certificates(config.tls)
     except CertificateError as error:
         raise ReloadError(f"tls.certificates: {error}") from error
+    if not found and config.tls.acme is None:
+        raise ReloadError("tls: no certificate is found in the files and directories configured")
     try:
         path = config.tls.shared_keys
         shared = None if path is None else read_shared_keys(path)
@@ -120,8 +129,8 @@ def _read_file(path: str | None, current: Config) -> Config:
 
 def settings_of(new: Config, source: str, current: Config) -> Settings:
     """The settings of a configuration that takes the place of `current`; raises ReloadError."""
-    if not new.tls.certificates and new.tls.acme is None:
-        if current.tls.acme is not None and not current.tls.certificates:
+    if not has_certificates(new.tls):
+        if current.tls.certificates == [] and has_certificates(current.tls):
             raise ReloadError(f"{source}: tls: no certificate is left to serve")
         # The development certificate, generated at start.
         new = msgspec.structs.replace(

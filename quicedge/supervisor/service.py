@@ -38,6 +38,7 @@ from quicedge.supervisor.fleet import FleetDirectory
 from quicedge.supervisor.forks import Forking, can_fork
 from quicedge.supervisor.generation import Staff
 from quicedge.supervisor.generations import Generations
+from quicedge.supervisor.pem_watch import PemWatch
 from quicedge.supervisor.reload import (
     ReloadError,
     needs_new_workers,
@@ -193,6 +194,7 @@ class Supervisor:
             self._spawn(self._certificates.run())
             self._spawn(self._alt_svc.run())
             self._fleet.configure(self.current.settings.fleet, self.config.fleet.peers)
+            self._spawn(PemWatch(lambda: self.config.tls, self._files_changed).run())
             self._spawn(self._fleet.run())
             await self._spans.configure(self.config.otel)
             self._check_acme(self.current.settings)
@@ -354,6 +356,9 @@ class Supervisor:
         """Once there are workers, which issuers can ask."""
         await self._running.wait()
         await acme.run()
+
+    async def _files_changed(self) -> None:
+        await self.current.refresh_certificates(files=True)
 
     async def use_certificates(self) -> None:
         await self.current.refresh_certificates()

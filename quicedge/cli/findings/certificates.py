@@ -12,9 +12,14 @@ from cryptography import x509
 
 from quicedge.acme.names import wanted
 from quicedge.cli.findings.finding import Finding, Level
+from quicedge.config.certificate_files import (
+    CertificateFiles,
+    certificate_files,
+    has_certificates,
+)
 from quicedge.config.limits import CERTIFICATE_EXPIRY_WARNING
 from quicedge.config.routes import hosts_of
-from quicedge.config.schema import Certificate, Config
+from quicedge.config.schema import Config
 from quicedge.quic.privatefile import is_private
 from quicedge.quic.tls import (
     CertificateError,
@@ -27,13 +32,13 @@ from quicedge.quic.tls import (
 def of_config(config: Config) -> Iterator[Finding]:
     """Check every certificate and key, and every routed host."""
     covered: list[ServerCertificate] = []
-    for certificate in config.tls.certificates:
+    for certificate in certificate_files(config.tls):
         yield from _certificate(certificate, covered)
-    if config.tls.certificates or config.tls.acme is not None:
+    if has_certificates(config.tls):
         yield from _hosts(config, covered)
 
 
-def _certificate(item: Certificate, covered: list[ServerCertificate]) -> Iterator[Finding]:
+def _certificate(item: CertificateFiles, covered: list[ServerCertificate]) -> Iterator[Finding]:
     subject = f"certificate {item.cert}"
     try:
         pem = read_certificate(item.cert, item.key, private=False)

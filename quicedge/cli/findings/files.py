@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from quicedge.admin.guard import TokenError, read_token
 from quicedge.cli.findings.finding import Finding, Level
 from quicedge.config import devcerts
+from quicedge.config.certificate_files import has_certificates
 from quicedge.config.schema import Config, Upstream
 from quicedge.quic.ticket_keys import SharedKeyError, read_shared_keys
 from quicedge.worker.privileges import Identity
@@ -17,7 +18,7 @@ from quicedge.worker.privileges import Identity
 
 def of_supervisor(config: Config) -> Iterator[Finding]:
     """Files that the supervisor reads with its own privileges."""
-    if not config.tls.certificates and config.tls.acme is None:
+    if not has_certificates(config.tls):
         yield _development()
     if config.tls.shared_keys is not None:
         yield _shared_keys(config.tls.shared_keys)

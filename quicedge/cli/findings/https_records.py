@@ -12,6 +12,7 @@ from typing import NamedTuple
 from quicedge.cli.dns.message import DnsError, HttpsRecord
 from quicedge.cli.dns.resolver import Answer, look_up, system_resolvers
 from quicedge.cli.findings.finding import Finding, Level
+from quicedge.config.certificate_files import certificate_files
 from quicedge.config.host_port import HostPort
 from quicedge.config.limits import HTTPS_RECORD_NAMES, HTTPS_RECORD_TTL
 from quicedge.config.listeners import HTTPS_PORT, listeners
@@ -118,7 +119,7 @@ def _hosts(config: Config, service: Service) -> list[str]:
 
 
 def _certified(config: Config) -> Iterator[str]:
-    for certificate in config.tls.certificates:
+    for certificate in certificate_files(config.tls):
         try:
             pem = read_certificate(certificate.cert, certificate.key, private=False)
             yield from sorted(parse_certificate(pem).names)
