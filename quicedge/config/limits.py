@@ -285,8 +285,8 @@ FLEET_HOPS: Final = 1
 """Hosts that a datagram may be forwarded to: the owner either has the connection or lost it."""
 
 FLEET_DATAGRAMS_PER_SECOND: Final = 50_000.0
-"""Messages to other hosts per worker: what a core can seal. Beyond, they are
-dropped: forwarding must not take more than the rest of the work."""
+"""Messages to other hosts per worker, at 8 to 11 us each half a core (`docs/scale.md`). Beyond,
+they are dropped: forwarding must leave room for the rest of the work."""
 
 FLEET_PROBE_INTERVAL: Final = 1.0
 """Seconds between probes of each peer."""
