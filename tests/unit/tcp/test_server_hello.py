@@ -9,6 +9,7 @@ import pytest
 
 from quicedge.config.groups import ALL_GROUPS, HYBRIDS
 from quicedge.quic.tls import CertificateStore
+from quicedge.tcp import server_hello
 from quicedge.tcp.openssl import UnsupportedError, known_groups, set_groups
 from quicedge.tcp.server_hello import KeyExchange, key_exchange
 from quicedge.tcp.tls import ServerContexts, TlsError
@@ -129,3 +130,15 @@ def test_a_reload_with_other_groups_makes_new_contexts() -> None:
     assert ServerContexts(store, [], None, running, groups=["x25519"]).default is running.default
     again = ServerContexts(store, [], None, running, groups=["secp256r1"])
     assert again.default is not running.default
+
+
+@pytest.mark.parametrize("group", ["x25519", "secp256r1", "secp384r1", "secp521r1"])
+def test_the_usual_server_hello_is_read_at_a_glance(
+    group: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each handshake pays for it, so that it must not go through all extensions."""
+    flight = Ends(client_context(group), server_context(CURVES)).flights[0]
+    whole = server_hello._read(flight)
+    monkeypatch.delattr(server_hello, "_read")
+    assert key_exchange(flight) == whole
+    assert whole.group is not None
