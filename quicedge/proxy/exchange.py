@@ -431,15 +431,15 @@ class Exchange:
             return
         if self.tunnel is not None:
             self.tunnel.client_sent(data)
-        if self._paused_request:
-            self._uncredited += size
+        # Whoever takes the bytes may pause or resume the request meanwhile.
+        self._uncredited += size
         if self._request_body is None:
             self._origin.write(data)
         else:
             assert self.run is not None
             self.run.guard(self._request_body.write, data)
         if not self._paused_request:
-            self._downstream.consumed(size)
+            self._credit()
 
     def request_end(self, trailers: Sequence[Field] = ()) -> None:
         """The request is complete."""
