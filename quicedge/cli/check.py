@@ -137,7 +137,7 @@ def describe_route(config: Config, route: Route) -> str:
     if route.upstream is None:
         return f"answer {route_text(route)} by {', '.join(kinds)}"
     upstream = config.upstreams[route.upstream]
-    servers = upstream.root or ", ".join(upstream.servers)
+    servers = upstream.destination
     through = f" through {', '.join(kinds)}" if kinds else ""
     return f"send {route_text(route)}{through} to {route.upstream} ({servers})"
 

@@ -115,4 +115,4 @@ def _what_follows(config: Config, route: Route) -> Iterator[str]:
         yield "  answered by the last filter"
         return
     upstream = config.upstreams[route.upstream]
-    yield f"  upstream {route.upstream} ({upstream.root or ', '.join(upstream.servers)})"
+    yield f"  upstream {route.upstream} ({upstream.destination})"

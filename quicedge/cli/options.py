@@ -6,7 +6,7 @@ import contextlib
 import functools
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import click
@@ -43,6 +43,9 @@ class Options:
     path: str | None = None
     upstream: str | None = None
     root: str | None = None
+    app: str | None = None
+    wsgi: str | None = None
+    app_directory: str | None = None
     listen: tuple[str, ...] = ()
     workers: int | None = None
     admin: str | None = None
@@ -67,29 +70,13 @@ class Options:
 
 
 def config_options(run: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--config`, `--upstream` and `--root`, with their options; a command gets `Options`."""
+    """Add the options of what is served and where; a command gets them as `Options`."""
+    names = [item.name for item in fields(Options)]
 
     @functools.wraps(run)
-    def command(
-        path: str | None,
-        upstream: str | None,
-        root: str | None,
-        listen: tuple[str, ...],
-        workers: int | None,
-        admin: str | None,
-        hosts: tuple[str, ...],
-        email: str | None,
-        agree_to_terms: bool,
-        staging: bool,
-        listing: bool,
-        spa: bool,
-        **others: Any,
-    ) -> Any:
-        options = Options(
-            path, upstream, root, listen, workers, admin, hosts, email, agree_to_terms, staging,
-            listing, spa,
-        )  # fmt: skip
-        return run(options, **others)
+    def command(**given: Any) -> Any:
+        options = Options(**{name: given.pop(name) for name in names})
+        return run(options, **given)
 
     for option in (
         click.option(
@@ -137,6 +124,18 @@ def config_options(run: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--listing", is_flag=True, help="With --root: list directories without an index."
         ),
+        click.option(
+            "--app-dir",
+            "app_directory",
+            metavar="DIRECTORY",
+            help="Import the application from this directory [default: the current one].",
+        ),
+        click.option("--wsgi", metavar="NAME", help="Serve this WSGI application: module:app."),
+        click.option(
+            "--app",
+            metavar="NAME",
+            help="Serve this ASGI application: module:app, or module:factory().",
+        ),
         click.option("--root", metavar="DIRECTORY", help="Serve static files from this directory."),
         click.option(
             "--upstream",
@@ -158,8 +157,19 @@ def make_config(options: Options, *, machine: bool = True) -> Config:
     For `machine` see `load_config`.
     """
     path = options.path
-    if sum(option is not None for option in (path, options.upstream, options.root)) != 1:
-        raise click.UsageError("specify one of --config FILE, --upstream URL and --root DIRECTORY")
+    served = (path, options.upstream, options.root, options.app, options.wsgi)
+    if sum(option is not None for option in served) != 1:
+        raise click.UsageError(
+            "specify one of --config FILE, --upstream URL, --root DIRECTORY, --app NAME and "
+            "--wsgi NAME"
+        )
+    if options.app_directory is not None and options.app is options.wsgi is None:
+        raise click.UsageError("--app-dir requires --app or --wsgi")
+    application = None
+    if options.app is not None:
+        application = ("asgi", options.app)
+    elif options.wsgi is not None:
+        application = ("wsgi", options.wsgi)
     if bool(options.hosts) != (options.email is not None):
         raise click.UsageError("--host and --email require each other")
     if options.email is None and (options.agree_to_terms or options.staging):
@@ -173,6 +183,8 @@ def make_config(options: Options, *, machine: bool = True) -> Config:
             return config_from_options(
                 options.upstream,
                 root=options.root,
+                application=application,
+                app_directory=options.app_directory,
                 listing=options.listing,
                 spa=options.spa,
                 listen=list(options.listen) or default,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -13,11 +14,19 @@ from quicedge.config.listeners import listeners
 
 @click.command()
 @config_options
-def command(options: Options) -> None:
+@click.option("--reload", is_flag=True, help="Start again when the application's code changes.")
+def command(options: Options, reload: bool) -> None:
     """Run the edge until SIGTERM.
 
     Without configured certificates, a development certificate is created under certs/.
     """
+    if reload:
+        if options.app is options.wsgi is None:
+            raise click.UsageError("--reload requires --app or --wsgi")
+        from quicedge.cli.watch import serve_with_reload
+
+        arguments = [argument for argument in sys.argv[1:] if argument != "--reload"]
+        serve_with_reload(arguments, Path(options.app_directory or "."))
     import quicedge.plain_structlog  # noqa: F401  before all others
     from quicedge.supervisor import run
 

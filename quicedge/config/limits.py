@@ -928,6 +928,22 @@ UPSTREAM_H2_FRAMES_PER_TURN: Final = 256
 """Frames of one HTTP/2 origin connection that are handled per event loop iteration: 3 ms of it. The
 256 KB that are read at once hold fewer, unless most are below 1 KB."""
 
+APP_MAX_REQUESTS: Final = 1000
+"""Calls of an application in one worker; further requests wait."""
+
+APP_STARTUP_TIMEOUT: Final = 20.0
+"""Seconds that the startup of an application may take; less than WORKER_START_TIMEOUT."""
+
+APP_SHUTDOWN_TIMEOUT: Final = 2.0
+"""Seconds that the shutdown of an application may take; less than STOP_GRACE."""
+
+APP_WEBSOCKET_MAX_MESSAGE: Final = 16 * 1024 * 1024
+"""Bytes of a message from a client, decompressed; beyond: close with 1009. As uvicorn's default."""
+
+APP_WEBSOCKET_PING_INTERVAL: Final = 20.0
+"""Seconds between two pings to the client of an application; one without any answer until the next
+ends the WebSocket. As uvicorn's default."""
+
 STATIC_READ_SIZE: Final = 64 * 1024
 """Bytes per read of a file: a GSO batch, and the whole of most pages."""
 

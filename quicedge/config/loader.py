@@ -106,6 +106,8 @@ def config_from_options(
     root: str | None = None,
     listing: bool = False,
     spa: bool = False,
+    application: tuple[str, str] | None = None,
+    app_directory: str | None = None,
     listen: list[str] | None = None,
     workers: int | None = None,
     admin: str | None = None,
@@ -113,20 +115,29 @@ def config_from_options(
     acme: dict[str, Any] | None = None,
     state_directory: str | None = None,
 ) -> Config:
-    """The configuration for `quicedge serve --upstream URL` or `--root DIRECTORY`.
+    """The configuration for `quicedge serve --upstream URL`, `--root DIRECTORY` or `--app NAME`.
+
+    `application`: its kind (`asgi`, `wsgi`) and name.
 
     Raises ConfigError, which names options instead of keys. `acme`: keys of `[tls.acme]`. Files are
     compressed, or sent in compressed form where there is one.
     """
+    default: dict[str, Any]
+    if application is not None:
+        default = {application[0]: application[1]}
+        if app_directory is not None:
+            default["app_directory"] = app_directory
+    elif root is not None:
+        default = {"root": root, "precompressed": ["zstd", "br", "gzip"], "listing": listing}
+        if spa:
+            default["fallback"] = "/index.html"
+    else:
+        default = {"servers": [upstream]}
     document: dict[str, Any] = {
-        "upstreams": {"default": {"servers": [upstream]}},
+        "upstreams": {"default": default},
         "routes": [{"upstream": "default", "host": host} for host in hosts or ["*"]],
     }
     if root is not None:
-        site = {"root": root, "precompressed": ["zstd", "br", "gzip"], "listing": listing}
-        if spa:
-            site["fallback"] = "/index.html"
-        document["upstreams"]["default"] = site
         document["filters"] = [{"compress": {}}]
     if acme is not None:
         document["tls"] = {"acme": acme}
@@ -147,6 +158,8 @@ def config_from_options(
 _OPTIONS = {
     "upstreams.default.servers[0]": "--upstream",
     "upstreams.default.root": "--root",
+    "upstreams.default.asgi": "--app",
+    "upstreams.default.wsgi": "--wsgi",
     "admin.listen": "--admin",
     "listen": "--listen",
     "workers": "--workers",
@@ -200,7 +213,12 @@ def _absolute(config: Config, directory: Path) -> Config:
         secret_file=at(config.fleet.secret_file),
     )
     upstreams = {
-        name: replace(item, tls_ca=at(item.tls_ca), root=at(item.root))
+        name: replace(
+            item,
+            tls_ca=at(item.tls_ca),
+            root=at(item.root),
+            app_directory=at(item.app_directory or ".") if item.is_application else None,
+        )
         for name, item in config.upstreams.items()
     }
     filters = [entry.with_paths(at) for entry in config.filters]

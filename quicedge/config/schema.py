@@ -252,7 +252,7 @@ class Fleet(_Section, frozen=True):
 
 
 class Upstream(_Section, frozen=True):
-    """A named group of origin servers, or a directory of files."""
+    """A named group of origin servers, a directory of files, or an application."""
 
     servers: list[str] = field(default_factory=list)
     """`http://host:port`, `https://host`, `unix:/path` (HTTP over a unix socket)."""
@@ -274,6 +274,17 @@ class Upstream(_Section, frozen=True):
     """Cache-Control by pattern of paths (`*.html`, `/assets/**`); the first that matches."""
     mime_types: dict[str, str] = field(default_factory=dict)
     """Media types by extension, in addition to the usual ones."""
+    asgi: str | None = None
+    """ASGI application that each worker runs, instead of servers: `module:attribute`, or
+    `module:factory()`."""
+    wsgi: str | None = None
+    """WSGI application, likewise; requires the extra `wsgi`."""
+    app_directory: str | None = None
+    """Where the application is imported from; default: the directory of the configuration."""
+    root_path: str = ""
+    """Path below which the application is mounted (`root_path` of its scope)."""
+    max_requests: Count = limits.APP_MAX_REQUESTS
+    """Calls of the application per worker that run at once; further requests wait."""
     protocol: OriginProtocol = OriginProtocol.AUTO
     """`auto`: ALPN on https, HTTP/1.1 on http; `h2` on http means prior knowledge (h2c)."""
     balance: Balance = Balance.ROUND_ROBIN
@@ -300,6 +311,16 @@ class Upstream(_Section, frozen=True):
 
     Each connection then carries the requests of one client address and port.
     """
+
+    @property
+    def is_application(self) -> bool:
+        """Whether the worker runs the origin itself."""
+        return self.asgi is not None or self.wsgi is not None
+
+    @property
+    def destination(self) -> str:
+        """Where requests go, for people."""
+        return self.root or self.asgi or self.wsgi or ", ".join(self.servers)
 
 
 class TlsFacts(_Section, frozen=True):

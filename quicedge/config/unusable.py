@@ -11,4 +11,5 @@ class UnusableError(ValueError):
             named = f"{reason.filename}: " if isinstance(reason.filename, str) else ""
             reason = f"{named}{reason.strerror or reason}"
         self.key = key
+        self.reason = str(reason)
         super().__init__(f"{key}: {reason}")

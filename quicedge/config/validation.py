@@ -459,6 +459,24 @@ def _host(host: str) -> str | None:
     return f": the part after *. {problem}"
 
 
+_OF_APPLICATIONS = frozenset(("app_directory", "first_byte_timeout", "max_requests", "root_path"))
+_REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*(\(\))?")
+
+
+def _application(where: str, upstream: Upstream, written: Document) -> Iterator[Problem]:
+    kind = "asgi" if upstream.asgi is not None else "wsgi"
+    for key in written:
+        if key != kind and key not in _OF_APPLICATIONS:
+            yield Problem(join(where, key), f"has no effect with {kind}")
+    reference = upstream.asgi or upstream.wsgi or ""
+    if not _REFERENCE.fullmatch(reference):
+        mend = f"write {reference}:app" if reference.isidentifier() else "such as 'main:app'"
+        yield Problem(join(where, kind), f"{reference!r} is not module:attribute; {mend}")
+    path = upstream.root_path
+    if path and (not _SEGMENT.fullmatch(path) or path[0] != "/" or path[-1] == "/"):
+        yield Problem(join(where, "root_path"), f"{path!r} is not a path such as /api")
+
+
 def _upstream(where: str, upstream: Upstream, written: Document) -> Iterator[Problem]:
     if upstream.root is not None:
         yield from site_problems(where, upstream)
@@ -469,8 +487,16 @@ def _upstream(where: str, upstream: Upstream, written: Document) -> Iterator[Pro
     for key in written:
         if key in SITE_KEYS:
             yield Problem(join(where, key), "has no effect without root")
+    if upstream.is_application:
+        yield from _application(where, upstream, written)
+        return
+    for key in ("app_directory", "root_path", "max_requests"):
+        if key in written:
+            yield Problem(join(where, key), "has no effect without asgi or wsgi")
     if not upstream.servers:
-        yield Problem(join(where, "servers"), "at least one server, or root, is required")
+        yield Problem(
+            join(where, "servers"), "at least one server, or root, asgi or wsgi, is required"
+        )
     path = upstream.health_path
     if path is None:
         if "health_interval" in written:

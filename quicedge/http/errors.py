@@ -136,6 +136,8 @@ class OriginFailure(StrEnum):
     OVERLOADED = "overloaded"
     NO_TUNNEL = "no_tunnel"
     """It does not switch protocols, or does not offer extended CONNECT (RFC 8441)."""
+    APPLICATION = "application"
+    """An application of this process raised an exception or gave no response."""
     STALLED = "stalled"
     """The client made no progress while other requests waited for the connection."""
 
@@ -151,6 +153,7 @@ class OriginFailure(StrEnum):
 
 
 _FAILURE_STATUS = {
+    OriginFailure.APPLICATION: 500,
     OriginFailure.CONNECT_TIMEOUT: 504,
     OriginFailure.FIRST_BYTE_TIMEOUT: 504,
     OriginFailure.IDLE_TIMEOUT: 504,

@@ -132,6 +132,11 @@ class Upstream:
         return self._balancer.choose(candidates, request) if candidates else None
 
     @property
+    def is_usable(self) -> bool:
+        """Whether a reload may keep it."""
+        return True
+
+    @property
     def is_contended(self) -> bool:
         """Whether requests wait for resources that others hold."""
         return any(pool.is_contended for pool in self._pools)

@@ -104,6 +104,11 @@ class StaticUpstream:
         stream.holds_file = True
 
     @property
+    def is_usable(self) -> bool:
+        """Whether a reload may keep it."""
+        return True
+
+    @property
     def is_contended(self) -> bool:
         """Whether requests wait for resources that others hold."""
         return bool(self._waiting)

@@ -35,7 +35,12 @@ class UnusableUpstream:
         peer: Peer | None = None,
     ) -> OriginStream:
         """Fail a request; the handler is called after this returns."""
-        return _FailedStream(self, handler)
+        return FailedStream(self.loop, handler, UpstreamError(OriginFailure.NO_SERVER, self.reason))
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a reload may keep it."""
+        return False
 
     @property
     def is_contended(self) -> bool:
@@ -56,7 +61,7 @@ class UnusableUpstream:
         """Nothing to do."""
 
 
-class _FailedStream:
+class FailedStream:
     """The `OriginStream` of a failed request."""
 
     stalled = False
@@ -67,10 +72,10 @@ class _FailedStream:
     scheme = ""
     retries = 0
 
-    def __init__(self, upstream: UnusableUpstream, handler: ResponseHandler) -> None:
-        self._telling = upstream.loop.call_soon(
-            handler.failed, UpstreamError(OriginFailure.NO_SERVER, upstream.reason)
-        )
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, handler: ResponseHandler, error: UpstreamError
+    ) -> None:
+        self._telling = loop.call_soon(handler.failed, error)
 
     def write(self, data: bytes) -> None:
         """Ignored."""

@@ -235,6 +235,10 @@ class Edge:
             )
             self._loop.add_reader(sock.fileno(), self._readable, sock)
 
+    async def start(self) -> None:
+        """Wait until the applications of the configuration have started; raises UnusableError."""
+        await self._proposal.start()
+
     # --- configuration ------------------------------------------------------------------------
 
     def propose(self, config: Config, certificates: CertificateStore) -> Proposal:
@@ -272,6 +276,7 @@ class Edge:
         self.early_data.configure(config)
 
     def _use(self, proposal: Proposal) -> None:
+        self._proposal = proposal
         config = self.config = proposal.config
         self.h3_settings = H3Settings(
             qpack_max_table_capacity=config.http3.qpack_max_table_capacity,

@@ -220,6 +220,7 @@ class _Worker:
         spec = self._spec
         try:
             self._build()
+            await self._edge.start()
         except UnusableError as error:
             raise StartError(str(error)) from error
         except Exception as error:
@@ -391,7 +392,7 @@ class _Worker:
             log.exception("drain failed; closing at once")
         self._ended.set()
 
-    def prepare_settings(self, settings: Settings) -> None:
+    async def prepare_settings(self, settings: Settings) -> None:
         self.abort_settings()
         try:
             logs = self._logs.successor(settings.config.log)
@@ -403,7 +404,14 @@ class _Worker:
                 raise
         except (UnusableError, CertificateError) as error:
             raise ControlError(str(error)) from error
-        self._prepared = _Prepared(logs, proposal, settings.shared_keys, settings.fleet)
+        prepared = _Prepared(logs, proposal, settings.shared_keys, settings.fleet)
+        self._prepared = prepared
+        try:
+            await proposal.start()
+        except UnusableError as error:
+            if self._prepared is prepared:
+                self.abort_settings()
+            raise ControlError(str(error)) from error
 
     def commit_settings(self) -> None:
         prepared, self._prepared = self._prepared, None

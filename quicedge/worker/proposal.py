@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 
@@ -24,9 +24,12 @@ from quicedge.upstream.static import StaticUpstream
 from quicedge.upstream.unusable import UnusableUpstream
 from quicedge.worker.tcp_front import Contexts, build_contexts
 
+if TYPE_CHECKING:
+    from quicedge.upstream.asgi.upstream import AsgiUpstream
+
 log = structlog.get_logger(__name__)
 
-AnyUpstream: TypeAlias = Upstream | StaticUpstream | UnusableUpstream
+AnyUpstream: TypeAlias = "Upstream | AsgiUpstream | StaticUpstream | UnusableUpstream"
 
 
 class Proposal:
@@ -60,6 +63,8 @@ class Proposal:
         self.router = Router(config.routes)
         self.upstreams: dict[str, AnyUpstream] = {}
         self._built: list[AnyUpstream] = []
+        self._applications: list[AsgiUpstream] = []
+        """Those of `_built` that run in this process."""
         self._tolerant = tolerant
         self._loop = loop
         try:
@@ -80,19 +85,29 @@ class Proposal:
         for upstream in self._built:
             upstream.retire()
 
+    async def start(self) -> None:
+        """Wait until the applications that were built for this proposal have started.
+
+        Raises UnusableError; the proposal is then dropped. If tolerant, such an application answers
+        503 instead.
+        """
+        for application in self._applications:
+            try:
+                await application.start()
+            except UnusableError as error:
+                if not self._tolerant:
+                    self.drop()
+                    raise
+                log.error("application not started; its routes answer 503", reason=str(error))
+
     def _upstream(
         self, name: str, config: UpstreamConfig, current: AnyUpstream | None
     ) -> AnyUpstream:
-        if (
-            current is not None
-            and current.config == config
-            and not isinstance(current, UnusableUpstream)
-        ):
+        if current is not None and current.config == config and current.is_usable:
             return current
-        kind = Upstream if config.root is None else StaticUpstream
         built: AnyUpstream
         try:
-            built = kind(name, config, loop=self._loop)
+            built = self._build(name, config)
         except UnusableError as error:
             if not self._tolerant:
                 raise
@@ -100,6 +115,17 @@ class Proposal:
             built = UnusableUpstream(name, config, str(error), loop=self._loop)
         self._built.append(built)
         return built
+
+    def _build(self, name: str, config: UpstreamConfig) -> AnyUpstream:
+        if config.is_application:
+            # Imported only where it is needed: most edges run no application.
+            from quicedge.upstream.asgi.upstream import AsgiUpstream
+
+            application = AsgiUpstream(name, config, loop=self._loop)
+            self._applications.append(application)
+            return application
+        kind = Upstream if config.root is None else StaticUpstream
+        return kind(name, config, loop=self._loop)
 
     def _quic(self, alpn_protocols: Sequence[str]) -> QuicConfiguration:
         try:

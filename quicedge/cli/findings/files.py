@@ -12,6 +12,7 @@ from quicedge.cli.findings.finding import Finding, Level
 from quicedge.config import devcerts
 from quicedge.config.certificate_files import has_certificates
 from quicedge.config.schema import Config, Upstream
+from quicedge.config.unusable import UnusableError
 from quicedge.quic.ticket_keys import SharedKeyError, read_shared_keys
 from quicedge.worker.privileges import Identity
 
@@ -42,6 +43,8 @@ def of_workers(config: Config, identity: Identity | None) -> Iterator[Finding]:
     for name, upstream in config.upstreams.items():
         if upstream.root is not None:
             yield _root(name, upstream.root)
+        elif upstream.is_application:
+            yield _application(name, upstream)
         elif upstream.tls_ca is not None:
             yield _authority(name, upstream, upstream.tls_ca)
 
@@ -117,6 +120,18 @@ def _root(name: str, root: str) -> Finding:
             "create it, grant that user access, or choose another root",
         )  # fmt: skip
     return Finding(Level.OK, subject, "is a readable directory")
+
+
+def _application(name: str, upstream: Upstream) -> Finding:
+    """Import it as a worker does; its startup is left to workers."""
+    from quicedge.upstream.asgi.application import load
+
+    subject = f"upstream {name} {upstream.asgi or upstream.wsgi}"
+    try:
+        load(name, upstream)
+    except UnusableError as error:
+        return Finding(Level.ERROR, subject, error.reason)
+    return Finding(Level.OK, subject, "is an application")
 
 
 def _authority(name: str, upstream: Upstream, path: str) -> Finding:

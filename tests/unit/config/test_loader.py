@@ -229,7 +229,7 @@ def test_a_root_takes_the_place_of_servers(tmp_path: Path) -> None:
         "upstreams.app.root: /etc/quicedge/www is not a directory",
     ]
     assert problems(upstreams={"app": {}}) == [
-        "upstreams.app.servers: at least one server, or root, is required"
+        "upstreams.app.servers: at least one server, or root, asgi or wsgi, is required"
     ]
 
 
