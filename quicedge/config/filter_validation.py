@@ -282,6 +282,10 @@ def _buffer(where: str, settings: filters.Buffer) -> Iterator[Problem]:
         yield Problem(f"{where}.max_size", f"is less than memory ({settings.memory})")
 
 
+def _early_hints(where: str, settings: filters.EarlyHints) -> Iterator[Problem]:
+    return iter(())
+
+
 def _error_pages(where: str, settings: filters.ErrorPages) -> Iterator[Problem]:
     if not settings.pages:
         yield Problem(f"{where}.pages", "must not be empty")
@@ -313,6 +317,7 @@ _CHECKS: dict[str, Check] = {
     "basic_auth": _basic_auth,
     "forward_auth": _forward_auth,
     "buffer": _buffer,
+    "early_hints": _early_hints,
     "error_pages": _error_pages,
     "maintenance": _maintenance,
     "redirect": _redirect,

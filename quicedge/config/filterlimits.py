@@ -75,3 +75,15 @@ answered 503 and origins wait."""
 
 BUFFER_PIECE: Final = 64 * 1024
 """Bytes of a buffered body that are passed on at once, before other work runs."""
+
+HINTS_REMEMBERED: Final = 1024
+"""Pages whose Link fields are remembered, per filter: those asked for last."""
+
+HINTS_PER_PAGE: Final = 16
+"""Links of a page that are sent as early hints: more than a browser starts at once."""
+
+HINTS_MAX_SIZE: Final = 2 * 1024
+"""Bytes of the links of a page that are remembered."""
+
+HINTS_MAX_PATH: Final = 512
+"""Bytes of a path whose links are remembered."""

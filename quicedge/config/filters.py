@@ -186,6 +186,10 @@ class Buffer(Section, frozen=True):
     """Bytes per body; longer requests are answered 413, of longer responses the origin waits."""
 
 
+class EarlyHints(Section, frozen=True):
+    """Send 103 (Early Hints) with the links that the page had the last time."""
+
+
 class ErrorPages(Section, frozen=True):
     """Send pages in place of error responses."""
 
@@ -223,6 +227,7 @@ class FilterEntry(Section, frozen=True):
     basic_auth: BasicAuth | None = None
     forward_auth: ForwardAuth | None = None
     buffer: Buffer | None = None
+    early_hints: EarlyHints | None = None
     error_pages: ErrorPages | None = None
     maintenance: Maintenance | None = None
 

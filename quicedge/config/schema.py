@@ -366,6 +366,12 @@ class Route(_Section, frozen=True):
     """Bytes of path and query; overrides `[limits]`."""
     requests: list[RequestRate] = field(default_factory=list)
     """Request rates of this route, in addition to those of `[limits]`."""
+    first_byte_timeout: Seconds | None = None
+    """From the end of a request to the response head; overrides that of the upstream."""
+    idle_timeout: Seconds | None = None
+    """Between two reads of a response; overrides that of the upstream."""
+    retries: Annotated[int, Meta(ge=0, le=100)] | None = None
+    """Overrides those of the upstream."""
     upgrade: list[str] = field(default_factory=lambda: ["websocket"])
     """Protocols that clients may switch to (Upgrade, extended CONNECT); empty: none."""
     tunnel_idle_timeout: Seconds = limits.TUNNEL_IDLE_TIMEOUT

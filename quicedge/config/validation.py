@@ -397,6 +397,11 @@ def _destination(where: str, route: Route, config: Config) -> Iterator[Problem]:
         yield Problem(f"{where}.upstream", f"unknown upstream {route.upstream!r}{near}")
     elif answered:
         yield Problem(f"{where}.upstream", "has no effect: a filter answers all requests")
+    named = config.upstreams.get(route.upstream or "")
+    if named is None or named.root is not None:
+        for key in ("first_byte_timeout", "idle_timeout", "retries"):
+            if getattr(route, key) is not None:
+                yield Problem(join(where, key), "has no effect: the route has no servers")
 
 
 def _place(where: str, route: Route) -> Iterator[Problem]:

@@ -27,6 +27,8 @@ from quicedge.proxy.tunnels import Tunnels
 from quicedge.telemetry.access import AccessLog
 from quicedge.telemetry.metrics import Metrics
 from quicedge.telemetry.outcomes import Outcome
+from quicedge.upstream.group import Upstream
+from quicedge.upstream.limited import LimitedUpstream, overrides_of
 
 
 class AnyUpstream(Origin, Protocol):
@@ -74,6 +76,8 @@ class Gateway:
         self._filters = FilterChain()
         self._chains: dict[int, FilterChain] = {}
         """Of routes with filters of their own, by identity."""
+        self._limited: dict[int, Origin] = {}
+        """The upstreams of routes with timeouts or retries of their own, by identity."""
 
     def use(
         self,
@@ -85,6 +89,7 @@ class Gateway:
         """Apply a configuration to new requests; running exchanges keep theirs."""
         self._router = router
         self._upstreams = upstreams
+        self._limited = _limited(config, upstreams)
         self._filters = build_filters(config, self._spans, self.date)
         self._chains = {
             route: self._filters.with_phases(Phases(filters, self.now))
@@ -112,7 +117,9 @@ class Gateway:
             exchange.refuse(404, Outcome.NO_ROUTE)
         elif not self.policy.refuses(exchange):
             name = exchange.route.upstream
-            upstream = None if name is None else self._upstreams[name]
+            upstream: Origin | None = None if name is None else self._upstreams[name]
+            if self._limited:
+                upstream = self._limited.get(id(exchange.route), upstream)
             if exchange.request.protocol is None:
                 exchange.start(upstream)
             else:
@@ -185,6 +192,18 @@ class Gateway:
     def servers(self) -> dict[str, dict[str, dict[str, int]]]:
         """Gauges and counters per upstream and server."""
         return {name: upstream.stats() for name, upstream in self._upstreams.items()}
+
+
+def _limited(config: Config, upstreams: Mapping[str, AnyUpstream]) -> dict[int, Origin]:
+    """The upstreams of the routes that have limits of their own."""
+    found: dict[int, Origin] = {}
+    for route in config.routes:
+        overrides = overrides_of(route)
+        if overrides and route.upstream is not None:
+            upstream = upstreams[route.upstream]
+            if isinstance(upstream, Upstream):  # others have neither timeouts nor retries
+                found[id(route)] = LimitedUpstream(upstream, overrides)
+    return found
 
 
 def _answer(exchange: Exchange, own: LocalReply) -> None:

@@ -164,6 +164,8 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
         upstream = "" if answers else f'upstream = "{case.upstream}"\n'
         routes += f'\n[[routes]]\npath = "/{name}"\n{upstream}filters = [{case.filters}]\n'
     routes += f'[upstreams.gone]\nservers = ["http://127.0.0.1:{free_port()}"]\n'
+    routes += '[[routes]]\npath = "/early_hints"\nupstream = "app"\n'
+    routes += "filters = [{ early_hints = {} }]\n"
     directory = tmp_path_factory.mktemp("filters")
     routes += '[upstreams.site]\nroot = "www"\nclean_urls = true\nprecompressed = ["br"]\n'
     routes += 'cache_control = { "*.html" = "no-cache" }\n'
@@ -173,6 +175,22 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
     (directory / "page.html").write_text("<p>nothing here")
     with edge(directory, f"http://127.0.0.1:{port}", routes) as running:
         yield Setting(running, port)
+
+
+@pytest.mark.parametrize("version", CLIENTS)
+async def test_early_hints_are_sent_from_the_second_time_on(setting: Setting, version: str) -> None:
+    path = f"/early_hints/{version}".encode()
+    case = Case(
+        "answer",
+        fields=[(b"sec-fetch-mode", b"navigate")],
+        response_fields=[(b"link", b"</app.css>; rel=preload; as=style")],
+    )
+    async with origin(http1(case, arrivals := Arrivals()), port=setting.origin_port):
+        first = await exchange(version, setting.edge.port, case, path, arrivals.first)
+        again = await exchange(version, setting.edge.port, case, path, arrivals.first)
+    assert (first.status, first.interim) == (200, [])
+    assert (again.status, bytes(again.body)) == (200, b"hello")
+    assert again.interim == ([] if version == "http/1.1" else [103])
 
 
 @pytest.mark.parametrize("name", CASES)

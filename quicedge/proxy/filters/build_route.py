@@ -21,6 +21,7 @@ from quicedge.proxy.filters.basic_auth import BasicAuth
 from quicedge.proxy.filters.buffer import Buffer
 from quicedge.proxy.filters.compress import MODULES, Compress, compressing_pool
 from quicedge.proxy.filters.cors import Cors
+from quicedge.proxy.filters.early_hints import EarlyHints
 from quicedge.proxy.filters.forward_auth import ForwardAuth
 from quicedge.proxy.filters.headers import RequestHeaders, ResponseHeaders
 from quicedge.proxy.filters.pages import ErrorPages, Maintenance, Page
@@ -195,6 +196,7 @@ _BUILDERS: dict[str, Builder] = {
     "basic_auth": _basic_auth,
     "forward_auth": _forward_auth,
     "buffer": _buffer,
+    "early_hints": _simple(EarlyHints),
     "error_pages": _error_pages,
     "maintenance": _maintenance,
 }

@@ -135,6 +135,18 @@ def test_a_site_is_refused(tmp_path: Path, text: str, message: str) -> None:
     assert "quicedge.toml:3: " in str(caught.value)
 
 
+def test_limits_of_a_route_without_servers_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "quicedge.toml"
+    file.write_text(
+        "[upstreams.app]\nroot = '.'\n[[routes]]\nupstream = 'app'\nretries = 2\n[[routes]]\n"
+        "host = 'a.test'\nidle_timeout = 1\nfilters = [{ redirect = { to = '/' } }]\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_config(file)
+    assert "toml:5: routes[0].retries: has no effect: the route has no servers" in str(caught.value)
+    assert "toml:8: routes[1].idle_timeout: has no effect" in str(caught.value)
+
+
 def test_keys_of_sites_are_refused_for_servers(tmp_path: Path) -> None:
     file = tmp_path / "quicedge.toml"
     file.write_text(HEAD.replace("[[routes]]", "listing = true\n[[routes]]") + 'upstream = "app"')

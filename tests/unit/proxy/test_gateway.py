@@ -9,6 +9,7 @@ import pytest
 
 from quicedge.config.limits import LOGGED_VALUE
 from quicedge.config.schema import Config, Limits, Otel, RequestRate, Route
+from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.http.message import Field, Request, Response
 from quicedge.http.validation import MessageError
 from quicedge.proxy.exchange import Exchange
@@ -18,6 +19,8 @@ from quicedge.proxy.router import Router
 from quicedge.proxy.spans import SpanRecorder
 from quicedge.telemetry.access import AccessRecord
 from quicedge.telemetry.outcomes import Outcome, Refusal
+from quicedge.upstream.group import Upstream as Group
+from quicedge.upstream.stream import UpstreamStream
 from tests.support.client_info import StubClient
 
 ROUTES = [Route(upstream="app", host="a.test"), Route(upstream="app", host="a.test", path="/x")]
@@ -235,3 +238,23 @@ async def test_upstreams_with_requests_that_wait_are_told_to_reclaim() -> None:
     world.gateway.reclaim()
     assert world.upstream.reclaimed == 1
     assert world.gateway.servers() == {"app": {"127.0.0.1:8000": {"active": 0}}}
+
+
+async def test_a_route_with_limits_of_its_own_shares_the_servers_of_its_upstream() -> None:
+    routes = [Route(upstream="app"), Route(upstream="app", path="/slow", first_byte_timeout=300.0)]
+    server = UpstreamConfig(servers=["http://127.0.0.1:9"])
+    config = Config(routes=routes, upstreams={"app": server})
+    world = World()
+    group = Group("app", server)
+    world.gateway.use(config, Router(routes), {"app": group})
+    exchange = world.ask(path=b"/slow").exchange
+    assert exchange is not None
+    stream = exchange.origin
+    assert isinstance(stream, UpstreamStream)
+    assert stream._config.first_byte_timeout == 300
+    other = world.ask(path=b"/").exchange
+    assert other is not None
+    assert isinstance(other.origin, UpstreamStream)
+    assert other.origin._config.first_byte_timeout == 60
+    assert group.servers[0].counters.requests == 2
+    await group.close()

@@ -8,7 +8,9 @@ import socket
 import pytest
 
 from quicedge.config import limits
+from quicedge.config.schema import Route
 from quicedge.upstream.group import Upstream
+from quicedge.upstream.limited import LimitedUpstream, overrides_of
 from tests.support.origins import (
     TIMEOUT,
     Recorder,
@@ -329,6 +331,16 @@ async def test_first_byte_timeout_runs_from_the_end_of_the_request() -> None:
         stream.end()
         assert (await recorder.over()).kind == "first_byte_timeout"
         await eventually(lambda: not group.stats()[stream.server]["open"])
+
+
+async def test_a_route_has_timeouts_and_retries_of_its_own() -> None:
+    async with origin(silent) as server, upstream(server, first_byte_timeout=60) as group:
+        route = Route(first_byte_timeout=0.1, retries=0)
+        limited = LimitedUpstream(group, overrides_of(route))
+        assert (limited.config.retries, limited.config.idle_timeout) == (0, 60)
+        recorder = Recorder()
+        limited.open(request(), recorder)
+        assert (await recorder.over()).kind == "first_byte_timeout"
 
 
 async def test_first_byte_timeout_is_not_retried() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 
 import pytest
@@ -21,7 +22,12 @@ ME = Client(b"\x01\x02\x03\x04", b"\x01\x02\x03")
 
 
 def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    """Open files without a name."""
+    count = 0
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            count += os.readlink(f"/proc/self/fd/{number}").endswith("(deleted)")
+    return count
 
 
 def world(settings: str) -> World:
@@ -162,6 +168,9 @@ async def test_an_origin_waits_when_the_buffer_is_full() -> None:
     await turns()
     assert not here.origin.paused
     assert client.body == BIG[:99_000] + BIG[:10_000]
+    here.origin.handler.end(())
+    await turns()
+    assert client.ended
 
 
 async def test_a_client_that_leaves_a_buffered_response_leaves_nothing() -> None:

@@ -1,0 +1,48 @@
+"""An upstream with the timeouts and retries of one route."""
+
+from __future__ import annotations
+
+import msgspec
+
+from quicedge.config.schema import Route
+from quicedge.http.message import Request
+from quicedge.shares import Client
+from quicedge.upstream.base import OriginStream, ResponseHandler
+from quicedge.upstream.group import Upstream
+from quicedge.upstream.proxy_header import Peer
+from quicedge.upstream.server import Server
+from quicedge.upstream.stream import UpstreamStream
+
+OVERRIDES = ("first_byte_timeout", "idle_timeout", "retries")
+"""Keys of upstreams that a route may set for its own requests."""
+
+
+def overrides_of(route: Route) -> dict[str, float]:
+    """What a route sets of its own."""
+    given = {key: getattr(route, key) for key in OVERRIDES}
+    return {key: value for key, value in given.items() if value is not None}
+
+
+class LimitedUpstream:
+    """Opens requests on the servers of another upstream, with other limits per request."""
+
+    def __init__(self, group: Upstream, overrides: dict[str, float]) -> None:
+        self.config = msgspec.structs.replace(group.config, **overrides)
+        self.loop = group.loop
+        self.deadlines = group.deadlines
+        self._group = group
+
+    def open(
+        self,
+        request: Request,
+        handler: ResponseHandler,
+        client: Client | None = None,
+        peer: Peer | None = None,
+    ) -> OriginStream:
+        """Send a client's request; failures are reported to the handler after this returns."""
+        stream = UpstreamStream(self, request, handler, client, peer)
+        stream.start()
+        return stream
+
+    def choose(self, request: Request, failed: frozenset[Server]) -> Server | None:
+        return self._group.choose(request, failed)
