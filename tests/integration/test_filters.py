@@ -9,11 +9,18 @@ from dataclasses import dataclass, field
 import pytest
 
 from quicedge.http.message import Fields
+from tests.integration.test_version_matrix import (
+    MAX_BODY,
+    check_request,
+    check_response,
+    is_settled,
+)
 from tests.support.edge import RunningEdge, edge
 from tests.support.matrix.clients import CLIENTS, exchange
 from tests.support.matrix.origins import http1
-from tests.support.matrix.spec import PIECE, Arrivals, Case, Got, Seen
-from tests.support.origins import origin
+from tests.support.matrix.spec import CASES as EXCHANGES
+from tests.support.matrix.spec import PIECE, Arrivals, Case, ClientFault, Got, Seen
+from tests.support.origins import eventually, origin
 from tests.support.peers import free_port
 
 
@@ -149,21 +156,33 @@ CASES |= {
 }
 
 
+ALL = (
+    "{ headers = { request = { set = { x-a = '{client.ip}' } }, response = { add = { x-b = '1' } "
+    "} } }, { forward_auth = { upstream = 'auth', request_headers = [] } }, "
+    "{ buffer = { response = true, max_size = 131072 } }"
+)
+"""Filters that leave exchanges as they are, with phases that take time, and a body stage."""
+
+
 class Setting:
-    def __init__(self, running: RunningEdge, port: int) -> None:
+    def __init__(self, running: RunningEdge, port: int, auth_port: int) -> None:
         self.edge = running
         self.origin_port = port
+        self.auth_port = auth_port
 
 
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
-    port = free_port()
+    port, auth_port = free_port(), free_port()
     routes = ""
     for name, case in CASES.items():
         answers = case.filters.startswith(("{ redirect", "{ respond"))
         upstream = "" if answers else f'upstream = "{case.upstream}"\n'
         routes += f'\n[[routes]]\npath = "/{name}"\n{upstream}filters = [{case.filters}]\n'
+    routes += f'[upstreams.auth]\nservers = ["http://127.0.0.1:{auth_port}"]\n'
     routes += f'[upstreams.gone]\nservers = ["http://127.0.0.1:{free_port()}"]\n'
+    routes += f'[[routes]]\npath = "/all"\nmax_body = {MAX_BODY}\nupstream = "app"\n'
+    routes += f"filters = [{ALL}]\n"
     routes += '[[routes]]\npath = "/early_hints"\nupstream = "app"\n'
     routes += "filters = [{ early_hints = {} }]\n"
     directory = tmp_path_factory.mktemp("filters")
@@ -174,7 +193,29 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
     (directory / "www" / "about.html.br").write_text("as brotli")
     (directory / "page.html").write_text("<p>nothing here")
     with edge(directory, f"http://127.0.0.1:{port}", routes) as running:
-        yield Setting(running, port)
+        yield Setting(running, port, auth_port)
+
+
+@pytest.mark.parametrize("case", EXCHANGES, ids=lambda case: case.name.replace(" ", "-"))
+@pytest.mark.parametrize("version", CLIENTS)
+async def test_an_exchange_is_the_same_through_filters(
+    setting: Setting, version: str, case: Case
+) -> None:
+    """Those of the version matrix: faults of both ends, trailers, interim responses, and so on."""
+    arrivals, permission = Arrivals(), http1(Case("yes", status=204), Arrivals())
+    async with (
+        origin(permission, port=setting.auth_port),
+        origin(http1(case, arrivals), port=setting.origin_port),
+    ):
+        got = await exchange(version, setting.edge.port, case, b"/all/x", arrivals.first)
+        if case.client is ClientFault.NONE:
+            check_response(case, got)
+        if case.reaches_the_origin:
+            await eventually(lambda: is_settled(case, arrivals.requests))
+            for request in arrivals.requests:
+                check_request(case, b"/all/x", request)
+        else:
+            assert not any(request.complete for request in arrivals.requests)
 
 
 @pytest.mark.parametrize("version", CLIENTS)

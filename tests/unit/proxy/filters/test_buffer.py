@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
+import tempfile
+from typing import IO, Any
 
 import pytest
 from hypothesis import given
@@ -21,13 +21,25 @@ BIG = bytes(range(256)) * 2000
 ME = Client(b"\x01\x02\x03\x04", b"\x01\x02\x03")
 
 
-def descriptors() -> int:
-    """Open files without a name."""
-    count = 0
-    for number in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            count += os.readlink(f"/proc/self/fd/{number}").endswith("(deleted)")
-    return count
+class Files(list[IO[bytes]]):
+    """The files that buffers have opened."""
+
+    @property
+    def open(self) -> int:
+        return sum(not file.closed for file in self)
+
+
+@pytest.fixture(autouse=True)
+def files(monkeypatch: pytest.MonkeyPatch) -> Files:
+    opened = Files()
+    make = tempfile.TemporaryFile
+
+    def note(*arguments: Any, **options: Any) -> IO[bytes]:
+        opened.append(make(*arguments, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", note)
+    return opened
 
 
 def world(settings: str) -> World:
@@ -35,8 +47,7 @@ def world(settings: str) -> World:
 
 
 @pytest.mark.parametrize("memory", [1000, 1_000_000])
-async def test_a_request_is_sent_when_it_is_complete(memory: int) -> None:
-    before = descriptors()
+async def test_a_request_is_sent_when_it_is_complete(files: Files, memory: int) -> None:
     here = world(f"request = true, memory = {memory}")
     client = here.send(method=b"POST", ended=False)
     exchange = client.exchange
@@ -55,7 +66,7 @@ async def test_a_request_is_sent_when_it_is_complete(memory: int) -> None:
     assert here.origin.trailers == [(b"x-trailer", b"1")]
     here.origin.respond(200, {}, b"ok")
     assert client.body == b"ok"
-    assert descriptors() == before
+    assert files.open == 0
 
 
 async def test_an_origin_that_is_slow_gets_a_buffered_request_at_its_pace() -> None:
@@ -101,22 +112,20 @@ async def test_a_request_without_a_body_does_not_wait() -> None:
     assert here.asked(b"content-length") is None
 
 
-async def test_a_request_beyond_the_buffer_is_refused_and_leaves_nothing() -> None:
-    before = descriptors()
+async def test_a_request_beyond_the_buffer_is_refused_and_leaves_nothing(files: Files) -> None:
     here = world("request = true, memory = 1000, max_size = 100000")
     client = here.send(method=b"POST", ended=False)
     assert client.exchange is not None
     await turns()
     client.exchange.request_data(BIG[:90_000])
-    assert descriptors() == before + 1
+    assert files.open == 1
     client.exchange.request_data(BIG[:20_000])
     assert client.status == 413
     assert not here.origin.requests
-    assert descriptors() == before
+    assert files.open == 0
 
 
-async def test_a_client_that_leaves_leaves_nothing() -> None:
-    before = descriptors()
+async def test_a_client_that_leaves_leaves_nothing(files: Files) -> None:
     here = world("request = true, memory = 1000")
     client = here.send(method=b"POST", ended=False)
     assert client.exchange is not None
@@ -124,12 +133,13 @@ async def test_a_client_that_leaves_leaves_nothing() -> None:
     client.exchange.request_data(BIG)
     client.exchange.connection_lost(Outcome.CLIENT_GONE)
     await turns()
-    assert descriptors() == before
+    assert files.open == 0
 
 
 @pytest.mark.parametrize("memory", [1000, 1_000_000])
-async def test_an_origin_is_free_before_its_client_has_the_response(memory: int) -> None:
-    before = descriptors()
+async def test_an_origin_is_free_before_its_client_has_the_response(
+    files: Files, memory: int
+) -> None:
     here = world(f"response = true, memory = {memory}")
     client = here.send()
     exchange = client.exchange
@@ -150,7 +160,7 @@ async def test_an_origin_is_free_before_its_client_has_the_response(memory: int)
     exchange.delivered()
     assert here.log.records[0].outcome is Outcome.COMPLETE
     assert not here.origin.aborted
-    assert descriptors() == before
+    assert files.open == 0
 
 
 async def test_an_origin_waits_when_the_buffer_is_full() -> None:
@@ -173,8 +183,7 @@ async def test_an_origin_waits_when_the_buffer_is_full() -> None:
     assert client.ended
 
 
-async def test_a_client_that_leaves_a_buffered_response_leaves_nothing() -> None:
-    before = descriptors()
+async def test_a_client_that_leaves_a_buffered_response_leaves_nothing(files: Files) -> None:
     here = world("response = true, memory = 0")
     client = here.send()
     assert client.exchange is not None
@@ -182,10 +191,10 @@ async def test_a_client_that_leaves_a_buffered_response_leaves_nothing() -> None
     client.exchange.pause_response()
     here.origin.handler.data(BIG)
     here.origin.handler.end(())
-    assert descriptors() == before + 1
+    assert files.open == 1
     client.exchange.connection_lost(Outcome.CLIENT_GONE)
     await asyncio.sleep(0)
-    assert descriptors() == before
+    assert files.open == 0
     assert not here.origin.aborted, "it was done"
 
 
