@@ -270,6 +270,16 @@ FLEET_CLOCK_SKEW: Final = 5.0
 FLEET_KEYS: Final = 16
 """Keys in a file of shared keys: each may be tried for every ticket that carries its name."""
 
+SHARED_KEY_PERIOD: Final = 4 * 3600.0
+"""Seconds for which a key of a directory or of Redis seals: 2**32 times (NIST SP 800-38D section
+8.3) at 300 000 handshakes per second of the whole fleet."""
+
+SHARED_KEYS_KEPT: Final = 3
+"""Former keys that still open: those of 12 hours, the lifetime of tickets and tokens."""
+
+SHARED_KEY_CHECK: Final = 30.0
+"""Seconds between looks at that store."""
+
 FLEET_STRIKES_WAITING: Final = 256
 """Connections per worker whose early data waits for the store; that of others waits for the
 handshake."""

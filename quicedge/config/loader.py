@@ -200,7 +200,9 @@ def _absolute(config: Config, directory: Path) -> Config:
         config.tls,
         acme=acme,
         keylog=at(config.tls.keylog),
-        shared_keys=at(config.tls.shared_keys),
+        shared_keys=at(config.tls.shared_keys)
+        if "://" not in (config.tls.shared_keys or "")
+        else config.tls.shared_keys,
         certificate_directories=[at(item) for item in config.tls.certificate_directories],
         certificates=[
             replace(item, cert=at(item.cert), key=at(item.key)) for item in config.tls.certificates

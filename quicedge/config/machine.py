@@ -94,6 +94,8 @@ def missing_libraries(config: Config) -> Iterator[Problem]:
     """Libraries that an optional extra installs."""
     if config.limits.redis is not None and not _are_installed(_REDIS_MODULES):
         yield Problem("limits.redis", "requires `pip install 'quicedge[redis]'`")
+    if "://" in (config.tls.shared_keys or "") and not _are_installed(_REDIS_MODULES):
+        yield Problem("tls.shared_keys", "requires `pip install 'quicedge[redis]'`")
     acme = config.tls.acme
     if acme is not None and not _are_installed(_ACME_MODULES):
         yield Problem("tls.acme", "requires `pip install 'quicedge[acme]'`")

@@ -139,7 +139,8 @@ class Tls(_Section, frozen=True):
     keylog: str | None = None
     """NSS key log file (debugging only); the SSLKEYLOGFILE variable is honoured as well."""
     shared_keys: str | None = None
-    """File of session ticket and token keys shared by all hosts of a fleet; mode 600."""
+    """Session ticket and token keys shared by all hosts of a fleet: a file of them (mode 600), or a
+    directory or `redis://host:port/db` in which they rotate by themselves."""
 
 
 class Quic(_Section, frozen=True):

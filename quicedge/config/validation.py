@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from quicedge.config.accessfields import ACCESS_FIELDS
 from quicedge.config.acmevalidation import acme_problems
@@ -26,7 +25,7 @@ from quicedge.config.filter_validation import (
     validate_filters,
 )
 from quicedge.config.filters import FilterEntry
-from quicedge.config.fleet_validation import fleet_problems
+from quicedge.config.fleet_validation import fleet_problems, redis_problems
 from quicedge.config.host_port import HostPort
 from quicedge.config.hostnames import host_problem
 from quicedge.config.limits import NEVER_TUNNELLED
@@ -296,7 +295,7 @@ def _limits(config: Config, document: Document) -> Iterator[Problem]:
     yield from _order(limits, document.get("limits", {}))
     if limits.redis is None:
         return
-    yield from _redis(limits.redis)
+    yield from redis_problems("limits.redis", limits.redis)
     rates = limits.requests or any(route.requests for route in config.routes)
     if not rates and not config.quic.early_data:
         yield Problem("limits.redis", "has no effect without request rates or quic.early_data")
@@ -313,19 +312,6 @@ def _order(limits: Limits, written: Document) -> Iterator[Problem]:
         one, other = getattr(limits, narrow), getattr(limits, wide)
         if narrow in written and None not in (one, other) and one > other:
             yield Problem(f"limits.{narrow}", f"has no effect above {wide} ({other:g})")
-
-
-def _redis(url: str) -> Iterator[Problem]:
-    if not re.match(r"rediss?://[^/]", url):
-        yield Problem("limits.redis", "is not redis://host:port or rediss://host:port")
-        return
-    try:
-        parts = urlsplit(url)
-        is_good = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_good = False
-    if not is_good or not re.fullmatch(r"/?|/[0-9]{1,5}", parts.path):
-        yield Problem("limits.redis", f"{url!r} is not redis://host:port/NUMBER")
 
 
 def _rates(where: str, rates: list[RequestRate]) -> Iterator[Problem]:

@@ -12,9 +12,11 @@ from quicedge.config.changes import changes
 from quicedge.config.limits import WORKER_FAILED_STARTS
 from quicedge.config.schema import Config
 from quicedge.config.unusable import UnusableError
+from quicedge.quic.ticket_keys import SharedKeys
 from quicedge.quic.tls import CertificateError, CertificatePem
 from quicedge.supervisor import notify
 from quicedge.supervisor.change import Change, abort_all, prepare_all
+from quicedge.supervisor.key_store import is_store
 from quicedge.supervisor.ownership import chown_logs, restore_owners
 from quicedge.supervisor.reload import (
     ReloadError,
@@ -39,7 +41,8 @@ class CurrentSettings:
     """Settings are changed one at a time, in this process and all workers or in none.
 
     `begin` returns the parts of a change to other settings, `managed` the certificates that are
-    ordered by name; `check` raises ReloadError for settings that this process could not use;
+    ordered by name, `rotated` the shared keys of a store that rotates them; `check` raises
+    ReloadError for settings that this process could not use;
     `on_change` is called with the new settings after each change. `started` must be called for
     every worker that becomes ready, `failed_to_start` for every replacement that ends before.
     """
@@ -53,6 +56,7 @@ class CurrentSettings:
         *,
         begin: Callable[[Settings], list[Change]],
         managed: Callable[[], list[CertificatePem]],
+        rotated: Callable[[], SharedKeys | None],
         check: Callable[[Settings], None],
         on_change: Callable[[Settings], Awaitable[None]],
     ) -> None:
@@ -66,6 +70,7 @@ class CurrentSettings:
         self._identity = identity
         self._begin = begin
         self._managed = managed
+        self._rotated = rotated
         self._check = check
         self._on_change = on_change
         self._lock = asyncio.Lock()
@@ -120,6 +125,9 @@ class CurrentSettings:
         settings = reread(self._path, self.config) if read is None else read(self.config)
         require_same_place(settings, self.settings)
         self._check(settings)
+        location = settings.config.tls.shared_keys
+        if location is not None and is_store(location):
+            settings = msgspec.structs.replace(settings, shared_keys=self._rotated())
         return msgspec.structs.replace(settings, managed=self._managed())
 
     async def refresh_certificates(self, *, files: bool = False) -> None:
@@ -139,16 +147,25 @@ class CurrentSettings:
             settings = msgspec.structs.replace(
                 self.settings, certificates=certificates, managed=self._managed()
             )
-            if settings == self.settings:
-                return
-            was_proven = self.settings is self._proven
-            try:
-                await self._change(settings)
-            except (ReloadError, UnusableError) as error:
-                log.error("certificates not replaced", error=str(error))
-                return
-            if was_proven:
-                self._proven = settings
+            await self._refresh(settings, "certificates not replaced")
+
+    async def refresh_shared_keys(self) -> None:
+        """Seal with the keys that have rotated, with the same configuration."""
+        async with self._lock:
+            settings = msgspec.structs.replace(self.settings, shared_keys=self._rotated())
+            await self._refresh(settings, "shared keys not replaced")
+
+    async def _refresh(self, settings: Settings, failure: str) -> None:
+        if settings == self.settings:
+            return
+        was_proven = self.settings is self._proven
+        try:
+            await self._change(settings)
+        except (ReloadError, UnusableError) as error:
+            log.error(failure, error=str(error))
+            return
+        if was_proven:
+            self._proven = settings
 
     def _differences(self, new: Settings) -> list[str]:
         """Changes of the configuration and of the files that it names."""

@@ -51,7 +51,10 @@ class _Candidate:
 
 
 class FleetDirectory(asyncio.DatagramProtocol):
-    """Probes the peers and tells `on_change` who answers, whenever that changes."""
+    """Probes the peers and tells `on_change` who answers, whenever that changes.
+
+    Nothing runs while there are none.
+    """
 
     def __init__(
         self,
@@ -72,6 +75,7 @@ class FleetDirectory(asyncio.DatagramProtocol):
         self._names: list[HostPort] = []
         self._candidates: dict[HostPort, _Candidate] = {}
         self._endpoints: dict[int, asyncio.DatagramTransport] = {}
+        self._task: asyncio.Task[None] | None = None
         self._refusals = BoundedLog(self._log_conflict, REFUSAL_LOG_INTERVAL)
 
     def configure(self, identity: FleetIdentity | None, peers: list[str]) -> None:
@@ -83,22 +87,24 @@ class FleetDirectory(asyncio.DatagramProtocol):
             self._sealer = FleetSealer(identity.secret)
             self._length = identity.server_ids().length
             self._opener = FleetOpener(identity.secret, self._length, self._wall)
+        if self._names and self._task is None:
+            self._task = asyncio.create_task(self._run())
 
-    async def run(self) -> None:
-        """Look names up and probe until cancelled."""
+    async def _run(self) -> None:
+        """Look names up and probe until there are none or it is cancelled."""
         resolved_at = float("-inf")
         names: list[HostPort] = []
-        while True:
-            if self._names:
-                now = self._clock()
-                if names != self._names or now - resolved_at >= FLEET_RESOLVE_INTERVAL:
-                    names, resolved_at = self._names, now
-                    await self._resolve(names)
-                await self._probe_all()
-            elif self._candidates:
-                self._candidates = {}
+        while self._names:
+            now = self._clock()
+            if names != self._names or now - resolved_at >= FLEET_RESOLVE_INTERVAL:
+                names, resolved_at = self._names, now
+                await self._resolve(names)
+            await self._probe_all()
             self._publish()
             await asyncio.sleep(FLEET_PROBE_INTERVAL)
+        self._task = None
+        self._candidates = {}
+        self._publish()
 
     async def _resolve(self, names: list[HostPort]) -> None:
         """Keep candidates whose name can currently not be looked up: they may still answer."""
@@ -206,6 +212,8 @@ class FleetDirectory(asyncio.DatagramProtocol):
         )
 
     def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
         for endpoint in self._endpoints.values():
             endpoint.close()
 

@@ -19,6 +19,7 @@ from quicedge.config.schema import Config, Tls
 from quicedge.quic.fleet_identity import FleetIdentityError, read_identity
 from quicedge.quic.ticket_keys import SharedKeyError, read_shared_keys
 from quicedge.quic.tls import CertificateError, CertificatePem, parse_certificate, read_certificate
+from quicedge.supervisor.key_store import is_store
 from quicedge.supervisor.workers import Worker
 from quicedge.worker.control import ControlError, Settings
 
@@ -56,7 +57,8 @@ def read_settings(config: Config) -> Settings:
         raise ReloadError("tls: no certificate is found in the files and directories configured")
     try:
         path = config.tls.shared_keys
-        shared = None if path is None else read_shared_keys(path)
+        # Those of a store change by themselves (`supervisor.key_rotation`).
+        shared = None if path is None or is_store(path) else read_shared_keys(path)
     except SharedKeyError as error:
         raise ReloadError(f"tls.shared_keys: {error}") from error
     try:

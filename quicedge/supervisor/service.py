@@ -38,6 +38,7 @@ from quicedge.supervisor.fleet import FleetDirectory
 from quicedge.supervisor.forks import Forking, can_fork
 from quicedge.supervisor.generation import Staff
 from quicedge.supervisor.generations import Generations
+from quicedge.supervisor.key_rotation import KeyRotation
 from quicedge.supervisor.pem_watch import PemWatch
 from quicedge.supervisor.reload import (
     ReloadError,
@@ -153,6 +154,7 @@ class Supervisor:
             identity,
             begin=self._begin_change,
             managed=self._managed_certificates,
+            rotated=lambda: self._key_rotation.keys,
             check=self._check_acme,
             on_change=self._changed,
         )
@@ -174,6 +176,7 @@ class Supervisor:
         """The configuration and the operator's certificates that it knows."""
         self._alt_svc = AltSvcEvidence(time.monotonic, self._tell_of_alt_svc)
         self._fleet = FleetDirectory(secret, self._tell_of_peers)
+        self._key_rotation = KeyRotation(self.current.refresh_shared_keys)
 
     async def serve(self) -> int:
         """Run until shutdown; returns 1 if the start failed or a worker was killed, else 0."""
@@ -195,7 +198,7 @@ class Supervisor:
             self._spawn(self._alt_svc.run())
             self._fleet.configure(self.current.settings.fleet, self.config.fleet.peers)
             self._spawn(PemWatch(lambda: self.config.tls, self._files_changed).run())
-            self._spawn(self._fleet.run())
+            self._key_rotation.configure(self.current.settings)
             await self._spans.configure(self.config.otel)
             self._check_acme(self.current.settings)
             await self._configure_acme()
@@ -217,6 +220,7 @@ class Supervisor:
                 await self._acme.close()
             await self._spans.close()
             self._fleet.close()
+            self._key_rotation.close()
             await self._resets.close()
             self._generations.close()
 
@@ -308,6 +312,7 @@ class Supervisor:
     async def _changed(self, settings: Settings) -> None:
         self._generations.current.settings = settings
         self._fleet.configure(settings.fleet, settings.config.fleet.peers)
+        self._key_rotation.configure(settings)
         self._certificates.use([*settings.certificates, *settings.managed])
         self._configure_alt_svc()
         await self._spans.configure(settings.config.otel)

@@ -6,7 +6,14 @@ import os
 from collections.abc import Iterator, Sequence
 
 from quicedge import native
-from quicedge.cli.findings import certificates, files, https_records, key_exchange, network
+from quicedge.cli.findings import (
+    certificates,
+    files,
+    fleet,
+    https_records,
+    key_exchange,
+    network,
+)
 from quicedge.cli.findings.finding import Finding, Level
 from quicedge.cli.findings.impersonation import run_as
 from quicedge.cli.findings.running import running_edge
@@ -33,6 +40,7 @@ def examine(
     found += key_exchange.of_config(config)
     found += https_records.of_config(config, resolvers)
     found += files.of_supervisor(config)
+    found += fleet.of_config(config)
     found += run_as(identity, lambda: files.of_workers(config, identity))
     lacking = list(missing_libraries(config))
     found += [Finding(Level.ERROR, problem.key, problem.message) for problem in lacking]

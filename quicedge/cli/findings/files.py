@@ -13,7 +13,6 @@ from quicedge.config import devcerts
 from quicedge.config.certificate_files import has_certificates
 from quicedge.config.schema import Config, Upstream
 from quicedge.config.unusable import UnusableError
-from quicedge.quic.ticket_keys import SharedKeyError, read_shared_keys
 from quicedge.worker.privileges import Identity
 
 
@@ -21,8 +20,6 @@ def of_supervisor(config: Config) -> Iterator[Finding]:
     """Files that the supervisor reads with its own privileges."""
     if not has_certificates(config.tls):
         yield _development()
-    if config.tls.shared_keys is not None:
-        yield _shared_keys(config.tls.shared_keys)
     if config.admin.enabled and config.admin.token_file is not None:
         yield _token(config.admin.token_file)
 
@@ -158,15 +155,6 @@ def _development() -> Finding:
         Level.ERROR, "tls.certificates", f"development certificate: cannot write to {directory}",
         "configure a certificate, or run where that directory is writable",
     )  # fmt: skip
-
-
-def _shared_keys(path: str) -> Finding:
-    try:
-        return Finding(Level.OK, "tls.shared_keys", str(read_shared_keys(path)).strip("<>"))
-    except SharedKeyError as error:
-        return Finding(
-            Level.ERROR, "tls.shared_keys", str(error), "generate a line with openssl rand -hex 32"
-        )
 
 
 def _token(path: str) -> Finding:

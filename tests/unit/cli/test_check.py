@@ -139,6 +139,37 @@ def test_a_fleet_is_looked_at(tmp_path: Path) -> None:
         assert "limits.redis: does not answer" in output
 
 
+def test_what_hosts_share_is_looked_at(tmp_path: Path) -> None:
+    write_certificate(tmp_path, "localhost")
+    config = write_config(tmp_path)
+    keys, secret, store = tmp_path / "ids.keys", tmp_path / "fleet.secret", tmp_path / "tickets"
+    store.mkdir(mode=0o700)
+    for file, content in ((keys, f"3 {'ab' * 16}\n1 {'cd' * 16}\n"), (secret, "ef" * 32)):
+        file.touch(mode=0o600)
+        file.write_text(content)
+    config.write_text(
+        config.read_text().replace("[tls]", '[tls]\nshared_keys = "tickets"')
+        + """
+[fleet]
+server_id = "0x1122334455667701"
+connection_id_keys = "ids.keys"
+secret_file = "fleet.secret"
+peers = ["127.0.0.1:443", "localhost:443"]
+"""
+    )
+    code, output = check(config)
+    assert code == 0, output
+    assert "fleet.server_id: 0x1122334455667701" in output
+    assert "fleet.connection_id_keys: config rotation 3 encrypts; 1 more decrypt" in output
+    assert "tickets: 2 keys, which rotate" in output
+    assert "fleet.peers[0]: 127.0.0.1:443 is an address" in output
+    keys.chmod(0o640)
+    store.chmod(0o777)
+    code, output = check(config)
+    assert code == 1
+    assert "ids.keys: mode 640" in output
+
+
 # --- files, directories, the admin API ----------------------------------------------------------
 
 

@@ -53,6 +53,23 @@ def test_what_the_section_may_not_say(section: str, expected: str) -> None:
     assert [str(problem) for problem in caught.value.problems] == [expected]
 
 
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("redis://10.0.0.9", "tls.shared_keys: in Redis requires fleet.secret_file, which encrypts "
+                             "them"),
+        ("redis://10.0.0.9/x", "tls.shared_keys: 'redis://10.0.0.9/x' is not "
+                               "redis://host:port/NUMBER"),
+        ("http://10.0.0.9", "tls.shared_keys: is not redis://host:port or rediss://host:port"),
+    ],
+)  # fmt: skip
+def test_where_ticket_keys_may_not_be(keys: str, expected: str) -> None:
+    text = f'[tls]\nshared_keys = "{keys}"\n{GOOD}'
+    with pytest.raises(ConfigError) as caught:
+        parse_config(tomllib.loads(text), "test", Path("/etc/quicedge"))
+    assert expected in [str(problem) for problem in caught.value.problems]
+
+
 def test_a_fleet_without_quic_is_refused() -> None:
     text = f'protocols = ["h2"]\n[fleet]\nserver_id = "01"\n{GOOD}'
     with pytest.raises(ConfigError, match=r"fleet\.server_id: has no effect: no address speaks h3"):

@@ -79,11 +79,9 @@ async def running(
     directory = Directory(monkeypatch)
     peers = [host.address for host in hosts] + list(more)
     directory.directory.configure(identity(b"\0\1"), peers)
-    task = asyncio.create_task(directory.directory.run())
     try:
         yield directory
     finally:
-        task.cancel()
         directory.directory.close()
         for host in hosts:
             host.close()
@@ -177,6 +175,6 @@ async def test_a_name_leads_to_all_its_addresses_again_and_again(
         assert status is not None
         assert len(status.peers) == FLEET_PEERS
         here.directory.configure(None, [])
-        await here.until(lambda: here.directory.status is None)
+        await here.until(lambda: here.directory.status is None and here.directory._task is None)
     two.close()
     three.close()
