@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from collections import deque
 from dataclasses import dataclass
 from typing import IO
@@ -92,6 +91,8 @@ class Spill:
 
     def _write(self, data: bytes) -> None:
         if self._file is None:
+            import tempfile
+
             file = tempfile.TemporaryFile(prefix="quicedge-", buffering=0)  # noqa: SIM115
             self._file = file
         if os.pwrite(self._file.fileno(), data, self._written) < len(data):

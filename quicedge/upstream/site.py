@@ -13,7 +13,6 @@ from quicedge.http.message import Field, Fields
 from quicedge.http.phrases import reason_phrase
 from quicedge.http.target import normal_path
 from quicedge.upstream.files import Directory, MovedTo, NotServed, OpenFile
-from quicedge.upstream.listing import html_listing, json_listing
 
 _SUFFIXES = {b"br": b".br", b"gzip": b".gz", b"zstd": b".zst"}
 
@@ -165,6 +164,8 @@ class Site:
         return None
 
     def _listing(self, path: bytes, fields: Sequence[Field]) -> Answer:
+        from quicedge.upstream.listing import html_listing, json_listing
+
         entries = self._directory.entries(path)
         vary = (b"vary", b"accept")
         if any(name == b"accept" and value == b"application/json" for name, value in fields):

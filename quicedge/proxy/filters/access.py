@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from quicedge.config import filters as config
 from quicedge.http.message import Request
 from quicedge.proxy.client import host_of
 from quicedge.proxy.exchange import Exchange
+from quicedge.proxy.filters.resources import Resources
 from quicedge.proxy.filters.route_filter import RequestResult, RouteFilter
 from quicedge.proxy.reply import text_reply
 from quicedge.shares.prefixes import AccessList, packed
@@ -23,3 +26,7 @@ class Access(RouteFilter):
         if self._list.permits(packed(host_of(exchange.client))):
             return request
         return text_reply(403, outcome=Outcome.DENIED)
+
+
+def build(given: config.Access, where: str, resources: Resources) -> Iterator[RouteFilter]:
+    yield Access(given)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import binascii
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 
 from quicedge.config import filters as config
 from quicedge.config.limits import RETRY_AFTER
+from quicedge.config.unusable import UnusableError
 from quicedge.http.message import Request
 from quicedge.proxy.exchange import Exchange
-from quicedge.proxy.filters.passwords import Passwords, TooManyWaiting
+from quicedge.proxy.filters.passwords import Passwords, TooManyWaiting, read_htpasswd
+from quicedge.proxy.filters.resources import Resources, reason_of
 from quicedge.proxy.filters.route_filter import RequestResult, RouteFilter
 from quicedge.proxy.reply import Reply, text_reply
 from quicedge.telemetry.outcomes import Outcome
@@ -76,3 +78,14 @@ class BasicAuth(RouteFilter):
             if user.isascii() and user.decode().isprintable():
                 fields.append((name, user.strip()))
         return request.with_fields(fields)
+
+
+def build(given: config.BasicAuth, where: str, resources: Resources) -> Iterator[RouteFilter]:
+    """Raises UnusableError if the file of users cannot be used."""
+    users = {name.encode(): hashed.encode() for name, hashed in given.users.items()}
+    if given.htpasswd is not None:
+        try:
+            users |= read_htpasswd(given.htpasswd)
+        except (OSError, ValueError) as error:
+            raise UnusableError(f"{where}.htpasswd", reason_of(given.htpasswd, error)) from None
+    yield BasicAuth(given, users)

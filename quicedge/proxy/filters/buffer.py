@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 
 from quicedge.config import filters as config
 from quicedge.http.message import Request, Response
 from quicedge.proxy.exchange import Exchange
 from quicedge.proxy.filters.buffer_stage import BufferStage
+from quicedge.proxy.filters.resources import Resources
 from quicedge.proxy.filters.route_filter import RequestResult, RouteFilter
 from quicedge.proxy.spill import Spill, SpillPools
 
@@ -51,3 +52,7 @@ class Buffer(RouteFilter):
             spill = Spill(self._settings.memory, self._pools, exchange.client.share)
             exchange.transform_response(BufferStage(spill, self._settings.max_size))
         return response
+
+
+def build(given: config.Buffer, where: str, resources: Resources) -> Iterator[RouteFilter]:
+    yield Buffer(given, resources.spilling)

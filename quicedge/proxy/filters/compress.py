@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Protocol
 
 from quicedge.config import filters as config
-from quicedge.config.filterlimits import COMPRESSING_STREAMS, ENCODINGS_REMEMBERED
+from quicedge.config.filterlimits import ENCODINGS_REMEMBERED
+from quicedge.config.unusable import UnusableError
 from quicedge.http.encodings import accept_encoding, choose
 from quicedge.http.message import Field, Fields, Response
 from quicedge.http.semantics import response_has_body
 from quicedge.http.vary import with_vary
 from quicedge.proxy.body import BodyStage
 from quicedge.proxy.exchange import Exchange
+from quicedge.proxy.filters.resources import Resources
 from quicedge.proxy.filters.route_filter import RouteFilter
 from quicedge.shares import Client, Pool
 
@@ -192,6 +195,10 @@ def _encoded(fields: Fields, coding: bytes) -> Fields:
     return kept
 
 
-def compressing_pool() -> Pool:
-    """The pool of the compressed streams of a worker."""
-    return Pool(COMPRESSING_STREAMS)
+def build(given: config.Compress, where: str, resources: Resources) -> Iterator[RouteFilter]:
+    """Raises UnusableError if the library of a chosen coding is not installed."""
+    wanted = given.encodings
+    installed = [name for name in wanted or MODULES if find_spec(MODULES[name]) is not None]
+    if wanted is not None and len(installed) < len(wanted):
+        raise UnusableError(f"{where}.encodings", "requires `pip install 'quicedge[compression]'`")
+    yield Compress(given, [name.encode() for name in installed], resources.compressing)

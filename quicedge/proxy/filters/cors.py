@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from quicedge.config import filters as config
 from quicedge.http.message import Fields, Request, Response
 from quicedge.http.vary import with_vary
 from quicedge.proxy.exchange import Exchange
+from quicedge.proxy.filters.resources import Resources
 from quicedge.proxy.filters.route_filter import RequestResult, RouteFilter
 from quicedge.proxy.reply import Reply
 
@@ -91,3 +94,7 @@ _SET = frozenset(
     )
 )  # fmt: skip
 """What the origin says of it: two answers would be none."""
+
+
+def build(given: config.Cors, where: str, resources: Resources) -> Iterator[RouteFilter]:
+    yield Cors(given)

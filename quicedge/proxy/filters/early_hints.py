@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from collections.abc import Iterator
 
 from quicedge.config import filters as config
 from quicedge.config.filterlimits import (
@@ -14,6 +15,7 @@ from quicedge.config.filterlimits import (
 )
 from quicedge.http.message import Fields, Request, Response
 from quicedge.proxy.exchange import Exchange
+from quicedge.proxy.filters.resources import Resources
 from quicedge.proxy.filters.route_filter import RouteFilter
 
 _LINK = re.compile(rb'<[^>]*>(?:[^,"]|"[^"]*")*')
@@ -97,3 +99,7 @@ def _is_private(value: bytes) -> bool:
 def _navigates(request: Request) -> bool:
     """Whether a browser loads a page: only then do hints serve any purpose."""
     return any(name == b"sec-fetch-mode" and value == b"navigate" for name, value in request.fields)
+
+
+def build(given: config.EarlyHints, where: str, resources: Resources) -> Iterator[RouteFilter]:
+    yield EarlyHints(given)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from quicedge.config import filters as config
 from quicedge.config.filterlimits import AUTH_ANSWER_MAX_SIZE
 from quicedge.http.message import Request, Response
 from quicedge.http.semantics import response_fields
 from quicedge.proxy.exchange import Exchange, Origin
+from quicedge.proxy.filters.resources import Resources
 from quicedge.proxy.filters.route_filter import RequestResult, RouteFilter
 from quicedge.proxy.filters.subrequest import ResponseTooLarge, fetch
 from quicedge.proxy.reply import Reply, text_reply
@@ -74,3 +77,7 @@ class ForwardAuth(RouteFilter):
         fields = [line for line in request.fields if line[0] not in copied]
         fields += [line for line in answer.fields if line[0] in copied]
         return request.with_fields(fields)
+
+
+def build(given: config.ForwardAuth, where: str, resources: Resources) -> Iterator[RouteFilter]:
+    yield ForwardAuth(given, resources.upstreams[given.upstream])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from quicedge.config import filters as config
 from quicedge.config.filterlimits import TEMPLATE_MAX_VALUE
 from quicedge.http.grammar import AUTHORITY
 from quicedge.http.message import Fields, Request, Response
 from quicedge.proxy.exchange import Exchange
+from quicedge.proxy.filters.resources import Resources
 from quicedge.proxy.filters.route_filter import RequestResult, RouteFilter
 from quicedge.proxy.reply import text_reply
 from quicedge.proxy.templates import Template
@@ -90,3 +91,10 @@ class ResponseHeaders(RouteFilter):
     def on_response(self, response: Response, exchange: Exchange) -> Response:
         fields = self._rules.apply(response.fields, exchange)
         return Response(response.status, fields, response.version)
+
+
+def build(given: config.Headers, where: str, resources: Resources) -> Iterator[RouteFilter]:
+    if given.request is not None:
+        yield RequestHeaders(given.request)
+    if given.response is not None:
+        yield ResponseHeaders(given.response)

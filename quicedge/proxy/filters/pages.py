@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from quicedge.config import filters as config
+from quicedge.config.filterlimits import PAGE_MAX_SIZE
+from quicedge.config.unusable import UnusableError
 from quicedge.http.media_types import content_type
 from quicedge.http.message import Fields, Request, Response
 from quicedge.proxy.client import host_of
 from quicedge.proxy.exchange import Exchange
+from quicedge.proxy.filters.resources import Resources, reason_of
 from quicedge.proxy.filters.route_filter import RequestResult, ResponseResult, RouteFilter
 from quicedge.proxy.reply import Reply, text_reply
 from quicedge.shares.prefixes import Networks, packed
@@ -79,3 +82,31 @@ class Maintenance(RouteFilter):
             return text_reply(503, list(self._fields), reason="maintenance")
         fields = [(b"content-type", self._page.media_type), *self._fields]
         return Reply(Response(503, fields), self._page.body, reason="maintenance")
+
+
+def build_error_pages(
+    given: config.ErrorPages, where: str, resources: Resources
+) -> Iterator[RouteFilter]:
+    """Raises UnusableError if a page cannot be read."""
+    pages = {key: _read_page(f"{where}.pages.{key}", name) for key, name in given.pages.items()}
+    yield ErrorPages(given, pages)
+
+
+def build_maintenance(
+    given: config.Maintenance, where: str, resources: Resources
+) -> Iterator[RouteFilter]:
+    """Raises UnusableError if the page cannot be read."""
+    yield Maintenance(
+        given, None if given.page is None else _read_page(f"{where}.page", given.page)
+    )
+
+
+def _read_page(where: str, name: str) -> Page:
+    try:
+        with open(name, "rb") as file:
+            body = file.read(PAGE_MAX_SIZE + 1)
+    except OSError as error:
+        raise UnusableError(where, reason_of(name, error)) from None
+    if len(body) > PAGE_MAX_SIZE:
+        raise UnusableError(where, f"{name} has more than {PAGE_MAX_SIZE} bytes")
+    return Page.of(name, body)

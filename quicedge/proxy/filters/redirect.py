@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from quicedge.config import filters as config
 from quicedge.config.filterlimits import TEMPLATE_MAX_VALUE
 from quicedge.http.message import Request, Response
 from quicedge.proxy.exchange import Exchange
+from quicedge.proxy.filters.resources import Resources
 from quicedge.proxy.filters.route_filter import RouteFilter
 from quicedge.proxy.reply import Reply, text_reply
 from quicedge.proxy.templates import Template
@@ -41,3 +44,13 @@ class Respond(RouteFilter):
         body = self._body.fill(exchange)
         fields = [(b"content-type", self._type)] if body else []
         return Reply(Response(self._status, fields), body)
+
+
+def build_redirect(
+    given: config.Redirect, where: str, resources: Resources
+) -> Iterator[RouteFilter]:
+    yield Redirect(given)
+
+
+def build_respond(given: config.Respond, where: str, resources: Resources) -> Iterator[RouteFilter]:
+    yield Respond(given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from quicedge.config import filters as config
 from quicedge.config.filterlimits import MATCHED_LENGTH, TEMPLATE_MAX_VALUE
@@ -11,6 +12,7 @@ from quicedge.http.grammar import AUTHORITY, PATH
 from quicedge.http.message import Request
 from quicedge.http.target import is_ambiguous, normal_path
 from quicedge.proxy.exchange import Exchange
+from quicedge.proxy.filters.resources import Resources
 from quicedge.proxy.filters.route_filter import RequestResult, RouteFilter
 from quicedge.proxy.reply import text_reply
 from quicedge.proxy.templates import Template
@@ -82,3 +84,7 @@ def _segments(prefix: str | None) -> bytes:
 def _has_dots(target: bytes) -> bool:
     path = target.partition(b"?")[0]
     return (b"/." in path or b"/%2" in path) and _DOT_SEGMENT.search(path) is not None
+
+
+def build(given: config.Rewrite, where: str, resources: Resources) -> Iterator[RouteFilter]:
+    yield Rewrite(given)

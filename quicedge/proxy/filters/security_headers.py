@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from quicedge.config import filters as config
 from quicedge.http.message import Fields, Response
 from quicedge.proxy.exchange import Exchange
+from quicedge.proxy.filters.resources import Resources
 from quicedge.proxy.filters.route_filter import RouteFilter
 
 
@@ -33,3 +36,7 @@ class SecurityHeaders(RouteFilter):
         present = {name for name, _ in response.fields}
         missing = [line for line in self._fields if line[0] not in present]
         return Response(response.status, response.fields + missing, response.version)
+
+
+def build(given: config.SecurityHeaders, where: str, resources: Resources) -> Iterator[RouteFilter]:
+    yield SecurityHeaders(given)

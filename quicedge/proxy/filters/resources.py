@@ -1,0 +1,26 @@
+"""What the filters of a worker are built with, and share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from quicedge.config.filterlimits import COMPRESSING_STREAMS
+from quicedge.proxy.exchange import Origin
+from quicedge.proxy.spill import SpillPools
+from quicedge.shares import Pool
+
+
+@dataclass(frozen=True)
+class Resources:
+    """The upstreams of a configuration, and what all filters of a kind draw from."""
+
+    upstreams: Mapping[str, Origin]
+    compressing: Pool = field(default_factory=lambda: Pool(COMPRESSING_STREAMS))
+    """Responses that are compressed at once."""
+    spilling: SpillPools = field(default_factory=SpillPools.of_worker)
+
+
+def reason_of(name: str, error: Exception) -> str:
+    """Why a file cannot be used."""
+    return f"{name}: {error.strerror}" if isinstance(error, OSError) else str(error)
