@@ -227,6 +227,10 @@ update them: what RFC 9001 section 6.6 allows for AES-GCM, less what one call ma
 OLD_KEYS_PTOS: Final = 3
 """Probe timeouts after which the keys before a key update are discarded (RFC 9001 section 6.5)."""
 
+TIMER_SLACK: Final = 0.004
+"""Seconds that a deadline may move later without its timer being set anew: waking up in vain costs
+more than setting it, but not than doing so at each step of a transfer."""
+
 STALE_DEADLINES: Final = 64
 """Stale entries of the timer heap, in addition to as many as there are live ones, before it is
 rebuilt: amortised constant work per deadline."""

@@ -300,8 +300,8 @@ class Endpoint:
     def is_renewing(self) -> bool:
         return bool(self._renewing)
 
-    def handle_timers(self, now: float) -> None:
-        """Run what is due; call `flush` afterwards."""
+    def handle_timers(self, now: float) -> bool:
+        """Run what is due; returns whether `flush` must be called."""
         for connection in self._deadlines.due(now):
             timer = connection.poll_timeout()
             if timer is None or timer > now:
@@ -313,6 +313,7 @@ class Endpoint:
                 connection.handle_timeout(now)
             except Exception:
                 self._fail(connection, "timer", now)
+        return bool(self._awake)
 
     # --- output ---------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import heapq
 from itertools import count
 from typing import Any
 
-from quicedge.config.limits import STALE_DEADLINES
+from quicedge.config.limits import STALE_DEADLINES, TIMER_SLACK
 from quicedge.quic.connection import Connection
 
 _CONNECTION = 2
@@ -14,8 +14,10 @@ _CONNECTION = 2
 
 
 class Deadlines:
-    """A lazy heap: a deadline that moves later costs nothing until it fires.
+    """A heap of deadlines, of which most are moved or dropped before they fire.
 
+    One that moves later by less than `TIMER_SLACK` keeps its entry, so that the steps of a transfer
+    cost nothing; one that moves further gets a new one, so that nothing wakes up for it in vain.
     A connection has at most one live entry. An entry that an earlier deadline replaced, or whose
     connection ended, drops its reference to the connection at once and is skipped when it is due.
     """
@@ -26,11 +28,11 @@ class Deadlines:
         self._order = count()
 
     def arm(self, connection: Connection, deadline: float | None) -> None:
-        """Make `due` return the connection at `deadline` or before."""
+        """Make `due` return the connection at `deadline` or a little before."""
         armed = self._armed.get(connection)
-        if deadline is not None and armed is not None and armed[0] <= deadline:
-            return
         if armed is not None:
+            if deadline is not None and armed[0] <= deadline < armed[0] + TIMER_SLACK:
+                return
             self.discard(connection)
         if deadline is not None:
             entry = self._armed[connection] = [deadline, next(self._order), connection]

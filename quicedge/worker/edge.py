@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import ceil, inf
 from types import MappingProxyType
 
 import structlog
 
 from quicedge.acme.challenge import self_signed
 from quicedge.config.host_port import HostPort
-from quicedge.config.limits import PROGRESS_INTERVAL, TUNNEL_DRAIN_SPREAD
+from quicedge.config.limits import PROGRESS_INTERVAL, TIMER_SLACK, TUNNEL_DRAIN_SPREAD
 from quicedge.config.schema import Config
 from quicedge.downstream.close_reason import close_reason
 from quicedge.downstream.early_data import EarlyData, early_data_terms
@@ -150,7 +150,7 @@ class Edge:
         self._unfinished: set[UdpSocket] = set()
         """Sockets that hold datagrams for the next event loop iteration."""
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = float("inf")
+        self._timer_at = inf
         self._drained: asyncio.Future[None] | None = None
         self.sessions: set[Http3Session] = set()
         self.handshakes_completed = 0
@@ -372,20 +372,28 @@ class Edge:
     def _arm(self) -> None:
         """Keep one timer at the endpoint's earliest deadline."""
         deadline = self.endpoint.next_timer()
-        if deadline is None or deadline >= self._timer_at:
+        if deadline is None:
+            deadline = inf
+        timer_at = self._timer_at
+        if timer_at <= deadline < timer_at + TIMER_SLACK:
             return
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         self._timer_at = deadline
+        if deadline == inf:
+            return
         # The loop has millisecond resolution; rounding down would spin until the deadline.
-        delay = math.ceil((deadline - self._clock()) * 1000) / 1000
+        delay = ceil((deadline - self._clock()) * 1000) / 1000
         self._timer = self._loop.call_later(max(delay, 0.0), self._timer_fired)
 
     def _timer_fired(self) -> None:
         self._timer = None
-        self._timer_at = float("inf")
-        self.endpoint.handle_timers(self._clock())
-        self._flush()
+        self._timer_at = inf
+        if self.endpoint.handle_timers(self._clock()):
+            self._flush()
+        else:
+            self._arm()
 
     def _writable(self, sock: UdpSocket) -> None:
         if sock.flush():

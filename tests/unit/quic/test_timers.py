@@ -6,7 +6,7 @@ import gc
 import weakref
 from typing import cast
 
-from quicedge.config.limits import STALE_DEADLINES
+from quicedge.config.limits import STALE_DEADLINES, TIMER_SLACK
 from quicedge.quic.connection import Connection
 from quicedge.quic.timers import Deadlines
 
@@ -25,7 +25,6 @@ def test_the_nearest_deadline_of_a_connection_counts_until_it_fires() -> None:
     deadlines.arm(one, 10.0)
     deadlines.arm(other, 5.0)
     deadlines.arm(one, 3.0)
-    deadlines.arm(one, 20.0)
     assert deadlines.next() == 3.0
     assert deadlines.due(4.0) == [one]
     assert deadlines.due(100.0) == [other]
@@ -63,3 +62,22 @@ def test_stale_entries_do_not_pile_up_under_churn() -> None:
         deadlines.arm(living, 1000.0 - number / 100)
     assert len(deadlines._heap) <= 2 * len(deadlines) + STALE_DEADLINES
     assert deadlines.due(900.1) == [living]
+
+
+def test_a_deadline_that_moves_far_later_does_not_fire_in_vain() -> None:
+    deadlines = Deadlines()
+    one = connection()
+    deadlines.arm(one, 1.0)
+    deadlines.arm(one, 1.0 + 2 * TIMER_SLACK)
+    assert deadlines.next() == 1.0 + 2 * TIMER_SLACK
+    assert deadlines.due(1.0 + TIMER_SLACK) == []
+
+
+def test_a_deadline_that_moves_step_by_step_keeps_its_entry() -> None:
+    deadlines = Deadlines()
+    one = connection()
+    deadlines.arm(one, 1.0)
+    for step in range(1, 4):
+        deadlines.arm(one, 1.0 + step * TIMER_SLACK / 4)
+    assert len(deadlines._heap) == 1
+    assert deadlines.next() == 1.0
