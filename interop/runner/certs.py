@@ -10,18 +10,21 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.x509.oid import NameOID
 
 SERVER_NAMES = ("server", "server4", "server6", "server46")
 LIFETIME_DAYS = 10
+RSA_BITS = 2048
 # A chain made long on purpose also has these many names of this length in its leaf.
 LONG_NAMES, LONG_NAME_LENGTH = 20, 250
 
 
 def write_certificates(
-    directory: Path, *, chain_length: int = 1, extra: tuple[str, ...] = ()
+    directory: Path, *, chain_length: int = 1, extra: tuple[str, ...] = (), rsa: bool = False
 ) -> None:
-    """Write `cert.pem` (leaf first, without root), `priv.key` (SEC1) and `ca.pem`."""
+    """Write `cert.pem` (leaf first, without root), `priv.key` (SEC1, or PKCS #1 with an `rsa` leaf)
+    and `ca.pem`."""
     directory.mkdir(parents=True, exist_ok=True)
     root_key = ec.generate_private_key(ec.SECP256R1())
     root_name = _name("quicedge interop root")
@@ -35,12 +38,14 @@ def write_certificates(
     names = [*SERVER_NAMES, *extra]
     if chain_length > 1:
         names += [_random_name() for _ in range(LONG_NAMES)]
-    key = _new_key()
-    chain.append(_sign(_name("quicedge interop leaf"), key, issuer_name, issuer_key, names=names))
+    leaf_key = generate_private_key(65537, RSA_BITS) if rsa else _new_key()
+    chain.append(
+        _sign(_name("quicedge interop leaf"), leaf_key, issuer_name, issuer_key, names=names)
+    )
     (directory / "ca.pem").write_bytes(_pem(root))
     (directory / "cert.pem").write_bytes(b"".join(_pem(cert) for cert in reversed(chain)))
     (directory / "priv.key").write_bytes(
-        key.private_bytes(
+        leaf_key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.TraditionalOpenSSL,
             serialization.NoEncryption(),
@@ -67,7 +72,7 @@ def _pem(certificate: x509.Certificate) -> bytes:
 
 def _sign(
     subject: x509.Name,
-    key: ec.EllipticCurvePrivateKey,
+    key: ec.EllipticCurvePrivateKey | RSAPrivateKey,
     issuer: x509.Name,
     issuer_key: ec.EllipticCurvePrivateKey,
     *,

@@ -51,7 +51,7 @@ class Supposed:
     @property
     def client_info(self) -> ClientInfo:
         address = None if self.client is None else (self.client, 0)
-        tls = TlsFacts("TLSv1.3", None, self.target.host)
+        tls = TlsFacts("TLSv1.3", server_name=self.target.host)
         return cast(ClientInfo, SupposedClient(address, _VERSIONS[self.protocol], tls))
 
 

@@ -115,8 +115,8 @@ SECTIONS = (
     ("Identity", re.compile(r"^(id|worker|odcid|scids|dcid|remote_address|local_address|"
                             r"path_validated|migrations|sni|routes|transport|protocol)$")),
     ("Lifetime", re.compile(r"^(state|close_reason|created_at|age_seconds|idle_seconds)$")),
-    ("Handshake", re.compile(r"^(version|tls_version|alpn|cipher|group|hello_retry|retry|resumed|"
-                             r"early_data|key_updates|handshake_seconds|first_byte_seconds)$")),
+    ("Handshake", re.compile(r"^(version|tls_version|alpn|cipher|group|signature|hello_retry|retry|"
+                             r"resumed|early_data|key_updates|handshake_seconds|first_byte_seconds)$")),
     ("Other", re.compile("")),
 )  # fmt: skip
 """Members of a connection snapshot by topic, in display order."""

@@ -14,7 +14,7 @@ PLAIN = frozenset(
     (
         "client.ip", "client.port", "host", "authority", "method", "path", "protocol", "query",
         "route.host", "route.path", "route.upstream", "scheme", "tls.cipher",
-        "tls.server_name", "tls.version", "trace_id", "transport.congestion_window",
+        "tls.group", "tls.server_name", "tls.version", "trace_id", "transport.congestion_window",
         "transport.connection_id", "transport.loss", "transport.min_rtt_ms", "transport.protocol",
         "transport.quic_version", "transport.rtt_ms", "uri",
     )

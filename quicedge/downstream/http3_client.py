@@ -50,7 +50,13 @@ class Http3Client:
     @property
     def tls(self) -> TlsFacts:
         handshake = self._connection.handshake
-        return TlsFacts("TLSv1.3", handshake.cipher, handshake.server_name)
+        group = handshake.group
+        return TlsFacts(
+            "TLSv1.3",
+            handshake.cipher,
+            group.name if group is not None else None,
+            handshake.server_name,
+        )
 
     @property
     def early_data(self) -> bool:

@@ -43,7 +43,9 @@ class TcpClient:
     @property
     def tls(self) -> TlsFacts:
         connection = self._connection
-        return TlsFacts(connection.tls_version, connection.cipher, connection.server_name)
+        return TlsFacts(
+            connection.tls_version, connection.cipher, connection.group, connection.server_name
+        )
 
     @property
     def early_data(self) -> bool:

@@ -45,6 +45,8 @@ class TlsFacts(NamedTuple):
     version: str | None = None
     """`TLSv1.3`."""
     cipher: str | None = None
+    group: str | None = None
+    """Of the key exchange, by its registered name: `X25519MLKEM768`."""
     server_name: str | None = None
     """The name (SNI) that the client asked for."""
 

@@ -134,6 +134,7 @@ _PLAIN: dict[str, Evaluate] = {
     "route.upstream": partial(_route, "upstream"),
     "scheme": lambda exchange: exchange.request.scheme,
     "tls.cipher": partial(_tls, "cipher"),
+    "tls.group": partial(_tls, "group"),
     "tls.server_name": partial(_tls, "server_name"),
     "tls.version": partial(_tls, "version"),
     "trace_id": _trace_id,

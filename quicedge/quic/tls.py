@@ -45,6 +45,18 @@ def handshake_message(kind: int, body: bytes) -> bytes:
     return bytes((kind,)) + len(body).to_bytes(3, "big") + body
 
 
+SIGNATURE_NAMES = {
+    0x0403: "ecdsa_secp256r1_sha256",
+    0x0503: "ecdsa_secp384r1_sha384",
+    0x0603: "ecdsa_secp521r1_sha512",
+    0x0804: "rsa_pss_rsae_sha256",
+    0x0805: "rsa_pss_rsae_sha384",
+    0x0807: "ed25519",
+    0x0808: "ed448",
+}
+"""Of TLS signature schemes (RFC 8446 section 4.2.3)."""
+
+
 def _signatures(key: PrivateKey) -> dict[int, tuple[Any, ...]]:
     """Algorithms of the signatures that a key gives, most preferred first, and how it is asked.
 

@@ -33,6 +33,7 @@ class ClientTls:
     group: Group | None = None
     hello_retried = False
     compression: str | None = None
+    signature: str | None = None
     early_data_use = None
     alpn_offered: list[bytes] | None = None
 

@@ -31,7 +31,12 @@ from quicedge.quic.frames import Epoch, FrameType
 from quicedge.quic.key_exchange import DEFAULT_GROUPS, Group
 from quicedge.quic.key_schedule import KeySchedule
 from quicedge.quic.tickets import Session, Tickets, ticket_id
-from quicedge.quic.tls import CertificateStore, ServerCertificate, handshake_message
+from quicedge.quic.tls import (
+    SIGNATURE_NAMES,
+    CertificateStore,
+    ServerCertificate,
+    handshake_message,
+)
 
 QUIC_TRANSPORT_PARAMETERS = 57
 """TLS extension (RFC 9001 section 8.2)."""
@@ -156,6 +161,8 @@ class ServerTls:
         self.certificate: ServerCertificate | None = certificates.default
         self.group: Group | None = None
         """The key exchange group, once negotiated."""
+        self.signature: str | None = None
+        """Name of the algorithm that our certificate's key signed with; None: it did not."""
         self.compression: str | None = None
         """How the certificate was compressed; None: none was sent."""
         self.resumed = False
@@ -416,6 +423,7 @@ class ServerTls:
         algorithm = next((known for known in certificate.signatures if known in offered), None)
         if algorithm is None:
             raise tls.AlertHandshakeFailure("No supported signature algorithm")
+        self.signature = SIGNATURE_NAMES[algorithm]
         key: Any = certificate.private_key
         signature = key.sign(
             self._key_schedule.certificate_verify_data(tls.SERVER_CONTEXT_STRING),

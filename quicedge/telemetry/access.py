@@ -67,6 +67,8 @@ class AccessRecord(msgspec.Struct, kw_only=True):
     protocol: HttpProtocol = HttpProtocol.HTTP_3
     quic_version: str | None = None
     """None on TCP."""
+    tls_group: str | None = None
+    """`ConnectionStats.group`."""
     connection_id: str | None = None
     """`ConnectionStats.id`."""
     stream_id: int | None = None

@@ -125,6 +125,8 @@ class ConnectionStats(Struct, frozen=True, kw_only=True):
     """TLS cipher suite by its registered name."""
     group: str | None = None
     """Key exchange group by its registered name."""
+    signature: str | None = None
+    """TLS signature scheme of our certificate's key by its registered name; QUIC only."""
     hello_retry: bool | None = None
     """The client was sent a HelloRetryRequest."""
     sni: str | None = None

@@ -97,6 +97,7 @@ def quic_stats(
         alpn=connection.handshake.alpn,
         cipher=connection.handshake.cipher,
         group=connection.handshake.group.name if connection.handshake.group is not None else None,
+        signature=connection.handshake.signature,
         hello_retry=connection.handshake.hello_retried,
         sni=connection.handshake.server_name,
         retry=connection.handshake.is_retried,

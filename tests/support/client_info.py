@@ -22,7 +22,9 @@ class StubClient:
     early_data: bool = False
     authoritative: bool = True
     tls: TlsFacts = field(
-        default_factory=lambda: TlsFacts("TLSv1.3", "TLS_AES_128_GCM_SHA256", "a.test")
+        default_factory=lambda: TlsFacts(
+            "TLSv1.3", "TLS_AES_128_GCM_SHA256", "X25519MLKEM768", "a.test"
+        )
     )
     share: Client = field(default_factory=lambda: Client(b"\xc0\x00\x02\x01", b"\xc0\x00\x02"))
     transport: Transport = field(

@@ -342,7 +342,7 @@ const showConnection = async (id) => {
 // Members by topic; unlisted ones come last.
 const SECTIONS = [
   ["Who", /^(id|worker|odcid|scids|dcid|transport|protocol|remote_address|local_address|path_validated|migrations|sni|routes)$/],
-  ["Handshake", /^(version|tls_version|alpn|cipher|group|hello_retry|retry|resumed|early_data|key_updates|handshake_seconds|first_byte_seconds)$/],
+  ["Handshake", /^(version|tls_version|alpn|cipher|group|signature|hello_retry|retry|resumed|early_data|key_updates|handshake_seconds|first_byte_seconds)$/],
   ["Lifetime", /^(state|close_reason|created_at|age_seconds|idle_seconds)$/],
   ["Round-trip time and congestion", /rtt|congestion_|in_flight|ssthresh|^pto|_rate$|^mtu$|^reordering$/],
   ["Limited by", /^limited_by$|^main_direction$|_limited_seconds$/],

@@ -349,6 +349,12 @@ class Handshake:
         return facts.compression if facts is not None else None
 
     @property
+    def signature(self) -> str | None:
+        """Name of the signature algorithm of our certificate's key; None: it did not sign."""
+        facts = self.facts
+        return facts.signature if facts is not None else None
+
+    @property
     def resumed(self) -> bool:
         """Whether the session was resumed from a ticket."""
         facts = self.facts
@@ -401,6 +407,7 @@ class Negotiated:
         "hello_retried",
         "resumed",
         "server_name",
+        "signature",
     )
 
     def __init__(self, engine: ServerTls | ClientTls) -> None:
@@ -413,5 +420,6 @@ class Negotiated:
         self.group: Group | None = engine.group
         self.hello_retried = engine.hello_retried
         self.compression = engine.compression
+        self.signature = engine.signature
 
     early_data_use: EarlyDataUse | None = None

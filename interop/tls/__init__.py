@@ -1,0 +1,1 @@
+"""What other TLS stacks negotiate with the edge, from runs on loopback."""
