@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from quicedge.config.loader import parse_config
 from quicedge.downstream.http3 import Http3Session
+from quicedge.http.errors import H3ErrorCode
 from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.tls import read_certificate
 from quicedge.tcp.connection import TcpConnection
@@ -122,8 +123,9 @@ async def recording_edge(
     try:
         yield edge, port
     finally:
-        await edge.drain(0.1)
-        await edge.close()
+        for session in edge.all_sessions:
+            session.close(H3ErrorCode.NO_ERROR, "the case is over")
         await asyncio.sleep(0)
+        await edge.close()
         udp.close()
         tcp.close()

@@ -11,6 +11,7 @@ from itertools import pairwise
 from cryptography import x509
 
 from quicedge.acme.names import wanted
+from quicedge.cli.findings.chain_size import of_chain
 from quicedge.cli.findings.finding import Finding, Level
 from quicedge.config.certificate_files import (
     CertificateFiles,
@@ -67,6 +68,7 @@ def _certificate(item: CertificateFiles, covered: list[ServerCertificate]) -> It
             Level.ERROR, subject, "has no subjectAltName: clients reject it",
             "reissue it with one",
         )  # fmt: skip
+    yield from of_chain(covered[-1], subject)
     for lower, upper in pairwise(chain):
         if lower.issuer != upper.subject:
             yield Finding(

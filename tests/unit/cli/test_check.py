@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from quicedge.cli import main
+from quicedge.quic.certificate_compression import COMPRESSIONS
 from tests.support.certs import write_certificate
 from tests.support.redisserver import redis_server
 
@@ -346,3 +347,20 @@ def test_groups_that_cannot_be_used_are_an_error(
     assert code == 1
     assert "key exchange on QUIC: no configured group can be used: too old" in output
     assert "key exchange on TCP: tls.groups cannot be set" in output
+
+
+def test_a_chain_that_is_too_long_for_the_first_flight_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_certificate(tmp_path, "localhost", *(f"service-{n}.example.com" for n in range(200)))
+    config = write_config(tmp_path)
+    code, output = check(config)
+    assert code == 0, output
+    assert "fits the first flight of QUIC for clients that take it compressed" in output
+    only_zlib = [one for one in COMPRESSIONS if one.name == "zlib"]
+    for module in ("cli.findings.chain_size", "quic.certificate_compression"):
+        monkeypatch.setattr(f"quicedge.{module}.COMPRESSIONS", only_zlib)
+    assert "pip install 'quicedge[compression]'" in check(config)[1]
+    names = [f"{os.urandom(20).hex()}.example.com" for _ in range(200)]
+    write_certificate(tmp_path, "localhost", *names)
+    assert "handshakes take a round trip more" in check(config)[1]
