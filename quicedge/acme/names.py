@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Set
 
 from quicedge.config.routes import hosts_of
 from quicedge.config.schema import Config
@@ -25,7 +25,23 @@ def is_public(name: str) -> bool:
     return not any(name == domain or name.endswith(f".{domain}") for domain in _NOT_PUBLIC)
 
 
-def wanted(config: Config, covered: Collection[str] = ()) -> list[str]:
+def on_demand_problem(config: Config, name: str) -> str | None:
+    """Why a name that a client asks for cannot have a certificate; None if it can."""
+    if not is_dns_name(name) or not _may_be_issued(config, name):
+        return "no issuer may have a certificate for it"
+    hosts = {host for route in config.routes for host in hosts_of(route)}
+    if hosts.isdisjoint({name, f"*.{name.partition('.')[2]}", "*"}):
+        return "no route is for it"
+    return None
+
+
+def _may_be_issued(config: Config, name: str) -> bool:
+    acme = config.tls.acme
+    own_issuer = acme is not None and (acme.directory is not None or bool(acme.issuers))
+    return own_issuer or is_public(name)
+
+
+def wanted(config: Config, covered: Set[str] = frozenset()) -> list[str]:
     """The names to have certificates for: those of the routes, and those that are listed.
 
     Without those that certificates of the operator cover (`covered`: their names), and, unless
@@ -36,11 +52,14 @@ def wanted(config: Config, covered: Collection[str] = ()) -> list[str]:
         return []
     listed = [host.lower().rstrip(".") for host in acme.hosts]
     routed = [host.lower().rstrip(".") for route in config.routes for host in hosts_of(route)]
-    own_issuer = acme.directory is not None or bool(acme.issuers)
+    wildcards = bool(acme.dns_command)  # otherwise their hosts are ordered on demand
     return list(
         dict.fromkeys(
             name
             for name in (*listed, *routed)
-            if is_dns_name(name.removeprefix("*.")) and (own_issuer or is_public(name))
+            if is_dns_name(name.removeprefix("*."))
+            and (wildcards or not name.startswith("*."))
+            and _may_be_issued(config, name)
+            and covered.isdisjoint((name, f"*.{name.partition('.')[2]}"))
         )
     )

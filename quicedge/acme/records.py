@@ -69,6 +69,11 @@ class Records:
     def put_host(self, host: str, record: HostRecord) -> None:
         self.storage.write(_record(host), msgspec.json.encode(record))
 
+    def remove_host(self, host: str) -> None:
+        """Forget a name and its certificate."""
+        self.storage.remove(_certificate(host))
+        self.storage.remove(_record(host))
+
     # --- accounts ---------------------------------------------------------------------------------
 
     def account(self, directory: str) -> Account | None:

@@ -39,6 +39,8 @@ class HostRecord(Struct, kw_only=True):
 
     issuer: str | None = None
     """The directory URL that its certificate came from."""
+    on_demand: bool = False
+    """It is not configured; a client asked for it."""
     obtained_at: float = 0.0
     renew_at: float | None = None
     """None: not decided yet."""
@@ -251,7 +253,7 @@ class Schedule:
         found.is_ordered = False
         found.tried.clear()
         found.lifetime = lifetime
-        found.record = HostRecord(issuer=issuer, obtained_at=now)
+        found.record = HostRecord(issuer=issuer, obtained_at=now, on_demand=found.record.on_demand)
         self._decide(found)
 
     def failed(self, host: str, issuer: str, failure: Failure, now: float) -> None:

@@ -14,6 +14,8 @@ class HostStatus(Struct, frozen=True, kw_only=True):
     not_after: float | None
     """None: there is no certificate yet, and clients that ask for the name are refused."""
     renew_at: float | None
+    on_demand: bool
+    """It is not configured; a client asked for it."""
     ordering: bool
     """An order is in progress on this host."""
     next_attempt: float | None
@@ -45,3 +47,6 @@ class AcmeStatus(Struct, frozen=True, kw_only=True):
     """Why the storage cannot be used now."""
     orders: dict[str, int]
     """Orders since the start, by result."""
+    on_demand: dict[str, int]
+    """Names asked for by clients since the start, by what became of them: `allowed`, `refused`,
+    `too_many`, `unanswered`."""

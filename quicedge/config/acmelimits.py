@@ -106,5 +106,31 @@ QUESTIONS_AT_ONCE: Final = 200
 HOSTS_MAX: Final = 2000
 """Certificates managed by ACME: 4 KB each in every control message that replaces them, of 16 MB."""
 
+ON_DEMAND_WAITING: Final = 256
+"""Names that wait for an answer of `ask`; further ones are refused."""
+
+ON_DEMAND_REPORT_DELAY: Final = 0.05
+"""Seconds for which a worker gathers names without a certificate, and"""
+ON_DEMAND_REPORTED: Final = 32
+"""how many of them: 640 per second. Others are refused."""
+
+ON_DEMAND_HELD: Final = 1000
+"""Clients per worker that wait for a certificate; further ones are refused."""
+
+ON_DEMAND_HELLO_MAX: Final = 32 * 1024
+"""Bytes that a client may send while it waits: a ClientHello has at most 16 KB, most 2 KB."""
+
+ON_DEMAND_REFUSALS: Final = 10_000
+"""Names remembered that get no certificate; the oldest are forgotten first."""
+
+ON_DEMAND_REFUSED_FOR: Final = 60.0
+"""Seconds for which a name is not asked about again."""
+
+ASK_TIMEOUT: Final = 5.0
+"""Seconds for one question to `ask`."""
+
+ASKS_AT_ONCE: Final = 8
+"""Questions to `ask` in progress, each in a thread."""
+
 CERTIFICATE_MAX: Final = 64 * 1024
 """Bytes of an issued chain."""

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from quicedge.config.hostnames import host_problem
 from quicedge.config.listeners import listeners
 from quicedge.config.problems import Problem
+from quicedge.config.rates import parse_rate
 from quicedge.config.routes import hosts_of
 from quicedge.config.schema import Acme, Config
 
@@ -33,6 +34,15 @@ def acme_problems(config: Config) -> Iterator[Problem]:
     yield from _challenges(acme, config)
     if acme.storage is not None and "://" in acme.storage:
         yield from _storage(acme.storage)
+    if acme.on_demand is not None:
+        if not re.match(r"https?://[^/]", acme.on_demand.ask):
+            yield Problem(
+                "tls.acme.on_demand.ask", f"{acme.on_demand.ask!r} is not http://host/path"
+            )
+        try:
+            parse_rate(acme.on_demand.rate)
+        except ValueError as error:
+            yield Problem("tls.acme.on_demand.rate", str(error))
 
 
 def _names(acme: Acme, config: Config) -> Iterator[Problem]:
@@ -43,6 +53,8 @@ def _names(acme: Acme, config: Config) -> Iterator[Problem]:
             yield Problem(where, f"{host!r} {problem}")
         elif host.startswith("*.") and not acme.dns_command:
             yield Problem(where, f"{host!r} is a wildcard, which requires dns_command (DNS-01)")
+    if acme.on_demand is not None:
+        return
     routed = [
         (index, host) for index, route in enumerate(config.routes) for host in hosts_of(route)
     ]
@@ -50,7 +62,8 @@ def _names(acme: Acme, config: Config) -> Iterator[Problem]:
         if host.startswith("*.") and not acme.dns_command:
             yield Problem(
                 f"routes[{index}].host",
-                f"{host!r} is a wildcard: tls.acme requires dns_command (DNS-01) for it",
+                f"{host!r} is a wildcard: tls.acme requires dns_command (DNS-01) "
+                "or on_demand for it",
             )
     if not acme.hosts and all(host == "*" for _, host in routed):
         yield Problem(

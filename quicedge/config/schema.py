@@ -89,6 +89,15 @@ class AcmeIssuer(_Section, frozen=True):
     """Overrides `profile`."""
 
 
+class OnDemand(_Section, frozen=True):
+    """Certificates for names that clients ask for, if a URL allows it."""
+
+    ask: str
+    """Asked with `?domain=NAME` before each order; an answer of 200 allows it."""
+    rate: str = "20/minute"
+    """New names; the count is also the burst size."""
+
+
 class Acme(_Section, frozen=True):
     """Certificates ordered and renewed by ACME, for the hosts of the routes."""
 
@@ -124,6 +133,7 @@ class Acme(_Section, frozen=True):
     storage: str | None = None
     """Directory, or `redis://host:port/db`, that a fleet keeps accounts and certificates in;
     default: `acme` in `state_directory`, for this host alone."""
+    on_demand: OnDemand | None = None
 
 
 class Tls(_Section, frozen=True):

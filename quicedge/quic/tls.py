@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -280,6 +280,8 @@ class CertificateStore:
         managed: Iterable[ServerCertificate] | None = None,
     ) -> None:
         """`managed` may be empty; None: none are ordered, and there must be others."""
+        self.on_missing: Callable[[str], None] = lambda name: None
+        """Called with names that clients are refused for."""
         self._by_name: dict[str, ServerCertificate] = {}
         given = list(certificates)
         self.default = default or next(iter(given), None)
@@ -303,4 +305,6 @@ class CertificateStore:
         if found is None:
             _, _, parent = name.partition(".")
             found = self._by_name.get(f"*.{parent}")
+        if found is None and self.default is None:
+            self.on_missing(name)
         return found or self.default

@@ -13,7 +13,7 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
@@ -31,13 +31,14 @@ from quicedge.acme.directory_storage import DirectoryStorage
 from quicedge.acme.failure import Cause, Failure
 from quicedge.acme.issuers import Issuer, IssuerKeyError, issuers_of
 from quicedge.acme.lifetime import Lifetime
-from quicedge.acme.names import wanted
+from quicedge.acme.names import on_demand_problem, wanted
 from quicedge.acme.records import Records
 from quicedge.acme.schedule import HostRecord, Order, Schedule
 from quicedge.acme.status import AcmeStatus, HostStatus, IssuerStatus
 from quicedge.acme.storage import Storage, StorageError
 from quicedge.acme.wire import Account, AskRenewal, Job, PlaceOrder, Prove, Suggested
 from quicedge.config.acmelimits import (
+    BACKOFF_MIN,
     CHALLENGE_SPREAD,
     CHALLENGE_SYNC_INTERVAL,
     HOSTS_MAX,
@@ -46,10 +47,11 @@ from quicedge.config.acmelimits import (
     QUESTIONS_AT_ONCE,
     SYNC_INTERVAL,
 )
-from quicedge.config.schema import Acme
+from quicedge.config.schema import Acme, Config
 from quicedge.quic.tls import CertificateError, CertificatePem, parse_certificate, validity
 from quicedge.supervisor.dns_command import DnsCommand
 from quicedge.supervisor.issuer_process import IssuerError, IssuerProcess
+from quicedge.supervisor.on_demand import OnDemand
 from quicedge.worker.control import Settings
 from quicedge.worker.privileges import Identity
 
@@ -80,6 +82,9 @@ class Front(Protocol):
     async def use_certificates(self) -> None:
         """Serve what `AcmeManager.certificates` returns from now on."""
 
+    def refuse_names(self, names: list[str]) -> None:
+        """Tell all workers that these names get no certificate on demand."""
+
 
 class _Plan(NamedTuple):
     """A configuration, ready to be used."""
@@ -106,7 +111,7 @@ def plan(settings: Settings, state: Path | None, reach: Reach) -> _Plan | None:
     hosts = wanted(config, covered)
     if len(hosts) > HOSTS_MAX:
         raise AcmeError(f"tls.acme: {len(hosts)} hosts, at most {HOSTS_MAX}")
-    if not acme.dns_command and not _kinds(acme, reach):
+    if not acme.dns_command and (hosts or acme.on_demand is not None) and not _kinds(acme, reach):
         raise AcmeError(
             "tls.acme.challenges: issuers cannot reach the edge: port 80 is not served "
             "(redirect_http), or no address speaks h2 or http/1.1"
@@ -154,6 +159,7 @@ class AcmeManager:
         self._clock = clock
         self._schedule = Schedule([], chance, clock())
         self._plan: _Plan | None = None
+        self._config = Config()
         self._records: Records
         self._is_shared = False
         self._certificates: dict[str, CertificatePem] = {}
@@ -171,12 +177,15 @@ class AcmeManager:
         self._locked_out_until = 0.0
         self._storage_error: str | None = None
         self._counts: Counter[str] = Counter()
+        self._on_demand = OnDemand(self._allowed, lambda name: front.refuse_names([name]))
 
     # --- configuration ----------------------------------------------------------------------------
 
     async def configure(self, settings: Settings, reach: Reach) -> None:
         """Follow settings from now on, and serve what their storage holds; raises AcmeError."""
         new, before = plan(settings, self._state, reach), self._plan
+        self._config = settings.config
+        self._on_demand.configure(None if new is None else new.acme.on_demand)
         if new is None:
             self._plan = None
             self._certificates = {}
@@ -189,8 +198,10 @@ class AcmeManager:
             self._certificates = {}
         self._plan = new
         self._schedule.use_issuers(list(new.issuers), self._clock())
+        on_demand = new.acme.on_demand is not None
         for host in [host for host in self._schedule.hosts() if host not in new.hosts]:
-            self._forget(host)
+            if not (on_demand and self._schedule.record(host).on_demand):
+                self._forget(host)
         await self._sync()
         # Workers that start now answer for orders that other hosts have begun.
         await self._sync_challenges()
@@ -207,6 +218,7 @@ class AcmeManager:
 
     async def close(self) -> None:
         """Give up orders in progress, and the lock."""
+        self._on_demand.close()
         tasks = [*self._orders.values(), *([self._asking] if self._asking else [])]
         for task in tasks:
             task.cancel()
@@ -269,7 +281,7 @@ class AcmeManager:
             else:
                 self._storage_error = None
             changed = False
-            for host in plan.hosts:
+            for host in [*plan.hosts, *self._stored_on_demand(versions)]:
                 version = None if versions is None else versions.get(host)
                 is_known = host in self._schedule
                 if is_known and (
@@ -281,6 +293,19 @@ class AcmeManager:
                 changed |= await self._load(host, version)
             return changed
 
+    def _stored_on_demand(self, versions: Mapping[str, Hashable] | None) -> list[str]:
+        """Names beyond the configured ones that a client asked for before, here or elsewhere."""
+        plan = self._plan
+        if versions is None or plan is None or plan.acme.on_demand is None:
+            return []
+        configured = set(plan.hosts)
+        found = [
+            host
+            for host in versions
+            if host not in configured and on_demand_problem(self._config, host) is None
+        ]
+        return found[: HOSTS_MAX - len(configured)]
+
     async def _load(self, host: str, version: Hashable) -> bool:
         """Take over what is stored of a name; returns whether its certificate changed."""
         record, pem = HostRecord(), None
@@ -290,6 +315,10 @@ class AcmeManager:
                 pem = await self._stored(partial(self._records.certificate, host))
             except StorageError as error:
                 self._storage_failed(error)
+        assert self._plan is not None
+        if pem is None and host not in self._plan.hosts and host not in self._schedule:
+            return False  # an order on demand that failed
+        record.on_demand = host not in self._plan.hosts
         before = self._certificates.get(host)
         if pem is None:
             self._certificates.pop(host, None)
@@ -367,6 +396,8 @@ class AcmeManager:
     async def _place_or_fail(self, order: Order) -> None:
         assert self._plan is not None
         host, issuer = order.host, self._plan.issuers[order.issuer]
+        if order.is_renewal and not await self._is_still_allowed(host):
+            return
         log.info("ordering a certificate", host=host, issuer=order.issuer, renewal=order.is_renewal)
         started = time.monotonic()
         key = _new_key(self._plan.acme)
@@ -411,6 +442,9 @@ class AcmeManager:
         self._schedule.failed(host, order.issuer, failure, now)
         if host not in self._schedule:
             return
+        if not order.is_renewal and self._schedule.record(host).on_demand:
+            self._give_up(host, failure, now)
+            return
         record, lifetime = self._schedule.record(host), self._schedule.lifetime(host)
         log.error(
             "certificate not renewed" if order.is_renewal else "certificate not issued",
@@ -423,6 +457,50 @@ class AcmeManager:
             next_attempt_seconds=round(max(record.next_attempt - now, 0)),
         )
         await self._remember(host)
+
+    # --- on demand --------------------------------------------------------------------------------
+
+    def names_missing(self, names: list[str]) -> None:
+        """Clients ask for names that have no certificate."""
+        for name in names:
+            if self._plan is None or name in self._schedule:
+                continue
+            if on_demand_problem(self._config, name) is not None:
+                self._front.refuse_names([name])
+            else:
+                self._on_demand.want(name)
+
+    def _allowed(self, host: str) -> None:
+        """A name may have a certificate."""
+        if len(list(self._schedule.hosts())) >= HOSTS_MAX:
+            log.error("too many certificates", host=host, limit=HOSTS_MAX)
+            self._front.refuse_names([host])
+            return
+        if host not in self._schedule:
+            self._schedule.manage(host, HostRecord(on_demand=True), None)
+            self._wake.set()
+
+    def _give_up(self, host: str, failure: Failure, now: float) -> None:
+        """A name on demand got no certificate: the next client may ask for it, after a while."""
+        record = self._schedule.record(host)
+        until = max(record.next_attempt, *record.limited.values(), now + BACKOFF_MIN)
+        self._on_demand.leave_alone(host, until - now)
+        self._schedule.forget(host)
+        self._front.refuse_names([host])
+        log.error("certificate not issued", host=host, on_demand=True, error=failure.message)
+
+    async def _is_still_allowed(self, host: str) -> bool:
+        """Whether to renew a certificate; one that is no longer allowed is dropped."""
+        if not self._schedule.record(host).on_demand:
+            return True
+        if await self._on_demand.is_allowed(host) is not False:  # without an answer, too
+            return True
+        log.warning("certificate dropped: it is no longer allowed", host=host)
+        self._forget(host)
+        with contextlib.suppress(StorageError):
+            await self._stored(partial(self._records.remove_host, host))
+        await self._front.use_certificates()
+        return False
 
     async def _remember(self, host: str) -> None:
         """Store what is known of a name, so that a restart does not begin anew."""
@@ -632,6 +710,7 @@ class AcmeManager:
             storage=_without_password(self._plan.storage_name),
             storage_error=self._storage_error,
             orders=dict(self._counts),
+            on_demand=dict(self._on_demand.counts),
         )
 
     def _host_status(self, host: str) -> HostStatus:
@@ -641,6 +720,7 @@ class AcmeManager:
             issuer=record.issuer,
             not_after=None if lifetime is None else lifetime.not_after,
             renew_at=record.renew_at,
+            on_demand=record.on_demand,
             ordering=self._schedule.is_ordered(host),
             next_attempt=record.next_attempt or None,
             failing_since=record.failing_since,

@@ -239,7 +239,11 @@ class Supervisor:
             before_start=self.current.chown_logs,
             on_ready=self._worker_ready,
             on_failed=self._worker_failed,
-            notices={"spans": self._spans.put, "alt_svc": self._alt_svc.receive},
+            notices={
+                "spans": self._spans.put,
+                "alt_svc": self._alt_svc.receive,
+                "names_missing": self._names_missing,
+            },
         )
 
     async def _run_workers(self) -> int:
@@ -367,6 +371,13 @@ class Supervisor:
 
     async def use_certificates(self) -> None:
         await self.current.refresh_certificates()
+
+    def refuse_names(self, names: list[str]) -> None:
+        self._spawn(self._broadcast("refuse_names", names))
+
+    def _names_missing(self, names: list[str]) -> None:
+        if self._acme is not None:
+            self._acme.names_missing(names)
 
     async def use_challenges(self, challenges: Challenges) -> str | None:
         _, errors = await self._generations.ask("use_challenges", challenges)

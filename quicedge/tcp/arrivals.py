@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import structlog
 
+from quicedge.config.acmelimits import ON_DEMAND_HELD
 from quicedge.config.host_port import HostPort
 from quicedge.config.limits import HANDSHAKE_GRACE, REFUSAL_LOG_INTERVAL
 from quicedge.shares import Client
@@ -69,6 +70,10 @@ class Arrivals:
         self.counters: Counter[str] = Counter()
         """`accepted`, `completed`, `validations`, `failed_*`, `refused_*`."""
         self.plain = plain
+        self.may_come: Callable[[str], bool] = lambda name: False
+        """Whether there may soon be a certificate for a name that has none."""
+        self._waiting: dict[TlsTransport, str] = {}
+        """The names whose certificates are waited for."""
         self._connections = connections
         self._make_session = make_session
         self._loop = loop
@@ -176,7 +181,8 @@ class Arrivals:
         for transport, since in list(self._open.items()):
             if since > late:
                 return
-            transport.refuse(HandshakeFailure.TIMEOUT)
+            waits = transport in self._waiting
+            transport.refuse(HandshakeFailure.UNKNOWN_NAME if waits else HandshakeFailure.TIMEOUT)
 
     def close(self) -> None:
         """End the handshakes in progress."""
@@ -203,6 +209,25 @@ class Arrivals:
             transport, before._replace(remote=remote, local=header.destination, share=share)
         )
         return True
+
+    def waits(self, transport: TlsTransport, name: str) -> bool:
+        if len(self._waiting) >= ON_DEMAND_HELD or not self.may_come(name):
+            return False
+        self._waiting[transport] = name.lower().rstrip(".")
+        return True
+
+    def retry(self) -> None:
+        """Certificates have changed: go on with the clients that wait for one."""
+        waiting, self._waiting = self._waiting, {}
+        for transport in waiting:
+            contexts = self._all[transport].listener.contexts
+            assert contexts is not None
+            transport.retry(contexts)
+
+    def give_up(self, names: Collection[str]) -> None:
+        """There will be no certificates for these names."""
+        for transport in [one for one, name in self._waiting.items() if name in names]:
+            transport.refuse(HandshakeFailure.UNKNOWN_NAME)
 
     def established(self, transport: TlsTransport) -> None:
         arrival = self._all[transport]
@@ -242,6 +267,7 @@ class Arrivals:
 
     def _handshake_over(self, transport: TlsTransport, arrival: _Arrival) -> None:
         del self._open[transport]
+        self._waiting.pop(transport, None)
         self._forget_prefix(transport, arrival)
         self._connections.note_handshake_over(arrival.share.address)
 

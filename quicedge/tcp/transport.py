@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from enum import Enum, auto
 from typing import Any, Protocol, cast
 
+from quicedge.config.acmelimits import ON_DEMAND_HELLO_MAX
 from quicedge.config.limits import (
     TCP_CLOSE_CHECK,
     TCP_READ_SIZE,
@@ -99,6 +100,9 @@ class Owner(Protocol):
     def proxied(self, transport: TlsTransport, header: ProxyHeader) -> bool:
         """A PROXY header was received; whether its client is let in."""
 
+    def waits(self, transport: TlsTransport, name: str) -> bool:
+        """There is no certificate for the name; whether to wait for one, until `retry`."""
+
     def established(self, transport: TlsTransport) -> None:
         """The handshake is complete: call `TlsTransport.start`, or close it."""
 
@@ -115,6 +119,8 @@ class _State(Enum):
     FIRST = auto()
     """Nothing was received."""
     HANDSHAKE = auto()
+    WAITING = auto()
+    """There may soon be a certificate for the name that the client asks for."""
     OPEN = auto()
     HALF_CLOSED = auto()
     """Nothing more is written; input is delivered."""
@@ -123,7 +129,7 @@ class _State(Enum):
     CLOSED = auto()
 
 
-_BEFORE = frozenset({_State.PROXY, _State.FIRST, _State.HANDSHAKE})
+_BEFORE = frozenset({_State.PROXY, _State.FIRST, _State.HANDSHAKE, _State.WAITING})
 """States in which a connection is not established."""
 
 _RECEIVING = frozenset({_State.OPEN, _State.HALF_CLOSED})
@@ -211,6 +217,8 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             self._handshake()
         elif state is _State.FIRST:
             self._first(_buffer[:size])
+        elif state is _State.WAITING:
+            self._wait_on(_buffer[:size])
         elif state is _State.PROXY:
             self._read_proxy_header(bytes(_buffer[:size]))
         elif state is _State.HALF_CLOSED and not self._client_closed:
@@ -313,6 +321,8 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             self._flush_hello()
             return
         except ssl.SSLError as error:
+            if tls.is_refused and self._waits():
+                return
             self._flush()  # the alert
             self._fail(HandshakeFailure.UNKNOWN_NAME if tls.is_refused else _failure_of(error))
             return
@@ -327,6 +337,29 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
                 self._deliver()
         finally:
             self._uncork()
+
+    def _waits(self) -> bool:
+        """Keep the client waiting instead of refusing the name that it asks for, if that helps."""
+        name = self.tls.server_name
+        if self._hello is None or name is None or not self._owner.waits(self, name):
+            return False
+        self._state = _State.WAITING
+        return True
+
+    def retry(self, contexts: ServerContexts) -> None:
+        """There may be a certificate now: begin the handshake anew."""
+        if self._state is _State.WAITING:
+            assert self._hello is not None
+            self._contexts = contexts
+            self._state = _State.FIRST
+            self._first(memoryview(bytes(self._hello)))
+
+    def _wait_on(self, data: memoryview) -> None:
+        """Keep what is received meanwhile, such as the rest of a long ClientHello."""
+        assert self._hello is not None
+        self._hello += data
+        if len(self._hello) > ON_DEMAND_HELLO_MAX:
+            self.refuse(HandshakeFailure.UNKNOWN_NAME)
 
     def _uncork(self) -> None:
         """Write what was gathered, if any, and from now on at once."""
@@ -366,6 +399,8 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     def refuse(self, failure: HandshakeFailure) -> None:
         """End a connection whose handshake is not complete."""
+        if self._state is _State.WAITING:
+            self._flush()  # the alert that was held back
         if self._state in _BEFORE:
             self._fail(failure)
 
@@ -479,6 +514,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     def _finish(self) -> None:
         """Close our half; the rest when the client has closed its own, or does not move."""
+        self._uncork()
         self._state = _State.CLOSING
         self._tcp.resume_reading()
         if self._client_closed:

@@ -208,6 +208,8 @@ METHODS: Mapping[str, Method] = {
     "set_peers": Method(list[Peer], None),
     # All that is answered to issuers of certificates, in place of what was before.
     "use_challenges": Method(Challenges, None),
+    # Names that get no certificate on demand.
+    "refuse_names": Method(list[str], None),
     "reopen_logs": Method(None, None),
     "set_log_level": Method(str, None),
     # Notified by a worker.
@@ -216,6 +218,8 @@ METHODS: Mapping[str, Method] = {
     "failed": Method(str, None),
     "spans": Method(list[Span], None),
     "alt_svc": Method(AltSvcReport, None),
+    # Names that clients ask for and that have no certificate.
+    "names_missing": Method(list[str], None),
 }
 
 

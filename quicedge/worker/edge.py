@@ -50,6 +50,7 @@ from quicedge.udp.forwarding import Forwarder
 from quicedge.udp.socket import FourTuple, UdpSocket
 from quicedge.worker.control import DrainOrder
 from quicedge.worker.losses import LossReport
+from quicedge.worker.missing_names import MissingNames
 from quicedge.worker.overload import Overload
 from quicedge.worker.proposal import AnyUpstream, Proposal
 from quicedge.worker.quic_snapshots import count_quic, quic_sample
@@ -160,6 +161,7 @@ class Edge:
         self.alt_svc = AltSvcBoard()
         self.send_alt_svc: Callable[[AltSvcReport], None] = lambda report: None
         """Reports to the supervisor what became of clients that HTTP/3 was advertised to."""
+        self.missing_names = MissingNames(config, self._loop, self._clock)
         self.spans = SpanRecorder(config.otel, self._clock)
         self.policy = Policy(config, self._clock)
         self.gateway = Gateway(
@@ -225,6 +227,7 @@ class Edge:
             forward=steering.forward if steering is not None else None,
             roster=roster,
         )
+        self.tcp.arrivals.may_come = self.missing_names.may_come
         self.early_data = EarlyData(self.endpoint.early_data_guard, config)
         self.forwarder = forwarder
         if forwarder is not None:
@@ -278,6 +281,8 @@ class Edge:
     def _use(self, proposal: Proposal) -> None:
         self._proposal = proposal
         config = self.config = proposal.config
+        self.missing_names.configure(config)
+        proposal.certificates.on_missing = self.missing_names.note
         self.h3_settings = H3Settings(
             qpack_max_table_capacity=config.http3.qpack_max_table_capacity,
             qpack_blocked_streams=config.http3.qpack_blocked_streams,
@@ -292,6 +297,11 @@ class Edge:
         for name, upstream in replaced.items():
             if self._upstreams.get(name) is not upstream:
                 upstream.retire()
+
+    def refuse_names(self, names: list[str]) -> None:
+        """There are no certificates on demand for these names."""
+        self.missing_names.refuse(names)
+        self.tcp.arrivals.give_up(names)
 
     def use_shared_keys(self, shared: SharedKeys | None) -> None:
         """Use the fleet's ticket and token keys from now on; None: keys of this host."""

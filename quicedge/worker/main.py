@@ -244,6 +244,7 @@ class _Worker:
                 "set_alt_svc": self._edge.alt_svc.set_states,
                 "set_peers": self.set_peers,
                 "use_challenges": self._edge.tcp.use_challenges,
+                "refuse_names": self._edge.refuse_names,
                 "reopen_logs": self.reopen_logs,
                 "set_log_level": self.set_log_level,
             },
@@ -258,6 +259,7 @@ class _Worker:
             return True
 
         self._edge.spans.send = send_spans
+        self._edge.missing_names.send = lambda names: channel.notify("names_missing", names)
         self._edge.send_alt_svc = lambda report: channel.notify("alt_svc", report)
         channel.notify("ready")
         await self._ended.wait()

@@ -173,6 +173,7 @@ class TcpFront:
         self.redirects.configure(self._plain_heads(), config.limits.header_timeout)
         for entry, listener in self._listeners:
             listener.contexts = contexts[entry]
+        self.arrivals.retry()
 
     def use_challenges(self, challenges: Challenges) -> None:
         """Answer these to issuers of certificates, and no others."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from cryptography import x509
 
-from tests.support.peers import free_edge_port, free_port, wait_until
+from tests.support.peers import free_edge_port, wait_until
 from tests.support.supervised import wait_for
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -33,7 +33,7 @@ class Ports:
 
     @staticmethod
     def free() -> Ports:
-        return Ports(free_edge_port(), free_port(), free_port())
+        return Ports(free_edge_port(), free_edge_port(), free_edge_port())
 
 
 @dataclass

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from quicedge.config import devcerts
-from tests.support.peers import answers, free_port, process, require, wait_until
+from tests.support.peers import answers, free_edge_port, process, require, wait_until
 
 PROFILES = {
     "default": {"description": "90 days", "validityPeriod": 90 * 86400},
@@ -90,8 +90,8 @@ def pebble(
     """
     program, dns_program = require("pebble"), require("pebble-challtestsrv")
     folder.mkdir(exist_ok=True)
-    port = free_port() if port is None else port
-    management, dns, dns_management = free_port(), free_port(), free_port()
+    port = free_edge_port() if port is None else port
+    management, dns, dns_management = (free_edge_port() for _ in range(3))
     files = devcerts.ensure(folder / "certs", ("localhost", "127.0.0.1"))
     config = folder / "pebble.json"
     config.write_text(
