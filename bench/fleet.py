@@ -3,7 +3,8 @@
 Hosts are drained, killed and restarted under load. The verdict is that nobody loses a connection
 but the clients of the killed host, who learn of it soon; new clients always reach a host that
 lives. `ecmp` has the hosts in network namespaces behind a router with a route of several next hops,
-by which the kernel chooses from addresses and ports; `balancer` behind a NAT that reads server IDs.
+by which the kernel chooses from addresses and ports; `balancer` behind a NAT that reads server IDs,
+`nat` behind one that knows only the address and port of clients, as a Service of Kubernetes does.
 """
 
 from __future__ import annotations
@@ -270,9 +271,11 @@ def ecmp() -> Iterator[Ecmp]:
 
 
 class Balanced:
-    """Hosts on loopback behind a NAT that routes by server ID, and new clients by their address."""
+    """Hosts on loopback behind a NAT that routes by server ID if it reads them, and else by the
+    address and port of a client."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, reads_ids: bool) -> None:
+        self._reads_ids = reads_ids
         ports = [free_edge_port() for _ in range(HOSTS)]
         self._lb = QuicLb(0, SERVER_ID_LENGTH, 8)
         self._length = 1 + self._lb.block_length + 1
@@ -294,7 +297,7 @@ class Balanced:
     def choose(self, data: bytes, client: tuple[str, int]) -> tuple[str, int]:
         at, length = (6, data[5]) if data[0] & 0x80 else (1, self._length)
         cid = data[at : at + self._length]
-        if length == self._length and cid[0] == self._length - 1:
+        if self._reads_ids and length == self._length and cid[0] == self._length - 1:
             host = self._by_id.get(self._lb.decode(cid))
             if host is not None and host not in self._down:
                 return host
@@ -308,8 +311,8 @@ class Balanced:
 
 
 @contextlib.contextmanager
-def balanced() -> Iterator[Balanced]:
-    scene = Balanced()
+def balanced(*, reads_ids: bool = True) -> Iterator[Balanced]:
+    scene = Balanced(reads_ids=reads_ids)
     with balancer(scene.choose) as box:
         scene.box = box
         scene.address = "127.0.0.1", box.port
@@ -453,7 +456,7 @@ def _phases(fleet: Fleet, report: Report, clients: Clients, seconds: float) -> N
 def soak_fleet(directory: Path, scene_name: str, clients: int, seconds: float) -> Report:
     """One run behind one scene."""
     report = Report(clients)
-    scenes = {"ecmp": ecmp, "balancer": balanced}
+    scenes = {"ecmp": ecmp, "balancer": balanced, "nat": lambda: balanced(reads_ids=False)}
     place = directory / scene_name
     place.mkdir()
     with scenes[scene_name]() as scene, hosts_of(scene, place) as fleet:

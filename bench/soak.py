@@ -278,7 +278,7 @@ def main() -> None:
         if options.part == "fleet":
             reports = [
                 soak_fleet(Path(directory), scene, FLEET_CLIENTS, FLEET_SECONDS)
-                for scene in ("ecmp", "balancer")
+                for scene in ("ecmp", "balancer", "nat")
             ]
             sys.exit("\n".join(line for report in reports for line in report.wrong) or 0)
         verdict = run(

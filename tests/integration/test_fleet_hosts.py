@@ -14,7 +14,7 @@ from tests.support.peers import require_namespaces
 
 pytestmark = pytest.mark.alone
 
-CLIENTS, SECONDS = 24, 1.5
+CLIENTS, SECONDS = 18, 1.0
 
 
 @pytest.mark.timeout(300)
@@ -31,3 +31,12 @@ def test_behind_a_balancer_that_reads_server_ids_nothing_is_forwarded(tmp_path: 
     report = soak_fleet(tmp_path, "balancer", CLIENTS, SECONDS)
     assert report.wrong == []
     assert report.figures["datagrams forwarded"] == 0
+
+
+@pytest.mark.timeout(300)
+def test_behind_a_nat_answers_take_the_way_back_through_it(tmp_path: Path) -> None:
+    """As pods behind a Service, which are rolled one by one."""
+    report = soak_fleet(tmp_path, "nat", CLIENTS, SECONDS)
+    assert report.wrong == []
+    assert report.figures["datagrams forwarded"] > CLIENTS
+    assert report.figures["answers relayed"] > CLIENTS
