@@ -15,9 +15,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import socket
 from collections import OrderedDict
 from collections.abc import Callable
 from enum import IntEnum
+from typing import cast
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -102,6 +104,36 @@ _decoders = {kind: msgspec.msgpack.Decoder(body) for kind, body in _BODIES.items
 _encode = msgspec.msgpack.Encoder().encode
 
 
+def _is_sound(body: Body) -> bool:
+    """Whether addresses are addresses: not names to be looked up, nor what a socket would not take.
+
+    A host of the fleet with another version may send anything.
+    """
+    if isinstance(body, Probe | Present):
+        return True
+    host, *rest = body.remote if body.remote else ("",)
+    numbers = len(rest) in (1, 3) and all(type(item) is int for item in rest)
+    in_range = numbers and all(0 <= cast(int, item) < 1 << 32 for item in rest)
+    if not in_range or not 0 < cast(int, rest[0]) < 1 << 16 or not isinstance(host, str):
+        return False
+    return (
+        _is_ip(host.partition("%")[0])
+        and (not body.host or _is_ip(body.host))
+        and (":" in host) is (len(rest) == 3)
+        and (not body.host or (":" in body.host) is (":" in host))
+        and 0 <= body.ecn <= 3
+    )
+
+
+def _is_ip(text: str) -> bool:
+    family = socket.AF_INET6 if ":" in text else socket.AF_INET
+    try:
+        socket.inet_pton(family, text)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def _sender_key(secret: bytes, sender: bytes) -> AESGCM:
     """Each sender has its own key: no two processes ever use the same nonce."""
     return AESGCM(hmac.digest(secret, b"quicedge fleet message" + sender, hashlib.sha256))
@@ -175,13 +207,13 @@ class FleetOpener:
                 _NONCE_START + counter, message[body_at:], message[:body_at]
             )
             body: Body = decoder.decode(plain)
-        except (InvalidTag, msgspec.MsgspecError):
+        except (InvalidTag, msgspec.MsgspecError, UnicodeDecodeError):
             return None
         if known is None:
             # A sender is remembered only once it has proved that it has the secret.
             self._senders[name] = sender
             if len(self._senders) > FLEET_SENDERS_REMEMBERED:
                 self._senders.popitem(last=False)
-        if abs(self._wall() - body.time) > FLEET_CLOCK_SKEW:
+        if not abs(self._wall() - body.time) <= FLEET_CLOCK_SKEW or not _is_sound(body):
             return None
         return body if sender.take(int.from_bytes(counter, "big")) else None

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
+import msgspec
 import pylsqpack
 from aioquic import tls
 
@@ -50,12 +51,19 @@ from quicedge.quic.tickets import Tickets
 from quicedge.quic.token_sealer import FleetKeys
 from quicedge.quic.tokens import TokenKeys
 from quicedge.telemetry.outcomes import Outcome
+from quicedge.udp.fleet import FleetForwarder
+from quicedge.udp.fleet_messages import Body as FleetBody
+from quicedge.udp.fleet_messages import FleetSealer, Forward, Relay
+from quicedge.udp.fleet_messages import Kind as FleetKind
+from quicedge.udp.quic_lb import QuicLb, ServerIds
+from quicedge.udp.socket import UdpSocket
 from quicedge.upstream.connection import Counters
 from quicedge.upstream.h1 import H1Connection
 from quicedge.upstream.h1_request import encode_head
 from quicedge.upstream.h2 import H2Connection
 from tests.support import hellos
 from tests.support.dnsserver import https_record, response
+from tests.support.fleet_listener import FleetListener
 from tests.support.h1client import H1Client
 from tests.support.h2client import SessionHarness
 from tests.support.hostile import Hostile, varints
@@ -524,3 +532,32 @@ def dns_response(data: bytes) -> None:
     answers(data, _DNS_QUERY)
     with suppress(DnsError):
         assert len(parse_response(data)) <= len(data)
+
+
+def _forwarded(body: FleetBody, kind: FleetKind) -> bytes:
+    return bytes((kind,)) + msgspec.msgpack.encode(body)
+
+
+@target(
+    lambda: [
+        _forwarded(Forward(NOW, 0, b"\0\2", 1, "192.0.2.1", 443, ("192.0.2.7", 9), b"\x41" * 40),
+                   FleetKind.FORWARD),
+        _forwarded(Relay(NOW, 0, "192.0.2.1", 443, ("192.0.2.7", 9), b"data"), FleetKind.RELAY),
+        b"\x43\x0b\0\2" + bytes(40), b"\xc0\0\0\0\1\x0c" + bytes(1200),
+    ]
+)  # fmt: skip
+def fleet_message(data: bytes) -> None:
+    """A datagram as it is, and as what a host of the fleet seals."""
+    listener = FleetListener()
+    fleet = FleetForwarder(
+        b"\0\1", ServerIds(12, [QuicLb(0, 2, 8)]), b"s" * 32, instance=b"", wall=lambda: NOW,
+        sockets=[cast(UdpSocket, listener)],
+    )  # fmt: skip
+    fleet.deliver = lambda inner, path, ecn: path.socket.send([inner], path)
+    path = listener.path(("192.0.2.9", 4490), b"")
+    if data:
+        fleet.forward(data, path, 0)
+        sealer = FleetSealer(b"s" * 32)
+        header = data[:1] + b"\xff" * 12 + sealer._sender + bytes(8)
+        fleet.forward(header + sealer._aead.encrypt(bytes(12), data[1:], header), path, 0)
+    fleet.close()

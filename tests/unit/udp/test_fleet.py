@@ -16,6 +16,7 @@ from quicedge.udp.fleet_messages import FleetOpener, Forward, Kind, Present, Pro
 from quicedge.udp.forwarding import Forwarder
 from quicedge.udp.quic_lb import QuicLb, ServerIds
 from quicedge.udp.socket import FourTuple, UdpSocket
+from tests.support.fleet_listener import FleetListener
 
 SECRET = b"s" * 32
 HERE, THERE, NOWHERE = b"\0\1", b"\0\2", b"\0\3"
@@ -23,22 +24,6 @@ LB = QuicLb(1, 2, 8, b"k" * 16)
 LENGTH = 12
 CLIENT = ("192.0.2.7", 40000)
 WALL = 1_000_000.0
-
-
-class Listener:
-    """A UDP socket that keeps what is sent."""
-
-    family = socket.AF_INET
-
-    def __init__(self, host: str = "0.0.0.0", port: int = 443) -> None:
-        self.address = host, port
-        self.sent: list[tuple[bytes, FourTuple]] = []
-
-    def path(self, remote: tuple[Any, ...], local: bytes) -> FourTuple:
-        return FourTuple(remote, local, cast(UdpSocket, self))
-
-    def send(self, datagrams: list[bytes], path: FourTuple, ecn: int = 0) -> None:
-        self.sent += [(data, path) for data in datagrams]
 
 
 class Slots:
@@ -58,7 +43,7 @@ class Host:
 
     def __init__(self, server_id: bytes = HERE, **options: Any) -> None:
         self.now = 100.0
-        self.listener = options.pop("listener", None) or Listener()
+        self.listener = options.pop("listener", None) or FleetListener()
         self.slots = options.pop("slots", None) or Slots()
         self.forwarder = FleetForwarder(
             server_id, ServerIds(LENGTH, [LB]), SECRET, instance=b"instance" + server_id,

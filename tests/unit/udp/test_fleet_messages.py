@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +32,7 @@ def probe(sealer: FleetSealer, at: float = NOW) -> bytes:
 
 def test_a_forwarded_datagram_arrives_as_it_was_with_its_client() -> None:
     body = Forward(
-        NOW, 0, b"\1\2", 1, "2001:db8::1", 443, ("fe80::1", 999, 0, 2), b"datagram" * 180
+        NOW, 0, b"\1\2", 1, "2001:db8::1", 443, ("fe80::1%2", 999, 0, 2), b"datagram" * 180
     )
     message = FleetSealer(SECRET).seal(Kind.FORWARD, ROUTING, body)
     assert opener().open(message) == body
@@ -96,3 +99,33 @@ def test_senders_are_forgotten_beyond_a_bound_and_strangers_take_no_room() -> No
     for _ in range(FLEET_SENDERS_REMEMBERED + 5):
         receiver.open(probe(FleetSealer(SECRET)))
     assert len(receiver._senders) == FLEET_SENDERS_REMEMBERED
+
+
+GOOD = Forward(NOW, 0, b"\1", 1, "192.0.2.1", 443, ("192.0.2.7", 999), b"datagram")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"host": "edge.example"},
+        {"host": "2001:db8::1"},
+        {"host": "192.0.2.1\0"},
+        {"remote": ("client.example", 999)},
+        {"remote": ("192.0.2.7",)},
+        {"remote": ()},
+        {"remote": (1, 2)},
+        {"remote": ("192.0.2.7", "999")},
+        {"remote": ("192.0.2.7", 0)},
+        {"remote": ("192.0.2.7", 65536)},
+        {"remote": ("192.0.2.7", 1, 2, 3)},
+        {"remote": ("192.0.2.7", 1 << 33)},
+        {"remote": ("2001:db8::1", 1)},
+        {"ecn": 4},
+        {"time": float("nan")},
+    ],
+)
+def test_what_no_socket_would_take_is_refused(changes: dict[str, Any]) -> None:
+    sealer, receiver = FleetSealer(SECRET), opener()
+    assert receiver.open(sealer.seal(Kind.FORWARD, ROUTING, GOOD)) == GOOD
+    bad = msgspec.structs.replace(GOOD, **changes)
+    assert receiver.open(sealer.seal(Kind.FORWARD, ROUTING, bad)) is None
