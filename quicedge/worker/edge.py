@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import ceil, inf
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -45,7 +46,6 @@ from quicedge.tcp.tls import Validations, shared_tickets
 from quicedge.telemetry.access import AccessLog
 from quicedge.telemetry.comparison import RecentConnections
 from quicedge.telemetry.protocols import TransportKind, http_protocol
-from quicedge.udp.fleet import FleetForwarder
 from quicedge.udp.forwarding import Forwarder
 from quicedge.udp.socket import FourTuple, UdpSocket
 from quicedge.worker.control import DrainOrder
@@ -58,6 +58,10 @@ from quicedge.worker.roster import Roster
 from quicedge.worker.tcp_front import TcpFront, TcpSession, TcpSocket
 from quicedge.worker.tcp_snapshots import count_tcp, tcp_sample
 from quicedge.worker.tracing import Tracer
+
+if TYPE_CHECKING:
+    # Only hosts of a fleet need it.
+    from quicedge.udp.fleet import FleetForwarder
 
 log = structlog.get_logger(__name__)
 

@@ -11,7 +11,7 @@ import socket
 import time
 from collections import Counter
 from mmap import mmap
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import structlog
@@ -48,7 +48,6 @@ from quicedge.telemetry.stats import (
 )
 from quicedge.udp.connection_id_codec import bank_of
 from quicedge.udp.connection_id_layout import PLAIN, ConnectionIdLayout, QuicLbLayout
-from quicedge.udp.fleet import FleetForwarder
 from quicedge.udp.forwarding import Forwarder
 from quicedge.udp.socket import UdpSocket
 from quicedge.worker.control import (
@@ -76,6 +75,9 @@ from quicedge.worker.snapshots import (
     stats_of,
 )
 from quicedge.worker.tcp_front import TcpSocket
+
+if TYPE_CHECKING:
+    from quicedge.udp.fleet import FleetForwarder
 
 log = structlog.get_logger(__name__)
 
@@ -133,6 +135,8 @@ def _fleet(
     identity = spec.settings.fleet
     if identity is None or identity.secret is None:
         return None
+    from quicedge.udp.fleet import FleetForwarder
+
     return FleetForwarder(
         identity.server_id,
         identity.server_ids(),

@@ -62,6 +62,12 @@ def test_a_download_survives_a_balancer_that_changes_its_mind(tmp_path: Path) ->
         assert running.messages(owner, "relayed") > 0
         assert running.messages(other, "relays_sent") > 0
         assert running.messages(owner, "refused") == running.messages(other, "refused") == 0
+        for host in running.hosts:
+            # The kernel finds the worker, for datagrams of clients and for messages alike.
+            status = host.admin("/api/v1/status")
+            assert all(listener["steering"] for listener in status["listeners"])
+            forwarded = [worker["stats"]["datagrams_forwarded"] for worker in status["workers"]]
+            assert forwarded == [0, 0]
 
 
 def test_keys_are_rotated_by_reloads_without_losing_a_connection(tmp_path: Path) -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import random
+import select
 import socket
 import struct
+from socket import AF_INET
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from quicedge.config.limits import CONNECTION_ID_LENGTH, MAX_WORKERS
+from quicedge.udp import kernel
 from quicedge.udp.connection_id_codec import ConnectionIdCodec, Routes, bank_of, slot_number
 from quicedge.udp.connection_id_layout import PLAIN, ConnectionIdLayout, QuicLbLayout
 from quicedge.udp.quic_lb import QuicLb
+from quicedge.udp.socket import open_socket
 
 AWS = QuicLbLayout(QuicLb(0, 8, 4), bytes.fromhex("0102030405060708"), b"\x9e\x37\x79\xb9" * 2)
 ENCRYPTED = QuicLbLayout(QuicLb(3, 2, 8, b"k" * 16), b"\1\2", b"secretly")
@@ -43,7 +48,7 @@ def run(program: bytes, packet: bytes) -> int:
             accumulator >>= k
         elif code == 0xA4:  # XOR
             accumulator ^= k
-        elif code == 0xA8:  # XOR X
+        elif code == 0xAC:  # XOR X
             accumulator ^= register
         elif code == 0x07:  # TAX
             register = accumulator
@@ -173,6 +178,36 @@ def test_the_longest_program_is_one_that_the_kernel_takes() -> None:
                 receiver = group[routes.sockets[codec.route(packet, routes)]]
                 receiver.settimeout(5)
                 assert receiver.recv(2048) == packet, (slot, kind)
+
+
+@pytest.mark.skipif(not kernel.IS_LINUX, reason="steering needs Linux")
+@pytest.mark.parametrize("layout", [PLAIN, AWS, ENCRYPTED], ids=["plain", "AWS", "encrypted"])
+def test_the_kernel_steers_as_workers_do(layout: ConnectionIdLayout) -> None:
+    codec = ConnectionIdCodec(layout)
+    workers = 3
+    routes = Routes(0, {slot_number(0, worker): worker for worker in range(workers)})
+    with contextlib.ExitStack() as stack:
+        group = []
+        port = 0
+        for _ in range(workers):
+            group.append(stack.enter_context(open_socket(AF_INET, "127.0.0.1", port,
+                                                         reuse_port=True)))  # fmt: skip
+            port = group[-1].getsockname()[1]
+        codec.steer(group[0], routes)
+        client = stack.enter_context(socket.socket(AF_INET, socket.SOCK_DGRAM))
+        for number in range(60):
+            slot = slot_number(0, number % workers)
+            cid = codec.make(slot, random.Random(number).randbytes(codec.entropy))
+            chosen = random.Random(-number).randbytes(8 + number % 13)
+            for packet in (
+                b"\x40" + cid + bytes(40),
+                b"\xe0\0\0\0\1" + bytes((len(cid),)) + cid + bytes(40),
+                b"\xc0\0\0\0\1" + bytes((len(chosen),)) + chosen + bytes(60),
+            ):
+                client.sendto(packet, ("127.0.0.1", port))
+                arrived, _, _ = select.select(group, [], [], 5)
+                assert [group.index(sock) for sock in arrived] == [codec.route(packet, routes)]
+                arrived[0].recv(2000)
 
 
 def test_plain_ids_are_a_slot_value_and_random_bytes() -> None:
