@@ -47,6 +47,7 @@ def families(workers: Iterable[Metrics]) -> Iterator[Metric]:
     workers = list(workers)
     yield from _routes(workers)
     yield from _upstreams(workers)
+    yield from _filters(workers)
     yield from _listeners(workers)
     yield from _protocols(workers)
     yield from _tls(workers)
@@ -145,6 +146,30 @@ def _upstreams(workers: list[Metrics]) -> Iterator[Metric]:
         ["upstream"], DURATIONS,
         (((name,), upstream.first_byte) for name, upstream in upstreams),
     )  # fmt: skip
+
+
+def _filters(workers: list[Metrics]) -> Iterator[Metric]:
+    calls: Counter[tuple[str, ...]] = Counter()
+    failures: Counter[tuple[str, ...]] = Counter()
+    seconds: Counter[tuple[str, ...]] = Counter()
+    waited: Counter[tuple[str, ...]] = Counter()
+    for worker in workers:
+        for name, item in worker.filters.items():
+            calls[(name,)] += item.calls
+            failures[(name,)] += item.failures
+            seconds[(name,)] += item.seconds  # type: ignore[assignment]  # a float counter
+            waited[(name,)] += item.waited_seconds  # type: ignore[assignment]
+    yield _counter("quicedge_filter_calls", "Calls of its phases.", ["filter"], calls)
+    yield _counter("quicedge_filter_failures", "Calls that failed.", ["filter"], failures)
+    yield _counter(
+        "quicedge_filter_blocking_seconds",
+        "Time for which it held the event loops of workers: its share of all that they do.",
+        ["filter"],
+        seconds,
+    )
+    yield _counter(
+        "quicedge_filter_waiting_seconds", "Time that its coroutines took.", ["filter"], waited
+    )
 
 
 def servers_up(workers: list[WorkerStats]) -> Metric:

@@ -34,6 +34,8 @@ Problems = list[Problem]
 def convert(value: Any, hint: Any, path: str, problems: Problems) -> Any:
     """Convert `value` to the type `hint`; add mismatches to `problems`."""
     bare = _unwrapped(hint)[0]
+    if bare is Any:
+        return value
     if get_origin(bare) in (Union, types.UnionType):
         return _union(value, bare, path, problems)
     if (options := _options(bare)) is not None:

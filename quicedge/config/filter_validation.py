@@ -309,6 +309,16 @@ _ORIGIN = re.compile(
 )
 _HSTS_PRELOAD_MIN = 365 * 86400
 
+_PYTHON = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*|[\w.-]+")
+
+
+def _python(where: str, given: filters.Python | str) -> Iterator[Problem]:
+    name = given if isinstance(given, str) else given.filter
+    if not _PYTHON.fullmatch(name):
+        place = where if isinstance(given, str) else join(where, "filter")
+        yield Problem(place, f"{name!r} is neither module:Class nor the name of an entry point")
+
+
 _CHECKS: dict[str, Check] = {
     "compress": _compress,
     "access": _access,
@@ -324,4 +334,5 @@ _CHECKS: dict[str, Check] = {
     "respond": _respond,
     "rewrite": _rewrite,
     "headers": _headers,
+    "python": _python,
 }

@@ -6,6 +6,13 @@ FILTER_TIMEOUT: Final = 10.0
 """Seconds that one phase of one filter may take: longer than a password hash on a busy machine, and
 less than what people wait for a page."""
 
+FILTER_BLOCKING: Final = 0.1
+"""Seconds for which a filter written in Python may hold the event loop of its worker before it is
+logged: long enough for people to notice."""
+
+BLOCKING_LOGGED_PER_SECOND: Final = 1
+"""Such calls logged per filter and second."""
+
 FILTER_FAILURES_LOGGED_PER_SECOND: Final = 10
 """Failures of filters logged per route and second, with their tracebacks."""
 

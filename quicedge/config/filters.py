@@ -6,12 +6,13 @@ Each entry is a table with one key, the kind of the filter, whose value is a tab
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, field
 
 from quicedge.config import limits
+from quicedge.config.filterlimits import FILTER_TIMEOUT
 from quicedge.config.section import Bytes, Seconds, Section
 
 Status = Annotated[int, Meta(ge=200, le=599)]
@@ -213,6 +214,19 @@ class Maintenance(Section, frozen=True):
     """Addresses and networks that pass all the same."""
 
 
+class Python(Section, frozen=True):
+    """A filter written in Python."""
+
+    filter: str
+    """`module:Class`, or the name of an entry point."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the class."""
+    directory: str | None = None
+    """Where the module is imported from; default: the directory of the configuration."""
+    timeout: Seconds = FILTER_TIMEOUT
+    """For each phase that is a coroutine."""
+
+
 class FilterEntry(Section, frozen=True):
     """One filter: exactly one of these keys."""
 
@@ -230,6 +244,8 @@ class FilterEntry(Section, frozen=True):
     early_hints: EarlyHints | None = None
     error_pages: ErrorPages | None = None
     maintenance: Maintenance | None = None
+    python: Python | str | None = None
+    """A string is its `filter`."""
 
     @property
     def kind(self) -> str:
@@ -246,6 +262,10 @@ class FilterEntry(Section, frozen=True):
     def with_paths(self, at: Callable[[str | None], str | None]) -> FilterEntry:
         """The same with its file names resolved by `at`."""
         replace = msgspec.structs.replace
+        if self.python is not None:
+            written = self.python
+            python = Python(filter=written) if isinstance(written, str) else written
+            return replace(self, python=replace(python, directory=at(python.directory or ".")))
         if self.basic_auth is not None:
             auth = replace(self.basic_auth, htpasswd=at(self.basic_auth.htpasswd))
             return replace(self, basic_auth=auth)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
+from quicedge.config.filters import Python
 from quicedge.config.limits import LOGGED_VALUE
 from quicedge.config.routes import route_text
 from quicedge.config.schema import Config, Route
@@ -177,12 +179,14 @@ def route_label(route: Route | None) -> str:
 
 
 def use_series(metrics: Metrics, config: Config) -> None:
-    """Create all metric series of a configuration with the value 0; drop those of removed routes
-    and upstreams.
+    """Create all metric series of a configuration with the value 0; drop those of removed routes,
+    upstreams and filters.
 
     A rate over a counter that appears with its first event would miss that event.
     """
-    metrics.keep([NO_ROUTE, *map(route_label, config.routes)], config.upstreams)
+    entries = chain(config.filters, *(route.filters for route in config.routes))
+    filters = {entry.python.filter for entry in entries if isinstance(entry.python, Python)}
+    metrics.keep([NO_ROUTE, *map(route_label, config.routes)], config.upstreams, filters)
 
 
 def count_exchange(metrics: Metrics, exchange: Exchange) -> None:

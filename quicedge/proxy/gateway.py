@@ -74,6 +74,7 @@ class Gateway:
         self._router = Router(())
         self._upstreams: Mapping[str, AnyUpstream] = {}
         self._filters = FilterChain()
+        self._route_filters: RouteFilters = {}
         self._chains: dict[int, FilterChain] = {}
         """Of routes with filters of their own, by identity."""
         self._limited: dict[int, Origin] = {}
@@ -95,6 +96,13 @@ class Gateway:
             route: self._filters.with_phases(Phases(filters, self.now))
             for route, filters in (route_filters or {}).items()
         }
+        previous, self._route_filters = self._route_filters, route_filters or {}
+        for filters in self._route_filters.values():
+            for item in filters:
+                item.adopted(self.metrics, self.now)
+        for filters in previous.values():
+            for item in filters:
+                item.retired()
         self.message_limits = MessageLimits(
             max_size=config.http3.max_field_section_size,
             max_fields=config.http3.max_fields,

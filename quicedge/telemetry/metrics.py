@@ -143,11 +143,23 @@ class ProtocolMetrics(Struct):
     )
 
 
+class FilterMetrics(Struct):
+    """Of a filter written in Python; `seconds` is the time for which it held the event loop."""
+
+    calls: int = 0
+    failures: int = 0
+    seconds: float = 0.0
+    waited_seconds: float = 0.0
+    """In coroutines, waiting included."""
+
+
 class Metrics(Struct):
     """All metrics of a worker."""
 
     routes: dict[str, RouteMetrics] = field(default_factory=dict)
     upstreams: dict[str, UpstreamMetrics] = field(default_factory=dict)
+    filters: dict[str, FilterMetrics] = field(default_factory=dict)
+    """Of filters written in Python, by class."""
     listeners: dict[str, ListenerMetrics] = field(default_factory=dict)
     """By `listener_key`."""
     protocols: dict[HttpProtocol, ProtocolMetrics] = field(
@@ -171,6 +183,13 @@ class Metrics(Struct):
             found = self.upstreams[name] = UpstreamMetrics()
         return found
 
+    def filter(self, name: str) -> FilterMetrics:
+        """The metrics of a filter, created on first use."""
+        found = self.filters.get(name)
+        if found is None:
+            found = self.filters[name] = FilterMetrics()
+        return found
+
     def listener(self, address: str, transport: TransportKind) -> ListenerMetrics:
         """The metrics of a listening address, created on first use."""
         key = listener_key(address, transport)
@@ -179,9 +198,12 @@ class Metrics(Struct):
             found = self.listeners[key] = ListenerMetrics(address, transport)
         return found
 
-    def keep(self, routes: Collection[str], upstreams: Collection[str]) -> None:
-        """Keep these routes and upstreams only, created if new; repeated reloads with new names
-        would otherwise add series without bound."""
+    def keep(
+        self, routes: Collection[str], upstreams: Collection[str], filters: Collection[str]
+    ) -> None:
+        """Keep these routes, upstreams and filters only, created if new; repeated reloads with new
+        names would otherwise add series without bound."""
+        self.filters = {name: self.filter(name) for name in filters}
         self.routes = {name: self.route(name) for name in routes}
         self.upstreams = {name: self.upstream(name) for name in upstreams}
 

@@ -12,7 +12,7 @@ import structlog
 from quicedge.config.schema import Config, Qlog
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.config.unusable import UnusableError
-from quicedge.proxy.filters import build_route_filters
+from quicedge.proxy.filters import RouteFilters, build_route_filters
 from quicedge.proxy.router import Router
 from quicedge.quic.key_exchange import MLKEM_MISSING, Group, usable_by_name
 from quicedge.quic.settings import QuicConfiguration, server_configuration
@@ -65,6 +65,7 @@ class Proposal:
         self._built: list[AnyUpstream] = []
         self._applications: list[AsgiUpstream] = []
         """Those of `_built` that run in this process."""
+        self.route_filters: RouteFilters = {}
         self._tolerant = tolerant
         self._loop = loop
         try:
@@ -82,6 +83,9 @@ class Proposal:
 
     def drop(self) -> None:
         """Discard what was built only for this proposal."""
+        for filters in self.route_filters.values():
+            for item in filters:
+                item.retired()
         for upstream in self._built:
             upstream.retire()
 

@@ -37,12 +37,17 @@ def build_route_filters(
         return {}
     resources = Resources(upstreams)
     build = _tolerant if tolerant else _build
-    common = tuple(build("filters", config.filters, resources))
     built: RouteFilters = {}
-    for index, route in enumerate(config.routes):
-        own = tuple(build(f"routes[{index}].filters", route.filters, resources))
-        if common or own:
-            built[id(route)] = (*common, *own)
+    try:
+        common = tuple(build("filters", config.filters, resources))
+        for index, route in enumerate(config.routes):
+            own = tuple(build(f"routes[{index}].filters", route.filters, resources))
+            if common or own:
+                built[id(route)] = (*common, *own)
+    except UnusableError:
+        for item in resources.built:
+            item.retired()
+        raise
     return built
 
 
@@ -70,6 +75,7 @@ def _build_one(where: str, entry: FilterEntry, resources: Resources) -> Iterator
     kind = entry.kind
     for built in _builder(kind)(getattr(entry, kind), f"{where}.{kind}", resources):
         built.name = f"{where} ({kind})"
+        resources.built.append(built)
         yield built
 
 
@@ -101,6 +107,7 @@ _BUILDERS = {
     "early_hints": "early_hints:build",
     "error_pages": "pages:build_error_pages",
     "maintenance": "pages:build_maintenance",
+    "python": "python_class:build",
 }
 """Module and function by kind: a worker imports what is configured, and no more."""
 

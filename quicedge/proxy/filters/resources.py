@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from quicedge.config.filterlimits import COMPRESSING_STREAMS
 from quicedge.proxy.exchange import Origin
+from quicedge.proxy.filters.route_filter import RouteFilter
 from quicedge.proxy.spill import SpillPools
 from quicedge.shares import Pool
 
@@ -19,6 +20,8 @@ class Resources:
     compressing: Pool = field(default_factory=lambda: Pool(COMPRESSING_STREAMS))
     """Responses that are compressed at once."""
     spilling: SpillPools = field(default_factory=SpillPools.of_worker)
+    built: list[RouteFilter] = field(default_factory=list)
+    """All filters that were built so far."""
 
 
 def reason_of(name: str, error: Exception) -> str:

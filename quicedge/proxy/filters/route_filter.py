@@ -11,13 +11,14 @@ An exception costs the exchange in which it was raised: 500, or a reset if the r
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 from quicedge.config.filterlimits import FILTER_TIMEOUT
 from quicedge.http.message import Request, Response
 from quicedge.proxy.exchange import Exchange
 from quicedge.proxy.reply import Reply
+from quicedge.telemetry.metrics import Metrics
 
 RequestResult: TypeAlias = Request | Reply
 ResponseResult: TypeAlias = Response | Reply
@@ -35,6 +36,12 @@ class RouteFilter:
     """Where it is configured and what it is, for logs: `routes[0].filters[1] (redirect)`."""
     timeout: float | None = FILTER_TIMEOUT
     """Seconds that a phase may take; None: its own limits bound it."""
+
+    def adopted(self, metrics: Metrics, clock: Callable[[], float]) -> None:
+        """Its configuration is in use from now on; may be called for each route that has it."""
+
+    def retired(self) -> None:
+        """Its configuration is no longer used for new exchanges; likewise."""
 
     def on_request(
         self, request: Request, exchange: Exchange

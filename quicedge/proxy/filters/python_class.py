@@ -1,0 +1,137 @@
+"""Finds the class of a filter written in Python, and builds its object."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Any
+
+from quicedge.config.filters import Python
+from quicedge.config.unusable import UnusableError
+from quicedge.filters import Filter
+from quicedge.proxy.filters.python import PythonFilter
+from quicedge.proxy.filters.resources import Resources
+from quicedge.proxy.filters.route_filter import RouteFilter
+
+ENTRY_POINTS = "quicedge.filters"
+"""The group in which installed packages name their filters."""
+
+_loaded: dict[str, dict[str, int]] = {}
+"""For each package that filters were imported from, the files of its modules and their times of
+modification, in nanoseconds."""
+
+
+def build_filter(settings: Python, where: str) -> Filter:
+    """The object of a filter class; raises UnusableError with `where` and what is wrong."""
+    name = settings.filter
+    key = f"{where}.filter"
+    try:
+        found = _import(settings) if ":" in name else _entry_point(name)
+    except (ImportError, AttributeError, LookupError) as error:
+        raise UnusableError(key, f"{name}: {_failure(error)}") from error
+    except Exception as error:  # whatever the operator's module raises
+        raise UnusableError(key, f"{name}: {_failure(error)}") from error
+    if not (inspect.isclass(found) and issubclass(found, Filter)):
+        raise UnusableError(key, f"{name} is no subclass of quicedge.filters.Filter")
+    if inspect.iscoroutinefunction(found.on_done):
+        raise UnusableError(key, f"{name}.on_done must not be a coroutine function")
+    try:
+        inspect.signature(found).bind(**settings.options)
+    except TypeError as error:
+        raise UnusableError(f"{where}.options", f"{name}: {error}") from error
+    try:
+        return found(**settings.options)
+    except Exception as error:
+        raise UnusableError(f"{where}.options", f"{name}: {_failure(error)}") from error
+
+
+def build(given: Python, where: str, resources: Resources) -> Iterator[RouteFilter]:
+    """The filter of an entry; raises UnusableError."""
+    yield PythonFilter(given.filter, build_filter(given, where), given.timeout)
+
+
+def _entry_point(name: str) -> Any:
+    found = entry_points(group=ENTRY_POINTS, name=name)
+    if not found:
+        known = sorted(entry_points(group=ENTRY_POINTS).names)
+        others = f"; installed: {', '.join(known)}" if known else ""
+        raise LookupError(f"no installed package has a filter of this name{others}")
+    return next(iter(found)).load()
+
+
+def _import(settings: Python) -> Any:
+    module_name, _, attribute = settings.filter.partition(":")
+    directory = settings.directory
+    if directory is not None and directory not in sys.path:
+        sys.path.insert(0, directory)
+    package = module_name.partition(".")[0]
+    with _fresh(package):
+        module = importlib.import_module(module_name)
+    _loaded[package] = _times(package)
+    found: Any = module
+    for part in attribute.split("."):
+        found = getattr(found, part)
+    return found
+
+
+@contextmanager
+def _fresh(package: str) -> Iterator[None]:
+    """Import a package anew if its files have changed since its filters were imported.
+
+    Running filters keep their modules. If the import fails, what was there is put back.
+    """
+    known = _loaded.get(package)
+    if known is None or known == _times(package):
+        yield
+        return
+    importlib.invalidate_caches()
+    previous = {name: sys.modules.pop(name) for name in _modules(package)}
+    try:
+        yield
+    except BaseException:
+        for name in _modules(package):
+            del sys.modules[name]
+        sys.modules.update(previous)
+        raise
+
+
+def _modules(package: str) -> dict[str, ModuleType]:
+    return {
+        name: module
+        for name, module in list(sys.modules.items())
+        if name == package or name.startswith(f"{package}.")
+    }
+
+
+def _times(package: str) -> dict[str, int]:
+    times = {}
+    for module in _modules(package).values():
+        path = getattr(module, "__file__", None)
+        if path is not None:
+            try:
+                times[path] = os.stat(path).st_mtime_ns
+            except OSError:
+                times[path] = 0
+    return times
+
+
+def _failure(error: BaseException) -> str:
+    """What went wrong, and in which line of the filter's code."""
+    said = f"{type(error).__name__}: {error}"
+    if isinstance(error, SyntaxError):
+        return f"{said} ({error.filename}, line {error.lineno})"
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)[1:]
+        if not frame.filename.startswith("<frozen ")
+        and frame.filename != __file__
+        and os.path.basename(os.path.dirname(frame.filename)) != "importlib"
+    ]
+    return f"{said} ({frames[-1].filename}, line {frames[-1].lineno})" if frames else said
