@@ -454,6 +454,10 @@ HANDSHAKE_TIMEOUT: Final = 10.0
 BASE_DATAGRAM_SIZE: Final = 1200
 """Bytes; supported by every path (RFC 9000 section 14.1), where discovery starts."""
 
+MTU_PROBE_AFTER: Final = 32 * 1024
+"""Bytes sent on a path before larger datagrams are probed: a probe and its ACK cost small exchanges
+more than they could gain, and a transfer nothing."""
+
 MTU_PROBES: Final = 2
 """Lost probes of one size before a smaller one is tried (RFC 8899 section 5.1.2 allows 3)."""
 

@@ -15,6 +15,7 @@ from quicedge.config.limits import (
     ACK_ROOM,
     MAX_BATCH_PACKETS,
     MIN_INITIAL_DATAGRAM,
+    MTU_PROBE_AFTER,
     PTO_PROBES,
 )
 from quicedge.quic.connection.connection_ids import LocalConnectionIds, RemoteConnectionIds
@@ -164,7 +165,11 @@ class Packer:
         is_validated = path.is_validated
         if space.probes:
             self._pack_probes(runs, path, space, now)
-        if is_validated and (size := mtu.next_probe(now)) is not None:
+        if (
+            is_validated
+            and path.bytes_sent >= MTU_PROBE_AFTER
+            and (size := mtu.next_probe(now)) is not None
+        ):
             self._probe_mtu(runs, path, size, now)
         blocked = False
         has_frames = self._has_frames

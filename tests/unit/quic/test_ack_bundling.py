@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from aioquic.quic.events import StreamDataReceived
 
-from quicedge.config.limits import ACK_DELAY, LONE_ACK_DELAY, MAX_ACK_DELAY
+from quicedge.config.limits import ACK_DELAY, LONE_ACK_DELAY, MAX_ACK_DELAY, MTU_PROBE_AFTER
 from quicedge.quic.connection import Connection, Transmit
 from quicedge.quic.frames import Epoch
 from tests.support.quicpair import CLIENT_ADDRESS, SERVER_ADDRESS, make_pair
@@ -28,6 +28,9 @@ def confirmed_pair(*, own_client: bool = True, settled: bool = True) -> Pair:
         )
     )
     if settled:
+        # As after a transfer.
+        server.paths.active.bytes_sent += MTU_PROBE_AFTER
+        client.send_ping(0)
         pair.run(lambda: server.max_datagram_size == 1452)
         end = pair.now + 1
         while pair.step(end):
@@ -220,6 +223,7 @@ def test_a_packet_without_anything_new_to_acknowledge_carries_no_ack() -> None:
 def test_a_path_mtu_probe_carries_the_ack_and_leaves_it_pending() -> None:
     pair = confirmed_pair(settled=False)
     client, server = pair.client.connection, pair.server.connection
+    server.paths.active.bytes_sent += MTU_PROBE_AFTER
     server.paths.active.mtu.reset()
     receive_something(pair)
     probes = [run for run in transmit(server, pair.now) if len(run[0]) > 1200]

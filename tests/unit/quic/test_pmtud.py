@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from quicedge.config.limits import MTU_BLACK_HOLE_COOLDOWN
+from quicedge.config.limits import BASE_DATAGRAM_SIZE, MTU_BLACK_HOLE_COOLDOWN, MTU_PROBE_AFTER
 from quicedge.quic.pmtud import PathMtu
+from tests.support.quicpair import make_pair
 
 
 def search(path: int, ceiling: int = 1472, now: float = 0.0) -> tuple[PathMtu, list[int]]:
@@ -60,3 +61,26 @@ def test_the_peer_may_take_less() -> None:
 
 def test_nothing_to_find_below_the_base() -> None:
     assert PathMtu(1200).next_probe(0) is None
+
+
+def test_a_connection_with_small_exchanges_sends_no_probes_and_a_transfer_does() -> None:
+    pair = make_pair(own_client=True, mtu_ceiling=1452)
+    client, server = pair.client.connection, pair.server.connection
+    pair.run(lambda: client.handshake_confirmed and server.handshake_confirmed)
+
+    def exchange(size: int) -> None:
+        stream_id = client.get_next_available_stream_id()
+        client.send_stream_data(stream_id, b"request", end_stream=True)
+        pair.run(lambda: stream_id in server.streams)
+        server.send_stream_data(stream_id, bytes(size), end_stream=True)
+        pair.run(lambda: server.streams.unacknowledged(stream_id) == 0)
+
+    for _ in range(10):
+        exchange(1000)
+    assert server.max_datagram_size == BASE_DATAGRAM_SIZE
+    # The handshake and the responses: no larger datagram was tried.
+    assert server.recovery.packets_lost == 0
+    assert server.paths.active.mtu.next_probe(pair.now) == 1452
+    server.paths.active.mtu.reset()
+    exchange(4 * MTU_PROBE_AFTER)
+    assert server.max_datagram_size == 1452
