@@ -10,6 +10,9 @@ KeyExchangeGroup = Literal[
 
 ALL_GROUPS: tuple[KeyExchangeGroup, ...] = get_args(KeyExchangeGroup)
 
+USUAL_GROUPS = ALL_GROUPS[:5]
+"""The hybrids, and the curves of Mozilla's guidelines for TLS."""
+
 GROUP_NUMBERS = {
     "X25519MLKEM768": 0x11EC,
     "SecP256r1MLKEM768": 0x11EB,

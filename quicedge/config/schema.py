@@ -13,7 +13,7 @@ from msgspec import Meta, field
 
 from quicedge.config import limits, tracelimits
 from quicedge.config.filters import FilterEntry
-from quicedge.config.groups import ALL_GROUPS, KeyExchangeGroup
+from quicedge.config.groups import USUAL_GROUPS, KeyExchangeGroup
 from quicedge.config.section import Bytes, Count, Seconds
 from quicedge.config.section import Section as _Section
 
@@ -52,6 +52,15 @@ class Balance(StrEnum):
     ROUND_ROBIN = "round_robin"
     LEAST_REQUESTS = "least_requests"
     CLIENT_ADDRESS = "client_address"
+
+
+class TlsPolicy(StrEnum):
+    """Versions and ciphers of TLS on TCP, by the names of Mozilla's guidelines."""
+
+    MODERN = "modern"
+    """TLS 1.3 alone."""
+    INTERMEDIATE = "intermediate"
+    """TLS 1.2 as well, with forward secrecy and AEAD."""
 
 
 class LogFormat(StrEnum):
@@ -144,8 +153,12 @@ class Tls(_Section, frozen=True):
     certificate_directories: list[str] = field(default_factory=list)
     """Directories of certificates: `NAME.pem` or `NAME.crt` with `NAME.key`, `tls.crt` with
     `tls.key`, `fullchain.pem` with `privkey.pem`, there or one level below."""
-    groups: list[KeyExchangeGroup] = field(default_factory=lambda: list(ALL_GROUPS))
+    groups: list[KeyExchangeGroup] = field(default_factory=lambda: list(USUAL_GROUPS))
     """Key exchange groups, in order of preference."""
+    policy: TlsPolicy = TlsPolicy.INTERMEDIATE
+    """What clients on TCP must have; QUIC always has TLS 1.3."""
+    require_server_name: bool = False
+    """Refuse clients that name no host (SNI), or one that no certificate covers."""
     keylog: str | None = None
     """NSS key log file (debugging only); the SSLKEYLOGFILE variable is honoured as well."""
     shared_keys: str | None = None

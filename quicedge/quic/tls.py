@@ -278,14 +278,17 @@ class CertificateStore:
         default: ServerCertificate | None = None,
         *,
         managed: Iterable[ServerCertificate] | None = None,
+        strict: bool = False,
     ) -> None:
-        """`managed` may be empty; None: none are ordered, and there must be others."""
+        """`managed` may be empty; None: none are ordered, and there must be others. `strict`: the
+        default one is for the names that it covers alone."""
         self.on_missing: Callable[[str], None] = lambda name: None
         """Called with names that clients are refused for."""
         self._by_name: dict[str, ServerCertificate] = {}
         given = list(certificates)
         self.default = default or next(iter(given), None)
         self._all = [*given, *(managed or ())]
+        self._strict = strict
         for certificate in self._all:
             for name in certificate.names:
                 self._by_name.setdefault(name, certificate)
@@ -297,14 +300,20 @@ class CertificateStore:
         return self._all
 
     def select(self, server_name: str | None) -> ServerCertificate | None:
-        """Exact name, else the wildcard one label up, else the default certificate if any."""
+        """Exact name, else the wildcard one label up, else the default certificate if any.
+
+        None: the client must be refused.
+        """
         if server_name is None:
-            return self.default
+            return None if self._strict else self.default
         name = server_name.lower().rstrip(".")
         found = self._by_name.get(name)
         if found is None:
             _, _, parent = name.partition(".")
             found = self._by_name.get(f"*.{parent}")
-        if found is None and self.default is None:
+        if found is not None:
+            return found
+        if self._strict or self.default is None:
             self.on_missing(name)
-        return found or self.default
+            return None
+        return self.default

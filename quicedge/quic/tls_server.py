@@ -220,6 +220,9 @@ class ServerTls:
         self.server_name = hello.server_name
         self.certificate = certificate = self._store.select(hello.server_name)
         if certificate is None:
+            if hello.server_name is None:
+                # RFC 8446 section 9.2: servers that require the extension SHOULD say so.
+                raise tls.AlertMissingExtension("ClientHello has no server name")
             raise AlertUnrecognizedName("No certificate for the server name")
         suite = self._negotiate(hello)
         if self._retried is None and (wanted := self._group_to_ask_for(hello)) is not None:

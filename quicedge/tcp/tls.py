@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Protocol
 
 import structlog
 
+from quicedge.config.groups import USUAL_GROUPS
+from quicedge.config.schema import TlsPolicy
 from quicedge.tcp.client_hello import offered_protocols
 from quicedge.tcp.openssl import SharedTickets, UnsupportedError, prove, set_groups
 from quicedge.tcp.ticket_keys import TicketKeys
@@ -19,6 +21,14 @@ log = structlog.get_logger("quicedge.tcp")
 _CIPHERS_TLS12 = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Forward secrecy and AEAD only; of TLS 1.3, OpenSSL's defaults are."""
 
+
+_MISSING_EXTENSION = 109
+"""AlertDescription (RFC 8446 section 6)."""
+
+_OLDEST = {
+    TlsPolicy.MODERN: ssl.TLSVersion.TLSv1_3,
+    TlsPolicy.INTERMEDIATE: ssl.TLSVersion.TLSv1_2,
+}
 
 ACME_TLS = "acme-tls/1"
 """ALPN name of a validation, which is the only one that its client offers (RFC 8737 section 4)."""
@@ -108,6 +118,7 @@ class ServerContexts:
         tickets: SharedTickets | None = None,
         validations: Validations | None = None,
         groups: Sequence[str] | None = None,
+        policy: TlsPolicy = TlsPolicy.INTERMEDIATE,
     ) -> None:
         """Raises TlsError. `alpn`: protocols in order of preference; `groups`: key exchange groups,
         likewise, None: OpenSSL's own.
@@ -121,6 +132,7 @@ class ServerContexts:
         self._tickets = tickets
         self._validations = Validations() if validations is None else validations
         self._groups = groups
+        self._policy = policy
         kept = previous.by_content if previous is not None and previous.matches(self) else {}
         self.by_content: dict[tuple[bytes, bytes], ssl.SSLContext] = {}
         self._contexts = {
@@ -141,11 +153,14 @@ class ServerContexts:
             content = certificate.chain_pem, certificate.key_pem
         context = kept.get(content) or self.by_content.get(content)
         if context is None:
-            context = _context(certificate, self.alpn, self._keylog, self._groups)
+            context = self._new_context(certificate)
             if self._tickets is not None:
                 self._tickets.install(context)
         self.by_content[content] = context
         return context
+
+    def _new_context(self, certificate: Certificate | None) -> ssl.SSLContext:
+        return _context(certificate, self.alpn, self._keylog, self._groups, self._policy)
 
     def activate(self) -> None:
         """Choose certificates by this store from now on: call it before `wrap`.
@@ -161,7 +176,11 @@ class ServerContexts:
 
     def matches(self, other: ServerContexts) -> bool:
         """Whether both differ in their certificates only."""
-        return (self.alpn, self._keylog, self._groups) == (other.alpn, other._keylog, other._groups)
+        return self._terms == other._terms
+
+    @property
+    def _terms(self) -> tuple[object, ...]:
+        return self.alpn, self._keylog, self._groups, self._policy
 
     def wrap(
         self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, hello: bytes | bytearray = b""
@@ -177,7 +196,7 @@ class ServerContexts:
         """What stands in for `default` after a change of the ticket keys."""
         assert self._tickets is not None
         try:
-            context = _context(self._store.default, self.alpn, self._keylog, self._groups)
+            context = self._new_context(self._store.default)
         except TlsError:
             return self.default  # the key log is gone
         self._tickets.install_all(context)
@@ -195,6 +214,9 @@ class ServerContexts:
         certificate = self._store.select(name)
         if certificate is None:
             tls.is_refused = True
+            if name is None:
+                # RFC 8446 section 9.2: servers that require the extension SHOULD say so.
+                return _MISSING_EXTENSION
             return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
         tls.certificate = certificate
         context = self._contexts[id(certificate)]
@@ -229,9 +251,10 @@ def _context(
     alpn: Sequence[str],
     keylog: str | None,
     groups: Sequence[str] | None = None,
+    policy: TlsPolicy = TlsPolicy.INTERMEDIATE,
 ) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = _OLDEST[policy]
     context.set_ciphers(_CIPHERS_TLS12)
     # Clients know best whether they have AES in hardware.
     context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
@@ -242,7 +265,9 @@ def _context(
         try:
             set_groups(context, groups)
         except UnsupportedError as error:
-            raise TlsError(f"cannot be set on TCP: {error}", "tls.groups") from error
+            if list(groups) != list(USUAL_GROUPS):
+                raise TlsError(f"cannot be set on TCP: {error}", "tls.groups") from error
+            _warn_of_groups(str(error))
     try:
         if certificate is not None:
             _load(context, certificate)
@@ -254,6 +279,12 @@ def _context(
         except OSError as error:
             raise TlsError(f"{keylog}: {error.strerror}") from error
     return context
+
+
+@cache
+def _warn_of_groups(reason: str) -> None:
+    """The default groups are not worth refusing to serve."""
+    log.warning("key exchange groups on TCP are OpenSSL's own", reason=reason)
 
 
 def _load(context: ssl.SSLContext, certificate: Certificate) -> None:

@@ -80,10 +80,12 @@ def load_certificates(
     certificates: Iterable[CertificatePem],
     managed: Iterable[CertificatePem] | None = None,
     known: CertificateStore | None = None,
+    *,
+    strict: bool = False,
 ) -> CertificateStore:
     """Load certificates that the supervisor has read; raises CertificateError.
 
-    `managed`: as in `CertificateStore`. Those that are in `known` are not parsed again.
+    `managed`, `strict`: as in `CertificateStore`. Those that are in `known` are not parsed again.
     """
     parsed = {}
     if known is not None:
@@ -100,7 +102,10 @@ def load_certificates(
         if item.default:
             default = certificate
     return CertificateStore(
-        loaded, default, managed=None if managed is None else [load(item) for item in managed]
+        loaded,
+        default,
+        managed=None if managed is None else [load(item) for item in managed],
+        strict=strict,
     )
 
 

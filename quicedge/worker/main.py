@@ -157,8 +157,9 @@ def _roster(spec: WorkerSpec, sockets: list[UdpSocket]) -> Roster | None:
 
 def _certificates(settings: Settings, known: CertificateStore | None = None) -> CertificateStore:
     """All certificates of the settings; raises CertificateError."""
-    managed = settings.managed if settings.config.tls.acme is not None else None
-    return load_certificates(settings.certificates, managed, known)
+    tls = settings.config.tls
+    managed = settings.managed if tls.acme is not None else None
+    return load_certificates(settings.certificates, managed, known, strict=tls.require_server_name)
 
 
 class _Prepared(NamedTuple):

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from quicedge.acme.challenge import Challenges
-from quicedge.config.groups import ALL_GROUPS
 from quicedge.config.limits import DRAIN_NOTICE
 from quicedge.config.listeners import HTTPS_PORT, listeners, redirecting
 from quicedge.config.schema import Config
@@ -65,8 +64,6 @@ def build_contexts(
 
     Contexts of `running` that are still right are kept.
     """
-    # OpenSSL's own list has hybrids first too, from the version on that has them.
-    groups = config.tls.groups if config.tls.groups != list(ALL_GROUPS) else None
     by_alpn: dict[tuple[str, ...], ServerContexts] = {}
     found = {}
     for entry, listening in enumerate(listeners(config)):
@@ -81,7 +78,8 @@ def build_contexts(
                 running.get(entry),
                 tickets=tickets,
                 validations=validations,
-                groups=groups,
+                groups=config.tls.groups,
+                policy=config.tls.policy,
             )
         found[entry] = by_alpn[alpn]
     return found

@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Iterator, Sequence
 
 from quicedge.cli.findings.finding import Finding, Level
-from quicedge.config.groups import ALL_GROUPS, HYBRIDS
+from quicedge.config.groups import HYBRIDS, USUAL_GROUPS
 from quicedge.config.listeners import listeners
 from quicedge.config.schema import Config
 from quicedge.quic.key_exchange import MLKEM_MISSING, usable_by_name
@@ -42,14 +42,15 @@ def _quic(configured: Sequence[str]) -> Finding:
 def _tcp(configured: Sequence[str]) -> Finding:
     subject = "key exchange on TCP"
     known = known_groups(configured)
-    if configured != list(ALL_GROUPS):
-        try:
-            set_groups(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), configured)
-        except UnsupportedError as error:
+    try:
+        set_groups(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), configured)
+    except UnsupportedError as error:
+        if configured != list(USUAL_GROUPS):
             return Finding(
                 Level.ERROR, subject, f"tls.groups cannot be set: {error}",
                 "remove tls.groups, or offer h3 alone",
             )  # fmt: skip
+        return Finding(Level.OK, subject, f"those of {ssl.OPENSSL_VERSION}: {error}")
     names = ", ".join(known)
     if HYBRIDS & {*configured} - {*known}:
         return Finding(
