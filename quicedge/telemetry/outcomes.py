@@ -53,6 +53,7 @@ class Outcome(StrEnum):
     ORIGIN_NO_SERVER = "origin_no_server"
     ORIGIN_OVERLOADED = "origin_overloaded"
     ORIGIN_NO_TUNNEL = "origin_no_tunnel"
+    ORIGIN_APPLICATION = "origin_application"
 
     @property
     def origin_failure(self) -> str | None:

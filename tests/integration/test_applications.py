@@ -220,6 +220,38 @@ def test_an_application_that_cannot_be_served_stops_the_start(tmp_path: Path) ->
     assert "broken.py, line 1" in done.stderr
 
 
+async def test_an_application_that_fails_costs_its_request_alone(tmp_path: Path) -> None:
+    """Without a framework that would answer for it."""
+    (tmp_path / "bare.py").write_text(
+        "async def app(scope, receive, send):\n"
+        "    if scope['type'] == 'lifespan' or scope['path'] == '/raise':\n"
+        "        raise LookupError('nothing there')\n"
+        "    if scope['path'] == '/silent':\n"
+        "        return\n"
+        "    fields = [(b'content-length', b'9')]\n"
+        "    await send({'type': 'http.response.start', 'status': 200, 'headers': fields})\n"
+        "    if scope['path'] == '/half':\n"
+        "        await send({'type': 'http.response.body', 'body': b'x', 'more_body': True})\n"
+        "        raise LookupError('nothing more')\n"
+        "    await send({'type': 'http.response.body', 'body': b'all there'})\n"
+    )
+    with edge(tmp_path, "", upstream_extra='asgi = "bare:app"', tracebacks=True) as running:
+        async with h3_client(running.port) as h3:
+            assert (await h3.ask(b"GET", b"/raise")).status == 500
+            assert (await h3.ask(b"GET", b"/silent")).status == 500
+            half = await h3.ask(b"GET", b"/half")
+            assert (half.status, bytes(half.body)) == (200, b"x")
+            assert half.reset is not None
+            assert bytes((await h3.ask(b"GET", b"/")).body) == b"all there"
+        outcomes = {
+            "/raise": "origin_application", "/silent": "origin_application",
+            "/half": "origin_reset", "/": "complete",
+        }  # fmt: skip
+        wait_until(
+            lambda: {r["path"]: r["outcome"] for r in running.access()} == outcomes, "the log"
+        )
+
+
 def test_a_reload_takes_up_an_application_or_refuses_it(tmp_path: Path) -> None:
     application = f'asgi = "{module("Starlette")}"\napp_directory = "{REPOSITORY}"'
     with edge(tmp_path, "", upstream_extra=application) as running:

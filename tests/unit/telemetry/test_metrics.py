@@ -145,6 +145,8 @@ def test_every_failure_of_an_origin_has_an_outcome_and_a_status(kind: OriginFail
     expected = (408,) if kind is OriginFailure.STALLED else (502, 503, 504)
     if kind is OriginFailure.NO_TUNNEL:
         expected = (501,)
+    elif kind is OriginFailure.APPLICATION:
+        expected = (500,)
     assert kind.status in expected
 
 
