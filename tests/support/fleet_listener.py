@@ -11,7 +11,7 @@ from quicedge.udp.socket import FourTuple, UdpSocket
 class FleetListener:
     """A UDP socket that keeps what is sent."""
 
-    family = socket.AF_INET
+    family: socket.AddressFamily = socket.AF_INET
 
     def __init__(self, host: str = "0.0.0.0", port: int = 443) -> None:
         self.address = host, port

@@ -164,6 +164,21 @@ def test_a_host_with_the_clients_destination_answers_directly(hosts: tuple[Host,
     assert path == there.listener.path(CLIENT, kernel.pktinfo("127.0.0.1"))
 
 
+def test_a_host_with_the_clients_destination_answers_directly_over_ipv6() -> None:
+    listener = FleetListener("::", 443)
+    listener.family = socket.AF_INET6
+    here, there = Host(), Host(THERE, listener=listener)
+    here.knows((THERE, there))
+    client = ("2001:db8::7", 40000, 0, 0)
+    path = FourTuple(client, kernel.pktinfo("::1"), cast(UdpSocket, FleetListener("::", 443)))
+    here.forwarder.forward(short(THERE), path, 0)
+    assert there.receive(there.message()) is True
+    ((_, arrived, _),) = there.delivered
+    assert arrived == listener.path(client, kernel.pktinfo("::1"))
+    here.close()
+    there.close()
+
+
 def test_another_host_answers_through_the_one_that_has_the_destination(
     hosts: tuple[Host, Host],
 ) -> None:
