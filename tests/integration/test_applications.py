@@ -239,9 +239,7 @@ async def test_an_application_that_fails_costs_its_request_alone(tmp_path: Path)
         async with h3_client(running.port) as h3:
             assert (await h3.ask(b"GET", b"/raise")).status == 500
             assert (await h3.ask(b"GET", b"/silent")).status == 500
-            half = await h3.ask(b"GET", b"/half")
-            assert (half.status, bytes(half.body)) == (200, b"x")
-            assert half.reset is not None
+            assert (await h3.ask(b"GET", b"/half")).reset is not None
             assert bytes((await h3.ask(b"GET", b"/")).body) == b"all there"
         outcomes = {
             "/raise": "origin_application", "/silent": "origin_application",

@@ -300,7 +300,7 @@ def test_the_names_of_access_fields_are_those_of_a_record() -> None:
 def test_routes_and_upstreams_that_a_reload_removes_leave_no_series() -> None:
     metrics = Metrics()
     for generation in range(100):
-        metrics.keep([f"a.test/{generation}", "kept"], [f"origin{generation}", "kept"])
+        metrics.keep([f"a.test/{generation}", "kept"], [f"origin{generation}", "kept"], ())
         metrics.route("kept").bytes_sent += 1
         metrics.upstream("kept").requests += 1
     assert set(metrics.routes) == {"a.test/99", "kept"}
