@@ -50,8 +50,8 @@ MAX_DATAGRAM_SIZE: Final = 1472
 UDP_READ_SIZE: Final = 65536
 """Bytes of the receive buffer: the largest GRO batch, so that none is truncated."""
 
-UDP_READS_PER_WAKEUP: Final = 64
-"""Reads per wake-up, before other work runs."""
+UDP_READS_PER_WAKEUP: Final = 256
+"""Reads per wake-up, before other work runs: what one interval of a moderated socket may bring."""
 
 FORWARD_MESSAGE: Final = 66_000
 """Maximum size in bytes of a datagram forwarded between workers, with its addresses."""
@@ -77,6 +77,22 @@ UDP_BYTES_PER_WAKEUP: Final = 512 * 1024
 
 UDP_SECONDS_PER_WAKEUP: Final = 0.02
 """Seconds of handling datagrams after which other work of the loop gets its turn."""
+
+MODERATED_RATE: Final = 12_000.0
+"""Datagrams per second, in both directions, from which a socket is read once per interval: more
+than twice what a thousand small requests per second take, so that their latency does not grow."""
+
+MODERATION_WINDOW: Final = 0.004
+"""Seconds over which that rate is taken: it follows a transfer that begins within milliseconds."""
+
+MODERATION_INTERVAL: Final = 0.001
+"""Seconds between reads of a moderated socket: the resolution of the event loop's timers."""
+
+MODERATED_BUFFER_SHARE: Final = 0.25
+"""Share of the kernel's receive buffer that datagrams of one interval may fill."""
+
+UDP_DATAGRAM_MEMORY: Final = 2304
+"""Bytes that the kernel accounts for a full-size datagram (`skb->truesize`)."""
 
 UDP_MAX_SEGMENTS: Final = 64
 """Datagrams in one GSO call (UDP_MAX_SEGMENTS of older kernels)."""
@@ -479,6 +495,9 @@ MIN_WINDOW_PACKETS: Final = 2
 
 PACING_BURST: Final = 64 * 1024
 """Maximum burst in bytes: one GSO call."""
+
+PACING_QUANTUM_BURST: Final = 256 * 1024
+"""Maximum burst in bytes of a sender whose rate makes more of one quantum: some GSO calls."""
 
 MAX_BATCH_PACKETS: Final = 44
 """Packets sealed in one pass: 64 KB of full datagrams, below the kernel's 64 segments."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from quicedge.config.limits import PACING_BURST, PACING_QUANTUM
+from quicedge.config.limits import PACING_BURST, PACING_QUANTUM, PACING_QUANTUM_BURST
 
 
 class Pacer:
     """Bytes that may be sent now, at `rate` bytes per second.
 
-    The bucket holds one burst, or what the rate makes of one quantum when that is less; an empty
-    bucket is worth waiting for until it holds a quantum, so a timer serves many packets.
+    The bucket holds a quarter of the window, at most one burst, or what the rate makes of one
+    quantum when that is more. An empty bucket is worth waiting for until it holds a quantum, so
+    that a timer serves many packets.
     """
 
     __slots__ = ("_capacity", "_level", "_updated", "datagram_size", "rate")
@@ -34,7 +35,8 @@ class Pacer:
         self.rate = rate
         self._capacity = max(
             2 * self.datagram_size,
-            min(PACING_BURST, max(congestion_window / 4, self.rate * PACING_QUANTUM)),
+            min(PACING_BURST, congestion_window / 4),
+            min(PACING_QUANTUM_BURST, rate * PACING_QUANTUM),
         )
 
     def budget(self, now: float) -> float:

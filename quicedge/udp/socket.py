@@ -161,6 +161,11 @@ class UdpSocket:
         """The sockaddr that the socket is bound to."""
         return self._sock.getsockname()
 
+    @property
+    def receive_buffer(self) -> int:
+        """Bytes that the kernel holds for it until they are received."""
+        return self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+
     def close(self) -> None:
         self._sock.close()
 

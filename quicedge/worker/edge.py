@@ -55,6 +55,7 @@ from quicedge.worker.overload import Overload
 from quicedge.worker.proposal import AnyUpstream, Proposal
 from quicedge.worker.quic_snapshots import count_quic, quic_sample
 from quicedge.worker.roster import Roster
+from quicedge.worker.socket_reader import SocketReader
 from quicedge.worker.tcp_front import TcpFront, TcpSession, TcpSocket
 from quicedge.worker.tcp_snapshots import count_tcp, tcp_sample
 from quicedge.worker.tracing import Tracer
@@ -157,8 +158,6 @@ class Edge:
         self._codecs = {**extra_codecs, ALPN_H3: self._make_h3}
         self._flush_scheduled = False
         self._waiting_scheduled = False
-        self._unfinished: set[UdpSocket] = set()
-        """Sockets that hold datagrams for the next event loop iteration."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
         self._drained: asyncio.Future[None] | None = None
@@ -245,7 +244,10 @@ class Edge:
             sock.on_blocked = lambda sock=sock: self._loop.add_writer(
                 sock.fileno(), self._writable, sock
             )
-            self._loop.add_reader(sock.fileno(), self._readable, sock)
+        self._readers = [
+            SocketReader(sock, self._loop, self._clock, self._received, self._flush_later)
+            for sock in sockets
+        ]
 
     async def start(self) -> None:
         """Wait until the applications of the configuration have started; raises UnusableError."""
@@ -343,17 +345,6 @@ class Edge:
 
     # --- the loop -------------------------------------------------------------------------------
 
-    def _readable(self, sock: UdpSocket) -> None:
-        sock.receive(self._received, self._clock)
-        if sock.is_waiting and sock not in self._unfinished:
-            self._unfinished.add(sock)
-            self._loop.call_soon(self._read_on, sock)
-        self._flush()
-
-    def _read_on(self, sock: UdpSocket) -> None:
-        self._unfinished.discard(sock)
-        self._readable(sock)
-
     def _received(self, datagrams: list[bytes], path: FourTuple, ecn: int) -> None:
         self.endpoint.receive_run(datagrams, path, self._clock(), ecn)
 
@@ -369,6 +360,13 @@ class Edge:
     def wake(self, connection: Connection) -> None:
         """The connection has something to send: flush at the end of this event loop iteration."""
         if self.endpoint.wake(connection) and not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush_soon)
+
+    def _flush_later(self) -> None:
+        """Flush at the end of this event loop iteration, so that data from origins that arrives in
+        it goes out in the same runs."""
+        if not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush_soon)
 
@@ -410,7 +408,7 @@ class Edge:
         self._timer = None
         self._timer_at = inf
         if self.endpoint.handle_timers(self._clock()):
-            self._flush()
+            self._flush_later()
         else:
             self._arm()
 
@@ -599,8 +597,9 @@ class Edge:
         self.early_data.close()
         if self._timer is not None:
             self._timer.cancel()
+        for reader in self._readers:
+            reader.close()
         for sock in self.sockets:
-            self._loop.remove_reader(sock.fileno())
             self._loop.remove_writer(sock.fileno())
         if self.forwarder is not None:
             self._loop.remove_reader(self.forwarder.fileno())
