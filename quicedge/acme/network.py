@@ -119,7 +119,7 @@ class Network(client.ClientNetwork):
         """What an error document means."""
         status = self._last.status_code if self._last is not None else 400
         wait = retry_after(self._last)
-        code = problem.code
+        code = _code(problem)
         if code == "rateLimited" or status == 429:
             cause = Cause.RATE_LIMITED
             wait = RATE_LIMIT_PAUSE if wait is None else wait
@@ -167,8 +167,13 @@ def _described(problem: messages.Error) -> str:
     """An error document in one line, without control characters: the issuer wrote it."""
     details = [problem.detail, *(sub.detail for sub in problem.subproblems or ())]
     text = "; ".join(str(detail) for detail in details if detail)
-    name = problem.code or problem.typ or "error"
-    return one_line(f"{name}: {text}" if text else str(name))
+    name = _code(problem)
+    return one_line(f"{name}: {text}" if text else name)
+
+
+def _code(problem: messages.Error) -> str:
+    """`rateLimited` of `urn:ietf:params:acme:error:rateLimited`; `acme` does not know all."""
+    return str(problem.typ).rpartition(":")[2]
 
 
 def one_line(text: str) -> str:

@@ -18,7 +18,7 @@ COMMANDS = {
     "get": "Fetch a URL over HTTP/3.",
     "top": "Show the connections of a running edge, live.",
     "qlog": "Read qlog traces: stats, show, report, plot, diff, validate.",
-    "certs": "List, renew and import certificates; create the development certificate.",
+    "certs": "List, renew and import certificates; create and trust the development CA.",
 }
 
 

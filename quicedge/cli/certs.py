@@ -157,3 +157,48 @@ def import_certificate(config: str, cert: str, key: str) -> None:
 
     for host in import_files(config, Path(cert), Path(key)):
         click.echo(f"imported for {host}")
+
+
+@command.command("trust")
+@_directory
+def trust(directory: str) -> None:
+    """Have the system and the browsers of this user trust the development CA.
+
+    It is made if it does not exist. Firefox and Chromium need `certutil` (libnss3-tools), the
+    system needs root. `untrust` takes it back.
+    """
+    files = devcerts.ensure(directory)
+    _change_stores(files.ca, add=True)
+
+
+@command.command("untrust")
+@_directory
+def untrust(directory: str) -> None:
+    """Undo `trust`, in all stores that have the development CA."""
+    _change_stores(Path(directory) / "ca.pem", add=False)
+
+
+def _change_stores(path: Path, *, add: bool) -> None:
+    """Change all stores; exits with 1 if one could not be changed, or there is none."""
+    from quicedge.cli.trust_stores import TrustError, authority, trust_stores
+
+    try:
+        ca = authority(path)
+    except TrustError as error:
+        raise click.ClickException(str(error)) from error
+    failed, found = False, False
+    for store in trust_stores(Path.home()):
+        found, is_error = True, False
+        try:
+            if store.has(ca) == add:
+                text = "trusted already" if add else "not trusted"
+            else:
+                (store.add if add else store.remove)(ca)
+                text = "trusted" if add else "no longer trusted"
+        except TrustError as error:
+            failed, is_error, text = True, True, str(error)
+        click.echo(f"{store.title}: {text}", err=is_error)
+    if not found:
+        raise click.ClickException("no trust store is known here; install libnss3-tools")
+    if failed:
+        raise click.exceptions.Exit(1)

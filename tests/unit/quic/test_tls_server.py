@@ -123,3 +123,16 @@ def test_a_ticket_with_a_false_binder_aborts_the_handshake() -> None:
     assert not is_connected(client)
     assert client._close_event is not None
     assert client._close_event.error_code == 0x100 + tls.AlertDescription.decrypt_error
+
+
+def test_a_name_without_a_certificate_is_refused_with_its_alert() -> None:
+    missing: list[str] = []
+    chain, _ = chain_of("secp256r1")
+    store = CertificateStore([], managed=chain.certificates())
+    store.on_missing = missing.append
+    assert is_connected(connect(World(store)))
+    client = connect(World(store), server_name="other.example")
+    assert not is_connected(client)
+    assert client._close_event is not None
+    assert client._close_event.error_code == 0x100 + tls.AlertDescription.unrecognized_name
+    assert missing == ["other.example"]
