@@ -62,7 +62,7 @@ def test_a_certificate_is_issued_and_served_over_quic_and_tcp(
         assert edge.serial(HOST)
         # There is no default certificate for others, and validations are over.
         assert refusal(edge, "other.example.com") == "TLSV1_UNRECOGNIZED_NAME"
-        assert refusal(edge, None) == "TLSV1_UNRECOGNIZED_NAME"
+        assert refusal(edge, None) == "TLSV13_ALERT_MISSING_EXTENSION"
         assert edge.fetch("other.example.com", issuer.root()).returncode == 35
         with edge.connect(HOST, alpn="h2") as tls:
             assert tls.selected_alpn_protocol() == "h2"
