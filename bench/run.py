@@ -13,7 +13,7 @@ import sys
 from collections import defaultdict
 from dataclasses import replace
 
-from bench import environment, growth, loads, measures, python_build, report
+from bench import environment, filters, growth, loads, measures, python_build, report
 from bench.proxies import ALL, ROOT, Kind, available
 
 
@@ -37,7 +37,9 @@ def compare(kinds: list[Kind], rounds: int) -> report.Figures:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("compare", "growth"), default="compare")
+    parser.add_argument(
+        "what", nargs="?", choices=("compare", "filters", "growth"), default="compare"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", action="append", help="a server by name; may be repeated")
     parser.add_argument("--protocol", action="append", choices=ALL, help="may be repeated")
@@ -46,6 +48,9 @@ def main() -> None:
     )
     parser.add_argument("--no-write", action="store_true", help="print, but keep RESULTS.md")
     options = parser.parse_args()
+    if options.what == "filters":
+        filters.main(python_build.inspect(sys.executable), write=not options.no_write)
+        return
     if reasons := loads.missing():
         sys.exit("bench: " + "; ".join(reasons))
     build = python_build.inspect(options.python) if options.python else python_build.preferred()

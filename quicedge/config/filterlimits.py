@@ -38,6 +38,9 @@ COMPRESSING_STREAMS: Final = 128
 """Responses that a worker compresses at once, shared fairly among clients: each takes up to 1.4 MB.
 Further ones are sent as they are."""
 
+COMPRESSORS_KEPT: Final = 4
+"""Idle zstd contexts that are kept per level: as many as small responses use at once."""
+
 ENCODINGS_REMEMBERED: Final = 256
 """Values of Accept-Encoding whose meaning is kept: browsers send a handful."""
 

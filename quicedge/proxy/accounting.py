@@ -175,7 +175,17 @@ def count_rejected(
 
 def route_label(route: Route | None) -> str:
     """The metric label of a route: its configured host and path, and its conditions."""
-    return route_text(route) if route is not None else NO_ROUTE
+    if route is None:
+        return NO_ROUTE
+    known = _labels.get(id(route))
+    if known is None:
+        # The route is kept with its label: as long as it is, no other has its identity.
+        known = _labels[id(route)] = route, route_text(route)
+    return known[1]
+
+
+_labels: dict[int, tuple[Route, str]] = {}
+"""The labels of the routes of this configuration: requests ask for them several times."""
 
 
 def use_series(metrics: Metrics, config: Config) -> None:
@@ -184,6 +194,7 @@ def use_series(metrics: Metrics, config: Config) -> None:
 
     A rate over a counter that appears with its first event would miss that event.
     """
+    _labels.clear()
     entries = chain(config.filters, *(route.filters for route in config.routes))
     filters = {entry.python.filter for entry in entries if isinstance(entry.python, Python)}
     metrics.keep([NO_ROUTE, *map(route_label, config.routes)], config.upstreams, filters)

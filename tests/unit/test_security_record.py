@@ -11,7 +11,7 @@ from typing import NamedTuple, get_args, get_type_hints
 import msgspec
 import pytest
 
-from quicedge.config import acmelimits, limits
+from quicedge.config import acmelimits, filterlimits, limits
 from quicedge.config.schema import Config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,6 +64,7 @@ def keys(section: type, prefix: str = "") -> set[str]:
     return found
 
 
+LIMITS = {*vars(limits), *vars(acmelimits), *vars(filterlimits)}
 KEYS = keys(Config)
 
 
@@ -82,5 +83,4 @@ def test_what_a_row_names_exists(row: Row) -> None:
         names = re.findall(r"`([^`]+)`", row.limit)
         assert names, row.limit
         for name in names:
-            is_limit = any(hasattr(module, name) for module in (limits, acmelimits))
-            assert name in KEYS if "." in name or name.islower() else is_limit, name
+            assert name in KEYS if "." in name or name.islower() else name in LIMITS, name

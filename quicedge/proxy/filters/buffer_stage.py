@@ -38,6 +38,9 @@ class BufferStage(BodyStage):
         self._go_on()
 
     def end(self, trailers: Sequence[Field]) -> None:
+        if not self._paused and not self._spill.size:
+            self.sink.end(trailers)
+            return
         self._end = list(trailers)
         self._go_on()
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import Protocol
+from typing import Any, Protocol
 
 from quicedge.config import filters as config
-from quicedge.config.filterlimits import ENCODINGS_REMEMBERED
+from quicedge.config.filterlimits import COMPRESSORS_KEPT, ENCODINGS_REMEMBERED
 from quicedge.config.unusable import UnusableError
 from quicedge.http.encodings import accept_encoding, choose
 from quicedge.http.message import Field, Fields, Response
@@ -60,16 +61,30 @@ class _Zstd:
         import zstandard
 
         self._flush_block = zstandard.COMPRESSOBJ_FLUSH_BLOCK
-        parameters = zstandard.ZstdCompressionParameters.from_level(level, window_log=_WINDOW_BITS)
-        self._stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+        self._level = level
+        self._context = _idle[level].pop() if _idle[level] else _zstd_context(level)
+        self._stream = self._context.compressobj()
         self.write: Callable[[bytes], bytes] = self._stream.compress
 
     def flush(self) -> bytes:
         return self._stream.flush(self._flush_block)
 
     def finish(self) -> bytes:
-        return self._stream.flush()
+        rest: bytes = self._stream.flush()
+        if len(_idle[self._level]) < COMPRESSORS_KEPT:
+            _idle[self._level].append(self._context)
+        return rest
 
+
+def _zstd_context(level: int) -> Any:
+    import zstandard
+
+    parameters = zstandard.ZstdCompressionParameters.from_level(level, window_log=_WINDOW_BITS)
+    return zstandard.ZstdCompressor(compression_params=parameters)
+
+
+_idle: defaultdict[int, list[Any]] = defaultdict(list)
+"""Contexts that have finished a stream, by level: one costs more than compressing a page does."""
 
 _WINDOW_BITS = 18
 """Of zstd and Brotli: 256 KB keep a stream's memory below 1.4 MB."""

@@ -1,0 +1,177 @@
+"""`make bench ARGS=filters`: what each filter of a route costs, in memory.
+
+A gateway stands between a client and an origin that do nothing: no sockets, no TLS, no frames. The
+cost of a filter is the CPU time of an exchange with it, less that of one without. The orders are
+mixed and repeated, the lowest figure of each counts: all that can be added to it is noise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from bench import report
+from bench.proxies import ROOT
+from bench.python_build import Build
+from quicedge.http.message import Field, Response
+from tests.support.filtered import World
+
+EXCHANGES = 3000
+ROUNDS = 9
+BEGIN, END = "<!-- filters: begin -->", "<!-- filters: end -->"
+
+SMALL = b"<p>Some text, as pages have it, again and again.</p>\n" * 20
+"""1 KB."""
+LARGE = SMALL * 60
+"""60 KB."""
+REQUEST: list[Field] = [
+    (b"user-agent", b"Mozilla/5.0 (X11; Linux x86_64) Chrome/140.0"), (b"accept", b"*/*"),
+    (b"accept-encoding", b"gzip, br, zstd"), (b"origin", b"https://app.example.com"),
+    (b"cookie", b"session=0123456789abcdef"),
+    # Of `users`, remembered after the first time.
+    (b"authorization", b"Basic YW5uOnNlY3JldA=="),
+]  # fmt: skip
+RESPONSE: list[Field] = [
+    (b"content-type", b"text/html; charset=utf-8"), (b"server", b"origin"),
+    (b"etag", b'"0123456789"'), (b"cache-control", b"max-age=60"),
+    (b"date", b"Thu, 01 Jan 2026 00:00:00 GMT"),
+]  # fmt: skip
+HASH = "$2b$04$/5nR9sZHRAsasGCeOeG1HeCox9SN7sVGVTbxDd0wsJyfBZSR99LS2"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A filter with its settings, and what passes it."""
+
+    title: str
+    filters: str
+    body: bytes = SMALL
+    route: str = ""
+    """Further keys of the route."""
+
+
+SUBJECTS = (
+    Subject("no filter", ""),
+    Subject("no filter, 60 KB", "", LARGE),
+    Subject("a route with conditions", "", route="methods = ['GET']\nheaders = { accept = '*' }"),
+    Subject("a route by regular expression", "", route="path_regex = '^/a/.*/[a-z]+$'"),
+    Subject("`redirect`", "{ redirect = { to = 'https://b.example.com{uri}' } }"),
+    Subject("`rewrite`, prefix", "{ rewrite = { strip_prefix = '/a', add_prefix = '/b' } }"),
+    Subject(
+        "`rewrite`, regular expression",
+        r"{ rewrite = { pattern = '^/a/(.*)$', replacement = '/b/\1' } }",
+    ),
+    Subject(
+        "`headers`, three fixed fields",
+        "{ headers = { response = { remove = ['server'], set = { x-a = '1', x-b = '2' } } } }",
+    ),
+    Subject(
+        "`headers`, two placeholders",
+        "{ headers = { request = { set = { x-a = '{client.ip}', x-b = '{header.cookie}' } } } }",
+    ),
+    Subject("`access`", "{ access = { allow = ['192.0.2.0/24', '10.0.0.0/8'] } }"),
+    Subject("`cors`", "{ cors = { origins = ['https://app.example.com'] } }"),
+    Subject("`security_headers`", "{ security_headers = {} }"),
+    Subject("`basic_auth`, remembered", f"{{ basic_auth = {{ users = {{ ann = '{HASH}' }} }} }}"),
+    Subject("`error_pages`", "{ error_pages = { pages = { 404 = 'Makefile' } } }"),
+    Subject("`early_hints`", "{ early_hints = {} }"),
+    Subject("`buffer`, response", "{ buffer = { response = true } }"),
+    Subject("`compress`, zstd", "{ compress = { encodings = ['zstd'] } }"),
+    Subject("`compress`, br", "{ compress = { encodings = ['br'] } }"),
+    Subject("`compress`, gzip", "{ compress = { encodings = ['gzip'] } }"),
+    Subject("`compress`, zstd, 60 KB", "{ compress = { encodings = ['zstd'] } }", LARGE),
+    Subject("`compress`, br, 60 KB", "{ compress = { encodings = ['br'] } }", LARGE),
+    Subject("`compress`, gzip, 60 KB", "{ compress = { encodings = ['gzip'] } }", LARGE),
+)
+
+
+def _world(subject: Subject) -> World:
+    upstream = "" if "redirect" in subject.filters else "upstream = 'app'\n"
+    return World(
+        f"[[routes]]\n{upstream}{subject.route}\nfilters = [{subject.filters}]\n", directory=ROOT
+    )
+
+
+async def _measure(subject: Subject, exchanges: int) -> float:
+    """CPU microseconds per exchange."""
+    world = _world(subject)
+    head = [*RESPONSE, (b"content-length", b"%d" % len(subject.body))]
+
+    def answer(origin: Any) -> None:
+        handler, origin.handler = origin.handler, None
+        handler.response(Response(200, list(head), b"1.1"))
+        handler.data(subject.body)
+        handler.end(())
+
+    async def exchange() -> None:
+        client = world.send(b"/a/page/index?x=1", *REQUEST)
+        while not client.status and not world.origin.requests:
+            await asyncio.sleep(0)  # the first password
+        if world.origin.requests:
+            world.origin.requests.clear()
+            answer(world.origin)
+        while not client.ended:
+            await asyncio.sleep(0)
+        assert client.status in (200, 302), client.status
+        if client.exchange is not None:
+            client.exchange.delivered()
+        client.exchange = None
+        world.log.records.clear()
+
+    for _ in range(20):
+        await exchange()
+    started = time.process_time()
+    for _ in range(exchanges):
+        await exchange()
+    return (time.process_time() - started) / exchanges * 1e6
+
+
+def measure(
+    subjects: Sequence[Subject] = SUBJECTS, rounds: int = ROUNDS, exchanges: int = EXCHANGES
+) -> dict[Subject, float]:
+    """The lowest figure of each subject, in microseconds per exchange."""
+    figures: dict[Subject, float] = {}
+    gc.disable()
+    for _ in range(rounds):
+        for subject in random.sample(subjects, len(subjects)):
+            taken = asyncio.run(_measure(subject, exchanges))
+            figures[subject] = min(taken, figures.get(subject, taken))
+    gc.enable()
+    return figures
+
+
+def markdown(figures: dict[Subject, float], build: Build) -> str:
+    """The table of RESULTS.md."""
+    bare = {subject.body: cost for subject, cost in figures.items() if _is_bare(subject)}
+    lines = [
+        f"Run of {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by `make bench ARGS=filters` on {build}:"
+        " CPU time of an exchange in memory, and what of it is the filter's; the lowest of"
+        f" {ROUNDS} rounds. Responses have 1 KB where nothing is said.",
+        "",
+        "| route | exchange, us | filter, us |",
+        "| --- | --- | --- |",
+    ]
+    for subject, cost in figures.items():
+        own = "-" if _is_bare(subject) else f"{cost - bare[subject.body]:.1f}"
+        lines.append(f"| {subject.title} | {cost:.1f} | {own} |")
+    return "\n".join(lines) + "\n"
+
+
+def _is_bare(subject: Subject) -> bool:
+    return not subject.filters and not subject.route
+
+
+def main(build: Build, *, write: bool) -> None:
+    """Measure, print, and replace the section in RESULTS.md."""
+    figures = measure()
+    ordered = {subject: figures[subject] for subject in SUBJECTS}
+    text = markdown(ordered, build)
+    print(text)
+    if write:
+        report.replace_section(ROOT / "bench" / "RESULTS.md", BEGIN, END, text)
