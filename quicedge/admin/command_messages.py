@@ -18,6 +18,7 @@ class Command(StrEnum):
     RELOAD = "reload"
     VALIDATE = "validate"
     """Everything that a reload does, up to the point where it would change something."""
+    UPGRADE = "upgrade"
     STATUS = "status"
     RENEW = "renew"
     """Order certificates by ACME now: those named in the arguments, or all."""

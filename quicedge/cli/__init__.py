@@ -11,6 +11,7 @@ COMMANDS = {
     "serve": "Run the edge.",
     "demo": "Run the edge with an embedded origin and show a first request.",
     "reload": "Reload the configuration of a running edge.",
+    "upgrade": "Replace a running edge by the program that is installed now.",
     "status": "Show how a running edge is.",
     "stop": "Stop a running edge.",
     "check": "Check a configuration on this machine.",

@@ -29,8 +29,14 @@ def command(options: Options, reload: bool) -> None:
         serve_with_reload(arguments, Path(options.app_directory or "."))
     import quicedge.plain_structlog  # noqa: F401  before all others
     from quicedge.supervisor import run
+    from quicedge.supervisor.handover import refuse
 
-    config, development = with_certificate(make_config(options))
+    try:
+        config, development = with_certificate(make_config(options))
+    except click.ClickException as error:
+        # The edge that this program is to take over from tells whoever asked for it.
+        refuse(error.format_message())
+        raise
     if development is not None:
         click.echo(f"development certificate; clients must trust {development.ca}", err=True)
         port = next((parse_listen(item.address).port for item in listeners(config)), None)

@@ -1048,6 +1048,30 @@ FORK_MESSAGE_MAX: Final = 4096
 FORK_DESCRIPTORS: Final = 253
 """File descriptors per message on a unix socket (SCM_MAX_FD of Linux)."""
 
+HANDOVER_MAX: Final = 1024 * 1024
+"""Bytes of a message between two supervisors, or of a worker to its next one: a few hundred per
+listening address."""
+
+HANDOVER_DESCRIPTORS: Final = 200
+"""Descriptors per message; Linux takes 253."""
+
+HANDOVER_TIMEOUT: Final = 10.0
+"""Seconds that a supervisor waits for the other's message at a handover."""
+
+UPGRADE_TIMEOUT: Final = 90.0
+"""Seconds until a new program must serve: an interpreter, and thrice the time of a worker's start
+on a loaded machine."""
+
+ADOPTION_TIMEOUT: Final = 5.0
+"""Seconds that a worker and its next supervisor wait for each other's messages."""
+
+ADOPTION_RETRY: Final = 0.02
+"""Seconds between attempts to adopt a worker that has not noticed yet that it is an orphan."""
+
+ORPHAN_PATIENCE: Final = 300.0
+"""Seconds that a worker without a supervisor serves on. Service managers restart one in seconds;
+where nobody does, workers should not serve for ever what nobody can change."""
+
 WORKER_BACKOFF_MIN: Final = 0.1
 """Seconds before a dead worker is first replaced; doubles with each early death."""
 
@@ -1080,6 +1104,9 @@ COMMAND_MAX: Final = 64 * 1024
 
 COMMAND_REQUEST_TIMEOUT: Final = 5.0
 """Seconds that a client of the control socket may take for its request, and to read the reply."""
+
+COMMAND_LAST_REPLIES: Final = 0.5
+"""Seconds that an edge that ends gives the commands in progress for their replies."""
 
 COMMANDS_AT_ONCE: Final = 16
 """Commands in progress on the control socket; more are refused."""

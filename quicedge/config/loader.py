@@ -242,6 +242,7 @@ def _absolute(config: Config, directory: Path) -> Config:
         admin=admin,
         state_directory=at(config.state_directory),
         control_socket=at(config.control_socket),
+        pid_file=at(config.pid_file),
     )
 
 

@@ -554,6 +554,8 @@ class Config(_Section, frozen=True):
     state_directory: str | None = None
     """Directory of what must outlive the processes: secrets, certificates of ACME. Default:
     STATE_DIRECTORY, which systemd sets, or `/var/lib/quicedge` if it belongs to the edge."""
+    pid_file: str | None = None
+    """File that names the process to signal; an upgrade changes it."""
     control_socket: str | None = None
     """Unix socket for `quicedge reload`, `stop` and `status`. Default: `control.sock` in the
     runtime directory of systemd, else in `state_directory`, else in a directory of the user."""

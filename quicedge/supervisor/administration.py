@@ -22,17 +22,20 @@ class Administration:
         self._edge = edge
         self._server: AdminServer | None = None
         self._closing: set[asyncio.Task[None]] = set()
+        self._inherited: tuple[str, socket.socket] | None = None
 
     @property
     def address(self) -> str | None:
         """Where it is bound; None when it is disabled."""
         return None if self._server is None else self._server.address
 
-    def start(self, config: Admin) -> None:
-        """Start serving if it is enabled; raises AdminAddressError."""
-        server = self.open(config)
-        if server is not None:
-            self.use(server)
+    def inherit(self, listen: str, sock: socket.socket) -> None:
+        """Use the socket of another supervisor for the same address."""
+        self._inherited = listen, sock
+
+    def bequest(self) -> tuple[str, socket.socket] | None:
+        """Address and socket, for the next supervisor."""
+        return None if self._server is None else (self._server.listen, self._server.duplicate())
 
     def open(self, config: Admin) -> AdminServer | None:
         """A server for a configuration, not started, on the socket in use if the address is the
@@ -45,6 +48,8 @@ class Administration:
         inherited: socket.socket | None = None
         if self._server is not None and self._server.listen == config.listen:
             inherited = self._server.duplicate()
+        elif self._inherited is not None and self._inherited[0] == config.listen:
+            inherited = self._inherited[1].dup()
         return AdminServer(config, self._edge, inherited)
 
     def use(self, server: AdminServer | None) -> None:
@@ -59,10 +64,13 @@ class Administration:
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
 
-    async def close(self) -> None:
+    async def close(self, *, keep_path: bool = False) -> None:
+        """Stop serving; `keep_path`: the next supervisor has the unix socket."""
         await asyncio.gather(*self._closing)
         if self._server is not None:
-            await self._server.close()
+            await self._server.close(keep_path=keep_path)
+        if self._inherited is not None:
+            self._inherited[1].close()
 
 
 class ChangeOfAdmin:

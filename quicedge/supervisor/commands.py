@@ -16,7 +16,12 @@ import structlog
 from quicedge.admin.command_messages import Command, CommandReply, CommandRequest
 from quicedge.admin.unix_socket import open_unix_socket
 from quicedge.config.control_path import prepare_directory
-from quicedge.config.limits import COMMAND_MAX, COMMAND_REQUEST_TIMEOUT, COMMANDS_AT_ONCE
+from quicedge.config.limits import (
+    COMMAND_LAST_REPLIES,
+    COMMAND_MAX,
+    COMMAND_REQUEST_TIMEOUT,
+    COMMANDS_AT_ONCE,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -64,19 +69,15 @@ class CommandServer:
             self._serving = False
             asyncio.get_running_loop().remove_reader(self.socket.fileno())
 
-    def resume(self) -> None:
-        """Serve the socket again: the next supervisor has failed."""
-        if not self._serving:
-            self._serving = True
-            asyncio.get_running_loop().add_reader(self.socket.fileno(), self._accept)
-
-    def close(self) -> None:
-        """End the clients that wait for the end, and remove the socket unless it was left to
-        another supervisor."""
+    async def close(self) -> None:
+        """Send the replies that are due, end the clients that wait for the end, and remove the
+        socket unless it was left to another supervisor."""
         was_serving = self._serving
         self.pause()
-        for task in self._handling:
-            task.cancel()
+        if self._handling:
+            _, left = await asyncio.wait(self._handling, timeout=COMMAND_LAST_REPLIES)
+            for task in left:
+                task.cancel()
         for client in self._waiting:
             client.close()
         self.socket.close()

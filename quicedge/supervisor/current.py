@@ -83,6 +83,10 @@ class CurrentSettings:
     def config(self) -> Config:
         return self.settings.config
 
+    def hold(self) -> asyncio.Lock:
+        """Within it, nothing is changed."""
+        return self._lock
+
     def chown_logs(self) -> None:
         """Create the log files that unprivileged workers append to."""
         chown_logs(self.config.log, self._identity)
@@ -184,7 +188,7 @@ class CurrentSettings:
 
     async def started(self, worker: Worker) -> None:
         """A worker is ready: apply changes made while it started."""
-        if worker.spec.settings is self.settings:
+        if worker.spec is not None and worker.spec.settings is self.settings:
             self._proven = self.settings
             self._failed_starts = 0
         async with self._lock:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import structlog
 
 from quicedge.config.limits import ANNOUNCE_ATTEMPTS, ANNOUNCE_RETRY
+from quicedge.supervisor.adoption import Adopted, AdoptionSockets
 from quicedge.supervisor.resets import Rosters, UnsolicitedResets
 from quicedge.supervisor.sockets import Listeners
 from quicedge.supervisor.spawning import Spawner
@@ -31,6 +33,7 @@ class Staff:
     secret: bytes
     identity: Identity | None
     resets: UnsolicitedResets
+    adoption: AdoptionSockets
     entry: str | None = None
     """The workers' main function, in tests."""
     before_start: Callable[[], None] = lambda: None
@@ -46,7 +49,16 @@ class Generation:
     Call `start`; then `succeed` when it takes the place of another one, and `retire` of that one.
     """
 
-    def __init__(self, staff: Staff, settings: Settings, listeners: Listeners) -> None:
+    def __init__(
+        self,
+        staff: Staff,
+        settings: Settings,
+        listeners: Listeners,
+        adopted: Sequence[Adopted] = (),
+        *,
+        is_leaving: bool = False,
+    ) -> None:
+        """`adopted`: workers of another supervisor; `is_leaving`: they drain, or soon will."""
         self.settings = settings
         """Of workers that start from now on."""
         self.listeners = listeners
@@ -57,14 +69,15 @@ class Generation:
         self.after: Generation | None = None
         """The generation that replaces it."""
         self._staff = staff
-        self._rosters = Rosters(listeners.workers)
+        self._adopted = adopted
+        self._rosters = _rosters(listeners, adopted)
         self.pool = WorkerPool(
             listeners.workers,
             self._make_spec,
             spawner=staff.spawner,
             bank=listeners.bank,
             entry=staff.entry,
-            on_ready=staff.on_ready,
+            on_ready=(lambda worker: None) if is_leaving else staff.on_ready,
             on_dead=self._on_dead,
             on_failed=staff.on_failed,
             notices=staff.notices,
@@ -76,14 +89,26 @@ class Generation:
 
     async def start(self) -> None:
         """Start all workers; raises WorkerError, and then `abandon` must be called."""
+        await self.pool.adopt(self._adopted)
         await self.pool.start()
         self.is_proven = True
+
+    async def take_on(self, adopted: Sequence[Adopted]) -> None:
+        """Go on with workers of another supervisor, and start no others."""
+        self._rosters.close()
+        self._rosters = _rosters(self.listeners, adopted)
+        await self.pool.adopt(adopted)
+        self.pool.keep_adopted()
 
     async def abandon(self, order: DrainOrder) -> None:
         """It did not start, and nothing is to be left of it."""
         await self.pool.stop(order)
         self.listeners.abandon()
         self._rosters.close()
+
+    async def resume(self) -> None:
+        """Go on draining, with workers whose supervisor died meanwhile."""
+        await self.take_on(self._adopted)
 
     async def succeed(self, before: Generation) -> None:
         """Take the place of another generation, which goes on with the connections that it has."""
@@ -138,6 +163,10 @@ class Generation:
         staff.before_start()
         worker = slot % MAX_WORKERS
         others = self.before or self.after
+        if listeners.renew_mailbox(worker):
+            # It was that of an adopted worker; the others have to know the new one.
+            outboxes = list(listeners.outboxes.values())
+            self._telling = asyncio.ensure_future(self._announce(self.bank, outboxes, self.bank))
         return WorkerSpec(
             slot=slot,
             workers=listeners.workers,
@@ -154,13 +183,22 @@ class Generation:
             roster_fd=self._rosters.of_slot(worker),
             identity=staff.identity,
             control_fd=control_fd,
+            adoption_fd=staff.adoption.open(slot),
+            owner=os.geteuid(),
+            estate=listeners.estate(),
             secret=staff.secret,
         )
 
     def _on_dead(self, worker: Worker) -> None:
+        self._staff.adoption.close(worker.slot)
         number = worker.slot % MAX_WORKERS
         sockets = self.listeners.sockets_of_slot(number)
         self._staff.resets.send(worker.slot, self._rosters.take(number), sockets)
         if self.after is not None:
             # Nobody takes its place: its successors answer for it.
             self.after.listeners.answer_for(worker.slot)
+
+
+def _rosters(listeners: Listeners, adopted: Sequence[Adopted]) -> Rosters:
+    known = {item.orphan.slot % MAX_WORKERS: item.roster_fd for item in adopted}
+    return Rosters(listeners.workers, known)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -12,6 +13,7 @@ from quicedge.config.listeners import listeners, redirecting
 from quicedge.supervisor.generation import Generation, Staff
 from quicedge.supervisor.reload import ReloadError, number_of_workers
 from quicedge.supervisor.sockets import ListenError, Listeners
+from quicedge.supervisor.takeover import Takeover, adopt_all
 from quicedge.supervisor.workers import NoWorkerError, Worker, WorkerError, WorkerPool
 from quicedge.udp.connection_id_codec import BANKS
 from quicedge.udp.connection_id_layout import ConnectionIdLayout
@@ -24,11 +26,59 @@ class Generations:
     """All workers. The constructor opens the sockets of the first generation, or raises
     ListenError."""
 
-    def __init__(self, staff: Staff, settings: Settings, layout: ConnectionIdLayout) -> None:
+    def __init__(
+        self,
+        staff: Staff,
+        settings: Settings,
+        layout: ConnectionIdLayout,
+        takeover: Takeover | None = None,
+    ) -> None:
+        """`takeover`: sockets and workers of another supervisor."""
         self._staff = staff
         self._layout = layout
         self._retiring: asyncio.Task[None] | None = None
-        self.current = Generation(staff, settings, self._open(settings))
+        if takeover is None:
+            self.current = Generation(staff, settings, self._open(settings))
+        elif takeover.upgrade is not None:
+            inherited = Listeners.inherit(takeover.estate, layout)
+            inherited.forget_other_banks()
+            before = Generation(staff, settings, inherited, is_leaving=True)
+            self.current = Generation(staff, settings, self._open(settings, inherited))
+            self.current.before = before
+        else:
+            self._adopt(settings, takeover)
+
+    def _adopt(self, settings: Settings, takeover: Takeover) -> None:
+        """Go on with the generations of a supervisor that has died."""
+        listeners = Listeners.inherit(takeover.estate, self._layout)
+        self.current = Generation(self._staff, settings, listeners, takeover.serving)
+        if not takeover.leaving:
+            listeners.forget_other_banks()
+            return
+        estate = takeover.leaving[0].orphan.estate
+        left = Listeners.inherit(estate, self._layout)
+        before = Generation(self._staff, settings, left, takeover.leaving, is_leaving=True)
+        self.current.before, before.after = before, self.current
+
+    async def start(self) -> None:
+        """Start the workers of the first generation; raises WorkerError."""
+        await self.current.start()
+        before = self.current.before
+        if before is not None and before.after is self.current:
+            await before.resume()
+            self._retire(before)
+
+    async def take_over(self, takeover: Takeover, control: Path) -> None:
+        """Take the place of the generation of a supervisor that has ended for us."""
+        before = self.current.before
+        assert before is not None
+        await before.take_on(await adopt_all(control, takeover.slots))
+        await self.current.succeed(before)
+        self._retire(before)
+
+    def _retire(self, generation: Generation) -> None:
+        order = succession_order(generation.settings.config)
+        self._retiring = asyncio.create_task(generation.retire(order))
 
     def _open(self, settings: Settings, previous: Listeners | None = None) -> Listeners:
         config = settings.config
@@ -53,21 +103,27 @@ class Generations:
             for slot, worker in generation.pool.current.items():
                 yield slot, worker, generation.pool
 
+    @property
+    def left(self) -> str | None:
+        """Why there cannot be another generation now; None: there can."""
+        before = self.current.before
+        if before is None:
+            return None
+        workers = [worker for worker in before.pool.current.values() if worker is not None]
+        alive = sum(worker.is_alive for worker in workers)
+        return (
+            "it needs new workers, and those of the change before still finish requests "
+            f"({alive} left, for at most upgrade_drain); try again later"
+        )
+
     def begin(self, settings: Settings) -> ChangeOfGeneration:
         """The part of a reload that replaces all workers."""
         return ChangeOfGeneration(self, settings)
 
     async def prepare(self, settings: Settings) -> Generation:
         """Start workers beside those that serve; raises ReloadError."""
-        before = self.current.before
-        if before is not None:
-            left = sum(
-                worker is not None and worker.is_alive for worker in before.pool.current.values()
-            )
-            raise ReloadError(
-                "it needs new workers, and those of the change before still finish requests "
-                f"({left} left, at most upgrade_drain); try again later"
-            )
+        if (left := self.left) is not None:
+            raise ReloadError(left)
         try:
             generation = Generation(
                 self._staff, settings, self._open(settings, self.current.listeners)
@@ -88,14 +144,18 @@ class Generations:
         """Newcomers come to this generation from now on, and the one before it drains."""
         before, self.current = self.current, generation
         await generation.succeed(before)
-        order = succession_order(before.settings.config)
-        self._retiring = asyncio.create_task(before.retire(order))
-        log.info(
-            "workers replaced",
-            bank=generation.bank,
-            workers=generation.listeners.workers,
-            drain_seconds=order.seconds,
-        )
+        self._retire(before)
+        log.info("workers replaced", bank=generation.bank, workers=generation.listeners.workers)
+
+    def differ_from(self, settings: Settings) -> bool:
+        """Whether the sockets and workers, adopted as they were, are not those of the settings."""
+        config, ours = settings.config, self.current.listeners
+        return number_of_workers(config) != ours.workers or [
+            (item.address, item.quic, bool(item.tcp_protocols)) for item in listeners(config)
+        ] != [
+            (item.listening.address, item.udp is not None, item.tcp is not None)
+            for item in ours.listeners
+        ]
 
     async def stop(self, order: DrainOrder) -> None:
         """Drain all workers; may be called again, and then the shorter time counts."""

@@ -25,7 +25,7 @@ from quicedge.worker.control import ControlError, Settings
 
 log = structlog.get_logger(__name__)
 
-FIXED_AT_START = ("user", "group", "state_directory", "control_socket")
+FIXED_AT_START = ("user", "group", "state_directory", "control_socket", "pid_file")
 """Keys that this process has acted upon for good; changing them requires a restart."""
 
 DOCUMENT = "request"
@@ -53,7 +53,8 @@ def read_settings(config: Config) -> Settings:
         found = read_certificates(config.tls)
     except CertificateError as error:
         raise ReloadError(f"tls.certificates: {error}") from error
-    if not found and config.tls.acme is None:
+    sources = config.tls.certificates or config.tls.certificate_directories
+    if sources and not found and config.tls.acme is None:
         raise ReloadError("tls: no certificate is found in the files and directories configured")
     try:
         path = config.tls.shared_keys

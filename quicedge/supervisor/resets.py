@@ -6,7 +6,8 @@ import asyncio
 import fcntl
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import structlog
 
@@ -29,11 +30,13 @@ log = structlog.get_logger(__name__)
 class Rosters:
     """Shared memory of each slot, in which its worker lists its clients (`worker.roster`)."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, inherited: Mapping[int, int] = MappingProxyType({})) -> None:
+        """`inherited`: descriptors of rosters that adopted workers have, by number."""
         self._fds: list[int] = []
         if kernel.IS_LINUX:  # memfd_create is Linux only
-            for _ in range(workers):
-                self._fds.append(_shared_memory(roster_size(ROSTER_ROWS)))
+            for worker in range(workers):
+                fd = inherited.get(worker, -1)
+                self._fds.append(fd if fd >= 0 else _shared_memory(roster_size(ROSTER_ROWS)))
 
     def of_slot(self, slot: int) -> int:
         """The descriptor for the worker in `slot`, or -1."""

@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
@@ -29,6 +29,7 @@ from quicedge.quic.tls import CertificatePem
 from quicedge.supervisor import notify
 from quicedge.supervisor.acme import AcmeError, AcmeManager, Reach, plan
 from quicedge.supervisor.administration import Administration, ChangeOfAdmin
+from quicedge.supervisor.adoption import AdoptionSockets
 from quicedge.supervisor.alt_svc import AltSvcEvidence
 from quicedge.supervisor.change import Change, ChangeOfWorkers
 from quicedge.supervisor.commands import CommandFailure, CommandServer, Run
@@ -38,8 +39,17 @@ from quicedge.supervisor.fleet import FleetDirectory
 from quicedge.supervisor.forks import Forking, can_fork
 from quicedge.supervisor.generation import Staff
 from quicedge.supervisor.generations import Generations
+from quicedge.supervisor.handover import (
+    Bequest,
+    Inherited,
+    Successor,
+    UpgradeError,
+    inherited,
+    refuse,
+)
 from quicedge.supervisor.key_rotation import KeyRotation
 from quicedge.supervisor.pem_watch import PemWatch
+from quicedge.supervisor.pid_file import remove_pid_file, write_pid_file
 from quicedge.supervisor.reload import (
     ReloadError,
     needs_new_workers,
@@ -52,6 +62,7 @@ from quicedge.supervisor.spans import Spans
 from quicedge.supervisor.spawning import FreshInterpreters, Spawner
 from quicedge.supervisor.state import StateDirectory, StateError, load_secret, open_state
 from quicedge.supervisor.status import summary
+from quicedge.supervisor.takeover import Takeover, of_orphans, of_upgrade
 from quicedge.supervisor.workers import NoWorkerError, Worker, WorkerError, WorkerState
 from quicedge.telemetry.comparison import Comparison, compare
 from quicedge.telemetry.logs import Logs
@@ -81,6 +92,9 @@ from quicedge.worker.control import (
 from quicedge.worker.memory import trim
 from quicedge.worker.privileges import Identity, PrivilegeError, identity_of
 
+if TYPE_CHECKING:
+    from quicedge.admin.server import AdminServer
+
 log = structlog.get_logger("quicedge.supervisor")
 
 
@@ -88,7 +102,7 @@ def run(config: Config, config_path: str | None, *, worker_entry: str | None = N
     """Run the edge until shutdown is requested; returns the exit code.
 
     SIGTERM and SIGINT drain, a second one stops immediately; SIGHUP reloads `config_path` and the
-    certificates; SIGUSR1 reopens the logs; SIGUSR2 is ignored. `worker_entry` is for tests
+    certificates; SIGUSR1 reopens the logs; SIGUSR2 upgrades. `worker_entry` is for tests
     (`WorkerPool`).
     """
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
@@ -108,23 +122,34 @@ def _run(
         logs = Logs(config.log, process="supervisor", exchanges=False)
     except UnusableError as error:
         print(f"quicedge: {error}", file=sys.stderr)
+        refuse(str(error))
         return 1
     try:
         identity = identity_of(config.user, config.group)
         settings = read_settings(config)
         state = open_state(config)
-        secret = load_secret(state)
-    except (PrivilegeError, ReloadError, StateError) as error:
+        takeover = _takeover(config, config_path)
+        secret = load_secret(state) if takeover is None else takeover.secret
+    except (PrivilegeError, ReloadError, StateError, UpgradeError) as error:
         log.error("cannot start", error=str(error))
+        refuse(str(error))
         logs.close()
         return 1
     supervisor = Supervisor(
-        settings, config_path, logs, identity, state, secret, spawner, worker_entry
+        settings, config_path, logs, identity, state, secret, spawner, worker_entry, takeover
     )
     try:
         return asyncio.run(supervisor.serve())
     finally:
         supervisor.current.logs.close()
+
+
+def _takeover(config: Config, config_path: str | None) -> Takeover | None:
+    """What there is to take over from another supervisor; raises UpgradeError."""
+    found = inherited()
+    if found is not None:
+        return of_upgrade(found)
+    return of_orphans(control_path(config, config_path))
 
 
 class ControlSocketError(Exception):
@@ -144,6 +169,7 @@ class Supervisor:
         secret: bytes,
         spawner: Spawner,
         worker_entry: str | None,
+        takeover: Takeover | None = None,
     ) -> None:
         self.state_directory = state
         """None: nothing outlives a restart."""
@@ -165,6 +191,12 @@ class Supervisor:
         self._spawner = spawner
         self._worker_entry = worker_entry
         self._secret = secret
+        self._takeover = takeover
+        self._commands: CommandServer | None = None
+        self._adoption = AdoptionSockets(None)
+        self._successor: Successor | None = None
+        """The new program, which has taken over."""
+        self._upgrading = False
         self._started_at = time.monotonic()
         self._state = EdgeState.STARTING
         self._logs_reopened_at = 0.0
@@ -184,15 +216,43 @@ class Supervisor:
         self._running = asyncio.Event()
         self._stop_now = asyncio.Event()
         try:
-            self._generations = Generations(self._staff(), self.current.settings, self._layout())
-        except ListenError as error:
-            log.error("cannot listen", error=str(error))
-            return 1
-        self._configure_alt_svc()
-        commands: CommandServer | None = None
+            return await self._serve()
+        except (ListenError, AdminAddressError, ControlSocketError) as error:
+            return self._cannot_start("cannot listen", error)
+        except (ReloadError, WorkerError) as error:
+            return self._cannot_start("cannot start", error)
+
+    def _cannot_start(self, event: str, error: Exception) -> int:
+        log.error(event, error=str(error))
+        if self._takeover is not None and self._takeover.upgrade is not None:
+            self._takeover.upgrade.refuse(str(error))
+        return 1
+
+    async def _serve(self) -> int:
+        takeover = self._takeover
+        upgrade = takeover.upgrade if takeover is not None else None
+        if upgrade is None:
+            self._commands = self._serve_commands()
+            if self._commands is not None:
+                self._adoption = AdoptionSockets(self._commands.path)
+        else:
+            self._adoption = AdoptionSockets(upgrade.control_path)
+            if upgrade.admin is not None:
+                self._administration.inherit(*upgrade.admin)
         try:
-            commands = self._serve_commands()
-            self._administration.start(self.config.admin)
+            self._generations = Generations(
+                self._staff(), self.current.settings, self._layout(), takeover
+            )
+        except ListenError:
+            if self._commands is not None:
+                await self._commands.close()
+            raise
+        self._configure_alt_svc()
+        try:
+            # What can fail is done before anybody hands over to us.
+            admin = self._administration.open(self.config.admin)
+            if upgrade is None:
+                self._administration.use(admin)
             self._handle_signals()
             self._spawn(self._certificates.run())
             self._spawn(self._alt_svc.run())
@@ -205,17 +265,10 @@ class Supervisor:
             self._certificates.use(
                 [*self.current.settings.certificates, *self._managed_certificates()]
             )
-            return await self._run_workers()
-        except (AdminAddressError, ControlSocketError) as error:
-            log.error("cannot listen", error=str(error))
-            return 1
-        except ReloadError as error:
-            log.error("cannot start", error=str(error))
-            return 1
+            return await self._run_workers(admin)
         finally:
-            if commands is not None:
-                commands.close()
-            await self._administration.close()
+            handed_over = self._successor is not None
+            await self._administration.close(keep_path=handed_over)
             if self._acme is not None:
                 await self._acme.close()
             await self._spans.close()
@@ -223,6 +276,12 @@ class Supervisor:
             self._key_rotation.close()
             await self._resets.close()
             self._generations.close()
+            self._adoption.leave()
+            if not handed_over:
+                remove_pid_file(self.config.pid_file)
+            if self._commands is not None:
+                # Last: its clients wait for the end.
+                await self._commands.close()
 
     def _staff(self) -> Staff:
         identity = self.current.settings.fleet
@@ -234,6 +293,7 @@ class Supervisor:
             secret=self._secret,
             identity=self._identity,
             resets=self._resets,
+            adoption=self._adoption,
             entry=self._worker_entry,
             # An unprivileged worker cannot recreate a log file that was removed.
             before_start=self.current.chown_logs,
@@ -246,45 +306,115 @@ class Supervisor:
             },
         )
 
-    async def _run_workers(self) -> int:
-        starting = asyncio.create_task(self._generations.current.start())
+    async def _run_workers(self, admin: AdminServer | None) -> int:
+        """Start the workers, and serve until the end; raises WorkerError."""
+        starting = asyncio.create_task(self._start_workers(admin))
         stopped = asyncio.create_task(self._stop.wait())
         await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        failed = False
-        if starting.done():
-            try:
+        stopped.cancel()
+        try:
+            if starting.done():
                 starting.result()
-            except WorkerError as error:
-                log.error("cannot start", error=str(error))
-                failed = True
-        if not failed and not self._stop.is_set():
-            self._state = EdgeState.RUNNING
-            self._running.set()
-            # Starting leaves garbage, and from now on little happens here.
-            gc.collect()
-            trim()
-            notify.notify("READY=1", f"STATUS={self._listeners.workers} workers")
-            log.info(
-                "ready",
-                version=__version__,
-                listen=[listener.address for listener in self._listeners.status()],
-                workers=self._listeners.workers,
-                admin=self._administration.address,
-                core=native.describe(),
-            )
-            await self._stop.wait()
+                await self._stop.wait()
+        except WorkerError:
+            await self._generations.stop(AT_ONCE)
+            raise
+        starting.cancel()
+        if self._successor is not None:
+            log.info("handed over", pid=self._successor.pid)
+            return 0
         self._state = EdgeState.DRAINING
         notify.notify("STOPPING=1")
-        order = AT_ONCE if failed else shutdown_order(self.config)
-        starting.cancel()
-        stopped.cancel()
-        if not failed:
-            await self._lead()
+        order = shutdown_order(self.config)
+        await self._lead()
         log.info("draining", seconds=order.seconds)
         await self._generations.stop(order)
         killed = self._generations.killed
         log.info("stopped", killed=killed)
-        return 1 if failed or killed else 0
+        return 1 if killed else 0
+
+    async def _start_workers(self, admin: AdminServer | None) -> None:
+        await self._generations.start()
+        takeover = self._takeover
+        if takeover is not None and takeover.upgrade is not None:
+            await self._take_over(takeover, takeover.upgrade, admin)
+        self._state = EdgeState.RUNNING
+        self._running.set()
+        write_pid_file(self.config.pid_file)
+        # Starting leaves garbage, and from now on little happens here.
+        gc.collect()
+        trim()
+        notify.notify("READY=1", f"STATUS={self._listeners.workers} workers")
+        log.info(
+            "ready",
+            version=__version__,
+            listen=[listener.address for listener in self._listeners.status()],
+            workers=self._listeners.workers,
+            admin=self._administration.address,
+            core=native.describe(),
+        )
+        if takeover is not None and self._generations.differ_from(self.current.settings):
+            # Adopted workers go on as they were; then come those that the configuration wants.
+            self._spawn(self._reload())
+
+    async def _take_over(
+        self, takeover: Takeover, upgrade: Inherited, admin: AdminServer | None
+    ) -> None:
+        """The other supervisor ends, and everything is ours."""
+        upgrade.ready()
+        await asyncio.to_thread(upgrade.wait_for_end)
+        self._administration.use(admin)
+        self._commands = self._serve_commands(upgrade)
+        await self._generations.take_over(takeover, upgrade.control_path)
+        self.current.reloads = upgrade.reloads
+        log.info("took over", workers=takeover.slots)
+
+    async def upgrade(self) -> int:
+        """Hand over to the program that is installed now; returns its process ID.
+
+        Raises UpgradeError, and then nothing has changed.
+        """
+        self._check_upgrade()
+        assert self._commands is not None
+        estate = self._listeners.estate()
+        admin = self._administration.bequest()
+        bequest = Bequest(
+            estate=estate,
+            secret=self._secret,
+            admin=None if admin is None else admin[0],
+            control=str(self._commands.path),
+            reloads=self.current.reloads,
+        )
+        others = [*([] if admin is None else [admin[1].fileno()]), self._commands.socket.fileno()]
+        self._upgrading = True
+        log.info("upgrade started", program=sys.orig_argv)
+        try:
+            async with self.current.hold():
+                successor = await Successor.start(bequest, [*estate.fds, *others])
+        except UpgradeError as error:
+            log.error("upgrade failed; this program goes on", error=str(error))
+            raise
+        finally:
+            self._upgrading = False
+            if admin is not None:
+                admin[1].close()
+        self._successor = successor
+        self._commands.pause()
+        notify.notify(f"MAINPID={successor.pid}")
+        self._stop.set()
+        return successor.pid
+
+    def _check_upgrade(self) -> None:
+        if self._state is not EdgeState.RUNNING:
+            raise UpgradeError(f"the edge is {self._state}")
+        if self._upgrading:
+            raise UpgradeError("an upgrade is in progress")
+        if self._commands is None:
+            raise UpgradeError("there is no control socket, by which workers change hands")
+        if os.getpid() == 1:
+            raise UpgradeError("this process is the container's first: replace the container")
+        if (left := self._generations.left) is not None:
+            raise UpgradeError(left)
 
     async def _lead(self) -> None:
         """Let load balancers see that this edge is going before anybody is refused."""
@@ -389,7 +519,8 @@ class Supervisor:
         parts: list[Change] = []
         if settings.config.admin != self.config.admin:
             parts.append(ChangeOfAdmin(self._administration, settings.config.admin))
-        if needs_new_workers(settings.config, self.config):
+        config = settings.config
+        if needs_new_workers(config, self.config) or self._generations.differ_from(settings):
             parts.append(self._generations.begin(settings))
         else:
             workers = self._generations.current.pool.ready_workers()
@@ -433,10 +564,7 @@ class Supervisor:
             loop.add_signal_handler(number, self._on_stop, number)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload()))
         loop.add_signal_handler(signal.SIGUSR1, lambda: self._spawn(self._reopen_logs()))
-        loop.add_signal_handler(
-            signal.SIGUSR2,
-            lambda: log.warning("signal ignored", signal="SIGUSR2"),
-        )
+        loop.add_signal_handler(signal.SIGUSR2, lambda: self._spawn(self._upgrade()))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -470,19 +598,24 @@ class Supervisor:
 
     # --- commands -----------------------------------------------------------------------------
 
-    def _serve_commands(self) -> CommandServer | None:
+    def _serve_commands(self, upgrade: Inherited | None = None) -> CommandServer | None:
+        """Take commands, on the socket of the supervisor that has handed over if there is one."""
         path = control_path(self.config, self._config_path)
         commands: dict[Command, Run] = {
             Command.RELOAD: lambda _: self._command_reload(),
             Command.VALIDATE: lambda _: self._command_validate(),
+            Command.UPGRADE: lambda _: self._command_upgrade(),
             Command.STATUS: lambda _: self._command_status(),
             Command.RENEW: self._command_renew,
             Command.STOP: lambda _: self._command_stop(immediate=False),
             Command.STOP_NOW: lambda _: self._command_stop(immediate=True),
         }
-        until_end = frozenset({Command.STOP, Command.STOP_NOW})
+        until_end = frozenset({Command.STOP, Command.STOP_NOW, Command.UPGRADE})
+        sock = None
+        if upgrade is not None:
+            path, sock = upgrade.control_path, upgrade.control
         try:
-            return CommandServer(path, commands, keep_open=until_end)
+            return CommandServer(path, commands, keep_open=until_end, inherited=sock)
         except OSError as error:
             if self.config.control_socket is not None:
                 raise ControlSocketError(f"control_socket: {path}: {error}") from error
@@ -490,6 +623,18 @@ class Supervisor:
                 "no control socket; only signals are obeyed", path=str(path), reason=str(error)
             )
             return None
+
+    async def _command_upgrade(self) -> CommandReply:
+        try:
+            pid = await self.upgrade()
+        except UpgradeError as error:
+            raise CommandFailure(f"not upgraded; the edge goes on as it was\n{error}") from error
+        return CommandReply(lines=[f"upgraded: process {pid} serves"], data=pid)
+
+    async def _upgrade(self) -> None:
+        """SIGUSR2: nobody waits for the outcome, which is in the log."""
+        with contextlib.suppress(UpgradeError):
+            await self.upgrade()
 
     async def _command_reload(self) -> CommandReply:
         try:

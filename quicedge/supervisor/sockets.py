@@ -10,6 +10,7 @@ import errno
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -27,6 +28,7 @@ from quicedge.supervisor.socket_groups import (
 from quicedge.udp.connection_id_codec import ConnectionIdCodec, slot_number
 from quicedge.udp.connection_id_layout import PLAIN, ConnectionIdLayout
 from quicedge.worker.control import ListeningSocket
+from quicedge.worker.estate import Estate, ListenerEstate, RedirectEstate, UdpEstate
 
 log = structlog.get_logger(__name__)
 
@@ -82,8 +84,8 @@ class Listeners:
         self.listeners: list[Listener] = []
         self.redirects: list[Redirect] = []
         self.codec = ConnectionIdCodec(layout)
-        self.mailboxes: list[tuple[socket.socket, socket.socket]] = []
-        """The inbox of each worker and its sending end."""
+        self.mailboxes: list[tuple[socket.socket | None, socket.socket]] = []
+        """The inbox of each worker, unless it was inherited, and its sending end."""
         self._dead: set[int] = set()
         """Slots of the bank before without a worker."""
         self._previous = previous
@@ -113,7 +115,17 @@ class Listeners:
 
     def inbox_of(self, worker: int) -> int:
         """The descriptor on which a worker receives forwarded datagrams (`udp.forwarding`)."""
-        return self.mailboxes[worker][0].fileno()
+        inbox = self.mailboxes[worker][0]
+        return -1 if inbox is None else inbox.fileno()
+
+    def renew_mailbox(self, worker: int) -> bool:
+        """Make a mailbox where only the sending end was inherited; whether that was so."""
+        inbox, outbox = self.mailboxes[worker]
+        if inbox is not None:
+            return False
+        outbox.close()
+        self.mailboxes[worker] = _mailbox()
+        return True
 
     def of_slot(self, worker: int) -> list[ListeningSocket]:
         """The UDP sockets that a worker inherits."""
@@ -145,6 +157,57 @@ class Listeners:
         return [
             item.udp.of_bank(self.bank)[worker] for item in self.listeners if item.udp is not None
         ]
+
+    def estate(self) -> Estate:
+        """All of it, for the next supervisor."""
+        return Estate(
+            bank=self.bank,
+            workers=self.workers,
+            listeners=[
+                ListenerEstate(
+                    text=item.listening.address,
+                    address=item.address,
+                    protocols=list(item.listening.protocols),
+                    entry=item.entry,
+                    udp=None if item.udp is None else _udp_estate(item.udp),
+                    tcp=None if item.tcp is None else _fds(item.tcp.sockets),
+                )
+                for item in self.listeners
+            ],
+            redirects=[
+                RedirectEstate(text=item.text, entry=item.entry, tcp=_fds(item.group.sockets))
+                for item in self.redirects
+            ],
+            outboxes=self.outboxes,
+        )
+
+    @classmethod
+    def inherit(cls, estate: Estate, layout: ConnectionIdLayout) -> Listeners:
+        """Those of another supervisor's generation. Its workers' inboxes are their own."""
+        self = cls((), 0, layout=layout, bank=estate.bank)
+        self.workers = estate.workers
+        for item in estate.listeners:
+            protocols: tuple[Any, ...] = tuple(item.protocols)
+            listener = Listener(item.address, Listening(item.text, protocols), item.entry)
+            if item.udp is not None:
+                banks = {bank: list(numbers) for bank, numbers in item.udp.banks.items()}
+                listener.udp = UdpGroup(map(_socket, item.udp.fds), banks)
+                listener.udp.is_steered = len(item.udp.fds) > 1
+            if item.tcp is not None:
+                listener.tcp = TcpGroup(map(_socket, item.tcp))
+            self.listeners.append(listener)
+        for redirect in estate.redirects:
+            group = TcpGroup(map(_socket, redirect.tcp))
+            self.redirects.append(Redirect(redirect.text, group, redirect.entry))
+        self.mailboxes = [(None, _socket(fd)) for _, fd in sorted(estate.outboxes.items())]
+        return self
+
+    def forget_other_banks(self) -> None:
+        """No worker of another bank lives."""
+        for item in self.listeners:
+            if item.udp is not None:
+                for bank in set(item.udp.banks) - {self.bank}:
+                    item.udp.close_bank(bank)
 
     # --- its life -------------------------------------------------------------------------------
 
@@ -222,7 +285,8 @@ class Listeners:
     def _close_mailboxes(self) -> None:
         for pair in self.mailboxes:
             for sock in pair:
-                sock.close()
+                if sock is not None:
+                    sock.close()
         self.mailboxes = []
 
     # --- opening --------------------------------------------------------------------------------
@@ -355,6 +419,21 @@ def _mailbox() -> tuple[socket.socket, socket.socket]:
         sock.setblocking(False)
     outbox.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UDP_SEND_BUFFER)
     return inbox, outbox
+
+
+def _udp_estate(group: UdpGroup) -> UdpEstate:
+    banks = {bank: list(numbers) for bank, numbers in group.banks.items()}
+    return UdpEstate(fds=_fds(group.sockets), banks=banks)
+
+
+def _fds(sockets: list[socket.socket]) -> list[int]:
+    return [sock.fileno() for sock in sockets]
+
+
+def _socket(fd: int) -> socket.socket:
+    sock = socket.socket(fileno=fd)
+    sock.setblocking(False)
+    return sock
 
 
 def _granted(sockets: list[socket.socket], option: int) -> int:

@@ -12,7 +12,7 @@ import contextlib
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -29,6 +29,7 @@ from quicedge.config.limits import (
     WORKER_STABLE,
     WORKER_START_TIMEOUT,
 )
+from quicedge.supervisor.adoption import Adopted, AdoptedProcess
 from quicedge.supervisor.spawning import Process, Spawner
 from quicedge.udp.connection_id_codec import slot_number
 from quicedge.worker.control import ControlChannel, ControlError, DrainOrder, Handler, WorkerSpec
@@ -51,11 +52,12 @@ class NoWorkerError(ControlError):
 class Worker:
     """One worker process and the supervisor's end of its control channel."""
 
-    def __init__(self, slot: int, spec: WorkerSpec, process: Process) -> None:
+    def __init__(self, slot: int, spec: WorkerSpec | None, process: Process) -> None:
         self.slot = slot
         self.spec = spec
-        self.settings = spec.settings
-        """The settings in use: those it started with, until a reload."""
+        """None: another supervisor has started it."""
+        self.settings = None if spec is None else spec.settings
+        """The settings in use: those it started with, until a reload; None: unknown."""
         self.failure: str | None = None
         """Why it failed to start, as reported by itself."""
         self.started_at = time.monotonic()
@@ -86,18 +88,30 @@ class Worker:
         finally:
             theirs.close()
         worker = cls(slot, spec, process)
-        worker.channel = ControlChannel(
-            ours,
+        await worker._command(ours, notices)
+        worker.channel.send_spec(spec)
+        return worker
+
+    @classmethod
+    async def adopt(cls, adopted: Adopted, notices: Mapping[str, Handler]) -> Worker:
+        """Go on with a worker of another supervisor; raises ProcessLookupError."""
+        worker = cls(adopted.orphan.slot, None, AdoptedProcess(adopted.pid))
+        worker.state = WorkerState.READY
+        worker.ready.set()
+        await worker._command(adopted.control, notices)
+        return worker
+
+    async def _command(self, control: socket.socket, notices: Mapping[str, Handler]) -> None:
+        self.channel = ControlChannel(
+            control,
             {
-                "ready": worker._on_ready,
-                "drained": worker._on_drained,
-                "failed": worker._on_failed,
+                "ready": self._on_ready,
+                "drained": self._on_drained,
+                "failed": self._on_failed,
                 **notices,
             },
         )
-        await worker.channel.start()
-        worker.channel.send_spec(spec)
-        return worker
+        await self.channel.start()
 
     def _on_ready(self) -> None:
         if self.state is WorkerState.STARTING:
@@ -179,6 +193,7 @@ class WorkerPool:
         self._on_failed = on_failed
         self._stopping = asyncio.Event()
         self._keepers: list[asyncio.Task[None]] = []
+        self._adopted: dict[int, Worker] = {}
 
     @property
     def ready(self) -> bool:
@@ -214,6 +229,24 @@ class WorkerPool:
         finally:
             for future in first.values():
                 future.cancel()
+
+    async def adopt(self, workers: Iterable[Adopted]) -> None:
+        """Take on workers of another supervisor, before `start` or in place of it."""
+        for adopted in workers:
+            try:
+                worker = await Worker.adopt(adopted, self._notices)
+            except (OSError, ControlError) as error:
+                log.warning("worker not adopted", pid=adopted.pid, reason=str(error))
+                continue
+            self._adopted[worker.slot] = self.current[worker.slot] = worker
+
+    def keep_adopted(self) -> None:
+        """Watch the adopted workers, and start no others."""
+        loop = asyncio.get_running_loop()
+        self._keepers = [
+            asyncio.create_task(self._keep(slot, loop.create_future()))
+            for slot in list(self._adopted)
+        ]
 
     async def stop(self, order: DrainOrder) -> None:
         """Drain all workers, and kill those that take longer than `STOP_GRACE` more.
@@ -295,13 +328,13 @@ class WorkerPool:
     async def _live(self, slot: int, first: asyncio.Future[None]) -> str:
         """Run one worker to its end; returns how it ended, in words."""
         try:
-            worker = await Worker.start(
+            worker = self._adopted.pop(slot, None) or await Worker.start(
                 slot, self._make_spec, self._spawner, self._entry, self._notices
             )
         except (OSError, ControlError) as error:
             return str(error)
         self.current[slot] = worker
-        if self._stopping.is_set():
+        if self._stopping.is_set() and worker.spec is not None:
             worker.kill()
         watch = asyncio.create_task(self._watch(worker, first))
         try:

@@ -41,6 +41,7 @@ from quicedge.telemetry.stats import (
     TraceAnswer,
     WorkerStats,
 )
+from quicedge.worker.estate import Estate
 from quicedge.worker.privileges import Identity
 
 log = structlog.get_logger(__name__)
@@ -101,6 +102,12 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The sending ends of all workers' inboxes, by slot (`udp.connection_id_codec`)."""
     roster_fd: int = -1
     """Shared memory in which the worker lists its clients (`worker.roster`); -1: none."""
+    adoption_fd: int = -1
+    """Listens for the next supervisor when this one is gone (`worker.adoption`); -1: drain then."""
+    owner: int = 0
+    """User of the supervisor."""
+    estate: Estate | None = None
+    """All sockets of the generation, for the next supervisor."""
     secret: bytes
     """32 bytes shared by all workers, from which the keys of tokens and stateless resets are
     derived, unless the settings have shared keys."""
@@ -111,7 +118,10 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
         inbox = [self.inbox_fd] if self.inbox_fd >= 0 else []
         roster = [self.roster_fd] if self.roster_fd >= 0 else []
         listening = [item.fd for item in (*self.sockets, *self.tcp_sockets, *self.redirect_sockets)]
-        return [*listening, *inbox, *self.outbox_fds.values(), *roster]
+        adoption = [self.adoption_fd] if self.adoption_fd >= 0 else []
+        estate = self.estate.fds if self.estate is not None else []
+        found = [*listening, *inbox, *self.outbox_fds.values(), *roster, *adoption, *estate]
+        return list(dict.fromkeys(found))
 
 
 class DrainOrder(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ import msgspec
 import structlog
 import uvloop
 
-from quicedge.config.limits import GC_THRESHOLDS
+from quicedge.config.limits import GC_THRESHOLDS, ORPHAN_PATIENCE
 from quicedge.config.tracelimits import OTEL_WORKER_BACKLOG
 from quicedge.config.unusable import UnusableError
 from quicedge.downstream.http3 import Http3Session
@@ -50,12 +50,14 @@ from quicedge.udp.connection_id_codec import bank_of
 from quicedge.udp.connection_id_layout import PLAIN, ConnectionIdLayout, QuicLbLayout
 from quicedge.udp.forwarding import Forwarder
 from quicedge.udp.socket import UdpSocket
+from quicedge.worker.adoption import Adoption, Orphan
 from quicedge.worker.control import (
     CloseCommand,
     ControlChannel,
     ControlError,
     DrainOrder,
     FollowCommand,
+    Handler,
     Peer,
     Settings,
     StartError,
@@ -150,9 +152,7 @@ def _fleet(
 def _roster(spec: WorkerSpec, sockets: list[UdpSocket]) -> Roster | None:
     if spec.roster_fd < 0:
         return None
-    memory = mmap(spec.roster_fd, 0)
-    os.close(spec.roster_fd)
-    return Roster(memory, sockets)
+    return Roster(mmap(spec.roster_fd, 0), sockets)
 
 
 def _certificates(settings: Settings, known: CertificateStore | None = None) -> CertificateStore:
@@ -183,6 +183,11 @@ class _Worker:
         self._drain_end = float("inf")
         self._ended = asyncio.Event()
         self._dismissed = asyncio.Event()
+        self._channel: ControlChannel
+        self._handlers: dict[str, Handler]
+        self._patience: asyncio.TimerHandle | None = None
+        self._obeying: asyncio.Future[None] | None = None
+        self._adoption = self._make_adoption()
 
     def _build(self) -> None:
         spec, settings = self._spec, self._spec.settings
@@ -230,55 +235,101 @@ class _Worker:
             raise StartError(str(error)) from error
         except Exception as error:
             raise StartError(f"{type(error).__name__}: {error}") from error
-        channel = ControlChannel(
-            spec.control_fd,
-            {
-                "connections": self.connections,
-                "connection": self.connection,
-                "stats": self.stats,
-                "samples": self.samples,
-                "close_connection": self.close_connection,
-                "update_keys": self.update_keys,
-                "trace_connection": self.trace_connection,
-                "follow_connection": self.follow_connection,
-                "drain": self.drain,
-                "dismiss": self._dismissed.set,
-                "prepare_settings": self.prepare_settings,
-                "commit_settings": self.commit_settings,
-                "abort_settings": self.abort_settings,
-                "set_alt_svc": self._edge.alt_svc.set_states,
-                "set_peers": self.set_peers,
-                "use_challenges": self._edge.tcp.use_challenges,
-                "refuse_names": self._edge.refuse_names,
-                "reopen_logs": self.reopen_logs,
-                "set_log_level": self.set_log_level,
-            },
-            on_lost=self._supervisor_lost,
-        )
-        await channel.start()
-
-        def send_spans(spans: list[Span]) -> bool:
-            if channel.backlog > OTEL_WORKER_BACKLOG:
-                return False
-            channel.notify("spans", spans)
-            return True
-
-        self._edge.spans.send = send_spans
-        self._edge.missing_names.send = lambda names: channel.notify("names_missing", names)
-        self._edge.send_alt_svc = lambda report: channel.notify("alt_svc", report)
-        channel.notify("ready")
+        self._handlers = {
+            "connections": self.connections,
+            "connection": self.connection,
+            "stats": self.stats,
+            "samples": self.samples,
+            "close_connection": self.close_connection,
+            "update_keys": self.update_keys,
+            "trace_connection": self.trace_connection,
+            "follow_connection": self.follow_connection,
+            "drain": self.drain,
+            "dismiss": self._dismissed.set,
+            "prepare_settings": self.prepare_settings,
+            "commit_settings": self.commit_settings,
+            "abort_settings": self.abort_settings,
+            "set_alt_svc": self._edge.alt_svc.set_states,
+            "set_peers": self.set_peers,
+            "use_challenges": self._edge.tcp.use_challenges,
+            "refuse_names": self._edge.refuse_names,
+            "reopen_logs": self.reopen_logs,
+            "set_log_level": self.set_log_level,
+        }
+        await self._obey(spec.control_fd)
+        self._edge.spans.send = self._send_spans
+        self._edge.missing_names.send = lambda names: self._channel.notify("names_missing", names)
+        self._edge.send_alt_svc = lambda report: self._channel.notify("alt_svc", report)
+        self._channel.notify("ready")
         await self._ended.wait()
-        channel.notify("drained")
+        self._channel.notify("drained")
         # Our sockets stay open as long as the supervisor: new clients are refused on them until the
         # last worker has drained.
         await self._dismissed.wait()
+        if self._adoption is not None:
+            self._adoption.close()
         await self._edge.close()
-        channel.close()
+        self._channel.close()
         self._logs.close()
 
+    async def _obey(self, control: int | socket.socket) -> None:
+        """Take commands on a socket from now on."""
+        self._channel = ControlChannel(control, self._handlers, on_lost=self._supervisor_lost)
+        await self._channel.start()
+
+    def _send_spans(self, spans: list[Span]) -> bool:
+        if self._channel.backlog > OTEL_WORKER_BACKLOG:
+            return False
+        self._channel.notify("spans", spans)
+        return True
+
+    # --- between two supervisors ----------------------------------------------------------------
+
+    def _make_adoption(self) -> Adoption | None:
+        spec = self._spec
+        if spec.adoption_fd < 0 or spec.estate is None:
+            return None
+        listening = socket.socket(fileno=spec.adoption_fd)
+        return Adoption(listening, spec.owner, self._describe, self._adopted)
+
     def _supervisor_lost(self) -> None:
+        if self._dismissed.is_set():
+            return  # this is the end, and nobody has to hear of it
+        if self._adoption is None:
+            self._give_up()
+            return
+        log.warning("supervisor lost; serving on", patience=ORPHAN_PATIENCE)
+        if self._draining is not None:
+            # Nobody may come who would dismiss us.
+            self._dismissed.set()
+        self._adoption.open()
+        loop = asyncio.get_running_loop()
+        self._patience = loop.call_later(ORPHAN_PATIENCE, self._give_up)
+
+    def _give_up(self) -> None:
+        """Nobody takes us on."""
         self.drain(shutdown_order(self._edge.config))
         self._dismissed.set()
+
+    def _describe(self) -> tuple[Orphan, int]:
+        spec, forwarder = self._spec, self._edge.forwarder
+        assert spec.estate is not None
+        orphan = Orphan(
+            slot=spec.slot,
+            is_active=forwarder is None or forwarder.active == bank_of(spec.slot),
+            is_draining=self._draining is not None,
+            secret=spec.secret,
+            estate=spec.estate,
+            has_roster=spec.roster_fd >= 0,
+        )
+        return orphan, spec.roster_fd
+
+    def _adopted(self, control: socket.socket) -> None:
+        log.info("adopted by another supervisor")
+        if self._patience is not None:
+            self._patience.cancel()
+        self._dismissed.clear()
+        self._obeying = asyncio.ensure_future(self._obey(control))
 
     # --- methods of the control channel ---------------------------------------------------------
 

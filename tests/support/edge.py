@@ -29,6 +29,12 @@ class RunningEdge:
     admin_port: int
     directory: Path
     certificate: devcerts.DevCertificate
+    command: list[str]
+
+    def start(self) -> None:
+        """Start it again, after its process has ended."""
+        self.process = _start(self.command, self.directory)
+        wait_until(self.is_ready, "the edge")
 
     def admin(self, path: str) -> Any:
         """The JSON of an admin resource."""
@@ -84,6 +90,14 @@ class RunningEdge:
         )  # fmt: skip
 
 
+def _start(command: list[str], directory: Path) -> subprocess.Popen[bytes]:
+    with (directory / "edge.out").open("ab") as output:
+        return subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, cwd=REPOSITORY,
+            start_new_session=True,
+        )  # fmt: skip
+
+
 @contextmanager
 def edge(
     directory: Path,
@@ -97,11 +111,13 @@ def edge(
     log: str = "",
     tls: str = "",
     tracebacks: bool = False,
+    ends_itself: bool = False,
 ) -> Iterator[RunningEdge]:
     """Run the edge before an origin; asserts that it drains and exits 0 in the end.
 
     `upstream`: the URL of the origin; empty if `upstream_extra` names another kind. `tracebacks`:
-    some are expected in the log.
+    some are expected in the log. `ends_itself`: the process may have been replaced or ended by the
+    test.
     """
     port, admin_port = free_edge_port(), free_port()
     certificate = devcerts.ensure(directory / "certs")
@@ -136,20 +152,20 @@ listen = "127.0.0.1:{admin_port}"
 {extra}
 """
     )
-    with (directory / "edge.out").open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, *program, "serve", "--config", str(config)],
-            stdout=output, stderr=subprocess.STDOUT, cwd=REPOSITORY, start_new_session=True,
-        )  # fmt: skip
-    running = RunningEdge(process, port, admin_port, directory, certificate)
+    command = [sys.executable, *program, "serve", "--config", str(config)]
+    (directory / "edge.out").write_bytes(b"")
+    running = RunningEdge(
+        _start(command, directory), port, admin_port, directory, certificate, command
+    )
     try:
         wait_until(running.is_ready, "the edge")
         yield running
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(15) == 0, running.log()
+        if not ends_itself:
+            running.process.send_signal(signal.SIGTERM)
+            assert running.process.wait(15) == 0, running.log()
     finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        if running.process.poll() is None:
+            running.process.kill()
+            running.process.wait()
     if not tracebacks:
         assert "Traceback" not in running.log(), running.log()

@@ -1,0 +1,232 @@
+"""Upgrades and crashes of the supervisor: what clients notice of them, which is nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_generations import ask, banks, change, reload, tls_client
+from tests.integration.test_worker_ends import reset_within, silent_origin, waiting_client
+from tests.support.download_client import download_client
+from tests.support.edge import REPOSITORY, RunningEdge, edge
+from tests.support.origin import demo_origin
+from tests.support.peers import wait_until
+
+OPTIONS = 'workers = 2\nupgrade_drain = "60s"\npid_file = "edge.pid"'
+
+
+def quicedge(running: RunningEdge, command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "quicedge", command, "--config",
+         str(running.directory / "quicedge.toml")],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def supervisor(running: RunningEdge) -> int:
+    return int(running.admin("/api/v1/status")["pid"])
+
+
+@contextlib.contextmanager
+def upgradable(directory: Path, origin: str, options: str = OPTIONS) -> Iterator[RunningEdge]:
+    """An edge whose process may be another one in the end."""
+    with contextlib.ExitStack() as stack:
+        running = stack.enter_context(edge(directory, origin, options=options, ends_itself=True))
+        yield running
+        assert quicedge(running, "stop").returncode == 0
+    left = [path.name for path in directory.iterdir() if path.name.startswith("control.sock")]
+    assert left == []
+
+
+def test_an_upgrade_keeps_connections_and_accepts_new_ones(tmp_path: Path) -> None:
+    with demo_origin() as origin, upgradable(tmp_path, origin) as running:
+
+        async def live() -> None:
+            async with contextlib.AsyncExitStack() as stack:
+                clients = [
+                    await stack.enter_async_context(download_client(running.port)) for _ in range(4)
+                ]
+                for bank in (1, 0):
+                    before = await asyncio.to_thread(supervisor, running)
+                    busy = [client.request(1_000_000) for client in clients]
+                    done = await asyncio.to_thread(quicedge, running, "upgrade")
+                    assert done.returncode == 0, done.stderr
+                    after = await asyncio.to_thread(supervisor, running)
+                    assert done.stdout == f"upgraded: process {after} serves\n"
+                    assert before != after
+                    assert int((tmp_path / "edge.pid").read_text()) == after
+                    assert (await asyncio.to_thread(banks, running))[bank] == 2
+                    late = await stack.enter_async_context(download_client(running.port))
+                    await asyncio.gather(*busy, late.request())
+                    # Old connections are served as before, and so are their statistics.
+                    await asyncio.gather(*(client.request() for client in clients))
+                    for client in clients:
+                        client.close()
+                    clients = [late]
+                    await asyncio.to_thread(
+                        wait_until, lambda bank=bank: list(banks(running)) == [bank], "end", 60
+                    )
+
+        asyncio.run(live())
+        assert running.process.wait(10) == 0
+        assert "Traceback" not in running.log()
+
+
+def test_no_tcp_connection_is_refused_or_cut_by_an_upgrade(tmp_path: Path) -> None:
+    with (
+        demo_origin() as origin,
+        upgradable(tmp_path, origin) as running,
+        tls_client(running.port) as kept,
+    ):
+        assert b"200 OK" in ask(kept)
+        upgrading = subprocess.Popen(
+            [sys.executable, "-m", "quicedge", "upgrade", "--config",
+             str(tmp_path / "quicedge.toml")], cwd=REPOSITORY,
+        )  # fmt: skip
+        asked = 0
+        while upgrading.poll() is None or asked < 20:
+            with tls_client(running.port) as fresh:
+                assert b"200 OK" in ask(fresh)
+            asked += 1
+        assert upgrading.returncode == 0
+        last = ask(kept)
+        assert b"200 OK" in last
+        assert b"connection: close" in last.lower()
+
+
+def test_a_signal_upgrades_too(tmp_path: Path) -> None:
+    with demo_origin() as origin, upgradable(tmp_path, origin) as running:
+        before = supervisor(running)
+        running.process.send_signal(signal.SIGUSR2)
+        assert running.process.wait(60) == 0
+        wait_until(lambda: supervisor(running) != before, "the new program", 20)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("workers = 2", "workers = two", "Invalid value"),
+        ("workers = 2", 'workers = 2\nstate_directory = "/proc/none/x"', "state_directory"),
+        ('servers = ["', 'tls_ca = "missing"\nservers = ["https://localhost", "', "missing"),
+        ("[admin]\n", '[admin]\ntoken_file = "missing"\n', "missing: No such file"),
+        ("listen = [", 'listen = ["192.0.2.1:4433", ', "192.0.2.1:4433: Cannot assign"),
+    ],
+)
+def test_a_new_program_that_does_not_come_up_leaves_the_old_one_serving(
+    tmp_path: Path, old: str, new: str, words: str
+) -> None:
+    with demo_origin() as origin, edge(tmp_path, origin, options=OPTIONS) as running:
+        pids = [worker["pid"] for worker in running.admin("/api/v1/status")["workers"]]
+        right = (tmp_path / "quicedge.toml").read_text()
+        change(running, old, new)
+        done = quicedge(running, "upgrade")
+        assert done.returncode == 1
+        assert words in done.stderr
+        assert supervisor(running) == running.process.pid
+        (tmp_path / "quicedge.toml").write_text(right)
+        assert reload(running).returncode == 0
+        status = running.admin("/api/v1/status")
+        assert [worker["pid"] for worker in status["workers"]] == pids
+        for _ in range(4):
+            with tls_client(running.port) as tls:
+                assert b"200 OK" in ask(tls)
+        assert running.get("/").returncode == 0
+
+
+def test_a_second_upgrade_is_refused_while_the_first_still_drains(tmp_path: Path) -> None:
+    with demo_origin() as origin, upgradable(tmp_path, origin) as running:
+        with tls_client(running.port) as tls:
+            tls.sendall(b"GET /download?size=50MB HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            tls.recv(1000)
+            assert quicedge(running, "upgrade").returncode == 0
+            done = quicedge(running, "upgrade")
+            assert done.returncode == 1
+            assert "still finish requests (" in done.stderr
+            assert "at most upgrade_drain" in done.stderr
+        wait_until(lambda: len(banks(running)) == 1, "the end of the first", 60)
+        assert quicedge(running, "upgrade").returncode == 0
+
+
+def test_a_supervisor_that_dies_takes_nothing_with_it(tmp_path: Path) -> None:
+    with demo_origin() as origin, upgradable(tmp_path, origin) as running:
+
+        async def live() -> None:
+            async with contextlib.AsyncExitStack() as stack:
+                client = await stack.enter_async_context(download_client(running.port))
+                await client.request()
+                pids = sorted(w["pid"] for w in running.admin("/api/v1/status")["workers"])
+                busy = client.request(1_000_000)
+                running.process.kill()
+                running.process.wait()
+                await busy
+                # Nobody supervises, and everybody is served.
+                late = await stack.enter_async_context(download_client(running.port))
+                await late.request()
+                with tls_client(running.port) as tls:
+                    assert b"200 OK" in await asyncio.to_thread(ask, tls)
+                await asyncio.to_thread(running.start)
+                found = running.admin("/api/v1/status")["workers"]
+                assert sorted(worker["pid"] for worker in found) == pids, "they are adopted"
+                await asyncio.gather(client.request(), late.request())
+                # They obey: a reload reaches them.
+                change(running, 'drain_timeout = "5s"', 'drain_timeout = "4s"')
+                assert (await asyncio.to_thread(reload, running)).returncode == 0
+
+        asyncio.run(live())
+        assert "Traceback" not in running.log()
+
+
+def test_an_adopted_worker_that_dies_is_replaced_and_its_clients_reset(tmp_path: Path) -> None:
+    with silent_origin() as origin, upgradable(tmp_path, origin) as running:
+        visitor = waiting_client(running)
+        identity = visitor.quic.original_destination_connection_id.hex()
+        doomed = running.admin(f"/api/v1/connections/{identity}")["worker"]
+        running.process.kill()
+        running.process.wait()
+        running.start()
+        pids = {w["slot"]: w["pid"] for w in running.admin("/api/v1/status")["workers"]}
+        os.kill(pids[doomed], signal.SIGKILL)
+        # A second is what is promised; the machine may be busy.
+        assert reset_within(visitor, 3.0) is not None
+
+        def replaced() -> bool:
+            found = {w["slot"]: w["pid"] for w in running.admin("/api/v1/status")["workers"]}
+            return found[doomed] not in (None, pids[doomed]) and running.is_ready()
+
+        wait_until(replaced, "another worker", 30)
+        # It can be replaced by the next generation as any other.
+        change(running, "workers = 2", "workers = 3")
+        assert reload(running).returncode == 0
+        visitor.close()
+
+
+def test_after_a_crash_the_configuration_of_now_is_used(tmp_path: Path) -> None:
+    with demo_origin() as origin, upgradable(tmp_path, origin) as running:
+        running.process.kill()
+        running.process.wait()
+        change(running, "workers = 2", "workers = 1")
+        running.start()
+        wait_until(lambda: banks(running) == {1: 1}, "one worker of the next generation", 60)
+        with tls_client(running.port) as tls:
+            assert b"200 OK" in ask(tls)
+
+
+def test_a_second_edge_does_not_take_workers_that_have_a_supervisor(tmp_path: Path) -> None:
+    with demo_origin() as origin, edge(tmp_path, origin, options=OPTIONS) as running:
+        pids = [worker["pid"] for worker in running.admin("/api/v1/status")["workers"]]
+        second = subprocess.run(
+            [sys.executable, "-m", "quicedge", "serve", "--config",
+             str(tmp_path / "quicedge.toml")],
+            cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert second.returncode == 1
+        found = running.admin("/api/v1/status")["workers"]
+        assert [worker["pid"] for worker in found] == pids
