@@ -7,12 +7,14 @@ privileges and without the keys of certificates. It reads a `Job` and writes `Me
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 
 import msgspec
 
 from quicedge.acme.failure import Cause, Failure
-from quicedge.acme.wire import Failed, Job, Message, Prove, Proved, line
+from quicedge.acme.wire import Failed, Job, Message, Prove, Proved, User, line
 
 
 def _send(message: Message) -> None:
@@ -28,22 +30,58 @@ def _prove(question: Prove) -> Proved:
     return msgspec.json.decode(answer, type=Proved)
 
 
+def _become(user: User) -> None:
+    """Give up the supervisor's privileges, irreversibly, before anything is received.
+
+    All that is needed is loaded before: the new user may not be able to read this installation.
+    """
+    "host".encode("idna")  # loads what looking up an address needs
+    os.setgroups(user.groups)
+    os.setresgid(user.gid, user.gid, user.gid)
+    os.setresuid(user.uid, user.uid, user.uid)
+
+
+def _readable_bundle(path: str, user: User) -> str:
+    """A copy of a CA bundle that a user can read."""
+    with open(path, "rb") as bundle:
+        content = bundle.read()
+    copy = tempfile.NamedTemporaryFile(prefix="quicedge-ca-", delete=False)  # noqa: SIM115
+    with copy:
+        copy.write(content)
+    os.chown(copy.name, user.uid, user.gid)
+    return copy.name
+
+
 def main() -> None:
     job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
     try:
+        import certifi
+
         from quicedge.acme.client import Issuer
         from quicedge.acme.network import OrderError
     except ImportError as error:
         message = f"{error}; pip install 'quicedge[acme]'"
         _send(Failed(failure=Failure(cause=Cause.INTERNAL, message=message)))
         return
+    bundle = None
     try:
+        user = job.user
+        if user is not None:
+            bundle = _readable_bundle(job.ca or certifi.where(), user)
+            job = msgspec.structs.replace(job, ca=bundle)
+            _become(user)
         Issuer(job, _send, _prove).run()
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror}"
+        _send(Failed(failure=Failure(cause=Cause.INTERNAL, message=message)))
     except OrderError as error:
         _send(Failed(failure=error.failure))
     except (KeyError, TypeError, ValueError) as error:
         message = f"the issuer's answer makes no sense: {type(error).__name__}: {error}"
         _send(Failed(failure=Failure(cause=Cause.UNAVAILABLE, message=message)))
+    finally:
+        if bundle is not None:
+            os.unlink(bundle)
 
 
 if __name__ == "__main__":

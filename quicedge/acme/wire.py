@@ -57,6 +57,14 @@ class AskRenewal(Struct, frozen=True, kw_only=True, tag=True):
     """Identifiers by name."""
 
 
+class User(Struct, frozen=True):
+    """A user and its groups, by number."""
+
+    uid: int
+    gid: int
+    groups: list[int]
+
+
 class Job(Struct, frozen=True, kw_only=True):
     """The first line that the process reads."""
 
@@ -66,6 +74,8 @@ class Job(Struct, frozen=True, kw_only=True):
     ca: str | None = None
     """PEM bundle that the issuer's own TLS certificate is verified against."""
     user_agent: str
+    user: User | None = None
+    """Who the process runs as while it speaks to the issuer; None: unchanged."""
     task: PlaceOrder | AskRenewal
 
 

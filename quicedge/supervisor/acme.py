@@ -36,7 +36,7 @@ from quicedge.acme.records import Records
 from quicedge.acme.schedule import HostRecord, Order, Schedule
 from quicedge.acme.status import AcmeStatus, HostStatus, IssuerStatus
 from quicedge.acme.storage import Storage, StorageError
-from quicedge.acme.wire import Account, AskRenewal, Job, PlaceOrder, Prove, Suggested
+from quicedge.acme.wire import Account, AskRenewal, Job, PlaceOrder, Prove, Suggested, User
 from quicedge.config.acmelimits import (
     BACKOFF_MIN,
     CHALLENGE_SPREAD,
@@ -155,7 +155,9 @@ class AcmeManager:
         """`clock`: the wall clock, which certificates and stored times are in."""
         self._front = front
         self._state = state
-        self._identity = identity
+        self._user: User | None = None
+        if identity is not None:
+            self._user = User(identity.uid, identity.gid, identity.groups)
         self._clock = clock
         self._schedule = Schedule([], chance, clock())
         self._plan: _Plan | None = None
@@ -402,7 +404,6 @@ class AcmeManager:
         started = time.monotonic()
         key = _new_key(self._plan.acme)
         process = IssuerProcess(
-            self._identity,
             prove=partial(self._prove, host),
             registered=self._registered,
         )
@@ -534,6 +535,7 @@ class AcmeManager:
             binding=issuer.binding,
             ca=issuer.ca,
             user_agent=f"quicedge/{quicedge.__version__}",
+            user=self._user,
             task=task,
         )
 
@@ -658,7 +660,7 @@ class AcmeManager:
             if (pem := self._certificates.get(host)) is not None
             and (identifier := certificate_id(pem.cert)) is not None
         }
-        process = IssuerProcess(self._identity, prove=_no_proof, registered=self._registered)
+        process = IssuerProcess(prove=_no_proof, registered=self._registered)
         found: dict[str, Suggested] = {}
         try:
             issuer = plan.issuers[directory]

@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import structlog
@@ -28,7 +27,6 @@ from quicedge.acme.wire import (
     line,
 )
 from quicedge.config.acmelimits import ORDER_TIMEOUT
-from quicedge.worker.privileges import Identity
 
 log = structlog.get_logger(__name__)
 
@@ -50,12 +48,10 @@ class IssuerProcess:
 
     def __init__(
         self,
-        identity: Identity | None,
         *,
         prove: Callable[[Prove], Awaitable[str | None]],
         registered: Callable[[Account], Awaitable[None]],
     ) -> None:
-        self._identity = identity
         self._prove = prove
         self._registered = registered
         self._issued: str | None = None
@@ -90,13 +86,6 @@ class IssuerProcess:
             await process.wait()
 
     async def _start(self) -> asyncio.subprocess.Process:
-        identity: dict[str, Any] = {}
-        if self._identity is not None:
-            identity = {
-                "user": self._identity.uid,
-                "group": self._identity.gid,
-                "extra_groups": self._identity.groups,
-            }
         parent = str(Path(quicedge.__file__).parents[1])
         path = os.pathsep.join(filter(None, (parent, os.environ.get("PYTHONPATH"))))
         environment = {**os.environ, "PYTHONPATH": path}
@@ -109,7 +98,6 @@ class IssuerProcess:
             limit=LINE_MAX,
             env=environment,
             process_group=0,
-            **identity,
         )  # fmt: skip
 
     async def _converse(self, process: asyncio.subprocess.Process, job: Job) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import ssl
 import stat
 import sys
@@ -303,7 +304,13 @@ def test_wildcards_by_a_dns_command_with_an_external_account(tmp_path: Path, por
             eab_hmac_key_file=str(hmac_key),
             key_type="rsa2048",
         )
-        with acme_edge(tmp_path / "edge", ports, acme, "*.example.com") as edge:
+        # What is received from the issuer is read by this user, who can read nothing of ours.
+        user = ""
+        if os.geteuid() == 0:
+            user = 'user = "nobody"'
+            for directory in (tmp_path, *tmp_path.parents[:2]):
+                directory.chmod(0o711)  # the site is served by that user
+        with acme_edge(tmp_path / "edge", ports, acme, "*.example.com", options=user) as edge:
             edge.wait_event("certificate issued")
             done = edge.fetch("any.example.com", issuer.root())
             assert (done.returncode, done.stdout) == (0, b"hello\n"), done.stderr
