@@ -85,6 +85,11 @@ CASES |= {
         ),
     ),
     "access": Filtered("{ access = { deny = ['127.0.0.1'] } }", lambda got: got.status == 403),
+    "access/upload": Filtered(
+        "{ access = { deny = ['127.0.0.1'] } }",
+        lambda got: got.status == 403,
+        case=Case("answer", method=b"POST", body=(PIECE,) * 3),
+    ),
     "cors": Filtered(
         "{ cors = { origins = ['https://app.test'] } }",
         lambda got: got.values(b"access-control-allow-origin") == [b"https://app.test"],

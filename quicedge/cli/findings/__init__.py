@@ -13,6 +13,7 @@ from quicedge.cli.findings import (
     https_records,
     key_exchange,
     network,
+    route_filters,
 )
 from quicedge.cli.findings.finding import Finding, Level
 from quicedge.cli.findings.impersonation import run_as
@@ -42,6 +43,7 @@ def examine(
     found += files.of_supervisor(config)
     found += fleet.of_config(config)
     found += run_as(identity, lambda: files.of_workers(config, identity))
+    found += run_as(identity, lambda: route_filters.of_workers(config))
     lacking = list(missing_libraries(config))
     found += [Finding(Level.ERROR, problem.key, problem.message) for problem in lacking]
     if not lacking:

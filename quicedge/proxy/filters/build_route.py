@@ -17,6 +17,7 @@ from quicedge.proxy.filters.resources import Resources
 from quicedge.proxy.filters.route_filter import RouteFilter
 from quicedge.proxy.reply import Reply, text_reply
 from quicedge.telemetry.outcomes import Outcome
+from quicedge.upstream.base import OriginStream
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +50,28 @@ def build_route_filters(
             item.retired()
         raise
     return built
+
+
+def unusable_filters(config: Config) -> Iterator[UnusableError]:
+    """Why filters cannot be built, one by one, without any that stays."""
+    resources = Resources(dict.fromkeys(config.upstreams, _NoOrigin()))
+    places = [("filters", config.filters)]
+    places += [(f"routes[{at}].filters", route.filters) for at, route in enumerate(config.routes)]
+    for where, entries in places:
+        for index, entry in enumerate(entries):
+            try:
+                list(_build_one(f"{where}[{index}]", entry, resources))
+            except UnusableError as error:
+                yield error
+    for item in resources.built:
+        item.retired()
+
+
+class _NoOrigin:
+    """An upstream that is never asked."""
+
+    def open(self, *_: object) -> OriginStream:
+        raise AssertionError("filters open requests when there are some")
 
 
 def _build(

@@ -193,12 +193,18 @@ _AS_IT_IS = frozenset((204, 205, 206, 304, 416))
 _DECISIVE = frozenset(
     (b"cache-control", b"content-encoding", b"content-length", b"content-range", b"content-type")
 )
-_CHANGED = frozenset((b"accept-ranges", b"content-encoding", b"content-length", b"etag"))
+_CHANGED = frozenset(
+    (
+        b"accept-ranges", b"content-digest", b"content-encoding", b"content-length", b"content-md5",
+        b"etag",
+    )
+)  # fmt: skip
 
 
 def _encoded(fields: Fields, coding: bytes) -> Fields:
     """The fields of the compressed response.
 
+    RFC 9530 section 2: the digest of the content is that of what is sent, and no longer true.
     RFC 9110 section 8.8.1: it is equivalent to the original and not equal to it in every octet, so
     its validator is weak; ranges of it cannot be requested.
     """

@@ -364,3 +364,28 @@ def test_a_chain_that_is_too_long_for_the_first_flight_is_told(
     names = [f"{os.urandom(20).hex()}.example.com" for _ in range(200)]
     write_certificate(tmp_path, "localhost", *names)
     assert "handshakes take a round trip more" in check(config)[1]
+
+
+def test_filters_that_cannot_be_built_are_named(tmp_path: Path) -> None:
+    write_certificate(tmp_path, "localhost")
+    config = write_config(tmp_path)
+    config.write_text(
+        config.read_text()
+        + """
+[[routes.filters]]
+basic_auth = { htpasswd = "users" }
+[[routes.filters]]
+error_pages = { pages = { 404 = "gone.html" } }
+[[routes.filters]]
+forward_auth = { upstream = "app" }
+"""
+    )
+    code, output = check(config)
+    assert code == 1
+    assert "routes[0].filters[0].basic_auth.htpasswd: " in output
+    assert "routes[0].filters[1].error_pages.pages.404: " in output
+    (tmp_path / "users").write_text(f"ann:$2b$04${'x' * 53}\n")
+    (tmp_path / "gone.html").write_text("gone")
+    code, output = check(config)
+    assert code == 0, output
+    assert "filters: all 3 can be built" in output
