@@ -1008,6 +1008,10 @@ UPGRADE_DRAIN: Final = 3600.0
 """Seconds that requests in progress have at workers whose successors serve already: nobody waits
 for their end."""
 
+CLOSING_LINGER: Final = 1.0
+"""Seconds that a drained worker still answers clients who missed its CONNECTION_CLOSE: the closing
+period (RFC 9000 section 10.2), three probe timeouts, at round trips of up to 100 ms or so."""
+
 STOP_GRACE: Final = 3.0
 """Seconds that a worker has to exit after the drain timeout, before SIGKILL."""
 

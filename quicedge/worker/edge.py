@@ -14,7 +14,12 @@ import structlog
 
 from quicedge.acme.challenge import self_signed
 from quicedge.config.host_port import HostPort
-from quicedge.config.limits import PROGRESS_INTERVAL, TIMER_SLACK, TUNNEL_DRAIN_SPREAD
+from quicedge.config.limits import (
+    CLOSING_LINGER,
+    PROGRESS_INTERVAL,
+    TIMER_SLACK,
+    TUNNEL_DRAIN_SPREAD,
+)
 from quicedge.config.schema import Config
 from quicedge.downstream.close_reason import close_reason
 from quicedge.downstream.early_data import EarlyData, early_data_terms
@@ -568,6 +573,12 @@ class Edge:
                 return
         log.warning("drain timed out", connections=len(self.all_sessions))
         self._close_sessions(self.all_sessions)
+
+    async def linger(self) -> None:
+        """Repeat CONNECTION_CLOSE to clients that missed it, for their closing periods at most."""
+        deadline = self._loop.time() + CLOSING_LINGER
+        while self.endpoint.connections and self._loop.time() < deadline:
+            await asyncio.sleep(CLOSING_LINGER / 20)
 
     async def _drained_by(self, deadline: float) -> bool:
         """Wait until all connections are gone, or for the deadline; whether they are."""

@@ -446,6 +446,8 @@ class _Worker:
     async def _drain(self, order: DrainOrder) -> None:
         try:
             await self._edge.drain(order)
+            if order.seconds:
+                await self._edge.linger()
         except Exception:
             log.exception("drain failed; closing at once")
         self._ended.set()

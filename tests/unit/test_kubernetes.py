@@ -58,6 +58,7 @@ def test_the_api_server_takes_every_manifest(path: Path, version: str) -> None:
 def test_the_kustomization_names_every_file_and_no_other(directory: Path) -> None:
     (kustomization,) = documents(directory / "kustomization.yaml")
     assert kustomization["kind"] == "Kustomization"
+    assert [image["name"] for image in kustomization["images"]] == ["quicedge"]
     there = {path.name for path in directory.glob("*.yaml")} - {"kustomization.yaml"}
     named = set(kustomization["resources"])
     assert {name for name in named if "/" not in name} == there

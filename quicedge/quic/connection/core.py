@@ -495,9 +495,13 @@ class Connection:
         return [Transmit(data, len(data), address, 0) for data in datagrams]
 
     def _close_again(self) -> list[Transmit]:
+        datagrams, stray = self._life.take_closing()
+        if stray is not None:
+            self.counters.bytes_sent += sum(map(len, datagrams))
+            return [Transmit(data, len(data), stray, 0) for data in datagrams]
         path = self.paths.active
         sent = []
-        for data in self._life.take_closing():
+        for data in datagrams:
             if path.is_validated or path.room() >= len(data):
                 path.bytes_sent += len(data)
                 self.counters.bytes_sent += len(data)

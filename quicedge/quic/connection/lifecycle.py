@@ -5,6 +5,8 @@ Closing after a local close, draining after one by the peer, finally terminated.
 
 from __future__ import annotations
 
+from typing import Any
+
 from quicedge.quic.connection.closing import ClosingPackets, State
 from quicedge.quic.ending import Ending
 from quicedge.quic.errors import TransportError
@@ -56,14 +58,15 @@ class Lifecycle:
         self.deadline = deadline
         self._packets = ClosingPackets(datagrams)
 
-    def receive_late(self) -> None:
-        """A datagram arrived after the close."""
+    def receive_late(self, stray: Any = None, size: int = 0) -> None:
+        """A datagram arrived after the close; `stray`, `size`: from another address, its bytes."""
         if self._packets is not None:
-            self._packets.receive()
+            self._packets.receive(stray, size)
 
-    def take_closing(self) -> list[bytes]:
-        """Datagrams with CONNECTION_CLOSE to send again, if due."""
-        return self._packets.take() if self._packets is not None else []
+    def take_closing(self) -> tuple[list[bytes], Any]:
+        """Datagrams with CONNECTION_CLOSE to send again, if due, and the address to send them to;
+        None is the active path's."""
+        return self._packets.take() if self._packets is not None else ([], None)
 
     def drain(self, event: ConnectionTerminated, ending: Ending, deadline: float) -> None:
         """The peer closed the connection (section 10.2.2)."""

@@ -167,6 +167,8 @@ class Receiver:
             if active is not None and active.address == address:
                 active.bytes_received += len(data)
                 self._life.receive_late()
+            else:
+                self._life.receive_late(address, len(data))
         return len(datagrams) - at
 
     def _receive_any(

@@ -67,12 +67,27 @@ def test_the_closing_period_is_three_probe_timeouts_and_then_all_is_forgotten() 
     assert reset[-16:] == token
 
 
-def test_a_close_is_not_repeated_to_another_address() -> None:
+def test_a_client_that_moves_while_we_say_goodbye_is_told_where_it_is_now() -> None:
     world, client, connection = connected()
-    close(world, connection)
-    late = ping(client)
-    assert world.receive(*late, path=Path(("203.0.113.9", 4444))) == []
-    assert world.receive(*late) != []
+    (farewell,) = close(world, connection)
+    moved = Path(("203.0.113.9", 4444))
+    for data in ping(client):
+        world.endpoint.receive(data, moved, NOW)
+    world.endpoint.flush(NOW)
+    assert world.network.sent == [(farewell, moved)]
+    client.receive_datagram(farewell, ("server", 443), NOW)
+    assert client._close_event is not None
+
+
+def test_another_address_is_not_sent_more_than_three_times_what_came_from_it() -> None:
+    world, _, connection = connected()
+    connection.close(error_code=0x107, reason_phrase="a reason of many words " * 8)
+    world.endpoint.wake(connection)
+    world.receive()
+    small = b"\x40" + connection.local_ids.latest_used + bytes(30)
+    elsewhere = Path(("203.0.113.9", 4444))
+    for _ in range(64):
+        assert sum(map(len, world.receive(small, path=elsewhere))) <= 3 * len(small)
 
 
 def test_an_address_not_validated_is_not_sent_more_than_three_times_what_came() -> None:

@@ -45,24 +45,36 @@ def test_draining_sends_nothing() -> None:
     assert not life.is_close_due
     assert (life.state, life.deadline) == (State.DRAINING, DEADLINE)
     life.receive_late()
-    assert life.take_closing() == []
+    assert life.take_closing() == ([], None)
 
 
 def test_late_datagrams_are_answered_ever_more_rarely_until_the_end() -> None:
     life = Lifecycle()
     life.close(reason(1))
     life.begin_closing([b"close"], DEADLINE)
-    assert life.take_closing() == []
+    assert life.take_closing() == ([], None)
     answered = []
     for number in range(1, 10):
         life.receive_late()
-        if life.take_closing() == [b"close"]:
+        if life.take_closing() == ([b"close"], None):
             answered.append(number)
     assert answered == [1, 2, 4, 8]
     for _ in range(7):
         life.receive_late()
     life.terminate(reason(1), Ending.LOCAL_CLOSE)
-    assert life.take_closing() == []
+    assert life.take_closing() == ([], None)
+
+
+def test_a_late_datagram_from_elsewhere_is_answered_there_as_far_as_its_size_allows() -> None:
+    life = Lifecycle()
+    life.close(reason(1))
+    life.begin_closing([b"first", b"second"], DEADLINE)
+    life.receive_late("elsewhere", 2)
+    assert life.take_closing() == ([b"first"], "elsewhere")
+    life.receive_late("elsewhere", 40)
+    assert life.take_closing() == ([b"first", b"second"], "elsewhere")
+    life.receive_late("elsewhere", 40)
+    assert life.take_closing() == ([], None)
 
 
 def test_a_connection_may_end_at_once() -> None:
