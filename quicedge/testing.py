@@ -172,6 +172,11 @@ class _Downstream:
     def end(self, trailers: Sequence[Field]) -> None:
         self._ended()
 
+    def whole(self, response: EdgeResponse, data: bytes) -> None:
+        self.response(response, end=False)
+        self.write(data)
+        self.end(())
+
     def reset(self, internal: bool) -> None:
         """The response ends here; `Exchange.outcome` says why."""
 

@@ -54,6 +54,11 @@ class Http09Connection:
         if data or end_stream:
             self._transport.send_stream_data(stream_id, data, end_stream)
 
+    def send_message(self, stream_id: int, fields: Sequence[Field], data: bytes) -> None:
+        self.send_headers(stream_id, fields, end_stream=not data)
+        if data and fields[0][1] == b"200":
+            self.send_data(stream_id, data, end_stream=True)
+
     def send_trailers(self, stream_id: int, fields: Sequence[Field]) -> None:
         self.send_data(stream_id, b"", end_stream=True)
 

@@ -222,6 +222,12 @@ class RequestStream:
             return
         self._session.response_ended()
 
+    def whole(self, response: Response, data: bytes) -> None:
+        self.response(response, end=not data)
+        if data:
+            self.write(data)
+            self.end(())
+
     def reset(self, internal: bool) -> None:
         self.persistent = False
         if self._framing is _Framing.CLOSE or self._framing is _Framing.TUNNEL:

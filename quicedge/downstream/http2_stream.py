@@ -118,6 +118,12 @@ class RequestStream:
         session.codec.end(self.h2, trailers)
         session.wake()
 
+    def whole(self, response: Response, data: bytes) -> None:
+        self.response(response, end=not data)
+        if data:
+            self.write(data)
+            self.end(())
+
     @property
     def unsent(self) -> int:
         """Bytes of content written and not yet sent."""

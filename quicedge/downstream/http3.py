@@ -58,6 +58,8 @@ class Codec(Protocol):
 
     def send_data(self, stream_id: int, data: bytes, end_stream: bool = False) -> None: ...
 
+    def send_message(self, stream_id: int, fields: Fields, data: bytes) -> None: ...
+
     def send_trailers(self, stream_id: int, fields: Fields) -> None: ...
 
     def send_goaway(self, stream_id: int) -> None: ...
@@ -168,6 +170,20 @@ class RequestStream:
                 session.h3.send_data(self.stream_id, b"", end_stream=True)
             self._await_delivery()
             session.wake()
+
+    def whole(self, response: Response, data: bytes) -> None:
+        session = self.session
+        session.memory.answered()
+        if not session.connection.streams.can_send(self.stream_id):
+            return
+        head = [(b":status", b"%d" % response.status), *response.fields]
+        if not session.h3.can_send(head):
+            raise HeadTooLarge
+        session.h3.send_message(self.stream_id, head, data)
+        if len(data) >= RESPONSE_MEMORY_GRAIN:
+            session.settle_memory()
+        self._await_delivery()
+        session.wake()
 
     def _await_delivery(self) -> None:
         if self.exchange is not None:

@@ -157,6 +157,22 @@ class H3Connection:
                 self._transport.send_stream_data(stream_id, head)
         self._transport.send_stream_data(stream_id, data, end_stream)
 
+    def send_message(self, stream_id: int, fields: Sequence[Field], data: bytes) -> None:
+        """Send a whole message: a field section, content, and the end."""
+        size = len(data)
+        if not size or size >= _SMALL:
+            self.send_headers(stream_id, fields, end_stream=not size)
+            if size:
+                self.send_data(stream_id, data, end_stream=True)
+            return
+        if self.observer is not None:
+            self.observer.headers_sent(stream_id, fields)
+            self.observer.data_sent(stream_id, size)
+        instructions, block = self._encoder.encode(stream_id, list(fields))
+        self._send(self._encoder_stream, instructions)
+        frames = encode_frame(FrameType.HEADERS, block) + b"\0" + encode_varint(size) + data
+        self._transport.send_stream_data(stream_id, frames, True)
+
     def send_trailers(self, stream_id: int, fields: Sequence[Field]) -> None:
         """Send a trailer section, which ends the message."""
         self.send_headers(stream_id, fields, end_stream=True)

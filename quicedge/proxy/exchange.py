@@ -28,7 +28,7 @@ from quicedge.proxy.trace_context import SpanContext, TraceContext
 from quicedge.proxy.tunnel import Tunnel
 from quicedge.shares import Client
 from quicedge.telemetry.outcomes import Outcome
-from quicedge.upstream.base import OriginStream, ResponseHandler, UpstreamError
+from quicedge.upstream.base import OriginStream, ResponseHandler, UpstreamError, in_pieces
 
 
 class HeadTooLarge(Exception):
@@ -128,6 +128,9 @@ class Downstream(Protocol):
 
     def end(self, trailers: Sequence[Field]) -> None:
         """Complete the response."""
+
+    def whole(self, response: Response, data: bytes) -> None:
+        """`response`, `write` and `end` in one; raises HeadTooLarge like the first."""
 
     def reset(self, internal: bool) -> None:
         """Abort the response, so that the client does not take it for complete."""
@@ -529,14 +532,37 @@ class Exchange:
     def response(self, response: Response) -> None:
         if self._response_over:
             return
-        self.first_byte_at = self._clock()
-        if self.client.first_byte_at is None:
-            self.client.first_byte_at = self.first_byte_at
-        head = self.filters.on_response(response, self)
+        head = self._filter_head(response)
         if self.run is None or self.run.is_broken:
             self.send_head(head)
         else:
             self.run.respond(head)
+
+    def whole(self, response: Response, data: bytes) -> None:
+        if self.run is not None:
+            in_pieces(self, response, data)
+            return
+        if self._response_over:
+            return
+        head = self._filter_head(response)
+        self.response_at = self.first_byte_at
+        try:
+            self._downstream.whole(head, data)
+        except HeadTooLarge:
+            self.refuse(502, Outcome.RESPONSE_TOO_LARGE)
+            return
+        self.status = head.status
+        self.response_started = True
+        self._head = head
+        self.bytes_sent += len(data)
+        self._end_delivery()
+
+    def _filter_head(self, response: Response) -> Response:
+        """The head of the origin's response on its way through the filters."""
+        self.first_byte_at = self._clock()
+        if self.client.first_byte_at is None:
+            self.client.first_byte_at = self.first_byte_at
+        return self.filters.on_response(response, self)
 
     def send_head(self, response: Response) -> None:
         """Send the head of the origin's response."""
@@ -598,6 +624,10 @@ class Exchange:
         if self._response_over:
             return
         self._downstream.end(semantics.response_trailers(trailers))
+        self._end_delivery()
+
+    def _end_delivery(self) -> None:
+        """The client has been written the last byte of the response."""
         if not self._request_over:
             # RFC 9114 section 4.1: after a complete response the server may ask the client to stop
             # sending with H3_NO_ERROR; clients MUST NOT discard the response.

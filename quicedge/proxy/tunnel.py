@@ -20,7 +20,7 @@ from quicedge.http.message import Field, Response
 from quicedge.http.upgrade import WEBSOCKET
 from quicedge.http.websocket import GOING_AWAY, FrameFollower, close_frame
 from quicedge.telemetry.outcomes import Outcome
-from quicedge.upstream.base import UpstreamError
+from quicedge.upstream.base import UpstreamError, in_pieces
 
 
 class End(StrEnum):
@@ -150,6 +150,9 @@ class Tunnel:
             )
             return
         self._exchange.response(response)
+
+    def whole(self, response: Response, data: bytes) -> None:
+        in_pieces(self, response, data)
 
     def established(self, response: Response) -> None:
         self.is_open = True

@@ -26,8 +26,9 @@ class UpstreamError(Exception):
 class ResponseHandler(Protocol):
     """Receives the response of an origin.
 
-    Called in this order: `informational` any number of times, `response`, `data`, then `end`.
-    `failed` may replace the rest at any point; exactly one of `end` and `failed` is called, last.
+    Called in this order: `informational` any number of times, `response`, `data`, then `end`; or
+    `whole` in place of the last three. `failed` may replace the rest at any point; exactly one of
+    `end`, `whole` and `failed` is called, last.
     Nothing is called from within `Upstream.open` or an `OriginStream` method.
     """
 
@@ -43,6 +44,9 @@ class ResponseHandler(Protocol):
     def end(self, trailers: Sequence[Field]) -> None:
         """The response is complete."""
 
+    def whole(self, response: Response, data: bytes) -> None:
+        """A complete response without trailers, all of which has arrived at once."""
+
     def failed(self, error: UpstreamError) -> None:
         """The origin failed, before or after the response head."""
 
@@ -51,6 +55,14 @@ class ResponseHandler(Protocol):
 
     def resume_request(self) -> None:
         """The origin accepts request bytes again."""
+
+
+def in_pieces(handler: ResponseHandler, response: Response, data: bytes) -> None:
+    """Pass a whole response to a handler that takes them in pieces."""
+    handler.response(response)
+    if data:
+        handler.data(data)
+    handler.end(())
 
 
 class TunnelHandler(ResponseHandler, Protocol):

@@ -45,6 +45,10 @@ class Receiver(Protocol):
 
     def end_of_response(self, trailers: Sequence[Field]) -> None: ...
 
+    def whole(self, response: Response, data: bytes) -> None:
+        """A complete response to a complete request, in place of `response`, `data` and
+        `end_of_response`; the connection may serve another request already."""
+
     def attempt_failed(self, error: UpstreamError, retry: Retry) -> None: ...
 
     def pause_request(self) -> None: ...

@@ -30,6 +30,7 @@ from quicedge.http.validation import FORBIDDEN_TRAILERS, MessageError, validate_
 from quicedge.upstream.base import UpstreamError
 from quicedge.upstream.connection import Owner, Receiver
 from quicedge.upstream.deadline import Deadline
+from quicedge.upstream.failures import failure_of
 from quicedge.upstream.h1_head import HeadFilter, is_plain
 from quicedge.upstream.h1_request import encode_head, encode_trailers, encode_upgrade
 from quicedge.upstream.h1_tunnel import H1Tunnel
@@ -92,6 +93,9 @@ class H1Connection(asyncio.Protocol):
         self._keep_alive = False
         self._keepalive = config.keepalive_timeout  # seconds, after this response
         self._complete = False
+        # Of a final response in one read: held until that read is parsed.
+        self._held: Response | None = None
+        self._held_body = b""
         # A request for a tunnel.
         self._protocol: bytes | None = None
         self._key: bytes | None = None  # generated here, because the client sent none
@@ -129,6 +133,7 @@ class H1Connection(asyncio.Protocol):
         self._body_left = 0
         self._interim = self._heads = None
         self._answered = self._head_done = self._until_close = self._complete = False
+        self._held = None
         if self._parser is None:
             self._parser = HttpResponseParser(self)
         self._protocol = request.protocol
@@ -255,7 +260,8 @@ class H1Connection(asyncio.Protocol):
         try:
             excess = self._feed(data)
         except HttpParserCallbackError as error:
-            self._callback_failed(error.__context__)
+            if self._held is None or self._release():
+                self._callback_failed(error.__context__)
             return
         except HttpParserUpgrade:
             self._fail(
@@ -264,9 +270,12 @@ class H1Connection(asyncio.Protocol):
             return
         except HttpParserError as error:
             if not self._complete:
-                self._fail(UpstreamError(OriginFailure.PROTOCOL, str(error)))
+                if self._held is None or self._release():
+                    self._fail(UpstreamError(OriginFailure.PROTOCOL, str(error)))
                 return
             excess = True
+        if self._held is not None and (not self._complete or self._fields) and not self._release():
+            return
         if self._complete:
             self._finish(reusable=not excess)
         elif self._unproductive > limits.UPSTREAM_MAX_HEAD:
@@ -334,15 +343,21 @@ class H1Connection(asyncio.Protocol):
             self._complete = True
             self._finish(reusable=left == 0)
 
+    def _release(self) -> bool:
+        """Pass on what is held, as more is to come; False if the request has ended by that."""
+        response, data = self._held, self._held_body
+        self._held = None
+        try:
+            if response is not None and self._receiver is not None:
+                self._receiver.response(response)
+            if data and self._receiver is not None:
+                self._receiver.data(data)
+        except Exception as error:
+            self._callback_failed(error)
+        return self._receiver is not None
+
     def _callback_failed(self, cause: BaseException | None) -> None:
-        if isinstance(cause, UpstreamError):
-            self._fail(cause)
-        elif isinstance(cause, MessageError):
-            self._fail(UpstreamError(OriginFailure.PROTOCOL, str(cause)))
-        else:
-            context = {"message": "handling a response failed", "exception": cause}
-            self._loop.call_exception_handler(context)
-            self._fail(UpstreamError(OriginFailure.RESET, "internal error"))
+        self._fail(failure_of(cause, self._loop))
 
     def eof_received(self) -> None:
         self._ended_by_origin(None)
@@ -417,7 +432,11 @@ class H1Connection(asyncio.Protocol):
             self._complete = True
             # Without a length the parser reads the body until the connection is closed.
             self._keep_alive |= version == "1.1" and not _says_close(fields)
-        receiver.response(Response(status, fields, version.encode()))
+        response = Response(status, fields, version.encode())
+        if self._request_done and self._protocol is None:
+            self._held, self._held_body = response, b""
+        else:
+            receiver.response(response)
 
     def _switch(self, receiver: Receiver, fields: Fields, version: bytes) -> None:
         """The origin switches protocols: what follows the head belongs to the tunnel."""
@@ -466,6 +485,12 @@ class H1Connection(asyncio.Protocol):
         self._unproductive = 0
         if self._body_left:
             self._body_left -= len(body)
+        if self._held is not None:
+            if not self._held_body:
+                self._held_body = body
+                return
+            if not self._release():
+                return
         if self._receiver is not None and not self._complete:
             self._receiver.data(body)
 
@@ -483,6 +508,9 @@ class H1Connection(asyncio.Protocol):
         receiver, self._receiver = self._receiver, None
         if receiver is None:
             return  # aborted by its own receiver
+        # Before `available`, which may start the next request.
+        held, self._held = self._held, None
+        body = self._held_body
         trailers = [field for field in self._fields if field[0] not in FORBIDDEN_TRAILERS]
         try:
             validate_response_fields(trailers)
@@ -506,7 +534,10 @@ class H1Connection(asyncio.Protocol):
         else:
             # The origin may never read the rest; waiting for it would keep the socket open.
             self.abort()
-        receiver.end_of_response(trailers)
+        if held is None:
+            receiver.end_of_response(trailers)
+        else:
+            receiver.whole(held, body)
 
     def _fail(self, error: UpstreamError, retry: Retry = Retry.NEVER) -> None:
         receiver = self._receiver

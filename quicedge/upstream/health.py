@@ -11,7 +11,7 @@ from quicedge.config import limits
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.http.message import Field, Request, Response
 from quicedge.upstream.address import Address
-from quicedge.upstream.base import OriginStream, ResponseHandler, UpstreamError
+from quicedge.upstream.base import OriginStream, ResponseHandler, UpstreamError, in_pieces
 
 Opener = Callable[[Request, ResponseHandler], OriginStream]
 
@@ -123,6 +123,9 @@ class Prober:
 
     def end(self, trailers: Sequence[Field]) -> None:
         self._verdict(None if 200 <= self._status < 400 else f"status {self._status}")
+
+    def whole(self, response: Response, data: bytes) -> None:
+        in_pieces(self, response, data)
 
     def failed(self, error: UpstreamError) -> None:
         self._verdict(str(error))

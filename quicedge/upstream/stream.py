@@ -13,6 +13,7 @@ from quicedge.shares import Client
 from quicedge.upstream.base import ResponseHandler, TunnelHandler, UpstreamError
 from quicedge.upstream.connection import Attempt, OriginConnection
 from quicedge.upstream.deadline import Deadline, DeadlinePool
+from quicedge.upstream.failures import failure_of
 from quicedge.upstream.proxy_header import Peer, proxy_header
 from quicedge.upstream.retry import ReplayBody, Retry, may_retry
 
@@ -351,6 +352,15 @@ class UpstreamStream:
         handler = self._finish()
         if handler is not None:
             handler.end(trailers)
+
+    def whole(self, response: Response, data: bytes) -> None:
+        handler = self._finish()
+        if handler is None:
+            return
+        try:
+            handler.whole(response, data)
+        except Exception as error:
+            handler.failed(failure_of(error, self._loop))
 
     def pause_request(self) -> None:
         self._pause_request(True)

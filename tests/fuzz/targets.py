@@ -401,6 +401,10 @@ class _Receiver:
     def end_of_response(self, trailers: object) -> None:
         self.ends += 1
 
+    def whole(self, response: object, data: bytes) -> None:
+        self.data(data)
+        self.ends += 1
+
     def attempt_failed(self, error: object, retry: object) -> None:
         self.ends += 1
 

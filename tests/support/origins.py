@@ -15,7 +15,7 @@ from h2.events import Event, RequestReceived
 
 from quicedge.http.message import Field, Request, Response
 from quicedge.shares import Client
-from quicedge.upstream.base import OriginStream, UpstreamError
+from quicedge.upstream.base import OriginStream, UpstreamError, in_pieces
 from quicedge.upstream.group import Upstream
 
 TIMEOUT = 10.0
@@ -56,6 +56,9 @@ class Recorder:
     def end(self, trailers: Sequence[Field]) -> None:
         self.trailers = list(trailers)
         self._happened("end")
+
+    def whole(self, response: Response, data: bytes) -> None:
+        in_pieces(self, response, data)
 
     def failed(self, error: UpstreamError) -> None:
         self.error = error

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from quicedge.http.message import Field, Request, Response
 from quicedge.proxy.exchange import Exchange, Origin
 from quicedge.proxy.reply import Reply
-from quicedge.upstream.base import UpstreamError
+from quicedge.upstream.base import UpstreamError, in_pieces
 
 
 class ResponseTooLarge(Exception):
@@ -38,6 +38,9 @@ class _Collector:
         if not self.done.done():
             assert self._response is not None
             self.done.set_result(Reply(self._response, bytes(self._body)))
+
+    def whole(self, response: Response, data: bytes) -> None:
+        in_pieces(self, response, data)
 
     def failed(self, error: UpstreamError) -> None:
         if not self.done.done():

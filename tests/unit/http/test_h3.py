@@ -413,3 +413,14 @@ def test_a_trace_that_has_ended_gets_no_further_frame() -> None:
     wire.h3.stream_data(REQUEST, frame(0, b"x"), True)
     wire.h3.send_data(REQUEST, b"y", end_stream=True)
     assert len(logged) == before > 0
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 5000])
+def test_a_whole_message_is_what_its_parts_are(size: int) -> None:
+    whole, parts = Wire(), Wire()
+    head, content = [(b":status", b"200"), (b"a", b"b")], b"x" * size
+    whole.h3.send_message(REQUEST, head, content)
+    parts.h3.send_headers(REQUEST, head)
+    parts.h3.send_data(REQUEST, content, end_stream=True)
+    assert whole.sent == parts.sent
+    assert whole.ended == parts.ended == {REQUEST}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from quicedge.http.message import Field, Response
-from quicedge.proxy.exchange import Exchange
+from quicedge.proxy.exchange import Exchange, HeadTooLarge
 from quicedge.proxy.filters import FilterChain
 from quicedge.telemetry.outcomes import Outcome
 from tests.support.client_info import StubClient
@@ -28,7 +28,7 @@ class Client:
 
     def __init__(self) -> None:
         self.written = self.acknowledged = 0
-        self.ended = False
+        self.ended = self.takes_no_heads = False
 
     def informational(self, response: Response) -> None: ...
 
@@ -39,6 +39,12 @@ class Client:
         self.written += len(data)
 
     def end(self, trailers: Sequence[Field]) -> None:
+        self.ended = True
+
+    def whole(self, response: Response, data: bytes) -> None:
+        if self.takes_no_heads:
+            raise HeadTooLarge
+        self.written += len(data)
         self.ended = True
 
     def reset(self, internal: bool) -> None: ...
@@ -100,6 +106,39 @@ def test_a_response_is_done_when_delivered_not_when_written() -> None:
     exchange.connection_lost(Outcome.CLIENT_GONE)
     assert world.done == [exchange], "once"
     assert exchange.outcome is Outcome.COMPLETE
+
+
+def test_a_whole_response_counts_as_one_in_pieces() -> None:
+    pieces, whole = World(), World()
+    pieces.answer()
+    whole.now += 1
+    whole.exchange.whole(Response(200, []), BODY)
+    for world in (pieces, whole):
+        world.now += 5
+        world.exchange.delivered()
+        assert world.client.ended
+        assert world.done == [world.exchange]
+    names = (
+        "status", "bytes_sent", "bytes_delivered", "first_byte_at", "response_at", "ended_at",
+        "outcome", "response_started", "response_over", "request_over",
+    )  # fmt: skip
+    assert [getattr(whole.exchange, name) for name in names] == [
+        getattr(pieces.exchange, name) for name in names
+    ]
+
+
+def test_a_whole_response_whose_head_is_too_large_becomes_502() -> None:
+    world = World()
+    world.client.takes_no_heads = True
+    world.exchange.whole(Response(200, []), BODY)
+    assert (world.exchange.status, world.exchange.outcome) == (502, Outcome.RESPONSE_TOO_LARGE)
+
+
+def test_a_whole_response_to_a_client_that_is_gone_is_ignored() -> None:
+    world = World()
+    world.exchange.connection_lost(Outcome.CLIENT_GONE)
+    world.exchange.whole(Response(200, []), BODY)
+    assert (world.exchange.bytes_sent, world.exchange.outcome) == (0, Outcome.CLIENT_GONE)
 
 
 ENDS: dict[str, tuple[Callable[[Exchange], None], Outcome]] = {
