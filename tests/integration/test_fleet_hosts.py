@@ -1,4 +1,4 @@
-"""Three hosts behind one address, with clients that move: drained, killed and restarted, none lost.
+"""Three hosts behind one address, with clients that move: drained, killed and upgraded, none lost.
 
 `make soak ARGS=fleet` is the same with 300 clients.
 """
