@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from inspect import isawaitable
 from typing import Any
@@ -303,11 +303,17 @@ class FilterRun:
     ) -> None:
         task = asyncio.ensure_future(_within(awaitable, step.timeout))
         self._task = task
-        task.add_done_callback(partial(self._waited, step, go_on))
+        task.add_done_callback(partial(self._waited, step, awaitable, go_on))
 
     def _waited(
-        self, step: RouteFilter, go_on: Callable[[object], None], task: asyncio.Task[Any]
+        self,
+        step: RouteFilter,
+        awaitable: Awaitable[Any],
+        go_on: Callable[[object], None],
+        task: asyncio.Task[Any],
     ) -> None:
+        if isinstance(awaitable, Coroutine):
+            awaitable.close()  # it may have been cancelled before it began
         if task is not self._task:
             if not task.cancelled():
                 task.exception()  # nobody waits for it any more

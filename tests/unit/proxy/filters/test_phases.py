@@ -183,6 +183,20 @@ async def test_a_filter_is_cancelled_when_its_client_leaves() -> None:
     assert client.credit == 4
 
 
+@pytest.mark.filterwarnings("error")
+async def test_a_filter_that_is_cancelled_before_it_begins_says_nothing() -> None:
+    async def wait() -> None:
+        raise AssertionError
+
+    world = World("", Requests(lambda *_: wait()))
+    client = world.send()
+    assert client.exchange is not None
+    client.exchange.connection_lost(Outcome.CLIENT_GONE)
+    await turns()
+    gc.collect()
+    assert client.is_done
+
+
 async def test_a_filter_that_takes_too_long_fails_its_exchange() -> None:
     async def wait() -> None:
         await asyncio.Event().wait()
