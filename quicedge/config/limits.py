@@ -893,6 +893,34 @@ UPSTREAM_RECHECK: Final = 2.0
 UPSTREAM_HEALTH_INTERVAL: Final = 5.0
 """Seconds between health checks of a server, and until the answer to one."""
 
+BALANCE_BOUND: Final = 1.25
+"""Times its share of the running requests that a server may have before a hashed key goes to the
+next one: HAProxy's usual hash-balance-factor."""
+
+LATENCY_HALF_LIFE: Final = 10.0
+"""Seconds after which a measured latency counts half."""
+
+RETRY_BUDGET_BURST: Final = 20
+"""Retries per upstream and worker beyond the budget: the restart of a server with few requests."""
+
+RETRY_BUDGET: Final = 0.2
+"""Retries as a share of the requests of an upstream: Finagle's default."""
+
+OUTLIER_FAILURES: Final = 5
+"""Failed requests in a row after which a server is ejected: Envoy's default."""
+
+OUTLIER_EJECTION: Final = 30.0
+"""Seconds of the first ejection: Envoy's default."""
+
+SLOW_START_SHARE: Final = 0.1
+"""Share of its requests that a server gets at the beginning of a slow start."""
+
+EJECTIONS_COUNTED: Final = 10
+"""Ejections in a row by whose number the time is multiplied, at most."""
+
+EJECTION_FORGOTTEN: Final = 300.0
+"""Seconds of good answers after which earlier ejections no longer count."""
+
 UPSTREAM_CHECK_FALL: Final = 2
 """Consecutive failed checks after which a server is taken out; one that passes brings it back."""
 

@@ -52,6 +52,9 @@ class Balance(StrEnum):
     ROUND_ROBIN = "round_robin"
     LEAST_REQUESTS = "least_requests"
     CLIENT_ADDRESS = "client_address"
+    TWO_CHOICES = "two_choices"
+    LATENCY = "latency"
+    HASH = "hash"
 
 
 class TlsPolicy(StrEnum):
@@ -275,10 +278,34 @@ class Fleet(_Section, frozen=True):
     again. Datagrams of their connections are forwarded to them."""
 
 
+class OriginServer(_Section, frozen=True):
+    """A server with settings of its own."""
+
+    url: str
+    weight: Annotated[int, Meta(ge=1, le=1000)] = 1
+    """Share of requests in relation to the other servers."""
+    tier: Annotated[int, Meta(ge=0, le=15)] = 0
+    """Gets requests only if no server of a lower tier is up."""
+
+
+class Outliers(_Section, frozen=True):
+    """Ejection of servers whose requests fail, for a while."""
+
+    failures: Count = limits.OUTLIER_FAILURES
+    """In a row: no response, or a status of `statuses`."""
+    statuses: list[Annotated[int, Meta(ge=400, le=599)]] = field(
+        default_factory=lambda: [502, 503, 504]
+    )
+    eject_for: Seconds = limits.OUTLIER_EJECTION
+    """Times the number of ejections in a row."""
+    max_ejected: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    """Share of the servers that may be ejected at once."""
+
+
 class Upstream(_Section, frozen=True):
     """A named group of origin servers, a directory of files, or an application."""
 
-    servers: list[str] = field(default_factory=list)
+    servers: list[str | OriginServer] = field(default_factory=list)
     """`http://host:port`, `https://host`, `unix:/path` (HTTP over a unix socket)."""
     root: str | None = None
     """Directory of static files, instead of servers (GET and HEAD; no dot files)."""
@@ -313,6 +340,16 @@ class Upstream(_Section, frozen=True):
     """`auto`: ALPN on https, HTTP/1.1 on http; `h2` on http means prior knowledge (h2c)."""
     balance: Balance = Balance.ROUND_ROBIN
     """Load balancing; with `client_address` each client stays with its server."""
+    hash_by: str = "client"
+    """Key of `balance = "hash"`: `client`, `path`, `target`, `header:NAME` or `cookie:NAME`."""
+    sticky_cookie: str | None = None
+    """Name of a cookie by which clients stay with their server, whatever `balance` says."""
+    slow_start: Annotated[float, Meta(ge=0, le=limits.MAX_DURATION, extra={"unit": "seconds"})] = 0
+    """Time in which a server that is up again comes to its full share of requests."""
+    outliers: Outliers | None = None
+    """Eject servers whose requests fail; none by default."""
+    retry_budget: Annotated[float, Meta(ge=0, le=1)] = limits.RETRY_BUDGET
+    """Retries as a share of the requests."""
     health_path: str | None = None
     """Health check path; a server that does not answer 2xx or 3xx gets no requests."""
     health_interval: Seconds = limits.UPSTREAM_HEALTH_INTERVAL
@@ -344,7 +381,12 @@ class Upstream(_Section, frozen=True):
     @property
     def destination(self) -> str:
         """Where requests go, for people."""
-        return self.root or self.asgi or self.wsgi or ", ".join(self.servers)
+        return self.root or self.asgi or self.wsgi or ", ".join(s.url for s in self.origins)
+
+    @property
+    def origins(self) -> list[OriginServer]:
+        """The servers, with all their settings."""
+        return [OriginServer(url=s) if isinstance(s, str) else s for s in self.servers]
 
 
 class TlsFacts(_Section, frozen=True):

@@ -36,6 +36,7 @@ from quicedge.config.rates import parse_rate
 from quicedge.config.routes import hosts_of, route_text
 from quicedge.config.schema import (
     Admin,
+    Balance,
     Config,
     Limits,
     OriginProtocol,
@@ -468,6 +469,21 @@ def _application(where: str, upstream: Upstream, written: Document) -> Iterator[
         yield Problem(join(where, "root_path"), f"{path!r} is not a path such as /api")
 
 
+_HASH_KEY = re.compile(r"client|path|target|(?:header|cookie):[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_COOKIE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def _balancing(where: str, upstream: Upstream, written: Document) -> Iterator[Problem]:
+    if not _HASH_KEY.fullmatch(upstream.hash_by):
+        expected = "client, path, target, header:NAME or cookie:NAME"
+        yield Problem(join(where, "hash_by"), f"{upstream.hash_by!r} is not {expected}")
+    elif "hash_by" in written and upstream.balance is not Balance.HASH:
+        yield Problem(join(where, "hash_by"), 'has no effect without balance = "hash"')
+    cookie = upstream.sticky_cookie
+    if cookie is not None and not _COOKIE.fullmatch(cookie):
+        yield Problem(join(where, "sticky_cookie"), f"{cookie!r} is not the name of a cookie")
+
+
 def _upstream(where: str, upstream: Upstream, written: Document) -> Iterator[Problem]:
     if upstream.root is not None:
         yield from site_problems(where, upstream)
@@ -494,11 +510,15 @@ def _upstream(where: str, upstream: Upstream, written: Document) -> Iterator[Pro
             yield Problem(join(where, "health_interval"), "has no effect without health_path")
     elif not _REQUEST_PATH.fullmatch(path):
         yield Problem(join(where, "health_path"), f"{path!r} is not a path such as /healthz")
-    for index, url in enumerate(upstream.servers):
-        problem = server_problem(url)
+    for index, origin in enumerate(upstream.origins):
+        problem = server_problem(origin.url)
         if problem:
-            yield Problem(f"{where}.servers[{index}]", f"{url!r}: {problem}")
-    https = any(url.startswith("https://") for url in upstream.servers)
+            key = f"{where}.servers[{index}]"
+            if not isinstance(upstream.servers[index], str):
+                key = join(key, "url")
+            yield Problem(key, f"{origin.url!r}: {problem}")
+    yield from _balancing(where, upstream, written)
+    https = any(origin.url.startswith("https://") for origin in upstream.origins)
     for key in ("tls_verify", "tls_ca", "tls_server_name"):
         if not https and key in written:
             yield Problem(join(where, key), "has no effect: no server uses https://")

@@ -15,6 +15,7 @@ from quicedge.config.filterlimits import MATCHED_LENGTH
 from quicedge.config.patterns import compile_pattern
 from quicedge.config.placeholders import Placeholder, parse_template
 from quicedge.config.routes import host_text
+from quicedge.http.cookies import cookie
 from quicedge.http.grammar import FIELD_VALUE
 from quicedge.http.target import normal_path
 from quicedge.proxy.client import Transport, host_of
@@ -163,23 +164,12 @@ def query_value(name: bytes, target: bytes) -> bytes | None:
     return None
 
 
-def cookie_value(name: bytes, exchange: Exchange) -> bytes | None:
-    """The value of the first cookie of a name (RFC 6265 section 5.4); None: there is none."""
-    for field, value in exchange.request.fields:
-        if field == b"cookie":
-            for pair in value.split(b";"):
-                key, mark, held = pair.strip().partition(b"=")
-                if mark and key == name:
-                    return held.strip(b'"')
-    return None
-
-
 def _query(name: str, exchange: Exchange) -> bytes:
     return query_value(name.encode(), exchange.request.path) or b""
 
 
 def _cookie(name: str, exchange: Exchange) -> bytes:
-    return cookie_value(name.encode(), exchange) or b""
+    return cookie(exchange.request.fields, name.encode()) or b""
 
 
 def _match(name: str, exchange: Exchange) -> bytes:

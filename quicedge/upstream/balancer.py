@@ -1,13 +1,21 @@
-"""Load balancing between the servers of an upstream."""
+"""Load balancing between the servers of an upstream.
+
+Every policy respects the weights of servers, which grow during a slow start (`Server.weight`).
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import math
+import random
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from quicedge.config.limits import BALANCE_BOUND
 from quicedge.config.schema import Balance
+from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.http.message import Request
+from quicedge.upstream.balance_key import BalanceKey, balance_key
 from quicedge.upstream.server import Server
 
 
@@ -19,45 +27,118 @@ class Balancer(Protocol):
 
 
 class RoundRobin:
-    """Each server in turn."""
+    """Each server in turn; one of twice the weight has twice as many turns, evenly spread.
+
+    The smooth weighted round robin of nginx: every server gains its weight, the richest is chosen
+    and pays what all have gained.
+    """
 
     def __init__(self) -> None:
         self._turn = 0
+        self._credit: dict[Server, float] = {}
 
     def choose(self, candidates: Sequence[Server], request: Request) -> Server:
-        self._turn += 1
-        return candidates[self._turn % len(candidates)]
+        first = candidates[0].weight
+        if all(server.weight == first for server in candidates):
+            self._turn += 1
+            return candidates[self._turn % len(candidates)]
+        credit, total = self._credit, 0.0
+        for server in candidates:
+            weight = server.weight
+            total += weight
+            credit[server] = credit.get(server, 0.0) + weight
+        chosen = max(candidates, key=credit.__getitem__)
+        credit[chosen] -= total
+        return chosen
 
 
-class LeastRequests(RoundRobin):
-    """The server with the fewest active requests; round robin between equals."""
+class LeastRequests:
+    """The server with the fewest active requests for its weight; round robin between equals."""
+
+    def __init__(self) -> None:
+        self._between = RoundRobin()
 
     def choose(self, candidates: Sequence[Server], request: Request) -> Server:
-        least = min(server.load for server in candidates)
-        return super().choose([s for s in candidates if s.load == least], request)
+        loads = [_load(server) for server in candidates]
+        least = min(loads)
+        equals = [s for s, load in zip(candidates, loads, strict=True) if load == least]
+        return equals[0] if len(equals) == 1 else self._between.choose(equals, request)
 
 
-class ClientAddress:
-    """Rendezvous hashing of the client address.
+class TwoChoices:
+    """The better of two servers chosen at random (Mitzenmacher, "The Power of Two Choices in
+    Randomized Load Balancing", 2001).
 
-    A client keeps its server; only the clients of a server that goes down are redistributed.
+    With many workers or hosts, which know nothing of each other's requests, they do not all run to
+    the same server, as they would to the least loaded.
     """
 
+    def __init__(
+        self, cost: Callable[[Server], float], draw: Callable[[], float] = random.random
+    ) -> None:
+        self._cost = cost
+        self._draw = draw
+
     def choose(self, candidates: Sequence[Server], request: Request) -> Server:
-        # There is exactly one x-forwarded-for, written by the edge.
-        client = next((v for name, v in request.fields if name == b"x-forwarded-for"), b"")
-        return max(candidates, key=lambda server: _weight(client, server))
+        count = len(candidates)
+        if count == 1:
+            return candidates[0]
+        first = int(self._draw() * count)
+        second = int(self._draw() * (count - 1))
+        second += second >= first
+        return min(candidates[first], candidates[second], key=self._cost)
 
 
-def _weight(client: bytes, server: Server) -> bytes:
-    return hashlib.blake2b(client + b" " + server.address.text.encode(), digest_size=8).digest()
+class Rendezvous:
+    """Weighted rendezvous hashing of a key of the request (Thaler and Ravishankar, 1998).
+
+    A key keeps its server; only the keys of a server that goes away are redistributed. `bounded`:
+    a server with more than BALANCE_BOUND times its share of the running requests is passed over
+    (Mirrokni, Thorup and Zadimoghaddam, "Consistent Hashing with Bounded Loads", 2018).
+    """
+
+    def __init__(self, key: BalanceKey, *, bounded: bool) -> None:
+        self._key = key
+        self._bounded = bounded
+
+    def choose(self, candidates: Sequence[Server], request: Request) -> Server:
+        key = self._key(request)
+        if self._bounded and len(candidates) > 1:
+            running = sum(server.load for server in candidates) + 1
+            weights = sum(server.weight for server in candidates)
+            bound = BALANCE_BOUND * running / weights
+            below = [s for s in candidates if s.load < math.ceil(bound * s.weight)]
+            candidates = below or candidates
+        return max(candidates, key=lambda server: _score(key, server))
 
 
-def make_balancer(balance: Balance) -> Balancer:
+def _load(server: Server) -> float:
+    return (server.load + 1) / server.weight
+
+
+def _expected_wait(server: Server) -> float:
+    return (server.load + 1) * server.latency.seconds / server.weight
+
+
+def _score(key: bytes, server: Server) -> float:
+    """Of the servers, that of the highest score has the key, in proportion to the weights."""
+    text = key + b" " + server.address.text.encode()
+    number = int.from_bytes(hashlib.blake2b(text, digest_size=7).digest())
+    return -server.weight / math.log((number + 0.5) / (1 << 56))
+
+
+def make_balancer(config: UpstreamConfig) -> Balancer:
     """Create the policy that the configuration chooses."""
-    policies: dict[Balance, type[Balancer]] = {
-        Balance.ROUND_ROBIN: RoundRobin,
-        Balance.LEAST_REQUESTS: LeastRequests,
-        Balance.CLIENT_ADDRESS: ClientAddress,
-    }
-    return policies[balance]()
+    match config.balance:
+        case Balance.ROUND_ROBIN:
+            return RoundRobin()
+        case Balance.LEAST_REQUESTS:
+            return LeastRequests()
+        case Balance.TWO_CHOICES:
+            return TwoChoices(_load)
+        case Balance.LATENCY:
+            return TwoChoices(_expected_wait)
+        case Balance.CLIENT_ADDRESS:
+            return Rendezvous(balance_key("client"), bounded=False)
+        case Balance.HASH:
+            return Rendezvous(balance_key(config.hash_by), bounded=True)

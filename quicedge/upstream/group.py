@@ -13,12 +13,12 @@ from quicedge.config.unusable import UnusableError
 from quicedge.http.message import Request
 from quicedge.shares import Client
 from quicedge.upstream.address import parse_server
-from quicedge.upstream.balancer import Balancer, make_balancer
 from quicedge.upstream.base import OriginStream, ResponseHandler
 from quicedge.upstream.connect import Connector, tls_context
 from quicedge.upstream.deadline import DeadlinePool
 from quicedge.upstream.health import Prober
 from quicedge.upstream.proxy_header import Peer
+from quicedge.upstream.selection import Selection
 from quicedge.upstream.server import Server
 from quicedge.upstream.stream import UpstreamStream
 
@@ -31,16 +31,13 @@ class OneServer:
         self.config = msgspec.structs.replace(group.config, retries=0)
         self.loop = group.loop
         self.deadlines = group.deadlines
-        self._server = server
+        self.selection = Selection((server,), self.config)
 
     def open(self, request: Request, handler: ResponseHandler) -> OriginStream:
         """Send a request to this server."""
         stream = UpstreamStream(self, request, handler)
         stream.start()
         return stream
-
-    def choose(self, request: Request, failed: frozenset[Server]) -> Server | None:
-        return self._server
 
 
 class Upstream:
@@ -58,7 +55,7 @@ class Upstream:
         self.loop = loop or asyncio.get_running_loop()
         self.deadlines = DeadlinePool(self.loop)
         try:
-            addresses = [parse_server(url) for url in config.servers]
+            addresses = [parse_server(origin.url) for origin in config.origins]
         except ValueError as error:
             raise UnusableError(f"upstreams.{name}.servers", error) from None
         tls: ssl.SSLContext | None = None
@@ -74,14 +71,19 @@ class Upstream:
                 raise UnusableError(f"upstreams.{name}.tls_ca", reason) from error
         self.servers = tuple(
             Server(
-                address, config, Connector(address, config, tls if address.tls else None), self.loop
+                address,
+                config,
+                Connector(address, config, tls if address.tls else None),
+                self.loop,
+                weight=origin.weight,
+                tier=origin.tier,
             )
-            for address in addresses
+            for address, origin in zip(addresses, config.origins, strict=True)
         )
         self._pools = self.servers
         if tls is not None and config.protocol is OriginProtocol.AUTO:
             self._pools += self._add_tunnel_pools()
-        self._balancer: Balancer = make_balancer(config.balance)
+        self.selection = Selection(self.servers, config)
         self._probers = [
             Prober(server.address, config, server.health, OneServer(self, server).open, self.loop)
             for server in (self.servers if config.health_path else ())
@@ -115,21 +117,6 @@ class Upstream:
         stream = UpstreamStream(self, request, handler, client, peer)
         stream.start()
         return stream
-
-    def choose(self, request: Request, failed: frozenset[Server]) -> Server | None:
-        """The server for a request, excluding `failed`; None if there is no other.
-
-        Prefers servers that are up. If none is, any may be chosen: a misjudgement of the edge must
-        not cause an outage.
-        """
-        candidates = self.servers
-        if len(candidates) == 1 and not failed:
-            return candidates[0]
-        if failed:
-            candidates = tuple(server for server in candidates if server not in failed)
-        if len(candidates) > 1:
-            candidates = tuple(s for s in candidates if s.health.is_up) or candidates
-        return self._balancer.choose(candidates, request) if candidates else None
 
     @property
     def is_usable(self) -> bool:

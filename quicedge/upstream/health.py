@@ -1,8 +1,11 @@
-"""Health of origin servers, from connection attempts (passive) and from checks (active)."""
+"""Health of origin servers, from connection attempts and responses (passive) and from checks
+(active)."""
 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -19,19 +22,73 @@ log = structlog.get_logger(__name__)
 
 
 class Health:
-    """The health of one server: the last connection attempt and the results of its checks."""
+    """The health of one server: the last connection attempt, the results of its checks, and
+    whether it is ejected because its requests failed.
 
-    __slots__ = ("_checks_failed", "_reachable", "_server")
+    `slow_start`: seconds in which a server that is up again comes to its full share of requests.
+    """
 
-    def __init__(self, server: str) -> None:
+    __slots__ = (
+        "_checks_failed", "_clock", "_ejected_until", "_ejections", "_failures", "_reachable",
+        "_server", "_slow_start", "_up_since",
+    )  # fmt: skip
+
+    def __init__(
+        self, server: str, slow_start: float = 0.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._server = server
+        self._slow_start = slow_start
+        self._clock = clock
         self._reachable = True
         self._checks_failed = 0
+        self._failures = 0
+        """Failed requests in a row."""
+        self._ejections = 0
+        """In a row: a server that fails again at once is ejected for longer."""
+        self._ejected_until = 0.0
+        self._up_since = -math.inf
 
     @property
     def is_up(self) -> bool:
         """Whether requests should be sent to it."""
-        return self._reachable and self._checks_failed < limits.UPSTREAM_CHECK_FALL
+        return (
+            self._reachable
+            and self._checks_failed < limits.UPSTREAM_CHECK_FALL
+            and not self.is_ejected
+        )
+
+    @property
+    def is_ejected(self) -> bool:
+        """Whether it gets no requests for a while because others have failed."""
+        return bool(self._ejected_until) and self._clock() < self._ejected_until
+
+    @property
+    def share(self) -> float:
+        """Its share of the requests that are due to it: less than 1 during a slow start."""
+        if not self._slow_start:
+            return 1.0
+        since = max(self._up_since, self._ejected_until) if self._ejections else self._up_since
+        return min(max((self._clock() - since) / self._slow_start, limits.SLOW_START_SHARE), 1.0)
+
+    def request_succeeded(self) -> None:
+        """It has answered a request."""
+        if self._failures:
+            self._failures = 0
+        if self._ejections and self._clock() >= self._ejected_until + limits.EJECTION_FORGOTTEN:
+            self._ejections = 0
+
+    def request_failed(self, most: int) -> bool:
+        """A request has failed; whether `most` have now failed in a row."""
+        self._failures += 1
+        return self._failures >= most
+
+    def eject(self, seconds: float) -> None:
+        """Send it no requests for `seconds`, longer if it was ejected before."""
+        self._failures = 0
+        self._ejections = min(self._ejections + 1, limits.EJECTIONS_COUNTED)
+        duration = seconds * self._ejections
+        self._ejected_until = self._clock() + duration
+        log.warning("origin ejected: its requests fail", server=self._server, seconds=duration)
 
     @property
     def is_reachable(self) -> bool:
@@ -42,6 +99,7 @@ class Health:
         """A connection was established."""
         if not self._reachable:
             self._reachable = True
+            self._up_since = self._clock()
             log.info("origin reachable again", server=self._server)
 
     def unreachable(self, error: UpstreamError) -> None:
@@ -58,6 +116,7 @@ class Health:
         if was_up and not is_up:
             log.warning("origin health check failed", server=self._server, problem=problem)
         elif is_up and not was_up:
+            self._up_since = self._clock()
             log.info("origin health check succeeded", server=self._server)
 
 

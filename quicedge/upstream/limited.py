@@ -10,7 +10,6 @@ from quicedge.shares import Client
 from quicedge.upstream.base import OriginStream, ResponseHandler
 from quicedge.upstream.group import Upstream
 from quicedge.upstream.proxy_header import Peer
-from quicedge.upstream.server import Server
 from quicedge.upstream.stream import UpstreamStream
 
 OVERRIDES = ("first_byte_timeout", "idle_timeout", "retries")
@@ -30,7 +29,7 @@ class LimitedUpstream:
         self.config = msgspec.structs.replace(group.config, **overrides)
         self.loop = group.loop
         self.deadlines = group.deadlines
-        self._group = group
+        self.selection = group.selection
 
     def open(
         self,
@@ -43,6 +42,3 @@ class LimitedUpstream:
         stream = UpstreamStream(self, request, handler, client, peer)
         stream.start()
         return stream
-
-    def choose(self, request: Request, failed: frozenset[Server]) -> Server | None:
-        return self._group.choose(request, failed)

@@ -23,6 +23,7 @@ from quicedge.upstream.connection import Counters, OriginConnection
 from quicedge.upstream.h1 import H1Connection
 from quicedge.upstream.h2 import H2Connection
 from quicedge.upstream.health import Health
+from quicedge.upstream.latency import Latency
 from quicedge.upstream.retry import Retry
 
 log = structlog.get_logger(__name__)
@@ -70,6 +71,8 @@ class Server:
         loop: asyncio.AbstractEventLoop,
         *,
         main: Server | None = None,
+        weight: int = 1,
+        tier: int = 0,
     ) -> None:
         """`main`: this is a second pool for the same address, for its tunnels."""
         self.address = address
@@ -77,7 +80,12 @@ class Server:
         self.tunnels: Server = self
         """The pool for requests for tunnels."""
         self.counters: Counters = Counters() if main is None else main.counters
-        self.health: Health = Health(address.text) if main is None else main.health
+        self.health: Health = (
+            Health(address.text, config.slow_start) if main is None else main.health
+        )
+        self.tier = tier
+        self.latency = Latency()
+        self._weight = weight
         self.running = 0
         """Running requests that chose this server (`stream.UpstreamStream`)."""
         self._recheck: asyncio.TimerHandle | None = None
@@ -336,6 +344,11 @@ class Server:
             self._start_connecting()
 
     # --- the whole --------------------------------------------------------------------------------
+
+    @property
+    def weight(self) -> float:
+        """The share of requests that is due to it, in relation to other servers."""
+        return self._weight * self.health.share
 
     @property
     def load(self) -> int:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from quicedge.config.schema import Upstream as UpstreamConfig
+    from quicedge.upstream.selection import Selection
     from quicedge.upstream.server import Server
 
 
@@ -30,9 +31,7 @@ class Servers(Protocol):
     config: UpstreamConfig
     loop: asyncio.AbstractEventLoop
     deadlines: DeadlinePool
-
-    def choose(self, request: Request, failed: frozenset[Server]) -> Server | None:
-        """The server for an attempt; None: there is no other."""
+    selection: Selection
 
 
 class UpstreamStream:
@@ -45,11 +44,11 @@ class UpstreamStream:
 
     __slots__ = (
         "_attempt", "_body", "_config", "_deadline", "_ended", "_established", "_failed_servers",
-        "_group", "_handler", "_holding", "_loop", "_paused", "_queued_at", "_refused", "_relayed",
-        "_report_scheduled", "_request", "_request_paused", "_responded", "_response_ended",
-        "_server", "_told_paused", "_trailers", "_tries_left", "_tunnel", "_waits_for", "client",
-        "connect_seconds", "http_version", "introduction", "method", "queue_seconds",
-        "retries", "scheme", "server", "stalled",
+        "_group", "_handler", "_holding", "_loop", "_paused", "_queued_at", "_refused",
+        "_relayed", "_report_scheduled", "_request", "_request_paused", "_responded",
+        "_response_ended", "_sent_at", "_server", "_told_paused", "_trailers", "_tries_left",
+        "_tunnel", "_waits_for", "client", "connect_seconds", "http_version", "introduction",
+        "method", "queue_seconds", "retries", "scheme", "server", "stalled",
     )  # fmt: skip
 
     def __init__(
@@ -85,6 +84,8 @@ class UpstreamStream:
         self._attempt: Attempt | None = None
         self._tries_left = group.config.retries
         self._queued_at = 0.0
+        self._sent_at = 0.0
+        """When the current attempt was sent; 0.0: not yet."""
         self._body = ReplayBody()
         self._ended = request.ended
         self._trailers: Sequence[Field] = ()
@@ -112,10 +113,11 @@ class UpstreamStream:
             # before it is open.
             self.method = b"GET"
             self._tunnel = True
+        self._group.selection.retry_budget.request()
         self._try(fresh=False)
 
     def _try(self, fresh: bool, because: UpstreamError | None = None) -> None:
-        server = self._group.choose(self._request, self._failed_servers)
+        server = self._group.selection.choose(self._request, self._failed_servers)
         if server is None:
             self._fail_later(
                 because or UpstreamError(OriginFailure.NO_SERVER, "no server is configured")
@@ -127,6 +129,7 @@ class UpstreamStream:
         self.server = server.address.text
         self.scheme = "https" if server.address.tls else "http"
         self._queued_at = time.monotonic()
+        self._sent_at = 0.0
         server.counters.requests += 1
         server.running += 1
         try:
@@ -146,6 +149,7 @@ class UpstreamStream:
         self.connect_seconds = max(min(since_queued, connection.connect_seconds), 0.0)
         self.queue_seconds += time.monotonic() - self._queued_at - self.connect_seconds
         request = self._request
+        self._sent_at = time.monotonic()
         attempt = self._attempt = connection.start(request, self)
         self.http_version = HttpVersion.HTTP_2 if attempt.is_duplex else HttpVersion.HTTP_1_1
         if self._paused:
@@ -184,14 +188,21 @@ class UpstreamStream:
             return
         server = self._server
         server.counters.failures += 1
-        if self._relayed or not may_retry(retry, self.method, self._body, self._tries_left):
+        if self._sent_at and self._group.selection.observes:
+            self._group.selection.failed(server.main)
+        if (
+            self._relayed
+            or not may_retry(retry, self.method, self._body, self._tries_left)
+            or not self._group.selection.retry_budget.take()
+        ):
             self._fail(error)
             return
         self._tries_left -= 1
         self.retries += 1
         server.counters.retries += 1
         self._leave_server()
-        if error.kind.is_unreachable:
+        if error.kind.is_unreachable or self._group.selection.observes:
+            # Another one, if there is any: this one has just failed.
             self._failed_servers |= {server.main}
         self._pause_request(self._body.is_full)
         self._try(fresh=retry is Retry.IDEMPOTENT, because=error)
@@ -302,6 +313,13 @@ class UpstreamStream:
             self._holding = False
             self._pause_request(False)
         self._note_response()
+        selection, server = self._group.selection, self._server
+        if selection.observes and server is not None:
+            seconds = time.monotonic() - self._sent_at
+            selection.answered(server.main, response.status, seconds)
+            field = selection.sticky_field(self._request, server.main)
+            if field is not None:
+                response.fields.append(field)
         self._handler.response(response)
 
     def established(self, response: Response, attempt: Attempt) -> None:
@@ -409,6 +427,8 @@ class UpstreamStream:
             return
         if self._server is not None:
             self._server.counters.failures += 1
+            if self._sent_at and self._group.selection.observes:
+                self._group.selection.failed(self._server.main)
         self._break_off(UpstreamError(kind, self.server))
 
     def give_up(self) -> None:

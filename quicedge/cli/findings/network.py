@@ -183,8 +183,8 @@ def buffers() -> Iterator[Finding]:
 def origins(config: Config) -> Iterator[Finding]:
     """Check that each server of an upstream accepts connections from this user."""
     for name, upstream in config.upstreams.items():
-        for url in upstream.servers:
-            yield _origin(name, url)
+        for origin in upstream.origins:
+            yield _origin(name, origin.url)
 
 
 def _origin(name: str, url: str) -> Finding:

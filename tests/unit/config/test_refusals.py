@@ -162,9 +162,11 @@ def route(**keys: str) -> str:
          "'cubic'?"),
         (f'{GOOD}[upstreams.b]\nservers = ["http://b"]\nbalance = "round-robin"\n',
          "upstreams.b.balance: 'round-robin' is not one of 'round_robin', 'least_requests', "
-         "'client_address'; did you mean 'round_robin'?"),
+         "'client_address', 'two_choices', 'latency', 'hash'; did you mean 'round_robin'?"),
         (f'[upstreams.b]\nservers = ["http://b", 3]\n{GOOD}',
-         "upstreams.b.servers[1]: 3 is not a string"),
+         "upstreams.b.servers[1]: 3 is not a string or a table"),
+        ('[upstreams.b]\nservers = [{ url = "b" }]\n' + GOOD,
+         "upstreams.b.servers[0].url: 'b': expected http://host:port, https://host or unix:/path"),
         (f'[upstreams.b]\nservers = "http://b"\n{GOOD}',
          "upstreams.b.servers: 'http://b' is not a list; write ['http://b']"),
         (f'{GOOD}[[routes.requests]]\nrate = 3\n', "routes[0].requests[0].rate: 3 is not a string"),

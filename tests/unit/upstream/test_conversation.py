@@ -86,6 +86,7 @@ def conversation(loop: Loop) -> tuple[UpstreamStream, Recorder]:
         config=CONFIG,
         loop=loop,
         deadlines=DeadlinePool(loop),  # type: ignore[arg-type]
+        selection=SimpleNamespace(observes=False),
     )
     stream = UpstreamStream(group, request("POST", body=True), recorder)
     stream.attach(Attempt())  # type: ignore[arg-type]

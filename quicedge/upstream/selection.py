@@ -1,0 +1,76 @@
+"""Which server of an upstream gets a request, by what is known of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import monotonic
+
+from quicedge.config.schema import Upstream as UpstreamConfig
+from quicedge.http.message import Field, Request
+from quicedge.upstream.balancer import Balancer, make_balancer
+from quicedge.upstream.retry_budget import RetryBudget
+from quicedge.upstream.server import Server
+from quicedge.upstream.sticky import StickyCookie
+
+
+class Selection:
+    """Chooses servers, and is told how they do."""
+
+    def __init__(self, servers: Sequence[Server], config: UpstreamConfig) -> None:
+        self.retry_budget = RetryBudget(config.retry_budget)
+        self.observes = len(servers) > 1
+        """Whether to call `answered` and `failed`: with one server there is no choice."""
+        self._servers = tuple(servers)
+        self._has_tiers = len({server.tier for server in servers}) > 1
+        self._balancer: Balancer = make_balancer(config)
+        cookie = config.sticky_cookie
+        self._sticky = None if cookie is None else StickyCookie(cookie, servers)
+        self._outliers = config.outliers
+
+    def choose(self, request: Request, failed: frozenset[Server]) -> Server | None:
+        """The server for a request, excluding `failed`; None if there is no other.
+
+        Prefers servers that are up, of them those of the lowest tier. If none is up, any may be
+        chosen: a misjudgement of the edge must not cause an outage.
+        """
+        candidates = self._servers
+        if len(candidates) == 1 and not failed:
+            return candidates[0]
+        if failed:
+            candidates = tuple(server for server in candidates if server not in failed)
+        if not candidates:
+            return None
+        if len(candidates) > 1:
+            candidates = tuple(s for s in candidates if s.health.is_up) or candidates
+        if self._has_tiers:
+            first = min(server.tier for server in candidates)
+            candidates = tuple(server for server in candidates if server.tier == first)
+        if self._sticky is not None:
+            server = self._sticky.server_of(request)
+            if server is not None and server in candidates:
+                return server
+        return self._balancer.choose(candidates, request)
+
+    def sticky_field(self, request: Request, server: Server) -> Field | None:
+        """The field by which a client stays with the server that has answered; None: no need."""
+        return None if self._sticky is None else self._sticky.field_for(request, server)
+
+    def answered(self, server: Server, status: int, seconds: float) -> None:
+        """A server has answered a request after `seconds`."""
+        server.latency.note(seconds, monotonic())
+        outliers = self._outliers
+        if outliers is not None:
+            if status in outliers.statuses:
+                self.failed(server)
+            else:
+                server.health.request_succeeded()
+
+    def failed(self, server: Server) -> None:
+        """A request that a server had received has failed."""
+        outliers = self._outliers
+        if outliers is None or not server.health.request_failed(outliers.failures):
+            return
+        ejected = sum(other.health.is_ejected for other in self._servers)
+        may_eject = ejected + 1 <= outliers.max_ejected * len(self._servers)
+        if may_eject and not server.health.is_ejected:
+            server.health.eject(outliers.eject_for)

@@ -1,0 +1,35 @@
+"""Clients that stay with their server by a cookie."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from quicedge.http.cookies import cookie
+from quicedge.http.message import Field, Request
+from quicedge.upstream.server import Server
+
+
+class StickyCookie:
+    """A session cookie whose value stands for a server, without naming it to clients."""
+
+    def __init__(self, name: str, servers: Iterable[Server]) -> None:
+        self._name = name.encode()
+        self._values = {server: _value(server) for server in servers}
+        self._servers = {value: server for server, value in self._values.items()}
+
+    def server_of(self, request: Request) -> Server | None:
+        """The server that the request's cookie stands for."""
+        value = cookie(request.fields, self._name)
+        return None if value is None else self._servers.get(value)
+
+    def field_for(self, request: Request, server: Server) -> Field | None:
+        """The field that gives the client its cookie; None: it has it."""
+        value = self._values[server]
+        if cookie(request.fields, self._name) == value:
+            return None
+        return b"set-cookie", b"%b=%b; Path=/; Secure; HttpOnly; SameSite=Lax" % (self._name, value)
+
+
+def _value(server: Server) -> bytes:
+    return hashlib.blake2b(server.address.text.encode(), digest_size=8).hexdigest().encode()
