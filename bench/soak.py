@@ -72,6 +72,12 @@ class Program:
             raise SystemExit(f"{self._process.args!r} ended with {self._process.wait()}")
         return dict(json.loads(line))
 
+    def tell(self, line: str) -> None:
+        """Write a line to its standard input."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
     def finish(self) -> dict[str, Any]:
         assert self._process.stdin is not None
         self._process.stdin.close()
@@ -262,7 +268,10 @@ def run_attacks(directory: Path, kinds: list[str], seconds: float) -> Verdict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", nargs="?", choices=("all", "attacks", "fleet"), default="all")
+    parser.add_argument(
+        "part", nargs="?", choices=("all", "attacks", "fleet", "upgrade"), default="all"
+    )
+    parser.add_argument("--clients", type=int, default=500, help="of the part `upgrade`")
     parser.add_argument("--kind", action="append", choices=ALL_KINDS, help="of attacks")
     parser.add_argument("--seconds", type=float, default=os.environ.get("SOAK_SECONDS", 300))
     parser.add_argument("--idle", type=int, default=5000)
@@ -281,6 +290,11 @@ def main() -> None:
                 for scene in ("ecmp", "balancer", "nat")
             ]
             sys.exit("\n".join(line for report in reports for line in report.wrong) or 0)
+        if options.part == "upgrade":
+            from bench.upgrades import run_upgrades
+
+            verdict = run_upgrades(Path(directory), options.clients)
+            sys.exit("\n".join(verdict.wrong) or 0)
         verdict = run(
             Path(directory), options.seconds, options.idle, options.active, options.interval,
             options.flood_seconds,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench import attacks, soak
+from bench.upgrades import run_upgrades
 from tests.support.edge import edge
 from tests.support.origin import demo_origin
 
@@ -36,6 +37,16 @@ def test_churn_on_a_bad_way_costs_no_byte_and_leaks_nothing(
     assert verdict.figures["active: small"] > 100
     lost, rebindings = map(int, verdict.figures["datagrams lost, rebindings"].split(", "))
     assert lost > 0 if loss else rebindings > 10
+
+
+@pytest.mark.timeout(240)
+def test_a_reload_an_upgrade_and_a_death_of_the_supervisor_lose_no_exchange(
+    tmp_path: Path,
+) -> None:
+    """Clients of every kind, on a path that loses packets and rebinds ports."""
+    steps = ("reload", "upgrade", "kill supervisor")
+    verdict = run_upgrades(tmp_path, 24, steps, doomed=20, upgrade_drain=8.0)
+    assert not verdict.wrong
 
 
 @pytest.mark.timeout(180)

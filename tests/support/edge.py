@@ -112,6 +112,7 @@ def edge(
     tls: str = "",
     tracebacks: bool = False,
     ends_itself: bool = False,
+    drain_timeout: str | None = "5s",
 ) -> Iterator[RunningEdge]:
     """Run the edge before an origin; asserts that it drains and exits 0 in the end.
 
@@ -126,7 +127,7 @@ def edge(
     config.write_text(
         f"""
 listen = {json.dumps(addresses)}
-drain_timeout = "5s"
+{"" if drain_timeout is None else f'drain_timeout = "{drain_timeout}"'}
 control_socket = "control.sock"
 {options}
 

@@ -22,7 +22,7 @@ from quicedge.upstream.address import parse_server
 CONNECT_TIMEOUT = 1.0
 """Seconds that an origin has to accept a connection."""
 
-RESTART = "restart the edge: a reload would be rejected"
+NEW_WORKERS = "a reload replaces the workers; connections finish at the old ones"
 
 
 def listening(config: Config, edge: RunningEdge | None) -> Iterator[Finding]:
@@ -54,7 +54,7 @@ def listening(config: Config, edge: RunningEdge | None) -> Iterator[Finding]:
             message = f"{found.message}; plain HTTP is not redirected"
             found = Finding(Level.WARNING, subject, message, found.remedy)
         yield found
-    yield from _restart(config, wanted, edge)
+    yield from _new_workers(config, wanted, edge)
 
 
 def _listening(
@@ -87,17 +87,19 @@ def _held(subject: str, edge: RunningEdge) -> Finding:
     return Finding(Level.OK, subject, f"held by the running edge (pid {edge.pid})")
 
 
-def _restart(config: Config, wanted: list[HostPort], edge: RunningEdge | None) -> Iterator[Finding]:
-    """Changes that the running edge would reject on a reload."""
+def _new_workers(
+    config: Config, wanted: list[HostPort], edge: RunningEdge | None
+) -> Iterator[Finding]:
+    """Changes for which a reload replaces the workers of the running edge."""
     if edge is None:
         return
     if edge.addresses is not None and not _same(wanted, edge.addresses):
         has = ", ".join(edge.addresses)
-        yield Finding(Level.WARNING, "listen", f"the running edge listens on {has}", RESTART)
+        yield Finding(Level.OK, "listen", f"the running edge listens on {has}", NEW_WORKERS)
     workers = config.workers
     count = min(os.cpu_count() or 1, limits.MAX_WORKERS) if workers == "auto" else workers
     if edge.workers is not None and edge.workers != count:
-        yield Finding(Level.WARNING, "workers", f"the running edge has {edge.workers}", RESTART)
+        yield Finding(Level.OK, "workers", f"the running edge has {edge.workers}", NEW_WORKERS)
 
 
 def _same(wanted: list[HostPort], bound: list[str]) -> bool:
