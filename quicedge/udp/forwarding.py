@@ -103,7 +103,7 @@ class Forwarder:
         return self._inbox.fileno()
 
     def forward(self, data: bytes, path: FourTuple, ecn: int) -> bool:
-        """Forward a datagram of an unknown connection; False if it is this worker's."""
+        """Forward a datagram of an unknown connection; False if this worker must deal with it."""
         slot = self._codec.slot_of(data)
         if slot == self._slot or slot not in self._outboxes:
             slot = None
@@ -130,7 +130,9 @@ class Forwarder:
     def _send(
         self, slot: int, data: bytes, path: FourTuple, ecn: int, *, returned: bool = False
     ) -> bool:
-        address = self._addresses[path.socket]
+        address = self._addresses.get(path.socket)
+        if address is None:
+            return False  # another host answers its client: no other worker of ours could
         message = _Forwarded(address, ecn, path.local, path.remote, data, returned)
         try:
             self._outboxes[slot].send(_encoder.encode(message))

@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 
@@ -158,3 +159,14 @@ def test_messages_that_are_none_are_dropped_and_counted(banks: tuple[Worker, Wor
     new.turn()
     assert new.forwarder.counters["forward_dropped"] == 3
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_another_host_relays_stays_with_the_worker_that_got_it(
+    banks: tuple[Worker, Worker],
+) -> None:
+    """Its client is answered through that host, which no other worker of ours could do."""
+    old, new = banks
+    relayed = FourTuple(("192.0.2.7", 9), b"", cast(UdpSocket, object()))
+    for worker, packet in ((new, short(OLD)), (old, initial(OLD))):
+        worker.receive(packet, relayed)
+        assert worker.accepted == [packet]
