@@ -325,20 +325,6 @@ class Schedule:
                 found.setdefault(issuer, []).append(name)
         return found
 
-    def next_question_at(self, now: float) -> float | None:
-        """When `questions` is worth calling again, if nothing else happens."""
-        return min(
-            (
-                max(host.record.ask_again_at, self._issuers[host.record.issuer].down_until)
-                for name, host in self._hosts.items()
-                if host.lifetime is not None
-                and host.record.issuer in self._issuers
-                and not host.is_ordered
-                and now < self.due_at(name)
-            ),
-            default=None,
-        )
-
     def suggested(self, host: str, window: Window, retry_after: float | None, now: float) -> None:
         """The issuer suggests when to renew, and when to ask again."""
         found = self._hosts.get(host)

@@ -178,6 +178,7 @@ class AcmeManager:
         self._wake = asyncio.Event()
         self._locked_out_until = 0.0
         self._storage_error: str | None = None
+        self._storage_failures = 0
         self._counts: Counter[str] = Counter()
         self._on_demand = OnDemand(self._allowed, lambda name: front.refuse_names([name]))
 
@@ -188,17 +189,14 @@ class AcmeManager:
         new, before = plan(settings, self._state, reach), self._plan
         self._config = settings.config
         self._on_demand.configure(None if new is None else new.acme.on_demand)
+        if before is not None and (new is None or before.storage_name != new.storage_name):
+            await self._leave(before)
+        self._plan = new
         if new is None:
-            self._plan = None
-            self._certificates = {}
             return
         if before is None or before.storage_name != new.storage_name:
-            await self._close_storage()
             self._records = Records(_storage(new.storage_name))
             self._is_shared = new.acme.storage is not None
-            self._versions = {}
-            self._certificates = {}
-        self._plan = new
         self._schedule.use_issuers(list(new.issuers), self._clock())
         on_demand = new.acme.on_demand is not None
         for host in [host for host in self._schedule.hosts() if host not in new.hosts]:
@@ -219,17 +217,23 @@ class AcmeManager:
         self._versions.pop(host, None)
 
     async def close(self) -> None:
-        """Give up orders in progress, and the lock."""
+        """Give up orders in progress, and the lock; place no more."""
         self._on_demand.close()
+        plan, self._plan = self._plan, None
+        if plan is not None:
+            await self._leave(plan)
+
+    async def _leave(self, plan: _Plan) -> None:
+        """Give up the orders and the storage of a plan."""
         tasks = [*self._orders.values(), *([self._asking] if self._asking else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._close_storage()
-
-    async def _close_storage(self) -> None:
-        if self._plan is not None:
-            await asyncio.to_thread(self._records.storage.close)
+        for host in list(self._schedule.hosts()):
+            self._forget(host)
+        self._others, self._others_versions = [], {}
+        log.debug("certificate storage closed", storage=_without_password(plan.storage_name))
+        await self._stored(self._records.storage.close)
 
     # --- the loop ---------------------------------------------------------------------------------
 
@@ -275,13 +279,12 @@ class AcmeManager:
         plan = self._plan
         assert plan is not None
         async with self._changing:
+            failures = self._storage_failures
             try:
                 versions = await self._stored(self._records.versions)
             except StorageError as error:
                 self._storage_failed(error)
                 versions = None
-            else:
-                self._storage_error = None
             changed = False
             for host in [*plan.hosts, *self._stored_on_demand(versions)]:
                 version = None if versions is None else versions.get(host)
@@ -293,6 +296,8 @@ class AcmeManager:
                 ):
                     continue
                 changed |= await self._load(host, version)
+            if failures == self._storage_failures:
+                self._storage_error = None
             return changed
 
     def _stored_on_demand(self, versions: Mapping[str, Hashable] | None) -> list[str]:
@@ -317,7 +322,10 @@ class AcmeManager:
                 pem = await self._stored(partial(self._records.certificate, host))
             except StorageError as error:
                 self._storage_failed(error)
-        assert self._plan is not None
+                if host in self._schedule:
+                    return False  # what is known is served on
+        if self._plan is None:
+            return False
         if pem is None and host not in self._plan.hosts and host not in self._schedule:
             return False  # an order on demand that failed
         record.on_demand = host not in self._plan.hosts
@@ -331,6 +339,7 @@ class AcmeManager:
         return pem != before
 
     def _storage_failed(self, error: StorageError) -> None:
+        self._storage_failures += 1
         if self._storage_error != str(error):
             log.error("certificate storage unusable", error=str(error))
         self._storage_error = str(error)

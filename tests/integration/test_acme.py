@@ -132,6 +132,8 @@ async def test_a_renewal_disturbs_none_of_fifty_connections(
                     await ask_over_quic()
                 after = await asyncio.to_thread(edge.serial, HOST)
                 assert after != before
+                assert "is a replacement of" in issuer.log(), "RFC 9773 section 5"
+                assert "/renewalInfo/" in issuer.log()
                 await ask_over_tcp()
                 await ask_over_quic()
                 assert [client.closed for client in clients] == [None] * 25
