@@ -276,9 +276,10 @@ class AcmeManager:
 
     async def _sync(self) -> bool:
         """Take over what changed in the storage; returns whether certificates did."""
-        plan = self._plan
-        assert plan is not None
         async with self._changing:
+            plan = self._plan
+            if plan is None:
+                return False
             failures = self._storage_failures
             try:
                 versions = await self._stored(self._records.versions)
@@ -324,11 +325,15 @@ class AcmeManager:
                 self._storage_failed(error)
                 if host in self._schedule:
                     return False  # what is known is served on
-        if self._plan is None:
+        plan = self._plan  # it may have changed meanwhile
+        if plan is None:
             return False
-        if pem is None and host not in self._plan.hosts and host not in self._schedule:
-            return False  # an order on demand that failed
-        record.on_demand = host not in self._plan.hosts
+        record.on_demand = host not in plan.hosts
+        if record.on_demand:
+            if plan.acme.on_demand is None:
+                return False
+            if pem is None and host not in self._schedule:
+                return False  # an order that failed
         before = self._certificates.get(host)
         if pem is None:
             self._certificates.pop(host, None)
@@ -411,7 +416,7 @@ class AcmeManager:
             return
         log.info("ordering a certificate", host=host, issuer=order.issuer, renewal=order.is_renewal)
         started = time.monotonic()
-        key = _new_key(self._plan.acme)
+        key = await asyncio.to_thread(_new_key, self._plan.acme)  # RSA takes a second
         process = IssuerProcess(
             prove=partial(self._prove, host),
             registered=self._registered,
