@@ -20,6 +20,8 @@ from quicedge.admin.view import (
     AltSvcReason,
     AltSvcStatus,
     EdgeState,
+    FleetStatus,
+    PeerStatus,
     Status,
     WorkerState,
     WorkerStatus,
@@ -70,17 +72,19 @@ def exposition(
     *workers: Metrics,
     alt_svc: Sequence[AltSvcStatus] = (),
     open_connections: Mapping[HttpProtocol, int] = MappingProxyType({}),
+    fleet: FleetStatus | None = None,
 ) -> dict[str, dict[tuple[str, ...], float]]:
     statuses = [
         WorkerStatus(slot=slot, state=WorkerState.READY, pid=1, restarts=0, uptime_seconds=1.0,
                      stats=WorkerStats(slot=slot, pid=1, metrics=metrics,
-                                       connections_by_protocol=dict(open_connections)))
+                                       connections_by_protocol=dict(open_connections),
+                                       fleet_messages={"fleet_forwarded": 3} if fleet else {}))
         for slot, metrics in enumerate(workers)
     ]  # fmt: skip
     text = render(
         Status(version="1", state=EdgeState.RUNNING, pid=1, uptime_seconds=1.0, config_path=None,
                core=Core.PURE, reloads=0, last_reload_error=None, connections=0, listeners=[],
-               workers=statuses, alt_svc=list(alt_svc))
+               workers=statuses, alt_svc=list(alt_svc), fleet=fleet)
     ).decode()  # fmt: skip
     found: dict[str, dict[tuple[str, ...], float]] = {}
     for family in text_string_to_metric_families(text):
@@ -263,6 +267,24 @@ def test_a_value_is_counted_below_its_bound(values: list[float]) -> None:
     assert sum(histogram.counts) == len(values)
 
 
+def peer(server_id: str, *, up: bool, this_host: bool = False) -> PeerStatus:
+    return PeerStatus(address="192.0.2.1:443", server_id=server_id, up=up, this_host=this_host,
+                      answered_seconds=1.0, round_trip_seconds=0.001)  # fmt: skip
+
+
+FLEET = FleetStatus(
+    server_id="01",
+    peers=[peer("01", up=True, this_host=True), peer("02", up=True), peer("03", up=False)],
+)
+
+
+def test_the_other_hosts_of_a_fleet_are_counted_and_none_without_one() -> None:
+    samples = exposition(Metrics(), fleet=FLEET)
+    assert samples["quicedge_fleet_peers"] == {("up",): 1, ("down",): 1}
+    assert samples["quicedge_fleet_messages_total"] == {("forwarded", "0"): 3}
+    assert not any(name.startswith("quicedge_fleet") for name in exposition(Metrics()))
+
+
 def test_the_grafana_dashboard_asks_for_what_there_is() -> None:
     metrics = Metrics()
     exchange(metrics, outcome=Outcome.ORIGIN_CONNECT)
@@ -270,7 +292,7 @@ def test_the_grafana_dashboard_asks_for_what_there_is() -> None:
     observed = dict.fromkeys(CONNECTION_HISTOGRAMS, 0.1)
     metrics.connection(listener, protocol=HttpProtocol.HTTP_3, observed=observed)
     metrics.tls[TransportKind.QUIC].handshake("X25519MLKEM768", "brotli", retried=True)
-    known = set(exposition(metrics))
+    known = set(exposition(metrics, fleet=FLEET))
     dashboard = json.loads(DASHBOARD.read_text())
     asked = {
         name
