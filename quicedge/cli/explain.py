@@ -17,6 +17,9 @@ from quicedge.http.message import Field, Request
 from quicedge.http.target import is_ambiguous, normal_path
 from quicedge.proxy.client import ClientInfo, TlsFacts
 from quicedge.proxy.conditions import Asked
+from quicedge.proxy.exchange import Exchange
+from quicedge.proxy.filters.rewrite import Rewrite
+from quicedge.proxy.reply import Reply
 from quicedge.proxy.router import Router
 
 _VERSIONS = {"h3": b"3", "h2": b"2", "http/1.1": b"1.1"}
@@ -101,18 +104,40 @@ def explain(config: Config, supposed: Supposed) -> tuple[list[str], bool]:
                 continue
             met = "; ".join(item.text for item in conditions)
             lines.append(f"{label}: taken" + (f", as met: {met}" if met else ""))
-            lines += _what_follows(config, route)
+            lines += _what_follows(config, route, supposed)
             return lines, True
     return [*lines, "  no route: answered 404"], False
 
 
-def _what_follows(config: Config, route: Route) -> Iterator[str]:
+@dataclass
+class SupposedExchange:
+    """An exchange that is only supposed, as far as templates ask for it."""
+
+    request: Request
+    route: Route
+    client: ClientInfo
+    trace: None = None
+
+
+def _what_follows(config: Config, route: Route, supposed: Supposed) -> Iterator[str]:
+    request, client = supposed.request, supposed.client_info
+    exchange = cast(Exchange, SupposedExchange(request, route, client))
+    asked: Request | Reply = request
     common = len(config.filters)
     for index, entry in enumerate(filters_of(config, route)):
         where = f"filters[{index}]" if index < common else f"route's filters[{index - common}]"
         yield f"  filter {entry.kind} ({where})"
+        if entry.rewrite is not None and isinstance(asked, Request):
+            asked = Rewrite(entry.rewrite).on_request(asked, exchange)
+            if isinstance(asked, Reply):
+                yield f"  answered {asked.response.status}: {asked.reason}"
+                return
     if route.upstream is None:
         yield "  answered by the last filter"
         return
     upstream = config.upstreams[route.upstream]
+    assert isinstance(asked, Request)
+    if (asked.path, asked.authority) != (request.path, request.authority):
+        target = f"{asked.authority.decode()}{asked.path.decode()}"
+        yield f"  asked for as {target}"
     yield f"  upstream {route.upstream} ({upstream.destination})"

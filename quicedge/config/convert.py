@@ -161,13 +161,15 @@ def _listed(value: Any, bare: Any, path: str) -> str:
 
 def _scalar(value: Any, hint: Any, path: str, problems: Problems) -> Any:
     bare, bounds, unit = _unwrapped(hint)
-    number = quantity(value, unit) if unit and isinstance(value, str) else value
+    number = value
+    if unit is not None and unit != "lines" and isinstance(value, str):
+        number = quantity(value, unit)
     if bare is int and unit == "bytes" and isinstance(number, float) and math.isfinite(number):
         number = int(number)
     kinds: tuple[type, ...] = (int, float) if bare is float else (bare,)
     is_kind = isinstance(number, kinds) and (bare is bool or not isinstance(number, bool))
     if is_kind and isinstance(number, str):
-        _text(number, path, problems)
+        _text(number.replace("\n", " ") if unit == "lines" else number, path, problems)
     elif is_kind and number is not None and number > bounds.get("le", math.inf):
         problems.append(
             Problem(path, f"{shown(value)} is too large: the maximum is {_most(bounds, unit)}")

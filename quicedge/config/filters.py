@@ -13,7 +13,7 @@ from msgspec import Meta, field
 
 from quicedge.config import limits
 from quicedge.config.filterlimits import FILTER_TIMEOUT
-from quicedge.config.section import Bytes, Seconds, Section
+from quicedge.config.section import Bytes, Lines, Seconds, Section
 
 Status = Annotated[int, Meta(ge=200, le=599)]
 
@@ -30,7 +30,7 @@ class Respond(Section, frozen=True):
     """Answer all requests."""
 
     status: Status = 200
-    body: str = ""
+    body: Lines = ""
     """The content, with placeholders."""
     content_type: str = "text/plain; charset=utf-8"
 

@@ -10,6 +10,8 @@ from quicedge.config import limits
 
 Seconds = Annotated[float, Meta(gt=0, le=limits.MAX_DURATION, extra={"unit": "seconds"})]
 Bytes = Annotated[int, Meta(ge=0, le=limits.MAX_VARINT, extra={"unit": "bytes"})]
+Lines = Annotated[str, Meta(extra={"unit": "lines"})]
+"""Text that may have several lines."""
 Count = Annotated[int, Meta(ge=1, le=(1 << 31) - 1)]
 
 

@@ -48,13 +48,17 @@ class Template:
         if all(isinstance(part, bytes) for part in self._parts):
             self.constant = b"".join(part for part in self._parts if isinstance(part, bytes))
 
+    def fill_text(self, exchange: Exchange) -> bytes:
+        """The value for an exchange as it is, for content."""
+        if self.constant is not None:
+            return self.constant
+        return b"".join(part if isinstance(part, bytes) else part(exchange) for part in self._parts)
+
     def fill(self, exchange: Exchange) -> bytes:
         """The value for an exchange: a valid field value."""
         if self.constant is not None:
             return self.constant
-        value = b"".join(
-            part if isinstance(part, bytes) else part(exchange) for part in self._parts
-        ).strip(b" \t")
+        value = self.fill_text(exchange).strip(b" \t")
         # Whatever a placeholder holds: a field ends where it ends.
         return value if FIELD_VALUE.fullmatch(value) else _NOT_IN_FIELDS.sub(b"", value).strip()
 

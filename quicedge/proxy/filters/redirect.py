@@ -41,7 +41,7 @@ class Respond(RouteFilter):
         self._type = settings.content_type.encode()
 
     def on_request(self, request: Request, exchange: Exchange) -> Reply:
-        body = self._body.fill(exchange)
+        body = self._body.fill_text(exchange)
         fields = [(b"content-type", self._type)] if body else []
         return Reply(Response(self._status, fields), body)
 

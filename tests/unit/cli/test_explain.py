@@ -58,6 +58,7 @@ def test_headers_and_client_can_be_given(tmp_path: Path) -> None:
         "  routes[1] at a.test/api: taken, as met: header x-beta = 1; client in 10.0.0.0/8",
         "  filter headers (filters[0])",
         "  filter rewrite (route's filters[0])",
+        "  asked for as a.test/",
         "  upstream app (http://127.0.0.1:8000)",
     ]
 

@@ -58,6 +58,8 @@ FILTERS = [
         "routes[0].filters[1]: is never reached: the redirect before it answers",
     ),
     ('{ respond = { status = 204, body = "x" } }', "has no effect with the status 204"),
+    (r'{ respond = { body = "a\u0000b" } }', "has unprintable characters"),
+    (r'{ redirect = { to = "/a\nb" } }', "has unprintable characters"),
     ("{ respond = { status = 100 } }", "100 is not a whole number from 200 to 599"),
     ("{ rewrite = {} }", "changes nothing; set one of strip_prefix, pattern, "),
     ('{ rewrite = { strip_prefix = "x" } }', "'x' is not a path such as /app"),

@@ -71,6 +71,16 @@ async def test_requests_pass_filters_in_order_and_responses_in_reverse() -> None
     assert seen[:4] == ["one request", "two request", "two response", "one response"]
 
 
+async def test_an_exchange_without_filters_has_no_way_through_them() -> None:
+    world = World()
+    client = world.send()
+    assert client.exchange is not None
+    assert client.exchange.run is None
+    world.origin.respond(200, {}, b"body")
+    assert client.exchange.run is None
+    assert client.body == b"body"
+
+
 async def test_filters_see_what_origins_get_and_nothing_that_only_the_edge_may_write() -> None:
     seen: list[Request] = []
     world = World("", Requests(lambda request, exchange: seen.append(request) or request))

@@ -59,5 +59,7 @@ respond = { status = 410, body = "gone, {client.ip}", content_type = "text/html"
     client = World(text).send(client=StubClient())
     assert (client.status, client.body) == (410, b"gone, 192.0.2.1")
     assert client.value(b"content-type") == b"text/html"
+    lines = World(text.replace('"gone, {client.ip}"', '"Allow: /\\n{header.none}\\n"')).send()
+    assert lines.body == b"Allow: /\n\n"
     empty = World(text.replace('"gone, {client.ip}"', '"{header.none}"')).send()
     assert (empty.status, empty.body, empty.value(b"content-length")) == (410, b"", b"0")
