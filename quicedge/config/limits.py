@@ -78,21 +78,19 @@ UDP_BYTES_PER_WAKEUP: Final = 512 * 1024
 UDP_SECONDS_PER_WAKEUP: Final = 0.02
 """Seconds of handling datagrams after which other work of the loop gets its turn."""
 
-MODERATED_RATE: Final = 12_000.0
-"""Datagrams per second, in both directions, from which a socket is read once per interval: more
-than twice what a thousand small requests per second take, so that their latency does not grow."""
+MODERATED_RATE: Final = 12_000_000.0
+"""Bytes received per second from which a socket is read once per interval: eight full datagrams per
+interval, and many times what small requests and the acknowledgments of downloads bring."""
 
-MODERATION_WINDOW: Final = 0.004
-"""Seconds over which that rate is taken: it follows a transfer that begins within milliseconds."""
+MODERATION_WINDOW: Final = 0.01
+"""Seconds over which that rate is taken: some time slices of a peer on the same machine."""
 
 MODERATION_INTERVAL: Final = 0.001
 """Seconds between reads of a moderated socket: the resolution of the event loop's timers."""
 
-MODERATED_BUFFER_SHARE: Final = 0.25
-"""Share of the kernel's receive buffer that datagrams of one interval may fill."""
-
-UDP_DATAGRAM_MEMORY: Final = 2304
-"""Bytes that the kernel accounts for a full-size datagram (`skb->truesize`)."""
+MODERATED_BUFFER_SHARE: Final = 0.15
+"""Share of the kernel's receive buffer that the payload of one interval may have: the kernel counts
+2304 bytes for a full datagram of 1472, and half of the buffer stays for bursts."""
 
 UDP_MAX_SEGMENTS: Final = 64
 """Datagrams in one GSO call (UDP_MAX_SEGMENTS of older kernels)."""

@@ -78,10 +78,11 @@ class EcnValidation:
         count = 0
         if marked:
             for first, stop in spans:
-                for marked_first, marked_stop in marked:
-                    inside = min(stop, marked_stop) - max(first, marked_first)
-                    if inside > 0:
-                        count += inside
+                for marked_first, marked_stop in reversed(marked):
+                    if marked_stop <= first:
+                        break
+                    if stop > marked_first:
+                        count += min(stop, marked_stop) - max(first, marked_first)
         return count
 
     def on_lost(self, space: Any, lost: Iterable[tuple[int, int, float]], now: float) -> None:

@@ -10,16 +10,19 @@ from quicedge.config.limits import MAX_LOST_REMEMBERED
 class LostPackets:
     """Runs of packet numbers, the newest `MAX_LOST_REMEMBERED` of them."""
 
-    __slots__ = ("_runs",)
+    __slots__ = ("_gaps", "_runs")
 
     def __init__(self) -> None:
         self._runs: list[tuple[int, int]] = []
+        self._gaps: tuple[list[tuple[int, int]], int] | None = None
+        """The ranges of the last ACK, but for the end of its last one."""
 
     def __bool__(self) -> bool:
         return bool(self._runs)
 
     def add(self, first: int, stop: int) -> None:
         """Packets `first` to `stop - 1` were declared lost."""
+        self._gaps = None
         if self._runs and self._runs[-1][1] == first:
             self._runs[-1] = self._runs[-1][0], stop
         else:
@@ -30,6 +33,10 @@ class LostPackets:
     def acknowledged(self, ranges: list[tuple[int, int]]) -> int:
         """Forget the packets in the ascending ranges of an ACK (`stop` exclusive); returns their
         number."""
+        gaps = ranges[:-1], ranges[-1][0]
+        if gaps == self._gaps:
+            return 0  # only packets newer than any lost one were acknowledged since
+        self._gaps = gaps
         spurious = 0
         kept: list[tuple[int, int]] = []
         stops = [stop for _, stop in ranges]

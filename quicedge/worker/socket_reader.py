@@ -60,13 +60,12 @@ class SocketReader:
         """Receive what has arrived; returns the seconds to wait before the next read."""
         sock = self._socket
         datagrams = sock.receive(self._handler, self._clock)
+        if not datagrams:
+            return 0.0  # the loop tells when there is something
         if sock.is_waiting and not self._unfinished:
             self._unfinished = True
             self._loop.call_soon(self._read_on)
         self._on_read()
-        counters = sock.counters
-        pause = self._moderation.pause(
-            counters["datagrams_received"], counters["datagrams_sent"], self._clock()
-        )
+        pause = self._moderation.pause(sock.counters["bytes_received"], self._clock())
         # More may be there already.
         return pause if datagrams < UDP_READS_PER_WAKEUP else 0.0

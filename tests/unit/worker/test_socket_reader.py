@@ -13,6 +13,8 @@ from quicedge.config.limits import MODERATION_INTERVAL
 from quicedge.udp.socket import UdpSocket, open_socket
 from quicedge.worker.socket_reader import SocketReader
 
+DATAGRAM = bytes(1400)
+
 
 class Timer:
     def __init__(self, due: float, callback: Callable[..., None]) -> None:
@@ -82,7 +84,7 @@ class World:
         """Turns of the loop, before each of which datagrams arrive."""
         for _ in range(turns):
             for _ in range(datagrams):
-                self.peer.send(b"datagram")
+                self.peer.send(DATAGRAM)
             self.loop.turn()
 
     @property
@@ -100,24 +102,36 @@ def world() -> Any:
 
 
 def test_a_busy_socket_is_read_by_a_timer_and_loses_nothing(world: World) -> None:
-    world.run(20, 10)
+    world.run(40, 10)
     assert not world.is_watched
     before = world.reads
     world.run(40, 10)
     assert world.reads - before == pytest.approx(40 * 0.0005 / MODERATION_INTERVAL, abs=2)
     assert not world.is_watched
     world.run(4, 0)
-    assert len(world.received) == 600
+    assert len(world.received) == 800
+
+
+def test_no_timer_reads_in_vain_while_nothing_arrives(world: World) -> None:
+    world.run(40, 10)
+    world.run(4, 0)
+    assert world.is_watched
+    assert not world.loop.timers
+    before = world.reads
+    world.run(4, 0)
+    assert world.reads == before
+    world.run(1, 10)
+    assert not world.is_watched, "it pauses again after a read that brought something"
 
 
 def test_it_is_watched_again_once_it_is_not_busy(world: World) -> None:
-    world.run(20, 10)
+    world.run(40, 10)
     assert not world.is_watched
     world.run(40, 0)
     assert world.is_watched
     assert not world.loop.timers
     world.run(1, 1)
-    assert len(world.received) == 201
+    assert len(world.received) == 401
 
 
 def test_a_socket_that_is_not_busy_stays_watched(world: World) -> None:
@@ -128,7 +142,7 @@ def test_a_socket_that_is_not_busy_stays_watched(world: World) -> None:
 
 
 def test_a_closed_reader_reads_no_more(world: World) -> None:
-    world.run(20, 10)
+    world.run(40, 10)
     assert world.loop.timers
     world.reader.close()
     before = world.reads
