@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from quicedge.client_auth.rules import Identity
 from quicedge.filters import Filter, Request, Response
 from quicedge.http.message import Field, HttpVersion
 from quicedge.http.message import Request as EdgeRequest
@@ -38,6 +39,7 @@ class TestClient:
     address: tuple[str, int] | None = ("192.0.2.1", 50000)
     local_address: tuple[str, int] | None = ("198.51.100.1", 443)
     http_version: bytes = b"3"
+    identity: Identity | None = None
     early_data: bool = False
     tls: TlsFacts = field(
         default_factory=lambda: TlsFacts(

@@ -226,17 +226,25 @@ def _protocols(workers: list[Metrics]) -> Iterator[Metric]:
 def _tls(workers: list[Metrics]) -> Iterator[Metric]:
     groups: Counter[tuple[str, ...]] = Counter()
     certificates: Counter[tuple[str, ...]] = Counter()
+    verdicts: Counter[tuple[str, ...]] = Counter()
     retries: Counter[tuple[str, ...]] = Counter()
     for worker in workers:
         for transport, found in worker.tls.items():
             for group, count in found.groups.items():
                 groups[transport.value, group] += count
+            for verdict, count in found.client_certificates.items():
+                verdicts[transport.value, verdict] += count
             for compression, count in found.certificates.items():
                 certificates[transport.value, compression] += count
             retries[(transport.value,)] += found.hello_retries
     yield _counter(
         "quicedge_tls_key_exchanges", "Completed handshakes, by key exchange group.",
         ["transport", "group"], groups,
+    )  # fmt: skip
+    yield _counter(
+        "quicedge_tls_client_certificates",
+        "Handshakes that asked the client for a certificate, by verdict.",
+        ["transport", "verdict"], verdicts,
     )  # fmt: skip
     yield _counter(
         "quicedge_tls_certificates_sent", "Certificates sent, by compression.",

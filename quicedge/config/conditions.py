@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from quicedge.config.networks import network_problems
 from quicedge.config.patterns import compile_pattern
 from quicedge.config.problems import Problem
-from quicedge.config.schema import Route
+from quicedge.config.schema import Route, TlsFacts
 
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _EXTENSION = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
@@ -43,8 +43,15 @@ def validate_conditions(where: str, route: Route) -> Iterator[Problem]:
     yield from network_problems(f"{where}.clients", route.clients)
     if route.tls is not None:
         tls = route.tls
-        if not tls.versions and not tls.server_names and tls.early_data is None:
+        if tls == TlsFacts():
             yield Problem(f"{where}.tls", "is empty; set versions, server_names or early_data")
+        for key in ("client_subjects", "client_names"):
+            values = getattr(tls, key)
+            for index, value in enumerate(values):
+                if value.startswith("~") and (problem := _pattern(value[1:])):
+                    yield Problem(f"{where}.tls.{key}[{index}]", problem)
+            if values and tls.client_certificate is False:
+                yield Problem(f"{where}.tls.{key}", "never matches with client_certificate = false")
 
 
 def _pattern(text: str) -> str | None:

@@ -177,6 +177,26 @@ MAX_SERVER_NAME: Final = 255
 MAX_AUTHORITY: Final = MAX_SERVER_NAME + 8
 """Bytes of an authority that is remembered: a server name and a port."""
 
+CLIENT_CHAIN_LENGTH: Final = 8
+"""Certificates in the chain of a client; private authorities have one intermediate or two. (A chain
+is also bounded by MAX_CRYPTO_OFFSET in QUIC, and on TCP by OpenSSL's 100 KB.)"""
+
+CLIENT_AUTHORITIES_SIZE: Final = 4096
+"""Bytes of the names of authorities that a client is told when it is asked for a certificate."""
+
+CLIENT_CRL_SIZE: Final = 4 * 1024 * 1024
+"""Bytes of a file of authorities or revocation lists (100,000 revoked certificates)."""
+
+CLIENT_REFUSALS_LOGGED: Final = 10
+"""Log lines per second and worker on refused certificates of clients; all are counted."""
+
+CLIENT_REVIEWS_PER_TICK: Final = 500
+"""Connections per second whose client certificates are judged again after a reload, 0.2 ms each."""
+
+TLS_HELLO_SIZE: Final = 64 * 1024
+"""Bytes of a ClientHello on TCP that are awaited where server names decide whether clients are
+asked for certificates; the rest of a longer one is OpenSSL's to judge."""
+
 AUTHORITIES_REMEMBERED: Final = 1024
 """Authorities for which the routes and the fields for origins are remembered, per worker."""
 

@@ -203,6 +203,10 @@ def _absolute(config: Config, directory: Path) -> Config:
         shared_keys=at(config.tls.shared_keys)
         if "://" not in (config.tls.shared_keys or "")
         else config.tls.shared_keys,
+        client_auth=[
+            replace(item, client_ca=at(item.client_ca), crl=[at(name) for name in item.crl])
+            for item in config.tls.client_auth
+        ],
         certificate_directories=[at(item) for item in config.tls.certificate_directories],
         certificates=[
             replace(item, cert=at(item.cert), key=at(item.key)) for item in config.tls.certificates

@@ -148,6 +148,27 @@ class Acme(_Section, frozen=True):
     on_demand: OnDemand | None = None
 
 
+class ClientAuthMode(StrEnum):
+    """What a client without a certificate gets."""
+
+    REQUEST = "request"
+    """It is served all the same."""
+    REQUIRE = "require"
+    """Its handshake is refused."""
+
+
+class ClientAuth(_Section, frozen=True):
+    """Certificates that clients prove who they are with."""
+
+    client_ca: str
+    """PEM bundle of the authorities that issue them."""
+    hosts: list[str] = field(default_factory=lambda: ["*"])
+    """Server names: exact ones, `*.example.com`, or `*`; the nearest one counts, as for routes."""
+    mode: ClientAuthMode = ClientAuthMode.REQUIRE
+    crl: list[str] = field(default_factory=list)
+    """PEM files of revocation lists, at least one of each authority."""
+
+
 class Tls(_Section, frozen=True):
     acme: Acme | None = None
     """Order certificates by ACME."""
@@ -156,6 +177,8 @@ class Tls(_Section, frozen=True):
     certificate_directories: list[str] = field(default_factory=list)
     """Directories of certificates: `NAME.pem` or `NAME.crt` with `NAME.key`, `tls.crt` with
     `tls.key`, `fullchain.pem` with `privkey.pem`, there or one level below."""
+    client_auth: list[ClientAuth] = field(default_factory=list)
+    """Hosts that ask clients for certificates."""
     groups: list[KeyExchangeGroup] = field(default_factory=lambda: list(USUAL_GROUPS))
     """Key exchange groups, in order of preference."""
     policy: TlsPolicy = TlsPolicy.INTERMEDIATE
@@ -397,6 +420,13 @@ class TlsFacts(_Section, frozen=True):
     """Names (SNI) that the client has connected to."""
     early_data: bool | None = None
     """Whether the request arrived in early data."""
+    client_certificate: bool | None = None
+    """Whether the client has proved who it is with a certificate."""
+    client_subjects: list[str] = field(default_factory=list)
+    """Subjects of its certificate (RFC 4514): `CN=device-7,O=Example`, or `~` and a regular
+    expression."""
+    client_names: list[str] = field(default_factory=list)
+    """Alternative names of its certificate: DNS names, URIs, email addresses; likewise."""
 
 
 class Route(_Section, frozen=True):
@@ -502,6 +532,9 @@ class Forwarding(_Section, frozen=True):
     """Send `Server-Timing` to clients: time in the edge, time of the origin, and the RTT."""
     underscores: bool = False
     """Origins distinguish `_` from `-` in field names: forward `x_forwarded_for` and the like."""
+    client_certificate: Literal["off", "leaf", "chain"] = "off"
+    """Send clients' verified certificates to origins: `Client-Cert`, with `chain` also
+    `Client-Cert-Chain` (RFC 9440)."""
     trace_context: bool = False
     """Continue or start `traceparent` (W3C Trace Context) and log it as `trace_id`."""
 

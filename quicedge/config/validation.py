@@ -249,11 +249,26 @@ def _tls(tls: Tls) -> Iterator[Problem]:
         if item.cert in seen:
             yield Problem(f"tls.certificates[{index}].cert", f"{item.cert} is listed twice")
         seen.add(item.cert)
+    yield from _client_auth(tls)
     if not tls.groups:
         yield Problem("tls.groups", "must not be empty: no client could connect")
     for index, group in enumerate(tls.groups):
         if group in tls.groups[:index]:
             yield Problem(f"tls.groups[{index}]", f"{group} is listed twice")
+
+
+def _client_auth(tls: Tls) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for index, entry in enumerate(tls.client_auth):
+        where = f"tls.client_auth[{index}]"
+        if not entry.hosts:
+            yield Problem(f"{where}.hosts", "must not be empty; omit the key for all hosts")
+        for at, host in enumerate(entry.hosts):
+            if problem := _host(host):
+                yield Problem(f"{where}.hosts[{at}]", f"{host!r}{problem}")
+            if host.lower() in seen:
+                yield Problem(f"{where}.hosts[{at}]", f"{host!r} is listed twice")
+            seen.add(host.lower())
 
 
 def _quic(config: Config, document: Document) -> Iterator[Problem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from quicedge.client_auth.rules import Identity
 from quicedge.downstream.authority import is_authoritative
 from quicedge.proxy.alt_svc import QuicSource
 from quicedge.proxy.client import TlsFacts, Transport
@@ -50,13 +51,18 @@ class Http3Client:
     @property
     def tls(self) -> TlsFacts:
         handshake = self._connection.handshake
-        group = handshake.group
+        group, identity = handshake.group, handshake.identity
         return TlsFacts(
             "TLSv1.3",
             handshake.cipher,
             group.name if group is not None else None,
             handshake.server_name,
+            identity.certificate if identity is not None else None,
         )
+
+    @property
+    def identity(self) -> Identity | None:
+        return self._connection.handshake.identity
 
     @property
     def early_data(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from quicedge.client_auth.rules import Identity
 from quicedge.downstream.authority import is_authoritative
 from quicedge.proxy.alt_svc import AltSvcSource
 from quicedge.proxy.client import TlsFacts, Transport
@@ -43,9 +44,18 @@ class TcpClient:
     @property
     def tls(self) -> TlsFacts:
         connection = self._connection
+        identity = connection.identity
         return TlsFacts(
-            connection.tls_version, connection.cipher, connection.group, connection.server_name
+            connection.tls_version,
+            connection.cipher,
+            connection.group,
+            connection.server_name,
+            identity.certificate if identity is not None else None,
         )
+
+    @property
+    def identity(self) -> Identity | None:
+        return self._connection.identity
 
     @property
     def early_data(self) -> bool:

@@ -23,13 +23,17 @@ HOP_BY_HOP = frozenset(
 (section 6.6.2)."""
 
 SET_BY_EDGE = frozenset(
-    (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"early-data")
-)
+    (
+        b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"early-data",
+        b"client-cert", b"client-cert-chain",
+    )
+)  # fmt: skip
 """Fields in which the edge describes the client and its request."""
 
-_FORWARDING_PREFIX = b"x-forwarded"
+_PREFIXES = (b"x-forwarded", b"x-ssl-client", b"ssl-client", b"x-client-cert")
 """Covers X-Forwarded-Port, -Prefix, -Server, -Ssl, -By, -Scheme, X-Forwarded and any others that
-frameworks trust as set by a proxy."""
+frameworks trust as set by a proxy; and what proxies say of clients' certificates:
+X-SSL-Client-Verify, -Cert, -DN, X-Client-Cert."""
 
 CLAIMED_BY_PROXIES = frozenset(
     (
@@ -84,7 +88,7 @@ class Reserved:
             return False
         if not self.tell_underscores:
             name = hyphenated(name)
-        return name in _RESERVED or name in self.further or name.startswith(_FORWARDING_PREFIX)
+        return name in _RESERVED or name in self.further or name.startswith(_PREFIXES)
 
     def pass_trailers(self, trailers: Sequence[Field]) -> Fields:
         """Request trailers without fields that origins might mistake for header fields."""

@@ -32,7 +32,8 @@ def _outcome(exchange: Exchange) -> Outcome:
 def access_record(exchange: Exchange) -> AccessRecord:
     """The access-log record of an ended exchange."""
     request, origin, client = exchange.request, exchange.origin, exchange.client
-    transport = client.transport
+    transport, tls = client.transport, client.tls
+    certificate = tls.certificate
     agent = next((value for name, value in request.fields if name == b"user-agent"), None)
     return AccessRecord(
         method=_shown(_sent_method(exchange)),
@@ -59,7 +60,9 @@ def access_record(exchange: Exchange) -> AccessRecord:
         client=address_of(client),
         protocol=http_protocol(client.http_version),
         quic_version=transport.version,
-        tls_group=client.tls.group,
+        tls_group=tls.group,
+        client_subject=_shown(certificate.subject.encode()) if certificate is not None else None,
+        client_fingerprint=certificate.fingerprint if certificate is not None else None,
         connection_id=transport.connection_id,
         stream_id=exchange.stream_id,
         smoothed_rtt=transport.smoothed_rtt,

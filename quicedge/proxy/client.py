@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
+from quicedge.client_auth.certificate import ClientCertificate
+from quicedge.client_auth.rules import Identity
 from quicedge.config.host_port import HostPort
 from quicedge.proxy.alt_svc import AltSvcSource
 from quicedge.shares import Client
@@ -49,6 +51,8 @@ class TlsFacts(NamedTuple):
     """Of the key exchange, by its registered name: `X25519MLKEM768`."""
     server_name: str | None = None
     """The name (SNI) that the client asked for."""
+    certificate: ClientCertificate | None = None
+    """What the client has proved who it is with."""
 
 
 class ClientInfo(Protocol):
@@ -76,6 +80,10 @@ class ClientInfo(Protocol):
     @property
     def tls(self) -> TlsFacts:
         """Facts of its TLS connection."""
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who it has proved to be; None: its host asks nobody for a certificate."""
 
     @property
     def early_data(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from quicedge.config.filterlimits import MATCHED_LENGTH
 from quicedge.config.patterns import compile_pattern
-from quicedge.config.schema import Route
+from quicedge.config.schema import Route, TlsFacts
 from quicedge.http.message import Request
 from quicedge.proxy.client import ClientInfo, host_of
 from quicedge.shares.prefixes import Networks, packed
@@ -90,6 +90,42 @@ def _tls_conditions(route: Route) -> Iterator[Condition]:
         yield Condition(
             "early data" if wanted else "no early data", lambda a: a.client.early_data is wanted
         )
+    yield from _certificate_conditions(tls)
+
+
+def _certificate_conditions(tls: TlsFacts) -> Iterator[Condition]:
+    if tls.client_certificate is not None:
+        wanted = tls.client_certificate
+        yield Condition(
+            "client certificate" if wanted else "no client certificate",
+            lambda a: (a.client.tls.certificate is not None) is wanted,
+        )
+    if tls.client_subjects:
+        subjects = [_matcher(text) for text in tls.client_subjects]
+        yield Condition(
+            f"client subject {_either(tls.client_subjects)}",
+            lambda a: (
+                (certificate := a.client.tls.certificate) is not None
+                and any(matches(certificate.subject) for matches in subjects)
+            ),
+        )
+    if tls.client_names:
+        names = [_matcher(text) for text in tls.client_names]
+        yield Condition(
+            f"client name {_either(tls.client_names)}",
+            lambda a: (
+                (certificate := a.client.tls.certificate) is not None
+                and any(matches(name) for matches in names for name in certificate.names)
+            ),
+        )
+
+
+def _matcher(text: str) -> Callable[[str], bool]:
+    """`~pattern`, which matches the whole of a value, or the value itself."""
+    if not text.startswith("~"):
+        return lambda value: value == text
+    pattern = compile_pattern(f"^(?:{text[1:]})$")
+    return lambda value: _finds(pattern, value.encode())
 
 
 def _either(names: list[Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from quicedge.client_auth.rules import ClientAuth
 from quicedge.config.limits import RETRY_AFTER
 from quicedge.config.schema import Config
 from quicedge.http.message import Field, Request, Response
@@ -70,6 +71,8 @@ class Gateway:
         self.now = clock
         self.date = date
         self.tunnels = Tunnels(policy, self.metrics)
+        self.client_auth: ClientAuth | None = None
+        """The hosts that ask clients for certificates; None: none does."""
         self._spans = spans
         self._router = Router(())
         self._upstreams: Mapping[str, AnyUpstream] = {}
@@ -116,7 +119,11 @@ class Gateway:
     def handle(self, request: Request, downstream: Downstream, client: ClientInfo) -> Exchange:
         """Accept a request: answer it, or forward it to its upstream."""
         exchange = self._accept(request, downstream, client)
-        if not client.is_authoritative(host_of(request.authority)):
+        host = host_of(request.authority)
+        auth = self.client_auth
+        if not client.is_authoritative(host) or (
+            auth is not None and not auth.admits(client.identity, host)
+        ):
             # RFC 9110 section 15.5.20: this connection may not carry requests for that name.
             exchange.refuse(421, Outcome.MISDIRECTED)
         elif (own := local_reply(request)) is not None:

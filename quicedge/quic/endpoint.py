@@ -11,6 +11,7 @@ import structlog
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.packet import encode_quic_retry, encode_quic_version_negotiation
 
+from quicedge.client_auth.rules import ClientAuth
 from quicedge.config import limits
 from quicedge.config.schema import Quic
 from quicedge.quic.admission import Admission, Decision, Verdict
@@ -84,6 +85,8 @@ class EndpointSettings:
     quic: Quic
     groups: Sequence[Group] = DEFAULT_GROUPS
     """Key exchange groups, most preferred first."""
+    client_auth: ClientAuth | None = None
+    """The hosts that ask clients for certificates; None: none does."""
     early_data_terms: bytes | None = None
     """Digest of all limits that apply to 0-RTT data; None rejects 0-RTT."""
     preferred_address: Callable[[Any], PreferredAddress | None] | None = None
@@ -473,6 +476,7 @@ class Endpoint:
             handshake_timeout=settings.quic.handshake_timeout,
             certificates=self.certificates,
             groups=settings.groups,
+            client_auth=settings.client_auth,
             tickets=self._tickets,
             address_validated=address_validated,
             make_token=self._make_token,

@@ -9,6 +9,8 @@ from aioquic import tls
 from aioquic.buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
 
+from quicedge.client_auth.rules import Identity
+from quicedge.client_auth.verdict import RefusedError
 from quicedge.quic.errors import ErrorCode, TransportError
 from quicedge.quic.frames import Epoch, FrameType
 from quicedge.quic.key_exchange import Group
@@ -33,6 +35,8 @@ class ClientTls:
     group: Group | None = None
     hello_retried = False
     compression: str | None = None
+    identity: Identity | None = None
+    refused: RefusedError | None = None
     signature: str | None = None
     early_data_use = None
     alpn_offered: list[bytes] | None = None

@@ -13,10 +13,12 @@ import hmac
 import struct
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from aioquic import tls
 
+from quicedge.client_auth.rules import ClientAuth, Identity, Rule
+from quicedge.client_auth.verdict import RefusedError, Verdict
 from quicedge.quic import client_hello as client
 from quicedge.quic.anti_replay import REGISTER_LENGTH, EarlyDataGuard, EarlyDataUse, stated_age
 from quicedge.quic.client_hello import (
@@ -25,6 +27,11 @@ from quicedge.quic.client_hello import (
     ClientHello,
     OfferedPsk,
     read_client_hello,
+)
+from quicedge.quic.client_proof import (
+    certificate_request,
+    check_proof,
+    read_certificate_message,
 )
 from quicedge.quic.errors import ErrorCode, TransportError
 from quicedge.quic.frames import Epoch, FrameType
@@ -77,10 +84,20 @@ class AlertUnrecognizedName(tls.Alert):
     description = tls.AlertDescription.unrecognized_name
 
 
+class AlertClientCertificate(tls.Alert):
+    """The client's certificate, or the lack of it, is not accepted."""
+
+    def __init__(self, refused: RefusedError) -> None:
+        super().__init__(f"Client certificate: {refused}")
+        self.description = tls.AlertDescription(refused.verdict.alert)
+
+
 class _State(Enum):
     EXPECT_HELLO = 0
-    EXPECT_FINISHED = 1
-    COMPLETE = 2
+    EXPECT_CERTIFICATE = 1
+    EXPECT_CERTIFICATE_VERIFY = 2
+    EXPECT_FINISHED = 3
+    COMPLETE = 4
 
 
 class _Retried(NamedTuple):
@@ -132,9 +149,10 @@ class ServerTls:
         random: Callable[[int], bytes],
         tickets: Tickets | None = None,
         early_data: tuple[EarlyDataGuard, bytes] | None = None,
+        client_auth: ClientAuth | None = None,
     ) -> None:
         """`groups`: most preferred first. `early_data`: the replay guard and its stamp in tickets;
-        None rejects 0-RTT data."""
+        None rejects 0-RTT data. `client_auth`: the hosts that ask clients for certificates."""
         self._hooks = hooks
         self._store = certificates
         self._alpn_protocols = alpn_protocols
@@ -143,6 +161,16 @@ class ServerTls:
         self._random = random
         self._tickets = tickets
         self._early_data = early_data
+        self._client_auth = client_auth
+        self._rule: Rule | None = None
+        """That of the host: whether the client is asked for a certificate."""
+        self._receiving_secret = b""
+        self._client_chain: list[bytes] = []
+        """What the client claims to be, until it has proved it."""
+        self.identity: Identity | None = None
+        """Who the client has proved to be, on a host with a rule."""
+        self.refused: RefusedError | None = None
+        """Why the client's certificate was not accepted."""
         self._state = _State.EXPECT_HELLO
         self._received = b""
         self._now = 0.0
@@ -212,6 +240,18 @@ class ServerTls:
             and epoch is Epoch.HANDSHAKE
         ):
             self._handle_finished(message, out)
+        elif (
+            self._state is _State.EXPECT_CERTIFICATE
+            and kind == tls.HandshakeType.CERTIFICATE
+            and epoch is Epoch.HANDSHAKE
+        ):
+            self._handle_certificate(message)
+        elif (
+            self._state is _State.EXPECT_CERTIFICATE_VERIFY
+            and kind == tls.HandshakeType.CERTIFICATE_VERIFY
+            and epoch is Epoch.HANDSHAKE
+        ):
+            self._handle_certificate_verify(message)
         else:
             raise tls.AlertUnexpectedMessage(f"Unexpected TLS message of type {kind}")
 
@@ -231,7 +271,11 @@ class ServerTls:
         if self._retried is not None:
             self._retried.check_answer(hello, suite)
         parameters = self._hooks.on_peer_parameters(_parameters_of(hello), self.alpn)
-        if not self._resume(hello, message, suite):
+        if self._client_auth is not None:
+            self._rule = self._client_auth.rule_for(hello.server_name)
+        # A client proves who it is anew in each handshake: a ticket would still be good when its
+        # certificate is revoked, or was issued before there was a rule.
+        if self._rule is not None or not self._resume(hello, message, suite):
             self._key_schedule = KeySchedule(suite)
             self._key_schedule.extract(None)
             self._key_schedule.update_hash(self._transcript_before + message)
@@ -246,6 +290,8 @@ class ServerTls:
         hooks.on_secret(Epoch.HANDSHAKE, suite, sending, sending=True)
         hooks.on_secret(Epoch.HANDSHAKE, suite, receiving, sending=False)
         self._send(out, Epoch.HANDSHAKE, self._encrypted_extensions(parameters))
+        if self._rule is not None:
+            self._send(out, Epoch.HANDSHAKE, certificate_request(self._rule.verifier.authorities))
         if not self.resumed:
             self.compression, chain = certificate.message_for(hello.certificate_compression or ())
             self._send(out, Epoch.HANDSHAKE, chain)
@@ -256,16 +302,54 @@ class ServerTls:
         hooks.on_secret(Epoch.ONE_RTT, suite, schedule.derive_secret(b"s ap traffic"), sending=True)
         # RFC 9001 section 5.7: 1-RTT packets are not read before the handshake is complete.
         self._application_secret = schedule.derive_secret(b"c ap traffic")
-        self._expected_finished = _finished(schedule, receiving)
+        self._receiving_secret = receiving
+        if self._rule is None:
+            self._expect_finished()
+        else:
+            self._state = _State.EXPECT_CERTIFICATE
+
+    def _expect_finished(self) -> None:
+        schedule = self._key_schedule
+        self._expected_finished = _finished(schedule, self._receiving_secret)
         schedule.update_hash(self._expected_finished)
         self._state = _State.EXPECT_FINISHED
+
+    def _handle_certificate(self, message: bytes) -> None:
+        rule = self._rule
+        assert rule is not None
+        self._client_chain = read_certificate_message(message)
+        self._key_schedule.update_hash(message)
+        if self._client_chain:
+            self._state = _State.EXPECT_CERTIFICATE_VERIFY
+            return
+        if rule.is_required:
+            self._refuse(RefusedError(Verdict.REQUIRED, "none was sent"))
+        self.identity = Identity(rule, self.server_name)
+        self._expect_finished()
+
+    def _handle_certificate_verify(self, message: bytes) -> None:
+        rule = self._rule
+        assert rule is not None
+        signed = self._key_schedule.certificate_verify_data(tls.CLIENT_CONTEXT_STRING)
+        try:
+            check_proof(message, self._client_chain[0], signed)
+            certificate = rule.verifier.verify(self._client_chain)
+        except RefusedError as refused:
+            self._refuse(refused)
+        self._key_schedule.update_hash(message)
+        self.identity = Identity(rule, self.server_name, certificate)
+        self._expect_finished()
+
+    def _refuse(self, refused: RefusedError) -> NoReturn:
+        self.refused = refused
+        raise AlertClientCertificate(refused)
 
     def _handle_finished(self, message: bytes, out: Messages) -> None:
         if not hmac.compare_digest(message, self._expected_finished):
             raise tls.AlertDecryptError("Finished does not verify")
         suite = self._key_schedule.cipher_suite
         self._hooks.on_secret(Epoch.ONE_RTT, suite, self._application_secret, sending=False)
-        if self._tickets is not None and self._takes_psk:
+        if self._tickets is not None and self._takes_psk and self._rule is None:
             out.append((Epoch.ONE_RTT, self._new_session_ticket(self._tickets)))
         self._state = _State.COMPLETE
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import structlog
 
+from quicedge.client_auth.material import ClientAuthError, read_client_auth
 from quicedge.config.changes import changes
 from quicedge.config.limits import WORKER_FAILED_STARTS
 from quicedge.config.schema import Config
@@ -142,14 +143,19 @@ class CurrentSettings:
         """
         async with self._lock:
             certificates = self.settings.certificates
+            client_auth = self.settings.client_auth
             if files:
                 try:
                     certificates = read_certificates(self.config.tls)
-                except CertificateError as error:
+                    client_auth = read_client_auth(self.config.tls)
+                except (CertificateError, ClientAuthError) as error:
                     log.error("certificates not replaced", error=str(error))
                     return
             settings = msgspec.structs.replace(
-                self.settings, certificates=certificates, managed=self._managed()
+                self.settings,
+                certificates=certificates,
+                client_auth=client_auth,
+                managed=self._managed(),
             )
             await self._refresh(settings, "certificates not replaced")
 
@@ -179,6 +185,8 @@ class CurrentSettings:
         for item in new.certificates:
             if item.cert_file in known and item != known[item.cert_file]:
                 found.append(f"tls.certificates: {item.cert_file}: content changed")
+        if new.client_auth != old.client_auth and new.config.tls == old.config.tls:
+            found.append("tls.client_auth: content of its files changed")
         if new.shared_keys != old.shared_keys and new.config.tls == old.config.tls:
             found.append(f"tls.shared_keys: {new.config.tls.shared_keys}: content changed")
         if new.fleet != old.fleet and new.config.fleet == old.config.fleet:

@@ -23,6 +23,10 @@ def signature(tls: Tls) -> Signature:
         (path, _version(path))
         for files in certificate_files(tls)
         for path in (files.cert, files.key)
+    ) + tuple(
+        (path, _version(path))
+        for entry in tls.client_auth
+        for path in (entry.client_ca, *entry.crl)
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from quicedge.client_auth.material import ClientAuthError, read_client_auth
 from quicedge.config.certificate_files import certificate_files, has_certificates
 from quicedge.config.changes import with_passwords
 from quicedge.config.limits import MAX_WORKERS, WORKER_START_TIMEOUT
@@ -57,6 +58,10 @@ def read_settings(config: Config) -> Settings:
     if sources and not found and config.tls.acme is None:
         raise ReloadError("tls: no certificate is found in the files and directories configured")
     try:
+        client_auth = read_client_auth(config.tls)
+    except ClientAuthError as error:
+        raise ReloadError(str(error)) from error
+    try:
         path = config.tls.shared_keys
         # Those of a store change by themselves (`supervisor.key_rotation`).
         shared = None if path is None or is_store(path) else read_shared_keys(path)
@@ -66,7 +71,13 @@ def read_settings(config: Config) -> Settings:
         fleet = read_identity(config.fleet)
     except FleetIdentityError as error:
         raise ReloadError(str(error)) from error
-    return Settings(config=config, certificates=found, shared_keys=shared, fleet=fleet)
+    return Settings(
+        config=config,
+        certificates=found,
+        client_auth=client_auth,
+        shared_keys=shared,
+        fleet=fleet,
+    )
 
 
 def number_of_workers(config: Config) -> int:

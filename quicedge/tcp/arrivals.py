@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
+from quicedge.client_auth.verdict import RefusedError
 from quicedge.config.acmelimits import ON_DEMAND_HELD
 from quicedge.config.host_port import HostPort
 from quicedge.config.limits import HANDSHAKE_GRACE, REFUSAL_LOG_INTERVAL
@@ -29,6 +30,9 @@ log = structlog.get_logger("quicedge.tcp")
 
 MakeSession = Callable[[TcpConnection], Session | None]
 """Makes the session of an established connection; None: there is no protocol in common."""
+
+OnRefused = Callable[[RefusedError, HostPort, str | None], None]
+"""Told why a client's certificate was not accepted, with its address and the name it asked for."""
 
 AnswerPlain = Callable[[bytes], bytes | None]
 """What to answer to a client that begins with these bytes instead of TLS; None: nothing."""
@@ -70,6 +74,7 @@ class Arrivals:
         self.counters: Counter[str] = Counter()
         """`accepted`, `completed`, `validations`, `failed_*`, `refused_*`."""
         self.plain = plain
+        self.on_refused: OnRefused = lambda refused, remote, name: None
         self.may_come: Callable[[str], bool] = lambda name: False
         """Whether there may soon be a certificate for a name that has none."""
         self._waiting: dict[TlsTransport, str] = {}
@@ -257,7 +262,10 @@ class Arrivals:
     def failed(self, transport: TlsTransport, failure: HandshakeFailure) -> None:
         if transport in self._open:
             self.counters[f"failed_{failure.value}"] += 1
-            self._handshake_over(transport, self._all[transport])
+            arrival = self._all[transport]
+            self._handshake_over(transport, arrival)
+            if transport.refused is not None:
+                self.on_refused(transport.refused, arrival.remote, transport.tls.server_name)
 
     def lost(self, transport: TlsTransport) -> None:
         if transport in self._open:  # aborted, and counted by reason

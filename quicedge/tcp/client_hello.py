@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+_SERVER_NAME = 0
+"""ExtensionType (RFC 6066 section 3)."""
 _ALPN = 16
 """ExtensionType (RFC 7301 section 3.1)."""
 _RECORD_HEADER = 5
@@ -18,7 +20,31 @@ def offered_protocols(data: bytes | bytearray) -> Sequence[bytes]:
     `data`: what the client sent, from its first byte, and at least the ClientHello; OpenSSL has
     found no fault with it.
     """
-    hello = _first_message(data)
+    body = _extension(first_message(data), _ALPN)
+    try:
+        return () if body is None else _names(body[2:])
+    except IndexError:
+        return ()
+
+
+def asked_name(hello: bytes) -> str | None:
+    """The server name (SNI) in a ClientHello message; None without one, or none that can be read.
+
+    OpenSSL has not seen it yet: nothing may rely on that it will read the same.
+    """
+    body = _extension(hello, _SERVER_NAME)
+    if body is None or len(body) < _NAME_AT or body[2]:
+        return None
+    size = _uint16(body, 3)
+    name = body[_NAME_AT : _NAME_AT + size]
+    return name.decode("ascii") if name and name.isascii() else None
+
+
+_NAME_AT = 5
+"""After the length of the list, the type of the name and its length."""
+
+
+def _extension(hello: bytes, wanted: int) -> bytes | None:
     try:
         at = _SESSION_ID_AT
         at += 1 + hello[at]  # session ID
@@ -28,16 +54,17 @@ def offered_protocols(data: bytes | bytearray) -> Sequence[bytes]:
         while at < len(hello):
             kind, size = _uint16(hello, at), _uint16(hello, at + 2)
             at += 4
-            if kind == _ALPN:
-                return _names(hello[at + 2 : at + size])
+            if kind == wanted:
+                return hello[at : at + size]
             at += size
     except IndexError:
         pass
-    return ()
+    return None
 
 
-def _first_message(data: bytes | bytearray) -> bytes:
-    """The handshake message that begins a connection; it may span several records."""
+def first_message(data: bytes | bytearray) -> bytes:
+    """The handshake message that begins a connection, which may span several records; empty if it
+    is not complete."""
     message = bytearray()
     at = 0
     while at + _RECORD_HEADER <= len(data):

@@ -9,7 +9,7 @@ from quicedge.config.host_port import HostPort
 from quicedge.config.limits import TCP_INFO_AGE
 from quicedge.shares import Client
 from quicedge.tcp.info import TcpInfo, congestion_control, read_info, read_rtt, unacknowledged
-from quicedge.tcp.tls import Certificate
+from quicedge.tcp.tls import Certificate, identity_of
 from quicedge.tcp.transport import TlsTransport
 
 
@@ -18,7 +18,8 @@ class TcpConnection:
 
     __slots__ = (
         "_clock", "_info", "_info_at", "_local", "_socket", "alpn", "created_at",
-        "handshake_seconds", "id", "listener", "remote", "share", "syn_rtt", "transport",
+        "handshake_seconds", "id", "identity", "listener", "remote", "share", "syn_rtt",
+        "transport",
     )  # fmt: skip
 
     def __init__(
@@ -44,6 +45,8 @@ class TcpConnection:
         """The client that its resources are charged to."""
         self.alpn = transport.tls.selected_alpn_protocol()
         """None: the client offered none of ours."""
+        self.identity = identity_of(transport.tls)
+        """Who the client has proved to be; None: it was not asked."""
         self.created_at = created_at
         self.handshake_seconds = clock() - created_at
         """From accepting it to the end of the handshake."""

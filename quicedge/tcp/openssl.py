@@ -1,5 +1,5 @@
-"""What OpenSSL can do and Python's `ssl` does not offer: session tickets under keys of our own, and
-lists of key exchange groups.
+"""What OpenSSL can do and Python's `ssl` does not offer: session tickets under keys of our own,
+lists of key exchange groups, and requests for clients' certificates that name authorities.
 
 Contexts of `ssl` seal tickets with random keys: a client resumes in the process that issued its
 ticket, and nowhere else. `SharedTickets` sets the keys, by functions of the very libssl that `_ssl`
@@ -20,13 +20,13 @@ import functools
 import os
 import ssl
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
 
 from quicedge.config.groups import HYBRIDS
-from quicedge.config.limits import FLEET_KEYS
+from quicedge.config.limits import CLIENT_AUTHORITIES_SIZE, FLEET_KEYS
 from quicedge.tcp.ticket_keys import NAME_SIZE, TicketKey, TicketKeys
 
 _IV_SIZE = 16
@@ -35,6 +35,8 @@ _SET_TICKET_KEYS = 59
 """SSL_CTRL_SET_TLSEXT_TICKET_KEYS: name, HMAC key and AES key."""
 _SET_GROUPS = 92
 """SSL_CTRL_SET_GROUPS_LIST: names, joined by colons."""
+_SET_SESSION_CACHE = 44
+"""SSL_CTRL_SET_SESS_CACHE_MODE; 0 is off."""
 _FIRST_WITH_MLKEM = (3, 5)
 _OCTET_STRING, _UTF8_STRING = 5, 4
 """Types of OSSL_PARAM (OSSL_PARAM(3))."""
@@ -89,6 +91,9 @@ def _library() -> ctypes.CDLL:
             ("TLS_server_method", pointer, ()),
             ("SSL_CTX_ctrl", ctypes.c_long, (pointer, integer, ctypes.c_long, pointer)),
             ("SSL_CTX_set_tlsext_ticket_key_evp_cb", integer, (pointer, pointer)),
+            ("d2i_X509", pointer, (pointer, pointer, ctypes.c_long)),
+            ("X509_free", None, (pointer,)),
+            ("SSL_CTX_add_client_CA", integer, (pointer, pointer)),
             ("EVP_CIPHER_fetch", pointer, (pointer, ctypes.c_char_p, ctypes.c_char_p)),
             ("EVP_EncryptInit_ex", integer, (pointer,) * 3 + (ctypes.c_char_p, pointer)),
             ("EVP_DecryptInit_ex", integer, (pointer,) * 3 + (ctypes.c_char_p, pointer)),
@@ -151,6 +156,22 @@ def set_groups(context: ssl.SSLContext, names: Iterable[str]) -> None:
 
 _OPENSSL_NAMES = {"x25519": "X25519", "x448": "X448"}
 """Where they differ from the registered ones."""
+
+
+def finish_asking(context: ssl.SSLContext, authorities: Sequence[bytes]) -> None:
+    """Name the authorities (DER) in requests for clients' certificates, so that browsers know what
+    to offer, and remember no sessions (of TLS 1.2); raises UnsupportedError."""
+    library = _library()
+    pointer = _pointer(library, context)
+    library.SSL_CTX_ctrl(pointer, _SET_SESSION_CACHE, 0, None)
+    if sum(map(len, authorities)) > CLIENT_AUTHORITIES_SIZE:
+        return
+    for der in authorities:
+        start = ctypes.c_char_p(der)
+        certificate = library.d2i_X509(None, ctypes.byref(start), len(der))
+        if certificate:
+            library.SSL_CTX_add_client_CA(pointer, certificate)
+            library.X509_free(certificate)
 
 
 class SharedTickets:

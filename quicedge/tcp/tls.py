@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import _ssl
 import os
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache, cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from quicedge.client_auth.certificate import ClientCertificate
+from quicedge.client_auth.rules import ClientAuth, Identity, Rule
+from quicedge.client_auth.verdict import RefusedError, Verdict, verdict_of_openssl
 from quicedge.config.groups import USUAL_GROUPS
 from quicedge.config.schema import TlsPolicy
-from quicedge.tcp.client_hello import offered_protocols
-from quicedge.tcp.openssl import SharedTickets, UnsupportedError, prove, set_groups
+from quicedge.tcp.client_hello import asked_name, first_message, offered_protocols
+from quicedge.tcp.openssl import SharedTickets, UnsupportedError, finish_asking, prove, set_groups
 from quicedge.tcp.ticket_keys import TicketKeys
 
 log = structlog.get_logger("quicedge.tcp")
@@ -76,6 +82,8 @@ class ServerSide(ssl.SSLObject):
     """What was received of its ClientHello, as long as there are validations."""
     is_refused = False
     """There is no certificate for the name that it asks for."""
+    rule: Rule | None = None
+    """Whether it is asked for a certificate of its own."""
 
 
 class Validations:
@@ -119,9 +127,10 @@ class ServerContexts:
         validations: Validations | None = None,
         groups: Sequence[str] | None = None,
         policy: TlsPolicy = TlsPolicy.INTERMEDIATE,
+        client_auth: ClientAuth | None = None,
     ) -> None:
         """Raises TlsError. `alpn`: protocols in order of preference; `groups`: key exchange groups,
-        likewise, None: OpenSSL's own.
+        likewise, None: OpenSSL's own. `client_auth`: the hosts that ask clients for certificates.
 
         Contexts of `previous` for unchanged certificates are used again. Without `tickets` each
         has ticket keys of its own, and sessions resume only as long as it is `default`.
@@ -133,6 +142,11 @@ class ServerContexts:
         self._validations = Validations() if validations is None else validations
         self._groups = groups
         self._policy = policy
+        self.client_auth = client_auth
+        self._authenticating: dict[tuple[int, int], ssl.SSLContext] = {}
+        """By rule and certificate, each built when it is first needed."""
+        for rule in () if client_auth is None else client_auth.rules:
+            self._authenticating_context(rule, store.default)
         kept = previous.by_content if previous is not None and previous.matches(self) else {}
         self.by_content: dict[tuple[bytes, bytes], ssl.SSLContext] = {}
         self._contexts = {
@@ -185,7 +199,10 @@ class ServerContexts:
     def wrap(
         self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, hello: bytes | bytearray = b""
     ) -> ServerSide:
-        """The TLS state of a new connection; `hello`: its first bytes, as far as they came."""
+        """The TLS state of a new connection; `hello`: its first bytes, as far as they came; where
+        there is `client_auth`, the whole ClientHello."""
+        if self.client_auth is not None and (rule := self._rule_of(hello)) is not None:
+            return self._wrap_authenticating(rule, incoming, outgoing, hello)
         older = self._tickets is not None and self._tickets.is_older(hello)
         context = self._for_older_tickets if older else self.default
         tls: ServerSide = context.wrap_bio(incoming, outgoing, server_side=True)  # type: ignore[assignment]
@@ -203,6 +220,60 @@ class ServerContexts:
         self._prepare(context)
         return context
 
+    def _rule_of(self, hello: bytes | bytearray) -> Rule | None:
+        """The rule of the host that a client asks for, unless it is an issuer that validates."""
+        assert self.client_auth is not None
+        if self._validations and list(offered_protocols(hello)) == [ACME_TLS.encode()]:
+            return None
+        return self.client_auth.rule_for(asked_name(first_message(hello)))
+
+    def _wrap_authenticating(
+        self,
+        rule: Rule,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        hello: bytes | bytearray,
+    ) -> ServerSide:
+        # OpenSSL takes from the context of the start whether to ask for a certificate: another one
+        # that is chosen during the handshake comes too late.
+        certificate = self._store.select(asked_name(first_message(hello)))
+        context = self._authenticating_context(rule, certificate)
+        tls: ServerSide = context.wrap_bio(incoming, outgoing, server_side=True)  # type: ignore[assignment]
+        tls.rule = rule
+        tls.certificate = certificate
+        return tls
+
+    def _authenticating_context(
+        self, rule: Rule, certificate: Certificate | None
+    ) -> ssl.SSLContext:
+        """A context that asks clients for certificates; raises TlsError.
+
+        It issues no tickets, and knows no keys of those that others issue: clients prove who they
+        are in each handshake.
+        """
+        key = id(rule), id(certificate)
+        context = self._authenticating.get(key)
+        if context is None:
+            context = self._authenticating[key] = self._new_context(certificate)
+            _ask_for_certificates(context, rule)
+            context.sni_callback = self._select_authenticating
+            context.sslobject_class = ServerSide
+        return context
+
+    def _select_authenticating(
+        self, tls: ssl.SSLObject, name: str | None, _: ssl.SSLContext
+    ) -> int | None:
+        assert isinstance(tls, ServerSide)
+        assert self.client_auth is not None
+        tls.server_name = name
+        if (
+            tls.certificate is not None
+            and self._store.select(name) is tls.certificate
+            and self.client_auth.rule_for(name) is tls.rule
+        ):
+            return None
+        return _refuse_name(tls, name)
+
     def _select(self, tls: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> int | None:
         assert isinstance(tls, ServerSide)
         tls.server_name = name
@@ -211,18 +282,24 @@ class ServerContexts:
             if validation is not None:
                 tls.context = validation
                 return None
+        if self.client_auth is not None and self.client_auth.rule_for(name) is not None:
+            # We have read another name than OpenSSL: nobody would be asked for a certificate.
+            return _refuse_name(tls, name)
         certificate = self._store.select(name)
         if certificate is None:
-            tls.is_refused = True
-            if name is None:
-                # RFC 8446 section 9.2: servers that require the extension SHOULD say so.
-                return _MISSING_EXTENSION
-            return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+            return _refuse_name(tls, name)
         tls.certificate = certificate
         context = self._contexts[id(certificate)]
         if context is not self.default:
             tls.context = context
         return None
+
+
+def _refuse_name(tls: ServerSide, name: str | None) -> int:
+    """The alert for a client that asks for a host which is not served."""
+    tls.is_refused = True
+    # RFC 8446 section 9.2: servers that require the extension SHOULD say so.
+    return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME if name is not None else _MISSING_EXTENSION
 
 
 def shared_tickets(keys: TicketKeys, certificate: Certificate) -> SharedTickets | None:
@@ -285,6 +362,62 @@ def _context(
 def _warn_of_groups(reason: str) -> None:
     """The default groups are not worth refusing to serve."""
     log.warning("key exchange groups on TCP are OpenSSL's own", reason=reason)
+
+
+def _ask_for_certificates(context: ssl.SSLContext, rule: Rule) -> None:
+    """Have clients' certificates verified as `client_auth.verifier` does."""
+    context.verify_mode = ssl.CERT_REQUIRED if rule.is_required else ssl.CERT_OPTIONAL
+    context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+    if rule.pem.crl:
+        context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_CHAIN
+    context.set_ciphers(f"{_CIPHERS_TLS12}:@SECLEVEL=2")
+    context.options |= ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    fd = os.memfd_create("authorities", os.MFD_CLOEXEC)
+    with open(fd, "wb", closefd=True) as file:
+        file.write(rule.pem.ca + b"\n" + rule.pem.crl)
+        file.flush()
+        try:
+            context.load_verify_locations(f"/proc/self/fd/{fd}")
+        except ssl.SSLError as error:
+            message = f"OpenSSL refuses the authorities: {error.reason or error}"
+            raise TlsError(message, "tls.client_auth") from error
+    with suppress(UnsupportedError):  # it would be better, not right only then
+        finish_asking(
+            context, [item.public_bytes(Encoding.DER) for item in rule.verifier.authorities]
+        )
+
+
+def identity_of(tls: ServerSide) -> Identity | None:
+    """Who a client has proved to be in a complete handshake."""
+    if tls.rule is None:
+        return None
+    chain = _verified_chain(tls)
+    certificate = ClientCertificate(chain) if chain else None
+    return Identity(tls.rule, tls.server_name, certificate)
+
+
+def _verified_chain(tls: ssl.SSLObject) -> list[bytes]:
+    """In DER, the client's own certificate first."""
+    leaf = tls.getpeercert(binary_form=True)
+    if leaf is None:
+        return []
+    get: Any = getattr(tls, "get_verified_chain", None)
+    if get is not None:
+        return list(get())
+    # What Python 3.13 has made public.
+    inner: Any = tls._sslobj  # type: ignore[attr-defined]
+    return [item.public_bytes(_ssl.ENCODING_DER) for item in inner.get_verified_chain()]
+
+
+def refusal_of(error: ssl.SSLError) -> RefusedError | None:
+    """Why a client's certificate is not accepted, if that is what has ended a handshake."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        verdict = verdict_of_openssl(error.verify_code)
+        return RefusedError(verdict, error.verify_message)
+    if error.reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
+        return RefusedError(Verdict.REQUIRED, "none was sent")
+    return None
 
 
 def _load(context: ssl.SSLContext, certificate: Certificate) -> None:

@@ -16,18 +16,20 @@ from collections.abc import Callable, Iterable
 from enum import Enum, auto
 from typing import Any, Protocol, cast
 
+from quicedge.client_auth.verdict import RefusedError
 from quicedge.config.acmelimits import ON_DEMAND_HELLO_MAX
 from quicedge.config.limits import (
     TCP_CLOSE_CHECK,
     TCP_READ_SIZE,
     TCP_WRITE_HIGH,
     TCP_WRITE_LOW,
+    TLS_HELLO_SIZE,
     TLS_MAX_DISCARDED,
 )
-from quicedge.tcp.client_hello import offered_protocols
+from quicedge.tcp.client_hello import first_message, offered_protocols
 from quicedge.tcp.proxy_protocol import ProxyHeader, ProxyHeaderError, read_header
 from quicedge.tcp.server_hello import key_exchange
-from quicedge.tcp.tls import ServerContexts, ServerSide
+from quicedge.tcp.tls import ServerContexts, ServerSide, refusal_of
 
 _HANDSHAKE_RECORD = 0x16
 """Content type of the first record of every TLS connection (RFC 8446 section 5.1)."""
@@ -66,10 +68,17 @@ class HandshakeFailure(Enum):
     """There is no certificate for the name that it asks for."""
     NO_PROTOCOL = "no_protocol"
     """None of the client's application protocols (ALPN) is offered."""
+    CLIENT_CERTIFICATE = "client_certificate"
+    """Its certificate was not accepted, or it has none and needs one."""
 
 
 _ALERTED = frozenset(
-    {HandshakeFailure.PROTOCOL, HandshakeFailure.UNKNOWN_NAME, HandshakeFailure.NO_PROTOCOL}
+    {
+        HandshakeFailure.PROTOCOL,
+        HandshakeFailure.UNKNOWN_NAME,
+        HandshakeFailure.NO_PROTOCOL,
+        HandshakeFailure.CLIENT_CERTIFICATE,
+    }
 )
 """Failures of which the client gets an alert."""
 
@@ -118,6 +127,8 @@ class _State(Enum):
     """The PROXY header is not complete."""
     FIRST = auto()
     """Nothing was received."""
+    HELLO = auto()
+    """The ClientHello is not complete, and must be before TLS begins."""
     HANDSHAKE = auto()
     WAITING = auto()
     """There may soon be a certificate for the name that the client asks for."""
@@ -129,7 +140,7 @@ class _State(Enum):
     CLOSED = auto()
 
 
-_BEFORE = frozenset({_State.PROXY, _State.FIRST, _State.HANDSHAKE, _State.WAITING})
+_BEFORE = frozenset({_State.PROXY, _State.FIRST, _State.HELLO, _State.HANDSHAKE, _State.WAITING})
 """States in which a connection is not established."""
 
 _RECEIVING = frozenset({_State.OPEN, _State.HALF_CLOSED})
@@ -164,6 +175,8 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._header = b""
         self._hello: bytearray | None = None
         """What was received until our first answer."""
+        self.refused: RefusedError | None = None
+        """Why the client's certificate was not accepted."""
         self.group: str | None = None
         """The key exchange group by its registered name; None: none yet, or none at all."""
         self.hello_retried = False
@@ -217,6 +230,10 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             self._handshake()
         elif state is _State.FIRST:
             self._first(_buffer[:size])
+        elif state is _State.HELLO:
+            assert self._hello is not None
+            self._hello += _buffer[:size]
+            self._await_hello()
         elif state is _State.WAITING:
             self._wait_on(_buffer[:size])
         elif state is _State.PROXY:
@@ -294,16 +311,33 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
                 self._finish()
             return
         self._hello = bytearray(data)
+        if self._contexts.client_auth is None:
+            self._begin()
+        else:
+            self._await_hello()
+
+    def _await_hello(self) -> None:
+        """Begin once the ClientHello is complete, because its server name decides how."""
+        assert self._hello is not None
+        if first_message(self._hello) or len(self._hello) > TLS_HELLO_SIZE:
+            self._begin()
+        else:
+            self._state = _State.HELLO
+
+    def _begin(self) -> None:
+        """Begin the handshake with what was received."""
+        hello = self._hello
+        assert hello is not None
         incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._incoming = incoming
         self._incoming_write = incoming.write
-        self.tls = self._contexts.wrap(incoming, self._outgoing, self._hello)
-        self.tls.hello = self._hello
+        self.tls = self._contexts.wrap(incoming, self._outgoing, hello)
+        self.tls.hello = hello
         self._tls_read = cast(Callable[[int, memoryview], int], self.tls.read)
         self._tls_write = self.tls.write
         self._outgoing_read = self._outgoing.read
         self._state = _State.HANDSHAKE
-        incoming.write(data)
+        incoming.write(hello)
         self._handshake()
 
     def _handshake(self) -> None:
@@ -324,7 +358,14 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             if tls.is_refused and self._waits():
                 return
             self._flush()  # the alert
-            self._fail(HandshakeFailure.UNKNOWN_NAME if tls.is_refused else _failure_of(error))
+            if tls.is_refused:
+                self._fail(HandshakeFailure.UNKNOWN_NAME)
+                return
+            self.refused = refusal_of(error)
+            if self.refused is None:
+                self._fail(_failure_of(error))
+            else:
+                self._fail(HandshakeFailure.CLIENT_CERTIFICATE)
             return
         # What is left of the handshake, the first words of the session and its answer to what came
         # with the end of the client's handshake go out at once. They must not wait for a response:

@@ -69,6 +69,10 @@ class AccessRecord(msgspec.Struct, kw_only=True):
     """None on TCP."""
     tls_group: str | None = None
     """`ConnectionStats.group`."""
+    client_subject: str | None = None
+    """Of the certificate that the client has proved who it is with (RFC 4514)."""
+    client_fingerprint: str | None = None
+    """SHA-256 of that certificate."""
     connection_id: str | None = None
     """`ConnectionStats.id`."""
     stream_id: int | None = None

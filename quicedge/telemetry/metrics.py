@@ -110,6 +110,13 @@ class TlsMetrics(Struct):
     """Completed handshakes by the compression of our certificate: `none`, or the algorithm."""
     hello_retries: int = 0
     """HelloRetryRequests sent."""
+    client_certificates: dict[str, int] = field(default_factory=dict)
+    """Handshakes on hosts that ask clients for certificates, by verdict
+    (`client_auth.verdict`)."""
+
+    def client_certificate(self, verdict: str) -> None:
+        """Record what became of a client that was asked for a certificate."""
+        self.client_certificates[verdict] = self.client_certificates.get(verdict, 0) + 1
 
     def handshake(self, group: str | None, compression: str | None, *, retried: bool) -> None:
         """Record a completed handshake; None: it exchanged no key in a group, or sent no

@@ -18,6 +18,7 @@ import msgspec
 import structlog
 
 from quicedge.acme.challenge import Challenges
+from quicedge.client_auth.material import ClientAuthPem
 from quicedge.config.limits import (
     CONTROL_MAX_PENDING,
     CONTROL_MESSAGE_MAX,
@@ -64,6 +65,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     certificates: list[CertificatePem] = msgspec.field(default_factory=list)
     managed: list[CertificatePem] = msgspec.field(default_factory=list)
     """Certificates by ACME, which change without a reload."""
+    client_auth: list[ClientAuthPem] = msgspec.field(default_factory=list)
+    """The entries of `tls.client_auth`."""
     shared_keys: SharedKeys | None = None
     """Ticket and token keys, if the operator configured them for a fleet."""
     fleet: FleetIdentity | None = None

@@ -13,8 +13,12 @@ from typing import TYPE_CHECKING
 import structlog
 
 from quicedge.acme.challenge import self_signed
+from quicedge.client_auth.journal import Journal
+from quicedge.client_auth.material import ClientAuthPem
+from quicedge.client_auth.rules import ClientAuth
 from quicedge.config.host_port import HostPort
 from quicedge.config.limits import (
+    CLIENT_REVIEWS_PER_TICK,
     CLOSING_LINGER,
     PROGRESS_INTERVAL,
     TIMER_SLACK,
@@ -29,6 +33,7 @@ from quicedge.http.dates import CurrentDate
 from quicedge.http.errors import H3ErrorCode
 from quicedge.http.h3 import H3Connection, H3Settings
 from quicedge.proxy.alt_svc import AltSvcBoard, AltSvcReport, QuicCounts
+from quicedge.proxy.client import address_of
 from quicedge.proxy.gateway import Gateway
 from quicedge.proxy.policy import Policy
 from quicedge.proxy.spans import SpanRecorder
@@ -115,6 +120,13 @@ def load_certificates(
     )
 
 
+def _client_auth(
+    entries: Sequence[ClientAuthPem], known: ClientAuth | None = None
+) -> ClientAuth | None:
+    """The rules on clients' certificates; None: there are none."""
+    return ClientAuth(entries, known) if entries else None
+
+
 def _is_long_lived(session: Session) -> bool:
     """Whether any of its requests has no end in sight."""
     exchanges = (stream.exchange for stream in session.streams.values())
@@ -137,6 +149,7 @@ class Edge:
         redirect_sockets: Sequence[TcpSocket] = (),
         *,
         certificates: CertificateStore,
+        client_auth: Sequence[ClientAuthPem] = (),
         connection_ids: ConnectionIdIssuer,
         secret: bytes,
         access_log: AccessLog | None,
@@ -194,9 +207,13 @@ class Edge:
             tuple(self._codecs),
             tickets=self._tcp_tickets,
             validations=self._validations,
+            client_auth=_client_auth(client_auth),
             tolerant=tolerant,
             loop=self._loop,
         )
+        self._journal = Journal(self.gateway.metrics.tls, self._clock)
+        self._reviewed: list[Session] = []
+        """Sessions whose clients must still be judged by new rules on certificates."""
         self._use(proposal)
         self.tracer = Tracer(config.qlog, self._clock)
         self._overload = Overload(config, self.policy)
@@ -217,6 +234,7 @@ class Edge:
             loop=self._loop,
             clock=self._clock,
             validations=self._validations,
+            journal=self._journal,
             on_ended=self._tcp_ended,
         )
         self.fleet = fleet
@@ -228,6 +246,7 @@ class Edge:
                 configuration=proposal.quic,
                 quic=config.quic,
                 groups=proposal.groups,
+                client_auth=proposal.client_auth,
                 early_data_terms=early_data_terms(config),
                 preferred_address=self._preferred_address,
             ),
@@ -260,7 +279,12 @@ class Edge:
 
     # --- configuration ------------------------------------------------------------------------
 
-    def propose(self, config: Config, certificates: CertificateStore) -> Proposal:
+    def propose(
+        self,
+        config: Config,
+        certificates: CertificateStore,
+        client_auth: Sequence[ClientAuthPem] = (),
+    ) -> Proposal:
         """Build everything that a configuration needs, beside what runs; raises UnusableError.
 
         The result must be passed to `adopt`, or its `drop` called.
@@ -274,12 +298,14 @@ class Edge:
             running_tls=self.tcp.contexts,
             tickets=self._tcp_tickets,
             validations=self._validations,
+            client_auth=_client_auth(client_auth, self._proposal.client_auth),
             loop=self._loop,
         )
 
     def adopt(self, proposal: Proposal) -> None:
         """Switch to a configuration; live connections and exchanges keep theirs."""
         config = proposal.config
+        before = self._proposal.client_auth
         self.spans.configure(config.otel)
         self._use(proposal)
         self.policy.configure(config)
@@ -291,8 +317,11 @@ class Edge:
         settings.configuration = proposal.quic
         settings.quic = config.quic
         settings.groups = proposal.groups
+        settings.client_auth = proposal.client_auth
         settings.early_data_terms = early_data_terms(config)
         self.early_data.configure(config)
+        if proposal.client_auth is not None and proposal.client_auth is not before:
+            self._reviewed = self.all_sessions
 
     def _use(self, proposal: Proposal) -> None:
         self._proposal = proposal
@@ -310,6 +339,7 @@ class Edge:
         self.alt_svc.configure(config.alt_svc, tcp=self._tcp_addresses, quic=quic)
         replaced, self._upstreams = self._upstreams, proposal.upstreams
         self.gateway.use(config, proposal.router, proposal.upstreams, proposal.route_filters)
+        self.gateway.client_auth = proposal.client_auth
         for name, upstream in replaced.items():
             if self._upstreams.get(name) is not upstream:
                 upstream.retire()
@@ -462,6 +492,9 @@ class Edge:
         found.handshake(
             handshake.group.name, handshake.compression, retried=handshake.hello_retried
         )
+        if handshake.identity is not None:
+            has_certificate = handshake.identity.certificate is not None
+            self._journal.passed(TransportKind.QUIC, has_certificate=has_certificate)
         if session.client.alt_svc is not None:
             session.client.alt_svc.arrived(session.client.share.address)
 
@@ -474,6 +507,7 @@ class Edge:
             self.handshakes_failed += 1
             retried = session.connection.handshake.hello_retried
             self.gateway.metrics.tls[TransportKind.QUIC].hello_retries += retried
+            self._count_refused(session)
         else:
             self.recent.ended(http_protocol(session.client.http_version), sample)
         count_quic(self.gateway.metrics, session, sample, now)
@@ -483,6 +517,16 @@ class Edge:
             ending=close_reason(session.connection),
         )
         self._check_drained()
+
+    def _count_refused(self, session: Http3Session) -> None:
+        handshake = session.connection.handshake
+        if handshake.refused is not None:
+            self._journal.refused(
+                TransportKind.QUIC,
+                handshake.refused,
+                client=address_of(session.client),
+                server_name=handshake.server_name,
+            )
 
     def _tcp_ended(self, session: TcpSession, connection: TcpConnection) -> None:
         sample = tcp_sample(connection, session)
@@ -510,9 +554,32 @@ class Edge:
         self._losses.check(self._lost(), now)
         self.tracer.check()
         self._report_alt_svc()
+        if self._reviewed:
+            self._review_some()
         if self.endpoint.is_renewing:
             self.endpoint.renew_some()
             self._flush()
+
+    def _review_some(self) -> None:
+        """End connections of clients that the rules on certificates admit no longer.
+
+        No request of theirs is accepted any more as it is; what runs is ended, tunnels too.
+        """
+        auth = self._proposal.client_auth
+        some = self._reviewed[-CLIENT_REVIEWS_PER_TICK:]
+        del self._reviewed[-CLIENT_REVIEWS_PER_TICK:]
+        if auth is None:
+            return
+        for session in some:
+            identity = session.client.identity
+            if identity is None:
+                # It connected before its host had a rule.
+                if auth.rule_for(session.client.tls.server_name) is not None:
+                    session.announce_drain()
+                    session.drain()
+            elif not auth.review(identity):
+                session.close(H3ErrorCode.NO_ERROR, "client certificate is no longer accepted")
+        self._flush()
 
     def _report_alt_svc(self) -> None:
         counts = {}

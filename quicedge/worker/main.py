@@ -208,6 +208,7 @@ class _Worker:
                 for item in spec.redirect_sockets
             ],
             certificates=_certificates(settings),
+            client_auth=settings.client_auth,
             connection_ids=ConnectionIdIssuer(
                 slot=spec.slot,
                 secret=spec.secret if identity is None else identity.reset_secret(spec.secret),
@@ -458,7 +459,9 @@ class _Worker:
             logs = self._logs.successor(settings.config.log)
             try:
                 known = self._edge.endpoint.certificates
-                proposal = self._edge.propose(settings.config, _certificates(settings, known))
+                proposal = self._edge.propose(
+                    settings.config, _certificates(settings, known), settings.client_auth
+                )
             except BaseException:
                 self._logs.discard(logs)
                 raise

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 
+from quicedge.client_auth.rules import ClientAuth
 from quicedge.config.schema import Config, Qlog
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.config.unusable import UnusableError
@@ -53,13 +54,16 @@ class Proposal:
         running_tls: Contexts | None = None,
         tickets: SharedTickets | None = None,
         validations: Validations | None = None,
+        client_auth: ClientAuth | None = None,
         tolerant: bool = False,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         """`running`, its `upstreams` and TLS contexts: unchanged parts are kept and not checked
-        again. `tickets`: of sessions on TCP; `validations`: what it shows to issuers."""
+        again. `tickets`: of sessions on TCP; `validations`: what it shows to issuers;
+        `client_auth`: the hosts that ask clients for certificates, None: none does."""
         self.config = config
         self.certificates = certificates
+        self.client_auth = client_auth
         self.router = Router(config.routes)
         self.upstreams: dict[str, AnyUpstream] = {}
         self._built: list[AnyUpstream] = []
@@ -156,7 +160,13 @@ class Proposal:
             keylog = None
         try:
             return build_contexts(
-                self.config, self.certificates, keylog, running, tickets, validations
+                self.config,
+                self.certificates,
+                keylog,
+                running,
+                tickets,
+                validations,
+                self.client_auth,
             )
         except TlsError as error:
             raise UnusableError(error.key, str(error)) from error

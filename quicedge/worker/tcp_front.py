@@ -8,6 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from quicedge.acme.challenge import Challenges
+from quicedge.client_auth.journal import Journal
+from quicedge.client_auth.rules import ClientAuth
+from quicedge.client_auth.verdict import RefusedError
+from quicedge.config.host_port import HostPort
 from quicedge.config.limits import DRAIN_NOTICE
 from quicedge.config.listeners import HTTPS_PORT, listeners, redirecting
 from quicedge.config.schema import Config
@@ -59,6 +63,7 @@ def build_contexts(
     running: Contexts,
     tickets: SharedTickets | None,
     validations: Validations | None,
+    client_auth: ClientAuth | None,
 ) -> Contexts:
     """The TLS contexts of all listeners; raises TlsError.
 
@@ -80,6 +85,7 @@ def build_contexts(
                 validations=validations,
                 groups=config.tls.groups,
                 policy=config.tls.policy,
+                client_auth=client_auth,
             )
         found[entry] = by_alpn[alpn]
     return found
@@ -105,6 +111,7 @@ class TcpFront:
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float],
         validations: Validations,
+        journal: Journal,
         on_ended: Callable[[TcpSession, TcpConnection], None],
     ) -> None:
         """`on_ended` is called after the end of each session. `validations`: those of
@@ -115,6 +122,7 @@ class TcpFront:
         self._validations = validations
         self._gateway = gateway
         self._alt_svc = alt_svc
+        self._journal = journal
         self._configure(config)
         self._on_ended = on_ended
         self._draining = False
@@ -126,6 +134,7 @@ class TcpFront:
             loop=loop,
             clock=clock,
         )
+        self.arrivals.on_refused = self._client_refused
         ports = [item.sock.getsockname()[1] for item in sockets]
         self.redirects = RedirectSite(
             self._plain_heads(),
@@ -229,10 +238,20 @@ class TcpFront:
         self.sessions[session] = connection
         found = self._gateway.metrics.tls[TransportKind.TCP]
         found.handshake(connection.group, None, retried=connection.hello_retried)
+        if connection.identity is not None:
+            has_certificate = connection.identity.certificate is not None
+            self._journal.passed(TransportKind.TCP, has_certificate=has_certificate)
         if self._draining:
             session.announce_drain()
             self.loop.call_later(DRAIN_NOTICE, self._drain_late, session)
         return session
+
+    def _client_refused(
+        self, refused: RefusedError, remote: HostPort, server_name: str | None
+    ) -> None:
+        self._journal.refused(
+            TransportKind.TCP, refused, client=str(remote), server_name=server_name
+        )
 
     def _drain_late(self, session: TcpSession) -> None:
         """A client that came as the drain began had its time for a request."""

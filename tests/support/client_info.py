@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from quicedge.client_auth.rules import Identity
 from quicedge.proxy.alt_svc import AltSvcSource
 from quicedge.proxy.client import TlsFacts, Transport
 from quicedge.shares import Client
@@ -19,6 +20,7 @@ class StubClient:
     http_version: bytes = b"3"
     alt_svc: AltSvcSource | None = None
     first_byte_at: float | None = None
+    identity: Identity | None = None
     early_data: bool = False
     authoritative: bool = True
     tls: TlsFacts = field(

@@ -16,7 +16,7 @@ ROOT = CHECKOUT / "quicedge"
 
 PACKAGES = (
     "cli", "supervisor", "admin", "worker", "acme", "downstream", "proxy", "upstream", "filters",
-    "http", "quic", "udp", "tcp", "telemetry", "qlog", "shares", "config",
+    "http", "quic", "udp", "tcp", "client_auth", "telemetry", "qlog", "shares", "config",
 )  # fmt: skip
 """From the top down: a package imports only packages below itself."""
 

@@ -8,6 +8,7 @@ from quicedge.config.schema import Config
 from quicedge.http.forwarding import Reserved
 from quicedge.proxy.filters.alt_svc import AltSvc
 from quicedge.proxy.filters.base import Filter, FilterChain
+from quicedge.proxy.filters.client_certificate import ClientCertificateFields
 from quicedge.proxy.filters.forwarding import Forwarding
 from quicedge.proxy.filters.server_timing import ServerTiming
 from quicedge.proxy.filters.tracing import ContinueTrace, RecordSpans
@@ -21,6 +22,9 @@ def build_filters(config: Config, spans: SpanRecorder, date: Callable[[], bytes]
     added: list[Filter] = []
     if options.transport_headers:
         added.append(TransportFields())
+    if options.client_certificate != "off":
+        with_chain = options.client_certificate == "chain"
+        added.append(ClientCertificateFields(with_chain=with_chain))
     if spans.enabled:
         added.append(RecordSpans(spans, trusted=options.trace_context))
     elif options.trace_context:

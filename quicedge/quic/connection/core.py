@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from aioquic.quic.configuration import QuicConfiguration
 
+from quicedge.client_auth.rules import ClientAuth
 from quicedge.config.limits import (
     ACK_DELAY_EXPONENT,
     CONNECTION_ID_LENGTH,
@@ -127,6 +128,7 @@ class Connection:
         address_validated: bool = False,
         make_token: MakeToken | None = None,
         early_data: tuple[EarlyDataGuard, bytes] | None = None,
+        client_auth: ClientAuth | None = None,
         original_destination_connection_id: bytes | None = None,
         retry_source_connection_id: bytes | None = None,
         session_ticket_handler: TicketHandler | None = None,
@@ -190,6 +192,7 @@ class Connection:
                 groups=groups,
                 tickets=tickets,
                 early_data=early_data,
+                client_auth=client_auth,
                 preferred_address=preferred_address,
                 ticket_handler=session_ticket_handler,
             ),

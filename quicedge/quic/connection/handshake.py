@@ -9,6 +9,8 @@ from __future__ import annotations
 from aioquic import tls
 from aioquic.quic.configuration import QuicConfiguration
 
+from quicedge.client_auth.rules import Identity
+from quicedge.client_auth.verdict import RefusedError
 from quicedge.quic.anti_replay import EarlyDataUse
 from quicedge.quic.connection.key_update import KeyPhases
 from quicedge.quic.connection.offer import Offer
@@ -343,6 +345,18 @@ class Handshake:
         return facts.certificate if facts is not None else None
 
     @property
+    def identity(self) -> Identity | None:
+        """Who the client has proved to be (servers only, on hosts with a rule)."""
+        facts = self.facts
+        return facts.identity if facts is not None else None
+
+    @property
+    def refused(self) -> RefusedError | None:
+        """Why the client's certificate was not accepted (servers only)."""
+        facts = self.facts
+        return facts.refused if facts is not None else None
+
+    @property
     def compression(self) -> str | None:
         """How our certificate was compressed; None: none was sent."""
         facts = self.facts
@@ -405,6 +419,8 @@ class Negotiated:
         "early_data_accepted",
         "group",
         "hello_retried",
+        "identity",
+        "refused",
         "resumed",
         "server_name",
         "signature",
@@ -420,6 +436,8 @@ class Negotiated:
         self.group: Group | None = engine.group
         self.hello_retried = engine.hello_retried
         self.compression = engine.compression
+        self.identity: Identity | None = engine.identity
+        self.refused: RefusedError | None = engine.refused
         self.signature = engine.signature
 
     early_data_use: EarlyDataUse | None = None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from aioquic.quic.configuration import QuicConfiguration
 
+from quicedge.client_auth.rules import ClientAuth
 from quicedge.config.limits import (
     ACK_DELAY_EXPONENT,
     ACTIVE_CONNECTION_IDS,
@@ -29,8 +30,9 @@ class Offer:
     """The offer of one connection, client or server. `Handshake` calls both methods."""
 
     __slots__ = (
-        "_certificates", "_configuration", "_early_data", "_groups", "_local_ids", "_max_streams",
-        "_preferred_address", "_random", "_ticket_handler", "_tickets",
+        "_certificates", "_client_auth", "_configuration", "_early_data", "_groups",
+        "_local_ids", "_max_streams", "_preferred_address", "_random",
+        "_ticket_handler", "_tickets",
     )  # fmt: skip
 
     def __init__(
@@ -44,6 +46,7 @@ class Offer:
         groups: Sequence[Group],
         tickets: Tickets | None,
         early_data: tuple[EarlyDataGuard, bytes] | None,
+        client_auth: ClientAuth | None,
         preferred_address: PreferredAddress | None,
         ticket_handler: TicketHandler | None,
     ) -> None:
@@ -56,6 +59,7 @@ class Offer:
         self._groups = groups
         self._tickets = tickets
         self._early_data = early_data
+        self._client_auth = client_auth
         self._preferred_address = preferred_address
         self._ticket_handler = ticket_handler
 
@@ -73,6 +77,7 @@ class Offer:
             random=self._random,
             tickets=self._tickets,
             early_data=self._early_data,
+            client_auth=self._client_auth,
         )
 
     def make_parameters(self) -> TransportParameters:

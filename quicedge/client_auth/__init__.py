@@ -1,0 +1,1 @@
+"""Certificates that clients prove who they are with, on QUIC and TCP alike."""
