@@ -19,8 +19,9 @@ from typing import Any
 from bench import report
 from bench.proxies import ROOT
 from bench.python_build import Build
+from quicedge.config.schema import Config
 from quicedge.http.message import Field, Response
-from tests.support.filtered import World
+from tests.support.filtered import World, config_of
 
 EXCHANGES = 3000
 ROUNDS = 9
@@ -54,11 +55,15 @@ class Subject:
     body: bytes = SMALL
     route: str = ""
     """Further keys of the route."""
+    others: int = 0
+    """Routes of the same host beside it."""
 
 
 SUBJECTS = (
     Subject("no filter", ""),
     Subject("no filter, 60 KB", "", LARGE),
+    Subject("one of 10 routes", "", others=9),
+    Subject("one of 10 000 routes", "", others=9999),
     Subject("a route with conditions", "", route="methods = ['GET']\nheaders = { accept = '*' }"),
     Subject("a route by regular expression", "", route="path_regex = '^/a/.*/[a-z]+$'"),
     Subject("`redirect`", "{ redirect = { to = 'https://b.example.com{uri}' } }"),
@@ -91,16 +96,21 @@ SUBJECTS = (
 )
 
 
-def _world(subject: Subject) -> World:
+def _config(subject: Subject) -> Config:
     upstream = "" if "redirect" in subject.filters else "upstream = 'app'\n"
-    return World(
-        f"[[routes]]\n{upstream}{subject.route}\nfilters = [{subject.filters}]\n", directory=ROOT
+    others = "".join(
+        f"[[routes]]\npath = '/service/{number}'\nupstream = 'app'\n"
+        for number in range(subject.others)
+    )
+    return config_of(
+        f"[[routes]]\n{upstream}{subject.route}\nfilters = [{subject.filters}]\n{others}",
+        ROOT,
     )
 
 
-async def _measure(subject: Subject, exchanges: int) -> float:
+async def _measure(subject: Subject, config: Config, exchanges: int) -> float:
     """CPU microseconds per exchange."""
-    world = _world(subject)
+    world = World(config=config)
     head = [*RESPONSE, (b"content-length", b"%d" % len(subject.body))]
 
     def answer(origin: Any) -> None:
@@ -137,10 +147,11 @@ def measure(
 ) -> dict[Subject, float]:
     """The lowest figure of each subject, in microseconds per exchange."""
     figures: dict[Subject, float] = {}
+    configs = {subject: _config(subject) for subject in subjects}
     gc.disable()
     for _ in range(rounds):
         for subject in random.sample(subjects, len(subjects)):
-            taken = asyncio.run(_measure(subject, exchanges))
+            taken = asyncio.run(_measure(subject, configs[subject], exchanges))
             figures[subject] = min(taken, figures.get(subject, taken))
     gc.enable()
     return figures
@@ -164,7 +175,7 @@ def markdown(figures: dict[Subject, float], build: Build) -> str:
 
 
 def _is_bare(subject: Subject) -> bool:
-    return not subject.filters and not subject.route
+    return not subject.filters and not subject.route and not subject.others
 
 
 def main(build: Build, *, write: bool) -> None:

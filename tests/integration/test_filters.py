@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -257,3 +260,30 @@ async def test_a_filter_does_its_work_over_every_protocol(
     else:
         (request,) = arrivals.requests
         assert filtered.seen(request), request
+
+
+async def test_filters_change_with_the_configuration_or_not_at_all(tmp_path: Path) -> None:
+    redirect = '[[routes]]\npath = "/go"\nfilters = [{ redirect = { to = "/one" } }]\n'
+    with edge(tmp_path, f"http://127.0.0.1:{free_port()}", redirect) as running:
+        config = tmp_path / "quicedge.toml"
+        first = config.read_text()
+
+        async def location() -> list[bytes]:
+            got = await exchange("h2", running.port, Case("go"), b"/go", asyncio.Event())
+            return got.values(b"location")
+
+        assert await location() == [b"/one"]
+        config.write_text(first.replace("/one", "/two"))
+        running.process.send_signal(signal.SIGHUP)
+        async with asyncio.timeout(30):
+            while await location() != [b"/two"]:
+                await asyncio.sleep(0.05)
+        config.write_text(
+            first.replace("/one", "/three")
+            + '[[routes]]\npath = "/a"\nupstream = "app"\n'
+            + "filters = [{ basic_auth = { htpasswd = 'absent' } }]\n"
+        )
+        running.process.send_signal(signal.SIGHUP)
+        await eventually(lambda: "configuration unchanged" in running.log())
+        assert "routes[2].filters[0].basic_auth.htpasswd" in running.log()
+        assert await location() == [b"/two"]

@@ -6,10 +6,13 @@ import asyncio
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from quicedge.config.filters import BasicAuth, FilterEntry
 from quicedge.config.schema import Config, Qlog, Route, Tls, Upstream
 from quicedge.config.unusable import UnusableError
+from quicedge.proxy.filters.build_route import UnusableFilter
 from quicedge.quic.settings import ALPN_H3
 from quicedge.quic.tls import CertificateStore, load_certificate
 from quicedge.upstream.unusable import UnusableUpstream
@@ -95,3 +98,20 @@ async def test_a_tolerant_proposal_replaces_only_what_is_out_of_reach(
     assert not isinstance(mended.upstreams["b"], UnusableUpstream)
     for one in (proposal, mended):
         one.drop()
+
+
+async def test_a_filter_that_cannot_be_built_fails_the_proposal_and_is_named(
+    tmp_path: Path, store
+) -> None:
+    before = descriptors()
+    auth = BasicAuth(htpasswd=str(tmp_path / "absent"))
+    route = Route(upstream="a", filters=[FilterEntry(basic_auth=auth)])
+    wanted = msgspec.structs.replace(config(a=tmp_path), routes=[route])
+    key = r"^routes\[0\]\.filters\[0\]\.basic_auth\.htpasswd: .*/absent: No such file"
+    with pytest.raises(UnusableError, match=key):
+        propose(wanted, store)
+    assert descriptors() == before
+    proposal = propose(wanted, store, tolerant=True)
+    (filters,) = proposal.route_filters.values()
+    assert isinstance(filters[0], UnusableFilter), "nobody passes without a password"
+    proposal.drop()
