@@ -96,10 +96,14 @@ class FleetDirectory(asyncio.DatagramProtocol):
         names: list[HostPort] = []
         while self._names:
             now = self._clock()
-            if names != self._names or now - resolved_at >= FLEET_RESOLVE_INTERVAL:
-                names, resolved_at = self._names, now
-                await self._resolve(names)
-            await self._probe_all()
+            try:
+                if names != self._names or now - resolved_at >= FLEET_RESOLVE_INTERVAL:
+                    names, resolved_at = self._names, now
+                    await self._resolve(names)
+                await self._probe_all()
+            except Exception:
+                # Without probes all hosts would seem to be down.
+                log.exception("probing peers failed")
             self._publish()
             await asyncio.sleep(FLEET_PROBE_INTERVAL)
         self._task = None

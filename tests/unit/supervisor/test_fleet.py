@@ -178,3 +178,19 @@ async def test_a_name_leads_to_all_its_addresses_again_and_again(
         await here.until(lambda: here.directory.status is None and here.directory._task is None)
     two.close()
     three.close()
+
+
+async def test_a_fault_while_probing_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    two = Host(b"\0\2")
+    faults = iter([RuntimeError("a fault of ours")] * 3)
+
+    async with running(monkeypatch, two) as here:
+        probe_all = here.directory._probe_all
+
+        async def failing() -> None:
+            for fault in faults:
+                raise fault
+            await probe_all()
+
+        monkeypatch.setattr(here.directory, "_probe_all", failing)
+        await here.until(lambda: here.servers() == [b"\0\2"])
