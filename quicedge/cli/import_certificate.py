@@ -12,7 +12,7 @@ from quicedge.acme.schedule import HostRecord
 from quicedge.acme.storage import StorageError
 from quicedge.cli.options import Options, make_config
 from quicedge.quic.tls import CertificateError, parse_certificate, read_certificate
-from quicedge.supervisor.acme import AcmeError, open_storage
+from quicedge.supervisor.acme_plan import AcmeError, open_storage
 from quicedge.supervisor.state import StateError, open_state
 
 

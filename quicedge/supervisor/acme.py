@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import structlog
 from cryptography import x509
@@ -26,20 +26,18 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 import quicedge
 from quicedge.acme.certificate_id import certificate_id
-from quicedge.acme.challenge import ChallengeKind, Challenges, Proof, answers
-from quicedge.acme.directory_storage import DirectoryStorage
+from quicedge.acme.challenge import Challenges
 from quicedge.acme.failure import Cause, Failure
-from quicedge.acme.issuers import Issuer, IssuerKeyError, issuers_of
+from quicedge.acme.issuers import Issuer
 from quicedge.acme.lifetime import Lifetime
-from quicedge.acme.names import on_demand_problem, wanted
+from quicedge.acme.names import on_demand_problem
 from quicedge.acme.records import Records
 from quicedge.acme.schedule import HostRecord, Order, Schedule
 from quicedge.acme.status import AcmeStatus, HostStatus, IssuerStatus
-from quicedge.acme.storage import Storage, StorageError
+from quicedge.acme.storage import StorageError
 from quicedge.acme.wire import Account, AskRenewal, Job, PlaceOrder, Prove, Suggested, User
 from quicedge.config.acmelimits import (
     BACKOFF_MIN,
-    CHALLENGE_SPREAD,
     CHALLENGE_SYNC_INTERVAL,
     HOSTS_MAX,
     LOCK_RENEWAL,
@@ -47,9 +45,10 @@ from quicedge.config.acmelimits import (
     QUESTIONS_AT_ONCE,
     SYNC_INTERVAL,
 )
-from quicedge.config.schema import Acme, Config
+from quicedge.config.schema import Acme
 from quicedge.quic.tls import CertificateError, CertificatePem, parse_certificate, validity
-from quicedge.supervisor.dns_command import DnsCommand
+from quicedge.supervisor.acme_plan import AcmeError, Plan, Reach, plan
+from quicedge.supervisor.challenge_board import ChallengeBoard
 from quicedge.supervisor.issuer_process import IssuerError, IssuerProcess
 from quicedge.supervisor.on_demand import OnDemand
 from quicedge.worker.control import Settings
@@ -58,19 +57,6 @@ from quicedge.worker.privileges import Identity
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-
-
-class AcmeError(Exception):
-    """ACME cannot be used as configured; the message names the key."""
-
-
-class Reach(NamedTuple):
-    """How issuers can reach the edge."""
-
-    http: bool
-    """Plain HTTP is served, for HTTP-01."""
-    tls: bool
-    """TLS on TCP is served, for TLS-ALPN-01."""
 
 
 class Front(Protocol):
@@ -84,60 +70,6 @@ class Front(Protocol):
 
     def refuse_names(self, names: list[str]) -> None:
         """Tell all workers that these names get no certificate on demand."""
-
-
-class _Plan(NamedTuple):
-    """A configuration, ready to be used."""
-
-    acme: Acme
-    issuers: dict[str, Issuer]
-    hosts: list[str]
-    storage_name: str
-    reach: Reach
-
-
-def plan(settings: Settings, state: Path | None, reach: Reach) -> _Plan | None:
-    """What the settings ask for, None if nothing; raises AcmeError."""
-    config = settings.config
-    acme = config.tls.acme
-    if acme is None:
-        return None
-    try:
-        issuers = {issuer.directory: issuer for issuer in issuers_of(acme)}
-    except IssuerKeyError as error:
-        raise AcmeError(str(error)) from error
-    storage = _storage_name(acme, state)
-    covered = {name for pem in settings.certificates for name in validity(pem).names}
-    hosts = wanted(config, covered)
-    if len(hosts) > HOSTS_MAX:
-        raise AcmeError(f"tls.acme: {len(hosts)} hosts, at most {HOSTS_MAX}")
-    if not acme.dns_command and (hosts or acme.on_demand is not None) and not _kinds(acme, reach):
-        raise AcmeError(
-            "tls.acme.challenges: issuers cannot reach the edge: port 80 is not served "
-            "(redirect_http), or no address speaks h2 or http/1.1"
-        )
-    return _Plan(acme, issuers, hosts, storage, reach)
-
-
-def _storage_name(acme: Acme, state: Path | None) -> str:
-    if acme.storage is not None:
-        return acme.storage
-    if state is None:
-        raise AcmeError("tls.acme: requires state_directory, where certificates outlive a restart")
-    return str(state / "acme")
-
-
-def open_storage(acme: Acme, state: Path | None) -> Storage:
-    """The storage of a configuration; raises AcmeError or StorageError."""
-    return _storage(_storage_name(acme, state))
-
-
-def _kinds(acme: Acme, reach: Reach) -> list[ChallengeKind]:
-    """The challenges that the edge can meet, most preferred first."""
-    if acme.dns_command:
-        return [ChallengeKind.DNS_01]
-    possible = {ChallengeKind.HTTP_01: reach.http, ChallengeKind.TLS_ALPN_01: reach.tls}
-    return [kind for name in acme.challenges if possible[kind := ChallengeKind(name)]]
 
 
 class AcmeManager:
@@ -160,17 +92,11 @@ class AcmeManager:
             self._user = User(identity.uid, identity.gid, identity.groups)
         self._clock = clock
         self._schedule = Schedule([], chance, clock())
-        self._plan: _Plan | None = None
-        self._config = Config()
+        self._plan: Plan | None = None
         self._records: Records
-        self._is_shared = False
         self._certificates: dict[str, CertificatePem] = {}
         self._versions: dict[str, Hashable] = {}
-        self._proofs: dict[str, list[Proof]] = {}
-        """Of orders in progress here."""
-        self._others: list[Proof] = []
-        """Of orders of other hosts of a fleet."""
-        self._others_versions: dict[str, Hashable] = {}
+        self._challenges = ChallengeBoard(front.use_challenges)
         self._orders: dict[str, asyncio.Task[None]] = {}
         self._asking: asyncio.Task[None] | None = None
         self._account_lock = asyncio.Lock()
@@ -187,7 +113,6 @@ class AcmeManager:
     async def configure(self, settings: Settings, reach: Reach) -> None:
         """Follow settings from now on, and serve what their storage holds; raises AcmeError."""
         new, before = plan(settings, self._state, reach), self._plan
-        self._config = settings.config
         self._on_demand.configure(None if new is None else new.acme.on_demand)
         if before is not None and (new is None or before.storage_name != new.storage_name):
             await self._leave(before)
@@ -195,8 +120,8 @@ class AcmeManager:
         if new is None:
             return
         if before is None or before.storage_name != new.storage_name:
-            self._records = Records(_storage(new.storage_name))
-            self._is_shared = new.acme.storage is not None
+            self._records = Records(new.open_storage())
+        self._challenges.use(self._records if new.is_shared else None, new.acme.dns_command)
         self._schedule.use_issuers(list(new.issuers), self._clock())
         on_demand = new.acme.on_demand is not None
         for host in [host for host in self._schedule.hosts() if host not in new.hosts]:
@@ -223,7 +148,7 @@ class AcmeManager:
         if plan is not None:
             await self._leave(plan)
 
-    async def _leave(self, plan: _Plan) -> None:
+    async def _leave(self, plan: Plan) -> None:
         """Give up the orders and the storage of a plan."""
         tasks = [*self._orders.values(), *([self._asking] if self._asking else [])]
         for task in tasks:
@@ -231,8 +156,8 @@ class AcmeManager:
         await asyncio.gather(*tasks, return_exceptions=True)
         for host in list(self._schedule.hosts()):
             self._forget(host)
-        self._others, self._others_versions = [], {}
-        log.debug("certificate storage closed", storage=_without_password(plan.storage_name))
+        self._challenges.use(None, [])
+        log.debug("certificate storage closed", storage=plan.storage_title)
         await self._stored(self._records.storage.close)
 
     # --- the loop ---------------------------------------------------------------------------------
@@ -310,7 +235,7 @@ class AcmeManager:
         found = [
             host
             for host in versions
-            if host not in configured and on_demand_problem(self._config, host) is None
+            if host not in configured and on_demand_problem(plan.config, host) is None
         ]
         return found[: HOSTS_MAX - len(configured)]
 
@@ -418,7 +343,7 @@ class AcmeManager:
         started = time.monotonic()
         key = await asyncio.to_thread(_new_key, self._plan.acme)  # RSA takes a second
         process = IssuerProcess(
-            prove=partial(self._prove, host),
+            prove=partial(self._challenges.prove, host),
             registered=self._registered,
         )
         try:
@@ -435,7 +360,7 @@ class AcmeManager:
             await self._failed(order, Failure(cause=Cause.INTERNAL, message=str(error)))
             return
         finally:
-            await self._withdraw(host)
+            await self._challenges.withdraw(host)
         self._counts["issued"] += 1
         self._schedule.succeeded(host, order.issuer, lifetime, self._clock())
         if host in self._schedule:
@@ -480,7 +405,7 @@ class AcmeManager:
         for name in names:
             if self._plan is None or name in self._schedule:
                 continue
-            if on_demand_problem(self._config, name) is not None:
+            if on_demand_problem(self._plan.config, name) is not None:
                 self._front.refuse_names([name])
             else:
                 self._on_demand.want(name)
@@ -560,7 +485,7 @@ class AcmeManager:
         assert plan is not None
         host = order.host
         record = self._schedule.record(host)
-        kinds = _kinds(plan.acme, plan.reach)
+        kinds = plan.kinds
         turn = record.failures % len(kinds)
         current = self._certificates.get(host)
         replaces = None
@@ -580,72 +505,24 @@ class AcmeManager:
             replaces=replaces,
         )
 
-    # --- challenges -------------------------------------------------------------------------------
-
-    async def _prove(self, host: str, question: Prove) -> str | None:
-        """Put proofs in place; returns why not."""
-        plan = self._plan
-        assert plan is not None
-        self._proofs[host] = question.proofs
-        dns = [proof for proof in question.proofs if proof.kind is ChallengeKind.DNS_01]
-        if dns:
-            error = await DnsCommand(plan.acme.dns_command).add(dns)
-            if error is not None:
-                return error
-        if len(dns) == len(question.proofs):
-            return None
-        error = await self._publish()
-        if error is None and self._is_shared:
-            try:
-                await self._stored(partial(self._records.put_challenges, host, question.proofs))
-            except StorageError as failure:
-                return str(failure)
-            await asyncio.sleep(CHALLENGE_SPREAD)
-        return error
-
-    async def _withdraw(self, host: str) -> None:
-        proofs = self._proofs.pop(host, [])
-        if not proofs:
-            return
-        dns = [proof for proof in proofs if proof.kind is ChallengeKind.DNS_01]
-        if dns and self._plan is not None:
-            await DnsCommand(self._plan.acme.dns_command).remove(dns)
-        if len(dns) == len(proofs):
-            return
-        await self._publish()
-        if self._is_shared:
-            with contextlib.suppress(StorageError):
-                await self._stored(partial(self._records.remove_challenges, host))
-
     def challenges(self) -> Challenges:
         """What the workers have to answer now."""
-        own = [proof for proofs in self._proofs.values() for proof in proofs]
-        return answers([*own, *(proof for proof in self._others if proof not in own)])
+        return self._challenges.answers()
 
-    async def _publish(self) -> str | None:
-        return await self._front.use_challenges(self.challenges())
+    async def _sync_challenges(self) -> bool:
+        """Take over the challenges of other hosts; returns whether they have changed."""
+        try:
+            return await self._challenges.sync()
+        except StorageError as error:
+            self._storage_failed(error)
+            return False
 
     async def _watch_challenges(self) -> None:
         """Answer the challenges of other hosts of the fleet, too: issuers may ask any."""
         while True:
             await asyncio.sleep(CHALLENGE_SYNC_INTERVAL)
             if await self._sync_challenges():
-                await self._publish()
-
-    async def _sync_challenges(self) -> bool:
-        """Take over the challenges of other hosts; returns whether they have changed."""
-        if self._plan is None or not self._is_shared:
-            return False
-        try:
-            versions = await self._stored(self._records.challenge_versions)
-            if versions == self._others_versions:
-                return False
-            self._others = await self._stored(self._records.challenges)
-        except StorageError as error:
-            self._storage_failed(error)
-            return False
-        self._others_versions = versions
-        return True
+                await self._challenges.publish()
 
     # --- renewal information ----------------------------------------------------------------------
 
@@ -723,7 +600,7 @@ class AcmeManager:
                 IssuerStatus(directory=one.directory, down_until=one.down_until, error=one.error)
                 for one in self._schedule.issuers(now)
             ],
-            storage=_without_password(self._plan.storage_name),
+            storage=self._plan.storage_title,
             storage_error=self._storage_error,
             orders=dict(self._counts),
             on_demand=dict(self._on_demand.counts),
@@ -747,19 +624,6 @@ class AcmeManager:
 
 async def _no_proof(question: Prove) -> str | None:
     return "a question needs no proof"
-
-
-def _storage(name: str) -> Storage:
-    if "://" in name:
-        from quicedge.acme.redis_storage import RedisStorage
-
-        return RedisStorage(name)
-    return DirectoryStorage(name)
-
-
-def _without_password(storage: str) -> str:
-    scheme, separator, rest = storage.partition("://")
-    return scheme + separator + rest.rpartition("@")[2] if separator else storage
 
 
 def _lifetime(pem: CertificatePem) -> Lifetime:

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
-from urllib.parse import quote
 
 import structlog
 
 from quicedge.config.acmelimits import (
-    ASK_TIMEOUT,
     ASKS_AT_ONCE,
     ON_DEMAND_REFUSALS,
     ON_DEMAND_REFUSED_FOR,
@@ -27,25 +22,11 @@ from quicedge.shares.rates import RateLimit
 log = structlog.get_logger(__name__)
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
-        """Who redirects has not said yes."""
-
-
-_opener = urllib.request.build_opener(_NoRedirects, urllib.request.ProxyHandler({}))
-
-
 def ask(url: str, name: str) -> bool | None:
     """Whether the URL allows a name; None if it does not say. Blocks."""
-    separator = "&" if "?" in url else "?"
-    try:
-        with _opener.open(f"{url}{separator}domain={quote(name)}", timeout=ASK_TIMEOUT) as answer:
-            return bool(answer.status == 200)
-    except urllib.error.HTTPError as error:
-        with error:
-            return None if error.code >= 500 else False
-    except (OSError, ValueError):
-        return None
+    from quicedge.supervisor import ask_url  # an HTTP client takes 4 MB
+
+    return ask_url.ask(url, name)
 
 
 class OnDemand:

@@ -27,7 +27,8 @@ from quicedge.config.unusable import UnusableError
 from quicedge.proxy.alt_svc import Advertising
 from quicedge.quic.tls import CertificatePem
 from quicedge.supervisor import notify
-from quicedge.supervisor.acme import AcmeError, AcmeManager, Reach, plan
+from quicedge.supervisor.acme import AcmeManager
+from quicedge.supervisor.acme_plan import AcmeError, Reach, plan
 from quicedge.supervisor.administration import Administration, ChangeOfAdmin
 from quicedge.supervisor.adoption import AdoptionSockets
 from quicedge.supervisor.alt_svc import AltSvcEvidence

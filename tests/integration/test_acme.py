@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import ssl
 import stat
 import sys
-import threading
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from quicedge.config import devcerts
-from tests.support.acme_edge import AcmeEdge, Ports, acme_edge
+from tests.support.acme_edge import Ports, acme_edge, refusal
 from tests.support.acme_proxy import Fault, acme_proxy
 from tests.support.h3client import h3_client
 from tests.support.pebble import Pebble, pebble
 from tests.support.peers import free_edge_port, wait_until
-from tests.support.redisserver import redis_server
 
 HOST = "www.example.com"
 
@@ -40,15 +33,6 @@ def issuer(tmp_path_factory: pytest.TempPathFactory, ports: Ports) -> Iterator[P
     folder = tmp_path_factory.mktemp("pebble")
     with pebble(folder, http_port=ports.http, tls_port=ports.https) as running:
         yield running
-
-
-def refusal(edge: AcmeEdge, host: str | None) -> str:
-    """The alert that a client on TCP gets; empty if it gets a certificate."""
-    try:
-        edge.connect(host).close()
-    except ssl.SSLError as error:
-        return error.reason or ""
-    return ""
 
 
 @pytest.mark.parametrize("challenge", ["http-01", "tls-alpn-01"])
@@ -234,57 +218,6 @@ def test_an_issuer_that_is_down_at_start_delays_nothing(tmp_path: Path, ports: P
             assert edge.host(new)["failing_since"] is None
 
 
-@pytest.mark.parametrize("kind", ["directory", "redis"])
-def test_one_of_three_hosts_orders_and_all_serve(tmp_path: Path, ports: Ports, kind: str) -> None:
-    from contextlib import ExitStack
-
-    with ExitStack() as stack:
-        issuer = stack.enter_context(
-            pebble(tmp_path / "pebble", http_port=ports.http, tls_port=ports.https)
-        )
-        storage = str(tmp_path / "shared")
-        if kind == "redis":
-            storage = stack.enter_context(redis_server(tmp_path)).url
-        acme = issuer.config(storage=storage)
-        edges = [
-            stack.enter_context(
-                acme_edge(
-                    tmp_path / f"edge{n}",
-                    Ports(ports.https, ports.http, free_edge_port()),
-                    acme,
-                    HOST,
-                    "other.example.com",
-                    address=f"127.0.0.{n}",
-                )
-            )
-            for n in (1, 2, 3)
-        ]
-
-        def serials(host: str) -> set[int | None]:
-            found: set[int | None] = set()
-            for edge in edges:
-                try:
-                    found.add(edge.serial(host))
-                except ssl.SSLError:
-                    found.add(None)
-            return found
-
-        def all_serve(host: str) -> bool:
-            found = serials(host)
-            return len(found) == 1 and None not in found
-
-        for host in (HOST, "other.example.com"):
-            wait_until(lambda host=host: all_serve(host), f"one certificate for {host}", 60)
-        assert issuer.orders == 2
-        before = serials(HOST)
-        # The issuer asks another host than the one that orders.
-        issuer.dns("set-default-ipv4", ip="127.0.0.3")
-        edges[1].renew(HOST)
-        edges[1].wait_event("certificate issued")
-        wait_until(lambda: all_serve(HOST) and serials(HOST) != before, "its renewal", 60)
-        assert issuer.orders == 3
-
-
 def test_wildcards_by_a_dns_command_with_an_external_account(tmp_path: Path, ports: Ports) -> None:
     key = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
     with pebble(tmp_path / "pebble", http_port=1, tls_port=1, bindings={"kid-1": key}) as issuer:
@@ -351,69 +284,3 @@ def test_a_certificate_of_another_client_is_imported_into_a_running_edge(
         done = edge.quicedge(*arguments[:-2], str(stranger.cert), str(stranger.key))
         assert done.returncode == 1
         assert b"no configured host" in done.stderr
-
-
-class _Asked(BaseHTTPRequestHandler):
-    """Allows names that begin with `shop`."""
-
-    def do_GET(self) -> None:
-        name = parse_qs(urlsplit(self.path).query)["domain"][0]
-        self.server.asked.append(name)  # type: ignore[attr-defined]
-        is_allowed = name.startswith("shop") and name not in self.server.gone  # type: ignore[attr-defined]
-        self.send_response(200 if is_allowed else 403)
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def operator() -> Iterator[ThreadingHTTPServer]:
-    """Says which names may have certificates."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Asked)
-    server.asked = []  # type: ignore[attr-defined]
-    server.gone = set()  # type: ignore[attr-defined]
-    running = threading.Thread(target=server.serve_forever, daemon=True)
-    running.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    running.join()
-
-
-def test_a_client_waits_for_a_certificate_that_is_ordered_on_demand(
-    tmp_path: Path, issuer: Pebble, ports: Ports, operator: ThreadingHTTPServer
-) -> None:
-    ask = f"http://127.0.0.1:{operator.server_address[1]}/ask"
-    acme = issuer.config() + f'[tls.acme.on_demand]\nask = "{ask}"\nrate = "4/hour"\n'
-    asked: list[str] = operator.asked  # type: ignore[attr-defined]
-    with acme_edge(tmp_path, ports, acme, "*", workers=2) as edge:
-        orders = issuer.orders
-        with ThreadPoolExecutor() as pool:
-            serials = set(pool.map(edge.serial, ["shop1.example.com"] * 20))
-        assert len(serials) == 1
-        assert issuer.orders == orders + 1
-        assert edge.fetch("shop1.example.com", issuer.root()).stdout == b"hello\n"
-        began = time.monotonic()
-        assert refusal(edge, "other.example.com") == "TLSV1_UNRECOGNIZED_NAME"
-        assert time.monotonic() - began < 5, "it does not wait for what will not come"
-        # Names that nobody may have, and names in other forms, are not even asked about.
-        for name in ("localhost", "a..b", "x" * 70 + ".com", "127.0.0.1", "SHOP1.example.com."):
-            with contextlib.suppress(ssl.SSLError, ValueError, UnicodeError):
-                edge.connect(name).close()
-        assert set(asked) == {"shop1.example.com", "other.example.com"}
-        # Over QUIC the client is refused, and served once there is a certificate.
-        assert edge.fetch("shop2.example.com", issuer.root()).returncode == 35
-        edge.wait_event("certificate issued", 2)
-        assert edge.fetch("shop2.example.com", issuer.root()).stdout == b"hello\n"
-        assert refusal(edge, "shop3.example.com") == ""
-        assert refusal(edge, "shop4.example.com") == "TLSV1_UNRECOGNIZED_NAME", "beyond the rate"
-        assert edge.status()["acme"]["on_demand"] == {"allowed": 3, "refused": 1, "too_many": 1}
-    with acme_edge(tmp_path, ports, acme, "*") as edge:
-        assert edge.fetch("shop1.example.com", issuer.root()).returncode == 0, "after a restart"
-        operator.gone.add("shop1.example.com")  # type: ignore[attr-defined]
-        edge.renew("shop1.example.com", "shop2.example.com")
-        edge.wait_event("certificate dropped: it is no longer allowed")
-        wait_until(lambda: refusal(edge, "shop1.example.com") != "", "its end")
-        assert edge.host("shop2.example.com")["on_demand"]

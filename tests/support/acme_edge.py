@@ -113,6 +113,15 @@ class AcmeEdge:
         )  # fmt: skip
 
 
+def refusal(edge: AcmeEdge, host: str | None) -> str:
+    """The alert that a client on TCP gets; empty if it gets a certificate."""
+    try:
+        edge.connect(host).close()
+    except ssl.SSLError as error:
+        return error.reason or ""
+    return ""
+
+
 @contextmanager
 def acme_edge(
     folder: Path,

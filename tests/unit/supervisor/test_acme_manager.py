@@ -17,7 +17,8 @@ from quicedge.acme.storage import StorageError
 from quicedge.acme.wire import Job, PlaceOrder, Prove, Suggested
 from quicedge.config.schema import Acme, Config, Route, Tls
 from quicedge.supervisor import acme as manager_module
-from quicedge.supervisor.acme import AcmeError, AcmeManager, Reach, plan
+from quicedge.supervisor.acme import AcmeManager
+from quicedge.supervisor.acme_plan import AcmeError, Reach, plan
 from quicedge.supervisor.issuer_process import IssuerError
 from quicedge.worker.control import Settings
 from tests.support.acme_issuer import issue
