@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 from quicedge.admin.answers import answer_json
 from quicedge.admin.configuration import configuration_routes
 from quicedge.admin.dashboard import dashboard_routes
+from quicedge.admin.families import mirrors_of
 from quicedge.admin.guard import Guard
 from quicedge.admin.metrics import CONTENT_TYPE, render
 from quicedge.admin.stream import event_routes
@@ -52,6 +53,11 @@ def make_app(
 
     async def comparison(request: Request) -> Response:
         return answer_json(await edge.comparison())
+
+    async def mirrors(request: Request) -> Response:
+        workers = (worker.stats for worker in (await edge.status()).workers)
+        found = mirrors_of(stats.metrics for stats in workers if stats is not None)
+        return answer_json({name: item.summary() for name, item in found.items()})
 
     async def metrics(request: Request) -> Response:
         return Response(render(await edge.status()), media_type=CONTENT_TYPE)
@@ -108,6 +114,7 @@ def make_app(
             Route("/metrics", metrics),
             Route("/api/v1/status", status),
             Route("/api/v1/comparison", comparison),
+            Route("/api/v1/mirrors", mirrors),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
         ],

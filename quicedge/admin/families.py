@@ -19,6 +19,7 @@ from quicedge.telemetry.metrics import (
     Histogram,
     Metrics,
 )
+from quicedge.telemetry.mirrors import MirrorMetrics
 from quicedge.telemetry.stats import WorkerStats
 
 _ENDED = {
@@ -48,6 +49,7 @@ def families(workers: Iterable[Metrics]) -> Iterator[Metric]:
     yield from _routes(workers)
     yield from _upstreams(workers)
     yield from _filters(workers)
+    yield from _mirrors(workers)
     yield from _listeners(workers)
     yield from _protocols(workers)
     yield from _tls(workers)
@@ -169,6 +171,42 @@ def _filters(workers: list[Metrics]) -> Iterator[Metric]:
     )
     yield _counter(
         "quicedge_filter_waiting_seconds", "Time that its coroutines took.", ["filter"], waited
+    )
+
+
+def mirrors_of(workers: Iterable[Metrics]) -> dict[str, MirrorMetrics]:
+    """What mirrored requests have shown, over all workers, by upstream."""
+    total: dict[str, MirrorMetrics] = {}
+    for worker in workers:
+        for name, item in worker.mirrors.items():
+            total.setdefault(name, MirrorMetrics()).add(item)
+    return total
+
+
+def _mirrors(workers: list[Metrics]) -> Iterator[Metric]:
+    results: Counter[tuple[str, ...]] = Counter()
+    seconds: Counter[tuple[str, ...]] = Counter()
+    compared: Counter[tuple[str, ...]] = Counter()
+    for name, item in mirrors_of(workers).items():
+        for result, count in item.results.items():
+            results[name, result] += count
+        compared[(name,)] += item.compared
+        seconds[name, "original"] += item.seconds  # type: ignore[assignment]  # a float counter
+        seconds[name, "mirror"] += item.mirror_seconds  # type: ignore[assignment]
+    yield _counter(
+        "quicedge_mirror_requests",
+        "Requests to be copied, by what became of the copy.",
+        ["upstream", "result"],
+        results,
+    )
+    yield _counter(
+        "quicedge_mirror_compared", "Pairs of responses compared.", ["upstream"], compared
+    )
+    yield _counter(
+        "quicedge_mirror_first_byte_seconds",
+        "Time until compared responses began, in total.",
+        ["upstream", "side"],
+        seconds,
     )
 
 

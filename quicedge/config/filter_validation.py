@@ -86,6 +86,8 @@ def upstreams_in(entry: FilterEntry) -> Iterator[tuple[str, str]]:
     """The key and name of every upstream that a filter uses."""
     if entry.forward_auth is not None:
         yield "forward_auth.upstream", entry.forward_auth.upstream
+    if entry.mirror is not None:
+        yield "mirror.upstream", entry.mirror.upstream
 
 
 def templates_in(entry: FilterEntry) -> Iterator[tuple[str, str]]:
@@ -309,6 +311,16 @@ _ORIGIN = re.compile(
 )
 _HSTS_PRELOAD_MIN = 365 * 86400
 
+
+def _mirror(where: str, settings: filters.Mirror) -> Iterator[Problem]:
+    if not settings.methods:
+        yield Problem(f"{where}.methods", "must not be empty: nothing would be copied")
+    for index, method in enumerate(settings.methods):
+        if not re.fullmatch(r"[A-Z]+", method) or method == "CONNECT":
+            yield Problem(f"{where}.methods[{index}]", f"{method!r} is not a method such as 'GET'")
+    yield from _names(f"{where}.ignore_headers", settings.ignore_headers)
+
+
 _PYTHON = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*|[\w.-]+")
 
 
@@ -334,5 +346,6 @@ _CHECKS: dict[str, Check] = {
     "respond": _respond,
     "rewrite": _rewrite,
     "headers": _headers,
+    "mirror": _mirror,
     "python": _python,
 }

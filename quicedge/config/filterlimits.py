@@ -86,6 +86,15 @@ answered 503 and origins wait."""
 BUFFER_PIECE: Final = 64 * 1024
 """Bytes of a buffered body that are passed on at once, before other work runs."""
 
+MIRRORS_RUNNING: Final = 100
+"""Copies of requests per worker and filter that run at once."""
+
+MIRROR_TIMEOUT: Final = 30.0
+"""Seconds that a copy may take."""
+
+MIRROR_LOGGED_PER_SECOND: Final = 2
+"""Differences between responses logged per filter and second."""
+
 HINTS_REMEMBERED: Final = 1024
 """Pages whose Link fields are remembered, per filter: those asked for last."""
 

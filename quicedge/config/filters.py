@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta, field
 
 from quicedge.config import limits
-from quicedge.config.filterlimits import FILTER_TIMEOUT
+from quicedge.config.filterlimits import FILTER_TIMEOUT, MIRROR_TIMEOUT, MIRRORS_RUNNING
 from quicedge.config.section import Bytes, Lines, Seconds, Section
 
 Status = Annotated[int, Meta(ge=200, le=599)]
@@ -214,6 +214,23 @@ class Maintenance(Section, frozen=True):
     """Addresses and networks that pass all the same."""
 
 
+class Mirror(Section, frozen=True):
+    """Send copies of requests to another upstream, and compare the responses."""
+
+    upstream: str
+    share: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    """Share of the requests that are copied."""
+    methods: list[str] = field(default_factory=lambda: ["GET", "HEAD", "OPTIONS"])
+    """Requests with other methods may change something, and are not copied."""
+    max_body: Bytes = 1024 * 1024
+    """Bytes; requests with longer content are not copied."""
+    max_running: Annotated[int, Meta(ge=1, le=10_000)] = MIRRORS_RUNNING
+    """Copies per worker that run at once; further requests are not copied."""
+    timeout: Seconds = MIRROR_TIMEOUT
+    ignore_headers: list[str] = field(default_factory=list)
+    """Fields of responses that are not compared, beside those that always differ."""
+
+
 class Python(Section, frozen=True):
     """A filter written in Python."""
 
@@ -244,6 +261,7 @@ class FilterEntry(Section, frozen=True):
     early_hints: EarlyHints | None = None
     error_pages: ErrorPages | None = None
     maintenance: Maintenance | None = None
+    mirror: Mirror | None = None
     python: Python | str | None = None
     """A string is its `filter`."""
 

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 
 from msgspec import Struct, field
 
+from quicedge.telemetry.mirrors import MirrorMetrics
 from quicedge.telemetry.outcomes import ORIGIN_FAILURES, Outcome
 from quicedge.telemetry.protocols import HttpProtocol, TransportKind
 
@@ -165,6 +166,8 @@ class Metrics(Struct):
 
     routes: dict[str, RouteMetrics] = field(default_factory=dict)
     upstreams: dict[str, UpstreamMetrics] = field(default_factory=dict)
+    mirrors: dict[str, MirrorMetrics] = field(default_factory=dict)
+    """By the upstream that gets copies."""
     filters: dict[str, FilterMetrics] = field(default_factory=dict)
     """Of filters written in Python, by class."""
     listeners: dict[str, ListenerMetrics] = field(default_factory=dict)
@@ -190,6 +193,13 @@ class Metrics(Struct):
             found = self.upstreams[name] = UpstreamMetrics()
         return found
 
+    def mirror(self, upstream: str) -> MirrorMetrics:
+        """The metrics of an upstream that gets copies of requests, created on first use."""
+        found = self.mirrors.get(upstream)
+        if found is None:
+            found = self.mirrors[upstream] = MirrorMetrics()
+        return found
+
     def filter(self, name: str) -> FilterMetrics:
         """The metrics of a filter, created on first use."""
         found = self.filters.get(name)
@@ -211,6 +221,7 @@ class Metrics(Struct):
         """Keep these routes, upstreams and filters only, created if new; repeated reloads with new
         names would otherwise add series without bound."""
         self.filters = {name: self.filter(name) for name in filters}
+        self.mirrors = {name: self.mirrors[name] for name in self.mirrors if name in upstreams}
         self.routes = {name: self.route(name) for name in routes}
         self.upstreams = {name: self.upstream(name) for name in upstreams}
 

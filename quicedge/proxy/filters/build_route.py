@@ -130,6 +130,7 @@ _BUILDERS = {
     "early_hints": "early_hints:build",
     "error_pages": "pages:build_error_pages",
     "maintenance": "pages:build_maintenance",
+    "mirror": "mirror:build",
     "python": "python_class:build",
 }
 """Module and function by kind: a worker imports what is configured, and no more."""
