@@ -339,8 +339,12 @@ they are dropped: forwarding must leave room for the rest of the work."""
 FLEET_PROBE_INTERVAL: Final = 1.0
 """Seconds between probes of each peer."""
 
+FLEET_PROBES_MISSED: Final = 3
+"""Probes without an answer after which a peer is taken to be down."""
+
 FLEET_PEER_TIMEOUT: Final = 3.5
-"""Seconds without an answer after which a peer is taken to be down: three lost probes."""
+"""Seconds after its start from which a worker takes peers that it has not been told of to be down:
+what so many probes take."""
 
 FLEET_RESOLVE_INTERVAL: Final = 5.0
 """Seconds between look-ups of the names of peers."""

@@ -14,9 +14,9 @@ import structlog
 from quicedge.admin.view import FleetStatus, PeerStatus
 from quicedge.config.host_port import HostPort
 from quicedge.config.limits import (
-    FLEET_PEER_TIMEOUT,
     FLEET_PEERS,
     FLEET_PROBE_INTERVAL,
+    FLEET_PROBES_MISSED,
     FLEET_RESOLVE_INTERVAL,
     REFUSAL_LOG_INTERVAL,
 )
@@ -45,8 +45,8 @@ class _Candidate:
         self.server_id: bytes | None = None
         self.instance = b""
         self.answered_at = float("-inf")
-        self.challenge = b""
-        self.asked_at = 0.0
+        self.asked: dict[bytes, float] = {}
+        """When the probes were sent that are not answered, by challenge."""
         self.round_trip: float | None = None
 
 
@@ -146,10 +146,12 @@ class FleetDirectory(asyncio.DatagramProtocol):
                     log.warning("cannot probe peer", peer=str(address), error=str(error))
                     continue
                 self._endpoints[family] = endpoint
-            candidate.challenge = os.urandom(_CHALLENGE_LENGTH)
-            candidate.asked_at = self._clock()
+            challenge = os.urandom(_CHALLENGE_LENGTH)
+            if len(candidate.asked) > FLEET_PROBES_MISSED:
+                del candidate.asked[next(iter(candidate.asked))]
+            candidate.asked[challenge] = self._clock()
             routing = ROUTING_FIRST + os.urandom(self._length - 1)
-            body = Probe(self._wall(), candidate.challenge)
+            body = Probe(self._wall(), challenge)
             endpoint.sendto(self._sealer.seal(Kind.PROBE, routing, body), tuple(address))
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
@@ -159,15 +161,18 @@ class FleetDirectory(asyncio.DatagramProtocol):
         if not isinstance(body, Present):
             return
         for candidate in self._candidates.values():
-            if candidate.challenge and candidate.challenge == body.challenge:
-                candidate.challenge = b""
+            asked_at = candidate.asked.get(body.challenge)
+            if asked_at is not None:
+                candidate.asked.clear()
                 candidate.server_id, candidate.instance = body.server_id, body.instance
                 candidate.answered_at = self._clock()
-                candidate.round_trip = candidate.answered_at - candidate.asked_at
+                candidate.round_trip = candidate.answered_at - asked_at
                 self._publish()
 
-    def _alive(self, candidate: _Candidate) -> bool:
-        return self._clock() - candidate.answered_at < FLEET_PEER_TIMEOUT
+    @staticmethod
+    def _alive(candidate: _Candidate) -> bool:
+        """Probes are counted, not seconds: a pause of this machine tells nothing of others."""
+        return candidate.server_id is not None and len(candidate.asked) <= FLEET_PROBES_MISSED
 
     def _publish(self) -> None:
         identity = self._identity

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from quicedge.config.host_port import HostPort
-from quicedge.config.limits import FLEET_PEER_TIMEOUT, FLEET_PEERS
+from quicedge.config.limits import FLEET_PEERS
 from quicedge.quic.fleet_identity import FleetIdentity, IdKey, instance_of
 from quicedge.supervisor.fleet import FleetDirectory
 from quicedge.udp.fleet import FleetForwarder
@@ -58,7 +58,7 @@ class Directory:
     """That of the host with server ID 1."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("quicedge.supervisor.fleet.FLEET_PROBE_INTERVAL", 0.01)
+        monkeypatch.setattr("quicedge.supervisor.fleet.FLEET_PROBE_INTERVAL", 0.05)
         self.now = 1000.0
         self.told: list[list[Peer]] = []
         self.directory = FleetDirectory(b"own", self.told.append, clock=lambda: self.now)
@@ -111,12 +111,20 @@ async def test_a_host_that_stops_answering_is_down_and_comes_back(
     async with running(monkeypatch, two) as here:
         await here.until(lambda: here.servers() == [b"\0\2"])
         two.stop()
-        await asyncio.sleep(0.05)  # the answers that are under way
-        here.now += FLEET_PEER_TIMEOUT
         await here.until(lambda: here.servers() == [])
         assert here.told[-1] == []
         asyncio.get_running_loop().add_reader(two.socket.fileno(), two._readable)
         await here.until(lambda: here.servers() == [b"\0\2"])
+
+
+async def test_a_pause_of_this_machine_takes_no_host_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    two = Host(b"\0\2")
+    async with running(monkeypatch, two) as here:
+        await here.until(lambda: here.servers() == [b"\0\2"])
+        here.told.clear()
+        here.now += 3600
+        here.directory._publish()
+        assert here.told == []
 
 
 async def test_this_host_is_not_its_own_peer(monkeypatch: pytest.MonkeyPatch) -> None:
