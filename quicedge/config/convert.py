@@ -6,6 +6,7 @@ import math
 import re
 import types
 from enum import Enum
+from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -228,10 +229,13 @@ def _union(value: Any, hint: Any, path: str, problems: Problems) -> Any:
 
 def _list(value: list[Any], item: Any, path: str, problems: Problems) -> list[Any]:
     converted = []
+    seen: set[Any] = set()
     for index, one in enumerate(value):
         where = f"{path}[{index}]"
-        if not isinstance(one, dict) and one in value[:index]:
-            problems.append(Problem(where, f"{shown(one)} is listed twice"))
+        if not isinstance(one, dict | list):
+            if one in seen:
+                problems.append(Problem(where, f"{shown(one)} is listed twice"))
+            seen.add(one)
         converted.append(convert(one, item, where, problems))
     return converted
 
@@ -242,19 +246,30 @@ def _tables(value: dict[str, Any], item: Any, path: str, problems: Problems) -> 
     return {name: convert(one, item, join(path, name), problems) for name, one in value.items()}
 
 
+@cache
+def _hints(struct: type[msgspec.Struct]) -> dict[str, Any]:
+    """The types of a table's keys: evaluating them for each of many routes takes seconds."""
+    return get_type_hints(struct, include_extras=True)
+
+
+@cache
+def _required(struct: type[msgspec.Struct]) -> tuple[str, ...]:
+    return tuple(field.name for field in msgspec.structs.fields(struct) if field.required)
+
+
 def _table(
     value: dict[str, Any], struct: type[msgspec.Struct], path: str, problems: Problems
 ) -> dict[str, Any]:
-    hints = get_type_hints(struct, include_extras=True)
+    hints = _hints(struct)
     out = {}
     for key, item in value.items():
         if key in hints:
             out[key] = convert(item, hints[key], join(path, key), problems)
             continue
         problems.append(Problem(join(path, key), _unknown(join(path, key), key, hints)))
-    for field in msgspec.structs.fields(struct):
-        if field.required and field.name not in value:
-            problems.append(Problem(path, f"{field.name} is required"))
+    for name in _required(struct):
+        if name not in value:
+            problems.append(Problem(path, f"{name} is required"))
     return out
 
 

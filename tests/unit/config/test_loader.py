@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import time
 import typing
 from collections.abc import Iterator
 from contextlib import suppress
@@ -283,3 +284,15 @@ def test_spans_need_the_extra_and_to_be_enabled(monkeypatch: pytest.MonkeyPatch)
     assert problems(otel={"enabled": True}) == [
         "otel.enabled: requires `pip install 'quicedge[otel]'`"
     ]
+
+
+def test_loading_takes_time_in_proportion_to_the_number_of_routes_and_networks() -> None:
+    def cost(count: int) -> float:
+        routes = [{"upstream": "app", "path": f"/{number}"} for number in range(count)]
+        networks = [f"10.{number // 256}.{number % 256}.0/24" for number in range(count)]
+        started = time.process_time()
+        parse(routes=routes, limits={"deny": networks})
+        return time.process_time() - started
+
+    cost(10)
+    assert min(cost(4000) for _ in range(3)) < 16 * min(cost(500) for _ in range(3))
