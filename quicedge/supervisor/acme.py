@@ -521,8 +521,11 @@ class AcmeManager:
         """Answer the challenges of other hosts of the fleet, too: issuers may ask any."""
         while True:
             await asyncio.sleep(CHALLENGE_SYNC_INTERVAL)
-            if await self._sync_challenges():
-                await self._challenges.publish()
+            try:
+                if await self._sync_challenges():
+                    await self._challenges.publish()
+            except Exception:
+                log.exception("challenges: unexpected error")
 
     # --- renewal information ----------------------------------------------------------------------
 

@@ -59,4 +59,7 @@ class PemWatch:
             if found != self._seen:
                 self._seen = found
                 log.info("files of certificates have changed")
-                await self._changed()
+                try:
+                    await self._changed()
+                except Exception:
+                    log.exception("files of certificates: unexpected error")

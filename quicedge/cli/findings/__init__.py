@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from quicedge import native
 from quicedge.cli.findings import (
+    acme,
     certificates,
     files,
     fleet,
@@ -38,6 +39,7 @@ def examine(
     found = [*network.listening(config, edge), *network.administration(config.admin, edge)]
     found += network.buffers()
     found += certificates.of_config(config)
+    found += acme.of_config(config)
     found += key_exchange.of_config(config)
     found += https_records.of_config(config, resolvers)
     found += files.of_supervisor(config)
