@@ -357,13 +357,17 @@ class Exchange:
         `held`: what has arrived of its body meanwhile; `end`: its trailers if it is complete;
         `is_collected`: the body is in the first of its stages.
         """
+        if self._response_over or self._replying:
+            return
         self._filtered = request
         if origin is None:
             self.refuse(404, Outcome.NO_ROUTE, reason="no filter of the route has answered")
             return
-        if end is not None:
+        if self.tunnel is not None:
+            pass  # its halves end each on its own
+        elif end is not None:
             self.request.ended = not held and not end and not is_collected
-        elif not held and self.tunnel is None and self._may_lack_content():
+        elif not held and self._may_lack_content():
             self._waiting_for_end = origin
             return
         self._open(origin)

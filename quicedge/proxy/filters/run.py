@@ -333,7 +333,8 @@ class FilterRun:
         try:
             call(*arguments)
         except Exception as error:
-            self._failed(_owner(error), error)
+            running = self._running.name if self._running is not None else ""
+            self._failed(_owner(error) or running, error)
 
     def _failed(self, name: str, error: BaseException) -> None:
         if self._exchange.response_over:

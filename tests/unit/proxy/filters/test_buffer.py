@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import tempfile
 from typing import IO, Any
 
@@ -123,6 +124,25 @@ async def test_a_request_beyond_the_buffer_is_refused_and_leaves_nothing(files: 
     assert client.status == 413
     assert not here.origin.requests
     assert files.open == 0
+
+
+async def test_a_full_disk_costs_one_exchange_and_names_the_filter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    here = world("request = true, memory = 0")
+    client = here.send(method=b"POST", ended=False)
+    assert client.exchange is not None
+    await turns()
+    monkeypatch.setattr("os.pwrite", fail)
+    client.exchange.request_data(BIG)
+    assert client.status == 500
+    assert client.exchange.reason == (
+        "routes[0].filters[0] (buffer): OSError: [Errno 28] No space left on device"
+    )
+    assert client.credit == len(BIG)
 
 
 async def test_a_client_that_leaves_leaves_nothing(files: Files) -> None:

@@ -449,6 +449,20 @@ async def test_a_tunnel_opens_only_if_the_filters_let_it() -> None:
     await turns()
     assert client.status == 401
     assert not world.origin.requests
+    gate = asyncio.Event()
+
+    async def wait(request: Request) -> Request:
+        await gate.wait()
+        return request
+
+    world = World("", Requests(lambda request, exchange: wait(request)))
+    client = world.send(method=b"CONNECT", ended=False, protocol=b"websocket")
+    assert client.exchange is not None
+    client.exchange.request_end()
+    gate.set()
+    await turns()
+    assert not world.request.ended, "a client may end its half before the tunnel is open"
+    assert world.origin.ended
     world = World("", Marks("m", []))
     client = world.send(method=b"CONNECT", ended=False, protocol=b"websocket")
     assert world.asked(b"x-passed") == b"m"
