@@ -6,6 +6,8 @@ import ssl
 from contextlib import suppress
 
 import pytest
+from OpenSSL import SSL
+from OpenSSL._util import lib
 
 from quicedge.config.groups import ALL_GROUPS, HYBRIDS
 from quicedge.quic.tls import CertificateStore
@@ -142,3 +144,22 @@ def test_the_usual_server_hello_is_read_at_a_glance(
     monkeypatch.delattr(server_hello, "_read")
     assert key_exchange(flight) == whole
     assert whole.group is not None
+
+
+def test_all_groups_have_names_that_an_openssl_with_hybrids_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That of `cryptography`, whatever Python is linked with."""
+    given = []
+
+    class Library:
+        def SSL_CTX_ctrl(self, _: int, command: int, argument: int, names: bytes) -> int:
+            assert (command, argument) == (92, 0)
+            given.append(names)
+            return int(lib.SSL_CTX_set1_curves_list(SSL.Context(SSL.TLS_METHOD)._context, names))
+
+    monkeypatch.setattr(ssl, "OPENSSL_VERSION_INFO", (3, 5, 0, 0, 0))
+    monkeypatch.setattr("quicedge.tcp.openssl._library", Library)
+    monkeypatch.setattr("quicedge.tcp.openssl._pointer", lambda *_: 0)
+    set_groups(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ALL_GROUPS)
+    assert given[0].startswith(b"X25519MLKEM768:SecP256r1MLKEM768:X25519:")
