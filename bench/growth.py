@@ -23,6 +23,8 @@ from bench.proxies import ROOT, Kind, Proxy, Setting, pinned
 from bench.python_build import Build
 
 REQUESTS = 4000
+PER_CONNECTION = 20
+"""Requests on each of many connections, at least: fewer would measure how a connection begins."""
 LARGEST_LOAD = 100_000_000
 """Body bytes per measurement, at most."""
 NOISE = 1.25
@@ -105,9 +107,12 @@ def _lossy(proxy: Proxy, loss: float) -> Iterator[Proxy]:
 
 AXES = (
     Axis("connections_1", "connections with 1 stream each", (1, 10, 100, 1000),
-         lambda proxy, value: _load(proxy, connections=value, streams=1)),
-    Axis("connections_10", "connections with 10 streams each", (1, 10, 100, 1000),
-         lambda proxy, value: _load(proxy, connections=value, total=max(REQUESTS, 20 * value))),
+         lambda proxy, value: _load(proxy, connections=value, streams=1,
+                                    total=max(REQUESTS, PER_CONNECTION * value))),
+    # Not 1000: ten thousand requests at once are more than may wait for one origin (503).
+    Axis("connections_10", "connections with 10 streams each", (1, 10, 100),
+         lambda proxy, value: _load(proxy, connections=value,
+                                    total=max(REQUESTS, PER_CONNECTION * value))),
     Axis("streams", "streams on one connection", (1, 10, 100),
          lambda proxy, value: _load(proxy, connections=1, streams=value)),
     Axis("body", "bytes of the body", (100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000), _body,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from quicedge.client_auth.certificate import ClientCertificate
 from quicedge.client_auth.material import ClientAuthPem
 from quicedge.client_auth.verdict import RefusedError
-from quicedge.client_auth.verifier import Verifier
 from quicedge.config.schema import ClientAuthMode
 
 
@@ -16,6 +15,9 @@ class Rule:
     """One entry of `tls.client_auth`."""
 
     def __init__(self, pem: ClientAuthPem) -> None:
+        # Only where there are rules: pyOpenSSL costs every process 2 MB.
+        from quicedge.client_auth.verifier import Verifier
+
         self.pem = pem
         self.is_required = pem.mode is ClientAuthMode.REQUIRE
         self.verifier = Verifier(pem.ca, pem.crl)
