@@ -363,13 +363,12 @@ class Exchange:
         if origin is None:
             self.refuse(404, Outcome.NO_ROUTE, reason="no filter of the route has answered")
             return
-        if self.tunnel is not None:
-            pass  # its halves end each on its own
-        elif end is not None:
-            self.request.ended = not held and not end and not is_collected
-        elif not held and self._may_lack_content():
-            self._waiting_for_end = origin
-            return
+        if self.tunnel is None:  # the halves of a tunnel end each on its own
+            if end is not None:
+                self.request.ended = not held and not end and not is_collected
+            elif not held and self._may_lack_content():
+                self._waiting_for_end = origin
+                return
         self._open(origin)
         for data in held:
             self._pass_on(data)
