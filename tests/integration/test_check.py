@@ -156,7 +156,7 @@ qlog.directory = "traces"
         )  # fmt: skip
         # The supervisor gives this file to the user, and alone reads the key.
         assert found[f"log.file {folder}/old.log"] == ("ok", "is writable")
-        assert not [subject for subject in found if subject.startswith("key ")]
+        assert not [subject for subject in found if subject.startswith("key /")]
         for name in ("site", "logs"):
             (folder / name).chmod(0o755)
         os.chown(folder / "traces", nobody, -1)
