@@ -27,8 +27,6 @@ from quicedge.config.unusable import UnusableError
 from quicedge.proxy.alt_svc import Advertising
 from quicedge.quic.tls import CertificatePem
 from quicedge.supervisor import notify
-from quicedge.supervisor.acme import AcmeManager
-from quicedge.supervisor.acme_plan import AcmeError, Reach, plan
 from quicedge.supervisor.administration import Administration, ChangeOfAdmin
 from quicedge.supervisor.adoption import AdoptionSockets
 from quicedge.supervisor.alt_svc import AltSvcEvidence
@@ -95,6 +93,8 @@ from quicedge.worker.privileges import Identity, PrivilegeError, identity_of
 
 if TYPE_CHECKING:
     from quicedge.admin.server import AdminServer
+    from quicedge.supervisor.acme import AcmeManager
+    from quicedge.supervisor.acme_plan import Reach
 
 log = structlog.get_logger("quicedge.supervisor")
 
@@ -460,6 +460,8 @@ class Supervisor:
 
     @property
     def _reach(self) -> Reach:
+        from quicedge.supervisor.acme_plan import Reach
+
         return Reach(
             http=bool(self._listeners.redirects_of_slot(0)),
             tls=bool(self._listeners.tcp_of_slot(0)),
@@ -469,6 +471,9 @@ class Supervisor:
         """Raise ReloadError if certificates cannot be ordered as configured."""
         if settings.config.tls.acme is None:
             return
+        # What orders certificates is imported where they are ordered, as the admin API is.
+        from quicedge.supervisor.acme_plan import AcmeError, plan
+
         state = self.state_directory
         try:
             plan(settings, None if state is None else state.path, self._reach)
@@ -485,6 +490,8 @@ class Supervisor:
         if self._acme is None:
             if settings.config.tls.acme is None:
                 return
+            from quicedge.supervisor.acme import AcmeManager
+
             state = self.state_directory
             path = None if state is None else state.path
             self._acme = AcmeManager(self, path, self._identity)
@@ -658,6 +665,8 @@ class Supervisor:
     async def _command_renew(self, hosts: list[str]) -> CommandReply:
         if self._acme is None:
             raise CommandFailure("no certificates are ordered by ACME ([tls.acme])")
+        from quicedge.supervisor.acme_plan import AcmeError
+
         try:
             found = await self._acme.renew(hosts)
         except AcmeError as error:
