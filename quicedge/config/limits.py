@@ -101,6 +101,10 @@ UDP_MAX_PAYLOAD: Final = 65507
 UDP_SEND_QUEUE: Final = 4 * 1024 * 1024
 """Bytes per socket that wait for the kernel; beyond that, datagrams are dropped."""
 
+UDP_CONTROLS_REMEMBERED: Final = 256
+"""Combinations of local address, ECN mark and segment size per socket whose control messages are
+cached."""
+
 UDP_PATHS_REMEMBERED: Final = 16384
 """Addresses per socket whose path objects are cached."""
 

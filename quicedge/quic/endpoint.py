@@ -344,7 +344,7 @@ class Endpoint:
         self._delivering = connection
         self._deliver(connection)
         self._delivering = None
-        if self._transmit(connection, now):
+        if self._transmit(connection, now) and connection.events:
             # Sending issues connection IDs; they must be known before the peer uses them.
             self._deliver(connection)
         connection.handler.after_transmit()
@@ -398,7 +398,7 @@ class Endpoint:
                 self._cids[connection].remove(event.connection_id)
             else:
                 connection.handler.handle_event(event)
-        if connection.handshake_complete:
+        if connection in self.half_open and connection.handshake_complete:
             self._handshake_over(connection)
 
     # --- new connections ------------------------------------------------------------------------

@@ -42,12 +42,16 @@ CONTROL_SPACE = (
 """Bytes for pktinfo, traffic class, GRO size and queue overflow."""
 
 
-def segment_message(size: int) -> tuple[int, int, bytes]:
+ControlMessage = tuple[int, int, bytes]
+"""Level, type and data."""
+
+
+def segment_message(size: int) -> ControlMessage:
     """The control message that splits a buffer into datagrams of `size` bytes (UDP GSO)."""
     return SOL_UDP, UDP_SEGMENT, _UINT16.pack(size)
 
 
-def pktinfo_message(family: int, local: bytes) -> tuple[int, int, bytes]:
+def pktinfo_message(family: int, local: bytes) -> ControlMessage:
     """The control message that selects the local address to send from."""
     if family == socket.AF_INET6:
         return socket.IPPROTO_IPV6, IPV6_PKTINFO, local
@@ -61,7 +65,7 @@ def pktinfo(host: str) -> bytes:
     return b"\0\0\0\0" + socket.inet_aton(host) + b"\0\0\0\0"
 
 
-def ecn_message(family: int, ecn: int) -> tuple[int, int, bytes]:
+def ecn_message(family: int, ecn: int) -> ControlMessage:
     """The control message that marks a datagram (RFC 3168)."""
     if family == socket.AF_INET6:
         return socket.IPPROTO_IPV6, IPV6_TCLASS, _INT.pack(ecn)

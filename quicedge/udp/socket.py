@@ -146,6 +146,7 @@ class UdpSocket:
         self._sock = sock
         self._ancillary = batching and bool(kernel.CONTROL_SPACE)
         self._paths: dict[tuple[tuple[object, ...], bytes], FourTuple] = {}
+        self._controls: dict[tuple[bytes, int, int], list[kernel.ControlMessage]] = {}
         self._queue: deque[tuple[bytes, int, FourTuple, int]] = deque()
         self._queued_bytes = 0
         self._receiver = DatagramReceiver(sock) if self._ancillary else PlainReceiver(sock)
@@ -250,14 +251,8 @@ class UdpSocket:
         """Offer datagrams to the kernel; False if it has no room now."""
         if len(data) > segment and not self.gso:
             return self._try_singly(data, segment, path, ecn)
-        messages = []
-        if self._ancillary:
-            if path.local:
-                messages.append(kernel.pktinfo_message(self.family, path.local))
-            if ecn:
-                messages.append(kernel.ecn_message(self.family, ecn))
-            if len(data) > segment:
-                messages.append(kernel.segment_message(segment))
+        size = len(data)
+        messages = self._control(path.local, ecn, segment if size > segment else 0)
         try:
             if messages:
                 self._sock.sendmsg((data,), messages, 0, path.remote)
@@ -267,10 +262,29 @@ class UdpSocket:
             return False
         except OSError as error:
             return self._send_failed(error, data, segment, path, ecn)
-        self.counters["writes"] += 1
-        self.counters["datagrams_sent"] += -(-len(data) // segment)
-        self.counters["bytes_sent"] += len(data)
+        counters = self.counters
+        counters["writes"] += 1
+        counters["datagrams_sent"] += -(-size // segment)
+        counters["bytes_sent"] += size
         return True
+
+    def _control(self, local: bytes, ecn: int, segment: int) -> list[kernel.ControlMessage]:
+        """Control messages: leave from `local`, marked `ecn`, split into segments if not 0."""
+        key = local, ecn, segment
+        messages = self._controls.get(key)
+        if messages is None:
+            messages = []
+            if self._ancillary:
+                if local:
+                    messages.append(kernel.pktinfo_message(self.family, local))
+                if ecn:
+                    messages.append(kernel.ecn_message(self.family, ecn))
+                if segment:
+                    messages.append(kernel.segment_message(segment))
+            if len(self._controls) >= limits.UDP_CONTROLS_REMEMBERED:
+                self._controls.clear()
+            self._controls[key] = messages
+        return messages
 
     def _try_singly(self, data: bytes, segment: int, path: FourTuple, ecn: int) -> bool:
         for at in range(0, len(data), segment):

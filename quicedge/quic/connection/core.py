@@ -347,12 +347,16 @@ class Connection:
 
     def poll_timeout(self) -> float | None:
         """When `handle_timeout` must be called, or None."""
-        if self.state is State.TERMINATED:
-            return None
-        if self._life.deadline is not None:
-            return self._life.deadline
-        ack_blocked, probe_blocked = self._amplification_limits()
+        life = self._life
+        if life.event is not None:
+            if life.state is State.TERMINATED:
+                return None
+            if life.deadline is not None:
+                return life.deadline
         paths = self.paths.known
+        ack_blocked = probe_blocked = False
+        if paths and not paths[0].is_validated:
+            ack_blocked, probe_blocked = self._amplification_limits()
         found = self.idle.deadline
         # A loop over candidates would cost more steps than it saves: this runs at every wake-up.
         at = self.recovery.timeout(amplification_limited=probe_blocked)
