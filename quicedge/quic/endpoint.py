@@ -348,17 +348,19 @@ class Endpoint:
             # Sending issues connection IDs; they must be known before the peer uses them.
             self._deliver(connection)
         connection.handler.after_transmit()
-        if connection.counters.bytes_received >= connection.flood_check_at and connection.is_alive:
+        is_alive = connection.is_alive
+        if is_alive and connection.counters.bytes_received >= connection.flood_check_at:
             self._check_flood(connection, now)
-        if connection.is_terminated:
+            is_alive = connection.is_alive
+        if not is_alive and connection.is_terminated:
             self._forget(connection)
-        else:
-            self._deadlines.arm(connection, connection.poll_timeout())
-            if self._roster is not None and connection.handshake_complete:
-                if connection.is_alive:
-                    self._roster.put(connection)
-                else:
-                    self._roster.remove(connection)
+            return
+        self._deadlines.arm(connection, connection.poll_timeout())
+        if self._roster is not None and connection.handshake_complete:
+            if is_alive:
+                self._roster.put(connection)
+            else:
+                self._roster.remove(connection)
 
     def _check_flood(self, connection: Connection, now: float) -> None:
         standing = connection.check_flood(now)

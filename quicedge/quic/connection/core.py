@@ -443,9 +443,11 @@ class Connection:
             self._observer.trace.now = now
         if not self.paths.known:
             return []  # no authentic packet received yet
-        if not self._life.is_alive:
+        if self._life.event is not None:
             return self._begin_closing(now) if self._life.is_close_due else self._close_again()
-        self._migration.look_for_black_holes(now)
+        recovery = self.recovery
+        if recovery.newly_lost or recovery.large_datagrams.is_black_hole:
+            self._migration.look_for_black_holes(now)
         try:
             runs = self._packer.pack(now, self._random)
         except TransportError as error:
@@ -617,11 +619,11 @@ class Connection:
     @property
     def is_alive(self) -> bool:
         """Neither closing, draining nor terminated."""
-        return self._life.is_alive
+        return self._life.event is None
 
     @property
     def is_terminated(self) -> bool:
-        return self.state is State.TERMINATED
+        return self._life.state is State.TERMINATED
 
     @property
     def handshake_complete(self) -> bool:

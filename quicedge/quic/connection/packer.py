@@ -138,7 +138,7 @@ class Packer:
 
         Raises TransportError when no key may seal them.
         """
-        path = self._paths.active
+        path = self._paths.known[0]
         self._path_frames.use(path, challenge)
         self.ecn = path.ecn.codepoint(self._recovery.pto_count) if path.ecn else NOT_ECT
         runs: list[Transmit] = []
@@ -185,7 +185,7 @@ class Packer:
             if sendable is None and not (has_frames or ack_due):
                 self.waiting = False
                 break
-            room = recovery.congestion_window - recovery.bytes_in_flight
+            room = recovery.controller.congestion_window - recovery.bytes_in_flight
             if room >= size:
                 budget = recovery.pacer.budget(now)
                 if budget < size:
