@@ -43,10 +43,6 @@ class Records:
         self.storage.write(_certificate(host), value)
         return split(host, value)
 
-    def hosts(self) -> set[str]:
-        """The names that have a certificate."""
-        return {_host(name) for name in self.storage.versions("certificates")}
-
     def versions(self) -> dict[str, Hashable]:
         """By name, what changes whenever something about it is stored."""
         found: dict[str, list[Hashable]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from functools import partial
 
@@ -13,6 +14,9 @@ from quicedge.acme.storage import StorageError
 from quicedge.acme.wire import Prove
 from quicedge.config.acmelimits import CHALLENGE_SPREAD
 from quicedge.supervisor.dns_command import DnsCommand
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,256}")
+"""RFC 8555 section 8.3: characters of base64url."""
 
 
 class ChallengeBoard:
@@ -49,6 +53,8 @@ class ChallengeBoard:
 
     async def prove(self, host: str, question: Prove) -> str | None:
         """Put the proofs of an order in place; returns why not."""
+        if not all(_is_ours(proof, host) for proof in question.proofs):
+            return "the issuer wants a proof for another name, or with a token that is none"
         self._proofs[host] = question.proofs
         dns, others = _split(question.proofs)
         error = await self._dns.add(dns)
@@ -89,6 +95,12 @@ class ChallengeBoard:
         self._others = await asyncio.to_thread(records.challenges)
         self._seen = found
         return True
+
+
+def _is_ours(proof: Proof, host: str) -> bool:
+    """Whether a proof is for a name that was ordered. Certificates, commands and paths are made of
+    what the issuer sends."""
+    return proof.name == host.removeprefix("*.") and _TOKEN.fullmatch(proof.token) is not None
 
 
 def _split(proofs: Sequence[Proof]) -> tuple[list[Proof], list[Proof]]:

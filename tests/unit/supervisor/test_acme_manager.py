@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from quicedge.acme.challenge import ChallengeKind, Challenges, Proof
@@ -19,6 +20,7 @@ from quicedge.config.schema import Acme, Config, Route, Tls
 from quicedge.supervisor import acme as manager_module
 from quicedge.supervisor.acme import AcmeManager
 from quicedge.supervisor.acme_plan import AcmeError, Reach, plan
+from quicedge.supervisor.challenge_board import ChallengeBoard
 from quicedge.supervisor.issuer_process import IssuerError
 from quicedge.worker.control import Settings
 from tests.support.acme_issuer import issue
@@ -61,9 +63,7 @@ class FakeIssuer:
         FakeIssuer.jobs.append(job)
         if FakeIssuer.hang:
             await asyncio.Event().wait()
-        proof = Proof(
-            kind=task.kinds[0], name=task.name, token=f"token-{task.name}", key_authorization="k"
-        )
+        proof = Proof(kind=task.kinds[0], name=task.name, token="token", key_authorization="k")
         error = await self._prove(Prove(proofs=[proof]))
         failure = FakeIssuer.outcome()
         if error is not None:
@@ -260,3 +260,28 @@ def test_a_plan_that_cannot_work_is_refused_with_the_reason(tmp_path: Path) -> N
     broken = settings(HOST, eab_key_id="k", eab_hmac_key_file=str(tmp_path / "none"))
     with pytest.raises(AcmeError, match="eab_hmac_key_file"):
         plan(broken, tmp_path, REACH)
+
+
+@pytest.mark.parametrize(
+    ("name", "token"),
+    [
+        ("b.example.com", "token"),
+        (f"{HOST}\n", "token"),
+        (HOST, "../../etc"),
+        (HOST, "a\r\nb: c"),
+        (HOST, ""),
+    ],
+)
+async def test_an_issuer_cannot_choose_what_is_proved(name: str, token: str) -> None:
+    told: list[Challenges] = []
+
+    async def tell(challenges: Challenges) -> str | None:
+        told.append(challenges)
+        return None
+
+    board = ChallengeBoard(tell)
+    good = Proof(kind=ChallengeKind.HTTP_01, name=HOST, token="token", key_authorization="k")
+    bad = msgspec.structs.replace(good, name=name, token=token)
+    assert await board.prove(HOST, Prove(proofs=[good, bad])) is not None
+    assert (told, board.answers()) == ([], Challenges())
+    assert await board.prove(f"*.{HOST}", Prove(proofs=[good])) is None
