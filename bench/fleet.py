@@ -32,7 +32,7 @@ from tests.support.fleet import private_file
 from tests.support.peers import free_edge_port, wait_until
 
 HOSTS = 3
-SERVER_ID_LENGTH = 2
+SERVER_ID_LENGTH, NONCE_LENGTH, ROTATION = 2, 8, 3
 VIRTUAL = "198.18.0.1"
 PORT = 8443
 FLEET_PORT = 4490
@@ -174,6 +174,8 @@ class Scene(Protocol):
     client_prefix: list[str]
     sources: list[str]
     places: list[Place]
+    key: str
+    """That encrypts server IDs, in hexadecimal digits; empty: they are in the clear."""
 
     def route(self, hosts: list[int]) -> None:
         """Send new flows to these hosts alone."""
@@ -201,10 +203,13 @@ class Fleet:
 def hosts_of(scene: Scene, directory: Path) -> Iterator[Fleet]:
     secret = private_file(directory / "fleet.secret", secrets.token_hex(32))
     peers = ", ".join(f'"{place.peer}"' for place in scene.places)
+    text = f'secret_file = "{secret}"\npeers = [{peers}]'
+    if scene.key:
+        keys = private_file(directory / "quic-lb.keys", f"{ROTATION} {scene.key}\n")
+        text += f'\nconnection_id_keys = "{keys}"'
     found = Fleet(scene)
     try:
         for number, place in enumerate(scene.places):
-            text = f'secret_file = "{secret}"\npeers = [{peers}]'
             found.hosts.append(Host(number, place, directory, text))
         found.wait_for_peers()
         yield found
@@ -223,6 +228,7 @@ class Ecmp:
         self._names = names
         _, self._router, *hosts = names
         self.address = VIRTUAL, PORT
+        self.key = ""
         self.sources = CLIENT_SOURCES
         self.client_prefix = _inside(names[0])
         self.places = [
@@ -297,7 +303,8 @@ class Balanced:
     def __init__(self, *, reads_ids: bool) -> None:
         self._reads_ids = reads_ids
         ports = [free_edge_port() for _ in range(HOSTS)]
-        self._lb = QuicLb(0, SERVER_ID_LENGTH, 8)
+        self.key = secrets.token_hex(16) if reads_ids else ""
+        self._lb = QuicLb(ROTATION, SERVER_ID_LENGTH, NONCE_LENGTH, bytes.fromhex(self.key) or None)
         self._length = 1 + self._lb.block_length + 1
         self._by_id = {
             bytes((10, number)): ("127.0.0.1", port) for number, port in enumerate(ports)
@@ -317,7 +324,7 @@ class Balanced:
     def choose(self, data: bytes, client: tuple[str, int]) -> tuple[str, int]:
         at, length = (6, data[5]) if data[0] & 0x80 else (1, self._length)
         cid = data[at : at + self._length]
-        if self._reads_ids and length == self._length and cid[0] == self._length - 1:
+        if self._reads_ids and length == self._length and cid[0] >> 5 == ROTATION:
             host = self._by_id.get(self._lb.decode(cid))
             if host is not None and host not in self._down:
                 return host
@@ -350,7 +357,7 @@ class Clients:
         self._process = subprocess.Popen(
             [
                 *scene.client_prefix, sys.executable, "-m", "bench.fleetload", host, str(port),
-                str(total), str(interval), str(SERVER_ID_LENGTH), *scene.sources,
+                str(total), str(interval), scene.key or "-", *scene.sources,
             ],
             cwd=REPOSITORY, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )  # fmt: skip
@@ -414,10 +421,12 @@ def _phases(fleet: Fleet, report: Report, clients: Clients, seconds: float) -> d
     wait_until(
         lambda: sum(clients.ask("state")["hosts"].values()) == report.clients, "the clients", 120
     )
+    wait_until(
+        lambda: clients.ask("state")["done"].get("moves", 0) > report.clients / 2, "moves", 120
+    )
     state = phase("steady")
     lost_nobody("steady", state)
     report.expect(set(state["hosts"]) == set(names), "a host has no clients")
-    report.expect(state["done"].get("moves", 0) > report.clients / 2, "clients hardly move")
 
     # A host that is taken out keeps its clients, who reach it by way of the others.
     fleet.scene.route(everyone[:-1])

@@ -1,8 +1,9 @@
 """Clients of a fleet that migrate and rebind, by stock aioquic; every byte is checked.
 
-Usage: fleetload.py HOST PORT N INTERVAL SERVER_ID_LENGTH SOURCE... with the addresses that clients
-come from. Commands are read from standard input, one per line, each answered by a line of JSON:
-`state`, `fresh N` (short-lived clients, by the host that they reach), `stop`.
+Usage: fleetload.py HOST PORT N INTERVAL KEY SOURCE..., with the key of server IDs (`-`: none) and
+the addresses that clients come from. Commands are read from standard input, one per line, each
+answered by a line of JSON: `state`, `fresh N` (short-lived clients, by the host that they reach),
+`stop`.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from aioquic.h3.connection import H3_ALPN, ErrorCode
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ConnectionTerminated, QuicEvent
 
+from quicedge.udp.quic_lb import QuicLb
 from tests.support.download_client import SIZE, DownloadClient
 
 AT_ONCE = 12
 """Handshakes in progress."""
 LARGE = 150_000
+SERVER_ID_LENGTH, NONCE_LENGTH = 2, 8
 TIMEOUT = 30.0
 IDLE_TIMEOUT = 40.0
 """Seconds; a client that no one resets waits as long."""
@@ -56,9 +59,9 @@ class FleetClient(DownloadClient):
             return
         super().datagram_received(data, addr)  # type: ignore[arg-type]
 
-    def learn_host(self, length: int) -> None:
-        """The server ID, which is in the clear in this fleet."""
-        self.host = self._quic._peer_cid.cid[1 : 1 + length].hex()
+    def learn_host(self, lb: QuicLb) -> None:
+        """The server ID, which nobody but this test and the balancer can read."""
+        self.host = lb.decode(self._quic._peer_cid.cid).hex()
 
     async def move(self, sources: Sequence[str], *, fresh_id: bool) -> None:
         """Continue from another address and port; with the same connection ID as behind a NAT, or
@@ -83,9 +86,9 @@ class FleetClient(DownloadClient):
 
 
 class Load:
-    def __init__(self, address: tuple[str, int], length: int, sources: list[str]) -> None:
+    def __init__(self, address: tuple[str, int], lb: QuicLb, sources: list[str]) -> None:
         self._address = address
-        self._length = length
+        self._lb = lb
         self._sources = sources
         self.done: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
@@ -118,7 +121,7 @@ class Load:
                 self.failed[f"handshake: {error or type(error).__name__}"] += 1
                 await asyncio.sleep(0.5)
                 continue
-            client.learn_host(self._length)
+            client.learn_host(self._lb)
             self.clients[number] = client
             self.done["connections"] += 1
             try:
@@ -162,7 +165,7 @@ class Load:
         async def one() -> None:
             try:
                 async with self._handshakes, self.connection() as client:  # type: ignore[attr-defined]
-                    client.learn_host(self._length)
+                    client.learn_host(self._lb)
                     await asyncio.wait_for(client.request(), TIMEOUT)
                     found[client.host] += 1
             except (ConnectionError, RuntimeError, TimeoutError) as error:
@@ -180,9 +183,10 @@ class Load:
 
 
 async def main(
-    host: str, port: int, total: int, interval: float, length: int, sources: list[str]
+    host: str, port: int, total: int, interval: float, key: str, sources: list[str]
 ) -> None:
-    load = Load((host, port), length, sources)
+    lb = QuicLb(0, SERVER_ID_LENGTH, NONCE_LENGTH, None if key == "-" else bytes.fromhex(key))
+    load = Load((host, port), lb, sources)
     tasks = [asyncio.create_task(load.live(number, interval)) for number in range(total)]
     loop = asyncio.get_running_loop()
     for task in tasks:
@@ -204,7 +208,7 @@ async def main(
 if __name__ == "__main__":
     uvloop.run(
         main(
-            sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5]),
+            sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), sys.argv[5],
             sys.argv[6:],
         )
     )  # fmt: skip
