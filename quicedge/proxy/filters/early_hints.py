@@ -18,7 +18,8 @@ from quicedge.proxy.exchange import Exchange
 from quicedge.proxy.filters.resources import Resources
 from quicedge.proxy.filters.route_filter import RouteFilter
 
-_LINK = re.compile(rb'<[^>]*>(?:[^,"]|"[^"]*")*')
+# Takes linear time: no two parts of it match the same, and none starts within another.
+_LINK = re.compile(rb'<[^<>]*>(?:[^,"<]|"[^"]*")*')
 _RELATION = re.compile(rb';\s*rel\s*=\s*(?:"([^"]*)"|([^\s;,"]+))', re.IGNORECASE)
 _USEFUL = frozenset((b"preload", b"preconnect", b"modulepreload"))
 
@@ -57,7 +58,8 @@ class EarlyHints(RouteFilter):
         links: list[bytes] = []
         for name, value in response.fields:
             if name == b"link":
-                links += useful_links(value)
+                if len(value) <= HINTS_MAX_SIZE:
+                    links += useful_links(value)
             elif name == b"set-cookie" or (name == b"cache-control" and _is_private(value)):
                 self._pages.pop(page, None)
                 return response

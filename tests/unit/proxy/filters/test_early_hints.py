@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from quicedge.config.filterlimits import HINTS_MAX_SIZE, HINTS_REMEMBERED
@@ -81,6 +83,13 @@ async def test_the_number_of_pages_is_bounded(here: World) -> None:
     assert here.send(b"/1", BROWSER).interim
     visit(here, b"/" + b"x" * 1000, link=LINK)
     assert not here.send(b"/" + b"x" * 1000, BROWSER).interim
+
+
+@pytest.mark.parametrize("piece", [b"<", b'"', b"<>", b"<>;", b'<>"', b"<>; rel", b"<>;  "])
+def test_no_value_takes_long_to_read(piece: bytes) -> None:
+    started = time.process_time()
+    useful_links(piece * (200_000 // len(piece)))
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(
