@@ -75,7 +75,8 @@ def change(running: RunningEdge, *choices: str) -> None:
 def step(running: RunningEdge, verdict: Verdict, name: str, load: Program) -> None:
     """Do one thing to the edge, and wait until workers that it has replaced are gone."""
     started = time.monotonic()
-    load.tell(name)
+    if name in ("upgrade", "workers"):
+        load.tell(name)
     if name == "kill supervisor":
         os.kill(int(running.admin("/api/v1/status")["pid"]), signal.SIGKILL)
         time.sleep(1.0)
@@ -89,6 +90,7 @@ def step(running: RunningEdge, verdict: Verdict, name: str, load: Program) -> No
         verdict.expect(done.returncode == 0, f"{name}: {done.stderr}")
     served = time.monotonic() - started
     wait_until(lambda: len(generations(running)) == 1, "the end of the workers before", 120)
+    time.sleep(1.0)  # clients hear of it
     verdict.note(f"{name} (s, until all is over)", f"{served:.1f} {time.monotonic() - started:.1f}")
 
 

@@ -22,6 +22,8 @@ class Command(StrEnum):
     STATUS = "status"
     RENEW = "renew"
     """Order certificates by ACME now: those named in the arguments, or all."""
+    LEAVE = "leave"
+    """End, and leave the workers to the next supervisor, which replaces them."""
     STOP = "stop"
     STOP_NOW = "stop-now"
 

@@ -254,7 +254,7 @@ class Http1Session(asyncio.Protocol):
         """Responses say from now on that the connection closes."""
         self.is_draining = True
 
-    def drain(self) -> None:
+    def drain(self, patience: float = 0.0) -> None:
         """Close once the running exchange is done."""
         self.is_draining = self.going_away = True
         self.close_if_drained()

@@ -520,7 +520,7 @@ class Http2Session(asyncio.Protocol):
             self.codec.send_goaway(MAX_STREAM_ID)
             self.wake()
 
-    def drain(self) -> None:
+    def drain(self, patience: float = 0.0) -> None:
         """Send the final GOAWAY: finish running requests, reject new ones."""
         if not self.going_away and not self._closing:
             code = H2ErrorCode.NO_ERROR

@@ -253,6 +253,8 @@ class Http3Session:
         self.progress: Progress = Http3Progress(connection)
         """Progress of its streams."""
         self.timeouts = StreamTimeouts()
+        self._leave_by = 0.0
+        """Until then, the connection is closed only once the client has seen the GOAWAY."""
         self.going_away = False
         """GOAWAY was sent: accept no new requests, and close once the running ones are done."""
         self._conduct = Conduct(self, gateway, host.max_streams)
@@ -709,8 +711,14 @@ class Http3Session:
             self.h3.send_goaway(MAX_REQUEST_STREAM_ID)
             self.wake()
 
-    def drain(self) -> None:
-        """Send the final GOAWAY: finish running requests, reject new ones."""
+    def drain(self, patience: float = 0.0) -> None:
+        """Send the final GOAWAY: finish running requests, reject new ones.
+
+        A client behind a NAT that has changed its port learns of it only when it next sends: for
+        `patience` seconds the connection stays open until the GOAWAY is acknowledged. A request
+        that comes meanwhile is rejected, and thus known not to have been processed.
+        """
+        self._leave_by = self._gateway.now() + patience
         if not self.going_away and self._negotiated and self.connection.is_alive:
             self.h3.send_goaway(self._highest_stream_id + 4)
         self.going_away = True
@@ -732,6 +740,10 @@ class Http3Session:
             or self.held
             or not self.connection.streams.responses_delivered
             or self._gateway.now() < self._conduct.leave_from
+            or (
+                self._gateway.now() < self._leave_by
+                and not self.connection.streams.own_streams_delivered
+            )
         ):
             return
         if self._conduct.reason is None:

@@ -77,8 +77,12 @@ class Session(Protocol):
     def announce_drain(self) -> None:
         """New requests are still served, but should go elsewhere."""
 
-    def drain(self) -> None:
-        """Finish running requests, reject new ones."""
+    def drain(self, patience: float = 0.0) -> None:
+        """Finish running requests, reject new ones.
+
+        `patience`: seconds in which a client that cannot be reached may still learn of it, where
+        the transport tells.
+        """
 
     def close_if_drained(self) -> None:
         """Close the connection if it is going away and no exchange is left."""

@@ -70,6 +70,8 @@ class Generation:
         """The generation that replaces it."""
         self._staff = staff
         self._adopted = adopted
+        self.is_outdated = any(item.orphan.is_outdated for item in adopted)
+        """Its supervisor ended for others to take its place."""
         self._rosters = _rosters(listeners, adopted)
         self.pool = WorkerPool(
             listeners.workers,

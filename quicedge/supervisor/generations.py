@@ -147,12 +147,18 @@ class Generations:
         self._retire(before)
         log.info("workers replaced", bank=generation.bank, workers=generation.listeners.workers)
 
+    async def settled(self) -> None:
+        """Wait until there is only one generation."""
+        if self._retiring is not None:
+            await asyncio.wait({self._retiring})
+
     def differ_from(self, settings: Settings) -> bool:
-        """Whether the sockets and workers, adopted as they were, are not those of the settings."""
+        """Whether the workers, adopted as they were, are not those that the settings want."""
         config, ours = settings.config, self.current.listeners
-        return number_of_workers(config) != ours.workers or [
-            (item.address, item.quic, bool(item.tcp_protocols)) for item in listeners(config)
-        ] != [
+        if self.current.is_outdated or number_of_workers(config) != ours.workers:
+            return True
+        wanted = [(item.address, item.quic, bool(item.tcp_protocols)) for item in listeners(config)]
+        return wanted != [
             (item.listening.address, item.udp is not None, item.tcp is not None)
             for item in ours.listeners
         ]

@@ -198,6 +198,7 @@ class Supervisor:
         self._successor: Successor | None = None
         """The new program, which has taken over."""
         self._upgrading = False
+        self._leaving = False
         self._started_at = time.monotonic()
         self._state = EdgeState.STARTING
         self._logs_reopened_at = 0.0
@@ -324,6 +325,9 @@ class Supervisor:
         if self._successor is not None:
             log.info("handed over", pid=self._successor.pid)
             return 0
+        if self._leaving:
+            log.info("left workers to the next supervisor")
+            return 0
         self._state = EdgeState.DRAINING
         notify.notify("STOPPING=1")
         order = shutdown_order(self.config)
@@ -356,7 +360,27 @@ class Supervisor:
         )
         if takeover is not None and self._generations.differ_from(self.current.settings):
             # Adopted workers go on as they were; then come those that the configuration wants.
-            self._spawn(self._reload())
+            self._spawn(self._replace_adopted())
+
+    async def _replace_adopted(self) -> None:
+        await self._generations.settled()
+        await self._reload()
+
+    async def leave(self) -> None:
+        """End, and leave the workers to the next supervisor; raises UpgradeError."""
+        if self._state is not EdgeState.RUNNING:
+            raise UpgradeError(f"the edge is {self._state}")
+        if self._commands is None:
+            raise UpgradeError("there is no control socket, by which workers change hands")
+        for worker in self._generations.current.pool.ready_workers():
+            try:
+                await worker.channel.call("leave")
+            except ControlError as error:
+                log.error(
+                    "worker does not know that it is left", slot=worker.slot, error=str(error)
+                )
+        self._leaving = True
+        self._stop.set()
 
     async def _take_over(
         self, takeover: Takeover, upgrade: Inherited, admin: AdminServer | None
@@ -613,12 +637,13 @@ class Supervisor:
             Command.RELOAD: lambda _: self._command_reload(),
             Command.VALIDATE: lambda _: self._command_validate(),
             Command.UPGRADE: lambda _: self._command_upgrade(),
+            Command.LEAVE: lambda _: self._command_leave(),
             Command.STATUS: lambda _: self._command_status(),
             Command.RENEW: self._command_renew,
             Command.STOP: lambda _: self._command_stop(immediate=False),
             Command.STOP_NOW: lambda _: self._command_stop(immediate=True),
         }
-        until_end = frozenset({Command.STOP, Command.STOP_NOW, Command.UPGRADE})
+        until_end = frozenset({Command.STOP, Command.STOP_NOW, Command.UPGRADE, Command.LEAVE})
         sock = None
         if upgrade is not None:
             path, sock = upgrade.control_path, upgrade.control
@@ -638,6 +663,13 @@ class Supervisor:
         except UpgradeError as error:
             raise CommandFailure(f"not upgraded; the edge goes on as it was\n{error}") from error
         return CommandReply(lines=[f"upgraded: process {pid} serves"], data=pid)
+
+    async def _command_leave(self) -> CommandReply:
+        try:
+            await self.leave()
+        except UpgradeError as error:
+            raise CommandFailure(str(error)) from error
+        return CommandReply(lines=["ending; workers wait for the next supervisor"])
 
     async def _upgrade(self) -> None:
         """SIGUSR2: nobody waits for the outcome, which is in the log."""

@@ -40,6 +40,8 @@ class Orphan(msgspec.Struct, frozen=True, kw_only=True):
     is_active: bool
     """Its bank takes new connections."""
     is_draining: bool
+    is_outdated: bool = False
+    """Its supervisor ended on purpose: others should take its place."""
     secret: bytes
     estate: Estate
     has_roster: bool

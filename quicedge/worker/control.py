@@ -223,6 +223,8 @@ METHODS: Mapping[str, Method] = {
     "use_challenges": Method(Challenges, None),
     # Names that get no certificate on demand.
     "refuse_names": Method(list[str], None),
+    # The supervisor ends on purpose: the next one is to replace this worker.
+    "leave": Method(None, None),
     "reopen_logs": Method(None, None),
     "set_log_level": Method(str, None),
     # Notified by a worker.

@@ -619,8 +619,9 @@ class Edge:
         self._check_drained()
         if await self._drained_by(started + order.notice):
             return
+        patience = order.seconds - order.notice if order.succeeded else 0.0
         for session in self.all_sessions:
-            session.drain()
+            session.drain(patience)
         # WebSockets that have less time than all others are closed before it is over.
         spread = order.long <= order.seconds and not order.succeeded
         if spread:

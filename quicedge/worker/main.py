@@ -187,6 +187,7 @@ class _Worker:
         self._handlers: dict[str, Handler]
         self._patience: asyncio.TimerHandle | None = None
         self._obeying: asyncio.Future[None] | None = None
+        self._is_outdated = False
         self._adoption = self._make_adoption()
 
     def _build(self) -> None:
@@ -254,6 +255,7 @@ class _Worker:
             "set_peers": self.set_peers,
             "use_challenges": self._edge.tcp.use_challenges,
             "refuse_names": self._edge.refuse_names,
+            "leave": self.leave,
             "reopen_logs": self.reopen_logs,
             "set_log_level": self.set_log_level,
         }
@@ -312,6 +314,10 @@ class _Worker:
         self.drain(shutdown_order(self._edge.config))
         self._dismissed.set()
 
+    def leave(self) -> None:
+        """The supervisor ends, and the next one is to replace us."""
+        self._is_outdated = True
+
     def _describe(self) -> tuple[Orphan, int]:
         spec, forwarder = self._spec, self._edge.forwarder
         assert spec.estate is not None
@@ -319,6 +325,7 @@ class _Worker:
             slot=spec.slot,
             is_active=forwarder is None or forwarder.active == bank_of(spec.slot),
             is_draining=self._draining is not None,
+            is_outdated=self._is_outdated,
             secret=spec.secret,
             estate=spec.estate,
             has_roster=spec.roster_fd >= 0,

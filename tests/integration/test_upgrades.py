@@ -219,6 +219,45 @@ def test_after_a_crash_the_configuration_of_now_is_used(tmp_path: Path) -> None:
             assert b"200 OK" in ask(tls)
 
 
+@pytest.mark.parametrize("job", ["restart", "stop"])
+def test_a_restart_by_systemd_leaves_the_workers_to_the_next_supervisor(
+    tmp_path: Path, job: str
+) -> None:
+    systemctl = tmp_path / "bin" / "systemctl"
+    systemctl.parent.mkdir()
+    systemctl.write_text(f"#!/bin/sh\necho '17 quicedge.service {job} running'\n")
+    systemctl.chmod(0o755)
+    with demo_origin() as origin, upgradable(tmp_path, origin) as running:
+
+        async def live() -> None:
+            async with download_client(running.port) as client:
+                await client.request()
+                pids = {w["pid"] for w in running.admin("/api/v1/status")["workers"]}
+                done = await asyncio.to_thread(
+                    subprocess.run,
+                    [sys.executable, "-m", "quicedge", "stop", "--systemd", "quicedge.service",
+                     "--config", str(tmp_path / "quicedge.toml")],
+                    cwd=REPOSITORY, check=True, timeout=60,
+                    env={**os.environ, "PATH": f"{systemctl.parent}:{os.environ['PATH']}"},
+                )  # fmt: skip
+                assert done.returncode == 0
+                assert running.process.wait(10) == 0
+                if job == "restart":
+                    await client.request()
+                await asyncio.to_thread(running.start)
+                if job == "restart":
+                    await client.request()
+                client.close()
+
+                def replaced() -> bool:
+                    found = running.admin("/api/v1/status")["workers"]
+                    return len(found) == 2 and pids.isdisjoint(w["pid"] for w in found)
+
+                await asyncio.to_thread(wait_until, replaced, "fresh workers", 60)
+
+        asyncio.run(live())
+
+
 def test_a_second_edge_does_not_take_workers_that_have_a_supervisor(tmp_path: Path) -> None:
     with demo_origin() as origin, edge(tmp_path, origin, options=OPTIONS) as running:
         pids = [worker["pid"] for worker in running.admin("/api/v1/status")["workers"]]

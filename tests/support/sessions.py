@@ -159,6 +159,7 @@ class StubStreams:
     """The streams of a `StubConnection`."""
 
     responses_delivered = True
+    own_streams_delivered = True
     unsent_total = 0
     peer_bidi = SimpleNamespace(granted=1 << 60)
     peer_bidi_open = 0

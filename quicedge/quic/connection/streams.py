@@ -600,6 +600,15 @@ class Streams:
         )
 
     @property
+    def own_streams_delivered(self) -> bool:
+        """Whether everything sent on streams that this side has opened is acknowledged."""
+        return all(
+            stream.send is None or stream.send.buffer.end == stream.send.buffer.base
+            for stream_id, stream in self._open.items()
+            if stream_id & 1 == self._ours
+        )
+
+    @property
     def is_stream_blocked(self) -> bool:
         """Whether the flow-control limit of any stream blocks data."""
         return bool(self._flow_blocked)

@@ -216,3 +216,28 @@ def test_goaway_never_names_a_higher_stream_than_before() -> None:
     goaway = frame(FrameType.GOAWAY, b"\x04")
     assert sent.endswith(goaway)
     assert client.connection.control in (sent, sent + goaway)
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_client_that_may_not_have_heard_goaway_is_waited_for(heard: bool) -> None:
+    """It may be behind a NAT that has changed its port: only what it sends next tells where."""
+    client = Client()
+    client.connection.streams.own_streams_delivered = False
+    client.session.drain(patience=10.0)
+    assert client.closed is None
+    client.edge.clock += 5.0
+    client.session.close_if_drained()
+    assert client.closed is None
+    if heard:
+        client.connection.streams.own_streams_delivered = True
+    else:
+        client.edge.clock += 5.1
+    client.session.close_if_drained()
+    assert client.closed == (H3ErrorCode.NO_ERROR, "shutting down")
+
+
+def test_a_shutdown_waits_for_nobody_to_hear_of_it() -> None:
+    client = Client()
+    client.connection.streams.own_streams_delivered = False
+    client.session.drain()
+    assert client.closed == (H3ErrorCode.NO_ERROR, "shutting down")
