@@ -484,7 +484,7 @@ def _roll(
     lost = sum(state["lost"].values()) - sum(before["lost"].values())
     resets = state["failed"].get("stateless reset", 0) - before["failed"].get("stateless reset", 0)
     # A client that moves while its host says goodbye may miss it, and is reset when it next asks.
-    tolerated = 0 if upgrades else report.clients / 20
+    tolerated = 0 if upgrades else max(2, report.clients / 20)
     report.expect(
         lost == resets <= tolerated,
         f"connections lost while hosts changed: {state['lost']}, {state['failed']}",
