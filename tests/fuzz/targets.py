@@ -25,8 +25,9 @@ from quicedge.cli.dns.message import DnsError, answers, encode_query, parse_resp
 from quicedge.config.limits import CONNECTION_WINDOW
 from quicedge.config.loader import ConfigError, parse_config
 from quicedge.config.positions import key_lines
-from quicedge.config.schema import Upstream
+from quicedge.config.schema import Route, Upstream
 from quicedge.http.conditional import Validators, select
+from quicedge.http.encodings import choose
 from quicedge.http.frames import encode_frame, encode_settings
 from quicedge.http.h2_frames import (
     PREFACE,
@@ -39,6 +40,9 @@ from quicedge.http.h3 import H3Connection, H3Error, H3Settings
 from quicedge.http.message import Request
 from quicedge.http.priority import parse_priority
 from quicedge.http.validation import MessageError, MessageLimits, validate_request
+from quicedge.proxy.conditions import Asked, Condition, conditions_of
+from quicedge.proxy.filters.basic_auth import credentials
+from quicedge.proxy.filters.early_hints import useful_links
 from quicedge.proxy.trace_context import trace_context
 from quicedge.qlog.analyse import analyse
 from quicedge.qlog.report import page
@@ -565,3 +569,32 @@ def fleet_message(data: bytes) -> None:
         header = data[:1] + b"\xff" * 12 + sealer._sender + bytes(8)
         fleet.forward(header + sealer._aead.encrypt(bytes(12), data[1:], header), path, 0)
     fleet.close()
+
+
+@target(
+    lambda: [
+        b"gzip;q=1.0, br, *;q=0.1", b"Basic YW5uOnNlY3JldA==", b'</a>; rel="preload", </b>; x',
+        b"a=1; group=\"b\"", b"https://app.test", b"q=1&x=%20",
+    ]
+)  # fmt: skip
+def filters(data: bytes) -> None:
+    """What the filters of routes read of clients and origins: no value is too strange."""
+    assert choose(data, (b"zstd", b"gzip")) in (None, b"zstd", b"gzip")
+    assert all(link.startswith(b"<") for link in useful_links(data))
+    request = Request(
+        b"GET", b"https", b"a.test", b"/?" + data, [(b"authorization", data), (b"cookie", data)]
+    )
+    credentials(request)
+    asked = Asked(request, cast(Any, None), b"/")
+    for condition in _conditions():
+        condition.holds(asked)
+
+
+@cache
+def _conditions() -> tuple[Condition, ...]:
+    return conditions_of(
+        Route(
+            cookies={"group": "~^b+$", "a": "*"}, query={"q": "1", "x": "!"},
+            headers={"cookie": "~(a|b)*c"}, extensions=["png"], methods=["GET"],
+        )
+    )  # fmt: skip
