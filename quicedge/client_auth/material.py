@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 from cryptography import x509
 
-from quicedge.config.limits import CLIENT_CRL_SIZE
+from quicedge.config.limits import CLIENT_AUTH_SIZE, CLIENT_CRL_SIZE
 from quicedge.config.schema import ClientAuthMode, Tls
 
 _CRL = b"-----BEGIN X509 CRL-----"
@@ -32,10 +32,16 @@ class ClientAuthPem(msgspec.Struct, frozen=True, kw_only=True):
 def read_client_auth(tls: Tls) -> list[ClientAuthPem]:
     """The entries of the configuration, in its order; raises ClientAuthError."""
     found = []
+    total = 0
     for index, entry in enumerate(tls.client_auth):
         where = f"tls.client_auth[{index}]"
         ca = _read(f"{where}.client_ca", entry.client_ca)
         crl = b"\n".join(_read(f"{where}.crl", name) for name in entry.crl)
+        total += len(ca) + len(crl)
+        if total > CLIENT_AUTH_SIZE:
+            raise ClientAuthError(
+                f"{where}: all files together are larger than {CLIENT_AUTH_SIZE} bytes"
+            )
         pem = ClientAuthPem(hosts=entry.hosts, mode=entry.mode, ca=ca, crl=crl)
         authorities = _authorities(f"{where}.client_ca: {entry.client_ca}", ca)
         if entry.crl:

@@ -44,7 +44,10 @@ def validate_conditions(where: str, route: Route) -> Iterator[Problem]:
     if route.tls is not None:
         tls = route.tls
         if tls == TlsFacts():
-            yield Problem(f"{where}.tls", "is empty; set versions, server_names or early_data")
+            yield Problem(
+                f"{where}.tls",
+                "is empty; set versions, server_names, early_data or client_certificate",
+            )
         for key in ("client_subjects", "client_names"):
             values = getattr(tls, key)
             for index, value in enumerate(values):

@@ -191,6 +191,9 @@ CLIENT_AUTHORITIES_SIZE: Final = 4096
 CLIENT_CRL_SIZE: Final = 4 * 1024 * 1024
 """Bytes of a file of authorities or revocation lists (100,000 revoked certificates)."""
 
+CLIENT_AUTH_SIZE: Final = 8 * 1024 * 1024
+"""Bytes of all such files, which the supervisor sends to its workers (CONTROL_MESSAGE_MAX)."""
+
 CLIENT_REFUSALS_LOGGED: Final = 10
 """Log lines per second and worker on refused certificates of clients; all are counted."""
 

@@ -94,6 +94,8 @@ def _library() -> ctypes.CDLL:
             ("d2i_X509", pointer, (pointer, pointer, ctypes.c_long)),
             ("X509_free", None, (pointer,)),
             ("SSL_CTX_add_client_CA", integer, (pointer, pointer)),
+            ("SSL_CTX_get_cert_store", pointer, (pointer,)),
+            ("SSL_CTX_set1_cert_store", None, (pointer, pointer)),
             ("EVP_CIPHER_fetch", pointer, (pointer, ctypes.c_char_p, ctypes.c_char_p)),
             ("EVP_EncryptInit_ex", integer, (pointer,) * 3 + (ctypes.c_char_p, pointer)),
             ("EVP_DecryptInit_ex", integer, (pointer,) * 3 + (ctypes.c_char_p, pointer)),
@@ -172,6 +174,14 @@ def finish_asking(context: ssl.SSLContext, authorities: Sequence[bytes]) -> None
         if certificate:
             library.SSL_CTX_add_client_CA(pointer, certificate)
             library.X509_free(certificate)
+
+
+def share_authorities(context: ssl.SSLContext, source: ssl.SSLContext) -> None:
+    """Let a context have the authorities and revocation lists of another one, without a copy, which
+    may be large; raises UnsupportedError."""
+    library = _library()
+    store = library.SSL_CTX_get_cert_store(_pointer(library, source))
+    library.SSL_CTX_set1_cert_store(_pointer(library, context), store)
 
 
 class SharedTickets:

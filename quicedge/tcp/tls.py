@@ -19,7 +19,14 @@ from quicedge.client_auth.verdict import RefusedError, Verdict, verdict_of_opens
 from quicedge.config.groups import USUAL_GROUPS
 from quicedge.config.schema import TlsPolicy
 from quicedge.tcp.client_hello import asked_name, first_message, offered_protocols
-from quicedge.tcp.openssl import SharedTickets, UnsupportedError, finish_asking, prove, set_groups
+from quicedge.tcp.openssl import (
+    SharedTickets,
+    UnsupportedError,
+    finish_asking,
+    prove,
+    set_groups,
+    share_authorities,
+)
 from quicedge.tcp.ticket_keys import TicketKeys
 
 log = structlog.get_logger("quicedge.tcp")
@@ -145,8 +152,17 @@ class ServerContexts:
         self.client_auth = client_auth
         self._authenticating: dict[tuple[int, int], ssl.SSLContext] = {}
         """By rule and certificate, each built when it is first needed."""
+        self._authorities: dict[Rule, ssl.SSLContext] = {}
+        """A context with the authorities of each rule."""
+        if previous is not None:
+            self._authorities.update(previous._authorities)
         for rule in () if client_auth is None else client_auth.rules:
             self._authenticating_context(rule, store.default)
+        self._authorities = {
+            rule: context
+            for rule, context in self._authorities.items()
+            if client_auth is not None and rule in client_auth.rules
+        }
         kept = previous.by_content if previous is not None and previous.matches(self) else {}
         self.by_content: dict[tuple[bytes, bytes], ssl.SSLContext] = {}
         self._contexts = {
@@ -255,7 +271,8 @@ class ServerContexts:
         context = self._authenticating.get(key)
         if context is None:
             context = self._authenticating[key] = self._new_context(certificate)
-            _ask_for_certificates(context, rule)
+            _ask_for_certificates(context, rule, self._authorities.get(rule))
+            self._authorities.setdefault(rule, context)
             context.sni_callback = self._select_authenticating
             context.sslobject_class = ServerSide
         return context
@@ -364,8 +381,13 @@ def _warn_of_groups(reason: str) -> None:
     log.warning("key exchange groups on TCP are OpenSSL's own", reason=reason)
 
 
-def _ask_for_certificates(context: ssl.SSLContext, rule: Rule) -> None:
-    """Have clients' certificates verified as `client_auth.verifier` does."""
+def _ask_for_certificates(
+    context: ssl.SSLContext, rule: Rule, source: ssl.SSLContext | None
+) -> None:
+    """Have clients' certificates verified as `client_auth.verifier` does; raises TlsError.
+
+    `source`: a context that has the authorities of the rule; None: there is none yet.
+    """
     context.verify_mode = ssl.CERT_REQUIRED if rule.is_required else ssl.CERT_OPTIONAL
     context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
     if rule.pem.crl:
@@ -373,6 +395,20 @@ def _ask_for_certificates(context: ssl.SSLContext, rule: Rule) -> None:
     context.set_ciphers(f"{_CIPHERS_TLS12}:@SECLEVEL=2")
     context.options |= ssl.OP_NO_TICKET
     context.num_tickets = 0
+    with suppress(UnsupportedError):  # it would be better, not right only then
+        finish_asking(
+            context, [item.public_bytes(Encoding.DER) for item in rule.verifier.authorities]
+        )
+    try:
+        if source is not None:
+            share_authorities(context, source)
+            return
+    except UnsupportedError:
+        pass  # then it gets a copy
+    _load_authorities(context, rule)
+
+
+def _load_authorities(context: ssl.SSLContext, rule: Rule) -> None:
     fd = os.memfd_create("authorities", os.MFD_CLOEXEC)
     with open(fd, "wb", closefd=True) as file:
         file.write(rule.pem.ca + b"\n" + rule.pem.crl)
@@ -382,10 +418,6 @@ def _ask_for_certificates(context: ssl.SSLContext, rule: Rule) -> None:
         except ssl.SSLError as error:
             message = f"OpenSSL refuses the authorities: {error.reason or error}"
             raise TlsError(message, "tls.client_auth") from error
-    with suppress(UnsupportedError):  # it would be better, not right only then
-        finish_asking(
-            context, [item.public_bytes(Encoding.DER) for item in rule.verifier.authorities]
-        )
 
 
 def identity_of(tls: ServerSide) -> Identity | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
 import socket
 import ssl
 import subprocess
@@ -70,6 +71,13 @@ class Site:
             self.running.port, "/page", directory=got.parent, options=(f"--sni={SECRET}", *options)
         )
         return got.read_bytes() if got.exists() else None
+
+    def reload(self) -> None:
+        before = self.running.admin("/api/v1/status")["reloads"]
+        self.running.process.send_signal(signal.SIGHUP)
+        wait_until(
+            lambda: self.running.admin("/api/v1/status")["reloads"] > before, "the reload", 20
+        )
 
     def verdicts(self) -> dict[tuple[str, str], float]:
         """Handshakes by transport and verdict."""
@@ -177,7 +185,9 @@ def test_where_a_certificate_is_only_requested_clients_may_come_without(tmp_path
         assert b"unknown ca" in there.curl(MALLORY).stderr
 
 
-def test_no_connection_carries_requests_for_a_host_with_another_rule(tmp_path: Path) -> None:
+async def test_no_connection_carries_requests_for_a_host_with_another_rule(
+    tmp_path: Path,
+) -> None:
     with site(tmp_path) as there:
         for who, host, other in ((ALICE, SECRET, OPEN), (None, OPEN, SECRET)):
             for version in ("--http1.1", "--http2"):
@@ -187,7 +197,39 @@ def test_no_connection_carries_requests_for_a_host_with_another_rule(tmp_path: P
         for name in (SECRET, SECRET.upper(), f"{SECRET}."):
             done = there.curl(None, "--header", f"Host: {name}", host="127.0.0.1")
             assert done.stdout.endswith(b" 421"), done
+        port = there.running.port
+        async with h3_client(port, server_name=OPEN) as visitor:
+            assert (await visitor.ask(b"GET", b"/", authority=SECRET.encode())).status == 421
+        async with h3_client(port, **credentials(ALICE)) as visitor:
+            assert (await visitor.ask(b"GET", b"/", authority=OPEN.encode())).status == 421
         assert there.origin.requests == []
+
+
+def credentials(who: Certified) -> dict[str, Any]:
+    """As aioquic's configuration has them."""
+    return {
+        "certificate": who.certificate,
+        "certificate_chain": list(who.intermediates),
+        "private_key": who.key,
+    }
+
+
+def test_a_rule_that_a_reload_brings_holds_for_open_connections_too(tmp_path: Path) -> None:
+    with site(tmp_path) as there:
+        config = tmp_path / "quicedge.toml"
+        with_rule = config.read_text()
+        config.write_text(with_rule.replace(f'hosts = ["{SECRET}"]', 'hosts = ["other.example"]'))
+        there.reload()
+        visitor = Visitor(there, ALICE)  # nobody asks for it
+        assert visitor.get().startswith(b"HTTP/1.1 200")
+        assert there.verdicts() == {}
+        config.write_text(with_rule)
+        there.reload()
+        heard = visitor.get()
+        assert heard == b"" or heard.startswith(b"HTTP/1.1 421")
+        wait_until(visitor.is_closed, "the end of the connection", 20)
+        assert len(there.origin.requests) == 1
+        assert Visitor(there, ALICE).get().startswith(b"HTTP/1.1 200")
 
 
 class Visitor:
@@ -200,8 +242,23 @@ class Visitor:
         self.sock = context.wrap_socket(plain, server_hostname=SECRET)
 
     def get(self) -> bytes:
-        self.sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        return self.sock.recv(65536)
+        """What is answered; nothing once the connection is closed."""
+        try:
+            self.sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            return self.sock.recv(65536)
+        except ConnectionError:
+            return b""
+
+    def is_closed(self) -> bool:
+        self.sock.settimeout(0.1)
+        try:
+            while self.sock.recv(65536):
+                pass
+        except TimeoutError:
+            return False
+        except OSError:
+            pass
+        return True
 
 
 async def test_a_revoked_client_loses_its_connections_and_others_keep_theirs(
@@ -213,12 +270,7 @@ async def test_a_revoked_client_loses_its_connections_and_others_keep_theirs(
         alices, bobs = Visitor(there, ALICE), Visitor(there, bob)
         assert alices.get().startswith(b"HTTP/1.1 200")
         assert bobs.get().startswith(b"HTTP/1.1 200")
-        options = {
-            "certificate": ALICE.certificate,
-            "certificate_chain": list(ALICE.intermediates),
-            "private_key": ALICE.key,
-        }
-        async with h3_client(there.running.port, **options) as on_quic:
+        async with h3_client(there.running.port, **credentials(ALICE)) as on_quic:
             answer = await on_quic.ask(b"GET", b"/")
             assert answer.status == 200
             # Nobody reloads: the file is watched.

@@ -9,6 +9,7 @@ from quicedge import native
 from quicedge.cli.findings import (
     acme,
     certificates,
+    client_auth,
     files,
     fleet,
     https_records,
@@ -40,6 +41,7 @@ def examine(
     found += network.buffers()
     found += certificates.of_config(config)
     found += acme.of_config(config)
+    found += client_auth.of_config(config)
     found += key_exchange.of_config(config)
     found += https_records.of_config(config, resolvers)
     found += files.of_supervisor(config)

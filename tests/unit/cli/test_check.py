@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from quicedge.cli import main
 from quicedge.quic.certificate_compression import COMPRESSIONS
 from tests.support.certs import write_certificate
+from tests.support.clientpki import authority, revocation_list
 from tests.support.redisserver import redis_server
 
 
@@ -104,6 +105,26 @@ def test_a_certificate_about_to_expire_is_a_warning(tmp_path: Path) -> None:
     code, output = check(write_config(tmp_path))
     assert code == 0
     assert "expires in 2 days" in output
+
+
+def test_authorities_and_revocation_lists_of_clients_are_looked_at(tmp_path: Path) -> None:
+    write_certificate(tmp_path, "localhost")
+    root = authority("root")
+    config = write_config(tmp_path)
+    entry = '[[tls.client_auth]]\nclient_ca = "ca.pem"\ncrl = ["list.pem"]\n'
+    config.write_text(config.read_text() + entry)
+    code, output = check(config)
+    assert code == 1
+    assert "tls.client_auth[0].client_ca: " in output
+    (tmp_path / "ca.pem").write_bytes(root.pem)
+    (tmp_path / "list.pem").write_bytes(revocation_list(root))
+    code, output = check(config)
+    assert code == 0
+    assert "certificates of clients of *: require; CN=root,O=Example" in output
+    (tmp_path / "list.pem").write_bytes(revocation_list(root, age=2))
+    code, output = check(config)
+    assert code == 1
+    assert "the revocation list of CN=root,O=Example is out of date since" in output
 
 
 def test_an_unknown_key_names_the_nearest(tmp_path: Path) -> None:

@@ -23,7 +23,15 @@ CONDITIONS = [
     ('headers = { a = "~(" }', "routes[0].headers.a: '(' is not a regular expression"),
     ('query = { "a=b" = "1" }', "'a=b' is not a name that can occur"),
     ('clients = ["10.0.0.1/8"]', "routes[0].clients[0]: '10.0.0.1/8' has host bits set"),
-    ("tls = {}", "routes[0].tls: is empty; set versions, server_names or early_data"),
+    ("tls = {}", "routes[0].tls: is empty; set versions, server_names, early_data or"),
+    (
+        'tls = { client_subjects = ["~("] }',
+        "routes[0].tls.client_subjects[0]: '(' is not a regular expression",
+    ),
+    (
+        'tls = { client_certificate = false, client_names = ["a"] }',
+        "routes[0].tls.client_names: never matches with client_certificate = false",
+    ),
     ('tls = { versions = ["TLSv1.1"] }', "'TLSv1.1' is not one of 'TLSv1.2', 'TLSv1.3'"),
     ('host = ["a.test", "https://b.test"]', "routes[0].host[1]: 'https://b.test' is a URL"),
     ("host = []", "routes[0].host: must not be empty; omit the key for all hosts"),

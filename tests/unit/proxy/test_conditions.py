@@ -6,13 +6,17 @@ import time
 from typing import Any
 
 import pytest
+from cryptography import x509
 
+from quicedge.client_auth.certificate import ClientCertificate
 from quicedge.config.filterlimits import MATCHED_LENGTH
 from quicedge.config.schema import Route, TlsFacts
 from quicedge.http.message import Field, Request
 from quicedge.proxy.client import TlsFacts as Facts
 from quicedge.proxy.router import Router
 from tests.support.client_info import StubClient
+from tests.support.clientpki import authority
+from tests.support.clientpki import client as certified
 from tests.unit.proxy.test_router import calls
 
 
@@ -28,6 +32,10 @@ def found(router: Router, request: Request, client: StubClient | None = None) ->
     return None if route is None else route.upstream
 
 
+_CERTIFIED = certified(
+    "alice", authority("root"), names=[x509.UniformResourceIdentifier("spiffe://example/a")]
+)
+ALICE = StubClient(tls=Facts(certificate=ClientCertificate(_CERTIFIED.chain)))
 IPV6 = StubClient(address=("2001:db8::7", 1))
 CASES: list[tuple[dict[str, Any], Request, StubClient | None, bool]] = [
     ({"methods": ["GET", "HEAD"]}, asked(), None, True),
@@ -65,6 +73,17 @@ CASES: list[tuple[dict[str, Any], Request, StubClient | None, bool]] = [
     ({"tls": TlsFacts(versions=["TLSv1.2"])}, asked(), None, False),
     ({"tls": TlsFacts(server_names=["A.test"])}, asked(), None, True),
     ({"tls": TlsFacts(server_names=["a.test"])}, asked(), StubClient(tls=Facts()), False),
+    ({"tls": TlsFacts(client_certificate=True)}, asked(), ALICE, True),
+    ({"tls": TlsFacts(client_certificate=True)}, asked(), None, False),
+    ({"tls": TlsFacts(client_certificate=False)}, asked(), ALICE, False),
+    ({"tls": TlsFacts(client_certificate=False)}, asked(), None, True),
+    ({"tls": TlsFacts(client_subjects=["CN=alice,O=Example"])}, asked(), ALICE, True),
+    ({"tls": TlsFacts(client_subjects=["CN=bob,O=Example", "~CN=al.*"])}, asked(), ALICE, True),
+    ({"tls": TlsFacts(client_subjects=["CN=alice", "~CN=al"])}, asked(), ALICE, False),
+    ({"tls": TlsFacts(client_subjects=["~.*"])}, asked(), None, False),
+    ({"tls": TlsFacts(client_names=["spiffe://example/a"])}, asked(), ALICE, True),
+    ({"tls": TlsFacts(client_names=["spiffe://example", "~example"])}, asked(), ALICE, False),
+    ({"tls": TlsFacts(client_names=["~.*"])}, asked(), None, False),
     ({"tls": TlsFacts(early_data=True)}, asked(), StubClient(early_data=True), True),
     ({"tls": TlsFacts(early_data=False)}, asked(), StubClient(early_data=True), False),
     ({"methods": ["GET"], "query": {"v": "2"}}, asked(b"/?v=1"), None, False),

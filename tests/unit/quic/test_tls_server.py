@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from aioquic import tls
+from aioquic.buffer import Buffer
 from aioquic.quic.connection import QuicConnection
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -19,6 +20,7 @@ from cryptography.x509.oid import NameOID
 from quicedge.quic.client_hello import ClientHello
 from quicedge.quic.tls import CertificateStore, PrivateKey, parse_certificate, read_certificate
 from quicedge.quic.tls_server import _cipher_suite
+from tests.support.tlsclient import TlsClient
 from tests.support.world import World, is_connected
 
 AES_128, AES_256, CHACHA20 = (
@@ -136,3 +138,26 @@ def test_a_name_without_a_certificate_is_refused_with_its_alert() -> None:
     assert client._close_event is not None
     assert client._close_event.error_code == 0x100 + tls.AlertDescription.unrecognized_name
     assert missing == ["other.example"]
+
+
+@pytest.mark.parametrize("shares", [["x25519"], []], ids=["at once", "after a retry"])
+def test_an_encrypted_client_hello_that_nobody_can_open_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, shares: list[str]
+) -> None:
+    """What browsers send to servers of which they know no key (GREASE ECH)."""
+    outer, hkdf_sha256, aes_128 = b"\0", b"\0\1", b"\0\1"
+    sealed = b"\x2a\0\x20" + bytes(32) + b"\0\x90" + bytes(0x90)
+    push, pushed = tls.push_client_hello, []
+
+    def greased(buf: Buffer, hello: tls.ClientHello) -> None:
+        hello.other_extensions = [
+            *(item for item in hello.other_extensions if item[0] != 0xFE0D),
+            (0xFE0D, outer + hkdf_sha256 + aes_128 + sealed),
+        ]
+        pushed.append(hello)
+        push(buf, hello)
+
+    monkeypatch.setattr(tls, "push_client_hello", greased)
+    with TlsClient(["x25519"], shares).patched():
+        assert is_connected(connect(World()))
+    assert len(pushed) == 2 - len(shares)

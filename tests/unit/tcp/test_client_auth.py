@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ssl
 
 import pytest
@@ -16,6 +18,7 @@ from quicedge.tcp.ticket_keys import HostKeys
 from quicedge.tcp.tls import ServerContexts, ServerSide, identity_of
 from tests.support.certs import make_certificate
 from tests.support.clientpki import authority
+from tests.unit.tcp.test_arrivals import front, until
 
 ROOT = authority("root")
 STORE = CertificateStore([make_certificate("open.test", "secret.test"), make_certificate("b.test")])
@@ -28,7 +31,9 @@ def client_context() -> ssl.SSLContext:
     return context
 
 
-def contexts(entry: ClientAuthPem = ENTRY) -> ServerContexts:
+def contexts(entry: ClientAuthPem = ENTRY, *, request: bool = False) -> ServerContexts:
+    if request:
+        entry = ClientAuthPem(hosts=entry.hosts, mode=ClientAuthMode.REQUEST, ca=entry.ca)
     tickets = SharedTickets(HostKeys(b"s" * 32, lambda: 0.0))
     made = ServerContexts(STORE, ["h2"], tickets=tickets, client_auth=ClientAuth([entry]))
     made.activate()
@@ -103,6 +108,21 @@ def test_a_name_that_openssl_reads_otherwise_gets_nobody_in(asked: str, seen: st
         shake_hands(contexts(entry), asked, client_context(), seen=seen)
 
 
+def test_contexts_share_authorities_which_may_be_large() -> None:
+    made = contexts()
+    assert made.client_auth is not None
+    (rule,) = made.client_auth.rules
+    before = made._authorities[rule]
+    again = ServerContexts(STORE, ["h2"], None, made, client_auth=made.client_auth)
+    again.activate()
+    (context,) = again._authenticating.values()
+    assert context is not before
+    assert again._authorities == {rule: before}
+    assert context.get_ca_certs() == before.get_ca_certs() != []
+    with pytest.raises(ssl.SSLError, match="PEER_DID_NOT_RETURN_A_CERTIFICATE"):
+        shake_hands(again, "secret.test", client_context())
+
+
 def test_the_server_name_is_read_from_a_whole_client_hello() -> None:
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     for name in ("a.test", "sub.domain.example", None):
@@ -113,3 +133,47 @@ def test_the_server_name_is_read_from_a_whole_client_hello() -> None:
         assert asked_name(first_message(hello)) == name
         assert not first_message(hello[:-1])
     assert asked_name(b"") is None
+
+
+async def test_a_client_hello_in_pieces_is_awaited_and_a_silent_one_is_cut_off() -> None:
+    async with front() as one:
+        one.listener.contexts = contexts(request=True)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = client_context().wrap_bio(incoming, outgoing, server_hostname="secret.test")
+        with pytest.raises(ssl.SSLWantReadError):
+            client.do_handshake()
+        hello = outgoing.read()
+        silent_reader, silent = await one.dial()
+        silent.write(hello[:100])
+        reader, writer = await one.dial()
+        for octet in hello:
+            writer.write(bytes([octet]))
+            await asyncio.sleep(0)
+        while not one.sessions:
+            incoming.write(await reader.read(65536))
+            with contextlib.suppress(ssl.SSLWantReadError):
+                client.do_handshake()
+            writer.write(outgoing.read())
+            await until(lambda: one.sessions or not incoming.pending)
+            if client.cipher() is not None:
+                await until(lambda: one.sessions)
+        identity = one.sessions[0].connection.identity
+        assert identity is not None
+        assert identity.server_name == "secret.test"
+        one.now += 11
+        one.arrivals.check(one.now)
+        assert await silent_reader.read() == b""
+        assert one.arrivals.counters["failed_timeout"] == 1
+
+
+async def test_a_client_hello_without_end_is_not_kept() -> None:
+    async with front() as one:
+        one.listener.contexts = contexts()
+        _, writer = await one.dial()
+        # A message of 16 MB, announced in records of 16 KB.
+        record = b"\x16\x03\x01\x40\x00"
+        writer.write(record + b"\x01\xff\xff\xff" + bytes(0x4000 - 4))
+        for _ in range(5):
+            writer.write(record + bytes(0x4000))
+        await until(lambda: one.arrivals.counters["failed_protocol"] == 1)
+        writer.close()
