@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import ssl
 import stat
@@ -219,7 +220,7 @@ def test_an_issuer_that_is_down_at_start_delays_nothing(tmp_path: Path, ports: P
 
 
 def test_wildcards_by_a_dns_command_with_an_external_account(tmp_path: Path, ports: Ports) -> None:
-    key = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
+    key = base64.urlsafe_b64encode(os.urandom(48)).decode()
     with pebble(tmp_path / "pebble", http_port=1, tls_port=1, bindings={"kid-1": key}) as issuer:
         command = tmp_path / "dns.py"
         command.write_text(
