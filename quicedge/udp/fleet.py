@@ -27,7 +27,7 @@ from quicedge.config.limits import (
 from quicedge.shares.rates import RateLimit
 from quicedge.udp import kernel
 from quicedge.udp.fleet_messages import (
-    MIN_NOT_QUIC,
+    FIRST_QUIC_BYTE,
     ROUTING_FIRST,
     Body,
     FleetOpener,
@@ -97,7 +97,7 @@ class FleetForwarder:
     def forward(self, data: bytes, path: FourTuple, ecn: int) -> bool:
         """Take a datagram of an unknown connection; False if this worker must deal with it."""
         first = data[0]
-        if first < MIN_NOT_QUIC:
+        if first < FIRST_QUIC_BYTE:
             return self._receive(data, path, ecn)
         is_long = first >= 0x80
         owner = self._ids.of(data, 6, data[5]) if is_long and len(data) > 6 else None
@@ -195,15 +195,14 @@ class FleetForwarder:
 
     def _receive_forward(self, body: Forward) -> None:
         sock = self._listener(body.remote, body.port, body.host)
-        if sock is None or body.hops < 0 or not body.data or body.data[0] < MIN_NOT_QUIC:
+        if sock is None or body.hops < 0 or not body.data or body.data[0] < FIRST_QUIC_BYTE:
             self.counters["fleet_refused"] += 1
             return
         self.counters["fleet_received"] += 1
         if body.host and not self._is_own(sock, body):
             path = self._relay_socket(body, sock).path(body.remote)
         else:
-            local = kernel.pktinfo(body.host) if body.host else b""
-            path = sock.path(body.remote, local)
+            path = sock.path(body.remote, _pktinfo(body.host))
         self._is_arriving = True
         try:
             self.deliver(body.data, path, body.ecn)
@@ -216,7 +215,7 @@ class FleetForwarder:
             self.counters["fleet_refused"] += 1
             return
         self.counters["fleet_relays_sent"] += 1
-        sock.send([body.data], sock.path(body.remote, kernel.pktinfo(body.host)), body.ecn)
+        sock.send([body.data], sock.path(body.remote, _pktinfo(body.host)), body.ecn)
 
     def _listener(self, remote: Address, port: int, host: str) -> UdpSocket | None:
         """The socket on that port, or else any of the client's family; the one bound to `host` is
@@ -283,6 +282,10 @@ class RelaySocket:
 
     def send_segments(self, data: bytes, segment: int, path: FourTuple, ecn: int = 0) -> None:
         self.send([data[at : at + segment] for at in range(0, len(data), segment)], path, ecn)
+
+
+def _pktinfo(host: str) -> bytes:
+    return kernel.pktinfo(host) if host else b""
 
 
 def _can_bind(host: str) -> bool:

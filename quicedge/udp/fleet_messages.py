@@ -32,7 +32,7 @@ from quicedge.config.limits import (
 )
 
 ROUTING_FIRST = b"\xff"
-MIN_NOT_QUIC = 0x40
+FIRST_QUIC_BYTE = 0x40
 """First bytes from here on belong to QUIC."""
 _SENDER_LENGTH = 8
 _COUNTER_LENGTH = 8

@@ -271,3 +271,10 @@ def test_a_relay_to_no_listener_of_that_family_is_refused(hosts: tuple[Host, Hos
     assert here.receive(message) is True
     assert not here.listener.sent
     assert here.forwarder.counters["fleet_refused"] == 1
+
+
+def test_a_relay_from_no_address_leaves_from_any(hosts: tuple[Host, Host]) -> None:
+    here, there = hosts
+    relay = Relay(WALL, 0, "", 443, CLIENT, b"data")
+    assert here.receive(there.forwarder._sealer.seal(Kind.RELAY, b"\xff" * LENGTH, relay)) is True
+    assert here.listener.sent == [(b"data", here.listener.path(CLIENT, b""))]
