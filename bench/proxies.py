@@ -311,10 +311,14 @@ def running(kind: Kind, setting: Setting) -> Iterator[Proxy]:
     try:
         yield proxy
     finally:
-        process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + 10
-        while process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
+        # The second one says not to wait for clients. To kill our supervisor would be of no use:
+        # its workers serve on until another one adopts them.
+        for _ in range(2):
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+            deadline = time.monotonic() + 5
+            while process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.05)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -38,9 +38,12 @@ def supervisor(running: RunningEdge) -> int:
 @contextlib.contextmanager
 def upgradable(directory: Path, origin: str, options: str = OPTIONS) -> Iterator[RunningEdge]:
     """An edge whose process may be another one in the end."""
-    with contextlib.ExitStack() as stack:
-        running = stack.enter_context(edge(directory, origin, options=options, ends_itself=True))
-        yield running
+    with edge(directory, origin, options=options, ends_itself=True) as running:
+        try:
+            yield running
+        except BaseException:
+            quicedge(running, "stop")
+            raise
         assert quicedge(running, "stop").returncode == 0
     left = [path.name for path in directory.iterdir() if path.name.startswith("control.sock")]
     assert left == []

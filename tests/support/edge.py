@@ -9,7 +9,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,6 +165,12 @@ listen = "127.0.0.1:{admin_port}"
             running.process.send_signal(signal.SIGTERM)
             assert running.process.wait(15) == 0, running.log()
     finally:
+        # Workers of a supervisor that is killed would serve on: ask, and ask not to wait.
+        for _ in range(2):
+            if running.process.poll() is None:
+                running.process.send_signal(signal.SIGTERM)
+                with suppress(subprocess.TimeoutExpired):
+                    running.process.wait(5)
         if running.process.poll() is None:
             running.process.kill()
             running.process.wait()
