@@ -18,7 +18,7 @@ from quicedge.client_auth.material import ClientAuthPem
 from quicedge.client_auth.rules import ClientAuth
 from quicedge.config.host_port import HostPort
 from quicedge.config.limits import (
-    CLIENT_REVIEWS_PER_TICK,
+    CLIENT_REVIEW_SECONDS,
     CLOSING_LINGER,
     PROGRESS_INTERVAL,
     TIMER_SLACK,
@@ -566,11 +566,12 @@ class Edge:
         No request of theirs is accepted any more as it is; what runs is ended, tunnels too.
         """
         auth = self._proposal.client_auth
-        some = self._reviewed[-CLIENT_REVIEWS_PER_TICK:]
-        del self._reviewed[-CLIENT_REVIEWS_PER_TICK:]
         if auth is None:
+            self._reviewed = []
             return
-        for session in some:
+        until = self._clock() + CLIENT_REVIEW_SECONDS
+        while self._reviewed and self._clock() < until:
+            session = self._reviewed.pop()
             identity = session.client.identity
             if identity is None:
                 # It connected before its host had a rule.
