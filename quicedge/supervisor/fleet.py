@@ -74,6 +74,8 @@ class FleetDirectory(asyncio.DatagramProtocol):
         self._identity: FleetIdentity | None = None
         self._names: list[HostPort] = []
         self._candidates: dict[HostPort, _Candidate] = {}
+        self._asked: dict[bytes, _Candidate] = {}
+        """By challenge of the probes that are not answered."""
         self._endpoints: dict[int, asyncio.DatagramTransport] = {}
         self._task: asyncio.Task[None] | None = None
         self._refusals = BoundedLog(self._log_conflict, REFUSAL_LOG_INTERVAL)
@@ -108,6 +110,7 @@ class FleetDirectory(asyncio.DatagramProtocol):
             await asyncio.sleep(FLEET_PROBE_INTERVAL)
         self._task = None
         self._candidates = {}
+        self._asked = {}
         self._publish()
 
     async def _resolve(self, names: list[HostPort]) -> None:
@@ -132,6 +135,11 @@ class FleetDirectory(asyncio.DatagramProtocol):
             address: self._candidates.get(address) or _Candidate(address)
             for address in addresses[:FLEET_PEERS]
         }
+        self._asked = {
+            challenge: candidate
+            for candidate in self._candidates.values()
+            for challenge in candidate.asked
+        }
 
     async def _probe_all(self) -> None:
         for candidate in self._candidates.values():
@@ -148,8 +156,10 @@ class FleetDirectory(asyncio.DatagramProtocol):
                 self._endpoints[family] = endpoint
             challenge = os.urandom(_CHALLENGE_LENGTH)
             if len(candidate.asked) > FLEET_PROBES_MISSED:
-                del candidate.asked[next(iter(candidate.asked))]
+                oldest = next(iter(candidate.asked))
+                del candidate.asked[oldest], self._asked[oldest]
             candidate.asked[challenge] = self._clock()
+            self._asked[challenge] = candidate
             routing = ROUTING_FIRST + os.urandom(self._length - 1)
             body = Probe(self._wall(), challenge)
             endpoint.sendto(self._sealer.seal(Kind.PROBE, routing, body), tuple(address))
@@ -160,14 +170,19 @@ class FleetDirectory(asyncio.DatagramProtocol):
         body = self._opener.open(data)
         if not isinstance(body, Present):
             return
-        for candidate in self._candidates.values():
-            asked_at = candidate.asked.get(body.challenge)
-            if asked_at is not None:
-                candidate.asked.clear()
-                candidate.server_id, candidate.instance = body.server_id, body.instance
-                candidate.answered_at = self._clock()
-                candidate.round_trip = candidate.answered_at - asked_at
-                self._publish()
+        candidate = self._asked.get(body.challenge)
+        if candidate is None:
+            return
+        known = candidate.server_id, candidate.instance
+        was_alive = self._alive(candidate)
+        candidate.answered_at = self._clock()
+        candidate.round_trip = candidate.answered_at - candidate.asked[body.challenge]
+        for challenge in candidate.asked:
+            del self._asked[challenge]
+        candidate.asked.clear()
+        candidate.server_id, candidate.instance = body.server_id, body.instance
+        if not was_alive or known != (body.server_id, body.instance):
+            self._publish()
 
     @staticmethod
     def _alive(candidate: _Candidate) -> bool:
