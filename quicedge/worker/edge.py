@@ -637,7 +637,8 @@ class Edge:
             if await self._drained_by(started + order.long):
                 return
         if not spread:
-            self.gateway.tunnels.drain(TUNNEL_DRAIN_SPREAD * 2, self._clock())
+            # In half of that time, so that the last one can still answer.
+            self.gateway.tunnels.drain(TUNNEL_DRAIN_SPREAD, self._clock())
             if await self._drained_by(self._loop.time() + TUNNEL_DRAIN_SPREAD):
                 return
         log.warning("drain timed out", connections=len(self.all_sessions))
