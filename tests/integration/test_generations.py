@@ -11,7 +11,9 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -268,3 +270,51 @@ def test_status_shows_both_generations(tmp_path: Path) -> None:
                 assert 'quicedge_connections_open{worker="0"} 1.0' in text
 
         asyncio.run(live())
+
+
+def test_fifty_reloads_half_of_them_broken_disturb_no_client(tmp_path: Path) -> None:
+    with (
+        demo_origin() as origin,
+        edge(tmp_path, origin, options="workers = 2") as running,
+        ThreadPoolExecutor() as pool,
+        tls_client(running.port) as kept,
+    ):
+        pids = [worker["pid"] for worker in running.admin("/api/v1/status")["workers"]]
+        path = tmp_path / "quicedge.toml"
+        right = path.read_text()
+
+        def traffic() -> int:
+            asked = 0
+            while not stopped.is_set():
+                with tls_client(running.port) as fresh:
+                    assert b"200 OK" in ask(fresh)
+                assert b"200 OK" in ask(kept)
+                asked += 1
+            return asked
+
+        stopped = threading.Event()
+        clients = pool.submit(traffic)
+        outcomes = []
+        for turn in range(25):
+            path.write_text(right.replace('"5s"', f'"{turn + 1}s"'))
+            outcomes.append(command(running, "reload")["error"])
+            path.write_text(right.replace("servers = [", "serverz = ["))
+            outcomes.append(command(running, "reload")["error"])
+        stopped.set()
+        assert clients.result(60) > 0
+        assert outcomes[::2] == [None] * 25
+        assert all("serverz: unknown key" in error for error in outcomes[1::2])
+        status = running.admin("/api/v1/status")
+        assert [worker["pid"] for worker in status["workers"]] == pids
+        assert status["reloads"] == 25
+        assert running.admin("/api/v1/config")["drain_timeout"] == 25.0
+
+
+def command(running: RunningEdge, name: str) -> Any:
+    """The reply to a command, without a process of its own."""
+    with socket.socket(socket.AF_UNIX) as control:
+        control.settimeout(30)
+        control.connect(str(running.directory / "control.sock"))
+        control.sendall(json.dumps({"command": name}).encode() + b"\n")
+        with control.makefile("rb") as answer:
+            return json.loads(answer.readline())
