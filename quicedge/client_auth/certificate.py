@@ -9,6 +9,9 @@ from functools import cached_property
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
+UNREADABLE = (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+"""What `cryptography` raises for extensions that break the rules, which OpenSSL may let pass."""
+
 
 class ClientCertificate:
     """The facts that conditions, logs and origins ask for; read when they do."""
@@ -23,8 +26,11 @@ class ClientCertificate:
 
     @cached_property
     def subject(self) -> str:
-        """As in RFC 4514: `CN=device-7,O=Example`."""
-        return self.parsed.subject.rfc4514_string()
+        """As in RFC 4514: `CN=device-7,O=Example`; empty if it cannot be read."""
+        try:
+            return self.parsed.subject.rfc4514_string()
+        except ValueError:
+            return ""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -33,10 +39,11 @@ class ClientCertificate:
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """Its alternative names: DNS names, URIs (SPIFFE IDs), email addresses."""
+        """Its alternative names: DNS names, URIs (SPIFFE IDs), email addresses; none that cannot be
+        read."""
         try:
             found = self.parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-        except x509.ExtensionNotFound:
+        except (x509.ExtensionNotFound, *UNREADABLE):
             return frozenset()
         kinds: tuple[type[x509.GeneralName], ...]
         kinds = (x509.DNSName, x509.UniformResourceIdentifier, x509.RFC822Name)

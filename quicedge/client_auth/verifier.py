@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import crypto
 
-from quicedge.client_auth.certificate import ClientCertificate
+from quicedge.client_auth.certificate import UNREADABLE, ClientCertificate
 from quicedge.client_auth.material import crls_of
 from quicedge.client_auth.verdict import RefusedError, Verdict, verdict_of_openssl
 from quicedge.config.limits import CLIENT_CHAIN_LENGTH
@@ -71,7 +71,7 @@ class Verifier:
         verified = [item.to_cryptography() for item in context.get_verified_chain() or ()]
         try:
             weakness = _weakness(verified)
-        except ValueError as error:
+        except UNREADABLE as error:
             raise RefusedError(Verdict.INVALID, f"not readable: {error}", subject) from None
         if weakness is not None:
             raise RefusedError(Verdict.UNSUITABLE, weakness, subject)

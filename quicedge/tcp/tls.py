@@ -5,7 +5,7 @@ from __future__ import annotations
 import _ssl
 import os
 import ssl
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, cached_property
 from typing import Any, Protocol
@@ -117,6 +117,10 @@ class Validations:
         return context if list(offered_protocols(tls.hello)) == [ACME_TLS.encode()] else None
 
 
+_Select = Callable[[ssl.SSLObject, str | None, ssl.SSLContext], int | None]
+"""Called for each ClientHello, with its server name; returns an alert, if any."""
+
+
 class ServerContexts:
     """The TLS contexts of a certificate store; a reload builds new ones, then calls `activate`.
 
@@ -150,6 +154,7 @@ class ServerContexts:
         self._groups = groups
         self._policy = policy
         self.client_auth = client_auth
+        self._is_active = False
         self._authenticating: dict[tuple[int, int], ssl.SSLContext] = {}
         """By rule and certificate, each built when it is first needed."""
         self._authorities: dict[Rule, ssl.SSLContext] = {}
@@ -198,10 +203,13 @@ class ServerContexts:
         Not done when they are built: contexts may be shared with the ones in use, and these may be
         dropped.
         """
-        self._prepare(self.default)
+        self._is_active = True
+        self._prepare(self.default, self._select)
+        for context in self._authenticating.values():
+            self._prepare(context, self._select_authenticating)
 
-    def _prepare(self, context: ssl.SSLContext) -> None:
-        context.sni_callback = self._select
+    def _prepare(self, context: ssl.SSLContext, select: _Select) -> None:
+        context.sni_callback = select
         context.sslobject_class = ServerSide
 
     def matches(self, other: ServerContexts) -> bool:
@@ -233,7 +241,7 @@ class ServerContexts:
         except TlsError:
             return self.default  # the key log is gone
         self._tickets.install_all(context)
-        self._prepare(context)
+        self._prepare(context, self._select)
         return context
 
     def _rule_of(self, hello: bytes | bytearray) -> Rule | None:
@@ -270,11 +278,12 @@ class ServerContexts:
         key = id(rule), id(certificate)
         context = self._authenticating.get(key)
         if context is None:
-            context = self._authenticating[key] = self._new_context(certificate)
+            context = self._new_context(certificate)
             _ask_for_certificates(context, rule, self._authorities.get(rule))
             self._authorities.setdefault(rule, context)
-            context.sni_callback = self._select_authenticating
-            context.sslobject_class = ServerSide
+            self._authenticating[key] = context
+            if self._is_active:
+                self._prepare(context, self._select_authenticating)
         return context
 
     def _select_authenticating(

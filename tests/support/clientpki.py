@@ -96,6 +96,7 @@ def client(
     age: int = 0,
     purposes: Iterable[x509.ObjectIdentifier] | None = (ExtendedKeyUsageOID.CLIENT_AUTH,),
     names: Iterable[x509.GeneralName] = (),
+    extensions: Iterable[x509.ExtensionType] = (),
 ) -> Certified:
     """What an authority issues to a client; `age`: the days since it has expired."""
     key = new_key(kind)
@@ -104,6 +105,8 @@ def client(
         builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
     if names := list(names):
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=False)
     certificate = builder.sign(issuer.key, hash_for(issuer.key))
     return Certified(certificate, key, issuer.intermediates)
 

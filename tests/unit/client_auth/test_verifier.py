@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
+from quicedge.client_auth.certificate import ClientCertificate
 from quicedge.client_auth.material import ClientAuthPem
 from quicedge.client_auth.rules import ClientAuth
-from quicedge.client_auth.verdict import RefusedError, Verdict
+from quicedge.client_auth.verdict import REFUSALS, RefusedError, Verdict
 from quicedge.client_auth.verifier import Verifier
 from quicedge.config.schema import ClientAuthMode
 from quicedge.quic.tls import CertificateStore
@@ -47,6 +48,7 @@ def on_tcp(who: Certified | None, ca: bytes, crl: bytes, directory: Path) -> Ver
     """A TLS handshake in memory."""
     rule = ClientAuthPem(hosts=["*"], mode=ClientAuthMode.REQUIRE, ca=ca, crl=crl)
     contexts = ServerContexts(CertificateStore([SERVED]), ["h2"], client_auth=ClientAuth([rule]))
+    contexts.activate()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_ciphers("DEFAULT:@SECLEVEL=0")
@@ -143,3 +145,13 @@ def test_a_chain_of_too_many_certificates_is_not_looked_at() -> None:
 def test_garbage_is_refused_in_words() -> None:
     assert on_quic([b"0\x03\x02\x01\x05"], ROOT.pem, b"") is Verdict.INVALID
     assert on_quic([alice().chain[0], b"garbage"], ROOT.pem, b"") is Verdict.INVALID
+
+
+@pytest.mark.parametrize("names", [b"\x30\x03\xa0\x01\x00", b"\xff"], ids=["odd", "garbage"])
+def test_names_that_cannot_be_read_are_none(names: bytes) -> None:
+    extension = x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, names)
+    who = client("odd", ROOT, extensions=[extension])
+    certificate = ClientCertificate(who.chain)
+    assert certificate.names == frozenset()
+    assert certificate.subject == "CN=odd,O=Example"
+    assert on_quic(who.chain, ROOT.pem, b"") in REFUSALS

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import ssl
+import weakref
 
 import pytest
 
@@ -106,6 +108,17 @@ def test_a_name_that_openssl_reads_otherwise_gets_nobody_in(asked: str, seen: st
     entry = ClientAuthPem(hosts=["secret.test", "c.test"], mode=ENTRY.mode, ca=ROOT.pem)
     with pytest.raises(ssl.SSLError):
         shake_hands(contexts(entry), asked, client_context(), seen=seen)
+
+
+def test_contexts_that_were_never_used_leave_nothing_behind() -> None:
+    made = ServerContexts(STORE, ["h2"], client_auth=ClientAuth([ENTRY]))
+    gone = weakref.ref(made)
+    gc.disable()
+    try:
+        del made
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_contexts_share_authorities_which_may_be_large() -> None:
