@@ -51,7 +51,8 @@ def write_certificate(
         )
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=10))
+        # Of the usual three months, so that five days are few.
+        .not_valid_before(now - datetime.timedelta(days=80))
         .not_valid_after(expires or now + datetime.timedelta(days=30))
         .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         .sign(key, hashes.SHA256())
