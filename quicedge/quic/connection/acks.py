@@ -80,7 +80,7 @@ class AckReceiver:
         recovery = self._recovery
         largest = space.largest_acked
         recovery.on_ack(frame.ranges, (frame.delay << self.exponent) / 1e6, now, space)
-        ecn = self._paths.known[0].ecn
+        ecn = self._paths.active.ecn
         assert ecn is not None
         lost = recovery.take_newly_lost()
         # RFC 9002 section 7.1: an increase of CE counts is a congestion event.
