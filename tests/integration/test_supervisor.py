@@ -407,15 +407,6 @@ def test_certificates_that_expire_are_logged_and_measured(start: Start, tmp_path
     assert "quicedge_last_reload_successful 0.0" in edge.get("/metrics")[1].splitlines()
 
 
-def test_a_signal_without_meaning_is_ignored(start: Start) -> None:
-    edge = start()
-    edge.signal(signal.SIGUSR2)
-    assert edge.wait_event("signal ignored")["signal"] == "SIGUSR2"
-    assert edge.who()
-    edge.signal(signal.SIGTERM)
-    assert edge.wait() == 0
-
-
 def test_systemd_is_notified(start: Start, tmp_path: Path) -> None:
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
