@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -220,6 +221,22 @@ def test_after_a_crash_the_configuration_of_now_is_used(tmp_path: Path) -> None:
         wait_until(lambda: banks(running) == {1: 1}, "one worker of the next generation", 60)
         with tls_client(running.port) as tls:
             assert b"200 OK" in ask(tls)
+
+
+def test_systemd_follows_the_new_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd,
+        demo_origin() as origin,
+    ):
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(20)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        with upgradable(tmp_path, origin) as running:
+            assert b"READY=1" in systemd.recv(1000)
+            assert quicedge(running, "upgrade").returncode == 0
+            assert systemd.recv(1000) == b"MAINPID=%d" % supervisor(running)
+            assert b"READY=1" in systemd.recv(1000)
+        assert systemd.recv(1000) == b"STOPPING=1"
 
 
 @pytest.mark.parametrize("job", ["restart", "stop"])
