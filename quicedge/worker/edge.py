@@ -33,7 +33,6 @@ from quicedge.http.dates import CurrentDate
 from quicedge.http.errors import H3ErrorCode
 from quicedge.http.h3 import H3Connection, H3Settings
 from quicedge.proxy.alt_svc import AltSvcBoard, AltSvcReport, QuicCounts
-from quicedge.proxy.client import address_of
 from quicedge.proxy.gateway import Gateway
 from quicedge.proxy.policy import Policy
 from quicedge.proxy.spans import SpanRecorder
@@ -519,12 +518,16 @@ class Edge:
         self._check_drained()
 
     def _count_refused(self, session: Http3Session) -> None:
-        handshake = session.connection.handshake
+        connection = session.connection
+        handshake = connection.handshake
         if handshake.refused is not None:
+            # `client` has no address before the handshake is complete; the Handshake packet with the
+            # certificate was no replay (RFC 9000 section 8.1).
+            path = connection.paths.validated()
             self._journal.refused(
                 TransportKind.QUIC,
                 handshake.refused,
-                client=address_of(session.client),
+                client="-" if path is None else str(HostPort.of(path.address.remote)),
                 server_name=handshake.server_name,
             )
 

@@ -170,6 +170,7 @@ def test_who_is_not_accepted_gets_an_alert_and_a_line_in_the_log(
         told = [(item["transport"], item["verdict"]) for item in there.refusals()]
         assert told == [("tcp", verdict)] * 3 + [("quic", "required")]
         assert {item["server_name"] for item in there.refusals()} == {SECRET}
+        assert {item["client"].rpartition(":")[0] for item in there.refusals()} == {"127.0.0.1"}
         assert there.verdicts() == {("tcp", verdict): 3, ("quic", "required"): 1}
         assert there.curl(ALICE, "--tls-max", "1.2").stdout == b"ok 200"
 
