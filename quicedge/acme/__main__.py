@@ -8,6 +8,7 @@ privileges and without the keys of certificates. It reads a `Job` and writes `Me
 from __future__ import annotations
 
 import os
+import resource
 import sys
 import tempfile
 
@@ -15,6 +16,10 @@ import msgspec
 
 from quicedge.acme.failure import Cause, Failure
 from quicedge.acme.wire import Failed, Job, Message, Prove, Proved, User, line
+from quicedge.config.acmelimits import ISSUER_PROCESS_MEMORY
+
+_REASON_MAX = 500
+"""Characters of an error."""
 
 
 def _send(message: Message) -> None:
@@ -52,7 +57,14 @@ def _readable_bundle(path: str, user: User) -> str:
     return copy.name
 
 
+def _bound_memory() -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    if most == resource.RLIM_INFINITY or most > ISSUER_PROCESS_MEMORY:
+        resource.setrlimit(resource.RLIMIT_DATA, (ISSUER_PROCESS_MEMORY, ISSUER_PROCESS_MEMORY))
+
+
 def main() -> None:
+    _bound_memory()
     job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
     try:
         import certifi
@@ -76,8 +88,9 @@ def main() -> None:
         _send(Failed(failure=Failure(cause=Cause.INTERNAL, message=message)))
     except OrderError as error:
         _send(Failed(failure=error.failure))
-    except (KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # from reading what the issuer sent, in whatever library
         message = f"the issuer's answer makes no sense: {type(error).__name__}: {error}"
+        message = message.partition("\n")[0][:_REASON_MAX]
         _send(Failed(failure=Failure(cause=Cause.UNAVAILABLE, message=message)))
     finally:
         if bundle is not None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import email.utils
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -132,10 +133,12 @@ class Network(client.ClientNetwork):
         return Failure(cause=cause, message=_described(problem), retry_after=wait)
 
     def _unanswered(self, error: Exception) -> Failure:
-        if isinstance(error, requests.exceptions.SSLError):
+        if isinstance(_innermost(error), ssl.SSLCertVerificationError):
             reason = "its TLS certificate cannot be verified; see the key `ca`"
         elif self._last is not None:
             reason = f"answered {self._last.status_code} {self._last.reason or ''}".strip()
+            if self._last.status_code < 400:  # by its status it is an answer
+                reason += ", which cannot be understood"
         else:
             reason = _cause_of(error)
         return Failure(
@@ -182,11 +185,15 @@ def one_line(text: str) -> str:
 
 
 def _cause_of(error: BaseException) -> str:
-    """The innermost reason of an error of `requests`, which wraps several."""
-    for argument in error.args:
+    innermost = _innermost(error)
+    return one_line(
+        getattr(innermost, "strerror", None) or str(innermost) or type(innermost).__name__
+    )
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """The reason of an error of `requests`, which wraps several."""
+    for argument in (*error.args, getattr(error, "reason", None)):
         if isinstance(argument, BaseException):
-            return _cause_of(argument)
-    reason = getattr(error, "reason", None)
-    if isinstance(reason, BaseException):
-        return _cause_of(reason)
-    return one_line(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+            return _innermost(argument)
+    return error

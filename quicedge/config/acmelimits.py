@@ -54,6 +54,10 @@ ORDER_TIMEOUT: Final = 900.0
 VALIDATION_TIMEOUT: Final = 180.0
 """Seconds that an issuer has to validate a challenge, and to issue."""
 
+ISSUER_PROCESS_MEMORY: Final = 256 << 20
+"""Bytes of data of the process that speaks to an issuer: it needs 50 MB, and answers have no bound
+of their own."""
+
 REQUEST_TIMEOUT: Final = 30.0
 """Seconds for one HTTP request to an issuer."""
 

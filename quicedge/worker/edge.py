@@ -521,8 +521,8 @@ class Edge:
         connection = session.connection
         handshake = connection.handshake
         if handshake.refused is not None:
-            # `client` has no address before the handshake is complete; the Handshake packet with the
-            # certificate was no replay (RFC 9000 section 8.1).
+            # `client` has no address before the handshake is complete; but the Handshake packet
+            # with the certificate was no replay (RFC 9000 section 8.1).
             path = connection.paths.validated()
             self._journal.refused(
                 TransportKind.QUIC,

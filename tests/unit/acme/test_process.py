@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import socket
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -17,6 +19,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from quicedge.acme.failure import Cause
 from quicedge.acme.wire import Account, AskRenewal, Failed, Job, Message, User, line
 from quicedge.config import devcerts
+from quicedge.config.acmelimits import ISSUER_PROCESS_MEMORY
+from tests.support.peers import serve_in_threads
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -63,6 +67,45 @@ def test_an_issuer_that_is_not_there_is_unavailable() -> None:
     assert isinstance(found, Failed)
     assert found.failure.cause is Cause.UNAVAILABLE
     assert "Connection refused" in found.failure.message
+
+
+def _endless() -> Iterator[bytes]:
+    while True:
+        yield b" " * (1 << 16)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ([b"<html>"], "answered 200 OK, which cannot be understood"),
+        ([b"[" * 100_000], "makes no sense: RecursionError"),
+        ([b"[1]"], "makes no sense: TypeError"),
+        (_endless(), "the issuer"),
+    ],
+    ids=["page", "deep", "list", "endless"],
+)
+def test_an_issuer_that_answers_nonsense_is_unavailable_and_fills_no_memory(
+    content: Iterable[bytes], reason: str
+) -> None:
+    pytest.importorskip("acme")
+    sent = 0
+
+    def answer(connection: socket.socket) -> None:
+        nonlocal sent
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n")
+            for part in content:
+                connection.sendall(part)
+                sent += len(part)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serve_in_threads(listener, answer)
+        found = outcome(start(), job(f"http://127.0.0.1:{listener.getsockname()[1]}/"))
+    assert isinstance(found, Failed)
+    assert found.failure.cause is Cause.UNAVAILABLE
+    assert reason in found.failure.message
+    assert sent < 2 * ISSUER_PROCESS_MEMORY
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="changing the user requires root")
