@@ -558,11 +558,14 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._uncork()
         self._state = _State.CLOSING
         self._tcp.resume_reading()
+        unsent = self._tcp.get_write_buffer_size()
         if self._client_closed:
             self._tcp.close()
-            return
-        self._tcp.write_eof()
-        self._unsent = self._tcp.get_write_buffer_size()
+            if not unsent:
+                return
+        else:
+            self._tcp.write_eof()
+        self._unsent = unsent
         self._timer = self._loop.call_later(TCP_CLOSE_CHECK, self._check_closing)
 
     def _check_closing(self) -> None:
@@ -576,9 +579,10 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Close at once; what is not sent is lost."""
-        self._state = _State.CLOSED
-        if hasattr(self, "_tcp"):
-            self._tcp.abort()
+        if self._state is not _State.CLOSED:
+            self._state = _State.CLOSED
+            if hasattr(self, "_tcp"):
+                self._tcp.abort()
 
     def is_closing(self) -> bool:
         return self._state in (_State.CLOSING, _State.CLOSED)

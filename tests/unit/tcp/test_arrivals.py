@@ -22,6 +22,7 @@ from quicedge.config.limits import TCP_READ_SIZE
 from quicedge.quic.tls import CertificateStore
 from quicedge.shares.connections import AdmissionReason, ConnectionRules, Connections
 from quicedge.shares.prefixes import AccessList, Networks
+from quicedge.tcp import transport
 from quicedge.tcp.arrivals import Arrivals
 from quicedge.tcp.connection import TcpConnection
 from quicedge.tcp.listener import Listener
@@ -492,6 +493,46 @@ async def test_a_session_that_ends_its_half_goes_on_receiving() -> None:
         assert bytes(got) == b"one two"
         one.sessions[0].connection.transport.close()
         await until(lambda: not one.connections)
+
+
+async def end_unread(one: Front, size: int) -> socket.socket:
+    """A client that sends a word, ends its half, and reads none of the `size` bytes it is sent."""
+
+    class Talkative(Echo):
+        def data_received(self, data: bytes) -> None:
+            self.connection.transport.write(bytes(size))
+
+    one.kind = Talkative
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+
+    def dial() -> socket.socket:
+        raw = socket.create_connection(one.sock.getsockname(), timeout=20)
+        sock = context.wrap_socket(raw)
+        sock.sendall(b"talk")
+        socket.socket.shutdown(sock, socket.SHUT_WR)
+        return sock
+
+    sock = await asyncio.to_thread(dial)
+    await until(lambda: one.sessions and one.sessions[0].connection.transport.is_closing())
+    return sock
+
+
+async def test_a_client_that_ends_its_half_and_reads_nothing_is_let_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transport, "TCP_CLOSE_CHECK", 0.1)
+    async with front() as one:
+        with await end_unread(one, 16_000_000):
+            await until(lambda: one.sessions[0].lost and not one.connections)
+
+
+async def test_a_client_that_ends_its_half_and_reads_gets_all() -> None:
+    async with front() as one:
+        with await end_unread(one, 16_000_000) as sock:
+            got = await asyncio.to_thread(lambda: sum(iter(lambda: len(sock.recv(1 << 20)), 0)))
+            assert got == 16_000_000
 
 
 # --- the PROXY protocol ---------------------------------------------------------------------------
