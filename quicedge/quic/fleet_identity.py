@@ -33,6 +33,9 @@ def instance_of(secret: bytes) -> bytes:
     return hashlib.sha256(b"quicedge instance" + secret).digest()[:8]
 
 
+OTHER_PLACE = "fleet: server_id, nonce_length or the secret differ from those of the running edge"
+
+
 class IdKey(msgspec.Struct, frozen=True, array_like=True):
     """An encoding of connection IDs: config rotation and key; in the clear without one."""
 
@@ -72,6 +75,14 @@ class FleetIdentity(msgspec.Struct, frozen=True, kw_only=True):
     def server_ids(self) -> ServerIds:
         length = 1 + len(self.server_id) + self.nonce_length + 1
         return ServerIds(length, self.configurations())
+
+
+def place_of(identity: FleetIdentity | None) -> bytes:
+    """Equal for edges that can go on with each other's connections; says nothing of the secret."""
+    if identity is None:
+        return b""
+    parts = [identity.server_id, identity.nonce_length, identity.secret]
+    return hashlib.sha256(b"quicedge place" + msgspec.msgpack.encode(parts)).digest()
 
 
 def read_identity(fleet: Fleet) -> FleetIdentity | None:

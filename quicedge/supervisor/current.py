@@ -42,8 +42,9 @@ class CurrentSettings:
     """Settings are changed one at a time, in this process and all workers or in none.
 
     `begin` returns the parts of a change to other settings, `managed` the certificates that are
-    ordered by name, `rotated` the shared keys of a store that rotates them; `check` raises
-    ReloadError for settings that this process could not use;
+    ordered by name, `rotated` the shared keys of a store that rotates them; `turn` raises
+    ReloadError when nothing can be changed any more, `check` for settings that this process could
+    not use;
     `on_change` is called with the new settings after each change. `started` must be called for
     every worker that becomes ready, `failed_to_start` for every replacement that ends before.
     """
@@ -58,6 +59,7 @@ class CurrentSettings:
         begin: Callable[[Settings], list[Change]],
         managed: Callable[[], list[CertificatePem]],
         rotated: Callable[[], SharedKeys | None],
+        turn: Callable[[], None],
         check: Callable[[Settings], None],
         on_change: Callable[[Settings], Awaitable[None]],
     ) -> None:
@@ -72,6 +74,7 @@ class CurrentSettings:
         self._begin = begin
         self._managed = managed
         self._rotated = rotated
+        self._turn = turn
         self._check = check
         self._on_change = on_change
         self._lock = asyncio.Lock()
@@ -99,6 +102,7 @@ class CurrentSettings:
         kept in `error`; then nothing has changed.
         """
         async with self._lock:
+            self._turn()
             notify.notify(*notify.reloading())
             try:
                 settings = self._read(read)
@@ -119,6 +123,7 @@ class CurrentSettings:
     async def validate(self, read: ReadSettings | None = None) -> list[str]:
         """What `reload` would change; raises ReloadError where it would."""
         async with self._lock:
+            self._turn()
             try:
                 settings = self._read(read)
                 await self._try(settings)

@@ -21,6 +21,7 @@ import msgspec
 import structlog
 
 from quicedge.config.limits import HANDOVER_TIMEOUT, UPGRADE_TIMEOUT
+from quicedge.quic.fleet_identity import OTHER_PLACE
 from quicedge.worker.estate import (
     ESTATE_VERSION,
     Estate,
@@ -43,6 +44,8 @@ class Bequest(msgspec.Struct, frozen=True, kw_only=True):
     version: int = ESTATE_VERSION
     estate: Estate
     secret: bytes
+    place: bytes
+    """`quic.fleet_identity.place_of`."""
     admin: str | None
     """`admin.listen` of the socket that comes along."""
     control: str
@@ -94,16 +97,25 @@ class Inherited:
         self._link.close()
 
 
-def inherited() -> Inherited | None:
+def inherited(place: bytes) -> Inherited | None:
     """What another supervisor hands over to this program; None: nobody does.
 
-    Raises UpgradeError.
+    `place`: of this program (`quic.fleet_identity.place_of`). Raises UpgradeError.
     """
     link = _link()
     if link is None:
         return None
-    del os.environ[VARIABLE]  # is not for our own children
     link.settimeout(HANDOVER_TIMEOUT)
+    try:
+        found = _receive(link, place)
+    except UpgradeError:
+        link.detach()  # `refuse` is to say why
+        raise
+    del os.environ[VARIABLE]  # is not for our own children
+    return found
+
+
+def _receive(link: socket.socket, place: bytes) -> Inherited:
     try:
         bequest = msgspec.msgpack.decode(receive_message(link), type=Bequest)
         if bequest.version != ESTATE_VERSION:
@@ -111,6 +123,8 @@ def inherited() -> Inherited | None:
                 f"the running edge speaks version {bequest.version} of the protocol, "
                 f"this program version {ESTATE_VERSION}: restart instead"
             )
+        if bequest.place != place:
+            raise UpgradeError(f"{OTHER_PLACE}: requires a restart")
         numbers = bequest.estate.fds
         fds = receive_descriptors(link, len(numbers) + (bequest.admin is not None) + 1)
     except (OSError, EstateError, msgspec.MsgspecError) as error:
@@ -178,7 +192,7 @@ class Successor:
         try:
             await successor._wait_until_ready(bequest, fds)
         except BaseException:
-            await successor._abandon()
+            await successor.abandon()
             raise
         return successor
 
@@ -209,7 +223,8 @@ class Successor:
             return "the new program ended before it served; its own output says why"
         return answer.reason if isinstance(answer, Refused) else None
 
-    async def _abandon(self) -> None:
+    async def abandon(self) -> None:
+        """End the new program."""
         with contextlib.suppress(OSError):
             self._link.shutdown(socket.SHUT_RDWR)
         self._link.close()

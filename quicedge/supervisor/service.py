@@ -25,6 +25,7 @@ from quicedge.config.control_path import control_path
 from quicedge.config.schema import Config
 from quicedge.config.unusable import UnusableError
 from quicedge.proxy.alt_svc import Advertising
+from quicedge.quic.fleet_identity import place_of
 from quicedge.quic.tls import CertificatePem
 from quicedge.supervisor import notify
 from quicedge.supervisor.administration import Administration, ChangeOfAdmin
@@ -129,7 +130,7 @@ def _run(
         identity = identity_of(config.user, config.group)
         settings = read_settings(config)
         state = open_state(config)
-        takeover = _takeover(config, config_path)
+        takeover = _takeover(settings, config_path)
         secret = load_secret(state) if takeover is None else takeover.secret
     except (PrivilegeError, ReloadError, StateError, UpgradeError) as error:
         log.error("cannot start", error=str(error))
@@ -145,12 +146,13 @@ def _run(
         supervisor.current.logs.close()
 
 
-def _takeover(config: Config, config_path: str | None) -> Takeover | None:
+def _takeover(settings: Settings, config_path: str | None) -> Takeover | None:
     """What there is to take over from another supervisor; raises UpgradeError."""
-    found = inherited()
+    place = place_of(settings.fleet)
+    found = inherited(place)
     if found is not None:
         return of_upgrade(found)
-    return of_orphans(control_path(config, config_path))
+    return of_orphans(control_path(settings.config, config_path), place)
 
 
 class ControlSocketError(Exception):
@@ -182,6 +184,7 @@ class Supervisor:
             begin=self._begin_change,
             managed=self._managed_certificates,
             rotated=lambda: self._key_rotation.keys,
+            turn=self._refuse_while_leaving,
             check=self._check_acme,
             on_change=self._changed,
         )
@@ -406,6 +409,7 @@ class Supervisor:
         bequest = Bequest(
             estate=estate,
             secret=self._secret,
+            place=place_of(self.current.settings.fleet),
             admin=None if admin is None else admin[0],
             control=str(self._commands.path),
             reloads=self.current.reloads,
@@ -415,7 +419,7 @@ class Supervisor:
         log.info("upgrade started", program=sys.orig_argv)
         try:
             async with self.current.hold():
-                successor = await Successor.start(bequest, [*estate.fds, *others])
+                self._successor = await self._start_successor(bequest, [*estate.fds, *others])
         except UpgradeError as error:
             log.error("upgrade failed; this program goes on", error=str(error))
             raise
@@ -423,11 +427,27 @@ class Supervisor:
             self._upgrading = False
             if admin is not None:
                 admin[1].close()
-        self._successor = successor
         self._commands.pause()
-        notify.notify(f"MAINPID={successor.pid}")
+        notify.notify(f"MAINPID={self._successor.pid}")
         self._stop.set()
-        return successor.pid
+        return self._successor.pid
+
+    async def _start_successor(self, bequest: Bequest, fds: list[int]) -> Successor:
+        """Raises UpgradeError; so does a stop that is requested meanwhile, which is obeyed."""
+        starting = asyncio.create_task(Successor.start(bequest, fds))
+        stopped = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+            if not starting.done():
+                starting.cancel()
+                await asyncio.wait({starting})
+        if not self._stop.is_set():
+            return starting.result()
+        if not starting.cancelled() and starting.exception() is None:
+            await starting.result().abandon()
+        raise UpgradeError("the edge is stopping")
 
     def _check_upgrade(self) -> None:
         if self._state is not EdgeState.RUNNING:
@@ -720,11 +740,9 @@ class Supervisor:
         return self._state is EdgeState.RUNNING and self._generations.current.pool.ready
 
     async def reload(self, read: ReadSettings | None = None) -> list[str]:
-        self._refuse_while_draining()
         return await self.current.reload(read)
 
     async def validate(self, read: ReadSettings | None = None) -> list[str]:
-        self._refuse_while_draining()
         return await self.current.validate(read)
 
     @property
@@ -740,10 +758,20 @@ class Supervisor:
         except ReloadError as error:
             raise RefusedError(str(error)) from error
 
-    def _refuse_while_draining(self) -> None:
-        if self._state is EdgeState.DRAINING:
-            log.warning("reload refused: draining")
-            raise ReloadError("the edge is draining")
+    def _refuse_while_leaving(self) -> None:
+        """Raise ReloadError; called when it is a reload's turn, which may have waited for an
+        upgrade."""
+        if self._successor is not None:
+            reason = (
+                f"process {self._successor.pid} has taken over, with the configuration of its "
+                "start; try again"
+            )
+        elif self._stop.is_set():
+            reason = "the edge is draining"
+        else:
+            return
+        log.warning("reload refused", reason=reason)
+        raise ReloadError(reason)
 
     async def status(self) -> Status:
         answers, _ = await self._generations.ask("stats")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import select
+import signal
 import socket
 import time
 from dataclasses import dataclass, field
@@ -11,6 +15,7 @@ from pathlib import Path
 import structlog
 
 from quicedge.config.limits import ADOPTION_RETRY, ADOPTION_TIMEOUT
+from quicedge.quic.fleet_identity import OTHER_PLACE
 from quicedge.supervisor.adoption import Adopted, adopt, adoption_path, orphan_paths, release
 from quicedge.supervisor.handover import Inherited
 from quicedge.udp.connection_id_codec import MAX_WORKERS, slot_number
@@ -42,10 +47,11 @@ def of_upgrade(inherited: Inherited) -> Takeover:
     return Takeover(inherited.estate, inherited.secret, inherited)
 
 
-def of_orphans(control: Path) -> Takeover | None:
+def of_orphans(control: Path, place: bytes) -> Takeover | None:
     """What a supervisor has left that had this control socket and died; None: nothing.
 
-    Blocks, for as long as its workers take to answer.
+    `place`: `quic.fleet_identity.place_of` of this one, which cannot go on with the connections of
+    another. Blocks, for as long as its workers take to answer.
     """
     if is_served(control):
         return None
@@ -57,6 +63,11 @@ def of_orphans(control: Path) -> Takeover | None:
             path.unlink(missing_ok=True)
         except (OSError, EstateError) as error:
             log.warning("worker not adopted", path=str(path), reason=str(error))
+    for item in found:
+        if item.orphan.place != place:
+            log.warning("worker of the supervisor before ended", pid=item.pid, reason=OTHER_PLACE)
+            _end(item)
+    found = [item for item in found if item.orphan.place == place]
     serving = [item for item in found if item.orphan.is_active and not item.orphan.is_draining]
     if not serving:
         # Others drain, and end by themselves.
@@ -76,6 +87,19 @@ def of_orphans(control: Path) -> Takeover | None:
         serving=[item for item in serving if item.orphan.slot // MAX_WORKERS == bank],
         leaving=[item for item in found if item.orphan.slot // MAX_WORKERS != bank],
     )
+
+
+def _end(worker: Adopted) -> None:
+    """Kill it, and wait until its sockets are closed."""
+    with contextlib.suppress(ProcessLookupError):
+        process = os.pidfd_open(worker.pid)
+        try:
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+            select.select([process], [], [], ADOPTION_TIMEOUT)
+        finally:
+            os.close(process)
+    worker.control.close()
+    release(worker.orphan.estate)
 
 
 def is_served(control: Path) -> bool:

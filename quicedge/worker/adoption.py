@@ -43,6 +43,8 @@ class Orphan(msgspec.Struct, frozen=True, kw_only=True):
     is_outdated: bool = False
     """Its supervisor ended on purpose: others should take its place."""
     secret: bytes
+    place: bytes
+    """`quic.fleet_identity.place_of`."""
     estate: Estate
     has_roster: bool
 

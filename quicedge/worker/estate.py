@@ -15,7 +15,7 @@ import msgspec
 
 from quicedge.config.limits import HANDOVER_DESCRIPTORS, HANDOVER_MAX
 
-ESTATE_VERSION = 1
+ESTATE_VERSION = 2
 """Raised when this format, or what old and new workers say to each other (`udp.forwarding`),
 changes so that a program with the former number cannot go on."""
 

@@ -22,7 +22,7 @@ from quicedge.config.tracelimits import OTEL_WORKER_BACKLOG
 from quicedge.config.unusable import UnusableError
 from quicedge.downstream.http3 import Http3Session
 from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
-from quicedge.quic.fleet_identity import FleetIdentity, instance_of
+from quicedge.quic.fleet_identity import FleetIdentity, instance_of, place_of
 from quicedge.quic.key_exchange import MLKEM_MISSING
 from quicedge.quic.ticket_keys import SharedKeys
 from quicedge.quic.tls import CertificateError, CertificateStore
@@ -327,6 +327,7 @@ class _Worker:
             is_draining=self._draining is not None,
             is_outdated=self._is_outdated,
             secret=spec.secret,
+            place=place_of(spec.settings.fleet),
             estate=spec.estate,
             has_roster=spec.roster_fd >= 0,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -122,6 +123,8 @@ def test_a_signal_upgrades_too(tmp_path: Path) -> None:
         ('servers = ["', 'tls_ca = "missing"\nservers = ["https://localhost", "', "missing"),
         ("[admin]\n", '[admin]\ntoken_file = "missing"\n', "missing: No such file"),
         ("listen = [", 'listen = ["192.0.2.1:4433", ', "192.0.2.1:4433: Cannot assign"),
+        # Connections of the old workers would be lost.
+        ("[[routes]]", '[fleet]\nserver_id = "0001"\n[[routes]]', "fleet: server_id, nonce_length"),
     ],
 )
 def test_a_new_program_that_does_not_come_up_leaves_the_old_one_serving(
@@ -143,6 +146,47 @@ def test_a_new_program_that_does_not_come_up_leaves_the_old_one_serving(
             with tls_client(running.port) as tls:
                 assert b"200 OK" in ask(tls)
         assert running.get("/").returncode == 0
+
+
+def begin_upgrade(running: RunningEdge) -> subprocess.Popen[str]:
+    """An upgrade whose new program has just been started."""
+    upgrade = subprocess.Popen(
+        [sys.executable, "-m", "quicedge", "upgrade", "--config",
+         str(running.directory / "quicedge.toml")],
+        cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_until(lambda: "upgrade started" in running.log(), "the start of the upgrade", 60)
+    return upgrade
+
+
+def test_a_stop_during_an_upgrade_is_obeyed(tmp_path: Path) -> None:
+    with (
+        demo_origin() as origin,
+        edge(tmp_path, origin, options=OPTIONS, ends_itself=True) as running,
+    ):
+        upgrade = begin_upgrade(running)
+        running.process.send_signal(signal.SIGTERM)
+        _, errors = upgrade.communicate(timeout=60)
+        assert upgrade.returncode == 1
+        assert "the edge is stopping" in errors
+        assert running.process.wait(60) == 0
+        with pytest.raises(OSError, match="refused"):
+            running.admin("/readyz")
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("control.sock")]
+
+
+def test_a_reload_that_waits_for_an_upgrade_is_refused_after_it(tmp_path: Path) -> None:
+    """The new program may have read the configuration before it was changed."""
+    with demo_origin() as origin, upgradable(tmp_path, origin) as running:
+        upgrade = begin_upgrade(running)
+        with socket.socket(socket.AF_UNIX) as control:
+            control.settimeout(60)
+            control.connect(str(tmp_path / "control.sock"))
+            control.sendall(b'{"command":"reload"}\n')
+            answer = json.loads(control.makefile().readline())
+        assert upgrade.wait(60) == 0
+        assert f"process {supervisor(running)} has taken over" in answer["error"]
+        assert quicedge(running, "reload").returncode == 0
 
 
 def test_a_second_upgrade_is_refused_while_the_first_still_drains(tmp_path: Path) -> None:
@@ -237,6 +281,23 @@ def test_systemd_follows_the_new_process(tmp_path: Path, monkeypatch: pytest.Mon
             assert systemd.recv(1000) == b"MAINPID=%d" % supervisor(running)
             assert b"READY=1" in systemd.recv(1000)
         assert systemd.recv(1000) == b"STOPPING=1"
+
+
+def test_workers_with_other_connection_ids_end_with_their_supervisor(tmp_path: Path) -> None:
+    with demo_origin() as origin, upgradable(tmp_path, origin) as running:
+        pids = {w["pid"] for w in running.admin("/api/v1/status")["workers"]}
+        running.process.kill()
+        running.process.wait()
+        change(running, "[[routes]]", '[fleet]\nserver_id = "0001"\n[[routes]]')
+        running.start()
+        status = running.admin("/api/v1/status")
+        assert pids.isdisjoint(worker["pid"] for worker in status["workers"])
+        assert all(listener["steering"] for listener in status["listeners"])
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                assert "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2]
+        for _ in range(4):
+            assert running.get("/").returncode == 0
 
 
 @pytest.mark.parametrize("job", ["restart", "stop"])

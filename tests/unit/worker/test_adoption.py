@@ -64,8 +64,8 @@ class Waiting:
 
     def describe(self) -> tuple[Orphan, int]:
         orphan = Orphan(
-            slot=64, is_active=True, is_draining=False, secret=SECRET, estate=self.estate,
-            has_roster=True,
+            slot=64, is_active=True, is_draining=False, secret=SECRET, place=b"",
+            estate=self.estate, has_roster=True,
         )  # fmt: skip
         return orphan, self.roster
 
