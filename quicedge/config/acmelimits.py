@@ -127,6 +127,9 @@ ON_DEMAND_HELLO_MAX: Final = 32 * 1024
 ON_DEMAND_REFUSALS: Final = 10_000
 """Names remembered that get no certificate; the oldest are forgotten first."""
 
+ON_DEMAND_REFUSALS_LOGGED: Final = 1.0
+"""Lines per second about names beyond the rate, which strangers can cause; all are counted."""
+
 ON_DEMAND_REFUSED_FOR: Final = 60.0
 """Seconds for which a name is not asked about again."""
 

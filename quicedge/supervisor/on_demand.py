@@ -12,6 +12,7 @@ import structlog
 from quicedge.config.acmelimits import (
     ASKS_AT_ONCE,
     ON_DEMAND_REFUSALS,
+    ON_DEMAND_REFUSALS_LOGGED,
     ON_DEMAND_REFUSED_FOR,
     ON_DEMAND_WAITING,
 )
@@ -45,6 +46,7 @@ class OnDemand:
         self._clock = clock
         self._config: OnDemandConfig | None = None
         self._rate = RateLimit(1.0)
+        self._lines = RateLimit(ON_DEMAND_REFUSALS_LOGGED)
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._until: dict[str, float] = {}
         """When names may be asked about again; oldest first."""
@@ -68,7 +70,8 @@ class OnDemand:
             self._refused(name)
         elif len(self._asking) >= ON_DEMAND_WAITING or not self._rate.allow(now):
             self.counts["too_many"] += 1
-            log.warning("too many certificates on demand", host=name)
+            if self._lines.allow(now):
+                log.warning("too many certificates on demand", host=name)
             self._refused(name)
         else:
             task = asyncio.create_task(self._decide(name))

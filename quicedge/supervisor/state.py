@@ -56,6 +56,8 @@ class StateDirectory:
                 f"state_directory: {path}: mode {found.st_mode & 0o777:03o} lets others write "
                 "there; it must be 700"
             )
+        if not os.access(path, os.W_OK | os.X_OK, effective_ids=True):
+            raise StateError(f"state_directory: {path} cannot be written to")
 
     def read(self, name: str) -> bytes | None:
         """The content of a file, None if there is none; raises StateError."""

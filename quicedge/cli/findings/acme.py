@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def of_config(config: Config) -> Iterator[Finding]:
         yield Finding(Level.ERROR, "tls.acme", str(error))
     yield from _ports(config, acme)
     if acme.storage is None and _is_new(config):
-        yield Finding(Level.OK, "state_directory", f"{config.state_directory} will be created")
+        yield _new_state(Path(config.state_directory or ""))
         return
     try:
         state = open_state(config)
@@ -50,6 +51,15 @@ def of_config(config: Config) -> Iterator[Finding]:
 
 def _is_new(config: Config) -> bool:
     return config.state_directory is not None and not Path(config.state_directory).exists()
+
+
+def _new_state(path: Path) -> Finding:
+    if path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True):
+        return Finding(Level.OK, "state_directory", f"{path} will be created")
+    return Finding(
+        Level.ERROR, "state_directory", f"{path} cannot be created: {path.parent} is not a "
+        "directory that this user can write to", f"mkdir -p -m 700 {path}",
+    )  # fmt: skip
 
 
 def _ports(config: Config, acme: Acme) -> Iterator[Finding]:

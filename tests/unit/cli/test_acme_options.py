@@ -111,6 +111,12 @@ def test_check_names_the_issuer_and_each_certificate_that_there_is(tmp_path: Pat
     assert kept[2].startswith("valid until 20")
 
 
+def test_check_says_when_the_state_directory_cannot_be_created(tmp_path: Path) -> None:
+    level, subject, text = found(configured(tmp_path / "missing"))[1]
+    assert (level, subject) == ("error", "state_directory")
+    assert f"{tmp_path}/missing is not a directory" in text
+
+
 def test_check_warns_of_ports_that_issuers_do_not_reach(tmp_path: Path) -> None:
     config = msgspec.structs.replace(configured(tmp_path), listen=["127.0.0.1:8443"])
     warned = [subject for level, subject, _ in found(config) if level == "warning"]

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import structlog
 
 from quicedge.config.acmelimits import ON_DEMAND_REFUSALS, ON_DEMAND_REFUSED_FOR
 from quicedge.config.schema import OnDemand as Settings
@@ -95,6 +96,18 @@ async def test_names_beyond_the_rate_are_refused_and_come_later(make) -> None:
     one.it.want("3.example.com")
     await one.settle()
     assert "3.example.com" in one.allowed
+
+
+async def test_strangers_who_want_very_many_names_fill_no_log(make) -> None:
+    one = make(rate="1/minute")
+    with structlog.testing.capture_logs() as lines:
+        for number in range(500):
+            one.it.want(f"{number}.example.com")
+        assert one.it.counts["too_many"] == len(one.refused) == 499
+        assert len(lines) == 1
+        one.now += 1.0
+        one.it.want("later.example.com")
+    assert [line["host"] for line in lines] == ["1.example.com", "later.example.com"]
 
 
 async def test_names_that_wait_for_an_answer_are_bounded(

@@ -67,6 +67,15 @@ def test_a_directory_of_another_user_is_refused(tmp_path: Path) -> None:
         StateDirectory(tmp_path)
 
 
+def test_a_directory_that_its_owner_cannot_write_to_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Root can write to all but read-only file systems, which tests cannot mount.
+    monkeypatch.setattr(os, "access", lambda path, how, **_: False)
+    with pytest.raises(StateError, match="cannot be written to"):
+        StateDirectory(tmp_path)
+
+
 def test_what_is_not_a_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StateError, match="file is not a directory"):
