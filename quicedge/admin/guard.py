@@ -8,6 +8,7 @@ Host nor Origin, and cannot send a form as JSON.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import os
 from collections.abc import Collection
@@ -16,10 +17,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from quicedge.config.host_port import HostPort
+from quicedge.config.limits import ADMIN_MAX_REQUEST
 from quicedge.quic.privatefile import is_private
 
 OPEN_PATHS = frozenset({"/", "/dashboard.css", "/dashboard.js", "/healthz", "/readyz"})
@@ -79,7 +82,9 @@ class Guard:
                 response = Response(body, status, headers, media_type="application/json")
                 await response(scope, receive, send)
                 return
-        await self._app(scope, receive, send)
+        # A client that leaves before its request is complete is no fault of ours.
+        with contextlib.suppress(ClientDisconnect):
+            await self._app(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         headers = Headers(scope=scope)
@@ -99,6 +104,12 @@ class Guard:
                 given.strip().encode("utf-8", "replace"), self._token.encode()
             ):
                 return 401, "a bearer token is required"
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > ADMIN_MAX_REQUEST:
+            return 413, (
+                f"content of {length} bytes is larger than {ADMIN_MAX_REQUEST}; a configuration "
+                "may be larger in its file, which `quicedge reload` reads"
+            )
         return None
 
     def _is_ours(self, host: str, scope: Scope) -> bool:

@@ -89,6 +89,36 @@ async def test_requests_without_end_are_cut_off(
     assert await status(server) == 200
 
 
+async def test_content_that_is_too_long_is_refused_in_words(server: AdminServer) -> None:
+    post = HEAD.replace(b"GET /healthz", b"POST /api/v1/config")
+    reader, writer = await connect(server)
+    writer.write(
+        post + b"content-type: application/toml\r\nexpect: 100-continue\r\n"
+        b"content-length: %d\r\n\r\n" % (ADMIN_MAX_REQUEST + 1)
+    )
+    async with asyncio.timeout(TIMEOUT):
+        assert await reader.readline() == b"HTTP/1.1 413 Request Entity Too Large\r\n"
+        assert b"which `quicedge reload` reads" in await reader.readuntil(b"}")
+    writer.close()
+
+
+async def test_clients_that_leave_during_a_request_are_no_errors(
+    server: AdminServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    post = HEAD.replace(b"GET /healthz", b"POST /api/v1/log-level")
+    reader, writer = await connect(server)
+    writer.write(
+        post + b"content-type: application/json\r\nexpect: 100-continue\r\n"
+        b"content-length: 100\r\n\r\n"
+    )
+    async with asyncio.timeout(TIMEOUT):
+        assert await reader.readline() == b"HTTP/1.1 100 Continue\r\n"
+    writer.close()
+    assert await is_closed(reader)
+    assert await status(server) == 200
+    assert caplog.records == []
+
+
 async def test_connections_that_ask_nothing_keep_nobody_out(server: AdminServer) -> None:
     silent = [await connect(server) for _ in range(2 * ADMIN_MAX_CONCURRENCY)]
     for _, writer in silent[::2]:
