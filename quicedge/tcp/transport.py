@@ -27,6 +27,7 @@ from quicedge.config.limits import (
     TLS_MAX_DISCARDED,
 )
 from quicedge.tcp.client_hello import first_message, offered_protocols
+from quicedge.tcp.info import unacknowledged
 from quicedge.tcp.proxy_protocol import ProxyHeader, ProxyHeaderError, read_header
 from quicedge.tcp.server_hello import key_exchange
 from quicedge.tcp.tls import ServerContexts, ServerSide, refusal_of
@@ -192,7 +193,8 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._eof_reported = False
         self._discarded = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._unsent = 0
+        self._undelivered = 0
+        """Bytes that the client had not acknowledged when that was last checked."""
         self._corked: list[bytes] = []
         """What is to be written together, while it is gathered."""
         self.bytes_received = 0
@@ -558,24 +560,29 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._uncork()
         self._state = _State.CLOSING
         self._tcp.resume_reading()
-        unsent = self._tcp.get_write_buffer_size()
+        has_more = self._tcp.get_write_buffer_size() > 0
         if self._client_closed:
             self._tcp.close()
-            if not unsent:
+            if not has_more:
                 return
         else:
             self._tcp.write_eof()
-        self._unsent = unsent
+        self._undelivered = self._left() if has_more else 0
         self._timer = self._loop.call_later(TCP_CLOSE_CHECK, self._check_closing)
 
     def _check_closing(self) -> None:
         """End it once everything is written and the client had its time, or takes nothing."""
-        left = self._tcp.get_write_buffer_size()
-        if not left or left >= self._unsent:
+        left = self._left() if self._tcp.get_write_buffer_size() else 0
+        if not left or left >= self._undelivered:
             self.abort()
             return
-        self._unsent = left
+        self._undelivered = left
         self._timer = self._loop.call_later(TCP_CLOSE_CHECK, self._check_closing)
+
+    def _left(self) -> int:
+        """Bytes that the client has not acknowledged: what the kernel takes from us goes by steps
+        that slow clients need longer than TCP_CLOSE_CHECK for."""
+        return self._tcp.get_write_buffer_size() + (unacknowledged(self.socket) or 0)
 
     def abort(self) -> None:
         """Close at once; what is not sent is lost."""

@@ -528,6 +528,26 @@ async def test_a_client_that_ends_its_half_and_reads_nothing_is_let_go(
             await until(lambda: one.sessions[0].lost and not one.connections)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what is acknowledged")
+async def test_a_client_that_takes_its_time_is_waited_for_while_the_connection_closes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the kernel holds must become less, although it takes nothing more from us."""
+    monkeypatch.setattr(transport, "TCP_CLOSE_CHECK", 0.02)
+    held, checks = 1_000_000, 0
+
+    def unacknowledged(sock: socket.socket) -> int:
+        nonlocal checks
+        checks += 1
+        return held - min(checks, 20)
+
+    monkeypatch.setattr(transport, "unacknowledged", unacknowledged)
+    async with front() as one:
+        with await end_unread(one, 16_000_000):
+            await until(lambda: one.sessions[0].lost)
+            assert checks >= 20
+
+
 async def test_a_client_that_ends_its_half_and_reads_gets_all() -> None:
     async with front() as one:
         with await end_unread(one, 16_000_000) as sock:
