@@ -5,6 +5,7 @@ from __future__ import annotations
 import _ssl
 import os
 import ssl
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, cached_property
@@ -319,6 +320,19 @@ class ServerContexts:
         if context is not self.default:
             tls.context = context
         return None
+
+
+def pass_over_unreadable_names() -> None:
+    """Have no traceback written for a server name that is not ASCII: any client could fill stderr
+    with them. `ssl` refuses such a handshake, and cannot be asked not to write one."""
+    before = sys.unraisablehook
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        name, error = unraisable.object, unraisable.exc_value
+        if not (isinstance(error, UnicodeDecodeError) and isinstance(name, bytes)):
+            before(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _refuse_name(tls: ServerSide, name: str | None) -> int:

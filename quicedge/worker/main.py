@@ -26,6 +26,7 @@ from quicedge.quic.fleet_identity import FleetIdentity, instance_of, place_of
 from quicedge.quic.key_exchange import MLKEM_MISSING
 from quicedge.quic.ticket_keys import SharedKeys
 from quicedge.quic.tls import CertificateError, CertificateStore
+from quicedge.tcp.tls import pass_over_unreadable_names
 from quicedge.telemetry.comparison import Samples
 from quicedge.telemetry.logs import Logs
 from quicedge.telemetry.outcomes import (
@@ -95,6 +96,7 @@ def run(spec: WorkerSpec) -> None:
     tune_allocator()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
+    pass_over_unreadable_names()
     uvloop.run(_Worker(spec).serve())
 
 

@@ -52,6 +52,22 @@ def exchange(sock: ssl.SSLSocket, request: bytes = b"GET /echo HTTP/1.1\r\n") ->
     return answer
 
 
+def test_a_server_name_that_is_not_ascii_is_refused_without_a_traceback(
+    running: RunningEdge,
+) -> None:
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context(running).wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    hello = outgoing.read().replace(b"localhost", b"local\xffost")
+    with socket.create_connection(("127.0.0.1", running.port), timeout=10) as raw:
+        raw.sendall(hello)
+        assert raw.recv(1) == b"\x15", "an alert"
+    exchange(connect(running, context(running)))
+    assert "Exception ignored" not in running.log()
+    assert "UnicodeDecodeError" not in running.log()
+
+
 def test_an_ordinary_client_gets_a_page_over_tcp_at_the_same_port(running: RunningEdge) -> None:
     client = http.client.HTTPSConnection("localhost", running.port, context=context(running))
     client.request("GET", "/")
