@@ -136,8 +136,8 @@ TCP_WRITE_LOW: Final = 64 * 1024
 """Bytes waiting for a client's socket below which its session resumes them."""
 
 TCP_CLOSE_CHECK: Final = 5.0
-"""Seconds in which a client must take something of what is left when we close, and then close its
-own half (nginx: lingering_timeout)."""
+"""Seconds in which a client must acknowledge MIN_PROGRESS of what is left when we close, and then
+close its own half (nginx: lingering_timeout)."""
 
 TLS_MAX_DISCARDED: Final = 4 * 1024 * 1024
 """Bytes read from a client after we closed, so that it gets our last response: what an upload has

@@ -19,6 +19,7 @@ from typing import Any, Protocol, cast
 from quicedge.client_auth.verdict import RefusedError
 from quicedge.config.acmelimits import ON_DEMAND_HELLO_MAX
 from quicedge.config.limits import (
+    MIN_PROGRESS,
     TCP_CLOSE_CHECK,
     TCP_READ_SIZE,
     TCP_WRITE_HIGH,
@@ -571,9 +572,9 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._timer = self._loop.call_later(TCP_CLOSE_CHECK, self._check_closing)
 
     def _check_closing(self) -> None:
-        """End it once everything is written and the client had its time, or takes nothing."""
+        """End it once everything is written and the client had its time, or takes too little."""
         left = self._left() if self._tcp.get_write_buffer_size() else 0
-        if not left or left >= self._undelivered:
+        if not left or left > self._undelivered - MIN_PROGRESS:
             self.abort()
             return
         self._undelivered = left

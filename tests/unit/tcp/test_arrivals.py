@@ -18,7 +18,7 @@ import pytest
 import uvloop
 
 from quicedge.config import limits
-from quicedge.config.limits import TCP_READ_SIZE
+from quicedge.config.limits import MIN_PROGRESS, TCP_READ_SIZE
 from quicedge.quic.tls import CertificateStore
 from quicedge.shares.connections import AdmissionReason, ConnectionRules, Connections
 from quicedge.shares.prefixes import AccessList, Networks
@@ -539,7 +539,7 @@ async def test_a_client_that_takes_its_time_is_waited_for_while_the_connection_c
     def unacknowledged(sock: socket.socket) -> int:
         nonlocal checks
         checks += 1
-        return held - min(checks, 20)
+        return held - min(checks, 20) * MIN_PROGRESS
 
     monkeypatch.setattr(transport, "unacknowledged", unacknowledged)
     async with front() as one:
