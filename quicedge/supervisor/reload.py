@@ -107,6 +107,16 @@ def require_same_place(new: Settings, current: Settings) -> None:
         if getattr(one, key, None) != getattr(other, key, None):
             name = "secret_file" if key == "secret" else key
             raise ReloadError(f"fleet.{name}: requires a restart")
+    if one is None or other is None:
+        return
+    keys = {item.rotation: item.key for item in other.id_keys}
+    for item in one.id_keys:
+        if keys.get(item.rotation, item.key) != item.key:
+            # Hosts would take IDs made with the former key for those of other hosts.
+            raise ReloadError(
+                f"fleet.connection_id_keys: config rotation {item.rotation} has another key "
+                "already; give the new key a rotation that is free"
+            )
 
 
 def reread(path: str | None, current: Config) -> Settings:

@@ -10,7 +10,14 @@ import msgspec
 import pytest
 
 from quicedge.config.schema import Admin, Config
-from quicedge.supervisor.reload import ReloadError, needs_new_workers, reread
+from quicedge.quic.fleet_identity import FleetIdentity, IdKey
+from quicedge.supervisor.reload import (
+    ReloadError,
+    needs_new_workers,
+    require_same_place,
+    reread,
+)
+from quicedge.worker.control import Settings
 
 
 def test_a_pipe_is_not_read_again(tmp_path: Path) -> None:
@@ -46,3 +53,18 @@ def test_changes_of_processes_and_sockets_need_new_workers(
     current = Config(listen=["127.0.0.1:4433"])
     new = msgspec.structs.replace(current, **changed)
     assert needs_new_workers(new, current) is needed
+
+
+def of_fleet(*keys: IdKey) -> Settings:
+    fleet = FleetIdentity(server_id=b"1", nonce_length=6, id_keys=list(keys), secret=None)
+    return Settings(config=Config(), certificates=[], fleet=fleet)
+
+
+def test_another_key_has_a_rotation_of_its_own() -> None:
+    """Other hosts would read wrong server IDs in the connection IDs that there are."""
+    plain, old, new = IdKey(3, None), IdKey(3, bytes(16)), IdKey(4, b"k" * 16)
+    for current, wanted in ((of_fleet(old), [new, old]), (of_fleet(new, old), [new])):
+        require_same_place(of_fleet(*wanted), current)
+    for wanted in (IdKey(3, b"k" * 16), plain):
+        with pytest.raises(ReloadError, match=r"connection_id_keys: config rotation 3 has another"):
+            require_same_place(of_fleet(wanted), of_fleet(old))
