@@ -12,9 +12,11 @@ from quicedge.acme.challenge import Proof
 from quicedge.acme.schedule import HostRecord
 from quicedge.acme.storage import Storage, StorageError
 from quicedge.acme.wire import Account
+from quicedge.config.acmelimits import PROBE_SIZE
 from quicedge.quic.tls import CertificateError, CertificatePem, parse_certificate
 
 _WILDCARD = "_wildcard"
+_PROBE = "probe"
 
 
 class Records:
@@ -42,6 +44,12 @@ class Records:
         value = key_pem.rstrip() + b"\n" + chain_pem.strip() + b"\n"
         self.storage.write(_certificate(host), value)
         return split(host, value)
+
+    def require_room(self) -> None:
+        """Raises StorageError unless a certificate could be stored now: one that is issued and lost
+        counts towards the issuer's limits."""
+        self.storage.write(_PROBE, bytes(PROBE_SIZE))
+        self.storage.remove(_PROBE)
 
     def versions(self) -> dict[str, Hashable]:
         """By name, what changes whenever something about it is stored."""

@@ -51,6 +51,10 @@ ORDERS_AT_ONCE: Final = 4
 ORDER_TIMEOUT: Final = 900.0
 """Seconds for one order, DNS included."""
 
+PROBE_SIZE: Final = 16 * 1024
+"""Bytes that must fit into the storage before an order: a certificate's chain, key and record have
+2 to 10 KB."""
+
 VALIDATION_TIMEOUT: Final = 180.0
 """Seconds that an issuer has to validate a challenge, and to issue."""
 

@@ -347,6 +347,7 @@ class AcmeManager:
             registered=self._registered,
         )
         try:
+            await self._stored(self._records.require_room)
             account = await self._account(issuer)
             chain = await process.order(self._job(issuer, account, self._request(order, key)))
             key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -197,6 +197,24 @@ async def test_nothing_is_ordered_while_the_storage_is_unusable(
         assert manager.status.storage_error == "gone"
 
 
+async def test_nothing_is_ordered_that_could_not_be_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: DirectoryStorage, name: str, value: bytes) -> None:
+        raise StorageError(f"{name}: No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DirectoryStorage, "write", full)
+        async with managed(tmp_path, settings(HOST)) as (manager, _):
+            await until(lambda: manager.status.orders)
+            assert FakeIssuer.jobs == []
+            (host,) = manager.status.hosts
+            assert "No space left" in host.error
+    async with managed(tmp_path, settings(HOST)) as (manager, _):
+        await until(manager.certificates)
+    assert sorted(path.name for path in (tmp_path / "acme").iterdir() if path.is_file()) == ["lock"]
+
+
 async def test_orders_in_progress_are_bounded_and_given_up_at_the_end(tmp_path: Path) -> None:
     FakeIssuer.hang = True
     hosts = [f"{n}.example.com" for n in range(10)]
