@@ -203,6 +203,9 @@ async def test_nothing_is_ordered_that_could_not_be_stored(
     def full(self: DirectoryStorage, name: str, value: bytes) -> None:
         raise StorageError(f"{name}: No space left on device")
 
+    async with managed(tmp_path, settings("b.example.com")) as (manager, _):
+        await until(manager.certificates)  # there is an account
+    FakeIssuer.jobs.clear()
     with monkeypatch.context() as patched:
         patched.setattr(DirectoryStorage, "write", full)
         async with managed(tmp_path, settings(HOST)) as (manager, _):
