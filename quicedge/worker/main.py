@@ -425,7 +425,9 @@ class _Worker:
             stateless_resets_sent=endpoint.counters["stateless_resets"],
             datagrams_received=network["datagrams_received"],
             datagrams_forwarded=network["datagrams_forwarded"],
-            fleet_messages=from_zero(FleetMessages, network) if edge.fleet is not None else {},
+            fleet_messages={}
+            if edge.fleet is None
+            else {str(outcome): network[outcome] for outcome in FleetMessages},
             datagrams_sent=network["datagrams_sent"],
             bytes_received=network["bytes_received"],
             bytes_sent=network["bytes_sent"],

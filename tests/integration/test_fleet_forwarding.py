@@ -8,6 +8,7 @@ import sys
 from itertools import count
 from pathlib import Path
 
+from quicedge.telemetry.outcomes import FleetMessages
 from tests.support.balancer import balancer
 from tests.support.edge import REPOSITORY, RunningEdge
 from tests.support.fleet import fleet
@@ -68,6 +69,8 @@ def test_a_download_survives_a_balancer_that_changes_its_mind(tmp_path: Path) ->
             assert all(listener["steering"] for listener in status["listeners"])
             forwarded = [worker["stats"]["datagrams_forwarded"] for worker in status["workers"]]
             assert forwarded == [0, 0]
+            for worker in status["workers"]:
+                assert set(worker["stats"]["fleet_messages"]) == set(FleetMessages)
 
 
 def test_keys_are_rotated_by_reloads_without_losing_a_connection(tmp_path: Path) -> None:
