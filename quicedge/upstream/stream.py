@@ -313,14 +313,20 @@ class UpstreamStream:
             self._holding = False
             self._pause_request(False)
         self._note_response()
-        selection, server = self._group.selection, self._server
-        if selection.observes and server is not None:
-            seconds = time.monotonic() - self._sent_at
-            selection.answered(server.main, response.status, seconds)
-            field = selection.sticky_field(self._request, server.main)
-            if field is not None:
-                response.fields.append(field)
+        if self._group.selection.observes:
+            self._answered(response)
         self._handler.response(response)
+
+    def _answered(self, response: Response) -> None:
+        """Tell the selection of servers how this one does; keep the client with it, if wanted."""
+        selection, server = self._group.selection, self._server
+        if server is None:
+            return
+        seconds = time.monotonic() - self._sent_at
+        selection.answered(server.main, response.status, seconds)
+        field = selection.sticky_field(self._request, server.main)
+        if field is not None:
+            response.fields.append(field)
 
     def established(self, response: Response, attempt: Attempt) -> None:
         """The tunnel is open; only its own idle timeout applies from now on.
@@ -372,6 +378,8 @@ class UpstreamStream:
             handler.end(trailers)
 
     def whole(self, response: Response, data: bytes) -> None:
+        if self._group.selection.observes:
+            self._answered(response)
         handler = self._finish()
         if handler is None:
             return
