@@ -956,7 +956,8 @@ UPSTREAM_CHECK_FALL: Final = 2
 """Consecutive failed checks after which a server is taken out; one that passes brings it back."""
 
 UPSTREAM_MAX_WAITING: Final = 1024
-"""Requests per server that wait for a connection; further ones are refused (503)."""
+"""Requests per server that wait for a connection, or `max_connections` if that is more; further
+ones are refused (503)."""
 
 UPSTREAM_SPARE_DEADLINES: Final = 1024
 """Timers per upstream that wait for the next request: as many as requests usually run at once."""

@@ -97,7 +97,9 @@ class Server:
         self._ready: dict[OriginConnection, None] = {}
         self._introduced: dict[OriginConnection, bytes] = {}
         """The PROXY header that was sent on connections, if the server wants any."""
-        self._waiting: FairQueue[Waiter] = FairQueue(limits.UPSTREAM_MAX_WAITING)
+        # Requests also wait for connections that are being opened: all that may be.
+        places = max(limits.UPSTREAM_MAX_WAITING, config.max_connections)
+        self._waiting: FairQueue[Waiter] = FairQueue(places)
         self._served: dict[Waiter, None] = {}
         self._connecting: set[asyncio.Task[None]] = set()
         self._logged_repairs: set[str] = set()

@@ -9,6 +9,7 @@ import pytest
 
 from quicedge.config import limits
 from quicedge.config.schema import Route
+from quicedge.shares import Client
 from quicedge.upstream.group import Upstream
 from quicedge.upstream.limited import LimitedUpstream, overrides_of
 from tests.support.origins import (
@@ -75,6 +76,24 @@ async def test_too_many_waiting_requests_are_refused(monkeypatch: pytest.MonkeyP
         assert group.stats()[stream.server]["waiting"] == 1
         send(group, request())
         assert group.stats()[stream.server]["waiting"] == 2
+
+
+async def test_a_burst_that_max_connections_allows_is_not_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All of it waits at first: for connections."""
+    monkeypatch.setattr(limits, "UPSTREAM_MAX_WAITING", 2)
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await read_head(reader)
+            writer.write(OK)
+
+    async with origin(script) as server, upstream(server, max_connections=30) as group:
+        client = Client(b"\x0a\0\0\1", b"\x0a\0\0")
+        sent = [send(group, request(path=f"/{n}"), client=client) for n in range(20)]
+        for _, recorder in sent:
+            assert (await recorder.over()).status == 200
 
 
 async def test_waiting_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
