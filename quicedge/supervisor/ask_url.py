@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import urllib.error
 import urllib.request
 from typing import Any
@@ -27,5 +28,5 @@ def ask(url: str, name: str) -> bool | None:
     except urllib.error.HTTPError as error:
         with error:
             return None if error.code >= 500 else False
-    except (OSError, ValueError):
+    except (OSError, ValueError, http.client.HTTPException):
         return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +16,7 @@ from quicedge.config.acmelimits import ON_DEMAND_REFUSALS, ON_DEMAND_REFUSED_FOR
 from quicedge.config.schema import OnDemand as Settings
 from quicedge.supervisor import on_demand
 from quicedge.supervisor.on_demand import OnDemand
+from tests.support.peers import serve_in_threads
 
 
 class Asked:
@@ -164,6 +167,19 @@ def test_only_200_allows_and_redirects_are_not_followed(
     url: str, status: int, answer: bool | None
 ) -> None:
     assert on_demand.ask(url, f"{status}.example.com") is answer
+
+
+@pytest.mark.parametrize("answer", [b"garbage\r\n\r\n", b"HTTP/1.1 200 " + bytes(100_000), b""])
+def test_what_is_no_http_is_no_answer(answer: bytes) -> None:
+    def serve(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serve_in_threads(listener, serve)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/ask"
+        assert on_demand.ask(url, "a.example.com") is None
 
 
 def test_no_answer_is_none() -> None:
