@@ -93,6 +93,8 @@ class EndpointSettings:
     """The preferred address for clients that connect on a path."""
 
 
+_FIXED_BIT = 0x40
+
 _FLOOD = Verdict(Decision.REFUSE, AdmissionReason.FLOOD)
 _OUTCOMES = {
     Decision.RETRY: "clients sent a Retry",
@@ -547,6 +549,10 @@ class Endpoint:
 
     def _reset_unknown(self, data: bytes, path: Any, now: float) -> None:
         """Send a stateless reset for a short header packet of an unknown connection."""
+        if not data[0] & _FIXED_BIT:
+            # RFC 9000 section 17.3.1: is no packet, and MUST be discarded.
+            self.counters["dropped_header"] += 1
+            return
         token = self._connection_ids.reset_token(data[1 : self._cid_end])
         reset = stateless_reset(len(data), token)
         if reset is None or not self._resets.allow(now):

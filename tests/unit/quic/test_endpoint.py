@@ -141,6 +141,13 @@ def test_an_unknown_connection_gets_a_stateless_reset_that_its_owner_would_belie
     assert reset[0] & 0xC0 == 0x40
 
 
+def test_what_is_no_quic_packet_is_not_answered() -> None:
+    """STUN, DTLS, messages between hosts of a fleet that are replayed or forged."""
+    world = World()
+    assert [world.receive(bytes((first,)) + bytes(100)) for first in range(0x40)] == [[]] * 0x40
+    assert world.endpoint.counters["dropped_header"] == 0x40
+
+
 def test_resets_are_smaller_than_what_triggers_them_and_never_answer_each_other() -> None:
     size = 200
     while True:
