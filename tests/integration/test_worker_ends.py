@@ -107,7 +107,8 @@ def test_clients_that_wait_for_a_dead_worker_are_reset_at_once(tmp_path: Path) -
         for visitor in waiting[0]:
             # A second is what is promised; the machine may be busy.
             assert reset_within(visitor, 3.0) is not None
-        assert "resetting clients of dead worker" in running.log()
+        # Lines of the log are written by a thread of their own.
+        wait_until(lambda: "resetting clients of dead worker" in running.log(), "the log", 20)
         for visitor in waiting[1]:
             assert reset_within(visitor, 0.1) is None, "its worker lives"
             visitor.close()
