@@ -429,6 +429,9 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         """Whether the client leaves the choice to us, or offers a protocol that we do."""
         assert self._hello is not None
         offered = offered_protocols(self._hello)
+        if b"http/1.0" in offered and "http/1.1" in self.alpn_offered:
+            # Such as `curl --http1.0`: served like a client without ALPN.
+            return True
         return not offered or any(name.encode() in offered for name in self.alpn_offered)
 
     def start(self, session: Session) -> None:

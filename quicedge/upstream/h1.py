@@ -88,6 +88,10 @@ class H1Connection(asyncio.Protocol):
         self._heads: HeadFilter | None = None  # of heads that need more than the parser
         self._interim: InterimRate | None = None
         self._answered = False  # any byte was received
+        self._flushes = 0
+        """Writes of the current request."""
+        self._let_speak = False
+        """The last flush was put off so that the origin's answer is read first."""
         self._head_done = False  # of the final response
         self._until_close = False
         self._keep_alive = False
@@ -133,6 +137,8 @@ class H1Connection(asyncio.Protocol):
         self._body_left = 0
         self._interim = self._heads = None
         self._answered = self._head_done = self._until_close = self._complete = False
+        self._flushes = 0
+        self._let_speak = False
         self._held = None
         if self._parser is None:
             self._parser = HttpResponseParser(self)
@@ -205,6 +211,9 @@ class H1Connection(asyncio.Protocol):
     def _flush(self) -> None:
         """Write everything produced in one event loop iteration at once."""
         self._flush_scheduled = False
+        if self._flushes > 1 and not self._answered and self._is_open and self._lets_origin_speak():
+            self._flush_soon()
+            return
         if self._out and self._is_open and not self._transport.is_closing():
             out = self._out
             size = len(out[0]) if len(out) == 1 else sum(map(len, out))
@@ -213,7 +222,17 @@ class H1Connection(asyncio.Protocol):
                 self._transport.writelines(out)
             else:
                 self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+            self._flushes += 1
         self._out.clear()
+
+    def _lets_origin_speak(self) -> bool:
+        """Whether to read before the next part of a body is written.
+
+        An origin that answers early may then reset the connection, and a write that fails takes the
+        unread response with it.
+        """
+        self._let_speak = not self._let_speak and not self._read_paused and self.is_readable()
+        return self._let_speak
 
     def pause(self) -> None:
         if not self._read_paused and self._is_open and not self._transport.is_closing():
