@@ -424,12 +424,30 @@ async def test_a_client_whose_protocols_are_not_offered_gets_the_alert(
     maximum: ssl.TLSVersion,
 ) -> None:
     async with front() as one:
-        for protocols in (("h2",), ("spdy/3.1", "http/1.0")):
+        for protocols in (("h2",), ("spdy/3.1", "http/0.9")):
             reason = await asyncio.to_thread(refused_for, one, *protocols, maximum=maximum)
             assert "no application protocol" in reason
         assert one.arrivals.counters["failed_no_protocol"] == 2
         assert not one.sessions
         await until(lambda: not one.connections)
+
+
+async def test_a_client_that_offers_http_1_0_alone_is_served_as_one_that_offers_nothing() -> None:
+    """Such as `curl --http1.0`."""
+
+    def selected(one: Front) -> str | None:
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        context.set_alpn_protocols(["http/1.0"])
+        address = one.sock.getsockname()
+        with socket.create_connection(address) as raw, context.wrap_socket(raw) as client:
+            return client.selected_alpn_protocol()
+
+    async with front() as one:
+        assert await asyncio.to_thread(selected, one) is None
+        await until(lambda: one.arrivals.completed == 1)
+        assert one.arrivals.counters["failed_no_protocol"] == 0
 
 
 async def test_a_client_hello_that_comes_octet_by_octet_gets_the_same_alert() -> None:
