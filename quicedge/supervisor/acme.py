@@ -14,6 +14,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -97,6 +98,7 @@ class AcmeManager:
         self._certificates: dict[str, CertificatePem] = {}
         self._versions: dict[str, Hashable] = {}
         self._challenges = ChallengeBoard(front.use_challenges)
+        self._storage_thread = ThreadPoolExecutor(1, "certificate-storage")
         self._orders: dict[str, asyncio.Task[None]] = {}
         self._asking: asyncio.Task[None] | None = None
         self._account_lock = asyncio.Lock()
@@ -196,8 +198,9 @@ class AcmeManager:
         return min(max(due - now, self._locked_out_until - now, 0.05), SYNC_INTERVAL)
 
     async def _stored(self, call: Callable[[], T]) -> T:
-        """Call the storage, which may block, in a thread."""
-        return await asyncio.to_thread(call)
+        """Call the storage, which may block, in its thread: one call after the other, also behind
+        one whose caller was cancelled."""
+        return await asyncio.get_running_loop().run_in_executor(self._storage_thread, call)
 
     async def _sync(self) -> bool:
         """Take over what changed in the storage; returns whether certificates did."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -130,6 +131,26 @@ async def test_the_key_of_a_certificate_never_reaches_the_issuers_process(tmp_pa
         (job,) = FakeIssuer.jobs
         assert pem.key.strip() not in str(job.task).encode()
         assert pem.key.strip() != job.account.key_pem.strip().encode()
+
+
+async def test_the_storage_is_called_once_at_a_time_also_when_it_is_left_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, most = 0, 0
+    unlock = DirectoryStorage.unlock
+
+    def slow_unlock(storage: DirectoryStorage) -> None:
+        nonlocal calls, most
+        calls += 1
+        most = max(most, calls)
+        time.sleep(0.01)  # in the storage's thread
+        unlock(storage)
+        calls -= 1
+
+    monkeypatch.setattr(DirectoryStorage, "unlock", slow_unlock)
+    async with managed(tmp_path, settings(HOST)) as (manager, _):
+        await until(manager.certificates)
+    assert most == 1
 
 
 async def test_the_challenge_changes_after_a_failure(tmp_path: Path) -> None:
