@@ -17,10 +17,11 @@ from quicedge.http.errors import OriginFailure
 from quicedge.http.message import Field, Fields, HttpVersion, Request, Response
 from quicedge.http.phrases import reason_phrase
 from quicedge.http.semantics import response_has_body
-from quicedge.shares import Client, FairQueue, Pool, to_reclaim
+from quicedge.shares import Client
 from quicedge.upstream.base import OriginStream, ResponseHandler, UpstreamError
 from quicedge.upstream.deadline import Deadline
 from quicedge.upstream.files import Directory, OpenFile
+from quicedge.upstream.places import Places
 from quicedge.upstream.proxy_header import Peer
 from quicedge.upstream.site import Answer, Found, Site
 
@@ -44,8 +45,8 @@ class StaticUpstream:
         self.root = config.root
         self.loop = loop or asyncio.get_running_loop()
         self.running: set[StaticStream] = set()
-        self._files = Pool(limits.STATIC_MAX_OPEN)
-        self._waiting: FairQueue[StaticStream] = FairQueue(limits.UPSTREAM_MAX_WAITING)
+        self.places: Places[StaticStream] = Places(limits.STATIC_MAX_OPEN, "an open file")
+        """Requests that may have a file open."""
         self.requests = 0
         self.bytes_sent = 0
         self._retired = False
@@ -79,29 +80,7 @@ class StaticUpstream:
     @property
     def open_files(self) -> int:
         """The number of open files."""
-        return self._files.held
-
-    def take_file(self, stream: StaticStream) -> bool:
-        """Whether a stream may open its file now; otherwise it is queued for `serve`, or fails."""
-        if self._files.may_take(stream.client):
-            self._hand_file(stream)
-            return True
-        if not self._waiting.put(stream, stream.client):
-            stream.fail(OriginFailure.OVERLOADED, "too many requests wait for an open file")
-        return False
-
-    def give_back_file(self, stream: StaticStream) -> None:
-        """A stream has closed its file, or opened none: serve the queue."""
-        self._files.give_back(stream.client)
-        waiting = self._waiting
-        while (following := waiting.next(self._files.may_take)) is not None:
-            waiting.take(following, following.client)
-            self._hand_file(following)
-            self.loop.call_soon(following.serve)
-
-    def _hand_file(self, stream: StaticStream) -> None:
-        self._files.take(stream.client)
-        stream.holds_file = True
+        return self.places.held
 
     @property
     def is_usable(self) -> bool:
@@ -111,18 +90,16 @@ class StaticUpstream:
     @property
     def is_contended(self) -> bool:
         """Whether requests wait for resources that others hold."""
-        return bool(self._waiting)
+        return self.places.is_contended
 
     def reclaim(self) -> None:
         """Take files from stalled clients for waiting ones that hold less; call about once per
         second."""
-        stalled = [stream for stream in self.running if stream.stalled and stream.holds_file]
-        for stream in to_reclaim(self._files, stalled, self._waiting):
-            stream.fail(OriginFailure.STALLED, "others wait for an open file")
+        self.places.reclaim(self.running)
 
     def done(self, stream: StaticStream) -> None:
         """A stream has ended."""
-        self._waiting.remove(stream, stream.client)
+        self.places.leave(stream)
         self.running.discard(stream)
         if self._retired and not self.running:
             self.directory.close()
@@ -159,7 +136,7 @@ class StaticStream:
 
     __slots__ = (
         "_deadline", "_file", "_handler", "_offset", "_paused", "_reading", "_request", "_stop",
-        "_upstream", "client", "connect_seconds", "holds_file", "http_version", "queue_seconds",
+        "_upstream", "client", "connect_seconds", "holds_place", "http_version", "queue_seconds",
         "retries", "scheme", "server", "stalled",
     )  # fmt: skip
 
@@ -172,7 +149,7 @@ class StaticStream:
     ) -> None:
         self.client = client
         self.stalled = False
-        self.holds_file = False
+        self.holds_place = False
         """Whether it occupies one of the upstream's open files."""
         self.server = upstream.root
         self.queue_seconds = 0.0
@@ -223,7 +200,7 @@ class StaticStream:
         if self._request.method not in _METHODS:
             self._answer(405, [_ALLOW])
             return
-        if self._upstream.take_file(self):
+        if self._upstream.places.take(self):
             self.serve()
         elif self._handler is not None:
             self._deadline.set(limits.UPSTREAM_QUEUE_TIMEOUT)
@@ -231,8 +208,12 @@ class StaticStream:
     def _waited_too_long(self) -> None:
         self.fail(OriginFailure.OVERLOADED, "no open file became free")
 
+    def place_given(self) -> None:
+        """It waited, and may open its file now (`places.Occupant`)."""
+        self._upstream.loop.call_soon(self.serve)
+
     def serve(self) -> None:
-        """Open the file and respond; requires a successful `StaticUpstream.take_file`."""
+        """Open the file and respond; requires a place."""
         self._deadline.cancel()
         handler = self._handler
         if handler is None:
@@ -374,9 +355,6 @@ class StaticStream:
                 self._file = None
             self._deadline.cancel()
             self._upstream.done(self)
-            if self.holds_file:
-                self.holds_file = False
-                self._upstream.give_back_file(self)
         return handler
 
 
