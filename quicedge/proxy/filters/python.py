@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from inspect import isawaitable
 from time import monotonic, perf_counter
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import structlog
 
@@ -25,6 +25,7 @@ from quicedge.telemetry.metrics import FilterMetrics, Metrics
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
 Clock: TypeAlias = Callable[[], float]
 
 
@@ -133,30 +134,27 @@ class PythonFilter(RouteFilter):
     ) -> RequestResult | Awaitable[RequestResult]:
         context = self._context(exchange)
         head = Request.of(request)
-        result = self._call(self._filter.on_request, head, context)
-        if isawaitable(result):
-            return self._request_later(result, head, request, context)
-        return _request(result, head, request, context)
-
-    async def _request_later(
-        self, result: Awaitable[Any], head: Request, request: EdgeRequest, context: FilterContext
-    ) -> RequestResult:
-        return _request(await self._waited(result), head, request, context)
+        return self._settled(
+            self._call(self._filter.on_request, head, context),
+            lambda result: _request(result, head, request, context),
+        )
 
     def on_response(
         self, response: EdgeResponse, exchange: Exchange
     ) -> ResponseResult | Awaitable[ResponseResult]:
         context = self._context(exchange)
         head = Response.of(response)
-        result = self._call(self._filter.on_response, head, context)
-        if isawaitable(result):
-            return self._response_later(result, head, response, context)
-        return _response(result, head, response, context)
+        return self._settled(
+            self._call(self._filter.on_response, head, context),
+            lambda result: _response(result, head, response, context),
+        )
 
-    async def _response_later(
-        self, result: Awaitable[Any], head: Response, response: EdgeResponse, context: FilterContext
-    ) -> ResponseResult:
-        return _response(await self._waited(result), head, response, context)
+    def _settled(self, result: Any, finish: Callable[[object], T]) -> T | Awaitable[T]:
+        """What `finish` makes of the result of a phase, now or once it is there."""
+        return self._later(result, finish) if isawaitable(result) else finish(result)
+
+    async def _later(self, result: Awaitable[Any], finish: Callable[[object], T]) -> T:
+        return finish(await self._waited(result))
 
     def on_done(self, exchange: Exchange) -> None:
         context = self._contexts.pop(exchange, None)
