@@ -14,6 +14,7 @@ from quicedge.config.passwords import bcrypt_problem
 from quicedge.config.patterns import check_replacement, compile_pattern
 from quicedge.config.placeholders import Placeholder, parse_template
 from quicedge.config.problems import Problem
+from quicedge.config.python_objects import REFERENCE
 
 _FIELD_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _PATH = re.compile(r"/[!-~]*")
@@ -321,7 +322,7 @@ def _mirror(where: str, settings: filters.Mirror) -> Iterator[Problem]:
     yield from _names(f"{where}.ignore_headers", settings.ignore_headers)
 
 
-_PYTHON = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*|[\w.-]+")
+_PYTHON = re.compile(REFERENCE + r"|[\w.-]+")
 
 
 def _python(where: str, given: filters.Python | str) -> Iterator[Problem]:

@@ -32,6 +32,7 @@ from quicedge.config.limits import NEVER_TUNNELLED
 from quicedge.config.listeners import listeners
 from quicedge.config.networks import network_problems
 from quicedge.config.problems import Problem, nearest
+from quicedge.config.python_objects import REFERENCE
 from quicedge.config.rates import parse_rate
 from quicedge.config.routes import hosts_of, route_text
 from quicedge.config.schema import (
@@ -467,7 +468,7 @@ def _host(host: str) -> str | None:
 
 
 _OF_APPLICATIONS = frozenset(("app_directory", "first_byte_timeout", "max_requests", "root_path"))
-_REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*(\(\))?")
+_REFERENCE = re.compile(REFERENCE + r"(\(\))?")
 
 
 def _application(where: str, upstream: Upstream, written: Document) -> Iterator[Problem]:

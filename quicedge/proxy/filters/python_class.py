@@ -6,7 +6,6 @@ import importlib
 import inspect
 import os
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import entry_points
@@ -14,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from quicedge.config.filters import Python
+from quicedge.config.python_objects import describe_failure, find_object
 from quicedge.config.unusable import UnusableError
 from quicedge.filters import Filter
 from quicedge.proxy.filters.python import PythonFilter
@@ -34,10 +34,8 @@ def build_filter(settings: Python, where: str) -> Filter:
     key = f"{where}.filter"
     try:
         found = _import(settings) if ":" in name else _entry_point(name)
-    except (ImportError, AttributeError, LookupError) as error:
-        raise UnusableError(key, f"{name}: {_failure(error)}") from error
-    except Exception as error:  # whatever the operator's module raises
-        raise UnusableError(key, f"{name}: {_failure(error)}") from error
+    except BaseException as error:  # even SystemExit: it would end the worker without a word
+        raise UnusableError(key, f"{name}: {describe_failure(error)}") from error
     if not (inspect.isclass(found) and issubclass(found, Filter)):
         raise UnusableError(key, f"{name} is no subclass of quicedge.filters.Filter")
     if inspect.iscoroutinefunction(found.on_done):
@@ -48,8 +46,8 @@ def build_filter(settings: Python, where: str) -> Filter:
         raise UnusableError(f"{where}.options", f"{name}: {error}") from error
     try:
         return found(**settings.options)
-    except Exception as error:
-        raise UnusableError(f"{where}.options", f"{name}: {_failure(error)}") from error
+    except BaseException as error:
+        raise UnusableError(f"{where}.options", f"{name}: {describe_failure(error)}") from error
 
 
 def build(given: Python, where: str, resources: Resources) -> Iterator[RouteFilter]:
@@ -67,17 +65,10 @@ def _entry_point(name: str) -> Any:
 
 
 def _import(settings: Python) -> Any:
-    module_name, _, attribute = settings.filter.partition(":")
-    directory = settings.directory
-    if directory is not None and directory not in sys.path:
-        sys.path.insert(0, directory)
-    package = module_name.partition(".")[0]
+    package = settings.filter.partition(":")[0].partition(".")[0]
     with _fresh(package):
-        module = importlib.import_module(module_name)
+        found = find_object(settings.filter, settings.directory)
     _loaded[package] = _times(package)
-    found: Any = module
-    for part in attribute.split("."):
-        found = getattr(found, part)
     return found
 
 
@@ -120,18 +111,3 @@ def _times(package: str) -> dict[str, int]:
             except OSError:
                 times[path] = 0
     return times
-
-
-def _failure(error: BaseException) -> str:
-    """What went wrong, and in which line of the filter's code."""
-    said = f"{type(error).__name__}: {error}"
-    if isinstance(error, SyntaxError):
-        return f"{said} ({error.filename}, line {error.lineno})"
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)[1:]
-        if not frame.filename.startswith("<frozen ")
-        and frame.filename != __file__
-        and os.path.basename(os.path.dirname(frame.filename)) != "importlib"
-    ]
-    return f"{said} ({frames[-1].filename}, line {frames[-1].lineno})" if frames else said

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
-import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias, cast
 
+from quicedge.config.python_objects import describe_failure, find_object
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.config.unusable import UnusableError
 
@@ -29,29 +27,16 @@ def load(name: str, config: UpstreamConfig) -> Application:
     reference = config.asgi or config.wsgi
     assert reference is not None
     key = f"upstreams.{name}.{kind}"
-    if config.app_directory is not None and config.app_directory not in sys.path:
-        sys.path.insert(0, config.app_directory)
-    module_name, _, path = reference.partition(":")
-    is_factory = path.endswith("()")
+    module = reference.partition(":")[0]
     try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise UnusableError(key, _failure(reference, error)) from error
-        where = config.app_directory or "the import path"
-        raise UnusableError(key, f"no module {error.name!r} in {where}") from error
-    except BaseException as error:  # even SystemExit: it would end the worker without a word
-        raise UnusableError(key, _failure(reference, error)) from error
-    try:
-        for attribute in path.removesuffix("()").split("."):
-            found = getattr(found, attribute)
-    except AttributeError as error:
-        raise UnusableError(key, f"{reference}: {error}") from error
-    if is_factory:
-        try:
+        found = find_object(reference.removesuffix("()"), config.app_directory)
+        if reference.endswith("()"):
             found = found()
-        except BaseException as error:
-            raise UnusableError(key, _failure(reference, error)) from error
+    except BaseException as error:  # even SystemExit: it would end the worker without a word
+        reason = f"{reference}: {describe_failure(error)}"
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+            reason = f"no module {error.name!r} in {config.app_directory or 'the import path'}"
+        raise UnusableError(key, reason) from error
     if not callable(found):
         raise UnusableError(key, f"{reference} is not callable")
     return _wsgi(key, found) if kind == "wsgi" else _asgi(key, reference, found)
@@ -94,13 +79,3 @@ def _wsgi(key: str, found: Any) -> Application:
     except ImportError as error:
         raise UnusableError(key, "requires a2wsgi: pip install 'quicedge[wsgi]'") from error
     return cast(Application, WSGIMiddleware(found))
-
-
-def _failure(reference: str, error: BaseException) -> str:
-    """What went wrong, and in which line of the operator's code."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if not frame.filename.startswith("<frozen ")][1:]
-    where = f" ({ours[-1].filename}, line {ours[-1].lineno})" if ours else ""
-    if isinstance(error, SyntaxError):
-        where = f" ({error.filename}, line {error.lineno})"
-    return f"{reference}: {type(error).__name__}: {error}{where}"

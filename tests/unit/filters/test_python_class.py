@@ -81,6 +81,7 @@ def test_what_is_wrong_is_said_with_its_place(
         ("import quicedge_no_such_thing", "ModuleNotFoundError: .*line 1"),
         ("\n1 / 0", "ZeroDivisionError: .*line 2"),
         ("class X(:", "SyntaxError: .*line 1"),
+        ("import sys; sys.exit(3)", r"SystemExit: 3 \(.*line 1"),
     ],
 )
 def test_the_line_of_a_failing_module_is_named(directory: Path, code: str, message: str) -> None:
