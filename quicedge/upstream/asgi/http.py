@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from quicedge.config.limits import UPSTREAM_INTERIM_BURST
 from quicedge.http.errors import OriginFailure
-from quicedge.http.message import Field, Fields, Request, Response
+from quicedge.http.message import Field, Fields, Response
 from quicedge.http.semantics import response_has_body
 from quicedge.http.validation import (
     MessageError,
@@ -14,10 +14,9 @@ from quicedge.http.validation import (
     validate_response_fields,
     validate_trailers,
 )
-from quicedge.shares import Client
 from quicedge.upstream.asgi.application import Message, Scope
-from quicedge.upstream.asgi.scope import AppPeer, http_scope
-from quicedge.upstream.asgi.stream import AppStream, Host
+from quicedge.upstream.asgi.scope import http_scope
+from quicedge.upstream.asgi.stream import AppStream, Call
 from quicedge.upstream.base import ResponseHandler
 from quicedge.upstream.deadline import Deadline
 
@@ -25,21 +24,14 @@ from quicedge.upstream.deadline import Deadline
 class HttpStream(AppStream):
     """One call of an application with an `http` scope."""
 
-    def __init__(
-        self,
-        upstream: Host,
-        request: Request,
-        handler: ResponseHandler,
-        client: Client | None,
-        peer: AppPeer | None,
-    ) -> None:
-        super().__init__(upstream, request, handler, client, peer)
+    def __init__(self, call: Call) -> None:
+        super().__init__(call)
         self._body: list[bytes] = []
         """Request content that the application has not received."""
-        self._request_ended = request.ended
+        self._request_ended = self.request.ended
         self._end_received = False
         """The application has received the end of the request."""
-        self._awaits_continue = any(name == b"expect" for name, _ in request.fields)
+        self._awaits_continue = any(name == b"expect" for name, _ in self.request.fields)
         self._status = 0
         """Of the response; 0 before `http.response.start`."""
         self._content_left: int | None = None
@@ -48,7 +40,7 @@ class HttpStream(AppStream):
         self._content_ended = False
         self._trailers: Fields = []
         self._interim_left = UPSTREAM_INTERIM_BURST
-        self._deadline = Deadline(upstream.loop, self._waited_too_long)
+        self._deadline = Deadline(self.upstream.loop, self._waited_too_long)
 
     # --- OriginStream -----------------------------------------------------------------------------
 

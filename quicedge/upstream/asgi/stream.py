@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
@@ -47,6 +47,16 @@ class ClientDisconnected(OSError):
     """Raised in the application when it sends to a client that has gone (ASGI 2.4)."""
 
 
+class Call(NamedTuple):
+    """What a call of an application begins with."""
+
+    upstream: Host
+    request: Request
+    handler: ResponseHandler
+    client: Client | None
+    peer: AppPeer | None
+
+
 class AppStream(ABC):
     """The `OriginStream` of one call, which is a task of its own.
 
@@ -59,23 +69,17 @@ class AppStream(ABC):
     http_version: HttpVersion | None = None
     retries = 0
 
-    def __init__(
-        self,
-        upstream: Host,
-        request: Request,
-        handler: ResponseHandler,
-        client: Client | None,
-        peer: AppPeer | None,
-    ) -> None:
-        self.client = client
-        self.peer = peer
+    def __init__(self, call: Call) -> None:
+        upstream = call.upstream
+        self.client = call.client
+        self.peer = call.peer
         self.stalled = False
         self.holds_place = False
         self.server = upstream.server
         self.queue_seconds = 0.0
-        self.request = request
+        self.request = call.request
         self.upstream = upstream
-        self.handler: ResponseHandler | None = handler
+        self.handler: ResponseHandler | None = call.handler
         """None once the exchange hears nothing more."""
         self._place: asyncio.Future[None] | None = None
         self._waiter: asyncio.Future[None] | None = None

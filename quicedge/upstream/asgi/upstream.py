@@ -15,7 +15,7 @@ from quicedge.upstream.asgi.application import load
 from quicedge.upstream.asgi.http import HttpStream
 from quicedge.upstream.asgi.lifespan import Lifespan, StartupError
 from quicedge.upstream.asgi.scope import AppPeer
-from quicedge.upstream.asgi.stream import AppStream
+from quicedge.upstream.asgi.stream import AppStream, Call
 from quicedge.upstream.asgi.websocket import WebSocketStream
 from quicedge.upstream.base import OriginStream, ResponseHandler, UpstreamError
 from quicedge.upstream.places import Places
@@ -79,10 +79,11 @@ class AsgiUpstream:
     ) -> OriginStream:
         """Call the application; the handler is not called before this returns."""
         stream: AppStream
+        call = Call(self, request, handler, client, peer)
         if request.protocol is None:
-            stream = HttpStream(self, request, handler, client, peer)
+            stream = HttpStream(call)
         elif request.protocol == WEBSOCKET:
-            stream = WebSocketStream(self, request, handler, client, peer)
+            stream = WebSocketStream(call)
         else:
             detail = f"an application speaks no {request.protocol.decode('latin-1')}"
             return FailedStream(self.loop, handler, UpstreamError(OriginFailure.NO_TUNNEL, detail))

@@ -24,13 +24,12 @@ from quicedge.config.limits import (
     TUNNEL_CLOSE_TIMEOUT,
 )
 from quicedge.http.errors import OriginFailure
-from quicedge.http.message import Field, Fields, Request, Response
+from quicedge.http.message import Field, Fields, Response
 from quicedge.http.upgrade import encode_key
-from quicedge.shares import Client
 from quicedge.upstream.asgi.application import Message, Scope
 from quicedge.upstream.asgi.http import checked_fields
-from quicedge.upstream.asgi.scope import AppPeer, websocket_scope
-from quicedge.upstream.asgi.stream import AppStream, ClientDisconnected, Host
+from quicedge.upstream.asgi.scope import websocket_scope
+from quicedge.upstream.asgi.stream import AppStream, Call, ClientDisconnected
 from quicedge.upstream.base import ResponseHandler, TunnelHandler
 from quicedge.upstream.deadline import Deadline
 
@@ -48,15 +47,8 @@ class WebSocketStream(AppStream):
     needs_place = False
     """The tunnels of a route are limited (`max_tunnels`)."""
 
-    def __init__(
-        self,
-        upstream: Host,
-        request: Request,
-        handler: ResponseHandler,
-        client: Client | None,
-        peer: AppPeer | None,
-    ) -> None:
-        super().__init__(upstream, request, handler, client, peer)
+    def __init__(self, call: Call) -> None:
+        super().__init__(call)
         self._protocol = ServerProtocol(
             extensions=[ServerPerMessageDeflateFactory()],
             max_size=APP_WEBSOCKET_MAX_MESSAGE,
@@ -77,8 +69,8 @@ class WebSocketStream(AppStream):
         self._ping: asyncio.TimerHandle | None = None
         self._pinged = False
         """A ping was sent, and nothing has come since."""
-        self._deadline = Deadline(upstream.loop, self._waited_too_long)
-        self._deadline.set(upstream.config.first_byte_timeout)
+        self._deadline = Deadline(self.upstream.loop, self._waited_too_long)
+        self._deadline.set(self.upstream.config.first_byte_timeout)
 
     # --- OriginStream -----------------------------------------------------------------------------
 
