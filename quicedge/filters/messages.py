@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from quicedge.filters.headers import Headers
+from quicedge.http.cookies import cookies
 from quicedge.http.grammar import AUTHORITY, PATH, TOKEN
 from quicedge.http.message import Request as EdgeRequest
 from quicedge.http.message import Response as EdgeResponse
@@ -92,10 +93,8 @@ class Request:
     def cookies(self) -> dict[str, str]:
         """The cookies, by name; of several with one name the first."""
         found: dict[str, str] = {}
-        for pair in self.headers.get("cookie", "").split(";"):
-            name, separator, value = pair.strip().partition("=")
-            if separator:
-                found.setdefault(name, value)
+        for name, value in cookies(self.headers.to_fields()):
+            found.setdefault(name.decode("latin-1"), value.decode("latin-1"))
         return found
 
     def __repr__(self) -> str:

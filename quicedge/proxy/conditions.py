@@ -9,6 +9,7 @@ from typing import Any
 from quicedge.config.filterlimits import MATCHED_LENGTH
 from quicedge.config.patterns import compile_pattern
 from quicedge.config.schema import Route, TlsFacts
+from quicedge.http.cookies import cookies
 from quicedge.http.message import Request
 from quicedge.proxy.client import ClientInfo, host_of
 from quicedge.shares.prefixes import Networks, packed
@@ -175,12 +176,6 @@ def _query(name: bytes) -> Values:
 
 def _cookie(name: bytes) -> Values:
     def values(asked: Asked) -> list[bytes]:
-        return [
-            value.strip(b'"')
-            for field, line in asked.request.fields
-            if field == b"cookie"
-            for key, mark, value in (pair.strip().partition(b"=") for pair in line.split(b";"))
-            if mark and key == name
-        ]
+        return [value.strip(b'"') for key, value in cookies(asked.request.fields) if key == name]
 
     return values
