@@ -193,7 +193,8 @@ class UpstreamStream:
         if (
             self._relayed
             or not may_retry(retry, self.method, self._body, self._tries_left)
-            or not self._group.selection.retry_budget.take()
+            # A connection that was already closing is no sign of an origin in trouble.
+            or not (retry is Retry.IDEMPOTENT or self._group.selection.retry_budget.take())
         ):
             self._fail(error)
             return

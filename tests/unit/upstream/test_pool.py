@@ -172,6 +172,16 @@ async def test_a_stale_connection_is_retried_when_idempotent(method: str, tried:
         assert (stats["failures"], stats["retries"]) == (1, int(tried))
 
 
+async def test_an_origin_that_closes_idle_connections_without_a_word_meets_no_retry_budget() -> (
+    None
+):
+    """Each request but the first finds a connection that is gone: nothing was asked twice."""
+    heads: list[bytes] = []
+    async with origin(answers_once(heads)) as server, upstream(server, retry_budget=0.0) as group:
+        for _ in range(50):
+            assert (await fetch(group, request())).status == 200
+
+
 async def test_no_retry_without_leave() -> None:
     async with origin(answers_once([])) as server, upstream(server, retries=0) as group:
         await fetch(group, request())
