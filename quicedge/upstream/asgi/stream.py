@@ -137,6 +137,11 @@ class AppStream(ABC):
         if self.handler is None:
             raise ClientDisconnected("the client has gone")
 
+    @property
+    def is_held_back(self) -> bool:
+        """Whether the client or the application does not keep up, so that bytes wait."""
+        return self._blocked is not None or self._request_paused
+
     def hold(self, size: int) -> None:
         """So many bytes came that the application has not received."""
         self._held += size

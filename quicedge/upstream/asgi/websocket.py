@@ -153,14 +153,14 @@ class WebSocketStream(AppStream):
 
     def _keep_alive(self) -> None:
         """Find out whether the client is still there, and keep middleboxes from forgetting it."""
-        if self._pinged:
+        if self._pinged and not self.is_held_back:
             self._protocol.fail(_INTERNAL_ERROR, "keepalive ping timeout")
             self._flush()
             self._disconnect = _disconnected(_ABNORMAL, "keepalive ping timeout")
             self._closed()
             return
-        self._pinged = True
-        if self._protocol.state is State.OPEN:
+        self._pinged = not self.is_held_back
+        if self._pinged and self._protocol.state is State.OPEN:
             self._protocol.send_ping(b"")
             self._flush()
         self._ping = self.upstream.loop.call_later(APP_WEBSOCKET_PING_INTERVAL, self._keep_alive)

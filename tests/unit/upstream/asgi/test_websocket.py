@@ -298,6 +298,38 @@ async def test_pings_keep_a_websocket_and_their_lack_of_answers_ends_it(
     assert disconnects[0]["reason"] == "keepalive ping timeout"
 
 
+async def test_a_slow_client_or_a_slow_application_is_not_a_missing_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The ping waits behind what the client has not taken yet, or its answer is not read."""
+    monkeypatch.setattr(module, "APP_WEBSOCKET_PING_INTERVAL", 0.01)
+    reading = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send(ACCEPT)
+        await reading.wait()
+        while (await receive())["type"] == "websocket.receive":
+            pass
+
+    async with serving(app) as upstream:
+        slow_client, slow_application = ask(upstream, handshake()), ask(upstream, handshake())
+        for answer in (slow_client, slow_application):
+            await answer.until(lambda a: a.is_open)
+        slow_client.stream.pause()
+        chat = Chat(slow_application)
+        while not slow_application.request_paused:
+            chat.send("x" * 10_000)
+        await asyncio.sleep(0.1)  # ten intervals, and nothing must happen
+        assert not slow_client.done.is_set()
+        assert not slow_application.done.is_set()
+        # Both are judged again once they could answer.
+        slow_client.stream.resume()
+        reading.set()
+        await slow_client.finished()
+        await slow_application.finished()
+
+
 async def test_an_application_that_does_not_read_pauses_the_client() -> None:
     reading = asyncio.Event()
     received = 0
