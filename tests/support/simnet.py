@@ -188,3 +188,10 @@ class Pair:
         while not until():
             if not self.step(end):
                 raise AssertionError(f"condition not met by t={self.now:.3f}")
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, with all that it brings: datagrams that arrive and timers that fire."""
+        end = self.now + seconds
+        while self.step(end):
+            pass
+        self.now = end
