@@ -50,6 +50,8 @@ class Request:
     """The head is the whole request: no body and no trailers follow."""
     protocol: bytes | None = None
     """The protocol of a tunnel, in lower case (`http.upgrade`); None for ordinary requests."""
+    original_path: bytes | None = None
+    """The path as the client has sent it, if filters have rewritten it; None: `path`."""
 
     def with_fields(self, fields: Fields) -> Request:
         """The same request with other field lines."""

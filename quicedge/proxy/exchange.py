@@ -360,6 +360,8 @@ class Exchange:
         if self._response_over or self._replying:
             return
         self._filtered = request
+        if request.path != self.request.path:
+            request.original_path = self.request.path
         if origin is None:
             self.refuse(404, Outcome.NO_ROUTE, reason="no filter of the route has answered")
             return

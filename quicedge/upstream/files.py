@@ -8,7 +8,7 @@ import stat
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from urllib.parse import quote_from_bytes, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
 from quicedge.config.filterlimits import STATIC_LISTED
 from quicedge.config.limits import STATIC_MAX_DEPTH, STATIC_MAX_LINKS
@@ -21,12 +21,8 @@ class NotServed(Exception):
     """The file does not exist or is not served; clients see no difference."""
 
 
-class MovedTo(Exception):
-    """A directory was requested without a trailing slash; `path` is the target with its query."""
-
-    def __init__(self, path: bytes) -> None:
-        self.path = path
-        super().__init__(path)
+class IsDirectory(Exception):
+    """A directory was requested without a trailing slash."""
 
 
 @dataclass(slots=True)
@@ -70,9 +66,8 @@ class Directory:
     def open(self, target: bytes, index: bytes = INDEX) -> OpenFile:
         """Open the file for a request path (with its query); `index`: that of a directory.
 
-        Raises NotServed, MovedTo, or OSError if the machine is out of resources.
+        Raises NotServed, IsDirectory, or OSError if the machine is out of resources.
         """
-        _, mark, query = target.partition(b"?")
         path = normal_path(target)
         names = _names(path)
         as_directory = path.endswith(b"/") or not names
@@ -81,8 +76,7 @@ class Directory:
             return found
         if as_directory:  # the index is a directory itself
             raise NotServed
-        moved = b"".join(b"/" + quote_from_bytes(name).encode() for name in names)
-        raise MovedTo(moved + b"/" + mark + query)
+        raise IsDirectory
 
     def entries(self, target: bytes) -> list[Entry]:
         """What is in the directory of a request path, dot files left out, at most

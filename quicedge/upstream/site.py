@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from urllib.parse import quote_from_bytes
 
 from quicedge.config.globs import compile_glob
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.http.encodings import accept_encoding, choose
 from quicedge.http.media_types import TYPES, content_type
-from quicedge.http.message import Field, Fields
+from quicedge.http.message import Field, Fields, Request
 from quicedge.http.phrases import reason_phrase
 from quicedge.http.target import normal_path
-from quicedge.upstream.files import Directory, MovedTo, NotServed, OpenFile
+from quicedge.upstream.files import Directory, IsDirectory, NotServed, OpenFile
 
+_URI_CHARACTERS = "/%:@!$&'()*+,;="
+"""What a path may contain beside unreserved characters, encoded octets included."""
 _SUFFIXES = {b"br": b".br", b"gzip": b".gz", b"zstd": b".zst"}
 
 
@@ -60,13 +63,21 @@ class Site:
             for pattern, value in config.cache_control.items()
         ]
 
-    def find(self, target: bytes, fields: Sequence[Field]) -> Found | Answer:
+    def find(self, request: Request) -> Found | Answer:
         """What to send for a request; raises OSError if the machine is out of resources."""
-        path = normal_path(target)
+        path = normal_path(request.path)
+        fields = request.fields
         try:
-            return self._find(path, target, fields)
-        except MovedTo as moved:
-            return _redirect(_into(moved), target)
+            return self._find(path, request)
+        except IsDirectory:
+            asked = _asked(request)
+            if not asked.endswith(b"/"):
+                return _redirect(asked + b"/", request)
+            path += b"/"  # which was lost in rewriting, and would be again
+            try:
+                return self._index(path, fields)
+            except NotServed:
+                pass
         except NotServed:
             pass
         if self._lists and path.endswith(b"/"):
@@ -78,50 +89,63 @@ class Site:
         if self._fallback is not None and b"." not in path.rpartition(b"/")[2]:
             try:
                 return self._open(self._fallback, fields)
-            except (NotServed, MovedTo):
+            except (NotServed, IsDirectory):
                 pass
         if self._not_found is not None:
             try:
                 found = self._open(self._not_found, fields)
-            except (NotServed, MovedTo):
+            except (NotServed, IsDirectory):
                 pass
             else:
                 found.status = 404
                 return found
         return Answer(404, [(b"content-type", b"text/plain; charset=utf-8")], _line(404))
 
-    def _find(self, path: bytes, target: bytes, fields: Sequence[Field]) -> Found | Answer:
-        if self._clean and path.endswith(b".html"):
-            self._directory.open(path).close()
-            return _redirect(self._without_html(path), target)
+    def _find(self, path: bytes, request: Request) -> Found | Answer:
+        fields = request.fields
         if path.endswith(b"/"):
-            for index in self._indexes[:-1]:
-                try:
-                    return self._open(path, fields, index)
-                except NotServed:
-                    continue
-            return self._open(path, fields, self._indexes[-1])
+            return self._index(path, fields)
+        if self._clean and path.endswith(b".html"):
+            clean = self._clean_path(path, request)
+            if clean is not None:
+                self._directory.open(path).close()
+                return _redirect(clean, request)
         try:
             return self._open(path, fields)
-        except MovedTo as moved:
+        except IsDirectory:
             if self._clean:
                 try:
                     return self._open(path + b".html", fields)
-                except (NotServed, MovedTo):
+                except (NotServed, IsDirectory):
                     pass
-            return _redirect(_into(moved), target)
+            raise
         except NotServed:
             if not self._clean or path.endswith(b".html"):
                 raise
             try:
                 return self._open(path + b".html", fields)
-            except MovedTo:
+            except IsDirectory:
                 raise NotServed from None
 
-    def _without_html(self, path: bytes) -> bytes:
-        """The clean form of a name: that of an index is empty."""
+    def _index(self, path: bytes, fields: Sequence[Field]) -> Found:
+        """The first index that a directory has."""
+        for index in self._indexes[:-1]:
+            try:
+                return self._open(path, fields, index)
+            except NotServed:
+                continue
+        return self._open(path, fields, self._indexes[-1])
+
+    def _clean_path(self, path: bytes, request: Request) -> bytes | None:
+        """The clean form of what the client has asked for, in which the name of an index is empty.
+
+        None: it has asked for something else, and rewriting has made this name of it.
+        """
         name = path.rpartition(b"/")[2]
-        return b"" if name in self._indexes else name.removesuffix(b".html")
+        parent, _, asked = _asked(request).rpartition(b"/")
+        if asked != name:
+            return None
+        return parent + b"/" + (b"" if name in self._indexes else name.removesuffix(b".html"))
 
     def _open(self, path: bytes, fields: Sequence[Field], index: bytes = b"index.html") -> Found:
         """The file of a path, or a compressed form of it."""
@@ -151,7 +175,7 @@ class Site:
         while offered and (coding := choose(accept_encoding(fields), offered)) is not None:
             try:
                 found = self._directory.open(path + _SUFFIXES[coding])
-            except (NotServed, MovedTo):
+            except (NotServed, IsDirectory):
                 offered.remove(coding)
                 continue
             except OSError:
@@ -183,19 +207,25 @@ def _target(path: str | None) -> bytes | None:
     return None if path is None else normal_path(path.encode())
 
 
-def _into(moved: MovedTo) -> bytes:
-    """A directory, as seen from its parent."""
-    return moved.path.partition(b"?")[0].rstrip(b"/").rpartition(b"/")[2] + b"/"
+def _target_of(request: Request) -> bytes:
+    """What the client has asked for: it follows redirects through the same rewriting."""
+    return request.path if request.original_path is None else request.original_path
 
 
-def _redirect(name: bytes, target: bytes) -> Answer:
-    """A redirect to a name in the directory of a target, with its query.
+def _asked(request: Request) -> bytes:
+    """The path of that, in normal form."""
+    return normal_path(_target_of(request))
 
-    It is relative, because the path may have been rewritten on its way here.
-    """
-    _, mark, query = target.partition(b"?")
-    location = b"./" + name + mark + query
-    head: Fields = [(b"location", location), (b"content-type", b"text/plain; charset=utf-8")]
+
+def _redirect(path: bytes, request: Request) -> Answer:
+    """A redirect to another path of this host, with the query of the client."""
+    _, mark, query = _target_of(request).partition(b"?")
+    # Browsers take two slashes at the start for a host, and a backslash for a slash.
+    path = b"/" + quote_from_bytes(path.lstrip(b"/"), _URI_CHARACTERS).encode()
+    head: Fields = [
+        (b"location", path + mark + query),
+        (b"content-type", b"text/plain; charset=utf-8"),
+    ]
     return Answer(301, head, _line(301))
 
 

@@ -219,7 +219,7 @@ class StaticStream:
         if handler is None:
             return
         try:
-            found = self._upstream.site.find(self._request.path, self._request.fields)
+            found = self._upstream.site.find(self._request)
         except OSError as error:
             kind = OriginFailure.OVERLOADED if error.errno == errno.EMFILE else OriginFailure.RESET
             self.fail(kind, str(error))

@@ -153,9 +153,21 @@ CASES |= {
     ),
     "site/moved": Filtered(
         "{ rewrite = { strip_prefix = '/site/moved' } }",
-        lambda got: got.status == 301 and got.values(b"location") == [b"./about"],
+        lambda got: got.status == 301 and got.values(b"location") == [b"/site/moved/about?x=1"],
         upstream="site",
-        path=b"/about.html",
+        path=b"/about.html?x=1",
+    ),
+    "site/directory": Filtered(
+        "{ rewrite = { strip_prefix = '/site/directory' } }",
+        lambda got: got.status == 301 and got.values(b"location") == [b"/site/directory/docs/?x"],
+        upstream="site",
+        path=b"/docs?x",
+    ),
+    "site/added": Filtered(
+        "{ rewrite = { strip_prefix = '/site/added', add_prefix = '/docs' } }",
+        lambda got: got.status == 301 and got.values(b"location") == [b"/site/added/more/"],
+        upstream="site",
+        path=b"/more",
     ),
     "maintenance": Filtered(
         "{ maintenance = { page = 'page.html' } }",
@@ -196,7 +208,7 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
     directory = tmp_path_factory.mktemp("filters")
     routes += '[upstreams.site]\nroot = "www"\nclean_urls = true\nprecompressed = ["br"]\n'
     routes += 'cache_control = { "*.html" = "no-cache" }\n'
-    (directory / "www").mkdir()
+    (directory / "www" / "docs" / "more").mkdir(parents=True)
     (directory / "www" / "about.html").write_text("about us")
     (directory / "www" / "about.html.br").write_text("as brotli")
     (directory / "page.html").write_text("<p>nothing here")

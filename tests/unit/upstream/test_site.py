@@ -35,9 +35,11 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-async def get(root: Path, path: str, *fields: tuple[str, str], **settings: Any) -> Answer:
+async def get(
+    root: Path, path: str, *fields: tuple[str, str], original: str | None = None, **settings: Any
+) -> Answer:
     upstream = StaticUpstream("www", UpstreamConfig(root=str(root), **settings))
-    answer = start(upstream, path, *fields)
+    answer = start(upstream, path, *fields, original=original)
     await asyncio.wait_for(answer.done.wait(), 10)
     assert not upstream.open_files
     await upstream.close()
@@ -54,15 +56,15 @@ async def test_the_first_index_that_exists_is_sent(root: Path) -> None:
 CLEAN = [
     ("/about", 200, "about us"),
     ("/about?x", 200, "about us"),
-    ("/about.html?x=1", 301, "./about?x=1"),
-    ("/index.html", 301, "./"),
-    ("/docs/index.html?q", 301, "./?q"),
-    ("/docs/a.html", 301, "./a"),
-    ("/docs", 301, "./docs/"),
-    ("/files", 301, "./files/"),
+    ("/about.html?x=1", 301, "/about?x=1"),
+    ("/index.html", 301, "/"),
+    ("/docs/index.html?q", 301, "/docs/?q"),
+    ("/docs/a.html", 301, "/docs/a"),
+    ("/docs", 301, "/docs/"),
+    ("/files", 301, "/files/"),
     ("/nothing", 404, "404 Not Found\n"),
     ("/nothing.html", 404, "404 Not Found\n"),
-    ("/files.html", 301, "./files.html/"),
+    ("/files.html", 301, "/files.html/"),
     ("/about/", 404, "404 Not Found\n"),
 ]
 
@@ -72,6 +74,59 @@ async def test_clean_urls(root: Path, path: str, status: int, expected: str) -> 
     answer = await get(root, path, clean_urls=True)
     assert answer.head.status == status
     assert (answer["location"] if status == 301 else answer.body.decode()) == expected
+
+
+REWRITTEN = [
+    # What the client asks for, what rewriting makes of it, and where the client is sent.
+    ("/site/docs?q=1", "/docs?q=1", "/site/docs/?q=1"),
+    ("/docs", "/www/docs/../../docs", "/docs/"),
+    ("/site/docs?q=1", "/docs", "/site/docs/?q=1"),
+    ("/x/../site/%64ocs", "/docs", "/site/docs/"),
+    ("/manual", "/docs", "/manual/"),
+    ("/site/about.html?x", "/about.html?x", "/site/about?x"),
+    ("/site/docs/index.html", "/docs/index.html", "/site/docs/"),
+]
+
+
+@pytest.mark.parametrize(("original", "path", "location"), REWRITTEN)
+async def test_a_redirect_leads_to_the_right_place_whatever_was_rewritten(
+    root: Path, original: str, path: str, location: str
+) -> None:
+    answer = await get(root, path, original=original, clean_urls=True)
+    assert (answer.head.status, answer["location"]) == (301, location)
+
+
+@pytest.mark.parametrize(
+    ("original", "path", "body"),
+    [
+        ("/about", "/about.html", b"about us"),
+        ("/site/docs/", "/docs", b"docs"),
+        ("/", "/index.html", b"home"),
+    ],
+)
+async def test_no_redirect_leads_to_what_rewriting_undoes(
+    root: Path, original: str, path: str, body: bytes
+) -> None:
+    answer = await get(root, path, original=original, clean_urls=True)
+    assert (answer.head.status, answer.body) == (200, body)
+
+
+async def test_a_directory_whose_slash_was_lost_in_rewriting_is_listed(root: Path) -> None:
+    answer = await get(root, "/files", original="/site/files/", listing=True)
+    assert answer.head.status == 200
+    assert b"b.txt" in answer.body
+
+
+@pytest.mark.parametrize("start", ["//evil.test", "///evil.test/", "/\\evil.test", "/\\/evil.test"])
+async def test_a_redirect_never_leads_to_another_host(root: Path, start: str) -> None:
+    for path, rewritten in ((f"{start}/docs", "/docs"), (f"{start}/about.html", "/about.html")):
+        answer = await get(root, rewritten, original=path, clean_urls=True)
+        assert answer.head.status == 301
+        assert answer["location"][0] == "/"
+        assert answer["location"][1] not in "/\\"
+        assert "\\" not in answer["location"]
+    there = await get(root, "//docs")
+    assert there["location"] == "/docs/"
 
 
 async def test_a_single_page_application_answers_for_all_its_pages(root: Path) -> None:
