@@ -91,6 +91,7 @@ def _routes(workers: list[Metrics]) -> Iterator[Metric]:
     sent: Counter[tuple[str, ...]] = Counter()
     tunnels: Counter[str] = Counter()
     tunnels_ended: Counter[tuple[str, ...]] = Counter()
+    sides: Counter[tuple[str, ...]] = Counter()
     routes = [item for worker in workers for item in worker.routes.items()]
     for name, route in routes:
         for status, count in route.statuses.items():
@@ -101,6 +102,9 @@ def _routes(workers: list[Metrics]) -> Iterator[Metric]:
         sent[(name,)] += route.bytes_sent
         tunnels[name] += route.tunnels
         tunnels_ended[(name,)] += route.tunnels_ended
+        for upstream, side in route.sides.items():
+            for status, count in side.statuses.items():
+                sides[name, upstream, status] += count
     yield _counter(
         "quicedge_route_requests", "Requests answered, by status.", ["route", "status"], statuses
     )
@@ -125,6 +129,12 @@ def _routes(workers: list[Metrics]) -> Iterator[Metric]:
     yield open_tunnels
     yield _counter(
         "quicedge_route_tunnels_ended", "Tunnels that have ended.", ["route"], tunnels_ended
+    )
+    yield _counter(
+        "quicedge_split_requests",
+        "Requests of routes with several upstreams, by class of the status.",
+        ["route", "upstream", "status"],
+        sides,
     )
 
 

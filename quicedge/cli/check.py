@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from quicedge.acme.names import wanted
 from quicedge.cli import findings
+from quicedge.cli.destinations import upstreams_text
 from quicedge.cli.dns.resolver import DNS_PORT
 from quicedge.cli.explain import explain, parse_supposed
 from quicedge.cli.findings.finding import Level
@@ -18,7 +19,7 @@ from quicedge.cli.options import Options, config_options, make_config
 from quicedge.config.certificate_files import has_certificates
 from quicedge.config.host_port import HostPort
 from quicedge.config.listeners import listeners, redirecting
-from quicedge.config.routes import filters_of, route_text
+from quicedge.config.routes import filters_of, route_text, upstreams_of
 from quicedge.config.schema import Config, Route
 
 _STYLE = {Level.ERROR: "bold red", Level.WARNING: "yellow", Level.OK: "green"}
@@ -134,12 +135,10 @@ def describe_route(config: Config, route: Route) -> str:
     """Where the requests of a route go, and what filters they pass."""
     entries = filters_of(config, route)
     kinds = [entry.kind for entry in entries]
-    if route.upstream is None:
+    if not upstreams_of(route):
         return f"answer {route_text(route)} by {', '.join(kinds)}"
-    upstream = config.upstreams[route.upstream]
-    servers = upstream.destination
     through = f" through {', '.join(kinds)}" if kinds else ""
-    return f"send {route_text(route)}{through} to {route.upstream} ({servers})"
+    return f"send {route_text(route)}{through} to {upstreams_text(config, route)}"
 
 
 def plan(config: Config) -> list[str]:

@@ -9,8 +9,9 @@ from typing import cast
 import click
 
 from quicedge.cli import url as urls
+from quicedge.cli.destinations import shares_text
 from quicedge.config.host_port import HostPort
-from quicedge.config.routes import filters_of
+from quicedge.config.routes import filters_of, upstreams_of
 from quicedge.config.schema import Config, Route
 from quicedge.http.grammar import TOKEN
 from quicedge.http.message import Field, Request
@@ -21,6 +22,7 @@ from quicedge.proxy.exchange import Exchange
 from quicedge.proxy.filters.rewrite import Rewrite
 from quicedge.proxy.reply import Reply
 from quicedge.proxy.router import Router
+from quicedge.proxy.split import Split
 
 _VERSIONS = {"h3": b"3", "h2": b"2", "http/1.1": b"1.1"}
 
@@ -132,12 +134,17 @@ def _what_follows(config: Config, route: Route, supposed: Supposed) -> Iterator[
             if isinstance(asked, Reply):
                 yield f"  answered {asked.response.status}: {asked.reason}"
                 return
-    if route.upstream is None:
+    names = upstreams_of(route)
+    if not names:
         yield "  answered by the last filter"
         return
-    upstream = config.upstreams[route.upstream]
     assert isinstance(asked, Request)
     if (asked.path, asked.authority) != (request.path, request.authority):
         target = f"{asked.authority.decode()}{asked.path.decode()}"
         yield f"  asked for as {target}"
-    yield f"  upstream {route.upstream} ({upstream.destination})"
+    if route.split is not None:
+        yield f"  split by {route.split.key}: {shares_text(route.split)}"
+        chosen = Split(route.split).expected(request, client)
+        names = names if chosen is None else [chosen]
+    for name in names:
+        yield f"  upstream {name} ({config.upstreams[name].destination})"

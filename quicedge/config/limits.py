@@ -928,6 +928,20 @@ BALANCE_BOUND: Final = 1.25
 """Times its share of the running requests that a server may have before a hashed key goes to the
 next one: HAProxy's usual hash-balance-factor."""
 
+SPLIT_GROUPS: Final = 10_000
+"""Groups of clients that a split divides among upstreams: shares in steps of 0.01 %, as those of
+nginx's split_clients."""
+
+SPLIT_STEP: Final = 6181
+"""Groups from one turn of a split to the next: the golden section of SPLIT_GROUPS, which spreads
+turns evenly however many there are, and prime to it, so that all come before any comes again."""
+
+SPLIT_SIDES: Final = 100
+"""Upstreams of one split."""
+
+SPLITS_REMEMBERED: Final = 64
+"""Different divisions of the groups that are kept, 10 KB each: routes mostly have the same."""
+
 LATENCY_HALF_LIFE: Final = 10.0
 """Seconds after which a measured latency counts half."""
 

@@ -12,6 +12,13 @@ def hosts_of(route: Route) -> list[str]:
     return [host.lower().rstrip(".") for host in written]
 
 
+def upstreams_of(route: Route) -> list[str]:
+    """The upstreams that requests of a route may go to, by name."""
+    if route.split is not None:
+        return list(route.split.shares)
+    return [] if route.upstream is None else [route.upstream]
+
+
 def host_text(route: Route) -> str:
     """The hosts of a route as they are written, for labels and messages."""
     return route.host if isinstance(route.host, str) else ",".join(route.host)

@@ -57,6 +57,18 @@ class Balance(StrEnum):
     HASH = "hash"
 
 
+class SplitBy(StrEnum):
+    """What tells one client of a split from another; `header` and `cookie` with a name."""
+
+    CLIENT = "client"
+    PATH = "path"
+    TARGET = "target"
+    HEADER = "header"
+    COOKIE = "cookie"
+    REQUEST = "request"
+    """Nothing: every request on its own."""
+
+
 class TlsPolicy(StrEnum):
     """Versions and ciphers of TLS on TCP, by the names of Mozilla's guidelines."""
 
@@ -429,11 +441,40 @@ class TlsFacts(_Section, frozen=True):
     """Alternative names of its certificate: DNS names, URIs, email addresses; likewise."""
 
 
+class Split(_Section, frozen=True):
+    """Shares of the traffic of a route between several upstreams."""
+
+    shares: dict[str, Annotated[float, Meta(ge=0)]]
+    """Weights by upstream; of the first the others take their clients."""
+    by: str | None = None
+    """`client`, `path`, `target`, `header:NAME`, `cookie:NAME`, or `request`; default: `client`,
+    and with `sticky_cookie` `request`."""
+    sticky_cookie: str | None = None
+    """A cookie of this name keeps clients with their upstream."""
+    seed: str = ""
+    """Splits of the same seed have the same clients in common."""
+
+    @property
+    def key(self) -> str:
+        """`by`, or its default."""
+        if self.by is not None:
+            return self.by
+        return SplitBy.CLIENT if self.sticky_cookie is None else SplitBy.REQUEST
+
+    @property
+    def needs_address(self) -> bool:
+        """Whether it asks for the client's address, which must be validated then."""
+        kind = self.key.partition(":")[0]
+        return kind in (SplitBy.CLIENT, SplitBy.HEADER, SplitBy.COOKIE)
+
+
 class Route(_Section, frozen=True):
     """Requests for `host` under `path` go to `upstream`; the longest path wins."""
 
     upstream: str | None = None
-    """Not required if a filter answers all requests."""
+    """Not required with `split`, or if a filter answers all requests."""
+    split: Split | None = None
+    """Several upstreams in place of one."""
     host: str | list[str] = "*"
     """Exact names, `*.example.com`, or `*`."""
     path: str = "/"

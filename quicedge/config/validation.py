@@ -34,7 +34,7 @@ from quicedge.config.networks import network_problems
 from quicedge.config.problems import Problem, nearest
 from quicedge.config.python_objects import REFERENCE
 from quicedge.config.rates import parse_rate
-from quicedge.config.routes import hosts_of, route_text
+from quicedge.config.routes import hosts_of, route_text, upstreams_of
 from quicedge.config.schema import (
     Admin,
     Balance,
@@ -49,6 +49,7 @@ from quicedge.config.schema import (
     Upstream,
 )
 from quicedge.config.site_validation import SITE_KEYS, site_problems
+from quicedge.config.split_validation import COOKIE_NAME, split_problems
 
 _SEGMENT = re.compile(r"(?:[A-Za-z0-9._~!$&'()+,;=:@/-]|%[0-9A-Fa-f]{2})*")
 """RFC 3986 section 3.3, without `*`."""
@@ -349,7 +350,7 @@ def _rates(where: str, rates: list[RequestRate]) -> Iterator[Problem]:
 
 
 def _routes(config: Config) -> Iterator[Problem]:
-    needed = not config.routes or any(route.upstream is not None for route in config.routes)
+    needed = not config.routes or any(map(upstreams_of, config.routes))
     if not config.upstreams and needed:
         yield Problem("upstreams", "at least one [upstreams.NAME] with servers is required")
     elif not config.routes:
@@ -392,16 +393,22 @@ def _filters(where: str, entries: list[FilterEntry], config: Config) -> Iterator
 def _destination(where: str, route: Route, config: Config) -> Iterator[Problem]:
     """Where requests of a route go: to an upstream, or no further than a filter."""
     answered = answers_all([*config.filters, *route.filters])
-    if route.upstream is None:
+    key = "upstream" if route.split is None else "split"
+    if route.split is not None:
+        yield from split_problems(f"{where}.split", route.split, config.upstreams)
+        if route.upstream is not None:
+            yield Problem(f"{where}.upstream", "has no effect with split; add it to split.shares")
+    elif route.upstream is None:
         if not answered:
-            yield Problem(where, "upstream is required, or a filter that answers (redirect, ...)")
+            reason = "upstream or split is required, or a filter that answers (redirect, ...)"
+            yield Problem(where, reason)
     elif route.upstream not in config.upstreams:
         near = nearest(route.upstream, config.upstreams)
         yield Problem(f"{where}.upstream", f"unknown upstream {route.upstream!r}{near}")
-    elif answered:
-        yield Problem(f"{where}.upstream", "has no effect: a filter answers all requests")
-    named = config.upstreams.get(route.upstream or "")
-    if named is None or named.root is not None:
+    if answered and upstreams_of(route):
+        yield Problem(f"{where}.{key}", "has no effect: a filter answers all requests")
+    named = (config.upstreams.get(name) for name in upstreams_of(route))
+    if all(upstream is None or upstream.root is not None for upstream in named):
         for key in ("first_byte_timeout", "idle_timeout", "retries"):
             if getattr(route, key) is not None:
                 yield Problem(join(where, key), "has no effect: the route has no servers")
@@ -486,7 +493,6 @@ def _application(where: str, upstream: Upstream, written: Document) -> Iterator[
 
 
 _HASH_KEY = re.compile(r"client|path|target|(?:header|cookie):[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_COOKIE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 def _balancing(where: str, upstream: Upstream, written: Document) -> Iterator[Problem]:
@@ -496,7 +502,7 @@ def _balancing(where: str, upstream: Upstream, written: Document) -> Iterator[Pr
     elif "hash_by" in written and upstream.balance is not Balance.HASH:
         yield Problem(join(where, "hash_by"), 'has no effect without balance = "hash"')
     cookie = upstream.sticky_cookie
-    if cookie is not None and not _COOKIE.fullmatch(cookie):
+    if cookie is not None and not COOKIE_NAME.fullmatch(cookie):
         yield Problem(join(where, "sticky_cookie"), f"{cookie!r} is not the name of a cookie")
 
 

@@ -55,7 +55,7 @@ def access_record(exchange: Exchange) -> AccessRecord:
             if exchange.first_byte_at is not None
             else None
         ),
-        upstream=exchange.route.upstream if exchange.route is not None else None,
+        upstream=exchange.upstream,
         server=(origin.server or None) if origin is not None else None,
         client=address_of(client),
         protocol=http_protocol(client.http_version),
@@ -201,14 +201,18 @@ def use_series(metrics: Metrics, config: Config) -> None:
     entries = chain(config.filters, *(route.filters for route in config.routes))
     filters = {entry.python.filter for entry in entries if isinstance(entry.python, Python)}
     metrics.keep([NO_ROUTE, *map(route_label, config.routes)], config.upstreams, filters)
+    for route in config.routes:
+        metrics.route(route_label(route)).keep_sides(route.split.shares if route.split else ())
 
 
 def count_exchange(metrics: Metrics, exchange: Exchange) -> None:
     """Count an ended exchange."""
-    route, started = exchange.route, exchange.started_at
+    label, started = route_label(exchange.route), exchange.started_at
+    if exchange.choice is not None:
+        metrics.route(label).side(exchange.choice.upstream).count(exchange.status)
     metrics.exchange(
-        route=route_label(route),
-        upstream=route.upstream if route is not None and exchange.origin is not None else None,
+        route=label,
+        upstream=exchange.upstream if exchange.origin is not None else None,
         protocol=http_protocol(exchange.client.http_version),
         status=exchange.status,
         outcome=_outcome(exchange),

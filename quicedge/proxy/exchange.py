@@ -20,6 +20,7 @@ from quicedge.http import semantics
 from quicedge.http.forwarding import Reserved
 from quicedge.http.message import Field, Fields, HttpVersion, Request, Response
 from quicedge.proxy.body import BodyPath, BodyStage, Sink, Source
+from quicedge.proxy.choice import Choice
 from quicedge.proxy.client import ClientInfo
 from quicedge.proxy.error_response import error_response
 from quicedge.proxy.reply import Reply
@@ -175,8 +176,8 @@ class Exchange:
         "_clock", "_downstream", "_filtered", "_head", "_in_delivery", "_intended", "_on_done",
         "_origin", "_origin_ended", "_paused_request", "_replying", "_request_body",
         "_request_over", "_response_body", "_response_over", "_uncredited", "_waiting_for_end",
-        "bytes_delivered", "bytes_received", "bytes_sent", "client", "early_data", "ended_at",
-        "filters", "first_byte_at", "outcome", "reason", "request", "response_at",
+        "bytes_delivered", "bytes_received", "bytes_sent", "choice", "client", "early_data",
+        "ended_at", "filters", "first_byte_at", "outcome", "reason", "request", "response_at",
         "response_started", "route", "run", "stalled", "started_at", "status", "trace", "tunnel",
     )  # fmt: skip
 
@@ -193,6 +194,9 @@ class Exchange:
     ) -> None:
         self.request = request
         self.route = route
+        self.choice: Choice | None = None
+        """Which of the upstreams of its route it goes to; None: there is one at most, or none has
+        been chosen."""
         self.client = client
         self.early_data = client.early_data
         """Whether the request arrived in 0-RTT data, before the handshake was complete."""
@@ -263,6 +267,13 @@ class Exchange:
     def origin(self) -> OriginStream | None:
         """The origin's side, once opened; kept for its timings."""
         return self._origin
+
+    @property
+    def upstream(self) -> str | None:
+        """The name of the upstream that it goes to."""
+        if self.choice is not None:
+            return self.choice.upstream
+        return self.route.upstream if self.route is not None else None
 
     @property
     def request_over(self) -> bool:

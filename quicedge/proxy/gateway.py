@@ -7,6 +7,7 @@ from typing import Protocol
 
 from quicedge.client_auth.rules import ClientAuth
 from quicedge.config.limits import RETRY_AFTER
+from quicedge.config.routes import upstreams_of
 from quicedge.config.schema import Config
 from quicedge.http.message import Field, Request, Response
 from quicedge.http.validation import MessageError, MessageLimits
@@ -24,6 +25,7 @@ from quicedge.proxy.local_reply import LocalReply, local_reply
 from quicedge.proxy.policy import Policy
 from quicedge.proxy.router import Router, host_of
 from quicedge.proxy.spans import SpanRecorder
+from quicedge.proxy.split import KeepSide, Split
 from quicedge.proxy.tunnels import Tunnels
 from quicedge.telemetry.access import AccessLog
 from quicedge.telemetry.metrics import Metrics
@@ -80,8 +82,10 @@ class Gateway:
         self._route_filters: RouteFilters = {}
         self._chains: dict[int, FilterChain] = {}
         """Of routes with filters of their own, by identity."""
-        self._limited: dict[int, Origin] = {}
-        """The upstreams of routes with timeouts or retries of their own, by identity."""
+        self._splits: dict[int, Split] = {}
+        """Of routes with several upstreams, by identity."""
+        self._limited: dict[tuple[int, str], Origin] = {}
+        """The upstreams of routes with timeouts or retries of their own, by identity and name."""
 
     def use(
         self,
@@ -95,10 +99,17 @@ class Gateway:
         self._upstreams = upstreams
         self._limited = _limited(config, upstreams)
         self._filters = build_filters(config, self._spans, self.date)
-        self._chains = {
-            route: self._filters.with_phases(Phases(filters, self.now))
-            for route, filters in (route_filters or {}).items()
+        self._splits = {
+            id(route): Split(route.split) for route in config.routes if route.split is not None
         }
+        self._chains = {
+            id(route): self._filters.with_filter(KeepSide(route.split.sticky_cookie))
+            for route in config.routes
+            if route.split is not None and route.split.sticky_cookie is not None
+        }
+        for route, filters in (route_filters or {}).items():
+            chain = self._chains.get(route, self._filters)
+            self._chains[route] = chain.with_phases(Phases(filters, self.now))
         previous, self._route_filters = self._route_filters, route_filters or {}
         for filters in self._route_filters.values():
             for item in filters:
@@ -132,9 +143,12 @@ class Gateway:
             exchange.refuse(404, Outcome.NO_ROUTE)
         elif not self.policy.refuses(exchange):
             name = exchange.route.upstream
+            if name is None and (split := self._splits.get(id(exchange.route))) is not None:
+                exchange.choice = split.choose(exchange.request, client)
+                name = exchange.choice.upstream
             upstream: Origin | None = None if name is None else self._upstreams[name]
-            if self._limited:
-                upstream = self._limited.get(id(exchange.route), upstream)
+            if self._limited and name is not None:
+                upstream = self._limited.get((id(exchange.route), name), upstream)
             if exchange.request.protocol is None:
                 exchange.start(upstream)
             else:
@@ -209,15 +223,15 @@ class Gateway:
         return {name: upstream.stats() for name, upstream in self._upstreams.items()}
 
 
-def _limited(config: Config, upstreams: Mapping[str, AnyUpstream]) -> dict[int, Origin]:
+def _limited(config: Config, upstreams: Mapping[str, AnyUpstream]) -> dict[tuple[int, str], Origin]:
     """The upstreams of the routes that have limits of their own."""
-    found: dict[int, Origin] = {}
+    found: dict[tuple[int, str], Origin] = {}
     for route in config.routes:
         overrides = overrides_of(route)
-        if overrides and route.upstream is not None:
-            upstream = upstreams[route.upstream]
+        for name in upstreams_of(route) if overrides else ():
+            upstream = upstreams[name]
             if isinstance(upstream, Upstream):  # others have neither timeouts nor retries
-                found[id(route)] = LimitedUpstream(upstream, overrides)
+                found[id(route), name] = LimitedUpstream(upstream, overrides)
     return found
 
 

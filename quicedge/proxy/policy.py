@@ -73,6 +73,7 @@ class Policy:
             or self._rates.needs_address
             or any(rates.needs_address for rates in self._route_rates.values())
             or any(route.clients for route in config.routes)
+            or any(route.split is not None and route.split.needs_address for route in config.routes)
             or any(
                 entry.needs_address
                 for route in config.routes

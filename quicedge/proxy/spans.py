@@ -148,8 +148,8 @@ def _server_span(context: SpanContext, exchange: Exchange, epoch: float) -> Span
         attributes["quic.early_data"] = exchange.early_data
     if exchange.route is not None:
         attributes["http.route"] = exchange.route.path_exact or exchange.route.path
-        if exchange.route.upstream is not None:
-            attributes["quicedge.upstream"] = exchange.route.upstream
+        if exchange.upstream is not None:
+            attributes["quicedge.upstream"] = exchange.upstream
         name = f"{name} {attributes['http.route']}"
     if exchange.status:
         attributes["http.response.status_code"] = exchange.status

@@ -136,7 +136,7 @@ _PLAIN: dict[str, Evaluate] = {
     "query": lambda exchange: exchange.request.path.partition(b"?")[2],
     "route.host": _route_host,
     "route.path": partial(_route, "path"),
-    "route.upstream": partial(_route, "upstream"),
+    "route.upstream": lambda exchange: (exchange.upstream or "").encode("ascii", "replace"),
     "scheme": lambda exchange: exchange.request.scheme,
     "tls.cipher": partial(_tls, "cipher"),
     "tls.group": partial(_tls, "group"),

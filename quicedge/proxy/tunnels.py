@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from quicedge.config.limits import RETRY_AFTER, TUNNEL_DRAIN_SPREAD
+from quicedge.config.routes import upstreams_of
 from quicedge.config.schema import Config, Route
 from quicedge.http.message import Request
 from quicedge.http.upgrade import ordinary_request
@@ -51,9 +52,10 @@ class Tunnels:
             label = route_label(route)
             pool = self._pools[label] = previous.get(label) or Pool(route.max_tunnels)
             pool.capacity = route.max_tunnels
-            upstream = config.upstreams.get(route.upstream or "")
+            upstreams = [config.upstreams.get(name) for name in upstreams_of(route)]
             # Files answer no handshake.
-            names = route.upgrade if upstream is None or upstream.root is None else ()
+            takes_any = not upstreams or any(up is None or up.root is None for up in upstreams)
+            names = route.upgrade if takes_any else ()
             self._allowed[label] = frozenset(name.lower().encode() for name in names)
 
     def served_form(self, request: Request, route: Route | None, client: ClientInfo) -> Request:

@@ -60,6 +60,21 @@ class Histogram(Struct):
         self.sum += value
 
 
+STATUS_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx", "none")
+
+
+class SideMetrics(Struct):
+    """Exchanges of one route with one of the upstreams that share its traffic."""
+
+    statuses: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATUS_CLASSES, 0))
+    """By class; `none` when the client left before there was one."""
+
+    def count(self, status: int) -> None:
+        """An exchange has ended; `status` is 0 when there was none."""
+        known = 100 <= status <= 599
+        self.statuses[STATUS_CLASSES[status // 100 - 1] if known else "none"] += 1
+
+
 class RouteMetrics(Struct):
     """Exchanges of one route."""
 
@@ -77,6 +92,19 @@ class RouteMetrics(Struct):
     tunnels: int = 0
     """Tunnels that are open now, or requested."""
     tunnels_ended: int = 0
+    sides: dict[str, SideMetrics] = field(default_factory=dict)
+    """By upstream, if several share the traffic."""
+
+    def side(self, upstream: str) -> SideMetrics:
+        """The metrics of one of its upstreams, created on first use."""
+        found = self.sides.get(upstream)
+        if found is None:
+            found = self.sides[upstream] = SideMetrics()
+        return found
+
+    def keep_sides(self, upstreams: Collection[str]) -> None:
+        """Keep these only, created if new."""
+        self.sides = {name: self.side(name) for name in upstreams}
 
 
 class UpstreamMetrics(Struct):

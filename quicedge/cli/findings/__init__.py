@@ -20,8 +20,10 @@ from quicedge.cli.findings import (
 from quicedge.cli.findings.finding import Finding, Level
 from quicedge.cli.findings.impersonation import run_as
 from quicedge.cli.findings.running import running_edge
+from quicedge.config.filter_validation import upstreams_in
 from quicedge.config.host_port import HostPort
 from quicedge.config.machine import missing_libraries
+from quicedge.config.routes import upstreams_of
 from quicedge.config.schema import Config
 from quicedge.worker.privileges import Identity, PrivilegeError, identity_of
 
@@ -87,12 +89,14 @@ def _identity(config: Config) -> tuple[Identity | None, Finding]:
 
 
 def _unused(config: Config) -> Iterator[Finding]:
-    routed = {route.upstream for route in config.routes}
+    entries = [*config.filters, *(entry for route in config.routes for entry in route.filters)]
+    routed = {name for route in config.routes for name in upstreams_of(route)}
+    routed.update(name for entry in entries for _, name in upstreams_in(entry))
     for name in config.upstreams:
         if name not in routed:
             yield Finding(
                 Level.WARNING,
                 f"upstream {name}",
-                "not used by any route",
+                "not used by any route or filter",
                 "add a route or remove it",
             )

@@ -71,6 +71,10 @@ class FilterChain:
         """The chain of a route: these filters, and those of the route."""
         return FilterChain(self._filters, self.reserved, phases)
 
+    def with_filter(self, added: Filter) -> FilterChain:
+        """These filters and another one."""
+        return FilterChain((*self._filters, added), self.reserved, self._phases)
+
     def new_run(self, exchange: Exchange) -> FilterRun:
         """The way of an exchange through the filters of the route."""
         assert self._phases is not None

@@ -233,7 +233,7 @@ directory = "none"
             ("error", f"No such file or directory (as user {os.geteuid()})"),
         f"upstream app tls_ca {tmp_path}/ca": ("error", "contains no PEM certificate"),
         f"admin unix:{tmp_path}/no/sock": ("error", f"directory {tmp_path}/no does not exist"),
-        "upstream files": ("warning", "not used by any route"),
+        "upstream files": ("warning", "not used by any route or filter"),
     }  # fmt: skip
     assert {subject: found.get(subject) for subject in expected} == expected
     level, message = found["admin.token_file"]

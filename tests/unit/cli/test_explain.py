@@ -30,8 +30,10 @@ filters = [{ redirect = { to = "https://a.test{uri}" } }]
 """
 
 
-def explain(directory: Path, request: str, *options: str) -> tuple[int, list[str]]:
-    (directory / "quicedge.toml").write_text(CONFIG)
+def explain(
+    directory: Path, request: str, *options: str, text: str = CONFIG
+) -> tuple[int, list[str]]:
+    (directory / "quicedge.toml").write_text(text)
     arguments = ["check", "--config", str(directory / "quicedge.toml"), "--explain", request]
     result = CliRunner().invoke(main, [*arguments, *options])
     return result.exit_code, result.output.splitlines()
@@ -91,3 +93,23 @@ def test_what_cannot_be_explained_is_refused(
     code, lines = explain(tmp_path, request_, *options)
     assert code == 2
     assert message in " ".join(lines)
+
+
+def test_shares_are_shown_and_the_upstream_where_it_is_known(tmp_path: Path) -> None:
+    text = CONFIG + (
+        '[upstreams.canary]\nservers = ["http://127.0.0.1:9000"]\n'
+        '[[routes]]\nhost = "s.test"\nsplit = { shares = { app = 95, canary = 5 } }\n'
+    )
+    code, lines = explain(tmp_path, "https://s.test/", text=text)
+    assert code == 0
+    assert lines[-3:] == [
+        "  split by client: app 95 %, canary 5 %",
+        "  upstream app (http://127.0.0.1:8000)",
+        "  upstream canary (http://127.0.0.1:9000)",
+    ]
+    upstreams = set()
+    for number in range(60):
+        _, lines = explain(tmp_path, "https://s.test/", "--client", f"10.0.0.{number}", text=text)
+        assert lines[-2] == "  split by client: app 95 %, canary 5 %"
+        upstreams.add(lines[-1].split()[1])
+    assert upstreams == {"app", "canary"}

@@ -188,7 +188,8 @@ def test_a_filter_is_refused(tmp_path: Path, text: str, message: str) -> None:
 
 def test_a_route_goes_to_an_upstream_or_a_filter_that_answers(tmp_path: Path) -> None:
     answers = 'filters = [{ redirect = { to = "/x" } }]'
-    assert "routes[0]: upstream is required, or a filter" in refusal(tmp_path, 'host = "a.test"')
+    told = refusal(tmp_path, 'host = "a.test"')
+    assert "routes[0]: upstream or split is required, or a filter" in told
     assert "has no effect: a filter answers all" in refusal(
         tmp_path, f'upstream = "app"\n{answers}'
     )

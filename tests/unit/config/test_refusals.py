@@ -71,7 +71,7 @@ def route(**keys: str) -> str:
         (f'{GOOD}upgrade = ["web socket"]\n',
          "routes[0].upgrade[0]: 'web socket' is not the name of a protocol, such as 'websocket'"),
         (f"{UPSTREAM}[[routes]]\n",
-         "routes[0]: upstream is required, or a filter that answers (redirect, ...)"),
+         "routes[0]: upstream or split is required, or a filter that answers (redirect, ...)"),
         (f'{UPSTREAM}[routes]\nupstream = "app"\n',
          "routes: a table is not a list of tables; write [[routes]]"),
         (f"routes = [3]\n{UPSTREAM}", "routes[0]: 3 is not a table"),
