@@ -30,6 +30,7 @@ LARGEST_LOAD = 100_000_000
 NOISE = 1.25
 """A figure may exceed the linear prediction by this factor."""
 BEGIN, END = "<!-- growth: begin -->", "<!-- growth: end -->"
+CHART = "growth.png"
 
 Cost = Callable[[Proxy, int], float]
 """CPU microseconds per request, given the value of the axis."""
@@ -176,6 +177,8 @@ def markdown(results: Results, rounds: int, build: Build) -> str:
         f"Run of {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by `make bench ARGS=growth` on {build}:"
         f" CPU microseconds per request, medians of {rounds}. Bold: more than {NOISE} times what"
         " linear growth predicts.",
+        "",
+        f"![CPU time per request as the work grows]({CHART})",
     ]
     for axis in AXES:
         lines += ["", f"| {axis.title} | " + " | ".join(f"{v:,}" for v in axis.values) + " |"]
@@ -185,17 +188,24 @@ def markdown(results: Results, rounds: int, build: Build) -> str:
             cells = [
                 "failed"
                 if value not in costs
-                else f"**{costs[value]:.3g}**"
+                else f"**{costs[value]:,.0f}**"
                 if value in excess
-                else f"{costs[value]:.3g}"
+                else f"{costs[value]:,.0f}"
                 for value in axis.values
             ]
             lines.append(f"| {kind.label} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
+def _short(value: int) -> str:
+    for unit, letter in ((1_000_000, "M"), (1000, "k")):
+        if value >= unit:
+            return f"{value // unit}{letter}"
+    return str(value)
+
+
 def chart(path: Path, results: Results) -> None:
-    """Cost by value, one panel per axis, both logarithmic."""
+    """Cost by value, one panel per axis."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -204,11 +214,16 @@ def chart(path: Path, results: Results) -> None:
     figure, panels = pyplot.subplots(2, len(AXES) // 2, figsize=(15, 7))
     for panel, axis in zip(panels.flat, AXES, strict=True):
         for kind, costs in results[axis.name].items():
-            panel.plot([max(v, 0.5) for v in costs], list(costs.values()), "o-", label=kind.label)
-        panel.set_xscale("log")
-        panel.set_yscale("log")
+            places = [axis.values.index(value) for value in costs]
+            panel.plot(places, list(costs.values()), "o-", label=kind.label)
+        panel.set_xticks(range(len(axis.values)), [_short(value) for value in axis.values])
+        if axis.in_proportion and axis.values[-1] > 1000 * axis.values[0]:
+            panel.set_yscale("log")
+        else:
+            panel.set_ylim(bottom=0)
         panel.set_title(axis.title, fontsize=10)
         panel.set_ylabel("CPU us per request", fontsize=8)
+        panel.tick_params(labelsize=8)
         panel.spines[["top", "right"]].set_visible(False)
     panels.flat[0].legend(fontsize=8)
     figure.tight_layout()
@@ -236,4 +251,4 @@ def main(kinds: list[Kind], build: Build, rounds: int, *, write: bool) -> None:
     print("\n" + text)
     if write:
         report.replace_section(proxies.ROOT / "bench/RESULTS.md", BEGIN, END, text)
-        chart(proxies.ROOT / "bench/growth.png", results)
+        chart(proxies.ROOT / "bench" / CHART, results)
