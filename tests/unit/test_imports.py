@@ -15,8 +15,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 ROOT = CHECKOUT / "quicedge"
 
 PACKAGES = (
-    "cli", "supervisor", "admin", "worker", "acme", "downstream", "proxy", "upstream", "filters",
-    "http", "quic", "udp", "tcp", "client_auth", "telemetry", "qlog", "shares", "config",
+    "cli", "migrate", "supervisor", "admin", "worker", "acme", "downstream", "proxy", "upstream",
+    "filters", "http", "quic", "udp", "tcp", "client_auth", "telemetry", "qlog", "shares", "config",
 )  # fmt: skip
 """From the top down: a package imports only packages below itself."""
 

@@ -1,0 +1,56 @@
+"""What of a request or response a difference between two edges can be seen in.
+
+Lines of a report announce their differences with these, so that a verification can tell whether a
+difference that it has seen was announced.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Side(StrEnum):
+    """Who sees it."""
+
+    CLIENT = "client"
+    """In the response."""
+    ORIGIN = "origin"
+    """In the forwarded request."""
+
+
+class Aspect(StrEnum):
+    """Where it is seen."""
+
+    METHOD = "method"
+    TARGET = "target"
+    """Path and query."""
+    HOST = "host"
+    HEADER = "header"
+    BODY = "body"
+    STATUS = "status"
+    """Of the response, with the content that belongs to it; or whether there is one at all."""
+    SERVER = "server"
+    """Which upstream is asked."""
+    REACHED = "reached"
+    """Whether origins are asked, and how often."""
+    SCHEME = "scheme"
+    """Plain HTTP is redirected to https."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """One place in which a difference can be seen."""
+
+    side: Side
+    aspect: Aspect
+    name: str = ""
+    """Of a header field, in lower case; empty: any."""
+
+    def covers(self, other: Effect) -> bool:
+        """Whether it announces the other one."""
+        same = self.side is other.side and self.aspect is other.aspect
+        return same and self.name in ("", other.name)
+
+    def __str__(self) -> str:
+        return f"{self.side}: {self.aspect}{f' {self.name}' if self.name else ''}"
