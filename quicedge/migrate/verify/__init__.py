@@ -1,0 +1,1 @@
+"""`quicedge migrate --verify`: runs both edges side by side and shows what differs."""

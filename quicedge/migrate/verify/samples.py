@@ -1,0 +1,274 @@
+"""Makes the requests to play from a configuration of nginx: every server, every location."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from quicedge.migrate.nginx.source import Directive
+from quicedge.migrate.verify.addresses import Listeners
+from quicedge.migrate.verify.client import upgrade_headers
+from quicedge.migrate.verify.limits import BURST, MAX_BODY, MAX_SAMPLES
+from quicedge.migrate.verify.locations import locations_of, modifier_of
+from quicedge.migrate.verify.material import PASSWORD, USER
+from quicedge.migrate.verify.message import Headers, Protocol, Sample
+from quicedge.migrate.verify.origins import ASK
+from quicedge.migrate.verify.pattern_sample import sample_of
+
+_UNKNOWN_HOST = "nobody.invalid"
+_GRPC_MESSAGE = b"\0\0\0\0\4call"
+_SIZE = re.compile(r"(\d+)([kKmMgG]?)")
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_DEFAULT_MAX_BODY = "1m"
+"""nginx's default of client_max_body_size."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """Samples, and what none could be made for."""
+
+    samples: list[Sample]
+    notes: list[str]
+
+
+def make_samples(http: Directive, listeners: Listeners) -> Made:
+    """Samples of a whole configuration."""
+    notes: list[str] = []
+    samples: list[Sample] = []
+    for server in http.body:
+        if server.name == "server" and server.block is not None:
+            samples += _Server(http, server, listeners, notes).samples()
+    samples = list({repr(sample): sample for sample in samples}.values())
+    if len(samples) > MAX_SAMPLES:
+        notes.append(f"{len(samples)} requests were made; {MAX_SAMPLES} are played")
+        samples = samples[:MAX_SAMPLES]
+    return Made(samples, notes)
+
+
+class _Server:
+    def __init__(
+        self, http: Directive, server: Directive, listeners: Listeners, notes: list[str]
+    ) -> None:
+        self._http = http
+        self._server = server
+        self._listeners = listeners
+        self._notes = notes
+
+    def samples(self) -> Iterator[Sample]:
+        bases = list(self._bases())
+        names = list(self._names())
+        for base in bases:
+            for name in names[1:]:
+                yield Sample("GET", f"{base.replace('*', name, 1)}/")
+            yield Sample("GET", f"{base.replace('*', _UNKNOWN_HOST, 1)}/sample?a=1")
+        if not bases or not names:
+            return
+        # Plain and TLS of the same server do the same: all of it is played where most clients are.
+        base = max(bases, key=lambda one: one.startswith("https"))
+        for other in bases:
+            if other != base:
+                yield Sample("GET", f"{other.replace('*', names[0], 1)}/sample?a=1&b=%20")
+        yield from self._of_locations(base.replace("*", names[0], 1))
+
+    def _bases(self) -> Iterator[str]:
+        """Scheme and address of each listener, with `*` for the host."""
+        listens = [one.args for one in self._server.body if one.name == "listen"] or [["80"]]
+        known = set()
+        for args in listens:
+            address = args[0]
+            listener = self._listeners.at(address, tls="ssl" in args, h2="http2" in args)
+            if listener is None or listener.port in known:
+                continue
+            known.add(listener.port)
+            scheme, usual = ("https", 443) if listener.tls else ("http", 80)
+            yield f"{scheme}://*{'' if listener.port == usual else f':{listener.port}'}"
+
+    def _names(self) -> Iterator[str]:
+        """A host for each name of the server."""
+        names = [arg for one in self._server.body if one.name == "server_name" for arg in one.args]
+        for name in names or ["default.invalid"]:
+            if name.startswith("~"):
+                sample = sample_of(name[1:])
+                if sample is None:
+                    self._notes.append(f"no request was made for server_name {name}")
+                else:
+                    yield sample
+            elif name.startswith("*."):
+                yield f"sample{name[1:]}"
+            elif name.endswith(".*"):
+                yield f"{name[:-1]}invalid"
+            elif name.startswith("."):
+                yield name[1:]
+                yield f"sample{name}"
+            elif name in ("", "_", "localhost") or "$" in name:
+                yield "default.invalid" if name != "localhost" else name
+            else:
+                yield name
+
+    def _of_locations(self, base: str) -> Iterator[Sample]:
+        yield from _of_path(base, "/", full=not locations_of(self._server))
+        yield from self._rewritten(base, self._server)
+        for location in _below(self._server):
+            paths = list(self._paths(location))
+            if not paths:
+                continue
+            context = [self._http, self._server, location]
+            yield from _of_path(base, paths[0], full=True)
+            for path in paths[1:]:
+                yield Sample("GET", base + path)
+            yield from self._rewritten(base, location)
+            yield from self._special(base + paths[0], context)
+
+    def _paths(self, location: Directive) -> Iterator[str]:
+        """Paths that a location is for, and some that are close to it."""
+        modifier, text = modifier_of(location)
+        if modifier in ("~", "~*"):
+            ignore_case = modifier == "~*"
+            sample = sample_of(text, ignore_case=ignore_case)
+            if sample is None:
+                self._notes.append(
+                    f"{location.place}: no request was made for location {modifier} {text}"
+                )
+                return
+            yield sample if sample.startswith("/") else f"/sample{sample}"
+            yield (sample if sample.startswith("/") else f"/sample{sample}").swapcase()
+            return
+        if text.startswith("@"):
+            return
+        path = text.replace(" ", "%20")
+        yield path
+        if modifier == "=":
+            yield f"{path.rstrip('/')}/sample"
+            return
+        folder = path if path.endswith("/") else f"{path}/"
+        yield f"{folder}sample"
+        yield f"{folder}sample.html"
+        if path != "/":
+            yield folder.rstrip("/")
+            yield f"{folder.rstrip('/')}sample"
+            yield folder
+        yield f"{folder}a%20b/%C3%A9?q=%2F&q=2"
+        yield f"{folder}a%2Fb"
+        yield f"{folder}a//b"
+        yield f"{folder}./x/../sample"
+
+    def _rewritten(self, base: str, block: Directive) -> Iterator[Sample]:
+        """A request for each pattern that a block rewrites or redirects."""
+        for directive in block.body:
+            if directive.name == "rewrite" and directive.args:
+                sample = sample_of(directive.args[0])
+                if sample is None:
+                    self._notes.append(
+                        f"{directive.place}: no request was made for rewrite {directive.args[0]}"
+                    )
+                    continue
+                path = sample if sample.startswith("/") else f"/{sample}"
+                yield Sample("GET", f"{base}{path}")
+                yield Sample("GET", f"{base}{path}?x=1")
+            elif directive.name == "if" and directive.block is not None:
+                yield from self._rewritten(base, directive)
+                yield from _for_condition(base, directive.args)
+
+    def _special(self, url: str, context: Sequence[Directive]) -> Iterator[Sample]:
+        """Requests for what is configured in and around a location."""
+        if _setting(context, "grpc_pass"):
+            grpc: Headers = [("content-type", "application/grpc"), ("te", "trailers")]
+            method = url.rstrip("/") + "/verify.Service/Call"
+            yield Sample("POST", method, grpc, _GRPC_MESSAGE, Protocol.H2)
+        if _setting(context, "proxy_pass"):
+            yield Sample("GET", url, upgrade_headers())
+        realm = _setting(context, "auth_basic")
+        if realm and realm[0] != "off":
+            for user in (f"{USER}:{PASSWORD}", f"{USER}:wrong", "nobody:nothing"):
+                token = base64.b64encode(user.encode()).decode()
+                yield Sample("GET", url, [("authorization", f"Basic {token}")])
+        if _setting(context, "allow") or _setting(context, "deny"):
+            yield Sample("GET", url, source="127.0.0.1")
+        if _setting(context, "limit_req"):
+            yield Sample("GET", url, burst=BURST)
+        if _setting(context, "auth_request"):
+            for status in ("401", "403", "500"):
+                yield Sample("GET", url, [(ASK, status)])
+        yield from _of_size(
+            url, (_setting(context, "client_max_body_size") or [_DEFAULT_MAX_BODY])[0]
+        )
+
+
+def _of_path(base: str, path: str, *, full: bool) -> Iterator[Sample]:
+    """Requests for one path."""
+    url = base + path
+    yield Sample("GET", url)
+    yield Sample("GET", f"{url}?a=1&b=two%20words")
+    if not full:
+        return
+    yield Sample("HEAD", url)
+    yield Sample("OPTIONS", url)
+    yield Sample("POST", url, [("content-type", "application/x-www-form-urlencoded")], b"a=1&b=2")
+    yield Sample("PUT", url, [("content-type", "application/json")], b'{"a": 1}')
+    yield Sample("DELETE", url)
+    yield Sample("GET", url, [("accept-encoding", "gzip")])
+    yield Sample("GET", url, [("accept-encoding", "gzip"), (ASK, "json")])
+    browser = [("cookie", "session=abc; theme=dark"), ("referer", f"{base}/elsewhere"),
+               ("user-agent", "verify/1"), ("accept-language", "de")]  # fmt: skip
+    yield Sample("GET", url, browser)
+    yield Sample("GET", url, [("origin", "https://other.example"), ("range", "bytes=0-9")])
+    claims = [("x-forwarded-for", "203.0.113.7"), ("x-real-ip", "203.0.113.7"),
+              ("x-forwarded-proto", "gopher")]  # fmt: skip
+    yield Sample("GET", url, claims)
+    yield Sample("GET", url, [("if-none-match", '"page-1"')])
+    for asked in ("redirect", "relative-redirect", "404", "500", "503", "204"):
+        yield Sample("GET", url, [(ASK, asked)])
+    if base.startswith("https"):
+        yield replace(Sample("GET", f"{url}?over=h2"), protocol=Protocol.H2)
+
+
+def _of_size(url: str, limit: str) -> Iterator[Sample]:
+    """Bodies at a limit and beyond it."""
+    match = _SIZE.fullmatch(limit)
+    size = int(match[1]) * _UNITS[match[2].lower()] if match else 0
+    if 0 < size < MAX_BODY:
+        for length in (size, size + 1):
+            yield Sample("POST", url, [("content-type", "text/plain")], b"x" * length)
+
+
+def _for_condition(base: str, args: Sequence[str]) -> Iterator[Sample]:
+    """A request that meets a condition of `if`, where it is one on a field or the method."""
+    if len(args) < 3:
+        if args and (name := args[0].removeprefix("$arg_")) != args[0]:
+            yield Sample("GET", f"{base}/?{name}=1")
+        return
+    variable, operator, value = args[0], args[1], args[2]
+    found: str | None = value
+    if operator.lstrip("!").startswith("~"):
+        found = sample_of(value, ignore_case="*" in operator)
+    if found is None:
+        return
+    if variable == "$request_method" and found.isupper():
+        yield Sample(found, f"{base}/sample")
+    elif variable.startswith("$http_"):
+        name = variable.removeprefix("$http_").replace("_", "-")
+        yield Sample("GET", f"{base}/sample", [(name, found)])
+    elif variable.startswith("$cookie_"):
+        yield Sample("GET", f"{base}/sample", [("cookie", f"{variable[8:]}={found}")])
+    elif variable.startswith("$arg_"):
+        yield Sample("GET", f"{base}/sample?{variable[5:]}={found}")
+    elif variable in ("$uri", "$request_uri") and found.startswith("/"):
+        yield Sample("GET", base + found)
+
+
+def _below(block: Directive) -> Iterator[Directive]:
+    """All locations in a server, nested ones after those around them."""
+    for location in locations_of(block):
+        yield location
+        yield from _below(location)
+
+
+def _setting(context: Sequence[Directive], name: str) -> list[str] | None:
+    """The arguments of a directive as they hold in the innermost block."""
+    for block in reversed(context):
+        for directive in block.body:
+            if directive.name == name:
+                return directive.args
+    return None

@@ -1,0 +1,60 @@
+"""Which lines of a report announce a difference."""
+
+from __future__ import annotations
+
+from quicedge.migrate.effects import Aspect, Effect, Side
+from quicedge.migrate.nginx.source import Directive
+from quicedge.migrate.report import Line, Note, Status
+from quicedge.migrate.verify.announcements import Announcements
+
+ETAG = Effect(Side.CLIENT, Aspect.HEADER, "etag")
+FILE = "nginx.conf"
+
+
+def directive(name: str, *args: str, line: int, block: list[Directive] | None = None) -> Directive:
+    return Directive(name, list(args), FILE, line, block)
+
+
+IN_LOCATION = directive("etag", "off", line=4)
+LOCATION = directive("location", "/a", line=3, block=[IN_LOCATION])
+OTHER = directive("location", "/b", line=5, block=[])
+IN_SERVER = directive("gzip", "on", line=6)
+SERVER = directive("server", line=2, block=[LOCATION, OTHER, IN_SERVER])
+IN_HTTP = directive("gzip_vary", "on", line=9)
+TOP = [directive("http", line=1, block=[SERVER, directive("server", line=8, block=[]), IN_HTTP])]
+
+
+def announced(of: Directive, effect: Effect = ETAG) -> Announcements:
+    line = Line(of.file, of.line, of.text, Status.DIFFERENT, "words", (effect,))
+    return Announcements([line], [], TOP)
+
+
+def test_a_line_in_a_location_announces_differences_of_its_requests_alone():
+    announcements = announced(IN_LOCATION)
+    assert announcements.of(ETAG, (TOP[0], SERVER, LOCATION)) == "nginx.conf:4 etag off;"
+    assert announcements.of(ETAG, (TOP[0], SERVER, OTHER)) is None
+
+
+def test_a_location_that_is_left_out_announces_for_itself():
+    assert announced(OTHER).of(ETAG, (SERVER, OTHER)) == "nginx.conf:5 location /b { }"
+    assert announced(OTHER).of(ETAG, (SERVER, LOCATION)) is None
+
+
+def test_a_line_in_a_server_announces_for_its_locations():
+    assert announced(IN_SERVER).of(ETAG, (SERVER, OTHER)) is not None
+    assert announced(IN_SERVER).of(ETAG, (TOP[0].body[1],)) is None
+
+
+def test_other_lines_and_notes_announce_for_all():
+    assert announced(IN_HTTP).of(ETAG, ()) is not None
+    notes = Announcements([], [Note("etags differ", (ETAG,))])
+    assert notes.of(ETAG, (SERVER,)) == "etags differ"
+
+
+def test_only_the_announced_effect_is_covered():
+    any_header = Effect(Side.CLIENT, Aspect.HEADER)
+    vary = Effect(Side.CLIENT, Aspect.HEADER, "vary")
+    assert announced(IN_HTTP).of(vary, ()) is None
+    assert announced(IN_HTTP, any_header).of(vary, ()) is not None
+    assert announced(IN_HTTP, any_header).of(Effect(Side.ORIGIN, Aspect.HEADER, "vary"), ()) is None
+    assert announced(IN_HTTP).of(Effect(Side.CLIENT, Aspect.STATUS), ()) is None

@@ -1,0 +1,167 @@
+"""What counts as a difference between two edges, and what is noise."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+
+from quicedge.migrate.effects import Aspect, Effect, Side
+from quicedge.migrate.verify.differences import Comparison
+from quicedge.migrate.verify.message import Headers, Outcome, Response, Sample, Seen
+from quicedge.migrate.verify.noise import Noise
+
+SAMPLE = Sample("GET", "https://a.example.com/x")
+COMPARISON = Comparison(
+    Noise({1001: "10.0.0.1:80", 1002: ":443"}, {2001: "10.0.0.1:80", 2002: ":443", 2003: ":80"}),
+    {"10.0.0.1:80": "app", "10.0.0.2:80": "app"},
+)
+
+
+def found(original: Outcome, ours: Outcome, sample: Sample = SAMPLE) -> list[Effect]:
+    return [one.effect for one in COMPARISON.differences(sample, original, ours)]
+
+
+def answered(status: int = 200, headers: Headers | None = None, body: bytes = b"x") -> Outcome:
+    return Outcome(Response(status, headers or [], body))
+
+
+def forwarded(
+    method: str = "GET", target: str = "/x", headers: Headers | None = None, body: bytes = b"",
+    origin: str = "10.0.0.1:80",
+) -> Outcome:  # fmt: skip
+    seen = Seen(origin, method, target, headers or [("host", "a")], body)
+    return Outcome(Response(200, [("via", "1.1 quicedge")]), [seen])
+
+
+CLIENT, ORIGIN = Side.CLIENT, Side.ORIGIN
+
+
+@pytest.mark.parametrize(
+    ("original", "ours", "effect"),
+    [
+        (answered(200), answered(404), Effect(CLIENT, Aspect.STATUS)),
+        (answered(), Outcome(Response(0, failure="closed")), Effect(CLIENT, Aspect.STATUS)),
+        (answered(), answered(body=b"y"), Effect(CLIENT, Aspect.BODY)),
+        (answered(headers=[("x-a", "1")]), answered(), Effect(CLIENT, Aspect.HEADER, "x-a")),
+        (
+            answered(headers=[("set-cookie", "a=1"), ("set-cookie", "b=2")]),
+            answered(headers=[("set-cookie", "a=1")]),
+            Effect(CLIENT, Aspect.HEADER, "set-cookie"),
+        ),
+        (
+            answered(301, [("location", "/a")]),
+            answered(301, [("location", "/b")]),
+            Effect(CLIENT, Aspect.HEADER, "location"),
+        ),
+        (forwarded(), forwarded(method="HEAD"), Effect(ORIGIN, Aspect.METHOD)),
+        (forwarded(), forwarded(target="/y"), Effect(ORIGIN, Aspect.TARGET)),
+        (forwarded(), forwarded(headers=[("host", "b")]), Effect(ORIGIN, Aspect.HOST)),
+        (forwarded(), forwarded(body=b"1"), Effect(ORIGIN, Aspect.BODY)),
+        (forwarded(), forwarded(origin="10.0.0.9:80"), Effect(ORIGIN, Aspect.SERVER)),
+        (
+            forwarded(headers=[("host", "a"), ("x-real-ip", "1")]),
+            forwarded(),
+            Effect(ORIGIN, Aspect.HEADER, "x-real-ip"),
+        ),
+        (
+            forwarded(headers=[("host", "a"), ("x-forwarded-for", "1")]),
+            forwarded(headers=[("host", "a"), ("x-forwarded-for", "2")]),
+            Effect(ORIGIN, Aspect.HEADER, "x-forwarded-for"),
+        ),
+    ],
+)
+def test_each_difference_is_found(original, ours, effect):
+    assert found(original, ours) == [effect]
+
+
+def test_a_request_that_reaches_no_origin_is_a_difference():
+    assert Effect(ORIGIN, Aspect.REACHED) in found(forwarded(), answered(403))
+
+
+def test_different_counts_of_refusals_are_a_difference():
+    burst = Sample("GET", SAMPLE.url, burst=3)
+    original = Outcome(Response(200), statuses={200: 2, 503: 1})
+    ours = Outcome(Response(200), statuses={200: 2, 429: 1})
+    assert found(original, ours, burst) == [Effect(CLIENT, Aspect.STATUS)]
+    assert found(original, original, burst) == []
+
+
+BUILT_IN = b"<html><hr><center>nginx/1.22.1</center></html>"
+
+
+@pytest.mark.parametrize(
+    ("original", "ours"),
+    [
+        # Framing, the time, the names of the edges.
+        (
+            answered(headers=[("server", "nginx"), ("date", "1"), ("connection", "close")]),
+            answered(headers=[("via", "1.1 quicedge"), ("alt-svc", "h3"), ("date", "2")]),
+        ),
+        # The content, whatever its coding.
+        (
+            answered(headers=[("content-encoding", "gzip")], body=gzip.compress(b"x", 1)),
+            answered(headers=[("content-encoding", "gzip")], body=gzip.compress(b"x", 9)),
+        ),
+        # A page of nginx's own, and one of quicedge's own.
+        (
+            answered(404, [("content-type", "text/html")], BUILT_IN),
+            answered(404, [("content-type", "text/plain")], b"not found"),
+        ),
+        # Location absolute or relative, with the ports of stand-ins.
+        (
+            answered(302, [("location", "https://a.example.com:1002/y")], b""),
+            answered(302, [("location", "/y")], b""),
+        ),
+        # Addresses of stand-ins.
+        (
+            forwarded(headers=[("host", "127.0.0.1:1001")]),
+            forwarded(headers=[("host", "127.0.0.1:2001")]),
+        ),
+        # Another server of the same upstream.
+        (forwarded(), forwarded(origin="10.0.0.2:80")),
+        # What quicedge tells of the client where the original tells nothing.
+        (forwarded(), forwarded(headers=[("host", "a"), ("x-forwarded-for", "::1")])),
+        # Identifiers that are new for each request.
+        (
+            forwarded(headers=[("host", "a"), ("x-request-id", "0123456789abcdef01")]),
+            forwarded(headers=[("host", "a"), ("x-request-id", "fedcba987654321001")]),
+        ),
+        # Validators of a file, which each edge makes in its own way.
+        (answered(headers=[("etag", '"66-1"')]), answered(headers=[("etag", '"abc"')])),
+        # Dates relative to now.
+        (
+            answered(headers=[("expires", "Fri, 27 Nov 2026 10:00:00 GMT")]),
+            answered(headers=[("expires", "Fri, 27 Nov 2026 10:00:02 GMT")]),
+        ),
+    ],
+)
+def test_noise_is_no_difference(original, ours):
+    assert found(original, ours) == []
+
+
+def test_an_etag_of_an_origin_is_compared():
+    ours = answered(headers=[("etag", '"b"'), ("via", "1.1 quicedge")])
+    assert found(answered(headers=[("etag", '"a"')]), ours) == [
+        Effect(CLIENT, Aspect.HEADER, "etag")
+    ]
+
+
+def redirected(over_tls: Outcome) -> Outcome:
+    redirect = answered(308, [("location", "https://a.example.com:2002/x")], b"")
+    redirect.over_tls = over_tls
+    return redirect
+
+
+def test_plain_http_that_is_served_and_redirected_is_compared_over_tls():
+    plain = Sample("GET", "http://a.example.com/x")
+    effects = found(answered(), redirected(answered(body=b"y")), plain)
+    assert effects == [Effect(CLIENT, Aspect.SCHEME), Effect(CLIENT, Aspect.BODY)]
+
+
+def test_redirects_to_https_of_both_are_compared_as_redirects():
+    plain = Sample("GET", "http://a.example.com/x")
+    original = answered(308, [("location", "https://a.example.com/x")], BUILT_IN)
+    assert found(original, redirected(answered()), plain) == []
+    other = answered(301, [("location", "https://a.example.com/x")], BUILT_IN)
+    assert found(other, redirected(answered()), plain) == [Effect(CLIENT, Aspect.STATUS)]
