@@ -27,7 +27,7 @@ def command(options: Options, reload: bool) -> None:
 
         arguments = [argument for argument in sys.argv[1:] if argument != "--reload"]
         serve_with_reload(arguments, Path(options.app_directory or "."))
-    import quicedge.plain_structlog  # noqa: F401  before all others
+    import quicedge.lean_imports  # noqa: F401  before all others
     from quicedge.supervisor import run
     from quicedge.supervisor.handover import refuse
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -45,6 +44,8 @@ def _position(key: str, lines: Mapping[str, int]) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean ...?` when a known word resembles `word`, else an empty string."""
+    import difflib  # only where something is wrong
+
     by_folded = {name.lower().replace("-", "_"): name for name in known}
     folded = word.lower().replace("-", "_")
     near = difflib.get_close_matches(folded, by_folded, n=1, cutoff=0.5)

@@ -89,7 +89,7 @@ from quicedge.worker.control import (
     TraceCommand,
     shutdown_order,
 )
-from quicedge.worker.memory import trim
+from quicedge.worker.memory import release_files, trim
 from quicedge.worker.privileges import Identity, PrivilegeError, identity_of
 
 if TYPE_CHECKING:
@@ -351,6 +351,7 @@ class Supervisor:
         write_pid_file(self.config.pid_file)
         # Starting leaves garbage, and from now on little happens here.
         gc.collect()
+        release_files()
         trim()
         notify.notify("READY=1", f"STATUS={self._listeners.workers} workers")
         log.info(

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import time
 from contextlib import suppress
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
@@ -21,10 +21,12 @@ from quicedge.upstream.base import UpstreamError
 from quicedge.upstream.connect import Connector
 from quicedge.upstream.connection import Counters, OriginConnection
 from quicedge.upstream.h1 import H1Connection
-from quicedge.upstream.h2 import H2Connection
 from quicedge.upstream.health import Health
 from quicedge.upstream.latency import Latency
 from quicedge.upstream.retry import Retry
+
+if TYPE_CHECKING:
+    from quicedge.upstream.h2 import H2Connection
 
 log = structlog.get_logger(__name__)
 
@@ -112,6 +114,10 @@ class Server:
         self._shared: bool | None = config.protocol is OriginProtocol.H2
         if config.protocol is OriginProtocol.AUTO and address.tls:
             self._shared = None
+        if self._shared is not False:
+            # Before requests wait for it. Without HTTP/2 to origins it would be a megabyte for
+            # nothing.
+            import quicedge.upstream.h2  # noqa: F401
         self._max_streams = limits.UPSTREAM_H2_MAX_STREAMS
         self._slots = Pool(self._most_requests())
 
@@ -319,7 +325,11 @@ class Server:
         self._shared = http2
         self._slots.capacity = self._most_requests()
         now = time.monotonic()
-        make = H2Connection if http2 else H1Connection
+        make: type[H1Connection] | type[H2Connection] = H1Connection
+        if http2:
+            from quicedge.upstream.h2 import H2Connection
+
+            make = H2Connection
         connection = make(
             self, self._config, self._loop, connected_at=now, connect_seconds=now - started
         )

@@ -27,7 +27,7 @@ from typing import NoReturn
 
 import msgspec
 
-import quicedge.plain_structlog  # noqa: F401  before all others
+import quicedge.lean_imports  # noqa: F401  before all others
 from quicedge.config.limits import FORK_DESCRIPTORS, FORK_MESSAGE_MAX
 from quicedge.worker.memory import trim
 from quicedge.worker.process import ignore_signals, run_worker

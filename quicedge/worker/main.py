@@ -67,7 +67,7 @@ from quicedge.worker.control import (
     shutdown_order,
 )
 from quicedge.worker.edge import Edge, load_certificates
-from quicedge.worker.memory import trim, tune_allocator
+from quicedge.worker.memory import release_files, trim, tune_allocator
 from quicedge.worker.proposal import Proposal
 from quicedge.worker.roster import Roster
 from quicedge.worker.snapshots import (
@@ -266,6 +266,7 @@ class _Worker:
         self._edge.missing_names.send = lambda names: self._channel.notify("names_missing", names)
         self._edge.send_alt_svc = lambda report: self._channel.notify("alt_svc", report)
         self._channel.notify("ready")
+        release_files()
         await self._ended.wait()
         self._channel.notify("drained")
         # Our sockets stay open as long as the supervisor: new clients are refused on them until the

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import structlog
@@ -25,7 +25,11 @@ log = structlog.get_logger(__name__)
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Parameters of mallopt(3)."""
 
+_MADV_DONTNEED = 4
+"""Advice of madvise(2), the same on all architectures but Alpha."""
+
 _STATM = Path("/proc/self/statm")
+_SMAPS = Path("/proc/self/smaps")
 _CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
@@ -74,6 +78,46 @@ def trim() -> None:
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if malloc_trim is not None:
         malloc_trim(0)
+
+
+def release_files() -> None:
+    """Give back the pages of programs and libraries (Linux): most of those in use at the end of the
+    start were for the start alone, such as relocations, initialisers and parsers of certificates.
+
+    They stay in the page cache, which takes them back when memory is short, and those that are used
+    again come back from there.
+    """
+    madvise = getattr(ctypes.CDLL(None), "madvise", None)
+    if madvise is None:
+        return
+    try:
+        with _SMAPS.open("rb") as lines:
+            mappings = list(clean_mappings(lines))
+    except OSError:
+        return
+    for start, end in mappings:
+        madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
+
+
+def clean_mappings(smaps: Iterable[bytes]) -> Iterator[tuple[int, int]]:
+    """Where private, read-only mappings of files begin and end that hold nothing but the file.
+
+    Others may not be given back: addresses that were relocated before their mapping became
+    read-only would be lost.
+    """
+    mapping: list[bytes] = []
+    for line in smaps:
+        fields = line.split()
+        if not fields[0].endswith(b":"):
+            mapping = fields
+        elif fields[:2] == [b"Anonymous:", b"0"] and _is_read_only_file(mapping):
+            start, _, end = mapping[0].partition(b"-")
+            yield int(start, 16), int(end, 16)
+
+
+def _is_read_only_file(mapping: list[bytes]) -> bool:
+    """Of a line of /proc/PID/smaps: addresses, permissions, offset, device, inode, path."""
+    return len(mapping) >= 6 and mapping[1] in (b"r--p", b"r-xp") and mapping[4] != b"0"
 
 
 class MemoryBudget:

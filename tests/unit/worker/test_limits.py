@@ -19,7 +19,7 @@ from quicedge.config.schema import Limits, RequestRate
 from quicedge.downstream.stream_timeouts import StreamTimeouts
 from quicedge.http.message import Request
 from quicedge.proxy.request_rates import RequestRates
-from quicedge.worker.memory import MemoryBudget, default_budget, resident_bytes
+from quicedge.worker.memory import MemoryBudget, clean_mappings, default_budget, resident_bytes
 
 ONE, NEIGHBOUR, FAR = "192.0.2.1", "192.0.2.200", "198.51.100.9"
 
@@ -132,6 +132,47 @@ def test_a_burst_that_is_over_leaves_little_resident() -> None:
     """What glibc keeps between two living allocations comes back when asked for."""
     # In a process of its own: this one's heap has its past.
     done = subprocess.run([sys.executable, "-c", BURST], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+SMAPS = b"""\
+00400000-00500000 r--p 00000000 fe:00 11 /usr/bin/program with spaces
+Rss: 900 kB
+Anonymous: 0 kB
+00500000-00900000 r-xp 00100000 fe:00 11 /usr/bin/program with spaces
+Anonymous: 0 kB
+00900000-00910000 r--p 00500000 fe:00 11 /usr/bin/program with spaces
+Anonymous: 64 kB
+00910000-00920000 rw-p 00510000 fe:00 11 /usr/bin/program with spaces
+Anonymous: 0 kB
+00920000-00930000 r--s 00000000 fe:00 12 /tmp/shared
+Anonymous: 0 kB
+00930000-00940000 r--p 00000000 00:00 0
+Anonymous: 0 kB
+7ffd0000-7ffd2000 r-xp 00000000 00:00 0 [vdso]
+Anonymous: 0 kB
+"""
+
+
+def test_pages_are_given_back_that_hold_nothing_but_their_file() -> None:
+    """Not relocated addresses, which look read-only, nor memory without a file."""
+    assert [*clean_mappings(SMAPS.splitlines())] == [(0x400000, 0x500000), (0x500000, 0x900000)]
+
+
+START = """
+from quicedge.worker.memory import release_files, resident_bytes
+import quicedge.worker.rehearsal as rehearsal
+rehearsal.rehearse()
+before = resident_bytes()
+release_files()
+given_back = before - resident_bytes()
+assert given_back > 3_000_000, given_back
+rehearsal.rehearse()
+"""
+
+
+def test_pages_of_libraries_that_the_start_used_are_given_back_and_return_when_needed() -> None:
+    done = subprocess.run([sys.executable, "-c", START], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
 
 
