@@ -103,7 +103,7 @@ class _Sampler:
             self._at += 1
         if self._peek() == "]":
             self._at += 1
-        while self._peek() != "]":
+        while self._pattern[self._at] != "]":
             self._at += 2 if self._peek() == "\\" else 1
         self._at += 1
         members = re.compile("[" + self._pattern[start : self._at])
