@@ -50,7 +50,9 @@ class Buffer(RouteFilter):
     def on_response(self, response: Response, exchange: Exchange) -> Response:
         if self._settings.response:
             spill = Spill(self._settings.memory, self._pools, exchange.client.share)
-            exchange.transform_response(BufferStage(spill, self._settings.max_size))
+            assert exchange.run is not None
+            stage = BufferStage(spill, self._settings.max_size, exchange.run.guard)
+            exchange.transform_response(stage)
         return response
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from quicedge.config.filterlimits import BUFFER_PIECE
 from quicedge.http.message import Field, Fields
@@ -14,12 +14,14 @@ from quicedge.proxy.spill import Spill
 class BufferStage(BodyStage):
     """Takes a body as fast as it comes, and passes it on as fast as it goes.
 
-    The source waits only when the buffer holds `max_size` bytes.
+    The source waits only when the buffer holds `max_size` bytes. `guard` calls what may fail, and
+    ends the exchange then (`run.FilterRun.guard`).
     """
 
-    def __init__(self, spill: Spill, max_size: int) -> None:
+    def __init__(self, spill: Spill, max_size: int, guard: Callable[..., None]) -> None:
         self._spill = spill
         self._max_size = max_size
+        self._guard = guard
         self._paused = False
         self._source_waits = False
         self._end: Fields | None = None
@@ -57,7 +59,7 @@ class BufferStage(BodyStage):
             return
         if self._spill.size or self._end is not None:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._pass_piece)
+            asyncio.get_running_loop().call_soon(self._guard, self._pass_piece)
 
     def _pass_piece(self) -> None:
         self._scheduled = False

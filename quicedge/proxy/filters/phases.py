@@ -33,13 +33,18 @@ class Phases:
         for step in self.done:
             try:
                 step.on_done(exchange)
-            except Exception as error:
-                self.note_failure(step.name, f"{type(error).__name__}: {error}", error)
+            except BaseException as error:  # even SystemExit: it would end the worker
+                self.note_failure(step.name, describe(error), error)
 
     def note_failure(self, name: str, reason: str, error: BaseException) -> None:
         """Log the failure of a filter, with its traceback, at a bounded rate."""
         if self._logged.allow(self._clock()):
             log.error("filter failed", filter=name, reason=reason, exc_info=error)
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _has(item: RouteFilter, phase: str) -> bool:

@@ -16,7 +16,7 @@ from quicedge.proxy.body import BodyPath, BodyStage
 from quicedge.proxy.exchange import Exchange, Origin
 from quicedge.proxy.filters.buffer_stage import BufferStage
 from quicedge.proxy.filters.held_body import HeldBody
-from quicedge.proxy.filters.phases import Phases
+from quicedge.proxy.filters.phases import Phases, describe
 from quicedge.proxy.filters.route_filter import RouteFilter
 from quicedge.proxy.reply import Reply
 from quicedge.proxy.spill import Spill
@@ -67,9 +67,9 @@ class FilterRun:
     """
 
     __slots__ = (
-        "_collected", "_end", "_exchange", "_held", "_held_body", "_max_collected", "_origin",
-        "_paths", "_phases", "_reply", "_request_stages", "_response_stages", "_running", "_spill",
-        "_task", "holds_request", "is_broken",
+        "_collected", "_deadline", "_end", "_exchange", "_held", "_held_body", "_max_collected",
+        "_origin", "_paths", "_phases", "_reply", "_request_stages", "_response_stages", "_running",
+        "_spill", "_task", "holds_request", "is_broken",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, phases: Phases) -> None:
@@ -77,6 +77,8 @@ class FilterRun:
         self._phases = phases
         self._origin: Origin | None = None
         self._task: asyncio.Task[Any] | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        """Until when it is waited for."""
         self._held: list[bytes] = []
         """The body of the request so far, which is not credited to the client: its flow-control
         window bounds it."""
@@ -158,7 +160,7 @@ class FilterRun:
             step = self._running = steps[at]
             try:
                 result = step.on_request(request, exchange)
-            except Exception as error:
+            except BaseException as error:  # even SystemExit: it would end the worker
                 self._failed(step.name, error)
                 return
             if type(result) is Request:
@@ -175,7 +177,8 @@ class FilterRun:
         held, self._held = self._held, []
         if self._spill is not None and self._spill.size:
             # Before the stages of all filters: it holds what the client has sent.
-            self._request_stages.insert(0, BufferStage(self._spill, self._spill.size))
+            stage = BufferStage(self._spill, self._spill.size, self.guard)
+            self._request_stages.insert(0, stage)
             exchange.forward(self._origin, request, (), self._end, is_collected=True)
         else:
             exchange.forward(self._origin, request, held, self._end)
@@ -211,16 +214,18 @@ class FilterRun:
 
     def _take(self, reply: Reply) -> None:
         """A reply takes the place of the response so far."""
-        for stage in self._response_stages:
-            stage.close()
-        self._response_stages.clear()
+        self._close(self._response_stages)
         self._reply = reply
         response = reply.response
+        has_body = response_has_body(b"GET", response.status)
+        if not has_body:
+            reply.body = b""
         has_length = any(name == b"content-length" for name, _ in response.fields)
-        if not reply.body and (has_length or not response_has_body(b"GET", response.status)):
+        if not reply.body and has_length is has_body:
             return
         fields = [field for field in response.fields if field[0] != b"content-length"]
-        fields.append((b"content-length", b"%d" % len(reply.body)))
+        if has_body:
+            fields.append((b"content-length", b"%d" % len(reply.body)))
         reply.response = Response(response.status, fields, response.version)
 
     def _filter_response(self, start: int, response: Response) -> None:
@@ -231,7 +236,7 @@ class FilterRun:
             step = self._running = steps[at]
             try:
                 result = step.on_response(response, exchange)
-            except Exception as error:
+            except BaseException as error:
                 self._broken(step.name, error)
                 return
             if type(result) is Response:
@@ -275,9 +280,7 @@ class FilterRun:
         reply, stages = self._reply, self._response_stages
         method = exchange.request.method
         if not response_has_body(method, response.status):
-            for stage in stages:
-                stage.close()
-            stages.clear()
+            self._close(stages)
             if reply is not None:
                 reply.body = b""
         path: BodyPath | None = None
@@ -301,9 +304,17 @@ class FilterRun:
     def _wait(
         self, step: RouteFilter, awaitable: Awaitable[Any], go_on: Callable[[object], None]
     ) -> None:
-        task = asyncio.ensure_future(_within(awaitable, step.timeout))
+        task = asyncio.ensure_future(_result(awaitable))
         self._task = task
         task.add_done_callback(partial(self._waited, step, awaitable, go_on))
+        if step.timeout is not None:
+            loop = asyncio.get_running_loop()
+            self._deadline = loop.call_later(step.timeout, self._waited_too_long, step)
+
+    def _waited_too_long(self, step: RouteFilter) -> None:
+        # Even a task that goes on when it is cancelled is not waited for any longer.
+        self._stop_waiting()
+        self._step_failed(step, TimeoutError(f"took longer than {step.timeout:g} seconds"))
 
     def _waited(
         self,
@@ -318,28 +329,30 @@ class FilterRun:
             if not task.cancelled():
                 task.exception()  # nobody waits for it any more
             return
-        self._task = None
-        failed = self._failed if self.holds_request else self._broken
+        self._stop_waiting()
         if task.cancelled():
-            failed(step.name, RuntimeError("it has cancelled itself"))
+            self._step_failed(step, RuntimeError("it has cancelled itself"))
         elif (error := task.exception()) is not None:
-            if isinstance(error, _TookTooLong):
-                error = TimeoutError(f"took longer than {step.timeout:g} seconds")
-            failed(step.name, error)
+            self._step_failed(step, error)
         else:
             go_on(task.result())
+
+    def _step_failed(self, step: RouteFilter, error: BaseException) -> None:
+        """A phase that took time has failed."""
+        failed = self._failed if self.holds_request else self._broken
+        failed(step.name, error)
 
     def guard(self, call: Callable[..., None], *arguments: object) -> None:
         try:
             call(*arguments)
-        except Exception as error:
+        except BaseException as error:
             running = self._running.name if self._running is not None else ""
             self._failed(_owner(error) or running, error)
 
     def _failed(self, name: str, error: BaseException) -> None:
         if self._exchange.response_over:
             return
-        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        reason = describe(error)
         self._phases.note_failure(name, reason, error)
         self._exchange.filter_failed(f"{name}: {reason}")
 
@@ -351,7 +364,10 @@ class FilterRun:
     def _stop_waiting(self) -> None:
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
+            task.cancel()  # unless it is done
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
     def _drop_held(self) -> None:
         """Give credit for the held part of a request that is not forwarded."""
@@ -369,11 +385,18 @@ class FilterRun:
         for path in self._paths:
             path.disconnect()
         self._paths.clear()
-        for stage in (*self._request_stages, *self._response_stages):
-            stage.close()
-        self._request_stages.clear()
-        self._response_stages.clear()
+        self._close(self._request_stages)
+        self._close(self._response_stages)
         self._held_body = None
+
+    def _close(self, stages: list[BodyStage]) -> None:
+        """Close stages and forget them; one that fails keeps no other from being closed."""
+        for stage in stages:
+            try:
+                stage.close()
+            except BaseException as error:
+                self._phases.note_failure(stage.owner, describe(error), error)
+        stages.clear()
 
 
 def _is_short(response: Response) -> bool:
@@ -393,15 +416,9 @@ def _owner(error: BaseException) -> str:
     return name
 
 
-class _TookTooLong(Exception):
-    """A filter has not finished within its timeout."""
-
-
-async def _within(awaitable: Awaitable[Any], timeout: float | None) -> Any:
+async def _result(awaitable: Awaitable[Any]) -> Any:
     try:
-        async with asyncio.timeout(timeout) as deadline:
-            return await awaitable
-    except TimeoutError:
-        if deadline.expired():
-            raise _TookTooLong from None
-        raise
+        return await awaitable
+    except (KeyboardInterrupt, SystemExit) as error:
+        # A task would pass it on to the event loop, which would end the worker.
+        raise RuntimeError(f"raised {describe(error)}") from error

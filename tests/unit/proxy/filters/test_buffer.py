@@ -12,6 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quicedge.config.filterlimits import BUFFER_PIECE
+from quicedge.config.filters import Buffer as BufferSettings
+from quicedge.http.message import Request, Response
+from quicedge.proxy.body import BodyStage
+from quicedge.proxy.exchange import Exchange
+from quicedge.proxy.filters import RouteFilter
+from quicedge.proxy.filters.buffer import Buffer
 from quicedge.proxy.spill import Spill, SpillPools
 from quicedge.shares import Client, Pool
 from quicedge.telemetry.outcomes import Outcome
@@ -250,3 +256,50 @@ def test_a_spill_is_a_queue_of_bytes(steps: list[bytes | int], memory: int) -> N
     assert spill.read(100) == b""
     spill.close()
     assert (pools.memory.held, pools.disk.held) == (0, 0)
+
+
+class Breaking(BodyStage):
+    def write(self, data: bytes) -> None:
+        raise RuntimeError("boom")
+
+
+class Transforming(RouteFilter):
+    """Lets both bodies pass a stage that fails."""
+
+    def on_request(self, request: Request, exchange: Exchange) -> Request:
+        exchange.transform_request(Breaking())
+        return request
+
+    def on_response(self, response: Response, exchange: Exchange) -> Response:
+        exchange.transform_response(Breaking())
+        return response
+
+
+async def test_a_stage_that_fails_behind_a_buffered_request_ends_its_exchange() -> None:
+    here = World("[[routes]]\nupstream = 'app'\nfilters = [{ buffer = { request = true } }]",
+                 Transforming())  # fmt: skip
+    client = here.send(method=b"POST", ended=False, length=4)
+    await turns()
+    assert client.exchange is not None
+    client.exchange.request_data(b"body")
+    client.exchange.request_end()
+    await turns()
+    assert client.status == 500
+    assert client.exchange.outcome is Outcome.FILTER_FAILED
+    assert client.exchange.reason == "routes[0].filters[0] (test): RuntimeError: boom"
+    assert here.origin.aborted
+
+
+async def test_a_stage_that_fails_behind_a_buffered_response_ends_its_exchange() -> None:
+    buffer = Buffer(BufferSettings(response=True), SpillPools.of_worker())
+    here = World("", Transforming(), buffer)
+    client = here.send()
+    assert client.exchange is not None
+    here.origin.handler.response(Response(200, [], b"1.1"))
+    client.exchange.pause_response()
+    here.origin.handler.data(b"body")
+    assert not client.was_reset, "it is in the buffer"
+    client.exchange.resume_response()
+    await turns()
+    assert client.was_reset
+    assert client.exchange.outcome is Outcome.FILTER_FAILED

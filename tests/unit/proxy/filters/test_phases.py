@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
+from structlog.testing import capture_logs
 
 from quicedge.http.message import Field, Request, Response
 from quicedge.proxy.body import BodyStage
@@ -227,12 +229,48 @@ async def test_a_filter_that_takes_too_long_fails_its_exchange() -> None:
     assert "routes[0].filters[0] (test): TimeoutError: took longer than 0.01 s" in record.reason
 
 
+async def test_a_filter_that_goes_on_when_it_is_cancelled_keeps_nobody_waiting() -> None:
+    released = asyncio.Event()
+
+    async def stubborn() -> None:
+        while not released.is_set():
+            try:
+                await released.wait()
+            except asyncio.CancelledError:
+                continue
+
+    slow = Requests(lambda *_: stubborn())
+    slow.timeout = 0.01
+    client = World("", slow).send()
+    try:
+        async with asyncio.timeout(10):
+            while not client.ended:
+                await asyncio.sleep(0.005)
+    finally:
+        released.set()
+    assert client.status == 500
+
+
 def fails(*_: object) -> Response:
     raise KeyError("boom")
 
 
 async def raises(*_: object) -> Response:
     raise KeyError("boom")
+
+
+def exits(*_: object) -> Response:
+    sys.exit("boom")
+
+
+async def exits_later(*_: object) -> Response:
+    await asyncio.sleep(0)
+    sys.exit("boom")
+
+
+async def cancels_itself(*_: object) -> Response:
+    await asyncio.sleep(0)
+    raise asyncio.CancelledError
 
 
 FAILURES: dict[str, RouteFilter] = {
@@ -243,6 +281,12 @@ FAILURES: dict[str, RouteFilter] = {
     "no request": Requests(lambda *_: None),
     "no response": Responses(lambda *_: None),
     "not a request": Requests(lambda *_: Response(200)),
+    "an exit in a request": Requests(exits),
+    "an exit in a request, later": Requests(exits_later),
+    "an exit in a response": Responses(exits),
+    "an exit in a response, later": Responses(exits_later),
+    "a cancelled request": Requests(cancels_itself),
+    "a cancelled response": Responses(cancels_itself),
 }
 
 
@@ -410,6 +454,33 @@ async def test_a_failing_stage_breaks_off_the_response_it_is_in() -> None:
     assert client.exchange is not None
     assert client.exchange.outcome is Outcome.FILTER_FAILED
     assert client.exchange.reason == "routes[0].filters[0] (test): RuntimeError: boom"
+
+
+class FailingToClose(BodyStage):
+    def close(self) -> None:
+        sys.exit("boom")
+
+
+async def test_a_stage_that_cannot_be_closed_costs_nothing_but_a_line_in_the_log() -> None:
+    closed: list[str] = []
+
+    class Closing(BodyStage):
+        def close(self) -> None:
+            closed.append("the other")
+
+    def phase(response: Response, exchange: Exchange) -> Response:
+        exchange.transform_response(FailingToClose())
+        exchange.transform_response(Closing())
+        return response
+
+    world = World("", Responses(phase))
+    client = world.send()
+    with capture_logs() as logs:
+        world.origin.respond(200, {}, b"body")
+    assert (client.status, client.body, client.ended) == (200, b"body", True)
+    assert closed == ["the other"]
+    (line,) = [line for line in logs if line["event"] == "filter failed"]
+    assert (line["filter"], line["reason"]) == ("routes[0].filters[0] (test)", "SystemExit: boom")
 
 
 async def test_a_reply_passes_the_stages_of_response_filters() -> None:
