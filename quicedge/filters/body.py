@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 
+def content(value: object) -> bytes:
+    """What a filter gives as content; raises TypeError unless it is bytes."""
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise TypeError(f"content must be bytes, not {type(value).__name__}")
+    return bytes(value)
+
+
 class BodyTransform:
     """Changes content on its way; this one passes it on. Objects serve one message.
 

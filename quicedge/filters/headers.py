@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from typing import Any
 
 from quicedge.http.grammar import FIELD_NAME, FIELD_VALUE
 from quicedge.http.message import Fields
@@ -25,11 +26,13 @@ class Headers(MutableMapping[str, str]):
     those in `FRAMING`.
     """
 
-    __slots__ = ("_fields", "is_changed")
+    __slots__ = ("_fields", "is_changed", "written")
 
     def __init__(self, fields: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
         self._fields: Fields = []
         self.is_changed = False
+        self.written: set[bytes] = set()
+        """Names whose lines were replaced or removed, as far as there were any."""
         items = fields.items() if isinstance(fields, Mapping) else fields
         for name, value in items:
             self.add(name, value)
@@ -80,6 +83,12 @@ class Headers(MutableMapping[str, str]):
         wanted = name.lower().encode()
         return [value.decode("latin-1") for other, value in self._fields if other == wanted]
 
+    def pop(self, name: str, *default: Any) -> Any:
+        """Remove a field and return its value, or the default if there is none."""
+        # Origins may take another field for it, whether or not it is there itself.
+        self.written.add(name.lower().encode("ascii", "replace"))
+        return super().pop(name, *default)
+
     def add(self, name: str, value: str) -> None:
         """Add a line, beside others of the same name."""
         line = _line(name, value)
@@ -92,6 +101,7 @@ class Headers(MutableMapping[str, str]):
 
     def _remove(self, name: bytes) -> bool:
         self._own()
+        self.written.add(name)
         before = len(self._fields)
         self._fields[:] = [line for line in self._fields if line[0] != name]
         return len(self._fields) < before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from quicedge.filters.body import content
 from quicedge.filters.headers import Headers
 from quicedge.http.cookies import cookies
 from quicedge.http.grammar import AUTHORITY, PATH, TOKEN
@@ -16,11 +17,12 @@ _HeadersLike = Mapping[str, str] | Iterable[tuple[str, str]]
 
 class Request:
     """The head of a request; `target` and `authority` can be set, `headers` changed in place.
+    Method and scheme are as the client sent them.
 
     Route and limits have been chosen by what the client sent: a new target leads to no other route.
     """
 
-    __slots__ = ("_authority", "_target", "headers", "is_changed", "method", "scheme")
+    __slots__ = ("_authority", "_method", "_scheme", "_target", "headers", "is_changed")
 
     def __init__(
         self,
@@ -33,8 +35,8 @@ class Request:
     ) -> None:
         if not TOKEN.fullmatch(method.encode()):
             raise ValueError(f"{method!r} is not a method")
-        self.method = method
-        self.scheme = scheme
+        self._method = method
+        self._scheme = scheme
         self.headers = Headers(headers)
         self.target = target
         self.authority = authority
@@ -44,13 +46,23 @@ class Request:
     def of(cls, request: EdgeRequest) -> Request:
         """A request of the edge."""
         head = cls.__new__(cls)
-        head.method = request.method.decode("ascii")
-        head.scheme = request.scheme.decode("ascii")
+        head._method = request.method.decode("ascii")
+        head._scheme = request.scheme.decode("ascii")
         head._authority = request.authority.decode("ascii")
         head._target = request.path.decode("ascii")
         head.headers = Headers.of(request.fields)
         head.is_changed = False
         return head
+
+    @property
+    def method(self) -> str:
+        """`GET`, `POST`, ...: by it the edge has judged the request, so it cannot be changed."""
+        return self._method
+
+    @property
+    def scheme(self) -> str:
+        """`https`."""
+        return self._scheme
 
     @property
     def target(self) -> str:
@@ -148,7 +160,7 @@ class Response:
 
     @body.setter
     def body(self, value: bytes | str) -> None:
-        self._body = value.encode() if isinstance(value, str) else bytes(value)
+        self._body = value.encode() if isinstance(value, str) else content(value)
 
     def __repr__(self) -> str:
         return f"Response({self.status})"

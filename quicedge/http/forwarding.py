@@ -8,7 +8,7 @@ only by punctuation are therefore dropped as well.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from quicedge.http.message import Field, Fields
@@ -54,6 +54,47 @@ _HYPHENATE = bytes.maketrans(_MARKS, b"-" * len(_MARKS))
 def hyphenated(name: bytes) -> bytes:
     """A canonical form that is equal for field names that CGI does not distinguish."""
     return name.translate(_HYPHENATE)
+
+
+class Written:
+    """Names of request fields that a filter sets or removes.
+
+    Where origins do not distinguish them (`tell_underscores`), names that differ only by
+    punctuation are meant too: beside `x-user`, a client's `x_user` would reach a WSGI application
+    under the same name.
+    """
+
+    __slots__ = ("_alike", "_names", "_prefixes")
+
+    def __init__(
+        self,
+        names: Iterable[bytes],
+        prefixes: Iterable[bytes] = (),
+        *,
+        tell_underscores: bool = False,
+    ) -> None:
+        self._names = frozenset(names)
+        self._prefixes = tuple(prefixes)
+        self._alike: frozenset[bytes] | None = None
+        if not tell_underscores:
+            self._alike = frozenset(map(hyphenated, self._names))
+            self._prefixes += tuple(map(hyphenated, self._prefixes))
+
+    def __bool__(self) -> bool:
+        return bool(self._names or self._prefixes)
+
+    def __contains__(self, name: bytes) -> bool:
+        """Whether a field of this name is, or may be taken for, one of them."""
+        if name in self._names or name.startswith(self._prefixes):
+            return True
+        if self._alike is None or name in ORDINARY:
+            return False
+        alike = hyphenated(name)
+        return alike in self._alike or alike.startswith(self._prefixes)
+
+    def dropped_from(self, fields: Sequence[Field]) -> Fields:
+        """The fields without those of these names."""
+        return [line for line in fields if line[0] not in self]
 
 
 _NOT_IN_TRAILERS = frozenset((b"cookie", b"via"))

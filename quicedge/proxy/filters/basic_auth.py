@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Iterator, Mapping
 from quicedge.config import filters as config
 from quicedge.config.limits import RETRY_AFTER
 from quicedge.config.unusable import UnusableError
+from quicedge.http.forwarding import Written
 from quicedge.http.message import Request
 from quicedge.proxy.exchange import Exchange
 from quicedge.proxy.filters.passwords import Passwords, TooManyWaiting, read_htpasswd
@@ -35,12 +36,20 @@ def credentials(request: Request) -> tuple[bytes, bytes] | None:
 class BasicAuth(RouteFilter):
     """Lets requests with a user's password pass; the origin gets the name, not the password."""
 
-    def __init__(self, settings: config.BasicAuth, users: Mapping[bytes, bytes]) -> None:
+    def __init__(
+        self,
+        settings: config.BasicAuth,
+        users: Mapping[bytes, bytes],
+        *,
+        tell_underscores: bool = False,
+    ) -> None:
         self._passwords = Passwords(users)
         realm = settings.realm.replace("\\", "\\\\").replace('"', '\\"')
         self._challenge = b'Basic realm="%b", charset="UTF-8"' % realm.encode()
         self._forwards = settings.forward_credentials
         self._user_header = settings.user_header.lower().encode() if settings.user_header else None
+        names = [] if self._user_header is None else [self._user_header]
+        self._written = Written(names, tell_underscores=tell_underscores)
 
     def on_request(
         self, request: Request, exchange: Exchange
@@ -74,7 +83,7 @@ class BasicAuth(RouteFilter):
             fields = [line for line in fields if line[0] != b"authorization"]
         name = self._user_header
         if name is not None:
-            fields = [line for line in fields if line[0] != name]
+            fields = self._written.dropped_from(fields)
             if user.isascii() and user.decode().isprintable():
                 fields.append((name, user.strip()))
         return request.with_fields(fields)
@@ -88,4 +97,4 @@ def build(given: config.BasicAuth, where: str, resources: Resources) -> Iterator
             users |= read_htpasswd(given.htpasswd)
         except (OSError, ValueError) as error:
             raise UnusableError(f"{where}.htpasswd", reason_of(given.htpasswd, error)) from None
-    yield BasicAuth(given, users)
+    yield BasicAuth(given, users, tell_underscores=resources.tell_underscores)

@@ -36,7 +36,7 @@ def build_route_filters(
     """
     if not config.filters and not any(route.filters for route in config.routes):
         return {}
-    resources = Resources(upstreams)
+    resources = Resources(upstreams, config.forwarding.underscores)
     build = _tolerant if tolerant else _build
     built: RouteFilters = {}
     try:

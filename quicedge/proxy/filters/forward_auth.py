@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 from quicedge.config import filters as config
 from quicedge.config.filterlimits import AUTH_ANSWER_MAX_SIZE
+from quicedge.http.errors import OriginFailure
+from quicedge.http.forwarding import Written
 from quicedge.http.message import Request, Response
 from quicedge.http.semantics import response_fields
 from quicedge.proxy.exchange import Exchange, Origin
@@ -30,20 +33,29 @@ class ForwardAuth(RouteFilter):
     client. If there is no answer, the request is refused.
     """
 
-    def __init__(self, settings: config.ForwardAuth, origin: Origin) -> None:
+    timeout = None  # its own
+
+    def __init__(
+        self, settings: config.ForwardAuth, origin: Origin, *, tell_underscores: bool = False
+    ) -> None:
         self._origin = origin
         self._path = Template(settings.path, for_url=True)
         self._sent = None
         if settings.request_headers is not None:
             self._sent = frozenset(name.lower().encode() for name in settings.request_headers)
         self._copied = frozenset(name.lower().encode() for name in settings.copy_headers)
-        self.timeout = settings.timeout
+        self._written = Written(self._copied, tell_underscores=tell_underscores)
+        self._timeout = settings.timeout
 
     async def on_request(self, request: Request, exchange: Exchange) -> RequestResult:
+        question = self._question(request, exchange)
         try:
-            answer = await fetch(
-                self._origin, self._question(request, exchange), exchange, AUTH_ANSWER_MAX_SIZE
-            )
+            async with asyncio.timeout(self._timeout):
+                answer = await fetch(self._origin, question, exchange, AUTH_ANSWER_MAX_SIZE)
+        except TimeoutError:
+            kind = OriginFailure.FIRST_BYTE_TIMEOUT
+            reason = f"{self.name}: no answer within {self._timeout:g} seconds"
+            return text_reply(kind.status, outcome=Outcome.of_origin(kind), reason=reason)
         except (UpstreamError, ResponseTooLarge) as error:
             outcome = Outcome.DENIED
             status = 502
@@ -74,10 +86,11 @@ class ForwardAuth(RouteFilter):
         copied = self._copied
         if not copied:
             return request
-        fields = [line for line in request.fields if line[0] not in copied]
+        fields = self._written.dropped_from(request.fields)
         fields += [line for line in answer.fields if line[0] in copied]
         return request.with_fields(fields)
 
 
 def build(given: config.ForwardAuth, where: str, resources: Resources) -> Iterator[RouteFilter]:
-    yield ForwardAuth(given, resources.upstreams[given.upstream])
+    origin = resources.upstreams[given.upstream]
+    yield ForwardAuth(given, origin, tell_underscores=resources.tell_underscores)

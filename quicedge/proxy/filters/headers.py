@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from quicedge.config import filters as config
 from quicedge.config.filterlimits import TEMPLATE_MAX_VALUE
+from quicedge.http.forwarding import Written
 from quicedge.http.grammar import AUTHORITY
 from quicedge.http.message import Fields, Request, Response
 from quicedge.proxy.exchange import Exchange
@@ -19,29 +20,23 @@ from quicedge.telemetry.outcomes import Outcome
 class Rules:
     """Changes of the fields of one message. Fields whose value turns out empty are not sent."""
 
-    __slots__ = ("_add", "_default", "_drop", "_drop_prefixes", "_set", "_written")
+    __slots__ = ("_add", "_default", "_dropped", "_set", "_written")
 
-    def __init__(self, rules: config.FieldRules) -> None:
+    def __init__(self, rules: config.FieldRules, *, tell_underscores: bool = True) -> None:
         self._set = _templates(rules.set)
         self._default = _templates(rules.default)
         self._add = _templates(rules.add)
         removed = [name.lower().encode() for name in rules.remove]
-        self._drop = frozenset(name for name in removed if not name.endswith(b"*"))
-        self._drop |= {name for name, _ in self._set}
-        self._drop_prefixes = tuple(name[:-1] for name in removed if name.endswith(b"*"))
+        names = [name for name in removed if not name.endswith(b"*")]
+        names += [name for name, _ in self._set]
+        prefixes = [name[:-1] for name in removed if name.endswith(b"*")]
+        self._dropped = Written(names, prefixes, tell_underscores=tell_underscores)
         self._written = [*self._set, *self._add]
 
     def apply(self, fields: Fields, exchange: Exchange) -> Fields:
         """The fields as the rules make them."""
-        drop, prefixes = self._drop, self._drop_prefixes
-        if prefixes:
-            kept = [
-                line for line in fields if line[0] not in drop and not line[0].startswith(prefixes)
-            ]
-        elif drop:
-            kept = [line for line in fields if line[0] not in drop]
-        else:
-            kept = list(fields)
+        dropped = self._dropped
+        kept = dropped.dropped_from(fields) if dropped else list(fields)
         written = self._written
         if self._default:
             present = {name for name, _ in kept}
@@ -64,13 +59,14 @@ def _templates(rules: Mapping[str, str]) -> list[tuple[bytes, Template]]:
 class RequestHeaders(RouteFilter):
     """Changes the fields of requests; Host is the authority that the origin is asked for."""
 
-    def __init__(self, rules: config.FieldRules) -> None:
+    def __init__(self, rules: config.FieldRules, *, tell_underscores: bool = False) -> None:
         hosts = [value for name, value in rules.set.items() if name.lower() == "host"]
         self._host = Template(hosts[0]) if hosts else None
         others = {name: value for name, value in rules.set.items() if name.lower() != "host"}
-        self._rules = Rules(config.FieldRules(
+        rules = config.FieldRules(
             remove=rules.remove, set=others, default=rules.default, add=rules.add
-        ))  # fmt: skip
+        )
+        self._rules = Rules(rules, tell_underscores=tell_underscores)
 
     def on_request(self, request: Request, exchange: Exchange) -> RequestResult:
         changed = request.with_fields(self._rules.apply(request.fields, exchange))
@@ -95,6 +91,6 @@ class ResponseHeaders(RouteFilter):
 
 def build(given: config.Headers, where: str, resources: Resources) -> Iterator[RouteFilter]:
     if given.request is not None:
-        yield RequestHeaders(given.request)
+        yield RequestHeaders(given.request, tell_underscores=resources.tell_underscores)
     if given.response is not None:
         yield ResponseHeaders(given.response)

@@ -10,10 +10,13 @@ from typing import Any, TypeAlias, TypeVar
 import structlog
 
 from quicedge.config.filterlimits import BLOCKING_LOGGED_PER_SECOND, FILTER_BLOCKING
-from quicedge.filters import BodyTransform, Filter, Request, Response
-from quicedge.http.message import Field
+from quicedge.filters import BodyTransform, Filter, Headers, Request, Response
+from quicedge.filters.body import content
+from quicedge.http.forwarding import Written
+from quicedge.http.message import Field, Fields
 from quicedge.http.message import Request as EdgeRequest
 from quicedge.http.message import Response as EdgeResponse
+from quicedge.http.semantics import response_has_body
 from quicedge.proxy.accounting import route_label
 from quicedge.proxy.body import BodyStage
 from quicedge.proxy.exchange import Exchange
@@ -97,14 +100,14 @@ class TransformStage(BodyStage):
         self._transform = transform
 
     def write(self, data: bytes) -> None:
-        changed = self._transform.write(data)
+        changed = content(self._transform.write(data))
         if changed:
-            self.sink.write(bytes(changed))
+            self.sink.write(changed)
 
     def end(self, trailers: Sequence[Field]) -> None:
-        rest = self._transform.end()
+        rest = content(self._transform.end())
         if rest:
-            self.sink.write(bytes(rest))
+            self.sink.write(rest)
         self.sink.end(trailers)
 
     def close(self) -> None:
@@ -115,7 +118,13 @@ class PythonFilter(RouteFilter):
     """One object of a filter class."""
 
     def __init__(
-        self, reference: str, target: Filter, timeout: float | None, clock: Clock = monotonic
+        self,
+        reference: str,
+        target: Filter,
+        timeout: float | None,
+        clock: Clock = monotonic,
+        *,
+        tell_underscores: bool = False,
     ) -> None:
         self.reference = reference
         """`module:Class`, the name of its metrics."""
@@ -123,6 +132,7 @@ class PythonFilter(RouteFilter):
         self.metrics = FilterMetrics()
         """Replaced by the worker's once it is adopted, so that counts survive reloads."""
         self._filter = target
+        self._tell_underscores = tell_underscores
         self._clock = clock
         self._contexts: dict[Exchange, FilterContext] = {}
         self._retired = False
@@ -136,7 +146,7 @@ class PythonFilter(RouteFilter):
         head = Request.of(request)
         return self._settled(
             self._call(self._filter.on_request, head, context),
-            lambda result: _request(result, head, request, context),
+            lambda result: self._request(result, head, request, context),
         )
 
     def on_response(
@@ -148,6 +158,42 @@ class PythonFilter(RouteFilter):
             self._call(self._filter.on_response, head, context),
             lambda result: _response(result, head, response, context),
         )
+
+    def _request(
+        self, result: object, head: Request, request: EdgeRequest, context: FilterContext
+    ) -> RequestResult:
+        """What the edge makes of the result of `on_request`."""
+        if isinstance(result, Response):
+            return _reply(result)
+        if isinstance(result, Request):
+            changed = result is not head
+            if result.method != head.method:
+                raise ValueError(f"on_request made a {result.method} of a {head.method}")
+            head = result
+        elif result is None:
+            changed = False
+        else:
+            raise TypeError(f"on_request returned {type(result).__name__}")
+        headers = head.headers
+        changed = changed or head.is_changed or headers.is_changed or bool(headers.written)
+        if not (changed or context.changes_request):
+            return request
+        return EdgeRequest(
+            request.method,
+            request.scheme,
+            head.authority.encode("ascii"),
+            head.target.encode("ascii"),
+            self._without_lookalikes(headers) if headers.written else headers.to_fields(),
+            None if context.changes_request else request.content_length,
+            request.ended,
+            request.protocol,
+        )
+
+    def _without_lookalikes(self, headers: Headers) -> Fields:
+        """Without what origins may take for fields that the filter has set or removed."""
+        written = headers.written
+        alike = Written(written, tell_underscores=self._tell_underscores)
+        return [line for line in headers.to_fields() if line[0] in written or line[0] not in alike]
 
     def _settled(self, result: Any, finish: Callable[[object], T]) -> T | Awaitable[T]:
         """What `finish` makes of the result of a phase, now or once it is there."""
@@ -177,7 +223,7 @@ class PythonFilter(RouteFilter):
             self._closed = True
             try:
                 self._filter.close()
-            except Exception:
+            except BaseException:  # even SystemExit: it would end the worker
                 log.exception("filter failed to close", filter=self.name)
 
     def _context(self, exchange: Exchange) -> FilterContext:
@@ -194,7 +240,7 @@ class PythonFilter(RouteFilter):
         started = perf_counter()
         try:
             return method(*arguments)
-        except Exception:
+        except BaseException:
             metrics.failures += 1
             raise
         finally:
@@ -246,33 +292,6 @@ class _Timed:
                 thrown = error
 
 
-def _request(
-    result: object, head: Request, request: EdgeRequest, context: FilterContext
-) -> RequestResult:
-    """What the edge makes of the result of `on_request`."""
-    if isinstance(result, Response):
-        return _reply(result)
-    if isinstance(result, Request):
-        changed = result is not head
-        head = result
-    elif result is None:
-        changed = False
-    else:
-        raise TypeError(f"on_request returned {type(result).__name__}")
-    if not (changed or head.is_changed or head.headers.is_changed or context.changes_request):
-        return request
-    return EdgeRequest(
-        request.method,
-        request.scheme,
-        head.authority.encode("ascii"),
-        head.target.encode("ascii"),
-        head.headers.to_fields(),
-        None if context.changes_request else request.content_length,
-        request.ended,
-        request.protocol,
-    )
-
-
 def _response(
     result: object, head: Response, response: EdgeResponse, context: FilterContext
 ) -> ResponseResult:
@@ -284,6 +303,8 @@ def _response(
     if head.body is not None:
         return _reply(head)
     changed = head.is_changed or head.headers.is_changed
+    if not response_has_body(b"GET", head.status) and response_has_body(b"GET", response.status):
+        return _reply(head)  # the content of the origin's has no place any more
     if not changed and not context.changes_response:
         return response
     fields = head.headers.to_fields()

@@ -52,7 +52,12 @@ def build_filter(settings: Python, where: str) -> Filter:
 
 def build(given: Python, where: str, resources: Resources) -> Iterator[RouteFilter]:
     """The filter of an entry; raises UnusableError."""
-    yield PythonFilter(given.filter, build_filter(given, where), given.timeout)
+    yield PythonFilter(
+        given.filter,
+        build_filter(given, where),
+        given.timeout,
+        tell_underscores=resources.tell_underscores,
+    )
 
 
 def _entry_point(name: str) -> Any:

@@ -17,6 +17,8 @@ class Resources:
     """The upstreams of a configuration, and what all filters of a kind draw from."""
 
     upstreams: Mapping[str, Origin]
+    tell_underscores: bool = False
+    """Origins distinguish `_` from `-` in field names (`forwarding.underscores`)."""
     compressing: Pool = field(default_factory=lambda: Pool(COMPRESSING_STREAMS))
     """Responses that are compressed at once."""
     spilling: SpillPools = field(default_factory=SpillPools.of_worker)

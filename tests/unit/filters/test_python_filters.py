@@ -167,12 +167,51 @@ async def fail_later(*arguments: Any) -> None:
         Acting(lambda request, context: 5),
         Acting(on_response=lambda response, context: "text"),
         Acting(lambda request, context: request.headers.add("a b", "1")),
+        Acting(lambda request, context: setattr(request, "method", "POST")),
+        Acting(lambda request, context: Request("POST", "/")),
+        Acting(lambda request, context: Response(200, {}, 10)),  # type: ignore[arg-type]
+        Acting(on_response=lambda response, context: setattr(response, "body", 10)),
     ],
 )
 async def test_an_exception_costs_one_exchange(broken: Filter) -> None:
     result = await exchange(broken)
     assert (result.response.status, result.outcome) == (500, "filter_failed")
     assert result.reason.startswith("filters[0] (python): ")
+
+
+@pytest.mark.parametrize("given", [10, "text", [1, 2], None])
+async def test_a_transform_that_gives_no_bytes_breaks_off_the_content(given: Any) -> None:
+    class Wrong(BodyTransform):
+        def write(self, data: bytes) -> bytes:
+            return given  # type: ignore[no-any-return]
+
+    result = await exchange(
+        Acting(on_response=lambda r, context: context.transform_response(Wrong()))
+    )
+    assert (result.response.body, result.outcome) == (b"", "filter_failed")
+    assert "content must be bytes" in result.reason
+
+
+@pytest.mark.parametrize("status", [204, 304])
+async def test_a_response_that_becomes_one_without_content_has_none(status: int) -> None:
+    answering = Acting(lambda request, context: Response(status, {}, "content"))
+    changing = Acting(on_response=lambda response, context: setattr(response, "status", status))
+    for item in (answering, changing):
+        result = await exchange(item)
+        assert (result.response.status, result.response.body) == (status, b"")
+        assert "content-length" not in result.response.headers
+
+
+async def test_what_a_filter_sets_takes_the_place_of_what_origins_take_for_it() -> None:
+    def name_user(request: Request, context: Context) -> None:
+        request.headers["x-user"] = "ann"
+        request.headers.pop("x-token", None)
+
+    head = Request(headers={"x_user": "root", "X-User": "root", "x.token": "1", "x_other": "2"})
+    result = await exchange(Acting(name_user), head)
+    assert result.forwarded is not None
+    lines = result.forwarded.headers.lines()
+    assert sorted(lines) == [("x-user", "ann"), ("x_other", "2")]
 
 
 async def test_an_exception_at_the_end_changes_nothing() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quicedge.http.forwarding import Reserved
+from quicedge.http.forwarding import Reserved, Written
 from quicedge.http.message import Request
 from quicedge.http.semantics import EdgeContext, request_to_origin
 
@@ -55,3 +55,14 @@ def test_other_fields_pass(name: bytes) -> None:
 def test_trailers_bring_no_fields_of_a_head() -> None:
     trailers = [(b"cookie", b"a=1"), (b"via", b"1.1 x"), (b"x-checksum", b"1")]
     assert TABLE.pass_trailers(trailers) == [(b"x-checksum", b"1")]
+
+
+def test_what_a_filter_writes_is_dropped_with_what_cgi_takes_for_it() -> None:
+    names = (b"x-user", b"x_user", b"X.user".lower(), b"x-users", b"x-in-a", b"x_in_b", b"accept")
+    fields = [(name, b"1") for name in names]
+    written = Written([b"x-user"], [b"x-in-"])
+    assert [name for name, _ in written.dropped_from(fields)] == [b"x-users", b"accept"]
+    told = Written([b"x-user"], [b"x-in-"], tell_underscores=True)
+    left = [name for name, _ in told.dropped_from(fields)]
+    assert left == [b"x_user", b"x.user", b"x-users", b"x_in_b", b"accept"]
+    assert Written([]).dropped_from(fields) == fields

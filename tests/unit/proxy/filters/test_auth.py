@@ -50,8 +50,10 @@ async def answered(here: World, *fields: tuple[bytes, bytes], **options: Any) ->
 
 async def test_the_right_password_passes_and_stays_at_the_edge() -> None:
     here = world(", user_header = 'X-User'")
-    client = await answered(here, basic("ann", "secret"), (b"x-user", b"root"))
+    own = [(b"x-user", b"root"), (b"x_user", b"root")]
+    client = await answered(here, basic("ann", "secret"), *own)
     assert client.status == 0
+    assert here.asked(b"x_user") is None, "what WSGI takes for it"
     assert here.asked(b"authorization") is None
     assert here.asked(b"x-user") == b"ann"
     assert (await answered(here, basic("jürgen", "pässword: with colon"))).status == 0
@@ -195,11 +197,25 @@ async def test_a_request_passes_with_what_the_service_says() -> None:
 
 async def test_without_an_answer_for_it_a_clients_own_word_is_dropped() -> None:
     here = World(FORWARD % "copy_headers = ['X-User'],")
-    here.send(b"/", (b"x-user", b"root"))
+    here.send(b"/", (b"x-user", b"root"), (b"x_user", b"root"))
     await turns()
     here.origin.respond(204)
     await turns()
     assert here.asked(b"x-user") is None
+    assert here.asked(b"x_user") is None, "what WSGI takes for it"
+
+
+async def test_a_service_that_does_not_answer_in_time_is_504() -> None:
+    here = World(FORWARD % "timeout = '10ms',")
+    client = here.send()
+    async with asyncio.timeout(10):
+        while not client.status:
+            await asyncio.sleep(0.005)
+    assert client.status == 504
+    assert here.origin.aborted
+    assert client.exchange is not None
+    assert client.exchange.outcome is Outcome.ORIGIN_FIRST_BYTE_TIMEOUT
+    assert len(here.origin.requests) == 1
 
 
 async def test_only_chosen_fields_are_sent_to_the_service() -> None:

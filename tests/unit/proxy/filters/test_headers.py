@@ -136,3 +136,16 @@ headers.response.set = {{ x-c = "{{header.x-any}}" }}
             assert found
     framing = {b"content-length", b"transfer-encoding", b"connection", b"upgrade"}
     assert not framing & {name for name, _ in world.request.fields}
+
+
+async def test_a_client_writes_no_field_that_wsgi_takes_for_one_of_a_rule() -> None:
+    rules = "request = { set = { x-tenant = 'a' }, remove = ['x-token', 'x-in-*'] }"
+    given = [(b"x_tenant", b"b"), (b"x-tenant", b"b"), (b"x_token", b"1"), (b"x_in_a", b"1")]
+    route = f"[[routes]]\nupstream = 'app'\nfilters = [{{ headers = {{ {rules} }} }}]\n"
+    here = World(route)
+    here.send(b"/", *given)
+    assert here.asked(b"x-tenant") == b"a"
+    assert not {b"x_tenant", b"x_token", b"x_in_a"} & {name for name, _ in here.request.fields}
+    here = World(f"{route}\n[forwarding]\nunderscores = true")
+    here.send(b"/", *given)
+    assert (here.asked(b"x-tenant"), here.asked(b"x_tenant")) == (b"a", b"b")
