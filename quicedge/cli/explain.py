@@ -97,13 +97,17 @@ def explain(config: Config, supposed: Supposed) -> tuple[list[str], bool]:
         lines.append(f"  routed as {path.decode('ascii', 'replace')}")
     asked = Asked(request, client, path)
     numbers = {id(route): index for index, route in enumerate(config.routes)}
-    for place in Router(config.routes).places(request.authority, request.path):
+    router = Router(config.routes)
+    for place in router.places(request.authority, request.path):
         for route, conditions in place.routes:
             label = f"  routes[{numbers[id(route)]}] at {place.host}{place.path}"
             unmet = next((item.text for item in conditions if not item.holds(asked)), None)
             if unmet is not None:
                 lines.append(f"{label}: no, not met: {unmet}")
                 continue
+            if router.is_evaded(route, request, client):
+                reason = "servers disagree about the slashes of the path"
+                return [*lines, f"{label}: answered 400: {reason}"], False
             met = "; ".join(item.text for item in conditions)
             lines.append(f"{label}: taken" + (f", as met: {met}" if met else ""))
             lines += _what_follows(config, route, supposed)

@@ -17,6 +17,7 @@ _DOTS = re.compile(
 )
 """Anything that some server treats as a dot segment."""
 _SEPARATOR = re.compile(rb"\\|%2f|%5c", re.IGNORECASE)
+_MERGED = re.compile(rb"/{2,}")
 _PARAMETERS = re.compile(rb"(?:;|%3b)[^/]*", re.IGNORECASE)
 
 
@@ -50,12 +51,21 @@ def is_ambiguous(target: bytes) -> bool:
     return _resolve(_as_lenient(path)) != _as_lenient(normal_path(path))
 
 
+def with_plain_slashes(target: bytes) -> bytes:
+    """The normal path of a target as servers see it that decode `%2F`, take a backslash for a
+    slash, and merge slashes."""
+    path = normal_path(target)
+    if b"//" in path or b"\\" in path or b"%" in path:
+        path = _MERGED.sub(b"/", _SEPARATOR.sub(b"/", path))
+    return path
+
+
 def _as_lenient(path: bytes) -> bytes:
     """A path as the most lenient server interprets it."""
     path = _ENCODED.sub(_decode_unreserved, path)
     path = _SEPARATOR.sub(b"/", path)
     path = _PARAMETERS.sub(b"", path)
-    return re.sub(rb"/{2,}", b"/", path)
+    return _MERGED.sub(b"/", path)
 
 
 def _decode_unreserved(match: re.Match[bytes]) -> bytes:

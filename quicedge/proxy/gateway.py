@@ -141,6 +141,9 @@ class Gateway:
             _answer(exchange, own)
         elif exchange.route is None:
             exchange.refuse(404, Outcome.NO_ROUTE)
+        elif self._router.is_evaded(exchange.route, request, client):
+            reason = "servers disagree about the slashes of the path"
+            exchange.refuse(400, Outcome.MALFORMED, reason=reason)
         elif not self.policy.refuses(exchange):
             name = exchange.route.upstream
             if name is None and (split := self._splits.get(id(exchange.route))) is not None:

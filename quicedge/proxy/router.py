@@ -18,7 +18,7 @@ from quicedge.config.limits import AUTHORITIES_REMEMBERED, MAX_AUTHORITY
 from quicedge.config.routes import hosts_of
 from quicedge.config.schema import Route
 from quicedge.http.message import Request
-from quicedge.http.target import normal_path
+from quicedge.http.target import normal_path, with_plain_slashes
 from quicedge.proxy.client import ClientInfo
 from quicedge.proxy.conditions import Asked, Condition, conditions_of
 
@@ -160,6 +160,21 @@ class Router:
                 return route
         return None
 
+    def is_evaded(self, route: Route, request: Request, client: ClientInfo) -> bool:
+        """Whether servers that decode or merge slashes take the request of a route for one that
+        belongs to another route, nearer than this one.
+
+        With a password for `/admin` alone, `//admin` and `/admin%2Fusers` would do without.
+        """
+        target = request.path
+        if not (b"//" in target or b"%2" in target or b"%5" in target or b"\\" in target):
+            return False
+        path = with_plain_slashes(target)
+        if path == normal_path(target):
+            return False
+        nearest = self.find(request.authority, path, request, client)
+        return nearest is not route and _covers(route, path, request, client)
+
     def places(self, authority: bytes, path: bytes) -> Iterator[Place]:
         """Where `find` looks, in this order."""
         path = b"/" if path == b"*" else normal_path(path)
@@ -193,6 +208,17 @@ def _table(routes: Sequence[Route]) -> _PathTable | _ConditionalTable:
     for route in routes:
         table.add(_prefix(route.path), route)
     return table
+
+
+def _covers(route: Route, path: bytes, request: Request, client: ClientInfo) -> bool:
+    """Whether a path belongs to a route if there is no nearer one."""
+    if route.path_exact is not None:
+        return path == _prefix(route.path_exact)
+    prefix = _prefix(route.path)
+    if path != prefix and not path.startswith(prefix.removesuffix(b"/") + b"/"):
+        return False
+    asked = Asked(request, client, path)
+    return all(condition.holds(asked) for condition in conditions_of(route))
 
 
 def _prefix(path: str) -> bytes:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from quicedge.config.limits import AUTHORITIES_REMEMBERED, MAX_AUTHORITY
 from quicedge.config.schema import Route
 from quicedge.proxy.router import Router, host_of
+from tests.support.filtered import World
 
 ROUTER = Router(
     [
@@ -156,3 +157,68 @@ def test_authorities_are_remembered_within_bounds() -> None:
 
     assert held(b"%d.example" % number for number in range(20 * AUTHORITIES_REMEMBERED)) < 1 << 20
     assert held(b"%d" % number + b"x" * MAX_AUTHORITY for number in range(5000)) < 1 << 16
+
+
+GUARDED = """
+[[routes]]
+upstream = "app"
+
+[[routes]]
+path = "/admin"
+filters = [{ respond = { status = 403 } }]
+
+[[routes]]
+path = "/img/"
+extensions = ["php"]
+filters = [{ respond = { status = 403 } }]
+
+[[routes]]
+path = "/api"
+upstream = "app"
+
+[[routes]]
+path = "/api"
+path_regex = "^/api/projects/[^/]+$"
+upstream = "app"
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        (b"/admin/users", 403),
+        (b"//admin", 400),
+        (b"///admin/users", 400),
+        (b"/admin%2fusers", 400),
+        (b"/admin%5Cusers", 400),
+        (b"/admin\\users", 400),
+        (b"/%2Fadmin", 400),
+        (b"/img//x.php", 403),
+        (b"/img%2Fx.php", 400),
+        (b"//img/x.php", 400),
+    ],
+)
+async def test_no_way_to_write_slashes_leads_past_a_route(path: bytes, status: int) -> None:
+    here = World(GUARDED)
+    assert here.send(path).status == status
+    assert not here.origin.requests
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/a//b",
+        b"/a%2Fb",
+        b"/https://example.com/a",
+        b"/?next=//admin",
+        b"/x?path=/admin%2Fusers",
+        b"/api//v1",
+        b"/api/projects/group%2Fproject",
+        b"/administration%2Fx",
+        b"/img//x.png",
+    ],
+)
+async def test_slashes_that_lead_to_the_same_route_are_passed_on_as_sent(path: bytes) -> None:
+    here = World(GUARDED)
+    here.send(path)
+    assert here.request.path == path
