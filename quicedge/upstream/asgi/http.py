@@ -38,6 +38,7 @@ class HttpStream(AppStream):
         """Response content that the application has declared and not sent."""
         self._has_trailers = False
         self._content_ended = False
+        self._is_complete = False
         self._trailers: Fields = []
         self._interim_left = UPSTREAM_INTERIM_BURST
         self._deadline = Deadline(self.upstream.loop, self._waited_too_long)
@@ -97,6 +98,8 @@ class HttpStream(AppStream):
 
     async def send(self, message: Message) -> None:
         kind = message["type"]
+        if self._is_complete:
+            raise RuntimeError(f"{kind!r} after the response is complete")
         await self.wait_for_client()
         if not self._status:
             if kind == "http.response.start":
@@ -140,7 +143,7 @@ class HttpStream(AppStream):
         self.handler.informational(Response(103, fields))
 
     def _send_content(self, message: Message) -> None:
-        data = bytes(message.get("body", b""))
+        data = content_of(message, "body")
         more = bool(message.get("more_body", False))
         if not response_has_body(self.request.method, self._status):
             data = b""  # as for HEAD, whatever the application sends
@@ -158,7 +161,7 @@ class HttpStream(AppStream):
             if data:
                 handler.data(data)
             return
-        self._content_ended = True
+        self._content_ended = self._is_complete = True
         self.finish()
         if data:
             handler.data(data)
@@ -168,6 +171,7 @@ class HttpStream(AppStream):
         lines = checked_fields(message.get("headers", ()))
         self._trailers += validate_trailers(lines, MessageLimits())
         if not message.get("more_trailers", False):
+            self._is_complete = True
             handler = self.finish()
             if handler is not None:
                 handler.end(self._trailers)
@@ -183,6 +187,14 @@ class HttpStream(AppStream):
     def crashed(self) -> None:
         kind = OriginFailure.RESET if self._status else OriginFailure.APPLICATION
         self.fail(kind, "the application raised an exception")
+
+
+def content_of(message: Message, key: str) -> bytes:
+    """Content in a message of an application; empty if it has none."""
+    data = message.get(key, b"")
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise TypeError(f"{key} must be bytes, not {type(data).__name__}")
+    return bytes(data)
 
 
 def checked_fields(headers: Iterable[Iterable[bytes]]) -> Fields:

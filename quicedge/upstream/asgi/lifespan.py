@@ -84,8 +84,15 @@ class Lifespan:
                     log.exception("lifespan of application failed", upstream=self._name)
                 return
             # "If an exception is raised when calling the application callable with a lifespan
-            # scope, the server must continue": it may know HTTP and WebSockets alone.
-            log.debug("application has no lifespan", upstream=self._name, reason=repr(error))
+            # scope, the server must continue": it may know HTTP and WebSockets alone. One that has
+            # asked for the message knows lifespans.
+            level = log.warning if self._told_to_start else log.debug
+            level("application has no lifespan", upstream=self._name, reason=repr(error))
+        except (KeyboardInterrupt, SystemExit) as error:
+            # A task would pass it on to the event loop, which would end the worker.
+            self._fail(f"raised {error!r}")
+            log.error("lifespan of application ended", upstream=self._name, reason=repr(error))
+            return
         if not self._started.done():
             self._started.set_result(None)
 

@@ -81,10 +81,11 @@ def websocket_scope(
     scope = _scope("websocket", request, peer, root_path, state, _WEBSOCKET_EXTENSIONS)
     scope["scheme"] = "wss" if request.scheme == b"https" else "ws"
     scope["subprotocols"] = [
-        item.strip().decode("latin-1")
+        offered
         for name, value in request.fields
         if name == b"sec-websocket-protocol"
-        for item in value.split(b",")
+        for item in value.decode("latin-1").split(",")
+        if (offered := item.strip())
     ]
     return scope
 

@@ -215,16 +215,25 @@ class AppStream(ABC):
             self.fail(error.kind, error.detail)
         except ClientDisconnected:
             self.returned()
-        except Exception:
-            # Without its client, an application may fail in ways of its own.
-            level = log.error if self.handler is not None else log.info
-            path = self.request.path.decode("latin-1")
-            level("application failed", upstream=upstream.name, path=path, exc_info=True)
-            self.crashed()
+        except asyncio.CancelledError:
+            if self.handler is None:
+                raise  # `fail` or `abort` has cancelled the call
+            self._failed()
+        except (Exception, KeyboardInterrupt, SystemExit):
+            # A task would pass the last two on to the event loop, which would end the worker.
+            self._failed()
         else:
             self.returned()
         finally:
             upstream.ended(self)
+
+    def _failed(self) -> None:
+        """The application has raised an exception."""
+        # Without its client, it may fail in ways of its own.
+        level = log.error if self.handler is not None else log.info
+        path = self.request.path.decode("latin-1")
+        level("application failed", upstream=self.upstream.name, path=path, exc_info=True)
+        self.crashed()
 
     async def _begin(self) -> None:
         """Wait for the application to start, and for a place; raises UpstreamError."""

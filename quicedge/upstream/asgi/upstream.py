@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import structlog
+
 from quicedge.config import limits
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.config.unusable import UnusableError
@@ -20,6 +22,8 @@ from quicedge.upstream.asgi.websocket import WebSocketStream
 from quicedge.upstream.base import OriginStream, ResponseHandler, UpstreamError
 from quicedge.upstream.places import Places
 from quicedge.upstream.unusable import FailedStream
+
+log = structlog.get_logger(__name__)
 
 
 class AsgiUpstream:
@@ -135,8 +139,12 @@ class AsgiUpstream:
         except TimeoutError:
             for stream in list(self.running):
                 stream.fail(OriginFailure.NO_SERVER, "shutting down")
-            async with asyncio.timeout(limits.APP_SHUTDOWN_TIMEOUT):
-                await self._idle.wait()
+            try:
+                async with asyncio.timeout(limits.APP_SHUTDOWN_TIMEOUT):
+                    await self._idle.wait()
+            except TimeoutError:
+                calls = len(self.running)
+                log.warning("calls of application do not end", upstream=self.name, calls=calls)
         self._end()
         assert self._ending is not None
         await self._ending

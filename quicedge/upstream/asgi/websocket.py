@@ -27,7 +27,7 @@ from quicedge.http.errors import OriginFailure
 from quicedge.http.message import Field, Fields, Response
 from quicedge.http.upgrade import encode_key
 from quicedge.upstream.asgi.application import Message, Scope
-from quicedge.upstream.asgi.http import checked_fields
+from quicedge.upstream.asgi.http import checked_fields, content_of
 from quicedge.upstream.asgi.scope import websocket_scope
 from quicedge.upstream.asgi.stream import AppStream, Call, ClientDisconnected
 from quicedge.upstream.base import ResponseHandler, TunnelHandler
@@ -206,7 +206,7 @@ class WebSocketStream(AppStream):
         elif kind == "websocket.http.response.start" and not self._refusing:
             self._refuse(message["status"], checked_fields(message.get("headers", ())))
         elif kind == "websocket.http.response.body" and self._refusing:
-            data = bytes(message.get("body", b""))
+            data = content_of(message, "body")
             if data and self.handler is not None:
                 self.handler.data(data)
             if not message.get("more_body", False):
@@ -219,7 +219,7 @@ class WebSocketStream(AppStream):
         if any(name == b"sec-websocket-protocol" for name, _ in fields):
             raise ValueError("name the subprotocol in the member subprotocol")
         if (subprotocol := message.get("subprotocol")) is not None:
-            fields.append((b"sec-websocket-protocol", subprotocol.encode("latin-1")))
+            fields += checked_fields([(b"sec-websocket-protocol", subprotocol.encode("latin-1"))])
         fields += self._shake_hands()
         self._accepted = True
         self._deadline.clear()
@@ -275,9 +275,9 @@ class WebSocketStream(AppStream):
             raise RuntimeError(f"{kind!r} after websocket.close")
         try:
             if kind == "websocket.send":
-                data, text = message.get("bytes"), message.get("text")
-                if data is not None:
-                    self._protocol.send_binary(bytes(data))
+                text = message.get("text")
+                if message.get("bytes") is not None:
+                    self._protocol.send_binary(content_of(message, "bytes"))
                 elif text is not None:
                     self._protocol.send_text(text.encode())
                 else:

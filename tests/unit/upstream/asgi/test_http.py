@@ -143,6 +143,8 @@ LENGTH = {**START, "headers": [(b"content-length", b"5")]}
         ({**START, "trailers": True}, BODY),
         ({**START, "trailers": True}, BODY, BODY),
         (START, {"type": "http.response.trailers", "headers": []}),
+        (START, {**BODY, "body": 10}),
+        (START, {**BODY, "body": "text"}),
     ],
 )
 async def test_a_response_that_ends_early_is_reset(messages: tuple[dict[str, Any], ...]) -> None:
@@ -151,10 +153,13 @@ async def test_a_response_that_ends_early_is_reset(messages: tuple[dict[str, Any
     assert answer.error.kind is OriginFailure.RESET
 
 
-async def test_an_exception_costs_one_request() -> None:
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError, SystemExit, KeyboardInterrupt, asyncio.CancelledError]
+)
+async def test_an_exception_costs_one_request(error: type[BaseException]) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] == "/bad":
-            raise ZeroDivisionError
+            raise error
         await send(START)
         await send(BODY)
 
@@ -165,6 +170,41 @@ async def test_an_exception_costs_one_request() -> None:
     assert bad.error is not None
     assert bad.error.kind is OriginFailure.APPLICATION
     assert good.body == b"hello"
+
+
+@pytest.mark.parametrize("error", [SystemExit, asyncio.CancelledError])
+async def test_an_exit_within_a_response_resets_it(error: type[BaseException]) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        await send(more(b"x"))
+        raise error
+
+    async with serving(app) as upstream:
+        answer = ask(upstream)
+        await answer.finished()
+    assert answer.error is not None
+    assert answer.error.kind is OriginFailure.RESET
+
+
+async def test_what_is_sent_after_the_response_is_an_error_of_the_application() -> None:
+    errors: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(START)
+        await send(BODY)
+        try:
+            await send(BODY)
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    async with serving(app) as upstream:
+        answer = ask(upstream)
+        await answer.finished()
+        async with asyncio.timeout(TIMEOUT):
+            while upstream.running:
+                await asyncio.sleep(0)
+    assert answer.body == b"hello"
+    assert errors == ["'http.response.body' after the response is complete"]
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from quicedge.config import limits
 from quicedge.config.unusable import UnusableError
@@ -127,6 +128,43 @@ async def test_running_calls_are_cancelled_after_the_grace_period() -> None:
         assert answer.error is not None
         assert answer.error.kind is OriginFailure.NO_SERVER
         assert not upstream.running
+
+
+async def test_calls_that_go_on_when_they_are_cancelled_are_left_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "APP_SHUTDOWN_TIMEOUT", 0.01)
+    released = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while not released.is_set():
+            try:
+                await released.wait()
+            except asyncio.CancelledError:
+                continue
+
+    async with serving(app) as upstream:
+        answer = ask(upstream)
+        await asyncio.sleep(0)
+        with capture_logs() as logs:
+            await upstream.close()
+        assert [line["event"] for line in logs] == ["calls of application do not end"]
+        assert answer.error is not None
+        released.set()
+        async with asyncio.timeout(10):
+            while upstream.running:
+                await asyncio.sleep(0)
+
+
+async def test_an_application_that_exits_in_its_startup_has_failed() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        raise SystemExit("no database")
+
+    lifespan = Lifespan("x", app, asyncio.get_running_loop())
+    with pytest.raises(StartupError, match="no database"):
+        await lifespan.started()
+    await lifespan.end()
 
 
 def test_workers_outlast_the_startup_and_shutdown_of_applications() -> None:

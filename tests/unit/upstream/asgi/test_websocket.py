@@ -224,6 +224,22 @@ async def test_refusal_is_403_or_a_response_of_the_application() -> None:
     assert (answered.head.status, answered.body) == (401, b"who are you?")
 
 
+async def test_subprotocols_are_tokens_in_both_directions() -> None:
+    offered: list[list[str]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        offered.append(scope["subprotocols"])
+        await receive()
+        await send({**ACCEPT, "subprotocol": "chat\r\nx-injected: 1"})
+
+    async with serving(app) as upstream:
+        answer = ask(upstream, handshake(("sec-websocket-protocol", "chat, ,,v2")))
+        await answer.finished()
+    assert offered == [["chat", "v2"]]
+    assert answer.error is not None
+    assert answer.error.kind is OriginFailure.APPLICATION
+
+
 async def test_an_exception_closes_with_1011_and_returning_with_1000() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
@@ -243,9 +259,10 @@ async def test_an_exception_closes_with_1011_and_returning_with_1000() -> None:
             await answer.finished()
 
 
-async def test_an_exception_before_the_handshake_is_500() -> None:
+@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit, asyncio.CancelledError])
+async def test_an_exception_before_the_handshake_is_500(error: type[BaseException]) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        raise ZeroDivisionError
+        raise error
 
     async with serving(app) as upstream:
         answer = ask(upstream, handshake())
