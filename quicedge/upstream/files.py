@@ -81,10 +81,40 @@ class Directory:
     def entries(self, target: bytes) -> list[Entry]:
         """What is in the directory of a request path, dot files left out, at most
         STATIC_LISTED of them; raises NotServed or OSError like `open`."""
+        names = _names(normal_path(target))
         found: list[Entry] = []
-        if self._walk(_names(normal_path(target)), lambda at: found.extend(_entries(at))) is None:
+        if self._walk(names, lambda at: found.extend(self._entries(names, at))) is None:
             return found
         raise NotServed
+
+    def _entries(self, names: Sequence[bytes], descriptor: int) -> Iterator[Entry]:
+        """The entries of the open directory that names lead to."""
+        count = 0
+        with os.scandir(descriptor) as found:
+            for item in found:
+                if item.name.startswith("."):
+                    continue
+                count += 1
+                if count > STATIC_LISTED:
+                    return
+                name = os.fsencode(item.name)
+                try:
+                    linked = item.is_symlink()
+                    status = self._linked([*names, name]) if linked else item.stat()
+                except (NotServed, OSError):  # gone, or a link that is not served
+                    continue
+                is_directory = stat.S_ISDIR(status.st_mode)
+                if is_directory or stat.S_ISREG(status.st_mode):
+                    yield Entry(name, is_directory, status.st_size, status.st_mtime)
+
+    def _linked(self, names: Sequence[bytes]) -> os.stat_result:
+        """The status of what a symbolic link leads to; raises NotServed."""
+        found: list[os.stat_result] = []
+        file = self._walk(names, lambda at: found.append(os.fstat(at)))
+        if file is None:
+            return found[0]
+        file.close()
+        return file.status
 
     def _walk(
         self, names: Sequence[bytes], visit: Callable[[int], None] | None = None
@@ -138,25 +168,6 @@ def _names(path: bytes) -> list[bytes]:
     if any(name.startswith(b".") or b"/" in name or b"\0" in name for name in names):
         raise NotServed
     return names
-
-
-def _entries(descriptor: int) -> Iterator[Entry]:
-    count = 0
-    with os.scandir(descriptor) as found:
-        for item in found:
-            if item.name.startswith("."):
-                continue
-            count += 1
-            if count > STATIC_LISTED:
-                return
-            try:
-                status = item.stat()
-            except OSError:  # a link that leads nowhere
-                continue
-            is_directory = stat.S_ISDIR(status.st_mode)
-            if is_directory or stat.S_ISREG(status.st_mode):
-                name = os.fsencode(item.name)
-                yield Entry(name, is_directory, status.st_size, status.st_mtime)
 
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

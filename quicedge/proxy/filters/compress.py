@@ -157,7 +157,10 @@ class Compress(RouteFilter):
         # What is only for one range, or has no content, stays as it is: 206, 204, 304.
         if response.status in _AS_IT_IS:
             return response
-        values = {name: value for name, value in response.fields if name in _DECISIVE}
+        values: dict[bytes, bytes] = {}
+        for name, value in response.fields:
+            if name in _DECISIVE:
+                values[name] = values[name] + b", " + value if name in values else value
         media_type = values.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if not media_type or not self._is_compressible(media_type, values):
             return response

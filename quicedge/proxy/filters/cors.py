@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from quicedge.config import filters as config
@@ -25,7 +26,11 @@ class Cors(RouteFilter):
         origins = [origin.lower() for origin in settings.origins]
         self._origins = frozenset(origin.encode() for origin in origins if "*" not in origin)
         wildcards = [origin.partition("*") for origin in origins if "*" in origin]
-        self._wildcards = [(start.encode(), end.encode()) for start, _, end in wildcards if start]
+        self._wildcards = [
+            re.compile(re.escape(start.encode()) + rb"[a-z0-9._-]+" + re.escape(end.encode()))
+            for start, _, end in wildcards
+            if start
+        ]
         self._methods = b", ".join(name.encode() for name in settings.methods)
         self._echoes_headers = "*" in settings.headers
         self._headers = b", ".join(name.encode() for name in settings.headers)
@@ -48,17 +53,7 @@ class Cors(RouteFilter):
         lower = origin.lower()
         if lower in self._origins:
             return origin
-        for start, end in self._wildcards:
-            between = lower[len(start) : len(lower) - len(end)]
-            if (
-                lower.startswith(start)
-                and lower.endswith(end)
-                and len(lower) > len(start) + len(end)
-                and b"/" not in between
-                and b":" not in between
-            ):
-                return origin
-        return None
+        return origin if any(item.fullmatch(lower) for item in self._wildcards) else None
 
     def on_request(self, request: Request, exchange: Exchange) -> RequestResult:
         wanted = _value(request, b"access-control-request-method")

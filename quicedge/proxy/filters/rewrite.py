@@ -43,8 +43,11 @@ class Rewrite(RouteFilter):
             authority = self._host.fill(exchange)
             if not AUTHORITY.fullmatch(authority):
                 return text_reply(400, outcome=Outcome.MALFORMED, reason="rewritten to no host")
+        if self._pattern is not None and _length_of_path(request.path) > MATCHED_LENGTH:
+            # Unchanged it would be another path than the rule allows for.
+            return text_reply(414, outcome=Outcome.URI_TOO_LONG)
         target = request.path if request.path == b"*" else self._target(request.path, exchange)
-        if len(target) > max(len(request.path), TEMPLATE_MAX_VALUE):
+        if len(target) > len(request.path) + TEMPLATE_MAX_VALUE:
             return text_reply(414, outcome=Outcome.URI_TOO_LONG)
         if target != request.path and (
             not PATH.fullmatch(target) or is_ambiguous(target) or _has_dots(target)
@@ -62,7 +65,7 @@ class Rewrite(RouteFilter):
         strip = self._strip
         if strip and (path == strip or path.startswith(strip + b"/")):
             path = path[len(strip) :] or b"/"
-        if self._pattern is not None and len(path) <= MATCHED_LENGTH:
+        if self._pattern is not None:
             path = self._pattern.sub(self._replacement, path, 1)
         path = self._add + path
         if self._path is not None:
@@ -74,6 +77,11 @@ class Rewrite(RouteFilter):
             return target.partition(b"?")[0] + mark + query
         # Two slashes at the start would be taken for a host.
         return b"/" + path.lstrip(b"/") + mark + query
+
+
+def _length_of_path(target: bytes) -> int:
+    mark = target.find(b"?")
+    return len(target) if mark < 0 else mark
 
 
 def _segments(prefix: str | None) -> bytes:

@@ -185,6 +185,26 @@ async def test_a_listing_is_bounded(root: Path) -> None:
     assert len(json.loads(answer.body)) == STATIC_LISTED
 
 
+async def test_a_listing_has_no_links_that_are_not_served(root: Path) -> None:
+    secret = root.parent / "secret"
+    secret.write_bytes(b"x" * 4711)
+    links = {
+        "absolute": str(secret), "outside": "../../secret", "nowhere": "gone", "dot": ".hidden",
+        "up": "../..", "file": "b.txt", "directory": "../docs",
+    }  # fmt: skip
+    for name, target in links.items():
+        (root / "files" / name).symlink_to(target)
+    answer = await get(root, "/files/", ("accept", "application/json"), listing=True)
+    assert {
+        entry["name"]: (entry["type"], entry["size"])
+        for entry in json.loads(answer.body)
+        if entry["name"] in links and entry["type"] == "file"
+    } == {"file": ("file", 2), "dot": ("file", 1)}
+    names = {entry["name"] for entry in json.loads(answer.body)}
+    assert names & set(links) == {"file", "dot", "directory"}
+    assert b"4711" not in answer.body
+
+
 async def test_a_listing_leads_nowhere_outside(root: Path) -> None:
     (root / "out").symlink_to("..")
     (root / "in").symlink_to("files")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from quicedge.config.filterlimits import COMPRESSING_STREAMS
 from quicedge.http.encodings import choose
+from quicedge.http.message import Response
 from quicedge.telemetry.outcomes import Outcome
 from tests.support.filtered import Client, World
 
@@ -77,6 +78,14 @@ async def test_what_gains_nothing_or_must_not_change_stays_as_it_is(name: str) -
     for field in fields:
         assert client.value(field) == fields[field]
     assert client.value(b"content-encoding") == fields.get(b"content-encoding")
+
+
+async def test_all_lines_of_a_field_count() -> None:
+    here = world()
+    client = ask(here)
+    lines = [*HTML.items(), (b"cache-control", b"no-transform"), (b"cache-control", b"private")]
+    here.origin.handler.response(Response(200, lines, b"1.1"))
+    assert client.value(b"content-encoding") is None
 
 
 async def test_a_client_that_accepts_none_is_told_that_others_may() -> None:

@@ -60,6 +60,10 @@ async def test_headers_are_echoed_for_a_star() -> None:
         (b"https://.b.test", False),
         (b"https://evil.test/.b.test", False),
         (b"https://evil.test:1.b.test", False),
+        (b"https://evil.test#.b.test", False),
+        (b"https://evil.test?.b.test", False),
+        (b"https://evil.test\\.b.test", False),
+        (b"https://evil@x.b.test", False),
         (b"null", False),
     ],
 )

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quicedge.config.filterlimits import MATCHED_LENGTH
 from quicedge.http.grammar import AUTHORITY, PATH
 from quicedge.http.target import is_ambiguous, normal_path
 from tests.support.filtered import World
@@ -86,6 +87,15 @@ async def test_what_servers_might_understand_in_different_ways_is_refused(
     world = World(ROUTE + settings)
     assert world.send(path).status == 400
     assert not world.origin.requests
+
+
+async def test_a_path_too_long_for_its_pattern_is_not_passed_on_as_it_is() -> None:
+    route = "[[routes]]\nupstream = 'app'\nmax_uri = 100_000\n[[routes.filters]]\nrewrite = "
+    here = World(route + "{ pattern = '^/', replacement = '/tenant/' }")
+    assert here.send(b"/" + b"x" * MATCHED_LENGTH).status == 414
+    assert not here.origin.requests
+    here.send(b"/x?" + b"y" * MATCHED_LENGTH)
+    assert here.request.path.startswith(b"/tenant/x?y")
 
 
 async def test_a_target_cannot_grow_without_bound() -> None:
