@@ -25,6 +25,7 @@ from quicedge.admin.guard import Guard
 from quicedge.admin.metrics import CONTENT_TYPE, render
 from quicedge.admin.stream import event_routes
 from quicedge.admin.traces import trace_routes
+from quicedge.admin.upstreams import upstreams_of
 from quicedge.admin.view import CloseRequest, EdgeView, LogLevelRequest
 from quicedge.telemetry.stats import ConnectionQuery, KeyUpdateVerdict, QueryError, check_query
 
@@ -58,6 +59,10 @@ def make_app(
         workers = (worker.stats for worker in (await edge.status()).workers)
         found = mirrors_of(stats.metrics for stats in workers if stats is not None)
         return answer_json({name: item.summary() for name, item in found.items()})
+
+    async def upstreams(request: Request) -> Response:
+        workers = (worker.stats for worker in (await edge.status()).workers)
+        return answer_json(upstreams_of(stats for stats in workers if stats is not None))
 
     async def metrics(request: Request) -> Response:
         return Response(render(await edge.status()), media_type=CONTENT_TYPE)
@@ -115,6 +120,7 @@ def make_app(
             Route("/api/v1/status", status),
             Route("/api/v1/comparison", comparison),
             Route("/api/v1/mirrors", mirrors),
+            Route("/api/v1/upstreams", upstreams),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
         ],

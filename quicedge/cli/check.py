@@ -12,10 +12,10 @@ from rich.markup import escape
 from quicedge.acme.names import wanted
 from quicedge.cli import findings
 from quicedge.cli.destinations import upstreams_text
-from quicedge.cli.dns.resolver import DNS_PORT
 from quicedge.cli.explain import explain, parse_supposed
 from quicedge.cli.findings.finding import Level
 from quicedge.cli.options import Options, config_options, make_config
+from quicedge.config.addresses import parse_resolver
 from quicedge.config.certificate_files import has_certificates
 from quicedge.config.host_port import HostPort
 from quicedge.config.listeners import listeners, redirecting
@@ -32,12 +32,9 @@ def parse_resolvers(
     found = []
     for text in given:
         try:
-            resolver = HostPort.parse(text, DNS_PORT)
+            found.append(parse_resolver(text))
         except ValueError as error:
             raise click.BadParameter(str(error)) from error
-        if resolver.ip is None:
-            raise click.BadParameter(f"{resolver.host!r} is not an IP address")
-        found.append(resolver)
     return found or None
 
 

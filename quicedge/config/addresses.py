@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
+from urllib.parse import urlsplit
 
 from quicedge.config.host_port import MAX_PORT, HostPort
 from quicedge.config.hostnames import host_problem
+
+DNS_PORT = 53
 
 _MAX_UNIX_PATH = 107
 """Maximum length of a unix socket path, in bytes (unix(7))."""
@@ -34,6 +38,14 @@ def _hint(text: str) -> str:
     if ":" in host and "[" not in host and port.isdigit():
         return f"; write '[{host}]:{port}'"
     return "" if host_problem(text) else f"; the port is missing, write {text + ':443'!r}"
+
+
+def parse_resolver(text: str) -> HostPort:
+    """Parse the address of a DNS server, with port 53 by default; raises ValueError."""
+    found = HostPort.parse(text, DNS_PORT)
+    if found.ip is None:
+        raise ValueError(f"{found.host!r} is not an IP address")
+    return found
 
 
 def overlap(one: HostPort, other: HostPort) -> bool:
@@ -75,3 +87,23 @@ def server_problem(url: str) -> str | None:
         return "an origin URL has no path; paths belong in routes"
     problem = host_problem(match[1].strip("[]"))
     return f"the host {problem}" if problem else None
+
+
+def name_problem(url: str) -> str | None:
+    """Describe why the URL of an origin has no name that can be looked up; None when it has."""
+    if url.startswith("unix:"):
+        return "a unix socket is not looked up in DNS"
+    host = urlsplit(url).hostname or ""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    return f"{host} is an address, not a name to look up"
+
+
+def service_problem(url: str) -> str | None:
+    """Describe why a URL names no service whose SRV records can be looked up."""
+    problem = server_problem(url) or name_problem(url)
+    if problem is None and urlsplit(url).port is not None:
+        return "SRV records say the port; write it without one"
+    return problem

@@ -852,6 +852,53 @@ DNS_TRIES: Final = 3
 DNS_MAX_RESPONSE: Final = 4096
 """Bytes of a DNS response that are read: more than resolvers send over UDP."""
 
+DISCOVERY_MIN_TTL: Final = 1.0
+"""Seconds between look-ups of the servers of an upstream, at least: Consul's records have a TTL of
+0 by default."""
+
+DISCOVERY_MAX_TTL: Final = 300.0
+"""Seconds between them, at most: a record of a day must not hide a move for a day."""
+
+DISCOVERY_JITTER: Final = 0.1
+"""Share of that time by which a look-up may be late, so that workers do not ask in step."""
+
+DISCOVERY_RETRY: Final = 1.0
+"""Seconds until a failed look-up is repeated; twice as many after each further one."""
+
+DISCOVERY_MAX_RETRY: Final = 30.0
+"""Seconds of that, at most."""
+
+DISCOVERY_LOOK_UP: Final = 10.0
+"""Seconds for one look-up, with all addresses of the targets of a service."""
+
+DISCOVERY_QUERY: Final = 5.0
+"""Seconds for the records of one name and type, of all resolvers (resolv.conf(5): `timeout`)."""
+
+DISCOVERY_TRY: Final = 2.0
+"""Seconds until the next resolver is asked."""
+
+DISCOVERY_QUERIES: Final = 8
+"""Queries per upstream and worker at once: a service of many servers must not flood a resolver."""
+
+DISCOVERY_UDP_SIZE: Final = 1232
+"""Bytes of a response over UDP: one packet on any path (DNS Flag Day 2020); others come by TCP."""
+
+DISCOVERY_ANSWER: Final = 16 * 1024
+"""Bytes of a response over TCP: room for DISCOVERY_SERVERS records of targets with long names."""
+
+DISCOVERY_SERVERS: Final = 256
+"""Servers that one name may stand for; the first of more are used, the same by every worker."""
+
+DISCOVERY_RECORDS: Final = 1024
+"""Names and types per upstream and worker whose records are kept: two for each server, and room."""
+
+DISCOVERY_LEAST_WEIGHT: Final = 0.01
+"""Weight of servers with that of 0 in their SRV record: a very small chance beside others (RFC
+2782)."""
+
+DISCOVERY_SHOWN: Final = 8
+"""Servers that are named when a change is logged."""
+
 HTTPS_RECORD_TTL: Final = 3600
 """Seconds of life of the HTTPS records that `quicedge check` suggests."""
 

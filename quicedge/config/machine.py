@@ -14,6 +14,7 @@ from quicedge.config.schema import Acme, AcmeIssuer, Config
 
 _OTEL_MODULES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 _ACME_MODULES = ("acme.client", "josepy")
+_DNS_MODULES = ("dns.asyncresolver",)
 _REDIS_MODULES = ("limits", "redis")
 
 
@@ -102,6 +103,10 @@ def missing_libraries(config: Config) -> Iterator[Problem]:
     is_in_redis = acme is not None and acme.storage is not None and "://" in acme.storage
     if is_in_redis and not _are_installed(_REDIS_MODULES):
         yield Problem("tls.acme.storage", "requires `pip install 'quicedge[redis]'`")
+    for name, upstream in config.upstreams.items():
+        if upstream.discovers and not _are_installed(_DNS_MODULES):
+            key = f"upstreams.{name}.servers"
+            yield Problem(key, "discover requires `pip install 'quicedge[dns]'`")
     if config.otel.enabled and not _are_installed(_OTEL_MODULES):
         yield Problem("otel.enabled", "requires `pip install 'quicedge[otel]'`")
 

@@ -313,14 +313,31 @@ class Fleet(_Section, frozen=True):
     again. Datagrams of their connections are forwarded to them."""
 
 
+class Discover(StrEnum):
+    """Which records of DNS name servers."""
+
+    ADDRESSES = "addresses"
+    """A and AAAA: each address is a server."""
+    SRV = "srv"
+    """Each target is a server, with its port, weight and priority (RFC 2782)."""
+
+
 class OriginServer(_Section, frozen=True):
-    """A server with settings of its own."""
+    """A server with settings of its own, or a name that stands for several."""
 
     url: str
+    discover: Discover | None = None
+    """Look the name up again and again, and use all servers that it stands for; by default it is
+    the name of one, which is looked up for each connection."""
     weight: Annotated[int, Meta(ge=1, le=1000)] = 1
     """Share of requests in relation to the other servers."""
     tier: Annotated[int, Meta(ge=0, le=15)] = 0
     """Gets requests only if no server of a lower tier is up."""
+
+    @property
+    def text(self) -> str:
+        """What it is, for people."""
+        return self.url if self.discover is None else f"{self.discover} of {self.url}"
 
 
 class Outliers(_Section, frozen=True):
@@ -381,6 +398,9 @@ class Upstream(_Section, frozen=True):
     """Name of a cookie by which clients stay with their server, whatever `balance` says."""
     slow_start: Annotated[float, Meta(ge=0, le=limits.MAX_DURATION, extra={"unit": "seconds"})] = 0
     """Time in which a server that is up again comes to its full share of requests."""
+    resolvers: list[str] = field(default_factory=list)
+    """DNS servers, `address` or `address:port`, that names with `discover` are looked up at;
+    default: the system's."""
     outliers: Outliers | None = None
     """Eject servers whose requests fail; none by default."""
     retry_budget: Annotated[float, Meta(ge=0, le=1)] = limits.RETRY_BUDGET
@@ -416,7 +436,12 @@ class Upstream(_Section, frozen=True):
     @property
     def destination(self) -> str:
         """Where requests go, for people."""
-        return self.root or self.asgi or self.wsgi or ", ".join(s.url for s in self.origins)
+        return self.root or self.asgi or self.wsgi or ", ".join(s.text for s in self.origins)
+
+    @property
+    def discovers(self) -> bool:
+        """Whether servers are looked up in DNS."""
+        return any(origin.discover is not None for origin in self.origins)
 
     @property
     def origins(self) -> list[OriginServer]:

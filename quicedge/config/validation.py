@@ -9,9 +9,12 @@ from typing import Any
 from quicedge.config.accessfields import ACCESS_FIELDS
 from quicedge.config.acmevalidation import acme_problems
 from quicedge.config.addresses import (
+    name_problem,
     overlap,
     parse_listen,
+    parse_resolver,
     server_problem,
+    service_problem,
     unix_problem,
 )
 from quicedge.config.certificate_files import pattern_problem
@@ -39,8 +42,10 @@ from quicedge.config.schema import (
     Admin,
     Balance,
     Config,
+    Discover,
     Limits,
     OriginProtocol,
+    OriginServer,
     Qlog,
     RequestRate,
     Retry,
@@ -506,6 +511,26 @@ def _balancing(where: str, upstream: Upstream, written: Document) -> Iterator[Pr
         yield Problem(join(where, "sticky_cookie"), f"{cookie!r} is not the name of a cookie")
 
 
+def _origin_problem(origin: OriginServer) -> str | None:
+    if origin.discover is Discover.SRV:
+        return service_problem(origin.url)
+    problem = server_problem(origin.url)
+    if problem is None and origin.discover is not None:
+        return name_problem(origin.url)
+    return problem
+
+
+def _resolvers(where: str, upstream: Upstream) -> Iterator[Problem]:
+    key = join(where, "resolvers")
+    if upstream.resolvers and not upstream.discovers:
+        yield Problem(key, "has no effect: no server has discover")
+    for index, text in enumerate(upstream.resolvers):
+        try:
+            parse_resolver(text)
+        except ValueError as error:
+            yield Problem(f"{key}[{index}]", f"{error}; write ADDRESS or ADDRESS:PORT")
+
+
 def _upstream(where: str, upstream: Upstream, written: Document) -> Iterator[Problem]:
     if upstream.root is not None:
         yield from site_problems(where, upstream)
@@ -533,13 +558,14 @@ def _upstream(where: str, upstream: Upstream, written: Document) -> Iterator[Pro
     elif not _REQUEST_PATH.fullmatch(path):
         yield Problem(join(where, "health_path"), f"{path!r} is not a path such as /healthz")
     for index, origin in enumerate(upstream.origins):
-        problem = server_problem(origin.url)
+        problem = _origin_problem(origin)
         if problem:
             key = f"{where}.servers[{index}]"
             if not isinstance(upstream.servers[index], str):
                 key = join(key, "url")
             yield Problem(key, f"{origin.url!r}: {problem}")
     yield from _balancing(where, upstream, written)
+    yield from _resolvers(where, upstream)
     https = any(origin.url.startswith("https://") for origin in upstream.origins)
     for key in ("tls_verify", "tls_ca", "tls_server_name"):
         if not https and key in written:

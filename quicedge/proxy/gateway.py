@@ -28,6 +28,7 @@ from quicedge.proxy.spans import SpanRecorder
 from quicedge.proxy.split import KeepSide, Split
 from quicedge.proxy.tunnels import Tunnels
 from quicedge.telemetry.access import AccessLog
+from quicedge.telemetry.discovery import DiscoveryStats
 from quicedge.telemetry.metrics import Metrics
 from quicedge.telemetry.outcomes import Outcome
 from quicedge.upstream.group import Upstream
@@ -224,6 +225,14 @@ class Gateway:
     def servers(self) -> dict[str, dict[str, dict[str, int]]]:
         """Gauges and counters per upstream and server."""
         return {name: upstream.stats() for name, upstream in self._upstreams.items()}
+
+    def discoveries(self) -> dict[str, list[DiscoveryStats]]:
+        """The names whose servers are looked up, by upstream."""
+        return {
+            name: found
+            for name, upstream in self._upstreams.items()
+            if isinstance(upstream, Upstream) and (found := upstream.discoveries())
+        }
 
 
 def _limited(config: Config, upstreams: Mapping[str, AnyUpstream]) -> dict[tuple[int, str], Origin]:

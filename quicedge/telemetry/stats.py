@@ -17,6 +17,7 @@ from msgspec import Meta, Struct, field, structs
 
 from quicedge.config.host_port import HostPort
 from quicedge.config.limits import ADMIN_DEFAULT_ROWS, ADMIN_MAX_ROWS
+from quicedge.telemetry.discovery import DiscoveryStats
 from quicedge.telemetry.metrics import Metrics
 from quicedge.telemetry.protocols import HttpProtocol, TransportKind
 
@@ -336,6 +337,8 @@ class WorkerStats(Struct, frozen=True, kw_only=True):
     """By route, upstream and listener."""
     servers: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
     """By upstream and server: `up`, connections, requests."""
+    discoveries: dict[str, list[DiscoveryStats]] = field(default_factory=dict)
+    """Names whose servers are looked up in DNS, by upstream; only those that have any."""
     traces_running: int = 0
     """qlog traces being written."""
     trace_writes_dropped: int = 0

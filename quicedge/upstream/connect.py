@@ -123,7 +123,7 @@ class Connector:
                 address.host,
                 address.port,
                 ssl=self._tls,
-                server_hostname=self._config.tls_server_name or address.host,
+                server_hostname=self._config.tls_server_name or address.name or address.host,
             )
 
     def speaks_h2(self, transport: asyncio.BaseTransport) -> bool:

@@ -3,108 +3,187 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 
-from quicedge.config.schema import OriginProtocol
+from quicedge.config.addresses import parse_resolver
+from quicedge.config.schema import OriginProtocol, OriginServer
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.config.unusable import UnusableError
 from quicedge.http.message import Request
 from quicedge.shares import Client
-from quicedge.upstream.address import parse_server
+from quicedge.telemetry.discovery import DiscoveryStats
+from quicedge.upstream.address import Address, address_of
 from quicedge.upstream.base import OriginStream, ResponseHandler
-from quicedge.upstream.connect import Connector, tls_context
+from quicedge.upstream.connect import tls_context
 from quicedge.upstream.deadline import DeadlinePool
-from quicedge.upstream.health import Prober
+from quicedge.upstream.discovered import Discovered, Resolver, look_up
+from quicedge.upstream.discovery import Discovery
+from quicedge.upstream.member import Member, TlsContexts
 from quicedge.upstream.proxy_header import Peer
 from quicedge.upstream.selection import Selection
 from quicedge.upstream.server import Server
 from quicedge.upstream.stream import UpstreamStream
 
+_PRIORITIES = 1 << 16
+"""Of SRV records: they order the servers within a tier."""
 
-class OneServer:
-    """A single server as the target of health checks, regardless of its health."""
 
-    def __init__(self, group: Upstream, server: Server) -> None:
-        # One attempt: a failure is the result.
-        self.config = msgspec.structs.replace(group.config, retries=0)
-        self.loop = group.loop
-        self.deadlines = group.deadlines
-        self.selection = Selection((server,), self.config)
+class _Entry(NamedTuple):
+    """An entry of `servers`."""
 
-    def open(self, request: Request, handler: ResponseHandler) -> OriginStream:
-        """Send a request to this server."""
-        stream = UpstreamStream(self, request, handler)
-        stream.start()
-        return stream
+    settings: OriginServer
+    address: Address
+    """Of the server, or what the addresses of all have in common."""
+    discovery: Discovery | None
+
+
+class _Wanted(NamedTuple):
+    """A server that the upstream should have: which entry it is of, and where it is."""
+
+    entry: int
+    address: Address
 
 
 class Upstream:
-    """Opens requests on its servers.
+    """Opens requests on its servers, which come and go if they are looked up in DNS.
 
-    It is immutable: a reload builds a new one and calls `retire` on this one; `close` is the last
-    call. Raises UnusableError if a server or the CA file of `config` is invalid.
+    Its configuration is immutable: a reload builds a new one and calls `retire` on this one;
+    `close` is the last call. Raises UnusableError if a server or the CA file of `config` is
+    invalid.
     """
 
     def __init__(
-        self, name: str, config: UpstreamConfig, *, loop: asyncio.AbstractEventLoop | None = None
+        self,
+        name: str,
+        config: UpstreamConfig,
+        *,
+        loop: asyncio.AbstractEventLoop | None = None,
+        previous: Upstream | None = None,
+        resolver: Resolver | None = None,
     ) -> None:
+        """`previous`: that of the same name before a reload, whose servers are known already;
+        `resolver`: where they are looked up, by default as configured."""
         self.name = name
         self.config = config
         self.loop = loop or asyncio.get_running_loop()
         self.deadlines = DeadlinePool(self.loop)
+        self.selection = Selection((), config)
+        self.servers: tuple[Server, ...] = ()
+        self._members: dict[_Wanted, Member] = {}
+        self._leaving: list[Member] = []
+        """What is left of servers that DNS no longer names."""
+        self._entries: list[_Entry] = []
         try:
-            addresses = [parse_server(origin.url) for origin in config.origins]
+            addresses = [address_of(origin) for origin in config.origins]
         except ValueError as error:
             raise UnusableError(f"upstreams.{name}.servers", error) from None
-        tls: ssl.SSLContext | None = None
-        if any(address.tls for address in addresses):
-            try:
-                tls = tls_context(config)
-            except ssl.SSLError as error:
-                raise UnusableError(
-                    f"upstreams.{name}.tls_ca", f"{config.tls_ca}: holds no PEM certificate"
-                ) from error
-            except OSError as error:
-                reason = f"{config.tls_ca}: {error.strerror or error}"
-                raise UnusableError(f"upstreams.{name}.tls_ca", reason) from error
-        self.servers = tuple(
-            Server(
-                address,
-                config,
-                Connector(address, config, tls if address.tls else None),
-                self.loop,
-                weight=origin.weight,
-                tier=origin.tier,
-            )
-            for address, origin in zip(addresses, config.origins, strict=True)
-        )
-        self._pools = self.servers
-        if tls is not None and config.protocol is OriginProtocol.AUTO:
-            self._pools += self._add_tunnel_pools()
-        self.selection = Selection(self.servers, config)
-        self._probers = [
-            Prober(server.address, config, server.health, OneServer(self, server).open, self.loop)
-            for server in (self.servers if config.health_path else ())
+        self._tls = self._tls_contexts(any(address.tls for address in addresses))
+        self._entries = [
+            _Entry(origin, address, self._discovery(origin, address, resolver, previous))
+            for origin, address in zip(config.origins, addresses, strict=True)
         ]
+        self._change_servers()
 
-    def _add_tunnel_pools(self) -> tuple[Server, ...]:
-        """Give origins whose HTTP version ALPN decides a second pool, of HTTP/1.1, for tunnels.
+    def _tls_contexts(self, are_needed: bool) -> TlsContexts:
+        if not are_needed:
+            return TlsContexts(None, None)
+        config = self.config
+        try:
+            context, tunnels = tls_context(config), None
+            if config.protocol is OriginProtocol.AUTO:
+                http1 = msgspec.structs.replace(config, protocol=OriginProtocol.HTTP_1_1)
+                tunnels = tls_context(http1)
+        except ssl.SSLError as error:
+            raise UnusableError(
+                f"upstreams.{self.name}.tls_ca", f"{config.tls_ca}: holds no PEM certificate"
+            ) from error
+        except OSError as error:
+            reason = f"{config.tls_ca}: {error.strerror or error}"
+            raise UnusableError(f"upstreams.{self.name}.tls_ca", reason) from error
+        return TlsContexts(context, tunnels)
 
-        Every origin that serves WebSockets at all does so in HTTP/1.1; few that speak HTTP/2 also
-        offer extended CONNECT (RFC 8441).
-        """
-        config = msgspec.structs.replace(self.config, protocol=OriginProtocol.HTTP_1_1)
-        tls = tls_context(config)
-        added = []
-        for server in self.servers:
-            if server.address.tls:
-                connector = Connector(server.address, config, tls)
-                pool = Server(server.address, config, connector, self.loop, main=server)
-                server.tunnels = pool
-                added.append(pool)
-        return tuple(added)
+    # --- servers --------------------------------------------------------------------------------
+
+    def _discovery(
+        self,
+        origin: OriginServer,
+        address: Address,
+        resolver: Resolver | None,
+        previous: Upstream | None,
+    ) -> Discovery | None:
+        """What looks the servers of an entry up, if they are."""
+        if origin.discover is None:
+            return None
+        if resolver is None:
+            resolver = self._resolver
+        known = frozenset[Discovered]()
+        if previous is not None and previous.config.resolvers == self.config.resolvers:
+            known = previous.known_servers(origin)
+        return Discovery(
+            self.name,
+            address.host,
+            functools.partial(look_up, origin, resolver),
+            self._change_servers,
+            self.loop,
+            known=known,
+        )
+
+    @functools.cached_property
+    def _resolver(self) -> Resolver:
+        # Imported only where it is needed: most edges discover nothing.
+        from quicedge.upstream.resolver import DnsResolver
+
+        return DnsResolver([parse_resolver(text) for text in self.config.resolvers])
+
+    def known_servers(self, origin: OriginServer) -> frozenset[Discovered]:
+        """The servers of an entry that DNS has named last; for the next upstream of this name."""
+        for entry in self._entries:
+            same = (entry.settings.url, entry.settings.discover) == (origin.url, origin.discover)
+            if same and entry.discovery is not None:
+                return entry.discovery.servers
+        return frozenset()
+
+    def _wanted(self) -> Iterator[tuple[_Wanted, float, int]]:
+        """The servers as they are known now, with their weights and tiers."""
+        for index, (settings, address, discovery) in enumerate(self._entries):
+            tier = settings.tier * _PRIORITIES
+            if discovery is None:
+                yield _Wanted(index, address), settings.weight, tier
+                continue
+            # In an order that all workers share.
+            for found in sorted(discovery.servers):
+                wanted = _Wanted(index, address.at(found.host, found.port))
+                yield wanted, settings.weight * found.weight, tier + found.priority
+
+    def _change_servers(self) -> None:
+        """Take the servers that are known now; what runs on others ends there."""
+        before, self._members = self._members, {}
+        established = {wanted.entry for wanted in before}
+        for wanted, weight, tier in self._wanted():
+            member = before.pop(wanted, None)
+            if member is None:
+                member = Member(
+                    wanted.address, self.config, self._tls, self.loop, self.deadlines,
+                    weight=weight, tier=tier,
+                )  # fmt: skip
+                if wanted.entry in established:
+                    member.server.health.joined()
+            member.server.base_weight, member.server.tier = weight, tier
+            self._members[wanted] = member
+        self.servers = tuple(member.server for member in self._members.values())
+        self._leaving = [member for member in self._leaving if not member.is_empty]
+        self._leaving += before.values()
+        looked_up = [entry.discovery for entry in self._entries if entry.discovery is not None]
+        self.selection.use(self.servers, are_looked_up=not all(each.is_over for each in looked_up))
+        for member in before.values():
+            member.depart()
+
+    # --- requests -------------------------------------------------------------------------------
 
     def open(
         self,
@@ -126,25 +205,37 @@ class Upstream:
     @property
     def is_contended(self) -> bool:
         """Whether requests wait for resources that others hold."""
-        return any(pool.is_contended for pool in self._pools)
+        return any(pool.is_contended for pool in self._pools())
 
     def reclaim(self) -> None:
         """Take resources that others wait for from stalled clients; call about once per second."""
-        for pool in self._pools:
+        for pool in self._pools():
             pool.reclaim()
 
+    def _pools(self) -> Iterator[Server]:
+        for member in self._members.values():
+            yield from member.pools
+
     def stats(self) -> dict[str, dict[str, int]]:
-        """Gauges and counters per server (`Server.stats`)."""
-        return {server.address.text: server.stats() for server in self.servers}
+        """Gauges and counters per server (`Server.stats`); those that leave until they are idle."""
+        leaving = (member.server for member in self._leaving if not member.is_empty)
+        return {server.address.text: server.stats() for server in (*leaving, *self.servers)}
+
+    def discoveries(self) -> list[DiscoveryStats]:
+        """The state of each name whose servers are looked up."""
+        found = (entry.discovery for entry in self._entries)
+        return [discovery.stats() for discovery in found if discovery is not None]
 
     def retire(self) -> None:
         """Accept no more requests: close idle connections now, the others when they become idle."""
-        for prober in self._probers:
-            prober.close()
-        for pool in self._pools:
-            pool.retire()
+        for entry in self._entries:
+            if entry.discovery is not None:
+                entry.discovery.close()
+        for member in (*self._members.values(), *self._leaving):
+            member.retire()
 
     async def close(self, grace: float = 0.0) -> None:
         """Retire, wait up to `grace` seconds for running requests, then fail the rest and close."""
         self.retire()
-        await asyncio.gather(*(pool.close(grace) for pool in self._pools))
+        members = (*self._members.values(), *self._leaving)
+        await asyncio.gather(*(member.close(grace) for member in members))

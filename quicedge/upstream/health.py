@@ -70,6 +70,10 @@ class Health:
         since = max(self._up_since, self._ejected_until) if self._ejections else self._up_since
         return min(max((self._clock() - since) / self._slow_start, limits.SLOW_START_SHARE), 1.0)
 
+    def joined(self) -> None:
+        """It is new among servers that have had all requests so far."""
+        self._up_since = self._clock()
+
     def request_succeeded(self) -> None:
         """It has answered a request."""
         if self._failures:

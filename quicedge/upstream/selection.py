@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import monotonic
+from typing import Protocol
 
+from quicedge.config.limits import UPSTREAM_MAX_WAITING
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.http.message import Field, Request
 from quicedge.upstream.balancer import Balancer, make_balancer
@@ -13,19 +15,48 @@ from quicedge.upstream.server import Server
 from quicedge.upstream.sticky import StickyCookie
 
 
+class Expectant(Protocol):
+    """A request that waits until the first servers are known (`stream.UpstreamStream`)."""
+
+    def servers_known(self) -> None:
+        """There are servers now, or it is known that there are none."""
+
+
 class Selection:
     """Chooses servers, and is told how they do."""
 
     def __init__(self, servers: Sequence[Server], config: UpstreamConfig) -> None:
         self.retry_budget = RetryBudget(config.retry_budget)
+        self._config = config
+        self._outliers = config.outliers
+        self._expecting: list[Expectant] = []
+        self.use(servers)
+
+    def use(self, servers: Sequence[Server], *, are_looked_up: bool = False) -> None:
+        """Choose among these servers from now on.
+
+        `are_looked_up`: DNS is still being asked for the first time, so that requests without a
+        server wait.
+        """
         self.observes = len(servers) > 1
         """Whether to call `answered` and `failed`: with one server there is no choice."""
         self._servers = tuple(servers)
         self._has_tiers = len({server.tier for server in servers}) > 1
-        self._balancer: Balancer = make_balancer(config)
-        cookie = config.sticky_cookie
+        self._balancer: Balancer = make_balancer(self._config)
+        cookie = self._config.sticky_cookie
         self._sticky = None if cookie is None else StickyCookie(cookie, servers)
-        self._outliers = config.outliers
+        self._are_looked_up = are_looked_up
+        if self._servers or not are_looked_up:
+            expecting, self._expecting = self._expecting, []
+            for request in expecting:
+                request.servers_known()
+
+    def expect(self, request: Expectant) -> bool:
+        """Have a request wait for the first servers, if there will be any and it may wait."""
+        if not self._are_looked_up or len(self._expecting) >= UPSTREAM_MAX_WAITING:
+            return False
+        self._expecting.append(request)
+        return True
 
     def choose(self, request: Request, failed: frozenset[Server]) -> Server | None:
         """The server for a request, excluding `failed`; None if there is no other.

@@ -52,6 +52,9 @@ class Waiter(Protocol):
     def attempt_failed(self, error: UpstreamError, retry: Retry) -> None:
         """No connection can be established."""
 
+    def reassign(self) -> None:
+        """The server has left its upstream: wait for another one."""
+
 
 class Server:
     """The connection pool of one server.
@@ -73,7 +76,7 @@ class Server:
         loop: asyncio.AbstractEventLoop,
         *,
         main: Server | None = None,
-        weight: int = 1,
+        weight: float = 1,
         tier: int = 0,
     ) -> None:
         """`main`: this is a second pool for the same address, for its tunnels."""
@@ -87,7 +90,8 @@ class Server:
         )
         self.tier = tier
         self.latency = Latency()
-        self._weight = weight
+        self.base_weight = weight
+        """Its weight when it is up for long."""
         self.running = 0
         """Running requests that chose this server (`stream.UpstreamStream`)."""
         self._recheck: asyncio.TimerHandle | None = None
@@ -360,7 +364,7 @@ class Server:
     @property
     def weight(self) -> float:
         """The share of requests that is due to it, in relation to other servers."""
-        return self._weight * self.health.share
+        return self.base_weight * self.health.share
 
     @property
     def load(self) -> int:
@@ -376,7 +380,7 @@ class Server:
             waiting += len(self.tunnels._waiting)
         counters = self.counters
         return {
-            "up": int(self.health.is_up),
+            "up": int(self.health.is_up and not self._closing),
             "open": len(everything),
             "idle": sum(not connection.active for connection in everything),
             "active": sum(connection.active for connection in everything),
@@ -390,6 +394,17 @@ class Server:
 
     def retire(self) -> None:
         """Accept no more requests; close each connection when it becomes idle."""
+        error = UpstreamError(OriginFailure.NO_SERVER, f"{self.address.text}: shutting down")
+        for waiter in self._stop_accepting():
+            waiter.attempt_failed(error, Retry.NEVER)
+
+    def depart(self) -> None:
+        """Leave the upstream: as `retire`, but what waits goes to other servers."""
+        for waiter in self._stop_accepting():
+            waiter.reassign()
+
+    def _stop_accepting(self) -> list[Waiter]:
+        """Close all but what runs; returns the requests that wait."""
         self._closing = True
         if self._recheck is not None:
             self._recheck.cancel()
@@ -401,8 +416,12 @@ class Server:
                 connection.close()
         for waiter in waiting:
             self._waiting.remove(waiter, waiter.client)
-            error = UpstreamError(OriginFailure.NO_SERVER, f"{self.address.text}: shutting down")
-            waiter.attempt_failed(error, Retry.NEVER)
+        return waiting
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no connections."""
+        return not (self._connections or self._retired or self._connecting)
 
     async def close(self, grace: float) -> None:
         """Wait up to `grace` seconds for running requests, then close all; call after `retire`."""
@@ -420,6 +439,5 @@ class Server:
                     await self._empty.wait()
 
     def _tell_empty(self) -> None:
-        held = self._connections or self._retired or self._connecting
-        if self._empty is not None and not held:
+        if self._empty is not None and self.is_empty:
             self._empty.set()

@@ -119,9 +119,7 @@ class UpstreamStream:
     def _try(self, fresh: bool, because: UpstreamError | None = None) -> None:
         server = self._group.selection.choose(self._request, self._failed_servers)
         if server is None:
-            self._fail_later(
-                because or UpstreamError(OriginFailure.NO_SERVER, "no server is configured")
-            )
+            self._lacks_server(because)
             return
         if self._tunnel:
             server = server.tunnels
@@ -142,6 +140,28 @@ class UpstreamStream:
                 OriginFailure.OVERLOADED,
                 limits.UPSTREAM_QUEUE_TIMEOUT + self._config.connect_timeout,
             )
+
+    def _lacks_server(self, because: UpstreamError | None) -> None:
+        """Wait for the first servers, or fail: all have been tried, or there are none."""
+        if because is None and self._group.selection.expect(self):
+            self._queued_at = time.monotonic()
+            self._wait(OriginFailure.NO_SERVER, self._config.connect_timeout)
+        else:
+            error = because or UpstreamError(OriginFailure.NO_SERVER, "no server is known")
+            self._fail_later(error)
+
+    def servers_known(self) -> None:
+        """Go on after waiting for the first servers (`selection.Expectant`)."""
+        if self._handler is not None:
+            self.queue_seconds += time.monotonic() - self._queued_at
+            self._try(fresh=False)
+
+    def reassign(self) -> None:
+        """Wait for another server: this one has left the upstream (`server.Waiter`)."""
+        if self._handler is not None and self._server is not None:
+            self.queue_seconds += time.monotonic() - self._queued_at
+            self._leave_server()
+            self._try(fresh=False)
 
     def attach(self, connection: OriginConnection) -> None:
         """Start the request on a connection (`server.Waiter`)."""

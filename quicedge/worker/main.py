@@ -435,6 +435,7 @@ class _Worker:
             datagrams_dropped=from_zero(DATAGRAM_DROPS, dropped),
             metrics=edge.gateway.metrics,
             servers=edge.gateway.servers(),
+            discoveries=edge.gateway.discoveries(),
             tcp_refused=edge.tcp.refused,
             tcp_failed=edge.tcp.failed,
             redirects=from_zero(("308",), edge.tcp.redirects.by_status),

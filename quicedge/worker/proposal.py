@@ -115,7 +115,7 @@ class Proposal:
             return current
         built: AnyUpstream
         try:
-            built = self._build(name, config)
+            built = self._build(name, config, current)
         except UnusableError as error:
             if not self._tolerant:
                 raise
@@ -124,7 +124,7 @@ class Proposal:
         self._built.append(built)
         return built
 
-    def _build(self, name: str, config: UpstreamConfig) -> AnyUpstream:
+    def _build(self, name: str, config: UpstreamConfig, current: AnyUpstream | None) -> AnyUpstream:
         if config.is_application:
             # Imported only where it is needed: most edges run no application.
             from quicedge.upstream.asgi.upstream import AsgiUpstream
@@ -132,8 +132,10 @@ class Proposal:
             application = AsgiUpstream(name, config, loop=self._loop)
             self._applications.append(application)
             return application
-        kind = Upstream if config.root is None else StaticUpstream
-        return kind(name, config, loop=self._loop)
+        if config.root is not None:
+            return StaticUpstream(name, config, loop=self._loop)
+        previous = current if isinstance(current, Upstream) else None
+        return Upstream(name, config, loop=self._loop, previous=previous)
 
     def _quic(self, alpn_protocols: Sequence[str]) -> QuicConfiguration:
         try:

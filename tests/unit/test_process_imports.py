@@ -33,6 +33,7 @@ OPTIONAL = {
     "OpenSSL",
     "service_identity",
     "brotli",
+    "dns",
     "zstandard",
     "redis",
     "limits",

@@ -19,10 +19,9 @@ from quicedge.cli.dns.message import (
     encode_query,
     parse_response,
 )
+from quicedge.config.addresses import DNS_PORT
 from quicedge.config.host_port import HostPort
 from quicedge.config.limits import DNS_DEADLINE, DNS_MAX_RESPONSE, DNS_TRIES
-
-DNS_PORT = 53
 
 Answer: TypeAlias = list[HttpsRecord] | DnsError
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import resource
@@ -12,12 +13,13 @@ from collections.abc import Iterator
 from quicedge.cli.findings.finding import Finding, Level
 from quicedge.cli.findings.running import RunningEdge, holders, name_of
 from quicedge.config import limits
-from quicedge.config.addresses import parse_listen
+from quicedge.config.addresses import parse_listen, parse_resolver
 from quicedge.config.host_port import HostPort
 from quicedge.config.listeners import Transport, listeners, redirecting
-from quicedge.config.schema import Admin, Config
+from quicedge.config.schema import Admin, Config, OriginServer, Upstream
 from quicedge.supervisor.sockets import ListenError, explain, resolve_listen
-from quicedge.upstream.address import parse_server
+from quicedge.upstream.address import Address, address_of, parse_server
+from quicedge.upstream.discovered import Answer, DiscoveryError, look_up
 
 CONNECT_TIMEOUT = 1.0
 """Seconds that an origin has to accept a connection."""
@@ -186,13 +188,39 @@ def origins(config: Config) -> Iterator[Finding]:
     """Check that each server of an upstream accepts connections from this user."""
     for name, upstream in config.upstreams.items():
         for origin in upstream.origins:
-            yield _origin(name, origin.url)
+            subject = f"upstream {name} {origin.text}"
+            if origin.discover is None:
+                yield _origin(subject, parse_server(origin.url))
+            else:
+                yield from _discovered(subject, origin, upstream)
 
 
-def _origin(name: str, url: str) -> Finding:
-    subject = f"upstream {name} {url}"
+def _discovered(subject: str, origin: OriginServer, upstream: Upstream) -> Iterator[Finding]:
+    """Look up the servers that a name stands for, and check the first ones."""
+    from quicedge.upstream.resolver import DnsResolver
+
+    async def ask() -> Answer:
+        return await look_up(origin, DnsResolver([parse_resolver(t) for t in upstream.resolvers]))
+
     try:
-        address = parse_server(url)
+        answer = asyncio.run(ask())
+    except DiscoveryError as error:
+        yield Finding(Level.WARNING, subject, str(error), "check the name and the resolvers")
+        return
+    count = len(answer.servers)
+    message = f"{count} server{'s' if count > 1 else ''}, to be looked up again in {answer.ttl:g} s"
+    if answer.problem:
+        yield Finding(Level.WARNING, subject, f"{message}; {answer.problem}")
+    else:
+        yield Finding(Level.OK, subject, message)
+    common = address_of(origin)
+    for server in sorted(answer.servers)[: limits.DISCOVERY_SHOWN]:
+        address = common.at(server.host, server.port)
+        yield _origin(f"{subject} {address.text}", address)
+
+
+def _origin(subject: str, address: Address) -> Finding:
+    try:
         if address.unix is not None:
             with socket.socket(socket.AF_UNIX) as probe:
                 probe.settimeout(CONNECT_TIMEOUT)

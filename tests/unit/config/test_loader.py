@@ -286,6 +286,14 @@ def test_spans_need_the_extra_and_to_be_enabled(monkeypatch: pytest.MonkeyPatch)
     ]
 
 
+def test_servers_in_dns_need_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    servers = ["http://a", {"url": "http://b", "discover": "addresses"}]
+    assert problems(upstreams={"app": {"servers": servers}}) == [
+        "upstreams.app.servers: discover requires `pip install 'quicedge[dns]'`"
+    ]
+
+
 def test_loading_takes_time_in_proportion_to_the_number_of_routes_and_networks() -> None:
     def cost(count: int) -> float:
         routes = [{"upstream": "app", "path": f"/{number}"} for number in range(count)]

@@ -167,6 +167,26 @@ def route(**keys: str) -> str:
          "upstreams.b.servers[1]: 3 is not a string or a table"),
         ('[upstreams.b]\nservers = [{ url = "b" }]\n' + GOOD,
          "upstreams.b.servers[0].url: 'b': expected http://host:port, https://host or unix:/path"),
+        ('[upstreams.b]\nservers = [{ url = "http://192.0.2.1", discover = "addresses" }]\n' + GOOD,
+         "upstreams.b.servers[0].url: 'http://192.0.2.1': 192.0.2.1 is an address, not a name to "
+         "look up"),
+        ('[upstreams.b]\nservers = [{ url = "unix:/b", discover = "addresses" }]\n' + GOOD,
+         "upstreams.b.servers[0].url: 'unix:/b': a unix socket is not looked up in DNS"),
+        ('[upstreams.b]\nservers = [{ url = "http://_http._tcp.b:80", discover = "srv" }]\n' + GOOD,
+         "upstreams.b.servers[0].url: 'http://_http._tcp.b:80': SRV records say the port; write it "
+         "without one"),
+        ('[upstreams.b]\nservers = [{ url = "_http._tcp.b", discover = "srv" }]\n' + GOOD,
+         "upstreams.b.servers[0].url: '_http._tcp.b': expected http://host:port, https://host or "
+         "unix:/path"),
+        ('[upstreams.b]\nservers = [{ url = "http://b", discover = "SRV" }]\n' + GOOD,
+         "upstreams.b.servers[0].discover: 'SRV' is not one of 'addresses', 'srv'; did you mean "
+         "'srv'?"),
+        ('[upstreams.b]\nservers = ["http://b"]\nresolvers = ["192.0.2.1"]\n' + GOOD,
+         "upstreams.b.resolvers: has no effect: no server has discover"),
+        ('[upstreams.b]\nservers = [{ url = "http://b", discover = "srv" }]\n'
+         'resolvers = ["192.0.2.1", "dns.test"]\n' + GOOD,
+         "upstreams.b.resolvers[1]: 'dns.test' is not an IP address; write ADDRESS or "
+         "ADDRESS:PORT"),
         (f'[upstreams.b]\nservers = "http://b"\n{GOOD}',
          "upstreams.b.servers: 'http://b' is not a list; write ['http://b']"),
         (f'{GOOD}[[routes.requests]]\nrate = 3\n', "routes[0].requests[0].rate: 3 is not a string"),

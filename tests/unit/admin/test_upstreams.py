@@ -1,0 +1,52 @@
+"""The servers of upstreams over all workers."""
+
+from __future__ import annotations
+
+import msgspec
+
+from quicedge.admin.upstreams import discovery_families, upstreams_of
+from quicedge.telemetry.discovery import DiscoveryStats
+from quicedge.telemetry.stats import WorkerStats
+
+
+def worker(slot: int, up: int, age: float | None, problem: str = "") -> WorkerStats:
+    counts = {"up": up, "open": 2, "requests": 10}
+    found = DiscoveryStats("app.test", 1 + slot, age, look_ups=5, failures=2, problem=problem)
+    return WorkerStats(
+        slot=slot,
+        pid=1,
+        servers={"app": {"192.0.2.1:80": counts}, "www": {"/srv": {"active": 1, "requests": 3}}},
+        discoveries={"app": [found]},
+    )
+
+
+WORKERS = [worker(0, 1, 3.0), worker(1, 0, 7.0, "no answer"), worker(2, 1, None, "no answer")]
+
+
+def test_what_workers_know_of_servers_is_added_up() -> None:
+    found = msgspec.to_builtins(upstreams_of(WORKERS))
+    assert found["app"]["servers"] == {
+        "192.0.2.1:80": {"workers": 3, "workers_up": 2, "counts": {"open": 6, "requests": 30}}
+    }
+    assert found["www"]["servers"]["/srv"]["workers_up"] == 3
+    (discovery,) = found["app"]["discoveries"]
+    assert discovery == {
+        "name": "app.test",
+        "servers": 3,
+        "age_seconds": 7.0,
+        "workers_failing": 2,
+        "look_ups": 15,
+        "failures": 6,
+        "problems": ["no answer"],
+    }
+    assert found["www"]["discoveries"] == []
+
+
+def test_the_age_of_what_workers_know_is_a_metric() -> None:
+    families = {family.name: family for family in discovery_families(WORKERS)}
+    ages = families["quicedge_upstream_discovery_age_seconds"].samples
+    assert {sample.labels["worker"]: sample.value for sample in ages} == {"0": 3.0, "1": 7.0}
+    look_ups = families["quicedge_upstream_look_ups"].samples
+    assert {sample.labels["result"]: sample.value for sample in look_ups} == {"ok": 9, "failed": 6}
+    servers = families["quicedge_upstream_discovered_servers"].samples
+    assert [sample.value for sample in servers] == [1, 2, 3]
