@@ -1,0 +1,1 @@
+"""Translation of Caddyfiles, by way of the JSON that Caddy makes of them."""

