@@ -209,6 +209,12 @@ asked for certificates; the rest of a longer one is OpenSSL's to judge."""
 AUTHORITIES_REMEMBERED: Final = 1024
 """Authorities for which the routes and the fields for origins are remembered, per worker."""
 
+NAMES_REMEMBERED: Final = 1024
+"""Names of request fields that are known to be valid, or what becomes of them, per worker."""
+
+REMEMBERED_NAME: Final = 64
+"""Bytes of the longest of these names."""
+
 MAX_CRYPTO_OFFSET: Final = 64 * 1024
 """Highest CRYPTO offset buffered; post-quantum ClientHellos with certificates stay below."""
 

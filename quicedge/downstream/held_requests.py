@@ -51,7 +51,7 @@ class HeldRequests(Generic[AnyStream]):
     started and `waiter` queues for it.
     """
 
-    __slots__ = ("_gateway", "_held", "_may_run", "_memory", "_refuse", "_start", "_waiter")
+    __slots__ = ("_gateway", "_may_run", "_memory", "_refuse", "_start", "_waiter", "requests")
 
     def __init__(
         self,
@@ -69,54 +69,55 @@ class HeldRequests(Generic[AnyStream]):
         self._may_run = may_run
         self._start = start
         self._refuse = refuse
-        self._held: dict[int, HeldRequest[AnyStream]] = {}
+        self.requests: dict[int, HeldRequest[AnyStream]] = {}
+        """By stream; to be read only."""
 
     def __bool__(self) -> bool:
-        return bool(self._held)
+        return bool(self.requests)
 
     def __contains__(self, stream_id: int) -> bool:
-        return stream_id in self._held
+        return stream_id in self.requests
 
     def hold(self, stream: AnyStream, request: Request) -> None:
         """Let a request wait."""
-        self._held[stream.stream_id] = HeldRequest(stream, request, self._gateway.now())
+        self.requests[stream.stream_id] = HeldRequest(stream, request, self._gateway.now())
         self.wait_for_memory()
 
     def data(self, stream_id: int, data: bytes) -> None:
         """Content of a held request has arrived."""
-        self._held[stream_id].body += data
+        self.requests[stream_id].body += data
 
     def end(self, stream_id: int, trailers: Sequence[Field] = ()) -> None:
         """A held request is complete."""
-        held = self._held[stream_id]
+        held = self.requests[stream_id]
         held.ended, held.trailers = True, trailers
 
     def forget(self, stream_id: int) -> None:
         """Drop a held request, if there is one: it was abandoned."""
-        held = self._held.pop(stream_id, None)
+        held = self.requests.pop(stream_id, None)
         if held is not None and held.body:
             held.stream.consumed(len(held.body))
 
     def clear(self) -> None:
         """The connection is lost: call it last, and once."""
-        self._held.clear()
+        self.requests.clear()
         self._gateway.policy.response_memory.leave(self._waiter)
         # They lead to the session, which leads here: without them it is freed at once.
         del self._waiter, self._may_run, self._start, self._refuse
 
     def wait_for_memory(self) -> None:
         """Queue for memory if that is what the requests wait for."""
-        if self._held and self._memory.is_short:
+        if self.requests and self._memory.is_short:
             self._gateway.policy.response_memory.wait(self._waiter)
 
     def release(self) -> None:
         """Start the requests that no longer have to wait."""
-        for stream_id, held in list(self._held.items()):
+        for stream_id, held in list(self.requests.items()):
             if self._memory.is_short:
                 return
             if not self._may_run(held.request):
                 continue
-            del self._held[stream_id]
+            del self.requests[stream_id]
             self._resume(held)
 
     def _resume(self, held: HeldRequest[AnyStream]) -> None:
@@ -132,7 +133,7 @@ class HeldRequests(Generic[AnyStream]):
 
     def refuse_late(self, now: float) -> None:
         """Refuse those that waited too long."""
-        late = [held for held in self._held.values() if now - held.since > HELD_REQUEST_TIMEOUT]
+        late = [held for held in self.requests.values() if now - held.since > HELD_REQUEST_TIMEOUT]
         for held in late:
             self.forget(held.stream.stream_id)
             self._refuse(held.stream, held.request)

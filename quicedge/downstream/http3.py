@@ -308,26 +308,22 @@ class Http3Session:
 
     def after_transmit(self) -> None:
         """Settle deliveries, resume origins whose clients caught up, close when drained."""
-        if not self.connection.is_alive:
+        connection = self.connection
+        acknowledged = connection.recovery.delivered
+        if not connection.is_alive:
             self._end_exchanges()
-        elif self.delivering:
-            self._settle_deliveries()
+        elif self.delivering and acknowledged != self._acknowledged:
+            self._acknowledged = acknowledged
+            for stream_id in connection.streams.delivered(self.delivering):
+                self._delivered(self.delivering[stream_id])
         self.settle_memory()
-        if self.held and self.connection.handshake_complete:
+        if self.held.requests and connection.handshake_complete:
             # An address that changed during the handshake may be validated only now.
             self.held.release()
         if self.going_away:
             self.close_if_drained()
-        if self.paused:
+        if self.paused.streams:
             self.paused.resume(self.send_buffer_limit)
-
-    def _settle_deliveries(self) -> None:
-        acknowledged = self.connection.recovery.delivered
-        if acknowledged == self._acknowledged:
-            return
-        self._acknowledged = acknowledged
-        for stream_id in self.connection.streams.delivered(self.delivering):
-            self._delivered(self.delivering[stream_id])
 
     def _delivered(self, stream: RequestStream) -> None:
         self.delivering.pop(stream.stream_id, None)
@@ -484,7 +480,7 @@ class Http3Session:
                 self.connection.prioritize(stream_id, *parse_priority(value))
 
     def on_data(self, stream_id: int, data: bytes) -> None:
-        if stream_id in self.held:
+        if stream_id in self.held.requests:
             self.held.data(stream_id, data)
             return
         stream = self.streams.get(stream_id)
@@ -494,10 +490,11 @@ class Http3Session:
             stream.exchange.request_data(data)
 
     def on_end(self, stream_id: int) -> None:
-        if stream_id in self.held:
-            self.held.end(stream_id)
         stream = self.streams.get(stream_id)
-        if stream is not None and stream.exchange is not None:
+        if stream is None:
+            if stream_id in self.held.requests:
+                self.held.end(stream_id)
+        elif stream.exchange is not None:
             stream.exchange.request_end()
 
     def on_trailers(self, stream_id: int, fields: list[Field]) -> None:
@@ -659,9 +656,11 @@ class Http3Session:
         if complete:
             self._conduct.completed()
         self.streams.pop(stream_id, None)
-        self.paused.forget(stream_id)
+        if self.paused.streams:
+            self.paused.forget(stream_id)
         self.delivering.pop(stream_id, None)
-        self.close_if_drained()
+        if self.going_away:
+            self.close_if_drained()
 
     # --- memory -----------------------------------------------------------------------------------
 

@@ -27,37 +27,38 @@ AnyStream = TypeVar("AnyStream", bound=Stream)
 class PausedOrigins(Generic[AnyStream]):
     """The streams of one session whose origins are paused."""
 
-    __slots__ = ("_streams",)
+    __slots__ = ("streams",)
 
     def __init__(self) -> None:
-        self._streams: dict[int, AnyStream] = {}
+        self.streams: dict[int, AnyStream] = {}
+        """To be read only."""
 
     def __bool__(self) -> bool:
-        return bool(self._streams)
+        return bool(self.streams)
 
     def pause(self, stream: AnyStream) -> None:
         """Stop reading a response: its client is behind."""
         if not stream.paused:
             stream.paused = True
-            self._streams[stream.stream_id] = stream
+            self.streams[stream.stream_id] = stream
             if stream.exchange is not None:
                 stream.exchange.pause_response()
 
     def resume(self, limit: int) -> None:
         """Go on with those whose clients have caught up; `limit`: unsent bytes per stream now."""
         plenty = limit == SEND_BUFFER_HIGH
-        for stream in list(self._streams.values()):
+        for stream in list(self.streams.values()):
             unsent = stream.unsent
             # One with nothing left is resumed in any case: nothing else would wake it.
             if not unsent or (plenty and unsent < SEND_BUFFER_LOW):
-                self._streams.pop(stream.stream_id, None)
+                self.streams.pop(stream.stream_id, None)
                 stream.paused = False
                 if stream.exchange is not None:
                     stream.exchange.resume_response()
 
     def forget(self, stream_id: int) -> None:
         """The exchange of a stream has ended."""
-        self._streams.pop(stream_id, None)
+        self.streams.pop(stream_id, None)
 
     def clear(self) -> None:
-        self._streams.clear()
+        self.streams.clear()

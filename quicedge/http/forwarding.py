@@ -9,8 +9,9 @@ only by punctuation are therefore dropped as well.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from quicedge.config.limits import NAMES_REMEMBERED, REMEMBERED_NAME
 from quicedge.http.message import Field, Fields
 
 HOP_BY_HOP = frozenset(
@@ -102,6 +103,9 @@ _NOT_IN_TRAILERS = frozenset((b"cookie", b"via"))
 
 _RESERVED = HOP_BY_HOP | SET_BY_EDGE | CLAIMED_BY_PROXIES
 
+CHANGED_BY_EDGE = frozenset((b"max-forwards", b"te", b"via"))
+"""Fields that origins get with another value."""
+
 ORDINARY = frozenset(
     (
         b"accept", b"accept-encoding", b"accept-language", b"authorization", b"cache-control",
@@ -122,17 +126,25 @@ class Reserved:
     """Additional names that the edge writes."""
     tell_underscores: bool = False
     """Origins distinguish `_` from `-`, so `x_forwarded_for` is an ordinary name."""
+    passed: set[bytes] = field(default_factory=lambda: set(ORDINARY), compare=False, repr=False)
+    """Names of fields that origins get as they are: the ordinary ones, and the last ones that were
+    asked for and are not reserved; to be read only."""
 
     def __contains__(self, name: bytes) -> bool:
         """Whether a client's field of this name must be dropped."""
-        if name in ORDINARY:
+        if name in self.passed:
             return False
-        if not self.tell_underscores:
-            name = hyphenated(name)
-        return name in _RESERVED or name in self.further or name.startswith(_PREFIXES)
+        known = name if self.tell_underscores else hyphenated(name)
+        if known in _RESERVED or known in self.further or known.startswith(_PREFIXES):
+            return True
+        if len(name) <= REMEMBERED_NAME and name not in CHANGED_BY_EDGE:
+            if len(self.passed) >= NAMES_REMEMBERED:
+                self.passed.intersection_update(ORDINARY)
+            self.passed.add(name)
+        return False
 
     def pass_trailers(self, trailers: Sequence[Field]) -> Fields:
         """Request trailers without fields that origins might mistake for header fields."""
         return [
-            field for field in trailers if field[0] not in _NOT_IN_TRAILERS and field[0] not in self
+            line for line in trailers if line[0] not in _NOT_IN_TRAILERS and line[0] not in self
         ]

@@ -7,7 +7,7 @@ that is not DATA payload; the application returns it for DATA payload once it ha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 
 from quicedge.config import limits
 from quicedge.http import qpack
@@ -46,6 +46,8 @@ _SKIPPED = -1
 """Pseudo frame type for frames whose payload is discarded."""
 
 
+_DATA = encode_varint(FrameType.DATA)
+_HEADERS = encode_varint(FrameType.HEADERS)
 _CONTROL = encode_varint(StreamType.CONTROL)
 _QPACK_ENCODER = encode_varint(StreamType.QPACK_ENCODER)
 _QPACK_DECODER = encode_varint(StreamType.QPACK_DECODER)
@@ -169,8 +171,11 @@ class H3Connection:
             self.observer.headers_sent(stream_id, fields)
             self.observer.data_sent(stream_id, size)
         instructions, block = self._encoder.encode(stream_id, list(fields))
-        self._send(self._encoder_stream, instructions)
-        frames = encode_frame(FrameType.HEADERS, block) + b"\0" + encode_varint(size) + data
+        if instructions:
+            self._send(self._encoder_stream, instructions)
+        frames = b"".join(
+            (_HEADERS, encode_varint(len(block)), block, _DATA, encode_varint(size), data)
+        )
         self._transport.send_stream_data(stream_id, frames, True)
 
     def send_trailers(self, stream_id: int, fields: Sequence[Field]) -> None:
@@ -188,13 +193,19 @@ class H3Connection:
     def stream_data(self, stream_id: int, data: bytes, end_stream: bool) -> None:
         """Receive the next bytes of a stream."""
         stream = self._streams.get(stream_id)
+        block = None
         if stream is None:
             stream = self._streams[stream_id] = StreamState()
+            if end_stream:
+                block = _whole_head(data)
         if stream_id & 2:
             self._uni_data(stream_id, stream, data, end_stream)
             return
         try:
-            self._request_data(stream_id, stream, data, end_stream)
+            if block is not None and len(block) <= self.settings.max_field_section_size:
+                self._head_alone(stream_id, stream, data, block)
+            else:
+                self._request_data(stream_id, stream, data, end_stream)
         except H3StreamError as error:
             self._fail(stream, error)
         finally:
@@ -274,6 +285,15 @@ class H3Connection:
         stream = self._streams.get(stream_id)
         if stream is not None:
             stream.content_length = length
+
+    def _head_alone(self, stream_id: int, stream: StreamState, data: bytes, block: bytes) -> None:
+        """A message that is a field section and nothing else, as most requests are."""
+        self._transport.consume(stream_id, len(data))
+        self._headers(stream_id, stream, block, True)
+        if stream.blocked:
+            stream.blocked_fin = True
+        elif not stream.dropped:
+            self._request_end(stream_id, stream)
 
     def _request_data(
         self, stream_id: int, stream: StreamState, data: bytes, end_stream: bool
@@ -410,19 +430,16 @@ class H3Connection:
         return _SKIPPED
 
     def _headers(self, stream_id: int, stream: StreamState, block: bytes, last: bool) -> None:
-        decode = partial(self._decoder.decode, stream_id, block)
-        stream.blocked = not self._decode(stream_id, stream, decode, last)
+        stream.blocked = not self._decode(stream_id, stream, block, last)
 
-    def _decode(
-        self,
-        stream_id: int,
-        stream: StreamState,
-        decode: Callable[[], tuple[bytes, Fields]],
-        last: bool,
-    ) -> bool:
-        """Handle a field section; False if it is blocked on the encoder stream."""
+    def _decode(self, stream_id: int, stream: StreamState, block: bytes | None, last: bool) -> bool:
+        """Handle a field section; None: one that was blocked on the encoder stream. False if it is
+        blocked there."""
         try:
-            instructions, fields = decode()
+            if block is None:
+                instructions, fields = self._decoder.resume(stream_id)
+            else:
+                instructions, fields = self._decoder.decode(stream_id, block)
         except qpack.StreamBlocked:
             return False
         except qpack.SectionTooLarge:
@@ -434,7 +451,8 @@ class H3Connection:
             raise H3Error(
                 H3ErrorCode.QPACK_DECOMPRESSION_FAILED, "a field section cannot be decoded"
             ) from error
-        self._send(self._decoder_stream, instructions)
+        if instructions:
+            self._send(self._decoder_stream, instructions)
         self._section(stream_id, stream, fields, last)
         return True
 
@@ -506,7 +524,7 @@ class H3Connection:
         rest, stream.buffer = stream.buffer, b""
         last = stream.blocked_fin and not rest
         try:
-            self._decode(stream_id, stream, partial(self._decoder.resume, stream_id), last)
+            self._decode(stream_id, stream, None, last)
         except H3StreamError as error:
             self._fail(stream, error)
         self.stream_data(stream_id, rest, stream.blocked_fin)
@@ -676,6 +694,17 @@ class H3Connection:
         self._handler.on_priority_update(element_id, parse_priority(value))
         if self.observer is not None:
             self.observer.priority_updated(element_id, value)
+
+
+def _whole_head(data: bytes) -> bytes | None:
+    """The field section if `data` is a HEADERS frame and nothing else, with a length in the usual
+    one or two bytes; else None."""
+    if len(data) < 3 or data[0] != FrameType.HEADERS:
+        return None
+    length, at = data[1], 2
+    if length & 0xC0 == _TWO_BYTES:
+        length, at = (length & 0x3F) << 8 | data[2], 3
+    return data[at:] if length == len(data) - at else None
 
 
 __all__ = ["H3Connection", "H3Error", "H3Settings", "H3StreamError", "Handler", "Transport"]

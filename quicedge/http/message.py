@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import chain
 
 Field = tuple[bytes, bytes]
 """One field line: lower-case name, value without surrounding whitespace."""
@@ -17,8 +18,7 @@ FIELD_OVERHEAD = 32
 
 def section_size(fields: Sequence[Field]) -> int:
     """The size of a field section as limits count it (RFC 9114 section 4.2.2)."""
-    lengths = [len(name) + len(value) for name, value in fields]
-    return sum(lengths) + FIELD_OVERHEAD * len(lengths)
+    return sum(map(len, chain.from_iterable(fields))) + FIELD_OVERHEAD * len(fields)
 
 
 def count_lines(fields: Sequence[Field]) -> int:

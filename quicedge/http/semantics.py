@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache, lru_cache
 
 from quicedge.config.limits import AUTHORITIES_REMEMBERED, MAX_AUTHORITY
-from quicedge.http.forwarding import HOP_BY_HOP, ORDINARY, Reserved
+from quicedge.http.forwarding import HOP_BY_HOP, Reserved
 from quicedge.http.message import Field, Fields, Request, Response
 
 PSEUDONYM = b"quicedge"
@@ -73,7 +73,8 @@ def response_has_body(method: bytes, status: int) -> bool:
 
 def request_to_origin(request: Request, context: EdgeContext) -> Request:
     """Transform a request for the origin: drop hop-by-hop fields, set forwarding fields."""
-    fields = [line for line in request.fields if line[0] in ORDINARY]
+    passed = context.reserved.passed
+    fields = [line for line in request.fields if line[0] in passed]
     via: list[bytes] = []
     if len(fields) < len(request.fields):
         fields = _forwarded_lines(request, context.reserved, via)
@@ -94,9 +95,7 @@ def _forwarded_lines(request: Request, reserved: Reserved, via: list[bytes]) -> 
     fields: Fields = []
     for line in request.fields:
         name, value = line
-        if name in ORDINARY:
-            fields.append(line)
-        elif name == b"via":
+        if name == b"via":
             via.append(value)
         elif name == b"te":
             # RFC 9110 section 10.1.4: we forward trailers, and gRPC origins require this field.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 
 from quicedge.config import limits as defaults
 from quicedge.http.forwarding import hyphenated
@@ -28,6 +29,7 @@ from quicedge.http.message import (
     Request,
     Response,
     count_lines,
+    section_size,
 )
 from quicedge.http.target import is_ambiguous
 
@@ -69,6 +71,15 @@ _KNOWN_NAMES = frozenset(
 )  # fmt: skip
 
 
+_SPECIAL_NAMES = frozenset((b"content-length", b"cookie", b"expect", b"host", b"te"))
+"""Known names whose values matter here."""
+
+_plain_names = set(_KNOWN_NAMES - _SPECIAL_NAMES)
+"""Names that need no check: those known, and the last ones that have passed it."""
+
+_VALUE_OCTETS = bytes((0x09, 0x0A, *range(0x20, 0x7F), *range(0x80, 0x100)))
+"""Octets of field values, and the line feed that separates them while they are checked."""
+
 _KNOWN_RESPONSE_NAMES = frozenset(
     (
         b"accept-ranges", b"access-control-allow-origin", b"age", b"alt-svc", b"cache-control",
@@ -104,27 +115,43 @@ class MessageLimits:
 def validate_request(section: Sequence[Field], limits: MessageLimits) -> Request:
     """Build a request from its field section (RFC 9114 section 4.3.1); raises MessageError."""
     pseudo: dict[bytes, bytes] = {}
+    for name, value in section:
+        if name[:1] != b":":
+            break
+        if name not in _REQUEST_PSEUDO:
+            raise MessageError("unknown pseudo-header field")
+        if name in pseudo:
+            raise MessageError(f"{_text(name)} appears twice")
+        pseudo[name] = value
+    lines = section[len(pseudo) :]
+    if not _are_values([value for _, value in lines]):
+        for name, value in lines:
+            _validate_value(name, value)
+    fields = [line for line in lines if line[0] in _plain_names]
+    host: bytes | None = None
+    content_length: int | None = None
+    if len(fields) < len(lines):
+        fields, host, content_length = _validate_lines(lines)
+    if section_size(section) > limits.max_size or (
+        len(section) > limits.max_fields < count_lines(section)
+    ):
+        raise MessageError("field section too large", status_hint=431)
+    return _request(pseudo, fields, host, content_length, limits)
+
+
+def _validate_lines(lines: Sequence[Field]) -> tuple[Fields, bytes | None, int | None]:
+    """Field lines of a request, some of which mean more than others: those that it keeps, the value
+    of Host, and that of Content-Length; raises MessageError."""
     fields: Fields = []
     cookies: list[bytes] = []
     host: bytes | None = None
     content_length: int | None = None
     has_te = False
-    size = 0
-    for name, value in section:
-        size += len(name) + len(value) + FIELD_OVERHEAD
-        if name[:1] == b":":
-            # RFC 9114 section 4.3: all pseudo-header fields MUST appear in the header section
-            # before regular header fields; undefined or repeated ones are malformed.
-            if fields or host is not None or cookies:
-                raise MessageError("pseudo-header field after a regular field")
-            if name not in _REQUEST_PSEUDO:
-                raise MessageError("unknown pseudo-header field")
-            if name in pseudo:
-                raise MessageError(f"{_text(name)} appears twice")
-            pseudo[name] = value
-            continue
-        _validate_field(name, value)
-        if name == b"host":
+    for line in lines:
+        name, value = line
+        if name in _plain_names:
+            fields.append(line)
+        elif name == b"host":
             if host is not None and host != value:
                 raise MessageError("host appears twice")
             host = value
@@ -139,17 +166,23 @@ def validate_request(section: Sequence[Field], limits: MessageLimits) -> Request
                 if has_te or value.lower() != b"trailers":
                     raise MessageError("te other than trailers")
                 has_te = True
-            elif name == b"expect" and value.lower() != b"100-continue":
+            elif name == b"expect":
                 # RFC 9110 section 10.1.1: MAY respond with 417 to any other expectation. Servers
                 # disagree about obfuscated ones, and hence about where the content ends.
-                raise MessageError("an expectation other than 100-continue", status_hint=417)
-            fields.append((name, value))
-    if size > limits.max_size or len(section) > limits.max_fields < count_lines(section):
-        raise MessageError("field section too large", status_hint=431)
+                if value.lower() != b"100-continue":
+                    raise MessageError("an expectation other than 100-continue", status_hint=417)
+            elif name[:1] == b":":
+                # RFC 9114 section 4.3: all pseudo-header fields MUST appear in the header section
+                # before regular header fields.
+                raise MessageError("pseudo-header field after a regular field")
+            else:
+                _validate_name(name)
+                _remember(name)
+            fields.append(line)
     if cookies:
         # RFC 9114 section 4.2.1: MUST be concatenated before leaving HTTP/3.
         fields.append((b"cookie", b"; ".join(cookies)))
-    return _request(pseudo, fields, host, content_length, limits)
+    return fields, host, content_length
 
 
 def _request(
@@ -232,16 +265,45 @@ def _is_authority(value: bytes) -> bool:
 
 def _validate_field(name: bytes, value: bytes) -> None:
     if name not in _KNOWN_NAMES:
-        if not FIELD_NAME.fullmatch(name):
-            raise MessageError("a field name is not a lower-case token")
-        if name in CONNECTION_SPECIFIC:
-            raise MessageError(f"connection-specific field {_text(name)}")
-        if name not in _FRAMING and hyphenated(name) in _FRAMING:
-            # CGI cannot distinguish `content_length` from the framing field; honest clients do not
-            # send it.
-            raise MessageError(f"framing field {_text(name)}")
+        _validate_name(name)
+    _validate_value(name, value)
+
+
+def _validate_name(name: bytes) -> None:
+    if not FIELD_NAME.fullmatch(name):
+        raise MessageError("a field name is not a lower-case token")
+    if name in CONNECTION_SPECIFIC:
+        raise MessageError(f"connection-specific field {_text(name)}")
+    if name not in _FRAMING and hyphenated(name) in _FRAMING:
+        # CGI cannot distinguish `content_length` from the framing field; honest clients do not
+        # send it.
+        raise MessageError(f"framing field {_text(name)}")
+
+
+def _remember(name: bytes) -> None:
+    """Clients repeat their field names: this one has passed, and means nothing special."""
+    if len(name) <= defaults.REMEMBERED_NAME:
+        if len(_plain_names) >= defaults.NAMES_REMEMBERED:
+            _plain_names.intersection_update(_KNOWN_NAMES)
+        _plain_names.add(name)
+
+
+def _validate_value(name: bytes, value: bytes) -> None:
     if not FIELD_VALUE.fullmatch(value):
         raise MessageError(f"the value of {_text(name)} is malformed")
+
+
+def _are_values(values: Sequence[bytes]) -> bool:
+    """Whether all of them are field values, checked at once: steps per value would cost more than
+    those per octet."""
+    text = b"\n".join((b"", *values, b""))
+    return not (
+        text.translate(None, _VALUE_OCTETS)
+        or text.count(b"\n") != len(values) + 1
+        or b"\n " in text
+        or b" \n" in text
+        or (b"\t" in text and (b"\n\t" in text or b"\t\n" in text))
+    )
 
 
 def parse_content_length(value: bytes, known: int | None = None) -> int:
@@ -293,6 +355,14 @@ def parse_status(section: Sequence[Field]) -> int:
 
 def validate_response_fields(fields: Sequence[Field]) -> None:
     """Validate field names and values from an origin; raises MessageError."""
+    unknown = [name for name, _ in fields if name not in _KNOWN_RESPONSE_NAMES]
+    values = [value for _, value in fields]
+    if (
+        all(map(FIELD_NAME.fullmatch, unknown))
+        and _are_values(values)
+        and max(map(len, chain(unknown, values)), default=0) <= defaults.MAX_QPACK_STRING
+    ):
+        return
     for name, value in fields:
         if len(name) > defaults.MAX_QPACK_STRING or len(value) > defaults.MAX_QPACK_STRING:
             raise MessageError(f"an origin's field {_text(name[:40])} is too long")

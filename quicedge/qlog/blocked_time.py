@@ -101,7 +101,7 @@ class Sending:
             return Limit.HANDSHAKE
         if self.pto_count and self.in_flight > 0:
             return Limit.LOSS_RECOVERY
-        blocked_by = self.blocked_by(now)
+        blocked_by = self.blocked if self.waiting is False else self.blocked_by(now)
         if blocked_by is not None:
             return blocked_by
         return Limit.APPLICATION if self.due else Limit.IDLE

@@ -17,6 +17,9 @@ from quicedge.quic.selectiveloss import SelectiveLoss
 NOT_ECT, ECT_1, ECT_0, CE = 0, 1, 2, 3
 """Codepoints of the IP header's ECN field."""
 
+ECN_INDEX = {ECT_0: 0, ECT_1: 1, CE: 2}
+"""The place of each mark in counts."""
+
 Counts = tuple[int, int, int]
 """ECT(0), ECT(1) and CE counts, as in ACK frames (RFC 9000 section 19.3.2)."""
 

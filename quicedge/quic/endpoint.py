@@ -94,6 +94,8 @@ class EndpointSettings:
 
 
 _FIXED_BIT = 0x40
+_LONG_FORM = 0x80
+"""The bit of a long header, and thus the least first byte of one."""
 
 _FLOOD = Verdict(Decision.REFUSE, AdmissionReason.FLOOD)
 _OUTCOMES = {
@@ -185,19 +187,24 @@ class Endpoint:
 
         Datagrams of a client that has used its share of this turn wait (`receive_waiting`).
         """
-        client = str(path.remote[0])
-        if not self._turns.may_work(client):
+        client = path.remote[0]
+        turns = self._turns
+        if not turns.may_work(client):
             self._wait(client, WaitingRun(datagrams, path, ecn))
             return
-        most = self._turns.run_length(client)
+        count = len(datagrams)
+        if count == 1:
+            turns.worked(client, *self._receive_some(datagrams, path, now, ecn))
+            return
+        most = turns.run_length(client)
         at = 0
-        while at < len(datagrams):
+        while at < count:
             handled, frames = self._receive_some(datagrams[at : at + most], path, now, ecn)
             at += handled
-            if not self._turns.worked(client, handled, frames) and at < len(datagrams):
+            if not turns.worked(client, handled, frames) and at < count:
                 self._wait(client, WaitingRun(datagrams[at:], path, ecn))
                 return
-            most = self._turns.run_length(client)
+            most = turns.run_length(client)
 
     def receive_waiting(self, now: float) -> None:
         """Start a turn and process waiting datagrams."""
@@ -225,7 +232,7 @@ class Endpoint:
         processed."""
         data = datagrams[0]
         connection = None
-        if data and not is_long(data):
+        if data and data[0] < _LONG_FORM:
             connection = self._by_cid.get(data[1 : self._cid_end])
         if connection is None:
             return 1, self._receive_one(data, path, now, ecn)
@@ -343,9 +350,12 @@ class Endpoint:
             self._delivering = None
 
     def _pump(self, connection: Connection, now: float) -> None:
-        self._delivering = connection
-        self._deliver(connection)
-        self._delivering = None
+        if connection.events:
+            self._delivering = connection
+            self._deliver(connection)
+            self._delivering = None
+        if self.half_open and connection.handshake_complete:
+            self._handshake_over(connection)
         if self._transmit(connection, now) and connection.events:
             # Sending issues connection IDs; they must be known before the peer uses them.
             self._deliver(connection)
@@ -358,11 +368,12 @@ class Endpoint:
             self._forget(connection)
             return
         self._deadlines.arm(connection, connection.poll_timeout())
-        if self._roster is not None and connection.handshake_complete:
+        roster = self._roster
+        if roster is not None and connection.handshake_complete:
             if is_alive:
-                self._roster.put(connection)
+                roster.put(connection)
             else:
-                self._roster.remove(connection)
+                roster.remove(connection)
 
     def _check_flood(self, connection: Connection, now: float) -> None:
         standing = connection.check_flood(now)
@@ -375,9 +386,11 @@ class Endpoint:
 
     def _transmit(self, connection: Connection, now: float) -> bool:
         """Send pending datagrams of the connection; returns whether there were any."""
+        runs = connection.poll_transmit(now)
+        if not runs:
+            return False
         singles: list[bytes] = []
         path: Any = None
-        runs = connection.poll_transmit(now)
         ecn = 0
         for run in runs:
             single = len(run.data) <= run.segment
@@ -394,7 +407,8 @@ class Endpoint:
         return bool(runs)
 
     def _deliver(self, connection: Connection) -> None:
-        while (event := connection.poll_event()) is not None:
+        events = connection.events
+        while (event := events.pop()) is not None:
             if isinstance(event, ConnectionIdIssued):
                 self._learn(connection, event.connection_id)
             elif isinstance(event, ConnectionIdRetired):
@@ -402,8 +416,6 @@ class Endpoint:
                 self._cids[connection].remove(event.connection_id)
             else:
                 connection.handler.handle_event(event)
-        if connection in self.half_open and connection.handshake_complete:
-            self._handshake_over(connection)
 
     # --- new connections ------------------------------------------------------------------------
 

@@ -38,9 +38,13 @@ class PathMtu:
         self._ceiling = min(self._ceiling, ceiling)
         self.current = min(self.current, self._ceiling)
 
+    def may_probe(self, now: float) -> bool:
+        """Whether to ask `next_probe`."""
+        return not (self._outstanding or self.current >= self._ceiling or now < self._next_search)
+
     def next_probe(self, now: float) -> int | None:
         """Size of the probe to send now, if any; report its outcome to `on_probe`."""
-        if self._outstanding or self.current >= self._ceiling or now < self._next_search:
+        if not self.may_probe(now):
             return None
         for size in (self._ceiling, *_STEPS):
             if self.current < size <= self._ceiling and size < self._searching_until_below:

@@ -12,7 +12,8 @@ class RttEstimator:
     """Smoothed, latest and smallest round-trip time of the path in use."""
 
     __slots__ = (
-        "first_sample_time", "initial", "initialized", "latest", "min", "smoothed", "variance",
+        "_probe_timeout", "first_sample_time", "initial", "initialized", "latest", "min",
+        "smoothed", "variance",
     )  # fmt: skip
 
     def __init__(self, initial: float) -> None:
@@ -23,6 +24,8 @@ class RttEstimator:
         self.min = math.inf
         self.smoothed = 0.0
         self.variance = 0.0
+        self._probe_timeout = 0.0
+        """Without the peer's delay: asked several times for each sample."""
 
     def update(self, sample: float, ack_delay: float, now: float) -> None:
         """Take a sample; `ack_delay` is what the peer says it waited."""
@@ -37,12 +40,13 @@ class RttEstimator:
             self.first_sample_time = now
             self.smoothed = latest
             self.variance = latest / 2
-            return
-        self.variance += (abs(self.smoothed - adjusted) - self.variance) / 4
-        self.smoothed += (adjusted - self.smoothed) / 8
+        else:
+            self.variance += (abs(self.smoothed - adjusted) - self.variance) / 4
+            self.smoothed += (adjusted - self.smoothed) / 8
+        self._probe_timeout = self.smoothed + max(4 * self.variance, GRANULARITY)
 
     def probe_timeout(self, max_ack_delay: float) -> float:
         """The PTO period (RFC 9002 section 6.2.1); twice the initial RTT before any sample."""
         if not self.initialized:
             return 2 * self.initial
-        return self.smoothed + max(4 * self.variance, GRANULARITY) + max_ack_delay
+        return self._probe_timeout + max_ack_delay

@@ -31,18 +31,25 @@ class Deadlines:
         """Make `due` return the connection at `deadline` or a little before."""
         armed = self._armed.get(connection)
         if armed is not None:
-            if deadline is not None and armed[0] <= deadline < armed[0] + TIMER_SLACK:
+            if deadline is None:
+                self.discard(connection)
                 return
-            self.discard(connection)
+            if armed[0] <= deadline < armed[0] + TIMER_SLACK:
+                return
+            armed[_CONNECTION] = None
         if deadline is not None:
             entry = self._armed[connection] = [deadline, next(self._order), connection]
             heapq.heappush(self._heap, entry)
+            self._sweep()
 
     def discard(self, connection: Connection) -> None:
         entry = self._armed.pop(connection, None)
-        if entry is None:
-            return
-        entry[_CONNECTION] = None
+        if entry is not None:
+            entry[_CONNECTION] = None
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Drop the entries that were replaced once most are."""
         if len(self._heap) > 2 * len(self._armed) + STALE_DEADLINES:
             self._heap = [entry for entry in self._heap if entry[_CONNECTION] is not None]
             heapq.heapify(self._heap)

@@ -224,7 +224,9 @@ class UdpSocket:
     def send(self, datagrams: list[bytes], path: FourTuple, ecn: int = 0) -> None:
         """Send datagrams in order; runs of equal size are passed to the kernel together."""
         if len(datagrams) == 1:
-            self._send(datagrams[0], len(datagrams[0]), path, ecn)
+            data = datagrams[0]
+            if self._queue or not self._try(data, len(data), path, ecn):
+                self._enqueue(data, len(data), path, ecn)
             return
         start = 0
         while start < len(datagrams):
@@ -252,7 +254,11 @@ class UdpSocket:
         if len(data) > segment and not self.gso:
             return self._try_singly(data, segment, path, ecn)
         size = len(data)
-        messages = self._control(path.local, ecn, segment if size > segment else 0)
+        if size <= segment:
+            segment = 0
+        messages = self._controls.get((path.local, ecn, segment))
+        if messages is None:
+            messages = self._control(path.local, ecn, segment)
         try:
             if messages:
                 self._sock.sendmsg((data,), messages, 0, path.remote)
@@ -261,29 +267,27 @@ class UdpSocket:
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
-            return self._send_failed(error, data, segment, path, ecn)
+            return self._send_failed(error, data, segment or size, path, ecn)
         counters = self.counters
         counters["writes"] += 1
-        counters["datagrams_sent"] += -(-size // segment)
+        counters["datagrams_sent"] += -(-size // segment) if segment else 1
         counters["bytes_sent"] += size
         return True
 
     def _control(self, local: bytes, ecn: int, segment: int) -> list[kernel.ControlMessage]:
-        """Control messages: leave from `local`, marked `ecn`, split into segments if not 0."""
-        key = local, ecn, segment
-        messages = self._controls.get(key)
-        if messages is None:
-            messages = []
-            if self._ancillary:
-                if local:
-                    messages.append(kernel.pktinfo_message(self.family, local))
-                if ecn:
-                    messages.append(kernel.ecn_message(self.family, ecn))
-                if segment:
-                    messages.append(kernel.segment_message(segment))
-            if len(self._controls) >= limits.UDP_CONTROLS_REMEMBERED:
-                self._controls.clear()
-            self._controls[key] = messages
+        """Control messages: leave from `local`, marked `ecn`, split into segments if not 0; they
+        are remembered."""
+        messages: list[kernel.ControlMessage] = []
+        if self._ancillary:
+            if local:
+                messages.append(kernel.pktinfo_message(self.family, local))
+            if ecn:
+                messages.append(kernel.ecn_message(self.family, ecn))
+            if segment:
+                messages.append(kernel.segment_message(segment))
+        if len(self._controls) >= limits.UDP_CONTROLS_REMEMBERED:
+            self._controls.clear()
+        self._controls[local, ecn, segment] = messages
         return messages
 
     def _try_singly(self, data: bytes, segment: int, path: FourTuple, ecn: int) -> bool:

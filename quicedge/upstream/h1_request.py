@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from quicedge.http.message import Field, Request
+from quicedge.http.message import Field, Fields, Request
 
 _METHODS_WITH_BODY = frozenset((b"POST", b"PUT", b"PATCH"))
 
@@ -12,6 +12,8 @@ _FRAMING = frozenset(
     (b"connection", b"content-length", b"host", b"keep-alive", b"transfer-encoding", b"upgrade")
 )
 """Written only by the edge; a copy from the client could contradict the framing."""
+
+_SPECIAL = _FRAMING | {b"expect", b"te"}
 
 _NOT_FOR_UPGRADE = frozenset((b"expect", b"te"))
 """A request for a tunnel has no content, and no trailers come back."""
@@ -29,13 +31,10 @@ def encode_head(request: Request) -> bytes:
     ]
     if lines[0].count(b" ") != 2:
         raise ValueError("the request line has an extra space")
-    for name, value in request.fields:
-        if name in _FRAMING or (name == b"expect" and request.ended):
-            continue
-        lines.append(name + b": " + value)
-        if name == b"te":
-            # RFC 9110 section 10.1.4: a sender of TE MUST also send "TE" in Connection.
-            lines.append(b"connection: te")
+    fields: Sequence[Field] = request.fields
+    if not _SPECIAL.isdisjoint([name for name, _ in fields]):
+        fields = _own_lines(fields, ended=request.ended)
+    lines += [b": ".join(line) for line in fields]
     if request.ended:
         if request.content_length:
             raise ValueError("content-length declares a body that is not sent")
@@ -46,6 +45,20 @@ def encode_head(request: Request) -> bytes:
     else:
         lines.append(b"transfer-encoding: chunked")
     return _join(lines)
+
+
+def _own_lines(fields: Sequence[Field], *, ended: bool) -> Fields:
+    """The fields without those that only the edge writes; `ended`: the request has no content."""
+    kept: Fields = []
+    for line in fields:
+        name = line[0]
+        if name in _FRAMING or (name == b"expect" and ended):
+            continue
+        kept.append(line)
+        if name == b"te":
+            # RFC 9110 section 10.1.4: a sender of TE MUST also send "TE" in Connection.
+            kept.append((b"connection", b"te"))
+    return kept
 
 
 def encode_upgrade(request: Request, key: bytes | None) -> bytes:

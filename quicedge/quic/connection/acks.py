@@ -25,7 +25,7 @@ class AckReceiver:
     """
 
     __slots__ = (
-        "_counters", "_handshake", "_held", "_paths", "_recovery", "_skipper", "exponent",
+        "_counters", "_handshake", "_paths", "_recovery", "_skipper", "exponent", "pending",
     )  # fmt: skip
 
     def __init__(
@@ -44,7 +44,8 @@ class AckReceiver:
         self._counters = counters
         self.exponent = _DEFAULT_EXPONENT
         """The peer's ack_delay_exponent (RFC 9000 section 18.2)."""
-        self._held: tuple[PacketSpace, Ack] | None = None
+        self.pending: tuple[PacketSpace, Ack] | None = None
+        """The frame that `settle` is to be called for, and its space."""
 
     def receive(self, frame: Ack, kind: int, space: PacketSpace, now: float) -> None:
         """Validate an ACK frame; one of 1-RTT packets stays pending until `settle`, or until one
@@ -65,14 +66,14 @@ class AckReceiver:
         if not is_application:
             self._apply(space, frame, now)
             return
-        if self._held is not None and not covers(ranges, self._held[1].ranges):
+        if self.pending is not None and not covers(ranges, self.pending[1].ranges):
             self.settle(now)
-        self._held = space, frame
+        self.pending = space, frame
 
     def settle(self, now: float) -> None:
         """Apply the pending frame."""
-        if self._held is not None:
-            (space, frame), self._held = self._held, None
+        if self.pending is not None:
+            (space, frame), self.pending = self.pending, None
             self._apply(space, frame, now)
             self._handshake.phases.on_acked(frame.ranges)
 
@@ -80,7 +81,7 @@ class AckReceiver:
         recovery = self._recovery
         largest = space.largest_acked
         recovery.on_ack(frame.ranges, (frame.delay << self.exponent) / 1e6, now, space)
-        ecn = self._paths.active.ecn
+        ecn = self._paths.known[0].ecn
         assert ecn is not None
         lost = recovery.take_newly_lost()
         # RFC 9002 section 7.1: an increase of CE counts is a congestion event.

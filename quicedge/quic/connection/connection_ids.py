@@ -37,8 +37,8 @@ class LocalConnectionIds:
     """
 
     __slots__ = (
-        "_events", "_next_sequence", "_retire_prior_to", "_source", "_unannounced", "active",
-        "initial", "latest_used", "length", "peer_limit",
+        "_events", "_next_sequence", "_retire_prior_to", "_source", "active", "initial",
+        "latest_used", "length", "peer_limit", "unannounced",
     )  # fmt: skip
 
     def __init__(self, source: ConnectionIdSource, events: EventQueue) -> None:
@@ -54,7 +54,8 @@ class LocalConnectionIds:
         self.peer_limit = 2
         self._next_sequence = 1
         self._retire_prior_to = 0
-        self._unannounced: list[int] = []
+        self.unannounced: list[int] = []
+        """Sequence numbers of those that the peer has still to be told of."""
 
     def issue_unframed(self) -> bytes:
         """Issue an ID that is sent outside a NEW_CONNECTION_ID frame (preferred address)."""
@@ -70,7 +71,7 @@ class LocalConnectionIds:
     def replenish(self) -> None:
         """Issue IDs up to the smaller of both limits."""
         while len(self.active) < min(ACTIVE_CONNECTION_IDS, self.peer_limit):
-            self._unannounced.append(self._next_sequence)
+            self.unannounced.append(self._next_sequence)
             self.issue_unframed()
 
     def renew(self) -> None:
@@ -83,30 +84,30 @@ class LocalConnectionIds:
             return
         self._retire_prior_to = self._next_sequence
         for _ in range(min(ACTIVE_CONNECTION_IDS, self.peer_limit)):
-            self._unannounced.append(self._next_sequence)
+            self.unannounced.append(self._next_sequence)
             self.issue_unframed()
 
     @property
     def has_frames(self) -> bool:
-        return bool(self._unannounced)
+        return bool(self.unannounced)
 
     def write_frames(self, draft: Draft) -> bool:
         """Add NEW_CONNECTION_ID frames; whether all fitted."""
-        while self._unannounced:
-            sequence = self._unannounced[0]
+        while self.unannounced:
+            sequence = self.unannounced[0]
             cid = next(cid for cid, number in self.active.items() if number == sequence)
             retire = min(self._retire_prior_to, sequence)
             frame = NewConnectionId(sequence, retire, cid, self._source.reset_token(cid))
             if not draft.add(frame.encode(), self._on_delivery, (sequence,)):
                 return False
-            del self._unannounced[0]
+            del self.unannounced[0]
         return True
 
     def _on_delivery(self, delivered: bool, sequence: int) -> None:
         if not delivered and sequence in self.active.values() and (
-            sequence not in self._unannounced
+            sequence not in self.unannounced
         ):  # fmt: skip
-            self._unannounced.append(sequence)
+            self.unannounced.append(sequence)
 
     def receive_retire(self, sequence: int, packet_cid: bytes) -> None:
         """Process RETIRE_CONNECTION_ID from a packet with destination `packet_cid`."""
@@ -126,8 +127,8 @@ class LocalConnectionIds:
                 "Cannot retire current connection ID",
             )
         del self.active[cid]
-        if sequence in self._unannounced:
-            self._unannounced.remove(sequence)
+        if sequence in self.unannounced:
+            self.unannounced.remove(sequence)
         self._events.append(ConnectionIdRetired(connection_id=cid))
         self.replenish()
 
@@ -148,7 +149,7 @@ class RemoteConnectionIds:
     """
 
     __slots__ = (
-        "_retire_prior_to", "_seen", "_to_retire", "current", "spare", "spin",
+        "_retire_prior_to", "_seen", "current", "spare", "spin", "to_retire",
     )  # fmt: skip
 
     def __init__(self, first: bytes) -> None:
@@ -158,7 +159,8 @@ class RemoteConnectionIds:
         self.spare: list[RemoteConnectionId] = []
         self._seen: set[int] = {0}
         self._retire_prior_to = 0
-        self._to_retire: list[int] = []
+        self.to_retire: list[int] = []
+        """Sequence numbers of those that the peer has still to be told of."""
 
     def adopt(self, cid: bytes) -> None:
         """Use the Source Connection ID of the peer's first packet."""
@@ -202,7 +204,7 @@ class RemoteConnectionIds:
         if number < limit:
             # RFC 9000 section 19.15: MUST immediately be retired, unless that was done.
             if number not in self._seen:
-                self._to_retire.append(number)
+                self.to_retire.append(number)
         elif number not in self._seen:
             self.spare.append(RemoteConnectionId(frame.connection_id, number, frame.reset_token))
             self._seen.add(number)
@@ -213,7 +215,7 @@ class RemoteConnectionIds:
             self.use(self.spare.pop(0))
         self._check_limit(taken(0))
         # RFC 9000 section 5.1.2 lets us bound those that wait to be retired (CVE-2024-22189).
-        if len(self._to_retire) > MAX_RETIRED_CONNECTION_IDS:
+        if len(self.to_retire) > MAX_RETIRED_CONNECTION_IDS:
             raise self._error(
                 ErrorCode.CONNECTION_ID_LIMIT_ERROR, "Too many retired connection IDs"
             )
@@ -256,7 +258,7 @@ class RemoteConnectionIds:
 
     def retire(self, known: RemoteConnectionId) -> None:
         if known.sequence is not None:
-            self._to_retire.append(known.sequence)
+            self.to_retire.append(known.sequence)
 
     def is_stateless_reset(self, data: bytes) -> bool:
         """Whether a datagram ends with the reset token of `current` (RFC 9000 section 10.3.1)."""
@@ -270,22 +272,22 @@ class RemoteConnectionIds:
     @property
     def waiting(self) -> int:
         """RETIRE_CONNECTION_ID frames pending."""
-        return len(self._to_retire)
+        return len(self.to_retire)
 
     @property
     def has_frames(self) -> bool:
-        return bool(self._to_retire)
+        return bool(self.to_retire)
 
     def write_frames(self, draft: Draft) -> bool:
         """Add RETIRE_CONNECTION_ID frames; whether all fitted."""
-        while self._to_retire:
-            sequence = self._to_retire[0]
+        while self.to_retire:
+            sequence = self.to_retire[0]
             frame = RetireConnectionId(sequence).encode()
             if not draft.add(frame, self._on_delivery, (sequence,)):
                 return False
-            del self._to_retire[0]
+            del self.to_retire[0]
         return True
 
     def _on_delivery(self, delivered: bool, sequence: int) -> None:
         if not delivered:
-            self._to_retire.append(sequence)
+            self.to_retire.append(sequence)

@@ -10,10 +10,12 @@ class ReceiveWindow:
     Invariant: used <= announced <= granted. Raise `granted`; when `is_due`, `announce` it.
     """
 
-    __slots__ = ("_size", "announced", "granted", "used")
+    __slots__ = ("_size", "announced", "granted", "used", "worth")
 
     def __init__(self, size: int) -> None:
         self._size = size
+        self.worth = size // 2
+        """The increase that is worth a frame."""
         self.granted = size
         self.announced = size
         """The limit last sent to the peer, and enforced."""
@@ -22,7 +24,7 @@ class ReceiveWindow:
     @property
     def is_due(self) -> bool:
         """Whether the increase is worth a frame."""
-        return self.granted - self.announced >= self._size // 2
+        return self.granted - self.announced >= self.worth
 
     @property
     def unread(self) -> int:

@@ -24,7 +24,8 @@ class IdleTimer:
 
     def on_received(self, now: float, pto: float) -> None:
         # RFC 9000 section 10.1: at least three times the PTO.
-        self.deadline = now + max(self._timeout, 3 * pto)
+        timeout, least = self._timeout, 3 * pto
+        self.deadline = now + (timeout if timeout > least else least)
         self.sent_since = False
 
     def on_sent_eliciting(self, now: float, pto: float) -> None:

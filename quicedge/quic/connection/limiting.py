@@ -34,10 +34,9 @@ def note_limits(
     `waiting`: whether there is data that flow control permits to send; None: not yet known.
     """
     sending, receiving = clock.sending, clock.receiving
-    touched = streams.take_touched()
     granted = streams.window.announced != receiving.connection.limit
     if not (
-        touched
+        streams.is_touched
         or granted
         or streams.scheduler.ready
         or streams.is_stream_blocked
@@ -50,17 +49,23 @@ def note_limits(
     ):
         return
     sending.handshake = handshake
-    if touched:
-        touched = [stream for stream in touched if not stream.id & _UNI]
-        for stream in touched:
-            if _owes(stream, streams):
-                clock.answering[stream.id] = None
-            else:
-                clock.answering.pop(stream.id, None)
-        sending.due = bool(clock.answering)
+    changed: list[Stream] = []
+    answering, incoming = clock.answering, clock.incoming
+    for stream_id, stream in streams.take_touched().items():
+        if stream_id & _UNI:
+            continue
+        receive = stream.receive
+        received = receive is None or receive.is_finished
+        if _owes(stream, streams, received=received):
+            answering[stream_id] = None
+        else:
+            answering.pop(stream_id, None)
+        if not received or stream_id in incoming:
+            changed.append(stream)
+    sending.due = bool(answering)
     sending.pto_count = recovery.pto_count
     sending.in_flight = recovery.bytes_in_flight
-    sending.window = recovery.congestion_window
+    sending.window = recovery.controller.congestion_window
     sending.datagram_size = datagram_size
     sending.paced_until = inf if paced else 0.0
     if waiting is None:
@@ -68,9 +73,6 @@ def note_limits(
     sending.waiting = waiting
     sending.blocked = None if waiting else _blocked(streams)
     clock.turn(now)
-    changed = touched and [
-        stream for stream in touched if stream.id in clock.incoming or not _is_received(stream)
-    ]
     if changed or granted or receiving.handshake:
         clock.receives(now)
         receiving.handshake = handshake
@@ -106,20 +108,15 @@ def _blocked(streams: Streams) -> Limit | None:
     return Limit.CONNECTION if streams.scheduler else None
 
 
-def _is_received(stream: Stream) -> bool:
-    """Whether the stream is fully received."""
-    return stream.receive is None or stream.receive.is_finished
+def _owes(stream: Stream, streams: Streams, *, received: bool) -> bool:
+    """Whether a message of ours is due on a bidirectional stream: a request of our own, or the
+    response to one that is complete or being answered. `received`: the stream is fully received."""
+    send = stream.send
+    if send is None or not send.is_writable or stream.id not in streams:
+        return False
+    return received or send.buffer.highest > 0 or streams.is_ours(stream.id)
 
 
 def _may_send(stream: Stream) -> bool:
     """Whether the application may write to the stream."""
     return stream.send is not None and stream.send.is_writable
-
-
-def _owes(stream: Stream, streams: Streams) -> bool:
-    """Whether a message of ours is due on a bidirectional stream: a request of our own, or the
-    response to one that is complete or being answered."""
-    send = stream.send
-    if send is None or not send.is_writable or stream.id not in streams:
-        return False
-    return streams.is_ours(stream.id) or _is_received(stream) or send.buffer.highest > 0

@@ -113,6 +113,8 @@ class Packer:
         self._skipper = skipper
         self._counters = counters
         self._exponent = ack_delay_exponent
+        self._confirmation = confirmation
+        self._pings = pings
         self._path_frames = PathFrames()
         self._sources: tuple[FrameSource, ...] = (
             confirmation,
@@ -138,12 +140,18 @@ class Packer:
 
         Raises TransportError when no key may seal them.
         """
+        runs: list[Transmit] = []
         path = self._paths.known[0]
+        is_confirmed = self._handshake.is_confirmed
+        if is_confirmed and self._is_quiet(path, now):
+            self.pacing_at = None
+            self.waiting = False
+            self._recovery.app_limited = True
+            return runs
         self._path_frames.use(path, challenge)
         self.ecn = path.ecn.codepoint(self._recovery.pto_count) if path.ecn else NOT_ECT
-        runs: list[Transmit] = []
         self.pacing_at = self.waiting = None
-        if self._handshake.is_confirmed:
+        if is_confirmed:
             phases = self._handshake.phases
             if phases.wants_update:
                 phases.update(now)
@@ -154,6 +162,20 @@ class Packer:
             for other in self._paths.probing():
                 self._pack_probe(runs, other, now, challenge)
         return runs
+
+    def _is_quiet(self, path: Path, now: float) -> bool:
+        """Whether there is nothing to do, as after most requests and ACKs."""
+        space = self._space
+        assert path.mtu is not None
+        return not (
+            self._streams.scheduler.ready
+            or space.probes
+            or (space.ack_at is not None and space.ack_at <= now)
+            or (path.bytes_sent >= MTU_PROBE_AFTER and path.mtu.may_probe(now))
+            or self._handshake.phases.requested
+            or len(self._paths.known) > 1
+            or self._has_frames(path)
+        )
 
     # --- 1-RTT packets --------------------------------------------------------------------------
 
@@ -172,7 +194,7 @@ class Packer:
         ):
             self._probe_mtu(runs, path, size, now)
         blocked = False
-        has_frames = self._has_frames
+        has_frames = self._has_frames(path)
         while True:
             size = mtu.current
             if not is_validated:
@@ -207,16 +229,21 @@ class Packer:
                 continue
             if not self._pack_packet(runs, path, size, now, data=True) or self._is_drained:
                 break
-            has_frames = self._has_frames
+            has_frames = self._has_frames(path)
         recovery.app_limited = not blocked
 
-    @property
-    def _has_frames(self) -> bool:
-        """Whether any part has control frames."""
-        for source in self._sources:  # noqa: SIM110  `any` takes twice the steps
-            if source.has_frames:
-                return True
-        return False
+    def _has_frames(self, path: Path) -> bool:
+        """Whether any part has control frames: `has_frames` of each, in few steps."""
+        return bool(
+            self._streams.has_frames
+            or path.challenge_due
+            or path.responses
+            or self._confirmation.has_frames
+            or self._local_ids.unannounced
+            or self._remote_ids.to_retire
+            or self._pings.due
+            or self._space.crypto_out.pending is not None
+        )
 
     def _pack_probes(
         self, runs: list[Transmit], path: Path, space: PacketSpace, now: float
@@ -273,10 +300,11 @@ class Packer:
         if space.ack_at is not None:
             ranges = self._write_ack(draft, space, now, min(ACK_ROOM, draft.room))
         drained = data
-        for source in self._sources:
-            if source.has_frames and not source.write_frames(draft):
-                drained = False
-                break
+        if self._has_frames(self._paths.known[0]):
+            for source in self._sources:
+                if source.has_frames and not source.write_frames(draft):
+                    drained = False
+                    break
         if data:
             self._write_data(draft)
         self._is_drained = drained and not self._streams.has_output

@@ -144,7 +144,10 @@ class Paths:
 
     def validated(self) -> Path | None:
         """The validated path used most recently."""
-        return next((path for path in self.known if path.is_validated), None)
+        for path in self.known:
+            if path.is_validated:
+                return path
+        return None
 
     def deadline(self) -> float | None:
         """When validation of the active path fails."""

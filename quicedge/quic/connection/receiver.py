@@ -60,9 +60,9 @@ class Receiver:
 
     __slots__ = (
         "_acks", "_counters", "_deferred", "_establishment", "_first_flight", "_frames",
-        "_handshake", "_idle", "_is_client", "_is_retrying", "_life", "_local_ids", "_migration",
-        "_min_short", "_paths", "_pn_at", "_recovery", "_remote_ids", "_secrets_seen", "_spaces",
-        "_spin_number", "_versions", "observer",
+        "_handshake", "_holds_early_keys", "_idle", "_is_client", "_is_retrying", "_life",
+        "_local_ids", "_migration", "_min_short", "_paths", "_pn_at", "_recovery", "_remote_ids",
+        "_secrets_seen", "_spaces", "_spin_number", "_versions", "observer",
     )  # fmt: skip
 
     def __init__(
@@ -107,6 +107,8 @@ class Receiver:
         self._deferred = deferred
         self._counters = counters
         self.observer: Observer | None = None
+        self._holds_early_keys = True
+        """Whether there may be keys for 0-RTT packets."""
         self._secrets_seen = 0
         self._is_retrying = False
         self._spin_number = -1
@@ -120,19 +122,27 @@ class Receiver:
         """
         if self._life.event is not None:
             return self._receive_when_over(datagrams, at, address)
-        path = self._paths.find(address)
+        known = self._paths.known
+        path = known[0] if known else None
+        if path is not None and path.address is not address:
+            path = self._paths.find(address)
         establishment = self._establishment
         is_settled = establishment.is_settled
         stop = at
         try:
             if (
                 is_settled
-                and path is self._paths.known[0]
+                and path is known[0]
                 and path.is_validated
                 and not datagrams[at][0] & 0x80
             ):
                 cid = self._local_ids.latest_used
-                stop, nbytes, items = self._open(datagrams, at, cid, join=self.observer is None)
+                phases = self._handshake.phases
+                assert phases.recv is not None
+                stop, nbytes, items = phases.recv.cipher.open_run(
+                    phases.phase, datagrams, at, cid, self._spaces[ONE_RTT].expected,
+                    self.observer is None,
+                )  # fmt: skip
                 if nbytes:
                     self._counters.bytes_received += nbytes
                     path.bytes_received += nbytes
@@ -140,7 +150,8 @@ class Receiver:
             if stop == at:
                 stop = at + 1
                 self._receive_any(datagrams[at], path, address, now, ecn)
-            self._acks.settle(now)
+            if self._acks.pending is not None:
+                self._acks.settle(now)
         except TransportError as error:
             self._life.close_for(error)
         if not is_settled and self._handshake.is_confirmed:
@@ -418,8 +429,10 @@ class Receiver:
                 # Loss, reordering and marks are acknowledged promptly (RFC 9000
                 # section 13.2.1).
                 space.want_ack_of(eliciting, now, prompt=stop != expected + counted or ecn == CE)
-            self._idle.on_received(now, self._recovery.probe_timeout())
-            if not self._is_client:
+            recovery = self._recovery
+            self._idle.on_received(now, recovery.rtt.probe_timeout(recovery.max_ack_delay))
+            if self._holds_early_keys and not self._is_client:
+                self._holds_early_keys = False
                 self._handshake.discard_keys(ZERO_RTT)
 
     def _open_again(

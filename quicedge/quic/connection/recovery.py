@@ -108,6 +108,15 @@ class Recovery:
 
     def timeout(self, *, amplification_limited: bool) -> float | None:
         """When `handle_timeout` is due, or None (RFC 9002 appendix A.8)."""
+        if self.handshake_confirmed and len(self.spaces) == 1:
+            # The same as below, in fewer steps: this runs at every wake-up.
+            space = self.spaces[0]
+            if space.loss_time is not None or amplification_limited:
+                return space.loss_time
+            if not (space.eliciting_in_flight or self.runs):
+                return None
+            timeout = self.rtt.probe_timeout(self.max_ack_delay)
+            return space.last_eliciting_sent + timeout * (1 << self.pto_count)
         earliest = None
         for space in self.spaces:
             at = space.loss_time

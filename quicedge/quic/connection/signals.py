@@ -129,29 +129,30 @@ class Pings:
     """PING frames requested by the application; repeated until acknowledged."""
 
     __slots__ = (
-        "_due", "_events",
+        "_events", "due",
     )  # fmt: skip
 
     def __init__(self, events: EventQueue) -> None:
         self._events = events
-        self._due: list[int] = []
+        self.due: list[int] = []
+        """Those to be sent."""
 
     def add(self, uid: int) -> None:
-        self._due.append(uid)
+        self.due.append(uid)
 
     @property
     def has_frames(self) -> bool:
-        return bool(self._due)
+        return bool(self.due)
 
     def write_frames(self, draft: Draft) -> bool:
-        while self._due:
-            if not draft.add(Ping().encode(), self._on_delivery, (self._due[0],)):
+        while self.due:
+            if not draft.add(Ping().encode(), self._on_delivery, (self.due[0],)):
                 return False
-            del self._due[0]
+            del self.due[0]
         return True
 
     def _on_delivery(self, delivered: bool, uid: int) -> None:
         if delivered:
             self._events.append(PingAcknowledged(uid=uid))
         else:
-            self._due.append(uid)
+            self.due.append(uid)

@@ -20,11 +20,9 @@ from quicedge.config.limits import (
 from quicedge.quic.connection.assembler import Assembler
 from quicedge.quic.connection.send_buffer import SendBuffer
 from quicedge.quic.connection.sent_packets import SentPacket
-from quicedge.quic.ecn import CE, ECT_0, ECT_1
+from quicedge.quic.ecn import ECN_INDEX
 from quicedge.quic.frames import Epoch, encode_ack
 from quicedge.quic.ranges import Ranges
-
-_ECN_INDEX = {ECT_0: 0, ECT_1: 1, CE: 2}
 
 
 class PacketSpace:
@@ -83,19 +81,23 @@ class PacketSpace:
             self.largest_received_at = now
         if stop > self.expected:
             self.expected = stop
-        self.acks.add(first, stop)
-        self.received.add(first, stop)
+        acks, received = self.acks, self.received
+        acks.add(first, stop)
+        if received.stops and received.stops[-1] == first:
+            received.stops[-1] = stop  # in order, as most are
+        else:
+            received.add(first, stop)
         # RFC 9000 section 13.2.3: packets of discarded ranges count as received.
-        if len(self.acks) > MAX_ACK_RANGES:
-            self.acks.pop_first()
-        if len(self.received) > MAX_ACK_RANGES:
-            self.received_floor = self.received.pop_first()[1]
+        if len(acks.starts) > MAX_ACK_RANGES:
+            acks.pop_first()
+        if len(received.starts) > MAX_ACK_RANGES:
+            self.received_floor = received.pop_first()[1]
 
     def note_marked(self, codepoint: int, packets: int) -> None:
         """Count processed packets with this ECN codepoint."""
         if self.ecn_received is None:
             self.ecn_received = [0, 0, 0]
-        self.ecn_received[_ECN_INDEX[codepoint]] += packets
+        self.ecn_received[ECN_INDEX[codepoint]] += packets
 
     def want_ack(self, now: float) -> None:
         """Schedule an ACK for an ack-eliciting packet."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from quicedge.quic.connection.drops import DropReason
-from quicedge.quic.ecn import CE, ECT_0, ECT_1
+from quicedge.quic.ecn import ECN_INDEX
 
 
 class ConnectionCounters:
@@ -37,16 +37,11 @@ class ConnectionCounters:
         self.received_at: float | None = None
         """When the last datagram with a new authentic packet arrived."""
         self.migrations = 0
-        self.ecn_received = 0, 0, 0
+        self.ecn_received = [0, 0, 0]
         """Packets received with ECT(0), ECT(1) and CE."""
         self.ecn_ce_reported = 0
         """Packets sent that the peer reported as CE-marked."""
 
     def note_marked(self, codepoint: int, packets: int) -> None:
         """Count processed packets with this ECN codepoint."""
-        ect0, ect1, ce = self.ecn_received
-        self.ecn_received = (
-            ect0 + packets * (codepoint == ECT_0),
-            ect1 + packets * (codepoint == ECT_1),
-            ce + packets * (codepoint == CE),
-        )
+        self.ecn_received[ECN_INDEX[codepoint]] += packets

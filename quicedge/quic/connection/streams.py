@@ -576,12 +576,15 @@ class Streams:
             )
         )
 
-    def take_touched(self) -> list[Stream]:
+    def take_touched(self) -> dict[int, Stream]:
         """Streams that changed since the last call."""
-        if not self._touched:
-            return []
-        touched, self._touched = list(self._touched.values()), {}
+        touched, self._touched = self._touched, {}
         return touched
+
+    @property
+    def is_touched(self) -> bool:
+        """Whether any stream has changed since `take_touched`."""
+        return bool(self._touched)
 
     @property
     def responses_delivered(self) -> bool:
@@ -618,15 +621,17 @@ class Streams:
     @property
     def has_frames(self) -> bool:
         """Whether control frames are due; for data see `next_sendable`."""
+        window, bidi, uni = self.window, self.peer_bidi, self.peer_uni
+        # `is_due` of each, written out: this runs several times per wake-up.
         return bool(
             self._credited
             or self._signals
             or self._stalled
             or self._data_blocked_due
             or self._window_lost
-            or self.window.is_due
-            or (self.peer_bidi.granted != self.peer_bidi.announced and self.peer_bidi.is_due)
-            or (self.peer_uni.granted != self.peer_uni.announced and self.peer_uni.is_due)
+            or window.granted - window.announced >= window.worth
+            or bidi.granted - bidi.announced > bidi.announced - bidi.opened
+            or uni.granted - uni.announced > uni.announced - uni.opened
             or True in self._counts_lost
             or True in self._blocked_due
         )

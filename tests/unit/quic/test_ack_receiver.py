@@ -60,7 +60,7 @@ class Acks:
         phases = SimpleNamespace(on_acked=self.acked_by_phase.append)
         self.receiver = AckReceiver(
             recovery=cast(Any, self.recovery),
-            paths=cast(Any, SimpleNamespace(active=SimpleNamespace(ecn=FakeEcn()))),
+            paths=cast(Any, SimpleNamespace(known=[SimpleNamespace(ecn=FakeEcn())])),
             handshake=cast(Any, SimpleNamespace(phases=phases)),
             skipper=self.skipper,
             counters=self.counters,
