@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from quicedge.config.limits import NAMES_REMEMBERED
 from quicedge.http.forwarding import Reserved, Written
 from quicedge.http.message import Request
 from quicedge.http.semantics import EdgeContext, request_to_origin
@@ -66,3 +67,21 @@ def test_what_a_filter_writes_is_dropped_with_what_cgi_takes_for_it() -> None:
     left = [name for name, _ in told.dropped_from(fields)]
     assert left == [b"x_user", b"x.user", b"x-users", b"x_in_b", b"accept"]
     assert Written([]).dropped_from(fields) == fields
+
+
+def test_what_was_asked_for_before_is_answered_the_same() -> None:
+    table = Reserved()
+    for _ in range(2):
+        for number in range(NAMES_REMEMBERED + 10):
+            assert b"x-%d" % number not in table
+        assert b"x-forwarded-port" in table
+        assert b"x_real_ip" in table
+    assert len(table.passed) <= NAMES_REMEMBERED
+
+
+def test_a_trailer_does_not_make_a_field_pass_that_the_edge_changes() -> None:
+    table = Reserved()
+    assert table.pass_trailers([(b"max-forwards", b"3")])
+    request = Request(b"OPTIONS", b"https", b"a.test", b"*", [(b"max-forwards", b"3")])
+    fields = request_to_origin(request, EdgeContext("192.0.2.1", reserved=table)).fields
+    assert (b"max-forwards", b"2") in fields

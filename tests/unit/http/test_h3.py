@@ -424,3 +424,47 @@ def test_a_whole_message_is_what_its_parts_are(size: int) -> None:
     parts.h3.send_data(REQUEST, content, end_stream=True)
     assert whole.sent == parts.sent
     assert whole.ended == parts.ended == {REQUEST}
+
+
+@pytest.mark.parametrize("length", [1, 40, 200, 20_000])
+def test_a_message_that_is_its_head_reads_the_same_in_one_piece_and_in_two(length: int) -> None:
+    encoder = pylsqpack.Encoder()
+    fields = [*GET, (b"x-long", b"v" * length)]
+    _, block = encoder.encode(0, fields)
+    frame = encode_frame(FrameType.HEADERS, block)
+    alone, cut = Wire(), Wire()
+    alone.h3.stream_data(0, frame, True)
+    cut.h3.stream_data(0, frame[:-1], False)
+    cut.h3.stream_data(0, frame[-1:], True)
+    assert alone.told == cut.told == [("on_headers", 0, fields, True), ("on_end", 0)]
+    assert alone.consumed == cut.consumed == len(frame)
+    assert not alone.h3.unfinished_heads()
+
+
+def test_a_head_alone_that_waits_for_the_encoder_stream_is_read_once_that_has_come() -> None:
+    wire = Wire(qpack_max_table_capacity=4096, qpack_blocked_streams=4)
+    encoder = pylsqpack.Encoder()
+    instructions = encoder.apply_settings(max_table_capacity=4096, blocked_streams=4)
+    wire.h3.stream_data(2, encode_varint(0) + SETTINGS, False)
+    fields = [*GET, (b"x-field", b"in the dynamic table")]
+    for number in (0, 4):
+        more, block = encoder.encode(number, fields)
+        instructions += more
+    wire.h3.stream_data(4, encode_frame(FrameType.HEADERS, block), True)
+    assert not wire.told
+    wire.h3.stream_data(6, encode_varint(2) + instructions, False)
+    assert wire.told == [("on_headers", 4, fields, True), ("on_end", 4)]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        encode_frame(FrameType.HEADERS, b""),
+        encode_frame(FrameType.HEADERS, b"\0\0" + b"\xd1" * 80)[:-1],
+        encode_frame(FrameType.HEADERS, b"\0\0\xd1") + b"\0",
+    ],
+)
+def test_what_only_resembles_a_head_alone_is_refused(frame: bytes) -> None:
+    wire = Wire()
+    with pytest.raises(H3Error):
+        wire.h3.stream_data(0, frame, True)

@@ -8,6 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quicedge.config.limits import NAMES_REMEMBERED, REMEMBERED_NAME
+from quicedge.http import validation
+from quicedge.http.grammar import FIELD_VALUE
 from quicedge.http.message import Field
 from quicedge.http.validation import (
     MessageError,
@@ -239,3 +242,44 @@ def test_whatever_is_accepted_can_be_written_to_http1(
         assert len(line.split(b" ")) == 3
         for part in (line, request.authority, *(n + v for n, v in request.fields)):
             assert not set(part) & {0, 10, 13}
+
+
+@given(st.lists(st.binary(max_size=6), max_size=5))
+def test_values_checked_together_are_judged_as_each_of_them_alone(values: list[bytes]) -> None:
+    section = head(*((b"x-value", value) for value in values))
+    accepted = True
+    try:
+        validate_request(section, LIMITS)
+    except MessageError:
+        accepted = False
+    assert accepted == all(FIELD_VALUE.fullmatch(value) for value in values)
+
+
+@pytest.mark.parametrize("value", [b"a\nb", b"\n", b"a\r", b" a", b"a ", b"\ta", b"a\t", b"a\0"])
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_one_malformed_value_among_good_ones_is_found(value: bytes, at: int) -> None:
+    lines: list[Field] = [(b"accept", b"*/*"), (b"x-a", b""), (b"x-b", b"b c")]
+    lines[at] = (lines[at][0], value)
+    with pytest.raises(MessageError, match=lines[at][0].decode()):
+        validate_request(head(*lines), LIMITS)
+
+
+def test_a_pseudo_header_field_after_content_length_is_malformed() -> None:
+    section = [*GET[:3], (b"content-length", b"0"), GET[3]]
+    with pytest.raises(MessageError, match="after a regular field"):
+        validate_request(section, LIMITS)
+
+
+def test_names_that_were_seen_before_mean_the_same_and_do_not_add_up() -> None:
+    for round_ in range(2):
+        for number in range(NAMES_REMEMBERED + 10):
+            line = b"x-%d" % number, b"%d" % round_
+            assert validate_request(head(line), LIMITS).fields == [line]
+    long = b"x" * (REMEMBERED_NAME + 1)
+    assert validate_request(head((long, b"")), LIMITS).fields == [(long, b"")]
+    assert long not in validation._plain_names
+    assert len(validation._plain_names) <= NAMES_REMEMBERED
+    for name in (b"connection", b"content_length", b"X-Upper", b":path", b"te"):
+        for _ in range(2):
+            with pytest.raises(MessageError):
+                validate_request(head((name, b"x")), LIMITS)

@@ -125,6 +125,24 @@ async def test_a_deadline_moves_without_a_new_timer() -> None:
     deadline.cancel()
 
 
+def test_fields_that_only_the_edge_writes_do_not_reach_the_head_of_a_request() -> None:
+    fields = [
+        (b"accept", b"*/*"), (b"connection", b"close"), (b"host", b"b"),
+        (b"expect", b"100-continue"), (b"transfer-encoding", b"chunked"), (b"te", b"trailers"),
+        (b"x-a", b"1"),
+        (b"content-length", b"7"), (b"upgrade", b"h2c"), (b"keep-alive", b"1"),
+    ]  # fmt: skip
+    request = Request(b"GET", b"https", b"a", b"/", fields, ended=True)
+    assert encode_head(request).split(b"\r\n") == [
+        b"GET / HTTP/1.1", b"host: a", b"accept: */*", b"te: trailers", b"connection: te",
+        b"x-a: 1", b"", b"",
+    ]  # fmt: skip
+    request.ended = False
+    head = encode_head(request)
+    assert b"expect: 100-continue\r\n" in head
+    assert head.count(b"transfer-encoding: chunked\r\n") == 1
+
+
 @given(
     method=st.binary(min_size=1, max_size=8),
     path=st.binary(min_size=1, max_size=20),
