@@ -274,8 +274,9 @@ def _forward_auth(where: str, settings: filters.ForwardAuth) -> Iterator[Problem
     elif not settings.path.startswith(("/", "{path}", "{uri}")):
         yield Problem(f"{where}.path", f"{settings.path!r} does not start with /")
     yield from _names(f"{where}.request_headers", settings.request_headers or ())
-    for index, name in enumerate(settings.copy_headers):
-        yield from _field_name(f"{where}.copy_headers[{index}]", name)
+    for key in ("copy_headers", "client_headers"):
+        for index, name in enumerate(getattr(settings, key)):
+            yield from _field_name(f"{where}.{key}[{index}]", name)
 
 
 def _buffer(where: str, settings: filters.Buffer) -> Iterator[Problem]:

@@ -171,6 +171,8 @@ class ForwardAuth(Section, frozen=True):
     """Request fields that it gets; default: all. X-Forwarded ones are always sent."""
     copy_headers: list[str] = field(default_factory=list)
     """Fields of its answer that the origin gets; those of clients are dropped."""
+    client_headers: list[str] = field(default_factory=list)
+    """Fields of an answer with 2xx that the client gets, in the response of the origin."""
     timeout: Seconds = 5.0
 
 

@@ -9,7 +9,7 @@ from quicedge.config import filters as config
 from quicedge.config.filterlimits import AUTH_ANSWER_MAX_SIZE
 from quicedge.http.errors import OriginFailure
 from quicedge.http.forwarding import Written
-from quicedge.http.message import Request, Response
+from quicedge.http.message import Fields, Request, Response
 from quicedge.http.semantics import response_fields
 from quicedge.proxy.exchange import Exchange, Origin
 from quicedge.proxy.filters.resources import Resources
@@ -29,8 +29,9 @@ class ForwardAuth(RouteFilter):
     """Asks a service with a GET that has the request's fields, and its target and method in
     X-Forwarded-Uri and X-Forwarded-Method.
 
-    2xx lets the request pass, with the chosen fields of the answer; any other answer goes to the
-    client. If there is no answer, the request is refused.
+    2xx lets the request pass, with the chosen fields of the answer; others of its fields the client
+    gets with the response, such as the cookie of a session that was renewed. Any other answer goes
+    to the client. If there is no answer, the request is refused.
     """
 
     timeout = None  # its own
@@ -44,6 +45,8 @@ class ForwardAuth(RouteFilter):
         if settings.request_headers is not None:
             self._sent = frozenset(name.lower().encode() for name in settings.request_headers)
         self._copied = frozenset(name.lower().encode() for name in settings.copy_headers)
+        self._told = frozenset(name.lower().encode() for name in settings.client_headers)
+        self._for_clients: dict[Exchange, Fields] = {}
         self._written = Written(self._copied, tell_underscores=tell_underscores)
         self._timeout = settings.timeout
 
@@ -66,7 +69,25 @@ class ForwardAuth(RouteFilter):
         if not 200 <= response.status < 300:
             head = Response(response.status, response_fields(response.fields), response.version)
             return Reply(head, answer.body, Outcome.DENIED)
+        if self._told:
+            fields = response_fields(response.fields)
+            told = [line for line in fields if line[0] in self._told]
+            if told and not exchange.response_over:
+                self._for_clients[exchange] = told
         return self._passed(request, response)
+
+    def on_response(self, response: Response, exchange: Exchange) -> Response:
+        told = self._for_clients.pop(exchange, None)
+        if told:
+            # Cookies are of different names; of all else the service has the last word.
+            replaced = {name for name, _ in told if name != b"set-cookie"}
+            if replaced:
+                response.fields = [line for line in response.fields if line[0] not in replaced]
+            response.fields += told
+        return response
+
+    def on_done(self, exchange: Exchange) -> None:
+        self._for_clients.pop(exchange, None)
 
     def _question(self, request: Request, exchange: Exchange) -> Request:
         fields = [

@@ -114,6 +114,7 @@ FILTERS = [
     ("{ forward_auth = { upstream = 'ap' } }", "unknown upstream 'ap'; did you mean 'app'?"),
     ("{ forward_auth = { upstream = 'app', path = 'x' } }", "path: 'x' does not start with /"),
     ("{ forward_auth = { upstream = 'app', copy_headers = ['te'] } }", "frames messages"),
+    ("{ forward_auth = { upstream = 'app', client_headers = ['content-length'] } }", "frames"),
     ("{ buffer = {} }", "buffers nothing; set request or response"),
     ("{ buffer = { request = true, max_size = 10 } }", "max_size: is less than memory (65536)"),
     ("{ error_pages = { pages = {} } }", "error_pages.pages: must not be empty"),

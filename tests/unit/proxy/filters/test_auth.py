@@ -218,6 +218,40 @@ async def test_a_service_that_does_not_answer_in_time_is_504() -> None:
     assert len(here.origin.requests) == 1
 
 
+async def test_chosen_fields_of_an_answer_that_lets_pass_go_to_the_client() -> None:
+    here = World(FORWARD % "client_headers = ['Set-Cookie', 'X-Session-Expires'],")
+    client = here.send()
+    await turns()
+    renewed = {b"set-cookie": b"session=2", b"x-session-expires": b"60", b"x-other": b"1"}
+    here.origin.respond(200, renewed)
+    await turns()
+    assert here.asked(b"set-cookie") is None
+    here.origin.respond(200, {b"set-cookie": b"cart=1", b"x-session-expires": b"0"}, b"page")
+    assert client.status == 200
+    assert client.values(b"set-cookie") == [b"cart=1", b"session=2"]
+    assert client.value(b"x-session-expires") == b"60"
+    assert client.value(b"x-other") is None
+
+
+async def test_an_error_of_the_origin_carries_them_too_and_a_lost_client_leaves_nothing() -> None:
+    here = World(FORWARD % "client_headers = ['Set-Cookie'],")
+    for leaves in (False, True):
+        client = here.send()
+        await turns()
+        here.origin.respond(200, {b"set-cookie": b"session=2"})
+        await turns()
+        assert client.exchange is not None
+        (step,) = client.exchange.filters._phases.all  # type: ignore[attr-defined]
+        assert len(step._for_clients) == 1
+        if leaves:
+            client.exchange.connection_lost(Outcome.CLIENT_GONE)
+        else:
+            here.origin.handler.failed(UpstreamError(OriginFailure.RESET))
+            assert client.status == 502
+            assert client.value(b"set-cookie") == b"session=2"
+        assert not step._for_clients
+
+
 async def test_only_chosen_fields_are_sent_to_the_service() -> None:
     here = World(FORWARD % "request_headers = ['Cookie'],")
     here.send(b"/", (b"cookie", b"a=1"), (b"authorization", b"secret"))
