@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from quicedge.acme.failure import Cause
 from quicedge.acme.status import AcmeStatus
 from quicedge.admin.families import families, servers_up
-from quicedge.admin.upstreams import discovery_families
+from quicedge.admin.upstreams import discovery_families, state_families
 from quicedge.admin.view import AltSvcStatus, EdgeState, FleetStatus, Status
 from quicedge.proxy.alt_svc import Advertising
 from quicedge.telemetry.protocols import HttpProtocol
@@ -115,6 +115,7 @@ class _Collector:
         yield from families(stats.metrics for stats in workers)
         yield servers_up(workers)
         yield from discovery_families(workers)
+        yield from state_families(workers)
         yield from _spans(self._status.spans, workers)
         yield self._restarts()
         yield from self._configuration()

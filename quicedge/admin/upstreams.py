@@ -1,4 +1,4 @@
-"""The servers of upstreams, over all workers: `GET /api/v1/upstreams`, and metrics of discovery."""
+"""Upstreams and their servers, over all workers: `GET /api/v1/upstreams`, and their metrics."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from quicedge.telemetry.discovery import DiscoveryStats
 from quicedge.telemetry.stats import WorkerStats
+from quicedge.telemetry.upstreams import Circuit, UpstreamState
 
 
 class ServerStatus(Struct):
@@ -39,8 +40,17 @@ class DiscoveryStatus(Struct):
 
 
 class UpstreamStatus(Struct):
-    """One upstream."""
+    """One upstream; what workers count is added up."""
 
+    requests: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+    """Requests that failed there, by kind; only what has occurred."""
+    circuits: dict[str, int] = field(default_factory=dict)
+    """Workers by the state of its circuit breaker; empty without one."""
+    circuit_opened: int = 0
+    circuit_refused: int = 0
+    hedges: dict[str, int] = field(default_factory=dict)
+    """Requests that took longer than hedging waits, by what became of their second attempt."""
     servers: dict[str, ServerStatus] = field(default_factory=dict)
     discoveries: list[DiscoveryStatus] = field(default_factory=list)
 
@@ -49,6 +59,12 @@ def upstreams_of(workers: Iterable[WorkerStats]) -> dict[str, UpstreamStatus]:
     """All upstreams, by name."""
     found: dict[str, UpstreamStatus] = {}
     for worker in workers:
+        for name, metrics in worker.metrics.upstreams.items():
+            status = found.setdefault(name, UpstreamStatus())
+            status.requests += metrics.requests
+            _add(status.errors, {kind: count for kind, count in metrics.errors.items() if count})
+        for name, state in worker.upstreams.items():
+            _add_state(found.setdefault(name, UpstreamStatus()), state)
         for name, servers in worker.servers.items():
             status = found.setdefault(name, UpstreamStatus())
             for server, values in servers.items():
@@ -64,12 +80,23 @@ def upstreams_of(workers: Iterable[WorkerStats]) -> dict[str, UpstreamStatus]:
     return found
 
 
+def _add(total: dict[str, int], counts: dict[str, int]) -> None:
+    for name, count in counts.items():
+        total[name] = total.get(name, 0) + count
+
+
+def _add_state(status: UpstreamStatus, state: UpstreamState) -> None:
+    if state.circuit is not None:
+        _add(status.circuits, {state.circuit.value: 1})
+    status.circuit_opened += state.circuit_opened
+    status.circuit_refused += state.circuit_refused
+    _add(status.hedges, state.hedges)
+
+
 def _add_server(status: ServerStatus, values: dict[str, int]) -> None:
     status.workers += 1
     status.workers_up += values.get("up", 1)  # files and applications always are
-    for key, value in values.items():
-        if key != "up":
-            status.counts[key] = status.counts.get(key, 0) + value
+    _add(status.counts, {key: value for key, value in values.items() if key != "up"})
 
 
 def _add_discovery(status: DiscoveryStatus, found: DiscoveryStats) -> None:
@@ -94,7 +121,7 @@ def discovery_families(workers: Iterable[WorkerStats]) -> Iterator[Metric]:
         "quicedge_upstream_discovery_age_seconds", "Time since DNS last named servers.",
         labels=labels,
     )  # fmt: skip
-    look_ups: Counter[tuple[str, str, str]] = Counter()
+    look_ups: Counter[tuple[str, ...]] = Counter()
     for worker in workers:
         for upstream, discoveries in worker.discoveries.items():
             for each in discoveries:
@@ -104,10 +131,50 @@ def discovery_families(workers: Iterable[WorkerStats]) -> Iterator[Metric]:
                     age.add_metric(values, each.age_seconds)
                 look_ups[upstream, each.name, "ok"] += each.look_ups - each.failures
                 look_ups[upstream, each.name, "failed"] += each.failures
-    total = CounterMetricFamily(
+    total = _counter(
         "quicedge_upstream_look_ups", "Look-ups of servers in DNS, by result.",
-        labels=["upstream", "name", "result"],
+        ["upstream", "name", "result"], look_ups,
     )  # fmt: skip
-    for key, count in look_ups.items():
-        total.add_metric(key, count)
     yield from (servers, age, total)
+
+
+def _counter(name: str, text: str, labels: list[str], counts: Counter[tuple[str, ...]]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for values, count in counts.items():
+        family.add_metric(values, count)
+    return family
+
+
+def state_families(workers: Iterable[WorkerStats]) -> Iterator[Metric]:
+    """Circuit breakers and hedging, by upstream."""
+    circuits = GaugeMetricFamily(
+        "quicedge_upstream_circuit", "1 for the state that its circuit breaker is in.",
+        labels=["upstream", "worker", "state"],
+    )  # fmt: skip
+    opened: Counter[tuple[str, ...]] = Counter()
+    refused: Counter[tuple[str, ...]] = Counter()
+    hedges: Counter[tuple[str, ...]] = Counter()
+    for stats in workers:
+        for name, state in stats.upstreams.items():
+            for result, count in state.hedges.items():
+                hedges[name, result] += count
+            if state.circuit is None:
+                continue
+            opened[(name,)] += state.circuit_opened
+            refused[(name,)] += state.circuit_refused
+            for circuit in Circuit:
+                labels = [name, str(stats.slot), circuit.value]
+                circuits.add_metric(labels, float(circuit is state.circuit))
+    yield circuits
+    yield _counter(
+        "quicedge_upstream_circuit_opened", "How often it has opened.", ["upstream"], opened
+    )
+    yield _counter(
+        "quicedge_upstream_circuit_refused", "Requests refused meanwhile.", ["upstream"], refused
+    )
+    yield _counter(
+        "quicedge_upstream_hedges",
+        "Requests that took longer than hedging waits, by what became of their second attempt.",
+        ["upstream", "result"],
+        hedges,
+    )

@@ -1004,6 +1004,36 @@ RETRY_BUDGET_BURST: Final = 20
 RETRY_BUDGET: Final = 0.2
 """Retries as a share of the requests of an upstream: Finagle's default."""
 
+HEDGE_SHARE: Final = 0.1
+"""Second attempts as a share of the requests: twice what the usual quantile, the 95th, asks for."""
+
+HEDGE_SAMPLES: Final = 512
+"""Requests whose times are kept for a quantile, per upstream or route."""
+
+HEDGE_MIN_SAMPLES: Final = 100
+"""Times below which a quantile is not known: one in twenty is beyond the 95th."""
+
+HEDGE_REFRESH: Final = 32
+"""Requests between two computations of a quantile, which take 30 us each."""
+
+BREAKER_FAILURES: Final = 0.5
+"""Share of failed requests from which on a circuit opens: the default of resilience4j."""
+
+BREAKER_WINDOW: Final = 10.0
+"""Seconds over which requests are counted: the default of Hystrix."""
+
+BREAKER_SLICES: Final = 10
+"""Parts of that window, which expire one by one."""
+
+BREAKER_MIN_REQUESTS: Final = 20
+"""Requests in the window below which a circuit stays closed: the default of Hystrix."""
+
+BREAKER_OPEN: Final = 5.0
+"""Seconds that a circuit stays open the first time: the default of Hystrix."""
+
+BREAKER_PROBES: Final = 5
+"""Requests in a row that must succeed until a circuit is closed again."""
+
 OUTLIER_FAILURES: Final = 5
 """Failed requests in a row after which a server is ejected: Envoy's default."""
 

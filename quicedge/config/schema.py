@@ -354,6 +354,33 @@ class Outliers(_Section, frozen=True):
     """Share of the servers that may be ejected at once."""
 
 
+class Hedge(_Section, frozen=True):
+    """Send requests that take long to a second server."""
+
+    after: Seconds | Literal["p90", "p95", "p99"] = "p95"
+    """A time, or a quantile of the recent times to the response head."""
+    max_share: Annotated[float, Meta(gt=0, le=1)] = limits.HEDGE_SHARE
+    """Second attempts as a share of the requests."""
+
+
+class CircuitBreaker(_Section, frozen=True):
+    """Refuse requests while most of them fail."""
+
+    failures: Annotated[float, Meta(gt=0, le=1)] = limits.BREAKER_FAILURES
+    """Share of failed requests from which on the circuit opens."""
+    window: Seconds = limits.BREAKER_WINDOW
+    min_requests: Count = limits.BREAKER_MIN_REQUESTS
+    """In the window; with fewer the circuit stays closed."""
+    statuses: list[Annotated[int, Meta(ge=400, le=599)]] = field(
+        default_factory=lambda: [502, 503, 504]
+    )
+    """Of responses that are failures, beside those without a response."""
+    open_for: Seconds = limits.BREAKER_OPEN
+    """Until some requests are let pass again, times the number of openings in a row."""
+    probes: Count = limits.BREAKER_PROBES
+    """Requests that must succeed until all pass again."""
+
+
 class Upstream(_Section, frozen=True):
     """A named group of origin servers, a directory of files, or an application."""
 
@@ -386,7 +413,7 @@ class Upstream(_Section, frozen=True):
     """Where the application is imported from; default: the directory of the configuration."""
     root_path: str = ""
     """Path below which the application is mounted (`root_path` of its scope)."""
-    max_requests: Count = limits.APP_MAX_REQUESTS
+    max_requests: Count | None = None
     """Calls of the application per worker that run at once; further requests wait."""
     protocol: OriginProtocol = OriginProtocol.AUTO
     """`auto`: ALPN on https, HTTP/1.1 on http; `h2` on http means prior knowledge (h2c)."""
@@ -403,6 +430,10 @@ class Upstream(_Section, frozen=True):
     default: the system's."""
     outliers: Outliers | None = None
     """Eject servers whose requests fail; none by default."""
+    hedge: Hedge | None = None
+    circuit_breaker: CircuitBreaker | None = None
+    max_waiting: Annotated[int, Meta(ge=0, le=limits.UPSTREAM_MAX_WAITING)] | None = None
+    """Requests per server and worker that wait for a place; beyond: 503 at once."""
     retry_budget: Annotated[float, Meta(ge=0, le=1)] = limits.RETRY_BUDGET
     """Retries as a share of the requests."""
     health_path: str | None = None
@@ -534,6 +565,8 @@ class Route(_Section, frozen=True):
     """Between two reads of a response; overrides that of the upstream."""
     retries: Annotated[int, Meta(ge=0, le=100)] | None = None
     """Overrides those of the upstream."""
+    hedge: Hedge | None = None
+    """Overrides that of the upstream."""
     upgrade: list[str] = field(default_factory=lambda: ["websocket"])
     """Protocols that clients may switch to (Upgrade, extended CONNECT); empty: none."""
     tunnel_idle_timeout: Seconds = limits.TUNNEL_IDLE_TIMEOUT

@@ -417,6 +417,20 @@ def _destination(where: str, route: Route, config: Config) -> Iterator[Problem]:
         for key in ("first_byte_timeout", "idle_timeout", "retries"):
             if getattr(route, key) is not None:
                 yield Problem(join(where, key), "has no effect: the route has no servers")
+    if route.hedge is not None:
+        yield from _hedging(f"{where}.hedge", route, config)
+
+
+def _hedging(where: str, route: Route, config: Config) -> Iterator[Problem]:
+    """What is wrong with second attempts of the requests of a route."""
+    named = [config.upstreams[name] for name in upstreams_of(route) if name in config.upstreams]
+    if named and not any(upstream.servers for upstream in named):
+        yield Problem(where, "has no effect: the route has no servers")
+    if any(upstream.sticky_cookie is not None for upstream in named):
+        yield Problem(where, _NOT_STICKY)
+
+
+_NOT_STICKY = "not with sticky_cookie: clients would move to whichever server answers first"
 
 
 def _place(where: str, route: Route) -> Iterator[Problem]:
@@ -506,6 +520,11 @@ def _balancing(where: str, upstream: Upstream, written: Document) -> Iterator[Pr
         yield Problem(join(where, "hash_by"), f"{upstream.hash_by!r} is not {expected}")
     elif "hash_by" in written and upstream.balance is not Balance.HASH:
         yield Problem(join(where, "hash_by"), 'has no effect without balance = "hash"')
+    if upstream.hedge is not None:
+        if upstream.sticky_cookie is not None:
+            yield Problem(join(where, "hedge"), _NOT_STICKY)
+        if not upstream.retry_budget:
+            yield Problem(join(where, "hedge"), "has no effect with retry_budget = 0")
     cookie = upstream.sticky_cookie
     if cookie is not None and not COOKIE_NAME.fullmatch(cookie):
         yield Problem(join(where, "sticky_cookie"), f"{cookie!r} is not the name of a cookie")
@@ -544,7 +563,7 @@ def _upstream(where: str, upstream: Upstream, written: Document) -> Iterator[Pro
     if upstream.is_application:
         yield from _application(where, upstream, written)
         return
-    for key in ("app_directory", "root_path", "max_requests"):
+    for key in ("app_directory", "root_path"):
         if key in written:
             yield Problem(join(where, key), "has no effect without asgi or wsgi")
     if not upstream.servers:

@@ -134,6 +134,8 @@ class OriginFailure(StrEnum):
     """The request violated its own framing."""
     NO_SERVER = "no_server"
     OVERLOADED = "overloaded"
+    CIRCUIT_OPEN = "circuit_open"
+    """Not sent: most requests have failed lately."""
     NO_TUNNEL = "no_tunnel"
     """It does not switch protocols, or does not offer extended CONNECT (RFC 8441)."""
     APPLICATION = "application"
@@ -160,5 +162,6 @@ _FAILURE_STATUS = {
     OriginFailure.NO_SERVER: 503,
     OriginFailure.NO_TUNNEL: 501,
     OriginFailure.OVERLOADED: 503,
+    OriginFailure.CIRCUIT_OPEN: 503,
     OriginFailure.STALLED: 408,
 }

@@ -19,6 +19,7 @@ from quicedge.telemetry.metrics import Metrics
 from quicedge.telemetry.outcomes import Outcome
 from quicedge.telemetry.protocols import HttpProtocol, http_protocol
 from quicedge.telemetry.text import text
+from quicedge.upstream.hedging import HedgedStream
 
 NO_ROUTE = "none"
 """The metric label of requests without a route."""
@@ -57,6 +58,7 @@ def access_record(exchange: Exchange) -> AccessRecord:
         ),
         upstream=exchange.upstream,
         server=(origin.server or None) if origin is not None else None,
+        hedge=origin.hedge if isinstance(origin, HedgedStream) else None,
         client=address_of(client),
         protocol=http_protocol(client.http_version),
         quic_version=transport.version,

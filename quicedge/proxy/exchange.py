@@ -664,7 +664,9 @@ class Exchange:
             self._stop_request()
             self._finish(outcome)
         else:
-            self.refuse(error.kind.status, outcome, reason=error.detail)
+            self.refuse(
+                error.kind.status, outcome, reason=error.detail, retry_after=error.retry_after
+            )
 
     # --- for the filters of its route -----------------------------------------------------------
 

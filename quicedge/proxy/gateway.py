@@ -31,6 +31,7 @@ from quicedge.telemetry.access import AccessLog
 from quicedge.telemetry.discovery import DiscoveryStats
 from quicedge.telemetry.metrics import Metrics
 from quicedge.telemetry.outcomes import Outcome
+from quicedge.telemetry.upstreams import UpstreamState
 from quicedge.upstream.group import Upstream
 from quicedge.upstream.limited import LimitedUpstream, overrides_of
 
@@ -232,6 +233,14 @@ class Gateway:
             name: found
             for name, upstream in self._upstreams.items()
             if isinstance(upstream, Upstream) and (found := upstream.discoveries())
+        }
+
+    def upstream_states(self) -> dict[str, UpstreamState]:
+        """What is known of each upstream with servers as a whole."""
+        return {
+            name: upstream.state()
+            for name, upstream in self._upstreams.items()
+            if isinstance(upstream, Upstream)
         }
 
 

@@ -13,6 +13,7 @@ from quicedge.config.schema import LogFormat
 from quicedge.telemetry.outcomes import Outcome
 from quicedge.telemetry.protocols import HttpProtocol
 from quicedge.telemetry.text import escape, escape_json
+from quicedge.telemetry.upstreams import HedgeResult
 from quicedge.telemetry.writer import LineWriter
 
 
@@ -62,6 +63,8 @@ class AccessRecord(msgspec.Struct, kw_only=True):
     """Configured name of the upstream."""
     server: str | None = None
     """The origin server that answered."""
+    hedge: HedgeResult | None = None
+    """What became of a second attempt; None: there was no need for one, or no hedging."""
     client: str = ""
     """Validated address of the client, `host:port` or `[v6]:port`."""
     protocol: HttpProtocol = HttpProtocol.HTTP_3

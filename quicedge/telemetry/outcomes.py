@@ -52,6 +52,7 @@ class Outcome(StrEnum):
     ORIGIN_REQUEST = "origin_request"
     ORIGIN_NO_SERVER = "origin_no_server"
     ORIGIN_OVERLOADED = "origin_overloaded"
+    ORIGIN_CIRCUIT_OPEN = "origin_circuit_open"
     ORIGIN_NO_TUNNEL = "origin_no_tunnel"
     ORIGIN_APPLICATION = "origin_application"
 

@@ -20,6 +20,7 @@ from quicedge.config.limits import ADMIN_DEFAULT_ROWS, ADMIN_MAX_ROWS
 from quicedge.telemetry.discovery import DiscoveryStats
 from quicedge.telemetry.metrics import Metrics
 from quicedge.telemetry.protocols import HttpProtocol, TransportKind
+from quicedge.telemetry.upstreams import UpstreamState
 
 
 class ConnectionState(StrEnum):
@@ -339,6 +340,8 @@ class WorkerStats(Struct, frozen=True, kw_only=True):
     """By upstream and server: `up`, connections, requests."""
     discoveries: dict[str, list[DiscoveryStats]] = field(default_factory=dict)
     """Names whose servers are looked up in DNS, by upstream; only those that have any."""
+    upstreams: dict[str, UpstreamState] = field(default_factory=dict)
+    """What is known of each as a whole."""
     traces_running: int = 0
     """qlog traces being written."""
     trace_writes_dropped: int = 0

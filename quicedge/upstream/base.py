@@ -10,17 +10,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from quicedge.config.limits import RETRY_AFTER
 from quicedge.http.errors import OriginFailure
 from quicedge.http.message import Field, HttpVersion, Response
 
 
 class UpstreamError(Exception):
-    """The origin failed to answer; `detail` describes the failure for logs."""
+    """The origin failed to answer; `detail` describes the failure for logs.
 
-    def __init__(self, kind: OriginFailure, detail: str = "") -> None:
+    `retry_after`: the seconds after which the client should try again; by default RETRY_AFTER if
+    the origin has too much to do.
+    """
+
+    def __init__(
+        self, kind: OriginFailure, detail: str = "", retry_after: int | None = None
+    ) -> None:
         super().__init__(f"{kind}: {detail}" if detail else kind)
         self.kind = kind
         self.detail = detail
+        if retry_after is None and kind is OriginFailure.OVERLOADED:
+            retry_after = RETRY_AFTER
+        self.retry_after = retry_after
 
 
 class ResponseHandler(Protocol):
@@ -82,18 +92,30 @@ class OriginStream(Protocol):
     stalled: bool
     """Set by the exchange while its client makes no progress; the resources of the request may then
     be given to others that wait."""
-    server: str
-    """The chosen server, as `host:port` or `unix:/path`; empty until one is chosen."""
-    queue_seconds: float
-    """Time spent waiting for a connection slot."""
-    connect_seconds: float
-    """Time spent connecting (TCP and TLS); 0.0 on a reused connection."""
-    http_version: HttpVersion | None
-    """None until there is a connection, and for files."""
-    scheme: str
-    """`http` or `https`, empty until a server is chosen; `file` for files."""
-    retries: int
-    """Attempts after the first."""
+
+    @property
+    def server(self) -> str:
+        """The chosen server, as `host:port` or `unix:/path`; empty until one is chosen."""
+
+    @property
+    def queue_seconds(self) -> float:
+        """Time spent waiting for a connection slot."""
+
+    @property
+    def connect_seconds(self) -> float:
+        """Time spent connecting (TCP and TLS); 0.0 on a reused connection."""
+
+    @property
+    def http_version(self) -> HttpVersion | None:
+        """None until there is a connection, and for files."""
+
+    @property
+    def scheme(self) -> str:
+        """`http` or `https`, empty until a server is chosen; `file` for files."""
+
+    @property
+    def retries(self) -> int:
+        """Attempts after the first."""
 
     def write(self, data: bytes) -> None:
         """Send request body bytes; never blocks (backpressure: `ResponseHandler.pause_request`)."""

@@ -17,13 +17,17 @@ from quicedge.config.unusable import UnusableError
 from quicedge.http.message import Request
 from quicedge.shares import Client
 from quicedge.telemetry.discovery import DiscoveryStats
+from quicedge.telemetry.upstreams import HedgeResult, UpstreamState
 from quicedge.upstream.address import Address, address_of
 from quicedge.upstream.base import OriginStream, ResponseHandler
+from quicedge.upstream.breaker import Breaker
 from quicedge.upstream.connect import tls_context
 from quicedge.upstream.deadline import DeadlinePool
 from quicedge.upstream.discovered import Discovered, Resolver, look_up
 from quicedge.upstream.discovery import Discovery
+from quicedge.upstream.hedging import Hedging
 from quicedge.upstream.member import Member, TlsContexts
+from quicedge.upstream.opening import open_guarded
 from quicedge.upstream.proxy_header import Peer
 from quicedge.upstream.selection import Selection
 from quicedge.upstream.server import Server
@@ -73,6 +77,14 @@ class Upstream:
         self.loop = loop or asyncio.get_running_loop()
         self.deadlines = DeadlinePool(self.loop)
         self.selection = Selection((), config)
+        self.breaker: Breaker | None = None
+        if config.circuit_breaker is not None:
+            self.breaker = Breaker(name, config.circuit_breaker)
+        self.hedges: dict[HedgeResult, int] = {}
+        """Requests that took longer than hedging waits, of all routes with hedging."""
+        self.hedging: Hedging | None = None
+        if config.hedge is not None:
+            self.hedging = Hedging(config.hedge, self.hedges)
         self.servers: tuple[Server, ...] = ()
         self._members: dict[_Wanted, Member] = {}
         self._leaving: list[Member] = []
@@ -193,6 +205,8 @@ class Upstream:
         peer: Peer | None = None,
     ) -> OriginStream:
         """Send a client's request; failures are reported to the handler after this returns."""
+        if self.breaker is not None or self.hedging is not None:
+            return open_guarded(self, request, handler, client, peer)
         stream = UpstreamStream(self, request, handler, client, peer)
         stream.start()
         return stream
@@ -225,6 +239,16 @@ class Upstream:
         """The state of each name whose servers are looked up."""
         found = (entry.discovery for entry in self._entries)
         return [discovery.stats() for discovery in found if discovery is not None]
+
+    def state(self) -> UpstreamState:
+        """What is known of it as a whole."""
+        hedges = {result.value: count for result, count in self.hedges.items()}
+        state = UpstreamState(hedges=hedges)
+        if self.breaker is not None:
+            state.circuit = self.breaker.state
+            state.circuit_opened = self.breaker.opened
+            state.circuit_refused = self.breaker.refused
+        return state
 
     def retire(self) -> None:
         """Accept no more requests: close idle connections now, the others when they become idle."""

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import msgspec
 
-from quicedge.config.schema import Route
+from quicedge.config.schema import Hedge, Route
 from quicedge.http.message import Request
 from quicedge.shares import Client
 from quicedge.upstream.base import OriginStream, ResponseHandler
 from quicedge.upstream.group import Upstream
+from quicedge.upstream.hedging import Hedging
+from quicedge.upstream.opening import open_guarded
 from quicedge.upstream.proxy_header import Peer
 from quicedge.upstream.stream import UpstreamStream
 
-OVERRIDES = ("first_byte_timeout", "idle_timeout", "retries")
+OVERRIDES = ("first_byte_timeout", "hedge", "idle_timeout", "retries")
 """Keys of upstreams that a route may set for its own requests."""
 
 
-def overrides_of(route: Route) -> dict[str, float]:
+def overrides_of(route: Route) -> dict[str, float | Hedge]:
     """What a route sets of its own."""
     given = {key: getattr(route, key) for key in OVERRIDES}
     return {key: value for key, value in given.items() if value is not None}
@@ -25,11 +27,16 @@ def overrides_of(route: Route) -> dict[str, float]:
 class LimitedUpstream:
     """Opens requests on the servers of another upstream, with other limits per request."""
 
-    def __init__(self, group: Upstream, overrides: dict[str, float]) -> None:
+    def __init__(self, group: Upstream, overrides: dict[str, float | Hedge]) -> None:
         self.config = msgspec.structs.replace(group.config, **overrides)
         self.loop = group.loop
         self.deadlines = group.deadlines
         self.selection = group.selection
+        self.breaker = group.breaker
+        self.hedging = group.hedging
+        hedge = overrides.get("hedge")
+        if isinstance(hedge, Hedge):
+            self.hedging = Hedging(hedge, group.hedges)
 
     def open(
         self,
@@ -39,6 +46,8 @@ class LimitedUpstream:
         peer: Peer | None = None,
     ) -> OriginStream:
         """Send a client's request; failures are reported to the handler after this returns."""
+        if self.breaker is not None or self.hedging is not None:
+            return open_guarded(self, request, handler, client, peer)
         stream = UpstreamStream(self, request, handler, client, peer)
         stream.start()
         return stream

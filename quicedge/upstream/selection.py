@@ -82,6 +82,31 @@ class Selection:
                 return server
         return self._balancer.choose(candidates, request)
 
+    def has_another(self, server: Server, failed: frozenset[Server]) -> bool:
+        """Whether there is another server that is up, of the same tier, and not in `failed`."""
+        return any(
+            other is not server
+            and other not in failed
+            and other.tier == server.tier
+            and other.health.is_up
+            for other in self._servers
+        )
+
+    def unfit_for_second(self, first: Server | None) -> frozenset[Server] | None:
+        """The servers that a second attempt must not be sent to while `first` has the other one;
+        None: there is none that it may be sent to."""
+        if first is None:
+            return None
+        fit = {
+            server
+            for server in self._servers
+            if server is not first
+            and server.tier == first.tier
+            and server.health.is_up
+            and not server.is_contended
+        }
+        return frozenset(self._servers) - fit if fit else None
+
     def sticky_field(self, request: Request, server: Server) -> Field | None:
         """The field by which a client stays with the server that has answered; None: no need."""
         return None if self._sticky is None else self._sticky.field_for(request, server)

@@ -143,7 +143,10 @@ class Server:
             if ready is not None:
                 self._attach(waiter, ready)
                 return
-        if not self._waiting.put(waiter, waiter.client):
+        most = self._config.max_waiting
+        # Those that find a free place wait for their connection alone.
+        is_full = most is not None and len(self._waiting) - self._slots.free >= most
+        if is_full or not self._waiting.put(waiter, waiter.client):
             raise UpstreamError(
                 OriginFailure.OVERLOADED, f"{self.address.text}: too many waiting requests"
             )
@@ -184,8 +187,11 @@ class Server:
     def _most_requests(self) -> int:
         """Maximum number of concurrent requests; that of HTTP/1.1 until the protocol is known."""
         if self._shared:
-            return limits.UPSTREAM_H2_CONNECTIONS * self._max_streams
-        return self._config.max_connections
+            most = limits.UPSTREAM_H2_CONNECTIONS * self._max_streams
+        else:
+            most = self._config.max_connections
+        limit = self._config.max_requests
+        return most if limit is None else min(most, limit)
 
     def _take(self, waiter: Waiter) -> OriginConnection | None:
         ready, method = self._ready, waiter.method

@@ -11,6 +11,7 @@ from quicedge.http.errors import OriginFailure
 from quicedge.http.message import Field, HttpVersion, Request, Response
 from quicedge.shares import Client
 from quicedge.upstream.base import ResponseHandler, TunnelHandler, UpstreamError
+from quicedge.upstream.breaker import Call
 from quicedge.upstream.connection import Attempt, OriginConnection
 from quicedge.upstream.deadline import Deadline, DeadlinePool
 from quicedge.upstream.failures import failure_of
@@ -43,9 +44,9 @@ class UpstreamStream:
     """
 
     __slots__ = (
-        "_attempt", "_body", "_config", "_deadline", "_ended", "_established", "_failed_servers",
-        "_group", "_handler", "_holding", "_loop", "_paused", "_queued_at", "_refused",
-        "_relayed", "_report_scheduled", "_request", "_request_paused", "_responded",
+        "_attempt", "_body", "_call", "_config", "_deadline", "_ended", "_established",
+        "_failed_servers", "_group", "_handler", "_holding", "_loop", "_paused", "_queued_at",
+        "_refused", "_relayed", "_report_scheduled", "_request", "_request_paused", "_responded",
         "_response_ended", "_sent_at", "_server", "_told_paused", "_trailers", "_tries_left",
         "_tunnel", "_waits_for", "client", "connect_seconds", "http_version", "introduction",
         "method", "queue_seconds", "retries", "scheme", "server", "stalled",
@@ -58,8 +59,12 @@ class UpstreamStream:
         handler: ResponseHandler,
         client: Client | None = None,
         peer: Peer | None = None,
+        *,
+        call: Call | None = None,
+        avoided: frozenset[Server] = frozenset(),
     ) -> None:
-        """`peer`: who origins are told the client is, if they are told."""
+        """`peer`: who origins are told the client is, if they are told. `call`: of the circuit
+        breaker that has let it pass. `avoided`: servers that it must not go to."""
         self.server = ""
         self.queue_seconds = 0.0
         self.connect_seconds = 0.0
@@ -76,11 +81,12 @@ class UpstreamStream:
         self._loop = group.loop
         self._request = request
         self._handler: ResponseHandler | None = handler
+        self._call = call
         self._deadline: Deadline | None = group.deadlines.take(self._expired)
         """None once the request is over."""
         self._waits_for: OriginFailure | None = None
         self._server: Server | None = None
-        self._failed_servers: frozenset[Server] = frozenset()
+        self._failed_servers = avoided
         self._attempt: Attempt | None = None
         self._tries_left = group.config.retries
         self._queued_at = 0.0
@@ -133,7 +139,12 @@ class UpstreamStream:
         try:
             server.submit(self, fresh)
         except UpstreamError as error:
-            self._fail_later(error)
+            if not self._may_try_another(server, error):
+                self._fail_later(error)
+                return
+            self._leave_server()
+            self._failed_servers |= {server.main}
+            self._try(fresh, because=error)
             return
         if self._attempt is None:
             self._wait(
@@ -162,6 +173,12 @@ class UpstreamStream:
             self.queue_seconds += time.monotonic() - self._queued_at
             self._leave_server()
             self._try(fresh=False)
+
+    def _may_try_another(self, server: Server, error: UpstreamError) -> bool:
+        """Whether a server without a free place may be passed over for one of the same tier."""
+        if error.kind is not OriginFailure.OVERLOADED:
+            return False
+        return self._group.selection.has_another(server.main, self._failed_servers)
 
     def attach(self, connection: OriginConnection) -> None:
         """Start the request on a connection (`server.Waiter`)."""
@@ -231,7 +248,20 @@ class UpstreamStream:
     def _fail_later(self, error: UpstreamError) -> None:
         self._loop.call_soon(self._fail, error)
 
+    @property
+    def chosen(self) -> Server | None:
+        """The server that it has been sent to, or waits for."""
+        return None if self._server is None else self._server.main
+
+    def hand_to(self, handler: ResponseHandler, call: Call | None) -> None:
+        """Have another handler, and the circuit breaker, get all that is to come."""
+        if self._handler is not None:
+            self._handler = handler
+            self._call = call
+
     def _fail(self, error: UpstreamError) -> None:
+        if self._call is not None:
+            self._call.failed(error.kind)
         handler = self._finish()
         if handler is not None:
             handler.failed(error)
@@ -281,6 +311,8 @@ class UpstreamStream:
                 self._finish()
 
     def abort(self) -> None:
+        if self._call is not None:
+            self._call.abandoned()
         attempt, server = self._attempt, self._server
         if self._finish() is None:
             return
@@ -336,6 +368,8 @@ class UpstreamStream:
         self._note_response()
         if self._group.selection.observes:
             self._answered(response)
+        if self._call is not None:
+            self._call.answered(response.status)
         self._handler.response(response)
 
     def _answered(self, response: Response) -> None:
@@ -358,6 +392,8 @@ class UpstreamStream:
             attempt.abort()
             return
         self._relayed = self._responded = self._established = True
+        if self._call is not None:
+            self._call.answered(response.status)
         self._attempt = attempt
         self._wait_for_nothing()
         self._server.leave(self)
@@ -401,6 +437,8 @@ class UpstreamStream:
     def whole(self, response: Response, data: bytes) -> None:
         if self._group.selection.observes:
             self._answered(response)
+        if self._call is not None:
+            self._call.answered(response.status)
         handler = self._finish()
         if handler is None:
             return
@@ -466,6 +504,8 @@ class UpstreamStream:
 
     def _break_off(self, error: UpstreamError) -> None:
         """Abandon the attempt and report the failure to the exchange."""
+        if self._call is not None:
+            self._call.failed(error.kind)
         attempt, server = self._attempt, self._server
         handler = self._finish()
         if attempt is not None:

@@ -436,6 +436,7 @@ class _Worker:
             metrics=edge.gateway.metrics,
             servers=edge.gateway.servers(),
             discoveries=edge.gateway.discoveries(),
+            upstreams=edge.gateway.upstream_states(),
             tcp_refused=edge.tcp.refused,
             tcp_failed=edge.tcp.failed,
             redirects=from_zero(("308",), edge.tcp.redirects.by_status),

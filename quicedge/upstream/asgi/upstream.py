@@ -44,7 +44,9 @@ class AsgiUpstream:
         self.server = config.asgi or config.wsgi or ""
         self.app = load(name, config)
         self.lifespan = Lifespan(name, self.app, self.loop)
-        self.places: Places[AppStream] = Places(config.max_requests, "a call of the application")
+        self.places: Places[AppStream] = Places(
+            config.max_requests or limits.APP_MAX_REQUESTS, "a call of the application"
+        )
         self.running: set[AppStream] = set()
         self.requests = 0
         self.bytes_received = 0

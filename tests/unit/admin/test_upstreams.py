@@ -1,12 +1,14 @@
-"""The servers of upstreams over all workers."""
+"""Upstreams and their servers over all workers."""
 
 from __future__ import annotations
 
 import msgspec
 
-from quicedge.admin.upstreams import discovery_families, upstreams_of
+from quicedge.admin.upstreams import discovery_families, state_families, upstreams_of
 from quicedge.telemetry.discovery import DiscoveryStats
+from quicedge.telemetry.metrics import Metrics
 from quicedge.telemetry.stats import WorkerStats
+from quicedge.telemetry.upstreams import Circuit, UpstreamState
 
 
 def worker(slot: int, up: int, age: float | None, problem: str = "") -> WorkerStats:
@@ -50,3 +52,40 @@ def test_the_age_of_what_workers_know_is_a_metric() -> None:
     assert {sample.labels["result"]: sample.value for sample in look_ups} == {"ok": 9, "failed": 6}
     servers = families["quicedge_upstream_discovered_servers"].samples
     assert [sample.value for sample in servers] == [1, 2, 3]
+
+
+def judging(slot: int, state: UpstreamState) -> WorkerStats:
+    """What a worker knows of an upstream as a whole."""
+    metrics = Metrics()
+    metrics.upstream("app").requests = 10
+    metrics.upstream("app").errors["reset"] = slot
+    return WorkerStats(slot=slot, pid=1, metrics=metrics, upstreams={"app": state})
+
+
+JUDGING = [
+    judging(0, UpstreamState(Circuit.HALF_OPEN, 2, 7, {"won": 3, "lost": 0, "refused": 1})),
+    judging(1, UpstreamState(Circuit.CLOSED, 0, 0, {"won": 1, "lost": 0, "refused": 0})),
+]
+
+
+def test_circuits_hedges_and_errors_are_added_up() -> None:
+    app = upstreams_of(JUDGING)["app"]
+    assert (app.requests, app.errors) == (20, {"reset": 1})
+    assert app.circuits == {"half_open": 1, "closed": 1}
+    assert (app.circuit_opened, app.circuit_refused) == (2, 7)
+    assert app.hedges == {"won": 4, "lost": 0, "refused": 1}
+
+
+def test_metrics_have_the_circuit_of_each_worker_and_counters_of_all() -> None:
+    samples = {
+        (sample.name.removeprefix("quicedge_upstream_"), *sample.labels.values()): sample.value
+        for family in state_families(JUDGING)
+        for sample in family.samples
+    }
+    circuit = {key[2:]: value for key, value in samples.items() if key[0] == "circuit"}
+    assert {key for key, value in circuit.items() if value} == {("0", "half_open"), ("1", "closed")}
+    assert len(circuit) == 6
+    assert samples["circuit_opened_total", "app"] == 2
+    assert samples["circuit_refused_total", "app"] == 7
+    assert samples["hedges_total", "app", "won"] == 4
+    assert samples["hedges_total", "app", "lost"] == 0

@@ -63,6 +63,29 @@ def route(**keys: str) -> str:
          "routes[0].host: '*a.example': a wildcard must be * or *.example.com"),
         (f'{GOOD}host = "A.example."\n[[routes]]\nupstream = "app"\nhost = "a.example"\n',
          "routes[1]: duplicate route for host 'a.example' and path '/'"),
+        # --- hedging and circuit breakers
+        ('[upstreams.app]\nservers = ["http://b"]\nhedge = { after = "p50" }\n'
+         '[[routes]]\nupstream = "app"\n',
+         "upstreams.app.hedge.after: 'p50' is not a duration such as 30s or 500ms above 0 or one "
+         "of 'p90', 'p95', 'p99'"),
+        ('[upstreams.app]\nservers = ["http://b"]\nhedge = {}\nsticky_cookie = "c"\n'
+         '[[routes]]\nupstream = "app"\n',
+         "upstreams.app.hedge: not with sticky_cookie: clients would move to whichever server "
+         "answers first"),
+        ('[upstreams.app]\nservers = ["http://b"]\nhedge = {}\nretry_budget = 0\n'
+         '[[routes]]\nupstream = "app"\n',
+         "upstreams.app.hedge: has no effect with retry_budget = 0"),
+        ('[upstreams.app]\nroot = "/"\n[[routes]]\nupstream = "app"\nhedge = {}\n',
+         "routes[0].hedge: has no effect: the route has no servers"),
+        ('[upstreams.app]\nservers = ["http://b"]\nsticky_cookie = "c"\n'
+         '[[routes]]\nupstream = "app"\nhedge = {}\n',
+         "routes[0].hedge: not with sticky_cookie: clients would move to whichever server "
+         "answers first"),
+        ('[upstreams.app]\nservers = ["http://b"]\ncircuit_breaker = { failures = 2 }\n'
+         '[[routes]]\nupstream = "app"\n',
+         "upstreams.app.circuit_breaker.failures: 2 is too large: the maximum is 1"),
+        ('[upstreams.app]\nroot = "/"\ncircuit_breaker = {}\n[[routes]]\nupstream = "app"\n',
+         "upstreams.app.circuit_breaker: has no effect with root"),
         (f'{GOOD}upgrade = ["websocket", "H2C"]\n',
          "routes[0].upgrade[1]: 'H2C' would hide requests from the edge and is never forwarded"),
         (f'{GOOD}upgrade = ["http/2.0"]\n',

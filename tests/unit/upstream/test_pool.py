@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import socket
 
+import msgspec
 import pytest
 
 from quicedge.config import limits
-from quicedge.config.schema import Route
+from quicedge.config.schema import OriginServer, Route
 from quicedge.shares import Client
 from quicedge.upstream.group import Upstream
 from quicedge.upstream.limited import LimitedUpstream, overrides_of
 from tests.support.origins import (
     TIMEOUT,
+    H2Peer,
     Recorder,
     Script,
     config_of,
@@ -61,6 +63,61 @@ async def test_requests_beyond_max_connections_wait_their_turn() -> None:
             assert (await recorder.over()).status == 200
         assert server.connections == 2
         assert sent[-1][0].queue_seconds > 0
+
+
+async def test_no_request_waits_where_none_may() -> None:
+    options = {"max_connections": 2, "max_waiting": 0}
+    async with origin(silent) as server, upstream(server, **options) as group:
+        running = [send(group, request()) for _ in range(2)]  # they wait for connections alone
+        _, recorder = send(group, request())
+        await recorder.over()
+        assert recorder.kind == "overloaded"
+        assert recorder.error is not None
+        assert recorder.error.retry_after == 1
+        await eventually(lambda: group.stats()[running[0][0].server]["active"] == 2)
+        assert all(not recorder.is_over for _, recorder in running)
+        running[0][0].abort()
+        stream, recorder = send(group, request())
+        await eventually(lambda: group.stats()[stream.server]["active"] == 2)
+        assert not recorder.is_over
+
+
+async def test_requests_are_limited_on_shared_connections_too() -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = H2Peer(reader, writer)
+        while True:
+            await peer.request()
+
+    options = {"protocol": "h2", "max_requests": 3, "max_waiting": 1}
+    async with origin(script) as server, upstream(server, **options) as group:
+        running = [send(group, request()) for _ in range(3)]
+        name = running[0][0].server
+        await eventually(lambda: group.stats()[name]["active"] == 3)
+        waiting, _ = send(group, request())
+        _, refused = send(group, request())
+        assert (await refused.over()).kind == "overloaded"
+        assert group.stats()[name]["waiting"] == 1
+        running[0][0].abort()
+        await eventually(lambda: group.stats()[name]["waiting"] == 0)
+        assert group.stats()[name]["active"] == 3
+        waiting.abort()
+
+
+async def test_a_server_without_a_free_place_is_passed_over_for_another_of_its_tier() -> None:
+    options = {"max_connections": 1, "max_waiting": 0}
+    async with origin(silent) as first, origin(silent) as second, origin(silent) as spare:
+        servers = [OriginServer(first.url), OriginServer(second.url, tier=0)]
+        servers.append(OriginServer(spare.url, tier=1))
+        config = msgspec.structs.replace(config_of(**options), servers=servers)
+        group = Upstream("test", config)
+        streams = [send(group, request())[0] for _ in range(2)]
+        streams[0].abort()
+        streams += [send(group, request())[0] for _ in range(2)]
+        running = {stream.server for stream in streams[1:3]}
+        assert running == {server.address.text for server in group.servers[:2]}
+        _, recorder = send(group, request())
+        assert (await recorder.over()).kind == "overloaded"
+        await group.close()
 
 
 async def test_too_many_waiting_requests_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,7 @@ def test_applications_are_imported_from_beside_the_configuration(tmp_path: Path)
         ({"asgi": "a:b", "servers": ["http://x"]}, "upstreams.x.servers: has no effect with asgi"),
         ({"asgi": "a:b", "retries": 1}, "upstreams.x.retries: has no effect with asgi"),
         ({"asgi": "a:b", "root_path": "/a/"}, "upstreams.x.root_path: '/a/' is not a path"),
-        ({"servers": ["http://x"], "max_requests": 1}, "has no effect without asgi or wsgi"),
+        ({"servers": ["http://x"], "root_path": "/a"}, "has no effect without asgi or wsgi"),
         ({}, "upstreams.x.servers: at least one server, or root, asgi or wsgi, is required"),
     ],
 )

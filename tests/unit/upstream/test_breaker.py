@@ -1,0 +1,306 @@
+"""The circuit breaker: what opens it, what closes it, and what never does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from quicedge.config.limits import BREAKER_SLICES
+from quicedge.config.schema import CircuitBreaker
+from quicedge.http.errors import OriginFailure
+from quicedge.telemetry.upstreams import Circuit
+from quicedge.upstream.breaker import Breaker, Call, Window
+from tests.support.origins import eventually, fetch, origin, read_head, request, send, upstream
+from tests.support.peers import free_port
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+BAD = b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n"
+
+
+class World:
+    """A breaker on a clock that the test moves."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.now = 1000.0
+        self.breaker = Breaker("app", CircuitBreaker(**settings), lambda: self.now)
+
+    @property
+    def state(self) -> Circuit:
+        return self.breaker.state
+
+    def admit(self) -> Call:
+        call = self.breaker.admit()
+        assert call is not None
+        return call
+
+    def ok(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.admit().answered(200)
+
+    def fail(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.admit().failed(OriginFailure.RESET)
+
+
+def test_it_opens_when_half_of_enough_requests_fail() -> None:
+    here = World()
+    here.ok(10)
+    here.fail(9)
+    assert here.state is Circuit.CLOSED
+    here.fail()
+    assert here.state is Circuit.OPEN
+    assert here.breaker.admit() is None
+    error = here.breaker.refusal()
+    assert (error.kind, error.kind.status, error.retry_after) == ("circuit_open", 503, 5)
+
+
+def test_a_single_failure_of_few_requests_never_opens_it() -> None:
+    here = World(failures=0.01)
+    for _ in range(1000):
+        here.fail()
+        here.now += 1.0  # ten in a window
+    assert here.state is Circuit.CLOSED
+
+
+def test_answers_that_take_long_are_no_failures() -> None:
+    here = World(failures=0.01, min_requests=1)
+    slow = deque(here.admit() for _ in range(500))
+    while slow:
+        here.now += 59.0
+        slow.popleft().answered(200)
+    assert here.state is Circuit.CLOSED
+
+
+@pytest.mark.parametrize("status", [200, 304, 404, 429, 500])
+def test_only_the_configured_statuses_are_failures(status: int) -> None:
+    here = World(min_requests=1)
+    for _ in range(100):
+        here.admit().answered(status)
+    assert here.state is Circuit.CLOSED
+    for _ in range(100):
+        here.admit().answered(502)
+        if here.state is Circuit.OPEN:
+            break
+    assert here.state is Circuit.OPEN
+
+
+def test_what_clients_and_our_own_limits_end_tells_nothing_of_the_upstream() -> None:
+    here = World(min_requests=1, failures=0.01)
+    for kind in OriginFailure:
+        if kind not in (
+            OriginFailure.CONNECT, OriginFailure.CONNECT_TIMEOUT, OriginFailure.TLS,
+            OriginFailure.FIRST_BYTE_TIMEOUT, OriginFailure.IDLE_TIMEOUT, OriginFailure.RESET,
+            OriginFailure.PROTOCOL,
+        ):  # fmt: skip
+            here.admit().failed(kind)
+    here.admit().abandoned()
+    assert here.state is Circuit.CLOSED
+    here.admit().failed(OriginFailure.FIRST_BYTE_TIMEOUT)
+    assert here.state is Circuit.OPEN
+
+
+def test_failures_of_the_past_expire() -> None:
+    here = World()
+    here.fail(19)
+    here.now += 10.1
+    here.fail(19)
+    assert here.state is Circuit.CLOSED
+    here.now += 5.0
+    here.fail()
+    assert here.state is Circuit.OPEN
+
+
+def test_some_requests_are_tried_and_close_it_when_all_succeed() -> None:
+    here = World(probes=3)
+    here.fail(20)
+    here.now += 5.0
+    tried = [here.admit() for _ in range(3)]
+    assert here.state is Circuit.HALF_OPEN
+    assert here.breaker.admit() is None
+    assert here.breaker.refusal().retry_after == 1
+    for call in tried[:2]:
+        call.answered(200)
+        assert here.breaker.admit() is None, "no more than three in all"
+    tried[2].answered(404)
+    assert here.state is Circuit.CLOSED
+    here.fail(19)
+    assert here.state is Circuit.CLOSED, "it begins anew"
+
+
+def test_one_that_fails_opens_it_again_for_longer() -> None:
+    here = World()
+    here.fail(20)
+    for seconds in (10, 15, 20, 25, 30, 35, 40, 45, 50, 50, 50):
+        here.now = here.breaker._open_until
+        here.fail()
+        assert here.state is Circuit.OPEN
+        assert here.breaker.refusal().retry_after == seconds
+    here.now = here.breaker._open_until
+    here.ok(5)
+    here.now += 1000.0
+    here.fail(20)
+    assert here.breaker.refusal().retry_after == 5
+
+
+def test_a_client_that_leaves_during_a_trial_gives_its_place_to_the_next() -> None:
+    here = World(probes=1)
+    here.fail(20)
+    here.now += 5.0
+    for _ in range(10):
+        call = here.admit()
+        assert here.breaker.admit() is None
+        call.abandoned()
+    here.ok()
+    assert here.state is Circuit.CLOSED
+
+
+def test_requests_of_an_earlier_state_do_not_count() -> None:
+    here = World(probes=2)
+    old = [here.admit() for _ in range(10)]
+    here.fail(20)
+    for call in old[:5]:
+        call.answered(200)
+    assert here.state is Circuit.OPEN
+    here.now += 5.0
+    tried = here.admit()
+    for call in old[5:]:
+        call.failed(OriginFailure.RESET)
+    assert here.state is Circuit.HALF_OPEN
+    tried.answered(200)
+    here.ok()
+    assert here.state is Circuit.CLOSED
+
+
+def test_every_change_is_logged_once() -> None:
+    here = World(probes=1)
+    with capture_logs() as logs:
+        here.fail(20)
+        for _ in range(50):
+            here.breaker.admit()
+        here.now += 5.0
+        here.ok()
+    assert [line["event"] for line in logs] == [
+        "circuit open: requests fail",
+        "circuit half open: trying requests",
+        "circuit closed: requests succeed again",
+    ]
+    assert {line["upstream"] for line in logs} == {"app"}
+    assert (logs[0]["failures"], logs[0]["requests"], logs[0]["seconds"]) == (20, 20, 5.0)
+    assert (here.breaker.opened, here.breaker.refused) == (1, 50)
+
+
+def test_a_long_run_with_many_honest_failures_never_opens_it() -> None:
+    here = World()
+    for number in range(100_000):
+        here.admit().answered(503 if number % 5 < 2 else 200)
+        here.now += 0.01
+    assert (here.state, here.breaker.opened) == (Circuit.CLOSED, 0)
+
+
+@given(st.lists(st.tuples(st.floats(0, 30), st.booleans()), max_size=60))
+def test_the_window_counts_what_is_younger_than_itself(steps: list[tuple[float, bool]]) -> None:
+    window, now = Window(10.0), 0.0
+    noted: list[tuple[int, bool]] = []
+    for pause, failed in steps:
+        now += pause
+        window.note(failed, now)
+        noted.append((int(now), failed))
+        young = [bad for slot, bad in noted if slot > int(now) - BREAKER_SLICES]
+        assert (window.requests, window.failures) == (len(young), sum(young))
+
+
+@given(st.data())
+def test_it_is_open_only_after_enough_failures(data: st.DataObject) -> None:
+    here = World(min_requests=10, failures=0.5, probes=2)
+    ended: list[bool] = []
+    running: list[Call] = []
+    for _ in range(data.draw(st.integers(1, 80))):
+        match data.draw(st.sampled_from(("begin", "good", "bad", "leave", "wait"))):
+            case "begin":
+                call = here.breaker.admit()
+                if call is not None:
+                    running.append(call)
+            case "wait":
+                here.now += data.draw(st.floats(0, 4))
+            case how if running:
+                call = running.pop(data.draw(st.integers(0, len(running) - 1)))
+                if how == "leave":
+                    call.abandoned()
+                else:
+                    call.answered(502 if how == "bad" else 200)
+                    ended.append(how == "bad")
+        if here.breaker.opened:
+            assert len(ended) >= 10
+            assert sum(ended) >= 5
+            break
+        assert here.state is Circuit.CLOSED
+
+
+# --- an upstream with it --------------------------------------------------------------------------
+
+
+async def test_an_upstream_that_fails_is_not_asked_until_it_recovers() -> None:
+    settings = {"min_requests": 4, "probes": 1}
+    answers, asked, now = BAD, 0, 1000.0
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        while True:
+            await read_head(reader)
+            asked += 1
+            writer.write(answers)
+
+    async with origin(script) as server, upstream(server, circuit_breaker=settings) as group:
+        group.breaker = Breaker("test", group.config.circuit_breaker, lambda: now)  # type: ignore[arg-type]
+        for _ in range(4):
+            assert (await fetch(group, request())).status == 503
+        assert group.state().circuit is Circuit.OPEN
+        refused = await fetch(group, request())
+        assert refused.kind == "circuit_open"
+        assert refused.error is not None
+        assert refused.error.retry_after == 5
+        assert asked == 4
+        answers = OK
+        now += 5.0
+        assert (await fetch(group, request())).status == 200
+        state = group.state()
+        assert (state.circuit, state.circuit_opened, state.circuit_refused) == ("closed", 1, 1)
+
+
+async def test_refused_connections_open_it_and_retries_that_succeed_do_not() -> None:
+    settings = {"min_requests": 4, "open_for": 3600}
+    gone = f"http://127.0.0.1:{free_port()}"
+    async with upstream(gone, circuit_breaker=settings, retries=0) as group:
+        kinds = [(await fetch(group, request())).kind for _ in range(5)]
+        assert kinds == ["connect"] * 4 + ["circuit_open"]
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await read_head(reader)
+            writer.write(OK)
+
+    async with origin(script) as server, upstream(server, gone, circuit_breaker=settings) as group:
+        for _ in range(20):
+            assert (await fetch(group, request())).status == 200
+        assert group.state().circuit is Circuit.CLOSED
+
+
+async def test_requests_that_clients_cancel_do_not_open_it() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    settings = {"min_requests": 1, "failures": 0.01}
+    async with origin(silent) as server, upstream(server, circuit_breaker=settings) as group:
+        for _ in range(10):
+            stream, _ = send(group, request())
+            stream.abort()
+        running, _ = send(group, request())
+        await eventually(lambda: group.stats()[running.server]["active"] == 1)
+        running.abort()
+        assert group.state().circuit is Circuit.CLOSED
