@@ -44,5 +44,5 @@ def check_replacement(pattern: Any, replacement: str) -> None:
         if name.isdigit():
             if int(name) > pattern.groups:
                 raise ValueError(f"names the group {name}, but the pattern has {pattern.groups}")
-        elif (name := name[2:-1]) not in pattern.groupindex and not name.isdigit():
+        elif (name := name[2:-1]).encode() not in pattern.groupindex and not name.isdigit():
             raise ValueError(f"names the group {name!r}, which the pattern does not have")

@@ -12,7 +12,8 @@ _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 PLAIN = frozenset(
     (
-        "client.ip", "client.port", "host", "authority", "method", "path", "protocol", "query",
+        "&query", "?query", "client.ip", "client.port", "host", "authority", "method", "path",
+        "protocol", "query",
         "route.host", "route.path", "route.upstream", "scheme", "tls.cipher",
         "tls.group", "tls.server_name", "tls.version", "trace_id", "transport.congestion_window",
         "transport.connection_id", "transport.loss", "transport.min_rtt_ms", "transport.protocol",

@@ -122,7 +122,7 @@ def _shown(lines: Sequence[Line]) -> Iterator[list[Line]]:
 
 def _rendered(lines: Sequence[Line]) -> str:
     first, last = lines[0], lines[-1]
-    place = first.place if len(lines) == 1 else f"{first.place}-{last.line}"
+    place = first.place if first.line == last.line else f"{first.place}-{last.line}"
     text = first.text if len(lines) == 1 else f"{len(lines)} entries of {first.group}"
     return f"{_MARK[first.status]}{place}: {text}  -> {_words(first)}"
 

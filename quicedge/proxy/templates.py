@@ -121,9 +121,16 @@ def _trace_id(exchange: Exchange) -> bytes:
     return exchange.trace.trace_id.encode() if exchange.trace is not None else b""
 
 
+def _marked_query(mark: bytes, exchange: Exchange) -> bytes:
+    query = exchange.request.path.partition(b"?")[2]
+    return mark + query if query else b""
+
+
 _PROTOCOLS = {b"3": b"h3", b"2": b"h2", b"1.1": b"http/1.1"}
 
 _PLAIN: dict[str, Evaluate] = {
+    "&query": partial(_marked_query, b"&"),
+    "?query": partial(_marked_query, b"?"),
     "authority": lambda exchange: exchange.request.authority,
     "client.ip": lambda exchange: host_of(exchange.client).encode(),
     "client.port": _port,
@@ -184,7 +191,7 @@ def _match(name: str, exchange: Exchange) -> bytes:
     found = compile_pattern(pattern).search(path)
     if found is None:
         return b""
-    value: bytes | None = found.group(int(name) if name.isdigit() else name)
+    value: bytes | None = found.group(int(name) if name.isdigit() else name.encode())
     return value or b""
 
 

@@ -195,7 +195,7 @@ def test_the_documentation_of_filters_names_every_kind_key_and_placeholder() -> 
     for kind, section in sections.items():
         documented = set(re.findall(r"^\| `([a-z_0-9]+)`", section, re.MULTILINE))
         assert documented == set(keys_of(kind)), kind
-    placeholders = set(re.findall(r"`\{([a-z_.0-9]+)\}`", text))
+    placeholders = set(re.findall(r"`\{([a-z_.0-9?&]+)\}`", text))
     assert placeholders - {"match.1"} == PLAIN
 
 

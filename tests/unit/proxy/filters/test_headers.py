@@ -75,6 +75,7 @@ headers.response.add = { set-cookie = "seen=1" }
 
 
 PLACEHOLDERS = {
+    "?query": b"?q=1&q=2", "&query": b"&q=1&q=2",
     "client.ip": b"192.0.2.1", "client.port": b"50000", "host": b"a.test",
     "authority": b"a.test:4433", "method": b"GET", "path": b"/p", "protocol": b"h3",
     "query": b"q=1&q=2", "route.host": b"a.test", "route.path": b"/", "route.upstream": b"app",
@@ -98,6 +99,12 @@ async def test_placeholders(name: str) -> None:
         host=b"a.test:4433",
     )  # fmt: skip
     assert world.asked(b"x-value") == PLACEHOLDERS[name]
+
+
+async def test_a_query_that_is_not_there_has_no_mark_either() -> None:
+    world = World(ROUTE + 'headers.request.set = { x-value = "/new{?query}{&query}" }')
+    world.send(b"/p")
+    assert world.asked(b"x-value") == b"/new"
 
 
 async def test_what_is_unknown_of_a_client_is_left_out() -> None:

@@ -11,7 +11,7 @@ from tests.support.filtered import World
 
 def world(**settings: object) -> World:
     lines = "\n".join(f"{key} = {value!r}" for key, value in settings.items())
-    route = "[[routes]]\npath_regex = '^/u/(.*)|'\n[[routes.filters]]\n"
+    route = "[[routes]]\npath_regex = '^/u/(?P<user>.*)|'\n[[routes.filters]]\n"
     return World(f"{route}[routes.filters.redirect]\n{lines}")
 
 
@@ -23,6 +23,9 @@ def world(**settings: object) -> World:
         ("/new", b"/old", b"/new"),
         ("/find?q={query.word}", b"/s?word=a%20b&x=1", b"/find?q=a%20b"),
         ("/users/{match.1}", b"/u/ann", b"/users/ann"),
+        ("/users/{match.user}", b"/u/ann", b"/users/ann"),
+        ("/new{?query}", b"/x?y=1", b"/new?y=1"),
+        ("/new?a{&query}", b"/x", b"/new?a"),
         ("/{{literal}}", b"/", b"/{literal}"),
         ("/{header.x-to}", b"/", b"/a%20%22b%22"),
         ("{path}", b"//evil.test/x", b"/evil.test/x"),

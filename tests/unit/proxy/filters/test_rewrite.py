@@ -32,6 +32,7 @@ ROUTE = "[[routes]]\nupstream = 'app'\npath_regex = '^/u/(.*)|'\n[[routes.filter
             b"/old/x/y",
             b"/new/x/page/y",
         ),
+        (r"{ pattern = '^/(?P<n>a+)', replacement = '/x/\g<n>' }", b"/aa/b", b"/x/aa/b"),
         (r"{ pattern = 'a', replacement = 'b' }", b"/a/a", b"/b/a"),
         ("{ path = '/index.php?path={path}' }", b"/x?y=1", b"/index.php?path=/x&y=1"),
         ("{ path = '/users/{match.1}' }", b"/u/ann?x", b"/users/ann?x"),

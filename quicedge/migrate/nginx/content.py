@@ -1,0 +1,557 @@
+"""Routes: what the rules of a place become."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from quicedge.config.filter_validation import template_problem
+from quicedge.http.phrases import reason_phrase
+from quicedge.migrate.document import Section
+from quicedge.migrate.nginx import visible
+from quicedge.migrate.nginx.access import (
+    NobodyError,
+    basic_auth,
+    connection_limits,
+    networks,
+    request_rates,
+)
+from quicedge.migrate.nginx.compression import compression
+from quicedge.migrate.nginx.headers import Filter, request_headers, response_headers
+from quicedge.migrate.nginx.matching import Place, conjoin
+from quicedge.migrate.nginx.outcomes import Content, Outcome, Redirect, Respond, Rule, State
+from quicedge.migrate.nginx.sites import Sites
+from quicedge.migrate.nginx.source import Directive
+from quicedge.migrate.nginx.upstreams import Address, Upstreams, address_of
+from quicedge.migrate.nginx.values import duration, octets, seconds, size
+from quicedge.migrate.nginx.variables import UnsayableError, template
+from quicedge.migrate.nginx.world import World
+
+NOT_HTTP = ("fastcgi_pass", "uwsgi_pass", "scgi_pass", "memcached_pass")
+_PASSES = ("proxy_pass", "grpc_pass", *NOT_HTTP)
+_MAX_BODY = 1 << 20
+"""nginx's default of client_max_body_size."""
+
+
+def handler_of(state: State) -> Directive | None:
+    """What a location passes requests on with."""
+    depth = len(state.location.scope.blocks) - 1
+    for block in reversed(state.scope.blocks[depth:]):
+        for directive in block:
+            if directive.name in _PASSES:
+                return directive
+    return None
+
+
+def is_unsayable(outcome: Outcome) -> bool:
+    """Whether quicedge cannot serve what a location serves."""
+    if not isinstance(outcome, Content):
+        return False
+    handler = handler_of(outcome.state)
+    return handler is not None and handler.name in NOT_HTTP
+
+
+class Routes:
+    """Makes the routes of rules."""
+
+    def __init__(self, world: World, upstreams: Upstreams) -> None:
+        self._world = world
+        self._note = world.notebook
+        self._upstreams = upstreams
+        self._sites = Sites(world, upstreams)
+
+    def of_rule(self, place: Place, rule: Rule) -> Iterator[Section]:
+        """The routes for a rule, without their hosts."""
+        outcome = rule.outcome
+        where: dict[str, Any] = {}
+        if place.is_exact:
+            where["path_exact"] = place.path
+        elif "path_exact" not in rule.match and place.path != "/":
+            where["path"] = place.path
+        where |= rule.match
+        comments = [_comment(outcome)]
+        if isinstance(outcome, Content):
+            for match, keys in self._content(outcome.state):
+                yield Section({**where, **match, **keys}, comments)
+            return
+        keys = self._answer(outcome)
+        yield Section({**where, **keys}, comments)
+
+    # --- answers ----------------------------------------------------------------------------------
+
+    def _answer(self, outcome: Redirect | Respond) -> dict[str, Any]:
+        state = outcome.state
+        filters, media_type = response_headers(state.scope, None, state.asked.names, self._note)
+        if isinstance(outcome, Redirect):
+            settings: dict[str, Any] = {"to": outcome.to}
+            if outcome.status != 302:
+                settings["status"] = outcome.status
+            return {"filters": [*filters, {"redirect": settings}]}
+        settings = {"status": outcome.status}
+        if outcome.body:
+            settings["body"] = outcome.body
+            media_type = media_type or self._default_type(state)
+            if media_type is not None:
+                settings["content_type"] = media_type
+        elif outcome.status >= 400:
+            settings["body"] = f"{outcome.status} {_phrase(outcome.status)}\n"
+        self._unreached(state)
+        return {"filters": [*filters, {"respond": settings}]}
+
+    def _default_type(self, state: State) -> str | None:
+        default = state.scope.last("default_type")
+        if default is None:
+            return None
+        self._note.translated(default)
+        return default.args[0]
+
+    def _unreached(self, state: State) -> None:
+        """Directives that nginx does not come to, because `return` answers before."""
+        for directive in state.scope.own:
+            if directive.name in ("allow", "deny", "auth_basic", "satisfy", "limit_req"):
+                self._note.left_out(directive, "without effect: return answers before")
+
+    # --- content ----------------------------------------------------------------------------------
+
+    def _content(self, state: State) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """Further conditions and keys of the routes of a location."""
+        except_block = next((d for d in state.scope.own if d.name == "limit_except"), None)
+        if except_block is None:
+            yield from self._admitted(state)
+            return
+        self._note.translated(except_block)
+        methods = [*except_block.args]
+        if "GET" in methods and "HEAD" not in methods:
+            methods.append("HEAD")
+        match = conjoin(state.match, {"methods": methods})
+        if match is not None:
+            for further, keys in self._admitted(state):
+                yield {**match, **further}, keys
+
+        others = replace(state, scope=state.scope.inside(except_block.body))
+        yield from self._admitted(others)
+
+    def _admitted(self, state: State) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """The routes for those who may have the content of a location."""
+        keys, filters = self._handled(state)
+        scope = state.scope
+        rates = request_rates(scope, self._world)
+        if rates:
+            keys["requests"] = rates
+        connection_limits(scope, self._world)
+        satisfy = scope.last("satisfy")
+        self._note.translated(satisfy)
+        try:
+            allowed = networks(scope, self._world)
+        except NobodyError:
+            allowed = {"deny": ["0.0.0.0/0", "::/0"]}
+        is_any = satisfy is not None and satisfy.args[0] == "any"
+        guards: list[Filter] = []
+        try:
+            guards = list(self._guards(state))
+        except UnsayableError:
+            filters = _replaced(filters, 401)
+            keys = {}
+        if is_any and allowed is not None and guards:
+            if "allow" in allowed:
+                yield {"clients": allowed["allow"]}, _route(keys, [], filters)
+            yield {}, _route(keys, guards, filters)
+            return
+        if allowed is not None and set(allowed) == {"deny"} and "0.0.0.0/0" in allowed["deny"]:
+            before, _ = _split(filters)
+            answer = {"respond": {"status": 403, "body": "403 Forbidden\n"}}
+            yield {}, {"filters": [*before, answer]}
+            return
+        if allowed is not None:
+            guards = [{"access": allowed}, *guards]
+        yield {}, _route(keys, guards, filters)
+
+    def _guards(self, state: State) -> Iterator[Filter]:
+        """Passwords, and other services that are asked. Raises UnsayableError."""
+        auth = basic_auth(state.scope, self._world)
+        if auth is not None:
+            yield {"basic_auth": auth}
+        request = state.scope.last("auth_request")
+        if request is not None:
+            if request.args[0] == "off":
+                self._note.translated(request)
+            else:
+                yield {"forward_auth": self._forward_auth(request, state)}
+
+    def _forward_auth(self, request: Directive, state: State) -> dict[str, Any]:
+        path = request.args[0]
+        inner = (
+            next(
+                (d for d in state.scope.blocks[1] if d.name == "location" and d.args[-1] == path),
+                None,
+            )
+            if len(state.scope.blocks) > 1
+            else None
+        )
+        passed = next((d for d in inner.body if d.name == "proxy_pass"), None) if inner else None
+        if passed is None or "$" in passed.args[0].replace("$request_uri", ""):
+            words = f"what {path} asks is not known; all requests are answered 401"
+            self._note.left_out(request, words, *visible.ANSWER)
+            raise UnsayableError(words)
+        text = passed.args[0].replace("$request_uri", "")
+        address = address_of(text)
+        scope = state.scope.inside(inner.body if inner is not None else [])
+        found: dict[str, Any] = {"upstream": self._upstreams.of_address(address, scope, passed)}
+        uri = address.uri or path
+        if "$request_uri" in passed.args[0]:
+            uri = "{uri}"
+        if uri != "/":
+            found["path"] = uri
+        found |= self._copied(state)
+        self._note.translated(passed, "the upstream of forward_auth")
+        if inner is not None:
+            for directive in inner.body:
+                if directive.name in ("internal", "proxy_pass_request_body"):
+                    self._note.translated(directive)
+                elif directive.name in ("proxy_set_header", "proxy_method"):
+                    words = "the service is asked with the client's fields and x-forwarded-*"
+                    self._note.different(directive, words, visible.TARGET)
+        words = "every answer but 2xx goes to the client as it is"
+        self._note.different(request, words, visible.STATUS, *visible.client("location"))
+        return found
+
+    def _copied(self, state: State) -> dict[str, Any]:
+        """Fields of the answer that origins get."""
+        names: list[str] = []
+        for directive in state.scope.all("auth_request_set"):
+            variable, text = directive.args[0], directive.args[1]
+            source = re.fullmatch(r"\$upstream_http_(\w+)", text)
+            users = [d for d in state.scope.all("proxy_set_header") if variable in d.args[-1]]
+            if source is None or not users:
+                self._note.left_out(directive, "only fields of the answer are copied, for origins")
+                continue
+            name = source[1].replace("_", "-").lower()
+            names.append(name)
+            self._note.translated(directive)
+            for user in users:
+                if user.args[0].lower() == name:
+                    self._note.translated(user)
+                else:
+                    words = f"as {name}, its name in the answer"
+                    self._note.different(user, words, *visible.origin(user.args[0], name))
+        return {"copy_headers": list(dict.fromkeys(names))} if names else {}
+
+    def _handled(self, state: State) -> tuple[dict[str, Any], list[Filter]]:
+        """The keys and filters of what serves a location, but for who may have it."""
+        handler = handler_of(state)
+        prefix = None if handler is None else handler.name.partition("_")[0]
+        headers, _ = response_headers(state.scope, prefix, state.asked.names, self._note)
+        before = [*compression(state.scope, self._world), *headers]
+        if handler is not None and handler.name in NOT_HTTP:
+            kind = handler.name.partition("_")[0]
+            words = (
+                f"quicedge does not speak {kind}; answered 501 until a server that speaks HTTP "
+                "stands before the application"
+            )
+            self._note.left_out(handler, words, *visible.ANSWER)
+            return {}, [*before, _answer(501)]
+        status = next((d for d in state.scope.own if d.name in ("stub_status", "api")), None)
+        if status is not None:
+            words = "answered 404; /metrics of the admin API has figures"
+            self._note.left_out(status, words, visible.STATUS)
+            return {}, [*before, _answer(404)]
+        try:
+            if handler is not None:
+                keys, more = self._proxied(handler, state)
+                return keys, [*before, *self._error_pages(state, "proxy"), *more]
+            served = self._sites.serve(state)
+        except UnsayableError as error:
+            if handler is not None:
+                self._note.left_out(handler, f"{error}; answered 501", *visible.ANSWER)
+            return {}, [*before, _answer(501)]
+        if served is None:
+            return {}, [*before, _answer(404)]
+        upstream, more = served
+        return {"upstream": upstream}, [*before, *self._error_pages(state, None), *more]
+
+    # --- proxies ----------------------------------------------------------------------------------
+
+    def _proxied(self, handler: Directive, state: State) -> tuple[dict[str, Any], list[Filter]]:
+        names, scope = state.asked.names, state.scope
+        prefix = "grpc" if handler.name == "grpc_pass" else "proxy"
+        text = template(handler.args[0], names)
+        found = re.match(r"(?:[a-z]+://)?[^/?]*", text)
+        server = found[0] if found is not None else text
+        if "{" in server:
+            raise UnsayableError(f"which server is asked depends on the request: {server}")
+        address = address_of(text.replace("{{", "{"), prefix if prefix == "grpc" else "http")
+        upstream = self._upstreams.of_address(address, scope, handler)
+        keys: dict[str, Any] = {"upstream": upstream}
+        keys |= self._max_body(scope)
+        keys |= self._timeouts(scope, prefix)
+        rewrites, has_moved = self._target(handler, address, state)
+        host = _host_of(address)
+        headers = request_headers(scope, prefix, host, names, self._note)
+        self._redirects(handler, scope, has_moved, headers)
+        note = self._note
+        version = scope.last("proxy_http_version")
+        note.translated(version, "HTTP/1.1 with kept connections, or HTTP/2")
+        buffers = self._buffers(scope, prefix)
+        mirror = self._mirror(state)
+        return keys, [*rewrites, *(h for h in headers if h), *buffers, *mirror]
+
+    def _max_body(self, scope: Any) -> dict[str, Any]:
+        directive = scope.last("client_max_body_size")
+        if directive is None:
+            return {"max_body": size(_MAX_BODY)}
+        self._note.translated(directive)
+        most = octets(directive.args[0])
+        return {"max_body": size(most)} if most else {}
+
+    def _timeouts(self, scope: Any, prefix: str) -> dict[str, Any]:
+        note = self._note
+        found: dict[str, Any] = {}
+        read = scope.last(f"{prefix}_read_timeout")
+        if read is not None:
+            time = duration(seconds(read.args[0]))
+            found = {"first_byte_timeout": time, "idle_timeout": time}
+            if any(d.args[0].lower() == "upgrade" for d in scope.all("proxy_set_header")):
+                found["tunnel_idle_timeout"] = time
+            note.translated(read, ", ".join(found))
+        send = scope.last(f"{prefix}_send_timeout")
+        if send is not None:
+            note.different(send, "idle_timeout counts once the response has begun")
+        retry = scope.last(f"{prefix}_next_upstream")
+        tries = scope.last(f"{prefix}_next_upstream_tries")
+        if retry is not None and retry.args[0] == "off":
+            note.translated(retry, "retries = 0")
+            found["retries"] = 0
+        elif retry is not None:
+            words = "requests are repeated that no origin has processed"
+            note.different(retry, words, visible.SERVER, visible.REACHED, visible.STATUS)
+        if tries is not None and tries.args[0] != "0" and found.get("retries") != 0:
+            found["retries"] = min(int(tries.args[0]) - 1, 100)
+            note.translated(tries, f"retries = {found['retries']}")
+        limit = scope.last(f"{prefix}_next_upstream_timeout")
+        if limit is not None:
+            note.left_out(limit, "retries are limited by retry_budget")
+        return found
+
+    def _target(
+        self, handler: Directive, address: Address, state: State
+    ) -> tuple[list[Filter], bool]:
+        """The filters that make what the origin is asked for; and whether they change it."""
+        rewrites: list[Filter] = [{"rewrite": dict(rewrite)} for rewrite in state.rewrites]
+        uri, location = address.uri, state.location
+        note = self._note
+        if "$" in handler.args[0].partition("://")[2].partition("/")[2] or (
+            "$" in handler.args[0] and uri
+        ):
+            note.translated(handler)
+            if uri in ("{uri}", "/{uri}", "{path}{?query}", ""):
+                return rewrites, bool(rewrites)
+            text = uri if uri.startswith(("/", "{uri}", "{path}")) else f"/{uri}"
+            if problem := template_problem(text):
+                raise UnsayableError(problem)
+            keeps = text.endswith("{?query}")
+            rewrite: dict[str, Any] = {"path": text.removesuffix("{?query}")}
+            if not keeps:
+                rewrite["query"] = "drop"
+            return [{"rewrite": rewrite}], True
+        note.translated(handler)
+        if not uri or state.rewrites:
+            if uri and uri != "/":
+                words = f"{uri} counts only where no rewrite has changed the path"
+                note.different(handler, words, visible.TARGET)
+            return rewrites, bool(rewrites)
+        if location.modifier == "=":
+            return [{"rewrite": {"path": uri}}], uri != location.pattern
+        prefix = location.pattern if location.is_prefix else "/"
+        if prefix == uri:
+            return [], False
+        if not prefix.endswith("/") and uri.endswith("/"):
+            words = f"{prefix}/x becomes {uri}x, without the second slash"
+            note.different(handler, words, visible.TARGET)
+        if prefix.endswith("/") == uri.endswith("/") and prefix.endswith("/"):
+            rewrite = {}
+            if prefix != "/":
+                rewrite["strip_prefix"] = prefix.rstrip("/")
+            if uri != "/":
+                rewrite["add_prefix"] = uri.rstrip("/")
+            return [{"rewrite": rewrite}], True
+        pattern = f"^{re.escape(prefix)}/*" if uri.endswith("/") else f"^{re.escape(prefix)}"
+        return [{"rewrite": {"pattern": pattern, "replacement": uri}}], True
+
+    def _redirects(
+        self, handler: Directive, scope: Any, has_moved: bool, headers: Sequence[Filter]
+    ) -> None:
+        """nginx rewrites the Location of what it forwards."""
+        note = self._note
+        directives = scope.all("proxy_redirect")
+        is_off = any(d.args[0] == "off" for d in directives)
+        for directive in directives:
+            if directive.args[0] == "off":
+                note.translated(directive)
+            else:
+                words = "redirects of origins are forwarded as they are"
+                note.left_out(directive, words, *visible.client("location", "refresh"))
+        host = any(
+            "host" in h.get("headers", {}).get("request", {}).get("set", {}) for h in headers
+        )
+        if not is_off and not directives and handler.name == "proxy_pass" and (has_moved or host):
+            words = "redirects of the origin are forwarded as they are"
+            note.different(handler, words, *visible.client("location", "refresh"))
+
+    def _buffers(self, scope: Any, prefix: str) -> list[Filter]:
+        found: dict[str, bool] = {}
+        for name, key in (("proxy_request_buffering", "request"), ("proxy_buffering", "response")):
+            directive = scope.last(name) if prefix == "proxy" else None
+            if directive is None:
+                continue
+            if directive.args[0] == "on":
+                found[key] = True
+            self._note.translated(directive, "" if key in found else "content is streamed")
+        return [{"buffer": found}] if found else []
+
+    def _mirror(self, state: State) -> list[Filter]:
+        found: list[Filter] = []
+        for directive in state.scope.all("mirror"):
+            if directive.args[0] == "off":
+                self._note.translated(directive)
+                continue
+            path = directive.args[0]
+            inner = next(
+                (
+                    d
+                    for d in (state.scope.blocks[1] if len(state.scope.blocks) > 1 else ())
+                    if d.name == "location" and d.args[-1] == path
+                ),
+                None,
+            )
+            passed = (
+                next((d for d in inner.body if d.name == "proxy_pass"), None) if inner else None
+            )
+            text = "" if passed is None else re.sub(r"\$request_uri$", "", passed.args[0])
+            if passed is None or "$" in text:
+                self._note.left_out(directive, f"what {path} asks is not known", visible.REACHED)
+                continue
+            upstream = self._upstreams.of_address(address_of(text), state.scope, passed)
+            methods = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"]
+            found.append({"mirror": {"upstream": upstream, "methods": methods}})
+            self._note.translated(passed, "the upstream of mirror")
+            for inside in inner.body if inner is not None else ():
+                if inside.name == "internal":
+                    self._note.translated(inside)
+            words = "copies have the client's target, and content up to 1 MB"
+            self._note.different(directive, words, visible.REACHED)
+            body = state.scope.last("mirror_request_body")
+            if body is not None:
+                self._note.left_out(body, "content up to max_body is copied")
+        return found
+
+    def _error_pages(self, state: State, prefix: str | None) -> list[Filter]:
+        """`error_page` as a filter."""
+        pages: dict[str, str] = {}
+        note = self._note
+        for directive in state.scope.all("error_page"):
+            *codes, page = directive.args
+            plain = [code for code in codes if re.fullmatch(r"[45]\d\d", code)]
+            if codes == ["497"]:
+                note.translated(directive, "plain HTTP on a TLS port is redirected")
+            elif not page.startswith("/") or "$" in page:
+                words = "only files take the place of errors"
+                note.left_out(directive, words, visible.STATUS)
+            elif len(plain) < len(codes):
+                if directive not in note:
+                    words = "the status of an error stays"
+                    note.left_out(directive, words, visible.STATUS)
+            else:
+                self._error_page(directive, plain, page, state, pages, prefix)
+        if not pages:
+            return []
+        settings: dict[str, Any] = {"pages": pages}
+        if prefix is None or state.scope.is_on("proxy_intercept_errors"):
+            settings["origin"] = True
+        note.translated(state.scope.last("proxy_intercept_errors"))
+        return [{"error_pages": settings}]
+
+    def _error_page(
+        self, directive: Directive, codes: Sequence[str], page: str, state: State,
+        pages: dict[str, str], prefix: str | None,
+    ) -> None:  # fmt: skip
+        if prefix is None and list(codes) == ["404"]:
+            self._note.translated(directive, "not_found of the site")
+            return
+        location = next(
+            (
+                d
+                for d in (state.scope.blocks[1] if len(state.scope.blocks) > 1 else ())
+                if d.name == "location" and d.args == ["=", page]
+            ),
+            None,
+        )
+
+        inside = state
+        if location is not None:
+            inside = replace(state, scope=state.scope.inside(location.body))
+        try:
+            path = f"{self._sites.directory_of(inside)}{page}".replace("//", "/")
+        except UnsayableError as error:
+            self._note.left_out(directive, str(error), visible.STATUS)
+            return
+        if not os.path.exists(path):
+            self._world.supply(f"{path}: the page for {', '.join(codes)} ({directive.place})")
+        self._note.translated(directive, "error_pages")
+        pages.update({code: path for code in codes if code not in pages})
+
+
+def _comment(outcome: Outcome) -> str:
+    state, origin = outcome.state, outcome.origin
+    location = state.location
+    where = os.path.basename(origin.file)
+    if location.is_server:
+        return f"{where}:{origin.line}: {origin.text}".rstrip("{ }")
+    name = " ".join(["location", *location.directive.args])
+    if origin is location.directive:
+        return f"{where}:{origin.line}: {name}"
+    return f"{where}:{origin.line}: {origin.text} (in {name})"
+
+
+def _route(
+    keys: dict[str, Any], guards: Sequence[Filter], filters: Sequence[Filter]
+) -> dict[str, Any]:
+    before, after = _split(filters)
+    both = [*before, *guards, *after]
+    return {**keys, "filters": both} if both else dict(keys)
+
+
+_FIRST = ("compress", "error_pages")
+
+
+def _split(filters: Sequence[Filter]) -> tuple[list[Filter], list[Filter]]:
+    """The filters that stand before those that refuse, and the others."""
+    before = [
+        item
+        for item in filters
+        if next(iter(item)) in _FIRST or "response" in item.get("headers", {})
+    ]
+    return before, [item for item in filters if item not in before]
+
+
+def _replaced(filters: Sequence[Filter], status: int) -> list[Filter]:
+    """The same filters with an answer in place of the content."""
+    return [*_split(filters)[0], _answer(status)]
+
+
+def _answer(status: int) -> Filter:
+    return {"respond": {"status": status, "body": f"{status} {_phrase(status)}\n"}}
+
+
+def _phrase(status: int) -> str:
+    return reason_phrase(status)
+
+
+def _host_of(address: Address) -> str:
+    """What nginx sends as Host by default."""
+    if address.host.startswith("unix:"):
+        return "localhost"
+    default = ":443" if address.is_tls else ":80"
+    return address.host.removesuffix(default)

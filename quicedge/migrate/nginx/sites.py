@@ -1,0 +1,214 @@
+"""Files: `root`, `alias`, `index`, `try_files`, `autoindex`, `types` and error pages."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from quicedge.http.media_types import TYPES
+from quicedge.migrate.nginx import visible
+from quicedge.migrate.nginx.outcomes import State
+from quicedge.migrate.nginx.scope import Scope
+from quicedge.migrate.nginx.source import Directive
+from quicedge.migrate.nginx.upstreams import Upstreams
+from quicedge.migrate.nginx.variables import UnsayableError, constant, template
+from quicedge.migrate.nginx.world import World
+
+Filter = dict[str, Any]
+
+
+class Sites:
+    """Makes upstreams of files."""
+
+    def __init__(self, world: World, upstreams: Upstreams) -> None:
+        self._world = world
+        self._note = world.notebook
+        self._upstreams = upstreams
+
+    def serve(self, state: State) -> tuple[str, list[Filter]] | None:
+        """The upstream for the files of a location, and the filters that lead to them; None: there
+        are none. Raises UnsayableError."""
+        own = _own(state)
+        alias = next((d for d in own if d.name == "alias"), None)
+        root = state.scope.last("root")
+        filters: list[Filter] = [{"rewrite": dict(rewrite)} for rewrite in state.rewrites]
+        if alias is not None:
+            directory, more = self._alias(alias, state)
+            filters += more
+            where = alias
+        elif root is not None:
+            directory, where = self._directory(root, state), root
+        else:
+            return None
+        keys: dict[str, Any] = {"root": directory}
+        keys |= self._index(state.scope)
+        if state.scope.is_on("autoindex"):
+            keys["listing"] = True
+        self._note.translated(state.scope.last("autoindex"))
+        keys |= self._tried(own, state)
+        keys |= self._not_found(state.scope, keys)
+        keys |= self._precompressed(state.scope)
+        keys |= self._types(state.scope)
+        name = os.path.basename(directory) or "files"
+        if name in ("html", "public", "www", "dist", "public_html", "htdocs", "current"):
+            name = os.path.basename(os.path.dirname(directory)) or name
+        upstream = self._upstreams.of_files(keys, name, f"from {where.place}")
+        return upstream, filters
+
+    def directory_of(self, state: State) -> str:
+        """The root of the files of a location; raises UnsayableError."""
+        root = state.scope.last("root")
+        if root is None:
+            raise UnsayableError("there is no root")
+        return self._directory(root, state)
+
+    def _directory(self, root: Directive, state: State) -> str:
+        names = state.asked.names
+        if state.asked.is_one_host:
+            names = names.with_values({"host": state.asked.host, "http_host": state.asked.host})
+        try:
+            path = self._world.path(constant(root.args[0], names))
+        except UnsayableError as error:
+            self._note.left_out(root, f"{error}; answered 501", *visible.ANSWER)
+            raise
+        self._note.translated(root)
+        return path.rstrip("/") or "/"
+
+    def _alias(self, alias: Directive, state: State) -> tuple[str, list[Filter]]:
+        text, location = alias.args[0], state.location
+        if location.modifier == "=":
+            path = self._world.path(constant(text, state.asked.names))
+            self._note.translated(alias)
+            if text.endswith("/"):
+                return path, [{"rewrite": {"path": "/"}}]
+            rewrite = {"path": f"/{os.path.basename(path)}"}
+            return os.path.dirname(path), [{"rewrite": rewrite}]
+        if "$" in text:
+            fixed = text.partition("$")[0].rpartition("/")[0]
+            rest = template(text[len(fixed) :], state.asked.names)
+            self._note.translated(alias)
+            return self._world.path(fixed), [{"rewrite": {"path": rest}}]
+        if not location.is_prefix:
+            self._note.left_out(alias, "names a file for many paths", visible.STATUS)
+            raise UnsayableError("an alias without a variable in a regular expression")
+        prefix = location.pattern
+        if prefix.endswith("/") != text.endswith("/"):
+            words = "as if both or none of location and alias ended with a slash"
+            self._note.different(alias, words, visible.STATUS)
+        else:
+            self._note.translated(alias)
+        strip = prefix.rstrip("/")
+        filters = [{"rewrite": {"strip_prefix": strip}}] if strip else []
+        return self._world.path(text).rstrip("/") or "/", filters
+
+    def _index(self, scope: Scope) -> dict[str, Any]:
+        index = scope.last("index")
+        if index is None:
+            return {}
+        names = [name for name in index.args if re.fullmatch(r"[^/.$][^/$]*", name)]
+        plain = [name for name in names if not name.endswith(".php")]
+        if plain == index.args:
+            self._note.translated(index)
+        else:
+            words = "without what is no file here: " + ", ".join(
+                name for name in index.args if name not in plain
+            )
+            self._note.different(index, words, visible.STATUS)
+        return {"index": plain} if plain and plain != ["index.html"] else {}
+
+    def _tried(self, own: list[Directive], state: State) -> dict[str, Any]:
+        tried = next((d for d in own if d.name == "try_files"), None)
+        if tried is None:
+            return {}
+        tests, last = tried.args[:-1], tried.args[-1]
+        found: dict[str, Any] = {}
+        differences: list[str] = []
+        for test in tests:
+            if test in ("$uri", "$uri/", "/$uri", "$uri/index.html"):
+                continue
+            if test in ("$uri.html", "${uri}.html"):
+                found["clean_urls"] = True
+                differences.append("names with .html are redirected to those without")
+            else:
+                differences.append(f"without {test}")
+        if last == "=404":
+            pass
+        elif last.startswith("="):
+            differences.append(f"404 in place of {last[1:]}")
+        elif last.startswith("/") and "$" not in last.partition("?")[0] and ".php" not in last:
+            found["fallback"] = last.partition("?")[0]
+            differences.append("the fallback is not for names with a dot")
+        else:
+            differences.append(f"404 in place of {last}, which cannot be said")
+        if differences:
+            self._note.different(tried, "; ".join(differences), *visible.ANSWER)
+        else:
+            self._note.translated(tried)
+        return found
+
+    def _not_found(self, scope: Scope, keys: Mapping[str, Any]) -> dict[str, Any]:
+        """An error page that is a file of the site."""
+        for directive in scope.all("error_page"):
+            *codes, page = directive.args
+            if not page.startswith("/") or "$" in page or "404" not in codes:
+                continue
+            answers = [code for code in codes if code.startswith("=")]
+            if not answers:
+                return {"not_found": page}
+            if answers in (["=200"], ["="]) and "fallback" not in keys:
+                words = "a fallback, which is not for names with a dot"
+                self._note.different(directive, words, visible.STATUS)
+                return {"fallback": page}
+        return {}
+
+    def _precompressed(self, scope: Scope) -> dict[str, Any]:
+        found = []
+        for name, coding in (("zstd", "zstd"), ("brotli", "br"), ("gzip", "gzip")):
+            directive = scope.last(f"{name}_static")
+            if directive is None:
+                continue
+            self._note.translated(directive)
+            if directive.args[0] in ("on", "always"):
+                found.append(coding)
+        return {"precompressed": found} if found else {}
+
+    def _types(self, scope: Scope) -> dict[str, Any]:
+        """Media types that quicedge does not know, or has others for."""
+        found: dict[str, str] = {}
+        for block in scope.all("types"):
+            self._note.translated(block)
+            for entry in block.body:
+                self._type(entry, found)
+        default = scope.last("default_type")
+        if default is not None:
+            if default.args[0] == "application/octet-stream":
+                self._note.translated(default)
+            else:
+                words = "files of unknown types are application/octet-stream"
+                self._note.different(default, words, *visible.client("content-type"))
+        return {"mime_types": found} if found else {}
+
+    def _type(self, entry: Directive, found: dict[str, str]) -> None:
+        if entry.name == "include":
+            return
+        other = []
+        for extension in entry.args:
+            known = TYPES.get(extension.lower().encode(), b"").decode()
+            if known.partition(";")[0] != entry.name:
+                other.append(extension)
+        if not other:
+            self._note.translated(entry, "as quicedge has it")
+        elif os.path.basename(entry.file) == "mime.types":
+            words = "quicedge has its own table; mime_types of the upstream adds to it"
+            self._note.different(entry, words, *visible.client("content-type"))
+        else:
+            self._note.translated(entry)
+            found.update({extension.lower(): entry.name for extension in other})
+
+
+def _own(state: State) -> list[Directive]:
+    """The directives of a location, and of the `if` in it that has been entered."""
+    depth = len(state.location.scope.blocks) - 1
+    return [d for block in state.scope.blocks[depth:] for d in block]

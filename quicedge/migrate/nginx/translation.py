@@ -1,0 +1,305 @@
+"""A whole configuration of nginx, translated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from quicedge.config.loader import ConfigError, parse_config
+from quicedge.migrate.document import Section
+from quicedge.migrate.effects import Aspect, Effect, Side
+from quicedge.migrate.errors import SourceError
+from quicedge.migrate.nginx import source, visible
+from quicedge.migrate.nginx.conditions import Asked
+from quicedge.migrate.nginx.content import Routes
+from quicedge.migrate.nginx.locations import Locations, location_of
+from quicedge.migrate.nginx.outcomes import Location
+from quicedge.migrate.nginx.scope import Scope
+from quicedge.migrate.nginx.servers import (
+    Server,
+    choose_defaults,
+    redirects_to_itself,
+    server_of,
+)
+from quicedge.migrate.nginx.settings import (
+    addresses,
+    http_settings,
+    main_settings,
+    tls_settings,
+)
+from quicedge.migrate.nginx.source import Source
+from quicedge.migrate.nginx.upstreams import Upstreams
+from quicedge.migrate.nginx.variables import Names
+from quicedge.migrate.nginx.world import World, walk
+from quicedge.migrate.report import Note, Translation
+from quicedge.migrate.toml_writer import write_toml
+
+NOTES = (
+    Note(
+        "clients may use HTTP/3 as well: open UDP port 443",
+        visible.client("alt-svc"),
+    ),
+    Note(
+        "origins get x-forwarded-for, -host and -proto, forwarded and via from the edge alone; "
+        "what clients claim in these and in x-real-ip and the like is dropped",
+        visible.origin(
+            "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "forwarded", "via"
+        ),
+    ),
+    Note(
+        "clients get the fields `server` and `via` as origins and the edge send them",
+        visible.client("server", "via", "date"),
+    ),
+    Note("requests and responses are streamed, where nginx buffers them"),
+    Note(
+        "connections to origins are kept, with HTTP/1.1 or HTTP/2 in place of HTTP/1.0",
+        visible.origin("connection", "keep-alive", "te"),
+    ),
+    Note("errors of the edge have one line of text in place of nginx's page",
+         (Effect(Side.CLIENT, Aspect.HEADER, "content-type"),)),
+    Note("files whose names begin with a dot are not served, and directories without an index "
+         "are 404 rather than 403"),
+    Note("origins must accept a connection within 5 seconds rather than 60"),
+)  # fmt: skip
+
+
+def translate(path: Path) -> Translation:
+    """Translate a configuration of nginx; raises SourceError."""
+    read = source.read(path)
+    world = World(path.parent.absolute())
+    try:
+        _Translator(world, read).run()
+    except RecursionError:
+        raise SourceError(f"{path}: blocks are nested too deeply") from None
+    document = world.document
+    heading = [f"Translated from {path} by quicedge migrate; see its report for what is different."]
+    toml = write_toml(document, heading)
+    try:
+        parse_config(document.as_dict(), "quicedge.toml", world.directory, machine=False)
+    except ConfigError as error:
+        raise SourceError(
+            f"{path}: cannot be translated into a valid configuration:\n{error}"
+        ) from None
+    report = list(world.notebook.lines(read.all))
+    return Translation(document, toml, report, list(NOTES), list(world.to_supply), read)
+
+
+class _Translator:
+    def __init__(self, world: World, read: Source) -> None:
+        self._world = world
+        self._note = world.notebook
+        self._source = read
+        http = [d for d in read.top if d.name == "http"]
+        self._http = [inner for d in http for inner in d.body] if http else list(read.top)
+        self._is_part = not http
+        self._scope = Scope((self._http,))
+        self._upstreams = Upstreams(world)
+        self._routes = Routes(world, self._upstreams)
+
+    def run(self) -> None:
+        world, http = self._world, self._http
+        world.collect(http)
+        world.real_ip = [d for d in walk(http) if d.name in ("set_real_ip_from", "real_ip_header")]
+        self._includes()
+        if not self._is_part:
+            main_settings(self._source.top, world)
+        servers = [server_of(d, world) for d in http if d.name == "server"]
+        if not servers:
+            raise SourceError("there is no server { } in it: nothing to translate")
+        choose_defaults(servers)
+        redirecting, served = self._sorted(servers)
+        addresses(served, redirecting, world)
+        tls_settings(self._scope, served, world)
+        http_settings([self._scope, *(self._scope.inside(s.body) for s in served)], world)
+        self._write_routes(served)
+        self._tables()
+        if not world.document.routes:
+            self._nothing_served(redirecting)
+        self._hoist()
+
+    def _includes(self) -> None:
+        for directive in self._source.all:
+            if directive.name != "include":
+                continue
+            if directive.is_missing:
+                self._note.left_out(directive, "the file, which comes with nginx, is not here")
+            else:
+                self._note.translated(directive)
+
+    def _sorted(self, servers: Sequence[Server]) -> tuple[list[Server], list[Server]]:
+        """Servers that only redirect to https, and those that are served over TLS."""
+        tls_names = {name for s in servers if s.is_tls for name in s.hosts}
+        any_tls = any(server.is_tls for server in servers)
+        redirecting, served = [], []
+        for server in servers:
+            if server.is_tls:
+                served.append(server)
+            elif redirects_to_itself(server) or self._is_catch_all(server, any_tls):
+                redirecting.append(server)
+                self._redirected(server)
+            elif server.hosts and set(server.hosts) <= tls_names:
+                redirecting.append(server)
+                words = "plain HTTP is redirected to https, where another server has this name"
+                self._plain(server, words)
+            else:
+                served.append(server)
+        return redirecting, served
+
+    def _is_catch_all(self, server: Server, any_tls: bool) -> bool:
+        """Whether a server only turns away requests for hosts that it does not know."""
+        names = {d.name for d in server.body}
+        return any_tls and not server.hosts and "return" in names and "location" not in names
+
+    def _redirected(self, server: Server) -> None:
+        for directive in walk(server.body):
+            is_challenge = "acme-challenge" in "".join(directive.args)
+            if directive.name in ("return", "rewrite"):
+                words = "redirect_http, with status 308"
+                self._note.different(directive, words, visible.STATUS, visible.SCHEME)
+            elif directive.name == "location" and is_challenge:
+                words = "challenges are answered where quicedge orders certificates: [tls.acme]"
+                self._note.left_out(directive, words, visible.STATUS)
+            elif directive.name in ("if", "location"):
+                self._note.translated(directive, "redirect_http")
+
+    def _plain(self, server: Server, words: str) -> None:
+        for directive in walk(server.body):
+            if directive.name not in ("listen", "server_name", "include"):
+                self._note.left_out(directive, words, *visible.ANSWER, visible.SCHEME)
+
+    # --- routes -----------------------------------------------------------------------------------
+
+    def _write_routes(self, servers: Sequence[Server]) -> None:
+        taken: dict[str, Server] = {}
+        for server in servers:
+            hosts = self._hosts(server, servers)
+            mine = []
+            for host in hosts:
+                if host in taken:
+                    words = f"{host} is served by the server in line {taken[host].directive.line}"
+                    self._note.different(server.directive, words, *visible.ANSWER)
+                else:
+                    taken[host] = server
+                    mine.append(host)
+            if self._rejects(server):
+                continue
+            self._write_server(server, mine)
+
+    def _rejects(self, server: Server) -> bool:
+        return any(d.name == "ssl_reject_handshake" and d.args == ["on"] for d in server.body)
+
+    def _hosts(self, server: Server, servers: Sequence[Server]) -> list[str]:
+        hosts = list(server.hosts)
+        ports = sorted({listen.port for s in servers for listen in s.listens if listen.is_tls})
+        main = 443 if 443 in ports or not ports else ports[0]
+        defaults = [
+            listen
+            for listen in server.default_of
+            if (listen.is_tls and listen.port == main) or not ports
+        ]
+        if defaults:
+            hosts.append("*")
+        return hosts
+
+    def _write_server(self, server: Server, hosts: Sequence[str]) -> None:
+        root = Location(server.directive, "server", "/", self._scope.inside(server.body))
+        root.inner = [location_of(d, root.scope) for d in server.body if d.name == "location"]
+        locations = Locations(self._world, root)
+        names = Names(server_name=server.first_name, port=server.port)
+        groups: list[tuple[list[str], list[Section]]] = []
+        for host in [*hosts, *self._compared_hosts(server, hosts)]:
+            asked = Asked(host, names, self._world.tables)
+            sections = list(self._sections(locations, asked))
+            for known_hosts, known in groups:
+                if [s.keys for s in known] == [s.keys for s in sections]:
+                    known_hosts.append(host)
+                    break
+            else:
+                groups.append(([host], sections))
+        for found, sections in groups:
+            for section in sections:
+                keys = _with_hosts(section.keys, found)
+                self._world.document.routes.append(replace(section, keys=keys))
+
+    def _sections(self, locations: Locations, asked: Asked) -> Iterator[Section]:
+        seen: list[dict[str, Any]] = []
+        for place, rules in locations.rules(asked):
+            for rule in rules:
+                for section in self._routes.of_rule(place, rule):
+                    where = {k: v for k, v in section.keys.items() if k in _CONDITIONS}
+                    if where not in seen:
+                        seen.append(where)
+                        yield section
+
+    def _compared_hosts(self, server: Server, hosts: Sequence[str]) -> list[str]:
+        """Names that `if` compares the host with, and that a wildcard of the server covers."""
+        wild = [host for host in hosts if host.startswith("*")]
+        found = []
+        for directive in walk(server.body):
+            args = directive.args
+            if directive.name == "if" and args[:2] in (["$host", "="], ["$http_host", "="]):
+                name = args[-1].lower()
+                covered = any(host == "*" or name.endswith(host[1:]) for host in wild)
+                if covered and name not in hosts and name not in found and "$" not in name:
+                    found.append(name)
+        return found
+
+    def _tables(self) -> None:
+        """Maps that say what quicedge does by itself."""
+        for table in self._world.tables.values():
+            if table.is_upgrade:
+                for directive in (table.directive, *table.directive.body):
+                    self._note.translated(directive, "WebSockets need no configuration")
+            elif table.directive in self._note and table.default is not None:
+                if table.default not in self._note:
+                    self._note.translated(table.default)
+                for entry in table.directive.body:
+                    if entry.name in ("hostnames", "volatile"):
+                        self._note.translated(entry)
+
+    def _nothing_served(self, redirecting: Sequence[Server]) -> None:
+        """Only redirects to https: somewhere else it is served."""
+        keys = {"filters": [{"respond": {"status": 404, "body": "404 Not Found\n"}}]}
+        where = redirecting[0].directive if redirecting else self._source.all[0]
+        comment = f"{where.place}: nothing is served over TLS"
+        self._world.document.routes.append(Section(keys, [comment]))
+
+    def _hoist(self) -> None:
+        """What all routes have in common first becomes a filter of all routes."""
+        document = self._world.document
+        served = [route for route in document.routes if "upstream" in route.keys]
+        while (common := _first_of_all(served)) is not None:
+            if "compress" not in common and _first_of_all(document.routes) is None:
+                return
+            document.filters.append(common)
+            for route in document.routes:
+                rest = list(route.keys.pop("filters", ()))
+                if common in rest:
+                    rest.remove(common)
+                if rest:
+                    route.keys["filters"] = rest
+
+
+def _first_of_all(routes: Sequence[Section]) -> dict[str, Any] | None:
+    """The first filter, if all routes have the same one and it is not their own business."""
+    first = [route.keys.get("filters", [{}])[0] for route in routes]
+    if not first or any(item != first[0] for item in first):
+        return None
+    is_common = "compress" in first[0] or "response" in first[0].get("headers", {})
+    return first[0] if is_common else None
+
+
+_CONDITIONS = frozenset(
+    (
+        "path", "path_exact", "path_regex", "extensions", "methods", "headers", "query", "cookies",
+        "clients", "protocols", "tls",
+    )
+)  # fmt: skip
+
+
+def _with_hosts(keys: dict[str, Any], hosts: Sequence[str]) -> dict[str, Any]:
+    if list(hosts) == ["*"]:
+        return keys
+    return {"host": hosts[0] if len(hosts) == 1 else list(hosts), **keys}

@@ -1,0 +1,29 @@
+"""Where differences between nginx and quicedge can be seen, in short."""
+
+from __future__ import annotations
+
+from quicedge.migrate.effects import Aspect, Effect, Side
+
+STATUS = Effect(Side.CLIENT, Aspect.STATUS)
+"""Of the response, with its content."""
+BODY = Effect(Side.CLIENT, Aspect.BODY)
+SCHEME = Effect(Side.CLIENT, Aspect.SCHEME)
+REACHED = Effect(Side.ORIGIN, Aspect.REACHED)
+TARGET = Effect(Side.ORIGIN, Aspect.TARGET)
+HOST = Effect(Side.ORIGIN, Aspect.HOST)
+SERVER = Effect(Side.ORIGIN, Aspect.SERVER)
+CONTENT = Effect(Side.ORIGIN, Aspect.BODY)
+"""Of the request."""
+
+ANSWER = (STATUS, REACHED)
+"""The request is answered differently, perhaps by somebody else."""
+
+
+def client(*names: str) -> tuple[Effect, ...]:
+    """Fields of responses."""
+    return tuple(Effect(Side.CLIENT, Aspect.HEADER, name.lower()) for name in names)
+
+
+def origin(*names: str) -> tuple[Effect, ...]:
+    """Fields of requests to origins."""
+    return tuple(Effect(Side.ORIGIN, Aspect.HEADER, name.lower()) for name in names)
