@@ -17,6 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVER_CORE = 0
+AIOPQUIC = ROOT / "build" / "aiopquic" / "bin" / "python"
+"""The interpreter with aiopquic, which runs on no Python as old as ours may be."""
 
 
 @dataclass
@@ -142,6 +144,13 @@ def available(python: str = sys.executable) -> tuple[list[Kind], list[str]]:
     for name, command in (("aioquic", _stock_aioquic), ("hypercorn", _hypercorn)):
         label = f"{name} {version(name)} itself"
         kinds.append(Kind(name, label, command, protocols=("h3",), slow=True))
+    if not AIOPQUIC.exists():
+        how = "needs Python 3.12: `python3.12 -m venv build/aiopquic`, then there"
+        missing.append(f"aiopquic: {how} `pip install aiopquic pylsqpack`")
+    else:
+        program = "from importlib.metadata import version; print(version('aiopquic'))"
+        label = f"aiopquic {_said([str(AIOPQUIC), '-c', program]).strip()} itself"
+        kinds.append(Kind("aiopquic", label, _aiopquic, protocols=("h3",)))
     return kinds, missing
 
 
@@ -281,6 +290,11 @@ backend origin
 
 def _stock_aioquic(setting: Setting, port: int) -> list[str]:
     return [sys.executable, "-m", "tests.support.stock_server", str(port), str(setting.cert),
+            str(setting.key)]  # fmt: skip
+
+
+def _aiopquic(setting: Setting, port: int) -> list[str]:
+    return [str(AIOPQUIC), "-m", "bench.aiopquic_server", str(port), str(setting.cert),
             str(setting.key)]  # fmt: skip
 
 
