@@ -546,6 +546,10 @@ takes some fifty bytes of its own."""
 PACING_QUANTUM: Final = 0.001
 """Minimum seconds between bursts, so that pacing costs no timer per packet."""
 
+HOLD_IN_FLIGHT: Final = 24 * 1024
+"""Bytes in flight from which a run waits for room: sixteen full packets, of which even a receiver
+that acknowledges every tenth one acknowledges some at once."""
+
 SKIP_PACKETS_FIRST: Final = 256
 """Packets within which the first packet number is skipped, to detect optimistic ACKs (RFC 9000
 section 21.4)."""

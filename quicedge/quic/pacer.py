@@ -13,13 +13,15 @@ class Pacer:
     that a timer serves many packets.
     """
 
-    __slots__ = ("_capacity", "_level", "_updated", "datagram_size", "rate")
+    __slots__ = ("_capacity", "_level", "_updated", "datagram_size", "rate", "worth")
 
     def __init__(self, max_datagram_size: int) -> None:
         self.rate: float | None = None
         """Bytes per second; None, and no pacing, until there is an RTT sample."""
         self.datagram_size = max_datagram_size
         """Size of a full datagram: with fewer bytes in the bucket, nothing is sent."""
+        self.worth = 0
+        """Bytes that are worth a wake-up of their own while others are in flight."""
         self._capacity = float(PACING_BURST)
         self._level = float(PACING_BURST)
         self._updated = 0.0
@@ -33,11 +35,13 @@ class Pacer:
     def pace(self, rate: float, congestion_window: int) -> None:
         """Send at `rate` bytes per second."""
         self.rate = rate
+        quantum = rate * PACING_QUANTUM
         self._capacity = max(
             2 * self.datagram_size,
             min(PACING_BURST, congestion_window / 4),
-            min(PACING_QUANTUM_BURST, rate * PACING_QUANTUM),
+            min(PACING_QUANTUM_BURST, quantum),
         )
+        self.worth = int(min(PACING_BURST, congestion_window / 2, quantum))
 
     def budget(self, now: float) -> float:
         """Bytes that may be sent now; if less than a datagram, wait until `next_send_time`."""

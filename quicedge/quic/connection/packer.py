@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 from quicedge.config.limits import (
     ACK_ROOM,
+    HOLD_IN_FLIGHT,
     MAX_BATCH_PACKETS,
     MIN_INITIAL_DATAGRAM,
     MTU_PROBE_AFTER,
@@ -208,7 +209,16 @@ class Packer:
                 self.waiting = False
                 break
             room = recovery.controller.congestion_window - recovery.bytes_in_flight
-            if room >= size:
+            if (
+                size <= room < recovery.pacer.worth
+                and sendable is not None
+                and not (runs or has_frames or ack_due)
+                and recovery.bytes_in_flight >= HOLD_IN_FLIGHT
+                and _exceeds(*sendable, room)
+            ):
+                # ACKs of what is in flight are about to make room for a longer run.
+                room = 0
+            elif room >= size:
                 budget = recovery.pacer.budget(now)
                 if budget < size:
                     self.pacing_at = recovery.pacer.next_send_time(now)
@@ -385,7 +395,7 @@ class Packer:
     def _pack_run(
         self, runs: list[Transmit], path: Path, stream: Stream, until: int, room: int, now: float
     ) -> bool:
-        """Send full packets of a stream, sealed in one pass; False if there are fewer than two.
+        """Send packets of a stream, sealed in one pass; False if they would not fill even one.
 
         `room`: bytes on the wire that congestion control and pacing permit.
         """
@@ -407,7 +417,7 @@ class Packer:
         overhead += 1 if stream.id < 0x40 else len(encode_varint(stream.id))
         chunk = size - overhead
         packets = min(-(-(until - start) // chunk), room // size, MAX_BATCH_PACKETS)
-        if packets < 2:
+        if packets < 2 and until - start < chunk:
             return False
         end = min(until, start + packets * chunk)
         fin = end == buffer.fin_offset
