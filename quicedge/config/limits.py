@@ -116,6 +116,16 @@ TCP_BACKLOG: Final = 4096
 TCP_DEFER_ACCEPT: Final = 5
 """Seconds that the kernel keeps a connection on which the client has sent nothing to itself."""
 
+TCP_KEEPALIVE_IDLE: Final = 60
+"""Seconds of silence after which the kernel asks whether a client on TCP is still there: as long as
+the system of a client that has closed its socket remembers it."""
+
+TCP_KEEPALIVE_INTERVAL: Final = 15
+"""Seconds between two such questions."""
+
+TCP_KEEPALIVE_PROBES: Final = 4
+"""Unanswered questions after which a client is gone: two minutes after its last word."""
+
 TCP_NOTSENT_LOWAT: Final = 128 * 1024
 """Bytes per connection that the kernel takes ahead of the congestion window: 100 ms at 10 Mbit/s.
 More would delay urgent responses behind others (Cloudflare and h2o use 16 to 128 KB)."""

@@ -41,12 +41,18 @@ def open_listening_socket(
 
 def _tune(sock: socket.socket) -> None:
     """Set the options that the kernel has; those it refuses are omitted."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (
         # In every protocol on TLS the client speaks first: accept a connection when it has spoken,
         # so that silent ones cost no descriptor.
         ("TCP_DEFER_ACCEPT", limits.TCP_DEFER_ACCEPT),
         # What the kernel holds unsent can no longer be reordered by priority or reset.
         ("TCP_NOTSENT_LOWAT", limits.TCP_NOTSENT_LOWAT),
+        # A client that is gone without a word, or has closed both halves where one would do, is
+        # found out even if nothing is sent to it: an application may wait for it to leave.
+        ("TCP_KEEPIDLE", limits.TCP_KEEPALIVE_IDLE),
+        ("TCP_KEEPINTVL", limits.TCP_KEEPALIVE_INTERVAL),
+        ("TCP_KEEPCNT", limits.TCP_KEEPALIVE_PROBES),
     ):
         option = getattr(socket, name, None)
         if option is not None:

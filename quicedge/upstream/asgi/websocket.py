@@ -291,8 +291,8 @@ class WebSocketStream(AppStream):
         self._flush()
 
     def _close(self, code: int, reason: str) -> None:
+        self._protocol.send_close(code, reason)  # raises for codes and reasons that no frame has
         self._closed_by_app = True
-        self._protocol.send_close(code, reason)
         # The client answers with a Close frame of its own, or is not waited for.
         self._deadline.set(TUNNEL_CLOSE_TIMEOUT)
 
@@ -318,4 +318,4 @@ class WebSocketStream(AppStream):
 
 
 def _disconnected(code: int, reason: str) -> Message:
-    return {"type": "websocket.disconnect", "code": code, "reason": reason}
+    return {"type": "websocket.disconnect", "code": int(code), "reason": reason}

@@ -224,6 +224,22 @@ async def test_refusal_is_403_or_a_response_of_the_application() -> None:
     assert (answered.head.status, answered.body) == (401, b"who are you?")
 
 
+@pytest.mark.parametrize("close", [{"code": 1005}, {"code": 99}, {"reason": "x" * 200}])
+async def test_a_close_that_no_frame_can_carry_is_an_error_of_the_application(close: Any) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send(ACCEPT)
+        await send({"type": "websocket.close", **close})
+
+    async with serving(app) as upstream:
+        answer = ask(upstream, handshake())
+        chat = Chat(answer)
+        await chat.until(1)
+        assert chat.close.code == 1011
+        chat.flush()
+        await answer.finished()
+
+
 async def test_subprotocols_are_tokens_in_both_directions() -> None:
     offered: list[list[str]] = []
 
