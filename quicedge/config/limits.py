@@ -1139,6 +1139,9 @@ UPSTREAM_H2_FRAMES_PER_TURN: Final = 256
 APP_MAX_REQUESTS: Final = 1000
 """Calls of an application in one worker; further requests wait."""
 
+WSGI_THREADS: Final = 10
+"""Threads per worker that run a WSGI application: further requests wait for one."""
+
 APP_STARTUP_TIMEOUT: Final = 20.0
 """Seconds that the startup of an application may take; less than WORKER_START_TIMEOUT."""
 

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Any
 
@@ -33,7 +33,7 @@ def build_filter(settings: Python, where: str) -> Filter:
     name = settings.filter
     key = f"{where}.filter"
     try:
-        found = _import(settings) if ":" in name else _entry_point(name)
+        found = _load(settings)
     except BaseException as error:  # even SystemExit: it would end the worker without a word
         raise UnusableError(key, f"{name}: {describe_failure(error)}") from error
     if not (inspect.isclass(found) and issubclass(found, Filter)):
@@ -60,21 +60,24 @@ def build(given: Python, where: str, resources: Resources) -> Iterator[RouteFilt
     )
 
 
-def _entry_point(name: str) -> Any:
+def _load(settings: Python) -> Any:
+    """What the name of a filter stands for, from code as it is now."""
+    name = settings.filter
+    point = None if ":" in name else _entry_point(name)
+    package = (name if point is None else point.module).partition(":")[0].partition(".")[0]
+    with _fresh(package):
+        found = find_object(name, settings.directory) if point is None else point.load()
+    _loaded[package] = _times(package)
+    return found
+
+
+def _entry_point(name: str) -> EntryPoint:
     found = entry_points(group=ENTRY_POINTS, name=name)
     if not found:
         known = sorted(entry_points(group=ENTRY_POINTS).names)
         others = f"; installed: {', '.join(known)}" if known else ""
         raise LookupError(f"no installed package has a filter of this name{others}")
-    return next(iter(found)).load()
-
-
-def _import(settings: Python) -> Any:
-    package = settings.filter.partition(":")[0].partition(".")[0]
-    with _fresh(package):
-        found = find_object(settings.filter, settings.directory)
-    _loaded[package] = _times(package)
-    return found
+    return next(iter(found))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias, cast
 
+from quicedge.config.limits import WSGI_THREADS
 from quicedge.config.python_objects import describe_failure, find_object
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.config.unusable import UnusableError
@@ -39,7 +40,9 @@ def load(name: str, config: UpstreamConfig) -> Application:
         raise UnusableError(key, reason) from error
     if not callable(found):
         raise UnusableError(key, f"{reference} is not callable")
-    return _wsgi(key, found) if kind == "wsgi" else _asgi(key, reference, found)
+    return (
+        _wsgi(key, found, config.max_requests) if kind == "wsgi" else _asgi(key, reference, found)
+    )
 
 
 def _asgi(key: str, reference: str, found: Any) -> Application:
@@ -73,9 +76,9 @@ def _positional(found: Any) -> int | None:
     )
 
 
-def _wsgi(key: str, found: Any) -> Application:
+def _wsgi(key: str, found: Any, max_requests: int) -> Application:
     try:
         from a2wsgi import WSGIMiddleware
     except ImportError as error:
         raise UnusableError(key, "requires a2wsgi: pip install 'quicedge[wsgi]'") from error
-    return cast(Application, WSGIMiddleware(found))
+    return cast(Application, WSGIMiddleware(found, workers=min(max_requests, WSGI_THREADS)))

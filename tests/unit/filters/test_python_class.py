@@ -134,6 +134,22 @@ def test_installed_packages_name_filters_by_entry_points(
         build(directory, "bad")
 
 
+def test_an_installed_package_is_imported_anew_when_it_was_upgraded(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = module(directory)
+    point = EntryPoint("versioned", f"{name}:Good", python_class.ENTRY_POINTS)
+    monkeypatch.setattr(
+        python_class, "entry_points", lambda **wanted: EntryPoints([point]).select(**wanted)
+    )
+    monkeypatch.syspath_prepend(str(directory))
+    assert build(directory, "versioned").VERSION == 1  # type: ignore[attr-defined]
+    path = directory / f"{name}.py"
+    path.write_text(CODE.replace("VERSION = 1", "VERSION = 22"))
+    os.utime(path, ns=(1, 1))
+    assert build(directory, "versioned").VERSION == 22  # type: ignore[attr-defined]
+
+
 def test_a_string_is_a_filter_from_beside_the_configuration(tmp_path: Path) -> None:
     document = {
         "upstreams": {"x": {"servers": ["http://127.0.0.1:1"]}},
