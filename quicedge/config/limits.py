@@ -110,6 +110,10 @@ UDP_PATHS_REMEMBERED: Final = 16384
 
 # --- tcp ------------------------------------------------------------------------------------
 
+ROUTES_FROM_ZERO: Final = 500
+"""Routes whose metric series all exist from the start: each takes 5 KB of a scrape. Those of more
+routes appear with their first request."""
+
 TCP_BACKLOG: Final = 4096
 """Connections per listening socket that wait to be accepted (Linux: net.core.somaxconn)."""
 

@@ -204,7 +204,9 @@ def use_series(metrics: Metrics, config: Config) -> None:
     filters = {entry.python.filter for entry in entries if isinstance(entry.python, Python)}
     metrics.keep([NO_ROUTE, *map(route_label, config.routes)], config.upstreams, filters)
     for route in config.routes:
-        metrics.route(route_label(route)).keep_sides(route.split.shares if route.split else ())
+        found = metrics.routes.get(route_label(route))
+        if found is not None:
+            found.keep_sides(route.split.shares if route.split else ())
 
 
 def count_exchange(metrics: Metrics, exchange: Exchange) -> None:

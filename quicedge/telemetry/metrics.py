@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 
 from msgspec import Struct, field
 
+from quicedge.config.limits import ROUTES_FROM_ZERO
 from quicedge.telemetry.mirrors import MirrorMetrics
 from quicedge.telemetry.outcomes import ORIGIN_FAILURES, Outcome
 from quicedge.telemetry.protocols import HttpProtocol, TransportKind
@@ -247,9 +248,12 @@ class Metrics(Struct):
         self, routes: Collection[str], upstreams: Collection[str], filters: Collection[str]
     ) -> None:
         """Keep these routes, upstreams and filters only, created if new; repeated reloads with new
-        names would otherwise add series without bound."""
+        names would otherwise add series without bound. Routes beyond all measure are created when
+        they are used."""
         self.filters = {name: self.filter(name) for name in filters}
         self.mirrors = {name: self.mirrors[name] for name in self.mirrors if name in upstreams}
+        if len(routes) > ROUTES_FROM_ZERO:
+            routes = [name for name in routes if name in self.routes]
         self.routes = {name: self.route(name) for name in routes}
         self.upstreams = {name: self.upstream(name) for name in upstreams}
 

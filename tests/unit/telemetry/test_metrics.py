@@ -27,6 +27,7 @@ from quicedge.admin.view import (
     WorkerStatus,
 )
 from quicedge.config.accessfields import ACCESS_FIELDS
+from quicedge.config.limits import ROUTES_FROM_ZERO
 from quicedge.config.schema import Config, Route, Upstream
 from quicedge.http.errors import OriginFailure
 from quicedge.native import Core
@@ -328,3 +329,18 @@ def test_routes_and_upstreams_that_a_reload_removes_leave_no_series() -> None:
     assert set(metrics.routes) == {"a.test/99", "kept"}
     assert set(metrics.upstreams) == {"origin99", "kept"}
     assert metrics.routes["kept"].bytes_sent == metrics.upstreams["kept"].requests == 100
+
+
+def test_a_great_many_routes_have_series_only_once_they_are_used() -> None:
+    routes = [Route(upstream="app", path=f"/{number}") for number in range(ROUTES_FROM_ZERO + 1)]
+    many = Config(upstreams={"app": Upstream()}, routes=routes)
+    few = Config(upstreams={"app": Upstream()}, routes=routes[: ROUTES_FROM_ZERO - 1])
+    metrics = Metrics()
+    use_series(metrics, few)
+    assert len(metrics.routes) == ROUTES_FROM_ZERO, "and those without a route"
+    metrics = Metrics()
+    use_series(metrics, many)
+    assert not metrics.routes
+    metrics.route("*/7").bytes_sent += 1
+    use_series(metrics, many)
+    assert metrics.routes["*/7"].bytes_sent == 1
