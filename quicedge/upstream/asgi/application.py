@@ -40,9 +40,9 @@ def load(name: str, config: UpstreamConfig) -> Application:
         raise UnusableError(key, reason) from error
     if not callable(found):
         raise UnusableError(key, f"{reference} is not callable")
-    return (
-        _wsgi(key, found, config.max_requests) if kind == "wsgi" else _asgi(key, reference, found)
-    )
+    if kind == "wsgi":
+        return _wsgi(key, found, config.max_requests or WSGI_THREADS)
+    return _asgi(key, reference, found)
 
 
 def _asgi(key: str, reference: str, found: Any) -> Application:
