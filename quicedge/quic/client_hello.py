@@ -33,7 +33,7 @@ _REMEMBERED_LENGTH = 128
 """Bytes of a list that is remembered at most."""
 
 _EXTENSION = struct.Struct("!HH")
-"""Type and length of an extension, group and length of a key share."""
+"""Type and length of an extension, group and length of a key share: 4 bytes."""
 _HEAD = struct.Struct("!B3sH32s")
 """Message type and length, legacy version, random."""
 
@@ -93,51 +93,51 @@ def _read(message: bytes) -> ClientHello:
     extensions, end = _opaque(message, at, 2)
     if end != len(message):
         raise tls.AlertDecodeError("ClientHello has bytes behind its extensions")
-    seen: set[int] = set()
+    found: dict[int, bytes] = {}
     at = end - len(extensions)
     while at < end:
         kind, size = _EXTENSION.unpack_from(message, at)
-        start = at + _EXTENSION.size
+        start = at + 4
         at = start + size
         if at > end:
             raise tls.AlertDecodeError(_TOO_LONG)
         # RFC 8446 section 4.2: there MUST NOT be more than one extension of the same type.
-        if kind in seen:
+        if kind in found:
             raise tls.AlertIllegalParameter(f"Extension {kind} is repeated")
-        seen.add(kind)
+        found[kind] = message[start:at]
+    if PRE_SHARED_KEY in found:
         # RFC 8446 section 4.2.11: the pre_shared_key extension MUST be the last extension.
-        if kind == PRE_SHARED_KEY and at != end:
+        if kind != PRE_SHARED_KEY:
             raise tls.AlertIllegalParameter("PreSharedKey is not the last extension")
-        _take(hello, kind, message[start:at], at)
+        hello.pre_shared_key = _pre_shared_key(found.pop(PRE_SHARED_KEY), end)
+    _take(hello, found)
     return hello
 
 
-def _take(hello: ClientHello, kind: int, body: bytes, end: int) -> None:
-    """One extension, which ends at `end` in the message."""
-    if kind == SERVER_NAME:
+def _take(hello: ClientHello, found: dict[int, bytes]) -> None:
+    """Interpret the extensions that TLS knows."""
+    take = found.pop
+    if (body := take(SERVER_NAME, None)) is not None:
         hello.server_name = _server_name(_all_of(body, 2))
-    elif kind == SUPPORTED_GROUPS:
+    if (body := take(SUPPORTED_GROUPS, None)) is not None:
         hello.supported_groups = _list_of_uint16s(body, 2)
-    elif kind == SIGNATURE_ALGORITHMS:
+    if (body := take(SIGNATURE_ALGORITHMS, None)) is not None:
         hello.signature_algorithms = _list_of_uint16s(body, 2)
-    elif kind == ALPN:
+    if (body := take(ALPN, None)) is not None:
         hello.alpn_protocols = list(_opaques(_all_of(body, 2), least=1))
-    elif kind == SUPPORTED_VERSIONS:
+    if (body := take(SUPPORTED_VERSIONS, None)) is not None:
         hello.supported_versions = _list_of_uint16s(body, 1)
-    elif kind == PSK_KEY_EXCHANGE_MODES:
+    if (body := take(PSK_KEY_EXCHANGE_MODES, None)) is not None:
         hello.key_exchange_modes = _all_of(body, 1)
-    elif kind == KEY_SHARE:
+    if (body := take(KEY_SHARE, None)) is not None:
         hello.key_shares = _key_shares(body)
-    elif kind == COMPRESS_CERTIFICATE:
+    if (body := take(COMPRESS_CERTIFICATE, None)) is not None:
         hello.certificate_compression = _list_of_uint16s(body, 1)
-    elif kind == EARLY_DATA:
+    if (body := take(EARLY_DATA, None)) is not None:
         if body:
             raise tls.AlertDecodeError("EarlyData has content")
         hello.early_data = True
-    elif kind == PRE_SHARED_KEY:
-        hello.pre_shared_key = _pre_shared_key(body, end)
-    else:
-        hello.others[kind] = body
+    hello.others = found
 
 
 def _server_name(names: bytes) -> str:
@@ -160,7 +160,7 @@ def _key_shares(body: bytes) -> dict[int, bytes]:
         raise tls.AlertDecodeError(_WRONG_LENGTH)
     while at < end:
         group, size = _EXTENSION.unpack_from(body, at)
-        start = at + _EXTENSION.size
+        start = at + 4
         at = start + size
         if at > end:
             raise tls.AlertDecodeError(_TOO_LONG)

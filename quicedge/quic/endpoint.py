@@ -30,9 +30,9 @@ from quicedge.quic.frame_turns import FrameTurns, WaitingRun
 from quicedge.quic.frames import FrameType
 from quicedge.quic.key_exchange import DEFAULT_GROUPS, Group
 from quicedge.quic.packet import (
+    LONG_HEADER,
     LongHeader,
     initial_close,
-    is_long,
     parse_long_header,
     parse_long_packet,
 )
@@ -94,8 +94,6 @@ class EndpointSettings:
 
 
 _FIXED_BIT = 0x40
-_LONG_FORM = 0x80
-"""The bit of a long header, and thus the least first byte of one."""
 
 _FLOOD = Verdict(Decision.REFUSE, AdmissionReason.FLOOD)
 _OUTCOMES = {
@@ -232,7 +230,7 @@ class Endpoint:
         processed."""
         data = datagrams[0]
         connection = None
-        if data and data[0] < _LONG_FORM:
+        if data and not data[0] & LONG_HEADER:
             connection = self._by_cid.get(data[1 : self._cid_end])
         if connection is None:
             return 1, self._receive_one(data, path, now, ecn)
@@ -255,7 +253,7 @@ class Endpoint:
             self.counters["dropped_empty"] += 1
             return 0
         header: LongHeader | None = None
-        if is_long(data):
+        if data[0] & LONG_HEADER:
             header = parse_long_header(data)
             if header is None:
                 self.counters["dropped_header"] += 1

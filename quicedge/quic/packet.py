@@ -45,8 +45,8 @@ class LongHeader(NamedTuple):
     is_initial: bool
 
 
-def is_long(datagram: bytes) -> bool:
-    return datagram[0] & 0x80 != 0
+LONG_HEADER = 0x80
+"""Set in the first byte of packets with a long header (RFC 8999 section 5.1)."""
 
 
 def parse_long_header(datagram: bytes) -> LongHeader | None:
@@ -107,8 +107,9 @@ def parse_long_packet(data: bytes, at: int) -> LongPacket | None:
             return LongPacket(kind, version, destination, source, token, scid_end, size)
         if kind is PacketKind.INITIAL:
             length, position = decode_varint(data, position)
-            token = data[position : position + length]
-            position += length
+            if length:
+                token = data[position : position + length]
+                position += length
         length, position = decode_varint(data, position)
     except (IndexError, struct.error, FrameError):
         return None

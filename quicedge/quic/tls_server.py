@@ -13,6 +13,7 @@ import hmac
 import struct
 from collections.abc import Callable, Sequence
 from enum import Enum
+from functools import cache
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from aioquic import tls
@@ -218,12 +219,16 @@ class ServerTls:
         self._now = now
         self._received += data
         out: Messages = []
-        while len(self._received) >= 4:
-            size = 4 + int.from_bytes(self._received[1:4], "big")
-            if len(self._received) < size:
+        received = self._received
+        end = len(received)
+        at = 0
+        while end - at >= 4:
+            stop = at + 4 + int.from_bytes(received[at + 1 : at + 4], "big")
+            if stop > end:
                 break
-            message, self._received = self._received[:size], self._received[size:]
-            self._handle(epoch, message, out)
+            self._received = received[stop:]
+            self._handle(epoch, received[at:stop], out)
+            at = stop
         return out
 
     def _handle(self, epoch: Epoch, message: bytes, out: Messages) -> None:
@@ -486,7 +491,7 @@ class ServerTls:
             except ValueError:
                 raise tls.AlertIllegalParameter("ClientHello has an invalid key share") from None
             self.group = group
-            return _uint16(group.number) + _opaque16(ours), shared
+            return _EXTENSION.pack(group.number, len(ours)) + ours, shared
         raise tls.AlertHandshakeFailure("No supported key share")
 
     # --- messages -------------------------------------------------------------------------------
@@ -498,8 +503,7 @@ class ServerTls:
         return _hello_message(self._random(32), hello.session_id, suite, extensions)
 
     def _encrypted_extensions(self, parameters: bytes) -> bytes:
-        name = (self.alpn or "").encode("ascii")
-        extensions = _extension(client.ALPN, _opaque16(bytes((len(name),)) + name))
+        extensions = _alpn_extension(self.alpn or "")
         extensions += _extension(QUIC_TRANSPORT_PARAMETERS, parameters)
         if self.early_data_accepted:
             extensions += _extension(client.EARLY_DATA, b"")
@@ -517,7 +521,8 @@ class ServerTls:
             *certificate.signatures[algorithm],
         )
         return handshake_message(
-            tls.HandshakeType.CERTIFICATE_VERIFY, _uint16(algorithm) + _opaque16(signature)
+            tls.HandshakeType.CERTIFICATE_VERIFY,
+            _EXTENSION.pack(algorithm, len(signature)) + signature,
         )
 
     def _new_session_ticket(self, tickets: Tickets) -> bytes:
@@ -553,7 +558,7 @@ def _hello_message(
     random: bytes, session_id: bytes, suite: tls.CipherSuite, extensions: bytes
 ) -> bytes:
     body = b"%b%b%c%b%b\0%b" % (
-        _uint16(TLS_1_2), random, len(session_id), session_id, _uint16(suite),
+        _LEGACY_VERSION, random, len(session_id), session_id, _uint16(suite),
         _opaque16(extensions),
     )  # fmt: skip
     return handshake_message(tls.HandshakeType.SERVER_HELLO, body)
@@ -588,14 +593,26 @@ def _uint16(value: int) -> bytes:
     return value.to_bytes(2, "big")
 
 
+_EXTENSION = struct.Struct("!HH")
+"""A number and the length of what follows: extensions, key shares, signatures."""
+
+
 def _opaque16(value: bytes) -> bytes:
     return len(value).to_bytes(2, "big") + value
 
 
 def _extension(kind: int, value: bytes) -> bytes:
-    return _uint16(kind) + _opaque16(value)
+    return _EXTENSION.pack(kind, len(value)) + value
 
 
+@cache
+def _alpn_extension(protocol: str) -> bytes:
+    """The protocol that was chosen: one of ours, so that they are few."""
+    name = protocol.encode("ascii")
+    return _extension(client.ALPN, _opaque16(bytes((len(name),)) + name))
+
+
+_LEGACY_VERSION = _uint16(TLS_1_2)
 _NO_EXTENSIONS = _opaque16(b"")
 _TAKES_EARLY_DATA = _opaque16(_extension(client.EARLY_DATA, MAX_EARLY_DATA.to_bytes(4, "big")))
 """Extensions of a NewSessionTicket that permits 0-RTT data."""

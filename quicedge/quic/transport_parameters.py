@@ -137,8 +137,19 @@ class TransportParameters(msgspec.Struct, kw_only=True):
             (0x11, self.version_information and self.version_information.encode()),
         ):
             if content is not None:
-                parts += (bytes((number,)), encode_varint(len(content)), content)
+                # None of them is longer than an integer of one byte tells.
+                parts += (bytes((number, len(content))), content)
         return b"".join(parts)
+
+    def server_only(self) -> str | None:
+        """One that a client MUST NOT send (RFC 9000 section 18.2), by name."""
+        if self.original_destination_connection_id is not None:
+            return "original_destination_connection_id"
+        if self.preferred_address is not None:
+            return "preferred_address"
+        if self.retry_source_connection_id is not None:
+            return "retry_source_connection_id"
+        return None if self.stateless_reset_token is None else "stateless_reset_token"
 
     @classmethod
     def decode(cls, data: bytes) -> TransportParameters:
@@ -204,15 +215,6 @@ _PARAMETERS: dict[int, tuple[str, type]] = {
     0x20: ("max_datagram_frame_size", int),
 }
 """Name and kind of value, by number."""
-
-SERVER_ONLY = (
-    "original_destination_connection_id",
-    "preferred_address",
-    "retry_source_connection_id",
-    "stateless_reset_token",
-)
-"""A client MUST NOT send them (RFC 9000 section 18.2)."""
-
 
 _INTEGER_LENGTHS = (1, 2, 4, 8)
 """Bytes of a variable-length integer by its first two bits."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Iterable
+from functools import lru_cache
 
 PREFIX_V4 = 24
 """Bits of an IPv4 address that distinguish networks."""
@@ -14,6 +15,7 @@ PREFIX_V6 = 56
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
+@lru_cache(maxsize=256)
 def packed(host: str) -> bytes:
     """An address as 4 or 16 bytes; an IPv4-mapped one as 4. Empty when it is none."""
     try:
@@ -25,6 +27,7 @@ def packed(host: str) -> bytes:
     return data[12:] if data.startswith(_MAPPED) else data
 
 
+@lru_cache(maxsize=256)
 def prefix_of(address: bytes) -> bytes:
     """What addresses of one network share: its first 24 bits, or 56 of IPv6."""
     return address[: PREFIX_V4 // 8] if len(address) == 4 else address[: PREFIX_V6 // 8]

@@ -303,16 +303,23 @@ class Metrics(Struct):
         """Record a connection that has ended; `observed` has the known `CONNECTION_HISTOGRAMS` and
         `PROTOCOL_HISTOGRAMS`. `protocol`: None when the handshake was never complete."""
         listener.handshakes["failed" if protocol is None else "completed"] += 1
-        for name, value in observed.items():
-            if name in CONNECTION_HISTOGRAMS:
-                listener.ended[name].observe(value, CONNECTION_HISTOGRAMS[name])
-        if protocol is None:
-            return
-        found = self.protocols[protocol]
-        found.connections += 1
-        for name, value in observed.items():
-            if name in PROTOCOL_HISTOGRAMS:
-                found.ended[name].observe(value, PROTOCOL_HISTOGRAMS[name])
+        _observe_all(listener.ended, observed, CONNECTION_HISTOGRAMS)
+        if protocol is not None:
+            found = self.protocols[protocol]
+            found.connections += 1
+            _observe_all(found.ended, observed, PROTOCOL_HISTOGRAMS)
+
+
+def _observe_all(
+    histograms: Mapping[str, Histogram],
+    observed: Mapping[str, float],
+    bounds: Mapping[str, tuple[float, ...]],
+) -> None:
+    for name, value in observed.items():
+        if name in bounds:
+            histogram = histograms[name]
+            histogram.counts[bisect_left(bounds[name], value)] += 1
+            histogram.sum += value
 
 
 def listener_key(address: str, transport: TransportKind) -> str:

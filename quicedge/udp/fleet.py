@@ -261,6 +261,7 @@ class RelaySocket:
     ) -> None:
         self.family = sock.family
         self.address = sock.address
+        self.name = sock.name
         self._fleet = fleet
         self._via = via
         self._source = host, port

@@ -23,6 +23,10 @@ class Sender(Protocol):
     def address(self) -> tuple[Any, ...]:
         """The sockaddr that clients are answered from."""
 
+    @property
+    def name(self) -> str:
+        """Its address in text, as listeners are called by."""
+
     def send(self, datagrams: list[bytes], path: FourTuple, ecn: int = 0) -> None: ...
 
     def send_segments(self, data: bytes, segment: int, path: FourTuple, ecn: int = 0) -> None: ...
@@ -161,6 +165,11 @@ class UdpSocket:
     def address(self) -> tuple[Any, ...]:
         """The sockaddr that the socket is bound to."""
         return self._sock.getsockname()
+
+    @cached_property
+    def name(self) -> str:
+        """Its address in text, as listeners are called by."""
+        return str(HostPort.of(self.address))
 
     @property
     def receive_buffer(self) -> int:

@@ -58,9 +58,8 @@ def count_quic(metrics: Metrics, session: Http3Session, sample: Sample, now: flo
         observed["congestion_window_bytes"] = connection.recovery.congestion_window
     if connection.recovery.rtt.initialized:
         observed["min_rtt_seconds"] = connection.recovery.rtt.min
-    address = str(HostPort.of(connection.came_from.socket.address))
     metrics.connection(
-        metrics.listener(address, TransportKind.QUIC),
+        metrics.listener(connection.came_from.socket.name, TransportKind.QUIC),
         protocol=http_protocol(session.client.http_version) if is_complete else None,
         observed=observed,
     )

@@ -15,6 +15,7 @@ class FleetListener:
 
     def __init__(self, host: str = "0.0.0.0", port: int = 443) -> None:
         self.address = host, port
+        self.name = f"{host}:{port}"
         self.sent: list[tuple[bytes, FourTuple]] = []
 
     def path(self, remote: tuple[Any, ...], local: bytes) -> FourTuple:

@@ -501,7 +501,7 @@ class Connection:
         self._life.begin_closing(datagrams, now + 3 * self.recovery.probe_timeout())
         if self._observer is not None:
             self._observer.look(self)
-        address = self.paths.active.address
+        address = self.paths.known[0].address
         return [Transmit(data, len(data), address, 0) for data in datagrams]
 
     def _close_again(self) -> list[Transmit]:
@@ -509,7 +509,7 @@ class Connection:
         if stray is not None:
             self.counters.bytes_sent += sum(map(len, datagrams))
             return [Transmit(data, len(data), stray, 0) for data in datagrams]
-        path = self.paths.active
+        path = self.paths.known[0]
         sent = []
         for data in datagrams:
             if path.is_validated or path.room() >= len(data):

@@ -122,6 +122,7 @@ class FrameDispatch:
         permitted = 1 << epoch
         is_application = epoch is _ONE_RTT
         receive_stream = self.streams.receive_stream
+        life = self._life
         kind = 0
         frames = 0
         try:
@@ -150,7 +151,7 @@ class FrameDispatch:
                 receive = self._RECEIVERS.get(kind)
                 if receive is not None:
                     receive(self, frame, kind)
-                    if not self._life.is_alive:
+                    if life.event is not None:  # a part of it has closed the connection
                         return eliciting, probing
         except FrameError as error:
             raise TransportError(ErrorCode.FRAME_ENCODING_ERROR, kind, str(error)) from error

@@ -23,7 +23,6 @@ from quicedge.quic.tls import ServerCertificate
 from quicedge.quic.tls_client import ClientTls, remembered_parameters
 from quicedge.quic.tls_server import ServerTls
 from quicedge.quic.transport_parameters import (
-    SERVER_ONLY,
     ParameterError,
     TransportParameters,
     VersionInformation,
@@ -233,9 +232,9 @@ class Handshake:
         if remote.initial_source_connection_id != self.remote_source_cid:
             raise ParameterError("initial_source_connection_id does not match")
         if not self.is_client:
-            for name in SERVER_ONLY:
-                if getattr(remote, name) is not None:
-                    raise ParameterError(f"{name} is not allowed for clients")
+            found = remote.server_only()
+            if found is not None:
+                raise ParameterError(f"{found} is not allowed for clients")
             return
         if remote.original_destination_connection_id != self.original_destination_cid:
             raise ParameterError("original_destination_connection_id does not match")

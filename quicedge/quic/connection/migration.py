@@ -87,7 +87,7 @@ class Migration:
             self._local_ids.latest_used = changed_cid
             if path.remote_cid is None:
                 self._remote_ids.change()
-        if path is not paths.active and newest:
+        if newest and path is not paths.known[0]:
             self._migrate(path, now)
 
     def receive_handshake_packet(self) -> None:

@@ -209,18 +209,19 @@ class Receiver:
         before = counters.packets_received
         dropped: Outcome = None
         held = False
-        at = 0
-        while at < len(data) and self._life.is_alive:
+        at, end = 0, len(data)
+        life = self._life
+        while at < end and life.event is None:
             if data[at] & 0x80:
                 packet, reason = self._long_packet(data, at, now)
                 if packet is not None and reason is None:
                     reason = self._receive_long(data, at, packet, path, now, ecn)
                 # RFC 9000 section 12.2: coalesced packets are processed individually; discarding
                 # one does not discard those that follow.
-                at = packet.end if packet is not None else len(data)
+                at = packet.end if packet is not None else end
             else:
                 reason = self._receive_short(data[at:], path, now, ecn)
-                at = len(data)
+                at = end
             if reason is Accounted.DEFERRED and not counted and not held:
                 held = True
                 counters.datagrams_deferred += 1
@@ -228,7 +229,7 @@ class Receiver:
                 dropped = reason
         if counters.packets_received == before:
             if not isinstance(dropped, Accounted):
-                self._drop(len(data), dropped or DropReason.GENERAL)
+                self._drop(end, dropped or DropReason.GENERAL)
         else:
             counters.received_at = now
 
@@ -287,7 +288,8 @@ class Receiver:
         ):
             # RFC 9000 section 7.2: packets with another Source Connection ID MUST be discarded.
             return DropReason.GENERAL
-        if self._is_first_flight and not self._is_client:
+        is_first_flight = self._is_first_flight
+        if is_first_flight and not self._is_client:
             if epoch is not INITIAL:
                 return DropReason.KEY_UNAVAILABLE
             if handshake.tls is None:
@@ -307,7 +309,7 @@ class Receiver:
         if first_byte & _LONG_RESERVED:
             raise violation(FrameType.PADDING, "Reserved bits must be zero")
         handshake.packet_version = packet.version
-        if self._is_first_flight:
+        if is_first_flight:
             self._life.state = State.CONNECTED
             self._establishment.adopt_peer(packet.source_cid, path, now)
         if epoch is HANDSHAKE and not self._is_client:
@@ -321,7 +323,7 @@ class Receiver:
         # includes a CRYPTO frame. After a loss, a later packet may arrive first.
         must_have_crypto = not self._is_client and epoch is INITIAL and number == 0
         eliciting, probing = self._frames.receive(payload, crypto=must_have_crypto)
-        if not self._life.is_alive:
+        if self._life.event is not None:
             return None
         self._packet_done(space, number, eliciting, now, ecn)
         newest = number >= space.largest_received
