@@ -83,7 +83,8 @@ def basic_auth(scope: Scope, world: World) -> dict[str, Any] | None:
     if users is None or "$" in users.args[0] + realm.args[0]:
         note.left_out(realm, "without a file of users that is known", *visible.ANSWER)
         raise UnsayableError("the users are not known")
-    note.translated(realm)
+    words = "the charset is told as well"
+    note.different(realm, words, *visible.client("www-authenticate"))
     name = world.path(users.args[0])
     words = "only bcrypt hashes are accepted: htpasswd -B"
     note.different(users, words, *visible.ANSWER)

@@ -23,6 +23,11 @@ def compression(scope: Scope, world: World) -> list[dict[str, Any]]:
         note.translated(scope.last(module))
     if not on:
         return []
+    if not scope.is_on("gzip_vary"):
+        for module, _ in on:
+            directive = scope.last(module)
+            if directive is not None:
+                note.different(directive, "vary is always sent", *visible.client("vary"))
     types = ["text/html"]
     sizes: list[int] = []
     found: dict[str, Any] = {"encodings": [coding for _, coding in on]}

@@ -20,6 +20,7 @@ from quicedge.migrate.nginx.access import (
     request_rates,
 )
 from quicedge.migrate.nginx.compression import compression
+from quicedge.migrate.nginx.conditions import Table
 from quicedge.migrate.nginx.headers import Filter, request_headers, response_headers
 from quicedge.migrate.nginx.matching import Place, conjoin
 from quicedge.migrate.nginx.outcomes import Content, Outcome, Redirect, Respond, Rule, State
@@ -27,7 +28,7 @@ from quicedge.migrate.nginx.sites import Sites
 from quicedge.migrate.nginx.source import Directive
 from quicedge.migrate.nginx.upstreams import Address, Upstreams, address_of
 from quicedge.migrate.nginx.values import duration, octets, seconds, size
-from quicedge.migrate.nginx.variables import UnsayableError, template
+from quicedge.migrate.nginx.variables import UnsayableError, literal, template, variables
 from quicedge.migrate.nginx.world import World
 
 NOT_HTTP = ("fastcgi_pass", "uwsgi_pass", "scgi_pass", "memcached_pass")
@@ -213,9 +214,29 @@ class Routes:
                     self._note.translated(directive)
                 elif directive.name in ("proxy_set_header", "proxy_method"):
                     words = "the service is asked with the client's fields and x-forwarded-*"
-                    self._note.different(directive, words, visible.TARGET)
-        words = "every answer but 2xx goes to the client as it is"
-        self._note.different(request, words, visible.STATUS, *visible.client("location"))
+                    effects = visible.origin(directive.args[0])
+                    self._note.different(directive, words, visible.HOST, *effects)
+        words = (
+            "asked with GET, the client's fields and x-forwarded-*; every answer but 2xx goes to "
+            "the client as it is"
+        )
+        self._note.different(
+            request,
+            words,
+            *visible.ANSWER,
+            visible.BODY,
+            visible.HOST,
+            visible.TARGET,
+            visible.CONTENT,
+            *visible.client("location", "www-authenticate", "content-type"),
+            *visible.origin(
+                "x-original-uri",
+                "content-type",
+                "content-length",
+                "x-forwarded-method",
+                "x-forwarded-uri",
+            ),
+        )
         return found
 
     def _copied(self, state: State) -> dict[str, Any]:
@@ -274,7 +295,16 @@ class Routes:
 
     # --- proxies ----------------------------------------------------------------------------------
 
-    def _proxied(self, handler: Directive, state: State) -> tuple[dict[str, Any], list[Filter]]:
+    def _dividing(self, handler: Directive, state: State) -> Table | None:
+        """The `split_clients` that chooses the upstream, if any."""
+        for variable in variables(handler.args[0]):
+            table = self._world.tables.get(variable)
+            if table is not None and table.directive.name == "split_clients":
+                return table
+        return None
+
+    def _asked(self, handler: Directive, state: State) -> tuple[Address, dict[str, Any]]:
+        """The one upstream that is asked; raises UnsayableError."""
         names, scope = state.asked.names, state.scope
         prefix = "grpc" if handler.name == "grpc_pass" else "proxy"
         text = template(handler.args[0], names)
@@ -283,12 +313,61 @@ class Routes:
         if "{" in server:
             raise UnsayableError(f"which server is asked depends on the request: {server}")
         address = address_of(text.replace("{{", "{"), prefix if prefix == "grpc" else "http")
-        upstream = self._upstreams.of_address(address, scope, handler)
-        keys: dict[str, Any] = {"upstream": upstream}
+        return address, {"upstream": self._upstreams.of_address(address, scope, handler)}
+
+    def _split(
+        self, handler: Directive, table: Table, state: State
+    ) -> tuple[Address, dict[str, Any]]:
+        """The upstreams that clients are divided between; raises UnsayableError."""
+        note = self._note
+        shares: dict[str, float] = {}
+        addresses = []
+        for entry in table.directive.body:
+            names = state.asked.names.with_values({table.variable: literal(entry.args[0])})
+            address = address_of(template(handler.args[0], names))
+            addresses.append(address)
+            name = self._upstreams.of_address(address, state.scope, handler)
+            left = 100 - sum(shares.values())
+            share = left if entry.name == "*" else float(entry.name.removesuffix("%"))
+            shares[name] = round(shares.get(name, 0) + share, 2)
+            note.translated(entry)
+        if len({address.uri for address in addresses}) > 1:
+            raise UnsayableError("the shares have paths of their own")
+        key = re.fullmatch(r"\$\{?(\w+)\}?(\w*)", table.source)
+        by = None if key is None else _split_key(key[1])
+        if by is None or key is None:
+            raise UnsayableError(f"shares of {table.source}, not of clients, a header or a cookie")
+        # The largest share is the one that the others take their clients from.
+        first = max(shares, key=lambda name: shares[name])
+        split: dict[str, Any] = {"shares": {first: shares[first], **shares}}
+        if by != "client":
+            split["by"] = by
+        if key[2]:
+            split["seed"] = key[2]
+        split["shares"] = {name: _number(share) for name, share in split["shares"].items()}
+        words = "another hash: clients may come to another side than before"
+        note.different(table.directive, words, visible.SERVER)
+        if not any(d.args[0].lower() == "host" for d in state.scope.all("proxy_set_header")):
+            note.different(handler, "origins are asked for the client's host", visible.HOST)
+        if len(shares) < 2:
+            return addresses[0], {"upstream": first}
+        return addresses[0], {"split": split}
+
+    def _proxied(self, handler: Directive, state: State) -> tuple[dict[str, Any], list[Filter]]:
+        names, scope = state.asked.names, state.scope
+        prefix = "grpc" if handler.name == "grpc_pass" else "proxy"
+        table = self._dividing(handler, state)
+        if table is not None:
+            address, keys = self._split(handler, table, state)
+        else:
+            address, keys = self._asked(handler, state)
         keys |= self._max_body(scope)
         keys |= self._timeouts(scope, prefix)
+        if not any(d.args[0].lower() == "upgrade" for d in scope.all("proxy_set_header")):
+            # nginx forwards no request to switch protocols unless it is told to.
+            keys["upgrade"] = []
         rewrites, has_moved = self._target(handler, address, state)
-        host = _host_of(address)
+        host = _host_of(address) if "upstream" in keys else None
         headers = request_headers(scope, prefix, host, names, self._note)
         self._redirects(handler, scope, has_moved, headers)
         note = self._note
@@ -477,6 +556,9 @@ class Routes:
         self, directive: Directive, codes: Sequence[str], page: str, state: State,
         pages: dict[str, str], prefix: str | None,
     ) -> None:  # fmt: skip
+        if prefix is not None and not state.scope.is_on("proxy_intercept_errors"):
+            # Only origins say that something does not exist.
+            codes = [code for code in codes if code != "404"]
         if prefix is None and list(codes) == ["404"]:
             self._note.translated(directive, "not_found of the site")
             return
@@ -501,6 +583,26 @@ class Routes:
             self._world.supply(f"{path}: the page for {', '.join(codes)} ({directive.place})")
         self._note.translated(directive, "error_pages")
         pages.update({code: path for code in codes if code not in pages})
+
+
+def _split_key(variable: str) -> str | None:
+    """What divides clients."""
+    if variable in ("remote_addr", "binary_remote_addr"):
+        return "client"
+    if variable == "request_uri":
+        return "target"
+    if variable in ("uri", "document_uri"):
+        return "path"
+    if variable in ("request_id", "msec"):
+        return "request"
+    for prefix, kind in (("http_", "header"), ("cookie_", "cookie")):
+        if (name := variable.removeprefix(prefix)) != variable:
+            return f"{kind}:{name.replace('_', '-') if kind == 'header' else name}"
+    return None
+
+
+def _number(share: float) -> float | int:
+    return int(share) if share == int(share) else share
 
 
 def _comment(outcome: Outcome) -> str:

@@ -80,6 +80,8 @@ class Flow:
             table = self._world.tables.get(variable)
             if table is None or table.is_upgrade or variable in state.asked.names.values:
                 continue
+            if table.directive.name == "split_clients":
+                continue
             try:
                 cases = cases_of(table, state.asked)
                 found = self._cases(cases, state, lambda s, _: self.with_tables(texts, s, then))
@@ -148,9 +150,9 @@ class Flow:
         words = "never met here"
         if set(variables(" ".join(directive.args))) & {"scheme", "https", "server_port"}:
             words = "never met: all requests come over TLS, and plain HTTP is redirected"
-        self._note.translated(directive, words)
+        self._note.unless_used(directive, words)
         for inner in directive.body:
-            self._note.translated(inner, words)
+            self._note.unless_used(inner, words)
 
     def _set(self, directive: Directive, state: State) -> State:
         if len(directive.args) != 2:
@@ -198,11 +200,7 @@ class Flow:
 
     def _redirect(self, directive: Directive, text: str, status: int, state: State) -> list[Rule]:
         to = target(text, state.asked.names)
-        if to.startswith("/"):
-            words = "a path, without scheme and host, is sent as it is"
-            self._note.different(directive, words, *visible.client("location"))
-        else:
-            self._note.translated(directive)
+        self._note.translated(directive)
         return [Rule(state.match, Redirect(to, status, state, directive))]
 
     def _rewrite(
@@ -234,11 +232,7 @@ class Flow:
 
         case = _path_case(pattern, replacement, state)
         found = self._cases([case], state, answer)
-        if replacement.startswith("/"):
-            words = "a path, without scheme and host, is sent as it is"
-            self._note.different(directive, words, *visible.client("location"))
-        else:
-            self._note.translated(directive)
+        self._note.translated(directive)
         if found and found[-1].match == state.match:
             return found
         return found + self.run(rest, state, end)

@@ -12,7 +12,7 @@ from quicedge.migrate.nginx.notebook import Notebook
 from quicedge.migrate.nginx.scope import Scope
 from quicedge.migrate.nginx.source import Directive
 from quicedge.migrate.nginx.values import seconds
-from quicedge.migrate.nginx.variables import Names, UnsayableError, template
+from quicedge.migrate.nginx.variables import Names, UnsayableError, template, variables
 
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _BY_EDGE = {
@@ -37,18 +37,25 @@ def value_of(text: str, names: Names) -> str:
 
 
 def request_headers(
-    scope: Scope, prefix: str, host: str, names: Names, note: Notebook
+    scope: Scope, prefix: str, host: str | None, names: Names, note: Notebook
 ) -> list[Filter]:
     """`proxy_set_header` and what nginx sets by itself. `host`: of the origin, which nginx sends
-    unless it is told otherwise."""
-    names = names.with_values({"proxy_host": host, "proxy_port": host.partition(":")[2] or "80"})
+    unless it is told otherwise; None: it has several."""
+    names = names.with_values({"proxy_port": (host or "").partition(":")[2] or "80"})
+    copied = {
+        directive.args[0].lstrip("$")
+        for directive in scope.all("auth_request_set")
+        if directive.args[-1].startswith("$upstream_http_")
+    }
+    if host is not None:
+        names = names.with_values({"proxy_host": host})
     rules: dict[str, str] = {}
     removed: list[str] = []
     given = False
     for directive in scope.all(f"{prefix}_set_header"):
         name, text = directive.args[0].lower(), directive.args[-1]
         given = given or name == "host"
-        if _is_by_edge(directive, name, text, names, note):
+        if copied & set(variables(text)) or _is_by_edge(directive, name, text, names, note):
             continue
         if not _NAME.fullmatch(name):
             note.left_out(directive, f"{name} is not the name of a field")
@@ -63,7 +70,7 @@ def request_headers(
             note.left_out(directive, str(error), *_request_effect(name))
             continue
         note.translated(directive)
-    if not given:
+    if not given and host is not None:
         rules = {"host": host, **rules}
     found: Filter = {}
     if removed:
@@ -81,6 +88,8 @@ def _is_by_edge(directive: Directive, name: str, text: str, names: Names, note: 
     """Whether the edge does by itself what a directive asks for."""
     if name in ("connection", "upgrade"):
         note.translated(directive, "WebSockets and kept connections need no configuration")
+    elif name == "content-length" and text == "":
+        note.translated(directive, "the edge says how long content is")
     elif name in FRAMING:
         note.left_out(directive, f"{name} frames messages and is the edge's own")
     elif name == "host" and (text == "$http_host" or (text == "$host" and names.port == 443)):

@@ -25,7 +25,7 @@ from quicedge.migrate.nginx.matching import (
     match_values,
     pattern_of,
 )
-from quicedge.migrate.nginx.outcomes import Content, Location, Respond, Rule, State
+from quicedge.migrate.nginx.outcomes import Content, Location, Redirect, Respond, Rule, State
 from quicedge.migrate.nginx.scope import Scope
 from quicedge.migrate.nginx.source import Directive
 from quicedge.migrate.nginx.variables import UnsayableError
@@ -69,6 +69,8 @@ class Choice:
     regexes: tuple[Location, ...]
     partial: tuple[Location, ...]
     final: Location
+    adds_slash: bool = False
+    """nginx redirects to a prefix that it passes on, if the slash at its end is missing."""
 
 
 class Locations:
@@ -127,6 +129,11 @@ class Locations:
         paths = sorted(self._prefixes, key=lambda path: (-path.count("/"), -len(path)))
         for path, location in self._exact.items():
             yield Choice(Place(path, is_exact=True), (), (), location)
+        for path, (prefix, _) in self._prefixes.items():
+            short = path.removesuffix("/")
+            passes = any(d.name.endswith("_pass") for d in prefix.scope.own)
+            if passes and short not in ("", path, *self._exact, *self._prefixes):
+                yield Choice(Place(short, is_exact=True), (), (), prefix, adds_slash=True)
         for path in [*[path for path in self._prefixes if path != "/"], "/"]:
             final, regexes = self._prefixes[path]
             below = tuple(other for other in paths if other != path and covers(path, other))
@@ -173,6 +180,9 @@ class Locations:
             case = Case({"path_regex": f"^{re.escape(location.pattern)}"})
             found += self._met(location, case, state)
         self._describe(choice.final)
+        if choice.adds_slash:
+            to = f"{choice.final.pattern}{{?query}}"
+            return [Rule(state.match, Redirect(to, 301, state, choice.final.directive))]
         return found + self._enter(choice.final, state)
 
     def _describe(self, location: Location) -> None:
@@ -267,6 +277,8 @@ class Locations:
         location = self.locate(path)
         if location is None or _serves_files(location) or "$" in path:
             # A page: the site serves it itself.
+            if location is not None and location is not state.location:
+                self._announce_fields(tried, location)
             return [rule]
         moved = replace(
             state,
@@ -274,6 +286,17 @@ class Locations:
             rewrites=({"path": path},),
         )
         return self._unless_files(tried, rule, self.find_again(moved, path, tried))
+
+    def _announce_fields(self, tried: Directive, location: Location) -> None:
+        """Fields that nginx adds because the fallback is in a location of its own."""
+        names = [
+            "cache-control" if d.name == "expires" else d.args[0]
+            for d in location.scope.own
+            if d.name in ("add_header", "expires")
+        ]
+        if names:
+            words = f"the fallback gets the fields of this location, not those of {tried.args[-1]}"
+            self._note.different(tried, words, *visible.client(*names))
 
     def _unless_files(self, tried: Directive, rule: Rule, found: list[Rule]) -> list[Rule]:
         """What `try_files` leads to where quicedge does not look for files first."""

@@ -29,6 +29,8 @@ class Notebook:
 
     def __init__(self) -> None:
         self._marks: dict[Directive, list[_Mark]] = {}
+        self._otherwise: dict[Directive, str] = {}
+        """What to say of directives that nothing else is said of."""
 
     def translated(self, directive: Directive | None, words: str = "") -> None:
         if directive is not None:
@@ -43,6 +45,10 @@ class Notebook:
         for inner in directive.body:
             if inner not in self._marks:
                 self.left_out(inner, f"belongs to {directive.name} in line {directive.line}")
+
+    def unless_used(self, directive: Directive, words: str) -> None:
+        """Translated by these words, if it is not translated for other requests."""
+        self._otherwise.setdefault(directive, words)
 
     def skipped(self, directive: Directive) -> None:
         """As `left_out`, for the usual reason."""
@@ -76,6 +82,8 @@ class Notebook:
     def _outcome(self, directive: Directive, *, is_entry: bool) -> _Mark:
         """All that has been written down of a directive, as one."""
         marks = self._marks.get(directive)
+        if marks is None and directive in self._otherwise:
+            return _Mark(Status.TRANSLATED, self._otherwise[directive])
         if marks is None:
             why = UNUSED if is_entry else reason(directive.name)
             return _Mark(Status.LEFT_OUT, *why)

@@ -51,10 +51,8 @@ class Sites:
         keys |= self._not_found(state.scope, keys)
         keys |= self._precompressed(state.scope)
         keys |= self._types(state.scope)
-        name = os.path.basename(directory) or "files"
-        if name in ("html", "public", "www", "dist", "public_html", "htdocs", "current"):
-            name = os.path.basename(os.path.dirname(directory)) or name
-        upstream = self._upstreams.of_files(keys, name, f"from {where.place}")
+        comment = f"{os.path.basename(where.file)}:{where.line}"
+        upstream = self._upstreams.of_files(keys, _name_of(directory), comment)
         return upstream, filters
 
     def directory_of(self, state: State) -> str:
@@ -206,6 +204,20 @@ class Sites:
         else:
             self._note.translated(entry)
             found.update({extension.lower(): entry.name for extension in other})
+
+
+_USUAL = frozenset(
+    (
+        "", "build", "current", "data", "dist", "files", "home", "htdocs", "html", "nginx", "opt",
+        "public", "public_html", "share", "srv", "usr", "var", "web", "www",
+    )
+)  # fmt: skip
+"""Names of directories that say nothing of what is in them."""
+
+
+def _name_of(directory: str) -> str:
+    """A name for the upstream of a directory."""
+    return next((name for name in reversed(directory.split("/")) if name not in _USUAL), "files")
 
 
 def _own(state: State) -> list[Directive]:

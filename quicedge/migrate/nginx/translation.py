@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from quicedge.config.loader import ConfigError, parse_config
+from quicedge.http.forwarding import CLAIMED_BY_PROXIES, SET_BY_EDGE
 from quicedge.migrate.document import Section
 from quicedge.migrate.effects import Aspect, Effect, Side
 from quicedge.migrate.errors import SourceError
@@ -15,6 +17,7 @@ from quicedge.migrate.nginx import source, visible
 from quicedge.migrate.nginx.conditions import Asked
 from quicedge.migrate.nginx.content import Routes
 from quicedge.migrate.nginx.locations import Locations, location_of
+from quicedge.migrate.nginx.matching import Place, covers
 from quicedge.migrate.nginx.outcomes import Location
 from quicedge.migrate.nginx.scope import Scope
 from quicedge.migrate.nginx.servers import (
@@ -44,9 +47,7 @@ NOTES = (
     Note(
         "origins get x-forwarded-for, -host and -proto, forwarded and via from the edge alone; "
         "what clients claim in these and in x-real-ip and the like is dropped",
-        visible.origin(
-            "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "forwarded", "via"
-        ),
+        visible.origin("via", *sorted(n.decode() for n in SET_BY_EDGE | CLAIMED_BY_PROXIES)),
     ),
     Note(
         "clients get the fields `server` and `via` as origins and the edge send them",
@@ -59,6 +60,9 @@ NOTES = (
     ),
     Note("errors of the edge have one line of text in place of nginx's page",
          (Effect(Side.CLIENT, Aspect.HEADER, "content-type"),)),
+    Note("redirects to paths are sent as they are, without scheme and host"),
+    Note("files are served for GET and HEAD, to others the answer is 405 with `allow`",
+         visible.client("allow", "accept-ranges")),
     Note("files whose names begin with a dot are not served, and directories without an index "
          "are 404 rather than 403"),
     Note("origins must accept a connection within 5 seconds rather than 60"),
@@ -183,7 +187,12 @@ class _Translator:
                 else:
                     taken[host] = server
                     mine.append(host)
-            if self._rejects(server):
+            if not hosts:
+                words = "no route can be written for its names"
+                for directive in server.body:
+                    if directive not in self._note:
+                        self._note.left_out(directive, words, *visible.ANSWER)
+            if not mine or self._rejects(server):
                 continue
             self._write_server(server, mine)
 
@@ -224,14 +233,20 @@ class _Translator:
                 self._world.document.routes.append(replace(section, keys=keys))
 
     def _sections(self, locations: Locations, asked: Asked) -> Iterator[Section]:
+        found = [
+            (place, [s for rule in rules for s in self._routes.of_rule(place, rule)])
+            for place, rules in locations.rules(asked)
+        ]
+        prefixes = {place.path: sections for place, sections in found if not place.is_exact}
         seen: list[dict[str, Any]] = []
-        for place, rules in locations.rules(asked):
-            for rule in rules:
-                for section in self._routes.of_rule(place, rule):
-                    where = {k: v for k, v in section.keys.items() if k in _CONDITIONS}
-                    if where not in seen:
-                        seen.append(where)
-                        yield section
+        for place, sections in found:
+            if _is_as_around(place, sections, prefixes):
+                continue
+            for section in sections:
+                where = {k: v for k, v in section.keys.items() if k in _CONDITIONS}
+                if where not in seen:
+                    seen.append(where)
+                    yield section
 
     def _compared_hosts(self, server: Server, hosts: Sequence[str]) -> list[str]:
         """Names that `if` compares the host with, and that a wildcard of the server covers."""
@@ -263,7 +278,7 @@ class _Translator:
         """Only redirects to https: somewhere else it is served."""
         keys = {"filters": [{"respond": {"status": 404, "body": "404 Not Found\n"}}]}
         where = redirecting[0].directive if redirecting else self._source.all[0]
-        comment = f"{where.place}: nothing is served over TLS"
+        comment = f"{os.path.basename(where.file)}:{where.line}: nothing is served over TLS"
         self._world.document.routes.append(Section(keys, [comment]))
 
     def _hoist(self) -> None:
@@ -297,6 +312,23 @@ _CONDITIONS = frozenset(
         "clients", "protocols", "tls",
     )
 )  # fmt: skip
+
+
+def _is_as_around(
+    place: Place, sections: Sequence[Section], prefixes: Mapping[str, Sequence[Section]]
+) -> bool:
+    """Whether requests of a place are served as they are without it."""
+    around = [path for path in prefixes if covers(path, place.path)]
+    if not place.is_exact:
+        around.remove(place.path)
+    if not around:
+        return False
+    return _without_path(sections) == _without_path(prefixes[max(around, key=len)])
+
+
+def _without_path(sections: Sequence[Section]) -> list[dict[str, Any]]:
+    paths = ("path", "path_exact")
+    return [{k: v for k, v in s.keys.items() if k not in paths} for s in sections]
 
 
 def _with_hosts(keys: dict[str, Any], hosts: Sequence[str]) -> dict[str, Any]:

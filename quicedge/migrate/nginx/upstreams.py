@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import Any
 
 from quicedge.config.addresses import server_problem
+from quicedge.config.host_port import HostPort
 from quicedge.migrate.document import Section
 from quicedge.migrate.nginx import visible
 from quicedge.migrate.nginx.scope import Scope
@@ -70,12 +72,12 @@ class Upstreams:
             return self._names[key]
         group = self._world.groups.get(address.host)
         if group is not None:
-            keys, comment = self._group(group, address), f"from {group.place}"
+            keys, comment = self._group(group, address), _from(group)
         else:
             url = _url(address, address.host)
             if problem := server_problem(url):
                 raise UnsayableError(f"{url}: {problem}")
-            keys, comment = {"servers": [url]}, f"from {where.place}"
+            keys, comment = {"servers": [url]}, _from(where)
         keys.update(settings)
         name = self._free_name(address.host if group is not None else _name_of(address.host))
         self._names[key] = name
@@ -142,9 +144,24 @@ class Upstreams:
         if not servers:
             raise UnsayableError(f"no server of the upstream {address.host} can be used")
         found: dict[str, Any] = {"servers": servers, **keys}
+        if any(isinstance(server, dict) and "discover" in server for server in servers):
+            found |= self._resolvers()
         if outliers:
             found["outliers"] = outliers
         return found
+
+    def _resolvers(self) -> dict[str, Any]:
+        """The DNS servers of names that are looked up again and again."""
+        resolver = self._world.resolver
+        if resolver is None:
+            return {}
+        named = [arg for arg in resolver.args if "=" not in arg]
+        found = [arg for arg in named if HostPort.parse(arg, 53).ip is not None]
+        if len(found) < len(named):
+            self._world.notebook.different(resolver, "resolvers are addresses")
+        else:
+            self._world.notebook.translated(resolver, "resolvers")
+        return {"resolvers": found} if found else {}
 
     def _server(
         self, directive: Directive, address: Address, outliers: dict[str, Any]
@@ -167,21 +184,26 @@ class Upstreams:
         fails = options.get("max_fails")
         if fails is not None and fails != "0":
             outliers["failures"] = max(int(fails), outliers.get("failures", 1))
-        if "fail_timeout" in options and fails != "0":
-            outliers["eject_for"] = duration(seconds(options["fail_timeout"]))
+        time = seconds(options["fail_timeout"]) if fails != "0" and "fail_timeout" in options else 0
+        if time:
+            outliers["eject_for"] = duration(time)
             outliers.setdefault("failures", 1)
-        if fails not in (None, "0") or ("fail_timeout" in options and fails != "0"):
+        if time or fails not in (None, "0"):
             differences.append("outliers count failures in a row, of all servers alike")
-        for option in ("max_conns", "slow_start", "route", "service", "drain"):
+        for option in ("max_conns", "slow_start", "route", "drain"):
             if option in options:
                 differences.append(f"without {option}")
         if "resolve" in options:
-            differences.append("the name is looked up for each connection")
+            service = options.get("service")
+            server["discover"] = "addresses" if service is None else "srv"
+            if service is not None:
+                labels = service if "." in service else f"_{service}._tcp"
+                server["url"] = _url(address, f"{labels}.{directive.args[0]}")
         if differences:
             note.different(directive, "; ".join(differences), visible.SERVER)
         else:
             note.translated(directive)
-        return url if len(server) == 1 else server
+        return server["url"] if len(server) == 1 else server
 
     def _balancing(self, directive: Directive) -> dict[str, Any]:
         note, args = self._world.notebook, directive.args
@@ -261,3 +283,7 @@ def _name_of(host: str) -> str:
         return host.rpartition("/")[2].partition(".")[0] or "socket"
     local = _LOOPBACK.fullmatch(host)
     return f"local-{local[1] or 80}" if local is not None else host
+
+
+def _from(directive: Directive) -> str:
+    return f"{os.path.basename(directive.file)}:{directive.line}"

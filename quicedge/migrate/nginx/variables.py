@@ -66,6 +66,15 @@ def literal(text: str) -> str:
     return text.replace("{", "{{").replace("}", "}}")
 
 
+_ESCAPE = re.compile(r"\\([\\nrt])")
+_ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}
+
+
+def unescaped(text: str) -> str:
+    """A word of nginx's configuration with its escapes resolved."""
+    return _ESCAPE.sub(lambda match: _ESCAPED[match[1]], text)
+
+
 def variables(text: str) -> Iterator[str]:
     """The names of the variables in a text."""
     for match in PART.finditer(text):
@@ -85,6 +94,7 @@ _QUERY = re.compile(
 
 def template(text: str, names: Names) -> str:
     """The template for a text with variables; raises UnsayableError."""
+    text = unescaped(text)
     parts: list[str] = []
     at = 0
     for match in _QUERY.finditer(text):

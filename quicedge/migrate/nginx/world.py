@@ -24,6 +24,7 @@ class World:
     """`map` and the like by their variable."""
     groups: dict[str, Directive] = field(default_factory=dict)
     """`upstream` blocks by name."""
+    resolver: Directive | None = None
     request_zones: dict[str, Directive] = field(default_factory=dict)
     connection_zones: dict[str, Directive] = field(default_factory=dict)
     real_ip: list[Directive] = field(default_factory=list)
@@ -48,6 +49,8 @@ class World:
                 self._table(directive, args[0], args[1])
             elif directive.name == "geo" and args:
                 self._table(directive, args[0] if len(args) == 2 else "", args[-1])
+            elif directive.name == "resolver":
+                self.resolver = directive
             elif directive.name == "limit_req_zone":
                 self.request_zones[_zone(args)] = directive
             elif directive.name == "limit_conn_zone":
