@@ -1043,6 +1043,12 @@ BREAKER_WINDOW: Final = 10.0
 BREAKER_SLICES: Final = 10
 """Parts of that window, which expire one by one."""
 
+BREAKER_NETWORKS: Final = 256
+"""Networks of clients whose requests are counted apart in that window; others are one."""
+
+BREAKER_SUSPECT_WAIT: Final = 1.0
+"""Seconds by which a network whose trial has failed waits longer for the next one than others."""
+
 BREAKER_MIN_REQUESTS: Final = 20
 """Requests in the window below which a circuit stays closed: the default of Hystrix."""
 

@@ -3,6 +3,11 @@
 It judges the upstream as a whole, by the share of failed requests in a rolling window. A failed
 request is one that its client would see fail: retries and the ejection of single servers come
 before it.
+
+One network of clients alone cannot open the circuit for others: without the network that most
+failed requests are of, the share must be as high, and where there are no others, the first that
+comes is a trial. Nor can it keep the circuit open: a network whose trial has failed gets the next
+one a little later than others.
 """
 
 from __future__ import annotations
@@ -10,17 +15,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from typing import TypeAlias
 
 import structlog
 
 from quicedge.config.limits import (
+    BREAKER_NETWORKS,
     BREAKER_SLICES,
+    BREAKER_SUSPECT_WAIT,
     EJECTION_FORGOTTEN,
     EJECTIONS_COUNTED,
     RETRY_AFTER,
 )
 from quicedge.config.schema import CircuitBreaker as BreakerConfig
 from quicedge.http.errors import OriginFailure
+from quicedge.shares import Client
 from quicedge.telemetry.upstreams import Circuit
 from quicedge.upstream.base import UpstreamError
 
@@ -39,35 +48,48 @@ _FAILURES = frozenset(
 class Call:
     """A request that the breaker has let pass; the first of its methods that is called counts."""
 
-    __slots__ = ("_breaker", "_epoch")
+    __slots__ = ("_breaker", "_epoch", "_network")
 
-    def __init__(self, breaker: Breaker, epoch: int) -> None:
+    def __init__(self, breaker: Breaker, epoch: int, network: bytes | None) -> None:
         self._breaker: Breaker | None = breaker
         self._epoch = epoch
+        self._network = network
 
     def answered(self, status: int) -> None:
         """It has got a response head."""
         breaker, self._breaker = self._breaker, None
         if breaker is not None:
-            breaker.settle(self._epoch, failed=status in breaker.statuses)
+            breaker.settle(self._epoch, self._network, failed=status in breaker.statuses)
 
     def failed(self, kind: OriginFailure) -> None:
         """It has got none."""
         breaker, self._breaker = self._breaker, None
         if breaker is not None:
-            breaker.settle(self._epoch, failed=True if kind in _FAILURES else None)
+            breaker.settle(self._epoch, self._network, failed=True if kind in _FAILURES else None)
 
     def abandoned(self) -> None:
         """Its client has left."""
         breaker, self._breaker = self._breaker, None
         if breaker is not None:
-            breaker.settle(self._epoch, failed=None)
+            breaker.settle(self._epoch, self._network, failed=None)
+
+
+class Counts:
+    """Requests, and how many of them failed."""
+
+    __slots__ = ("failures", "requests")
+
+    def __init__(self, requests: int = 0, failures: int = 0) -> None:
+        self.requests = requests
+        self.failures = failures
+
+
+_ByNetwork: TypeAlias = dict[bytes | None, Counts]
 
 
 class Window:
-    """Requests and failures of the last `seconds`, in slices that expire one by one."""
-
-    __slots__ = ("_failures", "_newest", "_requests", "_width", "failures", "requests")
+    """The requests of the last `seconds`, in slices that expire one by one; in all, and by network
+    for the BREAKER_NETWORKS that came first."""
 
     def __init__(self, seconds: float) -> None:
         self._width = seconds / BREAKER_SLICES
@@ -76,29 +98,57 @@ class Window:
 
     def clear(self) -> None:
         """Forget everything."""
-        self._requests = [0] * BREAKER_SLICES
-        self._failures = [0] * BREAKER_SLICES
-        self.requests = self.failures = 0
+        self.total = Counts()
+        self._networks: _ByNetwork = {}
+        self._slices: list[_ByNetwork] = [{} for _ in range(BREAKER_SLICES)]
 
-    def note(self, failed: bool, now: float) -> None:
+    def note(self, network: bytes | None, failed: bool, now: float) -> None:
         """A request has ended."""
         newest = int(now / self._width)
         if newest != self._newest:
             self._expire(newest)
-        at = newest % BREAKER_SLICES
-        self._requests[at] += 1
-        self.requests += 1
-        if failed:
-            self._failures[at] += 1
-            self.failures += 1
+        if network not in self._networks and len(self._networks) >= BREAKER_NETWORKS:
+            network = None
+        for counts in (
+            self.total,
+            _of(network, self._networks),
+            _of(network, self._slices[newest % BREAKER_SLICES]),
+        ):
+            counts.requests += 1
+            counts.failures += failed
+
+    @property
+    def is_of_one_network(self) -> bool:
+        """Whether all requests are of the same network."""
+        return len(self._networks) == 1
+
+    def without_worst(self) -> Counts:
+        """What is left without the network that most failures are of; all if there is no other."""
+        known = [counts for network, counts in self._networks.items() if network is not None]
+        worst = max(known, key=lambda counts: counts.failures, default=Counts())
+        total = self.total
+        if worst.requests == total.requests:
+            return total
+        return Counts(total.requests - worst.requests, total.failures - worst.failures)
 
     def _expire(self, newest: int) -> None:
-        for slot in range(self._newest + 1, min(newest, self._newest + BREAKER_SLICES) + 1):
-            at = slot % BREAKER_SLICES
-            self.requests -= self._requests[at]
-            self.failures -= self._failures[at]
-            self._requests[at] = self._failures[at] = 0
+        for number in range(self._newest + 1, min(newest, self._newest + BREAKER_SLICES) + 1):
+            at = number % BREAKER_SLICES
+            for network, counts in self._slices[at].items():
+                for sums in (self.total, self._networks[network]):
+                    sums.requests -= counts.requests
+                    sums.failures -= counts.failures
+                if not self._networks[network].requests:
+                    del self._networks[network]
+            self._slices[at] = {}
         self._newest = newest
+
+
+def _of(network: bytes | None, counts: _ByNetwork) -> Counts:
+    found = counts.get(network)
+    if found is None:
+        found = counts[network] = Counts()
+    return found
 
 
 class Breaker:
@@ -124,19 +174,40 @@ class Breaker:
         self._closed_at = -math.inf
         self._probing = 0
         self._passed = 0
+        self._suspect: bytes | None = None
+        """The network whose trial has failed last."""
+        self._lone: bytes | None = None
+        """The network that has opened the circuit, if there were requests of no other."""
 
-    def admit(self) -> Call | None:
-        """Let a request pass, or refuse it."""
+    def admit(self, client: Client | None = None) -> Call | None:
+        """Let a request pass, or refuse it; None: it is the edge's own."""
+        network = None if client is None else client.prefix
         if self.state is not Circuit.CLOSED:
-            if self.state is Circuit.OPEN and self._clock() >= self._open_until:
-                self._change(Circuit.HALF_OPEN)
-                self._probing = self._passed = 0
-                log.info("circuit half open: trying requests", upstream=self._upstream)
-            if self.state is Circuit.OPEN or self._probing + self._passed >= self._settings.probes:
+            if self.state is Circuit.OPEN:
+                self._maybe_try(network)
+            if self.state is Circuit.OPEN or not self._may_try(network):
                 self.refused += 1
                 return None
             self._probing += 1
-        return Call(self, self._epoch)
+        return Call(self, self._epoch, network)
+
+    def _maybe_try(self, network: bytes | None) -> None:
+        """Begin to try requests if it is time, or as soon as a lone network is not alone."""
+        if self._clock() < self._open_until:
+            if self._lone is None or network == self._lone:
+                return
+            self._suspect = self._lone
+        self._change(Circuit.HALF_OPEN)
+        self._lone = None
+        self._probing = self._passed = 0
+        log.info("circuit half open: trying requests", upstream=self._upstream)
+
+    def _may_try(self, network: bytes | None) -> bool:
+        if self._probing + self._passed >= self._settings.probes:
+            return False
+        if network is None or network != self._suspect:
+            return True
+        return self._clock() >= self._open_until + BREAKER_SUSPECT_WAIT
 
     def refusal(self) -> UpstreamError:
         """The error of a request that was refused."""
@@ -144,29 +215,34 @@ class Breaker:
         reason = f"the circuit of {self._upstream} is {self.state.value.replace('_', ' ')}"
         return UpstreamError(OriginFailure.CIRCUIT_OPEN, reason, max(left, RETRY_AFTER))
 
-    def settle(self, epoch: int, *, failed: bool | None) -> None:
+    def settle(self, epoch: int, network: bytes | None, *, failed: bool | None) -> None:
         """A request that was let pass is over; None: it tells nothing of the upstream."""
         if epoch != self._epoch:
             return
         if self.state is Circuit.CLOSED:
-            if failed is None:
-                return
-            window, settings = self._window, self._settings
-            window.note(failed, self._clock())
-            if (
-                failed
-                and window.requests >= settings.min_requests
-                and window.failures >= settings.failures * window.requests
-            ):
-                self._open(failures=window.failures, requests=window.requests)
+            if failed is not None:
+                self._window.note(network, failed, self._clock())
+                if failed and self._fails():
+                    total = self._window.total
+                    self._lone = network if self._window.is_of_one_network else None
+                    self._open(failures=total.failures, requests=total.requests)
             return
         self._probing -= 1
         if failed:
+            self._suspect, self._lone = network, None
             self._open(failures=1, requests=self._passed + 1)
         elif failed is False:
             self._passed += 1
             if self._passed >= self._settings.probes:
                 self._close()
+
+    def _fails(self) -> bool:
+        """Whether the upstream does, and not for one network of clients alone."""
+        total, share = self._window.total, self._settings.failures
+        if total.requests < self._settings.min_requests or total.failures < share * total.requests:
+            return False
+        rest = self._window.without_worst()
+        return rest.failures >= share * rest.requests
 
     def _change(self, state: Circuit) -> None:
         self.state = state
@@ -192,5 +268,6 @@ class Breaker:
 
     def _close(self) -> None:
         self._change(Circuit.CLOSED)
+        self._suspect = None
         self._closed_at = self._clock()
         log.info("circuit closed: requests succeed again", upstream=self._upstream)

@@ -30,7 +30,7 @@ def open_guarded(
     """Send a client's request, or refuse it; the handler is called after this returns."""
     call: Call | None = None
     if group.breaker is not None:
-        call = group.breaker.admit()
+        call = group.breaker.admit(client)
         if call is None:
             return FailedStream(group.loop, handler, group.breaker.refusal())
     stream: HedgedStream | UpstreamStream

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from quicedge.config.limits import BREAKER_SLICES
+from quicedge.config.limits import BREAKER_NETWORKS, BREAKER_SLICES
 from quicedge.config.schema import CircuitBreaker
 from quicedge.http.errors import OriginFailure
+from quicedge.shares import Client
 from quicedge.telemetry.upstreams import Circuit
 from quicedge.upstream.breaker import Breaker, Call, Window
 from tests.support.origins import eventually, fetch, origin, read_head, request, send, upstream
@@ -34,8 +35,8 @@ class World:
     def state(self) -> Circuit:
         return self.breaker.state
 
-    def admit(self) -> Call:
-        call = self.breaker.admit()
+    def admit(self, client: Client | None = None) -> Call:
+        call = self.breaker.admit(client)
         assert call is not None
         return call
 
@@ -195,6 +196,88 @@ def test_every_change_is_logged_once() -> None:
     assert (here.breaker.opened, here.breaker.refused) == (1, 50)
 
 
+# --- hostile clients ------------------------------------------------------------------------------
+
+
+def client(network: int) -> Client:
+    prefix = b"\x0a\x00%c" % network
+    return Client(prefix + b"\x01", prefix)
+
+
+def test_one_network_whose_requests_all_fail_does_not_open_it_for_others() -> None:
+    here = World()
+    here.admit(client(2)).answered(200)
+    for number in range(10_000):
+        for _ in range(20):
+            here.admit(client(1)).failed(OriginFailure.RESET)
+        here.admit(client(2 + number % 3)).answered(200)
+        here.now += 0.05
+    assert here.state is Circuit.CLOSED
+    for number in range(1000):
+        here.admit(client(2 + number % 3)).answered(502)
+        if here.state is Circuit.OPEN:
+            break
+    assert here.state is Circuit.OPEN, "now it fails for all"
+
+
+def test_a_network_alone_opens_it_for_itself_and_others_are_tried() -> None:
+    here = World()
+    for _ in range(20):
+        here.admit(client(1)).failed(OriginFailure.RESET)
+    assert here.state is Circuit.OPEN
+    assert here.breaker.admit(client(1)) is None
+    here.admit(client(2)).failed(OriginFailure.RESET)
+    assert here.state is Circuit.OPEN, "the upstream fails indeed"
+    assert here.breaker.admit(client(3)) is None
+    here = World()
+    for _ in range(20):
+        here.admit(client(1)).failed(OriginFailure.RESET)
+    for _ in range(5):
+        call = here.admit(client(2))
+        assert here.breaker.admit(client(1)) is None, "it has had its turn"
+        call.answered(200)
+    assert here.state is Circuit.CLOSED
+
+
+def test_one_network_does_not_keep_it_open_once_the_upstream_has_recovered() -> None:
+    here = World()
+    for number in range(20):
+        here.admit(client(number % 4)).failed(OriginFailure.RESET)
+    assert here.state is Circuit.OPEN
+    here.now += 5.0
+    here.admit(client(1)).failed(OriginFailure.RESET)
+    assert here.state is Circuit.OPEN
+    here.now += 10.0
+    for _ in range(100):
+        assert here.breaker.admit(client(1)) is None
+    for number in range(5):
+        here.admit(client(2 + number % 2)).answered(200)
+    assert here.state is Circuit.CLOSED
+
+
+def test_a_network_that_is_alone_gets_its_trial_in_the_end() -> None:
+    here = World(probes=1)
+    for _ in range(20):
+        here.admit(client(1)).failed(OriginFailure.RESET)
+    here.now += 5.0
+    here.admit(client(1)).failed(OriginFailure.RESET)
+    here.now += 10.0
+    assert here.breaker.admit(client(1)) is None
+    here.now += 1.0
+    here.admit(client(1)).answered(200)
+    assert here.state is Circuit.CLOSED
+
+
+def test_what_is_counted_by_network_is_bounded() -> None:
+    window = Window(10.0)
+    for number in range(100_000):
+        window.note(number.to_bytes(3, "big"), bool(number % 2), 1.0)
+    assert len(window._networks) <= BREAKER_NETWORKS + 1
+    assert (window.total.requests, window.total.failures) == (100_000, 50_000)
+    window.note(b"x", False, 100.0)
+    assert (window.total.requests, len(window._networks)) == (1, 1)
+
+
 def test_a_long_run_with_many_honest_failures_never_opens_it() -> None:
     here = World()
     for number in range(100_000):
@@ -206,13 +289,21 @@ def test_a_long_run_with_many_honest_failures_never_opens_it() -> None:
 @given(st.lists(st.tuples(st.floats(0, 30), st.booleans()), max_size=60))
 def test_the_window_counts_what_is_younger_than_itself(steps: list[tuple[float, bool]]) -> None:
     window, now = Window(10.0), 0.0
-    noted: list[tuple[int, bool]] = []
+    noted: list[tuple[int, bytes, bool]] = []
     for pause, failed in steps:
         now += pause
-        window.note(failed, now)
-        noted.append((int(now), failed))
-        young = [bad for slot, bad in noted if slot > int(now) - BREAKER_SLICES]
-        assert (window.requests, window.failures) == (len(young), sum(young))
+        network = b"%d" % (len(noted) % 3)
+        window.note(network, failed, now)
+        noted.append((int(now), network, failed))
+        young = [(who, bad) for slot, who, bad in noted if slot > int(now) - BREAKER_SLICES]
+        total, rest = window.total, window.without_worst()
+        assert (total.requests, total.failures) == (len(young), sum(bad for _, bad in young))
+        networks = {who for who, _ in young}
+        worst = max(sum(bad for who, bad in young if who == one) for one in networks)
+        if len(networks) > 1:
+            assert total.failures - rest.failures == worst
+        else:
+            assert rest is total
 
 
 @given(st.data())
