@@ -18,7 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from quicedge.migrate.nginx.source import Directive
-from quicedge.migrate.verify.addresses import Listeners, canonical_address, split_url
+from quicedge.migrate.verify.addresses import (
+    Listeners,
+    canonical_address,
+    free_port,
+    split_url,
+)
 from quicedge.migrate.verify.material import Material
 from quicedge.migrate.verify.message import Sample
 from quicedge.migrate.verify.origins import Origins
@@ -47,6 +52,7 @@ a request becomes. WebDAV and stores are among them: playing requests must not c
 _PASSES = frozenset(
     ("proxy_pass", "grpc_pass", "fastcgi_pass", "uwsgi_pass", "scgi_pass", "memcached_pass")
 )
+_HTTP_PASSES = frozenset(("proxy_pass", "grpc_pass"))
 _LISTEN_OPTIONS = frozenset(("ssl", "http2", "default_server", "default"))
 """Options of `listen` that decide what a request becomes."""
 
@@ -88,6 +94,7 @@ class NginxConfiguration:
         self._material = material
         before = "realip_" if has_realip else ""
         self._client = f"${before}remote_addr ${before}remote_port"
+        self._closed_port = free_port()
         self.listeners = Listeners()
         self.contexts: list[tuple[Directive, ...]] = []
         """Servers and locations with the blocks around them, by their number in the log."""
@@ -246,6 +253,9 @@ class NginxConfiguration:
     def _pass(self, directive: Directive) -> Directive:
         if not directive.args:
             return directive
+        if directive.name not in _HTTP_PASSES:
+            # Nobody here speaks it; a refused connection is answered at once.
+            return replace(directive, args=[f"127.0.0.1:{self._closed_port}"])
         return replace(directive, args=[self._address(directive.args[0]), *directive.args[1:]])
 
     def _address(self, text: str) -> str:

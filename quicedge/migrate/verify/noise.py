@@ -15,7 +15,7 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import urljoin, urlsplit
 
-from quicedge.migrate.verify.message import Headers, Response, Sample, value_of, values_of
+from quicedge.migrate.verify.message import Headers, Outcome, Response, Sample, value_of, values_of
 
 OF_RESPONSES = {
     "date": "the time",
@@ -43,8 +43,11 @@ OF_REQUESTS = {
 """Fields of forwarded requests that are not compared, with the reason."""
 
 ADDED_BY_QUICEDGE = frozenset(
-    ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto")
-)
+    (
+        "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto",
+        "x-forwarded-method", "x-forwarded-uri",
+    )
+)  # fmt: skip
 """quicedge always tells origins of the client. Where the original does too, they are compared."""
 
 CONTENT = frozenset(
@@ -54,6 +57,9 @@ CONTENT = frozenset(
     )
 )  # fmt: skip
 """Fields of what a response contains: another status, or a page of an edge's own, has others."""
+
+SHARE_OF_BURST = 0.2
+"""Share of the requests of a burst that one edge may refuse more than the other."""
 
 _BUILT_IN = re.compile(rb"<hr><center>(?:nginx|openresty|angie)")
 _GENERATED = re.compile(r"[0-9a-fA-F-]{16,}")
@@ -102,8 +108,7 @@ class _Substitution:
         if not name.startswith(":"):
             # An origin, without the port that everybody takes for granted.
             return name.removesuffix(":80").removesuffix(":443") if is_whole else match[0]
-        host = "127.0.0.1" if is_whole else ""
-        return host if name in (":80", ":443") else f"{host}{name}"
+        return f"127.0.0.1{name}" if is_whole else name
 
 
 def content_of(response: Response) -> bytes:
@@ -119,13 +124,23 @@ def content_of(response: Response) -> bytes:
     return response.body
 
 
+def is_original_s_own(outcome: Outcome) -> bool:
+    """Whether the original has made a response itself, and no origin has."""
+    return not outcome.seen or _BUILT_IN.search(content_of(outcome.response)) is not None
+
+
+def is_ours(response: Response) -> bool:
+    """Whether quicedge has made a response itself: those of origins have `via`."""
+    return not values_of(response.headers, "via")
+
+
 def is_own_page(response: Response, *, is_original: bool) -> bool:
     """Whether an edge has made a page of its own: an error, or the content of a redirect."""
     if response.status < 300:
         return False
     if is_original:
         return not response.body or _BUILT_IN.search(content_of(response)) is not None
-    return not values_of(response.headers, "via")
+    return is_ours(response)
 
 
 def resolved(sample: Sample, location: str) -> str:

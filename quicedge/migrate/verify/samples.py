@@ -108,14 +108,16 @@ class _Server:
                 yield name
 
     def _of_locations(self, base: str) -> Iterator[Sample]:
-        yield from _of_path(base, "/", full=not locations_of(self._server))
+        listener = self._listeners.of(Sample("GET", base).port)
+        h2 = listener is not None and listener.tls and listener.h2
+        yield from _of_path(base, "/", full=not locations_of(self._server), h2=h2)
         yield from self._rewritten(base, self._server)
         for location in _below(self._server):
             paths = list(self._paths(location))
             if not paths:
                 continue
             context = [self._http, self._server, location]
-            yield from _of_path(base, paths[0], full=True)
+            yield from _of_path(base, paths[0], full=True, h2=h2)
             for path in paths[1:]:
                 yield Sample("GET", base + path)
             yield from self._rewritten(base, location)
@@ -196,7 +198,7 @@ class _Server:
         )
 
 
-def _of_path(base: str, path: str, *, full: bool) -> Iterator[Sample]:
+def _of_path(base: str, path: str, *, full: bool, h2: bool) -> Iterator[Sample]:
     """Requests for one path."""
     url = base + path
     yield Sample("GET", url)
@@ -220,7 +222,7 @@ def _of_path(base: str, path: str, *, full: bool) -> Iterator[Sample]:
     yield Sample("GET", url, [("if-none-match", '"page-1"')])
     for asked in ("redirect", "relative-redirect", "404", "500", "503", "204"):
         yield Sample("GET", url, [(ASK, asked)])
-    if base.startswith("https"):
+    if h2:
         yield replace(Sample("GET", f"{url}?over=h2"), protocol=Protocol.H2)
 
 

@@ -80,11 +80,13 @@ def test_a_request_that_reaches_no_origin_is_a_difference():
 
 
 def test_different_counts_of_refusals_are_a_difference():
-    burst = Sample("GET", SAMPLE.url, burst=3)
-    original = Outcome(Response(200), statuses={200: 2, 503: 1})
-    ours = Outcome(Response(200), statuses={200: 2, 429: 1})
-    assert found(original, ours, burst) == [Effect(CLIENT, Aspect.STATUS)]
-    assert found(original, original, burst) == []
+    burst = Sample("GET", SAMPLE.url, burst=30)
+    original = Outcome(Response(200), statuses={200: 20, 503: 10})
+    for statuses in ({200: 20, 429: 10}, {200: 10, 503: 20}, {200: 30}):
+        ours = Outcome(Response(200), statuses=statuses)
+        assert found(original, ours, burst) == [Effect(CLIENT, Aspect.STATUS)]
+    nearly = Outcome(Response(200), statuses={200: 23, 503: 7})
+    assert found(original, nearly, burst) == []
 
 
 BUILT_IN = b"<html><hr><center>nginx/1.22.1</center></html>"
@@ -141,10 +143,20 @@ def test_noise_is_no_difference(original, ours):
 
 
 def test_an_etag_of_an_origin_is_compared():
-    ours = answered(headers=[("etag", '"b"'), ("via", "1.1 quicedge")])
-    assert found(answered(headers=[("etag", '"a"')]), ours) == [
-        Effect(CLIENT, Aspect.HEADER, "etag")
-    ]
+    original, ours = forwarded(), forwarded()
+    original.response.headers.append(("etag", '"a"'))
+    ours.response.headers.append(("etag", '"b"'))
+    assert found(original, ours) == [Effect(CLIENT, Aspect.HEADER, "etag")]
+
+
+def test_a_response_of_another_maker_differs_by_its_status_or_content_alone():
+    original = forwarded()
+    original.response = Response(403, [("content-type", "text/html")], BUILT_IN)
+    ours = forwarded()
+    ours.response = Response(403, [("via", "1.1 quicedge"), ("x-powered-by", "Origin")], b"no")
+    assert found(original, ours) == [Effect(CLIENT, Aspect.BODY)]
+    ours.response.status = 401
+    assert found(original, ours) == [Effect(CLIENT, Aspect.STATUS)]
 
 
 def redirected(over_tls: Outcome) -> Outcome:
