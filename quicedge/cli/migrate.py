@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 
 import click
@@ -15,17 +16,40 @@ from quicedge.migrate.errors import SourceError
 from quicedge.migrate.report import Translation, as_dict, render, summary
 
 
-def translate(path: Path) -> Translation:
+class Source(StrEnum):
+    """Servers whose configurations are understood."""
+
+    NGINX = "nginx"
+    CADDY = "caddy"
+
+
+def source_of(path: Path) -> Source:
+    """Whose configuration a file is, by its name."""
+    name = path.name.lower()
+    is_caddy = name.startswith("caddyfile") or name.endswith(".caddyfile")
+    return Source.CADDY if is_caddy else Source.NGINX
+
+
+def translate(path: Path, source: Source | None = None) -> Translation:
     """Translate a configuration, of whichever server it is; raises SourceError."""
     # Each source has dependencies of its own.
-    from quicedge.migrate.nginx.translation import translate as of_nginx
-
-    translator: Callable[[Path], Translation] = of_nginx
+    translator: Callable[[Path], Translation]
+    if (source or source_of(path)) is Source.CADDY:
+        from quicedge.migrate.caddy.translate import translate_caddyfile as translator
+    else:
+        from quicedge.migrate.nginx.translation import translate as translator
     return translator(path)
 
 
 @click.command()
-@click.argument("source", metavar="NGINX.CONF", type=click.Path(path_type=Path))
+@click.argument("source", metavar="NGINX.CONF|CADDYFILE", type=click.Path(path_type=Path))
+@click.argument("requests", metavar="[REQUESTS]", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--from",
+    "origin",
+    type=click.Choice([one.value for one in Source]),
+    help="Whose configuration it is [default: by the name of the file].",
+)
 @click.option(
     "-o",
     "--output",
@@ -42,18 +66,39 @@ def translate(path: Path) -> Translation:
     help="Write the report there [default: standard error].",
 )
 @click.option("--json", "as_json", is_flag=True, help="Write the report as JSON.")
+@click.option(
+    "--verify",
+    "verifies",
+    is_flag=True,
+    help="Run nginx and quicedge side by side, play the REQUESTS of a file, or ones made from the "
+    "configuration, to both, and show every difference.",
+)
 def command(
-    source: Path, output: Path | None, force: bool, report_file: Path | None, as_json: bool
+    source: Path,
+    requests: Path | None,
+    origin: str | None,
+    output: Path | None,
+    force: bool,
+    report_file: Path | None,
+    as_json: bool,
+    verifies: bool,
 ) -> None:
-    """Translate the configuration of nginx, with the files that it includes, into quicedge.toml.
+    """Translate the configuration of nginx, with the files that it includes, or of Caddy into
+    quicedge.toml.
 
     A report says of each directive what became of it. Exits with 2 if the configuration cannot be
-    read; nothing is written then.
+    read; nothing is written then. With --verify, exits with 1 if there is a difference that the
+    report has not announced.
     """
+    chosen = Source(origin) if origin else source_of(source)
+    if requests is not None and not verifies:
+        raise click.UsageError("a file of requests is for --verify")
+    if verifies and chosen is not Source.NGINX:
+        raise click.UsageError("--verify runs nginx; there is none of it for a Caddyfile")
     if output is not None and output.exists() and not force:
         raise click.UsageError(f"{output} exists; --force overwrites it")
     try:
-        translation = translate(source)
+        translation = translate(source, chosen)
     except SourceError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
@@ -66,10 +111,27 @@ def command(
         click.echo(summary(translation), err=True)
     else:
         click.echo(report, err=True, nl=not report.endswith("\n"))
-    if output is None:
-        click.echo(translation.toml, nl=False)
-    else:
+    if output is not None:
         _write(output, translation.toml)
+    elif not verifies:
+        click.echo(translation.toml, nl=False)
+    if verifies:
+        _verify(source, translation, requests)
+
+
+def _verify(source: Path, translation: Translation, requests: Path | None) -> None:
+    from quicedge.migrate.verify.process import EdgeError
+    from quicedge.migrate.verify.request_file import RequestFileError
+    from quicedge.migrate.verify.run import verify
+
+    try:
+        verdict = verify(source, translation, requests)
+    except (EdgeError, RequestFileError) as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    click.echo(verdict.render(), nl=False)
+    if not verdict.is_proven:
+        sys.exit(1)
 
 
 def _write(path: Path, text: str) -> None:
