@@ -143,6 +143,14 @@ class Reserved:
             self.passed.add(name)
         return False
 
+    def with_further(self, names: frozenset[bytes]) -> Reserved:
+        """The same and these names."""
+        if not names:
+            return self
+        if not self.tell_underscores:
+            names = frozenset(map(hyphenated, names))
+        return Reserved(self.further | names, self.tell_underscores)
+
     def pass_trailers(self, trailers: Sequence[Field]) -> Fields:
         """Request trailers without fields that origins might mistake for header fields."""
         return [

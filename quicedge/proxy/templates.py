@@ -64,10 +64,22 @@ class Template:
 
 
 def _evaluator(part: Placeholder, for_url: bool) -> Evaluate:
+    if for_url and part.name in ("path", "uri"):
+        return _target_in_url(_PLAIN[part.name])
     if part.argument:
         evaluate = partial(_NAMED[part.name], part.argument)
         return (lambda exchange: _encoded(evaluate(exchange))) if for_url else evaluate
     return _PLAIN[part.name]
+
+
+def _target_in_url(evaluate: Evaluate) -> Evaluate:
+    """The asterisk form (`OPTIONS *`) is no part of a URL: routes take it for `/`."""
+
+    def target(exchange: Exchange) -> bytes:
+        value = evaluate(exchange)
+        return b"/" if value == b"*" else value
+
+    return target
 
 
 def _encoded(value: bytes) -> bytes:

@@ -58,7 +58,7 @@ class FilterChain:
     ) -> None:
         """`phases`: the filters of a route, which exchanges pass in addition."""
         self.reserved = reserved or Reserved()
-        """Request fields and trailers that are dropped if a client sends them."""
+        """Request trailers that are dropped if a client sends them."""
         self.has_route_filters = phases is not None
         self._filters = filters
         self._phases = phases
@@ -69,7 +69,7 @@ class FilterChain:
 
     def with_phases(self, phases: Phases) -> FilterChain:
         """The chain of a route: these filters, and those of the route."""
-        return FilterChain(self._filters, self.reserved, phases)
+        return FilterChain(self._filters, self.reserved.with_further(phases.written), phases)
 
     def with_filter(self, added: Filter) -> FilterChain:
         """These filters and another one."""

@@ -49,6 +49,7 @@ class BasicAuth(RouteFilter):
         self._forwards = settings.forward_credentials
         self._user_header = settings.user_header.lower().encode() if settings.user_header else None
         names = [] if self._user_header is None else [self._user_header]
+        self.written = frozenset(names)
         self._written = Written(names, tell_underscores=tell_underscores)
 
     def on_request(

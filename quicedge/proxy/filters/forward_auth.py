@@ -47,6 +47,7 @@ class ForwardAuth(RouteFilter):
         self._copied = frozenset(name.lower().encode() for name in settings.copy_headers)
         self._told = frozenset(name.lower().encode() for name in settings.client_headers)
         self._for_clients: dict[Exchange, Fields] = {}
+        self.written = self._copied
         self._written = Written(self._copied, tell_underscores=tell_underscores)
         self._timeout = settings.timeout
 

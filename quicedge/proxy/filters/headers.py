@@ -20,7 +20,7 @@ from quicedge.telemetry.outcomes import Outcome
 class Rules:
     """Changes of the fields of one message. Fields whose value turns out empty are not sent."""
 
-    __slots__ = ("_add", "_default", "_dropped", "_set", "_written")
+    __slots__ = ("_add", "_default", "_dropped", "_set", "_written", "names")
 
     def __init__(self, rules: config.FieldRules, *, tell_underscores: bool = True) -> None:
         self._set = _templates(rules.set)
@@ -30,6 +30,8 @@ class Rules:
         names = [name for name in removed if not name.endswith(b"*")]
         names += [name for name, _ in self._set]
         prefixes = [name[:-1] for name in removed if name.endswith(b"*")]
+        self.names = frozenset(names)
+        """Fields that are set or removed."""
         self._dropped = Written(names, prefixes, tell_underscores=tell_underscores)
         self._written = [*self._set, *self._add]
 
@@ -67,6 +69,7 @@ class RequestHeaders(RouteFilter):
             remove=rules.remove, set=others, default=rules.default, add=rules.add
         )
         self._rules = Rules(rules, tell_underscores=tell_underscores)
+        self.written = self._rules.names
 
     def on_request(self, request: Request, exchange: Exchange) -> RequestResult:
         changed = request.with_fields(self._rules.apply(request.fields, exchange))

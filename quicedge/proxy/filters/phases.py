@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 class Phases:
     """Which filters of a route have which phase; built once per configuration."""
 
-    __slots__ = ("_clock", "_logged", "all", "done", "requests", "responses")
+    __slots__ = ("_clock", "_logged", "all", "done", "requests", "responses", "written")
 
     def __init__(self, filters: Sequence[RouteFilter], clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -26,6 +26,8 @@ class Phases:
         self.requests = tuple(item for item in filters if _has(item, "on_request"))
         self.responses = tuple(item for item in reversed(filters) if _has(item, "on_response"))
         """In the order in which responses pass them: the last filter first."""
+        self.written = frozenset[bytes]().union(*(item.written for item in filters))
+        """Names of request fields that they set or remove."""
         self.done = tuple(item for item in filters if _has(item, "on_done"))
 
     def on_done(self, exchange: Exchange) -> None:

@@ -34,6 +34,8 @@ class RouteFilter:
 
     name = ""
     """Where it is configured and what it is, for logs: `routes[0].filters[1] (redirect)`."""
+    written: frozenset[bytes] = frozenset()
+    """Names of request fields that it sets or removes: clients do not send them as trailers."""
     timeout: float | None = FILTER_TIMEOUT
     """Seconds that a phase may take; None: its own limits bound it."""
 

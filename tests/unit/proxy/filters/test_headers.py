@@ -156,3 +156,13 @@ async def test_a_client_writes_no_field_that_wsgi_takes_for_one_of_a_rule() -> N
     here = World(f"{route}\n[forwarding]\nunderscores = true")
     here.send(b"/", *given)
     assert (here.asked(b"x-tenant"), here.asked(b"x_tenant")) == (b"a", b"b")
+
+
+async def test_no_trailer_brings_a_field_that_a_filter_has_written() -> None:
+    rules = "request = { set = { x-tenant = 'a' }, remove = ['x-token'] }"
+    here = World(f"[[routes]]\nupstream = 'app'\nfilters = [{{ headers = {{ {rules} }} }}]")
+    client = here.send(method=b"POST", ended=False)
+    assert client.exchange is not None
+    trailers = [(b"x-tenant", b"b"), (b"x_tenant", b"b"), (b"x-token", b"1"), (b"x-sum", b"7")]
+    client.exchange.request_end(trailers)
+    assert here.origin.trailers == [(b"x-sum", b"7")]

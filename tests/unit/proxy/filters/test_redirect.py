@@ -28,6 +28,7 @@ def world(**settings: object) -> World:
         ("/new?a{&query}", b"/x", b"/new?a"),
         ("/{{literal}}", b"/", b"/{literal}"),
         ("/{header.x-to}", b"/", b"/a%20%22b%22"),
+        ("https://b.test{uri}", b"*", b"https://b.test/"),
         ("{path}", b"//evil.test/x", b"/evil.test/x"),
         ("{path}", b"/\\evil.test/x", b"/evil.test/x"),
     ],
