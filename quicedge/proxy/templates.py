@@ -6,6 +6,7 @@ Placeholders tell of the request as the client has sent it. What they insert pas
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Callable
 from functools import partial
@@ -31,18 +32,20 @@ class Template:
     """A template whose parts are known; `is_constant` if it has no placeholders.
 
     `for_url`: what clients say of themselves (headers, cookies, the query) is percent-encoded.
+    `for_html`: characters that mean something in HTML are escaped in every value.
     """
 
     __slots__ = ("_parts", "constant")
 
-    def __init__(self, text: str, *, for_url: bool = False) -> None:
+    def __init__(self, text: str, *, for_url: bool = False, for_html: bool = False) -> None:
         """Raises ValueError if the template is not valid."""
         self._parts: list[bytes | Evaluate] = []
         for part in parse_template(text):
             if isinstance(part, str):
                 self._parts.append(part.encode())
             else:
-                self._parts.append(_evaluator(part, for_url))
+                evaluate = _evaluator(part, for_url)
+                self._parts.append(_escaped(evaluate) if for_html else evaluate)
         self.constant: bytes | None = None
         """The value if it has no placeholders."""
         if all(isinstance(part, bytes) for part in self._parts):
@@ -80,6 +83,10 @@ def _target_in_url(evaluate: Evaluate) -> Evaluate:
         return b"/" if value == b"*" else value
 
     return target
+
+
+def _escaped(evaluate: Evaluate) -> Evaluate:
+    return lambda exchange: html.escape(evaluate(exchange).decode("latin-1")).encode("latin-1")
 
 
 def _encoded(value: bytes) -> bytes:

@@ -169,6 +169,12 @@ CASES |= {
         upstream="site",
         path=b"/more",
     ),
+    "mirror": Filtered(
+        "{ mirror = { upstream = 'gone', methods = ['POST'] } }",
+        lambda got: bytes(got.body) == b"hello",
+        lambda seen: bytes(seen.body) == PIECE * 2,
+        case=Case("answer", method=b"POST", body=(PIECE, PIECE)),
+    ),
     "maintenance": Filtered(
         "{ maintenance = { page = 'page.html' } }",
         lambda got: (got.status, bytes(got.body)) == (503, b"<p>nothing here"),

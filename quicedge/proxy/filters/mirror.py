@@ -50,13 +50,17 @@ class Mirror(RouteFilter):
         self.settings = settings
         self.origin = origin
         self.metrics = MirrorMetrics()
-        self.loop = asyncio.get_running_loop()
         self.running = 0
         self._draw = draw
         self._methods = frozenset(method.encode() for method in settings.methods)
         self._ignored = VOLATILE | {name.lower().encode() for name in settings.ignore_headers}
         self._copies: dict[Exchange, _Copy] = {}
         self._logged = RateLimit(MIRROR_LOGGED_PER_SECOND)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop of the worker; filters are built, to be checked, without one too."""
+        return asyncio.get_running_loop()
 
     def adopted(self, metrics: Metrics, clock: Callable[[], float]) -> None:
         self.metrics = metrics.mirror(self.settings.upstream)

@@ -85,10 +85,15 @@ class FilterContext:
         return (self._clock() if ended is None else ended) - self._exchange.started_at
 
     def transform_request(self, transform: BodyTransform) -> None:
+        run = self._exchange.run
+        if run is None or not run.holds_request:
+            raise RuntimeError("the request has been forwarded: transform it in on_request")
         self.changes_request = True
         self._exchange.transform_request(TransformStage(transform))
 
     def transform_response(self, transform: BodyTransform) -> None:
+        if self._exchange.response_started:
+            raise RuntimeError("the response has begun: transform it in on_response")
         self.changes_response = True
         self._exchange.transform_response(TransformStage(transform))
 

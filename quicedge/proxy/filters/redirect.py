@@ -32,11 +32,16 @@ class Redirect(RouteFilter):
         return text_reply(self._status, [(b"location", location)])
 
 
+_HTML = frozenset(("text/html", "application/xhtml+xml", "application/xml", "image/svg+xml"))
+"""Media types of content in which scripts run."""
+
+
 class Respond(RouteFilter):
     """Answers with a fixed status and content."""
 
     def __init__(self, settings: config.Respond) -> None:
-        self._body = Template(settings.body)
+        media_type = settings.content_type.partition(";")[0].strip().lower()
+        self._body = Template(settings.body, for_html=media_type in _HTML)
         self._status = settings.status
         self._type = settings.content_type.encode()
 

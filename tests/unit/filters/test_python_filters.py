@@ -192,6 +192,28 @@ async def test_a_transform_that_gives_no_bytes_breaks_off_the_content(given: Any
     assert "content must be bytes" in result.reason
 
 
+async def test_a_transform_that_comes_too_late_is_an_error() -> None:
+    errors: list[str] = []
+
+    def late(head: Any, context: Context) -> None:
+        try:
+            context.transform_request(BodyTransform())
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    def later(context: Context) -> None:
+        try:
+            context.transform_response(BodyTransform())
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    await exchange(Acting(on_response=late, on_done=later))
+    assert errors == [
+        "the request has been forwarded: transform it in on_request",
+        "the response has begun: transform it in on_response",
+    ]
+
+
 @pytest.mark.parametrize("status", [204, 304])
 async def test_a_response_that_becomes_one_without_content_has_none(status: int) -> None:
     answering = Acting(lambda request, context: Response(status, {}, "content"))

@@ -67,3 +67,20 @@ respond = { status = 410, body = "gone, {client.ip}", content_type = "text/html"
     assert lines.body == b"Allow: /\n\n"
     empty = World(text.replace('"gone, {client.ip}"', '"{header.none}"')).send()
     assert (empty.status, empty.body, empty.value(b"content-length")) == (410, b"", b"0")
+
+
+@pytest.mark.parametrize(
+    ("media_type", "shown"),
+    [
+        ("text/html; charset=utf-8", b"<a href='/&#x27;&gt;&lt;x&gt;'>&quot;&amp;\xc3\xa9"),
+        ("image/svg+xml", b"<a href='/&#x27;&gt;&lt;x&gt;'>&quot;&amp;\xc3\xa9"),
+        ("text/plain", b"<a href='/'><x>'>\"&\xc3\xa9"),
+    ],
+)
+async def test_what_clients_say_is_escaped_in_content_that_scripts_run_in(
+    media_type: str, shown: bytes
+) -> None:
+    settings = f'body = "<a href=\'{{path}}\'>{{header.x-any}}", content_type = "{media_type}"'
+    here = World(f"[[routes]]\nfilters = [{{ respond = {{ {settings} }} }}]")
+    client = here.send(b"/'><x>", (b"x-any", '"&é'.encode()))
+    assert client.body == shown
