@@ -280,6 +280,9 @@ def compare_variable(variable: str, kind: str, operand: str, asked: Asked) -> bo
     known = _known(variable, asked)
     if known is not None:
         return _holds(kind, known.lower() if variable in ("host", "http_host") else known, operand)
+    if variable in ("host", "http_host") and kind == "=":
+        # Names that are compared have routes of their own.
+        return False
     if variable in ("host", "http_host"):
         raise UnsayableError(f"the host is decided by server_name, which {asked.host} leaves open")
     if variable == "request_method":

@@ -308,11 +308,9 @@ class Routes:
         names, scope = state.asked.names, state.scope
         prefix = "grpc" if handler.name == "grpc_pass" else "proxy"
         text = template(handler.args[0], names)
-        found = re.match(r"(?:[a-z]+://)?[^/?]*", text)
-        server = found[0] if found is not None else text
-        if "{" in server:
-            raise UnsayableError(f"which server is asked depends on the request: {server}")
-        address = address_of(text.replace("{{", "{"), prefix if prefix == "grpc" else "http")
+        if not re.match(r"(?:[a-z]+://)?+(?:unix:)?[^/?{}]+(?:$|[/?]|\{uri\}|\{path\})", text):
+            raise UnsayableError(f"which server is asked depends on the request: {text}")
+        address = address_of(text, prefix if prefix == "grpc" else "http")
         return address, {"upstream": self._upstreams.of_address(address, scope, handler)}
 
     def _split(
@@ -430,12 +428,18 @@ class Routes:
             text = uri if uri.startswith(("/", "{uri}", "{path}")) else f"/{uri}"
             if problem := template_problem(text):
                 raise UnsayableError(problem)
+            if text.endswith("{uri}") and text != "{uri}":
+                text = f"{text.removesuffix('{uri}')}{{path}}{{?query}}"
             keeps = text.endswith("{?query}")
             rewrite: dict[str, Any] = {"path": text.removesuffix("{?query}")}
             if not keeps:
                 rewrite["query"] = "drop"
             return [{"rewrite": rewrite}], True
-        note.translated(handler)
+        if uri and not state.rewrites:
+            words = "the path is forwarded as clients encode it"
+            note.different(handler, words, visible.ENCODING)
+        else:
+            note.translated(handler)
         if not uri or state.rewrites:
             if uri and uri != "/":
                 words = f"{uri} counts only where no rewrite has changed the path"
@@ -443,6 +447,8 @@ class Routes:
             return rewrites, bool(rewrites)
         if location.modifier == "=":
             return [{"rewrite": {"path": uri}}], uri != location.pattern
+        if "?" in uri or "{" in uri:
+            raise UnsayableError(f"{uri} in place of a prefix")
         prefix = location.pattern if location.is_prefix else "/"
         if prefix == uri:
             return [], False

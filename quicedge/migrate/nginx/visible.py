@@ -10,6 +10,8 @@ BODY = Effect(Side.CLIENT, Aspect.BODY)
 SCHEME = Effect(Side.CLIENT, Aspect.SCHEME)
 REACHED = Effect(Side.ORIGIN, Aspect.REACHED)
 TARGET = Effect(Side.ORIGIN, Aspect.TARGET)
+ENCODING = Effect(Side.ORIGIN, Aspect.TARGET, "encoding")
+"""Of the target: percent-encoding and repeated slashes alone."""
 HOST = Effect(Side.ORIGIN, Aspect.HOST)
 SERVER = Effect(Side.ORIGIN, Aspect.SERVER)
 CONTENT = Effect(Side.ORIGIN, Aspect.BODY)
