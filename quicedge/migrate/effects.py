@@ -45,12 +45,19 @@ class Effect:
     side: Side
     aspect: Aspect
     name: str = ""
-    """Of a header field, in lower case; empty: any."""
+    """Of a header field, in lower case; `404->405` of a status, or a half of it with the arrow;
+    `encoding` of a target that only its encoding and repeated slashes are different in. Empty:
+    any."""
 
     def covers(self, other: Effect) -> bool:
         """Whether it announces the other one."""
-        same = self.side is other.side and self.aspect is other.aspect
-        return same and self.name in ("", other.name)
+        if self.side is not other.side or self.aspect is not other.aspect:
+            return False
+        if self.aspect is Aspect.STATUS and self.name.startswith("->"):
+            return other.name.endswith(self.name)
+        if self.aspect is Aspect.STATUS and self.name.endswith("->"):
+            return other.name.startswith(self.name)
+        return self.name in ("", other.name)
 
     def __str__(self) -> str:
         return f"{self.side}: {self.aspect}{f' {self.name}' if self.name else ''}"

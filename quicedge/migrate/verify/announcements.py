@@ -33,6 +33,10 @@ class Announcement:
         is_meant = self.scopes is None or not self.scopes.isdisjoint(contexts)
         return is_meant and any(own.covers(effect) for own in self.effects)
 
+    def names(self, effect: Effect) -> bool:
+        """Whether it announces this one and not any of its kind."""
+        return any(own.name and own.covers(effect) for own in self.effects)
+
 
 class Announcements:
     """All that a report announces."""
@@ -58,10 +62,11 @@ class Announcements:
     def of(self, effect: Effect, handled_by: Iterable[Directive]) -> str | None:
         """What has announced a difference in a request that these blocks handled."""
         contexts = frozenset(id(block) for block in handled_by)
-        for announcement in self._all:
-            if announcement.covers(effect, contexts):
-                return announcement.text
-        return None
+        found = [one for one in self._all if one.covers(effect, contexts)]
+        # The one that says most exactly what is different.
+        named = next((one for one in found if one.names(effect)), None)
+        best = named or next(iter(found), None)
+        return None if best is None else best.text
 
 
 def _identities(scopes: Sequence[Scope]) -> frozenset[int] | None:

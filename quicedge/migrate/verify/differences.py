@@ -53,7 +53,7 @@ class Comparison:
         same_maker = noise.is_original_s_own(original) is noise.is_ours(ours.response)
         found += self._of_responses(sample, original.response, ours.response, same_maker)
         found += self._of_requests(original.seen, ours.seen)
-        return found
+        return [_anonymous(one, original.response.client[0]) for one in found]
 
     def _normal_redirect(self, sample: Sample, response: Response) -> Response:
         """The original's response with Location as its clients would have seen it."""
@@ -72,7 +72,8 @@ class Comparison:
         """`same_maker`: either origins or the edges themselves have made both; otherwise all of
         the responses differs, and the status says so."""
         if (original.status, original.failure) != (ours.status, ours.failure):
-            yield _client(Aspect.STATUS, *self._answers(sample, original, ours))
+            name = f"{original.status}->{ours.status}"
+            yield _client(Aspect.STATUS, *self._answers(sample, original, ours), name)
             if not same_maker or 0 in _statuses(original, ours) or 101 in _statuses(original, ours):
                 return
         same_content = original.status == ours.status and not (
@@ -105,7 +106,8 @@ class Comparison:
             return [noise.resolved(sample, value) for value in values]
         if name == "vary":
             return sorted(part.strip().lower() for value in values for part in value.split(","))
-        return values
+        # Several lines of a field are one list (RFC 9110 section 5.3), but for this one.
+        return values if name == "set-cookie" or not values else [", ".join(values)]
 
     def _answers(self, sample: Sample, original: Response, ours: Response) -> tuple[str, str]:
         """Both in short: status and Location, or why there is no response."""
@@ -132,7 +134,8 @@ class Comparison:
         if was.method != now.method:
             yield _origin(Aspect.METHOD, was.method, now.method)
         if was.target != now.target:
-            yield _origin(Aspect.TARGET, was.target, now.target)
+            name = "encoding" if noise.same_path(was.target, now.target) else ""
+            yield _origin(Aspect.TARGET, was.target, now.target, name)
         host = self._noise.of_original(value_of(was.headers, "host") or "")
         our_host = self._noise.of_ours(value_of(now.headers, "host") or "")
         if host != our_host:
@@ -159,6 +162,14 @@ class Comparison:
         return ", ".join(f"{one.method} {one.target} at {self._group(one)}" for one in requests)
 
 
+def _anonymous(difference: Difference, address: str) -> Difference:
+    """The same for all clients: each sample comes from an address of its own."""
+    if not address:
+        return difference
+    was, now = (text.replace(address, "CLIENT") for text in (difference.original, difference.ours))
+    return Difference(difference.effect, was, now)
+
+
 def _client(aspect: Aspect, original: str, ours: str, name: str = "") -> Difference:
     return Difference(Effect(Side.CLIENT, aspect, name), original, ours)
 
@@ -176,7 +187,7 @@ def _of_bursts(original: Outcome, ours: Outcome) -> Iterator[Difference]:
     was, now = original.statuses, ours.statuses
     allowed = sum(was.values()) * noise.SHARE_OF_BURST
     if any(abs(was.get(status, 0) - now.get(status, 0)) > allowed for status in {*was, *now}):
-        yield _client(Aspect.STATUS, _counts(original.statuses), _counts(ours.statuses))
+        yield _client(Aspect.STATUS, _counts(was), _counts(now), "burst")
 
 
 def _counts(statuses: Mapping[int, int]) -> str:

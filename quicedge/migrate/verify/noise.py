@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 from quicedge.migrate.verify.message import Headers, Outcome, Response, Sample, value_of, values_of
 
@@ -150,6 +150,16 @@ def resolved(sample: Sample, location: str) -> str:
     usual = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
     netloc = parts.netloc.removesuffix(usual) if usual else parts.netloc
     return absolute.replace(parts.netloc, netloc, 1) if parts.netloc else absolute
+
+
+def same_path(original: str, ours: str) -> bool:
+    """Whether two targets are the same but for percent-encoding and repeated slashes."""
+    return _plain_path(original) == _plain_path(ours)
+
+
+def _plain_path(target: str) -> str:
+    path, mark, query = target.partition("?")
+    return re.sub(r"/+", "/", unquote(path, "latin-1")) + mark + query
 
 
 def are_close(name: str, ours: str, original: str) -> bool:

@@ -58,3 +58,21 @@ def test_only_the_announced_effect_is_covered():
     assert announced(IN_HTTP, any_header).of(vary, ()) is not None
     assert announced(IN_HTTP, any_header).of(Effect(Side.ORIGIN, Aspect.HEADER, "vary"), ()) is None
     assert announced(IN_HTTP).of(Effect(Side.CLIENT, Aspect.STATUS), ()) is None
+
+
+def test_an_effect_on_the_status_may_name_one_side_or_both():
+    def status(name: str) -> Effect:
+        return Effect(Side.CLIENT, Aspect.STATUS, name)
+
+    for name in ("", "404->405", "->405", "404->"):
+        assert status(name).covers(status("404->405"))
+    for name in ("404->403", "->403", "413->", "405"):
+        assert not status(name).covers(status("404->405"))
+
+
+def test_the_most_exact_announcement_is_told():
+    exact = Effect(Side.CLIENT, Aspect.STATUS, "404->405")
+    any_status = Effect(Side.CLIENT, Aspect.STATUS)
+    announcements = Announcements([], [Note("any", (any_status,)), Note("methods", (exact,))])
+    assert announcements.of(exact, ()) == "methods"
+    assert announcements.of(Effect(Side.CLIENT, Aspect.STATUS, "200->404"), ()) == "any"

@@ -40,8 +40,12 @@ CLIENT, ORIGIN = Side.CLIENT, Side.ORIGIN
 @pytest.mark.parametrize(
     ("original", "ours", "effect"),
     [
-        (answered(200), answered(404), Effect(CLIENT, Aspect.STATUS)),
-        (answered(), Outcome(Response(0, failure="closed")), Effect(CLIENT, Aspect.STATUS)),
+        (answered(200), answered(404), Effect(CLIENT, Aspect.STATUS, "200->404")),
+        (
+            answered(),
+            Outcome(Response(0, failure="closed")),
+            Effect(CLIENT, Aspect.STATUS, "200->0"),
+        ),
         (answered(), answered(body=b"y"), Effect(CLIENT, Aspect.BODY)),
         (answered(headers=[("x-a", "1")]), answered(), Effect(CLIENT, Aspect.HEADER, "x-a")),
         (
@@ -56,6 +60,11 @@ CLIENT, ORIGIN = Side.CLIENT, Side.ORIGIN
         ),
         (forwarded(), forwarded(method="HEAD"), Effect(ORIGIN, Aspect.METHOD)),
         (forwarded(), forwarded(target="/y"), Effect(ORIGIN, Aspect.TARGET)),
+        (
+            forwarded(target="/a/b"),
+            forwarded(target="//a%2Fb"),
+            Effect(ORIGIN, Aspect.TARGET, "encoding"),
+        ),
         (forwarded(), forwarded(headers=[("host", "b")]), Effect(ORIGIN, Aspect.HOST)),
         (forwarded(), forwarded(body=b"1"), Effect(ORIGIN, Aspect.BODY)),
         (forwarded(), forwarded(origin="10.0.0.9:80"), Effect(ORIGIN, Aspect.SERVER)),
@@ -84,7 +93,7 @@ def test_different_counts_of_refusals_are_a_difference():
     original = Outcome(Response(200), statuses={200: 20, 503: 10})
     for statuses in ({200: 20, 429: 10}, {200: 10, 503: 20}, {200: 30}):
         ours = Outcome(Response(200), statuses=statuses)
-        assert found(original, ours, burst) == [Effect(CLIENT, Aspect.STATUS)]
+        assert found(original, ours, burst) == [Effect(CLIENT, Aspect.STATUS, "burst")]
     nearly = Outcome(Response(200), statuses={200: 23, 503: 7})
     assert found(original, nearly, burst) == []
 
@@ -131,6 +140,11 @@ BUILT_IN = b"<html><hr><center>nginx/1.22.1</center></html>"
         ),
         # Validators of a file, which each edge makes in its own way.
         (answered(headers=[("etag", '"66-1"')]), answered(headers=[("etag", '"abc"')])),
+        # Lines of one field, which are one list.
+        (
+            answered(headers=[("cache-control", "public"), ("cache-control", "no-cache")]),
+            answered(headers=[("cache-control", "public, no-cache")]),
+        ),
         # Dates relative to now.
         (
             answered(headers=[("expires", "Fri, 27 Nov 2026 10:00:00 GMT")]),
@@ -156,7 +170,7 @@ def test_a_response_of_another_maker_differs_by_its_status_or_content_alone():
     ours.response = Response(403, [("via", "1.1 quicedge"), ("x-powered-by", "Origin")], b"no")
     assert found(original, ours) == [Effect(CLIENT, Aspect.BODY)]
     ours.response.status = 401
-    assert found(original, ours) == [Effect(CLIENT, Aspect.STATUS)]
+    assert found(original, ours) == [Effect(CLIENT, Aspect.STATUS, "403->401")]
 
 
 def redirected(over_tls: Outcome) -> Outcome:
@@ -176,4 +190,6 @@ def test_redirects_to_https_of_both_are_compared_as_redirects():
     original = answered(308, [("location", "https://a.example.com/x")], BUILT_IN)
     assert found(original, redirected(answered()), plain) == []
     other = answered(301, [("location", "https://a.example.com/x")], BUILT_IN)
-    assert found(other, redirected(answered()), plain) == [Effect(CLIENT, Aspect.STATUS)]
+    assert found(other, redirected(answered()), plain) == [
+        Effect(CLIENT, Aspect.STATUS, "301->308")
+    ]
