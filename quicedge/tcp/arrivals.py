@@ -17,6 +17,7 @@ from quicedge.config.limits import HANDSHAKE_GRACE, REFUSAL_LOG_INTERVAL
 from quicedge.shares import Client
 from quicedge.shares.connections import AdmissionReason, Connections
 from quicedge.shares.prefixes import packed, prefix_of
+from quicedge.tcp.attaching import attach
 from quicedge.tcp.connection import TcpConnection
 from quicedge.tcp.listener import Listener
 from quicedge.tcp.plain import proxy_refusal, refusal
@@ -89,7 +90,6 @@ class Arrivals:
         """Since when handshakes are in progress; oldest first."""
         self._by_prefix: dict[bytes, dict[TlsTransport, None]] = {}
         """Handshakes in progress by network; oldest first."""
-        self._attaching: set[asyncio.Task[Any]] = set()
         self._refusals: BoundedLog[AdmissionReason] = BoundedLog(_log_refused, REFUSAL_LOG_INTERVAL)
 
     @property
@@ -135,9 +135,7 @@ class Arrivals:
         )
         self._open[transport] = now
         self._begin(transport, _Arrival(remote, None, listener, share, now))
-        task = self._loop.create_task(self._attach(transport, sock))
-        self._attaching.add(task)
-        task.add_done_callback(self._attaching.discard)
+        attach(self._loop, transport, sock, transport.connection_lost)
 
     def _begin(self, transport: TlsTransport, arrival: _Arrival) -> None:
         """Count a connection under its client's address."""
@@ -149,14 +147,6 @@ class Arrivals:
     def _count_refusal(self, reason: AdmissionReason, now: float) -> None:
         self.counters[f"refused_{reason}"] += 1
         self._refusals.note(reason, now)
-
-    async def _attach(self, transport: TlsTransport, sock: socket.socket) -> None:
-        try:
-            await self._loop.connect_accepted_socket(lambda: transport, sock)
-        except OSError as error:
-            log.debug("cannot take over a connection", error=str(error))
-            sock.close()
-            transport.connection_lost(error)
 
     def _refuses(self, address: bytes, now: float) -> AdmissionReason | None:
         """Why a client is not let in; None if it is."""

@@ -218,7 +218,8 @@ class SharedTickets:
 
     def is_older(self, hello: bytes | bytearray) -> bool:
         """Whether a client has a ticket of a key that seals no more, but still opens."""
-        return any(name in hello for name in self._keys.older())
+        older = self._keys.older()
+        return bool(older) and any(name in hello for name in older)
 
     def install(self, context: ssl.SSLContext) -> None:
         """Let a context seal with the current key, and open what it sealed; raises

@@ -8,17 +8,14 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, cast
 
-import structlog
-
 from quicedge.config.host_port import HostPort
 from quicedge.shares.connections import AdmissionReason, Connections
 from quicedge.shares.prefixes import Networks, packed
+from quicedge.tcp.attaching import attach
 from quicedge.tcp.listener import Listener
 from quicedge.tcp.proxy_protocol import ProxyHeaderError, read_header
 from quicedge.tcp.sockets import reset
 from quicedge.tcp.transport import HandshakeFailure
-
-log = structlog.get_logger("quicedge.tcp")
 
 MakeProtocol = Callable[[HostPort, Callable[[], None]], asyncio.Protocol]
 """Makes what the connection of a client speaks; it calls its argument when that is lost."""
@@ -68,7 +65,6 @@ class PlainArrivals:
         self._make = make
         self._loop = loop
         self._clock = clock
-        self._attaching: set[asyncio.Task[None]] = set()
         self._introducing: dict[_Introduction, float] = {}
         """Since when PROXY headers are awaited; oldest first."""
 
@@ -94,25 +90,13 @@ class PlainArrivals:
             lost = self._open(_UNKNOWN)
             protocol = introduction = _Introduction(self, remote, lost)
             self._introducing[introduction] = self._clock()
-        task = self._loop.create_task(self._attach(protocol, sock, lost))
-        self._attaching.add(task)
-        task.add_done_callback(self._attaching.discard)
+        attach(self._loop, protocol, sock, lambda _: lost())
 
     def _open(self, address: bytes) -> Callable[[], None]:
         """Count a connection of an address; returns what to call when it is lost."""
         self._connections.note_opened(address)
         self._connections.note_handshake_over(address)
         return lambda: self._connections.note_closed(address)
-
-    async def _attach(
-        self, protocol: asyncio.Protocol, sock: socket.socket, lost: Callable[[], None]
-    ) -> None:
-        try:
-            await self._loop.connect_accepted_socket(lambda: protocol, sock)
-        except OSError as error:
-            log.debug("cannot take over a connection", error=str(error))
-            sock.close()
-            lost()
 
     def introduced(self, client: HostPort) -> asyncio.Protocol | None:
         """A PROXY header has named the client: what the connection speaks; None: it is refused."""

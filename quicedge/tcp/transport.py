@@ -33,6 +33,8 @@ from quicedge.tcp.proxy_protocol import ProxyHeader, ProxyHeaderError, read_head
 from quicedge.tcp.server_hello import key_exchange
 from quicedge.tcp.tls import ServerContexts, ServerSide, refusal_of
 
+_ReadInto = Callable[[int, memoryview], int]
+
 _HANDSHAKE_RECORD = 0x16
 """Content type of the first record of every TLS connection (RFC 8446 section 5.1)."""
 
@@ -336,7 +338,7 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         self._incoming_write = incoming.write
         self.tls = self._contexts.wrap(incoming, self._outgoing, hello)
         self.tls.hello = hello
-        self._tls_read = cast(Callable[[int, memoryview], int], self.tls.read)
+        self._tls_read: _ReadInto = self.tls.read  # type: ignore[assignment]
         self._tls_write = self.tls.write
         self._outgoing_read = self._outgoing.read
         self._state = _State.HANDSHAKE

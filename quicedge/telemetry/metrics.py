@@ -323,4 +323,4 @@ def _observe_all(
 
 
 def listener_key(address: str, transport: TransportKind) -> str:
-    return f"{transport.value} {address}"
+    return f"{transport} {address}"
