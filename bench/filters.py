@@ -12,15 +12,16 @@ import gc
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from bench import report
 from bench.proxies import ROOT
 from bench.python_build import Build
-from quicedge.config.schema import Config
+from quicedge.config.schema import CircuitBreaker, Config, Hedge
 from quicedge.http.message import Field, Response
+from tests.support.attempts import AnsweredUpstream
 from tests.support.filtered import World, config_of
 
 EXCHANGES = 3000
@@ -34,7 +35,7 @@ LARGE = SMALL * 60
 REQUEST: list[Field] = [
     (b"user-agent", b"Mozilla/5.0 (X11; Linux x86_64) Chrome/140.0"), (b"accept", b"*/*"),
     (b"accept-encoding", b"gzip, br, zstd"), (b"origin", b"https://app.example.com"),
-    (b"cookie", b"session=0123456789abcdef"),
+    (b"cookie", b"session=0123456789abcdef; place=0042"),
     # Of `users`, remembered after the first time.
     (b"authorization", b"Basic YW5uOnNlY3JldA=="),
 ]  # fmt: skip
@@ -57,7 +58,14 @@ class Subject:
     """Further keys of the route."""
     others: int = 0
     """Routes of the same host beside it."""
+    upstream: dict[str, Any] | None = field(default=None, hash=False)
+    """Settings of an upstream with two servers, whose connections are not real; None: the whole
+    upstream is not."""
 
+
+SPLIT = "split = { shares = { app = 95, canary = 5 }, %s }"
+HEDGE = {"hedge": Hedge(after="p95")}
+BREAKER = {"circuit_breaker": CircuitBreaker()}
 
 SUBJECTS = (
     Subject("no filter", ""),
@@ -66,6 +74,13 @@ SUBJECTS = (
     Subject("one of 10 000 routes", "", others=9999),
     Subject("a route with conditions", "", route="methods = ['GET']\nheaders = { accept = '*' }"),
     Subject("a route by regular expression", "", route="path_regex = '^/a/.*/[a-z]+$'"),
+    Subject("`split` by client", "", route=SPLIT % 'by = "client"'),
+    Subject("`split` by turns", "", route=SPLIT % 'by = "request"'),
+    Subject("`split`, a client with its cookie", "", route=SPLIT % 'sticky_cookie = "place"'),
+    Subject("an upstream", "", upstream={}),
+    Subject("an upstream with `circuit_breaker`", "", upstream=BREAKER),
+    Subject("an upstream with `hedge`", "", upstream=HEDGE),
+    Subject("an upstream with both", "", upstream=HEDGE | BREAKER),
     Subject("`redirect`", "{ redirect = { to = 'https://b.example.com{uri}' } }"),
     Subject("`rewrite`, prefix", "{ rewrite = { strip_prefix = '/a', add_prefix = '/b' } }"),
     Subject(
@@ -97,12 +112,14 @@ SUBJECTS = (
 
 
 def _config(subject: Subject) -> Config:
-    upstream = "" if "redirect" in subject.filters else "upstream = 'app'\n"
+    leads_nowhere = "redirect" in subject.filters or "split" in subject.route
+    upstream = "" if leads_nowhere else "upstream = 'app'\n"
     others = "".join(
         f"[[routes]]\npath = '/service/{number}'\nupstream = 'app'\n"
         for number in range(subject.others)
     )
     return config_of(
+        "[upstreams.canary]\nservers = ['http://127.0.0.1:2']\n"
         f"[[routes]]\n{upstream}{subject.route}\nfilters = [{subject.filters}]\n{others}",
         ROOT,
     )
@@ -110,7 +127,10 @@ def _config(subject: Subject) -> Config:
 
 async def _measure(subject: Subject, config: Config, exchanges: int) -> float:
     """CPU microseconds per exchange."""
-    world = World(config=config)
+    servers: AnsweredUpstream | None = None
+    if subject.upstream is not None:
+        servers = AnsweredUpstream(**subject.upstream)
+    world = World(config=config, upstream=servers and servers.group)
     head = [*RESPONSE, (b"content-length", b"%d" % len(subject.body))]
 
     def answer(origin: Any) -> None:
@@ -121,6 +141,12 @@ async def _measure(subject: Subject, config: Config, exchanges: int) -> float:
 
     async def exchange() -> None:
         client = world.send(b"/a/page/index?x=1", *REQUEST)
+        if servers is not None:
+            stream = servers.sent.pop().stream
+            stream.response(Response(200, list(head), b"1.1"))
+            stream.data(subject.body)
+            stream.end_of_response(())
+            servers.loop.advance(0.001)
         while not client.status and not world.origin.requests:
             await asyncio.sleep(0)  # the first password
         if world.origin.requests:
@@ -159,7 +185,7 @@ def measure(
 
 def markdown(figures: dict[Subject, float], build: Build) -> str:
     """The table of RESULTS.md."""
-    bare = {subject.body: cost for subject, cost in figures.items() if _is_bare(subject)}
+    bare = {_basis(subject): cost for subject, cost in figures.items() if _is_bare(subject)}
     lines = [
         f"Run of {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by `make bench ARGS=filters` on {build}:"
         " CPU time of an exchange in memory, and what of it is the filter's; the lowest of"
@@ -169,13 +195,18 @@ def markdown(figures: dict[Subject, float], build: Build) -> str:
         "| --- | --- | --- |",
     ]
     for subject, cost in figures.items():
-        own = "-" if _is_bare(subject) else f"{cost - bare[subject.body]:.1f}"
+        own = "-" if _is_bare(subject) else f"{cost - bare[_basis(subject)]:.1f}"
         lines.append(f"| {subject.title} | {cost:.1f} | {own} |")
     return "\n".join(lines) + "\n"
 
 
 def _is_bare(subject: Subject) -> bool:
-    return not subject.filters and not subject.route and not subject.others
+    return not (subject.filters or subject.route or subject.others or subject.upstream)
+
+
+def _basis(subject: Subject) -> tuple[bytes, bool]:
+    """What subjects have in common whose figures may be compared."""
+    return subject.body, subject.upstream is not None
 
 
 def main(build: Build, *, write: bool) -> None:

@@ -184,15 +184,15 @@ class Breaker:
         network = None if client is None else client.prefix
         if self.state is not Circuit.CLOSED:
             if self.state is Circuit.OPEN:
-                self._maybe_try(network)
+                self._begin_trials(network)
             if self.state is Circuit.OPEN or not self._may_try(network):
                 self.refused += 1
                 return None
             self._probing += 1
         return Call(self, self._epoch, network)
 
-    def _maybe_try(self, network: bytes | None) -> None:
-        """Begin to try requests if it is time, or as soon as a lone network is not alone."""
+    def _begin_trials(self, network: bytes | None) -> None:
+        """If it is time, or a network of which all failures were is not alone any more."""
         if self._clock() < self._open_until:
             if self._lone is None or network == self._lone:
                 return

@@ -171,8 +171,9 @@ class World:
 
     def __init__(
         self, text: str = "", *filters: RouteFilter, directory: Path = Path("/"),
-        config: Config | None = None,
+        config: Config | None = None, upstream: Any = None,
     ) -> None:  # fmt: skip
+        """`upstream`: in place of the fake one."""
         config = config or config_of(text or '[[routes]]\nupstream = "app"', directory)
         clock = lambda: 10.0  # noqa: E731
         self.config = config
@@ -182,7 +183,7 @@ class World:
             self.policy, SpanRecorder(config.otel, clock), self.log,  # type: ignore[arg-type]
             clock=clock, date=lambda: b"now",
         )  # fmt: skip
-        upstreams: dict[str, Any] = dict.fromkeys(config.upstreams, self.origin)
+        upstreams: dict[str, Any] = dict.fromkeys(config.upstreams, upstream or self.origin)
         route_filters: RouteFilters = build_route_filters(config, upstreams)
         if filters:
             first = id(config.routes[0])

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Sequence
-from itertools import count
 from typing import Any
 
 import pytest
@@ -12,160 +9,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quicedge.config.limits import HEDGE_MIN_SAMPLES, RETRY_BUDGET_BURST
-from quicedge.config.schema import CircuitBreaker, Hedge, OriginServer, Route
-from quicedge.config.schema import Upstream as UpstreamConfig
-from quicedge.http.errors import OriginFailure
-from quicedge.http.message import Field, Request, Response
+from quicedge.config.schema import CircuitBreaker, Hedge, Route
+from quicedge.http.message import Request, Response
 from quicedge.telemetry.upstreams import Circuit, HedgeResult
-from quicedge.upstream.base import UpstreamError
-from quicedge.upstream.group import Upstream
 from quicedge.upstream.hedging import HedgedStream
 from quicedge.upstream.limited import LimitedUpstream, overrides_of
-from quicedge.upstream.retry import Retry
-from quicedge.upstream.server import Server, Waiter
 from quicedge.upstream.stream import UpstreamStream
+from tests.support.attempts import AnsweredUpstream as World
+from tests.support.attempts import Client
 
 
-class Handle:
-    def __init__(self, when: float, call: Callable[[], None]) -> None:
-        self.when, self.call, self.is_cancelled = when, call, False
-
-    def cancel(self) -> None:
-        self.is_cancelled = True
-
-
-class Loop:
-    """What an upstream needs of an event loop; `advance` runs what is due."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self._order = count()
-        self._handles: list[tuple[float, int, Handle]] = []
-
-    def time(self) -> float:
-        return self.now
-
-    def call_at(self, when: float, call: Callable[..., None], *arguments: Any) -> Handle:
-        handle = Handle(when, lambda: call(*arguments))
-        heapq.heappush(self._handles, (when, next(self._order), handle))
-        return handle
-
-    def call_later(self, delay: float, call: Callable[..., None], *arguments: Any) -> Handle:
-        return self.call_at(self.now + delay, call, *arguments)
-
-    def call_soon(self, call: Callable[..., None], *arguments: Any) -> Handle:
-        return self.call_at(self.now, call, *arguments)
-
-    def advance(self, seconds: float) -> None:
-        until = self.now + seconds
-        while self._handles and self._handles[0][0] <= until:
-            when, _, handle = heapq.heappop(self._handles)
-            self.now = max(self.now, when)
-            if not handle.is_cancelled:
-                handle.call()
-        self.now = until
-
-
-class Sent:
-    """A request at a server: the attempt and the connection in one."""
-
-    connected_at = connect_seconds = 0.0
-    is_duplex = takes_more = False
-
-    def __init__(self, server: Server, waiter: Any) -> None:
-        self.server, self.stream = server, waiter
-        self.is_aborted = self.is_paused = False
-
-    def start(self, request: Request, receiver: Any) -> Sent:
-        return self
-
-    def abort(self) -> None:
-        self.is_aborted = True
-
-    def pause(self) -> None:
-        self.is_paused = True
-
-    def resume(self) -> None:
-        self.is_paused = False
-
-    def answer(self, status: int = 200) -> None:
-        self.stream.response(Response(status, [], b"1.1"))
-        self.stream.data(b"body")
-        self.stream.end_of_response(())
-
-    def fail(self) -> None:
-        error = UpstreamError(OriginFailure.RESET, self.server.address.text)
-        self.stream.attempt_failed(error, Retry.NEVER)
-
-
-class Client:
-    """The handler of a response."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-        self.error: UpstreamError | None = None
-
-    def informational(self, response: Response) -> None:
-        self.calls.append(str(response.status))
-
-    def response(self, response: Response) -> None:
-        self.calls.append(str(response.status))
-
-    def data(self, data: bytes) -> None:
-        self.calls.append("data")
-
-    def end(self, trailers: Sequence[Field]) -> None:
-        self.calls.append("end")
-
-    def whole(self, response: Response, data: bytes) -> None:
-        self.calls += [str(response.status), "whole"]
-
-    def failed(self, error: UpstreamError) -> None:
-        self.error = error
-        self.calls.append(error.kind.value)
-
-    def pause_request(self) -> None: ...
-
-    def resume_request(self) -> None: ...
-
-
-class World:
-    def __init__(self, servers: int = 2, tiers: tuple[int, ...] = (), **options: Any) -> None:
-        options.setdefault("hedge", Hedge(after=0.05, max_share=1.0))
-        options.setdefault("retry_budget", 1.0)
-        self.loop = Loop()
-        tiers = tiers or (0,) * servers
-        servers_of_tiers: list[str | OriginServer] = [
-            OriginServer(url=f"http://10.0.0.{n}:80", tier=tier) for n, tier in enumerate(tiers)
-        ]
-        config = UpstreamConfig(servers=servers_of_tiers, **options)
-        self.group = Upstream("app", config, loop=self.loop)  # type: ignore[arg-type]
-        self.sent: list[Sent] = []
-        for server in self.group.servers:
-            self._answer_for(server)
-
-    def _answer_for(self, server: Server) -> None:
-        def submit(waiter: Waiter, fresh: bool = False) -> None:
-            sent = Sent(server, waiter)
-            self.sent.append(sent)
-            waiter.attach(sent)  # type: ignore[arg-type]
-
-        server.submit = submit  # type: ignore[method-assign]
-
-    def open(
-        self, method: bytes = b"GET", *, ended: bool = True, protocol: bytes | None = None
-    ) -> tuple[Any, Client]:
-        request = Request(method, b"https", b"a.test", b"/", [], ended=ended, protocol=protocol)
-        client = Client()
-        return self.group.open(request, client), client
-
-    def counts(self) -> dict[str, int]:
-        return {name: n for name, n in self.group.state().hedges.items() if n}
+def hedged(**options: Any) -> World:
+    options.setdefault("hedge", Hedge(after=0.05, max_share=1.0))
+    options.setdefault("retry_budget", 1.0)
+    return World(**options)
 
 
 @pytest.fixture
 def here() -> World:
-    return World()
+    return hedged()
 
 
 RESPONSE = ["200", "data", "end"]
@@ -179,7 +41,9 @@ def test_a_quick_answer_needs_no_second_attempt(here: World) -> None:
     assert (len(here.sent), client.calls, stream.hedge) == (1, RESPONSE, None)
 
 
-def test_the_first_response_is_taken_and_the_other_attempt_cancelled_at_once(here: World) -> None:
+def test_the_first_response_is_taken_and_the_other_attempt_cancelled_at_once(
+    here: World,
+) -> None:
     stream, client = here.open()
     here.loop.advance(0.06)
     first, second = here.sent
@@ -265,7 +129,9 @@ def test_a_failure_before_the_time_is_told_at_once(here: World) -> None:
     assert len(here.sent) == 1
 
 
-def test_requests_that_may_change_something_or_have_content_are_sent_once(here: World) -> None:
+def test_requests_that_may_change_something_or_have_content_are_sent_once(
+    here: World,
+) -> None:
     for method, ended in (
         (b"POST", True), (b"PUT", True), (b"DELETE", True), (b"OPTIONS", True), (b"GET", False),
         (b"HEAD", False),
@@ -281,7 +147,9 @@ def test_requests_that_may_change_something_or_have_content_are_sent_once(here: 
         assert isinstance(here.open(method)[0], HedgedStream)
 
 
-def test_once_anything_went_to_the_client_there_is_no_second_attempt(here: World) -> None:
+def test_once_anything_went_to_the_client_there_is_no_second_attempt(
+    here: World,
+) -> None:
     _, client = here.open()
     here.sent[0].stream.informational(Response(103, [], b"1.1"))
     here.loop.advance(1.0)
@@ -340,7 +208,7 @@ def test_a_paused_client_pauses_whatever_answers(here: World) -> None:
 
 @pytest.mark.parametrize("share", [0.05, 0.2])
 def test_second_attempts_are_a_share_of_the_requests(share: float) -> None:
-    here = World(hedge=Hedge(after=0.05, max_share=share))
+    here = hedged(hedge=Hedge(after=0.05, max_share=share))
     for _ in range(1000):
         here.open()
     here.loop.advance(0.06)
@@ -350,7 +218,7 @@ def test_second_attempts_are_a_share_of_the_requests(share: float) -> None:
 
 
 def test_second_attempts_count_as_retries() -> None:
-    here = World(retry_budget=0.0)
+    here = hedged(retry_budget=0.0)
     for _ in range(100):
         here.open()
     here.loop.advance(0.06)
@@ -358,25 +226,25 @@ def test_second_attempts_count_as_retries() -> None:
 
 
 def test_only_a_server_that_is_up_and_of_the_same_tier_gets_a_second_attempt() -> None:
-    here = World(servers=2, tiers=(0, 1))
+    here = hedged(servers=2, tiers=(0, 1))
     stream, _ = here.open()
     here.loop.advance(0.06)
     assert (len(here.sent), stream.hedge) == (1, HedgeResult.REFUSED)
-    here = World(servers=3)
+    here = hedged(servers=3)
     for server in here.group.servers[1:]:
         server.health.eject(3600)
     for _ in range(3):
         here.open()
     here.loop.advance(0.06)
     assert {sent.server for sent in here.sent} == {here.group.servers[0]}
-    here = World(servers=1)
+    here = hedged(servers=1)
     here.open()
     here.loop.advance(0.06)
     assert len(here.sent) == 1
 
 
 def test_a_quantile_is_known_after_enough_requests_and_hedges_its_share() -> None:
-    here = World(hedge=Hedge(after="p95", max_share=0.5))
+    here = hedged(hedge=Hedge(after="p95", max_share=0.5))
     second = 0
     for number in range(2000):
         _, client = here.open()
@@ -391,7 +259,7 @@ def test_a_quantile_is_known_after_enough_requests_and_hedges_its_share() -> Non
 
 
 def test_cancelled_first_attempts_do_not_lower_the_quantile() -> None:
-    here = World(hedge=Hedge(after="p95", max_share=1.0))
+    here = hedged(hedge=Hedge(after="p95", max_share=1.0))
     second = 0
     for number in range(3000):
         here.open()
@@ -404,7 +272,7 @@ def test_cancelled_first_attempts_do_not_lower_the_quantile() -> None:
 
 
 def test_a_route_can_have_hedging_of_its_own() -> None:
-    here = World(hedge=None)
+    here = hedged(hedge=None)
     assert isinstance(here.open()[0], UpstreamStream)
     overrides = overrides_of(Route(hedge=Hedge(after=0.01)))
     route = LimitedUpstream(here.group, overrides)
@@ -418,7 +286,7 @@ def test_a_route_can_have_hedging_of_its_own() -> None:
 
 
 def test_an_open_circuit_counts_one_request_and_is_not_hedged_while_it_is_tried() -> None:
-    here = World(circuit_breaker=CircuitBreaker(min_requests=2, probes=1, open_for=1e-9))
+    here = hedged(circuit_breaker=CircuitBreaker(min_requests=2, probes=1, open_for=1e-9))
     breaker = here.group.breaker
     assert breaker is not None
     for _ in range(2):
@@ -440,7 +308,7 @@ def test_an_open_circuit_counts_one_request_and_is_not_hedged_while_it_is_tried(
 
 @given(st.data())
 def test_in_any_order_a_client_gets_one_response_or_failure(data: st.DataObject) -> None:
-    here = World()
+    here = hedged()
     stream, client = here.open()
     is_left = False
     for _ in range(data.draw(st.integers(1, 12))):
