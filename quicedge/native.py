@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 VARIABLE = "QUICEDGE_PURE"
 """Environment variable that chooses Python unless it is empty or 0."""
 
-_INTERFACE = 3
+_INTERFACE = 4
 """Of the compiled core that this version of the package can use (`native/src/lib.rs`)."""
 
 T = TypeVar("T")

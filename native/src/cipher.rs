@@ -10,7 +10,7 @@ use crate::frames::{
 };
 use crate::send_buffer::SendBuffer;
 
-const TAG_LENGTH: usize = 16;
+pub const TAG_LENGTH: usize = 16;
 const SAMPLE_LENGTH: usize = 16;
 /// Bytes of a packet number at most: the sample starts as many behind where it starts.
 const MAX_NUMBER_LENGTH: usize = 4;
@@ -26,7 +26,7 @@ fn covered(first: u8) -> u8 {
     if first & LONG_HEADER != 0 { LONG_BITS } else { SHORT_BITS }
 }
 
-fn number_length(first: u8) -> usize {
+pub fn number_length(first: u8) -> usize {
     usize::from(first & 0x03) + 1
 }
 
@@ -45,7 +45,7 @@ fn decode_number(truncated: u64, length: usize, expected: u64) -> u64 {
 }
 
 /// The shortest form of a variable-length integer: its bytes, and how many of them count.
-fn varint(value: u64) -> ([u8; 8], usize) {
+pub fn varint(value: u64) -> ([u8; 8], usize) {
     let (size, marked) = match value {
         0..0x40 => (1, value),
         0x40..0x4000 => (2, value | 0x4000),
@@ -208,7 +208,7 @@ impl PacketCipher {
     }
 
     #[expect(clippy::too_many_arguments, reason = "a run is described by plain numbers")]
-    fn seal_run<'py>(
+    pub fn seal_run<'py>(
         &self,
         py: Python<'py>,
         first: u8,
@@ -336,7 +336,7 @@ impl PacketCipher {
                 items.append(run.finish(py)?)?;
             }
             let payload = payload.map(|payload| PyBytes::new(py, payload));
-            items.append((number, number + 1, first, payload, 0))?;
+            items.append((number, number + 1, first, payload, 0, 0))?;
         }
         if let Some(run) = run.take() {
             items.append(run.finish(py)?)?;
@@ -383,27 +383,32 @@ impl<'py> Source<'py> {
 enum Content<'a> {
     /// STREAM frames, and how many frames with PADDING.
     Streams(&'a [u8], u32),
-    /// One ACK frame, likewise.
-    Ack(AckFrame, u32),
+    /// One ACK frame, likewise, and whether a PING asks for an ACK in turn.
+    Ack(AckFrame, u32, bool),
 }
 
 impl<'a> Content<'a> {
     fn of(payload: &'a [u8]) -> Option<Self> {
-        if let Some((ack, frames)) = only_ack(payload) {
-            return Some(Content::Ack(ack, frames));
+        if let Some((ack, frames, asks)) = only_ack(payload) {
+            return Some(Content::Ack(ack, frames, asks));
         }
         count_if_only_streams(payload).map(|frames| Content::Streams(payload, frames))
     }
 }
 
+/// What a run holds next; see `Item` of `quicedge.quic.packet_cipher`.
+type Item<'py> = (u64, u64, u8, Bound<'py, PyAny>, u32, u32);
+
 /// Packets of consecutive numbers that hold only STREAM frames, joined to pieces of streams, or
-/// only ACK frames, of which those remain that no later one covers.
+/// only ACK frames, with or without PING, of which those remain that no later one covers.
 struct Joined<'py> {
     start: u64,
     stop: u64,
     /// Of the last packet.
     first: u8,
     frames: u32,
+    /// Packets that are to be acknowledged.
+    eliciting: u32,
     held: Held<'py>,
 }
 
@@ -435,7 +440,7 @@ impl<'py> Joined<'py> {
             Content::Streams(..) => Held::Streams { pieces: PyList::empty(py), piece: None },
             Content::Ack(..) => Held::Acks(Vec::new()),
         };
-        Joined { start, stop: start, first: 0, frames: 0, held }
+        Joined { start, stop: start, first: 0, frames: 0, eliciting: 0, held }
     }
 
     /// Whether packet `number` with this content goes on with what is held.
@@ -448,8 +453,9 @@ impl<'py> Joined<'py> {
         self.stop += 1;
         self.first = first;
         match (&mut self.held, content) {
-            (Held::Acks(acks), Content::Ack(ack, frames)) => {
+            (Held::Acks(acks), Content::Ack(ack, frames, asks)) => {
                 self.frames += frames;
+                self.eliciting += u32::from(asks);
                 if acks.last().is_some_and(|last| covers(&ack.1, &last.1)) {
                     acks.pop();
                 }
@@ -457,6 +463,7 @@ impl<'py> Joined<'py> {
             }
             (Held::Streams { pieces, piece }, Content::Streams(payload, frames)) => {
                 self.frames += frames;
+                self.eliciting += 1;
                 for frame in Reader::new(payload) {
                     let Some(Frame::Stream(frame)) = frame else { continue };
                     match piece {
@@ -483,7 +490,7 @@ impl<'py> Joined<'py> {
         Ok(())
     }
 
-    fn finish(self, py: Python<'py>) -> PyResult<(u64, u64, u8, Bound<'py, PyAny>, u32)> {
+    fn finish(self, py: Python<'py>) -> PyResult<Item<'py>> {
         let content = match self.held {
             Held::Streams { pieces, mut piece } => {
                 end_piece(py, &pieces, &mut piece)?;
@@ -491,7 +498,7 @@ impl<'py> Joined<'py> {
             }
             Held::Acks(acks) => PyTuple::new(py, acks)?.into_any(),
         };
-        Ok((self.start, self.stop, self.first, content, self.frames))
+        Ok((self.start, self.stop, self.first, content, self.frames, self.eliciting))
     }
 }
 

@@ -4,6 +4,8 @@ use pyo3::prelude::*;
 
 const MAX_VARINT: u64 = (1 << 62) - 1;
 
+const PADDING: u8 = 0x00;
+const PING: u8 = 0x01;
 const STREAM: u8 = 0x08;
 const STREAM_FIN: u8 = 0x01;
 const STREAM_LENGTH: u8 = 0x02;
@@ -70,7 +72,7 @@ impl<'a> Iterator for Reader<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let kind = *self.data.get(self.at)?;
-        if kind == 0 {
+        if kind == PADDING {
             self.skip_padding();
             return Some(Some(Frame::Padding));
         }
@@ -136,18 +138,28 @@ impl Reader<'_> {
     }
 }
 
-/// The ACK frame of a packet that holds nothing else but PADDING behind it, and its number of
-/// frames; None for any other packet, and for a malformed one.
-pub fn only_ack(payload: &[u8]) -> Option<(AckFrame, u32)> {
+/// The ACK frame that a packet starts with, its number of frames, and whether PING is among them;
+/// None for a packet that holds anything else but PADDING, and for a malformed one.
+pub fn only_ack(payload: &[u8]) -> Option<(AckFrame, u32, bool)> {
     let kind = *payload.first()?;
     if kind != ACK && kind != ACK_ECN {
         return None;
     }
     let mut reader = Reader { data: payload, at: 1 };
     let ack = reader.ack(kind)?;
-    let frames = 1 + u32::from(reader.at < payload.len());
-    reader.skip_padding();
-    (reader.at == payload.len()).then_some((ack, frames))
+    let (mut frames, mut asks) = (1, false);
+    while let Some(&kind) = payload.get(reader.at) {
+        frames += 1;
+        match kind {
+            PADDING => reader.skip_padding(),
+            PING => {
+                asks = true;
+                reader.at += 1;
+            }
+            _ => return None,
+        }
+    }
+    Some((ack, frames, asks))
 }
 
 /// Whether ascending ranges contain all the older ones.

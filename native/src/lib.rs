@@ -10,6 +10,7 @@
 mod cipher;
 mod frames;
 mod keys;
+mod lost_packets;
 mod ranges;
 #[cfg(target_os = "linux")]
 mod receiver;
@@ -19,12 +20,13 @@ mod send_buffer;
 use pyo3::prelude::*;
 
 /// Version of the interface; `quicedge/native.py` uses no other.
-const INTERFACE: u32 = 3;
+const INTERFACE: u32 = 4;
 
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("INTERFACE", INTERFACE)?;
     module.add_class::<cipher::PacketCipher>()?;
+    module.add_class::<lost_packets::LostPackets>()?;
     module.add_class::<run_log::RunLog>()?;
     module.add_class::<send_buffer::SendBuffer>()?;
     module.add_function(wrap_pyfunction!(frames::parse_ack, module)?)?;

@@ -2,7 +2,10 @@
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyAny;
+use pyo3::types::{PyAny, PyBytes};
+
+use crate::cipher::{PacketCipher, TAG_LENGTH, number_length, varint};
+use crate::send_buffer::SendBuffer;
 
 /// Packet numbers, the end exclusive.
 type Span = (u64, u64);
@@ -15,6 +18,9 @@ type Settled = (Vec<Span>, Vec<Piece>, u64, u64, f64, u64, f64, bool);
 
 /// What was lost; see `Lost` there.
 type Lost = (u64, u64, f64, u64, u64, Option<Piece>);
+
+/// A run that was sent; see `SentRun` there.
+type SentRun<'py> = (Bound<'py, PyBytes>, u64, u64, u64, bool, u64, u64, u64, u64, bool);
 
 /// Packets `first` to `stop - 1`, each but the last with `chunk` bytes of `stream`.
 struct Run {
@@ -160,6 +166,104 @@ impl RunLog {
             resent: false,
         });
         Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a run is described by plain numbers")]
+    fn send<'py>(
+        &mut self,
+        py: Python<'py>,
+        cipher: &Bound<'py, PyAny>,
+        first_byte: u8,
+        cid: &[u8],
+        number: u64,
+        stream: Py<PyAny>,
+        stream_id: u64,
+        buffer: &Bound<'py, SendBuffer>,
+        until: u64,
+        size: u64,
+        most: u64,
+        sent_time: f64,
+        delivered: u64,
+        delivered_time: f64,
+        app_limited: bool,
+    ) -> PyResult<Option<SentRun<'py>>> {
+        let (start, fin_offset) = {
+            let buffer = buffer.try_borrow()?;
+            let Some((start, _)) = buffer.pending.first() else { return Ok(None) };
+            (start, buffer.fin_offset)
+        };
+        // One width of offsets per run keeps all its packets but the last the same size.
+        let wide = until >= 1 << 30;
+        let frame = 1 + varint(stream_id).1 + if wide { 8 } else { 4 };
+        let overhead = (1 + cid.len() + number_length(first_byte) + frame + TAG_LENGTH) as u64;
+        let chunk = size.saturating_sub(overhead);
+        let left = until.saturating_sub(start);
+        if chunk == 0 || left == 0 {
+            return Ok(None);
+        }
+        let packets = left.div_ceil(chunk).min(most);
+        if packets == 0 || (packets == 1 && left < chunk) {
+            return Ok(None);
+        }
+        let end = until.min(start + packets * chunk);
+        let fin = Some(end) == fin_offset;
+        let data = if let Ok(cipher) = cipher.cast::<PacketCipher>() {
+            cipher.get().seal_run(
+                py,
+                first_byte,
+                cid,
+                number,
+                stream_id,
+                buffer.as_any(),
+                start,
+                end,
+                chunk as usize,
+                wide,
+                fin,
+            )?
+        } else {
+            // Of a test, which watches it.
+            let run = (first_byte, cid, number, stream_id, buffer, start, end, chunk, wide, fin);
+            cipher.call_method1("seal_run", run)?.cast_into()?
+        };
+        let last_size = overhead + end - start - (packets - 1) * chunk;
+        self.append(
+            number,
+            number + packets,
+            stream,
+            start,
+            end,
+            chunk,
+            fin,
+            size,
+            last_size,
+            sent_time,
+            delivered,
+            delivered_time,
+            app_limited,
+        )?;
+        let mut buffer = buffer.try_borrow_mut()?;
+        let fresh = end.saturating_sub(buffer.highest);
+        buffer.take(start, end);
+        let more = buffer.has_pending();
+        Ok(Some((
+            data,
+            packets,
+            start,
+            end,
+            fin,
+            chunk,
+            last_size,
+            fresh,
+            end - start - fresh,
+            more,
+        )))
+    }
+
+    /// Number of the oldest packet in flight.
+    #[getter]
+    fn oldest(&self) -> Option<u64> {
+        self.runs.first().map(|run| run.first)
     }
 
     fn acknowledge(&mut self, py: Python<'_>, ranges: Vec<Span>) -> Option<Settled> {

@@ -39,13 +39,13 @@ pub struct SendBuffer {
     #[pyo3(get)]
     pub end: u64,
     #[pyo3(get)]
-    highest: u64,
+    pub highest: u64,
     #[pyo3(get)]
-    fin_offset: Option<u64>,
+    pub fin_offset: Option<u64>,
     #[pyo3(get)]
     fin_pending: bool,
     fin_acked: bool,
-    pending: Ranges,
+    pub pending: Ranges,
     acked: Ranges,
     chunks: VecDeque<Chunk>,
 }
@@ -123,7 +123,7 @@ impl SendBuffer {
     }
 
     #[getter]
-    fn has_pending(&self) -> bool {
+    pub fn has_pending(&self) -> bool {
         self.fin_pending || !self.pending.is_empty()
     }
 
@@ -158,7 +158,7 @@ impl SendBuffer {
         })
     }
 
-    fn take(&mut self, start: u64, stop: u64) -> bool {
+    pub fn take(&mut self, start: u64, stop: u64) -> bool {
         if stop > start {
             self.pending.subtract(start, stop);
             self.highest = self.highest.max(stop);

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
+from quicedge import native
 from quicedge.config.limits import MAX_LOST_REMEMBERED
 
 
+@native.twin
 class LostPackets:
     """Runs of packet numbers, the newest `MAX_LOST_REMEMBERED` of them."""
 

@@ -40,11 +40,12 @@ the type of the last frame that they came in."""
 AckFields = tuple[int, list[tuple[int, int]], int, Counts | None]
 """An ACK frame: its type, ranges in ascending order, delay and ECN counts."""
 
-Item = tuple[int, int, int, bytes | list[Piece] | tuple[AckFields, ...] | None, int]
+Item = tuple[int, int, int, bytes | list[Piece] | tuple[AckFields, ...] | None, int, int]
 """What a run holds next: first packet number and the one behind the last, the (last) first byte,
 and what was in it. Bytes are the payload of one packet, None one that was not opened. A list of
 pieces is the content of packets that held nothing but stream data, a tuple of ACK frames that of
-packets with nothing else; either is followed by their number of frames."""
+packets with nothing else but PING; either is followed by their number of frames and of
+ack-eliciting packets."""
 
 _CHACHA20 = 0x1303
 _KEY_LENGTHS = {0x1301: 16, 0x1302: 32, _CHACHA20: 32}
@@ -54,7 +55,7 @@ _LONG_BITS, _SHORT_BITS = 0x0F, 0x1F
 """Bits of the first byte that header protection covers (RFC 9001 section 5.4.1)."""
 _RESERVED_BITS = 0x18
 _ECB = modes.ECB()  # RFC 9001 section 5.4.3 masks headers with single blocks
-_ACK, _ACK_ECN = int(FrameType.ACK), int(FrameType.ACK_ECN)
+_ACK, _ACK_ECN, _PING = int(FrameType.ACK), int(FrameType.ACK_ECN), int(FrameType.PING)
 _STREAM, _STREAM_LAST = int(FrameType.STREAM), int(FrameType.STREAM_LAST)
 _parse_stream = Stream.parse
 
@@ -301,47 +302,66 @@ class PacketCipher:
             if run is not None:
                 items.append(run.finish())
                 run = None
-            items.append((number, number + 1, first, payload, 0))
+            items.append((number, number + 1, first, payload, 0, 0))
         if run is not None:
             items.append(run.finish())
         return stop, nbytes, items
 
 
-def _only_ack(payload: bytes) -> tuple[AckFields, int] | None:
-    """The ACK frame of a packet that holds nothing else but PADDING behind it, and its number of
-    frames; None for any other packet, and for a malformed one."""
+def _only_ack(payload: bytes) -> tuple[AckFields, int, bool] | None:
+    """The ACK frame that a packet starts with, its number of frames, and whether PING is among
+    them; None for a packet that holds anything else but PADDING, and for a malformed one."""
     kind = payload[0]
     found = parse_ack(payload, 1, kind)
     if found is None:
         return None
-    ranges, delay, ecn, end = found
-    if payload[end:].strip(b"\0"):
-        return None
-    return (kind, ranges, delay, ecn), 1 if end == len(payload) else 2
+    ranges, delay, ecn, at = found
+    count, asks = 1, False
+    end = len(payload)
+    while at < end:
+        count += 1
+        if payload[at] == _PING:
+            asks = True
+            at += 1
+        elif payload[at]:
+            return None
+        else:
+            at = end - len(payload[at:].lstrip(b"\0"))
+    return (kind, ranges, delay, ecn), count, asks
+
+
+def is_ack_with_ping(payload: bytes) -> bool:
+    """Whether a packet holds an ACK frame and PING, and nothing else but PADDING."""
+    found = _only_ack(payload) if payload[0] in (_ACK, _ACK_ECN) else None
+    return found is not None and found[2]
 
 
 class _AckRun:
-    """Packets of consecutive numbers that hold only an ACK frame; those remain that no later one
-    covers."""
+    """Packets of consecutive numbers that hold only an ACK frame, and PING; those frames remain
+    that no later one covers."""
 
-    __slots__ = ("_acks", "_first", "_frames", "_start", "stop")
+    __slots__ = ("_acks", "_eliciting", "_first", "_frames", "_start", "stop")
 
     def __init__(self, start: int) -> None:
         self._start = self.stop = start
-        self._first = self._frames = 0
+        self._first = self._frames = self._eliciting = 0
         self._acks: list[AckFields] = []
 
-    def add(self, first: int, ack: AckFields, count: int) -> None:
-        """The next packet: its first byte, its ACK frame, and the number of all."""
+    def add(self, first: int, ack: AckFields, count: int, asks: bool) -> None:
+        """The next packet: its first byte, its ACK frame, the number of all frames, and whether it
+        is ack-eliciting."""
         self.stop += 1
         self._first = first
         self._frames += count
+        self._eliciting += asks
         if self._acks and covers(ack[1], self._acks[-1][1]):
             self._acks.pop()
         self._acks.append(ack)
 
     def finish(self) -> Item:
-        return self._start, self.stop, self._first, tuple(self._acks), self._frames
+        return (
+            self._start, self.stop, self._first, tuple(self._acks), self._frames, self._eliciting
+        )  # fmt: skip
 
 
 def _only_streams(payload: bytes) -> tuple[list[tuple[Stream, int]], int] | None:
@@ -406,4 +426,5 @@ class _StreamRun:
 
     def finish(self) -> Item:
         self._end_piece()
-        return self._start, self.stop, self._first, self._pieces, self._frames
+        packets = self.stop - self._start
+        return self._start, self.stop, self._first, self._pieces, self._frames, packets

@@ -399,51 +399,41 @@ class Packer:
 
         `room`: bytes on the wire that congestion control and pacing permit.
         """
-        send = stream.send
+        send, mtu = stream.send, path.mtu
         assert send is not None
-        assert path.mtu is not None
-        buffer = send.buffer
-        pending = buffer.pending
-        if pending is None:
-            return False
-        start = pending[0]
-        size = path.mtu.current
+        assert mtu is not None
+        size = mtu.current
         space = self._space
-        cid = self._remote_ids.current.cid
-        pn_length = _pn_length(space)
-        # One width of offsets per run keeps all its packets but the last the same size.
-        wide = until >= 1 << 30
-        overhead = (9 if wide else 5) + 1 + len(cid) + pn_length + TAG_LENGTH
-        overhead += 1 if stream.id < 0x40 else len(encode_varint(stream.id))
-        chunk = size - overhead
-        packets = min(-(-(until - start) // chunk), room // size, MAX_BATCH_PACKETS)
-        if packets < 2 and until - start < chunk:
-            return False
-        end = min(until, start + packets * chunk)
-        fin = end == buffer.fin_offset
-        keys = self._prepare_short(space, packets)
-        first = space.next_number
-        space.next_number += packets
-        data = keys.cipher.seal_run(
-            self._first_byte(pn_length), cid, first, stream.id, buffer, start, end, chunk, wide, fin
-        )
-        last_size = overhead + end - start - (packets - 1) * chunk
-        self._streams.sent(stream, start, end)
         recovery = self._recovery
-        recovery.runs.append(
-            first, first + packets, stream, start, end, chunk, fin, size, last_size, now,
-            recovery.delivered, recovery.delivered_time or now, recovery.app_limited,
+        phases = self._handshake.phases
+        assert phases.send is not None
+        self._skipper.advance(space)
+        number = space.next_number
+        # Few steps: this runs for each run of a transfer.
+        sent = recovery.runs.send(
+            phases.send.cipher, self._first_byte(_pn_length(space)),
+            self._remote_ids.current.cid, number, stream, stream.id, send.buffer, until, size,
+            min(room // size, MAX_BATCH_PACKETS), now, recovery.delivered,
+            recovery.delivered_time or now, recovery.app_limited,
         )  # fmt: skip
-        recovery.on_run_sent(len(data), now, space)
-        self._counters.packets_sent += packets
+        if sent is None:
+            return False
+        data, packets, start, end, fin, chunk, last_size, fresh, again, more = sent
+        nbytes = len(data)
+        space.next_number = stop = number + packets
+        phases.prepare_send(number, packets)
+        self._streams.run_sent(stream, fresh, again, more=more)
+        recovery.on_run_sent(nbytes, now, space)
+        counters = self._counters
+        counters.packets_sent += packets
+        counters.bytes_sent += nbytes
+        path.bytes_sent += nbytes
         if self.ecn and path.ecn is not None:
-            path.ecn.on_sent(space.epoch, first, first + packets)
+            path.ecn.on_sent(space.epoch, number, stop)
         if self.observer is not None:
             self.observer.run_sent(
-                first, packets, stream.id, start, end, chunk, fin, size, last_size
+                number, packets, stream.id, start, end, chunk, fin, size, last_size
             )
-        path.bytes_sent += len(data)
-        self._counters.bytes_sent += len(data)
         if not self._idle.sent_since:
             self._idle.on_sent_eliciting(now, recovery.probe_timeout())
         runs.append(Transmit(data, size, path.address, self.ecn))

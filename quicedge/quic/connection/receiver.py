@@ -35,7 +35,13 @@ from quicedge.quic.errors import ErrorCode, TransportError
 from quicedge.quic.events import ConnectionTerminated
 from quicedge.quic.frames import Epoch, FrameType
 from quicedge.quic.packet import LongPacket, PacketKind, parse_long_packet
-from quicedge.quic.packet_cipher import MAX_NUMBER_LENGTH, SAMPLE_LENGTH, Item, Opened
+from quicedge.quic.packet_cipher import (
+    MAX_NUMBER_LENGTH,
+    SAMPLE_LENGTH,
+    Item,
+    Opened,
+    is_ack_with_ping,
+)
 from quicedge.quic.tls_client import ClientTls
 
 INITIAL, ZERO_RTT = Epoch.INITIAL, Epoch.ZERO_RTT
@@ -366,8 +372,8 @@ class Receiver:
         ordinary = path is self._paths.known[0] and cid == self._local_ids.latest_used
         expected = space.expected
         first = stop = -1
-        counted = eliciting = 0
-        for number, end, first_byte, content, held in items:
+        counted = eliciting = pings = 0
+        for number, end, first_byte, content, held, asking in items:
             data = datagrams[at]
             packets = end - number
             at += packets
@@ -403,16 +409,20 @@ class Receiver:
             stop = end
             counted += packets
             if isinstance(content, list):
-                eliciting += packets
+                eliciting += asking
                 frames.receive_streams(content, packets, held)
                 continue
             if isinstance(content, tuple):
+                pings += asking
                 frames.receive_acks(content, packets, held)
                 continue
             if observer is not None:
                 observer.packet_received(ONE_RTT, number, content, len(data))
             asks, probing = frames.receive(content)
-            eliciting += asks
+            if asks and content[-1] <= FrameType.PING and is_ack_with_ping(content):
+                pings += 1
+            else:
+                eliciting += asks
             if not self._life.is_alive:
                 return
             if not ordinary:
@@ -431,6 +441,8 @@ class Receiver:
                 # Loss, reordering and marks are acknowledged promptly (RFC 9000
                 # section 13.2.1).
                 space.want_ack_of(eliciting, now, prompt=stop != expected + counted or ecn == CE)
+            if pings:
+                space.want_ack_of_pings(now)
             recovery = self._recovery
             self._idle.on_received(now, recovery.rtt.probe_timeout(recovery.max_ack_delay))
             if self._holds_early_keys and not self._is_client:

@@ -401,7 +401,8 @@ class Recovery:
         """Declare packets lost by reordering or by time (RFC 9002 section 6.1)."""
         largest = space.largest_acked
         space.loss_time = None
-        runs = space.epoch is ONE_RTT and bool(self.runs)
+        oldest = self.runs.oldest if space.epoch is ONE_RTT else None
+        runs = oldest is not None and oldest <= largest
         if not runs and not (space.sent and next(iter(space.sent)) <= largest):
             return  # nothing was sent before what is acknowledged
         delay = TIME_THRESHOLD * max(self.rtt.latest, self.rtt.smoothed, GRANULARITY)

@@ -10,6 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from quicedge import native
+from quicedge.quic.connection.send_buffer import SendBuffer
+from quicedge.quic.frames import encode_varint
+from quicedge.quic.packet_cipher import TAG_LENGTH, PacketCipher
 
 Delivery = tuple[Callable[..., None], tuple[Any, ...]]
 """Called with True (acknowledged) or False (lost), then with the arguments."""
@@ -72,6 +75,12 @@ sent, and `delivered`, `delivered_time` and `app_limited` as in `SentPacket`."""
 Lost = tuple[int, int, float, int, int, Piece | None]
 """Lost packets: numbers (the end exclusive), when they were sent, their size and that of the
 largest on the wire, and the stream bytes to send again, None if a probe has repeated them."""
+
+
+SentRun = tuple[bytes, int, int, int, bool, int, int, int, int, bool]
+"""A run that was sealed: its packets, joined, and their number; the stream bytes in them, start,
+stop and whether they include its end; how many each but the last has; size of the last packet;
+bytes sent for the first time, and again; whether more is pending."""
 
 
 class _Run:
@@ -189,6 +198,63 @@ class RunLog:
                 delivered, delivered_time, app_limited,
             )
         )  # fmt: skip
+
+    def send(
+        self,
+        cipher: PacketCipher,
+        first_byte: int,
+        cid: bytes,
+        number: int,
+        stream: Any,
+        stream_id: int,
+        buffer: SendBuffer,
+        until: int,
+        size: int,
+        most: int,
+        sent_time: float,
+        delivered: int,
+        delivered_time: float,
+        app_limited: bool,
+    ) -> SentRun | None:
+        """Seal and append packets from `number` on, with the first pending bytes of `stream`, which
+        `buffer` holds and flow control permits up to `until`: at most `most` packets of `size`
+        bytes, of which the last may be shorter. None if they would not fill even one."""
+        pending = buffer.pending
+        if pending is None:
+            return None
+        start = pending[0]
+        # One width of offsets per run keeps all its packets but the last the same size.
+        wide = until >= 1 << 30
+        overhead = 1 + len(cid) + (first_byte & 0x03) + 1 + TAG_LENGTH
+        overhead += 1 + len(encode_varint(stream_id)) + (8 if wide else 4)
+        chunk = size - overhead
+        left = until - start
+        if chunk <= 0 or left <= 0:
+            return None
+        packets = min(-(-left // chunk), most)
+        if packets < 1 or (packets == 1 and left < chunk):
+            return None
+        end = min(until, start + packets * chunk)
+        fin = end == buffer.fin_offset
+        data = cipher.seal_run(
+            first_byte, cid, number, stream_id, buffer, start, end, chunk, wide, fin
+        )
+        last_size = overhead + end - start - (packets - 1) * chunk
+        self.append(
+            number, number + packets, stream, start, end, chunk, fin, size, last_size, sent_time,
+            delivered, delivered_time, app_limited,
+        )  # fmt: skip
+        fresh = max(end - buffer.highest, 0)
+        buffer.take(start, end)
+        return (
+            data, packets, start, end, fin, chunk, last_size, fresh, end - start - fresh,
+            buffer.has_pending,
+        )  # fmt: skip
+
+    @property
+    def oldest(self) -> int | None:
+        """Number of the oldest packet in flight."""
+        return self._runs[0].first if self._runs else None
 
     def acknowledge(self, ranges: list[Span]) -> Settled | None:
         """Settle the packets in the ranges of an ACK (ascending, disjoint); None if there are

@@ -113,6 +113,12 @@ class PacketSpace:
         if self.ack_at is None or due < self.ack_at:
             self.ack_at = due
 
+    def want_ack_of_pings(self, now: float) -> None:
+        """Schedule an ACK for packets with a PING beside an ACK: their sender wants to forget what
+        it has acknowledged, and nothing waits for that."""
+        if self.ack_at is None:
+            self.ack_at = now + LONE_ACK_DELAY
+
     def encode_ack(self, now: float, exponent: int, room: int) -> tuple[bytes, int]:
         """An ACK frame and its number of ranges; clears the ACK timer."""
         delay = max(int((now - self.largest_received_at) * 1e6), 0)

@@ -795,6 +795,20 @@ class Streams:
             self.scheduler.remove(stream)
         return fin
 
+    def run_sent(self, stream: Stream, fresh: int, again: int, *, more: bool) -> None:
+        """Record that a run of a stream is sent: bytes sent for the first time, and again, and
+        whether more is pending."""
+        if fresh:
+            self.send_used += fresh
+            assert stream.send is not None
+            if stream.send.buffer.highest == fresh:
+                self._touched[stream.id] = stream
+        self.bytes_resent += again
+        if more:
+            self.scheduler.rotate(stream)
+        else:
+            self.scheduler.remove(stream)
+
     def _schedule(self, stream: Stream) -> None:
         send = stream.send
         if (

@@ -36,7 +36,7 @@ class Watched:
             assert pure == compiled, name
             Watched.calls[name] += 1
             if name == "open_run":
-                for _, _, _, content, _ in compiled[2]:
+                for _, _, _, content, *_ in compiled[2]:
                     if isinstance(content, tuple):
                         note_ranges(*(len(ack[1]) for ack in content))
             return compiled

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from quicedge import native
 from quicedge.quic.connection.send_buffer import SendBuffer
 from quicedge.quic.frames import Ack, Ping, Stream
-from quicedge.quic.packet_cipher import MAX_NUMBER_LENGTH, SAMPLE_LENGTH, Item, PacketCipher
+from quicedge.quic.packet_cipher import (
+    MAX_NUMBER_LENGTH,
+    SAMPLE_LENGTH,
+    Item,
+    PacketCipher,
+    is_ack_with_ping,
+)
 from tests.support.twins import both
 
 CID = bytes(range(8))
@@ -219,7 +225,7 @@ def test_runs_are_opened_alike_whatever_arrives(arrived: tuple[int, int, list[by
 def flat(items: list[Item]) -> list[tuple[int, int, bytes]]:
     """Stream bytes of items of a run: stream, offset and byte for each."""
     found = []
-    for _, _, _, content, _ in items:
+    for _, _, _, content, *_ in items:
         if isinstance(content, list):
             for stream_id, offset, data, _, _ in content:
                 found += [(stream_id, offset + n, data[n : n + 1]) for n in range(len(data))]
@@ -267,7 +273,8 @@ def test_a_transfer_in_order_is_one_piece(twin: Any) -> None:
     size = PN_AT + 2 + 6 + 1200 + 16
     datagrams = [joined[at : at + size] for at in range(0, len(joined), size)]
     _, _, (item,) = cipher.open_run(0, datagrams, 0, CID, 7, True)
-    assert item == (7, 7 + len(datagrams), 0x41, [(4, 1000, data, True, 0x0D)], len(datagrams))
+    packets = len(datagrams)
+    assert item == (7, 7 + packets, 0x41, [(4, 1000, data, True, 0x0D)], packets, packets)
 
 
 @given(suite=st.sampled_from([0, 0x1300, 0x1304, *KEY_LENGTHS]), sizes=st.tuples(
@@ -310,7 +317,7 @@ def test_a_run_ends_before_what_is_not_a_short_header_packet_to_the_connection_i
             twins,
         )
         assert found == (
-            3, 2 * len(right), [(3, 4, 0x40, b"\0" * 30, 0), (3, 4, 0x40, b"\0" * 30, 0)]
+            3, 2 * len(right), [(3, 4, 0x40, b"\0" * 30, 0, 0)] * 2
         )  # fmt: skip
         assert alike(
             lambda twin, o=other: twin.open_run(0, [o, right], 0, CID, 3, True), twins
@@ -327,15 +334,35 @@ def test_of_acks_in_a_row_those_remain_that_no_later_one_covers() -> None:
         twins[0].seal_short(0x40, CID, number, ack.encode() + b"\0" * (number % 2))
         for number, ack in enumerate(acks)
     ]
-    datagrams.append(twins[0].seal_short(0x40, CID, 4, acks[0].encode() + Ping().encode()))
+    other = Ping().encode() + acks[0].encode()
+    datagrams.append(twins[0].seal_short(0x40, CID, 4, other))
     datagrams.append(twins[0].seal_short(0x40, CID, 5, acks[0].encode()))
     _, _, items = alike(lambda twin: twin.open_run(0, datagrams, 0, CID, 0, True), twins)
     joined = ((3, [(0, 7)], 6, (7, 0, 0)), (2, [(0, 1), (2, 12)], 8, None))
     assert items == [
-        (0, 4, 0x40, joined, 6),
-        (4, 5, 0x40, acks[0].encode() + Ping().encode(), 0),
-        (5, 6, 0x40, ((2, [(0, 3)], 5, None),), 1),
+        (0, 4, 0x40, joined, 6, 0),
+        (4, 5, 0x40, other, 0, 0),
+        (5, 6, 0x40, ((2, [(0, 3)], 5, None),), 1, 0),
     ]
+
+
+def test_acks_with_a_ping_behind_are_joined_and_counted() -> None:
+    twins = ciphers(0x1301)
+    ping = Ping().encode()
+    payloads = [
+        Ack([(0, 3)], 5).encode(),
+        Ack([(0, 7)], 5).encode() + ping,
+        Ack([(0, 9)], 5).encode() + b"\0\0" + ping + ping,
+        Ack([(0, 12)], 5).encode() + ping + b"\0",
+    ]
+    datagrams = [
+        twins[0].seal_short(0x40, CID, number, payload) for number, payload in enumerate(payloads)
+    ]
+    _, _, items = alike(lambda twin: twin.open_run(0, datagrams, 0, CID, 0, True), twins)
+    assert items == [(0, 4, 0x40, ((2, [(0, 12)], 5, None),), 1 + 2 + 4 + 3, 3)]
+    assert [is_ack_with_ping(payload) for payload in payloads] == [False, True, True, True]
+    assert not is_ack_with_ping(ping + payloads[0])
+    assert not is_ack_with_ping(payloads[1] + payloads[0])
 
 
 @given(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from aioquic.quic.events import StreamDataReceived
@@ -10,8 +11,10 @@ from aioquic.quic.events import StreamDataReceived
 from quicedge.config.limits import ACK_DELAY, LONE_ACK_DELAY, MAX_ACK_DELAY, MTU_PROBE_AFTER
 from quicedge.quic.connection import Connection, Transmit
 from quicedge.quic.frames import Epoch
+from quicedge.telemetry.trace import Trace
 from tests.support.quicpair import CLIENT_ADDRESS, SERVER_ADDRESS, make_pair
 from tests.support.simnet import Pair, datagrams, transmit
+from tests.unit.quic.test_tracing import File
 
 
 def confirmed_pair(*, own_client: bool = True, settled: bool = True) -> Pair:
@@ -243,3 +246,26 @@ def test_handshake_packets_carry_the_ack_of_their_space() -> None:
     # What the Initial packet acknowledges, the client does not send again.
     deliver(pair, [first])
     assert not client.recovery.spaces[0].sent
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_pings_beside_acks_ask_for_no_prompt_ack(traced: bool, tmp_path: Path) -> None:
+    """As ngtcp2 sends them through a download, to forget what it has acknowledged."""
+    pair = confirmed_pair()
+    client, server = pair.client.connection, pair.server.connection
+    if traced:
+        trace = Trace(File(tmp_path / "trace"), level="extra", group_id="aa", started=pair.now,
+                      wall_clock=1.7e9)  # fmt: skip
+        server.start_trace(trace)
+    space = server.spaces[Epoch.ONE_RTT]
+    for _ in range(3):
+        client.spaces[Epoch.ONE_RTT].acks.add(0, server.spaces[Epoch.ONE_RTT].next_number)
+        client.spaces[Epoch.ONE_RTT].ack_at = pair.now
+        client.send_ping(1)
+        for data in datagrams(client, pair.now):
+            server.receive_datagram(data, CLIENT_ADDRESS, pair.now)
+    assert space.ack_at == pair.now + LONE_ACK_DELAY
+    # Anything that must be acknowledged promptly still is.
+    receive_something(pair)
+    receive_something(pair)
+    assert space.ack_at == pair.now + ACK_DELAY

@@ -97,7 +97,7 @@ def test_a_run_is_sealed_and_opened_as_its_packets_are(
     assert opened == (
         len(singles),
         len(joined),
-        [(number + n, number + n + 1, first, payload, 0) for n, payload in enumerate(payloads)],
+        [(number + n, number + n + 1, first, payload, 0, 0) for n, payload in enumerate(payloads)],
     )
 
 
