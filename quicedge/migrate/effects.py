@@ -60,4 +60,5 @@ class Effect:
         return self.name in ("", other.name)
 
     def __str__(self) -> str:
-        return f"{self.side}: {self.aspect}{f' {self.name}' if self.name else ''}"
+        named = self.name and self.aspect is not Aspect.STATUS
+        return f"{self.side}: {self.aspect} {self.name}" if named else f"{self.side}: {self.aspect}"

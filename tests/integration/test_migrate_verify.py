@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,6 +19,8 @@ from quicedge.migrate.effects import Aspect, Effect, Side
 from quicedge.migrate.report import Note
 from quicedge.migrate.verify.run import verify
 from tests.support.peers import require, wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
 
 NGINX = """
 events {}
@@ -121,6 +125,25 @@ def test_an_announced_difference_is_shown_with_what_announced_it(site, requests)
     assert (
         "client: header x-new: none -> 1\n      announced: all responses are new\n"
     ) in verdict.render()
+
+
+CADDYFILE = "a.example.com\nreverse_proxy localhost:8000\n"
+
+
+def documented() -> list[list[str]]:
+    """The commands of README.md and docs/migrate.md, without the program."""
+    text = (ROOT / "README.md").read_text() + (ROOT / "docs" / "migrate.md").read_text()
+    return [shlex.split(words) for words in re.findall(r"^\$ quicedge migrate (.*)$", text, re.M)]
+
+
+@pytest.mark.parametrize("arguments", documented(), ids=" ".join)
+def test_a_documented_command_works(arguments, site, requests, tmp_path, monkeypatch):
+    (tmp_path / "Caddyfile").write_text(CADDYFILE)
+    monkeypatch.chdir(tmp_path)
+    here = [word.replace("/etc/nginx/", "") for word in arguments]
+    result = CliRunner().invoke(command, here)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "quicedge.toml").exists() is ("-o" in arguments)
 
 
 def test_files_are_written_before_the_proof(site, requests, tmp_path):

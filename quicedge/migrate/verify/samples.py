@@ -14,6 +14,7 @@ from quicedge.migrate.verify.limits import BURST, MAX_BODY, MAX_SAMPLES
 from quicedge.migrate.verify.locations import locations_of, modifier_of
 from quicedge.migrate.verify.material import PASSWORD, USER
 from quicedge.migrate.verify.message import Headers, Protocol, Sample
+from quicedge.migrate.verify.nginx import walk
 from quicedge.migrate.verify.origins import ASK
 from quicedge.migrate.verify.pattern_sample import sample_of
 
@@ -112,11 +113,13 @@ class _Server:
         h2 = listener is not None and listener.tls and listener.h2
         yield from _of_path(base, "/", full=not locations_of(self._server), h2=h2)
         yield from self._rewritten(base, self._server)
-        for location in _below(self._server):
+        yield from self._of_maps(base)
+        for chain in _below(self._server):
+            location = chain[-1]
             paths = list(self._paths(location))
             if not paths:
                 continue
-            context = [self._http, self._server, location]
+            context = [self._http, self._server, *chain]
             yield from _of_path(base, paths[0], full=True, h2=h2)
             for path in paths[1:]:
                 yield Sample("GET", base + path)
@@ -172,6 +175,24 @@ class _Server:
             elif directive.name == "if" and directive.block is not None:
                 yield from self._rewritten(base, directive)
                 yield from _for_condition(base, directive.args)
+
+    def _of_maps(self, base: str) -> Iterator[Sample]:
+        """A request for each value of the maps whose variables this server uses."""
+        used = {
+            name for one in walk(self._server) for arg in one.args
+            for name in re.findall(r"\$\{?(\w+)", arg)
+        }  # fmt: skip
+        maps = {one.args[1].lstrip("$"): one for one in self._http.body
+                if one.name == "map" and len(one.args) == 2}  # fmt: skip
+        # The source of a map may be the variable of another one.
+        for _ in maps:
+            used |= {one.args[0].lstrip("$") for name, one in maps.items() if name in used}
+        for name, one in maps.items():
+            if name not in used:
+                continue
+            for entry in one.body:
+                if entry.name not in ("default", "hostnames", "volatile", "include"):
+                    yield from _with_value(base, one.args[0], entry.name)
 
     def _special(self, url: str, context: Sequence[Directive]) -> Iterator[Sample]:
         """Requests for what is configured in and around a location."""
@@ -236,22 +257,32 @@ def _of_size(url: str, limit: str) -> Iterator[Sample]:
 
 
 def _for_condition(base: str, args: Sequence[str]) -> Iterator[Sample]:
-    """A request that meets a condition of `if`, where it is one on a field or the method."""
+    """A request that meets a condition of `if`."""
     if len(args) < 3:
-        if args and (name := args[0].removeprefix("$arg_")) != args[0]:
-            yield Sample("GET", f"{base}/?{name}=1")
+        yield from _with_value(base, args[0] if args else "", "1")
         return
     variable, operator, value = args[0], args[1], args[2]
-    found: str | None = value
-    if operator.lstrip("!").startswith("~"):
-        found = sample_of(value, ignore_case="*" in operator)
-    if found is None:
+    is_pattern = operator.lstrip("!").startswith("~")
+    mark = ("~*" if "*" in operator else "~") if is_pattern else ""
+    yield from _with_value(base, variable, mark + value)
+
+
+def _with_value(base: str, variable: str, value: str) -> Iterator[Sample]:
+    """A request for which a variable has a value, or one that matches `~PATTERN`; none if that is
+    not a client's to choose."""
+    if value.startswith("~"):
+        ignore_case = value.startswith("~*")
+        found = sample_of(value.lstrip("~*"), ignore_case=ignore_case)
+    else:
+        found = value.removeprefix("\\")
+    if not found:
         return
     if variable == "$request_method" and found.isupper():
         yield Sample(found, f"{base}/sample")
     elif variable.startswith("$http_"):
         name = variable.removeprefix("$http_").replace("_", "-")
-        yield Sample("GET", f"{base}/sample", [(name, found)])
+        asks = upgrade_headers() if name == "upgrade" else [(name, found)]
+        yield Sample("GET", f"{base}/sample", asks)
     elif variable.startswith("$cookie_"):
         yield Sample("GET", f"{base}/sample", [("cookie", f"{variable[8:]}={found}")])
     elif variable.startswith("$arg_"):
@@ -260,11 +291,11 @@ def _for_condition(base: str, args: Sequence[str]) -> Iterator[Sample]:
         yield Sample("GET", base + found)
 
 
-def _below(block: Directive) -> Iterator[Directive]:
-    """All locations in a server, nested ones after those around them."""
+def _below(block: Directive) -> Iterator[list[Directive]]:
+    """All locations in a server, each behind those that it is in."""
     for location in locations_of(block):
-        yield location
-        yield from _below(location)
+        yield [location]
+        yield from ([location, *inner] for inner in _below(location))
 
 
 def _setting(context: Sequence[Directive], name: str) -> list[str] | None:
