@@ -13,9 +13,10 @@ import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 
-from bench import environment, loads, report
+from bench import environment, loads, python_build, report
 from bench.proxies import ALL, ROOT, Kind, Setting, hypercorn, quicedge
 from bench.python_build import Build
 
@@ -44,18 +45,28 @@ Figures = dict[Kind, dict[Key, list[float]]]
 
 
 def kinds(python: str) -> list[Kind]:
-    """The servers that run the application; quicedge on an interpreter of its own choice."""
+    """The servers that run the application, on the same interpreter."""
     served = quicedge(python, upstream=f'asgi = "{APPLICATION}"\napp_directory = "{ROOT}"')
     return [
         served,
-        Kind("uvicorn", f"uvicorn {version('uvicorn')}", _uvicorn, ("http/1.1",)),
-        Kind("hypercorn", f"hypercorn {version('hypercorn')}", hypercorn, slow=True),
+        Kind(
+            "uvicorn",
+            f"uvicorn {version('uvicorn')}",
+            partial(_uvicorn, python=python),
+            ("http/1.1",),
+        ),
+        Kind(
+            "hypercorn",
+            f"hypercorn {version('hypercorn')}",
+            partial(hypercorn, python=python),
+            slow=True,
+        ),
     ]
 
 
-def _uvicorn(setting: Setting, port: int) -> list[str]:
+def _uvicorn(setting: Setting, port: int, python: str) -> list[str]:
     return [
-        sys.executable, "-m", "uvicorn", "--host", "127.0.0.1", "--port", str(port),
+        python, "-m", "uvicorn", "--host", "127.0.0.1", "--port", str(port),
         "--loop", "uvloop", "--http", "httptools", "--lifespan", "off", "--no-access-log",
         "--ssl-certfile", str(setting.cert), "--ssl-keyfile", str(setting.key), APPLICATION,
     ]  # fmt: skip
@@ -82,9 +93,9 @@ def markdown(figures: Figures, memory: dict[Kind, list[float]], rounds: int, bui
     """The table of RESULTS.md."""
     columns = [(protocol, load) for protocol in ALL for load in LOADS]
     lines = [
-        f"Run of {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by `make bench ARGS=apps`: quicedge on"
-        f" {build}, the others on the interpreter of the environment. Requests per second of CPU"
-        f" time, medians of {rounds} rounds, minimum and maximum in brackets.",
+        f"Run of {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by `make bench ARGS=apps` on {build}:"
+        f" requests per second of CPU time, medians of {rounds} rounds, minimum and maximum in"
+        " brackets.",
         "",
         "| server | "
         + " | ".join(f"{protocol}, {load.title}" for protocol, load in columns)
@@ -105,6 +116,7 @@ def _cell(values: list[float] | None) -> str:
 
 def main(build: Build, rounds: int, *, write: bool) -> None:
     """Measure, print, and replace the section in RESULTS.md."""
+    python_build.add(build, "uvicorn", "hypercorn", "httptools", "uvloop")
     servers = kinds(build.executable)
     figures: Figures = {kind: defaultdict(list) for kind in servers}
     memory: dict[Kind, list[float]] = {kind: [] for kind in servers}

@@ -232,8 +232,8 @@ def chart(path: Path, results: Results) -> None:
 
 
 def main(kinds: list[Kind], build: Build, rounds: int, *, write: bool) -> None:
-    """Measure every axis of every server that speaks HTTP/3 and can take the load."""
-    kinds = [kind for kind in kinds if "h3" in kind.protocols and not kind.slow]
+    """Measure every axis of every server that speaks HTTP/3 in front of the origin."""
+    kinds = [kind for kind in kinds if "h3" in kind.protocols and not kind.is_origin]
     results: Results = {}
     with environment.setting() as setting:
         for axis in AXES:

@@ -97,18 +97,27 @@ class Kind:
     """Protocols that it serves, of `ALL`."""
     slow: bool = False
     """It gets smaller loads."""
+    is_origin: bool = False
+    """It generates responses itself, in place of asking the origin."""
     environment: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 def quicedge(
-    python: str = sys.executable, *, pure: bool = False, workers: int = 1, extra: str = ""
+    python: str = sys.executable,
+    *,
+    pure: bool = False,
+    workers: int = 1,
+    extra: str = "",
+    upstream: str | None = None,
 ) -> Kind:
-    """quicedge on an interpreter; `pure` without the compiled core; `extra` configuration."""
+    """quicedge on an interpreter; `pure` without the compiled core; `extra` configuration;
+    `upstream`: the keys of another one than the origin."""
     return Kind(
         "quicedge_pure" if pure else "quicedge",
         "quicedge, pure Python" if pure else "quicedge",
-        lambda setting, port: _quicedge(setting, port, python, workers, extra),
+        lambda setting, port: _quicedge(setting, port, python, workers, extra, upstream),
         environment={"QUICEDGE_PURE": "1"} if pure else {},
+        is_origin=upstream is not None,
     )
 
 
@@ -141,16 +150,16 @@ def available(python: str = sys.executable) -> tuple[list[Kind], list[str]]:
         kinds.append(Kind("haproxy", label, command, ALL if quic else ALL[1:]))
         if not quic:
             missing.append("HAProxy over HTTP/3: this build has none")
-    for name, command in (("aioquic", _stock_aioquic), ("hypercorn", _hypercorn)):
+    for name, command in (("aioquic", _stock_aioquic), ("hypercorn", hypercorn)):
         label = f"{name} {version(name)} itself"
-        kinds.append(Kind(name, label, command, protocols=("h3",), slow=True))
+        kinds.append(Kind(name, label, command, protocols=("h3",), slow=True, is_origin=True))
     if not AIOPQUIC.exists():
         how = "needs Python 3.12: `python3.12 -m venv build/aiopquic`, then there"
         missing.append(f"aiopquic: {how} `pip install aiopquic pylsqpack`")
     else:
         program = "from importlib.metadata import version; print(version('aiopquic'))"
         label = f"aiopquic {_said([str(AIOPQUIC), '-c', program]).strip()} itself"
-        kinds.append(Kind("aiopquic", label, _aiopquic, protocols=("h3",)))
+        kinds.append(Kind("aiopquic", label, _aiopquic, protocols=("h3",), is_origin=True))
     return kinds, missing
 
 
@@ -165,7 +174,13 @@ def _caddy_program() -> str | None:
     return str(beside) if beside.exists() else shutil.which("caddy")
 
 
-def _quicedge(setting: Setting, port: int, python: str, workers: int, extra: str) -> list[str]:
+def _quicedge(
+    setting: Setting, port: int, python: str, workers: int, extra: str, upstream: str | None
+) -> list[str]:
+    if upstream is None:
+        # The others have no limit either.
+        servers = f'["http://127.0.0.1:{setting.origin_port}"]'
+        upstream = f"servers = {servers}\nmax_connections = 20000"
     config = setting.directory / "quicedge.toml"
     config.write_text(f"""
 listen = ["127.0.0.1:{port}"]
@@ -174,8 +189,7 @@ redirect_http = false
 [tls]
 certificates = [{{ cert = "{setting.cert}", key = "{setting.key}" }}]
 [upstreams.origin]
-servers = ["http://127.0.0.1:{setting.origin_port}"]
-max_connections = 20000  # the others have no limit either
+{upstream}
 [[routes]]
 upstream = "origin"
 [log]
@@ -298,11 +312,12 @@ def _aiopquic(setting: Setting, port: int) -> list[str]:
             str(setting.key)]  # fmt: skip
 
 
-def _hypercorn(setting: Setting, port: int) -> list[str]:
-    return [sys.executable, "-m", "hypercorn", "--worker-class", "uvloop", "--workers", "1",
+def hypercorn(setting: Setting, port: int, python: str = sys.executable) -> list[str]:
+    """hypercorn with the application of the benchmark."""
+    return [python, "-m", "hypercorn", "--worker-class", "uvloop", "--workers", "1",
             "--quic-bind", f"127.0.0.1:{port}", "--bind", f"127.0.0.1:{port}",
             "--certfile", str(setting.cert), "--keyfile", str(setting.key),
-            "bench.hypercorn_app:app"]  # fmt: skip
+            "bench.application:app"]  # fmt: skip
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from bench.proxies import ROOT
@@ -43,8 +44,16 @@ class Build:
 def inspect(executable: str) -> Build:
     """Describe an interpreter; raises OSError or CalledProcessError if it cannot run."""
     done = subprocess.run([executable, "-c", _DESCRIBE], capture_output=True, text=True, check=True)
-    version, optimized, distribution = json.loads(done.stdout)
-    return Build(executable, version, optimized, distribution)
+    number, optimized, distribution = json.loads(done.stdout)
+    return Build(executable, number, optimized, distribution)
+
+
+def add(build: Build, *names: str) -> None:
+    """Install packages of this environment for another interpreter, in the same versions."""
+    if build.executable != sys.executable:
+        packages = [f"{name}=={version(name)}" for name in names]
+        command = [build.executable, "-m", "pip", "install", "--quiet", *packages]
+        subprocess.run(command, check=True, capture_output=True)
 
 
 def preferred() -> Build:

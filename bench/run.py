@@ -13,7 +13,7 @@ import sys
 from collections import defaultdict
 from dataclasses import replace
 
-from bench import environment, filters, growth, loads, measures, python_build, report
+from bench import apps, environment, filters, growth, loads, measures, python_build, report
 from bench.proxies import ALL, ROOT, Kind, available
 
 
@@ -38,7 +38,7 @@ def compare(kinds: list[Kind], rounds: int) -> report.Figures:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "what", nargs="?", choices=("compare", "filters", "growth"), default="compare"
+        "what", nargs="?", choices=("compare", "apps", "filters", "growth"), default="compare"
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", action="append", help="a server by name; may be repeated")
@@ -54,6 +54,9 @@ def main() -> None:
     if reasons := loads.missing():
         sys.exit("bench: " + "; ".join(reasons))
     build = python_build.inspect(options.python) if options.python else python_build.preferred()
+    if options.what == "apps":
+        apps.main(build, options.rounds, write=not options.no_write)
+        return
     kinds, missing = available(build.executable)
     if options.only:
         kinds = [kind for kind in kinds if kind.name in options.only]

@@ -41,7 +41,11 @@ func dial(ctx context.Context, o options) (*client, error) {
 		return nil, err
 	}
 	connection := raw.(*tls.Conn)
-	if got := connection.ConnectionState().NegotiatedProtocol; got != o.protocol {
+	got := connection.ConnectionState().NegotiatedProtocol
+	if got == "" { // what a server without ALPN speaks
+		got = "http/1.1"
+	}
+	if got != o.protocol {
 		return nil, fmt.Errorf("the edge negotiated %q, not %q", got, o.protocol)
 	}
 	if o.protocol == http2.NextProtoTLS {

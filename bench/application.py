@@ -1,4 +1,4 @@
-"""An ASGI application for hypercorn that answers `/download` and `/upload` itself."""
+"""An ASGI application that answers `/download` and `/upload` itself."""
 
 from __future__ import annotations
 
