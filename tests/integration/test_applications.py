@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import signal
 import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -177,32 +176,6 @@ async def test_websockets_are_as_under_uvicorn(framework: str, tmp_path: Path) -
     with edge_with(framework, tmp_path) as running:
         url = f"wss://localhost:{running.port}"
         assert await conversation(url, context(running)) == expected
-
-
-async def test_a_thousand_websockets_are_echoed(tmp_path: Path) -> None:
-    """One address opens all of them: the limit of tunnels is shared fairly, not cut off."""
-    application = f'asgi = "{module("Starlette")}"\napp_directory = "{REPOSITORY}"'
-    with edge(tmp_path, "", upstream_extra=application) as running:
-        tls = context(running)
-        url = f"wss://localhost:{running.port}/ws?token=1"
-        opening = asyncio.Semaphore(50)
-        open_at_once = asyncio.Barrier(1000)
-
-        async def chat(number: int) -> int | None:
-            async with AsyncExitStack() as stack:
-                async with opening:
-                    socket = await stack.enter_async_context(
-                        connect(url, ssl=tls, compression=None, open_timeout=60)
-                    )
-                await open_at_once.wait()
-                for turn in range(3):
-                    await socket.send(f"message {number}.{turn}")
-                    assert await socket.recv() == f"MESSAGE {number}.{turn}"
-            return socket.close_code
-
-        async with asyncio.timeout(120), asyncio.TaskGroup() as group:
-            chats = [group.create_task(chat(number)) for number in range(1000)]
-        assert {task.result() for task in chats} == {1000}
 
 
 def test_an_application_that_cannot_be_served_stops_the_start(tmp_path: Path) -> None:
