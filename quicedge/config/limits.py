@@ -683,6 +683,10 @@ MAX_COOKIE_CRUMBS: Final = 512
 """Cookie lines per section, besides MAX_FIELDS, that may refer to QPACK's dynamic table: browsers
 keep 180 cookies per site and send each on a line of its own (RFC 9114 section 4.2.1)."""
 
+QPACK_STATIC_UNCOUNTED: Final = 4096
+"""Bytes of an encoded field section without references to the dynamic table up to which its lines
+are not counted before it is decoded, to at most a megabyte."""
+
 MAX_QPACK_STRING: Final = 65535
 """Bytes of a field name or value that pylsqpack can decode or encode."""
 

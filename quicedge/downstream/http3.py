@@ -388,7 +388,7 @@ class Http3Session:
         self.requests += 1
         stream = RequestStream(self, stream_id)
         try:
-            request = validate_request(fields, limits=self._gateway.message_limits)
+            request = validate_request(fields, self._gateway.message_limits, is_measured=True)
             request.ended = end_stream
             if request.content_length is not None:
                 if end_stream and request.content_length:
@@ -420,7 +420,8 @@ class Http3Session:
             self.stop(stream_id, H3ErrorCode.REQUEST_REJECTED)
             self._conduct.refused()
             return True
-        self._highest_stream_id = max(self._highest_stream_id, stream_id)
+        if stream_id > self._highest_stream_id:
+            self._highest_stream_id = stream_id
         return False
 
     def _start(self, stream: RequestStream, request: Request) -> None:

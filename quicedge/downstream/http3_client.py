@@ -17,8 +17,10 @@ class Http3Client:
     """A `proxy.client.ClientInfo` on top of a QUIC connection."""
 
     __slots__ = (
+        "_address",
         "_authoritative",
         "_connection",
+        "_path",
         "alt_svc",
         "first_byte_at",
         "http_version",
@@ -27,6 +29,9 @@ class Http3Client:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._path: object = None
+        """The path that `_address` is of."""
+        self._address: tuple[str, int]
         self._authoritative: str | None = None
         """A host that the connection may carry requests for."""
         self.http_version = b"3"
@@ -38,7 +43,12 @@ class Http3Client:
     @property
     def address(self) -> tuple[str, int] | None:
         path = self._connection.validated_path
-        return None if path is None else (str(path.remote[0]), path.remote[1])
+        if path is None:
+            return None
+        if path is not self._path:
+            self._path = path
+            self._address = str(path.remote[0]), path.remote[1]
+        return self._address
 
     @property
     def local_address(self) -> tuple[str, int] | None:

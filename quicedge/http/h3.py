@@ -289,9 +289,8 @@ class H3Connection:
     def _head_alone(self, stream_id: int, stream: StreamState, data: bytes, block: bytes) -> None:
         """A message that is a field section and nothing else, as most requests are."""
         self._transport.consume(stream_id, len(data))
-        self._headers(stream_id, stream, block, True)
-        if stream.blocked:
-            stream.blocked_fin = True
+        if not self._decode(stream_id, stream, block, True):
+            stream.blocked = stream.blocked_fin = True
         elif not stream.dropped:
             self._request_end(stream_id, stream)
 
@@ -358,7 +357,8 @@ class H3Connection:
                 at += take
                 stream.frame = None
                 self._body(stream_id, stream, content)
-                self._headers(stream_id, stream, block, end_stream and at == end)
+                last = end_stream and at == end
+                stream.blocked = not self._decode(stream_id, stream, block, last)
                 if stream.blocked:
                     stream.buffer = data[at:]
                     break
@@ -428,9 +428,6 @@ class H3Connection:
         # RFC 9114 section 9: implementations MUST ignore unknown frame types.
         self._charge()
         return _SKIPPED
-
-    def _headers(self, stream_id: int, stream: StreamState, block: bytes, last: bool) -> None:
-        stream.blocked = not self._decode(stream_id, stream, block, last)
 
     def _decode(self, stream_id: int, stream: StreamState, block: bytes | None, last: bool) -> bool:
         """Handle a field section; None: one that was blocked on the encoder stream. False if it is

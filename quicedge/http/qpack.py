@@ -13,7 +13,11 @@ from pylsqpack import (
     StreamBlocked,
 )
 
-from quicedge.config.limits import MAX_COOKIE_CRUMBS, MAX_QPACK_STRING
+from quicedge.config.limits import (
+    MAX_COOKIE_CRUMBS,
+    MAX_QPACK_STRING,
+    QPACK_STATIC_UNCOUNTED,
+)
 from quicedge.http.message import FIELD_OVERHEAD, Fields
 
 _HUFFMAN_SHORTEST = 5
@@ -128,6 +132,7 @@ class FieldDecoder:
         self._max_dynamic = max_fields + MAX_COOKIE_CRUMBS
         # Each line takes at least one byte, so shorter blocks need no outline.
         self._outlined_from = min(self._max_lines, self._max_dynamic)
+        """For sections that may refer to the dynamic table."""
         self._blocked: dict[int, Outline] = {}
 
     @property
@@ -147,12 +152,14 @@ class FieldDecoder:
         # pylsqpack checks this only if the Required Insert Count is not 0.
         if len(block) > 1 and not block[0] and block[1] & 0x80:
             raise DecompressionFailed("negative Base")
-        if len(block) > self._outlined_from:
+        # With a Required Insert Count of 0 nothing may refer to the dynamic table, or decoding
+        # fails: each byte expands to one entry of the static table at most.
+        if len(block) > self._outlined_from and (block[0] or len(block) > QPACK_STATIC_UNCOUNTED):
             seen = outline(block)
             if seen.lines > self._max_lines or seen.dynamic > self._max_dynamic:
                 raise SectionTooLarge("too many field lines")
         try:
-            return self._decoder.feed_header(stream_id, block)
+            return (self._made or self._decoder).feed_header(stream_id, block)
         except StreamBlocked:
             self._blocked[stream_id] = outline(block)
             raise

@@ -67,7 +67,9 @@ class Policy:
             for route in config.routes
             if route.requests
         }
-        self._rules_by_client = bool(self._access or self._rates or self._route_rates)
+        self._is_restricted = bool(self._access)
+        self._is_rated = bool(self._rates or self._route_rates)
+        self._rules_by_client = self._is_restricted or self._is_rated
         self._needs_address = (
             bool(self._access)
             or self._rates.needs_address
@@ -109,7 +111,7 @@ class Policy:
     def refuses(self, exchange: Exchange) -> bool:
         """Whether a request is refused; a refused one has been answered."""
         host = host_of(exchange.client) if self._rules_by_client else ""
-        if self._access and not self._access.permits(packed(host)):
+        if self._is_restricted and not self._access.permits(packed(host)):
             # The client has migrated since its connection was admitted (CVE-2026-40460).
             self.count(Refusal.DENIED)
             exchange.refuse(403, Outcome.DENIED)
@@ -120,7 +122,7 @@ class Policy:
             self.count(Refusal.OVERLOADED)
             reason = "the memory budget is used up"
             exchange.refuse(503, Outcome.OVERLOADED, reason=reason, retry_after=RETRY_AFTER)
-        elif wait := self._wait(exchange, host):
+        elif self._is_rated and (wait := self._wait(exchange, host)):
             self.count(Refusal.RATE_LIMITED)
             exchange.refuse(429, Outcome.RATE_LIMITED, retry_after=math.ceil(wait))
         else:
@@ -134,8 +136,6 @@ class Policy:
 
     def _wait(self, exchange: Exchange, host: str) -> float:
         """Seconds until the request conforms to its rates; 0 if it does."""
-        if not self._rates and not self._route_rates:
-            return 0.0
         now = self._clock()
         own = self._route_rates.get(id(exchange.route))
         wait = self._rates.wait(exchange.request, host, now)

@@ -75,10 +75,13 @@ class FrameError(ValueError):
 # --- variable-length integers (RFC 9000 section 16) ---------------------------------------------
 
 
+_ONE_BYTE = tuple(bytes((value,)) for value in range(0x40))
+
+
 def encode_varint(value: int) -> bytes:
     """A variable-length integer in its shortest form."""
     if value < 0x40:
-        return bytes((value,))
+        return _ONE_BYTE[value]
     if value < 0x4000:
         return (value | 0x4000).to_bytes(2, "big")
     if value < 0x40000000:

@@ -273,7 +273,7 @@ class Metrics(Struct):
     ) -> None:
         """Record an exchange that has ended; `status` is 0 when there was none."""
         self.protocols[protocol].requests += 1
-        found = self.route(route)
+        found = self.routes.get(route) or self.route(route)
         # Origins choose status codes; three digits bound the number of series.
         code = str(status) if 100 <= status <= 999 else "none"
         found.statuses[code] = found.statuses.get(code, 0) + 1
@@ -286,7 +286,7 @@ class Metrics(Struct):
             found.duration.observe(seconds, DURATIONS)
         if upstream is None:
             return
-        of_upstream = self.upstream(upstream)
+        of_upstream = self.upstreams.get(upstream) or self.upstream(upstream)
         of_upstream.requests += 1
         if outcome is not Outcome.COMPLETE and (kind := outcome.origin_failure):
             of_upstream.errors[kind] += 1

@@ -530,13 +530,16 @@ class H1Connection(asyncio.Protocol):
         # Before `available`, which may start the next request.
         held, self._held = self._held, None
         body = self._held_body
-        trailers = [field for field in self._fields if field[0] not in FORBIDDEN_TRAILERS]
-        try:
-            validate_response_fields(trailers)
-        except MessageError as error:
-            self.abort()
-            receiver.attempt_failed(UpstreamError(OriginFailure.PROTOCOL, str(error)), Retry.NEVER)
-            return
+        trailers = self._fields
+        if trailers:
+            trailers = [field for field in trailers if field[0] not in FORBIDDEN_TRAILERS]
+            try:
+                validate_response_fields(trailers)
+            except MessageError as error:
+                self.abort()
+                failure = UpstreamError(OriginFailure.PROTOCOL, str(error))
+                receiver.attempt_failed(failure, Retry.NEVER)
+                return
         if (
             reusable
             and self._keep_alive
@@ -545,7 +548,8 @@ class H1Connection(asyncio.Protocol):
             and not self._write_paused
             and not self._transport.is_closing()
         ):
-            self.resume()
+            if self._read_paused:
+                self.resume()
             self._idle.set(self._keepalive)
             self._owner.available(self)
         elif self._request_done and not self._write_paused:

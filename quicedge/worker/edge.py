@@ -437,7 +437,7 @@ class Edge:
             return
         # The loop has millisecond resolution; rounding down would spin until the deadline.
         delay = ceil((deadline - self._clock()) * 1000) / 1000
-        self._timer = self._loop.call_later(max(delay, 0.0), self._timer_fired)
+        self._timer = self._loop.call_later(delay if delay > 0.0 else 0.0, self._timer_fired)
 
     def _timer_fired(self) -> None:
         self._timer = None

@@ -644,7 +644,8 @@ class Connection:
         """
         if not self.handshake.is_complete:
             return None
-        path = self.paths.validated()
+        known = self.paths.known
+        path = known[0] if known and known[0].is_validated else self.paths.validated()
         return path.address if path is not None else None
 
     @property

@@ -203,7 +203,7 @@ class Packer:
                 if size < _MIN_SHORT:
                     break
             ack_due = space.ack_at is not None and space.ack_at <= now
-            sendable = streams.next_sendable()
+            sendable = streams.next_sendable() if streams.scheduler.ready else None
             has_frames = has_frames or streams.has_blocked_frames
             if sendable is None and not (has_frames or ack_due):
                 self.waiting = False
@@ -290,7 +290,7 @@ class Packer:
         overhead = 1 + len(cid) + pn_length + TAG_LENGTH
         draft = Draft(Epoch.ONE_RTT, size - overhead)
         self._write_application(draft, space, now, data=data)
-        if draft.is_empty:
+        if not draft.parts:
             return False
         least = MIN_INITIAL_DATAGRAM - overhead if draft.expand else 4 - pn_length
         payload = b"".join(draft.parts)
@@ -308,7 +308,8 @@ class Packer:
         """Add ACK, control frames, data, and a PING if a probe would not be ack-eliciting."""
         ranges = 0
         if space.ack_at is not None:
-            ranges = self._write_ack(draft, space, now, min(ACK_ROOM, draft.room))
+            room = draft.room
+            ranges = self._write_ack(draft, space, now, room if room < ACK_ROOM else ACK_ROOM)
         drained = data
         if self._has_frames(self._paths.known[0]):
             for source in self._sources:
@@ -329,7 +330,8 @@ class Packer:
 
     def _write_data(self, draft: Draft) -> None:
         streams = self._streams
-        while (sendable := streams.next_sendable()) is not None:
+        ready = streams.scheduler.ready
+        while ready and (sendable := streams.next_sendable()) is not None:
             if not streams.write_data(draft, *sendable):
                 break
 
@@ -376,8 +378,7 @@ class Packer:
             ),
             space,
         )  # fmt: skip
-        ecn = self._paths.active.ecn
-        if self.ecn and ecn is not None:
+        if self.ecn and (ecn := self._paths.known[0].ecn) is not None:
             ecn.on_sent(space.epoch, number, number + 1)
 
     def _emit(
@@ -387,7 +388,7 @@ class Packer:
         self._counters.bytes_sent += len(datagram)
         if eliciting and not self._idle.sent_since:
             self._idle.on_sent_eliciting(now, self._recovery.probe_timeout())
-        ecn = self.ecn if path is self._paths.active else NOT_ECT
+        ecn = self.ecn if path is self._paths.known[0] else NOT_ECT
         runs.append(Transmit(datagram, len(datagram), path.address, ecn))
 
     # --- runs -----------------------------------------------------------------------------------

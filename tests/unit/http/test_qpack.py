@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicedge.config.limits import MAX_COOKIE_CRUMBS, MAX_FIELDS
+from quicedge.config.limits import MAX_COOKIE_CRUMBS, MAX_FIELDS, QPACK_STATIC_UNCOUNTED
+from quicedge.http import qpack
 from quicedge.http.errors import H3ErrorCode
 from quicedge.http.frames import FrameType, encode_frame, encode_varint
 from quicedge.http.message import Fields
@@ -262,3 +263,40 @@ def test_every_byte_is_credited_once_whatever_becomes_of_its_stream(random: Rand
             peer.wire.h3.drop(stream_id)
     assert peer.wire.consumed - start + peer.wire.payload == received
     assert not peer.wire.h3.unfinished_heads()
+
+
+def test_sections_without_dynamic_references_are_decoded_without_counting_their_lines(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counted: list[int] = []
+
+    def counting(block: bytes) -> qpack.Outline:
+        counted.append(len(block))
+        return outline(block)
+
+    monkeypatch.setattr(qpack, "outline", counting)
+    decoder = qpack.FieldDecoder(4096, 16, 128, 32 * 1024)
+    fields = [(b"x-%d" % number, b"a value of ordinary length") for number in range(100)]
+    _, block = pylsqpack.Encoder().encode(0, fields)
+    assert len(block) > 2000
+    assert decoder.decode(0, block)[1] == fields
+    assert not counted
+    with pytest.raises(qpack.SectionTooLarge):
+        decoder.decode(4, b"\0\0" + b"\xd1" * QPACK_STATIC_UNCOUNTED)
+    assert counted
+
+
+@pytest.mark.parametrize("line", [b"\x80", b"\x10", b"\x40\x01a", b"\x00\x01a"])
+def test_a_section_that_says_it_refers_to_nothing_dynamic_cannot(line: bytes) -> None:
+    """Otherwise its lines would have to be counted."""
+    encoder = pylsqpack.Encoder()
+    instructions = encoder.apply_settings(4096, 16)
+    for _ in range(3):
+        more, block = encoder.encode(0, [(b"x", b"y" * 30)])
+        instructions += more
+    assert block[0]
+    decoder = qpack.FieldDecoder(4096, 16, 128, 32 * 1024)
+    decoder.feed(instructions)
+    assert decoder.decode(0, block)[1] == [(b"x", b"y" * 30)]
+    with pytest.raises(qpack.DecompressionFailed):
+        decoder.decode(4, b"\0\0" + line)
