@@ -12,6 +12,8 @@ class Section:
 
     keys: dict[str, Any] = field(default_factory=dict)
     comments: list[str] = field(default_factory=list)
+    origin: Any = None
+    """What it was translated from, in the form of the source's own reader."""
 
 
 @dataclass

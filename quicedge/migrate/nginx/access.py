@@ -87,7 +87,7 @@ def basic_auth(scope: Scope, world: World) -> dict[str, Any] | None:
     note.different(realm, words, *visible.client("www-authenticate"))
     name = world.path(users.args[0])
     words = "only bcrypt hashes are accepted: htpasswd -B"
-    note.different(users, words, *visible.ANSWER)
+    note.different(users, words, visible.status("", 401))
     world.supply(f"{name}: give all users bcrypt hashes (htpasswd -B)")
     found = {"htpasswd": name, "realm": realm.args[0].encode("ascii", "replace").decode()}
     return {**found, "forward_credentials": True}
@@ -114,8 +114,8 @@ def request_rates(scope: Scope, world: World) -> list[dict[str, Any]]:
         rate = _RATE.search(" ".join(zone.args))
         if by is None or rate is None:
             words = f"requests are counted by address or header, not by {zone.args[0]}"
-            world.notebook.left_out(directive, words, visible.STATUS)
-            world.notebook.left_out(zone, words, visible.STATUS)
+            world.notebook.left_out(directive, words, visible.status(503), visible.status(429))
+            world.notebook.left_out(zone, words)
             continue
         burst = int(options.get("burst", "0"))
         entry = {"rate": _rate(int(rate[1]), 60 if rate[2] == "m" else 1, burst)}
@@ -124,7 +124,8 @@ def request_rates(scope: Scope, world: World) -> list[dict[str, Any]]:
         if entry not in found:
             found.append(entry)
         words = "answered 429 with retry-after, never delayed; counted per route and worker"
-        world.notebook.different(directive, words, visible.STATUS, *visible.client("retry-after"))
+        effects = (visible.status("", 429), *visible.client("retry-after"))
+        world.notebook.different(directive, words, *effects)
         world.notebook.translated(zone, f"requests of routes: {entry['rate']}")
     return found
 
@@ -134,7 +135,7 @@ def _status(status: Directive, world: World) -> None:
         world.notebook.translated(status)
     else:
         words = "requests beyond a rate are answered 429"
-        world.notebook.different(status, words, visible.STATUS)
+        world.notebook.different(status, words, visible.status(status.args[0], 429))
 
 
 def _rate(count: int, period: int, burst: int) -> str:
@@ -168,12 +169,12 @@ def connection_limits(scope: Scope, world: World) -> None:
         is_for_all = scope.blocks and directive in scope.blocks[0]
         if zone is None or _key(zone.args[0]) != "address" or not is_for_all:
             words = "connections are limited per address, for all routes: [limits]"
-            world.notebook.left_out(directive, words, visible.STATUS)
+            world.notebook.left_out(directive, words, visible.status(503))
             if zone is not None:
                 world.notebook.left_out(zone, words)
             continue
         limits = world.document.section("limits").keys
         limits["max_connections_per_address"] = int(directive.args[1])
         words = "counts connections, not requests, per worker"
-        world.notebook.different(directive, words, visible.STATUS)
+        world.notebook.different(directive, words, visible.status(503))
         world.notebook.translated(zone)

@@ -52,10 +52,10 @@ def compression(scope: Scope, world: World) -> list[dict[str, Any]]:
             key, most = _LEVELS[module]
             found[key] = min(max(int(level.args[0]), 1 if module != "brotli" else 0), most)
             note.translated(level)
-        for name in (f"{module}_vary", f"{module}_proxied"):
-            directive = scope.last(name)
-            words = "vary is always sent" if name.endswith("_vary") else "whoever has asked"
-            note.translated(directive, words)
+        vary = scope.last(f"{module}_vary")
+        if vary is not None:
+            note.different(vary, "where it is compressed", *visible.client("vary"))
+        note.translated(scope.last(f"{module}_proxied"), "whoever has asked")
     if types:
         found["types"] = types
     found["min_size"] = min(sizes)

@@ -11,6 +11,7 @@ from typing import Any
 from quicedge.config.filter_validation import template_problem
 from quicedge.http.phrases import reason_phrase
 from quicedge.migrate.document import Section
+from quicedge.migrate.effects import Effect
 from quicedge.migrate.nginx import visible
 from quicedge.migrate.nginx.access import (
     NobodyError,
@@ -74,12 +75,13 @@ class Routes:
             where["path"] = place.path
         where |= rule.match
         comments = [_comment(outcome)]
+        origin = outcome.origin
         if isinstance(outcome, Content):
             for match, keys in self._content(outcome.state):
-                yield Section({**where, **match, **keys}, comments)
+                yield Section({**where, **match, **keys}, comments, origin)
             return
         keys = self._answer(outcome)
-        yield Section({**where, **keys}, comments)
+        yield Section({**where, **keys}, comments, origin)
 
     # --- answers ----------------------------------------------------------------------------------
 
@@ -272,12 +274,12 @@ class Routes:
                 f"quicedge does not speak {kind}; answered 501 until a server that speaks HTTP "
                 "stands before the application"
             )
-            self._note.left_out(handler, words, *visible.ANSWER)
+            self._note.left_out(handler, words, visible.status("", 501))
             return {}, [*before, _answer(501)]
         status = next((d for d in state.scope.own if d.name in ("stub_status", "api")), None)
         if status is not None:
             words = "answered 404; /metrics of the admin API has figures"
-            self._note.left_out(status, words, visible.STATUS)
+            self._note.left_out(status, words, visible.status("", 404))
             return {}, [*before, _answer(404)]
         try:
             if handler is not None:
@@ -286,7 +288,8 @@ class Routes:
             served = self._sites.serve(state)
         except UnsayableError as error:
             if handler is not None:
-                self._note.left_out(handler, f"{error}; answered 501", *visible.ANSWER)
+                effects = (visible.status("", 501), visible.REACHED)
+                self._note.left_out(handler, f"{error}; answered 501", *effects)
             return {}, [*before, _answer(501)]
         if served is None:
             return {}, [*before, _answer(404)]
@@ -403,7 +406,8 @@ class Routes:
             found["retries"] = 0
         elif retry is not None:
             words = "requests are repeated that no origin has processed"
-            note.different(retry, words, visible.SERVER, visible.REACHED, visible.STATUS)
+            effects = (visible.SERVER, visible.REACHED, visible.status(502), visible.status(504))
+            note.different(retry, words, *effects)
         if tries is not None and tries.args[0] != "0" and found.get("retries") != 0:
             found["retries"] = min(int(tries.args[0]) - 1, 100)
             note.translated(tries, f"retries = {found['retries']}")
@@ -543,11 +547,11 @@ class Routes:
                 note.translated(directive, "plain HTTP on a TLS port is redirected")
             elif not page.startswith("/") or "$" in page:
                 words = "only files take the place of errors"
-                note.left_out(directive, words, visible.STATUS)
+                note.left_out(directive, words, *_shown(codes))
             elif len(plain) < len(codes):
                 if directive not in note:
                     words = "the status of an error stays"
-                    note.left_out(directive, words, visible.STATUS)
+                    note.left_out(directive, words, *_shown(codes))
             else:
                 self._error_page(directive, plain, page, state, pages, prefix)
         if not pages:
@@ -565,30 +569,25 @@ class Routes:
         if prefix is not None and not state.scope.is_on("proxy_intercept_errors"):
             # Only origins say that something does not exist.
             codes = [code for code in codes if code != "404"]
-        if prefix is None and list(codes) == ["404"]:
-            self._note.translated(directive, "not_found of the site")
-            return
-        location = next(
-            (
-                d
-                for d in (state.scope.blocks[1] if len(state.scope.blocks) > 1 else ())
-                if d.name == "location" and d.args == ["=", page]
-            ),
-            None,
-        )
-
-        inside = state
-        if location is not None:
-            inside = replace(state, scope=state.scope.inside(location.body))
         try:
-            path = f"{self._sites.directory_of(inside)}{page}".replace("//", "/")
+            path = self._sites.page_file(page, state)
+            own = self._sites.directory_of(state) if prefix is None else None
         except UnsayableError as error:
-            self._note.left_out(directive, str(error), visible.STATUS)
+            self._note.left_out(directive, str(error), *_shown(codes))
+            return
+        if list(codes) == ["404"] and own is not None and path == f"{own}{page}":
+            self._note.translated(directive, "not_found of the site")
             return
         if not os.path.exists(path):
             self._world.supply(f"{path}: the page for {', '.join(codes)} ({directive.place})")
         self._note.translated(directive, "error_pages")
         pages.update({code: path for code in codes if code not in pages})
+
+
+def _shown(codes: Sequence[str]) -> tuple[Effect, ...]:
+    """The errors that clients see as they are, and not what nginx makes of them."""
+    found = [visible.status("", code) for code in codes if not code.startswith("=")]
+    return (*found, visible.BODY, visible.REACHED, *visible.client("location", "content-type"))
 
 
 def _split_key(variable: str) -> str | None:
@@ -618,6 +617,8 @@ def _comment(outcome: Outcome) -> str:
     if location.is_server:
         return f"{where}:{origin.line}: {origin.text}".rstrip("{ }")
     name = " ".join(["location", *location.directive.args])
+    if state.is_within:
+        name += ", within a segment"
     if origin is location.directive:
         return f"{where}:{origin.line}: {name}"
     return f"{where}:{origin.line}: {origin.text} (in {name})"

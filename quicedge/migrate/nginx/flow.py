@@ -86,7 +86,7 @@ class Flow:
                 cases = cases_of(table, state.asked)
                 found = self._cases(cases, state, lambda s, _: self.with_tables(texts, s, then))
             except UnsayableError as error:
-                self._note.left_out(table.directive, str(error), *visible.ANSWER)
+                self._note.left_out(table.directive, str(error))
                 continue
             self._note.translated(table.directive)
             return found
@@ -130,6 +130,9 @@ class Flow:
             found = self._cases(cases, state, take)
         except UnsayableError as error:
             self._note.left_out(directive, str(error), *visible.ANSWER)
+            if any(d.name == "return" and d.args[0][:1] == "4" for d in directive.body):
+                words = "refuses requests, and is left out: see the report"
+                self._world.supply(f"{directive.place}: {directive.text} {words}")
             return self.run(rest, state, end)
         for case in cases:
             if case.entry is not None:
@@ -179,16 +182,16 @@ class Flow:
                 return self._redirect(directive, text, status, state)
             body = template(text, state.asked.names)
         except UnsayableError as error:
-            self._note.left_out(directive, f"{error}; answered 501", *visible.ANSWER)
+            self._note.left_out(directive, f"{error}; answered 501", visible.status("", 501))
             return [Rule(state.match, Respond(501, "", state, directive))]
         if status == 444:
             self._note.different(
-                directive, "answered 403, the connection stays open", visible.STATUS
+                directive, "answered 403, the connection stays open", visible.status("", 403)
             )
             status = 403
         elif not 200 <= status <= 599:
             words = f"{status} is not the status of a response; answered 500"
-            self._note.different(directive, words, visible.STATUS)
+            self._note.different(directive, words, visible.status("", 500))
             status = 500
         elif status >= 300 and not text:
             self._note.different(
@@ -259,6 +262,8 @@ class Flow:
                 filters = {"path": text} | ({"query": "drop"} if mark and not query else {})
                 if problem := template_problem(text):
                     raise UnsayableError(problem)
+                if not text.startswith(("/", "{path}", "{uri}")):
+                    raise UnsayableError(f"{replacement} does not begin with a slash")
             moved = replace(met, rewrites=(*met.rewrites, filters))
             if flag == "break":
                 return end(moved)
@@ -319,7 +324,7 @@ _GROUP = re.compile(r"\$(?:\{(\d)\}|(\d))")
 
 def _pattern_rewrite(pattern: str, replacement: str) -> dict[str, Any] | None:
     """A rewrite as a filter that replaces what a pattern matches; None: it needs more."""
-    if "?" in replacement or not replacement.startswith("/"):
+    if "?" in replacement or not re.match(r"/|\$1|\$\{1\}", replacement):
         return None
     without = _GROUP.sub("", replacement)
     if PART.search(without) or "$" in without or "\\" in replacement:

@@ -18,7 +18,8 @@ class Reason(NamedTuple):
 UNUSED = Reason("nothing here uses it")
 _NO_COUNTERPART = Reason("quicedge has no counterpart", visible.ANSWER)
 _NOT_HTTP = Reason(
-    "quicedge speaks HTTP to origins; put a server that does before the application", visible.ANSWER
+    "quicedge speaks HTTP to origins; put a server that does before the application",
+    (visible.status("", 501),),
 )
 _PYTHON = Reason("no counterpart; a Python filter can do it", visible.ANSWER)
 
@@ -53,7 +54,9 @@ _REASONS: tuple[tuple[Reason, str], ...] = (
     (Reason("a module of nginx; quicedge's filters are written in Python"), "load_module"),
     (Reason("workers have the environment of the supervisor"), "env"),
     (Reason("qlog.addresses traces connections of clients"), "debug_connection"),
-    (Reason("limits.max_uri is 16 KB, http3.max_field_section_size 64 KB", (visible.STATUS,)),
+    (Reason("limits.max_uri is 16 KB, http3.max_field_section_size 64 KB",
+            (visible.status(414), visible.status(400), visible.status("", 414),
+             visible.status("", 431))),
      "large_client_header_buffers http2_max_field_size http2_max_header_size"),
     (Reason("quicedge opens files anew"),
      "open_file_cache open_file_cache_valid open_file_cache_min_uses open_file_cache_errors"),
@@ -97,19 +100,22 @@ _REASONS: tuple[tuple[Reason, str], ...] = (
     (Reason("redirects of directories are relative", visible.client("location")),
      "absolute_redirect port_in_redirect server_name_in_redirect"),
     (Reason("files always have an ETag", visible.client("etag")), "etag"),
-    (Reason("conditional requests are answered as RFC 9110 says", (visible.STATUS,)),
+    (Reason("conditional requests are answered as RFC 9110 says",
+            (visible.status(200, 304), visible.status(304, 200))),
      "if_modified_since"),
-    (Reason("one range per request", (visible.STATUS,)), "max_ranges"),
+    (Reason("one range per request", (visible.status(206), visible.status("", 206))), "max_ranges"),
     (Reason("messages are framed as each version of HTTP wants it"),
      "chunked_transfer_encoding proxy_http_version grpc_http_version"),
     (Reason("invalid fields are refused", visible.ANSWER), "ignore_invalid_headers"),
-    (Reason("links are followed if they are relative and stay below the root", (visible.STATUS,)),
+    (Reason("links are followed if they are relative and stay below the root",
+            (visible.status(403), visible.status("", 404))),
      "disable_symlinks"),
     (Reason("responses are not slowed down"), "limit_rate limit_rate_after"),
     (Reason("origins are not slowed down"), "proxy_limit_rate"),
     (Reason("refusals are logged at a bounded rate"), "limit_req_log_level limit_conn_log_level"),
-    (Reason("no counterpart", (visible.STATUS,)), "limit_req_dry_run limit_conn_dry_run"),
-    (Reason("clients beyond the limit are refused before their request", (visible.STATUS,)),
+    (Reason("no counterpart", (visible.status("", 429),)), "limit_req_dry_run limit_conn_dry_run"),
+    (Reason("clients beyond the limit are refused before their request",
+            (visible.status(503), visible.status(429))),
      "limit_conn_status"),
     (Reason("text files are always served as UTF-8", visible.client("content-type")),
      "charset charset_types"),
@@ -133,7 +139,8 @@ _REASONS: tuple[tuple[Reason, str], ...] = (
     (Reason("no counterpart"),
      """proxy_ssl_crl proxy_ssl_conf_command proxy_socket_keepalive recursive_error_pages
      uninitialized_variable_warn state post_action"""),
-    (Reason("what an origin says of ranges is forwarded", (visible.STATUS,)),
+    (Reason("what an origin says of ranges is forwarded",
+            (visible.status(206), visible.status("", 206))),
      "proxy_force_ranges"),
     (Reason("X-Accel-* fields have no meaning"), "proxy_ignore_headers"),
     (Reason("a request that its client gives up is given up at the origin too"),
@@ -153,7 +160,7 @@ _REASONS: tuple[tuple[Reason, str], ...] = (
     (Reason("`accept: application/json` gets a listing as JSON", (visible.BODY,)),
      "autoindex_format"),
     (Reason("no counterpart; a Python filter can do it", visible.client()), "add_trailer"),
-    (Reason("files are served, and not taken", (visible.STATUS,)),
+    (Reason("files are served, and not taken", (visible.status("", 405),)),
      "dav_methods dav_access create_full_put_path min_delete_depth"),
     (Reason("the file is served as it is", (visible.BODY,)), "mp4 flv"),
     (Reason("quicedge proxies HTTP only"), "stream mail"),

@@ -34,9 +34,6 @@ from quicedge.migrate.nginx.world import World
 _MOST_MOVES = 10
 """As nginx's own limit of internal redirects."""
 
-_PROTECTIVE = frozenset(("allow", "deny", "auth_basic", "auth_request", "limit_except", "return"))
-"""A location with one of these must cover all paths that it covers in nginx."""
-
 _PATH = re.compile(r"/(?:[A-Za-z0-9._~!$&'()+,;=:@/-]|%[0-9A-Fa-f]{2})*")
 
 
@@ -141,7 +138,7 @@ class Locations:
             partial = tuple(
                 self._prefixes[other][0]
                 for other in sorted(below, key=len, reverse=True)
-                if self._is_partial(self._prefixes[other][0]) and self._above(other) == path
+                if not other.endswith("/") and self._above(other) == path
             )
             yield Choice(place, regexes, partial, final)
 
@@ -149,16 +146,6 @@ class Locations:
         """The longest other prefix that covers a path, by whole segments."""
         around = [other for other in self._prefixes if other != path and covers(other, path)]
         return max(around, key=len, default="")
-
-    def _is_partial(self, location: Location) -> bool:
-        """Whether a prefix must also count within a segment, as nginx has it: because it looks so
-        (`/wp-`), or because the location protects something."""
-        path = location.pattern
-        if path.endswith("/"):
-            return False
-        return not path[-1].isalnum() or any(
-            directive.name in _PROTECTIVE for directive in location.scope.own
-        )
 
     # --- rules ------------------------------------------------------------------------------------
 
@@ -171,30 +158,41 @@ class Locations:
 
     def _choose(self, choice: Choice, state: State) -> list[Rule]:
         found: list[Rule] = []
+        for location in choice.partial:
+            if location.modifier == "^~":
+                found += self._within(location, state)
         for location in choice.regexes:
             more = self._of_regex(location, state)
             found += more
             if more and more[-1].match == state.match:
                 return found
         for location in choice.partial:
-            case = Case({"path_regex": f"^{re.escape(location.pattern)}"})
-            found += self._met(location, case, state)
-        self._describe(choice.final)
+            if location.modifier != "^~":
+                found += self._within(location, state)
+        if not choice.final.is_server:
+            self._note.translated(choice.final.directive)
         if choice.adds_slash:
             to = f"{choice.final.pattern}{{?query}}"
             return [Rule(state.match, Redirect(to, 301, state, choice.final.directive))]
         return found + self._enter(choice.final, state)
 
-    def _describe(self, location: Location) -> None:
-        if location.is_server:
-            return
-        if location.modifier == "=" or location.pattern.endswith("/") or self._is_partial(location):
-            self._note.translated(location.directive)
-        else:
-            words = f"whole segments: {location.pattern} and {location.pattern}/..., but not "
-            self._note.different(
-                location.directive, f"{words}{location.pattern}...", *visible.ANSWER
-            )
+    def _within(self, location: Location, state: State) -> list[Rule]:
+        """The rules for paths that a prefix covers within a segment, as nginx has it: `/api` covers
+        `/apis`."""
+        case = Case({"path_regex": f"^{re.escape(location.pattern)}"})
+        inside = replace(state, is_within=True)
+        return self._inner(location, case, inside) + self._met(location, case, inside)
+
+    def _inner(self, location: Location, case: Case, state: State) -> list[Rule]:
+        """The rules of locations for extensions in a location."""
+        found: list[Rule] = []
+        for inner in location.inner:
+            endings = extensions_of(inner.pattern) if inner.is_regex else None
+            if endings is not None:
+                self._note.translated(inner.directive)
+                both = Case({**case.match, "extensions": endings}, True, case.values)
+                found += self._met(inner, both, state)
+        return found
 
     def _of_regex(self, location: Location, state: State) -> list[Rule]:
         names = extensions_of(location.pattern) if location.modifier == "~*" else None
@@ -211,13 +209,7 @@ class Locations:
         self._note.translated(location.directive)
         if met is None:
             return []
-        found: list[Rule] = []
-        for inner in location.inner:
-            endings = extensions_of(inner.pattern) if inner.is_regex else None
-            if endings is not None:
-                self._note.translated(inner.directive)
-                found += self._met(inner, Case({"extensions": endings}), met)
-        return found + self._enter(location, met)
+        return self._inner(location, Case({}), met) + self._enter(location, met)
 
     def _met(self, location: Location, case: Case, state: State) -> list[Rule]:
         try:
@@ -278,7 +270,7 @@ class Locations:
         if location is None or _serves_files(location) or "$" in path:
             # A page: the site serves it itself.
             if location is not None and location is not state.location:
-                self._announce_fields(tried, location)
+                self._announce_fields(tried, location, state.scope)
             return [rule]
         moved = replace(
             state,
@@ -287,13 +279,15 @@ class Locations:
         )
         return self._unless_files(tried, rule, self.find_again(moved, path, tried))
 
-    def _announce_fields(self, tried: Directive, location: Location) -> None:
+    def _announce_fields(self, tried: Directive, location: Location, tried_scope: Scope) -> None:
         """Fields that nginx adds because the fallback is in a location of its own."""
         names = [
             "cache-control" if d.name == "expires" else d.args[0]
             for d in location.scope.own
             if d.name in ("add_header", "expires")
         ]
+        if any(d.name == "add_header" for d in location.scope.own):
+            names += [d.args[0] for d in tried_scope.all("add_header")]
         if names:
             words = f"the fallback gets the fields of this location, not those of {tried.args[-1]}"
             self._note.different(tried, words, *visible.client(*names))

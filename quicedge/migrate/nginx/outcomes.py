@@ -47,6 +47,8 @@ class State:
     """What the requests have met on the way."""
     rewrites: tuple[Mapping[str, Any], ...] = ()
     """Changes of their path, as filters."""
+    is_within: bool = False
+    """Whether the location is chosen for paths that its prefix covers within a segment."""
     moves: int = 0
     """How often another location has been chosen."""
 

@@ -100,9 +100,10 @@ def http_settings(scopes: Sequence[Scope], world: World) -> None:
         for directive, time in times.items():
             if time < most:
                 text = f"one time for all hosts: {duration(most)}"
-                world.notebook.different(directive, text, visible.STATUS)
+                world.notebook.different(directive, text, visible.status("", 408))
             elif words:
-                world.notebook.different(directive, f"{key}, {words}", visible.STATUS)
+                effect = visible.status("", 408)
+                world.notebook.different(directive, f"{key}, {words}", effect)
             else:
                 world.notebook.translated(directive, key)
         if most > 0:
@@ -219,11 +220,12 @@ def _plain_listen(listen: Listen, is_redirect: bool, world: World) -> None:
         return
     if is_redirect:
         words = "redirect_http, with status 308"
-        world.notebook.different(listen.directive, words, visible.SCHEME, visible.STATUS)
+        effects = (visible.SCHEME, visible.status("", 308))
+        world.notebook.different(listen.directive, words, *effects)
     else:
         words = "redirected to https: quicedge serves no plain HTTP"
         world.notebook.different(
-            listen.directive, words, visible.SCHEME, visible.STATUS, visible.REACHED
+            listen.directive, words, visible.SCHEME, visible.status("", 308), visible.REACHED
         )
 
 
@@ -324,7 +326,7 @@ def _client_auth(scope: Scope, server: Server, world: World) -> None:
         note.translated(verify)
     else:
         words = "clients without a certificate are refused in the handshake, not with 400"
-        note.different(verify, words, visible.STATUS)
+        note.different(verify, words, visible.status(400))
     if not hosts:
         return
     keys: dict[str, Any] = {"client_ca": world.path(authority.args[0]), "hosts": hosts}

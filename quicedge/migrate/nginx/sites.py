@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from quicedge.http.media_types import TYPES
+from quicedge.migrate.effects import Effect
 from quicedge.migrate.nginx import visible
 from quicedge.migrate.nginx.outcomes import State
 from quicedge.migrate.nginx.scope import Scope
@@ -48,12 +50,20 @@ class Sites:
             keys["listing"] = True
         self._note.translated(state.scope.last("autoindex"))
         keys |= self._tried(own, state)
-        keys |= self._not_found(state.scope, keys)
+        keys |= self._not_found(state, keys)
         keys |= self._precompressed(state.scope)
         keys |= self._types(state.scope)
         comment = f"{os.path.basename(where.file)}:{where.line}"
         upstream = self._upstreams.of_files(keys, _name_of(directory), comment)
         return upstream, filters
+
+    def page_file(self, page: str, state: State) -> str:
+        """The file that nginx sends for the path of a page; raises UnsayableError."""
+        server = state.scope.blocks[1] if len(state.scope.blocks) > 1 else ()
+        around = [d for d in server if d.name == "location" and d.args == ["=", page]]
+        scope = Scope((*state.scope.blocks[:2], *(d.body for d in around)))
+        inside = replace(state, scope=scope)
+        return f"{self.directory_of(inside).rstrip('/')}{page}"
 
     def directory_of(self, state: State) -> str:
         """The root of the files of a location; raises UnsayableError."""
@@ -67,17 +77,21 @@ class Sites:
         if state.asked.is_one_host:
             names = names.with_values({"host": state.asked.host, "http_host": state.asked.host})
         try:
-            path = self._world.path(constant(root.args[0], names))
+            path = self._world.file(constant(root.args[0], names))
         except UnsayableError as error:
             self._note.left_out(root, f"{error}; answered 501", *visible.ANSWER)
             raise
-        self._note.translated(root)
+        if os.path.isabs(root.args[0]) or self._world.prefix is not None:
+            self._note.translated(root)
+        else:
+            words = f"as {path}: which directory it is relative to depends on how nginx was built"
+            self._note.different(root, words, visible.STATUS, visible.BODY)
         return path.rstrip("/") or "/"
 
     def _alias(self, alias: Directive, state: State) -> tuple[str, list[Filter]]:
         text, location = alias.args[0], state.location
         if location.modifier == "=":
-            path = self._world.path(constant(text, state.asked.names))
+            path = self._world.file(constant(text, state.asked.names))
             self._note.translated(alias)
             if text.endswith("/"):
                 return path, [{"rewrite": {"path": "/"}}]
@@ -87,7 +101,7 @@ class Sites:
             fixed = text.partition("$")[0].rpartition("/")[0]
             rest = template(text[len(fixed) :], state.asked.names)
             self._note.translated(alias)
-            return self._world.path(fixed), [{"rewrite": {"path": rest}}]
+            return self._world.file(fixed), [{"rewrite": {"path": rest}}]
         if not location.is_prefix:
             self._note.left_out(alias, "names a file for many paths", visible.STATUS)
             raise UnsayableError("an alias without a variable in a regular expression")
@@ -99,7 +113,7 @@ class Sites:
             self._note.translated(alias)
         strip = prefix.rstrip("/")
         filters = [{"rewrite": {"strip_prefix": strip}}] if strip else []
-        return self._world.path(text).rstrip("/") or "/", filters
+        return self._world.file(text).rstrip("/") or "/", filters
 
     def _index(self, scope: Scope) -> dict[str, Any]:
         index = scope.last("index")
@@ -113,7 +127,7 @@ class Sites:
             words = "without what is no file here: " + ", ".join(
                 name for name in index.args if name not in plain
             )
-            self._note.different(index, words, visible.STATUS)
+            self._note.different(index, words, visible.status("", 404), visible.REACHED)
         return {"index": plain} if plain and plain != ["index.html"] else {}
 
     def _tried(self, own: list[Directive], state: State) -> dict[str, Any]:
@@ -123,41 +137,52 @@ class Sites:
         tests, last = tried.args[:-1], tried.args[-1]
         found: dict[str, Any] = {}
         differences: list[str] = []
+        effects: list[Effect] = []
         for test in tests:
             if test in ("$uri", "$uri/", "/$uri", "$uri/index.html"):
                 continue
             if test in ("$uri.html", "${uri}.html"):
                 found["clean_urls"] = True
                 differences.append("names with .html are redirected to those without")
+                effects += [visible.status(200, 301), *visible.client("location")]
             else:
                 differences.append(f"without {test}")
+                effects.append(visible.status("", 404))
         if last == "=404":
             pass
         elif last.startswith("="):
             differences.append(f"404 in place of {last[1:]}")
+            effects.append(visible.status(last[1:], 404))
         elif last.startswith("/") and "$" not in last.partition("?")[0] and ".php" not in last:
             found["fallback"] = last.partition("?")[0]
             differences.append("the fallback is not for names with a dot")
+            effects.append(visible.status(200, 404))
         else:
             differences.append(f"404 in place of {last}, which cannot be said")
+            effects += [visible.status("", 404), visible.REACHED]
         if differences:
-            self._note.different(tried, "; ".join(differences), *visible.ANSWER)
+            self._note.different(tried, "; ".join(differences), *effects)
         else:
             self._note.translated(tried)
         return found
 
-    def _not_found(self, scope: Scope, keys: Mapping[str, Any]) -> dict[str, Any]:
+    def _not_found(self, state: State, keys: Mapping[str, Any]) -> dict[str, Any]:
         """An error page that is a file of the site."""
-        for directive in scope.all("error_page"):
+        for directive in state.scope.all("error_page"):
             *codes, page = directive.args
             if not page.startswith("/") or "$" in page or "404" not in codes:
+                continue
+            try:
+                if self.page_file(page, state) != f"{keys['root']}{page}":
+                    continue
+            except UnsayableError:
                 continue
             answers = [code for code in codes if code.startswith("=")]
             if not answers:
                 return {"not_found": page}
             if answers in (["=200"], ["="]) and "fallback" not in keys:
                 words = "a fallback, which is not for names with a dot"
-                self._note.different(directive, words, visible.STATUS)
+                self._note.different(directive, words, visible.status(200, 404))
                 return {"fallback": page}
         return {}
 
@@ -167,9 +192,13 @@ class Sites:
             directive = scope.last(f"{name}_static")
             if directive is None:
                 continue
-            self._note.translated(directive)
             if directive.args[0] in ("on", "always"):
                 found.append(coding)
+                words = "with vary, and for files that are not older than theirs"
+                effects = visible.client("vary", "content-encoding")
+                self._note.different(directive, words, *effects)
+            else:
+                self._note.translated(directive)
         return {"precompressed": found} if found else {}
 
     def _types(self, scope: Scope) -> dict[str, Any]:

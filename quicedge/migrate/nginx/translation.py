@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -61,33 +62,61 @@ NOTES = (
     Note("errors of the edge have one line of text in place of nginx's page",
          (Effect(Side.CLIENT, Aspect.HEADER, "content-type"),)),
     Note("redirects to paths are sent as they are, without scheme and host"),
-    Note("files are served for GET and HEAD, to others the answer is 405 with `allow`",
-         visible.client("allow", "accept-ranges")),
+    Note("files are served for GET and HEAD; to OPTIONS the answer is 204, and to others 405",
+         (*visible.client("allow", "accept-ranges"), visible.status(405, 204),
+          visible.status(404, 204), visible.status(404, 405))),
+    Note("only content that is forwarded can be too long (413)", (visible.status(413),)),
     Note("files whose names begin with a dot are not served, and directories without an index "
          "are 404 rather than 403"),
     Note("origins must accept a connection within 5 seconds rather than 60"),
 )  # fmt: skip
 
 
-def translate(path: Path) -> Translation:
-    """Translate a configuration of nginx; raises SourceError."""
+def translate(path: Path, *, prefix: Path | None = None) -> Translation:
+    """Translate a configuration of nginx; raises SourceError.
+
+    `prefix`: the directory from which nginx resolves relative names of what it serves (`nginx -V`);
+    default: that of the configuration.
+    """
     read = source.read(path)
-    world = World(path.parent.absolute())
+    world = World(path.parent.absolute(), prefix)
     try:
         _Translator(world, read).run()
     except RecursionError:
         raise SourceError(f"{path}: blocks are nested too deeply") from None
+    _leave_out_refused(world)
     document = world.document
     heading = [f"Translated from {path} by quicedge migrate; see its report for what is different."]
     toml = write_toml(document, heading)
-    try:
-        parse_config(document.as_dict(), "quicedge.toml", world.directory, machine=False)
-    except ConfigError as error:
-        raise SourceError(
-            f"{path}: cannot be translated into a valid configuration:\n{error}"
-        ) from None
     report = list(world.notebook.lines(read.all))
     return Translation(document, toml, report, list(NOTES), list(world.to_supply), read)
+
+
+_MOST_REFUSED = 50
+"""Routes that are replaced because the result would not be valid."""
+
+
+def _leave_out_refused(world: World) -> None:
+    """Replace routes that quicedge would refuse by an error, so that the others can be used.
+
+    Raises SourceError if that is not enough.
+    """
+    for _ in range(_MOST_REFUSED):
+        document = world.document
+        try:
+            parse_config(document.as_dict(), "quicedge.toml", world.directory, machine=False)
+            return
+        except ConfigError as error:
+            problem = error.problems[0]
+        found = re.match(r"routes\[(\d+)\]", problem.key)
+        route = document.routes[int(found[1])] if found is not None else None
+        if route is None or "501" in str(route.keys.get("filters")):
+            raise SourceError(f"cannot be translated into a valid configuration: {problem}")
+        words = f"{problem.message}; answered 501"
+        world.notebook.left_out(route.origin, words, visible.status("", 501), visible.REACHED)
+        where = {key: value for key, value in route.keys.items() if key in (*_CONDITIONS, "host")}
+        answer = {"respond": {"status": 501, "body": "501 Not Implemented\n"}}
+        route.keys = {**where, "filters": [answer]}
 
 
 class _Translator:
@@ -161,10 +190,11 @@ class _Translator:
             is_challenge = "acme-challenge" in "".join(directive.args)
             if directive.name in ("return", "rewrite"):
                 words = "redirect_http, with status 308"
-                self._note.different(directive, words, visible.STATUS, visible.SCHEME)
+                effects = (visible.status("", 308), visible.SCHEME)
+                self._note.different(directive, words, *effects)
             elif directive.name == "location" and is_challenge:
                 words = "challenges are answered where quicedge orders certificates: [tls.acme]"
-                self._note.left_out(directive, words, visible.STATUS)
+                self._note.left_out(directive, words, visible.status("", 308))
             elif directive.name in ("if", "location"):
                 self._note.translated(directive, "redirect_http")
 

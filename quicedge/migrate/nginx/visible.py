@@ -21,6 +21,11 @@ ANSWER = (STATUS, REACHED)
 """The request is answered differently, perhaps by somebody else."""
 
 
+def status(before: int | str = "", after: int | str = "") -> Effect:
+    """One status in place of another; empty: any."""
+    return Effect(Side.CLIENT, Aspect.STATUS, f"{before}->{after}")
+
+
 def client(*names: str) -> tuple[Effect, ...]:
     """Fields of responses."""
     return tuple(Effect(Side.CLIENT, Aspect.HEADER, name.lower()) for name in names)

@@ -18,6 +18,8 @@ class World:
 
     directory: Path
     """Of the configuration, from which nginx resolves the files that it names."""
+    prefix: Path | None = None
+    """From which nginx resolves the files that it serves, if that is known."""
     document: Document = field(default_factory=Document)
     notebook: Notebook = field(default_factory=Notebook)
     tables: dict[str, Table] = field(default_factory=dict)
@@ -35,6 +37,10 @@ class World:
     def path(self, name: str) -> str:
         """A file that nginx names, relative to the directory of its configuration."""
         return str((self.directory / name).absolute())
+
+    def file(self, name: str) -> str:
+        """A file or directory to be served."""
+        return str(((self.prefix or self.directory) / name).absolute())
 
     def supply(self, text: str) -> None:
         self.to_supply[text] = None

@@ -120,11 +120,31 @@ def test_nginx_s_order_of_choice(tmp_path: Path, path: str, chosen: str) -> None
     assert (answer.get("body") if answer["status"] == 200 else str(answer["status"])) == chosen
 
 
-def test_a_prefix_within_a_segment_is_told(tmp_path: Path) -> None:
-    found = Migrated(tmp_path, site("location /api { proxy_pass http://127.0.0.1:1; }"))
-    line = found.line("location /api")
-    assert line.status is Status.DIFFERENT
-    assert "whole segments" in line.words
+@pytest.mark.parametrize(
+    ("path", "chosen"),
+    [
+        ("/api", "api"), ("/api/x", "api"), ("/apis", "api"), ("/api.php", "php"),
+        ("/api/x.php", "php"), ("/ap", "other"), ("/img", "img"), ("/imgs.php", "img"),
+        ("/img/x.php", "img"), ("/api/v2", "v2"), ("/api/v2/x", "v2"), ("/api/v22", "v2"),
+        ("/api/v", "api"), ("/nested.txt", "txt"), ("/nested/a.txt", "txt"), ("/nestedx", "nested"),
+    ],
+)  # fmt: skip
+def test_a_prefix_covers_what_begins_with_it_within_a_segment_too(
+    tmp_path: Path, path: str, chosen: str
+) -> None:
+    text = answers(
+        r"""
+        /api -> api
+        /api/v2 -> v2
+        ^~ /img -> img
+        ~ \.php$ -> php
+        / -> other
+        """
+    )
+    text += "location /nested { location ~* \\.txt$ { return 200 txt; } return 200 nested; }"
+    found = Migrated(tmp_path, site(text))
+    assert found.answer(path)["body"] == chosen
+    assert found.status("location /api") is Status.TRANSLATED
 
 
 def test_a_location_that_protects_covers_what_it_covers_in_nginx(tmp_path: Path) -> None:
@@ -134,7 +154,6 @@ def test_a_location_that_protects_covers_what_it_covers_in_nginx(tmp_path: Path)
     for path in ("/admin", "/admin/x", "/administration", "/admin.php"):
         assert found.answer(path)["status"] == 403, path
     assert found.route("/adm").upstream == "local-1"
-    assert found.status("location /admin") is Status.TRANSLATED
 
 
 def test_rewrites_of_the_server_precede_all_locations(tmp_path: Path) -> None:
