@@ -176,11 +176,12 @@ class HedgedStream:
         self._paused = self._stalled = False
         self._deadline: Deadline | None = None
         self._started = group.loop.time()
-        self._first = _Attempt(self)
+        # Forgotten when it is decided: they refer to this object.
+        self._first: _Attempt | None = _Attempt(self)
         self._second: _Attempt | None = None
         self._error: UpstreamError | None = None
         """How the first attempt has failed."""
-        self._taken = self._first
+        self._taken = self._first.stream
         """The attempt that is the one, or is most likely to be."""
 
     def start(self) -> None:
@@ -189,13 +190,13 @@ class HedgedStream:
         if delay is not None:
             self._deadline = self.group.deadlines.take(self._due)
             self._deadline.set(delay)
-        self._first.stream.start()
+        self._taken.start()
 
     def _due(self) -> None:
         """The first attempt takes long: start a second one."""
         self._drop_deadline()
         breaker, selection = self.group.breaker, self.group.selection
-        avoided = selection.unfit_for_second(self._first.stream.chosen)
+        avoided = selection.unfit_for_second(self._taken.chosen)
         if (
             avoided is None
             or (breaker is not None and breaker.state is not Circuit.CLOSED)
@@ -214,15 +215,14 @@ class HedgedStream:
     def take(self, attempt: _Attempt, status: int | None) -> ResponseHandler | None:
         """A response has begun (None: an interim one); returns who gets it, if it is the one."""
         first, second = self._first, self._second
-        if self._state is not _State.RUNNING:
+        if first is None:
             return None
         if attempt is second and status is not None and status >= 500 and first.is_running:
             attempt.cancel()
             self._conclude(HedgeResult.LOST)
             return None
-        self._state = _State.DECIDED
-        self._taken = attempt
-        self._drop_deadline()
+        self._decide(_State.DECIDED)
+        self._taken = attempt.stream
         if first.is_running:
             self._hedging.observe(self.group.loop.time() - self._started)
         if attempt is second:
@@ -239,22 +239,26 @@ class HedgedStream:
     def attempt_failed(self, attempt: _Attempt, error: UpstreamError) -> None:
         """An attempt has failed before a response, or whoever handles its response has."""
         attempt.is_running = False
-        second = self._second
-        if self._state is _State.RUNNING:
+        first, second = self._first, self._second
+        if first is not None:
             if attempt is second:
                 self._conclude(HedgeResult.LOST)
-                if self._first.is_running:
+                if first.is_running:
                     return
                 error = self._error or error
             elif second is not None and second.is_running:
                 self._error = error
-                self._taken = second
+                self._taken = second.stream
                 return
-            self._drop_deadline()
             if self._call is not None:
                 self._call.failed(error.kind)
-        self._state = _State.OVER
+        self._decide(_State.OVER)
         self._handler.failed(error)
+
+    def _decide(self, state: _State) -> None:
+        self._state = state
+        self._first = self._second = None
+        self._drop_deadline()
 
     def _conclude(self, result: HedgeResult) -> None:
         self.hedge = result
@@ -274,33 +278,36 @@ class HedgedStream:
         """There is no body."""
 
     def abort(self) -> None:
-        state, self._state = self._state, _State.OVER
+        state, running, second = self._state, self._running(), self._second
+        self._decide(_State.OVER)
         if state is _State.DECIDED:
-            self._taken.stream.abort()
+            self._taken.abort()
         elif state is _State.RUNNING:
-            self._drop_deadline()
             if self._call is not None:
                 self._call.abandoned()
-            self._first.cancel()
-            if self._second is not None and self._second.is_running:
+            if second in running:
                 self._conclude(HedgeResult.LOST)
-                self._second.cancel()
+            for attempt in running:
+                attempt.cancel()
 
     def pause(self) -> None:
         self._paused = True
-        for attempt in self._running():
-            attempt.stream.pause()
+        for stream in self._streams():
+            stream.pause()
 
     def resume(self) -> None:
         self._paused = False
-        for attempt in self._running():
-            attempt.stream.resume()
+        for stream in self._streams():
+            stream.resume()
 
-    def _running(self) -> tuple[_Attempt, ...]:
-        if self._state is _State.DECIDED:
-            return (self._taken,)
+    def _running(self) -> list[_Attempt]:
         both = (self._first, self._second)
-        return tuple(item for item in both if item is not None and item.is_running)
+        return [item for item in both if item is not None and item.is_running]
+
+    def _streams(self) -> list[UpstreamStream]:
+        if self._state is _State.DECIDED:
+            return [self._taken]
+        return [attempt.stream for attempt in self._running()]
 
     @property
     def stalled(self) -> bool:
@@ -309,29 +316,29 @@ class HedgedStream:
     @stalled.setter
     def stalled(self, stalled: bool) -> None:
         self._stalled = stalled
-        for attempt in self._running():
-            attempt.stream.stalled = stalled
+        for stream in self._streams():
+            stream.stalled = stalled
 
     @property
     def server(self) -> str:
-        return self._taken.stream.server
+        return self._taken.server
 
     @property
     def queue_seconds(self) -> float:
-        return self._taken.stream.queue_seconds
+        return self._taken.queue_seconds
 
     @property
     def connect_seconds(self) -> float:
-        return self._taken.stream.connect_seconds
+        return self._taken.connect_seconds
 
     @property
     def http_version(self) -> HttpVersion | None:
-        return self._taken.stream.http_version
+        return self._taken.http_version
 
     @property
     def scheme(self) -> str:
-        return self._taken.stream.scheme
+        return self._taken.scheme
 
     @property
     def retries(self) -> int:
-        return self._taken.stream.retries
+        return self._taken.retries

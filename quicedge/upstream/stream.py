@@ -134,18 +134,19 @@ class UpstreamStream:
         self.scheme = "https" if server.address.tls else "http"
         self._queued_at = time.monotonic()
         self._sent_at = 0.0
-        server.counters.requests += 1
         server.running += 1
         try:
             server.submit(self, fresh)
         except UpstreamError as error:
             if not self._may_try_another(server, error):
+                server.counters.requests += 1
                 self._fail_later(error)
                 return
             self._leave_server()
             self._failed_servers |= {server.main}
             self._try(fresh, because=error)
             return
+        server.counters.requests += 1
         if self._attempt is None:
             self._wait(
                 OriginFailure.OVERLOADED,

@@ -62,10 +62,12 @@ class ForwardAuth(RouteFilter):
             return text_reply(kind.status, outcome=Outcome.of_origin(kind), reason=reason)
         except (UpstreamError, ResponseTooLarge) as error:
             outcome = Outcome.DENIED
-            status = 502
+            status, fields = 502, Fields()
             if isinstance(error, UpstreamError):
                 outcome, status = Outcome.of_origin(error.kind), error.kind.status
-            return text_reply(status, outcome=outcome, reason=f"{self.name}: {error}")
+                if error.retry_after is not None:
+                    fields.append((b"retry-after", b"%d" % error.retry_after))
+            return text_reply(status, fields, outcome=outcome, reason=f"{self.name}: {error}")
         response = answer.response
         if not 200 <= response.status < 300:
             head = Response(response.status, response_fields(response.fields), response.version)

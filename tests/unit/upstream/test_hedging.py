@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import random
+import weakref
 from typing import Any
 
 import pytest
@@ -269,6 +272,42 @@ def test_cancelled_first_attempts_do_not_lower_the_quantile() -> None:
         second += len(here.sent) > asked
         here.sent[-1].answer()
     assert 0.02 * 3000 < second < 0.1 * 3000
+
+
+def test_a_steady_upstream_never_meets_the_limits_of_second_attempts() -> None:
+    here = hedged(hedge=Hedge(), retry_budget=0.2)
+    draws = random.Random(7)
+    for _ in range(20_000):
+        here.open()
+        here.loop.advance(draws.expovariate(1 / 0.02))
+        here.sent[-1].answer()
+        here.sent.clear()
+    assert here.counts().keys() == {"won"}
+    assert 0.02 * 20_000 < here.counts()["won"] < 0.08 * 20_000
+
+
+def test_nothing_of_a_request_waits_for_the_garbage_collector(here: World) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        for how in ("first", "second", "fail", "leave"):
+            stream, client = here.open()
+            known = weakref.ref(client)
+            here.loop.advance(0.06)
+            first, second = here.sent
+            if how == "leave":
+                stream.abort()
+            elif how == "fail":
+                first.fail()
+                second.fail()
+            else:
+                (first if how == "first" else second).answer()
+            here.sent.clear()
+            del stream, client, first, second
+            here.loop.advance(1.0)
+            assert known() is None, how
+    finally:
+        gc.enable()
 
 
 def test_a_route_can_have_hedging_of_its_own() -> None:

@@ -289,6 +289,15 @@ async def test_no_answer_lets_nobody_pass() -> None:
     assert len(here.origin.requests) == 1
 
 
+async def test_a_service_with_too_much_to_do_says_when_to_come_back() -> None:
+    here = World(FORWARD % "")
+    client = here.send()
+    await turns()
+    here.origin.handler.failed(UpstreamError(OriginFailure.CIRCUIT_OPEN, "open", 7))
+    await turns()
+    assert (client.status, client.value(b"retry-after")) == (503, b"7")
+
+
 async def test_an_answer_beyond_all_measure_is_broken_off() -> None:
     here = World(FORWARD % "")
     client = here.send()
