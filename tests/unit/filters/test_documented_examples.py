@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from quicedge.proxy.filters.build_route import unusable_filters
+from tests.support.filtered import config_of
 
 PAGE = Path(__file__).parents[3] / "docs" / "python-filters.md"
 
@@ -19,6 +23,18 @@ EXAMPLES = re.findall(
 
 def test_there_are_three_examples() -> None:
     assert len(EXAMPLES) == 3
+
+
+def test_the_documented_configuration_builds_the_examples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (found,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    name = "documented_edge_filters"
+    (tmp_path / f"{name}.py").write_text("\n".join(code for _, code, _ in EXAMPLES))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    config = config_of(found.replace("edge_filters:", f"{name}:"), tmp_path)
+    assert len(config.routes[0].filters) == 3
+    assert list(unusable_filters(config)) == []
 
 
 @pytest.mark.parametrize(
