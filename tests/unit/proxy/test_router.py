@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import posixpath
+import re
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterable
+from urllib.parse import unquote_to_bytes
 
 import pytest
 from hypothesis import given
@@ -12,6 +15,7 @@ from hypothesis import strategies as st
 
 from quicedge.config.limits import AUTHORITIES_REMEMBERED, MAX_AUTHORITY
 from quicedge.config.schema import Route
+from quicedge.http.target import is_ambiguous
 from quicedge.proxy.router import Router, host_of
 from tests.support.filtered import World
 
@@ -222,3 +226,26 @@ async def test_slashes_that_lead_to_the_same_route_are_passed_on_as_sent(path: b
     here = World(GUARDED)
     here.send(path)
     assert here.request.path == path
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["/", "//", "%2f", "%2F", "%5C", "\\", "admin", "%61dmin", "x", ".", "..", "%2e"]
+        ),
+        max_size=9,
+    )
+)
+async def test_no_origin_finds_a_guarded_path_in_what_was_routed_past_it(parts: list[str]) -> None:
+    path = ("/" + "".join(parts)).encode()
+    if is_ambiguous(path):
+        return  # refused before it is routed (`http.validation`)
+    here = World(GUARDED)
+    here.send(path)
+    if not here.origin.requests:
+        return
+    plain = unquote_to_bytes(path).replace(b"\\", b"/")
+    for seen in (plain, re.sub(rb"/+", b"/", plain)):
+        resolved = posixpath.normpath(re.sub(rb"^/+", b"/", seen))
+        assert not resolved.startswith(b"/admin/")
+        assert resolved != b"/admin"
