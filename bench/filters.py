@@ -14,13 +14,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 from bench import report
 from bench.proxies import ROOT
 from bench.python_build import Build
 from quicedge.config.schema import CircuitBreaker, Config, Hedge
+from quicedge.filters import Context, Filter, Request
 from quicedge.http.message import Field, Response
+from quicedge.upstream.base import ResponseHandler
 from tests.support.attempts import AnsweredUpstream
 from tests.support.filtered import World, config_of
 
@@ -45,6 +46,20 @@ RESPONSE: list[Field] = [
     (b"date", b"Thu, 01 Jan 2026 00:00:00 GMT"),
 ]  # fmt: skip
 HASH = "$2b$04$/5nR9sZHRAsasGCeOeG1HeCox9SN7sVGVTbxDd0wsJyfBZSR99LS2"
+
+
+class NameUser(Filter):
+    """Sets a field of requests."""
+
+    def on_request(self, request: Request, context: Context) -> None:
+        request.headers["x-user"] = "ann"
+
+
+class NameUserLater(Filter):
+    """The same in a coroutine."""
+
+    async def on_request(self, request: Request, context: Context) -> None:
+        request.headers["x-user"] = "ann"
 
 
 @dataclass(frozen=True)
@@ -82,6 +97,7 @@ SUBJECTS = (
     Subject("an upstream with `hedge`", "", upstream=HEDGE),
     Subject("an upstream with both", "", upstream=HEDGE | BREAKER),
     Subject("`redirect`", "{ redirect = { to = 'https://b.example.com{uri}' } }"),
+    Subject("`respond`", "{ respond = { body = 'hello {client.ip}' } }"),
     Subject("`rewrite`, prefix", "{ rewrite = { strip_prefix = '/a', add_prefix = '/b' } }"),
     Subject(
         "`rewrite`, regular expression",
@@ -99,9 +115,14 @@ SUBJECTS = (
     Subject("`cors`", "{ cors = { origins = ['https://app.example.com'] } }"),
     Subject("`security_headers`", "{ security_headers = {} }"),
     Subject("`basic_auth`, remembered", f"{{ basic_auth = {{ users = {{ ann = '{HASH}' }} }} }}"),
+    Subject("`forward_auth`", "{ forward_auth = { upstream = 'app', copy_headers = ['x-user'] } }"),
+    Subject("`maintenance`, off", "{ maintenance = { while_exists = 'no-such-file' } }"),
     Subject("`error_pages`", "{ error_pages = { pages = { 404 = 'Makefile' } } }"),
     Subject("`early_hints`", "{ early_hints = {} }"),
     Subject("`buffer`, response", "{ buffer = { response = true } }"),
+    Subject("`mirror`", "{ mirror = { upstream = 'app' } }"),
+    Subject("`python`, a field", "{ python = 'bench.filters:NameUser' }"),
+    Subject("`python`, a coroutine", "{ python = 'bench.filters:NameUserLater' }"),
     Subject("`compress`, zstd", "{ compress = { encodings = ['zstd'] } }"),
     Subject("`compress`, br", "{ compress = { encodings = ['br'] } }"),
     Subject("`compress`, gzip", "{ compress = { encodings = ['gzip'] } }"),
@@ -112,8 +133,8 @@ SUBJECTS = (
 
 
 def _config(subject: Subject) -> Config:
-    leads_nowhere = "redirect" in subject.filters or "split" in subject.route
-    upstream = "" if leads_nowhere else "upstream = 'app'\n"
+    answers = any(kind in subject.filters for kind in ("redirect", "respond"))
+    upstream = "" if answers or "split" in subject.route else "upstream = 'app'\n"
     others = "".join(
         f"[[routes]]\npath = '/service/{number}'\nupstream = 'app'\n"
         for number in range(subject.others)
@@ -133,11 +154,13 @@ async def _measure(subject: Subject, config: Config, exchanges: int) -> float:
     world = World(config=config, upstream=servers and servers.group)
     head = [*RESPONSE, (b"content-length", b"%d" % len(subject.body))]
 
-    def answer(origin: Any) -> None:
-        handler, origin.handler = origin.handler, None
-        handler.response(Response(200, list(head), b"1.1"))
-        handler.data(subject.body)
-        handler.end(())
+    asked: list[ResponseHandler] = []
+
+    def open_stream(request: object, handler: ResponseHandler, *_: object) -> object:
+        asked.append(handler)
+        return world.origin
+
+    world.origin.open = open_stream  # type: ignore[method-assign]
 
     async def exchange() -> None:
         client = world.send(b"/a/page/index?x=1", *REQUEST)
@@ -147,13 +170,14 @@ async def _measure(subject: Subject, config: Config, exchanges: int) -> float:
             stream.data(subject.body)
             stream.end_of_response(())
             servers.loop.advance(0.001)
-        while not client.status and not world.origin.requests:
-            await asyncio.sleep(0)  # the first password
-        if world.origin.requests:
-            world.origin.requests.clear()
-            answer(world.origin)
-        while not client.ended:
-            await asyncio.sleep(0)
+        while asked or not client.ended:
+            if not asked:
+                await asyncio.sleep(0)  # a password, or a filter that takes time
+                continue
+            handler = asked.pop()
+            handler.response(Response(200, list(head), b"1.1"))
+            handler.data(subject.body)
+            handler.end(())
         assert client.status in (200, 302), client.status
         if client.exchange is not None:
             client.exchange.delivered()
