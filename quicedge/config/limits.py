@@ -226,6 +226,10 @@ AUTHORITIES_REMEMBERED: Final = 1024
 NAMES_REMEMBERED: Final = 1024
 """Names of request fields that are known to be valid, or what becomes of them, per worker."""
 
+FILTER_NAMES_REMEMBERED: Final = 64
+"""Names of request fields that a filter is known to leave alone, per filter; and sets of names that
+filters in Python write, per worker."""
+
 REMEMBERED_NAME: Final = 64
 """Bytes of the longest of these names."""
 

@@ -11,7 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from quicedge.config.limits import NAMES_REMEMBERED, REMEMBERED_NAME
+from quicedge.config.limits import (
+    FILTER_NAMES_REMEMBERED,
+    NAMES_REMEMBERED,
+    REMEMBERED_NAME,
+)
 from quicedge.http.message import Field, Fields
 
 HOP_BY_HOP = frozenset(
@@ -65,7 +69,7 @@ class Written:
     under the same name.
     """
 
-    __slots__ = ("_alike", "_names", "_prefixes")
+    __slots__ = ("_alike", "_kept", "_names", "_prefixes")
 
     def __init__(
         self,
@@ -76,6 +80,8 @@ class Written:
     ) -> None:
         self._names = frozenset(names)
         self._prefixes = tuple(prefixes)
+        self._kept: set[bytes] = set()
+        """The last names that were asked for and are none of them."""
         self._alike: frozenset[bytes] | None = None
         if not tell_underscores:
             self._alike = frozenset(map(hyphenated, self._names))
@@ -88,14 +94,20 @@ class Written:
         """Whether a field of this name is, or may be taken for, one of them."""
         if name in self._names or name.startswith(self._prefixes):
             return True
-        if self._alike is None or name in ORDINARY:
-            return False
-        alike = hyphenated(name)
-        return alike in self._alike or alike.startswith(self._prefixes)
+        if self._alike is not None:
+            alike = hyphenated(name)
+            if alike in self._alike or alike.startswith(self._prefixes):
+                return True
+        if len(name) <= REMEMBERED_NAME:
+            if len(self._kept) >= FILTER_NAMES_REMEMBERED:
+                self._kept.clear()
+            self._kept.add(name)
+        return False
 
     def dropped_from(self, fields: Sequence[Field]) -> Fields:
         """The fields without those of these names."""
-        return [line for line in fields if line[0] not in self]
+        kept = self._kept
+        return [line for line in fields if line[0] in kept or line[0] not in self]
 
 
 _NOT_IN_TRAILERS = frozenset((b"cookie", b"via"))

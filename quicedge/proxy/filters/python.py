@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Sequence
+from functools import lru_cache
 from inspect import isawaitable
 from time import monotonic, perf_counter
 from typing import Any, TypeAlias, TypeVar
@@ -10,6 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 import structlog
 
 from quicedge.config.filterlimits import BLOCKING_LOGGED_PER_SECOND, FILTER_BLOCKING
+from quicedge.config.limits import FILTER_NAMES_REMEMBERED
 from quicedge.filters import BodyTransform, Filter, Headers, Request, Response
 from quicedge.filters.body import content
 from quicedge.http.forwarding import Written
@@ -197,7 +199,7 @@ class PythonFilter(RouteFilter):
     def _without_lookalikes(self, headers: Headers) -> Fields:
         """Without what origins may take for fields that the filter has set or removed."""
         written = headers.written
-        alike = Written(written, tell_underscores=self._tell_underscores)
+        alike = _alike(frozenset(written), self._tell_underscores)
         return [line for line in headers.to_fields() if line[0] in written or line[0] not in alike]
 
     def _settled(self, result: Any, finish: Callable[[object], T]) -> T | Awaitable[T]:
@@ -270,6 +272,12 @@ class PythonFilter(RouteFilter):
             raise
         finally:
             self.metrics.waited_seconds += perf_counter() - started
+
+
+@lru_cache(maxsize=FILTER_NAMES_REMEMBERED)
+def _alike(names: frozenset[bytes], tell_underscores: bool) -> Written:
+    """What origins may take for fields of these names."""
+    return Written(names, tell_underscores=tell_underscores)
 
 
 class _Timed:
