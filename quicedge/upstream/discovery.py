@@ -38,7 +38,7 @@ class Discovery:
         self.upstream = upstream
         self.name = name
         self.servers = known
-        self.is_over = False
+        self.has_looked_up = False
         """Whether a look-up has ended."""
         self._look_up = look_up
         self._changed = changed
@@ -88,7 +88,7 @@ class Discovery:
         self._failed = 0
         self._answered_at = self._loop.time()
         self._say(answer.problem, "upstream's servers are known in part")
-        is_first, self.is_over = not self.is_over, True
+        is_first, self.has_looked_up = not self.has_looked_up, True
         if answer.servers != self.servers:
             before, self.servers = self.servers, answer.servers
             self._log_change(before, answer.servers)
@@ -101,8 +101,8 @@ class Discovery:
         self._failures += 1
         self._failed += 1
         self._say(problem, "upstream's servers cannot be looked up")
-        if not self.is_over:
-            self.is_over = True
+        if not self.has_looked_up:
+            self.has_looked_up = True
             self._changed()
         delay = limits.DISCOVERY_RETRY * 2.0 ** min(self._failed - 1, 16)
         return min(delay, limits.DISCOVERY_MAX_RETRY)

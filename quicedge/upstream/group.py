@@ -191,7 +191,9 @@ class Upstream:
         self._leaving = [member for member in self._leaving if not member.is_empty]
         self._leaving += before.values()
         looked_up = [entry.discovery for entry in self._entries if entry.discovery is not None]
-        self.selection.use(self.servers, are_looked_up=not all(each.is_over for each in looked_up))
+        self.selection.use(
+            self.servers, are_looked_up=not all(each.has_looked_up for each in looked_up)
+        )
         for member in before.values():
             member.depart()
 
@@ -257,6 +259,7 @@ class Upstream:
                 entry.discovery.close()
         for member in (*self._members.values(), *self._leaving):
             member.retire()
+        self.selection.expect_nothing()
 
     async def close(self, grace: float = 0.0) -> None:
         """Retire, wait up to `grace` seconds for running requests, then fail the rest and close."""

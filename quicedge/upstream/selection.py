@@ -47,9 +47,17 @@ class Selection:
         self._sticky = None if cookie is None else StickyCookie(cookie, servers)
         self._are_looked_up = are_looked_up
         if self._servers or not are_looked_up:
-            expecting, self._expecting = self._expecting, []
-            for request in expecting:
-                request.servers_known()
+            self._stop_waiting()
+
+    def expect_nothing(self) -> None:
+        """No server will be looked up anymore."""
+        self._are_looked_up = False
+        self._stop_waiting()
+
+    def _stop_waiting(self) -> None:
+        expecting, self._expecting = self._expecting, []
+        for request in expecting:
+            request.servers_known()
 
     def expect(self, request: Expectant) -> bool:
         """Have a request wait for the first servers, if there will be any and it may wait."""

@@ -24,9 +24,9 @@ class StickyCookie:
         return None if value is None else self._servers.get(value)
 
     def field_for(self, request: Request, server: Server) -> Field | None:
-        """The field that gives the client its cookie; None: it has it."""
-        value = self._values[server]
-        if cookie(request.fields, self._name) == value:
+        """The field that gives the client its cookie; None: it has it, or the server has left."""
+        value = self._values.get(server)
+        if value is None or cookie(request.fields, self._name) == value:
             return None
         return b"set-cookie", b"%b=%b; Path=/; Secure; HttpOnly; SameSite=Lax" % (self._name, value)
 

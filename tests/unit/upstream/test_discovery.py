@@ -141,10 +141,10 @@ def test_the_first_look_up_is_reported_even_if_it_fails_or_changes_nothing() -> 
         failing = Dns()
         failing.answer = DiscoveryError("no such name")
         same = Dns(servers("192.0.2.1"))
-        assert not failing.discovery.is_over
+        assert not failing.discovery.has_looked_up
         await asyncio.sleep(0.1)
         assert (failing.changes, same.changes) == ([set()], [{"192.0.2.1"}])
-        assert failing.discovery.is_over
+        assert failing.discovery.has_looked_up
         assert failing.discovery.stats().age_seconds is None
         failing.close()
         same.close()

@@ -272,6 +272,34 @@ async def test_a_reload_knows_the_servers_before_dns_has_answered() -> None:
             dns.ready.set()
 
 
+async def test_a_client_gets_no_cookie_of_a_server_that_has_left() -> None:
+    go = asyncio.Event()
+    async with origin(holding(go)) as one, origin(holding(go)) as two, origin(says(OK)) as new:
+        dns = Dns(at(one), at(two))
+        async with discovering(dns, sticky_cookie="backend") as group:
+            sent = [send(group, request()) for _ in range(2)]
+            await eventually(lambda: sum(s["active"] for s in group.stats().values()) == 2)
+            await dns.become(group, at(one), at(new))
+            go.set()
+            cookies = {}
+            for stream, recorder in sent:
+                assert (await recorder.over()).status == 200
+                assert recorder.head is not None
+                names = [name for name, _ in recorder.head.fields]
+                cookies[stream.server.rpartition(":")[2]] = b"set-cookie" in names
+            assert cookies == {port_of(one): True, port_of(two): False}
+
+
+async def test_requests_that_wait_for_servers_fail_when_the_upstream_ends() -> None:
+    dns = Dns()
+    dns.ready.clear()
+    async with discovering(dns, connect_timeout=60) as group:
+        waiting = send(group, request())[1]
+        await asyncio.sleep(0)
+        group.retire()
+        assert (await asyncio.wait_for(waiting.over(), 5)).kind == "no_server"
+
+
 async def test_health_checks_follow_the_servers() -> None:
     async with origin(says(OK)) as one, origin(says(OK)) as two:
         dns = Dns(at(one))
