@@ -34,6 +34,7 @@ http {
         server_name www.example.com;
         ssl_certificate missing.pem;
         ssl_certificate_key missing.key;
+        client_max_body_size 0;
 
         location / {
             proxy_pass http://app;
