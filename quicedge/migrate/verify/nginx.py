@@ -152,10 +152,6 @@ class NginxConfiguration:
         """The address of a server of an upstream."""
         return canonical_address(server.args[0], 80)
 
-    def tls_port_for(self, sample: Sample) -> int | None:
-        """Its own redirects are among what is compared."""
-        return None
-
     def handled(self) -> dict[tuple[str, int], tuple[Directive, ...]]:
         """The location, or else the server, that handled each request, with the blocks around it,
         by the client's address and port."""

@@ -5,33 +5,29 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 
 from quicedge.migrate.nginx.source import Directive
 from quicedge.migrate.verify.addresses import Listeners
 from quicedge.migrate.verify.client import upgrade_headers
-from quicedge.migrate.verify.limits import BURST, MAX_BODY, MAX_SAMPLES
+from quicedge.migrate.verify.limits import BURST
 from quicedge.migrate.verify.locations import locations_of, modifier_of
 from quicedge.migrate.verify.material import PASSWORD, USER
 from quicedge.migrate.verify.message import Headers, Protocol, Sample
 from quicedge.migrate.verify.nginx import walk
 from quicedge.migrate.verify.origins import ASK
 from quicedge.migrate.verify.pattern_sample import sample_of
+from quicedge.migrate.verify.sample_list import (
+    UNKNOWN_HOST,
+    Made,
+    samples_of_path,
+    samples_of_size,
+)
 
-_UNKNOWN_HOST = "nobody.invalid"
 _GRPC_MESSAGE = b"\0\0\0\0\4call"
 _SIZE = re.compile(r"(\d+)([kKmMgG]?)")
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _DEFAULT_MAX_BODY = "1m"
 """nginx's default of client_max_body_size."""
-
-
-@dataclass(frozen=True)
-class Made:
-    """Samples, and what none could be made for."""
-
-    samples: list[Sample]
-    notes: list[str]
 
 
 def make_samples(http: Directive, listeners: Listeners) -> Made:
@@ -41,11 +37,7 @@ def make_samples(http: Directive, listeners: Listeners) -> Made:
     for server in http.body:
         if server.name == "server" and server.block is not None:
             samples += _Server(http, server, listeners, notes).samples()
-    samples = list({repr(sample): sample for sample in samples}.values())
-    if len(samples) > MAX_SAMPLES:
-        notes.append(f"{len(samples)} requests were made; {MAX_SAMPLES} are played")
-        samples = samples[:MAX_SAMPLES]
-    return Made(samples, notes)
+    return Made.of(samples, notes)
 
 
 class _Server:
@@ -63,7 +55,7 @@ class _Server:
         for base in bases:
             for name in names[1:]:
                 yield Sample("GET", f"{base.replace('*', name, 1)}/")
-            yield Sample("GET", f"{base.replace('*', _UNKNOWN_HOST, 1)}/sample?a=1")
+            yield Sample("GET", f"{base.replace('*', UNKNOWN_HOST, 1)}/sample?a=1")
         if not bases or not names:
             return
         # Plain and TLS of the same server do the same: all of it is played where most clients are.
@@ -111,7 +103,7 @@ class _Server:
     def _of_locations(self, base: str) -> Iterator[Sample]:
         listener = self._listeners.of(Sample("GET", base).port)
         h2 = listener is not None and listener.tls and listener.h2
-        yield from _of_path(base, "/", full=not locations_of(self._server), h2=h2)
+        yield from samples_of_path(base, "/", full=not locations_of(self._server), h2=h2)
         yield from self._rewritten(base, self._server)
         yield from self._of_maps(base)
         for chain in _below(self._server):
@@ -120,7 +112,7 @@ class _Server:
             if not paths:
                 continue
             context = [self._http, self._server, *chain]
-            yield from _of_path(base, paths[0], full=True, h2=h2)
+            yield from samples_of_path(base, paths[0], full=True, h2=h2)
             for path in paths[1:]:
                 yield Sample("GET", base + path)
             yield from self._rewritten(base, location)
@@ -214,46 +206,14 @@ class _Server:
         if _setting(context, "auth_request"):
             for status in ("401", "403", "500"):
                 yield Sample("GET", url, [(ASK, status)])
-        yield from _of_size(
-            url, (_setting(context, "client_max_body_size") or [_DEFAULT_MAX_BODY])[0]
-        )
+        limit = (_setting(context, "client_max_body_size") or [_DEFAULT_MAX_BODY])[0]
+        yield from samples_of_size(url, _bytes(limit))
 
 
-def _of_path(base: str, path: str, *, full: bool, h2: bool) -> Iterator[Sample]:
-    """Requests for one path."""
-    url = base + path
-    yield Sample("GET", url)
-    yield Sample("GET", f"{url}?a=1&b=two%20words")
-    if not full:
-        return
-    yield Sample("HEAD", url)
-    yield Sample("OPTIONS", url)
-    yield Sample("POST", url, [("content-type", "application/x-www-form-urlencoded")], b"a=1&b=2")
-    yield Sample("PUT", url, [("content-type", "application/json")], b'{"a": 1}')
-    yield Sample("DELETE", url)
-    yield Sample("GET", url, [("accept-encoding", "gzip")])
-    yield Sample("GET", url, [("accept-encoding", "gzip"), (ASK, "json")])
-    browser = [("cookie", "session=abc; theme=dark"), ("referer", f"{base}/elsewhere"),
-               ("user-agent", "verify/1"), ("accept-language", "de")]  # fmt: skip
-    yield Sample("GET", url, browser)
-    yield Sample("GET", url, [("origin", "https://other.example"), ("range", "bytes=0-9")])
-    claims = [("x-forwarded-for", "203.0.113.7"), ("x-real-ip", "203.0.113.7"),
-              ("x-forwarded-proto", "gopher")]  # fmt: skip
-    yield Sample("GET", url, claims)
-    yield Sample("GET", url, [("if-none-match", '"page-1"')])
-    for asked in ("redirect", "relative-redirect", "404", "500", "503", "204"):
-        yield Sample("GET", url, [(ASK, asked)])
-    if h2:
-        yield replace(Sample("GET", f"{url}?over=h2"), protocol=Protocol.H2)
-
-
-def _of_size(url: str, limit: str) -> Iterator[Sample]:
-    """Bodies at a limit and beyond it."""
-    match = _SIZE.fullmatch(limit)
-    size = int(match[1]) * _UNITS[match[2].lower()] if match else 0
-    if 0 < size < MAX_BODY:
-        for length in (size, size + 1):
-            yield Sample("POST", url, [("content-type", "text/plain")], b"x" * length)
+def _bytes(text: str) -> int:
+    """A size as nginx writes it; 0: no limit."""
+    match = _SIZE.fullmatch(text)
+    return int(match[1]) * _UNITS[match[2].lower()] if match else 0
 
 
 def _for_condition(base: str, args: Sequence[str]) -> Iterator[Sample]:

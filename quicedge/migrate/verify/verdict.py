@@ -9,7 +9,7 @@ from quicedge.migrate.nginx.source import Directive
 from quicedge.migrate.verify.announcements import Announcements
 from quicedge.migrate.verify.differences import Comparison, Difference
 from quicedge.migrate.verify.message import Outcome, Sample
-from quicedge.migrate.verify.samples import Made
+from quicedge.migrate.verify.sample_list import Made
 
 _REQUESTS_SHOWN = 5
 """Requests that are named for a difference that more have; their number is told."""

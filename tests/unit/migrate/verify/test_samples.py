@@ -10,7 +10,8 @@ from quicedge.migrate.nginx.source import read
 from quicedge.migrate.verify.addresses import Listeners
 from quicedge.migrate.verify.limits import BURST
 from quicedge.migrate.verify.message import Protocol, Sample, value_of
-from quicedge.migrate.verify.samples import Made, make_samples
+from quicedge.migrate.verify.sample_list import Made
+from quicedge.migrate.verify.samples import make_samples
 
 TEXT = """
 events {}
