@@ -207,24 +207,22 @@ class _Translator:
 
     def _write_routes(self, servers: Sequence[Server]) -> None:
         taken: dict[str, Server] = {}
-        for server in servers:
-            hosts = self._hosts(server, servers)
-            mine = []
-            for host in hosts:
-                if host in taken:
-                    words = f"{host} is served by the server in line {taken[host].directive.line}"
+        # A name that is served over TLS already is not that of a plain server.
+        for server in sorted(servers, key=lambda server: not server.is_tls):
+            for host in self._hosts(server, servers):
+                first = taken.setdefault(host, server)
+                if first is not server:
+                    words = f"{host} is served by the server in line {first.directive.line}"
                     self._note.different(server.directive, words, *visible.ANSWER)
-                else:
-                    taken[host] = server
-                    mine.append(host)
-            if not hosts:
+        for server in servers:
+            mine = [host for host, owner in taken.items() if owner is server]
+            if not self._hosts(server, servers):
                 words = "no route can be written for its names"
                 for directive in server.body:
                     if directive not in self._note:
                         self._note.left_out(directive, words, *visible.ANSWER)
-            if not mine or self._rejects(server):
-                continue
-            self._write_server(server, mine)
+            if mine and not self._rejects(server):
+                self._write_server(server, mine)
 
     def _rejects(self, server: Server) -> bool:
         return any(d.name == "ssl_reject_handshake" and d.args == ["on"] for d in server.body)
