@@ -9,6 +9,7 @@ from typing import Any
 from quicedge.migrate.nginx import visible
 from quicedge.migrate.nginx.scope import Scope
 from quicedge.migrate.nginx.source import Directive
+from quicedge.migrate.nginx.values import number_of
 from quicedge.migrate.nginx.variables import UnsayableError, single
 from quicedge.migrate.nginx.world import World
 
@@ -117,7 +118,7 @@ def request_rates(scope: Scope, world: World) -> list[dict[str, Any]]:
             world.notebook.left_out(directive, words, visible.status(503), visible.status(429))
             world.notebook.left_out(zone, words)
             continue
-        burst = int(options.get("burst", "0"))
+        burst = number_of(directive, options.get("burst", "0"))
         entry = {"rate": _rate(int(rate[1]), 60 if rate[2] == "m" else 1, burst)}
         if by != "address":
             entry["by"] = by
@@ -174,7 +175,7 @@ def connection_limits(scope: Scope, world: World) -> None:
                 world.notebook.left_out(zone, words)
             continue
         limits = world.document.section("limits").keys
-        limits["max_connections_per_address"] = int(directive.args[1])
+        limits["max_connections_per_address"] = max(number_of(directive, directive.args[1]), 1)
         words = "counts connections, not requests, per worker"
         world.notebook.different(directive, words, visible.status(503))
         world.notebook.translated(zone)

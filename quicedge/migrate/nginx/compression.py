@@ -7,7 +7,7 @@ from typing import Any
 
 from quicedge.migrate.nginx import visible
 from quicedge.migrate.nginx.scope import Scope
-from quicedge.migrate.nginx.values import octets
+from quicedge.migrate.nginx.values import number_of, size_of
 from quicedge.migrate.nginx.world import World
 
 _MODULES = (("zstd", "zstd"), ("brotli", "br"), ("gzip", "gzip"))
@@ -45,12 +45,12 @@ def compression(scope: Scope, world: World) -> list[dict[str, Any]]:
                 note.translated(listed)
             types += [name for name in names if name not in types] if types else []
         shortest = scope.last(f"{module}_min_length")
-        sizes.append(20 if shortest is None else octets(shortest.args[0]))
+        sizes.append(20 if shortest is None else size_of(shortest))
         note.translated(shortest)
         level = scope.last(f"{module}_comp_level")
         if level is not None:
             key, most = _LEVELS[module]
-            found[key] = min(max(int(level.args[0]), 1 if module != "brotli" else 0), most)
+            found[key] = min(max(number_of(level), 1 if module != "brotli" else 0), most)
             note.translated(level)
         vary = scope.last(f"{module}_vary")
         if vary is not None:

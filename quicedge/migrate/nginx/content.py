@@ -12,6 +12,7 @@ from quicedge.config.filter_validation import template_problem
 from quicedge.http.phrases import reason_phrase
 from quicedge.migrate.document import Section
 from quicedge.migrate.effects import Effect
+from quicedge.migrate.errors import SourceError
 from quicedge.migrate.nginx import visible
 from quicedge.migrate.nginx.access import (
     NobodyError,
@@ -28,7 +29,7 @@ from quicedge.migrate.nginx.outcomes import Content, Outcome, Redirect, Respond,
 from quicedge.migrate.nginx.sites import Sites
 from quicedge.migrate.nginx.source import Directive
 from quicedge.migrate.nginx.upstreams import Address, Upstreams, address_of
-from quicedge.migrate.nginx.values import duration, octets, seconds, size
+from quicedge.migrate.nginx.values import duration, number_of, size, size_of, time_of
 from quicedge.migrate.nginx.variables import UnsayableError, literal, template, variables
 from quicedge.migrate.nginx.world import World
 
@@ -329,7 +330,7 @@ class Routes:
             addresses.append(address)
             name = self._upstreams.of_address(address, state.scope, handler)
             left = 100 - sum(shares.values())
-            share = left if entry.name == "*" else float(entry.name.removesuffix("%"))
+            share = left if entry.name == "*" else _percent(entry)
             shares[name] = round(shares.get(name, 0) + share, 2)
             note.translated(entry)
         if len({address.uri for address in addresses}) > 1:
@@ -383,7 +384,7 @@ class Routes:
         if directive is None:
             return {"max_body": size(_MAX_BODY)}
         self._note.translated(directive)
-        most = octets(directive.args[0])
+        most = size_of(directive)
         return {"max_body": size(most)} if most else {}
 
     def _timeouts(self, scope: Any, prefix: str) -> dict[str, Any]:
@@ -391,9 +392,12 @@ class Routes:
         found: dict[str, Any] = {}
         read = scope.last(f"{prefix}_read_timeout")
         if read is not None:
-            time = duration(seconds(read.args[0]))
-            found = {"first_byte_timeout": time, "idle_timeout": time}
-            if any(d.args[0].lower() == "upgrade" for d in scope.all("proxy_set_header")):
+            seconds = time_of(read)
+            time = duration(seconds)
+            found = {"first_byte_timeout": time, "idle_timeout": time} if seconds else {}
+            if seconds and any(
+                d.args[0].lower() == "upgrade" for d in scope.all("proxy_set_header")
+            ):
                 found["tunnel_idle_timeout"] = time
             note.translated(read, ", ".join(found))
         send = scope.last(f"{prefix}_send_timeout")
@@ -409,7 +413,7 @@ class Routes:
             effects = (visible.SERVER, visible.REACHED, visible.status(502), visible.status(504))
             note.different(retry, words, *effects)
         if tries is not None and tries.args[0] != "0" and found.get("retries") != 0:
-            found["retries"] = min(int(tries.args[0]) - 1, 100)
+            found["retries"] = min(max(number_of(tries) - 1, 0), 100)
             note.translated(tries, f"retries = {found['retries']}")
         limit = scope.last(f"{prefix}_next_upstream_timeout")
         if limit is not None:
@@ -604,6 +608,13 @@ def _split_key(variable: str) -> str | None:
         if (name := variable.removeprefix(prefix)) != variable:
             return f"{kind}:{name.replace('_', '-') if kind == 'header' else name}"
     return None
+
+
+def _percent(entry: Directive) -> float:
+    found = re.fullmatch(r"(\d{1,2}(?:\.\d{1,2})?)%", entry.name)
+    if found is None:
+        raise SourceError(f"{entry.place}: {entry.name!r} is not a share such as 0.5%")
+    return float(found[1])
 
 
 def _number(share: float) -> float | int:

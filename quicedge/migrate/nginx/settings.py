@@ -15,7 +15,7 @@ from quicedge.migrate.nginx import visible
 from quicedge.migrate.nginx.scope import Scope
 from quicedge.migrate.nginx.servers import Listen, Server
 from quicedge.migrate.nginx.source import Directive
-from quicedge.migrate.nginx.values import duration, seconds
+from quicedge.migrate.nginx.values import duration, number_of, time_of
 from quicedge.migrate.nginx.world import World
 
 _LEVELS = {"debug": "debug", "info": "info", "notice": "info", "warn": "warning"}
@@ -30,8 +30,8 @@ def main_settings(top: Sequence[Directive], world: World) -> None:
         if name == "worker_processes":
             if args[0] == "auto":
                 keys["workers"] = "auto"
-            elif int(args[0]) > 1:
-                keys["workers"] = min(int(args[0]), MAX_WORKERS)
+            elif number_of(directive) > 1:
+                keys["workers"] = min(number_of(directive), MAX_WORKERS)
             note.translated(directive, "workers")
         elif name == "user":
             _user(directive, world)
@@ -93,7 +93,7 @@ def http_settings(scopes: Sequence[Scope], world: World) -> None:
         ("keepalive_timeout", "keepalive_timeout", ""),
     ):
         found = dict.fromkeys(d for scope in scopes for d in scope.all(name))
-        times = {d: seconds(d.args[0]) for d in found if d.args[0] != "off"}
+        times = {d: time_of(d) for d in found if d.args[0] != "off"}
         if not times:
             continue
         most = max(times.values())

@@ -13,7 +13,7 @@ from quicedge.migrate.document import Section
 from quicedge.migrate.nginx import visible
 from quicedge.migrate.nginx.scope import Scope
 from quicedge.migrate.nginx.source import Directive
-from quicedge.migrate.nginx.values import duration, seconds
+from quicedge.migrate.nginx.values import duration, number_of, time_of
 from quicedge.migrate.nginx.variables import UnsayableError, single
 from quicedge.migrate.nginx.world import World
 
@@ -98,7 +98,8 @@ class Upstreams:
         found: dict[str, Any] = {"protocol": "h2"} if address.is_grpc else {}
         connect = scope.last(f"{prefix}_connect_timeout")
         if connect is not None:
-            found["connect_timeout"] = duration(seconds(connect.args[0]))
+            if time := time_of(connect):
+                found["connect_timeout"] = duration(time)
             note.translated(connect, "connect_timeout")
         if not address.is_tls:
             return found
@@ -135,7 +136,8 @@ class Upstreams:
             elif directive.name == "keepalive":
                 note.translated(directive, "idle connections are kept by themselves")
             elif directive.name == "keepalive_timeout":
-                keys["keepalive_timeout"] = duration(seconds(directive.args[0]))
+                if time := time_of(directive):
+                    keys["keepalive_timeout"] = duration(time)
                 note.translated(directive, "keepalive_timeout")
             elif directive.name == "sticky":
                 keys.update(self._sticky(directive))
@@ -178,13 +180,15 @@ class Upstreams:
         server: dict[str, Any] = {"url": url}
         differences: list[str] = []
         if "weight" in options and options["weight"] != "1":
-            server["weight"] = min(int(options["weight"]), _MOST_WEIGHT)
+            server["weight"] = min(max(number_of(directive, options["weight"]), 1), _MOST_WEIGHT)
         if "backup" in options:
             server["tier"] = 1
         fails = options.get("max_fails")
         if fails is not None and fails != "0":
-            outliers["failures"] = max(int(fails), outliers.get("failures", 1))
-        time = seconds(options["fail_timeout"]) if fails != "0" and "fail_timeout" in options else 0
+            outliers["failures"] = max(number_of(directive, fails), outliers.get("failures", 1))
+        time = 0.0
+        if fails != "0" and "fail_timeout" in options:
+            time = time_of(directive, options["fail_timeout"])
         if time:
             outliers["eject_for"] = duration(time)
             outliers.setdefault("failures", 1)

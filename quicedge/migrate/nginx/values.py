@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 
+from quicedge.config.limits import MAX_DURATION
+from quicedge.migrate.errors import SourceError
+from quicedge.migrate.nginx.source import Directive
+
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "M": 2592000,
           "y": 31536000}  # fmt: skip
 _TIME = re.compile(r"(\d+)(ms|[smhdwMy])?\s*")
@@ -24,8 +28,33 @@ def seconds(text: str) -> float:
     return total
 
 
+def time_of(directive: Directive, text: str | None = None) -> float:
+    """The time that a directive has as its first argument; raises SourceError."""
+    try:
+        return seconds(directive.args[0] if text is None else text)
+    except ValueError as error:
+        raise SourceError(f"{directive.place}: {directive.text} {error}") from None
+
+
+def size_of(directive: Directive) -> int:
+    """The size that a directive has as its first argument; raises SourceError."""
+    try:
+        return octets(directive.args[0])
+    except ValueError as error:
+        raise SourceError(f"{directive.place}: {directive.text} {error}") from None
+
+
+def number_of(directive: Directive, text: str | None = None) -> int:
+    """The number that a directive has as its first argument; raises SourceError."""
+    text = directive.args[0] if text is None else text
+    if not re.fullmatch(r"\d{1,9}", text):
+        raise SourceError(f"{directive.place}: {directive.text} {text!r} is not a number")
+    return int(text)
+
+
 def duration(value: float) -> str:
-    """Seconds, written as `"30s"`."""
+    """Seconds, written as `"30s"`; as much as quicedge takes."""
+    value = min(value, MAX_DURATION)
     for unit in ("d", "h", "m"):
         if value >= _UNITS[unit] and value % _UNITS[unit] == 0:
             return f"{value / _UNITS[unit]:g}{unit}"
