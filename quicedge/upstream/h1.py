@@ -34,6 +34,7 @@ from quicedge.upstream.failures import failure_of
 from quicedge.upstream.h1_head import HeadFilter, is_plain
 from quicedge.upstream.h1_request import encode_head, encode_trailers, encode_upgrade
 from quicedge.upstream.h1_tunnel import H1Tunnel
+from quicedge.upstream.h1_whole import read_whole
 from quicedge.upstream.interim import InterimRate
 from quicedge.upstream.retry import Retry
 
@@ -271,7 +272,10 @@ class H1Connection(asyncio.Protocol):
             # Unsolicited data: the next response on this connection could not be trusted.
             self.abort()
             return
-        self._answered = True
+        if not self._answered:
+            self._answered = True
+            if self._request_done and self._reads_at_a_glance(data):
+                return
         if self._body_left:
             self._pass_on(data)
             return
@@ -303,6 +307,20 @@ class H1Connection(asyncio.Protocol):
                     OriginFailure.PROTOCOL, "the origin's head or chunk header is too long"
                 )
             )
+
+    def _reads_at_a_glance(self, data: bytes) -> bool:
+        """Take the first bytes of a response if they are all of it, and it is plain."""
+        if self._method == b"HEAD" or self._protocol is not None:
+            return False
+        whole = read_whole(data)
+        if whole is None:
+            return False
+        self._keep_alive = self._head_done = self._complete = True
+        self._keepalive = self._keepalive_timeout
+        self._held = Response(whole.status, whole.fields, b"1.1")
+        self._held_body = whole.content
+        self._finish(reusable=True)
+        return True
 
     def _feed(self, data: bytes) -> bool:
         """Feed the parser; returns whether anything follows a response to HEAD.
