@@ -7,6 +7,7 @@
 
 #![deny(clippy::undocumented_unsafe_blocks)]
 
+mod agreement;
 mod cipher;
 mod frames;
 mod keys;
@@ -30,7 +31,9 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<run_log::RunLog>()?;
     module.add_class::<send_buffer::SendBuffer>()?;
     module.add_function(wrap_pyfunction!(frames::parse_ack, module)?)?;
+    module.add_function(wrap_pyfunction!(agreement::agree_x25519, module)?)?;
     module.add_function(wrap_pyfunction!(keys::expand_block, module)?)?;
+    module.add_function(wrap_pyfunction!(keys::packet_keys, module)?)?;
     module.add_function(wrap_pyfunction!(keys::hmac_sha2, module)?)?;
     #[cfg(target_os = "linux")]
     module.add_class::<receiver::DatagramReceiver>()?;

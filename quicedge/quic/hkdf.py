@@ -7,6 +7,7 @@ from functools import cache
 
 from quicedge import native
 
+_IV_LENGTH = 12
 _HASHES = {32: "sha256", 48: "sha384"}
 
 
@@ -34,6 +35,18 @@ def expand_block(
     else:
         info = _whole_info(label, length)
     return hmac.digest(secret, info, name)[:length]
+
+
+@native.twin
+def packet_keys(secret: bytes, prefix: bytes, length: int) -> tuple[bytes, bytes, bytes]:
+    """Key, IV and header protection key of a traffic secret (RFC 9001 section 5.1), which is as
+    long as its hash; `prefix` is that of the labels."""
+    size = len(secret)
+    return (
+        expand_block(size, secret, prefix + b"key", b"", length),
+        expand_block(size, secret, prefix + b"iv", b"", _IV_LENGTH),
+        expand_block(size, secret, prefix + b"hp", b"", length),
+    )
 
 
 @cache

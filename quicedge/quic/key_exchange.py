@@ -14,6 +14,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, mlkem, x448, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from quicedge import native
 from quicedge.config.groups import ALL_GROUPS, GROUP_NUMBERS, HYBRIDS
 
 Agreement = Callable[[bytes], tuple[bytes, bytes]]
@@ -37,7 +38,9 @@ class Group(NamedTuple):
         return self.name in HYBRIDS
 
 
-def _x25519(theirs: bytes) -> tuple[bytes, bytes]:
+@native.twin
+def agree_x25519(theirs: bytes) -> tuple[bytes, bytes]:
+    """Our key share and the shared secret; raises ValueError for no key share."""
     key = x25519.X25519PrivateKey.generate()
     # RFC 8446 section 7.4.2: an all-zero result MUST abort; `exchange` raises for one.
     secret = key.exchange(x25519.X25519PublicKey.from_public_bytes(theirs))
@@ -98,9 +101,9 @@ def _with_mlkem(on_curve: Agreement, share: int, *, mlkem_first: bool) -> Agreem
 _P256 = _on_curve(ec.SECP256R1())
 
 _AGREEMENTS: dict[str, Agreement] = {
-    "X25519MLKEM768": _with_mlkem(_x25519, 32, mlkem_first=True),
+    "X25519MLKEM768": _with_mlkem(agree_x25519, 32, mlkem_first=True),
     "SecP256r1MLKEM768": _with_mlkem(_P256, 65, mlkem_first=False),
-    "x25519": _x25519,
+    "x25519": agree_x25519,
     "secp256r1": _P256,
     "secp384r1": _on_curve(ec.SECP384R1()),
     "secp521r1": _on_curve(ec.SECP521R1()),

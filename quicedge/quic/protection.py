@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aioquic.tls import CipherSuite, cipher_suite_hash
 
-from quicedge.quic.hkdf import expand_block
+from quicedge.quic.hkdf import expand_block, packet_keys
 from quicedge.quic.key_schedule import expand_label, extract
 from quicedge.quic.packet_cipher import PacketCipher
 
@@ -27,13 +27,11 @@ class PacketKeys:
         self, suite: CipherSuite, secret: bytes, version: int, hp: bytes | None = None
     ) -> None:
         """`hp` is the header protection key that a key update keeps."""
-        size = len(secret)  # that of the suite's hash
         length = 16 if suite is CipherSuite.AES_128_GCM_SHA256 else 32
         prefix = b"quicv2 " if version == VERSION_2 else b"quic "
-        key = expand_block(size, secret, prefix + b"key", b"", length)
-        iv = expand_block(size, secret, prefix + b"iv", b"", 12)
+        key, iv, new_hp = packet_keys(secret, prefix, length)
         if hp is None:
-            hp = expand_block(size, secret, prefix + b"hp", b"", length)
+            hp = new_hp
         self._hp = hp
         self._secret = secret
         self.suite = suite

@@ -13,6 +13,7 @@ from tests.support.twins import both
 
 PURE_HMAC, COMPILED_HMAC = both("hmac_sha2")
 PURE_EXPAND, COMPILED_EXPAND = both("expand_block")
+PURE_PACKET_KEYS, COMPILED_PACKET_KEYS = both("packet_keys")
 SIZES = st.sampled_from([32, 48])
 
 
@@ -44,3 +45,20 @@ def test_what_is_more_than_a_block_is_refused(expand: Callable[..., bytes]) -> N
         expand(32, b"s" * 32, b"quic key", b"", 33)
     with pytest.raises(ValueError, match="unknown hash"):
         expand(20, b"s" * 20, b"quic key", b"", 16)
+
+
+@given(
+    SIZES.flatmap(lambda size: st.binary(min_size=size, max_size=size)),
+    st.sampled_from([b"quic ", b"quicv2 "]),
+    st.sampled_from([16, 32]),
+)
+def test_keys_of_packets_are_derived_alike(secret: bytes, prefix: bytes, length: int) -> None:
+    keys = PURE_PACKET_KEYS(secret, prefix, length)
+    assert COMPILED_PACKET_KEYS(secret, prefix, length) == keys
+    assert [*map(len, keys)] == [length, 12, length]
+
+
+@pytest.mark.parametrize("derive", [PURE_PACKET_KEYS, COMPILED_PACKET_KEYS])
+def test_the_length_of_a_secret_tells_its_hash(derive: Callable[..., object]) -> None:
+    with pytest.raises(ValueError, match="unknown hash"):
+        derive(b"s" * 31, b"quic ", 16)
