@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
-import pytest
-
-from tests.support.edge import edge
+from tests.support.edge import RunningEdge, edge
 from tests.support.matrix.clients import CLIENTS, exchange
 from tests.support.matrix.spec import Case, Got
 from tests.support.origins import eventually
@@ -28,6 +26,14 @@ class Pair:
         """The request that hung was cancelled by the edge."""
         self.hangs = True
         self.answer_late = asyncio.Event()
+
+    def start(self) -> None:
+        """Forget what has been; the next request hangs."""
+        self.hanging = 0
+        self.hangs = True
+        self.requests.clear()
+        self.cancelled.clear()
+        self.answer_late.clear()
 
     async def serve(
         self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -78,44 +84,20 @@ async def pair() -> AsyncIterator[Pair]:
         yield found
 
 
-async def ask(version: str, port: int, case: Case) -> Got:
-    return await exchange(version, port, case, b"/", asyncio.Event())
+async def ask(version: str, port: int, case: Case, path: bytes = b"/") -> Got:
+    return await exchange(version, port, case, path, asyncio.Event())
 
 
-@pytest.mark.parametrize("version", CLIENTS)
-async def test_a_request_that_hangs_is_answered_by_the_other_server(
-    tmp_path: Path, version: str
+async def test_a_request_that_hangs_is_answered_by_the_other_server_over_every_protocol(
+    tmp_path: Path,
 ) -> None:
     async with pair() as servers:
         settings = f'servers = {json.dumps(servers.urls)}\nhedge = {{ after = "50ms" }}\n'
         with edge(tmp_path, "", upstream_extra=settings) as running:
-            for method in (b"GET", b"HEAD"):
-                servers.hanging = 0
-                servers.requests.clear()
-                servers.cancelled.clear()
-                got = await ask(version, running.port, Case("hedged", method=method))
-                assert (got.status, got.complete) == (200, True)
-                assert bytes(got.body) == (b"ok" if method == b"GET" else b"")
-                await asyncio.wait_for(servers.cancelled.wait(), 10)
-                assert {number for number, _ in servers.requests} == {0, 1}
-            # What may change something waits for its own server, however long that takes.
-            servers.hanging = 0
-            servers.requests.clear()
-            post = asyncio.create_task(
-                ask(version, running.port, Case("post", method=b"POST", body=(b"hello",)))
-            )
-            await eventually(lambda: servers.hanging == 1)
-            servers.hangs = False
-            assert (await ask(version, running.port, Case("other"))).status == 200
-            await asyncio.sleep(0.2)  # four times as long as hedging waits
-            assert [method for _, method in servers.requests].count(b"POST") == 1
-            servers.answer_late.set()
-            assert (await post).status == 200
-            await eventually(lambda: len(running.access()) == 4)
+            for version in CLIENTS:
+                await hangs_and_is_answered(servers, running, version)
+                await waits_with_content(servers, running, version)
             records = running.access()
-            assert [record["hedge"] for record in records[:2]] == ["won", "won"]
-            (post_record,) = (record for record in records if record["method"] == "POST")
-            assert post_record["hedge"] is None
             won = [record["hedge"] for record in records].count("won")
             sample = f'quicedge_upstream_hedges_total{{result="won",upstream="app"}} {won}.0'
             assert sample in running.metrics()
@@ -124,35 +106,76 @@ async def test_a_request_that_hangs_is_answered_by_the_other_server(
             assert len(upstreams["app"]["servers"]) == 2
 
 
-@pytest.mark.parametrize("version", CLIENTS)
-async def test_an_open_circuit_answers_at_once_and_says_when_to_come_back(
-    tmp_path: Path, version: str
+async def hangs_and_is_answered(servers: Pair, running: RunningEdge, version: str) -> None:
+    logged = len(running.access())
+    for method in (b"GET", b"HEAD"):
+        servers.start()
+        got = await ask(version, running.port, Case("hedged", method=method))
+        assert (got.status, got.complete) == (200, True)
+        assert bytes(got.body) == (b"ok" if method == b"GET" else b"")
+        await asyncio.wait_for(servers.cancelled.wait(), 10)
+        assert {number for number, _ in servers.requests} == {0, 1}
+    await eventually(lambda: len(running.access()) == logged + 2)
+    assert [record["hedge"] for record in running.access()[logged:]] == ["won", "won"]
+
+
+async def waits_with_content(servers: Pair, running: RunningEdge, version: str) -> None:
+    """What may change something waits for its own server, however long that takes."""
+    logged = len(running.access())
+    servers.start()
+    post = asyncio.create_task(
+        ask(version, running.port, Case("post", method=b"POST", body=(b"hello",)))
+    )
+    await eventually(lambda: servers.hanging == 1)
+    servers.hangs = False
+    assert (await ask(version, running.port, Case("other"))).status == 200
+    await asyncio.sleep(0.2)  # four times as long as hedging waits
+    assert [method for _, method in servers.requests].count(b"POST") == 1
+    servers.answer_late.set()
+    assert (await post).status == 200
+    await eventually(lambda: len(running.access()) == logged + 2)
+    (record,) = (item for item in running.access()[logged:] if item["method"] == "POST")
+    assert record["hedge"] is None
+
+
+async def test_an_open_circuit_answers_at_once_and_says_when_to_come_back_over_every_protocol(
+    tmp_path: Path,
 ) -> None:
     asked = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal asked
-        while await reader.readuntil(b"\r\n\r\n"):
-            asked += 1
-            writer.write(b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n")
+        with suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                asked += 1
+                writer.write(b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n")
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    breaker = 'circuit_breaker = { min_requests = 4, open_for = "1h" }\n'
-    with edge(tmp_path, url, upstream_extra=breaker) as running:
-        for number in range(6):
-            got = await ask(version, running.port, Case("failing"))
-            assert got.status == 503
-            waits = [int(value) for value in got.values(b"retry-after")]
-            assert not waits if number < 4 else 3500 < waits[0] <= 3600
-        assert asked == 4
-        await eventually(lambda: len(running.access()) == 6)
-        outcomes = [record["outcome"] for record in running.access()]
-        assert outcomes == ["complete"] * 4 + ["origin_circuit_open"] * 2
+    names = {version: f"up{index}" for index, version in enumerate(CLIENTS)}
+    routes = "".join(
+        f'[upstreams.{name}]\nservers = ["{url}"]\n'
+        'circuit_breaker = { min_requests = 4, open_for = "1h" }\n'
+        f'[[routes]]\npath = "/{name}"\nupstream = "{name}"\n'
+        for name in names.values()
+    )
+    with edge(tmp_path, url, routes) as running:
+        for version, name in names.items():
+            asked = 0
+            for number in range(6):
+                got = await ask(version, running.port, Case("failing"), f"/{name}".encode())
+                assert got.status == 503
+                waits = [int(value) for value in got.values(b"retry-after")]
+                assert not waits if number < 4 else 3500 < waits[0] <= 3600
+            assert asked == 4
+        await eventually(lambda: len(running.access()) == 18)
         upstreams = await asyncio.to_thread(running.admin, "/api/v1/upstreams")
-        assert upstreams["app"]["circuits"] == {"open": 1}
-        assert upstreams["app"]["errors"] == {"circuit_open": 2}
-        assert running.log().count("circuit open: requests fail") == 1
-        labels = 'state="open",upstream="app",worker="0"'
-        assert f"quicedge_upstream_circuit{{{labels}}} 1.0" in running.metrics()
+        for name in names.values():
+            outcomes = [item["outcome"] for item in running.access() if item["upstream"] == name]
+            assert outcomes == ["complete"] * 4 + ["origin_circuit_open"] * 2
+            assert upstreams[name]["circuits"] == {"open": 1}
+            assert upstreams[name]["errors"] == {"circuit_open": 2}
+            labels = f'state="open",upstream="{name}",worker="0"'
+            assert f"quicedge_upstream_circuit{{{labels}}} 1.0" in running.metrics()
+        assert running.log().count("circuit open: requests fail") == 3
     server.close()
