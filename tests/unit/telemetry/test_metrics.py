@@ -52,6 +52,7 @@ from quicedge.telemetry.outcomes import (
 )
 from quicedge.telemetry.protocols import HttpProtocol, TransportKind
 from quicedge.telemetry.stats import WorkerStats
+from quicedge.telemetry.upstreams import Circuit, UpstreamState
 from quicedge.udp.socket import SendFailure
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -74,11 +75,13 @@ def exposition(
     alt_svc: Sequence[AltSvcStatus] = (),
     open_connections: Mapping[HttpProtocol, int] = MappingProxyType({}),
     fleet: FleetStatus | None = None,
+    upstreams: Mapping[str, UpstreamState] = MappingProxyType({}),
 ) -> dict[str, dict[tuple[str, ...], float]]:
     statuses = [
         WorkerStatus(slot=slot, state=WorkerState.READY, pid=1, restarts=0, uptime_seconds=1.0,
                      stats=WorkerStats(slot=slot, pid=1, metrics=metrics,
                                        connections_by_protocol=dict(open_connections),
+                                       upstreams=dict(upstreams),
                                        fleet_messages={"fleet_forwarded": 3} if fleet else {}))
         for slot, metrics in enumerate(workers)
     ]  # fmt: skip
@@ -268,6 +271,21 @@ def test_a_value_is_counted_below_its_bound(values: list[float]) -> None:
     assert sum(histogram.counts) == len(values)
 
 
+def test_shares_of_traffic_are_counted_by_upstream_and_class_from_zero() -> None:
+    metrics = Metrics()
+    route = metrics.route("a.test/")
+    route.keep_sides(["stable", "canary"])
+    for status in (200, 204, 503, 0, 999):
+        route.side("canary").count(status)
+    samples = exposition(metrics)["quicedge_split_requests_total"]
+    assert samples["a.test/", "2xx", "canary"] == 2
+    assert samples["a.test/", "5xx", "canary"] == 1
+    assert samples["a.test/", "none", "canary"] == 2
+    assert samples["a.test/", "2xx", "stable"] == 0
+    route.keep_sides(["stable"])
+    assert {key[2] for key in exposition(metrics)["quicedge_split_requests_total"]} == {"stable"}
+
+
 def peer(server_id: str, *, up: bool, this_host: bool = False) -> PeerStatus:
     return PeerStatus(address="192.0.2.1:443", server_id=server_id, up=up, this_host=this_host,
                       answered_seconds=1.0, round_trip_seconds=0.001)  # fmt: skip
@@ -293,7 +311,9 @@ def test_the_grafana_dashboard_asks_for_what_there_is() -> None:
     observed = dict.fromkeys(CONNECTION_HISTOGRAMS, 0.1)
     metrics.connection(listener, protocol=HttpProtocol.HTTP_3, observed=observed)
     metrics.tls[TransportKind.QUIC].handshake("X25519MLKEM768", "brotli", retried=True)
-    known = set(exposition(metrics, fleet=FLEET))
+    metrics.route("a.test/").side("app").count(200)
+    hedged = UpstreamState(Circuit.CLOSED, hedges={"won": 1})
+    known = set(exposition(metrics, fleet=FLEET, upstreams={"app": hedged}))
     dashboard = json.loads(DASHBOARD.read_text())
     asked = {
         name
