@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -97,18 +97,16 @@ class Routes:
         settings = {"status": outcome.status}
         if outcome.body:
             settings["body"] = outcome.body
-            media_type = media_type or self._default_type(state)
-            if media_type is not None:
-                settings["content_type"] = media_type
+            settings["content_type"] = media_type or self._default_type(state)
         elif outcome.status >= 400:
             settings["body"] = f"{outcome.status} {_phrase(outcome.status)}\n"
         self._unreached(state)
         return {"filters": [*filters, {"respond": settings}]}
 
-    def _default_type(self, state: State) -> str | None:
+    def _default_type(self, state: State) -> str:
         default = state.scope.last("default_type")
         if default is None:
-            return None
+            return "text/plain"
         self._note.translated(default)
         return default.args[0]
 
@@ -285,7 +283,7 @@ class Routes:
         try:
             if handler is not None:
                 keys, more = self._proxied(handler, state)
-                return keys, [*before, *self._error_pages(state, "proxy"), *more]
+                return keys, [*before, *self._error_pages(state, _first(keys)), *more]
             served = self._sites.serve(state)
         except UnsayableError as error:
             if handler is not None:
@@ -295,7 +293,7 @@ class Routes:
         if served is None:
             return {}, [*before, _answer(404)]
         upstream, more = served
-        return {"upstream": upstream}, [*before, *self._error_pages(state, None), *more]
+        return {"upstream": upstream}, [*before, *self._error_pages(state, upstream), *more]
 
     # --- proxies ----------------------------------------------------------------------------------
 
@@ -540,10 +538,13 @@ class Routes:
                 self._note.left_out(body, "content up to max_body is copied")
         return found
 
-    def _error_pages(self, state: State, prefix: str | None) -> list[Filter]:
+    def _error_pages(self, state: State, upstream: str) -> list[Filter]:
         """`error_page` as a filter."""
         pages: dict[str, str] = {}
         note = self._note
+        site = self._world.document.upstreams[upstream].keys
+        is_site = "root" in site
+        intercepts = is_site or state.scope.is_on("proxy_intercept_errors")
         for directive in state.scope.all("error_page"):
             *codes, page = directive.args
             plain = [code for code in codes if re.fullmatch(r"[45]\d\d", code)]
@@ -553,38 +554,37 @@ class Routes:
                 words = "only files take the place of errors"
                 note.left_out(directive, words, *_shown(codes))
             elif len(plain) < len(codes):
-                if directive not in note:
+                if site.get("fallback") != page:
                     words = "the status of an error stays"
                     note.left_out(directive, words, *_shown(codes))
+            elif plain == ["404"] and site.get("not_found") == page:
+                words = "not_found of the site, without etag"
+                note.different(directive, words, *visible.client("etag", "last-modified"))
             else:
-                self._error_page(directive, plain, page, state, pages, prefix)
+                # Only origins say that something does not exist.
+                replaced = plain if intercepts else [code for code in plain if code != "404"]
+                self._error_page(directive, replaced, page, state, pages)
         if not pages:
             return []
         settings: dict[str, Any] = {"pages": pages}
-        if prefix is None or state.scope.is_on("proxy_intercept_errors"):
+        if intercepts:
             settings["origin"] = True
         note.translated(state.scope.last("proxy_intercept_errors"))
         return [{"error_pages": settings}]
 
     def _error_page(
         self, directive: Directive, codes: Sequence[str], page: str, state: State,
-        pages: dict[str, str], prefix: str | None,
+        pages: dict[str, str],
     ) -> None:  # fmt: skip
-        if prefix is not None and not state.scope.is_on("proxy_intercept_errors"):
-            # Only origins say that something does not exist.
-            codes = [code for code in codes if code != "404"]
         try:
             path = self._sites.page_file(page, state)
-            own = self._sites.directory_of(state) if prefix is None else None
         except UnsayableError as error:
             self._note.left_out(directive, str(error), *_shown(codes))
             return
-        if list(codes) == ["404"] and own is not None and path == f"{own}{page}":
-            self._note.translated(directive, "not_found of the site")
-            return
-        if not os.path.exists(path):
+        if codes and not os.path.exists(path):
             self._world.supply(f"{path}: the page for {', '.join(codes)} ({directive.place})")
-        self._note.translated(directive, "error_pages")
+        effects = visible.client("etag", "last-modified", "cache-control", "accept-ranges")
+        self._note.different(directive, "error_pages, with cache-control: no-store", *effects)
         pages.update({code: path for code in codes if code not in pages})
 
 
@@ -592,6 +592,11 @@ def _shown(codes: Sequence[str]) -> tuple[Effect, ...]:
     """The errors that clients see as they are, and not what nginx makes of them."""
     found = [visible.status("", code) for code in codes if not code.startswith("=")]
     return (*found, visible.BODY, visible.REACHED, *visible.client("location", "content-type"))
+
+
+def _first(keys: Mapping[str, Any]) -> str:
+    """The upstream of a route, or the first of several."""
+    return str(keys.get("upstream") or next(iter(keys["split"]["shares"])))
 
 
 def _split_key(variable: str) -> str | None:

@@ -224,6 +224,15 @@ class Flow:
             self._note.left_out(directive, str(error), *visible.ANSWER, visible.TARGET)
             return self.run(rest, state, end)
 
+    def _moved(self, directive: Directive, replacement: str) -> None:
+        path, _, query = replacement.partition("?")
+        if _takes_groups(query):
+            self._note.different(directive, _ENCODED, visible.TARGET)
+        elif _takes_groups(path):
+            self._note.different(directive, _ENCODED, visible.ENCODING)
+        else:
+            self._note.translated(directive)
+
     def _redirecting(
         self, directive: Directive, pattern: str, replacement: str, status: int,
         rest: Sequence[Directive], state: State, end: End,
@@ -235,7 +244,11 @@ class Flow:
 
         case = _path_case(pattern, replacement, state)
         found = self._cases([case], state, answer)
-        self._note.translated(directive)
+        if _takes_groups(replacement):
+            effects = visible.client("location")
+            self._note.different(directive, _ENCODED, *effects)
+        else:
+            self._note.translated(directive)
         if found and found[-1].match == state.match:
             return found
         return found + self.run(rest, state, end)
@@ -249,7 +262,7 @@ class Flow:
         goes_on = flag in ("", "break") and not (state.location.is_server and flag == "")
         if goes_on and by_pattern is not None and not (flag == "break" and _are_left(rest)):
             moved = replace(state, rewrites=(*state.rewrites, by_pattern))
-            self._note.translated(directive)
+            self._moved(directive, replacement)
             return self.run(rest, moved, end)
 
         def move(met: State, case: Case) -> list[Rule]:
@@ -273,10 +286,20 @@ class Flow:
 
         case = _path_case(pattern, replacement, state)
         found = self._cases([case], state, move)
-        self._note.translated(directive)
+        self._moved(directive, replacement)
         if any(rule.match == state.match for rule in found):
             return found
         return found + self.run(rest, state, end)
+
+
+_ENCODED = "what groups hold is encoded as clients have sent it"
+
+
+def _takes_groups(replacement: str) -> bool:
+    return (
+        re.search(r"\$\{?(?!args|query_string|request_uri|is_args|host|scheme)\w", replacement)
+        is not None
+    )
 
 
 def _are_left(rest: Sequence[Directive]) -> bool:

@@ -61,6 +61,8 @@ class Sites:
         """The file that nginx sends for the path of a page; raises UnsayableError."""
         server = state.scope.blocks[1] if len(state.scope.blocks) > 1 else ()
         around = [d for d in server if d.name == "location" and d.args == ["=", page]]
+        if any(inner.name.endswith("_pass") for d in around for inner in d.body):
+            raise UnsayableError("only files take the place of errors")
         scope = Scope((*state.scope.blocks[:2], *(d.body for d in around)))
         inside = replace(state, scope=scope)
         return f"{self.directory_of(inside).rstrip('/')}{page}"
