@@ -687,6 +687,12 @@ MAX_COOKIE_CRUMBS: Final = 512
 """Cookie lines per section, besides MAX_FIELDS, that may refer to QPACK's dynamic table: browsers
 keep 180 cookies per site and send each on a line of its own (RFC 9114 section 4.2.1)."""
 
+H3_SECTIONS_REMEMBERED: Final = 512
+"""Field sections of HTTP/3 requests that are remembered per worker, decoded and validated."""
+
+H3_REMEMBERED_SECTION: Final = 2048
+"""Bytes of such a section as it is encoded: with what it is decoded to, at most 8 MB in all."""
+
 QPACK_STATIC_UNCOUNTED: Final = 4096
 """Bytes of an encoded field section without references to the dynamic table up to which its lines
 are not counted before it is decoded, to at most a megabyte."""

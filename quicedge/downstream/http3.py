@@ -20,6 +20,7 @@ from quicedge.downstream.stalls import Stalls, reset_stalled
 from quicedge.downstream.stream_timeouts import StreamTimeouts
 from quicedge.http.errors import H3ErrorCode
 from quicedge.http.h3 import H3Error, H3StreamError
+from quicedge.http.known_sections import KnownSection
 from quicedge.http.message import Field, Fields, Request, Response
 from quicedge.http.priority import Priority, parse_priority
 from quicedge.http.validation import MessageError, validate_request, validate_trailers
@@ -388,7 +389,11 @@ class Http3Session:
         self.requests += 1
         stream = RequestStream(self, stream_id)
         try:
-            request = validate_request(fields, self._gateway.message_limits, is_measured=True)
+            limits = self._gateway.message_limits
+            if isinstance(fields, KnownSection):
+                request = fields.as_request(limits)
+            else:
+                request = validate_request(fields, limits, is_measured=True)
             request.ended = end_stream
             if request.content_length is not None:
                 if end_stream and request.content_length:

@@ -34,6 +34,7 @@ from quicedge.http.h3_types import (
     StreamState,
     Transport,
 )
+from quicedge.http.known_sections import KnownSection, KnownSections
 from quicedge.http.message import Field, Fields, count_lines, section_size
 from quicedge.http.priority import parse_priority
 from quicedge.shares import Standing, WorkBudget
@@ -84,7 +85,9 @@ class H3Connection:
         is_client: bool,
         settings: H3Settings,
         clock: Callable[[], float],
+        sections: KnownSections | None = None,
     ) -> None:
+        """`sections`: those that the worker remembers."""
         self.settings = settings
         self.received_settings: dict[int, int] | None = None
         self.observer: Observer | None = None
@@ -102,6 +105,7 @@ class H3Connection:
             settings.max_fields,
             settings.max_field_section_size,
         )
+        self._sections = KnownSections() if sections is None else sections
         self._encoder = qpack.Encoder()
         self._max_push_id = -1
         self._goaway_received: int | None = None
@@ -435,8 +439,11 @@ class H3Connection:
         try:
             if block is None:
                 instructions, fields = self._decoder.resume(stream_id)
+            elif (known := self._sections.get(block)) is not None:
+                instructions, fields = b"", known
             else:
                 instructions, fields = self._decoder.decode(stream_id, block)
+                fields = self._sections.note(block, fields)
         except qpack.StreamBlocked:
             return False
         except qpack.SectionTooLarge:
@@ -471,7 +478,8 @@ class H3Connection:
 
     def _exceeds_limits(self, fields: Fields) -> bool:
         settings = self.settings
-        if section_size(fields) > settings.max_field_section_size:
+        size = fields.size if isinstance(fields, KnownSection) else section_size(fields)
+        if size > settings.max_field_section_size:
             return True
         return len(fields) > settings.max_fields and count_lines(fields) > settings.max_fields
 

@@ -33,6 +33,7 @@ from quicedge.downstream.session import Session
 from quicedge.http.dates import CurrentDate
 from quicedge.http.errors import H3ErrorCode
 from quicedge.http.h3 import H3Connection, H3Settings
+from quicedge.http.known_sections import KnownSections
 from quicedge.proxy.alt_svc import AltSvcBoard, AltSvcReport, QuicCounts
 from quicedge.proxy.gateway import Gateway
 from quicedge.proxy.policy import Policy
@@ -174,6 +175,7 @@ class Edge:
         self._connection_ids = connection_ids
         self._secret = secret
         self._codecs = {**extra_codecs, ALPN_H3: self._make_h3}
+        self._known_sections = KnownSections()
         self._flush_scheduled = False
         self._waiting_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
@@ -477,6 +479,7 @@ class Edge:
             is_client=False,
             settings=self.h3_settings,
             clock=self._clock,
+            sections=self._known_sections,
         )
 
     def negotiated(self, session: Http3Session) -> None:
