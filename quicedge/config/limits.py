@@ -1167,7 +1167,7 @@ WSGI_THREADS: Final = 10
 """Threads per worker that run a WSGI application: further requests wait for one."""
 
 APP_STARTUP_TIMEOUT: Final = 20.0
-"""Seconds that the startup of an application may take; less than WORKER_START_TIMEOUT."""
+"""Seconds that the startup of an application may take, unless the configuration says otherwise."""
 
 APP_SHUTDOWN_TIMEOUT: Final = 2.0
 """Seconds that the shutdown of an application may take; less than STOP_GRACE."""

@@ -413,6 +413,8 @@ class Upstream(_Section, frozen=True):
     """Where the application is imported from; default: the directory of the configuration."""
     root_path: str = ""
     """Path below which the application is mounted (`root_path` of its scope)."""
+    startup_timeout: Seconds = limits.APP_STARTUP_TIMEOUT
+    """Seconds that the startup of the application (lifespan) may take."""
     max_requests: Count | None = None
     """Calls of the application per worker that run at once; further requests wait."""
     protocol: OriginProtocol = OriginProtocol.AUTO

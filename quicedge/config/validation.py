@@ -493,7 +493,9 @@ def _host(host: str) -> str | None:
     return f": the part after *. {problem}"
 
 
-_OF_APPLICATIONS = frozenset(("app_directory", "first_byte_timeout", "max_requests", "root_path"))
+_OF_APPLICATIONS = frozenset(
+    ("app_directory", "first_byte_timeout", "max_requests", "root_path", "startup_timeout")
+)
 _REFERENCE = re.compile(REFERENCE + r"(\(\))?")
 
 
@@ -563,7 +565,7 @@ def _upstream(where: str, upstream: Upstream, written: Document) -> Iterator[Pro
     if upstream.is_application:
         yield from _application(where, upstream, written)
         return
-    for key in ("app_directory", "root_path"):
+    for key in ("app_directory", "root_path", "startup_timeout"):
         if key in written:
             yield Problem(join(where, key), "has no effect without asgi or wsgi")
     if not upstream.servers:

@@ -13,7 +13,7 @@ import structlog
 from quicedge.client_auth.material import ClientAuthError, read_client_auth
 from quicedge.config.certificate_files import certificate_files, has_certificates
 from quicedge.config.changes import with_passwords
-from quicedge.config.limits import MAX_WORKERS, WORKER_START_TIMEOUT
+from quicedge.config.limits import MAX_WORKERS
 from quicedge.config.listeners import Transport, listeners, redirecting
 from quicedge.config.loader import ConfigError, load_config, parse_document
 from quicedge.config.schema import Config, Tls
@@ -21,6 +21,7 @@ from quicedge.quic.fleet_identity import FleetIdentityError, read_identity
 from quicedge.quic.ticket_keys import SharedKeyError, read_shared_keys
 from quicedge.quic.tls import CertificateError, CertificatePem, parse_certificate, read_certificate
 from quicedge.supervisor.key_store import is_store
+from quicedge.supervisor.start_timeout import start_timeout
 from quicedge.supervisor.workers import Worker
 from quicedge.worker.control import ControlError, Settings
 
@@ -175,11 +176,9 @@ async def prepare(workers: Iterable[Worker], settings: Settings) -> None:
     Raises ReloadError when one cannot; then all have aborted.
     """
     workers = list(workers)
+    timeout = start_timeout(settings.config)
     answers = await asyncio.gather(
-        *(
-            worker.channel.call("prepare_settings", settings, timeout=WORKER_START_TIMEOUT)
-            for worker in workers
-        ),
+        *(worker.channel.call("prepare_settings", settings, timeout=timeout) for worker in workers),
         return_exceptions=True,
     )
     refusals: dict[str, list[int]] = {}

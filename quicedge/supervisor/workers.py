@@ -27,10 +27,11 @@ from quicedge.config.limits import (
     WORKER_HEARTBEAT,
     WORKER_HEARTBEATS_MISSED,
     WORKER_STABLE,
-    WORKER_START_TIMEOUT,
 )
+from quicedge.config.schema import Config
 from quicedge.supervisor.adoption import Adopted, AdoptedProcess
 from quicedge.supervisor.spawning import Process, Spawner
+from quicedge.supervisor.start_timeout import start_timeout
 from quicedge.udp.connection_id_codec import slot_number
 from quicedge.worker.control import ControlChannel, ControlError, DrainOrder, Handler, WorkerSpec
 from quicedge.worker.process import DEFAULT_ENTRY
@@ -353,7 +354,9 @@ class WorkerPool:
     async def _watch(self, worker: Worker, first: asyncio.Future[None]) -> None:
         """Kill a worker that does not become ready in time or stops answering."""
         try:
-            async with asyncio.timeout(WORKER_START_TIMEOUT):
+            settings = worker.settings
+            config = Config() if settings is None else settings.config
+            async with asyncio.timeout(start_timeout(config)):
                 await worker.ready.wait()
         except TimeoutError:
             log.error("worker start timed out", slot=worker.slot, pid=worker.pid)

@@ -24,10 +24,17 @@ class Lifespan:
     once. `state` is what it has stored for its requests.
     """
 
-    def __init__(self, name: str, app: Application, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        name: str,
+        app: Application,
+        loop: asyncio.AbstractEventLoop,
+        startup_timeout: float = APP_STARTUP_TIMEOUT,
+    ) -> None:
         self.state: dict[str, Any] = {}
         self._name = name
         self._app = app
+        self._timeout = startup_timeout
         self._started: asyncio.Future[None] = loop.create_future()
         self._asked_to_end = asyncio.Event()
         self._ended = asyncio.Event()
@@ -50,10 +57,10 @@ class Lifespan:
     async def started(self) -> None:
         """Wait for the application to start; raises StartupError."""
         try:
-            async with asyncio.timeout(APP_STARTUP_TIMEOUT):
+            async with asyncio.timeout(self._timeout):
                 await asyncio.shield(self._started)
         except TimeoutError:
-            self._fail(f"not started within {APP_STARTUP_TIMEOUT:g} s")
+            self._fail(f"not started within {self._timeout:g} s (startup_timeout)")
             self._task.cancel()
             await self.started()
 

@@ -43,7 +43,7 @@ class AsgiUpstream:
         self.loop = loop or asyncio.get_running_loop()
         self.server = config.asgi or config.wsgi or ""
         self.app = load(name, config)
-        self.lifespan = Lifespan(name, self.app, self.loop)
+        self.lifespan = Lifespan(name, self.app, self.loop, config.startup_timeout)
         self.places: Places[AppStream] = Places(
             config.max_requests or limits.APP_MAX_REQUESTS, "a call of the application"
         )

@@ -70,7 +70,7 @@ async def test_a_hung_worker_is_replaced(make_pool, sock, monkeypatch) -> None:
 
 async def test_a_worker_that_never_becomes_ready_fails_the_start(make_pool, monkeypatch) -> None:
     monkeypatch.setenv("FAKE_WORKER", "silent")
-    monkeypatch.setattr(workers_module, "WORKER_START_TIMEOUT", 0.5)
+    monkeypatch.setattr("quicedge.supervisor.start_timeout.WORKER_START_TIMEOUT", 0.5)
     with pytest.raises(WorkerError, match="worker 0 failed to start: killed by SIGKILL"):
         await make_pool().start()
 

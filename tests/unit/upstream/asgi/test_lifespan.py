@@ -9,8 +9,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from quicedge.config import limits
+from quicedge.config.schema import Config, Upstream
 from quicedge.config.unusable import UnusableError
 from quicedge.http.errors import OriginFailure
+from quicedge.supervisor.start_timeout import start_timeout
 from quicedge.upstream.asgi import lifespan as module
 from quicedge.upstream.asgi.lifespan import Lifespan, StartupError
 from tests.support.asgi import ask, serving
@@ -61,13 +63,11 @@ async def test_a_failed_startup_says_why_and_fails_requests() -> None:
     await lifespan.end()
 
 
-async def test_a_startup_that_takes_too_long_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "APP_STARTUP_TIMEOUT", 0.01)
-
+async def test_a_startup_that_takes_too_long_fails() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await asyncio.Event().wait()
 
-    lifespan = Lifespan("x", app, asyncio.get_running_loop())
+    lifespan = Lifespan("x", app, asyncio.get_running_loop(), 0.01)
     with pytest.raises(StartupError, match=r"not started within 0\.01 s"):
         await lifespan.started()
     await lifespan.end()
@@ -168,5 +168,8 @@ async def test_an_application_that_exits_in_its_startup_has_failed() -> None:
 
 
 def test_workers_outlast_the_startup_and_shutdown_of_applications() -> None:
-    assert limits.APP_STARTUP_TIMEOUT < limits.WORKER_START_TIMEOUT
+    app, other = Upstream(asgi="main:app", startup_timeout=300.0), Upstream(wsgi="main:wsgi")
+    config = Config(upstreams={"app": app, "other": other, "files": Upstream(root="/srv")})
+    assert start_timeout(config) == limits.WORKER_START_TIMEOUT + 300 + limits.APP_STARTUP_TIMEOUT
+    assert start_timeout(Config()) == limits.WORKER_START_TIMEOUT
     assert limits.APP_SHUTDOWN_TIMEOUT < limits.STOP_GRACE
