@@ -130,9 +130,7 @@ class Flow:
             found = self._cases(cases, state, take)
         except UnsayableError as error:
             self._note.left_out(directive, str(error), *visible.ANSWER)
-            if any(d.name == "return" and d.args[0][:1] == "4" for d in directive.body):
-                words = "refuses requests, and is left out: see the report"
-                self._world.supply(f"{directive.place}: {directive.text} {words}")
+            self._world.warn_of_lost_protection(directive)
             return self.run(rest, state, end)
         for case in cases:
             if case.entry is not None:

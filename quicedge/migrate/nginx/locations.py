@@ -121,6 +121,7 @@ class Locations:
             if not inner.is_regex or extensions_of(inner.pattern) is None:
                 words = "a location in one with a regular expression, which a route cannot say"
                 self._note.left_out(inner.directive, words, *visible.ANSWER)
+                self._world.warn_of_lost_protection(inner.directive)
 
     def _make_choices(self) -> Iterator[Choice]:
         paths = sorted(self._prefixes, key=lambda path: (-path.count("/"), -len(path)))
@@ -205,6 +206,7 @@ class Locations:
             met = state.meet(case)
         except UnsayableError as error:
             self._note.left_out(location.directive, str(error), *visible.ANSWER)
+            self._world.warn_of_lost_protection(location.directive)
             return []
         self._note.translated(location.directive)
         if met is None:

@@ -45,6 +45,17 @@ class World:
     def supply(self, text: str) -> None:
         self.to_supply[text] = None
 
+    def warn_of_lost_protection(self, directive: Directive) -> None:
+        """Tell the operator of a block that is left out and has refused requests."""
+        refuses = any(
+            d.name in ("deny", "auth_basic", "auth_request", "limit_except")
+            or (d.name == "return" and d.args[0][:1] == "4")
+            for d in directive.body
+        )
+        if refuses:
+            words = "refuses requests and is left out; decide what takes its place"
+            self.supply(f"{directive.place}: {directive.text} {words}")
+
     def collect(self, http: Sequence[Directive]) -> None:
         """Find what is named in one place and used in others."""
         for directive in http:

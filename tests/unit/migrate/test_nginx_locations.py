@@ -169,3 +169,16 @@ def test_a_pattern_that_re2_has_not_is_left_out_with_its_reason(tmp_path: Path) 
     line = found.line("location ~")
     assert line.status is Status.LEFT_OUT
     assert "RE2" in line.words
+
+
+@pytest.mark.parametrize(
+    "block", ["location ~ ^/(?!open) { deny all; }", "if (-f /closed) { return 403; }"]
+)
+def test_protection_that_is_lost_is_something_to_do(tmp_path: Path, block: str) -> None:
+    found = Migrated(tmp_path, site(f"{block} root /srv;"))
+    assert any("refuses requests" in text for text in found.translation.to_supply)
+    found = Migrated(
+        tmp_path,
+        site(f"{block.replace('deny all', 'expires 1h').replace('403', '204')} root /srv;"),
+    )
+    assert not any("refuses requests" in text for text in found.translation.to_supply)
