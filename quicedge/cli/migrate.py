@@ -70,8 +70,8 @@ def translate(path: Path, source: Source | None = None) -> Translation:
     "--verify",
     "verifies",
     is_flag=True,
-    help="Run nginx and quicedge side by side, play the REQUESTS of a file, or ones made from the "
-    "configuration, to both, and show every difference.",
+    help="Run the other server and quicedge side by side, play the REQUESTS of a file, or ones "
+    "made from the configuration, to both, and show every difference.",
 )
 def command(
     source: Path,
@@ -93,8 +93,6 @@ def command(
     chosen = Source(origin) if origin else source_of(source)
     if requests is not None and not verifies:
         raise click.UsageError("a file of requests is for --verify")
-    if verifies and chosen is not Source.NGINX:
-        raise click.UsageError("--verify runs nginx; there is none of it for a Caddyfile")
     if output is not None and output.exists() and not force:
         raise click.UsageError(f"{output} exists; --force overwrites it")
     try:
@@ -116,17 +114,20 @@ def command(
     elif not verifies:
         click.echo(translation.toml, nl=False)
     if verifies:
-        _verify(source, translation, requests)
+        _verify(source, chosen, translation, requests)
 
 
-def _verify(source: Path, translation: Translation, requests: Path | None) -> None:
+def _verify(path: Path, source: Source, translation: Translation, requests: Path | None) -> None:
+    from quicedge.migrate.verify.caddy_original import CaddyOriginal
+    from quicedge.migrate.verify.nginx_original import NginxOriginal
     from quicedge.migrate.verify.process import EdgeError
     from quicedge.migrate.verify.request_file import RequestFileError
     from quicedge.migrate.verify.run import verify
 
     try:
-        verdict = verify(source, translation, requests)
-    except (EdgeError, RequestFileError) as error:
+        original = CaddyOriginal if source is Source.CADDY else NginxOriginal
+        verdict = verify(path, translation, original, requests)
+    except (EdgeError, RequestFileError, SourceError) as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
     click.echo(verdict.render(), nl=False)

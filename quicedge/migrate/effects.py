@@ -45,9 +45,10 @@ class Effect:
     side: Side
     aspect: Aspect
     name: str = ""
-    """Of a header field, in lower case; `404->405` of a status, or a half of it with the arrow;
-    `encoding` of a target that only its encoding and repeated slashes are different in. Empty:
-    any."""
+    """Of a header field, in lower case; behind `error ` in error responses, and behind `101 ` in
+    those that open a WebSocket; or one of these alone: all fields there. `404->405` of a status,
+    or a half of it with the arrow; `encoding` of a target that only its encoding and repeated
+    slashes are different in. Empty: any."""
 
     def covers(self, other: Effect) -> bool:
         """Whether it announces the other one."""
@@ -57,7 +58,8 @@ class Effect:
             return other.name.endswith(self.name)
         if self.aspect is Aspect.STATUS and self.name.endswith("->"):
             return other.name.startswith(self.name)
-        return self.name in ("", other.name)
+        where, _, name = other.name.rpartition(" ")
+        return self.name in ("", other.name, where, name)
 
     def __str__(self) -> str:
         named = self.name and self.aspect is not Aspect.STATUS

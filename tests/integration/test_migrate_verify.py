@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from quicedge.cli.migrate import command, translate
 from quicedge.migrate.effects import Aspect, Effect, Side
 from quicedge.migrate.report import Note
+from quicedge.migrate.verify.nginx_original import NginxOriginal
 from quicedge.migrate.verify.run import verify
 from tests.support.peers import require, wait_until
 
@@ -120,7 +121,7 @@ def test_an_announced_difference_is_shown_with_what_announced_it(site, requests)
     translation = translate(site)
     translation.document.filters.append({"headers": {"response": {"set": {"x-new": "1"}}}})
     note = Note("all responses are new", (Effect(Side.CLIENT, Aspect.HEADER, "x-new"),))
-    verdict = verify(site, replace(translation, notes=[note]), requests)
+    verdict = verify(site, replace(translation, notes=[note]), NginxOriginal, requests)
     assert verdict.is_proven
     assert verdict.same == 0
     assert (

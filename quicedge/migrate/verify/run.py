@@ -16,7 +16,6 @@ from quicedge.migrate.report import Translation
 from quicedge.migrate.verify.differences import Comparison
 from quicedge.migrate.verify.edge import EdgeConfiguration
 from quicedge.migrate.verify.material import Material
-from quicedge.migrate.verify.nginx_original import NginxOriginal
 from quicedge.migrate.verify.noise import Noise
 from quicedge.migrate.verify.original import Original
 from quicedge.migrate.verify.origins import Origins
@@ -34,9 +33,11 @@ files."""
 
 
 def verify(
-    path: Path, translation: Translation, requests: Path | None = None,
-    open_original: OpenOriginal = NginxOriginal,
-) -> Verdict:  # fmt: skip
+    path: Path,
+    translation: Translation,
+    open_original: OpenOriginal,
+    requests: Path | None = None,
+) -> Verdict:
     """Play requests to the edge with the configuration at `path` and to quicedge with its
     translation; `requests` is a file of them, otherwise they are made from the configuration.
 

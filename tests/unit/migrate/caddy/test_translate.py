@@ -14,52 +14,8 @@ from quicedge.migrate.caddy.translate import translate_caddyfile
 from quicedge.migrate.errors import SourceError
 from quicedge.migrate.report import Status, Translation
 
-SITE = """
-{
-    email admin@example.com
-}
-(common) {
-    encode zstd gzip
-    header -X-Powered-By
-}
-example.com, www.example.com {
-    import common
-    root * /srv/www
-    redir /old /new permanent
-    redir /blog/* https://blog.example.com{uri}
-    rewrite /a /b
-    uri /x/* strip_prefix /x
-    header /assets/* Cache-Control "public, max-age=3600"
-    header X-Host "at {host}"
-    basic_auth /admin/* {
-        bob $2a$14$Zkx19XLiW6VYouLHR5NmfOFU0z2GTNmpkT/5qqR7hx4IjWJPDhjvG
-    }
-    request_body {
-        max_size 10MB
-    }
-    forward_auth /private/* authelia:9091 {
-        uri /api/verify
-        copy_headers Remote-User
-    }
-    handle_path /api/* {
-        reverse_proxy localhost:8000 localhost:8001 {
-            lb_policy least_conn
-            health_uri /health
-            header_up X-Real-IP {remote_host}
-        }
-    }
-    handle /grpc {
-        reverse_proxy h2c://backend:9000
-    }
-    handle {
-        try_files {path} /index.html
-        file_server browse
-    }
-    log {
-        output file /var/log/caddy.log
-    }
-}
-"""
+CADDYFILES = Path(__file__).resolve().parents[3] / "support" / "caddy"
+SITE = (CADDYFILES / "site.caddyfile").read_text()
 
 
 def translated(tmp_path: Path, text: str) -> Translation:
@@ -177,36 +133,7 @@ def test_the_report_tells_what_is_different_or_left_out(edge):
     assert any("agree_to_terms" in text for text in edge.translation.to_supply)
 
 
-MATCHERS = """
-api.example.com {
-    tls /etc/a.pem /etc/a.key
-    @post {
-        method POST PUT
-        header Content-Type application/json*
-    }
-    @ws {
-        header Connection *Upgrade*
-        header Upgrade websocket
-    }
-    @lan remote_ip 10.0.0.0/8
-    @img path_regexp \\.(png|jpg)$
-    @outside not path /public/* /health
-    @flag query debug=1
-    header @img Cache-Control max-age=1
-    header @outside X-Outside yes
-    respond @flag "debug" 418
-    respond /health 204
-    reverse_proxy @ws 10.0.0.5:80
-    reverse_proxy @post 10.0.0.6:80
-    reverse_proxy @lan unix//run/a.sock
-    reverse_proxy https://10.0.0.7 {
-        header_up Host {upstream_hostport}
-        transport http {
-            tls_insecure_skip_verify
-        }
-    }
-}
-"""
+MATCHERS = (CADDYFILES / "matchers.caddyfile").read_text()
 
 
 @pytest.fixture(scope="module")

@@ -76,3 +76,14 @@ def test_the_most_exact_announcement_is_told():
     announcements = Announcements([], [Note("any", (any_status,)), Note("methods", (exact,))])
     assert announcements.of(exact, ()) == "methods"
     assert announcements.of(Effect(Side.CLIENT, Aspect.STATUS, "200->404"), ()) == "any"
+
+
+def test_fields_of_errors_and_websockets_have_names_of_their_own():
+    def field(name: str) -> Effect:
+        return Effect(Side.CLIENT, Aspect.HEADER, name)
+
+    for name in ("", "error x-a", "error", "x-a"):
+        assert field(name).covers(field("error x-a"))
+    for name in ("101 x-a", "101", "x", "error x"):
+        assert not field(name).covers(field("error x-a"))
+    assert not field("error x-a").covers(field("x-a"))
