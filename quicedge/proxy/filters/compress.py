@@ -13,7 +13,7 @@ from quicedge.config import filters as config
 from quicedge.config.filterlimits import COMPRESSORS_KEPT, ENCODINGS_REMEMBERED
 from quicedge.config.unusable import UnusableError
 from quicedge.http.encodings import accept_encoding, choose
-from quicedge.http.message import Field, Fields, Response
+from quicedge.http.message import Field, Fields, Request, Response
 from quicedge.http.semantics import response_has_body
 from quicedge.http.vary import with_vary
 from quicedge.proxy.body import BodyStage
@@ -154,7 +154,9 @@ class Compress(RouteFilter):
         self._secrets = frozenset(name.lower().encode() for name in settings.except_with)
 
     def on_response(self, response: Response, exchange: Exchange) -> Response:
-        # What is only for one range, or has no content, stays as it is: 206, 204, 304.
+        if response.status == 304:
+            return _not_modified(response, exchange.request)
+        # What is only for one range, or has no content, stays as it is: 206, 204.
         if response.status in _AS_IT_IS:
             return response
         values: dict[bytes, bytes] = {}
@@ -192,7 +194,7 @@ class Compress(RouteFilter):
         return length is None or not length.isdigit() or int(length) >= self._min_size
 
 
-_AS_IT_IS = frozenset((204, 205, 206, 304, 416))
+_AS_IT_IS = frozenset((204, 205, 206, 416))
 _DECISIVE = frozenset(
     (b"cache-control", b"content-encoding", b"content-length", b"content-range", b"content-type")
 )
@@ -202,6 +204,19 @@ _CHANGED = frozenset(
         b"etag",
     )
 )  # fmt: skip
+
+
+def _not_modified(response: Response, request: Request) -> Response:
+    """RFC 9110 section 15.4.5: it has the validator of the 200 (OK) that the client has, or caches
+    would take what is compressed for equal to the original in every octet."""
+    known = b",".join(value for name, value in request.fields if name == b"if-none-match")
+    fields = [
+        (name, b"W/" + value) if name == b"etag" and b"W/" + value in known else (name, value)
+        for name, value in response.fields
+    ]
+    if fields == response.fields:
+        return response
+    return Response(304, with_vary(fields, b"accept-encoding"), response.version)
 
 
 def _encoded(fields: Fields, coding: bytes) -> Fields:

@@ -80,6 +80,18 @@ async def test_what_gains_nothing_or_must_not_change_stays_as_it_is(name: str) -
     assert client.value(b"content-encoding") == fields.get(b"content-encoding")
 
 
+async def test_a_client_that_has_the_compressed_response_keeps_its_weak_validator() -> None:
+    for known, tag, vary in (
+        (b'"0", W/"1"', b'W/"1"', b"accept-encoding"),
+        (b'"1"', b'"1"', None),
+        (b"*", b'"1"', None),
+    ):
+        here = world()
+        client = here.send(b"/", (b"accept-encoding", b"gzip"), (b"if-none-match", known))
+        here.origin.respond(304, {b"etag": b'"1"'})
+        assert (client.status, client.value(b"etag"), client.value(b"vary")) == (304, tag, vary)
+
+
 async def test_all_lines_of_a_field_count() -> None:
     here = world()
     client = ask(here)
