@@ -26,7 +26,7 @@ from quicedge.quic.connection.idle import IdleTimer
 from quicedge.quic.connection.observer import Observer
 from quicedge.quic.connection.paths import Path, Paths
 from quicedge.quic.connection.recovery import Recovery
-from quicedge.quic.connection.sent_packets import SentPacket
+from quicedge.quic.connection.sent_packets import Delivery, SentPacket
 from quicedge.quic.connection.signals import ConfirmationSignal, CryptoFrames, PathFrames, Pings
 from quicedge.quic.connection.spaces import NumberSkipper, PacketSpace
 from quicedge.quic.connection.stats import ConnectionCounters
@@ -52,6 +52,9 @@ _EPOCHS = tuple(Epoch)
 _MIN_SHORT = 40
 """Minimum size of a datagram worth sending, in bytes."""
 _PING = bytes((FrameType.PING,))
+_SMALL_OVERHEAD = 1 + 4 + TAG_LENGTH + ACK_ROOM + 1 + 8 + 8 + 2
+"""Bytes that a packet with an ACK and data of one stream has at most beside the data and the
+connection ID: its header and tag, and those of the frames."""
 
 
 class Transmit(NamedTuple):
@@ -237,6 +240,13 @@ class Packer:
                 and self._pack_run(runs, path, *sendable, room, now)
             ):
                 continue
+            if (
+                sendable is not None
+                and not has_frames
+                and is_validated
+                and self._pack_small(runs, path, *sendable, size, now)
+            ):
+                continue
             if not self._pack_packet(runs, path, size, now, data=True) or self._is_drained:
                 break
             has_frames = self._has_frames(path)
@@ -300,6 +310,52 @@ class Packer:
         if self.observer is not None:
             self.observer.packet_sent(Epoch.ONE_RTT, space.next_number - 1, payload, len(packet))
         self._emit(runs, path, packet, now, draft.eliciting)
+        return True
+
+    def _pack_small(
+        self, runs: list[Transmit], path: Path, stream: Stream, until: int, size: int, now: float
+    ) -> bool:
+        """Send all that there is in one packet, if it is the data of one stream and a pending ACK,
+        as most responses are. The same as `_pack_packet`, in few steps; False if it is more."""
+        streams, space = self._streams, self._space
+        assert stream.send is not None
+        buffer = stream.send.buffer
+        pending = buffer.pending
+        if pending is None or until != buffer.end or len(streams.scheduler.ready) > 1:
+            return False
+        cid = self._remote_ids.current.cid
+        if until - pending[0] > size - len(cid) - _SMALL_OVERHEAD:
+            return False
+        recovery = self._recovery
+        parts: tuple[bytes, ...] = ()
+        deliveries: list[Delivery] = []
+        if space.ack_at is not None:
+            if space.acks.starts:
+                parts = (space.encode_ack(now, self._exponent, ACK_ROOM)[0],)
+                deliveries.append((space.on_ack_delivery, (space.largest_received,)))
+            else:
+                space.ack_at = None
+        keys = self._prepare_short(space)
+        frame, fin = streams.take_frame(stream, pending[0], until)
+        deliveries.append((streams.on_data_delivery, (stream, pending[0], until, fin)))
+        payload = b"".join((*parts, *frame))
+        number, pn_length = space.next_number, _pn_length(space)
+        space.next_number = number + 1
+        packet = keys.cipher.seal_short(self._first_byte(pn_length), cid, number, payload)
+        length = len(packet)
+        self._counters.packets_sent += 1
+        recovery.on_sent(
+            SentPacket(
+                number, length, now, True, True, deliveries, recovery.delivered,
+                recovery.delivered_time or now, recovery.app_limited,
+            ),
+            space,
+        )  # fmt: skip
+        if self.ecn and path.ecn is not None:
+            path.ecn.on_sent(space.epoch, number, number + 1)
+        if self.observer is not None:
+            self.observer.packet_sent(Epoch.ONE_RTT, number, payload, length)
+        self._emit(runs, path, packet, now, eliciting=True)
         return True
 
     def _write_application(

@@ -39,6 +39,15 @@ from quicedge.quic.frames import (
 from quicedge.shares.rank import rank_of
 from quicedge.shares.scheduler import Scheduler
 
+_STREAM_KINDS = {
+    (has_offset, fin): bytes((
+        FrameType.STREAM | STREAM_LENGTH | STREAM_OFFSET * has_offset | STREAM_FIN * fin,
+    ))
+    for has_offset in (False, True)
+    for fin in (False, True)
+}  # fmt: skip
+"""The types of STREAM frames with a length, by whether they have an offset and the end."""
+
 _UNI = 2
 """Bit of a stream ID: unidirectional. Bit 1: initiated by the server (RFC 9000 section 2.1)."""
 
@@ -758,24 +767,24 @@ class Streams:
         buffer = send.buffer
         pending = buffer.pending
         start = pending[0] if pending is not None else buffer.end
-        head = stream_head(stream.id, start)
-        room = draft.room - len(head) - 3
+        room = draft.room - len(stream_head(stream.id, start)) - 3
         stop = min(until, start + room)
         if room < 0 or (stop <= start and (pending is not None or not buffer.fin_pending)):
             return False
-        data = buffer.read(start, stop)
+        frame, fin = self.take_frame(stream, start, stop)
+        return draft.add(b"".join(frame), self.on_data_delivery, (stream, start, stop, fin))
+
+    def take_frame(
+        self, stream: Stream, start: int, stop: int
+    ) -> tuple[tuple[bytes, bytes, bytes, bytes], bool]:
+        """Move the first pending bytes in flight; returns the parts of a STREAM frame of them, and
+        whether it has the end."""
+        assert stream.send is not None
+        data = stream.send.buffer.read(start, stop)
         fin = self.sent(stream, start, stop)
-        kind = FrameType.STREAM | STREAM_LENGTH
-        if start:
-            kind |= STREAM_OFFSET
-        if fin:
-            kind |= STREAM_FIN
+        kind = _STREAM_KINDS[start > 0, fin]
         length = (stop - start | 0x4000).to_bytes(2, "big")
-        return draft.add(
-            b"".join((bytes((kind,)), head, length, data)),
-            self.on_data_delivery,
-            (stream, start, stop, fin),
-        )
+        return (kind, stream_head(stream.id, start), length, data), fin
 
     def sent(self, stream: Stream, start: int, stop: int) -> bool:
         """Record that pending bytes are sent; returns whether they include the end."""

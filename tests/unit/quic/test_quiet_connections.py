@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from quicedge.config.limits import MTU_PROBE_AFTER, PTO_PROBES
 from quicedge.quic.connection import Connection
+from quicedge.quic.connection.packer import Packer
 from quicedge.quic.frames import Epoch
 from tests.support.quicpair import make_pair
 from tests.support.simnet import Pair
@@ -118,3 +119,67 @@ def test_probes_of_a_quiet_connection_are_as_many_as_ever() -> None:
     ask_for_probes(server)
     assert len(server.poll_transmit(pair.now)) == PTO_PROBES
     assert not server.poll_transmit(pair.now)
+
+
+class Sent:
+    """What a packer has sealed."""
+
+    def __init__(self) -> None:
+        self.payloads: list[bytes] = []
+
+    def packet_sent(self, epoch: Epoch, number: int, payload: bytes, size: int) -> None:
+        self.payloads.append(payload)
+
+
+SMALL: dict[str, tuple[bool, bytes, bool]] = {
+    "a response with the ACK of its request": (True, b"response", True),
+    "a response whose request is acknowledged": (False, b"response", True),
+    "a part of a response": (True, b"part", False),
+    "one that only just fits": (True, b"r" * 630, True),
+    "one that does not leave room for any ACK": (True, b"r" * 900, True),
+    "nothing but the end": (False, b"", True),
+}
+
+
+@pytest.mark.parametrize(("acks", "data", "end"), SMALL.values(), ids=SMALL.keys())
+def test_a_small_response_is_packed_as_any_other_data(
+    acks: bool, data: bytes, end: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes = []
+    for at_once in (True, False):
+        if not at_once:
+            monkeypatch.setattr(Packer, "_pack_small", lambda *_: False)
+        pair = quiet_pair()
+        server, sent = pair.server.connection, Sent()
+        space = server.spaces[Epoch.ONE_RTT]
+        if acks:
+            space.note_received(space.expected, space.expected + 1, pair.now)
+            space.want_ack_of(1, pair.now, prompt=False)
+        server._packer.observer = cast(Any, sent)
+        server.send_stream_data(0, data, end)
+        (run,) = server.poll_transmit(pair.now)
+        server._packer.observer = None
+        (packet,) = space.sent.values()
+        recovery = server.recovery
+        outcomes.append((
+            sent.payloads, len(run.data), run.segment, run.path, run.ecn, space.ack_at,
+            server.streams.unsent_total, server.streams.send_used, recovery.bytes_in_flight,
+            space.eliciting_in_flight, [args[1:] for _, args in packet.deliveries], packet.size,
+            packet.ack_eliciting, packet.in_flight, packet.app_limited, server.poll_timeout(),
+            server.counters.packets_sent, server.paths.active.bytes_sent,
+            server.paths.active.ecn is not None and server.paths.active.ecn.marked_total,
+            not server.poll_transmit(pair.now),
+        ))  # fmt: skip
+    assert outcomes[0] == outcomes[1]
+
+
+def test_small_responses_of_several_streams_share_a_packet() -> None:
+    pair = quiet_pair()
+    client, server = pair.client.connection, pair.server.connection
+    for stream_id in (4, 8):
+        client.send_stream_data(stream_id, b"request", end_stream=True)
+    pair.run(lambda: server.streams.get(8) is not None)
+    for stream_id in (4, 8):
+        server.send_stream_data(stream_id, b"response", end_stream=True)
+    (run,) = server.poll_transmit(pair.now)
+    assert len(run.data) == run.segment
