@@ -1030,6 +1030,13 @@ SPLITS_REMEMBERED: Final = 64
 LATENCY_HALF_LIFE: Final = 10.0
 """Seconds after which a measured latency counts half."""
 
+LATENCY_UNKNOWN: Final = 60.0
+"""Seconds that each request on a server is expected to take which has not answered any yet: one
+request finds out how fast it is, not all of them."""
+
+LATENCY_OF_FAILURE: Final = 1.0
+"""Seconds that a request without a response counts as, at least: failing fast must attract none."""
+
 RETRY_BUDGET_BURST: Final = 20
 """Retries per upstream and worker beyond the budget: the restart of a server with few requests."""
 
@@ -1061,7 +1068,8 @@ BREAKER_NETWORKS: Final = 256
 """Networks of clients whose requests are counted apart in that window; others are one."""
 
 BREAKER_SUSPECT_WAIT: Final = 1.0
-"""Seconds by which a network whose trial has failed waits longer for the next one than others."""
+"""Seconds by which a network whose trial has failed, or takes long, waits longer for the next one
+than others."""
 
 BREAKER_MIN_REQUESTS: Final = 20
 """Requests in the window below which a circuit stays closed: the default of Hystrix."""

@@ -8,10 +8,13 @@ from __future__ import annotations
 import hashlib
 import math
 import random
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from itertools import accumulate
+from time import monotonic
 from typing import Protocol
 
-from quicedge.config.limits import BALANCE_BOUND
+from quicedge.config.limits import BALANCE_BOUND, LATENCY_UNKNOWN
 from quicedge.config.schema import Balance
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.http.message import Request
@@ -53,7 +56,8 @@ class RoundRobin:
 
 
 class LeastRequests:
-    """The server with the fewest active requests for its weight; round robin between equals."""
+    """The server with the fewest active requests for its weight; turns, by weight, between equals:
+    where few requests run at once, most servers are."""
 
     def __init__(self) -> None:
         self._between = RoundRobin()
@@ -70,7 +74,8 @@ class TwoChoices:
     Randomized Load Balancing", 2001).
 
     With many workers or hosts, which know nothing of each other's requests, they do not all run to
-    the same server, as they would to the least loaded.
+    the same server, as they would to the least loaded. One of twice the weight is drawn first twice
+    as often, and wins if both are equal.
     """
 
     def __init__(
@@ -80,13 +85,12 @@ class TwoChoices:
         self._draw = draw
 
     def choose(self, candidates: Sequence[Server], request: Request) -> Server:
-        count = len(candidates)
-        if count == 1:
+        if len(candidates) == 1:
             return candidates[0]
-        first = int(self._draw() * count)
-        second = int(self._draw() * (count - 1))
-        second += second >= first
-        return min(candidates[first], candidates[second], key=self._cost)
+        first = candidates[_drawn(candidates, self._draw())]
+        others = [server for server in candidates if server is not first]
+        second = others[_drawn(others, self._draw())]
+        return min(first, second, key=self._cost)
 
 
 class Rendezvous:
@@ -112,12 +116,22 @@ class Rendezvous:
         return max(candidates, key=lambda server: _score(key, server))
 
 
+def _drawn(servers: Sequence[Server], draw: float) -> int:
+    """The index of one of the servers, in proportion to their weights; `draw` is below 1."""
+    sums = list(accumulate(server.weight for server in servers))
+    return bisect_right(sums, draw * sums[-1], hi=len(sums) - 1)
+
+
 def _load(server: Server) -> float:
-    return (server.load + 1) / server.weight
+    return server.load / server.weight
 
 
 def _expected_wait(server: Server) -> float:
-    return (server.load + 1) * server.latency.seconds / server.weight
+    seconds, load = server.latency.expected(monotonic()), server.load
+    if seconds is None:
+        # One request finds out.
+        return LATENCY_UNKNOWN * load
+    return (load + 1) * seconds / server.weight
 
 
 def _score(key: bytes, server: Server) -> float:

@@ -6,8 +6,8 @@ before it.
 
 One network of clients alone cannot open the circuit for others: without the network that most
 failed requests are of, the share must be as high, and where there are no others, the first that
-comes is a trial. Nor can it keep the circuit open: a network whose trial has failed gets the next
-one a little later than others.
+comes is a trial. Nor can it keep the circuit open: a network whose trial has failed, or that makes
+its trials take long, gets the next one a little later than others.
 """
 
 from __future__ import annotations
@@ -172,10 +172,16 @@ class Breaker:
         self._in_a_row = 0
         self._open_until = 0.0
         self._closed_at = -math.inf
-        self._probing = 0
+        self._trying: dict[bytes | None, int] = {}
+        """Requests that are being tried, by network."""
         self._passed = 0
+        self._places = 0
+        """How many may be tried, running ones and those that have passed."""
+        self._more_at = 0.0
+        """When more may be, because those that run take long."""
         self._suspect: bytes | None = None
-        """The network whose trial has failed last."""
+        """The network whose trial has failed last, or takes long."""
+        self._suspect_until = 0.0
         self._lone: bytes | None = None
         """The network that has opened the circuit, if there were requests of no other."""
 
@@ -188,7 +194,7 @@ class Breaker:
             if self.state is Circuit.OPEN or not self._may_try(network):
                 self.refused += 1
                 return None
-            self._probing += 1
+            self._trying[network] = self._trying.get(network, 0) + 1
         return Call(self, self._epoch, network)
 
     def _begin_trials(self, network: bytes | None) -> None:
@@ -196,18 +202,33 @@ class Breaker:
         if self._clock() < self._open_until:
             if self._lone is None or network == self._lone:
                 return
-            self._suspect = self._lone
+            self._suspects(self._lone, self._open_until)
         self._change(Circuit.HALF_OPEN)
         self._lone = None
-        self._probing = self._passed = 0
+        self._trying.clear()
+        self._passed = self._places = 0
+        self._more_at = self._clock()
         log.info("circuit half open: trying requests", upstream=self._upstream)
 
     def _may_try(self, network: bytes | None) -> bool:
-        if self._probing + self._passed >= self._settings.probes:
+        now = self._clock()
+        if sum(self._trying.values()) + self._passed >= self._places and not self._add_places(now):
             return False
-        if network is None or network != self._suspect:
-            return True
-        return self._clock() >= self._open_until + BREAKER_SUSPECT_WAIT
+        return network is None or network != self._suspect or now >= self._suspect_until
+
+    def _add_places(self, now: float) -> bool:
+        """Have more requests tried, if those that are take long: a client may be to blame."""
+        if now < self._more_at:
+            return False
+        if self._trying:
+            self._suspects(max(self._trying, key=self._trying.__getitem__), now)
+        self._places += self._settings.probes
+        self._more_at = now + self._settings.open_for
+        return True
+
+    def _suspects(self, network: bytes | None, since: float) -> None:
+        self._suspect = network
+        self._suspect_until = since + BREAKER_SUSPECT_WAIT
 
     def refusal(self) -> UpstreamError:
         """The error of a request that was refused."""
@@ -227,10 +248,13 @@ class Breaker:
                     self._lone = network if self._window.is_of_one_network else None
                     self._open(failures=total.failures, requests=total.requests)
             return
-        self._probing -= 1
+        self._trying[network] -= 1
+        if not self._trying[network]:
+            del self._trying[network]
         if failed:
-            self._suspect, self._lone = network, None
+            self._lone = None
             self._open(failures=1, requests=self._passed + 1)
+            self._suspects(network, self._open_until)
         elif failed is False:
             self._passed += 1
             if self._passed >= self._settings.probes:

@@ -12,20 +12,30 @@ class Latency:
     LATENCY_HALF_LIFE.
 
     A slower sample counts at once (Finagle's "peak" variant): a server in trouble gets fewer
-    requests from the first sign on, and proves itself slowly.
+    requests from the first sign on, and proves itself slowly. One that gets none any more is
+    expected to have become faster, so that it is tried again.
     """
 
-    __slots__ = ("_at", "seconds")
+    __slots__ = ("_at", "_seconds")
 
     def __init__(self) -> None:
-        self.seconds = 0.0
+        self._seconds: float | None = None
         self._at = 0.0
+
+    def expected(self, now: float) -> float | None:
+        """The seconds that the next response is expected to take; None: there was none yet."""
+        seconds = self._seconds
+        return None if seconds is None else seconds * self._kept(now)
 
     def note(self, seconds: float, now: float) -> None:
         """A response head has come after `seconds`."""
-        if seconds >= self.seconds:
-            self.seconds = seconds
+        before = self._seconds
+        if before is None or seconds >= before:
+            self._seconds = seconds
         else:
-            kept = math.exp2(-(now - self._at) / LATENCY_HALF_LIFE)
-            self.seconds = kept * self.seconds + (1 - kept) * seconds
+            kept = self._kept(now)
+            self._seconds = kept * before + (1 - kept) * seconds
         self._at = now
+
+    def _kept(self, now: float) -> float:
+        return math.exp2((self._at - now) / LATENCY_HALF_LIFE)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Protocol
 
-from quicedge.config.limits import UPSTREAM_MAX_WAITING
+from quicedge.config.limits import LATENCY_OF_FAILURE, UPSTREAM_MAX_WAITING
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.http.message import Field, Request
 from quicedge.upstream.balancer import Balancer, make_balancer
@@ -43,6 +43,9 @@ class Selection:
         self._servers = tuple(servers)
         self._has_tiers = len({server.tier for server in servers}) > 1
         self._balancer: Balancer = make_balancer(self._config)
+        # Otherwise a second attempt would take a turn, and that of the server whose first attempt
+        # has failed or is slow would come again all the sooner.
+        self._second_balancer: Balancer = make_balancer(self._config)
         cookie = self._config.sticky_cookie
         self._sticky = None if cookie is None else StickyCookie(cookie, servers)
         self._are_looked_up = are_looked_up
@@ -88,7 +91,8 @@ class Selection:
             server = self._sticky.server_of(request)
             if server is not None and server in candidates:
                 return server
-        return self._balancer.choose(candidates, request)
+        balancer = self._second_balancer if failed else self._balancer
+        return balancer.choose(candidates, request)
 
     def has_another(self, server: Server, failed: frozenset[Server]) -> bool:
         """Whether there is another server that is up, of the same tier, and not in `failed`."""
@@ -121,16 +125,17 @@ class Selection:
 
     def answered(self, server: Server, status: int, seconds: float) -> None:
         """A server has answered a request after `seconds`."""
-        server.latency.note(seconds, monotonic())
         outliers = self._outliers
         if outliers is not None:
             if status in outliers.statuses:
-                self.failed(server)
-            else:
-                server.health.request_succeeded()
+                self.failed(server, seconds)
+                return
+            server.health.request_succeeded()
+        server.latency.note(seconds, monotonic())
 
-    def failed(self, server: Server) -> None:
-        """A request that a server had received has failed."""
+    def failed(self, server: Server, seconds: float) -> None:
+        """A request that a server had received has failed after `seconds`."""
+        server.latency.note(max(seconds, LATENCY_OF_FAILURE), monotonic())
         outliers = self._outliers
         if outliers is None or not server.health.request_failed(outliers.failures):
             return

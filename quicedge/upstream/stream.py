@@ -226,13 +226,14 @@ class UpstreamStream:
             return
         server = self._server
         server.counters.failures += 1
-        if self._sent_at and self._group.selection.observes:
-            self._group.selection.failed(server.main)
+        # A connection that was already closing is no sign of an origin in trouble.
+        was_closing = retry is Retry.IDEMPOTENT
+        if not was_closing:
+            self._tell_failure(server)
         if (
             self._relayed
             or not may_retry(retry, self.method, self._body, self._tries_left)
-            # A connection that was already closing is no sign of an origin in trouble.
-            or not (retry is Retry.IDEMPOTENT or self._group.selection.retry_budget.take())
+            or not (was_closing or self._group.selection.retry_budget.take())
         ):
             self._fail(error)
             return
@@ -244,7 +245,12 @@ class UpstreamStream:
             # Another one, if there is any: this one has just failed.
             self._failed_servers |= {server.main}
         self._pause_request(self._body.is_full)
-        self._try(fresh=retry is Retry.IDEMPOTENT, because=error)
+        self._try(fresh=was_closing, because=error)
+
+    def _tell_failure(self, server: Server) -> None:
+        """Tell the selection of servers that one has failed, if it had got the request."""
+        if self._sent_at and self._group.selection.observes:
+            self._group.selection.failed(server.main, time.monotonic() - self._sent_at)
 
     def _fail_later(self, error: UpstreamError) -> None:
         self._loop.call_soon(self._fail, error)
@@ -495,8 +501,7 @@ class UpstreamStream:
             return
         if self._server is not None:
             self._server.counters.failures += 1
-            if self._sent_at and self._group.selection.observes:
-                self._group.selection.failed(self._server.main)
+            self._tell_failure(self._server)
         self._break_off(UpstreamError(kind, self.server))
 
     def give_up(self) -> None:

@@ -75,10 +75,33 @@ def test_turns_are_exactly_proportional_to_the_weights(weights: list[int]) -> No
 def test_the_least_loaded_for_its_weight_is_chosen() -> None:
     servers = group((1, 4))
     selection = select(servers, balance=Balance.LEAST_REQUESTS)
-    servers[0].running, servers[1].running = 1, 6
+    servers[0].running, servers[1].running = 1, 3
     assert selection.choose(request(), NOBODY) is servers[1]
     servers[1].running = 8
     assert selection.choose(request(), NOBODY) is servers[0]
+
+
+@pytest.mark.parametrize("balance", [Balance.LEAST_REQUESTS, Balance.TWO_CHOICES])
+def test_idle_servers_get_requests_by_their_weights(balance: Balance) -> None:
+    servers = group((1, 3))
+    found = counts(select(servers, balance=balance), servers, 4000)
+    assert 900 < found[0] < 1100
+    servers[1].health.eject(1000.0)
+    assert counts(select(servers, balance=balance), servers, 10) == [10, 0]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("balance", [Balance.ROUND_ROBIN, Balance.LEAST_REQUESTS])
+def test_second_attempts_take_no_turns_of_first_ones(balance: Balance, count: int) -> None:
+    servers = group((1,) * count)
+    selection = select(servers, balance=balance)
+    slow, first = servers[0], Counter[Server | None]()
+    for _ in range(60):
+        chosen = selection.choose(request(), NOBODY)
+        first[chosen] += 1
+        if chosen is slow:
+            assert selection.choose(request(), frozenset((slow,))) is not slow
+    assert first[slow] == 60 / count
 
 
 def test_two_choices_take_the_better_and_use_all() -> None:
@@ -102,15 +125,45 @@ def test_slow_servers_get_fewer_requests_by_latency() -> None:
     assert counts(selection, servers, 50) == [50, 0]
 
 
+def test_a_server_that_is_new_gets_one_request_until_its_latency_is_known() -> None:
+    servers = group((1, 1, 1))
+    selection = select(servers, balance=Balance.LATENCY)
+    for server in servers[:2]:
+        selection.answered(server, 200, 0.01)
+    found: Counter[Server | None] = Counter()
+    for _ in range(100):
+        chosen = selection.choose(request(), NOBODY)
+        assert chosen is not None
+        found[chosen] += 1
+        chosen.running += chosen is servers[2]
+    assert found[servers[2]] == 1
+
+
+def test_failing_at_once_attracts_no_requests() -> None:
+    servers = group((1, 1))
+    selection = select(servers, balance=Balance.LATENCY)
+    selection.answered(servers[0], 200, 0.05)
+    selection.failed(servers[1], 0.001)
+    assert counts(selection, servers, 50) == [50, 0]
+
+
 def test_a_slow_answer_counts_at_once_and_fades() -> None:
     latency = Latency()
+    assert latency.expected(0.0) is None
     latency.note(0.01, 0.0)
     latency.note(1.0, 1.0)
-    assert latency.seconds == 1.0
+    assert latency.expected(1.0) == 1.0
     latency.note(0.0, 11.0)
-    assert latency.seconds == pytest.approx(0.5)
+    assert latency.expected(11.0) == pytest.approx(0.5)
     latency.note(0.0, 100.0)
-    assert latency.seconds < 0.01
+    assert latency.expected(100.0) == pytest.approx(0.0, abs=0.01)
+
+
+def test_a_server_that_was_slow_once_is_tried_again_without_further_answers() -> None:
+    latency = Latency()
+    latency.note(1.0, 0.0)
+    assert latency.expected(10.0) == pytest.approx(0.5)
+    assert latency.expected(100.0) == pytest.approx(0.0, abs=0.01)
 
 
 @pytest.mark.parametrize("balance", [Balance.CLIENT_ADDRESS, Balance.HASH])
@@ -217,7 +270,7 @@ def test_failing_servers_are_ejected_for_longer_each_time_and_never_too_many() -
     selection.answered(servers[0], 503, 0.1)
     selection.answered(servers[0], 200, 0.1)  # not in a row
     selection.answered(servers[0], 503, 0.1)
-    selection.failed(servers[0])
+    selection.failed(servers[0], 0.1)
     assert servers[0].health.is_up
     fail(servers[0])
     assert not servers[0].health.is_up

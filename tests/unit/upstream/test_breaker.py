@@ -268,6 +268,35 @@ def test_a_network_that_is_alone_gets_its_trial_in_the_end() -> None:
     assert here.state is Circuit.CLOSED
 
 
+def test_a_network_whose_trials_take_long_does_not_keep_it_from_closing() -> None:
+    here = World(probes=3, open_for=5.0)
+    here.fail(20)
+    here.now += 5.0
+    slow = [here.admit(client(1)) for _ in range(3)]
+    here.now += 4.9
+    assert here.breaker.admit(client(2)) is None
+    here.now += 0.1
+    for _ in range(100):
+        assert here.breaker.admit(client(1)) is None
+    for number in range(3):
+        here.admit(client(2 + number)).answered(200)
+    assert here.state is Circuit.CLOSED
+    for call in slow:
+        call.failed(OriginFailure.RESET)
+    assert here.state is Circuit.CLOSED
+
+
+def test_trials_that_take_longer_than_the_circuit_was_open_close_it_all_the_same() -> None:
+    here = World(probes=2, open_for=5.0)
+    here.fail(20)
+    here.now += 5.0
+    tried = [here.admit(client(1)), here.admit(client(1))]
+    here.now += 30.0
+    for call in tried:
+        call.answered(200)
+    assert here.state is Circuit.CLOSED
+
+
 def test_what_is_counted_by_network_is_bounded() -> None:
     window = Window(10.0)
     for number in range(100_000):
