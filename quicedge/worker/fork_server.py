@@ -16,6 +16,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import gc
+import importlib
 import os
 import select
 import signal
@@ -30,9 +31,13 @@ import msgspec
 import quicedge.lean_imports  # noqa: F401  before all others
 from quicedge.config.limits import FORK_DESCRIPTORS, FORK_MESSAGE_MAX
 from quicedge.worker.memory import trim
-from quicedge.worker.process import ignore_signals, run_worker
+from quicedge.worker.process import DEFAULT_ENTRY, ignore_signals, run_worker
 
 _PR_SET_NAME = 15
+
+_LATE_IMPORTS = ("concurrent.futures.thread", "encodings.idna")
+"""What event loops import when they first look up a name. To import costs more than the module: it
+writes to the memory of many others."""
 
 
 class Attach(msgspec.Struct, tag="attach", array_like=True):
@@ -86,6 +91,8 @@ def prepare() -> None:
     """Import and initialise what workers run, in memory that they will share."""
     from quicedge.worker.rehearsal import rehearse
 
+    for name in (DEFAULT_ENTRY.partition(":")[0], *_LATE_IMPORTS):
+        importlib.import_module(name)
     rehearse()
     gc.collect()
     trim()

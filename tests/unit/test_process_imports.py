@@ -52,6 +52,24 @@ def test_what_all_processes_share_has_nothing_of_the_admin_api_and_no_rich() -> 
     assert not imported & {*UNNEEDED, *OPTIONAL}
 
 
+PREPARED = """
+import sys
+from quicedge.worker.fork_server import prepare
+prepare()
+before = set(sys.modules)
+import asyncio
+import quicedge.worker.main
+asyncio.run(asyncio.to_thread("a".encode, "idna"))
+assert "uvloop" in before
+print(*set(sys.modules) - before)
+"""
+
+
+def test_a_forked_worker_has_nothing_left_to_import() -> None:
+    done = subprocess.run([sys.executable, "-c", PREPARED], capture_output=True, check=True)
+    assert done.stdout.split() == []
+
+
 def test_a_worker_that_is_a_fresh_interpreter_does_not_import_the_supervisor() -> None:
     imported = imported_by("quicedge.worker.__main__", "quicedge.worker.main")
     assert not imported & {*UNNEEDED, "click"}
