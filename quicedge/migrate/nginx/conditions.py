@@ -75,6 +75,11 @@ class Table:
         return self.default.args[0] if self.default is not None and self.default.args else ""
 
     @property
+    def is_of_response(self) -> bool:
+        """Whether the response decides, which is not known when a route is chosen."""
+        return self.source.startswith(("$sent_http_", "$upstream_http_", "$status"))
+
+    @property
     def is_upgrade(self) -> bool:
         """The usual map that says whether a WebSocket is asked for."""
         return self.source == "$http_upgrade"

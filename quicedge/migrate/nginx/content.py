@@ -88,7 +88,7 @@ class Routes:
 
     def _answer(self, outcome: Redirect | Respond) -> dict[str, Any]:
         state = outcome.state
-        filters, media_type = response_headers(state.scope, None, state.asked.names, self._note)
+        filters, media_type = response_headers(state.scope, None, state.asked.names, self._world)
         if isinstance(outcome, Redirect):
             settings: dict[str, Any] = {"to": outcome.to}
             if outcome.status != 302:
@@ -265,7 +265,7 @@ class Routes:
         """The keys and filters of what serves a location, but for who may have it."""
         handler = handler_of(state)
         prefix = None if handler is None else handler.name.partition("_")[0]
-        headers, _ = response_headers(state.scope, prefix, state.asked.names, self._note)
+        headers, _ = response_headers(state.scope, prefix, state.asked.names, self._world)
         before = [*compression(state.scope, self._world), *headers]
         if handler is not None and handler.name in NOT_HTTP:
             kind = handler.name.partition("_")[0]

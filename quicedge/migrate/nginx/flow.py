@@ -80,7 +80,7 @@ class Flow:
             table = self._world.tables.get(variable)
             if table is None or table.is_upgrade or variable in state.asked.names.values:
                 continue
-            if table.directive.name == "split_clients":
+            if table.directive.name == "split_clients" or table.is_of_response:
                 continue
             try:
                 cases = cases_of(table, state.asked)

@@ -12,7 +12,14 @@ from quicedge.migrate.nginx.notebook import Notebook
 from quicedge.migrate.nginx.scope import Scope
 from quicedge.migrate.nginx.source import Directive
 from quicedge.migrate.nginx.values import seconds
-from quicedge.migrate.nginx.variables import Names, UnsayableError, template, variables
+from quicedge.migrate.nginx.variables import (
+    Names,
+    UnsayableError,
+    literal,
+    template,
+    variables,
+)
+from quicedge.migrate.nginx.world import World
 
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _BY_EDGE = {
@@ -108,10 +115,12 @@ def _is_by_edge(directive: Directive, name: str, text: str, names: Names, note: 
 
 
 def response_headers(
-    scope: Scope, prefix: str | None, names: Names, note: Notebook
+    scope: Scope, prefix: str | None, names: Names, world: World
 ) -> tuple[list[Filter], str | None]:
     """`add_header`, `expires` and `proxy_hide_header` as filters; and the media type that is set,
     for answers of the edge's own."""
+    note = world.notebook
+    names = names.with_values(_by_media_type(scope, world))
     removed = _hidden(scope, prefix, note) if prefix is not None else []
     rules: dict[str, str] = {}
     added: list[tuple[str, str]] = []
@@ -146,6 +155,28 @@ def response_headers(
     if cache is not None:
         rules["cache-control"] = cache
     return _as_filters(removed, rules, added), media_type
+
+
+def _by_media_type(scope: Scope, world: World) -> dict[str, str]:
+    """The values of maps that give a field to responses of some media types only."""
+    found = {}
+    for directive in scope.all("add_header"):
+        for name in variables(
+            directive.args[-1] if len(directive.args) == 2 else directive.args[1]
+        ):
+            table = world.tables.get(name)
+            if table is None or table.source != "$sent_http_content_type":
+                continue
+            entries = [entry for entry in table.entries if entry.args and entry.args[0]]
+            values = {entry.args[0] for entry in entries} | {table.default_value} - {""}
+            if len(values) != 1:
+                continue
+            found[name] = literal(values.pop())
+            words = "for responses of all media types"
+            world.notebook.different(directive, words, *visible.client(directive.args[0]))
+            for used in (table.directive, *table.directive.body):
+                world.notebook.different(used, words)
+    return found
 
 
 def _as_filters(

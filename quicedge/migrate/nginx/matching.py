@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quicedge.config.patterns import compile_pattern
+from quicedge.migrate.nginx.lookahead import without_lookahead
 from quicedge.migrate.nginx.variables import UnsayableError
 
 Match = Mapping[str, Any]
@@ -76,7 +77,7 @@ def _merge_values(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str,
 
 def pattern_of(text: str, *, ignore_case: bool = False) -> str:
     """A regular expression of nginx (PCRE) as RE2 writes it; raises UnsayableError."""
-    converted = re.sub(r"\(\?<(?=[A-Za-z_])", "(?P<", text)
+    converted = without_lookahead(re.sub(r"\(\?<(?=[A-Za-z_])", "(?P<", text))
     if ignore_case:
         converted = f"(?i){converted}"
     try:

@@ -154,3 +154,16 @@ def test_compression_of_one_location_is_its_own(tmp_path: Path) -> None:
     assert found.filters("/a/") == [{"compress": compress}]
     assert found.filters("/") == []
     assert found.status("gzip on") is Status.DIFFERENT
+
+
+def test_fields_for_some_media_types_are_sent_with_all(tmp_path: Path) -> None:
+    http = """
+    map $sent_http_content_type $policy { default ""; ~*text/html "a 'self'"; ~*xml "a 'self'"; }
+    map $sent_http_content_type $several { default a; ~*text/html b; }
+    """
+    text = "root /srv; add_header X-Policy $policy always; add_header X-Several $several;"
+    found = Migrated(tmp_path, site(text, http=http))
+    assert found.keys["filters"] == [{"headers": {"response": {"add": {"x-policy": "a 'self'"}}}}]
+    assert found.status("add_header X-Policy") is Status.DIFFERENT
+    assert found.status("map $sent_http_content_type $policy") is Status.DIFFERENT
+    assert found.status("add_header X-Several") is Status.LEFT_OUT
