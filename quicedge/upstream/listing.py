@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from urllib.parse import quote_from_bytes, unquote
 
+from quicedge.config.filterlimits import STATIC_LISTED
 from quicedge.http.dates import format_date
 from quicedge.upstream.files import Entry
 
@@ -22,7 +23,7 @@ td + td {{ text-align: right; white-space: nowrap; font-variant-numeric: tabular
 a {{ text-decoration: none }} a:hover {{ text-decoration: underline }}
 </style></head><body><h1>{title}</h1><table>
 {rows}
-</table></body></html>
+</table>{note}</body></html>
 """
 _ROW = '<tr><td><a href="{href}">{name}</a></td><td>{size}</td><td>{modified}</td></tr>'
 
@@ -48,7 +49,9 @@ def html_listing(path: bytes, entries: Sequence[Entry]) -> bytes:
                 modified=format_date(int(entry.modified)).decode(),
             )
         )
-    return _PAGE.format(title=title, rows="\n".join(rows)).encode()
+    full = len(entries) == STATIC_LISTED
+    note = f"<p>At most {STATIC_LISTED} entries are shown.</p>" if full else ""
+    return _PAGE.format(title=title, rows="\n".join(rows), note=note).encode()
 
 
 def json_listing(entries: Sequence[Entry]) -> bytes:

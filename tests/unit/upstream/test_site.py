@@ -183,6 +183,10 @@ async def test_a_listing_is_bounded(root: Path) -> None:
         (root / "files" / "sub" / str(number)).touch()
     answer = await get(root, "/files/sub/", ("accept", "application/json"), listing=True)
     assert len(json.loads(answer.body)) == STATIC_LISTED
+    page = (await get(root, "/files/sub/", listing=True)).body
+    assert page.count(b"<tr>") == STATIC_LISTED + 1, "and the way up"
+    assert b"entries are shown" in page
+    assert b"entries are shown" not in (await get(root, "/files/", listing=True)).body
 
 
 async def test_a_listing_has_no_links_that_are_not_served(root: Path) -> None:
