@@ -1123,6 +1123,13 @@ UPSTREAM_WRITE_LOW: Final = 64 * 1024
 UPSTREAM_MAX_HEAD: Final = 256 * 1024
 """Bytes of a response head or trailer section."""
 
+UPSTREAM_LINES_REMEMBERED: Final = 1024
+"""Validated field lines of HTTP/1.1 responses that are remembered per worker: origins repeat most
+of theirs."""
+
+UPSTREAM_REMEMBERED_LINE: Final = 256
+"""Bytes of such a line: at most 0.5 MB in all."""
+
 UPSTREAM_MAX_FIELDS: Final = 512
 """Field lines of a response head or trailer section."""
 

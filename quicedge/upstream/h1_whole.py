@@ -9,10 +9,18 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from quicedge.config.limits import UPSTREAM_MAX_FIELDS, UPSTREAM_MAX_HEAD
+from quicedge.config.limits import (
+    UPSTREAM_LINES_REMEMBERED,
+    UPSTREAM_MAX_FIELDS,
+    UPSTREAM_MAX_HEAD,
+    UPSTREAM_REMEMBERED_LINE,
+)
 from quicedge.http.grammar import CONTENT_LENGTH
-from quicedge.http.message import Fields
+from quicedge.http.message import Field, Fields
 from quicedge.http.validation import MessageError, validate_response_fields
+
+_lines: dict[bytes, Field] = {}
+"""Lines of heads that were read before, and the fields that they are."""
 
 _PARSED = frozenset(
     (b"keep-alive", b"proxy-connection", b"trailer", b"transfer-encoding", b"upgrade")
@@ -51,8 +59,13 @@ def read_whole(data: bytes) -> WholeResponse | None:
     ):
         return None
     fields: Fields = []
+    unknown: dict[bytes, Field] = {}
     length = None
     for line in lines:
+        known = _lines.get(line)
+        if known is not None:
+            fields.append(known)
+            continue
         name, colon, value = line.partition(b":")
         if not colon:
             return None
@@ -61,14 +74,28 @@ def read_whole(data: bytes) -> WholeResponse | None:
             if length is not None or not CONTENT_LENGTH.fullmatch(value):
                 return None
             length = int(value)
-        elif name in _PARSED or (name == b"connection" and value.lower() != b"keep-alive"):
+            fields.append((name, value))
+            continue
+        if name in _PARSED or (name == b"connection" and value.lower() != b"keep-alive"):
             return None
-        fields.append((name, value))
+        unknown[line] = field = name, value
+        fields.append(field)
     content = data[end + 4 :]
     if length != len(content):
         return None
-    try:
-        validate_response_fields(fields)
-    except MessageError:
-        return None
+    if unknown:
+        try:
+            validate_response_fields(tuple(unknown.values()))
+        except MessageError:
+            return None
+        _remember(unknown)
     return WholeResponse(status, fields, content)
+
+
+def _remember(lines: dict[bytes, Field]) -> None:
+    """Origins repeat their lines: these have passed, and mean nothing special."""
+    for line, field in lines.items():
+        if len(line) <= UPSTREAM_REMEMBERED_LINE and field[0] != b"set-cookie":
+            if len(_lines) >= UPSTREAM_LINES_REMEMBERED:
+                _lines.clear()
+            _lines[line] = field

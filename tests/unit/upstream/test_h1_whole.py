@@ -8,10 +8,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from quicedge.config.limits import UPSTREAM_MAX_FIELDS, UPSTREAM_MAX_HEAD
+from quicedge.config.limits import (
+    UPSTREAM_LINES_REMEMBERED,
+    UPSTREAM_MAX_FIELDS,
+    UPSTREAM_MAX_HEAD,
+    UPSTREAM_REMEMBERED_LINE,
+)
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.http.message import Response
-from quicedge.upstream import h1
+from quicedge.upstream import h1, h1_whole
 from quicedge.upstream.h1 import H1Connection
 from quicedge.upstream.h1_whole import WholeResponse, read_whole
 from tests.support.origins import request
@@ -63,6 +68,21 @@ def test_a_plain_response_is_read_at_a_glance() -> None:
 @pytest.mark.parametrize("data", DOUBTFUL.values(), ids=DOUBTFUL.keys())
 def test_what_is_doubtful_is_left_to_the_parser(data: bytes) -> None:
     assert read_whole(data) is None
+
+
+def test_lines_are_remembered_within_bounds_and_read_the_same_again() -> None:
+    for _ in range(2):
+        for number in range(UPSTREAM_LINES_REMEMBERED + 10):
+            line = b"X-Number: %d " % number
+            found = read_whole(PLAIN.replace(b"\r\n\r\n", b"\r\n%b\r\n\r\n" % line))
+            assert found is not None
+            assert found.fields[-1] == (b"x-number", b"%d" % number)
+    assert 0 < len(h1_whole._lines) <= UPSTREAM_LINES_REMEMBERED
+    for kept in (b"x: " + b"y" * UPSTREAM_REMEMBERED_LINE, b"set-cookie: a=secret"):
+        assert read_whole(PLAIN.replace(b"\r\n\r\n", b"\r\n%b\r\n\r\n" % kept)) is not None
+        assert kept not in h1_whole._lines
+    malformed = PLAIN.replace(b"\r\n\r\n", b"\r\nx: a\x01b\r\n\r\n")
+    assert read_whole(malformed) is read_whole(malformed) is None
 
 
 class Whole(Calls):
