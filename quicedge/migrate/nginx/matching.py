@@ -77,9 +77,10 @@ def _merge_values(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str,
 
 def pattern_of(text: str, *, ignore_case: bool = False) -> str:
     """A regular expression of nginx (PCRE) as RE2 writes it; raises UnsayableError."""
-    converted = without_lookahead(re.sub(r"\(\?<(?=[A-Za-z_])", "(?P<", text))
+    converted = re.sub(r"\(\?<(?=[A-Za-z_])", "(?P<", text)
     if ignore_case:
         converted = f"(?i){converted}"
+    converted = without_lookahead(converted)
     try:
         compile_pattern(converted)
     except ValueError as error:
