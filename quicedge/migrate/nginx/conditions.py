@@ -17,6 +17,7 @@ from quicedge.migrate.nginx.matching import (
 )
 from quicedge.migrate.nginx.source import Directive
 from quicedge.migrate.nginx.variables import (
+    DIVIDED,
     PART,
     Names,
     UnsayableError,
@@ -213,12 +214,20 @@ def cases_of(table: Table, asked: Asked) -> list[Case]:
         case = ALWAYS if match is True else match
         assert not isinstance(case, bool)
         names = asked.names.with_values(_groups(source, kind, operand, case, asked))
-        value = template(entry.args[0] if entry.args else "", names)
+        value = _value_of(entry.args[0] if entry.args else "", names, asked)
         found.append(Case(case, True, {table.variable: value}, entry))
         if not case:
             return found
-    value = template(table.default_value, asked.names)
+    value = _value_of(table.default_value, asked.names, asked)
     return [*found, Case(ALWAYS, True, {table.variable: value}, table.default)]
+
+
+def _value_of(text: str, names: Names, asked: Asked) -> str:
+    """The value of an entry: a template, or the name of a variable that divides clients."""
+    other = asked.tables.get(single(text) or "")
+    if other is not None and other.directive.name == "split_clients":
+        return f"{DIVIDED}{other.variable}"
+    return template(text, names)
 
 
 def _operand(name: str) -> tuple[str, str]:

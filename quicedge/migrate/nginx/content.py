@@ -30,7 +30,14 @@ from quicedge.migrate.nginx.sites import Sites
 from quicedge.migrate.nginx.source import Directive
 from quicedge.migrate.nginx.upstreams import Address, Upstreams, address_of
 from quicedge.migrate.nginx.values import duration, number_of, size, size_of, time_of
-from quicedge.migrate.nginx.variables import UnsayableError, literal, template, variables
+from quicedge.migrate.nginx.variables import (
+    DIVIDED,
+    PART,
+    UnsayableError,
+    literal,
+    template,
+    variables,
+)
 from quicedge.migrate.nginx.world import World
 
 NOT_HTTP = ("fastcgi_pass", "uwsgi_pass", "scgi_pass", "memcached_pass")
@@ -297,12 +304,15 @@ class Routes:
 
     # --- proxies ----------------------------------------------------------------------------------
 
-    def _dividing(self, handler: Directive, state: State) -> Table | None:
-        """The `split_clients` that chooses the upstream, if any."""
+    def _dividing(self, handler: Directive, state: State) -> tuple[str, Table] | None:
+        """The variable that chooses the upstream, and the `split_clients` that it is from, if any
+        does."""
         for variable in variables(handler.args[0]):
-            table = self._world.tables.get(variable)
+            value = state.asked.names.values.get(variable, "")
+            name = value.removeprefix(DIVIDED) if value.startswith(DIVIDED) else variable
+            table = self._world.tables.get(name)
             if table is not None and table.directive.name == "split_clients":
-                return table
+                return variable, table
         return None
 
     def _asked(self, handler: Directive, state: State) -> tuple[Address, dict[str, Any]]:
@@ -316,14 +326,14 @@ class Routes:
         return address, {"upstream": self._upstreams.of_address(address, scope, handler)}
 
     def _split(
-        self, handler: Directive, table: Table, state: State
+        self, handler: Directive, variable: str, table: Table, state: State
     ) -> tuple[Address, dict[str, Any]]:
         """The upstreams that clients are divided between; raises UnsayableError."""
         note = self._note
         shares: dict[str, float] = {}
         addresses = []
         for entry in table.directive.body:
-            names = state.asked.names.with_values({table.variable: literal(entry.args[0])})
+            names = state.asked.names.with_values({variable: literal(entry.args[0])})
             address = address_of(template(handler.args[0], names))
             addresses.append(address)
             name = self._upstreams.of_address(address, state.scope, handler)
@@ -333,19 +343,21 @@ class Routes:
             note.translated(entry)
         if len({address.uri for address in addresses}) > 1:
             raise UnsayableError("the shares have paths of their own")
-        key = re.fullmatch(r"\$\{?(\w+)\}?(\w*)", table.source)
-        by = None if key is None else _split_key(key[1])
-        if by is None or key is None:
+        keys = [(name, _split_key(name)) for name in variables(table.source)]
+        by = next((key for _, key in keys if key is not None), None)
+        if by is None:
             raise UnsayableError(f"shares of {table.source}, not of clients, a header or a cookie")
         # The largest share is the one that the others take their clients from.
         first = max(shares, key=lambda name: shares[name])
         split: dict[str, Any] = {"shares": {first: shares[first], **shares}}
         if by != "client":
             split["by"] = by
-        if key[2]:
-            split["seed"] = key[2]
+        if seed := PART.sub("", table.source):
+            split["seed"] = seed
         split["shares"] = {name: _number(share) for name, share in split["shares"].items()}
         words = "another hash: clients may come to another side than before"
+        if len(keys) > 1:
+            words = f"by {by} alone, and with another hash"
         note.different(table.directive, words, visible.SERVER)
         if not any(d.args[0].lower() == "host" for d in state.scope.all("proxy_set_header")):
             note.different(handler, "origins are asked for the client's host", visible.HOST)
@@ -356,9 +368,13 @@ class Routes:
     def _proxied(self, handler: Directive, state: State) -> tuple[dict[str, Any], list[Filter]]:
         names, scope = state.asked.names, state.scope
         prefix = "grpc" if handler.name == "grpc_pass" else "proxy"
-        table = self._dividing(handler, state)
-        if table is not None:
-            address, keys = self._split(handler, table, state)
+        divided = self._dividing(handler, state)
+        if divided is not None:
+            address, keys = self._split(handler, *divided, state)
+            shares = keys.get("split", {}).get("shares", {})
+            if set(shares) == {entry.args[0] for entry in divided[1].directive.body}:
+                # The value is the name of the upstream.
+                names = names.with_values({divided[0]: "{route.upstream}"})
         else:
             address, keys = self._asked(handler, state)
         keys |= self._max_body(scope)

@@ -129,7 +129,8 @@ class Flow:
             cases = decide(directive.args, state.asked)
             found = self._cases(cases, state, take)
         except UnsayableError as error:
-            self._note.left_out(directive, str(error), *visible.ANSWER)
+            effects = (*visible.ANSWER, visible.BODY, visible.TARGET)
+            self._note.left_out(directive, str(error), *effects)
             self._world.warn_of_lost_protection(directive)
             return self.run(rest, state, end)
         for case in cases:

@@ -151,7 +151,7 @@ def response_headers(
         if directive.args[-1] == "always" and len(directive.args) > 2:
             note.translated(directive)
         else:
-            note.different(directive, "with errors too, as with always", *visible.client(name))
+            note.different(directive, "with errors too, as with always", *visible.errors(name))
     if cache is not None:
         rules["cache-control"] = cache
     return _as_filters(removed, rules, added), media_type
@@ -220,14 +220,14 @@ def _expires(scope: Scope, names: Names, note: Notebook) -> str | None:
     if directive is None:
         return None
     words = "as cache-control, without `expires`, and with errors too"
-    effects = visible.client("expires", "cache-control")
+    effects = (*visible.client("expires"), *visible.errors("cache-control"))
     try:
         value = template(directive.args[-1], names)
         found = _cache_control(value) if len(directive.args) == 1 else None
         if found is None and value != "off":
             raise UnsayableError("a time of the day, or one that depends on the file")
     except UnsayableError as error:
-        note.left_out(directive, str(error), *effects)
+        note.left_out(directive, str(error), *effects, *visible.client("cache-control"))
         return None
     if found is None:
         note.translated(directive)

@@ -21,6 +21,7 @@ _NOT_HTTP = Reason(
     "quicedge speaks HTTP to origins; put a server that does before the application",
     (visible.status("", 501),),
 )
+_NO_CACHE = Reason("quicedge has no cache", (*visible.ANSWER, visible.METHOD, visible.BODY))
 _PYTHON = Reason("no counterpart; a Python filter can do it", visible.ANSWER)
 
 _REASONS: tuple[tuple[Reason, str], ...] = (
@@ -147,7 +148,7 @@ _REASONS: tuple[tuple[Reason, str], ...] = (
      "proxy_ignore_client_abort"),
     (Reason("no counterpart; a Python filter can do it", (visible.CONTENT,)),
      "proxy_method proxy_set_body proxy_pass_request_body proxy_pass_request_headers"),
-    (Reason("quicedge has no cache", visible.ANSWER),
+    (_NO_CACHE,
      "proxy_store proxy_store_access slice proxy_no_cache"),
     (Reason(
         "the client is who connects, or whom the PROXY header names: proxy_protocol of `listen`",
@@ -178,7 +179,7 @@ _REASONS: tuple[tuple[Reason, str], ...] = (
 _BY_NAME = {name: reason for reason, names in _REASONS for name in names.split()}
 
 _BY_PREFIX: tuple[tuple[str, Reason], ...] = (
-    ("proxy_cache", Reason("quicedge has no cache", visible.ANSWER)),
+    ("proxy_cache", _NO_CACHE),
     ("fastcgi_", _NOT_HTTP),
     ("uwsgi_", _NOT_HTTP),
     ("scgi_", _NOT_HTTP),

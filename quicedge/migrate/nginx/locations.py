@@ -174,7 +174,8 @@ class Locations:
             self._note.translated(choice.final.directive)
         if choice.adds_slash:
             to = f"{choice.final.pattern}{{?query}}"
-            return [Rule(state.match, Redirect(to, 301, state, choice.final.directive))]
+            chosen = replace(state, location=choice.final, scope=choice.final.scope)
+            return [Rule(state.match, Redirect(to, 301, chosen, choice.final.directive))]
         return found + self._enter(choice.final, state)
 
     def _within(self, location: Location, state: State) -> list[Rule]:
@@ -301,7 +302,8 @@ class Locations:
         words = "files are not looked for first: give those that exist a route of their own"
         tests = [arg for arg in tried.args[:-1] if arg != "$uri/"]
         if tests:
-            self._note.different(tried, words, *visible.ANSWER)
+            fields = visible.client("content-type", "etag", "last-modified", "accept-ranges")
+            self._note.different(tried, words, *visible.ANSWER, visible.BODY, *fields)
         else:
             self._note.translated(tried)
         return found

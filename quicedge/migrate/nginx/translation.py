@@ -64,7 +64,9 @@ NOTES = (
     Note("redirects to paths are sent as they are, without scheme and host"),
     Note("files are served for GET and HEAD; to OPTIONS the answer is 204, and to others 405",
          (*visible.client("allow", "accept-ranges"), visible.status(405, 204),
-          visible.status(404, 204), visible.status(404, 405))),
+          visible.status(404, 204), visible.status(404, 405), visible.status(405, 404))),
+    Note("paths whose slashes servers understand in different ways, such as //admin and "
+         "/admin%2Fusers, are answered 400 if they lead past a route", (visible.status("", 400),)),
     Note("only content that is forwarded can be too long (413)", (visible.status(413),)),
     Note("files whose names begin with a dot are not served, and directories without an index "
          "are 404 rather than 403"),

@@ -25,6 +25,9 @@ _PLAIN: Mapping[str, str] = {
 }  # fmt: skip
 """Variables that have a placeholder, or one value here."""
 
+DIVIDED = "\0"
+"""Begins the value of a variable that is that of a `split_clients`, whose name follows."""
+
 _UNKNOWN = "no placeholder for ${}"
 
 
@@ -43,6 +46,8 @@ class Names:
     def lookup(self, name: str) -> str:
         """The template for a variable; raises UnsayableError."""
         if name in self.values:
+            if self.values[name].startswith(DIVIDED):
+                raise UnsayableError(_UNKNOWN.format(name))
             return self.values[name]
         if name in ("uri", "document_uri"):
             return "{path}"

@@ -13,6 +13,7 @@ TARGET = Effect(Side.ORIGIN, Aspect.TARGET)
 ENCODING = Effect(Side.ORIGIN, Aspect.TARGET, "encoding")
 """Of the target: percent-encoding and repeated slashes alone."""
 HOST = Effect(Side.ORIGIN, Aspect.HOST)
+METHOD = Effect(Side.ORIGIN, Aspect.METHOD)
 SERVER = Effect(Side.ORIGIN, Aspect.SERVER)
 CONTENT = Effect(Side.ORIGIN, Aspect.BODY)
 """Of the request."""
@@ -29,6 +30,11 @@ def status(before: int | str = "", after: int | str = "") -> Effect:
 def client(*names: str) -> tuple[Effect, ...]:
     """Fields of responses."""
     return tuple(Effect(Side.CLIENT, Aspect.HEADER, name.lower()) for name in names)
+
+
+def errors(*names: str) -> tuple[Effect, ...]:
+    """Fields of error responses."""
+    return tuple(Effect(Side.CLIENT, Aspect.HEADER, f"error {name.lower()}") for name in names)
 
 
 def origin(*names: str) -> tuple[Effect, ...]:

@@ -255,6 +255,25 @@ def test_clients_are_divided_between_upstreams(tmp_path: Path) -> None:
     assert found.status("10% canary") is Status.TRANSLATED
 
 
+def test_a_cookie_may_choose_the_side_of_a_client(tmp_path: Path) -> None:
+    http = """
+    split_clients "${remote_addr}${http_user_agent}" $side { 10% canary; * stable; }
+    map $cookie_side $backend { new canary; default $side; }
+    upstream stable { server 10.0.0.1; } upstream canary { server 10.0.0.2; }
+    """
+    text = f"""
+    location / {{ proxy_pass http://$backend; {HOST} proxy_set_header X-Side $backend; }}
+    location /static/ {{ root /srv; add_header X-Side $backend; }}
+    """
+    found = Migrated(tmp_path, site(text, http=http))
+    assert found.route("/", fields=[("cookie", "side=new")]).upstream == "canary"
+    route = found.keys["routes"][-1]
+    assert route["split"] == {"shares": {"stable": 90, "canary": 10}}
+    assert route["filters"][0]["headers"]["request"]["set"]["x-side"] == "{route.upstream}"
+    assert found.filters("/static/") == []
+    assert found.status("map") is Status.TRANSLATED
+
+
 def test_copies_of_requests_go_to_the_mirror(tmp_path: Path) -> None:
     text = f"""
     location / {{ proxy_pass http://b; {HOST} mirror /copy; }}
