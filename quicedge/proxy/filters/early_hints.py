@@ -33,11 +33,13 @@ class EarlyHints(RouteFilter):
     final one (RFC 8297 section 3).
 
     Only what all visitors of a page get is worth remembering, and may be: a response that is
-    private, or sets a cookie, is not looked at.
+    private, sets a cookie, or answers credentials that the origin has seen, is not looked at.
     """
 
     def __init__(self, settings: config.EarlyHints) -> None:
         self._pages: OrderedDict[Page, Fields] = OrderedDict()
+        self._with_credentials: set[Exchange] = set()
+        """Those whose requests go to the origin with Authorization (RFC 9111 section 3.5)."""
 
     def on_request(self, request: Request, exchange: Exchange) -> Request:
         if request.method == b"GET" and not exchange.speaks_http1 and _navigates(request):
@@ -46,11 +48,18 @@ class EarlyHints(RouteFilter):
             if hints is not None:
                 self._pages.move_to_end(page)
                 exchange.downstream.informational(Response(103, list(hints)))
+        if any(name == b"authorization" for name, _ in request.fields):
+            self._with_credentials.add(exchange)
         return request
+
+    def on_done(self, exchange: Exchange) -> None:
+        self._with_credentials.discard(exchange)
 
     def on_response(self, response: Response, exchange: Exchange) -> Response:
         request = exchange.request
         if request.method != b"GET" or exchange.first_byte_at is None or response.status != 200:
+            return response
+        if exchange in self._with_credentials:
             return response
         page = _page(exchange)
         if len(page[1]) > HINTS_MAX_PATH:

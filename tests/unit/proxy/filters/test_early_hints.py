@@ -68,6 +68,17 @@ async def test_what_not_everybody_gets_is_not_remembered(
     assert not visit(here).interim
 
 
+async def test_what_an_origin_sends_to_those_who_may_is_not_told_to_others(here: World) -> None:
+    client = here.send(b"/", BROWSER, (b"authorization", b"Bearer x"))
+    here.origin.respond(200, {b"link": LINK}, b"page")
+    assert client.status == 200
+    assert client.exchange is not None
+    client.exchange.delivered()
+    assert not visit(here).interim
+    (filters,) = here.gateway._route_filters.values()
+    assert not filters[0]._with_credentials  # type: ignore[attr-defined]
+
+
 async def test_errors_and_other_hosts_say_nothing(here: World) -> None:
     client = here.send(b"/", BROWSER)
     here.origin.respond(404, {b"link": LINK}, b"page")
