@@ -7,8 +7,12 @@ from typing import TypeAlias
 
 from quicedge.http.cookies import cookie
 from quicedge.http.message import Request
+from quicedge.shares import Client
 
-BalanceKey: TypeAlias = Callable[[Request], bytes]
+BalanceKey: TypeAlias = Callable[[Request, Client | None], bytes]
+
+_CLIENT_BYTES = 8
+"""Of an IPv6 address: its network. The rest changes daily (RFC 8981)."""
 
 
 def balance_key(text: str) -> BalanceKey:
@@ -20,19 +24,18 @@ def balance_key(text: str) -> BalanceKey:
     if kind == "client":
         return _client
     if kind == "path":
-        return lambda request: request.path.partition(b"?")[0]
+        return lambda request, client: request.path.partition(b"?")[0]
     if kind == "target":
-        return lambda request: request.path
+        return lambda request, client: request.path
     wanted = name.encode()
     if kind == "header":
         wanted = wanted.lower()
-        return lambda request: (
-            next((v for n, v in request.fields if n == wanted), None) or _client(request)
+        return lambda request, client: (
+            next((v for n, v in request.fields if n == wanted), None) or _client(request, client)
         )
     assert kind == "cookie"
-    return lambda request: cookie(request.fields, wanted) or _client(request)
+    return lambda request, client: cookie(request.fields, wanted) or _client(request, client)
 
 
-def _client(request: Request) -> bytes:
-    # There is exactly one x-forwarded-for, written by the edge.
-    return next((v for name, v in request.fields if name == b"x-forwarded-for"), b"")
+def _client(request: Request, client: Client | None) -> bytes:
+    return b"" if client is None else client.address[:_CLIENT_BYTES]

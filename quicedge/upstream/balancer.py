@@ -18,6 +18,7 @@ from quicedge.config.limits import BALANCE_BOUND, LATENCY_UNKNOWN
 from quicedge.config.schema import Balance
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.http.message import Request
+from quicedge.shares import Client
 from quicedge.upstream.balance_key import BalanceKey, balance_key
 from quicedge.upstream.server import Server
 
@@ -25,8 +26,10 @@ from quicedge.upstream.server import Server
 class Balancer(Protocol):
     """A balancing policy."""
 
-    def choose(self, candidates: Sequence[Server], request: Request) -> Server:
-        """Choose one of `candidates`, which is not empty."""
+    def choose(
+        self, candidates: Sequence[Server], request: Request, client: Client | None
+    ) -> Server:
+        """Choose one of `candidates`, which is not empty; `client`: None: the edge itself."""
 
 
 class RoundRobin:
@@ -40,7 +43,9 @@ class RoundRobin:
         self._turn = 0
         self._credit: dict[Server, float] = {}
 
-    def choose(self, candidates: Sequence[Server], request: Request) -> Server:
+    def choose(
+        self, candidates: Sequence[Server], request: Request, client: Client | None
+    ) -> Server:
         first = candidates[0].weight
         if all(server.weight == first for server in candidates):
             self._turn += 1
@@ -62,11 +67,13 @@ class LeastRequests:
     def __init__(self) -> None:
         self._between = RoundRobin()
 
-    def choose(self, candidates: Sequence[Server], request: Request) -> Server:
+    def choose(
+        self, candidates: Sequence[Server], request: Request, client: Client | None
+    ) -> Server:
         loads = [_load(server) for server in candidates]
         least = min(loads)
         equals = [s for s, load in zip(candidates, loads, strict=True) if load == least]
-        return equals[0] if len(equals) == 1 else self._between.choose(equals, request)
+        return equals[0] if len(equals) == 1 else self._between.choose(equals, request, client)
 
 
 class TwoChoices:
@@ -84,7 +91,9 @@ class TwoChoices:
         self._cost = cost
         self._draw = draw
 
-    def choose(self, candidates: Sequence[Server], request: Request) -> Server:
+    def choose(
+        self, candidates: Sequence[Server], request: Request, client: Client | None
+    ) -> Server:
         if len(candidates) == 1:
             return candidates[0]
         first = candidates[_drawn(candidates, self._draw())]
@@ -105,8 +114,10 @@ class Rendezvous:
         self._key = key
         self._bounded = bounded
 
-    def choose(self, candidates: Sequence[Server], request: Request) -> Server:
-        key = self._key(request)
+    def choose(
+        self, candidates: Sequence[Server], request: Request, client: Client | None
+    ) -> Server:
+        key = self._key(request, client)
         if self._bounded and len(candidates) > 1:
             running = sum(server.load for server in candidates) + 1
             weights = sum(server.weight for server in candidates)

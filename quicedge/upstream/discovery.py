@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from quicedge.config import limits
+from quicedge.config.host_port import HostPort
 from quicedge.telemetry.discovery import DiscoveryStats
 from quicedge.upstream.discovered import Answer, Discovered, DiscoveryError
 
@@ -138,6 +139,6 @@ class Discovery:
 
 def _few(servers: set[tuple[str, int]]) -> str:
     """Some of them, for people."""
-    shown = sorted(f"{host}:{port}" for host, port in servers)
+    shown = sorted(str(HostPort(host, port)) for host, port in servers)
     more = len(shown) - limits.DISCOVERY_SHOWN
     return ", ".join(shown[: limits.DISCOVERY_SHOWN]) + (f" and {more} more" if more > 0 else "")

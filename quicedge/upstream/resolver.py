@@ -212,9 +212,17 @@ def _too_many(count: int) -> str:
     return f"{count} servers, of which {limits.DISCOVERY_SERVERS} are used"
 
 
+def _problem_of(failed: dns.resolver.NoNameservers) -> str:
+    """What the resolver that was asked last has said, or done."""
+    for server, _, _, problem, _ in reversed(failed.kwargs["errors"]):
+        known = isinstance(problem, str) or str(problem)
+        return f"{server}: {problem if known else type(problem).__name__}"
+    return ""
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, dns.exception.Timeout):
         return "no resolver answers"
     if isinstance(error, dns.resolver.NoNameservers):
-        return "no resolver has an answer"
+        return _problem_of(error) or "there is no resolver"
     return str(error) or type(error).__name__

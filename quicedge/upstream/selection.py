@@ -9,6 +9,7 @@ from typing import Protocol
 from quicedge.config.limits import LATENCY_OF_FAILURE, UPSTREAM_MAX_WAITING
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.http.message import Field, Request
+from quicedge.shares import Client
 from quicedge.upstream.balancer import Balancer, make_balancer
 from quicedge.upstream.retry_budget import RetryBudget
 from quicedge.upstream.server import Server
@@ -69,8 +70,10 @@ class Selection:
         self._expecting.append(request)
         return True
 
-    def choose(self, request: Request, failed: frozenset[Server]) -> Server | None:
-        """The server for a request, excluding `failed`; None if there is no other.
+    def choose(
+        self, request: Request, failed: frozenset[Server], client: Client | None = None
+    ) -> Server | None:
+        """The server for a request of a client (None: of the edge itself), excluding `failed`; None if there is no other.
 
         Prefers servers that are up, of them those of the lowest tier. If none is up, any may be
         chosen: a misjudgement of the edge must not cause an outage.
@@ -92,7 +95,7 @@ class Selection:
             if server is not None and server in candidates:
                 return server
         balancer = self._second_balancer if failed else self._balancer
-        return balancer.choose(candidates, request)
+        return balancer.choose(candidates, request, client)
 
     def has_another(self, server: Server, failed: frozenset[Server]) -> bool:
         """Whether there is another server that is up, of the same tier, and not in `failed`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from quicedge.http.cookies import cookie
+from quicedge.http.cookies import cookies
 from quicedge.http.message import Field, Request
 from quicedge.upstream.server import Server
 
@@ -19,14 +19,14 @@ class StickyCookie:
         self._servers = {value: server for server, value in self._values.items()}
 
     def server_of(self, request: Request) -> Server | None:
-        """The server that the request's cookie stands for."""
-        value = cookie(request.fields, self._name)
-        return None if value is None else self._servers.get(value)
+        """The server that the first of the request's cookies stands for that is one's."""
+        found = (v.strip(b'"') for name, v in cookies(request.fields) if name == self._name)
+        return next((self._servers[value] for value in found if value in self._servers), None)
 
     def field_for(self, request: Request, server: Server) -> Field | None:
         """The field that gives the client its cookie; None: it has it, or the server has left."""
         value = self._values.get(server)
-        if value is None or cookie(request.fields, self._name) == value:
+        if value is None or self.server_of(request) is server:
             return None
         return b"set-cookie", b"%b=%b; Path=/; Secure; HttpOnly; SameSite=Lax" % (self._name, value)
 

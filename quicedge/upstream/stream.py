@@ -123,7 +123,7 @@ class UpstreamStream:
         self._try(fresh=False)
 
     def _try(self, fresh: bool, because: UpstreamError | None = None) -> None:
-        server = self._group.selection.choose(self._request, self._failed_servers)
+        server = self._group.selection.choose(self._request, self._failed_servers, self.client)
         if server is None:
             self._lacks_server(because)
             return

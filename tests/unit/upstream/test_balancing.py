@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from quicedge.config.schema import Balance, Outliers
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.http.message import Request
+from quicedge.shares import Client
 from quicedge.upstream.address import parse_server
 from quicedge.upstream.balance_key import balance_key
 from quicedge.upstream.balancer import Rendezvous, TwoChoices
@@ -27,11 +29,14 @@ from quicedge.upstream.server import Server
 NOBODY: frozenset[Server] = frozenset()
 
 
-def request(client: str = "192.0.2.1", path: str = "/", cookie: str = "") -> Request:
-    fields = [(b"x-forwarded-for", client.encode())]
-    if cookie:
-        fields.append((b"cookie", cookie.encode()))
+def request(path: str = "/", cookie: str = "") -> Request:
+    fields = [(b"cookie", cookie.encode())] if cookie else []
     return Request(b"GET", b"https", b"x", path.encode(), fields)
+
+
+def client(number: int) -> Client:
+    address = ip_address(f"192.0.2.{number}").packed
+    return Client(address, address[:3])
 
 
 def group(weights: tuple[int, ...] = (1, 1, 1), tiers: tuple[int, ...] = ()) -> list[Server]:
@@ -109,10 +114,10 @@ def test_two_choices_take_the_better_and_use_all() -> None:
     draws = random.Random(5)
     balancer = TwoChoices(lambda server: float(server.running), draws.random)
     servers[0].running = 5
-    found = Counter(balancer.choose(servers, request()) for _ in range(400))
+    found = Counter(balancer.choose(servers, request(), None) for _ in range(400))
     assert found[servers[0]] == 0
     assert all(found[server] > 80 for server in servers[1:])
-    assert balancer.choose(servers[:1], request()) is servers[0]
+    assert balancer.choose(servers[:1], request(), None) is servers[0]
 
 
 def test_slow_servers_get_fewer_requests_by_latency() -> None:
@@ -170,14 +175,22 @@ def test_a_server_that_was_slow_once_is_tried_again_without_further_answers() ->
 def test_a_key_keeps_its_server_and_only_those_of_a_lost_one_move(balance: Balance) -> None:
     servers = group((1, 1, 1, 1))
     selection = select(servers, balance=balance)
-    clients = [f"192.0.2.{number}" for number in range(200)]
-    before = {client: selection.choose(request(client), NOBODY) for client in clients}
+    clients = [client(number) for number in range(200)]
+    before = {each: selection.choose(request(), NOBODY, each) for each in clients}
     assert len(set(before.values())) == 4
-    after = {
-        client: selection.choose(request(client), frozenset(servers[:1])) for client in clients
-    }
-    moved = {client for client in clients if before[client] is not after[client]}
-    assert moved == {client for client in clients if before[client] is servers[0]}
+    lost = frozenset(servers[:1])
+    after = {each: selection.choose(request(), lost, each) for each in clients}
+    moved = {each for each in clients if before[each] is not after[each]}
+    assert moved == {each for each in clients if before[each] is servers[0]}
+
+
+def test_an_ipv6_client_keeps_its_server_when_its_temporary_address_changes() -> None:
+    find = balance_key("client")
+    keys = [
+        find(request(), Client(ip_address(text).packed, b""))
+        for text in ("2001:db8:0:1::1", "2001:db8:0:1:abcd::9", "2001:db8:0:2::1")
+    ]
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_keys_are_distributed_by_weight() -> None:
@@ -193,27 +206,30 @@ def test_keys_are_distributed_by_weight() -> None:
     ("key", "one", "other", "same"),
     [
         ("path", {"path": "/a?1"}, {"path": "/b?1"}, {"path": "/a?2"}),
-        ("target", {"path": "/a?1"}, {"path": "/a?2"}, {"path": "/a?1", "client": "x"}),
+        ("target", {"path": "/a?1"}, {"path": "/a?2"}, {"path": "/a?1", "who": 2}),
         ("cookie:id", {"cookie": "id=1"}, {"cookie": "id=2"}, {"cookie": "x=2; id=1"}),
-        ("cookie:id", {"client": "a"}, {"client": "b"}, {"client": "a", "cookie": "x=1"}),
-        ("header:Cookie", {"cookie": "a"}, {"cookie": "b"}, {"cookie": "a", "client": "c"}),
+        ("cookie:id", {"who": 1}, {"who": 2}, {"who": 1, "cookie": "x=1"}),
+        ("header:Cookie", {"cookie": "a"}, {"cookie": "b"}, {"cookie": "a", "who": 2}),
+        ("header:X-User", {"who": 1}, {"who": 2}, {"who": 1, "path": "/b"}),
     ],
 )
 def test_keys_of_requests(
-    key: str, one: dict[str, str], other: dict[str, str], same: dict[str, str]
+    key: str, one: dict[str, Any], other: dict[str, Any], same: dict[str, Any]
 ) -> None:
-    find = balance_key(key)
-    assert find(request(**one)) != find(request(**other))
-    assert find(request(**one)) == find(request(**same))
+    def find(who: int = 1, **asked: str) -> bytes:
+        return balance_key(key)(request(**asked), client(who))
+
+    assert find(**one) != find(**other)
+    assert find(**one) == find(**same)
 
 
 def test_a_popular_key_overflows_to_the_next_server() -> None:
     servers = group((1, 1, 1))
     balancer = Rendezvous(balance_key("client"), bounded=True)
-    first = balancer.choose(servers, request())
+    first = balancer.choose(servers, request(), None)
     placed: Counter[Server] = Counter()
     for _ in range(300):
-        chosen = balancer.choose(servers, request())
+        chosen = balancer.choose(servers, request(), None)
         chosen.running += 1
         placed[chosen] += 1
     assert placed[first] == max(placed.values())
@@ -254,6 +270,11 @@ def test_a_cookie_keeps_a_client_with_its_server() -> None:
     assert selection.sticky_field(request(cookie=cookie), other) is not None
     # Whatever clients invent.
     assert selection.choose(request(cookie="srv=made-up"), NOBODY) in servers
+    # One of the same name that the application has set does not hide it.
+    both = f"srv=made-up; {cookie}"
+    for _ in range(6):
+        assert selection.choose(request(cookie=both), NOBODY) is first
+    assert selection.sticky_field(request(cookie=both), first) is None
 
 
 def test_failing_servers_are_ejected_for_longer_each_time_and_never_too_many() -> None:

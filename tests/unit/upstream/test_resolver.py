@@ -87,7 +87,7 @@ async def test_an_answer_that_a_datagram_cannot_hold_comes_over_tcp(zone: Zone) 
 async def test_a_long_answer_is_refused_before_it_is_read(zone: Zone) -> None:
     zone.truncates = True
     zone.names("app.test", *(f"10.0.{n // 256}.{n % 256}" for n in range(2000)))
-    with pytest.raises(DiscoveryError, match="no resolver has an answer"):
+    with pytest.raises(DiscoveryError, match="bytes"):
         await asking(zone).addresses("app.test", 80)
     longest = 64 * limits.DISCOVERY_SERVERS  # bytes of as many records that are long ones
     assert longest <= limits.DISCOVERY_ANSWER
@@ -175,9 +175,9 @@ async def test_an_answer_without_servers_is_none(zone: Zone) -> None:
 
 async def test_a_broken_resolver_is_no_answer(zone: Zone, monkeypatch: pytest.MonkeyPatch) -> None:
     zone.broken = {("app.test", kind) for kind in ("A", "AAAA", "SRV")}
-    with pytest.raises(DiscoveryError, match="no resolver has an answer"):
+    with pytest.raises(DiscoveryError, match="SERVFAIL"):
         await asking(zone).addresses("app.test", 80)
-    with pytest.raises(DiscoveryError, match="no resolver has an answer"):
+    with pytest.raises(DiscoveryError, match="SERVFAIL"):
         await asking(zone).services("app.test")
     monkeypatch.setattr(limits, "DISCOVERY_TRY", 0.05)
     monkeypatch.setattr(limits, "DISCOVERY_QUERY", 0.1)
