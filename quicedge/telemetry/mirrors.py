@@ -15,7 +15,9 @@ class MirrorResult(StrEnum):
     HEADERS = "headers"
     SIZE = "size"
     FAILED = "failed"
-    """The copy was not answered, or not in time; or the client left."""
+    """The copy was not answered, or not in time."""
+    ABANDONED = "abandoned"
+    """The original one is not complete: its client left, or its origin failed."""
     SKIPPED = "skipped"
     """Not sent: too many at once, or the body is too long."""
 

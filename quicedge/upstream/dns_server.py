@@ -15,6 +15,7 @@ import dns.nameserver
 import dns.query
 
 from quicedge.config import limits
+from quicedge.config.host_port import HostPort
 
 
 class AnswerTooLarge(dns.exception.FormError):
@@ -26,6 +27,9 @@ class DnsServer(dns.nameserver.AddressAndPortNameserver):
 
     def kind(self) -> str:
         return "bounded"
+
+    def __str__(self) -> str:
+        return str(HostPort(self.address, self.port))
 
     async def async_query(
         self,

@@ -215,8 +215,7 @@ def _too_many(count: int) -> str:
 def _problem_of(failed: dns.resolver.NoNameservers) -> str:
     """What the resolver that was asked last has said, or done."""
     for server, _, _, problem, _ in reversed(failed.kwargs["errors"]):
-        known = isinstance(problem, str) or str(problem)
-        return f"{server}: {problem if known else type(problem).__name__}"
+        return f"{server}: {problem if isinstance(problem, str) else _reason(problem)}"
     return ""
 
 
@@ -225,4 +224,6 @@ def _reason(error: Exception) -> str:
         return "no resolver answers"
     if isinstance(error, dns.resolver.NoNameservers):
         return _problem_of(error) or "there is no resolver"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error) or type(error).__name__

@@ -73,10 +73,11 @@ class Selection:
     def choose(
         self, request: Request, failed: frozenset[Server], client: Client | None = None
     ) -> Server | None:
-        """The server for a request of a client (None: of the edge itself), excluding `failed`; None if there is no other.
+        """The server for a request, excluding `failed`; None if there is no other.
 
         Prefers servers that are up, of them those of the lowest tier. If none is up, any may be
-        chosen: a misjudgement of the edge must not cause an outage.
+        chosen: a misjudgement of the edge must not cause an outage. `client`: who has made the
+        request; None: the edge itself.
         """
         candidates = self._servers
         if len(candidates) == 1 and not failed:

@@ -187,7 +187,7 @@ class _Copy:
             self._stream.end(trailers)
 
     def give_up(self) -> None:
-        """Abandon the copy."""
+        """Abandon the copy: the other upstream is too slow for it."""
         if self._stream is not None:
             self._stream.abort()
             self._over(MirrorResult.FAILED)
@@ -225,10 +225,13 @@ class _Copy:
     def original_done(self, outcome: Outcome | None) -> None:
         """The original exchange has ended; a client that has left tells nothing of the origin."""
         self._original_complete = outcome is Outcome.COMPLETE and self.original is not None
-        if not self._original_complete:
-            self.give_up()
-        else:
+        if self._original_complete:
             self._compare()
+        elif self._stream is not None:
+            self._stream.abort()
+            self._over(MirrorResult.ABANDONED)
+        elif self._complete:
+            self._mirror.metrics.count(MirrorResult.ABANDONED)
 
     def _over(self, result: MirrorResult | None) -> None:
         self._stream = None

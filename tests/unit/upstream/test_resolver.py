@@ -272,3 +272,9 @@ async def test_configured_resolvers_are_asked_for_names_as_they_are_written(zone
     assert {asked.name for asked in zone.asked} == {"app"}
     with pytest.raises(DiscoveryError):
         await asking(zone).addresses("app..test", 80)
+
+
+async def test_a_problem_names_the_resolver_and_what_it_did() -> None:
+    refused = DnsResolver([HostPort("127.0.0.1", free_port())])
+    with pytest.raises(DiscoveryError, match=r"app.test A: 127.0.0.1:\d+: Connection refused"):
+        await refused.addresses("app.test", 80)

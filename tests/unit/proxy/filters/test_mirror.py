@@ -151,3 +151,15 @@ async def test_a_copy_that_fails_within_its_response_is_no_comparison() -> None:
     here.shadow.handler.failed(UpstreamError(OriginFailure.RESET, "gone"))
     here.answered(client)
     assert (here.results, here.filter.running) == ({"failed": 1}, 0)
+
+
+@pytest.mark.parametrize("is_answered", [False, True])
+async def test_a_client_that_leaves_is_no_failure_of_the_copy(is_answered: bool) -> None:
+    here = Mirrored()
+    client = here.send()
+    if is_answered:
+        here.shadow.respond(200, TEXT, b"hello")
+    assert client.exchange is not None
+    client.exchange.request_aborted()
+    assert here.shadow.aborted is not is_answered
+    assert (here.results, here.filter.running) == ({"abandoned": 1}, 0)
