@@ -561,6 +561,9 @@ SEND_BUFFER_JOINED: Final = 1024
 """Bytes below which pieces written to a stream are joined in its send buffer: an object of Python
 takes some fifty bytes of its own."""
 
+PACE_STEPS: Final = 32
+"""Part of its window and of its rate by which a sender's must change until its pacing follows."""
+
 PACING_QUANTUM: Final = 0.001
 """Minimum seconds between bursts, so that pacing costs no timer per packet."""
 

@@ -286,7 +286,9 @@ class Http2Session(asyncio.Protocol):
             for h2 in codec.take_stopping():
                 self._loop.call_later(H2_EARLY_RESPONSE_LEAD, self._stop, h2)
         if self.paused:
-            self.paused.resume(self.send_buffer_limit)
+            caught_up = self.paused.caught_up()
+            if caught_up:
+                self.paused.resume(caught_up, self.send_buffer_limit)
         if sender.has_output and not self.writing_paused:
             self.wake()
         if sender.unsent or self.memory.account.held:

@@ -324,7 +324,9 @@ class Http3Session:
         if self.going_away:
             self.close_if_drained()
         if self.paused.streams:
-            self.paused.resume(self.send_buffer_limit)
+            caught_up = self.paused.caught_up()
+            if caught_up:
+                self.paused.resume(caught_up, self.send_buffer_limit)
 
     def _delivered(self, stream: RequestStream) -> None:
         self.delivering.pop(stream.stream_id, None)

@@ -44,13 +44,16 @@ class PausedOrigins(Generic[AnyStream]):
             if stream.exchange is not None:
                 stream.exchange.pause_response()
 
-    def resume(self, limit: int) -> None:
-        """Go on with those whose clients have caught up; `limit`: unsent bytes per stream now."""
+    def caught_up(self) -> list[AnyStream]:
+        """Those whose clients have taken nearly all that was written to them."""
+        return [stream for stream in self.streams.values() if stream.unsent < SEND_BUFFER_LOW]
+
+    def resume(self, streams: list[AnyStream], limit: int) -> None:
+        """Go on with those that have `caught_up`; `limit`: unsent bytes per stream now."""
         plenty = limit == SEND_BUFFER_HIGH
-        for stream in list(self.streams.values()):
-            unsent = stream.unsent
+        for stream in streams:
             # One with nothing left is resumed in any case: nothing else would wake it.
-            if not unsent or (plenty and unsent < SEND_BUFFER_LOW):
+            if plenty or not stream.unsent:
                 self.streams.pop(stream.stream_id, None)
                 stream.paused = False
                 if stream.exchange is not None:

@@ -80,7 +80,11 @@ class EcnValidation:
         marked = self._marked.get(space)
         count = 0
         if marked:
+            last_first, last_stop = marked[-1]
             for first, stop in spans:
+                if last_first <= first and stop <= last_stop:
+                    count += stop - first  # mostly, all packets are marked
+                    continue
                 for marked_first, marked_stop in reversed(marked):
                     if marked_stop <= first:
                         break

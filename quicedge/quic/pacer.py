@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quicedge.config.limits import PACING_BURST, PACING_QUANTUM, PACING_QUANTUM_BURST
+from quicedge.config.limits import PACE_STEPS, PACING_BURST, PACING_QUANTUM, PACING_QUANTUM_BURST
 
 
 class Pacer:
@@ -13,7 +13,7 @@ class Pacer:
     that a timer serves many packets.
     """
 
-    __slots__ = ("_capacity", "_level", "_updated", "datagram_size", "rate", "worth")
+    __slots__ = ("_capacity", "_level", "_updated", "_window", "datagram_size", "rate", "worth")
 
     def __init__(self, max_datagram_size: int) -> None:
         self.rate: float | None = None
@@ -25,16 +25,25 @@ class Pacer:
         self._capacity = float(PACING_BURST)
         self._level = float(PACING_BURST)
         self._updated = 0.0
+        self._window = 0
 
     def set_rate(self, congestion_window: int, smoothed_rtt: float, *, slow_start: bool) -> None:
         """Spread the window over a round trip, slightly faster so that pacing does not limit."""
         # RFC 9002 section 7.7: N = 1.25; slow start doubles the window, so it needs twice that.
         gain = 2.0 if slow_start else 1.25
-        self.pace(gain * congestion_window / max(smoothed_rtt, 1e-6), congestion_window)
+        rate = gain * congestion_window / max(smoothed_rtt, 1e-6)
+        # With each ACK both change a little, which is not worth the steps.
+        if (
+            self.rate is None
+            or abs(rate - self.rate) * PACE_STEPS > self.rate
+            or abs(congestion_window - self._window) * PACE_STEPS > self._window
+        ):
+            self.pace(rate, congestion_window)
 
     def pace(self, rate: float, congestion_window: int) -> None:
         """Send at `rate` bytes per second."""
         self.rate = rate
+        self._window = congestion_window
         quantum = rate * PACING_QUANTUM
         self._capacity = max(
             2 * self.datagram_size,
