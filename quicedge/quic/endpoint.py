@@ -234,10 +234,13 @@ class Endpoint:
             connection = self._by_cid.get(data[1 : self._cid_end])
         if connection is None:
             return 1, self._receive_one(data, path, now, ecn)
-        self._awake[connection] = None
         before = connection.counters.frames_received
         try:
             handled = connection.receive_run(datagrams, 0, path, now, ecn)
+            # Half of a fast download's ACKs make no room for a run that is worth sending.
+            until = self._deadlines.of(connection)
+            if until is None or not connection.stays_held(until):
+                self._awake[connection] = None
         except Exception:
             self._fail(connection, "datagram", now)
             handled = 1

@@ -42,6 +42,11 @@ class Deadlines:
             heapq.heappush(self._heap, entry)
             self._sweep()
 
+    def of(self, connection: Connection) -> float | None:
+        """When `due` returns the connection, if at all."""
+        armed = self._armed.get(connection)
+        return None if armed is None else armed[0]
+
     def discard(self, connection: Connection) -> None:
         entry = self._armed.pop(connection, None)
         if entry is not None:

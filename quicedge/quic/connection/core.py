@@ -478,6 +478,16 @@ class Connection:
             observer.look(self)
         return runs
 
+    def stays_held(self, until: float) -> bool:
+        """Whether nothing need be done before `until`: what was received since `poll_transmit` has
+        brought no events, and not the room that data waits for."""
+        return (
+            self._packer.stays_held(until)
+            and not self.events
+            and self._life.event is None
+            and self.counters.bytes_received < self._flood.check_at
+        )
+
     # --- closing --------------------------------------------------------------------------------
 
     def close(

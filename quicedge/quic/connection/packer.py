@@ -136,6 +136,8 @@ class Packer:
         """When pacing permits the next packet; None if pacing blocks nothing."""
         self.waiting: bool | None = None
         """Whether `pack` left data that flow control permits to send; None: it did not ask."""
+        self.is_held = False
+        """Whether `pack` left data that only waits for room in the congestion window."""
         self.ecn = NOT_ECT
         """ECN codepoint of datagrams on the active path."""
 
@@ -146,6 +148,7 @@ class Packer:
         """
         runs: list[Transmit] = []
         path = self._paths.known[0]
+        self.is_held = False
         is_confirmed = self._handshake.is_confirmed
         if is_confirmed and self._is_quiet(path, now):
             self.pacing_at = None
@@ -251,6 +254,24 @@ class Packer:
                 break
             has_frames = self._has_frames(path)
         recovery.app_limited = not blocked
+        self.is_held = blocked and self.pacing_at is None and is_validated
+
+    def stays_held(self, until: float) -> bool:
+        """Whether, after what was received since `pack`, there is still nothing to do before
+        `until`: data waits for room (`is_held`), and there is not enough of it yet."""
+        if not self.is_held:
+            return False
+        recovery, space = self._recovery, self._space
+        in_flight = recovery.bytes_in_flight
+        return (
+            in_flight >= HOLD_IN_FLIGHT
+            and recovery.controller.congestion_window - in_flight < recovery.pacer.worth
+            and (space.ack_at is None or space.ack_at >= until)
+            and (space.loss_time is None or space.loss_time >= until)
+            and not space.probes
+            and len(self._paths.known) == 1
+            and not self._has_frames(self._paths.known[0])
+        )
 
     def _has_frames(self, path: Path) -> bool:
         """Whether any part has control frames: `has_frames` of each, in few steps."""

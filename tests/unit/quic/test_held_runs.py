@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from aioquic.quic.events import HandshakeCompleted, StreamDataReceived
 
 from quicedge.config.limits import HOLD_IN_FLIGHT
 from quicedge.quic.connection import Connection
 from quicedge.quic.connection.packer import Transmit
 from quicedge.quic.frames import Epoch
-from tests.support.quicpair import make_pair
-from tests.support.simnet import Pair
+from tests.support.quicpair import SERVER_ADDRESS, client_configuration, make_pair
+from tests.support.simnet import Pair, transmit
+from tests.support.world import CLIENT, NOW, World
 
 WINDOW = 120_000
 
@@ -107,3 +109,156 @@ def test_lost_packets_are_repeated_in_as_many_full_ones(lost: int) -> None:
     assert sender.server.streams.bytes_resent - repeated > lost * (sender.size - 60)
     assert packets == lost + -(-unsent // (sender.size - 60))
     assert [-(-len(run.data) // sender.size) for run in runs] == [lost, packets - lost]
+
+
+# --- what waits for room is left alone ------------------------------------------------------------
+
+
+def stays_held(sender: Sender, until: float = 1.0) -> bool:
+    """Whether nothing need be done within that many seconds."""
+    return sender.server.stays_held(sender.pair.now + until)
+
+
+def acknowledge_only(sender: Sender, packets: int) -> None:
+    """The next packets of the response are acknowledged, and nothing is sent yet."""
+    sender.first += packets
+    space = sender.server.spaces[Epoch.ONE_RTT]
+    sender.recovery.on_ack([(0, sender.first)], 0.0, sender.pair.now, space)
+    sender.recovery.controller.congestion_window = sender.window
+    sender.recovery._set_pace()
+
+
+def test_a_held_connection_is_left_alone_until_there_is_room() -> None:
+    sender = Sender(10 * WINDOW)
+    for _ in range(3):
+        acknowledge_only(sender, 10)
+        assert stays_held(sender)
+        assert not sender.send()
+    acknowledge_only(sender, 25)
+    assert not stays_held(sender)
+    assert sender.send()
+
+
+def test_a_held_connection_is_not_left_alone_when_anything_else_is_to_do() -> None:
+    sender = Sender(10 * WINDOW)
+    server, space = sender.server, sender.server.spaces[Epoch.ONE_RTT]
+    acknowledge_only(sender, 5)
+    assert stays_held(sender)
+    # An ACK or a loss that is due sooner than what its timer is set for.
+    for name in ("ack_at", "loss_time"):
+        setattr(space, name, sender.pair.now + 0.5)
+        assert not stays_held(sender)
+        assert stays_held(sender, 0.4)
+        setattr(space, name, None)
+    space.probes = 1
+    assert not stays_held(sender)
+    space.probes = 0
+    server.send_ping(1)
+    assert not stays_held(sender)
+    sender.send()
+    assert stays_held(sender)
+    server.counters.bytes_received = server.flood_check_at
+    assert not stays_held(sender)
+    server.counters.bytes_received = 0
+    server.events.append(HandshakeCompleted(None, False, False))
+    assert not stays_held(sender)
+    server.events.pop()
+    assert stays_held(sender)
+    server.close()
+    assert not stays_held(sender)
+
+
+def test_a_connection_whose_data_is_not_held_is_not_left_alone() -> None:
+    sender = Sender(10 * WINDOW)
+    sender.window = 20 * WINDOW
+    assert sender.send()
+    sender.recovery.pacer._level = 0.0
+    sender.send()
+    assert not stays_held(sender), "pacing holds it back, or nothing"
+    short = Sender(3000)
+    assert not stays_held(short)
+
+
+def test_with_little_left_in_flight_a_held_connection_is_not_left_alone() -> None:
+    sender = Sender(10 * WINDOW)
+    acknowledge_only(sender, 5)
+    assert stays_held(sender)
+    sender.window = WINDOW // 8
+    acknowledge_only(sender, 90)
+    assert sender.recovery.bytes_in_flight < HOLD_IN_FLIGHT
+    assert not stays_held(sender)
+
+
+class Download:
+    """A client of ours that acknowledges every tenth packet downloads from an endpoint, which gets
+    each of its datagrams alone, with a window of constant size."""
+
+    def __init__(self, body: bytes) -> None:
+        self.now = NOW
+        self.world = World()
+        self.body = body
+        self.received = b""
+        self.client = Connection(
+            configuration=client_configuration(max_data=1 << 24, max_stream_data=1 << 24),
+            now=self.now,
+        )
+        self.client.connect(SERVER_ADDRESS, self.now)
+        self.from_client: list[bytes] = []
+        self.handed = self.flushed = 0
+        for _ in range(40):
+            self.step()
+        self.client.send_stream_data(0, b"?")
+        for _ in range(4):
+            self.step()
+        (self.server,) = self.world.endpoint.connections
+        self.server.send_stream_data(0, body, end_stream=True)
+        self.world.endpoint.wake(self.server)
+
+    def _from_client(self) -> None:
+        self.from_client += [data for data, *_ in transmit(self.client, self.now)]
+
+    def step(self) -> None:
+        """A quarter of a millisecond."""
+        endpoint = self.world.endpoint
+        self._from_client()
+        for data in self.from_client:
+            self.handed += 1
+            endpoint.receive(data, CLIENT, self.now)
+            self.flushed += bool(endpoint._awake)
+            endpoint.flush(self.now)
+        self.from_client.clear()
+        endpoint.handle_timers(self.now)
+        endpoint.flush(self.now)
+        self.now += 0.00025
+        sent = self.world.network.take()
+        for at in range(0, len(sent), 10):
+            self.client.receive_run(sent[at : at + 10], 0, SERVER_ADDRESS, self.now)
+            if len(sent) > 10:
+                self.client.spaces[Epoch.ONE_RTT].ack_at = self.now
+                self._from_client()
+        while (event := self.client.poll_event()) is not None:
+            if isinstance(event, StreamDataReceived):
+                self.received += event.data
+        deadline = self.client.poll_timeout()
+        if deadline is not None and deadline <= self.now:
+            self.client.handle_timeout(self.now)
+
+
+def test_a_download_arrives_whole_though_many_acks_are_answered_with_nothing() -> None:
+    body = bytes(range(256)) * 12_000
+    download = Download(body)
+    recovery = download.server.recovery
+    for _ in range(2000):
+        recovery.controller.congestion_window = WINDOW
+        recovery._set_pace()
+        download.step()
+        if len(download.received) == len(body):
+            break
+    assert download.received == body
+    assert download.handed > 200
+    assert download.flushed < 0.8 * download.handed
+    # Nor is it forgotten: what is acknowledged last is settled.
+    for _ in range(400):
+        download.step()
+    assert not recovery.bytes_in_flight
+    assert download.server.streams.unacknowledged(0) == 0
