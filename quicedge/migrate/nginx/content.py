@@ -281,6 +281,7 @@ class Routes:
                 "stands before the application"
             )
             self._note.left_out(handler, words, visible.status("", 501))
+            self._world.supply(f"{handler.place}: {handler.text} is answered 501")
             return {}, [*before, _answer(501)]
         status = next((d for d in state.scope.own if d.name in ("stub_status", "api")), None)
         if status is not None:
@@ -548,7 +549,7 @@ class Routes:
                 if inside.name == "internal":
                     self._note.translated(inside)
             words = "copies have the client's target, and content up to 1 MB"
-            self._note.different(directive, words, visible.REACHED)
+            self._note.different(directive, words, visible.REACHED, visible.HOST)
             body = state.scope.last("mirror_request_body")
             if body is not None:
                 self._note.left_out(body, "content up to max_body is copied")
@@ -599,7 +600,9 @@ class Routes:
             return
         if codes and not os.path.exists(path):
             self._world.supply(f"{path}: the page for {', '.join(codes)} ({directive.place})")
-        effects = visible.client("etag", "last-modified", "cache-control", "accept-ranges")
+        effects = visible.client(
+            "etag", "last-modified", "cache-control", "accept-ranges", "set-cookie"
+        )
         self._note.different(directive, "error_pages, with cache-control: no-store", *effects)
         pages.update({code: path for code in codes if code not in pages})
 

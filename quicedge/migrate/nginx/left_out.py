@@ -121,7 +121,7 @@ _REASONS: tuple[tuple[Reason, str], ...] = (
     (Reason("text files are always served as UTF-8", visible.client("content-type")),
      "charset charset_types"),
     (Reason("quicedge does not change what responses contain; a Python filter can",
-            (visible.BODY,)),
+            (visible.BODY, *visible.client("etag", "last-modified", "accept-ranges"))),
      """override_charset source_charset charset_map sub_filter sub_filter_once sub_filter_types
      sub_filter_last_modified add_before_body add_after_body addition_types ssi xslt_stylesheet
      image_filter"""),

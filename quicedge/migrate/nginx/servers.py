@@ -117,9 +117,9 @@ def _names(directive: Directive, world: World) -> tuple[list[str], list[str]]:
         if left:
             words = f"hosts are names and *.names; without {', '.join(left)}"
             if len(left) == len(item.args):
-                world.notebook.left_out(item, words, *visible.ANSWER)
+                world.notebook.left_out(item, words, *visible.ELSEWHERE)
             else:
-                world.notebook.different(item, words, *visible.ANSWER)
+                world.notebook.different(item, words, *visible.ELSEWHERE)
         else:
             world.notebook.translated(item)
     return names, hosts

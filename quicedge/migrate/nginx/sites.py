@@ -61,7 +61,11 @@ class Sites:
         """The file that nginx sends for the path of a page; raises UnsayableError."""
         server = state.scope.blocks[1] if len(state.scope.blocks) > 1 else ()
         around = [d for d in server if d.name == "location" and d.args == ["=", page]]
-        if any(inner.name.endswith("_pass") for d in around for inner in d.body):
+        if any(
+            inner.name == "return" or inner.name.endswith("_pass")
+            for d in around
+            for inner in d.body
+        ):
             raise UnsayableError("only files take the place of errors")
         scope = Scope((*state.scope.blocks[:2], *(d.body for d in around)))
         inside = replace(state, scope=scope)
@@ -129,7 +133,10 @@ class Sites:
             words = "without what is no file here: " + ", ".join(
                 name for name in index.args if name not in plain
             )
-            self._note.different(index, words, visible.status("", 404), visible.REACHED)
+            effects = [visible.status("", 404), visible.REACHED]
+            if not plain:
+                effects += [visible.status("", 200), visible.BODY]
+            self._note.different(index, words, *effects)
         return {"index": plain} if plain and plain != ["index.html"] else {}
 
     def _tried(self, own: list[Directive], state: State) -> dict[str, Any]:

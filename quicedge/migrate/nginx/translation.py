@@ -215,14 +215,18 @@ class _Translator:
                 first = taken.setdefault(host, server)
                 if first is not server:
                     words = f"{host} is served by the server in line {first.directive.line}"
-                    self._note.different(server.directive, words, *visible.ANSWER)
+                    effects = (*visible.ELSEWHERE, visible.BODY)
+                    self._note.different(server.directive, words, *effects)
         for server in servers:
             mine = [host for host, owner in taken.items() if owner is server]
-            if not self._hosts(server, servers):
+            if not mine:
                 words = "no route can be written for its names"
-                for directive in server.body:
+                if self._hosts(server, servers):
+                    words = "all its names are served by other servers"
+                self._world.supply(f"{server.directive.place}: server {{ }}: {words}")
+                for directive in walk(server.body):
                     if directive not in self._note:
-                        self._note.left_out(directive, words, *visible.ANSWER)
+                        self._note.left_out(directive, words, *visible.ELSEWHERE)
             if mine and not self._rejects(server):
                 self._write_server(server, mine)
 

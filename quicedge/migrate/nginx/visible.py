@@ -22,6 +22,10 @@ ANSWER = (STATUS, REACHED)
 """The request is answered differently, perhaps by somebody else."""
 
 
+ELSEWHERE = (*ANSWER, SERVER, HOST, TARGET)
+"""Another server block is what the request goes to."""
+
+
 def status(before: int | str = "", after: int | str = "") -> Effect:
     """One status in place of another; empty: any."""
     return Effect(Side.CLIENT, Aspect.STATUS, f"{before}->{after}")
