@@ -81,7 +81,8 @@ class Origin:
         self._connections: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port: int = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     def take(self) -> list[Seen]:
         """What it has seen since it was last asked."""
@@ -93,6 +94,9 @@ class Origin:
         with self._lock:
             self._closed = True
             connections = list(self._connections)
+        # The thread must have left before the number of the descriptor is another socket's.
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._accepting.join()
         self._listener.close()
         for connection in connections:
             with contextlib.suppress(OSError):
