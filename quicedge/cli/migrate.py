@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from quicedge.cli.output_file import OutputFile
 from quicedge.migrate.errors import SourceError
 from quicedge.migrate.report import Translation, as_dict, render, summary
 
@@ -93,8 +92,12 @@ def command(
     chosen = Source(origin) if origin else source_of(source)
     if requests is not None and not verifies:
         raise click.UsageError("a file of requests is for --verify")
-    if output is not None and output.exists() and not force:
-        raise click.UsageError(f"{output} exists; --force overwrites it")
+    target = OutputFile(output, may_replace=force, never=source) if output else None
+    report_target = None
+    if report_file is not None:
+        report_target = OutputFile(report_file, may_replace=True, never=source)
+    if target and report_target and target.is_same(report_target):
+        raise click.UsageError("--output and --report are the same file")
     try:
         translation = translate(source, chosen)
     except SourceError as error:
@@ -104,13 +107,13 @@ def command(
         report = msgspec.json.format(msgspec.json.encode(as_dict(translation)), indent=1).decode()
     else:
         report = render(translation)
-    if report_file is not None:
-        _write(report_file, report)
+    if report_target is not None:
+        _write(report_target, report)
         click.echo(summary(translation), err=True)
     else:
         click.echo(report, err=True, nl=not report.endswith("\n"))
-    if output is not None:
-        _write(output, translation.toml)
+    if target is not None:
+        _write(target, translation.toml)
     elif not verifies:
         click.echo(translation.toml, nl=False)
     if verifies:
@@ -135,14 +138,9 @@ def _verify(path: Path, source: Source, translation: Translation, requests: Path
         sys.exit(1)
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a file whole, or not at all."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+def _write(output: OutputFile, text: str) -> None:
     try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        output.write(text)
+    except OSError as error:
+        click.echo(f"Error: {output.path}: {error.strerror}", err=True)
+        sys.exit(2)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import tomllib
 from pathlib import Path
 
@@ -43,6 +45,62 @@ def test_a_file_is_never_overwritten_unless_forced(source: Path, tmp_path: Path)
     assert forced.exit_code == 0
     assert tomllib.loads(output.read_text())["routes"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["nginx.conf", "quicedge.toml"]
+
+
+def test_a_device_is_written_to_and_never_replaced(source: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        result = CliRunner().invoke(command, [str(source), "-o", str(pipe)])
+        assert result.exit_code == 0
+        assert tomllib.loads(os.read(reader, 65536).decode())["routes"]
+    finally:
+        os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_a_symbolic_link_stays_one_and_what_it_points_to_is_written(
+    source: Path, tmp_path: Path
+) -> None:
+    real, link = tmp_path / "real.toml", tmp_path / "link.toml"
+    link.symlink_to(real)
+    assert CliRunner().invoke(command, [str(source), "-o", str(link)]).exit_code == 0
+    assert link.is_symlink()
+    assert tomllib.loads(real.read_text())["routes"]
+
+
+def test_a_file_that_is_replaced_keeps_its_mode(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "quicedge.toml"
+    output.touch(0o600)
+    CliRunner().invoke(command, [str(source), "-o", str(output), "--force"])
+    assert stat.S_IMODE(output.stat().st_mode) == 0o600
+    assert output.read_text()
+
+
+@pytest.mark.parametrize("option", ["-o", "--report"])
+def test_the_source_is_never_overwritten(source: Path, option: str) -> None:
+    result = CliRunner().invoke(command, [str(source), option, str(source), "--force"])
+    assert result.exit_code == 2
+    assert "is what is read" in result.stderr
+    assert source.read_text() == SITE
+
+
+def test_report_and_configuration_do_not_replace_each_other(source: Path, tmp_path: Path) -> None:
+    same = str(tmp_path / "same")
+    result = CliRunner().invoke(command, [str(source), "-o", same, "--report", same])
+    assert result.exit_code == 2
+    assert "are the same file" in result.stderr
+
+
+def test_a_place_that_cannot_be_written_to_is_named_before_anything_is_done(
+    source: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "missing" / "quicedge.toml"
+    result = CliRunner().invoke(command, [str(source), "-o", str(output)])
+    assert result.exit_code == 2
+    assert f"{output.parent} is no directory" in result.stderr
+    assert "translated" not in result.stderr
 
 
 def test_the_report_goes_to_a_file_as_json(source: Path, tmp_path: Path) -> None:
