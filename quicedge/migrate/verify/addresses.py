@@ -38,16 +38,34 @@ def _split(text: str) -> tuple[str, int | None]:
     return match[1], int(match[2]) if match[2] else None
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nothing uses, and that the kernel gives to no connection."""
-    while True:
-        port = random.randrange(10_000, 32_000)
-        try:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        return port
+class Ports:
+    """Ports of 127.0.0.1 for the edges of one verification.
+
+    Each is held by a socket that does not listen: who looks for a free port finds another one,
+    while a server that sets SO_REUSEADDR, as all of them do, may listen on it.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[socket.socket] = []
+
+    def take(self) -> int:
+        """A port that nothing uses, and that the kernel gives to no outgoing connection."""
+        while True:
+            held = socket.socket()
+            try:
+                # Without the options, or a port that others hold like this would do.
+                held.bind(("127.0.0.1", random.randrange(10_000, 32_000)))
+            except OSError:
+                held.close()
+                continue
+            for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+                held.setsockopt(socket.SOL_SOCKET, option, 1)
+            self._held.append(held)
+            return int(held.getsockname()[1])
+
+    def close(self) -> None:
+        for held in self._held:
+            held.close()
 
 
 @dataclass
@@ -65,7 +83,8 @@ class Listener:
 class Listeners:
     """The addresses that the original listens on, and the ports in their place."""
 
-    def __init__(self) -> None:
+    def __init__(self, ports: Ports) -> None:
+        self._ports = ports
         self._by_address: dict[tuple[str, int], Listener] = {}
 
     def at(self, address: str, *, tls: bool, h2: bool) -> Listener | None:
@@ -80,7 +99,7 @@ class Listeners:
             host = ""
         listener = self._by_address.get((host, port))
         if listener is None:
-            listener = self._by_address[host, port] = Listener(host, port, free_port())
+            listener = self._by_address[host, port] = Listener(host, port, self._ports.take())
         listener.tls = listener.tls or tls
         listener.h2 = listener.h2 or h2
         return listener

@@ -12,7 +12,7 @@ from typing import Any
 from quicedge.migrate.caddy.adapt import adapt, find_caddy
 from quicedge.migrate.nginx.source import Directive
 from quicedge.migrate.report import Translation
-from quicedge.migrate.verify.addresses import Listener, Listeners, canonical_address
+from quicedge.migrate.verify.addresses import Listener, Listeners, Ports, canonical_address
 from quicedge.migrate.verify.announcements import Announcements
 from quicedge.migrate.verify.client import upgrade_headers
 from quicedge.migrate.verify.material import PASSWORD, USER, Material
@@ -32,13 +32,15 @@ JSON = dict[str, Any]
 class CaddyOriginal:
     """Raises SourceError if there is no Caddy, or it cannot read the file."""
 
-    def __init__(self, path: Path, directory: Path, origins: Origins, material: Material) -> None:
+    def __init__(
+        self, path: Path, directory: Path, origins: Origins, material: Material, ports: Ports
+    ) -> None:
         self._caddy = find_caddy()
         self._directory = directory
         self._base = path.resolve().parent
         self._origins = origins
         self._material = material
-        self._listeners = Listeners()
+        self._listeners = Listeners(ports)
         self._adapted: JSON = adapt(path)
         self._servers: list[tuple[Listener, JSON]] = []
         self._json = self._rewritten()

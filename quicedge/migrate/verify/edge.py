@@ -9,7 +9,7 @@ from typing import Any
 
 from quicedge.migrate.document import Document, Section
 from quicedge.migrate.toml_writer import write_toml
-from quicedge.migrate.verify.addresses import canonical_address, free_port, split_url
+from quicedge.migrate.verify.addresses import Ports, canonical_address, split_url
 from quicedge.migrate.verify.material import USER, Material
 from quicedge.migrate.verify.message import Sample
 from quicedge.migrate.verify.origins import Origins
@@ -28,15 +28,15 @@ class EdgeConfiguration:
 
     def __init__(
         self, tree: Mapping[str, Any], directory: Path, base: Path, origins: Origins,
-        material: Material,
+        material: Material, ports: Ports,
     ) -> None:  # fmt: skip
         """`base` is what its file names are relative to."""
         self._directory = directory
         self._base = base
         self._origins = origins
         self._material = material
-        self.tls_port = free_port()
-        self.plain_port = None if tree.get("redirect_http") is False else free_port()
+        self.tls_port = ports.take()
+        self.plain_port = None if tree.get("redirect_http") is False else ports.take()
         self.tree = self._rewritten(tree)
 
     def process(self) -> EdgeProcess:

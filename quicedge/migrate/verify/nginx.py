@@ -20,8 +20,8 @@ from typing import Any
 from quicedge.migrate.nginx.source import Directive
 from quicedge.migrate.verify.addresses import (
     Listeners,
+    Ports,
     canonical_address,
-    free_port,
     split_url,
 )
 from quicedge.migrate.verify.material import Material
@@ -86,7 +86,7 @@ class NginxConfiguration:
 
     def __init__(
         self, source: Iterable[Directive], directory: Path, prefixes: Prefixes,
-        origins: Origins, material: Material, *, has_realip: bool = True,
+        origins: Origins, material: Material, ports: Ports, *, has_realip: bool = True,
     ) -> None:  # fmt: skip
         self._directory = directory
         self._prefixes = prefixes
@@ -94,8 +94,8 @@ class NginxConfiguration:
         self._material = material
         before = "realip_" if has_realip else ""
         self._client = f"${before}remote_addr ${before}remote_port"
-        self._closed_port = free_port()
-        self.listeners = Listeners()
+        self._closed_port = ports.take()
+        self.listeners = Listeners(ports)
         self.contexts: list[tuple[Directive, ...]] = []
         """Servers and locations with the blocks around them, by their number in the log."""
         source = list(source)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from quicedge.migrate.nginx.source import Directive, read
 from quicedge.migrate.report import Translation
+from quicedge.migrate.verify.addresses import Ports
 from quicedge.migrate.verify.announcements import Announcements
 from quicedge.migrate.verify.locations import chain_for
 from quicedge.migrate.verify.material import Material
@@ -21,12 +22,14 @@ from quicedge.migrate.verify.samples import make_samples
 class NginxOriginal:
     """Raises EdgeError if there is no nginx, and SourceError."""
 
-    def __init__(self, path: Path, directory: Path, origins: Origins, material: Material) -> None:
+    def __init__(
+        self, path: Path, directory: Path, origins: Origins, material: Material, ports: Ports
+    ) -> None:
         self._nginx = find_nginx()
         self._source = read(path).top
         prefixes, has_realip = prefixes_of(self._nginx, path)
         self._configuration = NginxConfiguration(
-            self._source, directory, prefixes, origins, material, has_realip=has_realip
+            self._source, directory, prefixes, origins, material, ports, has_realip=has_realip
         )
         self.port_for = self._configuration.port_for
         self._handled: Mapping[tuple[str, int], tuple[Directive, ...]] = {}

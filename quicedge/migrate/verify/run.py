@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from quicedge.migrate.report import Translation
+from quicedge.migrate.verify.addresses import Ports
 from quicedge.migrate.verify.differences import Comparison
 from quicedge.migrate.verify.edge import EdgeConfiguration
 from quicedge.migrate.verify.material import Material
@@ -27,9 +28,9 @@ from quicedge.migrate.verify.verdict import Verdict
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
-OpenOriginal = Callable[[Path, Path, Origins, Material], Original]
+OpenOriginal = Callable[[Path, Path, Origins, Material, Ports], Original]
 """Makes the original of a configuration file, in a directory, before origins, with throw-away
-files."""
+files, on some of the ports."""
 
 
 def verify(
@@ -48,13 +49,14 @@ def verify(
         directory = Path(name)
         material = Material(directory)
         with (
+            contextlib.closing(Ports()) as ports,
             contextlib.closing(Origins(material.server_context())) as for_original,
             contextlib.closing(Origins(material.server_context())) as for_quicedge,
         ):
-            original = open_original(path, directory, for_original, material)
+            original = open_original(path, directory, for_original, material, ports)
             ours = EdgeConfiguration(
                 translation.document.as_dict(), directory, path.resolve().parent, for_quicedge,
-                material,
+                material, ports,
             )  # fmt: skip
             made = original.samples() if given is None else Made.of(given)
             stop = threading.Event()

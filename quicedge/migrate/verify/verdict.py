@@ -30,6 +30,8 @@ class Verdict:
 
     findings: list[Finding]
     played: int
+    answered: int
+    """Requests that the original has answered at all."""
     same: int
     """Requests without any difference."""
     notes: list[str]
@@ -43,10 +45,11 @@ class Verdict:
     ) -> Verdict:  # fmt: skip
         """Compare the outcomes of the samples, as far as they were played."""
         findings: dict[tuple[Difference, str | None], Finding] = {}
-        same = 0
+        answered = same = 0
         for sample, (original, ours) in zip(made.samples, outcomes, strict=False):
             found = comparison.differences(sample, original, ours)
             same += not found
+            answered += bool(original.response.status)
             blocks = tuple(handled_by(sample, original))
             for difference in found:
                 announced = announcements.of(difference.effect, blocks)
@@ -58,7 +61,7 @@ class Verdict:
         if len(outcomes) < len(made.samples):
             left = len(made.samples) - len(outcomes)
             notes.append(f"{left} of {len(made.samples)} requests were not played: time is over")
-        return cls(list(findings.values()), len(outcomes), same, notes)
+        return cls(list(findings.values()), len(outcomes), answered, same, notes)
 
     @property
     def unannounced(self) -> list[Finding]:
@@ -66,8 +69,8 @@ class Verdict:
 
     @property
     def is_proven(self) -> bool:
-        """Whether requests were played and no difference came unannounced."""
-        return bool(self.played) and not self.unannounced
+        """Whether requests were answered and no difference came unannounced."""
+        return bool(self.answered) and not self.unannounced
 
     def render(self) -> str:
         """The verdict as text."""
@@ -79,6 +82,8 @@ class Verdict:
             lines += ["DIFFERENCES THAT THE REPORT DID NOT ANNOUNCE:", *_listed(self.unannounced)]
             lines.append("")
         lines += [f"note: {note}" for note in self.notes]
+        if not self.answered:
+            lines.append("note: the original has answered no request; nothing is proven")
         lines.append(
             f"{self.played} requests played to both: {self.same} without a difference, "
             f"{len(announced)} announced differences, {len(self.unannounced)} unannounced"

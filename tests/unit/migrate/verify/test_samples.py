@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from quicedge.migrate.nginx.source import read
-from quicedge.migrate.verify.addresses import Listeners
+from quicedge.migrate.verify.addresses import Listeners, Ports
 from quicedge.migrate.verify.limits import BURST
 from quicedge.migrate.verify.message import Protocol, Sample, value_of
 from quicedge.migrate.verify.sample_list import Made
@@ -58,7 +58,11 @@ def made(tmp_path_factory) -> Made:
     path: Path = tmp_path_factory.mktemp("samples") / "nginx.conf"
     path.write_text(TEXT)
     http = next(one for one in read(path).top if one.name == "http")
-    return make_samples(http, Listeners())
+    ports = Ports()
+    try:
+        return make_samples(http, Listeners(ports))
+    finally:
+        ports.close()
 
 
 def urls(made: Made) -> set[str]:
