@@ -406,7 +406,7 @@ class Http3Session:
             return
         self._prioritize(stream_id, fields)
         if self._may_run(request):
-            self._start(stream, request)
+            self._gateway.handle(request, stream, self.client)
         else:
             self.held.hold(stream, request)
 

@@ -169,6 +169,8 @@ class Endpoint:
         self._delivering: Connection | None = None
         """The connection that events are delivered for, and that is sent right after."""
         self._deadlines = Deadlines()
+        self.next_timer = self._deadlines.next
+        """When `handle_timers` must run, or None."""
         self._resets = RateLimit(limits.STATELESS_RESETS_PER_SECOND)
         self._closes = RateLimit(limits.REFUSALS_PER_SECOND)
         self._negotiations = RateLimit(limits.VERSION_NEGOTIATIONS_PER_SECOND)
@@ -217,7 +219,7 @@ class Endpoint:
     @property
     def has_waiting(self) -> bool:
         """Whether datagrams wait for `receive_waiting`."""
-        return bool(self._turns)
+        return bool(self._turns.waiting)
 
     def _wait(self, client: str, run: WaitingRun) -> None:
         if not self._turns.wait(client, run):
@@ -330,13 +332,10 @@ class Endpoint:
 
     # --- output ---------------------------------------------------------------------------------
 
-    def next_timer(self) -> float | None:
-        """When `handle_timers` must run, or None."""
-        return self._deadlines.next()
-
     def flush(self, now: float) -> None:
         """Deliver events, transmit, arm timers."""
-        self._turns.begin()
+        if self._turns.spent:
+            self._turns.begin()
         self._is_flushing = True
         try:
             while self._awake:
@@ -362,7 +361,7 @@ class Endpoint:
             self._deliver(connection)
         connection.handler.after_transmit()
         is_alive = connection.is_alive
-        if is_alive and connection.counters.bytes_received >= connection.flood_check_at:
+        if is_alive and connection.counters.bytes_received >= connection.flood.check_at:
             self._check_flood(connection, now)
             is_alive = connection.is_alive
         if not is_alive and connection.is_terminated:

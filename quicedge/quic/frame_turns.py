@@ -38,28 +38,30 @@ class FrameTurns:
     `take` returns what was queued, the runs of a client in order.
     """
 
-    __slots__ = ("_dense", "_spent", "_waiting", "_waiting_bytes", "waiting_bytes")
+    __slots__ = ("_dense", "_waiting_bytes", "spent", "waiting", "waiting_bytes")
 
     def __init__(self) -> None:
-        self._spent: dict[str, int] = {}
+        self.spent: dict[str, int] = {}
+        """Frames in this iteration, by client."""
         self._dense: dict[str, None] = {}
         """Clients whose packets recently held many frames, the latest last."""
-        self._waiting: dict[str, deque[WaitingRun]] = {}
+        self.waiting: dict[str, deque[WaitingRun]] = {}
+        """What is queued; to be read only."""
         self._waiting_bytes: dict[str, int] = {}
         self.waiting_bytes = 0
         """Bytes of queued datagrams."""
 
     def __bool__(self) -> bool:
         """Whether anything is queued."""
-        return bool(self._waiting)
+        return bool(self.waiting)
 
     def begin(self) -> None:
         """Start an iteration: every client has a full share."""
-        self._spent.clear()
+        self.spent.clear()
 
     def may_work(self, client: str) -> bool:
         """Whether a client has a share left and nothing queued."""
-        return client not in self._waiting and self._spent.get(client, 0) < FRAMES_PER_TURN
+        return client not in self.waiting and self.spent.get(client, 0) < FRAMES_PER_TURN
 
     def run_length(self, client: str) -> int:
         """Maximum packets per run: few for a client whose packets hold many frames."""
@@ -67,8 +69,9 @@ class FrameTurns:
 
     def worked(self, client: str, packets: int, frames: int) -> bool:
         """Record what was processed; returns whether the client has a share left."""
-        spent = self._spent[client] = self._spent.get(client, 0) + frames
-        self._dense.pop(client, None)
+        spent = self.spent[client] = self.spent.get(client, 0) + frames
+        if self._dense:
+            self._dense.pop(client, None)
         if frames > packets * DENSE_FRAMES_PER_PACKET:
             self._dense[client] = None
             if len(self._dense) > DENSE_CLIENTS_REMEMBERED:
@@ -81,14 +84,14 @@ class FrameTurns:
         held = self._waiting_bytes.get(client, 0)
         if held + size > WAITING_BYTES_PER_CLIENT or self.waiting_bytes + size > WAITING_BYTES:
             return False
-        self._waiting.setdefault(client, deque()).append(run)
+        self.waiting.setdefault(client, deque()).append(run)
         self._waiting_bytes[client] = held + size
         self.waiting_bytes += size
         return True
 
     def take(self) -> Iterator[tuple[str, deque[WaitingRun]]]:
         """Remove and return what was queued, by client."""
-        waiting, self._waiting = self._waiting, {}
+        waiting, self.waiting = self.waiting, {}
         self._waiting_bytes.clear()
         self.waiting_bytes = 0
         yield from waiting.items()

@@ -40,7 +40,8 @@ class Deadlines:
         if deadline is not None:
             entry = self._armed[connection] = [deadline, next(self._order), connection]
             heapq.heappush(self._heap, entry)
-            self._sweep()
+            if len(self._heap) > 2 * len(self._armed) + STALE_DEADLINES:
+                self._sweep()
 
     def of(self, connection: Connection) -> float | None:
         """When `due` returns the connection, if at all."""
@@ -51,13 +52,13 @@ class Deadlines:
         entry = self._armed.pop(connection, None)
         if entry is not None:
             entry[_CONNECTION] = None
-            self._sweep()
+            if len(self._heap) > 2 * len(self._armed) + STALE_DEADLINES:
+                self._sweep()
 
     def _sweep(self) -> None:
-        """Drop the entries that were replaced once most are."""
-        if len(self._heap) > 2 * len(self._armed) + STALE_DEADLINES:
-            self._heap = [entry for entry in self._heap if entry[_CONNECTION] is not None]
-            heapq.heapify(self._heap)
+        """Drop the entries that were replaced: they are the most."""
+        self._heap = [entry for entry in self._heap if entry[_CONNECTION] is not None]
+        heapq.heapify(self._heap)
 
     def next(self) -> float | None:
         """The earliest deadline, or None."""

@@ -398,20 +398,17 @@ class Edge:
         """The connection has something to send: flush at the end of this event loop iteration."""
         if self.endpoint.wake(connection) and not self._flush_scheduled:
             self._flush_scheduled = True
-            self._loop.call_soon(self._flush_soon)
+            self._loop.call_soon(self._flush)
 
     def _flush_later(self) -> None:
         """Flush at the end of this event loop iteration, so that data from origins that arrives in
         it goes out in the same runs."""
         if not self._flush_scheduled:
             self._flush_scheduled = True
-            self._loop.call_soon(self._flush_soon)
-
-    def _flush_soon(self) -> None:
-        self._flush_scheduled = False
-        self._flush()
+            self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
+        self._flush_scheduled = False
         self.endpoint.flush(self._clock())
         if self.endpoint.has_waiting and not self._waiting_scheduled:
             self._waiting_scheduled = True

@@ -101,7 +101,7 @@ class Connection:
     """
 
     __slots__ = (
-        "__dict__", "__weakref__", "_acks", "_establishment", "_flood", "_handshake_deadline",
+        "__dict__", "__weakref__", "_acks", "_establishment", "_handshake_deadline",
         "_is_client", "_life", "_migration", "_now", "_observer", "_packer", "_pings", "_random",
         "_receiver", "came_from", "configuration", "counters", "created_at", "deferred", "events",
         "handler", "handshake", "handshake_seconds", "id", "idle", "limits", "local_ids",
@@ -158,7 +158,8 @@ class Connection:
         self._life = Lifecycle()
         self.events = EventQueue()
         self.counters = ConnectionCounters()
-        self._flood = FloodGuard(self.counters, now)
+        self.flood = FloodGuard(self.counters, now)
+        """Its `check_at` is the number of bytes received at which `check_flood` is to be called."""
         self.limits = LimitClock()
         """What has limited the connection, and for how long."""
         self.paths = Paths()
@@ -485,7 +486,7 @@ class Connection:
             self._packer.stays_held(until)
             and not self.events
             and self._life.event is None
-            and self.counters.bytes_received < self._flood.check_at
+            and self.counters.bytes_received < self.flood.check_at
         )
 
     # --- closing --------------------------------------------------------------------------------
@@ -544,14 +545,9 @@ class Connection:
         self.deferred.take()
         self.events.append(event)
 
-    @property
-    def flood_check_at(self) -> int:
-        """`bytes_received` from which `check_flood` should be called again."""
-        return self._flood.check_at
-
     def check_flood(self, now: float) -> Standing:
         """Check the share of received bytes that is overhead; closes on a hostile peer."""
-        standing = self._flood.assess(self.streams.bytes_total, now)
+        standing = self.flood.assess(self.streams.bytes_total, now)
         if standing is Standing.HOSTILE:
             self.close(
                 error_code=ErrorCode.PROTOCOL_VIOLATION,

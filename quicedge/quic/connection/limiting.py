@@ -35,11 +35,12 @@ def note_limits(
     """
     sending, receiving = clock.sending, clock.receiving
     granted = streams.window.announced != receiving.connection.limit
+    is_blocked = streams.is_stream_blocked
     if not (
-        streams.is_touched
+        streams.touched
         or granted
         or streams.scheduler.ready
-        or streams.is_stream_blocked
+        or is_blocked
         or sending.waiting
         or sending.blocked is not None
         or sending.pto_count
@@ -71,7 +72,12 @@ def note_limits(
     if waiting is None:
         waiting = streams.next_sendable() is not None
     sending.waiting = waiting
-    sending.blocked = None if waiting else _blocked(streams)
+    if waiting:
+        sending.blocked = None
+    elif is_blocked or streams.is_stream_blocked:
+        sending.blocked = Limit.STREAM
+    else:
+        sending.blocked = Limit.CONNECTION if streams.scheduler.ready else None
     clock.turn(now)
     if changed or granted or receiving.handshake:
         clock.receives(now)
@@ -99,13 +105,6 @@ def _note_receiving(
             facts.data(now, stream.id, window.used, window.announced)
             facts.granted(now, stream.id, window.announced)
     facts.due = len(clock.incoming)
-
-
-def _blocked(streams: Streams) -> Limit | None:
-    """The flow-control limit that blocks data."""
-    if streams.is_stream_blocked:
-        return Limit.STREAM
-    return Limit.CONNECTION if streams.scheduler else None
 
 
 def _owes(stream: Stream, streams: Streams, *, received: bool) -> bool:

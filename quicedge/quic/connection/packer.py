@@ -249,7 +249,10 @@ class Packer:
                 and is_validated
                 and self._pack_small(runs, path, *sendable, size, now)
             ):
-                continue
+                if streams.scheduler.ready:
+                    continue
+                self.waiting = False
+                break
             if not self._pack_packet(runs, path, size, now, data=True) or self._is_drained:
                 break
             has_frames = self._has_frames(path)

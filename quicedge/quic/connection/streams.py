@@ -64,9 +64,9 @@ class Streams:
         "_awaited", "_blocked", "_blocked_due", "_counts_lost", "_credited", "_data_blocked_at",
         "_data_blocked_due", "_events", "_flow_blocked", "_gaps", "_is_client",
         "_limit_bidi_ours", "_limit_bidi_theirs", "_limit_uni", "_next_bidi", "_next_uni",
-        "_open", "_ours", "_signals", "_stalled", "_stream_window", "_touched", "_window_lost",
+        "_open", "_ours", "_signals", "_stalled", "_stream_window", "_window_lost",
         "_written", "bytes_resent", "max_bidi", "max_uni", "peer_bidi", "peer_uni", "scheduler",
-        "send_limit", "send_used", "window",
+        "send_limit", "send_used", "touched", "window",
     )  # fmt: skip
 
     def __init__(
@@ -121,7 +121,7 @@ class Streams:
         self._counts_lost = [False, False]
         self._awaited: dict[int, tuple[int, bool]] = {}
         """Priorities of streams that are not open yet."""
-        self._touched: dict[int, Stream] = {}
+        self.touched: dict[int, Stream] = {}
         """Streams that changed since the last `take_touched`."""
         self.bytes_resent = 0
         self._written = 0
@@ -190,7 +190,7 @@ class Streams:
         receive = stream.receive
         if receive is None:
             self._refuse(kind, ErrorCode.STREAM_STATE_ERROR, "Stream is send-only")
-        self._touched[stream_id] = stream
+        self.touched[stream_id] = stream
         end = offset + len(data)
         window = receive.window
         fresh = end - window.used
@@ -230,7 +230,7 @@ class Streams:
         stream = self._find(frame.stream_id, kind, receiving=True)
         if stream is None or stream.receive is None:
             return
-        self._touched[stream.id] = stream
+        self.touched[stream.id] = stream
         receive = stream.receive
         window = receive.window
         if frame.final_size > window.used:
@@ -316,7 +316,7 @@ class Streams:
         stream = self._open[stream_id] = Stream(
             stream_id, ReceiveHalf(self._stream_window, self._gaps), send
         )
-        self._touched[stream_id] = stream
+        self.touched[stream_id] = stream
         priority = self._awaited.pop(stream_id, None)
         if priority is not None:
             stream.rank = rank_of(stream_id, *priority)
@@ -344,7 +344,7 @@ class Streams:
             return
         send.buffer.write(data, end)
         self._written += len(data)
-        self._touched[stream_id] = stream
+        self.touched[stream_id] = stream
         if not stream.scheduled:
             self._schedule(stream)
 
@@ -431,7 +431,7 @@ class Streams:
     def _reset(self, stream: Stream, send: SendHalf, error_code: int) -> None:
         if send.is_finished or send.reset_code is not None:
             return
-        self._touched[stream.id] = stream
+        self.touched[stream.id] = stream
         self._written -= send.buffer.unsent
         send.reset_code = error_code
         send.reset_pending = True
@@ -587,13 +587,8 @@ class Streams:
 
     def take_touched(self) -> dict[int, Stream]:
         """Streams that changed since the last call."""
-        touched, self._touched = self._touched, {}
+        touched, self.touched = self.touched, {}
         return touched
-
-    @property
-    def is_touched(self) -> bool:
-        """Whether any stream has changed since `take_touched`."""
-        return bool(self._touched)
 
     @property
     def responses_delivered(self) -> bool:
@@ -681,7 +676,7 @@ class Streams:
             if not draft.add(credit, self._on_credit_delivery, (stream,)):
                 return False
             window.announce()
-            self._touched[stream_id] = stream
+            self.touched[stream_id] = stream
             del self._credited[stream_id]
         if self._data_blocked_due and not self._write_data_blocked(draft):
             return False
@@ -794,7 +789,7 @@ class Streams:
         if stop > highest:
             self.send_used += stop - highest
             if not highest:
-                self._touched[stream.id] = stream
+                self.touched[stream.id] = stream
         if start < highest:
             self.bytes_resent += min(stop, highest) - start
         fin = buffer.take(start, stop)
@@ -811,7 +806,7 @@ class Streams:
             self.send_used += fresh
             assert stream.send is not None
             if stream.send.buffer.highest == fresh:
-                self._touched[stream.id] = stream
+                self.touched[stream.id] = stream
         self.bytes_resent += again
         if more:
             self.scheduler.rotate(stream)
@@ -892,7 +887,7 @@ class Streams:
     def _remove_if_finished(self, stream: Stream) -> None:
         if not stream.is_finished or self._open.pop(stream.id, None) is None:
             return
-        self._touched[stream.id] = stream
+        self.touched[stream.id] = stream
         self.scheduler.remove(stream)
         self._flow_blocked.pop(stream.id, None)
         self._stalled.pop(stream.id, None)
