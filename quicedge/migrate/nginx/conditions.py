@@ -27,7 +27,7 @@ from quicedge.migrate.nginx.variables import (
     template,
 )
 
-_MOST_CASES = 500
+_MOST_CASES = 20_000
 """Entries of a map that become routes."""
 
 

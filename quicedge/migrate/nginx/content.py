@@ -42,6 +42,13 @@ from quicedge.migrate.nginx.world import World
 
 NOT_HTTP = ("fastcgi_pass", "uwsgi_pass", "scgi_pass", "memcached_pass")
 _PASSES = ("proxy_pass", "grpc_pass", *NOT_HTTP)
+_CODE = ("content_by_lua", "js_content", "perl", "empty_gif")
+"""Other handlers that quicedge cannot run, by how their names begin."""
+_LOCKS = (
+    "access_by_lua", "access_by_lua_block", "access_by_lua_file", "auth_digest", "auth_gss",
+    "auth_jwt", "auth_ldap", "auth_oidc", "auth_pam", "auth_spnego", "js_access",
+)  # fmt: skip
+"""Directives that refuse requests in ways of their own. Where one counts, nobody passes."""
 _MAX_BODY = 1 << 20
 """nginx's default of client_max_body_size."""
 
@@ -283,6 +290,17 @@ class Routes:
             self._note.left_out(handler, words, visible.status("", 501))
             self._world.supply(f"{handler.place}: {handler.text} is answered 501")
             return {}, [*before, _answer(501)]
+        code = next((d for d in state.scope.own if d.name.startswith(_CODE)), None)
+        if code is not None:
+            self._note.left_out(code, "no counterpart; answered 501", visible.status("", 501))
+            self._world.supply(f"{code.place}: {code.text} is answered 501")
+            return {}, [*before, _answer(501)]
+        lock = next((d for d in self._locks(state) if d.args[:1] != ["off"]), None)
+        if lock is not None:
+            words = "who may pass is not known to quicedge; answered 501"
+            self._note.left_out(lock, words, visible.status("", 501), visible.REACHED)
+            self._world.supply(f"{lock.place}: {lock.text} refuses requests; all are answered 501")
+            return {}, [*before, _answer(501)]
         status = next((d for d in state.scope.own if d.name in ("stub_status", "api")), None)
         if status is not None:
             words = "answered 404; /metrics of the admin API has figures"
@@ -302,6 +320,10 @@ class Routes:
             return {}, [*before, _answer(404)]
         upstream, more = served
         return {"upstream": upstream}, [*before, *self._error_pages(state, upstream), *more]
+
+    def _locks(self, state: State) -> list[Directive]:
+        """What decides who may pass, and is not translated."""
+        return [d for name in _LOCKS for d in state.scope.all(name)]
 
     # --- proxies ----------------------------------------------------------------------------------
 
@@ -376,6 +398,10 @@ class Routes:
             if set(shares) == {entry.args[0] for entry in divided[1].directive.body}:
                 # The value is the name of the upstream.
                 names = names.with_values({divided[0]: "{route.upstream}"})
+                for directive in scope.all("proxy_set_header"):
+                    if divided[0] in variables(directive.args[-1]):
+                        effects = visible.origin(directive.args[0])
+                        self._note.different(directive, "the side may be another", *effects)
         else:
             address, keys = self._asked(handler, state)
         keys |= self._max_body(scope)

@@ -33,7 +33,7 @@ End = Callable[[State], list[Rule]]
 """What follows when the directives are through."""
 
 REDIRECTS = (301, 302, 303, 307, 308)
-_MOST_RULES = 300
+_MOST_RULES = 20_000
 """Rules of one place, which grow with every `if` that does not answer."""
 
 

@@ -171,17 +171,16 @@ def _plain(text: str) -> str | None:
 
 def choose_defaults(servers: Sequence[Server]) -> None:
     """Note which server is the default one of each address: the one that says so, or the first."""
+    chosen: dict[tuple[str, bool], tuple[Server, bool]] = {}
     for server in servers:
         for listen in server.listens:
-            rivals = [
-                (other, its)
-                for other in servers
-                for its in other.listens
-                if its.socket == listen.socket
-            ]
-            chosen = next((o for o, its in rivals if its.is_default), rivals[0][0])
-            if chosen is server:
-                server.default_of.append(listen)
+            first = chosen.setdefault(listen.socket, (server, listen.is_default))
+            if listen.is_default and not first[1]:
+                chosen[listen.socket] = server, True
+    for server in servers:
+        server.default_of = [
+            listen for listen in server.listens if chosen[listen.socket][0] is server
+        ]
 
 
 _SELF = re.compile(

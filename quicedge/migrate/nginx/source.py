@@ -110,8 +110,10 @@ def _crossplane() -> Any:
 def _parse(crossplane: Any, path: Path, *, is_part: bool) -> Any:
     try:
         return crossplane.parse(str(path), check_ctx=not is_part)
-    except (UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
         raise SourceError(f"{path}: is not a configuration of nginx: {error}") from None
+    except RecursionError:
+        raise SourceError(f"{path}: blocks are nested too deeply") from None
 
 
 def _is_part(payload: Any) -> bool:

@@ -129,7 +129,8 @@ class _Translator:
         http = [d for d in read.top if d.name == "http"]
         self._http = [inner for d in http for inner in d.body] if http else list(read.top)
         self._is_part = not http
-        self._scope = Scope((self._http,))
+        named = ("server", "upstream", "map", "geo", "split_clients")
+        self._scope = Scope(([d for d in self._http if d.name not in named],))
         self._upstreams = Upstreams(world)
         self._routes = Routes(world, self._upstreams)
 
@@ -209,19 +210,24 @@ class _Translator:
 
     def _write_routes(self, servers: Sequence[Server]) -> None:
         taken: dict[str, Server] = {}
+        ports = sorted({listen.port for s in servers for listen in s.listens if listen.is_tls})
+        main = 443 if 443 in ports else next(iter(ports), None)
         # A name that is served over TLS already is not that of a plain server.
         for server in sorted(servers, key=lambda server: not server.is_tls):
-            for host in self._hosts(server, servers):
+            for host in self._hosts(server, main):
                 first = taken.setdefault(host, server)
                 if first is not server:
                     words = f"{host} is served by the server in line {first.directive.line}"
                     effects = (*visible.ELSEWHERE, visible.BODY)
                     self._note.different(server.directive, words, *effects)
+        owned: dict[Server, list[str]] = {}
+        for host, owner in taken.items():
+            owned.setdefault(owner, []).append(host)
         for server in servers:
-            mine = [host for host, owner in taken.items() if owner is server]
+            mine = owned.get(server, [])
             if not mine:
                 words = "no route can be written for its names"
-                if self._hosts(server, servers):
+                if self._hosts(server, main):
                     words = "all its names are served by other servers"
                 self._world.supply(f"{server.directive.place}: server {{ }}: {words}")
                 for directive in walk(server.body):
@@ -233,18 +239,12 @@ class _Translator:
     def _rejects(self, server: Server) -> bool:
         return any(d.name == "ssl_reject_handshake" and d.args == ["on"] for d in server.body)
 
-    def _hosts(self, server: Server, servers: Sequence[Server]) -> list[str]:
-        hosts = list(server.hosts)
-        ports = sorted({listen.port for s in servers for listen in s.listens if listen.is_tls})
-        main = 443 if 443 in ports or not ports else ports[0]
-        defaults = [
-            listen
-            for listen in server.default_of
-            if (listen.is_tls and listen.port == main) or not ports
-        ]
-        if defaults:
-            hosts.append("*")
-        return hosts
+    def _hosts(self, server: Server, main: int | None) -> list[str]:
+        """The hosts of a server; `main`: the port on which the default one gets all others."""
+        is_default = any(
+            main is None or (listen.is_tls and listen.port == main) for listen in server.default_of
+        )
+        return [*server.hosts, "*"] if is_default else list(server.hosts)
 
     def _write_server(self, server: Server, hosts: Sequence[str]) -> None:
         root = Location(server.directive, "server", "/", self._scope.inside(server.body))
@@ -272,14 +272,14 @@ class _Translator:
             for place, rules in locations.rules(asked)
         ]
         prefixes = {place.path: sections for place, sections in found if not place.is_exact}
-        seen: list[dict[str, Any]] = []
+        seen: set[str] = set()
         for place, sections in found:
             if _is_as_around(place, sections, prefixes):
                 continue
             for section in sections:
-                where = {k: v for k, v in section.keys.items() if k in _CONDITIONS}
+                where = repr([(k, v) for k, v in section.keys.items() if k in _CONDITIONS])
                 if where not in seen:
-                    seen.append(where)
+                    seen.add(where)
                     yield section
 
     def _compared_hosts(self, server: Server, hosts: Sequence[str]) -> list[str]:
