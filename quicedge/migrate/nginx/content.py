@@ -46,7 +46,7 @@ _CODE = ("content_by_lua", "js_content", "perl", "empty_gif")
 """Other handlers that quicedge cannot run, by how their names begin."""
 _LOCKS = (
     "access_by_lua", "access_by_lua_block", "access_by_lua_file", "auth_digest", "auth_gss",
-    "auth_jwt", "auth_ldap", "auth_oidc", "auth_pam", "auth_spnego", "js_access",
+    "auth_jwt", "auth_ldap", "auth_oidc", "auth_pam", "auth_spnego",
 )  # fmt: skip
 """Directives that refuse requests in ways of their own. Where one counts, nobody passes."""
 _MAX_BODY = 1 << 20

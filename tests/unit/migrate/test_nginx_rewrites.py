@@ -230,3 +230,12 @@ def test_values_of_maps_in_fields(tmp_path: Path) -> None:
 
     assert kind() == "html"
     assert kind(fields=[("accept", "application/json")]) == "api"
+
+
+def test_a_table_of_a_thousand_redirects(tmp_path: Path) -> None:
+    entries = "\n".join(f"/old/{number} /new/{number};" for number in range(1000))
+    text = "if ($new) { return 301 $new; } location /a/ { return 204; } location / { return 204; }"
+    found = Migrated(tmp_path, site(text, http=f"map $request_uri $new {{ {entries} }}"))
+    assert found.answer("/old/999")["to"] == "/new/999"
+    assert found.answer("/old/1000")["status"] == 204
+    assert len(found.keys["routes"]) == 1002

@@ -308,3 +308,41 @@ def test_rates_by_something_else(tmp_path: Path) -> None:
     assert found.keys["routes"][0]["requests"] == [{"rate": "5/second", "by": "header:x-key"}]
     assert found.status("limit_req zone=b") is Status.LEFT_OUT
     assert found.status("limit_req_zone $server_name") is Status.LEFT_OUT
+
+
+@pytest.mark.parametrize(
+    "check",
+    ["auth_jwt api;", "access_by_lua_file /x.lua;", "auth_digest x;"],
+)
+def test_nobody_passes_a_check_that_is_left_out(tmp_path: Path, check: str) -> None:
+    text = (
+        f"location /open/ {{ proxy_pass http://b; }} location / {{ {check} proxy_pass http://b; }}"
+    )
+    found = Migrated(tmp_path, site(text))
+    assert found.answer("/")["status"] == 501
+    assert found.route("/open/").upstream == "b"
+    assert found.status(check.split()[0]) is Status.LEFT_OUT
+    assert any("all are answered 501" in text for text in found.translation.to_supply)
+
+
+def test_a_check_that_is_off_is_none(tmp_path: Path) -> None:
+    text = "auth_jwt api; location / { auth_jwt off; proxy_pass http://b; }"
+    assert Migrated(tmp_path, site(text)).route("/").upstream == "b"
+
+
+@pytest.mark.parametrize("handler", ["js_content main.page;", "content_by_lua_file /x.lua;"])
+def test_programs_of_other_servers_are_answered_501(tmp_path: Path, handler: str) -> None:
+    found = Migrated(tmp_path, site(f"root /srv; location /p/ {{ {handler} }}"))
+    assert found.answer("/p/")["status"] == 501
+    assert any("is answered 501" in text for text in found.translation.to_supply)
+
+
+def test_one_server_of_a_name_on_several_ports(tmp_path: Path) -> None:
+    found = config(
+        tmp_path,
+        f"listen 443 ssl; server_name a.test; {TLS} return 200 first;",
+        f"listen 8443 ssl; server_name a.test; {TLS} location / {{ return 200 second; }}",
+    )
+    assert found.answer("/")["body"] == "first"
+    assert "served by other servers" in found.line("location /").words
+    assert any("served by other servers" in text for text in found.translation.to_supply)
