@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -90,14 +91,25 @@ class RecordingEdge(Edge):
         return sorted([*self._ended, *live])
 
 
+def _sockets() -> tuple[socket.socket, socket.socket]:
+    """One for UDP and one for TCP on the same port, which the kernel finds for UDP alone."""
+    while True:
+        udp = open_socket(socket.AF_INET, HOST, 0)
+        try:
+            return udp, socket.create_server((HOST, udp.getsockname()[1]), backlog=16)
+        except OSError as error:
+            udp.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
+
+
 @asynccontextmanager
 async def recording_edge(
     certs: Path, www: Path, groups: list[str] | None
 ) -> AsyncIterator[tuple[RecordingEdge, int]]:
     """A running edge on loopback and its port; `groups`: all it has, default: the usual ones."""
-    udp = open_socket(socket.AF_INET, HOST, 0)
+    udp, tcp = _sockets()
     port = udp.getsockname()[1]
-    tcp = socket.create_server((HOST, port), backlog=16)
     tcp.setblocking(False)
     tls: dict[str, Any] = {"certificates": [{"cert": "cert.pem", "key": "priv.key"}]}
     if groups is not None:

@@ -84,8 +84,9 @@ def release_files() -> None:
     """Give back the pages of programs and libraries (Linux): most of those in use at the end of the
     start were for the start alone, such as relocations, initialisers and parsers of certificates.
 
-    They stay in the page cache, which takes them back when memory is short, and those that are used
-    again come back from there.
+    They stay in the page cache, which gives them up when memory is short, and those that are used
+    again come back from there. So would what overwrites a library in place: installers replace the
+    file instead, since not all of it was ever read.
     """
     madvise = getattr(ctypes.CDLL(None), "madvise", None)
     if madvise is None:
