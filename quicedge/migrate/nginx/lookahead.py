@@ -164,10 +164,10 @@ def _anything_but(tree: _Tree, *, may_end: bool) -> str | None:
     if not tree:
         return None
     found = ["$"] if may_end and _END not in tree else []
-    letters = "".join(re.escape(letter) for letter in sorted(tree))
+    letters = "".join(re.sub(r"[]\\^-]", r"\\\g<0>", letter) for letter in sorted(tree))
     found.append(f"[^{letters}]" if letters else ".")
     for letter, below in sorted(tree.items()):
         behind = _anything_but(below, may_end=True)
         if behind is not None:
-            found.append(f"{re.escape(letter)}{behind}")
+            found.append(re.sub(r"[][.*+?^$(){}|\\]", r"\\\g<0>", letter) + behind)
     return f"(?:{'|'.join(found)})"

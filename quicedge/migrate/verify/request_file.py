@@ -22,10 +22,13 @@ class RequestFileError(ValueError):
 def read_requests(path: Path) -> list[Sample]:
     """The requests of a file; raises RequestFileError."""
     try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestFileError(f"{path}: {error}") from error
-    samples = list(_samples(path.name, text.splitlines()))
+        text = path.read_bytes().decode()
+    except OSError as error:
+        raise RequestFileError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise RequestFileError(f"{path}:{line}: is not UTF-8") from error
+    samples = list(_samples(path.name, text.replace("\r\n", "\n").split("\n")))
     if not samples:
         raise RequestFileError(f"{path}: no requests; write lines such as GET https://host/path")
     if len(samples) > MAX_SAMPLES:
@@ -54,8 +57,7 @@ def _sample(name: str, block: list[tuple[int, str]]) -> Iterator[Sample]:
     words = line.split()
     if len(words) not in (2, 3) or not words[0].isupper():
         raise RequestFileError(f"{name}:{number}: {line!r} is not METHOD URL")
-    url = urlsplit(words[1])
-    if url.scheme not in ("http", "https") or not url.hostname:
+    if not _is_url(words[1]):
         raise RequestFileError(f"{name}:{number}: {words[1]!r} is not an http or https URL")
     version = words[2] if len(words) == 3 else "HTTP/1.1"
     if version not in _VERSIONS:
@@ -72,3 +74,11 @@ def _sample(name: str, block: list[tuple[int, str]]) -> Iterator[Sample]:
         headers.append((field.strip().lower(), value.strip()))
     body = "\n".join(line for _, line in lines).rstrip("\n")
     yield Sample(words[0], words[1], headers, body.encode(), _VERSIONS[version])
+
+
+def _is_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        return False
