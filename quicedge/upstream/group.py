@@ -253,7 +253,7 @@ class Upstream:
         return state
 
     def retire(self) -> None:
-        """Accept no more requests: close idle connections now, the others when they become idle."""
+        """Serve what is on its way; close idle connections now, others when they become idle."""
         for entry in self._entries:
             if entry.discovery is not None:
                 entry.discovery.close()
@@ -262,7 +262,9 @@ class Upstream:
         self.selection.expect_nothing()
 
     async def close(self, grace: float = 0.0) -> None:
-        """Retire, wait up to `grace` seconds for running requests, then fail the rest and close."""
+        """Accept no more requests, wait up to `grace` seconds for running ones, then close all."""
         self.retire()
         members = (*self._members.values(), *self._leaving)
+        for member in members:
+            member.stop()
         await asyncio.gather(*(member.close(grace) for member in members))

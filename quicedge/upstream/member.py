@@ -59,7 +59,8 @@ class TlsContexts:
 class Member:
     """A server, its pool of connections for tunnels if it needs one, and its health checks.
 
-    `depart` when it is no member anymore, or `retire` with the whole upstream; then `close`.
+    `depart` when it is no member anymore, `retire` or `stop` with the whole upstream; `stop`
+    precedes `close`.
     """
 
     def __init__(
@@ -99,10 +100,16 @@ class Member:
             pool.depart()
 
     def retire(self) -> None:
-        """Finish what runs; requests that wait fail."""
+        """Finish what is on its way."""
         self._stop_checking()
         for pool in self.pools:
             pool.retire()
+
+    def stop(self) -> None:
+        """Finish what runs; requests that wait fail."""
+        self._stop_checking()
+        for pool in self.pools:
+            pool.stop()
 
     def _stop_checking(self) -> None:
         if self._prober is not None:

@@ -65,7 +65,8 @@ class Server:
     wait, `reclaim` ends those of stalled clients.
 
     Per request: `submit`, then `withdraw` if it is given up before `Waiter.attach`, or `leave` when
-    an attached request has ended. `retire` precedes `close`.
+    an attached request has ended. `retire` when few requests are still to come, `depart` or `stop`
+    when none is; `stop` precedes `close`.
     """
 
     def __init__(
@@ -112,7 +113,10 @@ class Server:
         """Deviations that were already logged, once each."""
         self._lacks_tunnels = False
         """Logged that it offers no extended CONNECT."""
+        self._retiring = False
+        """No connection is kept open for further requests."""
         self._closing = False
+        """No request is accepted."""
         self._empty: asyncio.Event | None = None
         # Whether connections are shared (HTTP/2); None until ALPN has decided.
         self._shared: bool | None = config.protocol is OriginProtocol.H2
@@ -243,14 +247,13 @@ class Server:
     def available(self, connection: OriginConnection) -> None:
         if connection not in self._connections:
             return
-        if self._closing:
-            if not connection.active:
-                connection.close()
-            return
-        self._ready[connection] = None
-        self._serve()
-        if self._introduced and self._waiting:
-            self._connect_more()  # who waits may not use it
+        if not self._closing:
+            self._ready[connection] = None
+            self._serve()
+            if self._introduced and self._waiting:
+                self._connect_more()  # who waits may not use it
+        if self._retiring and not connection.active:
+            connection.close()
 
     def retired(self, connection: OriginConnection) -> None:
         self._ready.pop(connection, None)
@@ -349,7 +352,7 @@ class Server:
     def _connect_failed(self, error: UpstreamError) -> None:
         """Fail one waiting request per failed attempt, or all if there is no other connection."""
         self.health.unreachable(error)
-        if self._recheck is None and not self._closing:
+        if self._recheck is None and not self._retiring:
             self._recheck = self._loop.call_later(limits.UPSTREAM_RECHECK, self._connect_again)
         failed = list(self._waiting)
         if self._connections or self._connecting:
@@ -399,27 +402,35 @@ class Server:
         }
 
     def retire(self) -> None:
-        """Accept no more requests; close each connection when it becomes idle."""
+        """Serve the requests that are on their way; close each connection when it becomes idle.
+
+        A reload must not fail them: they wait, are retried, or pass a filter that takes its time.
+        """
+        self._retiring = True
+        if self._recheck is not None:
+            self._recheck.cancel()
+        for connection in list(self._connections):
+            if not connection.active:
+                connection.close()
+
+    def stop(self) -> None:
+        """Accept no more requests; those that wait fail."""
         error = UpstreamError(OriginFailure.NO_SERVER, f"{self.address.text}: shutting down")
         for waiter in self._stop_accepting():
             waiter.attempt_failed(error, Retry.NEVER)
 
     def depart(self) -> None:
-        """Leave the upstream: as `retire`, but what waits goes to other servers."""
+        """Leave the upstream: what runs ends here, and what waits goes to other servers."""
         for waiter in self._stop_accepting():
             waiter.reassign()
 
     def _stop_accepting(self) -> list[Waiter]:
         """Close all but what runs; returns the requests that wait."""
         self._closing = True
-        if self._recheck is not None:
-            self._recheck.cancel()
         waiting = list(self._waiting)
         for task in self._connecting:
             task.cancel()
-        for connection in list(self._connections):
-            if not connection.active:
-                connection.close()
+        self.retire()
         for waiter in waiting:
             self._waiting.remove(waiter, waiter.client)
         return waiting
@@ -430,7 +441,7 @@ class Server:
         return not (self._connections or self._retired or self._connecting)
 
     async def close(self, grace: float) -> None:
-        """Wait up to `grace` seconds for running requests, then close all; call after `retire`."""
+        """Wait up to `grace` seconds for running requests, then close all; call after `stop`."""
         self._empty = asyncio.Event()
         self._tell_empty()
         try:

@@ -569,6 +569,34 @@ async def test_retire_closes_idle_connections_and_leaves_running_ones() -> None:
         await eventually(lambda: group.stats()[stream.server]["open"] == 0)
 
 
+async def test_a_retired_upstream_serves_what_waits_or_is_on_its_way() -> None:
+    go = asyncio.Event()
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while b"/slow" in await read_head(reader):
+            await go.wait()
+            writer.write(OK)
+        writer.write(OK)
+        await reader.read()
+
+    async with origin(script) as server:
+        group = Upstream("test", config_of(server, max_connections=1))
+        running = send(group, request(path="/slow"))[1]
+        await eventually(lambda: server.connections == 1)
+        waiting = send(group, request(path="/slow"))[1]
+        group.retire()
+        late = send(group, request())[1]
+        go.set()
+        for recorder in (running, waiting, late):
+            assert (await recorder.over()).status == 200
+        await eventually(lambda: not any(stats["open"] for stats in group.stats().values()))
+        # As do those that come when it has no connection any more.
+        after = send(group, request())[1]
+        assert (await after.over()).status == 200
+        await eventually(lambda: not any(stats["open"] for stats in group.stats().values()))
+        await group.close()
+
+
 async def test_close_while_connecting_leaves_nothing() -> None:
     async with origin(silent) as server:
         group = Upstream("test", config_of(server))
