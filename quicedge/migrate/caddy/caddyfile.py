@@ -67,10 +67,10 @@ class _Reader:
     def _block(self) -> list[Written]:
         found: list[Written] = []
         while self._number < len(self._lines):
+            line = self._number + 1
             tokens = self._tokens()
             if not tokens:
                 continue
-            line = self._number
             if tokens == ["}"]:
                 return found
             opens = tokens[-1] == "{"
@@ -95,7 +95,7 @@ class _Reader:
         if heredoc is not None:
             while self._number < len(self._lines):
                 self._number += 1
-                if self._lines[self._number - 1].strip() == heredoc[1]:
+                if self._lines[self._number - 1].split()[:1] == [heredoc[1]]:
                     break
         while line.count("`") % 2 and self._number < len(self._lines):
             line += "\n" + self._lines[self._number]

@@ -44,9 +44,14 @@ class Conditions:
         return None if further is None else Conditions(path, exact, further)
 
     @property
-    def is_about_path(self) -> bool:
+    def is_about_end(self) -> bool:
+        """Whether more than a prefix of the path counts."""
         is_further = "path_regex" in self.further or "extensions" in self.further
-        return self.exact is not None or self.path != "/" or is_further
+        return self.exact is not None or is_further
+
+    @property
+    def is_about_path(self) -> bool:
+        return self.is_about_end or self.path != "/"
 
     def _has(self, exact: str) -> bool:
         return self.exact == exact or (self.exact is None and is_below(exact, self.path))
@@ -88,7 +93,7 @@ def _joined(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any] 
     for key, value in other.items():
         if key not in both or both[key] == value:
             both[key] = value
-        elif key in ("methods", "extensions", "protocols"):
+        elif key in ("methods", "extensions", "protocols", "host"):
             both[key] = [item for item in both[key] if item in value]
             if not both[key]:
                 return None
@@ -159,7 +164,9 @@ def _of_set(matcher: Mapping[str, Any]) -> Iterator[tuple[Conditions, list[str]]
             further["path_regex"] = _pattern(value["pattern"])
         elif kind == "protocol":
             further.update(_protocol(value))
-        elif kind not in ("path", "host"):
+        elif kind == "host":
+            further["host"] = [host.lower() for host in value]
+        elif kind != "path":
             raise UnsayableError(f"there is no condition like the matcher {kind}")
     for path in matcher.get("path", ["*"]):
         conditions, said = _path(path)

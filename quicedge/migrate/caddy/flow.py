@@ -44,6 +44,8 @@ class State:
     """Their whole path, if it was rewritten to one."""
     is_rewritten: bool = False
     """Their path was changed to something that is not known."""
+    has_lost_suffix: bool = False
+    """What their path has ended with may be gone; its prefixes are what they were."""
     fallback: str | None = None
     clean_urls: bool = False
     max_body: int | None = None
@@ -154,6 +156,8 @@ class Flow:
             return wanted
         if state.is_rewritten and any(one.is_about_path for one in wanted.one_of):
             raise UnsayableError("a condition on a path that has been rewritten")
+        if state.has_lost_suffix and any(one.is_about_end for one in wanted.one_of):
+            raise UnsayableError("a condition on the end of a path that has been rewritten")
         if state.path is not None:
             # The path is known, whatever was asked for.
             here = Conditions(exact=state.path)
@@ -313,7 +317,10 @@ class Flow:
             return replace(rewritten, path=known, is_rewritten=known is None)
         done = handlers.rewrite(handler)
         self._remark(handler, done)
-        return replace(state.through(*done.filters), is_rewritten=True)
+        rewritten = state.through(*done.filters)
+        if set(handler) == {"handler", "strip_path_suffix"}:
+            return replace(rewritten, has_lost_suffix=True)
+        return replace(rewritten, is_rewritten=True)
 
     def _answer(self, handler: JSON, state: State) -> list[Leaf]:
         if handler.get("abort") or handler.get("close"):
@@ -364,10 +371,13 @@ class Flow:
             order = handler.get("precompressed_order") or list(handler["precompressed"])
             settings["precompressed"] = [name for name in order if name in ("zstd", "br", "gzip")]
         remarks = []
-        hidden = [name for name in handler.get("hide", ()) if not name.endswith("Caddyfile")]
+        # Caddy hides its own configuration by its path.
+        hidden = [name for name in handler.get("hide", ()) if not name.startswith("/")]
         if hidden:
             remarks.append(handlers.Remark("hide", "only names that begin with a dot are hidden"))
-        self._remark(handler, handlers.Translated(remarks=remarks))
+        words = "lists of files look different" if "browse" in handler else ""
+        done = handlers.Translated(remarks=remarks, words=words, effects=handlers.LISTED)
+        self._remark(handler, done)
         if id(handler) not in self._named or state.fallback is not None:
             self._named[id(handler)] = self._upstreams("files", settings)
         return [Leaf(state, self._named[id(handler)])]
@@ -377,6 +387,9 @@ class Flow:
             settings, remarks = handlers.upstream_of(handler)
             self._named[id(handler)] = self._upstreams("app", settings)
             self._remark(handler, handlers.Translated(remarks=remarks))
+            if "sticky_cookie" in settings:
+                words = "the cookie of lb_policy has another value"
+                self._remarks.different(self._site, handler, words, *handlers.STUCK)
             if settings.get("protocol") == "h2":
                 words = "WebSockets only if the origin offers extended CONNECT"
                 self._remarks.different(self._site, handler, words, _status("502->501"))

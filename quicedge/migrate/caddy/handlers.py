@@ -28,6 +28,12 @@ def _fields(side: Side, *names: str) -> tuple[Effect, ...]:
 
 
 _COMPRESSED = _fields(Side.CLIENT, "vary", "etag", "content-encoding")
+LISTED = (
+    Effect(Side.CLIENT, Aspect.BODY),
+    *_fields(Side.CLIENT, "content-security-policy", "last-modified"),
+)
+"""Of lists of files."""
+STUCK = _fields(Side.CLIENT, "set-cookie")
 _ASKED = _fields(Side.CLIENT, "www-authenticate")
 AUTHORIZED = (
     Effect(Side.ORIGIN, Aspect.TARGET),
@@ -63,8 +69,14 @@ def headers(handler: Mapping[str, Any]) -> Translated:
     rules: dict[str, Any] = {}
     for side in ("request", "response"):
         operations = handler.get(side) or {}
-        if "require" in operations:
-            raise UnsayableError("a condition on the response")
+        required = operations.get("require")
+        if required is not None:
+            defaults = operations.get("set") or {}
+            if required != {"headers": dict.fromkeys(defaults)}:
+                raise UnsayableError("a condition on the response")
+            # `header ?NAME VALUE`: only where there is none.
+            rules[side] = {"default": _rules(operations)["set"]}
+            continue
         if "replace" in operations:
             done.remarks.append(Remark("header", "replacing a part of a value"))
         found = _rules(operations)
@@ -72,7 +84,11 @@ def headers(handler: Mapping[str, Any]) -> Translated:
             rules[side] = found
     if rules:
         done.filters.append({"headers": rules})
-    changed = [name for kind in ("set", "add") for name in rules.get("response", {}).get(kind, ())]
+    changed = [
+        name
+        for kind in ("set", "default", "add")
+        for name in rules.get("response", {}).get(kind, ())
+    ]
     if changed:
         done.words = "in error responses, too"
         done.effects = _fields(Side.CLIENT, *(f"error {name}" for name in changed))

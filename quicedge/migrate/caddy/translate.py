@@ -48,10 +48,10 @@ NOTES = [
         _origin("accept-encoding"),
     ),
     Note(
-        "OPTIONS on files is answered 204, files of an unknown type have one, and `vary` is sent "
-        "only with what may be compressed",
+        "OPTIONS on files is answered 204, other methods 405 for missing ones too; files of an "
+        "unknown type have one; `vary` is sent only with what may be compressed",
         (
-            *_client(Aspect.STATUS, "405->204"),
+            *_client(Aspect.STATUS, "->204", "404->405"),
             *_client(Aspect.HEADER, "allow", "content-type", "vary"),
         ),
     ),
@@ -84,6 +84,8 @@ class _Translator:
         for server in servers.values():
             self._listen(server)
             self._server(server)
+        if not self.document.top.keys.get("listen"):
+            self.document.top.keys.pop("listen", None)
         self._tls(apps.get("tls", {}), servers)
         self._logs()
         self.remarks.option(

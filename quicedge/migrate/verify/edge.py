@@ -97,7 +97,9 @@ class EdgeConfiguration:
         return found
 
     def _upstream(self, upstream: Mapping[str, Any]) -> dict[str, Any]:
-        found = {k: v for k, v in upstream.items() if k not in ("health_path", "tls_ca")}
+        # Health checks would be among what the origins see.
+        dropped = ("health_path", "health_interval", "tls_ca")
+        found = {key: value for key, value in upstream.items() if key not in dropped}
         if "root" in found:
             found["root"] = self._material.site(str(self._base / found["root"]))
         if "servers" in found:

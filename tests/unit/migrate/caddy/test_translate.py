@@ -242,6 +242,58 @@ def test_sites_on_other_ports_and_plain_sites_say_that_they_are_https(tmp_path):
     assert edge.config.listen == ["0.0.0.0:8080", "[::]:8080"]
 
 
+def test_a_host_within_a_site_has_routes_of_its_own(tmp_path):
+    edge = Edge(tmp_path, """
+        *.shop.example.com, shop.example.com {
+            tls /etc/a.pem /etc/a.key
+            @de host de.shop.example.com
+            header @de X-Language de
+            handle @de {
+                redir /start /anfang
+            }
+            reverse_proxy shop:80
+        }
+    """)  # fmt: skip
+    assert edge.kinds("GET https://de.shop.example.com/start") == ["headers", "redirect"]
+    assert edge.kinds("GET https://de.shop.example.com/x") == ["headers"]
+    assert edge.kinds("GET https://fr.shop.example.com/start") == []
+    assert edge.kinds("GET https://shop.example.com/") == []
+    assert "upstream shop" in edge.explained("GET https://fr.shop.example.com/start")
+
+
+def test_a_field_may_be_set_where_there_is_none(tmp_path):
+    edge = Edge(tmp_path, """
+        a.example.com {
+            header ?Cache-Control no-cache
+            reverse_proxy localhost:8000
+        }
+    """)  # fmt: skip
+    (entry,) = edge.route("GET https://a.example.com/").filters
+    assert entry.headers is not None
+    assert entry.headers.response is not None
+    assert entry.headers.response.default == {"cache-control": "no-cache"}
+
+
+def test_lines_behind_a_heredoc_are_found(tmp_path):
+    edge = Edge(tmp_path, """
+        a.example.com {
+            respond /tea <<TEXT
+                a pot
+                TEXT 418
+            respond /coffee "none" 404
+        }
+    """)  # fmt: skip
+    assert {line.line for line in edge.translation.report} == {2, 3, 6}
+    tea = edge.route("GET https://a.example.com/tea").filters[-1].respond
+    assert tea is not None
+    assert (tea.status, tea.body) == (418, "a pot")
+
+
+def test_a_site_for_plain_http_alone_has_the_usual_addresses(tmp_path):
+    edge = Edge(tmp_path, ":80 {\n respond hi\n}\n")
+    assert edge.config.listen == ["0.0.0.0:443", "[::]:443"]
+
+
 def test_a_caddyfile_that_caddy_refuses_is_told_with_its_line(tmp_path):
     with pytest.raises(SourceError, match=r"Caddyfile:3"):
         translated(tmp_path, "a.example.com {\n  respond 200\n  nonsense\n}\n")
