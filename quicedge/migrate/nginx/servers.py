@@ -183,68 +183,51 @@ def choose_defaults(servers: Sequence[Server]) -> None:
         ]
 
 
+_HOST = r"\$(?:\{host\}|host|\{http_host\}|http_host)"
 _SELF = re.compile(
-    r"https://(?:\$(?:\{host\}|host|\{http_host\}|http_host|\{server_name\}|server_name)|"
-    r"(?P<name>[A-Za-z0-9.-]+))(?::443)?\$(?:\{request_uri\}|request_uri|\{uri\}\$is_args\$args|"
-    r"uri\$is_args\$args)"
+    rf"https://(?:{_HOST}|(?P<name>\$server_name|\$\{{server_name\}}|[A-Za-z0-9.-]+))(?::443)?"
+    r"\$(?:\{request_uri\}|request_uri|\{uri\}\$is_args\$args|uri\$is_args\$args)"
 )
+_SELF_REWRITTEN = re.compile(rf"https://{_HOST}(?:\$request_uri\??|/?\$1)")
+_WITHOUT_CONTENT = frozenset(
+    (
+        "access_log", "add_header", "charset", "error_log", "include", "index", "listen", "root",
+        "server_name", "server_tokens",
+    )
+)  # fmt: skip
+"""Directives that decide nothing where all requests are redirected."""
 
 
 def redirects_to_itself(server: Server) -> bool:
     """Whether a server does nothing but redirect to https on the same host."""
-    others = {"listen", "server_name", "access_log", "error_log", "root", "include", "index",
-              "server_tokens", "add_header", "charset"}  # fmt: skip
-    found = False
-    for directive in server.body:
-        if directive.name in others or directive.name in ("if", "location"):
-            if directive.name == "if":
-                found = found or _is_host_redirect(directive)
-                if not _is_host_redirect(directive):
-                    return False
-            elif directive.name == "location" and not _is_only_redirect(directive, server):
-                if ".well-known/acme-challenge" not in directive.args[-1]:
-                    return False
-            elif directive.name == "location":
-                found = found or ".well-known" not in directive.args[-1]
-            continue
-        if directive.name == "return" and _goes_to_itself(directive, server):
-            found = True
-        elif directive.name == "return" and directive.args[:1] in (["404"], ["444"]):
-            continue
-        elif directive.name == "rewrite" and _rewrites_to_itself(directive):
-            found = True
-        else:
+    found = [_redirects(directive, server) for directive in server.body]
+    return None not in found and True in found
+
+
+def _redirects(directive: Directive, server: Server) -> bool | None:
+    """Whether a directive redirects to https on the same host; None: it does something else."""
+    args = directive.args
+    if directive.name in _WITHOUT_CONTENT:
+        return False
+    if directive.name == "return":
+        if args[:1] in (["404"], ["444"]):
             return False
-    return found
+        found = _SELF.fullmatch(args[-1])
+        return None if found is None or not _is_name_of(found["name"], server) else True
+    if directive.name == "rewrite" and len(args) > 1:
+        return True if _SELF_REWRITTEN.fullmatch(args[1]) else None
+    if directive.name == "if" and args[:1] in (["$host"], ["$scheme"], ["$https"]):
+        # certbot's `if ($host = example.com) { return 301 https://$host$request_uri; }`.
+        return True if any(_redirects(inner, server) for inner in directive.body) else None
+    if directive.name == "location":
+        if any(_redirects(inner, server) for inner in directive.body):
+            return True
+        return False if ".well-known/acme-challenge" in args[-1] else None
+    return None
 
 
-def _is_only_redirect(location: Directive, server: Server) -> bool:
-    return any(_goes_to_itself(d, server) or _rewrites_to_itself(d) for d in location.body)
-
-
-def _is_host_redirect(condition: Directive) -> bool:
-    """certbot's `if ($host = example.com) { return 301 https://$host$request_uri; }`, and
-    `if ($scheme = http)`."""
-    return condition.args[:1] in (["$host"], ["$scheme"], ["$https"]) and any(
-        d.name == "return" and _SELF.fullmatch(d.args[-1]) is not None for d in condition.body
-    )
-
-
-def _goes_to_itself(directive: Directive, server: Server) -> bool:
-    if directive.name != "return":
-        return False
-    found = _SELF.fullmatch(directive.args[-1])
-    if found is None:
-        return False
-    return found["name"] is None or server.hosts == [found["name"].lower()]
-
-
-def _rewrites_to_itself(directive: Directive) -> bool:
-    if directive.name != "rewrite" or len(directive.args) < 2:
-        return False
-    return (
-        re.fullmatch(
-            r"https://\$(?:host|http_host|server_name)(?:\$request_uri\??|/?\$1)", directive.args[1]
-        )
-        is not None
-    )
+def _is_name_of(name: str | None, server: Server) -> bool:
+    """Whether a host is the only one of a server; None: it is whatever was asked for."""
+    if name is not None and name.startswith("$"):
+        name = server.first_name
+    return name is None or server.hosts == [name.lower()]

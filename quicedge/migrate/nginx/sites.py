@@ -135,7 +135,7 @@ class Sites:
             )
             effects = [visible.status("", 404), visible.REACHED]
             if not plain:
-                effects += [visible.status("", 200), visible.BODY]
+                effects += [visible.status("", 200), visible.status(403), visible.BODY]
             self._note.different(index, words, *effects)
         return {"index": plain} if plain and plain != ["index.html"] else {}
 

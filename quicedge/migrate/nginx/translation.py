@@ -67,6 +67,9 @@ NOTES = (
           visible.status(404, 204), visible.status(404, 405), visible.status(405, 404))),
     Note("paths whose slashes servers understand in different ways, such as //admin and "
          "/admin%2Fusers, are answered 400 if they lead past a route", (visible.status("", 400),)),
+    Note("a request for a host that is not one of its connection's is answered 421, TRACE and "
+         "CONNECT 501; fields may have 64 KB; HTTP/2 is offered on all addresses",
+         (visible.status("", 421), visible.status(405, 501), visible.status(400))),
     Note("only content that is forwarded can be too long (413)", (visible.status(413),)),
     Note("files whose names begin with a dot are not served, and directories without an index "
          "are 404 rather than 403"),
@@ -160,7 +163,13 @@ class _Translator:
             if directive.name != "include":
                 continue
             if directive.is_missing:
-                self._note.left_out(directive, "the file, which comes with nginx, is not here")
+                effects: tuple[Effect, ...] = ()
+                if directive.args[0].endswith("proxy_params"):
+                    words = "is not here; translate where it is, or add its fields"
+                    self._world.supply(f"{directive.place}: {directive.args[0]} {words}")
+                    effects = (visible.HOST, *visible.origin("x-real-ip"))
+                words = "the file, which comes with nginx, is not here"
+                self._note.left_out(directive, words, *effects)
             else:
                 self._note.translated(directive)
 

@@ -72,6 +72,16 @@ def test_a_server_that_redirects_to_https_is_redirect_http(tmp_path: Path, text:
     assert [route["filters"] for route in found.keys["routes"]] == [[{"respond": {"status": 204}}]]
 
 
+def test_a_redirect_to_the_first_of_several_names_is_none_to_https_alone(tmp_path: Path) -> None:
+    found = config(
+        tmp_path,
+        "listen 80; server_name a.test www.a.test; return 301 https://$server_name$request_uri;",
+        f"listen 443 ssl; server_name a.test; {TLS} return 204;",
+    )
+    assert found.answer("/", host="www.a.test") == {"to": "https://a.test{uri}", "status": 301}
+    assert found.answer("/", host="a.test") == {"status": 204}
+
+
 def test_a_redirect_to_another_host_is_a_route(tmp_path: Path) -> None:
     found = config(
         tmp_path,
@@ -346,3 +356,9 @@ def test_one_server_of_a_name_on_several_ports(tmp_path: Path) -> None:
     assert found.answer("/")["body"] == "first"
     assert "served by other servers" in found.line("location /").words
     assert any("served by other servers" in text for text in found.translation.to_supply)
+
+
+def test_fields_in_a_file_that_is_missing_are_something_to_do(tmp_path: Path) -> None:
+    found = Migrated(tmp_path, site("location / { include proxy_params; proxy_pass http://b; }"))
+    assert found.status("include") is Status.LEFT_OUT
+    assert any("proxy_params is not here" in text for text in found.translation.to_supply)
