@@ -172,7 +172,10 @@ class Routes:
             filters = _replaced(filters, 401)
             keys = {}
         if is_any and allowed is not None and guards:
-            if "allow" in allowed:
+            # Where clients are told apart already, all of them need the password.
+            if "allow" in allowed and "clients" not in state.match:
+                if "deny" in allowed:
+                    yield {"clients": allowed["deny"]}, _route(keys, guards, filters)
                 yield {"clients": allowed["allow"]}, _route(keys, [], filters)
             yield {}, _route(keys, guards, filters)
             return
@@ -199,14 +202,7 @@ class Routes:
 
     def _forward_auth(self, request: Directive, state: State) -> dict[str, Any]:
         path = request.args[0]
-        inner = (
-            next(
-                (d for d in state.scope.blocks[1] if d.name == "location" and d.args[-1] == path),
-                None,
-            )
-            if len(state.scope.blocks) > 1
-            else None
-        )
+        inner = _location_at(path, state)
         passed = next((d for d in inner.body if d.name == "proxy_pass"), None) if inner else None
         if passed is None or "$" in passed.args[0].replace("$request_uri", ""):
             words = f"what {path} asks is not known; all requests are answered 401"
@@ -552,14 +548,7 @@ class Routes:
                 self._note.translated(directive)
                 continue
             path = directive.args[0]
-            inner = next(
-                (
-                    d
-                    for d in (state.scope.blocks[1] if len(state.scope.blocks) > 1 else ())
-                    if d.name == "location" and d.args[-1] == path
-                ),
-                None,
-            )
+            inner = _location_at(path, state)
             passed = (
                 next((d for d in inner.body if d.name == "proxy_pass"), None) if inner else None
             )
@@ -637,6 +626,12 @@ def _shown(codes: Sequence[str]) -> tuple[Effect, ...]:
     """The errors that clients see as they are, and not what nginx makes of them."""
     found = [visible.status("", code) for code in codes if not code.startswith("=")]
     return (*found, visible.BODY, visible.REACHED, *visible.client("location", "content-type"))
+
+
+def _location_at(path: str, state: State) -> Directive | None:
+    """The location of the server that subrequests for a path go to."""
+    server = state.scope.blocks[1] if len(state.scope.blocks) > 1 else ()
+    return next((d for d in server if d.name == "location" and d.args[-1] == path), None)
 
 
 def _first(keys: Mapping[str, Any]) -> str:

@@ -259,6 +259,18 @@ def test_either_a_network_or_a_password(tmp_path: Path) -> None:
     assert "basic_auth" in found.filters("/", client="198.51.100.1")[0]
 
 
+def test_an_address_that_is_denied_needs_the_password(tmp_path: Path) -> None:
+    http = "geo $office { default 0; 192.0.2.0/24 1; }"
+    rules = "satisfy any; deny 192.0.2.9; allow 192.0.2.0/24; deny all;"
+    auth = f"{rules} auth_basic x; auth_basic_user_file /u; root /srv;"
+    text = f"location / {{ {auth} }} location /g/ {{ {auth} if ($office) {{ set $a b; }} }}"
+    found = Migrated(tmp_path, site(text, http=http))
+    assert found.filters("/", client="192.0.2.1") == []
+    for client in ("192.0.2.9", "198.51.100.1"):
+        assert "basic_auth" in found.filters("/", client=client)[0]
+        assert "basic_auth" in found.filters("/g/", client=client)[0]
+
+
 def test_methods_that_only_some_may_use(tmp_path: Path) -> None:
     text = "location / { limit_except GET { allow 192.0.2.0/24; deny all; } root /srv; }"
     found = Migrated(tmp_path, site(text))
