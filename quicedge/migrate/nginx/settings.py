@@ -188,7 +188,7 @@ def _entry(address: str, found: Sequence[Listen], world: World) -> Any:
     for listen in found:
         if not (listen.is_tls or listen.is_quic) and listen.directive.name == "listen":
             words = "over TLS: quicedge serves no plain HTTP"
-            note.different(listen.directive, words, visible.SCHEME, *visible.client("location"))
+            note.different(listen.directive, words, visible.SCHEME)
             world.supply("certificates: [tls.acme], or [[tls.certificates]]")
     if any(listen.proxy_protocol for listen in found):
         proxies = _trusted(found, world)

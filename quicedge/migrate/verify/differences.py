@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quicedge.migrate.effects import Aspect, Effect, Side
 from quicedge.migrate.verify import noise
@@ -47,9 +47,8 @@ class Comparison:
         if ours.over_tls is not None and not is_redirect_to_https(
             sample, self._normal_redirect(sample, original.response)
         ):
-            was, now = self._answers(sample, original.response, ours.response)
-            found.append(_client(Aspect.SCHEME, was, now))
-            ours = ours.over_tls
+            found.append(_client(Aspect.SCHEME, "plain HTTP", "redirected to https"))
+            ours = Outcome(self._as_plain(sample, ours.over_tls.response), ours.over_tls.seen)
         same_maker = noise.is_original_s_own(original) is noise.is_ours(ours.response)
         found += self._of_responses(sample, original.response, ours.response, same_maker)
         found += self._of_requests(original.seen, ours.seen)
@@ -63,6 +62,18 @@ class Comparison:
             for name, value in response.headers
         ]  # fmt: skip
         return Response(response.status, headers)
+
+    def _as_plain(self, sample: Sample, response: Response) -> Response:
+        """Our response over TLS with Location as a client of plain HTTP would see it."""
+        own = f"https://{sample.host}/"
+        headers = []
+        for name, value in response.headers:
+            if name == "location":
+                value = noise.resolved(sample, self._noise.of_ours(value))
+                if value.startswith(own):
+                    value = f"http://{sample.authority}/{value.removeprefix(own)}"
+            headers.append((name, value))
+        return replace(response, headers=headers)
 
     # --- clients ----------------------------------------------------------------------------
 

@@ -75,6 +75,9 @@ class _Server:
             if listener is None or listener.port in known:
                 continue
             known.add(listener.port)
+            if listener.h2 and not listener.tls:
+                self._notes.append(f"listen {address}: HTTP/2 without TLS is not played")
+                continue
             scheme, usual = ("https", 443) if listener.tls else ("http", 80)
             yield f"{scheme}://*{'' if listener.port == usual else f':{listener.port}'}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from quicedge.migrate.effects import Aspect
 from quicedge.migrate.nginx.source import Directive
 from quicedge.migrate.verify.announcements import Announcements
 from quicedge.migrate.verify.differences import Comparison, Difference
@@ -33,7 +34,7 @@ class Verdict:
     answered: int
     """Requests that the original has answered at all."""
     same: int
-    """Requests without any difference."""
+    """Requests without any difference, but that plain ones are redirected to https."""
     notes: list[str]
     """What could not be played."""
 
@@ -48,7 +49,7 @@ class Verdict:
         answered = same = 0
         for sample, (original, ours) in zip(made.samples, outcomes, strict=False):
             found = comparison.differences(sample, original, ours)
-            same += not found
+            same += all(one.effect.aspect is Aspect.SCHEME for one in found)
             answered += bool(original.response.status)
             blocks = tuple(handled_by(sample, original))
             for difference in found:

@@ -185,6 +185,22 @@ def test_plain_http_that_is_served_and_redirected_is_compared_over_tls():
     assert effects == [Effect(CLIENT, Aspect.SCHEME), Effect(CLIENT, Aspect.BODY)]
 
 
+@pytest.mark.parametrize("ours", ["https://a.example.com/y", "https://a.example.com:2002/y", "/y"])
+def test_a_location_that_differs_by_https_alone_is_the_same_where_plain_http_is_redirected(ours):
+    plain = Sample("GET", "http://a.example.com:8080/x")
+    original = answered(302, [("location", "http://a.example.com:8080/y")])
+    over_tls = redirected(answered(302, [("location", ours)]))
+    over_tls.response.headers = [("location", "https://a.example.com/x")]
+    assert found(original, over_tls, plain) == [Effect(CLIENT, Aspect.SCHEME)]
+
+
+def test_a_location_at_an_origin_differs_where_plain_http_is_redirected_too():
+    plain = Sample("GET", "http://a.example.com/x")
+    original = answered(302, [("location", "http://a.example.com/y")])
+    leaked = redirected(answered(302, [("location", "http://10.0.0.9:8000/y")]))
+    assert Effect(CLIENT, Aspect.HEADER, "location") in found(original, leaked, plain)
+
+
 def test_redirects_to_https_of_both_are_compared_as_redirects():
     plain = Sample("GET", "http://a.example.com/x")
     original = answered(308, [("location", "https://a.example.com/x")], BUILT_IN)

@@ -55,8 +55,11 @@ http {
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Made:
-    path: Path = tmp_path_factory.mktemp("samples") / "nginx.conf"
-    path.write_text(TEXT)
+    return made_from(tmp_path_factory.mktemp("samples") / "nginx.conf", TEXT)
+
+
+def made_from(path: Path, text: str) -> Made:
+    path.write_text(text)
     http = next(one for one in read(path).top if one.name == "http")
     ports = Ports()
     try:
@@ -122,6 +125,13 @@ def test_http2_is_spoken_where_it_is_offered(made):
 def test_what_no_request_was_made_for_is_told(made):
     assert len(made.notes) == 1
     assert "no request was made for location ~ (" in made.notes[0]
+
+
+def test_http2_without_tls_is_not_played_and_told(tmp_path):
+    text = "events {} http { server { listen 8080 http2; server_name a.example.com; return 204; } }"
+    made = made_from(tmp_path / "nginx.conf", text)
+    assert not made.samples
+    assert made.notes == ["listen 8080: HTTP/2 without TLS is not played"]
 
 
 def test_no_request_is_made_twice(made):

@@ -49,6 +49,27 @@ def test_an_announced_difference_is_no_obstacle():
     assert "announced: everything is gone" in found.render()
 
 
+def test_plain_http_that_is_redirected_is_told_once_and_is_otherwise_the_same():
+    samples = [Sample("GET", f"http://a.example.com/{number}") for number in range(3)]
+    redirected = [
+        Outcome(Response(308, [("location", f"https://a.example.com/{number}")]),
+                over_tls=Outcome(Response(status)))
+        for number, status in enumerate((200, 404, 301))
+    ]  # fmt: skip
+    outcomes = [
+        (Outcome(Response(status)), ours)
+        for status, ours in zip((200, 404, 301), redirected, strict=True)
+    ]
+    note = Note("over https", (Effect(Side.CLIENT, Aspect.SCHEME),))
+    found = Verdict.of(
+        Made(samples, []), outcomes, Comparison(Noise({}, {}), {}), Announcements([], [note]),
+        lambda *_: (),
+    )  # fmt: skip
+    assert found.is_proven
+    assert found.same == 3
+    assert found.render().count("scheme: plain HTTP -> redirected to https") == 1
+
+
 def test_an_original_that_answers_nothing_proves_nothing():
     found = verdict(0, 0)
     assert not found.is_proven
