@@ -424,12 +424,19 @@ def _destination(where: str, route: Route, config: Config) -> Iterator[Problem]:
 def _hedging(where: str, route: Route, config: Config) -> Iterator[Problem]:
     """What is wrong with second attempts of the requests of a route."""
     named = [config.upstreams[name] for name in upstreams_of(route) if name in config.upstreams]
-    if named and not any(upstream.servers for upstream in named):
-        yield Problem(where, "has no effect: the route has no servers")
+    if named and not any(_may_hedge(upstream) for upstream in named):
+        yield Problem(where, _NO_SECOND)
     if any(upstream.sticky_cookie is not None for upstream in named):
         yield Problem(where, _NOT_STICKY)
 
 
+def _may_hedge(upstream: Upstream) -> bool:
+    """Whether a second attempt has a server to go to: another one, or one that is looked up."""
+    origins = upstream.origins
+    return len(origins) > 1 or any(origin.discover is not None for origin in origins)
+
+
+_NO_SECOND = "has no effect: there is no second server"
 _NOT_STICKY = "not with sticky_cookie: clients would move to whichever server answers first"
 
 
@@ -527,6 +534,8 @@ def _balancing(where: str, upstream: Upstream, written: Document) -> Iterator[Pr
             yield Problem(join(where, "hedge"), _NOT_STICKY)
         if not upstream.retry_budget:
             yield Problem(join(where, "hedge"), "has no effect with retry_budget = 0")
+        if not _may_hedge(upstream):
+            yield Problem(join(where, "hedge"), _NO_SECOND)
     cookie = upstream.sticky_cookie
     if cookie is not None and not COOKIE_NAME.fullmatch(cookie):
         yield Problem(join(where, "sticky_cookie"), f"{cookie!r} is not the name of a cookie")

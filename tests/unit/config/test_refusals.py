@@ -76,7 +76,9 @@ def route(**keys: str) -> str:
          '[[routes]]\nupstream = "app"\n',
          "upstreams.app.hedge: has no effect with retry_budget = 0"),
         ('[upstreams.app]\nroot = "/"\n[[routes]]\nupstream = "app"\nhedge = {}\n',
-         "routes[0].hedge: has no effect: the route has no servers"),
+         "routes[0].hedge: has no effect: there is no second server"),
+        ('[upstreams.app]\nservers = ["http://b"]\nhedge = {}\n[[routes]]\nupstream = "app"\n',
+         "upstreams.app.hedge: has no effect: there is no second server"),
         ('[upstreams.app]\nservers = ["http://b"]\nsticky_cookie = "c"\n'
          '[[routes]]\nupstream = "app"\nhedge = {}\n',
          "routes[0].hedge: not with sticky_cookie: clients would move to whichever server "
