@@ -27,11 +27,10 @@ from quicedge.upstream.discovered import Discovered, Resolver, look_up
 from quicedge.upstream.discovery import Discovery
 from quicedge.upstream.hedging import Hedging
 from quicedge.upstream.member import Member, TlsContexts
-from quicedge.upstream.opening import open_guarded
+from quicedge.upstream.opening import open_stream
 from quicedge.upstream.proxy_header import Peer
 from quicedge.upstream.selection import Selection
 from quicedge.upstream.server import Server
-from quicedge.upstream.stream import UpstreamStream
 
 _PRIORITIES = 1 << 16
 """Of SRV records: they order the servers within a tier."""
@@ -207,11 +206,7 @@ class Upstream:
         peer: Peer | None = None,
     ) -> OriginStream:
         """Send a client's request; failures are reported to the handler after this returns."""
-        if self.breaker is not None or self.hedging is not None:
-            return open_guarded(self, request, handler, client, peer)
-        stream = UpstreamStream(self, request, handler, client, peer)
-        stream.start()
-        return stream
+        return open_stream(self, request, handler, client, peer)
 
     @property
     def is_usable(self) -> bool:

@@ -10,9 +10,8 @@ from quicedge.shares import Client
 from quicedge.upstream.base import OriginStream, ResponseHandler
 from quicedge.upstream.group import Upstream
 from quicedge.upstream.hedging import Hedging
-from quicedge.upstream.opening import open_guarded
+from quicedge.upstream.opening import open_stream
 from quicedge.upstream.proxy_header import Peer
-from quicedge.upstream.stream import UpstreamStream
 
 OVERRIDES = ("first_byte_timeout", "hedge", "idle_timeout", "retries")
 """Keys of upstreams that a route may set for its own requests."""
@@ -46,8 +45,4 @@ class LimitedUpstream:
         peer: Peer | None = None,
     ) -> OriginStream:
         """Send a client's request; failures are reported to the handler after this returns."""
-        if self.breaker is not None or self.hedging is not None:
-            return open_guarded(self, request, handler, client, peer)
-        stream = UpstreamStream(self, request, handler, client, peer)
-        stream.start()
-        return stream
+        return open_stream(self, request, handler, client, peer)

@@ -1,4 +1,4 @@
-"""Opens requests on upstreams with a circuit breaker or hedging."""
+"""Opens requests on the servers of an upstream, as its circuit breaker and hedging decide."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from quicedge.upstream.stream import UpstreamStream
 from quicedge.upstream.unusable import FailedStream
 
 
-class GuardedServers(HedgedServers, Protocol):
+class RequestedServers(HedgedServers, Protocol):
     """The servers of a group (`group.Upstream`, `limited.LimitedUpstream`)."""
 
     hedging: Hedging | None
 
 
-def open_guarded(
-    group: GuardedServers,
+def open_stream(
+    group: RequestedServers,
     request: Request,
     handler: ResponseHandler,
     client: Client | None,
