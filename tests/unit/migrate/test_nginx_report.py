@@ -77,7 +77,9 @@ def configurations(draw: Any) -> str:
     )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
 @given(text=configurations())
 def test_every_directive_has_exactly_one_line(
     tmp_path_factory: pytest.TempPathFactory, text: str
