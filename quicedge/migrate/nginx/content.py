@@ -625,7 +625,8 @@ class Routes:
 def _shown(codes: Sequence[str]) -> tuple[Effect, ...]:
     """The errors that clients see as they are, and not what nginx makes of them."""
     found = [visible.status("", code) for code in codes if not code.startswith("=")]
-    return (*found, visible.BODY, visible.REACHED, *visible.client("location", "content-type"))
+    fields = (visible.ERROR_FIELDS, *visible.client("location", "content-type"))
+    return (*found, visible.BODY, visible.REACHED, *fields)
 
 
 def _location_at(path: str, state: State) -> Directive | None:

@@ -220,7 +220,8 @@ def _plain_listen(listen: Listen, is_redirect: bool, world: World) -> None:
         return
     if is_redirect:
         words = "redirect_http, with status 308"
-        effects = (visible.SCHEME, visible.status("", 308))
+        # Unknown hosts are redirected to themselves, and not to the host of this server.
+        effects = (visible.SCHEME, visible.STATUS, *visible.client(""))
         world.notebook.different(listen.directive, words, *effects)
     else:
         words = "redirected to https: quicedge serves no plain HTTP"

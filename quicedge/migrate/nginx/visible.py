@@ -7,6 +7,8 @@ from quicedge.migrate.effects import Aspect, Effect, Side
 STATUS = Effect(Side.CLIENT, Aspect.STATUS)
 """Of the response, with its content."""
 BODY = Effect(Side.CLIENT, Aspect.BODY)
+ERROR_FIELDS = Effect(Side.CLIENT, Aspect.HEADER, "error")
+"""All fields of error responses."""
 SCHEME = Effect(Side.CLIENT, Aspect.SCHEME)
 REACHED = Effect(Side.ORIGIN, Aspect.REACHED)
 TARGET = Effect(Side.ORIGIN, Aspect.TARGET)

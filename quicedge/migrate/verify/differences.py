@@ -80,12 +80,12 @@ class Comparison:
     def _of_responses(
         self, sample: Sample, original: Response, ours: Response, same_maker: bool
     ) -> Iterator[Difference]:
-        """`same_maker`: either origins or the edges themselves have made both; otherwise all of
-        the responses differs, and the status says so."""
+        """`same_maker`: either origins or the edges themselves have made both; otherwise, or if one
+        alone is an error, all of the responses differs, and the status says so."""
         if (original.status, original.failure) != (ours.status, ours.failure):
             name = f"{original.status}->{ours.status}"
             yield _client(Aspect.STATUS, *self._answers(sample, original, ours), name)
-            if not same_maker or 0 in _statuses(original, ours) or 101 in _statuses(original, ours):
+            if not same_maker or not _is_of_one_kind(original.status, ours.status):
                 return
         same_content = original.status == ours.status and not (
             noise.is_own_page(original, is_original=True)
@@ -191,8 +191,10 @@ def _origin(aspect: Aspect, original: str, ours: str, name: str = "") -> Differe
     return Difference(Effect(Side.ORIGIN, aspect, name), original, ours)
 
 
-def _statuses(original: Response, ours: Response) -> tuple[int, int]:
-    return original.status, ours.status
+def _is_of_one_kind(status: int, other: int) -> bool:
+    """Whether two statuses that differ have fields of one kind."""
+    both = (status, other)
+    return 0 not in both and 101 not in both and (status >= 400) is (other >= 400)
 
 
 def _of_bursts(original: Outcome, ours: Outcome) -> Iterator[Difference]:

@@ -144,9 +144,13 @@ def is_own_page(response: Response, *, is_original: bool) -> bool:
 
 
 def resolved(sample: Sample, location: str) -> str:
-    """A Location as clients understand it: absolute, without usual ports."""
+    """A Location as clients understand it: absolute, without usual ports and dot segments."""
     absolute = urljoin(sample.url, location)
     parts = urlsplit(absolute)
+    if "/." in parts.path:
+        # urljoin leaves them in what is absolute.
+        path = urlsplit(urljoin(f"{parts.scheme}://{parts.netloc}/", parts.path)).path
+        absolute = parts._replace(path=path).geturl()
     usual = {"http": ":80", "https": ":443"}.get(parts.scheme, "")
     netloc = parts.netloc.removesuffix(usual) if usual else parts.netloc
     return absolute.replace(parts.netloc, netloc, 1) if parts.netloc else absolute

@@ -14,7 +14,7 @@ from quicedge.migrate.errors import SourceError
 from quicedge.migrate.nginx.left_out import UNUSED, reason
 from quicedge.migrate.nginx.source import read
 from quicedge.migrate.nginx.translation import translate
-from quicedge.migrate.report import Status, as_dict, render
+from quicedge.migrate.report import Line, Status, as_dict, render
 from tests.support.migrated import Migrated, site
 
 analyzer = pytest.importorskip("crossplane.analyzer")
@@ -127,6 +127,11 @@ def test_the_report_in_words(tmp_path: Path) -> None:
     assert "To do before the edge can start:\n  - " in text
     lines = as_dict(found.translation)["lines"]
     assert lines[-1]["status"] == "translated"
+
+
+def test_a_line_whose_place_is_not_known_names_the_file_alone() -> None:
+    assert Line("Caddyfile", 0, "header", Status.LEFT_OUT).place == "Caddyfile"
+    assert Line("Caddyfile", 3, "header", Status.LEFT_OUT).place == "Caddyfile:3"
 
 
 def test_the_configuration_says_where_its_parts_are_from(tmp_path: Path) -> None:

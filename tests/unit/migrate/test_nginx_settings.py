@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from quicedge.migrate.effects import Aspect, Effect, Side
 from quicedge.migrate.report import Status
 from tests.support.migrated import Migrated, site
 
@@ -374,3 +375,16 @@ def test_fields_in_a_file_that_is_missing_are_something_to_do(tmp_path: Path) ->
     found = Migrated(tmp_path, site("location / { include proxy_params; proxy_pass http://b; }"))
     assert found.status("include") is Status.LEFT_OUT
     assert any("proxy_params is not here" in text for text in found.translation.to_supply)
+
+
+def test_unknown_hosts_that_are_redirected_to_a_name_are_announced_to_keep_theirs(
+    tmp_path: Path,
+) -> None:
+    text = """events {} http {
+    server { listen 80; server_name a.test; return 301 https://$server_name$request_uri; }
+    server { listen 443 ssl; server_name a.test; location / { return 204; } }
+}"""
+    found = Migrated(tmp_path, text)
+    listen = next(line for line in found.translation.report if line.text == "listen 80;")
+    seen = Effect(Side.CLIENT, Aspect.STATUS, "301->204")
+    assert any(effect.covers(seen) for effect in listen.effects)

@@ -173,6 +173,20 @@ def test_a_response_of_another_maker_differs_by_its_status_or_content_alone():
     assert found(original, ours) == [Effect(CLIENT, Aspect.STATUS, "403->401")]
 
 
+def test_an_error_in_place_of_another_answer_differs_by_its_status_alone():
+    headers: Headers = [("location", "/x/"), ("x-frame-options", "DENY")]
+    effects = found(answered(301, headers, BUILT_IN), answered(400))
+    assert effects == [Effect(CLIENT, Aspect.STATUS, "301->400")]
+
+
+def test_a_location_is_the_same_with_dot_segments_which_clients_remove():
+    was = answered(301, [("location", "https://a.example.com/a/./b/../c?d=/../e")])
+    now = answered(301, [("location", "https://a.example.com/a/c?d=/../e")])
+    assert found(was, now) == []
+    above = answered(301, [("location", "https://a.example.com/c?d=/../e")])
+    assert found(was, above) == [Effect(CLIENT, Aspect.HEADER, "location")]
+
+
 def redirected(over_tls: Outcome) -> Outcome:
     redirect = answered(308, [("location", "https://a.example.com:2002/x")], b"")
     redirect.over_tls = over_tls
