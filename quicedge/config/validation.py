@@ -413,7 +413,7 @@ def _destination(where: str, route: Route, config: Config) -> Iterator[Problem]:
     if answered and upstreams_of(route):
         yield Problem(f"{where}.{key}", "has no effect: a filter answers all requests")
     named = (config.upstreams.get(name) for name in upstreams_of(route))
-    if all(upstream is None or upstream.root is not None for upstream in named):
+    if not any(upstream is not None and upstream.servers for upstream in named):
         for key in ("first_byte_timeout", "idle_timeout", "retries"):
             if getattr(route, key) is not None:
                 yield Problem(join(where, key), "has no effect: the route has no servers")

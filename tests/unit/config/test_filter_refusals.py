@@ -146,10 +146,11 @@ def test_a_site_is_refused(tmp_path: Path, text: str, message: str) -> None:
     assert "quicedge.toml:3: " in str(caught.value)
 
 
-def test_limits_of_a_route_without_servers_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("origin", ["root = '.'", "asgi = 'main:app'"])
+def test_limits_of_a_route_without_servers_are_refused(tmp_path: Path, origin: str) -> None:
     file = tmp_path / "quicedge.toml"
     file.write_text(
-        "[upstreams.app]\nroot = '.'\n[[routes]]\nupstream = 'app'\nretries = 2\n[[routes]]\n"
+        f"[upstreams.app]\n{origin}\n[[routes]]\nupstream = 'app'\nretries = 2\n[[routes]]\n"
         "host = 'a.test'\nidle_timeout = 1\nfilters = [{ redirect = { to = '/' } }]\n"
     )
     with pytest.raises(ConfigError) as caught:
