@@ -47,14 +47,17 @@ def test_a_file_is_never_overwritten_unless_forced(source: Path, tmp_path: Path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["nginx.conf", "quicedge.toml"]
 
 
-def test_a_device_is_written_to_and_never_replaced(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["-o", "--report"])
+def test_a_device_is_written_to_and_never_replaced(
+    source: Path, tmp_path: Path, option: str
+) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        result = CliRunner().invoke(command, [str(source), "-o", str(pipe)])
+        result = CliRunner().invoke(command, [str(source), option, str(pipe), "--force"])
         assert result.exit_code == 0
-        assert tomllib.loads(os.read(reader, 65536).decode())["routes"]
+        assert b"127.0.0.1:8000" in os.read(reader, 65536)
     finally:
         os.close(reader)
     assert stat.S_ISFIFO(pipe.stat().st_mode)
