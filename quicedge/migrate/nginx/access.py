@@ -141,7 +141,8 @@ def _status(status: Directive, world: World) -> None:
 
 def _rate(count: int, period: int, burst: int) -> str:
     """A rate whose count is the burst: `20 per 2 seconds` are ten per second and twenty at once."""
-    for wanted in range(max(burst, 1), burst + count + 1):
+    # nginx takes the burst and one more; whole seconds come first, then the nearest count.
+    for wanted in (burst + 1, max(burst, 1), *range(burst + 2, burst + count + 1)):
         if wanted * period % count == 0:
             time = wanted * period // count
             if time % 60 == 0:

@@ -50,6 +50,12 @@ class _Server:
         self._notes = notes
 
     def samples(self) -> Iterator[Sample]:
+        for one in (*self._http.body, *self._server.body):
+            if one.name == "ssl_verify_client" and one.args == ["on"]:
+                words = "requests show no client certificate; all that is proven is their refusal"
+                note = f"{one.place}: {words}"
+                if note not in self._notes:
+                    self._notes.append(note)
         bases = list(self._bases())
         names = list(self._names())
         for base in bases:

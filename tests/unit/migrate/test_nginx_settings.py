@@ -311,7 +311,7 @@ def test_a_service_that_cannot_be_asked_lets_nobody_pass(tmp_path: Path) -> None
         ("rate=10r/s", "burst=20 nodelay", {"rate": "20 per 2 seconds"}),
         ("rate=10r/s", "", {"rate": "10/second"}),
         ("rate=10r/s", "burst=5", {"rate": "10/second"}),
-        ("rate=30r/m", "burst=5", {"rate": "5 per 10 seconds"}),
+        ("rate=30r/m", "burst=5", {"rate": "6 per 12 seconds"}),
         ("rate=1r/m", "", {"rate": "1/minute"}),
     ],
 )

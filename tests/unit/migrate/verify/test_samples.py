@@ -134,5 +134,11 @@ def test_http2_without_tls_is_not_played_and_told(tmp_path):
     assert made.notes == ["listen 8080: HTTP/2 without TLS is not played"]
 
 
+def test_clients_that_must_show_a_certificate_are_told(tmp_path):
+    server = "server { listen 443 ssl; ssl_verify_client on; return 204; }"
+    (note,) = made_from(tmp_path / "nginx.conf", f"events {{}} http {{ {server} }}").notes
+    assert "nginx.conf:1: requests show no client certificate" in note
+
+
 def test_no_request_is_made_twice(made):
     assert len({repr(sample) for sample in made.samples}) == len(made.samples)
