@@ -39,8 +39,8 @@ class Case:
     truth: bool = True
     values: Mapping[str, str] = field(default_factory=dict)
     """Of variables, as templates."""
-    entry: Directive | None = None
-    """Where it is from."""
+    entries: tuple[Directive, ...] = ()
+    """Where it is from, in a table."""
 
 
 @dataclass
@@ -74,6 +74,11 @@ class Table:
     @property
     def default_value(self) -> str:
         return self.default.args[0] if self.default is not None and self.default.args else ""
+
+    def otherwise(self, value: str) -> Case:
+        """What holds where no entry does."""
+        entries = () if self.default is None else (self.default,)
+        return Case(ALWAYS, True, {self.variable: value}, entries)
 
     @property
     def is_of_response(self) -> bool:
@@ -124,7 +129,7 @@ def decide(args: Sequence[str], asked: Asked) -> list[Case]:
     found = _compare(variable, kind, operand, asked)
     if not negated:
         return found
-    return [Case(c.match, not c.truth, c.values, c.entry) for c in found]
+    return [Case(c.match, not c.truth, c.values, c.entries) for c in found]
 
 
 def _truth(text: str, asked: Asked) -> list[Case]:
@@ -134,7 +139,7 @@ def _truth(text: str, asked: Asked) -> list[Case]:
         raise UnsayableError(f"the condition {text} is not understood")
     if (table := asked.tables.get(variable)) is not None and variable not in asked.names.values:
         return [
-            Case(c.match, c.values[variable] not in ("", "0"), c.values, c.entry)
+            Case(c.match, c.values[variable] not in ("", "0"), c.values, c.entries)
             for c in cases_of(table, asked)
         ]
     known = _known(variable, asked)
@@ -153,7 +158,7 @@ def _compare(variable: str, kind: str, operand: str, asked: Asked) -> list[Case]
             value = case.values[variable]
             if re.search(r"(?<!\{)\{[^{]", value):
                 raise UnsayableError(f"values of ${variable} depend on the request")
-            found.append(Case(case.match, _holds(kind, value, operand), case.values, case.entry))
+            found.append(Case(case.match, _holds(kind, value, operand), case.values, case.entries))
         return found
     match = compare_variable(variable, kind, operand, asked)
     values = _groups(variable, kind, operand, ALWAYS if isinstance(match, bool) else match, asked)
@@ -215,11 +220,11 @@ def cases_of(table: Table, asked: Asked) -> list[Case]:
         assert not isinstance(case, bool)
         names = asked.names.with_values(_groups(source, kind, operand, case, asked))
         value = _value_of(entry.args[0] if entry.args else "", names, asked)
-        found.append(Case(case, True, {table.variable: value}, entry))
+        found.append(Case(case, True, {table.variable: value}, (entry,)))
         if not case:
             return found
     value = _value_of(table.default_value, asked.names, asked)
-    return [*found, Case(ALWAYS, True, {table.variable: value}, table.default)]
+    return [*found, table.otherwise(value)]
 
 
 def _value_of(text: str, names: Names, asked: Asked) -> str:
@@ -252,21 +257,24 @@ def _host_pattern(text: str) -> str:
 def _geo_cases(table: Table, asked: Asked) -> list[Case]:
     if table.source not in ("", "$remote_addr", "$binary_remote_addr"):
         raise UnsayableError(f"a geo of {table.source}, which is not the client's address")
-    by_value: list[tuple[str, list[str], Directive]] = []
+    by_value: list[tuple[str, list[Directive]]] = []
     for entry in table.entries:
         if _prefix_length(entry.name) < 0:
             raise UnsayableError(f"{entry.name} is neither an address nor a network")
         value = entry.args[0] if entry.args else ""
         if by_value and by_value[-1][0] == value:
-            by_value[-1][1].append(entry.name)
+            by_value[-1][1].append(entry)
         else:
-            by_value.append((value, [entry.name], entry))
+            by_value.append((value, [entry]))
     found = [
-        Case({"clients": networks}, True, {table.variable: template(value, asked.names)}, entry)
-        for value, networks, entry in by_value
-    ]
+        Case(
+            {"clients": [entry.name for entry in entries]}, True,
+            {table.variable: template(value, asked.names)}, tuple(entries),
+        )
+        for value, entries in by_value
+    ]  # fmt: skip
     value = template(table.default_value, asked.names)
-    return [*found, Case(ALWAYS, True, {table.variable: value}, table.default)]
+    return [*found, table.otherwise(value)]
 
 
 # --- one variable and one value -------------------------------------------------------------------

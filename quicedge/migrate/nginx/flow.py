@@ -99,8 +99,8 @@ class Flow:
         found: list[Rule] = []
         for case in cases:
             met = state.meet(case)
-            if case.entry is not None:
-                self._note.translated(case.entry)
+            for entry in case.entries:
+                self._note.translated(entry)
             if met is None:
                 continue
             found += then(met, case)
@@ -134,7 +134,7 @@ class Flow:
             self._world.warn_of_lost_protection(directive)
             return self.run(rest, state, end)
         for case in cases:
-            if case.entry is not None:
+            if case.entries:
                 self._mark_table(case)
         if any(case.truth for case in cases):
             self._note.translated(directive)

@@ -16,6 +16,8 @@ class Reason(NamedTuple):
 
 
 UNUSED = Reason("nothing here uses it")
+_ONE_FOR_ALL = Reason("quicedge has one for all requests, and takes none from here")
+"""Of what counts in outer blocks alone."""
 _NO_COUNTERPART = Reason("quicedge has no counterpart", visible.ANSWER)
 _NOT_HTTP = Reason(
     "quicedge speaks HTTP to origins; put a server that does before the application",
@@ -230,11 +232,15 @@ _TRANSLATED = frozenset(
 )  # fmt: skip
 """Directives that are translated where they count; where none counts, nothing uses them."""
 
+_FOR_ALL = frozenset(("client_body_timeout", "client_header_timeout", "error_log"))
+
 
 def reason(name: str) -> Reason:
     """Why a directive is left out that nothing has been written down of."""
     if name in _BY_NAME:
         return _BY_NAME[name]
+    if name in _FOR_ALL:
+        return _ONE_FOR_ALL
     if name in _TRANSLATED:
         return UNUSED
     if name.endswith(("_by_lua", "_by_lua_block", "_by_lua_file")):

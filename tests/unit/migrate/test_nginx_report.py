@@ -129,6 +129,14 @@ def test_the_report_in_words(tmp_path: Path) -> None:
     assert lines[-1]["status"] == "translated"
 
 
+def test_all_networks_of_a_geo_with_one_value_are_translated(tmp_path: Path) -> None:
+    http = "geo $inner { default 0; 10.0.0.0/8 1; 127.0.0.0/8 1; }"
+    text = site("location / { if ($inner = 0) { return 403; } return 204; }", http=http)
+    report = Migrated(tmp_path, text).translation.report
+    entries = [line for line in report if line.text.endswith("/8 1;")]
+    assert [line.status for line in entries] == [Status.TRANSLATED] * 2
+
+
 def test_a_line_whose_place_is_not_known_names_the_file_alone() -> None:
     assert Line("Caddyfile", 0, "header", Status.LEFT_OUT).place == "Caddyfile"
     assert Line("Caddyfile", 3, "header", Status.LEFT_OUT).place == "Caddyfile:3"
