@@ -72,6 +72,7 @@ def transfer(path: Path, *, level: str = "extra", loss: float = 0.0, up: bool = 
         pair.run(lambda: any(getattr(e, "stream_id", None) == 0 for e in pair.server.events))
         server.send_stream_data(0, bytes(SIZE), end_stream=True)
     pair.run(lambda: received >= SIZE)
+    pair.up.loss = 0.0  # the client closes once
     pair.client.connection.close()
     pair.run(lambda: server.is_terminated)
     return pair
