@@ -124,6 +124,8 @@ class H2Connection:
     def send_headers(self, stream: H2Stream, fields: Sequence[Field], end: bool = False) -> None:
         """Send a field section; pseudo-header fields first."""
         if stream.local_open:
+            if not fields[0][1].startswith(b"1"):
+                stream.answered = True
             self.sender.headers(stream, fields, end)
 
     def send_data(self, stream: H2Stream, data: bytes) -> None:
@@ -460,8 +462,13 @@ class H2Connection:
             self._handler.on_end(stream)
 
     def _close_remote(self, stream: H2Stream) -> bool:
-        """Close the client's half; False if the message turns out to be malformed."""
-        if stream.content_length is not None and stream.received != stream.content_length:
+        """Close the client's half; False if the message is not complete.
+
+        A client may give up an upload for the response that it gets, as curl does: it has that
+        response, while nobody takes the request for complete.
+        """
+        complete = stream.content_length is None or stream.received == stream.content_length
+        if not complete and not stream.answered:
             self._fail(
                 stream, H2StreamError(H2ErrorCode.PROTOCOL_ERROR, "content short of content-length")
             )
@@ -473,7 +480,7 @@ class H2Connection:
         if not stream.local_open:
             self.streams.pop(stream.id, None)
             self._remember(stream.id, _ENDED)
-        return True
+        return complete
 
     # --- field sections ---------------------------------------------------------------------------
 

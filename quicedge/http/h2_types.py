@@ -51,8 +51,8 @@ class H2Stream:
     """The state of one stream; only the codec writes to it, except for `app`."""
 
     __slots__ = (
-        "app", "content", "content_length", "credit", "ending", "head_at", "head_turn", "id",
-        "is_new", "local_open", "offset", "pending", "rank", "receive_window", "received",
+        "answered", "app", "content", "content_length", "credit", "ending", "head_at", "head_turn",
+        "id", "is_new", "local_open", "offset", "pending", "rank", "receive_window", "received",
         "remote_open", "scheduled", "sent", "stop_code", "trailers", "unsent", "window",
     )  # fmt: skip
 
@@ -72,6 +72,8 @@ class H2Stream:
         self.content: list[bytes | memoryview] = []
         """Content received in this turn and not yet delivered."""
         # Sending.
+        self.answered = False
+        """The head of the response is written."""
         self.local_open = True
         """More of the response may be sent."""
         self.window = window

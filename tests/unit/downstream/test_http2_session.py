@@ -102,6 +102,27 @@ def test_a_request_that_ends_after_its_response_is_not_reset() -> None:
     assert not client.session.codec.streams
 
 
+def test_a_client_that_gives_up_its_upload_gets_the_response_that_has_begun() -> None:
+    client = H2Client()
+    stream = client.ask([*POST, (b"content-length", b"1000")], end=False)
+    origin = client.origin[0]
+    origin.handler.informational(Response(103))
+    origin.handler.response(Response(403))
+    client.run()
+    client.exchange()
+    client.send(stream, b"a part", end=True)
+    assert not origin.ended, "to the origin, the request stays incomplete"
+    origin.handler.data(b"no, thanks")
+    origin.handler.end(())
+    client.run()
+    client.exchange()
+    assert client.bodies[stream] == b"no, thanks"
+    assert stream in client.ended
+    assert not client.resets
+    assert not client.session.codec.streams
+    assert client.session.unread_bytes == 0
+
+
 def test_the_rest_of_a_request_with_an_early_response_is_bounded_by_its_window() -> None:
     client = RawClient()
     stream = client.ask(POST, end=False)
