@@ -124,8 +124,9 @@ class H3Client(QuicConnectionProtocol):
         *,
         authority: bytes = b"localhost",
         end: bool = True,
+        hold: bool = False,
     ) -> int:
-        """Send a request head; returns its stream."""
+        """Send a request head; returns its stream. `hold`: it goes with what is sent next."""
         stream_id = self._quic.get_next_available_stream_id()
         self.answers[stream_id] = Answer()
         head = [
@@ -133,7 +134,8 @@ class H3Client(QuicConnectionProtocol):
             (b":path", path), *fields,
         ]  # fmt: skip
         self.h3.send_headers(stream_id, head, end_stream=end)
-        self.transmit()
+        if not hold:
+            self.transmit()
         return stream_id
 
     def send(self, stream_id: int, data: bytes, end: bool = False) -> None:
