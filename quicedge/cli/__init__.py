@@ -16,7 +16,7 @@ COMMANDS = {
     "stop": "Stop a running edge.",
     "check": "Check a configuration on this machine.",
     "validate": "Check a configuration file alone, on any machine.",
-    "migrate": "Translate the configuration of nginx.",
+    "migrate": "Translate the configuration of nginx or Caddy.",
     "get": "Fetch a URL over HTTP/3.",
     "top": "Show the connections of a running edge, live.",
     "qlog": "Read qlog traces: stats, show, report, plot, diff, validate.",
