@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from enum import Enum, auto
 from typing import Protocol
 
 from quicedge.config.limits import HEDGE_MIN_SAMPLES, HEDGE_REFRESH, HEDGE_SAMPLES
@@ -88,14 +87,6 @@ class HedgedServers(Servers, Protocol):
     breaker: Breaker | None
 
 
-class _State(Enum):
-    RUNNING = auto()
-    """Nothing of a response has arrived."""
-    DECIDED = auto()
-    """One of the attempts is the one: what else arrives does not pass this module."""
-    OVER = auto()
-
-
 class _Attempt:
     """One attempt, and the `ResponseHandler` of all that arrives until it is decided."""
 
@@ -150,7 +141,7 @@ class HedgedStream:
 
     __slots__ = (
         "_call", "_deadline", "_error", "_first", "_handler", "_hedging", "_paused", "_second",
-        "_stalled", "_started", "_state", "_taken", "client", "group", "hedge", "peer", "request",
+        "_stalled", "_started", "_taken", "client", "group", "hedge", "peer", "request",
     )  # fmt: skip
 
     def __init__(
@@ -172,17 +163,16 @@ class HedgedStream:
         self._hedging = hedging
         self._handler = handler
         self._call = call
-        self._state = _State.RUNNING
         self._paused = self._stalled = False
         self._deadline: Deadline | None = None
         self._started = group.loop.time()
-        # Forgotten when it is decided: they refer to this object.
+        # Forgotten when it is decided which one is taken, or over: they refer to this object.
         self._first: _Attempt | None = _Attempt(self)
         self._second: _Attempt | None = None
         self._error: UpstreamError | None = None
         """How the first attempt has failed."""
         self._taken = self._first.stream
-        """The attempt that is the one, or is most likely to be."""
+        """That of the attempt that is taken, or is most likely to be."""
 
     def start(self) -> None:
         """Start the first attempt."""
@@ -221,7 +211,7 @@ class HedgedStream:
             attempt.cancel()
             self._conclude(HedgeResult.LOST)
             return None
-        self._decide(_State.DECIDED)
+        self._forget_attempts()
         self._taken = attempt.stream
         if first.is_running:
             self._hedging.observe(self.group.loop.time() - self._started)
@@ -252,11 +242,10 @@ class HedgedStream:
                 return
             if self._call is not None:
                 self._call.failed(error.kind)
-        self._decide(_State.OVER)
+        self._forget_attempts()
         self._handler.failed(error)
 
-    def _decide(self, state: _State) -> None:
-        self._state = state
+    def _forget_attempts(self) -> None:
         self._first = self._second = None
         self._drop_deadline()
 
@@ -278,17 +267,17 @@ class HedgedStream:
         """There is no body."""
 
     def abort(self) -> None:
-        state, running, second = self._state, self._running(), self._second
-        self._decide(_State.OVER)
-        if state is _State.DECIDED:
+        if self._first is None:
             self._taken.abort()
-        elif state is _State.RUNNING:
-            if self._call is not None:
-                self._call.abandoned()
-            if second in running:
-                self._conclude(HedgeResult.LOST)
-            for attempt in running:
-                attempt.cancel()
+            return
+        running, second = self._running(), self._second
+        self._forget_attempts()
+        if self._call is not None:
+            self._call.abandoned()
+        if second in running:
+            self._conclude(HedgeResult.LOST)
+        for attempt in running:
+            attempt.cancel()
 
     def pause(self) -> None:
         self._paused = True
@@ -305,7 +294,7 @@ class HedgedStream:
         return [item for item in both if item is not None and item.is_running]
 
     def _streams(self) -> list[UpstreamStream]:
-        if self._state is _State.DECIDED:
+        if self._first is None:
             return [self._taken]
         return [attempt.stream for attempt in self._running()]
 
