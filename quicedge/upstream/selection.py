@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from time import monotonic
 from typing import Protocol
 
@@ -100,28 +100,21 @@ class Selection:
 
     def has_another(self, server: Server, failed: frozenset[Server]) -> bool:
         """Whether there is another server that is up, of the same tier, and not in `failed`."""
-        return any(
-            other is not server
-            and other not in failed
-            and other.tier == server.tier
-            and other.health.is_up
-            for other in self._servers
-        )
+        return any(other not in failed for other in self._equals(server))
 
     def unfit_for_second(self, first: Server | None) -> frozenset[Server] | None:
         """The servers that a second attempt must not be sent to while `first` has the other one;
         None: there is none that it may be sent to."""
         if first is None:
             return None
-        fit = {
-            server
-            for server in self._servers
-            if server is not first
-            and server.tier == first.tier
-            and server.health.is_up
-            and not server.is_contended
-        }
+        fit = {server for server in self._equals(first) if not server.is_contended}
         return frozenset(self._servers) - fit if fit else None
+
+    def _equals(self, server: Server) -> Iterator[Server]:
+        """The other servers of its tier that are up."""
+        for other in self._servers:
+            if other is not server and other.tier == server.tier and other.health.is_up:
+                yield other
 
     def sticky_field(self, request: Request, server: Server) -> Field | None:
         """The field by which a client stays with the server that has answered; None: no need."""
