@@ -432,8 +432,7 @@ def _hedging(where: str, route: Route, config: Config) -> Iterator[Problem]:
 
 def _may_hedge(upstream: Upstream) -> bool:
     """Whether a second attempt has a server to go to: another one, or one that is looked up."""
-    origins = upstream.origins
-    return len(origins) > 1 or any(origin.discover is not None for origin in origins)
+    return len(upstream.servers) > 1 or upstream.discovers
 
 
 _NO_SECOND = "has no effect: there is no second server"

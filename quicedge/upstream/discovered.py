@@ -34,6 +34,11 @@ class Answer(NamedTuple):
     problem: str = ""
     """Why it may differ from what DNS says: a part is of an earlier answer, or it is too large."""
 
+    @property
+    def refresh_after(self) -> float:
+        """Seconds until the next look-up: the TTL within bounds."""
+        return min(max(self.ttl, limits.DISCOVERY_MIN_TTL), limits.DISCOVERY_MAX_TTL)
+
 
 class Resolver(Protocol):
     """Where servers are looked up."""

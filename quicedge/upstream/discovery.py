@@ -96,7 +96,7 @@ class Discovery:
             self._changed()
         elif is_first:
             self._changed()
-        return min(max(answer.ttl, limits.DISCOVERY_MIN_TTL), limits.DISCOVERY_MAX_TTL)
+        return answer.refresh_after
 
     def _refused(self, problem: str) -> float:
         self._failures += 1

@@ -208,8 +208,8 @@ def _discovered(subject: str, origin: OriginServer, upstream: Upstream) -> Itera
         yield Finding(Level.WARNING, subject, str(error), "check the name and the resolvers")
         return
     count = len(answer.servers)
-    ttl = min(max(answer.ttl, limits.DISCOVERY_MIN_TTL), limits.DISCOVERY_MAX_TTL)
-    message = f"{count} server{'s' if count > 1 else ''}, to be looked up again in {ttl:g} s"
+    delay = f"{answer.refresh_after:g} s"
+    message = f"{count} server{'s' if count > 1 else ''}, to be looked up again in {delay}"
     if answer.problem:
         yield Finding(Level.WARNING, subject, f"{message}; {answer.problem}")
     else:
