@@ -24,16 +24,12 @@ from quicedge.config.schema import Split as SplitConfig
 from quicedge.config.schema import SplitBy
 from quicedge.http.cookies import cookies
 from quicedge.http.message import Request, Response
+from quicedge.http.request_key import request_key
 from quicedge.proxy.choice import Choice
 from quicedge.proxy.client import ClientInfo, host_of
 from quicedge.proxy.exchange import Exchange
 from quicedge.proxy.filters.base import Filter
 from quicedge.shares.prefixes import packed
-
-_Key = Callable[[Request, ClientInfo], bytes]
-
-_CLIENT_BYTES = 8
-"""Of an IPv6 address: its network. The rest changes daily (RFC 8981)."""
 
 
 class Split:
@@ -47,7 +43,10 @@ class Split:
         self._ends = tuple(accumulate(counts))
         self._draw = draw
         self._turn = int(draw() * SPLIT_GROUPS)
-        self._key = _key(settings.key)
+        self._key: Callable[[Request, ClientInfo], bytes] | None = None
+        """None: every request on its own."""
+        if settings.key != SplitBy.REQUEST:
+            self._key = request_key(settings.key, _address)
         self._hash = hashlib.blake2b(settings.seed.encode() + b"\0", digest_size=8)
         cookie = settings.sticky_cookie
         self._cookie = None if cookie is None else cookie.encode()
@@ -156,34 +155,5 @@ def _order(name: str) -> tuple[int, int]:
     return first, step if step % 5 else step + 2
 
 
-# --- by what --------------------------------------------------------------------------------------
-
-
-def _key(text: str) -> _Key | None:
-    """The key that a configuration names; None: every request on its own."""
-    kind, _, name = text.partition(":")
-    match SplitBy(kind):
-        case SplitBy.REQUEST:
-            return None
-        case SplitBy.CLIENT:
-            return _client
-        case SplitBy.PATH:
-            return lambda request, client: request.path.partition(b"?")[0]
-        case SplitBy.TARGET:
-            return lambda request, client: request.path
-        case SplitBy.HEADER:
-            header = name.lower().encode()
-            return lambda request, client: (
-                next((value for key, value in request.fields if key == header), None)
-                or _client(request, client)
-            )
-        case SplitBy.COOKIE:
-            wanted = name.encode()
-            return lambda request, client: (
-                next((value for key, value in cookies(request.fields) if key == wanted), None)
-                or _client(request, client)
-            )
-
-
-def _client(request: Request, client: ClientInfo) -> bytes:
-    return packed(host_of(client))[:_CLIENT_BYTES]
+def _address(client: ClientInfo) -> bytes:
+    return packed(host_of(client))
