@@ -11,7 +11,7 @@ from quicedge.config.schema import Split, SplitBy
 
 COOKIE_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
-_BY = re.compile(r"client|path|target|request|(?:header|cookie):[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_BY = re.compile(r"client|path|target|request|(?:header|cookie):" + COOKIE_NAME.pattern)
 
 
 def split_problems(where: str, split: Split, upstreams: Collection[str]) -> Iterator[Problem]:

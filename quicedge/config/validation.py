@@ -519,7 +519,7 @@ def _application(where: str, upstream: Upstream, written: Document) -> Iterator[
         yield Problem(join(where, "root_path"), f"{path!r} is not a path such as /api")
 
 
-_HASH_KEY = re.compile(r"client|path|target|(?:header|cookie):[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HASH_KEY = re.compile(r"client|path|target|(?:header|cookie):" + COOKIE_NAME.pattern)
 
 
 def _balancing(where: str, upstream: Upstream, written: Document) -> Iterator[Problem]:
