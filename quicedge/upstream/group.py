@@ -88,13 +88,12 @@ class Upstream:
         self._members: dict[_Wanted, Member] = {}
         self._leaving: list[Member] = []
         """What is left of servers that DNS no longer names."""
-        self._entries: list[_Entry] = []
         try:
             addresses = [address_of(origin) for origin in config.origins]
         except ValueError as error:
             raise UnusableError(f"upstreams.{name}.servers", error) from None
         self._tls = self._tls_contexts(any(address.tls for address in addresses))
-        self._entries = [
+        self._entries: list[_Entry] = [
             _Entry(origin, address, self._discovery(origin, address, resolver, previous))
             for origin, address in zip(config.origins, addresses, strict=True)
         ]
@@ -178,10 +177,7 @@ class Upstream:
         for wanted, weight, tier in self._wanted():
             member = before.pop(wanted, None)
             if member is None:
-                member = Member(
-                    wanted.address, self.config, self._tls, self.loop, self.deadlines,
-                    weight=weight, tier=tier,
-                )  # fmt: skip
+                member = Member(wanted.address, self.config, self._tls, self.loop, self.deadlines)
                 if wanted.entry in established:
                     member.server.health.joined()
             member.server.base_weight, member.server.tier = weight, tier

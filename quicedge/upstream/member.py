@@ -70,13 +70,10 @@ class Member:
         tls: TlsContexts,
         loop: asyncio.AbstractEventLoop,
         deadlines: DeadlinePool,
-        *,
-        weight: float,
-        tier: int,
     ) -> None:
         context = tls.requests if address.tls else None
         connector = Connector(address, config, context)
-        self.server = Server(address, config, connector, loop, weight=weight, tier=tier)
+        self.server = Server(address, config, connector, loop)
         self.pools: tuple[Server, ...] = (self.server,)
         if address.tls and tls.tunnels is not None:
             http1 = msgspec.structs.replace(config, protocol=OriginProtocol.HTTP_1_1)
