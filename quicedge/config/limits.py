@@ -110,10 +110,6 @@ UDP_PATHS_REMEMBERED: Final = 16384
 
 # --- tcp ------------------------------------------------------------------------------------
 
-ROUTES_FROM_ZERO: Final = 500
-"""Routes whose metric series all exist from the start: each takes 5 KB of a scrape. Those of more
-routes appear with their first request."""
-
 TCP_BACKLOG: Final = 4096
 """Connections per listening socket that wait to be accepted (Linux: net.core.somaxconn)."""
 
@@ -562,7 +558,8 @@ SEND_BUFFER_JOINED: Final = 1024
 takes some fifty bytes of its own."""
 
 PACE_STEPS: Final = 32
-"""Part of its window and of its rate by which a sender's must change until its pacing follows."""
+"""The pacing of a sender follows its window and its rate when one has changed by more than a part
+in so many."""
 
 PACING_QUANTUM: Final = 0.001
 """Minimum seconds between bursts, so that pacing costs no timer per packet."""
@@ -1034,7 +1031,7 @@ LATENCY_HALF_LIFE: Final = 10.0
 """Seconds after which a measured latency counts half."""
 
 LATENCY_UNKNOWN: Final = 60.0
-"""Seconds that each request on a server is expected to take which has not answered any yet: one
+"""Seconds that each request is expected to take on a server that has not answered any yet: one
 request finds out how fast it is, not all of them."""
 
 LATENCY_OF_FAILURE: Final = 1.0
@@ -1093,10 +1090,11 @@ SLOW_START_SHARE: Final = 0.1
 """Share of its requests that a server gets at the beginning of a slow start."""
 
 EJECTIONS_COUNTED: Final = 10
-"""Ejections in a row by whose number the time is multiplied, at most."""
+"""Ejections, or openings of a circuit, in a row by whose number the time is multiplied, at most."""
 
 EJECTION_FORGOTTEN: Final = 300.0
-"""Seconds of good answers after which earlier ejections no longer count."""
+"""Seconds of good answers after which earlier ejections, or openings of a circuit, no longer
+count."""
 
 UPSTREAM_CHECK_FALL: Final = 2
 """Consecutive failed checks after which a server is taken out; one that passes brings it back."""
@@ -1367,6 +1365,10 @@ GC_THRESHOLDS: Final = (20_000, 20, 20)
 small request a tenth of their time."""
 
 # --- telemetry --------------------------------------------------------------------------------
+
+ROUTES_FROM_ZERO: Final = 500
+"""Most routes whose metric series all exist from the start: those of a route take 5 KB of a scrape.
+With more routes, series appear with the first request."""
 
 LOG_BUFFER: Final = 4 * 1024 * 1024
 """Bytes of log lines waiting for the disk; further lines are dropped and counted."""

@@ -376,7 +376,7 @@ class CircuitBreaker(_Section, frozen=True):
     )
     """Of responses that are failures, beside those without a response."""
     open_for: Seconds = limits.BREAKER_OPEN
-    """Until some requests are let pass again, times the number of openings in a row."""
+    """Until some requests are let through as a trial, times the number of openings in a row."""
     probes: Count = limits.BREAKER_PROBES
     """Requests that must succeed until all pass again."""
 
@@ -416,7 +416,8 @@ class Upstream(_Section, frozen=True):
     startup_timeout: Seconds = limits.APP_STARTUP_TIMEOUT
     """Seconds that the startup of the application (lifespan) may take."""
     max_requests: Count | None = None
-    """Calls of the application per worker that run at once; further requests wait."""
+    """Requests that run at once per worker, on each server or in the application; further ones
+    wait."""
     protocol: OriginProtocol = OriginProtocol.AUTO
     """`auto`: ALPN on https, HTTP/1.1 on http; `h2` on http means prior knowledge (h2c)."""
     balance: Balance = Balance.ROUND_ROBIN
@@ -503,7 +504,7 @@ class Split(_Section, frozen=True):
     """Shares of the traffic of a route between several upstreams."""
 
     shares: dict[str, Annotated[float, Meta(ge=0)]]
-    """Weights by upstream; of the first the others take their clients."""
+    """Weights by upstream. Clients that another one gains come from the first one."""
     by: str | None = None
     """`client`, `path`, `target`, `header:NAME`, `cookie:NAME`, or `request`; default: `client`,
     and with `sticky_cookie` `request`."""

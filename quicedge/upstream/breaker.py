@@ -46,7 +46,7 @@ _FAILURES = frozenset(
 
 
 class Call:
-    """A request that the breaker has let pass; the first of its methods that is called counts."""
+    """A request that was let through; the first of its methods that is called counts."""
 
     __slots__ = ("_breaker", "_epoch", "_network")
 
@@ -162,7 +162,7 @@ class Breaker:
         self.opened = 0
         """How often it has opened."""
         self.refused = 0
-        """Requests that were not let pass."""
+        """Requests that were not let through."""
         self._upstream = upstream
         self._settings = settings
         self._clock = clock
@@ -186,7 +186,8 @@ class Breaker:
         """The network that has opened the circuit, if there were requests of no other."""
 
     def admit(self, client: Client | None = None) -> Call | None:
-        """Let a request pass, or refuse it; None: it is the edge's own."""
+        """Let a request through; returns None if it is refused. `client`: who has made it; None:
+        the edge itself."""
         network = None if client is None else client.prefix
         if self.state is not Circuit.CLOSED:
             if self.state is Circuit.OPEN:
@@ -198,7 +199,7 @@ class Breaker:
         return Call(self, self._epoch, network)
 
     def _begin_trials(self, network: bytes | None) -> None:
-        """If it is time, or a network of which all failures were is not alone any more."""
+        """If it is time, or if a network other than the one that all failures were of asks."""
         if self._clock() < self._open_until:
             if self._lone is None or network == self._lone:
                 return
@@ -237,7 +238,7 @@ class Breaker:
         return UpstreamError(OriginFailure.CIRCUIT_OPEN, reason, max(left, RETRY_AFTER))
 
     def settle(self, epoch: int, network: bytes | None, *, failed: bool | None) -> None:
-        """A request that was let pass is over; None: it tells nothing of the upstream."""
+        """A request that was let through is over; None: it tells nothing of the upstream."""
         if epoch != self._epoch:
             return
         if self.state is Circuit.CLOSED:

@@ -92,7 +92,7 @@ class Server:
         self.tier = tier
         self.latency = Latency()
         self.base_weight = weight
-        """Its weight when it is up for long."""
+        """Its weight once its slow start is over."""
         self.running = 0
         """Running requests that chose this server (`stream.UpstreamStream`)."""
         self._recheck: asyncio.TimerHandle | None = None

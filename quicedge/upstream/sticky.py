@@ -19,7 +19,7 @@ class StickyCookie:
         self._servers = {value: server for server, value in self._values.items()}
 
     def server_of(self, request: Request) -> Server | None:
-        """The server that the first of the request's cookies stands for that is one's."""
+        """The server of the first of the request's cookies that stands for one."""
         found = (v.strip(b'"') for name, v in cookies(request.fields) if name == self._name)
         return next((self._servers[value] for value in found if value in self._servers), None)
 
