@@ -19,6 +19,7 @@ from quicedge.upstream.base import OriginStream, UpstreamError, in_pieces
 from quicedge.upstream.group import Upstream
 
 TIMEOUT = 10.0
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 E = TypeVar("E", bound=Event)
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -213,6 +214,18 @@ def says(*pieces: bytes, keep: bool = True) -> Script:
                 await writer.drain()
             if not keep:
                 return
+
+    return script
+
+
+def holding(go: asyncio.Event) -> Script:
+    """A script that answers each request with OK once it may."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await read_head(reader)
+            await go.wait()
+            writer.write(OK)
 
     return script
 

@@ -17,10 +17,19 @@ from quicedge.http.errors import OriginFailure
 from quicedge.shares import Client
 from quicedge.telemetry.upstreams import Circuit
 from quicedge.upstream.breaker import Breaker, Call, Window
-from tests.support.origins import eventually, fetch, origin, read_head, request, send, upstream
+from tests.support.origins import (
+    OK,
+    eventually,
+    fetch,
+    origin,
+    read_head,
+    request,
+    says,
+    send,
+    upstream,
+)
 from tests.support.peers import free_port
 
-OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 BAD = b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n"
 
 
@@ -400,12 +409,10 @@ async def test_refused_connections_open_it_and_retries_that_succeed_do_not() -> 
         kinds = [(await fetch(group, request())).kind for _ in range(5)]
         assert kinds == ["connect"] * 4 + ["circuit_open"]
 
-    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            await read_head(reader)
-            writer.write(OK)
-
-    async with origin(script) as server, upstream(server, gone, circuit_breaker=settings) as group:
+    async with (
+        origin(says(OK)) as server,
+        upstream(server, gone, circuit_breaker=settings) as group,
+    ):
         for _ in range(20):
             assert (await fetch(group, request())).status == 200
         assert group.state().circuit is Circuit.CLOSED

@@ -10,6 +10,7 @@ from h2.events import RequestReceived, SettingsAcknowledged
 from quicedge.config import limits
 from quicedge.shares import Client
 from tests.support.origins import (
+    OK,
     H2Peer,
     eventually,
     fetch,
@@ -22,7 +23,6 @@ from tests.support.origins import (
 
 GREEDY = Client(b"\xc0\x00\x02\x01", b"\xc0\x00\x02")
 HONEST = Client(b"\xc6\x33\x64\x01", b"\xc6\x33\x64")
-OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
 async def slow_or_quick(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -11,6 +11,7 @@ from quicedge.config import limits
 from quicedge.http.errors import OriginFailure
 from quicedge.upstream.h1 import H1Connection
 from tests.support.origins import (
+    OK,
     Recorder,
     eventually,
     fetch,
@@ -21,8 +22,6 @@ from tests.support.origins import (
     send,
     upstream,
 )
-
-OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
 async def test_head_has_host_first_and_no_framing_without_a_body() -> None:

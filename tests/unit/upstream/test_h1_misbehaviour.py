@@ -10,6 +10,7 @@ import pytest
 
 from quicedge.config import limits
 from tests.support.origins import (
+    OK,
     Recorder,
     eventually,
     fetch,
@@ -22,7 +23,6 @@ from tests.support.origins import (
 )
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
-OK = HEAD + b"content-length: 2\r\n\r\nok"
 
 MALFORMED = {
     "garbage": b"SSH-2.0-OpenSSH_9.2\r\n\r\n",

@@ -13,6 +13,7 @@ from quicedge.http.errors import OriginFailure
 from quicedge.upstream.base import UpstreamError
 from quicedge.upstream.group import Upstream
 from tests.support.origins import (
+    OK,
     eventually,
     fetch,
     origin,
@@ -24,7 +25,6 @@ from tests.support.origins import (
 )
 from tests.support.peers import free_port
 
-OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 BROKEN = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
 
 

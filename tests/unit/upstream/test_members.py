@@ -19,24 +19,27 @@ from quicedge.upstream.discovered import Answer, Discovered, DiscoveryError
 from quicedge.upstream.group import Upstream
 from tests.support.certs import write_certificate
 from tests.support.origins import (
+    OK,
     Origin,
-    Script,
     eventually,
     fetch,
+    holding,
     origin,
-    read_head,
     request,
     says,
     send,
 )
 from tests.support.peers import free_port
 
-OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 SERVICE = OriginServer(url="http://_http._tcp.app.test", discover=Discover.SRV)
 
 
+def port_of(origin: Origin) -> str:
+    return origin.url.rpartition(":")[2]
+
+
 def at(origin: Origin, weight: float = 1.0, priority: int = 0) -> Discovered:
-    return Discovered("127.0.0.1", int(origin.url.rpartition(":")[2]), weight, priority)
+    return Discovered("127.0.0.1", int(port_of(origin)), weight, priority)
 
 
 class Dns:
@@ -89,22 +92,6 @@ async def told(group: Upstream, count: int) -> Counter[str]:
         assert (await recorder.over()).status == 200
         servers.append(stream.server.rpartition(":")[2])
     return Counter(servers)
-
-
-def port_of(origin: Origin) -> str:
-    return origin.url.rpartition(":")[2]
-
-
-def holding(go: asyncio.Event) -> Script:
-    """Answers when it may."""
-
-    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            await read_head(reader)
-            await go.wait()
-            writer.write(OK)
-
-    return script
 
 
 async def test_requests_wait_for_the_first_servers() -> None:

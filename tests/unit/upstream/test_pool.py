@@ -14,6 +14,7 @@ from quicedge.shares import Client
 from quicedge.upstream.group import Upstream
 from quicedge.upstream.limited import LimitedUpstream, overrides_of
 from tests.support.origins import (
+    OK,
     TIMEOUT,
     H2Peer,
     Recorder,
@@ -21,6 +22,7 @@ from tests.support.origins import (
     config_of,
     eventually,
     fetch,
+    holding,
     origin,
     read_head,
     request,
@@ -29,8 +31,6 @@ from tests.support.origins import (
     upstream,
 )
 from tests.support.peers import free_port
-
-OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
 def refused() -> str:
@@ -47,14 +47,7 @@ async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 async def test_requests_beyond_max_connections_wait_their_turn() -> None:
     go = asyncio.Event()
-
-    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            await read_head(reader)
-            await go.wait()
-            writer.write(OK)
-
-    async with origin(script) as server, upstream(server, max_connections=2) as group:
+    async with origin(holding(go)) as server, upstream(server, max_connections=2) as group:
         sent = [send(group, request(path=f"/{n}")) for n in range(6)]
         await eventually(lambda: group.stats()[sent[0][0].server]["active"] == 2)
         assert group.stats()[sent[0][0].server]["waiting"] == 4
@@ -140,13 +133,7 @@ async def test_a_burst_that_max_connections_allows_is_not_refused(
 ) -> None:
     """All of it waits at first: for connections."""
     monkeypatch.setattr(limits, "UPSTREAM_MAX_WAITING", 2)
-
-    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            await read_head(reader)
-            writer.write(OK)
-
-    async with origin(script) as server, upstream(server, max_connections=30) as group:
+    async with origin(says(OK)) as server, upstream(server, max_connections=30) as group:
         client = Client(b"\x0a\0\0\1", b"\x0a\0\0")
         sent = [send(group, request(path=f"/{n}"), client=client) for n in range(20)]
         for _, recorder in sent:

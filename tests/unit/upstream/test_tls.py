@@ -10,9 +10,17 @@ import pytest
 
 from quicedge.upstream.group import Upstream
 from tests.support.certs import write_certificate
-from tests.support.origins import config_of, fetch, h2_says, origin, request, says, send, upstream
-
-OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+from tests.support.origins import (
+    OK,
+    config_of,
+    fetch,
+    h2_says,
+    origin,
+    request,
+    says,
+    send,
+    upstream,
+)
 
 
 def server_context(directory: Path, *names: str, alpn: tuple[str, ...] = ()) -> ssl.SSLContext:
