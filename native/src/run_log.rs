@@ -116,6 +116,14 @@ impl RunLog {
     fn unrepeated(&self) -> Option<usize> {
         self.runs.iter().position(|run| !run.resent)
     }
+
+    fn push(&mut self, run: Run) -> PyResult<()> {
+        if run.first >= run.stop || self.runs.last().is_some_and(|last| last.stop > run.first) {
+            return Err(PyValueError::new_err("packet numbers not in order"));
+        }
+        self.runs.push(run);
+        Ok(())
+    }
 }
 
 #[pymethods]
@@ -146,10 +154,7 @@ impl RunLog {
         delivered_time: f64,
         app_limited: bool,
     ) -> PyResult<()> {
-        if first >= stop || self.runs.last().is_some_and(|run| run.stop > first) {
-            return Err(PyValueError::new_err("packet numbers not in order"));
-        }
-        self.runs.push(Run {
+        self.push(Run {
             first,
             stop,
             stream,
@@ -164,8 +169,7 @@ impl RunLog {
             delivered_time,
             app_limited,
             resent: false,
-        });
-        Ok(())
+        })
     }
 
     #[expect(clippy::too_many_arguments, reason = "a run is described by plain numbers")]
@@ -222,14 +226,14 @@ impl RunLog {
                 fin,
             )?
         } else {
-            // Of a test, which watches it.
+            // A stand-in of a test.
             let run = (first_byte, cid, number, stream_id, buffer, start, end, chunk, wide, fin);
             cipher.call_method1("seal_run", run)?.cast_into()?
         };
         let last_size = overhead + end - start - (packets - 1) * chunk;
-        self.append(
-            number,
-            number + packets,
+        self.push(Run {
+            first: number,
+            stop: number + packets,
             stream,
             start,
             end,
@@ -241,7 +245,8 @@ impl RunLog {
             delivered,
             delivered_time,
             app_limited,
-        )?;
+            resent: false,
+        })?;
         let mut buffer = buffer.try_borrow_mut()?;
         let fresh = end.saturating_sub(buffer.highest);
         buffer.take(start, end);
