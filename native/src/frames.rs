@@ -2,6 +2,8 @@
 
 use pyo3::prelude::*;
 
+use crate::ranges::Span;
+
 const MAX_VARINT: u64 = (1 << 62) - 1;
 
 const PADDING: u8 = 0x00;
@@ -112,7 +114,7 @@ pub fn count_if_only_streams(payload: &[u8]) -> Option<u32> {
 }
 
 /// An ACK frame (RFC 9000 section 19.3): type, ranges in ascending order, delay, ECN counts.
-pub type AckFrame = (u8, Vec<(u64, u64)>, u64, Option<(u64, u64, u64)>);
+pub type AckFrame = (u8, Vec<Span>, u64, Option<(u64, u64, u64)>);
 
 impl Reader<'_> {
     /// The rest of an ACK frame of type `kind`, behind its type.
@@ -163,7 +165,7 @@ pub fn only_ack(payload: &[u8]) -> Option<(AckFrame, u32, bool)> {
 }
 
 /// Whether ascending ranges contain all the older ones.
-pub fn covers(ranges: &[(u64, u64)], older: &[(u64, u64)]) -> bool {
+pub fn covers(ranges: &[Span], older: &[Span]) -> bool {
     let mut later = ranges.iter();
     let mut range = later.next();
     older.iter().all(|old| {
@@ -175,7 +177,7 @@ pub fn covers(ranges: &[(u64, u64)], older: &[(u64, u64)]) -> bool {
 }
 
 /// Ranges in ascending order, the delay, ECN counts, and where the frame ends.
-type Ack = (Vec<(u64, u64)>, u64, Option<(u64, u64, u64)>, usize);
+type Ack = (Vec<Span>, u64, Option<(u64, u64, u64)>, usize);
 
 /// The ACK frame of type `kind` whose fields start at `at`; None when it is malformed.
 #[pyfunction]

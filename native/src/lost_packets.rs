@@ -2,11 +2,10 @@
 
 use pyo3::prelude::*;
 
+use crate::ranges::Span;
+
 /// Runs of packets remembered (`quicedge.config.limits.MAX_LOST_REMEMBERED`).
 const REMEMBERED: usize = 32;
-
-/// Packet numbers, the end exclusive.
-type Span = (u64, u64);
 
 /// The newest runs of lost packets (`quicedge.quic.losses`).
 #[pyclass(module = "quicedge._native")]

@@ -1,11 +1,14 @@
 //! Sets of integers kept as ranges: stream offsets, packet numbers.
 
+/// Integers from the first up to the second, which is exclusive.
+pub type Span = (u64, u64);
+
 /// Disjoint, non-adjacent ranges in ascending order, the end exclusive.
 #[derive(Default)]
-pub struct Ranges(Vec<(u64, u64)>);
+pub struct Ranges(Vec<Span>);
 
 impl Ranges {
-    pub fn first(&self) -> Option<(u64, u64)> {
+    pub fn first(&self) -> Option<Span> {
         self.0.first().copied()
     }
 
@@ -44,12 +47,12 @@ impl Ranges {
         self.0.splice(first..last, kept);
     }
 
-    pub fn pop_first(&mut self) -> Option<(u64, u64)> {
+    pub fn pop_first(&mut self) -> Option<Span> {
         (!self.0.is_empty()).then(|| self.0.remove(0))
     }
 
     /// The ranges that overlap `start..stop`.
-    pub fn overlapping(&self, start: u64, stop: u64) -> &[(u64, u64)] {
+    pub fn overlapping(&self, start: u64, stop: u64) -> &[Span] {
         let first = self.0.partition_point(|range| range.1 <= start);
         let last = self.0.partition_point(|range| range.0 < stop);
         self.0.get(first..last).unwrap_or_default()

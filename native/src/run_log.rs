@@ -5,10 +5,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyBytes};
 
 use crate::cipher::{PacketCipher, TAG_LENGTH, number_length, varint};
+use crate::ranges::Span;
 use crate::send_buffer::SendBuffer;
-
-/// Packet numbers, the end exclusive.
-type Span = (u64, u64);
 
 /// Bytes of a stream that packets carried: stream, start, end, whether they include its end.
 type Piece = (Py<PyAny>, u64, u64, bool);
