@@ -503,7 +503,7 @@ class Packer:
         nbytes = len(data)
         space.next_number = stop = number + packets
         phases.prepare_send(number, packets)
-        self._streams.run_sent(stream, fresh, again, more=more)
+        self._streams.sent(stream, fresh, again, more=more)
         recovery.on_run_sent(nbytes, now, space)
         counters = self._counters
         counters.packets_sent += packets

@@ -1,8 +1,9 @@
 """All streams of a connection: opening, flow control, scheduling, and removal once finished.
 
 `receive_*` process frames of the peer and raise TransportError on violations. The packer uses
-`has_frames` and `write_frames` for control frames, `next_sendable` and then `write_data` or `sent`
-for data. The application calls `write`, `reset`, `stop`, `consume` and `prioritize`.
+`has_frames` and `write_frames` for control frames, `next_sendable` and then `write_data`,
+`take_frame` or `sent` for data. The application calls `write`, `reset`, `stop`, `consume` and
+`prioritize`.
 """
 
 from __future__ import annotations
@@ -775,33 +776,19 @@ class Streams:
         """Move the first pending bytes in flight; returns the parts of a STREAM frame of them, and
         whether it has the end."""
         assert stream.send is not None
-        data = stream.send.buffer.read(start, stop)
-        fin = self.sent(stream, start, stop)
+        buffer = stream.send.buffer
+        data = buffer.read(start, stop)
+        highest = buffer.highest
+        fresh = stop - highest if stop > highest else 0
+        fin = buffer.take(start, stop)
+        self.sent(stream, fresh, stop - start - fresh, more=buffer.has_pending)
         kind = _STREAM_KINDS[start > 0, fin]
         length = (stop - start | 0x4000).to_bytes(2, "big")
         return (kind, stream_head(stream.id, start), length, data), fin
 
-    def sent(self, stream: Stream, start: int, stop: int) -> bool:
-        """Record that pending bytes are sent; returns whether they include the end."""
-        assert stream.send is not None
-        buffer = stream.send.buffer
-        highest = buffer.highest
-        if stop > highest:
-            self.send_used += stop - highest
-            if not highest:
-                self.touched[stream.id] = stream
-        if start < highest:
-            self.bytes_resent += min(stop, highest) - start
-        fin = buffer.take(start, stop)
-        if buffer.has_pending:
-            self.scheduler.rotate(stream)
-        else:
-            self.scheduler.remove(stream)
-        return fin
-
-    def run_sent(self, stream: Stream, fresh: int, again: int, *, more: bool) -> None:
-        """Record that a run of a stream is sent: bytes sent for the first time, and again, and
-        whether more is pending."""
+    def sent(self, stream: Stream, fresh: int, again: int, *, more: bool) -> None:
+        """Record that pending data was taken from a stream: bytes sent for the first time, and
+        again, and whether more is pending."""
         if fresh:
             self.send_used += fresh
             assert stream.send is not None
