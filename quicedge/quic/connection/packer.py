@@ -235,24 +235,14 @@ class Packer:
                     # ACKs are not congestion controlled; control frames are small and urgent.
                     self._pack_packet(runs, path, size, now, data=False)
                 break
-            if (
-                sendable is not None
-                and not has_frames
-                and (space.ack_at is None or (not ack_due and _exceeds(*sendable, room)))
-                and is_validated
-                and self._pack_run(runs, path, *sendable, room, now)
-            ):
-                continue
-            if (
-                sendable is not None
-                and not has_frames
-                and is_validated
-                and self._pack_small(runs, path, *sendable, size, now)
-            ):
-                if streams.scheduler.ready:
+            if sendable is not None and not has_frames and is_validated:
+                if (
+                    space.ack_at is None or (not ack_due and _exceeds(*sendable, room))
+                ) and self._pack_run(runs, path, *sendable, room, now):
                     continue
-                self.waiting = False
-                break
+                if self._pack_small(runs, path, *sendable, size, now):
+                    self.waiting = False
+                    break
             if not self._pack_packet(runs, path, size, now, data=True) or self._is_drained:
                 break
             has_frames = self._has_frames(path)
