@@ -404,7 +404,7 @@ class Endpoint:
                 self._network.send_segments(run.data, run.segment, run.path, run.ecn)
         if singles:
             self._network.send(singles, path, ecn)
-        return bool(runs)
+        return True
 
     def _deliver(self, connection: Connection) -> None:
         events = connection.events

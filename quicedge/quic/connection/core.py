@@ -465,13 +465,14 @@ class Connection:
             # RFC 9001 section 4.9.1: with the first Handshake packet that a client sends.
             self._establishment.discard(Epoch.INITIAL)
         mtu = self.paths.known[0].mtu
+        assert mtu is not None
         note_limits(
             self.limits,
             now,
             handshake=not self.handshake.is_complete,
             recovery=recovery,
             streams=self.streams,
-            datagram_size=mtu.current if mtu is not None else self.max_datagram_size,
+            datagram_size=mtu.current,
             paced=self._packer.pacing_at is not None,
             waiting=self._packer.waiting,
         )

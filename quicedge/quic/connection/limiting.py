@@ -35,12 +35,11 @@ def note_limits(
     """
     sending, receiving = clock.sending, clock.receiving
     granted = streams.window.announced != receiving.connection.limit
-    is_blocked = streams.is_stream_blocked
     if not (
         streams.touched
         or granted
         or streams.scheduler.ready
-        or is_blocked
+        or streams.is_stream_blocked
         or sending.waiting
         or sending.blocked is not None
         or sending.pto_count
@@ -74,7 +73,7 @@ def note_limits(
     sending.waiting = waiting
     if waiting:
         sending.blocked = None
-    elif is_blocked or streams.is_stream_blocked:
+    elif streams.is_stream_blocked:
         sending.blocked = Limit.STREAM
     else:
         sending.blocked = Limit.CONNECTION if streams.scheduler.ready else None

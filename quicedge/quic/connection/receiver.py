@@ -166,16 +166,6 @@ class Receiver:
             self._receive_deferred(now)
         return stop - at
 
-    def _open(
-        self, datagrams: list[bytes], at: int, cid: bytes, *, join: bool
-    ) -> tuple[int, int, list[Item]]:
-        """Open the short header packets to a connection ID that lead the datagrams from `at` on."""
-        phases = self._handshake.phases
-        assert phases.recv is not None
-        return phases.recv.cipher.open_run(
-            phases.phase, datagrams, at, cid, self._spaces[ONE_RTT].expected, join
-        )
-
     def _receive_when_over(self, datagrams: list[bytes], at: int, address: Any) -> int:
         """A closing connection repeats its CONNECTION_CLOSE; others ignore datagrams."""
         for data in datagrams[at:]:
@@ -343,9 +333,12 @@ class Receiver:
             return (
                 Accounted.COUNTED if self._is_reset(data, now) else DropReason.UNKNOWN_CONNECTION_ID
             )
-        if self._handshake.phases.recv is None:
+        phases = self._handshake.phases
+        if phases.recv is None:
             return self._defer(data, path, ecn, ONE_RTT)
-        _, _, items = self._open([data], 0, cid, join=False)
+        _, _, items = phases.recv.cipher.open_run(
+            phases.phase, [data], 0, cid, self._spaces[ONE_RTT].expected, False
+        )
         self._receive_shorts(items, [data], 0, cid, path, now, ecn)
         return Accounted.COUNTED
 
