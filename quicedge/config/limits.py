@@ -558,8 +558,7 @@ SEND_BUFFER_JOINED: Final = 1024
 takes some fifty bytes of its own."""
 
 PACE_STEPS: Final = 32
-"""The pacing of a sender follows its window and its rate when one has changed by more than a part
-in so many."""
+"""Pacing follows once the congestion window or the rate has changed by more than 1/PACE_STEPS."""
 
 PACING_QUANTUM: Final = 0.001
 """Minimum seconds between bursts, so that pacing costs no timer per packet."""

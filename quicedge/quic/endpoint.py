@@ -562,7 +562,7 @@ class Endpoint:
     def _reset_unknown(self, data: bytes, path: Any, now: float) -> None:
         """Send a stateless reset for a short header packet of an unknown connection."""
         if not data[0] & _FIXED_BIT:
-            # RFC 9000 section 17.3.1: is no packet, and MUST be discarded.
+            # Not a QUIC packet: MUST be discarded (RFC 9000 section 17.3.1).
             self.counters["dropped_header"] += 1
             return
         token = self._connection_ids.reset_token(data[1 : self._cid_end])

@@ -21,7 +21,8 @@ class Pacer:
         self.datagram_size = max_datagram_size
         """Size of a full datagram: with fewer bytes in the bucket, nothing is sent."""
         self.worth = 0
-        """Bytes that are worth a wake-up of their own while others are in flight."""
+        """Bytes of room that data waits for while enough is in flight: fewer are not worth a
+        wake-up of their own."""
         self._capacity = float(PACING_BURST)
         self._level = float(PACING_BURST)
         self._updated = 0.0
@@ -32,7 +33,7 @@ class Pacer:
         # RFC 9002 section 7.7: N = 1.25; slow start doubles the window, so it needs twice that.
         gain = 2.0 if slow_start else 1.25
         rate = gain * congestion_window / max(smoothed_rtt, 1e-6)
-        # With each ACK both change a little, which is not worth the steps.
+        # Each ACK changes both a little; following every change would cost more than it gains.
         if (
             self.rate is None
             or abs(rate - self.rate) * PACE_STEPS > self.rate

@@ -56,7 +56,7 @@ class Deadlines:
                 self._sweep()
 
     def _sweep(self) -> None:
-        """Drop the entries that were replaced: they are the most."""
+        """Drop the entries that were replaced, once they are the majority."""
         self._heap = [entry for entry in self._heap if entry[_CONNECTION] is not None]
         heapq.heapify(self._heap)
 

@@ -137,7 +137,7 @@ class TransportParameters(msgspec.Struct, kw_only=True):
             (0x11, self.version_information and self.version_information.encode()),
         ):
             if content is not None:
-                # None of them is longer than an integer of one byte tells.
+                # All are shorter than 64 bytes, so that their length takes one.
                 parts += (bytes((number, len(content))), content)
         return b"".join(parts)
 

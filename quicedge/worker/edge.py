@@ -510,7 +510,7 @@ class Edge:
         else:
             self.recent.ended(http_protocol(session.client.http_version), sample)
         count_quic(self.gateway.metrics, session, sample, now)
-        # The logger itself takes 8 us to find out.
+        # structlog takes 8 us to find out that nothing is logged.
         if logging.getLogger(__name__).isEnabledFor(logging.DEBUG):
             log.debug(
                 "connection ended",

@@ -36,8 +36,8 @@ from quicedge.worker.process import DEFAULT_ENTRY, ignore_signals, run_worker
 _PR_SET_NAME = 15
 
 _LATE_IMPORTS = ("concurrent.futures.thread", "encodings.idna")
-"""What event loops import when they first look up a name. To import costs more than the module: it
-writes to the memory of many others."""
+"""What event loops import when they first look up a name. In a worker, an import costs more memory
+than the module: it writes to pages of many others that workers would share."""
 
 
 class Attach(msgspec.Struct, tag="attach", array_like=True):

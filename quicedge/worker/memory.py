@@ -85,8 +85,8 @@ def release_files() -> None:
     start were for the start alone, such as relocations, initialisers and parsers of certificates.
 
     They stay in the page cache, which gives them up when memory is short, and those that are used
-    again come back from there. So would what overwrites a library in place: installers replace the
-    file instead, since not all of it was ever read.
+    again come back from there. If a library is overwritten in place, they come back with its new
+    content, as do pages that were never read: that is why installers replace the file instead.
     """
     madvise = getattr(ctypes.CDLL(None), "madvise", None)
     if madvise is None:

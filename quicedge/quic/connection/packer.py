@@ -129,6 +129,7 @@ class Packer:
             streams,
             pings,
         )
+        """In the order in which they write; `_has_frames` must know all of them."""
         self._is_drained = False
         """Whether the last packet took all that there was to send."""
         self.observer: Observer | None = None
