@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from aioquic.quic.events import HandshakeCompleted, StreamDataReceived
 
-from quicedge.config.limits import HOLD_IN_FLIGHT
-from quicedge.quic.connection import Connection
+from quicedge.config.limits import HOLD_IN_FLIGHT, MAX_ACK_DELAY
+from quicedge.quic.connection import Connection, packer
 from quicedge.quic.connection.packer import Transmit
 from quicedge.quic.frames import Epoch
 from tests.support.quicpair import SERVER_ADDRESS, client_configuration, make_pair
@@ -232,12 +232,7 @@ class Download:
         endpoint.handle_timers(self.now)
         endpoint.flush(self.now)
         self.now += 0.00025
-        sent = self.world.network.take()
-        for at in range(0, len(sent), 10):
-            self.client.receive_run(sent[at : at + 10], 0, SERVER_ADDRESS, self.now)
-            if len(sent) > 10:
-                self.client.spaces[Epoch.ONE_RTT].ack_at = self.now
-                self._from_client()
+        self._to_client(self.world.network.take())
         while (event := self.client.poll_event()) is not None:
             if isinstance(event, StreamDataReceived):
                 self.received += event.data
@@ -245,18 +240,31 @@ class Download:
         if deadline is not None and deadline <= self.now:
             self.client.handle_timeout(self.now)
 
+    def _to_client(self, sent: list[bytes]) -> None:
+        for at in range(0, len(sent), 10):
+            self.client.receive_run(sent[at : at + 10], 0, SERVER_ADDRESS, self.now)
+            if len(sent) > 10:
+                self.client.spaces[Epoch.ONE_RTT].ack_at = self.now
+                self._from_client()
+
+    def finish(self, window: int) -> int:
+        """Download all of it with a constant window; returns the steps that it took."""
+        recovery = self.server.recovery
+        steps = 0
+        while len(self.received) < len(self.body) and steps < 10_000:
+            recovery.controller.congestion_window = recovery.controller.ssthresh = window
+            recovery._set_pace()
+            self.step()
+            steps += 1
+        assert self.received == self.body
+        return steps
+
 
 def test_a_download_arrives_whole_though_many_acks_are_answered_with_nothing() -> None:
     body = bytes(range(256)) * 12_000
     download = Download(body)
     recovery = download.server.recovery
-    for _ in range(2000):
-        recovery.controller.congestion_window = WINDOW
-        recovery._set_pace()
-        download.step()
-        if len(download.received) == len(body):
-            break
-    assert download.received == body
+    assert download.finish(WINDOW) <= 2000
     assert download.handed > 200
     assert download.flushed < 0.8 * download.handed
     # Nor is it forgotten: what is acknowledged last is settled.
@@ -264,3 +272,42 @@ def test_a_download_arrives_whole_though_many_acks_are_answered_with_nothing() -
         download.step()
     assert not recovery.bytes_in_flight
     assert download.server.streams.unacknowledged(0) == 0
+
+
+class SparseAcks(Download):
+    """Its client acknowledges every so many packets of the response, or after the delay that it
+    may take."""
+
+    every: int | None = None
+    unacknowledged = 0
+    due = 0.0
+
+    def _to_client(self, sent: list[bytes]) -> None:
+        if self.every is None:
+            super()._to_client(sent)
+            return
+        space = self.client.spaces[Epoch.ONE_RTT]
+        for data in sent:
+            if space.ack_at is None:
+                self.unacknowledged, self.due = 0, self.now + MAX_ACK_DELAY / 1000
+            self.client.receive_run([data], 0, SERVER_ADDRESS, self.now)
+            self.unacknowledged += 1
+            space.ack_at = self.due
+            if self.unacknowledged == self.every:
+                space.ack_at = self.now
+                self._from_client()
+
+
+@pytest.mark.parametrize("window", [40_000, WINDOW])
+@pytest.mark.parametrize("every", [2, 10, 25, 44, 64])
+def test_no_run_waits_for_the_delayed_ack_of_a_client_that_acknowledges_rarely(
+    every: int, window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+    for in_flight in (HOLD_IN_FLIGHT, 1 << 60):
+        monkeypatch.setattr(packer, "HOLD_IN_FLIGHT", in_flight)
+        download = SparseAcks(bytes(range(256)) * 4000)
+        download.every = every
+        steps.append(download.finish(window))
+    # One such delay takes a hundred steps; a run that waits for room, part of a round trip.
+    assert steps[0] <= 2 * steps[1]
