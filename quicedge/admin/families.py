@@ -55,7 +55,8 @@ def families(workers: Iterable[Metrics]) -> Iterator[Metric]:
     yield from _tls(workers)
 
 
-def _counter(name: str, text: str, labels: list[str], counts: Counter[tuple[str, ...]]) -> Metric:
+def counter(name: str, text: str, labels: list[str], counts: Counter[tuple[str, ...]]) -> Metric:
+    """A family of counters; `counts` by the values of their labels."""
     family = CounterMetricFamily(name, text, labels=labels)
     for values, count in sorted(counts.items()):
         family.add_metric(list(values), count)
@@ -105,14 +106,14 @@ def _routes(workers: list[Metrics]) -> Iterator[Metric]:
         for upstream, side in route.sides.items():
             for status, count in side.statuses.items():
                 sides[name, upstream, status] += count
-    yield _counter(
+    yield counter(
         "quicedge_route_requests", "Requests answered, by status.", ["route", "status"], statuses
     )
-    yield _counter(
+    yield counter(
         "quicedge_route_outcomes", "Requests, by outcome.", ["route", "outcome"], outcomes
     )
-    yield _counter("quicedge_route_request_bytes", "Request content.", ["route"], received)
-    yield _counter(
+    yield counter("quicedge_route_request_bytes", "Request content.", ["route"], received)
+    yield counter(
         "quicedge_route_response_bytes", "Response content that clients acknowledged.",
         ["route"], sent,
     )  # fmt: skip
@@ -127,10 +128,10 @@ def _routes(workers: list[Metrics]) -> Iterator[Metric]:
     for name, count in tunnels.items():
         open_tunnels.add_metric([name], count)
     yield open_tunnels
-    yield _counter(
+    yield counter(
         "quicedge_route_tunnels_ended", "Tunnels that have ended.", ["route"], tunnels_ended
     )
-    yield _counter(
+    yield counter(
         "quicedge_split_requests",
         "Requests of routes with several upstreams, by class of the status.",
         ["route", "upstream", "status"],
@@ -146,8 +147,8 @@ def _upstreams(workers: list[Metrics]) -> Iterator[Metric]:
         requests[(name,)] += upstream.requests
         for kind, count in upstream.errors.items():
             errors[name, kind] += count
-    yield _counter("quicedge_upstream_requests", "Requests sent to it.", ["upstream"], requests)
-    yield _counter(
+    yield counter("quicedge_upstream_requests", "Requests sent to it.", ["upstream"], requests)
+    yield counter(
         "quicedge_upstream_errors",
         "Requests that failed there, by kind.",
         ["upstream", "kind"],
@@ -171,15 +172,15 @@ def _filters(workers: list[Metrics]) -> Iterator[Metric]:
             failures[(name,)] += item.failures
             seconds[(name,)] += item.seconds  # type: ignore[assignment]  # a float counter
             waited[(name,)] += item.waited_seconds  # type: ignore[assignment]
-    yield _counter("quicedge_filter_calls", "Calls of its phases.", ["filter"], calls)
-    yield _counter("quicedge_filter_failures", "Calls that failed.", ["filter"], failures)
-    yield _counter(
+    yield counter("quicedge_filter_calls", "Calls of its phases.", ["filter"], calls)
+    yield counter("quicedge_filter_failures", "Calls that failed.", ["filter"], failures)
+    yield counter(
         "quicedge_filter_blocking_seconds",
         "Time for which it held the event loops of workers: its share of all that they do.",
         ["filter"],
         seconds,
     )
-    yield _counter(
+    yield counter(
         "quicedge_filter_waiting_seconds", "Time that its coroutines took.", ["filter"], waited
     )
 
@@ -203,16 +204,16 @@ def _mirrors(workers: list[Metrics]) -> Iterator[Metric]:
         compared[(name,)] += item.compared
         seconds[name, "original"] += item.seconds  # type: ignore[assignment]  # a float counter
         seconds[name, "mirror"] += item.mirror_seconds  # type: ignore[assignment]
-    yield _counter(
+    yield counter(
         "quicedge_mirror_requests",
         "Requests to be copied, by what became of the copy.",
         ["upstream", "result"],
         results,
     )
-    yield _counter(
+    yield counter(
         "quicedge_mirror_compared", "Pairs of responses compared.", ["upstream"], compared
     )
-    yield _counter(
+    yield counter(
         "quicedge_mirror_first_byte_seconds",
         "Time until compared responses began, in total.",
         ["upstream", "side"],
@@ -240,7 +241,7 @@ def _listeners(workers: list[Metrics]) -> Iterator[Metric]:
     for listener in listeners:
         for outcome, count in listener.handshakes.items():
             handshakes[listener.address, listener.transport.value, outcome] += count
-    yield _counter(
+    yield counter(
         "quicedge_listener_handshakes", "Handshakes of connections that ended, by outcome.",
         ["listener", "transport", "outcome"], handshakes,
     )  # fmt: skip
@@ -259,8 +260,8 @@ def _protocols(workers: list[Metrics]) -> Iterator[Metric]:
     for protocol, found in protocols:
         requests[(protocol.value,)] += found.requests
         connections[(protocol.value,)] += found.connections
-    yield _counter("quicedge_protocol_requests", "Requests answered.", ["protocol"], requests)
-    yield _counter(
+    yield counter("quicedge_protocol_requests", "Requests answered.", ["protocol"], requests)
+    yield counter(
         "quicedge_protocol_connections", "Connections that ended after a complete handshake.",
         ["protocol"], connections,
     )  # fmt: skip
@@ -285,19 +286,19 @@ def _tls(workers: list[Metrics]) -> Iterator[Metric]:
             for compression, count in found.certificates.items():
                 certificates[transport.value, compression] += count
             retries[(transport.value,)] += found.hello_retries
-    yield _counter(
+    yield counter(
         "quicedge_tls_key_exchanges", "Completed handshakes, by key exchange group.",
         ["transport", "group"], groups,
     )  # fmt: skip
-    yield _counter(
+    yield counter(
         "quicedge_tls_client_certificates",
         "Handshakes that asked the client for a certificate, by verdict.",
         ["transport", "verdict"], verdicts,
     )  # fmt: skip
-    yield _counter(
+    yield counter(
         "quicedge_tls_certificates_sent", "Certificates sent, by compression.",
         ["transport", "compression"], certificates,
     )  # fmt: skip
-    yield _counter(
+    yield counter(
         "quicedge_tls_hello_retry_requests", "HelloRetryRequests sent.", ["transport"], retries
     )

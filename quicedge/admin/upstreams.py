@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from msgspec import Struct, field
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 
+from quicedge.admin.families import counter
 from quicedge.telemetry.discovery import DiscoveryStats
 from quicedge.telemetry.stats import WorkerStats
 from quicedge.telemetry.upstreams import Circuit, UpstreamState
@@ -131,18 +132,11 @@ def discovery_families(workers: Iterable[WorkerStats]) -> Iterator[Metric]:
                     age.add_metric(values, each.age_seconds)
                 look_ups[upstream, each.name, "ok"] += each.look_ups - each.failures
                 look_ups[upstream, each.name, "failed"] += each.failures
-    total = _counter(
+    total = counter(
         "quicedge_upstream_look_ups", "Look-ups of servers in DNS, by result.",
         ["upstream", "name", "result"], look_ups,
     )  # fmt: skip
     yield from (servers, age, total)
-
-
-def _counter(name: str, text: str, labels: list[str], counts: Counter[tuple[str, ...]]) -> Metric:
-    family = CounterMetricFamily(name, text, labels=labels)
-    for values, count in counts.items():
-        family.add_metric(values, count)
-    return family
 
 
 def state_families(workers: Iterable[WorkerStats]) -> Iterator[Metric]:
@@ -166,13 +160,13 @@ def state_families(workers: Iterable[WorkerStats]) -> Iterator[Metric]:
                 labels = [name, str(stats.slot), circuit.value]
                 circuits.add_metric(labels, float(circuit is state.circuit))
     yield circuits
-    yield _counter(
+    yield counter(
         "quicedge_upstream_circuit_opened", "How often it has opened.", ["upstream"], opened
     )
-    yield _counter(
+    yield counter(
         "quicedge_upstream_circuit_refused", "Requests refused meanwhile.", ["upstream"], refused
     )
-    yield _counter(
+    yield counter(
         "quicedge_upstream_hedges",
         "Requests that took longer than hedging waits, by what became of their second attempt.",
         ["upstream", "result"],
