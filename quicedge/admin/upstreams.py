@@ -161,10 +161,16 @@ def state_families(workers: Iterable[WorkerStats]) -> Iterator[Metric]:
                 circuits.add_metric(labels, float(circuit is state.circuit))
     yield circuits
     yield counter(
-        "quicedge_upstream_circuit_opened", "How often it has opened.", ["upstream"], opened
+        "quicedge_upstream_circuit_opened",
+        "How often its circuit breaker opened.",
+        ["upstream"],
+        opened,
     )
     yield counter(
-        "quicedge_upstream_circuit_refused", "Requests refused meanwhile.", ["upstream"], refused
+        "quicedge_upstream_circuit_refused",
+        "Requests that it refused while open.",
+        ["upstream"],
+        refused,
     )
     yield counter(
         "quicedge_upstream_hedges",

@@ -37,6 +37,6 @@ class UpstreamState(Struct):
     circuit_opened: int = 0
     """How often it has opened."""
     circuit_refused: int = 0
-    """Requests refused meanwhile."""
+    """Requests refused while it was open."""
     hedges: dict[str, int] = field(default_factory=dict)
     """By `HedgeResult`; empty without hedging."""
