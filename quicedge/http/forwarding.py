@@ -9,14 +9,10 @@ only by punctuation are therefore dropped as well.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
-from quicedge.config.limits import (
-    FILTER_NAMES_REMEMBERED,
-    NAMES_REMEMBERED,
-    REMEMBERED_NAME,
-)
+from quicedge.config.limits import FILTER_NAMES_REMEMBERED, NAMES_REMEMBERED
 from quicedge.http.message import Field, Fields
+from quicedge.http.remembered import RememberedNames
 
 HOP_BY_HOP = frozenset(
     (
@@ -61,15 +57,39 @@ def hyphenated(name: bytes) -> bytes:
     return name.translate(_HYPHENATE)
 
 
-class Written:
-    """Names of request fields that a filter sets or removes.
+class _Names:
+    """Names of fields, and prefixes of such names.
 
     Where origins do not distinguish them (`tell_underscores`), names that differ only by
-    punctuation are meant too: beside `x-user`, a client's `x_user` would reach a WSGI application
-    under the same name.
+    punctuation are among them too.
     """
 
-    __slots__ = ("_alike", "_kept", "_names", "_prefixes")
+    __slots__ = ("_names", "_prefixes", "_tell_underscores")
+
+    def __init__(
+        self, names: Iterable[bytes], prefixes: Iterable[bytes], *, tell_underscores: bool
+    ) -> None:
+        if not tell_underscores:
+            names, prefixes = map(hyphenated, names), map(hyphenated, prefixes)
+        self._names = frozenset(names)
+        self._prefixes = tuple(prefixes)
+        self._tell_underscores = tell_underscores
+
+    def __bool__(self) -> bool:
+        return bool(self._names or self._prefixes)
+
+    def __contains__(self, name: bytes) -> bool:
+        """Whether a field of this name is, or may be taken for, one of them."""
+        known = name if self._tell_underscores else hyphenated(name)
+        return known in self._names or known.startswith(self._prefixes)
+
+
+class Written:
+    """Names of request fields that a filter sets or removes, with all that origins may take for
+    them: beside `x-user`, a client's `x_user` would reach a WSGI application under the same name.
+    """
+
+    __slots__ = ("_kept", "_names")
 
     def __init__(
         self,
@@ -78,30 +98,17 @@ class Written:
         *,
         tell_underscores: bool = False,
     ) -> None:
-        self._names = frozenset(names)
-        self._prefixes = tuple(prefixes)
-        self._kept: set[bytes] = set()
-        """The last names that were asked for and are none of them."""
-        self._alike: frozenset[bytes] | None = None
-        if not tell_underscores:
-            self._alike = frozenset(map(hyphenated, self._names))
-            self._prefixes += tuple(map(hyphenated, self._prefixes))
+        self._names = _Names(names, prefixes, tell_underscores=tell_underscores)
+        self._kept = RememberedNames(FILTER_NAMES_REMEMBERED)
 
     def __bool__(self) -> bool:
-        return bool(self._names or self._prefixes)
+        return bool(self._names)
 
     def __contains__(self, name: bytes) -> bool:
         """Whether a field of this name is, or may be taken for, one of them."""
-        if name in self._names or name.startswith(self._prefixes):
+        if name in self._names:
             return True
-        if self._alike is not None:
-            alike = hyphenated(name)
-            if alike in self._alike or alike.startswith(self._prefixes):
-                return True
-        if len(name) <= REMEMBERED_NAME:
-            if len(self._kept) >= FILTER_NAMES_REMEMBERED:
-                self._kept.clear()
-            self._kept.add(name)
+        self._kept.remember(name)
         return False
 
     def dropped_from(self, fields: Sequence[Field]) -> Fields:
@@ -130,38 +137,38 @@ ORDINARY = frozenset(
 """The most frequent field names, none of them reserved: a fast path of one lookup."""
 
 
-@dataclass(frozen=True, slots=True)
 class Reserved:
     """The reserved fields, including those that a configuration adds."""
 
-    further: frozenset[bytes] = frozenset()
-    """Additional names that the edge writes."""
-    tell_underscores: bool = False
-    """Origins distinguish `_` from `-`, so `x_forwarded_for` is an ordinary name."""
-    passed: set[bytes] = field(default_factory=lambda: set(ORDINARY), compare=False, repr=False)
-    """Names of fields that origins get as they are: the ordinary ones, and the last ones that were
-    asked for and are not reserved; to be read only."""
+    __slots__ = ("_names", "further", "passed", "tell_underscores")
+
+    def __init__(
+        self, further: frozenset[bytes] = frozenset(), *, tell_underscores: bool = False
+    ) -> None:
+        self.further = further
+        """Additional names that the edge writes."""
+        self.tell_underscores = tell_underscores
+        """Origins distinguish `_` from `-`, so `x_forwarded_for` is an ordinary name."""
+        self._names = _Names(_RESERVED | further, _PREFIXES, tell_underscores=tell_underscores)
+        self.passed = RememberedNames(NAMES_REMEMBERED, ORDINARY)
+        """Names of fields that origins get as they are: the ordinary ones, and the last ones that
+        were asked for and are not reserved; to be read only."""
 
     def __contains__(self, name: bytes) -> bool:
         """Whether a client's field of this name must be dropped."""
         if name in self.passed:
             return False
-        known = name if self.tell_underscores else hyphenated(name)
-        if known in _RESERVED or known in self.further or known.startswith(_PREFIXES):
+        if name in self._names:
             return True
-        if len(name) <= REMEMBERED_NAME and name not in CHANGED_BY_EDGE:
-            if len(self.passed) >= NAMES_REMEMBERED:
-                self.passed.intersection_update(ORDINARY)
-            self.passed.add(name)
+        if name not in CHANGED_BY_EDGE:
+            self.passed.remember(name)
         return False
 
     def with_further(self, names: frozenset[bytes]) -> Reserved:
         """The same and these names."""
         if not names:
             return self
-        if not self.tell_underscores:
-            names = frozenset(map(hyphenated, names))
-        return Reserved(self.further | names, self.tell_underscores)
+        return Reserved(self.further | names, tell_underscores=self.tell_underscores)
 
     def pass_trailers(self, trailers: Sequence[Field]) -> Fields:
         """Request trailers without fields that origins might mistake for header fields."""

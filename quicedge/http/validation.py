@@ -31,6 +31,7 @@ from quicedge.http.message import (
     count_lines,
     section_size,
 )
+from quicedge.http.remembered import RememberedNames
 from quicedge.http.target import is_ambiguous
 
 CONNECTION_SPECIFIC = frozenset(
@@ -74,8 +75,9 @@ _KNOWN_NAMES = frozenset(
 _SPECIAL_NAMES = frozenset((b"content-length", b"cookie", b"expect", b"host", b"te"))
 """Known names whose values matter here."""
 
-_plain_names = set(_KNOWN_NAMES - _SPECIAL_NAMES)
-"""Names that need no check: those known, and the last ones that have passed it."""
+_plain_names = RememberedNames(defaults.NAMES_REMEMBERED, _KNOWN_NAMES - _SPECIAL_NAMES)
+"""Names that need no check and mean nothing special: those known, and the last ones that have
+passed it."""
 
 _VALUE_OCTETS = bytes((0x09, *range(0x20, 0x7F), *range(0x80, 0x100)))
 """Octets of field values."""
@@ -183,7 +185,7 @@ def _validate_lines(lines: Sequence[Field]) -> tuple[Fields, bytes | None, int |
                 raise MessageError("pseudo-header field after a regular field")
             else:
                 _validate_name(name)
-                _remember(name)
+                _plain_names.remember(name)
             fields.append(line)
     if cookies:
         # RFC 9114 section 4.2.1: MUST be concatenated before leaving HTTP/3.
@@ -284,14 +286,6 @@ def _validate_name(name: bytes) -> None:
         # CGI cannot distinguish `content_length` from the framing field; honest clients do not
         # send it.
         raise MessageError(f"framing field {_text(name)}")
-
-
-def _remember(name: bytes) -> None:
-    """Clients repeat their field names: this one has passed, and means nothing special."""
-    if len(name) <= defaults.REMEMBERED_NAME:
-        if len(_plain_names) >= defaults.NAMES_REMEMBERED:
-            _plain_names.intersection_update(_KNOWN_NAMES)
-        _plain_names.add(name)
 
 
 def _validate_value(name: bytes, value: bytes) -> None:
