@@ -150,7 +150,9 @@ class Reserved:
         self.tell_underscores = tell_underscores
         """Origins distinguish `_` from `-`, so `x_forwarded_for` is an ordinary name."""
         self._names = _Names(_RESERVED | further, _PREFIXES, tell_underscores=tell_underscores)
-        self.passed = RememberedNames(NAMES_REMEMBERED, ORDINARY)
+        self.passed = RememberedNames(
+            NAMES_REMEMBERED, (name for name in ORDINARY if name not in self._names)
+        )
         """Names of fields that origins get as they are: the ordinary ones, and the last ones that
         were asked for and are not reserved; to be read only."""
 

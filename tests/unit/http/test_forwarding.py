@@ -69,6 +69,13 @@ def test_what_a_filter_writes_is_dropped_with_what_cgi_takes_for_it() -> None:
     assert Written([]).dropped_from(fields) == fields
 
 
+def test_an_ordinary_name_that_a_filter_writes_is_none_that_passes() -> None:
+    table = Reserved().with_further(frozenset((b"referer", b"user_agent")))
+    trailers = [(b"referer", b"x"), (b"user-agent", b"x"), (b"user_agent", b"x"), (b"origin", b"x")]
+    assert table.pass_trailers(trailers) == [(b"origin", b"x")]
+    assert Reserved().pass_trailers(trailers) == trailers
+
+
 def test_what_was_asked_for_before_is_answered_the_same() -> None:
     table = Reserved()
     for _ in range(2):
