@@ -19,6 +19,7 @@ from quicedge.config.limits import (
 )
 from quicedge.http.grammar import FIELD_VALUE
 from quicedge.http.message import Fields, Request
+from quicedge.http.remembered import Remembered
 from quicedge.http.validation import (
     CONNECTION_SPECIFIC,
     MessageError,
@@ -98,8 +99,8 @@ class HeadReader:
     def __init__(self, limits: MessageLimits, scheme: bytes = b"https") -> None:
         self.limits = limits
         self.scheme = scheme
-        self._lines: dict[bytes, _Line] = {}
-        self._blocks: dict[bytes, _Block] = {}
+        self._lines = Remembered[_Line](H1_REMEMBERED_LINES, H1_REMEMBERED_LINE)
+        self._blocks = Remembered[_Block](H1_REMEMBERED_BLOCKS, H1_REMEMBERED_BLOCK)
 
     @property
     def remembered(self) -> tuple[int, int]:
@@ -176,10 +177,7 @@ class HeadReader:
             self.limits,
         )
         line = _Line(request.method, request.path, authority, minor)
-        if len(text) <= H1_REMEMBERED_LINE:
-            if len(self._lines) >= H1_REMEMBERED_LINES:
-                self._lines.clear()
-            self._lines[text] = line
+        self._lines.remember(text, line)
         return line
 
     def _split_target(self, method: bytes, target: bytes) -> tuple[bytes | None, bytes]:
@@ -250,10 +248,7 @@ class HeadReader:
             takes_trailers,
             specific.get(b"upgrade", b"") if b"upgrade" in options else b"",
         )
-        if len(text) <= H1_REMEMBERED_BLOCK:
-            if len(self._blocks) >= H1_REMEMBERED_BLOCKS:
-                self._blocks.clear()
-            self._blocks[text] = block
+        self._blocks.remember(text, block)
         return block
 
 

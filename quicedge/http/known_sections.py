@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from quicedge.config.limits import H3_REMEMBERED_SECTION, H3_SECTIONS_REMEMBERED
 from quicedge.http.message import Field, Fields, Request, section_size
+from quicedge.http.remembered import Remembered
 from quicedge.http.validation import MessageLimits, validate_request
 
 
@@ -39,7 +40,7 @@ class KnownSections:
     __slots__ = ("_known", "_seen")
 
     def __init__(self) -> None:
-        self._known: dict[bytes, KnownSection] = {}
+        self._known = Remembered[KnownSection](H3_SECTIONS_REMEMBERED, H3_REMEMBERED_SECTION)
         self._seen: set[int] = set()
         """Hashes of blocks that came once: most requests are never repeated."""
 
@@ -60,7 +61,6 @@ class KnownSections:
                 self._seen.clear()
             self._seen.add(seen)
             return fields
-        if len(self._known) >= H3_SECTIONS_REMEMBERED:
-            self._known.clear()
-        known = self._known[block] = KnownSection(fields)
+        known = KnownSection(fields)
+        self._known.remember(block, known)
         return known

@@ -18,6 +18,7 @@ from quicedge.config.limits import AUTHORITIES_REMEMBERED, MAX_AUTHORITY
 from quicedge.config.routes import hosts_of
 from quicedge.config.schema import Route
 from quicedge.http.message import Request
+from quicedge.http.remembered import Remembered
 from quicedge.http.target import normal_path, with_plain_slashes
 from quicedge.proxy.client import ClientInfo
 from quicedge.proxy.conditions import Asked, Condition, conditions_of
@@ -136,7 +137,9 @@ class Router:
             for host in hosts_of(route):
                 by_host.setdefault(host, []).append(route)
         self._hosts = {host: _table(found) for host, found in by_host.items()}
-        self._tables: dict[bytes, tuple[_PathTable | _ConditionalTable, ...]] = {}
+        self._tables = Remembered[tuple[_PathTable | _ConditionalTable, ...]](
+            AUTHORITIES_REMEMBERED, MAX_AUTHORITY
+        )
         """The tables of the hosts that match an authority, most specific first."""
 
     def find(
@@ -190,10 +193,7 @@ class Router:
         """Look the tables of an authority up, and remember them."""
         found = (self._hosts.get(host) for host in _candidates(host_of(authority)))
         tables = tuple(table for table in found if table is not None)
-        if len(authority) <= MAX_AUTHORITY:
-            if len(self._tables) >= AUTHORITIES_REMEMBERED:
-                self._tables.clear()
-            self._tables[authority] = tables
+        self._tables.remember(authority, tables)
         return tables
 
 

@@ -17,9 +17,10 @@ from quicedge.config.limits import (
 )
 from quicedge.http.grammar import CONTENT_LENGTH
 from quicedge.http.message import Field, Fields
+from quicedge.http.remembered import Remembered
 from quicedge.http.validation import MessageError, validate_response_fields
 
-_lines: dict[bytes, Field] = {}
+_lines = Remembered[Field](UPSTREAM_LINES_REMEMBERED, UPSTREAM_REMEMBERED_LINE)
 """Lines of heads that were read before, and the fields that they are."""
 
 _PARSED = frozenset(
@@ -95,7 +96,5 @@ def read_whole(data: bytes) -> WholeResponse | None:
 def _remember(lines: dict[bytes, Field]) -> None:
     """Origins repeat their lines: these have passed, and mean nothing special."""
     for line, field in lines.items():
-        if len(line) <= UPSTREAM_REMEMBERED_LINE and field[0] != b"set-cookie":
-            if len(_lines) >= UPSTREAM_LINES_REMEMBERED:
-                _lines.clear()
-            _lines[line] = field
+        if field[0] != b"set-cookie":
+            _lines.remember(line, field)
