@@ -317,9 +317,7 @@ def _observe_all(
 ) -> None:
     for name, value in observed.items():
         if name in bounds:
-            histogram = histograms[name]
-            histogram.counts[bisect_left(bounds[name], value)] += 1
-            histogram.sum += value
+            histograms[name].observe(value, bounds[name])
 
 
 def listener_key(address: str, transport: TransportKind) -> str:
