@@ -22,6 +22,10 @@ round trips and probe timeouts of a bad mobile path."""
 STALLED_BYTES: Final = 1024
 """Bytes in that time that count as progress: a twelfth of what a client at 20 kbit/s takes."""
 
+ADDRESSES_REMEMBERED: Final = 256
+"""Client addresses whose packed form and network are remembered, per worker: each is asked for some
+ten times in the course of a connection."""
+
 RESPONSE_MEMORY: Final = 48 * 1024 * 1024
 """Bytes per worker for responses in flight from origins to clients, overhead included: at a round
 trip of 100 ms that is 640 MB per second, twice what a worker can send."""

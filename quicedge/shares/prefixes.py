@@ -7,18 +7,17 @@ import socket
 from collections.abc import Iterable
 from functools import lru_cache
 
+from quicedge.config.limits import ADDRESSES_REMEMBERED
+
 PREFIX_V4 = 24
 """Bits of an IPv4 address that distinguish networks."""
 PREFIX_V6 = 56
 """Bits of an IPv6 address: what a household is given (RFC 6177)."""
 
-_REMEMBERED = 256
-"""Addresses: each is asked for some ten times in the course of a connection."""
-
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(maxsize=ADDRESSES_REMEMBERED)
 def packed(host: str) -> bytes:
     """An address as 4 or 16 bytes; an IPv4-mapped one as 4. Empty when it is none."""
     try:
@@ -30,7 +29,7 @@ def packed(host: str) -> bytes:
     return data[12:] if data.startswith(_MAPPED) else data
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(maxsize=ADDRESSES_REMEMBERED)
 def prefix_of(address: bytes) -> bytes:
     """What addresses of one network share: its first 24 bits, or 56 of IPv6."""
     return address[: PREFIX_V4 // 8] if len(address) == 4 else address[: PREFIX_V6 // 8]
