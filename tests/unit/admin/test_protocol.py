@@ -102,6 +102,17 @@ async def test_content_that_is_too_long_is_refused_in_words(server: AdminServer)
     writer.close()
 
 
+async def test_a_length_with_thousands_of_zeros_is_its_number(
+    server: AdminServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, writer = await connect(server)
+    writer.write(HEAD + b"content-length: %b\r\n\r\n" % (b"0" * 5000))
+    async with asyncio.timeout(TIMEOUT):
+        assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+    writer.close()
+    assert caplog.records == []
+
+
 async def test_clients_that_leave_during_a_request_are_no_errors(
     server: AdminServer, caplog: pytest.LogCaptureFixture
 ) -> None:
