@@ -63,6 +63,13 @@ class _PathTable:
                 return route
         return None
 
+    def takes(self, route: Route, asked: Asked) -> bool:
+        """Whether a request would belong to one of the routes if there were no nearer one."""
+        prefix, path = _prefix(route.path), asked.path
+        return self._routes.get(prefix) is route and (
+            path == prefix or path.startswith(prefix.removesuffix(b"/") + b"/")
+        )
+
 
 class Place(NamedTuple):
     """Where routes were looked for, and those that are there, in the order of preference."""
@@ -107,6 +114,14 @@ class _ConditionalTable:
                 else:
                     return route
         return None
+
+    def takes(self, route: Route, asked: Asked) -> bool:
+        """Whether a request would belong to one of the routes if there were no nearer one."""
+        return any(
+            found is route and all(condition.holds(asked) for condition in conditions)
+            for _, routes in self.places(asked.path)
+            for found, conditions in routes
+        )
 
     def places(
         self, path: bytes
@@ -176,7 +191,10 @@ class Router:
         if path == normal_path(target):
             return False
         nearest = self.find(request.authority, path, request, client)
-        return nearest is not route and _covers(route, path, request, client)
+        if nearest is route:
+            return False
+        asked = Asked(request, client, path)
+        return any(table.takes(route, asked) for table in self._match(request.authority))
 
     def places(self, authority: bytes, path: bytes) -> Iterator[Place]:
         """Where `find` looks, in this order."""
@@ -208,17 +226,6 @@ def _table(routes: Sequence[Route]) -> _PathTable | _ConditionalTable:
     for route in routes:
         table.add(_prefix(route.path), route)
     return table
-
-
-def _covers(route: Route, path: bytes, request: Request, client: ClientInfo) -> bool:
-    """Whether a path belongs to a route if there is no nearer one."""
-    if route.path_exact is not None:
-        return path == _prefix(route.path_exact)
-    prefix = _prefix(route.path)
-    if path != prefix and not path.startswith(prefix.removesuffix(b"/") + b"/"):
-        return False
-    asked = Asked(request, client, path)
-    return all(condition.holds(asked) for condition in conditions_of(route))
 
 
 def _prefix(path: str) -> bytes:
