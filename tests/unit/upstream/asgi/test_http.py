@@ -10,6 +10,7 @@ import pytest
 from quicedge.http.errors import OriginFailure
 from quicedge.shares import Client
 from tests.support.asgi import TIMEOUT, Answer, ask, request, serving
+from tests.support.origins import eventually
 
 
 def responder(*messages: dict[str, Any]) -> Any:
@@ -200,9 +201,7 @@ async def test_what_is_sent_after_the_response_is_an_error_of_the_application() 
     async with serving(app) as upstream:
         answer = ask(upstream)
         await answer.finished()
-        async with asyncio.timeout(TIMEOUT):
-            while upstream.running:
-                await asyncio.sleep(0)
+        await eventually(lambda: not upstream.running)
     assert answer.body == b"hello"
     assert errors == ["'http.response.body' after the response is complete"]
 
@@ -307,9 +306,7 @@ async def test_an_endless_response_ends_with_its_client() -> None:
         answer = ask(upstream)
         await answer.until(lambda a: len(a.body) > 100)
         answer.stream.abort()
-        async with asyncio.timeout(TIMEOUT):
-            while upstream.running:
-                await asyncio.sleep(0)
+        await eventually(lambda: not upstream.running)
 
 
 async def test_disconnect_is_received_after_the_response() -> None:
@@ -375,9 +372,7 @@ async def test_an_application_that_does_not_respond_times_out() -> None:
     async with serving(app, first_byte_timeout=0.01) as upstream:
         answer = ask(upstream)
         await answer.finished()
-        async with asyncio.timeout(TIMEOUT):
-            while upstream.running:
-                await asyncio.sleep(0)
+        await eventually(lambda: not upstream.running)
     assert answer.error is not None
     assert answer.error.kind is OriginFailure.FIRST_BYTE_TIMEOUT
 

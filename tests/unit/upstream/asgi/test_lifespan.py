@@ -16,6 +16,7 @@ from quicedge.supervisor.start_timeout import start_timeout
 from quicedge.upstream.asgi import lifespan as module
 from quicedge.upstream.asgi.lifespan import Lifespan, StartupError
 from tests.support.asgi import ask, serving
+from tests.support.origins import eventually
 
 COMPLETE = {"type": "lifespan.startup.complete"}
 
@@ -151,9 +152,7 @@ async def test_calls_that_go_on_when_they_are_cancelled_are_left_behind(
         assert [line["event"] for line in logs] == ["calls of application do not end"]
         assert answer.error is not None
         released.set()
-        async with asyncio.timeout(10):
-            while upstream.running:
-                await asyncio.sleep(0)
+        await eventually(lambda: not upstream.running)
 
 
 async def test_an_application_that_exits_in_its_startup_has_failed() -> None:

@@ -16,6 +16,7 @@ from websockets.uri import parse_uri
 from quicedge.http.errors import OriginFailure
 from quicedge.upstream.asgi import websocket as module
 from tests.support.asgi import TIMEOUT, Answer, ask, request, serving
+from tests.support.origins import eventually
 
 MASK = bytes(4)
 ACCEPT = {"type": "websocket.accept"}
@@ -197,9 +198,7 @@ async def test_a_client_that_vanishes_is_1006() -> None:
         answer = ask(upstream, handshake())
         await answer.until(lambda a: a.is_open)
         answer.stream.abort()
-        async with asyncio.timeout(TIMEOUT):
-            while upstream.running:
-                await asyncio.sleep(0)
+        await eventually(lambda: not upstream.running)
     assert disconnects == [{"type": "websocket.disconnect", "code": 1006, "reason": ""}]
 
 
