@@ -107,9 +107,9 @@ class Answer:
 
 @asynccontextmanager
 async def serving(
-    app: Any, *, lifespan: bool = False, **config: Any
+    app: Any, *, lifespan: bool = False, wsgi: bool = False, **config: Any
 ) -> AsyncIterator[AsgiUpstream]:
-    """An upstream that calls `app`, with a lifespan scope only if told to."""
+    """An upstream that calls `app`, with a lifespan scope only if told to; `wsgi`: as WSGI does."""
 
     async def without_lifespan(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -117,9 +117,10 @@ async def serving(
         await app(scope, receive, send)
 
     module = types.ModuleType(f"quicedge_test_app_{next(_numbers)}")
-    module.app = app if lifespan else without_lifespan  # type: ignore[attr-defined]
+    module.app = app if lifespan or wsgi else without_lifespan  # type: ignore[attr-defined]
     sys.modules[module.__name__] = module
-    upstream = AsgiUpstream("x", UpstreamConfig(asgi=f"{module.__name__}:app", **config))
+    config["wsgi" if wsgi else "asgi"] = f"{module.__name__}:app"
+    upstream = AsgiUpstream("x", UpstreamConfig(**config))
     try:
         await upstream.start()
         yield upstream

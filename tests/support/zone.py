@@ -33,8 +33,8 @@ class Zone:
         self.broken: set[tuple[str, str]] = set()
         """Answered SERVFAIL."""
         self.is_silent = False
-        self.truncates = False
-        """Whether answers over UDP are empty and refer to TCP."""
+        self.truncated: set[tuple[str, str]] = set()
+        """Answered over UDP without records, and with a reference to TCP."""
         self.delay = 0.0
         self.answering = self.most_answering = 0
         self.port = 0
@@ -64,7 +64,7 @@ class Zone:
         found = self.records.get((name, kind), [])
         if (name, kind) in self.broken:
             response.set_rcode(dns.rcode.SERVFAIL)
-        elif self.truncates and not over_tcp:
+        elif (name, kind) in self.truncated and not over_tcp:
             response.flags |= dns.flags.TC
         elif found:
             response.answer.append(dns.rrset.from_text(question.name, self.ttl, "IN", kind, *found))

@@ -144,6 +144,16 @@ def test_a_server_that_is_new_gets_one_request_until_its_latency_is_known() -> N
     assert found[servers[2]] == 1
 
 
+def test_servers_of_which_no_latency_is_known_share_the_first_requests() -> None:
+    servers = group((1, 1, 1))
+    selection = select(servers, balance=Balance.LATENCY)
+    for _ in range(300):
+        chosen = selection.choose(request(), NOBODY)
+        assert chosen is not None
+        chosen.running += 1
+    assert all(60 <= server.running <= 140 for server in servers)
+
+
 def test_failing_at_once_attracts_no_requests() -> None:
     servers = group((1, 1))
     selection = select(servers, balance=Balance.LATENCY)

@@ -324,6 +324,25 @@ def test_a_long_run_with_many_honest_failures_never_opens_it() -> None:
     assert (here.state, here.breaker.opened) == (Circuit.CLOSED, 0)
 
 
+def test_clients_of_more_networks_than_are_counted_apart_are_judged_like_others() -> None:
+    here = World()
+    clients = [
+        Client(number.to_bytes(4, "big"), number.to_bytes(3, "big")) for number in range(5000)
+    ]
+    for number in range(50_000):
+        here.admit(clients[number % 5000]).answered(503 if number % 5 < 2 else 200)
+        here.now += 0.001
+    assert (here.state, here.breaker.opened) == (Circuit.CLOSED, 0)
+    here.now += 10.0
+    for each in clients[:20]:
+        here.admit(each).answered(503)
+    assert here.state is Circuit.OPEN
+    here.now += 5.0
+    for each in clients[-5:]:
+        here.admit(each).answered(200)
+    assert here.state is Circuit.CLOSED
+
+
 @given(st.lists(st.tuples(st.floats(0, 30), st.booleans()), max_size=60))
 def test_the_window_counts_what_is_younger_than_itself(steps: list[tuple[float, bool]]) -> None:
     window, now = Window(10.0), 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -16,8 +17,9 @@ from hypothesis import strategies as st
 
 from quicedge.config import limits
 from quicedge.config.host_port import HostPort
+from quicedge.config.schema import Discover, OriginServer
 from quicedge.upstream import resolver as module
-from quicedge.upstream.discovered import Discovered, DiscoveryError
+from quicedge.upstream.discovered import Discovered, DiscoveryError, look_up
 from quicedge.upstream.dns_server import DnsServer
 from quicedge.upstream.resolver import DnsResolver
 from tests.support.peers import free_port
@@ -76,7 +78,7 @@ async def test_a_server_that_is_named_twice_is_one(zone: Zone) -> None:
 
 
 async def test_an_answer_that_a_datagram_cannot_hold_comes_over_tcp(zone: Zone) -> None:
-    zone.truncates = True
+    zone.truncated = {("app.test", "A")}
     hosts = [f"192.0.2.{number}" for number in range(200)]
     zone.names("app.test", *hosts)
     answer = await asking(zone).addresses("app.test", 80)
@@ -85,7 +87,7 @@ async def test_an_answer_that_a_datagram_cannot_hold_comes_over_tcp(zone: Zone) 
 
 
 async def test_a_long_answer_is_refused_before_it_is_read(zone: Zone) -> None:
-    zone.truncates = True
+    zone.truncated = {("app.test", "A")}
     zone.names("app.test", *(f"10.0.{n // 256}.{n % 256}" for n in range(2000)))
     with pytest.raises(DiscoveryError, match="bytes"):
         await asking(zone).addresses("app.test", 80)
@@ -135,9 +137,9 @@ def test_whatever_comes_off_the_wire_is_an_answer_or_none(
 
     async def main() -> None:
         resolver = DnsResolver([HostPort("127.0.0.1", 53)])
-        for look_up in (resolver.addresses("app.test", 80), resolver.services("app.test")):
+        for looking_up in (resolver.addresses("app.test", 80), resolver.services("app.test")):
             try:
-                answer = await look_up
+                answer = await looking_up
             except DiscoveryError:
                 continue
             assert all(ip_address(server.host) for server in answer.servers)
@@ -243,6 +245,26 @@ async def test_servers_queries_and_records_are_bounded(
     answer = await resolver.addresses("many.test", 80)
     assert len(answer.servers) == 30
     assert answer.problem == "40 servers, of which 30 are used"
+
+
+async def test_a_service_of_as_many_servers_as_a_name_may_have_meets_no_bound(zone: Zone) -> None:
+    """With names as long as those of Kubernetes, by a resolver that is a network away."""
+    count = limits.DISCOVERY_SERVERS
+    targets = [f"web-{number}.nginx.production.svc.cluster.local" for number in range(count)]
+    service = OriginServer(url="http://_http._tcp.app.test", discover=Discover.SRV)
+    for number, target in enumerate(targets):
+        zone.names(target, f"10.0.{number // 256}.{number % 256}")
+    records = [f"0 1 80 {target}." for target in targets]
+    zone.names("_http._tcp.app.test", *records, kind="SRV")
+    zone.truncated = {("_http._tcp.app.test", "SRV")}
+    zone.delay = 0.002
+    resolver = asking(zone)
+    for _ in range(2):
+        answer = await look_up(service, resolver)
+        assert len(answer.servers) == count
+        assert not answer.problem
+    asked = Counter(zone.asked)
+    assert {asked[Asked(target, "A")] for target in targets} == {1}, "the records are all kept"
 
 
 async def test_the_system_s_resolvers_and_search_domains_apply_as_they_change(

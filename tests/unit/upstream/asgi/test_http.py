@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
 
+from quicedge.config.limits import WSGI_THREADS
 from quicedge.http.errors import OriginFailure
 from quicedge.shares import Client
 from tests.support.asgi import TIMEOUT, Answer, ask, request, serving
@@ -407,6 +409,21 @@ async def test_calls_are_limited_and_shared_fairly() -> None:
         async with asyncio.timeout(TIMEOUT):
             while upstream.places.held:
                 await asyncio.sleep(0)
+
+
+async def test_a_burst_for_a_wsgi_application_waits_for_its_threads() -> None:
+    together = threading.Barrier(WSGI_THREADS, timeout=TIMEOUT)
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        together.wait()  # for as many calls as there are threads
+        start_response("200 OK", [])
+        return [b"hello"]
+
+    async with serving(app, wsgi=True) as upstream:
+        answers = [ask(upstream) for _ in range(3 * WSGI_THREADS)]
+        for answer in answers:
+            await answer.finished()
+            assert (answer.head.status, answer.body) == (200, b"hello")
 
 
 async def test_a_request_that_waits_in_vain_is_refused() -> None:
