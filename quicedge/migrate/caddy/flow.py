@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from quicedge.migrate.caddy import handlers
@@ -21,10 +22,15 @@ from quicedge.migrate.caddy.remarks import LEFT_OUT, Remarks
 from quicedge.migrate.effects import Aspect, Effect, Side
 
 _REDIRECTS = (301, 302, 303, 307, 308)
-_MOST_ROUTES = 200
-"""Routes of one site, whose number grows with every matcher."""
+_MOST_ADDED = 200
+"""Routes that the matchers of a site may combine to beyond those that it has: each may double what
+comes behind it, while a redirect for each of thousands of old pages adds one."""
 _NOT_TRANSLATED = 501
 """What requests get whose handler cannot be said: none may pass a check that is missing."""
+_DECISIVE = frozenset(
+    ("reverse_proxy", "file_server", "authentication", "static_response", "error")
+)
+"""Handlers that answer or refuse; without another one, requests go on."""
 
 JSON = Mapping[str, Any]
 
@@ -77,11 +83,22 @@ class Leaf:
     upstream: str | None = None
 
 
+def _number_of(routes: Sequence[JSON]) -> int:
+    """The number of routes, with those in them."""
+    return sum(
+        1 + sum(_number_of(handler.get("routes", ())) for handler in route.get("handle", ()))
+        for route in routes
+    )
+
+
 def _status(name: str) -> Effect:
     return Effect(Side.CLIENT, Aspect.STATUS, name)
 
 
 Then = Callable[[State], list[Leaf]]
+
+Passed = tuple[list[Leaf], State | None]
+"""The ways that end in a route or a handler, and what goes on to the next; None: nothing does."""
 
 
 class Flow:
@@ -98,9 +115,11 @@ class Flow:
         self._to_supply = to_supply
         self._named: dict[int, str] = {}
         """Upstreams by the handlers that they come from."""
+        self._most = _MOST_ADDED
 
     def leaves(self, routes: Sequence[JSON]) -> list[Leaf]:
         """The ways through a site, those with more conditions first; raises UnsayableError."""
+        self._most = _MOST_ADDED + _number_of(routes)
         return self._routes(routes, State(), self._unanswered)
 
     @staticmethod
@@ -109,26 +128,32 @@ class Flow:
         return [Leaf(state.through({"respond": {}}))]
 
     def _routes(self, routes: Sequence[JSON], state: State, then: Then) -> list[Leaf]:
-        if not routes:
-            return then(state)
-        route, rest = routes[0], routes[1:]
-        self._remarks.found_with(route.get("handle", ()), route.get("match", ()))
+        found: list[Leaf] = []
+        for number, route in enumerate(routes):
+            after = partial(self._routes, routes[number + 1 :], then=then)
+            leaves, left = self._route(route, state, after)
+            found += leaves
+            if len(found) > self._most:
+                raise UnsayableError(f"its matchers combine to more than {self._most} routes")
+            if left is None:
+                return found
+            state = left
+        return found + then(state)
+
+    def _route(self, route: JSON, state: State, after: Then) -> Passed:
+        chain = route.get("handle", ())
+        self._remarks.found_with(chain, route.get("match", ()))
         group = route.get("group")
         if group in state.groups:
-            return self._routes(rest, state, then)
-        chain = route.get("handle", ())
+            return [], state
         tried = self._tried_files(route, state)
         if tried is not None:
-            return self._routes(rest, tried, then)
+            return [], tried
         try:
             wanted = self._alternatives(route, state)
+            met = [both for one in wanted.one_of if (both := state.meeting(one)) is not None]
         except UnsayableError as error:
-            return self._without_condition(
-                chain, error, state, lambda s: self._routes(rest, s, then)
-            )
-
-        def after(s: State) -> list[Leaf]:
-            return self._routes(rest, s, then)
+            return self._without_condition(chain, error, state, after)
 
         def taken(s: State) -> list[Leaf]:
             if group is not None:
@@ -137,18 +162,11 @@ class Flow:
 
         if wanted.words:
             self._remark_on(chain, wanted.words)
-        yes, no = (after, taken) if wanted.is_negated else (taken, after)
-        found: list[Leaf] = []
-        for one in wanted.one_of:
-            met = state.meeting(one)
-            if met is not None:
-                found += yes(met)
         missed = state.missing(wanted.one_of)
-        if missed is not None:
-            found += no(missed)
-        if len(found) > _MOST_ROUTES:
-            raise UnsayableError(f"its matchers combine to more than {_MOST_ROUTES} routes")
-        return found
+        if not wanted.is_negated:
+            return [leaf for one in met for leaf in taken(one)], missed
+        found = [leaf for one in met for leaf in after(one)]
+        return found + (taken(missed) if missed is not None else []), None
 
     def _alternatives(self, route: JSON, state: State) -> Alternatives:
         wanted = alternatives_of(route.get("match", ()))
@@ -168,7 +186,7 @@ class Flow:
 
     def _without_condition(
         self, chain: Sequence[JSON], error: UnsayableError, state: State, after: Then
-    ) -> list[Leaf]:
+    ) -> Passed:
         """A route whose matcher cannot be said: checks are for everybody then, and the rest for
         nobody."""
         for handler in chain:
@@ -176,11 +194,11 @@ class Flow:
             if kind == "authentication" or handlers.is_forward_auth(handler):
                 words = f"for all requests: {error}"
                 self._remarks.different(self._site, handler, words, *LEFT_OUT)
-                return self._chain(chain, state, after)
+                return self._chain(chain, state, after), None
             self._leave_out(handler, str(error))
             if kind in ("static_response", "error"):
                 self._to_supply[f"what is refused or answered by a matcher ({error})"] = None
-        return after(state)
+        return [], state
 
     def _leave_out(self, handler: JSON, words: str) -> None:
         """A handler and all that it holds."""
@@ -225,48 +243,50 @@ class Flow:
     # --- handlers ---------------------------------------------------------------------------
 
     def _chain(self, chain: Sequence[JSON], state: State, then: Then) -> list[Leaf]:
-        if not chain:
-            return then(state)
-        handler, rest = chain[0], chain[1:]
-        try:
-            return self._handler(handler, state, lambda s: self._chain(rest, s, then))
-        except UnsayableError as error:
-            return self._unsayable(handler, error, state, lambda s: self._chain(rest, s, then))
-
-    def _unsayable(
-        self, handler: JSON, error: UnsayableError, state: State, then: Then
-    ) -> list[Leaf]:
-        kind = str(handler.get("handler"))
-        if kind == "subroute":
-            raise error
-        if kind in ("reverse_proxy", "file_server", "authentication", "static_response", "error"):
-            words = f"{error}; its requests are answered {_NOT_TRANSLATED}"
-            self._remarks.left_out(self._site, handler, words)
-            return [Leaf(state.through({"respond": {"status": _NOT_TRANSLATED}}))]
-        self._remarks.left_out(self._site, handler, str(error))
+        for number, handler in enumerate(chain):
+            if handler.get("handler") == "subroute":
+                return self._subroute(
+                    handler, state, partial(self._chain, chain[number + 1 :], then=then)
+                )
+            try:
+                leaves, left = self._handler(handler, state)
+            except UnsayableError as error:
+                leaves, left = self._unsayable(handler, error, state)
+            if left is None:
+                return leaves
+            state = left
         return then(state)
 
-    def _handler(self, handler: JSON, state: State, then: Then) -> list[Leaf]:
+    def _subroute(self, handler: JSON, state: State, after: Then) -> list[Leaf]:
+        # Groups are those of one list of routes.
+        groups = state.groups
+        return self._routes(
+            handler.get("routes", ()), state, lambda s: after(replace(s, groups=groups))
+        )
+
+    def _unsayable(self, handler: JSON, error: UnsayableError, state: State) -> Passed:
+        if handler.get("handler") in _DECISIVE:
+            words = f"{error}; its requests are answered {_NOT_TRANSLATED}"
+            self._remarks.left_out(self._site, handler, words)
+            return [Leaf(state.through({"respond": {"status": _NOT_TRANSLATED}}))], None
+        self._remarks.left_out(self._site, handler, str(error))
+        return [], state
+
+    def _handler(self, handler: JSON, state: State) -> Passed:
         kind = str(handler.get("handler"))
-        if kind == "subroute":
-            # Groups are those of one list of routes.
-            groups = state.groups
-            return self._routes(
-                handler.get("routes", ()), state, lambda s: then(replace(s, groups=groups))
-            )
         if kind == "reverse_proxy":
-            return self._proxy(handler, state, then)
+            return self._proxy(handler, state)
         if kind == "file_server":
-            return self._files(handler, state)
+            return [self._files(handler, state)], None
         if kind in ("static_response", "error"):
-            return self._answer(handler, state)
+            return [self._answer(handler, state)], None
         if kind == "rewrite":
-            return then(self._rewritten(handler, state))
+            return [], self._rewritten(handler, state)
         if kind == "vars":
-            return then(self._variables(handler, state))
+            return [], self._variables(handler, state)
         if kind == "request_body":
             self._remarks.translated(self._site, handler)
-            return then(replace(state, max_body=handler.get("max_size")))
+            return [], replace(state, max_body=handler.get("max_size"))
         translate = {
             "headers": handlers.headers,
             "encode": handlers.encode,
@@ -276,7 +296,7 @@ class Flow:
             raise UnsayableError(f"quicedge has nothing like {kind}")
         done = translate(handler)
         self._remark(handler, done)
-        return then(state.through(*done.filters))
+        return [], state.through(*done.filters)
 
     def _remark(self, handler: JSON, done: handlers.Translated) -> None:
         if done.words:
@@ -322,11 +342,11 @@ class Flow:
             return replace(rewritten, has_lost_suffix=True)
         return replace(rewritten, is_rewritten=True)
 
-    def _answer(self, handler: JSON, state: State) -> list[Leaf]:
+    def _answer(self, handler: JSON, state: State) -> Leaf:
         if handler.get("abort") or handler.get("close"):
             words = "answered 403, not cut off"
             self._remarks.different(self._site, handler, words, _status("0->403"))
-            return [Leaf(state.through({"respond": {"status": 403}}))]
+            return Leaf(state.through({"respond": {"status": 403}}))
         status = handler.get("status_code", 500 if handler["handler"] == "error" else 200)
         if not str(status).isdigit():
             raise UnsayableError(f"the status {status} is made from the request")
@@ -350,9 +370,9 @@ class Flow:
             self._remarks.different(self._site, handler, "answered without handle_errors")
         else:
             self._remarks.translated(self._site, handler)
-        return [Leaf(state.through(*added, answer))]
+        return Leaf(state.through(*added, answer))
 
-    def _files(self, handler: JSON, state: State) -> list[Leaf]:
+    def _files(self, handler: JSON, state: State) -> Leaf:
         root = handler.get("root", state.root) or "."
         if not is_constant(root):
             raise UnsayableError("a directory that is made from the request")
@@ -380,9 +400,9 @@ class Flow:
         self._remark(handler, done)
         if id(handler) not in self._named or state.fallback is not None:
             self._named[id(handler)] = self._upstreams("files", settings)
-        return [Leaf(state, self._named[id(handler)])]
+        return Leaf(state, self._named[id(handler)])
 
-    def _proxy(self, handler: JSON, state: State, then: Then) -> list[Leaf]:
+    def _proxy(self, handler: JSON, state: State) -> Passed:
         if id(handler) not in self._named:
             settings, remarks = handlers.upstream_of(handler)
             self._named[id(handler)] = self._upstreams("app", settings)
@@ -397,7 +417,7 @@ class Flow:
         if handlers.is_forward_auth(handler):
             words = "the service is asked without the query and what describes the content"
             self._remarks.different(self._site, handler, words, *handlers.AUTHORIZED)
-            return then(state.through(handlers.forward_auth(handler, name)))
+            return [], state.through(handlers.forward_auth(handler, name))
         if handler.get("handle_response"):
             raise UnsayableError("handlers for responses of the origin")
         filters: list[JSON] = []
@@ -407,7 +427,7 @@ class Flow:
         target = (handler.get("rewrite") or {}).get("uri")
         if target:
             filters.append({"rewrite": {"path": template(target)}})
-        return [Leaf(state.through(*filters), name)]
+        return [Leaf(state.through(*filters), name)], None
 
     @staticmethod
     def _with_host(handler: JSON, changes: JSON) -> JSON:

@@ -289,6 +289,51 @@ def test_lines_behind_a_heredoc_are_found(tmp_path):
     assert (tea.status, tea.body) == (418, "a pot")
 
 
+def test_a_matcher_that_a_route_cannot_have_beside_the_one_around_it_leaves_out_its_own_line(
+    tmp_path,
+):
+    edge = Edge(tmp_path, """
+        a.example.com {
+            tls /etc/a.pem /etc/a.key
+            header x-all 1
+            @beta header X-Version 2*
+            @new header X-Version *-new
+            handle @beta {
+                reverse_proxy @new localhost:8001
+                reverse_proxy localhost:8002
+            }
+            reverse_proxy localhost:8003
+        }
+    """)  # fmt: skip
+    assert edge.line("reverse_proxy @new") == (
+        Status.LEFT_OUT, "a route has one headers, and this needs two",
+    )  # fmt: skip
+    assert edge.line("header x-all")[0] is Status.DIFFERENT
+    beta = edge.route("GET https://a.example.com/", "x-version: 2-new")
+    assert edge.config.upstreams[beta.upstream].servers[0] == "http://localhost:8002"
+    other = edge.route("GET https://a.example.com/")
+    assert edge.config.upstreams[other.upstream].servers[0] == "http://localhost:8003"
+
+
+def test_a_redirect_for_each_of_many_old_pages_is_kept(tmp_path):
+    redirects = "".join(f"redir /old/{number} /new/{number} 301\n" for number in range(600))
+    site = f"a.example.com {{\ntls /etc/a.pem /etc/a.key\n{redirects}reverse_proxy app:80\n}}\n"
+    edge = Edge(tmp_path, site)
+    assert len(edge.config.routes) == 601
+    assert edge.translation.to_supply == []
+    assert edge.kinds("GET https://a.example.com/old/599") == ["redirect"]
+    assert edge.kinds("GET https://a.example.com/old/600") == []
+
+
+def test_a_site_whose_matchers_double_its_routes_again_and_again_is_left_out(tmp_path):
+    headers = "".join(f"@m{n} header X-{n} 1\nheader @m{n} x-{n} 1\n" for n in range(40))
+    site = f"a.example.com {{\ntls /etc/a.pem /etc/a.key\n{headers}reverse_proxy app:80\n}}\n"
+    translation = translated(tmp_path, site)
+    assert translation.document.routes == []
+    (told,) = translation.to_supply
+    assert told.startswith("the routes of a.example.com: its matchers combine to more than ")
+
+
 def test_a_site_for_plain_http_alone_has_the_usual_addresses(tmp_path):
     edge = Edge(tmp_path, ":80 {\n respond hi\n}\n")
     assert edge.config.listen == ["0.0.0.0:443", "[::]:443"]
