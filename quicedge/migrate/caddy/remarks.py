@@ -64,6 +64,8 @@ class Remarks:
         self._found: dict[int, Written | None] = {}
         """What was found for a handler, by its identity."""
         self._taken: set[Written] = set()
+        self._said: dict[Written, list[str]] = {}
+        """The words of lines that were asked for."""
         self._matchers: dict[int, Any] = {}
         """The matchers that a handler stands behind, by its identity."""
         self._elsewhere: dict[Line, None] = {}
@@ -84,8 +86,8 @@ class Remarks:
         for handler in chain:
             self._matchers[id(handler)] = matchers
 
-    def translated(self, site: Written | None, handler: Mapping[str, Any], words: str = "") -> None:
-        self._mark(site, handler, Status.TRANSLATED, words)
+    def translated(self, site: Written | None, handler: Mapping[str, Any]) -> None:
+        self._mark(site, handler, Status.TRANSLATED, "")
 
     def different(
         self, site: Written | None, handler: Mapping[str, Any], words: str, *effects: Effect
@@ -138,18 +140,27 @@ class Remarks:
             return self._found[key]
         names = DIRECTIVES.get(str(handler.get("handler")), ())
         values = {_plain(text) for text in _values([handler, self._matchers.get(key, [])])}
+        joined = "\0".join(values)
         best: Written | None = None
         score = -1
         for line in self._lines_of(site):
             if line.name not in names or (line in self._taken and line.name != "header"):
                 continue
-            shared = sum(_is_in(word, values) for word in line.words())
+            shared = sum(
+                word in values or (len(word) > 3 and word in joined) for word in self._words(line)
+            )
             if shared > score:
                 best, score = line, shared
         self._found[key] = best
         if best is not None:
             self._taken.add(best)
         return best
+
+    def _words(self, line: Written) -> list[str]:
+        """The words of a line and of what is in it, as they would be in JSON."""
+        if line not in self._said:
+            self._said[line] = [_plain(word.lower().lstrip("+->?")) for word in line.words()]
+        return self._said[line]
 
     def _lines_of(self, site: Written | None) -> Iterator[Written]:
         for line in site.walk() if site is not None else ():
@@ -234,8 +245,3 @@ def _values(value: Any) -> Iterator[str]:
 def _plain(text: str) -> str:
     """A text without placeholders, which Caddy's JSON has under longer names."""
     return re.sub(r"\{[^{}]*\}", "", text)
-
-
-def _is_in(word: str, values: set[str]) -> bool:
-    word = _plain(word.lower().lstrip("+->?"))
-    return any(word == value or (len(word) > 3 and word in value) for value in values)
