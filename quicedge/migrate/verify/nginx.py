@@ -12,7 +12,7 @@ import pwd
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,14 @@ _PASSES = frozenset(
 _HTTP_PASSES = frozenset(("proxy_pass", "grpc_pass"))
 _LISTEN_OPTIONS = frozenset(("ssl", "http2", "default_server", "default"))
 """Options of `listen` that decide what a request becomes."""
+
+_FILES: Mapping[str, Callable[[Material], str]] = {
+    "auth_basic_user_file": lambda material: material.htpasswd,
+    "ssl_certificate": lambda material: material.cert,
+    "ssl_certificate_key": lambda material: material.key,
+    "ssl_client_certificate": lambda material: material.ca,
+}
+"""Directives that name a file, and the throw-away one in its place."""
 
 _UPSTREAM_ADDRESS = re.compile(
     r"(?:https?://)?[\w.-]+(?::\d+)?|(?:https?://)?\[[0-9a-f:]+\](?::\d+)?"
@@ -109,10 +117,6 @@ class NginxConfiguration:
         """Variables that proxy_pass has addresses from."""
         self._rewriters: dict[str, Callable[[Directive], Iterator[Directive]]] = {
             "listen": self._listen,
-            "auth_basic_user_file": self._password_file,
-            "ssl_certificate": self._certificate,
-            "ssl_certificate_key": self._certificate_key,
-            "ssl_client_certificate": self._client_authority,
             "root": self._site,
             "alias": self._site,
             "proxy_cache_path": self._cache,
@@ -225,6 +229,8 @@ class NginxConfiguration:
             return (self._pass(directive),)
         if name == "server" and chain and chain[-1].name == "upstream":
             return (self._server_of_upstream(directive),)
+        if name in _FILES:
+            return (replace(directive, args=[_FILES[name](self._material)]),)
         rewrite = self._rewriters.get(name)
         return (directive,) if rewrite is None else rewrite(directive)
 
@@ -287,50 +293,13 @@ class NginxConfiguration:
 
     # --- files ------------------------------------------------------------------------------
 
-    def _password_file(self, directive: Directive) -> Iterator[Directive]:
-        yield replace(
-            directive,
-            args=[
-                self._material.htpasswd,
-            ],
-        )
-
-    def _certificate(self, directive: Directive) -> Iterator[Directive]:
-        yield replace(
-            directive,
-            args=[
-                self._material.cert,
-            ],
-        )
-
-    def _certificate_key(self, directive: Directive) -> Iterator[Directive]:
-        yield replace(
-            directive,
-            args=[
-                self._material.key,
-            ],
-        )
-
-    def _client_authority(self, directive: Directive) -> Iterator[Directive]:
-        yield replace(
-            directive,
-            args=[
-                self._material.ca,
-            ],
-        )
-
     def _site(self, directive: Directive) -> Iterator[Directive]:
         path = directive.args[0]
         if "$" not in path:
             kept = self._material.site(str(self._prefixes.root / path))
             if path.endswith("/"):
                 kept = kept.rstrip("/") + "/"
-            directive = replace(
-                directive,
-                args=[
-                    kept,
-                ],
-            )
+            directive = replace(directive, args=[kept])
         yield directive
 
     def _cache(self, directive: Directive) -> Iterator[Directive]:
