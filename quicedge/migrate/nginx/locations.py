@@ -39,7 +39,7 @@ _PATH = re.compile(r"/(?:[A-Za-z0-9._~!$&'()+,;=:@/-]|%[0-9A-Fa-f]{2})*")
 
 def location_of(directive: Directive, scope: Scope) -> Location:
     """A location and those in it."""
-    modifier, pattern = _parts(directive.args)
+    modifier, pattern = parts_of(directive.args)
     location = Location(directive, modifier, pattern, scope.inside(directive.body))
     location.inner = [
         location_of(inner, location.scope) for inner in directive.body if inner.name == "location"
@@ -47,7 +47,8 @@ def location_of(directive: Directive, scope: Scope) -> Location:
     return location
 
 
-def _parts(args: Sequence[str]) -> tuple[str, str]:
+def parts_of(args: Sequence[str]) -> tuple[str, str]:
+    """The modifier of a location and what it matches: `("~*", "\\.png$")`; `@` of a named one."""
     if len(args) >= 2:
         return args[0], args[1]
     text = args[0] if args else ""

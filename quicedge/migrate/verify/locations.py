@@ -5,21 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from quicedge.migrate.nginx.locations import parts_of
 from quicedge.migrate.nginx.source import Directive
 
 _REGEX_MODIFIERS = ("~", "~*")
-
-
-def modifier_of(location: Directive) -> tuple[str, str]:
-    """The modifier of a location and what it matches: `("~*", "\\.png$")`."""
-    if len(location.args) > 1:
-        return location.args[0], location.args[1]
-    text = location.args[0] if location.args else "/"
-    for modifier in ("^~", "=", "~*", "~"):
-        # nginx lets the modifier stand without a space: `location =/x`.
-        if text.startswith(modifier):
-            return modifier, text[len(modifier) :]
-    return "", text
 
 
 def locations_of(block: Directive) -> list[Directive]:
@@ -36,16 +25,15 @@ def _chosen(locations: Sequence[Directive], path: str) -> Directive | None:
     longest: Directive | None = None
     length = -1
     for location in locations:
-        modifier, text = modifier_of(location)
+        modifier, text = parts_of(location.args)
         if modifier == "=" and path == text:
             return location
-        is_prefix = modifier in ("", "^~") and not text.startswith("@")
-        if is_prefix and path.startswith(text) and len(text) > length:
+        if modifier in ("", "^~") and path.startswith(text) and len(text) > length:
             longest, length = location, len(text)
-    if longest is not None and modifier_of(longest)[0] == "^~":
+    if longest is not None and parts_of(longest.args)[0] == "^~":
         return longest
     for location in locations:
-        modifier, text = modifier_of(location)
+        modifier, text = parts_of(location.args)
         if modifier in _REGEX_MODIFIERS and matches(text, path, ignore_case=modifier == "~*"):
             return location
     return longest

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from quicedge.migrate.nginx.source import Directive
+from quicedge.migrate.nginx.world import walk
 from quicedge.migrate.verify.addresses import (
     Listeners,
     Ports,
@@ -110,7 +111,7 @@ class NginxConfiguration:
         if any(one.name == "server" for one in source):
             # A part of `http { }`, as those in sites-available are.
             source = [_made("events", block=[]), _made("http", block=source)]
-        every = [one for top in source for one in walk(top)]
+        every = list(walk(source))
         self._upstreams = {one.args[0] for one in every if one.name == "upstream" and one.args}
         passed = [one.args[0] for one in every if one.name in _PASSES and one.args]
         self._addressing = {name for text in passed for name in re.findall(r"\$\{?(\w+)", text)}
@@ -319,13 +320,6 @@ def _as_this_user() -> list[Directive]:
     if os.geteuid() != 0:
         return []
     return [_made("user", pwd.getpwuid(0).pw_name, grp.getgrgid(0).gr_name)]
-
-
-def walk(directive: Directive) -> Iterator[Directive]:
-    """A directive and all below it."""
-    yield directive
-    for child in directive.body:
-        yield from walk(child)
 
 
 def _payload(directives: Iterable[Directive]) -> list[dict[str, Any]]:

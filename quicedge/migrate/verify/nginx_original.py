@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from quicedge.migrate.nginx.source import Directive, read
+from quicedge.migrate.nginx.world import walk
 from quicedge.migrate.report import Translation
 from quicedge.migrate.verify.addresses import Ports
 from quicedge.migrate.verify.announcements import Announcements
 from quicedge.migrate.verify.locations import chain_for
 from quicedge.migrate.verify.material import Material
 from quicedge.migrate.verify.message import Outcome, Sample
-from quicedge.migrate.verify.nginx import NginxConfiguration, find_nginx, prefixes_of, walk
+from quicedge.migrate.verify.nginx import NginxConfiguration, find_nginx, prefixes_of
 from quicedge.migrate.verify.origins import Origins
 from quicedge.migrate.verify.process import EdgeProcess
 from quicedge.migrate.verify.sample_list import Made
@@ -40,7 +41,7 @@ class NginxOriginal:
 
     @property
     def settles(self) -> bool:
-        return any(one.name == "mirror" for top in self._source for one in walk(top))
+        return any(one.name == "mirror" for one in walk(self._source))
 
     def process(self) -> EdgeProcess:
         return self._configuration.process(self._nginx)
@@ -56,13 +57,12 @@ class NginxOriginal:
     def upstream_names(self) -> dict[str, str]:
         """Backup servers have names of their own, because they are not to be asked."""
         names: dict[str, str] = {}
-        for top in self._source:
-            for directive in walk(top):
-                if directive.name == "upstream" and directive.args:
-                    for server in directive.body:
-                        if server.name == "server" and "backup" not in server.args:
-                            address = self._configuration.address_of(server)
-                            names.setdefault(address, directive.args[0])
+        for directive in walk(self._source):
+            if directive.name == "upstream" and directive.args:
+                for server in directive.body:
+                    if server.name == "server" and "backup" not in server.args:
+                        address = self._configuration.address_of(server)
+                        names.setdefault(address, directive.args[0])
         return names
 
     def announcements(self, translation: Translation) -> Announcements:

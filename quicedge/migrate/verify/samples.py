@@ -6,14 +6,17 @@ import base64
 import re
 from collections.abc import Iterator, Sequence
 
+from quicedge.migrate.nginx.locations import parts_of
+from quicedge.migrate.nginx.scope import Scope
 from quicedge.migrate.nginx.source import Directive
+from quicedge.migrate.nginx.values import size_of
+from quicedge.migrate.nginx.world import walk
 from quicedge.migrate.verify.addresses import Listeners
 from quicedge.migrate.verify.client import upgrade_headers
 from quicedge.migrate.verify.limits import BURST
-from quicedge.migrate.verify.locations import locations_of, modifier_of
+from quicedge.migrate.verify.locations import locations_of
 from quicedge.migrate.verify.material import PASSWORD, USER
 from quicedge.migrate.verify.message import Headers, Protocol, Sample
-from quicedge.migrate.verify.nginx import walk
 from quicedge.migrate.verify.origins import ASK
 from quicedge.migrate.verify.pattern_sample import sample_of
 from quicedge.migrate.verify.sample_list import (
@@ -24,28 +27,29 @@ from quicedge.migrate.verify.sample_list import (
 )
 
 _GRPC_MESSAGE = b"\0\0\0\0\4call"
-_SIZE = re.compile(r"(\d+)([kKmMgG]?)")
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-_DEFAULT_MAX_BODY = "1m"
-"""nginx's default of client_max_body_size."""
+_DEFAULT_MAX_BODY = 1 << 20
+"""Bytes: nginx's default of client_max_body_size."""
 
 
 def make_samples(http: Directive, listeners: Listeners) -> Made:
     """Samples of a whole configuration."""
     notes: list[str] = []
     samples: list[Sample] = []
+    scope = Scope((http.body,))
     for server in http.body:
         if server.name == "server" and server.block is not None:
-            samples += _Server(http, server, listeners, notes).samples()
+            samples += _Server(http, server, scope.inside(server.body), listeners, notes).samples()
     return Made.of(samples, notes)
 
 
 class _Server:
     def __init__(
-        self, http: Directive, server: Directive, listeners: Listeners, notes: list[str]
-    ) -> None:
+        self, http: Directive, server: Directive, scope: Scope, listeners: Listeners,
+        notes: list[str],
+    ) -> None:  # fmt: skip
         self._http = http
         self._server = server
+        self._scope = scope
         self._listeners = listeners
         self._notes = notes
 
@@ -120,16 +124,18 @@ class _Server:
             paths = list(self._paths(location))
             if not paths:
                 continue
-            context = [self._http, self._server, *chain]
+            scope = self._scope
+            for block in chain:
+                scope = scope.inside(block.body)
             yield from samples_of_path(base, paths[0], full=True, h2=h2)
             for path in paths[1:]:
                 yield Sample("GET", base + path)
             yield from self._rewritten(base, location)
-            yield from self._special(base + paths[0], context)
+            yield from self._special(base + paths[0], scope)
 
     def _paths(self, location: Directive) -> Iterator[str]:
         """Paths that a location is for, and some that are close to it."""
-        modifier, text = modifier_of(location)
+        modifier, text = parts_of(location.args)
         if modifier in ("~", "~*"):
             ignore_case = modifier == "~*"
             sample = sample_of(text, ignore_case=ignore_case)
@@ -141,7 +147,7 @@ class _Server:
             yield sample if sample.startswith("/") else f"/sample{sample}"
             yield (sample if sample.startswith("/") else f"/sample{sample}").swapcase()
             return
-        if text.startswith("@"):
+        if modifier == "@":
             return
         path = text.replace(" ", "%20")
         yield path
@@ -180,7 +186,7 @@ class _Server:
     def _of_maps(self, base: str) -> Iterator[Sample]:
         """A request for each value of the maps whose variables this server uses."""
         used = {
-            name for one in walk(self._server) for arg in one.args
+            name for one in walk(self._server.body) for arg in one.args
             for name in re.findall(r"\$\{?(\w+)", arg)
         }  # fmt: skip
         maps = {one.args[1].lstrip("$"): one for one in self._http.body
@@ -195,34 +201,28 @@ class _Server:
                 if entry.name not in ("default", "hostnames", "volatile", "include"):
                     yield from _with_value(base, one.args[0], entry.name)
 
-    def _special(self, url: str, context: Sequence[Directive]) -> Iterator[Sample]:
+    def _special(self, url: str, scope: Scope) -> Iterator[Sample]:
         """Requests for what is configured in and around a location."""
-        if _setting(context, "grpc_pass"):
+        if scope.last("grpc_pass"):
             grpc: Headers = [("content-type", "application/grpc"), ("te", "trailers")]
             method = url.rstrip("/") + "/verify.Service/Call"
             yield Sample("POST", method, grpc, _GRPC_MESSAGE, Protocol.H2)
-        if _setting(context, "proxy_pass"):
+        if scope.last("proxy_pass"):
             yield Sample("GET", url, upgrade_headers())
-        realm = _setting(context, "auth_basic")
-        if realm and realm[0] != "off":
+        realm = scope.last("auth_basic")
+        if realm is not None and realm.args[0] != "off":
             for user in (f"{USER}:{PASSWORD}", f"{USER}:wrong", "nobody:nothing"):
                 token = base64.b64encode(user.encode()).decode()
                 yield Sample("GET", url, [("authorization", f"Basic {token}")])
-        if _setting(context, "allow") or _setting(context, "deny"):
+        if scope.last("allow", "deny"):
             yield Sample("GET", url, source="127.0.0.1")
-        if _setting(context, "limit_req"):
+        if scope.last("limit_req"):
             yield Sample("GET", url, burst=BURST)
-        if _setting(context, "auth_request"):
+        if scope.last("auth_request"):
             for status in ("401", "403", "500"):
                 yield Sample("GET", url, [(ASK, status)])
-        limit = (_setting(context, "client_max_body_size") or [_DEFAULT_MAX_BODY])[0]
-        yield from samples_of_size(url, _bytes(limit))
-
-
-def _bytes(text: str) -> int:
-    """A size as nginx writes it; 0: no limit."""
-    match = _SIZE.fullmatch(text)
-    return int(match[1]) * _UNITS[match[2].lower()] if match else 0
+        limit = scope.last("client_max_body_size")
+        yield from samples_of_size(url, size_of(limit) if limit else _DEFAULT_MAX_BODY)
 
 
 def _for_condition(base: str, args: Sequence[str]) -> Iterator[Sample]:
@@ -265,12 +265,3 @@ def _below(block: Directive) -> Iterator[list[Directive]]:
     for location in locations_of(block):
         yield [location]
         yield from ([location, *inner] for inner in _below(location))
-
-
-def _setting(context: Sequence[Directive], name: str) -> list[str] | None:
-    """The arguments of a directive as they hold in the innermost block."""
-    for block in reversed(context):
-        for directive in block.body:
-            if directive.name == name:
-                return directive.args
-    return None
