@@ -8,6 +8,9 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from quicedge.migrate.verify.message import Sample
+from quicedge.migrate.verify.process import accepts
+
 
 def canonical_address(text: str, default_port: int) -> str:
     """An address as `host:port` in lower case, or as `unix:/path`."""
@@ -79,6 +82,11 @@ class Listener:
     tls: bool = False
     h2: bool = False
 
+    def url(self, host: str) -> str:
+        """Scheme and authority of requests to it for a host."""
+        scheme, usual = ("https", 443) if self.tls else ("http", 80)
+        return f"{scheme}://{host}" if self.port == usual else f"{scheme}://{host}:{self.port}"
+
 
 class Listeners:
     """The addresses that the original listens on, and the ports in their place."""
@@ -108,6 +116,17 @@ class Listeners:
         """The one that clients of a port reach: on all addresses, else any."""
         found = [one for one in self if one.port == port]
         return min(found, key=lambda one: one.host != "", default=None)
+
+    def port_for(self, sample: Sample) -> int | None:
+        """The local port that a sample is sent to; None: nothing listens there."""
+        listener = self.of(sample.port)
+        if listener is None or listener.tls is not sample.is_secure:
+            return None
+        return listener.local_port
+
+    def accept(self) -> bool:
+        """Whether something answers on all of them."""
+        return all(accepts(listener.local_port, tls=False) for listener in self)
 
     @property
     def names(self) -> dict[int, str]:

@@ -18,7 +18,7 @@ from quicedge.migrate.verify.client import upgrade_headers
 from quicedge.migrate.verify.material import PASSWORD, USER, Material
 from quicedge.migrate.verify.message import Outcome, Sample
 from quicedge.migrate.verify.origins import ASK, Origins
-from quicedge.migrate.verify.process import EdgeProcess, accepts
+from quicedge.migrate.verify.process import EdgeProcess
 from quicedge.migrate.verify.sample_list import (
     UNKNOWN_HOST,
     Made,
@@ -41,6 +41,7 @@ class CaddyOriginal:
         self._origins = origins
         self._material = material
         self._listeners = Listeners(ports)
+        self.port_for = self._listeners.port_for
         self._adapted: JSON = adapt(path)
         self._servers: list[tuple[Listener, JSON]] = []
         self._json = self._rewritten()
@@ -118,19 +119,8 @@ class CaddyOriginal:
     def process(self) -> EdgeProcess:
         path = self._directory / "caddy.json"
         path.write_text(json.dumps(self._json))
-        ports = [listener.local_port for listener in self._listeners]
-        return EdgeProcess(
-            "caddy",
-            [self._caddy, "run", "--config", str(path)],
-            self._directory,
-            lambda: all(accepts(port, tls=False) for port in ports),
-        )
-
-    def port_for(self, sample: Sample) -> int | None:
-        listener = self._listeners.of(sample.port)
-        if listener is None or listener.tls is not sample.is_secure:
-            return None
-        return listener.local_port
+        command = [self._caddy, "run", "--config", str(path)]
+        return EdgeProcess("caddy", command, self._directory, self._listeners.accept)
 
     def tls_port_for(self, sample: Sample) -> int | None:
         return None
@@ -163,13 +153,11 @@ class CaddyOriginal:
 
     def _samples(self) -> Iterator[Sample]:
         for listener, server in self._servers:
-            scheme, usual = ("https", 443) if listener.tls else ("http", 80)
-            port = "" if listener.port == usual else f":{listener.port}"
-            yield Sample("GET", f"{scheme}://{UNKNOWN_HOST}{port}/sample?a=1")
+            yield Sample("GET", f"{listener.url(UNKNOWN_HOST)}/sample?a=1")
             for route in server.get("routes", ()):
                 hosts = [host for one in route.get("match", ()) for host in one.get("host", ())]
                 for host in hosts or ["default.invalid"]:
-                    base = f"{scheme}://{host.replace('*', 'sample', 1)}{port}"
+                    base = listener.url(host.replace("*", "sample", 1))
                     if host == (hosts or [host])[0]:
                         yield from self._of_site(base, route, h2=listener.tls)
                     else:

@@ -219,7 +219,7 @@ def _same_values(name: str, was: list[str], now: list[str]) -> bool:
 
 def _is_of_a_file(original: Response, ours: Response) -> bool:
     """Both have made the validator of a file; each in its own way."""
-    return not values_of(ours.headers, "via") and bool(
+    return noise.is_ours(ours) and bool(
         values_of(original.headers, "etag") and values_of(ours.headers, "etag")
     )
 

@@ -26,9 +26,8 @@ from quicedge.migrate.verify.addresses import (
     split_url,
 )
 from quicedge.migrate.verify.material import Material
-from quicedge.migrate.verify.message import Sample
 from quicedge.migrate.verify.origins import Origins
-from quicedge.migrate.verify.process import EdgeError, EdgeProcess, accepts
+from quicedge.migrate.verify.process import EdgeError, EdgeProcess
 
 _DROPPED = frozenset(
     (
@@ -142,16 +141,7 @@ class NginxConfiguration:
     def process(self, nginx: str) -> EdgeProcess:
         """Write it, and make the process that runs it."""
         command = [nginx, "-p", str(self._directory), "-c", str(self.write())]
-        ports = [listener.local_port for listener in self.listeners]
-        return EdgeProcess(
-            "nginx", command, self._directory, lambda: all(accepts(p, tls=False) for p in ports)
-        )
-
-    def port_for(self, sample: Sample) -> int | None:
-        listener = self.listeners.of(sample.port)
-        if listener is None or listener.tls is not sample.is_secure:
-            return None
-        return listener.local_port
+        return EdgeProcess("nginx", command, self._directory, self.listeners.accept)
 
     def address_of(self, server: Directive) -> str:
         """The address of a server of an upstream."""

@@ -32,7 +32,7 @@ class NginxOriginal:
         self._configuration = NginxConfiguration(
             self._source, directory, prefixes, origins, material, ports, has_realip=has_realip
         )
-        self.port_for = self._configuration.port_for
+        self.port_for = self._configuration.listeners.port_for
         self._handled: Mapping[tuple[str, int], tuple[Directive, ...]] = {}
 
     @property

@@ -9,11 +9,12 @@ from quicedge.migrate.nginx.source import Directive
 from quicedge.migrate.report import Translation
 from quicedge.migrate.verify.announcements import Announcements
 from quicedge.migrate.verify.message import Outcome, Sample
+from quicedge.migrate.verify.player import Entrance
 from quicedge.migrate.verify.process import EdgeProcess
 from quicedge.migrate.verify.sample_list import Made
 
 
-class Original(Protocol):
+class Original(Entrance, Protocol):
     """An edge with its configuration, on addresses of its own."""
 
     @property
@@ -27,10 +28,6 @@ class Original(Protocol):
         ...
 
     def process(self) -> EdgeProcess: ...
-
-    def port_for(self, sample: Sample) -> int | None: ...
-
-    def tls_port_for(self, sample: Sample) -> int | None: ...
 
     def samples(self) -> Made:
         """Requests made from the configuration."""

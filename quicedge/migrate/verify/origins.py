@@ -48,12 +48,9 @@ def answer(seen: Seen, scheme: str) -> tuple[int, Headers, bytes]:
         ("x-frame-options", "DENY"),
     ]
     body = f"<html><body><p>{seen.method}</p>{TEXT}</body></html>".encode()
-    host = value_of(seen.headers, "host") or value_of(seen.headers, ":authority") or ""
+    host = value_of(seen.headers, "host") or ""
     asked = value_of(seen.headers, ASK)
-    if (
-        seen.method == "POST"
-        and (value_of(seen.headers, "content-type") or "") == "application/grpc"
-    ):
+    if seen.method == "POST" and value_of(seen.headers, "content-type") == "application/grpc":
         message = b"\0\0\0\0\5" + b"reply"
         return 200, [("content-type", "application/grpc"), ("trailer", "grpc-status")], message
     if asked == "redirect":

@@ -88,8 +88,7 @@ class _Server:
             if listener.h2 and not listener.tls:
                 self._notes.append(f"listen {address}: HTTP/2 without TLS is not played")
                 continue
-            scheme, usual = ("https", 443) if listener.tls else ("http", 80)
-            yield f"{scheme}://*{'' if listener.port == usual else f':{listener.port}'}"
+            yield listener.url("*")
 
     def _names(self) -> Iterator[str]:
         """A host for each name of the server."""
