@@ -925,7 +925,8 @@ DISCOVERY_UDP_SIZE: Final = 1232
 """Bytes of a response over UDP: one packet on any path (DNS Flag Day 2020); others come by TCP."""
 
 DISCOVERY_ANSWER: Final = 16 * 1024
-"""Bytes of a response over TCP: room for DISCOVERY_SERVERS records of targets with long names."""
+"""Bytes of a response over TCP: SRV records of DISCOVERY_SERVERS targets whose names have 40
+characters. A longer one is refused."""
 
 DISCOVERY_SERVERS: Final = 256
 """Servers that one name may stand for; the first of more are used, the same by every worker."""
