@@ -16,7 +16,7 @@ from h2.connection import H2Connection
 from h2.events import DataReceived, RemoteSettingsChanged, ResponseReceived
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.support.h3client import Answer, H3Client, h3_client
+from tests.support.h3client import H3Client, h3_client
 from tests.support.tunnels import CLOSE, TEXT, VERSION, Frames, close_payload, ws_frame
 
 PER_CONNECTION = 100
@@ -83,13 +83,6 @@ class ConnectionChat:
         return self._socket.close_code or 0
 
 
-def _request(target: str) -> list[tuple[bytes, bytes]]:
-    return [
-        (b":method", b"CONNECT"), (b":protocol", b"websocket"), (b":scheme", b"https"),
-        (b":authority", b"localhost"), (b":path", target.encode()), VERSION,
-    ]  # fmt: skip
-
-
 class _H2:
     """An HTTP/2 connection; its streams are chats."""
 
@@ -126,7 +119,11 @@ class _H2:
             self._flush()
 
         found = self._chats[stream_id] = StreamChat(send)
-        self._h2.send_headers(stream_id, _request(target))
+        head = [
+            (b":method", b"CONNECT"), (b":protocol", b"websocket"), (b":scheme", b"https"),
+            (b":authority", b"localhost"), (b":path", target.encode()), VERSION,
+        ]  # fmt: skip
+        self._h2.send_headers(stream_id, head)
         self._flush()
         return found
 
@@ -153,11 +150,9 @@ class _H3(H3Client):
             answer.body.clear()
 
     def chat(self, target: str) -> StreamChat:
-        stream_id = self.quic.get_next_available_stream_id()
-        self.answers[stream_id] = Answer()
+        fields = ((b":protocol", b"websocket"), VERSION)
+        stream_id = self.open(b"CONNECT", target.encode(), fields, end=False)
         found = self._chats[stream_id] = StreamChat(lambda data: self.send(stream_id, data))
-        self.h3.send_headers(stream_id, _request(target))
-        self.transmit()
         return found
 
 
