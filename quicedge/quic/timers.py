@@ -29,19 +29,18 @@ class Deadlines:
 
     def arm(self, connection: Connection, deadline: float | None) -> None:
         """Make `due` return the connection at `deadline` or a little before."""
+        if deadline is None:
+            self.discard(connection)
+            return
         armed = self._armed.get(connection)
         if armed is not None:
-            if deadline is None:
-                self.discard(connection)
-                return
             if armed[0] <= deadline < armed[0] + TIMER_SLACK:
                 return
             armed[_CONNECTION] = None
-        if deadline is not None:
-            entry = self._armed[connection] = [deadline, next(self._order), connection]
-            heapq.heappush(self._heap, entry)
-            if len(self._heap) > 2 * len(self._armed) + STALE_DEADLINES:
-                self._sweep()
+        entry = self._armed[connection] = [deadline, next(self._order), connection]
+        heapq.heappush(self._heap, entry)
+        if len(self._heap) > 2 * len(self._armed) + STALE_DEADLINES:
+            self._sweep()
 
     def of(self, connection: Connection) -> float | None:
         """When `due` returns the connection, if at all."""
