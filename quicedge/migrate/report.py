@@ -65,9 +65,6 @@ class Translation:
     source: Any = None
     """What was read, in the form of the source's own reader."""
 
-    def count(self, status: Status) -> int:
-        return sum(line.status is status for line in self.report)
-
 
 _MARK = {Status.TRANSLATED: "  ", Status.DIFFERENT: "~ ", Status.LEFT_OUT: "! "}
 

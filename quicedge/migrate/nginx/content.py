@@ -113,7 +113,7 @@ class Routes:
             settings["body"] = outcome.body
             settings["content_type"] = media_type or self._default_type(state)
         elif outcome.status >= 400:
-            settings["body"] = f"{outcome.status} {_phrase(outcome.status)}\n"
+            settings["body"] = f"{outcome.status} {reason_phrase(outcome.status)}\n"
         self._unreached(state)
         return {"filters": [*filters, {"respond": settings}]}
 
@@ -708,11 +708,7 @@ def _replaced(filters: Sequence[Filter], status: int) -> list[Filter]:
 
 
 def _answer(status: int) -> Filter:
-    return {"respond": {"status": status, "body": f"{status} {_phrase(status)}\n"}}
-
-
-def _phrase(status: int) -> str:
-    return reason_phrase(status)
+    return {"respond": {"status": status, "body": f"{status} {reason_phrase(status)}\n"}}
 
 
 def _host_of(address: Address) -> str:

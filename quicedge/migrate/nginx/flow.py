@@ -241,7 +241,7 @@ class Flow:
             to = target(_with_query(replacement), names)
             return [Rule(met.match, Redirect(to, status, met, directive))]
 
-        case = _path_case(pattern, replacement, state)
+        case = _path_case(pattern, replacement)
         found = self._cases([case], state, answer)
         if _takes_groups(replacement):
             effects = visible.client("location")
@@ -283,7 +283,7 @@ class Flow:
                 return self.run(rest, moved, end)
             return self._finder.find_again(moved, path, directive)
 
-        case = _path_case(pattern, replacement, state)
+        case = _path_case(pattern, replacement)
         found = self._cases([case], state, move)
         self._moved(directive, replacement)
         if any(rule.match == state.match for rule in found):
@@ -306,7 +306,7 @@ def _are_left(rest: Sequence[Directive]) -> bool:
     return any(item.name in ("rewrite", "return", "if", "set") for item in rest)
 
 
-def _path_case(pattern: str, replacement: str, state: State) -> Case:
+def _path_case(pattern: str, replacement: str) -> Case:
     """The case of a rewrite: its pattern, unless all paths match and no group is needed."""
     numbers = {name for name in variables(replacement) if name.isdigit()}
     if meets_all_paths(pattern):

@@ -174,8 +174,7 @@ _REASONS: tuple[tuple[Reason, str], ...] = (
      "api status_zone status"),
     (Reason("wrong passwords take the time of a bcrypt hash"), "auth_delay"),
     (_PYTHON,
-     """secure_link secure_link_md5 secure_link_secret perl js_content js_import js_set
-     random_index empty_gif userid auth_jwt"""),
+     "perl random_index empty_gif userid auth_jwt"),
 )  # fmt: skip
 
 _BY_NAME = {name: reason for reason, names in _REASONS for name in names.split()}
@@ -204,7 +203,7 @@ _BY_PREFIX: tuple[tuple[str, Reason], ...] = (
 
 _TRANSLATED = frozenset(
     (
-        "access_log", "add_header", "alias", "allow", "auth_basic", "auth_basic_user_file",
+        "add_header", "alias", "allow", "auth_basic", "auth_basic_user_file",
         "auth_request", "auth_request_set", "autoindex", "break", "brotli", "brotli_comp_level",
         "brotli_min_length", "brotli_static", "brotli_types", "client_body_timeout",
         "client_header_timeout", "client_max_body_size", "default_type", "deny", "error_log",

@@ -82,7 +82,6 @@ class Respond:
     body: str
     state: State
     origin: Directive
-    media_type: str | None = None
 
 
 @dataclass(frozen=True)

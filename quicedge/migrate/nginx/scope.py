@@ -46,10 +46,6 @@ class Scope:
                 return [directive for directive in block if directive.name in names]
         return []
 
-    def everywhere(self, *names: str) -> list[Directive]:
-        """All directives of a name in the blocks around, the outermost first."""
-        return [d for block in self.blocks for d in block if d.name in names]
-
     def is_on(self, name: str, default: bool = False) -> bool:
         found = self.last(name)
         return default if found is None else found.args[:1] == ["on"]

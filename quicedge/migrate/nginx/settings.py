@@ -191,7 +191,7 @@ def _entry(address: str, found: Sequence[Listen], world: World) -> Any:
             note.different(listen.directive, words, visible.SCHEME)
             world.supply("certificates: [tls.acme], or [[tls.certificates]]")
     if any(listen.proxy_protocol for listen in found):
-        proxies = _trusted(found, world)
+        proxies = _trusted(world)
         if proxies:
             return {"address": address, "proxy_protocol": proxies}
         for listen in found:
@@ -201,7 +201,7 @@ def _entry(address: str, found: Sequence[Listen], world: World) -> Any:
     return address
 
 
-def _trusted(found: Sequence[Listen], world: World) -> list[str]:
+def _trusted(world: World) -> list[str]:
     """The networks of load balancers that send PROXY headers."""
     networks = []
     for directive in world.real_ip:

@@ -49,7 +49,7 @@ class Sites:
         if state.scope.is_on("autoindex"):
             keys["listing"] = True
         self._note.translated(state.scope.last("autoindex"))
-        keys |= self._tried(own, state)
+        keys |= self._tried(own)
         keys |= self._not_found(state, keys)
         keys |= self._precompressed(state.scope)
         keys |= self._types(state.scope)
@@ -139,7 +139,7 @@ class Sites:
             self._note.different(index, words, *effects)
         return {"index": plain} if plain and plain != ["index.html"] else {}
 
-    def _tried(self, own: list[Directive], state: State) -> dict[str, Any]:
+    def _tried(self, own: list[Directive]) -> dict[str, Any]:
         tried = next((d for d in own if d.name == "try_files"), None)
         if tried is None:
             return {}

@@ -12,7 +12,7 @@ from typing import Any
 from quicedge.config.loader import ConfigError, parse_config
 from quicedge.http.forwarding import CLAIMED_BY_PROXIES, SET_BY_EDGE
 from quicedge.migrate.document import Section
-from quicedge.migrate.effects import Aspect, Effect, Side
+from quicedge.migrate.effects import Effect
 from quicedge.migrate.errors import SourceError
 from quicedge.migrate.nginx import source, visible
 from quicedge.migrate.nginx.conditions import Asked
@@ -60,7 +60,7 @@ NOTES = (
         visible.origin("connection", "keep-alive", "te"),
     ),
     Note("errors of the edge have one line of text in place of nginx's page",
-         (Effect(Side.CLIENT, Aspect.HEADER, "content-type"),)),
+         visible.client("content-type")),
     Note("redirects to paths are sent as they are, without scheme and host"),
     Note("files are served for GET and HEAD; to OPTIONS the answer is 204, and to others 405",
          (*visible.client("allow", "accept-ranges"), visible.status(405, 204),
