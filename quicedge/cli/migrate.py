@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from quicedge.cli.output_file import OutputFile
+from quicedge.cli.refused import Refused
 from quicedge.migrate.errors import SourceError
 from quicedge.migrate.report import Translation, as_dict, render, summary
 
@@ -101,8 +102,7 @@ def command(
     try:
         translation = translate(source, chosen)
     except SourceError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
+        raise Refused(str(error)) from error
     if as_json:
         report = msgspec.json.format(msgspec.json.encode(as_dict(translation)), indent=1).decode()
     else:
@@ -131,8 +131,7 @@ def _verify(path: Path, source: Source, translation: Translation, requests: Path
         original = CaddyOriginal if source is Source.CADDY else NginxOriginal
         verdict = verify(path, translation, original, requests)
     except (EdgeError, RequestFileError, SourceError) as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
+        raise Refused(str(error)) from error
     click.echo(verdict.render(), nl=False)
     if not verdict.is_proven:
         sys.exit(1)
@@ -142,5 +141,4 @@ def _write(output: OutputFile, text: str) -> None:
     try:
         output.write(text)
     except OSError as error:
-        click.echo(f"Error: {output.path}: {error.strerror}", err=True)
-        sys.exit(2)
+        raise Refused(f"{output.path}: {error.strerror}") from error

@@ -12,6 +12,7 @@ from typing import Any
 import click
 import msgspec
 
+from quicedge.cli.refused import Refused
 from quicedge.config import devcerts
 from quicedge.config.certificate_files import has_certificates
 from quicedge.config.control_path import user_state_directory
@@ -28,12 +29,6 @@ def development_listen(port: int = DEVELOPMENT_PORT) -> list[str]:
         probe.bind(("::1", 0))
         return [f"127.0.0.1:{port}", f"[::1]:{port}"]
     return [f"127.0.0.1:{port}"]
-
-
-class Refused(click.ClickException):
-    """An invalid configuration."""
-
-    exit_code = 2
 
 
 @dataclass(frozen=True)
@@ -200,9 +195,9 @@ def make_config(options: Options, *, machine: bool = True) -> Config:
             )
         return load_config(path, machine=machine)
     except ConfigError as error:
-        raise _refused(str(error)) from error
+        raise Refused(str(error)) from error
     except OSError as error:
-        raise _refused(f"{path}: {error.strerror}") from error
+        raise Refused(f"{path}: {error.strerror}") from error
 
 
 def with_certificate(config: Config) -> tuple[Config, devcerts.DevCertificate | None]:
@@ -213,7 +208,3 @@ def with_certificate(config: Config) -> tuple[Config, devcerts.DevCertificate | 
     certificate = Certificate(cert=str(files.cert.absolute()), key=str(files.key.absolute()))
     tls = msgspec.structs.replace(config.tls, certificates=[certificate])
     return msgspec.structs.replace(config, tls=tls), files
-
-
-def _refused(message: str) -> click.ClickException:
-    return Refused(message)
