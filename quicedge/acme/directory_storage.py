@@ -10,6 +10,7 @@ from collections.abc import Hashable
 from pathlib import Path
 
 from quicedge.acme.storage import StorageError
+from quicedge.config.atomic_files import atomic_write
 from quicedge.quic.privatefile import PrivateFileError, read_private
 
 _TEMPORARY = ".new-"
@@ -39,17 +40,8 @@ class DirectoryStorage:
         temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}")
         try:
             self._make(path.parent)
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                with os.fdopen(fd, "wb") as file:
-                    file.write(value)
-                    file.flush()
-                    os.fsync(file.fileno())
-                temporary.replace(path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-            _sync(path.parent)
+            with atomic_write(path, temporary, 0o600, durable=True) as file:
+                file.write(value)
         except OSError as error:
             raise StorageError(f"{path}: {error.strerror}") from error
 
@@ -104,12 +96,3 @@ class DirectoryStorage:
 
     def _make(self, path: Path) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
-def _sync(path: Path) -> None:
-    """Have a new name outlive a power failure."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
-import tempfile
 from pathlib import Path
 
 import click
+
+from quicedge.config.atomic_files import atomic_write
 
 
 class OutputFile:
@@ -45,25 +47,16 @@ class OutputFile:
             with open(self.path, "w", encoding="utf-8") as device:
                 device.write(text)
             return
-        descriptor, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
-        try:
-            with open(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                os.fchmod(file.fileno(), self._mode())
-            os.replace(temporary, self.path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}")
+        mode = 0o666 if self._existing is None else stat.S_IMODE(self._existing.st_mode)
+        with atomic_write(self.path, temporary, mode) as file:
+            file.write(text.encode())
+            if self._existing is not None:
+                # The umask is for new files.
+                os.fchmod(file.fileno(), mode)
 
     def _is_replaced(self) -> bool:
         return self._existing is None or stat.S_ISREG(self._existing.st_mode)
-
-    def _mode(self) -> int:
-        if self._existing is not None:
-            return stat.S_IMODE(self._existing.st_mode)
-        mask = os.umask(0)
-        os.umask(mask)
-        return 0o666 & ~mask
 
 
 def _status(path: Path) -> os.stat_result | None:

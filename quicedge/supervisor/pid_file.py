@@ -9,6 +9,8 @@ from pathlib import Path
 
 import structlog
 
+from quicedge.config.atomic_files import atomic_write
+
 log = structlog.get_logger("quicedge.supervisor")
 
 
@@ -19,12 +21,10 @@ def write_pid_file(name: str | None) -> None:
     path = Path(name)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        temporary.write_text(f"{os.getpid()}\n")
-        temporary.replace(path)
+        with atomic_write(path, temporary, 0o666) as file:
+            file.write(b"%d\n" % os.getpid())
     except OSError as error:
         log.warning("cannot write pid file", path=name, reason=error.strerror)
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def remove_pid_file(name: str | None) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import structlog
 
+from quicedge.config.atomic_files import atomic_write
 from quicedge.config.limits import STATE_FILE_MAX
 from quicedge.config.schema import Config
 
@@ -83,18 +84,8 @@ class StateDirectory:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
             _make_directories(self.path, path.parent)
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-            try:
-                with open(fd, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(fd)
-                os.replace(temporary, path)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary)
-                raise
-            _sync_directory(path.parent)
+            with atomic_write(path, temporary, 0o600, durable=True) as file:
+                file.write(data)
         except OSError as error:
             raise StateError(f"state_directory: {path}: {error.strerror}") from error
 
@@ -160,12 +151,3 @@ def _make_directories(top: Path, wanted: Path) -> None:
         wanted = wanted.parent
     for path in reversed(missing):
         path.mkdir(mode=0o700)
-
-
-def _sync_directory(path: Path) -> None:
-    """Make a rename outlive a failure of the machine."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -81,6 +81,26 @@ def test_a_file_that_is_replaced_keeps_its_mode(source: Path, tmp_path: Path) ->
     assert output.read_text()
 
 
+def test_a_new_file_has_the_mode_that_the_umask_leaves(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "quicedge.toml"
+    mask = os.umask(0o027)
+    try:
+        CliRunner().invoke(command, [str(source), "-o", str(output)])
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE(output.stat().st_mode) == 0o640
+
+
+def test_a_file_that_is_replaced_is_opened_to_others_as_before(
+    source: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "quicedge.toml"
+    output.touch()
+    output.chmod(0o664)
+    CliRunner().invoke(command, [str(source), "-o", str(output), "--force"])
+    assert stat.S_IMODE(output.stat().st_mode) == 0o664
+
+
 @pytest.mark.parametrize("option", ["-o", "--report"])
 def test_the_source_is_never_overwritten(source: Path, option: str) -> None:
     result = CliRunner().invoke(command, [str(source), option, str(source), "--force"])
