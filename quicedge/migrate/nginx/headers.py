@@ -8,6 +8,7 @@ from typing import Any
 
 from quicedge.config.filter_validation import FRAMING, template_problem
 from quicedge.migrate.nginx import visible
+from quicedge.migrate.nginx.filters import Filter
 from quicedge.migrate.nginx.notebook import Notebook
 from quicedge.migrate.nginx.scope import Scope
 from quicedge.migrate.nginx.source import Directive
@@ -29,8 +30,6 @@ _BY_EDGE = {
     "early-data": ("$ssl_early_data",),
 }
 """Fields that the edge sets, and the values that are what it sets them to."""
-
-Filter = dict[str, Any]
 
 
 def value_of(text: str, names: Names) -> str:

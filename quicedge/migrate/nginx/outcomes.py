@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -51,6 +51,16 @@ class State:
     """Whether the location is chosen for paths that its prefix covers within a segment."""
     moves: int = 0
     """How often another location has been chosen."""
+
+    @property
+    def server(self) -> Sequence[Directive]:
+        """The block of the server; nothing if this is not in one."""
+        return self.scope.blocks[1] if len(self.scope.blocks) > 1 else ()
+
+    @property
+    def entered(self) -> Sequence[Sequence[Directive]]:
+        """The block of the location, and those of `if` in it that have been entered."""
+        return self.scope.blocks[len(self.location.scope.blocks) - 1 :]
 
     def meet(self, case: Case) -> State | None:
         """The same after a case; None: no such request comes here. Raises UnsayableError."""

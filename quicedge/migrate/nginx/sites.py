@@ -11,14 +11,13 @@ from typing import Any
 from quicedge.http.media_types import TYPES
 from quicedge.migrate.effects import Effect
 from quicedge.migrate.nginx import visible
+from quicedge.migrate.nginx.filters import Filter
 from quicedge.migrate.nginx.outcomes import State
 from quicedge.migrate.nginx.scope import Scope
 from quicedge.migrate.nginx.source import Directive
 from quicedge.migrate.nginx.upstreams import Upstreams
 from quicedge.migrate.nginx.variables import UnsayableError, constant, template
 from quicedge.migrate.nginx.world import World
-
-Filter = dict[str, Any]
 
 
 class Sites:
@@ -32,7 +31,7 @@ class Sites:
     def serve(self, state: State) -> tuple[str, list[Filter]] | None:
         """The upstream for the files of a location, and the filters that lead to them; None: there
         are none. Raises UnsayableError."""
-        own = _own(state)
+        own = [directive for block in state.entered for directive in block]
         alias = next((d for d in own if d.name == "alias"), None)
         root = state.scope.last("root")
         filters: list[Filter] = [{"rewrite": dict(rewrite)} for rewrite in state.rewrites]
@@ -59,8 +58,7 @@ class Sites:
 
     def page_file(self, page: str, state: State) -> str:
         """The file that nginx sends for the path of a page; raises UnsayableError."""
-        server = state.scope.blocks[1] if len(state.scope.blocks) > 1 else ()
-        around = [d for d in server if d.name == "location" and d.args == ["=", page]]
+        around = [d for d in state.server if d.name == "location" and d.args == ["=", page]]
         if any(
             inner.name == "return" or inner.name.endswith("_pass")
             for d in around
@@ -256,9 +254,3 @@ _USUAL = frozenset(
 def _name_of(directory: str) -> str:
     """A name for the upstream of a directory."""
     return next((name for name in reversed(directory.split("/")) if name not in _USUAL), "files")
-
-
-def _own(state: State) -> list[Directive]:
-    """The directives of a location, and of the `if` in it that has been entered."""
-    depth = len(state.location.scope.blocks) - 1
-    return [d for block in state.scope.blocks[depth:] for d in block]

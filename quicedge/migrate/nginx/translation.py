@@ -17,6 +17,7 @@ from quicedge.migrate.errors import SourceError
 from quicedge.migrate.nginx import source, visible
 from quicedge.migrate.nginx.conditions import Asked
 from quicedge.migrate.nginx.content import Routes
+from quicedge.migrate.nginx.filters import error_answer
 from quicedge.migrate.nginx.locations import Locations, location_of
 from quicedge.migrate.nginx.matching import Place, covers
 from quicedge.migrate.nginx.outcomes import Location
@@ -120,8 +121,7 @@ def _leave_out_refused(world: World) -> None:
         words = f"{problem.message}; answered 501"
         world.notebook.left_out(route.origin, words, visible.status("", 501), visible.REACHED)
         where = {key: value for key, value in route.keys.items() if key in (*_CONDITIONS, "host")}
-        answer = {"respond": {"status": 501, "body": "501 Not Implemented\n"}}
-        route.keys = {**where, "filters": [answer]}
+        route.keys = {**where, "filters": [error_answer(501)]}
 
 
 class _Translator:
@@ -319,7 +319,7 @@ class _Translator:
 
     def _nothing_served(self, redirecting: Sequence[Server]) -> None:
         """Only redirects to https: somewhere else it is served."""
-        keys = {"filters": [{"respond": {"status": 404, "body": "404 Not Found\n"}}]}
+        keys = {"filters": [error_answer(404)]}
         where = redirecting[0].directive if redirecting else self._source.all[0]
         comment = f"{os.path.basename(where.file)}:{where.line}: nothing is served over TLS"
         self._world.document.routes.append(Section(keys, [comment]))
