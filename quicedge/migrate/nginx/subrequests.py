@@ -9,7 +9,7 @@ from quicedge.migrate.nginx import visible
 from quicedge.migrate.nginx.filters import Filter
 from quicedge.migrate.nginx.outcomes import State
 from quicedge.migrate.nginx.source import Directive
-from quicedge.migrate.nginx.upstreams import Upstreams, address_of
+from quicedge.migrate.nginx.upstreams import Address, Upstreams, address_of
 from quicedge.migrate.nginx.variables import UnsayableError
 from quicedge.migrate.nginx.world import World
 
@@ -24,19 +24,15 @@ class Subrequests:
     def forward_auth(self, request: Directive, state: State) -> Filter:
         """The filter of an `auth_request`; raises UnsayableError."""
         path = request.args[0]
-        asked = _asked(path, state)
-        text = "$" if asked is None else asked[1].args[0].replace("$request_uri", "")
-        if asked is None or "$" in text:
-            words = f"what {path} asks is not known; all requests are answered 401"
+        try:
+            location, passed, address = _asked(path, state)
+        except UnsayableError as error:
+            words = f"{error}; all requests are answered 401"
             self._note.left_out(request, words, *visible.ANSWER)
-            raise UnsayableError(words)
-        location, passed = asked
-        address = address_of(text)
+            raise
         scope = state.scope.inside(location.body)
         found: dict[str, Any] = {"upstream": self._upstreams.of_address(address, scope, passed)}
         uri = address.uri or path
-        if "$request_uri" in passed.args[0]:
-            uri = "{uri}"
         if uri != "/":
             found["path"] = uri
         found |= self._copied(state)
@@ -99,14 +95,12 @@ class Subrequests:
             if directive.args[0] == "off":
                 self._note.translated(directive)
                 continue
-            path = directive.args[0]
-            asked = _asked(path, state)
-            text = "$" if asked is None else asked[1].args[0].removesuffix("$request_uri")
-            if asked is None or "$" in text:
-                self._note.left_out(directive, f"what {path} asks is not known", visible.REACHED)
+            try:
+                location, passed, address = _asked(directive.args[0], state)
+            except UnsayableError as error:
+                self._note.left_out(directive, str(error), visible.REACHED)
                 continue
-            location, passed = asked
-            upstream = self._upstreams.of_address(address_of(text), state.scope, passed)
+            upstream = self._upstreams.of_address(address, state.scope, passed)
             methods = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"]
             found.append({"mirror": {"upstream": upstream, "methods": methods}})
             self._note.translated(passed, "the upstream of mirror")
@@ -121,11 +115,12 @@ class Subrequests:
         return found
 
 
-def _asked(path: str, state: State) -> tuple[Directive, Directive] | None:
-    """The location that subrequests for a path go to, and its `proxy_pass`; None: not known."""
-    found = (d for d in state.server if d.name == "location" and d.args[-1] == path)
-    location = next(found, None)
-    if location is None:
-        return None
-    passed = next((d for d in location.body if d.name == "proxy_pass"), None)
-    return None if passed is None else (location, passed)
+def _asked(path: str, state: State) -> tuple[Directive, Directive, Address]:
+    """The location that subrequests for a path go to, its `proxy_pass`, and what that asks; raises
+    UnsayableError."""
+    locations = [d for d in state.server if d.name == "location" and d.args[-1] == path]
+    for passed in locations[0].body if locations else ():
+        text = passed.args[0].replace("$request_uri", "{uri}") if passed.args else ""
+        if passed.name == "proxy_pass" and "$" not in text:
+            return locations[0], passed, address_of(text)
+    raise UnsayableError(f"what {path} asks is not known")

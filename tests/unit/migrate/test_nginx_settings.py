@@ -300,6 +300,22 @@ def test_a_service_that_is_asked(tmp_path: Path) -> None:
         assert found.status(start) is Status.TRANSLATED, start
 
 
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("http://auth$request_uri", "{uri}"),
+        ("http://auth/check?of=$request_uri", "/check?of={uri}"),
+        ("http://auth/check", "/check"),
+        ("http://auth", "/a"),
+    ],
+)
+def test_what_a_service_is_asked_for(tmp_path: Path, target: str, path: str) -> None:
+    text = "location / { auth_request /a; proxy_pass http://b; proxy_set_header Host $host; }"
+    text += f"location = /a {{ internal; proxy_pass {target}; }}"
+    found = Migrated(tmp_path, site(text))
+    assert found.filters("/") == [{"forward_auth": {"upstream": "auth", "path": path}}]
+
+
 def test_a_service_that_cannot_be_asked_lets_nobody_pass(tmp_path: Path) -> None:
     text = "location / { auth_request /auth; proxy_pass http://b; }"
     assert Migrated(tmp_path, site(text)).answer("/")["status"] == 401
