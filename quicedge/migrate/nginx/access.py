@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 from typing import Any
 
@@ -141,14 +142,16 @@ def _status(status: Directive, world: World) -> None:
 
 def _rate(count: int, period: int, burst: int) -> str:
     """A rate whose count is the burst: `20 per 2 seconds` are ten per second and twenty at once."""
-    # nginx takes the burst and one more; whole seconds come first, then the nearest count.
-    for wanted in (burst + 1, max(burst, 1), *range(burst + 2, burst + count + 1)):
-        if wanted * period % count == 0:
-            time = wanted * period // count
-            if time % 60 == 0:
-                return _text(wanted, time // 60, "minute")
-            return _text(wanted, time, "second")
-    return _text(count, 1, "minute" if period == 60 else "second")
+    # nginx takes the burst and one more. Where these do not take whole seconds, it is the burst
+    # alone or the next count that does.
+    step = count // math.gcd(count, period)
+    wanted = burst + 1
+    if wanted % step:
+        wanted = burst if burst and burst % step == 0 else -(-wanted // step) * step
+    time = wanted * period // count
+    if time % 60 == 0:
+        return _text(wanted, time // 60, "minute")
+    return _text(wanted, time, "second")
 
 
 def _text(count: int, periods: int, unit: str) -> str:

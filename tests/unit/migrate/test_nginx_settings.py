@@ -329,6 +329,7 @@ def test_a_service_that_cannot_be_asked_lets_nobody_pass(tmp_path: Path) -> None
         ("rate=10r/s", "burst=5", {"rate": "10/second"}),
         ("rate=30r/m", "burst=5", {"rate": "6 per 12 seconds"}),
         ("rate=1r/m", "", {"rate": "1/minute"}),
+        ("rate=100000000r/s", "burst=7", {"rate": "100000000/second"}),
     ],
 )
 def test_rates(tmp_path: Path, zone: str, limit: str, rate: dict[str, str]) -> None:
