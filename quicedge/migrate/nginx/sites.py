@@ -229,6 +229,8 @@ class Sites:
             return
         other = []
         for extension in entry.args:
+            if "." in extension:
+                continue  # no file has it: nginx takes what follows the last dot
             known = TYPES.get(extension.lower().encode(), b"").decode()
             if known.partition(";")[0] != entry.name:
                 other.append(extension)

@@ -40,6 +40,8 @@ pytest.importorskip("crossplane")
          {"root": "/srv/a", "precompressed": ["br", "gzip"]}, []),
         ("root /srv/a; types { application/x-a a; text/html html; }", "/",
          {"root": "/srv/a", "mime_types": {"a": "application/x-a"}}, []),
+        ("root /srv/a; types { application/x-a tar.a a; }", "/",
+         {"root": "/srv/a", "mime_types": {"a": "application/x-a"}}, []),
         ("root /srv/$host;", "/", {"root": "/srv/a.test"}, []),
     ],
 )  # fmt: skip
