@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quicedge.config.loader import ConfigError, parse_config
+from quicedge.config.problems import Problem
 from quicedge.http.forwarding import CLAIMED_BY_PROXIES, SET_BY_EDGE
 from quicedge.migrate.document import Section
 from quicedge.migrate.effects import Effect
@@ -98,30 +99,35 @@ def translate(path: Path, *, prefix: Path | None = None) -> Translation:
     return Translation(document, toml, report, list(NOTES), list(world.to_supply), read)
 
 
-_MOST_REFUSED = 50
-"""Routes that are replaced because the result would not be valid."""
-
-
 def _leave_out_refused(world: World) -> None:
     """Replace routes that quicedge would refuse by an error, so that the others can be used.
 
     Raises SourceError if that is not enough.
     """
-    for _ in range(_MOST_REFUSED):
-        document = world.document
-        try:
-            parse_config(document.as_dict(), "quicedge.toml", world.directory, machine=False)
-            return
-        except ConfigError as error:
-            problem = error.problems[0]
-        found = re.match(r"routes\[(\d+)\]", problem.key)
-        route = document.routes[int(found[1])] if found is not None else None
-        if route is None or "501" in str(route.keys.get("filters")):
-            raise SourceError(f"cannot be translated into a valid configuration: {problem}")
-        words = f"{problem.message}; answered 501"
-        world.notebook.left_out(route.origin, words, visible.status("", 501), visible.REACHED)
-        where = {key: value for key, value in route.keys.items() if key in (*_CONDITIONS, "host")}
-        route.keys = {**where, "filters": [error_answer(501)]}
+    replaced: set[int] = set()
+    while problems := _problems(world):
+        refused: dict[int, Problem] = {}
+        for problem in problems:
+            found = re.match(r"routes\[(\d+)\]", problem.key)
+            if found is None or int(found[1]) in replaced:
+                raise SourceError(f"cannot be translated into a valid configuration: {problem}")
+            refused.setdefault(int(found[1]), problem)
+        for index, problem in refused.items():
+            route = world.document.routes[index]
+            words = f"{problem.message}; answered 501"
+            world.notebook.left_out(route.origin, words, visible.status("", 501), visible.REACHED)
+            where = {k: v for k, v in route.keys.items() if k in (*_CONDITIONS, "host")}
+            route.keys = {**where, "filters": [error_answer(501)]}
+        replaced |= refused.keys()
+
+
+def _problems(world: World) -> Sequence[Problem]:
+    """Why quicedge would refuse what has been translated."""
+    try:
+        parse_config(world.document.as_dict(), "quicedge.toml", world.directory, machine=False)
+    except ConfigError as error:
+        return error.problems
+    return ()
 
 
 class _Translator:

@@ -239,3 +239,16 @@ def test_a_table_of_a_thousand_redirects(tmp_path: Path) -> None:
     assert found.answer("/old/999")["to"] == "/new/999"
     assert found.answer("/old/1000")["status"] == 204
     assert len(found.keys["routes"]) == 1002
+
+
+def test_routes_that_quicedge_would_refuse_are_answered_501_however_many_there_are(
+    tmp_path: Path,
+) -> None:
+    refused = "rewrite ^/(.*)$ /x/$2 break; proxy_pass http://b;"
+    text = "\n".join(f"location /{number}/ {{ {refused} }}" for number in range(60))
+    text += f"location /status/ {{ add_header X-Was 501 always; {refused} }}"
+    found = Migrated(tmp_path, site(f"{text} location / {{ return 204; }}"))
+    for path in ("/0/x", "/59/x", "/status/x"):
+        assert found.answer(path)["status"] == 501, path
+    assert found.answer("/")["status"] == 204
+    assert "names the group 2" in found.line("location /59/").words
