@@ -54,12 +54,12 @@ class ResponseAccount:
         self._unanswered = 0
 
     def settle(self, buffered: int, streams: int) -> None:
-        """Account for `buffered` bytes of responses and the exchanges of `streams` requests."""
+        """Account for `buffered` bytes of responses and the exchanges of `streams` requests, to
+        within RESPONSE_MEMORY_GRAIN."""
         if self._unanswered > UNANSWERED_UNCOUNTED:
             buffered += (self._unanswered - UNANSWERED_UNCOUNTED) * SEND_BUFFER_HIGH
         nbytes = buffered + EXCHANGE_MEMORY * streams
         change = nbytes - self.account.held
-        # As `Account.settle` would find, in fewer steps: it mostly does nothing.
         if not -RESPONSE_MEMORY_GRAIN < change < RESPONSE_MEMORY_GRAIN or (change and not nbytes):
             self.account.settle(nbytes)
 

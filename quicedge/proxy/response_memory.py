@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from quicedge.config.limits import MAX_CONNECTIONS, RESPONSE_MEMORY_GRAIN
+from quicedge.config.limits import MAX_CONNECTIONS
 from quicedge.shares import Client, FairQueue, Pool
 
 
@@ -86,9 +86,9 @@ class Account:
         return not self._memory.pool.may_take(self._client)
 
     def settle(self, nbytes: int) -> None:
-        """Record that it holds `nbytes` now, to within RESPONSE_MEMORY_GRAIN."""
+        """Record that it holds `nbytes` now."""
         change = nbytes - self.held
-        if change and (abs(change) >= RESPONSE_MEMORY_GRAIN or not nbytes):
+        if change:
             self._memory.pool.take(self._client, change)
             self.held = nbytes
             if change < 0:
