@@ -186,11 +186,11 @@ class _Copy:
         if self._stream is not None:
             self._stream.end(trailers)
 
-    def give_up(self) -> None:
-        """Abandon the copy: the other upstream is too slow for it."""
+    def give_up(self, result: MirrorResult = MirrorResult.FAILED) -> None:
+        """Abandon the copy: unless said otherwise, it is too long, or its upstream too slow."""
         if self._stream is not None:
             self._stream.abort()
-            self._over(MirrorResult.FAILED)
+            self._over(result)
 
     # --- the response ---------------------------------------------------------------------------
 
@@ -228,8 +228,7 @@ class _Copy:
         if self._original_complete:
             self._compare()
         elif self._stream is not None:
-            self._stream.abort()
-            self._over(MirrorResult.ABANDONED)
+            self.give_up(MirrorResult.ABANDONED)
         elif self._complete:
             self._mirror.metrics.count(MirrorResult.ABANDONED)
 
