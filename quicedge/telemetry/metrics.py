@@ -248,8 +248,8 @@ class Metrics(Struct):
         self, routes: Collection[str], upstreams: Collection[str], filters: Collection[str]
     ) -> None:
         """Keep these routes, upstreams and filters only, created if new; repeated reloads with new
-        names would otherwise add series without bound. Routes beyond all measure are created when
-        they are used."""
+        names would otherwise add series without bound. Of more than ROUTES_FROM_ZERO routes, each
+        is created with its first request."""
         self.filters = {name: self.filter(name) for name in filters}
         self.mirrors = {name: self.mirrors[name] for name in self.mirrors if name in upstreams}
         if len(routes) > ROUTES_FROM_ZERO:
