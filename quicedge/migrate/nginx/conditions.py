@@ -203,12 +203,14 @@ def cases_of(table: Table, asked: Asked) -> list[Case]:
     source = single(table.source)
     if source is None:
         raise UnsayableError(f"a map of {table.source}, which is not one variable")
-    if len(table.entries) > _MOST_CASES:
+    entries = table.entries
+    if len(entries) > _MOST_CASES:
         raise UnsayableError(f"a map with more than {_MOST_CASES} entries")
+    has_hostnames = any(entry.name == "hostnames" for entry in table.directive.body)
     found: list[Case] = []
-    for entry in table.entries:
+    for entry in entries:
         kind, operand = _operand(entry.name)
-        if "hostnames" in {e.name for e in table.directive.body} and _is_host_pattern(operand):
+        if has_hostnames and _is_host_pattern(operand):
             kind, operand = "~*", _host_pattern(operand)
         elif kind == "=" and source.startswith(("http_", "cookie_", "arg_")) and operand:
             # Maps compare without regard to case.

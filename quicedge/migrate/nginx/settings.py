@@ -173,9 +173,10 @@ def addresses(tls: Sequence[Server], redirecting: Sequence[Server], world: World
     redirects = list(plain)
     if redirects:
         keys["redirect_http"] = redirects
+    of_redirects = {listen for server in redirecting for listen in server.listens}
     for found in plain.values():
         for listen in found:
-            _plain_listen(listen, any(listen in server.listens for server in redirecting), world)
+            _plain_listen(listen, listen in of_redirects, world)
     _protocols(tls, world)
     for server in [*tls, *redirecting]:
         for listen in server.listens:
