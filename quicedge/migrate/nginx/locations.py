@@ -225,13 +225,13 @@ class Locations:
 
     def _enter(self, location: Location, state: State) -> list[Rule]:
         """The rules of a location that has been chosen."""
-        if location.is_server:
-            return self._content(replace(state, location=location, scope=location.scope))
         entered = replace(state, location=location, scope=location.scope)
-        if not state.moves and any(d.name == "internal" for d in location.scope.own):
-            directive = next(d for d in location.scope.own if d.name == "internal")
-            self._note.translated(directive, "answered 404")
-            return [Rule(state.match, Respond(404, "", entered, directive))]
+        if location.is_server:
+            return self._content(entered)
+        internal = next((d for d in location.scope.own if d.name == "internal"), None)
+        if internal is not None and not state.moves:
+            self._note.translated(internal, "answered 404")
+            return [Rule(state.match, Respond(404, "", entered, internal))]
         return self._flow.run(location.scope.own, entered, self._content)
 
     def _content(self, state: State) -> list[Rule]:
@@ -270,10 +270,10 @@ class Locations:
         """A path that counts when no file is there."""
         state = rule.outcome.state
         path = last.partition("?")[0]
-        location = self.locate(path)
-        if location is None or _serves_files(location) or "$" in path:
+        location = self._locate(path)
+        if _serves_files(location) or "$" in path:
             # A page: the site serves it itself.
-            if location is not None and location is not state.location:
+            if location is not state.location:
                 self._announce_fields(tried, location, state.scope)
             return [rule]
         moved = replace(
@@ -311,12 +311,11 @@ class Locations:
 
     # --- internal redirects -----------------------------------------------------------------------
 
-    def locate(self, path: str) -> Location | None:
-        """The location that nginx chooses for a path; None: the server itself."""
+    def _locate(self, path: str) -> Location:
+        """The location that nginx chooses for a path."""
         if path in self._exact:
             return self._exact[path]
-        around = [other for other in self._prefixes if path.startswith(other)]
-        final, regexes = self._prefixes[max(around, key=len)]
+        final, regexes = self._prefix_of(path)
         for location in regexes:
             try:
                 pattern = pattern_of(location.pattern, ignore_case=location.modifier == "~*")
@@ -333,20 +332,21 @@ class Locations:
         fixed, mark, _ = path.partition("$")
         if not fixed.startswith("/"):
             raise UnsayableError(f"which location {path} belongs to depends on the request")
-        location = self.locate(fixed) if not mark else self._locate_start(fixed, where)
-        moved = replace(state, moves=state.moves + 1)
-        if location is None:
-            return self._content(moved)
-        return self._enter(location, moved)
+        location = self._locate(fixed) if not mark else self._locate_start(fixed, where)
+        return self._enter(location, replace(state, moves=state.moves + 1))
 
-    def _locate_start(self, start: str, where: Directive) -> Location | None:
+    def _locate_start(self, start: str, where: Directive) -> Location:
         """The location of paths that begin so."""
-        around = [other for other in self._prefixes if start.startswith(other)]
-        final, regexes = self._prefixes[max(around, key=len)]
+        final, regexes = self._prefix_of(start)
         if regexes or any(other.startswith(start) for other in self._prefixes if other != start):
             words = f"requests go to the location of {start}, whatever follows"
             self._note.different(where, words, *visible.ANSWER)
         return final
+
+    def _prefix_of(self, path: str) -> tuple[Location, tuple[Location, ...]]:
+        """The location of the longest prefix of a path, and the regular expressions before it."""
+        around = [prefix for prefix in self._prefixes if path.startswith(prefix)]
+        return self._prefixes[max(around, key=len)]
 
 
 def _serves_files(location: Location) -> bool:

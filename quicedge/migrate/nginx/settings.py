@@ -164,15 +164,11 @@ def addresses(tls: Sequence[Server], redirecting: Sequence[Server], world: World
             listening.setdefault(f"{host}:443", []).extend(found)
     for address in [a for a in plain if a in listening]:
         del plain[address]
-    entries: list[Any] = []
-    for address, found in listening.items():
-        entry = _entry(address, found, world)
-        entries.append(entry)
+    entries = [_entry(address, found, world) for address, found in listening.items()]
     if set(map(str, entries)) != _USUAL:
         keys["listen"] = entries
-    redirects = list(plain)
-    if redirects:
-        keys["redirect_http"] = redirects
+    if plain:
+        keys["redirect_http"] = list(plain)
     of_redirects = {listen for server in redirecting for listen in server.listens}
     for found in plain.values():
         for listen in found:
@@ -261,21 +257,15 @@ def tls_settings(http: Scope, servers: Sequence[Server], world: World) -> None:
         if reject is not None and reject.args == ["on"]:
             document.section("tls").keys["require_server_name"] = True
             note.translated(reject, "tls.require_server_name")
-        if scope.is_on("ssl_early_data"):
+        early_data = scope.last("ssl_early_data")
+        if early_data is not None and early_data.args[:1] == ["on"]:
             document.section("quic").keys["early_data"] = True
-            words = "on QUIC; TLS on TCP has none"
-            note.different(_given(scope, "ssl_early_data"), words)
+            note.different(early_data, "on QUIC; TLS on TCP has none")
         else:
-            note.translated(scope.last("ssl_early_data"))
+            note.translated(early_data)
     _versions([http, *(http.inside(server.body) for server in servers)], world)
     if servers and not document.certificates:
         world.supply("certificates: [tls.acme], or [[tls.certificates]]")
-
-
-def _given(scope: Scope, name: str) -> Directive:
-    found = scope.last(name)
-    assert found is not None
-    return found
 
 
 def _certificate(
@@ -379,10 +369,11 @@ def _versions(scopes: Sequence[Scope], world: World) -> None:
     for index, directive in enumerate(curves):
         names = directive.args[0].split(":")
         known = [_GROUPS[name.lower()] for name in names if name.lower() in _GROUPS]
-        if names == ["auto"] or not known or index > 0:
-            note.translated(directive, "tls.groups") if names == ["auto"] else note.different(
-                directive, "one list for all hosts: tls.groups"
-            )
+        if names == ["auto"]:
+            note.translated(directive, "tls.groups")
+            continue
+        if not known or index > 0:
+            note.different(directive, "one list for all hosts: tls.groups")
             continue
         usable: list[KeyExchangeGroup] = list(dict.fromkeys(known))  # type: ignore[arg-type]
         world.document.section("tls").keys["groups"] = usable
