@@ -147,6 +147,9 @@ def _over_h2(sample: Sample, connection: socket.socket) -> Response:
                 response.headers = [field for field in fields if not field[0].startswith(":")]
             elif isinstance(event, h2.events.DataReceived):
                 response.body += event.data
+                if len(response.body) >= MAX_BODY:
+                    response.body = response.body[:MAX_BODY]
+                    return response
                 codec.acknowledge_received_data(event.flow_controlled_length, 1)
             elif isinstance(event, h2.events.TrailersReceived):
                 response.headers += [(_text(name), _text(value)) for name, value in event.headers]

@@ -52,6 +52,13 @@ def test_a_request_chooses_its_answer(origin, asked, status):
     assert response.status == status
 
 
+@pytest.mark.parametrize("protocol", Protocol)
+def test_no_more_of_a_response_is_kept_than_the_bound(origin, protocol, monkeypatch):
+    monkeypatch.setattr("quicedge.migrate.verify.client.MAX_BODY", 1000)
+    response = play(Sample("GET", "https://a.example.com/", protocol=protocol), origin.port)
+    assert (response.status, len(response.body), response.failure) == (200, 1000, "")
+
+
 def test_a_websocket_echoes(origin):
     sample = Sample("GET", "http://a.example.com/", upgrade_headers())
     response = play(sample, origin.port)
