@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from quicedge.migrate.verify.client import unverifying_context
 from quicedge.migrate.verify.limits import START_TIMEOUT, STOP_TIMEOUT
 
 _LINES = 12
@@ -90,10 +91,7 @@ def accepts(port: int, *, tls: bool) -> bool:
     try:
         with socket.create_connection(("127.0.0.1", port), 1.0) as raw:
             if tls:
-                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
-                context.wrap_socket(raw).close()
+                unverifying_context().wrap_socket(raw).close()
     except (ConnectionError, TimeoutError):
         return False
     except ssl.SSLError:
