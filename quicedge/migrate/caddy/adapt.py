@@ -32,9 +32,12 @@ def find_caddy() -> str:
 def adapt(path: Path) -> dict[str, Any]:
     """The JSON of a Caddyfile; raises SourceError."""
     command = [find_caddy(), "adapt", "--adapter", "caddyfile", "--config", str(path)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=_TIMEOUT, stdin=subprocess.DEVNULL
-    )
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_TIMEOUT, stdin=subprocess.DEVNULL
+        )
+    except subprocess.TimeoutExpired:
+        raise SourceError(f"{path}: caddy adapt has not ended in {_TIMEOUT:g} seconds") from None
     if done.returncode != 0:
         raise SourceError(f"{path}: {_reason(done.stderr)}")
     adapted: dict[str, Any] = json.loads(done.stdout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from pathlib import Path
 
@@ -342,6 +343,16 @@ def test_a_site_for_plain_http_alone_has_the_usual_addresses(tmp_path):
 def test_a_caddyfile_that_caddy_refuses_is_told_with_its_line(tmp_path):
     with pytest.raises(SourceError, match=r"Caddyfile:3"):
         translated(tmp_path, "a.example.com {\n  respond 200\n  nonsense\n}\n")
+
+
+def test_a_caddy_that_does_not_end_is_told(tmp_path, monkeypatch):
+    caddy = tmp_path / "caddy"
+    caddy.write_text("#!/bin/sh\nexec sleep 60\n")
+    caddy.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr("quicedge.migrate.caddy.adapt._TIMEOUT", 0.1)
+    with pytest.raises(SourceError, match=r"Caddyfile: caddy adapt has not ended in 0\.1 seconds"):
+        translated(tmp_path, "a.example.com\nrespond 200\n")
 
 
 def test_a_missing_caddy_is_told(tmp_path, monkeypatch):
