@@ -10,6 +10,7 @@ import pytest
 from quicedge.migrate.caddy.translate import translate_caddyfile
 from quicedge.migrate.verify.caddy_original import CaddyOriginal
 from quicedge.migrate.verify.run import verify
+from tests.support.proof import assert_proven
 
 CADDYFILES = Path(__file__).resolve().parents[1] / "support" / "caddy"
 
@@ -27,10 +28,7 @@ LEAST_SAME = {
 @pytest.mark.parametrize("name", LEAST_SAME)
 def test_a_caddyfile_is_migrated_without_an_unannounced_difference(name):
     path = CADDYFILES / name
-    verdict = verify(path, translate_caddyfile(path), CaddyOriginal)
-    assert verdict.unannounced == [], verdict.render()
-    assert verdict.is_proven
-    assert verdict.same >= LEAST_SAME[name] * verdict.played, verdict.render()
+    assert_proven(path, translate_caddyfile(path), CaddyOriginal, LEAST_SAME[name])
 
 
 def test_a_route_that_is_missing_is_found():

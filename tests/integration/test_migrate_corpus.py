@@ -9,8 +9,8 @@ import pytest
 
 from quicedge.migrate.nginx.translation import translate
 from quicedge.migrate.verify.nginx_original import NginxOriginal
-from quicedge.migrate.verify.run import verify
 from tests.support.peers import require
+from tests.support.proof import assert_proven
 
 CORPUS = Path(__file__).resolve().parents[1] / "support" / "nginx"
 
@@ -42,10 +42,7 @@ everywhere would be proven as well."""
 def test_a_configuration_is_migrated_without_an_unannounced_difference(name):
     require("nginx")
     path = CORPUS / name
-    verdict = verify(path, translate(path), NginxOriginal)
-    assert verdict.unannounced == [], verdict.render()
-    assert verdict.is_proven
-    assert verdict.same >= LEAST_SAME[name] * verdict.played, verdict.render()
+    assert_proven(path, translate(path), NginxOriginal, LEAST_SAME[name])
 
 
 def test_the_corpus_is_played_as_a_whole():

@@ -8,7 +8,7 @@ import pytest
 
 from quicedge.migrate.nginx.source import read
 from quicedge.migrate.verify.addresses import Listeners, Ports
-from quicedge.migrate.verify.limits import BURST
+from quicedge.migrate.verify.limits import BURST, MAX_SAMPLES
 from quicedge.migrate.verify.message import Protocol, Sample, value_of
 from quicedge.migrate.verify.sample_list import Made
 from quicedge.migrate.verify.samples import make_samples
@@ -142,3 +142,11 @@ def test_clients_that_must_show_a_certificate_are_told(tmp_path):
 
 def test_no_request_is_made_twice(made):
     assert len({repr(sample) for sample in made.samples}) == len(made.samples)
+
+
+def test_requests_beyond_the_bound_are_told():
+    samples = [Sample("GET", f"https://a.example.com/{n}") for n in range(MAX_SAMPLES + 1)]
+    assert Made.of(samples[1:]).notes == []
+    made = Made.of(samples)
+    assert made.samples == samples[:-1]
+    assert made.notes == [f"{MAX_SAMPLES + 1} requests were made; {MAX_SAMPLES} are played"]
