@@ -97,14 +97,15 @@ def markdown(figures: Figures, memory: dict[Kind, list[float]], rounds: int, bui
         f" requests per second of CPU time, medians of {rounds} rounds, minimum and maximum in"
         " brackets.",
         "",
-        "| server | "
-        + " | ".join(f"{protocol}, {load.title}" for protocol, load in columns)
-        + " | MB after load |",
-        "| --- |" + " --- |" * (len(columns) + 1),
+        *report.table_head(
+            "server",
+            *(f"{protocol}, {load.title}" for protocol, load in columns),
+            "MB after load",
+        ),
     ]
     for kind, taken in figures.items():
         cells = [_cell(taken.get(key)) for key in columns]
-        lines.append(f"| {kind.label} | {' | '.join(cells)} | {_cell(memory[kind])} |")
+        lines.append(report.table_row(kind.label, *cells, _cell(memory[kind])))
     return "\n".join(lines) + "\n"
 
 

@@ -216,12 +216,11 @@ def markdown(figures: dict[Subject, float], build: Build) -> str:
         " CPU time of an exchange in memory, and what of it is the filter's; the lowest of"
         f" {ROUNDS} rounds. Responses have 1 KB where nothing is said.",
         "",
-        "| route | exchange, us | filter, us |",
-        "| --- | --- | --- |",
+        *report.table_head("route", "exchange, us", "filter, us"),
     ]
     for subject, cost in figures.items():
         own = "-" if _is_bare(subject) else f"{cost - bare[_basis(subject)]:.1f}"
-        lines.append(f"| {subject.title} | {cost:.1f} | {own} |")
+        lines.append(report.table_row(subject.title, f"{cost:.1f}", own))
     return "\n".join(lines) + "\n"
 
 

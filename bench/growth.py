@@ -181,8 +181,7 @@ def markdown(results: Results, rounds: int, build: Build) -> str:
         f"![CPU time per request as the work grows]({CHART})",
     ]
     for axis in AXES:
-        lines += ["", f"| {axis.title} | " + " | ".join(f"{v:,}" for v in axis.values) + " |"]
-        lines.append("| --- |" + " --- |" * len(axis.values))
+        lines += ["", *report.table_head(axis.title, *(f"{v:,}" for v in axis.values))]
         for kind, costs in results[axis.name].items():
             excess = axis.excess(costs)
             cells = [
@@ -193,7 +192,7 @@ def markdown(results: Results, rounds: int, build: Build) -> str:
                 else f"{costs[value]:,.0f}"
                 for value in axis.values
             ]
-            lines.append(f"| {kind.label} | " + " | ".join(cells) + " |")
+            lines.append(report.table_row(kind.label, *cells))
     return "\n".join(lines) + "\n"
 
 

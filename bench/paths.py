@@ -212,8 +212,7 @@ def main() -> None:
         f" bottleneck of {RATE * 8 // 1_000_000} Mbit/s filled by one flow, and its mean queue in"
         " bandwidth-delay products (of at least 30 KB).",
         "",
-        "| | " + " | ".join(f"{rtt} ms, {loss:.0%}" for rtt, loss in columns) + " |",
-        "| --- |" + " --- |" * len(columns),
+        *report.table_head("sender", *(f"{rtt} ms, {loss:.0%}" for rtt, loss in columns)),
     ]
     with environment.setting() as setting:
         for sender in senders:
@@ -223,23 +222,23 @@ def main() -> None:
                 share, queue = (statistics.median(values) for values in zip(*taken, strict=True))
                 cells.append(f"{share:.0%} / {queue:.2f}")
                 print(sender.label, rtt, loss, cells[-1], flush=True)
-            lines.append(f"| {sender.label} | " + " | ".join(cells) + " |")
+            lines.append(report.table_row(sender.label, *cells))
         lines += [
             "",
             f"Two flows at 50 ms, {CONVERGENCE:.0f} seconds after the second one began:",
             "",
-            "| | first | second |\n| --- | --- | --- |",
+            *report.table_head("sender", "first", "second"),
         ]
         for sender in senders:
             taken = [shared(sender, setting) for _ in range(options.rounds)]
             first, second = (statistics.median(values) for values in zip(*taken, strict=True))
-            lines.append(f"| {sender.label} | {first:.0%} | {second:.0%} |")
+            lines.append(report.table_row(sender.label, f"{first:.0%}", f"{second:.0%}"))
             print(lines[-1], flush=True)
         lines += [
             "",
             f"Two different senders at 50 ms, {CONVERGENCE:.0f} seconds after both began:",
             "",
-            "| first, second | first | second |\n| --- | --- | --- |",
+            *report.table_head("first, second", "first", "second"),
         ]
         by_label = {sender.label: sender for sender in senders}
         for pair in RIVALRIES:
@@ -248,7 +247,8 @@ def main() -> None:
             one, two = (by_label[label] for label in pair)
             taken = [rivals(one, two, setting) for _ in range(options.rounds)]
             first, second = (statistics.median(values) for values in zip(*taken, strict=True))
-            lines.append(f"| {one.label}; {two.label} | {first:.0%} | {second:.0%} |")
+            labels = f"{one.label}; {two.label}"
+            lines.append(report.table_row(labels, f"{first:.0%}", f"{second:.0%}"))
             print(lines[-1], flush=True)
     lines += ["", *(f"Not measured: {line}." for line in missing)]
     text = "\n".join(lines) + "\n"

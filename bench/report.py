@@ -39,17 +39,26 @@ def markdown(
         if not kinds:
             continue
         heading = "All protocols" if protocol == "common" else protocol
-        lines += ["", f"| {heading} | " + " | ".join(names.values()) + " |"]
-        lines.append("| --- |" + " --- |" * len(names))
+        lines += ["", *table_head(heading, *names.values())]
         for kind in kinds:
             cells = [_cell(figures[kind].get(name)) for name in names]
-            lines.append(f"| {kind.label} | " + " | ".join(cells) + " |")
+            lines.append(table_row(kind.label, *cells))
         for kind in kinds:
             if reference in kinds and kind.name.startswith("quicedge"):
                 cells = [_ratio(medians[kind].get(n), medians[reference].get(n)) for n in names]
-                lines.append(f"| {kind.label}, of {reference.label} | " + " | ".join(cells) + " |")
+                lines.append(table_row(f"{kind.label}, of {reference.label}", *cells))
     lines += ["", *(f"Not measured: {line}." for line in missing)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def table_head(*titles: str) -> list[str]:
+    """The lines that begin a table in Markdown."""
+    return [table_row(*titles), table_row(*["---"] * len(titles))]
+
+
+def table_row(*cells: str) -> str:
+    """A line of a table in Markdown."""
+    return f"| {' | '.join(cells)} |"
 
 
 def _cell(values: list[float] | None) -> str:
