@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from quicedge.config.patterns import compile_pattern
+from quicedge.migrate.nginx.matching import covers, decided
 
 
 class UnsayableError(ValueError):
@@ -33,15 +34,16 @@ class Conditions:
             if not (self._has(exact) and other._has(exact)):
                 return None
             further = _joined(self.further, other.further)
-            return None if further is None else _at(exact, further)
-        elif is_below(self.path, other.path):
+            rest = None if further is None else decided(further, exact)
+            return None if rest is None else Conditions(exact=exact, further=rest)
+        if covers(other.path, self.path):
             path = self.path
-        elif is_below(other.path, self.path):
+        elif covers(self.path, other.path):
             path = other.path
         else:
             return None
         further = _joined(self.further, other.further)
-        return None if further is None else Conditions(path, exact, further)
+        return None if further is None else Conditions(path, further=further)
 
     @property
     def is_about_end(self) -> bool:
@@ -54,7 +56,7 @@ class Conditions:
         return self.is_about_end or self.path != "/"
 
     def _has(self, exact: str) -> bool:
-        return self.exact == exact or (self.exact is None and is_below(exact, self.path))
+        return self.exact == exact or (self.exact is None and covers(self.path, exact))
 
     def is_within(self, other: Conditions) -> bool:
         """Whether everything that meets these certainly meets the other ones."""
@@ -62,7 +64,7 @@ class Conditions:
             return False
         if other.exact is not None:
             return self.exact == other.exact
-        return is_below(self.exact if self.exact is not None else self.path, other.path)
+        return covers(other.path, self.exact if self.exact is not None else self.path)
 
     def under(self, prefix: str) -> Conditions:
         """The conditions on the path before a prefix was stripped from it."""
@@ -81,13 +83,6 @@ class Conditions:
         return {**({"path": self.path} if self.path != "/" else {}), **self.further}
 
 
-def is_below(path: str, prefix: str) -> bool:
-    """Whether a path or prefix is below a prefix."""
-    return path.startswith(prefix) and (
-        prefix.endswith("/") or len(path) == len(prefix) or path[len(prefix)] == "/"
-    )
-
-
 def _joined(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any] | None:
     both = dict(one)
     for key, value in other.items():
@@ -102,18 +97,6 @@ def _joined(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any] 
         else:
             raise UnsayableError(f"a route has one {key}, and this needs two")
     return both
-
-
-def _at(path: str, further: Mapping[str, Any]) -> Conditions | None:
-    """Conditions on a known path, without those that it decides."""
-    rest = dict(further)
-    pattern = rest.pop("path_regex", None)
-    extensions = rest.pop("extensions", ())
-    if pattern is not None and not compile_pattern(pattern).search(path.encode()):
-        return None
-    if extensions and not path.endswith(tuple("." + name for name in extensions)):
-        return None
-    return Conditions(exact=path, further=rest)
 
 
 @dataclass(frozen=True)

@@ -46,10 +46,11 @@ def _on_exact_path(match: Match) -> Match | None:
     path = match.get("path_exact")
     if path is None:
         return match
-    return _decided(match, path)
+    return decided(match, path)
 
 
-def _decided(match: Match, path: str) -> Match | None:
+def decided(match: Match, path: str) -> Match | None:
+    """What is left to be met on a known path; None: it does not meet its conditions."""
     rest = dict(match)
     pattern = rest.pop("path_regex", None)
     extensions = rest.pop("extensions", ())
@@ -179,7 +180,7 @@ class Place:
             wanted = match.get("path_exact", self.path)
             if wanted != self.path:
                 return None
-            rest = _decided(match, self.path)
+            rest = decided(match, self.path)
             return None if rest is None else {k: v for k, v in rest.items() if k != "path_exact"}
         exact = match.get("path_exact")
         if exact is not None and (not self.has(exact) or exact in self.exact_below):

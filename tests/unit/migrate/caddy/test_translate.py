@@ -335,6 +335,20 @@ def test_a_site_whose_matchers_double_its_routes_again_and_again_is_left_out(tmp
     assert told.startswith("the routes of a.example.com: its matchers combine to more than ")
 
 
+def test_a_known_path_has_its_extension_in_any_case(tmp_path):
+    edge = Edge(tmp_path, """
+        a.example.com {
+            tls /etc/a.pem /etc/a.key
+            @image path *.png
+            handle /Logo.PNG {
+                header @image X-Image 1
+                reverse_proxy localhost:8000
+            }
+        }
+    """)  # fmt: skip
+    assert edge.kinds("GET https://a.example.com/Logo.PNG") == ["headers"]
+
+
 def test_a_site_for_plain_http_alone_has_the_usual_addresses(tmp_path):
     edge = Edge(tmp_path, ":80 {\n respond hi\n}\n")
     assert edge.config.listen == ["0.0.0.0:443", "[::]:443"]
