@@ -1,8 +1,8 @@
 """`make bench ARGS=apps`: one ASGI application under quicedge, uvicorn and hypercorn.
 
 Each server runs it in one process on one core, with TLS, over the protocols that it speaks; the
-load comes from another core and checks every response. What counts is how many requests a second of
-CPU time answers: all of the server's and of the application's.
+load comes from another core and checks every response. What counts is the number of requests
+answered per second of CPU time, that of the server and of the application together.
 """
 
 from __future__ import annotations
