@@ -102,6 +102,11 @@ class Selection:
         """Whether there is another server that is up, of the same tier, and not in `failed`."""
         return any(other not in failed for other in self._equals(server))
 
+    def refusing(self, client: Client | None, *, tunnels: bool) -> frozenset[Server]:
+        """The servers that refuse a request of this client, or one for a tunnel, for now."""
+        pools = ((server, server.tunnels if tunnels else server) for server in self._servers)
+        return frozenset(server for server, pool in pools if pool.refuses(client))
+
     def unfit_for_second(self, first: Server | None) -> frozenset[Server] | None:
         """The servers that a second attempt must not be sent to while `first` has the other one;
         None: there is none that it may be sent to."""

@@ -147,14 +147,22 @@ class Server:
             if ready is not None:
                 self._attach(waiter, ready)
                 return
-        most = self._config.max_waiting
-        # Those that find a free place wait for their connection alone.
-        is_full = most is not None and len(self._waiting) - self._slots.free >= most
-        if is_full or not self._waiting.put(waiter, waiter.client):
+        if self._may_not_wait() or not self._waiting.put(waiter, waiter.client):
             raise UpstreamError(
                 OriginFailure.OVERLOADED, f"{self.address.text}: too many waiting requests"
             )
         self._connect_more()
+
+    def refuses(self, client: Client | None) -> bool:
+        """Whether a request of this client cannot be served at once and must not wait."""
+        is_served = self._ready and self._slots.may_take(client)
+        return not is_served and self._may_not_wait()
+
+    def _may_not_wait(self) -> bool:
+        """Whether as many requests wait as may."""
+        most = self._config.max_waiting
+        # Those that find a free place wait for their connection alone.
+        return most is not None and len(self._waiting) - self._slots.free >= most
 
     def withdraw(self, waiter: Waiter) -> None:
         """Remove a request that was given up while it waited."""

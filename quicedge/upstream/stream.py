@@ -122,8 +122,16 @@ class UpstreamStream:
         self._group.selection.retry_budget.request()
         self._try(fresh=False)
 
-    def _try(self, fresh: bool, because: UpstreamError | None = None) -> None:
-        server = self._group.selection.choose(self._request, self._failed_servers, self.client)
+    def _try(
+        self,
+        fresh: bool,
+        because: UpstreamError | None = None,
+        full: frozenset[Server] = frozenset(),
+    ) -> None:
+        """Choose a server, and wait for a connection to it; not to one that is `full`."""
+        selection = self._group.selection
+        unfit = self._failed_servers | full if full else self._failed_servers
+        server = selection.choose(self._request, unfit, self.client)
         if server is None:
             self._lacks_server(because)
             return
@@ -138,13 +146,15 @@ class UpstreamStream:
         try:
             server.submit(self, fresh)
         except UpstreamError as error:
-            if not self._may_try_another(server, error):
-                server.counters.requests += 1
-                self._fail_later(error)
-                return
-            self._leave_server()
-            self._failed_servers |= {server.main}
-            self._try(fresh, because=error)
+            if error.kind is OriginFailure.OVERLOADED:
+                # All at once: asking one after the other would take long where many are full.
+                full |= {server.main, *selection.refusing(self.client, tunnels=self._tunnel)}
+                if selection.has_another(server.main, self._failed_servers | full):
+                    self._leave_server()
+                    self._try(fresh, error, full)
+                    return
+            server.counters.requests += 1
+            self._fail_later(error)
             return
         server.counters.requests += 1
         if self._attempt is None:
@@ -174,12 +184,6 @@ class UpstreamStream:
             self.queue_seconds += time.monotonic() - self._queued_at
             self._leave_server()
             self._try(fresh=False)
-
-    def _may_try_another(self, server: Server, error: UpstreamError) -> bool:
-        """Whether a server without a free place may be passed over for one of the same tier."""
-        if error.kind is not OriginFailure.OVERLOADED:
-            return False
-        return self._group.selection.has_another(server.main, self._failed_servers)
 
     def attach(self, connection: OriginConnection) -> None:
         """Start the request on a connection (`server.Waiter`)."""

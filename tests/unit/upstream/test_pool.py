@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,6 +14,8 @@ from quicedge.config.schema import OriginServer, Route
 from quicedge.shares import Client
 from quicedge.upstream.group import Upstream
 from quicedge.upstream.limited import LimitedUpstream, overrides_of
+from quicedge.upstream.selection import Selection
+from quicedge.upstream.server import Server
 from tests.support.origins import (
     OK,
     TIMEOUT,
@@ -111,6 +114,31 @@ async def test_a_server_without_a_free_place_is_passed_over_for_another_of_its_t
         _, recorder = send(group, request())
         assert (await recorder.over()).kind == "overloaded"
         await group.close()
+
+
+async def test_not_every_server_of_a_full_upstream_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Server, "_start_connecting", lambda self: None)
+    chosen: list[Server | None] = []
+    choose = Selection.choose
+
+    def counted(self: Selection, *arguments: Any) -> Server | None:
+        chosen.append(choose(self, *arguments))
+        return chosen[-1]
+
+    count = 1200
+    urls = (f"http://127.0.0.1:{20_000 + number}" for number in range(count))
+    async with upstream(*urls, max_connections=1, max_waiting=0) as group:
+        running = [send(group, request())[0] for _ in range(count)]
+        assert len({stream.server for stream in running}) == count
+        monkeypatch.setattr(Selection, "choose", counted)
+        assert (await fetch(group, request())).kind == "overloaded"
+        assert len(chosen) == 1
+        running[7].abort()
+        stream, _ = send(group, request())
+        assert stream.server == running[7].server
+        assert len(chosen) <= 3
 
 
 async def test_too_many_waiting_requests_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
