@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from quicedge.config.limits import RESPONSE_MEMORY_GRAIN, STALLED_AFTER, STALLED_BYTES
+from quicedge.downstream.response_account import ResponseAccount
 from quicedge.downstream.stalls import Stalls
 from quicedge.proxy.response_memory import ResponseMemory
 from quicedge.shares import Client
@@ -57,13 +58,14 @@ def test_a_client_that_holds_its_share_is_short_on_all_its_connections() -> None
 
 def test_small_changes_are_not_counted_until_the_end() -> None:
     memory = ResponseMemory(MB, Loop().call_soon)
-    account = memory.account(ONE)
-    account.settle(RESPONSE_MEMORY_GRAIN - 1)
+    account = ResponseAccount(memory, ONE)
+    account.settle(RESPONSE_MEMORY_GRAIN - 1, 0)
     assert memory.pool.held == 0
-    account.settle(3 * RESPONSE_MEMORY_GRAIN)
-    account.settle(3 * RESPONSE_MEMORY_GRAIN - 5)
+    account.settle(3 * RESPONSE_MEMORY_GRAIN, 0)
+    account.settle(3 * RESPONSE_MEMORY_GRAIN - 5, 0)
     assert memory.pool.held == 3 * RESPONSE_MEMORY_GRAIN
-    account.settle(0)
+    account.settle(5, 0)
+    account.settle(0, 0)
     assert memory.pool.held == 0
 
 
