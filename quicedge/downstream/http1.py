@@ -484,9 +484,7 @@ class Http1Session(asyncio.Protocol):
 
     def _switch(self) -> None:
         self._reader.switch()
-        if self._backlogged:
-            self._backlogged = False
-            self._control_reading()
+        self._check_backlog()
         if self._eof:
             self._check_eof()
 
@@ -570,9 +568,7 @@ class Http1Session(asyncio.Protocol):
     def _read_ahead(self) -> None:
         """Read a request that was sent ahead."""
         self._reader.read_ahead()
-        if self._backlogged and self._reader.buffered <= H1_PIPELINED:
-            self._backlogged = False
-            self._control_reading()
+        self._check_backlog()
         if self._eof:
             self._check_eof()
 
@@ -633,10 +629,17 @@ class Http1Session(asyncio.Protocol):
     def _release(self) -> None:
         """Deliver the content of a request that was held."""
         self._reader.release()
+        self._check_backlog()
         if self._eof:
             self._check_eof()
 
     # --- backpressure and memory ------------------------------------------------------------------
+
+    def _check_backlog(self) -> None:
+        """Read on if what was sent ahead has found its way."""
+        if self._backlogged and self._reader.buffered <= H1_PIPELINED:
+            self._backlogged = False
+            self._control_reading()
 
     def _control_reading(self) -> None:
         """Pause or resume reading from the client."""

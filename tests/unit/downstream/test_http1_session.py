@@ -504,6 +504,21 @@ def test_a_request_waits_while_memory_is_short(client: H1Client) -> None:
     assert len(client.origin) == 2
 
 
+def test_an_upload_that_waited_for_memory_is_read_to_its_end(client: H1Client) -> None:
+    pool = client.edge.policy.response_memory.pool
+    capacity, pool.capacity = pool.capacity, 0
+    content = bytes(2 * H1_PIPELINED)
+    client.send(post(content)[: -len(content) // 4])
+    assert client.transport.reading_paused
+    pool.capacity = capacity
+    client.session.memory_is_free()
+    client.loop.run()
+    assert not client.transport.reading_paused
+    client.send(content[: len(content) // 4])
+    assert client.origin[0].ended
+    assert bytes(client.origin[0].content) == content
+
+
 def test_a_request_that_waits_too_long_for_memory_is_refused(client: H1Client) -> None:
     client.edge.policy.response_memory.pool.capacity = 0
     client.send(post(b"content"))
