@@ -115,7 +115,8 @@ class RedirectSession(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._buffer = bytearray()
         self._since = site.clock()
-        """When the connection was opened, became idle, or was closed by us."""
+        """When the connection was opened, became idle, got the start of a head, or was closed by
+        us."""
         self._closing = False
         self._waiting = False
         """Reading is paused, and goes on in the next turn of the loop."""
@@ -133,6 +134,8 @@ class RedirectSession(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._closing:
             return  # read, so that the response is not cut off by a reset
+        if not self._buffer:
+            self._since = self._site.clock()
         self._buffer += data
         if not self._waiting and not self._writing_paused:
             self._read()
@@ -216,6 +219,9 @@ class RedirectSession(asyncio.Protocol):
         # Content is not read: what follows could not be distinguished from it.
         last = site.draining or not head.persistent or head.chunked or not head.request.ended
         shown = b"" if head.request.method == b"HEAD" else content
+        if not (last or head.minor):
+            # Otherwise an HTTP/1.0 client would wait for the end (RFC 9112 section 9.3).
+            fields.append((b"connection", b"keep-alive"))
         self._write(status, fields, content, shown, last)
         self._site.on_answered(Answered(self._client, head.request, status, None, len(shown)))
 

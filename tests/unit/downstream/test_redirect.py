@@ -142,6 +142,27 @@ def test_a_connection_is_used_again_and_closed_when_idle() -> None:
     assert (port80.lost, port80.site.sessions) == (1, set())
 
 
+def test_a_head_has_its_time_from_its_first_byte_on() -> None:
+    port80 = Port80()
+    port80.site.header_timeout = 2.0
+    port80.now += limits.REDIRECT_IDLE - 1
+    port80.session.data_received(b"GET / HTTP/1.1\r\n")
+    port80.now += 1.5
+    port80.site.check(port80.now)
+    assert port80.ask("x: y").startswith(b"HTTP/1.1 308 ")
+
+
+def test_an_http_1_0_client_is_told_that_its_connection_persists() -> None:
+    port80 = Port80()
+    answer = port80.ask("GET / HTTP/1.0\r\nconnection: keep-alive")
+    assert answer.lower().endswith(b"\r\ncontent-length: 0\r\n\r\n")
+    assert b"\r\nconnection: keep-alive\r\n" in answer
+    assert not port80.wire.ended
+    assert b"keep-alive" not in port80.ask("GET / HTTP/1.1")
+    assert b"\r\nconnection: close\r\n" in port80.ask("GET / HTTP/1.0")
+    assert port80.wire.ended
+
+
 def test_a_slow_head_is_answered_408_and_a_long_one_431() -> None:
     slow = Port80()
     slow.session.data_received(b"GET / HTTP/1.1\r\n")
