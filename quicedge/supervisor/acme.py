@@ -354,7 +354,7 @@ class AcmeManager:
             account = await self._account(issuer)
             chain = await process.order(self._job(issuer, account, self._request(order, key)))
             key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-            lifetime = _checked(host, chain, key_pem)
+            lifetime = _checked(host, chain, key_pem, self._clock())
             pem = await self._stored(partial(self._records.put_certificate, host, chain, key_pem))
         except IssuerError as error:
             await self._failed(order, error.failure)
@@ -638,7 +638,7 @@ def _lifetime(pem: CertificatePem) -> Lifetime:
     return Lifetime(found.not_before, found.not_after)
 
 
-def _checked(host: str, chain: bytes, key_pem: bytes) -> Lifetime:
+def _checked(host: str, chain: bytes, key_pem: bytes, now: float) -> Lifetime:
     """The lifetime of what was issued, if it is what was ordered; raises IssuerError."""
     pem = CertificatePem(cert_file=f"acme:{host}", key_file=f"acme:{host}", cert=chain, key=key_pem)
     try:
@@ -648,7 +648,12 @@ def _checked(host: str, chain: bytes, key_pem: bytes) -> Lifetime:
     if not certificate.covers(host.replace("*", "any", 1)):
         message = f"the issued certificate does not cover {host}"
         raise IssuerError(Failure(cause=Cause.REJECTED, message=message))
-    return _lifetime(pem)
+    lifetime = _lifetime(pem)
+    if lifetime.not_after <= now:
+        # It must not take the place of one that is still valid.
+        message = f"the issued certificate for {host} has expired, or the clock is wrong"
+        raise IssuerError(Failure(cause=Cause.REJECTED, message=message))
+    return lifetime
 
 
 def _new_key(acme: Acme) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey:

@@ -25,7 +25,7 @@ def issue(csr_pem: bytes, days: float = 90) -> bytes:
         .issuer_name(_NAME)
         .public_key(csr.public_key())  # type: ignore[arg-type]
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now)
+        .not_valid_before(now - datetime.timedelta(days=2))
         .not_valid_after(now + datetime.timedelta(days=days))
         .add_extension(x509.SubjectAlternativeName(list(names)), critical=True)
         .add_extension(

@@ -54,6 +54,8 @@ class FakeIssuer:
     jobs: list[Job]
     outcome: Callable[[], Failure | None]
     hang = False
+    days = 90.0
+    """For which it issues."""
 
     def __init__(self, *, prove: Any, registered: Any) -> None:
         self._prove = prove
@@ -71,7 +73,7 @@ class FakeIssuer:
             failure = Failure(cause=Cause.INTERNAL, message=error)
         if failure is not None:
             raise IssuerError(failure)
-        return issue(task.csr_pem.encode())
+        return issue(task.csr_pem.encode(), FakeIssuer.days)
 
     async def ask(self, job: Job) -> list[Suggested]:
         return []
@@ -88,6 +90,7 @@ def issuer(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeIssuer.jobs = []
     FakeIssuer.outcome = staticmethod(lambda: None)
     FakeIssuer.hang = False
+    FakeIssuer.days = 90.0
     monkeypatch.setattr(manager_module, "IssuerProcess", FakeIssuer)
 
 
@@ -151,6 +154,20 @@ async def test_the_storage_is_called_once_at_a_time_also_when_it_is_left_at_once
     async with managed(tmp_path, settings(HOST)) as (manager, _):
         await until(manager.certificates)
     assert most == 1
+
+
+async def test_an_expired_certificate_takes_no_valid_ones_place(tmp_path: Path) -> None:
+    async with managed(tmp_path, settings(HOST)) as (manager, _):
+        await until(manager.certificates)
+        served = manager.certificates()
+        FakeIssuer.days = -1.0
+        await manager.renew([HOST])
+        await until(lambda: manager.status.hosts[0].error)  # type: ignore[union-attr]
+        assert manager.certificates() == served
+        assert manager.status is not None
+        assert "has expired" in (manager.status.hosts[0].error or "")
+    async with managed(tmp_path, settings(HOST)) as (manager, _):
+        assert manager.certificates() == served
 
 
 async def test_the_challenge_changes_after_a_failure(tmp_path: Path) -> None:
