@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -57,6 +58,7 @@ from quicedge.supervisor.reload import (
     read_settings,
 )
 from quicedge.supervisor.resets import UnsolicitedResets
+from quicedge.supervisor.signals import handled
 from quicedge.supervisor.sockets import ListenError, Listeners
 from quicedge.supervisor.spans import Spans
 from quicedge.supervisor.spawning import FreshInterpreters, Spawner
@@ -258,19 +260,19 @@ class Supervisor:
             admin = self._administration.open(self.config.admin)
             if upgrade is None:
                 self._administration.use(admin)
-            self._handle_signals()
-            self._spawn(self._certificates.run())
-            self._spawn(self._alt_svc.run())
-            self._fleet.configure(self.current.settings.fleet, self.config.fleet.peers)
-            self._spawn(PemWatch(lambda: self.config.tls, self._files_changed).run())
-            self._key_rotation.configure(self.current.settings)
-            await self._spans.configure(self.config.otel)
-            self._check_acme(self.current.settings)
-            await self._configure_acme()
-            self._certificates.use(
-                [*self.current.settings.certificates, *self._managed_certificates()]
-            )
-            return await self._run_workers(admin)
+            with self._handled_signals():
+                self._spawn(self._certificates.run())
+                self._spawn(self._alt_svc.run())
+                self._fleet.configure(self.current.settings.fleet, self.config.fleet.peers)
+                self._spawn(PemWatch(lambda: self.config.tls, self._files_changed).run())
+                self._key_rotation.configure(self.current.settings)
+                await self._spans.configure(self.config.otel)
+                self._check_acme(self.current.settings)
+                await self._configure_acme()
+                self._certificates.use(
+                    [*self.current.settings.certificates, *self._managed_certificates()]
+                )
+                return await self._run_workers(admin)
         finally:
             handed_over = self._successor is not None
             await self._administration.close(keep_path=handed_over)
@@ -611,13 +613,16 @@ class Supervisor:
 
     # --- signals ----------------------------------------------------------------------------
 
-    def _handle_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_stop, number)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload()))
-        loop.add_signal_handler(signal.SIGUSR1, lambda: self._spawn(self._reopen_logs()))
-        loop.add_signal_handler(signal.SIGUSR2, lambda: self._spawn(self._upgrade()))
+    def _handled_signals(self) -> AbstractContextManager[None]:
+        return handled(
+            {
+                signal.SIGTERM: lambda: self._on_stop(signal.SIGTERM),
+                signal.SIGINT: lambda: self._on_stop(signal.SIGINT),
+                signal.SIGHUP: lambda: self._spawn(self._reload()),
+                signal.SIGUSR1: lambda: self._spawn(self._reopen_logs()),
+                signal.SIGUSR2: lambda: self._spawn(self._upgrade()),
+            }
+        )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
