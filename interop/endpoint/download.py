@@ -234,6 +234,9 @@ class Downloader:
     def on_end(self, stream_id: int) -> None:
         self._complete(stream_id)
 
+    def on_cut_short(self, stream_id: int) -> bool:
+        return False
+
     def on_reset(self, stream_id: int, error_code: int) -> None:
         self._fail(f"stream {stream_id} was reset (0x{error_code:x})")
 

@@ -434,6 +434,9 @@ class Client(asyncio.DatagramProtocol):
         if stream_id == self._stream_id and self._done is not None and not self._done.done():
             self._done.set_result(None)
 
+    def on_cut_short(self, stream_id: int) -> bool:
+        return False
+
     def on_reset(self, stream_id: int, error_code: int) -> None:
         if stream_id == self._stream_id:
             name = error_name(error_code, application=True)

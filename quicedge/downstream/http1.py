@@ -307,6 +307,7 @@ class Http1Session(asyncio.Protocol):
             return
         exchange = self.stream.exchange
         if exchange is not None and not exchange.request_over:
+            self.stream.persistent = False
             exchange.request_aborted()
         else:
             self.finish()

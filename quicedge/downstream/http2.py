@@ -398,6 +398,10 @@ class Http2Session(asyncio.Protocol):
         elif exchange is not None:
             exchange.request_end(trailers)
 
+    def on_cut_short(self, h2: H2Stream) -> bool:
+        exchange = _exchange_of(h2)
+        return h2.id not in self.held if exchange is None else exchange.give_up_request()
+
     def on_reset(self, h2: H2Stream, code: int) -> None:
         self.resets_received += 1
         exchange = _exchange_of(h2)

@@ -522,6 +522,13 @@ class Http3Session:
         elif stream is not None and stream.exchange is not None:
             stream.exchange.request_end(trailers)
 
+    def on_cut_short(self, stream_id: int) -> bool:
+        stream = self.streams.get(stream_id)
+        if stream is None or stream.exchange is None:
+            # The response is delivered, or the request waits to be started.
+            return stream_id not in self.held
+        return stream.exchange.give_up_request()
+
     def on_reset(self, stream_id: int, error_code: int) -> None:
         self._count_cancelled(stream_id)
         self.held.forget(stream_id)

@@ -124,8 +124,6 @@ class H2Connection:
     def send_headers(self, stream: H2Stream, fields: Sequence[Field], end: bool = False) -> None:
         """Send a field section; pseudo-header fields first."""
         if stream.local_open:
-            if not fields[0][1].startswith(b"1"):
-                stream.answered = True
             self.sender.headers(stream, fields, end)
 
     def send_data(self, stream: H2Stream, data: bytes) -> None:
@@ -462,13 +460,9 @@ class H2Connection:
             self._handler.on_end(stream)
 
     def _close_remote(self, stream: H2Stream) -> bool:
-        """Close the client's half; False if the message is not complete.
-
-        A client may give up an upload for the response that it gets, as curl does: it has that
-        response, while nobody takes the request for complete.
-        """
+        """Close the client's half; False if the message is not complete."""
         complete = stream.content_length is None or stream.received == stream.content_length
-        if not complete and not stream.answered:
+        if not complete and not self._handler.on_cut_short(stream):
             self._fail(
                 stream, H2StreamError(H2ErrorCode.PROTOCOL_ERROR, "content short of content-length")
             )

@@ -51,7 +51,7 @@ class H2Stream:
     """The state of one stream; only the codec writes to it, except for `app`."""
 
     __slots__ = (
-        "answered", "app", "content", "content_length", "credit", "ending", "head_at", "head_turn",
+        "app", "content", "content_length", "credit", "ending", "head_at", "head_turn",
         "id", "is_new", "local_open", "offset", "pending", "rank", "receive_window", "received",
         "remote_open", "scheduled", "sent", "stop_code", "trailers", "unsent", "window",
     )  # fmt: skip
@@ -72,8 +72,6 @@ class H2Stream:
         self.content: list[bytes | memoryview] = []
         """Content received in this turn and not yet delivered."""
         # Sending.
-        self.answered = False
-        """The head of the response is written."""
         self.local_open = True
         """More of the response may be sent."""
         self.window = window
@@ -103,8 +101,8 @@ class H2Stream:
 class Handler(Protocol):
     """Callbacks to the application.
 
-    Per stream: `on_request`, `on_data` any number of times, then `on_trailers` or `on_end`. Nothing
-    follows `on_reset` or `on_stream_error`.
+    Per stream: `on_request`, `on_data` any number of times, then `on_trailers`, `on_end` or
+    `on_cut_short`. Nothing follows `on_reset` or `on_stream_error`.
     """
 
     def on_request(self, stream: H2Stream, section: Section, ended: bool) -> None:
@@ -121,6 +119,9 @@ class Handler(Protocol):
 
     def on_end(self, stream: H2Stream) -> None:
         """The message is complete."""
+
+    def on_cut_short(self, stream: H2Stream) -> bool:
+        """The message has ended short of its content-length; False: it is malformed."""
 
     def on_reset(self, stream: H2Stream, code: int) -> None:
         """The client reset the stream."""

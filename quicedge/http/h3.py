@@ -467,8 +467,8 @@ class H3Connection:
             self._too_large(stream_id, stream, fields)
         elif stream.headers_done:
             stream.trailers_done = True
-            self._check_length(stream_id, stream)
-            self._handler.on_trailers(stream_id, fields)
+            if self._has_its_length(stream_id, stream):
+                self._handler.on_trailers(stream_id, fields)
         else:
             # A client receives interim responses until the final head (RFC 9114 section 4.1).
             interim = self._is_client and fields[:1] and fields[0][1][:1] == b"1"
@@ -504,11 +504,15 @@ class H3Connection:
         stream.delivered += len(data)
         self._handler.on_data(stream_id, data)
 
-    def _check_length(self, stream_id: int, stream: StreamState) -> None:
-        if stream.content_length is not None and stream.received != stream.content_length:
+    def _has_its_length(self, stream_id: int, stream: StreamState) -> bool:
+        """Whether a message that ends is complete; raises H3StreamError if it is malformed."""
+        if stream.content_length is None or stream.received == stream.content_length:
+            return True
+        if not self._handler.on_cut_short(stream_id):
             raise H3StreamError(
                 H3ErrorCode.MESSAGE_ERROR, "content short of content-length", stream_id
             )
+        return False
 
     def _request_end(self, stream_id: int, stream: StreamState) -> None:
         # RFC 9114 section 7.1: a frame cut short by the end of its stream MUST be treated as a
@@ -517,8 +521,7 @@ class H3Connection:
             raise H3Error(H3ErrorCode.FRAME_ERROR, "a frame is cut short")
         if not stream.headers_done:
             raise H3StreamError(H3ErrorCode.REQUEST_INCOMPLETE, "no complete message", stream_id)
-        if not stream.trailers_done:
-            self._check_length(stream_id, stream)
+        if not stream.trailers_done and self._has_its_length(stream_id, stream):
             self._handler.on_end(stream_id)
 
     def _unblock(self, stream_id: int) -> None:

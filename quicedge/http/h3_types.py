@@ -46,8 +46,8 @@ class Transport(Protocol):
 class Handler(Protocol):
     """Callbacks to the application; fields are as received, pseudo-header fields first.
 
-    Per stream: `on_headers`, `on_data` any number of times, then `on_trailers` or `on_end`. Nothing
-    follows `on_field_section_too_large` or `on_stream_error`.
+    Per stream: `on_headers`, `on_data` any number of times, then `on_trailers`, `on_end` or
+    `on_cut_short`. Nothing follows `on_field_section_too_large` or `on_stream_error`.
     """
 
     def on_headers(self, stream_id: int, fields: Fields, end_stream: bool) -> None: ...
@@ -60,6 +60,9 @@ class Handler(Protocol):
 
     def on_end(self, stream_id: int) -> None:
         """The message is complete; also called after a head that arrived with `end_stream`."""
+
+    def on_cut_short(self, stream_id: int) -> bool:
+        """The message has ended short of its content-length; False: it is malformed."""
 
     def on_reset(self, stream_id: int, error_code: int) -> None: ...
 

@@ -487,12 +487,26 @@ class Exchange:
             self.tunnel.client_ended()
 
     def request_aborted(self) -> None:
-        """The client reset its request.
+        """The client reset its request, or ended its connection's half within it.
 
         RFC 9114 section 4.1.1: clients cancel requests by resetting the stream; an HTTP/1.1 origin
         is told by closing its connection.
         """
-        self._end_request_early(Outcome.CLIENT_ABORTED)
+        if not self.give_up_request():
+            self._end_request_early(Outcome.CLIENT_ABORTED)
+
+    def give_up_request(self) -> bool:
+        """The client sends no more of a request that is not complete; whether it gets the response
+        nevertheless, as it does once that has begun.
+
+        Many clients end an upload when they see that it is refused, and read on; who wants no
+        response stops that too. To the origin the request stays incomplete.
+        """
+        if self.tunnel is not None or not self.response_started:
+            return False
+        self._request_over = True
+        self._maybe_done()
+        return True
 
     def request_malformed(self, reason: str) -> None:
         """The request turned out to be malformed after its head."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
@@ -21,9 +22,10 @@ from h2.events import (
     TrailersReceived,
 )
 
+from quicedge.http.errors import H3ErrorCode
 from quicedge.http.message import Fields
 from tests.support.h3client import H3Client, h3_client
-from tests.support.matrix.spec import Case, ClientFault, Got
+from tests.support.matrix.spec import Arrivals, Case, ClientFault, Got
 
 TIMEOUT = 30.0
 HOST = b"localhost"
@@ -42,11 +44,18 @@ def head_fields(case: Case) -> Fields:
 class Client(Protocol):
     """A connection to the edge."""
 
-    async def exchange(self, case: Case, path: bytes, arrived: asyncio.Event) -> Got:
+    async def exchange(self, case: Case, path: bytes, arrivals: Arrivals) -> Got:
         """Send the request; return when the response, or the connection, has ended.
 
-        A client that leaves during its request does so when it has `arrived` at the origin.
+        A client that leaves during its request does so when that has arrived at the origin.
         """
+
+
+async def _end_is_due(case: Case, got: Got, arrivals: Arrivals) -> None:
+    """Wait until a client ends its request early."""
+    await arrivals.first.wait()
+    while case.client.gives_up and got.status is None:
+        await asyncio.sleep(0.001)
 
 
 def _tls(alpn: str) -> ssl.SSLContext:
@@ -64,13 +73,13 @@ class Http1Client:
         self._reader, self._writer = reader, writer
         self._codec = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
 
-    async def exchange(self, case: Case, path: bytes, arrived: asyncio.Event) -> Got:
+    async def exchange(self, case: Case, path: bytes, arrivals: Arrivals) -> Got:
         got = Got()
         fields = [(b"host", HOST), *head_fields(case)]
         if case.body is not None and not case.declared:
             fields.append((b"transfer-encoding", b"chunked"))
         self._send(h11.Request(method=case.method, target=path, headers=fields))
-        uploading = asyncio.create_task(self._upload(case, got, arrived))
+        uploading = asyncio.create_task(self._upload(case, got, arrivals))
         try:
             with contextlib.suppress(ConnectionError, h11.RemoteProtocolError):
                 await self._receive(case, got)
@@ -84,16 +93,23 @@ class Http1Client:
         if data:
             self._writer.write(data)
 
-    async def _upload(self, case: Case, got: Got, arrived: asyncio.Event) -> None:
+    async def _upload(self, case: Case, got: Got, arrivals: Arrivals) -> None:
         if case.expects_continue:
             while 100 not in got.interim:
                 await asyncio.sleep(0.001)
-        for piece in case.body or ():
+        for piece in case.sent:
             self._send(h11.Data(data=piece))
             await self._writer.drain()
         if case.client is ClientFault.LEAVES_DURING_THE_REQUEST:
-            await arrived.wait()
+            await arrivals.first.wait()
             self._writer.transport.abort()
+            return
+        if case.client.ends_early:
+            await _end_is_due(case, got, arrivals)
+            while self._writer.transport.get_write_buffer_size():
+                await asyncio.sleep(0.001)
+            self._writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
+            arrivals.given_up.set()
             return
         self._send(h11.EndOfMessage(headers=case.trailers))
         await self._writer.drain()
@@ -132,14 +148,14 @@ class Http2Client:
     def _flush(self) -> None:
         self._writer.write(self._codec.data_to_send())
 
-    async def exchange(self, case: Case, path: bytes, arrived: asyncio.Event) -> Got:
+    async def exchange(self, case: Case, path: bytes, arrivals: Arrivals) -> Got:
         got = Got()
         stream_id = self._codec.get_next_available_stream_id()
         head = [(b":method", case.method), (b":scheme", b"https"), (b":authority", HOST),
                 (b":path", path), *head_fields(case)]  # fmt: skip
         self._codec.send_headers(stream_id, head, end_stream=case.body is None)
         self._flush()
-        uploading = asyncio.create_task(self._upload(case, stream_id, got, arrived))
+        uploading = asyncio.create_task(self._upload(case, stream_id, got, arrivals))
         try:
             with contextlib.suppress(ConnectionError):
                 await self._receive(case, stream_id, got)
@@ -148,13 +164,13 @@ class Http2Client:
             await asyncio.gather(uploading, return_exceptions=True)
         return got
 
-    async def _upload(self, case: Case, stream_id: int, got: Got, arrived: asyncio.Event) -> None:
+    async def _upload(self, case: Case, stream_id: int, got: Got, arrivals: Arrivals) -> None:
         if case.body is None:
             return
         if case.expects_continue:
             while 100 not in got.interim:
                 await asyncio.sleep(0.001)
-        for piece in case.body:
+        for piece in case.sent:
             while piece:
                 while not (room := self._codec.local_flow_control_window(stream_id)):
                     await asyncio.sleep(0.001)
@@ -163,14 +179,17 @@ class Http2Client:
                 piece = piece[size:]
                 self._flush()
             await self._writer.drain()
+        if case.client.ends_early:
+            await _end_is_due(case, got, arrivals)
         if case.client is ClientFault.LEAVES_DURING_THE_REQUEST:
-            await arrived.wait()
+            await arrivals.first.wait()
             self._codec.reset_stream(stream_id, 8)
         elif case.trailers:
             self._codec.send_headers(stream_id, case.trailers, end_stream=True)
         else:
             self._codec.end_stream(stream_id)
         self._flush()
+        arrivals.given_up.set()
         if case.client is ClientFault.LEAVES_DURING_THE_REQUEST:
             self._writer.transport.close()
 
@@ -213,24 +232,31 @@ class Http3Client:
     def __init__(self, client: H3Client) -> None:
         self._client = client
 
-    async def exchange(self, case: Case, path: bytes, arrived: asyncio.Event) -> Got:
+    async def exchange(self, case: Case, path: bytes, arrivals: Arrivals) -> Got:
         client = self._client
         stream_id = client.open(case.method, path, head_fields(case), end=case.body is None)
         answer = client.answers[stream_id]
         if case.body is not None:
             if case.expects_continue:
                 await client.until(lambda: 100 in answer.interim)
-            for piece in case.body:
+            for piece in case.sent:
                 client.send(stream_id, piece)
             if case.client is ClientFault.LEAVES_DURING_THE_REQUEST:
-                await arrived.wait()
+                await arrivals.first.wait()
                 client.cancel(stream_id)
                 return Got()
-            if case.trailers:
+            if case.client.ends_early:
+                await arrivals.first.wait()
+                await client.until(lambda: not case.client.gives_up or answer.status is not None)
+            if case.client is ClientFault.RESETS_ITS_UPLOAD:
+                client.quic.reset_stream(stream_id, H3ErrorCode.NO_ERROR)
+                client.transmit()
+            elif case.trailers:
                 client.h3.send_headers(stream_id, case.trailers, end_stream=True)
                 client.transmit()
             else:
                 client.send(stream_id, b"", end=True)
+            arrivals.given_up.set()
         if case.client is ClientFault.LEAVES_DURING_THE_RESPONSE:
             await client.until(lambda: bool(answer.body))
             client.cancel(stream_id)
@@ -274,7 +300,7 @@ CLIENTS: dict[str, Callable[[int], contextlib.AbstractAsyncContextManager[Client
 }
 
 
-async def exchange(version: str, port: int, case: Case, path: bytes, arrived: asyncio.Event) -> Got:
+async def exchange(version: str, port: int, case: Case, path: bytes, arrivals: Arrivals) -> Got:
     """One exchange on a new connection."""
     async with CLIENTS[version](port) as client, asyncio.timeout(TIMEOUT):
-        return await client.exchange(case, path, arrived)
+        return await client.exchange(case, path, arrivals)

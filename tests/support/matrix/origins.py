@@ -81,13 +81,17 @@ async def _play_http1(
         raise ConnectionError
     if case.expects_continue:
         await send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
-    if case.origin is not OriginFault.RESETS_AFTER_AN_EARLY_RESPONSE:
+
+    async def receive_body() -> None:
         while not request.complete:
             event = await receive()
             if isinstance(event, h11.Data):
                 request.body += event.data
             elif isinstance(event, h11.EndOfMessage):
                 request.trailers, request.complete = list(event.headers), True
+
+    if not case.is_answered_early:
+        await receive_body()
     if case.origin is OriginFault.CLOSES_BEFORE_THE_HEAD:
         raise ConnectionError
     for status in case.interim:
@@ -102,7 +106,11 @@ async def _play_http1(
             writer.transport.abort()
             raise ConnectionError
         await send(h11.Data(data=piece))
+        if case.client.gives_up:
+            await seen.given_up.wait()
     await send(h11.EndOfMessage(headers=case.response_trailers))
+    if case.client.gives_up:
+        await receive_body()
 
 
 def http2(case: Case, seen: Arrivals) -> Script:
@@ -118,7 +126,7 @@ def http2(case: Case, seen: Arrivals) -> Script:
             request.method, request.target = pseudo[b":method"], pseudo[b":path"]
             request.fields = [pair for pair in head.headers if pair[0][:1] != b":"]
             seen.add(request)
-            await _Http2Exchange(peer, case, request, head).play()
+            await _Http2Exchange(peer, case, seen, request, head).play()
 
     return script
 
@@ -128,8 +136,10 @@ class _Aborted(Exception):
 
 
 class _Http2Exchange:
-    def __init__(self, peer: H2Peer, case: Case, request: Seen, head: RequestReceived) -> None:
-        self._peer, self._case, self._request = peer, case, request
+    def __init__(
+        self, peer: H2Peer, case: Case, seen: Arrivals, request: Seen, head: RequestReceived
+    ) -> None:
+        self._peer, self._case, self._seen, self._request = peer, case, seen, request
         assert head.stream_id is not None
         self._stream_id = head.stream_id
         self._ended_at_once = head.stream_ended is not None
@@ -153,7 +163,7 @@ class _Http2Exchange:
             return
         if case.expects_continue:
             codec.send_headers(stream_id, [(b":status", b"100")])
-        if case.origin is not OriginFault.RESETS_AFTER_AN_EARLY_RESPONSE:
+        if not case.is_answered_early:
             await self._until(lambda: self._request.complete)
         if case.origin is OriginFault.CLOSES_BEFORE_THE_HEAD:
             self._peer.writer.transport.abort()
@@ -170,6 +180,9 @@ class _Http2Exchange:
                 self._peer.writer.transport.abort()
                 raise ConnectionError
             await self._send(piece)
+            if case.client.gives_up:
+                await self._peer.flush()
+                await self._seen.given_up.wait()
         if case.response_trailers:
             codec.send_headers(stream_id, case.response_trailers, end_stream=True)
         elif pieces:
@@ -177,6 +190,8 @@ class _Http2Exchange:
         if case.origin is OriginFault.RESETS_AFTER_AN_EARLY_RESPONSE:
             codec.reset_stream(stream_id, 0)
         await self._peer.flush()
+        if case.client.gives_up:
+            await self._until(lambda: self._request.complete)
 
     async def _send(self, data: bytes) -> None:
         codec = self._peer.codec

@@ -29,6 +29,28 @@ class ClientFault(Enum):
     NONE = auto()
     LEAVES_DURING_THE_RESPONSE = auto()
     LEAVES_DURING_THE_REQUEST = auto()
+    CUTS_ITS_REQUEST_SHORT = auto()
+    """Ends a request of declared length before its last piece, while there is no response."""
+    GIVES_UP_ITS_UPLOAD = auto()
+    """Ends a request of declared length before its last piece, once the response has begun."""
+    RESETS_ITS_UPLOAD = auto()
+    """The same by a reset, where a request can be reset alone."""
+
+    @property
+    def wants_the_response(self) -> bool:
+        return self in (
+            ClientFault.NONE, ClientFault.GIVES_UP_ITS_UPLOAD, ClientFault.RESETS_ITS_UPLOAD
+        )  # fmt: skip
+
+    @property
+    def ends_early(self) -> bool:
+        """Whether the last piece of the request is not sent, although it was declared."""
+        return self is ClientFault.CUTS_ITS_REQUEST_SHORT or self.gives_up
+
+    @property
+    def gives_up(self) -> bool:
+        """Whether it ends its request because of the response that has begun."""
+        return self.wants_the_response and self is not ClientFault.NONE
 
 
 @dataclass(frozen=True)
@@ -66,6 +88,17 @@ class Case:
         """Whether the response has content (RFC 9110 sections 9.3.2, 15.3.5 and 15.4.5)."""
         return self.method != b"HEAD" and self.status not in (204, 304)
 
+    @property
+    def is_answered_early(self) -> bool:
+        """Whether the origin answers before the request is complete."""
+        return self.client.gives_up or self.origin is OriginFault.RESETS_AFTER_AN_EARLY_RESPONSE
+
+    @property
+    def sent(self) -> tuple[bytes, ...]:
+        """The pieces of the request body that the client sends."""
+        pieces = self.body or ()
+        return pieces[:-1] if self.client.ends_early else pieces
+
 
 @dataclass
 class Seen:
@@ -90,6 +123,8 @@ class Arrivals:
     def __init__(self) -> None:
         self.requests: list[Seen] = []
         self.first = asyncio.Event()
+        self.given_up = asyncio.Event()
+        """The client has ended its request because of the response."""
 
     def add(self, request: Seen) -> None:
         self.requests.append(request)
@@ -167,6 +202,14 @@ CASES = (
          client=ClientFault.LEAVES_DURING_THE_RESPONSE),
     Case("a client that leaves during the request", b"POST", body=(PIECE, PIECE), declared=False,
          client=ClientFault.LEAVES_DURING_THE_REQUEST),
+    Case("a request cut short", b"POST", body=(PIECE,) * 3,
+         client=ClientFault.CUTS_ITS_REQUEST_SHORT),
+    Case("an upload given up for its response", b"POST", body=(PIECE,) * 3, status=403,
+         response=(PIECE,) * 16, client=ClientFault.GIVES_UP_ITS_UPLOAD),
+    Case("an upload given up for a response of unknown length", b"POST", body=(PIECE,) * 3,
+         response=(PIECE,) * 16, response_declared=False, client=ClientFault.GIVES_UP_ITS_UPLOAD),
+    Case("an upload reset for its response", b"POST", body=(PIECE,) * 3, status=403,
+         response=(PIECE,) * 16, client=ClientFault.RESETS_ITS_UPLOAD),
     Case("a body beyond the limit", b"POST", body=(PIECE,) * 20, answered=413,
          reaches_the_origin=False, fields=[(b"x-limit", b"declared")]),
     Case("a head beyond the limit", fields=[(b"x-large", b"a" * 40_000)] * 2, answered=431,

@@ -298,6 +298,22 @@ def test_the_end_within_content_aborts_the_request(client: H1Client) -> None:
     assert client.is_over
 
 
+def test_a_client_that_gives_up_its_upload_gets_the_response_that_has_begun(
+    client: H1Client,
+) -> None:
+    client.send(get("/", "Content-Length: 10", method="POST") + b"half")
+    client.origin[0].handler.response(Response(403, [(b"content-length", b"10")]))
+    client.loop.run()
+    assert client.end()
+    assert not client.origin[0].ended, "to the origin, the request stays incomplete"
+    client.origin[0].handler.data(b"no, thanks")
+    client.origin[0].handler.end(())
+    client.loop.run()
+    assert client.replies()[0].body == b"no, thanks"
+    assert client.origin[0].handler.outcome is Outcome.COMPLETE
+    assert client.is_over
+
+
 def test_the_end_within_a_head_or_between_requests_closes() -> None:
     for sent in (b"", b"GET / HTTP/1.1\r\nHo"):
         client = H1Client()

@@ -36,6 +36,9 @@ class Recorder:
     def on_end(self, stream: H2Stream) -> None:
         self.events.append(("end", stream.id, self.content.get(stream.id)))
 
+    def on_cut_short(self, stream: H2Stream) -> bool:
+        return bool(stream.id & 2)
+
     def on_reset(self, stream: H2Stream, code: int) -> None:
         self.events.append(("reset", stream.id, code))
 

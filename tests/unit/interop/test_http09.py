@@ -53,6 +53,9 @@ class Peer:
     def on_trailers(self, stream_id: int, fields: Fields) -> None:
         raise AssertionError
 
+    def on_cut_short(self, stream_id: int) -> bool:
+        raise AssertionError
+
     def on_reset(self, stream_id: int, error_code: int) -> None: ...
 
     def on_stop_sending(self, stream_id: int, error_code: int) -> None: ...

@@ -28,7 +28,7 @@ class Client:
 
     def __init__(self) -> None:
         self.written = self.acknowledged = 0
-        self.ended = self.takes_no_heads = False
+        self.ended = self.takes_no_heads = self.was_reset = self.was_stopped = False
 
     def informational(self, response: Response) -> None: ...
 
@@ -47,11 +47,13 @@ class Client:
         self.written += len(data)
         self.ended = True
 
-    def reset(self, internal: bool) -> None: ...
+    def reset(self, internal: bool) -> None:
+        self.was_reset = True
 
     def consumed(self, nbytes: int) -> None: ...
 
-    def stop_request(self) -> None: ...
+    def stop_request(self) -> None:
+        self.was_stopped = True
 
     @property
     def undelivered(self) -> int:
@@ -59,24 +61,29 @@ class Client:
 
 
 class Origin:
-    """Its own stream, too; keeps whether it was aborted."""
+    """Its own stream, too; keeps how the request ended."""
 
-    aborted = False
+    aborted = ended = False
 
     def open(self, request: Any, handler: Any, *_: Any) -> Any:
         return self
+
+    def end(self, trailers: Sequence[Field]) -> None:
+        self.ended = True
 
     def abort(self) -> None:
         self.aborted = True
 
 
 class World:
-    def __init__(self) -> None:
+    def __init__(self, ended: bool = True) -> None:
+        """`ended`: the request is complete."""
         self.now = 100.0
         self.client, self.origin = Client(), Origin()
         self.done: list[Exchange] = []
+        asked = request() if ended else request(body=True, length=10)
         self.exchange = Exchange(
-            request(), self.client, None, StubClient(), FilterChain(),
+            asked, self.client, None, StubClient(), FilterChain(),
             clock=lambda: self.now, on_done=self.done.append,
         )  # fmt: skip
         self.exchange.start(self.origin)
@@ -174,6 +181,45 @@ def test_a_request_reset_after_a_complete_response_leaves_the_delivery_alone() -
     assert not world.done
     world.exchange.delivered()
     assert world.exchange.outcome is Outcome.COMPLETE
+
+
+@pytest.mark.parametrize("end", [Exchange.request_aborted, Exchange.give_up_request])
+def test_a_request_given_up_for_its_response_leaves_that_alone(
+    end: Callable[[Exchange], object],
+) -> None:
+    world = World(ended=False)
+    world.exchange.informational(Response(103, []))
+    world.exchange.response(Response(403, []))
+    end(world.exchange)
+    assert world.exchange.request_over
+    assert not world.origin.ended, "to the origin, the request stays incomplete"
+    assert not world.origin.aborted
+    world.exchange.data(BODY)
+    world.exchange.end(())
+    assert world.client.ended
+    assert not world.client.was_stopped, "there is nothing left to stop"
+    world.exchange.delivered()
+    assert world.done == [world.exchange]
+    assert (world.exchange.status, world.exchange.outcome) == (403, Outcome.COMPLETE)
+
+
+def test_a_request_given_up_without_a_response_is_aborted() -> None:
+    world = World(ended=False)
+    world.exchange.informational(Response(103, []))
+    assert not world.exchange.give_up_request()
+    world.exchange.request_aborted()
+    assert world.origin.aborted
+    assert world.client.was_reset
+    assert world.exchange.outcome is Outcome.CLIENT_ABORTED
+
+
+def test_a_client_that_gives_its_request_up_and_leaves_gives_up_the_response_too() -> None:
+    world = World(ended=False)
+    world.exchange.response(Response(200, []))
+    world.exchange.request_aborted()
+    world.exchange.response_stopped()
+    assert world.origin.aborted
+    assert world.exchange.outcome is Outcome.CLIENT_ABORTED
 
 
 def test_a_refusal_that_nobody_reads_keeps_its_outcome() -> None:

@@ -117,6 +117,55 @@ def test_a_request_that_is_malformed_after_its_head_is_reset_as_such(data: bytes
     assert client.closed is None
 
 
+def give_up(client: Client, stream_id: int, by: str) -> None:
+    if by == "reset":
+        client._tell(events.StreamReset(error_code=H3ErrorCode.NO_ERROR, stream_id=stream_id))
+    else:
+        client.send(stream_id, head([(b"x-sum", b"1")]) if by == "trailers" else b"", end=True)
+
+
+@pytest.mark.parametrize("by", ["end", "trailers", "reset"])
+def test_a_client_that_gives_up_its_upload_gets_the_response_that_has_begun(by: str) -> None:
+    client = Client()
+    stream_id = client.ask(head(WITH_LENGTH) + frame(0, b"ab"), end=False)
+    (request,) = client.edge.at_origin
+    request.handler.informational(Response(103))
+    request.handler.response(Response(403))
+    give_up(client, stream_id, by)
+    assert not request.ended, "to the origin, the request stays incomplete"
+    assert not request.aborted
+    request.handler.data(b"no, thanks")
+    request.handler.end(())
+    got = answer(client, stream_id)
+    assert got.content == b"no, thanks"
+    assert stream_id in client.connection.ended
+    assert not client.connection.resets
+    assert not client.connection.stops
+    client.session.after_transmit()
+    assert not client.session.streams
+    assert request.handler.outcome is Outcome.COMPLETE
+
+
+@pytest.mark.parametrize("by", ["end", "trailers", "reset"])
+def test_a_client_may_give_up_its_uploads_once_answered_as_often_as_it_likes(by: str) -> None:
+    client = Client()
+    for number in range(3_000):
+        stream_id = client.ask(head(WITH_LENGTH) + frame(0, b"ab"), end=False)
+        request = client.edge.at_origin.pop()
+        if number % 2:
+            request.handler.response(Response(403))
+            give_up(client, stream_id, by)
+            request.handler.end(())
+        else:
+            request.answer()
+            assert client.connection.stops == {stream_id: H3ErrorCode.NO_ERROR}
+            give_up(client, stream_id, by)
+        assert not client.connection.resets
+        client.forget()
+    assert client.closed is None
+    assert not client.told_to_leave
+
+
 LARGE = [(b"x-%d" % index, b"a" * 4_000) for index in range(20)]
 REFUSED_HEADS = {
     "malformed": (400, [(b":authority", b"user@localhost")]),
