@@ -46,6 +46,11 @@ RESPONSE: list[Field] = [
     (b"etag", b'"0123456789"'), (b"cache-control", b"max-age=60"),
     (b"date", b"Thu, 01 Jan 2026 00:00:00 GMT"),
 ]  # fmt: skip
+REDIRECT: list[Field] = [
+    (b"location", b"http://127.0.0.1:1/login?next=%2F"),
+    (b"set-cookie", b"session=0123456789abcdef; Path=/; HttpOnly"),
+    (b"set-cookie", b"theme=dark; Domain=127.0.0.1; Path=/"),
+]
 HASH = "$2b$04$/5nR9sZHRAsasGCeOeG1HeCox9SN7sVGVTbxDd0wsJyfBZSR99LS2"
 
 
@@ -74,6 +79,8 @@ class Subject:
     """Further keys of the route."""
     others: int = 0
     """Routes of the same host beside it."""
+    redirects: bool = False
+    """Whether the origin redirects to its own address, and sets two cookies."""
     upstream: dict[str, Any] | None = field(default=None, hash=False)
     """Settings of an upstream with two servers, whose connections are not real; None: the whole
     upstream is not."""
@@ -103,6 +110,14 @@ SUBJECTS = (
     Subject(
         "`rewrite`, regular expression",
         r"{ rewrite = { pattern = '^/a/(.*)$', replacement = '/b/\1' } }",
+    ),
+    Subject("`rewrite_location`, no redirect", "{ rewrite_location = {} }"),
+    Subject("`rewrite_location`, a redirect", "{ rewrite_location = {} }", redirects=True),
+    Subject("`rewrite_cookies`, no cookie", "{ rewrite_cookies = {} }"),
+    Subject(
+        "`rewrite_cookies`, two cookies",
+        "{ rewrite_cookies = { flags = { '*' = ['secure'] } } }",
+        redirects=True,
     ),
     Subject(
         "`headers`, three fixed fields",
@@ -153,7 +168,8 @@ async def _measure(subject: Subject, config: Config, exchanges: int) -> float:
     if subject.upstream is not None:
         servers = AnsweredUpstream(**subject.upstream)
     world = World(config=config, upstream=servers and servers.group)
-    head = [*RESPONSE, (b"content-length", b"%d" % len(subject.body))]
+    more = REDIRECT if subject.redirects else []
+    head = [*RESPONSE, *more, (b"content-length", b"%d" % len(subject.body))]
 
     asked: list[ResponseHandler] = []
 

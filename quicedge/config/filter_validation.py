@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from quicedge.config import filters
 from quicedge.config.convert import join
-from quicedge.config.filters import ANSWERING, KINDS, FilterEntry
+from quicedge.config.filters import ANSWERING, KINDS, NO_DOMAIN, UPSTREAM, FilterEntry
 from quicedge.config.networks import network_problems
 from quicedge.config.passwords import bcrypt_problem
-from quicedge.config.patterns import check_replacement, compile_pattern
+from quicedge.config.patterns import check_replacement, compile_pattern, replacement_parts
 from quicedge.config.placeholders import Placeholder, parse_template
 from quicedge.config.problems import Problem
 from quicedge.config.python_objects import REFERENCE
+from quicedge.config.url_prefix import SCHEME, split_url
 
 _FIELD_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _PATH = re.compile(r"/[!-~]*")
@@ -101,6 +102,11 @@ def templates_in(entry: FilterEntry) -> Iterator[tuple[str, str]]:
         for key in ("path", "host"):
             if (text := getattr(entry.rewrite, key)) is not None:
                 yield f"rewrite.{key}", text
+    if entry.rewrite_location is not None:
+        yield from _templates_of("rewrite_location.map", entry.rewrite_location.map)
+    if entry.rewrite_cookies is not None:
+        for key in ("domain", "path"):
+            yield from _templates_of(f"rewrite_cookies.{key}", getattr(entry.rewrite_cookies, key))
     if entry.forward_auth is not None:
         yield "forward_auth.path", entry.forward_auth.path
     if entry.headers is not None:
@@ -111,19 +117,37 @@ def templates_in(entry: FilterEntry) -> Iterator[tuple[str, str]]:
                     yield f"headers.{side}.{key}.{name}", text
 
 
+def _templates_of(where: str, table: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for old, new in table.items():
+        place = f"{where}.{old}"
+        if not old.startswith("~"):
+            yield place, old
+        yield place, new
+
+
 # --- kinds ----------------------------------------------------------------------------------------
 
 
 def _redirect(where: str, settings: filters.Redirect) -> Iterator[Problem]:
-    key, to = f"{where}.to", settings.to
+    if problem := _target_problem(settings.to):
+        yield Problem(f"{where}.to", problem)
+
+
+def _target_problem(to: str) -> str | None:
+    """Describe what is wrong with the target of redirects; None: nothing."""
     if problem := template_problem(to):
-        yield Problem(key, problem)
-    elif to.startswith("//"):
-        yield Problem(key, f"{to!r} has no scheme; write {'https:' + to!r}")
-    elif not to.startswith(("/", "{uri}", "{path}")) and not _URL.match(to):
-        yield Problem(key, f"{to!r} is neither a path nor a URL; write {'https://' + to!r}")
-    elif not re.fullmatch(r"[!-~]+", to):
-        yield Problem(key, f"{to!r} has characters that must be percent-encoded in a URL")
+        return problem
+    if to.startswith("//"):
+        return f"{to!r} has no scheme; write {'https:' + to!r}"
+    if not to.startswith(("/", "{uri}", "{path}")) and not _URL.match(to):
+        return f"{to!r} is neither a path nor a URL; write {'https://' + to!r}"
+    return _encoding_problem(to)
+
+
+def _encoding_problem(text: str) -> str | None:
+    if re.fullmatch(r"[!-~]+", text):
+        return None
+    return f"{text!r} has characters that must be percent-encoded in a URL"
 
 
 def _respond(where: str, settings: filters.Respond) -> Iterator[Problem]:
@@ -163,6 +187,119 @@ def _rewrite(where: str, settings: filters.Rewrite) -> Iterator[Problem]:
                 yield Problem(f"{where}.{key}", "has no effect with path, which replaces it all")
     if settings.host is not None and (problem := template_problem(settings.host)):
         yield Problem(f"{where}.host", problem)
+
+
+def _rewrite_location(where: str, settings: filters.RewriteLocation) -> Iterator[Problem]:
+    for key in ("map", "fields"):
+        if not getattr(settings, key):
+            yield Problem(f"{where}.{key}", "must not be empty: nothing would be changed")
+    for old, new in settings.map.items():
+        place = f"{where}.map.{old}"
+        if old.startswith("~"):
+            problem = _pattern_problem(old[1:], new) or _encoding_problem(new)
+        else:
+            problem = _start_problem(old) or _location_problem(old, new)
+        if problem:
+            yield Problem(place, problem)
+    for index, name in enumerate(settings.fields):
+        yield from _field_name(f"{where}.fields[{index}]", name)
+
+
+def _start_problem(old: str) -> str | None:
+    """Describe why the beginning of a URL is none; None: it is."""
+    if old == UPSTREAM or SCHEME.fullmatch(old.encode()):
+        return None
+    if problem := template_problem(old):
+        return problem
+    if re.search(r"[?#]", old):
+        return f"{old!r} has a query or a fragment; the rest of a URL is kept"
+    is_path = re.match(r"/(?!/)", old)
+    is_url = SCHEME.match(old.encode()) and ("{" in old or split_url(old.encode()))
+    if is_path or is_url:
+        return _encoding_problem(old)
+    return f"{old!r} is neither a path nor the beginning of a URL such as http://127.0.0.1:8000/"
+
+
+def _location_problem(old: str, new: str) -> str | None:
+    """Describe why nothing can take the place of the beginning of a URL; None: it can."""
+    if not SCHEME.fullmatch(old.encode()):
+        return _target_problem(new)
+    if new == "{scheme}://" or SCHEME.fullmatch(new.encode()):
+        return None
+    return f"{new!r} is not a scheme such as 'https://', as {old!r} is"
+
+
+def _pattern_problem(pattern: str, replacement: str) -> str | None:
+    """Describe what is wrong with a regular expression or its replacement, a template."""
+    try:
+        compiled = compile_pattern(pattern)
+    except ValueError as error:
+        return f"{pattern!r} {error}"
+    try:
+        check_replacement(compiled, replacement)
+    except ValueError as error:
+        return f"{replacement!r} {error}"
+    texts = (part for part in replacement_parts(replacement) if isinstance(part, str))
+    return next(filter(None, map(template_problem, texts)), None)
+
+
+def _rewrite_cookies(where: str, settings: filters.RewriteCookies) -> Iterator[Problem]:
+    if not (settings.domain or settings.path or settings.flags):
+        yield Problem(where, "changes nothing; set domain, path or flags")
+    for key, table in (("domain", settings.domain), ("path", settings.path)):
+        for old, new in table.items():
+            if problem := _attribute_problem(key, old, new):
+                yield Problem(f"{where}.{key}.{old}", problem)
+    has_any = False
+    for name, flags in settings.flags.items():
+        place = f"{where}.flags.{name}"
+        if has_any:
+            yield Problem(place, "is never reached: '*' before it is for all cookies")
+        has_any = has_any or name == "*"
+        if problem := _flags_problem(name, flags):
+            yield Problem(place, problem)
+
+
+def _attribute_problem(key: str, old: str, new: str) -> str | None:
+    """Describe what is wrong with a rule for the domain or the path of cookies."""
+    removes = key == "domain" and new == NO_DOMAIN
+    if old.startswith("~"):
+        if problem := _pattern_problem(old[1:], "" if removes else new):
+            return problem
+        return f"{new!r} has a semicolon; set attributes by flags" if ";" in new else None
+    texts = [] if old == UPSTREAM else [old]
+    texts += [] if removes else [new]
+    for text in texts:
+        if problem := template_problem(text):
+            return problem
+        if key == "domain" and not _DOMAIN.fullmatch(text):
+            return f"{text!r} is not a domain such as 'example.com'"
+        if key == "path" and not _COOKIE_PATH.fullmatch(text):
+            return f"{text!r} is not a path such as '/app'"
+    return None
+
+
+def _flags_problem(name: str, flags: Sequence[filters.CookieFlag]) -> str | None:
+    """Describe what is wrong with the flags of cookies of a name."""
+    if name.startswith("~"):
+        try:
+            compile_pattern(name[1:])
+        except ValueError as error:
+            return f"{name[1:]!r} {error}"
+    elif not _FIELD_NAME.fullmatch(name):
+        return f"{name!r} is not the name of a cookie"
+    if not flags:
+        return "must not be empty; write 'secure', for instance"
+    by_attribute: dict[str, filters.CookieFlag] = {}
+    for flag in flags:
+        other = by_attribute.setdefault(flag.attribute, flag)
+        if other is not flag:
+            return f"{other.value!r} and {flag.value!r} exclude each other"
+    return None
+
+
+_DOMAIN = re.compile(r"[A-Za-z0-9._{}-]+|\[[0-9A-Fa-f:.]+\]")
+_COOKIE_PATH = re.compile(r"/[!-:<-~]*")
 
 
 def _headers(where: str, settings: filters.Headers) -> Iterator[Problem]:
@@ -347,6 +484,8 @@ _CHECKS: dict[str, Check] = {
     "redirect": _redirect,
     "respond": _respond,
     "rewrite": _rewrite,
+    "rewrite_location": _rewrite_location,
+    "rewrite_cookies": _rewrite_cookies,
     "headers": _headers,
     "mirror": _mirror,
     "python": _python,

@@ -6,6 +6,7 @@ Each entry is a table with one key, the kind of the filter, whose value is a tab
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -52,6 +53,57 @@ class Rewrite(Section, frozen=True):
     query: Literal["keep", "drop"] = "keep"
     host: str | None = None
     """The host that the origin is asked for, with placeholders."""
+
+
+UPSTREAM = "upstream"
+"""Stands for the addresses, domains and paths of the upstream itself."""
+
+
+class RewriteLocation(Section, frozen=True):
+    """Change where redirects of the origin lead."""
+
+    map: dict[str, str] = field(default_factory=lambda: {UPSTREAM: "/"})
+    r"""What takes the place of the beginning of a URL; the first one that matches counts: whole
+    segments of a URL or a path; `http://`, any URL of the scheme; `upstream`, the addresses of the
+    upstream itself; `~` and a regular expression, whose match stands for all of the URL, and with
+    `\1` for a group in the replacement. All but regular expressions are templates."""
+    fields: list[str] = field(default_factory=lambda: ["location", "refresh"])
+    """Fields of responses that hold a URL."""
+
+
+NO_DOMAIN = "!"
+"""In place of the domain of a cookie: it has none."""
+
+
+class CookieFlag(StrEnum):
+    """What is set or removed of a cookie."""
+
+    SECURE = "secure"
+    NO_SECURE = "nosecure"
+    HTTP_ONLY = "httponly"
+    NO_HTTP_ONLY = "nohttponly"
+    SAME_SITE_STRICT = "samesite=strict"
+    SAME_SITE_LAX = "samesite=lax"
+    SAME_SITE_NONE = "samesite=none"
+    NO_SAME_SITE = "nosamesite"
+
+    @property
+    def attribute(self) -> str:
+        """The attribute that it is about, in lower case."""
+        return self.removeprefix("no").partition("=")[0]
+
+
+class RewriteCookies(Section, frozen=True):
+    """Change the cookies that the origin sets; of each table the first key that matches counts."""
+
+    domain: dict[str, str] = field(default_factory=lambda: {UPSTREAM: NO_DOMAIN})
+    """What takes the place of a domain, a template; `!`: nothing does. `upstream` stands for the
+    domains of the upstream's hosts that the client's is not in, `~` begins a regular expression."""
+    path: dict[str, str] = field(default_factory=lambda: {UPSTREAM: "/"})
+    """What takes the place of whole segments at the beginning of a path, a template. `upstream`
+    stands for the paths of the origin itself, `~` begins a regular expression."""
+    flags: dict[str, list[CookieFlag]] = field(default_factory=dict)
+    """Flags by the name of the cookie, `*` for any, or `~` and a regular expression."""
 
 
 class FieldRules(Section, frozen=True):
@@ -252,6 +304,8 @@ class FilterEntry(Section, frozen=True):
     redirect: Redirect | None = None
     respond: Respond | None = None
     rewrite: Rewrite | None = None
+    rewrite_location: RewriteLocation | None = None
+    rewrite_cookies: RewriteCookies | None = None
     headers: Headers | None = None
     compress: Compress | None = None
     access: Access | None = None

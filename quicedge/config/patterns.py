@@ -7,8 +7,9 @@ no backreferences and no lookaround; all else is as in Python.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from quicedge.config.filterlimits import PATTERN_MAX_LENGTH, PATTERN_MEMORY
 
@@ -35,6 +36,25 @@ def compile_pattern(text: str) -> Any:
         if isinstance(reason, bytes):
             reason = reason.decode("ascii", "replace")
         raise ValueError(f"is not a regular expression of RE2: {reason}") from None
+
+
+class Group(NamedTuple):
+    """A group of a regular expression, by its number or its name."""
+
+    key: int | bytes
+
+
+def replacement_parts(text: str) -> Iterator[str | Group]:
+    r"""The parts of a replacement: text, and the groups that `\1` and `\g<name>` stand for."""
+    at = 0
+    for match in _REFERENCE.finditer(text):
+        if at < match.start():
+            yield text[at : match.start()]
+        name = match[1] if match[1].isdigit() else match[1][2:-1]
+        yield Group(int(name) if name.isdigit() else name.encode())
+        at = match.end()
+    if at < len(text):
+        yield text[at:]
 
 
 def check_replacement(pattern: Any, replacement: str) -> None:

@@ -38,7 +38,9 @@ def _position(key: str, lines: Mapping[str, int]) -> str:
     while key:
         if key in lines:
             return f":{lines[key]}"
-        key = re.sub(r"(\[\d+\]|\.[^.\[\]]*|^[^.\[\]]+)$", "", key, count=1)
+        shorter = re.sub(r"(\[\d+\]|\.[^.\[\]]*|^[^.\[\]]+)$", "", key, count=1)
+        # Keys that users choose may have dots and brackets of their own.
+        key = shorter if shorter != key else key[:-1]
     return f":{lines['']}" if "" in lines else ""
 
 

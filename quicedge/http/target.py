@@ -35,6 +35,11 @@ def normal_path(target: bytes) -> bytes:
     return path
 
 
+def whole_segments(prefix: str | None) -> bytes:
+    """A prefix of paths in normal form, without a slash at its end."""
+    return b"" if prefix is None else normal_path(prefix.encode()).rstrip(b"/")
+
+
 def is_ambiguous(target: bytes) -> bool:
     """Whether servers disagree about the dot segments of a path.
 

@@ -269,6 +269,11 @@ class Exchange:
         return self._origin
 
     @property
+    def asked(self) -> Request:
+        """The request as the filters of its route have made it for the origin."""
+        return self.request if self._filtered is None else self._filtered
+
+    @property
     def upstream(self) -> str | None:
         """The name of the upstream that it goes to."""
         if self.choice is not None:

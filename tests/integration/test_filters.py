@@ -59,6 +59,44 @@ CASES: dict[str, Filtered] = {
         lambda seen: seen.target == b"/new/page?q",
         path=b"/page?q",
     ),
+    "rewrite_location": Filtered(
+        '{ rewrite = { strip_prefix = "/rewrite_location" } }, '
+        '{ headers = { request = { set = { host = "in.test" } } } }, { rewrite_location = {} }',
+        lambda got: (
+            got.status == 302
+            and got.values(b"location") == [b"/rewrite_location/login?x=1"]
+            and got.values(b"refresh") == [b"5; url=/rewrite_location/"]
+        ),
+        lambda seen: seen.target == b"/page",
+        path=b"/page",
+        case=Case(
+            "answer",
+            status=302,
+            response_fields=[
+                (b"location", b"http://in.test/login?x=1"),
+                (b"refresh", b"5; url=http://IN.test:80"),
+            ],
+        ),
+    ),
+    "rewrite_cookies": Filtered(
+        "{ rewrite_cookies = { domain = { 'in.test' = '!' }, path = { '/app' = '/' }, "
+        "flags = { '*' = ['secure', 'samesite=lax'] } } }",
+        lambda got: (
+            got.values(b"set-cookie")
+            == [
+                b"a=1; Path=/; Secure; SameSite=Lax",
+                b"b=2; HttpOnly; SameSite=Lax; Path=/x; Secure",
+            ]
+        ),
+        lambda seen: True,
+        case=Case(
+            "answer",
+            response_fields=[
+                (b"set-cookie", b"a=1; Domain=in.test; Path=/app"),
+                (b"set-cookie", b"b=2; HttpOnly; SameSite=None; Path=/app/x"),
+            ],
+        ),
+    ),
     "headers": Filtered(
         '{ headers = { request = { set = { x-one = "{transport.protocol}", host = "in.test" } }, '
         'response = { remove = ["server"], add = { x-two = "{method}" } } } }',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,19 @@ UPSTREAM = """
 [upstreams.app]
 servers = ["http://127.0.0.1:1"]
 """
+
+
+def toml(value: object) -> str:
+    """A value as TOML has it, in one line."""
+    if isinstance(value, dict):
+        return (
+            "{ "
+            + ", ".join(f"{json.dumps(key)} = {toml(item)}" for key, item in value.items())
+            + " }"
+        )
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    return json.dumps(value)
 
 
 def config_of(text: str, directory: Path = Path("/")) -> Config:

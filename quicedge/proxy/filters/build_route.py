@@ -36,7 +36,7 @@ def build_route_filters(
     """
     if not config.filters and not any(route.filters for route in config.routes):
         return {}
-    resources = Resources(upstreams, config.forwarding.underscores)
+    resources = Resources(config, upstreams)
     build = _tolerant if tolerant else _build
     built: RouteFilters = {}
     try:
@@ -54,7 +54,7 @@ def build_route_filters(
 
 def unusable_filters(config: Config) -> Iterator[UnusableError]:
     """Why filters cannot be built, one by one, without any that stays."""
-    resources = Resources(dict.fromkeys(config.upstreams, _NoOrigin()))
+    resources = Resources(config, dict.fromkeys(config.upstreams, _NoOrigin()))
     places = [("filters", config.filters)]
     places += [(f"routes[{at}].filters", route.filters) for at, route in enumerate(config.routes)]
     for where, entries in places:
@@ -119,6 +119,8 @@ _BUILDERS = {
     "redirect": "redirect:build_redirect",
     "respond": "redirect:build_respond",
     "rewrite": "rewrite:build",
+    "rewrite_location": "rewrite_location:build",
+    "rewrite_cookies": "rewrite_cookies:build",
     "headers": "headers:build",
     "compress": "compress:build",
     "access": "access:build",

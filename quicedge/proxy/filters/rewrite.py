@@ -10,7 +10,7 @@ from quicedge.config.filterlimits import MATCHED_LENGTH, TEMPLATE_MAX_VALUE
 from quicedge.config.patterns import compile_pattern
 from quicedge.http.grammar import AUTHORITY, PATH
 from quicedge.http.message import Request
-from quicedge.http.target import is_ambiguous, normal_path
+from quicedge.http.target import is_ambiguous, normal_path, whole_segments
 from quicedge.proxy.exchange import Exchange
 from quicedge.proxy.filters.resources import Resources
 from quicedge.proxy.filters.route_filter import RequestResult, RouteFilter
@@ -29,8 +29,8 @@ class Rewrite(RouteFilter):
     """
 
     def __init__(self, settings: config.Rewrite) -> None:
-        self._strip = _segments(settings.strip_prefix)
-        self._add = _segments(settings.add_prefix)
+        self._strip = whole_segments(settings.strip_prefix)
+        self._add = whole_segments(settings.add_prefix)
         self._path = None if settings.path is None else Template(settings.path, for_url=True)
         self._host = None if settings.host is None else Template(settings.host)
         self._pattern = None if settings.pattern is None else compile_pattern(settings.pattern)
@@ -82,11 +82,6 @@ class Rewrite(RouteFilter):
 def _length_of_path(target: bytes) -> int:
     mark = target.find(b"?")
     return len(target) if mark < 0 else mark
-
-
-def _segments(prefix: str | None) -> bytes:
-    """A prefix in normal form, without a slash at its end."""
-    return b"" if prefix is None else normal_path(prefix.encode()).rstrip(b"/")
 
 
 def _has_dots(target: bytes) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from quicedge.config.loader import ConfigError, load_config
+from tests.support.filtered import config_of
 
 HEAD = '[upstreams.app]\nservers = ["http://127.0.0.1:8000"]\n[[routes]]\n'
 """Three lines; the filter or condition is on the fourth."""
@@ -78,6 +79,70 @@ FILTERS = [
     ),
     ('{ rewrite = { replacement = "/x", query = "drop" } }', "has no effect without pattern"),
     ('{ rewrite = { path = "x" } }', "rewrite.path: 'x' does not start with /"),
+    ("{ rewrite_location = { map = {} } }", "rewrite_location.map: must not be empty"),
+    ("{ rewrite_location = { fields = [] } }", "rewrite_location.fields: must not be empty"),
+    ('{ rewrite_location = { fields = ["te"] } }', "fields[0]: 'te' frames messages"),
+    (
+        '{ rewrite_location = { map = { "b.test" = "/" } } }',
+        "map.b.test: 'b.test' is neither a path nor the beginning of a URL such as http://",
+    ),
+    ('{ rewrite_location = { map = { "//b.test" = "/" } } }', "'//b.test' is neither a path nor"),
+    (
+        '{ rewrite_location = { map = { "http://u@b.test/" = "/" } } }',
+        "'http://u@b.test/' is neither a path nor",
+    ),
+    ('{ rewrite_location = { map = { "/a?b" = "/" } } }', "'/a?b' has a query or a fragment"),
+    ('{ rewrite_location = { map = { "/a b" = "/" } } }', "must be percent-encoded in a URL"),
+    ('{ rewrite_location = { map = { "/{x}" = "/" } } }', "unknown placeholder {x}"),
+    (
+        '{ rewrite_location = { map = { "/{match.1}" = "/" } } }',
+        "{match.1} has no effect: the route has no path_regex",
+    ),
+    ('{ rewrite_location = { map = { upstream = "a" } } }', "'a' is neither a path nor a URL"),
+    ('{ rewrite_location = { map = { upstream = "//a" } } }', "'//a' has no scheme"),
+    (
+        '{ rewrite_location = { map = { "http://" = "https://a" } } }',
+        "'https://a' is not a scheme such as 'https://', as 'http://' is",
+    ),
+    ('{ rewrite_location = { map = { "~[" = "/" } } }', "map.~[: '[' is not a regular expression"),
+    (
+        r"{ rewrite_location = { map = { '~a' = '/\1' } } }",
+        "names the group 1, but the pattern has 0",
+    ),
+    ("{ rewrite_location = { map = { '~(a)' = '/{x}' } } }", "unknown placeholder {x}"),
+    (
+        "{ rewrite_cookies = { domain = {}, path = {} } }",
+        "rewrite_cookies: changes nothing; set domain, path or flags",
+    ),
+    (
+        '{ rewrite_cookies = { domain = { "a b" = "!" } } }',
+        "domain.a b: 'a b' is not a domain such as 'example.com'",
+    ),
+    ('{ rewrite_cookies = { domain = { upstream = "/" } } }', "'/' is not a domain such as"),
+    ('{ rewrite_cookies = { path = { "/" = "!" } } }', "'!' is not a path such as '/app'"),
+    ('{ rewrite_cookies = { path = { "a" = "/" } } }', "path.a: 'a' is not a path such as '/app'"),
+    ('{ rewrite_cookies = { path = { "/" = "/; Secure" } } }', "is not a path such as '/app'"),
+    (
+        "{ rewrite_cookies = { path = { '~(.*)' = '/; Secure' } } }",
+        "'/; Secure' has a semicolon; set attributes by flags",
+    ),
+    ('{ rewrite_cookies = { path = { "~(" = "/" } } }', "path.~(: '(' is not a regular expression"),
+    ("{ rewrite_cookies = { flags = { a = [] } } }", "flags.a: must not be empty"),
+    ('{ rewrite_cookies = { flags = { a = ["safe"] } } }', "'safe' is not one of 'secure', "),
+    (
+        '{ rewrite_cookies = { flags = { a = ["secure", "nosecure"] } } }',
+        "flags.a: 'secure' and 'nosecure' exclude each other",
+    ),
+    (
+        '{ rewrite_cookies = { flags = { a = ["samesite=lax", "samesite=none"] } } }',
+        "'samesite=lax' and 'samesite=none' exclude each other",
+    ),
+    (
+        '{ rewrite_cookies = { flags = { "*" = ["secure"], a = ["secure"] } } }',
+        "flags.a: is never reached: '*' before it is for all cookies",
+    ),
+    ('{ rewrite_cookies = { flags = { "a b" = ["secure"] } } }', "is not the name of a cookie"),
+    ('{ rewrite_cookies = { flags = { "~(" = ["secure"] } } }', "'(' is not a regular expression"),
     ('{ rewrite = { path = "/x", add_prefix = "/y" } }', "add_prefix: has no effect with path"),
     ("{ headers = {} }", "changes nothing; set request or response"),
     ("{ headers = { request = {} } }", "changes nothing; set remove, set, default or add"),
@@ -186,6 +251,15 @@ def test_a_filter_is_refused(tmp_path: Path, text: str, message: str) -> None:
     found = refusal(tmp_path, f'upstream = "app"\nfilters = [{text}]\n')
     assert message in found
     assert "quicedge.toml:5: " in found
+
+
+def test_a_problem_of_a_key_with_brackets_is_told_where_no_lines_are_known() -> None:
+    with pytest.raises(ConfigError) as caught:
+        config_of(
+            "[[routes]]\nupstream = 'app'\n"
+            "filters = [{ rewrite_cookies = { flags = { '~[' = ['secure'] } } }]"
+        )
+    assert "routes[0].filters[0].rewrite_cookies.flags.~[: '[' is not" in str(caught.value)
 
 
 def test_a_route_goes_to_an_upstream_or_a_filter_that_answers(tmp_path: Path) -> None:

@@ -3,8 +3,6 @@ would read it."""
 
 from __future__ import annotations
 
-import json
-
 import h11
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +11,7 @@ from quicedge.config.loader import ConfigError
 from quicedge.http.message import Field
 from quicedge.http.target import is_ambiguous
 from quicedge.upstream.h1_request import encode_head
-from tests.support.filtered import World
+from tests.support.filtered import World, toml
 
 HOSTILE = st.text(st.sampled_from("a/.:?#%&=\\;,\"' \t\r\n\x00\x7f{}[]()<>0dA\u00e9"), max_size=12)
 """What clients might send if no codec stopped them."""
@@ -50,15 +48,6 @@ FILTERS = st.lists(
     min_size=1,
     max_size=3,
 )
-
-
-def toml(value: object) -> str:
-    """A value as TOML has it, in one line."""
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {toml(item)}" for key, item in value.items()) + " }"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(toml, value)) + "]"
-    return json.dumps(value)
 
 
 @settings(max_examples=150)
