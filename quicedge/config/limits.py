@@ -164,6 +164,13 @@ MAX_HALF_OPEN_PER_PREFIX in progress: several round trips."""
 PROXY_HEADER_MAX: Final = 4096
 """Bytes of a PROXY header, version 2: addresses take 52, TLVs of cloud load balancers some 300."""
 
+TLS_ANSWERS_BURST: Final = 64
+"""Answers of TLS on TCP, to key updates and attempts to renegotiate, that a client may ask for at
+once, and"""
+TLS_ANSWERS_RATE: Final = 1.0
+"""how many per second: each key update derives two keys (16 us), and its answer waits until the
+client reads. AES-GCM needs one per 2^24 records (RFC 8446 section 5.5)."""
+
 REDIRECT_IDLE: Final = 5.0
 """Seconds that a connection to port 80 is kept open without a request, or after we closed it."""
 

@@ -24,9 +24,12 @@ from quicedge.config.limits import (
     TCP_READ_SIZE,
     TCP_WRITE_HIGH,
     TCP_WRITE_LOW,
+    TLS_ANSWERS_BURST,
+    TLS_ANSWERS_RATE,
     TLS_HELLO_SIZE,
     TLS_MAX_DISCARDED,
 )
+from quicedge.shares import Standing, WorkBudget
 from quicedge.tcp.client_hello import first_message, offered_protocols
 from quicedge.tcp.info import unacknowledged
 from quicedge.tcp.proxy_protocol import ProxyHeader, ProxyHeaderError, read_header
@@ -40,6 +43,9 @@ _HANDSHAKE_RECORD = 0x16
 
 _NO_APPLICATION_PROTOCOL = bytes((0x15, 3, 3, 0, 2, 2, 120))
 """A record with a fatal alert (RFC 7301 section 3.2), for before the ServerHello."""
+
+_ANSWER_SIZE = 32
+"""Bytes of a record with a KeyUpdate (27) or an alert (31), at most."""
 
 MAX_RECORD = 16 * 1024
 """Bytes of plaintext in a record (RFC 8446 section 5.1)."""
@@ -195,6 +201,8 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
         """The client sent close_notify or a FIN: nothing more comes."""
         self._eof_reported = False
         self._discarded = 0
+        self._answers: WorkBudget | None = None
+        """For what TLS answers by itself, once it does."""
         self._timer: asyncio.TimerHandle | None = None
         self._undelivered = 0
         """Bytes that the client had not acknowledged when that was last checked."""
@@ -483,14 +491,28 @@ class TlsTransport(asyncio.Transport, asyncio.BufferedProtocol):
             self._flush()
             self.abort()
             return
+        if self._outgoing.pending and not self._answer():
+            return
         if size:
             session = self._session
             assert session is not None
             session.data_received(bytes(_plain[:size]))
-        if self._outgoing.pending and self._state is _State.OPEN:
-            self._flush()  # an answer to a key update
         if self._client_closed and self._state in _RECEIVING and not self._reading_paused:
             self._report_eof()
+
+    def _answer(self) -> bool:
+        """Send what TLS itself answers, to key updates for example; False if the client asks for
+        too much of it."""
+        now = self._loop.time()
+        if self._answers is None:
+            self._answers = WorkBudget(TLS_ANSWERS_BURST, TLS_ANSWERS_RATE, now)
+        answers = -(-self._outgoing.pending // _ANSWER_SIZE)
+        if self._answers.spend(answers, now) is not Standing.GOOD:
+            self.abort()
+            return False
+        if self._state is _State.OPEN:
+            self._flush()
+        return True
 
     def _report_eof(self) -> None:
         if self._eof_reported:
