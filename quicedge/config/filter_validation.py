@@ -194,15 +194,23 @@ def _rewrite_location(where: str, settings: filters.RewriteLocation) -> Iterator
         if not getattr(settings, key):
             yield Problem(f"{where}.{key}", "must not be empty: nothing would be changed")
     for old, new in settings.map.items():
-        place = f"{where}.map.{old}"
-        if old.startswith("~"):
-            problem = _pattern_problem(old[1:], new) or _encoding_problem(new)
-        else:
-            problem = _start_problem(old) or _location_problem(old, new)
-        if problem:
-            yield Problem(place, problem)
+        if problem := location_problem(old, new):
+            yield Problem(f"{where}.map.{old}", problem)
     for index, name in enumerate(settings.fields):
         yield from _field_name(f"{where}.fields[{index}]", name)
+
+
+def location_problem(old: str, new: str) -> str | None:
+    """Describe what is wrong with a rule of `rewrite_location`; None: nothing."""
+    if old.startswith("~"):
+        return _pattern_problem(old[1:], new) or _encoding_problem(new)
+    if problem := _start_problem(old):
+        return problem
+    if not SCHEME.fullmatch(old.encode()):
+        return _target_problem(new)
+    if new == "{scheme}://" or SCHEME.fullmatch(new.encode()):
+        return None
+    return f"{new!r} is not a scheme such as 'https://', as {old!r} is"
 
 
 def _start_problem(old: str) -> str | None:
@@ -218,15 +226,6 @@ def _start_problem(old: str) -> str | None:
     if is_path or is_url:
         return _encoding_problem(old)
     return f"{old!r} is neither a path nor the beginning of a URL such as http://127.0.0.1:8000/"
-
-
-def _location_problem(old: str, new: str) -> str | None:
-    """Describe why nothing can take the place of the beginning of a URL; None: it can."""
-    if not SCHEME.fullmatch(old.encode()):
-        return _target_problem(new)
-    if new == "{scheme}://" or SCHEME.fullmatch(new.encode()):
-        return None
-    return f"{new!r} is not a scheme such as 'https://', as {old!r} is"
 
 
 def _pattern_problem(pattern: str, replacement: str) -> str | None:
@@ -248,7 +247,7 @@ def _rewrite_cookies(where: str, settings: filters.RewriteCookies) -> Iterator[P
         yield Problem(where, "changes nothing; set domain, path or flags")
     for key, table in (("domain", settings.domain), ("path", settings.path)):
         for old, new in table.items():
-            if problem := _attribute_problem(key, old, new):
+            if problem := cookie_problem(key, old, new):
                 yield Problem(f"{where}.{key}.{old}", problem)
     has_any = False
     for name, flags in settings.flags.items():
@@ -256,12 +255,12 @@ def _rewrite_cookies(where: str, settings: filters.RewriteCookies) -> Iterator[P
         if has_any:
             yield Problem(place, "is never reached: '*' before it is for all cookies")
         has_any = has_any or name == "*"
-        if problem := _flags_problem(name, flags):
+        if problem := cookie_flags_problem(name, flags):
             yield Problem(place, problem)
 
 
-def _attribute_problem(key: str, old: str, new: str) -> str | None:
-    """Describe what is wrong with a rule for the domain or the path of cookies."""
+def cookie_problem(key: str, old: str, new: str) -> str | None:
+    """Describe what is wrong with a rule for the `domain` or `path` of cookies; None: nothing."""
     removes = key == "domain" and new == NO_DOMAIN
     if old.startswith("~"):
         if problem := _pattern_problem(old[1:], "" if removes else new):
@@ -279,8 +278,8 @@ def _attribute_problem(key: str, old: str, new: str) -> str | None:
     return None
 
 
-def _flags_problem(name: str, flags: Sequence[filters.CookieFlag]) -> str | None:
-    """Describe what is wrong with the flags of cookies of a name."""
+def cookie_flags_problem(name: str, flags: Sequence[filters.CookieFlag]) -> str | None:
+    """Describe what is wrong with the flags of cookies of a name; None: nothing."""
     if name.startswith("~"):
         try:
             compile_pattern(name[1:])

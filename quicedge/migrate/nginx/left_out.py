@@ -127,8 +127,6 @@ _REASONS: tuple[tuple[Reason, str], ...] = (
      """override_charset source_charset charset_map sub_filter sub_filter_once sub_filter_types
      sub_filter_last_modified add_before_body add_after_body addition_types ssi xslt_stylesheet
      image_filter"""),
-    (Reason("cookies are not changed; a Python filter can", visible.client("set-cookie")),
-     "proxy_cookie_path proxy_cookie_domain proxy_cookie_flags"),
     (Reason("the system chooses the address"), "proxy_bind grpc_bind"),
     (Reason("TLS 1.2 and 1.3 with Python's ciphers"),
      "proxy_ssl_ciphers proxy_ssl_protocols grpc_ssl_ciphers grpc_ssl_protocols"),
@@ -216,7 +214,8 @@ _TRANSLATED = frozenset(
         "if", "include", "index", "internal", "ip_hash", "keepalive", "keepalive_timeout",
         "least_conn", "limit_conn", "limit_conn_zone", "limit_except", "limit_req",
         "limit_req_status", "limit_req_zone", "location", "map", "mirror",
-        "mirror_request_body", "proxy_buffering", "proxy_connect_timeout", "proxy_hide_header",
+        "mirror_request_body", "proxy_buffering", "proxy_connect_timeout", "proxy_cookie_domain",
+        "proxy_cookie_flags", "proxy_cookie_path", "proxy_hide_header",
         "proxy_intercept_errors", "proxy_next_upstream", "proxy_next_upstream_timeout",
         "proxy_next_upstream_tries", "proxy_pass", "proxy_pass_header", "proxy_read_timeout",
         "proxy_redirect", "proxy_request_buffering", "proxy_send_timeout", "proxy_set_header",

@@ -96,6 +96,13 @@ def match_values(pattern: str) -> dict[str, str]:
     return {name: f"{{match.{name}}}" for name in names}
 
 
+def group_references(pattern: str) -> dict[str, str]:
+    """The groups of a regular expression as replacements refer to them, by number and name."""
+    compiled = compile_pattern(pattern)
+    found = {str(number): f"\\{number}" for number in range(1, min(compiled.groups, 9) + 1)}
+    return found | {name.decode(): f"\\g<{name.decode()}>" for name in compiled.groupindex}
+
+
 def filled(values: Mapping[str, str], pattern: str, path: str) -> dict[str, str]:
     """The same values where the path is known."""
     found = compile_pattern(pattern).search(path.encode())

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from quicedge.config.filter_validation import template_problem
 from quicedge.migrate.errors import SourceError
 from quicedge.migrate.nginx import visible
 from quicedge.migrate.nginx.conditions import Table
+from quicedge.migrate.nginx.cookies import cookies
 from quicedge.migrate.nginx.filters import Filter
 from quicedge.migrate.nginx.headers import request_headers
 from quicedge.migrate.nginx.outcomes import State
+from quicedge.migrate.nginx.redirects import redirects
 from quicedge.migrate.nginx.scope import Scope
 from quicedge.migrate.nginx.source import Directive
 from quicedge.migrate.nginx.subrequests import Subrequests
@@ -63,16 +65,24 @@ class Proxies:
         if not any(d.args[0].lower() == "upgrade" for d in scope.all("proxy_set_header")):
             # nginx forwards no request to switch protocols unless it is told to.
             keys["upgrade"] = []
-        rewrites, has_moved = self._target(handler, address, state)
+        rewrites = self._target(handler, address, state)
         host = _host_of(address) if "upstream" in keys else None
         headers = request_headers(scope, prefix, host, names, self._note)
-        self._redirects(handler, scope, has_moved, headers)
         note = self._note
+        changed = list(self._responses(handler, address, state)) if prefix == "proxy" else []
         version = scope.last("proxy_http_version")
         note.translated(version, "HTTP/1.1 with kept connections, or HTTP/2")
         buffers = self._buffers(scope, prefix)
         mirrors = self._subrequests.mirrors(state)
-        return keys, [*rewrites, *(h for h in headers if h), *buffers, *mirrors]
+        return keys, [*rewrites, *(h for h in headers if h), *changed, *buffers, *mirrors]
+
+    def _responses(self, handler: Directive, address: Address, state: State) -> Iterator[Filter]:
+        """The filters that change what origins answer."""
+        host = _host_of(address)
+        values = {"proxy_host": host, "proxy_port": host.partition(":")[2] or "80"}
+        names = state.asked.names.with_values(values)
+        yield from redirects(handler, state, names, self._note)
+        yield from cookies(state.scope, names, self._note)
 
     # --- upstreams --------------------------------------------------------------------------------
 
@@ -180,10 +190,8 @@ class Proxies:
             note.left_out(limit, "retries are limited by retry_budget")
         return found
 
-    def _target(
-        self, handler: Directive, address: Address, state: State
-    ) -> tuple[list[Filter], bool]:
-        """The filters that make what the origin is asked for; and whether they change it."""
+    def _target(self, handler: Directive, address: Address, state: State) -> list[Filter]:
+        """The filters that make what the origin is asked for."""
         rewrites: list[Filter] = [{"rewrite": dict(rewrite)} for rewrite in state.rewrites]
         uri, location = address.uri, state.location
         note = self._note
@@ -192,7 +200,7 @@ class Proxies:
         ):
             note.translated(handler)
             if uri in ("{uri}", "/{uri}", "{path}{?query}", ""):
-                return rewrites, bool(rewrites)
+                return rewrites
             text = uri if uri.startswith(("/", "{uri}", "{path}")) else f"/{uri}"
             if problem := template_problem(text):
                 raise UnsayableError(problem)
@@ -202,7 +210,7 @@ class Proxies:
             rewrite: dict[str, Any] = {"path": text.removesuffix("{?query}")}
             if not keeps:
                 rewrite["query"] = "drop"
-            return [{"rewrite": rewrite}], True
+            return [{"rewrite": rewrite}]
         if uri and not state.rewrites:
             words = "the path is forwarded as clients encode it"
             note.different(handler, words, visible.ENCODING)
@@ -212,14 +220,14 @@ class Proxies:
             if uri and uri != "/":
                 words = f"{uri} counts only where no rewrite has changed the path"
                 note.different(handler, words, visible.TARGET)
-            return rewrites, bool(rewrites)
+            return rewrites
         if location.modifier == "=":
-            return [{"rewrite": {"path": uri}}], uri != location.pattern
+            return [{"rewrite": {"path": uri}}]
         if "?" in uri or "{" in uri:
             raise UnsayableError(f"{uri} in place of a prefix")
         prefix = location.pattern if location.is_prefix else "/"
         if prefix == uri:
-            return [], False
+            return []
         if not prefix.endswith("/") and uri.endswith("/"):
             words = f"{prefix}/x becomes {uri}x, without the second slash"
             note.different(handler, words, visible.TARGET)
@@ -229,29 +237,9 @@ class Proxies:
                 rewrite["strip_prefix"] = prefix.rstrip("/")
             if uri != "/":
                 rewrite["add_prefix"] = uri.rstrip("/")
-            return [{"rewrite": rewrite}], True
+            return [{"rewrite": rewrite}]
         pattern = f"^{re.escape(prefix)}/*" if uri.endswith("/") else f"^{re.escape(prefix)}"
-        return [{"rewrite": {"pattern": pattern, "replacement": uri}}], True
-
-    def _redirects(
-        self, handler: Directive, scope: Scope, has_moved: bool, headers: Sequence[Filter]
-    ) -> None:
-        """nginx rewrites the Location of what it forwards."""
-        note = self._note
-        directives = scope.all("proxy_redirect")
-        is_off = any(d.args[0] == "off" for d in directives)
-        for directive in directives:
-            if directive.args[0] == "off":
-                note.translated(directive)
-            else:
-                words = "redirects of origins are forwarded as they are"
-                note.left_out(directive, words, *visible.client("location", "refresh"))
-        host = any(
-            "host" in h.get("headers", {}).get("request", {}).get("set", {}) for h in headers
-        )
-        if not is_off and not directives and handler.name == "proxy_pass" and (has_moved or host):
-            words = "redirects of the origin are forwarded as they are"
-            note.different(handler, words, *visible.client("location", "refresh"))
+        return [{"rewrite": {"pattern": pattern, "replacement": uri}}]
 
     def _buffers(self, scope: Scope, prefix: str) -> list[Filter]:
         found: dict[str, bool] = {}

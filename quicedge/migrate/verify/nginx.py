@@ -113,6 +113,8 @@ class NginxConfiguration:
         every = list(walk(source))
         self._upstreams = {one.args[0] for one in every if one.name == "upstream" and one.args}
         passed = [one.args[0] for one in every if one.name in _PASSES and one.args]
+        self._passed = set(self._literal(passed))
+        """Addresses that requests are passed on to."""
         self._addressing = {name for text in passed for name in re.findall(r"\$\{?(\w+)", text)}
         """Variables that proxy_pass has addresses from."""
         self._rewriters: dict[str, Callable[[Directive], Iterator[Directive]]] = {
@@ -125,6 +127,7 @@ class NginxConfiguration:
             "scgi_cache_path": self._cache,
             "load_module": self._module,
             "set": self._variable,
+            "proxy_redirect": self._redirect,
         }
         self.directives = self._main(source)
         if not any(one.name == "events" for one in self.directives):
@@ -259,6 +262,23 @@ class NginxConfiguration:
         default = 443 if scheme in ("https", "grpcs") else 80
         local = self._local(authority, default)
         return f"{scheme}://{local}{rest}" if scheme else f"{local}{rest}"
+
+    def _literal(self, urls: Iterable[str]) -> Iterator[str]:
+        for url in urls:
+            scheme, authority, _ = split_url(url)
+            if authority and "$" not in authority and authority not in self._upstreams:
+                yield canonical_address(authority, 443 if scheme in ("https", "grpcs") else 80)
+
+    def _redirect(self, directive: Directive) -> Iterator[Directive]:
+        """`proxy_redirect` with a stand-in where it is for the address of an origin."""
+        scheme, authority, _ = split_url(directive.args[0])
+        if (
+            scheme
+            and canonical_address(authority, 443 if scheme == "https" else 80) in self._passed
+        ):
+            old, *rest = directive.args
+            directive = replace(directive, args=[self._address(old), *rest])
+        yield directive
 
     def _choices(self, directive: Directive) -> Directive:
         """`map` and `split_clients`, with stand-ins where the values are addresses."""

@@ -285,6 +285,7 @@ def test_a_service_that_is_asked(tmp_path: Path) -> None:
     location / {
       auth_request /auth; auth_request_set $user $upstream_http_x_user;
       proxy_set_header X-User $user; proxy_set_header Host $host; proxy_pass http://b;
+      proxy_redirect off;
     }
     location = /auth {
       internal; proxy_pass http://127.0.0.1:9/check; proxy_pass_request_body off;
@@ -310,7 +311,8 @@ def test_a_service_that_is_asked(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_service_is_asked_for(tmp_path: Path, target: str, path: str) -> None:
-    text = "location / { auth_request /a; proxy_pass http://b; proxy_set_header Host $host; }"
+    text = "proxy_redirect off;"
+    text += "location / { auth_request /a; proxy_pass http://b; proxy_set_header Host $host; }"
     text += f"location = /a {{ internal; proxy_pass {target}; }}"
     found = Migrated(tmp_path, site(text))
     assert found.filters("/") == [{"forward_auth": {"upstream": "auth", "path": path}}]

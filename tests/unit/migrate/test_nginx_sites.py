@@ -74,7 +74,7 @@ def test_a_server_without_files_and_locations_answers_404(tmp_path: Path) -> Non
 
 def test_pages_of_errors(tmp_path: Path) -> None:
     text = """
-    root /srv/a;
+    root /srv/a; proxy_redirect off;
     error_page 500 502 503 504 /50x.html;
     location = /50x.html { root /srv/errors; internal; }
     location /a/ { proxy_pass http://b; proxy_set_header Host $host; }
@@ -96,7 +96,7 @@ def test_fields_of_responses(tmp_path: Path) -> None:
     location /a/ { root /srv; }
     location /own/ { root /srv; expires 1h; add_header Cache-Control public; }
     location /hide/ {
-      proxy_pass http://b; proxy_set_header Host $host;
+      proxy_pass http://b; proxy_set_header Host $host; proxy_redirect off;
       proxy_hide_header X-Powered-By; proxy_pass_header Server; add_header X-Frame-Options DENY;
     }
     """
