@@ -29,6 +29,7 @@ LEAST_SAME = {
     "people/domains.conf": 0.7,
     "people/grafana.conf": 0.9,
     "people/grpc.conf": 0.9,
+    "people/moved_apps.conf": 0.6,
     "people/rate_limits.conf": 0.9,
     "people/spa.conf": 0.25,
     "people/websockets.conf": 0.9,

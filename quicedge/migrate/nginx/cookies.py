@@ -25,8 +25,8 @@ def cookies(scope: Scope, names: Names, note: Notebook) -> Iterator[Filter]:
     """The filter for what nginx does to the cookies of an origin."""
     found = _Cookies(names, note)
     found.take(scope, "proxy_cookie_domain", found.domain)
-    found.take(scope, "proxy_cookie_path", found.path)
     found.take(scope, "proxy_cookie_flags", found.flags)
+    found.take(scope, "proxy_cookie_path", found.path)
     yield from found.filters()
 
 
@@ -79,10 +79,10 @@ class _Cookies:
         new, *attributes = (part.strip() for part in written.split(";"))
         words = ""
         if flags := [_flag(attribute) for attribute in attributes if attribute]:
-            words = "cookies without a path get the flags too"
+            words = "flags are set of all cookies, and paths stay as they are"
             if not (old == "/" or _ANY.fullmatch(old)):
                 raise UnsayableError("flags depend on the path of cookies")
-            self._flags.setdefault("*", flags)
+            self._add_flags(flags)
         if new == old or (_ANY.fullmatch(old) and new == "$1"):
             return words
         if old.startswith("~"):
@@ -93,6 +93,14 @@ class _Cookies:
                 words = words or "paths are replaced by whole segments"
         self._add(self._paths, "path", old, new)
         return words
+
+    def _add_flags(self, added: list[str]) -> None:
+        """Have all cookies get some flags, whatever else they get."""
+        attributes = {CookieFlag(flag).attribute for flag in added}
+        self._flags.setdefault("*", [])
+        for name, flags in self._flags.items():
+            rest = [flag for flag in flags if CookieFlag(flag).attribute not in attributes]
+            self._flags[name] = [*added, *rest]
 
     def flags(self, directive: Directive) -> str:
         name, *flags = directive.args

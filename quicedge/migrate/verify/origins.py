@@ -55,6 +55,16 @@ def answer(seen: Seen, scheme: str) -> tuple[int, Headers, bytes]:
         return 200, [("content-type", "application/grpc"), ("trailer", "grpc-status")], message
     if asked == "redirect":
         return 302, [*headers, ("location", f"{scheme}://{host}/elsewhere?from=here")], b""
+    if asked == "redirect-below":
+        path = seen.target.partition("?")[0].rstrip("/")
+        headers += [
+            ("location", f"{scheme}://{host}{path}/below/"),
+            ("refresh", f"5; url={scheme}://{host}{path}/below/"),
+            ("set-cookie", f"place=1; Path={path}/below/; Secure; SameSite=Lax"),
+            # With the port, by which stand-ins are known.
+            ("set-cookie", f"host=1; Domain={host}"),
+        ]
+        return 201, headers, b""
     if asked == "relative-redirect":
         return 301, [*headers, ("location", "/elsewhere")], b""
     if asked is not None and asked.isdigit():

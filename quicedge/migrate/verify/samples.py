@@ -208,6 +208,7 @@ class _Server:
             yield Sample("POST", method, grpc, _GRPC_MESSAGE, Protocol.H2)
         if scope.last("proxy_pass"):
             yield Sample("GET", url, upgrade_headers())
+            yield Sample("GET", url, [(ASK, "redirect-below")])
         realm = scope.last("auth_basic")
         if realm is not None and realm.args[0] != "off":
             for user in (f"{USER}:{PASSWORD}", f"{USER}:wrong", "nobody:nothing"):

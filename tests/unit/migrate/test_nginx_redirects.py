@@ -150,7 +150,17 @@ def test_flags_behind_the_path_of_cookies_are_flags(tmp_path: Path, old: str) ->
     flags = {"*": ["secure", "samesite=none"]}
     assert settings(found, "/", "rewrite_cookies") == {"domain": {}, "path": {}, "flags": flags}
     assert line.status is Status.DIFFERENT
-    assert "cookies without a path get the flags too" in line.words
+    assert "flags are set of all cookies" in line.words
+
+
+def test_flags_behind_the_path_are_added_to_those_by_name(tmp_path: Path) -> None:
+    text = (
+        'location / { proxy_pass http://b; proxy_cookie_path / "/; Secure";'
+        " proxy_cookie_flags a nosecure httponly; }"
+    )
+    found = settings(Migrated(tmp_path, site(text)), "/", "rewrite_cookies")
+    assert found is not None
+    assert found["flags"] == {"a": ["secure", "httponly"], "*": ["secure"]}
 
 
 @pytest.mark.parametrize(
