@@ -1,7 +1,8 @@
-"""Received ACK frames: validated, coalesced within a run, then applied.
+"""Received ACK frames: validated, coalesced, then applied.
 
-Call `receive` per frame and `settle` once after each run of datagrams: until then the newest ACK of
-1-RTT packets is pending.
+Call `receive` per frame, and `settle` or `settle_or_wait` once after each run of datagrams: until
+then the newest ACK of 1-RTT packets is pending. One that waits is applied by the next `settle`, as
+of the time when it was received.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class AckReceiver:
     """
 
     __slots__ = (
-        "_counters", "_handshake", "_paths", "_recovery", "_skipper", "exponent", "pending",
+        "_applied", "_counters", "_handshake", "_paths", "_received_at", "_recovery", "_skipper",
+        "exponent", "pending",
     )  # fmt: skip
 
     def __init__(
@@ -46,6 +48,9 @@ class AckReceiver:
         """The peer's ack_delay_exponent (RFC 9000 section 18.2)."""
         self.pending: tuple[PacketSpace, Ack] | None = None
         """The frame that `settle` is to be called for, and its space."""
+        self._received_at = 0.0
+        self._applied: Ack | None = None
+        """The last frame of 1-RTT packets that was applied."""
 
     def receive(self, frame: Ack, kind: int, space: PacketSpace, now: float) -> None:
         """Validate an ACK frame; one of 1-RTT packets stays pending until `settle`, or until one
@@ -67,15 +72,41 @@ class AckReceiver:
             self._apply(space, frame, now)
             return
         if self.pending is not None and not covers(ranges, self.pending[1].ranges):
-            self.settle(now)
+            self.settle()
         self.pending = space, frame
+        self._received_at = now
 
-    def settle(self, now: float) -> None:
-        """Apply the pending frame."""
+    def settle(self) -> None:
+        """Apply the pending frame, if any."""
         if self.pending is not None:
             (space, frame), self.pending = self.pending, None
-            self._apply(space, frame, now)
+            self._recovery.unsettled = 0
+            self._apply(space, frame, self._received_at)
+            self._applied = frame
             self._handshake.phases.on_acked(frame.ranges)
+
+    def settle_or_wait(self) -> None:
+        """Apply the pending frame, unless all that it does is to make room for data that waits for
+        more of it: several such frames are applied as one, when data is sent at the latest."""
+        if self.pending is None:
+            return
+        space, frame = self.pending
+        recovery, applied = self._recovery, self._applied
+        if (
+            recovery.is_held
+            and applied is not None
+            and _extends(frame, applied)
+            # Nothing may be declared lost, nothing but runs is in flight, and no probe answered.
+            and space.loss_time is None
+            and not space.sent
+            and not recovery.pto_count
+            # HyStart++ counts samples (RFC 9406 section 4.2).
+            and not recovery.controller.in_slow_start
+        ):
+            packets = frame.ranges[-1][1] - 1 - space.largest_acked
+            recovery.unsettled = packets * recovery.controller.max_datagram_size
+        else:
+            self.settle()
 
     def _apply(self, space: PacketSpace, frame: Ack, now: float) -> None:
         recovery = self._recovery
@@ -93,3 +124,18 @@ class AckReceiver:
         # After the ACK, because an acknowledged mark ends the current flight.
         for epoch, first, stop, sent in lost:
             ecn.on_lost(epoch, [(first, stop, sent)], now)
+
+
+def _extends(frame: Ack, older: Ack) -> bool:
+    """Whether all that a frame says more than an older one is that the packets behind arrived."""
+    ranges, known = frame.ranges, older.ranges
+    (start, stop), (known_start, known_stop) = ranges[-1], known[-1]
+    # The peer may have stopped to report what it knows us to know.
+    if not known_start <= start <= known_stop <= stop or (
+        len(ranges) > 1 and ranges[:-1] != known[:-1]
+    ):
+        return False
+    ecn, known_ecn = frame.ecn, older.ecn
+    if ecn is None or known_ecn is None:
+        return ecn is known_ecn
+    return ecn[2] == known_ecn[2]

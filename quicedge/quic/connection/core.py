@@ -399,6 +399,7 @@ class Connection:
             self._observer.trace.now = now
         if self.state is State.TERMINATED:
             return
+        self._acks.settle()
         if self._life.deadline is not None:
             if now >= self._life.deadline and self.close_event is not None:
                 self.close_silently(self.close_event)
@@ -444,6 +445,7 @@ class Connection:
             self._observer.trace.now = now
         if not self.paths.known:
             return []  # no authentic packet received yet
+        self._acks.settle()
         if self._life.event is not None:
             return self._begin_closing(now) if self._life.is_close_due else self._close_again()
         recovery = self.recovery

@@ -137,8 +137,6 @@ class Packer:
         """When pacing permits the next packet; None if pacing blocks nothing."""
         self.waiting: bool | None = None
         """Whether `pack` left data that flow control permits to send; None: it did not ask."""
-        self.is_held = False
-        """Whether `pack` left data that only waits for room in the congestion window."""
         self.ecn = NOT_ECT
         """ECN codepoint of datagrams on the active path."""
 
@@ -149,7 +147,7 @@ class Packer:
         """
         runs: list[Transmit] = []
         path = self._paths.known[0]
-        self.is_held = False
+        self._recovery.is_held = False
         is_confirmed = self._handshake.is_confirmed
         if is_confirmed and self._is_quiet(path, now):
             self.pacing_at = None
@@ -248,15 +246,15 @@ class Packer:
                 break
             has_frames = self._has_frames(path)
         recovery.app_limited = not blocked
-        self.is_held = blocked and self.pacing_at is None and is_validated
+        recovery.is_held = blocked and self.pacing_at is None and is_validated
 
     def stays_held(self, until: float) -> bool:
         """Whether, after what was received since `pack`, there is still nothing to do before
-        `until`: data waits for room (`is_held`), and there is not enough of it yet."""
-        if not self.is_held:
-            return False
+        `until`: data waits for room, and there is not enough of it yet."""
         recovery, space = self._recovery, self._space
-        in_flight = recovery.bytes_in_flight
+        if not recovery.is_held:
+            return False
+        in_flight = recovery.bytes_in_flight - recovery.unsettled
         return (
             in_flight >= HOLD_IN_FLIGHT
             and recovery.controller.congestion_window - in_flight < recovery.pacer.worth

@@ -156,8 +156,10 @@ class Receiver:
             if stop == at:
                 stop = at + 1
                 self._receive_any(datagrams[at], path, address, now, ecn)
-            if self._acks.pending is not None:
-                self._acks.settle(now)
+            if self._life.event is None and self.observer is None:
+                self._acks.settle_or_wait()
+            else:
+                self._acks.settle()
         except TransportError as error:
             self._life.close_for(error)
         if not is_settled and self._handshake.is_confirmed:
@@ -537,7 +539,7 @@ class Receiver:
             path = self._paths.find(address)
             try:
                 self._receive_any(packet, path, address, now, ecn, counted=True)
-                self._acks.settle(now)
+                self._acks.settle()
             except TransportError as error:
                 self._life.close_for(error)
         self._is_retrying = False

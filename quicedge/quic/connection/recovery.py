@@ -40,10 +40,10 @@ class Recovery:
     __slots__ = (
         "_lost", "_on_stream_data", "_round_delivered", "app_limited", "bytes_in_flight",
         "bytes_lost", "controller", "delivered", "delivered_time", "delivery_rate",
-        "handshake_confirmed", "large_datagrams", "max_ack_delay", "newest_acked_sent_time",
-        "newly_acked", "newly_lost", "on_packets_lost", "pacer", "packets_lost",
-        "packets_spuriously_lost", "path_since", "peer_validated_us", "pto_count", "pto_total",
-        "rtt", "runs", "spaces",
+        "handshake_confirmed", "is_held", "large_datagrams", "max_ack_delay",
+        "newest_acked_sent_time", "newly_acked", "newly_lost", "on_packets_lost", "pacer",
+        "packets_lost", "packets_spuriously_lost", "path_since", "peer_validated_us", "pto_count",
+        "pto_total", "rtt", "runs", "spaces", "unsettled",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +71,11 @@ class Recovery:
         self.spaces: list[PacketSpace] = []
         self.app_limited = True
         """Whether the sender last stopped for lack of data, not of window."""
+        self.is_held = False
+        """Whether it left data that only waits for room in the window."""
+        self.unsettled = 0
+        """Bytes at most that a received ACK frame says are not in flight any more and that is still
+        to be applied."""
 
         self.newly_acked: list[tuple[int, int]] = []
         """Packets newly acknowledged by the last ACK frame, `stop` exclusive."""

@@ -103,10 +103,10 @@ def test_acks_that_say_more_replace_the_one_that_is_held(later: list[tuple[int, 
     acks.receive((0, 2), (4, 5))
     acks.receive(*later)
     assert acks.passed_on == []
-    acks.receiver.settle(6.0)
+    acks.receiver.settle()
     assert acks.passed_on == [later]
     assert acks.acked_by_phase == [later]
-    acks.receiver.settle(6.0)
+    acks.receiver.settle()
     assert len(acks.passed_on) == 1
 
 
@@ -116,7 +116,7 @@ def test_an_ack_that_says_other_lets_the_held_one_through(later: list[tuple[int,
     acks.receive((0, 2), (4, 5))
     acks.receive(*later)
     assert acks.passed_on == [[(0, 2), (4, 5)]]
-    acks.receiver.settle(6.0)
+    acks.receiver.settle()
     assert acks.passed_on[1:] == [later]
 
 
@@ -134,14 +134,14 @@ def test_the_delay_is_scaled_by_the_exponent_of_the_peer() -> None:
     acks = Acks()
     acks.receiver.exponent = 10
     acks.receive((0, 1), delay=2000)
-    acks.receiver.settle(6.0)
-    assert acks.recovery.acked[0][1:] == (pytest.approx(2.048), 6.0)
+    acks.receiver.settle()
+    assert acks.recovery.acked[0][1:] == (pytest.approx(2.048), 5.0)
 
 
 def test_marks_that_the_peer_reports_are_a_congestion_event() -> None:
     acks = Acks()
     acks.receive((0, 1))
-    acks.receiver.settle(6.0)
+    acks.receiver.settle()
     assert acks.recovery.congestion == [FakeRecovery.newest_acked_sent_time]
     assert acks.counters.ecn_ce_reported == 1
 
