@@ -32,12 +32,13 @@ class Pacer:
         """Spread the window over a round trip, slightly faster so that pacing does not limit."""
         # RFC 9002 section 7.7: N = 1.25; slow start doubles the window, so it needs twice that.
         gain = 2.0 if slow_start else 1.25
-        rate = gain * congestion_window / max(smoothed_rtt, 1e-6)
+        rate = gain * congestion_window / (smoothed_rtt if smoothed_rtt > 1e-6 else 1e-6)
         # Each ACK changes both a little; following every change would cost more than it gains.
+        old, window = self.rate, self._window
         if (
-            self.rate is None
-            or abs(rate - self.rate) * PACE_STEPS > self.rate
-            or abs(congestion_window - self._window) * PACE_STEPS > self._window
+            old is None
+            or not -old <= (rate - old) * PACE_STEPS <= old
+            or not -window <= (congestion_window - window) * PACE_STEPS <= window
         ):
             self.pace(rate, congestion_window)
 
@@ -58,7 +59,8 @@ class Pacer:
         if self.rate is None:
             return float(PACING_BURST)
         if now > self._updated:
-            self._level = min(self._capacity, self._level + (now - self._updated) * self.rate)
+            level = self._level + (now - self._updated) * self.rate
+            self._level = level if level < self._capacity else self._capacity
             self._updated = now
         return self._level
 

@@ -29,21 +29,24 @@ class RttEstimator:
 
     def update(self, sample: float, ack_delay: float, now: float) -> None:
         """Take a sample; `ack_delay` is what the peer says it waited."""
-        latest = max(sample, 1e-6)
+        # Comparisons in place of `min`, `max` and `abs`: this runs for every ACK.
+        self.latest = latest = sample if sample > 1e-6 else 1e-6
         # RFC 9002 section 5.2: min_rtt MUST NOT be adjusted for acknowledgment delay.
-        self.min = min(self.min, latest)
+        if latest < self.min:
+            self.min = latest
         # Section 5.3: the adjusted sample MUST NOT be smaller than min_rtt.
         adjusted = latest - ack_delay if latest >= self.min + ack_delay else latest
-        self.latest = latest
         if not self.initialized:
             self.initialized = True
             self.first_sample_time = now
             self.smoothed = latest
             self.variance = latest / 2
         else:
-            self.variance += (abs(self.smoothed - adjusted) - self.variance) / 4
-            self.smoothed += (adjusted - self.smoothed) / 8
-        self._probe_timeout = self.smoothed + max(4 * self.variance, GRANULARITY)
+            change = adjusted - self.smoothed
+            self.variance += ((change if change > 0.0 else -change) - self.variance) / 4
+            self.smoothed += change / 8
+        spread = 4 * self.variance
+        self._probe_timeout = self.smoothed + (spread if spread > GRANULARITY else GRANULARITY)
 
     def probe_timeout(self, max_ack_delay: float) -> float:
         """The PTO period (RFC 9002 section 6.2.1); twice the initial RTT before any sample."""

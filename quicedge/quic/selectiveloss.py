@@ -17,7 +17,7 @@ class SelectiveLoss:
     that delivers nothing at all is never mistaken for a black hole.
     """
 
-    __slots__ = ("_flight_began", "_flights", "_threshold", "is_black_hole")
+    __slots__ = ("_flight_began", "_threshold", "flights", "is_black_hole")
 
     def __init__(self, threshold: int) -> None:
         self._threshold = threshold
@@ -25,19 +25,20 @@ class SelectiveLoss:
 
     def reset(self) -> None:
         """Discard all evidence: the path changed, or packets of the kind are no longer sent."""
-        self._flights = 0
+        self.flights = 0
+        """Those that were lost in a row; while there are none, `on_acked` has nothing to do."""
         self.is_black_hole = False
         self._flight_began = -math.inf
 
     def on_acked(self) -> None:
         """A packet of the kind was acknowledged."""
-        self._flights = 0
+        self.flights = 0
         self.is_black_hole = False
 
     def on_lost(self, sent_time: float, now: float) -> None:
         """Packets of the kind were declared lost, the newest of them sent at `sent_time`."""
         # Packets sent before the last count belong to a flight already counted.
         if sent_time >= self._flight_began:
-            self._flights += 1
+            self.flights += 1
             self._flight_began = now
-            self.is_black_hole = self._flights >= self._threshold
+            self.is_black_hole = self.flights >= self._threshold

@@ -14,8 +14,8 @@ LOSS_REDUCTION_FACTOR = 0.5
 class CongestionController(ABC):
     """Window in bytes, times in seconds.
 
-    For each ACK, `recovery` calls `on_delivery_rate`, `on_rtt`, then `on_lost` and `on_congestion`
-    for losses it reveals, then `on_acked`. The window is reduced at most once per round trip:
+    For each ACK, `recovery` calls `on_sample`, then `on_lost` and `on_congestion` for losses it
+    reveals, then `on_acked`. The window is reduced at most once per round trip:
     `on_congestion` ignores packets sent before the current recovery period began (RFC 9002 section
     7.3.2). To add a controller, implement `on_acked` and `_reduce`.
     """
@@ -48,7 +48,7 @@ class CongestionController(ABC):
 
     @abstractmethod
     def on_acked(
-        self, nbytes: int, *, sent_time: float, now: float, smoothed_rtt: float, limited: bool
+        self, nbytes: int, sent_time: float, now: float, smoothed_rtt: float, limited: bool
     ) -> None:
         """`nbytes` in flight were acknowledged, the newest of them sent at `sent_time`.
 
@@ -78,16 +78,16 @@ class CongestionController(ABC):
         """Pacing rate in bytes per second; None: derived from window and RTT."""
         return None
 
-    def on_delivery_rate(self, rate: float, *, app_limited: bool) -> None:
-        """A delivery rate sample, in bytes per second."""
-        return
-
     def on_lost(self, nbytes: int) -> None:
         """`nbytes` in flight were declared lost; `on_congestion` follows."""
         return
 
-    def on_rtt(self, latest_rtt: float, *, round_ended: bool) -> None:
-        """An RTT sample; `round_ended`: packets sent since the last round ended are acked."""
+    def on_sample(
+        self, rtt: float | None, round_ended: bool, rate: float | None, app_limited: bool
+    ) -> None:
+        """What an ACK measures, None where it does not: the round-trip time, and whether it ends a
+        round, as packets sent since the last one ended are acknowledged; the delivery rate in bytes
+        per second, and whether the application limited it."""
         return
 
     @property

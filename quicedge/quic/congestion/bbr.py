@@ -115,17 +115,22 @@ class Bbr(CongestionController):
 
     # --- signals from recovery ------------------------------------------------------------------
 
-    def on_delivery_rate(self, rate: float, *, app_limited: bool) -> None:
+    def on_sample(
+        self, rtt: float | None, round_ended: bool, rate: float | None, app_limited: bool
+    ) -> None:
+        if rate is not None:
+            self._take_rate(rate, app_limited)
+        if rtt is not None:
+            self._rtt_sample = rtt
+            self._round_ended |= round_ended
+
+    def _take_rate(self, rate: float, app_limited: bool) -> None:
         self._round_rate = max(self._round_rate, rate)
         if app_limited and self._rates and rate < self._rates[0][1]:
             return
         while self._rates and self._rates[-1][1] <= rate:
             self._rates.pop()
         self._rates.append((self._cycle, rate))
-
-    def on_rtt(self, latest_rtt: float, *, round_ended: bool) -> None:
-        self._rtt_sample = latest_rtt
-        self._round_ended |= round_ended
 
     def on_lost(self, nbytes: int) -> None:
         self._round_lost += nbytes
@@ -134,7 +139,7 @@ class Bbr(CongestionController):
         self._congested = True
 
     def on_acked(
-        self, nbytes: int, *, sent_time: float, now: float, smoothed_rtt: float, limited: bool
+        self, nbytes: int, sent_time: float, now: float, smoothed_rtt: float, limited: bool
     ) -> None:
         self._round_delivered += nbytes
         self._take_rtt(now)

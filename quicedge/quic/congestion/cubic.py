@@ -31,14 +31,18 @@ class Cubic(CongestionController):
         self._w_est = 0.0
         self._carry = 0.0
 
-    def on_rtt(self, latest_rtt: float, *, round_ended: bool) -> None:
-        if self.in_slow_start and self._hystart.on_rtt(latest_rtt, round_ended=round_ended):
+    def on_sample(
+        self, rtt: float | None, round_ended: bool, rate: float | None, app_limited: bool
+    ) -> None:
+        if rtt is not None and self.in_slow_start and (
+            self._hystart.on_rtt(rtt, round_ended=round_ended)
+        ):  # fmt: skip
             self.ssthresh = self.congestion_window
 
     def on_acked(
-        self, nbytes: int, *, sent_time: float, now: float, smoothed_rtt: float, limited: bool
+        self, nbytes: int, sent_time: float, now: float, smoothed_rtt: float, limited: bool
     ) -> None:
-        if self.in_recovery(sent_time) or not limited:
+        if not limited or self.in_recovery(sent_time):
             if not limited and self._epoch_start is not None:
                 # RFC 9438 section 5.8: the time an application has nothing to send does not
                 # count as time to grow in.

@@ -15,7 +15,7 @@ class NewReno(CongestionController):
         self._acked_in_avoidance = 0
 
     def on_acked(
-        self, nbytes: int, *, sent_time: float, now: float, smoothed_rtt: float, limited: bool
+        self, nbytes: int, sent_time: float, now: float, smoothed_rtt: float, limited: bool
     ) -> None:
         if self.in_recovery(sent_time) or not limited:
             return

@@ -13,7 +13,8 @@ from quicedge.quic.connection.recovery import Recovery
 from quicedge.quic.connection.spaces import NumberSkipper, PacketSpace
 from quicedge.quic.connection.stats import ConnectionCounters
 from quicedge.quic.errors import ErrorCode, TransportError
-from quicedge.quic.frames import Ack, Epoch
+from quicedge.quic.frames import Epoch
+from quicedge.quic.packet_cipher import AckFields
 from quicedge.quic.ranges import covers
 
 _DEFAULT_EXPONENT = 3
@@ -46,16 +47,16 @@ class AckReceiver:
         self._counters = counters
         self.exponent = _DEFAULT_EXPONENT
         """The peer's ack_delay_exponent (RFC 9000 section 18.2)."""
-        self.pending: tuple[PacketSpace, Ack] | None = None
+        self.pending: tuple[PacketSpace, AckFields] | None = None
         """The frame that `settle` is to be called for, and its space."""
         self._received_at = 0.0
-        self._applied: Ack | None = None
+        self._applied: AckFields | None = None
         """The last frame of 1-RTT packets that was applied."""
 
-    def receive(self, frame: Ack, kind: int, space: PacketSpace, now: float) -> None:
-        """Validate an ACK frame; one of 1-RTT packets stays pending until `settle`, or until one
-        arrives that does not cover it."""
-        ranges = frame.ranges
+    def receive(self, frame: AckFields, space: PacketSpace, now: float) -> None:
+        """Validate an ACK frame; one of 1-RTT packets stays pending until it is settled, or until
+        one arrives that does not cover it."""
+        kind, ranges, _, _ = frame
         is_application = space.epoch is Epoch.ONE_RTT
         skipper = self._skipper
         # RFC 9000 section 13.1: an endpoint SHOULD treat receipt of an acknowledgment for a
@@ -71,7 +72,7 @@ class AckReceiver:
         if not is_application:
             self._apply(space, frame, now)
             return
-        if self.pending is not None and not covers(ranges, self.pending[1].ranges):
+        if self.pending is not None and not covers(ranges, self.pending[1][1]):
             self.settle()
         self.pending = space, frame
         self._received_at = now
@@ -83,7 +84,7 @@ class AckReceiver:
             self._recovery.unsettled = 0
             self._apply(space, frame, self._received_at)
             self._applied = frame
-            self._handshake.phases.on_acked(frame.ranges)
+            self._handshake.phases.on_acked(frame[1])
 
     def settle_or_wait(self) -> None:
         """Apply the pending frame, unless all that it does is to make room for data that waits for
@@ -103,21 +104,22 @@ class AckReceiver:
             # HyStart++ counts samples (RFC 9406 section 4.2).
             and not recovery.controller.in_slow_start
         ):
-            packets = frame.ranges[-1][1] - 1 - space.largest_acked
+            packets = frame[1][-1][1] - 1 - space.largest_acked
             recovery.unsettled = packets * recovery.controller.max_datagram_size
         else:
             self.settle()
 
-    def _apply(self, space: PacketSpace, frame: Ack, now: float) -> None:
+    def _apply(self, space: PacketSpace, frame: AckFields, now: float) -> None:
+        _, ranges, delay, counts = frame
         recovery = self._recovery
         largest = space.largest_acked
-        recovery.on_ack(frame.ranges, (frame.delay << self.exponent) / 1e6, now, space)
+        recovery.on_ack(ranges, (delay << self.exponent) / 1e6, now, space)
         ecn = self._paths.known[0].ecn
         assert ecn is not None
-        lost = recovery.take_newly_lost()
+        lost = recovery.take_newly_lost() if recovery.newly_lost else ()
         # RFC 9002 section 7.1: an increase of CE counts is a congestion event.
         advanced = space.largest_acked > largest
-        increase = ecn.on_ack(space.epoch, frame.ecn, recovery.newly_acked, advanced)
+        increase = ecn.on_ack(space.epoch, counts, recovery.newly_acked, advanced)
         if increase:
             self._counters.ecn_ce_reported += increase
             recovery.on_ecn_ce(sent_time=recovery.newest_acked_sent_time, now=now)
@@ -126,16 +128,16 @@ class AckReceiver:
             ecn.on_lost(epoch, [(first, stop, sent)], now)
 
 
-def _extends(frame: Ack, older: Ack) -> bool:
+def _extends(frame: AckFields, older: AckFields) -> bool:
     """Whether all that a frame says more than an older one is that the packets behind arrived."""
-    ranges, known = frame.ranges, older.ranges
+    _, ranges, _, ecn = frame
+    _, known, _, known_ecn = older
     (start, stop), (known_start, known_stop) = ranges[-1], known[-1]
     # The peer may have stopped to report what it knows us to know.
     if not known_start <= start <= known_stop <= stop or (
         len(ranges) > 1 and ranges[:-1] != known[:-1]
     ):
         return False
-    ecn, known_ecn = frame.ecn, older.ecn
     if ecn is None or known_ecn is None:
         return ecn is known_ecn
     return ecn[2] == known_ecn[2]

@@ -33,7 +33,7 @@ from quicedge.quic.frames import (
     decode_varint,
 )
 from quicedge.quic.frames import Stream as StreamFrame
-from quicedge.quic.packet_cipher import AckFields, Piece
+from quicedge.quic.packet_cipher import Piece
 
 _ONE_RTT = Epoch.ONE_RTT
 _parse_stream = StreamFrame.parse
@@ -173,20 +173,13 @@ class FrameDispatch:
         for piece in pieces:
             receive_stream(*piece)
 
-    def receive_acks(self, acks: tuple[AckFields, ...], packets: int, frames: int) -> None:
-        """Process packets that hold only an ACK frame, of which these remain."""
-        self._counters.packets_received += packets
-        self._counters.frames_received += frames
-        for kind, ranges, delay, ecn in acks:
-            self._acks.receive(Ack(ranges, delay, ecn), kind, self._space, self._now)
-
     # --- receivers ------------------------------------------------------------------------------
 
     def _receive_stream(self, frame: StreamFrame, kind: int) -> None:
         self.streams.receive_stream(frame.stream_id, frame.offset, frame.data, frame.fin, kind)
 
     def _receive_ack(self, frame: Ack, kind: int) -> None:
-        self._acks.receive(frame, kind, self._space, self._now)
+        self._acks.receive((kind, frame.ranges, frame.delay, frame.ecn), self._space, self._now)
 
     def _receive_crypto(self, frame: Crypto, kind: int) -> None:
         self._establishment.receive_crypto(

@@ -156,10 +156,11 @@ class Receiver:
             if stop == at:
                 stop = at + 1
                 self._receive_any(datagrams[at], path, address, now, ecn)
-            if self._life.event is None and self.observer is None:
-                self._acks.settle_or_wait()
-            else:
-                self._acks.settle()
+            if self._acks.pending is not None:
+                if self._life.event is None and self.observer is None:
+                    self._acks.settle_or_wait()
+                else:
+                    self._acks.settle()
         except TransportError as error:
             self._life.close_for(error)
         if not is_settled and self._handshake.is_confirmed:
@@ -361,7 +362,6 @@ class Receiver:
         space = self._spaces[ONE_RTT]
         counters = self._counters
         frames = self._frames
-        frames.enter(path, cid, space, ONE_RTT, now)
         observer = self.observer
         # A changing path asks for each packet.
         ordinary = path is self._paths.known[0] and cid == self._local_ids.latest_used
@@ -399,18 +399,22 @@ class Receiver:
                 self._remote_ids.spin = bool(first_byte & _SPIN) is not self._is_client
             if number != stop:
                 if stop > first:
-                    self._note_numbers(space, first, stop, now)
+                    counters.packets_reordered += space.note_received(first, stop, now)
                 first = number
             stop = end
             counted += packets
-            if isinstance(content, list):
+            if type(content) is list:
                 eliciting += asking
                 frames.receive_streams(content, packets, held)
                 continue
-            if isinstance(content, tuple):
+            if type(content) is tuple:
                 pings += asking
-                frames.receive_acks(content, packets, held)
+                counters.packets_received += packets
+                counters.frames_received += held
+                for fields in content:
+                    self._acks.receive(fields, space, now)
                 continue
+            frames.enter(path, cid, space, ONE_RTT, now)
             if observer is not None:
                 observer.packet_received(ONE_RTT, number, content, len(data))
             asks, probing = frames.receive(content)
@@ -427,7 +431,7 @@ class Receiver:
                     path, now, changed_cid=changed, probing=probing, newest=newest
                 )
         if counted:
-            self._note_numbers(space, first, stop, now)
+            counters.packets_reordered += space.note_received(first, stop, now)
             counters.received_at = now
             if ecn:
                 space.note_marked(ecn, counted)
@@ -491,11 +495,6 @@ class Receiver:
             now + 3 * self._recovery.probe_timeout(),
         )
         return True
-
-    def _note_numbers(self, space: PacketSpace, first: int, stop: int, now: float) -> None:
-        if first < space.largest_received:
-            self._counters.packets_reordered += stop - first
-        space.note_received(first, stop, now)
 
     def _packet_done(
         self, space: PacketSpace, number: int, eliciting: bool, now: float, ecn: int

@@ -263,7 +263,7 @@ class Recovery:
         eliciting = large = False
         sampled: tuple[float, int, float, bool] | None = None
 
-        for packet in _within(space.sent, ranges):
+        for packet in _within(space.sent, ranges) if space.sent else ():
             self._take(packet, space)
             eliciting |= packet.ack_eliciting
             large |= packet.size > BASE_DATAGRAM_SIZE
@@ -291,31 +291,38 @@ class Recovery:
                 self._on_stream_data(True, stream, start, stop, fin)
         if newest < 0:
             return
-        if large:
+        if large and self.large_datagrams.flights:
             self.large_datagrams.on_acked()
-        round_ended = False
-        if sampled is not None:
-            self._sample_delivery_rate(*sampled, acked_bytes, now)
-            round_ended = sampled[1] >= self._round_delivered
         self.newest_acked_sent_time = newest_sent
-
+        controller, rtt = self.controller, self.rtt
         self.delivered += acked_bytes
         self.delivered_time = now
+        rate = latest_rtt = None
+        round_ended = app_limited = False
+        if sampled is not None:
+            sent_time, delivered, delivered_time, app_limited = sampled
+            elapsed = now - (delivered_time if delivered_time > sent_time else sent_time)
+            if elapsed > 0:
+                rate = (self.delivered - delivered) / elapsed
+                if not app_limited or self.delivery_rate is None or rate > self.delivery_rate:
+                    self.delivery_rate = rate
+            round_ended = delivered >= self._round_delivered
         if newest == largest and eliciting and newest_sent >= self.path_since:
-            self.rtt.update(now - newest_sent, min(ack_delay, self.max_ack_delay), now)
+            most = self.max_ack_delay
+            rtt.update(now - newest_sent, ack_delay if ack_delay < most else most, now)
+            latest_rtt = rtt.latest
             if round_ended:
                 self._round_delivered = self.delivered
-            self.controller.on_rtt(self.rtt.latest, round_ended=round_ended)
-        self._detect_loss(space, now)
+        controller.on_sample(latest_rtt, round_ended, rate, app_limited)
+        oldest = self.runs.oldest if is_application else None
+        if space.sent or (oldest is not None and oldest <= space.largest_acked):
+            self._detect_loss(space, now)
+        else:
+            space.loss_time = None  # nothing was sent before what is acknowledged
         if acked_bytes:
-            self.controller.in_flight = self.bytes_in_flight
-            self.controller.on_acked(
-                acked_bytes,
-                sent_time=newest_sent,
-                now=now,
-                smoothed_rtt=self.rtt.smoothed,
-                limited=self._was_limited(in_flight),
-            )
+            controller.in_flight = self.bytes_in_flight
+            limited = not self.app_limited or self._fills_window(in_flight)
+            controller.on_acked(acked_bytes, newest_sent, now, rtt.smoothed, limited)
             self._set_pace()
         # RFC 9002 section 6.2.1: not until the server is known to have validated the address.
         if self.peer_validated_us:
@@ -357,40 +364,20 @@ class Recovery:
         if packet.in_flight:
             self.bytes_in_flight -= packet.size
 
-    def _was_limited(self, in_flight: int) -> bool:
-        """Whether the window was in use before this acknowledgment (RFC 9002 section 7.8)."""
-        if not self.app_limited:
-            return True
+    def _fills_window(self, in_flight: int) -> bool:
+        """Whether so much in flight is use of the window (RFC 9002 section 7.8)."""
         window = self.controller.congestion_window
         return in_flight * 2 > window if self.controller.in_slow_start else in_flight >= window
 
-    def _sample_delivery_rate(
-        self,
-        sent_time: float,
-        delivered: int,
-        delivered_time: float,
-        app_limited: bool,
-        acked_bytes: int,
-        now: float,
-    ) -> None:
-        """A sample from the newest packet acknowledged: what `SentPacket` says of it."""
-        elapsed = now - max(delivered_time, sent_time)
-        if elapsed > 0:
-            rate = (self.delivered + acked_bytes - delivered) / elapsed
-            if not app_limited or self.delivery_rate is None or rate > self.delivery_rate:
-                self.delivery_rate = rate
-            self.controller.on_delivery_rate(rate, app_limited=app_limited)
-
     def _set_pace(self) -> None:
-        if self.rtt.initialized:
-            rate = self.controller.pacing_rate
+        rtt, controller = self.rtt, self.controller
+        if rtt.initialized:
+            rate = controller.pacing_rate
             if rate is not None:
-                self.pacer.pace(rate, self.controller.congestion_window)
+                self.pacer.pace(rate, controller.congestion_window)
                 return
             self.pacer.set_rate(
-                self.controller.congestion_window,
-                self.rtt.smoothed,
-                slow_start=self.controller.in_slow_start,
+                controller.congestion_window, rtt.smoothed, slow_start=controller.in_slow_start
             )
 
     # --- losses ---------------------------------------------------------------------------------
@@ -406,10 +393,6 @@ class Recovery:
         """Declare packets lost by reordering or by time (RFC 9002 section 6.1)."""
         largest = space.largest_acked
         space.loss_time = None
-        oldest = self.runs.oldest if space.epoch is ONE_RTT else None
-        runs = oldest is not None and oldest <= largest
-        if not runs and not (space.sent and next(iter(space.sent)) <= largest):
-            return  # nothing was sent before what is acknowledged
         delay = TIME_THRESHOLD * max(self.rtt.latest, self.rtt.smoothed, GRANULARITY)
         if not self.rtt.initialized:
             delay = TIME_THRESHOLD * self.rtt.initial
@@ -439,7 +422,7 @@ class Recovery:
             if not packet.resent:
                 for delivery, args in packet.deliveries:
                     delivery(False, *args)
-        if runs:
+        if space.epoch is ONE_RTT and self.runs:
             lost += self._lose_runs(space, now, delay, large_sent)
         if not lost:
             return

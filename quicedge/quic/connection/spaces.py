@@ -74,24 +74,30 @@ class PacketSpace:
     def is_duplicate(self, number: int) -> bool:
         return number < self.received_floor or (number < self.expected and number in self.received)
 
-    def note_received(self, first: int, stop: int, now: float) -> None:
-        """Packets `first` to `stop - 1` were processed."""
+    def note_received(self, first: int, stop: int, now: float) -> int:
+        """Packets `first` to `stop - 1` were processed; returns how many of them came after a later
+        one."""
+        reordered = stop - first if first < self.largest_received else 0
         if stop - 1 > self.largest_received:
             self.largest_received = stop - 1
             self.largest_received_at = now
         if stop > self.expected:
             self.expected = stop
         acks, received = self.acks, self.received
-        acks.add(first, stop)
+        if acks.stops and acks.stops[-1] == first:
+            acks.stops[-1] = stop  # in order, as most are
+        else:
+            acks.add(first, stop)
+            if len(acks.starts) > MAX_ACK_RANGES:
+                acks.pop_first()
         if received.stops and received.stops[-1] == first:
-            received.stops[-1] = stop  # in order, as most are
+            received.stops[-1] = stop
         else:
             received.add(first, stop)
-        # RFC 9000 section 13.2.3: packets of discarded ranges count as received.
-        if len(acks.starts) > MAX_ACK_RANGES:
-            acks.pop_first()
-        if len(received.starts) > MAX_ACK_RANGES:
-            self.received_floor = received.pop_first()[1]
+            # RFC 9000 section 13.2.3: packets of discarded ranges count as received.
+            if len(received.starts) > MAX_ACK_RANGES:
+                self.received_floor = received.pop_first()[1]
+        return reordered
 
     def note_marked(self, codepoint: int, packets: int) -> None:
         """Count processed packets with this ECN codepoint."""

@@ -13,7 +13,7 @@ from quicedge.quic.connection.acks import AckReceiver
 from quicedge.quic.connection.spaces import NumberSkipper, PacketSpace
 from quicedge.quic.connection.stats import ConnectionCounters
 from quicedge.quic.errors import ErrorCode, TransportError
-from quicedge.quic.frames import Ack, Epoch, FrameType
+from quicedge.quic.frames import Epoch, FrameType
 from quicedge.quic.ranges import Ranges, covers
 
 SENT = 10
@@ -23,6 +23,7 @@ class FakeRecovery:
     """Records the calls it gets."""
 
     newly_acked: tuple[tuple[int, int], ...] = ()
+    newly_lost = ()
     newest_acked_sent_time = 4.0
 
     def __init__(self) -> None:
@@ -34,9 +35,6 @@ class FakeRecovery:
         self, ranges: list[tuple[int, int]], delay: float, now: float, space: PacketSpace
     ) -> None:
         self.acked.append((ranges, delay, now))
-
-    def take_newly_lost(self) -> list[Any]:
-        return []
 
     def on_ecn_ce(self, *, sent_time: float, now: float) -> None:
         self.congestion.append(sent_time)
@@ -72,8 +70,7 @@ class Acks:
     def receive(
         self, *ranges: tuple[int, int], epoch: Epoch = Epoch.ONE_RTT, delay: int = 0
     ) -> None:
-        frame = Ack(list(ranges), delay, None)
-        self.receiver.receive(frame, FrameType.ACK, self.spaces[epoch], 5.0)
+        self.receiver.receive((FrameType.ACK, list(ranges), delay, None), self.spaces[epoch], 5.0)
 
     @property
     def passed_on(self) -> list[list[tuple[int, int]]]:
