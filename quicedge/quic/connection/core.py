@@ -445,7 +445,8 @@ class Connection:
             self._observer.trace.now = now
         if not self.paths.known:
             return []  # no authentic packet received yet
-        self._acks.settle()
+        if self._acks.pending is not None:
+            self._acks.settle()
         if self._life.event is not None:
             return self._begin_closing(now) if self._life.is_close_due else self._close_again()
         recovery = self.recovery

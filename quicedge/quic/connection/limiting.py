@@ -6,6 +6,7 @@ so the cost does not depend on the number of open streams.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 
 from quicedge.qlog.blocked_time import Limit
@@ -49,20 +50,7 @@ def note_limits(
     ):
         return
     sending.handshake = handshake
-    changed: list[Stream] = []
-    answering, incoming = clock.answering, clock.incoming
-    for stream_id, stream in streams.take_touched().items():
-        if stream_id & _UNI:
-            continue
-        receive = stream.receive
-        received = receive is None or receive.is_finished
-        if _owes(stream, streams, received=received):
-            answering[stream_id] = None
-        else:
-            answering.pop(stream_id, None)
-        if not received or stream_id in incoming:
-            changed.append(stream)
-    sending.due = bool(answering)
+    changed: Sequence[Stream] = _note_touched(clock, streams) if streams.touched else ()
     sending.pto_count = recovery.pto_count
     sending.in_flight = recovery.bytes_in_flight
     sending.window = recovery.controller.congestion_window
@@ -84,8 +72,27 @@ def note_limits(
         _note_receiving(clock, changed, recovery, streams, now)
 
 
+def _note_touched(clock: LimitClock, streams: Streams) -> list[Stream]:
+    """Note what is due on the streams that changed; returns those on which the peer's half did."""
+    changed: list[Stream] = []
+    answering, incoming = clock.answering, clock.incoming
+    for stream_id, stream in streams.take_touched().items():
+        if stream_id & _UNI:
+            continue
+        receive = stream.receive
+        received = receive is None or receive.is_finished
+        if _owes(stream, streams, received=received):
+            answering[stream_id] = None
+        else:
+            answering.pop(stream_id, None)
+        if not received or stream_id in incoming:
+            changed.append(stream)
+    clock.sending.due = bool(answering)
+    return changed
+
+
 def _note_receiving(
-    clock: LimitClock, changed: list[Stream], recovery: Recovery, streams: Streams, now: float
+    clock: LimitClock, changed: Sequence[Stream], recovery: Recovery, streams: Streams, now: float
 ) -> None:
     facts = clock.receiving
     facts.round_trip = recovery.rtt.smoothed
