@@ -74,5 +74,5 @@ class Pacer:
         if self.rate is None or self.budget(now) >= self.datagram_size:
             return None
         # Then the bucket holds enough to be worth a wake-up.
-        worth = min(self._capacity, max(2 * self.datagram_size, self.rate * PACING_QUANTUM))
-        return now + (worth - self._level) / self.rate
+        worth = max(2 * self.datagram_size, self.rate * PACING_QUANTUM)
+        return now + (min(self._capacity, worth) - self._level) / self.rate

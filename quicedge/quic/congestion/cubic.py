@@ -68,12 +68,17 @@ class Cubic(CongestionController):
         if self._w_cubic(elapsed) < self._w_est:
             # The Reno-friendly region: the window is the estimate; approaching it by steps, as
             # below, would lag a round trip behind it after every congestion event.
-            self.congestion_window = max(window, int(self._w_est))
+            estimate = int(self._w_est)
+            if estimate > window:
+                self.congestion_window = estimate
             self._carry = 0.0
             return
         # Sections 4.4 and 4.5: where the curve is a round trip later, but half again at most.
-        target = min(max(self._w_cubic(elapsed + smoothed_rtt), float(window)), 1.5 * window)
-        self._carry += (target - window) * nbytes / window
+        target = self._w_cubic(elapsed + smoothed_rtt)
+        if target > 1.5 * window:
+            target = 1.5 * window
+        if target > window:
+            self._carry += (target - window) * nbytes / window
         whole = int(self._carry)
         self._carry -= whole
         self.congestion_window += whole

@@ -313,7 +313,7 @@ class Connection:
         self._now = now
         path = Path(address, validated=True)
         self._migration.start(path, now)
-        self.idle.on_received(now, self.recovery.probe_timeout())
+        self.idle.on_received(now)
         self._establishment.start(now)
 
     # --- input: datagrams -----------------------------------------------------------------------
@@ -358,7 +358,7 @@ class Connection:
         ack_blocked = probe_blocked = False
         if paths and not paths[0].is_validated:
             ack_blocked, probe_blocked = self._amplification_limits()
-        found = self.idle.deadline
+        found = self.idle.deadline(self.recovery.probe_timeout())
         # A loop over candidates would cost more steps than it saves: this runs at every wake-up.
         at = self.recovery.timeout(amplification_limited=probe_blocked)
         if at is not None and (found is None or at < found):
@@ -408,7 +408,8 @@ class Connection:
             # Silently, as an idle timeout (RFC 9000 section 10.1): the address is not validated.
             self._fail("Handshake timeout", ending=Ending.HANDSHAKE_TIMEOUT)
             return
-        if self.idle.deadline is not None and now >= self.idle.deadline:
+        at = self.idle.deadline(self.recovery.probe_timeout())
+        if at is not None and now >= at:
             self._fail("Idle timeout", ending=Ending.IDLE_TIMEOUT)
             return
         recovery = self.recovery

@@ -154,7 +154,8 @@ class Packer:
             self.waiting = False
             self._recovery.app_limited = True
             return runs
-        self._path_frames.use(path, challenge)
+        if self._path_frames.path is not path:
+            self._path_frames.use(path, challenge)
         self.ecn = path.ecn.codepoint(self._recovery.pto_count) if path.ecn else NOT_ECT
         self.pacing_at = self.waiting = None
         if is_confirmed:
@@ -196,6 +197,7 @@ class Packer:
         if (
             is_validated
             and path.bytes_sent >= MTU_PROBE_AFTER
+            and mtu.may_probe(now)
             and (size := mtu.next_probe(now)) is not None
         ):
             self._probe_mtu(runs, path, size, now)
@@ -456,7 +458,7 @@ class Packer:
         path.bytes_sent += len(datagram)
         self._counters.bytes_sent += len(datagram)
         if eliciting and not self._idle.sent_since:
-            self._idle.on_sent_eliciting(now, self._recovery.probe_timeout())
+            self._idle.on_sent_eliciting(now)
         ecn = self.ecn if path is self._paths.known[0] else NOT_ECT
         runs.append(Transmit(datagram, len(datagram), path.address, ecn))
 
@@ -505,7 +507,7 @@ class Packer:
                 number, packets, stream.id, start, end, chunk, fin, size, last_size
             )
         if not self._idle.sent_since:
-            self._idle.on_sent_eliciting(now, recovery.probe_timeout())
+            self._idle.on_sent_eliciting(now)
         runs.append(Transmit(data, size, path.address, self.ecn))
         return True
 

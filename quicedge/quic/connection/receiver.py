@@ -203,8 +203,8 @@ class Receiver:
             path = Path(address)
         # Section 8.1: the whole datagram counts, even if its packets are discarded.
         path.bytes_received += size
-        if self._idle.deadline is None:
-            self._idle.on_received(now, self._recovery.probe_timeout())
+        if self._idle.restarted_at is None:
+            self._idle.on_received(now)
         before = counters.packets_received
         dropped: Outcome = None
         held = False
@@ -442,8 +442,7 @@ class Receiver:
                 space.want_ack_of(eliciting, now, prompt=stop != expected + counted or ecn == CE)
             if pings:
                 space.want_ack_of_pings(now)
-            recovery = self._recovery
-            self._idle.on_received(now, recovery.rtt.probe_timeout(recovery.max_ack_delay))
+            self._idle.on_received(now)
             if self._holds_early_keys and not self._is_client:
                 self._holds_early_keys = False
                 self._handshake.discard_keys(ZERO_RTT)
@@ -506,7 +505,7 @@ class Receiver:
             self._counters.note_marked(ecn, 1)
         if eliciting:
             space.want_ack(now)
-        self._idle.on_received(now, self._recovery.probe_timeout())
+        self._idle.on_received(now)
 
     def _defer(self, packet: bytes, path: Path, ecn: int, epoch: Epoch) -> Outcome:
         """Buffer a packet whose keys may still become available (RFC 9001 section 5.7), or return

@@ -91,22 +91,22 @@ def _on_crypto(delivered: bool, buffer: SendBuffer, start: int, stop: int) -> No
 class PathFrames:
     """PATH_CHALLENGE and PATH_RESPONSE on one path (RFC 9000 section 8.2)."""
 
-    __slots__ = ("_path", "_random")
+    __slots__ = ("_random", "path")
 
     def __init__(self) -> None:
-        self._path: Path | None = None
+        self.path: Path | None = None
         self._random: Callable[[int], bytes] = bytes
 
     def use(self, path: Path, random: Callable[[int], bytes]) -> None:
         """Write frames of this path from now on."""
-        self._path, self._random = path, random
+        self.path, self._random = path, random
 
     @property
     def has_frames(self) -> bool:
-        return self._path is not None and self._path.has_frames
+        return self.path is not None and self.path.has_frames
 
     def write_frames(self, draft: Draft) -> bool:
-        path = self._path
+        path = self.path
         assert path is not None
         if path.challenge_due:
             data = self._random(_CHALLENGE_LENGTH)
