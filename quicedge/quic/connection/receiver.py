@@ -403,11 +403,11 @@ class Receiver:
                 first = number
             stop = end
             counted += packets
-            if type(content) is list:
+            if isinstance(content, list):
                 eliciting += asking
                 frames.receive_streams(content, packets, held)
                 continue
-            if type(content) is tuple:
+            if isinstance(content, tuple):
                 pings += asking
                 counters.packets_received += packets
                 counters.frames_received += held

@@ -13,7 +13,7 @@ from quicedge.quic.connection.acks import AckReceiver
 from quicedge.quic.connection.spaces import NumberSkipper, PacketSpace
 from quicedge.quic.connection.stats import ConnectionCounters
 from quicedge.quic.errors import ErrorCode, TransportError
-from quicedge.quic.frames import Epoch, FrameType
+from quicedge.quic.frames import Counts, Epoch, FrameType
 from quicedge.quic.ranges import Ranges, covers
 
 SENT = 10
@@ -28,6 +28,9 @@ class FakeRecovery:
 
     def __init__(self) -> None:
         self.peer_validated_us = False
+        self.is_held = False
+        self.pto_count = self.unsettled = 0
+        self.controller = SimpleNamespace(in_slow_start=False, max_datagram_size=1200)
         self.acked: list[tuple[list[tuple[int, int]], float, float]] = []
         self.congestion: list[float] = []
 
@@ -35,6 +38,7 @@ class FakeRecovery:
         self, ranges: list[tuple[int, int]], delay: float, now: float, space: PacketSpace
     ) -> None:
         self.acked.append((ranges, delay, now))
+        space.largest_acked = max(space.largest_acked, ranges[-1][1] - 1)
 
     def on_ecn_ce(self, *, sent_time: float, now: float) -> None:
         self.congestion.append(sent_time)
@@ -68,9 +72,15 @@ class Acks:
             space.next_number = SENT
 
     def receive(
-        self, *ranges: tuple[int, int], epoch: Epoch = Epoch.ONE_RTT, delay: int = 0
+        self,
+        *ranges: tuple[int, int],
+        epoch: Epoch = Epoch.ONE_RTT,
+        delay: int = 0,
+        ecn: Counts | None = None,
+        now: float = 5.0,
     ) -> None:
-        self.receiver.receive((FrameType.ACK, list(ranges), delay, None), self.spaces[epoch], 5.0)
+        frame = FrameType.ACK, list(ranges), delay, ecn
+        self.receiver.receive(frame, self.spaces[epoch], now)
 
     @property
     def passed_on(self) -> list[list[tuple[int, int]]]:
@@ -141,6 +151,93 @@ def test_marks_that_the_peer_reports_are_a_congestion_event() -> None:
     acks.receiver.settle()
     assert acks.recovery.congestion == [FakeRecovery.newest_acked_sent_time]
     assert acks.counters.ecn_ce_reported == 1
+
+
+def held(*applied: tuple[int, int]) -> Acks:
+    """Data waits for room since this ACK, sent with ECN counts, was applied."""
+    acks = Acks()
+    acks.receive(*applied, ecn=(4, 0, 1))
+    acks.receiver.settle_or_wait()
+    assert acks.passed_on == [list(applied)]
+    acks.recovery.is_held = True
+    return acks
+
+
+def test_while_data_waits_for_room_acks_that_make_room_are_applied_as_one() -> None:
+    acks = held((0, 4))
+    for number, now in ((6, 5.1), (7, 5.2), (9, 5.3)):
+        acks.receive((0, number), ecn=(number, 0, 1), now=now)
+        acks.receiver.settle_or_wait()
+        assert acks.recovery.unsettled == (number - 4) * 1200
+    assert len(acks.passed_on) == 1
+    acks.receiver.settle()
+    # Once, and as of the time when it was received.
+    assert acks.recovery.acked[1:] == [([(0, 9)], 0.0, 5.3)]
+    assert acks.recovery.unsettled == 0
+    acks.receiver.settle()
+    assert len(acks.passed_on) == 2
+
+
+@pytest.mark.parametrize(
+    "later", [[(0, 7)], [(2, 7)], [(4, 9)], [(0, 4)]], ids=["more", "less old", "only new", "same"]
+)
+def test_an_ack_of_nothing_but_later_packets_waits(later: list[tuple[int, int]]) -> None:
+    acks = held((0, 4))
+    acks.receive(*later, ecn=(7, 0, 1))
+    acks.receiver.settle_or_wait()
+    assert len(acks.passed_on) == 1
+
+
+@pytest.mark.parametrize(
+    "later", [[(0, 4), (5, 9)], [(5, 9)], [(0, 3)]], ids=["a gap", "behind a gap", "an older one"]
+)
+def test_an_ack_that_may_show_a_loss_is_applied_at_once(later: list[tuple[int, int]]) -> None:
+    acks = held((0, 4))
+    acks.receive(*later, ecn=(7, 0, 1))
+    acks.receiver.settle_or_wait()
+    assert acks.passed_on[1:] == [later]
+
+
+def test_an_ack_that_fills_a_gap_is_applied_at_once() -> None:
+    acks = held((0, 2), (3, 5))
+    acks.receive((0, 2), (3, 7), ecn=(7, 0, 1))
+    acks.receiver.settle_or_wait()
+    assert len(acks.passed_on) == 1
+    acks.receive((0, 7), ecn=(7, 0, 1))
+    acks.receiver.settle_or_wait()
+    assert acks.passed_on[1:] == [[(0, 7)]]
+
+
+@pytest.mark.parametrize("ecn", [(7, 0, 2), None], ids=["congestion", "no counts"])
+def test_an_ack_with_other_marks_is_applied_at_once(ecn: Counts | None) -> None:
+    acks = held((0, 4))
+    acks.receive((0, 7), ecn=ecn)
+    acks.receiver.settle_or_wait()
+    assert len(acks.passed_on) == 2
+
+
+def test_an_ack_that_anything_else_waits_for_is_applied_at_once() -> None:
+    def not_held(acks: Acks) -> None:
+        acks.recovery.is_held = False
+
+    def slow_start(acks: Acks) -> None:
+        acks.recovery.controller.in_slow_start = True
+
+    def loss_timer(acks: Acks) -> None:
+        acks.spaces[Epoch.ONE_RTT].loss_time = 6.0
+
+    def single_packet(acks: Acks) -> None:
+        acks.spaces[Epoch.ONE_RTT].sent[8] = cast(Any, object())
+
+    def probe(acks: Acks) -> None:
+        acks.recovery.pto_count = 1
+
+    for change in (not_held, slow_start, loss_timer, single_packet, probe):
+        acks = held((0, 4))
+        change(acks)
+        acks.receive((0, 7), ecn=(7, 0, 1))
+        acks.receiver.settle_or_wait()
+        assert len(acks.passed_on) == 2, change.__name__
 
 
 @given(

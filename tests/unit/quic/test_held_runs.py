@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from aioquic.quic.events import HandshakeCompleted, StreamDataReceived
 
 from quicedge.config.limits import HOLD_IN_FLIGHT, MAX_ACK_DELAY
 from quicedge.quic.connection import Connection, packer
 from quicedge.quic.connection.packer import Transmit
+from quicedge.quic.connection.recovery import Recovery
 from quicedge.quic.frames import Epoch
+from quicedge.quic.rtt import RttEstimator
 from tests.support.quicpair import SERVER_ADDRESS, client_configuration, make_pair
 from tests.support.simnet import Pair, transmit
 from tests.support.world import CLIENT, NOW, World
@@ -272,6 +276,56 @@ def test_a_download_arrives_whole_though_many_acks_are_answered_with_nothing() -
         download.step()
     assert not recovery.bytes_in_flight
     assert download.server.streams.unacknowledged(0) == 0
+
+
+def test_acks_that_make_too_little_room_are_applied_as_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    body = bytes(range(256)) * 12_000
+    download = Download(body)
+    recovery = download.server.recovery
+    applied = 0
+    on_ack = Recovery.on_ack
+
+    def count(*args: Any) -> None:
+        nonlocal applied
+        applied += 1
+        on_ack(*args)
+
+    monkeypatch.setattr(Recovery, "on_ack", count)
+    samples = []
+    update = RttEstimator.update
+
+    def sample(rtt: RttEstimator, latest: float, ack_delay: float, now: float) -> None:
+        samples.append(latest)
+        update(rtt, latest, ack_delay, now)
+
+    monkeypatch.setattr(RttEstimator, "update", sample)
+    download.handed = 0
+    download.finish(WINDOW)
+    assert applied < 0.8 * download.handed
+    # The client answers in the same step, or in one of the next: not when data is sent again.
+    assert max(samples) < 0.002
+    assert recovery.packets_lost == 0
+    assert recovery.delivery_rate is not None
+
+
+def test_an_ack_that_waits_is_applied_before_the_connection_ends() -> None:
+    download = Download(bytes(range(256)) * 12_000)
+    server, recovery = download.server, download.server.recovery
+    for _ in range(400):
+        recovery.controller.congestion_window = recovery.controller.ssthresh = WINDOW
+        recovery._set_pace()
+        download.step()
+        if recovery.unsettled:
+            break
+    waiting, delivered = recovery.unsettled, recovery.delivered
+    assert waiting
+    download.client.close()
+    download.step()
+    assert not server.is_alive
+    assert recovery.unsettled == 0
+    assert recovery.delivered > delivered
 
 
 class SparseAcks(Download):
