@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from enum import StrEnum
+from importlib import import_module
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -37,14 +38,16 @@ def _load() -> tuple[ModuleType | None, str]:
     if is_forced:
         return None, f"{VARIABLE} is set"
     try:
-        from quicedge import _native  # type: ignore[attr-defined, unused-ignore]
+        found = import_module("quicedge._native")
+    except ModuleNotFoundError:
+        return None, "not built"
     except ImportError as error:
-        absent = isinstance(error, ModuleNotFoundError) or "_native" in str(error)
-        return None, "not built" if absent else f"cannot be loaded: {error}"
-    found = getattr(_native, "INTERFACE", None)
-    if found != _INTERFACE:
-        return None, f"built for another version (interface {found}, not {_INTERFACE})"
-    return _native, ""
+        # For another machine or C library, or cut short.
+        return None, f"cannot be loaded: {error}"
+    interface = getattr(found, "INTERFACE", None)
+    if interface != _INTERFACE:
+        return None, f"built for another version (interface {interface}, not {_INTERFACE})"
+    return found, ""
 
 
 compiled, why_pure = _load()

@@ -30,6 +30,8 @@ def expand_block(
         raise ValueError("unknown hash")
     if length > digest_size:
         raise ValueError("more than one block")
+    if len(context) > 255:
+        raise ValueError("context too long")
     if context:
         info = b"%b%c%b\x01" % (_info(label, length), len(context), context)
     else:

@@ -17,7 +17,8 @@ class LostPackets:
     def __init__(self) -> None:
         self._runs: list[tuple[int, int]] = []
         self._gaps: tuple[list[tuple[int, int]], int] | None = None
-        """The ranges of the last ACK, but for the end of its last one."""
+        """The ranges of the last ACK, but for the end of its last one; None if a lost packet may be
+        behind that end."""
 
     def __bool__(self) -> bool:
         return bool(self._runs)
@@ -38,7 +39,9 @@ class LostPackets:
         gaps = ranges[:-1], ranges[-1][0]
         if gaps == self._gaps:
             return 0  # only packets newer than any lost one were acknowledged since
-        self._gaps = gaps
+        # An older ACK may arrive after the one by which packets were lost.
+        newest = max((stop for _, stop in self._runs), default=0)
+        self._gaps = gaps if ranges[-1][1] >= newest else None
         spurious = 0
         kept: list[tuple[int, int]] = []
         stops = [stop for _, stop in ranges]

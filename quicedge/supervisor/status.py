@@ -12,6 +12,7 @@ def summary(status: Status) -> Iterator[str]:
     """What an operator asks first, one fact in each line."""
     yield f"quicedge {status.version}, {status.state} for {_duration(status.uptime_seconds)}"
     yield f"pid          {status.pid}"
+    yield f"core         {status.core}"
     yield f"config       {status.config_path or 'command line'}"
     yield f"listening    {', '.join(item.address for item in status.listeners)}"
     yield f"connections  {status.connections}"

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from quicedge import native
 from tests.support.supervised import ROOT, Supervised, wait_for, write_config
 
 TOKEN = "0123456789abcdef-token"
@@ -97,6 +98,7 @@ def test_status_and_stop(tmp_path: Path) -> None:
         config = tmp_path / "quicedge.toml"
         done = quicedge("status", "-c", config)
         assert f"pid          {edge.process.pid}" in done.stdout
+        assert f"core         {native.core}" in done.stdout
         assert f"listening    127.0.0.1:{edge.port}" in done.stdout
         assert "worker 1     ready, pid" in done.stdout
         found = json.loads(quicedge("status", "--json", "-c", config).stdout)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import quicedge.quic.packet_cipher  # noqa: F401  it declares the twin
 from tests.support.twins import both
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -53,6 +54,14 @@ def test_a_core_of_another_interface_is_not_used() -> None:
         "sys.modules['quicedge._native'] = old; import quicedge; quicedge._native = old;" + SHOW
     )
     assert said(program).startswith("pure (built for another version (interface 0, not ")
+
+
+def test_a_core_that_cannot_be_loaded_is_not_used_and_the_reason_is_told(tmp_path: Path) -> None:
+    (tmp_path / "_native.abi3.so").write_bytes(b"of another machine")
+    program = f"import quicedge; quicedge.__path__.insert(0, {str(tmp_path)!r});" + SHOW
+    found = said(program)
+    assert found.startswith("pure (cannot be loaded: ")
+    assert str(tmp_path) in found
 
 
 def test_every_twin_has_a_compiled_one() -> None:

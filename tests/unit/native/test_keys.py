@@ -40,11 +40,13 @@ def test_labels_are_expanded_alike(
 
 
 @pytest.mark.parametrize("expand", [PURE_EXPAND, COMPILED_EXPAND])
-def test_what_is_more_than_a_block_is_refused(expand: Callable[..., bytes]) -> None:
+def test_what_is_more_than_a_block_or_too_long_is_refused(expand: Callable[..., bytes]) -> None:
     with pytest.raises(ValueError, match="more than one block"):
         expand(32, b"s" * 32, b"quic key", b"", 33)
     with pytest.raises(ValueError, match="unknown hash"):
         expand(20, b"s" * 20, b"quic key", b"", 16)
+    with pytest.raises(ValueError, match="too long"):
+        expand(32, b"s" * 32, b"quic key", bytes(256), 16)
 
 
 @given(

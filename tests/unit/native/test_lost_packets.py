@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,3 +40,12 @@ def test_late_acks_find_the_same_losses(seed: int, most: int) -> None:
     for first in range(number):
         assert len({twin.acknowledged([(first, first + 1)]) for twin in twins}) == 1
     assert not any(twins)
+
+
+@pytest.mark.parametrize("twin", [PURE, COMPILED], ids=["pure", "compiled"])
+def test_an_older_ack_that_arrives_late_hides_no_spurious_loss(twin: Any) -> None:
+    lost = twin()
+    lost.add(5, 6)  # by an ACK of packets 6 to 10, which overtook this one:
+    assert lost.acknowledged([(0, 5)]) == 0
+    assert lost.acknowledged([(0, 12)]) == 1
+    assert not lost
