@@ -21,6 +21,7 @@ LEAST_SAME = {
     "files.caddyfile": 0.3,
     "applications.caddyfile": 0.03,
     "django.caddyfile": 0.3,
+    "moved_apps.caddyfile": 0.1,
 }
 """Share of the requests without any difference, even an announced one."""
 

@@ -304,7 +304,7 @@ class Flow:
         else:
             self._remarks.translated(self._site, handler)
         for remark in done.remarks:
-            self._remarks.inner(self._site, handler, remark.name, remark.words)
+            self._remarks.inner(self._site, handler, remark)
 
     def _variables(self, handler: JSON, state: State) -> State:
         others = set(handler) - {"handler", "root"}
@@ -423,7 +423,9 @@ class Flow:
         filters: list[JSON] = []
         changes = dict(handler.get("headers") or {})
         if changes:
-            filters += handlers.headers(self._with_host(handler, changes)).filters
+            done = handlers.headers(self._with_host(handler, changes))
+            self._remark(handler, done)
+            filters += done.filters
         target = (handler.get("rewrite") or {}).get("uri")
         if target:
             filters.append({"rewrite": {"path": template(target)}})

@@ -9,6 +9,7 @@ from typing import Any
 
 from quicedge.migrate.caddy.conditions import UnsayableError
 from quicedge.migrate.caddy.placeholders import template
+from quicedge.migrate.caddy.replacements import replacements
 from quicedge.migrate.effects import Aspect, Effect, Side
 
 _CODINGS = {"gzip": "gzip", "zstd": "zstd", "br": "br"}
@@ -49,6 +50,9 @@ class Remark:
 
     name: str
     words: str
+    about: str = ""
+    """The first word behind the name, if there may be several such lines."""
+    effects: tuple[Effect, ...] = ()
 
 
 @dataclass
@@ -67,6 +71,7 @@ def headers(handler: Mapping[str, Any]) -> Translated:
     """`header` and `request_header`."""
     done = Translated()
     rules: dict[str, Any] = {}
+    words: list[str] = []
     for side in ("request", "response"):
         operations = handler.get(side) or {}
         required = operations.get("require")
@@ -78,7 +83,7 @@ def headers(handler: Mapping[str, Any]) -> Translated:
             rules[side] = {"default": _rules(operations)["set"]}
             continue
         if "replace" in operations:
-            done.remarks.append(Remark("header", "replacing a part of a value"))
+            words += _replace(done, handler, side, operations)
         found = _rules(operations)
         if found:
             rules[side] = found
@@ -90,9 +95,37 @@ def headers(handler: Mapping[str, Any]) -> Translated:
         for name in rules.get("response", {}).get(kind, ())
     ]
     if changed:
-        done.words = "in error responses, too"
-        done.effects = _fields(Side.CLIENT, *(f"error {name}" for name in changed))
+        words.append("in error responses, too")
+        done.effects += _fields(Side.CLIENT, *(f"error {name}" for name in changed))
+    done.words = "; ".join(words)
     return done
+
+
+def _replace(
+    done: Translated, handler: Mapping[str, Any], side: str, operations: Mapping[str, Any]
+) -> Iterator[str]:
+    """Parts of values that are replaced; yields in what that differs."""
+    fields = operations["replace"]
+    if side == "request":
+        effects = _fields(Side.ORIGIN, *map(str.lower, fields))
+        done.remarks += [
+            Remark("header_up", "replacing a part of a value", name, effects) for name in fields
+        ]
+        return
+    is_of_proxy = "handler" not in handler
+    if not is_of_proxy and not operations.get("deferred"):
+        return  # There is no field yet of which Caddy could replace a part.
+    line = "header_down" if is_of_proxy else "header"
+    for replaced in replacements(fields):
+        effects = _fields(Side.CLIENT, replaced.name)
+        if replaced.filter is None:
+            done.remarks.append(Remark(line, replaced.words, replaced.field, effects))
+            continue
+        done.filters.append(replaced.filter)
+        words = replaced.words or ("" if is_of_proxy else "in responses of origins alone")
+        if words:
+            yield words
+            done.effects += effects
 
 
 def _rules(operations: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from quicedge.migrate.caddy.caddyfile import Written
+from quicedge.migrate.caddy.handlers import Remark
 from quicedge.migrate.effects import Aspect, Effect, Side
 from quicedge.migrate.report import Line, Status
 
@@ -97,16 +98,17 @@ class Remarks:
     def left_out(self, site: Written | None, handler: Mapping[str, Any], words: str) -> None:
         self._mark(site, handler, Status.LEFT_OUT, words, LEFT_OUT)
 
-    def inner(
-        self, site: Written | None, handler: Mapping[str, Any], name: str, words: str
-    ) -> None:
-        """A line in the block of a directive is left out."""
+    def inner(self, site: Written | None, handler: Mapping[str, Any], remark: Remark) -> None:
+        """Lines in the block of a directive are left out."""
         written = self._of(site, handler)
+        found = False
         for line in written.block if written is not None else ():
-            if line.name == name:
-                self.mark(line, Status.LEFT_OUT, words)
-                return
-        self.different(site, handler, f"without {name}: {words}")
+            if line.name == remark.name and remark.about in ("", *line.args[:1]):
+                self.mark(line, Status.LEFT_OUT, remark.words, *remark.effects)
+                found = True
+        if not found:
+            name = f"{remark.name} {remark.about}".strip()
+            self.different(site, handler, f"without {name}: {remark.words}", *remark.effects)
 
     def mark(self, written: Written, status: Status, words: str, *effects: Effect) -> None:
         """A line itself."""
