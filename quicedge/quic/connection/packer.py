@@ -217,9 +217,10 @@ class Packer:
                 break
             room = recovery.controller.congestion_window - recovery.bytes_in_flight
             if (
-                size <= room < recovery.pacer.worth
+                # What is left after a run waits only if it is little.
+                size <= room < (recovery.pacer.worth // 4 if runs else recovery.pacer.worth)
                 and sendable is not None
-                and not (runs or has_frames or ack_due)
+                and not (has_frames or ack_due)
                 and recovery.bytes_in_flight >= HOLD_IN_FLIGHT
                 and _exceeds(*sendable, room)
             ):
@@ -508,7 +509,20 @@ class Packer:
             )
         if not self._idle.sent_since:
             self._idle.on_sent_eliciting(now)
-        runs.append(Transmit(data, size, path.address, self.ecn))
+        address, ecn = path.address, self.ecn
+        if runs:
+            before = runs[-1]
+            if (
+                before.segment == size
+                and before.ecn == ecn
+                and before.path is address
+                and not len(before.data) % size
+                and len(before.data) + nbytes <= MAX_BATCH_PACKETS * size
+            ):
+                # What was lost and what is new, in one system call.
+                runs[-1] = Transmit(before.data + data, size, address, ecn)
+                return True
+        runs.append(Transmit(data, size, address, ecn))
         return True
 
     # --- MTU and path probes --------------------------------------------------------------------
