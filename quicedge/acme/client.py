@@ -189,8 +189,8 @@ class Issuer:
                 )
                 return proof, offered[kind]["url"]
         message = (
-            f"the issuer offers {', '.join(offered)} for {_name(authorization)}, of which this "
-            f"edge can meet none ({', '.join(kinds)})"
+            f"the issuer offers {', '.join(offered) or 'no challenge'} for "
+            f"{_name(authorization)}, of which this edge can meet none ({', '.join(kinds)})"
         )
         raise OrderError(Failure(cause=Cause.REJECTED, message=one_line(message)))
 

@@ -22,6 +22,7 @@ from quicedge.config.acmelimits import (
     REQUEST_ATTEMPTS,
     REQUEST_PATIENCE,
     REQUEST_TIMEOUT,
+    RETRY_AFTER_MAX,
 )
 
 T = TypeVar("T")
@@ -155,11 +156,13 @@ def retry_after(response: requests.Response | None) -> float | None:
         return None
     try:
         return max(float(int(value)), 0.0)
+    except OverflowError:
+        return RETRY_AFTER_MAX
     except ValueError:
         pass
     try:
         moment = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=datetime.UTC)

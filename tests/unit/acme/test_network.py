@@ -22,6 +22,7 @@ from quicedge.config.acmelimits import (  # noqa: E402
     NONCE_ATTEMPTS,
     RATE_LIMIT_PAUSE,
     REQUEST_ATTEMPTS,
+    RETRY_AFTER_MAX,
 )
 
 
@@ -144,3 +145,7 @@ def test_both_forms_of_retry_after(value: str | None, seconds: float | None) -> 
         value = email.utils.formatdate(time.time() + 300, usegmt=True)
     found = retry_after(response(503, **({} if value is None else {"retry_after": value})))
     assert found == (None if seconds is None else pytest.approx(seconds, abs=3))
+
+
+def test_a_retry_after_beyond_all_numbers_is_the_longest_one() -> None:
+    assert retry_after(response(429, "rateLimited", retry_after="9" * 400)) == RETRY_AFTER_MAX
