@@ -54,6 +54,14 @@ class ValidationCertificate(Struct, frozen=True, kw_only=True):
     chain_pem: bytes
     key_pem: bytes
 
+    @property
+    def pem(self) -> bytes:
+        return self.key_pem + self.chain_pem
+
+    @property
+    def title(self) -> str:
+        return self.name
+
     def covers(self, host: str) -> bool:
         return host.lower() == self.name
 

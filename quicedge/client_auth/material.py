@@ -9,6 +9,7 @@ import msgspec
 from cryptography import x509
 
 from quicedge.config.limits import CLIENT_AUTH_SIZE, CLIENT_CRL_SIZE
+from quicedge.config.pem import BEGIN, damage
 from quicedge.config.schema import ClientAuthMode, Tls
 
 _CRL = b"-----BEGIN X509 CRL-----"
@@ -67,12 +68,12 @@ def _read(key: str, name: str) -> bytes:
 
 
 def _authorities(where: str, pem: bytes) -> list[x509.Certificate]:
-    if b"-----BEGIN CERTIFICATE-----" not in pem:
+    if BEGIN not in pem:
         raise ClientAuthError(f"{where}: holds no PEM certificate")
     try:
         found = x509.load_pem_x509_certificates(pem)
     except ValueError as error:
-        raise ClientAuthError(f"{where}: {error}") from error
+        raise ClientAuthError(f"{where}: {damage(pem)}") from error
     for certificate in found:
         if not _is_authority(certificate):
             raise ClientAuthError(

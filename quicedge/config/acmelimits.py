@@ -143,5 +143,9 @@ ASK_TIMEOUT: Final = 5.0
 ASKS_AT_ONCE: Final = 8
 """Questions to `ask` in progress, each in a thread."""
 
+NOT_YET_VALID_MAX: Final = 86400.0
+"""Seconds from now on at which an issued certificate may begin to be valid: clocks differ. Clients
+refuse it until then."""
+
 CERTIFICATE_MAX: Final = 64 * 1024
 """Bytes of an issued chain."""

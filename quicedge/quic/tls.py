@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable
+import ssl
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,10 +15,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
+    NoEncryption,
+    PrivateFormat,
     PublicFormat,
     load_pem_private_key,
 )
 
+from quicedge.config.pem import BEGIN, damage
 from quicedge.quic.certificate_compression import UNCOMPRESSED, choose, compressed_message
 from quicedge.quic.privatefile import PrivateFileError, read_private
 
@@ -92,7 +96,7 @@ class ServerCertificate:
     """Lower-case DNS names (`*.example.com` for wildcards) and IP addresses in text."""
     chain_pem: bytes
     key_pem: bytes = field(repr=False)
-    """The same for OpenSSL, which serves TCP."""
+    """The content of its files, by which it is known again."""
     signatures: dict[int, tuple[Any, ...]] = field(init=False)
     """TLS signature algorithms of the key, and the arguments of `sign` for each."""
     _compressed: dict[str, bytes] = field(init=False, default_factory=dict, compare=False)
@@ -114,6 +118,19 @@ class ServerCertificate:
             # What grows is sent as it is.
             found = self._compressed[name] = min(found, self.message, key=len)
         return (UNCOMPRESSED if found is self.message else name), found
+
+    @property
+    def pem(self) -> bytes:
+        """Key and chain for OpenSSL, which serves TCP: those that were checked. Files may hold
+        others, of which it would take the first."""
+        key = self.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        chain = "".join(map(ssl.DER_cert_to_PEM_cert, _chain_of(self.message)))
+        return key + chain.encode()
+
+    @property
+    def title(self) -> str:
+        """What it is called in errors."""
+        return ", ".join(sorted(self.names)[:3]) or "no name"
 
     def covers(self, host: str) -> bool:
         """Whether the certificate covers `host` (without port)."""
@@ -152,7 +169,7 @@ def read_certificate(
         cert = Path(cert_file).read_bytes()
     except OSError as error:
         raise CertificateError(f"{cert_file}: {error.strerror}") from error
-    if b"-----BEGIN CERTIFICATE-----" not in cert:
+    if BEGIN not in cert:
         swapped = "; are cert and key swapped?" if b"PRIVATE KEY-----" in cert else ""
         raise CertificateError(f"{cert_file}: holds no PEM certificate{swapped}")
     try:
@@ -172,7 +189,8 @@ def parse_certificate(pem: CertificatePem) -> ServerCertificate:
     try:
         certificates = x509.load_pem_x509_certificates(pem.cert)
     except ValueError as error:
-        raise CertificateError(f"{cert_file}: {error}") from error
+        what = damage(pem.cert) if BEGIN in pem.cert else "holds no PEM certificate"
+        raise CertificateError(f"{cert_file}: {what}") from error
     try:
         private_key: Any = load_pem_private_key(pem.key, None)
     except TypeError as error:
@@ -185,11 +203,14 @@ def parse_certificate(pem: CertificatePem) -> ServerCertificate:
         raise CertificateError(f"{key_file}: holds no PEM private key: {error}") from error
     if not isinstance(private_key, PrivateKey):
         raise CertificateError(f"{key_file}: {type(private_key).__name__} is not usable with TLS")
-    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    if private_key.public_key().public_bytes(*form) != certificates[0].public_key().public_bytes(
-        *form
-    ):
+    place = _place(private_key, certificates)
+    if place is None:
         raise CertificateError(f"{key_file}: the key is not that of the certificate {cert_file}")
+    if place:
+        raise CertificateError(
+            f"{cert_file}: certificate {place + 1} in it has the key {key_file}; put it first, "
+            "before those of its issuers"
+        )
     weakness = _weakness(private_key, certificates)
     if weakness:
         raise CertificateError(f"{cert_file}: {weakness}")
@@ -223,6 +244,16 @@ def validity(pem: CertificatePem) -> Validity:
     )
 
 
+def _place(key: PrivateKey, chain: Iterable[x509.Certificate]) -> int | None:
+    """Which certificate a key belongs to, from 0."""
+    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    public = key.public_key().public_bytes(*form)
+    for place, certificate in enumerate(chain):
+        if certificate.public_key().public_bytes(*form) == public:
+            return place
+    return None
+
+
 def _weakness(key: PrivateKey, chain: Iterable[x509.Certificate]) -> str | None:
     """Why all current clients would reject a chain, and what to use instead."""
     if isinstance(key, rsa.RSAPrivateKey) and key.key_size < _MIN_RSA_BITS:
@@ -248,6 +279,15 @@ def _certificate_message(chain: Iterable[x509.Certificate]) -> bytes:
     )
     # RFC 8446 section 4.4.2: in the case of server authentication, the context SHALL be empty.
     return handshake_message(_CERTIFICATE, b"\0" + len(entries).to_bytes(3, "big") + entries)
+
+
+def _chain_of(message: bytes) -> Iterator[bytes]:
+    """The certificates of a Certificate message, in DER."""
+    at = 8  # behind the message's type and length, the context and the length of the list
+    while at < len(message):
+        end = at + 3 + int.from_bytes(message[at : at + 3], "big")
+        yield message[at + 3 : end]
+        at = end + 2  # no extensions
 
 
 def _names(certificate: x509.Certificate) -> Iterable[str]:

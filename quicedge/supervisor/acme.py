@@ -42,6 +42,7 @@ from quicedge.config.acmelimits import (
     CHALLENGE_SYNC_INTERVAL,
     HOSTS_MAX,
     LOCK_RENEWAL,
+    NOT_YET_VALID_MAX,
     ORDERS_AT_ONCE,
     QUESTIONS_AT_ONCE,
     SYNC_INTERVAL,
@@ -640,10 +641,13 @@ def _lifetime(pem: CertificatePem) -> Lifetime:
 
 def _checked(host: str, chain: bytes, key_pem: bytes, now: float) -> Lifetime:
     """The lifetime of what was issued, if it is what was ordered; raises IssuerError."""
+    from quicedge.tcp.tls import TlsError, check_certificate  # only needed here, and not small
+
     pem = CertificatePem(cert_file=f"acme:{host}", key_file=f"acme:{host}", cert=chain, key=key_pem)
     try:
         certificate = parse_certificate(pem)
-    except CertificateError as error:
+        check_certificate(certificate)  # what one worker refuses would keep all from being renewed
+    except (CertificateError, TlsError) as error:
         raise IssuerError(Failure(cause=Cause.REJECTED, message=str(error))) from error
     if not certificate.covers(host.replace("*", "any", 1)):
         message = f"the issued certificate does not cover {host}"
@@ -652,6 +656,9 @@ def _checked(host: str, chain: bytes, key_pem: bytes, now: float) -> Lifetime:
     if lifetime.not_after <= now:
         # It must not take the place of one that is still valid.
         message = f"the issued certificate for {host} has expired, or the clock is wrong"
+        raise IssuerError(Failure(cause=Cause.REJECTED, message=message))
+    if lifetime.not_before > now + NOT_YET_VALID_MAX:
+        message = f"the issued certificate for {host} is not valid yet, or the clock is wrong"
         raise IssuerError(Failure(cause=Cause.REJECTED, message=message))
     return lifetime
 

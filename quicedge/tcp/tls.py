@@ -66,6 +66,14 @@ class Certificate(Protocol):
     @property
     def key_pem(self) -> bytes: ...
 
+    @property
+    def pem(self) -> bytes:
+        """Key and chain, and nothing else."""
+
+    @property
+    def title(self) -> str:
+        """What it is called in errors."""
+
     def covers(self, host: str) -> bool: ...
 
 
@@ -389,7 +397,8 @@ def _context(
         if certificate is not None:
             _load(context, certificate)
     except ssl.SSLError as error:
-        raise TlsError(f"OpenSSL refuses the certificate: {error.reason or error}") from error
+        assert certificate is not None
+        raise TlsError(_refused(certificate, error)) from error
     if keylog is not None:
         try:
             context.keylog_filename = keylog
@@ -475,11 +484,23 @@ def refusal_of(error: ssl.SSLError) -> RefusedError | None:
     return None
 
 
+def check_certificate(certificate: Certificate) -> None:
+    """Raise TlsError if OpenSSL refuses a certificate."""
+    try:
+        _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), certificate)
+    except ssl.SSLError as error:
+        raise TlsError(_refused(certificate, error)) from error
+
+
+def _refused(certificate: Certificate, error: ssl.SSLError) -> str:
+    return f"OpenSSL refuses the certificate of {certificate.title}: {error.reason or error}"
+
+
 def _load(context: ssl.SSLContext, certificate: Certificate) -> None:
     """Load chain and key, which `ssl` takes from files only: one in memory has the name of its
     descriptor."""
     fd = os.memfd_create("certificate", os.MFD_CLOEXEC)
     with open(fd, "wb", closefd=True) as file:
-        file.write(certificate.chain_pem + b"\n" + certificate.key_pem)
+        file.write(certificate.pem)
         file.flush()
         context.load_cert_chain(f"/proc/self/fd/{fd}")

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from quicedge.quic.tls import CertificateError, load_certificate, read_certificate
+from quicedge.tcp.tls import check_certificate
 from tests.support.certs import write_certificate
 
 
@@ -57,6 +58,38 @@ def test_what_is_wrong_with_files_is_said_in_one_line(tmp_path: Path) -> None:
     assert refusal(junk, key) == f"{junk}: holds no PEM certificate"
     assert refusal(key, cert) == f"{key}: holds no PEM certificate; are cert and key swapped?"
     assert refusal(cert, junk).startswith(f"{junk}: holds no PEM private key")
+
+
+def test_a_damaged_chain_is_refused_with_the_place_of_the_damage(tmp_path: Path) -> None:
+    cert, key = write_certificate(tmp_path, "localhost")
+    whole = cert.read_bytes()
+    begin, end = b"-----BEGIN CERTIFICATE-----\n", b"-----END CERTIFICATE-----\n"
+    cert.write_bytes(whole[:200])
+    assert refusal(cert, key) == f"{cert}: a certificate in it is cut off; copy the file anew"
+    cert.write_bytes(whole[:200] + whole)
+    assert refusal(cert, key) == f"{cert}: a certificate in it is cut off; copy the file anew"
+    cert.write_bytes(whole + begin + b"AAAA\n" + end)
+    assert refusal(cert, key) == f"{cert}: certificate 2 in it is damaged; copy the file anew"
+
+
+def test_a_chain_in_the_wrong_order_is_refused_with_the_right_one(tmp_path: Path) -> None:
+    issuer, _ = write_certificate(tmp_path, "issuer", stem="issuer")
+    cert, key = write_certificate(tmp_path, "localhost")
+    cert.write_bytes(issuer.read_bytes() + cert.read_bytes())
+    assert f"{cert}: certificate 2 in it has the key {key}; put it first" in refusal(cert, key)
+
+
+def test_openssl_gets_the_key_and_the_chain_that_were_checked(tmp_path: Path) -> None:
+    """Files may hold more, such as both in one, or parameters; it would take what comes first."""
+    _, other = write_certificate(tmp_path, "other", stem="other")
+    cert, key = write_certificate(tmp_path, "localhost")
+    both = cert.read_bytes() + other.read_bytes()
+    cert.write_bytes(both)
+    key.write_bytes(key.read_bytes() + both)
+    certificate = load_certificate(cert, key)
+    check_certificate(certificate)
+    assert certificate.pem.count(b"PRIVATE KEY-----\n") == 2
+    assert certificate.pem.count(b"BEGIN CERTIFICATE") == 1
 
 
 def test_an_encrypted_key_is_refused_with_the_remedy(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from quicedge.acme.challenge import ChallengeKind, Challenges, Proof
 from quicedge.acme.directory_storage import DirectoryStorage
@@ -24,7 +25,7 @@ from quicedge.supervisor.acme_plan import AcmeError, Reach, plan
 from quicedge.supervisor.challenge_board import ChallengeBoard
 from quicedge.supervisor.issuer_process import IssuerError
 from quicedge.worker.control import Settings
-from tests.support.acme_issuer import issue
+from tests.support.acme_issuer import issue, self_issued
 
 REACH = Reach(http=True, tls=True)
 HOST = "a.example.com"
@@ -55,7 +56,11 @@ class FakeIssuer:
     outcome: Callable[[], Failure | None]
     hang = False
     days = 90.0
-    """For which it issues."""
+    """For which it issues, from"""
+    start = -2.0
+    """days from now on."""
+    adds = b""
+    """What it adds to chains."""
 
     def __init__(self, *, prove: Any, registered: Any) -> None:
         self._prove = prove
@@ -73,7 +78,8 @@ class FakeIssuer:
             failure = Failure(cause=Cause.INTERNAL, message=error)
         if failure is not None:
             raise IssuerError(failure)
-        return issue(task.csr_pem.encode(), FakeIssuer.days)
+        chain = issue(task.csr_pem.encode(), FakeIssuer.days, FakeIssuer.start)
+        return chain + FakeIssuer.adds
 
     async def ask(self, job: Job) -> list[Suggested]:
         return []
@@ -90,7 +96,7 @@ def issuer(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeIssuer.jobs = []
     FakeIssuer.outcome = staticmethod(lambda: None)
     FakeIssuer.hang = False
-    FakeIssuer.days = 90.0
+    FakeIssuer.days, FakeIssuer.start, FakeIssuer.adds = 90.0, -2.0, b""
     monkeypatch.setattr(manager_module, "IssuerProcess", FakeIssuer)
 
 
@@ -156,18 +162,35 @@ async def test_the_storage_is_called_once_at_a_time_also_when_it_is_left_at_once
     assert most == 1
 
 
-async def test_an_expired_certificate_takes_no_valid_ones_place(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("start", "days", "reason"), [(-91.0, 90.0, "has expired"), (30.0, 90.0, "is not valid yet")]
+)
+async def test_a_certificate_that_no_client_takes_takes_no_good_ones_place(
+    tmp_path: Path, start: float, days: float, reason: str
+) -> None:
     async with managed(tmp_path, settings(HOST)) as (manager, _):
         await until(manager.certificates)
         served = manager.certificates()
-        FakeIssuer.days = -1.0
+        FakeIssuer.start, FakeIssuer.days = start, days
         await manager.renew([HOST])
         await until(lambda: manager.status.hosts[0].error)  # type: ignore[union-attr]
         assert manager.certificates() == served
         assert manager.status is not None
-        assert "has expired" in (manager.status.hosts[0].error or "")
+        assert reason in (manager.status.hosts[0].error or "")
     async with managed(tmp_path, settings(HOST)) as (manager, _):
         assert manager.certificates() == served
+
+
+async def test_what_openssl_refuses_is_not_stored(tmp_path: Path) -> None:
+    """Workers would refuse it, and with it every other certificate from then on."""
+    weak = rsa.generate_private_key(65537, 1024)
+    FakeIssuer.adds = self_issued(weak)
+    async with managed(tmp_path, settings(HOST)) as (manager, front):
+        await until(lambda: manager.status.hosts[0].error)  # type: ignore[union-attr]
+        assert manager.status is not None
+        assert f"OpenSSL refuses the certificate of {HOST}" in (manager.status.hosts[0].error or "")
+        assert not manager.certificates()
+        assert not front.served
 
 
 async def test_the_challenge_changes_after_a_failure(tmp_path: Path) -> None:
