@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+import quicedge.lean_imports  # noqa: F401  before all others
 from quicedge.cli.options import Options, config_options, make_config, with_certificate
 from quicedge.config.addresses import parse_listen
 from quicedge.config.listeners import listeners
@@ -27,7 +28,6 @@ def command(options: Options, reload: bool) -> None:
 
         arguments = [argument for argument in sys.argv[1:] if argument != "--reload"]
         serve_with_reload(arguments, Path(options.app_directory or "."))
-    import quicedge.lean_imports  # noqa: F401  before all others
     from quicedge.supervisor import run
     from quicedge.supervisor.handover import refuse
 

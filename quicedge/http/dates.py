@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import calendar
 import re
+import time
 from collections.abc import Callable
-from email.utils import formatdate
+from datetime import UTC, datetime
 
 # IMF-fixdate  = day-name "," SP date1 SP time-of-day SP GMT     ; Sun, 06 Nov 1994 08:49:37 GMT
 # rfc850-date  = day-name-l "," SP date2 SP time-of-day SP GMT   ; Sunday, 06-Nov-94 08:49:37 GMT
@@ -25,19 +25,19 @@ _FORMATS = (
         rb"(?P<month>[A-Z][a-z]{2}) (?P<day>[0-9 ][0-9]) " + _TIME + rb" (?P<year>[0-9]{4})"
     ),
 )
-_MONTHS = {
-    name: number
-    for number, name in enumerate(
-        (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun",
-         b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"),
-        start=1,
-    )
-}  # fmt: skip
+_DAY_NAMES = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun",
+                "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")  # fmt: skip
+_MONTHS = {name.encode(): number for number, name in enumerate(_MONTH_NAMES, start=1)}
 
 
 def format_date(seconds: float) -> bytes:
     """Seconds since 1970 as an IMF-fixdate."""
-    return formatdate(int(seconds), usegmt=True).encode()
+    year, month, day, hour, minute, second, weekday, _, _ = time.gmtime(int(seconds))
+    return (
+        f"{_DAY_NAMES[weekday]}, {day:02} {_MONTH_NAMES[month - 1]} {year:04} "
+        f"{hour:02}:{minute:02}:{second:02} GMT"
+    ).encode()
 
 
 def parse_date(value: bytes, now: float) -> int | None:
@@ -67,11 +67,11 @@ def _seconds(match: re.Match[bytes], now: float) -> int | None:
     day, hour, minute = int(match["day"]), int(match["hour"]), int(match["minute"])
     # A leap second counts as the last second of its minute.
     second = 59 if match["second"] == b"60" else int(match["second"])
-    if year < 1 or not 1 <= day <= calendar.monthrange(year, month)[1]:
+    try:
+        moment = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+    except ValueError:
         return None
-    if hour > 23 or minute > 59 or second > 59:
-        return None
-    return calendar.timegm((year, month, day, hour, minute, second))
+    return int(moment.timestamp())
 
 
 class CurrentDate:

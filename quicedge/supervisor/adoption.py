@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 import signal
 import socket
 import struct
@@ -79,10 +78,12 @@ def adoption_path(control: Path, slot: int) -> Path:
 
 def orphan_paths(control: Path) -> Iterator[tuple[int, Path]]:
     """Slots and sockets beside a control socket, of workers that may live."""
+    beginning = f"{control.name}."
     with contextlib.suppress(OSError):
         for path in sorted(control.parent.iterdir()):
-            if match := re.fullmatch(re.escape(control.name) + r"\.(\d+)", path.name):
-                yield int(match[1]), path
+            slot = path.name.removeprefix(beginning)
+            if slot != path.name and slot.isascii() and slot.isdigit():
+                yield int(slot), path
 
 
 @dataclass

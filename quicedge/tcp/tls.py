@@ -350,14 +350,21 @@ def _refuse_name(tls: ServerSide, name: str | None) -> int:
     return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME if name is not None else _MISSING_EXTENSION
 
 
+_proven = False
+"""Whether sessions have resumed across contexts, in this process or in what it was forked from."""
+
+
 def shared_tickets(keys: TicketKeys, certificate: Certificate) -> SharedTickets | None:
     """Session tickets under `keys`; None, with a line in the log, where that is not possible.
 
-    `certificate`: any one, to try it out.
+    `certificate`: any one, to try it out. What has worked once is not tried again.
     """
+    global _proven
     try:
         tickets = SharedTickets(keys)
-        prove(tickets, lambda: _context(certificate, (), None))
+        if not _proven:
+            prove(tickets, lambda: _context(certificate, (), None))
+            _proven = True
     except TlsError:
         return None  # those who want to serve the certificate will report it
     except UnsupportedError as error:

@@ -14,6 +14,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterable
 from enum import Enum, auto
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import Any, Protocol, cast
 
 from quicedge.client_auth.verdict import RefusedError
@@ -50,12 +51,18 @@ _ANSWER_SIZE = 32
 MAX_RECORD = 16 * 1024
 """Bytes of plaintext in a record (RFC 8446 section 5.1)."""
 
-_buffer = memoryview(bytearray(TCP_READ_SIZE))
+
+def _untouched(size: int) -> memoryview:
+    """Zeros that are no memory of this process before they are written to."""
+    return memoryview(mmap(-1, size, flags=MAP_PRIVATE | MAP_ANONYMOUS))
+
+
+_buffer = _untouched(TCP_READ_SIZE)
 """What any connection of this process reads into: its content is used before the next read."""
 
 _PLAIN_SIZE = TCP_READ_SIZE + 2 * MAX_RECORD
 """Bytes that one read and what was left of the one before can be decrypted to."""
-_plain = memoryview(bytearray(_PLAIN_SIZE))
+_plain = _untouched(_PLAIN_SIZE)
 """What is decrypted into, likewise."""
 
 

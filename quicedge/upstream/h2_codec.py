@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import hpack.huffman_table  # noqa: F401  deferred by lean_imports; not by the first response
 from h2.config import H2Configuration
 from h2.connection import H2Connection as _H2Connection
 from h2.errors import ErrorCodes

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 
-import quicedge.lean_imports  # noqa: F401  before all others
 from quicedge.worker.process import run_worker
 
 if __name__ == "__main__":

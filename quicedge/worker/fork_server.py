@@ -28,7 +28,6 @@ from typing import NoReturn
 
 import msgspec
 
-import quicedge.lean_imports  # noqa: F401  before all others
 from quicedge.config.limits import FORK_DESCRIPTORS, FORK_MESSAGE_MAX
 from quicedge.worker.memory import trim
 from quicedge.worker.process import DEFAULT_ENTRY, ignore_signals, run_worker

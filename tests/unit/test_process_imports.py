@@ -9,12 +9,19 @@ import pytest
 
 
 def imported_by(*modules: str) -> set[str]:
-    """The top-level packages in a fresh interpreter after these imports."""
+    """The modules in a fresh interpreter after these imports."""
     program = "; ".join(
         ["import sys", *(f"import {module}" for module in modules), "print(*sys.modules)"]
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
-    return {name.partition(".")[0] for name in done.stdout.decode().split()}
+    return set(done.stdout.decode().split())
+
+
+def printed_by(*lines: str) -> list[str]:
+    """What a program prints after the lean imports."""
+    program = "\n".join(["import sys, quicedge.lean_imports", *lines])
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    return done.stdout.decode().splitlines()
 
 
 UNNEEDED = {
@@ -26,6 +33,12 @@ UNNEEDED = {
     "typing_extensions",
     "certifi",
     "difflib",
+    "pickle",
+    "calendar",
+    "email",
+    "hpack.huffman_table",
+    "msgspec.inspect",
+    "msgspec._json_schema",
 }
 """Of no use in a process that serves."""
 
@@ -46,7 +59,7 @@ OPTIONAL = {
 
 def test_what_all_processes_share_has_nothing_of_the_admin_api_and_no_rich() -> None:
     imported = imported_by(
-        "quicedge.lean_imports", "quicedge.supervisor", "quicedge.worker.rehearsal"
+        "quicedge.cli", "quicedge.cli.serve", "quicedge.supervisor", "quicedge.worker.rehearsal"
     )
     assert {"structlog", "aioquic", "cryptography"} <= imported
     assert not imported & {*UNNEEDED, *OPTIONAL}
@@ -75,7 +88,47 @@ def test_a_worker_that_is_a_fresh_interpreter_does_not_import_the_supervisor() -
     assert not imported & {*UNNEEDED, "click"}
 
 
-@pytest.mark.parametrize("unused", ["rich", "typing_extensions"])
-@pytest.mark.parametrize("first", ["structlog", "msgspec", "rich", "typing_extensions"])
+def test_a_fork_server_that_is_a_fresh_interpreter_does_not_import_the_supervisor() -> None:
+    imported = imported_by("quicedge.worker.fork_server", "quicedge.worker.rehearsal")
+    assert not imported & {*UNNEEDED, *OPTIONAL, "click", "quicedge.supervisor"}
+
+
+@pytest.mark.parametrize("unused", ["rich", "typing_extensions", "pickle", "email.utils"])
+@pytest.mark.parametrize(
+    "first", ["structlog", "msgspec", "rich", "typing_extensions", "pickle", "email.utils"]
+)
 def test_what_is_imported_already_stays(first: str, unused: str) -> None:
     assert unused in imported_by(first, "quicedge.lean_imports", unused)
+
+
+def test_certificates_with_mail_addresses_are_read_as_without_lean_imports() -> None:
+    printed = printed_by(
+        "from cryptography.x509 import RFC822Name",
+        "print(RFC822Name('a@example.com').value)",
+        "try: RFC822Name('Name <a@example.com>')",
+        "except ValueError: print('refused')",
+        "print('email.utils' in sys.modules)",
+    )
+    assert printed == ["a@example.com", "refused", "True"]
+
+
+def test_deferred_modules_are_found_by_name_and_as_attributes() -> None:
+    printed = printed_by(
+        "import msgspec",
+        "print(type(msgspec.inspect.type_info(int)) is msgspec.inspect.IntType)",
+        "import msgspec.inspect, hpack.huffman_table, pickle",
+        "print(msgspec.inspect.__name__, hpack.huffman_table.decode_huffman(bytes([0x1F])))",
+        "print(msgspec.json.schema(int), len(pickle.dumps(1)) > 0)",
+        "import structlog._output",
+        "print(structlog._output.PicklingError is pickle.PicklingError)",
+    )
+    assert printed == ["True", "msgspec.inspect b'a'", "{'type': 'integer'} True", "True"]
+
+
+def test_what_hpack_decodes_for_clients_is_decoded_with_its_own_table() -> None:
+    printed = printed_by(
+        "import hpack",
+        "block = hpack.Encoder().encode([('a', 'some value')])",
+        "print(hpack.Decoder().decode(block), 'hpack.huffman_table' in sys.modules)",
+    )
+    assert printed == ["[('a', 'some value')] True"]
