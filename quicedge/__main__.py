@@ -1,3 +1,3 @@
-from quicedge.cli import main
+from quicedge.program import main
 
 main()

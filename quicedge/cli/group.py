@@ -37,7 +37,7 @@ class CommandGroup(click.Group):
             is_broken_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE
             if is_broken_pipe or os.environ.get(DEBUG_VARIABLE):
                 raise
-            raise click.ClickException(_in_words(error)) from error
+            raise failure(error) from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self._summaries)
@@ -53,7 +53,13 @@ class CommandGroup(click.Group):
             formatter.write_dl(list(self._summaries.items()))
 
 
-def _in_words(error: Exception) -> str:
+def failure(error: BaseException) -> click.ClickException:
+    """What a command ends with that failed unexpectedly, or was interrupted."""
+    interrupted = isinstance(error, KeyboardInterrupt)
+    return click.ClickException("interrupted" if interrupted else _in_words(error))
+
+
+def _in_words(error: BaseException) -> str:
     """Describe in one line why a command failed."""
     if isinstance(error, OSError) and error.strerror:
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]

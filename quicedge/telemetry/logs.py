@@ -6,6 +6,7 @@ terminal never blocks the event loop and untrusted text is escaped in one place.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import sys
@@ -151,14 +152,28 @@ def _install(handler: logging.Handler, config: Log) -> None:
     )
 
 
-def _shared() -> list[Processor]:
-    return [
+def prepare_rendering() -> None:
+    """Make what renders lines on a terminal or in its place, once for all processes."""
+    _console(sys.stderr.isatty())
+    _shared()
+
+
+@functools.cache
+def _console(colors: bool) -> structlog.dev.ConsoleRenderer:
+    return structlog.dev.ConsoleRenderer(
+        colors=colors, exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
+    )
+
+
+@functools.cache
+def _shared() -> tuple[Processor, ...]:
+    return (
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
-    ]
+    )
 
 
 def _formatter(config: Log, process: str | None) -> logging.Formatter:
@@ -171,10 +186,7 @@ def _formatter(config: Log, process: str | None) -> logging.Formatter:
     if config.format is LogFormat.JSON:
         render = _render_json
     else:
-        colors = config.file is None and sys.stderr.isatty()
-        console = structlog.dev.ConsoleRenderer(
-            colors=colors, exception_formatter=structlog.dev.plain_traceback, pad_event_to=0
-        )
+        console = _console(config.file is None and sys.stderr.isatty())
 
         def render(logger: WrappedLogger, name: str, event_dict: EventDict) -> str:
             return str(console(logger, name, _escape_values(event_dict)))

@@ -16,12 +16,17 @@ from quicedge.config.devcerts import self_signed
 from quicedge.config.schema import Config
 from quicedge.quic.connection_id_issuer import ConnectionIdIssuer
 from quicedge.quic.tls import CertificatePem
-from quicedge.worker.control import Settings, WorkerSpec
+from quicedge.telemetry.logs import prepare_rendering
+from quicedge.worker.control import METHODS, Settings, WorkerSpec
 from quicedge.worker.edge import Edge, load_certificates
 
 
 def rehearse() -> None:
     """Start and end an edge without sockets; leaves nothing open and no thread."""
+    for method in METHODS.values():
+        for message in method:
+            msgspec.msgpack.Decoder(message)  # derives what it has to know of these types
+    prepare_rendering()
     keylog = os.environ.pop("SSLKEYLOGFILE", None)
     try:
         asyncio.run(_start_and_end(_spec()))
