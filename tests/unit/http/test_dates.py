@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import calendar
+import datetime
+from email.utils import formatdate
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,9 +67,17 @@ def test_what_is_no_date_is_ignored(value: bytes) -> None:
     assert parse_date(value, NOW) is None
 
 
-@given(st.integers(0, 253402300799))
+@given(st.integers(-62135596800, 253402300799))
 def test_what_is_written_is_read(seconds: int) -> None:
     assert parse_date(format_date(seconds), NOW) == seconds
+    assert format_date(seconds) == formatdate(seconds, usegmt=True).encode()
+
+
+@given(st.dates(), st.integers(0, 32))
+def test_days_exist_as_in_the_calendar(date: datetime.date, day: int) -> None:
+    exists = 1 <= day <= calendar.monthrange(date.year, date.month)[1]
+    value = f"Sun, {day:02} {date:%b} {date.year:04} 00:00:00 GMT".encode()
+    assert (parse_date(value, NOW) is not None) == exists
 
 
 @given(st.binary(max_size=40))
