@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from types import ModuleType
 from typing import Any
 
@@ -26,19 +27,23 @@ class Deferred(ModuleType):
             raise AttributeError(name)
         if self.is_ready:
             return getattr(importlib.import_module(self.__name__), name)
-        return _deferred_function(self.__name__, name)
+        return _DeferredFunction(self.__name__, name)
 
 
-def _deferred_function(module: str, name: str) -> Callable[..., Any]:
-    found: Callable[..., Any] | None = None
+class _DeferredFunction:
+    """Calls a function of a module that is imported then."""
 
-    def call(*arguments: Any, **named: Any) -> Any:
-        nonlocal found
-        if found is None:
-            found = getattr(importlib.import_module(module), name)
-        return found(*arguments, **named)
+    def __init__(self, module: str, name: str) -> None:
+        self._module = module
+        self._name = name
 
-    return call
+    @cached_property
+    def _function(self) -> Callable[..., Any]:
+        function: Callable[..., Any] = getattr(importlib.import_module(self._module), self._name)
+        return function
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return self._function(*arguments, **named)
 
 
 def import_with(library: str, stand_ins: Mapping[str, ModuleType | None]) -> None:
@@ -60,3 +65,24 @@ def import_with(library: str, stand_ins: Mapping[str, ModuleType | None]) -> Non
 def import_without(library: str, *deferred: str) -> None:
     """Import a library, unless it is imported, and defer modules that are not."""
     import_with(library, {name: Deferred(name) for name in deferred})
+
+
+def import_without_part(package: str, part: str) -> None:
+    """Import a package, unless it is imported, that hands on names of a module of its own, which is
+    imported when one of them is asked for."""
+    if package in _modules or part in _modules:
+        return
+    import_without(package, part)
+    module = _modules[package]
+    # `cryptography` wraps modules in which something is deprecated.
+    names = getattr(module, "_module", module).__dict__
+    handed_on = {name for name, value in names.items() if isinstance(value, _DeferredFunction)}
+
+    def get(name: str) -> Any:
+        if name not in handed_on:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(part), name)
+
+    for name in handed_on:
+        del names[name]
+    names["__getattr__"] = get

@@ -2,9 +2,11 @@
 
 structlog loads rich for tracebacks that our logs never show: 3 MB and a tenth of a second, and
 pickle for an exception. msgspec prefers typing_extensions to the same names of `typing`: half a
-megabyte. What else is deferred here describes types, reads mail addresses in certificates, and
-decodes HTTP/2 for clients: together a megabyte and 30 ms. The entry points of the edge's processes
-import this module before any that imports those; commands that use rich themselves still can.
+megabyte. What else is deferred here describes types, reads mail addresses in certificates and keys
+of SSH (with bcrypt), and decodes HTTP/2 for clients: together a megabyte and 30 ms.
+
+The entry points of the edge's processes import this module before any that imports those; commands
+that use rich themselves still can.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import _pickle
 from types import ModuleType
 
-from quicedge.deferred import Deferred, import_with, import_without
+from quicedge.deferred import Deferred, import_with, import_without, import_without_part
 
 _pickle_errors = ModuleType("pickle")
 _pickle_errors.PicklingError = _pickle.PicklingError  # type: ignore[attr-defined]
@@ -27,4 +29,6 @@ import_with(
     },
 )
 import_without("cryptography.x509", "email.utils")
+_KEYS = "cryptography.hazmat.primitives.serialization"
+import_without_part(_KEYS, f"{_KEYS}.ssh")
 import_without("hpack", "hpack.huffman_table")

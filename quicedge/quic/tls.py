@@ -265,8 +265,9 @@ def _weakness(key: PrivateKey, chain: Iterable[x509.Certificate]) -> str | None:
         return f"TLS 1.3 has no signatures on {key.curve.name}; make a key on P-256"
     for certificate in chain:
         algorithm = certificate.signature_hash_algorithm
-        is_root = certificate.issuer == certificate.subject
-        if algorithm is not None and algorithm.name in _BROKEN_HASHES and not is_root:
+        if algorithm is None or algorithm.name not in _BROKEN_HASHES:
+            continue
+        if certificate.issuer != certificate.subject:  # roots are trusted as they are
             return f"signed with {algorithm.name}, which clients refuse; have it issued anew"
     return None
 

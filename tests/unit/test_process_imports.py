@@ -39,6 +39,8 @@ UNNEEDED = {
     "hpack.huffman_table",
     "msgspec.inspect",
     "msgspec._json_schema",
+    "cryptography.hazmat.primitives.serialization.ssh",
+    "bcrypt",
 }
 """Of no use in a process that serves."""
 
@@ -132,3 +134,15 @@ def test_what_hpack_decodes_for_clients_is_decoded_with_its_own_table() -> None:
         "print(hpack.Decoder().decode(block), 'hpack.huffman_table' in sys.modules)",
     )
     assert printed == ["[('a', 'some value')] True"]
+
+
+def test_what_reads_keys_of_ssh_is_imported_when_it_is_asked_for() -> None:
+    printed = printed_by(
+        "from cryptography.hazmat.primitives import serialization",
+        "print('bcrypt' in sys.modules, hasattr(serialization, 'missing'))",
+        "from cryptography.hazmat.primitives.serialization import SSHCertificate, ssh",
+        "print(SSHCertificate is ssh.SSHCertificate, 'bcrypt' in sys.modules)",
+        "print(serialization.load_ssh_public_key is ssh.load_ssh_public_key)",
+        "from cryptography.hazmat.primitives.serialization import *",
+    )
+    assert printed == ["False False", "True True", "True"]
