@@ -46,6 +46,20 @@ class _DeferredFunction:
         return self._function(*arguments, **named)
 
 
+def deferred_base(module: str, name: str) -> type:
+    """A class for a library to derive others from. When one of these is first used, the class of a
+    module that is imported then takes its place."""
+
+    class Base:
+        def __new__(cls, *_: Any, **__: Any) -> Any:
+            base = getattr(importlib.import_module(module), name)
+            for derived in Base.__subclasses__():
+                derived.__bases__ = tuple(base if one is Base else one for one in derived.__bases__)
+            return object.__new__(cls)
+
+    return Base
+
+
 def import_with(library: str, stand_ins: Mapping[str, ModuleType | None]) -> None:
     """Import a library, unless it is imported, with others in place of modules that are not; None
     makes the import of a module fail."""

@@ -6,8 +6,8 @@ brackets and does not validate.
 
 from __future__ import annotations
 
-import ast
 import re
+import tomllib
 from bisect import bisect_left
 
 _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
@@ -67,7 +67,8 @@ class _Walk:
             if match is None:
                 raise ValueError(f"expected a key at offset {self._at}")
             part = match[1]
-            parts.append(ast.literal_eval(part) if part[0] == '"' else part.strip("'"))
+            is_escaped = part[0] == '"'
+            parts.append(tomllib.loads(f"key = {part}")["key"] if is_escaped else part.strip("'"))
             self._at = match.end()
             if self._text[self._at : self._at + 1] != ".":
                 return parts

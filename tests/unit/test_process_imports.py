@@ -41,6 +41,7 @@ UNNEEDED = {
     "msgspec._json_schema",
     "cryptography.hazmat.primitives.serialization.ssh",
     "bcrypt",
+    "http",
 }
 """Of no use in a process that serves."""
 
@@ -65,6 +66,16 @@ def test_what_all_processes_share_has_nothing_of_the_admin_api_and_no_rich() -> 
     )
     assert {"structlog", "aioquic", "cryptography"} <= imported
     assert not imported & {*UNNEEDED, *OPTIONAL}
+
+
+def test_a_served_configuration_has_no_command_line_and_nothing_that_reads_source_code() -> None:
+    imported = imported_by(
+        "quicedge.program",
+        "quicedge.lean_imports",
+        "quicedge.supervisor",
+        "quicedge.worker.rehearsal",
+    )
+    assert not imported & {*UNNEEDED, *OPTIONAL, "click", "quicedge.cli", "ast", "tokenize"}
 
 
 PREPARED = """
@@ -146,3 +157,25 @@ def test_what_reads_keys_of_ssh_is_imported_when_it_is_asked_for() -> None:
         "from cryptography.hazmat.primitives.serialization import *",
     )
     assert printed == ["False False", "True True", "True"]
+
+
+def test_source_code_is_found_as_without_lean_imports() -> None:
+    printed = printed_by(
+        "import inspect, json",
+        "print('ast' in sys.modules, 'tokenize' in sys.modules)",
+        "print(inspect.getsource(json.JSONEncoder).splitlines()[0])",
+        "print(inspect.getsource(json.loads).splitlines()[0])",
+        "print(inspect.signature(dict.get), inspect.ast.__name__)",
+        "import ast, linecache",
+        "print(ast.parse('1').body != [], len(linecache.getlines(json.__file__)) > 100)",
+        "print(not inspect._ClassFinder.__mro__[1:2] or inspect._ClassFinder.__mro__[1] is "
+        "ast.NodeVisitor) if hasattr(inspect, '_ClassFinder') else print(True)",
+    )
+    assert printed == [
+        "False False",
+        "class JSONEncoder(object):",
+        "def loads(s, *, cls=None, object_hook=None, parse_float=None,",
+        "(self, key, default=None, /) ast",
+        "True True",
+        "True",
+    ]
