@@ -1142,6 +1142,12 @@ of theirs."""
 UPSTREAM_REMEMBERED_LINE: Final = 256
 """Bytes of such a line: at most 0.5 MB in all."""
 
+UPSTREAM_HEADS_REMEMBERED: Final = 256
+"""Heads of small HTTP/1.1 responses that are remembered per worker, as they were read."""
+
+UPSTREAM_REMEMBERED_HEAD: Final = 1024
+"""Bytes of such a head: with its fields, at most 1 MB in all."""
+
 UPSTREAM_MAX_FIELDS: Final = 512
 """Field lines of a response head or trailer section."""
 

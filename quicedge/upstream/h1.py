@@ -317,8 +317,7 @@ class H1Connection(asyncio.Protocol):
             return False
         self._keep_alive = self._head_done = self._complete = True
         self._keepalive = self._keepalive_timeout
-        self._held = Response(whole.status, whole.fields, b"1.1")
-        self._held_body = whole.content
+        self._held, self._held_body = whole
         self._finish(reusable=True)
         return True
 

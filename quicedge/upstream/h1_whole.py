@@ -10,13 +10,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from quicedge.config.limits import (
+    UPSTREAM_HEADS_REMEMBERED,
     UPSTREAM_LINES_REMEMBERED,
     UPSTREAM_MAX_FIELDS,
     UPSTREAM_MAX_HEAD,
+    UPSTREAM_REMEMBERED_HEAD,
     UPSTREAM_REMEMBERED_LINE,
 )
 from quicedge.http.grammar import CONTENT_LENGTH
-from quicedge.http.message import Field, Fields
+from quicedge.http.message import Field, Fields, Response
 from quicedge.http.remembered import Remembered
 from quicedge.http.validation import MessageError, validate_response_fields
 
@@ -29,21 +31,34 @@ _PARSED = frozenset(
 """Fields that need more than a glance."""
 
 
-class WholeResponse(NamedTuple):
-    """A final response with content of known length, on a connection that stays open."""
-
+class _Head(NamedTuple):
     status: int
     fields: Fields
-    """Valid, their names in lower case."""
-    content: bytes
+    length: int | None
+    """Bytes of content."""
 
 
-def read_whole(data: bytes) -> WholeResponse | None:
-    """The response that `data` is, to any method but HEAD; None: ask the parser."""
+_heads = Remembered[_Head](UPSTREAM_HEADS_REMEMBERED, UPSTREAM_REMEMBERED_HEAD)
+"""Heads that were read before: origins repeat them too, at least until their clock ticks."""
+
+
+def read_whole(data: bytes) -> tuple[Response, bytes] | None:
+    """The final response that `data` is, to any method but HEAD, and its content, if the connection
+    stays open; None: ask the parser. Its fields are valid, their names in lower case."""
     end = data.find(b"\r\n\r\n")
     if not 12 < end <= UPSTREAM_MAX_HEAD:
         return None
-    first, *lines = data[:end].split(b"\r\n")
+    text = data[:end]
+    head = _heads.get(text) or _read_head(text)
+    content = data[end + 4 :]
+    if head is None or head.length != len(content):
+        return None
+    return Response(head.status, head.fields.copy(), b"1.1"), content
+
+
+def _read_head(text: bytes) -> _Head | None:
+    """Read a head without the empty line at its end; None: ask the parser."""
+    first, *lines = text.split(b"\r\n")
     code = first[9:12]
     if first[:9] != b"HTTP/1.1 " or first[12:13] != b" " or not code.isdigit():
         return None
@@ -54,8 +69,8 @@ def read_whole(data: bytes) -> WholeResponse | None:
         or status in (204, 304)
         or count > UPSTREAM_MAX_FIELDS
         # Lines that end in anything but CRLF are not for us to judge.
-        or data.count(b"\n", 0, end) != count
-        or data.count(b"\r", 0, end) != count
+        or text.count(b"\n") != count
+        or text.count(b"\r") != count
         or b"\0" in first
     ):
         return None
@@ -81,20 +96,23 @@ def read_whole(data: bytes) -> WholeResponse | None:
             return None
         unknown[line] = field = name, value
         fields.append(field)
-    content = data[end + 4 :]
-    if length != len(content):
-        return None
     if unknown:
         try:
             validate_response_fields(tuple(unknown.values()))
         except MessageError:
             return None
-        _remember(unknown)
-    return WholeResponse(status, fields, content)
+    head = _Head(status, fields, length)
+    _remember(text, head, unknown)
+    return head
 
 
-def _remember(lines: dict[bytes, Field]) -> None:
-    """Origins repeat their lines: these have passed, and mean nothing special."""
+def _remember(text: bytes, head: _Head, lines: dict[bytes, Field]) -> None:
+    """These have passed, and mean nothing special; cookies are nobody else's business."""
+    has_cookie = False
     for line, field in lines.items():
-        if field[0] != b"set-cookie":
+        if field[0] == b"set-cookie":
+            has_cookie = True
+        else:
             _lines.remember(line, field)
+    if not has_cookie:
+        _heads.remember(text, head)

@@ -9,16 +9,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from quicedge.config.limits import (
+    UPSTREAM_HEADS_REMEMBERED,
     UPSTREAM_LINES_REMEMBERED,
     UPSTREAM_MAX_FIELDS,
     UPSTREAM_MAX_HEAD,
+    UPSTREAM_REMEMBERED_HEAD,
     UPSTREAM_REMEMBERED_LINE,
 )
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.http.message import Response
 from quicedge.upstream import h1, h1_whole
 from quicedge.upstream.h1 import H1Connection
-from quicedge.upstream.h1_whole import WholeResponse, read_whole
+from quicedge.upstream.h1_whole import read_whole
 from tests.support.origins import request
 from tests.unit.upstream.test_parts import _Owner, _Transport
 from tests.unit.upstream.test_whole_responses import Calls
@@ -60,7 +62,7 @@ DOUBTFUL = {
 
 def test_a_plain_response_is_read_at_a_glance() -> None:
     fields = [(b"content-type", b"text/plain"), (b"content-length", b"5")]
-    assert read_whole(PLAIN) == WholeResponse(200, fields, b"hello")
+    assert read_whole(PLAIN) == (Response(200, fields, b"1.1"), b"hello")
     usual = PLAIN.replace(b"\r\n\r\n", b"\r\nConnection: Keep-Alive\r\n\r\n")
     assert read_whole(usual) is not None
 
@@ -76,13 +78,30 @@ def test_lines_are_remembered_within_bounds_and_read_the_same_again() -> None:
             line = b"X-Number: %d " % number
             found = read_whole(PLAIN.replace(b"\r\n\r\n", b"\r\n%b\r\n\r\n" % line))
             assert found is not None
-            assert found.fields[-1] == (b"x-number", b"%d" % number)
+            assert found[0].fields[-1] == (b"x-number", b"%d" % number)
     assert 0 < len(h1_whole._lines) <= UPSTREAM_LINES_REMEMBERED
     for kept in (b"x: " + b"y" * UPSTREAM_REMEMBERED_LINE, b"set-cookie: a=secret"):
         assert read_whole(PLAIN.replace(b"\r\n\r\n", b"\r\n%b\r\n\r\n" % kept)) is not None
         assert kept not in h1_whole._lines
     malformed = PLAIN.replace(b"\r\n\r\n", b"\r\nx: a\x01b\r\n\r\n")
     assert read_whole(malformed) is read_whole(malformed) is None
+
+
+def test_heads_are_remembered_within_bounds_and_nobody_shares_their_fields() -> None:
+    for number in range(UPSTREAM_HEADS_REMEMBERED + 10):
+        head = PLAIN.replace(b"\r\n\r\n", b"\r\nETag: %d\r\n\r\n" % number)
+        first = read_whole(head)
+        assert first is not None
+        fields = first[0].fields
+        fields.append((b"via", b"an edge"))
+        again = read_whole(head[:-5] + b"world")
+        assert again == (Response(200, fields[:-1], b"1.1"), b"world")
+        assert read_whole(head[:-1]) is read_whole(head + b"!") is None
+    assert 0 < len(h1_whole._heads) <= UPSTREAM_HEADS_REMEMBERED
+    for kept in (b"x: " + b"y" * UPSTREAM_REMEMBERED_HEAD, b"set-cookie: a=secret"):
+        head = PLAIN.replace(b"\r\n\r\n", b"\r\n%b\r\n\r\n" % kept)
+        assert read_whole(head) is not None
+        assert not any(kept in known for known in h1_whole._heads)
 
 
 class Whole(Calls):
