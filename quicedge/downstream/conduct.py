@@ -31,12 +31,16 @@ class Conduct:
     resend requests whose outcome it cannot know. A hostile one is disconnected.
     """
 
-    __slots__ = ("_abandoned", "_gateway", "_session", "is_abusive", "leave_from", "reason")
+    __slots__ = (
+        "_abandoned", "_gateway", "_session", "completed", "is_abusive", "leave_from", "reason",
+    )  # fmt: skip
 
     def __init__(self, session: Session, gateway: Gateway, max_streams: int) -> None:
         self._session = session
         self._gateway = gateway
         self._abandoned = AbandonedRequests(max_streams, gateway.now())
+        self.completed = self._abandoned.completed
+        """A request was completed."""
         self.is_abusive = False
         self.reason: str | None = None
         """Why the client has to leave, once it does."""
@@ -50,10 +54,6 @@ class Conduct:
     def refused(self) -> None:
         """A request was malformed, or was sent after GOAWAY."""
         self._act_on(self._abandoned.refused(self._gateway.now()))
-
-    def completed(self) -> None:
-        """A request was completed."""
-        self._abandoned.completed()
 
     def end(self) -> None:
         """The connection is lost: let go of the session. Only `completed` may follow."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Protocol, TypeAlias
 
 from quicedge.config.limits import RESPONSE_MEMORY_GRAIN
+from quicedge.config.schema import Route
 from quicedge.downstream.close_reason import close_reason
 from quicedge.downstream.conduct import Conduct
 from quicedge.downstream.early_data import SAFE_METHODS, EarlyData
@@ -224,6 +226,8 @@ class Http3Session:
         self.h3: Codec
         self._gateway = gateway
         self._host = host
+        self.wake = partial(host.wake, connection)
+        """Transmits what the connection has to send at the end of this event loop iteration."""
         self.streams: dict[int, RequestStream] = {}
         self.paused: PausedOrigins[RequestStream] = PausedOrigins()
         self.delivering: dict[int, RequestStream] = {}
@@ -251,6 +255,7 @@ class Http3Session:
         self.stops_sent = 0
         self.routes: set[str] = set()
         """Routes of its requests, as `HOST` and `PATH` of the configuration."""
+        self._last_route: Route | None = None
         self.progress: Progress = Http3Progress(connection)
         """Progress of its streams."""
         self.timeouts = StreamTimeouts()
@@ -272,9 +277,6 @@ class Http3Session:
     def is_busy(self) -> bool:
         """Whether any deadline on progress is running."""
         return bool(self.streams) or self.connection.streams.peer_bidi_open > 0
-
-    def wake(self) -> None:
-        self._host.wake(self.connection)
 
     # --- from the transport -------------------------------------------------------------------
 
@@ -404,7 +406,8 @@ class Http3Session:
         except MessageError as error:
             self._reject(stream, fields, error, end_stream)
             return
-        self._prioritize(stream_id, fields)
+        if b"priority" in dict(fields):
+            self._prioritize(stream_id, fields)
         if self._may_run(request):
             self._gateway.handle(request, stream, self.client)
         else:
@@ -437,8 +440,10 @@ class Http3Session:
     def accepted(self, stream: RequestStream, exchange: Exchange) -> None:
         """A request of this connection was accepted."""
         self.streams[stream.stream_id] = stream
-        if exchange.route is not None:
-            self.routes.add(route_label(exchange.route))
+        route = exchange.route
+        if route is not None and route is not self._last_route:
+            self._last_route = route
+            self.routes.add(route_label(route))
         if self.memory.started():
             self.settle_memory()
 

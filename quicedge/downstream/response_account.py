@@ -22,16 +22,18 @@ class ResponseAccount:
     whenever `buffered`, the bytes of unsent and unacknowledged responses, may have changed.
     """
 
-    __slots__ = ("_unanswered", "account")
+    __slots__ = ("_client", "_pool", "_unanswered", "account")
 
     def __init__(self, memory: ResponseMemory, client: Client) -> None:
         self.account: Account = memory.account(client)
+        self._pool = memory.pool
+        self._client = client
         self._unanswered = 0
 
     @property
     def is_short(self) -> bool:
         """Whether the client has used up its share of the memory, over all its connections."""
-        return self.account.is_short
+        return not self._pool.may_take(self._client)
 
     def started(self) -> bool:
         """A request was started; whether to settle now, because it counts."""
@@ -65,6 +67,6 @@ class ResponseAccount:
 
     def send_buffer_limit(self, unsent: int) -> int:
         """Unsent bytes per stream above which its origin is paused; `unsent`: of all streams."""
-        if unsent > SEND_BUFFER_CONNECTION or self.account.is_short:
+        if unsent > SEND_BUFFER_CONNECTION or self.is_short:
             return SEND_BUFFER_FLOOR
         return SEND_BUFFER_HIGH

@@ -37,19 +37,17 @@ class KnownSection(list[Field]):
 class KnownSections:
     """The sections that a worker remembers, by their encoded form, from the second time on."""
 
-    __slots__ = ("_known", "_seen")
+    __slots__ = ("_known", "_seen", "get")
 
     def __init__(self) -> None:
         self._known = Remembered[KnownSection](H3_SECTIONS_REMEMBERED, H3_REMEMBERED_SECTION)
+        self.get = self._known.get
+        """The section of an encoded one, if that was decoded before."""
         self._seen: set[int] = set()
         """Hashes of blocks that came once: most requests are never repeated."""
 
     def __len__(self) -> int:
         return len(self._known)
-
-    def get(self, block: bytes) -> KnownSection | None:
-        """The section, if it was decoded before."""
-        return self._known.get(block)
 
     def note(self, block: bytes, fields: Fields) -> Fields:
         """Remember what a block was decoded to, if it may be; returns the lines."""

@@ -73,10 +73,10 @@ def response_has_body(method: bytes, status: int) -> bool:
 
 def request_to_origin(request: Request, context: EdgeContext) -> Request:
     """Transform a request for the origin: drop hop-by-hop fields, set forwarding fields."""
-    passed = context.reserved.passed
-    fields = [line for line in request.fields if line[0] in passed]
     via: list[bytes] = []
-    if len(fields) < len(request.fields):
+    if context.reserved.passed.issuperset(dict(request.fields)):
+        fields = request.fields.copy()
+    else:
         fields = _forwarded_lines(request, context.reserved, via)
     if context.early_data:
         # RFC 8470 section 5.1: an intermediary that forwards such a request MUST add it.
@@ -144,9 +144,9 @@ def response_fields(fields: Sequence[Field]) -> Fields:
 
     RFC 9110 section 7.6.1: an intermediary MUST remove the fields that Connection names.
     """
+    if HOP_BY_HOP.isdisjoint(dict(fields)):
+        return list(fields)
     kept = [field for field in fields if field[0] not in HOP_BY_HOP]
-    if len(kept) == len(fields):
-        return kept
     named = {
         option.strip().lower()
         for name, value in fields
@@ -159,7 +159,7 @@ def response_fields(fields: Sequence[Field]) -> Fields:
 def response_to_client(response: Response, date: bytes) -> Response:
     """Transform a response for the client. `date` is the current time as an HTTP date."""
     fields = response_fields(response.fields)
-    names = {name for name, _ in fields}
+    names = dict(fields)
     if response.status == 204 and b"content-length" in names:
         # RFC 9110 section 8.6: a server MUST NOT send it with 204.
         fields = [field for field in fields if field[0] != b"content-length"]

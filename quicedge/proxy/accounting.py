@@ -25,23 +25,19 @@ NO_ROUTE = "none"
 """The metric label of requests without a route."""
 
 
-def _outcome(exchange: Exchange) -> Outcome:
-    assert exchange.outcome is not None, "the exchange has not ended"
-    return exchange.outcome
-
-
 def access_record(exchange: Exchange) -> AccessRecord:
     """The access-log record of an ended exchange."""
     request, origin, client = exchange.request, exchange.origin, exchange.client
     transport, tls = client.transport, client.tls
     certificate = tls.certificate
     agent = next((value for name, value in request.fields if name == b"user-agent"), None)
+    assert exchange.outcome is not None, "the exchange has not ended"
     return AccessRecord(
         method=_shown(_sent_method(exchange)),
         authority=_shown(request.authority),
         path=_shown(request.path),
         status=exchange.status or None,
-        outcome=_outcome(exchange),
+        outcome=exchange.outcome,
         reason=exchange.reason or None,
         bytes_received=exchange.bytes_received,
         bytes_sent=exchange.bytes_delivered,
@@ -211,7 +207,8 @@ def use_series(metrics: Metrics, config: Config) -> None:
 
 def count_exchange(metrics: Metrics, exchange: Exchange) -> None:
     """Count an ended exchange."""
-    label, started = route_label(exchange.route), exchange.started_at
+    label, started, outcome = route_label(exchange.route), exchange.started_at, exchange.outcome
+    assert outcome is not None, "the exchange has not ended"
     if exchange.choice is not None:
         metrics.route(label).side(exchange.choice.upstream).count(exchange.status)
     metrics.exchange(
@@ -219,7 +216,7 @@ def count_exchange(metrics: Metrics, exchange: Exchange) -> None:
         upstream=exchange.upstream if exchange.origin is not None else None,
         protocol=http_protocol(exchange.client.http_version),
         status=exchange.status,
-        outcome=_outcome(exchange),
+        outcome=outcome,
         bytes_received=exchange.bytes_received,
         bytes_sent=exchange.bytes_delivered,
         seconds=(exchange.ended_at or started) - started,

@@ -173,11 +173,11 @@ class Exchange:
     """
 
     __slots__ = (
-        "_clock", "_downstream", "_filtered", "_head", "_in_delivery", "_intended", "_on_done",
-        "_origin", "_origin_ended", "_paused_request", "_replying", "_request_body",
-        "_request_over", "_response_body", "_response_over", "_uncredited", "_waiting_for_end",
-        "bytes_delivered", "bytes_received", "bytes_sent", "choice", "client", "early_data",
-        "ended_at", "filters", "first_byte_at", "outcome", "reason", "request", "response_at",
+        "_clock", "_filtered", "_head", "_in_delivery", "_intended", "_on_done", "_origin_ended",
+        "_paused_request", "_replying", "_request_body", "_request_over", "_response_body",
+        "_response_over", "_uncredited", "_waiting_for_end", "bytes_delivered", "bytes_received",
+        "bytes_sent", "choice", "client", "downstream", "early_data", "ended_at", "filters",
+        "first_byte_at", "origin", "outcome", "reason", "request", "response_at",
         "response_started", "route", "run", "stalled", "started_at", "status", "trace", "tunnel",
     )  # fmt: skip
 
@@ -229,9 +229,11 @@ class Exchange:
         self.stalled = False
         self._clock = clock
         self.filters = filters
-        self._downstream = downstream
+        self.downstream = downstream
+        """The client's side."""
         self._on_done = on_done
-        self._origin: OriginStream | None = None
+        self.origin: OriginStream | None = None
+        """The origin's side, once opened; kept for its timings."""
         self._waiting_for_end: Origin | None = None
         """Where to forward the request once its end, or a byte of content, has arrived."""
         self._request_over = request.ended
@@ -256,17 +258,7 @@ class Exchange:
     @property
     def stream_id(self) -> int:
         """The ID of the client's stream."""
-        return self._downstream.stream_id
-
-    @property
-    def downstream(self) -> Downstream:
-        """The client's side."""
-        return self._downstream
-
-    @property
-    def origin(self) -> OriginStream | None:
-        """The origin's side, once opened; kept for its timings."""
-        return self._origin
+        return self.downstream.stream_id
 
     @property
     def asked(self) -> Request:
@@ -322,7 +314,7 @@ class Exchange:
         media_type = semantics.media_type(self.request.fields)
         if media_type == b"application/grpc":
             # HTTP/1.1 cannot carry gRPC: there the media type is only a claim.
-            return self._origin is None or self._origin.http_version is not HttpVersion.HTTP_1_1
+            return self.origin is None or self.origin.http_version is not HttpVersion.HTTP_1_1
         return media_type in semantics.MESSAGE_STREAMS
 
     @property
@@ -331,15 +323,14 @@ class Exchange:
 
     def start(self, origin: Origin | None) -> None:
         """Forward the request to `origin`; None: only a filter of its route can answer it."""
-        limit = self._max_body
         declared = self.request.content_length
-        if limit is not None and declared is not None and declared > limit:
+        if declared is not None and (limit := self._max_body) is not None and declared > limit:
             self.refuse(413, Outcome.REQUEST_TOO_LARGE)
         elif self.filters.has_route_filters:
             self._filter(origin)
         elif origin is None:
             self.refuse(404, Outcome.NO_ROUTE)
-        elif self._may_lack_content():
+        elif not self.request.ended and self._may_lack_content():
             self._waiting_for_end = origin
         else:
             self._open(origin)
@@ -384,7 +375,7 @@ class Exchange:
         if self.tunnel is None:  # the halves of a tunnel end each on its own
             if end is not None:
                 self.request.ended = not held and not end and not is_collected
-            elif not held and self._may_lack_content():
+            elif not held and not self.request.ended and self._may_lack_content():
                 self._waiting_for_end = origin
                 return
         self._open(origin)
@@ -394,7 +385,7 @@ class Exchange:
             self._end_request(end)
 
     def _may_lack_content(self) -> bool:
-        """Whether to hold the head until it is known if content follows.
+        """Whether to hold the head of an incomplete request until it is known if content follows.
 
         Some clients send the end of their stream in a separate packet. Forwarding the head without
         it would announce a chunked body to an HTTP/1.1 origin, and strict origins reject that for
@@ -402,8 +393,7 @@ class Exchange:
         """
         request = self.request
         return (
-            not request.ended
-            and request.content_length is None
+            request.content_length is None
             and semantics.carries_no_content(request.method)
             # A client that waits for 100 (Continue) sends nothing before it.
             and not any(name == b"expect" for name, _ in request.fields)
@@ -417,7 +407,7 @@ class Exchange:
         else:
             request.ended = self.request.ended
         handler: ResponseHandler = self if self.tunnel is None else self.tunnel
-        self._origin = origin.open(request, handler, self.client.share, self.client)
+        self.origin = origin.open(request, handler, self.client.share, self.client)
         if self.run is not None and self.tunnel is None:
             self._request_body = self.run.request_path()
 
@@ -436,29 +426,29 @@ class Exchange:
         if self._waiting_for_end is not None and data:
             self._open(self._waiting_for_end)
         if self._response_over or self._request_over or self._replying:
-            self._downstream.consumed(size)
+            self.downstream.consumed(size)
         elif limit is not None and self.bytes_received > limit and self.tunnel is None:
-            self._downstream.consumed(size)
+            self.downstream.consumed(size)
             self.refuse(413, Outcome.REQUEST_TOO_LARGE)
-        elif self._origin is not None:
+        elif self.origin is not None:
             self._pass_on(data)
         elif self.run is not None and self.run.holds_request:
             self.run.hold(data)
         else:
-            self._downstream.consumed(size)
+            self.downstream.consumed(size)
 
     def _pass_on(self, data: bytes) -> None:
         """Send a part of the request's body to the origin."""
         size = len(data)
-        if self._response_over or self._origin is None:
-            self._downstream.consumed(size)
+        if self._response_over or self.origin is None:
+            self.downstream.consumed(size)
             return
         if self.tunnel is not None:
             self.tunnel.client_sent(data)
         # Whoever takes the bytes may pause or resume the request meanwhile.
         self._uncredited += size
         if self._request_body is None:
-            self._origin.write(data)
+            self.origin.write(data)
         else:
             assert self.run is not None
             self.run.guard(self._request_body.write, data)
@@ -481,10 +471,10 @@ class Exchange:
 
     def _end_request(self, trailers: Sequence[Field]) -> None:
         """Tell the origin that the request is complete."""
-        if self._origin is not None and not self.request.ended:
+        if self.origin is not None and not self.request.ended:
             passed = self.filters.reserved.pass_trailers(trailers)
             if self._request_body is None:
-                self._origin.end(passed)
+                self.origin.end(passed)
             else:
                 assert self.run is not None
                 self.run.guard(self._request_body.end, passed)
@@ -524,7 +514,7 @@ class Exchange:
             return
         outcome, self.reason = self._judge(outcome, reason)
         self._abort_origin()
-        self._downstream.reset(internal=False)
+        self.downstream.reset(internal=False)
         self._finish(outcome)
 
     def response_stopped(self) -> None:
@@ -546,8 +536,8 @@ class Exchange:
             return
         if self._response_body is not None:
             self._response_body.pause()
-        elif self._origin is not None:
-            self._origin.pause()
+        elif self.origin is not None:
+            self.origin.pause()
 
     def resume_response(self) -> None:
         if self._response_over:
@@ -555,14 +545,14 @@ class Exchange:
         if self._response_body is not None:
             assert self.run is not None
             self.run.guard(self._response_body.resume)
-        elif self._origin is not None:
-            self._origin.resume()
+        elif self.origin is not None:
+            self.origin.resume()
 
     # --- from the origin (upstream.base.ResponseHandler) --------------------------------------
 
     def informational(self, response: Response) -> None:
         if not self._response_over:
-            self._downstream.informational(semantics.interim_to_client(response))
+            self.downstream.informational(semantics.interim_to_client(response))
 
     def response(self, response: Response) -> None:
         if self._response_over:
@@ -582,7 +572,7 @@ class Exchange:
         head = self._filter_head(response)
         self.response_at = self.first_byte_at
         try:
-            self._downstream.whole(head, data)
+            self.downstream.whole(head, data)
         except HeadTooLarge:
             self.refuse(502, Outcome.RESPONSE_TOO_LARGE)
             return
@@ -602,7 +592,7 @@ class Exchange:
     def send_head(self, response: Response) -> None:
         """Send the head of the origin's response."""
         try:
-            self._downstream.response(response, end=False)
+            self.downstream.response(response, end=False)
         except HeadTooLarge:
             self.refuse(502, Outcome.RESPONSE_TOO_LARGE)
             return
@@ -617,11 +607,11 @@ class Exchange:
         """
         self._replying = True
         self._response_body = None
-        if self._origin is not None and not self._origin_ended:
+        if self.origin is not None and not self._origin_ended:
             if may_run_out and self._request_over:
-                self._origin.resume()
+                self.origin.resume()
             else:
-                self._origin.abort()
+                self.origin.abort()
 
     def route_response_through(self, body: Body | None) -> None:
         """Let what follows of the response's body pass `body` (`FilterRun`)."""
@@ -632,7 +622,7 @@ class Exchange:
             return
         if self._response_body is None:
             self.bytes_sent += len(data)
-            self._downstream.write(data)
+            self.downstream.write(data)
         else:
             assert self.run is not None
             self.run.guard(self._response_body.write, data)
@@ -652,13 +642,13 @@ class Exchange:
         """Send the client what the last body stage has made of the response."""
         if data and not self._response_over:
             self.bytes_sent += len(data)
-            self._downstream.write(data)
+            self.downstream.write(data)
 
     def deliver_end(self, trailers: Sequence[Field]) -> None:
         """Complete the response."""
         if self._response_over:
             return
-        self._downstream.end(semantics.response_trailers(trailers))
+        self.downstream.end(semantics.response_trailers(trailers))
         self._end_delivery()
 
     def _end_delivery(self) -> None:
@@ -666,9 +656,8 @@ class Exchange:
         if not self._request_over:
             # RFC 9114 section 4.1: after a complete response the server may ask the client to stop
             # sending with H3_NO_ERROR; clients MUST NOT discard the response.
-            self._downstream.stop_request()
+            self.downstream.stop_request()
             self._request_over = True
-        self._credit()
         self._finish(self._intended, in_delivery=True)
 
     def failed(self, error: UpstreamError) -> None:
@@ -679,7 +668,7 @@ class Exchange:
             self.reason = error.detail
             # RFC 8441 section 5 and RFC 9220 section 3: a lost connection behind a tunnel is told
             # as a cancelled stream.
-            self._downstream.reset(internal=self.tunnel is None)
+            self.downstream.reset(internal=self.tunnel is None)
             self._stop_request()
             self._finish(outcome)
         else:
@@ -721,7 +710,7 @@ class Exchange:
             self.client.first_byte_at = self.first_byte_at
         response.status = 101 if self.speaks_http1 else 200
         try:
-            self._downstream.response(self.filters.on_response(response, self), end=False)
+            self.downstream.response(self.filters.on_response(response, self), end=False)
         except HeadTooLarge:
             self.refuse(502, Outcome.RESPONSE_TOO_LARGE)
             return
@@ -734,15 +723,15 @@ class Exchange:
             return
         self.response_at = self._clock()
         self._in_delivery = True
-        self._downstream.end(())
+        self.downstream.end(())
 
     def end_tunnel(self, outcome: Outcome) -> None:
         """End both halves, whatever is left of them."""
         if self._response_over:
             return
         self.end_response_half()
-        if self._origin is not None:
-            self._origin.abort()
+        if self.origin is not None:
+            self.origin.abort()
         self._stop_request()
         self._finish(outcome, in_delivery=self._in_delivery)
 
@@ -772,8 +761,8 @@ class Exchange:
         """Mark the client as making no progress, so that waiting requests may take over the
         origin resources of this one."""
         self.stalled = stalled
-        if self._origin is not None:
-            self._origin.stalled = stalled
+        if self.origin is not None:
+            self.origin.stalled = stalled
 
     def response_timed_out(self) -> None:
         """The client did not read the response for too long; its stream is already reset."""
@@ -794,7 +783,7 @@ class Exchange:
         self.reason = reason
         self._abort_origin()
         if self.response_started:
-            self._downstream.reset(internal=True)
+            self.downstream.reset(internal=True)
             self._stop_request()
             self._finish(outcome)
             return
@@ -860,9 +849,9 @@ class Exchange:
         self.status = head.status
         self.response_started = True
         try:
-            self._downstream.response(head, end=not body)
+            self.downstream.response(head, end=not body)
         except HeadTooLarge:
-            self._downstream.reset(internal=True)
+            self.downstream.reset(internal=True)
             self._stop_request()
             self._finish(reply.outcome)
             return
@@ -875,25 +864,25 @@ class Exchange:
             return
         if body:
             self.bytes_sent += len(body)
-            self._downstream.write(body)
-            self._downstream.end(())
+            self.downstream.write(body)
+            self.downstream.end(())
         self._stop_request()
         self._finish(reply.outcome, in_delivery=True)
 
     def _stop_request(self) -> None:
         if not self._request_over:
-            self._downstream.stop_request()
+            self.downstream.stop_request()
             self._request_over = True
 
     def _abort_origin(self) -> None:
         self._waiting_for_end = None
-        if self._origin is not None and not self._response_over and not self._origin_ended:
-            self._origin.abort()
+        if self.origin is not None and not self._response_over and not self._origin_ended:
+            self.origin.abort()
 
     def _credit(self) -> None:
         if self._uncredited:
             nbytes, self._uncredited = self._uncredited, 0
-            self._downstream.consumed(nbytes)
+            self.downstream.consumed(nbytes)
 
     def _finish(self, outcome: Outcome, *, in_delivery: bool = False) -> None:
         """The response half ends; with `in_delivery` as soon as `delivered` is called."""
@@ -903,7 +892,8 @@ class Exchange:
         if self.run is not None:
             self._request_body = self._response_body = None
             self.run.close()
-        self._credit()
+        if self._uncredited:
+            self._credit()
         self._maybe_done()
 
     def _maybe_done(self, undelivered: int | None = None) -> None:
@@ -911,6 +901,6 @@ class Exchange:
         if over and self.ended_at is None:
             self.ended_at = self._clock()
             if undelivered is None:
-                undelivered = self._downstream.undelivered
+                undelivered = self.downstream.undelivered
             self.bytes_delivered = max(self.bytes_sent - undelivered, 0)
             self._on_done(self)

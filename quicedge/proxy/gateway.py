@@ -21,7 +21,7 @@ from quicedge.proxy.accounting import (
 from quicedge.proxy.client import ClientInfo
 from quicedge.proxy.exchange import Downstream, Exchange, Origin
 from quicedge.proxy.filters import FilterChain, Phases, RouteFilters, build_filters
-from quicedge.proxy.local_reply import LocalReply, local_reply
+from quicedge.proxy.local_reply import MAY_BE_LOCAL, LocalReply, local_reply
 from quicedge.proxy.policy import Policy
 from quicedge.proxy.router import Router, host_of
 from quicedge.proxy.spans import SpanRecorder
@@ -139,7 +139,7 @@ class Gateway:
         ):
             # RFC 9110 section 15.5.20: this connection may not carry requests for that name.
             exchange.refuse(421, Outcome.MISDIRECTED)
-        elif (own := local_reply(request)) is not None:
+        elif request.method in MAY_BE_LOCAL and (own := local_reply(request)) is not None:
             _answer(exchange, own)
         elif exchange.route is None:
             exchange.refuse(404, Outcome.NO_ROUTE)

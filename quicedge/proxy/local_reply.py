@@ -22,6 +22,10 @@ class LocalReply(Enum):
     """Max-Forwards is not a number."""
 
 
+MAY_BE_LOCAL = frozenset((b"OPTIONS", b"TRACE"))
+"""Methods of requests that the edge may answer itself."""
+
+
 def local_reply(request: Request) -> LocalReply | None:
     """How the edge answers a request itself; None: forward it."""
     if request.method == b"TRACE":

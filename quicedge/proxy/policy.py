@@ -70,7 +70,7 @@ class Policy:
         self._is_restricted = bool(self._access)
         self._is_rated = bool(self._rates or self._route_rates)
         self._rules_by_client = self._is_restricted or self._is_rated
-        self._needs_address = (
+        self.needs_address = (
             bool(self._access)
             or self._rates.needs_address
             or any(rates.needs_address for rates in self._route_rates.values())
@@ -82,15 +82,11 @@ class Policy:
                 for entry in filters_of(config, route)
             )
         )
-
-    @property
-    def needs_address(self) -> bool:
         """Whether any rule uses the client's address: requests then wait for its validation.
 
         A forged address must neither pass an allow list nor use up another client's rate
         (CVE-2024-49214).
         """
-        return self._needs_address
 
     def _join_fleet(self, url: str | None) -> None:
         """Share request rates with all users of the same store."""
@@ -111,11 +107,13 @@ class Policy:
     def refuses(self, exchange: Exchange) -> bool:
         """Whether a request is refused; a refused one has been answered."""
         host = host_of(exchange.client) if self._rules_by_client else ""
+        route = exchange.route
+        own = route.max_uri if route is not None else None
         if self._is_restricted and not self._access.permits(packed(host)):
             # The client has migrated since its connection was admitted (CVE-2026-40460).
             self.count(Refusal.DENIED)
             exchange.refuse(403, Outcome.DENIED)
-        elif len(exchange.request.path) > self._max_uri(exchange):
+        elif len(exchange.request.path) > (self._limits.max_uri if own is None else own):
             self.count(Refusal.URI_TOO_LONG)
             exchange.refuse(414, Outcome.URI_TOO_LONG)
         elif self.memory_is_full:
@@ -128,11 +126,6 @@ class Policy:
         else:
             return False
         return True
-
-    def _max_uri(self, exchange: Exchange) -> int:
-        route = exchange.route
-        own = route.max_uri if route is not None else None
-        return self._limits.max_uri if own is None else own
 
     def _wait(self, exchange: Exchange, host: str) -> float:
         """Seconds until the request conforms to its rates; 0 if it does."""

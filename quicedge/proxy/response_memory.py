@@ -80,11 +80,6 @@ class Account:
         self.held = 0
         """Bytes at the last settlement."""
 
-    @property
-    def is_short(self) -> bool:
-        """Whether the client has used up its share of the memory, over all its connections."""
-        return not self._memory.pool.may_take(self._client)
-
     def settle(self, nbytes: int) -> None:
         """Record that it holds `nbytes` now."""
         change = nbytes - self.held

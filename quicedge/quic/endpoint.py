@@ -162,6 +162,8 @@ class Endpoint:
         self._forward = forward
         self._roster = roster
         self._turns = FrameTurns()
+        self.waiting = self._turns.waiting
+        """Datagrams that wait for `receive_waiting`, by client; to be read only."""
         self._renewing: list[Connection] = []
         """Connections whose IDs are to be replaced."""
         self._awake: dict[Connection, None] = {}
@@ -170,7 +172,7 @@ class Endpoint:
         """The connection that events are delivered for, and that is sent right after."""
         self._deadlines = Deadlines()
         self.next_timer = self._deadlines.next
-        """When `handle_timers` must run, or None."""
+        """When `handle_timers` must run; infinite: there is nothing to wait for."""
         self._resets = RateLimit(limits.STATELESS_RESETS_PER_SECOND)
         self._closes = RateLimit(limits.REFUSALS_PER_SECOND)
         self._negotiations = RateLimit(limits.VERSION_NEGOTIATIONS_PER_SECOND)
@@ -189,7 +191,8 @@ class Endpoint:
         """
         client = path.remote[0]
         turns = self._turns
-        if not turns.may_work(client):
+        # At first everybody may.
+        if (turns.spent or turns.waiting) and not turns.may_work(client):
             self._wait(client, WaitingRun(datagrams, path, ecn))
             return
         count = len(datagrams)
@@ -215,11 +218,6 @@ class Endpoint:
                 self.receive_run(run.datagrams, run.path, now, run.ecn)
             for run in runs:
                 self._wait(client, run)
-
-    @property
-    def has_waiting(self) -> bool:
-        """Whether datagrams wait for `receive_waiting`."""
-        return bool(self._turns.waiting)
 
     def _wait(self, client: str, run: WaitingRun) -> None:
         if not self._turns.wait(client, run):
@@ -350,15 +348,16 @@ class Endpoint:
             self._delivering = None
 
     def _pump(self, connection: Connection, now: float) -> None:
-        if connection.events:
+        event = connection.events.pop()
+        if event is not None:
             self._delivering = connection
-            self._deliver(connection)
+            self._deliver(connection, event)
             self._delivering = None
         if self.half_open and connection.handshake_complete:
             self._handshake_over(connection)
-        if self._transmit(connection, now) and connection.events:
+        if self._transmit(connection, now) and (event := connection.events.pop()) is not None:
             # Sending issues connection IDs; they must be known before the peer uses them.
-            self._deliver(connection)
+            self._deliver(connection, event)
         connection.handler.after_transmit()
         is_alive = connection.is_alive
         if is_alive and connection.counters.bytes_received >= connection.flood.check_at:
@@ -406,9 +405,10 @@ class Endpoint:
             self._network.send(singles, path, ecn)
         return True
 
-    def _deliver(self, connection: Connection) -> None:
+    def _deliver(self, connection: Connection, event: QuicEvent | None) -> None:
+        """Deliver an event and those that follow it."""
         events = connection.events
-        while (event := events.pop()) is not None:
+        while event is not None:
             if isinstance(event, ConnectionIdIssued):
                 self._learn(connection, event.connection_id)
             elif isinstance(event, ConnectionIdRetired):
@@ -416,6 +416,7 @@ class Endpoint:
                 self._cids[connection].remove(event.connection_id)
             else:
                 connection.handler.handle_event(event)
+            event = events.pop()
 
     # --- new connections ------------------------------------------------------------------------
 

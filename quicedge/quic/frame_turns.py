@@ -38,11 +38,13 @@ class FrameTurns:
     `take` returns what was queued, the runs of a client in order.
     """
 
-    __slots__ = ("_dense", "_waiting_bytes", "spent", "waiting", "waiting_bytes")
+    __slots__ = ("_dense", "_waiting_bytes", "begin", "spent", "waiting", "waiting_bytes")
 
     def __init__(self) -> None:
         self.spent: dict[str, int] = {}
         """Frames in this iteration, by client."""
+        self.begin = self.spent.clear
+        """Start an iteration: every client has a full share."""
         self._dense: dict[str, None] = {}
         """Clients whose packets recently held many frames, the latest last."""
         self.waiting: dict[str, deque[WaitingRun]] = {}
@@ -54,10 +56,6 @@ class FrameTurns:
     def __bool__(self) -> bool:
         """Whether anything is queued."""
         return bool(self.waiting)
-
-    def begin(self) -> None:
-        """Start an iteration: every client has a full share."""
-        self.spent.clear()
 
     def may_work(self, client: str) -> bool:
         """Whether a client has a share left and nothing queued."""
@@ -91,7 +89,8 @@ class FrameTurns:
 
     def take(self) -> Iterator[tuple[str, deque[WaitingRun]]]:
         """Remove and return what was queued, by client."""
-        waiting, self.waiting = self.waiting, {}
+        waiting = list(self.waiting.items())
+        self.waiting.clear()
         self._waiting_bytes.clear()
         self.waiting_bytes = 0
-        yield from waiting.items()
+        yield from waiting

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from itertools import count
+from math import inf
 from typing import Any
 
 from quicedge.config.limits import STALE_DEADLINES, TIMER_SLACK
@@ -59,17 +60,17 @@ class Deadlines:
         self._heap = [entry for entry in self._heap if entry[_CONNECTION] is not None]
         heapq.heapify(self._heap)
 
-    def next(self) -> float | None:
-        """The earliest deadline, or None."""
+    def next(self) -> float:
+        """The earliest deadline; infinite: there is none."""
         heap = self._heap
         while heap and heap[0][_CONNECTION] is None:
             heapq.heappop(heap)
-        return heap[0][0] if heap else None
+        return heap[0][0] if heap else inf
 
     def due(self, now: float) -> list[Connection]:
         """Connections whose deadline may have passed; each must be armed again."""
         ready = []
-        while (deadline := self.next()) is not None and deadline <= now:
+        while self.next() <= now:
             connection = heapq.heappop(self._heap)[_CONNECTION]
             del self._armed[connection]
             ready.append(connection)

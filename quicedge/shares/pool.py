@@ -52,18 +52,15 @@ class Pool:
     def take(self, client: Client | None, amount: int = 1) -> None:
         """Record that the client holds `amount` more units (fewer if negative)."""
         self.held += amount
-        if client is not None:
-            _add(self._by_address, client.address, amount)
-            _add(self._by_prefix, client.prefix, amount)
+        if client is None:
+            return
+        for counts, key in (self._by_address, client.address), (self._by_prefix, client.prefix):
+            count = counts.get(key, 0) + amount
+            if count > 0:
+                counts[key] = count
+            else:
+                counts.pop(key, None)
 
     def give_back(self, client: Client | None, amount: int = 1) -> None:
         """Record that the client holds `amount` fewer units."""
         self.take(client, -amount)
-
-
-def _add(counts: dict[bytes, int], key: bytes, amount: int) -> None:
-    count = counts.get(key, 0) + amount
-    if count > 0:
-        counts[key] = count
-    else:
-        counts.pop(key, None)

@@ -19,18 +19,19 @@ class FairQueue(Generic[Item]):
     skips clients that may take nothing. A client of None is the edge itself.
     """
 
-    __slots__ = ("_networks", "_places")
+    __slots__ = ("_places", "networks")
 
     def __init__(self, places: int) -> None:
         self._places = Pool(places)
-        self._networks: dict[bytes, dict[bytes, dict[Item, Client | None]]] = {}
+        self.networks: dict[bytes, dict[bytes, dict[Item, Client | None]]] = {}
+        """What is queued, by network and address; to be read only."""
 
     def __len__(self) -> int:
         return self._places.held
 
     def __iter__(self) -> Iterator[Item]:
         """All items; those of one address in order."""
-        for addresses in self._networks.values():
+        for addresses in self.networks.values():
             for items in addresses.values():
                 yield from items
 
@@ -40,13 +41,13 @@ class FairQueue(Generic[Item]):
             return False
         self._places.take(client)
         prefix, address = _keys(client)
-        self._networks.setdefault(prefix, {}).setdefault(address, {})[item] = client
+        self.networks.setdefault(prefix, {}).setdefault(address, {})[item] = client
         return True
 
     def remove(self, item: Item, client: Client | None) -> None:
         """Remove an item, if it is queued."""
         prefix, address = _keys(client)
-        addresses = self._networks.get(prefix, {})
+        addresses = self.networks.get(prefix, {})
         items = addresses.get(address, {})
         if item not in items:
             return
@@ -55,14 +56,14 @@ class FairQueue(Generic[Item]):
         if not items:
             del addresses[address]
         if not addresses:
-            del self._networks[prefix]
+            del self.networks[prefix]
 
     def next(self, may_take: Callable[[Client | None], bool]) -> Item | None:
         """The next item among those of clients that may take a unit.
 
         It keeps its place until `take` or `remove`.
         """
-        for addresses in self._networks.values():
+        for addresses in self.networks.values():
             for items in addresses.values():
                 item, client = next(iter(items.items()))
                 if may_take(client):
@@ -73,13 +74,13 @@ class FairQueue(Generic[Item]):
         """Remove an item that was served; its address and its network move to the back."""
         self.remove(item, client)
         prefix, address = _keys(client)
-        addresses = self._networks.pop(prefix, None)
+        addresses = self.networks.pop(prefix, None)
         if addresses is None:
             return
         items = addresses.pop(address, None)
         if items is not None:
             addresses[address] = items
-        self._networks[prefix] = addresses
+        self.networks[prefix] = addresses
 
 
 def _keys(client: Client | None) -> tuple[bytes, bytes]:

@@ -154,7 +154,9 @@ class UdpSocket:
         self._queue: deque[tuple[bytes, int, FourTuple, int]] = deque()
         self._queued_bytes = 0
         self._receiver = DatagramReceiver(sock) if self._ancillary else PlainReceiver(sock)
-        self._undelivered: deque[Run] = deque()
+        self.undelivered: deque[Run] = deque()
+        """What was read and waits for `receive`, while the socket need not be readable; to be read
+        only."""
         self.on_blocked: Callable[[], None] | None = None
         """Called when datagrams start to queue up: arrange for `flush` when writable."""
 
@@ -185,9 +187,9 @@ class UdpSocket:
         """Deliver a bounded batch of received datagrams; returns their number.
 
         With a `clock`, in seconds, delivery ends once handlers have taken UDP_SECONDS_PER_WAKEUP;
-        what was read and not delivered `is_waiting` for the next call.
+        what was read and is `undelivered` then waits for the next call.
         """
-        runs = self._undelivered
+        runs, paths = self.undelivered, self._paths
         if not runs:
             counters = self.counters
             batch, reads, nbytes, truncated, coalesced, errors = self._receiver.receive(
@@ -207,16 +209,11 @@ class UdpSocket:
         while runs:
             remote, local, ecn, datagrams = runs.popleft()
             total += len(datagrams)
-            handler(datagrams, self.path(remote, local), ecn)
+            handler(datagrams, paths.get((remote, local)) or self.path(remote, local), ecn)
             if clock is not None and runs and clock() > until:
                 break
         self.counters["datagrams_received"] += total
         return total
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether datagrams were read and wait for `receive`: the socket need not be readable."""
-        return bool(self._undelivered)
 
     def path(self, remote: tuple[Any, ...], local: bytes) -> FourTuple:
         """The path between a peer and a local address; the same object each time."""

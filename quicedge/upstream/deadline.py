@@ -49,15 +49,6 @@ class Deadline:
             self._handle.cancel()
             self._handle = None
 
-    def serve(self, expired: Callable[[], None]) -> None:
-        """Call `expired` from now on (`DeadlinePool`)."""
-        self._expired = expired
-
-    def rest(self) -> None:
-        """Forget the callback, but leave a running timer to whom it serves next."""
-        self._at = None
-        self._expired = _cancelled
-
     def _arm(self, at: float) -> None:
         self._armed = at
         self._handle = self._loop.call_at(at, self._fire)
@@ -91,13 +82,15 @@ class DeadlinePool:
         if not self._free:
             return Deadline(self._loop, expired)
         deadline = self._free.pop()
-        deadline.serve(expired)
+        deadline._expired = expired
         return deadline
 
     def give_back(self, deadline: Deadline) -> None:
         """It will not be used any more."""
         if len(self._free) < limits.UPSTREAM_SPARE_DEADLINES:
-            deadline.rest()
+            # A running timer is left to whom it serves next.
+            deadline._at = None
+            deadline._expired = _cancelled
             self._free.append(deadline)
         else:
             deadline.cancel()

@@ -14,12 +14,9 @@ from quicedge.config.addresses import parse_resolver
 from quicedge.config.schema import OriginProtocol, OriginServer
 from quicedge.config.schema import Upstream as UpstreamConfig
 from quicedge.config.unusable import UnusableError
-from quicedge.http.message import Request
-from quicedge.shares import Client
 from quicedge.telemetry.discovery import DiscoveryStats
 from quicedge.telemetry.upstreams import HedgeResult, UpstreamState
 from quicedge.upstream.address import Address, address_of
-from quicedge.upstream.base import OriginStream, ResponseHandler
 from quicedge.upstream.breaker import Breaker
 from quicedge.upstream.connect import tls_context
 from quicedge.upstream.deadline import DeadlinePool
@@ -28,7 +25,6 @@ from quicedge.upstream.discovery import Discovery
 from quicedge.upstream.hedging import Hedging
 from quicedge.upstream.member import Member, TlsContexts
 from quicedge.upstream.opening import open_stream
-from quicedge.upstream.proxy_header import Peer
 from quicedge.upstream.selection import Selection
 from quicedge.upstream.server import Server
 
@@ -194,15 +190,7 @@ class Upstream:
 
     # --- requests -------------------------------------------------------------------------------
 
-    def open(
-        self,
-        request: Request,
-        handler: ResponseHandler,
-        client: Client | None = None,
-        peer: Peer | None = None,
-    ) -> OriginStream:
-        """Send a client's request; failures are reported to the handler after this returns."""
-        return open_stream(self, request, handler, client, peer)
+    open = open_stream
 
     @property
     def is_usable(self) -> bool:

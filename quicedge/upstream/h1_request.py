@@ -32,9 +32,9 @@ def encode_head(request: Request) -> bytes:
     if lines[0].count(b" ") != 2:
         raise ValueError("the request line has an extra space")
     fields: Sequence[Field] = request.fields
-    if not _SPECIAL.isdisjoint([name for name, _ in fields]):
+    if not _SPECIAL.isdisjoint(dict(fields)):
         fields = _own_lines(fields, ended=request.ended)
-    lines += [b": ".join(line) for line in fields]
+    lines += map(b": ".join, fields)
     if request.ended:
         if request.content_length:
             raise ValueError("content-length declares a body that is not sent")

@@ -5,13 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from quicedge.config.schema import Hedge, Route
-from quicedge.http.message import Request
-from quicedge.shares import Client
-from quicedge.upstream.base import OriginStream, ResponseHandler
 from quicedge.upstream.group import Upstream
 from quicedge.upstream.hedging import Hedging
 from quicedge.upstream.opening import open_stream
-from quicedge.upstream.proxy_header import Peer
 
 OVERRIDES = ("first_byte_timeout", "hedge", "idle_timeout", "retries")
 """Keys of upstreams that a route may set for its own requests."""
@@ -37,12 +33,4 @@ class LimitedUpstream:
         if isinstance(hedge, Hedge):
             self.hedging = Hedging(hedge, group.hedges)
 
-    def open(
-        self,
-        request: Request,
-        handler: ResponseHandler,
-        client: Client | None = None,
-        peer: Peer | None = None,
-    ) -> OriginStream:
-        """Send a client's request; failures are reported to the handler after this returns."""
-        return open_stream(self, request, handler, client, peer)
+    open = open_stream

@@ -24,8 +24,8 @@ def open_stream(
     group: RequestedServers,
     request: Request,
     handler: ResponseHandler,
-    client: Client | None,
-    peer: Peer | None,
+    client: Client | None = None,
+    peer: Peer | None = None,
 ) -> OriginStream:
     """Send a client's request, or refuse it; the handler is called after this returns."""
     call: Call | None = None

@@ -172,8 +172,9 @@ class Server:
         """Release the slot of a request, or of an attempt, that has ended."""
         if waiter in self._served:
             del self._served[waiter]
-            self._slots.give_back(waiter.client)
-            self._serve()
+            self._slots.take(waiter.client, -1)
+            if self._waiting.networks:
+                self._serve()
 
     @property
     def is_contended(self) -> bool:
@@ -220,7 +221,7 @@ class Server:
             if capacity == 0:
                 continue
             # Only an idempotent request could be retried if the connection was just closed.
-            if connection.active or is_idempotent(method) or not connection.is_readable():
+            if is_idempotent(method) or connection.active or not connection.is_readable():
                 return connection
             connection.terminate()
         return None
@@ -257,9 +258,10 @@ class Server:
             return
         if not self._closing:
             self._ready[connection] = None
-            self._serve()
-            if self._introduced and self._waiting:
-                self._connect_more()  # who waits may not use it
+            if self._waiting.networks:
+                self._serve()
+                if self._introduced:
+                    self._connect_more()  # who waits may not use it
         if self._retiring and not connection.active:
             connection.close()
 

@@ -410,24 +410,20 @@ class Edge:
     def _flush(self) -> None:
         self._flush_scheduled = False
         self.endpoint.flush(self._clock())
-        if self.endpoint.has_waiting and not self._waiting_scheduled:
+        if self.endpoint.waiting and not self._waiting_scheduled:
             self._waiting_scheduled = True
             self._loop.call_soon(self._receive_waiting)
-        self._arm()
+        deadline = self.endpoint.next_timer()
+        if not self._timer_at <= deadline < self._timer_at + TIMER_SLACK:
+            self._arm(deadline)
 
     def _receive_waiting(self) -> None:
         self._waiting_scheduled = False
         self.endpoint.receive_waiting(self._clock())
         self._flush()
 
-    def _arm(self) -> None:
+    def _arm(self, deadline: float) -> None:
         """Keep one timer at the endpoint's earliest deadline."""
-        deadline = self.endpoint.next_timer()
-        if deadline is None:
-            deadline = inf
-        timer_at = self._timer_at
-        if timer_at <= deadline < timer_at + TIMER_SLACK:
-            return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -444,7 +440,7 @@ class Edge:
         if self.endpoint.handle_timers(self._clock()):
             self._flush_later()
         else:
-            self._arm()
+            self._arm(self.endpoint.next_timer())
 
     def _writable(self, sock: UdpSocket) -> None:
         if sock.flush():

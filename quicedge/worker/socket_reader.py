@@ -31,41 +31,42 @@ class SocketReader:
         """Whether datagrams were read that wait for the next event loop iteration."""
         self._timer: asyncio.TimerHandle | None = None
         """The next read; None while the loop watches the socket."""
-        loop.add_reader(sock.fileno(), self._readable)
+        loop.add_reader(sock.fileno(), self._read)
 
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._loop.remove_reader(self._socket.fileno())
 
-    def _readable(self) -> None:
-        pause = self._read()
-        if pause:
-            self._loop.remove_reader(self._socket.fileno())
-            self._timer = self._loop.call_later(pause, self._read_unwatched)
+    def _read(self) -> None:
+        """Receive what has arrived, and see to the next read."""
+        sock = self._socket
+        pause = 0.0
+        datagrams = sock.receive(self._handler, self._clock)
+        if datagrams:
+            if sock.undelivered and not self._unfinished:
+                self._unfinished = True
+                self._loop.call_soon(self._read_on)
+            self._on_read()
+            pause = self._moderation.pause(sock.counters["bytes_received"], self._clock())
+            if datagrams >= UDP_READS_PER_WAKEUP:
+                pause = 0.0  # more may be there already
+        if pause or self._timer is not None:
+            self._read_again(pause)
 
-    def _read_unwatched(self) -> None:
-        pause = self._read()
+    def _read_again(self, pause: float) -> None:
+        """Read next in `pause` seconds; 0: when the loop says that there is something."""
+        is_watched = self._timer is None
         if pause:
-            self._timer = self._loop.call_later(pause, self._read_unwatched)
-        else:
+            if is_watched:
+                self._loop.remove_reader(self._socket.fileno())
+            self._timer = self._loop.call_later(pause, self._read)
+        elif not is_watched:
             self._timer = None
-            self._loop.add_reader(self._socket.fileno(), self._readable)
+            self._loop.add_reader(self._socket.fileno(), self._read)
 
     def _read_on(self) -> None:
         self._unfinished = False
+        if self._timer is not None:
+            self._timer.cancel()
         self._read()
-
-    def _read(self) -> float:
-        """Receive what has arrived; returns the seconds to wait before the next read."""
-        sock = self._socket
-        datagrams = sock.receive(self._handler, self._clock)
-        if not datagrams:
-            return 0.0  # the loop tells when there is something
-        if sock.is_waiting and not self._unfinished:
-            self._unfinished = True
-            self._loop.call_soon(self._read_on)
-        self._on_read()
-        pause = self._moderation.pause(sock.counters["bytes_received"], self._clock())
-        # More may be there already.
-        return pause if datagrams < UDP_READS_PER_WAKEUP else 0.0

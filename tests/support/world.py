@@ -108,7 +108,7 @@ class World:
     def turn(self, now: float = NOW) -> None:
         """Finish the event loop iteration, and those that waiting datagrams need."""
         self.endpoint.flush(now)
-        while self.endpoint.has_waiting:
+        while self.endpoint.waiting:
             self.endpoint.receive_waiting(now)
             self.endpoint.flush(now)
 

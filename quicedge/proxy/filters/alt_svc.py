@@ -18,7 +18,8 @@ class AltSvc(Filter):
         client = exchange.client
         source = client.alt_svc
         value = source.value_for(client.share.address) if source is not None else None
-        fields = [field for field in response.fields if field[0] != b"alt-svc"]
+        if b"alt-svc" in dict(response.fields):
+            response.fields = [field for field in response.fields if field[0] != b"alt-svc"]
         if value is not None:
-            fields.append((b"alt-svc", value))
-        return Response(response.status, fields, response.version)
+            response.fields.append((b"alt-svc", value))
+        return response

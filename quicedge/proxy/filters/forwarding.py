@@ -13,7 +13,8 @@ from quicedge.proxy.filters.base import Filter
 
 
 class Forwarding(Filter):
-    """The first filter of every chain: later ones add to what it lets through.
+    """The first filter of every chain: later ones add to what it lets through, which is their own
+    to change.
 
     `reserved`: the reserved request fields of all filters. `date` returns the current time as an
     HTTP date.
@@ -21,22 +22,25 @@ class Forwarding(Filter):
 
     def __init__(self, reserved: Reserved, date: Callable[[], bytes]) -> None:
         self._reserved = reserved
+        self._address: tuple[str, int] | None = None
         self._context = semantics.EdgeContext("", reserved=reserved)
-        """That of the last request."""
+        """Of the last request, as the address."""
         self._date = date
 
     def on_request(self, request: Request, exchange: Exchange) -> Request:
         client = exchange.client
         context = self._context
-        host, version = host_of(client), client.http_version
+        address, version = client.address, client.http_version
         # Consecutive requests often come from one client.
         if (
-            context.client_host != host
+            address != self._address
+            or address is None
             or context.early_data is not exchange.early_data
             or context.version != version
         ):
+            self._address = address
             context = self._context = semantics.EdgeContext(
-                host, exchange.early_data, version, self._reserved
+                host_of(client), exchange.early_data, version, self._reserved
             )
         return semantics.request_to_origin(request, context)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from unittest.mock import patch
 
 import pytest
@@ -279,7 +280,7 @@ def test_a_deadline_that_has_moved_costs_no_transmit() -> None:
     client.send_ping(1)
     world.receive(*first_flight(client))
     armed = world.endpoint.next_timer()
-    assert armed is not None
+    assert armed < inf
     connection.send_ping(1)
     world.endpoint.wake(connection)
     world.endpoint.flush(NOW + 0.001)
@@ -290,8 +291,7 @@ def test_a_deadline_that_has_moved_costs_no_transmit() -> None:
         world.endpoint.flush(armed)
         transmit.assert_not_called()
     later = world.endpoint.next_timer()
-    assert later is not None
-    assert later > armed
+    assert armed < later < inf
     world.endpoint.handle_timers(later)
     world.endpoint.flush(later)
     assert world.network.take()  # a probe, as nobody has answered the PING

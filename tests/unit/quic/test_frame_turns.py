@@ -84,7 +84,7 @@ def test_a_connection_of_many_small_frames_does_not_hold_the_loop() -> None:
     # Nobody knew that its packets are dense: the first run goes through whole.
     first = hostile.server.counters.frames_received - before
     assert first <= MAX_BATCH_PACKETS * 201
-    assert endpoint.has_waiting
+    assert endpoint.waiting
 
     stranger = Path(("198.51.100.9", 7))
     honest = hostile.world.client()
@@ -97,5 +97,5 @@ def test_a_connection_of_many_small_frames_does_not_hold_the_loop() -> None:
     endpoint.receive_waiting(NOW)
     assert hostile.server.counters.frames_received - before <= FRAMES_PER_TURN + DENSE_RUN * 201
     hostile.world.turn()
-    assert not endpoint.has_waiting
+    assert not endpoint.waiting
     assert hostile.server.counters.frames_received - before + first >= 100 * 200

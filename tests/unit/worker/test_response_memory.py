@@ -45,14 +45,14 @@ class FakeWaiter:
 
 def test_a_client_that_holds_its_share_is_short_on_all_its_connections() -> None:
     memory = ResponseMemory(30 * MB, Loop().call_soon)
-    accounts = [memory.account(ONE) for _ in range(4)]
-    other = memory.account(OTHER)
+    accounts = [ResponseAccount(memory, ONE) for _ in range(4)]
+    other = ResponseAccount(memory, OTHER)
     for account in accounts:
         assert not account.is_short
-        account.settle(5 * MB)
+        account.settle(5 * MB, 0)
     assert all(account.is_short for account in accounts)
     assert not other.is_short
-    accounts[0].settle(0)
+    accounts[0].settle(0, 0)
     assert not accounts[1].is_short
 
 
@@ -302,7 +302,7 @@ def test_a_thousand_clients_behind_one_address_all_get_their_turn() -> None:
         started = False
 
         def memory_is_free(self) -> None:
-            if account_of[self].is_short:
+            if not memory.pool.may_take(ONE):
                 memory.wait(self)
                 return
             self.started = True
