@@ -83,9 +83,11 @@ def _connect(config: str | None, path: str | None) -> Iterator[socket.socket]:
         with edge:
             yield edge
         return
-    raise click.ClickException(
-        f"no running edge found ({'; '.join(tried)}); name it with --config or --socket"
-    )
+    found = f"no running edge found ({'; '.join(tried)}); name it with --config or --socket"
+    if path is None and config is not None and (unreadable := _unreadable(config)) is not None:
+        # Where the socket is, it might have said.
+        found = f"{config}: {unreadable}; {found}"
+    raise click.ClickException(found)
 
 
 def _paths(config: str | None) -> list[Path]:
@@ -97,6 +99,14 @@ def _paths(config: str | None) -> list[Path]:
     except click.ClickException:
         found = _control_keys(config)
     return list(known_paths(found, config))
+
+
+def _unreadable(path: str) -> str | None:
+    try:
+        with open(path, "rb"):
+            return None
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def _control_keys(path: str) -> Config:

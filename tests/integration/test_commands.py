@@ -120,6 +120,13 @@ def test_stop_finds_the_edge_though_its_configuration_is_broken_by_now(tmp_path:
         assert edge.wait(5.0) == 0
 
 
+def test_a_configuration_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    missing = tmp_path / "quicedgee.toml"
+    done = quicedge("reload", "-c", missing)
+    assert done.returncode == 1
+    assert f"Error: {missing}: No such file or directory; no running edge found" in done.stderr
+
+
 def test_stop_waits_for_what_runs_and_stop_now_does_not(tmp_path: Path) -> None:
     with supervised(tmp_path, drain_timeout=600) as edge, ThreadPoolExecutor() as pool:
         config = tmp_path / "quicedge.toml"
