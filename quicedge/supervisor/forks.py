@@ -88,19 +88,21 @@ class _Server:
         self._processes: dict[int, ForkedProcess] = {}
 
     async def spawn(self, entry: str, control_fd: int, inherited_fds: Sequence[int]) -> Process:
-        loop = asyncio.get_running_loop()
-        if not self._reading:
-            self._reading = True
-            loop.add_reader(self._socket, self._readable)
+        self._listen()
         fds = [control_fd, *inherited_fds]
         for start in range(0, len(fds), FORK_DESCRIPTORS):
             numbers = fds[start : start + FORK_DESCRIPTORS]
             attach = encoder.encode(Attach(numbers, first=start == 0))
             socket.send_fds(self._socket, [attach], numbers)
         self._socket.send(encoder.encode(Fork(control_fd, entry)))
-        request = loop.create_future()
+        request = asyncio.get_running_loop().create_future()
         self._requests.append(request)
         return await request
+
+    def _listen(self) -> None:
+        if not self._reading:
+            self._reading = True
+            asyncio.get_running_loop().add_reader(self._socket, self._readable)
 
     @property
     def is_idle(self) -> bool:
@@ -110,6 +112,8 @@ class _Server:
     def retire(self) -> None:
         """Have it exit, once it has reported everything."""
         self._is_retired = True
+        # Its exit is to be collected, though it may never have forked.
+        self._listen()
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
 

@@ -223,6 +223,14 @@ def test_a_supervisor_that_dies_takes_nothing_with_it(tmp_path: Path) -> None:
                 await asyncio.to_thread(running.start)
                 found = running.admin("/api/v1/status")["workers"]
                 assert sorted(worker["pid"] for worker in found) == pids, "they are adopted"
+                # Nobody was forked: the fork server has ended, and has not stayed as a zombie.
+                pid = running.process.pid
+                children = Path(f"/proc/{pid}/task/{pid}/children")
+                await asyncio.to_thread(
+                    wait_until,
+                    lambda: not children.read_text().split(),
+                    "the end of its fork server",
+                )
                 await asyncio.gather(client.request(), late.request())
                 # They obey: a reload reaches them.
                 change(running, 'drain_timeout = "5s"', 'drain_timeout = "4s"')
