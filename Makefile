@@ -55,7 +55,7 @@ $(CORE): $(CORE_SOURCES) | $(VENV)/bin/python
 # distribution. zig links for both; rustup adds the targets' standard libraries.
 WHEEL_TARGETS := x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu
 wheels: | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet 'setuptools>=68' 'setuptools-rust>=1.12' \
+	$(BIN)/python -m pip install --quiet 'setuptools>=77' 'setuptools-rust>=1.12' \
 		'maturin>=1.9,<2' 'ziglang>=0.14'
 	$(BIN)/python setup.py --quiet sdist --dist-dir dist
 	@for target in $(WHEEL_TARGETS); do \

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -136,6 +137,7 @@ def _run(
         secret = load_secret(state) if takeover is None else takeover.secret
     except (PrivilegeError, ReloadError, StateError, UpgradeError) as error:
         log.error("cannot start", error=str(error))
+        _tell(config, error)
         refuse(str(error))
         logs.close()
         return 1
@@ -146,6 +148,12 @@ def _run(
         return asyncio.run(supervisor.serve())
     finally:
         supervisor.current.logs.close()
+
+
+def _tell(config: Config, error: Exception) -> None:
+    """Whoever starts the edge is to see why it does not, though its log is a file."""
+    if config.log.file is not None:
+        print(f"quicedge: {error}", file=sys.stderr)
 
 
 def _takeover(settings: Settings, config_path: str | None) -> Takeover | None:
@@ -231,6 +239,7 @@ class Supervisor:
 
     def _cannot_start(self, event: str, error: Exception) -> int:
         log.error(event, error=str(error))
+        _tell(self.config, error)
         if self._takeover is not None and self._takeover.upgrade is not None:
             self._takeover.upgrade.refuse(str(error))
         return 1
@@ -676,11 +685,12 @@ class Supervisor:
         try:
             return CommandServer(path, commands, keep_open=until_end, inherited=sock)
         except OSError as error:
+            reason = str(error)
+            if error.errno == errno.EADDRINUSE:
+                reason = "another edge answers there; `quicedge status` shows it"
             if self.config.control_socket is not None:
-                raise ControlSocketError(f"control_socket: {path}: {error}") from error
-            log.warning(
-                "no control socket; only signals are obeyed", path=str(path), reason=str(error)
-            )
+                raise ControlSocketError(f"control_socket: {path}: {reason}") from error
+            log.warning("no control socket; only signals are obeyed", path=str(path), reason=reason)
             return None
 
     async def _command_upgrade(self) -> CommandReply:

@@ -124,11 +124,17 @@ def load_secret(state: StateDirectory | None) -> bytes:
     """
     if state is None:
         return secrets.token_bytes(SECRET_LENGTH)
-    found = state.read(_SECRET)
+    found = kept_secret(state)
     if found is None:
         found = secrets.token_bytes(SECRET_LENGTH)
         state.write(_SECRET, found)
-    elif len(found) != SECRET_LENGTH:
+    return found
+
+
+def kept_secret(state: StateDirectory) -> bytes | None:
+    """The secret that is kept, None if there is none yet; raises StateError if it is no secret."""
+    found = state.read(_SECRET)
+    if found is not None and len(found) != SECRET_LENGTH:
         raise StateError(
             f"state_directory: {state.path / _SECRET}: {len(found)} bytes, must be "
             f"{SECRET_LENGTH}; remove it, and a new one is made"

@@ -87,6 +87,7 @@ def test_a_state_directory_that_is_unsafe_fails_the_start(start: Start, tmp_path
     assert edge.wait() == 1
     (failure,) = edge.events("cannot start")
     assert f"state_directory: {state}: mode 777" in failure["error"]
+    assert edge.said() == f"quicedge: {failure['error']}\n"
 
 
 def test_connections_of_all_workers_are_one_list(start: Start) -> None:
@@ -253,16 +254,32 @@ def test_a_bad_address_fails_the_start_and_is_named(start: Start, config, words)
     edge = start(ready=False, **config)
     assert edge.wait() == 1
     assert words in edge.events("cannot listen")[0]["error"]
+    assert words in edge.said(), "the log is a file, and somebody waits at a terminal"
+
+
+def test_a_second_edge_with_the_same_control_socket_is_told_of_the_first(start: Start) -> None:
+    first = start()
+    second = start(ready=False)
+    assert second.wait() == 1
+    path = first.config["control_socket"]
+    assert second.said() == (
+        f"quicedge: control_socket: {path}: another edge answers there; "
+        "`quicedge status` shows it\n"
+    )
+    assert first.who() is not None
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_taken_port_fails_the_start(start: Start, workers: int) -> None:
+def test_a_taken_port_fails_the_start(start: Start, tmp_path: Path, workers: int) -> None:
     port = free_edge_port()
     first = start(workers=2, listen=[f"127.0.0.1:{port}"])
     first.log.unlink()
-    second = start(ready=False, workers=workers, listen=[f"127.0.0.1:{port}"])
+    second = start(
+        ready=False, workers=workers, listen=[f"127.0.0.1:{port}"],
+        control_socket=str(tmp_path / "second.sock"),
+    )  # fmt: skip
     assert second.wait() == 1
-    assert "in use" in second.events("cannot listen")[0]["error"]
+    assert f"127.0.0.1:{port}: Address already in use" in second.events("cannot listen")[0]["error"]
 
 
 # --- reload and logs --------------------------------------------------------------------------

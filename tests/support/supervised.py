@@ -144,6 +144,11 @@ class Supervised:
     def wait(self, timeout: float = 20.0) -> int:
         return self.process.wait(timeout)
 
+    def said(self) -> str:
+        """What it has written to standard error, once it has ended."""
+        assert self.process.stderr is not None
+        return self.process.stderr.read()
+
     def log_text(self) -> str:
         return self.log.read_text() if self.log.exists() else ""
 

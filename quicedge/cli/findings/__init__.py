@@ -16,6 +16,7 @@ from quicedge.cli.findings import (
     key_exchange,
     network,
     route_filters,
+    state,
 )
 from quicedge.cli.findings.finding import Finding, Level
 from quicedge.cli.findings.impersonation import run_as
@@ -42,6 +43,7 @@ def examine(
     found = [*network.listening(config, edge), *network.administration(config.admin, edge)]
     found += network.buffers()
     found += certificates.of_config(config)
+    found += state.of_config(config)
     found += acme.of_config(config)
     found += client_auth.of_config(config)
     found += key_exchange.of_config(config)

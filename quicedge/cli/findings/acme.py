@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import datetime
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from quicedge.acme.issuers import IssuerKeyError, issuers_of
 from quicedge.acme.names import wanted
 from quicedge.acme.records import Records
 from quicedge.acme.storage import StorageError
 from quicedge.cli.findings.finding import Finding, Level
+from quicedge.cli.findings.state import is_new
 from quicedge.config.certificate_files import certificate_files
 from quicedge.config.host_port import HostPort
 from quicedge.config.listeners import HTTP_PORT, HTTPS_PORT, listeners, redirecting
@@ -32,8 +31,7 @@ def of_config(config: Config) -> Iterator[Finding]:
     except IssuerKeyError as error:
         yield Finding(Level.ERROR, "tls.acme", str(error))
     yield from _ports(config, acme)
-    if acme.storage is None and _is_new(config):
-        yield _new_state(Path(config.state_directory or ""))
+    if acme.storage is None and is_new(config):
         return
     try:
         state = open_state(config)
@@ -47,19 +45,6 @@ def of_config(config: Config) -> Iterator[Finding]:
             Level.ERROR, "tls.acme", str(error).removeprefix("tls.acme: "),
             'set state_directory = "/var/lib/quicedge", and create it for the supervisor\'s user',
         )  # fmt: skip
-
-
-def _is_new(config: Config) -> bool:
-    return config.state_directory is not None and not Path(config.state_directory).exists()
-
-
-def _new_state(path: Path) -> Finding:
-    if path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True):
-        return Finding(Level.OK, "state_directory", f"{path} will be created")
-    return Finding(
-        Level.ERROR, "state_directory", f"{path} cannot be created: {path.parent} is not a "
-        "directory that this user can write to", f"mkdir -p -m 700 {path}",
-    )  # fmt: skip
 
 
 def _ports(config: Config, acme: Acme) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from quicedge.acme.directory_storage import DirectoryStorage
 from quicedge.acme.records import Records
 from quicedge.acme.schedule import HostRecord
 from quicedge.cli import main
-from quicedge.cli.findings import acme
+from quicedge.cli.findings import acme, state
 from quicedge.cli.options import Options, make_config
 from quicedge.config import devcerts
 from quicedge.config.changes import with_passwords, without_passwords
@@ -95,8 +95,7 @@ def configured(tmp_path: Path, **keys: Any) -> Config:
 def test_check_names_the_issuer_and_each_certificate_that_there_is(tmp_path: Path) -> None:
     config = configured(tmp_path)
     assert found(config) == [
-        ("ok", "tls.acme", "orders from https://acme-v02.api.letsencrypt.org/directory"),
-        ("ok", "state_directory", f"{tmp_path}/state will be created"),
+        ("ok", "tls.acme", "orders from https://acme-v02.api.letsencrypt.org/directory")
     ]
     (tmp_path / "state").mkdir(mode=0o700)
     assert found(config)[1:] == [
@@ -112,9 +111,9 @@ def test_check_names_the_issuer_and_each_certificate_that_there_is(tmp_path: Pat
 
 
 def test_check_says_when_the_state_directory_cannot_be_created(tmp_path: Path) -> None:
-    level, subject, text = found(configured(tmp_path / "missing"))[1]
-    assert (level, subject) == ("error", "state_directory")
-    assert f"{tmp_path}/missing is not a directory" in text
+    (one,) = state.of_config(configured(tmp_path / "missing"))
+    assert (one.level.value, one.subject) == ("error", "state_directory")
+    assert f"{tmp_path}/missing is not a directory" in one.message
 
 
 def test_check_warns_of_ports_that_issuers_do_not_reach(tmp_path: Path) -> None:
@@ -124,7 +123,7 @@ def test_check_warns_of_ports_that_issuers_do_not_reach(tmp_path: Path) -> None:
     config = msgspec.structs.replace(
         configured(tmp_path, dns_command=["x"]), listen=["127.0.0.1:8443"]
     )
-    assert [level for level, _, _ in found(config)] == ["ok", "ok"]
+    assert [level for level, _, _ in found(config)] == ["ok"]
 
 
 def test_check_wants_a_place_for_certificates(

@@ -201,6 +201,33 @@ def findings(config: Path) -> dict[str, tuple[str, str]]:
     return {item["subject"]: (item["level"], item["message"]) for item in json.loads(result.output)}
 
 
+def test_a_state_directory_that_the_edge_would_refuse_is_an_error(tmp_path: Path) -> None:
+    write_certificate(tmp_path, "localhost")
+    config = write_config(tmp_path)
+    config.write_text('state_directory = "state"\n' + config.read_text())
+    state = tmp_path / "state"
+    assert findings(config)["state_directory"] == ("ok", f"{state} will be created")
+    assert not state.exists()
+    state.mkdir(mode=0o700)
+    assert findings(config)["state_directory"] == ("ok", f"{state}: no secret yet")
+    secret = state / "secret"
+    secret.touch(mode=0o600)
+    secret.write_bytes(bytes(32))
+    assert findings(config)["state_directory"][0] == "ok"
+    secret.write_bytes(b"short")
+    level, message = findings(config)["state_directory"]
+    assert (level, message.partition(";")[0]) == ("error", f"{secret}: 5 bytes, must be 32")
+    state.chmod(0o777)
+    level, message = findings(config)["state_directory"]
+    assert (level, message.partition(";")[0]) == (
+        "error", f"{state}: mode 777 lets others write there",
+    )  # fmt: skip
+    secret.unlink()
+    state.rmdir()
+    state.touch()
+    assert findings(config)["state_directory"] == ("error", f"{state} is not a directory")
+
+
 def test_what_the_edge_writes_and_reads_is_looked_at(tmp_path: Path) -> None:
     write_certificate(tmp_path, "localhost")
     config = write_config(tmp_path)
