@@ -7,7 +7,7 @@ its turn. All that would let a restart ask again too early is in `HostRecord`, w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from msgspec import Struct, field
@@ -186,9 +186,12 @@ class Schedule:
             wanted = found.record.renew_at
         return max(wanted, found.record.next_attempt)
 
-    def orders(self, now: float, most: int) -> Iterator[Order]:
+    def orders(self, now: float, most: int, busy: Container[str] = ()) -> Iterator[Order]:
         """At most so many orders that are due; each counts as placed, and must be settled by
-        `succeeded`, `failed` or `dropped`. Names without a valid certificate come first."""
+        `succeeded`, `failed` or `dropped`. Names without a valid certificate come first.
+
+        `busy`: names whose last order is settled, but not quite over.
+        """
         if most <= 0:
             return
         for issuer in self._issuers.values():
@@ -196,7 +199,7 @@ class Schedule:
         due = [
             (_urgency(found, now), name)
             for name, found in self._hosts.items()
-            if not found.is_ordered and self.due_at(name) <= now
+            if not found.is_ordered and self.due_at(name) <= now and name not in busy
         ]
         for _, name in sorted(due):
             found = self._hosts[name]

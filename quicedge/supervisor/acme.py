@@ -104,6 +104,8 @@ class AcmeManager:
         self._asking: asyncio.Task[None] | None = None
         self._account_lock = asyncio.Lock()
         self._changing = asyncio.Lock()
+        """Held from a change of the schedule until it is stored, and while what is stored is taken
+        over: that must not undo the change."""
         self._wake = asyncio.Event()
         self._locked_out_until = 0.0
         self._storage_error: str | None = None
@@ -298,7 +300,7 @@ class AcmeManager:
             self._storage_failed(error)
             self._locked_out_until = now + SYNC_INTERVAL
             return
-        for order in self._schedule.orders(now, self._most_orders()):
+        for order in self._schedule.orders(now, self._most_orders(), self._orders):
             self._orders[order.host] = asyncio.create_task(self._place(order))
         if not self._orders:
             await self._unlock()
@@ -367,10 +369,11 @@ class AcmeManager:
         finally:
             await self._challenges.withdraw(host)
         self._counts["issued"] += 1
-        self._schedule.succeeded(host, order.issuer, lifetime, self._clock())
-        if host in self._schedule:
-            self._certificates[host] = pem
-            await self._remember(host)
+        async with self._changing:
+            self._schedule.succeeded(host, order.issuer, lifetime, self._clock())
+            if host in self._schedule:
+                self._certificates[host] = pem
+                await self._remember(host)
         log.info(
             "certificate issued",
             host=host,
@@ -381,6 +384,10 @@ class AcmeManager:
         await self._front.use_certificates()
 
     async def _failed(self, order: Order, failure: Failure) -> None:
+        async with self._changing:
+            await self._note_failure(order, failure)
+
+    async def _note_failure(self, order: Order, failure: Failure) -> None:
         host = order.host
         self._counts[failure.cause.value] += 1
         now = self._clock()
@@ -441,9 +448,10 @@ class AcmeManager:
         if await self._on_demand.is_allowed(host) is not False:  # without an answer, too
             return True
         log.warning("certificate dropped: it is no longer allowed", host=host)
-        self._forget(host)
-        with contextlib.suppress(StorageError):
-            await self._stored(partial(self._records.remove_host, host))
+        async with self._changing:
+            self._forget(host)
+            with contextlib.suppress(StorageError):
+                await self._stored(partial(self._records.remove_host, host))
         await self._front.use_certificates()
         return False
 
@@ -569,14 +577,15 @@ class AcmeManager:
         except (IssuerError, StorageError) as error:
             log.warning("no renewal information", issuer=directory, error=str(error))
         now = self._clock()
-        for host in hosts:
-            answer = found.get(host)
-            if answer is None or answer.window is None:
-                self._schedule.unanswered(host, now)
-            else:
-                self._schedule.suggested(host, answer.window, answer.retry_after, now)
-            if host in self._schedule:
-                await self._remember(host)
+        async with self._changing:
+            for host in hosts:
+                answer = found.get(host)
+                if answer is None or answer.window is None:
+                    self._schedule.unanswered(host, now)
+                else:
+                    self._schedule.suggested(host, answer.window, answer.retry_after, now)
+                if host in self._schedule:
+                    await self._remember(host)
         self._wake.set()
 
     # --- operators --------------------------------------------------------------------------------
@@ -590,9 +599,11 @@ class AcmeManager:
         for host in hosts:
             if self._plan is None or host not in self._schedule:
                 raise AcmeError(f"{host}: no certificate by ACME is configured for it")
-        for host in hosts:
-            self._schedule.hurry(host, self._clock())
-            await self._remember(host)
+        async with self._changing:
+            for host in hosts:
+                if host in self._schedule:  # still
+                    self._schedule.hurry(host, self._clock())
+                    await self._remember(host)
         self._wake.set()
         return hosts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from quicedge.acme.challenge import ChallengeKind, Challenges, Proof
 from quicedge.acme.directory_storage import DirectoryStorage
 from quicedge.acme.failure import Cause, Failure
+from quicedge.acme.records import Records
+from quicedge.acme.schedule import HostRecord
 from quicedge.acme.storage import StorageError
 from quicedge.acme.wire import Job, PlaceOrder, Prove, Suggested
 from quicedge.config.schema import Acme, Config, Route, Tls
@@ -193,6 +196,53 @@ async def test_what_openssl_refuses_is_not_stored(tmp_path: Path) -> None:
         assert not front.served
 
 
+async def test_a_renewal_by_hand_waits_for_the_end_of_an_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = asyncio.Event()
+
+    async def use_slowly(self: FakeFront) -> None:
+        await taken.wait()
+
+    monkeypatch.setattr(FakeFront, "use_certificates", use_slowly)
+    async with managed(tmp_path, settings(HOST)) as (manager, _):
+        await until(manager.certificates)
+        await manager.renew([HOST])
+        manager._wake.set()
+        await asyncio.sleep(0.2)
+        assert len(FakeIssuer.jobs) == 1
+        taken.set()
+        await until(lambda: len(FakeIssuer.jobs) == 2 and not manager._orders)
+
+
+async def test_what_is_taken_over_from_the_storage_undoes_no_renewal_by_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with managed(tmp_path, settings(HOST)) as (manager, _):
+        await until(lambda: manager.certificates() and not manager._orders)
+        reading, go_on = threading.Event(), threading.Event()
+        read = Records.host
+
+        def read_slowly(records: Records, host: str) -> HostRecord:
+            found = read(records, host)
+            reading.set()
+            assert go_on.wait(20)
+            return found
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Records, "host", read_slowly)
+            manager._versions[HOST] = "changed"
+            syncing = asyncio.create_task(manager._sync())
+            await until(reading.is_set)
+            renewing = asyncio.create_task(manager.renew([HOST]))
+            await asyncio.sleep(0.05)
+            go_on.set()
+            await syncing
+            await renewing
+        before = manager._schedule.due_at(HOST)
+        assert len(FakeIssuer.jobs) == 2 or before <= time.time()
+
+
 async def test_the_challenge_changes_after_a_failure(tmp_path: Path) -> None:
     FakeIssuer.outcome = staticmethod(lambda: Failure(cause=Cause.REJECTED, message="no"))
     async with managed(tmp_path, settings(HOST)) as (manager, _):
@@ -339,6 +389,11 @@ def test_a_plan_that_cannot_work_is_refused_with_the_reason(tmp_path: Path) -> N
     with pytest.raises(AcmeError, match="port 80 is not served"):
         plan(settings(HOST), tmp_path, Reach(http=False, tls=False))
     assert plan(settings(HOST), tmp_path, Reach(http=False, tls=True)) is not None
+    for hosts in ((), ("localhost",), ("app.internal", "printer")):
+        with pytest.raises(AcmeError, match="no host that a public issuer may"):
+            plan(settings(*hosts), tmp_path, REACH)
+    own = settings("app.internal", directory="https://ca.internal/acme")
+    assert plan(own, tmp_path, REACH) is not None
     broken = settings(HOST, eab_key_id="k", eab_hmac_key_file=str(tmp_path / "none"))
     with pytest.raises(AcmeError, match="eab_hmac_key_file"):
         plan(broken, tmp_path, REACH)
