@@ -151,8 +151,12 @@ def _range(bounds: dict[str, Any]) -> str:
 
 
 def _listed(value: Any, bare: Any, path: str) -> str:
-    """What to write when a single value stands in place of a list."""
+    """What to write when a single value stands in place of a list, if that is one of its items."""
     if get_origin(bare) is not list:
+        return ""
+    wrong: Problems = []
+    convert(value, get_args(bare)[0], path, wrong)
+    if wrong and not isinstance(value, dict):
         return ""
     return f"; write [[{path}]]" if isinstance(value, dict) else f"; write [{shown(value)}]"
 
@@ -223,7 +227,8 @@ def _union(value: Any, hint: Any, path: str, problems: Problems) -> Any:
         if isinstance(value, str | list) and type(value) in (bare, get_origin(bare)):
             problems += found  # of the right kind
             return value
-    problems.append(Problem(path, f"{shown(value)} is not {_expected(hint)}"))
+    meant = next(filter(None, (_listed(value, _unwrapped(one)[0], path) for one in options)), "")
+    problems.append(Problem(path, f"{shown(value)} is not {_expected(hint)}{meant}"))
     return value
 
 

@@ -13,11 +13,11 @@ def network_problems(where: str, networks: Sequence[str]) -> Iterator[Problem]:
     for index, text in enumerate(networks):
         try:
             ipaddress.ip_network(text)
-        except ValueError as error:
+        except ValueError:
             try:
                 meant = (
                     f"{text!r} has host bits set; write {str(ipaddress.ip_network(text, False))!r}"
                 )
             except ValueError:
-                meant = str(error)
+                meant = f"{text!r} is neither an IP address nor a network such as '10.0.0.0/8'"
             yield Problem(f"{where}[{index}]", meant)

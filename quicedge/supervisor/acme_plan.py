@@ -73,6 +73,11 @@ def plan(settings: Settings, state: Path | None, reach: Reach) -> Plan | None:
     storage = _storage_name(acme, state)
     covered = {name for pem in settings.certificates for name in validity(pem).names}
     hosts = wanted(config, covered)
+    if not (hosts or covered or acme.on_demand):
+        raise AcmeError(
+            "tls.acme: there is no host that a public issuer may have a certificate for; name one "
+            "in a route or in tls.acme.hosts, or set tls.certificates"
+        )
     if len(hosts) > HOSTS_MAX:
         raise AcmeError(f"tls.acme: {len(hosts)} hosts, at most {HOSTS_MAX}")
     if not acme.dns_command and (hosts or acme.on_demand is not None) and not _kinds(acme, reach):

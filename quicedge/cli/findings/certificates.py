@@ -33,7 +33,13 @@ from quicedge.quic.tls import (
 def of_config(config: Config) -> Iterator[Finding]:
     """Check every certificate and key, and every routed host."""
     covered: list[ServerCertificate] = []
-    for certificate in certificate_files(config.tls):
+    found = certificate_files(config.tls)
+    if not found and config.tls.acme is None and has_certificates(config.tls):
+        yield Finding(
+            Level.ERROR, "certificates", "none is in the files and directories configured",
+            "put one there, with its key, or correct tls.certificates",
+        )  # fmt: skip
+    for certificate in found:
         yield from _certificate(certificate, covered)
     if has_certificates(config.tls):
         yield from _hosts(config, covered)

@@ -15,6 +15,7 @@ from quicedge.client_auth.material import (
     read_client_auth,
 )
 from quicedge.config.schema import Config
+from quicedge.proxy.accounting import route_label
 
 _SOON = datetime.timedelta(days=1)
 
@@ -28,6 +29,19 @@ def of_config(config: Config) -> Iterator[Finding]:
         return
     for pem in entries:
         yield _entry(pem)
+    if not entries:
+        yield from _never(config)
+
+
+def _never(config: Config) -> Iterator[Finding]:
+    """Routes that wait for certificates which no client is asked for."""
+    for route in config.routes:
+        tls = route.tls
+        if tls is not None and (tls.client_certificate or tls.client_subjects or tls.client_names):
+            yield Finding(
+                Level.WARNING, f"route {route_label(route)}",
+                "never matches: no client is asked for a certificate", "add [[tls.client_auth]]",
+            )  # fmt: skip
 
 
 def _entry(pem: ClientAuthPem) -> Finding:

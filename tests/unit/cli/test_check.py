@@ -127,6 +127,27 @@ def test_authorities_and_revocation_lists_of_clients_are_looked_at(tmp_path: Pat
     assert "the revocation list of CN=root,O=Example is out of date since" in output
 
 
+def test_a_route_that_waits_for_certificates_nobody_asks_for_is_a_warning(tmp_path: Path) -> None:
+    write_certificate(tmp_path, "localhost")
+    config = write_config(tmp_path)
+    waiting = 'upstream = "app"\nhost = "localhost"\npath = "/a"\n'
+    waiting += 'tls = { client_names = ["a.example"] }\n'
+    config.write_text(f"{config.read_text()}\n[[routes]]\n{waiting}")
+    code, output = check(config)
+    assert code == 0
+    assert "never matches: no client is asked for a certificate" in output
+    assert "add [[tls.client_auth]]" in output
+
+
+def test_a_pattern_without_a_certificate_is_an_error(tmp_path: Path) -> None:
+    write_certificate(tmp_path, "localhost")
+    config = write_config(tmp_path)
+    config.write_text(config.read_text().replace('"cert.', '"live/*.'))
+    code, output = check(config)
+    assert code == 1
+    assert "none is in the files and directories configured" in output
+
+
 def test_an_unknown_key_names_the_nearest(tmp_path: Path) -> None:
     config = write_config(tmp_path)
     config.write_text(config.read_text() + 'pathh = "/x"\n')

@@ -184,7 +184,10 @@ FILTERS = [
     ("{ buffer = { request = true, max_size = 10 } }", "max_size: is less than memory (65536)"),
     ("{ error_pages = { pages = {} } }", "error_pages.pages: must not be empty"),
     ("{ error_pages = { pages = { 200 = 'x' } } }", "'200' is not an error such as 404 or 5xx"),
-    ("{ maintenance = { allow = ['x'] } }", "maintenance.allow[0]: 'x' does not appear to be"),
+    (
+        "{ maintenance = { allow = ['x'] } }",
+        "maintenance.allow[0]: 'x' is neither an IP address nor",
+    ),
 ]
 
 

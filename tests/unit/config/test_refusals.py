@@ -173,6 +173,13 @@ def route(**keys: str) -> str:
          "upstreams.app.proxy_protocol: not supported for servers with https://"),
         (f'redirect_http = [{{ address = "127.0.0.1:80", proxy_protocol = [] }}]\n{GOOD}',
          "redirect_http[0].proxy_protocol: must name the networks of the load balancers"),
+        (f'listen = [{{ address = "127.0.0.1:443", proxy_protocol = ["lb"] }}]\n{GOOD}',
+         "listen[0].proxy_protocol[0]: 'lb' is neither an IP address nor a network such as "
+         "'10.0.0.0/8'"),
+        (f'listen = [{{ address = "127.0.0.1:443", proxy_protocol = true }}]\n{GOOD}',
+         "listen[0].proxy_protocol: true is not a list"),
+        (f'redirect_http = "127.0.0.1:80"\n{GOOD}',
+         "redirect_http: '127.0.0.1:80' is not true or false or a list; write ['127.0.0.1:80']"),
         # --- choices, lists, numbers, text
         (f'{UPSTREAM}proxy_protocol = 3\n[[routes]]\nupstream = "app"\n',
          "upstreams.app.proxy_protocol: 3 is not one of 1, 2"),
