@@ -6,7 +6,8 @@ Packets without content (PING, empty frames) keep a connection alive but extend 
 - an upload must arrive at `MIN_BODY_RATE`, measured over `body_timeout`;
 - in a stream of messages (gRPC, events) any byte counts, and pauses may last `MESSAGE_REST`;
 - once the response has begun, the origin's deadlines apply instead;
-- a reader must acknowledge `MIN_PROGRESS` bytes per `response_timeout`.
+- a reader must acknowledge `MIN_PROGRESS` bytes per `response_timeout`, or all that waited for it
+  at the beginning: of events there is less.
 """
 
 from __future__ import annotations
@@ -49,13 +50,15 @@ class Session(Protocol):
 
 
 class _Mark:
-    """The amount and time of the last sufficient progress."""
+    """The amount and time of the last sufficient progress, and what could be made then."""
 
-    __slots__ = ("amount", "at")
+    __slots__ = ("amount", "at", "owed")
 
     def __init__(self, amount: int, at: float) -> None:
         self.amount = amount
         self.at = at
+        self.owed = 0
+        """Bytes of a response that the client had not taken."""
 
     def is_late(self, amount: int, now: float, timeout: float, least: int) -> bool:
         if amount >= self.amount + least:
@@ -137,8 +140,10 @@ class StreamTimeouts:
         )
         if not waiting:
             mark.excuse(taken, now)
-        elif mark.is_late(taken, now, timeout, MIN_PROGRESS):
+        elif mark.is_late(taken, now, timeout, min(mark.owed, MIN_PROGRESS)):
             session.reset(stream_id, H3ErrorCode.REQUEST_CANCELLED)
             exchange.response_timed_out()
             return 1
+        if mark.at == now:
+            mark.owed = waiting
         return 0

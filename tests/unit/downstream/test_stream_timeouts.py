@@ -147,6 +147,55 @@ def test_a_client_is_not_blamed_for_what_it_waits_for(excuse: str) -> None:
     assert client.status == 0
 
 
+class Reader(Client):
+    """A client of a response of which something always waits to be sent."""
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__("1.1")
+        self.taken = 0
+        self.waiting = waiting
+        self.reset_at = 0.0
+        self.exchange.response(Response(200, [], b"1.1"))
+
+    def acknowledged_bytes(self, stream_id: int) -> int:
+        return self.taken
+
+    def unsent_bytes(self, stream_id: int) -> int:
+        return self.waiting
+
+    def reset(self, stream_id: int, code: int) -> None:
+        self.reset_at = self.now
+
+    def read(self, size: int, seconds: int) -> None:
+        """Take so many bytes per second."""
+        for _ in range(seconds):
+            self.now += 1
+            self.taken += size
+            self.timeouts.check(self, LIMITS, self.now)  # type: ignore[arg-type]
+            if self.reset_at:
+                return
+
+
+@pytest.mark.parametrize(
+    ("waiting", "size"), [(11, 11), (11, 1), (500, 55), (10**9, 100)],
+    ids=["events", "slow events", "late events", "slow reader"],
+)  # fmt: skip
+def test_who_takes_what_waits_is_let_be_though_that_is_little(waiting: int, size: int) -> None:
+    reader = Reader(waiting)
+    reader.read(size, 3600)
+    assert not reader.reset_at
+
+
+@pytest.mark.parametrize(
+    ("waiting", "size"), [(11, 0), (10**9, 0), (10**9, 10)],
+    ids=["events", "nothing", "trickle"],
+)  # fmt: skip
+def test_who_does_not_take_what_waits_is_cut_off(waiting: int, size: int) -> None:
+    reader = Reader(waiting)
+    reader.read(size, 3600)
+    assert LIMITS.response_timeout < reader.reset_at < 4 * LIMITS.response_timeout
+
+
 # --- heads that wait for the end of their request ---------------------------------------------
 
 
