@@ -238,6 +238,7 @@ class Client(asyncio.DatagramProtocol):
         self._started_request = started
         self._h3.send_headers(stream_id, head, end_stream=body == b"")
         self._flush()
+        keeping = self._loop.create_task(self._keep_alive())
         try:
             async with asyncio.timeout(timeout):
                 if isinstance(body, bytes):
@@ -250,6 +251,8 @@ class Client(asyncio.DatagramProtocol):
         except TimeoutError:
             message = f"response timed out after {timeout:g} s"
             raise FetchError(message, ExitCode.TIMEOUT) from None
+        finally:
+            keeping.cancel()
         answer = self._answer
         answer.timings.handshake = self.timings.handshake
         answer.timings.total = time.monotonic() - started
@@ -259,6 +262,14 @@ class Client(asyncio.DatagramProtocol):
     def answer(self) -> Answer:
         """The latest response, possibly incomplete."""
         return self._answer
+
+    async def _keep_alive(self) -> None:
+        """Keep the connection open while a response is outstanding, as RFC 9114 section 5.1
+        expects of clients."""
+        while True:
+            await asyncio.sleep(self.connection.idle.timeout / 2)
+            self.connection.send_ping(0)
+            self._flush()
 
     async def _upload(self, stream_id: int, body: AsyncIterator[bytes]) -> None:
         assert self._h3 is not None

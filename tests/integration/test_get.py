@@ -239,6 +239,10 @@ BROKEN: dict[bytes, tuple[list[tuple[bytes, bytes]], bytes]] = {
 }
 
 
+IDLE_TIMEOUT = 2.0
+LATE = 4.5
+
+
 class Breaker(QuicConnectionProtocol):
     h3: H3Connection | None = None
 
@@ -251,7 +255,9 @@ class Breaker(QuicConnectionProtocol):
             if not isinstance(item, HeadersReceived):
                 continue
             stream_id, request = item.stream_id, dict(item.headers)
-            if request[b":path"] == b"/reset":
+            if request[b":path"] == b"/late":
+                asyncio.get_running_loop().call_later(LATE, self.answer_late, stream_id)
+            elif request[b":path"] == b"/reset":
                 self._quic.reset_stream(stream_id, 0x102)
             elif request[b":path"] == b"/status":
                 self.h3.send_headers(stream_id, [(b":status", b"abc")], end_stream=True)
@@ -263,12 +269,20 @@ class Breaker(QuicConnectionProtocol):
                     self.h3.send_data(stream_id, body, end_stream=True)
             self.transmit()
 
+    def answer_late(self, stream_id: int) -> None:
+        assert self.h3 is not None
+        self.h3.send_headers(stream_id, [(b":status", b"200")])
+        self.h3.send_data(stream_id, b"at last", end_stream=True)
+        self.transmit()
+
 
 @pytest.fixture(scope="module")
 def breaker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a server that answers as `BROKEN` says."""
     certificate, key = write_certificate(tmp_path_factory.mktemp("breaker"), "localhost")
-    configuration = QuicConfiguration(is_client=False, alpn_protocols=["h3"])
+    configuration = QuicConfiguration(
+        is_client=False, alpn_protocols=["h3"], idle_timeout=IDLE_TIMEOUT
+    )
     configuration.load_cert_chain(certificate, key)
     port = free_port(socket.SOCK_DGRAM)
     loop = asyncio.new_event_loop()
@@ -281,6 +295,12 @@ def breaker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     loop.call_soon_threadsafe(server.close)
     loop.call_soon_threadsafe(loop.stop)
     thread.join(5)
+
+
+def test_a_connection_is_kept_open_while_a_response_is_awaited(breaker: int) -> None:
+    assert LATE > 2 * IDLE_TIMEOUT
+    result = CliRunner().invoke(main, ["get", "-k", f"https://127.0.0.1:{breaker}/late"])
+    assert (result.exit_code, result.stdout) == (0, "at last")
 
 
 def get_broken(port: int, path: str, *options: str) -> Result:

@@ -10,10 +10,11 @@ class IdleTimer:
     restarts are followed by another one.
     """
 
-    __slots__ = ("_timeout", "restarted_at", "sent_since")
+    __slots__ = ("restarted_at", "sent_since", "timeout")
 
     def __init__(self, timeout: float) -> None:
-        self._timeout = timeout
+        self.timeout = timeout
+        """Seconds; the smaller one of both ends."""
         self.sent_since = False
         """Whether an ack-eliciting packet was sent after the last one received."""
         self.restarted_at: float | None = None
@@ -21,7 +22,7 @@ class IdleTimer:
 
     def limit(self, timeout: float) -> None:
         """Apply the peer's timeout; the smaller one is effective."""
-        self._timeout = min(self._timeout, timeout)
+        self.timeout = min(self.timeout, timeout)
 
     def on_received(self, now: float) -> None:
         self.restarted_at = now
@@ -38,5 +39,5 @@ class IdleTimer:
         if since is None:
             return None
         # RFC 9000 section 10.1: at least three times the PTO.
-        timeout, least = self._timeout, 3 * pto
+        timeout, least = self.timeout, 3 * pto
         return since + (timeout if timeout > least else least)
