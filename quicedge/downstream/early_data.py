@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from quicedge import __version__
 from quicedge.config.schema import Config
-from quicedge.downstream.shared_anti_replay import RedisReplayStore, ReplayStore, SharedAntiReplay
 from quicedge.quic.anti_replay import EarlyDataGuard, EarlyDataUse
 from quicedge.telemetry.outcomes import EarlyDataVerdict
+
+if TYPE_CHECKING:
+    from quicedge.downstream.shared_anti_replay import ReplayStore, SharedAntiReplay
 
 SAFE_METHODS = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))
 """Methods whose requests may be replayed without harm (RFC 9110 section 9.2.1)."""
@@ -40,7 +43,7 @@ class EarlyData:
         self,
         guard: EarlyDataGuard,
         config: Config,
-        open_store: Callable[[str], ReplayStore] = RedisReplayStore,
+        open_store: Callable[[str], ReplayStore] | None = None,
     ) -> None:
         self._guard = guard
         self._open_store = open_store
@@ -60,9 +63,13 @@ class EarlyData:
         if url is None:
             self._guard.register = self._guard.process
         else:
+            # Imported only where it is needed: most edges are alone.
+            from quicedge.downstream.shared_anti_replay import RedisReplayStore, SharedAntiReplay
+
+            open_store = self._open_store or RedisReplayStore
             # Tickets allow early data only once the identity of the store is known.
             self._guard.register = None
-            self._fleet = SharedAntiReplay(self._open_store(url), self._found)
+            self._fleet = SharedAntiReplay(open_store(url), self._found)
             self._task = asyncio.get_running_loop().create_task(self._fleet.run())
 
     def _found(self, register: bytes) -> None:

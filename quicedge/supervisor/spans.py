@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+from typing import TYPE_CHECKING
 
 import structlog
 
 from quicedge.config.schema import Otel
-from quicedge.telemetry.otlp import SpanExport
 from quicedge.telemetry.spans import Span, SpanCounts, is_disabled
+
+if TYPE_CHECKING:
+    from quicedge.telemetry.otlp import SpanExport
 
 log = structlog.get_logger("quicedge.supervisor")
 
@@ -28,6 +31,8 @@ class Spans:
         await self.close()
         self._config = config
         if config.enabled and not is_disabled(os.environ):
+            from quicedge.telemetry.otlp import SpanExport
+
             try:
                 self._export = SpanExport(config)
             except Exception as error:

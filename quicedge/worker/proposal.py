@@ -21,12 +21,12 @@ from quicedge.quic.tls import CertificateStore
 from quicedge.tcp.openssl import SharedTickets
 from quicedge.tcp.tls import TlsError, Validations
 from quicedge.upstream.group import Upstream
-from quicedge.upstream.static import StaticUpstream
 from quicedge.upstream.unusable import UnusableUpstream
 from quicedge.worker.tcp_front import Contexts, build_contexts
 
 if TYPE_CHECKING:
     from quicedge.upstream.asgi.upstream import AsgiUpstream
+    from quicedge.upstream.static import StaticUpstream
 
 log = structlog.get_logger(__name__)
 
@@ -133,6 +133,8 @@ class Proposal:
             self._applications.append(application)
             return application
         if config.root is not None:
+            from quicedge.upstream.static import StaticUpstream
+
             return StaticUpstream(name, config, loop=self._loop)
         previous = current if isinstance(current, Upstream) else None
         return Upstream(name, config, loop=self._loop, previous=previous)

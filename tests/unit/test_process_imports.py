@@ -56,6 +56,10 @@ OPTIONAL = {
     "opentelemetry",
     "h2",
     "hyperframe",
+    "quicedge.upstream.static",
+    "quicedge.downstream.shared_anti_replay",
+    "quicedge.upstream.asgi",
+    "quicedge.telemetry.otlp",
 }
 """Imported where the configuration asks for what they do."""
 
