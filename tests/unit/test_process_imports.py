@@ -72,6 +72,19 @@ def test_what_all_processes_share_has_nothing_of_the_admin_api_and_no_rich() -> 
     assert not imported & {*UNNEEDED, *OPTIONAL}
 
 
+COMMAND_LINE = {
+    "click",
+    "quicedge.cli",
+    "ast",
+    "tokenize",
+    "platform",
+    "locale",
+    "stringprep",
+    *(("dis",) if sys.version_info < (3, 14) else ()),
+}
+"""What it needs, and what is imported with that."""
+
+
 def test_a_served_configuration_has_no_command_line_and_nothing_that_reads_source_code() -> None:
     imported = imported_by(
         "quicedge.program",
@@ -79,7 +92,7 @@ def test_a_served_configuration_has_no_command_line_and_nothing_that_reads_sourc
         "quicedge.supervisor",
         "quicedge.worker.rehearsal",
     )
-    assert not imported & {*UNNEEDED, *OPTIONAL, "click", "quicedge.cli", "ast", "tokenize"}
+    assert not imported & {*UNNEEDED, *OPTIONAL, *COMMAND_LINE}
 
 
 PREPARED = """
@@ -170,7 +183,9 @@ def test_source_code_is_found_as_without_lean_imports() -> None:
         "print(inspect.getsource(json.JSONEncoder).splitlines()[0])",
         "print(inspect.getsource(json.loads).splitlines()[0])",
         "print(inspect.signature(dict.get), inspect.ast.__name__)",
-        "import ast, linecache",
+        "import ast, dis, linecache",
+        "print(sys.version_info >= (3, 14) or dict(quicedge.lean_imports.CODE_FLAGS.items() & "
+        "dis.COMPILER_FLAG_NAMES.items()) == quicedge.lean_imports.CODE_FLAGS)",
         "print(ast.parse('1').body != [], len(linecache.getlines(json.__file__)) > 100)",
         "print(not inspect._ClassFinder.__mro__[1:2] or inspect._ClassFinder.__mro__[1] is "
         "ast.NodeVisitor) if hasattr(inspect, '_ClassFinder') else print(True)",
@@ -180,6 +195,21 @@ def test_source_code_is_found_as_without_lean_imports() -> None:
         "class JSONEncoder(object):",
         "def loads(s, *, cls=None, object_hook=None, parse_float=None,",
         "(self, key, default=None, /) ast",
+        "True",
         "True True",
         "True",
     ]
+
+
+def test_names_that_are_not_ascii_are_translated_as_without_lean_imports() -> None:
+    printed = printed_by(
+        "print('stringprep' in sys.modules)",
+        "print('b\u00fccher.example'.encode('idna'), 'example'.encode('idna'))",
+        "import platform, subprocess, uuid",
+        "print(platform.system() == uuid.platform.system(), bool(platform.machine()))",
+        "print(subprocess.run([sys.executable, '-c', 'print(1)'], text=True, "
+        "stdout=subprocess.PIPE).stdout.strip(), uuid.uuid4().version)",
+        "import locale",
+        "print(subprocess.locale.getencoding() == locale.getencoding())",
+    )
+    assert printed == ["False", "b'xn--bcher-kva.example' b'example'", "True True", "1 4", "True"]
