@@ -426,22 +426,21 @@ class Recovery:
             lost += self._lose_runs(space, now, delay, large_sent)
         if not lost:
             return
-        self._note_lost(space, sorted(run[:2] for run in lost))
-        newest = max(
-            (sent for _, _, sent, in_flight in lost if in_flight and sent >= self.path_since),
-            default=None,
-        )
-        if newest is not None:
-            self.newly_lost += [
-                (space.epoch, first, stop, sent)
-                for first, stop, sent, in_flight in lost
-                if in_flight and sent >= self.path_since
-            ]
+        if packets:
+            lost.sort()  # into the order of their numbers
+        self._note_lost(space, [run[:2] for run in lost])
+        on_path = [
+            (space.epoch, first, stop, sent)
+            for first, stop, sent, in_flight in lost
+            if in_flight and sent >= self.path_since
+        ]
+        if on_path:
+            self.newly_lost += on_path
             if large_sent:
                 self.large_datagrams.on_lost(max(large_sent), now)
             self.controller.on_lost(self.bytes_lost - lost_before)
-            self.controller.on_congestion(sent_time=newest, now=now)
-            if self._is_persistent(lost):
+            self.controller.on_congestion(sent_time=max(run[3] for run in on_path), now=now)
+            if len(lost) > 1 and self._is_persistent(lost):
                 self.controller.on_persistent_congestion()
             self._set_pace()
 
@@ -472,7 +471,8 @@ class Recovery:
         return lost
 
     def _is_persistent(self, lost: list[tuple[int, int, float, bool]]) -> bool:
-        """Whether the losses span persistent congestion (RFC 9002 section 7.6.2).
+        """Whether losses, in the order of their numbers, span persistent congestion (RFC 9002
+        section 7.6.2).
 
         A gap in packet numbers may be an acknowledged packet and ends the period.
         """
@@ -481,7 +481,7 @@ class Recovery:
         duration = self.probe_timeout() * PERSISTENT_CONGESTION_THRESHOLD
         start: float | None = None
         previous_stop = -1
-        for first, stop, sent, in_flight in sorted(lost):
+        for first, stop, sent, in_flight in lost:
             if first != previous_stop:
                 start = None
             previous_stop = stop
