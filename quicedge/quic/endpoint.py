@@ -123,10 +123,11 @@ _NULL_HANDLER = _NullHandler()
 class Endpoint:
     """All connections of one worker.
 
-    Per wake-up call `receive_run` for all datagrams, `handle_timers` if due, then `flush` once, and
-    `next_timer` for the next deadline. `wake` marks a connection that the application wrote to, for
-    the next `flush`. Invariants: an exception in one connection ends that connection only; every
-    connection ID in the routing table belongs to a connection in `connections`.
+    Per wake-up call `receive_run` for all datagrams, `handle_timers` if due, then `flush` once if
+    there is work (`has_work`), and `next_timer` for the next deadline. `wake` marks a connection
+    that the application wrote to, for the next `flush`. Invariants: an exception in one connection
+    ends that connection only; every connection ID in the routing table belongs to a connection in
+    `connections`.
     """
 
     def __init__(
@@ -329,6 +330,11 @@ class Endpoint:
         return bool(self._awake)
 
     # --- output ---------------------------------------------------------------------------------
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `flush` must be called, and then `receive_waiting` if datagrams wait."""
+        return bool(self._awake or self._turns.waiting)
 
     def flush(self, now: float) -> None:
         """Deliver events, transmit, arm timers."""

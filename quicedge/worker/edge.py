@@ -402,8 +402,9 @@ class Edge:
 
     def _flush_later(self) -> None:
         """Flush at the end of this event loop iteration, so that data from origins that arrives in
-        it goes out in the same runs."""
-        if not self._flush_scheduled:
+        it goes out in the same runs; not at all after an ACK that makes too little room for data
+        that waits."""
+        if not self._flush_scheduled and self.endpoint.has_work:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
 

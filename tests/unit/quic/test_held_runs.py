@@ -238,8 +238,9 @@ class Download:
         for data in self.from_client:
             self.handed += 1
             endpoint.receive(data, CLIENT, self.now)
-            self.flushed += bool(endpoint._awake)
-            endpoint.flush(self.now)
+            self.flushed += endpoint.has_work
+            if endpoint.has_work:
+                endpoint.flush(self.now)
         self.from_client.clear()
         endpoint.handle_timers(self.now)
         endpoint.flush(self.now)
