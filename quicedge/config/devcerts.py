@@ -55,6 +55,14 @@ def ensure(
     return files
 
 
+def issue_client(directory: Path, name: str) -> DevCertificate:
+    """A certificate for a client, of the development CA in `directory`, made anew."""
+    files = DevCertificate(directory / "client.pem", directory / "client.key", directory / "ca.pem")
+    ca, ca_key = _authority(files.ca, directory / "ca.key")
+    _make_leaf(files, (name,), ca, ca_key, ExtendedKeyUsageOID.CLIENT_AUTH)
+    return files
+
+
 def self_signed(host: str) -> tuple[bytes, bytes]:
     """A certificate for one host that nobody trusts, and its key (PEM)."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -152,6 +160,7 @@ def _make_leaf(
     hosts: tuple[str, ...],
     ca: x509.Certificate,
     ca_key: ec.EllipticCurvePrivateKey,
+    usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH,
 ) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])])
@@ -159,7 +168,7 @@ def _make_leaf(
         _builder(subject, ca.subject, key, LEAF_LIFETIME)
         .add_extension(x509.SubjectAlternativeName([_name(host) for host in hosts]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
         )

@@ -25,6 +25,7 @@ LEAST_SAME = {
     "documentation/static.conf": 0.0,
     "people/ab_split.conf": 0.4,
     "people/auth_request.conf": 0.6,
+    "people/client_certificates.conf": 0.6,
     "people/django.conf": 0.4,
     "people/domains.conf": 0.7,
     "people/grafana.conf": 0.9,

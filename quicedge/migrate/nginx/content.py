@@ -193,6 +193,7 @@ class Routes:
         handler = handler_of(state)
         prefix = None if handler is None else handler.name.partition("_")[0]
         headers, _ = response_headers(state.scope, prefix, state.asked.names, self._world)
+        self._too_large(state)
         before = [*compression(state.scope, self._world), *headers]
         if handler is not None and handler.name in NOT_HTTP:
             kind = handler.name.partition("_")[0]
@@ -233,6 +234,16 @@ class Routes:
             return {}, [*before, error_answer(404)]
         upstream, more = served
         return {"upstream": upstream}, [*before, *self._error_pages.of(state, upstream), *more]
+
+    def _too_large(self, state: State) -> None:
+        """nginx looks at the length of requests before `if`, and answers 413 without its fields."""
+        inner, outer = (scope.all("add_header") for scope in (state.scope, state.location.scope))
+        if inner == outer:
+            return
+        names = [directive.args[0] for directive in (*inner, *outer)]
+        for directive in inner:
+            words = "413 has these fields too, and not those around the if"
+            self._note.different(directive, words, *visible.errors(*names))
 
     def _locks(self, state: State) -> list[Directive]:
         """What decides who may pass, and is not translated."""

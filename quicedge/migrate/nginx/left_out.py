@@ -146,8 +146,11 @@ _REASONS: tuple[tuple[Reason, str], ...] = (
     (Reason("X-Accel-* fields have no meaning"), "proxy_ignore_headers"),
     (Reason("a request that its client gives up is given up at the origin too"),
      "proxy_ignore_client_abort"),
+    (Reason("no counterpart; a Python filter can do it", (visible.METHOD,)), "proxy_method"),
+    (Reason("no counterpart; a Python filter can do it", visible.origin("")),
+     "proxy_pass_request_headers"),
     (Reason("no counterpart; a Python filter can do it", (visible.CONTENT,)),
-     "proxy_method proxy_set_body proxy_pass_request_body proxy_pass_request_headers"),
+     "proxy_set_body proxy_pass_request_body"),
     (_NO_CACHE,
      "proxy_store proxy_store_access slice proxy_no_cache"),
     (Reason(

@@ -106,7 +106,7 @@ class Locations:
                 continue
             if not _PATH.fullmatch(location.pattern):
                 words = f"{location.pattern} is no path of a URL"
-                self._note.left_out(location.directive, words, *visible.ANSWER)
+                self._note.left_out(location.directive, words, *visible.ELSEWHERE)
                 continue
             if location.modifier == "=":
                 self._exact.setdefault(location.pattern, location)
@@ -121,7 +121,7 @@ class Locations:
         for inner in location.inner:
             if not inner.is_regex or extensions_of(inner.pattern) is None:
                 words = "a location in one with a regular expression, which a route cannot say"
-                self._note.left_out(inner.directive, words, *visible.ANSWER)
+                self._note.left_out(inner.directive, words, *visible.ELSEWHERE)
                 self._world.warn_of_lost_protection(inner.directive)
 
     def _make_choices(self) -> Iterator[Choice]:
@@ -207,7 +207,7 @@ class Locations:
                 case = Case({"path_regex": pattern}, True, match_values(pattern))
             met = state.meet(case)
         except UnsayableError as error:
-            self._note.left_out(location.directive, str(error), *visible.ANSWER)
+            self._note.left_out(location.directive, str(error), *visible.ELSEWHERE)
             self._world.warn_of_lost_protection(location.directive)
             return []
         self._note.translated(location.directive)
@@ -219,7 +219,7 @@ class Locations:
         try:
             met = state.meet(case)
         except UnsayableError as error:
-            self._note.left_out(location.directive, str(error), *visible.ANSWER)
+            self._note.left_out(location.directive, str(error), *visible.ELSEWHERE)
             return []
         return [] if met is None else self._enter(location, met)
 

@@ -233,8 +233,7 @@ class _Translator:
                 first = taken.setdefault(host, server)
                 if first is not server:
                     words = f"{host} is served by the server in line {first.directive.line}"
-                    effects = (*visible.ELSEWHERE, visible.BODY)
-                    self._note.different(server.directive, words, *effects)
+                    self._note.different(server.directive, words, *visible.ELSEWHERE)
         owned: dict[Server, list[str]] = {}
         for host, owner in taken.items():
             owned.setdefault(owner, []).append(host)

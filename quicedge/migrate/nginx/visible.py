@@ -24,8 +24,11 @@ ANSWER = (STATUS, REACHED)
 """The request is answered differently, perhaps by somebody else."""
 
 
-ELSEWHERE = (*ANSWER, SERVER, HOST, TARGET)
-"""Another server block is what the request goes to."""
+ELSEWHERE = (
+    *ANSWER, SERVER, HOST, TARGET, BODY,
+    Effect(Side.CLIENT, Aspect.HEADER), Effect(Side.ORIGIN, Aspect.HEADER),
+)  # fmt: skip
+"""Another server or location is what the request goes to, with all that is configured there."""
 
 
 def status(before: int | str = "", after: int | str = "") -> Effect:

@@ -10,11 +10,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from quicedge.migrate.effects import Effect
+from quicedge.migrate.effects import Aspect, Effect, Side
 from quicedge.migrate.nginx.source import Directive
 from quicedge.migrate.report import Line, Note
 
 _BLOCKS = frozenset(("server", "location"))
+
+_ASKED = frozenset((Effect(Side.ORIGIN, Aspect.HOST), Effect(Side.ORIGIN, Aspect.TARGET)))
+_TOLD = frozenset(
+    Effect(Side.CLIENT, Aspect.HEADER, name) for name in ("location", "refresh", "set-cookie")
+)
+"""What origins tell clients of the host and target that they were asked for."""
 
 Scope = Directive | None
 """The server or location that a line is about; None: everything."""
@@ -31,7 +37,9 @@ class Announcement:
 
     def covers(self, effect: Effect, contexts: frozenset[int]) -> bool:
         is_meant = self.scopes is None or not self.scopes.isdisjoint(contexts)
-        return is_meant and any(own.covers(effect) for own in self.effects)
+        return is_meant and any(
+            own.covers(effect) or (own in _ASKED and effect in _TOLD) for own in self.effects
+        )
 
     def names(self, effect: Effect) -> bool:
         """Whether it announces this one and not any of its kind."""

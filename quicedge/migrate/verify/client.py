@@ -16,6 +16,7 @@ import h2.errors
 import h2.events
 import h2.exceptions
 
+from quicedge.config.devcerts import DevCertificate
 from quicedge.migrate.verify.limits import MAX_BODY, RESPONSE_TIMEOUT
 from quicedge.migrate.verify.message import Headers, Protocol, Response, Sample, value_of
 
@@ -23,11 +24,12 @@ ECHOED = b"quicedge migrate"
 """What a client sends through a WebSocket and gets back."""
 
 
-def play(sample: Sample, port: int) -> Response:
-    """Send a request to a port of this machine; never raises for what the edge does."""
+def play(sample: Sample, port: int, identity: DevCertificate | None = None) -> Response:
+    """Send a request to a port of this machine; never raises for what the edge does. `identity` is
+    shown to who asks for a certificate, unless the sample shows none."""
     client = ("", 0)
     try:
-        with _connected(sample, port) as connection:
+        with _connected(sample, port, identity) as connection:
             client = connection.getsockname()
             exchange = _over_h2 if sample.protocol is Protocol.H2 else _over_h1
             response = exchange(sample, connection)
@@ -47,7 +49,9 @@ def _in_words(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _connected(sample: Sample, port: int) -> Iterator[socket.socket]:
+def _connected(
+    sample: Sample, port: int, identity: DevCertificate | None
+) -> Iterator[socket.socket]:
     source = (sample.source, 0) if sample.source else None
     with socket.create_connection(
         ("127.0.0.1", port), RESPONSE_TIMEOUT, source_address=source
@@ -58,6 +62,8 @@ def _connected(sample: Sample, port: int) -> Iterator[socket.socket]:
             return
         context = unverifying_context()
         context.set_alpn_protocols([sample.protocol.value])
+        if identity is not None and sample.shows_certificate:
+            context.load_cert_chain(identity.cert, identity.key)
         with context.wrap_socket(raw, server_hostname=sample.host) as secure:
             yield secure
 

@@ -202,7 +202,10 @@ def _of_bursts(original: Outcome, ours: Outcome) -> Iterator[Difference]:
     was, now = original.statuses, ours.statuses
     allowed = sum(was.values()) * noise.SHARE_OF_BURST
     if any(abs(was.get(status, 0) - now.get(status, 0)) > allowed for status in {*was, *now}):
-        yield _client(Aspect.STATUS, _counts(was), _counts(now), "burst")
+        # If each has answered all of them alike, that is a difference of any single request too.
+        is_of_each = len(was) == len(now) == 1
+        name = f"{next(iter(was))}->{next(iter(now))}" if is_of_each else "burst"
+        yield _client(Aspect.STATUS, _counts(was), _counts(now), name)
 
 
 def _counts(statuses: Mapping[int, int]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import bcrypt
 
-from quicedge.config.devcerts import ensure
+from quicedge.config.devcerts import DevCertificate, ensure, issue_client
 
 USER = "verify"
 PASSWORD = "quicedge-verify"
@@ -47,6 +47,11 @@ class Material:
     @property
     def ca(self) -> str:
         return str(self._certificate.ca)
+
+    @cached_property
+    def client(self) -> DevCertificate:
+        """What clients show to those who ask for a certificate, of `ca`."""
+        return issue_client(self._certificate.ca.parent, USER)
 
     @cached_property
     def password_hash(self) -> str:

@@ -38,6 +38,8 @@ class Sample:
     protocol: Protocol = Protocol.HTTP_1_1
     source: str | None = None
     """The loopback address it comes from; the player's choice by default."""
+    shows_certificate: bool = True
+    """The client shows a certificate if it is asked for one."""
     burst: int = 1
     """How many are sent at once; beyond one only the statuses are compared."""
 
@@ -80,6 +82,8 @@ class Sample:
             text += f" ({self.burst} at once)"
         if self.protocol is Protocol.H2:
             text += " over HTTP/2"
+        if not self.shows_certificate:
+            text += " without a certificate"
         notes = []
         for name, value in self.headers:
             notes.append(f"{name}: {value if len(value) < 40 else value[:37] + '...'}")

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from quicedge.config.devcerts import DevCertificate
 from quicedge.migrate.verify.client import play
 from quicedge.migrate.verify.limits import MAX_SECONDS, SETTLE
 from quicedge.migrate.verify.message import Outcome, Response, Sample, value_of
@@ -54,11 +55,14 @@ class Player:
     """Plays until the list ends, the time is over or `stop` is set."""
 
     def __init__(
-        self, entrance: Entrance, origins: Origins, stop: threading.Event, *, settles: bool
-    ) -> None:
-        """`settles`: origins may see a request after its client has got the response."""
+        self, entrance: Entrance, origins: Origins, identity: DevCertificate,
+        stop: threading.Event, *, settles: bool,
+    ) -> None:  # fmt: skip
+        """`identity`: what clients show to an edge that asks for a certificate; `settles`: origins
+        may see a request after its client has got the response."""
         self._entrance = entrance
         self._origins = origins
+        self._identity = identity
         self._stop = stop
         self._settles = settles
         self._deadline = time.monotonic() + MAX_SECONDS
@@ -88,14 +92,16 @@ class Player:
         return outcome
 
     def _played(self, sample: Sample, port: int) -> Outcome:
-        response = play(sample, port)
+        response = play(sample, port, self._identity)
         if self._settles:
             time.sleep(SETTLE)
         return Outcome(response, self._origins.take())
 
     def _burst(self, sample: Sample, port: int) -> Outcome:
         with ThreadPoolExecutor(sample.burst) as pool:
-            responses = list(pool.map(lambda _: play(sample, port), range(sample.burst)))
+            responses = list(
+                pool.map(lambda _: play(sample, port, self._identity), range(sample.burst))
+            )
         self._origins.take()
         statuses = dict(Counter(response.status for response in responses))
         return Outcome(responses[0], statuses=statuses)

@@ -69,8 +69,8 @@ def verify(
                 first.wait_until_ready()
                 second.wait_until_ready()
                 players = [
-                    Player(original, for_original, stop, settles=original.settles),
-                    Player(ours, for_quicedge, stop, settles=original.settles),
+                    Player(one, origins, material.client, stop, settles=original.settles)
+                    for one, origins in ((original, for_original), (ours, for_quicedge))
                 ]
                 played = [pool.submit(one.outcomes, made.samples) for one in players]
                 outcomes = list(zip(*(one.result() for one in played), strict=False))

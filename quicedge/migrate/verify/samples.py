@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from quicedge.migrate.nginx.locations import parts_of
 from quicedge.migrate.nginx.scope import Scope
@@ -54,12 +55,14 @@ class _Server:
         self._notes = notes
 
     def samples(self) -> Iterator[Sample]:
-        for one in (*self._http.body, *self._server.body):
-            if one.name == "ssl_verify_client" and one.args == ["on"]:
-                words = "requests show no client certificate; all that is proven is their refusal"
-                note = f"{one.place}: {words}"
-                if note not in self._notes:
-                    self._notes.append(note)
+        verify = self._scope.last("ssl_verify_client")
+        asks = verify is not None and verify.args != ["off"]
+        for sample in self._samples():
+            yield sample
+            if asks and sample.is_secure and sample.method == "GET" and not sample.headers:
+                yield replace(sample, shows_certificate=False)
+
+    def _samples(self) -> Iterator[Sample]:
         bases = list(self._bases())
         names = list(self._names())
         for base in bases:

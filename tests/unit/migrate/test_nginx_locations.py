@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from quicedge.migrate.effects import Aspect, Effect, Side
 from quicedge.migrate.report import Status
 from tests.support.migrated import Migrated, site
 
@@ -182,3 +183,21 @@ def test_protection_that_is_lost_is_something_to_do(tmp_path: Path, block: str) 
         site(f"{block.replace('deny all', 'expires 1h').replace('403', '204')} root /srv;"),
     )
     assert not any("refuses requests" in text for text in found.translation.to_supply)
+
+
+@pytest.mark.parametrize(
+    "location",
+    [r"location ~ ^/a/(?!b)(.+)x$", "location ~ ^/(a)", "location /\u00e9"],
+    ids=["no-route", "inner", "no-path"],
+)
+def test_a_location_that_is_left_out_tells_that_all_of_its_requests_may_differ(
+    tmp_path: Path, location: str
+) -> None:
+    inner = "location ~ ^/a/b { return 204; }" if location.endswith("(a)") else "return 204;"
+    found = Migrated(tmp_path, site(f"{location} {{ {inner} }} location / {{ return 200; }}"))
+    start = "location ~ ^/a/b" if location.endswith("(a)") else "location"
+    effects = found.line(start).effects
+    for side in Side:
+        assert Effect(side, Aspect.HEADER) in effects
+    assert Effect(Side.CLIENT, Aspect.BODY) in effects
+    assert Effect(Side.ORIGIN, Aspect.TARGET) in effects

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from quicedge.migrate.effects import Aspect, Effect, Side
 from quicedge.migrate.report import Status
 from tests.support.migrated import Migrated, site
 
@@ -274,6 +275,22 @@ def test_a_cookie_may_choose_the_side_of_a_client(tmp_path: Path) -> None:
     assert route["filters"][0]["headers"]["request"]["set"]["x-side"] == "{route.upstream}"
     assert found.filters("/static/") == []
     assert found.status("map") is Status.TRANSLATED
+
+
+@pytest.mark.parametrize(
+    ("directive", "effect"),
+    [
+        ("proxy_method POST;", Effect(Side.ORIGIN, Aspect.METHOD)),
+        ("proxy_pass_request_headers off;", Effect(Side.ORIGIN, Aspect.HEADER)),
+        ("proxy_pass_request_body off;", Effect(Side.ORIGIN, Aspect.BODY)),
+    ],
+)
+def test_what_is_done_to_requests_and_cannot_be_said_is_told_where_origins_see_it(
+    tmp_path: Path, directive: str, effect: Effect
+) -> None:
+    found = proxy(tmp_path, f"location / {{ proxy_pass http://b; {directive} }}")
+    line = found.line(directive.partition(" ")[0])
+    assert (line.status, line.effects) == (Status.LEFT_OUT, (effect,))
 
 
 def test_copies_of_requests_go_to_the_mirror(tmp_path: Path) -> None:

@@ -89,6 +89,22 @@ def test_pages_of_errors(tmp_path: Path) -> None:
     assert any("50x.html" in text for text in found.translation.to_supply)
 
 
+def test_requests_that_are_too_large_have_the_fields_around_an_if(tmp_path: Path) -> None:
+    text = """
+    add_header X-Server always always;
+    location / {
+      if ($request_method = POST) { add_header X-Post yes always; }
+      proxy_pass http://b;
+    }
+    """
+    found = Migrated(tmp_path, site(text))
+    line = found.line("add_header X-Post")
+    assert line.status is Status.DIFFERENT
+    assert "413 has these fields too" in line.words
+    assert {effect.name for effect in line.effects} == {"error x-post", "error x-server"}
+    assert found.status("add_header X-Server") is Status.TRANSLATED
+
+
 def test_fields_of_responses(tmp_path: Path) -> None:
     text = """
     add_header X-A a always; add_header X-B $request_uri; add_header X-C $upstream_status;

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from quicedge.migrate.effects import Aspect, Effect, Side
 from quicedge.migrate.nginx.source import Directive
 from quicedge.migrate.report import Line, Note, Status
@@ -54,6 +56,19 @@ def test_other_lines_and_notes_announce_for_all():
     assert announced(IN_HTTP).of(ETAG, ()) is not None
     notes = Announcements([], [Note("etags differ", (ETAG,))])
     assert notes.of(ETAG, (SERVER,)) == "etags differ"
+
+
+@pytest.mark.parametrize("aspect", [Aspect.HOST, Aspect.TARGET])
+@pytest.mark.parametrize("name", ["location", "refresh", "set-cookie"])
+def test_where_origins_are_asked_for_something_else_they_may_tell_of_it(aspect, name):
+    told = Effect(Side.CLIENT, Aspect.HEADER, name)
+    line = announced(IN_LOCATION, Effect(Side.ORIGIN, aspect))
+    assert line.of(told, (SERVER, LOCATION)) is not None
+    assert line.of(told, (SERVER, OTHER)) is None
+    assert line.of(ETAG, (SERVER, LOCATION)) is None
+    # Not where the target is written in another way, and no more.
+    encoded = announced(IN_LOCATION, Effect(Side.ORIGIN, Aspect.TARGET, "encoding"))
+    assert encoded.of(told, (SERVER, LOCATION)) is None
 
 
 def test_only_the_announced_effect_is_covered():

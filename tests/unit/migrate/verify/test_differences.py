@@ -94,6 +94,10 @@ def test_different_counts_of_refusals_are_a_difference():
     for statuses in ({200: 20, 429: 10}, {200: 10, 503: 20}, {200: 30}):
         ours = Outcome(Response(200), statuses=statuses)
         assert found(original, ours, burst) == [Effect(CLIENT, Aspect.STATUS, "burst")]
+    # Each of them is refused in another way.
+    refused = Outcome(Response(400), statuses={400: 30})
+    cut_off = Outcome(Response(0), statuses={0: 30})
+    assert found(refused, cut_off, burst) == [Effect(CLIENT, Aspect.STATUS, "400->0")]
     nearly = Outcome(Response(200), statuses={200: 23, 503: 7})
     assert found(original, nearly, burst) == []
 

@@ -134,10 +134,15 @@ def test_http2_without_tls_is_not_played_and_told(tmp_path):
     assert made.notes == ["listen 8080: HTTP/2 without TLS is not played"]
 
 
-def test_clients_that_must_show_a_certificate_are_told(tmp_path):
-    server = "server { listen 443 ssl; ssl_verify_client on; return 204; }"
-    (note,) = made_from(tmp_path / "nginx.conf", f"events {{}} http {{ {server} }}").notes
-    assert "nginx.conf:1: requests show no client certificate" in note
+@pytest.mark.parametrize("verify", ["on", "optional", "off"])
+def test_where_certificates_are_asked_for_some_requests_show_none(tmp_path, verify):
+    server = f"server {{ listen 443 ssl; ssl_verify_client {verify}; return 204; }}"
+    made = made_from(tmp_path / "nginx.conf", f"events {{}} http {{ {server} }}")
+    assert made.notes == []
+    shown = {sample.url for sample in made.samples if sample.shows_certificate}
+    without = {sample.url for sample in made.samples if not sample.shows_certificate}
+    assert shown
+    assert without == ({url for url in shown if "over=h2" not in url} if verify != "off" else set())
 
 
 def test_no_request_is_made_twice(made):
