@@ -1,5 +1,6 @@
 """What OpenSSL can do and Python's `ssl` does not offer: session tickets under keys of our own,
-lists of key exchange groups, and requests for clients' certificates that name authorities.
+lists of key exchange groups, an order of cipher suites, and requests for clients' certificates that
+name authorities.
 
 Contexts of `ssl` seal tickets with random keys: a client resumes in the process that issued its
 ticket, and nowhere else. `SharedTickets` sets the keys, by functions of the very libssl that `_ssl`
@@ -91,6 +92,7 @@ def _library() -> ctypes.CDLL:
             ("TLS_server_method", pointer, ()),
             ("SSL_CTX_ctrl", ctypes.c_long, (pointer, integer, ctypes.c_long, pointer)),
             ("SSL_CTX_set_tlsext_ticket_key_evp_cb", integer, (pointer, pointer)),
+            ("SSL_CTX_set_ciphersuites", integer, (pointer, ctypes.c_char_p)),
             ("d2i_X509", pointer, (pointer, pointer, ctypes.c_long)),
             ("X509_free", None, (pointer,)),
             ("SSL_CTX_add_client_CA", integer, (pointer, pointer)),
@@ -158,6 +160,24 @@ def set_groups(context: ssl.SSLContext, names: Iterable[str]) -> None:
 
 _OPENSSL_NAMES = {"x25519": "X25519", "x448": "X448"}
 """Where they differ from the registered ones."""
+
+
+_SUITES = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+_PRIORITIZE_CHACHA = 1 << 21
+"""SSL_OP_PRIORITIZE_CHACHA."""
+
+
+def prefer_fast_ciphers(context: ssl.SSLContext) -> None:
+    """Choose ciphers as over QUIC (`quic.tls_server`): AES-128 for clients that name AES-256 first
+    only because it has the longer key, ChaCha20 for those that have no AES in hardware and hence
+    name that first; raises UnsupportedError.
+
+    For TLS 1.2 it is the order of `set_ciphers` that counts then.
+    """
+    library = _library()
+    if library.SSL_CTX_set_ciphersuites(_pointer(library, context), _SUITES) != 1:
+        raise UnsupportedError("OpenSSL does not take an order of cipher suites")
+    context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | _PRIORITIZE_CHACHA
 
 
 def finish_asking(context: ssl.SSLContext, authorities: Sequence[bytes]) -> None:

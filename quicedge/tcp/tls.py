@@ -24,6 +24,7 @@ from quicedge.tcp.openssl import (
     SharedTickets,
     UnsupportedError,
     finish_asking,
+    prefer_fast_ciphers,
     prove,
     set_groups,
     share_authorities,
@@ -32,8 +33,8 @@ from quicedge.tcp.ticket_keys import TicketKeys
 
 log = structlog.get_logger("quicedge.tcp")
 
-_CIPHERS_TLS12 = "ECDHE+AESGCM:ECDHE+CHACHA20"
-"""Forward secrecy and AEAD only; of TLS 1.3, OpenSSL's defaults are."""
+_CIPHERS_TLS12 = "ECDHE+AESGCM+AES128:ECDHE+AESGCM:ECDHE+CHACHA20"
+"""Forward secrecy and AEAD only, in order of preference; of TLS 1.3, OpenSSL's defaults are."""
 
 
 _MISSING_EXTENSION = 109
@@ -390,6 +391,8 @@ def _context(
     context.set_ciphers(_CIPHERS_TLS12)
     # Clients know best whether they have AES in hardware.
     context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    with suppress(UnsupportedError):  # then their order counts throughout
+        prefer_fast_ciphers(context)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.num_tickets = 1
     context.set_alpn_protocols(list(alpn))
