@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 
 from quicedge.admin.answers import answer_json
 from quicedge.admin.configuration import configuration_routes
+from quicedge.admin.counted import all_metrics
 from quicedge.admin.dashboard import dashboard_routes
 from quicedge.admin.families import mirrors_of
 from quicedge.admin.guard import Guard
@@ -56,13 +57,14 @@ def make_app(
         return answer_json(await edge.comparison())
 
     async def mirrors(request: Request) -> Response:
-        workers = (worker.stats for worker in (await edge.status()).workers)
-        found = mirrors_of(stats.metrics for stats in workers if stats is not None)
+        found = mirrors_of(all_metrics(await edge.status()))
         return answer_json({name: item.summary() for name, item in found.items()})
 
     async def upstreams(request: Request) -> Response:
-        workers = (worker.stats for worker in (await edge.status()).workers)
-        return answer_json(upstreams_of(stats for stats in workers if stats is not None))
+        status = await edge.status()
+        workers = (worker.stats for worker in status.workers)
+        found = upstreams_of((stats for stats in workers if stats is not None), status.ended)
+        return answer_json(found)
 
     async def metrics(request: Request) -> Response:
         return Response(render(await edge.status()), media_type=CONTENT_TYPE)

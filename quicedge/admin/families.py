@@ -21,6 +21,7 @@ from quicedge.telemetry.metrics import (
 )
 from quicedge.telemetry.mirrors import MirrorMetrics
 from quicedge.telemetry.stats import WorkerStats
+from quicedge.telemetry.sums import exact
 
 _ENDED = {
     "age_seconds": "Age of connections that ended.",
@@ -41,10 +42,8 @@ _BY_PROTOCOL = {
 
 
 def families(workers: Iterable[Metrics]) -> Iterator[Metric]:
-    """One time series per route, upstream or listener, summed over the workers.
-
-    The counts of a worker are lost with it, which Prometheus treats as a counter reset.
-    """
+    """One time series per route, upstream or listener, summed over the workers and those that have
+    ended."""
     workers = list(workers)
     yield from _routes(workers)
     yield from _upstreams(workers)
@@ -74,7 +73,7 @@ def _histogram(
     for values, histogram in found:
         total = sums.setdefault(values, Histogram.over(bounds))
         total.counts = [a + b for a, b in zip(total.counts, histogram.counts, strict=True)]
-        total.sum += histogram.sum
+        total.sum += exact(histogram.sum)
     family = HistogramMetricFamily(name, text, labels=labels)
     for values, total in sorted(sums.items(), key=lambda item: item[0]):
         buckets, running = [], 0
@@ -170,8 +169,8 @@ def _filters(workers: list[Metrics]) -> Iterator[Metric]:
         for name, item in worker.filters.items():
             calls[(name,)] += item.calls
             failures[(name,)] += item.failures
-            seconds[(name,)] += item.seconds  # type: ignore[assignment]  # a float counter
-            waited[(name,)] += item.waited_seconds  # type: ignore[assignment]
+            seconds[(name,)] += exact(item.seconds)  # type: ignore[assignment]  # a float counter
+            waited[(name,)] += exact(item.waited_seconds)  # type: ignore[assignment]
     yield counter("quicedge_filter_calls", "Calls of its phases.", ["filter"], calls)
     yield counter("quicedge_filter_failures", "Calls that failed.", ["filter"], failures)
     yield counter(

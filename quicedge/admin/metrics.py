@@ -1,7 +1,7 @@
 """`/metrics`: the workers' counters in the Prometheus text format, one time series per worker.
 
-The counters of a replaced worker restart at zero under the same slot, which Prometheus treats as a
-counter reset. There are no series per connection.
+Counters go on when a worker ends: its successor in the same slot counts on, and sums over workers
+never go down. There are no series per connection.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from quicedge.acme.failure import Cause
 from quicedge.acme.status import AcmeStatus
+from quicedge.admin.counted import all_metrics, counted_by_slot
 from quicedge.admin.families import families, servers_up
 from quicedge.admin.upstreams import discovery_families, state_families
 from quicedge.admin.view import AltSvcStatus, EdgeState, FleetStatus, Status
@@ -66,10 +67,12 @@ class _Collector:
         self._status = status
 
     def collect(self) -> Iterator[Metric]:
+        ended = self._status.ended
         workers = [item.stats for item in self._status.workers if item.stats is not None]
+        counted = counted_by_slot(workers, ended)
         for field, (name, text) in _COUNTERS.items():
             counter = CounterMetricFamily(name, text, labels=["worker"])
-            for stats in workers:
+            for stats in counted:
                 counter.add_metric([str(stats.slot)], getattr(stats, field))
             yield counter
         for field, (name, text) in _GAUGES.items():
@@ -79,44 +82,44 @@ class _Collector:
             yield gauge
         yield _open_by_protocol(workers)
         yield from _alt_svc(self._status.alt_svc)
-        yield _handshakes(workers)
+        yield _handshakes(counted)
         yield _by_reason(
-            workers,
+            counted,
             "quicedge_datagrams_dropped",
             "Datagrams discarded, by reason.",
             lambda stats: stats.datagrams_dropped,
         )
         yield _by_reason(
-            workers,
+            counted,
             "quicedge_tcp_connections_refused",
             "TCP connections refused before TLS, by reason.",
             lambda stats: stats.tcp_refused,
         )
         yield _by_reason(
-            workers,
+            counted,
             "quicedge_tcp_handshakes_failed",
             "TCP connections that ended before a session began, by reason.",
             lambda stats: stats.tcp_failed,
         )
-        yield from _fleet(self._status.fleet, workers)
-        yield _redirects(workers)
+        yield from _fleet(self._status.fleet, counted)
+        yield _redirects(counted)
         yield _by_reason(
-            workers,
+            counted,
             "quicedge_requests_refused",
             "Requests refused and streams ended by a limit, by reason.",
             lambda stats: stats.requests_refused,
         )
         yield _by_reason(
-            workers,
+            counted,
             "quicedge_early_data",
             "Connections with requests in 0-RTT data, by the verdict on their ticket.",
             lambda stats: stats.early_data,
         )
-        yield from families(stats.metrics for stats in workers)
+        yield from families(all_metrics(self._status))
         yield servers_up(workers)
-        yield from discovery_families(workers)
-        yield from state_families(workers)
-        yield from _spans(self._status.spans, workers)
+        yield from discovery_families(workers, ended)
+        yield from state_families(workers, ended)
+        yield from _spans(self._status.spans, counted)
         yield self._restarts()
         yield from self._configuration()
         yield GaugeMetricFamily(

@@ -11,6 +11,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from quicedge.admin.families import counter
 from quicedge.telemetry.discovery import DiscoveryStats
 from quicedge.telemetry.stats import WorkerStats
+from quicedge.telemetry.totals import Totals
 from quicedge.telemetry.upstreams import Circuit, UpstreamState
 
 
@@ -56,16 +57,19 @@ class UpstreamStatus(Struct):
     discoveries: list[DiscoveryStatus] = field(default_factory=list)
 
 
-def upstreams_of(workers: Iterable[WorkerStats]) -> dict[str, UpstreamStatus]:
+def upstreams_of(workers: Iterable[WorkerStats], ended: Totals) -> dict[str, UpstreamStatus]:
     """All upstreams, by name."""
     found: dict[str, UpstreamStatus] = {}
-    for worker in workers:
-        for name, metrics in worker.metrics.upstreams.items():
+    workers = list(workers)
+    counted: list[WorkerStats | Totals] = [*workers, ended]
+    for one in counted:
+        for name, metrics in one.metrics.upstreams.items():
             status = found.setdefault(name, UpstreamStatus())
             status.requests += metrics.requests
             _add(status.errors, {kind: count for kind, count in metrics.errors.items() if count})
-        for name, state in worker.upstreams.items():
+        for name, state in one.upstreams.items():
             _add_state(found.setdefault(name, UpstreamStatus()), state)
+    for worker in workers:
         for name, servers in worker.servers.items():
             status = found.setdefault(name, UpstreamStatus())
             for server, values in servers.items():
@@ -78,6 +82,11 @@ def upstreams_of(workers: Iterable[WorkerStats]) -> dict[str, UpstreamStatus]:
                     known[each.name] = DiscoveryStatus(each.name)
                     status.discoveries.append(known[each.name])
                 _add_discovery(known[each.name], each)
+    for name, looked_up in ended.discoveries.items():
+        for of_name in found[name].discoveries if name in found else ():
+            if of_name.name in looked_up:
+                of_name.look_ups += looked_up[of_name.name].look_ups
+                of_name.failures += looked_up[of_name.name].failures
     return found
 
 
@@ -112,7 +121,7 @@ def _add_discovery(status: DiscoveryStatus, found: DiscoveryStats) -> None:
             status.problems.append(found.problem)
 
 
-def discovery_families(workers: Iterable[WorkerStats]) -> Iterator[Metric]:
+def discovery_families(workers: Iterable[WorkerStats], ended: Totals) -> Iterator[Metric]:
     """Whether the servers that workers know are current."""
     labels = ["upstream", "name", "worker"]
     servers = GaugeMetricFamily(
@@ -123,6 +132,14 @@ def discovery_families(workers: Iterable[WorkerStats]) -> Iterator[Metric]:
         labels=labels,
     )  # fmt: skip
     look_ups: Counter[tuple[str, ...]] = Counter()
+
+    def count(upstream: str, each: DiscoveryStats) -> None:
+        look_ups[upstream, each.name, "ok"] += each.look_ups - each.failures
+        look_ups[upstream, each.name, "failed"] += each.failures
+
+    for upstream, names in ended.discoveries.items():
+        for each in names.values():
+            count(upstream, each)
     for worker in workers:
         for upstream, discoveries in worker.discoveries.items():
             for each in discoveries:
@@ -130,8 +147,7 @@ def discovery_families(workers: Iterable[WorkerStats]) -> Iterator[Metric]:
                 servers.add_metric(values, each.servers)
                 if each.age_seconds is not None:
                     age.add_metric(values, each.age_seconds)
-                look_ups[upstream, each.name, "ok"] += each.look_ups - each.failures
-                look_ups[upstream, each.name, "failed"] += each.failures
+                count(upstream, each)
     total = counter(
         "quicedge_upstream_look_ups", "Look-ups of servers in DNS, by result.",
         ["upstream", "name", "result"], look_ups,
@@ -139,7 +155,7 @@ def discovery_families(workers: Iterable[WorkerStats]) -> Iterator[Metric]:
     yield from (servers, age, total)
 
 
-def state_families(workers: Iterable[WorkerStats]) -> Iterator[Metric]:
+def state_families(workers: Iterable[WorkerStats], ended: Totals) -> Iterator[Metric]:
     """Circuit breakers and hedging, by upstream."""
     circuits = GaugeMetricFamily(
         "quicedge_upstream_circuit", "1 for the state that its circuit breaker is in.",
@@ -148,15 +164,20 @@ def state_families(workers: Iterable[WorkerStats]) -> Iterator[Metric]:
     opened: Counter[tuple[str, ...]] = Counter()
     refused: Counter[tuple[str, ...]] = Counter()
     hedges: Counter[tuple[str, ...]] = Counter()
-    for stats in workers:
-        for name, state in stats.upstreams.items():
-            for result, count in state.hedges.items():
-                hedges[name, result] += count
-            if state.circuit is None:
-                continue
+
+    def count(name: str, state: UpstreamState) -> None:
+        for result, number in state.hedges.items():
+            hedges[name, result] += number
+        if state.circuit is not None or state.circuit_opened:
             opened[(name,)] += state.circuit_opened
             refused[(name,)] += state.circuit_refused
-            for circuit in Circuit:
+
+    for name, state in ended.upstreams.items():
+        count(name, state)
+    for stats in workers:
+        for name, state in stats.upstreams.items():
+            count(name, state)
+            for circuit in Circuit if state.circuit is not None else ():
                 labels = [name, str(stats.slot), circuit.value]
                 circuits.add_metric(labels, float(circuit is state.circuit))
     yield circuits

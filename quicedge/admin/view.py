@@ -22,6 +22,7 @@ from quicedge.telemetry.stats import (
     TraceAnswer,
     WorkerStats,
 )
+from quicedge.telemetry.totals import Totals
 
 QlogLevel = Literal["core", "base", "extra"]
 
@@ -158,6 +159,9 @@ class Status(Struct, frozen=True, kw_only=True):
     connections: int
     listeners: list[ListenerStatus]
     workers: list[WorkerStatus]
+    ended: Totals = Totals()
+    """What workers had counted that have ended, or do not answer: to be added to what the others
+    count."""
     certificates: list[CertificateStatus] = []
     acme: AcmeStatus | None = None
     """None: certificates are not ordered by ACME."""

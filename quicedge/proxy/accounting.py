@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 
-from quicedge.config.filters import Python
 from quicedge.config.limits import LOGGED_VALUE
 from quicedge.config.routes import route_text
 from quicedge.config.schema import Config, Route
@@ -18,11 +16,9 @@ from quicedge.telemetry.access import AccessRecord, TunnelFacts
 from quicedge.telemetry.metrics import Metrics
 from quicedge.telemetry.outcomes import Outcome
 from quicedge.telemetry.protocols import HttpProtocol, http_protocol
+from quicedge.telemetry.series import NO_ROUTE, series_names
 from quicedge.telemetry.text import text
 from quicedge.upstream.hedging import HedgedStream
-
-NO_ROUTE = "none"
-"""The metric label of requests without a route."""
 
 
 def access_record(exchange: Exchange) -> AccessRecord:
@@ -196,9 +192,8 @@ def use_series(metrics: Metrics, config: Config) -> None:
     A rate over a counter that appears with its first event would miss that event.
     """
     _labels.clear()
-    entries = chain(config.filters, *(route.filters for route in config.routes))
-    filters = {entry.python.filter for entry in entries if isinstance(entry.python, Python)}
-    metrics.keep([NO_ROUTE, *map(route_label, config.routes)], config.upstreams, filters)
+    names = series_names(config)
+    metrics.keep(names.routes, names.upstreams, names.filters)
     for route in config.routes:
         found = metrics.routes.get(route_label(route))
         if found is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -17,12 +17,16 @@ from quicedge.supervisor.sockets import Listeners
 from quicedge.supervisor.spawning import Spawner
 from quicedge.supervisor.workers import Worker, WorkerPool
 from quicedge.tcp.sockets import stop_listening
+from quicedge.telemetry.stats import WorkerStats
 from quicedge.udp.connection_id_codec import MAX_WORKERS
 from quicedge.udp.forwarding import announce
 from quicedge.worker.control import DrainOrder, Handler, Settings, WorkerSpec
 from quicedge.worker.privileges import Identity
 
 log = structlog.get_logger(__name__)
+
+
+async def _nothing() -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,10 @@ class Staff:
     """Called before a worker starts."""
     on_ready: Callable[[Worker], None] = lambda worker: None
     on_failed: Callable[[str], None] = lambda reason: None
+    on_counted: Callable[[WorkerStats], None] = lambda stats: None
+    """Called with what a worker has counted that has ended."""
+    settle_counts: Callable[[], Awaitable[None]] = _nothing
+    """Lets the workers that live know of it."""
     notices: Mapping[str, Handler] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -129,6 +137,7 @@ class Generation:
         self._stop_listening_where(successor)
         await self.pool.stop(order)
         await self._staff.resets.close()
+        await self._staff.settle_counts()
         successor.before = None
         self.listeners.retire(successor.listeners)
         await successor._announce(self.bank, [], successor.bank)
@@ -192,6 +201,8 @@ class Generation:
         )
 
     def _on_dead(self, worker: Worker) -> None:
+        if worker.counted is not None:
+            self._staff.on_counted(worker.counted)
         self._staff.adoption.close(worker.slot)
         number = worker.slot % MAX_WORKERS
         sockets = self.listeners.sockets_of_slot(number)

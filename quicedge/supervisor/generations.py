@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,23 @@ from quicedge.supervisor.generation import Generation, Staff
 from quicedge.supervisor.reload import ReloadError, number_of_workers
 from quicedge.supervisor.sockets import ListenError, Listeners
 from quicedge.supervisor.takeover import Takeover, adopt_all
-from quicedge.supervisor.workers import NoWorkerError, Worker, WorkerError, WorkerPool
+from quicedge.supervisor.workers import (
+    NoWorkerError,
+    Worker,
+    WorkerError,
+    WorkerPool,
+    WorkerState,
+)
+from quicedge.telemetry.stats import WorkerStats
 from quicedge.udp.connection_id_codec import BANKS
 from quicedge.udp.connection_id_layout import ConnectionIdLayout
-from quicedge.worker.control import AT_ONCE, DrainOrder, Settings, succession_order
+from quicedge.worker.control import (
+    AT_ONCE,
+    ControlError,
+    DrainOrder,
+    Settings,
+    succession_order,
+)
 
 log = structlog.get_logger("quicedge.supervisor")
 
@@ -177,6 +191,22 @@ class Generations:
     def killed(self) -> int:
         """Workers that had to be killed at shutdown."""
         return sum(generation.pool.killed for generation in self.all)
+
+    async def stats(self) -> dict[Worker, WorkerStats]:
+        """What all workers have counted by now that answer."""
+        answers: dict[Worker, WorkerStats] = {}
+
+        async def one(worker: Worker) -> None:
+            with contextlib.suppress(ControlError):
+                answers[worker] = await worker.stats()
+
+        await asyncio.gather(*(one(worker) for worker in self._answering()))
+        return answers
+
+    def _answering(self) -> Iterator[Worker]:
+        for _, worker, _ in self.workers():
+            if worker is not None and worker.state in (WorkerState.READY, WorkerState.DRAINING):
+                yield worker
 
     async def ask(
         self, method: str, parameter: Any = None

@@ -66,9 +66,11 @@ from quicedge.supervisor.spawning import FreshInterpreters, Spawner
 from quicedge.supervisor.state import StateDirectory, StateError, load_secret, open_state
 from quicedge.supervisor.status import summary
 from quicedge.supervisor.takeover import Takeover, of_orphans, of_upgrade
+from quicedge.supervisor.tally import Tally
 from quicedge.supervisor.workers import NoWorkerError, Worker, WorkerError, WorkerState
 from quicedge.telemetry.comparison import Comparison, compare
 from quicedge.telemetry.logs import Logs
+from quicedge.telemetry.series import series_names
 from quicedge.telemetry.stats import (
     ConnectionPage,
     ConnectionQuery,
@@ -223,6 +225,7 @@ class Supervisor:
         """The configuration and the operator's certificates that it knows."""
         self._alt_svc = AltSvcEvidence(time.monotonic, self._tell_of_alt_svc)
         self._fleet = FleetDirectory(secret, self._tell_of_peers)
+        self._tally = Tally(self._spread_totals)
         self._key_rotation = KeyRotation(self.current.refresh_shared_keys)
 
     async def serve(self) -> int:
@@ -267,7 +270,7 @@ class Supervisor:
         try:
             # What can fail is done before anybody hands over to us.
             admin = self._administration.open(self.config.admin)
-            if upgrade is None:
+            if takeover is None:
                 self._administration.use(admin)
             with self._handled_signals():
                 self._spawn(self._certificates.run())
@@ -290,6 +293,7 @@ class Supervisor:
             await self._spans.close()
             self._fleet.close()
             self._key_rotation.close()
+            self._tally.close()
             await self._resets.close()
             self._generations.close()
             self._adoption.leave()
@@ -315,6 +319,8 @@ class Supervisor:
             before_start=self.current.chown_logs,
             on_ready=self._worker_ready,
             on_failed=self._worker_failed,
+            on_counted=self._tally.worker_ended,
+            settle_counts=self._tally.settle,
             notices={
                 "spans": self._spans.put,
                 "alt_svc": self._alt_svc.receive,
@@ -355,8 +361,13 @@ class Supervisor:
     async def _start_workers(self, admin: AdminServer | None) -> None:
         await self._generations.start()
         takeover = self._takeover
-        if takeover is not None and takeover.upgrade is not None:
-            await self._take_over(takeover, takeover.upgrade, admin)
+        if takeover is not None:
+            if takeover.upgrade is not None:
+                await self._take_over(takeover, takeover.upgrade)
+            copies, _ = await self._generations.ask("kept_totals")
+            self._tally.inherit(copies.values())
+            # Not before: counters would have gone down meanwhile.
+            self._administration.use(admin)
         self._state = EdgeState.RUNNING
         self._running.set()
         write_pid_file(self.config.pid_file)
@@ -387,6 +398,7 @@ class Supervisor:
             raise UpgradeError(f"the edge is {self._state}")
         if self._commands is None:
             raise UpgradeError("there is no control socket, by which workers change hands")
+        await self._tally.settle()
         for worker in self._generations.current.pool.ready_workers():
             try:
                 await worker.channel.call("leave")
@@ -397,13 +409,10 @@ class Supervisor:
         self._leaving = True
         self._stop.set()
 
-    async def _take_over(
-        self, takeover: Takeover, upgrade: Inherited, admin: AdminServer | None
-    ) -> None:
+    async def _take_over(self, takeover: Takeover, upgrade: Inherited) -> None:
         """The other supervisor ends, and everything is ours."""
         upgrade.ready()
         await asyncio.to_thread(upgrade.wait_for_end)
-        self._administration.use(admin)
         self._commands = self._serve_commands(upgrade)
         await self._generations.take_over(takeover, upgrade.control_path)
         self.current.reloads = upgrade.reloads
@@ -431,6 +440,7 @@ class Supervisor:
         log.info("upgrade started", program=sys.orig_argv)
         try:
             async with self.current.hold():
+                await self._tally.settle()
                 self._successor = await self._start_successor(bequest, [*estate.fds, *others])
         except UpgradeError as error:
             log.error("upgrade failed; this program goes on", error=str(error))
@@ -497,6 +507,10 @@ class Supervisor:
         fleet = self.current.settings.fleet
         return PLAIN if fleet is None else fleet.layout(self._secret)
 
+    async def _spread_totals(self, totals: bytes) -> None:
+        """Have all workers keep a copy; those of an older program cannot."""
+        await self._generations.ask("keep_totals", totals)
+
     def _tell_of_peers(self, peers: list[Peer]) -> None:
         self._spawn(self._broadcast("set_peers", peers))
 
@@ -504,6 +518,9 @@ class Supervisor:
         self._generations.current.settings = settings
         self._fleet.configure(settings.fleet, settings.config.fleet.peers)
         self._key_rotation.configure(settings)
+        quic, tcp = self._listeners.of_slot(0), self._listeners.tcp_of_slot(0)
+        addresses = [item.address for item in (*quic, *tcp)]
+        self._tally.keep(series_names(settings.config, addresses))
         self._certificates.use([*settings.certificates, *settings.managed])
         self._configure_alt_svc()
         await self._spans.configure(settings.config.otel)
@@ -790,8 +807,14 @@ class Supervisor:
         raise ReloadError(reason)
 
     async def status(self) -> Status:
-        answers, _ = await self._generations.ask("stats")
+        answers = await self._generations.stats()
         now = time.monotonic()
+        found = [worker for _, worker, _ in self._generations.workers() if worker is not None]
+        alive = [worker for worker in found if worker.is_alive]
+        ended = self._tally.totals
+        for worker in alive:
+            if worker not in answers and worker.counted is not None:
+                ended = ended.with_worker(worker.counted)
         workers = [
             WorkerStatus(
                 slot=slot,
@@ -801,7 +824,7 @@ class Supervisor:
                 uptime_seconds=now - worker.started_at
                 if worker and worker.state is not WorkerState.DEAD
                 else None,
-                stats=answers.get(slot),
+                stats=answers.get(worker) if worker in alive else None,
             )
             for slot, worker, pool in self._generations.workers()
         ]
@@ -814,9 +837,10 @@ class Supervisor:
             config_path=self._config_path,
             reloads=self.current.reloads,
             last_reload_error=self.current.error,
-            connections=sum(stats.connections for stats in answers.values()),
+            connections=sum(answers[worker].connections for worker in alive if worker in answers),
             listeners=self._listeners.status(),
             workers=workers,
+            ended=ended,
             certificates=self._certificates.status,
             acme=None if self._acme is None else self._acme.status,
             alt_svc=self._alt_svc.status,

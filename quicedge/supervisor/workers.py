@@ -20,6 +20,7 @@ import structlog
 
 from quicedge.admin.view import WorkerState
 from quicedge.config.limits import (
+    CONTROL_TIMEOUT,
     STOP_GRACE,
     TUNNEL_DRAIN_SPREAD,
     WORKER_BACKOFF_MAX,
@@ -32,6 +33,7 @@ from quicedge.config.schema import Config
 from quicedge.supervisor.adoption import Adopted, AdoptedProcess
 from quicedge.supervisor.spawning import Process, Spawner
 from quicedge.supervisor.start_timeout import start_timeout
+from quicedge.telemetry.stats import WorkerStats
 from quicedge.udp.connection_id_codec import slot_number
 from quicedge.worker.control import ControlChannel, ControlError, DrainOrder, Handler, WorkerSpec
 from quicedge.worker.process import DEFAULT_ENTRY
@@ -67,6 +69,8 @@ class Worker:
         self.drained = asyncio.Event()
         """Set when it has no connection left or is dead."""
         self.channel: ControlChannel
+        self.counted: WorkerStats | None = None
+        """What it has counted, as far as it is known."""
         self._process = process
 
     @classmethod
@@ -109,6 +113,7 @@ class Worker:
                 "ready": self._on_ready,
                 "drained": self._on_drained,
                 "failed": self._on_failed,
+                "counted": self._on_counted,
                 **notices,
             },
         )
@@ -125,6 +130,15 @@ class Worker:
     def _on_drained(self) -> None:
         self.state = WorkerState.DRAINING
         self.drained.set()
+
+    def _on_counted(self, stats: WorkerStats) -> None:
+        self.counted = stats
+
+    async def stats(self, timeout: float = CONTROL_TIMEOUT) -> WorkerStats:
+        """What it has counted by now; raises ControlError."""
+        stats: WorkerStats = await self.channel.call("stats", timeout=timeout)
+        self.counted = stats
+        return stats
 
     @property
     def pid(self) -> int:
@@ -150,6 +164,7 @@ class Worker:
     async def exited(self) -> int:
         """Wait for its end; returns the exit code, negative for a signal."""
         code = await self._process.wait()
+        await self.channel.lost()
         self.state = WorkerState.DEAD
         self.drained.set()
         self.channel.close()
@@ -370,7 +385,7 @@ class WorkerPool:
         while missed < WORKER_HEARTBEATS_MISSED:
             await asyncio.sleep(WORKER_HEARTBEAT)
             try:
-                await worker.channel.call("stats", timeout=WORKER_HEARTBEAT)
+                await worker.stats(WORKER_HEARTBEAT)
                 missed = 0
             except ControlError:
                 missed += 1

@@ -6,6 +6,8 @@ from enum import StrEnum
 
 from msgspec import Struct, field
 
+from quicedge.telemetry.sums import exact
+
 
 class MirrorResult(StrEnum):
     """How the response to a copy compares with the original one; the first difference counts."""
@@ -70,5 +72,5 @@ class MirrorMetrics(Struct):
         for name, count in other.results.items():
             self.results[name] = self.results.get(name, 0) + count
         self.compared += other.compared
-        self.seconds += other.seconds
-        self.mirror_seconds += other.mirror_seconds
+        self.seconds += exact(other.seconds)
+        self.mirror_seconds += exact(other.mirror_seconds)

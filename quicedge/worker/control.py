@@ -8,9 +8,11 @@ defines the methods; both ends validate messages against it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import socket
 import struct
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal, NamedTuple, cast
 
@@ -19,6 +21,7 @@ import structlog
 
 from quicedge.acme.challenge import Challenges
 from quicedge.client_auth.material import ClientAuthPem
+from quicedge.config.countlimits import CONTROL_LAST_WORDS
 from quicedge.config.limits import (
     CONTROL_MAX_PENDING,
     CONTROL_MESSAGE_MAX,
@@ -223,6 +226,9 @@ METHODS: Mapping[str, Method] = {
     "use_challenges": Method(Challenges, None),
     # Names that get no certificate on demand.
     "refuse_names": Method(list[str], None),
+    # What workers that have ended had counted, for the next supervisor to ask for.
+    "keep_totals": Method(bytes, None),
+    "kept_totals": Method(None, bytes),
     # The supervisor ends on purpose: the next one is to replace this worker.
     "leave": Method(None, None),
     "reopen_logs": Method(None, None),
@@ -230,6 +236,8 @@ METHODS: Mapping[str, Method] = {
     # Notified by a worker.
     "ready": Method(None, None),
     "drained": Method(None, None),
+    # What it has counted, at its end.
+    "counted": Method(WorkerStats, None),
     "failed": Method(str, None),
     "spans": Method(list[Span], None),
     "alt_svc": Method(AltSvcReport, None),
@@ -357,6 +365,7 @@ class ControlChannel(asyncio.Protocol):
         self._next_id = 0
         self._waiting: dict[int, asyncio.Future[msgspec.Raw]] = {}
         self._answering: set[asyncio.Task[None]] = set()
+        self._lost = asyncio.Event()
 
     async def start(self) -> None:
         """Attach the socket to the running loop."""
@@ -399,6 +408,18 @@ class ControlChannel(asyncio.Protocol):
         """Bytes that the peer has not read yet."""
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
+    async def flush(self) -> None:
+        """Wait until the peer has been sent everything, for CONTROL_LAST_WORDS at most."""
+        deadline = time.monotonic() + CONTROL_LAST_WORDS
+        while self.backlog and time.monotonic() < deadline and not self._lost.is_set():
+            await asyncio.sleep(0.005)
+
+    async def lost(self) -> None:
+        """Wait for the end of what a peer said that is gone, for CONTROL_LAST_WORDS at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CONTROL_LAST_WORDS):
+                await self._lost.wait()
+
     def close(self) -> None:
         """Close once pending data is sent."""
         if self._transport is not None:
@@ -438,6 +459,7 @@ class ControlChannel(asyncio.Protocol):
             self._handle(message)
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._lost.set()
         for answer in self._waiting.values():
             if not answer.done():
                 answer.set_exception(ControlError("peer is gone"))

@@ -191,6 +191,7 @@ class _Worker:
         self._obeying: asyncio.Future[None] | None = None
         self._is_outdated = False
         self._adoption = self._make_adoption()
+        self._kept_totals = b""
 
     def _build(self) -> None:
         spec, settings = self._spec, self._spec.settings
@@ -257,6 +258,8 @@ class _Worker:
             "set_peers": self.set_peers,
             "use_challenges": self._edge.tcp.use_challenges,
             "refuse_names": self._edge.refuse_names,
+            "keep_totals": self.keep_totals,
+            "kept_totals": lambda: self._kept_totals,
             "leave": self.leave,
             "reopen_logs": self.reopen_logs,
             "set_log_level": self.set_log_level,
@@ -275,6 +278,8 @@ class _Worker:
         if self._adoption is not None:
             self._adoption.close()
         await self._edge.close()
+        self._channel.notify("counted", self.stats())
+        await self._channel.flush()
         self._channel.close()
         self._logs.close()
 
@@ -316,6 +321,10 @@ class _Worker:
         """Nobody takes us on."""
         self.drain(shutdown_order(self._edge.config))
         self._dismissed.set()
+
+    def keep_totals(self, totals: bytes) -> None:
+        """Keep what workers that have ended had counted (`supervisor.tally`)."""
+        self._kept_totals = totals
 
     def leave(self) -> None:
         """The supervisor ends, and the next one is to replace us."""

@@ -137,11 +137,12 @@ const RTT_STEPS = [0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5];
 const RTT_LABELS = ["<1 ms", "<5", "<20", "<50", "<100", "<200", "<500", "more"];
 let sort = "-created_at", offset = 0, previous = null, rates = [];
 
-const total = (status, key) => status.workers.reduce((sum, worker) => sum + (worker.stats ? worker.stats[key] : 0), 0);
-const reasons = (status, key) => status.workers.reduce((sum, worker) =>
-  sum + Object.values((worker.stats && worker.stats[key]) || {}).reduce((a, b) => a + b, 0), 0);
+// Workers that run, and what those had counted that have ended.
+const counted = (status) => [...status.workers.flatMap((worker) => worker.stats || []), ...Object.values(status.ended.slots)];
+const total = (status, key) => counted(status).reduce((sum, one) => sum + one[key], 0);
+const reasons = (status, key) => counted(status).reduce((sum, one) => sum + Object.values(one[key]).reduce((a, b) => a + b, 0), 0);
 
-const serverErrors = (status) => status.workers.flatMap((worker) => Object.values((worker.stats && worker.stats.metrics.routes) || {}))
+const serverErrors = (status) => [...counted(status), status.ended].flatMap((one) => Object.values(one.metrics.routes))
   .flatMap((route) => Object.entries(route.statuses)).reduce((sum, [code, times]) => sum + (code.startsWith("5") ? times : 0), 0);
 
 const showState = (status) => {

@@ -8,6 +8,7 @@ from quicedge.admin.upstreams import discovery_families, state_families, upstrea
 from quicedge.telemetry.discovery import DiscoveryStats
 from quicedge.telemetry.metrics import Metrics
 from quicedge.telemetry.stats import WorkerStats
+from quicedge.telemetry.totals import Totals
 from quicedge.telemetry.upstreams import Circuit, UpstreamState
 
 
@@ -26,7 +27,7 @@ WORKERS = [worker(0, 1, 3.0), worker(1, 0, 7.0, "no answer"), worker(2, 1, None,
 
 
 def test_what_workers_know_of_servers_is_added_up() -> None:
-    found = msgspec.to_builtins(upstreams_of(WORKERS))
+    found = msgspec.to_builtins(upstreams_of(WORKERS, Totals()))
     assert found["app"]["servers"] == {
         "192.0.2.1:80": {"workers": 3, "workers_up": 2, "counts": {"open": 6, "requests": 30}}
     }
@@ -45,7 +46,7 @@ def test_what_workers_know_of_servers_is_added_up() -> None:
 
 
 def test_the_age_of_what_workers_know_is_a_metric() -> None:
-    families = {family.name: family for family in discovery_families(WORKERS)}
+    families = {family.name: family for family in discovery_families(WORKERS, Totals())}
     ages = families["quicedge_upstream_discovery_age_seconds"].samples
     assert {sample.labels["worker"]: sample.value for sample in ages} == {"0": 3.0, "1": 7.0}
     look_ups = families["quicedge_upstream_look_ups"].samples
@@ -69,7 +70,7 @@ JUDGING = [
 
 
 def test_circuits_hedges_and_errors_are_added_up() -> None:
-    app = upstreams_of(JUDGING)["app"]
+    app = upstreams_of(JUDGING, Totals())["app"]
     assert (app.requests, app.errors) == (20, {"reset": 1})
     assert app.circuits == {"half_open": 1, "closed": 1}
     assert (app.circuit_opened, app.circuit_refused) == (2, 7)
@@ -79,7 +80,7 @@ def test_circuits_hedges_and_errors_are_added_up() -> None:
 def test_metrics_have_the_circuit_of_each_worker_and_counters_of_all() -> None:
     samples = {
         (sample.name.removeprefix("quicedge_upstream_"), *sample.labels.values()): sample.value
-        for family in state_families(JUDGING)
+        for family in state_families(JUDGING, Totals())
         for sample in family.samples
     }
     circuit = {key[2:]: value for key, value in samples.items() if key[0] == "circuit"}
